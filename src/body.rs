@@ -1,0 +1,243 @@
+//! The body of a response: the inner service's with a guard, or the throttle's own.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use crate::admission::Admission;
+
+pin_project! {
+    /// The body of a response that passed a [`Throttle`](crate::Throttle).
+    ///
+    /// Either the inner service's body, passed on frame by frame as it is, or the answer to a refused
+    /// request. While the former lasts, so does the request's admission: to the end of the data, the
+    /// trailers or an error, or until the body is dropped.
+    #[derive(Debug)]
+    pub struct ResponseBody<B> {
+        #[pin]
+        kind: Kind<B>,
+    }
+}
+
+pin_project! {
+    #[derive(Debug)]
+    #[project = KindProj]
+    enum Kind<B> {
+        Inner { #[pin] body: Guarded<B, Admission> },
+        Own { data: Option<Bytes> },
+    }
+}
+
+impl<B> ResponseBody<B> {
+    pub(crate) fn inner(body: B, admission: Admission) -> Self {
+        Self {
+            kind: Kind::Inner {
+                body: Guarded {
+                    body,
+                    guard: Some(admission),
+                },
+            },
+        }
+    }
+
+    pub(crate) fn own(data: Bytes) -> Self {
+        Self {
+            kind: Kind::Own {
+                data: Some(data).filter(|data| !data.is_empty()),
+            },
+        }
+    }
+}
+
+/// An empty body, whatever `B` is.
+impl<B> Default for ResponseBody<B> {
+    fn default() -> Self {
+        Self::own(Bytes::new())
+    }
+}
+
+impl<B> Body for ResponseBody<B>
+where
+    B: Body<Data = Bytes>,
+{
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        match self.project().kind.project() {
+            KindProj::Inner { body } => body.poll_frame(cx),
+            KindProj::Own { data } => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Inner { body } => body.is_end_stream(),
+            Kind::Own { data } => data.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Inner { body } => body.size_hint(),
+            Kind::Own { data } => {
+                let len = data.as_ref().map_or(0, Bytes::len);
+                SizeHint::with_exact(u64::try_from(len).unwrap_or(u64::MAX))
+            }
+        }
+    }
+}
+
+pin_project! {
+    /// A body that drops a guard as soon as it has ended, and at the latest when it is dropped.
+    #[derive(Debug)]
+    struct Guarded<B, G> {
+        #[pin]
+        body: B,
+        guard: Option<G>,
+    }
+}
+
+impl<B, G> Body for Guarded<B, G>
+where
+    B: Body,
+{
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        let this = self.project();
+        let poll = this.body.poll_frame(cx);
+        let ended = match &poll {
+            Poll::Pending => false,
+            Poll::Ready(Some(Ok(frame))) => frame.is_trailers(),
+            Poll::Ready(Some(Err(_)) | None) => true,
+        };
+        if ended {
+            this.guard.take();
+        }
+        poll
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::VecDeque, convert::Infallible, sync::Arc, task::Waker};
+
+    use http::HeaderMap;
+
+    use super::*;
+
+    /// Plays back what it is given; pending where that is `None`.
+    struct Script(VecDeque<Option<Result<Frame<Bytes>, &'static str>>>);
+
+    impl Body for Script {
+        type Data = Bytes;
+        type Error = &'static str;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
+            match self.0.pop_front() {
+                Some(Some(frame)) => Poll::Ready(Some(frame)),
+                Some(None) => Poll::Pending,
+                None => Poll::Ready(None),
+            }
+        }
+    }
+
+    fn data() -> Option<Result<Frame<Bytes>, &'static str>> {
+        Some(Ok(Frame::data(Bytes::from_static(b"x"))))
+    }
+
+    /// A body that plays `script`, and a way to see whether its guard is still held.
+    fn guarded(
+        script: impl IntoIterator<Item = Option<Result<Frame<Bytes>, &'static str>>>,
+    ) -> (Guarded<Script, Arc<()>>, impl Fn() -> bool) {
+        let guard = Arc::new(());
+        let watch = Arc::downgrade(&guard);
+        let body = Guarded {
+            body: Script(script.into_iter().collect()),
+            guard: Some(guard),
+        };
+        (body, move || watch.strong_count() == 1)
+    }
+
+    #[test]
+    fn the_guard_goes_at_each_end_and_not_before() {
+        let trailers = || Some(Ok(Frame::trailers(HeaderMap::new())));
+        let table = [
+            ("end of data", vec![data(), None, data()], 4),
+            ("trailers", vec![data(), None, trailers()], 3),
+            ("error", vec![data(), Some(Err("broken"))], 2),
+            ("no frame at all", vec![], 1),
+        ];
+        for (end, script, polls) in table {
+            let (mut body, held) = guarded(script);
+            let mut cx = Context::from_waker(Waker::noop());
+            for poll in 1..=polls {
+                assert!(held(), "{end}: gone before poll {poll}");
+                let _ = Pin::new(&mut body).poll_frame(&mut cx);
+            }
+            assert!(!held(), "{end}: still held");
+        }
+    }
+
+    #[test]
+    fn the_guard_goes_with_a_body_dropped_in_midstream() {
+        let (mut body, held) = guarded([data(), data()]);
+        let _ = Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()));
+        assert!(held());
+        drop(body);
+        assert!(!held());
+    }
+
+    #[test]
+    fn an_own_body_tells_its_length_and_end() {
+        type Own = ResponseBody<http_body_util::Empty<Bytes>>;
+        let mut body = Own::own(Bytes::from_static(b"refused"));
+        assert_eq!(body.size_hint().exact(), Some(7));
+        assert!(!body.is_end_stream());
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(matches!(
+            Pin::new(&mut body).poll_frame(&mut cx),
+            Poll::Ready(Some(Ok(_)))
+        ));
+        assert!(body.is_end_stream());
+        assert_eq!(body.size_hint().exact(), Some(0));
+        assert!(matches!(
+            Pin::new(&mut body).poll_frame(&mut cx),
+            Poll::Ready(None)
+        ));
+        assert!(Own::default().is_end_stream());
+        assert!(Own::own(Bytes::new()).is_end_stream());
+    }
+
+    #[test]
+    fn auto_traits() {
+        fn traits<T: Send + Sync + Unpin + 'static>() {}
+        traits::<ResponseBody<http_body_util::Full<Bytes>>>();
+        fn error<B: Body<Error = Infallible>>() {}
+        error::<ResponseBody<http_body_util::Full<Bytes>>>();
+    }
+}

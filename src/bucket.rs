@@ -1,0 +1,79 @@
+//! One bucket: an atomic word that holds a GCRA state.
+//!
+//! # Memory ordering
+//!
+//! The word guards no other memory. Its loads acquire and its exchanges release all the same, because
+//! giving back compares two clock readings: a thread that sees a charge must also see a clock that is
+//! not behind the one the charge was made with. The monotonic clock promises that only along a
+//! happens-before edge, and these orderings draw it.
+
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicU64, Ordering};
+#[cfg(not(loom))]
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::{clock::Nanos, gcra::Gcra};
+
+/// The state of one limit for one scope. Starts full.
+///
+/// Aligned to two cache lines, so that neighbours never contend (adjacent lines are fetched in pairs).
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct Bucket {
+    state: AtomicU64,
+}
+
+impl Bucket {
+    pub(crate) fn full() -> Self {
+        Self {
+            state: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn load(&self) -> u64 {
+        self.state.load(Ordering::Acquire)
+    }
+
+    /// Takes `cost`, starting from a state that the caller has read. Writes nothing if it is refused.
+    ///
+    /// Returns the state after the charge, or as the error the state that refused it.
+    pub(crate) fn take(
+        &self,
+        mut seen: u64,
+        gcra: &Gcra,
+        now: Nanos,
+        cost: u64,
+    ) -> Result<u64, u64> {
+        loop {
+            let next = gcra.take(seen, now, cost).map_err(|_| seen)?;
+            match self
+                .state
+                .compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Acquire)
+            {
+                Ok(_) => return Ok(next),
+                Err(actual) => seen = actual,
+            }
+        }
+    }
+
+    /// Gives back `weight` nanoseconds that were charged at `taken`.
+    ///
+    /// `now` is asked after each look at the state: every charge in that state was then made with a
+    /// reading no later than this one, which is what [`Gcra::give_back`] relies on.
+    pub(crate) fn give_back(&self, taken: Nanos, weight: u64, now: impl Fn() -> Nanos) {
+        let mut seen = self.load();
+        loop {
+            let next = Gcra::give_back(seen, taken, now(), weight);
+            if next == seen {
+                return;
+            }
+            match self
+                .state
+                .compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Acquire)
+            {
+                Ok(_) => return,
+                Err(actual) => seen = actual,
+            }
+        }
+    }
+}

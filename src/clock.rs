@@ -1,0 +1,66 @@
+//! The one place that reads time.
+//!
+//! Decisions use [`tokio::time::Instant`]: monotonic, and deterministic under `tokio::time::pause()`.
+//! A decision reads the clock once and passes the value on.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// A point in time: nanoseconds since the clock's epoch.
+///
+/// At most [`Clock::MAX`], about 146 years; then time stands still.
+pub(crate) type Nanos = u64;
+
+/// A monotonic clock that starts at zero when the throttle is made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock {
+    epoch: Instant,
+}
+
+impl Clock {
+    /// The last point in time this clock tells. Leaves room for a full debt above it.
+    pub(crate) const MAX: Nanos = 1 << 62;
+
+    #[expect(clippy::disallowed_methods, reason = "the clock's own reading")]
+    pub(crate) fn start() -> Self {
+        Self {
+            epoch: Instant::now(),
+        }
+    }
+
+    /// Now. Never earlier than a value read before.
+    #[expect(clippy::disallowed_methods, reason = "the clock's own reading")]
+    pub(crate) fn now(&self) -> Nanos {
+        nanos(Instant::now().saturating_duration_since(self.epoch)).min(Self::MAX)
+    }
+}
+
+/// A duration in nanoseconds, saturating at `u64::MAX` (584 years).
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    let seconds = duration.as_secs();
+    match seconds.checked_mul(1_000_000_000) {
+        Some(whole) => whole.saturating_add(u64::from(duration.subsec_nanos())),
+        None => u64::MAX,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_beyond_the_range_saturates() {
+        assert_eq!(nanos(Duration::from_nanos(1)), 1);
+        assert_eq!(nanos(Duration::from_nanos(u64::MAX)), u64::MAX);
+        assert_eq!(nanos(Duration::MAX), u64::MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_clock_follows_paused_time() {
+        let clock = Clock::start();
+        assert_eq!(clock.now(), 0);
+        tokio::time::advance(Duration::from_millis(5)).await;
+        assert_eq!(clock.now(), 5_000_000);
+    }
+}

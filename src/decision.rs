@@ -1,0 +1,348 @@
+//! What was decided about a request, and why.
+
+use std::{
+    fmt,
+    ops::{Index, IndexMut},
+    sync::Arc,
+    time::Duration,
+};
+
+use crate::{
+    clock::Nanos,
+    gcra::{Gcra, Refusal},
+    limiter::{Limit, Rule, Scope},
+    rate::Rate,
+};
+
+/// What the throttle decided about one request.
+///
+/// A handler finds it in the request's extensions, a layer outside in the response's, admitted or
+/// refused. It holds the limits that applied, most specific first, with their balance at that moment.
+///
+/// ```
+/// use tower_throttle::Decision;
+///
+/// fn note(response: &http::Response<()>) {
+///     if let Some(decision) = response.extensions().get::<Decision>() {
+///         for limit in decision.limits() {
+///             println!("{}: {} of {} remain", limit.name(), limit.remaining(), limit.burst());
+///         }
+///     }
+/// }
+/// # note(&http::Response::new(()));
+/// ```
+#[derive(Clone)]
+pub struct Decision {
+    rule: Arc<Rule>,
+    levels: Levels,
+    now: Nanos,
+    admitted: bool,
+}
+
+impl Decision {
+    pub(crate) fn admitted(rule: Arc<Rule>, levels: Levels, now: Nanos) -> Self {
+        Self {
+            rule,
+            levels,
+            now,
+            admitted: true,
+        }
+    }
+
+    /// Whether the request was let through.
+    #[must_use]
+    pub fn is_admitted(&self) -> bool {
+        self.admitted
+    }
+
+    /// The route key the request was charged to.
+    ///
+    /// A declared key as it was written; for a route nobody declared, the key made of method and router
+    /// template where the host tells one, else `$default`. Never a string that a client chose.
+    #[must_use]
+    pub fn route(&self) -> &str {
+        &self.rule.route
+    }
+
+    pub(crate) fn rule(&self) -> &Rule {
+        &self.rule
+    }
+
+    /// The limits that applied, the most specific first. Empty where nothing is limited.
+    pub fn limits(&self) -> impl Iterator<Item = LimitStatus<'_>> {
+        statuses(&self.rule, &self.levels, self.now, self.admitted)
+    }
+
+    /// How long until a request like this one passes if nobody else takes its place: the longest wait
+    /// of the limits that refused.
+    ///
+    /// Zero if it was admitted; `None` if it can never pass.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.limits()
+            .map(|limit| limit.wait())
+            .try_fold(Duration::ZERO, |longest, wait| Some(longest.max(wait?)))
+    }
+}
+
+impl fmt::Debug for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Decision")
+            .field("admitted", &self.admitted)
+            .field("route", &self.route())
+            .field("limits", &self.limits().collect::<Vec<_>>())
+            .finish()
+    }
+}
+
+/// A refusal: which limits refused, and when to come back.
+#[derive(Clone)]
+pub struct Denial {
+    decision: Decision,
+}
+
+impl Denial {
+    pub(crate) fn new(rule: Arc<Rule>, levels: Levels, now: Nanos) -> Self {
+        Self {
+            decision: Decision {
+                rule,
+                levels,
+                now,
+                admitted: false,
+            },
+        }
+    }
+
+    /// The decision, with the limits that did not refuse too.
+    #[must_use]
+    pub fn decision(&self) -> &Decision {
+        &self.decision
+    }
+
+    pub(crate) fn into_decision(self) -> Decision {
+        self.decision
+    }
+
+    /// The limits that refused, the most specific first. At least one.
+    pub fn violated(&self) -> impl Iterator<Item = LimitStatus<'_>> {
+        self.decision.limits().filter(LimitStatus::is_refused)
+    }
+
+    /// The time after which the request passes if nobody else takes its place: the longest wait of the
+    /// limits that refused. More than zero; `None` if it can never pass.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.decision.retry_after()
+    }
+}
+
+impl fmt::Debug for Denial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Denial")
+            .field("route", &self.decision.route())
+            .field("violated", &self.violated().collect::<Vec<_>>())
+            .finish()
+    }
+}
+
+/// One limit as a decision found it, and left it.
+#[derive(Clone, Copy)]
+pub struct LimitStatus<'a> {
+    limit: &'a Limit,
+    level: Level,
+    now: Nanos,
+    admitted: bool,
+}
+
+impl<'a> LimitStatus<'a> {
+    /// The limit's name: `[A-Za-z0-9_]+`, as in header fields, metrics and logs.
+    #[must_use]
+    pub fn name(&self) -> &'a str {
+        &self.limit.name
+    }
+
+    /// Where the limit holds.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        self.limit.scope
+    }
+
+    /// The limit's settings.
+    #[must_use]
+    pub fn rate(&self) -> &'a Rate {
+        &self.limit.rate
+    }
+
+    /// Requests that a full bucket holds. Zero if the limit is closed.
+    #[must_use]
+    pub fn burst(&self) -> u64 {
+        self.limit.gcra.map_or(0, |gcra| gcra.burst())
+    }
+
+    /// Requests that would be admitted at once, after this decision.
+    #[must_use]
+    pub fn remaining(&self) -> u64 {
+        self.limit
+            .gcra
+            .map_or(0, |gcra| gcra.remaining(self.level.state, self.now))
+    }
+
+    /// The time until the bucket is full again if nothing more is charged.
+    #[must_use]
+    pub fn full_in(&self) -> Duration {
+        Duration::from_nanos(Gcra::debt(self.level.state, self.now))
+    }
+
+    /// Whether this limit refused the request.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.refusal().is_some()
+    }
+
+    /// How long this limit makes the request wait: zero if it did not refuse, `None` if it can never
+    /// admit it, because the limit is closed or the cost is above its burst.
+    #[must_use]
+    pub fn wait(&self) -> Option<Duration> {
+        match self.refusal() {
+            None => Some(Duration::ZERO),
+            Some(Refusal::Wait(wait)) => Some(Duration::from_nanos(wait)),
+            Some(Refusal::Never) => None,
+        }
+    }
+
+    pub(crate) fn limit(&self) -> &'a Limit {
+        self.limit
+    }
+
+    /// Nanoseconds until one more request than now remains; zero if the bucket is full or closed.
+    pub(crate) fn until_next(&self) -> u64 {
+        self.limit
+            .gcra
+            .map_or(0, |gcra| gcra.until_next(self.level.state, self.now))
+    }
+
+    fn refusal(&self) -> Option<Refusal> {
+        if self.admitted {
+            return None;
+        }
+        self.limit
+            .refusal(self.level.state, self.now, self.level.cost)
+    }
+}
+
+impl fmt::Debug for LimitStatus<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LimitStatus")
+            .field("name", &self.name())
+            .field("scope", &self.scope())
+            .field("remaining", &self.remaining())
+            .field("burst", &self.burst())
+            .field("wait", &self.wait())
+            .finish()
+    }
+}
+
+/// The statuses of a rule's limits, before a [`Decision`] is made of them.
+pub(crate) fn statuses<'a>(
+    rule: &'a Rule,
+    levels: &'a Levels,
+    now: Nanos,
+    admitted: bool,
+) -> impl Iterator<Item = LimitStatus<'a>> + Clone {
+    rule.bindings
+        .iter()
+        .zip(levels.as_slice())
+        .map(move |(binding, &level)| LimitStatus {
+            limit: &binding.limit,
+            level,
+            now,
+            admitted,
+        })
+}
+
+/// A bucket's state after (or, refused, at) a decision, and what it was asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Level {
+    pub(crate) state: u64,
+    pub(crate) cost: u64,
+}
+
+/// The levels of one decision, in the order of its charges. Allocates only for more than four.
+#[derive(Debug, Clone)]
+pub(crate) enum Levels {
+    Few([Level; Levels::FEW], usize),
+    Many(Vec<Level>),
+}
+
+impl Levels {
+    const FEW: usize = 4;
+
+    pub(crate) fn push(&mut self, level: Level) {
+        match self {
+            Self::Few(levels, len) if *len < Self::FEW => {
+                levels[*len] = level;
+                *len += 1;
+            }
+            Self::Few(levels, _) => {
+                let mut many = levels.to_vec();
+                many.push(level);
+                *self = Self::Many(many);
+            }
+            Self::Many(levels) => levels.push(level),
+        }
+    }
+
+    pub(crate) fn as_slice(&self) -> &[Level] {
+        match self {
+            Self::Few(levels, len) => &levels[..*len],
+            Self::Many(levels) => levels,
+        }
+    }
+}
+
+impl Default for Levels {
+    fn default() -> Self {
+        Self::Few([Level::default(); Self::FEW], 0)
+    }
+}
+
+impl Index<usize> for Levels {
+    type Output = Level;
+
+    fn index(&self, index: usize) -> &Level {
+        &self.as_slice()[index]
+    }
+}
+
+impl IndexMut<usize> for Levels {
+    fn index_mut(&mut self, index: usize) -> &mut Level {
+        match self {
+            Self::Few(levels, len) => &mut levels[..*len][index],
+            Self::Many(levels) => &mut levels[index],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_keep_their_order_beyond_the_inline_ones() {
+        let mut levels = Levels::default();
+        for state in 0..9 {
+            levels.push(Level { state, cost: 1 });
+            let states: Vec<_> = levels.as_slice().iter().map(|level| level.state).collect();
+            assert_eq!(states, (0..=state).collect::<Vec<_>>());
+        }
+        levels[7].state = 70;
+        assert_eq!(levels[7].state, 70);
+    }
+
+    #[test]
+    fn auto_traits() {
+        fn traits<T: Clone + fmt::Debug + Send + Sync + 'static>() {}
+        traits::<Decision>();
+        traits::<Denial>();
+    }
+}

@@ -1,0 +1,98 @@
+//! The future of a throttled response.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::Response;
+use pin_project_lite::pin_project;
+
+use crate::{admission::Admission, body::ResponseBody, response::fields::Fields};
+
+pin_project! {
+    /// The future of a response that passes a [`Throttle`](crate::Throttle).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops the inner service's future and ends the request's admission. What was charged
+    /// stays charged: the inner service has been called.
+    #[derive(Debug)]
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<F> {
+        #[pin]
+        state: State<F>,
+    }
+}
+
+pin_project! {
+    #[derive(Debug)]
+    #[project = StateProj]
+    enum State<F> {
+        Admitted {
+            #[pin]
+            future: F,
+            admission: Option<Admission>,
+            fields: Option<Fields>,
+        },
+        Rejected {
+            response: Option<Response<Bytes>>,
+        },
+    }
+}
+
+impl<F> ResponseFuture<F> {
+    pub(crate) fn admitted(future: F, admission: Admission, fields: Option<Fields>) -> Self {
+        Self {
+            state: State::Admitted {
+                future,
+                admission: Some(admission),
+                fields,
+            },
+        }
+    }
+
+    pub(crate) fn rejected(response: Response<Bytes>) -> Self {
+        Self {
+            state: State::Rejected {
+                response: Some(response),
+            },
+        }
+    }
+}
+
+impl<F, B, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+{
+    type Output = Result<Response<ResponseBody<B>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        const POLLED: &str = "a response future is not polled after it has finished";
+        match self.project().state.project() {
+            StateProj::Admitted {
+                future,
+                admission,
+                fields,
+            } => {
+                let result = ready!(future.poll(cx));
+                let admission = admission.take().expect(POLLED);
+                let mut response = result?;
+                let status = response.status();
+                if let Some(fields) = fields.take() {
+                    fields.add_to(status, response.headers_mut());
+                }
+                if let Some(decision) = admission.decision() {
+                    response.extensions_mut().insert(decision.clone());
+                }
+                Poll::Ready(Ok(response.map(|body| ResponseBody::inner(body, admission))))
+            }
+            StateProj::Rejected { response } => {
+                let response = response.take().expect(POLLED);
+                Poll::Ready(Ok(response.map(ResponseBody::own)))
+            }
+        }
+    }
+}

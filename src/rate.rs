@@ -1,0 +1,138 @@
+//! A steady-state rate and a burst.
+
+use std::{borrow::Cow, time::Duration};
+
+/// A steady-state rate with a burst: *how many in that period*, and how many at once.
+///
+/// A bucket holds `burst` requests, starts full and is refilled evenly at the rate. In any window of
+/// length `w` at most `burst - 1 + ⌈w × count / period⌉` requests are admitted, exactly.
+///
+/// The number is always a count per period, never a spacing: `Rate::per_second(10)` lets ten requests
+/// through in each second.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_throttle::Rate;
+///
+/// let api_gateway_default = Rate::per_second(10_000).burst(5_000);
+/// let every_two_seconds = Rate::new(1, Duration::from_secs(2));
+/// assert_eq!(every_two_seconds.burst_limit(), 1);
+/// ```
+///
+/// # Zero and the maximum
+///
+/// A rate or a burst of zero is a **closed** limit, as a throttle of 0 is in API Gateway: it admits
+/// nothing, ever. It has to be written to be had.
+///
+/// Rates are kept to the nanosecond: more than 1,000,000,000 a second count as one a nanosecond, and a
+/// spacing that is no whole number of nanoseconds is rounded up, by less than one. An empty bucket must
+/// be full again within 2⁶² nanoseconds (146 years); a rate and burst beyond that, or a period of zero,
+/// are an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct Rate {
+    count: u64,
+    period: Duration,
+    burst: Option<u64>,
+    name: Option<Cow<'static, str>>,
+}
+
+impl Rate {
+    /// `count` requests in each `period`.
+    pub const fn new(count: u64, period: Duration) -> Self {
+        Self {
+            count,
+            period,
+            burst: None,
+            name: None,
+        }
+    }
+
+    /// `count` requests in each second.
+    pub const fn per_second(count: u64) -> Self {
+        Self::new(count, Duration::from_secs(1))
+    }
+
+    /// `count` requests in each minute.
+    pub const fn per_minute(count: u64) -> Self {
+        Self::new(count, Duration::from_secs(60))
+    }
+
+    /// `count` requests in each hour.
+    pub const fn per_hour(count: u64) -> Self {
+        Self::new(count, Duration::from_secs(60 * 60))
+    }
+
+    /// How many requests a full bucket lets through at once.
+    ///
+    /// Without this call: as many as the rate's count, and at least one unless that is zero.
+    pub const fn burst(mut self, burst: u64) -> Self {
+        self.burst = Some(burst);
+        self
+    }
+
+    /// Names this limit in header fields, answers and logs: one or more of `A-Z a-z 0-9 _`.
+    ///
+    /// Without a name it is called after its scope. A name that does not fit is an error of
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    pub fn named(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Requests per period.
+    #[must_use]
+    pub const fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The period the count refers to.
+    #[must_use]
+    pub const fn period(&self) -> Duration {
+        self.period
+    }
+
+    /// Requests that a full bucket holds.
+    #[must_use]
+    pub const fn burst_limit(&self) -> u64 {
+        match self.burst {
+            Some(burst) => burst,
+            None => self.count,
+        }
+    }
+
+    /// Whether nothing is ever admitted: the rate or the burst is zero.
+    #[must_use]
+    pub const fn is_closed(&self) -> bool {
+        self.count == 0 || self.burst_limit() == 0
+    }
+
+    pub(crate) fn unnamed(self) -> Self {
+        Self { name: None, ..self }
+    }
+
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_burst_is_the_count_unless_given() {
+        assert_eq!(Rate::per_second(10).burst_limit(), 10);
+        assert_eq!(Rate::per_second(10).burst(5).burst_limit(), 5);
+        assert_eq!(Rate::per_minute(600).period(), Duration::from_secs(60));
+        assert_eq!(Rate::per_hour(1).period(), Duration::from_secs(3600));
+    }
+
+    #[test]
+    fn zero_closes() {
+        assert!(Rate::per_second(0).is_closed());
+        assert!(Rate::per_second(0).burst(9).is_closed());
+        assert!(Rate::per_second(9).burst(0).is_closed());
+        assert!(!Rate::per_second(9).is_closed());
+    }
+}

@@ -1,0 +1,212 @@
+//! `RateLimit-Policy` and `RateLimit`: draft-ietf-httpapi-ratelimit-headers-11.
+//!
+//! Both are lists of structured-field items (RFC 9651), one a published limit: the policy as it was
+//! configured, and what remains of it. Known readers shape what we send within the draft: one takes the
+//! first item alone and wants `r` directly before `t`, so the binding limit comes first.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+
+use super::{RATE_LIMIT, RATE_LIMIT_POLICY, buffer::Buffer};
+use crate::{
+    clock::{Nanos, nanos},
+    decision::{Levels, LimitStatus, statuses},
+    limiter::{Limit, Rule},
+    rate::Rate,
+};
+
+const SECOND: u64 = 1_000_000_000;
+
+/// The largest integer of a structured field: 15 digits (RFC 9651, section 3.3.1).
+const MAX_INTEGER: u64 = 999_999_999_999_999;
+
+/// The fields of one admitted response, written when the request was admitted.
+#[derive(Debug)]
+pub(crate) struct Fields {
+    policy: HeaderValue,
+    limit: HeaderValue,
+    exhausted: bool,
+}
+
+impl Fields {
+    /// The fields of an admitted request; none if its limits are not published.
+    pub(crate) fn admitted(
+        policy: Option<&HeaderValue>,
+        rule: &Rule,
+        levels: &Levels,
+        now: Nanos,
+    ) -> Option<Self> {
+        let published = statuses(rule, levels, now, true).filter(|status| status.limit().published);
+        let binding = published.clone().min_by_key(LimitStatus::remaining)?;
+        let exhausted = binding.remaining() == 0;
+        let mut line = Buffer::new();
+        push_level(&mut line, &binding);
+        for status in published.filter(|status| !std::ptr::eq(status.limit(), binding.limit())) {
+            line.push(", ");
+            push_level(&mut line, &status);
+        }
+        Some(Self {
+            policy: policy?.clone(),
+            limit: line.to_header_value()?,
+            exhausted,
+        })
+    }
+
+    /// Adds the fields to a response, beside those the inner service wrote itself.
+    ///
+    /// Not to a protocol switch, which is no answer; and to a redirect only if something remains, for
+    /// a client may wait before it follows (section 6.4 of the draft).
+    pub(crate) fn add_to(self, status: StatusCode, headers: &mut HeaderMap) {
+        if status.is_informational() || (status.is_redirection() && self.exhausted) {
+            return;
+        }
+        headers.append(RATE_LIMIT_POLICY, self.policy);
+        headers.append(RATE_LIMIT, self.limit);
+    }
+
+    /// Whether responses to this method carry fields: a tunnel does not.
+    pub(crate) fn fit(method: &Method) -> bool {
+        *method != Method::CONNECT
+    }
+}
+
+/// `RateLimit-Policy` for the published limits of a rule, most specific first. Constant, so that clients
+/// may rely on it (section 4.1 of the draft).
+pub(crate) fn policies(rule: &Rule) -> Option<HeaderValue> {
+    let mut line = Buffer::new();
+    for binding in rule
+        .bindings
+        .iter()
+        .filter(|binding| binding.limit.published)
+    {
+        if !line.is_empty() {
+            line.push(", ");
+        }
+        push_policy(&mut line, &binding.limit);
+    }
+    (!line.is_empty()).then(|| line.to_header_value()).flatten()
+}
+
+/// `RateLimit` of a refused request: what refused longest first, so that its `t` is the wait told.
+pub(super) fn refused(denial: &crate::Denial) -> Option<HeaderValue> {
+    let published = |status: &LimitStatus<'_>| status.limit().published;
+    let mut violated: Vec<_> = denial.violated().filter(published).collect();
+    violated.sort_by_key(|status| std::cmp::Reverse(status.wait().unwrap_or(Duration::MAX)));
+    let mut line = Buffer::new();
+    for status in &violated {
+        separate(&mut line);
+        push_quoted(&mut line, status.limit());
+        line.push(";r=0");
+        if let Some(wait) = status.wait() {
+            line.push(";t=");
+            line.push_integer(ceil_seconds(nanos(wait)));
+        }
+    }
+    for status in denial
+        .decision()
+        .limits()
+        .filter(|status| published(status) && !status.is_refused())
+    {
+        separate(&mut line);
+        push_level(&mut line, &status);
+    }
+    (!line.is_empty()).then(|| line.to_header_value()).flatten()
+}
+
+fn separate(line: &mut Buffer) {
+    if !line.is_empty() {
+        line.push(", ");
+    }
+}
+
+/// `"chat";r=9;t=9`: `r` requests remain, and no more than those should be sent within `t` seconds.
+///
+/// `t` is the time to the next unit, and at least what `r` units take at the steady rate, so that a
+/// client that spreads `r` over `t` arrives at that rate (the ratio that section 6 asks to cap).
+fn push_level(line: &mut Buffer, status: &LimitStatus<'_>) {
+    let remaining = status.remaining();
+    push_quoted(line, status.limit());
+    line.push(";r=");
+    line.push_integer(remaining.min(MAX_INTEGER));
+    if let Some(gcra) = &status.limit().gcra {
+        let steady = remaining.saturating_mul(gcra.interval());
+        line.push(";t=");
+        line.push_integer(ceil_seconds(steady.max(status.until_next())).min(MAX_INTEGER));
+    }
+}
+
+/// `"chat";q=60;w=60;throttle-burst=10`.
+fn push_policy(line: &mut Buffer, limit: &Limit) {
+    let (quota, window) = window(&limit.rate);
+    push_quoted(line, limit);
+    line.push(";q=");
+    line.push_integer(quota);
+    line.push(";w=");
+    line.push_integer(window);
+    line.push(";throttle-burst=");
+    line.push_integer(limit.rate.burst_limit().min(MAX_INTEGER));
+}
+
+/// A name holds `[A-Za-z0-9_]` only, so nothing has to be escaped.
+fn push_quoted(line: &mut Buffer, limit: &Limit) {
+    line.push("\"");
+    line.push(&limit.name);
+    line.push("\"");
+}
+
+/// A rate as a count in whole seconds, which is all the field can say: the period itself, or the
+/// smallest multiple of it that is whole, or what comes nearest from below.
+pub(super) fn window(rate: &Rate) -> (u64, u64) {
+    let period = u128::from(nanos(rate.period()).max(1));
+    let count = u128::from(rate.count());
+    let second = u128::from(SECOND);
+    let whole = (1..=1_000).find(|times| period * times % second == 0);
+    let (quota, window) = match whole {
+        Some(times) => (count * times, period * times / second),
+        None => {
+            let window = period.div_ceil(second);
+            (count * window * second / period, window)
+        }
+    };
+    let clamp = |integer: u128| u64::try_from(integer).unwrap_or(u64::MAX).min(MAX_INTEGER);
+    (clamp(quota), clamp(window).max(1))
+}
+
+/// Whole seconds, rounded up.
+pub(super) fn ceil_seconds(nanos: u64) -> u64 {
+    nanos.div_ceil(SECOND)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_told_in_whole_seconds() {
+        let table = [
+            (Rate::per_minute(60), (60, 60)),
+            (Rate::per_second(10), (10, 1)),
+            (Rate::new(5, Duration::from_millis(500)), (10, 1)),
+            (Rate::new(1, Duration::from_millis(1_500)), (2, 3)),
+            (Rate::new(7, Duration::from_millis(999)), (7_000, 999)),
+            (
+                Rate::new(1, Duration::from_nanos(1)),
+                (999_999_999_999_999, 1),
+            ),
+            (
+                Rate::new(u64::MAX, Duration::from_secs(1)),
+                (999_999_999_999_999, 1),
+            ),
+            (Rate::per_second(0), (0, 1)),
+        ];
+        for (rate, expected) in table {
+            let found = window(&rate);
+            if rate.period() == Duration::from_nanos(1) {
+                assert_eq!(found.1, 1, "{rate:?}");
+                continue;
+            }
+            assert_eq!(found, expected, "{rate:?}");
+        }
+    }
+}

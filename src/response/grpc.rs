@@ -1,0 +1,278 @@
+//! Refusals in gRPC's framing: one HEADERS frame with the status, and no body.
+//!
+//! The status details are three messages of `google.rpc`, written by hand: varints and
+//! length-delimited fields are all they need.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Response,
+    header::{CACHE_CONTROL, CONTENT_TYPE as CONTENT_TYPE_HEADER},
+};
+
+use super::{
+    RATE_LIMIT, RATE_LIMIT_POLICY,
+    fields::{refused, window},
+};
+use crate::{
+    clock::nanos,
+    decision::{Denial, LimitStatus},
+};
+
+pub(super) const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+pub(super) const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+pub(super) const STATUS_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
+pub(super) const RETRY_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
+pub(super) const CONTENT_TYPE: &str = "application/grpc";
+
+/// The families of gRPC-Web, and each with the message format that has to be echoed.
+pub(super) const WEB_CONTENT_TYPES: [(&str, &str); 2] = [
+    ("application/grpc-web", "application/grpc-web+proto"),
+    (
+        "application/grpc-web-text",
+        "application/grpc-web-text+proto",
+    ),
+];
+
+/// `google.rpc.Code.RESOURCE_EXHAUSTED`.
+const RESOURCE_EXHAUSTED: u64 = 8;
+const REFUSED: &str = "rate limit exceeded";
+
+/// What of a client's deadline is left, from `grpc-timeout`: at most eight digits and a unit. `None` if
+/// it sets none.
+pub(super) fn deadline(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(TIMEOUT)?.to_str().ok()?;
+    let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
+    if digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let count: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(count * 3_600)),
+        "M" => Some(Duration::from_secs(count * 60)),
+        "S" => Some(Duration::from_secs(count)),
+        "m" => Some(Duration::from_millis(count)),
+        "u" => Some(Duration::from_micros(count)),
+        "n" => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
+}
+
+/// A trailers-only response: its body is empty and says so, so that the only HEADERS frame ends the
+/// stream.
+///
+/// `pushback`, if asked for, holds the client's deadline.
+pub(super) fn reject(
+    denial: &Denial,
+    content_type: &'static str,
+    policy: Option<&HeaderValue>,
+    pushback: Option<Option<Duration>>,
+) -> Response<Bytes> {
+    let mut answer = Response::new(Bytes::new());
+    let headers = answer.headers_mut();
+    headers.reserve(8);
+    headers.insert(CONTENT_TYPE_HEADER, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(STATUS, RESOURCE_EXHAUSTED.into());
+    headers.insert(MESSAGE, HeaderValue::from_static(REFUSED));
+    if let Ok(details) = HeaderValue::from_maybe_shared(Bytes::from(base64(&status(denial)))) {
+        headers.insert(STATUS_DETAILS, details);
+    }
+    if let Some(deadline) = pushback {
+        headers.insert(
+            RETRY_PUSHBACK,
+            pushback_value(denial.retry_after(), deadline),
+        );
+    }
+    if let Some(policy) = policy {
+        headers.insert(RATE_LIMIT_POLICY, policy.clone());
+    }
+    if let Some(limit) = refused(denial) {
+        headers.insert(RATE_LIMIT, limit);
+    }
+    answer
+}
+
+/// Milliseconds to wait, or -1: do not retry. A pushback past the deadline would have the client see
+/// the deadline instead of the refusal (gRFC A6).
+fn pushback_value(wait: Option<Duration>, deadline: Option<Duration>) -> HeaderValue {
+    wait.filter(|&wait| deadline.is_none_or(|deadline| wait < deadline))
+        .map(|wait| nanos(wait).div_ceil(1_000_000).max(1))
+        .filter(|&wait| wait <= 0x7fff_ffff)
+        .map_or(HeaderValue::from_static("-1"), HeaderValue::from)
+}
+
+/// `google.rpc.Status` with `RetryInfo` (if it can pass later), `QuotaFailure` and `ErrorInfo`.
+fn status(denial: &Denial) -> Vec<u8> {
+    let mut status = Message::default();
+    status.integer(1, RESOURCE_EXHAUSTED);
+    status.bytes(2, REFUSED.as_bytes());
+    if let Some(wait) = denial.retry_after() {
+        status.any("type.googleapis.com/google.rpc.RetryInfo", retry_info(wait));
+    }
+    status.any(
+        "type.googleapis.com/google.rpc.QuotaFailure",
+        quota_failure(denial),
+    );
+    status.any(
+        "type.googleapis.com/google.rpc.ErrorInfo",
+        error_info(denial),
+    );
+    status.0
+}
+
+/// The wait to the millisecond, rounded up.
+fn retry_info(wait: Duration) -> Message {
+    let milliseconds = nanos(wait).div_ceil(1_000_000).max(1);
+    let mut duration = Message::default();
+    duration.integer(1, milliseconds / 1_000);
+    duration.integer(2, milliseconds % 1_000 * 1_000_000);
+    let mut info = Message::default();
+    info.bytes(1, &duration.0);
+    info
+}
+
+fn quota_failure(denial: &Denial) -> Message {
+    let mut failure = Message::default();
+    for status in denial.violated() {
+        let mut violation = Message::default();
+        violation.bytes(1, format!("policy:{}", status.name()).as_bytes());
+        violation.bytes(2, description(&status).as_bytes());
+        failure.bytes(1, &violation.0);
+    }
+    failure
+}
+
+/// The settings of a limit, where they are published.
+fn description(status: &LimitStatus<'_>) -> String {
+    if !status.limit().published {
+        return "limit of the whole server".to_owned();
+    }
+    let (quota, window) = window(status.rate());
+    format!("limit {quota} per {window}s, burst {}", status.burst())
+}
+
+fn error_info(denial: &Denial) -> Message {
+    let mut info = Message::default();
+    info.bytes(1, b"RATE_LIMIT_EXCEEDED");
+    info.bytes(2, b"tower-throttle");
+    if let Some(first) = denial.violated().next() {
+        let mut entry = Message::default();
+        entry.bytes(1, b"policy");
+        entry.bytes(2, first.name().as_bytes());
+        info.bytes(3, &entry.0);
+    }
+    info
+}
+
+/// A protocol buffer in the making. Fields are numbered below 16, so that a tag is one byte.
+#[derive(Debug, Default)]
+struct Message(Vec<u8>);
+
+impl Message {
+    /// A varint field; the default, zero, is left out as proto3 does.
+    fn integer(&mut self, field: u8, value: u64) {
+        if value > 0 {
+            self.0.push(field << 3);
+            self.varint(value);
+        }
+    }
+
+    fn bytes(&mut self, field: u8, value: &[u8]) {
+        self.0.push(field << 3 | 2);
+        self.varint(u64::try_from(value.len()).unwrap_or(u64::MAX));
+        self.0.extend_from_slice(value);
+    }
+
+    /// A detail: field 3 of a status, a `google.protobuf.Any`.
+    fn any(&mut self, type_url: &str, Self(value): Self) {
+        let mut any = Self::default();
+        any.bytes(1, type_url.as_bytes());
+        any.bytes(2, &value);
+        self.bytes(3, &any.0);
+    }
+
+    fn varint(&mut self, mut value: u64) {
+        while value > 0x7f {
+            self.0.push(u8::try_from(value & 0x7f).unwrap_or(0) | 0x80);
+            value >>= 7;
+        }
+        self.0.push(u8::try_from(value).unwrap_or(0));
+    }
+}
+
+/// The standard alphabet without padding, as gRPC sends binary metadata.
+fn base64(bytes: &[u8]) -> Vec<u8> {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = Vec::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let mut word = 0u32;
+        for position in 0..3 {
+            word = word << 8 | u32::from(chunk.get(position).copied().unwrap_or(0));
+        }
+        for position in 0..=chunk.len() {
+            let sextet = word >> (18 - 6 * position) & 63;
+            text.push(ALPHABET[usize::try_from(sextet).unwrap_or(0)]);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_unpadded() {
+        let table = [
+            ("", ""),
+            ("f", "Zg"),
+            ("fo", "Zm8"),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg"),
+        ];
+        for (bytes, text) in table {
+            assert_eq!(base64(bytes.as_bytes()), text.as_bytes(), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn deadlines_are_read_as_the_protocol_writes_them() {
+        let table = [
+            ("1H", Some(Duration::from_secs(3_600))),
+            ("2M", Some(Duration::from_secs(120))),
+            ("3S", Some(Duration::from_secs(3))),
+            ("99999999m", Some(Duration::from_millis(99_999_999))),
+            ("5u", Some(Duration::from_micros(5))),
+            ("6n", Some(Duration::from_nanos(6))),
+            ("100000000m", None),
+            ("m", None),
+            ("", None),
+            ("1s", None),
+            ("-1S", None),
+            ("1\u{e9}", None),
+        ];
+        for (value, expected) in table {
+            let value = HeaderValue::from_str(value).expect("a header value");
+            let headers = HeaderMap::from_iter([(TIMEOUT, value.clone())]);
+            assert_eq!(deadline(&headers), expected, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn a_pushback_never_outlasts_the_deadline() {
+        let (one, two) = (Duration::from_millis(1_420), Duration::from_secs(2));
+        assert_eq!(pushback_value(Some(one), None), "1420");
+        assert_eq!(pushback_value(Some(one), Some(two)), "1420");
+        assert_eq!(pushback_value(Some(two), Some(two)), "-1");
+        assert_eq!(pushback_value(None, None), "-1");
+        assert_eq!(
+            pushback_value(Some(Duration::from_secs(1 << 40)), None),
+            "-1"
+        );
+        assert_eq!(pushback_value(Some(Duration::from_nanos(1)), None), "1");
+    }
+}

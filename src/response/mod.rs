@@ -1,0 +1,40 @@
+//! What the throttle writes: header fields on admitted responses, and whole answers to refused requests.
+
+mod buffer;
+pub(crate) mod fields;
+pub(crate) mod grpc;
+mod problem;
+mod rejection;
+
+use http::header::{HeaderName, RETRY_AFTER};
+
+pub(crate) use self::rejection::reject;
+pub use self::{
+    problem::Problem,
+    rejection::{Protocol, Rejection},
+};
+
+pub(crate) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+pub(crate) const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+pub(crate) const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+pub(crate) const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
+/// The header fields that a browser's script may need to read, for CORS `expose_headers`.
+///
+/// ```
+/// use tower_http::cors::CorsLayer;
+///
+/// let cors = CorsLayer::new().expose_headers(tower_throttle::EXPOSE_HEADERS);
+/// # let _ = cors;
+/// ```
+pub const EXPOSE_HEADERS: [HeaderName; 9] = [
+    RATE_LIMIT,
+    RATE_LIMIT_POLICY,
+    RETRY_AFTER,
+    RETRY_AFTER_MS,
+    X_SHOULD_RETRY,
+    grpc::STATUS,
+    grpc::MESSAGE,
+    grpc::STATUS_DETAILS,
+    grpc::RETRY_PUSHBACK,
+];

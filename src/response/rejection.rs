@@ -1,0 +1,224 @@
+//! Answers to refused requests.
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Method, Response, Version,
+    header::{CONTENT_LENGTH, CONTENT_TYPE},
+    request::Parts,
+};
+
+use super::grpc;
+use crate::decision::Denial;
+
+/// Builds the answer to a refused request.
+///
+/// Closures do: what they return is sent as it is. [`Problem`](super::Problem) is the default, and a
+/// good place to start from.
+///
+/// ```
+/// use http::{Response, StatusCode, request::Parts};
+/// use tower_throttle::{Denial, Problem, Rate, Rejection, Rules, ThrottleLayer};
+///
+/// let layer = ThrottleLayer::new(Rules::new().total(Rate::per_second(100)))?
+///     .rejection(|denial: &Denial, request: &Parts| {
+///         let mut answer = Problem.reject(denial, request);
+///         *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+///         answer
+///     });
+/// # let _ = layer;
+/// # Ok::<(), tower_throttle::RulesError>(())
+/// ```
+///
+/// It is asked for requests that are answered over plain HTTP; a gRPC request gets a gRPC status, unless
+/// [`Protocol::Http`] is set. The answer to a `HEAD` request is stripped of its body.
+pub trait Rejection: Send + Sync + 'static {
+    /// The whole answer: status, headers and body.
+    fn reject(&self, denial: &Denial, request: &Parts) -> Response<Bytes>;
+}
+
+impl<F, T> Rejection for F
+where
+    F: Fn(&Denial, &Parts) -> Response<T> + Send + Sync + 'static,
+    T: Into<Bytes>,
+{
+    fn reject(&self, denial: &Denial, request: &Parts) -> Response<Bytes> {
+        self(denial, request).map(Into::into)
+    }
+}
+
+/// How refusals are framed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Protocol {
+    /// As the request asks: gRPC for a `POST` over HTTP/2 of `application/grpc`, gRPC-Web for a `POST`
+    /// of `application/grpc-web`, else HTTP.
+    ///
+    /// A client can thus choose the framing of its own refusal, never whether it is refused.
+    #[default]
+    Auto,
+    /// Always HTTP.
+    Http,
+    /// Always gRPC.
+    Grpc,
+}
+
+/// The framing of one answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    Http,
+    /// gRPC or gRPC-Web, with the answer's content type.
+    Grpc(&'static str),
+}
+
+impl Protocol {
+    fn framing(self, request: &Parts) -> Framing {
+        match self {
+            Self::Http => Framing::Http,
+            Self::Grpc => Framing::Grpc(grpc::CONTENT_TYPE),
+            Self::Auto => detect(&request.method, request.version, &request.headers),
+        }
+    }
+}
+
+/// gRPC is recognised by its content type as a whole, ASCII case aside: `application/grpc` is followed
+/// by nothing, `+` or `;`, so that `application/grpc-web` is not taken for it.
+fn detect(method: &Method, version: Version, headers: &HeaderMap) -> Framing {
+    let Some(content_type) = headers
+        .get(CONTENT_TYPE)
+        .filter(|_| *method == Method::POST)
+    else {
+        return Framing::Http;
+    };
+    let content_type = content_type.as_bytes();
+    let is = |family: &str| {
+        content_type
+            .get(..family.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(family.as_bytes()))
+            && matches!(content_type.get(family.len()), None | Some(b'+' | b';'))
+    };
+    if is(grpc::CONTENT_TYPE) && version >= Version::HTTP_2 {
+        return Framing::Grpc(grpc::CONTENT_TYPE);
+    }
+    match grpc::WEB_CONTENT_TYPES
+        .iter()
+        .find(|(family, _)| is(family))
+    {
+        Some((family, with_proto)) => {
+            let rest = &content_type[family.len()..];
+            let proto = rest
+                .get(..6)
+                .is_some_and(|rest| rest.eq_ignore_ascii_case(b"+proto"));
+            Framing::Grpc(if proto { with_proto } else { family })
+        }
+        None => Framing::Http,
+    }
+}
+
+/// The answer to a refused request.
+pub(crate) fn reject(
+    denial: &Denial,
+    request: &Parts,
+    protocol: Protocol,
+    rejection: &dyn Rejection,
+    policy: Option<&HeaderValue>,
+    pushback: bool,
+) -> Response<Bytes> {
+    match protocol.framing(request) {
+        Framing::Grpc(content_type) => {
+            let deadline = grpc::deadline(&request.headers);
+            grpc::reject(denial, content_type, policy, pushback.then_some(deadline))
+        }
+        Framing::Http => {
+            let mut answer = rejection.reject(denial, request);
+            if request.method == Method::HEAD {
+                strip(&mut answer);
+            }
+            answer
+        }
+    }
+}
+
+/// Leaves of an answer what `HEAD` may see: all fields, and the length the body would have had
+/// (RFC 9110, section 8.6).
+fn strip(answer: &mut Response<Bytes>) {
+    let body = std::mem::take(answer.body_mut());
+    if !answer.headers().contains_key(CONTENT_LENGTH) {
+        answer
+            .headers_mut()
+            .insert(CONTENT_LENGTH, body.len().into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_is_told_from_what_looks_like_it() {
+        let grpc = Framing::Grpc("application/grpc");
+        let web = Framing::Grpc("application/grpc-web");
+        let table = [
+            ("POST", Version::HTTP_2, "application/grpc", grpc),
+            ("POST", Version::HTTP_2, "Application/gRPC", grpc),
+            ("POST", Version::HTTP_2, "application/grpc+proto", grpc),
+            (
+                "POST",
+                Version::HTTP_2,
+                "application/grpc;charset=utf-8",
+                grpc,
+            ),
+            ("POST", Version::HTTP_3, "application/grpc", grpc),
+            ("POST", Version::HTTP_11, "application/grpc", Framing::Http),
+            ("GET", Version::HTTP_2, "application/grpc", Framing::Http),
+            ("POST", Version::HTTP_2, "application/grpcx", Framing::Http),
+            ("POST", Version::HTTP_2, "application/json", Framing::Http),
+            ("POST", Version::HTTP_2, "application/grpc-web", web),
+            ("POST", Version::HTTP_11, "application/grpc-web", web),
+            ("POST", Version::HTTP_11, "application/grpc-web+json", web),
+            (
+                "POST",
+                Version::HTTP_11,
+                "application/grpc-web+proto",
+                Framing::Grpc("application/grpc-web+proto"),
+            ),
+            (
+                "POST",
+                Version::HTTP_11,
+                "application/grpc-web-text",
+                Framing::Grpc("application/grpc-web-text"),
+            ),
+            (
+                "POST",
+                Version::HTTP_11,
+                "application/grpc-web-text+proto",
+                Framing::Grpc("application/grpc-web-text+proto"),
+            ),
+            (
+                "POST",
+                Version::HTTP_11,
+                "application/grpc-webx",
+                Framing::Http,
+            ),
+            (
+                "GET",
+                Version::HTTP_11,
+                "application/grpc-web",
+                Framing::Http,
+            ),
+        ];
+        for (method, version, content_type, expected) in table {
+            let method = method.parse().expect("a method");
+            let headers =
+                HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
+            assert_eq!(
+                detect(&method, version, &headers),
+                expected,
+                "{method} {version:?} {content_type}"
+            );
+        }
+        assert_eq!(
+            detect(&Method::POST, Version::HTTP_2, &HeaderMap::new()),
+            Framing::Http
+        );
+    }
+}

@@ -1,0 +1,126 @@
+//! What of a request's head takes part in routing: method and path, nothing else.
+
+use std::{borrow::Cow, hash::Hash, hash::Hasher};
+
+use http::{HeaderMap, Method, Request, header};
+
+use super::router;
+
+/// Method and path of a request, as route keys see them.
+#[derive(Debug)]
+pub(crate) struct Head<'a> {
+    pub(crate) method: &'a Method,
+    pub(crate) path: Cow<'a, str>,
+    /// The router's own name for the route, where the host tells one.
+    pub(crate) template: Option<&'a str>,
+}
+
+impl<'a> Head<'a> {
+    pub(crate) fn of<B>(request: &'a Request<B>) -> Self {
+        let extensions = request.extensions();
+        let path = router::original_path(extensions).unwrap_or_else(|| request.uri().path());
+        Self {
+            method: request.method(),
+            path: normalize(path),
+            template: router::template(extensions),
+        }
+    }
+
+    /// A CORS preflight: it carries no credentials and asks for permission only.
+    pub(crate) fn is_preflight(&self, headers: &HeaderMap) -> bool {
+        *self.method == Method::OPTIONS
+            && headers.contains_key(header::ORIGIN)
+            && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+    }
+
+    /// The method an undeclared route is kept under. `HEAD` goes with `GET`; methods that no
+    /// specification knows go together, so that inventing them gains nothing.
+    pub(crate) fn family(&self) -> &'static str {
+        match *self.method {
+            Method::GET | Method::HEAD => "GET",
+            Method::POST => "POST",
+            Method::PUT => "PUT",
+            Method::DELETE => "DELETE",
+            Method::PATCH => "PATCH",
+            Method::OPTIONS => "OPTIONS",
+            Method::CONNECT => "CONNECT",
+            Method::TRACE => "TRACE",
+            _ => "ANY",
+        }
+    }
+}
+
+/// The identity of an undeclared route.
+impl Hash for Head<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.family().hash(state);
+        self.template.unwrap_or(&self.path).hash(state);
+    }
+}
+
+/// A path in which equal spellings are equal: percent-encoded unreserved characters are decoded and the
+/// hexadecimal digits of the others are upper-case (RFC 3986, sections 6.2.2.1 and 6.2.2.2). `%2F` stays
+/// within its segment.
+pub(super) fn normalize(path: &str) -> Cow<'_, str> {
+    if path.bytes().all(|byte| byte != b'%' && byte.is_ascii()) {
+        return Cow::Borrowed(path);
+    }
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let bytes = path.as_bytes();
+    let mut normal = String::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        at += 1;
+        let escaped = bytes.get(at..at + 2).and_then(|digits| {
+            let high = char::from(digits[0]).to_digit(16)?;
+            let low = char::from(digits[1]).to_digit(16)?;
+            u8::try_from(high * 16 + low).ok()
+        });
+        match (byte, escaped) {
+            (b'%', Some(code)) => {
+                at += 2;
+                if code.is_ascii_alphanumeric() || b"-._~".contains(&code) {
+                    normal.push(char::from(code));
+                } else {
+                    push_escape(&mut normal, code, HEX);
+                }
+            }
+            _ if byte.is_ascii() => normal.push(char::from(byte)),
+            _ => push_escape(&mut normal, byte, HEX),
+        }
+    }
+    Cow::Owned(normal)
+}
+
+fn push_escape(path: &mut String, byte: u8, digits: &[u8; 16]) {
+    path.push('%');
+    path.push(char::from(digits[usize::from(byte >> 4)]));
+    path.push(char::from(digits[usize::from(byte & 15)]));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_spellings_become_equal() {
+        let table = [
+            ("/v1/chat", "/v1/chat"),
+            ("/v1/%63hat", "/v1/chat"),
+            ("/%7Euser", "/~user"),
+            ("/a%2fb", "/a%2Fb"),
+            ("/a%2Fb", "/a%2Fb"),
+            ("/%2e%2E/x", "/../x"),
+            ("/100%", "/100%"),
+            ("/%4", "/%4"),
+            ("/%zz", "/%zz"),
+            ("/%%41", "/%A"),
+            ("/caf\u{e9}", "/caf%C3%A9"),
+            ("/caf%c3%a9", "/caf%C3%A9"),
+            ("/%2563hat", "/%2563hat"),
+        ];
+        for (path, normal) in table {
+            assert_eq!(normalize(path), normal, "{path}");
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Route keys: a method and a path.
+
+use std::{collections::HashSet, fmt, str::FromStr};
+
+use http::Method;
+
+use super::head::normalize;
+
+/// A route: a method and a path, as API Gateway writes them.
+///
+/// | written | matches |
+/// |---|---|
+/// | `GET /pets` | this method on this path; `GET` covers `HEAD` |
+/// | `ANY /pets` | every method that has no key of its own on this path |
+/// | `GET /pets/{id}` | one path segment that is not empty |
+/// | `GET /pets/{proxy+}`, `GET /pets/{*rest}` | all that follows, at least one character |
+/// | `$default` | every request that no other key matches |
+///
+/// Query, fragment and host take no part. Paths are case-sensitive, and `/pets/` is not `/pets`.
+/// Percent-encoded letters, digits and `-._~` equal the plain ones (RFC 3986, section 6.2.2.2).
+///
+/// ```
+/// use tower_throttle::RouteKey;
+///
+/// let key: RouteKey = "POST /v1/models/{id}".parse()?;
+/// assert_eq!(key.to_string(), "POST /v1/models/{id}");
+/// assert!("/v1/models".parse::<RouteKey>().is_err());
+/// # Ok::<(), tower_throttle::RouteKeyError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct RouteKey {
+    text: Box<str>,
+    pattern: Pattern,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Pattern {
+    Default,
+    Path {
+        /// `None` is `ANY`.
+        method: Option<Method>,
+        segments: Vec<Segment>,
+        /// Whether the path goes on with at least one character.
+        greedy: bool,
+    },
+}
+
+/// A segment of a path. Parameters are equal whatever their names.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Segment {
+    Literal(Box<str>),
+    Param,
+}
+
+impl RouteKey {
+    pub(crate) fn pattern(&self) -> &Pattern {
+        &self.pattern
+    }
+
+    /// The key as it was written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+impl fmt::Display for RouteKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl AsRef<str> for RouteKey {
+    fn as_ref(&self) -> &str {
+        &self.text
+    }
+}
+
+/// Two keys are equal if they mean the same route: parameter names do not count.
+impl PartialEq for RouteKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.pattern == other.pattern
+    }
+}
+
+impl Eq for RouteKey {}
+
+/// Why a route key could not be read, and what to write instead.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RouteKeyError {
+    /// Not two words.
+    #[error("expected a method, one space and a path, such as `POST /v1/chat`, or `$default`")]
+    Shape,
+    /// Not a method in capitals.
+    #[error("`{0}` is no method; write it in capitals, such as `GET`, or `ANY` for all")]
+    Method(String),
+    /// The path does not begin with a slash.
+    #[error("path `{0}` does not begin with `/`")]
+    Slash(String),
+    /// The path holds a character that no request path has.
+    #[error("path holds {0:?}; a route key is a path alone, without query, fragment or spaces")]
+    Character(char),
+    /// A segment mixes text and parameter, or names a parameter in a way no router here reads.
+    #[error(
+        "segment `{0}`: a parameter is a whole segment, `{{name}}`, or at the end `{{name+}}` or `{{*name}}`"
+    )]
+    Segment(String),
+    /// A parameter without a name, or with a name that is none.
+    #[error("parameter `{0}` has no proper name; use letters, digits, `_`, `-` and `.`")]
+    ParameterName(String),
+    /// Two parameters of one name.
+    #[error("parameter `{0}` stands twice; name each once")]
+    ParameterTwice(String),
+    /// A greedy parameter before the end.
+    #[error("greedy parameter `{0}` is not the last segment; only the end of a path can be greedy")]
+    GreedyNotLast(String),
+}
+
+impl FromStr for RouteKey {
+    type Err = RouteKeyError;
+
+    fn from_str(text: &str) -> Result<Self, RouteKeyError> {
+        let pattern = if text == "$default" {
+            Pattern::Default
+        } else {
+            let (method, path) = text.split_once(' ').ok_or(RouteKeyError::Shape)?;
+            if method.is_empty() || path.is_empty() {
+                return Err(RouteKeyError::Shape);
+            }
+            let method = parse_method(method)?;
+            let (segments, greedy) = parse_path(path)?;
+            Pattern::Path {
+                method,
+                segments,
+                greedy,
+            }
+        };
+        Ok(Self {
+            text: text.into(),
+            pattern,
+        })
+    }
+}
+
+fn parse_method(method: &str) -> Result<Option<Method>, RouteKeyError> {
+    if method == "ANY" {
+        return Ok(None);
+    }
+    let known = method
+        .bytes()
+        .all(|byte| byte.is_ascii_uppercase() || byte == b'-');
+    Method::from_bytes(method.as_bytes())
+        .ok()
+        .filter(|_| known)
+        .map(Some)
+        .ok_or_else(|| RouteKeyError::Method(method.to_owned()))
+}
+
+fn parse_path(path: &str) -> Result<(Vec<Segment>, bool), RouteKeyError> {
+    let Some(relative) = path.strip_prefix('/') else {
+        return Err(RouteKeyError::Slash(path.to_owned()));
+    };
+    let unfit = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '?' | '#');
+    if let Some(character) = relative.chars().find(|&c| unfit(c)) {
+        return Err(RouteKeyError::Character(character));
+    }
+    let mut segments = Vec::new();
+    let mut names = HashSet::new();
+    let mut words = relative.split('/').peekable();
+    while let Some(word) = words.next() {
+        let Some(param) = parameter(word)? else {
+            segments.push(Segment::Literal(normalize(word).into()));
+            continue;
+        };
+        if !names.insert(param.name) {
+            return Err(RouteKeyError::ParameterTwice(param.name.to_owned()));
+        }
+        if !param.greedy {
+            segments.push(Segment::Param);
+        } else if words.peek().is_some() {
+            return Err(RouteKeyError::GreedyNotLast(word.to_owned()));
+        } else {
+            return Ok((segments, true));
+        }
+    }
+    Ok((segments, false))
+}
+
+struct Parameter<'a> {
+    name: &'a str,
+    greedy: bool,
+}
+
+/// The parameter that a segment is, if it is one.
+fn parameter(word: &str) -> Result<Option<Parameter<'_>>, RouteKeyError> {
+    let inner = word
+        .strip_prefix('{')
+        .and_then(|rest| rest.strip_suffix('}'));
+    let Some(inner) = inner else {
+        // `:id` and `*rest` are how older routers wrote parameters: most likely one is meant.
+        return if word.contains(['{', '}']) || word.starts_with([':', '*']) {
+            Err(RouteKeyError::Segment(word.to_owned()))
+        } else {
+            Ok(None)
+        };
+    };
+    let (name, greedy) = match (inner.strip_prefix('*'), inner.strip_suffix('+')) {
+        (Some(_), Some(_)) => return Err(RouteKeyError::ParameterName(word.to_owned())),
+        (Some(name), None) | (None, Some(name)) => (name, true),
+        (None, None) => (inner, false),
+    };
+    let fits = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.');
+    if name.is_empty() || !name.chars().all(fits) {
+        return Err(RouteKeyError::ParameterName(word.to_owned()));
+    }
+    Ok(Some(Parameter { name, greedy }))
+}

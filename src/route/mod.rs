@@ -1,0 +1,19 @@
+//! Which rule a request falls under.
+//!
+//! A [`RouteKey`] is a method and a path. A [`Table`](table::Table) holds the declared ones and finds
+//! the most specific for a request; [`Undeclared`](undeclared::Undeclared) keeps a bounded number of
+//! the others apart.
+
+pub(crate) mod head;
+mod key;
+pub(crate) mod table;
+pub(crate) mod undeclared;
+
+#[cfg(feature = "axum")]
+#[path = "axum.rs"]
+mod router;
+#[cfg(not(feature = "axum"))]
+#[path = "no_router.rs"]
+mod router;
+
+pub use self::key::{RouteKey, RouteKeyError};

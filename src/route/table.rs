@@ -1,0 +1,241 @@
+//! Declared routes, found by method and path.
+//!
+//! The order is API Gateway's. Paths without a greedy end come first, segment by segment: a literal
+//! before a parameter. Then paths with a greedy end, the longest first. Then `$default`. A path counts
+//! only if it has a key for the request's method: its own, for `HEAD` that of `GET`, or `ANY`, in this
+//! order. A more specific path without one does not hide a less specific one that has it.
+//!
+//! Paths without parameters are one hash look-up, however many there are. The others are a walk along
+//! the segments, so that the cost grows with the length of the path and not with the number of routes.
+
+use std::collections::HashMap;
+
+use foldhash::fast::FixedState;
+use http::Method;
+
+use super::{
+    head::Head,
+    key::{Pattern, RouteKey, Segment},
+};
+
+/// Keys are configured and few; what a client sends is only looked up. No flooding to defend against.
+type Children<T> = HashMap<Box<str>, T, FixedState>;
+
+/// A table of route keys with a value each.
+#[derive(Debug)]
+pub(crate) struct Table<V> {
+    values: Vec<V>,
+    /// Paths without parameters.
+    literals: Children<Methods>,
+    /// All paths with parameters; the root is the first.
+    nodes: Vec<Node>,
+    any_params: bool,
+    any_greedy: bool,
+    default: Option<usize>,
+}
+
+#[derive(Debug, Default)]
+struct Node {
+    literals: Children<usize>,
+    param: Option<usize>,
+    /// Keys whose path ends here.
+    ends: Methods,
+    /// Keys whose path goes on greedily from here.
+    greedy: Methods,
+}
+
+/// The keys of one path: indices of values by method.
+#[derive(Debug, Default)]
+struct Methods {
+    named: Vec<(Method, usize)>,
+    any: Option<usize>,
+}
+
+/// What a request may be charged to.
+#[derive(Debug, Clone, Copy)]
+enum Wanted<'a> {
+    Method(&'a Method),
+    /// Only a key that names the method.
+    Named(&'a Method),
+}
+
+impl Methods {
+    /// Whether the method was free.
+    fn insert(&mut self, method: Option<&Method>, value: usize) -> Result<(), usize> {
+        let Some(method) = method else {
+            return self.any.replace(value).map_or(Ok(()), Err);
+        };
+        match self.position(method) {
+            Some(taken) => Err(taken),
+            None => {
+                self.named.push((method.clone(), value));
+                Ok(())
+            }
+        }
+    }
+
+    fn position(&self, wanted: &Method) -> Option<usize> {
+        let found = self.named.iter().find(|(method, _)| method == wanted);
+        found.map(|&(_, value)| value)
+    }
+
+    fn find(&self, wanted: Wanted<'_>) -> Option<usize> {
+        match wanted {
+            Wanted::Named(method) => self.position(method),
+            Wanted::Method(method) => self
+                .position(method)
+                .or_else(|| {
+                    let head = *method == Method::HEAD;
+                    head.then(|| self.position(&Method::GET)).flatten()
+                })
+                .or(self.any),
+        }
+    }
+}
+
+impl<V> Table<V> {
+    pub(crate) fn new() -> Self {
+        Self {
+            values: Vec::new(),
+            literals: Children::default(),
+            nodes: vec![Node::default()],
+            any_params: false,
+            any_greedy: false,
+            default: None,
+        }
+    }
+
+    /// Adds a route.
+    ///
+    /// # Errors
+    ///
+    /// The value of the route that means the same.
+    pub(crate) fn insert(&mut self, key: &RouteKey, value: V) -> Result<(), &V> {
+        let index = self.values.len();
+        let inserted = match key.pattern() {
+            Pattern::Default => self.default.replace(index).map_or(Ok(()), Err),
+            Pattern::Path {
+                method,
+                segments,
+                greedy,
+            } => self
+                .methods(segments, *greedy)
+                .insert(method.as_ref(), index),
+        };
+        match inserted {
+            Ok(()) => {
+                self.values.push(value);
+                Ok(())
+            }
+            Err(taken) => Err(&self.values[taken]),
+        }
+    }
+
+    /// The keys of a path, made if there are none yet.
+    fn methods(&mut self, segments: &[Segment], greedy: bool) -> &mut Methods {
+        if !greedy && segments.iter().all(|segment| *segment != Segment::Param) {
+            let mut path = String::new();
+            for segment in segments {
+                if let Segment::Literal(text) = segment {
+                    path.push('/');
+                    path.push_str(text);
+                }
+            }
+            return self.literals.entry(path.into()).or_default();
+        }
+        let mut at = 0;
+        for segment in segments {
+            let next = self.nodes.len();
+            let child = match segment {
+                Segment::Literal(text) => {
+                    *self.nodes[at].literals.entry(text.clone()).or_insert(next)
+                }
+                Segment::Param => *self.nodes[at].param.get_or_insert(next),
+            };
+            if child == next {
+                self.nodes.push(Node::default());
+            }
+            at = child;
+        }
+        self.any_greedy |= greedy;
+        self.any_params |= !greedy;
+        if greedy {
+            &mut self.nodes[at].greedy
+        } else {
+            &mut self.nodes[at].ends
+        }
+    }
+
+    /// The route a request falls under.
+    pub(crate) fn find(&self, head: &Head<'_>) -> Option<&V> {
+        self.matched(Wanted::Method(head.method), &head.path)
+            .or(self.default)
+            .map(|index| &self.values[index])
+    }
+
+    /// The route that names the request's method, if one does.
+    pub(crate) fn find_named(&self, head: &Head<'_>) -> Option<&V> {
+        self.matched(Wanted::Named(head.method), &head.path)
+            .map(|index| &self.values[index])
+    }
+
+    fn matched(&self, wanted: Wanted<'_>, path: &str) -> Option<usize> {
+        if let Some(value) = self
+            .literals
+            .get(path)
+            .and_then(|methods| methods.find(wanted))
+        {
+            return Some(value);
+        }
+        let relative = path.strip_prefix('/')?;
+        let full = || self.full(0, Some(relative), wanted);
+        let greedy = || self.greedy(0, relative, wanted);
+        (self.any_params.then(full).flatten()).or_else(|| self.any_greedy.then(greedy).flatten())
+    }
+
+    /// The best key below `node` whose path ends where `rest` ends. As deep as the longest key.
+    fn full(&self, node: usize, rest: Option<&str>, wanted: Wanted<'_>) -> Option<usize> {
+        let node = &self.nodes[node];
+        let Some(rest) = rest else {
+            return node.ends.find(wanted);
+        };
+        let (segment, rest) = split(rest);
+        let literal = node.literals.get(segment);
+        literal
+            .and_then(|&child| self.full(child, rest, wanted))
+            .or_else(|| {
+                let child = node.param.filter(|_| !segment.is_empty())?;
+                self.full(child, rest, wanted)
+            })
+    }
+
+    /// The best key at or below `node` that goes on greedily.
+    fn greedy(&self, node: usize, rest: &str, wanted: Wanted<'_>) -> Option<usize> {
+        let node = &self.nodes[node];
+        let deeper = match split(rest) {
+            (segment, Some(rest)) => {
+                let literal = node.literals.get(segment);
+                literal
+                    .and_then(|&child| self.greedy(child, rest, wanted))
+                    .or_else(|| {
+                        let child = node.param.filter(|_| !segment.is_empty())?;
+                        self.greedy(child, rest, wanted)
+                    })
+            }
+            (_, None) => None,
+        };
+        deeper.or_else(|| {
+            (!rest.is_empty())
+                .then(|| node.greedy.find(wanted))
+                .flatten()
+        })
+    }
+}
+
+/// The first segment, and what follows its slash if there is one.
+fn split(path: &str) -> (&str, Option<&str>) {
+    match path.split_once('/') {
+        Some((segment, rest)) => (segment, Some(rest)),
+        None => (path, None),
+    }
+}

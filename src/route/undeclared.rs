@@ -1,0 +1,133 @@
+//! A bounded set of routes that nobody declared.
+//!
+//! Each gets a value of its own until the set is full; after that they share one. Nothing of what a
+//! client sent is kept but a keyed 64-bit hash, so that the set's size does not depend on it, and
+//! nobody outside can find two routes that collide.
+//!
+//! The set only grows, up to its bound, so that reading it takes no lock: a slot is written once.
+
+use std::{
+    collections::hash_map::RandomState,
+    hash::{BuildHasher, Hash},
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+/// Open addressing over slots that are written once. At most half of them ever are.
+#[derive(Debug)]
+pub(crate) struct Undeclared<V> {
+    slots: Box<[OnceLock<(u64, V)>]>,
+    /// Slots that were given away. Guards nothing but its own count, hence relaxed.
+    used: AtomicUsize,
+    overflow: V,
+    hasher: RandomState,
+}
+
+impl<V> Undeclared<V> {
+    /// How many routes get a value of their own.
+    pub(crate) const MAX: usize = 1_024;
+
+    pub(crate) fn new(overflow: V) -> Self {
+        Self {
+            slots: (0..2 * Self::MAX).map(|_| OnceLock::new()).collect(),
+            used: AtomicUsize::new(0),
+            overflow,
+            hasher: RandomState::new(),
+        }
+    }
+
+    /// The value of a route, made now if it is new and there is room, else the shared one.
+    pub(crate) fn get(&self, route: &impl Hash, make: impl Fn() -> V) -> &V {
+        let hash = self.hasher.hash_one(route);
+        let mask = self.slots.len() - 1;
+        let start = usize::try_from(hash & 0xffff_ffff).unwrap_or(0);
+        let mut reserved = false;
+        for slot in (0..self.slots.len()).map(|step| &self.slots[(start + step) & mask]) {
+            if slot.get().is_none() {
+                reserved = reserved || self.reserve();
+                if !reserved {
+                    return &self.overflow;
+                }
+            }
+            let mut new = false;
+            let (kept, value) = slot.get_or_init(|| {
+                new = true;
+                (hash, make())
+            });
+            if *kept == hash {
+                if reserved && !new {
+                    // Another thread wrote the same route first.
+                    self.used.fetch_sub(1, Ordering::Relaxed);
+                }
+                return value;
+            }
+        }
+        &self.overflow
+    }
+
+    fn reserve(&self) -> bool {
+        let more = |used: usize| (used < Self::MAX).then_some(used + 1);
+        self.used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::HashSet, thread};
+
+    use super::*;
+
+    #[test]
+    fn a_route_keeps_its_value_and_the_rest_share_one() {
+        let set = Undeclared::new(usize::MAX);
+        let mut own = 0;
+        for route in 0..3_000usize {
+            let value = *set.get(&route, || route);
+            assert!(value == route || value == usize::MAX);
+            own += usize::from(value == route);
+        }
+        assert_eq!(own, Undeclared::<usize>::MAX);
+        for route in 0..3_000usize {
+            let expected = if route < Undeclared::<usize>::MAX {
+                route
+            } else {
+                usize::MAX
+            };
+            assert_eq!(
+                *set.get(&route, || unreachable!("nothing is new")),
+                expected
+            );
+        }
+    }
+
+    #[test]
+    fn threads_agree_on_each_route_and_the_bound_holds() {
+        let set = Undeclared::new(Box::new(usize::MAX));
+        let seen: Vec<HashSet<usize>> = thread::scope(|scope| {
+            let run = || {
+                let address = |route: usize| {
+                    std::ptr::from_ref(&**set.get(&route, || Box::new(route))).addr()
+                };
+                (0..1_500).map(address).collect::<HashSet<_>>()
+            };
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(run)).collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().expect("no panic"))
+                .collect()
+        });
+        let all: HashSet<_> = seen.iter().flatten().collect();
+        assert!(
+            all.len() <= Undeclared::<usize>::MAX + 1,
+            "{} values",
+            all.len()
+        );
+        assert_eq!(set.used.load(Ordering::Relaxed), Undeclared::<usize>::MAX);
+        let own = set.slots.iter().filter(|slot| slot.get().is_some()).count();
+        assert_eq!(own, Undeclared::<usize>::MAX);
+    }
+}

@@ -1,0 +1,108 @@
+//! All limits of a throttle.
+
+mod compile;
+mod error;
+
+use crate::{limits::Limits, route::RouteKey};
+
+pub(crate) use self::compile::{Blueprint, Compiled};
+pub use self::error::RulesError;
+
+/// All limits of a throttle: for the whole server, for every route, and for single routes.
+///
+/// ```
+/// use tower_throttle::{Limits, Rate, Rules, ThrottleLayer};
+///
+/// let rules = Rules::new()
+///     .total(Rate::per_second(10_000).burst(5_000))
+///     .default_route(Rate::per_second(10).burst(5))
+///     .route("POST /v1/chat/completions", Rate::per_second(2).burst(4))
+///     .route("GET /health", Limits::unlimited());
+/// let throttle = ThrottleLayer::new(rules)?;
+/// # Ok::<(), tower_throttle::RulesError>(())
+/// ```
+///
+/// A request is charged on the total and on its route, on all of them or on none.
+///
+/// - The **total** is one set of buckets for everything that passes the throttle.
+/// - The **default route** holds for each route by itself, as API Gateway's default route settings do:
+///   every route has buckets of its own. A declared route inherits what it leaves out.
+/// - A **route** is a [`RouteKey`]; the most specific key wins. `$default` is a key like any other: one
+///   set of buckets for all requests that no other key matches, not to be confused with the default
+///   route.
+///
+/// With no rule for it, a request is not limited.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Rules {
+    total: Option<Limits>,
+    default_route: Option<Limits>,
+    routes: Vec<(Box<str>, Limits)>,
+    undeclared: Undeclared,
+}
+
+/// What the default route's limits mean for requests that no declared route matches.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Undeclared {
+    /// Each route has buckets of its own.
+    ///
+    /// A route is a method and what the router matched; in axum that is the template (feature `axum`),
+    /// elsewhere the literal path. The first 1,024 such routes are kept apart, all others share one set
+    /// of buckets, so that inventing paths gains nothing.
+    #[default]
+    PerRoute,
+    /// All of them share one set of buckets, named `$default`.
+    Shared,
+}
+
+impl Rules {
+    /// No limits.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Limits for everything that passes the throttle, together.
+    ///
+    /// Not told to clients in header fields unless [`Limits::publish`] says so.
+    pub fn total(mut self, limits: impl Into<Limits>) -> Self {
+        self.total = Some(limits.into());
+        self
+    }
+
+    /// Limits for every route by itself, and what declared routes inherit.
+    pub fn default_route(mut self, limits: impl Into<Limits>) -> Self {
+        self.default_route = Some(limits.into());
+        self
+    }
+
+    /// Limits for one route, given by its [`RouteKey`].
+    ///
+    /// A key that cannot be read, or that means the same route as another, is an error of
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    pub fn route(mut self, key: impl AsRef<str>, limits: impl Into<Limits>) -> Self {
+        self.routes.push((key.as_ref().into(), limits.into()));
+        self
+    }
+
+    /// What the default route's limits mean for requests that no declared route matches. Without this
+    /// call: [`Undeclared::PerRoute`].
+    pub fn undeclared(mut self, undeclared: Undeclared) -> Self {
+        self.undeclared = undeclared;
+        self
+    }
+
+    pub(crate) fn compile(&self) -> Result<Compiled, RulesError> {
+        compile::compile(self)
+    }
+
+    fn keys(&self) -> Result<Vec<RouteKey>, RulesError> {
+        let parse = |(key, _): &(Box<str>, Limits)| {
+            key.parse().map_err(|source| RulesError::RouteKey {
+                key: key.to_string(),
+                source,
+            })
+        };
+        self.routes.iter().map(parse).collect()
+    }
+}

@@ -1,0 +1,116 @@
+//! The middleware.
+
+use std::{
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::{Request, Response};
+use tower::Service;
+
+use crate::{
+    admission::Admission,
+    body::ResponseBody,
+    decision::{Decision, Denial},
+    future::ResponseFuture,
+    layer::{Prepared, Shared},
+    response::{self, fields::Fields},
+};
+
+/// A service behind a throttle. Made by [`ThrottleLayer`](crate::ThrottleLayer); see the
+/// [crate](crate) for what it does.
+///
+/// It decides in `call`, at once: `poll_ready` only asks the inner service, for the request, and so its
+/// route, is not known before. All clones share their limits.
+#[derive(Clone)]
+pub struct Throttle<S> {
+    inner: S,
+    shared: Arc<Shared>,
+}
+
+impl<S> Throttle<S> {
+    pub(crate) fn new(inner: S, shared: Arc<Shared>) -> Self {
+        Self { inner, shared }
+    }
+
+    /// The service behind the throttle.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The service behind the throttle. Requests sent to it directly are not throttled.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The service behind the throttle, without it.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for Throttle<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Throttle")
+            .field("inner", &self.inner)
+            .field("shared", &self.shared)
+            .finish()
+    }
+}
+
+impl<S, ReqBody, ResBody> Service<Request<ReqBody>> for Throttle<S>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
+{
+    type Response = Response<ResponseBody<ResBody>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
+        let shared = &*self.shared;
+        let options = &shared.options;
+        let Prepared { rule, policy } = shared.state.prepared(&request);
+        let now = shared.state.limiter.now();
+        match shared.state.limiter.admit(rule.charges(), now) {
+            Ok(levels) => {
+                let fields = (options.fields && Fields::fit(request.method()))
+                    .then(|| Fields::admitted(policy.as_ref(), rule, &levels, now))
+                    .flatten();
+                let decision = options
+                    .decision
+                    .then(|| Decision::admitted(Arc::clone(rule), levels, now));
+                if let Some(decision) = &decision {
+                    request.extensions_mut().insert(decision.clone());
+                }
+                let future = self.inner.call(request);
+                ResponseFuture::admitted(future, Admission::new(decision), fields)
+            }
+            Err(levels) => {
+                let denial = Denial::new(Arc::clone(rule), levels, now);
+                let (head, _) = request.into_parts();
+                let mut answer = response::reject(
+                    &denial,
+                    &head,
+                    options.protocol,
+                    &*options.rejection,
+                    policy.as_ref(),
+                    options.grpc_retry_pushback,
+                );
+                if options.decision {
+                    answer.extensions_mut().insert(denial.into_decision());
+                }
+                ResponseFuture::rejected(answer)
+            }
+        }
+    }
+}
+
+#[cfg(feature = "tonic")]
+impl<S: tonic::server::NamedService> tonic::server::NamedService for Throttle<S> {
+    const NAME: &'static str = S::NAME;
+}
