@@ -7,9 +7,9 @@
 //! not behind the one the charge was made with. The monotonic clock promises that only along a
 //! happens-before edge, and these orderings draw it.
 
-#[cfg(loom)]
+#[cfg(throttle_loom)]
 use loom::sync::atomic::{AtomicU64, Ordering};
-#[cfg(not(loom))]
+#[cfg(not(throttle_loom))]
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{clock::Nanos, gcra::Gcra};

@@ -179,3 +179,272 @@ fn give_back<'a>(
         levels[index].state = charge.bucket.load();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicU64, Ordering},
+        thread,
+    };
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    pub(super) fn limit(interval: u64, burst: u64) -> Arc<Limit> {
+        Arc::new(Limit {
+            name: "test".into(),
+            scope: Scope::Route,
+            rate: Rate::per_second(1),
+            gcra: Gcra::new(1, interval, burst),
+            published: true,
+        })
+    }
+
+    pub(super) fn bindings(limits: &[(u64, u64)]) -> Vec<Binding> {
+        let fresh = |&(interval, burst): &(u64, u64)| Binding::fresh(&limit(interval, burst));
+        limits.iter().map(fresh).collect()
+    }
+
+    pub(super) fn charges<'a>(
+        bindings: &'a [Binding],
+        costs: &'a [(usize, u64)],
+    ) -> impl Iterator<Item = Charge<'a>> + Clone {
+        costs.iter().map(|&(index, cost)| Charge {
+            limit: &bindings[index].limit,
+            bucket: &bindings[index].bucket,
+            cost,
+        })
+    }
+
+    fn states(bindings: &[Binding]) -> Vec<u64> {
+        bindings
+            .iter()
+            .map(|binding| binding.bucket.load())
+            .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_request_is_charged_on_all_its_limits_or_on_none(
+            limits in prop::collection::vec((1..50u64, 0..6u64), 1..7),
+            requests in prop::collection::vec(
+                (0..60u64, prop::collection::btree_map(0..7usize, 0..4u64, 1..7)), 1..60),
+        ) {
+            let buckets = bindings(&limits);
+            let mut now = 0;
+            for (step, costs) in requests {
+                now += step;
+                let costs: Vec<_> = costs.into_iter().filter(|&(index, _)| index < limits.len()).collect();
+                let before = states(&buckets);
+                let passes = |&(index, cost): &(usize, u64)| match &buckets[index].limit.gcra {
+                    Some(gcra) => gcra.take(before[index], now, cost).is_ok(),
+                    None => false,
+                };
+                let admitted = admit(charges(&buckets, &costs), now, || now);
+                prop_assert_eq!(admitted.is_ok(), costs.iter().all(passes));
+                let after = states(&buckets);
+                for (index, (before, after)) in before.into_iter().zip(after).enumerate() {
+                    let charged = costs.iter().find(|&&(charged, _)| charged == index && admitted.is_ok());
+                    let expected = charged.map_or(Ok(before), |&(_, cost)| {
+                        buckets[index].limit.gcra.as_ref().map_or(Ok(before), |gcra| gcra.take(before, now, cost))
+                    });
+                    prop_assert_eq!(Ok(after), expected, "bucket {}", index);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn threads_on_one_bucket_admit_exactly_what_a_serial_run_would() {
+        let buckets = bindings(&[(1_000_000, 10_000)]);
+        let admitted = AtomicU64::new(0);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..5_000 {
+                        let ok = admit(charges(&buckets, &[(0, 1)]), 7, || 7).is_ok();
+                        admitted.fetch_add(u64::from(ok), Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        assert_eq!(
+            admitted.into_inner(),
+            10_000,
+            "20,000 asked, the burst is 10,000"
+        );
+    }
+
+    #[test]
+    fn under_contention_a_refused_request_costs_nothing_anywhere() {
+        // Two routes below one total. One is small, so that most requests to it are refused, many of
+        // them only in the second pass.
+        let buckets = bindings(&[(1_000, 1_000_000), (1_000, 5_000), (1_000, 1_000_000)]);
+        let admitted = [AtomicU64::new(0), AtomicU64::new(0)];
+        thread::scope(|scope| {
+            for thread in 0..4 {
+                let (buckets, admitted) = (&buckets, &admitted);
+                scope.spawn(move || {
+                    let route = thread % 2;
+                    // Different orders, so that each bucket is the one that comes too late.
+                    let costs = if thread < 2 {
+                        [(1 + route, 1), (0, 1)]
+                    } else {
+                        [(0, 1), (1 + route, 1)]
+                    };
+                    for _ in 0..20_000 {
+                        let ok = admit(charges(buckets, &costs), 7, || 7).is_ok();
+                        admitted[route].fetch_add(u64::from(ok), Ordering::Relaxed);
+                    }
+                });
+            }
+        });
+        let [small, large] = admitted.map(AtomicU64::into_inner);
+        assert_eq!(large, 40_000, "nothing stands in its way");
+        assert_eq!(small, 5_000, "exactly its burst");
+        let charged = |index: usize| (buckets[index].bucket.load() - 7) / 1_000;
+        assert_eq!(
+            (charged(0), charged(1), charged(2)),
+            (45_000, 5_000, 40_000),
+            "no charge is lost"
+        );
+    }
+
+    #[test]
+    fn a_roll_back_does_not_give_twice_what_time_has_refilled() {
+        let buckets = bindings(&[(100, 3)]);
+        let cost = [(0, 3)];
+        admit(charges(&buckets, &cost), 1_000, || 1_000).expect("full");
+        let mut levels = Levels::default();
+        levels.push(Level::default());
+        give_back(charges(&buckets, &cost), &mut levels, 1_000, || 1_120);
+        assert_eq!(
+            buckets[0].bucket.load(),
+            1_120,
+            "300 charged, 120 refilled, 180 given back"
+        );
+        assert_eq!(levels[0].state, 1_120, "the level is read anew");
+    }
+}
+
+/// All interleavings of the atomics. Run with `--cfg throttle_loom`.
+#[cfg(all(test, throttle_loom))]
+mod loom_tests {
+    use loom::thread;
+
+    use super::{
+        tests::{bindings, charges},
+        *,
+    };
+
+    fn race(
+        limits: &'static [(u64, u64)],
+        requests: &'static [&'static [(usize, u64)]],
+        check: fn(u64, &[Binding]),
+    ) {
+        // Three switches away from a thread that could go on find every race of a few exchanges; all of
+        // them would take hours for three threads.
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(move || {
+            let buckets = Arc::new(bindings(limits));
+            let threads: Vec<_> = requests
+                .iter()
+                .map(|&costs| {
+                    let buckets = Arc::clone(&buckets);
+                    thread::spawn(move || {
+                        u64::from(admit(charges(&buckets, costs), 5, || 5).is_ok())
+                    })
+                })
+                .collect();
+            let admitted = threads
+                .into_iter()
+                .map(|thread| thread.join().expect("no panic"))
+                .sum();
+            check(admitted, &buckets);
+        });
+    }
+
+    #[test]
+    fn loom_one_bucket_admits_exactly_its_burst() {
+        race(
+            &[(10, 2)],
+            &[&[(0, 1)], &[(0, 1)], &[(0, 1)]],
+            |admitted, buckets| {
+                assert_eq!(admitted, 2);
+                assert_eq!(buckets[0].bucket.load(), 5 + 20);
+            },
+        );
+    }
+
+    #[test]
+    fn loom_two_buckets_in_opposite_order_never_admit_one_too_many_nor_lose_a_charge() {
+        race(
+            &[(10, 1), (10, 1)],
+            &[&[(0, 1), (1, 1)], &[(1, 1), (0, 1)]],
+            |admitted, buckets| {
+                assert!(admitted <= 1, "one too many");
+                for binding in buckets {
+                    let state = binding.bucket.load();
+                    let expected = if admitted == 1 { 15 } else { 5 };
+                    assert!(
+                        state == expected || admitted == 0 && state == 0,
+                        "{admitted} admitted, state {state}"
+                    );
+                }
+            },
+        );
+    }
+
+    #[test]
+    fn loom_a_roll_back_leaves_a_strangers_charge_alone() {
+        // The second thread's request is admitted whatever the first one does.
+        race(
+            &[(10, 3), (10, 0)],
+            &[&[(0, 1)], &[(0, 1)]],
+            |admitted, buckets| {
+                assert_eq!(admitted, 2);
+                assert_eq!(buckets[0].bucket.load(), 25);
+            },
+        );
+        race(
+            &[(10, 3), (10, 1)],
+            &[&[(0, 1), (1, 1)], &[(0, 1), (1, 1)], &[(0, 1)]],
+            |admitted, buckets| {
+                assert!(
+                    (1..=2).contains(&admitted),
+                    "at most one of the first two, and the third"
+                );
+                let expected = 5 + 10 * admitted;
+                assert_eq!(buckets[0].bucket.load(), expected, "{admitted} admitted");
+            },
+        );
+    }
+
+    #[test]
+    fn loom_giving_back_while_others_charge_never_gives_too_much() {
+        use loom::sync::atomic::{AtomicU64, Ordering};
+
+        loom::model(|| {
+            // A clock that a thread moves on: a reading is never behind one that another thread charged with.
+            let clock = Arc::new(AtomicU64::new(10));
+            let buckets = Arc::new(bindings(&[(10, 1)]));
+            admit(charges(&buckets, &[(0, 1)]), 10, || 10).expect("full");
+            let other = {
+                let (clock, buckets) = (Arc::clone(&clock), Arc::clone(&buckets));
+                thread::spawn(move || {
+                    clock.store(20, Ordering::Release);
+                    admit(charges(&buckets, &[(0, 1)]), 20, || 20).is_ok()
+                })
+            };
+            buckets[0]
+                .bucket
+                .give_back(10, 10, || clock.load(Ordering::Acquire));
+            let admitted = other.join().expect("no panic");
+            assert!(admitted, "refilled by time or given back");
+            let state = buckets[0].bucket.load();
+            assert_eq!(state, 30, "the other charge is whole");
+        });
+    }
+}

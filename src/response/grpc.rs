@@ -223,7 +223,17 @@ fn base64(bytes: &[u8]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use http_body::Body as _;
+
     use super::*;
+    use crate::{
+        Rate, Scope,
+        decision::{Level, Levels},
+        gcra::Gcra,
+        limiter::{Binding, Limit, Rule},
+    };
 
     #[test]
     fn base64_is_unpadded() {
@@ -274,5 +284,61 @@ mod tests {
             "-1"
         );
         assert_eq!(pushback_value(Some(Duration::from_nanos(1)), None), "1");
+    }
+
+    /// A refusal of `chat`, 60 a minute with a burst of 10, that can pass in two seconds.
+    fn two_seconds() -> Denial {
+        let rate = Rate::per_minute(60).burst(10);
+        let limit = Limit {
+            name: "chat".into(),
+            scope: Scope::Route,
+            gcra: Gcra::new(60, 60_000_000_000, 10),
+            rate,
+            published: true,
+        };
+        let mut levels = Levels::default();
+        levels.push(Level {
+            state: 11_000_000_000,
+            cost: 1,
+        });
+        let rule = Rule {
+            route: "POST /chat".into(),
+            bindings: [Binding::fresh(&Arc::new(limit))].into(),
+        };
+        Denial::new(Arc::new(rule), levels, 0)
+    }
+
+    /// Both vectors were made with Google's own protobuf runtime.
+    #[test]
+    fn status_details_are_the_bytes_that_protobuf_writes() {
+        let mut retry_info_alone = Message::default();
+        retry_info_alone.integer(1, RESOURCE_EXHAUSTED);
+        retry_info_alone.bytes(2, REFUSED.as_bytes());
+        let retry_info = retry_info(Duration::from_secs(2));
+        retry_info_alone.any("type.googleapis.com/google.rpc.RetryInfo", retry_info);
+        assert_eq!(
+            String::from_utf8(base64(&retry_info_alone.0)).as_deref(),
+            Ok(
+                "CAgSE3JhdGUgbGltaXQgZXhjZWVkZWQaMAoodHlwZS5nb29nbGVhcGlzLmNvbS9nb29nbGUucnBjLlJldHJ5SW5mbxIECgIIAg"
+            )
+        );
+        assert_eq!(
+            String::from_utf8(base64(&status(&two_seconds()))).as_deref(),
+            Ok(concat!(
+                "CAgSE3JhdGUgbGltaXQgZXhjZWVkZWQaMAoodHlwZS5nb29nbGVhcGlzLmNvbS9nb29nbGUucnBjLlJldHJ5SW5mbxIECgIIAhpa",
+                "Cit0eXBlLmdvb2dsZWFwaXMuY29tL2dvb2dsZS5ycGMuUXVvdGFGYWlsdXJlEisKKQoLcG9saWN5OmNoYXQSGmxpbWl0IDYwIHBl",
+                "ciA2MHMsIGJ1cnN0IDEwGmEKKHR5cGUuZ29vZ2xlYXBpcy5jb20vZ29vZ2xlLnJwYy5FcnJvckluZm8SNQoTUkFURV9MSU1JVF9F",
+                "WENFRURFRBIOdG93ZXItdGhyb3R0bGUaDgoGcG9saWN5EgRjaGF0",
+            ))
+        );
+    }
+
+    #[test]
+    fn a_grpc_head_ends_the_stream() {
+        let answer = reject(&two_seconds(), CONTENT_TYPE, None, None);
+        assert!(
+            crate::ResponseBody::<http_body_util::Empty<Bytes>>::own(answer.into_body())
+                .is_end_stream()
+        );
     }
 }
