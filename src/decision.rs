@@ -33,6 +33,11 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct Decision {
+    verdict: Arc<Verdict>,
+}
+
+/// Shared, since it travels with the request, the response and the admission.
+struct Verdict {
     rule: Arc<Rule>,
     levels: Levels,
     now: Nanos,
@@ -40,19 +45,21 @@ pub struct Decision {
 }
 
 impl Decision {
-    pub(crate) fn admitted(rule: Arc<Rule>, levels: Levels, now: Nanos) -> Self {
+    pub(crate) fn new(rule: Arc<Rule>, levels: Levels, now: Nanos, admitted: bool) -> Self {
         Self {
-            rule,
-            levels,
-            now,
-            admitted: true,
+            verdict: Arc::new(Verdict {
+                rule,
+                levels,
+                now,
+                admitted,
+            }),
         }
     }
 
     /// Whether the request was let through.
     #[must_use]
     pub fn is_admitted(&self) -> bool {
-        self.admitted
+        self.verdict.admitted
     }
 
     /// The route key the request was charged to.
@@ -61,16 +68,22 @@ impl Decision {
     /// template where the host tells one, else `$default`. Never a string that a client chose.
     #[must_use]
     pub fn route(&self) -> &str {
-        &self.rule.route
+        &self.verdict.rule.route
     }
 
     pub(crate) fn rule(&self) -> &Rule {
-        &self.rule
+        &self.verdict.rule
     }
 
     /// The limits that applied, the most specific first. Empty where nothing is limited.
     pub fn limits(&self) -> impl Iterator<Item = LimitStatus<'_>> {
-        statuses(&self.rule, &self.levels, self.now, self.admitted)
+        let Verdict {
+            rule,
+            levels,
+            now,
+            admitted,
+        } = &*self.verdict;
+        statuses(rule, levels, *now, *admitted)
     }
 
     /// How long until a request like this one passes if nobody else takes its place: the longest wait
@@ -88,7 +101,7 @@ impl Decision {
 impl fmt::Debug for Decision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Decision")
-            .field("admitted", &self.admitted)
+            .field("admitted", &self.is_admitted())
             .field("route", &self.route())
             .field("limits", &self.limits().collect::<Vec<_>>())
             .finish()
@@ -104,12 +117,7 @@ pub struct Denial {
 impl Denial {
     pub(crate) fn new(rule: Arc<Rule>, levels: Levels, now: Nanos) -> Self {
         Self {
-            decision: Decision {
-                rule,
-                levels,
-                now,
-                admitted: false,
-            },
+            decision: Decision::new(rule, levels, now, false),
         }
     }
 
@@ -168,7 +176,6 @@ impl<'a> LimitStatus<'a> {
     }
 
     /// The limit's settings.
-    #[must_use]
     pub fn rate(&self) -> &'a Rate {
         &self.limit.rate
     }
@@ -182,9 +189,7 @@ impl<'a> LimitStatus<'a> {
     /// Requests that would be admitted at once, after this decision.
     #[must_use]
     pub fn remaining(&self) -> u64 {
-        self.limit
-            .gcra
-            .map_or(0, |gcra| gcra.remaining(self.level.state, self.now))
+        self.balance().0
     }
 
     /// The time until the bucket is full again if nothing more is charged.
@@ -214,11 +219,11 @@ impl<'a> LimitStatus<'a> {
         self.limit
     }
 
-    /// Nanoseconds until one more request than now remains; zero if the bucket is full or closed.
-    pub(crate) fn until_next(&self) -> u64 {
+    /// What remains, and the nanoseconds until one more does. Both are zero if the limit is closed.
+    pub(crate) fn balance(&self) -> (u64, u64) {
         self.limit
             .gcra
-            .map_or(0, |gcra| gcra.until_next(self.level.state, self.now))
+            .map_or((0, 0), |gcra| gcra.balance(self.level.state, self.now))
     }
 
     fn refusal(&self) -> Option<Refusal> {

@@ -95,18 +95,14 @@ impl Gcra {
         state.saturating_sub(weight.saturating_sub(now.saturating_sub(taken)))
     }
 
-    /// Units that would be admitted at once.
-    pub(crate) fn remaining(&self, state: u64, now: Nanos) -> u64 {
-        self.tolerance.saturating_sub(Self::debt(state, now)) / self.interval
-    }
-
-    /// Nanoseconds until one more unit than now remains; zero if the bucket is full.
-    pub(crate) fn until_next(&self, state: u64, now: Nanos) -> u64 {
+    /// Units that would be admitted at once, and the nanoseconds until there is one more: zero if the
+    /// bucket is full.
+    pub(crate) fn balance(&self, state: u64, now: Nanos) -> (u64, u64) {
         let debt = Self::debt(state, now);
         match self.tolerance.checked_sub(debt) {
-            Some(_) if debt == 0 => 0,
-            Some(free) => self.interval - free % self.interval,
-            None => debt - self.tolerance + self.interval,
+            Some(_) if debt == 0 => (self.burst, 0),
+            Some(free) => (free / self.interval, self.interval - free % self.interval),
+            None => (0, debt - self.tolerance + self.interval),
         }
     }
 
@@ -243,8 +239,9 @@ mod tests {
         fn no_input_panics(gcra in rates(), state: u64, now in 0..=Clock::MAX, cost: u64, taken: u64) {
             let state = state.min(now.saturating_add(Gcra::MAX_TOLERANCE));
             let _ = gcra.take(state, now, cost);
-            prop_assert!(gcra.remaining(state, now) <= gcra.burst);
-            prop_assert!(gcra.until_next(state, now) <= Gcra::MAX_TOLERANCE + gcra.interval);
+            let (remaining, next) = gcra.balance(state, now);
+            prop_assert!(remaining <= gcra.burst);
+            prop_assert!(next <= Gcra::MAX_TOLERANCE + gcra.interval);
             prop_assert!(Gcra::give_back(state, taken, now, cost) <= state);
         }
     }
@@ -265,18 +262,13 @@ mod tests {
         ];
         for (state, now, remaining, next) in table {
             assert_eq!(
-                gcra.remaining(state, now),
-                remaining,
-                "remaining of {state} at {now}"
-            );
-            assert_eq!(
-                gcra.until_next(state, now),
-                next,
-                "next of {state} at {now}"
+                gcra.balance(state, now),
+                (remaining, next),
+                "{state} at {now}"
             );
             if next > 0 {
-                assert_eq!(gcra.remaining(state, now + next), remaining + 1);
-                assert_eq!(gcra.remaining(state, now + next - 1), remaining);
+                assert_eq!(gcra.balance(state, now + next).0, remaining + 1);
+                assert_eq!(gcra.balance(state, now + next - 1).0, remaining);
             }
         }
     }

@@ -2,13 +2,15 @@
 
 use std::{fmt, sync::Arc};
 
-use http::{HeaderValue, Request};
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response};
 use tower::Layer;
 
 use crate::{
     clock::Clock,
+    decision::Denial,
     limiter::{Limiter, Rule},
-    response::{Problem, Protocol, Rejection, fields::policies},
+    response::{Framing, Protocol, Rejection, fields::policies, grpc, problem, strip},
     route::{head::Head, table::Table, undeclared::Undeclared},
     rules::{Blueprint, Compiled, Rules, RulesError},
     service::Throttle,
@@ -68,9 +70,9 @@ impl ThrottleLayer {
         self.with(|options| options.protocol = protocol)
     }
 
-    /// The answer to refused requests. Without this call: [`Problem`].
+    /// The answer to refused requests. Without this call: [`Problem`](crate::Problem).
     pub fn rejection(self, rejection: impl Rejection) -> Self {
-        self.with(|options| options.rejection = Arc::new(rejection))
+        self.with(|options| options.rejection = Some(Arc::new(rejection)))
     }
 
     /// Whether gRPC refusals carry `grpc-retry-pushback-ms`. Without this call: no.
@@ -108,9 +110,43 @@ pub(crate) struct Shared {
 pub(crate) struct Options {
     pub(crate) fields: bool,
     pub(crate) decision: bool,
-    pub(crate) protocol: Protocol,
-    pub(crate) grpc_retry_pushback: bool,
-    pub(crate) rejection: Arc<dyn Rejection>,
+    protocol: Protocol,
+    grpc_retry_pushback: bool,
+    /// `None`: the built-in answer.
+    rejection: Option<Arc<dyn Rejection>>,
+}
+
+impl Options {
+    /// The answer to a refused request.
+    pub(crate) fn reject<B>(
+        &self,
+        denial: Denial,
+        request: Request<B>,
+        policy: Option<&HeaderValue>,
+    ) -> Response<Bytes> {
+        let mut answer = match self.protocol.framing(&request) {
+            Framing::Grpc(content_type) => {
+                let deadline = || grpc::deadline(request.headers());
+                let pushback = self.grpc_retry_pushback.then(deadline);
+                grpc::reject(&denial, content_type, policy, pushback)
+            }
+            Framing::Http => {
+                let head = *request.method() == Method::HEAD;
+                let mut answer = match &self.rejection {
+                    None => problem(&denial, policy.cloned()),
+                    Some(rejection) => rejection.reject(&denial, &request.into_parts().0),
+                };
+                if head {
+                    strip(&mut answer);
+                }
+                answer
+            }
+        };
+        if self.decision {
+            answer.extensions_mut().insert(denial.into_decision());
+        }
+        answer
+    }
 }
 
 impl Default for Options {
@@ -120,7 +156,7 @@ impl Default for Options {
             decision: true,
             protocol: Protocol::default(),
             grpc_retry_pushback: false,
-            rejection: Arc::new(Problem),
+            rejection: None,
         }
     }
 }
@@ -132,14 +168,17 @@ impl fmt::Debug for Options {
             decision,
             protocol,
             grpc_retry_pushback,
-            rejection: _,
+            rejection,
         } = self;
         f.debug_struct("Options")
             .field("fields", fields)
             .field("decision", decision)
             .field("protocol", protocol)
             .field("grpc_retry_pushback", grpc_retry_pushback)
-            .field("rejection", &format_args!("<fn>"))
+            .field(
+                "rejection",
+                &rejection.as_ref().map(|_| format_args!("<fn>")),
+            )
             .finish()
     }
 }
@@ -220,7 +259,7 @@ impl State {
         };
         undeclared.get(&head, || {
             let route = head
-                .template
+                .template()
                 .map(|path| format!("{} {path}", head.family()));
             Prepared::new(self.blueprint.rule(route.as_deref().unwrap_or(UNDECLARED)))
         })

@@ -111,17 +111,16 @@ impl Limiter {
         self.clock.now()
     }
 
-    /// Takes all `charges` at `now`, or none.
+    /// Takes all `charges` at `now`, a reading of this limiter's clock, or none of them.
     ///
-    /// # Errors
-    ///
-    /// The levels that refused. `now` must be a reading of this limiter's clock.
+    /// Says whether they were taken, and leaves in `levels` what each bucket holds after it.
     pub(crate) fn admit<'a>(
         &self,
         charges: impl Iterator<Item = Charge<'a>> + Clone,
         now: Nanos,
-    ) -> Result<Levels, Levels> {
-        admit(charges, now, || self.clock.now())
+        levels: &mut Levels,
+    ) -> bool {
+        admit(charges, now, || self.clock.now(), levels)
     }
 }
 
@@ -130,8 +129,8 @@ pub(crate) fn admit<'a>(
     charges: impl Iterator<Item = Charge<'a>> + Clone,
     now: Nanos,
     clock: impl Fn() -> Nanos,
-) -> Result<Levels, Levels> {
-    let mut levels = Levels::default();
+    levels: &mut Levels,
+) -> bool {
     let mut refused = false;
     for charge in charges.clone() {
         let state = charge.bucket.load();
@@ -142,7 +141,7 @@ pub(crate) fn admit<'a>(
         });
     }
     if refused {
-        return Err(levels);
+        return false;
     }
     for (index, charge) in charges.clone().enumerate() {
         let level = &mut levels[index];
@@ -154,12 +153,12 @@ pub(crate) fn admit<'a>(
             Ok(state) => level.state = state,
             Err(state) => {
                 level.state = state;
-                give_back(charges.take(index), &mut levels, now, clock);
-                return Err(levels);
+                give_back(charges.take(index), levels, now, clock);
+                return false;
             }
         }
     }
-    Ok(levels)
+    true
 }
 
 /// Gives back charges that were taken at `taken`, and reads their levels anew.
@@ -217,6 +216,16 @@ mod tests {
         })
     }
 
+    /// Whether a request of these costs is admitted by a clock that stands still.
+    pub(super) fn take(bindings: &[Binding], costs: &[(usize, u64)], now: Nanos) -> bool {
+        admit(
+            charges(bindings, costs),
+            now,
+            || now,
+            &mut Levels::default(),
+        )
+    }
+
     fn states(bindings: &[Binding]) -> Vec<u64> {
         bindings
             .iter()
@@ -241,11 +250,11 @@ mod tests {
                     Some(gcra) => gcra.take(before[index], now, cost).is_ok(),
                     None => false,
                 };
-                let admitted = admit(charges(&buckets, &costs), now, || now);
-                prop_assert_eq!(admitted.is_ok(), costs.iter().all(passes));
+                let admitted = take(&buckets, &costs, now);
+                prop_assert_eq!(admitted, costs.iter().all(passes));
                 let after = states(&buckets);
                 for (index, (before, after)) in before.into_iter().zip(after).enumerate() {
-                    let charged = costs.iter().find(|&&(charged, _)| charged == index && admitted.is_ok());
+                    let charged = costs.iter().find(|&&(charged, _)| charged == index && admitted);
                     let expected = charged.map_or(Ok(before), |&(_, cost)| {
                         buckets[index].limit.gcra.as_ref().map_or(Ok(before), |gcra| gcra.take(before, now, cost))
                     });
@@ -263,7 +272,7 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..5_000 {
-                        let ok = admit(charges(&buckets, &[(0, 1)]), 7, || 7).is_ok();
+                        let ok = take(&buckets, &[(0, 1)], 7);
                         admitted.fetch_add(u64::from(ok), Ordering::Relaxed);
                     }
                 });
@@ -294,7 +303,7 @@ mod tests {
                         [(0, 1), (1 + route, 1)]
                     };
                     for _ in 0..20_000 {
-                        let ok = admit(charges(buckets, &costs), 7, || 7).is_ok();
+                        let ok = take(buckets, &costs, 7);
                         admitted[route].fetch_add(u64::from(ok), Ordering::Relaxed);
                     }
                 });
@@ -315,7 +324,7 @@ mod tests {
     fn a_roll_back_does_not_give_twice_what_time_has_refilled() {
         let buckets = bindings(&[(100, 3)]);
         let cost = [(0, 3)];
-        admit(charges(&buckets, &cost), 1_000, || 1_000).expect("full");
+        assert!(take(&buckets, &cost, 1_000), "full");
         let mut levels = Levels::default();
         levels.push(Level::default());
         give_back(charges(&buckets, &cost), &mut levels, 1_000, || 1_120);
@@ -334,7 +343,7 @@ mod loom_tests {
     use loom::thread;
 
     use super::{
-        tests::{bindings, charges},
+        tests::{bindings, take},
         *,
     };
 
@@ -353,9 +362,7 @@ mod loom_tests {
                 .iter()
                 .map(|&costs| {
                     let buckets = Arc::clone(&buckets);
-                    thread::spawn(move || {
-                        u64::from(admit(charges(&buckets, costs), 5, || 5).is_ok())
-                    })
+                    thread::spawn(move || u64::from(take(&buckets, costs, 5)))
                 })
                 .collect();
             let admitted = threads
@@ -430,12 +437,12 @@ mod loom_tests {
             // A clock that a thread moves on: a reading is never behind one that another thread charged with.
             let clock = Arc::new(AtomicU64::new(10));
             let buckets = Arc::new(bindings(&[(10, 1)]));
-            admit(charges(&buckets, &[(0, 1)]), 10, || 10).expect("full");
+            assert!(take(&buckets, &[(0, 1)], 10), "full");
             let other = {
                 let (clock, buckets) = (Arc::clone(&clock), Arc::clone(&buckets));
                 thread::spawn(move || {
                     clock.store(20, Ordering::Release);
-                    admit(charges(&buckets, &[(0, 1)]), 20, || 20).is_ok()
+                    take(&buckets, &[(0, 1)], 20)
                 })
             };
             buckets[0]

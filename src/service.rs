@@ -12,10 +12,10 @@ use tower::Service;
 use crate::{
     admission::Admission,
     body::ResponseBody,
-    decision::{Decision, Denial},
+    decision::{Decision, Denial, Levels},
     future::ResponseFuture,
     layer::{Prepared, Shared},
-    response::{self, fields::Fields},
+    response::fields::Fields,
 };
 
 /// A service behind a throttle. Made by [`ThrottleLayer`](crate::ThrottleLayer); see the
@@ -76,37 +76,24 @@ where
         let options = &shared.options;
         let Prepared { rule, policy } = shared.state.prepared(&request);
         let now = shared.state.limiter.now();
-        match shared.state.limiter.admit(rule.charges(), now) {
-            Ok(levels) => {
-                let fields = (options.fields && Fields::fit(request.method()))
-                    .then(|| Fields::admitted(policy.as_ref(), rule, &levels, now))
-                    .flatten();
-                let decision = options
-                    .decision
-                    .then(|| Decision::admitted(Arc::clone(rule), levels, now));
-                if let Some(decision) = &decision {
-                    request.extensions_mut().insert(decision.clone());
-                }
-                let future = self.inner.call(request);
-                ResponseFuture::admitted(future, Admission::new(decision), fields)
-            }
-            Err(levels) => {
-                let denial = Denial::new(Arc::clone(rule), levels, now);
-                let (head, _) = request.into_parts();
-                let mut answer = response::reject(
-                    &denial,
-                    &head,
-                    options.protocol,
-                    &*options.rejection,
-                    policy.as_ref(),
-                    options.grpc_retry_pushback,
-                );
-                if options.decision {
-                    answer.extensions_mut().insert(denial.into_decision());
-                }
-                ResponseFuture::rejected(answer)
-            }
+        let mut levels = Levels::default();
+        if !shared.state.limiter.admit(rule.charges(), now, &mut levels) {
+            let denial = Denial::new(Arc::clone(rule), levels, now);
+            return ResponseFuture::rejected(options.reject(denial, request, policy.as_ref()));
         }
+        let fields = match policy {
+            Some(policy) if options.fields && Fields::fit(request.method()) => {
+                Fields::admitted(policy, rule, &levels, now)
+            }
+            _ => None,
+        };
+        let decision = options
+            .decision
+            .then(|| Decision::new(Arc::clone(rule), levels, now, true));
+        if let Some(decision) = &decision {
+            request.extensions_mut().insert(decision.clone());
+        }
+        ResponseFuture::admitted(self.inner.call(request), Admission::new(decision), fields)
     }
 }
 

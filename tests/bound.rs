@@ -10,12 +10,15 @@ use tower_throttle::{Limits, Rate, Rules};
 
 const MICROSECOND: Duration = Duration::from_micros(1);
 
+/// So many requests, evenly over so long.
+type Phase = (u32, Duration);
+
 /// API Gateway's own example of a token bucket: 10,000 a second, a burst of 5,000, as its developer guide gave it. Each
 /// row is a list of (requests, over how long); the last column is how many are served.
 #[tokio::test(start_paused = true)]
 async fn api_gateways_own_examples_come_out_as_documented() {
     let ms = Duration::from_millis;
-    let table: [(&str, &[(u32, Duration)], u32); 5] = [
+    let table: [(&str, &[Phase], u32); 5] = [
         (
             "10,000 evenly over a second",
             &[(10_000, ms(1_000))],

@@ -5,8 +5,9 @@ use std::time::Duration;
 use tower_throttle::{Limits, Rate, Rules, RulesError, ThrottleLayer};
 
 fn error(rules: Rules) -> RulesError {
-    match ThrottleLayer::new(rules.clone()) {
-        Ok(_) => panic!("accepted {rules:?}"),
+    let shown = format!("{rules:?}");
+    match ThrottleLayer::new(rules) {
+        Ok(_) => panic!("accepted {shown}"),
         Err(error) => error,
     }
 }

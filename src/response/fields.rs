@@ -4,14 +4,14 @@
 //! configured, and what remains of it. Known readers shape what we send within the draft: one takes the
 //! first item alone and wants `r` directly before `t`, so the binding limit comes first.
 
-use std::time::Duration;
+use std::{cmp::Reverse, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::{RATE_LIMIT, RATE_LIMIT_POLICY, buffer::Buffer};
 use crate::{
     clock::{Nanos, nanos},
-    decision::{Levels, LimitStatus, statuses},
+    decision::{Denial, Levels, LimitStatus, statuses},
     limiter::{Limit, Rule},
     rate::Rate,
 };
@@ -32,24 +32,33 @@ pub(crate) struct Fields {
 impl Fields {
     /// The fields of an admitted request; none if its limits are not published.
     pub(crate) fn admitted(
-        policy: Option<&HeaderValue>,
+        policy: &HeaderValue,
         rule: &Rule,
         levels: &Levels,
         now: Nanos,
     ) -> Option<Self> {
         let published = statuses(rule, levels, now, true).filter(|status| status.limit().published);
-        let binding = published.clone().min_by_key(LimitStatus::remaining)?;
-        let exhausted = binding.remaining() == 0;
+        let mut others = published.clone();
+        let first = others.next()?;
         let mut line = Buffer::new();
-        push_level(&mut line, &binding);
-        for status in published.filter(|status| !std::ptr::eq(status.limit(), binding.limit())) {
+        let (mut limit, mut balance) = (first.limit(), first.balance());
+        if others.next().is_some() {
+            // More than one: what has the least left is what binds.
+            for status in published.clone().skip(1) {
+                if status.remaining() < balance.0 {
+                    (limit, balance) = (status.limit(), status.balance());
+                }
+            }
+        }
+        push_level(&mut line, limit, balance);
+        for status in published.filter(|status| !std::ptr::eq(status.limit(), limit)) {
             line.push(", ");
-            push_level(&mut line, &status);
+            push_level(&mut line, status.limit(), status.balance());
         }
         Some(Self {
-            policy: policy?.clone(),
+            policy: policy.clone(),
             limit: line.to_header_value()?,
-            exhausted,
+            exhausted: balance.0 == 0,
         })
     }
 
@@ -89,29 +98,41 @@ pub(crate) fn policies(rule: &Rule) -> Option<HeaderValue> {
 }
 
 /// `RateLimit` of a refused request: what refused longest first, so that its `t` is the wait told.
-pub(super) fn refused(denial: &crate::Denial) -> Option<HeaderValue> {
+pub(super) fn refused(denial: &Denial) -> Option<HeaderValue> {
     let published = |status: &LimitStatus<'_>| status.limit().published;
-    let mut violated: Vec<_> = denial.violated().filter(published).collect();
-    violated.sort_by_key(|status| std::cmp::Reverse(status.wait().unwrap_or(Duration::MAX)));
+    let wait = |status: &LimitStatus<'_>| status.wait().unwrap_or(Duration::MAX);
     let mut line = Buffer::new();
-    for status in &violated {
-        separate(&mut line);
-        push_quoted(&mut line, status.limit());
-        line.push(";r=0");
-        if let Some(wait) = status.wait() {
-            line.push(";t=");
-            line.push_integer(ceil_seconds(nanos(wait)));
+    let mut violated = denial.violated().filter(published);
+    if let (Some(first), second) = (violated.next(), violated.next()) {
+        match second {
+            None => push_refused(&mut line, &first),
+            Some(second) => {
+                let mut all = vec![first, second];
+                all.extend(violated);
+                all.sort_by_key(|status| Reverse(wait(status)));
+                for status in &all {
+                    separate(&mut line);
+                    push_refused(&mut line, status);
+                }
+            }
         }
     }
-    for status in denial
-        .decision()
-        .limits()
-        .filter(|status| published(status) && !status.is_refused())
-    {
+    let others = denial.decision().limits().filter(published);
+    for status in others.filter(|status| !status.is_refused()) {
         separate(&mut line);
-        push_level(&mut line, &status);
+        push_level(&mut line, status.limit(), status.balance());
     }
     (!line.is_empty()).then(|| line.to_header_value()).flatten()
+}
+
+/// `"chat";r=0;t=2`, without `t` if it can never pass.
+fn push_refused(line: &mut Buffer, status: &LimitStatus<'_>) {
+    push_quoted(line, status.limit());
+    line.push(";r=0");
+    if let Some(wait) = status.wait() {
+        line.push(";t=");
+        line.push_integer(ceil_seconds(nanos(wait)));
+    }
 }
 
 fn separate(line: &mut Buffer) {
@@ -124,15 +145,14 @@ fn separate(line: &mut Buffer) {
 ///
 /// `t` is the time to the next unit, and at least what `r` units take at the steady rate, so that a
 /// client that spreads `r` over `t` arrives at that rate (the ratio that section 6 asks to cap).
-fn push_level(line: &mut Buffer, status: &LimitStatus<'_>) {
-    let remaining = status.remaining();
-    push_quoted(line, status.limit());
+fn push_level(line: &mut Buffer, limit: &Limit, (remaining, next): (u64, u64)) {
+    push_quoted(line, limit);
     line.push(";r=");
     line.push_integer(remaining.min(MAX_INTEGER));
-    if let Some(gcra) = &status.limit().gcra {
+    if let Some(gcra) = &limit.gcra {
         let steady = remaining.saturating_mul(gcra.interval());
         line.push(";t=");
-        line.push_integer(ceil_seconds(steady.max(status.until_next())).min(MAX_INTEGER));
+        line.push_integer(ceil_seconds(steady.max(next)).min(MAX_INTEGER));
     }
 }
 

@@ -43,7 +43,7 @@ const REFUSED: &str = "rate limit exceeded";
 
 /// What of a client's deadline is left, from `grpc-timeout`: at most eight digits and a unit. `None` if
 /// it sets none.
-pub(super) fn deadline(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn deadline(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(TIMEOUT)?.to_str().ok()?;
     let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
     if digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -65,7 +65,7 @@ pub(super) fn deadline(headers: &HeaderMap) -> Option<Duration> {
 /// stream.
 ///
 /// `pushback`, if asked for, holds the client's deadline.
-pub(super) fn reject(
+pub(crate) fn reject(
     denial: &Denial,
     content_type: &'static str,
     policy: Option<&HeaderValue>,

@@ -8,10 +8,13 @@ mod rejection;
 
 use http::header::{HeaderName, RETRY_AFTER};
 
-pub(crate) use self::rejection::reject;
 pub use self::{
     problem::Problem,
     rejection::{Protocol, Rejection},
+};
+pub(crate) use self::{
+    problem::problem,
+    rejection::{Framing, strip},
 };
 
 pub(crate) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");

@@ -34,31 +34,36 @@ pub struct Problem;
 
 impl Rejection for Problem {
     fn reject(&self, denial: &Denial, _: &Parts) -> Response<Bytes> {
-        let wait = denial.retry_after().map(Wait::of);
-        let mut answer = Response::new(body(denial, wait.as_ref()));
-        *answer.status_mut() = StatusCode::TOO_MANY_REQUESTS;
-        let headers = answer.headers_mut();
-        headers.reserve(7);
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(wait) = &wait {
-            headers.insert(RETRY_AFTER, wait.seconds.into());
-            headers.insert(RETRY_AFTER_MS, wait.milliseconds.into());
-        }
-        if wait.is_none_or(|wait| wait.seconds > LONGEST_RETRY) {
-            headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
-        }
-        if let Some(policy) = policies(denial.decision().rule()) {
-            headers.insert(RATE_LIMIT_POLICY, policy);
-        }
-        if let Some(limit) = refused(denial) {
-            headers.insert(RATE_LIMIT, limit);
-        }
-        answer
+        problem(denial, policies(denial.decision().rule()))
     }
+}
+
+/// [`Problem`], with the `RateLimit-Policy` that was written beforehand.
+pub(crate) fn problem(denial: &Denial, policy: Option<HeaderValue>) -> Response<Bytes> {
+    let wait = denial.retry_after().map(Wait::of);
+    let mut answer = Response::new(body(denial, wait.as_ref()));
+    *answer.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+    let headers = answer.headers_mut();
+    headers.reserve(7);
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/problem+json"),
+    );
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(wait) = &wait {
+        headers.insert(RETRY_AFTER, wait.seconds.into());
+        headers.insert(RETRY_AFTER_MS, wait.milliseconds.into());
+    }
+    if wait.is_none_or(|wait| wait.seconds > LONGEST_RETRY) {
+        headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
+    }
+    if let Some(policy) = policy {
+        headers.insert(RATE_LIMIT_POLICY, policy);
+    }
+    if let Some(limit) = refused(denial) {
+        headers.insert(RATE_LIMIT, limit);
+    }
+    answer
 }
 
 /// A wait as it is told: never less than it is, never zero.

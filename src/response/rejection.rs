@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Method, Response, Version,
+    HeaderMap, Method, Request, Response, Version,
     header::{CONTENT_LENGTH, CONTENT_TYPE},
     request::Parts,
 };
@@ -64,18 +64,18 @@ pub enum Protocol {
 
 /// The framing of one answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Framing {
+pub(crate) enum Framing {
     Http,
     /// gRPC or gRPC-Web, with the answer's content type.
     Grpc(&'static str),
 }
 
 impl Protocol {
-    fn framing(self, request: &Parts) -> Framing {
+    pub(crate) fn framing<B>(self, request: &Request<B>) -> Framing {
         match self {
             Self::Http => Framing::Http,
             Self::Grpc => Framing::Grpc(grpc::CONTENT_TYPE),
-            Self::Auto => detect(&request.method, request.version, &request.headers),
+            Self::Auto => detect(request.method(), request.version(), request.headers()),
         }
     }
 }
@@ -114,33 +114,9 @@ fn detect(method: &Method, version: Version, headers: &HeaderMap) -> Framing {
     }
 }
 
-/// The answer to a refused request.
-pub(crate) fn reject(
-    denial: &Denial,
-    request: &Parts,
-    protocol: Protocol,
-    rejection: &dyn Rejection,
-    policy: Option<&HeaderValue>,
-    pushback: bool,
-) -> Response<Bytes> {
-    match protocol.framing(request) {
-        Framing::Grpc(content_type) => {
-            let deadline = grpc::deadline(&request.headers);
-            grpc::reject(denial, content_type, policy, pushback.then_some(deadline))
-        }
-        Framing::Http => {
-            let mut answer = rejection.reject(denial, request);
-            if request.method == Method::HEAD {
-                strip(&mut answer);
-            }
-            answer
-        }
-    }
-}
-
 /// Leaves of an answer what `HEAD` may see: all fields, and the length the body would have had
 /// (RFC 9110, section 8.6).
-fn strip(answer: &mut Response<Bytes>) {
+pub(crate) fn strip(answer: &mut Response<Bytes>) {
     let body = std::mem::take(answer.body_mut());
     if !answer.headers().contains_key(CONTENT_LENGTH) {
         answer
@@ -151,6 +127,8 @@ fn strip(answer: &mut Response<Bytes>) {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     #[test]

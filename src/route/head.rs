@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, hash::Hash, hash::Hasher};
 
-use http::{HeaderMap, Method, Request, header};
+use http::{Extensions, HeaderMap, Method, Request, header};
 
 use super::router;
 
@@ -10,20 +10,24 @@ use super::router;
 #[derive(Debug)]
 pub(crate) struct Head<'a> {
     pub(crate) method: &'a Method,
-    pub(crate) path: Cow<'a, str>,
-    /// The router's own name for the route, where the host tells one.
-    pub(crate) template: Option<&'a str>,
+    /// The path as it was sent.
+    pub(crate) path: &'a str,
+    extensions: &'a Extensions,
 }
 
 impl<'a> Head<'a> {
     pub(crate) fn of<B>(request: &'a Request<B>) -> Self {
         let extensions = request.extensions();
-        let path = router::original_path(extensions).unwrap_or_else(|| request.uri().path());
         Self {
             method: request.method(),
-            path: normalize(path),
-            template: router::template(extensions),
+            path: router::original_path(extensions).unwrap_or_else(|| request.uri().path()),
+            extensions,
         }
+    }
+
+    /// The router's own name for the route, where the host tells one.
+    pub(crate) fn template(&self) -> Option<&'a str> {
+        router::template(self.extensions)
     }
 
     /// A CORS preflight: it carries no credentials and asks for permission only.
@@ -54,7 +58,10 @@ impl<'a> Head<'a> {
 impl Hash for Head<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.family().hash(state);
-        self.template.unwrap_or(&self.path).hash(state);
+        match self.template() {
+            Some(template) => template.hash(state),
+            None => normalize(self.path).hash(state),
+        }
     }
 }
 
@@ -62,7 +69,7 @@ impl Hash for Head<'_> {
 /// hexadecimal digits of the others are upper-case (RFC 3986, sections 6.2.2.1 and 6.2.2.2). `%2F` stays
 /// within its segment.
 pub(super) fn normalize(path: &str) -> Cow<'_, str> {
-    if path.bytes().all(|byte| byte != b'%' && byte.is_ascii()) {
+    if !path.as_bytes().contains(&b'%') && path.is_ascii() {
         return Cow::Borrowed(path);
     }
     const HEX: &[u8; 16] = b"0123456789ABCDEF";

@@ -8,13 +8,13 @@
 //! Paths without parameters are one hash look-up, however many there are. The others are a walk along
 //! the segments, so that the cost grows with the length of the path and not with the number of routes.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 use foldhash::fast::FixedState;
 use http::Method;
 
 use super::{
-    head::Head,
+    head::{Head, normalize},
     key::{Pattern, RouteKey, Segment},
 };
 
@@ -168,29 +168,36 @@ impl<V> Table<V> {
 
     /// The route a request falls under.
     pub(crate) fn find(&self, head: &Head<'_>) -> Option<&V> {
-        self.matched(Wanted::Method(head.method), &head.path)
+        self.matched(Wanted::Method(head.method), head.path)
             .or(self.default)
             .map(|index| &self.values[index])
     }
 
     /// The route that names the request's method, if one does.
     pub(crate) fn find_named(&self, head: &Head<'_>) -> Option<&V> {
-        self.matched(Wanted::Named(head.method), &head.path)
+        self.matched(Wanted::Named(head.method), head.path)
             .map(|index| &self.values[index])
     }
 
     fn matched(&self, wanted: Wanted<'_>, path: &str) -> Option<usize> {
-        if let Some(value) = self
-            .literals
-            .get(path)
-            .and_then(|methods| methods.find(wanted))
-        {
+        // Literal keys are stored in normal form, so a path that equals one needs no work.
+        if let Some(value) = self.literal(wanted, path) {
             return Some(value);
+        }
+        let path = normalize(path);
+        if let Cow::Owned(path) = &path {
+            if let Some(value) = self.literal(wanted, path) {
+                return Some(value);
+            }
         }
         let relative = path.strip_prefix('/')?;
         let full = || self.full(0, Some(relative), wanted);
         let greedy = || self.greedy(0, relative, wanted);
         (self.any_params.then(full).flatten()).or_else(|| self.any_greedy.then(greedy).flatten())
+    }
+
+    fn literal(&self, wanted: Wanted<'_>, path: &str) -> Option<usize> {
+        self.literals.get(path)?.find(wanted)
     }
 
     /// The best key below `node` whose path ends where `rest` ends. As deep as the longest key.
