@@ -36,7 +36,8 @@ pub struct Decision {
     verdict: Arc<Verdict>,
 }
 
-/// Shared, since it travels with the request, the response and the admission.
+/// What a decision and a denial are made of.
+#[derive(Clone)]
 struct Verdict {
     rule: Arc<Rule>,
     levels: Levels,
@@ -44,14 +45,26 @@ struct Verdict {
     admitted: bool,
 }
 
+impl Verdict {
+    fn limits(&self) -> impl Iterator<Item = LimitStatus<'_>> + Clone {
+        statuses(&self.rule, &self.levels, self.now, self.admitted)
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        self.limits()
+            .map(|limit| limit.wait())
+            .try_fold(Duration::ZERO, |longest, wait| Some(longest.max(wait?)))
+    }
+}
+
 impl Decision {
-    pub(crate) fn new(rule: Arc<Rule>, levels: Levels, now: Nanos, admitted: bool) -> Self {
+    pub(crate) fn admitted(rule: Arc<Rule>, levels: Levels, now: Nanos) -> Self {
         Self {
             verdict: Arc::new(Verdict {
                 rule,
                 levels,
                 now,
-                admitted,
+                admitted: true,
             }),
         }
     }
@@ -71,19 +84,9 @@ impl Decision {
         &self.verdict.rule.route
     }
 
-    pub(crate) fn rule(&self) -> &Rule {
-        &self.verdict.rule
-    }
-
     /// The limits that applied, the most specific first. Empty where nothing is limited.
     pub fn limits(&self) -> impl Iterator<Item = LimitStatus<'_>> {
-        let Verdict {
-            rule,
-            levels,
-            now,
-            admitted,
-        } = &*self.verdict;
-        statuses(rule, levels, *now, *admitted)
+        self.verdict.limits()
     }
 
     /// How long until a request like this one passes if nobody else takes its place: the longest wait
@@ -92,9 +95,7 @@ impl Decision {
     /// Zero if it was admitted; `None` if it can never pass.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        self.limits()
-            .map(|limit| limit.wait())
-            .try_fold(Duration::ZERO, |longest, wait| Some(longest.max(wait?)))
+        self.verdict.retry_after()
     }
 }
 
@@ -111,43 +112,61 @@ impl fmt::Debug for Decision {
 /// A refusal: which limits refused, and when to come back.
 #[derive(Clone)]
 pub struct Denial {
-    decision: Decision,
+    verdict: Verdict,
 }
 
 impl Denial {
     pub(crate) fn new(rule: Arc<Rule>, levels: Levels, now: Nanos) -> Self {
         Self {
-            decision: Decision::new(rule, levels, now, false),
+            verdict: Verdict {
+                rule,
+                levels,
+                now,
+                admitted: false,
+            },
         }
     }
 
-    /// The decision, with the limits that did not refuse too.
+    /// The route key the request was charged to; see [`Decision::route`].
     #[must_use]
-    pub fn decision(&self) -> &Decision {
-        &self.decision
+    pub fn route(&self) -> &str {
+        &self.verdict.rule.route
     }
 
-    pub(crate) fn into_decision(self) -> Decision {
-        self.decision
+    /// All limits that applied, those that did not refuse too, the most specific first.
+    pub fn limits(&self) -> impl Iterator<Item = LimitStatus<'_>> + Clone {
+        self.verdict.limits()
     }
 
     /// The limits that refused, the most specific first. At least one.
-    pub fn violated(&self) -> impl Iterator<Item = LimitStatus<'_>> {
-        self.decision.limits().filter(LimitStatus::is_refused)
+    pub fn violated(&self) -> impl Iterator<Item = LimitStatus<'_>> + Clone {
+        self.limits().filter(LimitStatus::is_refused)
     }
 
     /// The time after which the request passes if nobody else takes its place: the longest wait of the
     /// limits that refused. More than zero; `None` if it can never pass.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        self.decision.retry_after()
+        self.verdict.retry_after()
+    }
+
+    pub(crate) fn rule(&self) -> &Rule {
+        &self.verdict.rule
+    }
+}
+
+impl From<Denial> for Decision {
+    fn from(denial: Denial) -> Self {
+        Self {
+            verdict: Arc::new(denial.verdict),
+        }
     }
 }
 
 impl fmt::Debug for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Denial")
-            .field("route", &self.decision.route())
+            .field("route", &self.route())
             .field("violated", &self.violated().collect::<Vec<_>>())
             .finish()
     }

@@ -3,14 +3,14 @@
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use tower::Layer;
 
 use crate::{
     clock::Clock,
-    decision::Denial,
+    decision::{Decision, Denial},
     limiter::{Limiter, Rule},
-    response::{Framing, Protocol, Rejection, fields::policies, grpc, problem, strip},
+    response::{Framing, Protocol, Rejection, fields::policies, grpc, problem, strip, template},
     route::{head::Head, table::Table, undeclared::Undeclared},
     rules::{Blueprint, Compiled, Rules, RulesError},
     service::Throttle,
@@ -122,28 +122,28 @@ impl Options {
         &self,
         denial: Denial,
         request: Request<B>,
-        policy: Option<&HeaderValue>,
+        written: &Written,
     ) -> Response<Bytes> {
         let mut answer = match self.protocol.framing(&request) {
             Framing::Grpc(content_type) => {
                 let deadline = || grpc::deadline(request.headers());
                 let pushback = self.grpc_retry_pushback.then(deadline);
-                grpc::reject(&denial, content_type, policy, pushback)
+                grpc::reject(&denial, content_type, written.policy.as_ref(), pushback)
             }
             Framing::Http => {
-                let head = *request.method() == Method::HEAD;
+                let without_body = *request.method() == Method::HEAD;
                 let mut answer = match &self.rejection {
-                    None => problem(&denial, policy.cloned()),
+                    None => problem(&denial, written.refusal.clone()),
                     Some(rejection) => rejection.reject(&denial, &request.into_parts().0),
                 };
-                if head {
+                if without_body {
                     strip(&mut answer);
                 }
                 answer
             }
         };
         if self.decision {
-            answer.extensions_mut().insert(denial.into_decision());
+            answer.extensions_mut().insert(Decision::from(denial));
         }
         answer
     }
@@ -200,13 +200,31 @@ pub(crate) struct State {
 #[derive(Debug)]
 pub(crate) struct Prepared {
     pub(crate) rule: Arc<Rule>,
+    pub(crate) written: Arc<Written>,
+}
+
+/// Header fields that depend on a rule's limits alone.
+#[derive(Debug)]
+pub(crate) struct Written {
     pub(crate) policy: Option<HeaderValue>,
+    /// The head of a refusal, with blanks for its waits.
+    refusal: HeaderMap,
+}
+
+impl Written {
+    fn of(rule: &Rule) -> Arc<Self> {
+        let policy = policies(rule);
+        Arc::new(Self {
+            refusal: template(policy.clone()),
+            policy,
+        })
+    }
 }
 
 impl Prepared {
     fn new(rule: Rule) -> Self {
         Self {
-            policy: policies(&rule),
+            written: Written::of(&rule),
             rule: Arc::new(rule),
         }
     }
@@ -261,7 +279,12 @@ impl State {
             let route = head
                 .template()
                 .map(|path| format!("{} {path}", head.family()));
-            Prepared::new(self.blueprint.rule(route.as_deref().unwrap_or(UNDECLARED)))
+            let rule = self.blueprint.rule(route.as_deref().unwrap_or(UNDECLARED));
+            Prepared {
+                rule: Arc::new(rule),
+                // The same limits, so the same words.
+                written: Arc::clone(&self.shared.written),
+            }
         })
     }
 }

@@ -74,14 +74,14 @@ where
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         let shared = &*self.shared;
         let options = &shared.options;
-        let Prepared { rule, policy } = shared.state.prepared(&request);
+        let Prepared { rule, written } = shared.state.prepared(&request);
         let now = shared.state.limiter.now();
         let mut levels = Levels::default();
         if !shared.state.limiter.admit(rule.charges(), now, &mut levels) {
             let denial = Denial::new(Arc::clone(rule), levels, now);
-            return ResponseFuture::rejected(options.reject(denial, request, policy.as_ref()));
+            return ResponseFuture::rejected(options.reject(denial, request, written));
         }
-        let fields = match policy {
+        let fields = match &written.policy {
             Some(policy) if options.fields && Fields::fit(request.method()) => {
                 Fields::admitted(policy, rule, &levels, now)
             }
@@ -89,7 +89,7 @@ where
         };
         let decision = options
             .decision
-            .then(|| Decision::new(Arc::clone(rule), levels, now, true));
+            .then(|| Decision::admitted(Arc::clone(rule), levels, now));
         if let Some(decision) = &decision {
             request.extensions_mut().insert(decision.clone());
         }

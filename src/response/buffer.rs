@@ -22,7 +22,14 @@ impl Buffer {
     }
 
     pub(super) fn push(&mut self, text: &str) {
-        let bytes = text.as_bytes();
+        self.push_bytes(text.as_bytes());
+    }
+
+    pub(super) fn push_integer(&mut self, integer: u64) {
+        self.push_bytes(Digits::of(integer).as_bytes());
+    }
+
+    fn push_bytes(&mut self, bytes: &[u8]) {
         match self.inline.get_mut(self.len..self.len + bytes.len()) {
             Some(free) if self.spilled.is_empty() => {
                 free.copy_from_slice(bytes);
@@ -35,10 +42,6 @@ impl Buffer {
                 self.spilled.extend_from_slice(bytes);
             }
         }
-    }
-
-    pub(super) fn push_integer(&mut self, integer: u64) {
-        self.push(Digits::of(integer).as_str());
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -82,8 +85,25 @@ impl Digits {
         }
     }
 
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
     pub(super) fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.bytes[self.start..]).unwrap_or("0")
+        std::str::from_utf8(self.as_bytes()).unwrap_or("0")
+    }
+}
+
+/// An integer as a header value.
+pub(super) fn integer(integer: u64) -> HeaderValue {
+    const SMALL: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+    let small = usize::try_from(integer)
+        .ok()
+        .and_then(|index| SMALL.get(index));
+    match small {
+        Some(digit) => HeaderValue::from_static(digit),
+        None => HeaderValue::from_bytes(Digits::of(integer).as_bytes())
+            .unwrap_or(HeaderValue::from_static("0")),
     }
 }
 

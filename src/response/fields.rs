@@ -117,7 +117,7 @@ pub(super) fn refused(denial: &Denial) -> Option<HeaderValue> {
             }
         }
     }
-    let others = denial.decision().limits().filter(published);
+    let others = denial.limits().filter(published);
     for status in others.filter(|status| !status.is_refused()) {
         separate(&mut line);
         push_level(&mut line, status.limit(), status.balance());

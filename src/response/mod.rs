@@ -13,7 +13,7 @@ pub use self::{
     rejection::{Protocol, Rejection},
 };
 pub(crate) use self::{
-    problem::problem,
+    problem::{problem, template},
     rejection::{Framing, strip},
 };
 
