@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
@@ -77,17 +77,26 @@ where
                 admission,
                 fields,
             } => {
-                let result = ready!(future.poll(cx));
-                let admission = admission.take().expect(POLLED);
-                let mut response = result?;
-                let status = response.status();
-                if let Some(fields) = fields.take() {
-                    fields.add_to(status, response.headers_mut());
+                // Matched in place: a response is large, and each `?` would move it once more.
+                match future.poll(cx) {
+                    Poll::Pending => Poll::Pending,
+                    Poll::Ready(Err(error)) => {
+                        admission.take();
+                        Poll::Ready(Err(error))
+                    }
+                    Poll::Ready(Ok(response)) => {
+                        let admission = admission.take().expect(POLLED);
+                        let (mut head, body) = response.into_parts();
+                        if let Some(fields) = fields.take() {
+                            fields.add_to(head.status, &mut head.headers);
+                        }
+                        if let Some(decision) = admission.decision() {
+                            head.extensions.insert(decision.clone());
+                        }
+                        let body = ResponseBody::inner(body, admission);
+                        Poll::Ready(Ok(Response::from_parts(head, body)))
+                    }
                 }
-                if let Some(decision) = admission.decision() {
-                    response.extensions_mut().insert(decision.clone());
-                }
-                Poll::Ready(Ok(response.map(|body| ResponseBody::inner(body, admission))))
             }
             StateProj::Rejected { response } => {
                 let response = response.take().expect(POLLED);
