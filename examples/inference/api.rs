@@ -1,0 +1,160 @@
+//! The handlers.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, State};
+use axum::response::sse::{Event as SseEvent, Sse};
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::{Value, json};
+use tokio::sync::mpsc::Receiver;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{StreamExt as _, iter, once};
+
+use crate::error::ApiError;
+use crate::model::{self, DIMENSIONS, Event, Generate, Model};
+use crate::openai::{
+    Answer, ChatRequest, CompletionRequest, Delivery, EMBEDDING_MODEL, EmbeddingRequest, Encoding,
+    Form, TEXT_MODEL,
+};
+
+type Body<T> = Result<Json<T>, JsonRejection>;
+
+pub(crate) async fn chat_completions(
+    State(model): State<Arc<Model>>,
+    body: Body<ChatRequest>,
+) -> Result<Response, ApiError> {
+    let Json(request) = body?;
+    known(&request.model, TEXT_MODEL)?;
+    let delivery = request.delivery;
+    generate(model, request.into_generate()?, delivery, Form::Chat).await
+}
+
+pub(crate) async fn completions(
+    State(model): State<Arc<Model>>,
+    body: Body<CompletionRequest>,
+) -> Result<Response, ApiError> {
+    let Json(request) = body?;
+    known(&request.model, TEXT_MODEL)?;
+    let delivery = request.delivery;
+    generate(model, request.into_generate()?, delivery, Form::Completion).await
+}
+
+async fn generate(
+    model: Arc<Model>,
+    request: Generate,
+    delivery: Delivery,
+    form: Form,
+) -> Result<Response, ApiError> {
+    let events = model::stream(model, request);
+    let answer = Answer::new(form);
+    if delivery.is_stream() {
+        return Ok(server_sent_events(
+            answer,
+            events,
+            delivery.includes_usage(),
+        ));
+    }
+    match model::collect(events).await {
+        Some(completion) => Ok(Json(answer.whole(&completion)).into_response()),
+        None => Err(ApiError::model_failed()),
+    }
+}
+
+fn server_sent_events(answer: Answer, events: Receiver<Event>, with_usage: bool) -> Response {
+    let opening = iter(answer.opening(with_usage));
+    let chunks = ReceiverStream::new(events).filter_map(move |event| match event {
+        Event::Text(text) => Some(answer.text(&text, with_usage)),
+        Event::Finished(finish) => Some(answer.finished(finish, with_usage)),
+        Event::Usage(counts) => with_usage.then(|| answer.usage(counts)),
+    });
+    let done = once(Ok(SseEvent::default().data("[DONE]")));
+    let stream = opening
+        .chain(chunks)
+        .map(|chunk| SseEvent::default().json_data(chunk))
+        .chain(done);
+    Sse::new(stream).into_response()
+}
+
+pub(crate) async fn embeddings(
+    State(model): State<Arc<Model>>,
+    body: Body<EmbeddingRequest>,
+) -> Result<Json<Value>, ApiError> {
+    let Json(request) = body?;
+    known(&request.model, EMBEDDING_MODEL)?;
+    let dimensions = request.dimensions.unwrap_or(DIMENSIONS);
+    if !(1..=DIMENSIONS).contains(&dimensions) {
+        let message = format!("Ask for 1 to {DIMENSIONS} dimensions.");
+        return Err(ApiError::invalid("dimensions", message));
+    }
+    let texts = request.input.into_vec();
+    if texts.is_empty() || texts.iter().any(|text| text.trim().is_empty()) {
+        return Err(ApiError::invalid(
+            "input",
+            "Send at least one text, and none that is empty.",
+        ));
+    }
+
+    let encoding = request.encoding_format;
+    let work = move || {
+        let tokens: usize = texts.iter().map(|text| model.count(text)).sum();
+        let vectors = texts.iter().map(|text| model::embed(text, dimensions));
+        let data: Vec<Value> = vectors
+            .enumerate()
+            .map(|(index, vector)| {
+                let embedding = encode(&vector, encoding);
+                json!({ "object": "embedding", "index": index, "embedding": embedding })
+            })
+            .collect();
+        json!({
+            "object": "list",
+            "data": data,
+            "model": EMBEDDING_MODEL,
+            "usage": { "prompt_tokens": tokens, "total_tokens": tokens },
+        })
+    };
+    let list = tokio::task::spawn_blocking(work).await;
+    list.map(Json).map_err(|_| ApiError::model_failed())
+}
+
+fn encode(vector: &[f32], encoding: Encoding) -> Value {
+    match encoding {
+        Encoding::Float => json!(vector),
+        Encoding::Base64 => {
+            let bytes: Vec<u8> = vector.iter().flat_map(|x| x.to_le_bytes()).collect();
+            json!(BASE64_STANDARD.encode(bytes))
+        }
+    }
+}
+
+pub(crate) async fn models() -> Json<Value> {
+    let data = [TEXT_MODEL, EMBEDDING_MODEL].map(describe);
+    Json(json!({ "object": "list", "data": data }))
+}
+
+pub(crate) async fn model(Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
+    match id.as_str() {
+        TEXT_MODEL | EMBEDDING_MODEL => Ok(Json(describe(&id))),
+        _ => Err(ApiError::unknown_model(&id)),
+    }
+}
+
+fn describe(id: &str) -> Value {
+    // The models are as old as the corpus: 23 November 2026.
+    json!({ "id": id, "object": "model", "created": 1_795_392_000, "owned_by": "tower-throttle" })
+}
+
+fn known(asked: &str, model: &str) -> Result<(), ApiError> {
+    if asked == model {
+        Ok(())
+    } else {
+        Err(ApiError::unknown_model(asked))
+    }
+}
+
+pub(crate) async fn health() -> Json<Value> {
+    Json(json!({ "status": "ok" }))
+}

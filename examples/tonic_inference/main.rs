@@ -1,0 +1,180 @@
+//! The model of the example `inference` behind gRPC, throttled by method and path.
+//!
+//! ```text
+//! cargo run --example tonic_inference
+//! ```
+//!
+//! A gRPC call is a `POST` to `/package.Service/Method`, so a route key names one method. What is
+//! refused gets a gRPC answer: the status `RESOURCE_EXHAUSTED`, in trailers only, with the wait in
+//! its details.
+//!
+//! `inference_v1.rs` is what a code generator makes of `../proto/inference.proto`, written by hand:
+//! this example needs no protoc. The model is in `../model`.
+//!
+//! Environment: `ADDR` (default `127.0.0.1:50051`, port 0 takes a free one).
+
+mod inference_v1;
+#[path = "../model/mod.rs"]
+mod model;
+
+use std::env;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status};
+use tower_throttle::{Limits, Rate, Rules, ThrottleLayer, Undeclared};
+
+use crate::inference_v1::{
+    FinishReason, GenerateChunk, GenerateRequest, GenerateResponse, Inference, InferenceServer,
+};
+use crate::model::{Event, Finish, Generate, MAX_TOKENS, Model, Prompt, fresh_seed};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// How often each method may be called.
+fn rules() -> Rules {
+    Rules::new()
+        .route(
+            "POST /inference.v1.Inference/Generate",
+            Rate::per_minute(60).burst(10).named("chat"),
+        )
+        .route(
+            "POST /inference.v1.Inference/GenerateStream",
+            Rate::per_minute(60).burst(10).named("stream"),
+        )
+        .route("POST /grpc.health.v1.Health/{method}", Limits::unlimited())
+        // Everything else, unknown methods included, shares one bucket.
+        .default_route(Rate::per_second(10).burst(20))
+        .undeclared(Undeclared::Shared)
+}
+
+/// The service that the model stands behind.
+struct NgramInference {
+    model: Arc<Model>,
+}
+
+impl Inference for NgramInference {
+    type GenerateStreamStream = Pin<Box<dyn Stream<Item = Result<GenerateChunk, Status>> + Send>>;
+
+    async fn generate(
+        &self,
+        request: Request<GenerateRequest>,
+    ) -> Result<Response<GenerateResponse>, Status> {
+        let events = model::stream(self.model.clone(), request.into_inner().try_into()?);
+        let completion = model::collect(events)
+            .await
+            .ok_or_else(|| Status::internal("the model broke down before it had finished"))?;
+        Ok(Response::new(GenerateResponse {
+            text: completion.text,
+            finish_reason: FinishReason::from(completion.finish).into(),
+            usage: Some(completion.usage.into()),
+        }))
+    }
+
+    async fn generate_stream(
+        &self,
+        request: Request<GenerateRequest>,
+    ) -> Result<Response<Self::GenerateStreamStream>, Status> {
+        let events = model::stream(self.model.clone(), request.into_inner().try_into()?);
+        let mut last = GenerateChunk::default();
+        let chunks = ReceiverStream::new(events).filter_map(move |event| match event {
+            Event::Text(text) => Some(Ok(GenerateChunk {
+                text,
+                ..GenerateChunk::default()
+            })),
+            Event::Finished(finish) => {
+                last.set_finish_reason(finish.into());
+                None
+            }
+            Event::Usage(usage) => {
+                last.usage = Some(usage.into());
+                Some(Ok(std::mem::take(&mut last)))
+            }
+        });
+        Ok(Response::new(Box::pin(chunks)))
+    }
+}
+
+impl TryFrom<GenerateRequest> for Generate {
+    type Error = Status;
+
+    fn try_from(request: GenerateRequest) -> Result<Self, Status> {
+        let temperature = request.temperature.unwrap_or(1.0);
+        if !(0.0..=2.0).contains(&temperature) {
+            return Err(Status::invalid_argument("choose a temperature from 0 to 2"));
+        }
+        let max_tokens = request.max_tokens.map_or(64, |tokens| tokens as usize);
+        if !(1..=MAX_TOKENS).contains(&max_tokens) {
+            let message = format!("ask for 1 to {MAX_TOKENS} tokens");
+            return Err(Status::invalid_argument(message));
+        }
+        if request.stop.len() > 4 || request.stop.iter().any(String::is_empty) {
+            let message = "send up to four stop texts, none of them empty";
+            return Err(Status::invalid_argument(message));
+        }
+        Ok(Self {
+            prompt: Prompt::Continue(request.prompt),
+            max_tokens,
+            temperature,
+            seed: request.seed.unwrap_or_else(fresh_seed),
+            stop: request.stop,
+        })
+    }
+}
+
+impl From<Finish> for FinishReason {
+    fn from(finish: Finish) -> Self {
+        match finish {
+            Finish::Stop => Self::Stop,
+            Finish::Length => Self::Length,
+        }
+    }
+}
+
+impl From<model::Usage> for inference_v1::Usage {
+    fn from(usage: model::Usage) -> Self {
+        Self {
+            prompt_tokens: u32::try_from(usage.prompt_tokens).unwrap_or(u32::MAX),
+            completion_tokens: u32::try_from(usage.completion_tokens).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    let address = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:50051".into());
+
+    let inference = InferenceServer::new(NgramInference {
+        model: Arc::new(Model::train()),
+    });
+    let (health_reporter, health) = tonic_health::server::health_reporter();
+    health_reporter
+        .set_serving::<InferenceServer<NgramInference>>()
+        .await;
+
+    let listener = TcpListener::bind(address).await?;
+    let address = listener.local_addr()?;
+    println!("listening on http://{address}");
+    println!(
+        "try: grpcurl -plaintext -import-path examples/proto -proto inference.proto \
+         -d '{{\"prompt\":\"The river\"}}' {address} inference.v1.Inference/Generate"
+    );
+
+    Server::builder()
+        .layer(ThrottleLayer::new(rules())?)
+        .add_service(health)
+        .add_service(inference)
+        .serve_with_incoming_shutdown(TcpIncoming::from(listener), async {
+            // Without a signal handler the server still serves; it only cannot be asked to end.
+            if tokio::signal::ctrl_c().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        })
+        .await?;
+    Ok(())
+}
