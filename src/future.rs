@@ -44,6 +44,7 @@ pin_project! {
 }
 
 impl<F> ResponseFuture<F> {
+    #[inline]
     pub(crate) fn admitted(future: F, admission: Admission, fields: Option<Fields>) -> Self {
         Self {
             state: State::Admitted {

@@ -117,7 +117,9 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// The answer to a refused request.
+    /// The answer to a refused request. Out of line, so that the way of an admitted one stays short.
+    #[cold]
+    #[inline(never)]
     pub(crate) fn reject<B>(
         &self,
         denial: Denial,

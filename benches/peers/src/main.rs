@@ -1,0 +1,125 @@
+//! The same work through tower-throttle and its peers, in one run: a Markdown table with ratios.
+//!
+//! Every row is measured in every round, one after the other, so that a noisy neighbour hits all of
+//! them; what is told is the median over the rounds. The floor of each difference is the bare service
+//! of the same round.
+
+mod allocations;
+mod layers;
+mod memory;
+mod rounds;
+mod threads;
+
+use std::{
+    hint::black_box,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Instant,
+};
+
+use rounds::{Rounds, Row};
+
+/// Floors: what no limiter can do without.
+fn floors() -> Vec<Row> {
+    let word = AtomicU64::new(0);
+    let direct = governor::RateLimiter::direct(layers::governor_quota());
+    vec![
+        Row::new("clock: std", || {
+            black_box(Instant::now());
+        }),
+        Row::new("clock: tokio", || {
+            black_box(tokio::time::Instant::now());
+        }),
+        Row::new("compare-and-swap", move || {
+            let seen = word.load(Ordering::Acquire);
+            let _ = black_box(word.compare_exchange(
+                seen,
+                seen + 1,
+                Ordering::AcqRel,
+                Ordering::Acquire,
+            ));
+        }),
+        Row::new("governor, direct", move || {
+            let _ = black_box(direct.check());
+        }),
+    ]
+}
+
+fn main() {
+    let only = std::env::args().nth(1);
+    let mut rows = floors();
+    rows.extend(layers::rows());
+    rows.extend(layers::routes());
+    if let Some(name) = only {
+        // One row alone, for a profiler.
+        let row = rows.iter_mut().find(|row| row.name == name);
+        row.unwrap_or_else(|| panic!("no row is called {name}"))
+            .repeat(100_000);
+        return;
+    }
+    let rounds = Rounds::measure(&mut rows);
+    rounds.print();
+    println!();
+    budgets(&rounds);
+}
+
+/// Each budget of the project, and whether this run met it.
+fn budgets(rounds: &Rounds) {
+    let over = |row: &str| rounds.median_difference(row, layers::BARE);
+    let ratio = |row: &str, to: &str| rounds.median_ratio(row, to);
+    println!("| budget | at most | measured | |\n|---|---|---|---|");
+    let line = |what: &str, most: f64, found: f64| {
+        let verdict = if found <= most { "met" } else { "missed" };
+        println!("| {what} | {most:.3} | {found:.3} | {verdict} |");
+    };
+    line(
+        "allowed, no fields, over bare, to tower_governor's",
+        0.8,
+        over(layers::PLAIN) / over(layers::GOVERNOR),
+    );
+    line(
+        "allowed, no fields: allocations over bare",
+        0.0,
+        rounds.allocations(layers::PLAIN) - rounds.allocations(layers::BARE),
+    );
+    line(
+        "allowed, with both fields, over bare, to tower_governor's with headers",
+        0.55,
+        over(layers::FIELDS) / over(layers::GOVERNOR_HEADERS),
+    );
+    line(
+        "refused, whole answer, to bare",
+        4.0,
+        ratio(layers::REFUSED, layers::BARE),
+    );
+    line(
+        "refused, to tower_governor's",
+        0.05,
+        ratio(layers::REFUSED, layers::GOVERNOR_REFUSED),
+    );
+    line(
+        "500 literal routes, to one",
+        1.5,
+        ratio("500 routes, literal", "1 route, literal"),
+    );
+    line(
+        "500 routes with parameters, to one",
+        1.5,
+        ratio("500 routes, {param}", "1 route, {param}"),
+    );
+    let threads = threads::measure();
+    line(
+        "two threads, two buckets: time of one request, to one thread's",
+        1.15,
+        threads.apart,
+    );
+    println!(
+        "| two threads, one bucket: time of one request, to one thread's | – | {:.3} | |",
+        threads.together
+    );
+    let grown = memory::growth_of_a_million_paths();
+    line(
+        "1,000,000 undeclared paths: MiB of resident memory",
+        1.0,
+        grown,
+    );
+}
