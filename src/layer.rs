@@ -3,14 +3,18 @@
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use tower::Layer;
 
 use crate::{
     clock::Clock,
     decision::{Decision, Denial},
     limiter::{Limiter, Rule},
-    response::{Framing, Protocol, Rejection, fields::policies, grpc, problem, strip, template},
+    response::{
+        Framing, Protocol, Rejection,
+        fields::{Policies, policies},
+        grpc, problem, strip, template,
+    },
     route::{head::Head, table::Table, undeclared::Undeclared},
     rules::{Blueprint, Compiled, Rules, RulesError},
     service::Throttle,
@@ -130,7 +134,12 @@ impl Options {
             Framing::Grpc(content_type) => {
                 let deadline = || grpc::deadline(request.headers());
                 let pushback = self.grpc_retry_pushback.then(deadline);
-                grpc::reject(&denial, content_type, written.policy.as_ref(), pushback)
+                grpc::reject(
+                    &denial,
+                    content_type,
+                    written.policies.as_ref().map(|policies| &policies.line),
+                    pushback,
+                )
             }
             Framing::Http => {
                 let without_body = *request.method() == Method::HEAD;
@@ -208,17 +217,17 @@ pub(crate) struct Prepared {
 /// Header fields that depend on a rule's limits alone.
 #[derive(Debug)]
 pub(crate) struct Written {
-    pub(crate) policy: Option<HeaderValue>,
+    pub(crate) policies: Option<Policies>,
     /// The head of a refusal, with blanks for its waits.
     refusal: HeaderMap,
 }
 
 impl Written {
     fn of(rule: &Rule) -> Arc<Self> {
-        let policy = policies(rule);
+        let policies = policies(rule);
         Arc::new(Self {
-            refusal: template(policy.clone()),
-            policy,
+            refusal: template(policies.as_ref()),
+            policies,
         })
     }
 }

@@ -1,4 +1,211 @@
 //! Burst and steady-state rate limits keyed by method and path, as a tower middleware.
+//!
+//! What a managed API gateway does in front of a server, inside it: a default for all routes, overrides
+//! for some, a total over everything, in the process that does the work. It fits [axum], [tonic], hyper
+//! and any other stack of tower services over [`http`] types.
+//!
+//! # The idea
+//!
+//! Every limit is kept in a *bucket*. A bucket holds as many requests as the limit's **burst** and is
+//! full at first. An admitted request takes one out; at the **steady-state rate**, evenly and not in
+//! batches, they come back, up to the burst. A request that finds a bucket empty is refused at once, and
+//! told when to come back. API Gateway calls this a token bucket; here a token is a model's, so a bucket
+//! holds requests.
+//!
+//! [`Rate::per_second(10).burst(5)`](Rate) thus lets five requests through at the same moment, and then
+//! one each 100 ms. The bound is exact, for every bucket: in any half-open window of length `w` it admits
+//! at most
+//!
+//! ```text
+//! burst - 1 + ⌈w × count / period⌉
+//! ```
+//!
+//! requests, however many clones, threads and connections there are; and a request that comes after the
+//! wait it was told is admitted, if no other has taken its place.
+//!
+//! # An example
+//!
+//! Limits are written as [`Rules`], rules make a [`ThrottleLayer`], and the layer wraps a service. Time
+//! is tokio's, so a paused clock makes tests exact:
+//!
+//! ```
+//! use std::{convert::Infallible, time::Duration};
+//!
+//! use http::{Request, Response, StatusCode};
+//! use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+//! use tower_throttle::{Decision, Rate, Rules, ThrottleLayer};
+//!
+//! async fn serve(_: Request<()>) -> Result<Response<String>, Infallible> {
+//!     Ok(Response::new("served".to_owned()))
+//! }
+//!
+//! #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let rules = Rules::new()
+//!         .default_route(Rate::per_second(10).burst(5))
+//!         .route("POST /v1/chat/completions", Rate::per_minute(30).burst(2).named("chat"));
+//!     let mut service = ServiceBuilder::new()
+//!         .layer(ThrottleLayer::new(rules)?)
+//!         .service(service_fn(serve));
+//!     let chat = || Request::post("/v1/chat/completions").body(());
+//!
+//!     // The burst passes.
+//!     for left in ["1", "0"] {
+//!         let response = service.ready().await?.call(chat()?).await?;
+//!         assert_eq!(response.status(), StatusCode::OK);
+//!         assert_eq!(response.headers()["ratelimit"], format!("\"chat\";r={left};t=2"));
+//!     }
+//!
+//!     // One more is refused, and `serve` never sees it. Another route is untouched.
+//!     let response = service.ready().await?.call(chat()?).await?;
+//!     assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+//!     assert_eq!(response.headers()["retry-after"], "2");
+//!     let models = Request::get("/v1/models").body(())?;
+//!     assert_eq!(service.ready().await?.call(models).await?.status(), StatusCode::OK);
+//!
+//!     // After the told wait a request passes.
+//!     let wait = response.extensions().get::<Decision>().and_then(Decision::retry_after);
+//!     tokio::time::advance(wait.expect("it can pass later")).await;
+//!     let response = service.ready().await?.call(chat()?).await?;
+//!     assert_eq!(response.status(), StatusCode::OK);
+//!     # assert_eq!(wait, Some(Duration::from_secs(2)));
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Rules
+//!
+//! - A request is charged on its route's limits and on the [total](Rules::total): **on all of them or on
+//!   none**. A refused request costs nothing anywhere. When requests race for what is left, one may be
+//!   refused that a serial order would have let in; none is ever admitted too many.
+//! - The [default route](Rules::default_route) is not one bucket: each route has buckets of its own with
+//!   these limits. A declared route overrides them field by field and inherits what it
+//!   [leaves out](Limits#inheritance).
+//! - A scope may have [several rates](Limits::rate), such as one a second and one an hour. All of them
+//!   hold.
+//! - A request that no rule speaks of is not limited.
+//! - A rate or burst of zero, or [`Limits::closed`], closes a route. [`Limits::unlimited`] frees it of the
+//!   default's limits; the total still holds.
+//! - Rules that contradict themselves, keys that cannot be read and keys that mean the same route are an
+//!   error of [`ThrottleLayer::new`] that names them. No request fails later because of a rule.
+//! - All services that a layer or its clones make share their buckets: axum wraps each route and clones
+//!   services per connection, and none of that adds to a limit.
+//!
+//! # Route keys
+//!
+//! A [`RouteKey`] is a method and a path: `POST /v1/chat/completions`, `GET /v1/models/{id}`,
+//! `ANY /files/{proxy+}`, or `$default` for all that no other key matches. The most specific wins:
+//!
+//! 1. a path that is matched to its end, segment by segment a literal before a `{parameter}`;
+//! 2. a path with a greedy end, `{proxy+}` or `{*rest}`, the longest first;
+//! 3. `$default`.
+//!
+//! A key counts only if it is meant for the request's method. At the same path a key that names the
+//! method wins over `ANY`, and a specific path without the method does not hide a general one that has it.
+//!
+//! - `HEAD` is charged to the key of `GET` unless it has its own.
+//! - A CORS preflight (`OPTIONS` with `Origin` and `Access-Control-Request-Method`) is free, unless a key
+//!   names `OPTIONS` for its path.
+//! - Query, fragment and host take no part, and other spellings of a path (`/v1/%63hat`) are the same path.
+//! - A gRPC method is `POST /package.Service/Method`.
+//! - With the feature `axum`, keys are matched with the whole path, also inside nested routers. Without
+//!   it, a layer inside a nested router sees the path that the nest has left of it.
+//!
+//! # Undeclared routes
+//!
+//! With a default route, requests that no key matches have buckets of their own per route: in axum
+//! (feature `axum`) per method and router template, elsewhere, and for paths that axum does not know, per
+//! method and literal path. Clients choose paths, so the first **1,024** such routes are kept apart, by a
+//! keyed hash alone, and all others share one more set of buckets. Whatever paths a client invents, memory
+//! stays bounded, and so does the number of fresh bursts.
+//!
+//! [`Undeclared::Shared`] puts them all into one set of buckets at once, and a key `$default` does so with
+//! limits of its own. Where no router template is known, prefer either.
+//!
+//! # Header fields
+//!
+//! Admitted responses tell the limits, as the IETF draft
+//! [RateLimit header fields for HTTP](https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/)
+//! (version 11) has it:
+//!
+//! ```text
+//! ratelimit-policy: "chat";q=60;w=60;throttle-burst=10
+//! ratelimit: "chat";r=9;t=9
+//! ```
+//!
+//! `q` requests in `w` seconds with a burst of `throttle-burst`; `r` of them would pass now, and a client
+//! that spreads those over `t` seconds arrives at the steady rate. What has the least left comes first.
+//! The fields are added to those of the inner service, never in their place.
+//! [`ThrottleLayer::fields`] turns them off. The total's limits are not told, since a server's capacity is
+//! nobody's business, unless [`Limits::publish`] says so.
+//!
+//! Every limit has a name: that of [`Rate::named`] or [`Limits::named`], or else one after its scope
+//! (`total`, `default`, `route`, `route_2`).
+//!
+//! # Refusals
+//!
+//! A refused request is answered with [`Problem`]: status 429, `Retry-After`, `retry-after-ms`, the fields
+//! above, and a problem document that OpenAI's SDKs can read too. Waits are rounded up, so that a client
+//! which obeys them does not come too soon. A wait above a minute, or none because the request can never
+//! pass, comes with `x-should-retry: false`: some SDKs would otherwise be back within a second.
+//! [`ThrottleLayer::rejection`] takes an answer of one's own.
+//!
+//! A gRPC request is answered in gRPC: one HEADERS frame with `grpc-status: 8` (`RESOURCE_EXHAUSTED`) and
+//! in the details `RetryInfo`, `QuotaFailure` and `ErrorInfo`. gRPC-Web gets the same in its own content
+//! type. [`Protocol`] can fix the framing, and [`ThrottleLayer::grpc_retry_pushback`] has the client's
+//! library retry after the wait.
+//!
+//! # The decision
+//!
+//! A handler finds a [`Decision`] in the request's extensions, a layer outside of the throttle in the
+//! response's, admitted or refused: the route key, each limit with what remains, and the wait. That is
+//! what to log and to count by; it holds no string that a client chose.
+//!
+//! # The order of layers
+//!
+//! From the outside in:
+//!
+//! 1. **Tracing**, which then sees refusals too.
+//! 2. **CORS**: a browser's script may read a refusal only if it carries the CORS fields, and
+//!    [`EXPOSE_HEADERS`] names those it may need. Preflights end here.
+//! 3. **Authentication**, so that strangers cannot spend the budget of known callers.
+//! 4. **The throttle.**
+//! 5. **Validation, body limit, timeout**: a refused request should not get as far as this work.
+//!
+//! Whatever rewrites a path or a method (tower-http's `NormalizePath`, a method override) goes outside of
+//! the throttle, or limits hold for what was sent and not for what is served. axum's `Router::layer` runs
+//! after routing, so there such layers go around the whole router.
+//!
+//! # What it costs
+//!
+//! The decision is made in `call`, at once: one clock reading, one look-up (a hash for a path without
+//! parameters, otherwise a walk along its segments; neither grows with the number of routes) and one
+//! compare-and-swap a limit. No lock, no task, no timer, no boxed future, no clone of the inner service.
+//! With fields and decision off, an admitted request allocates nothing. A bucket is 8 bytes, alone on 128
+//! so that neighbours do not contend.
+//!
+//! # Caveats
+//!
+//! - Limits hold **per process**. Behind a load balancer, each replica admits its own share.
+//! - All callers of a route share its limits. There are no limits per client yet.
+//! - A refused request has still been received and its head read; the throttle saves the work behind it,
+//!   not the connection.
+//! - A refused request's body is not read. HTTP/1.1 servers may close the connection after it, and HTTP/2
+//!   servers reset the upload with `NO_ERROR`, as for every early answer.
+//! - An inner service that reserves something in `poll_ready`, as tower's `ConcurrencyLimit` does a permit,
+//!   keeps it through a refusal until its next call, or until it is dropped.
+//! - axum's `Router::route_layer` throttles matched routes alone, `Router::layer` unmatched paths too.
+//! - Two throttles around one service decide one after the other: what the outer has taken stays taken
+//!   when the inner refuses. Limits that belong together go into one [`Rules`].
+//!
+//! # Features
+//!
+//! - `axum`: reads axum's `MatchedPath` and `OriginalUri`, as told above.
+//! - `tonic`: `Throttle<S>` is a tonic `NamedService` if `S` is, so that a single gRPC service can be
+//!   wrapped. `tonic::transport::Server::layer` needs no feature.
+//!
+//! [axum]: https://docs.rs/axum
+//! [tonic]: https://docs.rs/tonic
 
 mod admission;
 mod body;
@@ -29,3 +236,8 @@ pub use self::{
     rules::{Rules, RulesError, Undeclared},
     service::Throttle,
 };
+
+/// The code of the README, compiled and run with the other examples.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

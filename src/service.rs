@@ -81,9 +81,9 @@ where
             let denial = Denial::new(Arc::clone(rule), levels, now);
             return ResponseFuture::rejected(options.reject(denial, request, written));
         }
-        let fields = match &written.policy {
-            Some(policy) if options.fields && Fields::fit(request.method()) => {
-                Fields::admitted(policy, rule, &levels, now)
+        let fields = match &written.policies {
+            Some(policies) if options.fields && Fields::fit(request.method()) => {
+                Fields::admitted(policies, rule, &levels, now)
             }
             _ => None,
         };

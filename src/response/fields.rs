@@ -12,7 +12,7 @@ use super::{RATE_LIMIT, RATE_LIMIT_POLICY, buffer::Buffer};
 use crate::{
     clock::{Nanos, nanos},
     decision::{Denial, Levels, LimitStatus, statuses},
-    limiter::{Limit, Rule},
+    limiter::{Binding, Limit, Rule},
     rate::Rate,
 };
 
@@ -30,33 +30,40 @@ pub(crate) struct Fields {
 }
 
 impl Fields {
-    /// The fields of an admitted request; none if its limits are not published.
+    /// The fields of an admitted request.
     pub(crate) fn admitted(
-        policy: &HeaderValue,
+        policies: &Policies,
         rule: &Rule,
         levels: &Levels,
         now: Nanos,
     ) -> Option<Self> {
-        let published = statuses(rule, levels, now, true).filter(|status| status.limit().published);
-        let mut others = published.clone();
-        let first = others.next()?;
+        let mut published = statuses(rule, levels, now, true)
+            .zip(&policies.items)
+            .filter_map(|(status, item)| Some((status, item.as_deref()?)));
+        let all = published.clone();
+        let mut binding = published.next()?;
+        let mut balance = binding.0.balance();
+        let mut others = false;
+        for (status, item) in published {
+            others = true;
+            // What has the least left is what binds; of equals the most specific.
+            if status.remaining() < balance.0 {
+                binding = (status, item);
+                balance = status.balance();
+            }
+        }
         let mut line = Buffer::new();
-        let (mut limit, mut balance) = (first.limit(), first.balance());
-        if others.next().is_some() {
-            // More than one: what has the least left is what binds.
-            for status in published.clone().skip(1) {
-                if status.remaining() < balance.0 {
-                    (limit, balance) = (status.limit(), status.balance());
+        push_level(&mut line, binding.1, binding.0.limit(), balance);
+        if others {
+            for (status, item) in all {
+                if !std::ptr::eq(status.limit(), binding.0.limit()) {
+                    line.push(", ");
+                    push_level(&mut line, item, status.limit(), status.balance());
                 }
             }
         }
-        push_level(&mut line, limit, balance);
-        for status in published.filter(|status| !std::ptr::eq(status.limit(), limit)) {
-            line.push(", ");
-            push_level(&mut line, status.limit(), status.balance());
-        }
         Some(Self {
-            policy: policy.clone(),
+            policy: policies.line.clone(),
             limit: line.to_header_value()?,
             exhausted: balance.0 == 0,
         })
@@ -80,21 +87,33 @@ impl Fields {
     }
 }
 
-/// `RateLimit-Policy` for the published limits of a rule, most specific first. Constant, so that clients
-/// may rely on it (section 4.1 of the draft).
-pub(crate) fn policies(rule: &Rule) -> Option<HeaderValue> {
+/// What is told of the published limits of a rule, written beforehand.
+#[derive(Debug, Clone)]
+pub(crate) struct Policies {
+    /// `RateLimit-Policy`, most specific first. Constant, so that clients may rely on it (section 4.1 of
+    /// the draft).
+    pub(crate) line: HeaderValue,
+    /// How each binding's item of `RateLimit` begins, `"chat";r=`, if it is published.
+    items: Box<[Option<Box<str>>]>,
+}
+
+/// `None` if nothing is published.
+pub(crate) fn policies(rule: &Rule) -> Option<Policies> {
     let mut line = Buffer::new();
-    for binding in rule
-        .bindings
-        .iter()
-        .filter(|binding| binding.limit.published)
-    {
-        if !line.is_empty() {
-            line.push(", ");
-        }
-        push_policy(&mut line, &binding.limit);
-    }
-    (!line.is_empty()).then(|| line.to_header_value()).flatten()
+    let items = rule.bindings.iter().map(|Binding { limit, .. }| {
+        limit.published.then(|| {
+            separate(&mut line);
+            push_policy(&mut line, limit);
+            format!("\"{}\";r=", limit.name).into()
+        })
+    });
+    let items = items.collect();
+    (!line.is_empty()).then(|| {
+        Some(Policies {
+            line: line.to_header_value()?,
+            items,
+        })
+    })?
 }
 
 /// `RateLimit` of a refused request: what refused longest first, so that its `t` is the wait told.
@@ -120,7 +139,8 @@ pub(super) fn refused(denial: &Denial) -> Option<HeaderValue> {
     let others = denial.limits().filter(published);
     for status in others.filter(|status| !status.is_refused()) {
         separate(&mut line);
-        push_level(&mut line, status.limit(), status.balance());
+        let item = format!("\"{}\";r=", status.name());
+        push_level(&mut line, &item, status.limit(), status.balance());
     }
     (!line.is_empty()).then(|| line.to_header_value()).flatten()
 }
@@ -145,9 +165,8 @@ fn separate(line: &mut Buffer) {
 ///
 /// `t` is the time to the next unit, and at least what `r` units take at the steady rate, so that a
 /// client that spreads `r` over `t` arrives at that rate (the ratio that section 6 asks to cap).
-fn push_level(line: &mut Buffer, limit: &Limit, (remaining, next): (u64, u64)) {
-    push_quoted(line, limit);
-    line.push(";r=");
+fn push_level(line: &mut Buffer, item: &str, limit: &Limit, (remaining, next): (u64, u64)) {
+    line.push(item);
     line.push_integer(remaining.min(MAX_INTEGER));
     if let Some(gcra) = &limit.gcra {
         let steady = remaining.saturating_mul(gcra.interval());

@@ -12,7 +12,7 @@ use http::{
 use super::{
     RATE_LIMIT, RATE_LIMIT_POLICY, RETRY_AFTER_MS, Rejection, X_SHOULD_RETRY,
     buffer::{Digits, integer},
-    fields::{ceil_seconds, policies, refused},
+    fields::{Policies, ceil_seconds, policies, refused},
 };
 use crate::{clock::nanos, decision::Denial};
 
@@ -34,13 +34,13 @@ pub struct Problem;
 
 impl Rejection for Problem {
     fn reject(&self, denial: &Denial, _: &Parts) -> Response<Bytes> {
-        problem(denial, template(policies(denial.rule())))
+        problem(denial, template(policies(denial.rule()).as_ref()))
     }
 }
 
 /// The header of [`Problem`] for one rule, written beforehand: it is cloned for each refusal and its
 /// waits are filled in, which costs a third of building it.
-pub(crate) fn template(policy: Option<HeaderValue>) -> HeaderMap {
+pub(crate) fn template(policies: Option<&Policies>) -> HeaderMap {
     let blank = HeaderValue::from_static("");
     let mut headers = HeaderMap::with_capacity(7);
     headers.insert(
@@ -50,8 +50,8 @@ pub(crate) fn template(policy: Option<HeaderValue>) -> HeaderMap {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(RETRY_AFTER, blank.clone());
     headers.insert(RETRY_AFTER_MS, blank.clone());
-    if let Some(policy) = policy {
-        headers.insert(RATE_LIMIT_POLICY, policy);
+    if let Some(policies) = policies {
+        headers.insert(RATE_LIMIT_POLICY, policies.line.clone());
         headers.insert(RATE_LIMIT, blank);
     }
     headers
