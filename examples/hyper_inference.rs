@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited, StreamBody};
+use http_body_util::{BodyExt as _, Empty, Full, LengthLimitError, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use hyper::{Method, Request, Response, StatusCode};
@@ -74,7 +74,8 @@ async fn serve(
     model: Arc<Model>,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, Infallible> {
-    Ok(match (request.method(), request.uri().path()) {
+    let is_head = request.method() == Method::HEAD;
+    let response = match (request.method(), request.uri().path()) {
         (&Method::POST, "/v1/completions") => completions(model, request.into_body()).await,
         (_, "/v1/completions") => not_allowed("POST"),
         (&Method::GET | &Method::HEAD, "/health") => {
@@ -82,6 +83,12 @@ async fn serve(
         }
         (_, "/health") => not_allowed("GET, HEAD"),
         _ => error(StatusCode::NOT_FOUND, "There is nothing at this path."),
+    };
+    // On HTTP/1.1 hyper does this by itself, on HTTP/2 it does not.
+    Ok(if is_head {
+        response.map(|_| Empty::new().boxed())
+    } else {
+        response
     })
 }
 

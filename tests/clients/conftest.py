@@ -1,0 +1,161 @@
+"""Real clients against the real examples.
+
+`scripts/test` builds the examples and the environments of `requirements*.txt`, and then runs pytest here.
+Nothing in the clients is patched; where a test looks at how long a client waits, `time.sleep` still sleeps.
+"""
+
+import http.client
+import json
+import os
+import re
+import select
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+API_KEY = "sk-secret-of-the-tests"
+
+QUESTION = {
+    "model": "ngram",
+    "max_tokens": 1,
+    "messages": [{"role": "user", "content": "Tell me about the river."}],
+}
+
+
+@dataclass(frozen=True)
+class Limited:
+    """A route of an example that has a limit of 60 a minute with a burst of 10."""
+
+    path: str
+    policy: str
+    body: dict
+
+    @property
+    def json(self) -> bytes:
+        return json.dumps(self.body).encode()
+
+
+CHAT = Limited("/v1/chat/completions", "chat", QUESTION)
+COMPLETIONS = Limited(
+    "/v1/completions", "completions", {"model": "ngram", "max_tokens": 1, "prompt": "The river"}
+)
+
+
+@dataclass
+class Server:
+    """A running example."""
+
+    example: str
+    address: str
+    log: Path
+    headers: dict = field(
+        default_factory=lambda: {
+            "authorization": f"Bearer {API_KEY}",
+            "content-type": "application/json",
+        }
+    )
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.address}"
+
+    @property
+    def limited(self) -> Limited:
+        return CHAT if self.example == "inference" else COMPLETIONS
+
+    def ask(self) -> tuple[int, dict, bytes]:
+        """One request to the limited route: status, headers, body."""
+        connection = http.client.HTTPConnection(self.address, timeout=10)
+        try:
+            connection.request("POST", self.limited.path, self.limited.json, self.headers)
+            response = connection.getresponse()
+            return response.status, dict(response.getheaders()), response.read()
+        finally:
+            connection.close()
+
+    def drain(self) -> float:
+        """Spends the budget of the limited route, and returns the seconds to wait: at least half of
+        one, so that a slow machine has the time to be refused."""
+        for _ in range(100):
+            status, headers, body = self.ask()
+            if status == 429:
+                wait = int(headers["retry-after-ms"]) / 1000
+                if wait >= 0.5:
+                    return wait
+                time.sleep(wait)
+            else:
+                assert status == 200, body
+        raise AssertionError("a hundred requests were not refused")
+
+
+def run(example: str, log: Path):
+    """Starts an example on a free port; ends it afterwards."""
+    binary = TARGET / "debug" / "examples" / example
+    environment = os.environ | {"ADDR": "127.0.0.1:0", "API_KEY": API_KEY, "RUST_LOG": "info"}
+    with log.open("wb") as stderr:
+        process = subprocess.Popen([binary], stdout=subprocess.PIPE, stderr=stderr, env=environment)
+    try:
+        ready, _, _ = select.select([process.stdout], [], [], 30)
+        assert ready, f"{example} said nothing for 30 s: {log.read_text()}"
+        line = process.stdout.readline().decode()
+        listening = re.fullmatch(r"listening on http://(\S+:\d+)\n", line)
+        assert listening, f"{example} began with {line!r}: {log.read_text()}"
+        yield Server(example, listening.group(1), log)
+        assert process.poll() is None, f"{example} ended by itself: {log.read_text()}"
+    finally:
+        process.terminate()
+        process.wait(10)
+        process.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def inference(tmp_path_factory):
+    """One server for the tests that bring it into the state they need."""
+    yield from run("inference", tmp_path_factory.mktemp("inference") / "log")
+
+
+@pytest.fixture(scope="session")
+def hyper_inference(tmp_path_factory):
+    yield from run("hyper_inference", tmp_path_factory.mktemp("hyper") / "log")
+
+
+@pytest.fixture(scope="session")
+def tonic_inference(tmp_path_factory):
+    yield from run("tonic_inference", tmp_path_factory.mktemp("tonic") / "log")
+
+
+@pytest.fixture(params=["inference", "hyper_inference"])
+def http_server(request):
+    """Every example that speaks plain HTTP, in turn."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    """An `inference` that nobody has used."""
+    yield from run("inference", tmp_path / "log")
+
+
+@pytest.fixture(params=["inference", "hyper_inference"])
+def fresh_http_server(request, tmp_path):
+    """Every example that speaks plain HTTP, in turn, and nobody has used it."""
+    yield from run(request.param, tmp_path / "log")
+
+
+@pytest.fixture
+def sleeps(monkeypatch):
+    """How long the client slept, in seconds. It still does."""
+    slept = []
+    sleep = time.sleep
+
+    def spy(seconds):
+        slept.append(seconds)
+        sleep(seconds)
+
+    monkeypatch.setattr(time, "sleep", spy)
+    return slept

@@ -1,0 +1,55 @@
+"""curl, and what it printed."""
+
+import json
+import subprocess
+from dataclasses import dataclass
+
+# How curl is told which HTTP to speak.
+VERSIONS = {"HTTP/1.1": "--http1.1", "HTTP/2": "--http2-prior-knowledge"}
+
+
+@dataclass
+class Answer:
+    version: str
+    status: int
+    headers: dict
+    body: bytes
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+
+def curl(*arguments: str, headers: dict, version: str, head: bool = False) -> list[Answer]:
+    """Runs curl, and returns the answers in their order. A header among the arguments replaces that of
+    the same name.
+
+    One process a request: curl 7.88 cannot use a connection again that began as HTTP/2.
+    """
+    replaced = {argument.split(":")[0].lower() for argument in arguments if ": " in argument}
+    options = [
+        option
+        for name, value in headers.items()
+        if name not in replaced
+        for option in ("--header", f"{name}: {value}")
+    ]
+    command = ["curl", "--silent", "--show-error", "--include", "--max-time", "20", VERSIONS[version], *options]
+    command += ["--head"] if head else []
+    done = subprocess.run([*command, *arguments], capture_output=True, timeout=30)
+    assert done.returncode == 0, f"curl {arguments}: {done.stderr.decode()}"
+    return list(answers(done.stdout, head))
+
+
+def answers(text: bytes, head: bool):
+    while text:
+        lines, text = text.split(b"\r\n\r\n", 1)
+        status_line, *fields = lines.decode().split("\r\n")
+        version, status = status_line.split(" ")[:2]
+        headers = {}
+        for line in fields:
+            name, value = line.split(": ", 1)
+            assert name not in headers, f"{name} came twice"
+            headers[name.lower()] = value
+        length = 0 if head or int(status) < 200 else int(headers.get("content-length", 0))
+        yield Answer("HTTP/2" if version == "HTTP/2" else version, int(status), headers, text[:length])
+        text = text[length:]
