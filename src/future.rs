@@ -10,7 +10,9 @@ use bytes::Bytes;
 use http::Response;
 use pin_project_lite::pin_project;
 
-use crate::{admission::Admission, body::ResponseBody, response::fields::Fields};
+use crate::{
+    admission::Admission, body::ResponseBody, decision::Decision, response::fields::Fields,
+};
 
 pin_project! {
     /// The future of a response that passes a [`Throttle`](crate::Throttle).
@@ -92,7 +94,11 @@ where
                             fields.add_to(head.status, &mut head.headers);
                         }
                         if let Some(decision) = admission.decision() {
-                            head.extensions.insert(decision.clone());
+                            // A refusal by a throttle further in is what an operator looks for.
+                            let inner = head.extensions.get::<Decision>();
+                            if inner.is_none_or(Decision::is_admitted) {
+                                head.extensions.insert(decision.clone());
+                            }
                         }
                         let body = ResponseBody::inner(body, admission);
                         Poll::Ready(Ok(Response::from_parts(head, body)))

@@ -207,6 +207,10 @@
 //! [axum]: https://docs.rs/axum
 //! [tonic]: https://docs.rs/tonic
 
+#[cfg(feature = "__bench")]
+#[doc(hidden)]
+#[path = "bench.rs"]
+pub mod __bench;
 mod admission;
 mod body;
 mod bucket;

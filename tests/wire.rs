@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use bytes::Bytes;
 use common::Client;
@@ -10,8 +10,10 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body_util::Empty;
 use serde_json::json;
 use sfv::{BareItem, ListEntry, Parser};
+use tower::{Layer, ServiceExt, service_fn};
 use tower_throttle::{
-    Denial, EXPOSE_HEADERS, Limits, Problem, Protocol, Rate, Rejection, Rules, ThrottleLayer,
+    Decision, Denial, EXPOSE_HEADERS, Limits, Problem, Protocol, Rate, Rejection, Rules,
+    ThrottleLayer,
 };
 
 /// 60 a minute, burst 10, called `chat`.
@@ -454,6 +456,29 @@ async fn the_operator_finds_the_decision_on_both_kinds_of_response() {
             Duration::from_secs(1)
         };
         assert_eq!(decision.retry_after(), Some(wait));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_throttles_the_refusal_of_the_inner_one_is_seen_outside() {
+    let layer = |name: &'static str, rate: Rate| {
+        ThrottleLayer::new(Rules::new().default_route(rate.named(name))).expect("rules")
+    };
+    let inner = service_fn(|_: Request<Empty<Bytes>>| async {
+        Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+    });
+    let service = (
+        layer("outer", Rate::per_second(9)),
+        layer("inner", Rate::per_second(1)),
+    );
+    let service = service.layer(inner);
+    for (status, name) in [(200, "outer"), (429, "inner")] {
+        let request = Request::new(Empty::new());
+        let response = service.clone().oneshot(request).await.expect("infallible");
+        assert_eq!(response.status(), status);
+        let decision = response.extensions().get::<Decision>().expect("a decision");
+        assert_eq!(decision.is_admitted(), status == 200);
+        assert_eq!(decision.limits().next().expect("a limit").name(), name);
     }
 }
 

@@ -101,6 +101,9 @@ pub enum RouteKeyError {
     /// The path holds a character that no request path has.
     #[error("path holds {0:?}; a route key is a path alone, without query, fragment or spaces")]
     Character(char),
+    /// A percent sign that begins no escape.
+    #[error("`%` in segment `{0}` is not followed by two hexadecimal digits; a plain one is `%25`")]
+    Escape(String),
     /// A segment mixes text and parameter, or names a parameter in a way no router here reads.
     #[error(
         "segment `{0}`: a parameter is a whole segment, `{{name}}`, or at the end `{{name+}}` or `{{*name}}`"
@@ -170,6 +173,9 @@ fn parse_path(path: &str) -> Result<(Vec<Segment>, bool), RouteKeyError> {
     let mut words = relative.split('/').peekable();
     while let Some(word) = words.next() {
         let Some(param) = parameter(word)? else {
+            if !escapes_are_whole(word) {
+                return Err(RouteKeyError::Escape(word.to_owned()));
+            }
             segments.push(Segment::Literal(normalize(word).into()));
             continue;
         };
@@ -185,6 +191,12 @@ fn parse_path(path: &str) -> Result<(Vec<Segment>, bool), RouteKeyError> {
         }
     }
     Ok((segments, false))
+}
+
+fn escapes_are_whole(word: &str) -> bool {
+    let hex = |byte: &u8| byte.is_ascii_hexdigit();
+    let mut ends = word.split('%').skip(1).map(str::as_bytes);
+    ends.all(|end| end.get(..2).is_some_and(|digits| digits.iter().all(hex)))
 }
 
 struct Parameter<'a> {

@@ -1,0 +1,48 @@
+//! The layer around a service that answers at once. The bare service is the floor.
+
+mod support;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use support::{bare, endless, now, request, serve, throttle};
+use tower::{Layer, ServiceExt};
+use tower_throttle::{Rate, Rules};
+
+const PATH: &str = "/v1/chat/completions";
+
+fn layer(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("layer");
+    let rules = |rate: Rate| Rules::new().route(format!("POST {PATH}"), rate);
+    let mut floor = bare();
+    group.bench_function("bare", |bencher| bencher.iter(|| serve(&mut floor, PATH)));
+    let rows = [
+        (
+            "allowed, nothing told",
+            throttle(rules(endless())).fields(false).decision(false),
+        ),
+        (
+            "allowed, both fields",
+            throttle(rules(endless())).decision(false),
+        ),
+        ("allowed, fields and decision", throttle(rules(endless()))),
+        (
+            "refused",
+            throttle(rules(Rate::per_minute(1))).decision(false),
+        ),
+        (
+            "refused, with decision",
+            throttle(rules(Rate::per_minute(1))),
+        ),
+    ];
+    for (name, layer) in rows {
+        let mut service = layer.layer(bare());
+        group.bench_function(name, |bencher| bencher.iter(|| serve(&mut service, PATH)));
+    }
+    let service = throttle(rules(endless())).layer(bare());
+    group.bench_function("clone and oneshot, as axum does", |bencher| {
+        bencher.iter(|| now(service.clone().oneshot(request(PATH))).is_ok());
+    });
+    group.finish();
+}
+
+criterion_group!(benches, layer);
+criterion_main!(benches);
