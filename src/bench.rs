@@ -3,10 +3,10 @@
 #![allow(missing_docs, reason = "no part of the public interface")]
 
 use crate::{
-    Rules, RulesError,
     clock::Clock,
     decision::Levels,
     limiter::{Limiter, Rule},
+    rules::{Rules, RulesError},
 };
 
 /// The default route's limits and the total of some rules, without a service around them.

@@ -1,23 +1,16 @@
 //! The layer.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
-use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response};
 use tower::Layer;
 
 use crate::{
     clock::Clock,
-    decision::{Decision, Denial},
-    limiter::{Limiter, Rule},
-    response::{
-        Framing, Protocol, Rejection,
-        fields::{Policies, policies},
-        grpc, problem, strip, template,
-    },
-    route::{head::Head, table::Table, undeclared::Undeclared},
-    rules::{Blueprint, Compiled, Rules, RulesError},
+    options::Options,
+    response::{Protocol, Rejection},
+    rules::{Rules, RulesError},
     service::Throttle,
+    shared::{Shared, State},
 };
 
 /// A layer that throttles by method and path. See the [crate](crate) for what it does.
@@ -102,206 +95,10 @@ impl<S> Layer<S> for ThrottleLayer {
     }
 }
 
-/// What all services of a layer share. Cloned only while a layer is being set up.
-#[derive(Debug, Clone)]
-pub(crate) struct Shared {
-    pub(crate) state: Arc<State>,
-    pub(crate) options: Options,
-}
-
-/// How a layer talks, apart from what it decides.
-#[derive(Clone)]
-pub(crate) struct Options {
-    pub(crate) fields: bool,
-    pub(crate) decision: bool,
-    protocol: Protocol,
-    grpc_retry_pushback: bool,
-    /// `None`: the built-in answer.
-    rejection: Option<Arc<dyn Rejection>>,
-}
-
-impl Options {
-    /// The answer to a refused request. Out of line, so that the way of an admitted one stays short.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn reject<B>(
-        &self,
-        denial: Denial,
-        request: Request<B>,
-        written: &Written,
-    ) -> Response<Bytes> {
-        let mut answer = match self.protocol.framing(&request) {
-            Framing::Grpc(content_type) => {
-                let deadline = || grpc::deadline(request.headers());
-                let pushback = self.grpc_retry_pushback.then(deadline);
-                grpc::reject(
-                    &denial,
-                    content_type,
-                    written.policies.as_ref().map(|policies| &policies.line),
-                    pushback,
-                )
-            }
-            Framing::Http => {
-                let without_body = *request.method() == Method::HEAD;
-                let mut answer = match &self.rejection {
-                    None => problem(&denial, written.refusal.clone()),
-                    Some(rejection) => rejection.reject(&denial, &request.into_parts().0),
-                };
-                if without_body {
-                    strip(&mut answer);
-                }
-                answer
-            }
-        };
-        if self.decision {
-            answer.extensions_mut().insert(Decision::from(denial));
-        }
-        answer
-    }
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            fields: true,
-            decision: true,
-            protocol: Protocol::default(),
-            grpc_retry_pushback: false,
-            rejection: None,
-        }
-    }
-}
-
-impl fmt::Debug for Options {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            fields,
-            decision,
-            protocol,
-            grpc_retry_pushback,
-            rejection,
-        } = self;
-        f.debug_struct("Options")
-            .field("fields", fields)
-            .field("decision", decision)
-            .field("protocol", protocol)
-            .field("grpc_retry_pushback", grpc_retry_pushback)
-            .field(
-                "rejection",
-                &rejection.as_ref().map(|_| format_args!("<fn>")),
-            )
-            .finish()
-    }
-}
-
-/// The limits and their balances.
-#[derive(Debug)]
-pub(crate) struct State {
-    pub(crate) limiter: Limiter,
-    table: Table<Prepared>,
-    undeclared: Option<Undeclared<Prepared>>,
-    blueprint: Blueprint,
-    /// For undeclared routes that are not kept apart.
-    shared: Prepared,
-    /// For what is never charged.
-    free: Prepared,
-}
-
-/// A rule, with what can be written beforehand.
-#[derive(Debug)]
-pub(crate) struct Prepared {
-    pub(crate) rule: Arc<Rule>,
-    pub(crate) written: Arc<Written>,
-}
-
-/// Header fields that depend on a rule's limits alone.
-#[derive(Debug)]
-pub(crate) struct Written {
-    pub(crate) policies: Option<Policies>,
-    /// The head of a refusal, with blanks for its waits.
-    refusal: HeaderMap,
-}
-
-impl Written {
-    fn of(rule: &Rule) -> Arc<Self> {
-        let policies = policies(rule);
-        Arc::new(Self {
-            refusal: template(policies.as_ref()),
-            policies,
-        })
-    }
-}
-
-impl Prepared {
-    fn new(rule: Rule) -> Self {
-        Self {
-            written: Written::of(&rule),
-            rule: Arc::new(rule),
-        }
-    }
-}
-
-/// Stands for all routes that no key matches.
-const UNDECLARED: &str = "$default";
-
-impl State {
-    fn new(compiled: Compiled, clock: Clock) -> Result<Self, RulesError> {
-        let Compiled {
-            routes,
-            undeclared: blueprint,
-            per_route,
-        } = compiled;
-        let mut table = Table::new();
-        for (key, rule) in routes {
-            table
-                .insert(&key, Prepared::new(rule))
-                .map_err(|first| RulesError::SameRoute {
-                    first: first.rule.route.to_string(),
-                    second: key.to_string(),
-                })?;
-        }
-        let shared = || Prepared::new(blueprint.rule(UNDECLARED));
-        Ok(Self {
-            limiter: Limiter::new(clock),
-            table,
-            undeclared: per_route.then(|| Undeclared::new(shared())),
-            shared: shared(),
-            free: Prepared::new(Rule {
-                route: "OPTIONS preflight".into(),
-                bindings: Box::default(),
-            }),
-            blueprint,
-        })
-    }
-
-    /// The rule a request falls under.
-    pub(crate) fn prepared<B>(&self, request: &Request<B>) -> &Prepared {
-        let head = Head::of(request);
-        if head.is_preflight(request.headers()) {
-            return self.table.find_named(&head).unwrap_or(&self.free);
-        }
-        if let Some(declared) = self.table.find(&head) {
-            return declared;
-        }
-        let Some(undeclared) = &self.undeclared else {
-            return &self.shared;
-        };
-        undeclared.get(&head, || {
-            let route = head
-                .template()
-                .map(|path| format!("{} {path}", head.family()));
-            let rule = self.blueprint.rule(route.as_deref().unwrap_or(UNDECLARED));
-            Prepared {
-                rule: Arc::new(rule),
-                // The same limits, so the same words.
-                written: Arc::clone(&self.shared.written),
-            }
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fmt;
+
     use super::*;
 
     #[test]

@@ -221,11 +221,13 @@ mod gcra;
 mod layer;
 mod limiter;
 mod limits;
+mod options;
 mod rate;
 mod response;
 mod route;
 mod rules;
 mod service;
+mod shared;
 
 pub use self::{
     body::ResponseBody,

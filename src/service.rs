@@ -14,8 +14,8 @@ use crate::{
     body::ResponseBody,
     decision::{Decision, Denial, Levels},
     future::ResponseFuture,
-    layer::{Prepared, Shared},
     response::fields::Fields,
+    shared::{Prepared, Shared},
 };
 
 /// A service behind a throttle. Made by [`ThrottleLayer`](crate::ThrottleLayer); see the

@@ -5,6 +5,7 @@ pub(crate) mod fields;
 pub(crate) mod grpc;
 mod problem;
 mod rejection;
+mod written;
 
 use http::header::{HeaderName, RETRY_AFTER};
 
@@ -13,8 +14,9 @@ pub use self::{
     rejection::{Protocol, Rejection},
 };
 pub(crate) use self::{
-    problem::{problem, template},
+    problem::problem,
     rejection::{Framing, strip},
+    written::Written,
 };
 
 pub(crate) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");

@@ -1,0 +1,96 @@
+//! How a layer talks, apart from what it decides.
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use http::{Method, Request, Response};
+
+use crate::{
+    decision::{Decision, Denial},
+    response::{Framing, Protocol, Rejection, Written, grpc, problem, strip},
+};
+
+/// How a layer talks, apart from what it decides.
+#[derive(Clone)]
+pub(crate) struct Options {
+    pub(crate) fields: bool,
+    pub(crate) decision: bool,
+    pub(crate) protocol: Protocol,
+    pub(crate) grpc_retry_pushback: bool,
+    /// `None`: the built-in answer.
+    pub(crate) rejection: Option<Arc<dyn Rejection>>,
+}
+
+impl Options {
+    /// The answer to a refused request. Out of line, so that the way of an admitted one stays short.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn reject<B>(
+        &self,
+        denial: Denial,
+        request: Request<B>,
+        written: &Written,
+    ) -> Response<Bytes> {
+        let mut answer = match self.protocol.framing(&request) {
+            Framing::Grpc(content_type) => {
+                let deadline = || grpc::deadline(request.headers());
+                let pushback = self.grpc_retry_pushback.then(deadline);
+                grpc::reject(
+                    &denial,
+                    content_type,
+                    written.policies.as_ref().map(|policies| &policies.line),
+                    pushback,
+                )
+            }
+            Framing::Http => {
+                let without_body = *request.method() == Method::HEAD;
+                let mut answer = match &self.rejection {
+                    None => problem(&denial, written.refusal.clone()),
+                    Some(rejection) => rejection.reject(&denial, &request.into_parts().0),
+                };
+                if without_body {
+                    strip(&mut answer);
+                }
+                answer
+            }
+        };
+        if self.decision {
+            answer.extensions_mut().insert(Decision::from(denial));
+        }
+        answer
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            fields: true,
+            decision: true,
+            protocol: Protocol::default(),
+            grpc_retry_pushback: false,
+            rejection: None,
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            fields,
+            decision,
+            protocol,
+            grpc_retry_pushback,
+            rejection,
+        } = self;
+        f.debug_struct("Options")
+            .field("fields", fields)
+            .field("decision", decision)
+            .field("protocol", protocol)
+            .field("grpc_retry_pushback", grpc_retry_pushback)
+            .field(
+                "rejection",
+                &rejection.as_ref().map(|_| format_args!("<fn>")),
+            )
+            .finish()
+    }
+}
