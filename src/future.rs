@@ -87,21 +87,18 @@ where
                         admission.take();
                         Poll::Ready(Err(error))
                     }
-                    Poll::Ready(Ok(response)) => {
+                    Poll::Ready(Ok(mut response)) => {
                         let admission = admission.take().expect(POLLED);
-                        let (mut head, body) = response.into_parts();
                         if let Some(fields) = fields.take() {
-                            fields.add_to(head.status, &mut head.headers);
+                            fields.add_to(response.status(), response.headers_mut());
                         }
                         if let Some(decision) = admission.decision() {
-                            // A refusal by a throttle further in is what an operator looks for.
-                            let inner = head.extensions.get::<Decision>();
+                            let inner = response.extensions().get::<Decision>();
                             if inner.is_none_or(Decision::is_admitted) {
-                                head.extensions.insert(decision.clone());
+                                response.extensions_mut().insert(decision.clone());
                             }
                         }
-                        let body = ResponseBody::inner(body, admission);
-                        Poll::Ready(Ok(Response::from_parts(head, body)))
+                        Poll::Ready(Ok(response.map(|body| ResponseBody::inner(body, admission))))
                     }
                 }
             }
