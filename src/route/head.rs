@@ -16,6 +16,7 @@ pub(crate) struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
+    #[inline]
     pub(crate) fn of<B>(request: &'a Request<B>) -> Self {
         let extensions = request.extensions();
         Self {
@@ -31,6 +32,7 @@ impl<'a> Head<'a> {
     }
 
     /// A CORS preflight: it carries no credentials and asks for permission only.
+    #[inline]
     pub(crate) fn is_preflight(&self, headers: &HeaderMap) -> bool {
         *self.method == Method::OPTIONS
             && headers.contains_key(header::ORIGIN)

@@ -6,6 +6,7 @@
 
 pub(crate) mod head;
 mod key;
+mod strings;
 pub(crate) mod table;
 pub(crate) mod undeclared;
 

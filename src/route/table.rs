@@ -5,28 +5,25 @@
 //! only if it has a key for the request's method: its own, for `HEAD` that of `GET`, or `ANY`, in this
 //! order. A more specific path without one does not hide a less specific one that has it.
 //!
-//! Paths without parameters are one hash look-up, however many there are. The others are a walk along
+//! Paths without parameters are one look-up, however many there are. The others are a walk along
 //! the segments, so that the cost grows with the length of the path and not with the number of routes.
 
-use std::{borrow::Cow, collections::HashMap};
+use std::borrow::Cow;
 
-use foldhash::fast::FixedState;
 use http::Method;
 
 use super::{
     head::{Head, normalize},
     key::{Pattern, RouteKey, Segment},
+    strings::Strings,
 };
-
-/// Keys are configured and few; what a client sends is only looked up. No flooding to defend against.
-type Children<T> = HashMap<Box<str>, T, FixedState>;
 
 /// A table of route keys with a value each.
 #[derive(Debug)]
 pub(crate) struct Table<V> {
     values: Vec<V>,
     /// Paths without parameters.
-    literals: Children<Methods>,
+    literals: Strings<Methods>,
     /// All paths with parameters; the root is the first.
     nodes: Vec<Node>,
     any_params: bool,
@@ -36,7 +33,7 @@ pub(crate) struct Table<V> {
 
 #[derive(Debug, Default)]
 struct Node {
-    literals: Children<usize>,
+    literals: Strings<usize>,
     param: Option<usize>,
     /// Keys whose path ends here.
     ends: Methods,
@@ -74,11 +71,13 @@ impl Methods {
         }
     }
 
+    #[inline]
     fn position(&self, wanted: &Method) -> Option<usize> {
         let found = self.named.iter().find(|(method, _)| method == wanted);
         found.map(|&(_, value)| value)
     }
 
+    #[inline]
     fn find(&self, wanted: Wanted<'_>) -> Option<usize> {
         match wanted {
             Wanted::Named(method) => self.position(method),
@@ -97,7 +96,7 @@ impl<V> Table<V> {
     pub(crate) fn new() -> Self {
         Self {
             values: Vec::new(),
-            literals: Children::default(),
+            literals: Strings::default(),
             nodes: vec![Node::default()],
             any_params: false,
             any_greedy: false,
@@ -141,15 +140,13 @@ impl<V> Table<V> {
                     path.push_str(text);
                 }
             }
-            return self.literals.entry(path.into()).or_default();
+            return self.literals.entry(&path, Methods::default);
         }
         let mut at = 0;
         for segment in segments {
             let next = self.nodes.len();
             let child = match segment {
-                Segment::Literal(text) => {
-                    *self.nodes[at].literals.entry(text.clone()).or_insert(next)
-                }
+                Segment::Literal(text) => *self.nodes[at].literals.entry(text, || next),
                 Segment::Param => *self.nodes[at].param.get_or_insert(next),
             };
             if child == next {
@@ -167,6 +164,7 @@ impl<V> Table<V> {
     }
 
     /// The route a request falls under.
+    #[inline]
     pub(crate) fn find(&self, head: &Head<'_>) -> Option<&V> {
         self.matched(Wanted::Method(head.method), head.path)
             .or(self.default)
@@ -179,6 +177,7 @@ impl<V> Table<V> {
             .map(|index| &self.values[index])
     }
 
+    #[inline]
     fn matched(&self, wanted: Wanted<'_>, path: &str) -> Option<usize> {
         // Literal keys are stored in normal form, so a path that equals one needs no work.
         if let Some(value) = self.literal(wanted, path) {
@@ -196,6 +195,7 @@ impl<V> Table<V> {
         (self.any_params.then(full).flatten()).or_else(|| self.any_greedy.then(greedy).flatten())
     }
 
+    #[inline]
     fn literal(&self, wanted: Wanted<'_>, path: &str) -> Option<usize> {
         self.literals.get(path)?.find(wanted)
     }
