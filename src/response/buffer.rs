@@ -22,14 +22,7 @@ impl Buffer {
     }
 
     pub(super) fn push(&mut self, text: &str) {
-        self.push_bytes(text.as_bytes());
-    }
-
-    pub(super) fn push_integer(&mut self, integer: u64) {
-        self.push_bytes(Digits::of(integer).as_bytes());
-    }
-
-    fn push_bytes(&mut self, bytes: &[u8]) {
+        let bytes = text.as_bytes();
         match self.inline.get_mut(self.len..self.len + bytes.len()) {
             Some(free) if self.spilled.is_empty() => {
                 free.copy_from_slice(bytes);
@@ -42,6 +35,10 @@ impl Buffer {
                 self.spilled.extend_from_slice(bytes);
             }
         }
+    }
+
+    pub(super) fn push_integer(&mut self, integer: u64) {
+        self.push(itoa::Buffer::new().format(integer));
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -62,38 +59,6 @@ impl Buffer {
     }
 }
 
-/// An integer in decimal, without an allocation.
-#[derive(Debug)]
-pub(super) struct Digits {
-    bytes: [u8; 20],
-    start: usize,
-}
-
-impl Digits {
-    pub(super) fn of(mut integer: u64) -> Self {
-        let mut digits = Self {
-            bytes: [b'0'; 20],
-            start: 20,
-        };
-        loop {
-            digits.start -= 1;
-            digits.bytes[digits.start] = b'0' + u8::try_from(integer % 10).unwrap_or(0);
-            integer /= 10;
-            if integer == 0 {
-                return digits;
-            }
-        }
-    }
-
-    pub(super) fn as_bytes(&self) -> &[u8] {
-        &self.bytes[self.start..]
-    }
-
-    pub(super) fn as_str(&self) -> &str {
-        std::str::from_utf8(self.as_bytes()).unwrap_or("0")
-    }
-}
-
 /// An integer as a header value.
 pub(super) fn integer(integer: u64) -> HeaderValue {
     const SMALL: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
@@ -102,7 +67,7 @@ pub(super) fn integer(integer: u64) -> HeaderValue {
         .and_then(|index| SMALL.get(index));
     match small {
         Some(digit) => HeaderValue::from_static(digit),
-        None => HeaderValue::from_bytes(Digits::of(integer).as_bytes())
+        None => HeaderValue::from_str(itoa::Buffer::new().format(integer))
             .unwrap_or(HeaderValue::from_static("0")),
     }
 }
@@ -121,7 +86,6 @@ mod tests {
             expected.push_str(&format!("x={integer}"));
             assert_eq!(buffer.as_bytes(), expected.as_bytes());
         }
-        assert_eq!(Digits::of(0).as_str(), "0");
     }
 
     #[test]

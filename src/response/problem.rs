@@ -11,7 +11,7 @@ use http::{
 
 use super::{
     RATE_LIMIT, RATE_LIMIT_POLICY, RETRY_AFTER_MS, Rejection, X_SHOULD_RETRY,
-    buffer::{Digits, integer},
+    buffer::integer,
     fields::{Policies, ceil_seconds, policies, refused},
 };
 use crate::{clock::nanos, decision::Denial};
@@ -116,12 +116,12 @@ fn body(denial: &Denial, wait: Option<&Wait>) -> Bytes {
     let others: String = violated
         .flat_map(|status| [r#"",""#, status.name()])
         .collect();
-    let digits = wait.map(|wait| Digits::of(wait.seconds));
-    let [before, after, seconds, end] = match &digits {
-        Some(digits) => [
+    let mut digits = itoa::Buffer::new();
+    let [before, after, seconds, end] = match wait {
+        Some(wait) => [
             "Rate limit reached for policy ",
             ". Please try again in ",
-            digits.as_str(),
+            digits.format(wait.seconds),
             "s.",
         ],
         None => [
