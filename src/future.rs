@@ -80,27 +80,24 @@ where
                 admission,
                 fields,
             } => {
-                // Matched in place: a response is large, and each `?` would move it once more.
-                match future.poll(cx) {
-                    Poll::Pending => Poll::Pending,
-                    Poll::Ready(Err(error)) => {
-                        admission.take();
-                        Poll::Ready(Err(error))
+                // Changed where it lies: a response is large, and each move of it costs.
+                let mut poll = future.poll(cx);
+                let Poll::Ready(result) = &mut poll else {
+                    return Poll::Pending;
+                };
+                let admission = admission.take().expect(POLLED);
+                if let Ok(response) = result {
+                    if let Some(fields) = fields.take() {
+                        fields.add_to(response.status(), response.headers_mut());
                     }
-                    Poll::Ready(Ok(mut response)) => {
-                        let admission = admission.take().expect(POLLED);
-                        if let Some(fields) = fields.take() {
-                            fields.add_to(response.status(), response.headers_mut());
+                    if let Some(decision) = admission.decision() {
+                        let inner = response.extensions().get::<Decision>();
+                        if inner.is_none_or(Decision::is_admitted) {
+                            response.extensions_mut().insert(decision.clone());
                         }
-                        if let Some(decision) = admission.decision() {
-                            let inner = response.extensions().get::<Decision>();
-                            if inner.is_none_or(Decision::is_admitted) {
-                                response.extensions_mut().insert(decision.clone());
-                            }
-                        }
-                        Poll::Ready(Ok(response.map(|body| ResponseBody::inner(body, admission))))
                     }
                 }
+                poll.map_ok(|response| response.map(|body| ResponseBody::inner(body, admission)))
             }
             StateProj::Rejected { response } => {
                 let response = response.take().expect(POLLED);
