@@ -30,6 +30,7 @@ impl Bucket {
         }
     }
 
+    #[inline]
     pub(crate) fn load(&self) -> u64 {
         self.state.load(Ordering::Acquire)
     }
@@ -37,6 +38,7 @@ impl Bucket {
     /// Takes `cost`, starting from a state that the caller has read. Writes nothing if it is refused.
     ///
     /// Returns the state after the charge, or as the error the state that refused it.
+    #[inline]
     pub(crate) fn take(
         &self,
         mut seen: u64,

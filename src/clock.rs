@@ -31,12 +31,14 @@ impl Clock {
 
     /// Now. Never earlier than a value read before.
     #[expect(clippy::disallowed_methods, reason = "the clock's own reading")]
+    #[inline]
     pub(crate) fn now(&self) -> Nanos {
         nanos(Instant::now().saturating_duration_since(self.epoch)).min(Self::MAX)
     }
 }
 
 /// A duration in nanoseconds, saturating at `u64::MAX` (584 years).
+#[inline]
 pub(crate) fn nanos(duration: Duration) -> u64 {
     let seconds = duration.as_secs();
     match seconds.checked_mul(1_000_000_000) {

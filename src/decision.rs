@@ -301,6 +301,7 @@ pub(crate) enum Levels {
 impl Levels {
     const FEW: usize = 4;
 
+    #[inline]
     pub(crate) fn push(&mut self, level: Level) {
         match self {
             Self::Few(levels, len) if *len < Self::FEW => {
@@ -316,6 +317,7 @@ impl Levels {
         }
     }
 
+    #[inline]
     pub(crate) fn as_slice(&self) -> &[Level] {
         match self {
             Self::Few(levels, len) => &levels[..*len],
@@ -325,6 +327,7 @@ impl Levels {
 }
 
 impl Default for Levels {
+    #[inline]
     fn default() -> Self {
         Self::Few([Level::default(); Self::FEW], 0)
     }
@@ -333,12 +336,14 @@ impl Default for Levels {
 impl Index<usize> for Levels {
     type Output = Level;
 
+    #[inline]
     fn index(&self, index: usize) -> &Level {
         &self.as_slice()[index]
     }
 }
 
 impl IndexMut<usize> for Levels {
+    #[inline]
     fn index_mut(&mut self, index: usize) -> &mut Level {
         match self {
             Self::Few(levels, len) => &mut levels[..*len][index],

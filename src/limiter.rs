@@ -1,10 +1,10 @@
 //! Admission: all charges of a request, or none.
 //!
-//! A request is looked at twice. The first pass only reads: if any limit would refuse, nothing has been
-//! written anywhere. The second pass takes the charges one by one; if another request got in between
-//! and a limit refuses now, what was taken is given back (see [`crate::gcra`] for why that is exact).
-//! Between the two a third request may be refused that a serial order would have let in. None is ever
-//! admitted that it would not.
+//! A request is looked at twice. The first pass only reads: if any limit after the first would refuse,
+//! nothing has been written anywhere. The second pass takes the charges one by one, and the first is
+//! where its own limit is asked. If another request got in between and a later limit refuses now, what
+//! was taken is given back (see [`crate::gcra`] for why that is exact). Between the two a third request
+//! may be refused that a serial order would have let in. None is ever admitted that it would not.
 
 use std::sync::Arc;
 
@@ -27,9 +27,9 @@ pub enum Scope {
 }
 
 /// One limit: its settings and its name, without its balance.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Limit {
-    pub(crate) name: Box<str>,
+    pub(crate) name: Arc<str>,
     pub(crate) scope: Scope,
     pub(crate) rate: Rate,
     /// `None`: closed.
@@ -39,6 +39,7 @@ pub(crate) struct Limit {
 
 impl Limit {
     /// Why a charge of `cost` would be refused at `state`, if it would.
+    #[inline]
     pub(crate) fn refusal(&self, state: u64, now: Nanos, cost: u64) -> Option<Refusal> {
         match &self.gcra {
             Some(gcra) => gcra.take(state, now, cost).err(),
@@ -47,25 +48,18 @@ impl Limit {
     }
 }
 
-/// A limit and the bucket it is kept in here.
-#[derive(Debug)]
+/// A limit and the bucket it is kept in here. A clone shares the bucket.
+#[derive(Debug, Clone)]
 pub(crate) struct Binding {
-    pub(crate) limit: Arc<Limit>,
+    pub(crate) limit: Limit,
     pub(crate) bucket: Arc<Bucket>,
 }
 
 impl Binding {
-    pub(crate) fn fresh(limit: &Arc<Limit>) -> Self {
+    pub(crate) fn fresh(limit: Limit) -> Self {
         Self {
-            limit: Arc::clone(limit),
+            limit,
             bucket: Arc::new(Bucket::full()),
-        }
-    }
-
-    pub(crate) fn share(&self) -> Self {
-        Self {
-            limit: Arc::clone(&self.limit),
-            bucket: Arc::clone(&self.bucket),
         }
     }
 }
@@ -79,6 +73,7 @@ pub(crate) struct Rule {
 }
 
 impl Rule {
+    #[inline]
     pub(crate) fn charges(&self) -> impl Iterator<Item = Charge<'_>> + Clone {
         self.bindings.iter().map(|binding| Charge {
             limit: &binding.limit,
@@ -107,6 +102,7 @@ impl Limiter {
         Self { clock }
     }
 
+    #[inline]
     pub(crate) fn now(&self) -> Nanos {
         self.clock.now()
     }
@@ -114,6 +110,7 @@ impl Limiter {
     /// Takes all `charges` at `now`, a reading of this limiter's clock, or none of them.
     ///
     /// Says whether they were taken, and leaves in `levels` what each bucket holds after it.
+    #[inline]
     pub(crate) fn admit<'a>(
         &self,
         charges: impl Iterator<Item = Charge<'a>> + Clone,
@@ -125,6 +122,7 @@ impl Limiter {
 }
 
 /// [`Limiter::admit`] with any clock.
+#[inline]
 pub(crate) fn admit<'a>(
     charges: impl Iterator<Item = Charge<'a>> + Clone,
     now: Nanos,
@@ -132,22 +130,19 @@ pub(crate) fn admit<'a>(
     levels: &mut Levels,
 ) -> bool {
     let mut refused = false;
-    for charge in charges.clone() {
-        let state = charge.bucket.load();
-        refused |= charge.limit.refusal(state, now, charge.cost).is_some();
-        levels.push(Level {
-            state,
-            cost: charge.cost,
-        });
+    for (index, charge) in charges.clone().enumerate() {
+        let (state, cost) = (charge.bucket.load(), charge.cost);
+        refused |= index > 0 && charge.limit.refusal(state, now, cost).is_some();
+        levels.push(Level { state, cost });
     }
     if refused {
         return false;
     }
     for (index, charge) in charges.clone().enumerate() {
         let level = &mut levels[index];
-        // A closed limit has refused in the first pass already.
         let Some(gcra) = &charge.limit.gcra else {
-            continue;
+            // Closed, and so the first: any other has refused above, before something was taken.
+            return false;
         };
         match charge.bucket.take(level.state, gcra, now, charge.cost) {
             Ok(state) => level.state = state,
@@ -190,18 +185,18 @@ mod tests {
 
     use super::*;
 
-    pub(super) fn limit(interval: u64, burst: u64) -> Arc<Limit> {
-        Arc::new(Limit {
+    pub(super) fn limit(interval: u64, burst: u64) -> Limit {
+        Limit {
             name: "test".into(),
             scope: Scope::Route,
             rate: Rate::per_second(1),
             gcra: Gcra::new(1, interval, burst),
             published: true,
-        })
+        }
     }
 
     pub(super) fn bindings(limits: &[(u64, u64)]) -> Vec<Binding> {
-        let fresh = |&(interval, burst): &(u64, u64)| Binding::fresh(&limit(interval, burst));
+        let fresh = |&(interval, burst): &(u64, u64)| Binding::fresh(limit(interval, burst));
         limits.iter().map(fresh).collect()
     }
 

@@ -303,7 +303,7 @@ mod tests {
         });
         let rule = Rule {
             route: "POST /chat".into(),
-            bindings: [Binding::fresh(&Arc::new(limit))].into(),
+            bindings: [Binding::fresh(limit)].into(),
         };
         Denial::new(Arc::new(rule), levels, 0)
     }

@@ -1,6 +1,6 @@
 //! From rules as written to limits with names and buckets.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use crate::{
     clock::nanos,
@@ -26,17 +26,17 @@ pub(crate) struct Compiled {
 /// The limits of the default route, and the total's buckets.
 #[derive(Debug)]
 pub(crate) struct Blueprint {
-    limits: Vec<Arc<Limit>>,
+    limits: Vec<Limit>,
     total: Vec<Binding>,
 }
 
 impl Blueprint {
     /// A rule with full buckets of its own, the total's apart.
     pub(crate) fn rule(&self, route: &str) -> Rule {
-        let own = self.limits.iter().map(Binding::fresh);
+        let own = self.limits.iter().cloned().map(Binding::fresh);
         Rule {
             route: route.into(),
-            bindings: own.chain(self.total.iter().map(Binding::share)).collect(),
+            bindings: own.chain(self.total.iter().cloned()).collect(),
         }
     }
 }
@@ -83,7 +83,7 @@ pub(super) fn compile(rules: &Rules) -> Result<Compiled, RulesError> {
     let total: Vec<_> = total
         .iter()
         .flat_map(|limits| names.build(limits, "total", Scope::Total))
-        .map(|limit| Binding::fresh(&limit))
+        .map(Binding::fresh)
         .collect();
     let default = default_route
         .iter()
@@ -100,13 +100,10 @@ pub(super) fn compile(rules: &Rules) -> Result<Compiled, RulesError> {
         } else {
             let limits = limits.or(default_route.as_ref());
             let own = names.build(&limits, "route", Scope::Route);
-            let own: Vec<_> = own.iter().map(Binding::fresh).collect();
+            let own = own.into_iter().map(Binding::fresh);
             Rule {
                 route: key.as_str().into(),
-                bindings: own
-                    .into_iter()
-                    .chain(blueprint.total.iter().map(Binding::share))
-                    .collect(),
+                bindings: own.chain(blueprint.total.iter().cloned()).collect(),
             }
         };
         compiled.push((key, rule));
@@ -189,7 +186,7 @@ impl Names {
     }
 
     /// The limits of a scope, named.
-    fn build(&mut self, limits: &Limits, scope_name: &str, scope: Scope) -> Vec<Arc<Limit>> {
+    fn build(&mut self, limits: &Limits, scope_name: &str, scope: Scope) -> Vec<Limit> {
         let closed = [Rate::per_second(0)];
         let rates = match limits.access {
             Access::Limited => limits.rates.as_slice(),
@@ -207,13 +204,13 @@ impl Names {
                 (None, Some(first)) => first.to_owned(),
                 (None, None) => self.unique(limits.name.as_deref().unwrap_or(scope_name)),
             };
-            Arc::new(Limit {
+            Limit {
                 name: name.into(),
                 scope,
                 rate: rate.clone(),
                 gcra: gcra(rate),
                 published,
-            })
+            }
         };
         rates.iter().map(limit).collect()
     }
