@@ -178,8 +178,8 @@
 //!
 //! # What it costs
 //!
-//! The decision is made in `call`, at once: one clock reading, one look-up (a hash for a path without
-//! parameters, otherwise a walk along its segments; neither grows with the number of routes) and one
+//! The decision is made in `call`, at once: one clock reading, one look-up (for a path without parameters
+//! a hash, otherwise a walk along its segments; neither grows with the number of routes) and one
 //! compare-and-swap a limit. No lock, no task, no timer, no boxed future, no clone of the inner service.
 //! With fields and decision off, an admitted request allocates nothing. A bucket is 8 bytes, alone on 128
 //! so that neighbours do not contend.

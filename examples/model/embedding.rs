@@ -7,9 +7,8 @@ pub(crate) const DIMENSIONS: usize = 256;
 pub(crate) fn embed(text: &str, dimensions: usize) -> Vec<f32> {
     let mut vector = vec![0.0_f32; dimensions];
     let mut add = |feature: &str| {
-        let hash = fnv1a(feature.as_bytes());
-        let sign = if hash >> 63 == 0 { 1.0 } else { -1.0 };
-        vector[(hash % dimensions as u64) as usize] += sign;
+        // No signs, as other hashed embeddings have them: in few dimensions they would cancel to zero.
+        vector[(fnv1a(feature.as_bytes()) % dimensions as u64) as usize] += 1.0;
     };
     for word in text.to_lowercase().split_whitespace() {
         add(word);
@@ -42,11 +41,16 @@ mod tests {
 
     #[test]
     fn a_vector_has_length_one() {
-        for dimensions in [1, 64, DIMENSIONS] {
-            let vector = embed("the queue outside the bakery", dimensions);
-            let length: f32 = vector.iter().map(|x| x * x).sum();
-            assert_eq!(vector.len(), dimensions);
-            assert!((length - 1.0).abs() < 1e-5, "{length}");
+        for text in ["the queue outside the bakery", "a river", "two", "x"] {
+            for dimensions in [1, 2, 3, 64, DIMENSIONS] {
+                let vector = embed(text, dimensions);
+                let length: f32 = vector.iter().map(|x| x * x).sum();
+                assert_eq!(vector.len(), dimensions);
+                assert!(
+                    (length - 1.0).abs() < 1e-5,
+                    "{text} in {dimensions}: {length}"
+                );
+            }
         }
     }
 
