@@ -116,6 +116,10 @@ fn budgets(rounds: &Rounds) {
         "| two threads, one bucket: time of one request, to one thread's | – | {:.3} | |",
         threads.together
     );
+    println!(
+        "| two threads, bare service: time of one request, to one thread's | – | {:.3} | |",
+        threads.bare
+    );
     let grown = memory::growth_of_a_million_paths();
     line(
         "1,000,000 undeclared paths: MiB of resident memory",

@@ -1,11 +1,11 @@
 //! Two threads on one bucket and on two, against one thread.
 
-use std::{hint::black_box, sync::Barrier, thread, time::Instant};
+use std::{convert::Infallible, hint::black_box, sync::Barrier, thread, time::Instant};
 
 use axum::body::Body;
-use http::Request;
+use http::{Request, Response};
 use tower::{Layer, Service};
-use tower_throttle::{Rules, ThrottleLayer};
+use tower_throttle::Rules;
 
 use crate::{
     layers::{bare, endless, now, plain},
@@ -19,6 +19,8 @@ const CALLS: u32 = 100_000;
 pub struct Threads {
     pub apart: f64,
     pub together: f64,
+    /// Without a throttle: what the machine itself takes.
+    pub bare: f64,
 }
 
 pub fn measure() -> Threads {
@@ -26,28 +28,42 @@ pub fn measure() -> Threads {
         .route("POST /a", endless())
         .route("POST /b", endless());
     let layer = plain(rules);
-    let rounds: Vec<[f64; 3]> = (0..ROUNDS)
+    let throttled = || layer.layer(bare());
+    let rounds: Vec<[f64; 5]> = (0..ROUNDS)
         .map(|_| {
             [
-                run(&layer, &["/a"]),
-                run(&layer, &["/a", "/b"]),
-                run(&layer, &["/a", "/a"]),
+                run(throttled, &["/a"]),
+                run(throttled, &["/a", "/b"]),
+                run(throttled, &["/a", "/a"]),
+                run(bare, &["/a"]),
+                run(bare, &["/a", "/b"]),
             ]
         })
         .collect();
-    let ratio = |index: usize| median(rounds.iter().map(|round| round[index] / round[0]).collect());
+    let ratio = |index: usize, to: usize| {
+        median(
+            rounds
+                .iter()
+                .map(|round| round[index] / round[to])
+                .collect(),
+        )
+    };
     Threads {
-        apart: ratio(1),
-        together: ratio(2),
+        apart: ratio(1, 0),
+        together: ratio(2, 0),
+        bare: ratio(4, 3),
     }
 }
 
 /// The mean time of a request over one thread for each path, all of them starting together.
-fn run(layer: &ThrottleLayer, paths: &[&str]) -> f64 {
+fn run<S, B>(make: impl Fn() -> S, paths: &[&str]) -> f64
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Send,
+{
     let start = Barrier::new(paths.len());
     let nanos: Vec<f64> = thread::scope(|scope| {
         let spawn = |path: &str| {
-            let mut service = layer.layer(bare());
+            let mut service = make();
             let uri: http::Uri = path.parse().expect("a path");
             let start = &start;
             scope.spawn(move || {
