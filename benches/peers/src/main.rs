@@ -16,6 +16,7 @@ use std::{
     time::Instant,
 };
 
+use http::{HeaderMap, HeaderName, HeaderValue};
 use rounds::{Rounds, Row};
 
 /// Floors: what no limiter can do without.
@@ -37,6 +38,22 @@ fn floors() -> Vec<Row> {
                 Ordering::AcqRel,
                 Ordering::Acquire,
             ));
+        }),
+        Row::new("header map, two inserts", || {
+            let mut headers = HeaderMap::new();
+            headers.insert(
+                HeaderName::from_static("ratelimit-policy"),
+                HeaderValue::from_static("policy"),
+            );
+            headers.insert(
+                HeaderName::from_static("ratelimit"),
+                HeaderValue::from_static("limit"),
+            );
+            black_box(headers);
+        }),
+        Row::new("header value from a text", || {
+            let value = HeaderValue::from_str(black_box("\"chat\";r=9;t=9"));
+            black_box(value.is_ok());
         }),
         Row::new("governor, direct", move || {
             let _ = black_box(direct.check());
