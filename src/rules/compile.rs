@@ -50,15 +50,6 @@ pub(super) fn compile(rules: &Rules) -> Result<Compiled, RulesError> {
         undeclared,
     } = rules;
     let keys = rules.keys()?;
-    for (index, key) in keys.iter().enumerate() {
-        if let Some(first) = keys[..index].iter().find(|earlier| *earlier == key) {
-            return Err(RulesError::SameRoute {
-                first: first.to_string(),
-                second: key.to_string(),
-            });
-        }
-    }
-
     let place = |key: &RouteKey| format!("route `{key}`");
     let mut names = Names::default();
     for (limits, place) in total
