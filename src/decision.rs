@@ -151,6 +151,18 @@ impl Denial {
         self.verdict.retry_after()
     }
 
+    /// The limit that refused with the longest wait, or that can never pass; of equals the most specific.
+    pub(crate) fn binding(&self) -> Option<LimitStatus<'_>> {
+        let wait = |status: &LimitStatus<'_>| status.wait().unwrap_or(Duration::MAX);
+        self.violated().reduce(|binding, next| {
+            if wait(&next) > wait(&binding) {
+                next
+            } else {
+                binding
+            }
+        })
+    }
+
     pub(crate) fn rule(&self) -> &Rule {
         &self.verdict.rule
     }

@@ -166,6 +166,11 @@ async fn of_two_that_refuse_the_more_specific_is_named_first_and_the_longer_wait
         answer.json()["violated-policies"],
         json!(["route", "total"])
     );
+    assert_eq!(
+        answer.json()["detail"],
+        "Rate limit reached for policy total. Please try again in 3600s.",
+        "the wait stands beside the limit that asks for it"
+    );
     assert_eq!(answer.header("retry-after"), Some("3600"));
     assert_eq!(
         answer.header("ratelimit"),
@@ -181,10 +186,56 @@ async fn the_totals_capacity_is_not_told_but_its_refusal_is_named() {
     assert_eq!(admitted.header("ratelimit"), None);
     assert_eq!(admitted.header("ratelimit-policy"), None);
     let refused = client.get("/").await;
-    assert_eq!(refused.header("ratelimit"), None);
+    assert_eq!(refused.header("ratelimit"), Some(r#""total";r=0;t=1"#));
     assert_eq!(refused.header("ratelimit-policy"), None);
     assert_eq!(refused.json()["violated-policies"], json!(["total"]));
     assert_eq!(refused.header("retry-after"), Some("1"));
+}
+
+/// R22. The first item is all that some clients read: it must not tell of room where there is none.
+#[tokio::test(start_paused = true)]
+async fn a_refusal_by_what_is_not_published_is_named_before_what_has_room() {
+    let rules = Rules::new()
+        .total(Rate::per_hour(1))
+        .route("GET /", Rate::per_second(10).named("front"));
+    let client = Client::new(rules);
+    assert!(client.get("/").await.is_admitted());
+    let refused = client.get("/").await;
+    assert_eq!(
+        refused.header("ratelimit"),
+        Some(r#""total";r=0;t=3600, "front";r=9;t=1"#)
+    );
+    let head = client.request(Method::HEAD, "/").await;
+    assert_eq!(head.body, "", "nothing but the fields can name the limit");
+    assert!(
+        head.header("ratelimit")
+            .is_some_and(|field| field.starts_with(r#""total""#))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_that_have_nothing_left_the_longer_one_binds() {
+    let client = Client::new(
+        Rules::new().default_route(
+            Limits::new()
+                .rate(Rate::per_second(1).named("steady"))
+                .rate(Rate::per_hour(2).burst(1).named("hourly")),
+        ),
+    );
+    assert_eq!(
+        client.get("/").await.header("ratelimit"),
+        Some(r#""hourly";r=0;t=1800, "steady";r=0;t=1"#)
+    );
+    tokio::time::advance(Duration::from_millis(10)).await;
+    let refused = client.get("/").await;
+    assert_eq!(
+        refused.json()["violated-policies"],
+        json!(["steady", "hourly"])
+    );
+    assert_eq!(
+        refused.json()["error"]["message"],
+        "Rate limit reached for policy hourly. Please try again in 1800s."
+    );
 }
 
 /// Read back by a parser that is not ours (RFC 9651).
@@ -326,7 +377,28 @@ async fn the_framing_can_be_fixed() {
         StatusCode::TOO_MANY_REQUESTS
     );
     let grpc = Client::with(layer.protocol(Protocol::Grpc));
-    assert_eq!(grpc.get("/m").await.header("grpc-status"), Some("8"));
+    for (asked, answered) in [
+        (None, "application/grpc"),
+        (Some("application/grpc"), "application/grpc"),
+        (
+            Some("application/grpc-web-text"),
+            "application/grpc-web-text",
+        ),
+        (
+            Some("application/grpc-web+proto"),
+            "application/grpc-web+proto",
+        ),
+    ] {
+        // As tonic-web passes it on: HTTP/1.1.
+        let mut request = Request::post("/m").body(Empty::new()).expect("a request");
+        if let Some(asked) = asked {
+            let asked = asked.parse().expect("a value");
+            request.headers_mut().insert("content-type", asked);
+        }
+        let answer = grpc.send(request).await;
+        assert_eq!(answer.header("grpc-status"), Some("8"), "{asked:?}");
+        assert_eq!(answer.header("content-type"), Some(answered), "{asked:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

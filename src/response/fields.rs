@@ -46,10 +46,12 @@ impl Fields {
         let mut others = false;
         for (status, item) in published {
             others = true;
-            // What has the least left is what binds; of equals the most specific.
-            if status.remaining() < balance.0 {
+            // What has the least left is what binds; of equals what keeps it longest, or else the most
+            // specific.
+            let (remaining, next) = status.balance();
+            if (remaining, Reverse(next)) < (balance.0, Reverse(balance.1)) {
                 binding = (status, item);
-                balance = status.balance();
+                balance = (remaining, next);
             }
         }
         let mut line = Buffer::new();
@@ -117,11 +119,14 @@ pub(crate) fn policies(rule: &Rule) -> Option<Policies> {
 }
 
 /// `RateLimit` of a refused request: what refused longest first, so that its `t` is the wait told.
+///
+/// What refused is named whether it is published or not: its name and its wait are in the body too, and
+/// a client that reads the first item alone must not find one that has room. Settings and balances of
+/// unpublished limits are not told.
 pub(super) fn refused(denial: &Denial) -> Option<HeaderValue> {
-    let published = |status: &LimitStatus<'_>| status.limit().published;
     let wait = |status: &LimitStatus<'_>| status.wait().unwrap_or(Duration::MAX);
     let mut line = Buffer::new();
-    let mut violated = denial.violated().filter(published);
+    let mut violated = denial.violated();
     if let (Some(first), second) = (violated.next(), violated.next()) {
         match second {
             None => push_refused(&mut line, &first),
@@ -136,8 +141,8 @@ pub(super) fn refused(denial: &Denial) -> Option<HeaderValue> {
             }
         }
     }
-    let others = denial.limits().filter(published);
-    for status in others.filter(|status| !status.is_refused()) {
+    let others = denial.limits().filter(|status| !status.is_refused());
+    for status in others.filter(|status| status.limit().published) {
         separate(&mut line);
         let item = format!("\"{}\";r=", status.name());
         push_level(&mut line, &item, status.limit(), status.balance());

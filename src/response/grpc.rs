@@ -18,6 +18,7 @@ use super::{
 use crate::{
     clock::nanos,
     decision::{Denial, LimitStatus},
+    limiter::Scope,
 };
 
 pub(super) const STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -148,8 +149,10 @@ fn quota_failure(denial: &Denial) -> Message {
 
 /// The settings of a limit, where they are published.
 fn description(status: &LimitStatus<'_>) -> String {
-    if !status.limit().published {
-        return "limit of the whole server".to_owned();
+    match status.scope() {
+        _ if status.limit().published => {}
+        Scope::Total => return "limit of the whole server".to_owned(),
+        Scope::Route => return "limit of this route".to_owned(),
     }
     let (quota, window) = window(status.rate());
     format!("limit {quota} per {window}s, burst {}", status.burst())
@@ -159,10 +162,10 @@ fn error_info(denial: &Denial) -> Message {
     let mut info = Message::default();
     info.bytes(1, b"RATE_LIMIT_EXCEEDED");
     info.bytes(2, b"tower-throttle");
-    if let Some(first) = denial.violated().next() {
+    if let Some(binding) = denial.binding() {
         let mut entry = Message::default();
         entry.bytes(1, b"policy");
-        entry.bytes(2, first.name().as_bytes());
+        entry.bytes(2, binding.name().as_bytes());
         info.bytes(3, &entry.0);
     }
     info

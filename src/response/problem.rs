@@ -25,7 +25,8 @@ const LONGEST_RETRY: u64 = 60;
 /// - `Retry-After` in whole seconds, rounded up, at least 1 (RFC 9110, section 10.2.3); `retry-after-ms`
 ///   for the SDKs that read it; both are absent if the request can never pass.
 /// - `x-should-retry: false` if it can never pass, or if the wait is longer than 60 s.
-/// - `RateLimit-Policy` and `RateLimit` of the published limits.
+/// - `RateLimit-Policy` and `RateLimit` of the published limits; `RateLimit` names what refused first,
+///   published or not.
 /// - `Cache-Control: no-store` (RFC 6585, section 4).
 /// - A body of type `application/problem+json` (RFC 9457) with the problem type `quota-exceeded`, the
 ///   member `violated-policies` and OpenAI's `error` object.
@@ -52,8 +53,8 @@ pub(crate) fn template(policies: Option<&Policies>) -> HeaderMap {
     headers.insert(RETRY_AFTER_MS, blank.clone());
     if let Some(policies) = policies {
         headers.insert(RATE_LIMIT_POLICY, policies.line.clone());
-        headers.insert(RATE_LIMIT, blank);
     }
+    headers.insert(RATE_LIMIT, blank);
     headers
 }
 
@@ -110,6 +111,8 @@ impl Wait {
 
 /// Limit names are `[A-Za-z0-9_]`, so nothing has to be escaped.
 fn body(denial: &Denial, wait: Option<&Wait>) -> Bytes {
+    let binding = denial.binding();
+    let binding = binding.as_ref().map_or("", |status| status.name());
     let mut violated = denial.violated();
     let first = violated.next();
     let first = first.as_ref().map_or("", |status| status.name());
@@ -136,7 +139,7 @@ fn body(denial: &Denial, wait: Option<&Wait>) -> Bytes {
         r#""title":"Request cannot be satisfied as assigned quota has been exceeded","status":429,"#,
         r#""detail":""#,
         before,
-        first,
+        binding,
         after,
         seconds,
         end,
@@ -145,7 +148,7 @@ fn body(denial: &Denial, wait: Option<&Wait>) -> Bytes {
         &others,
         r#""],"error":{"message":""#,
         before,
-        first,
+        binding,
         after,
         seconds,
         end,

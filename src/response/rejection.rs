@@ -58,7 +58,12 @@ pub enum Protocol {
     Auto,
     /// Always HTTP.
     Http,
-    /// Always gRPC.
+    /// Always gRPC: gRPC-Web for a request of `application/grpc-web`, whatever its method and version,
+    /// else gRPC itself.
+    ///
+    /// For a throttle inside of tonic's `GrpcWebLayer`, which passes gRPC-Web on as `application/grpc`
+    /// over HTTP/1.1 and would have an HTTP answer encoded as if it were gRPC. Outside of that layer
+    /// nothing has to be set.
     Grpc,
 }
 
@@ -74,7 +79,11 @@ impl Protocol {
     pub(crate) fn framing<B>(self, request: &Request<B>) -> Framing {
         match self {
             Self::Http => Framing::Http,
-            Self::Grpc => Framing::Grpc(grpc::CONTENT_TYPE),
+            Self::Grpc => {
+                let content_type = request.headers().get(CONTENT_TYPE);
+                let web = content_type.and_then(|content_type| web(content_type.as_bytes()));
+                Framing::Grpc(web.unwrap_or(grpc::CONTENT_TYPE))
+            }
             Self::Auto => detect(request.method(), request.version(), request.headers()),
         }
     }
@@ -90,28 +99,30 @@ fn detect(method: &Method, version: Version, headers: &HeaderMap) -> Framing {
         return Framing::Http;
     };
     let content_type = content_type.as_bytes();
-    let is = |family: &str| {
-        content_type
-            .get(..family.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(family.as_bytes()))
-            && matches!(content_type.get(family.len()), None | Some(b'+' | b';'))
-    };
-    if is(grpc::CONTENT_TYPE) && version >= Version::HTTP_2 {
+    if is(content_type, grpc::CONTENT_TYPE) && version >= Version::HTTP_2 {
         return Framing::Grpc(grpc::CONTENT_TYPE);
     }
-    match grpc::WEB_CONTENT_TYPES
+    web(content_type).map_or(Framing::Http, Framing::Grpc)
+}
+
+/// Whether a content type is of this family: followed by nothing, `+` or `;`.
+fn is(content_type: &[u8], family: &str) -> bool {
+    content_type
+        .get(..family.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(family.as_bytes()))
+        && matches!(content_type.get(family.len()), None | Some(b'+' | b';'))
+}
+
+/// The content type that answers a gRPC-Web request.
+fn web(content_type: &[u8]) -> Option<&'static str> {
+    let (family, with_proto) = grpc::WEB_CONTENT_TYPES
         .iter()
-        .find(|(family, _)| is(family))
-    {
-        Some((family, with_proto)) => {
-            let rest = &content_type[family.len()..];
-            let proto = rest
-                .get(..6)
-                .is_some_and(|rest| rest.eq_ignore_ascii_case(b"+proto"));
-            Framing::Grpc(if proto { with_proto } else { family })
-        }
-        None => Framing::Http,
-    }
+        .find(|(family, _)| is(content_type, family))?;
+    let rest = &content_type[family.len()..];
+    let proto = rest
+        .get(..6)
+        .is_some_and(|rest| rest.eq_ignore_ascii_case(b"+proto"));
+    Some(if proto { with_proto } else { family })
 }
 
 /// Leaves of an answer what `HEAD` may see: all fields, and the length the body would have had

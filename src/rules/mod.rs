@@ -52,7 +52,8 @@ pub enum Undeclared {
     /// of buckets, so that inventing paths gains nothing.
     #[default]
     PerRoute,
-    /// All of them share one set of buckets, named `$default`.
+    /// All of them share one set of buckets; their [`Decision::route`](crate::Decision::route) is
+    /// `$default`.
     Shared,
 }
 
