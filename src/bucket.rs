@@ -58,12 +58,19 @@ impl Bucket {
         }
     }
 
-    /// Gives back `weight` nanoseconds that were charged at `taken`.
+    /// Gives back `weight` nanoseconds that were charged at `taken` and left the bucket at `after`.
     ///
-    /// `now` is asked after each look at the state: every charge in that state was then made with a
-    /// reading no later than this one, which is what [`Gcra::give_back`] relies on.
-    pub(crate) fn give_back(&self, taken: Nanos, weight: u64, now: impl Fn() -> Nanos) {
-        let mut seen = self.load();
+    /// If it is there still, nobody came between, and it goes back to where it was. Otherwise `now` is
+    /// asked after each look at the state: every charge in that state was then made with a reading no later
+    /// than this one, which is what [`Gcra::give_back`] relies on.
+    pub(crate) fn give_back(&self, after: u64, taken: Nanos, weight: u64, now: impl Fn() -> Nanos) {
+        let before = after.saturating_sub(weight);
+        let undone =
+            self.state
+                .compare_exchange(after, before, Ordering::AcqRel, Ordering::Acquire);
+        let Err(mut seen) = undone else {
+            return;
+        };
         loop {
             let next = Gcra::give_back(seen, taken, now(), weight);
             if next == seen {

@@ -17,7 +17,8 @@
 //! was refilled in the meantime is thus never given twice: had the charge not been there, the bucket
 //! would have drained at most that much less. The bound therefore holds for what was kept, whatever
 //! else was charged or given back in between; and a charge given back at the moment it was taken
-//! leaves no trace.
+//! leaves no trace. If nothing else was charged or given back in between, the state from before is the
+//! right one however much time has passed.
 
 use crate::clock::{Clock, Nanos};
 

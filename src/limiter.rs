@@ -3,8 +3,9 @@
 //! A request is looked at twice. The first pass only reads: if any limit after the first would refuse,
 //! nothing has been written anywhere. The second pass takes the charges one by one, and the first is
 //! where its own limit is asked. If another request got in between and a later limit refuses now, what
-//! was taken is given back (see [`crate::gcra`] for why that is exact). Between the two a third request
-//! may be refused that a serial order would have let in. None is ever admitted that it would not.
+//! was taken is given back: whole, or, if a third request was charged since, less the time that has passed
+//! (see [`crate::gcra`] for why). Between the two a third request may be refused that a serial order would
+//! have let in. None is ever admitted that it would not.
 
 use std::sync::Arc;
 
@@ -80,6 +81,20 @@ impl Rule {
             bucket: &binding.bucket,
             cost: 1,
         })
+    }
+
+    /// This rule, and of the other what it has besides.
+    pub(crate) fn and(&self, other: &Self) -> Self {
+        let besides = other.bindings.iter().filter(|binding| {
+            let same = |own: &Binding| Arc::ptr_eq(&own.bucket, &binding.bucket);
+            !self.bindings.iter().any(same)
+        });
+        let mut bindings: Vec<_> = self.bindings.iter().chain(besides).cloned().collect();
+        bindings.sort_by_key(|binding| binding.limit.scope == Scope::Total);
+        Self {
+            route: self.route.clone(),
+            bindings: bindings.into(),
+        }
     }
 }
 
@@ -169,8 +184,11 @@ fn give_back<'a>(
             .gcra
             .as_ref()
             .and_then(|gcra| gcra.weight(charge.cost));
-        charge.bucket.give_back(taken, weight.unwrap_or(0), &clock);
-        levels[index].state = charge.bucket.load();
+        let level = &mut levels[index];
+        charge
+            .bucket
+            .give_back(level.state, taken, weight.unwrap_or(0), &clock);
+        level.state = charge.bucket.load();
     }
 }
 
@@ -315,20 +333,35 @@ mod tests {
         );
     }
 
+    /// Charges 3 of 4 units at 1,000, lets a stranger charge or not, and gives back at 1,120.
+    fn given_back(stranger: bool) -> u64 {
+        let buckets = bindings(&[(100, 4)]);
+        let cost = [(0, 3)];
+        let mut levels = Levels::default();
+        assert!(admit(
+            charges(&buckets, &cost),
+            1_000,
+            || 1_000,
+            &mut levels
+        ));
+        if stranger {
+            assert!(take(&buckets, &[(0, 1)], 1_000), "one is left");
+        }
+        give_back(charges(&buckets, &cost), &mut levels, 1_000, || 1_120);
+        let state = buckets[0].bucket.load();
+        assert_eq!(levels[0].state, state, "the level is read anew");
+        state
+    }
+
+    #[test]
+    fn a_roll_back_that_nobody_came_before_leaves_no_trace() {
+        assert_eq!(given_back(false), 1_000);
+    }
+
     #[test]
     fn a_roll_back_does_not_give_twice_what_time_has_refilled() {
-        let buckets = bindings(&[(100, 3)]);
-        let cost = [(0, 3)];
-        assert!(take(&buckets, &cost, 1_000), "full");
-        let mut levels = Levels::default();
-        levels.push(Level::default());
-        give_back(charges(&buckets, &cost), &mut levels, 1_000, || 1_120);
-        assert_eq!(
-            buckets[0].bucket.load(),
-            1_120,
-            "300 charged, 120 refilled, 180 given back"
-        );
-        assert_eq!(levels[0].state, 1_120, "the level is read anew");
+        // 300 charged and 100 by the stranger; 120 refilled, 180 given back.
+        assert_eq!(given_back(true), 1_400 - 180);
     }
 }
 
@@ -442,7 +475,7 @@ mod loom_tests {
             };
             buckets[0]
                 .bucket
-                .give_back(10, 10, || clock.load(Ordering::Acquire));
+                .give_back(20, 10, 10, || clock.load(Ordering::Acquire));
             let admitted = other.join().expect("no panic");
             assert!(admitted, "refilled by time or given back");
             let state = buckets[0].bucket.load();
