@@ -74,7 +74,8 @@ where
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         let shared = &*self.shared;
         let options = &shared.options;
-        let Prepared { rule, written } = shared.state.prepared(&request);
+        let found = shared.state.prepared(&request);
+        let Prepared { rule, written } = &*found;
         let now = shared.state.limiter.now();
         let mut levels = Levels::default();
         if !shared.state.limiter.admit(rule.charges(), now, &mut levels) {

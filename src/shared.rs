@@ -1,6 +1,6 @@
 //! What all services of a layer share: the limits with their balances, and how answers are given.
 
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
 use http::Request;
 
@@ -25,12 +25,20 @@ pub(crate) struct Shared {
 pub(crate) struct State {
     pub(crate) limiter: Limiter,
     table: Table<Prepared>,
-    undeclared: Option<Undeclared<Prepared>>,
+    undeclared: Option<UndeclaredRoutes>,
     blueprint: Blueprint,
     /// For undeclared routes that are not kept apart.
     shared: Prepared,
     /// For what is never charged.
     free: Prepared,
+}
+
+/// Routes that no key matches. Those that the host's router knows stand apart from paths that clients
+/// invent, so that these do not take their room.
+#[derive(Debug)]
+struct UndeclaredRoutes {
+    templates: Undeclared<Prepared>,
+    paths: Undeclared<Prepared>,
 }
 
 /// A rule, with what can be written beforehand.
@@ -72,7 +80,10 @@ impl State {
         Ok(Self {
             limiter: Limiter::new(clock),
             table,
-            undeclared: per_route.then(|| Undeclared::new(shared())),
+            undeclared: per_route.then(|| UndeclaredRoutes {
+                templates: Undeclared::new(shared()),
+                paths: Undeclared::new(shared()),
+            }),
             shared: shared(),
             free: Prepared::new(Rule {
                 route: "OPTIONS preflight".into(),
@@ -83,21 +94,43 @@ impl State {
     }
 
     /// The rule a request falls under.
-    pub(crate) fn prepared<B>(&self, request: &Request<B>) -> &Prepared {
+    #[inline]
+    pub(crate) fn prepared<B>(&self, request: &Request<B>) -> Found<'_> {
         let head = Head::of(request);
         if head.is_preflight(request.headers()) {
-            return self.table.find_named(&head).unwrap_or(&self.free);
+            return Found::Kept(self.table.find_named(&head).unwrap_or(&self.free));
         }
-        if let Some(declared) = self.table.find(&head) {
+        let found = self.route(&head);
+        match head.without_escaped_literals() {
+            None => Found::Kept(found),
+            Some(path) => Self::both(self.route(&head.on(&path)), found),
+        }
+    }
+
+    /// What a request is charged on whose path may mean either of two routes: both, so that its spelling
+    /// dodges neither.
+    #[cold]
+    fn both<'a>(routed: &'a Prepared, spelled: &'a Prepared) -> Found<'a> {
+        if std::ptr::eq(routed, spelled) {
+            return Found::Kept(routed);
+        }
+        Found::Made(Prepared::new(routed.rule.and(&spelled.rule)))
+    }
+
+    fn route(&self, head: &Head<'_>) -> &Prepared {
+        if let Some(declared) = self.table.find(head) {
             return declared;
         }
         let Some(undeclared) = &self.undeclared else {
             return &self.shared;
         };
-        undeclared.get(&head, || {
-            let route = head
-                .template()
-                .map(|path| format!("{} {path}", head.family()));
+        let template = head.template();
+        let set = match template {
+            Some(_) => &undeclared.templates,
+            None => &undeclared.paths,
+        };
+        set.get(head, || {
+            let route = template.map(|path| format!("{} {path}", head.family()));
             let rule = self.blueprint.rule(route.as_deref().unwrap_or(UNDECLARED));
             Prepared {
                 rule: Arc::new(rule),
@@ -105,5 +138,24 @@ impl State {
                 written: Arc::clone(&self.shared.written),
             }
         })
+    }
+}
+
+/// The rule of one request.
+#[derive(Debug)]
+pub(crate) enum Found<'a> {
+    Kept(&'a Prepared),
+    Made(Prepared),
+}
+
+impl Deref for Found<'_> {
+    type Target = Prepared;
+
+    #[inline]
+    fn deref(&self) -> &Prepared {
+        match self {
+            Self::Kept(prepared) => prepared,
+            Self::Made(prepared) => prepared,
+        }
     }
 }

@@ -471,6 +471,85 @@ mod matched_path {
         assert!(!passes(&app, request("GET", "/users/2")).await);
     }
 
+    /// axum compares paths as they are sent, so an escape in a literal leads to the parameter beside it.
+    /// Whether the router has such a literal cannot be seen from a request: both rules hold.
+    #[tokio::test(start_paused = true)]
+    async fn an_escaped_literal_dodges_neither_its_own_rule_nor_that_of_the_parameter() {
+        let with_literal = Router::new()
+            .route("/files/health", get(|| async { "health" }))
+            .route("/files/{id}", get(|| async { "download" }));
+        let without = Router::new().route("/files/{id}", get(|| async { "download" }));
+        for (name, router) in [("with", with_literal), ("without", without)] {
+            for (literal, param, burst) in [(1_000, 2, 2), (2, 1_000, 2)] {
+                let rules = Rules::new()
+                    .route("GET /files/health", hourly(literal))
+                    .route("GET /files/{id}", hourly(param));
+                let app = router.clone().layer(throttle(rules));
+                let passed = admitted(&app, 9, "GET", "/files/%68ealth").await;
+                assert_eq!(
+                    passed, burst,
+                    "{name} a literal route, {literal} and {param}"
+                );
+                let spent = send(&app, request("GET", "/files/7")).await;
+                assert_eq!(decision(&spent).is_admitted(), param > 2, "{name}");
+            }
+            let rules = Rules::new()
+                .default_route(hourly(1))
+                .route("GET /files/health", Limits::unlimited());
+            let app = router.layer(throttle(rules));
+            assert_eq!(admitted(&app, 9, "GET", "/files/health").await, 9);
+            let passed = admitted(&app, 9, "GET", "/files/%68ealth").await;
+            assert_eq!(
+                passed, 1,
+                "{name} a literal route: the template's own bucket"
+            );
+        }
+    }
+
+    /// axum goes into a literal before a parameter, whatever follows; API Gateway prefers a full match.
+    #[tokio::test(start_paused = true)]
+    async fn the_rule_of_the_handler_that_runs_is_charged() {
+        let rules = Rules::new()
+            .route("GET /x/{*rest}", hourly(1))
+            .route("GET /{a}/{b}", hourly(100))
+            .route("POST /{a}/{b}", hourly(3));
+        let app = Router::new()
+            .route("/x/{*rest}", get(|| async { "rest" }).post(ok))
+            .route("/{a}/{b}", get(|| async { "both" }).post(ok))
+            .layer(throttle(rules));
+        for (path, key, passed) in [
+            ("/x/1", "GET /x/{*rest}", 1),
+            ("/x/2", "GET /x/{*rest}", 0),
+            ("/x/1/2/3", "GET /x/{*rest}", 0),
+            ("/y/1", "GET /{a}/{b}", 1),
+        ] {
+            let answer = send(&app, request("GET", path)).await;
+            assert_eq!(decision(&answer).route(), key, "{path}");
+            assert_eq!(
+                usize::from(decision(&answer).is_admitted()),
+                passed,
+                "{path}"
+            );
+        }
+        let post = send(&app, request("POST", "/x/1")).await;
+        assert_eq!(
+            decision(&post).route(),
+            "POST /{a}/{b}",
+            "no key of the handler's route has the method"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn paths_that_clients_invent_take_no_room_from_templates() {
+        let app = users().layer(throttle(Rules::new().default_route(hourly(2))));
+        for path in 0..1_030 {
+            let _ = send(&app, request("GET", &format!("/junk/{path}"))).await;
+        }
+        let own = send(&app, request("GET", "/users/1")).await;
+        assert!(decision(&own).is_admitted());
+        assert_eq!(decision(&own).route(), "GET /users/{id}");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn what_no_route_matches_is_kept_apart_by_path_and_named_default() {
         let app = users().layer(throttle(Rules::new().default_route(hourly(2))));

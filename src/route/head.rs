@@ -31,6 +31,41 @@ impl<'a> Head<'a> {
         router::template(self.extensions)
     }
 
+    /// The path again, with each segment made unlike any literal that the router took for a parameter and
+    /// that is written with escapes. `None` if there is no such segment.
+    ///
+    /// A router that compares paths as they were sent takes `/files/%68ealth` for `/files/{id}` even if it
+    /// has `/files/health`, and may not have it. Which of the two was meant cannot be told from the request.
+    pub(crate) fn without_escaped_literals(&self) -> Option<String> {
+        if !self.path.contains('%') {
+            return None;
+        }
+        let mut template = self.template()?.split('/');
+        let mut greedy = false;
+        let mut found = false;
+        let mut path = String::with_capacity(self.path.len() + 1);
+        for (index, segment) in self.path.split('/').enumerate() {
+            let part = template.next().unwrap_or("");
+            greedy |= part.starts_with("{*");
+            let param = greedy || (part.starts_with('{') && !part.starts_with("{{"));
+            if index > 0 {
+                path.push('/');
+            }
+            if param && *normalize(segment) != *segment {
+                // No path holds it, so no key does.
+                path.push('\0');
+                found = true;
+            }
+            path.push_str(segment);
+        }
+        found.then_some(path)
+    }
+
+    /// The same request on another path.
+    pub(crate) fn on<'b>(&'b self, path: &'b str) -> Head<'b> {
+        Head { path, ..*self }
+    }
+
     /// A CORS preflight: it carries no credentials and asks for permission only.
     #[inline]
     pub(crate) fn is_preflight(&self, headers: &HeaderMap) -> bool {

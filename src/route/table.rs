@@ -6,7 +6,13 @@
 //! order. A more specific path without one does not hide a less specific one that has it.
 //!
 //! Paths without parameters are one look-up, however many there are. The others are a walk along
-//! the segments, so that the cost grows with the length of the path and not with the number of routes.
+//! the segments, so that the cost grows with the length of the path and not with the number of routes;
+//! only keys that differ from each other in literal against parameter, segment for segment, add to it.
+//!
+//! Where the host's router has matched the request, its template is heeded: a segment that is a literal
+//! there is not taken for a parameter while a key has the literal. The key of the handler that runs is
+//! thus found, though routers do not all choose as API Gateway does: under `/x/{*rest}` and `/{a}/{b}`
+//! axum takes `/x/1` for the former, API Gateway for the latter.
 
 use std::borrow::Cow;
 
@@ -166,32 +172,44 @@ impl<V> Table<V> {
     /// The route a request falls under.
     #[inline]
     pub(crate) fn find(&self, head: &Head<'_>) -> Option<&V> {
-        self.matched(Wanted::Method(head.method), head.path)
+        self.matched(Wanted::Method(head.method), head)
             .or(self.default)
             .map(|index| &self.values[index])
     }
 
     /// The route that names the request's method, if one does.
     pub(crate) fn find_named(&self, head: &Head<'_>) -> Option<&V> {
-        self.matched(Wanted::Named(head.method), head.path)
+        self.matched(Wanted::Named(head.method), head)
             .map(|index| &self.values[index])
     }
 
     #[inline]
-    fn matched(&self, wanted: Wanted<'_>, path: &str) -> Option<usize> {
+    fn matched(&self, wanted: Wanted<'_>, head: &Head<'_>) -> Option<usize> {
         // Literal keys are stored in normal form, so a path that equals one needs no work.
-        if let Some(value) = self.literal(wanted, path) {
+        if let Some(value) = self.literal(wanted, head.path) {
             return Some(value);
         }
-        let path = normalize(path);
+        let path = normalize(head.path);
         if let Cow::Owned(path) = &path {
             if let Some(value) = self.literal(wanted, path) {
                 return Some(value);
             }
         }
+        if !self.any_params && !self.any_greedy {
+            return None;
+        }
         let relative = path.strip_prefix('/')?;
-        let full = || self.full(0, Some(relative), wanted);
-        let greedy = || self.greedy(0, relative, wanted);
+        // What the router took for a literal is no parameter of a key, where there is a choice.
+        (head
+            .template()
+            .and_then(|template| template.strip_prefix('/')))
+        .and_then(|template| self.walk(relative, Some(template), wanted))
+        .or_else(|| self.walk(relative, None, wanted))
+    }
+
+    fn walk(&self, path: &str, template: Option<&str>, wanted: Wanted<'_>) -> Option<usize> {
+        let full = || self.full(0, Some(path), template, wanted);
+        let greedy = || self.greedy(0, path, template, wanted);
         (self.any_params.then(full).flatten()).or_else(|| self.any_greedy.then(greedy).flatten())
     }
 
@@ -201,42 +219,72 @@ impl<V> Table<V> {
     }
 
     /// The best key below `node` whose path ends where `rest` ends. As deep as the longest key.
-    fn full(&self, node: usize, rest: Option<&str>, wanted: Wanted<'_>) -> Option<usize> {
+    fn full(
+        &self,
+        node: usize,
+        rest: Option<&str>,
+        template: Option<&str>,
+        wanted: Wanted<'_>,
+    ) -> Option<usize> {
         let node = &self.nodes[node];
         let Some(rest) = rest else {
             return node.ends.find(wanted);
         };
         let (segment, rest) = split(rest);
+        let (literal_only, template) = step(template);
         let literal = node.literals.get(segment);
         literal
-            .and_then(|&child| self.full(child, rest, wanted))
+            .and_then(|&child| self.full(child, rest, template, wanted))
             .or_else(|| {
-                let child = node.param.filter(|_| !segment.is_empty())?;
-                self.full(child, rest, wanted)
+                let child = node
+                    .param
+                    .filter(|_| !segment.is_empty() && !literal_only)?;
+                self.full(child, rest, template, wanted)
             })
     }
 
     /// The best key at or below `node` that goes on greedily.
-    fn greedy(&self, node: usize, rest: &str, wanted: Wanted<'_>) -> Option<usize> {
+    fn greedy(
+        &self,
+        node: usize,
+        rest: &str,
+        template: Option<&str>,
+        wanted: Wanted<'_>,
+    ) -> Option<usize> {
         let node = &self.nodes[node];
+        let (literal_only, template) = step(template);
         let deeper = match split(rest) {
             (segment, Some(rest)) => {
                 let literal = node.literals.get(segment);
                 literal
-                    .and_then(|&child| self.greedy(child, rest, wanted))
+                    .and_then(|&child| self.greedy(child, rest, template, wanted))
                     .or_else(|| {
-                        let child = node.param.filter(|_| !segment.is_empty())?;
-                        self.greedy(child, rest, wanted)
+                        let child = node
+                            .param
+                            .filter(|_| !segment.is_empty() && !literal_only)?;
+                        self.greedy(child, rest, template, wanted)
                     })
             }
             (_, None) => None,
         };
         deeper.or_else(|| {
-            (!rest.is_empty())
+            (!rest.is_empty() && !literal_only)
                 .then(|| node.greedy.find(wanted))
                 .flatten()
         })
     }
+}
+
+/// Whether the next segment of a router's template is a literal, and what follows it. Nothing follows a
+/// greedy end, nor a template that is not known.
+fn step(template: Option<&str>) -> (bool, Option<&str>) {
+    let Some(template) = template else {
+        return (false, None);
+    };
+    let (segment, rest) = split(template);
+    let greedy = segment.starts_with("{*");
+    let literal = !segment.starts_with('{') || segment.starts_with("{{");
+    (literal, rest.filter(|_| !greedy))
 }
 
 /// The first segment, and what follows its slash if there is one. Segments are short, and a plain loop
