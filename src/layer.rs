@@ -49,7 +49,7 @@ impl ThrottleLayer {
     /// Whether admitted responses carry `RateLimit-Policy` and `RateLimit`. Without this call: yes.
     ///
     /// They are added to what the inner service writes itself, never in its place. Refusals carry them
-    /// always.
+    /// either way, unless [`rejection`](Self::rejection) answers otherwise.
     pub fn fields(self, fields: bool) -> Self {
         self.with(|options| options.fields = fields)
     }
@@ -57,7 +57,8 @@ impl ThrottleLayer {
     /// Whether a [`Decision`](crate::Decision) is put into the extensions of requests and responses.
     /// Without this call: yes.
     ///
-    /// Without it and without [`fields`](Self::fields), an admitted request costs no allocation.
+    /// Without it and without [`fields`](Self::fields), an admitted request costs no allocation, as long
+    /// as it has no more than four limits and no `%` in its path.
     pub fn decision(self, decision: bool) -> Self {
         self.with(|options| options.decision = decision)
     }
@@ -68,6 +69,17 @@ impl ThrottleLayer {
     }
 
     /// The answer to refused requests. Without this call: [`Problem`](crate::Problem).
+    ///
+    /// A closure has to name the types of its arguments:
+    ///
+    /// ```
+    /// use http::{Response, request::Parts};
+    /// use tower_throttle::{Denial, Rules, ThrottleLayer};
+    ///
+    /// let throttle = ThrottleLayer::new(Rules::new())?
+    ///     .rejection(|denial: &Denial, _: &Parts| Response::new(denial.route().to_owned()));
+    /// # Ok::<(), tower_throttle::RulesError>(())
+    /// ```
     pub fn rejection(self, rejection: impl Rejection) -> Self {
         self.with(|options| options.rejection = Some(Arc::new(rejection)))
     }

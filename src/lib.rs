@@ -97,7 +97,8 @@
 //! `ANY /files/{proxy+}`, or `$default` for all that no other key matches. The most specific wins:
 //!
 //! 1. a path that is matched to its end, segment by segment a literal before a `{parameter}`;
-//! 2. a path with a greedy end, `{proxy+}` or `{*rest}`, the longest first;
+//! 2. a path with a greedy end, `{proxy+}` or `{*rest}`: again segment by segment a literal before a
+//!    `{parameter}`, and of what is left the longest;
 //! 3. `$default`.
 //!
 //! A key counts only if it is meant for the request's method. At the same path a key that names the
@@ -108,16 +109,19 @@
 //!   names `OPTIONS` for its path.
 //! - Query, fragment and host take no part, and other spellings of a path (`/v1/%63hat`) are the same path.
 //! - A gRPC method is `POST /package.Service/Method`.
-//! - With the feature `axum`, keys are matched with the whole path, also inside nested routers. Without
-//!   it, a layer inside a nested router sees the path that the nest has left of it.
+//! - With the feature `axum`, keys are matched with the whole path, also inside nested routers, and a key
+//!   that fits the route which axum has matched comes before one that does not. Where a path is written
+//!   with escapes so that axum and a key may read it differently, it is charged on both readings. Without
+//!   the feature, a layer inside a nested router sees the path that the nest has left of it.
 //!
 //! # Undeclared routes
 //!
 //! With a default route, requests that no key matches have buckets of their own per route: in axum
 //! (feature `axum`) per method and router template, elsewhere, and for paths that axum does not know, per
-//! method and literal path. Clients choose paths, so the first **1,024** such routes are kept apart, by a
+//! method and literal path. Clients choose paths, so the first **1,024** of these are kept apart, by a
 //! keyed hash alone, and all others share one more set of buckets. Whatever paths a client invents, memory
-//! stays bounded, and so does the number of fresh bursts.
+//! stays bounded, and so does the number of fresh bursts. Templates, of which there are 1,024 too, do not
+//! compete with them; literal paths compete with each other, until the process ends.
 //!
 //! [`Undeclared::Shared`] puts them all into one set of buckets at once, and a key `$default` does so with
 //! limits of its own. Where no router template is known, prefer either.
@@ -137,7 +141,7 @@
 //! that spreads those over `t` seconds arrives at the steady rate. What has the least left comes first.
 //! The fields are added to those of the inner service, never in their place.
 //! [`ThrottleLayer::fields`] turns them off. The total's limits are not told, since a server's capacity is
-//! nobody's business, unless [`Limits::publish`] says so.
+//! nobody's business, unless [`Limits::publish`] says so. What has refused is named either way.
 //!
 //! Every limit has a name: that of [`Rate::named`] or [`Limits::named`], or else one after its scope
 //! (`total`, `default`, `route`, `route_2`).
@@ -179,10 +183,10 @@
 //! # What it costs
 //!
 //! The decision is made in `call`, at once: one clock reading, one look-up (for a path without parameters
-//! a hash, otherwise a walk along its segments; neither grows with the number of routes) and one
+//! a hash, otherwise a walk along its segments; the number of routes hardly matters) and one
 //! compare-and-swap a limit. No lock, no task, no timer, no boxed future, no clone of the inner service.
-//! With fields and decision off, an admitted request allocates nothing. A bucket is 8 bytes, alone on 128
-//! so that neighbours do not contend.
+//! With fields and decision off, an admitted request allocates nothing, as long as it has no more than four
+//! limits and no `%` in its path. A bucket is 8 bytes, alone on 128 so that neighbours do not contend.
 //!
 //! # Caveats
 //!

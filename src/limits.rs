@@ -22,8 +22,8 @@ use crate::rate::Rate;
 ///
 /// # Inheritance
 ///
-/// A route's limits override the default's field by field: what a route leaves out, it inherits.
-/// [`Limits::new`] leaves everything out, so a route with it alone has the default's rates, in a bucket
+/// A route's limits override the default's field by field: what a route leaves out, it inherits. All rates
+/// together are one field: a route with a rate of its own has none of the default's. [`Limits::new`] leaves everything out, so a route with it alone has the default's rates, in a bucket
 /// of its own. [`Limits::unlimited`] inherits nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use]

@@ -25,7 +25,8 @@ use std::{borrow::Cow, time::Duration};
 /// nothing, ever. It has to be written to be had.
 ///
 /// Rates are kept to the nanosecond: more than 1,000,000,000 a second count as one a nanosecond, and a
-/// spacing that is no whole number of nanoseconds is rounded up, by less than one. An empty bucket must
+/// spacing that is no whole number of nanoseconds is rounded up, by less than one (which is much for rates
+/// of hundreds of millions a second, and nothing for others). An empty bucket must
 /// be full again within 2⁶² nanoseconds (146 years); a rate and burst beyond that, or a period of zero,
 /// are an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
 #[derive(Debug, Clone, PartialEq, Eq)]
