@@ -66,6 +66,9 @@ fn main() {
     let mut rows = floors();
     rows.extend(layers::rows());
     rows.extend(layers::routes());
+    if only.as_deref() == Some("counts") {
+        return counts(&mut rows);
+    }
     if let Some(name) = only {
         // One row alone, for a profiler.
         let row = rows.iter_mut().find(|row| row.name == name);
@@ -77,6 +80,23 @@ fn main() {
     rounds.print();
     println!();
     budgets(&rounds);
+}
+
+/// The budgets that no noise touches, as a test: allocations and memory.
+fn counts(rows: &mut [Row]) {
+    let mut of = |name: &str| {
+        let row = rows.iter_mut().find(|row| row.name == name).expect(name);
+        row.repeat(100);
+        allocations::during(|| row.repeat(1_000))
+    };
+    let (plain, bare) = (of(layers::PLAIN), of(layers::BARE));
+    assert_eq!(
+        plain, bare,
+        "an admitted request of which nothing is told allocates nothing"
+    );
+    let grown = memory::growth_of_a_million_paths();
+    assert!(grown < 1.0, "a million undeclared paths take {grown} MiB");
+    println!("{plain} allocations in 1,000 requests, as the bare service; {grown:.2} MiB");
 }
 
 /// Each budget of the project, and whether this run met it.
