@@ -27,6 +27,7 @@ impl<'a> Head<'a> {
     }
 
     /// The router's own name for the route, where the host tells one.
+    #[inline]
     pub(crate) fn template(&self) -> Option<&'a str> {
         router::template(self.extensions)
     }
@@ -36,11 +37,15 @@ impl<'a> Head<'a> {
     ///
     /// A router that compares paths as they were sent takes `/files/%68ealth` for `/files/{id}` even if it
     /// has `/files/health`, and may not have it. Which of the two was meant cannot be told from the request.
+    #[inline]
     pub(crate) fn without_escaped_literals(&self) -> Option<String> {
-        if !self.path.contains('%') {
-            return None;
-        }
-        let mut template = self.template()?.split('/');
+        let template = self.template()?;
+        (self.path.contains('%')).then(|| self.without_literals_of(template))?
+    }
+
+    #[cold]
+    fn without_literals_of(&self, template: &str) -> Option<String> {
+        let mut template = template.split('/');
         let mut greedy = false;
         let mut found = false;
         let mut path = String::with_capacity(self.path.len() + 1);

@@ -2,10 +2,12 @@
 
 use http::Extensions;
 
+#[inline]
 pub(super) fn template(_: &Extensions) -> Option<&str> {
     None
 }
 
+#[inline]
 pub(super) fn original_path(_: &Extensions) -> Option<&str> {
     None
 }
