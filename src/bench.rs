@@ -5,22 +5,32 @@
 use crate::{
     clock::Clock,
     decision::Levels,
-    limiter::{Limiter, Rule},
+    limiter::{Binding, Limiter, Rule, Who},
     rules::{Rules, RulesError},
+    store::Memory,
 };
 
 /// The default route's limits and the total of some rules, without a service around them.
 #[derive(Debug)]
 pub struct Engine {
     limiter: Limiter,
+    memory: Memory,
     rule: Rule,
 }
 
 impl Engine {
     pub fn new(rules: &Rules) -> Result<Self, RulesError> {
+        let clock = Clock::start();
+        let compiled = rules.compile(&clock)?;
+        let own = compiled.default.into_iter().map(Binding::fresh);
         Ok(Self {
-            limiter: Limiter::new(Clock::start()),
-            rule: rules.compile()?.undeclared.rule("bench"),
+            limiter: Limiter::new(clock),
+            memory: compiled.memory,
+            rule: Rule {
+                route: "bench".into(),
+                plan: None,
+                bindings: own.chain(compiled.total).collect(),
+            },
         })
     }
 
@@ -28,7 +38,11 @@ impl Engine {
     #[must_use]
     pub fn admit(&self) -> bool {
         let now = self.limiter.now();
-        self.limiter
-            .admit(self.rule.charges(), now, &mut Levels::default())
+        let who = Who {
+            memory: &self.memory,
+            identity: 0,
+        };
+        let mut levels = Levels::default();
+        self.limiter.admit(self.rule.charges(who), now, &mut levels)
     }
 }

@@ -12,7 +12,7 @@ use loom::sync::atomic::{AtomicU64, Ordering};
 #[cfg(not(throttle_loom))]
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::{clock::Nanos, gcra::Gcra};
+use crate::{clock::Nanos, meter::Meter};
 
 /// The state of one limit for one scope. Starts full.
 ///
@@ -42,12 +42,12 @@ impl Bucket {
     pub(crate) fn take(
         &self,
         mut seen: u64,
-        gcra: &Gcra,
+        meter: &Meter,
         now: Nanos,
         cost: u64,
     ) -> Result<u64, u64> {
         loop {
-            let next = gcra.take(seen, now, cost).map_err(|_| seen)?;
+            let next = meter.take(seen, now, cost).map_err(|_| seen)?;
             match self
                 .state
                 .compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Acquire)
@@ -62,8 +62,15 @@ impl Bucket {
     ///
     /// If it is there still, nobody came between, and it goes back to where it was. Otherwise `now` is
     /// asked after each look at the state: every charge in that state was then made with a reading no later
-    /// than this one, which is what [`Gcra::give_back`] relies on.
-    pub(crate) fn give_back(&self, after: u64, taken: Nanos, weight: u64, now: impl Fn() -> Nanos) {
+    /// than this one, which is what [`Meter::give_back`] relies on.
+    pub(crate) fn give_back(
+        &self,
+        after: u64,
+        meter: &Meter,
+        taken: Nanos,
+        weight: u64,
+        now: impl Fn() -> Nanos,
+    ) {
         let before = after.saturating_sub(weight);
         let undone =
             self.state
@@ -72,7 +79,7 @@ impl Bucket {
             return;
         };
         loop {
-            let next = Gcra::give_back(seen, taken, now(), weight);
+            let next = meter.give_back(seen, taken, now(), weight);
             if next == seen {
                 return;
             }

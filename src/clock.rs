@@ -2,8 +2,11 @@
 //!
 //! Decisions use [`tokio::time::Instant`]: monotonic, and deterministic under `tokio::time::pause()`.
 //! A decision reads the clock once and passes the value on.
+//!
+//! The wall clock is read once, when the throttle is made: the windows of quotas are counted on from there
+//! on the monotonic clock, so that a wall clock that is set back gives no window twice.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
 
@@ -16,6 +19,8 @@ pub(crate) type Nanos = u64;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
     epoch: Instant,
+    /// The wall clock at the epoch: nanoseconds since the Unix epoch.
+    origin: u64,
 }
 
 impl Clock {
@@ -24,9 +29,22 @@ impl Clock {
 
     #[expect(clippy::disallowed_methods, reason = "the clock's own reading")]
     pub(crate) fn start() -> Self {
+        let origin = SystemTime::now().duration_since(UNIX_EPOCH);
+        Self::started_at(origin.map_or(0, nanos))
+    }
+
+    /// A clock that starts now, with a wall clock that shows `origin`.
+    #[expect(clippy::disallowed_methods, reason = "the clock's own reading")]
+    pub(crate) fn started_at(origin: u64) -> Self {
         Self {
             epoch: Instant::now(),
+            origin,
         }
+    }
+
+    /// What the wall clock showed when this one stood at zero: nanoseconds since the Unix epoch.
+    pub(crate) fn origin(&self) -> u64 {
+        self.origin
     }
 
     /// Now. Never earlier than a value read before.

@@ -9,9 +9,12 @@ use std::{
 
 use crate::{
     clock::Nanos,
-    gcra::{Gcra, Refusal},
-    limiter::{Limit, Rule, Scope},
+    gcra::Refusal,
+    limiter::{Limit, Rule, Scope, Terms},
+    meter::Meter,
+    quota::Quota,
     rate::Rate,
+    store::Seen,
 };
 
 /// What the throttle decided about one request.
@@ -85,6 +88,12 @@ impl Decision {
         &self.verdict.rule.route
     }
 
+    /// The client's usage plan, where it has one.
+    #[must_use]
+    pub fn plan(&self) -> Option<&str> {
+        self.verdict.rule.plan.as_deref()
+    }
+
     /// The limits that applied, the most specific first. Empty where nothing is limited.
     pub fn limits(&self) -> impl Iterator<Item = LimitStatus<'_>> {
         self.verdict.limits()
@@ -132,6 +141,12 @@ impl Denial {
     #[must_use]
     pub fn route(&self) -> &str {
         &self.verdict.rule.route
+    }
+
+    /// The client's usage plan, where it has one.
+    #[must_use]
+    pub fn plan(&self) -> Option<&str> {
+        self.verdict.rule.plan.as_deref()
     }
 
     /// All limits that applied, those that did not refuse too, the most specific first.
@@ -207,15 +222,35 @@ impl<'a> LimitStatus<'a> {
         self.limit.scope
     }
 
-    /// The limit's settings.
-    pub fn rate(&self) -> &'a Rate {
-        &self.limit.rate
+    /// The limit's settings, if it is a rate.
+    #[must_use]
+    pub fn rate(&self) -> Option<&'a Rate> {
+        match &self.limit.terms {
+            Terms::Rate(rate) => Some(rate),
+            Terms::Quota(_) => None,
+        }
     }
 
-    /// Requests that a full bucket holds. Zero if the limit is closed.
+    /// The limit's settings, if it is a quota.
+    #[must_use]
+    pub fn quota(&self) -> Option<&'a Quota> {
+        match &self.limit.terms {
+            Terms::Rate(_) => None,
+            Terms::Quota(quota) => Some(quota),
+        }
+    }
+
+    /// Requests that a full bucket holds: a rate's burst, a quota's count. Zero if the limit is closed.
     #[must_use]
     pub fn burst(&self) -> u64 {
-        self.limit.gcra.map_or(0, |gcra| gcra.burst())
+        self.limit.meter.map_or(0, |meter| meter.capacity())
+    }
+
+    /// Whether the balance is not this client's alone: the table of clients had no room for it (see
+    /// [`Clients::max_clients`](crate::Clients::max_clients)).
+    #[must_use]
+    pub fn is_overflow(&self) -> bool {
+        self.level.seen.shared
     }
 
     /// Requests that would be admitted at once, after this decision.
@@ -224,10 +259,12 @@ impl<'a> LimitStatus<'a> {
         self.balance().0
     }
 
-    /// The time until the bucket is full again if nothing more is charged.
+    /// The time until the bucket is full again if nothing more is charged: to the end of the window for a
+    /// quota. Zero if it is full, or closed.
     #[must_use]
     pub fn full_in(&self) -> Duration {
-        Duration::from_nanos(Gcra::debt(self.level.state, self.now))
+        let nanos = |meter: Meter| meter.full_in(self.level.seen.state, self.now);
+        Duration::from_nanos(self.limit.meter.map_or(0, nanos))
     }
 
     /// Whether this limit refused the request.
@@ -253,9 +290,8 @@ impl<'a> LimitStatus<'a> {
 
     /// What remains, and the nanoseconds until one more does. Both are zero if the limit is closed.
     pub(crate) fn balance(&self) -> (u64, u64) {
-        self.limit
-            .gcra
-            .map_or((0, 0), |gcra| gcra.balance(self.level.state, self.now))
+        let balance = |meter: Meter| meter.balance(self.level.seen.state, self.now);
+        self.limit.meter.map_or((0, 0), balance)
     }
 
     fn refusal(&self) -> Option<Refusal> {
@@ -263,7 +299,7 @@ impl<'a> LimitStatus<'a> {
             return None;
         }
         self.limit
-            .refusal(self.level.state, self.now, self.level.cost)
+            .refusal(self.level.seen.state, self.now, self.level.cost)
     }
 }
 
@@ -297,10 +333,10 @@ pub(crate) fn statuses<'a>(
         })
 }
 
-/// A bucket's state after (or, refused, at) a decision, and what it was asked for.
+/// What a bucket held after (or, refused, at) a decision, and what it was asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Level {
-    pub(crate) state: u64,
+    pub(crate) seen: Seen,
     pub(crate) cost: u64,
 }
 
@@ -372,13 +408,16 @@ mod tests {
     #[test]
     fn levels_keep_their_order_beyond_the_inline_ones() {
         let mut levels = Levels::default();
-        for state in 0..9 {
-            levels.push(Level { state, cost: 1 });
-            let states: Vec<_> = levels.as_slice().iter().map(|level| level.state).collect();
-            assert_eq!(states, (0..=state).collect::<Vec<_>>());
+        for cost in 0..9 {
+            levels.push(Level {
+                seen: Seen::default(),
+                cost,
+            });
+            let costs: Vec<_> = levels.as_slice().iter().map(|level| level.cost).collect();
+            assert_eq!(costs, (0..=cost).collect::<Vec<_>>());
         }
-        levels[7].state = 70;
-        assert_eq!(levels[7].state, 70);
+        levels[7].cost = 70;
+        assert_eq!(levels[7].cost, 70);
     }
 
     #[test]

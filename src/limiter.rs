@@ -7,14 +7,17 @@
 //! (see [`crate::gcra`] for why). Between the two a third request may be refused that a serial order would
 //! have let in. None is ever admitted that it would not.
 
-use std::sync::Arc;
+use std::{cmp::Reverse, sync::Arc};
 
 use crate::{
     bucket::Bucket,
     clock::{Clock, Nanos},
     decision::{Level, Levels},
-    gcra::{Gcra, Refusal},
+    gcra::Refusal,
+    meter::Meter,
+    quota::Quota,
     rate::Rate,
+    store::{Key, Memory, Place},
 };
 
 /// Where a limit holds.
@@ -25,6 +28,22 @@ pub enum Scope {
     Total,
     /// One route: a method and a path.
     Route,
+    /// One client, whatever it asks for.
+    Client,
+    /// One client on one route.
+    ClientOnRoute,
+}
+
+impl Scope {
+    /// The larger, the more specific.
+    fn specificity(self) -> u8 {
+        match self {
+            Self::Total => 0,
+            Self::Route => 1,
+            Self::Client => 2,
+            Self::ClientOnRoute => 3,
+        }
+    }
 }
 
 /// One limit: its settings and its name, without its balance.
@@ -32,82 +51,121 @@ pub enum Scope {
 pub(crate) struct Limit {
     pub(crate) name: Arc<str>,
     pub(crate) scope: Scope,
-    pub(crate) rate: Rate,
+    pub(crate) terms: Terms,
     /// `None`: closed.
-    pub(crate) gcra: Option<Gcra>,
+    pub(crate) meter: Option<Meter>,
     pub(crate) published: bool,
+}
+
+/// What a limit was configured as.
+#[derive(Debug, Clone)]
+pub(crate) enum Terms {
+    Rate(Rate),
+    Quota(Quota),
 }
 
 impl Limit {
     /// Why a charge of `cost` would be refused at `state`, if it would.
     #[inline]
     pub(crate) fn refusal(&self, state: u64, now: Nanos, cost: u64) -> Option<Refusal> {
-        match &self.gcra {
-            Some(gcra) => gcra.take(state, now, cost).err(),
+        match &self.meter {
+            Some(meter) => meter.take(state, now, cost).err(),
             None => Some(Refusal::Never),
         }
     }
 }
 
-/// A limit and the bucket it is kept in here. A clone shares the bucket.
+/// A limit and where its balances are kept. A clone shares them.
 #[derive(Debug, Clone)]
 pub(crate) struct Binding {
     pub(crate) limit: Limit,
-    pub(crate) bucket: Arc<Bucket>,
+    pub(crate) home: Home,
+}
+
+/// Where the balances of a limit are kept.
+#[derive(Debug, Clone)]
+pub(crate) enum Home {
+    /// In one bucket, whoever asks.
+    Bucket(Arc<Bucket>),
+    /// In the table, one for each client, under this number.
+    Client(u32),
 }
 
 impl Binding {
+    /// With a bucket of its own, which is full.
     pub(crate) fn fresh(limit: Limit) -> Self {
         Self {
             limit,
-            bucket: Arc::new(Bucket::full()),
+            home: Home::Bucket(Arc::new(Bucket::full())),
         }
     }
+
+    fn is(&self, other: &Self) -> bool {
+        match (&self.home, &other.home) {
+            (Home::Bucket(own), Home::Bucket(other)) => Arc::ptr_eq(own, other),
+            (Home::Client(own), Home::Client(other)) => own == other,
+            _ => false,
+        }
+    }
+}
+
+/// Whose request it is, and where balances of clients are kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Who<'a> {
+    pub(crate) memory: &'a Memory,
+    /// A keyed hash.
+    pub(crate) identity: u128,
 }
 
 /// What one route is charged on: the most specific limit first, the total last.
 #[derive(Debug)]
 pub(crate) struct Rule {
-    /// The route key, or what stands for the routes nobody declared.
+    /// The route key, for people.
     pub(crate) route: Box<str>,
+    /// The usage plan of the client, where it has one.
+    pub(crate) plan: Option<Arc<str>>,
     pub(crate) bindings: Box<[Binding]>,
 }
 
 impl Rule {
     #[inline]
-    pub(crate) fn charges(&self) -> impl Iterator<Item = Charge<'_>> + Clone {
-        self.bindings.iter().map(|binding| Charge {
+    pub(crate) fn charges<'a>(&'a self, who: Who<'a>) -> impl Iterator<Item = Charge<'a>> + Clone {
+        self.bindings.iter().map(move |binding| Charge {
             limit: &binding.limit,
-            bucket: &binding.bucket,
+            place: match &binding.home {
+                Home::Bucket(bucket) => Place::Bucket(bucket),
+                Home::Client(number) => Place::Table(who.memory, Key::new(who.identity, *number)),
+            },
             cost: 1,
         })
     }
 
     /// This rule, and of the other what it has besides.
     pub(crate) fn and(&self, other: &Self) -> Self {
-        let besides = other.bindings.iter().filter(|binding| {
-            let same = |own: &Binding| Arc::ptr_eq(&own.bucket, &binding.bucket);
-            !self.bindings.iter().any(same)
-        });
+        let besides = other
+            .bindings
+            .iter()
+            .filter(|binding| !self.bindings.iter().any(|own| own.is(binding)));
         let mut bindings: Vec<_> = self.bindings.iter().chain(besides).cloned().collect();
-        bindings.sort_by_key(|binding| binding.limit.scope == Scope::Total);
+        bindings.sort_by_key(|binding| Reverse(binding.limit.scope.specificity()));
         Self {
             route: self.route.clone(),
+            plan: self.plan.clone(),
             bindings: bindings.into(),
         }
     }
 }
 
-/// One limit's bucket and the cost taken from it.
+/// What one limit takes from its bucket for one request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Charge<'a> {
     pub(crate) limit: &'a Limit,
-    pub(crate) bucket: &'a Bucket,
+    pub(crate) place: Place<'a>,
     pub(crate) cost: u64,
 }
 
-/// Takes charges from buckets.
-#[derive(Debug, Clone)]
+/// Takes charges, with a clock of its own.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Limiter {
     clock: Clock,
 }
@@ -146,23 +204,26 @@ pub(crate) fn admit<'a>(
 ) -> bool {
     let mut refused = false;
     for (index, charge) in charges.clone().enumerate() {
-        let (state, cost) = (charge.bucket.load(), charge.cost);
-        refused |= index > 0 && charge.limit.refusal(state, now, cost).is_some();
-        levels.push(Level { state, cost });
+        let (seen, cost) = (charge.place.peek(now), charge.cost);
+        refused |= index > 0 && charge.limit.refusal(seen.state, now, cost).is_some();
+        levels.push(Level { seen, cost });
     }
     if refused {
         return false;
     }
     for (index, charge) in charges.clone().enumerate() {
         let level = &mut levels[index];
-        let Some(gcra) = &charge.limit.gcra else {
+        let Some(meter) = &charge.limit.meter else {
             // Closed, and so the first: any other has refused above, before something was taken.
             return false;
         };
-        match charge.bucket.take(level.state, gcra, now, charge.cost) {
-            Ok(state) => level.state = state,
-            Err(state) => {
-                level.state = state;
+        let taken = charge
+            .place
+            .take(level.seen, meter, now, charge.cost, &clock);
+        match taken {
+            Ok(seen) => level.seen = seen,
+            Err(seen) => {
+                level.seen = seen;
                 give_back(charges.take(index), levels, now, clock);
                 return false;
             }
@@ -179,16 +240,12 @@ fn give_back<'a>(
     clock: impl Fn() -> Nanos,
 ) {
     for (index, charge) in charges.enumerate() {
-        let weight = charge
-            .limit
-            .gcra
-            .as_ref()
-            .and_then(|gcra| gcra.weight(charge.cost));
         let level = &mut levels[index];
-        charge
-            .bucket
-            .give_back(level.state, taken, weight.unwrap_or(0), &clock);
-        level.state = charge.bucket.load();
+        if let Some(meter) = &charge.limit.meter {
+            level.seen = charge
+                .place
+                .give_back(level.seen, meter, taken, charge.cost, &clock);
+        }
     }
 }
 
@@ -197,6 +254,7 @@ mod tests {
     use std::{
         sync::atomic::{AtomicU64, Ordering},
         thread,
+        time::Duration,
     };
 
     use proptest::prelude::*;
@@ -207,8 +265,8 @@ mod tests {
         Limit {
             name: "test".into(),
             scope: Scope::Route,
-            rate: Rate::per_second(1),
-            gcra: Gcra::new(1, interval, burst),
+            terms: Terms::Rate(Rate::per_second(1)),
+            meter: Meter::of_rate(&Rate::new(1, Duration::from_nanos(interval)).burst(burst)),
             published: true,
         }
     }
@@ -224,7 +282,7 @@ mod tests {
     ) -> impl Iterator<Item = Charge<'a>> + Clone {
         costs.iter().map(|&(index, cost)| Charge {
             limit: &bindings[index].limit,
-            bucket: &bindings[index].bucket,
+            place: Place::Bucket(bucket(&bindings[index])),
             cost,
         })
     }
@@ -239,10 +297,17 @@ mod tests {
         )
     }
 
+    pub(super) fn bucket(binding: &Binding) -> &Bucket {
+        match &binding.home {
+            Home::Bucket(bucket) => bucket,
+            Home::Client(_) => unreachable!("these limits are kept in buckets of their own"),
+        }
+    }
+
     fn states(bindings: &[Binding]) -> Vec<u64> {
         bindings
             .iter()
-            .map(|binding| binding.bucket.load())
+            .map(|binding| bucket(binding).load())
             .collect()
     }
 
@@ -259,8 +324,8 @@ mod tests {
                 now += step;
                 let costs: Vec<_> = costs.into_iter().filter(|&(index, _)| index < limits.len()).collect();
                 let before = states(&buckets);
-                let passes = |&(index, cost): &(usize, u64)| match &buckets[index].limit.gcra {
-                    Some(gcra) => gcra.take(before[index], now, cost).is_ok(),
+                let passes = |&(index, cost): &(usize, u64)| match &buckets[index].limit.meter {
+                    Some(meter) => meter.take(before[index], now, cost).is_ok(),
                     None => false,
                 };
                 let admitted = take(&buckets, &costs, now);
@@ -269,7 +334,7 @@ mod tests {
                 for (index, (before, after)) in before.into_iter().zip(after).enumerate() {
                     let charged = costs.iter().find(|&&(charged, _)| charged == index && admitted);
                     let expected = charged.map_or(Ok(before), |&(_, cost)| {
-                        buckets[index].limit.gcra.as_ref().map_or(Ok(before), |gcra| gcra.take(before, now, cost))
+                        buckets[index].limit.meter.as_ref().map_or(Ok(before), |meter| meter.take(before, now, cost))
                     });
                     prop_assert_eq!(Ok(after), expected, "bucket {}", index);
                 }
@@ -325,7 +390,7 @@ mod tests {
         let [small, large] = admitted.map(AtomicU64::into_inner);
         assert_eq!(large, 40_000, "nothing stands in its way");
         assert_eq!(small, 5_000, "exactly its burst");
-        let charged = |index: usize| (buckets[index].bucket.load() - 7) / 1_000;
+        let charged = |index: usize| (bucket(&buckets[index]).load() - 7) / 1_000;
         assert_eq!(
             (charged(0), charged(1), charged(2)),
             (45_000, 5_000, 40_000),
@@ -348,8 +413,8 @@ mod tests {
             assert!(take(&buckets, &[(0, 1)], 1_000), "one is left");
         }
         give_back(charges(&buckets, &cost), &mut levels, 1_000, || 1_120);
-        let state = buckets[0].bucket.load();
-        assert_eq!(levels[0].state, state, "the level is read anew");
+        let state = bucket(&buckets[0]).load();
+        assert_eq!(levels[0].seen.state, state, "the level is read anew");
         state
     }
 
@@ -371,7 +436,7 @@ mod loom_tests {
     use loom::thread;
 
     use super::{
-        tests::{bindings, take},
+        tests::{bindings, bucket, take},
         *,
     };
 
@@ -408,7 +473,7 @@ mod loom_tests {
             &[&[(0, 1)], &[(0, 1)], &[(0, 1)]],
             |admitted, buckets| {
                 assert_eq!(admitted, 2);
-                assert_eq!(buckets[0].bucket.load(), 5 + 20);
+                assert_eq!(bucket(&buckets[0]).load(), 5 + 20);
             },
         );
     }
@@ -421,7 +486,7 @@ mod loom_tests {
             |admitted, buckets| {
                 assert!(admitted <= 1, "one too many");
                 for binding in buckets {
-                    let state = binding.bucket.load();
+                    let state = bucket(binding).load();
                     let expected = if admitted == 1 { 15 } else { 5 };
                     assert!(
                         state == expected || admitted == 0 && state == 0,
@@ -440,7 +505,7 @@ mod loom_tests {
             &[&[(0, 1)], &[(0, 1)]],
             |admitted, buckets| {
                 assert_eq!(admitted, 2);
-                assert_eq!(buckets[0].bucket.load(), 25);
+                assert_eq!(bucket(&buckets[0]).load(), 25);
             },
         );
         race(
@@ -452,7 +517,7 @@ mod loom_tests {
                     "at most one of the first two, and the third"
                 );
                 let expected = 5 + 10 * admitted;
-                assert_eq!(buckets[0].bucket.load(), expected, "{admitted} admitted");
+                assert_eq!(bucket(&buckets[0]).load(), expected, "{admitted} admitted");
             },
         );
     }
@@ -473,12 +538,16 @@ mod loom_tests {
                     take(&buckets, &[(0, 1)], 20)
                 })
             };
-            buckets[0]
-                .bucket
-                .give_back(20, 10, 10, || clock.load(Ordering::Acquire));
+            bucket(&buckets[0]).give_back(
+                20,
+                buckets[0].limit.meter.as_ref().expect("open"),
+                10,
+                10,
+                || clock.load(Ordering::Acquire),
+            );
             let admitted = other.join().expect("no panic");
             assert!(admitted, "refilled by time or given back");
-            let state = buckets[0].bucket.load();
+            let state = bucket(&buckets[0]).load();
             assert_eq!(state, 30, "the other charge is whole");
         });
     }

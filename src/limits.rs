@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use crate::rate::Rate;
+use crate::{quota::Quota, rate::Rate};
 
-/// The limits of one scope: the whole server, every route, or one route.
+/// The limits of one scope: the whole server, every route, one route, every client, or a usage plan.
 ///
 /// A request has to pass all of them, and is charged on all of them or on none.
 ///
@@ -23,12 +23,14 @@ use crate::rate::Rate;
 /// # Inheritance
 ///
 /// A route's limits override the default's field by field: what a route leaves out, it inherits. All rates
-/// together are one field: a route with a rate of its own has none of the default's. [`Limits::new`] leaves everything out, so a route with it alone has the default's rates, in a bucket
+/// together are one field: a route with a rate of its own has none of the default's; and so are all quotas.
+/// [`Limits::new`] leaves everything out, so a route with it alone has the default's rates, in a bucket
 /// of its own. [`Limits::unlimited`] inherits nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Limits {
     pub(crate) rates: Vec<Rate>,
+    pub(crate) quotas: Vec<Quota>,
     pub(crate) access: Access,
     pub(crate) name: Option<Cow<'static, str>>,
     pub(crate) publish: Option<bool>,
@@ -51,7 +53,7 @@ impl Limits {
 
     /// No limit in this scope, whatever the default says. Other scopes (the total) still hold.
     ///
-    /// A rate beside it contradicts it: an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    /// A rate or quota beside it contradicts it: an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn unlimited() -> Self {
         Self {
             access: Access::Unlimited,
@@ -61,7 +63,7 @@ impl Limits {
 
     /// Admits nothing, ever: a rate of zero by name.
     ///
-    /// A rate beside it contradicts it: an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    /// A rate or quota beside it contradicts it: an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn closed() -> Self {
         Self {
             access: Access::Closed,
@@ -72,6 +74,12 @@ impl Limits {
     /// Adds a rate. All rates of a scope hold at once.
     pub fn rate(mut self, rate: Rate) -> Self {
         self.rates.push(rate);
+        self
+    }
+
+    /// Adds a quota. All quotas and rates of a scope hold at once.
+    pub fn quota(mut self, quota: Quota) -> Self {
+        self.quotas.push(quota);
         self
     }
 
@@ -102,25 +110,33 @@ impl Limits {
     /// These limits with what they leave out taken from `default`. Names are not handed down: what
     /// differs from the default is not called like it.
     pub(crate) fn or(&self, default: Option<&Self>) -> Self {
-        let own = !self.rates.is_empty() || self.access != Access::Limited;
-        let Some(default) = default.filter(|_| !own) else {
-            return Self {
-                publish: self.publish.or(default.and_then(|default| default.publish)),
-                ..self.clone()
-            };
+        let mut limits = self.clone();
+        let Some(default) = default else {
+            return limits;
         };
-        let unnamed = |rate: &Rate| rate.clone().unnamed();
-        Self {
-            rates: default.rates.iter().map(unnamed).collect(),
-            access: default.access,
-            name: self.name.clone(),
-            publish: self.publish.or(default.publish),
+        limits.publish = self.publish.or(default.publish);
+        if self.access != Access::Limited {
+            return limits;
         }
+        if self.rates.is_empty() {
+            limits.access = default.access;
+            limits.rates = default.rates.iter().cloned().map(Rate::unnamed).collect();
+        }
+        if self.quotas.is_empty() {
+            limits.quotas = default.quotas.iter().cloned().map(Quota::unnamed).collect();
+        }
+        limits
     }
 }
 
 impl From<Rate> for Limits {
     fn from(rate: Rate) -> Self {
         Self::new().rate(rate)
+    }
+}
+
+impl From<Quota> for Limits {
+    fn from(quota: Quota) -> Self {
+        Self::new().quota(quota)
     }
 }

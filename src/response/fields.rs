@@ -12,7 +12,7 @@ use super::{RATE_LIMIT, RATE_LIMIT_POLICY, buffer::Buffer};
 use crate::{
     clock::{Nanos, nanos},
     decision::{Denial, Levels, LimitStatus, statuses},
-    limiter::{Binding, Limit, Rule},
+    limiter::{Binding, Limit, Rule, Terms},
     rate::Rate,
 };
 
@@ -173,23 +173,40 @@ fn separate(line: &mut Buffer) {
 fn push_level(line: &mut Buffer, item: &str, limit: &Limit, (remaining, next): (u64, u64)) {
     line.push(item);
     line.push_integer(remaining.min(MAX_INTEGER));
-    if let Some(gcra) = &limit.gcra {
-        let steady = remaining.saturating_mul(gcra.interval());
+    if let Some(meter) = &limit.meter {
+        let steady = meter.steady(remaining);
         line.push(";t=");
         line.push_integer(ceil_seconds(steady.max(next)).min(MAX_INTEGER));
     }
 }
 
-/// `"chat";q=60;w=60;throttle-burst=10`.
+/// `"chat";q=60;w=60;throttle-burst=10`, and without a burst for a quota.
 fn push_policy(line: &mut Buffer, limit: &Limit) {
-    let (quota, window) = window(&limit.rate);
+    let (quota, window) = terms(&limit.terms);
     push_quoted(line, limit);
     line.push(";q=");
     line.push_integer(quota);
     line.push(";w=");
     line.push_integer(window);
-    line.push(";throttle-burst=");
-    line.push_integer(limit.rate.burst_limit().min(MAX_INTEGER));
+    if let Terms::Rate(rate) = &limit.terms {
+        line.push(";throttle-burst=");
+        line.push_integer(rate.burst_limit().min(MAX_INTEGER));
+    }
+}
+
+/// A limit as a count in whole seconds.
+pub(super) fn terms(terms: &Terms) -> (u64, u64) {
+    match terms {
+        Terms::Rate(rate) if rate.is_closed() => (0, window(rate).1),
+        Terms::Rate(rate) => window(rate),
+        Terms::Quota(quota) => {
+            let seconds = ceil_seconds(nanos(quota.window()));
+            (
+                quota.count().min(MAX_INTEGER),
+                seconds.clamp(1, MAX_INTEGER),
+            )
+        }
+    }
 }
 
 /// A name holds `[A-Za-z0-9_]` only, so nothing has to be escaped.
@@ -201,7 +218,7 @@ fn push_quoted(line: &mut Buffer, limit: &Limit) {
 
 /// A rate as a count in whole seconds, which is all the field can say: the period itself, or the
 /// smallest multiple of it that is whole, or what comes nearest from below.
-pub(super) fn window(rate: &Rate) -> (u64, u64) {
+fn window(rate: &Rate) -> (u64, u64) {
     let period = u128::from(nanos(rate.period()).max(1));
     let count = u128::from(rate.count());
     let second = u128::from(SECOND);

@@ -13,7 +13,7 @@ use http::{
 
 use super::{
     RATE_LIMIT, RATE_LIMIT_POLICY,
-    fields::{refused, window},
+    fields::{refused, terms},
 };
 use crate::{
     clock::nanos,
@@ -153,9 +153,13 @@ fn description(status: &LimitStatus<'_>) -> String {
         _ if status.limit().published => {}
         Scope::Total => return "limit of the whole server".to_owned(),
         Scope::Route => return "limit of this route".to_owned(),
+        Scope::Client | Scope::ClientOnRoute => return "limit of this client".to_owned(),
     }
-    let (quota, window) = window(status.rate());
-    format!("limit {quota} per {window}s, burst {}", status.burst())
+    let (count, window) = terms(&status.limit().terms);
+    match status.rate() {
+        Some(_) => format!("limit {count} per {window}s, burst {}", status.burst()),
+        None => format!("limit {count} per {window}s"),
+    }
 }
 
 fn error_info(denial: &Denial) -> Message {
@@ -234,8 +238,9 @@ mod tests {
     use crate::{
         Rate, Scope,
         decision::{Level, Levels},
-        gcra::Gcra,
-        limiter::{Binding, Limit, Rule},
+        limiter::{Binding, Limit, Rule, Terms},
+        meter::Meter,
+        store::Seen,
     };
 
     #[test]
@@ -295,17 +300,18 @@ mod tests {
         let limit = Limit {
             name: "chat".into(),
             scope: Scope::Route,
-            gcra: Gcra::new(60, 60_000_000_000, 10),
-            rate,
+            meter: Meter::of_rate(&rate),
+            terms: Terms::Rate(rate),
             published: true,
         };
         let mut levels = Levels::default();
         levels.push(Level {
-            state: 11_000_000_000,
+            seen: Seen::own(11_000_000_000),
             cost: 1,
         });
         let rule = Rule {
             route: "POST /chat".into(),
+            plan: None,
             bindings: [Binding::fresh(limit)].into(),
         };
         Denial::new(Arc::new(rule), levels, 0)

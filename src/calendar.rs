@@ -1,0 +1,197 @@
+//! When windows end: calendar arithmetic in UTC, in integers.
+
+use crate::{
+    clock::{Clock, Nanos, nanos},
+    quota::Window,
+};
+
+/// The windows of a quota, on the throttle's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Calendar {
+    window: Window,
+    /// What the wall clock showed when the throttle's stood at zero: nanoseconds since the Unix epoch.
+    origin: u64,
+}
+
+const DAY: u64 = 24 * 60 * 60 * 1_000_000_000;
+
+impl Calendar {
+    /// A wall clock beyond the year 2116 is taken for one that shows it.
+    pub(crate) fn new(window: Window, origin: u64) -> Self {
+        let origin = origin.min(Clock::MAX);
+        Self { window, origin }
+    }
+
+    /// The first moment that no longer belongs to the window of `now`. Later than `now`.
+    #[inline]
+    pub(crate) fn end(&self, now: Nanos) -> Nanos {
+        let unix = self.origin.saturating_add(now);
+        let end = match self.window {
+            Window::Day => (unix / DAY + 1) * DAY,
+            // The epoch was a Thursday: three days into its week.
+            Window::Week => ((unix / DAY + 3) / 7 * 7 + 4) * DAY,
+            Window::Month => month_end(unix / DAY) * DAY,
+            Window::Every(length) => {
+                let length = nanos(length).max(1);
+                (unix / length).saturating_add(1).saturating_mul(length)
+            }
+        };
+        end.saturating_sub(self.origin)
+    }
+}
+
+/// The day (since the Unix epoch) on which the month after that of `day` begins.
+///
+/// Months are counted from March, so that a leap day comes last, in eras of 400 years, which all have
+/// the same number of days.
+fn month_end(day: u64) -> u64 {
+    const ERA: u64 = 146_097;
+    /// From 0000-03-01 to 1970-01-01.
+    const EPOCH: u64 = 719_468;
+    let day = day + EPOCH;
+    let (era, day) = (day / ERA, day % ERA);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let first = year * 365 + year / 4 - year / 100;
+    let month = (5 * (day - first) + 2) / 153;
+    // March is 0, so February, whose end is that of the year, is 11.
+    let end = if month == 11 {
+        let year = year + 1;
+        year * 365 + year / 4 - year / 100 + year / 400
+    } else {
+        first + (153 * (month + 1) + 2) / 5
+    };
+    era * ERA + end - EPOCH
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Days from the Unix epoch to a date, counted one by one.
+    fn days(year: u64, month: usize, day: u64) -> u64 {
+        let leap = |year: u64| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        let lengths = |year: u64| {
+            let february = if leap(year) { 29 } else { 28 };
+            [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31]
+        };
+        let years: u64 = (1970..year)
+            .map(|year| lengths(year).iter().sum::<u64>())
+            .sum();
+        years + lengths(year)[..month - 1].iter().sum::<u64>() + day - 1
+    }
+
+    #[test]
+    fn every_month_from_1970_to_2500_ends_where_the_next_begins() {
+        for year in 1970..2500 {
+            for month in 1..=12 {
+                let (next_year, next) = if month == 12 {
+                    (year + 1, 1)
+                } else {
+                    (year, month + 1)
+                };
+                let (first, end) = (days(year, month, 1), days(next_year, next, 1));
+                for day in first..end {
+                    assert_eq!(month_end(day), end, "{year}-{month}, day {day}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn windows_end_at_midnight_at_monday_at_the_first_and_at_multiples() {
+        let hour = DAY / 24;
+        let every = |seconds| Window::Every(Duration::from_secs(seconds));
+        // (window, a moment, the end of its window)
+        let table = [
+            (
+                Window::Day,
+                days(2026, 11, 23) * DAY,
+                days(2026, 11, 24) * DAY,
+            ),
+            (
+                Window::Day,
+                days(2026, 11, 24) * DAY - 1,
+                days(2026, 11, 24) * DAY,
+            ),
+            (
+                Window::Day,
+                days(2028, 2, 28) * DAY + hour,
+                days(2028, 2, 29) * DAY,
+            ),
+            (
+                Window::Week,
+                days(2026, 11, 22) * DAY,
+                days(2026, 11, 23) * DAY,
+            ),
+            (
+                Window::Week,
+                days(2026, 11, 23) * DAY,
+                days(2026, 11, 30) * DAY,
+            ),
+            (
+                Window::Week,
+                days(2026, 11, 29) * DAY,
+                days(2026, 11, 30) * DAY,
+            ),
+            (
+                Window::Week,
+                days(2026, 12, 31) * DAY,
+                days(2027, 1, 4) * DAY,
+            ),
+            (Window::Week, 0, days(1970, 1, 5) * DAY),
+            (
+                Window::Month,
+                days(2028, 2, 28) * DAY,
+                days(2028, 3, 1) * DAY,
+            ),
+            (
+                Window::Month,
+                days(2028, 2, 29) * DAY,
+                days(2028, 3, 1) * DAY,
+            ),
+            (
+                Window::Month,
+                days(2027, 2, 28) * DAY,
+                days(2027, 3, 1) * DAY,
+            ),
+            (
+                Window::Month,
+                days(2100, 2, 28) * DAY,
+                days(2100, 3, 1) * DAY,
+            ),
+            (
+                Window::Month,
+                days(2026, 12, 31) * DAY + 23 * hour,
+                days(2027, 1, 1) * DAY,
+            ),
+            (every(600), 1_000_000_000_000, 1_200_000_000_000),
+            (every(600), 1_200_000_000_000, 1_800_000_000_000),
+        ];
+        for (window, moment, end) in table {
+            // The same on any clock, whenever it started.
+            for origin in [0, moment / 2, moment] {
+                let calendar = Calendar::new(window, origin);
+                let found = calendar.end(moment - origin);
+                assert_eq!(found, end - origin, "{window:?} at {moment} from {origin}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_window_never_ends_before_it_has_begun_even_at_the_end_of_time() {
+        for window in [
+            Window::Day,
+            Window::Week,
+            Window::Month,
+            Window::Every(Duration::MAX),
+        ] {
+            for (origin, now) in [(0, 0), (u64::MAX, 0), (1 << 61, Clock::MAX)] {
+                let _ = Calendar::new(window, origin).end(now);
+            }
+            let calendar = Calendar::new(window, 1_800_000_000_000_000_000);
+            assert!(calendar.end(Clock::MAX) > Clock::MAX);
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! A count in a window.
+
+use std::{borrow::Cow, time::Duration};
+
+/// A number of requests in a fixed window of time, which starts anew when the window ends.
+///
+/// A day, a week and a month are those of the calendar in UTC: they end at midnight, at midnight before
+/// Monday, at midnight before the first. A window of any other length is counted from the Unix epoch.
+/// What a refusal tells is the exact time to the window's end.
+///
+/// A quota does not pace: all of it may be used at once, and at the end of a window twice as much in a
+/// moment. To pace, put a [`Rate`](crate::Rate) beside it.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_throttle::{Limits, Quota, Rate};
+///
+/// let free = Limits::new()
+///     .rate(Rate::per_second(1).burst(5))
+///     .quota(Quota::per_day(1_000));
+/// let ten_minutes = Quota::per(100, Duration::from_secs(600));
+/// # let _ = (free, ten_minutes);
+/// ```
+///
+/// # Restarts
+///
+/// Quotas are kept in the memory of the process: after a restart all of them are whole again.
+///
+/// # Zero and the maximum
+///
+/// A quota of zero is a **closed** limit: it admits nothing, ever. A window of zero, or a quota of more
+/// requests than its window has nanoseconds, is an error of
+/// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct Quota {
+    count: u64,
+    window: Window,
+    name: Option<Cow<'static, str>>,
+}
+
+/// When a quota starts anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Window {
+    Day,
+    Week,
+    Month,
+    Every(Duration),
+}
+
+impl Quota {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+    /// `count` requests in each window of this length, the first of which began with the Unix epoch.
+    pub const fn per(count: u64, window: Duration) -> Self {
+        Self::new(count, Window::Every(window))
+    }
+
+    /// `count` requests a day, from midnight to midnight UTC.
+    pub const fn per_day(count: u64) -> Self {
+        Self::new(count, Window::Day)
+    }
+
+    /// `count` requests a week, from Monday to Sunday UTC (ISO 8601).
+    pub const fn per_week(count: u64) -> Self {
+        Self::new(count, Window::Week)
+    }
+
+    /// `count` requests a calendar month, from the first to the last day UTC.
+    pub const fn per_month(count: u64) -> Self {
+        Self::new(count, Window::Month)
+    }
+
+    const fn new(count: u64, window: Window) -> Self {
+        Self {
+            count,
+            window,
+            name: None,
+        }
+    }
+
+    /// Names this limit in header fields, answers and logs: one or more of `A-Z a-z 0-9 _`.
+    ///
+    /// Without a name it is called after its scope. A name that does not fit is an error of
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    pub fn named(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Requests per window.
+    #[must_use]
+    pub const fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// The length of a window: the longest there is, 31 days, for a month.
+    #[must_use]
+    pub const fn window(&self) -> Duration {
+        match self.window {
+            Window::Day => Self::DAY,
+            Window::Week => Duration::from_secs(7 * Self::DAY.as_secs()),
+            Window::Month => Duration::from_secs(31 * Self::DAY.as_secs()),
+            Window::Every(length) => length,
+        }
+    }
+
+    /// The length of the shortest window: that of February for a month.
+    pub(crate) const fn shortest(&self) -> Duration {
+        match self.window {
+            Window::Month => Duration::from_secs(28 * Self::DAY.as_secs()),
+            _ => self.window(),
+        }
+    }
+
+    pub(crate) const fn kind(&self) -> Window {
+        self.window
+    }
+
+    pub(crate) fn unnamed(self) -> Self {
+        Self { name: None, ..self }
+    }
+
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+}

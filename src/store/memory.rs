@@ -1,0 +1,622 @@
+//! Balances of clients, in a table whose size is fixed when it is made.
+//!
+//! # Bounded, and nothing is lost
+//!
+//! A bucket is a key and a state, 16 bytes. Each key has two groups of eight slots where it may lie. A new
+//! key takes a slot whose bucket is full again: that is equal to one that was never there, so nothing is
+//! lost with it. If all sixteen hold something still, the key shares one of a few *overflow buckets* with
+//! others like it, until a slot is free. Nothing is swept, resized or moved, ever; each step looks at no
+//! more than sixteen slots.
+//!
+//! Two groups to choose from fill evenly: the first key without room comes at about seven tenths of the
+//! capacity, at nine tenths it is one in a hundred.
+//!
+//! # Who may write what
+//!
+//! - A *charge* exchanges the state of the slot that has its key, without a lock.
+//! - A *new key* is entered under a lock that all keys of its stripe share, so that no key is ever entered
+//!   twice. It claims a slot by exchanging its state, which is that of a full bucket, for [`BUSY`]; then it
+//!   writes the key, then the state. Who finds `BUSY` finds nothing.
+//! - A slot may thus change hands between a look at its key and an exchange of its state. The state then
+//!   differs, unless it is the same by chance (time that stands still). So whoever has exchanged it looks
+//!   at the key once more; if it is a stranger's by now, the charge is given back there, and all begins
+//!   anew.
+//!
+//! A slot changes hands only when its bucket is full. A charge that was made before weighs nothing by then,
+//! so what is given back too late is nothing either (see [`crate::gcra`]).
+//!
+//! # Time
+//!
+//! A thread may hold a reading of the clock that is older than the one with which its bucket was found to be
+//! full and given away. A new key is therefore charged with a reading of its own, made after it was missed.
+//!
+//! # Memory ordering
+//!
+//! States as in [`crate::bucket`]. A key is written after `BUSY` and before the state, each with release;
+//! who sees the new state with acquire sees the new key.
+
+#[cfg(throttle_loom)]
+use loom::sync::{
+    Mutex,
+    atomic::{AtomicU64, Ordering},
+};
+#[cfg(not(throttle_loom))]
+use std::sync::{
+    Mutex,
+    atomic::{AtomicU64, Ordering},
+};
+use std::{collections::TryReserveError, sync::PoisonError};
+
+use super::Seen;
+use crate::{bucket::Bucket, clock::Nanos, meter::Meter};
+
+/// The state of a slot that is changing hands. No bucket's: states end at 2^63.
+const BUSY: u64 = u64::MAX;
+
+/// A client's bucket for one limit.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Key {
+    /// Never zero, which marks a slot that nobody had yet.
+    hash: u64,
+    limit: u32,
+}
+
+impl Key {
+    /// The bucket of `limit` for an identity, which is a keyed hash and so nothing an outsider can aim.
+    #[inline]
+    pub(crate) fn new(identity: u128, limit: u32) -> Self {
+        let (low, high) = (identity as u64, (identity >> 64) as u64);
+        let salted = low ^ (u64::from(limit) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let product = u128::from(salted) * u128::from(high | 1);
+        Self {
+            hash: (product as u64 ^ (product >> 64) as u64) | 1,
+            limit,
+        }
+    }
+}
+
+/// A table of buckets by key, for many limits together.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    groups: Box<[Group]>,
+    stripes: Box<[Stripe]>,
+    /// [`Memory::OVERFLOW`] for each limit.
+    overflow: Box<[Bucket]>,
+    overflowed: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Group {
+    keys: [AtomicU64; Group::SLOTS],
+    states: [AtomicU64; Group::SLOTS],
+}
+
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Stripe(Mutex<()>);
+
+/// A slot of some group.
+#[derive(Debug, Clone, Copy)]
+struct Slot<'a> {
+    key: &'a AtomicU64,
+    state: &'a AtomicU64,
+}
+
+impl Group {
+    /// Fewer under loom, which looks at all orders in which they may be read.
+    const SLOTS: usize = if cfg!(throttle_loom) { 2 } else { 8 };
+
+    fn slots(&self) -> impl Iterator<Item = Slot<'_>> {
+        let pairs = self.keys.iter().zip(&self.states);
+        pairs.map(|(key, state)| Slot { key, state })
+    }
+
+    /// The slots whose buckets are full at `now`, with their states.
+    fn full(&self, now: Nanos) -> impl Iterator<Item = (Slot<'_>, u64)> {
+        self.slots().filter_map(move |slot| {
+            let state = slot.state.load(Ordering::Acquire);
+            (state <= now).then_some((slot, state))
+        })
+    }
+}
+
+impl Memory {
+    /// How many overflow buckets a limit has.
+    const OVERFLOW: usize = 16;
+    const STRIPES: usize = 64;
+
+    /// A table of `capacity` buckets, rounded up to whole groups, for limits numbered below `limits`.
+    ///
+    /// # Errors
+    ///
+    /// If there is not that much memory.
+    pub(crate) fn new(capacity: usize, limits: usize) -> Result<Self, TryReserveError> {
+        let count = capacity.div_ceil(Group::SLOTS);
+        let mut groups = Vec::new();
+        groups.try_reserve_exact(count)?;
+        groups.resize_with(count, Group::default);
+        let stripes = if limits == 0 { 0 } else { Self::STRIPES };
+        Ok(Self {
+            groups: groups.into(),
+            stripes: (0..stripes).map(|_| Stripe::default()).collect(),
+            overflow: (0..limits * Self::OVERFLOW)
+                .map(|_| Bucket::full())
+                .collect(),
+            overflowed: AtomicU64::new(0),
+        })
+    }
+
+    /// How many charges went to overflow buckets.
+    pub(crate) fn overflowed(&self) -> u64 {
+        self.overflowed.load(Ordering::Relaxed)
+    }
+
+    /// The balance of a key, without a charge.
+    pub(crate) fn peek(&self, key: &Key, now: Nanos) -> Seen {
+        while let Some((slot, state)) = self.find(key) {
+            if slot.key.load(Ordering::Acquire) == key.hash {
+                return Seen::own(state);
+            }
+        }
+        let groups = self.groups_of(key);
+        if groups
+            .into_iter()
+            .flatten()
+            .any(|group| group.full(now).next().is_some())
+        {
+            return Seen::own(0);
+        }
+        Seen {
+            state: self.overflow_of(key).load(),
+            shared: true,
+        }
+    }
+
+    /// Takes `cost`, or says what refused it.
+    #[inline]
+    pub(crate) fn take(
+        &self,
+        key: &Key,
+        meter: &Meter,
+        now: Nanos,
+        cost: u64,
+        clock: impl Fn() -> Nanos,
+    ) -> Result<Seen, Seen> {
+        loop {
+            if let Some((slot, seen)) = self.find(key) {
+                if let Some(taken) = slot.take(key, seen, meter, now, cost, &clock) {
+                    return taken.map(Seen::own).map_err(Seen::own);
+                }
+            } else if let Some(taken) = self.enter(key, meter, cost, &clock) {
+                return taken;
+            }
+        }
+    }
+
+    /// Gives back `weight`, which was charged at `taken` and left what `left` tells.
+    pub(crate) fn give_back(
+        &self,
+        key: &Key,
+        left: Seen,
+        meter: &Meter,
+        taken: Nanos,
+        weight: u64,
+        clock: impl Fn() -> Nanos,
+    ) {
+        if left.shared {
+            let bucket = self.overflow_of(key);
+            bucket.give_back(left.state, meter, taken, weight, clock);
+        } else if let Some((slot, _)) = self.find(key) {
+            slot.give_back(meter, taken, weight, clock);
+        }
+        // A key that is not there any more had a full bucket.
+    }
+
+    /// Enters a key that was missed, with its first charge. `None` if it is there after all.
+    #[cold]
+    #[inline(never)]
+    fn enter(
+        &self,
+        key: &Key,
+        meter: &Meter,
+        cost: u64,
+        clock: impl Fn() -> Nanos,
+    ) -> Option<Result<Seen, Seen>> {
+        let stripe = &self.stripes[(key.hash >> 1) as usize % self.stripes.len()];
+        // It guards no data that a panic could leave half done.
+        let _alone = stripe.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.find(key).is_some() {
+            return None;
+        }
+        let now = clock();
+        let Ok(first) = meter.take(0, now, cost) else {
+            return Some(Err(Seen::default()));
+        };
+        while let Some((slot, full)) = self.room(key, now) {
+            let claimed =
+                slot.state
+                    .compare_exchange(full, BUSY, Ordering::AcqRel, Ordering::Acquire);
+            if claimed.is_ok() {
+                slot.key.store(key.hash, Ordering::Release);
+                slot.state.store(first, Ordering::Release);
+                return Some(Ok(Seen::own(first)));
+            }
+        }
+        let bucket = self.overflow_of(key);
+        let shared = |state| Seen {
+            state,
+            shared: true,
+        };
+        let taken = bucket.take(bucket.load(), meter, now, cost);
+        if taken.is_ok() {
+            self.overflowed.fetch_add(1, Ordering::Relaxed);
+        }
+        Some(taken.map(shared).map_err(shared))
+    }
+
+    /// The slot that has a key, and its state.
+    #[inline]
+    fn find(&self, key: &Key) -> Option<(Slot<'_>, u64)> {
+        for group in self.groups_of(key).into_iter().flatten() {
+            for slot in group.slots() {
+                if slot.key.load(Ordering::Acquire) == key.hash {
+                    let state = slot.state.load(Ordering::Acquire);
+                    if state != BUSY {
+                        return Some((slot, state));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// A slot for a new key, from the group that has more of them.
+    fn room(&self, key: &Key, now: Nanos) -> Option<(Slot<'_>, u64)> {
+        let groups = self.groups_of(key).into_iter().flatten();
+        let emptiest = groups.rev().max_by_key(|group| group.full(now).count())?;
+        emptiest.full(now).next()
+    }
+
+    /// The two groups where a key may lie; none if the table has none.
+    #[inline]
+    fn groups_of(&self, key: &Key) -> [Option<&Group>; 2] {
+        let at = |hash: u64| {
+            let index = (u128::from(hash) * self.groups.len() as u128) >> 64;
+            self.groups.get(index as usize)
+        };
+        [
+            at(key.hash),
+            at(key.hash.wrapping_mul(0xd134_2543_de82_ef95)),
+        ]
+    }
+
+    fn overflow_of(&self, key: &Key) -> &Bucket {
+        let index = (key.hash >> 32) as usize % Self::OVERFLOW;
+        &self.overflow[key.limit as usize * Self::OVERFLOW + index]
+    }
+}
+
+impl Slot<'_> {
+    /// Takes `cost` from this slot. `None` if it has changed hands.
+    #[inline]
+    fn take(
+        &self,
+        key: &Key,
+        mut seen: u64,
+        meter: &Meter,
+        now: Nanos,
+        cost: u64,
+        clock: impl Fn() -> Nanos,
+    ) -> Option<Result<u64, u64>> {
+        let still_ours = || self.key.load(Ordering::Acquire) == key.hash;
+        while seen != BUSY {
+            let Ok(next) = meter.take(seen, now, cost) else {
+                return still_ours().then_some(Err(seen));
+            };
+            match self
+                .state
+                .compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Acquire)
+            {
+                Ok(_) if still_ours() => return Some(Ok(next)),
+                Ok(_) => {
+                    self.give_back(meter, now, meter.weight(cost), clock);
+                    return None;
+                }
+                Err(actual) => seen = actual,
+            }
+        }
+        None
+    }
+
+    fn give_back(&self, meter: &Meter, taken: Nanos, weight: u64, clock: impl Fn() -> Nanos) {
+        let mut seen = self.state.load(Ordering::Acquire);
+        while seen != BUSY {
+            let next = meter.give_back(seen, taken, clock(), weight);
+            if next == seen {
+                return;
+            }
+            match self
+                .state
+                .compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Acquire)
+            {
+                Ok(_) => return,
+                Err(actual) => seen = actual,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::HashMap,
+        sync::atomic::{AtomicU64, Ordering},
+        thread,
+        time::Duration,
+    };
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::rate::Rate;
+
+    pub(super) fn meter(interval: u64, burst: u64) -> Meter {
+        let rate = Rate::new(1, Duration::from_nanos(interval)).burst(burst);
+        Meter::of_rate(&rate).expect("an open rate")
+    }
+
+    #[cfg(throttle_loom)]
+    pub(super) fn long() -> Meter {
+        meter(1_000_000, 1)
+    }
+
+    pub(super) fn memory(capacity: usize) -> Memory {
+        Memory::new(capacity, 1).expect("there is as much memory")
+    }
+
+    /// A key as a keyed hash would have made it.
+    pub(super) fn key(client: u64) -> Key {
+        let high = client.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let low = high.rotate_left(29).wrapping_mul(0xd134_2543_de82_ef95);
+        Key::new(u128::from(high) << 64 | u128::from(low), 0)
+    }
+
+    fn take(memory: &Memory, client: u64, meter: &Meter, now: Nanos) -> Result<Seen, Seen> {
+        memory.take(&key(client), meter, now, 1, || now)
+    }
+
+    proptest! {
+        /// Whatever was given away in between: a client that never shared was treated as if the table were
+        /// endless, and those that did share never got more than the overflow bucket has.
+        #[test]
+        fn dropping_full_buckets_loses_nothing(
+            capacity in 0..40usize,
+            burst in 1..4u64,
+            asked in prop::collection::vec((0..30u64, 0..40u64), 1..400),
+        ) {
+            let memory = memory(capacity);
+            let meter = meter(100, burst);
+            let mut endless: HashMap<u64, u64> = HashMap::new();
+            let mut overflow: HashMap<usize, u64> = HashMap::new();
+            let mut now = 0;
+            for (client, step) in asked {
+                now += step;
+                let peeked = memory.peek(&key(client), now);
+                let (seen, admitted) = match take(&memory, client, &meter, now) {
+                    Ok(seen) => (seen, true),
+                    Err(seen) => (seen, false),
+                };
+                prop_assert_eq!(peeked.shared, seen.shared, "a look tells where it will be charged");
+                let state = if seen.shared {
+                    overflow.entry((key(client).hash >> 32) as usize % Memory::OVERFLOW).or_default()
+                } else {
+                    endless.entry(client).or_default()
+                };
+                let expected = meter.take(*state, now, 1);
+                prop_assert_eq!(admitted, expected.is_ok());
+                if let Ok(next) = expected {
+                    prop_assert_eq!(seen.state, next);
+                    *state = next;
+                }
+            }
+            if capacity >= 30 * 8 {
+                prop_assert_eq!(memory.overflowed(), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn two_thirds_of_the_table_fill_before_anybody_shares() {
+        for capacity in [1_024, 16_384, 131_072] {
+            let memory = memory(capacity);
+            let meter = meter(1_000_000, 1);
+            for client in 0..capacity as u64 * 2 / 3 {
+                assert!(
+                    take(&memory, client, &meter, 7).is_ok(),
+                    "{client} of {capacity}"
+                );
+            }
+            assert_eq!(memory.overflowed(), 0, "of {capacity}");
+        }
+    }
+
+    #[test]
+    fn a_flood_gets_what_slots_and_overflow_buckets_hold_and_known_clients_keep_theirs() {
+        let memory = memory(800);
+        let meter = meter(1_000_000, 5);
+        for client in 0..100 {
+            assert!(take(&memory, client, &meter, 7).is_ok());
+        }
+        let flood = (1_000..1_000_000).filter(|&client| take(&memory, client, &meter, 7).is_ok());
+        let admitted = flood.count() as u64;
+        let shared = memory.overflowed();
+        assert_eq!(shared, 16 * 5, "the overflow buckets' bursts");
+        assert!(admitted <= 700 + shared, "{admitted}");
+        for client in 0..100 {
+            let more = (0..9).filter(|_| take(&memory, client, &meter, 7).is_ok());
+            assert_eq!(
+                more.count(),
+                4,
+                "client {client} keeps what is left of its burst"
+            );
+        }
+    }
+
+    #[test]
+    fn threads_that_meet_on_new_and_on_given_away_slots_admit_exactly_the_bursts() {
+        // So few slots that keys come and go, and time moves on after each round.
+        for round in 0..40u64 {
+            let memory = memory(64);
+            let meter = meter(1_000, 3);
+            for moment in 1..20u64 {
+                let now = moment * 3_000 + round;
+                let admitted: Vec<AtomicU64> = (0..12).map(|_| AtomicU64::new(0)).collect();
+                thread::scope(|scope| {
+                    for thread in 0..4u64 {
+                        let (memory, admitted, meter) = (&memory, &admitted, &meter);
+                        scope.spawn(move || {
+                            for turn in 0..60 {
+                                let index = (turn * 7 + thread * 5) % 12;
+                                // Other clients in each round: the ones before have full buckets.
+                                let client = moment * 100 + index;
+                                let passed = take(memory, client, meter, now).is_ok();
+                                admitted[index as usize]
+                                    .fetch_add(u64::from(passed), Ordering::Relaxed);
+                            }
+                        });
+                    }
+                });
+                assert_eq!(memory.overflowed(), 0);
+                for admitted in admitted {
+                    assert_eq!(admitted.into_inner(), 3, "each client has its burst");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn given_back_it_is_as_if_never_charged() {
+        let memory = memory(8);
+        let meter = meter(100, 3);
+        let first = take(&memory, 1, &meter, 50).expect("full");
+        let second = take(&memory, 1, &meter, 50).expect("two are left");
+        memory.give_back(&key(1), second, &meter, 50, meter.weight(1), || 50);
+        assert_eq!(memory.peek(&key(1), 50), first);
+        // Nothing is there to be given to any more.
+        memory.give_back(&key(2), second, &meter, 50, meter.weight(1), || 50);
+        assert_eq!(memory.peek(&key(2), 50), Seen::own(0));
+    }
+
+    #[test]
+    fn more_than_there_is_memory_for_is_an_error() {
+        assert!(Memory::new(usize::MAX, 1).is_err());
+    }
+}
+
+/// All interleavings of the atomics. Run with `--cfg throttle_loom`.
+#[cfg(all(test, throttle_loom))]
+mod loom_tests {
+    use std::sync::Arc;
+
+    use loom::thread;
+
+    use super::{
+        tests::{key, long, memory, meter},
+        *,
+    };
+
+    fn model(work: impl Fn() + Send + Sync + 'static) {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.max_branches = 10_000;
+        model.check(work);
+    }
+
+    #[test]
+    fn loom_a_key_that_two_enter_has_one_bucket() {
+        model(|| {
+            let memory = Arc::new(memory(2));
+            let threads: Vec<_> = (0..2)
+                .map(|_| {
+                    let memory = Arc::clone(&memory);
+                    thread::spawn(move || {
+                        let taken = memory.take(&key(1), &meter(10, 1), 5, 1, || 5);
+                        u64::from(taken.is_ok())
+                    })
+                })
+                .collect();
+            let admitted = threads
+                .into_iter()
+                .map(|thread| thread.join().expect("no panic"));
+            assert_eq!(admitted.sum::<u64>(), 1);
+            assert_eq!(memory.peek(&key(1), 5), Seen::own(15));
+        });
+    }
+
+    /// One slot is free for two: its last owner comes back while a new one takes it. Time stands still, so
+    /// that states may be equal by chance.
+    #[test]
+    fn loom_a_slot_that_changes_hands_loses_no_charge_and_admits_none_too_many() {
+        model(|| {
+            let memory = Arc::new(memory(2));
+            let meter = meter(10, 1);
+            // A stranger that stays, and one whose bucket is full again at 15.
+            assert!(memory.take(&key(2), &long(), 5, 1, || 5).is_ok());
+            assert!(memory.take(&key(0), &meter, 5, 1, || 5).is_ok());
+            let threads: Vec<_> = [0, 1]
+                .map(|client| {
+                    let memory = Arc::clone(&memory);
+                    thread::spawn(move || memory.take(&key(client), &meter, 15, 1, || 15))
+                })
+                .into();
+            for thread in threads {
+                let seen = thread
+                    .join()
+                    .expect("no panic")
+                    .expect("both buckets are full");
+                assert_eq!(seen.state, 25, "in a slot or in the overflow bucket");
+            }
+            let own = [0, 1].map(|client| memory.peek(&key(client), 15));
+            assert_eq!(
+                own.iter().filter(|seen| !seen.shared).count(),
+                1,
+                "one has the slot"
+            );
+            for seen in own {
+                assert_eq!(seen.state, 25, "both are charged");
+            }
+        });
+    }
+
+    /// The new owner gives its charge back, which leaves the state as the old owner has seen it.
+    #[test]
+    fn loom_a_state_that_is_the_same_by_chance_is_not_taken_for_the_same_bucket() {
+        model(|| {
+            let memory = Arc::new(memory(2));
+            let meter = meter(10, 1);
+            assert!(memory.take(&key(2), &long(), 5, 1, || 5).is_ok());
+            assert!(memory.take(&key(0), &meter, 5, 1, || 5).is_ok());
+            let other = {
+                let memory = Arc::clone(&memory);
+                thread::spawn(move || {
+                    let left = memory.take(&key(1), &meter, 15, 1, || 15).expect("full");
+                    memory.give_back(&key(1), left, &meter, 15, meter.weight(1), || 15);
+                })
+            };
+            let own = memory
+                .take(&key(0), &meter, 15, 1, || 15)
+                .expect("full again");
+            other.join().expect("no panic");
+            assert_eq!(own.state, 25);
+            if !own.shared {
+                assert_eq!(memory.peek(&key(0), 15), own, "the charge is not lost");
+            }
+            assert_eq!(
+                memory.peek(&key(1), 15).state.max(15),
+                15,
+                "nor is it another's"
+            );
+        });
+    }
+}

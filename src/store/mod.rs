@@ -1,0 +1,85 @@
+//! Where balances are kept: a route's in buckets of its own, a client's in a bounded table.
+
+mod memory;
+
+use crate::{bucket::Bucket, clock::Nanos, meter::Meter};
+
+pub(crate) use self::memory::{Key, Memory};
+
+/// The place where one charge's balance is kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Place<'a> {
+    Bucket(&'a Bucket),
+    Table(&'a Memory, Key),
+}
+
+/// A balance as it was found or left.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) state: u64,
+    /// Whether strangers share it, since the table had no room.
+    pub(crate) shared: bool,
+}
+
+impl Seen {
+    pub(crate) fn own(state: u64) -> Self {
+        Self {
+            state,
+            shared: false,
+        }
+    }
+}
+
+impl Place<'_> {
+    /// The balance, without a charge.
+    #[inline]
+    pub(crate) fn peek(&self, now: Nanos) -> Seen {
+        match self {
+            Self::Bucket(bucket) => Seen::own(bucket.load()),
+            Self::Table(memory, key) => memory.peek(key, now),
+        }
+    }
+
+    /// Takes `cost`, or says what refused it.
+    ///
+    /// `seen` is where to start, from a look before; `clock` tells the time anew where it is needed.
+    #[inline]
+    pub(crate) fn take(
+        &self,
+        seen: Seen,
+        meter: &Meter,
+        now: Nanos,
+        cost: u64,
+        clock: impl Fn() -> Nanos,
+    ) -> Result<Seen, Seen> {
+        match self {
+            Self::Bucket(bucket) => bucket
+                .take(seen.state, meter, now, cost)
+                .map(Seen::own)
+                .map_err(Seen::own),
+            Self::Table(memory, key) => memory.take(key, meter, now, cost, clock),
+        }
+    }
+
+    /// Gives back `cost`, which was charged at `taken` to what `seen` tells, and looks again.
+    pub(crate) fn give_back(
+        &self,
+        seen: Seen,
+        meter: &Meter,
+        taken: Nanos,
+        cost: u64,
+        clock: impl Fn() -> Nanos,
+    ) -> Seen {
+        let weight = meter.weight(cost);
+        match self {
+            Self::Bucket(bucket) => {
+                bucket.give_back(seen.state, meter, taken, weight, clock);
+                Seen::own(bucket.load())
+            }
+            Self::Table(memory, key) => {
+                memory.give_back(key, seen, meter, taken, weight, &clock);
+                memory.peek(key, clock())
+            }
+        }
+    }
+}
