@@ -37,7 +37,8 @@ impl ThrottleLayer {
         reason = "rules are spent: their balance lives in the layer"
     )]
     pub fn new(rules: Rules) -> Result<Self, RulesError> {
-        let state = State::new(rules.compile()?, Clock::start())?;
+        let clock = Clock::start();
+        let state = State::new(rules.compile(&clock)?, clock)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 state: Arc::new(state),
@@ -91,6 +92,13 @@ impl ThrottleLayer {
     /// wait reaches the client's `grpc-timeout` or the request can never pass (gRFC A6).
     pub fn grpc_retry_pushback(self, pushback: bool) -> Self {
         self.with(|options| options.grpc_retry_pushback = pushback)
+    }
+
+    /// How many requests were charged to overflow buckets, for lack of room in the table of clients; see
+    /// [`Clients::max_clients`](crate::Clients::max_clients). Counted for each of a request's limits.
+    #[must_use]
+    pub fn overflowed(&self) -> u64 {
+        self.shared.state.memory.overflowed()
     }
 
     fn with(mut self, set: impl FnOnce(&mut Options)) -> Self {

@@ -1,7 +1,7 @@
 //! Burst and steady-state rate limits keyed by method and path, as a tower middleware.
 //!
 //! What a managed API gateway does in front of a server, inside it: a default for all routes, overrides
-//! for some, a total over everything, in the process that does the work. It fits [axum], [tonic], hyper
+//! for some, limits and quotas for each client, a total over everything, in the process that does the work. It fits [axum], [tonic], hyper
 //! and any other stack of tower services over [`http`] types.
 //!
 //! # The idea
@@ -75,14 +75,14 @@
 //!
 //! # Rules
 //!
-//! - A request is charged on its route's limits and on the [total](Rules::total): **on all of them or on
-//!   none**. A refused request costs nothing anywhere. When requests race for what is left, one may be
+//! - A request is charged on its route's limits, its client's and the [total](Rules::total): **on all of
+//!   them or on none**. A refused request costs nothing anywhere. When requests race for what is left, one may be
 //!   refused that a serial order would have let in; none is ever admitted too many.
 //! - The [default route](Rules::default_route) is not one bucket: each route has buckets of its own with
 //!   these limits. A declared route overrides them field by field and inherits what it
 //!   [leaves out](Limits#inheritance).
-//! - A scope may have [several rates](Limits::rate), such as one a second and one an hour. All of them
-//!   hold.
+//! - A scope may have [several rates](Limits::rate), such as one a second and one an hour, and
+//!   [quotas](Limits::quota). All of them hold.
 //! - A request that no rule speaks of is not limited.
 //! - A rate or burst of zero, or [`Limits::closed`], closes a route. [`Limits::unlimited`] frees it of the
 //!   default's limits; the total still holds.
@@ -126,6 +126,39 @@
 //! [`Undeclared::Shared`] puts them all into one set of buckets at once, and a key `$default` does so with
 //! limits of its own. Where no router template is known, prefer either.
 //!
+//! # Clients
+//!
+//! [`Rules::clients`] gives each client limits of its own, so that a greedy one does not spend everybody's
+//! budget:
+//!
+//! ```
+//! use tower_throttle::{Clients, Limits, Plan, Quota, Rate, Rules, ThrottleLayer};
+//!
+//! let clients = Clients::by_header("x-api-key")
+//!     .or_address()
+//!     .each(Rate::per_second(1).burst(5))
+//!     .plan(
+//!         "pro",
+//!         Plan::new(Limits::new().rate(Rate::per_second(20).burst(40)).quota(Quota::per_day(10_000)))
+//!             .route("POST /v1/chat/completions", Rate::per_second(2).burst(4)),
+//!     )
+//!     .member("pro", "key-of-a-customer");
+//! let throttle = ThrottleLayer::new(Rules::new().clients(clients))?;
+//! # Ok::<(), tower_throttle::RulesError>(())
+//! ```
+//!
+//! - Who it is says a header field, a bearer token, the address, or what a layer outside has put into the
+//!   extensions. **Trust only what was verified**: the throttle goes inside of authentication, or else a
+//!   client is somebody new with each key it makes up. See [`Clients`].
+//! - A client that nothing is known of is anonymous, and all that are share one client's budget.
+//! - What it may do says [`Clients::each`], or a usage plan instead. A plan inherits what it leaves out. A
+//!   [`Plan::route`] holds besides, for that route alone.
+//! - Keys, tokens and addresses are hashed at once; only the hashes are kept, and nothing tells them.
+//! - Balances are kept in a table of [stated size](Clients::max_clients), 16 bytes each. Only a bucket that is
+//!   full again gives up its place, so that no flood of identities takes a known client's budget or hands out
+//!   more bursts than the table has room for. Who finds no room shares a few overflow buckets.
+//! - A [`Quota`] is a count in a window of the calendar. It is kept in memory: a restart makes it whole again.
+//!
 //! # Header fields
 //!
 //! Admitted responses tell the limits, as the IETF draft
@@ -144,7 +177,7 @@
 //! nobody's business, unless [`Limits::publish`] says so. What has refused is named either way.
 //!
 //! Every limit has a name: that of [`Rate::named`] or [`Limits::named`], or else one after its scope
-//! (`total`, `default`, `route`, `route_2`).
+//! (`total`, `default`, `route`, `route_2`, `client`, `client_route`, a plan's name).
 //!
 //! # Refusals
 //!
@@ -172,7 +205,8 @@
 //! 1. **Tracing**, which then sees refusals too.
 //! 2. **CORS**: a browser's script may read a refusal only if it carries the CORS fields, and
 //!    [`EXPOSE_HEADERS`] names those it may need. Preflights end here.
-//! 3. **Authentication**, so that strangers cannot spend the budget of known callers.
+//! 3. **Authentication**, so that strangers cannot spend the budget of known callers, nor be a new client with
+//!    each key they make up.
 //! 4. **The throttle.**
 //! 5. **Validation, body limit, timeout**: a refused request should not get as far as this work.
 //!
@@ -184,14 +218,14 @@
 //!
 //! The decision is made in `call`, at once: one clock reading, one look-up (for a path without parameters
 //! a hash, otherwise a walk along its segments; the number of routes hardly matters) and one
-//! compare-and-swap a limit. No lock, no task, no timer, no boxed future, no clone of the inner service.
+//! compare-and-swap a limit; for clients, a hash of the key. No lock (but for a client that comes for the
+//! first time), no task, no timer, no boxed future, no clone of the inner service.
 //! With fields and decision off, an admitted request allocates nothing, as long as it has no more than four
 //! limits and no `%` in its path. A bucket is 8 bytes, alone on 128 so that neighbours do not contend.
 //!
 //! # Caveats
 //!
 //! - Limits hold **per process**. Behind a load balancer, each replica admits its own share.
-//! - All callers of a route share its limits. There are no limits per client yet.
 //! - A refused request has still been received and its head read; the throttle saves the work behind it,
 //!   not the connection.
 //! - A refused request's body is not read. HTTP/1.1 servers may close the connection after it, and HTTP/2
@@ -204,9 +238,10 @@
 //!
 //! # Features
 //!
-//! - `axum`: reads axum's `MatchedPath` and `OriginalUri`, as told above.
-//! - `tonic`: `Throttle<S>` is a tonic `NamedService` if `S` is, so that a single gRPC service can be
-//!   wrapped. `tonic::transport::Server::layer` needs no feature.
+//! - `axum`: reads axum's `MatchedPath`, `OriginalUri` and `ConnectInfo`, as told above.
+//! - `tonic`: reads tonic's `TcpConnectInfo`, and `Throttle<S>` is a tonic `NamedService` if `S` is, so that a
+//!   single gRPC service can be wrapped. `tonic::transport::Server::layer` needs no feature.
+//! - `tracing`: warns, once, if clients are to be told apart by address and the host tells none.
 //!
 //! [axum]: https://docs.rs/axum
 //! [tonic]: https://docs.rs/tonic
@@ -218,6 +253,8 @@ pub mod __bench;
 mod admission;
 mod body;
 mod bucket;
+mod calendar;
+mod client;
 mod clock;
 mod decision;
 mod future;
@@ -225,21 +262,27 @@ mod gcra;
 mod layer;
 mod limiter;
 mod limits;
+mod meter;
+mod observe;
 mod options;
+mod quota;
 mod rate;
 mod response;
 mod route;
 mod rules;
 mod service;
 mod shared;
+mod store;
 
 pub use self::{
     body::ResponseBody,
+    client::{ClientKey, Clients, Forwarding, PeerAddr, Plan, RequestHead},
     decision::{Decision, Denial, LimitStatus},
     future::ResponseFuture,
     layer::ThrottleLayer,
     limiter::Scope,
     limits::Limits,
+    quota::Quota,
     rate::Rate,
     response::{EXPOSE_HEADERS, Problem, Protocol, Rejection},
     route::{RouteKey, RouteKeyError},

@@ -74,11 +74,15 @@ where
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         let shared = &*self.shared;
         let options = &shared.options;
-        let found = shared.state.prepared(&request);
+        let (found, who) = shared.state.asked(&request);
         let Prepared { rule, written } = &*found;
         let now = shared.state.limiter.now();
         let mut levels = Levels::default();
-        if !shared.state.limiter.admit(rule.charges(), now, &mut levels) {
+        if !shared
+            .state
+            .limiter
+            .admit(rule.charges(who), now, &mut levels)
+        {
             let denial = Denial::new(Arc::clone(rule), levels, now);
             return ResponseFuture::rejected(options.reject(denial, request, written));
         }

@@ -73,8 +73,72 @@ pub enum RulesError {
         /// The burst.
         burst: u64,
     },
+    /// A quota without a window, or with more requests than its window has nanoseconds.
+    #[error(
+        "{place}: a quota of {count} in a window of {window:?}; a window holds at most one request a nanosecond"
+    )]
+    #[non_exhaustive]
+    Quota {
+        /// Where the quota stands.
+        place: String,
+        /// The quota's count.
+        count: u64,
+        /// The length of its shortest window.
+        window: Duration,
+    },
+    /// What is no header name.
+    #[error("clients: `{name}` is no name of a header field; write one such as `x-api-key`")]
+    #[non_exhaustive]
+    ClientHeader {
+        /// The name as written.
+        name: String,
+    },
+    /// What is no network.
+    #[error(
+        "clients: trusted proxy `{network}` is no address or network; write one such as `10.0.0.0/8`"
+    )]
+    #[non_exhaustive]
+    Network {
+        /// The network as written.
+        network: String,
+    },
+    /// An IPv6 prefix of more bits than an address has.
+    #[error("clients: an IPv6 prefix of {bits} bits; an address has 128")]
+    #[non_exhaustive]
+    Ipv6Prefix {
+        /// The bits as written.
+        bits: u8,
+    },
+    /// A plan that was not declared.
+    #[error("clients: plan `{name}` has members and is not declared; add `.plan(\"{name}\", …)`")]
+    #[non_exhaustive]
+    UnknownPlan {
+        /// The plan's name.
+        name: String,
+    },
+    /// Two plans of one name.
+    #[error("clients: plan `{name}` is declared twice; keep one of them")]
+    #[non_exhaustive]
+    SamePlan {
+        /// The plan's name.
+        name: String,
+    },
+    /// Clients for whom nothing is said.
+    #[error(
+        "clients: nothing is said for those who are on no plan; add `.each(…)` with limits, \
+         `Limits::unlimited()` or `Limits::closed()`"
+    )]
+    #[non_exhaustive]
+    NoEach,
+    /// More buckets for clients than there is memory for.
+    #[error("clients: no memory for a table of {max_clients} buckets; lower `max_clients`")]
+    #[non_exhaustive]
+    MaxClients {
+        /// The capacity asked for.
+        max_clients: usize,
+    },
     /// Limits that say two things at once.
-    #[error("{place}: a rate stands beside `{access}`; keep either")]
+    #[error("{place}: a rate or quota stands beside `{access}`; keep either")]
     #[non_exhaustive]
     Contradiction {
         /// Where the limits stand.

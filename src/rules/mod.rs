@@ -3,12 +3,12 @@
 mod compile;
 mod error;
 
-use crate::{limits::Limits, route::RouteKey};
+use crate::{client::Clients, clock::Clock, limits::Limits};
 
-pub(crate) use self::compile::{Blueprint, Compiled};
+pub(crate) use self::compile::{Class, Compiled};
 pub use self::error::RulesError;
 
-/// All limits of a throttle: for the whole server, for every route, and for single routes.
+/// All limits of a throttle: for the whole server, for every route, for single routes, and for clients.
 ///
 /// ```
 /// use tower_throttle::{Limits, Rate, Rules, ThrottleLayer};
@@ -22,23 +22,25 @@ pub use self::error::RulesError;
 /// # Ok::<(), tower_throttle::RulesError>(())
 /// ```
 ///
-/// A request is charged on the total and on its route, on all of them or on none.
+/// A request is charged on the total, on its route and on its client, on all of them or on none.
 ///
 /// - The **total** is one set of buckets for everything that passes the throttle.
 /// - The **default route** holds for each route by itself, as API Gateway's default route settings do:
 ///   every route has buckets of its own. A declared route inherits what it leaves out.
-/// - A **route** is a [`RouteKey`]; the most specific key wins. `$default` is a key like any other: one
+/// - A **route** is a [`RouteKey`](crate::RouteKey); the most specific key wins. `$default` is a key like any other: one
 ///   set of buckets for all requests that no other key matches, not to be confused with the default
 ///   route.
+/// - [`Clients`] are who asks: each has buckets of its own, on whatever route.
 ///
 /// With no rule for it, a request is not limited.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct Rules {
     total: Option<Limits>,
     default_route: Option<Limits>,
     routes: Vec<(Box<str>, Limits)>,
     undeclared: Undeclared,
+    clients: Option<Clients>,
 }
 
 /// What the default route's limits mean for requests that no declared route matches.
@@ -77,7 +79,7 @@ impl Rules {
         self
     }
 
-    /// Limits for one route, given by its [`RouteKey`].
+    /// Limits for one route, given by its [`RouteKey`](crate::RouteKey).
     ///
     /// A key that cannot be read, or that means the same route as another, is an error of
     /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
@@ -93,17 +95,13 @@ impl Rules {
         self
     }
 
-    pub(crate) fn compile(&self) -> Result<Compiled, RulesError> {
-        compile::compile(self)
+    /// Who asks, and what each client may do. Replaces what was said before.
+    pub fn clients(mut self, clients: Clients) -> Self {
+        self.clients = Some(clients);
+        self
     }
 
-    fn keys(&self) -> Result<Vec<RouteKey>, RulesError> {
-        let parse = |(key, _): &(Box<str>, Limits)| {
-            key.parse().map_err(|source| RulesError::RouteKey {
-                key: key.to_string(),
-                source,
-            })
-        };
-        self.routes.iter().map(parse).collect()
+    pub(crate) fn compile(&self, clock: &Clock) -> Result<Compiled, RulesError> {
+        compile::compile(self, clock)
     }
 }

@@ -1,0 +1,306 @@
+//! Limits per client, as they are configured.
+
+use std::{borrow::Cow, fmt, sync::Arc};
+
+use super::{ClientKey, Forwarding, Identity, Plan, RequestHead};
+
+/// Who clients are, and what each of them may do.
+///
+/// ```
+/// use tower_throttle::{Clients, Limits, Quota, Rate, Rules, ThrottleLayer};
+///
+/// let clients = Clients::by_header("x-api-key")
+///     .or_address()
+///     .each(Rate::per_second(1).burst(5))
+///     .plan("pro", Limits::new().rate(Rate::per_second(20).burst(40)).quota(Quota::per_day(10_000)))
+///     .member("pro", "key-of-a-customer");
+/// let throttle = ThrottleLayer::new(Rules::new().clients(clients))?;
+/// # Ok::<(), tower_throttle::RulesError>(())
+/// ```
+///
+/// # Which identity to trust
+///
+/// An identity that nobody has verified is one that a client may choose: with each new value of a header it
+/// is somebody else, with full buckets. So the throttle stands **inside of authentication** where clients
+/// are told apart by a key or a token, or by what authentication has put into the request's extensions
+/// ([`by_extension`](Self::by_extension)). Where nobody is authenticated, the address is what cannot be
+/// made up: [`by_address`](Self::by_address), with the proxies in front [named](Self::trusting).
+///
+/// The first source that finds something says who it is. Who is not found by any is **anonymous**, and all
+/// that are share the buckets of one client.
+///
+/// # What is kept
+///
+/// A client's key, token or address is hashed at once, under a key of the process, and only the hash is
+/// kept; it is not printed, logged or sent either. Balances are kept in a table of fixed size, 16 bytes for
+/// each limit that a client has; see [`max_clients`](Self::max_clients).
+#[derive(Clone)]
+#[must_use]
+pub struct Clients {
+    pub(super) sources: Vec<Source>,
+    pub(super) trusted: Vec<Cow<'static, str>>,
+    pub(super) forwarding: Forwarding,
+    pub(super) ipv6_prefix: u8,
+    pub(crate) each: Option<Plan>,
+    pub(crate) plans: Vec<(Cow<'static, str>, Plan)>,
+    pub(super) members: Vec<(Cow<'static, str>, Identity)>,
+    pub(super) plan_by: Option<PlanBy>,
+    pub(crate) max_clients: usize,
+}
+
+/// One way to find out who it is.
+#[derive(Clone)]
+pub(super) enum Source {
+    Header(Cow<'static, str>),
+    Bearer,
+    Address,
+    Closure(Identify),
+}
+
+pub(super) type Identify =
+    Arc<dyn for<'a> Fn(RequestHead<'a>) -> Option<ClientKey<'a>> + Send + Sync>;
+pub(super) type PlanBy = Arc<dyn for<'a> Fn(RequestHead<'a>) -> Option<&'a str> + Send + Sync>;
+
+impl Clients {
+    /// The table's capacity without [`max_clients`](Self::max_clients): 4 MiB.
+    const DEFAULT_MAX: usize = 1 << 18;
+
+    fn by_source(source: Source) -> Self {
+        Self {
+            sources: vec![source],
+            trusted: Vec::new(),
+            forwarding: Forwarding::default(),
+            ipv6_prefix: 64,
+            each: None,
+            plans: Vec::new(),
+            members: Vec::new(),
+            plan_by: None,
+            max_clients: Self::DEFAULT_MAX,
+        }
+    }
+
+    /// Clients are told apart by the value of a header field, such as `x-api-key`. Of several lines the
+    /// first counts; an empty value is none.
+    ///
+    /// Put authentication outside: see [above](Self#which-identity-to-trust). What is no name of a field is
+    /// an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    pub fn by_header(name: impl Into<Cow<'static, str>>) -> Self {
+        Self::by_source(Source::Header(name.into()))
+    }
+
+    /// Clients are told apart by the token of `Authorization: Bearer` (RFC 6750, section 2.1).
+    ///
+    /// Put authentication outside: see [above](Self#which-identity-to-trust).
+    pub fn by_bearer() -> Self {
+        Self::by_source(Source::Bearer)
+    }
+
+    /// Clients are told apart by their address: the peer's, or, behind [trusted](Self::trusting) proxies,
+    /// the one these vouch for. IPv6 addresses of one /64 are one client, unless
+    /// [`ipv6_prefix`](Self::ipv6_prefix) says otherwise.
+    ///
+    /// The peer is found in axum's `ConnectInfo<SocketAddr>` (feature `axum`, and the server made by
+    /// `into_make_service_with_connect_info`), tonic's `TcpConnectInfo` (feature `tonic`), or in a
+    /// [`PeerAddr`](crate::PeerAddr) that your own code puts into the extensions. Where there is none, all
+    /// clients are anonymous, which the log says once (feature `tracing`).
+    pub fn by_address() -> Self {
+        Self::by_source(Source::Address)
+    }
+
+    /// Clients are told apart by something that a layer outside, such as authentication, has put into the
+    /// request's extensions.
+    ///
+    /// ```
+    /// use tower_throttle::Clients;
+    ///
+    /// #[derive(Clone)]
+    /// struct User {
+    ///     id: u64,
+    /// }
+    ///
+    /// let clients = Clients::by_extension(|user: &User| user.id.into());
+    /// # let _ = clients;
+    /// ```
+    pub fn by_extension<T, F>(key: F) -> Self
+    where
+        T: Send + Sync + 'static,
+        F: for<'a> Fn(&'a T) -> ClientKey<'a> + Send + Sync + 'static,
+    {
+        Self::by(move |head| head.extensions().get().map(&key))
+    }
+
+    /// Clients are told apart by what a closure makes of the request's head. `None`: not found.
+    ///
+    /// ```
+    /// use tower_throttle::Clients;
+    ///
+    /// // One client a host name.
+    /// let clients = Clients::by(|head| head.headers().get("host")?.to_str().ok().map(Into::into));
+    /// # let _ = clients;
+    /// ```
+    pub fn by<F>(identify: F) -> Self
+    where
+        F: for<'a> Fn(RequestHead<'a>) -> Option<ClientKey<'a>> + Send + Sync + 'static,
+    {
+        Self::by_source(Source::Closure(Arc::new(identify)))
+    }
+
+    /// Who is not found otherwise is told apart by address; see [`by_address`](Self::by_address).
+    pub fn or_address(mut self) -> Self {
+        self.sources.push(Source::Address);
+        self
+    }
+
+    /// Who is not found otherwise is anonymous: all of them share the buckets of one client.
+    ///
+    /// That is so without this call, too; it says that it is meant.
+    pub fn or_anonymous(self) -> Self {
+        self
+    }
+
+    /// Networks of the proxies in front, such as `10.0.0.0/8` or `2001:db8::1`: their word is taken for
+    /// whose request it is. Without this call nobody's is.
+    ///
+    /// The field is read from its right end over all its lines and left at the first address that is not
+    /// trusted, or cannot be read. What is no network is an error of
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    pub fn trusting<N: Into<Cow<'static, str>>>(
+        mut self,
+        networks: impl IntoIterator<Item = N>,
+    ) -> Self {
+        self.trusted.extend(networks.into_iter().map(Into::into));
+        self
+    }
+
+    /// The field in which trusted proxies say for whom they ask. Without this call: `X-Forwarded-For`.
+    pub fn forwarding(mut self, forwarding: Forwarding) -> Self {
+        self.forwarding = forwarding;
+        self
+    }
+
+    /// How many leading bits of an IPv6 address tell clients apart, 0 to 128. Without this call: 64, the
+    /// size of one subscriber's network. More than 128 is an error of
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    pub fn ipv6_prefix(mut self, bits: u8) -> Self {
+        self.ipv6_prefix = bits;
+        self
+    }
+
+    /// What each client may do that is on no plan, anonymous ones included; and what plans inherit, field
+    /// by field.
+    ///
+    /// It has to be said: to limit only plans, say `each(Limits::unlimited())`, and
+    /// `each(Limits::closed())` if nobody else is to get in. Without it,
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new) fails.
+    pub fn each(mut self, plan: impl Into<Plan>) -> Self {
+        self.each = Some(plan.into());
+        self
+    }
+
+    /// What each client on a plan may do, instead of what [`each`](Self::each) says. What it leaves out it
+    /// inherits from there.
+    ///
+    /// The name is made of `A-Z a-z 0-9 _`, and its limits are called after it. Who is on it is said by
+    /// [`member`](Self::member) or [`plan_by`](Self::plan_by).
+    pub fn plan(mut self, name: impl Into<Cow<'static, str>>, plan: impl Into<Plan>) -> Self {
+        self.plans.push((name.into(), plan.into()));
+        self
+    }
+
+    /// Puts a client on a plan, by its key: the value of the header field, the token, or what the closure
+    /// makes. It is hashed at once, and only the hash is kept.
+    ///
+    /// A plan that is not declared is an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new). A
+    /// client that is put on several is on the last.
+    pub fn member<'a>(
+        mut self,
+        plan: impl Into<Cow<'static, str>>,
+        key: impl Into<ClientKey<'a>>,
+    ) -> Self {
+        self.members.push((plan.into(), Identity::of(&key.into())));
+        self
+    }
+
+    /// Says by the request's head on which plan a client is that is no [`member`](Self::member) of one,
+    /// for example by what authentication has put into the extensions.
+    ///
+    /// `None`, and a plan that is not declared, is none: what [`each`](Self::each) says holds.
+    ///
+    /// ```
+    /// use tower_throttle::{Clients, Rate};
+    ///
+    /// #[derive(Clone)]
+    /// struct User {
+    ///     id: u64,
+    ///     plan: String,
+    /// }
+    ///
+    /// let clients = Clients::by_extension(|user: &User| user.id.into())
+    ///     .each(Rate::per_second(1))
+    ///     .plan("pro", Rate::per_second(20))
+    ///     .plan_by(|head| head.extensions().get::<User>().map(|user| user.plan.as_str()));
+    /// # let _ = clients;
+    /// ```
+    pub fn plan_by<F>(mut self, plan: F) -> Self
+    where
+        F: for<'a> Fn(RequestHead<'a>) -> Option<&'a str> + Send + Sync + 'static,
+    {
+        self.plan_by = Some(Arc::new(plan));
+        self
+    }
+
+    /// How many buckets the table of clients holds at most, rounded up to a multiple of eight: one for each
+    /// client and each of its limits, 16 bytes each, allocated when the layer is made. Without this call
+    /// 262,144, which is 4 MiB.
+    ///
+    /// Only a bucket that is full again, and so equal to a new one, gives up its place. A client for whom
+    /// there is none shares one of 16 overflow buckets a limit with others, until there is; see
+    /// [`LimitStatus::is_overflow`](crate::LimitStatus::is_overflow) and
+    /// [`ThrottleLayer::overflowed`](crate::ThrottleLayer::overflowed). With 0 all of them do.
+    ///
+    /// The first client that finds no room comes when about seven tenths of the table are in use, so set it
+    /// to one and a half times what you expect. More than there is memory for is an error of
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    pub fn max_clients(mut self, buckets: usize) -> Self {
+        self.max_clients = buckets;
+        self
+    }
+}
+
+impl fmt::Debug for Clients {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            sources,
+            trusted,
+            forwarding,
+            ipv6_prefix,
+            each,
+            plans,
+            members,
+            plan_by,
+            max_clients,
+        } = self;
+        f.debug_struct("Clients")
+            .field("sources", sources)
+            .field("trusted", trusted)
+            .field("forwarding", forwarding)
+            .field("ipv6_prefix", ipv6_prefix)
+            .field("each", each)
+            .field("plans", plans)
+            .field("members", &members.len())
+            .field("plan_by", &plan_by.as_ref().map(|_| format_args!("<fn>")))
+            .field("max_clients", max_clients)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Header(name) => f.debug_tuple("Header").field(name).finish(),
+            Self::Bearer => f.write_str("Bearer"),
+            Self::Address => f.write_str("Address"),
+            Self::Closure(_) => f.write_str("<fn>"),
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Whose request it is, and what its client may do.
+
+mod address;
+mod clients;
+mod head;
+mod key;
+mod plan;
+mod roster;
+
+#[cfg(feature = "axum")]
+mod axum;
+#[cfg(not(all(feature = "axum", feature = "tonic")))]
+mod no_host;
+#[cfg(feature = "tonic")]
+mod tonic;
+
+#[cfg(not(feature = "axum"))]
+use no_host as axum;
+#[cfg(not(feature = "tonic"))]
+use no_host as tonic;
+
+pub use self::{
+    address::{Forwarding, PeerAddr},
+    clients::Clients,
+    head::RequestHead,
+    key::ClientKey,
+    plan::Plan,
+};
+pub(crate) use self::{
+    key::Identity,
+    roster::{Fault, Roster},
+};

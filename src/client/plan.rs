@@ -1,0 +1,47 @@
+//! What a class of clients may do.
+
+use crate::limits::Limits;
+
+/// A usage plan: what each client of a class may do, and on single routes besides.
+///
+/// [`Limits`] and [`Rate`](crate::Rate)s turn into a plan without routes by themselves.
+///
+/// ```
+/// use tower_throttle::{Limits, Plan, Quota, Rate};
+///
+/// let pro = Plan::new(Limits::new().rate(Rate::per_second(20).burst(40)).quota(Quota::per_day(10_000)))
+///     .route("POST /v1/chat/completions", Rate::per_second(2).burst(4))
+///     .route("GET /health", Limits::unlimited());
+/// # let _ = pro;
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[must_use]
+pub struct Plan {
+    pub(crate) limits: Limits,
+    pub(crate) routes: Vec<(Box<str>, Limits)>,
+}
+
+impl Plan {
+    /// What each client of the class may do altogether.
+    pub fn new(limits: impl Into<Limits>) -> Self {
+        Self {
+            limits: limits.into(),
+            routes: Vec::new(),
+        }
+    }
+
+    /// What each client of the class may do on one route, given by its [`RouteKey`](crate::RouteKey),
+    /// besides what it may do altogether.
+    ///
+    /// With [`Limits::unlimited`], requests to the route do not count for the client at all.
+    pub fn route(mut self, key: impl AsRef<str>, limits: impl Into<Limits>) -> Self {
+        self.routes.push((key.as_ref().into(), limits.into()));
+        self
+    }
+}
+
+impl<L: Into<Limits>> From<L> for Plan {
+    fn from(limits: L) -> Self {
+        Self::new(limits)
+    }
+}

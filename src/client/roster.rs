@@ -1,0 +1,236 @@
+//! Who is who, at the time of a request.
+
+use std::{borrow::Cow, collections::HashMap, fmt, net::IpAddr, sync::Arc};
+
+use foldhash::fast::FixedState;
+use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
+use ipnet::IpNet;
+
+use super::{
+    Clients, Identity, RequestHead,
+    address::Addresses,
+    clients::{self, Identify, PlanBy},
+};
+
+/// Why clients cannot be told apart as configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Header(String),
+    Network(String),
+    Prefix(u8),
+    Plan(String),
+}
+
+/// Finds a request's client and its plan.
+pub(crate) struct Roster {
+    sources: Box<[Source]>,
+    addresses: Addresses,
+    /// Identities are hashes that no outsider can aim: any hasher does.
+    members: HashMap<Identity, usize, FixedState>,
+    plans: HashMap<Box<str>, usize, FixedState>,
+    plan_by: Option<PlanBy>,
+}
+
+enum Source {
+    Header(HeaderName),
+    Bearer,
+    Address,
+    Closure(Identify),
+}
+
+/// Whose request it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Client {
+    pub(crate) identity: Identity,
+    /// The number of its plan, by the order in which they were declared.
+    pub(crate) plan: Option<usize>,
+    /// Whether an address was asked for and the host told no peer.
+    pub(crate) lacks_peer: bool,
+}
+
+impl Roster {
+    pub(crate) fn new(clients: &Clients) -> Result<Self, Fault> {
+        let names = clients.plans.iter().map(|(name, _)| name.as_ref().into());
+        let plans: HashMap<Box<str>, usize, _> = names.zip(0..).collect();
+        let member = |(plan, identity): &(Cow<'static, str>, Identity)| {
+            let number = plans.get(plan.as_ref()).copied();
+            let number = number.ok_or_else(|| Fault::Plan(plan.to_string()))?;
+            Ok((*identity, number))
+        };
+        let members = clients.members.iter().map(member);
+        let members = members.collect::<Result<_, _>>()?;
+        if clients.ipv6_prefix > 128 {
+            return Err(Fault::Prefix(clients.ipv6_prefix));
+        }
+        let trusted = clients.trusted.iter().map(|text| network(text));
+        let sources = clients.sources.iter().map(Source::new);
+        Ok(Self {
+            sources: sources.collect::<Result<_, _>>()?,
+            addresses: Addresses {
+                trusted: trusted.collect::<Result<_, _>>()?,
+                forwarding: clients.forwarding,
+                ipv6_prefix: clients.ipv6_prefix,
+            },
+            members,
+            plans,
+            plan_by: clients.plan_by.clone(),
+        })
+    }
+
+    /// Whose request it is. Never nobody's: who is not found is anonymous.
+    pub(crate) fn client(&self, head: RequestHead<'_>) -> Client {
+        let mut lacks_peer = false;
+        let found = self.sources.iter().find_map(|source| match source {
+            Source::Header(name) => first(head, name).map(|value| Identity::of(&value.into())),
+            Source::Bearer => bearer(head).map(|token| Identity::of(&token.into())),
+            Source::Address => {
+                let address = self.addresses.client(head);
+                lacks_peer = address.is_none();
+                address.map(Identity::of_address)
+            }
+            Source::Closure(identify) => identify(head).map(|key| Identity::of(&key)),
+        });
+        let identity = found.unwrap_or_else(Identity::anonymous);
+        let told = || {
+            let name = self.plan_by.as_ref()?(head)?;
+            self.plans.get(name).copied()
+        };
+        Client {
+            identity,
+            plan: self.members.get(&identity).copied().or_else(told),
+            lacks_peer,
+        }
+    }
+}
+
+impl Source {
+    fn new(source: &clients::Source) -> Result<Self, Fault> {
+        Ok(match source {
+            clients::Source::Header(name) => {
+                let name = name.parse().map_err(|_| Fault::Header(name.to_string()))?;
+                Self::Header(name)
+            }
+            clients::Source::Bearer => Self::Bearer,
+            clients::Source::Address => Self::Address,
+            clients::Source::Closure(identify) => Self::Closure(Arc::clone(identify)),
+        })
+    }
+}
+
+fn network(text: &str) -> Result<IpNet, Fault> {
+    let network = text
+        .parse()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    network.map_err(|_| Fault::Network(text.to_owned()))
+}
+
+/// The value of a field's first line, if it is not empty.
+fn first<'a>(head: RequestHead<'a>, name: &HeaderName) -> Option<&'a [u8]> {
+    let value = head.headers().get(name).map(HeaderValue::as_bytes)?;
+    (!value.is_empty()).then_some(value)
+}
+
+/// The token of `Authorization: Bearer`; the scheme's case does not count (RFC 9110, section 11.1).
+fn bearer(head: RequestHead<'_>) -> Option<&[u8]> {
+    const SCHEME: &[u8] = b"bearer ";
+    let value = first(head, &AUTHORIZATION)?;
+    let (scheme, token) = value.split_at_checked(SCHEME.len())?;
+    let token = token.trim_ascii();
+    (scheme.eq_ignore_ascii_case(SCHEME) && !token.is_empty()).then_some(token)
+}
+
+impl fmt::Debug for Roster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Roster")
+            .field("sources", &self.sources.len())
+            .field("members", &self.members.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn client(clients: &Clients, request: &Request<()>) -> Client {
+        let roster = Roster::new(clients).expect("proper clients");
+        roster.client(RequestHead::of(request))
+    }
+
+    fn with(name: &str, value: &str) -> Request<()> {
+        let request = Request::builder().header(name, value).body(());
+        request.expect("a request")
+    }
+
+    #[test]
+    fn a_bearer_token_is_read_whatever_the_case_of_its_scheme() {
+        let clients = Clients::by_bearer();
+        let known = Identity::of(&"abc".into());
+        for (value, found) in [
+            ("Bearer abc", true),
+            ("bearer abc", true),
+            ("BEARER   abc ", true),
+            ("Basic abc", false),
+            ("Bearer", false),
+            ("Bearer ", false),
+            ("abc", false),
+            ("", false),
+        ] {
+            let client = client(&clients, &with("authorization", value));
+            let expected = if found { known } else { Identity::anonymous() };
+            assert_eq!(client.identity, expected, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_source_that_finds_something_says_who_it_is() {
+        let clients = Clients::by_header("x-api-key").or_address();
+        let key = client(&clients, &with("x-api-key", "k"));
+        assert_eq!(key.identity, Identity::of(&"k".into()));
+        assert!(!key.lacks_peer, "nobody asked for it");
+        let nobody = client(&clients, &with("x-api-key", ""));
+        assert_eq!(nobody.identity, Identity::anonymous());
+        assert!(nobody.lacks_peer);
+    }
+
+    #[test]
+    fn a_plan_is_found_by_key_before_by_closure() {
+        let clients = Clients::by_header("x-api-key")
+            .plan("free", crate::Limits::new())
+            .plan("pro", crate::Limits::new())
+            .member("pro", "k")
+            .plan_by(|head| head.headers().get("x-plan")?.to_str().ok());
+        let plan = |key: &str, plan: &str| {
+            let mut request = with("x-api-key", key);
+            let plan = plan.parse().expect("a value");
+            request.headers_mut().insert("x-plan", plan);
+            client(&clients, &request).plan
+        };
+        assert_eq!(plan("k", "free"), Some(1), "a member");
+        assert_eq!(plan("other", "free"), Some(0));
+        assert_eq!(plan("other", "no such plan"), None);
+    }
+
+    #[test]
+    fn what_cannot_be_is_named() {
+        let fault = |clients: Clients| Roster::new(&clients).expect_err("a fault");
+        let by = Clients::by_address;
+        assert_eq!(
+            fault(Clients::by_header("x key")),
+            Fault::Header("x key".into())
+        );
+        assert_eq!(
+            fault(by().trusting(["10.0.0.0/33"])),
+            Fault::Network("10.0.0.0/33".into())
+        );
+        assert_eq!(
+            fault(by().trusting(["proxy"])),
+            Fault::Network("proxy".into())
+        );
+        assert_eq!(fault(by().ipv6_prefix(129)), Fault::Prefix(129));
+        assert_eq!(fault(by().member("pro", "k")), Fault::Plan("pro".into()));
+        assert!(Roster::new(&by().trusting(["10.0.0.1", "::1", "fd00::/8"])).is_ok());
+    }
+}

@@ -1,0 +1,10 @@
+//! What operators are told.
+
+#[cfg(feature = "tracing")]
+#[path = "tracing.rs"]
+mod log;
+#[cfg(not(feature = "tracing"))]
+#[path = "silent.rs"]
+mod log;
+
+pub(crate) use self::log::no_peer_address;

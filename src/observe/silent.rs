@@ -1,0 +1,3 @@
+//! Nobody to tell.
+
+pub(crate) fn no_peer_address() {}

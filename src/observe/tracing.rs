@@ -1,0 +1,13 @@
+//! Events of `tracing`.
+
+use tracing::warn;
+
+/// Clients are to be told apart by address, and the host tells none.
+pub(crate) fn no_peer_address() {
+    warn!(
+        "the throttle tells clients apart by address, but this request has none: all such requests share the \
+         anonymous client's limits. In axum, serve `into_make_service_with_connect_info::<SocketAddr>()` and \
+         enable the feature `axum`; in tonic, enable the feature `tonic`; elsewhere, put a `PeerAddr` into \
+         the request's extensions"
+    );
+}

@@ -1,0 +1,437 @@
+//! R2, R11, R13, R14: limits per client and per usage plan, next to those per route.
+
+mod support;
+
+use std::{convert::Infallible, time::Duration};
+
+use axum::body::Body;
+use http::{Request, Response, StatusCode};
+use tower::{Layer, ServiceExt, service_fn};
+use tower_throttle::{
+    Clients, Decision, Limits, PeerAddr, Plan, Quota, Rate, Rules, RulesError, Scope, Throttle,
+    ThrottleLayer,
+};
+
+use support::{bytes, decision, hourly, throttle, values};
+
+type Inner = fn(Request<Body>) -> std::future::Ready<Result<Response<Body>, Infallible>>;
+type Service = Throttle<tower::util::ServiceFn<Inner>>;
+
+fn service(rules: Rules) -> Service {
+    let serve: Inner = |_| std::future::ready(Ok(Response::new(Body::empty())));
+    throttle(rules).layer(service_fn(serve))
+}
+
+fn request(path: &str, key: Option<&str>) -> Request<Body> {
+    let mut request = Request::get(path);
+    if let Some(key) = key {
+        request = request.header("x-api-key", key);
+    }
+    request.body(Body::empty()).expect("a request")
+}
+
+async fn send(service: &Service, request: Request<Body>) -> Response<Body> {
+    let response = service.clone().oneshot(request).await;
+    response
+        .unwrap_or_else(|never| match never {})
+        .map(Body::new)
+}
+
+async fn decided(service: &Service, path: &str, key: &str) -> Decision {
+    decision(&send(service, request(path, Some(key))).await).clone()
+}
+
+/// How many of `count` requests pass.
+async fn passed(service: &Service, count: usize, path: &str, key: Option<&str>) -> usize {
+    let mut passed = 0;
+    for _ in 0..count {
+        let answer = send(service, request(path, key)).await;
+        passed += usize::from(answer.status() == StatusCode::OK);
+    }
+    passed
+}
+
+fn by_key() -> Clients {
+    Clients::by_header("x-api-key")
+}
+
+fn names(decision: &Decision) -> Vec<(String, Scope)> {
+    let limits = decision.limits();
+    limits
+        .map(|limit| (limit.name().to_owned(), limit.scope()))
+        .collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_client_has_a_budget_of_its_own_on_whatever_route() {
+    let service = service(Rules::new().clients(by_key().each(hourly(3))));
+    assert_eq!(passed(&service, 2, "/a", Some("greedy")).await, 2);
+    assert_eq!(passed(&service, 9, "/b", Some("greedy")).await, 1);
+    assert_eq!(passed(&service, 9, "/a", Some("modest")).await, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_not_known_shares_the_anonymous_clients_budget() {
+    for clients in [by_key(), by_key().or_anonymous(), by_key().or_address()] {
+        let service = service(Rules::new().clients(clients.each(hourly(3))));
+        assert_eq!(passed(&service, 2, "/", None).await, 2);
+        assert_eq!(
+            passed(&service, 9, "/", Some("")).await,
+            1,
+            "an empty key is none"
+        );
+        assert_eq!(passed(&service, 9, "/", Some("known")).await, 3);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_has_no_key_is_known_by_address() {
+    let service = service(Rules::new().clients(by_key().or_address().each(hourly(2))));
+    for (peer, passed) in [("192.0.2.1", 2), ("192.0.2.2", 2), ("192.0.2.1", 0)] {
+        let mut found = 0;
+        for port in 0..5 {
+            let mut request = request("/", None);
+            let peer =
+                PeerAddr((peer.parse::<std::net::IpAddr>().expect("an address"), port).into());
+            request.extensions_mut().insert(peer);
+            found += usize::from(send(&service, request).await.status() == StatusCode::OK);
+        }
+        assert_eq!(found, passed, "{peer}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_request_costs_nothing_on_route_client_plan_quota_and_total() {
+    // Each in turn has the least; the others are then spent to the last, and not beyond.
+    let burst = |which: usize, turn: usize| if which == turn { 2 } else { 5 };
+    for turn in 0..5 {
+        let clients = by_key()
+            .each(Limits::unlimited())
+            .plan(
+                "pro",
+                Plan::new(
+                    Limits::new()
+                        .rate(hourly(burst(0, turn)))
+                        .quota(Quota::per_day(burst(1, turn))),
+                )
+                .route("GET /a", hourly(burst(2, turn))),
+            )
+            .member("pro", "k")
+            .member("pro", "other");
+        let rules = Rules::new()
+            .total(Limits::from(hourly(burst(3, turn))))
+            .route("GET /a", hourly(burst(4, turn)))
+            .clients(clients);
+        let service = service(rules);
+        assert_eq!(passed(&service, 9, "/a", Some("k")).await, 2, "turn {turn}");
+        let decision = decided(&service, "/a", "k").await;
+        let left: Vec<_> = decision.limits().map(|limit| limit.remaining()).collect();
+        let refused: Vec<_> = decision.limits().map(|limit| limit.is_refused()).collect();
+        assert_eq!(
+            left.iter().filter(|&&left| left == 0).count(),
+            1,
+            "turn {turn}: {left:?}"
+        );
+        assert_eq!(
+            left.iter().filter(|&&left| left == 3).count(),
+            4,
+            "turn {turn}: {left:?}"
+        );
+        assert_eq!(
+            refused.iter().filter(|&&refused| refused).count(),
+            1,
+            "turn {turn}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_most_specific_limit_is_told_first_and_the_longest_wait() {
+    let clients =
+        by_key().each(Plan::new(Rate::per_minute(1)).route("GET /a", Rate::per_second(1)));
+    let rules = Rules::new()
+        .total(Limits::from(Rate::per_minute(2).burst(1)).publish(true))
+        .default_route(Rate::per_hour(1))
+        .clients(clients);
+    let service = service(rules);
+    let first = decided(&service, "/a", "k").await;
+    assert_eq!(
+        names(&first),
+        [
+            ("client_route".to_owned(), Scope::ClientOnRoute),
+            ("client".to_owned(), Scope::Client),
+            ("default".to_owned(), Scope::Route),
+            ("total".to_owned(), Scope::Total),
+        ]
+    );
+    let answer = send(&service, request("/a", Some("k"))).await;
+    assert_eq!(
+        values(&answer, "ratelimit"),
+        [r#""default";r=0;t=3600, "client";r=0;t=60, "total";r=0;t=30, "client_route";r=0;t=1"#]
+    );
+    assert_eq!(values(&answer, "retry-after"), ["3600"]);
+    let body: serde_json::Value = serde_json::from_slice(&bytes(answer).await).expect("JSON");
+    assert_eq!(
+        body["violated-policies"],
+        serde_json::json!(["client_route", "client", "default", "total"])
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_holds_instead_of_each_and_inherits_what_it_leaves_out() {
+    let each = Plan::new(Limits::new().rate(hourly(2)).quota(Quota::per_day(100)))
+        .route("GET /slow", hourly(1))
+        .route("GET /free", Limits::unlimited());
+    let clients = by_key()
+        .each(each)
+        .plan("pro", Plan::new(hourly(5)).route("GET /slow", hourly(3)))
+        .plan("same", Limits::new())
+        .plan("blocked", Limits::closed())
+        .member("pro", "p")
+        .member("blocked", "b")
+        .plan_by(|head| head.headers().get("x-plan")?.to_str().ok());
+    let service = service(Rules::new().clients(clients));
+    for (key, path, expected) in [
+        ("e", "/slow", 1),
+        ("e", "/any", 1),
+        ("e", "/free", 9),
+        ("p", "/slow", 3),
+        ("p", "/any", 2),
+        ("p", "/free", 9),
+        ("b", "/any", 0),
+        ("b", "/free", 9),
+    ] {
+        assert_eq!(
+            passed(&service, 9, path, Some(key)).await,
+            expected,
+            "{key} on {path}"
+        );
+    }
+    assert_eq!(decided(&service, "/any", "p").await.plan(), Some("pro"));
+    assert_eq!(decided(&service, "/any", "e").await.plan(), None);
+    for (plan, expected, limits) in [
+        ("same", Some("same"), vec!["same", "same_2"]),
+        ("pro", Some("pro"), vec!["pro", "pro_2"]),
+        ("no such plan", None, vec!["client", "client_2"]),
+    ] {
+        let mut request = request("/any", Some(plan));
+        let value = plan.parse().expect("a value");
+        request.headers_mut().insert("x-plan", value);
+        let answer = send(&service, request).await;
+        let decision = decision(&answer);
+        assert_eq!(decision.plan(), expected, "{plan}");
+        let found: Vec<_> = decision
+            .limits()
+            .map(|limit| limit.name().to_owned())
+            .collect();
+        assert_eq!(found, limits, "{plan}: its own rate, and the quota of each");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quota_is_told_with_the_time_to_its_end() {
+    let window = Duration::from_secs(600);
+    let rules = Rules::new().clients(by_key().each(Quota::per(2, window).named("ten_minutes")));
+    let service = service(rules);
+    let first = send(&service, request("/", Some("k"))).await;
+    assert_eq!(
+        values(&first, "ratelimit-policy"),
+        [r#""ten_minutes";q=2;w=600"#]
+    );
+    let told = values(&first, "ratelimit")[0].to_owned();
+    assert!(told.starts_with(r#""ten_minutes";r=1;t="#), "{told}");
+    assert_eq!(passed(&service, 5, "/", Some("k")).await, 1);
+    let refused = decided(&service, "/", "k").await;
+    let wait = refused.retry_after().expect("at the end of the window");
+    assert!(wait <= window);
+    let limit = refused.limits().next().expect("one limit");
+    assert_eq!(
+        (limit.remaining(), limit.burst(), limit.full_in()),
+        (0, 2, wait)
+    );
+    assert_eq!(limit.quota().map(Quota::count), Some(2));
+    assert_eq!(limit.rate(), None);
+    // Paused time goes in milliseconds.
+    tokio::time::advance(wait - Duration::from_millis(2)).await;
+    assert_eq!(passed(&service, 5, "/", Some("k")).await, 0, "not before");
+    tokio::time::advance(Duration::from_millis(3)).await;
+    assert_eq!(passed(&service, 5, "/", Some("k")).await, 2, "anew");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_identities_gets_a_bounded_number_of_bursts_and_takes_nobodys_budget() {
+    let clients = by_key().each(hourly(3)).max_clients(64);
+    let layer = throttle(Rules::new().clients(clients));
+    let serve: Inner = |_| std::future::ready(Ok(Response::new(Body::empty())));
+    let service = layer.layer(service_fn(serve));
+    assert_eq!(passed(&service, 2, "/", Some("known")).await, 2);
+    let mut admitted = 0;
+    for flood in 0..5_000 {
+        let key = format!("invented-{flood}");
+        admitted += passed(&service, 1, "/", Some(&key)).await;
+    }
+    assert_eq!(layer.overflowed(), 16 * 3, "the overflow buckets' bursts");
+    assert!(admitted <= 64 + 16 * 3, "{admitted}");
+    assert_eq!(
+        passed(&service, 5, "/", Some("known")).await,
+        1,
+        "what was left"
+    );
+    let late = decided(&service, "/", "late").await;
+    assert!(!late.is_admitted());
+    assert!(late.limits().all(|limit| limit.is_overflow()));
+    // When buckets are full again, there is room again.
+    tokio::time::advance(Duration::from_secs(3_600)).await;
+    assert_eq!(passed(&service, 5, "/", Some("late")).await, 3);
+    assert!(
+        decided(&service, "/", "late")
+            .await
+            .limits()
+            .all(|limit| !limit.is_overflow())
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_room_for_anybody_all_share() {
+    let rules = Rules::new().clients(by_key().each(hourly(3)).max_clients(0));
+    let service = service(rules);
+    let mut admitted = 0;
+    for client in 0..500 {
+        admitted += passed(&service, 2, "/", Some(&client.to_string())).await;
+    }
+    assert_eq!(admitted, 16 * 3);
+}
+
+/// R11. Everything that is printed, sent or logged, searched for what it was made of.
+#[tokio::test(start_paused = true)]
+async fn no_key_and_no_address_is_ever_told() {
+    let (key, member, address) = ("sk-very-secret", "sk-a-member", "203.0.113.77");
+    let clients = by_key()
+        .or_address()
+        .each(Rate::per_hour(1))
+        .plan(
+            "pro",
+            Limits::new()
+                .rate(Rate::per_hour(1))
+                .quota(Quota::per_day(1)),
+        )
+        .member("pro", member);
+    let rules = Rules::new().clients(clients);
+    let mut told = format!("{rules:?} {rules:#?}");
+    for grpc in [false, true] {
+        let service = service(rules.clone());
+        for key in [Some(key), Some(member), None] {
+            for _ in 0..2 {
+                let mut request = request("/", key);
+                let peer =
+                    PeerAddr((address.parse::<std::net::IpAddr>().expect("an address"), 1).into());
+                request.extensions_mut().insert(peer);
+                if grpc {
+                    *request.method_mut() = http::Method::POST;
+                    *request.version_mut() = http::Version::HTTP_2;
+                    let kind = "application/grpc".parse().expect("a value");
+                    request.headers_mut().insert("content-type", kind);
+                }
+                let answer = send(&service, request).await;
+                told += &format!("{answer:?} {:?}", decision(&answer));
+                told += &format!("{:?}", answer.headers());
+                told += &String::from_utf8_lossy(&bytes(answer).await);
+            }
+        }
+        told += &format!("{service:?}");
+    }
+    for secret in [key, member, address] {
+        assert!(!told.contains(secret), "{secret}");
+        assert!(
+            !told.contains(&format!("{:?}", secret.as_bytes())),
+            "{secret} in bytes"
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_meant_is_an_error_that_names_it() {
+    let error = |clients: Clients| {
+        let made = ThrottleLayer::new(Rules::new().clients(clients));
+        made.err().map(|error: RulesError| error.to_string())
+    };
+    let each = || by_key().each(Rate::per_second(1));
+    let day = Duration::from_secs(86_400);
+    let table = [
+        (
+            by_key(),
+            "clients: nothing is said for those who are on no plan",
+        ),
+        (
+            Clients::by_header("x key").each(Rate::per_second(1)),
+            "clients: `x key` is no name",
+        ),
+        (
+            each().trusting(["10.0.0.0/99"]),
+            "clients: trusted proxy `10.0.0.0/99`",
+        ),
+        (
+            each().ipv6_prefix(200),
+            "clients: an IPv6 prefix of 200 bits",
+        ),
+        (
+            each().member("pro", "k"),
+            "clients: plan `pro` has members and is not declared",
+        ),
+        (
+            each().plan("a", Limits::new()).plan("a", Limits::new()),
+            "clients: plan `a` is declared twice",
+        ),
+        (
+            each().plan("a b", Limits::new()),
+            "clients, plan: name `a b`",
+        ),
+        (each().plan("", Limits::new()), "clients, plan: name ``"),
+        (
+            by_key().each(Quota::per(1, Duration::ZERO)),
+            "each client: a quota of 1 in a window of 0ns",
+        ),
+        (
+            by_key().each(Quota::per_day(u64::MAX)),
+            "each client: a quota of 18446744073709551615",
+        ),
+        (
+            by_key().each(Limits::closed().quota(Quota::per(1, day))),
+            "each client: a rate or quota stands beside `closed`",
+        ),
+        (
+            each().plan(
+                "a",
+                Plan::new(Limits::new()).route("GET x", Rate::per_second(1)),
+            ),
+            "route key `GET x`",
+        ),
+        (
+            each().plan(
+                "a",
+                Plan::new(Limits::new())
+                    .route("GET /{x}", Limits::new())
+                    .route("GET /{y}", Limits::new()),
+            ),
+            "route keys `GET /{x}` and `GET /{y}` mean the same route",
+        ),
+        (
+            each().max_clients(usize::MAX),
+            "clients: no memory for a table of 18446744073709551615 buckets",
+        ),
+        (
+            by_key()
+                .each(Rate::per_second(1).named("n"))
+                .plan("a", Rate::per_second(1).named("n")),
+            "plan `a`: name `n` is taken by each client",
+        ),
+    ];
+    for (clients, expected) in table {
+        let found = error(clients).unwrap_or_default();
+        assert!(
+            found.starts_with(expected),
+            "{found:?} begins with {expected:?}"
+        );
+    }
+    assert_eq!(error(each().plan("a", Limits::new())), None);
+}
