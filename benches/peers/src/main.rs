@@ -5,6 +5,7 @@
 //! of the same round.
 
 mod allocations;
+mod clients;
 mod layers;
 mod memory;
 mod rounds;
@@ -66,6 +67,7 @@ fn main() {
     let mut rows = floors();
     rows.extend(layers::rows());
     rows.extend(layers::routes());
+    rows.extend(clients::rows());
     if only.as_deref() == Some("counts") {
         return counts(&mut rows);
     }
@@ -160,6 +162,40 @@ fn budgets(rounds: &Rounds) {
     let grown = memory::growth_of_a_million_paths();
     line(
         "1,000,000 undeclared paths: MiB of resident memory",
+        1.0,
+        grown,
+    );
+    let over = |row: &str| rounds.median_difference(row, clients::BARE);
+    line(
+        "route and client, over bare, to tower_governor's header key",
+        0.85,
+        over(clients::ONE) / over(clients::GOVERNOR),
+    );
+    line(
+        "total, route, client and plan quota, to route and client",
+        1.6,
+        over(clients::ALL) / over(clients::ONE),
+    );
+    let (ours, governors) = (clients::bytes_of_ours(), clients::bytes_of_governors());
+    line("1,000,000 live clients: bytes each", 40.0, ours);
+    line(
+        "1,000,000 live clients: bytes, to governor's keyed store",
+        0.5,
+        ours / governors,
+    );
+    line(
+        "a decision among 1,000,000 clients, to one among 1,000",
+        3.0,
+        clients::million_to_thousand(),
+    );
+    let clients::Flood { throughput, grown } = clients::flood();
+    line(
+        "10,000,000 identities, 100,000 buckets: time of a request, to that of known clients",
+        2.0,
+        1.0 / throughput,
+    );
+    line(
+        "10,000,000 identities, 100,000 buckets: MiB grown once it is full",
         1.0,
         grown,
     );

@@ -20,7 +20,7 @@ pub fn growth_of_a_million_paths() -> f64 {
 }
 
 /// Bytes, as Linux tells them.
-fn resident() -> f64 {
+pub fn resident() -> f64 {
     let statm = fs::read_to_string("/proc/self/statm").expect("Linux");
     let pages: f64 = statm
         .split(' ')
