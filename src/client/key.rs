@@ -1,20 +1,23 @@
 //! What tells clients apart, and the hash that is kept of it.
 //!
-//! Of a key, a token or an address nothing is kept but a SipHash-2-4 of 128 bits under a key that is drawn
-//! once for the process. It is a pseudo-random function: without its key nobody finds two clients that
-//! collide, so that flooding a table with chosen keys does nothing, and nobody can search for what was
-//! hashed. It is fast on texts as short as these, where cryptographic hashes spend most of their time on
-//! starting. 128 bits, for with 64 two of a few thousand million clients would share a bucket.
+//! Of a key, a token or an address nothing is kept but a SipHash-1-3 of 128 bits under a key that is drawn
+//! once for the process, as the standard library's hash maps use it with 64. Without its key nobody finds two
+//! clients that collide, so that flooding a table with chosen keys does nothing, and nobody can search for
+//! what was hashed. It is fast on texts as short as these, where cryptographic hashes spend most of their time
+//! on starting. 128 bits, for with 64 two of a few thousand million clients would share a bucket.
+//!
+//! These hashes never leave the process. What does has to be hashed under a key that all replicas share, and
+//! with a margin: SipHash-2-4.
 
 use std::{
     borrow::Cow,
     fmt,
-    hash::{BuildHasher, Hasher, RandomState},
+    hash::{BuildHasher, RandomState},
     net::IpAddr,
     sync::LazyLock,
 };
 
-use siphasher::sip128::{Hasher128, SipHasher24};
+use siphasher::sip128::SipHasher13;
 
 /// What tells a client from others: an API key, a user's number, an address.
 ///
@@ -83,43 +86,49 @@ impl From<u128> for ClientKey<'_> {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Identity(u128);
 
-/// Drawn from the same source as the standard library's hash maps.
-static KEY: LazyLock<[u8; 16]> = LazyLock::new(|| {
-    let mut key = [0; 16];
-    for (half, bytes) in key.chunks_mut(8).enumerate() {
-        let random = RandomState::new().hash_one(half);
-        bytes.copy_from_slice(&random.to_ne_bytes());
-    }
-    key
+/// What an identity was made of. Each kind is hashed under a key of its own, so that nobody is called like
+/// somebody else's address.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Anonymous,
+    Bytes,
+    Number,
+    V4,
+    V6,
+}
+
+/// One for each kind, with keys drawn from the same source as the standard library's hash maps'.
+static HASHERS: LazyLock<[SipHasher13; 5]> = LazyLock::new(|| {
+    std::array::from_fn(|_| {
+        let random = RandomState::new();
+        SipHasher13::new_with_keys(random.hash_one(0), random.hash_one(1))
+    })
 });
 
 impl Identity {
     /// All clients of whom nothing is known.
     pub(crate) fn anonymous() -> Self {
-        Self::hash(0, &[])
+        Self::hash(Kind::Anonymous, &[])
     }
 
     pub(crate) fn of(key: &ClientKey<'_>) -> Self {
         match &key.0 {
-            Raw::Bytes(bytes) => Self::hash(1, bytes),
-            Raw::Number(bytes) => Self::hash(2, bytes),
+            Raw::Bytes(bytes) => Self::hash(Kind::Bytes, bytes),
+            Raw::Number(bytes) => Self::hash(Kind::Number, bytes),
         }
     }
 
     /// An address, or the network that stands for it.
     pub(crate) fn of_address(address: IpAddr) -> Self {
         match address {
-            IpAddr::V4(address) => Self::hash(3, &address.octets()),
-            IpAddr::V6(address) => Self::hash(4, &address.octets()),
+            IpAddr::V4(address) => Self::hash(Kind::V4, &address.octets()),
+            IpAddr::V6(address) => Self::hash(Kind::V6, &address.octets()),
         }
     }
 
-    /// Kinds are apart, so that nobody is called like somebody else's address.
-    fn hash(kind: u8, bytes: &[u8]) -> Self {
-        let mut hasher = SipHasher24::new_with_key(&KEY);
-        hasher.write(bytes);
-        hasher.write_u8(kind);
-        Self(hasher.finish128().as_u128())
+    #[inline]
+    fn hash(kind: Kind, bytes: &[u8]) -> Self {
+        Self(HASHERS[kind as usize].hash(bytes).as_u128())
     }
 
     pub(crate) fn bits(self) -> u128 {

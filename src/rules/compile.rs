@@ -291,6 +291,8 @@ fn proper(name: &str, place: &str) -> Result<(), RulesError> {
 struct Names<'a> {
     /// Name to the place where it was given.
     taken: HashMap<String, String>,
+    /// Where counting goes on for names that were made up.
+    next: HashMap<String, u64>,
     clock: &'a Clock,
 }
 
@@ -298,6 +300,7 @@ impl<'a> Names<'a> {
     fn new(clock: &'a Clock) -> Self {
         Self {
             taken: HashMap::new(),
+            next: HashMap::new(),
             clock,
         }
     }
@@ -367,12 +370,17 @@ impl<'a> Names<'a> {
 
     /// `base`, or `base_2` and so on.
     fn unique(&mut self, base: &str) -> String {
-        let numbered = (2..).map(|number: u64| format!("{base}_{number}"));
-        let free = std::iter::once(base.to_owned())
-            .chain(numbered)
-            .find(|name| !self.taken.contains_key(name))
-            .unwrap_or_default();
-        self.taken.insert(free.clone(), String::new());
-        free
+        let next = self.next.entry(base.to_owned()).or_insert(1);
+        loop {
+            let name = match *next {
+                1 => base.to_owned(),
+                number => format!("{base}_{number}"),
+            };
+            *next += 1;
+            if !self.taken.contains_key(&name) {
+                self.taken.insert(name.clone(), String::new());
+                return name;
+            }
+        }
     }
 }
