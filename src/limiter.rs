@@ -204,17 +204,28 @@ pub(crate) fn admit<'a>(
 ) -> bool {
     let mut refused = false;
     for (index, charge) in charges.clone().enumerate() {
-        let (seen, cost) = (charge.place.peek(now), charge.cost);
-        refused |= index > 0 && charge.limit.refusal(seen.state, now, cost).is_some();
+        let cost = charge.cost;
+        let seen = if index == 0 {
+            charge.place.start()
+        } else {
+            let seen = charge.place.peek(now);
+            refused |= charge.limit.refusal(seen.state, now, cost).is_some();
+            seen
+        };
         levels.push(Level { seen, cost });
     }
     if refused {
+        // To be told, not to decide.
+        if let Some(first) = charges.clone().next() {
+            levels[0].seen = first.place.peek(now);
+        }
         return false;
     }
     for (index, charge) in charges.clone().enumerate() {
         let level = &mut levels[index];
         let Some(meter) = &charge.limit.meter else {
             // Closed, and so the first: any other has refused above, before something was taken.
+            level.seen = charge.place.peek(now);
             return false;
         };
         let taken = charge

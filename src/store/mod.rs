@@ -31,6 +31,15 @@ impl Seen {
 }
 
 impl Place<'_> {
+    /// Where [`Place::take`] starts, if nobody needs to know the balance before.
+    #[inline]
+    pub(crate) fn start(&self) -> Seen {
+        match self {
+            Self::Bucket(bucket) => Seen::own(bucket.load()),
+            Self::Table(..) => Seen::default(),
+        }
+    }
+
     /// The balance, without a charge.
     #[inline]
     pub(crate) fn peek(&self, now: Nanos) -> Seen {
@@ -42,7 +51,8 @@ impl Place<'_> {
 
     /// Takes `cost`, or says what refused it.
     ///
-    /// `seen` is where to start, from a look before; `clock` tells the time anew where it is needed.
+    /// `seen` is where to start, from a look before; `clock` tells the time anew where it is needed. What
+    /// refused it leaves the balance as it was.
     #[inline]
     pub(crate) fn take(
         &self,
