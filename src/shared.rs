@@ -181,13 +181,16 @@ impl State {
         if std::ptr::eq(routed, spelled) {
             return Found::Kept(routed);
         }
-        Found::Made(Prepared::new(routed.rule.and(&spelled.rule)))
+        Found::Made(Box::new(Prepared::new(routed.rule.and(&spelled.rule))))
     }
 
     #[inline]
     fn prepared<'a>(&'a self, route: &'a Route, head: &Head<'_>, class: usize) -> &'a Prepared {
         let class = &self.classes[class];
-        let variant = class.routes.find(head).copied().unwrap_or(0);
+        let variant = match class.variants.len() {
+            1 => 0,
+            _ => class.routes.find(head).copied().unwrap_or(0),
+        };
         let make = || self.prepare(route, class, variant);
         route.variants[class.first + variant].get_or_init(make)
     }
@@ -257,7 +260,7 @@ impl Route {
 #[derive(Debug)]
 pub(crate) enum Found<'a> {
     Kept(&'a Prepared),
-    Made(Prepared),
+    Made(Box<Prepared>),
 }
 
 impl Deref for Found<'_> {
