@@ -129,6 +129,12 @@ def tonic_inference(tmp_path_factory):
     yield from run("tonic_inference", tmp_path_factory.mktemp("tonic") / "log")
 
 
+@pytest.fixture
+def plans(tmp_path):
+    """A server of usage plans that nobody has used."""
+    yield from run("plans", tmp_path / "log")
+
+
 @pytest.fixture(params=["inference", "hyper_inference"])
 def http_server(request):
     """Every example that speaks plain HTTP, in turn."""
