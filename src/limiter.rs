@@ -216,7 +216,8 @@ pub(crate) fn admit<'a>(
     }
     if refused {
         // To be told, not to decide.
-        if let Some(first) = charges.clone().next() {
+        let mut charges = charges;
+        if let Some(first) = charges.next() {
             levels[0].seen = first.place.peek(now);
         }
         return false;
