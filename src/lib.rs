@@ -79,8 +79,8 @@
 //!   them or on none**. A refused request costs nothing anywhere. When requests race for what is left, one may be
 //!   refused that a serial order would have let in; none is ever admitted too many.
 //! - The [default route](Rules::default_route) is not one bucket: each route has buckets of its own with
-//!   these limits. A declared route overrides them field by field and inherits what it
-//!   [leaves out](Limits#inheritance).
+//!   these limits. A declared route overrides them field by field (a rate with its burst is one) and inherits
+//!   what it [leaves out](Limits#inheritance).
 //! - A scope may have [several rates](Limits::rate), such as one a second and one an hour, and
 //!   [quotas](Limits::quota). All of them hold.
 //! - A request that no rule speaks of is not limited.
@@ -173,7 +173,7 @@
 //! `q` requests in `w` seconds with a burst of `throttle-burst`; `r` of them would pass now, and a client
 //! that spreads those over `t` seconds arrives at the steady rate. What has the least left comes first.
 //! The fields are added to those of the inner service, never in their place.
-//! [`ThrottleLayer::fields`] turns them off. The total's limits are not told, since a server's capacity is
+//! [`ThrottleLayer::fields`] turns them off on admitted responses. The total's limits are not told, since a server's capacity is
 //! nobody's business, unless [`Limits::publish`] says so. What has refused is named either way.
 //!
 //! Every limit has a name: that of [`Rate::named`] or [`Limits::named`], or else one after its scope

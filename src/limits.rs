@@ -24,6 +24,7 @@ use crate::{quota::Quota, rate::Rate};
 ///
 /// A route's limits override the default's field by field: what a route leaves out, it inherits. All rates
 /// together are one field: a route with a rate of its own has none of the default's; and so are all quotas.
+/// A rate comes with its burst: without [`Rate::burst`] that is the rate's own count, not the default's burst.
 /// [`Limits::new`] leaves everything out, so a route with it alone has the default's rates, in a bucket
 /// of its own. [`Limits::unlimited`] inherits nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

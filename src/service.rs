@@ -23,6 +23,9 @@ use crate::{
 ///
 /// It decides in `call`, at once: `poll_ready` only asks the inner service, for the request, and so its
 /// route, is not known before. All clones share their limits.
+///
+/// It is a service of `http` requests if the inner one is, and is `Clone` (it is not cloned on the way of a
+/// request); its responses are bodies if the inner ones are, of `Bytes`.
 #[derive(Clone)]
 pub struct Throttle<S> {
     inner: S,
