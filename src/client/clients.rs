@@ -251,7 +251,7 @@ impl Clients {
 
     /// How many buckets the table of clients holds at most, rounded up to a multiple of eight: one for each
     /// client and each of its limits, 16 bytes each, allocated when the layer is made. Without this call
-    /// 262,144, which is 4 MiB.
+    /// 262,144, which is 4 MiB. The overflow buckets are 2 KiB more for each limit.
     ///
     /// Only a bucket that is full again, and so equal to a new one, gives up its place. A client for whom
     /// there is none shares one of 16 overflow buckets a limit with others, until there is; see

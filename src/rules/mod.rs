@@ -1,12 +1,14 @@
 //! All limits of a throttle.
 
+mod classes;
 mod compile;
 mod error;
+mod names;
 
 use crate::{client::Clients, clock::Clock, limits::Limits};
 
-pub(crate) use self::compile::{Class, Compiled};
 pub use self::error::RulesError;
+pub(crate) use self::{classes::Class, compile::Compiled};
 
 /// All limits of a throttle: for the whole server, for every route, for single routes, and for clients.
 ///

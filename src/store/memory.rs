@@ -208,7 +208,7 @@ impl Memory {
             let bucket = self.overflow_of(key);
             bucket.give_back(left.state, meter, taken, weight, clock);
         } else if let Some((slot, _)) = self.find(key) {
-            slot.give_back(meter, taken, weight, clock);
+            slot.give_back(left.state, meter, taken, weight, clock);
         }
         // A key that is not there any more had a full bucket.
     }
@@ -320,7 +320,7 @@ impl Slot<'_> {
             {
                 Ok(_) if still_ours() => return Some(Ok(next)),
                 Ok(_) => {
-                    self.give_back(meter, now, meter.weight(cost), clock);
+                    self.give_back(next, meter, now, meter.weight(cost), clock);
                     return None;
                 }
                 Err(actual) => seen = actual,
@@ -329,8 +329,23 @@ impl Slot<'_> {
         None
     }
 
-    fn give_back(&self, meter: &Meter, taken: Nanos, weight: u64, clock: impl Fn() -> Nanos) {
-        let mut seen = self.state.load(Ordering::Acquire);
+    /// As [`Bucket::give_back`]. A state that is `after` by chance in a stranger's hands is one that has
+    /// just become full: taking from what it owes changes nothing.
+    fn give_back(
+        &self,
+        after: u64,
+        meter: &Meter,
+        taken: Nanos,
+        weight: u64,
+        clock: impl Fn() -> Nanos,
+    ) {
+        let before = after.saturating_sub(weight);
+        let undone =
+            self.state
+                .compare_exchange(after, before, Ordering::AcqRel, Ordering::Acquire);
+        let Err(mut seen) = undone else {
+            return;
+        };
         while seen != BUSY {
             let next = meter.give_back(seen, taken, clock(), weight);
             if next == seen {

@@ -1,0 +1,148 @@
+//! From clients as written to classes of which the same is asked.
+
+use std::sync::Arc;
+
+use super::{
+    RulesError,
+    compile::parse,
+    names::{Names, proper},
+};
+use crate::{
+    client::{Clients, Fault, Plan, Roster},
+    limiter::{Binding, Home, Limit, Scope},
+    limits::{Access, Limits},
+    route::{RouteKey, table::Table},
+};
+
+/// Clients of which the same is asked.
+#[derive(Debug)]
+pub(crate) struct Class {
+    /// The name of its plan.
+    pub(crate) plan: Option<Arc<str>>,
+    /// How many variants the classes before it have.
+    pub(crate) first: usize,
+    /// What their limits are on any route, and then on each of their routes.
+    pub(crate) variants: Vec<Vec<Binding>>,
+    /// The number of the variant.
+    pub(crate) routes: Table<usize>,
+}
+
+impl Class {
+    /// Of which nothing is asked.
+    pub(super) fn unlimited() -> Self {
+        Self {
+            plan: None,
+            first: 0,
+            variants: vec![Vec::new()],
+            routes: Table::new(),
+        }
+    }
+}
+
+/// What users said of clients: checked, and its names noted.
+pub(super) fn reserve_clients(clients: &Clients, names: &mut Names<'_>) -> Result<(), RulesError> {
+    let each = clients.each.as_ref().ok_or(RulesError::NoEach)?;
+    let plans = clients.plans.iter();
+    for (index, (name, _)) in plans.clone().enumerate() {
+        proper(name, "clients, plan")?;
+        if clients.plans[..index]
+            .iter()
+            .any(|(earlier, _)| earlier == name)
+        {
+            return Err(RulesError::SamePlan {
+                name: name.to_string(),
+            });
+        }
+    }
+    let plans = plans.map(|(name, plan)| (format!("plan `{name}`"), plan));
+    for (place, plan) in std::iter::once(("each client".to_owned(), each)).chain(plans) {
+        names.reserve(&plan.limits, &place)?;
+        for (key, limits) in &plan.routes {
+            names.reserve(limits, &format!("{place}, route `{}`", parse(key)?))?;
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn classes(
+    clients: &Clients,
+    names: &mut Names<'_>,
+    numbers: &mut u32,
+) -> Result<Vec<Class>, RulesError> {
+    let nothing = Plan::default();
+    let each = clients.each.as_ref().unwrap_or(&nothing);
+    let mut classes = vec![class(None, each, &nothing, names, numbers)?];
+    for (name, plan) in &clients.plans {
+        let mut next = class(Some(name), plan, each, names, numbers)?;
+        next.first = classes.iter().map(|class| class.variants.len()).sum();
+        classes.push(next);
+    }
+    Ok(classes)
+}
+
+/// A plan, with what it leaves out taken from `each`.
+fn class(
+    name: Option<&str>,
+    plan: &Plan,
+    each: &Plan,
+    names: &mut Names<'_>,
+    numbers: &mut u32,
+) -> Result<Class, RulesError> {
+    let mut kept = |limits: Vec<Limit>| -> Vec<Binding> {
+        let binding = |limit| {
+            let home = Home::Client(*numbers);
+            *numbers += 1;
+            Binding { limit, home }
+        };
+        limits.into_iter().map(binding).collect()
+    };
+    let scope_name = name.unwrap_or("client");
+    let limits = plan.limits.or(Some(&each.limits));
+    let own = kept(names.build(&limits, scope_name, Scope::Client));
+
+    let mut routes: Vec<(RouteKey, Limits)> = Vec::new();
+    for (key, limits) in &plan.routes {
+        routes.push((parse(key)?, limits.clone()));
+    }
+    for (key, inherited) in &each.routes {
+        let key = parse(key)?;
+        match routes.iter_mut().find(|(own, _)| *own == key) {
+            Some((_, limits)) => *limits = limits.or(Some(inherited)),
+            None => routes.push((key, Limits::new().or(Some(inherited)))),
+        }
+    }
+    let mut variants = vec![own.clone()];
+    let mut table = Table::new();
+    let on_route = format!("{scope_name}_route");
+    for (key, limits) in routes {
+        let number = variants.len();
+        table
+            .insert(&key, number)
+            .map_err(|&first| RulesError::SameRoute {
+                first: plan.routes[first - 1].0.to_string(),
+                second: key.to_string(),
+            })?;
+        variants.push(if limits.access == Access::Unlimited {
+            Vec::new()
+        } else {
+            let mut bindings = kept(names.build(&limits, &on_route, Scope::ClientOnRoute));
+            bindings.extend(own.iter().cloned());
+            bindings
+        });
+    }
+    Ok(Class {
+        plan: name.map(Into::into),
+        first: 0,
+        variants,
+        routes: table,
+    })
+}
+
+pub(super) fn roster(clients: &Clients) -> Result<Roster, RulesError> {
+    Roster::new(clients).map_err(|fault| match fault {
+        Fault::Header(name) => RulesError::ClientHeader { name },
+        Fault::Network(network) => RulesError::Network { network },
+        Fault::Prefix(bits) => RulesError::Ipv6Prefix { bits },
+        Fault::Plan(name) => RulesError::UnknownPlan { name },
+    })
+}
