@@ -96,9 +96,19 @@ fn counts(rows: &mut [Row]) {
         plain, bare,
         "an admitted request of which nothing is told allocates nothing"
     );
+    let all = of(clients::ALL);
+    assert_eq!(
+        all,
+        of(clients::BARE),
+        "nor does one that is charged for its client"
+    );
+    let each = clients::bytes_of_ours();
+    assert!(each < 40.0, "a live client takes {each} bytes");
     let grown = memory::growth_of_a_million_paths();
     assert!(grown < 1.0, "a million undeclared paths take {grown} MiB");
-    println!("{plain} allocations in 1,000 requests, as the bare service; {grown:.2} MiB");
+    println!(
+        "{plain} allocations in 1,000 requests, as the bare service; {each:.0} bytes a client; {grown:.2} MiB of paths"
+    );
 }
 
 /// Each budget of the project, and whether this run met it.
