@@ -95,7 +95,8 @@ impl ThrottleLayer {
     }
 
     /// How many requests were charged to overflow buckets, for lack of room in the table of clients; see
-    /// [`Clients::max_clients`](crate::Clients::max_clients). Counted for each of a request's limits.
+    /// [`Clients::max_clients`](crate::Clients::max_clients). Counted for each of a request's limits,
+    /// those included that were given back because another limit refused.
     #[must_use]
     pub fn overflowed(&self) -> u64 {
         self.shared.state.memory.overflowed()

@@ -155,9 +155,10 @@
 //!   [`Plan::route`] holds besides, for that route alone.
 //! - Keys, tokens and addresses are hashed at once; only the hashes are kept, and nothing tells them.
 //! - Balances are kept in a table of [stated size](Clients::max_clients), 16 bytes each. Only a bucket that is
-//!   full again gives up its place, so that no flood of identities takes a known client's budget or hands out
-//!   more bursts than the table has room for. Who finds no room shares a few overflow buckets.
-//! - A [`Quota`] is a count in a window of the calendar. It is kept in memory: a restart makes it whole again.
+//!   full again gives up its place, so that no flood of identities gives back what a client has used, or hands
+//!   out more bursts than the table has room for. A client that finds no room, for it is new or was idle while
+//!   others came, shares a few overflow buckets: that is why identities should be verified ones.
+//! - A [`Quota`] is a count in a window of the calendar. It is kept in memory: a restart makes it whole again. Its bucket keeps its place to the end of the window.
 //!
 //! # Header fields
 //!
@@ -218,8 +219,8 @@
 //!
 //! The decision is made in `call`, at once: one clock reading, one look-up (for a path without parameters
 //! a hash, otherwise a walk along its segments; the number of routes hardly matters) and one
-//! compare-and-swap a limit; for clients, a hash of the key. No lock (but for a client that comes for the
-//! first time), no task, no timer, no boxed future, no clone of the inner service.
+//! compare-and-swap a limit; for clients, a hash of the key. No lock (but for a client that has no bucket
+//! yet), no task, no timer, no boxed future, no clone of the inner service.
 //! With fields and decision off, an admitted request allocates nothing, as long as it has no more than four
 //! limits and no `%` in its path. A bucket is 8 bytes, alone on 128 so that neighbours do not contend.
 //!

@@ -96,7 +96,7 @@ impl Limits {
     /// Whether settings and balance of these limits are told to clients in `RateLimit-Policy` and
     /// `RateLimit`.
     ///
-    /// Without this call: yes for routes, no for the total, since a server's capacity is nobody's
+    /// Without this call: yes for routes and clients, no for the total, since a server's capacity is nobody's
     /// business. A refusal names its limit and the wait either way.
     pub fn publish(mut self, publish: bool) -> Self {
         self.publish = Some(publish);
@@ -119,8 +119,10 @@ impl Limits {
         if self.access != Access::Limited {
             return limits;
         }
-        if self.rates.is_empty() {
+        if self.rates.is_empty() && self.quotas.is_empty() {
             limits.access = default.access;
+        }
+        if self.rates.is_empty() {
             limits.rates = default.rates.iter().cloned().map(Rate::unnamed).collect();
         }
         if self.quotas.is_empty() {

@@ -32,10 +32,14 @@ impl Meter {
         })
     }
 
-    /// `None` if the quota is zero, or has more units than its window has nanoseconds.
+    /// The longest window, 73 years: so that its end, and a whole quota above it, stay in range.
+    const LONGEST: u64 = Clock::MAX / 2;
+
+    /// `None` if the quota is zero, its window too long, or if it has more units than that has nanoseconds.
     pub(crate) fn of_quota(quota: &Quota, clock: &Clock) -> Option<Self> {
         let gcra = Gcra::new(1, 1, quota.count())?;
-        (quota.count() <= nanos(quota.shortest())).then(|| Self {
+        let window = nanos(quota.shortest());
+        (quota.count() <= window && window <= Self::LONGEST).then(|| Self {
             gcra,
             calendar: Some(Calendar::new(quota.kind(), clock.origin())),
         })

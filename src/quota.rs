@@ -28,9 +28,12 @@ use std::{borrow::Cow, time::Duration};
 ///
 /// # Zero and the maximum
 ///
-/// A quota of zero is a **closed** limit: it admits nothing, ever. A window of zero, or a quota of more
-/// requests than its window has nanoseconds, is an error of
+/// A quota of zero is a **closed** limit: it admits nothing, ever. A window of zero or of more than 2⁶¹
+/// nanoseconds (73 years), or a quota of more requests than its window has nanoseconds, is an error of
 /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+///
+/// The wall clock is read once, when the layer is made; from there on windows end by the monotonic clock. A
+/// wall clock that is set afterwards, or time that the machine has slept through, moves no window.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Quota {

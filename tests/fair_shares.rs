@@ -228,6 +228,39 @@ async fn a_plan_holds_instead_of_each_and_inherits_what_it_leaves_out() {
     }
 }
 
+/// A quota alone was once given the access of `each` besides: unlimited, or closed.
+#[tokio::test(start_paused = true)]
+async fn a_quota_of_its_own_inherits_neither_freedom_nor_closure() {
+    let day = Quota::per_day;
+    for each in [Limits::unlimited(), Limits::closed()] {
+        let clients = by_key()
+            .each(Plan::new(each.clone()).route("GET /chat", each.clone()))
+            .plan("pro", Plan::new(day(5)).route("GET /chat", day(3)))
+            .member("pro", "k");
+        let service = service(Rules::new().clients(clients));
+        assert_eq!(passed(&service, 9, "/chat", Some("k")).await, 3, "{each:?}");
+        assert_eq!(passed(&service, 9, "/any", Some("k")).await, 2, "{each:?}");
+    }
+    let rules = Rules::new()
+        .default_route(Limits::closed())
+        .route("GET /chat", day(3));
+    assert_eq!(passed(&service(rules), 9, "/chat", None).await, 3);
+}
+
+/// A flood may take the place of a client that owes nothing, and so loses nothing but its place.
+#[tokio::test(start_paused = true)]
+async fn an_idle_clients_place_may_be_taken_and_what_it_then_shares_is_told() {
+    let clients = by_key().each(hourly(3)).max_clients(8);
+    let service = service(Rules::new().clients(clients));
+    assert_eq!(passed(&service, 1, "/", Some("idle")).await, 1);
+    tokio::time::advance(Duration::from_secs(3_600)).await;
+    for flood in 0..500 {
+        passed(&service, 1, "/", Some(&format!("invented-{flood}"))).await;
+    }
+    let shared = decided(&service, "/", "idle").await;
+    assert!(shared.limits().all(|limit| limit.is_overflow()));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_quota_is_told_with_the_time_to_its_end() {
     let window = Duration::from_secs(600);
@@ -338,7 +371,9 @@ async fn no_key_and_no_address_is_ever_told() {
                 told += &String::from_utf8_lossy(&bytes(answer).await);
             }
         }
-        told += &format!("{service:?}");
+        let printed = format!("{service:?}");
+        assert!(printed.len() < 20_000, "not the table as a whole");
+        told += &printed;
     }
     for secret in [key, member, address] {
         assert!(!told.contains(secret), "{secret}");
@@ -390,6 +425,10 @@ fn what_cannot_be_meant_is_an_error_that_names_it() {
         (
             by_key().each(Quota::per(1, Duration::ZERO)),
             "each client: a quota of 1 in a window of 0ns",
+        ),
+        (
+            by_key().each(Quota::per(1, Duration::MAX)),
+            "each client: a quota of 1 in a window of 18446744073709551615.999999999s",
         ),
         (
             by_key().each(Quota::per_day(u64::MAX)),

@@ -73,18 +73,13 @@ impl Addresses {
             return origin;
         }
         for line in head.headers().get_all(name).iter().rev() {
-            let Ok(line) = line.to_str() else {
-                return origin;
-            };
+            // What is no text spoils the entry in which it stands, and not those that a proxy appended.
+            let line = String::from_utf8_lossy(line.as_bytes());
             let walk = match self.forwarding {
                 Forwarding::XForwardedFor => self.walk(&mut origin, line.rsplit(','), hop),
-                Forwarding::Forwarded => {
-                    // Quotes open from the left.
-                    let elements: Vec<_> = split(line, b',').collect();
-                    self.walk(&mut origin, elements.into_iter().rev(), |element| {
-                        forwarded_for(element).and_then(hop)
-                    })
-                }
+                Forwarding::Forwarded => self.walk(&mut origin, elements(&line), |element| {
+                    forwarded_for(element).and_then(hop)
+                }),
             };
             if walk.is_break() {
                 return origin;
@@ -196,6 +191,17 @@ fn unquoted(value: &str) -> Option<&str> {
             .filter(|text| !text.contains(['"', '\\'])),
         None => Some(value),
     }
+}
+
+/// The elements of `Forwarded` from the last to the first. Quotes are paired from the right too: the proxy's
+/// own, which stand there, are closed, and those that a client left open swallow nothing but what is left of
+/// them.
+fn elements(line: &str) -> impl Iterator<Item = &str> {
+    let mut quoted = false;
+    line.rsplit(move |c: char| {
+        quoted ^= c == '"';
+        !quoted && c == ','
+    })
 }
 
 /// Parts between separators that do not stand within quotes.
@@ -337,8 +343,8 @@ mod tests {
             (
                 "10.0.0.1",
                 &[(XFF, "1.1.1.1, \u{e9}, 10.0.0.2")],
-                "10.0.0.1",
-                "a line that is no text",
+                "10.0.0.2",
+                "no text in the middle",
             ),
             (
                 "10.0.0.1",
@@ -429,6 +435,12 @@ mod tests {
                 &["for=198.51.100.1;host=\"a\\\",for=1.1.1.1\""],
                 "198.51.100.1",
             ),
+            (&["for=\", for=198.51.100.1"], "198.51.100.1"),
+            (
+                &["for=\"1.1.1.1, for=198.51.100.1, for=10.0.0.2"],
+                "198.51.100.1",
+            ),
+            (&["for=\u{e9}, for=198.51.100.1"], "198.51.100.1"),
             (&["for=198.51.100.1, for=unknown"], "10.0.0.1"),
             (&["for=198.51.100.1, for=_gazonk"], "10.0.0.1"),
             (&["for=198.51.100.1, proto=https"], "10.0.0.1"),

@@ -33,7 +33,8 @@ use super::{ClientKey, Forwarding, Identity, Plan, RequestHead};
 ///
 /// A client's key, token or address is hashed at once, under a key of the process, and only the hash is
 /// kept; it is not printed, logged or sent either. Balances are kept in a table of fixed size, 16 bytes for
-/// each limit that a client has; see [`max_clients`](Self::max_clients).
+/// each limit that a client has; see [`max_clients`](Self::max_clients). Each route that is asked for keeps 24
+/// bytes more for each plan and for each of its routes.
 #[derive(Clone)]
 #[must_use]
 pub struct Clients {
@@ -211,7 +212,8 @@ impl Clients {
     /// makes. It is hashed at once, and only the hash is kept.
     ///
     /// A plan that is not declared is an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new). A
-    /// client that is put on several is on the last.
+    /// client that is put on several is on the last. A text and a number are different keys, and an address is
+    /// none: use [`plan_by`](Self::plan_by) for those.
     pub fn member<'a>(
         mut self,
         plan: impl Into<Cow<'static, str>>,

@@ -4,7 +4,11 @@
 //! once for the process, as the standard library's hash maps use it with 64. Without its key nobody finds two
 //! clients that collide, so that flooding a table with chosen keys does nothing, and nobody can search for
 //! what was hashed. It is fast on texts as short as these, where cryptographic hashes spend most of their time
-//! on starting. 128 bits, for with 64 two of a few thousand million clients would share a bucket.
+//! on starting.
+//!
+//! Members of plans are known by all 128 bits, so that nobody is taken for one. The table of balances folds
+//! them into 64 for each limit: that two of a million clients share a bucket happens in one of twenty million
+//! processes, and then they get less, not more.
 //!
 //! These hashes never leave the process. What does has to be hashed under a key that all replicas share, and
 //! with a margin: SipHash-2-4.

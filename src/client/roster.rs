@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::HashMap, fmt, net::IpAddr, sync::Arc};
 
 use foldhash::fast::FixedState;
 use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::{
     Clients, Identity, RequestHead,
@@ -121,7 +121,16 @@ fn network(text: &str) -> Result<IpNet, Fault> {
     let network = text
         .parse()
         .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-    network.map_err(|_| Fault::Network(text.to_owned()))
+    let network = network.map_err(|_| Fault::Network(text.to_owned()))?;
+    // Peers are compared as IPv4 where they are.
+    Ok(match network {
+        IpNet::V6(v6) if v6.prefix_len() >= 96 => v6
+            .addr()
+            .to_ipv4_mapped()
+            .and_then(|v4| Ipv4Net::new(v4, v6.prefix_len() - 96).ok())
+            .map_or(network, IpNet::V4),
+        _ => network,
+    })
 }
 
 /// The value of a field's first line, if it is not empty.

@@ -73,9 +73,11 @@ pub enum RulesError {
         /// The burst.
         burst: u64,
     },
-    /// A quota without a window, or with more requests than its window has nanoseconds.
+    /// A quota without a window, with one of more than 2^61 ns (73 years), or with more requests than its window
+    /// has nanoseconds.
     #[error(
-        "{place}: a quota of {count} in a window of {window:?}; a window holds at most one request a nanosecond"
+        "{place}: a quota of {count} in a window of {window:?}; a window is longer than zero, at most 73 years, \
+         and holds at most one request a nanosecond"
     )]
     #[non_exhaustive]
     Quota {

@@ -18,9 +18,10 @@
 //!   twice. It claims a slot by exchanging its state, which is that of a full bucket, for [`BUSY`]; then it
 //!   writes the key, then the state. Who finds `BUSY` finds nothing.
 //! - A slot may thus change hands between a look at its key and an exchange of its state. The state then
-//!   differs, unless it is the same by chance (time that stands still). So whoever has exchanged it looks
-//!   at the key once more; if it is a stranger's by now, the charge is given back there, and all begins
-//!   anew.
+//!   differs, unless it is the same by chance (time that stands still), and the exchange fails: all begins
+//!   anew, for the state may now be a stranger's, and that of another kind of limit. Whoever has exchanged it
+//!   looks at the key once more; if it is a stranger's by now, the state is put back and all begins anew. If
+//!   the stranger was charged in that moment, it pays one charge too many, never too few.
 //!
 //! A slot changes hands only when its bucket is full. A charge that was made before weighs nothing by then,
 //! so what is given back too late is nothing either (see [`crate::gcra`]).
@@ -45,7 +46,7 @@ use std::sync::{
     Mutex,
     atomic::{AtomicU64, Ordering},
 };
-use std::{collections::TryReserveError, sync::PoisonError};
+use std::{collections::TryReserveError, fmt, sync::PoisonError};
 
 use super::Seen;
 use crate::{bucket::Bucket, clock::Nanos, meter::Meter};
@@ -76,7 +77,6 @@ impl Key {
 }
 
 /// A table of buckets by key, for many limits together.
-#[derive(Debug)]
 pub(crate) struct Memory {
     groups: Box<[Group]>,
     stripes: Box<[Stripe]>,
@@ -85,14 +85,14 @@ pub(crate) struct Memory {
     overflowed: AtomicU64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 #[repr(align(128))]
 struct Group {
     keys: [AtomicU64; Group::SLOTS],
     states: [AtomicU64; Group::SLOTS],
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 #[repr(align(64))]
 struct Stripe(Mutex<()>);
 
@@ -185,7 +185,7 @@ impl Memory {
     ) -> Result<Seen, Seen> {
         loop {
             if let Some((slot, seen)) = self.find(key) {
-                if let Some(taken) = slot.take(key, seen, meter, now, cost, &clock) {
+                if let Some(taken) = slot.take(key, seen, meter, now, cost) {
                     return taken.map(Seen::own).map_err(Seen::own);
                 }
             } else if let Some(taken) = self.enter(key, meter, cost, &clock) {
@@ -262,7 +262,8 @@ impl Memory {
             for slot in group.slots() {
                 if slot.key.load(Ordering::Acquire) == key.hash {
                     let state = slot.state.load(Ordering::Acquire);
-                    if state != BUSY {
+                    // It may have changed hands between the two.
+                    if state != BUSY && slot.key.load(Ordering::Acquire) == key.hash {
                         return Some((slot, state));
                     }
                 }
@@ -297,35 +298,40 @@ impl Memory {
     }
 }
 
+/// Neither the keys, which are nobody's business, nor a line for each of a million buckets.
+impl fmt::Debug for Memory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory")
+            .field("capacity", &(self.groups.len() * Group::SLOTS))
+            .field("overflowed", &self.overflowed())
+            .finish_non_exhaustive()
+    }
+}
+
 impl Slot<'_> {
     /// Takes `cost` from this slot. `None` if it has changed hands.
     #[inline]
     fn take(
         &self,
         key: &Key,
-        mut seen: u64,
+        seen: u64,
         meter: &Meter,
         now: Nanos,
         cost: u64,
-        clock: impl Fn() -> Nanos,
     ) -> Option<Result<u64, u64>> {
         let still_ours = || self.key.load(Ordering::Acquire) == key.hash;
-        while seen != BUSY {
-            let Ok(next) = meter.take(seen, now, cost) else {
-                return still_ours().then_some(Err(seen));
-            };
-            match self
-                .state
-                .compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Acquire)
-            {
-                Ok(_) if still_ours() => return Some(Ok(next)),
-                Ok(_) => {
-                    self.give_back(next, meter, now, meter.weight(cost), clock);
-                    return None;
-                }
-                Err(actual) => seen = actual,
-            }
+        let Ok(next) = meter.take(seen, now, cost) else {
+            return still_ours().then_some(Err(seen));
+        };
+        let exchange = |from, to| {
+            self.state
+                .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
+        };
+        exchange(seen, next).ok()?;
+        if still_ours() {
+            return Some(Ok(next));
         }
+        let _ = exchange(next, seen);
         None
     }
 
@@ -632,6 +638,36 @@ mod loom_tests {
                 15,
                 "nor is it another's"
             );
+        });
+    }
+
+    /// The new owner's limit is of another kind: nothing of the old one's may stay with it.
+    #[test]
+    fn loom_a_slot_goes_from_a_quota_to_a_rate_and_takes_nothing_along() {
+        model(|| {
+            let memory = Arc::new(memory(2));
+            let day = crate::quota::Quota::per(5, std::time::Duration::from_nanos(1_000));
+            let clock = crate::clock::Clock::started_at(0);
+            let quota = Meter::of_quota(&day, &clock).expect("an open quota");
+            let rate = meter(10, 2);
+            assert!(memory.take(&key(2), &long(), 5, 1, || 5).is_ok());
+            assert!(memory.take(&key(0), &quota, 5, 1, || 5).is_ok());
+            let other = {
+                let memory = Arc::clone(&memory);
+                thread::spawn(move || memory.take(&key(1), &rate, 1_500, 1, || 1_500))
+            };
+            let own = memory.take(&key(0), &quota, 1_500, 1, || 1_500);
+            let own = own.expect("a new window");
+            let other = other.join().expect("no panic").expect("full");
+            if !own.shared && !other.shared {
+                unreachable!("there is one slot for the two");
+            }
+            for (seen, key, state) in [(own, key(0), 2_001), (other, key(1), 1_510)] {
+                if !seen.shared {
+                    assert_eq!(seen.state, state);
+                    assert_eq!(memory.peek(&key, 1_500), seen);
+                }
+            }
         });
     }
 }
