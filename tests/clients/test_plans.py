@@ -62,7 +62,9 @@ def test_a_paying_client_has_more(plans):
         error = refusal(lambda: [paying.chat.completions.create(**QUESTION) for _ in range(30)])
         assert error.response.headers["ratelimit"].startswith('"pro_route";r=0;t=1, "pro";r=')
         assert "pro_day" in error.response.headers["ratelimit-policy"]
-        assert paying.models.list().data, "only the dear route is spent"
+        # The refused connection may be closed by now.
+        again = paying.with_options(max_retries=2)
+        assert again.models.list().data, "only the dear route is spent"
 
 
 def test_a_made_up_key_is_nobody(plans):
