@@ -4,7 +4,7 @@
 
 use crate::{
     clock::Clock,
-    decision::Levels,
+    levels::Levels,
     limiter::{Binding, Limiter, Rule, Who},
     rules::{Rules, RulesError},
     store::Memory,

@@ -7,12 +7,14 @@
 //! not behind the one the charge was made with. The monotonic clock promises that only along a
 //! happens-before edge, and these orderings draw it.
 
-#[cfg(throttle_loom)]
-use loom::sync::atomic::{AtomicU64, Ordering};
-#[cfg(not(throttle_loom))]
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::{
+    clock::Nanos,
+    meter::Meter,
+    sync::{AtomicU64, Ordering},
+};
 
-use crate::{clock::Nanos, meter::Meter};
+/// The state of a place that is changing hands. No bucket's: states end at 2^63.
+pub(crate) const BUSY: u64 = u64::MAX;
 
 /// The state of one limit for one scope. Starts full.
 ///
@@ -59,10 +61,6 @@ impl Bucket {
     }
 
     /// Gives back `weight` nanoseconds that were charged at `taken` and left the bucket at `after`.
-    ///
-    /// If it is there still, nobody came between, and it goes back to where it was. Otherwise `now` is
-    /// asked after each look at the state: every charge in that state was then made with a reading no later
-    /// than this one, which is what [`Meter::give_back`] relies on.
     pub(crate) fn give_back(
         &self,
         after: u64,
@@ -71,25 +69,36 @@ impl Bucket {
         weight: u64,
         now: impl Fn() -> Nanos,
     ) {
-        let before = after.saturating_sub(weight);
-        let undone =
-            self.state
-                .compare_exchange(after, before, Ordering::AcqRel, Ordering::Acquire);
-        let Err(mut seen) = undone else {
+        give_back(&self.state, after, meter, taken, weight, now);
+    }
+}
+
+/// Gives back `weight` nanoseconds that were charged at `taken` and left the state at `after`.
+///
+/// If it is there still, nobody came between, and it goes back to where it was. Otherwise `now` is asked
+/// after each look at the state: every charge in that state was then made with a reading no later than this
+/// one, which is what [`Meter::give_back`] relies on. In a place that is [`BUSY`] there is nothing left.
+pub(crate) fn give_back(
+    state: &AtomicU64,
+    after: u64,
+    meter: &Meter,
+    taken: Nanos,
+    weight: u64,
+    now: impl Fn() -> Nanos,
+) {
+    let before = after.saturating_sub(weight);
+    let undone = state.compare_exchange(after, before, Ordering::AcqRel, Ordering::Acquire);
+    let Err(mut seen) = undone else {
+        return;
+    };
+    while seen != BUSY {
+        let next = meter.give_back(seen, taken, now(), weight);
+        if next == seen {
             return;
-        };
-        loop {
-            let next = meter.give_back(seen, taken, now(), weight);
-            if next == seen {
-                return;
-            }
-            match self
-                .state
-                .compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Acquire)
-            {
-                Ok(_) => return,
-                Err(actual) => seen = actual,
-            }
+        }
+        match state.compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => return,
+            Err(actual) => seen = actual,
         }
     }
 }

@@ -261,6 +261,7 @@ mod decision;
 mod future;
 mod gcra;
 mod layer;
+mod levels;
 mod limiter;
 mod limits;
 mod meter;
@@ -274,6 +275,7 @@ mod rules;
 mod service;
 mod shared;
 mod store;
+mod sync;
 
 pub use self::{
     body::ResponseBody,

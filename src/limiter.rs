@@ -12,8 +12,8 @@ use std::{cmp::Reverse, sync::Arc};
 use crate::{
     bucket::Bucket,
     clock::{Clock, Nanos},
-    decision::{Level, Levels},
     gcra::Refusal,
+    levels::{Level, Levels},
     meter::Meter,
     quota::Quota,
     rate::Rate,

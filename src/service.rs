@@ -12,8 +12,9 @@ use tower::Service;
 use crate::{
     admission::Admission,
     body::ResponseBody,
-    decision::{Decision, Denial, Levels},
+    decision::{Decision, Denial},
     future::ResponseFuture,
+    levels::Levels,
     response::fields::Fields,
     shared::{Prepared, Shared},
 };

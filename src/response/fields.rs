@@ -11,7 +11,8 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use super::{RATE_LIMIT, RATE_LIMIT_POLICY, buffer::Buffer};
 use crate::{
     clock::{Nanos, nanos},
-    decision::{Denial, Levels, LimitStatus, statuses},
+    decision::{Denial, LimitStatus, statuses},
+    levels::Levels,
     limiter::{Binding, Limit, Rule, Terms},
     rate::Rate,
 };

@@ -237,7 +237,7 @@ mod tests {
     use super::*;
     use crate::{
         Rate, Scope,
-        decision::{Level, Levels},
+        levels::{Level, Levels},
         limiter::{Binding, Limit, Rule, Terms},
         meter::Meter,
         store::Seen,

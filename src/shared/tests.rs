@@ -3,7 +3,7 @@ use std::{collections::HashMap, thread, time::Duration};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Clients, Denial, Limits, Plan, Quota, Rate, Rules, decision::Levels, limiter};
+use crate::{Clients, Denial, Limits, Plan, Quota, Rate, Rules, levels::Levels, limiter};
 
 /// Seconds since the Unix epoch at 23:59:50 UTC, ten seconds before the window of a quota ends, the days
 /// of the next window, and what day it is.

@@ -36,23 +36,18 @@
 //! States as in [`crate::bucket`]. A key is written after `BUSY` and before the state, each with release;
 //! who sees the new state with acquire sees the new key.
 
-#[cfg(throttle_loom)]
-use loom::sync::{
-    Mutex,
-    atomic::{AtomicU64, Ordering},
-};
-#[cfg(not(throttle_loom))]
-use std::sync::{
-    Mutex,
-    atomic::{AtomicU64, Ordering},
-};
 use std::{collections::TryReserveError, fmt, sync::PoisonError};
 
-use super::Seen;
-use crate::{bucket::Bucket, clock::Nanos, meter::Meter};
-
-/// The state of a slot that is changing hands. No bucket's: states end at 2^63.
-const BUSY: u64 = u64::MAX;
+use super::{
+    Seen,
+    slot::{Group, Slot},
+};
+use crate::{
+    bucket::{BUSY, Bucket},
+    clock::Nanos,
+    meter::Meter,
+    sync::{AtomicU64, Mutex, Ordering},
+};
 
 /// A client's bucket for one limit.
 #[derive(Debug, Clone, Copy)]
@@ -86,40 +81,8 @@ pub(crate) struct Memory {
 }
 
 #[derive(Default)]
-#[repr(align(128))]
-struct Group {
-    keys: [AtomicU64; Group::SLOTS],
-    states: [AtomicU64; Group::SLOTS],
-}
-
-#[derive(Default)]
 #[repr(align(64))]
 struct Stripe(Mutex<()>);
-
-/// A slot of some group.
-#[derive(Debug, Clone, Copy)]
-struct Slot<'a> {
-    key: &'a AtomicU64,
-    state: &'a AtomicU64,
-}
-
-impl Group {
-    /// Fewer under loom, which looks at all orders in which they may be read.
-    const SLOTS: usize = if cfg!(throttle_loom) { 2 } else { 8 };
-
-    fn slots(&self) -> impl Iterator<Item = Slot<'_>> {
-        let pairs = self.keys.iter().zip(&self.states);
-        pairs.map(|(key, state)| Slot { key, state })
-    }
-
-    /// The slots whose buckets are full at `now`, with their states.
-    fn full(&self, now: Nanos) -> impl Iterator<Item = (Slot<'_>, u64)> {
-        self.slots().filter_map(move |slot| {
-            let state = slot.state.load(Ordering::Acquire);
-            (state <= now).then_some((slot, state))
-        })
-    }
-}
 
 impl Memory {
     /// How many overflow buckets a limit has.
@@ -185,7 +148,7 @@ impl Memory {
     ) -> Result<Seen, Seen> {
         loop {
             if let Some((slot, seen)) = self.find(key) {
-                if let Some(taken) = slot.take(key, seen, meter, now, cost) {
+                if let Some(taken) = slot.take(key.hash, seen, meter, now, cost) {
                     return taken.map(Seen::own).map_err(Seen::own);
                 }
             } else if let Some(taken) = self.enter(key, meter, cost, &clock) {
@@ -305,66 +268,6 @@ impl fmt::Debug for Memory {
             .field("capacity", &(self.groups.len() * Group::SLOTS))
             .field("overflowed", &self.overflowed())
             .finish_non_exhaustive()
-    }
-}
-
-impl Slot<'_> {
-    /// Takes `cost` from this slot. `None` if it has changed hands.
-    #[inline]
-    fn take(
-        &self,
-        key: &Key,
-        seen: u64,
-        meter: &Meter,
-        now: Nanos,
-        cost: u64,
-    ) -> Option<Result<u64, u64>> {
-        let still_ours = || self.key.load(Ordering::Acquire) == key.hash;
-        let Ok(next) = meter.take(seen, now, cost) else {
-            return still_ours().then_some(Err(seen));
-        };
-        let exchange = |from, to| {
-            self.state
-                .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
-        };
-        exchange(seen, next).ok()?;
-        if still_ours() {
-            return Some(Ok(next));
-        }
-        let _ = exchange(next, seen);
-        None
-    }
-
-    /// As [`Bucket::give_back`]. A state that is `after` by chance in a stranger's hands is one that has
-    /// just become full: taking from what it owes changes nothing.
-    fn give_back(
-        &self,
-        after: u64,
-        meter: &Meter,
-        taken: Nanos,
-        weight: u64,
-        clock: impl Fn() -> Nanos,
-    ) {
-        let before = after.saturating_sub(weight);
-        let undone =
-            self.state
-                .compare_exchange(after, before, Ordering::AcqRel, Ordering::Acquire);
-        let Err(mut seen) = undone else {
-            return;
-        };
-        while seen != BUSY {
-            let next = meter.give_back(seen, taken, clock(), weight);
-            if next == seen {
-                return;
-            }
-            match self
-                .state
-                .compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Acquire)
-            {
-                Ok(_) => return,
-                Err(actual) => seen = actual,
-            }
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Where balances are kept: a route's in buckets of its own, a client's in a bounded table.
 
 mod memory;
+mod slot;
 
 use crate::{bucket::Bucket, clock::Nanos, meter::Meter};
 

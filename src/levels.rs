@@ -1,0 +1,93 @@
+//! What the buckets of one decision held.
+
+use std::ops::{Index, IndexMut};
+
+use crate::store::Seen;
+
+/// What a bucket held after (or, refused, at) a decision, and what it was asked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Level {
+    pub(crate) seen: Seen,
+    pub(crate) cost: u64,
+}
+
+/// The levels of one decision, in the order of its charges. Allocates only for more than four.
+#[derive(Debug, Clone)]
+pub(crate) enum Levels {
+    Few([Level; Levels::FEW], usize),
+    Many(Vec<Level>),
+}
+
+impl Levels {
+    const FEW: usize = 4;
+
+    #[inline]
+    pub(crate) fn push(&mut self, level: Level) {
+        match self {
+            Self::Few(levels, len) if *len < Self::FEW => {
+                levels[*len] = level;
+                *len += 1;
+            }
+            Self::Few(levels, _) => {
+                let mut many = levels.to_vec();
+                many.push(level);
+                *self = Self::Many(many);
+            }
+            Self::Many(levels) => levels.push(level),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn as_slice(&self) -> &[Level] {
+        match self {
+            Self::Few(levels, len) => &levels[..*len],
+            Self::Many(levels) => levels,
+        }
+    }
+}
+
+impl Default for Levels {
+    #[inline]
+    fn default() -> Self {
+        Self::Few([Level::default(); Self::FEW], 0)
+    }
+}
+
+impl Index<usize> for Levels {
+    type Output = Level;
+
+    #[inline]
+    fn index(&self, index: usize) -> &Level {
+        &self.as_slice()[index]
+    }
+}
+
+impl IndexMut<usize> for Levels {
+    #[inline]
+    fn index_mut(&mut self, index: usize) -> &mut Level {
+        match self {
+            Self::Few(levels, len) => &mut levels[..*len][index],
+            Self::Many(levels) => &mut levels[index],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_keep_their_order_beyond_the_inline_ones() {
+        let mut levels = Levels::default();
+        for cost in 0..9 {
+            levels.push(Level {
+                seen: Seen::default(),
+                cost,
+            });
+            let costs: Vec<_> = levels.as_slice().iter().map(|level| level.cost).collect();
+            assert_eq!(costs, (0..=cost).collect::<Vec<_>>());
+        }
+        levels[7].cost = 70;
+        assert_eq!(levels[7].cost, 70);
+    }
+}

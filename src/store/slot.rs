@@ -1,0 +1,82 @@
+//! Groups of slots, and what is done to one slot.
+
+use crate::{
+    bucket,
+    clock::Nanos,
+    meter::Meter,
+    sync::{AtomicU64, Ordering},
+};
+
+/// A few buckets, on two cache lines.
+#[derive(Default)]
+#[repr(align(128))]
+pub(super) struct Group {
+    keys: [AtomicU64; Group::SLOTS],
+    states: [AtomicU64; Group::SLOTS],
+}
+
+/// A slot of some group.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Slot<'a> {
+    pub(super) key: &'a AtomicU64,
+    pub(super) state: &'a AtomicU64,
+}
+
+impl Group {
+    /// Fewer under loom, which looks at all orders in which they may be read.
+    pub(super) const SLOTS: usize = if cfg!(throttle_loom) { 2 } else { 8 };
+
+    pub(super) fn slots(&self) -> impl Iterator<Item = Slot<'_>> {
+        let pairs = self.keys.iter().zip(&self.states);
+        pairs.map(|(key, state)| Slot { key, state })
+    }
+
+    /// The slots whose buckets are full at `now`, with their states.
+    pub(super) fn full(&self, now: Nanos) -> impl Iterator<Item = (Slot<'_>, u64)> {
+        self.slots().filter_map(move |slot| {
+            let state = slot.state.load(Ordering::Acquire);
+            (state <= now).then_some((slot, state))
+        })
+    }
+}
+
+impl Slot<'_> {
+    /// Takes `cost` from this slot. `None` if it has changed hands and is no more that of `hash`.
+    #[inline]
+    pub(super) fn take(
+        &self,
+        hash: u64,
+        seen: u64,
+        meter: &Meter,
+        now: Nanos,
+        cost: u64,
+    ) -> Option<Result<u64, u64>> {
+        let still_ours = || self.key.load(Ordering::Acquire) == hash;
+        let Ok(next) = meter.take(seen, now, cost) else {
+            return still_ours().then_some(Err(seen));
+        };
+        let exchange = |from, to| {
+            self.state
+                .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
+        };
+        exchange(seen, next).ok()?;
+        if still_ours() {
+            return Some(Ok(next));
+        }
+        let _ = exchange(next, seen);
+        None
+    }
+
+    /// As [`bucket::give_back`]. A state that is `after` by chance in a stranger's hands is one that has
+    /// just become full: taking from what it owes changes nothing.
+    pub(super) fn give_back(
+        &self,
+        after: u64,
+        meter: &Meter,
+        taken: Nanos,
+        weight: u64,
+        clock: impl Fn() -> Nanos,
+    ) {
+        bucket::give_back(self.state, after, meter, taken, weight, clock);
+    }
+}
