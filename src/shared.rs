@@ -134,16 +134,17 @@ impl State {
     #[inline]
     pub(crate) fn asked<B>(&self, request: &Request<B>) -> (Found<'_>, Who<'_>) {
         let head = Head::of(request);
-        let preflight = head.is_preflight(request.headers());
-        let named = match preflight.then(|| self.table.find_named(&head)) {
-            Some(None) => return (Found::Kept(&self.free), self.who(0)),
-            Some(named) => named,
-            None => None,
-        };
         let (identity, class) = match &self.roster {
             Some(roster) => self.client(roster, RequestHead::of(request)),
             None => (0, 0),
         };
+        let mut named = None;
+        if head.is_preflight(request.headers()) {
+            named = self.table.find_named(&head);
+            if named.is_none() && self.classes[class].routes.find_named(&head).is_none() {
+                return (Found::Kept(&self.free), self.who(identity));
+            }
+        }
         let found = self.prepared(named.unwrap_or_else(|| self.route(&head)), &head, class);
         let found = match head.without_escaped_literals() {
             Some(path) if named.is_none() => {

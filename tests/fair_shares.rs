@@ -384,6 +384,27 @@ async fn no_key_and_no_address_is_ever_told() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_preflight_is_charged_where_a_plans_route_names_options() {
+    let limited = Plan::new(Limits::unlimited()).route("OPTIONS /a", hourly(1));
+    let free = Plan::new(Limits::unlimited()).route("ANY /a", hourly(1));
+    for (plan, expected) in [(limited, 1), (free, 3)] {
+        let service = service(Rules::new().clients(by_key().each(plan)));
+        let mut passed = 0;
+        for _ in 0..3 {
+            let mut preflight = request("/a", None);
+            *preflight.method_mut() = http::Method::OPTIONS;
+            for name in ["origin", "access-control-request-method"] {
+                preflight
+                    .headers_mut()
+                    .insert(name, "GET".parse().expect("a value"));
+            }
+            passed += usize::from(send(&service, preflight).await.status() == StatusCode::OK);
+        }
+        assert_eq!(passed, expected);
+    }
+}
+
 #[test]
 fn what_cannot_be_meant_is_an_error_that_names_it() {
     let error = |clients: Clients| {
@@ -402,7 +423,7 @@ fn what_cannot_be_meant_is_an_error_that_names_it() {
             "clients: `x key` is no name",
         ),
         (
-            each().trusting(["10.0.0.0/99"]),
+            each().or_address().trusting(["10.0.0.0/99"]),
             "clients: trusted proxy `10.0.0.0/99`",
         ),
         (
@@ -412,6 +433,14 @@ fn what_cannot_be_meant_is_an_error_that_names_it() {
         (
             each().member("pro", "k"),
             "clients: plan `pro` has members and is not declared",
+        ),
+        (
+            each().plan("pro", Limits::new()).member("pro", 1_u64),
+            "clients: a member of plan `pro` has a key that clients are not told apart by",
+        ),
+        (
+            each().trusting(["10.0.0.0/8"]),
+            "clients: `.trusting(…)` names proxies, and nobody is told apart by address",
         ),
         (
             each().plan("a", Limits::new()).plan("a", Limits::new()),

@@ -44,7 +44,7 @@ pub struct Clients {
     pub(super) ipv6_prefix: u8,
     pub(crate) each: Option<Plan>,
     pub(crate) plans: Vec<(Cow<'static, str>, Plan)>,
-    pub(super) members: Vec<(Cow<'static, str>, Identity)>,
+    pub(super) members: Vec<(Cow<'static, str>, Member)>,
     pub(super) plan_by: Option<PlanBy>,
     pub(crate) max_clients: usize,
 }
@@ -56,6 +56,25 @@ pub(super) enum Source {
     Bearer,
     Address,
     Closure(Identify),
+}
+
+/// A client on a plan.
+#[derive(Clone)]
+pub(super) struct Member {
+    pub(super) identity: Identity,
+    /// A number and a text are different keys.
+    is_number: bool,
+}
+
+impl Source {
+    /// Whether a client that it finds may be this one.
+    pub(super) fn may_find(&self, member: &Member) -> bool {
+        match self {
+            Self::Header(_) | Self::Bearer => !member.is_number,
+            Self::Address => false,
+            Self::Closure(_) => true,
+        }
+    }
 }
 
 pub(super) type Identify =
@@ -164,7 +183,8 @@ impl Clients {
     ///
     /// The field is read from its right end over all its lines and left at the first address that is not
     /// trusted, or cannot be read. What is no network is an error of
-    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new), and so are proxies where nobody is told apart by
+    /// address.
     pub fn trusting<N: Into<Cow<'static, str>>>(
         mut self,
         networks: impl IntoIterator<Item = N>,
@@ -211,15 +231,21 @@ impl Clients {
     /// Puts a client on a plan, by its key: the value of the header field, the token, or what the closure
     /// makes. It is hashed at once, and only the hash is kept.
     ///
-    /// A plan that is not declared is an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new). A
-    /// client that is put on several is on the last. A text and a number are different keys, and an address is
-    /// none: use [`plan_by`](Self::plan_by) for those.
+    /// A client that is put on several is on the last. A text and a number are different keys, and an address
+    /// is none: use [`plan_by`](Self::plan_by) for those. A plan that is not declared, and a key that no
+    /// source can find (any where clients are told apart by address alone, a number where they are by a header
+    /// field or a token), are errors of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn member<'a>(
         mut self,
         plan: impl Into<Cow<'static, str>>,
         key: impl Into<ClientKey<'a>>,
     ) -> Self {
-        self.members.push((plan.into(), Identity::of(&key.into())));
+        let key = key.into();
+        let member = Member {
+            identity: Identity::of(&key),
+            is_number: key.is_number(),
+        };
+        self.members.push((plan.into(), member));
         self
     }
 

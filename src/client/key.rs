@@ -44,6 +44,12 @@ enum Raw<'a> {
     Number([u8; 16]),
 }
 
+impl ClientKey<'_> {
+    pub(super) fn is_number(&self) -> bool {
+        matches!(self.0, Raw::Number(_))
+    }
+}
+
 impl fmt::Debug for ClientKey<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ClientKey")

@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv4Net};
 use super::{
     Clients, Identity, RequestHead,
     address::Addresses,
-    clients::{self, Identify, PlanBy},
+    clients::{self, Identify, Member, PlanBy},
 };
 
 /// Why clients cannot be told apart as configured.
@@ -19,6 +19,10 @@ pub(crate) enum Fault {
     Network(String),
     Prefix(u8),
     Plan(String),
+    /// A member of this plan that no source finds.
+    Member(String),
+    /// Proxies are trusted, and no source asks for an address.
+    Trusting,
 }
 
 /// Finds a request's client and its plan.
@@ -52,15 +56,24 @@ impl Roster {
     pub(crate) fn new(clients: &Clients) -> Result<Self, Fault> {
         let names = clients.plans.iter().map(|(name, _)| name.as_ref().into());
         let plans: HashMap<Box<str>, usize, _> = names.zip(0..).collect();
-        let member = |(plan, identity): &(Cow<'static, str>, Identity)| {
+        let member = |(plan, member): &(Cow<'static, str>, Member)| {
             let number = plans.get(plan.as_ref()).copied();
             let number = number.ok_or_else(|| Fault::Plan(plan.to_string()))?;
-            Ok((*identity, number))
+            if !clients.sources.iter().any(|source| source.may_find(member)) {
+                return Err(Fault::Member(plan.to_string()));
+            }
+            Ok((member.identity, number))
         };
         let members = clients.members.iter().map(member);
         let members = members.collect::<Result<_, _>>()?;
         if clients.ipv6_prefix > 128 {
             return Err(Fault::Prefix(clients.ipv6_prefix));
+        }
+        let mut sources = clients.sources.iter();
+        if !clients.trusted.is_empty()
+            && !sources.any(|source| matches!(source, clients::Source::Address))
+        {
+            return Err(Fault::Trusting);
         }
         let trusted = clients.trusted.iter().map(|text| network(text));
         let sources = clients.sources.iter().map(Source::new);
@@ -240,6 +253,22 @@ mod tests {
         );
         assert_eq!(fault(by().ipv6_prefix(129)), Fault::Prefix(129));
         assert_eq!(fault(by().member("pro", "k")), Fault::Plan("pro".into()));
+        let pro = |clients: Clients| clients.plan("pro", crate::Limits::new());
+        let never = Fault::Member("pro".into());
+        assert_eq!(fault(pro(by()).member("pro", "10.0.0.1")), never);
+        assert_eq!(fault(pro(Clients::by_bearer()).member("pro", 1_u64)), never);
+        let key = Clients::by_header("x-api-key");
+        assert_eq!(fault(key.trusting(["10.0.0.0/8"])), Fault::Trusting);
+        for found in [
+            pro(by().or_address()),
+            pro(Clients::by(|_| None)).member("pro", 1_u64),
+            pro(Clients::by(|_| None)).member("pro", "k"),
+            pro(Clients::by_bearer().or_address())
+                .member("pro", "k")
+                .trusting(["::1"]),
+        ] {
+            assert!(Roster::new(&found).is_ok(), "{found:?}");
+        }
         assert!(Roster::new(&by().trusting(["10.0.0.1", "::1", "fd00::/8"])).is_ok());
     }
 }

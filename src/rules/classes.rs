@@ -144,5 +144,7 @@ pub(super) fn roster(clients: &Clients) -> Result<Roster, RulesError> {
         Fault::Network(network) => RulesError::Network { network },
         Fault::Prefix(bits) => RulesError::Ipv6Prefix { bits },
         Fault::Plan(name) => RulesError::UnknownPlan { name },
+        Fault::Member(plan) => RulesError::UnknownMember { plan },
+        Fault::Trusting => RulesError::TrustingNobody,
     })
 }

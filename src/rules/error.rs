@@ -118,6 +118,24 @@ pub enum RulesError {
         /// The plan's name.
         name: String,
     },
+    /// A member of a plan whose key no source can find.
+    #[error(
+        "clients: a member of plan `{plan}` has a key that clients are not told apart by: addresses are no \
+         keys, and header fields and tokens are texts, not numbers; use `.plan_by(…)`, or give the key as \
+         it is sent"
+    )]
+    #[non_exhaustive]
+    UnknownMember {
+        /// The plan's name.
+        plan: String,
+    },
+    /// Trusted proxies where nobody is told apart by address.
+    #[error(
+        "clients: `.trusting(…)` names proxies, and nobody is told apart by address; add \
+         `.or_address()`, or leave the proxies out"
+    )]
+    #[non_exhaustive]
+    TrustingNobody,
     /// Two plans of one name.
     #[error("clients: plan `{name}` is declared twice; keep one of them")]
     #[non_exhaustive]
