@@ -1,21 +1,114 @@
 //! The guard of one admitted request.
 
-use crate::decision::Decision;
+use std::sync::Arc;
+
+use crate::{
+    account::Account,
+    decision::Decision,
+    levels::Levels,
+    limiter::{Asked, Limiter, Rule},
+};
 
 /// Lives as long as the request it admitted: from the decision, through the inner service's future, to
 /// the end of the response body. What has to be given back when a request ends is given back by it.
 #[derive(Debug)]
 pub(crate) struct Admission {
     decision: Option<Decision>,
+    /// Given back when it is dropped.
+    _permits: Option<Permits>,
+    account: Option<Arc<Account>>,
 }
 
 impl Admission {
-    pub(crate) fn new(decision: Option<Decision>) -> Self {
-        Self { decision }
+    /// Of a request that was admitted under a rule and has left `levels`.
+    #[inline]
+    pub(crate) fn new(
+        limiter: &Arc<Limiter>,
+        rule: &Arc<Rule>,
+        asked: Asked,
+        levels: &Levels,
+    ) -> Self {
+        Self {
+            decision: None,
+            _permits: rule
+                .has_slots
+                .then(|| Permits::new(limiter, rule, asked, levels)),
+            account: rule
+                .has_tokens
+                .then(|| Account::new(limiter, rule, asked, levels)),
+        }
+    }
+
+    pub(crate) fn tell(&mut self, decision: Decision) {
+        self.decision = Some(decision);
     }
 
     /// What was decided, if the layer tells decisions.
     pub(crate) fn decision(&self) -> Option<&Decision> {
         self.decision.as_ref()
+    }
+
+    /// Where model tokens are counted, if they are limited.
+    pub(crate) fn account(&self) -> Option<&Arc<Account>> {
+        self.account.as_ref()
+    }
+
+    /// Ends it with the last byte of the response. Dropped before that, it was cut short.
+    pub(crate) fn complete(self) {
+        if let Some(account) = &self.account {
+            account.complete();
+        }
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        if let Some(account) = &self.account {
+            account.cut();
+        }
+    }
+}
+
+/// The slots that a request holds.
+#[derive(Debug)]
+struct Permits {
+    limiter: Arc<Limiter>,
+    rule: Arc<Rule>,
+    identity: u128,
+    /// A bit for each cap of the rule, in their order: whether a slot of it is held.
+    held: u64,
+    /// And whether it is one that strangers share.
+    shared: u64,
+}
+
+impl Permits {
+    fn new(limiter: &Arc<Limiter>, rule: &Arc<Rule>, asked: Asked, levels: &Levels) -> Self {
+        let (mut held, mut shared) = (0, 0);
+        let levels = rule.bindings.iter().zip(levels.as_slice());
+        let slots = levels.filter(|(binding, _)| binding.limit.is_slots());
+        for (bit, (_, level)) in slots.enumerate() {
+            held |= u64::from(!level.refused) << bit;
+            shared |= u64::from(level.shared) << bit;
+        }
+        Self {
+            limiter: Arc::clone(limiter),
+            rule: Arc::clone(rule),
+            identity: asked.identity,
+            held,
+            shared,
+        }
+    }
+}
+
+impl Drop for Permits {
+    fn drop(&mut self) {
+        let bindings = self.rule.bindings.iter();
+        let slots = bindings.filter(|binding| binding.limit.is_slots());
+        for (bit, binding) in slots.enumerate() {
+            if self.held >> bit & 1 == 1 {
+                let shared = self.shared >> bit & 1 == 1;
+                self.limiter.refund(binding, self.identity, shared, 1);
+            }
+        }
     }
 }

@@ -5,16 +5,14 @@
 use crate::{
     clock::Clock,
     levels::Levels,
-    limiter::{Binding, Limiter, Rule, Who},
+    limiter::{Asked, Binding, Limiter, Rule},
     rules::{Rules, RulesError},
-    store::Memory,
 };
 
 /// The default route's limits and the total of some rules, without a service around them.
 #[derive(Debug)]
 pub struct Engine {
     limiter: Limiter,
-    memory: Memory,
     rule: Rule,
 }
 
@@ -24,25 +22,16 @@ impl Engine {
         let compiled = rules.compile(&clock)?;
         let own = compiled.default.into_iter().map(Binding::fresh);
         Ok(Self {
-            limiter: Limiter::new(clock),
-            memory: compiled.memory,
-            rule: Rule {
-                route: "bench".into(),
-                plan: None,
-                bindings: own.chain(compiled.total).collect(),
-            },
+            limiter: Limiter::new(clock, compiled.memory),
+            rule: Rule::new("bench", None, own.chain(compiled.total)),
         })
     }
 
     /// Reads the clock and decides.
     #[must_use]
     pub fn admit(&self) -> bool {
-        let now = self.limiter.now();
-        let who = Who {
-            memory: &self.memory,
-            identity: 0,
-        };
+        let (now, asked) = (self.limiter.now(), Asked::default());
         let mut levels = Levels::default();
-        self.limiter.admit(self.rule.charges(who), now, &mut levels)
+        self.limiter.admit(&self.rule, asked, now, &mut levels)
     }
 }

@@ -97,7 +97,7 @@ where
 }
 
 pin_project! {
-    /// A body that drops a guard as soon as it has ended, and at the latest when it is dropped.
+    /// A body that lets a guard go as soon as it has ended, and at the latest when it is dropped.
     #[derive(Debug)]
     struct Guarded<B, G> {
         #[pin]
@@ -106,9 +106,22 @@ pin_project! {
     }
 }
 
+/// What is told how a body has ended.
+trait Guard {
+    /// It came to its end. A guard that is dropped instead was cut short.
+    fn complete(self);
+}
+
+impl Guard for Admission {
+    fn complete(self) {
+        Self::complete(self);
+    }
+}
+
 impl<B, G> Body for Guarded<B, G>
 where
     B: Body,
+    G: Guard,
 {
     type Data = B::Data;
     type Error = B::Error;
@@ -117,15 +130,21 @@ where
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        let this = self.project();
-        let poll = this.body.poll_frame(cx);
+        let mut this = self.project();
+        let poll = this.body.as_mut().poll_frame(cx);
         let ended = match &poll {
             Poll::Pending => false,
-            Poll::Ready(Some(Ok(frame))) => frame.is_trailers(),
-            Poll::Ready(Some(Err(_)) | None) => true,
+            // Who knows that nothing follows need not ask for more: a server that has sent as many bytes as it
+            // has told does not.
+            Poll::Ready(Some(Ok(frame))) => frame.is_trailers() || this.body.is_end_stream(),
+            Poll::Ready(Some(Err(_))) => {
+                *this.guard = None;
+                false
+            }
+            Poll::Ready(None) => true,
         };
-        if ended {
-            this.guard.take();
+        if let Some(guard) = this.guard.take_if(|_| ended) {
+            guard.complete();
         }
         poll
     }
@@ -141,13 +160,51 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::VecDeque, convert::Infallible, sync::Arc, task::Waker};
+    use std::{
+        collections::VecDeque,
+        convert::Infallible,
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
+        task::Waker,
+    };
 
     use http::HeaderMap;
 
     use super::*;
 
-    /// Plays back what it is given; pending where that is `None`.
+    /// Tells how it went: whether it was completed, or is gone at least.
+    #[derive(Debug, Default, Clone)]
+    struct Watch(Arc<[AtomicBool; 2]>);
+
+    #[derive(Debug)]
+    struct Held(Watch);
+
+    impl Watch {
+        fn completed(&self) -> bool {
+            self.0[0].load(Ordering::Relaxed)
+        }
+
+        fn gone(&self) -> bool {
+            self.0[1].load(Ordering::Relaxed)
+        }
+    }
+
+    impl Guard for Held {
+        fn complete(self) {
+            self.0.0[0].store(true, Ordering::Relaxed);
+        }
+    }
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            assert!(!self.0.gone(), "once");
+            self.0.0[1].store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Plays back what it is given; pending where that is `None`. Knows its end if there is nothing more.
     struct Script(VecDeque<Option<Result<Frame<Bytes>, &'static str>>>);
 
     impl Body for Script {
@@ -164,52 +221,64 @@ mod tests {
                 None => Poll::Ready(None),
             }
         }
+
+        fn is_end_stream(&self) -> bool {
+            self.0.is_empty()
+        }
     }
 
     fn data() -> Option<Result<Frame<Bytes>, &'static str>> {
         Some(Ok(Frame::data(Bytes::from_static(b"x"))))
     }
 
-    /// A body that plays `script`, and a way to see whether its guard is still held.
+    /// A body that plays `script`, and a way to see what becomes of its guard.
     fn guarded(
         script: impl IntoIterator<Item = Option<Result<Frame<Bytes>, &'static str>>>,
-    ) -> (Guarded<Script, Arc<()>>, impl Fn() -> bool) {
-        let guard = Arc::new(());
-        let watch = Arc::downgrade(&guard);
+    ) -> (Guarded<Script, Held>, Watch) {
+        let watch = Watch::default();
         let body = Guarded {
             body: Script(script.into_iter().collect()),
-            guard: Some(guard),
+            guard: Some(Held(watch.clone())),
         };
-        (body, move || watch.strong_count() == 1)
+        (body, watch)
     }
 
     #[test]
     fn the_guard_goes_at_each_end_and_not_before() {
         let trailers = || Some(Ok(Frame::trailers(HeaderMap::new())));
+        let more = || Some(Err("never asked for"));
+        // (what ends it, what it plays, at which poll, whether it came to its end)
         let table = [
-            ("end of data", vec![data(), None, data()], 4),
-            ("trailers", vec![data(), None, trailers()], 3),
-            ("error", vec![data(), Some(Err("broken"))], 2),
-            ("no frame at all", vec![], 1),
+            ("end of data", vec![data(), None, data(), None], 5, true),
+            ("trailers", vec![data(), None, trailers(), more()], 3, true),
+            ("error", vec![data(), Some(Err("broken")), more()], 2, false),
+            ("no frame at all", vec![], 1, true),
+            (
+                "a last frame that is known to be",
+                vec![data(), None, data()],
+                3,
+                true,
+            ),
         ];
-        for (end, script, polls) in table {
-            let (mut body, held) = guarded(script);
+        for (end, script, polls, completed) in table {
+            let (mut body, watch) = guarded(script);
             let mut cx = Context::from_waker(Waker::noop());
             for poll in 1..=polls {
-                assert!(held(), "{end}: gone before poll {poll}");
+                assert!(!watch.gone(), "{end}: gone before poll {poll}");
                 let _ = Pin::new(&mut body).poll_frame(&mut cx);
             }
-            assert!(!held(), "{end}: still held");
+            assert!(watch.gone(), "{end}: still held");
+            assert_eq!(watch.completed(), completed, "{end}");
         }
     }
 
     #[test]
     fn the_guard_goes_with_a_body_dropped_in_midstream() {
-        let (mut body, held) = guarded([data(), data()]);
+        let (mut body, watch) = guarded([data(), data()]);
         let _ = Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()));
-        assert!(held());
+        assert!(!watch.gone());
         drop(body);
-        assert!(!held());
+        assert!(watch.gone() && !watch.completed());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! One bucket: an atomic word that holds a GCRA state.
+//! One bucket: an atomic word that holds the state of a [`Meter`].
 //!
 //! # Memory ordering
 //!
@@ -13,7 +13,7 @@ use crate::{
     sync::{AtomicU64, Ordering},
 };
 
-/// The state of a place that is changing hands. No bucket's: states end at 2^63.
+/// The state of a place that is changing hands. No bucket's: states end below it.
 pub(crate) const BUSY: u64 = u64::MAX;
 
 /// The state of one limit for one scope. Starts full.
@@ -37,19 +37,17 @@ impl Bucket {
         self.state.load(Ordering::Acquire)
     }
 
-    /// Takes `cost`, starting from a state that the caller has read. Writes nothing if it is refused.
+    /// Goes from a state to the `next`, if there is one, starting from a state that the caller has read.
     ///
-    /// Returns the state after the charge, or as the error the state that refused it.
+    /// Returns the state it went to, or as the error the state that has none after it.
     #[inline]
-    pub(crate) fn take(
+    pub(crate) fn step(
         &self,
         mut seen: u64,
-        meter: &Meter,
-        now: Nanos,
-        cost: u64,
+        next: impl Fn(u64) -> Option<u64>,
     ) -> Result<u64, u64> {
         loop {
-            let next = meter.take(seen, now, cost).map_err(|_| seen)?;
+            let next = next(seen).ok_or(seen)?;
             match self
                 .state
                 .compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Acquire)
@@ -86,7 +84,7 @@ pub(crate) fn give_back(
     weight: u64,
     now: impl Fn() -> Nanos,
 ) {
-    let before = after.saturating_sub(weight);
+    let before = meter.less(after, weight);
     let undone = state.compare_exchange(after, before, Ordering::AcqRel, Ordering::Acquire);
     let Err(mut seen) = undone else {
         return;

@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use crate::{
     clock::Nanos,
     gcra::Refusal,
+    in_flight::InFlight,
     levels::{Level, Levels},
     limiter::{Limit, Rule, Scope, Terms},
     meter::Meter,
@@ -44,7 +45,16 @@ struct Verdict {
 }
 
 impl Verdict {
+    /// Of the limits that are enforced.
     fn limits(&self) -> impl Iterator<Item = LimitStatus<'_>> + Clone {
+        self.all().take(self.rule.enforced)
+    }
+
+    fn shadow(&self) -> impl Iterator<Item = LimitStatus<'_>> + Clone {
+        self.all().skip(self.rule.enforced)
+    }
+
+    fn all(&self) -> impl Iterator<Item = LimitStatus<'_>> + Clone {
         statuses(&self.rule, &self.levels, self.now, self.admitted)
     }
 
@@ -89,9 +99,16 @@ impl Decision {
         self.verdict.rule.plan.as_deref()
     }
 
-    /// The limits that applied, the most specific first. Empty where nothing is limited.
+    /// The limits that applied, the most specific first. Empty where nothing is limited. Shadows are told
+    /// [apart](Self::shadow).
     pub fn limits(&self) -> impl Iterator<Item = LimitStatus<'_>> {
         self.verdict.limits()
+    }
+
+    /// What the shadows say, the most specific first: limits that decide and refuse nobody (see
+    /// [`Rate::shadow`](crate::Rate::shadow)). [`LimitStatus::is_refused`] tells those that would have refused.
+    pub fn shadow(&self) -> impl Iterator<Item = LimitStatus<'_>> {
+        self.verdict.shadow()
     }
 
     /// How long until a request like this one passes if nobody else takes its place: the longest wait
@@ -110,6 +127,7 @@ impl fmt::Debug for Decision {
             .field("admitted", &self.is_admitted())
             .field("route", &self.route())
             .field("limits", &self.limits().collect::<Vec<_>>())
+            .field("shadow", &self.shadow().collect::<Vec<_>>())
             .finish()
     }
 }
@@ -161,6 +179,16 @@ impl Denial {
         self.verdict.retry_after()
     }
 
+    /// Whether it is the server that is busy: all that refused are caps on what the total or a route may have in
+    /// flight.
+    #[must_use]
+    pub fn is_saturated(&self) -> bool {
+        self.violated().all(|status| {
+            let server = matches!(status.scope(), Scope::Total | Scope::Route);
+            server && status.limit().is_slots() && status.limit().meter.is_some()
+        })
+    }
+
     /// The limit that refused with the longest wait, or that can never pass; of equals the most specific.
     pub(crate) fn binding(&self) -> Option<LimitStatus<'_>> {
         let wait = |status: &LimitStatus<'_>| status.wait().unwrap_or(Duration::MAX);
@@ -205,6 +233,9 @@ pub struct LimitStatus<'a> {
 }
 
 impl<'a> LimitStatus<'a> {
+    /// What is told of when a slot comes free.
+    const UNTIL_FREE: Duration = Duration::from_secs(1);
+
     /// The limit's name: `[A-Za-z0-9_]+`, as in header fields, metrics and logs.
     #[must_use]
     pub fn name(&self) -> &'a str {
@@ -217,12 +248,12 @@ impl<'a> LimitStatus<'a> {
         self.limit.scope
     }
 
-    /// The limit's settings, if it is a rate.
+    /// The limit's settings, if it is a rate of requests.
     #[must_use]
     pub fn rate(&self) -> Option<&'a Rate> {
         match &self.limit.terms {
             Terms::Rate(rate) => Some(rate),
-            Terms::Quota(_) => None,
+            _ => None,
         }
     }
 
@@ -230,12 +261,43 @@ impl<'a> LimitStatus<'a> {
     #[must_use]
     pub fn quota(&self) -> Option<&'a Quota> {
         match &self.limit.terms {
-            Terms::Rate(_) => None,
             Terms::Quota(quota) => Some(quota),
+            _ => None,
         }
     }
 
-    /// Requests that a full bucket holds: a rate's burst, a quota's count. Zero if the limit is closed.
+    /// The limit's settings, if it is a rate of model tokens.
+    #[must_use]
+    pub fn tokens(&self) -> Option<&'a Rate> {
+        match &self.limit.terms {
+            Terms::Tokens(rate) => Some(rate),
+            _ => None,
+        }
+    }
+
+    /// The limit's settings, if it is a cap on what is in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> Option<&'a InFlight> {
+        match &self.limit.terms {
+            Terms::InFlight(cap) => Some(cap),
+            _ => None,
+        }
+    }
+
+    /// What was asked of it: 1, or the estimate where model tokens are counted.
+    #[must_use]
+    pub fn cost(&self) -> u64 {
+        self.level.cost
+    }
+
+    /// Whether it is a shadow, which decides and refuses nobody.
+    #[must_use]
+    pub fn is_shadow(&self) -> bool {
+        self.limit.shadow
+    }
+
+    /// Units that a full bucket holds: a rate's burst, a quota's count, a cap's slots. Zero if the limit is
+    /// closed.
     #[must_use]
     pub fn burst(&self) -> u64 {
         self.limit.meter.map_or(0, |meter| meter.capacity())
@@ -245,36 +307,39 @@ impl<'a> LimitStatus<'a> {
     /// [`Clients::max_clients`](crate::Clients::max_clients)).
     #[must_use]
     pub fn is_overflow(&self) -> bool {
-        self.level.seen.shared
+        self.level.shared
     }
 
-    /// Requests that would be admitted at once, after this decision.
+    /// Requests that would be admitted at once, after this decision; model tokens where those are limited, and
+    /// free slots of a cap.
     #[must_use]
     pub fn remaining(&self) -> u64 {
         self.balance().0
     }
 
     /// The time until the bucket is full again if nothing more is charged: to the end of the window for a
-    /// quota. Zero if it is full, or closed.
+    /// quota. Zero if it is full, or closed, and for a cap on what is in flight.
     #[must_use]
     pub fn full_in(&self) -> Duration {
-        let nanos = |meter: Meter| meter.full_in(self.level.seen.state, self.now);
+        let nanos = |meter: Meter| meter.full_in(self.level.state, self.now);
         Duration::from_nanos(self.limit.meter.map_or(0, nanos))
     }
 
-    /// Whether this limit refused the request.
+    /// Whether this limit refused the request, or would have if it were no shadow.
     #[must_use]
     pub fn is_refused(&self) -> bool {
         self.refusal().is_some()
     }
 
     /// How long this limit makes the request wait: zero if it did not refuse, `None` if it can never
-    /// admit it, because the limit is closed or the cost is above its burst.
+    /// admit it, because the limit is closed or the cost is above its burst. For a slot to come free nobody
+    /// knows how long: a second is told.
     #[must_use]
     pub fn wait(&self) -> Option<Duration> {
         match self.refusal() {
             None => Some(Duration::ZERO),
             Some(Refusal::Wait(wait)) => Some(Duration::from_nanos(wait)),
+            Some(Refusal::Busy) => Some(Self::UNTIL_FREE),
             Some(Refusal::Never) => None,
         }
     }
@@ -285,16 +350,21 @@ impl<'a> LimitStatus<'a> {
 
     /// What remains, and the nanoseconds until one more does. Both are zero if the limit is closed.
     pub(crate) fn balance(&self) -> (u64, u64) {
-        let balance = |meter: Meter| meter.balance(self.level.seen.state, self.now);
+        let balance = |meter: Meter| meter.balance(self.level.state, self.now);
         self.limit.meter.map_or((0, 0), balance)
     }
 
     fn refusal(&self) -> Option<Refusal> {
-        if self.admitted {
+        let refused = if self.limit.shadow {
+            self.level.refused
+        } else {
+            !self.admitted
+        };
+        if !refused {
             return None;
         }
         self.limit
-            .refusal(self.level.seen.state, self.now, self.level.cost)
+            .refusal(self.level.state, self.now, self.level.cost)
     }
 }
 

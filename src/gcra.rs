@@ -40,6 +40,8 @@ pub(crate) enum Refusal {
     Wait(u64),
     /// The cost is above what a full bucket holds.
     Never,
+    /// All slots are taken, and nobody knows for how long.
+    Busy,
 }
 
 impl Gcra {
@@ -174,6 +176,7 @@ mod tests {
                         state = next;
                     }
                     Err(Refusal::Never) => prop_assert!(cost > gcra.burst),
+                    Err(Refusal::Busy) => prop_assert!(false, "a rate knows its wait"),
                     Err(Refusal::Wait(wait)) => {
                         prop_assert!(wait > 0);
                         // R1: admitted after the told wait, and not a nanosecond before.

@@ -99,7 +99,7 @@ impl ThrottleLayer {
     /// those included that were given back because another limit refused.
     #[must_use]
     pub fn overflowed(&self) -> u64 {
-        self.shared.state.memory.overflowed()
+        self.shared.state.limiter.memory.overflowed()
     }
 
     fn with(mut self, set: impl FnOnce(&mut Options)) -> Self {

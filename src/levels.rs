@@ -7,8 +7,38 @@ use crate::store::Seen;
 /// What a bucket held after (or, refused, at) a decision, and what it was asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Level {
-    pub(crate) seen: Seen,
+    pub(crate) state: u64,
     pub(crate) cost: u64,
+    /// Whether strangers share it, since the table had no room.
+    pub(crate) shared: bool,
+    /// Whether a shadow would have refused.
+    pub(crate) refused: bool,
+}
+
+impl Level {
+    #[inline]
+    pub(crate) fn new(seen: Seen, cost: u64) -> Self {
+        Self {
+            state: seen.state,
+            cost,
+            shared: seen.shared,
+            refused: false,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn seen(&self) -> Seen {
+        Seen {
+            state: self.state,
+            shared: self.shared,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn see(&mut self, seen: Seen) {
+        self.state = seen.state;
+        self.shared = seen.shared;
+    }
 }
 
 /// The levels of one decision, in the order of its charges. Allocates only for more than four.
@@ -80,10 +110,7 @@ mod tests {
     fn levels_keep_their_order_beyond_the_inline_ones() {
         let mut levels = Levels::default();
         for cost in 0..9 {
-            levels.push(Level {
-                seen: Seen::default(),
-                cost,
-            });
+            levels.push(Level::new(Seen::default(), cost));
             let costs: Vec<_> = levels.as_slice().iter().map(|level| level.cost).collect();
             assert_eq!(costs, (0..=cost).collect::<Vec<_>>());
         }

@@ -251,6 +251,7 @@
 #[doc(hidden)]
 #[path = "bench.rs"]
 pub mod __bench;
+mod account;
 mod admission;
 mod body;
 mod bucket;
@@ -260,6 +261,7 @@ mod clock;
 mod decision;
 mod future;
 mod gcra;
+mod in_flight;
 mod layer;
 mod levels;
 mod limiter;
@@ -276,12 +278,14 @@ mod service;
 mod shared;
 mod store;
 mod sync;
+mod usage;
 
 pub use self::{
     body::ResponseBody,
     client::{ClientKey, Clients, Forwarding, PeerAddr, Plan, RequestHead},
     decision::{Decision, Denial, LimitStatus},
     future::ResponseFuture,
+    in_flight::InFlight,
     layer::ThrottleLayer,
     limiter::Scope,
     limits::Limits,
@@ -291,6 +295,7 @@ pub use self::{
     route::{RouteKey, RouteKeyError},
     rules::{Rules, RulesError, Undeclared},
     service::Throttle,
+    usage::{Estimate, Usage},
 };
 
 /// The code of the README, compiled and run with the other examples.

@@ -13,6 +13,7 @@ use crate::{
     bucket::Bucket,
     clock::{Clock, Nanos},
     gcra::Refusal,
+    in_flight::InFlight,
     levels::{Level, Levels},
     meter::Meter,
     quota::Quota,
@@ -55,6 +56,8 @@ pub(crate) struct Limit {
     /// `None`: closed.
     pub(crate) meter: Option<Meter>,
     pub(crate) published: bool,
+    /// It decides and refuses nobody.
+    pub(crate) shadow: bool,
 }
 
 /// What a limit was configured as.
@@ -62,9 +65,22 @@ pub(crate) struct Limit {
 pub(crate) enum Terms {
     Rate(Rate),
     Quota(Quota),
+    /// A rate of model tokens.
+    Tokens(Rate),
+    InFlight(InFlight),
 }
 
 impl Limit {
+    #[inline]
+    pub(crate) fn is_slots(&self) -> bool {
+        matches!(self.terms, Terms::InFlight(_))
+    }
+
+    #[inline]
+    pub(crate) fn is_tokens(&self) -> bool {
+        matches!(self.terms, Terms::Tokens(_))
+    }
+
     /// Why a charge of `cost` would be refused at `state`, if it would.
     #[inline]
     pub(crate) fn refusal(&self, state: u64, now: Nanos, cost: u64) -> Option<Refusal> {
@@ -100,6 +116,15 @@ impl Binding {
         }
     }
 
+    /// Where the balance of a client is kept.
+    #[inline]
+    pub(crate) fn place<'a>(&'a self, memory: &'a Memory, identity: u128) -> Place<'a> {
+        match &self.home {
+            Home::Bucket(bucket) => Place::Bucket(bucket),
+            Home::Client(number) => Place::Table(memory, Key::new(identity, *number)),
+        }
+    }
+
     fn is(&self, other: &Self) -> bool {
         match (&self.home, &other.home) {
             (Home::Bucket(own), Home::Bucket(other)) => Arc::ptr_eq(own, other),
@@ -109,15 +134,16 @@ impl Binding {
     }
 }
 
-/// Whose request it is, and where balances of clients are kept.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Who<'a> {
-    pub(crate) memory: &'a Memory,
-    /// A keyed hash.
+/// Who asks, and for how much.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Asked {
+    /// The client: a keyed hash.
     pub(crate) identity: u128,
+    /// Model tokens to reserve.
+    pub(crate) tokens: u64,
 }
 
-/// What one route is charged on: the most specific limit first, the total last.
+/// What one route is charged on: the most specific limit first, the total last, and then the shadows.
 #[derive(Debug)]
 pub(crate) struct Rule {
     /// The route key, for people.
@@ -125,18 +151,46 @@ pub(crate) struct Rule {
     /// The usage plan of the client, where it has one.
     pub(crate) plan: Option<Arc<str>>,
     pub(crate) bindings: Box<[Binding]>,
+    /// How many of them are enforced.
+    pub(crate) enforced: usize,
+    /// Whether one of them counts what is in flight.
+    pub(crate) has_slots: bool,
+    /// Whether one of them counts model tokens.
+    pub(crate) has_tokens: bool,
 }
 
 impl Rule {
+    /// From limits of which the most specific stand first.
+    pub(crate) fn new(
+        route: impl Into<Box<str>>,
+        plan: Option<Arc<str>>,
+        bindings: impl IntoIterator<Item = Binding>,
+    ) -> Self {
+        let mut bindings: Box<[_]> = bindings.into_iter().collect();
+        bindings.sort_by_key(|binding| binding.limit.shadow);
+        Self {
+            route: route.into(),
+            plan,
+            enforced: bindings.partition_point(|binding| !binding.limit.shadow),
+            has_slots: bindings.iter().any(|binding| binding.limit.is_slots()),
+            has_tokens: bindings.iter().any(|binding| binding.limit.is_tokens()),
+            bindings,
+        }
+    }
+
     #[inline]
-    pub(crate) fn charges<'a>(&'a self, who: Who<'a>) -> impl Iterator<Item = Charge<'a>> + Clone {
+    pub(crate) fn charges<'a>(
+        &'a self,
+        memory: &'a Memory,
+        asked: Asked,
+    ) -> impl ExactSizeIterator<Item = Charge<'a>> + Clone {
         self.bindings.iter().map(move |binding| Charge {
             limit: &binding.limit,
-            place: match &binding.home {
-                Home::Bucket(bucket) => Place::Bucket(bucket),
-                Home::Client(number) => Place::Table(who.memory, Key::new(who.identity, *number)),
+            place: binding.place(memory, asked.identity),
+            cost: match &binding.limit.terms {
+                Terms::Tokens(_) => asked.tokens,
+                Terms::Rate(_) | Terms::Quota(_) | Terms::InFlight(_) => 1,
             },
-            cost: 1,
         })
     }
 
@@ -148,11 +202,7 @@ impl Rule {
             .filter(|binding| !self.bindings.iter().any(|own| own.is(binding)));
         let mut bindings: Vec<_> = self.bindings.iter().chain(besides).cloned().collect();
         bindings.sort_by_key(|binding| Reverse(binding.limit.scope.specificity()));
-        Self {
-            route: self.route.clone(),
-            plan: self.plan.clone(),
-            bindings: bindings.into(),
-        }
+        Self::new(self.route.clone(), self.plan.clone(), bindings)
     }
 }
 
@@ -165,14 +215,16 @@ pub(crate) struct Charge<'a> {
 }
 
 /// Takes charges, with a clock of its own.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Limiter {
     clock: Clock,
+    /// Where balances of clients are kept.
+    pub(crate) memory: Memory,
 }
 
 impl Limiter {
-    pub(crate) fn new(clock: Clock) -> Self {
-        Self { clock }
+    pub(crate) fn new(clock: Clock, memory: Memory) -> Self {
+        Self { clock, memory }
     }
 
     #[inline]
@@ -180,17 +232,66 @@ impl Limiter {
         self.clock.now()
     }
 
-    /// Takes all `charges` at `now`, a reading of this limiter's clock, or none of them.
+    /// Takes all charges of a rule at `now`, a reading of this limiter's clock, or none of them. Shadows are
+    /// asked after that, each by itself.
     ///
     /// Says whether they were taken, and leaves in `levels` what each bucket holds after it.
     #[inline]
-    pub(crate) fn admit<'a>(
-        &self,
-        charges: impl Iterator<Item = Charge<'a>> + Clone,
-        now: Nanos,
-        levels: &mut Levels,
-    ) -> bool {
-        admit(charges, now, || self.clock.now(), levels)
+    pub(crate) fn admit(&self, rule: &Rule, asked: Asked, now: Nanos, levels: &mut Levels) -> bool {
+        let clock = || self.clock.now();
+        let charges = rule.charges(&self.memory, asked);
+        let admitted = admit(charges.clone().take(rule.enforced), now, clock, levels);
+        if rule.enforced < rule.bindings.len() {
+            shadow(charges.skip(rule.enforced), admitted, now, clock, levels);
+        }
+        admitted
+    }
+}
+
+impl Limiter {
+    /// Charges `units` that were used without having been asked for.
+    pub(crate) fn owe(&self, binding: &Binding, identity: u128, units: u64) {
+        if let Some(meter) = &binding.limit.meter {
+            let place = binding.place(&self.memory, identity);
+            place.owe(meter, self.now(), units, || self.clock.now());
+        }
+    }
+
+    /// Gives back `units` that were taken before; `shared` says whether from a balance that strangers share.
+    pub(crate) fn refund(&self, binding: &Binding, identity: u128, shared: bool, units: u64) {
+        if let Some(meter) = &binding.limit.meter {
+            let place = binding.place(&self.memory, identity);
+            // Slots know no time.
+            let now = if meter.is_slots() { 0 } else { self.now() };
+            place.refund(shared, meter, now, units);
+        }
+    }
+}
+
+/// What shadows say, each by itself: they are charged for what is admitted and what they would have admitted
+/// too.
+#[cold]
+fn shadow<'a>(
+    charges: impl Iterator<Item = Charge<'a>>,
+    admitted: bool,
+    now: Nanos,
+    clock: impl Fn() -> Nanos,
+    levels: &mut Levels,
+) {
+    for Charge { limit, place, cost } in charges {
+        let seen = place.peek(now);
+        let taken = match &limit.meter {
+            Some(meter) if admitted => place.take(seen, meter, now, cost, &clock),
+            _ => limit
+                .refusal(seen.state, now, cost)
+                .map_or(Ok(seen), |_| Err(seen)),
+        };
+        let refused = taken.is_err();
+        let (Ok(seen) | Err(seen)) = taken;
+        levels.push(Level {
+            refused,
+            ..Level::new(seen, cost)
+        });
     }
 }
 
@@ -212,13 +313,13 @@ pub(crate) fn admit<'a>(
             refused |= charge.limit.refusal(seen.state, now, cost).is_some();
             seen
         };
-        levels.push(Level { seen, cost });
+        levels.push(Level::new(seen, cost));
     }
     if refused {
         // To be told, not to decide.
         let mut charges = charges;
         if let Some(first) = charges.next() {
-            levels[0].seen = first.place.peek(now);
+            levels[0].see(first.place.peek(now));
         }
         return false;
     }
@@ -226,16 +327,16 @@ pub(crate) fn admit<'a>(
         let level = &mut levels[index];
         let Some(meter) = &charge.limit.meter else {
             // Closed, and so the first: any other has refused above, before something was taken.
-            level.seen = charge.place.peek(now);
+            level.see(charge.place.peek(now));
             return false;
         };
         let taken = charge
             .place
-            .take(level.seen, meter, now, charge.cost, &clock);
+            .take(level.seen(), meter, now, charge.cost, &clock);
         match taken {
-            Ok(seen) => level.seen = seen,
+            Ok(seen) => level.see(seen),
             Err(seen) => {
-                level.seen = seen;
+                level.see(seen);
                 give_back(charges.take(index), levels, now, clock);
                 return false;
             }
@@ -254,9 +355,10 @@ fn give_back<'a>(
     for (index, charge) in charges.enumerate() {
         let level = &mut levels[index];
         if let Some(meter) = &charge.limit.meter {
-            level.seen = charge
+            let seen = charge
                 .place
-                .give_back(level.seen, meter, taken, charge.cost, &clock);
+                .give_back(level.seen(), meter, taken, charge.cost, &clock);
+            level.see(seen);
         }
     }
 }
@@ -280,6 +382,7 @@ mod tests {
             terms: Terms::Rate(Rate::per_second(1)),
             meter: Meter::of_rate(&Rate::new(1, Duration::from_nanos(interval)).burst(burst)),
             published: true,
+            shadow: false,
         }
     }
 
@@ -426,7 +529,7 @@ mod tests {
         }
         give_back(charges(&buckets, &cost), &mut levels, 1_000, || 1_120);
         let state = bucket(&buckets[0]).load();
-        assert_eq!(levels[0].seen.state, state, "the level is read anew");
+        assert_eq!(levels[0].state, state, "the level is read anew");
         state
     }
 

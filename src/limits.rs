@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::{quota::Quota, rate::Rate};
+use crate::{in_flight::InFlight, quota::Quota, rate::Rate};
 
 /// The limits of one scope: the whole server, every route, one route, every client, or a usage plan.
 ///
@@ -15,15 +15,18 @@ use crate::{quota::Quota, rate::Rate};
 ///     .rate(Rate::per_second(10).burst(20))
 ///     .rate(Rate::per_hour(6_000))
 ///     .named("chat");
+/// let model = Limits::new().tokens(Rate::per_minute(90_000)).in_flight(8);
 /// let open = Limits::unlimited();
 /// let short: Limits = Rate::per_second(10).into();
-/// # let _ = (chat, open, short);
+/// # let _ = (chat, model, open, short);
 /// ```
 ///
 /// # Inheritance
 ///
 /// A route's limits override the default's field by field: what a route leaves out, it inherits. All rates
-/// together are one field: a route with a rate of its own has none of the default's; and so are all quotas.
+/// together are one field: a route with a rate of its own has none of the default's; and so are all quotas, all
+/// token rates, and all caps in flight. A [shadow](Rate::shadow) does not stand in for what is enforced: a route
+/// with shadows alone has the default's limits besides.
 /// A rate comes with its burst: without [`Rate::burst`] that is the rate's own count, not the default's burst.
 /// [`Limits::new`] leaves everything out, so a route with it alone has the default's rates, in a bucket
 /// of its own. [`Limits::unlimited`] inherits nothing.
@@ -32,6 +35,8 @@ use crate::{quota::Quota, rate::Rate};
 pub struct Limits {
     pub(crate) rates: Vec<Rate>,
     pub(crate) quotas: Vec<Quota>,
+    pub(crate) tokens: Vec<Rate>,
+    pub(crate) in_flight: Vec<InFlight>,
     pub(crate) access: Access,
     pub(crate) name: Option<Cow<'static, str>>,
     pub(crate) publish: Option<bool>,
@@ -54,7 +59,7 @@ impl Limits {
 
     /// No limit in this scope, whatever the default says. Other scopes (the total) still hold.
     ///
-    /// A rate or quota beside it contradicts it: an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    /// A limit beside it contradicts it: an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn unlimited() -> Self {
         Self {
             access: Access::Unlimited,
@@ -64,7 +69,7 @@ impl Limits {
 
     /// Admits nothing, ever: a rate of zero by name.
     ///
-    /// A rate or quota beside it contradicts it: an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    /// A limit beside it contradicts it: an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn closed() -> Self {
         Self {
             access: Access::Closed,
@@ -84,6 +89,26 @@ impl Limits {
         self
     }
 
+    /// Adds a rate of **model tokens**: what a request costs is estimated and reserved when it is admitted, and
+    /// settled when it is known.
+    ///
+    /// The estimate is that of [`Rules::estimate`](crate::Rules::estimate). A handler counts and settles with
+    /// the [`Usage`](crate::Usage) in the request's extensions. An estimate above the burst can never pass and
+    /// is refused at once, with no time to come back.
+    pub fn tokens(mut self, rate: Rate) -> Self {
+        self.tokens.push(rate);
+        self
+    }
+
+    /// Adds a cap on how many requests are in flight, from the decision to the end of the response body.
+    ///
+    /// More than one is of use only if others are [shadows](InFlight::shadow). More than eight in one scope
+    /// are an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    pub fn in_flight(mut self, cap: impl Into<InFlight>) -> Self {
+        self.in_flight.push(cap.into());
+        self
+    }
+
     /// Names the limits of this scope that have no name of their own; from the second on, `_2` and so
     /// on is added.
     ///
@@ -96,11 +121,28 @@ impl Limits {
     /// Whether settings and balance of these limits are told to clients in `RateLimit-Policy` and
     /// `RateLimit`.
     ///
-    /// Without this call: yes for routes and clients, no for the total, since a server's capacity is nobody's
-    /// business. A refusal names its limit and the wait either way.
+    /// Without this call: yes for routes and clients, no for the total and for what a route may have in flight,
+    /// since a server's capacity is nobody's business. A refusal names its limit and the wait either way.
     pub fn publish(mut self, publish: bool) -> Self {
         self.publish = Some(publish);
         self
+    }
+
+    /// Whether a limit that is enforced is written here.
+    pub(crate) fn enforces_anything(&self) -> bool {
+        let Self {
+            rates,
+            quotas,
+            tokens,
+            in_flight,
+            access: _,
+            name: _,
+            publish: _,
+        } = self;
+        enforced(rates).next().is_some()
+            || enforced(quotas).next().is_some()
+            || enforced(tokens).next().is_some()
+            || enforced(in_flight).next().is_some()
     }
 
     /// Whether nothing was said, so that a route has just what the default has.
@@ -119,22 +161,65 @@ impl Limits {
         if self.access != Access::Limited {
             return limits;
         }
-        if self.rates.is_empty() && self.quotas.is_empty() {
+        if !self.enforces_anything() {
             limits.access = default.access;
         }
-        if self.rates.is_empty() {
-            limits.rates = default.rates.iter().cloned().map(Rate::unnamed).collect();
-        }
-        if self.quotas.is_empty() {
-            limits.quotas = default.quotas.iter().cloned().map(Quota::unnamed).collect();
-        }
+        limits.rates = inherit(&self.rates, &default.rates);
+        limits.quotas = inherit(&self.quotas, &default.quotas);
+        limits.tokens = inherit(&self.tokens, &default.tokens);
+        limits.in_flight = inherit(&self.in_flight, &default.in_flight);
         limits
     }
+}
+
+/// One setting of some limits.
+trait Setting: Clone {
+    fn shadow(&self) -> bool;
+    fn unnamed(self) -> Self;
+}
+
+macro_rules! settings {
+    ($($setting:ty),*) => {
+        $(impl Setting for $setting {
+            fn shadow(&self) -> bool {
+                self.is_shadow()
+            }
+
+            fn unnamed(self) -> Self {
+                <$setting>::unnamed(self)
+            }
+        })*
+    };
+}
+
+settings!(Rate, Quota, InFlight);
+
+fn enforced<S: Setting>(settings: &[S]) -> impl Iterator<Item = &S> {
+    settings.iter().filter(|setting| !setting.shadow())
+}
+
+/// One field of limits, with what it leaves out taken from the default's. A shadow enforces nothing, so it does
+/// not stand in the way of what would be; those of the default come along if there is none.
+fn inherit<S: Setting>(own: &[S], default: &[S]) -> Vec<S> {
+    let mut inherited = own.to_vec();
+    if enforced(own).next().is_none() {
+        let missing = default
+            .iter()
+            .filter(|setting| own.is_empty() || !setting.shadow());
+        inherited.extend(missing.cloned().map(S::unnamed));
+    }
+    inherited
 }
 
 impl From<Rate> for Limits {
     fn from(rate: Rate) -> Self {
         Self::new().rate(rate)
+    }
+}
+
+impl From<InFlight> for Limits {
+    fn from(cap: InFlight) -> Self {
+        Self::new().in_flight(cap)
     }
 }
 

@@ -1,10 +1,12 @@
-//! What a limit allows, as arithmetic on the state of its bucket: a rate or a quota.
+//! What a limit allows, as arithmetic on the state of its bucket: a rate, a quota, or slots.
 //!
-//! Both are the same arithmetic on different clocks. A rate's bucket lives on the throttle's clock. A
+//! All three are the same arithmetic on different clocks. A rate's bucket lives on the throttle's clock. A
 //! quota's lives on one that stands at the end of the present window and jumps when the next begins, with
 //! one nanosecond for each unit: its state lies as many nanoseconds after the end of the window as units
-//! were taken in it, and with the jump to the next end the bucket is full again. A state of either kind
-//! that is not after the throttle's own clock is thus a full bucket.
+//! were taken in it, and with the jump to the next end the bucket is full again. Slots live on a clock that
+//! stands still for ever, in a future that the throttle's never reaches, with one nanosecond for each slot
+//! that is taken: nothing comes back but what is given back. A state of any kind that is not after the
+//! throttle's own clock is thus a full bucket.
 
 use crate::{
     calendar::Calendar,
@@ -18,22 +20,38 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Meter {
     gcra: Gcra,
-    /// `None`: a rate.
-    calendar: Option<Calendar>,
+    time: Time,
+}
+
+/// How a bucket's own time passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Time {
+    /// As the throttle's: a rate.
+    Flowing,
+    /// From the end of one window to that of the next: a quota.
+    Windows(Calendar),
+    /// It does not: slots.
+    Still,
 }
 
 impl Meter {
+    /// The longest window, 73 years: so that its end, and a whole quota above it, stay in range.
+    const LONGEST: u64 = Clock::MAX / 2;
+
+    /// Where the time of slots stands. No clock of a throttle comes so far.
+    const STILL: Nanos = 1 << 63;
+
+    /// The farthest a rate's state goes, whatever is owed: as far as a full debt at the end of time.
+    const FARTHEST: u64 = 1 << 63;
+
     /// `None` if the rate is closed, or its bucket would take too long to fill.
     pub(crate) fn of_rate(rate: &Rate) -> Option<Self> {
         let gcra = Gcra::new(rate.count(), nanos(rate.period()), rate.burst_limit())?;
         Some(Self {
             gcra,
-            calendar: None,
+            time: Time::Flowing,
         })
     }
-
-    /// The longest window, 73 years: so that its end, and a whole quota above it, stay in range.
-    const LONGEST: u64 = Clock::MAX / 2;
 
     /// `None` if the quota is zero, its window too long, or if it has more units than that has nanoseconds.
     pub(crate) fn of_quota(quota: &Quota, clock: &Clock) -> Option<Self> {
@@ -41,7 +59,15 @@ impl Meter {
         let window = nanos(quota.shortest());
         (quota.count() <= window && window <= Self::LONGEST).then(|| Self {
             gcra,
-            calendar: Some(Calendar::new(quota.kind(), clock.origin())),
+            time: Time::Windows(Calendar::new(quota.kind(), clock.origin())),
+        })
+    }
+
+    /// `None` if there are no slots. More than 2^62 count as so many.
+    pub(crate) fn of_slots(slots: u64) -> Option<Self> {
+        Some(Self {
+            gcra: Gcra::new(1, 1, slots.min(Gcra::MAX_TOLERANCE))?,
+            time: Time::Still,
         })
     }
 
@@ -50,10 +76,20 @@ impl Meter {
         self.gcra.burst()
     }
 
+    /// Whether units are slots, which come back only when they are given back.
+    #[inline]
+    pub(crate) fn is_slots(&self) -> bool {
+        matches!(self.time, Time::Still)
+    }
+
     /// The bucket's own time.
     #[inline]
     fn at(&self, now: Nanos) -> Nanos {
-        self.calendar.map_or(now, |calendar| calendar.end(now))
+        match &self.time {
+            Time::Flowing => now,
+            Time::Windows(calendar) => calendar.end(now),
+            Time::Still => Self::STILL,
+        }
     }
 
     /// The state after a charge of `cost`, or why it is refused.
@@ -62,10 +98,18 @@ impl Meter {
         let at = self.at(now);
         self.gcra
             .take(state, at, cost)
-            .map_err(|refusal| match refusal {
-                Refusal::Wait(_) if self.calendar.is_some() => Refusal::Wait(at - now),
-                other => other,
+            .map_err(|refusal| match (refusal, &self.time) {
+                (Refusal::Wait(_), Time::Windows(_)) => Refusal::Wait(at - now),
+                (Refusal::Wait(_), Time::Still) => Refusal::Busy,
+                _ => refusal,
             })
+    }
+
+    /// The state after `units` that were used without having been asked for: a debt, if there is no room.
+    pub(crate) fn owe(&self, state: u64, now: Nanos, units: u64) -> u64 {
+        let weight = units.saturating_mul(self.gcra.interval());
+        let owed = state.max(self.at(now)).saturating_add(weight);
+        owed.min(Self::FARTHEST).max(state)
     }
 
     /// What `cost` units weigh in a state.
@@ -73,37 +117,113 @@ impl Meter {
         self.gcra.weight(cost).unwrap_or(0)
     }
 
-    /// The state after `weight`, charged at `taken`, is given back at `now`.
+    /// The state after `units` that were taken before come back, no more than the bucket holds.
+    ///
+    /// They come back to a bucket that was refilled in the meantime, as if they had lain beside it: more may
+    /// pass at once then than if they had never been taken. For what shall leave no trace see
+    /// [`Meter::give_back`].
+    pub(crate) fn refund(&self, state: u64, units: u64) -> u64 {
+        self.less(state, units.saturating_mul(self.gcra.interval()))
+    }
+
+    /// The state after `weight`, charged at `taken`, is given back at `now`, as if it had not been charged.
     pub(crate) fn give_back(&self, state: u64, taken: Nanos, now: Nanos, weight: u64) -> u64 {
-        Gcra::give_back(state, self.at(taken), self.at(now), weight)
+        match self.time {
+            Time::Still => self.less(state, weight),
+            _ => Gcra::give_back(state, self.at(taken), self.at(now), weight),
+        }
+    }
+
+    /// A state without `weight`.
+    #[inline]
+    pub(crate) fn less(&self, state: u64, weight: u64) -> u64 {
+        match (&self.time, state.saturating_sub(weight)) {
+            // As if it had never been taken from.
+            (Time::Still, ..=Self::STILL) => 0,
+            (_, less) => less,
+        }
     }
 
     /// Units that would be admitted at once, and the nanoseconds until there are more: zero if the
-    /// bucket is full.
+    /// bucket is full, and for slots.
     pub(crate) fn balance(&self, state: u64, now: Nanos) -> (u64, u64) {
         let at = self.at(now);
         let (remaining, next) = self.gcra.balance(state, at);
-        match self.calendar {
-            Some(_) if next > 0 => (remaining, at - now),
+        match self.time {
+            Time::Windows(_) if next > 0 => (remaining, at - now),
+            Time::Still => (remaining, 0),
             _ => (remaining, next),
         }
     }
 
-    /// Nanoseconds until the bucket is full.
+    /// Nanoseconds until the bucket is full. Nobody knows for slots: zero.
     pub(crate) fn full_in(&self, state: u64, now: Nanos) -> u64 {
         let at = self.at(now);
-        match self.calendar {
-            Some(_) if state > at => at - now,
-            Some(_) => 0,
-            None => Gcra::debt(state, now),
+        match self.time {
+            Time::Flowing => Gcra::debt(state, now),
+            Time::Windows(_) if state > at => at - now,
+            Time::Windows(_) | Time::Still => 0,
         }
     }
 
-    /// What `units` take at the steady rate, in nanoseconds. A quota has no pace: zero.
+    /// What `units` take at the steady rate, in nanoseconds. Quotas and slots have no pace: zero.
     pub(crate) fn steady(&self, units: u64) -> u64 {
-        match self.calendar {
-            Some(_) => 0,
-            None => units.saturating_mul(self.gcra.interval()),
+        match self.time {
+            Time::Flowing => units.saturating_mul(self.gcra.interval()),
+            Time::Windows(_) | Time::Still => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn slots_come_back_only_when_they_are_given_back() {
+        let slots = Meter::of_slots(2).expect("two");
+        let one = slots.take(0, 7, 1).expect("free");
+        let two = slots.take(one, 7, 1).expect("free");
+        for now in [7, 1 << 40, Clock::MAX] {
+            assert_eq!(slots.take(two, now, 1), Err(Refusal::Busy));
+            assert_eq!(slots.balance(two, now), (0, 0));
+            assert_eq!(slots.balance(one, now), (1, 0));
+            assert!(two > now, "a slot that is taken is never a full bucket");
+        }
+        assert_eq!(slots.refund(two, 1), one);
+        assert_eq!(slots.give_back(two, 7, 9, slots.weight(1)), one);
+        assert_eq!(slots.refund(one, 1), 0, "as new");
+        assert_eq!(slots.refund(0, 1), 0, "none is made");
+        assert_eq!(slots.take(0, 7, 3), Err(Refusal::Never));
+        assert_eq!(Meter::of_slots(0), None);
+        let most = Meter::of_slots(u64::MAX).expect("some");
+        assert_eq!(most.balance(0, 0), (1 << 62, 0));
+    }
+
+    #[test]
+    fn what_is_used_beyond_what_was_asked_for_is_owed() {
+        let rate = Rate::new(1, std::time::Duration::from_nanos(100)).burst(3);
+        let rate = Meter::of_rate(&rate).expect("open");
+        let owed = rate.owe(0, 1_000, 5);
+        assert_eq!(owed, 1_500);
+        assert_eq!(rate.take(owed, 1_000, 1), Err(Refusal::Wait(300)));
+        assert_eq!(rate.refund(owed, 5), 1_000, "full again");
+        assert_eq!(rate.balance(rate.refund(owed, 100), 1_000), (3, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn no_debt_overflows(state: u64, now in 0..=Clock::MAX, units: u64, count in 1..u64::MAX, burst in 1..9u64) {
+            if let Some(meter) = Meter::of_rate(&Rate::new(count, std::time::Duration::from_secs(9)).burst(burst)) {
+                let state = state.min(Meter::FARTHEST);
+                let owed = meter.owe(state, now, units);
+                prop_assert!(owed >= state && owed <= Meter::FARTHEST);
+                let _ = meter.take(owed, now, 1);
+                let _ = meter.balance(owed, now);
+                prop_assert!(meter.refund(owed, units) <= owed);
+            }
         }
     }
 }

@@ -40,6 +40,7 @@ pub struct Quota {
     count: u64,
     window: Window,
     name: Option<Cow<'static, str>>,
+    shadow: bool,
 }
 
 /// When a quota starts anew.
@@ -79,6 +80,7 @@ impl Quota {
             count,
             window,
             name: None,
+            shadow: false,
         }
     }
 
@@ -89,6 +91,18 @@ impl Quota {
     pub fn named(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.name = Some(name.into());
         self
+    }
+
+    /// Decides without refusing: see [`Rate::shadow`](crate::Rate::shadow).
+    pub const fn shadow(mut self) -> Self {
+        self.shadow = true;
+        self
+    }
+
+    /// Whether it only tells what it would refuse.
+    #[must_use]
+    pub const fn is_shadow(&self) -> bool {
+        self.shadow
     }
 
     /// Requests per window.

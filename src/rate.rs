@@ -36,6 +36,7 @@ pub struct Rate {
     period: Duration,
     burst: Option<u64>,
     name: Option<Cow<'static, str>>,
+    shadow: bool,
 }
 
 impl Rate {
@@ -46,6 +47,7 @@ impl Rate {
             period,
             burst: None,
             name: None,
+            shadow: false,
         }
     }
 
@@ -79,6 +81,33 @@ impl Rate {
     pub fn named(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.name = Some(name.into());
         self
+    }
+
+    /// Decides without refusing: what it would have refused is told in
+    /// [`Decision::shadow`](crate::Decision::shadow), and nobody is refused or waits for it.
+    ///
+    /// It has a bucket of its own, charged for each request that passes the enforced limits and finds room in
+    /// it: what the bucket tells is what it would tell if this limit were enforced too. It spends nothing of an
+    /// enforced limit, and header fields do not tell it.
+    ///
+    /// ```
+    /// use tower_throttle::{Limits, Rate};
+    ///
+    /// // To find out who would notice, before it is enforced.
+    /// let chat = Limits::new()
+    ///     .rate(Rate::per_second(10))
+    ///     .rate(Rate::per_second(5).named("stricter").shadow());
+    /// # let _ = chat;
+    /// ```
+    pub const fn shadow(mut self) -> Self {
+        self.shadow = true;
+        self
+    }
+
+    /// Whether it only tells what it would refuse.
+    #[must_use]
+    pub const fn is_shadow(&self) -> bool {
+        self.shadow
     }
 
     /// Requests per period.

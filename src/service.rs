@@ -17,6 +17,7 @@ use crate::{
     levels::Levels,
     response::fields::Fields,
     shared::{Prepared, Shared},
+    usage::Usage,
 };
 
 /// A service behind a throttle. Made by [`ThrottleLayer`](crate::ThrottleLayer); see the
@@ -78,31 +79,33 @@ where
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         let shared = &*self.shared;
         let options = &shared.options;
-        let (found, who) = shared.state.asked(&request);
+        let limiter = &shared.state.limiter;
+        let (found, asked) = shared.state.asked(&request);
         let Prepared { rule, written } = &*found;
-        let now = shared.state.limiter.now();
+        let now = limiter.now();
         let mut levels = Levels::default();
-        if !shared
-            .state
-            .limiter
-            .admit(rule.charges(who), now, &mut levels)
-        {
+        if !limiter.admit(rule, asked, now, &mut levels) {
             let denial = Denial::new(Arc::clone(rule), levels, now);
             return ResponseFuture::rejected(options.reject(denial, request, written));
         }
+        // Before the inner service is called, so that it gives back even if that panics.
+        let mut admission = Admission::new(limiter, rule, asked, &levels);
         let fields = match &written.policies {
             Some(policies) if options.fields && Fields::fit(request.method()) => {
                 Fields::admitted(policies, rule, &levels, now)
             }
             _ => None,
         };
-        let decision = options
-            .decision
-            .then(|| Decision::admitted(Arc::clone(rule), levels, now));
-        if let Some(decision) = &decision {
-            request.extensions_mut().insert(decision.clone());
+        if let Some(account) = admission.account() {
+            let usage = Usage::new(Arc::clone(account));
+            request.extensions_mut().insert(usage);
         }
-        ResponseFuture::admitted(self.inner.call(request), Admission::new(decision), fields)
+        if options.decision {
+            let decision = Decision::admitted(Arc::clone(rule), levels, now);
+            request.extensions_mut().insert(decision.clone());
+            admission.tell(decision);
+        }
+        ResponseFuture::admitted(self.inner.call(request), admission, fields)
     }
 }
 

@@ -10,13 +10,13 @@ use http::Request;
 use crate::{
     client::{RequestHead, Roster},
     clock::Clock,
-    limiter::{Binding, Limit, Limiter, Rule, Who},
+    limiter::{Asked, Binding, Limit, Limiter, Rule},
     observe,
     options::Options,
     response::Written,
     route::{head::Head, table::Table, undeclared::Undeclared},
     rules::{Class, Compiled, RulesError},
-    store::Memory,
+    usage::Estimator,
 };
 
 /// What all services of a layer share. Cloned only while a layer is being set up.
@@ -29,8 +29,7 @@ pub(crate) struct Shared {
 /// The limits and their balances.
 #[derive(Debug)]
 pub(crate) struct State {
-    pub(crate) limiter: Limiter,
-    pub(crate) memory: Memory,
+    pub(crate) limiter: Arc<Limiter>,
     total: Vec<Binding>,
     /// What undeclared routes are made from.
     default: Vec<Limit>,
@@ -43,6 +42,7 @@ pub(crate) struct State {
     roster: Option<Roster>,
     /// Clients without a plan, then each plan.
     classes: Vec<Class>,
+    estimator: Estimator,
     /// Said once that the host tells no addresses.
     unaddressed: Once,
 }
@@ -95,6 +95,7 @@ impl State {
             roster,
             classes,
             memory,
+            estimator,
         } = compiled;
         let variants = classes.iter().map(|class| class.variants.len()).sum();
         let route = |key: &str, own| Route::new(key, own, variants);
@@ -109,40 +110,40 @@ impl State {
         }
         let shared = || Route::undeclared(UNDECLARED, &default, variants);
         Ok(Self {
-            limiter: Limiter::new(clock),
-            memory,
+            limiter: Arc::new(Limiter::new(clock, memory)),
             table,
             undeclared: per_route.then(|| UndeclaredRoutes {
                 templates: Undeclared::new(shared()),
                 paths: Undeclared::new(shared()),
             }),
             shared: shared(),
-            free: Prepared::new(Rule {
-                route: "OPTIONS preflight".into(),
-                plan: None,
-                bindings: Box::default(),
-            }),
+            free: Prepared::new(Rule::new("OPTIONS preflight", None, [])),
             total,
             default,
             roster,
             classes,
+            estimator,
             unaddressed: Once::new(),
         })
     }
 
-    /// The rule a request falls under, and whose it is.
+    /// The rule a request falls under, and what it asks for.
     #[inline]
-    pub(crate) fn asked<B>(&self, request: &Request<B>) -> (Found<'_>, Who<'_>) {
+    pub(crate) fn asked<B>(&self, request: &Request<B>) -> (Found<'_>, Asked) {
         let head = Head::of(request);
         let (identity, class) = match &self.roster {
             Some(roster) => self.client(roster, RequestHead::of(request)),
             None => (0, 0),
         };
+        let mut asked = Asked {
+            identity,
+            tokens: 0,
+        };
         let mut named = None;
         if head.is_preflight(request.headers()) {
             named = self.table.find_named(&head);
             if named.is_none() && self.classes[class].routes.find_named(&head).is_none() {
-                return (Found::Kept(&self.free), self.who(identity));
+                return (Found::Kept(&self.free), asked);
             }
         }
         let found = self.prepared(named.unwrap_or_else(|| self.route(&head)), &head, class);
@@ -153,14 +154,10 @@ impl State {
             }
             _ => Found::Kept(found),
         };
-        (found, self.who(identity))
-    }
-
-    fn who(&self, identity: u128) -> Who<'_> {
-        Who {
-            memory: &self.memory,
-            identity,
+        if found.rule.has_tokens {
+            asked.tokens = self.estimator.tokens(RequestHead::of(request));
         }
+        (found, asked)
     }
 
     /// The client's hash, and the number of its class.
@@ -200,11 +197,7 @@ impl State {
     fn prepare(&self, route: &Route, class: &Class, variant: usize) -> Prepared {
         let clients = class.variants[variant].iter();
         let bindings = clients.chain(&route.own).chain(&self.total);
-        let rule = Rule {
-            route: route.key.clone(),
-            plan: class.plan.clone(),
-            bindings: bindings.cloned().collect(),
-        };
+        let rule = Rule::new(route.key.clone(), class.plan.clone(), bindings.cloned());
         if !route.undeclared || std::ptr::eq(route, &self.shared) {
             return Prepared::new(rule);
         }

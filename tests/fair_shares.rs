@@ -465,7 +465,7 @@ fn what_cannot_be_meant_is_an_error_that_names_it() {
         ),
         (
             by_key().each(Limits::closed().quota(Quota::per(1, day))),
-            "each client: a rate or quota stands beside `closed`",
+            "each client: a limit stands beside `closed`",
         ),
         (
             each().plan(

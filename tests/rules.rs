@@ -193,8 +193,7 @@ fn limits_that_say_two_things_are_an_error() {
         (Limits::closed(), "closed"),
     ] {
         let rules = Rules::new().route("GET /x", limits.rate(Rate::per_second(1)));
-        let expected =
-            format!("route `GET /x`: a rate or quota stands beside `{access}`; keep either");
+        let expected = format!("route `GET /x`: a limit stands beside `{access}`; keep either");
         assert_eq!(error(rules).to_string(), expected);
     }
 }

@@ -44,15 +44,19 @@ impl Fields {
         let all = published.clone();
         let mut binding = published.next()?;
         let mut balance = binding.0.balance();
+        let mut passing = requests(&binding.0, balance);
         let mut others = false;
         for (status, item) in published {
             others = true;
             // What has the least left is what binds; of equals what keeps it longest, or else the most
-            // specific.
-            let (remaining, next) = status.balance();
-            if (remaining, Reverse(next)) < (balance.0, Reverse(balance.1)) {
-                binding = (status, item);
-                balance = (remaining, next);
+            // specific. A cap in flight comes after all else: of it no time can be told.
+            let next = status.balance();
+            let would_pass = requests(&status, next);
+            let key = |status: &LimitStatus<'_>, passing, (_, next)| {
+                (status.limit().is_slots(), passing, Reverse(next))
+            };
+            if key(&status, would_pass, next) < key(&binding.0, passing, balance) {
+                (binding, balance, passing) = ((status, item), next, would_pass);
             }
         }
         let mut line = Buffer::new();
@@ -98,6 +102,11 @@ pub(crate) struct Policies {
     pub(crate) line: HeaderValue,
     /// How each binding's item of `RateLimit` begins, `"chat";r=`, if it is published.
     items: Box<[Option<Box<str>>]>,
+}
+
+/// How many requests like the one that was decided on would pass with a balance.
+fn requests(status: &LimitStatus<'_>, (remaining, _): (u64, u64)) -> u64 {
+    remaining / status.cost().max(1)
 }
 
 /// `None` if nothing is published.
@@ -151,11 +160,11 @@ pub(super) fn refused(denial: &Denial) -> Option<HeaderValue> {
     (!line.is_empty()).then(|| line.to_header_value()).flatten()
 }
 
-/// `"chat";r=0;t=2`, without `t` if it can never pass.
+/// `"chat";r=0;t=2`, without `t` if it can never pass, or if nobody knows when.
 fn push_refused(line: &mut Buffer, status: &LimitStatus<'_>) {
     push_quoted(line, status.limit());
     line.push(";r=0");
-    if let Some(wait) = status.wait() {
+    if let Some(wait) = status.wait().filter(|_| !status.limit().is_slots()) {
         line.push(";t=");
         line.push_integer(ceil_seconds(nanos(wait)));
     }
@@ -174,32 +183,42 @@ fn separate(line: &mut Buffer) {
 fn push_level(line: &mut Buffer, item: &str, limit: &Limit, (remaining, next): (u64, u64)) {
     line.push(item);
     line.push_integer(remaining.min(MAX_INTEGER));
-    if let Some(meter) = &limit.meter {
+    if let Some(meter) = limit.meter.as_ref().filter(|meter| !meter.is_slots()) {
         let steady = meter.steady(remaining);
         line.push(";t=");
         line.push_integer(ceil_seconds(steady.max(next)).min(MAX_INTEGER));
     }
 }
 
-/// `"chat";q=60;w=60;throttle-burst=10`, and without a burst for a quota.
+/// `"chat";q=60;w=60;throttle-burst=10`, without a burst for a quota. For model tokens, a unit that the draft
+/// does not know, with a parameter of our own that says so; for caps in flight without a window.
 fn push_policy(line: &mut Buffer, limit: &Limit) {
     let (quota, window) = terms(&limit.terms);
     push_quoted(line, limit);
     line.push(";q=");
     line.push_integer(quota);
-    line.push(";w=");
-    line.push_integer(window);
-    if let Terms::Rate(rate) = &limit.terms {
+    match window {
+        Some(window) => {
+            line.push(";w=");
+            line.push_integer(window);
+        }
+        None => line.push(";qu=\"concurrent-requests\""),
+    }
+    if let Terms::Rate(rate) | Terms::Tokens(rate) = &limit.terms {
         line.push(";throttle-burst=");
         line.push_integer(rate.burst_limit().min(MAX_INTEGER));
     }
+    if limit.is_tokens() {
+        line.push(";throttle-unit=\"tokens\"");
+    }
 }
 
-/// A limit as a count in whole seconds.
-pub(super) fn terms(terms: &Terms) -> (u64, u64) {
-    match terms {
-        Terms::Rate(rate) if rate.is_closed() => (0, window(rate).1),
-        Terms::Rate(rate) => window(rate),
+/// A limit as a count in whole seconds, or at any time for a cap in flight.
+pub(super) fn terms(terms: &Terms) -> (u64, Option<u64>) {
+    let (count, window) = match terms {
+        Terms::Rate(rate) | Terms::Tokens(rate) if rate.is_closed() => (0, window(rate).1),
+        Terms::Rate(rate) | Terms::Tokens(rate) => window(rate),
+        Terms::InFlight(cap) => return (cap.count().min(MAX_INTEGER), None),
         Terms::Quota(quota) => {
             let seconds = ceil_seconds(nanos(quota.window()));
             (
@@ -207,7 +226,8 @@ pub(super) fn terms(terms: &Terms) -> (u64, u64) {
                 seconds.clamp(1, MAX_INTEGER),
             )
         }
-    }
+    };
+    (count, Some(window))
 }
 
 /// A name holds `[A-Za-z0-9_]` only, so nothing has to be escaped.

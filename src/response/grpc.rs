@@ -38,9 +38,36 @@ pub(super) const WEB_CONTENT_TYPES: [(&str, &str); 2] = [
     ),
 ];
 
-/// `google.rpc.Code.RESOURCE_EXHAUSTED`.
-const RESOURCE_EXHAUSTED: u64 = 8;
-const REFUSED: &str = "rate limit exceeded";
+/// A status of `google.rpc.Code`, what it is called in `ErrorInfo`, and its message.
+struct Status {
+    code: u64,
+    reason: &'static str,
+    message: &'static str,
+}
+
+/// `RESOURCE_EXHAUSTED`: a client asks for too much.
+const REFUSED: Status = Status {
+    code: 8,
+    reason: "RATE_LIMIT_EXCEEDED",
+    message: "rate limit exceeded",
+};
+
+/// `UNAVAILABLE`: the server is busy, whoever asks.
+const SATURATED: Status = Status {
+    code: 14,
+    reason: "SERVER_SATURATED",
+    message: "server is at its limit of requests in flight",
+};
+
+impl Status {
+    fn of(denial: &Denial) -> &'static Self {
+        if denial.is_saturated() {
+            &SATURATED
+        } else {
+            &REFUSED
+        }
+    }
+}
 
 /// What of a client's deadline is left, from `grpc-timeout`: at most eight digits and a unit. `None` if
 /// it sets none.
@@ -77,8 +104,9 @@ pub(crate) fn reject(
     headers.reserve(8);
     headers.insert(CONTENT_TYPE_HEADER, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(STATUS, RESOURCE_EXHAUSTED.into());
-    headers.insert(MESSAGE, HeaderValue::from_static(REFUSED));
+    let Status { code, message, .. } = Status::of(denial);
+    headers.insert(STATUS, (*code).into());
+    headers.insert(MESSAGE, HeaderValue::from_static(message));
     if let Ok(details) = HeaderValue::from_maybe_shared(Bytes::from(base64(&status(denial)))) {
         headers.insert(STATUS_DETAILS, details);
     }
@@ -109,8 +137,9 @@ fn pushback_value(wait: Option<Duration>, deadline: Option<Duration>) -> HeaderV
 /// `google.rpc.Status` with `RetryInfo` (if it can pass later), `QuotaFailure` and `ErrorInfo`.
 fn status(denial: &Denial) -> Vec<u8> {
     let mut status = Message::default();
-    status.integer(1, RESOURCE_EXHAUSTED);
-    status.bytes(2, REFUSED.as_bytes());
+    let Status { code, message, .. } = Status::of(denial);
+    status.integer(1, *code);
+    status.bytes(2, message.as_bytes());
     if let Some(wait) = denial.retry_after() {
         status.any("type.googleapis.com/google.rpc.RetryInfo", retry_info(wait));
     }
@@ -156,15 +185,24 @@ fn description(status: &LimitStatus<'_>) -> String {
         Scope::Client | Scope::ClientOnRoute => return "limit of this client".to_owned(),
     }
     let (count, window) = terms(&status.limit().terms);
-    match status.rate() {
-        Some(_) => format!("limit {count} per {window}s, burst {}", status.burst()),
-        None => format!("limit {count} per {window}s"),
+    let unit = if status.limit().is_tokens() {
+        " tokens"
+    } else {
+        ""
+    };
+    match window {
+        None => format!("limit {count} in flight"),
+        Some(window) if status.quota().is_some() => format!("limit {count} per {window}s"),
+        Some(window) => format!(
+            "limit {count}{unit} per {window}s, burst {}",
+            status.burst()
+        ),
     }
 }
 
 fn error_info(denial: &Denial) -> Message {
     let mut info = Message::default();
-    info.bytes(1, b"RATE_LIMIT_EXCEEDED");
+    info.bytes(1, Status::of(denial).reason.as_bytes());
     info.bytes(2, b"tower-throttle");
     if let Some(binding) = denial.binding() {
         let mut entry = Message::default();
@@ -240,7 +278,6 @@ mod tests {
         levels::{Level, Levels},
         limiter::{Binding, Limit, Rule, Terms},
         meter::Meter,
-        store::Seen,
     };
 
     #[test]
@@ -303,17 +340,15 @@ mod tests {
             meter: Meter::of_rate(&rate),
             terms: Terms::Rate(rate),
             published: true,
+            shadow: false,
         };
         let mut levels = Levels::default();
         levels.push(Level {
-            seen: Seen::own(11_000_000_000),
+            state: 11_000_000_000,
             cost: 1,
+            ..Level::default()
         });
-        let rule = Rule {
-            route: "POST /chat".into(),
-            plan: None,
-            bindings: [Binding::fresh(limit)].into(),
-        };
+        let rule = Rule::new("POST /chat", None, [Binding::fresh(limit)]);
         Denial::new(Arc::new(rule), levels, 0)
     }
 
@@ -321,8 +356,8 @@ mod tests {
     #[test]
     fn status_details_are_the_bytes_that_protobuf_writes() {
         let mut retry_info_alone = Message::default();
-        retry_info_alone.integer(1, RESOURCE_EXHAUSTED);
-        retry_info_alone.bytes(2, REFUSED.as_bytes());
+        retry_info_alone.integer(1, REFUSED.code);
+        retry_info_alone.bytes(2, REFUSED.message.as_bytes());
         let retry_info = retry_info(Duration::from_secs(2));
         retry_info_alone.any("type.googleapis.com/google.rpc.RetryInfo", retry_info);
         assert_eq!(

@@ -20,7 +20,7 @@ use crate::{clock::nanos, decision::Denial};
 /// within a second. They are told not to retry instead.
 const LONGEST_RETRY: u64 = 60;
 
-/// The default answer: status 429 and a problem document.
+/// The default answer: status 429 and a problem document; 503 where the [server is busy](Denial::is_saturated).
 ///
 /// - `Retry-After` in whole seconds, rounded up, at least 1 (RFC 9110, section 10.2.3); `retry-after-ms`
 ///   for the SDKs that read it; both are absent if the request can never pass.
@@ -28,8 +28,8 @@ const LONGEST_RETRY: u64 = 60;
 /// - `RateLimit-Policy` and `RateLimit` of the published limits; `RateLimit` names what refused first,
 ///   published or not.
 /// - `Cache-Control: no-store` (RFC 6585, section 4).
-/// - A body of type `application/problem+json` (RFC 9457) with the problem type `quota-exceeded`, the
-///   member `violated-policies` and OpenAI's `error` object.
+/// - A body of type `application/problem+json` (RFC 9457) with the problem type `quota-exceeded`, or
+///   `temporary-reduced-capacity` with 503, the member `violated-policies` and OpenAI's `error` object.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Problem;
 
@@ -80,7 +80,11 @@ pub(crate) fn problem(denial: &Denial, mut headers: HeaderMap) -> Response<Bytes
     }
     fill(&mut headers, &RATE_LIMIT, refused(denial));
     let mut answer = Response::new(body(denial, wait.as_ref()));
-    *answer.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+    *answer.status_mut() = if denial.is_saturated() {
+        StatusCode::SERVICE_UNAVAILABLE
+    } else {
+        StatusCode::TOO_MANY_REQUESTS
+    };
     *answer.headers_mut() = headers;
     answer
 }
@@ -109,9 +113,22 @@ impl Wait {
     }
 }
 
+/// How a problem begins: RFC 9457 with the types that draft-ietf-httpapi-ratelimit-headers-11 registers.
+const REFUSED: &str = concat!(
+    r#"{"type":"https://iana.org/assignments/http-problem-types#quota-exceeded","#,
+    r#""title":"Request cannot be satisfied as assigned quota has been exceeded","status":429,"#,
+);
+const BUSY: &str = concat!(
+    r#"{"type":"https://iana.org/assignments/http-problem-types#temporary-reduced-capacity","#,
+    r#""title":"Request cannot be satisfied due to temporary server capacity constraints","status":503,"#,
+);
+
 /// Limit names are `[A-Za-z0-9_]`, so nothing has to be escaped.
 fn body(denial: &Denial, wait: Option<&Wait>) -> Bytes {
     let binding = denial.binding();
+    let tokens = binding
+        .as_ref()
+        .is_some_and(|status| status.tokens().is_some());
     let binding = binding.as_ref().map_or("", |status| status.name());
     let mut violated = denial.violated();
     let first = violated.next();
@@ -120,7 +137,14 @@ fn body(denial: &Denial, wait: Option<&Wait>) -> Bytes {
         .flat_map(|status| [r#"",""#, status.name()])
         .collect();
     let mut digits = itoa::Buffer::new();
+    let saturated = denial.is_saturated();
     let [before, after, seconds, end] = match wait {
+        Some(wait) if saturated => [
+            "The server is overloaded, at the limit of requests in flight of policy ",
+            ". Please try again in ",
+            digits.format(wait.seconds),
+            "s.",
+        ],
         Some(wait) => [
             "Rate limit reached for policy ",
             ". Please try again in ",
@@ -134,9 +158,16 @@ fn body(denial: &Denial, wait: Option<&Wait>) -> Bytes {
             "",
         ],
     };
+    let head = if saturated { BUSY } else { REFUSED };
+    let tail = if saturated {
+        r#"","type":"service_unavailable_error","param":null,"code":"server_is_overloaded"}}"#
+    } else if tokens {
+        r#"","type":"tokens","param":null,"code":"rate_limit_exceeded"}}"#
+    } else {
+        r#"","type":"requests","param":null,"code":"rate_limit_exceeded"}}"#
+    };
     let parts = [
-        r#"{"type":"https://iana.org/assignments/http-problem-types#quota-exceeded","#,
-        r#""title":"Request cannot be satisfied as assigned quota has been exceeded","status":429,"#,
+        head,
         r#""detail":""#,
         before,
         binding,
@@ -152,7 +183,7 @@ fn body(denial: &Denial, wait: Option<&Wait>) -> Bytes {
         after,
         seconds,
         end,
-        r#"","type":"requests","param":null,"code":"rate_limit_exceeded"}}"#,
+        tail,
     ];
     // Exactly as long as it has to be, so that it becomes `Bytes` as it is.
     parts.concat().into()

@@ -11,6 +11,7 @@ use crate::{
     limiter::{Binding, Limit, Scope},
     route::RouteKey,
     store::Memory,
+    usage::{Estimator, NoField},
 };
 
 /// Rules that hold together.
@@ -28,6 +29,7 @@ pub(crate) struct Compiled {
     /// Clients without a plan, then each plan. At least one.
     pub(crate) classes: Vec<Class>,
     pub(crate) memory: Memory,
+    pub(crate) estimator: Estimator,
 }
 
 pub(super) fn compile(rules: &Rules, clock: &Clock) -> Result<Compiled, RulesError> {
@@ -38,6 +40,7 @@ pub(super) fn compile(rules: &Rules, clock: &Clock) -> Result<Compiled, RulesErr
         routes,
         undeclared,
         clients,
+        estimate,
     } = rules;
     let keys = routes.iter().map(|(key, _)| parse(key));
     let keys: Vec<_> = keys.collect::<Result<_, _>>()?;
@@ -92,6 +95,8 @@ pub(super) fn compile(rules: &Rules, clock: &Clock) -> Result<Compiled, RulesErr
         roster: clients.as_ref().map(roster).transpose()?,
         classes,
         memory,
+        estimator: Estimator::new(estimate.clone())
+            .map_err(|NoField(name)| RulesError::EstimateHeader { name })?,
     })
 }
 

@@ -157,8 +157,26 @@ pub enum RulesError {
         /// The capacity asked for.
         max_clients: usize,
     },
+    /// More limits of a kind in one scope than make sense.
+    #[error("{place}: {count} {what}; 8 are the most")]
+    #[non_exhaustive]
+    TooMany {
+        /// Where the limits stand.
+        place: String,
+        /// `caps in flight` or `token rates`.
+        what: &'static str,
+        /// How many there are.
+        count: usize,
+    },
+    /// What is no header name.
+    #[error("estimate: `{name}` is no name of a header field; write one such as `x-max-tokens`")]
+    #[non_exhaustive]
+    EstimateHeader {
+        /// The name as written.
+        name: String,
+    },
     /// Limits that say two things at once.
-    #[error("{place}: a rate or quota stands beside `{access}`; keep either")]
+    #[error("{place}: a limit stands beside `{access}`; keep either")]
     #[non_exhaustive]
     Contradiction {
         /// Where the limits stand.

@@ -5,7 +5,7 @@ mod compile;
 mod error;
 mod names;
 
-use crate::{client::Clients, clock::Clock, limits::Limits};
+use crate::{client::Clients, clock::Clock, limits::Limits, usage::Estimate};
 
 pub use self::error::RulesError;
 pub(crate) use self::{classes::Class, compile::Compiled};
@@ -43,6 +43,7 @@ pub struct Rules {
     routes: Vec<(Box<str>, Limits)>,
     undeclared: Undeclared,
     clients: Option<Clients>,
+    estimate: Estimate,
 }
 
 /// What the default route's limits mean for requests that no declared route matches.
@@ -100,6 +101,13 @@ impl Rules {
     /// Who asks, and what each client may do. Replaces what was said before.
     pub fn clients(mut self, clients: Clients) -> Self {
         self.clients = Some(clients);
+        self
+    }
+
+    /// How many model tokens a request is expected to cost, where its limits count
+    /// [tokens](Limits::tokens). Without this call: one for each four bytes of its body.
+    pub fn estimate(mut self, estimate: Estimate) -> Self {
+        self.estimate = estimate;
         self
     }
 

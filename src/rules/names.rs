@@ -5,12 +5,17 @@ use std::collections::HashMap;
 use super::RulesError;
 use crate::{
     clock::Clock,
+    in_flight::InFlight,
     limiter::{Limit, Scope, Terms},
     limits::{Access, Limits},
     meter::Meter,
     quota::Quota,
     rate::Rate,
 };
+
+/// How many limits a scope may have of a kind that is held until the response ends. A request has six scopes at
+/// most (two routes, a client on each, a client, the total), so that a word has a bit for each.
+const MAX_HELD: usize = 8;
 
 /// The names given and taken so far.
 #[derive(Debug)]
@@ -34,15 +39,13 @@ impl<'a> Names<'a> {
     /// Checks limits, and notes the names that a user gave them, before any is made up.
     pub(super) fn reserve(&mut self, limits: &Limits, place: &str) -> Result<(), RulesError> {
         validate(limits, place, self.clock)?;
+        let own = limits.name.as_deref();
         let rates = limits.rates.iter().filter_map(Rate::name);
         let quotas = limits.quotas.iter().filter_map(Quota::name);
-        for name in limits
-            .name
-            .as_deref()
-            .into_iter()
-            .chain(rates)
-            .chain(quotas)
-        {
+        let tokens = limits.tokens.iter().filter_map(Rate::name);
+        let in_flight = limits.in_flight.iter().filter_map(InFlight::name);
+        let limits = rates.chain(quotas).chain(tokens).chain(in_flight);
+        for name in own.into_iter().chain(limits) {
             proper(name, place)?;
             if let Some(other) = self.taken.insert(name.to_owned(), place.to_owned()) {
                 return Err(RulesError::SameName {
@@ -57,24 +60,26 @@ impl<'a> Names<'a> {
 
     /// The limits of a scope, named.
     pub(super) fn build(&mut self, limits: &Limits, scope_name: &str, scope: Scope) -> Vec<Limit> {
-        let closed = [Rate::per_second(0)];
-        let rates = match limits.access {
-            Access::Limited => limits.rates.as_slice(),
-            Access::Unlimited => &[],
-            Access::Closed => &closed,
-        };
+        let closed = (limits.access == Access::Closed).then(|| Rate::per_second(0));
         let clock = self.clock;
-        let rates = rates.iter().map(|rate| {
+        let rates = closed.iter().chain(&limits.rates).map(|rate| {
             let terms = Terms::Rate(rate.clone());
-            (rate.name(), terms, Meter::of_rate(rate))
+            (rate.name(), rate.is_shadow(), terms, Meter::of_rate(rate))
         });
         let quotas = limits.quotas.iter().map(|quota| {
-            let terms = Terms::Quota(quota.clone());
-            (quota.name(), terms, Meter::of_quota(quota, clock))
+            let (terms, meter) = (Terms::Quota(quota.clone()), Meter::of_quota(quota, clock));
+            (quota.name(), quota.is_shadow(), terms, meter)
+        });
+        let tokens = limits.tokens.iter().map(|rate| {
+            let terms = Terms::Tokens(rate.clone());
+            (rate.name(), rate.is_shadow(), terms, Meter::of_rate(rate))
+        });
+        let in_flight = limits.in_flight.iter().map(|cap| {
+            let (terms, meter) = (Terms::InFlight(cap.clone()), Meter::of_slots(cap.count()));
+            (cap.name(), cap.is_shadow(), terms, meter)
         });
         let mut given = limits.name.as_deref();
-        let published = limits.publish.unwrap_or(scope != Scope::Total);
-        let limit = |(own, terms, meter): (Option<&str>, Terms, Option<Meter>)| {
+        let limit = |(own, shadow, terms, meter): (Option<&str>, bool, Terms, Option<Meter>)| {
             let name = match (own, given.take()) {
                 (Some(own), unused) => {
                     given = unused;
@@ -83,15 +88,23 @@ impl<'a> Names<'a> {
                 (None, Some(first)) => first.to_owned(),
                 (None, None) => self.unique(limits.name.as_deref().unwrap_or(scope_name)),
             };
+            let capacity = scope == Scope::Total
+                || scope == Scope::Route && matches!(terms, Terms::InFlight(_));
             Limit {
                 name: name.into(),
                 scope,
                 terms,
                 meter,
-                published,
+                published: limits.publish.unwrap_or(!capacity) && !shadow,
+                shadow,
             }
         };
-        rates.chain(quotas).map(limit).collect()
+        rates
+            .chain(quotas)
+            .chain(tokens)
+            .chain(in_flight)
+            .map(limit)
+            .collect()
     }
 
     /// `base`, or `base_2` and so on.
@@ -117,14 +130,13 @@ fn validate(limits: &Limits, place: &str, clock: &Clock) -> Result<(), RulesErro
         Access::Unlimited => Some("unlimited"),
         Access::Closed => Some("closed"),
     };
-    let nothing_beside = limits.rates.is_empty() && limits.quotas.is_empty();
-    if let Some(access) = contradicted.filter(|_| !nothing_beside) {
+    if let Some(access) = contradicted.filter(|_| limits.enforces_anything()) {
         return Err(RulesError::Contradiction {
             place: place.to_owned(),
             access,
         });
     }
-    for rate in &limits.rates {
+    for rate in limits.rates.iter().chain(&limits.tokens) {
         let (count, period, burst) = (rate.count(), rate.period(), rate.burst_limit());
         if period.is_zero() {
             return Err(RulesError::Period {
@@ -150,6 +162,16 @@ fn validate(limits: &Limits, place: &str, clock: &Clock) -> Result<(), RulesErro
                 count,
                 window,
             });
+        }
+    }
+    let counts = [
+        ("caps in flight", limits.in_flight.len()),
+        ("token rates", limits.tokens.len()),
+    ];
+    for (what, count) in counts {
+        if count > MAX_HELD {
+            let place = place.to_owned();
+            return Err(RulesError::TooMany { place, what, count });
         }
     }
     Ok(())

@@ -38,13 +38,10 @@ const ENDS: [End; 7] = [
 fn ask(state: &State, key: &str) -> Result<(), Option<Duration>> {
     let request = Request::get("/").header("x-api-key", key).body(());
     let request = request.expect("a request");
-    let (found, who) = state.asked(&request);
+    let (found, asked) = state.asked(&request);
     let now = state.limiter.now();
     let mut levels = Levels::default();
-    if state
-        .limiter
-        .admit(found.rule.charges(who), now, &mut levels)
-    {
+    if state.limiter.admit(&found.rule, asked, now, &mut levels) {
         return Ok(());
     }
     Err(Denial::new(Arc::clone(&found.rule), levels, now).retry_after())
@@ -234,8 +231,9 @@ fn state(limited: &[Vec<Allowed>; 5]) -> State {
 fn admits(state: &State, client: u64, path: &str, now: u64) -> bool {
     let request = Request::get(path).header("x-api-key", client).body(());
     let request = request.expect("a request");
-    let (found, who) = state.asked(&request);
-    limiter::admit(found.rule.charges(who), now, || now, &mut Levels::default())
+    let (found, asked) = state.asked(&request);
+    let charges = found.rule.charges(&state.limiter.memory, asked);
+    limiter::admit(charges, now, || now, &mut Levels::default())
 }
 
 proptest! {

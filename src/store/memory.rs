@@ -146,15 +146,49 @@ impl Memory {
         cost: u64,
         clock: impl Fn() -> Nanos,
     ) -> Result<Seen, Seen> {
+        self.step(key, now, clock, |state, now| {
+            meter.take(state, now, cost).ok()
+        })
+    }
+
+    /// Goes from a balance to the `next`, if there is one. A key that was missed is entered, with a new
+    /// reading of the clock.
+    #[inline]
+    pub(crate) fn step(
+        &self,
+        key: &Key,
+        now: Nanos,
+        clock: impl Fn() -> Nanos,
+        next: impl Fn(u64, Nanos) -> Option<u64>,
+    ) -> Result<Seen, Seen> {
         loop {
             if let Some((slot, seen)) = self.find(key) {
-                if let Some(taken) = slot.take(key.hash, seen, meter, now, cost) {
+                if let Some(taken) = slot.step(key.hash, seen, |state| next(state, now)) {
                     return taken.map(Seen::own).map_err(Seen::own);
                 }
-            } else if let Some(taken) = self.enter(key, meter, cost, &clock) {
+            } else if let Some(taken) = self.enter(key, &clock, &next) {
                 return taken;
             }
         }
+    }
+
+    /// Gives back `units` that were taken before, no more than the bucket holds. `shared` says from where.
+    ///
+    /// Should the slot change hands in between, then because its bucket was full: the stranger can have the
+    /// same state only as one that is full as well, and to a full bucket nothing can be given.
+    pub(crate) fn refund(&self, key: &Key, shared: bool, meter: &Meter, now: Nanos, units: u64) {
+        let next = |state| (state > now).then(|| meter.refund(state, units));
+        if shared {
+            let bucket = self.overflow_of(key);
+            let _ = bucket.step(bucket.load(), next);
+            return;
+        }
+        while let Some((slot, seen)) = self.find(key) {
+            if slot.step(key.hash, seen, next).is_some() {
+                return;
+            }
+        }
+        // A key that is not there any more had a full bucket.
     }
 
     /// Gives back `weight`, which was charged at `taken` and left what `left` tells.
@@ -182,9 +216,8 @@ impl Memory {
     fn enter(
         &self,
         key: &Key,
-        meter: &Meter,
-        cost: u64,
         clock: impl Fn() -> Nanos,
+        next: impl Fn(u64, Nanos) -> Option<u64>,
     ) -> Option<Result<Seen, Seen>> {
         let stripe = &self.stripes[(key.hash >> 1) as usize % self.stripes.len()];
         // It guards no data that a panic could leave half done.
@@ -193,7 +226,7 @@ impl Memory {
             return None;
         }
         let now = clock();
-        let Ok(first) = meter.take(0, now, cost) else {
+        let Some(first) = next(0, now) else {
             return Some(Err(Seen::default()));
         };
         while let Some((slot, full)) = self.room(key, now) {
@@ -211,7 +244,7 @@ impl Memory {
             state,
             shared: true,
         };
-        let taken = bucket.take(bucket.load(), meter, now, cost);
+        let taken = bucket.step(bucket.load(), |state| next(state, now));
         if taken.is_ok() {
             self.overflowed.fetch_add(1, Ordering::Relaxed);
         }

@@ -65,10 +65,37 @@ impl Place<'_> {
     ) -> Result<Seen, Seen> {
         match self {
             Self::Bucket(bucket) => bucket
-                .take(seen.state, meter, now, cost)
+                .step(seen.state, |state| meter.take(state, now, cost).ok())
                 .map(Seen::own)
                 .map_err(Seen::own),
             Self::Table(memory, key) => memory.take(key, meter, now, cost, clock),
+        }
+    }
+
+    /// Charges `units` that were used without having been asked for.
+    pub(crate) fn owe(&self, meter: &Meter, now: Nanos, units: u64, clock: impl Fn() -> Nanos) {
+        // There is always a next state.
+        let _ = match self {
+            Self::Bucket(bucket) => bucket
+                .step(bucket.load(), |state| Some(meter.owe(state, now, units)))
+                .map(Seen::own)
+                .map_err(Seen::own),
+            Self::Table(memory, key) => memory.step(key, now, clock, |state, now| {
+                Some(meter.owe(state, now, units))
+            }),
+        };
+    }
+
+    /// Gives back `units` that were taken before, no more than the bucket holds.
+    ///
+    /// `shared` says whether they were taken from a balance that strangers share.
+    pub(crate) fn refund(&self, shared: bool, meter: &Meter, now: Nanos, units: u64) {
+        match self {
+            Self::Bucket(bucket) => {
+                let next = |state| (state > now).then(|| meter.refund(state, units));
+                let _ = bucket.step(bucket.load(), next);
+            }
+            Self::Table(memory, key) => memory.refund(key, shared, meter, now, units),
         }
     }
 

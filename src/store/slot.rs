@@ -41,18 +41,17 @@ impl Group {
 }
 
 impl Slot<'_> {
-    /// Takes `cost` from this slot. `None` if it has changed hands and is no more that of `hash`.
+    /// Goes from the state that was seen to the `next`, if there is one. `None` if the slot has changed hands
+    /// and is no more that of `hash`, or if the state has changed.
     #[inline]
-    pub(super) fn take(
+    pub(super) fn step(
         &self,
         hash: u64,
         seen: u64,
-        meter: &Meter,
-        now: Nanos,
-        cost: u64,
+        next: impl Fn(u64) -> Option<u64>,
     ) -> Option<Result<u64, u64>> {
         let still_ours = || self.key.load(Ordering::Acquire) == hash;
-        let Ok(next) = meter.take(seen, now, cost) else {
+        let Some(next) = next(seen) else {
             return still_ours().then_some(Err(seen));
         };
         let exchange = |from, to| {

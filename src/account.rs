@@ -1,0 +1,178 @@
+//! What one request has reserved of model tokens, and what it has used.
+
+use std::sync::{Arc, PoisonError};
+
+use crate::{
+    levels::Levels,
+    limiter::{Asked, Binding, Limiter, Rule},
+    sync::Mutex,
+};
+
+/// The model tokens of one request: reserved when it was admitted, settled once.
+///
+/// At any moment its limits are charged with the larger of what was reserved and what has been used.
+#[derive(Debug)]
+pub(crate) struct Account {
+    limiter: Arc<Limiter>,
+    rule: Arc<Rule>,
+    identity: u128,
+    /// A bit for each token limit of the rule, in their order: whether strangers share the balance.
+    shared: u64,
+    /// And whether it was charged, which a shadow that would have refused was not.
+    charged: u64,
+    reserved: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// What the limits are charged with.
+    charged: u64,
+    used: u64,
+    settled: bool,
+}
+
+impl Account {
+    pub(crate) fn new(
+        limiter: &Arc<Limiter>,
+        rule: &Arc<Rule>,
+        asked: Asked,
+        levels: &Levels,
+    ) -> Arc<Self> {
+        let (mut shared, mut charged) = (0, 0);
+        let levels = rule.bindings.iter().zip(levels.as_slice());
+        let tokens = levels.filter(|(binding, _)| binding.limit.is_tokens());
+        for (bit, (_, level)) in tokens.enumerate() {
+            shared |= u64::from(level.shared) << bit;
+            charged |= u64::from(!level.refused) << bit;
+        }
+        Arc::new(Self {
+            limiter: Arc::clone(limiter),
+            rule: Arc::clone(rule),
+            identity: asked.identity,
+            shared,
+            charged,
+            reserved: asked.tokens,
+            state: Mutex::new(State {
+                charged: asked.tokens,
+                used: 0,
+                settled: false,
+            }),
+        })
+    }
+
+    /// Tokens reserved at admission.
+    pub(crate) fn reserved(&self) -> u64 {
+        self.reserved
+    }
+
+    /// Tokens used so far, or settled.
+    pub(crate) fn used(&self) -> u64 {
+        self.with(|state| state.used)
+    }
+
+    /// Counts tokens as used. What goes beyond the reservation is charged at once. `false` if it was settled
+    /// before.
+    pub(crate) fn add(&self, tokens: u64) -> bool {
+        self.with(|state| {
+            if state.settled {
+                return false;
+            }
+            state.used = state.used.saturating_add(tokens);
+            self.charge(state, state.used.max(state.charged));
+            true
+        })
+    }
+
+    /// Settles at `total` tokens. `false` if it was settled before.
+    pub(crate) fn settle(&self, total: u64) -> bool {
+        self.with(|state| {
+            if state.settled {
+                return false;
+            }
+            state.used = total;
+            self.end(state, total);
+            true
+        })
+    }
+
+    /// The response came to its end. Unsettled, the estimate stands, and what went beyond it.
+    pub(crate) fn complete(&self) {
+        self.with(|state| {
+            if !state.settled {
+                self.end(state, state.charged);
+            }
+        });
+    }
+
+    /// The response was cut short. What was counted stands; if nothing was, the estimate does.
+    pub(crate) fn cut(&self) {
+        self.with(|state| {
+            if !state.settled {
+                let total = if state.used > 0 {
+                    state.used
+                } else {
+                    state.charged
+                };
+                self.end(state, total);
+            }
+        });
+    }
+
+    /// Tokens that this request may still use without a debt: what is left of its reservation, and what its
+    /// limits would admit now. `u64::MAX` is told by no limit.
+    pub(crate) fn remaining(&self) -> u64 {
+        let left = self.with(|state| match state.settled {
+            true => 0,
+            false => state.charged - state.used,
+        });
+        let now = self.limiter.now();
+        let enforced = self.bindings().filter(|(_, binding)| !binding.limit.shadow);
+        let balances = enforced.map(|(_, binding)| {
+            let meter = binding.limit.meter.as_ref();
+            meter.map_or(0, |meter| {
+                let place = binding.place(&self.limiter.memory, self.identity);
+                meter.balance(place.peek(now).state, now).0
+            })
+        });
+        left.saturating_add(balances.min().unwrap_or(u64::MAX))
+    }
+
+    /// Settled for good.
+    fn end(&self, state: &mut State, total: u64) {
+        state.settled = true;
+        self.charge(state, total);
+    }
+
+    /// Charges the limits with `total` in place of what they are charged with.
+    fn charge(&self, state: &mut State, total: u64) {
+        if total == state.charged {
+            return;
+        }
+        for (bit, binding) in self.bindings() {
+            if self.charged >> bit & 1 == 0 {
+                continue;
+            }
+            if let Some(more) = total.checked_sub(state.charged) {
+                self.limiter.owe(binding, self.identity, more);
+            } else {
+                let shared = self.shared >> bit & 1 == 1;
+                let less = state.charged - total;
+                self.limiter.refund(binding, self.identity, shared, less);
+            }
+        }
+        state.charged = total;
+    }
+
+    /// The token limits, numbered.
+    fn bindings(&self) -> impl Iterator<Item = (u32, &Binding)> {
+        let bindings = self.rule.bindings.iter();
+        (0..).zip(bindings.filter(|binding| binding.limit.is_tokens()))
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+        // Each step leaves it whole.
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        work(&mut state)
+    }
+}

@@ -1,0 +1,86 @@
+//! A cap on what is in flight.
+
+use std::borrow::Cow;
+
+/// How many requests may be in flight at the same moment: from the decision to the end of the response body.
+///
+/// A streamed answer holds its slot until its last byte, its trailers or its error, or until it is dropped;
+/// see [`ResponseBody`](crate::ResponseBody).
+///
+/// ```
+/// use tower_throttle::{InFlight, Limits};
+///
+/// let chat = Limits::new().in_flight(8);
+/// let named = Limits::new().in_flight(InFlight::new(8).named("gpu"));
+/// # let _ = (chat, named);
+/// ```
+///
+/// A request that finds no slot free is refused, or waits for one where [`Limits::max_wait`] says so. How
+/// long a slot is held nobody knows beforehand: a refusal tells a second. Where all who refuse are caps of the
+/// total or of a route, it is the server that is busy, and the answer is 503 (gRPC `UNAVAILABLE`); a client's
+/// own cap is answered with 429, as a rate is.
+///
+/// # Zero and the maximum
+///
+/// Zero is a **closed** limit: it admits nothing, ever. More than 2⁶² count as so many.
+///
+/// [`Limits::max_wait`]: crate::Limits::max_wait
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct InFlight {
+    count: u64,
+    name: Option<Cow<'static, str>>,
+    shadow: bool,
+}
+
+impl InFlight {
+    /// At most `count` requests at a time.
+    pub const fn new(count: u64) -> Self {
+        Self {
+            count,
+            name: None,
+            shadow: false,
+        }
+    }
+
+    /// Names this limit in header fields, answers and logs: one or more of `A-Z a-z 0-9 _`.
+    ///
+    /// Without a name it is called after its scope. A name that does not fit is an error of
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    pub fn named(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Decides without refusing: see [`Rate::shadow`](crate::Rate::shadow).
+    pub const fn shadow(mut self) -> Self {
+        self.shadow = true;
+        self
+    }
+
+    /// Requests at a time.
+    #[must_use]
+    pub const fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Whether it only tells what it would refuse.
+    #[must_use]
+    pub const fn is_shadow(&self) -> bool {
+        self.shadow
+    }
+
+    pub(crate) fn unnamed(self) -> Self {
+        Self { name: None, ..self }
+    }
+
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+}
+
+impl From<u64> for InFlight {
+    fn from(count: u64) -> Self {
+        Self::new(count)
+    }
+}

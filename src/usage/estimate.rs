@@ -1,0 +1,216 @@
+//! What a request is expected to cost.
+
+use std::{borrow::Cow, fmt, sync::Arc};
+
+use http::{HeaderName, header::CONTENT_LENGTH};
+
+use crate::client::RequestHead;
+
+/// How many model tokens are reserved for a request, before anybody knows what it costs.
+///
+/// ```
+/// use tower_throttle::{Estimate, Limits, Rate, Rules};
+///
+/// let rules = Rules::new()
+///     .route("POST /v1/chat/completions", Limits::new().tokens(Rate::per_minute(90_000)))
+///     .estimate(Estimate::by_content_length(4).or(500));
+/// # let _ = rules;
+/// ```
+///
+/// Without [`Rules::estimate`](crate::Rules::estimate) it is one token for each four bytes of the body, as its
+/// `Content-Length` tells: about what English text has. That counts what is asked and not what is answered.
+/// Where answers are long, say so: what is reserved too little becomes debt, so that nothing is lost, but more
+/// requests are admitted than the rate bears, and later ones wait for it.
+///
+/// # Zero and the maximum
+///
+/// At least one token is reserved, whatever the estimate says, so that an empty bucket admits nobody. More than
+/// a limit's burst can never pass: it is refused at once, and told so.
+#[derive(Clone)]
+#[must_use]
+pub struct Estimate {
+    source: Source,
+    otherwise: u64,
+}
+
+#[derive(Clone)]
+enum Source {
+    Nothing,
+    Header(Cow<'static, str>),
+    ContentLength { bytes_per_token: u64 },
+    Closure(Closure),
+}
+
+type Closure = Arc<dyn Fn(RequestHead<'_>) -> Option<u64> + Send + Sync>;
+
+impl Estimate {
+    fn of(source: Source) -> Self {
+        Self {
+            source,
+            otherwise: 1,
+        }
+    }
+
+    /// The same for each request.
+    pub fn fixed(tokens: u64) -> Self {
+        Self::of(Source::Nothing).or(tokens)
+    }
+
+    /// As many as a header field says, in decimal digits.
+    ///
+    /// Whoever sends it decides, so a layer outside should have set it. What is no name of a field is an error
+    /// of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    pub fn by_header(name: impl Into<Cow<'static, str>>) -> Self {
+        Self::of(Source::Header(name.into()))
+    }
+
+    /// One token for each so many bytes of the body, rounded up, as its `Content-Length` tells. Zero bytes count
+    /// as one.
+    pub fn by_content_length(bytes_per_token: u64) -> Self {
+        Self::of(Source::ContentLength { bytes_per_token })
+    }
+
+    /// As many as a closure makes of the request's head. `None`: not known.
+    ///
+    /// ```
+    /// use tower_throttle::Estimate;
+    ///
+    /// // What an extractor outside has found in the body, for example `max_tokens`.
+    /// #[derive(Clone)]
+    /// struct MaxTokens(u64);
+    ///
+    /// let estimate = Estimate::by(|head| head.extensions().get().map(|MaxTokens(most)| *most)).or(1_000);
+    /// # let _ = estimate;
+    /// ```
+    pub fn by(closure: impl Fn(RequestHead<'_>) -> Option<u64> + Send + Sync + 'static) -> Self {
+        Self::of(Source::Closure(Arc::new(closure)))
+    }
+
+    /// What is reserved where nothing else is known, as for a body without a `Content-Length`. Without this
+    /// call: 1.
+    pub fn or(mut self, tokens: u64) -> Self {
+        self.otherwise = tokens;
+        self
+    }
+}
+
+impl Default for Estimate {
+    /// One token for each four bytes of the body.
+    fn default() -> Self {
+        Self::by_content_length(4)
+    }
+}
+
+impl fmt::Debug for Estimate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Estimate");
+        match &self.source {
+            Source::Nothing => &mut debug,
+            Source::Header(name) => debug.field("by_header", name),
+            Source::ContentLength { bytes_per_token } => {
+                debug.field("by_content_length", bytes_per_token)
+            }
+            Source::Closure(_) => debug.field("by", &format_args!("<fn>")),
+        };
+        debug.field("or", &self.otherwise).finish()
+    }
+}
+
+/// What is no name of a header field.
+#[derive(Debug)]
+pub(crate) struct NoField(pub(crate) String);
+
+/// An [`Estimate`] that can be asked.
+pub(crate) struct Estimator {
+    field: Option<HeaderName>,
+    estimate: Estimate,
+}
+
+impl Estimator {
+    pub(crate) fn new(estimate: Estimate) -> Result<Self, NoField> {
+        let field = match &estimate.source {
+            Source::Header(name) => {
+                let name = name.parse().map_err(|_| NoField(name.to_string()))?;
+                Some(name)
+            }
+            _ => None,
+        };
+        Ok(Self { field, estimate })
+    }
+
+    /// Tokens to reserve: at least one.
+    pub(crate) fn tokens(&self, head: RequestHead<'_>) -> u64 {
+        let number = |name: &HeaderName| head.headers().get(name)?.to_str().ok()?.parse().ok();
+        let known: Option<u64> = match &self.estimate.source {
+            Source::Nothing => None,
+            Source::Header(_) => self.field.as_ref().and_then(number),
+            Source::ContentLength { bytes_per_token } => {
+                number(&CONTENT_LENGTH).map(|bytes: u64| bytes.div_ceil((*bytes_per_token).max(1)))
+            }
+            Source::Closure(closure) => closure(head),
+        };
+        known.unwrap_or(self.estimate.otherwise).max(1)
+    }
+}
+
+impl fmt::Debug for Estimator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.estimate.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    #[test]
+    fn estimates_are_read_from_where_they_stand() {
+        let by_host = || Estimate::by(|head| u64::try_from(head.uri().host()?.len()).ok());
+        let table = [
+            (Estimate::default(), None, 1),
+            (Estimate::default(), Some(("content-length", "400")), 100),
+            (Estimate::default(), Some(("content-length", "401")), 101),
+            (Estimate::default(), Some(("content-length", "0")), 1),
+            (Estimate::default(), Some(("content-length", "-1")), 1),
+            (Estimate::default().or(9), Some(("content-length", "x")), 9),
+            (
+                Estimate::by_content_length(0),
+                Some(("content-length", "7")),
+                7,
+            ),
+            (
+                Estimate::by_content_length(1),
+                Some(("content-length", "18446744073709551615")),
+                u64::MAX,
+            ),
+            (
+                Estimate::by_header("x-tokens"),
+                Some(("x-tokens", "12")),
+                12,
+            ),
+            (Estimate::by_header("x-tokens"), Some(("x-tokens", "0")), 1),
+            (Estimate::by_header("x-tokens").or(5), None, 5),
+            (Estimate::fixed(50), Some(("content-length", "400")), 50),
+            (Estimate::fixed(0), None, 1),
+            (by_host(), None, 4),
+        ];
+        for (estimate, field, expected) in table {
+            let mut request = Request::get("http://host/").body(()).expect("a request");
+            if let Some((name, value)) = field {
+                request
+                    .headers_mut()
+                    .insert(name, value.parse().expect("a value"));
+            }
+            let told = format!("{estimate:?} with {field:?}");
+            let estimator = Estimator::new(estimate).expect("proper");
+            assert_eq!(
+                estimator.tokens(RequestHead::of(&request)),
+                expected,
+                "{told}"
+            );
+        }
+        assert!(Estimator::new(Estimate::by_header("x tokens")).is_err());
+    }
+}
