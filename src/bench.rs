@@ -20,10 +20,10 @@ impl Engine {
     pub fn new(rules: &Rules) -> Result<Self, RulesError> {
         let clock = Clock::start();
         let compiled = rules.compile(&clock)?;
-        let own = compiled.default.into_iter().map(Binding::fresh);
+        let own = Binding::scope(compiled.default);
         Ok(Self {
             limiter: Limiter::new(clock, compiled.memory),
-            rule: Rule::new("bench", None, own.chain(compiled.total)),
+            rule: Rule::new("bench", None, own.into_iter().chain(compiled.total)),
         })
     }
 

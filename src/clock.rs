@@ -8,7 +8,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::time::Instant;
+pub(crate) use tokio::time::Instant;
 
 /// A point in time: nanoseconds since the clock's epoch.
 ///
@@ -45,6 +45,11 @@ impl Clock {
     /// What the wall clock showed when this one stood at zero: nanoseconds since the Unix epoch.
     pub(crate) fn origin(&self) -> u64 {
         self.origin
+    }
+
+    /// A point in time as the runtime's timers have it.
+    pub(crate) fn instant(&self, at: Nanos) -> Instant {
+        self.epoch + Duration::from_nanos(at.min(Self::MAX))
     }
 
     /// Now. Never earlier than a value read before.

@@ -40,6 +40,8 @@ pub struct Decision {
 struct Verdict {
     rule: Arc<Rule>,
     levels: Levels,
+    /// When the request came, which is earlier than now if it waited in line.
+    arrived: Nanos,
     now: Nanos,
     admitted: bool,
 }
@@ -66,11 +68,12 @@ impl Verdict {
 }
 
 impl Decision {
-    pub(crate) fn admitted(rule: Arc<Rule>, levels: Levels, now: Nanos) -> Self {
+    pub(crate) fn admitted(rule: Arc<Rule>, levels: Levels, arrived: Nanos, now: Nanos) -> Self {
         Self {
             verdict: Arc::new(Verdict {
                 rule,
                 levels,
+                arrived,
                 now,
                 admitted: true,
             }),
@@ -111,6 +114,13 @@ impl Decision {
         self.verdict.shadow()
     }
 
+    /// How long the request waited in line before it was decided on; see
+    /// [`Limits::max_wait`](crate::Limits::max_wait).
+    #[must_use]
+    pub fn waited(&self) -> Duration {
+        Duration::from_nanos(self.verdict.now - self.verdict.arrived)
+    }
+
     /// How long until a request like this one passes if nobody else takes its place: the longest wait
     /// of the limits that refused.
     ///
@@ -139,11 +149,12 @@ pub struct Denial {
 }
 
 impl Denial {
-    pub(crate) fn new(rule: Arc<Rule>, levels: Levels, now: Nanos) -> Self {
+    pub(crate) fn new(rule: Arc<Rule>, levels: Levels, arrived: Nanos, now: Nanos) -> Self {
         Self {
             verdict: Verdict {
                 rule,
                 levels,
+                arrived,
                 now,
                 admitted: false,
             },
@@ -365,6 +376,8 @@ impl<'a> LimitStatus<'a> {
         }
         self.limit
             .refusal(self.level.state, self.now, self.level.cost)
+            // There is room, and others wait for it.
+            .or_else(|| self.level.refused.then_some(Refusal::Busy))
     }
 }
 

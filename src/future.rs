@@ -1,15 +1,21 @@
 //! The future of a throttled response.
 
+mod queued;
+
 use std::{
+    fmt,
     future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
-use http::Response;
+use http::{Request, Response};
 use pin_project_lite::pin_project;
+use tower::Service;
 
+use self::queued::Outcome;
+pub(crate) use self::queued::Queued;
 use crate::{
     admission::Admission, body::ResponseBody, decision::Decision, response::fields::Fields,
 };
@@ -19,20 +25,27 @@ pin_project! {
     ///
     /// # Cancel safety
     ///
-    /// Dropping it drops the inner service's future and ends the request's admission. What was charged
-    /// stays charged: the inner service has been called.
-    #[derive(Debug)]
+    /// Dropping it drops the inner service's future and ends the request's admission: its slots are free, and its
+    /// account of model tokens is settled at the estimate. What was charged to rates and quotas stays charged, for
+    /// the inner service has been called. If the request still waits in line, it leaves its place, and nothing was
+    /// charged.
     #[must_use = "futures do nothing unless polled"]
-    pub struct ResponseFuture<F> {
+    pub struct ResponseFuture<S, ReqBody>
+    where
+        S: Service<Request<ReqBody>>,
+    {
         #[pin]
-        state: State<F>,
+        state: State<S, ReqBody, S::Future>,
     }
 }
 
 pin_project! {
-    #[derive(Debug)]
     #[project = StateProj]
-    enum State<F> {
+    enum State<S, ReqBody, F> {
+        Waiting {
+            // Taken when it is over.
+            queued: Option<Box<Queued<S, ReqBody>>>,
+        },
         Admitted {
             #[pin]
             future: F,
@@ -45,14 +58,30 @@ pin_project! {
     }
 }
 
-impl<F> ResponseFuture<F> {
+impl<S, ReqBody> ResponseFuture<S, ReqBody>
+where
+    S: Service<Request<ReqBody>>,
+{
     #[inline]
-    pub(crate) fn admitted(future: F, admission: Admission, fields: Option<Fields>) -> Self {
+    pub(crate) fn admitted(
+        future: S::Future,
+        admission: Admission,
+        fields: Option<Fields>,
+    ) -> Self {
         Self {
             state: State::Admitted {
                 future,
                 admission: Some(admission),
                 fields,
+            },
+        }
+    }
+
+    #[cold]
+    pub(crate) fn queued(queued: Queued<S, ReqBody>) -> Self {
+        Self {
+            state: State::Waiting {
+                queued: Some(Box::new(queued)),
             },
         }
     }
@@ -66,43 +95,82 @@ impl<F> ResponseFuture<F> {
     }
 }
 
-impl<F, B, E> Future for ResponseFuture<F>
+impl<S, ReqBody, ResBody> Future for ResponseFuture<S, ReqBody>
 where
-    F: Future<Output = Result<Response<B>, E>>,
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
 {
-    type Output = Result<Response<ResponseBody<B>>, E>;
+    type Output = Result<Response<ResponseBody<ResBody>>, S::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         const POLLED: &str = "a response future is not polled after it has finished";
-        match self.project().state.project() {
-            StateProj::Admitted {
-                future,
-                admission,
-                fields,
-            } => {
-                // Changed where it lies: a response is large, and each move of it costs.
-                let mut poll = future.poll(cx);
-                let Poll::Ready(result) = &mut poll else {
-                    return Poll::Pending;
-                };
-                let admission = admission.take().expect(POLLED);
-                if let Ok(response) = result {
-                    if let Some(fields) = fields.take() {
-                        fields.add_to(response.status(), response.headers_mut());
-                    }
-                    if let Some(decision) = admission.decision() {
-                        let inner = response.extensions().get::<Decision>();
-                        if inner.is_none_or(Decision::is_admitted) {
-                            response.extensions_mut().insert(decision.clone());
+        let mut state = self.project().state;
+        loop {
+            match state.as_mut().project() {
+                // ## Waiting => (Admitted | Rejected)
+                StateProj::Waiting { queued } => {
+                    let outcome = ready!(queued.as_mut().expect(POLLED).poll(cx));
+                    let queued = queued.take().expect(POLLED);
+                    state.set(match queued.leave(outcome) {
+                        Outcome::Admitted {
+                            mut service,
+                            request,
+                            admission,
+                            fields,
+                        } => State::Admitted {
+                            future: service.call(request),
+                            admission: Some(admission),
+                            fields,
+                        },
+                        Outcome::Denied(response) => State::Rejected {
+                            response: Some(response),
+                        },
+                    });
+                }
+                StateProj::Admitted {
+                    future,
+                    admission,
+                    fields,
+                } => {
+                    // Changed where it lies: a response is large, and each move of it costs.
+                    let mut poll = future.poll(cx);
+                    let Poll::Ready(result) = &mut poll else {
+                        return Poll::Pending;
+                    };
+                    let admission = admission.take().expect(POLLED);
+                    if let Ok(response) = result {
+                        if let Some(fields) = fields.take() {
+                            fields.add_to(response.status(), response.headers_mut());
+                        }
+                        if let Some(decision) = admission.decision() {
+                            let inner = response.extensions().get::<Decision>();
+                            if inner.is_none_or(Decision::is_admitted) {
+                                response.extensions_mut().insert(decision.clone());
+                            }
                         }
                     }
+                    return poll.map_ok(|response| {
+                        response.map(|body| ResponseBody::inner(body, admission))
+                    });
                 }
-                poll.map_ok(|response| response.map(|body| ResponseBody::inner(body, admission)))
-            }
-            StateProj::Rejected { response } => {
-                let response = response.take().expect(POLLED);
-                Poll::Ready(Ok(response.map(ResponseBody::own)))
+                StateProj::Rejected { response } => {
+                    let response = response.take().expect(POLLED);
+                    return Poll::Ready(Ok(response.map(ResponseBody::own)));
+                }
             }
         }
+    }
+}
+
+impl<S, ReqBody> fmt::Debug for ResponseFuture<S, ReqBody>
+where
+    S: Service<Request<ReqBody>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.state {
+            State::Waiting { .. } => "Waiting",
+            State::Admitted { .. } => "Admitted",
+            State::Rejected { .. } => "Rejected",
+        };
+        f.debug_tuple("ResponseFuture").field(&state).finish()
     }
 }

@@ -11,7 +11,7 @@ pub(crate) struct Level {
     pub(crate) cost: u64,
     /// Whether strangers share it, since the table had no room.
     pub(crate) shared: bool,
-    /// Whether a shadow would have refused.
+    /// Whether a shadow would have refused, or others stand in line before what seems to be room.
     pub(crate) refused: bool,
 }
 

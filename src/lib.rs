@@ -279,6 +279,7 @@ mod shared;
 mod store;
 mod sync;
 mod usage;
+mod waiting;
 
 pub use self::{
     body::ResponseBody,

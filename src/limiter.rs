@@ -7,11 +7,17 @@
 //! (see [`crate::gcra`] for why). Between the two a third request may be refused that a serial order would
 //! have let in. None is ever admitted that it would not.
 
-use std::{cmp::Reverse, sync::Arc};
+use std::{
+    cmp::Reverse,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use crate::{
     bucket::Bucket,
-    clock::{Clock, Nanos},
+    clock::{Clock, Instant, Nanos},
     gcra::Refusal,
     in_flight::InFlight,
     levels::{Level, Levels},
@@ -19,6 +25,7 @@ use crate::{
     quota::Quota,
     rate::Rate,
     store::{Key, Memory, Place},
+    waiting::{LineId, Lines, Patience},
 };
 
 /// Where a limit holds.
@@ -58,6 +65,8 @@ pub(crate) struct Limit {
     pub(crate) published: bool,
     /// It decides and refuses nobody.
     pub(crate) shadow: bool,
+    /// Whether requests may wait for it.
+    pub(crate) patience: Option<Patience>,
 }
 
 /// What a limit was configured as.
@@ -96,6 +105,16 @@ impl Limit {
 pub(crate) struct Binding {
     pub(crate) limit: Limit,
     pub(crate) home: Home,
+    pub(crate) line: Line,
+}
+
+/// Where requests wait that a limit refuses: one line for all limits of a scope.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Line {
+    /// Of whoever asks, by number.
+    Scope(u64),
+    /// Of each client, by the number of the scope's first limit.
+    Client(u32),
 }
 
 /// Where the balances of a limit are kept.
@@ -108,11 +127,23 @@ pub(crate) enum Home {
 }
 
 impl Binding {
-    /// With a bucket of its own, which is full.
-    pub(crate) fn fresh(limit: Limit) -> Self {
-        Self {
+    /// The limits of one scope for whoever asks, each with a bucket of its own, which is full.
+    pub(crate) fn scope(limits: impl IntoIterator<Item = Limit>) -> Vec<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let line = Line::Scope(NEXT.fetch_add(1, Ordering::Relaxed));
+        let binding = |limit| Self {
             limit,
             home: Home::Bucket(Arc::new(Bucket::full())),
+            line,
+        };
+        limits.into_iter().map(binding).collect()
+    }
+
+    /// The line that a client waits in.
+    pub(crate) fn line(&self, identity: u128) -> LineId {
+        match self.line {
+            Line::Scope(number) => LineId::Scope(number),
+            Line::Client(number) => LineId::Client(Key::new(identity, number).hash()),
         }
     }
 
@@ -153,6 +184,8 @@ pub(crate) struct Rule {
     pub(crate) bindings: Box<[Binding]>,
     /// How many of them are enforced.
     pub(crate) enforced: usize,
+    /// Whether requests may wait for one of them.
+    pub(crate) is_patient: bool,
     /// Whether one of them counts what is in flight.
     pub(crate) has_slots: bool,
     /// Whether one of them counts model tokens.
@@ -172,6 +205,9 @@ impl Rule {
             route: route.into(),
             plan,
             enforced: bindings.partition_point(|binding| !binding.limit.shadow),
+            is_patient: bindings
+                .iter()
+                .any(|binding| binding.limit.patience.is_some()),
             has_slots: bindings.iter().any(|binding| binding.limit.is_slots()),
             has_tokens: bindings.iter().any(|binding| binding.limit.is_tokens()),
             bindings,
@@ -192,6 +228,11 @@ impl Rule {
                 Terms::Rate(_) | Terms::Quota(_) | Terms::InFlight(_) => 1,
             },
         })
+    }
+
+    /// The limits that are enforced.
+    pub(crate) fn enforced(&self) -> impl Iterator<Item = &Binding> {
+        self.bindings[..self.enforced].iter()
     }
 
     /// This rule, and of the other what it has besides.
@@ -220,16 +261,26 @@ pub(crate) struct Limiter {
     clock: Clock,
     /// Where balances of clients are kept.
     pub(crate) memory: Memory,
+    pub(crate) lines: Lines,
 }
 
 impl Limiter {
     pub(crate) fn new(clock: Clock, memory: Memory) -> Self {
-        Self { clock, memory }
+        Self {
+            clock,
+            memory,
+            lines: Lines::new(),
+        }
     }
 
     #[inline]
     pub(crate) fn now(&self) -> Nanos {
         self.clock.now()
+    }
+
+    /// A point in time as the runtime's timers have it.
+    pub(crate) fn instant(&self, at: Nanos) -> Instant {
+        self.clock.instant(at)
     }
 
     /// Takes all charges of a rule at `now`, a reading of this limiter's clock, or none of them. Shadows are
@@ -264,6 +315,9 @@ impl Limiter {
             // Slots know no time.
             let now = if meter.is_slots() { 0 } else { self.now() };
             place.refund(shared, meter, now, units);
+            if binding.limit.patience.is_some() {
+                self.lines.wake(binding.line(identity));
+            }
         }
     }
 }
@@ -383,12 +437,13 @@ mod tests {
             meter: Meter::of_rate(&Rate::new(1, Duration::from_nanos(interval)).burst(burst)),
             published: true,
             shadow: false,
+            patience: None,
         }
     }
 
     pub(super) fn bindings(limits: &[(u64, u64)]) -> Vec<Binding> {
-        let fresh = |&(interval, burst): &(u64, u64)| Binding::fresh(limit(interval, burst));
-        limits.iter().map(fresh).collect()
+        let limits = limits.iter();
+        Binding::scope(limits.map(|&(interval, burst)| limit(interval, burst)))
     }
 
     pub(super) fn charges<'a>(

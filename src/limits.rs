@@ -1,8 +1,8 @@
 //! What holds for one scope.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
-use crate::{in_flight::InFlight, quota::Quota, rate::Rate};
+use crate::{clock::nanos, in_flight::InFlight, quota::Quota, rate::Rate, waiting::Patience};
 
 /// The limits of one scope: the whole server, every route, one route, every client, or a usage plan.
 ///
@@ -37,6 +37,8 @@ pub struct Limits {
     pub(crate) quotas: Vec<Quota>,
     pub(crate) tokens: Vec<Rate>,
     pub(crate) in_flight: Vec<InFlight>,
+    pub(crate) max_wait: Option<Duration>,
+    pub(crate) max_waiting: Option<usize>,
     pub(crate) access: Access,
     pub(crate) name: Option<Cow<'static, str>>,
     pub(crate) publish: Option<bool>,
@@ -109,6 +111,32 @@ impl Limits {
         self
     }
 
+    /// Has a request that would be refused wait in line, for at most so long. Without this call nobody waits.
+    ///
+    /// All requests of the scope (a route, a client) stand in one line, whether for a rate or for a slot, and
+    /// who came first is admitted first; nobody who comes later passes them. Who would have to wait longer than
+    /// this, or until after its `grpc-timeout`, is refused at once, as far as can be known: how long a slot is
+    /// held cannot, so for slots a request waits, and is refused when the time is over. If several scopes refuse,
+    /// each of them has to allow the wait. A request that goes away while it waits has taken nothing.
+    ///
+    /// The service behind the throttle is ready while a request waits, and kept so: what it reserves in
+    /// `poll_ready` stays reserved.
+    ///
+    /// # Panics
+    ///
+    /// A request that has to wait needs a tokio runtime with time enabled.
+    pub fn max_wait(mut self, wait: Duration) -> Self {
+        self.max_wait = Some(wait);
+        self
+    }
+
+    /// How many requests wait at a time in this scope: on each route, of each client. Further ones are refused
+    /// at once. Without this call 100; of use only with [`max_wait`](Self::max_wait). With zero nobody waits.
+    pub fn max_waiting(mut self, requests: usize) -> Self {
+        self.max_waiting = Some(requests);
+        self
+    }
+
     /// Names the limits of this scope that have no name of their own; from the second on, `_2` and so
     /// on is added.
     ///
@@ -128,6 +156,16 @@ impl Limits {
         self
     }
 
+    /// Who may wait.
+    pub(crate) fn patience(&self) -> Option<Patience> {
+        const MAX_WAITING: usize = 100;
+        let patience = Patience {
+            max_wait: nanos(self.max_wait?),
+            max_waiting: self.max_waiting.unwrap_or(MAX_WAITING),
+        };
+        (patience.max_wait > 0 && patience.max_waiting > 0).then_some(patience)
+    }
+
     /// Whether a limit that is enforced is written here.
     pub(crate) fn enforces_anything(&self) -> bool {
         let Self {
@@ -135,6 +173,8 @@ impl Limits {
             quotas,
             tokens,
             in_flight,
+            max_wait: _,
+            max_waiting: _,
             access: _,
             name: _,
             publish: _,
@@ -158,6 +198,8 @@ impl Limits {
             return limits;
         };
         limits.publish = self.publish.or(default.publish);
+        limits.max_wait = self.max_wait.or(default.max_wait);
+        limits.max_waiting = self.max_waiting.or(default.max_waiting);
         if self.access != Access::Limited {
             return limits;
         }

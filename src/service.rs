@@ -1,7 +1,7 @@
 //! The middleware.
 
 use std::{
-    fmt,
+    fmt, mem,
     sync::Arc,
     task::{Context, Poll},
 };
@@ -10,14 +10,13 @@ use http::{Request, Response};
 use tower::Service;
 
 use crate::{
-    admission::Admission,
     body::ResponseBody,
-    decision::{Decision, Denial},
-    future::ResponseFuture,
+    clock::nanos,
+    future::{Queued, ResponseFuture},
     levels::Levels,
-    response::fields::Fields,
-    shared::{Prepared, Shared},
-    usage::Usage,
+    response::grpc::deadline,
+    shared::{Decided, Shared},
+    waiting::Answer,
 };
 
 /// A service behind a throttle. Made by [`ThrottleLayer`](crate::ThrottleLayer); see the
@@ -26,8 +25,9 @@ use crate::{
 /// It decides in `call`, at once: `poll_ready` only asks the inner service, for the request, and so its
 /// route, is not known before. All clones share their limits.
 ///
-/// It is a service of `http` requests if the inner one is, and is `Clone` (it is not cloned on the way of a
-/// request); its responses are bodies if the inner ones are, of `Bytes`.
+/// It is a service of `http` requests if the inner one is, and is `Clone` (it is cloned only for a request that
+/// waits in line, and that takes the one which was polled ready along); its responses are bodies if the inner
+/// ones are, of `Bytes`.
 #[derive(Clone)]
 pub struct Throttle<S> {
     inner: S,
@@ -70,42 +70,41 @@ where
 {
     type Response = Response<ResponseBody<ResBody>>;
     type Error = S::Error;
-    type Future = ResponseFuture<S::Future>;
+    type Future = ResponseFuture<S, ReqBody>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        let shared = &*self.shared;
-        let options = &shared.options;
+        let shared = &self.shared;
         let limiter = &shared.state.limiter;
-        let (found, asked) = shared.state.asked(&request);
-        let Prepared { rule, written } = &*found;
+        let (prepared, asked) = shared.state.asked(&request);
         let now = limiter.now();
         let mut levels = Levels::default();
-        if !limiter.admit(rule, asked, now, &mut levels) {
-            let denial = Denial::new(Arc::clone(rule), levels, now);
-            return ResponseFuture::rejected(options.reject(denial, request, written));
-        }
-        // Before the inner service is called, so that it gives back even if that panics.
-        let mut admission = Admission::new(limiter, rule, asked, &levels);
-        let fields = match &written.policies {
-            Some(policies) if options.fields && Fields::fit(request.method()) => {
-                Fields::admitted(policies, rule, &levels, now)
-            }
-            _ => None,
+        let timeout = || deadline(request.headers()).map(nanos);
+        let answer = limiter.ask(&prepared.rule, asked, now, timeout, &mut levels);
+        let decided = Decided {
+            asked,
+            arrived: now,
+            now,
+            levels,
         };
-        if let Some(account) = admission.account() {
-            let usage = Usage::new(Arc::clone(account));
-            request.extensions_mut().insert(usage);
+        match answer {
+            Answer::Admitted => {
+                // Its guard is there before the inner service is called, should that panic.
+                let (admission, fields) = shared.admitted(&mut request, &prepared, decided);
+                ResponseFuture::admitted(self.inner.call(request), admission, fields)
+            }
+            Answer::Denied => ResponseFuture::rejected(shared.denied(request, &prepared, decided)),
+            Answer::Waits(standing) => {
+                // It is the service that was polled ready which waits, not its clone.
+                let clone = self.inner.clone();
+                let service = mem::replace(&mut self.inner, clone);
+                let queued = Queued::new(service, request, shared, &prepared, asked, standing);
+                ResponseFuture::queued(queued)
+            }
         }
-        if options.decision {
-            let decision = Decision::admitted(Arc::clone(rule), levels, now);
-            request.extensions_mut().insert(decision.clone());
-            admission.tell(decision);
-        }
-        ResponseFuture::admitted(self.inner.call(request), admission, fields)
     }
 }
 

@@ -5,18 +5,22 @@ use std::{
     sync::{Arc, Once, OnceLock},
 };
 
-use http::Request;
+use bytes::Bytes;
+use http::{Request, Response};
 
 use crate::{
+    admission::Admission,
     client::{RequestHead, Roster},
-    clock::Clock,
+    clock::{Clock, Nanos},
+    decision::{Decision, Denial},
+    levels::Levels,
     limiter::{Asked, Binding, Limit, Limiter, Rule},
     observe,
     options::Options,
-    response::Written,
+    response::{Written, fields::Fields},
     route::{head::Head, table::Table, undeclared::Undeclared},
     rules::{Class, Compiled, RulesError},
-    usage::Estimator,
+    usage::{Estimator, Usage},
 };
 
 /// What all services of a layer share. Cloned only while a layer is being set up.
@@ -24,6 +28,73 @@ use crate::{
 pub(crate) struct Shared {
     pub(crate) state: Arc<State>,
     pub(crate) options: Options,
+}
+
+/// A decision, before it is told: what was asked, and what the buckets held.
+#[derive(Debug)]
+pub(crate) struct Decided {
+    pub(crate) asked: Asked,
+    /// When the request came.
+    pub(crate) arrived: Nanos,
+    /// When it was decided on.
+    pub(crate) now: Nanos,
+    pub(crate) levels: Levels,
+}
+
+impl Shared {
+    /// Has an admitted request carry what its handler may want to know, and gives the guard that its life hangs
+    /// on, and the fields of its response.
+    #[inline]
+    pub(crate) fn admitted<B>(
+        &self,
+        request: &mut Request<B>,
+        prepared: &Prepared,
+        decided: Decided,
+    ) -> (Admission, Option<Fields>) {
+        let Decided {
+            asked,
+            arrived,
+            now,
+            levels,
+        } = decided;
+        let Prepared { rule, written } = prepared;
+        let options = &self.options;
+        let mut admission = Admission::new(&self.state.limiter, rule, asked, &levels);
+        let fields = match &written.policies {
+            Some(policies) if options.fields && Fields::fit(request.method()) => {
+                Fields::admitted(policies, rule, &levels, now)
+            }
+            _ => None,
+        };
+        if let Some(account) = admission.account() {
+            let usage = Usage::new(Arc::clone(account));
+            request.extensions_mut().insert(usage);
+        }
+        if options.decision {
+            let decision = Decision::admitted(Arc::clone(rule), levels, arrived, now);
+            request.extensions_mut().insert(decision.clone());
+            admission.tell(decision);
+        }
+        (admission, fields)
+    }
+
+    /// The answer to a refused request.
+    pub(crate) fn denied<B>(
+        &self,
+        request: Request<B>,
+        prepared: &Prepared,
+        decided: Decided,
+    ) -> Response<Bytes> {
+        let Prepared { rule, written } = prepared;
+        let Decided {
+            arrived,
+            now,
+            levels,
+            ..
+        } = decided;
+        let denial = Denial::new(Arc::clone(rule), levels, arrived, now);
+        self.options.reject(denial, request, written)
+    }
 }
 
 /// The limits and their balances.
@@ -67,7 +138,7 @@ struct UndeclaredRoutes {
 }
 
 /// A rule, with what can be written beforehand.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Prepared {
     pub(crate) rule: Arc<Rule>,
     pub(crate) written: Arc<Written>,
@@ -242,7 +313,7 @@ impl Route {
     }
 
     fn undeclared(key: &str, limits: &[Limit], variants: usize) -> Self {
-        let own = limits.iter().cloned().map(Binding::fresh).collect();
+        let own = Binding::scope(limits.iter().cloned());
         Self {
             undeclared: true,
             ..Self::new(key, own, variants)

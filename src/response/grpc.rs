@@ -341,6 +341,7 @@ mod tests {
             terms: Terms::Rate(rate),
             published: true,
             shadow: false,
+            patience: None,
         };
         let mut levels = Levels::default();
         levels.push(Level {
@@ -348,8 +349,8 @@ mod tests {
             cost: 1,
             ..Level::default()
         });
-        let rule = Rule::new("POST /chat", None, [Binding::fresh(limit)]);
-        Denial::new(Arc::new(rule), levels, 0)
+        let rule = Rule::new("POST /chat", None, Binding::scope([limit]));
+        Denial::new(Arc::new(rule), levels, 0, 0)
     }
 
     /// Both vectors were made with Google's own protobuf runtime.

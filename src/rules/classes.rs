@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     client::{Clients, Fault, Plan, Roster},
-    limiter::{Binding, Home, Limit, Scope},
+    limiter::{Binding, Home, Limit, Line, Scope},
     limits::{Access, Limits},
     route::{RouteKey, table::Table},
 };
@@ -89,10 +89,11 @@ fn class(
     numbers: &mut u32,
 ) -> Result<Class, RulesError> {
     let mut kept = |limits: Vec<Limit>| -> Vec<Binding> {
+        let line = Line::Client(*numbers);
         let binding = |limit| {
             let home = Home::Client(*numbers);
             *numbers += 1;
-            Binding { limit, home }
+            Binding { limit, home, line }
         };
         limits.into_iter().map(binding).collect()
     };

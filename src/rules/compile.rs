@@ -59,11 +59,7 @@ pub(super) fn compile(rules: &Rules, clock: &Clock) -> Result<Compiled, RulesErr
     }
 
     let build_total = |limits| names.build(limits, "total", Scope::Total);
-    let total: Vec<_> = total
-        .iter()
-        .flat_map(build_total)
-        .map(Binding::fresh)
-        .collect();
+    let total = Binding::scope(total.iter().flat_map(build_total));
     let build_default = |limits| names.build(limits, "default", Scope::Route);
     let default: Vec<_> = default_route.iter().flat_map(build_default).collect();
     let mut compiled = Vec::with_capacity(keys.len());
@@ -73,7 +69,7 @@ pub(super) fn compile(rules: &Rules, clock: &Clock) -> Result<Compiled, RulesErr
         } else {
             names.build(&limits.or(default_route.as_ref()), "route", Scope::Route)
         };
-        compiled.push((key, own.into_iter().map(Binding::fresh).collect()));
+        compiled.push((key, Binding::scope(own)));
     }
 
     let mut numbers = 0;

@@ -97,6 +97,7 @@ impl<'a> Names<'a> {
                 meter,
                 published: limits.publish.unwrap_or(!capacity) && !shadow,
                 shadow,
+                patience: limits.patience(),
             }
         };
         rates

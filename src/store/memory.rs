@@ -69,6 +69,10 @@ impl Key {
             limit,
         }
     }
+
+    pub(crate) fn hash(&self) -> u64 {
+        self.hash
+    }
 }
 
 /// A table of buckets by key, for many limits together.

@@ -1,0 +1,139 @@
+//! A request that waits in line.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use tokio::time::{Sleep, sleep_until};
+
+use crate::{
+    admission::Admission,
+    clock::Nanos,
+    levels::Levels,
+    limiter::Asked,
+    response::fields::Fields,
+    shared::{Decided, Prepared, Shared},
+    waiting::{Standing, Turn},
+};
+
+/// A request with the service it is for, which was polled ready, and its place in line. Dropped, it leaves that.
+#[derive(Debug)]
+pub(crate) struct Queued<S, ReqBody> {
+    standing: Standing,
+    service: S,
+    request: Request<ReqBody>,
+    shared: Arc<Shared>,
+    prepared: Prepared,
+    asked: Asked,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// How a wait has ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    is_admitted: bool,
+    now: Nanos,
+    levels: Levels,
+}
+
+/// What a request that has waited goes on with.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives for a moment, and most are of the large kind"
+)]
+pub(super) enum Outcome<S, ReqBody> {
+    Admitted {
+        service: S,
+        request: Request<ReqBody>,
+        admission: Admission,
+        fields: Option<Fields>,
+    },
+    Denied(Response<Bytes>),
+}
+
+impl<S, ReqBody> Queued<S, ReqBody> {
+    pub(crate) fn new(
+        service: S,
+        request: Request<ReqBody>,
+        shared: &Arc<Shared>,
+        prepared: &Prepared,
+        asked: Asked,
+        standing: Standing,
+    ) -> Self {
+        Self {
+            standing,
+            service,
+            request,
+            shared: Arc::clone(shared),
+            prepared: prepared.clone(),
+            asked,
+            timer: None,
+        }
+    }
+
+    /// Asks again when it is its turn, until it is admitted or has waited long enough.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        let limiter = &self.shared.state.limiter;
+        loop {
+            let mut levels = Levels::default();
+            let rule = &self.prepared.rule;
+            let turn = self
+                .standing
+                .turn(rule, self.asked, cx.waker(), &mut levels);
+            let until = match turn {
+                Turn::Admitted(now) | Turn::Denied(now) => {
+                    return Poll::Ready(Ended {
+                        is_admitted: matches!(turn, Turn::Admitted(_)),
+                        now,
+                        levels,
+                    });
+                }
+                Turn::Later(until) => limiter.instant(until),
+            };
+            let timer = self
+                .timer
+                .get_or_insert_with(|| Box::pin(sleep_until(until)));
+            if timer.deadline() != until {
+                timer.as_mut().reset(until);
+            }
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Leaves the line.
+    pub(super) fn leave(self, ended: Ended) -> Outcome<S, ReqBody> {
+        let Self {
+            standing,
+            service,
+            mut request,
+            shared,
+            prepared,
+            asked,
+            timer: _,
+        } = self;
+        let decided = Decided {
+            asked,
+            arrived: standing.arrived(),
+            now: ended.now,
+            levels: ended.levels,
+        };
+        if !ended.is_admitted {
+            drop(standing);
+            return Outcome::Denied(shared.denied(request, &prepared, decided));
+        }
+        let (admission, fields) = shared.admitted(&mut request, &prepared, decided);
+        Outcome::Admitted {
+            service,
+            request,
+            admission,
+            fields,
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The lines of all scopes.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::PoisonError,
+    task::Waker,
+};
+
+use crate::sync::{AtomicU64, Mutex, Ordering};
+
+/// The line of one scope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum LineId {
+    /// Of the total or a route, by number.
+    Scope(u64),
+    /// Of a client, by the hash of its first bucket's key.
+    Client(u64),
+}
+
+/// The place in the order of all that wait. Lower is earlier.
+pub(crate) type Ticket = u64;
+
+/// What stands before a request in a line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Ahead {
+    pub(crate) requests: u64,
+    /// Model tokens that they ask for.
+    pub(crate) tokens: u64,
+}
+
+/// All lines of a throttle.
+pub(crate) struct Lines {
+    waiting: AtomicU64,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    tickets: Ticket,
+    lines: HashMap<LineId, Line>,
+}
+
+impl Inner {
+    /// Room for lines that is kept when nobody waits.
+    const KEPT: usize = 64;
+}
+
+#[derive(Default)]
+struct Line {
+    waiters: BTreeMap<Ticket, Waiter>,
+    /// Of all of them. Wide enough for as many as there can be.
+    tokens: u128,
+}
+
+struct Waiter {
+    tokens: u64,
+    waker: Option<Waker>,
+}
+
+impl Lines {
+    pub(crate) fn new() -> Self {
+        Self {
+            waiting: AtomicU64::new(0),
+            inner: Mutex::new(Inner::default()),
+        }
+    }
+
+    /// Whether nobody waits anywhere.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) == 0
+    }
+
+    /// What stands in a line.
+    pub(crate) fn ahead(&self, line: LineId) -> Ahead {
+        self.with(|inner| match inner.lines.get(&line) {
+            Some(line) => Ahead {
+                requests: line.waiters.len() as u64,
+                tokens: u64::try_from(line.tokens).unwrap_or(u64::MAX),
+            },
+            None => Ahead::default(),
+        })
+    }
+
+    /// Whether somebody stands in a line who came before a ticket.
+    pub(crate) fn has_earlier(&self, line: LineId, ticket: Ticket) -> bool {
+        self.with(|inner| {
+            let line = inner.lines.get(&line);
+            let first = line.and_then(|line| line.waiters.keys().next());
+            first.is_some_and(|&first| first < ticket)
+        })
+    }
+
+    /// Enters a line, at its end or with a ticket from another. `None` if there are `most` in it.
+    pub(crate) fn join(
+        &self,
+        line: LineId,
+        ticket: Option<Ticket>,
+        tokens: u64,
+        most: usize,
+    ) -> Option<Ticket> {
+        self.with(|inner| {
+            let standing = inner.lines.get(&line).map_or(0, |line| line.waiters.len());
+            if standing >= most {
+                return None;
+            }
+            let ticket = ticket.unwrap_or_else(|| {
+                inner.tickets += 1;
+                inner.tickets
+            });
+            let line = inner.lines.entry(line).or_default();
+            line.tokens += u128::from(tokens);
+            let waker = None;
+            line.waiters.insert(ticket, Waiter { tokens, waker });
+            self.waiting.fetch_add(1, Ordering::AcqRel);
+            Some(ticket)
+        })
+    }
+
+    /// Whether it is the first of its line. Says whom to wake when something changes.
+    pub(crate) fn is_first(&self, line: LineId, ticket: Ticket, waker: &Waker) -> bool {
+        self.with(|inner| {
+            let Some(line) = inner.lines.get_mut(&line) else {
+                return false;
+            };
+            if let Some(waiter) = line.waiters.get_mut(&ticket) {
+                match &mut waiter.waker {
+                    Some(known) => known.clone_from(waker),
+                    unknown => *unknown = Some(waker.clone()),
+                }
+            }
+            line.waiters.keys().next() == Some(&ticket)
+        })
+    }
+
+    /// Leaves a line. The next is woken if it was the first.
+    pub(crate) fn leave(&self, id: LineId, ticket: Ticket) {
+        let next = self.with(|inner| {
+            let line = inner.lines.get_mut(&id)?;
+            let was_first = line.waiters.keys().next() == Some(&ticket);
+            let waiter = line.waiters.remove(&ticket)?;
+            self.waiting.fetch_sub(1, Ordering::AcqRel);
+            line.tokens -= u128::from(waiter.tokens);
+            if line.waiters.is_empty() {
+                inner.lines.remove(&id);
+                // What a crowd has needed is not kept.
+                if inner.lines.is_empty() && inner.lines.capacity() > Inner::KEPT {
+                    inner.lines = HashMap::new();
+                }
+                return None;
+            }
+            line.first().filter(|_| was_first)
+        });
+        wake(next);
+    }
+
+    /// Wakes the first of a line, after something of its scope came back.
+    pub(crate) fn wake(&self, line: LineId) {
+        if self.waiting.fetch_add(0, Ordering::AcqRel) == 0 {
+            return;
+        }
+        wake(self.with(|inner| inner.lines.get(&line)?.first()));
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Inner) -> T) -> T {
+        // No step of it can panic halfway.
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        work(&mut inner)
+    }
+}
+
+impl Line {
+    fn first(&self) -> Option<Waker> {
+        self.waiters.values().next()?.waker.clone()
+    }
+}
+
+/// Outside of the lock, for nobody knows what a waker does.
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
+    }
+}
+
+impl fmt::Debug for Lines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lines")
+            .field("waiting", &self.waiting.load(Ordering::Relaxed))
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,298 @@
+//! How a request gets into a line, and what becomes of it there.
+
+use std::{sync::Arc, task::Waker};
+
+use super::{
+    Patience,
+    lines::{LineId, Ticket},
+};
+use crate::{
+    clock::Nanos,
+    gcra::Refusal,
+    levels::{Level, Levels},
+    limiter::{Asked, Binding, Limiter, Rule},
+};
+
+/// What becomes of a request that asks.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Admitted,
+    Denied,
+    /// It stands in line.
+    Waits(Standing),
+}
+
+/// A place in a line. Left when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Standing {
+    limiter: Arc<Limiter>,
+    line: LineId,
+    ticket: Ticket,
+    arrived: Nanos,
+    deadline: Nanos,
+}
+
+/// What becomes of a request in line.
+#[derive(Debug)]
+pub(crate) enum Turn {
+    Admitted(Nanos),
+    Denied(Nanos),
+    /// Ask again when woken, and at this moment.
+    Later(Nanos),
+}
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        self.limiter.lines.leave(self.line, self.ticket);
+    }
+}
+
+impl Limiter {
+    /// As [`Limiter::admit`], with a place in line for those who may wait for what refuses them.
+    ///
+    /// `timeout` is how long the client itself will wait. Whatever the answer, `levels` are left as if the request
+    /// had been asked behind those in line.
+    #[inline]
+    pub(crate) fn ask(
+        self: &Arc<Self>,
+        rule: &Rule,
+        asked: Asked,
+        now: Nanos,
+        timeout: impl FnOnce() -> Option<Nanos>,
+        levels: &mut Levels,
+    ) -> Answer {
+        let free = !rule.is_patient || self.lines.is_empty() || !self.is_behind(rule, asked);
+        if free && self.admit(rule, asked, now, levels) {
+            return Answer::Admitted;
+        }
+        if !rule.is_patient {
+            return Answer::Denied;
+        }
+        self.queue(rule, asked, now, timeout(), levels)
+            .map_or(Answer::Denied, Answer::Waits)
+    }
+
+    /// Whether somebody waits in a scope of the request.
+    fn is_behind(&self, rule: &Rule, asked: Asked) -> bool {
+        let mut lines = rule.enforced().map(|binding| binding.line(asked.identity));
+        lines.any(|line| self.lines.has_earlier(line, Ticket::MAX))
+    }
+
+    /// A place in line, if what refuses allows it.
+    #[cold]
+    fn queue(
+        self: &Arc<Self>,
+        rule: &Rule,
+        asked: Asked,
+        now: Nanos,
+        timeout: Option<Nanos>,
+        levels: &mut Levels,
+    ) -> Option<Standing> {
+        *levels = Levels::default();
+        // What each bucket would hold if those in line had been charged.
+        for charge in rule.charges(&self.memory, asked) {
+            levels.push(Level::new(charge.place.peek(now), charge.cost));
+        }
+        let mut longest: Option<(Nanos, LineId, Patience)> = None;
+        // At the timeout itself the client is gone.
+        let mut bound = timeout.map_or(Nanos::MAX, |timeout| timeout.saturating_sub(1));
+        let mut waits = true;
+        for (index, binding) in rule.enforced().enumerate() {
+            let line = binding.line(asked.identity);
+            let ahead = self.lines.ahead(line);
+            let level = &mut levels[index];
+            if let Some(meter) = binding.limit.meter.as_ref().filter(|_| ahead.requests > 0) {
+                let units = if binding.limit.is_tokens() {
+                    ahead.tokens
+                } else {
+                    ahead.requests
+                };
+                level.state = meter.owe(level.state, now, units);
+            }
+            let wait = match binding.limit.refusal(level.state, now, level.cost) {
+                None if ahead.requests == 0 => continue,
+                None | Some(Refusal::Busy) => 0,
+                Some(Refusal::Wait(wait)) => wait,
+                Some(Refusal::Never) => {
+                    waits = false;
+                    continue;
+                }
+            };
+            let Some(patience) = binding.limit.patience else {
+                waits = false;
+                continue;
+            };
+            bound = bound.min(patience.max_wait);
+            if longest.is_none_or(|(longest, ..)| wait > longest) {
+                longest = Some((wait, line, patience));
+            }
+        }
+        let standing = longest
+            .filter(|(wait, ..)| waits && *wait <= bound)
+            .and_then(|(_, line, patience)| {
+                let most = patience.max_waiting;
+                let ticket = self.lines.join(line, None, asked.tokens, most)?;
+                Some(Standing {
+                    limiter: Arc::clone(self),
+                    line,
+                    ticket,
+                    arrived: now,
+                    deadline: now.saturating_add(bound),
+                })
+            });
+        if standing.is_none() {
+            self.name_refusal(rule, asked, now, levels);
+        }
+        standing
+    }
+
+    /// A denial names a limit. If no bucket refuses, it is the line in front of one that does.
+    fn name_refusal(&self, rule: &Rule, asked: Asked, now: Nanos, levels: &mut Levels) {
+        let refuses = |(index, binding): (usize, &Binding)| {
+            let level = levels[index];
+            binding
+                .limit
+                .refusal(level.state, now, level.cost)
+                .is_some()
+        };
+        if rule.enforced().enumerate().any(refuses) {
+            return;
+        }
+        let waited_for = rule.enforced().position(|binding| {
+            let line = binding.line(asked.identity);
+            binding.limit.patience.is_some() && self.lines.ahead(line).requests > 0
+        });
+        if rule.enforced > 0 {
+            levels[waited_for.unwrap_or(0)].refused = true;
+        }
+    }
+}
+
+impl Standing {
+    /// When it came.
+    pub(crate) fn arrived(&self) -> Nanos {
+        self.arrived
+    }
+
+    /// Asks again, if it is the first in line. `waker` is woken when it is worth while to ask again.
+    pub(crate) fn turn(
+        &mut self,
+        rule: &Rule,
+        asked: Asked,
+        waker: &Waker,
+        levels: &mut Levels,
+    ) -> Turn {
+        let limiter = Arc::clone(&self.limiter);
+        loop {
+            // Entered before the limits are asked, so that what comes free after that wakes it.
+            let is_first = limiter.lines.is_first(self.line, self.ticket, waker);
+            let now = limiter.now();
+            if is_first {
+                if let Some((line, patience)) = self.elsewhere(rule, asked) {
+                    if self.moves(line, patience, asked) {
+                        continue;
+                    }
+                    return self.gives_up(rule, asked, now, levels);
+                }
+                *levels = Levels::default();
+                if limiter.admit(rule, asked, now, levels) {
+                    return Turn::Admitted(now);
+                }
+                match self.refused(rule, asked, now, levels) {
+                    Refused::For(wait) if now.saturating_add(wait) <= self.deadline => {
+                        let until = now.saturating_add(wait.max(1));
+                        return Turn::Later(until.min(self.deadline));
+                    }
+                    Refused::Until if now < self.deadline => return Turn::Later(self.deadline),
+                    Refused::Elsewhere(line, patience)
+                        if now < self.deadline && self.moves(line, patience, asked) =>
+                    {
+                        continue;
+                    }
+                    _ => {}
+                }
+                return Turn::Denied(now);
+            }
+            if now < self.deadline {
+                return Turn::Later(self.deadline);
+            }
+            return self.gives_up(rule, asked, now, levels);
+        }
+    }
+
+    /// Refused without having been asked again.
+    fn gives_up(&self, rule: &Rule, asked: Asked, now: Nanos, levels: &mut Levels) -> Turn {
+        *levels = Levels::default();
+        for charge in rule.charges(&self.limiter.memory, asked) {
+            levels.push(Level::new(charge.place.peek(now), charge.cost));
+        }
+        self.limiter.name_refusal(rule, asked, now, levels);
+        Turn::Denied(now)
+    }
+
+    /// Another line of the request where somebody stands who came before it.
+    fn elsewhere(&self, rule: &Rule, asked: Asked) -> Option<(LineId, Option<Patience>)> {
+        rule.enforced().find_map(|binding| {
+            let line = binding.line(asked.identity);
+            let earlier = line != self.line && self.limiter.lines.has_earlier(line, self.ticket);
+            earlier.then_some((line, binding.limit.patience))
+        })
+    }
+
+    /// Goes over to another line, with its ticket. `false` if it may not wait there.
+    fn moves(&mut self, line: LineId, patience: Option<Patience>, asked: Asked) -> bool {
+        let Some(patience) = patience else {
+            return false;
+        };
+        let lines = &self.limiter.lines;
+        let ticket = lines.join(line, Some(self.ticket), asked.tokens, patience.max_waiting);
+        if ticket.is_none() {
+            return false;
+        }
+        lines.leave(self.line, self.ticket);
+        self.line = line;
+        let deadline = self.arrived.saturating_add(patience.max_wait);
+        self.deadline = self.deadline.min(deadline);
+        true
+    }
+
+    /// What has refused it, and for how long.
+    fn refused(&self, rule: &Rule, asked: Asked, now: Nanos, levels: &Levels) -> Refused {
+        let mut here = false;
+        let mut elsewhere = None;
+        let mut longest = 0;
+        let mut busy = false;
+        for (binding, level) in rule.enforced().zip(levels.as_slice()) {
+            match binding.limit.refusal(level.state, now, level.cost) {
+                None => continue,
+                Some(Refusal::Never) => return Refused::Never,
+                Some(Refusal::Busy) => busy = true,
+                Some(Refusal::Wait(wait)) => longest = longest.max(wait),
+            }
+            let line = binding.line(asked.identity);
+            if line == self.line {
+                here = true;
+            } else if elsewhere.is_none() {
+                elsewhere = Some((line, binding.limit.patience));
+            }
+        }
+        match elsewhere {
+            Some((line, patience)) if !here => Refused::Elsewhere(line, patience),
+            _ if longest > 0 => Refused::For(longest),
+            _ if busy => Refused::Until,
+            // Between two looks it has come free.
+            _ => Refused::For(0),
+        }
+    }
+}
+
+/// How a request in line is refused.
+enum Refused {
+    /// For so long at least.
+    For(Nanos),
+    /// Until it is woken.
+    Until,
+    /// By a scope in whose line it does not stand.
+    Elsewhere(LineId, Option<Patience>),
+    Never,
+}
