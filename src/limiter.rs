@@ -428,6 +428,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::store::Seen;
 
     pub(super) fn limit(interval: u64, burst: u64) -> Limit {
         Limit {
@@ -591,6 +592,103 @@ mod tests {
     #[test]
     fn a_roll_back_that_nobody_came_before_leaves_no_trace() {
         assert_eq!(given_back(false), 1_000);
+    }
+
+    /// A client's charge of 3 of 4 units at 1,000, given back at `end` after `between`: what its bucket holds
+    /// then, and what the level says.
+    fn given_back_in_the_table(between: impl Fn(&Memory), end: Nanos) -> (Seen, Level) {
+        let memory = Memory::new(8, 1).expect("there is as much memory");
+        let binding = Binding {
+            limit: limit(100, 4),
+            home: Home::Client(0),
+            line: Line::Client(0),
+        };
+        let charge = |cost| Charge {
+            limit: &binding.limit,
+            place: binding.place(&memory, CLIENT),
+            cost,
+        };
+        let mut levels = Levels::default();
+        assert!(admit([charge(3)].into_iter(), 1_000, || 1_000, &mut levels));
+        assert_eq!(levels[0].state, 1_300);
+        between(&memory);
+        give_back([charge(3)].into_iter(), &mut levels, 1_000, || end);
+        (binding.place(&memory, CLIENT).peek(end), levels[0])
+    }
+
+    const CLIENT: u128 = 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef;
+
+    fn charge_in_table(memory: &Memory, identity: u128, now: Nanos, cost: u64) -> Seen {
+        let meter = limit(100, 4).meter.expect("open");
+        let key = Key::new(identity, 0);
+        let taken = memory.take(&key, &meter, now, cost, || now);
+        taken.expect("there is room")
+    }
+
+    #[test]
+    fn a_clients_roll_back_is_whole_if_nobody_came_between() {
+        let (seen, level) = given_back_in_the_table(|_| {}, 1_120);
+        assert_eq!(seen, Seen::own(1_000));
+        assert_eq!(level.seen(), seen, "the level is read anew");
+    }
+
+    #[test]
+    fn a_clients_roll_back_does_not_give_twice_what_time_has_refilled() {
+        let stranger = |memory: &Memory| {
+            charge_in_table(memory, CLIENT, 1_000, 1);
+        };
+        let (seen, level) = given_back_in_the_table(stranger, 1_120);
+        assert_eq!(seen, Seen::own(1_400 - 180));
+        assert_eq!(level.seen(), seen);
+        let (seen, _) = given_back_in_the_table(stranger, 1_350);
+        assert_eq!(seen, Seen::own(1_400), "all of it was refilled since");
+    }
+
+    #[test]
+    fn a_clients_roll_back_gives_nothing_to_who_has_its_slot_now() {
+        // All eight slots change hands once the charge weighs nothing any more.
+        let others = || (1..=8_u128).map(|other| CLIENT.wrapping_mul(2 * other + 1));
+        let crowd = |memory: &Memory| {
+            for other in others() {
+                assert_eq!(charge_in_table(memory, other, 1_300, 4), Seen::own(1_700));
+            }
+        };
+        let (seen, level) = given_back_in_the_table(
+            |memory| {
+                crowd(memory);
+                assert!(
+                    memory.peek(&Key::new(CLIENT, 0), 1_300).shared,
+                    "it is gone"
+                );
+            },
+            1_300,
+        );
+        assert!(
+            seen.shared && seen.state == 0,
+            "an overflow bucket that nobody used"
+        );
+        assert_eq!(level.seen(), seen);
+        let memory = Memory::new(8, 1).expect("there is as much memory");
+        charge_in_table(&memory, CLIENT, 1_000, 3);
+        crowd(&memory);
+        let meter = limit(100, 4).meter.expect("open");
+        memory.give_back(
+            &Key::new(CLIENT, 0),
+            Seen::own(1_300),
+            &meter,
+            1_000,
+            300,
+            || 1_300,
+        );
+        memory.refund(&Key::new(CLIENT, 0), false, &meter, 1_300, 3);
+        for other in others() {
+            let key = Key::new(other, 0);
+            assert_eq!(
+                memory.peek(&key, 1_300),
+                Seen::own(1_700),
+                "it owes what it owed"
+            );
+        }
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! R16: requests that wait in line: bounded in time and number, first come first served, and gone without a trace
 //! when they go away.
 
-#![expect(clippy::disallowed_methods, reason = "a test reads the clock that it has paused")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test reads the clock that it has paused"
+)]
 
 mod support;
 

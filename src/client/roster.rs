@@ -236,6 +236,43 @@ mod tests {
     }
 
     #[test]
+    fn a_network_that_is_written_as_mapped_is_one_of_ipv4() {
+        let table = [
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("::ffff:10.1.2.3", "10.1.2.3/32"),
+            ("::ffff:0:0/96", "0.0.0.0/0"),
+            ("::ffff:0:0/95", "::ffff:0:0/95"),
+            ("fd00::/104", "fd00::/104"),
+            ("10.0.0.0/8", "10.0.0.0/8"),
+        ];
+        for (written, meant) in table {
+            let meant: IpNet = meant.parse().expect("a network");
+            assert_eq!(network(written), Ok(meant), "{written}");
+        }
+        let clients = Clients::by_address().trusting(["::ffff:10.0.0.0/104"]);
+        for (peer, believed) in [
+            ("10.1.2.3", true),
+            ("::ffff:10.1.2.3", true),
+            ("11.1.2.3", false),
+            ("::10.1.2.3", false),
+        ] {
+            let mut request = with("x-forwarded-for", "192.0.2.7");
+            let peer: IpAddr = peer.parse().expect("an address");
+            let socket = std::net::SocketAddr::new(peer, 443);
+            request.extensions_mut().insert(crate::PeerAddr(socket));
+            let forwarded = "192.0.2.7".parse().expect("an address");
+            let expected = if believed { forwarded } else { peer };
+            let found = client(&clients, &request).identity;
+            // As it is kept: IPv6 by its network.
+            let expected = match expected {
+                IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
+                v4 => v4,
+            };
+            assert_eq!(found, Identity::of_address(expected), "{peer}");
+        }
+    }
+
+    #[test]
     fn what_cannot_be_is_named() {
         let fault = |clients: Clients| Roster::new(&clients).expect_err("a fault");
         let by = Clients::by_address;

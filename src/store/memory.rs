@@ -387,6 +387,115 @@ mod tests {
         }
     }
 
+    /// Rates and quotas of several limits in one table, against buckets written down by hand.
+    #[derive(Debug, Default, Clone)]
+    struct Naive {
+        owed: u64,
+        last: u64,
+        window: u64,
+        count: u64,
+    }
+
+    #[derive(Debug, Clone, Copy)]
+    enum Allowed {
+        Rate { interval: u64, burst: u64 },
+        Quota { count: u64, window: u64 },
+        Slots { count: u64 },
+    }
+
+    impl Allowed {
+        fn meter(self) -> Meter {
+            let meter = match self {
+                Self::Rate { interval, burst } => return meter(interval, burst),
+                Self::Quota { count, window } => {
+                    let quota = crate::quota::Quota::per(count, Duration::from_nanos(window));
+                    Meter::of_quota(&quota, &crate::clock::Clock::started_at(0))
+                }
+                Self::Slots { count } => Meter::of_slots(count),
+            };
+            meter.expect("open")
+        }
+
+        fn takes(self, naive: &mut Naive, now: u64) -> bool {
+            match self {
+                Self::Rate { interval, burst } => {
+                    naive.owed = naive.owed.saturating_sub(now - naive.last);
+                    naive.last = now;
+                    let passes = naive.owed + interval <= burst * interval;
+                    naive.owed += if passes { interval } else { 0 };
+                    passes
+                }
+                Self::Quota { count, window } => {
+                    if now / window > naive.window {
+                        (naive.window, naive.count) = (now / window, 0);
+                    }
+                    let passes = naive.count < count;
+                    naive.count += u64::from(passes);
+                    passes
+                }
+                Self::Slots { count } => {
+                    let passes = naive.count < count;
+                    naive.count += u64::from(passes);
+                    passes
+                }
+            }
+        }
+    }
+
+    fn allowed() -> impl Strategy<Value = Allowed> {
+        prop_oneof![
+            (1..200u64, 1..4u64).prop_map(|(interval, burst)| Allowed::Rate { interval, burst }),
+            (1..5u64, 5..300u64).prop_map(|(count, window)| Allowed::Quota { count, window }),
+            (1..4u64).prop_map(|count| Allowed::Slots { count }),
+        ]
+    }
+
+    proptest! {
+        /// Each limit of each client is as if it had the table for itself, and the table were endless. Slots are
+        /// given back now and then, by who has them.
+        #[test]
+        fn limits_of_all_kinds_lie_in_one_table_and_do_not_touch_each_other(
+            capacity in 0..80usize,
+            limits in prop::collection::vec(allowed(), 1..6),
+            asked in prop::collection::vec((0..20u64, 0..6usize, 0..60u64, any::<bool>()), 1..400),
+        ) {
+            let memory = Memory::new(capacity, limits.len()).expect("there is as much memory");
+            let meters: Vec<_> = limits.iter().map(|allowed| allowed.meter()).collect();
+            let mut naive: HashMap<(u64, usize, bool), Naive> = HashMap::new();
+            let mut held: Vec<(u64, usize, bool)> = Vec::new();
+            let mut now = 1;
+            for (client, limit, step, gives_back) in asked {
+                now += step;
+                let limit = limit % limits.len();
+                let identity = u128::from(key(client).hash) << 64 | u128::from(key(client).hash.rotate_left(17));
+                let place = Key::new(identity, u32::try_from(limit).expect("small"));
+                let meter = &meters[limit];
+                // Strangers share by the key, which is the bucket's name in the reference.
+                let bucket = |shared: bool| {
+                    let whose = if shared { (place.hash >> 32) % Memory::OVERFLOW as u64 } else { client };
+                    (whose, limit, shared)
+                };
+                let taken = memory.take(&place, meter, now, 1, || now);
+                let (Ok(seen) | Err(seen)) = taken;
+                let bucket = bucket(seen.shared);
+                let expected = limits[limit].takes(naive.entry(bucket).or_default(), now);
+                prop_assert_eq!(taken.is_ok(), expected, "{:?} of {} at {}", limits[limit], client, now);
+                if meter.is_slots() {
+                    if taken.is_ok() {
+                        held.push((client, limit, seen.shared));
+                    }
+                    let own = held.iter().position(|&(whose, of, _)| whose == client && of == limit);
+                    if let Some(index) = own.filter(|_| gives_back) {
+                        let (_, _, shared) = held.swap_remove(index);
+                        memory.refund(&place, shared, meter, now, 1);
+                        let whose = if shared { (place.hash >> 32) % Memory::OVERFLOW as u64 } else { client };
+                        naive.entry((whose, limit, shared)).or_default().count -= 1;
+                    }
+                }
+            }
+        }
+    }
+
     #[test]
     fn two_thirds_of_the_table_fill_before_anybody_shares() {
         for capacity in [1_024, 16_384, 131_072] {
