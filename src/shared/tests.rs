@@ -1,4 +1,9 @@
-use std::{collections::HashMap, thread, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::Duration,
+};
 
 use proptest::prelude::*;
 
@@ -286,6 +291,145 @@ proptest! {
     }
 }
 
+/// Limits as somebody wrote them.
+#[derive(Debug, Clone)]
+enum Written {
+    Unlimited,
+    Closed,
+    Some {
+        rates: Vec<Allowed>,
+        quotas: Vec<Allowed>,
+    },
+}
+
+impl Written {
+    fn limits(&self) -> Limits {
+        match self {
+            Self::Unlimited => Limits::unlimited(),
+            Self::Closed => Limits::closed(),
+            Self::Some { rates, quotas } => {
+                let all = rates.iter().chain(quotas);
+                all.fold(Limits::new(), |limits, allowed| allowed.limits(limits))
+            }
+        }
+    }
+
+    /// With what it leaves out taken from `base`, as the documentation of `Limits` has it: rates are one field,
+    /// quotas another; and who says nothing at all has whatever the other has.
+    fn over(&self, base: &Self) -> Self {
+        let Self::Some { rates, quotas } = self else {
+            return self.clone();
+        };
+        if rates.is_empty() && quotas.is_empty() {
+            return base.clone();
+        }
+        let (base_rates, base_quotas) = match base {
+            Self::Some { rates, quotas } => (rates.clone(), quotas.clone()),
+            Self::Unlimited | Self::Closed => (Vec::new(), Vec::new()),
+        };
+        let or = |own: &Vec<_>, base| if own.is_empty() { base } else { own.clone() };
+        Self::Some {
+            rates: or(rates, base_rates),
+            quotas: or(quotas, base_quotas),
+        }
+    }
+}
+
+fn written() -> impl Strategy<Value = Written> {
+    let rate = (1..200u64, 1..6u64).prop_map(|(interval, burst)| Allowed::Rate { interval, burst });
+    let quota = (1..8u64, 8..600u64).prop_map(|(count, window)| Allowed::Quota { count, window });
+    let some = (
+        prop::collection::vec(rate, 0..2),
+        prop::collection::vec(quota, 0..2),
+    )
+        .prop_map(|(rates, quotas)| Written::Some { rates, quotas });
+    prop_oneof![1 => Just(Written::Unlimited), 1 => Just(Written::Closed), 6 => some]
+}
+
+/// A plan: what holds everywhere, and perhaps on `/a` and on `/b`.
+type WrittenPlan = (Written, [Option<Written>; 2]);
+
+fn written_plan() -> impl Strategy<Value = WrittenPlan> {
+    let on_route = || prop::option::of(written());
+    (written(), [on_route(), on_route()])
+}
+
+fn plan((limits, routes): &WrittenPlan) -> Plan {
+    let routes = ["GET /a", "GET /b"].into_iter().zip(routes);
+    let written = routes.filter_map(|(key, limits)| Some((key, limits.as_ref()?)));
+    written.fold(Plan::new(limits.limits()), |plan, (key, limits)| {
+        plan.route(key, limits.limits())
+    })
+}
+
+proptest! {
+    /// What plans inherit and what their routes say, against the rules as they are documented.
+    #[test]
+    fn plans_inherit_and_their_routes_hold_as_documented(
+        each in written_plan(),
+        plans in [written_plan(), written_plan()],
+        asked in prop::collection::vec((0..6u64, 0..3usize, 0..150u64), 1..120),
+    ) {
+        let clients = Clients::by_header("x-api-key").each(plan(&each));
+        let clients = ["one", "two"].into_iter().zip(&plans).fold(clients, |clients, (name, written)| {
+            clients.plan(name, plan(written))
+        });
+        // Two clients without a plan, and two on each.
+        let members = [("one", "2"), ("one", "3"), ("two", "4"), ("two", "5")];
+        let clients = members.into_iter().fold(clients, |clients, (name, key)| clients.member(name, key));
+        let clock = Clock::started_at(0);
+        let compiled = Rules::new().clients(clients).compile(&clock).expect("proper rules");
+        let state = State::new(compiled, clock).expect("proper rules");
+
+        let mut naive: HashMap<(u64, Option<usize>, usize), Naive> = HashMap::new();
+        let mut now = 0;
+        for (client, path, step) in asked {
+            now += step;
+            let class = usize::try_from(client / 2).expect("small");
+            let (limits, routes) = match class {
+                0 => each.clone(),
+                plan => {
+                    let (limits, routes) = &plans[plan - 1];
+                    let route = |index: usize| match (&routes[index], &each.1[index]) {
+                        (Some(own), Some(base)) => Some(own.over(base)),
+                        (own, base) => own.as_ref().or(base.as_ref()).cloned(),
+                    };
+                    (limits.over(&each.0), [route(0), route(1)])
+                }
+            };
+            let on_route = routes.get(path).cloned().flatten();
+            // On a route where a client is not limited, its requests do not count for it.
+            let holds = match on_route {
+                Some(Written::Unlimited) => vec![],
+                Some(on_route) => vec![(None, limits), (Some(path), on_route)],
+                None => vec![(None, limits)],
+            };
+            let mut expected = true;
+            let mut charged = Vec::new();
+            for (scope, written) in holds {
+                match written {
+                    Written::Unlimited => {}
+                    Written::Closed => expected = false,
+                    Written::Some { rates, quotas } => {
+                        let all = rates.into_iter().chain(quotas).enumerate();
+                        charged.extend(all.map(|(index, allowed)| ((client, scope, index), allowed)));
+                    }
+                }
+            }
+            for (bucket, allowed) in &charged {
+                expected &= allowed.admits(naive.entry(*bucket).or_default(), now);
+            }
+            if expected {
+                for (bucket, allowed) in &charged {
+                    allowed.charge(naive.entry(*bucket).or_default());
+                }
+            }
+            let path = ["/a", "/b", "/c"][path];
+            prop_assert_eq!(admits(&state, client, path, now), expected, "{} on {} at {}", client, path, now);
+        }
+    }
+}
+
 /// The same as bounds, under contention: threads ask at a moment that stands still.
 #[test]
 fn threads_never_get_more_than_any_of_all_scopes_allows() {
@@ -332,4 +476,110 @@ fn threads_never_get_more_than_any_of_all_scopes_allows() {
     assert!(sum(&|_, client| client == 0) <= 200 && sum(&|_, client| client == 1) <= 200);
     assert!(sum(&|_, client| client == 2) <= 350 && sum(&|_, client| client == 3) <= 350);
     assert!(sum(&|on_a, client| on_a && client == 2) <= 250);
+}
+
+/// Threads on a clock that they move on, over a table so small that its keys come and go.
+#[test]
+fn on_a_clock_that_threads_move_every_bucket_keeps_its_bound() {
+    const INTERVAL: u64 = 50;
+    const BURST: u64 = 3;
+    const QUOTA: u64 = 40;
+    const WINDOW: u64 = 2_000;
+    const TOTAL: (u64, u64) = (7, 20);
+    let each = Limits::new()
+        .rate(Rate::new(1, Duration::from_nanos(INTERVAL)).burst(BURST))
+        .quota(Quota::per(QUOTA, Duration::from_nanos(WINDOW)));
+    // Sixteen slots for 24 clients with two buckets each. A quota stays to the end of its window, so that some
+    // have to share.
+    let clients = Clients::by_header("x-api-key").each(each).max_clients(16);
+    let total = Rate::new(1, Duration::from_nanos(TOTAL.0)).burst(TOTAL.1);
+    let rules = Rules::new().total(total).clients(clients);
+    let clock = Clock::started_at(0);
+    let compiled = rules.compile(&clock).expect("proper rules");
+    let state = State::new(compiled, clock).expect("proper rules");
+
+    let time = AtomicU64::new(1);
+    // (read before, read after, client, which balances are shared)
+    let ask = |client: u64| {
+        let request = Request::get("/").header("x-api-key", client).body(());
+        let (found, asked) = state.asked(&request.expect("a request"));
+        let charges = found.rule.charges(&state.limiter.memory, asked);
+        let now = time.load(Ordering::Acquire);
+        let mut levels = Levels::default();
+        let admitted = limiter::admit(charges, now, || time.load(Ordering::Acquire), &mut levels);
+        let after = time.fetch_add(client % 3, Ordering::AcqRel);
+        let shared = [levels[0].shared, levels[1].shared];
+        admitted.then_some((now, after, client, shared))
+    };
+    let ask = &ask;
+    let admitted: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..4u64)
+            .map(|thread| {
+                scope.spawn(move || {
+                    let turns = (0..3_000u64).filter_map(|turn| ask((turn * 7 + thread * 5) % 24));
+                    turns.collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        let admitted = threads
+            .into_iter()
+            .map(|thread| thread.join().expect("no panic"));
+        admitted.flatten().collect()
+    });
+
+    // A charge was made at a reading between the two that were taken around it: the total's at the first, a
+    // client's perhaps later, for a key that is new reads the clock anew. So whatever was charged from `start` to
+    // `end` for certain is what began after the one and was over before the other.
+    let assert_bound = |name: &str, times: &mut Vec<(u64, u64)>, most: &dyn Fn(u64) -> u64| {
+        times.sort_unstable();
+        for (index, &(start, _)) in times.iter().enumerate() {
+            let mut ends: Vec<_> = times[index..].iter().map(|&(_, end)| end).collect();
+            ends.sort_unstable();
+            for (count, end) in (1..).zip(ends) {
+                let bound = most(end - start + 1);
+                assert!(
+                    count <= bound,
+                    "{name}: {count} from {start} to {end}, {bound} may be"
+                );
+            }
+        }
+    };
+    let rate = |interval: u64, burst: u64| move |window: u64| burst - 1 + window.div_ceil(interval);
+    let mut total: Vec<_> = admitted.iter().map(|&(now, ..)| (now, now)).collect();
+    assert!(total.len() > 1_000, "{} were admitted", total.len());
+    assert_bound("total", &mut total, &rate(TOTAL.0, TOTAL.1));
+    let mut owned = 0;
+    for client in 0..24 {
+        let own = |which: usize| {
+            let own = admitted
+                .iter()
+                .filter(move |(_, _, of, shared)| *of == client && !shared[which]);
+            own.map(|&(now, after, ..)| (now, after))
+                .collect::<Vec<_>>()
+        };
+        owned += own(0).len();
+        assert_bound("rate", &mut own(0), &rate(INTERVAL, BURST));
+        let mut windows: HashMap<u64, u64> = HashMap::new();
+        for (now, after) in own(1) {
+            if now / WINDOW == after / WINDOW {
+                *windows.entry(now / WINDOW).or_default() += 1;
+            }
+        }
+        assert!(windows.values().all(|&count| count <= QUOTA), "{windows:?}");
+    }
+    let shared = |which: usize| {
+        let shared = admitted
+            .iter()
+            .filter(move |(_, _, _, shared)| shared[which]);
+        shared
+            .map(|&(now, after, ..)| (now, after))
+            .collect::<Vec<_>>()
+    };
+    assert!(
+        owned > 0 && !shared(0).is_empty(),
+        "some have a place and some share"
+    );
+    // Sixteen overflow buckets.
+    let overflow = |window| 16 * rate(INTERVAL, BURST)(window);
+    assert_bound("overflow", &mut shared(0), &overflow);
 }
