@@ -26,7 +26,16 @@ fn a_bad_route_key_is_named_with_what_to_write_instead() {
         ("any /chat", "`ANY` for all"),
         ("GET chat", "does not begin with `/`"),
         ("GET http://host/chat", "does not begin with `/`"),
-        ("GET  /chat", "does not begin with `/`"),
+        ("GET  /chat", "one space"),
+        (
+            "POST,GET /chat",
+            "`POST,GET` is no method; write one in capitals",
+        ),
+        ("GET /users/<id>", "path holds '<'"),
+        (
+            "GET /{id:[0-9]+}",
+            "parameter `{id:[0-9]+}` has no proper name",
+        ),
         ("GET /chat ", "path holds ' '"),
         ("GET /chat?x=1", "path holds '?'"),
         ("GET /chat#x", "path holds '#'"),

@@ -93,7 +93,7 @@ pub enum RouteKeyError {
     #[error("expected a method, one space and a path, such as `POST /v1/chat`, or `$default`")]
     Shape,
     /// Not a method in capitals.
-    #[error("`{0}` is no method; write it in capitals, such as `GET`, or `ANY` for all")]
+    #[error("`{0}` is no method; write one in capitals, such as `GET`, or `ANY` for all")]
     Method(String),
     /// The path does not begin with a slash.
     #[error("path `{0}` does not begin with `/`")]
@@ -110,7 +110,9 @@ pub enum RouteKeyError {
     )]
     Segment(String),
     /// A parameter without a name, or with a name that is none.
-    #[error("parameter `{0}` has no proper name; use letters, digits, `_`, `-` and `.`")]
+    #[error(
+        "parameter `{0}` has no proper name; use letters, digits, `_`, `-` and `.`, and no pattern"
+    )]
     ParameterName(String),
     /// Two parameters of one name.
     #[error("parameter `{0}` stands twice; name each once")]
@@ -128,7 +130,7 @@ impl FromStr for RouteKey {
             Pattern::Default
         } else {
             let (method, path) = text.split_once(' ').ok_or(RouteKeyError::Shape)?;
-            if method.is_empty() || path.is_empty() {
+            if method.is_empty() || path.trim_start() != path || path.is_empty() {
                 return Err(RouteKeyError::Shape);
             }
             let method = parse_method(method)?;
@@ -164,7 +166,8 @@ fn parse_path(path: &str) -> Result<(Vec<Segment>, bool), RouteKeyError> {
     let Some(relative) = path.strip_prefix('/') else {
         return Err(RouteKeyError::Slash(path.to_owned()));
     };
-    let unfit = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '?' | '#');
+    let unfit =
+        |c: char| c.is_whitespace() || c.is_control() || matches!(c, '?' | '#' | '<' | '>' | '`');
     if let Some(character) = relative.chars().find(|&c| unfit(c)) {
         return Err(RouteKeyError::Character(character));
     }

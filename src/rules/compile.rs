@@ -97,8 +97,8 @@ pub(super) fn compile(rules: &Rules, clock: &Clock) -> Result<Compiled, RulesErr
 }
 
 pub(super) fn parse(key: &str) -> Result<RouteKey, RulesError> {
-    key.parse().map_err(|source| RulesError::RouteKey {
+    key.parse().map_err(|fault| RulesError::RouteKey {
         key: key.to_owned(),
-        source,
+        fault,
     })
 }

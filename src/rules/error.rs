@@ -7,13 +7,13 @@ use crate::route::RouteKeyError;
 #[non_exhaustive]
 pub enum RulesError {
     /// A route key that cannot be read.
-    #[error("route key `{key}`: {source}")]
+    #[error("route key `{key}`: {fault}")]
     #[non_exhaustive]
     RouteKey {
         /// The key as written.
         key: String,
         /// What is wrong with it.
-        source: RouteKeyError,
+        fault: RouteKeyError,
     },
     /// Two keys for one route.
     #[error("route keys `{first}` and `{second}` mean the same route; keep one of them")]
