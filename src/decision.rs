@@ -43,6 +43,8 @@ struct Verdict {
     /// When the request came, which is earlier than now if it waited in line.
     arrived: Nanos,
     now: Nanos,
+    /// What a refused request is told beyond the wait.
+    spread: Nanos,
     admitted: bool,
 }
 
@@ -60,10 +62,13 @@ impl Verdict {
         statuses(&self.rule, &self.levels, self.now, self.admitted)
     }
 
+    /// The longest wait of those that refused, as it is told.
     fn retry_after(&self) -> Option<Duration> {
-        self.limits()
+        let longest = self
+            .limits()
             .map(|limit| limit.wait())
-            .try_fold(Duration::ZERO, |longest, wait| Some(longest.max(wait?)))
+            .try_fold(Duration::ZERO, |longest, wait| Some(longest.max(wait?)))?;
+        Some(longest + Duration::from_nanos(self.spread))
     }
 }
 
@@ -75,6 +80,7 @@ impl Decision {
                 levels,
                 arrived,
                 now,
+                spread: 0,
                 admitted: true,
             }),
         }
@@ -122,7 +128,8 @@ impl Decision {
     }
 
     /// How long until a request like this one passes if nobody else takes its place: the longest wait
-    /// of the limits that refused.
+    /// of the limits that refused, and what it is told beyond that (see
+    /// [`ThrottleLayer::spread`](crate::ThrottleLayer::spread)).
     ///
     /// Zero if it was admitted; `None` if it can never pass.
     #[must_use]
@@ -156,9 +163,15 @@ impl Denial {
                 levels,
                 arrived,
                 now,
+                spread: 0,
                 admitted: false,
             },
         }
+    }
+
+    /// Tells this much more than the wait.
+    pub(crate) fn spread(&mut self, more: Nanos) {
+        self.verdict.spread = more;
     }
 
     /// The route key the request was charged to; see [`Decision::route`].
@@ -184,7 +197,8 @@ impl Denial {
     }
 
     /// The time after which the request passes if nobody else takes its place: the longest wait of the
-    /// limits that refused. More than zero; `None` if it can never pass.
+    /// limits that refused, and what it is told beyond that (see
+    /// [`ThrottleLayer::spread`](crate::ThrottleLayer::spread)). More than zero; `None` if it can never pass.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.verdict.retry_after()

@@ -64,6 +64,19 @@ impl ThrottleLayer {
         self.with(|options| options.decision = decision)
     }
 
+    /// Whether those who are refused together are told different waits. Without this call: yes.
+    ///
+    /// SDKs come back exactly when they were told: all at once if all were told the same, and then most of them
+    /// are refused again, and give up after two or three times. So the second that a limit refuses is told what
+    /// the first was and an interval more, the third two, as if they stood in line; nothing is reserved for them,
+    /// and nobody is told less than its wait. A wait of at most a minute, which SDKs sleep through, is not lifted
+    /// above it, and to no wait more than a minute is added; a line that would go beyond that begins anew.
+    ///
+    /// Where requests [wait](crate::Limits::max_wait) instead of being refused, there is nothing to spread.
+    pub fn spread(self, spread: bool) -> Self {
+        self.with(|options| options.spread = spread)
+    }
+
     /// How refusals are framed. Without this call: [`Protocol::Auto`].
     pub fn protocol(self, protocol: Protocol) -> Self {
         self.with(|options| options.protocol = protocol)

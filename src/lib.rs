@@ -276,6 +276,7 @@ mod route;
 mod rules;
 mod service;
 mod shared;
+mod spread;
 mod store;
 mod sync;
 mod usage;

@@ -24,6 +24,7 @@ use crate::{
     meter::Meter,
     quota::Quota,
     rate::Rate,
+    spread::Spread,
     store::{Key, Memory, Place},
     waiting::{LineId, Lines, Patience},
 };
@@ -262,6 +263,7 @@ pub(crate) struct Limiter {
     /// Where balances of clients are kept.
     pub(crate) memory: Memory,
     pub(crate) lines: Lines,
+    spread: Spread,
 }
 
 impl Limiter {
@@ -270,6 +272,7 @@ impl Limiter {
             clock,
             memory,
             lines: Lines::new(),
+            spread: Spread::new(),
         }
     }
 
@@ -300,6 +303,29 @@ impl Limiter {
 }
 
 impl Limiter {
+    /// What a refused request is told beyond the `wait` for the limit that refused it.
+    pub(crate) fn spread(
+        &self,
+        binding: &Binding,
+        asked: Asked,
+        now: Nanos,
+        wait: Nanos,
+        cost: u64,
+    ) -> Nanos {
+        let Some(meter) = &binding.limit.meter else {
+            return 0;
+        };
+        let hash = match &binding.home {
+            Home::Bucket(bucket) => {
+                let address = Arc::as_ptr(bucket).addr() as u64;
+                let product = u128::from(address) * 0x9e37_79b9_7f4a_7c15;
+                (product >> 64) as u64 ^ product as u64
+            }
+            Home::Client(number) => Key::new(asked.identity, *number).hash(),
+        };
+        self.spread.more(hash, now, wait, meter.step(cost))
+    }
+
     /// Charges `units` that were used without having been asked for.
     pub(crate) fn owe(&self, binding: &Binding, identity: u128, units: u64) {
         if let Some(meter) = &binding.limit.meter {

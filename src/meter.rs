@@ -166,6 +166,17 @@ impl Meter {
         }
     }
 
+    /// How much later the next request of `cost` passes after one: where nothing comes back by itself, as if a
+    /// slot were held for a second, and a tenth of one for quotas.
+    pub(crate) fn step(&self, cost: u64) -> u64 {
+        const SECOND: u64 = 1_000_000_000;
+        match self.time {
+            Time::Flowing => self.steady(cost),
+            Time::Windows(_) => SECOND / 10,
+            Time::Still => SECOND / self.gcra.burst(),
+        }
+    }
+
     /// What `units` take at the steady rate, in nanoseconds. Quotas and slots have no pace: zero.
     pub(crate) fn steady(&self, units: u64) -> u64 {
         match self.time {

@@ -15,6 +15,7 @@ use crate::{
 pub(crate) struct Options {
     pub(crate) fields: bool,
     pub(crate) decision: bool,
+    pub(crate) spread: bool,
     pub(crate) protocol: Protocol,
     pub(crate) grpc_retry_pushback: bool,
     /// `None`: the built-in answer.
@@ -66,6 +67,7 @@ impl Default for Options {
         Self {
             fields: true,
             decision: true,
+            spread: true,
             protocol: Protocol::default(),
             grpc_retry_pushback: false,
             rejection: None,
@@ -78,6 +80,7 @@ impl fmt::Debug for Options {
         let Self {
             fields,
             decision,
+            spread,
             protocol,
             grpc_retry_pushback,
             rejection,
@@ -85,6 +88,7 @@ impl fmt::Debug for Options {
         f.debug_struct("Options")
             .field("fields", fields)
             .field("decision", decision)
+            .field("spread", spread)
             .field("protocol", protocol)
             .field("grpc_retry_pushback", grpc_retry_pushback)
             .field(

@@ -11,7 +11,7 @@ use http::{Request, Response};
 use crate::{
     admission::Admission,
     client::{RequestHead, Roster},
-    clock::{Clock, Nanos},
+    clock::{Clock, Nanos, nanos},
     decision::{Decision, Denial},
     levels::Levels,
     limiter::{Asked, Binding, Limit, Limiter, Rule},
@@ -87,12 +87,22 @@ impl Shared {
     ) -> Response<Bytes> {
         let Prepared { rule, written } = prepared;
         let Decided {
+            asked,
             arrived,
             now,
             levels,
-            ..
         } = decided;
-        let denial = Denial::new(Arc::clone(rule), levels, arrived, now);
+        let mut denial = Denial::new(Arc::clone(rule), levels, arrived, now);
+        if self.options.spread {
+            let more = denial.binding().and_then(|binding| {
+                let wait = nanos(binding.wait()?);
+                let mut bindings = rule.enforced();
+                let refused = bindings.find(|own| std::ptr::eq(&own.limit, binding.limit()))?;
+                let limiter = &self.state.limiter;
+                Some(limiter.spread(refused, asked, now, wait, binding.cost()))
+            });
+            denial.spread(more.unwrap_or(0));
+        }
         self.options.reject(denial, request, written)
     }
 }

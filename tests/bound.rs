@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use common::Client;
 use proptest::prelude::*;
-use tower_throttle::{Limits, Rate, Rules};
+use tower_throttle::{Limits, Rate, Rules, ThrottleLayer};
 
 const MICROSECOND: Duration = Duration::from_micros(1);
 
@@ -94,7 +94,10 @@ async fn the_burst_passes_then_the_rate() {
 
 #[tokio::test(start_paused = true)]
 async fn after_the_told_wait_a_request_passes_and_not_before() {
-    let client = Client::new(Rules::new().total(Rate::new(3, Duration::from_secs(1)).burst(2)));
+    let rules = Rules::new().total(Rate::new(3, Duration::from_secs(1)).burst(2));
+    // Told to several, it would be more than the wait of one.
+    let layer = ThrottleLayer::new(rules).expect("rules that hold together");
+    let client = Client::with(layer.spread(false));
     for _ in 0..20 {
         while client.get("/").await.is_admitted() {}
         let wait = client.get("/").await.wait().expect("it can pass later");

@@ -139,14 +139,19 @@ pub(super) fn refused(denial: &Denial) -> Option<HeaderValue> {
     let mut violated = denial.violated();
     if let (Some(first), second) = (violated.next(), violated.next()) {
         match second {
-            None => push_refused(&mut line, &first),
+            None => push_refused(&mut line, &first, denial.retry_after()),
             Some(second) => {
                 let mut all = vec![first, second];
                 all.extend(violated);
                 all.sort_by_key(|status| Reverse(wait(status)));
-                for status in &all {
+                for (index, status) in all.iter().enumerate() {
                     separate(&mut line);
-                    push_refused(&mut line, status);
+                    let told = if index == 0 {
+                        denial.retry_after()
+                    } else {
+                        status.wait()
+                    };
+                    push_refused(&mut line, status, told);
                 }
             }
         }
@@ -161,10 +166,10 @@ pub(super) fn refused(denial: &Denial) -> Option<HeaderValue> {
 }
 
 /// `"chat";r=0;t=2`, without `t` if it can never pass, or if nobody knows when.
-fn push_refused(line: &mut Buffer, status: &LimitStatus<'_>) {
+fn push_refused(line: &mut Buffer, status: &LimitStatus<'_>, told: Option<Duration>) {
     push_quoted(line, status.limit());
     line.push(";r=0");
-    if let Some(wait) = status.wait().filter(|_| !status.limit().is_slots()) {
+    if let Some(wait) = told.filter(|_| !status.limit().is_slots()) {
         line.push(";t=");
         line.push_integer(ceil_seconds(nanos(wait)));
     }
