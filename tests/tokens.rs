@@ -1,0 +1,367 @@
+//! R17: model tokens are reserved at admission and settled once; what was too much comes back, what was too little
+//! is waited for.
+
+mod support;
+
+use std::{
+    convert::Infallible,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use axum::body::Body;
+use http::{Request, Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tower::{Layer, ServiceExt, service_fn};
+use tower_throttle::{
+    Clients, Estimate, Limits, Rate, ResponseBody, Rules, RulesError, Scope, Throttle,
+    ThrottleLayer, Usage,
+};
+
+use support::{bytes, decision, throttle, values};
+
+type Inner = fn(Request<Body>) -> std::future::Ready<Result<Response<Body>, Infallible>>;
+type Service = Throttle<tower::util::ServiceFn<Inner>>;
+
+/// Answers with the usage in the extensions, for the test to play the handler.
+fn service(rules: Rules) -> Service {
+    let serve: Inner = |request| {
+        let mut response = Response::new(Body::from("served"));
+        if let Some(usage) = request.extensions().get::<Usage>() {
+            response.extensions_mut().insert(usage.clone());
+        }
+        std::future::ready(Ok(response))
+    };
+    throttle(rules).layer(service_fn(serve))
+}
+
+async fn send(service: &Service, estimate: u64) -> Response<ResponseBody<Body>> {
+    let request = Request::post("/").header("x-tokens", estimate);
+    let request = request.body(Body::empty()).expect("a request");
+    let answer = service.clone().oneshot(request).await;
+    answer.unwrap_or_else(|never| match never {})
+}
+
+fn usage<B>(response: &Response<B>) -> Usage {
+    response
+        .extensions()
+        .get::<Usage>()
+        .expect("tokens are limited")
+        .clone()
+}
+
+/// What the token limit has left.
+fn left<B>(response: &Response<B>) -> u64 {
+    let mut limits = decision(response).limits();
+    let tokens = limits.find(|limit| limit.tokens().is_some());
+    tokens.expect("a token limit").remaining()
+}
+
+fn budget(rate: Rate) -> Rules {
+    let estimate = Estimate::by_header("x-tokens");
+    Rules::new()
+        .total(Limits::new().tokens(rate))
+        .estimate(estimate)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_reserved_too_much_comes_back_and_too_little_is_owed() {
+    // One token a second, so that what time refills can be told.
+    let service = service(budget(Rate::per_minute(60).burst(100)));
+    let first = send(&service, 60).await;
+    assert_eq!(left(&first), 40);
+    assert_eq!((usage(&first).reserved(), usage(&first).used()), (60, 0));
+    assert_eq!(
+        usage(&first).remaining(),
+        100,
+        "its reservation, and what is left"
+    );
+    assert_eq!(
+        send(&service, 41).await.status(),
+        StatusCode::TOO_MANY_REQUESTS
+    );
+    assert!(usage(&first).settle(10));
+    let second = send(&service, 90).await;
+    assert_eq!(left(&second), 0, "fifty came back");
+    // Thirty more than it had: a debt.
+    assert!(usage(&second).settle(120));
+    let refused = send(&service, 1).await;
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    let limit = decision(&refused).limits().next().expect("one").wait();
+    assert_eq!(
+        limit,
+        Some(Duration::from_secs(31)),
+        "thirty are owed, and one is asked for"
+    );
+    tokio::time::advance(Duration::from_secs(31)).await;
+    assert_eq!(send(&service, 1).await.status(), StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_settled_once_by_whatever_comes_first() {
+    let service = service(budget(Rate::per_hour(1).burst(1_000)));
+    let mut spent = 0;
+    let mut expect = async |used: u64, what: &str| {
+        spent += used;
+        let probe = send(&service, 1).await;
+        spent += 1;
+        assert_eq!(left(&probe), 1_000 - spent, "{what}");
+    };
+    let answer = send(&service, 50).await;
+    let account = usage(&answer);
+    assert!(account.settle(20));
+    assert!(!account.settle(5) && !account.add(5), "it is closed");
+    assert_eq!(account.used(), 20);
+    drop(answer);
+    expect(20, "settled").await;
+
+    let answer = send(&service, 50).await;
+    let account = usage(&answer);
+    bytes(answer).await;
+    assert!(!account.settle(5), "the end came first");
+    expect(50, "unsettled, the estimate stands").await;
+
+    let answer = send(&service, 50).await;
+    assert!(usage(&answer).add(30) && usage(&answer).add(30));
+    bytes(answer).await;
+    expect(60, "unsettled, and more was counted").await;
+
+    let answer = send(&service, 50).await;
+    assert!(usage(&answer).add(3));
+    drop(answer);
+    expect(3, "cut short, what was counted stands").await;
+
+    drop(send(&service, 50).await);
+    expect(50, "cut short, and nobody has counted").await;
+
+    let answer = send(&service, 50).await;
+    assert!(usage(&answer).settle(0));
+    bytes(answer).await;
+    expect(0, "free of charge").await;
+
+    // A clone that outlives the response changes nothing.
+    let answer = send(&service, 50).await;
+    let account = usage(&answer);
+    drop(answer);
+    assert!(!account.add(100));
+    expect(50, "over").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_sees_when_it_has_to_stop() {
+    let service = service(budget(Rate::per_minute(60).burst(100)));
+    let answer = send(&service, 10).await;
+    let account = usage(&answer);
+    let _other = send(&service, 70).await;
+    assert_eq!(account.remaining(), 30);
+    let mut produced = 0;
+    while account.remaining() > 0 {
+        assert!(account.add(1));
+        produced += 1;
+    }
+    assert_eq!(produced, 30, "its ten, and the twenty that were left");
+    account.add(5);
+    assert_eq!(account.remaining(), 0);
+    tokio::time::advance(Duration::from_secs(4)).await;
+    assert_eq!(account.remaining(), 0, "five are owed");
+    tokio::time::advance(Duration::from_secs(3)).await;
+    assert_eq!(account.remaining(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_are_told_as_such() {
+    let chat = Limits::new()
+        .rate(Rate::per_second(10).named("calls"))
+        .tokens(Rate::per_minute(600).burst(100).named("tokens"));
+    let rules = Rules::new()
+        .route("POST /", chat)
+        .estimate(Estimate::by_header("x-tokens"));
+    let service = service(rules);
+    let answer = send(&service, 30).await;
+    assert_eq!(
+        values(&answer, "ratelimit-policy"),
+        [
+            r#""calls";q=10;w=1;throttle-burst=10, "tokens";q=600;w=60;throttle-burst=100;throttle-unit="tokens""#
+        ]
+    );
+    // Two more like this one: the tokens bind.
+    assert_eq!(
+        values(&answer, "ratelimit"),
+        [r#""tokens";r=70;t=7, "calls";r=9;t=1"#]
+    );
+    let refused = send(&service, 80).await;
+    let body: serde_json::Value = serde_json::from_slice(&bytes(refused).await).expect("JSON");
+    assert_eq!(body["error"]["type"], "tokens");
+    assert_eq!(body["violated-policies"], serde_json::json!(["tokens"]));
+    let never = send(&service, 101).await;
+    assert_eq!(never.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert!(
+        !never.headers().contains_key("retry-after"),
+        "above the burst"
+    );
+    assert_eq!(never.headers()["x-should-retry"], "false");
+    let limits = decision(&never).limits();
+    let costs: Vec<_> = limits
+        .map(|limit| (limit.name().to_owned(), limit.cost()))
+        .collect();
+    assert_eq!(costs, [("calls".to_owned(), 1), ("tokens".to_owned(), 101)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_scope_has_its_account() {
+    let each = Limits::new().tokens(Rate::per_hour(1).burst(100));
+    let rules = Rules::new()
+        .total(Limits::new().tokens(Rate::per_hour(1).burst(250)))
+        .clients(Clients::by_header("x-tokens").each(each))
+        .estimate(Estimate::fixed(60));
+    let service = service(rules);
+    // Clients are called after a number here.
+    let remaining = async |client: u64| {
+        let answer = send(&service, client).await;
+        let limits = decision(&answer).limits();
+        let told = limits
+            .map(|limit| (limit.scope(), limit.remaining()))
+            .collect::<Vec<_>>();
+        assert!(usage(&answer).settle(50));
+        told
+    };
+    assert_eq!(
+        remaining(1).await,
+        [(Scope::Client, 40), (Scope::Total, 190)]
+    );
+    assert_eq!(
+        remaining(2).await,
+        [(Scope::Client, 40), (Scope::Total, 140)]
+    );
+    let refused = send(&service, 1).await;
+    assert_eq!(
+        refused.status(),
+        StatusCode::TOO_MANY_REQUESTS,
+        "50 are left, 60 are asked for"
+    );
+    assert_eq!(
+        remaining(3).await,
+        [(Scope::Client, 40), (Scope::Total, 90)],
+        "refused, it cost nothing"
+    );
+}
+
+#[test]
+fn an_estimate_by_what_is_no_field_is_an_error() {
+    let rules = Rules::new().estimate(Estimate::by_header("x tokens"));
+    let error: RulesError = ThrottleLayer::new(rules).expect_err("no field");
+    assert!(
+        error
+            .to_string()
+            .starts_with("estimate: `x tokens` is no name"),
+        "{error}"
+    );
+    let many = (0..9).fold(Limits::new(), |limits, _| {
+        limits.tokens(Rate::per_second(1))
+    });
+    let error = ThrottleLayer::new(Rules::new().total(many)).expect_err("too many");
+    assert_eq!(
+        error.to_string(),
+        "the total: 9 token rates; 8 are the most"
+    );
+}
+
+/// A hundred tokens a minute, and fifty streams at once that do not know beforehand how long they will be. What
+/// is granted is never more than the burst, what the rate has refilled, and of each call in flight what it went
+/// beyond its reservation.
+#[tokio::test(start_paused = true)]
+async fn fifty_streams_are_granted_no_more_than_the_budget() {
+    const RESERVED: u64 = 5;
+    // Two kinds of handler: one stops when nothing remains, one goes on to the end whatever it costs.
+    for stops in [true, false] {
+        let granted = Arc::new(Mutex::new(Vec::<(tokio::time::Instant, u64)>::new()));
+        let start = tokio::time::Instant::now();
+        let serve = {
+            let granted = Arc::clone(&granted);
+            move |request: Request<Body>| {
+                let granted = Arc::clone(&granted);
+                let usage = request.extensions().get::<Usage>().expect("tokens").clone();
+                async move {
+                    let (sender, receiver) = mpsc::unbounded_channel();
+                    tokio::spawn(async move {
+                        for token in 0..13_u64 {
+                            if stops && usage.remaining() == 0 {
+                                break;
+                            }
+                            // The client has gone away: the account is closed.
+                            if !usage.add(1) {
+                                break;
+                            }
+                            let now = tokio::time::Instant::now();
+                            granted.lock().expect("no panic").push((now, 1));
+                            if sender
+                                .send(Ok::<_, Infallible>(Frame::data("t".into())))
+                                .is_err()
+                            {
+                                break;
+                            }
+                            tokio::time::sleep(Duration::from_millis(70 + token)).await;
+                        }
+                        usage.settle(usage.used());
+                    });
+                    let body = StreamBody::new(UnboundedReceiverStream::new(receiver));
+                    Ok::<_, Infallible>(Response::new(Body::new(body)))
+                }
+            }
+        };
+        let rules = Rules::new()
+            .total(Limits::new().tokens(Rate::per_minute(100)))
+            .estimate(Estimate::fixed(RESERVED));
+        let service = throttle(rules).layer(service_fn(serve));
+        let mut calls = tokio::task::JoinSet::new();
+        for caller in 0..50_u64 {
+            let service = service.clone();
+            calls.spawn(async move {
+                let mut admitted = 0;
+                // Comes back after what it was told, for three minutes.
+                while start.elapsed() < Duration::from_secs(180) {
+                    let request = Request::post("/").body(Body::empty()).expect("a request");
+                    let answer = service.clone().oneshot(request).await.expect("never fails");
+                    let wait = decision(&answer).retry_after().expect("it can pass");
+                    if answer.status() == StatusCode::OK {
+                        admitted += 1;
+                        let body = answer.into_body();
+                        if caller % 3 == 0 {
+                            // Goes away in midstream.
+                            let mut body = Box::pin(body);
+                            let _ = body.frame().await;
+                        } else {
+                            body.collect().await.expect("no error");
+                        }
+                    }
+                    tokio::time::sleep(wait).await;
+                }
+                admitted
+            });
+        }
+        let admitted: u64 = calls.join_all().await.into_iter().sum();
+        assert!(admitted > 50, "{admitted}");
+        let granted = granted.lock().expect("no panic");
+        let overrun = if stops { 1 } else { 13 - RESERVED };
+        let mut sum = 0;
+        for (time, tokens) in granted.iter() {
+            sum += tokens;
+            let elapsed = u64::try_from((*time - start).as_millis()).expect("minutes");
+            // The burst is 100, and so is what a minute refills.
+            let refilled = (elapsed * 100).div_ceil(60_000);
+            let bound = 100 + refilled + 50 * overrun;
+            assert!(
+                sum <= bound,
+                "{sum} granted after {elapsed} ms, {bound} may be"
+            );
+        }
+        // And in the long run it is the rate: four hundred in three minutes and a burst.
+        assert!(
+            sum <= 400 + 50 * overrun && sum > 300,
+            "{sum} in three minutes, stops: {stops}"
+        );
+    }
+}
