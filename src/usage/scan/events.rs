@@ -8,8 +8,6 @@ pub(super) struct Events {
     line: Line,
     /// The last byte was a carriage return: a line feed now belongs to the same line end.
     after_return: bool,
-    /// Whether the event has data yet.
-    has_data: bool,
     /// The event's data.
     json: Json,
     /// What the last event that told a cost has told.
@@ -38,7 +36,6 @@ impl Events {
         Self {
             line: Line::Mark(0),
             after_return: false,
-            has_data: false,
             json: Json::new(),
             total: None,
         }
@@ -76,7 +73,8 @@ impl Events {
                     rest
                 }
                 Line::Field(seen) if seen == FIELD.len() && byte == b':' => {
-                    self.begin_data();
+                    // Lines of data are joined with line feeds. One before the first is white space.
+                    self.json.read(b"\n");
                     self.line = Line::Colon;
                     rest
                 }
@@ -108,29 +106,12 @@ impl Events {
 
     fn end_line(&mut self, byte: u8) {
         self.after_return = byte == b'\r';
-        match self.line {
-            Line::Mark(0 | 3) | Line::Field(0) => self.end_event(),
-            // A field without a colon has no value: a line of data all the same.
-            Line::Field(seen) if seen == FIELD.len() => self.begin_data(),
-            _ => {}
-        }
-        self.line = Line::Field(0);
-    }
-
-    /// A line of data begins. It is joined to those before with a line feed.
-    fn begin_data(&mut self) {
-        if self.has_data {
-            self.json.read(b"\n");
-        }
-        self.has_data = true;
-    }
-
-    fn end_event(&mut self) {
-        if self.has_data {
+        // A line `data` without a colon is an empty one of data, but that would be white space too.
+        if let Line::Field(0) = self.line {
             self.total = self.json.total().or(self.total);
             self.json = Json::new();
-            self.has_data = false;
         }
+        self.line = Line::Field(0);
     }
 }
 

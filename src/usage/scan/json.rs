@@ -192,7 +192,7 @@ impl Json {
         while let Some((&byte, rest)) = bytes.split_first() {
             bytes = match self.state {
                 State::Text(role) => self.text(role, bytes),
-                State::Number(part) => self.number(part, byte, bytes),
+                State::Number(part) => self.number(part, bytes),
                 State::Broken => return,
                 _ => {
                     self.state = self.step(byte);
@@ -222,7 +222,7 @@ impl Json {
             }
             (State::Name | State::FirstName, b'"') => State::Text(Role::OtherName),
             (State::Colon, b':') => State::Value,
-            (State::Next, b',') if self.depth > 0 && self.in_object() => State::Name,
+            (State::Next, b',') if self.in_object() => State::Name,
             (State::Next, b',') if self.depth > 0 => State::Value,
             (State::Next, b']' | b'}') => self.close(byte),
             (State::Escape(role), _) => self.escape(role, byte),
@@ -364,10 +364,10 @@ impl Json {
         if left > 1 {
             return State::Hex(role, left - 1, value);
         }
-        // Known names are ASCII.
+        // Known names are ASCII: of all others, no byte will do.
         match u8::try_from(value) {
-            Ok(byte) if byte.is_ascii() => self.name.push(&[byte]),
-            _ => self.name.spoil(),
+            Ok(byte) => self.name.push(&[byte]),
+            Err(_) => self.name.spoil(),
         }
         State::Text(role)
     }
@@ -375,37 +375,42 @@ impl Json {
     /// ## Number => (Number | Next)
     ///
     /// Only the byte after it tells that a number has ended: that byte is left.
-    fn number<'a>(&mut self, part: Part, byte: u8, bytes: &'a [u8]) -> &'a [u8] {
-        let next = match (part, byte) {
-            (Part::Minus, b'0') => Part::Zero,
-            (Part::Minus, b'1'..=b'9') => Part::Integer,
-            (Part::Integer, b'0'..=b'9') => {
-                let digit = u64::from(byte - b'0');
-                let number = self.number.and_then(|number| number.checked_mul(10));
-                self.number = number.and_then(|number| number.checked_add(digit));
-                Part::Integer
-            }
-            (Part::Zero | Part::Integer, b'.') => Part::Point,
-            (Part::Point | Part::Fraction, b'0'..=b'9') => Part::Fraction,
-            (Part::Zero | Part::Integer | Part::Fraction, b'e' | b'E') => Part::E,
-            (Part::E, b'+' | b'-') => Part::Sign,
-            (Part::E | Part::Sign | Part::Exponent, b'0'..=b'9') => Part::Exponent,
-            (Part::Zero | Part::Integer | Part::Fraction | Part::Exponent, _) => {
-                if let (Member::Count(count), true) = (self.member, self.in_place()) {
-                    self.tokens.set(count, self.number);
+    fn number<'a>(&mut self, mut part: Part, bytes: &'a [u8]) -> &'a [u8] {
+        for (at, &byte) in bytes.iter().enumerate() {
+            part = match (part, byte) {
+                (Part::Minus, b'0') => Part::Zero,
+                (Part::Minus, b'1'..=b'9') => Part::Integer,
+                (Part::Integer, b'0'..=b'9') => {
+                    let digit = u64::from(byte - b'0');
+                    let number = self.number.and_then(|number| number.checked_mul(10));
+                    self.number = number.and_then(|number| number.checked_add(digit));
+                    Part::Integer
                 }
-                self.state = State::Next;
-                return bytes;
-            }
-            (Part::Minus | Part::Point | Part::E | Part::Sign, _) => {
-                self.state = State::Broken;
-                return bytes;
-            }
-        };
-        if let Part::Point | Part::E = next {
-            self.number = None;
+                (Part::Zero | Part::Integer, b'.') => {
+                    self.number = None;
+                    Part::Point
+                }
+                (Part::Point | Part::Fraction, b'0'..=b'9') => Part::Fraction,
+                (Part::Zero | Part::Integer | Part::Fraction, b'e' | b'E') => {
+                    self.number = None;
+                    Part::E
+                }
+                (Part::E, b'+' | b'-') => Part::Sign,
+                (Part::E | Part::Sign | Part::Exponent, b'0'..=b'9') => Part::Exponent,
+                (Part::Zero | Part::Integer | Part::Fraction | Part::Exponent, _) => {
+                    if let (Member::Count(count), true) = (self.member, self.in_place()) {
+                        self.tokens.set(count, self.number);
+                    }
+                    self.state = State::Next;
+                    return &bytes[at..];
+                }
+                (Part::Minus | Part::Point | Part::E | Part::Sign, _) => {
+                    self.state = State::Broken;
+                    return &bytes[at..];
+                }
+            };
         }
-        self.state = State::Number(next);
-        &bytes[1..]
+        self.state = State::Number(part);
+        &[]
     }
 }

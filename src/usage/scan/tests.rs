@@ -222,7 +222,7 @@ fn json_answers() {
         ),
         (
             "other escapes in names",
-            r#"{"usage\n":{"total_tokens":5},"\u0075sage\u0000":{"total_tokens":6},"us\u0161ge":{"total_tokens":7}}"#,
+            r#"{"usage\n":{"total_tokens":5},"\u0075sage\u0000":{"total_tokens":6},"us\u0161age":{"total_tokens":7}}"#,
             None,
         ),
         (
@@ -306,6 +306,10 @@ fn what_is_no_json_tells_nothing() {
         "[",
         "]",
         "[}",
+        "[1}",
+        "{\"a\":1]",
+        "-01",
+        "nulx",
         "{]",
         "{,}",
         "{\"a\"}",
@@ -337,7 +341,9 @@ fn what_is_no_json_tells_nothing() {
         }
     }
     let right = r#"{"usage":{"total_tokens":5}}"#;
+    let another = format!(",{right}");
     for (before, after) in [
+        ("", another.as_str()),
         ("", ","),
         ("", "}"),
         ("", "x"),
@@ -414,8 +420,16 @@ fn event_streams() {
             assert_eq!(agreed, told, "{what}: the reference");
         }
     }
-    let mixed = format!("data: {{}}\r\ndata:{five}\n\r\n\rdata: {five}\r\r\n");
-    assert_tells(Kind::EventStream, mixed.as_bytes(), Some(5), "mixed");
+    let mixed = [
+        format!("data: {{}}\r\ndata:{five}\n\r\n\rdata: {five}\r\r\n"),
+        format!(": x\rdata:{five}\n\n"),
+        format!("data:{five}\r\n\r"),
+        format!("data:{five}\n\r"),
+        format!("data:{five}\n\r\ndata: {{}}\r\r"),
+    ];
+    for stream in mixed {
+        assert_tells(Kind::EventStream, stream.as_bytes(), Some(5), "mixed");
+    }
 }
 
 #[test]
@@ -637,7 +651,7 @@ proptest! {
     #[test]
     fn events_as_serde_json_reads_them(
         events in vec((answer(), select(&["data:", "data: "][..]), select(&["", ":\n", "id: 1\n", "data\n"][..])), 0..4),
-        line_end in select(&["\n", "\r", "\r\n"][..]),
+        line_ends in vec(select(&["\n", "\r", "\r\n"][..]), 1..4),
         damage in damage(),
         cuts in vec(any::<prop::sample::Index>(), 0..6),
     ) {
@@ -650,7 +664,8 @@ proptest! {
             }
             stream.push('\n');
         }
-        let stream = stream.replace('\n', line_end).into_bytes();
+        let ended = stream.split_terminator('\n').zip(line_ends.iter().cycle());
+        let stream = ended.flat_map(|(line, end)| [line, end]).collect::<String>().into_bytes();
         assert_agrees(Kind::EventStream, &damaged(stream, damage), &cuts)?;
     }
 
