@@ -52,8 +52,8 @@ enum State {
     /// As many hexadecimal digits, and the value of those before.
     Hex(Role, u8, u16),
     Number(Part),
-    /// The rest of a literal name.
-    Literal(&'static [u8]),
+    /// The rest of a literal name, the first byte lowest.
+    Literal(u32),
     /// Nothing: this was no JSON.
     Broken,
 }
@@ -189,22 +189,21 @@ impl Json {
     }
 
     pub(super) fn read(&mut self, mut bytes: &[u8]) {
+        let mut state = self.state;
         while let Some((&byte, rest)) = bytes.split_first() {
-            bytes = match self.state {
+            (state, bytes) = match state {
                 State::Text(role) => self.text(role, bytes),
                 State::Number(part) => self.number(part, bytes),
-                State::Broken => return,
-                _ => {
-                    self.state = self.step(byte);
-                    rest
-                }
+                State::Broken => break,
+                _ => (self.step(state, byte), rest),
             };
         }
+        self.state = state;
     }
 
     /// Takes a byte that is neither in the plain part of a string nor in a number.
-    fn step(&mut self, byte: u8) -> State {
-        match (self.state, byte) {
+    fn step(&mut self, state: State, byte: u8) -> State {
+        match (state, byte) {
             (
                 State::Value
                 | State::FirstValue
@@ -213,7 +212,7 @@ impl Json {
                 | State::Colon
                 | State::Next,
                 b' ' | b'\t' | b'\n' | b'\r',
-            ) => self.state,
+            ) => state,
             (State::FirstValue, b']') | (State::FirstName, b'}') => self.close(byte),
             (State::Value | State::FirstValue, _) => self.value(byte),
             (State::Name | State::FirstName, b'"') if self.in_place() => {
@@ -227,9 +226,9 @@ impl Json {
             (State::Next, b']' | b'}') => self.close(byte),
             (State::Escape(role), _) => self.escape(role, byte),
             (State::Hex(role, left, value), _) => self.hex(role, left, value, byte),
-            (State::Literal([first, rest @ ..]), _) if *first == byte => match rest {
-                [] => State::Next,
-                _ => State::Literal(rest),
+            (State::Literal(left), _) if left & 0xFF == u32::from(byte) => match left >> 8 {
+                0 => State::Next,
+                left => State::Literal(left),
             },
             _ => State::Broken,
         }
@@ -240,9 +239,9 @@ impl Json {
         match byte {
             b'"' => State::Text(Role::Value),
             b'{' | b'[' => self.open(byte == b'{'),
-            b't' => State::Literal(b"rue"),
-            b'f' => State::Literal(b"alse"),
-            b'n' => State::Literal(b"ull"),
+            b't' => State::Literal(u32::from_le_bytes(*b"rue\0")),
+            b'f' => State::Literal(u32::from_le_bytes(*b"alse")),
+            b'n' => State::Literal(u32::from_le_bytes(*b"ull\0")),
             b'-' => {
                 self.number = None;
                 State::Number(Part::Minus)
@@ -305,16 +304,16 @@ impl Json {
     }
 
     /// ## Text => (Text | Escape | Colon | Next)
-    fn text<'a>(&mut self, role: Role, bytes: &'a [u8]) -> &'a [u8] {
+    fn text<'a>(&mut self, role: Role, bytes: &'a [u8]) -> (State, &'a [u8]) {
         let stop = position(bytes, |byte| byte < b' ' || byte == b'"' || byte == b'\\');
         let (plain, rest) = bytes.split_at(stop.unwrap_or(bytes.len()));
         if let Role::Name = role {
             self.name.push(plain);
         }
         let Some((byte, rest)) = rest.split_first() else {
-            return rest;
+            return (State::Text(role), rest);
         };
-        self.state = match (byte, role) {
+        let state = match (byte, role) {
             (b'\\', _) => State::Escape(role),
             (b'"', Role::Value) => State::Next,
             (b'"', Role::OtherName) => State::Colon,
@@ -324,7 +323,7 @@ impl Json {
             }
             _ => State::Broken,
         };
-        rest
+        (state, rest)
     }
 
     /// A name is complete. What an earlier member of this name has told is forgotten.
@@ -375,7 +374,7 @@ impl Json {
     /// ## Number => (Number | Next)
     ///
     /// Only the byte after it tells that a number has ended: that byte is left.
-    fn number<'a>(&mut self, mut part: Part, bytes: &'a [u8]) -> &'a [u8] {
+    fn number<'a>(&mut self, mut part: Part, bytes: &'a [u8]) -> (State, &'a [u8]) {
         for (at, &byte) in bytes.iter().enumerate() {
             part = match (part, byte) {
                 (Part::Minus, b'0') => Part::Zero,
@@ -401,16 +400,13 @@ impl Json {
                     if let (Member::Count(count), true) = (self.member, self.in_place()) {
                         self.tokens.set(count, self.number);
                     }
-                    self.state = State::Next;
-                    return &bytes[at..];
+                    return (State::Next, &bytes[at..]);
                 }
                 (Part::Minus | Part::Point | Part::E | Part::Sign, _) => {
-                    self.state = State::Broken;
-                    return &bytes[at..];
+                    return (State::Broken, &bytes[at..]);
                 }
             };
         }
-        self.state = State::Number(part);
-        &[]
+        (State::Number(part), &[])
     }
 }
