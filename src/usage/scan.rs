@@ -21,7 +21,7 @@
 //! # What is told when
 //!
 //! A JSON answer tells once its last brace is there, an event once its empty line is: one that was cut
-//! short tells nothing. Nor does JSON that breaks the grammar or is more than [127 levels](DEPTH) deep.
+//! short tells nothing. Nor does JSON that breaks the grammar or is more than [127 levels](json::DEPTH) deep.
 //! Strings are not decoded, so that wrong UTF-8 and lone surrogates go unnoticed.
 //!
 //! Bytes are taken as they are: an answer that was compressed further inside tells nothing.
