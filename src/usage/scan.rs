@@ -28,6 +28,7 @@
 
 mod events;
 mod json;
+mod name;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! innermost of them and its depth say whether a byte belongs to it or to something nested in it.
 
 use super::{
+    name::Name,
     position,
     tokens::{Count, Tokens},
 };
@@ -129,39 +130,6 @@ enum Member {
     Object(Place),
     Count(Count),
     Other,
-}
-
-/// A name, if it is short enough to be known.
-#[derive(Debug, Clone, Default)]
-struct Name {
-    bytes: [u8; Self::LONGEST],
-    /// More than there is room for if it is longer than that.
-    len: usize,
-}
-
-impl Name {
-    /// `completion_tokens`
-    const LONGEST: usize = 17;
-
-    fn push(&mut self, more: &[u8]) {
-        let end = self.len.saturating_add(more.len());
-        match self.bytes.get_mut(self.len..end) {
-            Some(room) => {
-                room.copy_from_slice(more);
-                self.len = end;
-            }
-            None => self.spoil(),
-        }
-    }
-
-    /// Makes it a name that nobody knows.
-    fn spoil(&mut self) {
-        self.len = usize::MAX;
-    }
-
-    fn get(&self) -> Option<&[u8]> {
-        self.bytes.get(..self.len)
-    }
 }
 
 impl Json {

@@ -235,6 +235,11 @@ fn json_answers() {
             r#"{"usag":{"total_tokens":5},"":6,"usage":{"total_token":6,"":7}}"#,
             None,
         ),
+        (
+            "names that end in one",
+            r#"{"\nusage":{"total_tokens":5},"as long a name as any usage":{"total_tokens":6},"\u00fcusage":{"total_tokens":7}}"#,
+            None,
+        ),
         ("other case", r#"{"Usage":{"total_tokens":5}}"#, None),
         (
             "twice a total",
