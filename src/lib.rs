@@ -276,14 +276,6 @@ mod service;
 mod shared;
 mod store;
 mod sync;
-#[cfg_attr(
-    not(any(test, feature = "__bench")),
-    expect(dead_code, reason = "no body is read yet")
-)]
-#[cfg_attr(
-    not(feature = "__bench"),
-    expect(unused_imports, reason = "no body is read yet")
-)]
 mod usage;
 
 pub use self::{
