@@ -53,8 +53,8 @@ impl Admission {
         self.account.as_ref()
     }
 
-    /// Ends it with the last byte of the response. Dropped before that, it was cut short.
-    pub(crate) fn complete(self) {
+    /// The response came to its end. Dropped before that, it was cut short.
+    pub(crate) fn complete(&self) {
         if let Some(account) = &self.account {
             account.complete();
         }

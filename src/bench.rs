@@ -1,4 +1,4 @@
-//! The engine alone, opened for this crate's own benches. No part of the public interface.
+//! The engine alone, opened for this crate's own benches and fuzz targets. No part of the public interface.
 
 #![allow(missing_docs, reason = "no part of the public interface")]
 
@@ -7,6 +7,7 @@ use crate::{
     levels::Levels,
     limiter::{Asked, Binding, Limiter, Rule},
     rules::{Rules, RulesError},
+    usage::{Kind, Scan},
 };
 
 /// The default route's limits and the total of some rules, without a service around them.
@@ -33,5 +34,25 @@ impl Engine {
         let (now, asked) = (self.limiter.now(), Asked::default());
         let mut levels = Levels::default();
         self.limiter.admit(&self.rule, asked, now, &mut levels)
+    }
+}
+
+/// Finds in an answer what it has cost.
+#[derive(Debug, Clone)]
+pub struct UsageScan(Scan);
+
+impl UsageScan {
+    #[must_use]
+    pub fn of(content_type: &str) -> Option<Self> {
+        Kind::of(content_type).map(|kind| Self(Scan::new(kind)))
+    }
+
+    pub fn read(&mut self, bytes: &[u8]) {
+        self.0.read(bytes);
+    }
+
+    #[must_use]
+    pub fn total(&self) -> Option<u64> {
+        self.0.total()
     }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::admission::Admission;
+use crate::{admission::Admission, usage::Scan};
 
 pin_project! {
     /// The body of a response that passed a [`Throttle`](crate::Throttle).
@@ -28,18 +28,19 @@ pin_project! {
     #[derive(Debug)]
     #[project = KindProj]
     enum Kind<B> {
-        Inner { #[pin] body: Guarded<B, Admission> },
+        Inner { #[pin] body: Guarded<B, Held> },
         Own { data: Option<Bytes> },
     }
 }
 
 impl<B> ResponseBody<B> {
-    pub(crate) fn inner(body: B, admission: Admission) -> Self {
+    /// `scan` reads the answer, if what it has used is to be found there.
+    pub(crate) fn inner(body: B, admission: Admission, scan: Option<Box<Scan>>) -> Self {
         Self {
             kind: Kind::Inner {
                 body: Guarded {
                     body,
-                    guard: Some(admission),
+                    guard: Some(Held { scan, admission }),
                 },
             },
         }
@@ -106,21 +107,54 @@ pin_project! {
     }
 }
 
-/// What is told how a body has ended.
+/// What is told how a body goes, and how it has ended.
 trait Guard {
+    fn data(&mut self, data: &[u8]);
+
     /// It came to its end. A guard that is dropped instead was cut short.
     fn complete(self);
 }
 
-impl Guard for Admission {
+/// What a response holds until it ends.
+#[derive(Debug)]
+struct Held {
+    scan: Option<Box<Scan>>,
+    admission: Admission,
+}
+
+impl Guard for Held {
+    #[inline]
+    fn data(&mut self, data: &[u8]) {
+        if let Some(scan) = &mut self.scan {
+            scan.read(data);
+        }
+    }
+
     fn complete(self) {
-        Self::complete(self);
+        self.settle();
+        self.admission.complete();
+    }
+}
+
+/// Also what was cut short may have told what it has used.
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}
+
+impl Held {
+    fn settle(&self) {
+        let told = self.scan.as_ref().and_then(|scan| scan.total());
+        if let (Some(total), Some(account)) = (told, self.admission.account()) {
+            account.settle(total);
+        }
     }
 }
 
 impl<B, G> Body for Guarded<B, G>
 where
-    B: Body,
+    B: Body<Data = Bytes>,
     G: Guard,
 {
     type Data = B::Data;
@@ -132,6 +166,11 @@ where
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let mut this = self.project();
         let poll = this.body.as_mut().poll_frame(cx);
+        if let (Poll::Ready(Some(Ok(frame))), Some(guard)) = (&poll, this.guard.as_mut()) {
+            if let Some(data) = frame.data_ref() {
+                guard.data(data);
+            }
+        }
         let ended = match &poll {
             Poll::Pending => false,
             // Who knows that nothing follows need not ask for more: a server that has sent as many bytes as it
@@ -179,7 +218,7 @@ mod tests {
     struct Watch(Arc<[AtomicBool; 2]>);
 
     #[derive(Debug)]
-    struct Held(Watch);
+    struct Watched(Watch);
 
     impl Watch {
         fn completed(&self) -> bool {
@@ -191,13 +230,17 @@ mod tests {
         }
     }
 
-    impl Guard for Held {
+    impl Guard for Watched {
+        fn data(&mut self, data: &[u8]) {
+            assert_eq!(data, b"x", "each frame is seen");
+        }
+
         fn complete(self) {
             self.0.0[0].store(true, Ordering::Relaxed);
         }
     }
 
-    impl Drop for Held {
+    impl Drop for Watched {
         fn drop(&mut self) {
             assert!(!self.0.gone(), "once");
             self.0.0[1].store(true, Ordering::Relaxed);
@@ -234,11 +277,11 @@ mod tests {
     /// A body that plays `script`, and a way to see what becomes of its guard.
     fn guarded(
         script: impl IntoIterator<Item = Option<Result<Frame<Bytes>, &'static str>>>,
-    ) -> (Guarded<Script, Held>, Watch) {
+    ) -> (Guarded<Script, Watched>, Watch) {
         let watch = Watch::default();
         let body = Guarded {
             body: Script(script.into_iter().collect()),
-            guard: Some(Held(watch.clone())),
+            guard: Some(Watched(watch.clone())),
         };
         (body, watch)
     }

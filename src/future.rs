@@ -10,14 +10,20 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{
+    HeaderMap, Request, Response,
+    header::{CONTENT_ENCODING, CONTENT_TYPE},
+};
 use pin_project_lite::pin_project;
 use tower::Service;
 
 use self::queued::Outcome;
 pub(crate) use self::queued::Queued;
 use crate::{
-    admission::Admission, body::ResponseBody, decision::Decision, response::fields::Fields,
+    body::ResponseBody,
+    decision::Decision,
+    shared::Admitted,
+    usage::{Kind, Scan},
 };
 
 pin_project! {
@@ -49,8 +55,8 @@ pin_project! {
         Admitted {
             #[pin]
             future: F,
-            admission: Option<Admission>,
-            fields: Option<Fields>,
+            // Taken when there is a response.
+            admitted: Option<Admitted>,
         },
         Rejected {
             response: Option<Response<Bytes>>,
@@ -63,16 +69,11 @@ where
     S: Service<Request<ReqBody>>,
 {
     #[inline]
-    pub(crate) fn admitted(
-        future: S::Future,
-        admission: Admission,
-        fields: Option<Fields>,
-    ) -> Self {
+    pub(crate) fn admitted(future: S::Future, admitted: Admitted) -> Self {
         Self {
             state: State::Admitted {
                 future,
-                admission: Some(admission),
-                fields,
+                admitted: Some(admitted),
             },
         }
     }
@@ -114,31 +115,30 @@ where
                         Outcome::Admitted {
                             mut service,
                             request,
-                            admission,
-                            fields,
+                            admitted,
                         } => State::Admitted {
                             future: service.call(request),
-                            admission: Some(admission),
-                            fields,
+                            admitted: Some(admitted),
                         },
                         Outcome::Denied(response) => State::Rejected {
                             response: Some(response),
                         },
                     });
                 }
-                StateProj::Admitted {
-                    future,
-                    admission,
-                    fields,
-                } => {
+                StateProj::Admitted { future, admitted } => {
                     // Changed where it lies: a response is large, and each move of it costs.
                     let mut poll = future.poll(cx);
                     let Poll::Ready(result) = &mut poll else {
                         return Poll::Pending;
                     };
-                    let admission = admission.take().expect(POLLED);
+                    let Admitted {
+                        admission,
+                        fields,
+                        reads_answer,
+                    } = admitted.take().expect(POLLED);
+                    let mut scan = None;
                     if let Ok(response) = result {
-                        if let Some(fields) = fields.take() {
+                        if let Some(fields) = fields {
                             fields.add_to(response.status(), response.headers_mut());
                         }
                         if let Some(decision) = admission.decision() {
@@ -147,9 +147,12 @@ where
                                 response.extensions_mut().insert(decision.clone());
                             }
                         }
+                        if reads_answer {
+                            scan = scan_of(response.headers());
+                        }
                     }
                     return poll.map_ok(|response| {
-                        response.map(|body| ResponseBody::inner(body, admission))
+                        response.map(|body| ResponseBody::inner(body, admission, scan))
                     });
                 }
                 StateProj::Rejected { response } => {
@@ -159,6 +162,17 @@ where
             }
         }
     }
+}
+
+/// Reads an answer that may tell what it has used. Compressed ones tell nothing.
+#[cold]
+fn scan_of(headers: &HeaderMap) -> Option<Box<Scan>> {
+    let encoding = headers.get(CONTENT_ENCODING);
+    if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+        return None;
+    }
+    let content_type = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    Kind::of(content_type).map(|kind| Box::new(Scan::new(kind)))
 }
 
 impl<S, ReqBody> fmt::Debug for ResponseFuture<S, ReqBody>

@@ -77,6 +77,21 @@ impl ThrottleLayer {
         self.with(|options| options.spread = spread)
     }
 
+    /// Whether the model tokens of a request are read from its answer as it goes by, for handlers that cannot be
+    /// changed. Without this call: no.
+    ///
+    /// Of a JSON answer it is the `usage.total_tokens` that OpenAI's API tells, of a stream of events
+    /// (`text/event-stream`) the last one; such a stream tells it only if it was asked to, with
+    /// `stream_options: {"include_usage": true}`. Where there is no total, it is the sum of `prompt_tokens` and
+    /// `completion_tokens`, or of `input_tokens` and `output_tokens`. The account is settled at it when the response
+    /// ends, unless the handler has done so; an answer that tells nothing, that is compressed or of another type
+    /// leaves it as it is. Nothing is held back or copied, and what is kept meanwhile is a few hundred bytes.
+    ///
+    /// It is of use only where a limit counts [tokens](crate::Limits::tokens).
+    pub fn usage_from_openai_response(self, read: bool) -> Self {
+        self.with(|options| options.usage_from_answer = read)
+    }
+
     /// How refusals are framed. Without this call: [`Protocol::Auto`].
     pub fn protocol(self, protocol: Protocol) -> Self {
         self.with(|options| options.protocol = protocol)

@@ -16,6 +16,7 @@ pub(crate) struct Options {
     pub(crate) fields: bool,
     pub(crate) decision: bool,
     pub(crate) spread: bool,
+    pub(crate) usage_from_answer: bool,
     pub(crate) protocol: Protocol,
     pub(crate) grpc_retry_pushback: bool,
     /// `None`: the built-in answer.
@@ -68,6 +69,7 @@ impl Default for Options {
             fields: true,
             decision: true,
             spread: true,
+            usage_from_answer: false,
             protocol: Protocol::default(),
             grpc_retry_pushback: false,
             rejection: None,
@@ -81,6 +83,7 @@ impl fmt::Debug for Options {
             fields,
             decision,
             spread,
+            usage_from_answer,
             protocol,
             grpc_retry_pushback,
             rejection,
@@ -89,6 +92,7 @@ impl fmt::Debug for Options {
             .field("fields", fields)
             .field("decision", decision)
             .field("spread", spread)
+            .field("usage_from_answer", usage_from_answer)
             .field("protocol", protocol)
             .field("grpc_retry_pushback", grpc_retry_pushback)
             .field(

@@ -93,8 +93,8 @@ where
         match answer {
             Answer::Admitted => {
                 // Its guard is there before the inner service is called, should that panic.
-                let (admission, fields) = shared.admitted(&mut request, &prepared, decided);
-                ResponseFuture::admitted(self.inner.call(request), admission, fields)
+                let admitted = shared.admitted(&mut request, &prepared, decided);
+                ResponseFuture::admitted(self.inner.call(request), admitted)
             }
             Answer::Denied => ResponseFuture::rejected(shared.denied(request, &prepared, decided)),
             Answer::Waits(standing) => {

@@ -30,6 +30,16 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
 }
 
+/// What a request that was admitted goes on with.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) admission: Admission,
+    /// The fields of its response.
+    pub(crate) fields: Option<Fields>,
+    /// Whether what it has used is to be found in its answer.
+    pub(crate) reads_answer: bool,
+}
+
 /// A decision, before it is told: what was asked, and what the buckets held.
 #[derive(Debug)]
 pub(crate) struct Decided {
@@ -42,15 +52,14 @@ pub(crate) struct Decided {
 }
 
 impl Shared {
-    /// Has an admitted request carry what its handler may want to know, and gives the guard that its life hangs
-    /// on, and the fields of its response.
+    /// Has an admitted request carry what its handler may want to know, and gives what its response goes on with.
     #[inline]
     pub(crate) fn admitted<B>(
         &self,
         request: &mut Request<B>,
         prepared: &Prepared,
         decided: Decided,
-    ) -> (Admission, Option<Fields>) {
+    ) -> Admitted {
         let Decided {
             asked,
             arrived,
@@ -75,7 +84,11 @@ impl Shared {
             request.extensions_mut().insert(decision.clone());
             admission.tell(decision);
         }
-        (admission, fields)
+        Admitted {
+            reads_answer: options.usage_from_answer && rule.has_tokens,
+            admission,
+            fields,
+        }
     }
 
     /// The answer to a refused request.

@@ -1,6 +1,11 @@
 //! R17: model tokens are reserved at admission and settled once; what was too much comes back, what was too little
 //! is waited for.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test reads the clock that it has paused"
+)]
+
 mod support;
 
 use std::{
@@ -364,4 +369,92 @@ async fn fifty_streams_are_granted_no_more_than_the_budget() {
             "{sum} in three minutes, stops: {stops}"
         );
     }
+}
+
+/// What is charged in the end for an answer of this type that is sent in these pieces, of 50 reserved.
+async fn charged_for(
+    fields: &[(&'static str, &'static str)],
+    pieces: Vec<String>,
+    whole: bool,
+) -> u64 {
+    let fields = fields.to_vec();
+    let serve = move |_: Request<Body>| {
+        let pieces = pieces.clone().into_iter();
+        let frames = pieces.map(|piece| Ok::<_, Infallible>(Frame::data(piece.into())));
+        let mut response = Response::new(Body::new(StreamBody::new(tokio_stream::iter(frames))));
+        for (name, value) in &fields {
+            response
+                .headers_mut()
+                .insert(*name, value.parse().expect("a value"));
+        }
+        std::future::ready(Ok::<_, Infallible>(response))
+    };
+    let rules = budget(Rate::per_hour(1).burst(1_000));
+    let layer = throttle(rules).usage_from_openai_response(true);
+    let request = |tokens: u64| {
+        let request = Request::post("/").header("x-tokens", tokens);
+        request.body(Body::empty()).expect("a request")
+    };
+    let service = layer.layer(service_fn(serve));
+    let answer = service
+        .clone()
+        .oneshot(request(50))
+        .await
+        .expect("never fails");
+    let mut body = Box::pin(answer.into_body());
+    let mut sent = 0;
+    while let Some(frame) = body.frame().await {
+        sent += frame.expect("no error").data_ref().expect("data").len();
+        if !whole {
+            break;
+        }
+    }
+    assert!(sent > 0, "nothing is held back");
+    drop(body);
+    let probe = service.oneshot(request(1)).await.expect("never fails");
+    1_000 - 1 - left(&probe)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_answer_has_used_is_read_as_it_goes_by() {
+    let json = [("content-type", "application/json; charset=utf-8")];
+    let events = [("content-type", "text/event-stream")];
+    let body = r#"{"id":"x","choices":[{"usage":{"total_tokens":999}}],"usage":{"prompt_tokens":9,"completion_tokens":12,"total_tokens":21}}"#;
+    let stream = "data: {\"choices\":[],\"usage\":null}\n\ndata: {\"choices\":[],\"usage\":{\"total_tokens\":77}}\n\ndata: [DONE]\n\n";
+    let whole = |text: &str| vec![text.to_owned()];
+    let bytes = |text: &str| text.chars().map(String::from).collect::<Vec<_>>();
+    assert_eq!(charged_for(&json, whole(body), true).await, 21);
+    assert_eq!(charged_for(&json, bytes(body), true).await, 21);
+    assert_eq!(charged_for(&events, whole(stream), true).await, 77);
+    assert_eq!(charged_for(&events, bytes(stream), true).await, 77);
+    assert_eq!(
+        charged_for(&events, whole(stream), false).await,
+        77,
+        "cut, and it was told"
+    );
+    assert_eq!(
+        charged_for(&events, bytes(stream), false).await,
+        50,
+        "cut before"
+    );
+    assert_eq!(
+        charged_for(&json, whole("{\"error\":{}}"), true).await,
+        50,
+        "nothing is told"
+    );
+    let text = [("content-type", "text/plain")];
+    assert_eq!(
+        charged_for(&text, whole(body), true).await,
+        50,
+        "another type"
+    );
+    let encoded = [
+        ("content-type", "application/json"),
+        ("content-encoding", "br"),
+    ];
+    assert_eq!(
+        charged_for(&encoded, whole(body), true).await,
+        50,
+        "compressed"
+    );
 }

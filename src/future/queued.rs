@@ -12,12 +12,10 @@ use http::{Request, Response};
 use tokio::time::{Sleep, sleep_until};
 
 use crate::{
-    admission::Admission,
     clock::Nanos,
     levels::Levels,
     limiter::Asked,
-    response::fields::Fields,
-    shared::{Decided, Prepared, Shared},
+    shared::{Admitted, Decided, Prepared, Shared},
     waiting::{Standing, Turn},
 };
 
@@ -50,8 +48,7 @@ pub(super) enum Outcome<S, ReqBody> {
     Admitted {
         service: S,
         request: Request<ReqBody>,
-        admission: Admission,
-        fields: Option<Fields>,
+        admitted: Admitted,
     },
     Denied(Response<Bytes>),
 }
@@ -128,12 +125,11 @@ impl<S, ReqBody> Queued<S, ReqBody> {
             drop(standing);
             return Outcome::Denied(shared.denied(request, &prepared, decided));
         }
-        let (admission, fields) = shared.admitted(&mut request, &prepared, decided);
+        let admitted = shared.admitted(&mut request, &prepared, decided);
         Outcome::Admitted {
             service,
             request,
-            admission,
-            fields,
+            admitted,
         }
     }
 }

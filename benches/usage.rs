@@ -1,0 +1,70 @@
+//! Reading what an answer has cost while it goes by, in pieces as a body has them.
+
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use tower_throttle::__bench::UsageScan;
+
+/// About a frame of a body.
+const PIECE: usize = 8 * 1024;
+
+const USAGE: &str = r#""usage":{"prompt_tokens":9,"completion_tokens":12,"total_tokens":21}"#;
+
+fn answers() -> [(&'static str, &'static str, String); 5] {
+    let text = "What the model says is plain for the most part. ".repeat(2_000);
+    let code = "fn main() {\\n    println!(\\\"hi\\\");\\n}\\n".repeat(2_000);
+    let numbers = "-0.006929283495992422,0.02437,".repeat(3_000);
+    let chunk = "data: {\"id\":\"chatcmpl-123\",\"object\":\"chat.completion.chunk\",\"created\":1694268190,\
+                 \"model\":\"gpt-4o-mini\",\"system_fingerprint\":\"fp_44709d6fcb\",\"choices\":[{\"index\":0,\
+                 \"delta\":{\"content\":\" token\"},\"logprobs\":null,\"finish_reason\":null}],\"usage\":null}\n\n";
+    let json = "application/json";
+    [
+        (
+            "long text",
+            json,
+            format!("{{\"choices\":[\"{text}\"],{USAGE}}}"),
+        ),
+        (
+            "code with escapes",
+            json,
+            format!("{{\"choices\":[\"{code}\"],{USAGE}}}"),
+        ),
+        (
+            "embeddings",
+            json,
+            format!("{{\"data\":[{numbers}0],{USAGE}}}"),
+        ),
+        (
+            "events, one a token",
+            "text/event-stream",
+            format!("{}data: {{{USAGE}}}\n\ndata: [DONE]\n\n", chunk.repeat(400)),
+        ),
+        (
+            "events, one long",
+            "text/event-stream",
+            format!("data: {{\"delta\":\"{text}\",{USAGE}}}\n\n"),
+        ),
+    ]
+}
+
+fn usage(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("usage");
+    for (name, content_type, answer) in answers() {
+        let scan = UsageScan::of(content_type).expect("a known content type");
+        let bytes = u64::try_from(answer.len()).expect("a length");
+        group.throughput(Throughput::Bytes(bytes));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let mut scan = black_box(&scan).clone();
+                for piece in answer.as_bytes().chunks(PIECE) {
+                    scan.read(piece);
+                }
+                assert_eq!(scan.total(), Some(21));
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, usage);
+criterion_main!(benches);
