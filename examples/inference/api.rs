@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use axum::response::sse::{Event as SseEvent, Sse};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::Receiver;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{StreamExt as _, iter, once};
+
+use tower_throttle::Usage;
 
 use crate::error::ApiError;
 use crate::model::{self, DIMENSIONS, Event, Generate, Model};
@@ -23,24 +25,38 @@ use crate::openai::{
 
 type Body<T> = Result<Json<T>, JsonRejection>;
 
+/// The account of a request's tokens: open where they are limited.
+type Account = Option<Extension<Usage>>;
+
 pub(crate) async fn chat_completions(
     State(model): State<Arc<Model>>,
+    account: Account,
     body: Body<ChatRequest>,
 ) -> Result<Response, ApiError> {
     let Json(request) = body?;
     known(&request.model, TEXT_MODEL)?;
     let delivery = request.delivery;
-    generate(model, request.into_generate()?, delivery, Form::Chat).await
+    let answer = generate(
+        model,
+        request.into_generate()?,
+        delivery,
+        Form::Chat,
+        account,
+    );
+    answer.await
 }
 
 pub(crate) async fn completions(
     State(model): State<Arc<Model>>,
+    account: Account,
     body: Body<CompletionRequest>,
 ) -> Result<Response, ApiError> {
     let Json(request) = body?;
     known(&request.model, TEXT_MODEL)?;
     let delivery = request.delivery;
-    generate(model, request.into_generate()?, delivery, Form::Completion).await
+    let form = Form::Completion;
+    let answer = generate(model, request.into_generate()?, delivery, form, account);
+    answer.await
 }
 
 async fn generate(
@@ -48,6 +64,7 @@ async fn generate(
     request: Generate,
     delivery: Delivery,
     form: Form,
+    account: Account,
 ) -> Result<Response, ApiError> {
     let events = model::stream(model, request);
     let answer = Answer::new(form);
@@ -56,20 +73,34 @@ async fn generate(
             answer,
             events,
             delivery.includes_usage(),
+            account,
         ));
     }
     match model::collect(events).await {
-        Some(completion) => Ok(Json(answer.whole(&completion)).into_response()),
+        Some(completion) => {
+            if let Some(Extension(account)) = account {
+                account.settle(completion.usage.total());
+            }
+            Ok(Json(answer.whole(&completion)).into_response())
+        }
         None => Err(ApiError::model_failed()),
     }
 }
 
-fn server_sent_events(answer: Answer, events: Receiver<Event>, with_usage: bool) -> Response {
+fn server_sent_events(
+    answer: Answer,
+    events: Receiver<Event>,
+    with_usage: bool,
+    account: Account,
+) -> Response {
     let opening = iter(answer.opening(with_usage));
-    let chunks = ReceiverStream::new(events).filter_map(move |event| match event {
-        Event::Text(text) => Some(answer.text(&text, with_usage)),
-        Event::Finished(finish) => Some(answer.finished(finish, with_usage)),
-        Event::Usage(counts) => with_usage.then(|| answer.usage(counts)),
+    let chunks = ReceiverStream::new(events).filter_map(move |event| {
+        count(account.as_ref(), &event);
+        match event {
+            Event::Text(text) => Some(answer.text(&text, with_usage)),
+            Event::Finished(finish) => Some(answer.finished(finish, with_usage)),
+            Event::Usage(counts) => with_usage.then(|| answer.usage(counts)),
+        }
     });
     let done = once(Ok(SseEvent::default().data("[DONE]")));
     let stream = opening
@@ -77,6 +108,18 @@ fn server_sent_events(answer: Answer, events: Receiver<Event>, with_usage: bool)
         .map(|chunk| SseEvent::default().json_data(chunk))
         .chain(done);
     Sse::new(stream).into_response()
+}
+
+/// Counts tokens as they are sent, so that a client that goes away pays for what it got, and settles at the end.
+fn count(account: Option<&Extension<Usage>>, event: &Event) {
+    let Some(Extension(account)) = account else {
+        return;
+    };
+    match event {
+        Event::Text(_) => account.add(1),
+        Event::Usage(counts) => account.settle(counts.total()),
+        Event::Finished(_) => return,
+    };
 }
 
 pub(crate) async fn embeddings(

@@ -47,6 +47,9 @@ impl fmt::Display for Verdict<'_> {
         for limit in decision.limits() {
             write!(f, " ({}: {} left)", limit.name(), limit.remaining())?;
         }
+        for shadow in decision.shadow().filter(|limit| limit.is_refused()) {
+            write!(f, " ({} would refuse)", shadow.name())?;
+        }
         match decision.retry_after() {
             Some(wait) if !decision.is_admitted() => write!(f, ", again in {wait:.2?}"),
             _ => Ok(()),

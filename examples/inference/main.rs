@@ -34,7 +34,10 @@ use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
-use tower_throttle::{EXPOSE_HEADERS, Limits, Rate, Rules, RulesError, ThrottleLayer, Undeclared};
+use tower_throttle::{
+    Clients, EXPOSE_HEADERS, Estimate, InFlight, Limits, Plan, Rate, Rules, RulesError,
+    ThrottleLayer, Undeclared,
+};
 
 use crate::guard::ApiKey;
 use crate::model::Model;
@@ -47,13 +50,40 @@ const BODY_LIMIT: usize = 1024 * 1024;
 /// How long a response may take to begin.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often each route may be called.
+/// How many answers the model writes at a time.
+const SLOTS: u64 = 4;
+
+/// How often each route may be called, how much of the model each client gets, and how much it can do at once.
 fn rules() -> Rules {
     Rules::new()
+        // An answer holds its slot until its last token is sent. Sixteen may wait half a second for one; who
+        // comes then, or waits in vain, is told that the server is busy.
+        .total(
+            Limits::new()
+                .in_flight(InFlight::new(SLOTS).named("model"))
+                .max_wait(Duration::from_millis(500))
+                .max_waiting(16),
+        )
         .route(
             "POST /v1/chat/completions",
-            Rate::per_minute(60).burst(10).named("chat"),
+            Limits::new()
+                .rate(Rate::per_minute(60).burst(10).named("chat"))
+                // What half of that would refuse is logged, and nobody is refused.
+                .rate(Rate::per_minute(30).burst(5).named("stricter").shadow()),
         )
+        // Of the model's tokens each key has a budget: so much is reserved for a chat, and settled when it is
+        // known (see `api.rs`).
+        .clients(
+            Clients::by_bearer().or_address().each(
+                Plan::new(Limits::unlimited()).route(
+                    "POST /v1/chat/completions",
+                    Limits::new()
+                        .tokens(Rate::per_minute(60_000).named("tokens"))
+                        .publish(false),
+                ),
+            ),
+        )
+        .estimate(Estimate::fixed(300))
         .route(
             "POST /v1/completions",
             Rate::per_minute(60).burst(10).named("completions"),

@@ -86,6 +86,12 @@ pub(crate) struct Usage {
     pub(crate) completion_tokens: usize,
 }
 
+impl Usage {
+    pub(crate) fn total(self) -> u64 {
+        (self.prompt_tokens + self.completion_tokens) as u64
+    }
+}
+
 /// A tokenizer and the n-grams counted over its tokens.
 #[derive(Debug)]
 pub(crate) struct Model {

@@ -27,7 +27,7 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
-use tower_throttle::{Limits, Rate, Rules, ThrottleLayer, Undeclared};
+use tower_throttle::{InFlight, Limits, Rate, Rules, ThrottleLayer, Undeclared};
 
 use crate::inference_v1::{
     FinishReason, GenerateChunk, GenerateRequest, GenerateResponse, Inference, InferenceServer,
@@ -36,7 +36,7 @@ use crate::model::{Event, Finish, Generate, MAX_TOKENS, Model, Prompt, fresh_see
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// How often each method may be called.
+/// How often each method may be called, and how many streams there may be at a time.
 fn rules() -> Rules {
     Rules::new()
         .route(
@@ -45,7 +45,10 @@ fn rules() -> Rules {
         )
         .route(
             "POST /inference.v1.Inference/GenerateStream",
-            Rate::per_minute(60).burst(10).named("stream"),
+            // A stream holds its slot until it has ended, however slowly it is read.
+            Limits::new()
+                .rate(Rate::per_minute(60).burst(10).named("stream"))
+                .in_flight(InFlight::new(8).named("streams")),
         )
         .route("POST /grpc.health.v1.Health/{method}", Limits::unlimited())
         // Everything else, unknown methods included, shares one bucket.

@@ -43,8 +43,8 @@ fuzz_target!(|text: &str| {
                 assert!(!error.to_string().is_empty());
                 let refused = ThrottleLayer::new(rules(&keys).route(line, Rate::per_hour(1)));
                 match refused.err() {
-                    Some(RulesError::RouteKey { key, source, .. }) => {
-                        assert_eq!((key.as_str(), source), (line, error));
+                    Some(RulesError::RouteKey { key, fault, .. }) => {
+                        assert_eq!((key.as_str(), fault), (line, error));
                     }
                     other => panic!("`{line}` is no route key, but: {other:?}"),
                 }

@@ -190,3 +190,126 @@ impl fmt::Debug for Lines {
             .finish_non_exhaustive()
     }
 }
+
+/// All interleavings of who waits and who lets go. Run with `--cfg throttle_loom`.
+#[cfg(all(test, throttle_loom))]
+mod loom_tests {
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering as Std},
+        },
+        task::{Wake, Waker},
+    };
+
+    use loom::thread;
+
+    use super::*;
+    use crate::{bucket::Bucket, meter::Meter};
+
+    const LINE: LineId = LineId::Scope(0);
+
+    #[derive(Default)]
+    struct Flag(AtomicBool);
+
+    impl Wake for Flag {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Std::SeqCst);
+        }
+    }
+
+    /// One slot, with a line in front of it.
+    struct Place {
+        lines: Lines,
+        slot: Bucket,
+    }
+
+    fn slot() -> Meter {
+        Meter::of_slots(1).expect("one")
+    }
+
+    impl Place {
+        fn takes(&self) -> bool {
+            let next = |state| slot().take(state, 0, 1).ok();
+            self.slot.step(self.slot.load(), next).is_ok()
+        }
+
+        fn frees(&self) {
+            let next = |state| (state > 0).then(|| slot().refund(state, 1));
+            let _ = self.slot.step(self.slot.load(), next);
+            self.lines.wake(LINE);
+        }
+
+        /// One poll of a request in line: whether it has the slot now.
+        fn turn(&self, ticket: Ticket, waker: &Waker) -> bool {
+            let has = self.lines.is_first(LINE, ticket, waker) && self.takes();
+            if has {
+                self.lines.leave(LINE, ticket);
+            }
+            has
+        }
+    }
+
+    fn model(work: impl Fn() + Send + Sync + 'static) {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(work);
+    }
+
+    #[test]
+    fn loom_a_slot_that_comes_free_while_somebody_queues_is_not_missed() {
+        model(|| {
+            let place = Arc::new(Place {
+                lines: Lines::new(),
+                slot: Bucket::full(),
+            });
+            assert!(place.takes());
+            let holder = {
+                let place = Arc::clone(&place);
+                thread::spawn(move || place.frees())
+            };
+            let flag = Arc::new(Flag::default());
+            let waker = Waker::from(Arc::clone(&flag));
+            let ticket = place.lines.join(LINE, None, 0, 9).expect("there is room");
+            let has = place.turn(ticket, &waker);
+            holder.join().expect("no panic");
+            assert!(has || flag.0.load(Std::SeqCst), "asleep beside a free slot");
+            assert!(has || place.turn(ticket, &waker), "woken in vain");
+            assert!(place.lines.is_empty());
+        });
+    }
+
+    #[test]
+    fn loom_a_waiter_that_goes_away_passes_its_wake_up_on() {
+        model(|| {
+            let place = Arc::new(Place {
+                lines: Lines::new(),
+                slot: Bucket::full(),
+            });
+            assert!(place.takes());
+            let flags = [(); 2].map(|()| Arc::new(Flag::default()));
+            let wakers = flags.clone().map(Waker::from);
+            let tickets =
+                [(); 2].map(|()| place.lines.join(LINE, None, 0, 9).expect("there is room"));
+            for (ticket, waker) in tickets.iter().zip(&wakers) {
+                assert!(!place.turn(*ticket, waker));
+            }
+            let holder = {
+                let place = Arc::clone(&place);
+                thread::spawn(move || place.frees())
+            };
+            let first = {
+                let place = Arc::clone(&place);
+                thread::spawn(move || place.lines.leave(LINE, tickets[0]))
+            };
+            holder.join().expect("no panic");
+            first.join().expect("no panic");
+            assert!(
+                flags[1].0.load(Std::SeqCst),
+                "it is the first now, and the slot is free"
+            );
+            assert!(place.turn(tickets[1], &wakers[1]));
+            assert!(place.lines.is_empty());
+        });
+    }
+}
