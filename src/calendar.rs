@@ -41,18 +41,14 @@ impl Calendar {
 }
 
 /// The day (since the Unix epoch) on which the month after that of `day` begins.
-///
-/// Months are counted from March, so that a leap day comes last, in eras of 400 years, which all have
-/// the same number of days.
 fn month_end(day: u64) -> u64 {
-    const ERA: u64 = 146_097;
-    /// From 0000-03-01 to 1970-01-01.
-    const EPOCH: u64 = 719_468;
-    let day = day + EPOCH;
-    let (era, day) = (day / ERA, day % ERA);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let first = year * 365 + year / 4 - year / 100;
-    let month = (5 * (day - first) + 2) / 153;
+    let March {
+        era,
+        year,
+        first,
+        month,
+        ..
+    } = March::of(day);
     // March is 0, so February, whose end is that of the year, is 11.
     let end = if month == 11 {
         let year = year + 1;
@@ -60,7 +56,61 @@ fn month_end(day: u64) -> u64 {
     } else {
         first + (153 * (month + 1) + 2) / 5
     };
-    era * ERA + end - EPOCH
+    era * March::ERA + end - March::EPOCH
+}
+
+/// A second since the Unix epoch as RFC 3339 writes it: `2026-11-23T03:30:01Z`.
+pub(crate) fn date(unix: u64) -> String {
+    let (days, second) = (unix / 86_400, unix % 86_400);
+    let March {
+        era,
+        year,
+        month,
+        day,
+        ..
+    } = March::of(days);
+    // Back to a year that begins in January.
+    let (year, month) = match month {
+        ..10 => (era * 400 + year, month + 3),
+        _ => (era * 400 + year + 1, month - 9),
+    };
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// A day in years that begin with March, so that a leap day comes last, in eras of 400 years, which all have the
+/// same number of days.
+struct March {
+    era: u64,
+    year: u64,
+    /// The first day of the year, in its era.
+    first: u64,
+    /// From 0.
+    month: u64,
+    /// Of the month, from 1.
+    day: u64,
+}
+
+impl March {
+    const ERA: u64 = 146_097;
+    /// From 0000-03-01 to 1970-01-01.
+    const EPOCH: u64 = 719_468;
+
+    /// A day since the Unix epoch.
+    fn of(day: u64) -> Self {
+        let day = day + Self::EPOCH;
+        let (era, day) = (day / Self::ERA, day % Self::ERA);
+        let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+        let first = year * 365 + year / 4 - year / 100;
+        let month = (5 * (day - first) + 2) / 153;
+        Self {
+            era,
+            year,
+            first,
+            month,
+            day: day - first - (153 * month + 2) / 5 + 1,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -97,6 +147,26 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn every_day_from_1970_to_2500_has_its_date() {
+        for year in 1970..2500 {
+            for month in 1..=12 {
+                let next = match month {
+                    12 => days(year + 1, 1, 1),
+                    _ => days(year, month + 1, 1),
+                };
+                let first = days(year, month, 1);
+                for day in [first, first + 14, next - 1] {
+                    let of_month = day - first + 1;
+                    let expected = format!("{year}-{month:02}-{of_month:02}T03:30:01Z");
+                    assert_eq!(date(day * 86_400 + 12_601), expected);
+                }
+            }
+        }
+        assert_eq!(date(0), "1970-01-01T00:00:00Z");
+        assert!(date(u64::MAX).ends_with('Z'), "no input overflows");
     }
 
     #[test]

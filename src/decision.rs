@@ -45,6 +45,8 @@ struct Verdict {
     now: Nanos,
     /// What a refused request is told beyond the wait.
     spread: Nanos,
+    /// What the wall clock showed when this one's stood at zero: nanoseconds since the Unix epoch.
+    origin: u64,
     admitted: bool,
 }
 
@@ -81,6 +83,7 @@ impl Decision {
                 arrived,
                 now,
                 spread: 0,
+                origin: 0,
                 admitted: true,
             }),
         }
@@ -164,9 +167,20 @@ impl Denial {
                 arrived,
                 now,
                 spread: 0,
+                origin: 0,
                 admitted: false,
             },
         }
+    }
+
+    /// Says what the wall clock showed when the throttle's stood at zero.
+    pub(crate) fn since(&mut self, origin: u64) {
+        self.verdict.origin = origin;
+    }
+
+    /// When it was decided: nanoseconds since the Unix epoch.
+    pub(crate) fn unix_now(&self) -> u64 {
+        self.verdict.origin.saturating_add(self.verdict.now)
     }
 
     /// Tells this much more than the wait.

@@ -97,7 +97,9 @@ impl ThrottleLayer {
         self.with(|options| options.protocol = protocol)
     }
 
-    /// The answer to refused requests. Without this call: [`Problem`](crate::Problem).
+    /// The answer to refused requests. Without this call: [`Problem`](crate::Problem). A
+    /// [`Dialect`](crate::Dialect) answers as the clients of a known API expect it, and says so on admitted
+    /// responses too. [`Rules::rejection`] answers for a single route.
     ///
     /// A closure has to name the types of its arguments:
     ///
@@ -110,7 +112,10 @@ impl ThrottleLayer {
     /// # Ok::<(), tower_throttle::RulesError>(())
     /// ```
     pub fn rejection(self, rejection: impl Rejection) -> Self {
-        self.with(|options| options.rejection = Some(Arc::new(rejection)))
+        self.with(|options| {
+            options.dialect = rejection.dialect();
+            options.rejection = Some(Arc::new(rejection));
+        })
     }
 
     /// Whether gRPC refusals carry `grpc-retry-pushback-ms`. Without this call: no.

@@ -293,7 +293,7 @@ pub use self::{
     limits::Limits,
     quota::Quota,
     rate::Rate,
-    response::{EXPOSE_HEADERS, Problem, Protocol, Rejection},
+    response::{Dialect, EXPOSE_HEADERS, Problem, Protocol, Rejection},
     route::{RouteKey, RouteKeyError},
     rules::{Rules, RulesError, Undeclared},
     service::Throttle,

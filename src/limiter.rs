@@ -281,6 +281,11 @@ impl Limiter {
         self.clock.now()
     }
 
+    /// What the wall clock showed when this one stood at zero: nanoseconds since the Unix epoch.
+    pub(crate) fn origin(&self) -> u64 {
+        self.clock.origin()
+    }
+
     /// A point in time as the runtime's timers have it.
     pub(crate) fn instant(&self, at: Nanos) -> Instant {
         self.clock.instant(at)

@@ -7,7 +7,7 @@ use http::{Method, Request, Response};
 
 use crate::{
     decision::{Decision, Denial},
-    response::{Framing, Protocol, Rejection, Written, grpc, problem, strip},
+    response::{Dialect, Framing, Protocol, Rejection, Written, grpc, problem, strip},
 };
 
 /// How a layer talks, apart from what it decides.
@@ -21,6 +21,8 @@ pub(crate) struct Options {
     pub(crate) grpc_retry_pushback: bool,
     /// `None`: the built-in answer.
     pub(crate) rejection: Option<Arc<dyn Rejection>>,
+    /// Whose fields admitted responses carry besides the IETF's.
+    pub(crate) dialect: Dialect,
 }
 
 impl Options {
@@ -32,6 +34,7 @@ impl Options {
         denial: Denial,
         request: Request<B>,
         written: &Written,
+        on_route: Option<&dyn Rejection>,
     ) -> Response<Bytes> {
         let mut answer = match self.protocol.framing(&request) {
             Framing::Grpc(content_type) => {
@@ -46,7 +49,7 @@ impl Options {
             }
             Framing::Http => {
                 let without_body = *request.method() == Method::HEAD;
-                let mut answer = match &self.rejection {
+                let mut answer = match on_route.or(self.rejection.as_deref()) {
                     None => problem(&denial, written.refusal.clone()),
                     Some(rejection) => rejection.reject(&denial, &request.into_parts().0),
                 };
@@ -73,6 +76,7 @@ impl Default for Options {
             protocol: Protocol::default(),
             grpc_retry_pushback: false,
             rejection: None,
+            dialect: Dialect::Problem,
         }
     }
 }
@@ -87,11 +91,13 @@ impl fmt::Debug for Options {
             protocol,
             grpc_retry_pushback,
             rejection,
+            dialect,
         } = self;
         f.debug_struct("Options")
             .field("fields", fields)
             .field("decision", decision)
             .field("spread", spread)
+            .field("dialect", dialect)
             .field("usage_from_answer", usage_from_answer)
             .field("protocol", protocol)
             .field("grpc_retry_pushback", grpc_retry_pushback)

@@ -1,6 +1,7 @@
 //! What all services of a layer share: the limits with their balances, and how answers are given.
 
 use std::{
+    fmt,
     ops::Deref,
     sync::{Arc, Once, OnceLock},
 };
@@ -17,7 +18,7 @@ use crate::{
     limiter::{Asked, Binding, Limit, Limiter, Rule},
     observe,
     options::Options,
-    response::{Written, fields::Fields},
+    response::{Rejection, Written, fields::Fields},
     route::{head::Head, table::Table, undeclared::Undeclared},
     rules::{Class, Compiled, RulesError},
     usage::{Estimator, Usage},
@@ -69,12 +70,22 @@ impl Shared {
         let Prepared { rule, written } = prepared;
         let options = &self.options;
         let mut admission = Admission::new(&self.state.limiter, rule, asked, &levels);
-        let fields = match &written.policies {
+        let mut fields = match &written.policies {
             Some(policies) if options.fields && Fields::fit(request.method()) => {
                 Fields::admitted(policies, rule, &levels, now)
             }
             _ => None,
         };
+        if self.state.rejections.is_some() || options.dialect.tells_more() {
+            let on_route = self.state.rejection(request);
+            let dialect = on_route.map_or(options.dialect, |rejection| rejection.dialect());
+            if dialect.tells_more() {
+                let unix_now = self.state.limiter.origin().saturating_add(now);
+                let told =
+                    |fields: Fields| fields.in_dialect(dialect, rule, &levels, now, unix_now);
+                fields = fields.map(told);
+            }
+        }
         if let Some(account) = admission.account() {
             let usage = Usage::new(Arc::clone(account));
             request.extensions_mut().insert(usage);
@@ -116,12 +127,14 @@ impl Shared {
             });
             denial.spread(more.unwrap_or(0));
         }
-        self.options.reject(denial, request, written)
+        denial.since(self.state.limiter.origin());
+        let rejection = self.state.rejection(&request).map(Arc::clone);
+        self.options
+            .reject(denial, request, written, rejection.as_deref())
     }
 }
 
 /// The limits and their balances.
-#[derive(Debug)]
 pub(crate) struct State {
     pub(crate) limiter: Arc<Limiter>,
     total: Vec<Binding>,
@@ -137,8 +150,24 @@ pub(crate) struct State {
     /// Clients without a plan, then each plan.
     classes: Vec<Class>,
     estimator: Estimator,
+    rejections: Option<Table<Arc<dyn Rejection>>>,
     /// Said once that the host tells no addresses.
     unaddressed: Once,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State")
+            .field("limiter", &self.limiter)
+            .field("total", &self.total)
+            .field("default", &self.default)
+            .field("table", &self.table)
+            .field("roster", &self.roster)
+            .field("classes", &self.classes)
+            .field("estimator", &self.estimator)
+            .field("rejections", &self.rejections.is_some())
+            .finish_non_exhaustive()
+    }
 }
 
 /// A route, and what is charged there for each variant of each class of clients.
@@ -190,6 +219,7 @@ impl State {
             classes,
             memory,
             estimator,
+            rejections,
         } = compiled;
         let variants = classes.iter().map(|class| class.variants.len()).sum();
         let route = |key: &str, own| Route::new(key, own, variants);
@@ -217,8 +247,14 @@ impl State {
             roster,
             classes,
             estimator,
+            rejections,
             unaddressed: Once::new(),
         })
+    }
+
+    /// How its route answers, if that was said.
+    fn rejection<B>(&self, request: &Request<B>) -> Option<&Arc<dyn Rejection>> {
+        self.rejections.as_ref()?.find(&Head::of(request))
     }
 
     /// The rule a request falls under, and what it asks for.

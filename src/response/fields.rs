@@ -6,9 +6,9 @@
 
 use std::{cmp::Reverse, time::Duration};
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use super::{RATE_LIMIT, RATE_LIMIT_POLICY, buffer::Buffer};
+use super::{Dialect, RATE_LIMIT, RATE_LIMIT_POLICY, buffer::Buffer, dialect::told};
 use crate::{
     clock::{Nanos, nanos},
     decision::{Denial, LimitStatus, statuses},
@@ -28,6 +28,8 @@ pub(crate) struct Fields {
     policy: HeaderValue,
     limit: HeaderValue,
     exhausted: bool,
+    /// Those of a dialect.
+    more: Option<Box<[(HeaderName, HeaderValue)]>>,
 }
 
 impl Fields {
@@ -73,7 +75,25 @@ impl Fields {
             policy: policies.line.clone(),
             limit: line.to_header_value()?,
             exhausted: balance.0 == 0,
+            more: None,
         })
+    }
+
+    /// Tells what is left in the words of a dialect, too.
+    #[cold]
+    pub(crate) fn in_dialect(
+        self,
+        dialect: Dialect,
+        rule: &Rule,
+        levels: &Levels,
+        now: Nanos,
+        unix_now: u64,
+    ) -> Self {
+        let limits = statuses(rule, levels, now, true).take(rule.enforced);
+        Self {
+            more: Some(told(dialect, &limits, unix_now).into()),
+            ..self
+        }
     }
 
     /// Adds the fields to a response, beside those the inner service wrote itself.
@@ -86,6 +106,9 @@ impl Fields {
         }
         headers.append(RATE_LIMIT_POLICY, self.policy);
         headers.append(RATE_LIMIT, self.limit);
+        for (name, value) in self.more.into_iter().flatten() {
+            headers.append(name, value);
+        }
     }
 
     /// Whether responses to this method carry fields: a tunnel does not.

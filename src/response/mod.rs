@@ -1,6 +1,7 @@
 //! What the throttle writes: header fields on admitted responses, and whole answers to refused requests.
 
 mod buffer;
+mod dialect;
 pub(crate) mod fields;
 pub(crate) mod grpc;
 mod problem;
@@ -10,12 +11,13 @@ mod written;
 use http::header::{HeaderName, RETRY_AFTER};
 
 pub use self::{
+    dialect::Dialect,
     problem::Problem,
     rejection::{Protocol, Rejection},
 };
 pub(crate) use self::{
     problem::problem,
-    rejection::{Framing, strip},
+    rejection::{Framing, Rejections, strip},
     written::Written,
 };
 

@@ -59,7 +59,28 @@ pub(crate) fn template(policies: Option<&Policies>) -> HeaderMap {
 }
 
 /// [`Problem`], on a [`template`] of the rule that refused.
-pub(crate) fn problem(denial: &Denial, mut headers: HeaderMap) -> Response<Bytes> {
+pub(crate) fn problem(denial: &Denial, headers: HeaderMap) -> Response<Bytes> {
+    let Head {
+        headers,
+        status,
+        wait,
+    } = head(denial, headers);
+    let mut answer = Response::new(body(denial, wait.as_ref()));
+    *answer.status_mut() = status;
+    *answer.headers_mut() = headers;
+    answer
+}
+
+/// What every refusal has above its body.
+pub(super) struct Head {
+    pub(super) headers: HeaderMap,
+    pub(super) status: StatusCode,
+    /// `None` if it can never pass.
+    pub(super) wait: Option<Wait>,
+}
+
+/// Fills in the blanks of a [`template`].
+pub(super) fn head(denial: &Denial, mut headers: HeaderMap) -> Head {
     let wait = denial.retry_after().map(Wait::of);
     match &wait {
         Some(wait) => {
@@ -79,14 +100,16 @@ pub(crate) fn problem(denial: &Denial, mut headers: HeaderMap) -> Response<Bytes
         headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
     }
     fill(&mut headers, &RATE_LIMIT, refused(denial));
-    let mut answer = Response::new(body(denial, wait.as_ref()));
-    *answer.status_mut() = if denial.is_saturated() {
+    let status = if denial.is_saturated() {
         StatusCode::SERVICE_UNAVAILABLE
     } else {
         StatusCode::TOO_MANY_REQUESTS
     };
-    *answer.headers_mut() = headers;
-    answer
+    Head {
+        headers,
+        status,
+        wait,
+    }
 }
 
 /// Sets a field that the template holds.
@@ -98,8 +121,8 @@ fn fill(headers: &mut HeaderMap, name: &HeaderName, value: Option<HeaderValue>) 
 
 /// A wait as it is told: never less than it is, never zero.
 #[derive(Debug, Clone, Copy)]
-struct Wait {
-    seconds: u64,
+pub(super) struct Wait {
+    pub(super) seconds: u64,
     milliseconds: u64,
 }
 

@@ -1,5 +1,7 @@
 //! Answers to refused requests.
 
+use std::{fmt, sync::Arc};
+
 use bytes::Bytes;
 use http::{
     HeaderMap, Method, Request, Response, Version,
@@ -7,7 +9,7 @@ use http::{
     request::Parts,
 };
 
-use super::grpc;
+use super::{Dialect, grpc};
 use crate::decision::Denial;
 
 /// Builds the answer to a refused request.
@@ -34,6 +36,25 @@ use crate::decision::Denial;
 pub trait Rejection: Send + Sync + 'static {
     /// The whole answer: status, headers and body.
     fn reject(&self, denial: &Denial, request: &Parts) -> Response<Bytes>;
+
+    /// Whose fields tell on admitted responses what is left, besides the IETF's. Without this: no others.
+    fn dialect(&self) -> Dialect {
+        Dialect::Problem
+    }
+}
+
+/// Rejections of single routes, as they were written.
+#[derive(Clone, Default)]
+pub(crate) struct Rejections(pub(crate) Vec<(Box<str>, Arc<dyn Rejection>)>);
+
+impl fmt::Debug for Rejections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let keys = self
+            .0
+            .iter()
+            .map(|(key, _)| (key, format_args!("<fn>").to_string()));
+        f.debug_map().entries(keys).finish()
+    }
 }
 
 impl<F, T> Rejection for F

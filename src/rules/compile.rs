@@ -1,5 +1,7 @@
 //! From rules as written to limits with names and buckets.
 
+use std::sync::Arc;
+
 use super::{
     Rules, RulesError, Undeclared,
     classes::{Class, classes, reserve_clients, roster},
@@ -9,13 +11,13 @@ use crate::{
     client::Roster,
     clock::Clock,
     limiter::{Binding, Limit, Scope},
-    route::RouteKey,
+    response::{Rejection, Rejections},
+    route::{RouteKey, table::Table},
     store::Memory,
     usage::{Estimator, NoField},
 };
 
 /// Rules that hold together.
-#[derive(Debug)]
 pub(crate) struct Compiled {
     pub(crate) total: Vec<Binding>,
     /// Each with its own limits.
@@ -30,6 +32,8 @@ pub(crate) struct Compiled {
     pub(crate) classes: Vec<Class>,
     pub(crate) memory: Memory,
     pub(crate) estimator: Estimator,
+    /// Answers of single routes. `None` if there are none.
+    pub(crate) rejections: Option<Table<Arc<dyn Rejection>>>,
 }
 
 pub(super) fn compile(rules: &Rules, clock: &Clock) -> Result<Compiled, RulesError> {
@@ -41,6 +45,7 @@ pub(super) fn compile(rules: &Rules, clock: &Clock) -> Result<Compiled, RulesErr
         undeclared,
         clients,
         estimate,
+        rejections,
     } = rules;
     let keys = routes.iter().map(|(key, _)| parse(key));
     let keys: Vec<_> = keys.collect::<Result<_, _>>()?;
@@ -93,7 +98,30 @@ pub(super) fn compile(rules: &Rules, clock: &Clock) -> Result<Compiled, RulesErr
         memory,
         estimator: Estimator::new(estimate.clone())
             .map_err(|NoField(name)| RulesError::EstimateHeader { name })?,
+        rejections: compile_rejections(rejections)?,
     })
+}
+
+fn compile_rejections(
+    Rejections(rejections): &Rejections,
+) -> Result<Option<Table<Arc<dyn Rejection>>>, RulesError> {
+    if rejections.is_empty() {
+        return Ok(None);
+    }
+    let mut table = Table::new();
+    for (index, (key, rejection)) in rejections.iter().enumerate() {
+        let key = parse(key)?;
+        if table.insert(&key, Arc::clone(rejection)).is_err() {
+            let same = rejections[..index]
+                .iter()
+                .find(|(first, _)| parse(first) == Ok(key.clone()));
+            return Err(RulesError::SameRoute {
+                first: same.map_or_else(|| key.to_string(), |(first, _)| first.to_string()),
+                second: key.to_string(),
+            });
+        }
+    }
+    Ok(Some(table))
 }
 
 pub(super) fn parse(key: &str) -> Result<RouteKey, RulesError> {

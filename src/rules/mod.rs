@@ -5,7 +5,15 @@ mod compile;
 mod error;
 mod names;
 
-use crate::{client::Clients, clock::Clock, limits::Limits, usage::Estimate};
+use std::sync::Arc;
+
+use crate::{
+    client::Clients,
+    clock::Clock,
+    limits::Limits,
+    response::{Rejection, Rejections},
+    usage::Estimate,
+};
 
 pub use self::error::RulesError;
 pub(crate) use self::{classes::Class, compile::Compiled};
@@ -44,6 +52,7 @@ pub struct Rules {
     undeclared: Undeclared,
     clients: Option<Clients>,
     estimate: Estimate,
+    rejections: Rejections,
 }
 
 /// What the default route's limits mean for requests that no declared route matches.
@@ -108,6 +117,18 @@ impl Rules {
     /// [tokens](Limits::tokens). Without this call: one for each four bytes of its body.
     pub fn estimate(mut self, estimate: Estimate) -> Self {
         self.estimate = estimate;
+        self
+    }
+
+    /// The answer to refused requests on one route, given by its [`RouteKey`](crate::RouteKey), in the place of the
+    /// layer's: a [`Dialect`](crate::Dialect) or any other [`Rejection`](crate::Rejection).
+    ///
+    /// The most specific key wins, as for limits; the route need not have limits of its own. A key that cannot be
+    /// read, or that means the same route as another one here, is an error of
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    pub fn rejection(mut self, key: impl AsRef<str>, rejection: impl Rejection) -> Self {
+        let key = key.as_ref().into();
+        self.rejections.0.push((key, Arc::new(rejection)));
         self
     }
 

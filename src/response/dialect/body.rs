@@ -1,0 +1,94 @@
+//! The bodies of the dialects. Nothing in them comes from outside, so nothing has to be escaped.
+
+use crate::decision::Denial;
+
+/// A refusal, to be told as JSON.
+pub(super) struct Json<'a> {
+    pub(super) denial: &'a Denial,
+    /// Until it may pass, if it can.
+    pub(super) seconds: Option<u64>,
+}
+
+impl Json<'_> {
+    pub(super) fn open_ai(&self) -> String {
+        let unit = self.unit();
+        let message = match self.seconds {
+            Some(seconds) if self.is_busy() => {
+                format!("The server is overloaded. Please try again in {seconds}s.")
+            }
+            Some(seconds) => {
+                format!("Rate limit reached for {unit}. Please try again in {seconds}s.")
+            }
+            None => format!("This request is too large for the rate limit of {unit}."),
+        };
+        let (kind, code) = if self.is_busy() {
+            ("service_unavailable_error", "server_is_overloaded")
+        } else {
+            (unit, "rate_limit_exceeded")
+        };
+        format!(
+            r#"{{"error":{{"message":"{message}","type":"{kind}","param":null,"code":"{code}"}}}}"#
+        )
+    }
+
+    pub(super) fn anthropic(&self) -> String {
+        let (kind, what) = if self.is_busy() {
+            ("overloaded_error", "Overloaded.")
+        } else {
+            ("rate_limit_error", "Rate limit reached.")
+        };
+        let message = match self.seconds {
+            Some(seconds) => format!("{what} Please try again in {seconds}s."),
+            None => "This request is too large for the rate limit.".to_owned(),
+        };
+        format!(r#"{{"type":"error","error":{{"type":"{kind}","message":"{message}"}}}}"#)
+    }
+
+    pub(super) fn api_gateway(&self) -> String {
+        let message = match self.exception() {
+            "ServiceUnavailableException" => "Service Unavailable",
+            "LimitExceededException" => "Limit Exceeded",
+            _ => "Too Many Requests",
+        };
+        format!(r#"{{"message":"{message}"}}"#)
+    }
+
+    /// What API Gateway calls it.
+    pub(super) fn exception(&self) -> &'static str {
+        let binding = self.denial.binding();
+        if self.is_busy() {
+            "ServiceUnavailableException"
+        } else if binding.is_some_and(|status| status.quota().is_some()) {
+            "LimitExceededException"
+        } else {
+            "TooManyRequestsException"
+        }
+    }
+
+    pub(super) fn azure(&self) -> String {
+        let status = if self.is_busy() { 503 } else { 429 };
+        let what = if self.is_busy() {
+            "Service is at its limit of concurrent calls."
+        } else {
+            "Rate limit is exceeded."
+        };
+        let again = match self.seconds {
+            Some(seconds) => format!("Try again in {seconds} seconds."),
+            None => "This request can never pass.".to_owned(),
+        };
+        format!(r#"{{ "statusCode": {status}, "message": "{what} {again}" }}"#)
+    }
+
+    fn is_busy(&self) -> bool {
+        self.denial.is_saturated()
+    }
+
+    /// What is counted by the limit that refused.
+    fn unit(&self) -> &'static str {
+        let binding = self.denial.binding();
+        match binding.is_some_and(|status| status.tokens().is_some()) {
+            true => "tokens",
+            false => "requests",
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Answers as the clients of known APIs expect them.
+
+mod body;
+mod told;
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE, request::Parts};
+
+pub(super) use self::told::told;
+use super::{
+    Rejection,
+    fields::policies,
+    problem::{Head, Problem, head, template},
+};
+use crate::decision::Denial;
+
+/// How refusals are answered, and which fields tell what is left: as clients of known APIs expect it.
+///
+/// ```
+/// use tower_throttle::{Dialect, Rate, Rules, ThrottleLayer};
+///
+/// // One for the layer, and another for a route.
+/// let rules = Rules::new()
+///     .default_route(Rate::per_second(10))
+///     .rejection("POST /v1/messages", Dialect::Anthropic);
+/// let throttle = ThrottleLayer::new(rules)?.rejection(Dialect::OpenAi);
+/// # let _ = throttle;
+/// # Ok::<(), tower_throttle::RulesError>(())
+/// ```
+///
+/// Whatever the dialect, a refusal carries `Retry-After` and `retry-after-ms` (none if it can never pass),
+/// `x-should-retry: false` where it is of no use to come back within a minute, `Cache-Control: no-store`, and the
+/// `RateLimit` field that names the limit. gRPC requests are answered in gRPC. Where the
+/// [server is busy](Denial::is_saturated) the status is 503, if the dialect has none of its own.
+///
+/// Messages say `rate limit` and `Please try again in 2s.`, which some clients read, and nothing of quotas or
+/// billing, for which they would give up.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Dialect {
+    /// [`Problem`]: a problem document (RFC 9457) that OpenAI's SDKs read too. No fields but the IETF's.
+    #[default]
+    Problem,
+    /// OpenAI's API: `{"error":{"message":…,"type":"requests","param":null,"code":"rate_limit_exceeded"}}`.
+    ///
+    /// Admitted responses tell `x-ratelimit-limit-requests`, `-remaining-requests` and `-reset-requests`, the time
+    /// until all is there again (`1s`, `6m0s`, `120ms`); the same with `-tokens` where those are limited.
+    OpenAi,
+    /// Anthropic's API: `{"type":"error","error":{"type":"rate_limit_error","message":…}}`, and 529 with
+    /// `overloaded_error` where the server is busy.
+    ///
+    /// Admitted responses tell `anthropic-ratelimit-requests-limit`, `-remaining` and `-reset`, the moment at which
+    /// all is there again (RFC 3339); the same with `-tokens` where those are limited.
+    Anthropic,
+    /// Amazon API Gateway: `{"message":"Too Many Requests"}` with `x-amzn-errortype: TooManyRequestsException`, and
+    /// `{"message":"Limit Exceeded"}` with `LimitExceededException` for a quota. No fields but the IETF's.
+    ApiGateway,
+    /// Azure API Management: `{ "statusCode": 429, "message": "Rate limit is exceeded. Try again in 2 seconds." }`.
+    ///
+    /// Admitted responses tell `x-ratelimit-remaining-requests` and `-tokens`.
+    AzureApiManagement,
+}
+
+impl Dialect {
+    /// Whether admitted responses tell more than the IETF's fields.
+    pub(crate) fn tells_more(self) -> bool {
+        match self {
+            Self::Problem | Self::ApiGateway => false,
+            Self::OpenAi | Self::Anthropic | Self::AzureApiManagement => true,
+        }
+    }
+}
+
+impl Rejection for Dialect {
+    fn reject(&self, denial: &Denial, request: &Parts) -> Response<Bytes> {
+        let dialect = *self;
+        if dialect == Self::Problem {
+            return Problem.reject(denial, request);
+        }
+        let Head {
+            mut headers,
+            status,
+            wait,
+        } = head(denial, template(policies(denial.rule()).as_ref()));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let json = body::Json {
+            denial,
+            seconds: wait.map(|wait| wait.seconds),
+        };
+        let (own_status, body) = match dialect {
+            Self::Problem | Self::OpenAi => (None, json.open_ai()),
+            Self::Anthropic => {
+                let overloaded = StatusCode::from_u16(529).ok();
+                let busy = denial.is_saturated();
+                (overloaded.filter(|_| busy), json.anthropic())
+            }
+            Self::ApiGateway => {
+                headers.insert(
+                    "x-amzn-errortype",
+                    HeaderValue::from_static(json.exception()),
+                );
+                (None, json.api_gateway())
+            }
+            Self::AzureApiManagement => (None, json.azure()),
+        };
+        for (name, value) in told(dialect, &denial.limits(), denial.unix_now()) {
+            headers.insert(name, value);
+        }
+        let mut answer = Response::new(Bytes::from(body));
+        *answer.status_mut() = own_status.unwrap_or(status);
+        *answer.headers_mut() = headers;
+        answer
+    }
+
+    fn dialect(&self) -> Dialect {
+        *self
+    }
+}

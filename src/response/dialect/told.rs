@@ -1,0 +1,144 @@
+//! What is left, in the fields of a dialect.
+
+use http::{HeaderName, HeaderValue};
+
+use super::Dialect;
+use crate::{
+    calendar::date,
+    clock::nanos,
+    decision::LimitStatus,
+    response::{buffer::integer, fields::terms},
+};
+
+type Field = (HeaderName, HeaderValue);
+
+/// The fields of one unit: how many there may be, how many there are, and when all are there again.
+struct Names {
+    limit: HeaderName,
+    remaining: HeaderName,
+    reset: HeaderName,
+}
+
+macro_rules! names {
+    ($limit:literal, $remaining:literal, $reset:literal) => {
+        Names {
+            limit: HeaderName::from_static($limit),
+            remaining: HeaderName::from_static($remaining),
+            reset: HeaderName::from_static($reset),
+        }
+    };
+}
+
+/// Requests, then tokens: of each the published limit that has the least left.
+pub(in crate::response) fn told<'a>(
+    dialect: Dialect,
+    limits: &(impl Iterator<Item = LimitStatus<'a>> + Clone),
+    unix_now: u64,
+) -> Vec<Field> {
+    let least = |tokens: bool| {
+        let published = limits.clone().filter(move |status| {
+            let limit = status.limit();
+            limit.published && !limit.is_slots() && limit.is_tokens() == tokens
+        });
+        published.min_by_key(LimitStatus::remaining)
+    };
+    let mut fields = Vec::with_capacity(6);
+    for tokens in [false, true] {
+        let Some(status) = least(tokens) else {
+            continue;
+        };
+        let Names {
+            limit,
+            remaining,
+            reset,
+        } = names(tokens, dialect);
+        let left = integer(status.remaining());
+        let most = integer(terms(&status.limit().terms).0);
+        let full_in = nanos(status.full_in());
+        let text = match dialect {
+            Dialect::OpenAi => duration(full_in),
+            Dialect::Anthropic => date(unix_now.saturating_add(full_in).div_ceil(SECOND)),
+            // It has no name for the rest.
+            Dialect::AzureApiManagement => {
+                fields.push((remaining, left));
+                continue;
+            }
+            Dialect::Problem | Dialect::ApiGateway => continue,
+        };
+        fields.extend([(limit, most), (remaining, left)]);
+        fields.extend(HeaderValue::try_from(text).ok().map(|value| (reset, value)));
+    }
+    fields
+}
+
+const SECOND: u64 = 1_000_000_000;
+
+fn names(tokens: bool, dialect: Dialect) -> Names {
+    match (dialect == Dialect::Anthropic, tokens) {
+        (true, false) => names!(
+            "anthropic-ratelimit-requests-limit",
+            "anthropic-ratelimit-requests-remaining",
+            "anthropic-ratelimit-requests-reset"
+        ),
+        (true, true) => names!(
+            "anthropic-ratelimit-tokens-limit",
+            "anthropic-ratelimit-tokens-remaining",
+            "anthropic-ratelimit-tokens-reset"
+        ),
+        (false, false) => names!(
+            "x-ratelimit-limit-requests",
+            "x-ratelimit-remaining-requests",
+            "x-ratelimit-reset-requests"
+        ),
+        (false, true) => names!(
+            "x-ratelimit-limit-tokens",
+            "x-ratelimit-remaining-tokens",
+            "x-ratelimit-reset-tokens"
+        ),
+    }
+}
+
+/// A duration as Go writes it, and so OpenAI, to the millisecond, rounded up: `120ms`, `8.64s`, `6m0s`, `1h0m1s`.
+fn duration(nanos: u64) -> String {
+    let milliseconds = nanos.div_ceil(1_000_000);
+    if milliseconds == 0 {
+        return "0s".to_owned();
+    }
+    if milliseconds < 1_000 {
+        return format!("{milliseconds}ms");
+    }
+    let (minutes, rest) = (milliseconds / 60_000, milliseconds % 60_000);
+    let (seconds, fraction) = (rest / 1_000, rest % 1_000);
+    let fraction = match fraction {
+        0 => String::new(),
+        _ => format!(".{fraction:03}").trim_end_matches('0').to_owned(),
+    };
+    match (minutes / 60, minutes % 60) {
+        (0, 0) => format!("{seconds}{fraction}s"),
+        (0, minutes) => format!("{minutes}m{seconds}{fraction}s"),
+        (hours, minutes) => format!("{hours}h{minutes}m{seconds}{fraction}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_written_as_go_does() {
+        let table = [
+            (0, "0s"),
+            (1, "1ms"),
+            (120_000_000, "120ms"),
+            (999_000_001, "1s"),
+            (1_000_000_000, "1s"),
+            (8_640_000_000, "8.64s"),
+            (90_951_000_000, "1m30.951s"),
+            (360_000_000_000, "6m0s"),
+            (3_601_000_000_000, "1h0m1s"),
+        ];
+        for (nanos, expected) in table {
+            assert_eq!(duration(nanos), expected, "{nanos}");
+        }
+    }
+}
