@@ -8,8 +8,8 @@
 //! `api.rs` has the handlers, `openai.rs` what goes over the wire, `error.rs` the one shape of all
 //! errors, `guard.rs` the checks at the door, `log.rs` the log line. The model is in `../model`.
 //!
-//! Environment: `ADDR` (default `127.0.0.1:3000`, port 0 takes a free one) and `API_KEY` (default
-//! `sk-local`).
+//! Environment: `ADDR` (default `127.0.0.1:3000`, port 0 takes a free one), `API_KEY` (default
+//! `sk-local`), and `SPREAD=off`, which has all who are refused told the same wait.
 
 mod api;
 mod error;
@@ -56,13 +56,13 @@ const SLOTS: u64 = 4;
 /// How often each route may be called, how much of the model each client gets, and how much it can do at once.
 fn rules() -> Rules {
     Rules::new()
-        // An answer holds its slot until its last token is sent. Sixteen may wait half a second for one; who
+        // An answer holds its slot until its last token is sent. Some may wait half a second for one; who
         // comes then, or waits in vain, is told that the server is busy.
         .total(
             Limits::new()
                 .in_flight(InFlight::new(SLOTS).named("model"))
                 .max_wait(Duration::from_millis(500))
-                .max_waiting(16),
+                .max_waiting(64),
         )
         .route(
             "POST /v1/chat/completions",
@@ -98,6 +98,11 @@ fn rules() -> Rules {
         .undeclared(Undeclared::Shared)
 }
 
+/// Whether those who are refused together are told different waits.
+fn spread() -> bool {
+    env::var("SPREAD").map_or(true, |spread| spread != "off")
+}
+
 /// The routes, and around them the layers: a request passes these from top to bottom, a response
 /// from bottom to top.
 fn app(model: Arc<Model>, key: ApiKey) -> Result<Router, RulesError> {
@@ -119,7 +124,7 @@ fn app(model: Arc<Model>, key: ApiKey) -> Result<Router, RulesError> {
         // 3. Strangers are turned away before they can spend anybody's budget.
         .layer(from_fn_with_state(key, guard::require_key))
         // 4. The throttle: what it refuses costs no more than this.
-        .layer(ThrottleLayer::new(rules())?)
+        .layer(ThrottleLayer::new(rules())?.spread(spread()))
         // 5. A request that turns out to be invalid has been counted all the same.
         .layer(map_response(error::in_openai_shape))
         .layer(from_fn(guard::require_json))

@@ -93,10 +93,15 @@ class Server:
         raise AssertionError("a hundred requests were not refused")
 
 
-def run(example: str, log: Path):
-    """Starts an example on a free port; ends it afterwards."""
+def run(example: str, log: Path, spread: str = "off"):
+    """Starts an example on a free port; ends it afterwards.
+
+    Without the spread of waits, so that a test knows what it will be told, whatever was refused before it.
+    """
     binary = TARGET / "debug" / "examples" / example
-    environment = os.environ | {"ADDR": "127.0.0.1:0", "API_KEY": API_KEY, "RUST_LOG": "info"}
+    environment = os.environ | {
+        "ADDR": "127.0.0.1:0", "API_KEY": API_KEY, "RUST_LOG": "info", "SPREAD": spread
+    }
     with log.open("wb") as stderr:
         process = subprocess.Popen([binary], stdout=subprocess.PIPE, stderr=stderr, env=environment)
     try:
@@ -133,6 +138,20 @@ def tonic_inference(tmp_path_factory):
 def plans(tmp_path):
     """A server of usage plans that nobody has used."""
     yield from run("plans", tmp_path / "log")
+
+
+@pytest.fixture
+def dialects(tmp_path):
+    """A route for each dialect, ten a second with a burst of five. Nobody has used it."""
+    yield from run("dialects", tmp_path / "log")
+
+
+@pytest.fixture(params=["off", "on"])
+def herd(request, tmp_path):
+    """The same, without and with the spread of waits."""
+    for server in run("dialects", tmp_path / "log", spread=request.param):
+        server.spread = request.param == "on"
+        yield server
 
 
 @pytest.fixture(params=["inference", "hyper_inference"])

@@ -189,7 +189,8 @@ def test_no_key_is_in_an_answer_or_in_the_log(connect, recorder, fresh):
     answer = recorder.responses[-1]
     told = f"{answer.headers} {json.dumps(refused.value.body)}"
     logged = fresh.log.read_text()
-    assert "refused (chat: 0 left)" in logged, "the log names the limit that refused"
+    [refusal] = [line for line in logged.splitlines() if "throttle=refused" in line][-1:]
+    assert "(chat: 0 left)" in refusal, "the log names the limit that refused"
     for secret in (API_KEY, "127.0.0.1"):
         assert secret not in told
         assert secret not in logged

@@ -1,0 +1,94 @@
+//! One limit for each kind of client, refused in the words that it knows.
+//!
+//! ```text
+//! cargo run --example dialects
+//! ```
+//!
+//! Each route has ten requests a second with a burst of five. The first five are answered, the sixth is refused as
+//! OpenAI, Anthropic, API Gateway or Azure API Management would refuse it; what is left is told in their fields.
+//! Behind `/slow` one answer is written at a time, and who comes meanwhile is told that the server is busy.
+//!
+//! Environment: `ADDR` (default `127.0.0.1:3002`, port 0 takes a free one), and `SPREAD=off`, which has all who are
+//! refused told the same wait.
+
+use std::{env, future::pending, time::Duration};
+
+use axum::{Json, Router, routing::post};
+use serde_json::{Value, json};
+use tokio::{net::TcpListener, time::sleep};
+use tower_throttle::{Dialect, Limits, Rate, Rules, RulesError, ThrottleLayer};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+fn throttle() -> Result<ThrottleLayer, RulesError> {
+    let rules = Rules::new()
+        .default_route(Rate::per_second(10).burst(5))
+        .route("POST /slow/v1/messages", Limits::new().in_flight(1))
+        .rejection("POST /openai/{proxy+}", Dialect::OpenAi)
+        .rejection("POST /anthropic/{proxy+}", Dialect::Anthropic)
+        .rejection("POST /slow/{proxy+}", Dialect::Anthropic)
+        .rejection("POST /aws/{proxy+}", Dialect::ApiGateway)
+        .rejection("POST /azure/{proxy+}", Dialect::AzureApiManagement);
+    let spread = env::var("SPREAD").map_or(true, |spread| spread != "off");
+    Ok(ThrottleLayer::new(rules)?.spread(spread))
+}
+
+/// What OpenAI's SDKs take for an answer.
+async fn completion() -> Json<Value> {
+    let message = json!({ "role": "assistant", "content": "Hello." });
+    Json(json!({
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1_795_392_000,
+        "model": "echo",
+        "choices": [{ "index": 0, "message": message, "finish_reason": "stop" }],
+        "usage": { "prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3 },
+    }))
+}
+
+/// What Anthropic's SDKs take for one.
+async fn message() -> Json<Value> {
+    Json(json!({
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "echo",
+        "content": [{ "type": "text", "text": "Hello." }],
+        "stop_reason": "end_turn",
+        "stop_sequence": null,
+        "usage": { "input_tokens": 1, "output_tokens": 2 },
+    }))
+}
+
+async fn slow_message() -> Json<Value> {
+    sleep(Duration::from_secs(2)).await;
+    message().await
+}
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    let address = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3002".into());
+    let app = Router::new()
+        .route("/openai/v1/chat/completions", post(completion))
+        .route("/anthropic/v1/messages", post(message))
+        .route("/slow/v1/messages", post(slow_message))
+        .route("/aws/invoke", post(message))
+        .route("/azure/invoke", post(message))
+        .layer(throttle()?);
+
+    let listener = TcpListener::bind(address).await?;
+    let address = listener.local_addr()?;
+    println!("listening on http://{address}");
+    println!(
+        "try: for n in $(seq 6); do curl -i -X POST http://{address}/anthropic/v1/messages; done"
+    );
+    axum::serve(listener, app)
+        .with_graceful_shutdown(async {
+            // Without a signal handler the server still serves; it only cannot be asked to end.
+            if tokio::signal::ctrl_c().await.is_err() {
+                pending::<()>().await;
+            }
+        })
+        .await?;
+    Ok(())
+}

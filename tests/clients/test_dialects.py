@@ -1,0 +1,140 @@
+"""Each kind of client is refused in its own words, and understands them."""
+
+import json
+import re
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import anthropic
+import openai
+from botocore.model import OperationModel, ServiceModel, Shape
+from botocore.parsers import RestJSONParser
+
+MESSAGES = [{"role": "user", "content": "Hello."}]
+
+
+def ask_anthropic(server, prefix, retries=0):
+    client = anthropic.Anthropic(
+        api_key="sk", base_url=f"{server.url}/{prefix}", max_retries=retries, timeout=20
+    )
+    with client:
+        return client.messages.create(model="echo", max_tokens=9, messages=MESSAGES)
+
+
+def until(call, error, turns=50):
+    """Calls until it is refused with this error."""
+    for _ in range(turns):
+        try:
+            call()
+        except error as refused:
+            return refused
+        except (openai.APIConnectionError, anthropic.APIConnectionError):
+            continue
+    raise AssertionError(f"{turns} calls were not refused")
+
+
+def test_anthropics_sdk_sees_its_rate_limit_error(dialects):
+    error = until(lambda: ask_anthropic(dialects, "anthropic"), anthropic.RateLimitError)
+    assert error.status_code == 429
+    assert error.body["error"]["type"] == "rate_limit_error"
+    assert re.fullmatch(r"Rate limit reached\. Please try again in 1s\.", error.body["error"]["message"])
+    fields = error.response.headers
+    assert fields["anthropic-ratelimit-requests-limit"] == "10"
+    assert fields["anthropic-ratelimit-requests-remaining"] == "0"
+    reset = time.strptime(fields["anthropic-ratelimit-requests-reset"], "%Y-%m-%dT%H:%M:%SZ")
+    now = time.mktime(time.gmtime())
+    assert -2 <= time.mktime(reset) - now <= 3, "all is there again within a second"
+
+
+def test_anthropics_sdk_waits_as_told_and_succeeds(dialects, sleeps):
+    until(lambda: ask_anthropic(dialects, "anthropic"), anthropic.RateLimitError)
+    sleeps.clear()
+    assert ask_anthropic(dialects, "anthropic", retries=2).content[0].text == "Hello."
+    assert all(slept <= 0.2 for slept in sleeps), "what it was told, and not a back-off of its own"
+
+
+def test_anthropics_sdk_tells_a_busy_server_from_a_limit(dialects):
+    def outcome(_):
+        try:
+            return ask_anthropic(dialects, "slow").content[0].text
+        except anthropic.APIStatusError as error:
+            return error
+
+    with ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(outcome, range(2)))
+    [error] = [answer for answer in answers if answer != "Hello."]
+    assert error.status_code == 529
+    assert type(error).__name__ == "OverloadedError"
+    assert error.body["error"]["type"] == "overloaded_error"
+
+
+def test_openais_sdk_sees_its_rate_limit_error(dialects):
+    with openai.OpenAI(api_key="sk", base_url=f"{dialects.url}/openai/v1", max_retries=0) as client:
+        call = lambda: client.chat.completions.create(model="echo", messages=MESSAGES)  # noqa: E731
+        error = until(call, openai.RateLimitError)
+    assert (error.code, error.type, error.param) == ("rate_limit_exceeded", "requests", None)
+    assert error.response.headers["x-ratelimit-limit-requests"] == "10"
+    assert re.fullmatch(r"\d+ms|\d(\.\d+)?s", error.response.headers["x-ratelimit-reset-requests"])
+
+
+def refusal(server, path):
+    """Status, headers and body, as sent."""
+    for _ in range(50):
+        try:
+            urllib.request.urlopen(urllib.request.Request(f"{server.url}{path}", data=b""), timeout=10).close()
+        except urllib.error.HTTPError as error:
+            return error.code, dict(error.headers), error.read()
+    raise AssertionError("fifty requests were not refused")
+
+
+def test_botocore_reads_the_exception_that_api_gateway_throws(dialects):
+    status, headers, body = refusal(dialects, "/aws/invoke")
+    assert (status, json.loads(body)) == (429, {"message": "Too Many Requests"})
+    service = ServiceModel({"metadata": {"protocol": "rest-json"}, "operations": {}, "shapes": {}})
+    shape = Shape("Answer", {"type": "structure", "members": {}})
+    assert OperationModel({"http": {}}, service, "Invoke").name == "Invoke"
+    response = {"status_code": status, "headers": {k.lower(): v for k, v in headers.items()}, "body": body}
+    parsed = RestJSONParser().parse(response, shape)
+    assert parsed["Error"]["Code"] == "TooManyRequestsException"
+
+
+def test_azure_core_waits_as_told(dialects):
+    from azure.core.pipeline.policies import RetryPolicy
+
+    status, headers, body = refusal(dialects, "/azure/invoke")
+    parsed = json.loads(body)
+    assert status == parsed["statusCode"] == 429
+    assert re.fullmatch(r"Rate limit is exceeded\. Try again in 1 seconds\.", parsed["message"])
+
+    class Http:
+        status_code = status
+
+    class Answer:
+        http_response = Http()
+
+    Http.headers = {name.lower(): value for name, value in headers.items()}
+    policy = RetryPolicy()
+    assert policy.get_retry_after(Answer()) == 1
+    assert policy.is_retry({"methods": ["POST"], "total": 1}, type(
+        "Context", (), {"http_response": Http(), "http_request": type("Request", (), {"method": "POST"})()}
+    )())
+
+
+def test_langchains_patterns_find_the_wait_and_nothing_that_stops(dialects):
+    stops = re.compile(
+        r"insufficient quota|usage quota|billing|quota exhausted|will reset at"
+        r"|exceeded (your|the current|the available).+quota",
+        re.IGNORECASE,
+    )
+    for path, pointer in [
+        ("/openai/v1/chat/completions", "error"),
+        ("/anthropic/v1/messages", "error"),
+        ("/azure/invoke", None),
+    ]:
+        _, _, body = refusal(dialects, path)
+        parsed = json.loads(body)
+        message = (parsed[pointer] if pointer else parsed)["message"]
+        assert not stops.search(message), message
+        assert re.search(r"(try again in|retry after) (\d+(?:\.\d+)?)\s*(s|sec|seconds)", message, re.I), message

@@ -1,0 +1,29 @@
+"""A herd of OpenAI's own clients: fifty calls at once, a burst of five, ten a second, and the SDK's two retries."""
+
+import asyncio
+
+import openai
+
+
+def test_a_herd_succeeds_if_its_waits_are_spread(herd):
+    async def call(client):
+        try:
+            await client.chat.completions.create(model="echo", messages=[{"role": "user", "content": "Hello."}])
+            return True
+        except openai.RateLimitError as error:
+            assert error.code == "rate_limit_exceeded"
+            return False
+
+    async def together():
+        async with openai.AsyncOpenAI(
+            api_key="sk", base_url=f"{herd.url}/openai/v1", timeout=30
+        ) as client:
+            return await asyncio.gather(*(call(client) for _ in range(50)))
+
+    succeeded = sum(asyncio.run(together()))
+    print(f"spread {'on' if herd.spread else 'off'}: {succeeded} of 50 succeeded")
+    if herd.spread:
+        # A slow machine may be late for a place, and another take it.
+        assert succeeded >= 45
+    else:
+        assert succeeded <= 25, "all come back at once, twice, and give up"
