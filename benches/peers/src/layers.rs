@@ -29,7 +29,7 @@ pub const GOVERNOR: &str = "tower_governor, allowed";
 pub const GOVERNOR_HEADERS: &str = "tower_governor, allowed, with headers";
 pub const GOVERNOR_REFUSED: &str = "tower_governor, refused";
 
-const PATH: &str = "/v1/chat/completions";
+pub const PATH: &str = "/v1/chat/completions";
 
 pub fn request(path: &str) -> Request<Body> {
     Request::post(path).body(Body::empty()).expect("a request")

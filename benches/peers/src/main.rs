@@ -9,6 +9,7 @@ mod clients;
 mod layers;
 mod memory;
 mod rounds;
+mod slots;
 mod threads;
 
 use std::{
@@ -68,6 +69,7 @@ fn main() {
     rows.extend(layers::rows());
     rows.extend(layers::routes());
     rows.extend(clients::rows());
+    rows.extend(slots::rows());
     if only.as_deref() == Some("counts") {
         return counts(&mut rows);
     }
@@ -102,10 +104,14 @@ fn counts(rows: &mut [Row]) {
         of(clients::BARE),
         "nor does one that is charged for its client"
     );
+    assert_eq!(of(slots::WITH_SLOT), bare, "nor one that holds a slot");
+    let waiter = slots::waiting(10_000).bytes;
+    assert!(waiter < 1_024.0, "a request in line takes {waiter} bytes");
     let each = clients::bytes_of_ours();
     assert!(each < 40.0, "a live client takes {each} bytes");
     let grown = memory::growth_of_a_million_paths();
     assert!(grown < 1.0, "a million undeclared paths take {grown} MiB");
+    println!("{waiter:.0} bytes a request in line");
     println!(
         "{plain} allocations in 1,000 requests, as the bare service; {each:.0} bytes a client; {grown:.2} MiB of paths"
     );
@@ -197,6 +203,27 @@ fn budgets(rounds: &Rounds) {
         "a decision among 1,000,000 clients, to one among 1,000",
         3.0,
         clients::million_to_thousand(),
+    );
+    line(
+        "allowed with a slot, to without",
+        1.3,
+        ratio(slots::WITH_SLOT, layers::PLAIN),
+    );
+    line(
+        "a frame of a body that holds a slot: ns over a bare one",
+        10.0,
+        rounds.median_difference(slots::THROTTLED_FRAMES, slots::FRAMES) / 1_000.0,
+    );
+    let (few, many) = (slots::waiting(100), slots::waiting(10_000));
+    line(
+        "10,000 in line: bytes each, above the request",
+        1_024.0,
+        many.bytes,
+    );
+    line(
+        "leaving a line of 10,000, to one of 100",
+        4.0,
+        many.leaving / few.leaving,
     );
     let clients::Flood { throughput, grown } = clients::flood();
     line(
