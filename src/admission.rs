@@ -21,7 +21,7 @@ pub(crate) struct Admission {
 
 impl Admission {
     /// Of a request that was admitted under a rule and has left `levels`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(
         limiter: &Arc<Limiter>,
         rule: &Arc<Rule>,
@@ -74,26 +74,28 @@ impl Drop for Admission {
 struct Permits {
     limiter: Arc<Limiter>,
     rule: Arc<Rule>,
-    identity: u128,
+    /// In halves, which need no more than a word's alignment.
+    identity: [u64; 2],
     /// A bit for each cap of the rule, in their order: whether a slot of it is held.
-    held: u64,
+    held: u32,
     /// And whether it is one that strangers share.
-    shared: u64,
+    shared: u32,
 }
 
 impl Permits {
+    #[inline(never)]
     fn new(limiter: &Arc<Limiter>, rule: &Arc<Rule>, asked: Asked, levels: &Levels) -> Self {
         let (mut held, mut shared) = (0, 0);
         let levels = rule.bindings.iter().zip(levels.as_slice());
         let slots = levels.filter(|(binding, _)| binding.limit.is_slots());
         for (bit, (_, level)) in slots.enumerate() {
-            held |= u64::from(!level.refused) << bit;
-            shared |= u64::from(level.shared) << bit;
+            held |= u32::from(!level.refused) << bit;
+            shared |= u32::from(level.shared) << bit;
         }
         Self {
             limiter: Arc::clone(limiter),
             rule: Arc::clone(rule),
-            identity: asked.identity,
+            identity: [asked.identity as u64, (asked.identity >> 64) as u64],
             held,
             shared,
         }
@@ -102,12 +104,14 @@ impl Permits {
 
 impl Drop for Permits {
     fn drop(&mut self) {
+        let [low, high] = self.identity;
+        let identity = u128::from(high) << 64 | u128::from(low);
         let bindings = self.rule.bindings.iter();
         let slots = bindings.filter(|binding| binding.limit.is_slots());
         for (bit, binding) in slots.enumerate() {
             if self.held >> bit & 1 == 1 {
                 let shared = self.shared >> bit & 1 == 1;
-                self.limiter.refund(binding, self.identity, shared, 1);
+                self.limiter.refund(binding, identity, shared, 1);
             }
         }
     }

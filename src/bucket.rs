@@ -32,7 +32,7 @@ impl Bucket {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn load(&self) -> u64 {
         self.state.load(Ordering::Acquire)
     }
@@ -40,7 +40,7 @@ impl Bucket {
     /// Goes from a state to the `next`, if there is one, starting from a state that the caller has read.
     ///
     /// Returns the state it went to, or as the error the state that has none after it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn step(
         &self,
         mut seen: u64,

@@ -20,8 +20,10 @@ use tower::Service;
 use self::queued::Outcome;
 pub(crate) use self::queued::Queued;
 use crate::{
+    admission::Admission,
     body::ResponseBody,
     decision::Decision,
+    response::fields::Fields,
     shared::Admitted,
     usage::{Kind, Scan},
 };
@@ -55,12 +57,31 @@ pin_project! {
         Admitted {
             #[pin]
             future: F,
-            // Taken when there is a response.
-            admitted: Option<Admitted>,
+            // Taken when there is a response, as the fields are.
+            admission: Option<Admission>,
+            fields: Option<Fields>,
+            reads_answer: bool,
         },
         Rejected {
             response: Option<Response<Bytes>>,
         },
+    }
+}
+
+impl<S, ReqBody, F> State<S, ReqBody, F> {
+    #[inline]
+    fn admitted(future: F, admitted: Admitted) -> Self {
+        let Admitted {
+            admission,
+            fields,
+            reads_answer,
+        } = admitted;
+        Self::Admitted {
+            future,
+            admission: Some(admission),
+            fields,
+            reads_answer,
+        }
     }
 }
 
@@ -71,10 +92,7 @@ where
     #[inline]
     pub(crate) fn admitted(future: S::Future, admitted: Admitted) -> Self {
         Self {
-            state: State::Admitted {
-                future,
-                admitted: Some(admitted),
-            },
+            state: State::admitted(future, admitted),
         }
     }
 
@@ -116,29 +134,27 @@ where
                             mut service,
                             request,
                             admitted,
-                        } => State::Admitted {
-                            future: service.call(request),
-                            admitted: Some(admitted),
-                        },
+                        } => State::admitted(service.call(request), admitted),
                         Outcome::Denied(response) => State::Rejected {
                             response: Some(response),
                         },
                     });
                 }
-                StateProj::Admitted { future, admitted } => {
+                StateProj::Admitted {
+                    future,
+                    admission,
+                    fields,
+                    reads_answer,
+                } => {
                     // Changed where it lies: a response is large, and each move of it costs.
                     let mut poll = future.poll(cx);
                     let Poll::Ready(result) = &mut poll else {
                         return Poll::Pending;
                     };
-                    let Admitted {
-                        admission,
-                        fields,
-                        reads_answer,
-                    } = admitted.take().expect(POLLED);
+                    let admission = admission.take().expect(POLLED);
                     let mut scan = None;
                     if let Ok(response) = result {
-                        if let Some(fields) = fields {
+                        if let Some(fields) = fields.take() {
                             fields.add_to(response.status(), response.headers_mut());
                         }
                         if let Some(decision) = admission.decision() {
@@ -147,7 +163,7 @@ where
                                 response.extensions_mut().insert(decision.clone());
                             }
                         }
-                        if reads_answer {
+                        if *reads_answer {
                             scan = scan_of(response.headers());
                         }
                     }

@@ -74,13 +74,13 @@ impl Gcra {
     }
 
     /// What `cost` units weigh in nanoseconds; `None` if a full bucket does not hold them.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn weight(&self, cost: u64) -> Option<u64> {
         (cost <= self.burst).then(|| self.interval * cost)
     }
 
     /// The state after a charge of `cost`, or why it is refused.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take(&self, state: u64, now: Nanos, cost: u64) -> Result<u64, Refusal> {
         let Some(weight) = self.weight(cost) else {
             return Err(Refusal::Never);

@@ -16,7 +16,7 @@ pub(crate) struct Level {
 }
 
 impl Level {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn new(seen: Seen, cost: u64) -> Self {
         Self {
             state: seen.state,
@@ -26,7 +26,7 @@ impl Level {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn seen(&self) -> Seen {
         Seen {
             state: self.state,
@@ -34,7 +34,7 @@ impl Level {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn see(&mut self, seen: Seen) {
         self.state = seen.state;
         self.shared = seen.shared;
@@ -51,7 +51,7 @@ pub(crate) enum Levels {
 impl Levels {
     const FEW: usize = 4;
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&mut self, level: Level) {
         match self {
             Self::Few(levels, len) if *len < Self::FEW => {
@@ -67,7 +67,7 @@ impl Levels {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn as_slice(&self) -> &[Level] {
         match self {
             Self::Few(levels, len) => &levels[..*len],

@@ -157,6 +157,18 @@ impl Binding {
         }
     }
 
+    #[inline(always)]
+    fn charge<'a>(&'a self, memory: &'a Memory, asked: Asked) -> Charge<'a> {
+        Charge {
+            limit: &self.limit,
+            place: self.place(memory, asked.identity),
+            cost: match &self.limit.terms {
+                Terms::Tokens(_) => asked.tokens,
+                Terms::Rate(_) | Terms::Quota(_) | Terms::InFlight(_) => 1,
+            },
+        }
+    }
+
     fn is(&self, other: &Self) -> bool {
         match (&self.home, &other.home) {
             (Home::Bucket(own), Home::Bucket(other)) => Arc::ptr_eq(own, other),
@@ -220,15 +232,9 @@ impl Rule {
         &'a self,
         memory: &'a Memory,
         asked: Asked,
-    ) -> impl ExactSizeIterator<Item = Charge<'a>> + Clone {
-        self.bindings.iter().map(move |binding| Charge {
-            limit: &binding.limit,
-            place: binding.place(memory, asked.identity),
-            cost: match &binding.limit.terms {
-                Terms::Tokens(_) => asked.tokens,
-                Terms::Rate(_) | Terms::Quota(_) | Terms::InFlight(_) => 1,
-            },
-        })
+    ) -> impl Iterator<Item = Charge<'a>> + Clone {
+        let bindings = self.bindings.iter();
+        bindings.map(move |binding| binding.charge(memory, asked))
     }
 
     /// The limits that are enforced.
@@ -295,13 +301,14 @@ impl Limiter {
     /// asked after that, each by itself.
     ///
     /// Says whether they were taken, and leaves in `levels` what each bucket holds after it.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn admit(&self, rule: &Rule, asked: Asked, now: Nanos, levels: &mut Levels) -> bool {
         let clock = || self.clock.now();
-        let charges = rule.charges(&self.memory, asked);
-        let admitted = admit(charges.clone().take(rule.enforced), now, clock, levels);
-        if rule.enforced < rule.bindings.len() {
-            shadow(charges.skip(rule.enforced), admitted, now, clock, levels);
+        let charge = |binding| Binding::charge(binding, &self.memory, asked);
+        let (enforced, shadows) = rule.bindings.split_at(rule.enforced);
+        let admitted = admit(enforced.iter().map(charge), now, clock, levels);
+        if !shadows.is_empty() {
+            shadow(shadows.iter().map(charge), admitted, now, clock, levels);
         }
         admitted
     }
@@ -381,7 +388,7 @@ fn shadow<'a>(
 }
 
 /// [`Limiter::admit`] with any clock.
-#[inline]
+#[inline(always)]
 pub(crate) fn admit<'a>(
     charges: impl Iterator<Item = Charge<'a>> + Clone,
     now: Nanos,

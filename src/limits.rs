@@ -104,7 +104,7 @@ impl Limits {
 
     /// Adds a cap on how many requests are in flight, from the decision to the end of the response body.
     ///
-    /// More than one is of use only if others are [shadows](InFlight::shadow). More than eight in one scope
+    /// More than one is of use only if others are [shadows](InFlight::shadow). More than five in one scope
     /// are an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn in_flight(mut self, cap: impl Into<InFlight>) -> Self {
         self.in_flight.push(cap.into());

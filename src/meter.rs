@@ -83,7 +83,7 @@ impl Meter {
     }
 
     /// The bucket's own time.
-    #[inline]
+    #[inline(always)]
     fn at(&self, now: Nanos) -> Nanos {
         match &self.time {
             Time::Flowing => now,
@@ -93,7 +93,7 @@ impl Meter {
     }
 
     /// The state after a charge of `cost`, or why it is refused.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take(&self, state: u64, now: Nanos, cost: u64) -> Result<u64, Refusal> {
         let at = self.at(now);
         self.gcra

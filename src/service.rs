@@ -88,7 +88,7 @@ where
             asked,
             arrived: now,
             now,
-            levels,
+            levels: &mut levels,
         };
         match answer {
             Answer::Admitted => {

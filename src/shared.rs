@@ -1,7 +1,7 @@
 //! What all services of a layer share: the limits with their balances, and how answers are given.
 
 use std::{
-    fmt,
+    fmt, mem,
     ops::Deref,
     sync::{Arc, Once, OnceLock},
 };
@@ -43,23 +43,24 @@ pub(crate) struct Admitted {
 
 /// A decision, before it is told: what was asked, and what the buckets held.
 #[derive(Debug)]
-pub(crate) struct Decided {
+pub(crate) struct Decided<'a> {
     pub(crate) asked: Asked,
     /// When the request came.
     pub(crate) arrived: Nanos,
     /// When it was decided on.
     pub(crate) now: Nanos,
-    pub(crate) levels: Levels,
+    /// Taken if they are told.
+    pub(crate) levels: &'a mut Levels,
 }
 
 impl Shared {
     /// Has an admitted request carry what its handler may want to know, and gives what its response goes on with.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn admitted<B>(
         &self,
         request: &mut Request<B>,
         prepared: &Prepared,
-        decided: Decided,
+        decided: Decided<'_>,
     ) -> Admitted {
         let Decided {
             asked,
@@ -69,10 +70,10 @@ impl Shared {
         } = decided;
         let Prepared { rule, written } = prepared;
         let options = &self.options;
-        let mut admission = Admission::new(&self.state.limiter, rule, asked, &levels);
+        let mut admission = Admission::new(&self.state.limiter, rule, asked, levels);
         let mut fields = match &written.policies {
             Some(policies) if options.fields && Fields::fit(request.method()) => {
-                Fields::admitted(policies, rule, &levels, now)
+                Fields::admitted(policies, rule, levels, now)
             }
             _ => None,
         };
@@ -81,8 +82,7 @@ impl Shared {
             let dialect = on_route.map_or(options.dialect, |rejection| rejection.dialect());
             if dialect.tells_more() {
                 let unix_now = self.state.limiter.origin().saturating_add(now);
-                let told =
-                    |fields: Fields| fields.in_dialect(dialect, rule, &levels, now, unix_now);
+                let told = |fields: Fields| fields.in_dialect(dialect, rule, levels, now, unix_now);
                 fields = fields.map(told);
             }
         }
@@ -91,7 +91,7 @@ impl Shared {
             request.extensions_mut().insert(usage);
         }
         if options.decision {
-            let decision = Decision::admitted(Arc::clone(rule), levels, arrived, now);
+            let decision = Decision::admitted(Arc::clone(rule), mem::take(levels), arrived, now);
             request.extensions_mut().insert(decision.clone());
             admission.tell(decision);
         }
@@ -107,7 +107,7 @@ impl Shared {
         &self,
         request: Request<B>,
         prepared: &Prepared,
-        decided: Decided,
+        decided: Decided<'_>,
     ) -> Response<Bytes> {
         let Prepared { rule, written } = prepared;
         let Decided {
@@ -116,7 +116,7 @@ impl Shared {
             now,
             levels,
         } = decided;
-        let mut denial = Denial::new(Arc::clone(rule), levels, arrived, now);
+        let mut denial = Denial::new(Arc::clone(rule), mem::take(levels), arrived, now);
         if self.options.spread {
             let more = denial.binding().and_then(|binding| {
                 let wait = nanos(binding.wait()?);
@@ -258,7 +258,7 @@ impl State {
     }
 
     /// The rule a request falls under, and what it asks for.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn asked<B>(&self, request: &Request<B>) -> (Found<'_>, Asked) {
         let head = Head::of(request);
         let (identity, class) = match &self.roster {
@@ -312,7 +312,7 @@ impl State {
         Found::Made(Box::new(Prepared::new(routed.rule.and(&spelled.rule))))
     }
 
-    #[inline]
+    #[inline(always)]
     fn prepared<'a>(&'a self, route: &'a Route, head: &Head<'_>, class: usize) -> &'a Prepared {
         let class = &self.classes[class];
         let variant = match class.variants.len() {

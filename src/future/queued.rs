@@ -105,7 +105,7 @@ impl<S, ReqBody> Queued<S, ReqBody> {
     }
 
     /// Leaves the line.
-    pub(super) fn leave(self, ended: Ended) -> Outcome<S, ReqBody> {
+    pub(super) fn leave(self, mut ended: Ended) -> Outcome<S, ReqBody> {
         let Self {
             standing,
             service,
@@ -119,7 +119,7 @@ impl<S, ReqBody> Queued<S, ReqBody> {
             asked,
             arrived: standing.arrived(),
             now: ended.now,
-            levels: ended.levels,
+            levels: &mut ended.levels,
         };
         if !ended.is_admitted {
             drop(standing);

@@ -29,7 +29,7 @@ pub(crate) struct Fields {
     limit: HeaderValue,
     exhausted: bool,
     /// Those of a dialect.
-    more: Option<Box<[(HeaderName, HeaderValue)]>>,
+    more: Option<Box<Vec<(HeaderName, HeaderValue)>>>,
 }
 
 impl Fields {
@@ -91,7 +91,7 @@ impl Fields {
     ) -> Self {
         let limits = statuses(rule, levels, now, true).take(rule.enforced);
         Self {
-            more: Some(told(dialect, &limits, unix_now).into()),
+            more: Some(Box::new(told(dialect, &limits, unix_now))),
             ..self
         }
     }
@@ -106,7 +106,7 @@ impl Fields {
         }
         headers.append(RATE_LIMIT_POLICY, self.policy);
         headers.append(RATE_LIMIT, self.limit);
-        for (name, value) in self.more.into_iter().flatten() {
+        for (name, value) in self.more.into_iter().flat_map(|more| *more) {
             headers.append(name, value);
         }
     }

@@ -158,7 +158,7 @@ pub enum RulesError {
         max_clients: usize,
     },
     /// More limits of a kind in one scope than make sense.
-    #[error("{place}: {count} {what}; 8 are the most")]
+    #[error("{place}: {count} {what}; 5 are the most")]
     #[non_exhaustive]
     TooMany {
         /// Where the limits stand.

@@ -14,8 +14,8 @@ use crate::{
 };
 
 /// How many limits a scope may have of a kind that is held until the response ends. A request has six scopes at
-/// most (two routes, a client on each, a client, the total), so that a word has a bit for each.
-const MAX_HELD: usize = 8;
+/// most (two routes, a client on each, a client, the total), so that 32 bits have one for each.
+const MAX_HELD: usize = 5;
 
 /// The names given and taken so far.
 #[derive(Debug)]

@@ -33,7 +33,7 @@ impl Seen {
 
 impl Place<'_> {
     /// Where [`Place::take`] starts, if nobody needs to know the balance before.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn start(&self) -> Seen {
         match self {
             Self::Bucket(bucket) => Seen::own(bucket.load()),
@@ -42,7 +42,7 @@ impl Place<'_> {
     }
 
     /// The balance, without a charge.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn peek(&self, now: Nanos) -> Seen {
         match self {
             Self::Bucket(bucket) => Seen::own(bucket.load()),
@@ -54,7 +54,7 @@ impl Place<'_> {
     ///
     /// `seen` is where to start, from a look before; `clock` tells the time anew where it is needed. What
     /// refused it leaves the balance as it was.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take(
         &self,
         seen: Seen,

@@ -52,7 +52,7 @@ impl Limiter {
     ///
     /// `timeout` is how long the client itself will wait. Whatever the answer, `levels` are left as if the request
     /// had been asked behind those in line.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn ask(
         self: &Arc<Self>,
         rule: &Rule,
