@@ -29,7 +29,7 @@ pub(crate) struct Fields {
     limit: HeaderValue,
     exhausted: bool,
     /// Those of a dialect.
-    more: Option<Box<Vec<(HeaderName, HeaderValue)>>>,
+    more: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Fields {
@@ -75,7 +75,7 @@ impl Fields {
             policy: policies.line.clone(),
             limit: line.to_header_value()?,
             exhausted: balance.0 == 0,
-            more: None,
+            more: Vec::new(),
         })
     }
 
@@ -91,7 +91,7 @@ impl Fields {
     ) -> Self {
         let limits = statuses(rule, levels, now, true).take(rule.enforced);
         Self {
-            more: Some(Box::new(told(dialect, &limits, unix_now))),
+            more: told(dialect, &limits, unix_now),
             ..self
         }
     }
@@ -106,7 +106,7 @@ impl Fields {
         }
         headers.append(RATE_LIMIT_POLICY, self.policy);
         headers.append(RATE_LIMIT, self.limit);
-        for (name, value) in self.more.into_iter().flat_map(|more| *more) {
+        for (name, value) in self.more {
             headers.append(name, value);
         }
     }
