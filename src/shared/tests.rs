@@ -444,7 +444,9 @@ fn threads_never_get_more_than_any_of_all_scopes_allows() {
         count: 350,
         window: 1 << 50,
     });
-    let limited = [rate(1_000), rate(700), rate(200), plan, rate(250)];
+    // Without the total, 950 pass in any order, or 1,000 where client 2 spends less of its quota on `/b`; a few
+    // fewer where a charge that is given back stands in somebody's way.
+    let limited = [rate(900), rate(700), rate(200), plan, rate(250)];
     let state = state(&limited);
     let count = |on_a: bool, client: u64| {
         let path = if on_a { "/a" } else { "/b" };
@@ -471,7 +473,7 @@ fn threads_never_get_more_than_any_of_all_scopes_allows() {
         let counted = counted.filter(|((on_a, client), _)| wanted(*on_a, *client));
         counted.map(|(_, passed)| passed).sum()
     };
-    assert_eq!(sum(&|_, _| true), 1_000, "the total is spent, and exactly");
+    assert_eq!(sum(&|_, _| true), 900, "the total is spent, and exactly");
     assert!(sum(&|on_a, _| on_a) <= 700 && sum(&|on_a, _| !on_a) <= 700);
     assert!(sum(&|_, client| client == 0) <= 200 && sum(&|_, client| client == 1) <= 200);
     assert!(sum(&|_, client| client == 2) <= 350 && sum(&|_, client| client == 3) <= 350);
