@@ -311,6 +311,7 @@ impl fmt::Debug for Memory {
 #[cfg(test)]
 mod tests {
     use std::{
+        cell::Cell,
         collections::HashMap,
         sync::atomic::{AtomicU64, Ordering},
         thread,
@@ -563,6 +564,93 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_new_key_is_charged_with_a_reading_of_its_own_made_under_the_lock() {
+        // A thread has read 5 and was held up. Meanwhile its client has used the whole burst at 100, and at 400 its
+        // bucket was full and given away. Charged at 5, the client would have its whole burst again at 400.
+        let memory = memory(8);
+        let meter = meter(100, 3);
+        for now in [100, 100, 100] {
+            assert!(take(&memory, 0, &meter, now).is_ok(), "the burst");
+        }
+        for stranger in 1..=8 {
+            assert_eq!(take(&memory, stranger, &meter, 400), Ok(Seen::own(500)));
+        }
+        // One of them has become full.
+        let clock = || {
+            let held = memory
+                .stripes
+                .iter()
+                .filter(|stripe| stripe.0.try_lock().is_err());
+            assert_eq!(
+                held.count(),
+                1,
+                "nobody enters this key after the clock was read"
+            );
+            500
+        };
+        let late = memory.take(&key(0), &meter, 5, 1, clock);
+        assert_eq!(late, Ok(Seen::own(600)), "as one who came at 500");
+        let more = (0..9).filter(|_| take(&memory, 0, &meter, 500).is_ok());
+        assert_eq!(more.count(), 2, "what is left of the burst");
+    }
+
+    #[test]
+    fn a_charge_on_a_bucket_that_was_given_away_meanwhile_is_made_anew() {
+        let memory = memory(8);
+        let (meter, long) = (meter(10, 1), meter(1_000_000, 1));
+        for stranger in 2..9 {
+            assert_eq!(take(&memory, stranger, &long, 5), Ok(Seen::own(1_000_005)));
+        }
+        assert_eq!(take(&memory, 0, &meter, 5), Ok(Seen::own(15)));
+        // At 15 the slot goes to a stranger, who gives its charge back: its state is the same by chance.
+        let looks = Cell::new(0);
+        let charged = memory.step(
+            &key(0),
+            15,
+            || 15,
+            |state, now| {
+                looks.set(looks.get() + 1);
+                if looks.get() == 1 {
+                    assert_eq!(state, 15);
+                    let left = take(&memory, 1, &meter, 15).expect("full");
+                    memory.give_back(&key(1), left, &meter, 15, meter.weight(1), || 15);
+                    assert_eq!(memory.peek(&key(1), 15), Seen::own(15));
+                }
+                meter.take(state, now, 1).ok()
+            },
+        );
+        // The stranger is full again, so that its slot may be had.
+        assert_eq!(charged, Ok(Seen::own(25)));
+        assert_eq!(looks.get(), 2, "once more, as a new key");
+        assert_eq!(
+            memory.peek(&key(0), 15),
+            Seen::own(25),
+            "it is charged, and not the stranger"
+        );
+    }
+
+    #[test]
+    fn what_was_taken_from_a_shared_balance_goes_back_there() {
+        // Slots for nobody, and then for all: the client has a bucket of its own when it gives back.
+        let memory = memory(8);
+        let (meter, long) = (meter(100, 3), meter(1_000, 1));
+        for stranger in 1..=8 {
+            assert_eq!(take(&memory, stranger, &long, 10), Ok(Seen::own(1_010)));
+        }
+        let shared = |state| Seen {
+            state,
+            shared: true,
+        };
+        let left = take(&memory, 0, &meter, 950);
+        assert_eq!(left, Ok(shared(1_050)));
+        assert_eq!(take(&memory, 0, &meter, 1_010), Ok(Seen::own(1_110)));
+        let weight = meter.weight(1);
+        memory.give_back(&key(0), shared(1_050), &meter, 950, weight, || 1_010);
+        assert_eq!(memory.peek(&key(0), 1_010), Seen::own(1_110), "not its own");
+        assert_eq!(memory.overflow_of(&key(0)).load(), 950, "as it was before");
     }
 
     #[test]
