@@ -451,6 +451,7 @@ fn give_back<'a>(
 #[cfg(test)]
 mod tests {
     use std::{
+        cell::Cell,
         sync::atomic::{AtomicU64, Ordering},
         thread,
         time::Duration,
@@ -719,6 +720,122 @@ mod tests {
                 Seen::own(1_700),
                 "it owes what it owed"
             );
+        }
+    }
+
+    /// A client's charges on two limits that it has not met yet, at 1,000, and on a total that somebody else spends
+    /// between the two passes. Others come in where the clock is read: at 1,000 to enter the first key, at 1,010
+    /// to enter the second, then to give back. Tells what the two buckets hold then.
+    fn refused_by_the_last_of_three(between: impl Fn(&Memory), end: Nanos) -> [Seen; 2] {
+        let memory = Memory::new(64, 2).expect("there is as much memory");
+        let client = |number, interval, burst| Binding {
+            limit: limit(interval, burst),
+            home: Home::Client(number),
+            line: Line::Client(0),
+        };
+        let total = bindings(&[(1_000_000, 1)]);
+        let bindings = [client(0, 100, 4), client(1, 50, 5), total[0].clone()];
+        let charges = bindings
+            .iter()
+            .zip([3, 1, 1])
+            .map(|(binding, cost)| Charge {
+                limit: &binding.limit,
+                place: binding.place(&memory, CLIENT),
+                cost,
+            });
+        let readings = Cell::new(0);
+        let clock = || {
+            readings.set(readings.get() + 1);
+            match readings.get() {
+                1 => 1_000,
+                2 => {
+                    between(&memory);
+                    assert!(
+                        take(&total, &[(0, 1)], 1_000),
+                        "it was full at the first look"
+                    );
+                    1_010
+                }
+                _ => end,
+            }
+        };
+        let mut levels = Levels::default();
+        assert!(
+            !admit(charges.clone(), 1_000, clock, &mut levels),
+            "the total is spent"
+        );
+        assert!(readings.get() > 2, "both keys were entered");
+        let seen: Vec<_> = charges.map(|charge| charge.place.peek(end)).collect();
+        let told: Vec<_> = levels.as_slice().iter().map(Level::seen).collect();
+        assert_eq!(told, seen, "every level is as it was left");
+        [seen[0], seen[1]]
+    }
+
+    #[test]
+    fn who_is_refused_by_the_last_limit_gets_back_what_the_others_took() {
+        let states = |between: fn(&Memory), end| {
+            refused_by_the_last_of_three(between, end).map(|seen| seen.state)
+        };
+        let stranger = |memory: &Memory| {
+            charge_in_table(memory, CLIENT, 1_000, 1);
+        };
+        assert_eq!(states(|_| {}, 1_010), [1_000, 1_010]);
+        assert_eq!(states(|_| {}, 1_120), [1_000, 1_010], "however late");
+        assert_eq!(states(stranger, 1_010), [1_400 - 290, 1_010]);
+        assert_eq!(states(stranger, 1_120), [1_400 - 180, 1_010]);
+        assert_eq!(
+            states(stranger, 1_350),
+            [1_400, 1_010],
+            "all of it was refilled since"
+        );
+    }
+
+    #[test]
+    fn a_roll_back_to_a_quota_is_whole_in_its_window_and_nothing_in_the_next() {
+        let quota = Quota::per(8, Duration::from_nanos(1_000));
+        let meter = Meter::of_quota(&quota, &Clock::started_at(0));
+        let limit = Limit {
+            terms: Terms::Quota(quota),
+            meter,
+            ..limit(1, 1)
+        };
+        // (charged 3 at, then 2 at, given back at, the state that is left): the windows end at 1,000 and 2,000.
+        let table = [
+            (10, Some(20), 999, 1_002),
+            (10, None, 999, 1_000),
+            (999, Some(999), 1_000, 1_005),
+            (999, Some(1_000), 1_000, 2_002),
+            (999, None, 1_000, 1_000),
+        ];
+        for (taken, between, end, left) in table {
+            let memory = Memory::new(8, 1).expect("there is as much memory");
+            let bucket = Bucket::full();
+            for place in [
+                Place::Bucket(&bucket),
+                Place::Table(&memory, Key::new(CLIENT, 0)),
+            ] {
+                let charge = |cost| Charge {
+                    limit: &limit,
+                    place,
+                    cost,
+                };
+                let admit = |cost, now, levels: &mut Levels| {
+                    admit([charge(cost)].into_iter(), now, || now, levels)
+                };
+                let mut levels = Levels::default();
+                assert!(admit(3, taken, &mut levels), "{taken}");
+                if let Some(now) = between {
+                    assert!(admit(2, now, &mut Levels::default()), "{now}");
+                }
+                give_back([charge(3)].into_iter(), &mut levels, taken, || end);
+                let seen = place.peek(taken);
+                assert_eq!(
+                    seen,
+                    Seen::own(left),
+                    "{taken}, {between:?} and {end} in {place:?}"
+                );
+                assert_eq!(levels[0].seen(), seen, "the level is read anew");
+            }
         }
     }
 
