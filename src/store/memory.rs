@@ -292,7 +292,8 @@ impl Memory {
         ]
     }
 
-    fn overflow_of(&self, key: &Key) -> &Bucket {
+    /// What a key shares with others if the table has no room.
+    pub(crate) fn overflow_of(&self, key: &Key) -> &Bucket {
         let index = (key.hash >> 32) as usize % Self::OVERFLOW;
         &self.overflow[key.limit as usize * Self::OVERFLOW + index]
     }
