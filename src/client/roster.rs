@@ -249,26 +249,40 @@ mod tests {
             let meant: IpNet = meant.parse().expect("a network");
             assert_eq!(network(written), Ok(meant), "{written}");
         }
-        let clients = Clients::by_address().trusting(["::ffff:10.0.0.0/104"]);
-        for (peer, believed) in [
-            ("10.1.2.3", true),
-            ("::ffff:10.1.2.3", true),
-            ("11.1.2.3", false),
-            ("::10.1.2.3", false),
-        ] {
-            let mut request = with("x-forwarded-for", "192.0.2.7");
-            let peer: IpAddr = peer.parse().expect("an address");
-            let socket = std::net::SocketAddr::new(peer, 443);
-            request.extensions_mut().insert(crate::PeerAddr(socket));
+        // (trusted, peer, whether it is believed)
+        let table = [
+            ("::ffff:10.0.0.0/104", "10.1.2.3", true),
+            ("::ffff:10.0.0.0/104", "::ffff:10.1.2.3", true),
+            ("::ffff:10.0.0.0/104", "11.1.2.3", false),
+            ("::ffff:10.0.0.0/104", "::10.1.2.3", false),
+            ("::ffff:10.1.2.3", "10.1.2.3", true),
+            ("::ffff:10.1.2.3", "10.1.2.4", false),
+            ("::ffff:0:0/96", "203.0.113.9", true),
+            // Wider than what is mapped: IPv6 alone, which no mapped peer is.
+            ("::ffff:0:0/95", "10.1.2.3", false),
+            ("::ffff:0:0/95", "::ffff:10.1.2.3", false),
+            ("::ffff:0:0/95", "::fffe:10.1.2.3", true),
+            ("::/0", "10.1.2.3", false),
+        ];
+        for (trusted, peer, believed) in table {
+            let clients = Clients::by_address().trusting([trusted]).ipv6_prefix(128);
+            let mut request = with("x-forwarded-for", "::ffff:192.0.2.7");
+            let address: IpAddr = peer.parse().expect("an address");
+            request
+                .extensions_mut()
+                .insert(crate::PeerAddr((address, 443).into()));
             let forwarded = "192.0.2.7".parse().expect("an address");
-            let expected = if believed { forwarded } else { peer };
-            let found = client(&clients, &request).identity;
-            // As it is kept: IPv6 by its network.
-            let expected = match expected {
-                IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
-                v4 => v4,
+            let expected = if believed {
+                forwarded
+            } else {
+                address.to_canonical()
             };
-            assert_eq!(found, Identity::of_address(expected), "{peer}");
+            let found = client(&clients, &request).identity;
+            assert_eq!(
+                found,
+                Identity::of_address(expected),
+                "{peer} behind {trusted}"
+            );
         }
     }
 

@@ -79,3 +79,55 @@ impl Slot<'_> {
         bucket::give_back(self.state, after, meter, taken, weight, clock);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bucket::BUSY;
+
+    const OURS: u64 = 3;
+    const STRANGERS: u64 = 5;
+
+    #[test]
+    fn what_happens_between_a_look_and_an_exchange_is_seen() {
+        type Between = fn(&Slot<'_>);
+        type Case = (
+            &'static str,
+            Between,
+            Option<u64>,
+            Option<Result<u64, u64>>,
+            u64,
+        );
+        let given_away: Between = |slot| slot.key.store(STRANGERS, Ordering::Release);
+        let charged: Between = |slot| slot.state.store(75, Ordering::Release);
+        let busy: Between = |slot| slot.state.store(BUSY, Ordering::Release);
+        // (what, what others do, the next state, what is told, the state that is left); all begin at 70.
+        let table: [Case; 6] = [
+            ("nothing", |_| {}, Some(80), Some(Ok(80)), 80),
+            ("nothing, and refused", |_| {}, None, Some(Err(70)), 70),
+            ("charged by another thread", charged, Some(80), None, 75),
+            ("on its way to a stranger", busy, Some(80), None, BUSY),
+            (
+                "a stranger's, in a state that is the same by chance",
+                given_away,
+                Some(80),
+                None,
+                70,
+            ),
+            ("a stranger's state refused", given_away, None, None, 70),
+        ];
+        for (what, between, next, told, left) in table {
+            let group = Group::default();
+            let slot = group.slots().next().expect("a slot");
+            slot.key.store(OURS, Ordering::Release);
+            slot.state.store(70, Ordering::Release);
+            let stepped = slot.step(OURS, 70, |state| {
+                assert_eq!(state, 70, "{what}");
+                between(&slot);
+                next
+            });
+            assert_eq!(stepped, told, "{what}");
+            assert_eq!(slot.state.load(Ordering::Acquire), left, "{what}");
+        }
+    }
+}

@@ -1,0 +1,514 @@
+use std::{
+    cell::Cell,
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::Duration,
+};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::store::Seen;
+
+fn limit(interval: u64, burst: u64) -> Limit {
+    Limit {
+        name: "test".into(),
+        scope: Scope::Route,
+        terms: Terms::Rate(Rate::per_second(1)),
+        meter: Meter::of_rate(&Rate::new(1, Duration::from_nanos(interval)).burst(burst)),
+        published: true,
+        shadow: false,
+        patience: None,
+    }
+}
+
+fn bindings(limits: &[(u64, u64)]) -> Vec<Binding> {
+    let limits = limits.iter();
+    Binding::scope(limits.map(|&(interval, burst)| limit(interval, burst)))
+}
+
+fn charges<'a>(
+    bindings: &'a [Binding],
+    costs: &'a [(usize, u64)],
+) -> impl Iterator<Item = Charge<'a>> + Clone {
+    costs.iter().map(|&(index, cost)| Charge {
+        limit: &bindings[index].limit,
+        place: Place::Bucket(bucket(&bindings[index])),
+        cost,
+    })
+}
+
+/// Whether a request of these costs is admitted by a clock that stands still.
+fn take(bindings: &[Binding], costs: &[(usize, u64)], now: Nanos) -> bool {
+    admit(
+        charges(bindings, costs),
+        now,
+        || now,
+        &mut Levels::default(),
+    )
+}
+
+fn bucket(binding: &Binding) -> &Bucket {
+    match &binding.home {
+        Home::Bucket(bucket) => bucket,
+        Home::Client(_) => unreachable!("these limits are kept in buckets of their own"),
+    }
+}
+
+fn states(bindings: &[Binding]) -> Vec<u64> {
+    bindings
+        .iter()
+        .map(|binding| bucket(binding).load())
+        .collect()
+}
+
+proptest! {
+    #[test]
+    fn a_request_is_charged_on_all_its_limits_or_on_none(
+        limits in prop::collection::vec((1..50u64, 0..6u64), 1..7),
+        requests in prop::collection::vec(
+            (0..60u64, prop::collection::btree_map(0..7usize, 0..4u64, 1..7)), 1..60),
+    ) {
+        let buckets = bindings(&limits);
+        let mut now = 0;
+        for (step, costs) in requests {
+            now += step;
+            let costs: Vec<_> = costs.into_iter().filter(|&(index, _)| index < limits.len()).collect();
+            let before = states(&buckets);
+            let passes = |&(index, cost): &(usize, u64)| match &buckets[index].limit.meter {
+                Some(meter) => meter.take(before[index], now, cost).is_ok(),
+                None => false,
+            };
+            let admitted = take(&buckets, &costs, now);
+            prop_assert_eq!(admitted, costs.iter().all(passes));
+            let after = states(&buckets);
+            for (index, (before, after)) in before.into_iter().zip(after).enumerate() {
+                let charged = costs.iter().find(|&&(charged, _)| charged == index && admitted);
+                let expected = charged.map_or(Ok(before), |&(_, cost)| {
+                    buckets[index].limit.meter.as_ref().map_or(Ok(before), |meter| meter.take(before, now, cost))
+                });
+                prop_assert_eq!(Ok(after), expected, "bucket {}", index);
+            }
+        }
+    }
+}
+
+#[test]
+fn threads_on_one_bucket_admit_exactly_what_a_serial_run_would() {
+    let buckets = bindings(&[(1_000_000, 10_000)]);
+    let admitted = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..5_000 {
+                    let ok = take(&buckets, &[(0, 1)], 7);
+                    admitted.fetch_add(u64::from(ok), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    assert_eq!(
+        admitted.into_inner(),
+        10_000,
+        "20,000 asked, the burst is 10,000"
+    );
+}
+
+#[test]
+fn under_contention_a_refused_request_costs_nothing_anywhere() {
+    // Two routes below one total. One is small, so that most requests to it are refused, many of
+    // them only in the second pass.
+    let buckets = bindings(&[(1_000, 1_000_000), (1_000, 5_000), (1_000, 1_000_000)]);
+    let admitted = [AtomicU64::new(0), AtomicU64::new(0)];
+    thread::scope(|scope| {
+        for thread in 0..4 {
+            let (buckets, admitted) = (&buckets, &admitted);
+            scope.spawn(move || {
+                let route = thread % 2;
+                // Different orders, so that each bucket is the one that comes too late.
+                let costs = if thread < 2 {
+                    [(1 + route, 1), (0, 1)]
+                } else {
+                    [(0, 1), (1 + route, 1)]
+                };
+                for _ in 0..20_000 {
+                    let ok = take(buckets, &costs, 7);
+                    admitted[route].fetch_add(u64::from(ok), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    let [small, large] = admitted.map(AtomicU64::into_inner);
+    assert_eq!(large, 40_000, "nothing stands in its way");
+    assert_eq!(small, 5_000, "exactly its burst");
+    let charged = |index: usize| (bucket(&buckets[index]).load() - 7) / 1_000;
+    assert_eq!(
+        (charged(0), charged(1), charged(2)),
+        (45_000, 5_000, 40_000),
+        "no charge is lost"
+    );
+}
+
+/// Charges 3 of 4 units at 1,000, lets a stranger charge or not, and gives back at 1,120.
+fn given_back(stranger: bool) -> u64 {
+    let buckets = bindings(&[(100, 4)]);
+    let cost = [(0, 3)];
+    let mut levels = Levels::default();
+    assert!(admit(
+        charges(&buckets, &cost),
+        1_000,
+        || 1_000,
+        &mut levels
+    ));
+    if stranger {
+        assert!(take(&buckets, &[(0, 1)], 1_000), "one is left");
+    }
+    give_back(charges(&buckets, &cost), &mut levels, 1_000, || 1_120);
+    let state = bucket(&buckets[0]).load();
+    assert_eq!(levels[0].state, state, "the level is read anew");
+    state
+}
+
+#[test]
+fn a_roll_back_that_nobody_came_before_leaves_no_trace() {
+    assert_eq!(given_back(false), 1_000);
+}
+
+/// A client's charge of 3 of 4 units at 1,000, given back at `end` after `between`: what its bucket holds
+/// then, and what the level says.
+fn given_back_in_the_table(between: impl Fn(&Memory), end: Nanos) -> (Seen, Level) {
+    let memory = Memory::new(8, 1).expect("there is as much memory");
+    let binding = Binding {
+        limit: limit(100, 4),
+        home: Home::Client(0),
+        line: Line::Client(0),
+    };
+    let charge = |cost| Charge {
+        limit: &binding.limit,
+        place: binding.place(&memory, CLIENT),
+        cost,
+    };
+    let mut levels = Levels::default();
+    assert!(admit([charge(3)].into_iter(), 1_000, || 1_000, &mut levels));
+    assert_eq!(levels[0].state, 1_300);
+    between(&memory);
+    give_back([charge(3)].into_iter(), &mut levels, 1_000, || end);
+    (binding.place(&memory, CLIENT).peek(end), levels[0])
+}
+
+const CLIENT: u128 = 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef;
+
+fn charge_in_table(memory: &Memory, identity: u128, now: Nanos, cost: u64) -> Seen {
+    let meter = limit(100, 4).meter.expect("open");
+    let key = Key::new(identity, 0);
+    let taken = memory.take(&key, &meter, now, cost, || now);
+    taken.expect("there is room")
+}
+
+#[test]
+fn a_clients_roll_back_is_whole_if_nobody_came_between() {
+    let (seen, level) = given_back_in_the_table(|_| {}, 1_120);
+    assert_eq!(seen, Seen::own(1_000));
+    assert_eq!(level.seen(), seen, "the level is read anew");
+}
+
+#[test]
+fn a_clients_roll_back_does_not_give_twice_what_time_has_refilled() {
+    let stranger = |memory: &Memory| {
+        charge_in_table(memory, CLIENT, 1_000, 1);
+    };
+    let (seen, level) = given_back_in_the_table(stranger, 1_120);
+    assert_eq!(seen, Seen::own(1_400 - 180));
+    assert_eq!(level.seen(), seen);
+    let (seen, _) = given_back_in_the_table(stranger, 1_350);
+    assert_eq!(seen, Seen::own(1_400), "all of it was refilled since");
+}
+
+#[test]
+fn a_clients_roll_back_gives_nothing_to_who_has_its_slot_now() {
+    // All eight slots change hands once the charge weighs nothing any more.
+    let others = || (1..=8_u128).map(|other| CLIENT.wrapping_mul(2 * other + 1));
+    let crowd = |memory: &Memory| {
+        for other in others() {
+            assert_eq!(charge_in_table(memory, other, 1_300, 4), Seen::own(1_700));
+        }
+    };
+    let (seen, level) = given_back_in_the_table(
+        |memory| {
+            crowd(memory);
+            assert!(
+                memory.peek(&Key::new(CLIENT, 0), 1_300).shared,
+                "it is gone"
+            );
+        },
+        1_300,
+    );
+    assert!(
+        seen.shared && seen.state == 0,
+        "an overflow bucket that nobody used"
+    );
+    assert_eq!(level.seen(), seen);
+    let memory = Memory::new(8, 1).expect("there is as much memory");
+    charge_in_table(&memory, CLIENT, 1_000, 3);
+    crowd(&memory);
+    let meter = limit(100, 4).meter.expect("open");
+    memory.give_back(
+        &Key::new(CLIENT, 0),
+        Seen::own(1_300),
+        &meter,
+        1_000,
+        300,
+        || 1_300,
+    );
+    memory.refund(&Key::new(CLIENT, 0), false, &meter, 1_300, 3);
+    for other in others() {
+        let key = Key::new(other, 0);
+        assert_eq!(
+            memory.peek(&key, 1_300),
+            Seen::own(1_700),
+            "it owes what it owed"
+        );
+    }
+}
+
+/// A client's charges on two limits that it has not met yet, at 1,000, and on a total that somebody else spends
+/// between the two passes. Others come in where the clock is read: at 1,000 to enter the first key, at 1,010
+/// to enter the second, then to give back. Tells what the two buckets hold then.
+fn refused_by_the_last_of_three(between: impl Fn(&Memory), end: Nanos) -> [Seen; 2] {
+    let memory = Memory::new(64, 2).expect("there is as much memory");
+    let client = |number, interval, burst| Binding {
+        limit: limit(interval, burst),
+        home: Home::Client(number),
+        line: Line::Client(0),
+    };
+    let total = bindings(&[(1_000_000, 1)]);
+    let bindings = [client(0, 100, 4), client(1, 50, 5), total[0].clone()];
+    let charges = bindings
+        .iter()
+        .zip([3, 1, 1])
+        .map(|(binding, cost)| Charge {
+            limit: &binding.limit,
+            place: binding.place(&memory, CLIENT),
+            cost,
+        });
+    let readings = Cell::new(0);
+    let clock = || {
+        readings.set(readings.get() + 1);
+        match readings.get() {
+            1 => 1_000,
+            2 => {
+                between(&memory);
+                assert!(
+                    take(&total, &[(0, 1)], 1_000),
+                    "it was full at the first look"
+                );
+                1_010
+            }
+            _ => end,
+        }
+    };
+    let mut levels = Levels::default();
+    assert!(
+        !admit(charges.clone(), 1_000, clock, &mut levels),
+        "the total is spent"
+    );
+    assert!(readings.get() > 2, "both keys were entered");
+    let seen: Vec<_> = charges.map(|charge| charge.place.peek(end)).collect();
+    let told: Vec<_> = levels.as_slice().iter().map(Level::seen).collect();
+    assert_eq!(told, seen, "every level is as it was left");
+    [seen[0], seen[1]]
+}
+
+#[test]
+fn who_is_refused_by_the_last_limit_gets_back_what_the_others_took() {
+    let states = |between: fn(&Memory), end| {
+        refused_by_the_last_of_three(between, end).map(|seen| seen.state)
+    };
+    let stranger = |memory: &Memory| {
+        charge_in_table(memory, CLIENT, 1_000, 1);
+    };
+    assert_eq!(states(|_| {}, 1_010), [1_000, 1_010]);
+    assert_eq!(states(|_| {}, 1_120), [1_000, 1_010], "however late");
+    assert_eq!(states(stranger, 1_010), [1_400 - 290, 1_010]);
+    assert_eq!(states(stranger, 1_120), [1_400 - 180, 1_010]);
+    assert_eq!(
+        states(stranger, 1_350),
+        [1_400, 1_010],
+        "all of it was refilled since"
+    );
+}
+
+#[test]
+fn a_roll_back_to_a_quota_is_whole_in_its_window_and_nothing_in_the_next() {
+    let quota = Quota::per(8, Duration::from_nanos(1_000));
+    let meter = Meter::of_quota(&quota, &Clock::started_at(0));
+    let limit = Limit {
+        terms: Terms::Quota(quota),
+        meter,
+        ..limit(1, 1)
+    };
+    // (charged 3 at, then 2 at, given back at, the state that is left): the windows end at 1,000 and 2,000.
+    let table = [
+        (10, Some(20), 999, 1_002),
+        (10, None, 999, 1_000),
+        (999, Some(999), 1_000, 1_005),
+        (999, Some(1_000), 1_000, 2_002),
+        (999, None, 1_000, 1_000),
+    ];
+    for (taken, between, end, left) in table {
+        let memory = Memory::new(8, 1).expect("there is as much memory");
+        let bucket = Bucket::full();
+        for place in [
+            Place::Bucket(&bucket),
+            Place::Table(&memory, Key::new(CLIENT, 0)),
+        ] {
+            let charge = |cost| Charge {
+                limit: &limit,
+                place,
+                cost,
+            };
+            let admit = |cost, now, levels: &mut Levels| {
+                admit([charge(cost)].into_iter(), now, || now, levels)
+            };
+            let mut levels = Levels::default();
+            assert!(admit(3, taken, &mut levels), "{taken}");
+            if let Some(now) = between {
+                assert!(admit(2, now, &mut Levels::default()), "{now}");
+            }
+            give_back([charge(3)].into_iter(), &mut levels, taken, || end);
+            let seen = place.peek(taken);
+            assert_eq!(
+                seen,
+                Seen::own(left),
+                "{taken}, {between:?} and {end} in {place:?}"
+            );
+            assert_eq!(levels[0].seen(), seen, "the level is read anew");
+        }
+    }
+}
+
+#[test]
+fn a_roll_back_does_not_give_twice_what_time_has_refilled() {
+    // 300 charged and 100 by the stranger; 120 refilled, 180 given back.
+    assert_eq!(given_back(true), 1_400 - 180);
+}
+
+/// All interleavings of the atomics. Run with `--cfg throttle_loom`.
+#[cfg(throttle_loom)]
+mod loom_tests {
+    use loom::thread;
+
+    use super::*;
+
+    fn race(
+        limits: &'static [(u64, u64)],
+        requests: &'static [&'static [(usize, u64)]],
+        check: fn(u64, &[Binding]),
+    ) {
+        // Three switches away from a thread that could go on find every race of a few exchanges; all of
+        // them would take hours for three threads.
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(move || {
+            let buckets = Arc::new(bindings(limits));
+            let threads: Vec<_> = requests
+                .iter()
+                .map(|&costs| {
+                    let buckets = Arc::clone(&buckets);
+                    thread::spawn(move || u64::from(take(&buckets, costs, 5)))
+                })
+                .collect();
+            let admitted = threads
+                .into_iter()
+                .map(|thread| thread.join().expect("no panic"))
+                .sum();
+            check(admitted, &buckets);
+        });
+    }
+
+    #[test]
+    fn loom_one_bucket_admits_exactly_its_burst() {
+        race(
+            &[(10, 2)],
+            &[&[(0, 1)], &[(0, 1)], &[(0, 1)]],
+            |admitted, buckets| {
+                assert_eq!(admitted, 2);
+                assert_eq!(bucket(&buckets[0]).load(), 5 + 20);
+            },
+        );
+    }
+
+    #[test]
+    fn loom_two_buckets_in_opposite_order_never_admit_one_too_many_nor_lose_a_charge() {
+        race(
+            &[(10, 1), (10, 1)],
+            &[&[(0, 1), (1, 1)], &[(1, 1), (0, 1)]],
+            |admitted, buckets| {
+                assert!(admitted <= 1, "one too many");
+                for binding in buckets {
+                    let state = bucket(binding).load();
+                    let expected = if admitted == 1 { 15 } else { 5 };
+                    assert!(
+                        state == expected || admitted == 0 && state == 0,
+                        "{admitted} admitted, state {state}"
+                    );
+                }
+            },
+        );
+    }
+
+    #[test]
+    fn loom_a_roll_back_leaves_a_strangers_charge_alone() {
+        // The second thread's request is admitted whatever the first one does.
+        race(
+            &[(10, 3), (10, 0)],
+            &[&[(0, 1)], &[(0, 1)]],
+            |admitted, buckets| {
+                assert_eq!(admitted, 2);
+                assert_eq!(bucket(&buckets[0]).load(), 25);
+            },
+        );
+        race(
+            &[(10, 3), (10, 1)],
+            &[&[(0, 1), (1, 1)], &[(0, 1), (1, 1)], &[(0, 1)]],
+            |admitted, buckets| {
+                assert!(
+                    (1..=2).contains(&admitted),
+                    "at most one of the first two, and the third"
+                );
+                let expected = 5 + 10 * admitted;
+                assert_eq!(bucket(&buckets[0]).load(), expected, "{admitted} admitted");
+            },
+        );
+    }
+
+    #[test]
+    fn loom_giving_back_while_others_charge_never_gives_too_much() {
+        use loom::sync::atomic::{AtomicU64, Ordering};
+
+        loom::model(|| {
+            // A clock that a thread moves on: a reading is never behind one that another thread charged with.
+            let clock = Arc::new(AtomicU64::new(10));
+            let buckets = Arc::new(bindings(&[(10, 1)]));
+            assert!(take(&buckets, &[(0, 1)], 10), "full");
+            let other = {
+                let (clock, buckets) = (Arc::clone(&clock), Arc::clone(&buckets));
+                thread::spawn(move || {
+                    clock.store(20, Ordering::Release);
+                    take(&buckets, &[(0, 1)], 20)
+                })
+            };
+            bucket(&buckets[0]).give_back(
+                20,
+                buckets[0].limit.meter.as_ref().expect("open"),
+                10,
+                10,
+                || clock.load(Ordering::Acquire),
+            );
+            let admitted = other.join().expect("no panic");
+            assert!(admitted, "refilled by time or given back");
+            let state = bucket(&buckets[0]).load();
+            assert_eq!(state, 30, "the other charge is whole");
+        });
+    }
+}
