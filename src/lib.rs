@@ -160,6 +160,33 @@
 //!   others came, shares a few overflow buckets: that is why identities should be verified ones.
 //! - A [`Quota`] is a count in a window of the calendar. It is kept in memory: a restart makes it whole again. Its bucket keeps its place to the end of the window.
 //!
+//! # Slots
+//!
+//! [`Limits::in_flight`] caps how many requests are in flight, in any scope. A slot is taken before the inner service
+//! is called, and comes back once, however the request ends: with the last byte of the response, its trailers or its
+//! error; when the response, its body or the future is dropped; when the inner service fails or panics. A stream
+//! holds its slot until it has ended, and a protocol upgrade until its response has.
+//!
+//! # Waiting
+//!
+//! [`Limits::max_wait`] has requests stand in line that would be refused, for a rate or a slot. Each scope has one
+//! line: the total, each route, each client. Who came first is first, and nobody who comes later passes; who is held
+//! up by its own client's limit holds up nobody else. No task, and no timer but that of the request itself; one that
+//! goes away leaves its place, and nothing was taken for it.
+//!
+//! # Model tokens
+//!
+//! [`Limits::tokens`] is a rate of model tokens. How many a request will cost is [estimated](Rules::estimate) and
+//! reserved; a handler counts and settles with the [`Usage`] in the request's extensions. What was reserved too much
+//! comes back, what was reserved too little is a debt that later requests wait for.
+//! [`ThrottleLayer::usage_from_openai_response`] reads it from answers as OpenAI's API gives them.
+//!
+//! # Shadows
+//!
+//! A rate, quota, token rate or cap with [`shadow`](Rate::shadow) decides on a balance of its own and reports in
+//! [`Decision::shadow`] what it would have refused. It refuses nobody, waits for nobody, and spends nothing of what
+//! is enforced.
+//!
 //! # Header fields
 //!
 //! Admitted responses tell the limits, as the IETF draft
@@ -186,7 +213,12 @@
 //! above, and a problem document that OpenAI's SDKs can read too. Waits are rounded up, so that a client
 //! which obeys them does not come too soon. A wait above a minute, or none because the request can never
 //! pass, comes with `x-should-retry: false`: some SDKs would otherwise be back within a second.
-//! [`ThrottleLayer::rejection`] takes an answer of one's own.
+//! Clients that are refused together are told different waits, so that they do not come back together: see
+//! [`ThrottleLayer::spread`]. Where only caps on what the server has in flight refuse, it is the server that is busy:
+//! status 503, in gRPC 14 (`UNAVAILABLE`).
+//!
+//! [`ThrottleLayer::rejection`] takes a [`Dialect`], as clients of OpenAI, Anthropic, API Gateway or Azure API
+//! Management expect it, or an answer of one's own; [`Rules::rejection`] one for a single route.
 //!
 //! A gRPC request is answered in gRPC: one HEADERS frame with `grpc-status: 8` (`RESOURCE_EXHAUSTED`) and
 //! in the details `RetryInfo`, `QuotaFailure` and `ErrorInfo`. gRPC-Web gets the same in its own content
@@ -220,7 +252,8 @@
 //! The decision is made in `call`, at once: one clock reading, one look-up (for a path without parameters
 //! a hash, otherwise a walk along its segments; the number of routes hardly matters) and one
 //! compare-and-swap a limit; for clients, a hash of the key. No lock (but for a client that has no bucket
-//! yet), no task, no timer, no boxed future, no clone of the inner service.
+//! yet), no task, no timer, no boxed future, no clone of the inner service; only for a request that waits in line
+//! there are a lock, a timer, a box and a clone. A slot costs one exchange more, and one when it comes back.
 //! With fields and decision off, an admitted request allocates nothing, as long as it has no more than four
 //! limits and no `%` in its path. A bucket is 8 bytes, alone on 128 so that neighbours do not contend.
 //!
