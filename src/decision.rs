@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
-    clock::Nanos,
+    clock::{Nanos, nanos},
     gcra::Refusal,
     in_flight::InFlight,
     levels::{Level, Levels},
@@ -43,6 +43,10 @@ struct Verdict {
     /// When the request came, which is earlier than now if it waited in line.
     arrived: Nanos,
     now: Nanos,
+    /// The longest wait of the limits that refused; `None` if it can never pass.
+    wait: Option<Nanos>,
+    /// The limit that makes it wait so long, by its number; of equals the most specific.
+    binding: usize,
     /// What a refused request is told beyond the wait.
     spread: Nanos,
     /// What the wall clock showed when this one's stood at zero: nanoseconds since the Unix epoch.
@@ -66,11 +70,7 @@ impl Verdict {
 
     /// The longest wait of those that refused, as it is told.
     fn retry_after(&self) -> Option<Duration> {
-        let longest = self
-            .limits()
-            .map(|limit| limit.wait())
-            .try_fold(Duration::ZERO, |longest, wait| Some(longest.max(wait?)))?;
-        Some(longest + Duration::from_nanos(self.spread))
+        Some(Duration::from_nanos(self.wait?.saturating_add(self.spread)))
     }
 }
 
@@ -82,6 +82,8 @@ impl Decision {
                 levels,
                 arrived,
                 now,
+                wait: Some(0),
+                binding: 0,
                 spread: 0,
                 origin: 0,
                 admitted: true,
@@ -160,17 +162,30 @@ pub struct Denial {
 
 impl Denial {
     pub(crate) fn new(rule: Arc<Rule>, levels: Levels, arrived: Nanos, now: Nanos) -> Self {
-        Self {
-            verdict: Verdict {
-                rule,
-                levels,
-                arrived,
-                now,
-                spread: 0,
-                origin: 0,
-                admitted: false,
-            },
+        let mut verdict = Verdict {
+            rule,
+            levels,
+            arrived,
+            now,
+            wait: None,
+            binding: 0,
+            spread: 0,
+            origin: 0,
+            admitted: false,
+        };
+        let mut waits = verdict.limits().map(|limit| limit.wait().map(nanos));
+        let mut longest = (0, waits.next().flatten());
+        // Never is the longest.
+        for (index, wait) in (1..).zip(waits) {
+            if longest
+                .1
+                .is_some_and(|longest| wait.is_none_or(|wait| wait > longest))
+            {
+                longest = (index, wait);
+            }
         }
+        (verdict.binding, verdict.wait) = longest;
+        Self { verdict }
     }
 
     /// Says what the wall clock showed when the throttle's stood at zero.
@@ -222,6 +237,10 @@ impl Denial {
     /// flight.
     #[must_use]
     pub fn is_saturated(&self) -> bool {
+        // Most rules have none.
+        if !self.verdict.rule.has_slots {
+            return false;
+        }
         self.violated().all(|status| {
             let server = matches!(status.scope(), Scope::Total | Scope::Route);
             server && status.limit().is_slots() && status.limit().meter.is_some()
@@ -230,14 +249,7 @@ impl Denial {
 
     /// The limit that refused with the longest wait, or that can never pass; of equals the most specific.
     pub(crate) fn binding(&self) -> Option<LimitStatus<'_>> {
-        let wait = |status: &LimitStatus<'_>| status.wait().unwrap_or(Duration::MAX);
-        self.violated().reduce(|binding, next| {
-            if wait(&next) > wait(&binding) {
-                next
-            } else {
-                binding
-            }
-        })
+        self.limits().nth(self.verdict.binding)
     }
 
     pub(crate) fn rule(&self) -> &Rule {
