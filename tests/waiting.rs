@@ -341,6 +341,38 @@ async fn a_large_request_is_not_starved_by_small_ones() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_would_find_room_stands_behind_those_who_need_more() {
+    let tokens = Limits::new()
+        .tokens(Rate::per_second(10).burst(10))
+        .max_wait(seconds(60));
+    let rules = Rules::new()
+        .total(tokens)
+        .estimate(Estimate::by_header("x-tokens"));
+    let service = service(rules);
+    let ask = |tokens: &'static str| {
+        let mut request = request("/");
+        let tokens = tokens.parse().expect("a value");
+        request.headers_mut().insert("x-tokens", tokens);
+        request
+    };
+    let start = Instant::now();
+    assert_eq!(call(&service, ask("10")).await.status(), StatusCode::OK);
+    let large = enter(&service, ask("10")).await;
+    tokio::time::advance(Duration::from_millis(500)).await;
+    // Five are there, and it asks for one.
+    let small = enter(&service, ask("1")).await;
+    assert!(!small.is_finished() && !large.is_finished());
+    assert_eq!(large.await.expect("no panic").status(), StatusCode::OK);
+    assert_eq!(
+        start.elapsed(),
+        seconds(1),
+        "nobody took of what it waited for"
+    );
+    let small = small.await.expect("no panic");
+    assert_eq!(decision(&small).waited(), Duration::from_millis(600));
+}
+
+#[tokio::test(start_paused = true)]
 async fn tokens_that_come_back_wake_who_waits_for_them() {
     let tokens = Limits::new()
         .tokens(Rate::per_minute(60).burst(60))
