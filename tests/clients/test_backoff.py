@@ -67,12 +67,21 @@ def test_httpx_is_refused_and_then_admitted(http_server, version):
         http1=version == "HTTP/1.1", http2=version == "HTTP/2", base_url=http_server.url,
         headers=http_server.headers, timeout=10,
     ) as client:
-        responses = [client.post(limited.path, content=limited.json) for _ in range(3)]
+
+        def ask():
+            try:
+                return client.post(limited.path, content=limited.json)
+            except httpx.RemoteProtocolError:
+                # On HTTP/1.1 hyper closes if the body of a refused request comes in a packet of its own, and
+                # the next request may be on its way by then (RFC 9112, section 9.6).
+                assert version == "HTTP/1.1"
+                return client.post(limited.path, content=limited.json)
+
+        responses = [ask() for _ in range(3)]
         time.sleep(wait)
-        responses.append(client.post(limited.path, content=limited.json))
+        responses.append(ask())
         assert [response.status_code for response in responses] == [429, 429, 429, 200]
         assert {response.http_version for response in responses} == {version}
-        # On HTTP/1.1 hyper closes if the body of a refused request comes in a packet of its own.
         if version == "HTTP/2":
             streams = {id(response.extensions["network_stream"]) for response in responses}
             assert len(streams) == 1, "the connection survived the refusals"
