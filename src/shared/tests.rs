@@ -345,8 +345,8 @@ fn written() -> impl Strategy<Value = Written> {
     let rate = (1..200u64, 1..6u64).prop_map(|(interval, burst)| Allowed::Rate { interval, burst });
     let quota = (1..8u64, 8..600u64).prop_map(|(count, window)| Allowed::Quota { count, window });
     let some = (
-        prop::collection::vec(rate, 0..2),
-        prop::collection::vec(quota, 0..2),
+        prop::collection::vec(rate, 0..3),
+        prop::collection::vec(quota, 0..3),
     )
         .prop_map(|(rates, quotas)| Written::Some { rates, quotas });
     prop_oneof![1 => Just(Written::Unlimited), 1 => Just(Written::Closed), 6 => some]
