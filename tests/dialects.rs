@@ -5,7 +5,7 @@ mod support;
 use std::{
     collections::{HashMap, HashSet},
     convert::Infallible,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use axum::body::Body;
@@ -611,6 +611,42 @@ async fn what_is_closed_is_never_reset() {
     }
 }
 
+/// Of what is told, the least that is left; of as little, what keeps it longest.
+#[tokio::test(start_paused = true)]
+async fn neither_slots_nor_what_is_not_published_are_told() {
+    let limits = Limits::new()
+        .rate(Rate::per_second(1).named("fast"))
+        .rate(Rate::per_minute(2).burst(1).named("slow"))
+        .rate(Rate::per_hour(9).burst(9).named("large"));
+    let hidden = Limits::new().rate(Rate::per_hour(1));
+    let slots = limits.in_flight(1).publish(true);
+    let layer = throttle(Rules::new().route("GET /", slots).total(hidden));
+    let answer = get(&layer.rejection(Dialect::OpenAi), "/").await;
+    assert!(values(&answer, "ratelimit").concat().contains("route"));
+    assert_eq!(answer.headers()["x-ratelimit-limit-requests"], "2");
+    assert_eq!(answer.headers()["x-ratelimit-remaining-requests"], "0");
+    assert_eq!(answer.headers()["x-ratelimit-reset-requests"], "30s");
+    // No slot is left.
+    let slots = Limits::new()
+        .rate(Rate::per_minute(60).burst(10))
+        .in_flight(1);
+    let answer = get(&self::layer(slots.publish(true), Dialect::OpenAi), "/").await;
+    assert_eq!(answer.headers()["x-ratelimit-limit-requests"], "60");
+    // What refused is the total, of which nothing is told.
+    let few = Rules::new()
+        .route("GET /", Rate::per_minute(60).burst(10))
+        .total(Rate::per_hour(1));
+    let layer = throttle(few).rejection(Dialect::Anthropic);
+    get(&layer, "/").await;
+    let answer = get(&layer, "/").await;
+    assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(answer.headers()["anthropic-ratelimit-requests-limit"], "60");
+    assert_eq!(
+        answer.headers()["anthropic-ratelimit-requests-remaining"],
+        "9"
+    );
+}
+
 /// They were appended, and clients read `500, 60`, which is no number.
 #[tokio::test(start_paused = true)]
 async fn what_the_inner_service_tells_itself_stands_alone() {
@@ -673,6 +709,20 @@ async fn anthropics_dates_go_with_the_clock_and_tell_when_all_is_there_again() {
     // 400 days: over months, and a leap day or none.
     tokio::time::advance(Duration::from_secs(400 * 86_400)).await;
     assert_eq!(reset().await, first + 400 * 86_400);
+}
+
+#[tokio::test(start_paused = true)]
+#[expect(clippy::disallowed_methods, reason = "what a client's clock shows")]
+async fn at_the_date_that_is_told_all_is_there_again() {
+    let before = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let layer = layer(Rate::per_minute(60), Dialect::Anthropic);
+    let answer = get(&layer, "/").await;
+    let date = answer.headers()["anthropic-ratelimit-requests-reset"].to_str();
+    let epoch = seconds("1970-01-01T00:00:00Z");
+    let told = u64::try_from(seconds(date.expect("text")) - epoch).expect("a later one");
+    let full = before.expect("after the epoch") + Duration::from_secs(1);
+    assert!(Duration::from_secs(told) >= full, "rounded up");
+    assert!(Duration::from_secs(told) <= full + Duration::from_secs(30));
 }
 
 #[tokio::test(start_paused = true)]
