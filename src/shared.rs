@@ -78,13 +78,7 @@ impl Shared {
             _ => None,
         };
         if self.state.rejections.is_some() || options.dialect.tells_more() {
-            let on_route = self.state.rejection(request);
-            let dialect = on_route.map_or(options.dialect, |rejection| rejection.dialect());
-            if dialect.tells_more() {
-                let unix_now = self.state.limiter.origin().saturating_add(now);
-                let told = |fields: Fields| fields.in_dialect(dialect, rule, levels, now, unix_now);
-                fields = fields.map(told);
-            }
+            fields = fields.map(|fields| self.in_dialect(fields, request, rule, levels, now));
         }
         if let Some(account) = admission.account() {
             let usage = Usage::new(Arc::clone(account));
@@ -100,6 +94,25 @@ impl Shared {
             admission,
             fields,
         }
+    }
+
+    /// Adds the fields of the route's dialect or the layer's, if it has some of its own.
+    #[cold]
+    fn in_dialect<B>(
+        &self,
+        fields: Fields,
+        request: &Request<B>,
+        rule: &Rule,
+        levels: &Levels,
+        now: Nanos,
+    ) -> Fields {
+        let on_route = self.state.rejection(request);
+        let dialect = on_route.map_or(self.options.dialect, |rejection| rejection.dialect());
+        if !dialect.tells_more() {
+            return fields;
+        }
+        let unix_now = self.state.limiter.origin().saturating_add(now);
+        fields.in_dialect(dialect, rule, levels, now, unix_now)
     }
 
     /// The answer to a refused request.

@@ -2,13 +2,19 @@
 
 mod support;
 
-use std::{collections::HashSet, convert::Infallible, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    convert::Infallible,
+    time::{Duration, SystemTime},
+};
 
 use axum::body::Body;
 use http::{Method, Request, Response, StatusCode};
+use proptest::prelude::*;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_throttle::{
-    Dialect, Estimate, Limits, Quota, Rate, ResponseBody, Rules, RulesError, ThrottleLayer,
+    Decision, Dialect, Estimate, Limits, Quota, Rate, ResponseBody, Rules, RulesError,
+    ThrottleLayer,
 };
 
 use support::{bytes, throttle, values};
@@ -93,56 +99,95 @@ fn without_dates(fields: Vec<(String, String)>) -> Vec<(String, String)> {
     fields.into_iter().map(dated).collect()
 }
 
+/// Status, own fields and body, in a line each.
+async fn written(answer: Answer) -> String {
+    let status = answer.status().as_u16();
+    let fields = without_dates(own_fields(&answer));
+    let fields: String = fields
+        .iter()
+        .map(|(name, value)| format!("; {name}: {value}"))
+        .collect();
+    let body = String::from_utf8(bytes(answer).await.to_vec()).expect("text");
+    format!("{status}{fields}\n{body}\n")
+}
+
+/// Every way to be refused: for a while, for long, to a `HEAD`, for ever, and by a server that is busy.
+async fn every_refusal(dialect: Dialect) -> String {
+    let mut told = written(refused(dialect).await).await;
+    let long = layer(Rate::per_hour(1), dialect);
+    get(&long, "/").await;
+    told += &written(get(&long, "/").await).await;
+    told += &written(send(&long.spread(false), Method::HEAD, "/").await).await;
+    told += &written(get(&layer(Limits::closed(), dialect), "/").await).await;
+    let busy = layer(Limits::new().in_flight(1), dialect);
+    let held = get(&busy, "/").await;
+    told += &written(get(&busy, "/").await).await;
+    drop(held);
+    told
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_refusal_is_answered_as_each_of_them_does() {
-    let json = ("content-type", "application/json");
     let table = [
-        (
-            Dialect::OpenAi,
-            429,
-            vec![
-                json,
-                ("x-ratelimit-limit-requests", "2"),
-                ("x-ratelimit-remaining-requests", "0"),
-                ("x-ratelimit-reset-requests", "20s"),
-            ],
-            r#"{"error":{"message":"Rate limit reached for requests. Please try again in 20s.","type":"requests","param":null,"code":"rate_limit_exceeded"}}"#,
-        ),
-        (
-            Dialect::Anthropic,
-            429,
-            vec![
-                json,
-                ("anthropic-ratelimit-requests-limit", "2"),
-                ("anthropic-ratelimit-requests-remaining", "0"),
-                ("anthropic-ratelimit-requests-reset", "a date"),
-            ],
-            r#"{"type":"error","error":{"type":"rate_limit_error","message":"Rate limit reached. Please try again in 20s."}}"#,
-        ),
-        (
-            Dialect::ApiGateway,
-            429,
-            vec![json, ("x-amzn-errortype", "TooManyRequestsException")],
-            r#"{"message":"Too Many Requests"}"#,
-        ),
-        (
-            Dialect::AzureApiManagement,
-            429,
-            vec![json, ("x-ratelimit-remaining-requests", "0")],
-            r#"{ "statusCode": 429, "message": "Rate limit is exceeded. Try again in 20 seconds." }"#,
-        ),
+        (Dialect::OpenAi, OPEN_AI),
+        (Dialect::Anthropic, ANTHROPIC),
+        (Dialect::ApiGateway, API_GATEWAY),
+        (Dialect::AzureApiManagement, AZURE),
     ];
-    for (dialect, status, fields, body) in table {
-        let answer = refused(dialect).await;
-        assert_eq!(answer.status(), status, "{dialect:?}");
-        assert_eq!(
-            without_dates(own_fields(&answer)),
-            pairs(&fields),
-            "{dialect:?}"
-        );
-        assert_eq!(bytes(answer).await, body, "{dialect:?}");
+    for (dialect, expected) in table {
+        let found = every_refusal(dialect).await;
+        assert_eq!(found, expected.trim_start(), "{dialect:?}:\n{found}");
     }
 }
+
+const OPEN_AI: &str = r#"
+429; content-type: application/json; x-ratelimit-limit-requests: 2; x-ratelimit-remaining-requests: 0; x-ratelimit-reset-requests: 20s
+{"error":{"message":"Rate limit reached for requests. Please try again in 20s.","type":"requests","param":null,"code":"rate_limit_exceeded"}}
+429; content-type: application/json; x-ratelimit-limit-requests: 1; x-ratelimit-remaining-requests: 0; x-ratelimit-reset-requests: 1h0m0s
+{"error":{"message":"Rate limit reached for requests. Please try again in 3600s.","type":"requests","param":null,"code":"rate_limit_exceeded"}}
+429; content-type: application/json; x-ratelimit-limit-requests: 1; x-ratelimit-remaining-requests: 0; x-ratelimit-reset-requests: 1h0m0s
+
+429; content-type: application/json; x-ratelimit-limit-requests: 0; x-ratelimit-remaining-requests: 0
+{"error":{"message":"This request can never pass the rate limit for requests.","type":"requests","param":null,"code":"rate_limit_exceeded"}}
+503; content-type: application/json
+{"error":{"message":"The server is overloaded. Please try again in 1s.","type":"service_unavailable_error","param":null,"code":"server_is_overloaded"}}
+"#;
+const ANTHROPIC: &str = r#"
+429; content-type: application/json; anthropic-ratelimit-requests-limit: 2; anthropic-ratelimit-requests-remaining: 0; anthropic-ratelimit-requests-reset: a date
+{"type":"error","error":{"type":"rate_limit_error","message":"Rate limit reached. Please try again in 20s."}}
+429; content-type: application/json; anthropic-ratelimit-requests-limit: 1; anthropic-ratelimit-requests-remaining: 0; anthropic-ratelimit-requests-reset: a date
+{"type":"error","error":{"type":"rate_limit_error","message":"Rate limit reached. Please try again in 3600s."}}
+429; content-type: application/json; anthropic-ratelimit-requests-limit: 1; anthropic-ratelimit-requests-remaining: 0; anthropic-ratelimit-requests-reset: a date
+
+429; content-type: application/json; anthropic-ratelimit-requests-limit: 0; anthropic-ratelimit-requests-remaining: 0
+{"type":"error","error":{"type":"rate_limit_error","message":"This request can never pass the rate limit."}}
+529; content-type: application/json
+{"type":"error","error":{"type":"overloaded_error","message":"Overloaded. Please try again in 1s."}}
+"#;
+const API_GATEWAY: &str = r#"
+429; content-type: application/json; x-amzn-errortype: TooManyRequestsException
+{"message":"Too Many Requests"}
+429; content-type: application/json; x-amzn-errortype: TooManyRequestsException
+{"message":"Too Many Requests"}
+429; content-type: application/json; x-amzn-errortype: TooManyRequestsException
+
+429; content-type: application/json; x-amzn-errortype: TooManyRequestsException
+{"message":"Too Many Requests"}
+503; content-type: application/json; x-amzn-errortype: ServiceUnavailableException
+{"message":"Service Unavailable"}
+"#;
+const AZURE: &str = r#"
+429; content-type: application/json; x-ratelimit-remaining-requests: 0
+{ "statusCode": 429, "message": "Rate limit is exceeded. Try again in 20 seconds." }
+429; content-type: application/json; x-ratelimit-remaining-requests: 0
+{ "statusCode": 429, "message": "Rate limit is exceeded. Try again in 3600 seconds." }
+429; content-type: application/json; x-ratelimit-remaining-requests: 0
+
+429; content-type: application/json; x-ratelimit-remaining-requests: 0
+{ "statusCode": 429, "message": "Rate limit is exceeded. This request can never pass." }
+503; content-type: application/json
+{ "statusCode": 503, "message": "Service is at its limit of concurrent calls. Try again in 1 seconds." }
+"#;
 
 #[tokio::test(start_paused = true)]
 async fn whatever_the_dialect_waits_are_told_so_that_clients_obey() {
@@ -191,10 +236,61 @@ async fn whatever_the_dialect_waits_are_told_so_that_clients_obey() {
             own_fields(&get).len(),
             "{dialect:?}"
         );
+        let length = head.headers()["content-length"].clone();
         assert!(
             bytes(head).await.is_empty(),
             "{dialect:?}: HEAD has no body"
         );
+        // The second one is told a longer wait, of as many digits.
+        let body = bytes(get).await;
+        assert_eq!(length, body.len().to_string(), "{dialect:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dialect_says_what_is_counted_where_its_original_does() {
+    let quota = Limits::new().quota(Quota::per(1, Duration::from_secs(50)));
+    let tokens = Limits::new().tokens(Rate::per_minute(60).burst(1));
+    let table = [
+        (
+            Dialect::ApiGateway,
+            &quota,
+            r#"{"message":"Limit Exceeded"}"#,
+        ),
+        (
+            Dialect::ApiGateway,
+            &tokens,
+            r#"{"message":"Too Many Requests"}"#,
+        ),
+        (Dialect::OpenAi, &tokens, r#""type":"tokens""#),
+        (Dialect::OpenAi, &quota, r#""type":"requests""#),
+        (
+            Dialect::AzureApiManagement,
+            &tokens,
+            "Token limit is exceeded. Try again in 1 seconds.",
+        ),
+        (
+            Dialect::AzureApiManagement,
+            &quota,
+            "Rate limit is exceeded.",
+        ),
+    ];
+    for (dialect, limits, words) in table {
+        let rules = Rules::new().route("GET /", limits.clone());
+        let layer = throttle(rules.estimate(Estimate::fixed(1))).rejection(dialect);
+        get(&layer, "/").await;
+        let answer = get(&layer, "/").await;
+        assert_eq!(
+            answer.status(),
+            StatusCode::TOO_MANY_REQUESTS,
+            "{dialect:?}"
+        );
+        if let Some(exception) = answer.headers().get("x-amzn-errortype") {
+            let is_quota = exception == "LimitExceededException";
+            assert_eq!(is_quota, limits == &quota, "{exception:?}");
+        }
+        let body = String::from_utf8(bytes(answer).await.to_vec()).expect("text");
+        assert!(body.contains(words), "{dialect:?}: {body}");
     }
 }
 
@@ -361,10 +457,9 @@ fn a_key_that_cannot_be_meant_is_named() {
     );
 }
 
-/// LangChain reads messages, and gives up at some words. Its patterns as they were in 2026, written out: what
-/// must not stand in a message, and what it reads the wait from.
-#[tokio::test(start_paused = true)]
-async fn no_message_makes_langchain_give_up() {
+/// Whether LangChain (for JavaScript, 1.4) would not come back, for what a message says.
+fn ends_retries(message: &str) -> bool {
+    let message = message.to_lowercase();
     let stops = [
         "insufficient quota",
         "usage quota",
@@ -372,45 +467,439 @@ async fn no_message_makes_langchain_give_up() {
         "quota exhausted",
         "will reset at",
     ];
+    let exceeded = [
+        "exceeded your",
+        "exceeded the current",
+        "exceeded the available",
+    ];
+    let mut after = exceeded
+        .iter()
+        .filter_map(|words| message.split_once(words));
+    stops.iter().any(|words| message.contains(words))
+        || after.any(|(_, rest)| rest.contains("quota"))
+}
+
+/// The wait that LangChain reads from a message: `(try again in|retry after) <n>`.
+fn wait_in(message: &str) -> Option<u64> {
+    let message = message.to_lowercase();
+    let (_, wait) = message.split_once("try again in ")?;
+    let digits = wait.bytes().take_while(u8::is_ascii_digit).count();
+    assert!(
+        wait[digits..].trim_start().starts_with('s'),
+        "a unit that it knows: {message}"
+    );
+    wait[..digits].parse().ok()
+}
+
+fn message(body: &[u8]) -> String {
+    let body: serde_json::Value = serde_json::from_slice(body).expect("JSON");
+    let mut places = ["/error/message", "/message"].into_iter();
+    let message = places.find_map(|at| body.pointer(at)?.as_str());
+    message.expect("a message").to_owned()
+}
+
+/// A default answer that named a limit called `billing` in its message made LangChain give up for good.
+#[tokio::test(start_paused = true)]
+async fn no_name_of_a_limit_makes_langchain_give_up() {
     for dialect in DIALECTS {
-        for name in ["quota", "usage", "billing_tier", "chat"] {
+        for name in [
+            "quota",
+            "usage",
+            "usage_quota",
+            "billing",
+            "preBILLINGtier",
+            "quota_exhausted",
+        ] {
             let limits = Limits::new().quota(Quota::per(1, Duration::from_secs(50)));
-            let layer = layer(limits.named(name), dialect);
-            get(&layer, "/").await;
-            let answer = get(&layer, "/").await;
-            let body: serde_json::Value =
-                serde_json::from_slice(&bytes(answer).await).expect("JSON");
-            let message = ["/error/message", "/message"]
-                .into_iter()
-                .find_map(|at| body.pointer(at));
-            let message = message
-                .and_then(|message| message.as_str())
-                .expect("a message");
-            let message = message.to_lowercase();
-            if name != "billing_tier" || dialect != Dialect::Problem {
-                assert!(
-                    !stops.iter().any(|stop| message.contains(stop)),
-                    "{dialect:?}: {message}"
-                );
-            }
-            let exceeded = [
-                "exceeded your",
-                "exceeded the current",
-                "exceeded the available",
-            ];
+            let limited = layer(limits.named(name), dialect);
+            get(&limited, "/").await;
+            let answer = get(&limited, "/").await;
+            let field = values(&answer, "ratelimit").concat();
             assert!(
-                !exceeded.iter().any(|stop| message.contains(stop)),
-                "{dialect:?}: {message}"
+                field.starts_with(&format!("\"{name}\";r=0;")),
+                "{dialect:?}: named all the same: {field}"
             );
+            let message = message(&bytes(answer).await);
+            assert!(!ends_retries(&message), "{dialect:?}: {message}");
             if dialect != Dialect::ApiGateway {
-                let wait = message.split("try again in ").nth(1).expect("a wait");
-                let digits = wait.bytes().take_while(u8::is_ascii_digit).count();
                 assert!(
-                    wait[..digits].parse::<u64>().is_ok_and(|wait| wait <= 50),
+                    wait_in(&message).is_some_and(|wait| wait <= 50),
                     "{message}"
                 );
             }
+            let busy = layer(Limits::new().in_flight(1).named(name), dialect);
+            let held = get(&busy, "/").await;
+            let answer = get(&busy, "/").await;
+            let text = message_of(answer).await;
+            assert!(!ends_retries(&text), "{dialect:?}: {text}");
+            drop(held);
+            let never = get(&layer(Limits::closed().named(name), dialect), "/").await;
+            let text = message_of(never).await;
+            assert!(!ends_retries(&text), "{dialect:?}: {text}");
         }
+    }
+}
+
+async fn message_of(answer: Answer) -> String {
+    message(&bytes(answer).await)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_default_answer_leaves_out_of_its_message_alone_what_must_not_be_there() {
+    let limited = layer(Rate::per_minute(1).named("billing"), Dialect::Problem);
+    get(&limited, "/").await;
+    let body = bytes(get(&limited, "/").await).await;
+    let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+    assert_eq!(
+        body["error"]["message"],
+        "Rate limit reached. Please try again in 60s."
+    );
+    assert_eq!(
+        body["detail"],
+        "Rate limit reached for policy billing. Please try again in 60s."
+    );
+    assert_eq!(body["violated-policies"], serde_json::json!(["billing"]));
+}
+
+/// The first limit's reset was told, one second, next to the last one's wait, which may be an hour.
+#[tokio::test(start_paused = true)]
+async fn what_is_told_of_two_limits_that_refuse_is_that_of_the_longer_wait() {
+    let limits = || {
+        Limits::new()
+            .rate(Rate::per_second(1).named("fast"))
+            .rate(Rate::per_hour(7).burst(1).named("slow"))
+            .tokens(Rate::per_second(40).burst(40).named("quick_tokens"))
+            .tokens(Rate::per_hour(45).burst(45).named("slow_tokens"))
+    };
+    let rules = Rules::new()
+        .route("GET /", limits())
+        .estimate(Estimate::fixed(40));
+    let layer = throttle(rules).rejection(Dialect::OpenAi);
+    get(&layer, "/").await;
+    tokio::time::advance(Duration::from_millis(100)).await;
+    let answer = get(&layer, "/").await;
+    let headers = answer.headers();
+    assert_eq!(headers["x-ratelimit-limit-requests"], "7");
+    assert_eq!(headers["x-ratelimit-remaining-requests"], "0");
+    assert_eq!(headers["x-ratelimit-reset-requests"], "8m34.186s");
+    // Of the quick ones fewer remain, and it is the slow ones that are waited for.
+    assert_eq!(headers["x-ratelimit-limit-tokens"], "45");
+    assert_eq!(headers["x-ratelimit-remaining-tokens"], "5");
+}
+
+/// What is closed said `reset: 0s`, come at once.
+#[tokio::test(start_paused = true)]
+async fn what_is_closed_is_never_reset() {
+    let rates = Limits::new()
+        .rate(Rate::per_hour(1).named("slow"))
+        .rate(Rate::per_second(0).named("closed"));
+    for (dialect, limit, reset) in [
+        (
+            Dialect::OpenAi,
+            "x-ratelimit-limit-requests",
+            "x-ratelimit-reset-requests",
+        ),
+        (
+            Dialect::Anthropic,
+            "anthropic-ratelimit-requests-limit",
+            "anthropic-ratelimit-requests-reset",
+        ),
+    ] {
+        let answer = get(&layer(rates.clone(), dialect), "/").await;
+        assert_eq!(answer.headers()[limit], "0", "the closed one");
+        assert!(!answer.headers().contains_key(reset), "{dialect:?}");
+    }
+}
+
+/// Of what is told, the least that is left; of as little, what keeps it longest.
+#[tokio::test(start_paused = true)]
+async fn neither_slots_nor_what_is_not_published_are_told() {
+    let limits = Limits::new()
+        .rate(Rate::per_second(1).named("fast"))
+        .rate(Rate::per_minute(2).burst(1).named("slow"))
+        .rate(Rate::per_hour(9).burst(9).named("large"));
+    let hidden = Limits::new().rate(Rate::per_hour(1));
+    let slots = limits.in_flight(1).publish(true);
+    let layer = throttle(Rules::new().route("GET /", slots).total(hidden));
+    let answer = get(&layer.rejection(Dialect::OpenAi), "/").await;
+    assert!(values(&answer, "ratelimit").concat().contains("route"));
+    assert_eq!(answer.headers()["x-ratelimit-limit-requests"], "2");
+    assert_eq!(answer.headers()["x-ratelimit-remaining-requests"], "0");
+    assert_eq!(answer.headers()["x-ratelimit-reset-requests"], "30s");
+    // No slot is left.
+    let slots = Limits::new()
+        .rate(Rate::per_minute(60).burst(10))
+        .in_flight(1);
+    let answer = get(&self::layer(slots.publish(true), Dialect::OpenAi), "/").await;
+    assert_eq!(answer.headers()["x-ratelimit-limit-requests"], "60");
+    // What refused is the total, of which nothing is told.
+    let few = Rules::new()
+        .route("GET /", Rate::per_minute(60).burst(10))
+        .total(Rate::per_hour(1));
+    let layer = throttle(few).rejection(Dialect::Anthropic);
+    get(&layer, "/").await;
+    let answer = get(&layer, "/").await;
+    assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(answer.headers()["anthropic-ratelimit-requests-limit"], "60");
+    assert_eq!(
+        answer.headers()["anthropic-ratelimit-requests-remaining"],
+        "9"
+    );
+}
+
+/// They were appended, and clients read `500, 60`, which is no number.
+#[tokio::test(start_paused = true)]
+async fn what_the_inner_service_tells_itself_stands_alone() {
+    let told = [
+        (Dialect::OpenAi, "x-ratelimit-limit-requests"),
+        (Dialect::OpenAi, "x-ratelimit-remaining-tokens"),
+        (Dialect::Anthropic, "anthropic-ratelimit-requests-reset"),
+        (
+            Dialect::AzureApiManagement,
+            "x-ratelimit-remaining-requests",
+        ),
+    ];
+    for (dialect, name) in told {
+        let limits = Limits::new()
+            .rate(Rate::per_minute(60))
+            .tokens(Rate::per_minute(60));
+        let serve = move |_: Request<Body>| async move {
+            let answer = Response::builder().header(name, "upstream");
+            Ok::<_, Infallible>(answer.body(Body::empty()).expect("a response"))
+        };
+        let service = layer(limits, dialect).layer(service_fn(serve));
+        let request = Request::get("/").body(Body::empty()).expect("a request");
+        let answer = service.oneshot(request).await;
+        let answer = answer.unwrap_or_else(|never| match never {});
+        assert_eq!(
+            own_fields(&answer),
+            pairs(&[(name, "upstream")]),
+            "{dialect:?}"
+        );
+        assert_eq!(values(&answer, "ratelimit").len(), 1, "a list may grow");
+    }
+}
+
+/// Seconds since the epoch, of a date such as `2026-11-23T03:30:01Z`.
+fn seconds(date: &str) -> i64 {
+    let part = |range: std::ops::Range<usize>| date[range].parse::<i64>().expect("digits");
+    let (year, month, day) = (part(0..4), part(5..7), part(8..10));
+    let (year, month) = if month < 3 {
+        (year - 1, month + 9)
+    } else {
+        (year, month - 3)
+    };
+    let days = year * 365 + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day;
+    ((days * 24 + part(11..13)) * 60 + part(14..16)) * 60 + part(17..19)
+}
+
+#[tokio::test(start_paused = true)]
+async fn anthropics_dates_go_with_the_clock_and_tell_when_all_is_there_again() {
+    let layer = layer(Rate::per_minute(60).burst(100), Dialect::Anthropic);
+    let reset = || async {
+        let answer = get(&layer, "/").await;
+        seconds(
+            answer.headers()["anthropic-ratelimit-requests-reset"]
+                .to_str()
+                .expect("text"),
+        )
+    };
+    let first = reset().await;
+    assert_eq!(reset().await, first + 1, "one more is missing");
+    // 400 days: over months, and a leap day or none.
+    tokio::time::advance(Duration::from_secs(400 * 86_400)).await;
+    assert_eq!(reset().await, first + 400 * 86_400);
+}
+
+#[tokio::test(start_paused = true)]
+#[expect(clippy::disallowed_methods, reason = "what a client's clock shows")]
+async fn at_the_date_that_is_told_all_is_there_again() {
+    let before = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let layer = layer(Rate::per_minute(60), Dialect::Anthropic);
+    let answer = get(&layer, "/").await;
+    let date = answer.headers()["anthropic-ratelimit-requests-reset"].to_str();
+    let epoch = seconds("1970-01-01T00:00:00Z");
+    let told = u64::try_from(seconds(date.expect("text")) - epoch).expect("a later one");
+    let full = before.expect("after the epoch") + Duration::from_secs(1);
+    assert!(Duration::from_secs(told) >= full, "rounded up");
+    assert!(Duration::from_secs(told) <= full + Duration::from_secs(30));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_waited_in_line_is_told_in_the_dialect_too() {
+    let limits = Limits::new()
+        .rate(Rate::per_second(1))
+        .max_wait(Duration::from_secs(5));
+    let rules = Rules::new()
+        .route("GET /", limits)
+        .rejection("GET /", Dialect::OpenAi);
+    let layer = throttle(rules);
+    get(&layer, "/").await;
+    let answer = get(&layer, "/").await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(answer.headers()["x-ratelimit-reset-requests"], "1s");
+    let all = futures_of(&layer).await;
+    let refused = all.into_iter().find(|answer| answer.status() == 429);
+    let body = bytes(refused.expect("no more than five wait that long")).await;
+    assert!(body.starts_with(br#"{"error":{"message":"Rate limit reached for requests."#));
+}
+
+/// Eight at once.
+async fn futures_of(layer: &ThrottleLayer) -> Vec<Answer> {
+    let ask = |layer: ThrottleLayer| async move { get(&layer, "/").await };
+    let all: Vec<_> = (0..8).map(|_| tokio::spawn(ask(layer.clone()))).collect();
+    let mut answers = Vec::new();
+    for asked in all {
+        answers.push(asked.await.expect("no panic"));
+    }
+    answers
+}
+
+/// Rules, and what has been asked of them before.
+#[derive(Debug, Clone)]
+struct Case {
+    count: u64,
+    period: u64,
+    quota: Option<(u64, u64)>,
+    tokens: Option<(u64, u64)>,
+    slots: Option<u64>,
+    name: &'static str,
+    total: bool,
+    before: usize,
+    idle: u64,
+}
+
+fn cases() -> impl Strategy<Value = Case> {
+    let names = prop::sample::select(vec!["chat", "quota", "billing", "usage_quota"]);
+    let settings = (
+        0..4_u64,
+        1..200_000_u64,
+        prop::option::of((0..4_u64, 1..200_000_u64)),
+        prop::option::of((1..60_u64, 1..60_u64)),
+        prop::option::of(1..3_u64),
+    );
+    (settings, names, any::<bool>(), 0..8_usize, 0..100_000_u64).prop_map(
+        |((count, period, quota, tokens, slots), name, total, before, idle)| Case {
+            count,
+            period,
+            quota,
+            tokens,
+            slots,
+            name,
+            total,
+            before,
+            idle,
+        },
+    )
+}
+
+impl Case {
+    fn layer(&self, dialect: Dialect) -> ThrottleLayer {
+        let rate = Rate::new(self.count, Duration::from_millis(self.period)).burst(2);
+        let mut limits = Limits::new().rate(rate).named(self.name);
+        if let Some((count, window)) = self.quota {
+            limits = limits.quota(Quota::per(count, Duration::from_millis(window)));
+        }
+        if let Some((burst, _)) = self.tokens {
+            limits = limits.tokens(Rate::per_minute(50).burst(burst));
+        }
+        if let Some(slots) = self.slots {
+            limits = limits.in_flight(slots);
+        }
+        let rules = match self.total {
+            true => Rules::new().total(limits),
+            false => Rules::new().route("GET /", limits),
+        };
+        let cost = self.tokens.map_or(1, |(_, cost)| cost);
+        throttle(rules.estimate(Estimate::fixed(cost))).rejection(dialect)
+    }
+}
+
+/// What all dialects say alike, and each by itself, of one request after others.
+async fn promises_hold(case: &Case) {
+    // Windows of quotas hang on the wall clock, which moves between the layers: their waits are not compared.
+    let mut alike = HashMap::new();
+    for dialect in DIALECTS {
+        let layer = case.layer(dialect);
+        let mut held = Vec::new();
+        for _ in 0..case.before {
+            held.push(get(&layer, "/").await);
+        }
+        tokio::time::advance(Duration::from_millis(case.idle)).await;
+        let answer = get(&layer, "/").await;
+        let decision = answer.extensions().get::<Decision>().expect("one").clone();
+        if case.quota.is_none() {
+            let common = ["retry-after-ms", "ratelimit", "x-should-retry"]
+                .map(|name| values(&answer, name).concat());
+            let first = alike
+                .entry(decision.is_admitted())
+                .or_insert(common.clone());
+            assert_eq!(*first, common, "{dialect:?}: {case:?}");
+        }
+        if decision.is_admitted() {
+            assert_eq!(answer.status(), 200);
+            continue;
+        }
+        let told = |name| {
+            let told = values(&answer, name);
+            assert!(told.len() <= 1, "{dialect:?}: {name} once");
+            told.first()
+                .map(|told| told.parse::<u64>().expect("an integer"))
+        };
+        let (seconds, milliseconds) = (told("retry-after"), told("retry-after-ms"));
+        let wait = decision.retry_after();
+        assert_eq!(seconds.is_some(), wait.is_some(), "{dialect:?}: {case:?}");
+        if let (Some(seconds), Some(wait)) = (seconds, wait) {
+            let milliseconds = milliseconds.expect("both");
+            assert!(seconds >= 1 && milliseconds >= 1);
+            assert_eq!(milliseconds.div_ceil(1_000), seconds);
+            assert!(
+                Duration::from_millis(milliseconds) >= wait,
+                "never less than it is"
+            );
+        } else {
+            assert_eq!(milliseconds, None);
+        }
+        assert_eq!(
+            answer.headers().contains_key("x-should-retry"),
+            seconds.is_none_or(|seconds| seconds > 60),
+            "{dialect:?}: {case:?}"
+        );
+        assert_eq!(answer.headers()["cache-control"], "no-store");
+        let field = values(&answer, "ratelimit").concat();
+        let violated = decision.limits().filter(|limit| limit.is_refused());
+        let named = violated.map(|limit| format!("\"{}\";r=0", limit.name()));
+        assert!(
+            named.into_iter().any(|limit| field.starts_with(&limit)),
+            "{dialect:?}: {field}"
+        );
+        for (name, value) in own_fields(&answer) {
+            let is_count = name.contains("ratelimit") && !name.contains("reset");
+            assert!(!is_count || value.parse::<u64>().is_ok(), "{name}: {value}");
+        }
+        let body = bytes(answer).await;
+        let message = message(&body);
+        assert!(!ends_retries(&message), "{dialect:?}: {message}");
+        if dialect != Dialect::ApiGateway {
+            assert_eq!(wait_in(&message), seconds, "{dialect:?}: {message}");
+        }
+        let head = send(&layer.clone().spread(false), Method::HEAD, "/").await;
+        assert!(bytes(head).await.is_empty(), "{dialect:?}: HEAD");
+        drop(held);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) })]
+
+    #[test]
+    fn every_dialect_keeps_the_promises_of_all(case in cases()) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime");
+        runtime.block_on(promises_hold(&case));
     }
 }
 

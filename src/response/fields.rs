@@ -106,14 +106,23 @@ impl Fields {
         }
         headers.append(RATE_LIMIT_POLICY, self.policy);
         headers.append(RATE_LIMIT, self.limit);
-        for (name, value) in self.more {
-            headers.append(name, value);
+        if !self.more.is_empty() {
+            add_more(self.more, headers);
         }
     }
 
     /// Whether responses to this method carry fields: a tunnel does not.
     pub(crate) fn fit(method: &Method) -> bool {
         *method != Method::CONNECT
+    }
+}
+
+/// Adds the fields of a dialect, unless the inner service tells one of them: they are no lists, and what is left of
+/// one limit makes no sense beside the size of another.
+#[cold]
+fn add_more(more: Vec<(HeaderName, HeaderValue)>, headers: &mut HeaderMap) {
+    if !more.iter().any(|(name, _)| headers.contains_key(name)) {
+        headers.extend(more);
     }
 }
 

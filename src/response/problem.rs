@@ -146,6 +146,14 @@ const BUSY: &str = concat!(
     r#""title":"Request cannot be satisfied due to temporary server capacity constraints","status":503,"#,
 );
 
+/// Whether a client that reads messages would take this name in one for an account that is out of money, and not
+/// come back: LangChain for JavaScript looks for `billing`. Its other patterns have spaces, which names have not.
+fn ends_retries(name: &str) -> bool {
+    const WORD: &[u8] = b"billing";
+    let mut words = name.as_bytes().windows(WORD.len());
+    words.any(|word| word.eq_ignore_ascii_case(WORD))
+}
+
 /// Limit names are `[A-Za-z0-9_]`, so nothing has to be escaped.
 fn body(denial: &Denial, wait: Option<&Wait>) -> Bytes {
     let binding = denial.binding();
@@ -161,25 +169,34 @@ fn body(denial: &Denial, wait: Option<&Wait>) -> Bytes {
         .collect();
     let mut digits = itoa::Buffer::new();
     let saturated = denial.is_saturated();
-    let [before, after, seconds, end] = match wait {
+    let [what, of_policy, after, seconds, end] = match wait {
         Some(wait) if saturated => [
-            "The server is overloaded, at the limit of requests in flight of policy ",
+            "The server is overloaded, at the limit of requests in flight",
+            " of policy ",
             ". Please try again in ",
             digits.format(wait.seconds),
             "s.",
         ],
         Some(wait) => [
-            "Rate limit reached for policy ",
+            "Rate limit reached",
+            " for policy ",
             ". Please try again in ",
             digits.format(wait.seconds),
             "s.",
         ],
         None => [
-            "This request can never pass the rate limit of policy ",
+            "This request can never pass the rate limit",
+            " of policy ",
             ".",
             "",
             "",
         ],
+    };
+    // Named beside the message all the same.
+    let [message_of, message_policy] = if ends_retries(binding) {
+        ["", ""]
+    } else {
+        [of_policy, binding]
     };
     let head = if saturated { BUSY } else { REFUSED };
     let tail = if saturated {
@@ -192,7 +209,8 @@ fn body(denial: &Denial, wait: Option<&Wait>) -> Bytes {
     let parts = [
         head,
         r#""detail":""#,
-        before,
+        what,
+        of_policy,
         binding,
         after,
         seconds,
@@ -201,8 +219,9 @@ fn body(denial: &Denial, wait: Option<&Wait>) -> Bytes {
         first,
         &others,
         r#""],"error":{"message":""#,
-        before,
-        binding,
+        what,
+        message_of,
+        message_policy,
         after,
         seconds,
         end,

@@ -15,7 +15,7 @@ use crate::decision::Denial;
 /// Builds the answer to a refused request.
 ///
 /// Closures do: what they return is sent as it is. [`Problem`](super::Problem) is the default, and a
-/// good place to start from.
+/// good place to start from; a [`Dialect`] answers as the clients of a known API expect it.
 ///
 /// ```
 /// use http::{Response, StatusCode, request::Parts};
@@ -38,6 +38,28 @@ pub trait Rejection: Send + Sync + 'static {
     fn reject(&self, denial: &Denial, request: &Parts) -> Response<Bytes>;
 
     /// Whose fields tell on admitted responses what is left, besides the IETF's. Without this: no others.
+    ///
+    /// For answers that begin with those of a dialect:
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use http::{Response, request::Parts};
+    /// use tower_throttle::{Denial, Dialect, Rejection};
+    ///
+    /// struct Signed;
+    ///
+    /// impl Rejection for Signed {
+    ///     fn reject(&self, denial: &Denial, request: &Parts) -> Response<Bytes> {
+    ///         let mut answer = Dialect::OpenAi.reject(denial, request);
+    ///         answer.headers_mut().insert("server", http::HeaderValue::from_static("inference"));
+    ///         answer
+    ///     }
+    ///
+    ///     fn dialect(&self) -> Dialect {
+    ///         Dialect::OpenAi
+    ///     }
+    /// }
+    /// ```
     fn dialect(&self) -> Dialect {
         Dialect::Problem
     }

@@ -19,7 +19,7 @@ impl Json<'_> {
             Some(seconds) => {
                 format!("Rate limit reached for {unit}. Please try again in {seconds}s.")
             }
-            None => format!("This request is too large for the rate limit of {unit}."),
+            None => format!("This request can never pass the rate limit for {unit}."),
         };
         let (kind, code) = if self.is_busy() {
             ("service_unavailable_error", "server_is_overloaded")
@@ -39,7 +39,7 @@ impl Json<'_> {
         };
         let message = match self.seconds {
             Some(seconds) => format!("{what} Please try again in {seconds}s."),
-            None => "This request is too large for the rate limit.".to_owned(),
+            None => "This request can never pass the rate limit.".to_owned(),
         };
         format!(r#"{{"type":"error","error":{{"type":"{kind}","message":"{message}"}}}}"#)
     }
@@ -67,10 +67,10 @@ impl Json<'_> {
 
     pub(super) fn azure(&self) -> String {
         let status = if self.is_busy() { 503 } else { 429 };
-        let what = if self.is_busy() {
-            "Service is at its limit of concurrent calls."
-        } else {
-            "Rate limit is exceeded."
+        let what = match self.unit() {
+            _ if self.is_busy() => "Service is at its limit of concurrent calls.",
+            "tokens" => "Token limit is exceeded.",
+            _ => "Rate limit is exceeded.",
         };
         let again = match self.seconds {
             Some(seconds) => format!("Try again in {seconds} seconds."),

@@ -33,8 +33,13 @@ use crate::decision::Denial;
 /// `RateLimit` field that names the limit. gRPC requests are answered in gRPC. Where the
 /// [server is busy](Denial::is_saturated) the status is 503, if the dialect has none of its own.
 ///
-/// Messages say `rate limit` and `Please try again in 2s.`, which some clients read, and nothing of quotas or
-/// billing, for which they would give up.
+/// Those that have fields of their own tell in them of the published limit that refused longest, or else has the
+/// least left; what a limit that is closed has no time for is left out. Where the inner service tells any of them
+/// itself, as one does that passes on the answers of such an API, its own stand alone.
+/// [`ThrottleLayer::fields`](crate::ThrottleLayer::fields) turns them off on admitted responses.
+///
+/// Messages tell the wait in words that some clients read (`try again in 2s`), and nothing of quotas or billing,
+/// for which they would give up.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Dialect {
@@ -55,9 +60,12 @@ pub enum Dialect {
     /// Amazon API Gateway: `{"message":"Too Many Requests"}` with `x-amzn-errortype: TooManyRequestsException`, and
     /// `{"message":"Limit Exceeded"}` with `LimitExceededException` for a quota. No fields but the IETF's.
     ApiGateway,
-    /// Azure API Management: `{ "statusCode": 429, "message": "Rate limit is exceeded. Try again in 2 seconds." }`.
+    /// Azure API Management: `{ "statusCode": 429, "message": "Rate limit is exceeded. Try again in 2 seconds." }`,
+    /// or `Token limit is exceeded.`
     ///
-    /// Admitted responses tell `x-ratelimit-remaining-requests` and `-tokens`.
+    /// Its policies leave the names of fields to their author, and tell nothing but what remains: admitted responses
+    /// tell it as Azure OpenAI does, `x-ratelimit-remaining-requests` and `-tokens`. A quota is answered with 429
+    /// like the rest, not with the 403 of its quota policies, after which clients do not come back.
     AzureApiManagement,
 }
 
@@ -103,8 +111,8 @@ impl Rejection for Dialect {
             }
             Self::AzureApiManagement => (None, json.azure()),
         };
-        for (name, value) in told(dialect, &denial.limits(), denial.unix_now()) {
-            headers.insert(name, value);
+        if dialect.tells_more() {
+            headers.extend(told(dialect, &denial.limits(), denial.unix_now()));
         }
         let mut answer = Response::new(Bytes::from(body));
         *answer.status_mut() = own_status.unwrap_or(status);

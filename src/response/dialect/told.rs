@@ -1,5 +1,7 @@
 //! What is left, in the fields of a dialect.
 
+use std::{cmp::Reverse, time::Duration};
+
 use http::{HeaderName, HeaderValue};
 
 use super::Dialect;
@@ -29,7 +31,9 @@ macro_rules! names {
     };
 }
 
-/// Requests, then tokens: of each the published limit that has the least left.
+/// Requests, then tokens: of each the published limit that refused longest, or else has the least left.
+///
+/// So what is told agrees with the wait that is told.
 pub(in crate::response) fn told<'a>(
     dialect: Dialect,
     limits: &(impl Iterator<Item = LimitStatus<'a>> + Clone),
@@ -40,7 +44,11 @@ pub(in crate::response) fn told<'a>(
             let limit = status.limit();
             limit.published && !limit.is_slots() && limit.is_tokens() == tokens
         });
-        published.min_by_key(LimitStatus::remaining)
+        published.min_by_key(|status| {
+            let (remaining, next) = status.balance();
+            let wait = status.wait().unwrap_or(Duration::MAX);
+            (Reverse(wait), remaining, Reverse(next))
+        })
     };
     let mut fields = Vec::with_capacity(6);
     for tokens in [false, true] {
@@ -66,7 +74,10 @@ pub(in crate::response) fn told<'a>(
             Dialect::Problem | Dialect::ApiGateway => continue,
         };
         fields.extend([(limit, most), (remaining, left)]);
-        fields.extend(HeaderValue::try_from(text).ok().map(|value| (reset, value)));
+        // What is closed is never full again.
+        let reopens = status.limit().meter.is_some();
+        let text = HeaderValue::try_from(text).ok().filter(|_| reopens);
+        fields.extend(text.map(|value| (reset, value)));
     }
     fields
 }
