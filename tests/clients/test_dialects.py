@@ -23,9 +23,10 @@ def ask_anthropic(server, prefix, retries=0):
         return client.messages.create(model="echo", max_tokens=9, messages=MESSAGES)
 
 
-def until(call, error, turns=50):
-    """Calls until it is refused with this error."""
+def until(call, error, spend=lambda: None, turns=50):
+    """Spends what is left and calls, until it is refused with this error."""
     for _ in range(turns):
+        spend()
         try:
             call()
         except error as refused:
@@ -35,8 +36,19 @@ def until(call, error, turns=50):
     raise AssertionError(f"{turns} calls were not refused")
 
 
+def refused_by_anthropics_sdk(server):
+    client = anthropic.Anthropic(api_key="sk", base_url=f"{server.url}/anthropic", max_retries=0, timeout=20)
+    with client:
+        return until(
+            lambda: client.messages.create(model="echo", max_tokens=9, messages=MESSAGES),
+            anthropic.RateLimitError,
+            # To make a client takes as long as a unit to come back: it is made before.
+            lambda: refusal(server, "/anthropic/v1/messages"),
+        )
+
+
 def test_anthropics_sdk_sees_its_rate_limit_error(dialects):
-    error = until(lambda: ask_anthropic(dialects, "anthropic"), anthropic.RateLimitError)
+    error = refused_by_anthropics_sdk(dialects)
     assert error.status_code == 429
     assert error.body["error"]["type"] == "rate_limit_error"
     assert re.fullmatch(r"Rate limit reached\. Please try again in 1s\.", error.body["error"]["message"])
@@ -49,7 +61,7 @@ def test_anthropics_sdk_sees_its_rate_limit_error(dialects):
 
 
 def test_anthropics_sdk_waits_as_told_and_succeeds(dialects, sleeps):
-    until(lambda: ask_anthropic(dialects, "anthropic"), anthropic.RateLimitError)
+    refused_by_anthropics_sdk(dialects)
     sleeps.clear()
     assert ask_anthropic(dialects, "anthropic", retries=2).content[0].text == "Hello."
     assert all(slept <= 0.2 for slept in sleeps), "what it was told, and not a back-off of its own"
@@ -73,7 +85,7 @@ def test_anthropics_sdk_tells_a_busy_server_from_a_limit(dialects):
 def test_openais_sdk_sees_its_rate_limit_error(dialects):
     with openai.OpenAI(api_key="sk", base_url=f"{dialects.url}/openai/v1", max_retries=0) as client:
         call = lambda: client.chat.completions.create(model="echo", messages=MESSAGES)  # noqa: E731
-        error = until(call, openai.RateLimitError)
+        error = until(call, openai.RateLimitError, lambda: refusal(dialects, "/openai/v1/chat/completions"))
     assert (error.code, error.type, error.param) == ("rate_limit_exceeded", "requests", None)
     assert error.response.headers["x-ratelimit-limit-requests"] == "10"
     assert re.fullmatch(r"\d+ms|\d(\.\d+)?s", error.response.headers["x-ratelimit-reset-requests"])
