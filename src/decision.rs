@@ -252,6 +252,19 @@ impl Denial {
         self.limits().nth(self.verdict.binding)
     }
 
+    /// The longest wait of the limits that refused; `None` if it can never pass.
+    pub(crate) fn wait(&self) -> Option<Nanos> {
+        self.verdict.wait
+    }
+
+    /// The number of the limit with that wait, and what was asked of it.
+    pub(crate) fn binding_charge(&self) -> (usize, u64) {
+        let Verdict {
+            binding, levels, ..
+        } = &self.verdict;
+        (*binding, levels[*binding].cost)
+    }
+
     pub(crate) fn rule(&self) -> &Rule {
         &self.verdict.rule
     }

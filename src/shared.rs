@@ -12,7 +12,7 @@ use http::{Request, Response};
 use crate::{
     admission::Admission,
     client::{RequestHead, Roster},
-    clock::{Clock, Nanos, nanos},
+    clock::{Clock, Nanos},
     decision::{Decision, Denial},
     levels::Levels,
     limiter::{Asked, Binding, Limit, Limiter, Rule},
@@ -130,15 +130,10 @@ impl Shared {
             levels,
         } = decided;
         let mut denial = Denial::new(Arc::clone(rule), mem::take(levels), arrived, now);
-        if self.options.spread {
-            let more = denial.binding().and_then(|binding| {
-                let wait = nanos(binding.wait()?);
-                let mut bindings = rule.enforced();
-                let refused = bindings.find(|own| std::ptr::eq(&own.limit, binding.limit()))?;
-                let limiter = &self.state.limiter;
-                Some(limiter.spread(refused, asked, now, wait, binding.cost()))
-            });
-            denial.spread(more.unwrap_or(0));
+        if let (true, Some(wait)) = (self.options.spread, denial.wait()) {
+            let (index, cost) = denial.binding_charge();
+            let binding = &rule.bindings[index];
+            denial.spread(self.state.limiter.spread(binding, asked, now, wait, cost));
         }
         denial.since(self.state.limiter.origin());
         let rejection = self.state.rejection(&request).map(Arc::clone);

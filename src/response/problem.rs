@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
+    HeaderMap, HeaderValue, Response, StatusCode,
     header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
     request::Parts,
 };
@@ -82,24 +82,25 @@ pub(super) struct Head {
 /// Fills in the blanks of a [`template`].
 pub(super) fn head(denial: &Denial, mut headers: HeaderMap) -> Head {
     let wait = denial.retry_after().map(Wait::of);
-    match &wait {
-        Some(wait) => {
-            fill(&mut headers, &RETRY_AFTER, Some(integer(wait.seconds)));
-            fill(
-                &mut headers,
-                &RETRY_AFTER_MS,
-                Some(integer(wait.milliseconds)),
-            );
+    // In one pass: to find a field by its name costs a hash.
+    for (name, value) in headers.iter_mut().filter(|(_, value)| value.is_empty()) {
+        let filled = match (&wait, name) {
+            (_, name) if *name == RATE_LIMIT => refused(denial),
+            (Some(wait), name) if *name == RETRY_AFTER => Some(integer(wait.seconds)),
+            (Some(wait), _) => Some(integer(wait.milliseconds)),
+            (None, _) => None,
+        };
+        if let Some(filled) = filled {
+            *value = filled;
         }
-        None => {
-            headers.remove(RETRY_AFTER);
-            headers.remove(RETRY_AFTER_MS);
-        }
+    }
+    if wait.is_none() {
+        headers.remove(RETRY_AFTER);
+        headers.remove(RETRY_AFTER_MS);
     }
     if wait.is_none_or(|wait| wait.seconds > LONGEST_RETRY) {
         headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
     }
-    fill(&mut headers, &RATE_LIMIT, refused(denial));
     let status = if denial.is_saturated() {
         StatusCode::SERVICE_UNAVAILABLE
     } else {
@@ -109,13 +110,6 @@ pub(super) fn head(denial: &Denial, mut headers: HeaderMap) -> Head {
         headers,
         status,
         wait,
-    }
-}
-
-/// Sets a field that the template holds.
-fn fill(headers: &mut HeaderMap, name: &HeaderName, value: Option<HeaderValue>) {
-    if let (Some(blank), Some(value)) = (headers.get_mut(name), value) {
-        *blank = value;
     }
 }
 
