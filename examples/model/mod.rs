@@ -14,6 +14,7 @@
     reason = "probabilities are floats, and no example uses every part of the model"
 )]
 
+mod device;
 mod embedding;
 mod ngram;
 mod random;
@@ -21,6 +22,7 @@ mod stop;
 mod stream;
 mod tokenizer;
 
+pub(crate) use self::device::Device;
 pub(crate) use self::embedding::{DIMENSIONS, embed};
 pub(crate) use self::random::fresh_seed;
 pub(crate) use self::stream::{Completion, Event, collect, stream};
@@ -97,6 +99,8 @@ impl Usage {
 pub(crate) struct Model {
     tokenizer: Tokenizer,
     ngrams: Ngrams,
+    /// `None`: as fast as the processor can.
+    device: Option<Device>,
 }
 
 impl Model {
@@ -108,7 +112,19 @@ impl Model {
         for paragraph in corpus.split("\n\n") {
             ngrams.learn(&tokenizer.encode(paragraph.trim()));
         }
-        Self { tokenizer, ngrams }
+        Self {
+            tokenizer,
+            ngrams,
+            device: None,
+        }
+    }
+
+    /// As slow as a model that is some thousand times its size.
+    pub(crate) fn on(self, device: Device) -> Self {
+        Self {
+            device: Some(device),
+            ..self
+        }
     }
 
     /// How many tokens a text has.
@@ -136,6 +152,7 @@ impl Model {
         let mut random = Random::new(request.seed);
         let mut stop = StopText::new(&request.stop);
         let mut finish = Finish::Length;
+        let mut running = self.device.as_ref().map(Device::start);
         while usage.completion_tokens < request.max_tokens {
             let token = self.next_token(&context, &topic, request.temperature, &mut random);
             if token == END {
@@ -144,6 +161,9 @@ impl Model {
             }
             context.push(token);
             usage.completion_tokens += 1;
+            if let Some(running) = &mut running {
+                running.token();
+            }
 
             let text = stop.push(&self.tokenizer.decode(token));
             if !text.is_empty() && !emit(Event::Text(text)) {
