@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod streams;
+
 use std::{convert::Infallible, error::Error, fmt, net::SocketAddr};
 
 use axum::body::Body;
