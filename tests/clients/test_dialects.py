@@ -9,7 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import anthropic
 import openai
-from botocore.model import OperationModel, ServiceModel, Shape
+from azure.core import PipelineClient
+from azure.core.pipeline.policies import CustomHookPolicy, RetryPolicy
+from azure.core.rest import HttpRequest
+from botocore.model import Shape
 from botocore.parsers import RestJSONParser
 
 MESSAGES = [{"role": "user", "content": "Hello."}]
@@ -92,7 +95,7 @@ def test_openais_sdk_sees_its_rate_limit_error(dialects):
 
 
 def refusal(server, path):
-    """Status, headers and body, as sent."""
+    """Spends what is left: status, headers and body of the refusal, as sent."""
     for _ in range(50):
         try:
             urllib.request.urlopen(urllib.request.Request(f"{server.url}{path}", data=b""), timeout=10).close()
@@ -104,49 +107,51 @@ def refusal(server, path):
 def test_botocore_reads_the_exception_that_api_gateway_throws(dialects):
     status, headers, body = refusal(dialects, "/aws/invoke")
     assert (status, json.loads(body)) == (429, {"message": "Too Many Requests"})
-    service = ServiceModel({"metadata": {"protocol": "rest-json"}, "operations": {}, "shapes": {}})
-    shape = Shape("Answer", {"type": "structure", "members": {}})
-    assert OperationModel({"http": {}}, service, "Invoke").name == "Invoke"
-    response = {"status_code": status, "headers": {k.lower(): v for k, v in headers.items()}, "body": body}
-    parsed = RestJSONParser().parse(response, shape)
+    assert int(headers["retry-after"]) == 1, "what API Gateway itself does not tell"
+    answer = {
+        "status_code": status,
+        "headers": {name.lower(): value for name, value in headers.items()},
+        "body": body,
+    }
+    parsed = RestJSONParser().parse(answer, Shape("Answer", {"type": "structure", "members": {}}))
     assert parsed["Error"]["Code"] == "TooManyRequestsException"
+    assert parsed["Error"]["Message"] == "Too Many Requests"
 
 
-def test_azure_core_waits_as_told(dialects):
-    from azure.core.pipeline.policies import RetryPolicy
-
+def test_azures_pipeline_waits_as_told_and_succeeds(dialects, sleeps):
     status, headers, body = refusal(dialects, "/azure/invoke")
-    parsed = json.loads(body)
-    assert status == parsed["statusCode"] == 429
-    assert re.fullmatch(r"Rate limit is exceeded\. Try again in 1 seconds\.", parsed["message"])
-
-    class Http:
-        status_code = status
-
-    class Answer:
-        http_response = Http()
-
-    Http.headers = {name.lower(): value for name, value in headers.items()}
-    policy = RetryPolicy()
-    assert policy.get_retry_after(Answer()) == 1
-    assert policy.is_retry({"methods": ["POST"], "total": 1}, type(
-        "Context", (), {"http_response": Http(), "http_request": type("Request", (), {"method": "POST"})()}
-    )())
+    assert json.loads(body) == {
+        "statusCode": status,
+        "message": "Rate limit is exceeded. Try again in 1 seconds.",
+    }
+    assert (status, headers["x-ratelimit-remaining-requests"]) == (429, "0")
+    statuses = []
+    seen = CustomHookPolicy(raw_response_hook=lambda answer: statuses.append(answer.http_response.status_code))
+    with PipelineClient(dialects.url, policies=[RetryPolicy(retry_total=2), seen]) as client:
+        refusal(dialects, "/azure/invoke")
+        sleeps.clear()
+        answer = client.send_request(HttpRequest("POST", f"{dialects.url}/azure/invoke"))
+    assert answer.status_code == statuses[-1] == 200
+    assert set(statuses[:-1]) <= {429}
+    assert sleeps == [1] * (len(statuses) - 1), "`Retry-After`, and no back-off of its own"
 
 
 def test_langchains_patterns_find_the_wait_and_nothing_that_stops(dialects):
+    """Those of LangChain for JavaScript 1.4, which reads messages."""
     stops = re.compile(
         r"insufficient quota|usage quota|billing|quota exhausted|will reset at"
         r"|exceeded (your|the current|the available).+quota",
         re.IGNORECASE,
     )
-    for path, pointer in [
-        ("/openai/v1/chat/completions", "error"),
-        ("/anthropic/v1/messages", "error"),
-        ("/azure/invoke", None),
-    ]:
-        _, _, body = refusal(dialects, path)
+    wait = re.compile(r"(try again in|retry after) (\d+(?:\.\d+)?)\s*(ms|s|sec|seconds)\b", re.IGNORECASE)
+    paths = ["/openai/v1/chat/completions", "/anthropic/v1/messages", "/aws/invoke", "/azure/invoke"]
+    for path in paths:
+        _, headers, body = refusal(dialects, path)
+        # Some SDKs make their message of the whole body.
+        assert not stops.search(body.decode()), body
         parsed = json.loads(body)
-        message = (parsed[pointer] if pointer else parsed)["message"]
-        assert not stops.search(message), message
-        assert re.search(r"(try again in|retry after) (\d+(?:\.\d+)?)\s*(s|sec|seconds)", message, re.I), message
+        message = parsed.get("error", parsed)["message"]
+        if path == "/aws/invoke":
+            assert not wait.search(message), "API Gateway tells none, so that the field is read"
+        else:
+            assert wait.search(message).group(2) == headers["retry-after"]
