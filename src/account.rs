@@ -4,7 +4,8 @@ use std::sync::{Arc, PoisonError};
 
 use crate::{
     levels::Levels,
-    limiter::{Asked, Binding, Limiter, Rule},
+    limiter::Limiter,
+    rule::{Asked, Binding, Rule},
     sync::Mutex,
 };
 

@@ -6,7 +6,8 @@ use crate::{
     account::Account,
     decision::Decision,
     levels::Levels,
-    limiter::{Asked, Limiter, Rule},
+    limiter::Limiter,
+    rule::{Asked, Rule},
 };
 
 /// Lives as long as the request it admitted: from the decision, through the inner service's future, to

@@ -5,7 +5,8 @@
 use crate::{
     clock::Clock,
     levels::Levels,
-    limiter::{Asked, Binding, Limiter, Rule},
+    limiter::Limiter,
+    rule::{Asked, Binding, Rule},
     rules::{Rules, RulesError},
     usage::{Kind, Scan},
 };

@@ -299,6 +299,7 @@ mod gcra;
 mod in_flight;
 mod layer;
 mod levels;
+mod limit;
 mod limiter;
 mod limits;
 mod meter;
@@ -308,10 +309,12 @@ mod quota;
 mod rate;
 mod response;
 mod route;
+mod rule;
 mod rules;
 mod service;
 mod shared;
 mod spread;
+mod status;
 mod store;
 mod sync;
 mod usage;
@@ -320,11 +323,11 @@ mod waiting;
 pub use self::{
     body::ResponseBody,
     client::{ClientKey, Clients, Forwarding, PeerAddr, Plan, RequestHead},
-    decision::{Decision, Denial, LimitStatus},
+    decision::{Decision, Denial},
     future::ResponseFuture,
     in_flight::InFlight,
     layer::ThrottleLayer,
-    limiter::Scope,
+    limit::Scope,
     limits::Limits,
     quota::Quota,
     rate::Rate,
@@ -332,6 +335,7 @@ pub use self::{
     route::{RouteKey, RouteKeyError},
     rules::{Rules, RulesError, Undeclared},
     service::Throttle,
+    status::LimitStatus,
     usage::{Estimate, Usage},
 };
 

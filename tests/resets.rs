@@ -76,6 +76,7 @@ async fn asked(address: SocketAddr) -> TcpStream {
 /// Closes a connection with RST in the place of FIN.
 fn reset(stream: TcpStream) {
     stream.set_zero_linger().expect("a TCP socket");
+    drop(stream);
 }
 
 #[tokio::test]

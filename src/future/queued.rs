@@ -14,7 +14,7 @@ use tokio::time::{Sleep, sleep_until};
 use crate::{
     clock::Nanos,
     levels::Levels,
-    limiter::Asked,
+    rule::Asked,
     shared::{Admitted, Decided, Prepared, Shared},
     waiting::{Standing, Turn},
 };

@@ -8,7 +8,15 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::store::Seen;
+use crate::{
+    bucket::Bucket,
+    limit::{Limit, Scope, Terms},
+    meter::Meter,
+    quota::Quota,
+    rate::Rate,
+    rule::Line,
+    store::{Place, Seen},
+};
 
 fn limit(interval: u64, burst: u64) -> Limit {
     Limit {

@@ -11,10 +11,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use super::{Dialect, RATE_LIMIT, RATE_LIMIT_POLICY, buffer::Buffer, dialect::told};
 use crate::{
     clock::{Nanos, nanos},
-    decision::{Denial, LimitStatus, statuses},
+    decision::Denial,
     levels::Levels,
-    limiter::{Binding, Limit, Rule, Terms},
+    limit::{Limit, Terms},
     rate::Rate,
+    rule::{Binding, Rule},
+    status::{LimitStatus, statuses},
 };
 
 const SECOND: u64 = 1_000_000_000;

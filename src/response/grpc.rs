@@ -15,11 +15,7 @@ use super::{
     RATE_LIMIT, RATE_LIMIT_POLICY,
     fields::{refused, terms},
 };
-use crate::{
-    clock::nanos,
-    decision::{Denial, LimitStatus},
-    limiter::Scope,
-};
+use crate::{clock::nanos, decision::Denial, limit::Scope, status::LimitStatus};
 
 pub(super) const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 pub(super) const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -276,8 +272,9 @@ mod tests {
     use crate::{
         Rate, Scope,
         levels::{Level, Levels},
-        limiter::{Binding, Limit, Rule, Terms},
+        limit::{Limit, Terms},
         meter::Meter,
+        rule::{Binding, Rule},
     };
 
     #[test]

@@ -6,7 +6,7 @@ use super::{
     fields::{Policies, policies},
     problem::template,
 };
-use crate::limiter::Rule;
+use crate::rule::Rule;
 
 /// Header fields that depend on a rule's limits alone.
 #[derive(Debug)]

@@ -9,9 +9,10 @@ use super::{
 };
 use crate::{
     client::{Clients, Fault, Plan, Roster},
-    limiter::{Binding, Home, Limit, Line, Scope},
+    limit::{Limit, Scope},
     limits::{Access, Limits},
     route::{RouteKey, table::Table},
+    rule::{Binding, Home, Line},
 };
 
 /// Clients of which the same is asked.

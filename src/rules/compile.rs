@@ -10,9 +10,10 @@ use super::{
 use crate::{
     client::Roster,
     clock::Clock,
-    limiter::{Binding, Limit, Scope},
+    limit::{Limit, Scope},
     response::{Rejection, Rejections},
     route::{RouteKey, table::Table},
+    rule::Binding,
     store::Memory,
     usage::{Estimator, NoField},
 };

@@ -6,7 +6,7 @@ use super::RulesError;
 use crate::{
     clock::Clock,
     in_flight::InFlight,
-    limiter::{Limit, Scope, Terms},
+    limit::{Limit, Scope, Terms},
     limits::{Access, Limits},
     meter::Meter,
     quota::Quota,

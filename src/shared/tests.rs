@@ -10,10 +10,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    Clients, Denial, Limits, Plan, Quota, Rate, Rules,
-    levels::Levels,
-    limiter::{self, Home, Terms},
-    store::Key,
+    Clients, Denial, Limits, Plan, Quota, Rate, Rules, levels::Levels, limit::Terms, limiter,
+    rule::Home, store::Key,
 };
 
 /// Seconds since the Unix epoch at 23:59:50 UTC, ten seconds before the window of a quota ends, the days

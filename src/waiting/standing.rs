@@ -10,7 +10,8 @@ use crate::{
     clock::Nanos,
     gcra::Refusal,
     levels::{Level, Levels},
-    limiter::{Asked, Binding, Limiter, Rule},
+    limiter::Limiter,
+    rule::{Asked, Binding, Rule},
 };
 
 /// What becomes of a request that asks.

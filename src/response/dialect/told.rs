@@ -8,8 +8,8 @@ use super::Dialect;
 use crate::{
     calendar::date,
     clock::nanos,
-    decision::LimitStatus,
     response::{buffer::integer, fields::terms},
+    status::LimitStatus,
 };
 
 type Field = (HeaderName, HeaderValue);

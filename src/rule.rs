@@ -1,0 +1,177 @@
+//! What one route is charged on.
+
+use std::{
+    cmp::Reverse,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use crate::{
+    bucket::Bucket,
+    limit::{Limit, Terms},
+    store::{Key, Memory, Place},
+    waiting::LineId,
+};
+
+/// A limit and where its balances are kept. A clone shares them.
+#[derive(Debug, Clone)]
+pub(crate) struct Binding {
+    pub(crate) limit: Limit,
+    pub(crate) home: Home,
+    pub(crate) line: Line,
+}
+
+/// Where requests wait that a limit refuses: one line for all limits of a scope.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Line {
+    /// Of whoever asks, by number.
+    Scope(u64),
+    /// Of each client, by the number of the scope's first limit.
+    Client(u32),
+}
+
+/// Where the balances of a limit are kept.
+#[derive(Debug, Clone)]
+pub(crate) enum Home {
+    /// In one bucket, whoever asks.
+    Bucket(Arc<Bucket>),
+    /// In the table, one for each client, under this number.
+    Client(u32),
+}
+
+impl Binding {
+    /// The limits of one scope for whoever asks, each with a bucket of its own, which is full.
+    pub(crate) fn scope(limits: impl IntoIterator<Item = Limit>) -> Vec<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let line = Line::Scope(NEXT.fetch_add(1, Ordering::Relaxed));
+        let binding = |limit| Self {
+            limit,
+            home: Home::Bucket(Arc::new(Bucket::full())),
+            line,
+        };
+        limits.into_iter().map(binding).collect()
+    }
+
+    /// The line that a client waits in.
+    pub(crate) fn line(&self, identity: u128) -> LineId {
+        match self.line {
+            Line::Scope(number) => LineId::Scope(number),
+            Line::Client(number) => LineId::Client(Key::new(identity, number).hash()),
+        }
+    }
+
+    /// Where the balance of a client is kept.
+    #[inline]
+    pub(crate) fn place<'a>(&'a self, memory: &'a Memory, identity: u128) -> Place<'a> {
+        match &self.home {
+            Home::Bucket(bucket) => Place::Bucket(bucket),
+            Home::Client(number) => Place::Table(memory, Key::new(identity, *number)),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn charge<'a>(&'a self, memory: &'a Memory, asked: Asked) -> Charge<'a> {
+        Charge {
+            limit: &self.limit,
+            place: self.place(memory, asked.identity),
+            cost: match &self.limit.terms {
+                Terms::Tokens(_) => asked.tokens,
+                Terms::Rate(_) | Terms::Quota(_) | Terms::InFlight(_) => 1,
+            },
+        }
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        match (&self.home, &other.home) {
+            (Home::Bucket(own), Home::Bucket(other)) => Arc::ptr_eq(own, other),
+            (Home::Client(own), Home::Client(other)) => own == other,
+            _ => false,
+        }
+    }
+}
+
+/// Who asks, and for how much.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Asked {
+    /// The client: a keyed hash.
+    pub(crate) identity: u128,
+    /// Model tokens to reserve.
+    pub(crate) tokens: u64,
+}
+
+/// What one route is charged on: the most specific limit first, the total last, and then the shadows.
+#[derive(Debug)]
+pub(crate) struct Rule {
+    /// The route key, for people.
+    pub(crate) route: Box<str>,
+    /// The usage plan of the client, where it has one.
+    pub(crate) plan: Option<Arc<str>>,
+    pub(crate) bindings: Box<[Binding]>,
+    /// How many of them are enforced.
+    pub(crate) enforced: usize,
+    /// Whether requests may wait for one of them.
+    pub(crate) is_patient: bool,
+    /// Whether one of them counts what is in flight.
+    pub(crate) has_slots: bool,
+    /// Whether one of them counts model tokens.
+    pub(crate) has_tokens: bool,
+}
+
+impl Rule {
+    /// From limits of which the most specific stand first.
+    pub(crate) fn new(
+        route: impl Into<Box<str>>,
+        plan: Option<Arc<str>>,
+        bindings: impl IntoIterator<Item = Binding>,
+    ) -> Self {
+        let mut bindings: Box<[_]> = bindings.into_iter().collect();
+        bindings.sort_by_key(|binding| binding.limit.shadow);
+        Self {
+            route: route.into(),
+            plan,
+            enforced: bindings.partition_point(|binding| !binding.limit.shadow),
+            is_patient: bindings
+                .iter()
+                .any(|binding| binding.limit.patience.is_some()),
+            has_slots: bindings.iter().any(|binding| binding.limit.is_slots()),
+            has_tokens: bindings.iter().any(|binding| binding.limit.is_tokens()),
+            bindings,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn charges<'a>(
+        &'a self,
+        memory: &'a Memory,
+        asked: Asked,
+    ) -> impl Iterator<Item = Charge<'a>> + Clone {
+        let bindings = self.bindings.iter();
+        bindings.map(move |binding| binding.charge(memory, asked))
+    }
+
+    /// The limits that are enforced.
+    pub(crate) fn enforced(&self) -> impl Iterator<Item = &Binding> {
+        self.bindings[..self.enforced].iter()
+    }
+
+    /// This rule, and of the other what it has besides.
+    pub(crate) fn and(&self, other: &Self) -> Self {
+        let besides = other
+            .bindings
+            .iter()
+            .filter(|binding| !self.bindings.iter().any(|own| own.is(binding)));
+        let mut bindings: Vec<_> = self.bindings.iter().chain(besides).cloned().collect();
+        bindings.sort_by_key(|binding| Reverse(binding.limit.scope.specificity()));
+        Self::new(self.route.clone(), self.plan.clone(), bindings)
+    }
+}
+
+/// What one limit takes from its bucket for one request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Charge<'a> {
+    pub(crate) limit: &'a Limit,
+    pub(crate) place: Place<'a>,
+    pub(crate) cost: u64,
+}
