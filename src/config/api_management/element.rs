@@ -1,0 +1,211 @@
+//! An element of a policy document, and what is wrong with it.
+
+use std::borrow::Cow;
+
+use roxmltree::Node;
+
+use super::{expression::begins, key::Key};
+use crate::config::{
+    Warning,
+    error::{ConfigError, Position},
+};
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Element<'a> {
+    node: Node<'a, 'a>,
+    /// The document before its expressions were masked.
+    source: &'a str,
+}
+
+impl<'a> Element<'a> {
+    pub(super) fn new(node: Node<'a, 'a>, source: &'a str) -> Self {
+        Self { node, source }
+    }
+
+    pub(super) fn name(self) -> &'a str {
+        self.node.tag_name().name()
+    }
+
+    pub(super) fn children(self) -> impl Iterator<Item = Self> {
+        let children = self.node.children().filter(Node::is_element);
+        children.map(move |node| Self { node, ..self })
+    }
+
+    /// Those inside of it, at any depth.
+    pub(super) fn descendants(self) -> impl Iterator<Item = Self> {
+        let inside = self.node.descendants().skip(1).filter(Node::is_element);
+        inside.map(move |node| Self { node, ..self })
+    }
+
+    pub(super) fn parent(self) -> Option<Self> {
+        let node = self.node.parent_element()?;
+        Some(Self { node, ..self })
+    }
+
+    pub(super) fn attributes(self) -> impl Iterator<Item = &'a str> {
+        let own = self
+            .node
+            .attributes()
+            .filter(|attribute| attribute.namespace().is_none());
+        own.map(|attribute| attribute.name())
+    }
+
+    /// An attribute as it was meant, without space around it.
+    pub(super) fn text(self, name: &str) -> Option<Cow<'a, str>> {
+        let attribute = self.node.attribute_node(name)?;
+        let written = self.source.get(attribute.range_value())?;
+        let masked = self
+            .node
+            .document()
+            .input_text()
+            .get(attribute.range_value());
+        if masked != Some(written) {
+            return Some(Cow::Borrowed(written.trim()));
+        }
+        Some(Cow::Owned(attribute.value().trim().to_owned()))
+    }
+
+    /// A whole number.
+    pub(super) fn number(self, name: &str) -> Result<Option<u32>, ConfigError> {
+        let Some(text) = self.text(name) else {
+            return Ok(None);
+        };
+        let text = self.constant(name, &text)?;
+        // The schema has `xs:int`, and counts are not negative.
+        match text
+            .parse::<i32>()
+            .ok()
+            .and_then(|number| u32::try_from(number).ok())
+        {
+            Some(number) => Ok(Some(number)),
+            None => Err(self.refuse(
+                name,
+                format!(
+                    "`{}` is no whole number from 0 to {}",
+                    brief(text),
+                    i32::MAX
+                ),
+            )),
+        }
+    }
+
+    /// A whole number that has to be there.
+    pub(super) fn required(self, name: &str) -> Result<u32, ConfigError> {
+        self.number(name)?.ok_or_else(|| self.missing(name))
+    }
+
+    /// By what is counted.
+    pub(super) fn key(self, name: &str) -> Result<Key, ConfigError> {
+        let text = self.text(name).ok_or_else(|| self.missing(name))?;
+        if let Some(key) = Key::of_expression(&text) {
+            return Ok(key);
+        }
+        if is_expression(&text) {
+            let fault = format!(
+                "`{}` is an expression that only the gateway evaluates; what is read are the address, the \
+                 subscription, a header and a constant, and `Clients::by` takes a closure in Rust",
+                brief(&text)
+            );
+            return Err(self.refuse(name, fault));
+        }
+        match self.constant(name, &text)? {
+            "" => Err(self.refuse(
+                name,
+                "empty; write by what is counted, or a constant for all requests",
+            )),
+            _ => Ok(Key::Everybody),
+        }
+    }
+
+    /// What is neither an expression nor the name of a value.
+    pub(super) fn constant<'t>(self, name: &str, text: &'t str) -> Result<&'t str, ConfigError> {
+        let fault = if is_expression(text) {
+            "is an expression that only the gateway evaluates; write what it comes to"
+        } else if text.contains("{{") {
+            "is a named value that only the gateway knows; write what it stands for"
+        } else {
+            return Ok(text);
+        };
+        Err(self.refuse(name, format!("`{}` {fault}", brief(text))))
+    }
+
+    pub(super) fn missing(self, name: &str) -> ConfigError {
+        self.refuse(name, "missing")
+    }
+
+    /// What is wrong with an attribute, or with the lack of it.
+    pub(super) fn refuse(self, attribute: &str, fault: impl Into<String>) -> ConfigError {
+        let start = match self.node.attribute_node(attribute) {
+            Some(attribute) => attribute.range().start,
+            None => self.node.range().start,
+        };
+        ConfigError::new(self.path_to(attribute), Some(self.position(start)), fault)
+    }
+
+    /// What is wrong with the element.
+    pub(super) fn fault(self, fault: impl Into<String>) -> ConfigError {
+        let start = self.node.range().start;
+        ConfigError::new(self.path(), Some(self.position(start)), fault)
+    }
+
+    /// What is different about an attribute.
+    pub(super) fn warning(self, attribute: &str, sentence: impl Into<String>) -> Warning {
+        Warning::new(self.path_to(attribute), sentence)
+    }
+
+    fn position(self, at: usize) -> Position {
+        let position = self.node.document().text_pos_at(at);
+        Position {
+            line: position.row as usize,
+            column: position.col as usize,
+        }
+    }
+
+    fn path_to(self, attribute: &str) -> String {
+        match self.path() {
+            path if attribute.is_empty() => path,
+            path => format!("{path}.{attribute}"),
+        }
+    }
+
+    /// Its name and those around it. The second of a name is `name[2]`.
+    pub(super) fn path(self) -> String {
+        let mut names: Vec<_> = self
+            .node
+            .ancestors()
+            .filter(Node::is_element)
+            .filter(|node| node.parent_element().is_some() || !is_wrapper(node.tag_name().name()))
+            .map(|node| {
+                let name = node.tag_name().name();
+                let same = |other: &Node<'_, '_>| other.has_tag_name(name);
+                match node.prev_siblings().filter(same).count() {
+                    // Siblings begin with the node itself.
+                    0 | 1 => name.to_owned(),
+                    number => format!("{name}[{number}]"),
+                }
+            })
+            .collect();
+        names.reverse();
+        names.join(".")
+    }
+}
+
+/// Whether it holds nothing but policies, and so goes without saying.
+pub(super) fn is_wrapper(name: &str) -> bool {
+    matches!(name, "policies" | "fragment")
+}
+
+fn is_expression(text: &str) -> bool {
+    begins(text.as_bytes()) || text.starts_with("$\"")
+}
+
+/// A text in one line, and not all of it if it is long.
+pub(super) fn brief(text: &str) -> String {
+    const MOST: usize = 120;
+    let mut brief = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if let Some((end, _)) = brief.char_indices().nth(MOST) {
+        brief.truncate(end);
+        brief.push('…');
+    }
+    brief
+}

@@ -1,0 +1,146 @@
+//! Azure API Management: its policies that limit, as rules.
+//!
+//! ```
+//! use tower_throttle::{Dialect, ThrottleLayer, config::api_management};
+//!
+//! let imported = api_management::policy(
+//!     r#"<policies>
+//!          <inbound>
+//!            <base />
+//!            <rate-limit calls="20" renewal-period="60" />
+//!            <quota-by-key calls="10000" renewal-period="86400" counter-key="@(context.Subscription.Id)" />
+//!          </inbound>
+//!          <backend>
+//!            <limit-concurrency key="model" max-count="8"><forward-request /></limit-concurrency>
+//!          </backend>
+//!        </policies>"#,
+//! )?;
+//! for warning in &imported.warnings {
+//!     eprintln!("{warning}");
+//! }
+//! let throttle = ThrottleLayer::new(imported.rules)?.rejection(Dialect::AzureApiManagement);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What is read
+//!
+//! A document (`policies`), a fragment, a section or a single policy, as XML or as the portal shows it, with quotes
+//! and `<` as they are inside of expressions.
+//!
+//! | policy | becomes |
+//! |---|---|
+//! | `rate-limit`, `rate-limit-by-key` | a [`Rate`](crate::Rate) of `calls` in `renewal-period`, with a burst of `calls` |
+//! | `quota`, `quota-by-key` | a [`Quota`](crate::Quota) of `calls`; a week is one of the calendar |
+//! | `limit-concurrency` | a cap [in flight](crate::Limits::in_flight); what stands inside of it is read too |
+//! | `llm-token-limit`, `azure-openai-token-limit` | a rate of [model tokens](crate::Limits::tokens) a minute |
+//!
+//! | `counter-key` or `key` | whose limit it is |
+//! |---|---|
+//! | a constant, `@("all")` | everybody's, in the [total](crate::Rules::total) |
+//! | `@(context.Request.IpAddress)` | each [address](crate::Clients::by_address)'s |
+//! | `@(context.Subscription.Id)`, `.Key`, `?.`, and `rate-limit` and `quota` without a key | each subscription's, by the [header](crate::Clients::by_header) `Ocp-Apim-Subscription-Key` |
+//! | `@(context.Request.Headers.GetValueOrDefault("x-api-key",""))` | each value's of that header |
+//!
+//! The three last may end with `?? "text"`: who has no identity shares the limits of one client, as there. Where an
+//! API takes its subscription's key in a header of another name, write that header.
+//!
+//! - Policies that do not limit are passed over, and so is `base`: what it stands for has to be read by itself.
+//! - **Nothing that limits is passed over.** What cannot be kept is an error: other expressions, named values
+//!   (`{{name}}`), conditions and costs (`increment-condition`, `increment-count`), `bandwidth`, quotas for a
+//!   lifetime, quotas of model tokens, limits on an `api` or an `operation`, attributes that are not known, and
+//!   limits inside of `choose`, `retry` or `outbound`.
+//! - A throttle tells clients apart in one way, so policies by different identities are an error, too.
+//! - What is kept in another way is a [`Warning`](super::Warning).
+//!
+//! # Zero and the maximum
+//!
+//! Counts are those of the schema's `xs:int`: from 0, which admits nothing, to 2,147,483,647. A document of more than
+//! 256 KiB, one with a document type declaration, or policies more than 32 elements deep are an error.
+//! `renewal-period` may be longer, or for a quota shorter, than the 300 seconds at which API Management draws the
+//! line; a warning says so.
+//!
+//! # What is different here
+//!
+//! - **Exact.** A limit holds to the request, in the process that serves it, and what is refused costs nothing.
+//! - **A bucket, not a sliding window.** Calls come back one by one, as in the v2 tiers: after a pause, `calls` pass
+//!   at once and up to as many again within the same period. To have no more than `calls` in any period, halve
+//!   the number.
+//! - **429 for a quota**, too, where API Management answers 403, after which clients do not come back. Where a cap in
+//!   flight refuses that everybody shares, it is 503: see [refusals](crate#refusals).
+//! - **A slot is held** until the response's body has ended.
+//! - **Model tokens** are reserved before and settled after. With `estimate-prompt-tokens="true"` one token is
+//!   reserved for each four bytes of the body, with `false` a single one, so that what an answer costs is owed by the
+//!   requests after it. In streams too, where API Management always estimates.
+//! - **One process.** Counters are not shared between APIs, scopes or gateways; each policy has its own, even if
+//!   two have the same key.
+
+mod element;
+mod expression;
+mod found;
+mod key;
+mod limits;
+mod policies;
+mod source;
+mod walk;
+mod window;
+
+use roxmltree::{Document, Error};
+
+use self::{element::Element, found::Found};
+use super::{
+    Imported,
+    error::{ConfigError, Position},
+};
+
+/// The longest document, in bytes.
+const LONGEST: usize = 256 * 1024;
+
+/// Reads the limits of a policy document, a fragment, a section or a single policy.
+///
+/// See [above](self) for what is read. What rules cannot keep, such as more than five caps in one scope, is an error
+/// of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+///
+/// # Errors
+///
+/// What is no XML, or not understood, or cannot be kept, with its line and column. Paths leave out `policies` and
+/// `fragment`; the second of a name is `rate-limit-by-key[2]`.
+///
+/// ```
+/// use tower_throttle::config::api_management;
+///
+/// let error = api_management::policy(r#"<rate-limit calls="{{calls}}" renewal-period="60" />"#).unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     "line 1, column 13: rate-limit.calls: `{{calls}}` is a named value that only the gateway knows; write what \
+///      it stands for",
+/// );
+/// ```
+pub fn policy(xml: &str) -> Result<Imported, ConfigError> {
+    if xml.len() > LONGEST {
+        let fault = format!("a document of {} bytes; {LONGEST} are the most", xml.len());
+        return Err(ConfigError::new("", None, fault));
+    }
+    let masked = source::masked(xml);
+    let document = Document::parse(&masked).map_err(|error| no_xml(&error))?;
+    let root = Element::new(document.root_element(), xml);
+    let mut found = Found::default();
+    walk::document(root, &mut found)?;
+    Ok(found.into_imported(root))
+}
+
+fn no_xml(error: &Error) -> ConfigError {
+    let at = error.pos();
+    let position = Position {
+        line: at.row as usize,
+        column: at.col as usize,
+    };
+    let fault = match error {
+        Error::DtdDetected => "a document type declaration, which policies do not have".to_owned(),
+        // Its words end with the position.
+        _ => format!(
+            "no XML: {}",
+            error.to_string().replace(&format!(" at {at}"), "")
+        ),
+    };
+    ConfigError::new("", Some(position), fault)
+}

@@ -1,0 +1,149 @@
+//! The policies that limit, and what may be said of them.
+
+use super::{
+    element::Element,
+    found::Found,
+    limits::{limit_concurrency, quota, quota_by_key, rate_limit, rate_limit_by_key, token_limit},
+};
+use crate::config::ConfigError;
+
+/// A policy that limits, and what may be said of it.
+struct Policy {
+    name: &'static str,
+    read: fn(Element<'_>, &mut Found) -> Result<(), ConfigError>,
+    attributes: &'static [&'static str],
+    /// What it tells, and to whom.
+    told: &'static [&'static str],
+}
+
+const POLICIES: [Policy; 7] = [
+    Policy {
+        name: "rate-limit",
+        read: rate_limit,
+        attributes: &["calls", "renewal-period"],
+        told: CALLS,
+    },
+    Policy {
+        name: "rate-limit-by-key",
+        read: rate_limit_by_key,
+        attributes: &[
+            "calls",
+            "renewal-period",
+            "counter-key",
+            "increment-condition",
+            "increment-count",
+        ],
+        told: CALLS,
+    },
+    Policy {
+        name: "quota",
+        read: quota,
+        attributes: &["calls", "bandwidth", "renewal-period"],
+        told: &[],
+    },
+    Policy {
+        name: "quota-by-key",
+        read: quota_by_key,
+        attributes: &[
+            "calls",
+            "bandwidth",
+            "renewal-period",
+            "counter-key",
+            "increment-condition",
+            "increment-count",
+            "first-period-start",
+        ],
+        told: &[],
+    },
+    Policy {
+        name: LIMIT_CONCURRENCY,
+        read: limit_concurrency,
+        attributes: &["key", "max-count"],
+        told: &[],
+    },
+    Policy {
+        name: "llm-token-limit",
+        read: token_limit,
+        attributes: TOKEN_LIMIT,
+        told: TOKENS,
+    },
+    Policy {
+        name: "azure-openai-token-limit",
+        read: token_limit,
+        attributes: TOKEN_LIMIT,
+        told: TOKENS,
+    },
+];
+
+/// The one that holds other policies.
+const LIMIT_CONCURRENCY: &str = "limit-concurrency";
+
+const CALLS: &[&str] = &[
+    "retry-after-header-name",
+    "retry-after-variable-name",
+    "remaining-calls-header-name",
+    "remaining-calls-variable-name",
+    "total-calls-header-name",
+];
+
+const TOKEN_LIMIT: &[&str] = &[
+    "counter-key",
+    "tokens-per-minute",
+    "estimate-prompt-tokens",
+    "token-quota",
+    "token-quota-period",
+];
+
+const TOKENS: &[&str] = &[
+    "retry-after-header-name",
+    "retry-after-variable-name",
+    "remaining-tokens-header-name",
+    "remaining-tokens-variable-name",
+    "remaining-quota-tokens-header-name",
+    "remaining-quota-tokens-variable-name",
+    "tokens-consumed-header-name",
+    "tokens-consumed-variable-name",
+];
+
+/// Whether a policy of this name limits.
+pub(super) fn is_limit(name: &str) -> bool {
+    POLICIES.iter().any(|policy| policy.name == name)
+}
+
+/// Reads an element if it is a policy that limits.
+pub(super) fn read(element: Element<'_>, found: &mut Found) -> Result<bool, ConfigError> {
+    let Some(policy) = POLICIES.iter().find(|policy| policy.name == element.name()) else {
+        return Ok(false);
+    };
+    for attribute in element.attributes() {
+        if policy.told.contains(&attribute) {
+            found.warn(element.warning(attribute, told(attribute)));
+        } else if !policy.attributes.contains(&attribute) {
+            let known = policy.attributes.join("`, `");
+            let fault = format!("`{}` has no such attribute; it has `{known}`", policy.name);
+            return Err(element.refuse(attribute, fault));
+        }
+    }
+    let child = element.children().next();
+    if let Some(child) = child.filter(|_| policy.name != LIMIT_CONCURRENCY) {
+        return Err(child.fault(match child.name() {
+            "api" | "operation" => {
+                "the name of an API or an operation is no path; leave it out, and write in Rust what it may do, with \
+                 `Rules::route(\"POST /its/path\", …)` or, for each client, `Plan::route`"
+            }
+            _ => "nothing is read here; write policies one after another",
+        }));
+    }
+    (policy.read)(element, found)?;
+    Ok(true)
+}
+
+fn told(attribute: &str) -> &'static str {
+    match attribute.strip_suffix("-variable-name") {
+        Some(_) => "no variable is set; a handler finds a `Decision` in the request's extensions",
+        None => {
+            "fields have names of their own here; `ThrottleLayer::rejection(Dialect::AzureApiManagement)` answers as \
+             API Management does"
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Through a document, to the policies that limit.
+
+use super::{
+    element::{Element, is_wrapper},
+    found::Found,
+    policies::{is_limit, read},
+};
+use crate::config::ConfigError;
+
+/// How deep policies may stand in each other.
+const DEEPEST: usize = 32;
+
+pub(super) fn document(root: Element<'_>, found: &mut Found) -> Result<(), ConfigError> {
+    let name = root.name();
+    let is_section = matches!(name, "inbound" | "backend" | "outbound" | "on-error");
+    let is_policies = is_wrapper(name) || is_section || is_limit(name);
+    if !is_policies && !root.descendants().any(|inside| is_limit(inside.name())) {
+        let fault = "no policy document; its root is `policies`, `fragment` or a policy such as `rate-limit`";
+        return Err(root.fault(fault));
+    }
+    walk(root, 0, found)
+}
+
+fn walk(element: Element<'_>, depth: usize, found: &mut Found) -> Result<(), ConfigError> {
+    if depth > DEEPEST {
+        return Err(element.fault(format!("stands more than {DEEPEST} elements deep")));
+    }
+    match element.name() {
+        "outbound" | "on-error" => none_inside(element),
+        "inbound" | "backend" => inside(element, depth, found),
+        name if is_wrapper(name) => inside(element, depth, found),
+        _ if read(element, found)? => inside(element, depth, found),
+        _ => {
+            fragments(element, found);
+            none_inside(element)
+        }
+    }
+}
+
+fn inside(element: Element<'_>, depth: usize, found: &mut Found) -> Result<(), ConfigError> {
+    let mut children = element.children();
+    children.try_for_each(|child| walk(child, depth + 1, found))
+}
+
+/// Fragments may limit, and are not there to be read.
+fn fragments(element: Element<'_>, found: &mut Found) {
+    let inside = std::iter::once(element).chain(element.descendants());
+    for fragment in inside.filter(|element| element.name() == "include-fragment") {
+        let sentence = "the fragment is not read; if it limits, put its policies in its place";
+        found.warn(fragment.warning("fragment-id", sentence));
+    }
+}
+
+/// No limit is read inside of this element, so none may stand there.
+fn none_inside(element: Element<'_>) -> Result<(), ConfigError> {
+    let Some(limit) = element.descendants().find(|inside| is_limit(inside.name())) else {
+        return Ok(());
+    };
+    let around = limit.parent().map_or(element.name(), Element::name);
+    Err(limit.fault(match element.name() {
+        "outbound" | "on-error" => format!(
+            "stands in `{around}`, when the answer is there; limits are decided before: move it to `inbound`"
+        ),
+        "choose" | "retry" => format!(
+            "stands in `{around}`, so that an expression decides whether it holds; move it out, or write in Rust \
+             what it means, with `Rules::route` or `Clients::plan_by`"
+        ),
+        _ => format!("stands in `{around}`, where no limit is read; move it to `inbound`"),
+    }))
+}

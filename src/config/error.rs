@@ -1,0 +1,67 @@
+use std::fmt;
+
+/// Why a configuration cannot be read. It names the setting at fault, and where it stands.
+///
+/// It is shown as `line 3, column 21: inbound.rate-limit.calls: …`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub struct ConfigError {
+    path: String,
+    position: Option<Position>,
+    fault: String,
+}
+
+/// A line and a column, counted from one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Position {
+    pub(crate) line: usize,
+    pub(crate) column: usize,
+}
+
+impl ConfigError {
+    pub(crate) fn new(
+        path: impl Into<String>,
+        position: Option<Position>,
+        fault: impl Into<String>,
+    ) -> Self {
+        Self {
+            path: path.into(),
+            position,
+            fault: fault.into(),
+        }
+    }
+
+    /// The setting at fault, as in `inbound.rate-limit.calls`. Empty for the document as a whole.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The line it stands on, from one.
+    #[must_use]
+    pub fn line(&self) -> Option<usize> {
+        self.position.map(|position| position.line)
+    }
+
+    /// The column at which it begins, in characters, from one.
+    #[must_use]
+    pub fn column(&self) -> Option<usize> {
+        self.position.map(|position| position.column)
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            path,
+            position,
+            fault,
+        } = self;
+        if let Some(Position { line, column }) = position {
+            write!(f, "line {line}, column {column}: ")?;
+        }
+        if !path.is_empty() {
+            write!(f, "{path}: ")?;
+        }
+        f.write_str(fault)
+    }
+}

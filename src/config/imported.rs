@@ -1,0 +1,39 @@
+use std::fmt;
+
+use crate::rules::Rules;
+
+/// Rules that were read, and what is different about them here.
+#[derive(Debug, Clone)]
+#[must_use]
+#[non_exhaustive]
+pub struct Imported {
+    /// The limits.
+    pub rules: Rules,
+    /// What was read and holds in another way here, or not at all.
+    pub warnings: Vec<Warning>,
+}
+
+/// A setting that holds in another way here, or not at all. It is shown as a sentence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Warning {
+    /// The setting, as in `inbound.rate-limit.retry-after-header-name`.
+    pub path: String,
+    sentence: String,
+}
+
+impl Warning {
+    pub(crate) fn new(path: impl Into<String>, sentence: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            sentence: sentence.into(),
+        }
+    }
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, sentence } = self;
+        write!(f, "{path}: {sentence}")
+    }
+}
