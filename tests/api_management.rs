@@ -143,6 +143,16 @@ fn each_policy_is_read_by_itself() {
                 .estimate(Estimate::fixed(1)),
         ),
         (
+            r#"<fragment>
+                 <llm-token-limit counter-key="x" tokens-per-minute="5" estimate-prompt-tokens="true"/>
+                 <llm-token-limit counter-key="x" tokens-per-minute="6" estimate-prompt-tokens="false"/>
+               </fragment>"#
+                .to_owned(),
+            Rules::new()
+                .total(Limits::new().tokens(Rate::per_minute(5)).tokens(Rate::per_minute(6)))
+                .estimate(Estimate::by_content_length(4)),
+        ),
+        (
             r#"<inbound><rate-limit calls="0" renewal-period="1"/></inbound>"#.to_owned(),
             Rules::new().clients(by_subscription().each(Rate::per_second(0))),
         ),
@@ -163,7 +173,7 @@ fn each_policy_is_read_by_itself() {
 #[test]
 fn what_is_kept_in_another_way_is_told() {
     let subscription = "a subscription is known by the header `Ocp-Apim-Subscription-Key` alone";
-    let table: [(&str, &[&str]); 15] = [
+    let table: [(&str, &[&str]); 16] = [
         (
             r#"<rate-limit calls="1" renewal-period="300"/>"#,
             &[&format!("rate-limit: {subscription}")],
@@ -192,6 +202,10 @@ fn what_is_kept_in_another_way_is_told() {
         (
             r#"<rate-limit-by-key calls="0" renewal-period="1" counter-key="x"/>"#,
             &["rate-limit-by-key.calls: 0: nothing passes, ever"],
+        ),
+        (
+            r#"<quota-by-key calls="1" renewal-period="300" counter-key="x"/>"#,
+            &[],
         ),
         (
             r#"<quota-by-key calls="1" renewal-period="299" counter-key="x" first-period-start="1970-01-01T00:00:00Z"/>"#,
