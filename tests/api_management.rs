@@ -30,12 +30,12 @@ fn seconds(seconds: u64) -> Duration {
 fn documents_are_read_as_the_rules_that_they_mean() {
     let table = [
         (
-            include_str!("fixtures/api_management/starter_product.xml"),
+            include_str!("fixtures/api_management/product.xml"),
             Rules::new().clients(
                 Clients::by_header(SUBSCRIPTION).each(
                     Limits::new()
-                        .rate(Rate::per_minute(5))
-                        .quota(Quota::per_week(100)),
+                        .rate(Rate::new(5, seconds(90)))
+                        .quota(Quota::per_week(250)),
                 ),
             ),
             vec!["inbound.rate-limit", "inbound.quota.renewal-period"],
@@ -513,7 +513,7 @@ fn request(subscription: &str) -> Request<Empty<Bytes>> {
 
 #[tokio::test(start_paused = true)]
 async fn limits_hold_for_each_subscription() {
-    let imported = read(include_str!("fixtures/api_management/starter_product.xml"));
+    let imported = read(include_str!("fixtures/api_management/product.xml"));
     let layer = ThrottleLayer::new(imported.rules).expect("rules that hold together");
     let client = Client::with(layer.rejection(Dialect::AzureApiManagement));
     for _ in 0..5 {
@@ -531,8 +531,8 @@ async fn limits_hold_for_each_subscription() {
     for n in 0..6 {
         assert_eq!(client.get("/").await.is_admitted(), n < 5, "{n}");
     }
-    // A fifth of the minute for each call.
-    tokio::time::advance(seconds(12)).await;
+    // A fifth of the period for each call.
+    tokio::time::advance(seconds(18)).await;
     assert!(client.send(request("one")).await.is_admitted());
     assert!(!client.send(request("one")).await.is_admitted());
 }

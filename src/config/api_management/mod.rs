@@ -29,7 +29,7 @@
 //!
 //! | policy | becomes |
 //! |---|---|
-//! | `rate-limit`, `rate-limit-by-key` | a [`Rate`](crate::Rate) of `calls` in `renewal-period`, with a burst of `calls` |
+//! | `rate-limit`, `rate-limit-by-key` | a [`Rate`](crate::Rate) of `calls` in `renewal-period`, and as many at once |
 //! | `quota`, `quota-by-key` | a [`Quota`](crate::Quota) of `calls`; a week is one of the calendar |
 //! | `limit-concurrency` | a cap [in flight](crate::Limits::in_flight); what stands inside of it is read too |
 //! | `llm-token-limit`, `azure-openai-token-limit` | a rate of [model tokens](crate::Limits::tokens) a minute |
@@ -38,11 +38,12 @@
 //! |---|---|
 //! | a constant, `@("all")` | everybody's, in the [total](crate::Rules::total) |
 //! | `@(context.Request.IpAddress)` | each [address](crate::Clients::by_address)'s |
-//! | `@(context.Subscription.Id)`, `.Key`, `?.`, and `rate-limit` and `quota` without a key | each subscription's, by the [header](crate::Clients::by_header) `Ocp-Apim-Subscription-Key` |
-//! | `@(context.Request.Headers.GetValueOrDefault("x-api-key",""))` | each value's of that header |
+//! | `@(context.Subscription.Id)`, `.Key`, `?.Id`; no key (`rate-limit`, `quota`) | each subscription's |
+//! | `@(context.Request.Headers.GetValueOrDefault("x-api-key",""))` | each value's of that [header](crate::Clients::by_header) |
 //!
-//! The three last may end with `?? "text"`: who has no identity shares the limits of one client, as there. Where an
-//! API takes its subscription's key in a header of another name, write that header.
+//! A subscription is known by the header `Ocp-Apim-Subscription-Key`; where an API takes its key in a header of
+//! another name, write that header. The three last may end with `?? "text"`: who has no identity shares the limits of
+//! one client, as there.
 //!
 //! - Policies that do not limit are passed over, and so is `base`: what it stands for has to be read by itself.
 //! - **Nothing that limits is passed over.** What cannot be kept is an error: other expressions, named values
