@@ -275,7 +275,7 @@
 //! # Features
 //!
 //! - `axum`: reads axum's `MatchedPath`, `OriginalUri` and `ConnectInfo`, as told above.
-//! - `config`: reads the limits of gateways that people come from; see [`config`].
+//! - `config`: rules from documents, and from the limits of gateways that people come from; see [`config`].
 //! - `tonic`: reads tonic's `TcpConnectInfo`, and `Throttle<S>` is a tonic `NamedService` if `S` is, so that a
 //!   single gRPC service can be wrapped. `tonic::transport::Server::layer` needs no feature.
 //! - `tracing`: warns, once, if clients are to be told apart by address and the host tells none.

@@ -137,6 +137,12 @@ impl Rate {
         self.count == 0 || self.burst_limit() == 0
     }
 
+    /// The burst, where it was said.
+    #[cfg(feature = "config")]
+    pub(crate) fn given_burst(&self) -> Option<u64> {
+        self.burst
+    }
+
     pub(crate) fn unnamed(self) -> Self {
         Self { name: None, ..self }
     }

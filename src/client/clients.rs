@@ -38,20 +38,20 @@ use super::{ClientKey, Forwarding, Identity, Plan, RequestHead};
 #[derive(Clone)]
 #[must_use]
 pub struct Clients {
-    pub(super) sources: Vec<Source>,
-    pub(super) trusted: Vec<Cow<'static, str>>,
-    pub(super) forwarding: Forwarding,
-    pub(super) ipv6_prefix: u8,
+    pub(crate) sources: Vec<Source>,
+    pub(crate) trusted: Vec<Cow<'static, str>>,
+    pub(crate) forwarding: Forwarding,
+    pub(crate) ipv6_prefix: u8,
     pub(crate) each: Option<Plan>,
     pub(crate) plans: Vec<(Cow<'static, str>, Plan)>,
-    pub(super) members: Vec<(Cow<'static, str>, Member)>,
-    pub(super) plan_by: Option<PlanBy>,
+    pub(crate) members: Vec<(Cow<'static, str>, Member)>,
+    pub(crate) plan_by: Option<PlanBy>,
     pub(crate) max_clients: usize,
 }
 
 /// One way to find out who it is.
 #[derive(Clone)]
-pub(super) enum Source {
+pub(crate) enum Source {
     Header(Cow<'static, str>),
     Bearer,
     Address,
@@ -60,7 +60,7 @@ pub(super) enum Source {
 
 /// A client on a plan.
 #[derive(Clone)]
-pub(super) struct Member {
+pub(crate) struct Member {
     pub(super) identity: Identity,
     /// A number and a text are different keys.
     is_number: bool,
@@ -77,9 +77,9 @@ impl Source {
     }
 }
 
-pub(super) type Identify =
+pub(crate) type Identify =
     Arc<dyn for<'a> Fn(RequestHead<'a>) -> Option<ClientKey<'a>> + Send + Sync>;
-pub(super) type PlanBy = Arc<dyn for<'a> Fn(RequestHead<'a>) -> Option<&'a str> + Send + Sync>;
+pub(crate) type PlanBy = Arc<dyn for<'a> Fn(RequestHead<'a>) -> Option<&'a str> + Send + Sync>;
 
 impl Clients {
     /// The table's capacity without [`max_clients`](Self::max_clients): 4 MiB.

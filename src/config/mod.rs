@@ -1,11 +1,93 @@
-//! Limits as the gateways that people come from are configured.
+//! Rules as documents: the library's own, and those of the gateways that people come from.
 //!
-//! What is read becomes [`Rules`](crate::Rules) as if they had been written by hand. What cannot be kept is an error
-//! that names it, with its line and column; what is kept in another way is a [`Warning`]. Nothing is left out in
-//! silence that would limit somebody.
+//! # Rules
+//!
+//! Limits are settings, not code. All that [`Rules`](crate::Rules) can say but closures and keys of members can be
+//! written down, and [`Rules::from_toml`](crate::Rules::from_toml) reads it:
+//!
+//! ```
+//! use tower_throttle::{Rules, ThrottleLayer};
+//!
+//! let rules = Rules::from_toml(
+//!     r#"
+//!     total = { rate = 10000, burst = 5000 }
+//!     default_route = { rate = 10, burst = 5 }
+//!
+//!     [routes]
+//!     "GET /health" = "unlimited"
+//!     "GET /v1/models" = "600/minute"
+//!
+//!     [routes."POST /v1/chat/completions"]
+//!     rate = [
+//!         { rate = "600/minute", burst = 20, name = "chat" },
+//!         { rate = 0.5, name = "stricter", shadow = true },
+//!     ]
+//!     tokens = "90000/minute"
+//!     in_flight = 8
+//!     max_wait = "2s"
+//!
+//!     [clients]
+//!     by = [{ header = "x-api-key" }, "address"]
+//!     each = { rate = 1, burst = 5 }
+//!
+//!     [clients.plans.pro]
+//!     rate = 20
+//!     burst = 40
+//!     quota = "10000/day"
+//!     routes."POST /v1/chat/completions" = { rate = 2, burst = 4 }
+//!     "#,
+//! )?;
+//! let throttle = ThrottleLayer::new(rules)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Other formats come through serde: `Rules` is `Deserialize` and `Serialize`, so that JSON is a matter of
+//! `serde_json::from_str`, and YAML one of whichever of its crates a server has already. Lines and columns are told for
+//! TOML, paths always.
+//!
+//! | setting | what it is |
+//! |---|---|
+//! | `total`, `default_route` | limits |
+//! | `routes` | limits, by [route key](crate::RouteKey) |
+//! | `undeclared` | `"per_route"` or `"shared"`: [`Undeclared`](crate::Undeclared) |
+//! | `clients` | see below |
+//! | `estimate` | [tokens](crate::Estimate) of a request: `300`, `{ header = "x-max-tokens", or = 300 }` or `{ bytes_per_token = 4 }` |
+//! | `rejections` | a [`Dialect`](crate::Dialect), by route key: `"problem"`, `"openai"`, `"anthropic"`, `"api_gateway"`, `"azure_api_management"` |
+//!
+//! **Limits** are a rate, `"unlimited"`, `"closed"`, or a table:
+//!
+//! | setting | what it is |
+//! |---|---|
+//! | `rate` | `10` or `0.5` a second, `"600/minute"`, `"5/90s"`, `{ rate = 10, burst = 5, name = "chat", shadow = true }`, or a list of those |
+//! | `burst` | of that rate, if there is one alone |
+//! | `quota` | `"10000/day"`, `"/week"`, `"/month"` or a duration; a table with `quota`, `name`, `shadow`; or a list |
+//! | `tokens` | rates of [model tokens](crate::Limits::tokens), written as `rate` |
+//! | `in_flight` | `8`, a table with `max`, `name`, `shadow`, or a list |
+//! | `max_wait`, `max_waiting` | a duration such as `"500ms"`, and a number: [waiting](crate#waiting) |
+//! | `name`, `publish` | [`Limits::named`](crate::Limits::named), [`Limits::publish`](crate::Limits::publish) |
+//! | `access` | `"unlimited"` or `"closed"`, beside other settings |
+//!
+//! What is left out is left out, never zero: a route inherits it from the default. A rate of `0` closes. A fraction
+//! is exact: `0.5` is one in two seconds. A rate without a burst has one of its count, a fraction of what it is in
+//! its period, rounded up. Periods are `second`, `minute`, `hour`, `day` or a duration (`ns`, `us`, `ms`, `s`, `m`,
+//! `h`, `d`).
+//!
+//! **Clients** have `by`: `"address"`, `"bearer"`, `{ header = "x-api-key" }`, or one of the latter and `"address"` in
+//! a list; `each` and `plans`, which are limits that may have `routes` of their own; and `trusting`, `forwarding`
+//! (`"x-forwarded-for"`, `"forwarded"`), `ipv6_prefix` and `max_clients` as [`Clients`](crate::Clients) has them. Who
+//! is on a plan is no setting, for keys are secrets: [`Rules::map_clients`](crate::Rules::map_clients) adds them.
+//!
+//! # Gateways
+//!
+//! What is read becomes rules as if they had been written by hand. What cannot be kept is an error that names it, with
+//! its line and column; what is kept in another way is a [`Warning`]. Nothing is left out in silence that would limit
+//! somebody. See [`api_management`].
 
+mod document;
 mod error;
 mod imported;
+mod quantity;
+mod rules;
 
 pub mod api_management;
 

@@ -17,7 +17,7 @@ pub use self::{
 };
 pub(crate) use self::{
     problem::problem,
-    rejection::{Framing, Rejections, strip},
+    rejection::{Framing, OnRoute, Rejections, strip},
     written::Written,
 };
 

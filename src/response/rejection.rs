@@ -67,14 +67,23 @@ pub trait Rejection: Send + Sync + 'static {
 
 /// Rejections of single routes, as they were written.
 #[derive(Clone, Default)]
-pub(crate) struct Rejections(pub(crate) Vec<(Box<str>, Arc<dyn Rejection>)>);
+pub(crate) struct Rejections(pub(crate) Vec<OnRoute>);
+
+/// How one route answers.
+#[derive(Clone)]
+pub(crate) struct OnRoute {
+    pub(crate) key: Box<str>,
+    pub(crate) rejection: Arc<dyn Rejection>,
+    /// If it is nothing but that.
+    pub(crate) dialect: Option<Dialect>,
+}
 
 impl fmt::Debug for Rejections {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let keys = self
-            .0
-            .iter()
-            .map(|(key, _)| (key, format_args!("<fn>").to_string()));
+        let keys = self.0.iter().map(|on_route| match on_route.dialect {
+            Some(dialect) => (&on_route.key, format!("{dialect:?}")),
+            None => (&on_route.key, "<fn>".to_owned()),
+        });
         f.debug_map().entries(keys).finish()
     }
 }

@@ -110,14 +110,14 @@ fn compile_rejections(
         return Ok(None);
     }
     let mut table = Table::new();
-    for (index, (key, rejection)) in rejections.iter().enumerate() {
-        let key = parse(key)?;
-        if table.insert(&key, Arc::clone(rejection)).is_err() {
+    for (index, on_route) in rejections.iter().enumerate() {
+        let key = parse(&on_route.key)?;
+        if table.insert(&key, Arc::clone(&on_route.rejection)).is_err() {
             let same = rejections[..index]
                 .iter()
-                .find(|(first, _)| parse(first) == Ok(key.clone()));
+                .find(|first| parse(&first.key) == Ok(key.clone()));
             return Err(RulesError::SameRoute {
-                first: same.map_or_else(|| key.to_string(), |(first, _)| first.to_string()),
+                first: same.map_or_else(|| key.to_string(), |first| first.key.to_string()),
                 second: key.to_string(),
             });
         }

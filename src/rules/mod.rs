@@ -5,13 +5,13 @@ mod compile;
 mod error;
 mod names;
 
-use std::sync::Arc;
+use std::{any::Any, sync::Arc};
 
 use crate::{
     client::Clients,
     clock::Clock,
     limits::Limits,
-    response::{Rejection, Rejections},
+    response::{OnRoute, Rejection, Rejections},
     usage::Estimate,
 };
 
@@ -46,13 +46,13 @@ pub(crate) use self::{classes::Class, compile::Compiled};
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct Rules {
-    total: Option<Limits>,
-    default_route: Option<Limits>,
-    routes: Vec<(Box<str>, Limits)>,
-    undeclared: Undeclared,
-    clients: Option<Clients>,
-    estimate: Estimate,
-    rejections: Rejections,
+    pub(crate) total: Option<Limits>,
+    pub(crate) default_route: Option<Limits>,
+    pub(crate) routes: Vec<(Box<str>, Limits)>,
+    pub(crate) undeclared: Undeclared,
+    pub(crate) clients: Option<Clients>,
+    pub(crate) estimate: Estimate,
+    pub(crate) rejections: Rejections,
 }
 
 /// What the default route's limits mean for requests that no declared route matches.
@@ -113,6 +113,21 @@ impl Rules {
         self
     }
 
+    /// Changes who asks, where that is known: for rules that were read from a document, which has no keys of members.
+    ///
+    /// ```
+    /// use tower_throttle::{Clients, Rate, Rules};
+    ///
+    /// # let read = Rules::new().clients(
+    /// #     Clients::by_bearer().each(Rate::per_second(1)).plan("pro", Rate::per_second(20)),
+    /// # );
+    /// let rules = read.map_clients(|clients| clients.member("pro", "key-of-a-customer"));
+    /// ```
+    pub fn map_clients(mut self, change: impl FnOnce(Clients) -> Clients) -> Self {
+        self.clients = self.clients.map(change);
+        self
+    }
+
     /// How many model tokens a request is expected to cost, where its limits count
     /// [tokens](Limits::tokens). Without this call: one for each four bytes of its body.
     pub fn estimate(mut self, estimate: Estimate) -> Self {
@@ -127,8 +142,12 @@ impl Rules {
     /// read, or that means the same route as another one here, is an error of
     /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn rejection(mut self, key: impl AsRef<str>, rejection: impl Rejection) -> Self {
-        let key = key.as_ref().into();
-        self.rejections.0.push((key, Arc::new(rejection)));
+        let any: &dyn Any = &rejection;
+        self.rejections.0.push(OnRoute {
+            key: key.as_ref().into(),
+            dialect: any.downcast_ref().copied(),
+            rejection: Arc::new(rejection),
+        });
         self
     }
 

@@ -34,14 +34,14 @@ pub struct Estimate {
 }
 
 #[derive(Clone)]
-enum Source {
+pub(crate) enum Source {
     Nothing,
     Header(Cow<'static, str>),
     ContentLength { bytes_per_token: u64 },
     Closure(Closure),
 }
 
-type Closure = Arc<dyn Fn(RequestHead<'_>) -> Option<u64> + Send + Sync>;
+pub(crate) type Closure = Arc<dyn Fn(RequestHead<'_>) -> Option<u64> + Send + Sync>;
 
 impl Estimate {
     fn of(source: Source) -> Self {
@@ -91,6 +91,12 @@ impl Estimate {
     pub fn or(mut self, tokens: u64) -> Self {
         self.otherwise = tokens;
         self
+    }
+
+    /// What it is taken from, and what holds otherwise.
+    #[cfg(feature = "config")]
+    pub(crate) fn parts(&self) -> (&Source, u64) {
+        (&self.source, self.otherwise)
     }
 }
 

@@ -7,6 +7,8 @@ mod account;
 mod estimate;
 mod scan;
 
+#[cfg(feature = "config")]
+pub(crate) use self::estimate::Source as EstimateSource;
 pub use self::{account::Usage, estimate::Estimate};
 pub(crate) use self::{
     estimate::{Estimator, NoField},

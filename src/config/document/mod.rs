@@ -1,0 +1,54 @@
+//! A document as a tree, whatever it was written in.
+//!
+//! Settings are read from the tree and not from a format, so that each error names the setting's path, and its line
+//! and column where the format tells them.
+
+mod place;
+mod serde;
+mod toml;
+
+pub(super) use self::{
+    place::{Fields, Place},
+    toml::parse,
+};
+use super::error::Position;
+
+/// A value, and where it begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Node {
+    pub(super) value: Value,
+    pub(super) at: Option<Position>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Value {
+    Null,
+    Bool(bool),
+    /// As decimal digits, which lose nothing.
+    Number(String),
+    Text(String),
+    List(Vec<Node>),
+    /// In the order of the document.
+    Map(Vec<(Key, Node)>),
+}
+
+/// The name of a setting, and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Key {
+    pub(super) name: String,
+    pub(super) at: Option<Position>,
+}
+
+impl Value {
+    /// What it is, for those who expected something else.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "nothing",
+            Self::Bool(_) => "true or false",
+            Self::Number(_) => "a number",
+            Self::Text(_) => "a text",
+            Self::List(_) => "a list",
+            Self::Map(_) => "a table",
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! A place in a document: a value, and the path that leads to it.
+
+use std::fmt;
+
+use super::{Key, Node, Value};
+use crate::config::error::ConfigError;
+
+/// A value and its path.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::config) struct Place<'a> {
+    node: &'a Node,
+    path: Path<'a>,
+}
+
+/// The way to a value, from its end.
+#[derive(Debug, Clone, Copy)]
+enum Path<'a> {
+    Root,
+    Field(&'a Place<'a>, &'a str),
+    Item(&'a Place<'a>, usize),
+}
+
+/// The settings of a table, asked for by name. What nobody asked for is an error in the end.
+#[derive(Debug)]
+pub(in crate::config) struct Fields<'a> {
+    place: &'a Place<'a>,
+    entries: &'a [(Key, Node)],
+    known: Vec<&'static str>,
+}
+
+impl<'a> Place<'a> {
+    pub(in crate::config) fn root(node: &'a Node) -> Self {
+        Self {
+            node,
+            path: Path::Root,
+        }
+    }
+
+    pub(in crate::config) fn value(&self) -> &'a Value {
+        &self.node.value
+    }
+
+    /// What is wrong with the value here.
+    pub(in crate::config) fn fault(&self, fault: impl Into<String>) -> ConfigError {
+        ConfigError::new(self.path.to_string(), self.node.at, fault)
+    }
+
+    /// That something else was expected here.
+    pub(in crate::config) fn expected(&self, what: &str) -> ConfigError {
+        self.fault(format!("expected {what}, found {}", self.value().kind()))
+    }
+
+    pub(in crate::config) fn text(&self) -> Result<&'a str, ConfigError> {
+        match self.value() {
+            Value::Text(text) => Ok(text),
+            _ => Err(self.expected("a text")),
+        }
+    }
+
+    pub(in crate::config) fn flag(&self) -> Result<bool, ConfigError> {
+        match self.value() {
+            Value::Bool(flag) => Ok(*flag),
+            _ => Err(self.expected("true or false")),
+        }
+    }
+
+    /// A whole number from zero up to 2^64 - 1.
+    pub(in crate::config) fn count(&self) -> Result<u64, ConfigError> {
+        match self.value() {
+            Value::Number(digits) => digits.parse().map_err(|_| {
+                self.fault(format!("`{digits}` is no whole number from 0 to 2^64 - 1"))
+            }),
+            _ => Err(self.expected("a whole number")),
+        }
+    }
+
+    /// The items of a list, or what is no list as the only one.
+    pub(in crate::config) fn each<T>(
+        &'a self,
+        mut read: impl FnMut(&Place<'_>) -> Result<T, ConfigError>,
+    ) -> Result<Vec<T>, ConfigError> {
+        let Value::List(nodes) = self.value() else {
+            return Ok(vec![read(self)?]);
+        };
+        let items = nodes.iter().enumerate().map(|(index, node)| Place {
+            node,
+            path: Path::Item(self, index),
+        });
+        items.map(|item| read(&item)).collect()
+    }
+
+    /// The entries of a table whose names are not settings but chosen.
+    pub(in crate::config) fn entries(
+        &'a self,
+    ) -> Result<impl Iterator<Item = (&'a str, Place<'a>)>, ConfigError> {
+        let Value::Map(entries) = self.value() else {
+            return Err(self.expected("a table"));
+        };
+        Ok(entries.iter().map(|(key, node)| {
+            let path = Path::Field(self, &key.name);
+            (&*key.name, Place { node, path })
+        }))
+    }
+
+    /// The settings of a table.
+    pub(in crate::config) fn fields(&'a self) -> Result<Fields<'a>, ConfigError> {
+        let Value::Map(entries) = self.value() else {
+            return Err(self.expected("a table"));
+        };
+        Ok(Fields {
+            place: self,
+            entries,
+            known: Vec::new(),
+        })
+    }
+}
+
+impl<'a> Fields<'a> {
+    /// A setting, if it is there.
+    pub(in crate::config) fn get(&mut self, name: &'static str) -> Option<Place<'a>> {
+        self.known.push(name);
+        let (key, node) = self.entries.iter().find(|(key, _)| key.name == name)?;
+        Some(Place {
+            node,
+            path: Path::Field(self.place, &key.name),
+        })
+    }
+
+    /// All settings have been asked for.
+    pub(in crate::config) fn end(self) -> Result<(), ConfigError> {
+        let Self {
+            place,
+            entries,
+            known,
+        } = self;
+        let unknown = entries.iter().find(|(key, _)| !known.contains(&&*key.name));
+        let Some((key, _)) = unknown else {
+            return Ok(());
+        };
+        let nearest = known.iter().min_by_key(|known| distance(known, &key.name));
+        let near = nearest.filter(|known| distance(known, &key.name) <= known.len().div_ceil(2));
+        let fault = match near {
+            Some(known) => format!("no such setting; did you mean `{known}`?"),
+            None => format!("no such setting; there are {}", known.join(", ")),
+        };
+        let path = Path::Field(place, &key.name).to_string();
+        Err(ConfigError::new(path, key.at, fault))
+    }
+}
+
+/// `routes."POST /v1/chat/completions".rate[1].burst`.
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root => Ok(()),
+            Self::Field(parent, name) => {
+                parent.path.fmt(f)?;
+                if !matches!(parent.path, Path::Root) {
+                    f.write_str(".")?;
+                }
+                let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+                if !name.is_empty() && name.chars().all(bare) {
+                    f.write_str(name)
+                } else {
+                    write!(f, "{name:?}")
+                }
+            }
+            Self::Item(parent, index) => {
+                parent.path.fmt(f)?;
+                write!(f, "[{index}]")
+            }
+        }
+    }
+}
+
+/// How many letters have to be changed, added or left out to make one word of the other.
+fn distance(known: &str, written: &str) -> usize {
+    let written: Vec<char> = written.chars().collect();
+    let mut row: Vec<usize> = (0..=written.len()).collect();
+    for (above, letter) in known.chars().enumerate() {
+        let mut diagonal = above;
+        row[0] = above + 1;
+        for (column, other) in written.iter().enumerate() {
+            let changed = diagonal + usize::from(letter != *other);
+            diagonal = row[column + 1];
+            row[column + 1] = changed.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[written.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_distance_of_words() {
+        let table = [
+            ("burst", "burst", 0),
+            ("burst", "brust", 2),
+            ("burst", "bursts", 1),
+            ("rate", "", 4),
+            ("", "rate", 4),
+            ("max_wait", "maxwait", 1),
+            ("in_flight", "inflight", 1),
+        ];
+        for (known, written, expected) in table {
+            assert_eq!(distance(known, written), expected, "{known} {written}");
+        }
+    }
+}

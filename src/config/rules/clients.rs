@@ -1,0 +1,113 @@
+//! Who asks, and what each may do.
+
+use super::{
+    limits::{limits, limits_of, short},
+    one_of, route_key,
+};
+use crate::{
+    client::{Clients, Forwarding, Plan},
+    config::{
+        document::{Place, Value},
+        error::ConfigError,
+    },
+};
+
+pub(super) const FORWARDING: [(&str, Forwarding); 2] = [
+    ("x-forwarded-for", Forwarding::XForwardedFor),
+    ("forwarded", Forwarding::Forwarded),
+];
+
+/// What tells clients apart.
+enum Source {
+    Header(String),
+    Bearer,
+    Address,
+}
+
+pub(super) fn clients(place: &Place<'_>) -> Result<Clients, ConfigError> {
+    let mut fields = place.fields()?;
+    let Some(by) = fields.get("by") else {
+        return Err(
+            place.fault("clients without `by`; write what tells them apart, such as `address`")
+        );
+    };
+    let sources = by.each(source)?;
+    let mut clients = match &sources[..] {
+        [Source::Header(name)] | [Source::Header(name), Source::Address] => {
+            Clients::by_header(name.clone())
+        }
+        [Source::Bearer] | [Source::Bearer, Source::Address] => Clients::by_bearer(),
+        [Source::Address] => Clients::by_address(),
+        _ => {
+            return Err(
+                by.fault("write a header or `bearer`, then `address`, or one of them alone")
+            );
+        }
+    };
+    if let [_, Source::Address] = &sources[..] {
+        clients = clients.or_address();
+    }
+    if let Some(networks) = fields.get("trusting") {
+        let networks = networks.each(|network| Ok(network.text()?.to_owned()))?;
+        clients = clients.trusting(networks);
+    }
+    if let Some(forwarding) = fields.get("forwarding") {
+        clients = clients.forwarding(one_of(&forwarding, &FORWARDING)?);
+    }
+    if let Some(bits) = fields.get("ipv6_prefix") {
+        let bits_of_address = u8::try_from(bits.count()?).ok().filter(|bits| *bits <= 128);
+        let Some(bits) = bits_of_address else {
+            return Err(bits.fault("an IPv6 address has 128 bits"));
+        };
+        clients = clients.ipv6_prefix(bits);
+    }
+    if let Some(buckets) = fields.get("max_clients") {
+        clients = clients.max_clients(usize::try_from(buckets.count()?).unwrap_or(usize::MAX));
+    }
+    if let Some(each) = fields.get("each") {
+        clients = clients.each(plan(&each)?);
+    }
+    if let Some(plans) = fields.get("plans") {
+        for (name, place) in plans.entries()? {
+            clients = clients.plan(name.to_owned(), plan(&place)?);
+        }
+    }
+    fields.end()?;
+    Ok(clients)
+}
+
+/// `"bearer"`, `"address"`, `{ header = "x-api-key" }`.
+fn source(place: &Place<'_>) -> Result<Source, ConfigError> {
+    match place.value() {
+        Value::Text(text) if text == "bearer" => Ok(Source::Bearer),
+        Value::Text(text) if text == "address" => Ok(Source::Address),
+        Value::Map(_) => {
+            let mut fields = place.fields()?;
+            let header = fields
+                .get("header")
+                .map(|name| name.text().map(str::to_owned));
+            fields.end()?;
+            match header.transpose()? {
+                Some(name) => Ok(Source::Header(name)),
+                None => Err(place.fault("a table without `header`")),
+            }
+        }
+        _ => Err(place.fault("write `bearer`, `address` or `{ header = \"x-api-key\" }`")),
+    }
+}
+
+/// Limits, and those of single routes.
+fn plan(place: &Place<'_>) -> Result<Plan, ConfigError> {
+    let Value::Map(_) = place.value() else {
+        return short(place).map(Plan::new);
+    };
+    let mut fields = place.fields()?;
+    let mut plan = Plan::new(limits_of(&mut fields)?);
+    if let Some(routes) = fields.get("routes") {
+        for (key, route) in routes.entries()? {
+            plan = plan.route(route_key(key, &route)?, limits(&route)?);
+        }
+    }
+    fields.end()?;
+    Ok(plan)
+}

@@ -1,0 +1,227 @@
+//! The limits of one scope.
+
+use std::time::Duration;
+
+use crate::{
+    config::{
+        document::{Fields, Place, Value},
+        error::ConfigError,
+        quantity::{self, Decimal},
+    },
+    in_flight::InFlight,
+    limits::Limits,
+    quota::Quota,
+    rate::Rate,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// `"unlimited"`, `"closed"`, a rate, or a table.
+pub(super) fn limits(place: &Place<'_>) -> Result<Limits, ConfigError> {
+    if let Value::Map(_) = place.value() {
+        let mut fields = place.fields()?;
+        let limits = limits_of(&mut fields)?;
+        fields.end()?;
+        return Ok(limits);
+    }
+    short(place)
+}
+
+/// Limits that are no table.
+pub(super) fn short(place: &Place<'_>) -> Result<Limits, ConfigError> {
+    match place.value() {
+        Value::Text(text) if text == "unlimited" => Ok(Limits::unlimited()),
+        Value::Text(text) if text == "closed" => Ok(Limits::closed()),
+        Value::Number(_) | Value::Text(_) => Ok(steady(place)?.into()),
+        _ => Err(place.expected("a rate, `unlimited`, `closed` or a table")),
+    }
+}
+
+/// The settings of limits, in a table that may have others.
+pub(super) fn limits_of(fields: &mut Fields<'_>) -> Result<Limits, ConfigError> {
+    let mut limits =
+        match fields.get("access") {
+            None => Limits::new(),
+            Some(access) => super::one_of(&access, &[("unlimited", true), ("closed", false)]).map(
+                |unlimited| match unlimited {
+                    true => Limits::unlimited(),
+                    false => Limits::closed(),
+                },
+            )?,
+        };
+    let burst = fields.get("burst");
+    match (fields.get("rate"), burst) {
+        (Some(rate), Some(burst)) => match rate.value() {
+            // The short form: both settings stand in the scope itself.
+            Value::Number(_) | Value::Text(_) => {
+                limits = limits.rate(steady(&rate)?.burst(burst.count()?));
+            }
+            _ => {
+                return Err(burst
+                    .fault("stands beside a single rate alone; write it into the table of each"));
+            }
+        },
+        (Some(rates), None) => {
+            for rate in rates.each(rate)? {
+                limits = limits.rate(rate);
+            }
+        }
+        (None, Some(burst)) => {
+            return Err(burst.fault("a burst without a rate; write `rate` beside it"));
+        }
+        (None, None) => {}
+    }
+    if let Some(quotas) = fields.get("quota") {
+        for quota in quotas.each(quota)? {
+            limits = limits.quota(quota);
+        }
+    }
+    if let Some(rates) = fields.get("tokens") {
+        for rate in rates.each(rate)? {
+            limits = limits.tokens(rate);
+        }
+    }
+    if let Some(caps) = fields.get("in_flight") {
+        for cap in caps.each(in_flight)? {
+            limits = limits.in_flight(cap);
+        }
+    }
+    if let Some(wait) = fields.get("max_wait") {
+        limits = limits.max_wait(duration(&wait)?);
+    }
+    if let Some(most) = fields.get("max_waiting") {
+        let requests = usize::try_from(most.count()?).unwrap_or(usize::MAX);
+        limits = limits.max_waiting(requests);
+    }
+    if let Some(name) = fields.get("name") {
+        limits = limits.named(name.text()?.to_owned());
+    }
+    if let Some(publish) = fields.get("publish") {
+        limits = limits.publish(publish.flag()?);
+    }
+    Ok(limits)
+}
+
+/// `10`, `0.5`, `"600/minute"`, or a table with its burst.
+fn rate(place: &Place<'_>) -> Result<Rate, ConfigError> {
+    let Value::Map(_) = place.value() else {
+        return steady(place);
+    };
+    let mut fields = place.fields()?;
+    let Some(steady_state) = fields.get("rate") else {
+        return Err(place.fault("a rate without `rate`; write one such as `600/minute`"));
+    };
+    let mut rate = steady(&steady_state)?;
+    if let Some(burst) = fields.get("burst") {
+        rate = rate.burst(burst.count()?);
+    }
+    let (name, shadow) = name_and_shadow(&mut fields)?;
+    fields.end()?;
+    if let Some(name) = name {
+        rate = rate.named(name);
+    }
+    Ok(if shadow { rate.shadow() } else { rate })
+}
+
+/// A steady-state rate: so many in a second, or in the period that is written behind them. One of a fraction has a
+/// burst of as many as that, rounded up; any other has its count.
+fn steady(place: &Place<'_>) -> Result<Rate, ConfigError> {
+    let (number, period) = match place.value() {
+        Value::Number(number) => (&**number, Some(SECOND)),
+        Value::Text(text) => match text.split_once('/') {
+            Some((number, period)) => (number.trim(), quantity::duration(period.trim())),
+            None => (&**text, Some(SECOND)),
+        },
+        _ => return Err(place.expected("a rate such as 10 or `600/minute`")),
+    };
+    let decimal = Decimal::parse(number);
+    let rate = decimal.zip(period).and_then(|(decimal, period)| {
+        let (count, longer) = decimal.per(period)?;
+        let rate = Rate::new(count, longer);
+        Some(match decimal.ceil() {
+            burst if burst == count => rate,
+            burst => rate.burst(burst),
+        })
+    });
+    rate.ok_or_else(|| {
+        let written = match place.value() {
+            Value::Text(text) | Value::Number(text) => text,
+            _ => number,
+        };
+        place.fault(format!(
+            "`{written}` is no rate; write how many a second, such as 10 or 0.5, or in which time, such as `600/minute`"
+        ))
+    })
+}
+
+/// `"10000/day"`, or a table with its name.
+fn quota(place: &Place<'_>) -> Result<Quota, ConfigError> {
+    let Value::Map(_) = place.value() else {
+        return window(place);
+    };
+    let mut fields = place.fields()?;
+    let Some(count) = fields.get("quota") else {
+        return Err(place.fault("a quota without `quota`; write one such as `10000/day`"));
+    };
+    let mut quota = window(&count)?;
+    let (name, shadow) = name_and_shadow(&mut fields)?;
+    fields.end()?;
+    if let Some(name) = name {
+        quota = quota.named(name);
+    }
+    Ok(if shadow { quota.shadow() } else { quota })
+}
+
+/// A count, and the window of the calendar that it holds for.
+fn window(place: &Place<'_>) -> Result<Quota, ConfigError> {
+    let text = place.text()?;
+    let quota = text.split_once('/').and_then(|(count, window)| {
+        let count = count.trim().replace('_', "").parse().ok()?;
+        Some(match window.trim() {
+            "day" => Quota::per_day(count),
+            "week" => Quota::per_week(count),
+            "month" => Quota::per_month(count),
+            window => Quota::per(count, quantity::duration(window)?),
+        })
+    });
+    quota.ok_or_else(|| {
+        place.fault(format!(
+            "`{text}` is no quota; write how many in which window, such as `10000/day`, `5000/month` or `100/6h`"
+        ))
+    })
+}
+
+/// `8`, or a table with its name.
+fn in_flight(place: &Place<'_>) -> Result<InFlight, ConfigError> {
+    let Value::Map(_) = place.value() else {
+        return Ok(InFlight::new(place.count()?));
+    };
+    let mut fields = place.fields()?;
+    let Some(max) = fields.get("max") else {
+        return Err(place.fault("a cap without `max`; write how many may be in flight"));
+    };
+    let mut cap = InFlight::new(max.count()?);
+    let (name, shadow) = name_and_shadow(&mut fields)?;
+    fields.end()?;
+    if let Some(name) = name {
+        cap = cap.named(name);
+    }
+    Ok(if shadow { cap.shadow() } else { cap })
+}
+
+fn name_and_shadow(fields: &mut Fields<'_>) -> Result<(Option<String>, bool), ConfigError> {
+    let name = fields
+        .get("name")
+        .map(|name| name.text().map(str::to_owned));
+    let shadow = fields.get("shadow").map(|shadow| shadow.flag());
+    Ok((name.transpose()?, shadow.transpose()?.unwrap_or(false)))
+}
+
+fn duration(place: &Place<'_>) -> Result<Duration, ConfigError> {
+    let text = place.text()?;
+    quantity::duration(text).ok_or_else(|| {
+        place.fault(format!(
+            "`{text}` is no duration; write one such as `500ms` or `2s`"
+        ))
+    })
+}

@@ -1,0 +1,138 @@
+//! Rules as a document, and back.
+
+mod clients;
+mod limits;
+mod write;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::Error as _};
+
+use self::{clients::clients, limits::limits};
+use super::{
+    document::{Node, Place, parse},
+    error::ConfigError,
+};
+use crate::{
+    response::Dialect,
+    rules::{Rules, Undeclared},
+    usage::Estimate,
+};
+
+impl Rules {
+    /// Reads rules from TOML; see [`config`](crate::config) for what they look like.
+    ///
+    /// # Errors
+    ///
+    /// What is no TOML, a setting that is not known, and a value that is no setting's, with its path, line and
+    /// column. Rules that contradict themselves are an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        read(&parse(text)?)
+    }
+
+    /// Writes rules as TOML, so that [`Rules::from_toml`] reads the same rules from it.
+    ///
+    /// # Errors
+    ///
+    /// What no document can hold, by name: closures, and the keys of members, which are kept as hashes alone.
+    pub fn to_toml(&self) -> Result<String, ConfigError> {
+        let document = write::rules(self)?;
+        toml::to_string(&document).map_err(|error| ConfigError::new("", None, error.to_string()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Rules {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        read(&Node::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+}
+
+impl Serialize for Rules {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let document = write::rules(self).map_err(S::Error::custom)?;
+        document.serialize(serializer)
+    }
+}
+
+/// The names of dialects, and of what holds for undeclared routes.
+const DIALECTS: [(&str, Dialect); 5] = [
+    ("problem", Dialect::Problem),
+    ("openai", Dialect::OpenAi),
+    ("anthropic", Dialect::Anthropic),
+    ("api_gateway", Dialect::ApiGateway),
+    ("azure_api_management", Dialect::AzureApiManagement),
+];
+const UNDECLARED: [(&str, Undeclared); 2] = [
+    ("per_route", Undeclared::PerRoute),
+    ("shared", Undeclared::Shared),
+];
+
+fn read(document: &Node) -> Result<Rules, ConfigError> {
+    let root = Place::root(document);
+    let mut fields = root.fields()?;
+    let mut rules = Rules::new();
+    if let Some(total) = fields.get("total") {
+        rules = rules.total(limits(&total)?);
+    }
+    if let Some(default) = fields.get("default_route") {
+        rules = rules.default_route(limits(&default)?);
+    }
+    if let Some(undeclared) = fields.get("undeclared") {
+        rules = rules.undeclared(one_of(&undeclared, &UNDECLARED)?);
+    }
+    if let Some(routes) = fields.get("routes") {
+        for (key, route) in routes.entries()? {
+            rules = rules.route(route_key(key, &route)?, limits(&route)?);
+        }
+    }
+    if let Some(place) = fields.get("clients") {
+        rules = rules.clients(clients(&place)?);
+    }
+    if let Some(place) = fields.get("estimate") {
+        rules = rules.estimate(estimate(&place)?);
+    }
+    if let Some(rejections) = fields.get("rejections") {
+        for (key, dialect) in rejections.entries()? {
+            rules = rules.rejection(route_key(key, &dialect)?, one_of(&dialect, &DIALECTS)?);
+        }
+    }
+    fields.end()?;
+    Ok(rules)
+}
+
+/// A route key that can be read, as it was written.
+fn route_key<'a>(key: &'a str, place: &Place<'_>) -> Result<&'a str, ConfigError> {
+    match key.parse::<crate::route::RouteKey>() {
+        Ok(_) => Ok(key),
+        Err(fault) => Err(place.fault(fault.to_string())),
+    }
+}
+
+/// One of a few words.
+fn one_of<T: Copy>(place: &Place<'_>, words: &[(&str, T)]) -> Result<T, ConfigError> {
+    let text = place.text()?;
+    let found = words.iter().find(|(word, _)| *word == text);
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let words: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
+        place.fault(format!("`{text}` is none of {}", words.join(", ")))
+    })
+}
+
+/// `300`, `{ bytes_per_token = 4 }`, `{ header = "x-max-tokens", or = 300 }`.
+fn estimate(place: &Place<'_>) -> Result<Estimate, ConfigError> {
+    if let Ok(tokens) = place.count() {
+        return Ok(Estimate::fixed(tokens));
+    }
+    let mut fields = place
+        .fields()
+        .map_err(|_| place.expected("a number of tokens or a table"))?;
+    let estimate = match (fields.get("header"), fields.get("bytes_per_token")) {
+        (Some(header), None) => Estimate::by_header(header.text()?.to_owned()),
+        (None, Some(bytes)) => Estimate::by_content_length(bytes.count()?),
+        _ => return Err(place.fault("write `header` or `bytes_per_token`, one of them")),
+    };
+    let estimate = match fields.get("or") {
+        Some(tokens) => estimate.or(tokens.count()?),
+        None => estimate,
+    };
+    fields.end()?;
+    Ok(estimate)
+}

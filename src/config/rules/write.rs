@@ -1,0 +1,334 @@
+//! Rules as they would be written.
+
+use serde::{
+    Serialize, Serializer,
+    ser::{SerializeMap as _, SerializeSeq as _},
+};
+
+use super::{DIALECTS, UNDECLARED, clients::FORWARDING};
+use crate::{
+    client::{Clients, Plan, Source},
+    config::{error::ConfigError, quantity::write_duration},
+    in_flight::InFlight,
+    limits::{Access, Limits},
+    quota::{Quota, Window},
+    rate::Rate,
+    response::OnRoute,
+    rules::Rules,
+    usage::{Estimate, EstimateSource},
+};
+
+/// What is written of a setting.
+#[derive(Debug)]
+pub(super) enum Written {
+    Flag(bool),
+    Count(u64),
+    Text(String),
+    List(Vec<Written>),
+    Table(Vec<(String, Written)>),
+}
+
+impl Serialize for Written {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Flag(flag) => serializer.serialize_bool(*flag),
+            Self::Count(count) => serializer.serialize_u64(*count),
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::List(items) => {
+                let mut list = serializer.serialize_seq(Some(items.len()))?;
+                for item in items {
+                    list.serialize_element(item)?;
+                }
+                list.end()
+            }
+            Self::Table(entries) => {
+                let mut table = serializer.serialize_map(Some(entries.len()))?;
+                for (name, value) in entries {
+                    table.serialize_entry(name, value)?;
+                }
+                table.end()
+            }
+        }
+    }
+}
+
+/// A table in the making.
+#[derive(Default)]
+struct Table(Vec<(String, Written)>);
+
+impl Table {
+    fn set(&mut self, name: &str, value: Written) {
+        self.0.push((name.to_owned(), value));
+    }
+
+    fn set_some(&mut self, name: &str, value: Option<Written>) {
+        if let Some(value) = value {
+            self.set(name, value);
+        }
+    }
+
+    /// One alone without a list around it; none not at all.
+    fn set_all(&mut self, name: &str, mut values: Vec<Written>) {
+        match values.len() {
+            0 => {}
+            1 => self
+                .0
+                .extend(values.pop().map(|value| (name.to_owned(), value))),
+            _ => self.set(name, Written::List(values)),
+        }
+    }
+
+    fn set_entries(&mut self, name: &str, entries: Vec<(String, Written)>) {
+        if !entries.is_empty() {
+            self.set(name, Written::Table(entries));
+        }
+    }
+}
+
+fn text(text: impl Into<String>) -> Written {
+    Written::Text(text.into())
+}
+
+pub(super) fn rules(rules: &Rules) -> Result<Written, ConfigError> {
+    // Exhaustive, so that a new field is thought about here.
+    let Rules {
+        total,
+        default_route,
+        routes,
+        undeclared,
+        clients,
+        estimate,
+        rejections,
+    } = rules;
+    let mut table = Table::default();
+    let (word, _) = UNDECLARED
+        .iter()
+        .find(|(_, value)| value == undeclared)
+        .unwrap_or(&UNDECLARED[0]);
+    if *undeclared != UNDECLARED[0].1 {
+        table.set("undeclared", text(*word));
+    }
+    table.set_some("total", total.as_ref().map(limits));
+    table.set_some("default_route", default_route.as_ref().map(limits));
+    table.set_some("estimate", self::estimate(estimate)?);
+    let routes = routes
+        .iter()
+        .map(|(key, own)| (key.to_string(), limits(own)));
+    table.set_entries("routes", routes.collect());
+    table.set_some("clients", clients.as_ref().map(self::clients).transpose()?);
+    let mut answers = Vec::new();
+    for OnRoute {
+        key,
+        dialect: known,
+        ..
+    } in &rejections.0
+    {
+        let known = DIALECTS
+            .iter()
+            .find(|(_, dialect)| Some(*dialect) == *known);
+        let Some((word, _)) = known else {
+            let path = format!("rejections.{key:?}");
+            return Err(unwritable(&path, "an answer of one's own"));
+        };
+        answers.push((key.to_string(), text(*word)));
+    }
+    table.set_entries("rejections", answers);
+    Ok(Written::Table(table.0))
+}
+
+fn unwritable(path: &str, what: &str) -> ConfigError {
+    ConfigError::new(
+        path,
+        None,
+        format!("{what} cannot be written into a document"),
+    )
+}
+
+/// Always as a table: in TOML what is none comes first, and names that were not given count routes in their order.
+fn limits(limits: &Limits) -> Written {
+    let mut table = Table::default();
+    fill(limits, &mut table);
+    Written::Table(table.0)
+}
+
+fn fill(limits: &Limits, table: &mut Table) {
+    let Limits {
+        rates,
+        quotas,
+        tokens,
+        in_flight,
+        max_wait,
+        max_waiting,
+        access,
+        name,
+        publish,
+    } = limits;
+    match access {
+        Access::Limited => {}
+        Access::Unlimited => table.set("access", text("unlimited")),
+        Access::Closed => table.set("access", text("closed")),
+    }
+    table.set_some("name", name.as_deref().map(text));
+    match &rates[..] {
+        [rate] if rate.name().is_none() && !rate.is_shadow() => {
+            table.set("rate", steady(rate));
+            table.set_some("burst", rate.given_burst().map(Written::Count));
+        }
+        rates => table.set_all("rate", rates.iter().map(rate).collect()),
+    }
+    table.set_all("quota", quotas.iter().map(quota).collect());
+    table.set_all("tokens", tokens.iter().map(rate).collect());
+    table.set_all("in_flight", in_flight.iter().map(cap).collect());
+    table.set_some("max_wait", max_wait.map(|wait| text(write_duration(wait))));
+    table.set_some(
+        "max_waiting",
+        max_waiting.map(|most| Written::Count(most as u64)),
+    );
+    table.set_some("publish", publish.map(Written::Flag));
+}
+
+/// What has neither name nor shadow, nor anything else, is written without a table.
+fn named(
+    what: &str,
+    value: Written,
+    name: Option<&str>,
+    shadow: bool,
+    more: Option<(&str, u64)>,
+) -> Written {
+    if name.is_none() && !shadow && more.is_none() {
+        return value;
+    }
+    let mut table = Table::default();
+    table.set(what, value);
+    if let Some((setting, count)) = more {
+        table.set(setting, Written::Count(count));
+    }
+    table.set_some("name", name.map(text));
+    if shadow {
+        table.set("shadow", Written::Flag(true));
+    }
+    Written::Table(table.0)
+}
+
+fn rate(rate: &Rate) -> Written {
+    let burst = rate.given_burst().map(|burst| ("burst", burst));
+    named("rate", steady(rate), rate.name(), rate.is_shadow(), burst)
+}
+
+fn steady(rate: &Rate) -> Written {
+    let period = write_duration(rate.period());
+    let period = match &*period {
+        "1s" => return Written::Count(rate.count()),
+        "1m" => "minute",
+        "1h" => "hour",
+        "1d" => "day",
+        period => period,
+    };
+    text(format!("{}/{period}", rate.count()))
+}
+
+fn quota(quota: &Quota) -> Written {
+    let window = match quota.kind() {
+        Window::Day => "day".to_owned(),
+        Window::Week => "week".to_owned(),
+        Window::Month => "month".to_owned(),
+        Window::Every(window) => write_duration(window),
+    };
+    let value = text(format!("{}/{window}", quota.count()));
+    named("quota", value, quota.name(), quota.is_shadow(), None)
+}
+
+fn cap(cap: &InFlight) -> Written {
+    named(
+        "max",
+        Written::Count(cap.count()),
+        cap.name(),
+        cap.is_shadow(),
+        None,
+    )
+}
+
+fn estimate(estimate: &Estimate) -> Result<Option<Written>, ConfigError> {
+    let (source, otherwise) = estimate.parts();
+    let mut table = Table::default();
+    match source {
+        EstimateSource::Nothing => return Ok(Some(Written::Count(otherwise))),
+        EstimateSource::ContentLength { bytes_per_token: 4 } if otherwise == 1 => return Ok(None),
+        EstimateSource::ContentLength { bytes_per_token } => {
+            table.set("bytes_per_token", Written::Count(*bytes_per_token));
+        }
+        EstimateSource::Header(name) => table.set("header", text(&**name)),
+        EstimateSource::Closure(_) => return Err(unwritable("estimate", "a closure")),
+    }
+    table.set("or", Written::Count(otherwise));
+    Ok(Some(Written::Table(table.0)))
+}
+
+fn clients(clients: &Clients) -> Result<Written, ConfigError> {
+    let Clients {
+        sources,
+        trusted,
+        forwarding,
+        ipv6_prefix,
+        each,
+        plans,
+        members,
+        plan_by,
+        max_clients,
+    } = clients;
+    if plan_by.is_some() {
+        return Err(unwritable("clients.plan_by", "a closure"));
+    }
+    if !members.is_empty() {
+        return Err(unwritable(
+            "clients.members",
+            "a member's key, which is kept as a hash alone,",
+        ));
+    }
+    let mut by = Vec::new();
+    for source in sources {
+        by.push(match source {
+            Source::Header(name) => Written::Table(vec![("header".to_owned(), text(&**name))]),
+            Source::Bearer => text("bearer"),
+            Source::Address => text("address"),
+            Source::Closure(_) => return Err(unwritable("clients.by", "a closure")),
+        });
+    }
+    let defaults = Clients::by_address();
+    let mut table = Table::default();
+    table.set_all("by", by);
+    table.set_all(
+        "trusting",
+        trusted.iter().map(|network| text(&**network)).collect(),
+    );
+    if *forwarding != defaults.forwarding {
+        let word = FORWARDING.iter().find(|(_, value)| value == forwarding);
+        table.set_some("forwarding", word.map(|(word, _)| text(*word)));
+    }
+    if *ipv6_prefix != defaults.ipv6_prefix {
+        table.set("ipv6_prefix", Written::Count((*ipv6_prefix).into()));
+    }
+    if *max_clients != defaults.max_clients {
+        table.set("max_clients", Written::Count(*max_clients as u64));
+    }
+    table.set_some("each", each.as_ref().map(plan));
+    let plans = plans
+        .iter()
+        .map(|(name, own)| (name.to_string(), plan(own)));
+    table.set_entries("plans", plans.collect());
+    Ok(Written::Table(table.0))
+}
+
+fn plan(plan: &Plan) -> Written {
+    if plan.routes.is_empty() {
+        return limits(&plan.limits);
+    }
+    let mut table = Table::default();
+    fill(&plan.limits, &mut table);
+    let routes = plan
+        .routes
+        .iter()
+        .map(|(key, own)| (key.to_string(), limits(own)));
+    table.set_entries("routes", routes.collect());
+    Written::Table(table.0)
+}

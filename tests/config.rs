@@ -1,0 +1,318 @@
+//! Rules as documents.
+
+#![cfg(feature = "config")]
+
+use std::time::Duration;
+
+use tower_throttle::{
+    Clients, Dialect, Estimate, InFlight, Limits, Plan, Quota, Rate, Rules, ThrottleLayer,
+    Undeclared,
+};
+
+/// A model server's whole policy.
+const WHOLE: &str = r#"
+undeclared = "shared"
+total = { rate = 10000, burst = 5000, in_flight = { max = 64, name = "model" }, max_wait = "500ms", max_waiting = 64 }
+default_route = { rate = 10, burst = 5 }
+estimate = { header = "x-max-tokens", or = 300 }
+
+[routes]
+"GET /health" = "unlimited"
+"GET /v1/models" = "600/minute"
+"ANY /admin/{proxy+}" = "closed"
+
+[routes."POST /v1/chat/completions"]
+rate = [
+    { rate = "600/minute", burst = 20, name = "chat" },
+    { rate = 0.5, name = "stricter", shadow = true },
+]
+quota = ["10000/day", { quota = "100/6h", name = "evening", shadow = true }]
+tokens = { rate = "90000/minute", burst = 9000 }
+in_flight = 8
+max_wait = "2s"
+publish = false
+
+[clients]
+by = [{ header = "x-api-key" }, "address"]
+trusting = ["10.0.0.0/8", "fd00::/8"]
+forwarding = "forwarded"
+ipv6_prefix = 56
+max_clients = 1000
+each = { rate = 1, burst = 5, name = "everybody" }
+
+[clients.plans]
+free = "1/s"
+
+[clients.plans.pro]
+rate = 20
+burst = 40
+quota = "1000000/month"
+routes."POST /v1/chat/completions" = { rate = 2, burst = 4 }
+
+[rejections]
+"POST /v1/messages" = "anthropic"
+"#;
+
+fn whole() -> Rules {
+    let chat = Limits::new()
+        .rate(Rate::per_minute(600).burst(20).named("chat"))
+        .rate(
+            Rate::new(1, Duration::from_secs(2))
+                .named("stricter")
+                .shadow(),
+        )
+        .quota(Quota::per_day(10_000))
+        .quota(
+            Quota::per(100, Duration::from_secs(6 * 3_600))
+                .named("evening")
+                .shadow(),
+        )
+        .tokens(Rate::per_minute(90_000).burst(9_000))
+        .in_flight(8)
+        .max_wait(Duration::from_secs(2))
+        .publish(false);
+    let total = Limits::new()
+        .rate(Rate::per_second(10_000).burst(5_000))
+        .in_flight(InFlight::new(64).named("model"))
+        .max_wait(Duration::from_millis(500))
+        .max_waiting(64);
+    let pro = Limits::new()
+        .rate(Rate::per_second(20).burst(40))
+        .quota(Quota::per_month(1_000_000));
+    let clients = Clients::by_header("x-api-key")
+        .or_address()
+        .trusting(["10.0.0.0/8", "fd00::/8"])
+        .forwarding(tower_throttle::Forwarding::Forwarded)
+        .ipv6_prefix(56)
+        .max_clients(1_000)
+        .each(
+            Limits::new()
+                .rate(Rate::per_second(1).burst(5))
+                .named("everybody"),
+        )
+        .plan("free", Rate::per_second(1))
+        .plan(
+            "pro",
+            Plan::new(pro).route("POST /v1/chat/completions", Rate::per_second(2).burst(4)),
+        );
+    Rules::new()
+        .total(total)
+        .default_route(Rate::per_second(10).burst(5))
+        .undeclared(Undeclared::Shared)
+        .route("GET /health", Limits::unlimited())
+        .route("GET /v1/models", Rate::per_minute(600))
+        .route("ANY /admin/{proxy+}", Limits::closed())
+        .route("POST /v1/chat/completions", chat)
+        .clients(clients)
+        .estimate(Estimate::by_header("x-max-tokens").or(300))
+        .rejection("POST /v1/messages", Dialect::Anthropic)
+}
+
+fn shown(rules: &Rules) -> String {
+    format!("{rules:#?}")
+}
+
+#[test]
+fn the_whole_face_can_be_written() {
+    let read = Rules::from_toml(WHOLE).expect("rules");
+    assert_eq!(shown(&read), shown(&whole()));
+    let throttle = ThrottleLayer::new(read);
+    assert!(throttle.is_ok(), "{throttle:?}");
+}
+
+#[test]
+fn what_was_read_is_written_and_read_again() {
+    let rules = whole();
+    let written = rules.to_toml().expect("nothing but data");
+    let again = Rules::from_toml(&written).expect(&written);
+    assert_eq!(shown(&again), shown(&rules), "{written}");
+    assert_eq!(again.to_toml().as_ref(), Ok(&written), "and written alike");
+
+    let json = serde_json::to_string(&rules).expect("nothing but data");
+    let again: Rules = serde_json::from_str(&json).expect(&json);
+    assert_eq!(shown(&again), shown(&rules), "{json}");
+}
+
+#[test]
+fn rates_as_people_write_them() {
+    let second = Duration::from_secs(1);
+    // (what is written, how many in which time, and at once)
+    let table = [
+        ("10", 10, second, 10),
+        ("0.5", 1, 2 * second, 1),
+        ("2.5", 5, 2 * second, 3),
+        ("0", 0, second, 0),
+        ("1e3", 1_000, second, 1_000),
+        ("\"600/minute\"", 600, 60 * second, 600),
+        ("\"600 / minute\"", 600, 60 * second, 600),
+        ("\"10/s\"", 10, second, 10),
+        ("\"10/second\"", 10, second, 10),
+        ("\"100/hour\"", 100, 3_600 * second, 100),
+        ("\"5/day\"", 5, 86_400 * second, 5),
+        ("\"5/90s\"", 5, 90 * second, 5),
+        ("\"0.5/minute\"", 1, 120 * second, 1),
+        ("\"1_000/s\"", 1_000, second, 1_000),
+    ];
+    for (written, count, period, burst) in table {
+        let read = Rules::from_toml(&format!("default_route = {written}")).expect(written);
+        let rate = Rate::new(count, period);
+        let rate = if burst == count {
+            rate
+        } else {
+            rate.burst(burst)
+        };
+        assert_eq!(
+            shown(&read),
+            shown(&Rules::new().default_route(rate)),
+            "{written}"
+        );
+    }
+}
+
+#[test]
+fn every_error_names_its_place() {
+    // (document, what is said)
+    let table = [
+        ("total = [", "line 1, column 10: "),
+        (
+            "totl = 10",
+            "line 1, column 1: totl: no such setting; did you mean `total`?",
+        ),
+        (
+            "nonsense = 10",
+            "line 1, column 1: nonsense: no such setting; there are total, default_route, undeclared, routes, \
+             clients, estimate, rejections",
+        ),
+        (
+            "\n[routes.\"POST /x\"]\nrate = 10\n  brust = 5",
+            "line 4, column 3: routes.\"POST /x\".brust: no such setting; did you mean `burst`?",
+        ),
+        (
+            "[routes.\"POST /x\"]\nrate = 10\nburst = \"5\"",
+            "line 3, column 9: routes.\"POST /x\".burst: expected a whole number, found a text",
+        ),
+        (
+            "[routes.\"POST /x\"]\nburst = 5",
+            "line 2, column 9: routes.\"POST /x\".burst: a burst without a rate; write `rate` beside it",
+        ),
+        (
+            "total = { rate = [10, \"x/minute\"] }",
+            "line 1, column 23: total.rate[1]: `x/minute` is no rate; write how many a second, such as 10 or 0.5, \
+             or in which time, such as `600/minute`",
+        ),
+        (
+            "total = -1",
+            "line 1, column 9: total: `-1` is no rate; write how many a second, such as 10 or 0.5, or in which \
+             time, such as `600/minute`",
+        ),
+        (
+            "total = { rate = 10, max_wait = \"soon\" }",
+            "line 1, column 33: total.max_wait: `soon` is no duration; write one such as `500ms` or `2s`",
+        ),
+        (
+            "total = { quota = \"10\" }",
+            "line 1, column 19: total.quota: `10` is no quota; write how many in which window, such as `10000/day`, \
+             `5000/month` or `100/6h`",
+        ),
+        (
+            "total = { in_flight = 0.5 }",
+            "line 1, column 23: total.in_flight: `0.5` is no whole number from 0 to 2^64 - 1",
+        ),
+        (
+            "undeclared = \"none\"",
+            "line 1, column 14: undeclared: `none` is none of `per_route`, `shared`",
+        ),
+        (
+            "[routes]\n\"FETCH/x\" = 10",
+            "line 2, column 13: routes.\"FETCH/x\": ",
+        ),
+        (
+            "[clients]\neach = 1",
+            "line 1, column 1: clients: clients without `by`; write what tells them apart, such as `address`",
+        ),
+        (
+            "[clients]\nby = [\"address\", \"bearer\"]\neach = 1",
+            "line 2, column 6: clients.by: write a header or `bearer`, then `address`, or one of them alone",
+        ),
+        (
+            "[clients]\nby = \"address\"\nipv6_prefix = 129",
+            "line 3, column 15: clients.ipv6_prefix: an IPv6 address has 128 bits",
+        ),
+        (
+            "[clients]\nby = \"address\"\nplans.pro.routes.\"GET /\".rate = true",
+            "line 3, column 33: clients.plans.pro.routes.\"GET /\".rate: expected a rate such as 10 or `600/minute`, \
+             found true or false",
+        ),
+        (
+            "estimate = { or = 4 }",
+            "line 1, column 12: estimate: write `header` or `bytes_per_token`, one of them",
+        ),
+        (
+            "rejections.\"GET /\" = \"oai\"",
+            "line 1, column 22: rejections.\"GET /\": `oai` is none of `problem`, `openai`, `anthropic`, \
+             `api_gateway`, `azure_api_management`",
+        ),
+        ("total = 1\ntotal = 2", "line 2, column 1: "),
+        (
+            "total = 1979-05-27",
+            "line 1, column 9: total: expected a rate, `unlimited`, `closed` or a table, found nothing",
+        ),
+    ];
+    for (document, said) in table {
+        let error = Rules::from_toml(document).expect_err(document);
+        assert!(
+            error.to_string().starts_with(said),
+            "{document}\n{error}\n{said}"
+        );
+    }
+}
+
+#[test]
+fn an_error_in_json_names_its_path() {
+    let document = r#"{ "routes": { "POST /x": { "rate": 10, "burst": -5 } } }"#;
+    let error = serde_json::from_str::<Rules>(document).expect_err("no burst");
+    let said = r#"routes."POST /x".burst: `-5` is no whole number from 0 to 2^64 - 1"#;
+    assert!(error.to_string().starts_with(said), "{error}");
+    let error = serde_json::from_str::<Rules>(r#"{ "total": 1, "total": 2 }"#).expect_err("twice");
+    assert!(
+        error.to_string().starts_with("`total` is set twice"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_no_document_can_hold_is_named() {
+    let clients = || Clients::by_bearer().each(Rate::per_second(1));
+    let plan = || clients().plan("pro", Rate::per_second(2));
+    let table = [
+        (
+            Rules::new().estimate(Estimate::by(|_| Some(1))),
+            "estimate: a closure cannot be written into a document",
+        ),
+        (
+            Rules::new().clients(plan().plan_by(|_| Some("pro"))),
+            "clients.plan_by: a closure cannot be written into a document",
+        ),
+        (
+            Rules::new().clients(plan().member("pro", "sk-secret")),
+            "clients.members: a member's key, which is kept as a hash alone, cannot be written into a document",
+        ),
+        (
+            Rules::new().clients(Clients::by(|_| None).each(Rate::per_second(1))),
+            "clients.by: a closure cannot be written into a document",
+        ),
+        (
+            Rules::new().rejection(
+                "GET /",
+                |_: &tower_throttle::Denial, _: &http::request::Parts| http::Response::new("no"),
+            ),
+            "rejections.\"GET /\": an answer of one's own cannot be written into a document",
+        ),
+    ];
+    for (rules, said) in table {
+        let error = rules.to_toml().expect_err(said);
+        assert_eq!(error.to_string(), said);
+        let error = serde_json::to_string(&rules).expect_err(said);
+        assert_eq!(error.to_string(), said);
+    }
+}
