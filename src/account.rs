@@ -133,7 +133,7 @@ impl Account {
             let meter = binding.limit.meter.as_ref();
             meter.map_or(0, |meter| {
                 let place = binding.place(&self.limiter.memory, self.identity);
-                meter.balance(place.peek(now).state, now).0
+                place.remaining(meter, now)
             })
         });
         left.saturating_add(balances.min().unwrap_or(u64::MAX))

@@ -6,8 +6,8 @@ use crate::{
     clock::Clock,
     levels::Levels,
     limiter::Limiter,
-    rule::{Asked, Binding, Rule},
-    rules::{Rules, RulesError},
+    rule::{Asked, Rule},
+    rules::{Ledger, Rules, RulesError, Template},
     usage::{Kind, Scan},
 };
 
@@ -20,11 +20,12 @@ pub struct Engine {
 
 impl Engine {
     pub fn new(rules: &Rules) -> Result<Self, RulesError> {
-        let clock = Clock::start();
-        let compiled = rules.compile(&clock)?;
-        let own = Binding::scope(compiled.default);
+        let limiter = Limiter::new(Clock::start());
+        let ledger = Ledger::default();
+        let compiled = rules.compile(&limiter, &mut ledger.draft(limiter.now()))?;
+        let own = Template::bind(&compiled.default, None);
         Ok(Self {
-            limiter: Limiter::new(clock, compiled.memory),
+            limiter,
             rule: Rule::new("bench", None, own.into_iter().chain(compiled.total)),
         })
     }
@@ -34,7 +35,8 @@ impl Engine {
     pub fn admit(&self) -> bool {
         let (now, asked) = (self.limiter.now(), Asked::default());
         let mut levels = Levels::default();
-        self.limiter.admit(&self.rule, asked, now, &mut levels)
+        let admitted = self.limiter.admit(&self.rule, asked, now, &mut levels);
+        admitted == Ok(true)
     }
 }
 

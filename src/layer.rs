@@ -6,11 +6,12 @@ use tower::Layer;
 
 use crate::{
     clock::Clock,
+    handle::Handle,
     options::Options,
     response::{Protocol, Rejection},
     rules::{Rules, RulesError},
     service::Throttle,
-    shared::{Shared, State},
+    shared::{Live, Shared},
 };
 
 /// A layer that throttles by method and path. See the [crate](crate) for what it does.
@@ -37,11 +38,10 @@ impl ThrottleLayer {
         reason = "rules are spent: their balance lives in the layer"
     )]
     pub fn new(rules: Rules) -> Result<Self, RulesError> {
-        let clock = Clock::start();
-        let state = State::new(rules.compile(&clock)?, clock)?;
+        let live = Live::new(&rules, Clock::start())?;
         Ok(Self {
             shared: Arc::new(Shared {
-                state: Arc::new(state),
+                live: Arc::new(live),
                 options: Options::default(),
             }),
         })
@@ -127,12 +127,18 @@ impl ThrottleLayer {
         self.with(|options| options.grpc_retry_pushback = pushback)
     }
 
+    /// This throttle from outside: to change its rules while it works.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        Handle::new(Arc::clone(&self.shared.live))
+    }
+
     /// How many requests were charged to overflow buckets, for lack of room in the table of clients; see
     /// [`Clients::max_clients`](crate::Clients::max_clients). Counted for each of a request's limits,
     /// those included that were given back because another limit refused.
     #[must_use]
     pub fn overflowed(&self) -> u64 {
-        self.shared.state.limiter.memory.overflowed()
+        self.shared.live.state().limiter.memory.overflowed()
     }
 
     fn with(mut self, set: impl FnOnce(&mut Options)) -> Self {

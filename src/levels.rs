@@ -29,8 +29,8 @@ impl Level {
     #[inline(always)]
     pub(crate) fn seen(&self) -> Seen {
         Seen {
-            state: self.state,
             shared: self.shared,
+            ..Seen::own(self.state)
         }
     }
 

@@ -299,6 +299,8 @@ pub mod config;
 mod decision;
 mod future;
 mod gcra;
+mod handle;
+mod history;
 mod in_flight;
 mod layer;
 mod levels;
@@ -328,15 +330,16 @@ pub use self::{
     client::{ClientKey, Clients, Forwarding, PeerAddr, Plan, RequestHead},
     decision::{Decision, Denial},
     future::ResponseFuture,
+    handle::Handle,
     in_flight::InFlight,
     layer::ThrottleLayer,
-    limit::Scope,
+    limit::{Scope, Terms},
     limits::Limits,
     quota::Quota,
     rate::Rate,
     response::{Dialect, EXPOSE_HEADERS, Problem, Protocol, Rejection},
     route::{RouteKey, RouteKeyError},
-    rules::{Rules, RulesError, Undeclared},
+    rules::{Change, Changes, Rules, RulesError, Undeclared},
     service::Throttle,
     status::LimitStatus,
     usage::{Estimate, Usage},

@@ -1,6 +1,6 @@
 //! One limit: what it is set to, and where it holds.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use crate::{
     clock::Nanos, gcra::Refusal, in_flight::InFlight, meter::Meter, quota::Quota, rate::Rate,
@@ -37,6 +37,8 @@ impl Scope {
 #[derive(Debug, Clone)]
 pub(crate) struct Limit {
     pub(crate) name: Arc<str>,
+    /// Whether a user gave it that name.
+    pub(crate) is_named: bool,
     pub(crate) scope: Scope,
     pub(crate) terms: Terms,
     /// `None`: closed.
@@ -48,14 +50,58 @@ pub(crate) struct Limit {
     pub(crate) patience: Option<Patience>,
 }
 
-/// What a limit was configured as.
-#[derive(Debug, Clone)]
-pub(crate) enum Terms {
+/// What a limit is set to.
+///
+/// It is shown in a few words: `10 in 1s, burst 5`, `10000 in a day`, `90000 tokens in 60s, burst 90000`, `8 in flight`, or
+/// `closed`; and `shadow` behind that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Terms {
+    /// A rate of requests.
     Rate(Rate),
+    /// A number of requests in each window.
     Quota(Quota),
     /// A rate of model tokens.
     Tokens(Rate),
+    /// A cap on what is in flight.
     InFlight(InFlight),
+}
+
+impl Terms {
+    fn is_closed(&self) -> bool {
+        match self {
+            Self::Rate(rate) | Self::Tokens(rate) => rate.is_closed(),
+            Self::Quota(quota) => quota.count() == 0,
+            Self::InFlight(cap) => cap.count() == 0,
+        }
+    }
+
+    fn is_shadow(&self) -> bool {
+        match self {
+            Self::Rate(rate) | Self::Tokens(rate) => rate.is_shadow(),
+            Self::Quota(quota) => quota.is_shadow(),
+            Self::InFlight(cap) => cap.is_shadow(),
+        }
+    }
+}
+
+impl fmt::Display for Terms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            closed if closed.is_closed() => f.write_str("closed"),
+            Self::Rate(rate) => {
+                let (count, period, burst) = (rate.count(), rate.period(), rate.burst_limit());
+                write!(f, "{count} in {period:?}, burst {burst}")
+            }
+            Self::Quota(quota) => write!(f, "{} in {}", quota.count(), quota.kind()),
+            Self::Tokens(rate) => {
+                let (count, period, burst) = (rate.count(), rate.period(), rate.burst_limit());
+                write!(f, "{count} tokens in {period:?}, burst {burst}")
+            }
+            Self::InFlight(cap) => write!(f, "{} in flight", cap.count()),
+        }?;
+        f.write_str(if self.is_shadow() { ", shadow" } else { "" })
+    }
 }
 
 impl Limit {

@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 use crate::{
+    bucket::Untaken,
     clock::{Clock, Instant, Nanos},
     levels::{Level, Levels},
     rule::{Asked, Binding, Charge, Home, Rule},
@@ -17,6 +18,10 @@ use crate::{
     store::{Key, Memory},
     waiting::Lines,
 };
+
+/// Other rules hold by now than those that a request was to be decided by. Nothing was taken: it is to be decided anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Outdated;
 
 /// Takes charges, with a clock of its own.
 #[derive(Debug)]
@@ -29,13 +34,17 @@ pub(crate) struct Limiter {
 }
 
 impl Limiter {
-    pub(crate) fn new(clock: Clock, memory: Memory) -> Self {
+    pub(crate) fn new(clock: Clock) -> Self {
         Self {
             clock,
-            memory,
+            memory: Memory::new(),
             lines: Lines::new(),
             spread: Spread::new(),
         }
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     #[inline]
@@ -58,15 +67,21 @@ impl Limiter {
     ///
     /// Says whether they were taken, and leaves in `levels` what each bucket holds after it.
     #[inline(always)]
-    pub(crate) fn admit(&self, rule: &Rule, asked: Asked, now: Nanos, levels: &mut Levels) -> bool {
+    pub(crate) fn admit(
+        &self,
+        rule: &Rule,
+        asked: Asked,
+        now: Nanos,
+        levels: &mut Levels,
+    ) -> Result<bool, Outdated> {
         let clock = || self.clock.now();
         let charge = |binding| Binding::charge(binding, &self.memory, asked);
         let (enforced, shadows) = rule.bindings.split_at(rule.enforced);
-        let admitted = admit(enforced.iter().map(charge), now, clock, levels);
+        let admitted = admit(enforced.iter().map(charge), now, clock, levels)?;
         if !shadows.is_empty() {
             shadow(shadows.iter().map(charge), admitted, now, clock, levels);
         }
-        admitted
+        Ok(admitted)
     }
 }
 
@@ -89,7 +104,7 @@ impl Limiter {
                 let product = u128::from(address) * 0x9e37_79b9_7f4a_7c15;
                 (product >> 64) as u64 ^ product as u64
             }
-            Home::Client(number) => Key::new(asked.identity, *number).hash(),
+            Home::Client(page) => Key::hash_of(asked.identity, page.number()),
         };
         self.spread.more(hash, now, wait, meter.step(cost))
     }
@@ -129,7 +144,12 @@ fn shadow<'a>(
     for Charge { limit, place, cost } in charges {
         let seen = place.peek(now);
         let taken = match &limit.meter {
-            Some(meter) if admitted => place.take(seen, meter, now, cost, &clock),
+            Some(meter) if admitted => match place.take(seen, meter, now, cost, &clock) {
+                Ok(seen) => Ok(seen),
+                Err(Untaken::Refused(seen)) => Err(seen),
+                // Nothing was taken, so that nothing may be given back.
+                Err(Untaken::Outdated) => Err(seen),
+            },
             _ => limit
                 .refusal(seen.state, now, cost)
                 .map_or(Ok(seen), |_| Err(seen)),
@@ -150,7 +170,7 @@ pub(crate) fn admit<'a>(
     now: Nanos,
     clock: impl Fn() -> Nanos,
     levels: &mut Levels,
-) -> bool {
+) -> Result<bool, Outdated> {
     let mut refused = false;
     for (index, charge) in charges.clone().enumerate() {
         let cost = charge.cost;
@@ -158,6 +178,9 @@ pub(crate) fn admit<'a>(
             charge.place.start()
         } else {
             let seen = charge.place.peek(now);
+            if seen.outdated {
+                return Err(Outdated);
+            }
             refused |= charge.limit.refusal(seen.state, now, cost).is_some();
             seen
         };
@@ -169,28 +192,32 @@ pub(crate) fn admit<'a>(
         if let Some(first) = charges.next() {
             levels[0].see(first.place.peek(now));
         }
-        return false;
+        return Ok(false);
     }
     for (index, charge) in charges.clone().enumerate() {
         let level = &mut levels[index];
         let Some(meter) = &charge.limit.meter else {
             // Closed, and so the first: any other has refused above, before something was taken.
             level.see(charge.place.peek(now));
-            return false;
+            return Ok(false);
         };
         let taken = charge
             .place
             .take(level.seen(), meter, now, charge.cost, &clock);
         match taken {
             Ok(seen) => level.see(seen),
-            Err(seen) => {
+            Err(Untaken::Refused(seen)) => {
                 level.see(seen);
                 give_back(charges.take(index), levels, now, clock);
-                return false;
+                return Ok(false);
+            }
+            Err(Untaken::Outdated) => {
+                give_back(charges.take(index), levels, now, clock);
+                return Err(Outdated);
             }
         }
     }
-    true
+    Ok(true)
 }
 
 /// Gives back charges that were taken at `taken`, and reads their levels anew.

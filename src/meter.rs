@@ -71,6 +71,23 @@ impl Meter {
         })
     }
 
+    /// Whether a unit weighs the same in both, so that a state of one is one of the other.
+    pub(crate) fn weighs_as(&self, other: &Self) -> bool {
+        self.gcra.interval() == other.gcra.interval() && self.time == other.time
+    }
+
+    /// A state of another meter at `at`, in terms of this one: the same number of units is in use.
+    pub(crate) fn carry(&self, from: &Self, state: u64, at: Nanos) -> u64 {
+        let used = state.saturating_sub(from.at(at));
+        if used == 0 {
+            return 0;
+        }
+        let weight = u128::from(used) * u128::from(self.gcra.interval());
+        let weight = weight.div_ceil(u128::from(from.gcra.interval()));
+        let weight = u64::try_from(weight).unwrap_or(u64::MAX);
+        self.at(at).saturating_add(weight).min(Self::FARTHEST)
+    }
+
     /// Units a full bucket holds.
     pub(crate) fn capacity(&self) -> u64 {
         self.gcra.burst()

@@ -1,6 +1,6 @@
 //! A count in a window.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, fmt, time::Duration};
 
 /// A number of requests in a fixed window of time, which starts anew when the window ends.
 ///
@@ -50,6 +50,18 @@ pub(crate) enum Window {
     Week,
     Month,
     Every(Duration),
+}
+
+/// What comes after "in": `a day`, `90s`.
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Day => f.write_str("a day"),
+            Self::Week => f.write_str("a week"),
+            Self::Month => f.write_str("a month"),
+            Self::Every(length) => write!(f, "{length:?}"),
+        }
+    }
 }
 
 impl Quota {

@@ -10,8 +10,9 @@ use std::{
 
 use crate::{
     bucket::Bucket,
+    history::{History, Version},
     limit::{Limit, Terms},
-    store::{Key, Memory, Place},
+    store::{Key, Memory, Page, Place, Scale},
     waiting::LineId,
 };
 
@@ -21,6 +22,9 @@ pub(crate) struct Binding {
     pub(crate) limit: Limit,
     pub(crate) home: Home,
     pub(crate) line: Line,
+    /// Of its settings.
+    pub(crate) version: Version,
+    pub(crate) history: History,
 }
 
 /// Where requests wait that a limit refuses: one line for all limits of a scope.
@@ -32,42 +36,66 @@ pub(crate) enum Line {
     Client(u32),
 }
 
+impl Line {
+    pub(crate) fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self::Scope(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 /// Where the balances of a limit are kept.
 #[derive(Debug, Clone)]
 pub(crate) enum Home {
     /// In one bucket, whoever asks.
     Bucket(Arc<Bucket>),
-    /// In the table, one for each client, under this number.
-    Client(u32),
+    /// In the table, one for each client.
+    Client(Arc<Page>),
 }
 
 impl Binding {
     /// The limits of one scope for whoever asks, each with a bucket of its own, which is full.
+    #[cfg(test)]
     pub(crate) fn scope(limits: impl IntoIterator<Item = Limit>) -> Vec<Self> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let line = Line::Scope(NEXT.fetch_add(1, Ordering::Relaxed));
-        let binding = |limit| Self {
-            limit,
-            home: Home::Bucket(Arc::new(Bucket::full())),
-            line,
-        };
+        let binding = |limit| Self::alone(limit, Home::Bucket(Arc::new(Bucket::full(0))));
         limits.into_iter().map(binding).collect()
+    }
+
+    /// A limit in a line of its own.
+    #[cfg(test)]
+    pub(crate) fn alone(limit: Limit, home: Home) -> Self {
+        let (version, since) = (0, 0);
+        let first = limit.meter.map(|meter| crate::history::Step {
+            version,
+            since,
+            meter,
+        });
+        Self {
+            limit,
+            home,
+            line: Line::next(),
+            version,
+            history: History::new(first),
+        }
     }
 
     /// The line that a client waits in.
     pub(crate) fn line(&self, identity: u128) -> LineId {
         match self.line {
             Line::Scope(number) => LineId::Scope(number),
-            Line::Client(number) => LineId::Client(Key::new(identity, number).hash()),
+            Line::Client(number) => LineId::Client(Key::hash_of(identity, number)),
         }
     }
 
     /// Where the balance of a client is kept.
     #[inline]
     pub(crate) fn place<'a>(&'a self, memory: &'a Memory, identity: u128) -> Place<'a> {
+        let scale = Scale {
+            version: self.version,
+            history: &self.history,
+        };
         match &self.home {
-            Home::Bucket(bucket) => Place::Bucket(bucket),
-            Home::Client(number) => Place::Table(memory, Key::new(identity, *number)),
+            Home::Bucket(bucket) => Place::Bucket(bucket, scale),
+            Home::Client(page) => Place::Table(memory, Key::new(identity, page, scale)),
         }
     }
 
@@ -86,7 +114,7 @@ impl Binding {
     fn is(&self, other: &Self) -> bool {
         match (&self.home, &other.home) {
             (Home::Bucket(own), Home::Bucket(other)) => Arc::ptr_eq(own, other),
-            (Home::Client(own), Home::Client(other)) => own == other,
+            (Home::Client(own), Home::Client(other)) => Arc::ptr_eq(own, other),
             _ => false,
         }
     }

@@ -77,33 +77,47 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        let shared = &self.shared;
-        let limiter = &shared.state.limiter;
-        let (prepared, asked) = shared.state.asked(&request);
-        let now = limiter.now();
-        let mut levels = Levels::default();
-        let timeout = || deadline(request.headers()).map(nanos);
-        let answer = limiter.ask(&prepared.rule, asked, now, timeout, &mut levels);
-        let decided = Decided {
-            asked,
-            arrived: now,
-            now,
-            levels: &mut levels,
-        };
-        match answer {
-            Answer::Admitted => {
-                // Its guard is there before the inner service is called, should that panic.
-                let admitted = shared.admitted(&mut request, &prepared, decided);
-                ResponseFuture::admitted(self.inner.call(request), admitted)
-            }
-            Answer::Denied => ResponseFuture::rejected(shared.denied(request, &prepared, decided)),
-            Answer::Waits(standing) => {
-                // It is the service that was polled ready which waits, not its clone.
-                let clone = self.inner.clone();
-                let service = mem::replace(&mut self.inner, clone);
-                let queued = Queued::new(service, request, shared, &prepared, asked, standing);
-                ResponseFuture::queued(queued)
-            }
+        loop {
+            let shared = &self.shared;
+            let state = shared.live.state();
+            let limiter = &state.limiter;
+            let Ok((prepared, asked)) = state.asked(&request) else {
+                continue;
+            };
+            let now = limiter.now();
+            let mut levels = Levels::default();
+            let timeout = || deadline(request.headers()).map(nanos);
+            let Ok(answer) = limiter.ask(&prepared.rule, asked, now, timeout, &mut levels) else {
+                continue;
+            };
+            let decided = Decided {
+                state: &state,
+                asked,
+                arrived: now,
+                now,
+                levels: &mut levels,
+            };
+            return match answer {
+                Answer::Admitted => {
+                    // Its guard is there before the inner service is called, should that panic.
+                    let admitted = shared.admitted(&mut request, &prepared, decided);
+                    drop(prepared);
+                    drop(state);
+                    ResponseFuture::admitted(self.inner.call(request), admitted)
+                }
+                Answer::Denied => {
+                    ResponseFuture::rejected(shared.denied(request, &prepared, decided))
+                }
+                Answer::Waits(standing) => {
+                    // It is the service that was polled ready which waits, not its clone.
+                    let clone = self.inner.clone();
+                    let service = mem::replace(&mut self.inner, clone);
+                    let (prepared, state) = (prepared.clone(), Arc::clone(&state));
+                    ResponseFuture::queued(Queued::new(
+                        service, request, shared, state, prepared, asked, standing,
+                    ))
+                }
+            };
         }
     }
 }

@@ -1,35 +1,42 @@
 //! What all services of a layer share: the limits with their balances, and how answers are given.
 
+mod live;
+
 use std::{
     fmt, mem,
     ops::Deref,
-    sync::{Arc, Once, OnceLock},
+    sync::{
+        Arc, Once, OnceLock,
+        atomic::{AtomicBool, Ordering, fence},
+    },
 };
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{Request, Response};
 
+pub(crate) use self::live::Live;
 use crate::{
     admission::Admission,
     client::{RequestHead, Roster},
-    clock::{Clock, Nanos},
+    clock::Nanos,
     decision::{Decision, Denial},
     levels::Levels,
-    limit::Limit,
-    limiter::Limiter,
+    limiter::{Limiter, Outdated},
     observe,
     options::Options,
     response::{Rejection, Written, fields::Fields},
     route::{head::Head, table::Table, undeclared::Undeclared},
     rule::{Asked, Binding, Rule},
-    rules::{Class, Compiled, RulesError},
+    rules::{Class, Compiled, RulesError, Template},
+    store::Memory,
     usage::{Estimator, Usage},
 };
 
 /// What all services of a layer share. Cloned only while a layer is being set up.
 #[derive(Debug, Clone)]
 pub(crate) struct Shared {
-    pub(crate) state: Arc<State>,
+    pub(crate) live: Arc<Live>,
     pub(crate) options: Options,
 }
 
@@ -46,6 +53,8 @@ pub(crate) struct Admitted {
 /// A decision, before it is told: what was asked, and what the buckets held.
 #[derive(Debug)]
 pub(crate) struct Decided<'a> {
+    /// By what it was decided.
+    pub(crate) state: &'a State,
     pub(crate) asked: Asked,
     /// When the request came.
     pub(crate) arrived: Nanos,
@@ -65,6 +74,7 @@ impl Shared {
         decided: Decided<'_>,
     ) -> Admitted {
         let Decided {
+            state,
             asked,
             arrived,
             now,
@@ -72,15 +82,16 @@ impl Shared {
         } = decided;
         let Prepared { rule, written } = prepared;
         let options = &self.options;
-        let mut admission = Admission::new(&self.state.limiter, rule, asked, levels);
+        let mut admission = Admission::new(&state.limiter, rule, asked, levels);
         let mut fields = match &written.policies {
             Some(policies) if options.fields && Fields::fit(request.method()) => {
                 Fields::admitted(policies, rule, levels, now)
             }
             _ => None,
         };
-        if self.state.rejections.is_some() || options.dialect.tells_more() {
-            fields = fields.map(|fields| self.in_dialect(fields, request, rule, levels, now));
+        if state.rejections.is_some() || options.dialect.tells_more() {
+            fields =
+                fields.map(|fields| self.in_dialect(fields, state, request, rule, levels, now));
         }
         if let Some(account) = admission.account() {
             let usage = Usage::new(Arc::clone(account));
@@ -103,17 +114,18 @@ impl Shared {
     fn in_dialect<B>(
         &self,
         fields: Fields,
+        state: &State,
         request: &Request<B>,
         rule: &Rule,
         levels: &Levels,
         now: Nanos,
     ) -> Fields {
-        let on_route = self.state.rejection(request);
+        let on_route = state.rejection(request);
         let dialect = on_route.map_or(self.options.dialect, |rejection| rejection.dialect());
         if !dialect.tells_more() {
             return fields;
         }
-        let unix_now = self.state.limiter.origin().saturating_add(now);
+        let unix_now = state.limiter.origin().saturating_add(now);
         fields.in_dialect(dialect, rule, levels, now, unix_now)
     }
 
@@ -126,6 +138,7 @@ impl Shared {
     ) -> Response<Bytes> {
         let Prepared { rule, written } = prepared;
         let Decided {
+            state,
             asked,
             arrived,
             now,
@@ -135,21 +148,21 @@ impl Shared {
         if let (true, Some(wait)) = (self.options.spread, denial.wait()) {
             let (index, cost) = denial.binding_charge();
             let binding = &rule.bindings[index];
-            denial.spread(self.state.limiter.spread(binding, asked, now, wait, cost));
+            denial.spread(state.limiter.spread(binding, asked, now, wait, cost));
         }
-        denial.since(self.state.limiter.origin());
-        let rejection = self.state.rejection(&request).map(Arc::clone);
+        denial.since(state.limiter.origin());
+        let rejection = state.rejection(&request).map(Arc::clone);
         self.options
             .reject(denial, request, written, rejection.as_deref())
     }
 }
 
-/// The limits and their balances.
+/// The limits and their balances, as some rules have them.
 pub(crate) struct State {
     pub(crate) limiter: Arc<Limiter>,
     total: Vec<Binding>,
     /// What undeclared routes are made from.
-    default: Vec<Limit>,
+    default: Vec<Template>,
     table: Table<Route>,
     undeclared: Option<UndeclaredRoutes>,
     /// For undeclared routes that are not kept apart.
@@ -163,6 +176,10 @@ pub(crate) struct State {
     rejections: Option<Table<Arc<dyn Rejection>>>,
     /// Said once that the host tells no addresses.
     unaddressed: Once,
+    /// Whether others take its place.
+    retired: AtomicBool,
+    /// Whose place it takes, until all undeclared routes have come over.
+    before: ArcSwapOption<Self>,
 }
 
 impl fmt::Debug for State {
@@ -219,7 +236,11 @@ impl Prepared {
 const UNDECLARED: &str = "$default";
 
 impl State {
-    pub(crate) fn new(compiled: Compiled, clock: Clock) -> Result<Self, RulesError> {
+    pub(crate) fn new(
+        compiled: Compiled,
+        limiter: &Arc<Limiter>,
+        before: Option<&Arc<Self>>,
+    ) -> Result<Self, RulesError> {
         let Compiled {
             total,
             routes,
@@ -227,7 +248,7 @@ impl State {
             per_route,
             roster,
             classes,
-            memory,
+            max_clients,
             estimator,
             rejections,
         } = compiled;
@@ -242,15 +263,25 @@ impl State {
                     second: key.to_string(),
                 })?;
         }
-        let shared = || Route::undeclared(UNDECLARED, &default, variants);
+        let shared = |before: Option<&Route>| {
+            let own = before.map(|route| &*route.own);
+            Route::undeclared(UNDECLARED, &default, own, variants)
+        };
+        let undeclared = per_route.then(|| {
+            let before = before.and_then(|before| before.undeclared.as_ref());
+            UndeclaredRoutes {
+                templates: Undeclared::after(before.map(|before| &before.templates), shared),
+                paths: Undeclared::after(before.map(|before| &before.paths), shared),
+            }
+        });
+        if let Some(max_clients) = max_clients {
+            reserve(&limiter.memory, max_clients)?;
+        }
         Ok(Self {
-            limiter: Arc::new(Limiter::new(clock, memory)),
+            limiter: Arc::clone(limiter),
             table,
-            undeclared: per_route.then(|| UndeclaredRoutes {
-                templates: Undeclared::new(shared()),
-                paths: Undeclared::new(shared()),
-            }),
-            shared: shared(),
+            undeclared,
+            shared: shared(before.map(|before| &before.shared)),
             free: Prepared::new(Rule::new("OPTIONS preflight", None, [])),
             total,
             default,
@@ -259,6 +290,8 @@ impl State {
             estimator,
             rejections,
             unaddressed: Once::new(),
+            retired: AtomicBool::new(false),
+            before: ArcSwapOption::from(before.map(Arc::clone)),
         })
     }
 
@@ -269,7 +302,7 @@ impl State {
 
     /// The rule a request falls under, and what it asks for.
     #[inline(always)]
-    pub(crate) fn asked<B>(&self, request: &Request<B>) -> (Found<'_>, Asked) {
+    pub(crate) fn asked<B>(&self, request: &Request<B>) -> Result<(Found<'_>, Asked), Outdated> {
         let head = Head::of(request);
         let (identity, class) = match &self.roster {
             Some(roster) => self.client(roster, RequestHead::of(request)),
@@ -283,21 +316,25 @@ impl State {
         if head.is_preflight(request.headers()) {
             named = self.table.find_named(&head);
             if named.is_none() && self.classes[class].routes.find_named(&head).is_none() {
-                return (Found::Kept(&self.free), asked);
+                return Ok((Found::Kept(&self.free), asked));
             }
         }
-        let found = self.prepared(named.unwrap_or_else(|| self.route(&head)), &head, class);
+        let route = match named {
+            Some(named) => named,
+            None => self.route(&head)?,
+        };
+        let found = self.prepared(route, &head, class);
         let found = match head.without_escaped_literals() {
             Some(path) if named.is_none() => {
                 let head = head.on(&path);
-                Self::both(self.prepared(self.route(&head), &head, class), found)
+                Self::both(self.prepared(self.route(&head)?, &head, class), found)
             }
             _ => Found::Kept(found),
         };
         if found.rule.has_tokens {
             asked.tokens = self.estimator.tokens(RequestHead::of(request));
         }
-        (found, asked)
+        Ok((found, asked))
     }
 
     /// The client's hash, and the number of its class.
@@ -350,24 +387,84 @@ impl State {
         }
     }
 
-    fn route(&self, head: &Head<'_>) -> &Route {
+    fn route(&self, head: &Head<'_>) -> Result<&Route, Outdated> {
         if let Some(declared) = self.table.find(head) {
-            return declared;
+            return Ok(declared);
         }
         let Some(undeclared) = &self.undeclared else {
-            return &self.shared;
+            return Ok(&self.shared);
         };
         let template = head.template();
         let set = match template {
             Some(_) => &undeclared.templates,
             None => &undeclared.paths,
         };
-        set.get(head, || {
+        let hash = set.hash(head);
+        let (route, is_new) = set.get(hash, || {
             let key = template.map(|path| format!("{} {path}", head.family()));
             let key = key.as_deref().unwrap_or(UNDECLARED);
-            let variants = self.shared.variants.len();
-            Route::undeclared(key, &self.default, variants)
-        })
+            let before = self.before.load();
+            // Those who still enter routes there look afterwards whether it has been retired.
+            fence(Ordering::SeqCst);
+            let before = before.as_ref().and_then(|before| {
+                let undeclared = before.undeclared.as_ref()?;
+                let set = match template {
+                    Some(_) => &undeclared.templates,
+                    None => &undeclared.paths,
+                };
+                set.find(hash)
+            });
+            self.undeclared_route(key, before)
+        });
+        if is_new {
+            fence(Ordering::SeqCst);
+        }
+        // Who has entered it after the routes came over has entered it in vain.
+        match self.retired.load(Ordering::SeqCst) {
+            true => Err(Outdated),
+            false => Ok(route),
+        }
+    }
+
+    fn undeclared_route(&self, key: &str, before: Option<&Route>) -> Route {
+        let own = before.map(|route| &*route.own);
+        Route::undeclared(key, &self.default, own, self.shared.variants.len())
+    }
+
+    /// Takes over the undeclared routes of whose place it takes.
+    fn adopt(&self, before: &Self) {
+        let (Some(own), Some(before)) = (&self.undeclared, &before.undeclared) else {
+            return;
+        };
+        for (own, before) in [
+            (&own.templates, &before.templates),
+            (&own.paths, &before.paths),
+        ] {
+            for (hash, route) in before.iter() {
+                own.get(*hash, || self.undeclared_route(&route.key, Some(route)));
+            }
+        }
+    }
+
+    /// The limits of each undeclared route that has some of its own, and of those that share them.
+    fn undeclared_limits(&self) -> impl Iterator<Item = &Binding> {
+        let sets = self.undeclared.iter();
+        let sets = sets.flat_map(|undeclared| [&undeclared.templates, &undeclared.paths]);
+        let routes = sets.flat_map(|set| {
+            let own = set.iter().map(|(_, route)| route);
+            own.chain([set.overflow()])
+        });
+        routes.chain([&self.shared]).flat_map(|route| &route.own)
+    }
+}
+
+impl Undeclared<Route> {
+    /// One that has the same routes, or will.
+    fn after(before: Option<&Self>, shared: impl Fn(Option<&Route>) -> Route) -> Self {
+        match before {
+            Some(before) => before.successor(shared(Some(before.overflow()))),
+            None => Self::new(shared(None)),
+        }
     }
 }
 
@@ -381,12 +478,30 @@ impl Route {
         }
     }
 
-    fn undeclared(key: &str, limits: &[Limit], variants: usize) -> Self {
-        let own = Binding::scope(limits.iter().cloned());
+    fn undeclared(
+        key: &str,
+        templates: &[Template],
+        before: Option<&[Binding]>,
+        variants: usize,
+    ) -> Self {
+        let own = Template::bind(templates, before);
         Self {
             undeclared: true,
             ..Self::new(key, own, variants)
         }
+    }
+}
+
+/// Makes the table of clients, whose size stays what it is.
+fn reserve(memory: &Memory, max_clients: usize) -> Result<(), RulesError> {
+    match memory.capacity() {
+        Some(present) if present != max_clients => Err(RulesError::MaxClientsFixed {
+            max_clients,
+            present,
+        }),
+        _ => memory
+            .reserve(max_clients)
+            .map_err(|_| RulesError::MaxClients { max_clients }),
     }
 }
 

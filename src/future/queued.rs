@@ -15,7 +15,7 @@ use crate::{
     clock::Nanos,
     levels::Levels,
     rule::Asked,
-    shared::{Admitted, Decided, Prepared, Shared},
+    shared::{Admitted, Decided, Prepared, Shared, State},
     waiting::{Standing, Turn},
 };
 
@@ -26,6 +26,8 @@ pub(crate) struct Queued<S, ReqBody> {
     service: S,
     request: Request<ReqBody>,
     shared: Arc<Shared>,
+    /// The rules by which it waits.
+    state: Arc<State>,
     prepared: Prepared,
     asked: Asked,
     timer: Option<Pin<Box<Sleep>>>,
@@ -58,7 +60,8 @@ impl<S, ReqBody> Queued<S, ReqBody> {
         service: S,
         request: Request<ReqBody>,
         shared: &Arc<Shared>,
-        prepared: &Prepared,
+        state: Arc<State>,
+        prepared: Prepared,
         asked: Asked,
         standing: Standing,
     ) -> Self {
@@ -67,7 +70,8 @@ impl<S, ReqBody> Queued<S, ReqBody> {
             service,
             request,
             shared: Arc::clone(shared),
-            prepared: prepared.clone(),
+            state,
+            prepared,
             asked,
             timer: None,
         }
@@ -75,8 +79,9 @@ impl<S, ReqBody> Queued<S, ReqBody> {
 
     /// Asks again when it is its turn, until it is admitted or has waited long enough.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        let limiter = &self.shared.state.limiter;
         loop {
+            self.follow();
+            let limiter = &self.state.limiter;
             let mut levels = Levels::default();
             let rule = &self.prepared.rule;
             let turn = self
@@ -91,6 +96,7 @@ impl<S, ReqBody> Queued<S, ReqBody> {
                     });
                 }
                 Turn::Later(until) => limiter.instant(until),
+                Turn::Outdated => continue,
             };
             let timer = self
                 .timer
@@ -104,6 +110,21 @@ impl<S, ReqBody> Queued<S, ReqBody> {
         }
     }
 
+    /// Goes over to the rules that hold by now, with its place in line.
+    fn follow(&mut self) {
+        loop {
+            let state = self.shared.live.state();
+            if Arc::ptr_eq(&state, &self.state) {
+                return;
+            }
+            if let Ok((prepared, asked)) = state.asked(&self.request) {
+                (self.prepared, self.asked) = (prepared.clone(), asked);
+                self.state = Arc::clone(&state);
+                return;
+            }
+        }
+    }
+
     /// Leaves the line.
     pub(super) fn leave(self, mut ended: Ended) -> Outcome<S, ReqBody> {
         let Self {
@@ -111,11 +132,13 @@ impl<S, ReqBody> Queued<S, ReqBody> {
             service,
             mut request,
             shared,
+            state,
             prepared,
             asked,
             timer: _,
         } = self;
         let decided = Decided {
+            state: &state,
             asked,
             arrived: standing.arrived(),
             now: ended.now,

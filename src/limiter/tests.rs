@@ -14,13 +14,13 @@ use crate::{
     meter::Meter,
     quota::Quota,
     rate::Rate,
-    rule::Line,
-    store::{Place, Seen},
+    store::{Page, Seen},
 };
 
 fn limit(interval: u64, burst: u64) -> Limit {
     Limit {
         name: "test".into(),
+        is_named: false,
         scope: Scope::Route,
         terms: Terms::Rate(Rate::per_second(1)),
         meter: Meter::of_rate(&Rate::new(1, Duration::from_nanos(interval)).burst(burst)),
@@ -41,9 +41,36 @@ fn charges<'a>(
 ) -> impl Iterator<Item = Charge<'a>> + Clone {
     costs.iter().map(|&(index, cost)| Charge {
         limit: &bindings[index].limit,
-        place: Place::Bucket(bucket(&bindings[index])),
+        place: bindings[index].place(no_memory(), 0),
         cost,
     })
+}
+
+/// A table that nobody looks into.
+fn no_memory() -> &'static Memory {
+    static NONE: std::sync::OnceLock<Memory> = std::sync::OnceLock::new();
+    NONE.get_or_init(Memory::new)
+}
+
+fn memory(capacity: usize) -> Memory {
+    let memory = Memory::new();
+    memory.reserve(capacity).expect("there is as much memory");
+    memory
+}
+
+/// A limit of each client, by number.
+fn client_binding(number: u32, limit: Limit) -> Binding {
+    Binding::alone(limit, Home::Client(Arc::new(Page::new(number, 0))))
+}
+
+/// As [`super::admit`], without a reload.
+fn admit<'a>(
+    charges: impl Iterator<Item = Charge<'a>> + Clone,
+    now: Nanos,
+    clock: impl Fn() -> Nanos,
+    levels: &mut Levels,
+) -> bool {
+    super::admit(charges, now, clock, levels).expect("no reload")
 }
 
 /// Whether a request of these costs is admitted by a clock that stands still.
@@ -185,12 +212,8 @@ fn a_roll_back_that_nobody_came_before_leaves_no_trace() {
 /// A client's charge of 3 of 4 units at 1,000, given back at `end` after `between`: what its bucket holds
 /// then, and what the level says.
 fn given_back_in_the_table(between: impl Fn(&Memory), end: Nanos) -> (Seen, Level) {
-    let memory = Memory::new(8, 1).expect("there is as much memory");
-    let binding = Binding {
-        limit: limit(100, 4),
-        home: Home::Client(0),
-        line: Line::Client(0),
-    };
+    let memory = memory(8);
+    let binding = client_binding(0, limit(100, 4));
     let charge = |cost| Charge {
         limit: &binding.limit,
         place: binding.place(&memory, CLIENT),
@@ -207,10 +230,16 @@ fn given_back_in_the_table(between: impl Fn(&Memory), end: Nanos) -> (Seen, Leve
 const CLIENT: u128 = 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef;
 
 fn charge_in_table(memory: &Memory, identity: u128, now: Nanos, cost: u64) -> Seen {
-    let meter = limit(100, 4).meter.expect("open");
-    let key = Key::new(identity, 0);
-    let taken = memory.take(&key, &meter, now, cost, || now);
+    let binding = client_binding(0, limit(100, 4));
+    let meter = binding.limit.meter.expect("open");
+    let place = binding.place(memory, identity);
+    let taken = place.take(Seen::default(), &meter, now, cost, || now);
     taken.expect("there is room")
+}
+
+fn peek(memory: &Memory, identity: u128, now: Nanos) -> Seen {
+    let binding = client_binding(0, limit(100, 4));
+    binding.place(memory, identity).peek(now)
 }
 
 #[test]
@@ -244,10 +273,7 @@ fn a_clients_roll_back_gives_nothing_to_who_has_its_slot_now() {
     let (seen, level) = given_back_in_the_table(
         |memory| {
             crowd(memory);
-            assert!(
-                memory.peek(&Key::new(CLIENT, 0), 1_300).shared,
-                "it is gone"
-            );
+            assert!(peek(memory, CLIENT, 1_300).shared, "it is gone");
         },
         1_300,
     );
@@ -256,26 +282,17 @@ fn a_clients_roll_back_gives_nothing_to_who_has_its_slot_now() {
         "an overflow bucket that nobody used"
     );
     assert_eq!(level.seen(), seen);
-    let memory = Memory::new(8, 1).expect("there is as much memory");
+    let memory = memory(8);
     charge_in_table(&memory, CLIENT, 1_000, 3);
     crowd(&memory);
-    let meter = limit(100, 4).meter.expect("open");
-    memory.give_back(
-        &Key::new(CLIENT, 0),
-        Seen::own(1_300),
-        &meter,
-        1_000,
-        300,
-        || 1_300,
-    );
-    memory.refund(&Key::new(CLIENT, 0), false, &meter, 1_300, 3);
+    let binding = client_binding(0, limit(100, 4));
+    let meter = binding.limit.meter.expect("open");
+    let place = binding.place(&memory, CLIENT);
+    place.give_back(Seen::own(1_300), &meter, 1_000, 3, || 1_300);
+    place.refund(false, &meter, 1_300, 3);
     for other in others() {
-        let key = Key::new(other, 0);
-        assert_eq!(
-            memory.peek(&key, 1_300),
-            Seen::own(1_700),
-            "it owes what it owed"
-        );
+        let owed = peek(&memory, other, 1_300);
+        assert_eq!(owed, Seen::own(1_700), "it owes what it owed");
     }
 }
 
@@ -283,12 +300,8 @@ fn a_clients_roll_back_gives_nothing_to_who_has_its_slot_now() {
 /// between the two passes. Others come in where the clock is read: at 1,000 to enter the first key, at 1,010
 /// to enter the second, then to give back. Tells what the two buckets hold then.
 fn refused_by_the_last_of_three(between: impl Fn(&Memory), end: Nanos) -> [Seen; 2] {
-    let memory = Memory::new(64, 2).expect("there is as much memory");
-    let client = |number, interval, burst| Binding {
-        limit: limit(interval, burst),
-        home: Home::Client(number),
-        line: Line::Client(0),
-    };
+    let memory = memory(64);
+    let client = |number, interval, burst| client_binding(number, limit(interval, burst));
     let total = bindings(&[(1_000_000, 1)]);
     let bindings = [client(0, 100, 4), client(1, 50, 5), total[0].clone()];
     let charges = bindings
@@ -364,12 +377,10 @@ fn a_roll_back_to_a_quota_is_whole_in_its_window_and_nothing_in_the_next() {
         (999, None, 1_000, 1_000),
     ];
     for (taken, between, end, left) in table {
-        let memory = Memory::new(8, 1).expect("there is as much memory");
-        let bucket = Bucket::full();
-        for place in [
-            Place::Bucket(&bucket),
-            Place::Table(&memory, Key::new(CLIENT, 0)),
-        ] {
+        let memory = memory(8);
+        let bindings = Binding::scope([limit.clone()]);
+        for binding in [&bindings[0], &client_binding(0, limit.clone())] {
+            let place = binding.place(&memory, CLIENT);
             let charge = |cost| Charge {
                 limit: &limit,
                 place,
@@ -506,13 +517,10 @@ mod loom_tests {
                     take(&buckets, &[(0, 1)], 20)
                 })
             };
-            bucket(&buckets[0]).give_back(
-                20,
-                buckets[0].limit.meter.as_ref().expect("open"),
-                10,
-                10,
-                || clock.load(Ordering::Acquire),
-            );
+            let meter = buckets[0].limit.meter.as_ref().expect("open");
+            bucket(&buckets[0])
+                .slot()
+                .give_back(0, 20, meter, 10, 10, || clock.load(Ordering::Acquire));
             let admitted = other.join().expect("no panic");
             assert!(admitted, "refilled by time or given back");
             let state = bucket(&buckets[0]).load();

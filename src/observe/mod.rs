@@ -7,4 +7,4 @@ mod log;
 #[path = "silent.rs"]
 mod log;
 
-pub(crate) use self::log::no_peer_address;
+pub(crate) use self::log::{no_peer_address, reloaded};

@@ -1,3 +1,7 @@
 //! Nobody to tell.
 
+use crate::rules::Changes;
+
 pub(crate) fn no_peer_address() {}
+
+pub(crate) fn reloaded(_: &Changes) {}

@@ -1,6 +1,8 @@
 //! Events of `tracing`.
 
-use tracing::warn;
+use tracing::{debug, info, warn};
+
+use crate::rules::Changes;
 
 /// Clients are to be told apart by address, and the host tells none.
 pub(crate) fn no_peer_address() {
@@ -10,4 +12,15 @@ pub(crate) fn no_peer_address() {
          enable the feature `axum`; in tonic, enable the feature `tonic`; elsewhere, put a `PeerAddr` into \
          the request's extensions"
     );
+}
+
+/// Other rules hold.
+pub(crate) fn reloaded(changes: &Changes) {
+    info!(
+        changes = changes.len(),
+        "the throttle's rules were reloaded"
+    );
+    for change in changes.iter() {
+        debug!(limit = change.name(), "{change}");
+    }
 }

@@ -333,6 +333,7 @@ mod tests {
         let rate = Rate::per_minute(60).burst(10);
         let limit = Limit {
             name: "chat".into(),
+            is_named: true,
             scope: Scope::Route,
             meter: Meter::of_rate(&rate),
             terms: Terms::Rate(rate),

@@ -1,6 +1,11 @@
 //! Route keys: a method and a path.
 
-use std::{collections::HashSet, fmt, str::FromStr};
+use std::{
+    collections::HashSet,
+    fmt,
+    hash::{Hash, Hasher},
+    str::FromStr,
+};
 
 use http::Method;
 
@@ -84,6 +89,12 @@ impl PartialEq for RouteKey {
 }
 
 impl Eq for RouteKey {}
+
+impl Hash for RouteKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.pattern.hash(state);
+    }
+}
 
 /// Why a route key could not be read, and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -38,17 +38,52 @@ impl<V> Undeclared<V> {
         }
     }
 
-    /// The value of a route, made now if it is new and there is room, else the shared one.
-    pub(crate) fn get(&self, route: &impl Hash, make: impl Fn() -> V) -> &V {
-        let hash = self.hasher.hash_one(route);
+    /// An empty one that knows the same routes by the same hashes.
+    pub(crate) fn successor(&self, overflow: V) -> Self {
+        Self {
+            hasher: self.hasher.clone(),
+            ..Self::new(overflow)
+        }
+    }
+
+    /// All routes that have a value of their own, by their hashes.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &(u64, V)> {
+        self.slots.iter().filter_map(OnceLock::get)
+    }
+
+    /// The value that those share who find no room.
+    pub(crate) fn overflow(&self) -> &V {
+        &self.overflow
+    }
+
+    /// The value of its own that a route has.
+    pub(crate) fn find(&self, hash: u64) -> Option<&V> {
+        let slots = self.from(hash).map_while(OnceLock::get);
+        let mut found = slots.filter(|(kept, _)| *kept == hash);
+        found.next().map(|(_, value)| value)
+    }
+
+    /// What a route is known by here, and in those that come after this one.
+    pub(crate) fn hash(&self, route: &impl Hash) -> u64 {
+        self.hasher.hash_one(route)
+    }
+
+    /// The slots where a route may lie.
+    fn from(&self, hash: u64) -> impl Iterator<Item = &OnceLock<(u64, V)>> {
         let mask = self.slots.len() - 1;
         let start = usize::try_from(hash & 0xffff_ffff).unwrap_or(0);
+        (0..self.slots.len()).map(move |step| &self.slots[(start + step) & mask])
+    }
+
+    /// The value of a route, made now if it is new and there is room, else the shared one. Says whether it was made
+    /// now.
+    pub(crate) fn get(&self, hash: u64, make: impl Fn() -> V) -> (&V, bool) {
         let mut reserved = false;
-        for slot in (0..self.slots.len()).map(|step| &self.slots[(start + step) & mask]) {
+        for slot in self.from(hash) {
             if slot.get().is_none() {
                 reserved = reserved || self.reserve();
                 if !reserved {
-                    return &self.overflow;
+                    return (&self.overflow, false);
                 }
             }
             let mut new = false;
@@ -61,10 +96,10 @@ impl<V> Undeclared<V> {
                     // Another thread wrote the same route first.
                     self.used.fetch_sub(1, Ordering::Relaxed);
                 }
-                return value;
+                return (value, new);
             }
         }
-        &self.overflow
+        (&self.overflow, false)
     }
 
     fn reserve(&self) -> bool {
@@ -86,7 +121,7 @@ mod tests {
         let set = Undeclared::new(usize::MAX);
         let mut own = 0;
         for route in 0..3_000usize {
-            let value = *set.get(&route, || route);
+            let value = *set.get(set.hash(&route), || route).0;
             assert!(value == route || value == usize::MAX);
             own += usize::from(value == route);
         }
@@ -98,7 +133,8 @@ mod tests {
                 usize::MAX
             };
             assert_eq!(
-                *set.get(&route, || unreachable!("nothing is new")),
+                *set.get(set.hash(&route), || unreachable!("nothing is new"))
+                    .0,
                 expected
             );
         }
@@ -110,7 +146,8 @@ mod tests {
         let seen: Vec<HashSet<usize>> = thread::scope(|scope| {
             let run = || {
                 let address = |route: usize| {
-                    std::ptr::from_ref(&**set.get(&route, || Box::new(route))).addr()
+                    let (value, _) = set.get(set.hash(&route), || Box::new(route));
+                    std::ptr::from_ref(&**value).addr()
                 };
                 (0..1_500).map(address).collect::<HashSet<_>>()
             };

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use super::{
     RulesError,
     compile::parse,
+    ledger::{Draft, ScopeKey},
     names::{Names, proper},
 };
 use crate::{
     client::{Clients, Fault, Plan, Roster},
-    limit::{Limit, Scope},
+    limit::Scope,
     limits::{Access, Limits},
     route::{RouteKey, table::Table},
-    rule::{Binding, Home, Line},
+    rule::Binding,
 };
 
 /// Clients of which the same is asked.
@@ -37,6 +38,10 @@ impl Class {
             variants: vec![Vec::new()],
             routes: Table::new(),
         }
+    }
+
+    pub(super) fn is_limited(&self) -> bool {
+        self.variants.iter().any(|bindings| !bindings.is_empty())
     }
 }
 
@@ -68,13 +73,13 @@ pub(super) fn reserve_clients(clients: &Clients, names: &mut Names<'_>) -> Resul
 pub(super) fn classes(
     clients: &Clients,
     names: &mut Names<'_>,
-    numbers: &mut u32,
+    draft: &mut Draft<'_>,
 ) -> Result<Vec<Class>, RulesError> {
     let nothing = Plan::default();
     let each = clients.each.as_ref().unwrap_or(&nothing);
-    let mut classes = vec![class(None, each, &nothing, names, numbers)?];
+    let mut classes = vec![class(None, each, &nothing, names, draft)?];
     for (name, plan) in &clients.plans {
-        let mut next = class(Some(name), plan, each, names, numbers)?;
+        let mut next = class(Some(name), plan, each, names, draft)?;
         next.first = classes.iter().map(|class| class.variants.len()).sum();
         classes.push(next);
     }
@@ -87,20 +92,13 @@ fn class(
     plan: &Plan,
     each: &Plan,
     names: &mut Names<'_>,
-    numbers: &mut u32,
+    draft: &mut Draft<'_>,
 ) -> Result<Class, RulesError> {
-    let mut kept = |limits: Vec<Limit>| -> Vec<Binding> {
-        let line = Line::Client(*numbers);
-        let binding = |limit| {
-            let home = Home::Client(*numbers);
-            *numbers += 1;
-            Binding { limit, home, line }
-        };
-        limits.into_iter().map(binding).collect()
-    };
+    let plan_name: Option<Arc<str>> = name.map(Into::into);
     let scope_name = name.unwrap_or("client");
     let limits = plan.limits.or(Some(&each.limits));
-    let own = kept(names.build(&limits, scope_name, Scope::Client));
+    let own = names.build(&limits, scope_name, Scope::Client);
+    let own = draft.bind(ScopeKey::Client(plan_name.clone()), own);
 
     let mut routes: Vec<(RouteKey, Limits)> = Vec::new();
     for (key, limits) in &plan.routes {
@@ -127,13 +125,15 @@ fn class(
         variants.push(if limits.access == Access::Unlimited {
             Vec::new()
         } else {
-            let mut bindings = kept(names.build(&limits, &on_route, Scope::ClientOnRoute));
+            let on_route = names.build(&limits, &on_route, Scope::ClientOnRoute);
+            let place = ScopeKey::ClientOnRoute(plan_name.clone(), key.clone());
+            let mut bindings = draft.bind(place, on_route);
             bindings.extend(own.iter().cloned());
             bindings
         });
     }
     Ok(Class {
-        plan: name.map(Into::into),
+        plan: plan_name,
         first: 0,
         variants,
         routes: table,

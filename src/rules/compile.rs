@@ -5,16 +5,16 @@ use std::sync::Arc;
 use super::{
     Rules, RulesError, Undeclared,
     classes::{Class, classes, reserve_clients, roster},
+    ledger::{Draft, ScopeKey, Template},
     names::Names,
 };
 use crate::{
     client::Roster,
-    clock::Clock,
-    limit::{Limit, Scope},
+    limit::Scope,
+    limiter::Limiter,
     response::{Rejection, Rejections},
     route::{RouteKey, table::Table},
     rule::Binding,
-    store::Memory,
     usage::{Estimator, NoField},
 };
 
@@ -24,20 +24,25 @@ pub(crate) struct Compiled {
     /// Each with its own limits.
     pub(crate) routes: Vec<(RouteKey, Vec<Binding>)>,
     /// What routes without a key are made from.
-    pub(crate) default: Vec<Limit>,
+    pub(crate) default: Vec<Template>,
     /// Whether each of them gets buckets of its own.
     pub(crate) per_route: bool,
     /// `None`: nobody asks who it is.
     pub(crate) roster: Option<Roster>,
     /// Clients without a plan, then each plan. At least one.
     pub(crate) classes: Vec<Class>,
-    pub(crate) memory: Memory,
+    /// How many buckets of clients are kept. `None` if clients have no limits.
+    pub(crate) max_clients: Option<usize>,
     pub(crate) estimator: Estimator,
     /// Answers of single routes. `None` if there are none.
     pub(crate) rejections: Option<Table<Arc<dyn Rejection>>>,
 }
 
-pub(super) fn compile(rules: &Rules, clock: &Clock) -> Result<Compiled, RulesError> {
+pub(super) fn compile(
+    rules: &Rules,
+    limiter: &Limiter,
+    draft: &mut Draft<'_>,
+) -> Result<Compiled, RulesError> {
     // Exhaustive, so that a new field is thought about here.
     let Rules {
         total,
@@ -50,7 +55,7 @@ pub(super) fn compile(rules: &Rules, clock: &Clock) -> Result<Compiled, RulesErr
     } = rules;
     let keys = routes.iter().map(|(key, _)| parse(key));
     let keys: Vec<_> = keys.collect::<Result<_, _>>()?;
-    let mut names = Names::new(clock);
+    let mut names = Names::new(limiter.clock());
     if let Some(limits) = total {
         names.reserve(limits, "the total")?;
     }
@@ -65,7 +70,8 @@ pub(super) fn compile(rules: &Rules, clock: &Clock) -> Result<Compiled, RulesErr
     }
 
     let build_total = |limits| names.build(limits, "total", Scope::Total);
-    let total = Binding::scope(total.iter().flat_map(build_total));
+    let total = total.iter().flat_map(build_total).collect();
+    let total = draft.bind(ScopeKey::Total, total);
     let build_default = |limits| names.build(limits, "default", Scope::Route);
     let default: Vec<_> = default_route.iter().flat_map(build_default).collect();
     let mut compiled = Vec::with_capacity(keys.len());
@@ -75,20 +81,18 @@ pub(super) fn compile(rules: &Rules, clock: &Clock) -> Result<Compiled, RulesErr
         } else {
             names.build(&limits.or(default_route.as_ref()), "route", Scope::Route)
         };
-        compiled.push((key, Binding::scope(own)));
+        let place = ScopeKey::Route(key.clone());
+        compiled.push((key, draft.bind(place, own)));
     }
+    let default = draft.bind_default(default);
 
-    let mut numbers = 0;
     let classes = match clients {
         None => vec![Class::unlimited()],
-        Some(clients) => classes(clients, &mut names, &mut numbers)?,
+        Some(clients) => classes(clients, &mut names, draft)?,
     };
-    let capacity = clients.as_ref().map_or(0, |clients| clients.max_clients);
-    // Nobody looks into it where clients have no limits.
-    let capacity = if numbers == 0 { 0 } else { capacity };
-    let memory = Memory::new(capacity, numbers as usize).map_err(|_| RulesError::MaxClients {
-        max_clients: capacity,
-    })?;
+    // Nobody looks into the table where clients have no limits.
+    let limited = classes.iter().any(Class::is_limited);
+    let max_clients = clients.as_ref().map(|clients| clients.max_clients);
     Ok(Compiled {
         total,
         routes: compiled,
@@ -96,7 +100,7 @@ pub(super) fn compile(rules: &Rules, clock: &Clock) -> Result<Compiled, RulesErr
         default,
         roster: clients.as_ref().map(roster).transpose()?,
         classes,
-        memory,
+        max_clients: max_clients.filter(|_| limited),
         estimator: Estimator::new(estimate.clone())
             .map_err(|NoField(name)| RulesError::EstimateHeader { name })?,
         rejections: compile_rejections(rejections)?,

@@ -157,6 +157,18 @@ pub enum RulesError {
         /// The capacity asked for.
         max_clients: usize,
     },
+    /// A reload that asks for another size of the table of clients, which is fixed when the first rules ask for one.
+    #[error(
+        "clients: `max_clients` is {present} for as long as this throttle lives, and cannot become {max_clients} \
+         in a reload"
+    )]
+    #[non_exhaustive]
+    MaxClientsFixed {
+        /// The capacity asked for.
+        max_clients: usize,
+        /// The capacity that it has.
+        present: usize,
+    },
     /// More limits of a kind in one scope than make sense.
     #[error("{place}: {count} {what}; 5 are the most")]
     #[non_exhaustive]

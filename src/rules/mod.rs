@@ -1,22 +1,31 @@
 //! All limits of a throttle.
 
+mod change;
 mod classes;
 mod compile;
 mod error;
+mod ledger;
 mod names;
 
 use std::{any::Any, sync::Arc};
 
 use crate::{
     client::Clients,
-    clock::Clock,
+    limiter::Limiter,
     limits::Limits,
     response::{OnRoute, Rejection, Rejections},
     usage::Estimate,
 };
 
-pub use self::error::RulesError;
-pub(crate) use self::{classes::Class, compile::Compiled};
+pub use self::{
+    change::{Change, Changes},
+    error::RulesError,
+};
+pub(crate) use self::{
+    classes::Class,
+    compile::Compiled,
+    ledger::{Draft, Ledger, Template},
+};
 
 /// All limits of a throttle: for the whole server, for every route, for single routes, and for clients.
 ///
@@ -151,7 +160,12 @@ impl Rules {
         self
     }
 
-    pub(crate) fn compile(&self, clock: &Clock) -> Result<Compiled, RulesError> {
-        compile::compile(self, clock)
+    /// Limits with their balances, as far as they are in the ledger that the draft follows.
+    pub(crate) fn compile(
+        &self,
+        limiter: &Limiter,
+        draft: &mut Draft<'_>,
+    ) -> Result<Compiled, RulesError> {
+        compile::compile(self, limiter, draft)
     }
 }

@@ -80,18 +80,22 @@ impl<'a> Names<'a> {
         });
         let mut given = limits.name.as_deref();
         let limit = |(own, shadow, terms, meter): (Option<&str>, bool, Terms, Option<Meter>)| {
-            let name = match (own, given.take()) {
+            let (name, is_named) = match (own, given.take()) {
                 (Some(own), unused) => {
                     given = unused;
-                    own.to_owned()
+                    (own.to_owned(), true)
                 }
-                (None, Some(first)) => first.to_owned(),
-                (None, None) => self.unique(limits.name.as_deref().unwrap_or(scope_name)),
+                (None, Some(first)) => (first.to_owned(), true),
+                (None, None) => {
+                    let base = limits.name.as_deref().unwrap_or(scope_name);
+                    (self.unique(base), false)
+                }
             };
             let capacity = scope == Scope::Total
                 || scope == Scope::Route && matches!(terms, Terms::InFlight(_));
             Limit {
                 name: name.into(),
+                is_named,
                 scope,
                 terms,
                 meter,

@@ -10,8 +10,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    Clients, Denial, Limits, Plan, Quota, Rate, Rules, levels::Levels, limit::Terms, limiter,
-    rule::Home, store::Key,
+    Clients, Denial, Limits, Plan, Quota, Rate, Rules, clock::Clock, levels::Levels, limit::Terms,
+    limiter, rule::Home, store::Place,
 };
 
 /// Seconds since the Unix epoch at 23:59:50 UTC, ten seconds before the window of a quota ends, the days
@@ -43,14 +43,19 @@ const ENDS: [End; 7] = [
     ),
 ];
 
+fn state_of(rules: &Rules, clock: Clock) -> Arc<State> {
+    let live = Live::new(rules, clock).expect("proper rules");
+    Arc::clone(&live.state())
+}
+
 /// The wait if it is refused.
 fn ask(state: &State, key: &str) -> Result<(), Option<Duration>> {
     let request = Request::get("/").header("x-api-key", key).body(());
     let request = request.expect("a request");
-    let (found, asked) = state.asked(&request);
+    let (found, asked) = state.asked(&request).expect("no reload");
     let now = state.limiter.now();
     let mut levels = Levels::default();
-    if state.limiter.admit(&found.rule, asked, now, &mut levels) {
+    if state.limiter.admit(&found.rule, asked, now, &mut levels) == Ok(true) {
         return Ok(());
     }
     Err(Denial::new(Arc::clone(&found.rule), levels, now, now).retry_after())
@@ -62,8 +67,7 @@ async fn a_quota_starts_anew_exactly_when_its_window_ends() {
         let clock = Clock::started_at(start * 1_000_000_000);
         let clients = Clients::by_header("x-api-key").each(quota(2));
         let rules = Rules::new().clients(clients);
-        let compiled = rules.compile(&clock).expect("proper rules");
-        let state = State::new(compiled, clock).expect("proper rules");
+        let state = state_of(&rules, clock);
 
         let ten = Duration::from_secs(10);
         let refused = |wait| Err(Some(wait));
@@ -115,11 +119,7 @@ async fn a_class_asks_for_its_own_variants() {
             Plan::new(Limits::new()).route("GET /", Limits::closed()),
         )
         .member("closed", "a");
-    let compiled = Rules::new()
-        .clients(clients)
-        .compile(&clock)
-        .expect("proper rules");
-    let state = State::new(compiled, clock).expect("proper rules");
+    let state = state_of(&Rules::new().clients(clients), clock);
     assert_eq!(ask(&state, "a"), Err(None));
     assert_eq!(ask(&state, "b"), Ok(()));
 }
@@ -208,7 +208,7 @@ fn all(allowed: &[Allowed]) -> Limits {
         .fold(Limits::new(), |limits, allowed| allowed.limits(limits))
 }
 
-fn state(limited: &[Vec<Allowed>; 5]) -> State {
+fn state(limited: &[Vec<Allowed>; 5]) -> Arc<State> {
     let [total, route, each, plan, on_route] = limited;
     let rates = plan
         .iter()
@@ -230,19 +230,15 @@ fn state(limited: &[Vec<Allowed>; 5]) -> State {
     let clients = clients.member("pro", "2").member("pro", "3");
     let rules = Rules::new().total(all(total)).default_route(all(route));
     let clock = Clock::started_at(0);
-    let compiled = rules
-        .clients(clients)
-        .compile(&clock)
-        .expect("proper rules");
-    State::new(compiled, clock).expect("proper rules")
+    state_of(&rules.clients(clients), clock)
 }
 
 fn admits(state: &State, client: u64, path: &str, now: u64) -> bool {
     let request = Request::get(path).header("x-api-key", client).body(());
     let request = request.expect("a request");
-    let (found, asked) = state.asked(&request);
+    let (found, asked) = state.asked(&request).expect("no reload");
     let charges = found.rule.charges(&state.limiter.memory, asked);
-    limiter::admit(charges, now, || now, &mut Levels::default())
+    limiter::admit(charges, now, || now, &mut Levels::default()) == Ok(true)
 }
 
 proptest! {
@@ -382,8 +378,7 @@ proptest! {
         let members = [("one", "2"), ("one", "3"), ("two", "4"), ("two", "5")];
         let clients = members.into_iter().fold(clients, |clients, (name, key)| clients.member(name, key));
         let clock = Clock::started_at(0);
-        let compiled = Rules::new().clients(clients).compile(&clock).expect("proper rules");
-        let state = State::new(compiled, clock).expect("proper rules");
+        let state = state_of(&Rules::new().clients(clients), clock);
 
         let mut naive: HashMap<(u64, Option<usize>, usize), Naive> = HashMap::new();
         let mut now = 0;
@@ -558,15 +553,15 @@ fn on_a_clock_that_threads_move_every_bucket_keeps_its_bound() {
     });
     let rules = Rules::new().total(rate(TOTAL)).clients(clients);
     let clock = Clock::started_at(0);
-    let compiled = rules.compile(&clock).expect("proper rules");
-    let state = State::new(compiled, clock).expect("proper rules");
+    let state = state_of(&rules, clock);
     let memory = &state.limiter.memory;
 
     let time = AtomicU64::new(1);
     // For each limit of an admitted request: its bucket, and the charge.
     let ask = |client: u64, step: u64| {
         let request = Request::get("/").header("x-api-key", client).body(());
-        let (found, asked) = state.asked(&request.expect("a request"));
+        let request = request.expect("a request");
+        let (found, asked) = state.asked(&request).expect("no reload");
         let charges = found.rule.charges(memory, asked);
         let now = time.load(Ordering::Acquire);
         // A key that is new is charged with a reading of its own, of which nobody is told here which limit made
@@ -577,7 +572,7 @@ fn on_a_clock_that_threads_move_every_bucket_keeps_its_bound() {
             last.get()
         };
         let mut levels = Levels::default();
-        let admitted = limiter::admit(charges, now, read, &mut levels);
+        let admitted = limiter::admit(charges, now, read, &mut levels) == Ok(true);
         time.fetch_add(step, Ordering::AcqRel);
         if !admitted {
             return Vec::new();
@@ -586,18 +581,17 @@ fn on_a_clock_that_threads_move_every_bucket_keeps_its_bound() {
         let charged = bindings.map(|(binding, level)| {
             let whose = match &binding.home {
                 Home::Bucket(_) => Whose::Total,
-                Home::Client(number) => {
+                Home::Client(page) => {
                     let is_quota = matches!(binding.limit.terms, Terms::Quota(_));
-                    let bucket = match level.shared {
-                        false => Kept::Own(client),
-                        true => {
-                            let key = Key::new(asked.identity, *number);
-                            Kept::Overflow(std::ptr::from_ref(memory.overflow_of(&key)).addr())
+                    let bucket = match (level.shared, binding.place(memory, asked.identity)) {
+                        (true, Place::Table(_, key)) => {
+                            Kept::Overflow(std::ptr::from_ref(key.overflow()).addr())
                         }
+                        _ => Kept::Own(client),
                     };
                     Whose::Client {
                         is_quota,
-                        number: *number,
+                        number: page.number(),
                         bucket,
                     }
                 }

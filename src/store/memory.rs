@@ -23,6 +23,9 @@
 //!   looks at the key once more; if it is a stranger's by now, the state is put back and all begins anew. If
 //!   the stranger was charged in that moment, it pays one charge too many, never too few.
 //!
+//! - After a reload the state is told in terms of settings that are gone. The *version* of these is a part of the key,
+//!   so that it is missed then; under the lock of its stripe it is found by the other part, and rewritten.
+//!
 //! A slot changes hands only when its bucket is full. A charge that was made before weighs nothing by then,
 //! so what is given back too late is nothing either (see [`crate::gcra`]).
 //!
@@ -36,52 +39,125 @@
 //! States as in [`crate::bucket`]. A key is written after `BUSY` and before the state, each with release;
 //! who sees the new state with acquire sees the new key.
 
-use std::{collections::TryReserveError, fmt, sync::PoisonError};
-
-use super::{
-    Seen,
-    slot::{Group, Slot},
+use std::{
+    cmp::Ordering as Order,
+    collections::TryReserveError,
+    fmt,
+    sync::{OnceLock, PoisonError},
 };
+
+use super::{Scale, Seen, group::Group};
 use crate::{
-    bucket::{BUSY, Bucket},
+    bucket::{BUSY, Bucket, Slot, Untaken},
     clock::Nanos,
+    history::Version,
     meter::Meter,
     sync::{AtomicU64, Mutex, Ordering},
 };
 
-/// A client's bucket for one limit.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Key {
-    /// Never zero, which marks a slot that nobody had yet.
-    hash: u64,
-    limit: u32,
+/// One limit of clients: its number, and the buckets that those share who find no room.
+#[derive(Debug)]
+pub(crate) struct Page {
+    number: u32,
+    overflow: [Bucket; Page::OVERFLOW],
 }
 
-impl Key {
-    /// The bucket of `limit` for an identity, which is a keyed hash and so nothing an outsider can aim.
-    #[inline]
-    pub(crate) fn new(identity: u128, limit: u32) -> Self {
-        let (low, high) = (identity as u64, (identity >> 64) as u64);
-        let salted = low ^ (u64::from(limit) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let product = u128::from(salted) * u128::from(high | 1);
+impl Page {
+    /// How many overflow buckets a limit has.
+    const OVERFLOW: usize = 16;
+
+    pub(crate) fn new(number: u32, version: Version) -> Self {
         Self {
-            hash: (product as u64 ^ (product >> 64) as u64) | 1,
-            limit,
+            number,
+            overflow: [(); Self::OVERFLOW].map(|()| Bucket::full(version)),
+        }
+    }
+
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    pub(crate) fn overflow(&self) -> &[Bucket] {
+        &self.overflow
+    }
+}
+
+/// A client's bucket for one limit, told in the terms of some version of its settings.
+///
+/// Versions that lie 65,536 changes of a limit apart look the same here: a balance that is still owed after so many is
+/// read as if it were told in the later one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Key<'a> {
+    /// The last sixteen bits are those of the version, and the others a hash of the rest. Never zero, which marks a
+    /// slot that nobody had yet.
+    word: u64,
+    page: &'a Page,
+    scale: Scale<'a>,
+}
+
+impl<'a> Key<'a> {
+    const MARK: u64 = 0xffff;
+
+    /// The bucket for an identity, which is a keyed hash and so nothing an outsider can aim.
+    #[inline]
+    pub(crate) fn new(identity: u128, page: &'a Page, scale: Scale<'a>) -> Self {
+        let hash = Self::hash_of(identity, page.number);
+        Self {
+            word: hash | (scale.version & Self::MARK),
+            page,
+            scale,
+        }
+    }
+
+    /// What stands for a client's bucket, whatever the version.
+    #[inline]
+    pub(crate) fn hash_of(identity: u128, number: u32) -> u64 {
+        let (low, high) = (identity as u64, (identity >> 64) as u64);
+        let salted = low ^ (u64::from(number) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let product = u128::from(salted) * u128::from(high | 1);
+        let hash = product as u64 ^ (product >> 64) as u64;
+        (hash | (Self::MARK + 1)) & !Self::MARK
+    }
+
+    pub(crate) fn scale(&self) -> Scale<'a> {
+        self.scale
+    }
+
+    /// The same bucket, told in terms of another version.
+    pub(crate) fn told_in(&self, version: Version) -> Self {
+        let scale = Scale {
+            version,
+            ..self.scale
+        };
+        Self {
+            word: self.hash() | (version & Self::MARK),
+            scale,
+            ..*self
         }
     }
 
     pub(crate) fn hash(&self) -> u64 {
-        self.hash
+        self.word & !Self::MARK
+    }
+
+    /// What it shares with others if the table has no room.
+    pub(crate) fn overflow(&self) -> &'a Bucket {
+        &self.page.overflow[(self.word >> 32) as usize % Page::OVERFLOW]
     }
 }
 
 /// A table of buckets by key, for many limits together.
 pub(crate) struct Memory {
+    /// Made when the first rules come that ask for it.
+    table: OnceLock<Table>,
+    overflowed: AtomicU64,
+}
+
+struct Table {
+    /// As many buckets as were asked for.
+    capacity: usize,
     groups: Box<[Group]>,
     stripes: Box<[Stripe]>,
-    /// [`Memory::OVERFLOW`] for each limit.
-    overflow: Box<[Bucket]>,
-    overflowed: AtomicU64,
 }
 
 #[derive(Default)]
@@ -89,29 +165,41 @@ pub(crate) struct Memory {
 struct Stripe(Mutex<()>);
 
 impl Memory {
-    /// How many overflow buckets a limit has.
-    const OVERFLOW: usize = 16;
     const STRIPES: usize = 64;
 
-    /// A table of `capacity` buckets, rounded up to whole groups, for limits numbered below `limits`.
+    /// Without room.
+    pub(crate) fn new() -> Self {
+        Self {
+            table: OnceLock::new(),
+            overflowed: AtomicU64::new(0),
+        }
+    }
+
+    /// Makes a table of `capacity` buckets, rounded up to whole groups, unless there is one.
     ///
     /// # Errors
     ///
     /// If there is not that much memory.
-    pub(crate) fn new(capacity: usize, limits: usize) -> Result<Self, TryReserveError> {
+    pub(crate) fn reserve(&self, capacity: usize) -> Result<(), TryReserveError> {
+        if self.table.get().is_some() {
+            return Ok(());
+        }
         let count = capacity.div_ceil(Group::SLOTS);
         let mut groups = Vec::new();
         groups.try_reserve_exact(count)?;
         groups.resize_with(count, Group::default);
-        let stripes = if limits == 0 { 0 } else { Self::STRIPES };
-        Ok(Self {
+        let stripes = (0..Self::STRIPES).map(|_| Stripe::default());
+        self.table.get_or_init(|| Table {
+            capacity,
             groups: groups.into(),
-            stripes: (0..stripes).map(|_| Stripe::default()).collect(),
-            overflow: (0..limits * Self::OVERFLOW)
-                .map(|_| Bucket::full())
-                .collect(),
-            overflowed: AtomicU64::new(0),
-        })
+            stripes: stripes.collect(),
+        });
+        Ok(())
+    }
+
+    /// How many buckets were asked for, if the table was made.
+    pub(crate) fn capacity(&self) -> Option<usize> {
+        self.table.get().map(|table| table.capacity)
     }
 
     /// How many charges went to overflow buckets.
@@ -120,11 +208,26 @@ impl Memory {
     }
 
     /// The balance of a key, without a charge.
-    pub(crate) fn peek(&self, key: &Key, now: Nanos) -> Seen {
+    pub(crate) fn peek(&self, key: &Key<'_>, now: Nanos) -> Seen {
         while let Some((slot, state)) = self.find(key) {
-            if slot.key.load(Ordering::Acquire) == key.hash {
+            if slot.key.load(Ordering::Acquire) == key.word {
                 return Seen::own(state);
             }
+        }
+        let other = self.find_other(key).and_then(|(slot, word)| {
+            let state = slot.state.load(Ordering::Acquire);
+            let unchanged = state != BUSY && slot.key.load(Ordering::Acquire) == word;
+            unchanged.then_some((state, word))
+        });
+        if let Some((state, word)) = other {
+            let Scale { version, history } = key.scale;
+            return Seen::peeked(history.alone(|steps| {
+                let from = steps.version(word as u16);
+                match from > Some(version) {
+                    true => Err(state),
+                    false => Ok(steps.read(state, from, version)),
+                }
+            }));
         }
         let groups = self.groups_of(key);
         if groups
@@ -134,9 +237,10 @@ impl Memory {
         {
             return Seen::own(0);
         }
+        let Scale { version, history } = key.scale;
         Seen {
-            state: self.overflow_of(key).load(),
             shared: true,
+            ..Seen::peeked(key.overflow().peek(version, history))
         }
     }
 
@@ -144,12 +248,12 @@ impl Memory {
     #[inline]
     pub(crate) fn take(
         &self,
-        key: &Key,
+        key: &Key<'_>,
         meter: &Meter,
         now: Nanos,
         cost: u64,
         clock: impl Fn() -> Nanos,
-    ) -> Result<Seen, Seen> {
+    ) -> Result<Seen, Untaken<Seen>> {
         self.step(key, now, clock, |state, now| {
             meter.take(state, now, cost).ok()
         })
@@ -160,15 +264,17 @@ impl Memory {
     #[inline]
     pub(crate) fn step(
         &self,
-        key: &Key,
+        key: &Key<'_>,
         now: Nanos,
         clock: impl Fn() -> Nanos,
         next: impl Fn(u64, Nanos) -> Option<u64>,
-    ) -> Result<Seen, Seen> {
+    ) -> Result<Seen, Untaken<Seen>> {
         loop {
             if let Some((slot, seen)) = self.find(key) {
-                if let Some(taken) = slot.step(key.hash, seen, |state| next(state, now)) {
-                    return taken.map(Seen::own).map_err(Seen::own);
+                if let Some(taken) = slot.step(key.word, seen, |state| next(state, now)) {
+                    return taken
+                        .map(Seen::own)
+                        .map_err(|seen| Untaken::Refused(Seen::own(seen)));
                 }
             } else if let Some(taken) = self.enter(key, &clock, &next) {
                 return taken;
@@ -176,29 +282,34 @@ impl Memory {
         }
     }
 
-    /// Gives back `units` that were taken before, no more than the bucket holds. `shared` says from where.
+    /// Gives back `units` that were taken before, no more than the bucket holds. `false` if settings hold by now that
+    /// the key knows nothing of.
     ///
     /// Should the slot change hands in between, then because its bucket was full: the stranger can have the
     /// same state only as one that is full as well, and to a full bucket nothing can be given.
-    pub(crate) fn refund(&self, key: &Key, shared: bool, meter: &Meter, now: Nanos, units: u64) {
+    pub(crate) fn refund(&self, key: &Key<'_>, meter: &Meter, now: Nanos, units: u64) -> bool {
         let next = |state| (state > now).then(|| meter.refund(state, units));
-        if shared {
-            let bucket = self.overflow_of(key);
-            let _ = bucket.step(bucket.load(), next);
-            return;
-        }
-        while let Some((slot, seen)) = self.find(key) {
-            if slot.step(key.hash, seen, next).is_some() {
-                return;
+        loop {
+            if let Some((slot, seen)) = self.find(key) {
+                if slot.step(key.word, seen, next).is_some() {
+                    return true;
+                }
+                continue;
+            }
+            let _alone = self.stripe(key);
+            match self.renew(key) {
+                // A key that is not there any more had a full bucket.
+                None => return true,
+                Some(Order::Greater) => return false,
+                Some(_) => {}
             }
         }
-        // A key that is not there any more had a full bucket.
     }
 
     /// Gives back `weight`, which was charged at `taken` and left what `left` tells.
     pub(crate) fn give_back(
         &self,
-        key: &Key,
+        key: &Key<'_>,
         left: Seen,
         meter: &Meter,
         taken: Nanos,
@@ -206,10 +317,10 @@ impl Memory {
         clock: impl Fn() -> Nanos,
     ) {
         if left.shared {
-            let bucket = self.overflow_of(key);
-            bucket.give_back(left.state, meter, taken, weight, clock);
+            let (slot, version) = (key.overflow().slot(), key.scale.version);
+            slot.give_back(version, left.state, meter, taken, weight, clock);
         } else if let Some((slot, _)) = self.find(key) {
-            slot.give_back(left.state, meter, taken, weight, clock);
+            slot.give_back(key.word, left.state, meter, taken, weight, clock);
         }
         // A key that is not there any more had a full bucket.
     }
@@ -219,51 +330,86 @@ impl Memory {
     #[inline(never)]
     fn enter(
         &self,
-        key: &Key,
+        key: &Key<'_>,
         clock: impl Fn() -> Nanos,
         next: impl Fn(u64, Nanos) -> Option<u64>,
-    ) -> Option<Result<Seen, Seen>> {
-        let stripe = &self.stripes[(key.hash >> 1) as usize % self.stripes.len()];
-        // It guards no data that a panic could leave half done.
-        let _alone = stripe.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.find(key).is_some() {
-            return None;
+    ) -> Option<Result<Seen, Untaken<Seen>>> {
+        let _alone = self.stripe(key);
+        match self.renew(key) {
+            None => {}
+            Some(Order::Greater) => return Some(Err(Untaken::Outdated)),
+            Some(_) => return None,
         }
         let now = clock();
         let Some(first) = next(0, now) else {
-            return Some(Err(Seen::default()));
+            return Some(Err(Untaken::Refused(Seen::default())));
         };
         while let Some((slot, full)) = self.room(key, now) {
             let claimed =
                 slot.state
                     .compare_exchange(full, BUSY, Ordering::AcqRel, Ordering::Acquire);
             if claimed.is_ok() {
-                slot.key.store(key.hash, Ordering::Release);
+                slot.key.store(key.word, Ordering::Release);
                 slot.state.store(first, Ordering::Release);
                 return Some(Ok(Seen::own(first)));
             }
         }
-        let bucket = self.overflow_of(key);
+        let (bucket, Scale { version, history }) = (key.overflow(), key.scale);
         let shared = |state| Seen {
-            state,
             shared: true,
+            ..Seen::own(state)
         };
-        let taken = bucket.step(bucket.load(), |state| next(state, now));
+        let taken = bucket.step(bucket.load(), version, history, |state| next(state, now));
         if taken.is_ok() {
             self.overflowed.fetch_add(1, Ordering::Relaxed);
         }
-        Some(taken.map(shared).map_err(shared))
+        Some(match taken {
+            Ok(state) => Ok(shared(state)),
+            Err(Untaken::Refused(state)) => Err(Untaken::Refused(shared(state))),
+            Err(Untaken::Outdated) => Err(Untaken::Outdated),
+        })
+    }
+
+    /// Tells the balance of a key in its terms, if it was told in older ones, and says how its version compares to
+    /// them. `None` if there is none. Who calls it has the stripe.
+    fn renew(&self, key: &Key<'_>) -> Option<Order> {
+        loop {
+            if self.find(key).is_some() {
+                return Some(Order::Equal);
+            }
+            let (slot, word) = self.find_other(key)?;
+            let Scale { version, history } = key.scale;
+            let order = history.alone(|steps| {
+                let from = steps.version(word as u16);
+                if from > Some(version) {
+                    return Order::Greater;
+                }
+                slot.rewrite(word, key.word, |state| steps.read(state, from, version));
+                Order::Less
+            });
+            if order == Order::Greater {
+                return Some(order);
+            }
+        }
+    }
+
+    /// The lock of all keys that might be this one.
+    fn stripe(&self, key: &Key<'_>) -> Option<impl Drop + '_> {
+        let Table { stripes, .. } = self.table.get()?;
+        let stripe = &stripes[(key.word >> 17) as usize % stripes.len()];
+        // It guards no data that a panic could leave half done.
+        Some(stripe.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The slot that has a key, and its state.
     #[inline]
-    fn find(&self, key: &Key) -> Option<(Slot<'_>, u64)> {
+    fn find<'a>(&'a self, key: &Key<'_>) -> Option<(Slot<'a>, u64)> {
         for group in self.groups_of(key).into_iter().flatten() {
             for slot in group.slots() {
-                if slot.key.load(Ordering::Acquire) == key.hash {
+                if slot.key.load(Ordering::Acquire) == key.word {
                     let state = slot.state.load(Ordering::Acquire);
                     // It may have changed hands between the two.
-                    if state != BUSY && slot.key.load(Ordering::Acquire) == key.hash {
+                    if state != BUSY && slot.key.load(Ordering::Acquire) == key.word {
                         return Some((slot, state));
                     }
                 }
@@ -272,8 +418,22 @@ impl Memory {
         None
     }
 
+    /// The slot that has a key with a state of another version, and its word. One that a stranger is about to take
+    /// was full.
+    #[cold]
+    fn find_other<'a>(&'a self, key: &Key<'_>) -> Option<(Slot<'a>, u64)> {
+        let groups = self.groups_of(key).into_iter().flatten();
+        let slots = groups.flat_map(Group::slots);
+        let mut words = slots.map(|slot| (slot, slot.key.load(Ordering::Acquire)));
+        words.find(|(slot, word)| {
+            word & !Key::MARK == key.hash()
+                && *word != key.word
+                && slot.state.load(Ordering::Acquire) != BUSY
+        })
+    }
+
     /// A slot for a new key, from the group that has more of them.
-    fn room(&self, key: &Key, now: Nanos) -> Option<(Slot<'_>, u64)> {
+    fn room<'a>(&'a self, key: &Key<'_>, now: Nanos) -> Option<(Slot<'a>, u64)> {
         let groups = self.groups_of(key).into_iter().flatten();
         let emptiest = groups.rev().max_by_key(|group| group.full(now).count())?;
         emptiest.full(now).next()
@@ -281,21 +441,14 @@ impl Memory {
 
     /// The two groups where a key may lie; none if the table has none.
     #[inline]
-    fn groups_of(&self, key: &Key) -> [Option<&Group>; 2] {
+    fn groups_of(&self, key: &Key<'_>) -> [Option<&Group>; 2] {
+        let groups = self.table.get().map_or(&[][..], |table| &table.groups);
         let at = |hash: u64| {
-            let index = (u128::from(hash) * self.groups.len() as u128) >> 64;
-            self.groups.get(index as usize)
+            let index = (u128::from(hash) * groups.len() as u128) >> 64;
+            groups.get(index as usize)
         };
-        [
-            at(key.hash),
-            at(key.hash.wrapping_mul(0xd134_2543_de82_ef95)),
-        ]
-    }
-
-    /// What a key shares with others if the table has no room.
-    pub(crate) fn overflow_of(&self, key: &Key) -> &Bucket {
-        let index = (key.hash >> 32) as usize % Self::OVERFLOW;
-        &self.overflow[key.limit as usize * Self::OVERFLOW + index]
+        let hash = key.hash();
+        [at(hash), at(hash.wrapping_mul(0xd134_2543_de82_ef95))]
     }
 }
 
@@ -303,7 +456,7 @@ impl Memory {
 impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Memory")
-            .field("capacity", &(self.groups.len() * Group::SLOTS))
+            .field("capacity", &self.capacity())
             .field("overflowed", &self.overflowed())
             .finish_non_exhaustive()
     }

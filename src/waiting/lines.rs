@@ -163,6 +163,15 @@ impl Lines {
         wake(self.with(|inner| inner.lines.get(&line)?.first()));
     }
 
+    /// Wakes the first of each line, for other limits hold.
+    pub(crate) fn wake_all(&self) {
+        if self.waiting.fetch_add(0, Ordering::AcqRel) == 0 {
+            return;
+        }
+        let firsts: Vec<_> = self.with(|inner| inner.lines.values().map(Line::first).collect());
+        firsts.into_iter().for_each(wake);
+    }
+
     fn with<T>(&self, work: impl FnOnce(&mut Inner) -> T) -> T {
         // No step of it can panic halfway.
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
@@ -205,7 +214,7 @@ mod loom_tests {
     use loom::thread;
 
     use super::*;
-    use crate::{bucket::Bucket, meter::Meter};
+    use crate::{bucket::Bucket, history::History, meter::Meter};
 
     const LINE: LineId = LineId::Scope(0);
 
@@ -222,6 +231,7 @@ mod loom_tests {
     struct Place {
         lines: Lines,
         slot: Bucket,
+        history: History,
     }
 
     fn slot() -> Meter {
@@ -231,12 +241,14 @@ mod loom_tests {
     impl Place {
         fn takes(&self) -> bool {
             let next = |state| slot().take(state, 0, 1).ok();
-            self.slot.step(self.slot.load(), next).is_ok()
+            self.slot
+                .step(self.slot.load(), 0, &self.history, next)
+                .is_ok()
         }
 
         fn frees(&self) {
             let next = |state| (state > 0).then(|| slot().refund(state, 1));
-            let _ = self.slot.step(self.slot.load(), next);
+            let _ = self.slot.step(self.slot.load(), 0, &self.history, next);
             self.lines.wake(LINE);
         }
 
@@ -261,7 +273,8 @@ mod loom_tests {
         model(|| {
             let place = Arc::new(Place {
                 lines: Lines::new(),
-                slot: Bucket::full(),
+                slot: Bucket::full(0),
+                history: History::new(None),
             });
             assert!(place.takes());
             let holder = {
@@ -284,7 +297,8 @@ mod loom_tests {
         model(|| {
             let place = Arc::new(Place {
                 lines: Lines::new(),
-                slot: Bucket::full(),
+                slot: Bucket::full(0),
+                history: History::new(None),
             });
             assert!(place.takes());
             let flags = [(); 2].map(|()| Arc::new(Flag::default()));

@@ -10,7 +10,7 @@ use crate::{
     clock::Nanos,
     gcra::Refusal,
     levels::{Level, Levels},
-    limiter::Limiter,
+    limiter::{Limiter, Outdated},
     rule::{Asked, Binding, Rule},
 };
 
@@ -40,6 +40,8 @@ pub(crate) enum Turn {
     Denied(Nanos),
     /// Ask again when woken, and at this moment.
     Later(Nanos),
+    /// Ask by the rules that hold by now.
+    Outdated,
 }
 
 impl Drop for Standing {
@@ -61,16 +63,16 @@ impl Limiter {
         now: Nanos,
         timeout: impl FnOnce() -> Option<Nanos>,
         levels: &mut Levels,
-    ) -> Answer {
+    ) -> Result<Answer, Outdated> {
         let free = !rule.is_patient || self.lines.is_empty() || !self.is_behind(rule, asked);
-        if free && self.admit(rule, asked, now, levels) {
-            return Answer::Admitted;
+        if free && self.admit(rule, asked, now, levels)? {
+            return Ok(Answer::Admitted);
         }
         if !rule.is_patient {
-            return Answer::Denied;
+            return Ok(Answer::Denied);
         }
-        self.queue(rule, asked, now, timeout(), levels)
-            .map_or(Answer::Denied, Answer::Waits)
+        let standing = self.queue(rule, asked, now, timeout(), levels);
+        Ok(standing.map_or(Answer::Denied, Answer::Waits))
     }
 
     /// Whether somebody waits in a scope of the request.
@@ -196,8 +198,10 @@ impl Standing {
                     return self.gives_up(rule, asked, now, levels);
                 }
                 *levels = Levels::default();
-                if limiter.admit(rule, asked, now, levels) {
-                    return Turn::Admitted(now);
+                match limiter.admit(rule, asked, now, levels) {
+                    Ok(true) => return Turn::Admitted(now),
+                    Ok(false) => {}
+                    Err(Outdated) => return Turn::Outdated,
                 }
                 match self.refused(rule, asked, now, levels) {
                     Refused::For(wait) if now.saturating_add(wait) <= self.deadline => {

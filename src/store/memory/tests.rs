@@ -9,7 +9,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::rate::Rate;
+use crate::{history::History, rate::Rate};
 
 fn meter(interval: u64, burst: u64) -> Meter {
     let rate = Rate::new(1, Duration::from_nanos(interval)).burst(burst);
@@ -21,19 +21,68 @@ fn long() -> Meter {
     meter(1_000_000, 1)
 }
 
-fn memory(capacity: usize) -> Memory {
-    Memory::new(capacity, 1).expect("there is as much memory")
+/// A table, with the limits whose balances it keeps.
+struct Kept {
+    memory: Memory,
+    pages: Vec<Page>,
+    history: History,
 }
 
-/// A key as a keyed hash would have made it.
-fn key(client: u64) -> Key {
+fn memory(capacity: usize) -> Kept {
+    Kept::new(capacity, 1)
+}
+
+impl Kept {
+    fn new(capacity: usize, limits: usize) -> Self {
+        let memory = Memory::new();
+        memory.reserve(capacity).expect("there is as much memory");
+        Self {
+            memory,
+            pages: (0..)
+                .map(|number| Page::new(number, 0))
+                .take(limits)
+                .collect(),
+            history: History::new(None),
+        }
+    }
+
+    fn key_of(&self, client: u64, limit: usize) -> Key<'_> {
+        let scale = Scale {
+            version: 0,
+            history: &self.history,
+        };
+        Key::new(identity(client), &self.pages[limit], scale)
+    }
+
+    fn key(&self, client: u64) -> Key<'_> {
+        self.key_of(client, 0)
+    }
+}
+
+impl std::ops::Deref for Kept {
+    type Target = Memory;
+
+    fn deref(&self) -> &Memory {
+        &self.memory
+    }
+}
+
+/// As a keyed hash would have made it.
+fn identity(client: u64) -> u128 {
     let high = client.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let low = high.rotate_left(29).wrapping_mul(0xd134_2543_de82_ef95);
-    Key::new(u128::from(high) << 64 | u128::from(low), 0)
+    u128::from(high) << 64 | u128::from(low)
 }
 
-fn take(memory: &Memory, client: u64, meter: &Meter, now: Nanos) -> Result<Seen, Seen> {
-    memory.take(&key(client), meter, now, 1, || now)
+fn take(memory: &Kept, client: u64, meter: &Meter, now: Nanos) -> Result<Seen, Seen> {
+    taken(memory.take(&memory.key(client), meter, now, 1, || now))
+}
+
+fn taken(taken: Result<Seen, Untaken<Seen>>) -> Result<Seen, Seen> {
+    taken.map_err(|untaken| match untaken {
+        Untaken::Refused(seen) => seen,
+        Untaken::Outdated => unreachable!("no reload"),
+    })
 }
 
 proptest! {
@@ -52,14 +101,14 @@ proptest! {
         let mut now = 0;
         for (client, step) in asked {
             now += step;
-            let peeked = memory.peek(&key(client), now);
+            let peeked = memory.peek(&memory.key(client), now);
             let (seen, admitted) = match take(&memory, client, &meter, now) {
                 Ok(seen) => (seen, true),
                 Err(seen) => (seen, false),
             };
             prop_assert_eq!(peeked.shared, seen.shared, "a look tells where it will be charged");
             let state = if seen.shared {
-                overflow.entry((key(client).hash >> 32) as usize % Memory::OVERFLOW).or_default()
+                overflow.entry((memory.key(client).hash() >> 32) as usize % Page::OVERFLOW).or_default()
             } else {
                 endless.entry(client).or_default()
             };
@@ -148,7 +197,7 @@ proptest! {
         limits in prop::collection::vec(allowed(), 1..6),
         asked in prop::collection::vec((0..20u64, 0..6usize, 0..60u64, any::<bool>()), 1..400),
     ) {
-        let memory = Memory::new(capacity, limits.len()).expect("there is as much memory");
+        let memory = Kept::new(capacity, limits.len());
         let meters: Vec<_> = limits.iter().map(|allowed| allowed.meter()).collect();
         let mut naive: HashMap<(u64, usize, bool), Naive> = HashMap::new();
         let mut held: Vec<(u64, usize, bool)> = Vec::new();
@@ -156,15 +205,14 @@ proptest! {
         for (client, limit, step, gives_back) in asked {
             now += step;
             let limit = limit % limits.len();
-            let identity = u128::from(key(client).hash) << 64 | u128::from(key(client).hash.rotate_left(17));
-            let place = Key::new(identity, u32::try_from(limit).expect("small"));
+                        let place = memory.key_of(client, limit);
             let meter = &meters[limit];
             // Strangers share by the key, which is the bucket's name in the reference.
             let bucket = |shared: bool| {
-                let whose = if shared { (place.hash >> 32) % Memory::OVERFLOW as u64 } else { client };
+                let whose = if shared { (place.hash() >> 32) % Page::OVERFLOW as u64 } else { client };
                 (whose, limit, shared)
             };
-            let taken = memory.take(&place, meter, now, 1, || now);
+            let taken = taken(memory.take(&place, meter, now, 1, || now));
             let (Ok(seen) | Err(seen)) = taken;
             let bucket = bucket(seen.shared);
             let expected = limits[limit].takes(naive.entry(bucket).or_default(), now);
@@ -176,8 +224,8 @@ proptest! {
                 let own = held.iter().position(|&(whose, of, _)| whose == client && of == limit);
                 if let Some(index) = own.filter(|_| gives_back) {
                     let (_, _, shared) = held.swap_remove(index);
-                    memory.refund(&place, shared, meter, now, 1);
-                    let whose = if shared { (place.hash >> 32) % Memory::OVERFLOW as u64 } else { client };
+                    super::super::Place::Table(&memory, place).refund(shared, meter, now, 1);
+                    let whose = if shared { (place.hash() >> 32) % Page::OVERFLOW as u64 } else { client };
                     naive.entry((whose, limit, shared)).or_default().count -= 1;
                 }
             }
@@ -268,10 +316,8 @@ fn a_new_key_is_charged_with_a_reading_of_its_own_made_under_the_lock() {
     }
     // One of them has become full.
     let clock = || {
-        let held = memory
-            .stripes
-            .iter()
-            .filter(|stripe| stripe.0.try_lock().is_err());
+        let stripes = &memory.table.get().expect("reserved").stripes;
+        let held = stripes.iter().filter(|stripe| stripe.0.try_lock().is_err());
         assert_eq!(
             held.count(),
             1,
@@ -279,7 +325,7 @@ fn a_new_key_is_charged_with_a_reading_of_its_own_made_under_the_lock() {
         );
         500
     };
-    let late = memory.take(&key(0), &meter, 5, 1, clock);
+    let late = memory.take(&memory.key(0), &meter, 5, 1, clock);
     assert_eq!(late, Ok(Seen::own(600)), "as one who came at 500");
     let more = (0..9).filter(|_| take(&memory, 0, &meter, 500).is_ok());
     assert_eq!(more.count(), 2, "what is left of the burst");
@@ -296,7 +342,7 @@ fn a_charge_on_a_bucket_that_was_given_away_meanwhile_is_made_anew() {
     // At 15 the slot goes to a stranger, who gives its charge back: its state is the same by chance.
     let looks = Cell::new(0);
     let charged = memory.step(
-        &key(0),
+        &memory.key(0),
         15,
         || 15,
         |state, now| {
@@ -304,8 +350,8 @@ fn a_charge_on_a_bucket_that_was_given_away_meanwhile_is_made_anew() {
             if looks.get() == 1 {
                 assert_eq!(state, 15);
                 let left = take(&memory, 1, &meter, 15).expect("full");
-                memory.give_back(&key(1), left, &meter, 15, meter.weight(1), || 15);
-                assert_eq!(memory.peek(&key(1), 15), Seen::own(15));
+                memory.give_back(&memory.key(1), left, &meter, 15, meter.weight(1), || 15);
+                assert_eq!(memory.peek(&memory.key(1), 15), Seen::own(15));
             }
             meter.take(state, now, 1).ok()
         },
@@ -314,7 +360,7 @@ fn a_charge_on_a_bucket_that_was_given_away_meanwhile_is_made_anew() {
     assert_eq!(charged, Ok(Seen::own(25)));
     assert_eq!(looks.get(), 2, "once more, as a new key");
     assert_eq!(
-        memory.peek(&key(0), 15),
+        memory.peek(&memory.key(0), 15),
         Seen::own(25),
         "it is charged, and not the stranger"
     );
@@ -329,16 +375,20 @@ fn what_was_taken_from_a_shared_balance_goes_back_there() {
         assert_eq!(take(&memory, stranger, &long, 10), Ok(Seen::own(1_010)));
     }
     let shared = |state| Seen {
-        state,
         shared: true,
+        ..Seen::own(state)
     };
     let left = take(&memory, 0, &meter, 950);
     assert_eq!(left, Ok(shared(1_050)));
     assert_eq!(take(&memory, 0, &meter, 1_010), Ok(Seen::own(1_110)));
     let weight = meter.weight(1);
-    memory.give_back(&key(0), shared(1_050), &meter, 950, weight, || 1_010);
-    assert_eq!(memory.peek(&key(0), 1_010), Seen::own(1_110), "not its own");
-    assert_eq!(memory.overflow_of(&key(0)).load(), 950, "as it was before");
+    memory.give_back(&memory.key(0), shared(1_050), &meter, 950, weight, || 1_010);
+    assert_eq!(
+        memory.peek(&memory.key(0), 1_010),
+        Seen::own(1_110),
+        "not its own"
+    );
+    assert_eq!(memory.key(0).overflow().load(), 950, "as it was before");
 }
 
 #[test]
@@ -347,16 +397,20 @@ fn given_back_it_is_as_if_never_charged() {
     let meter = meter(100, 3);
     let first = take(&memory, 1, &meter, 50).expect("full");
     let second = take(&memory, 1, &meter, 50).expect("two are left");
-    memory.give_back(&key(1), second, &meter, 50, meter.weight(1), || 50);
-    assert_eq!(memory.peek(&key(1), 50), first);
+    memory.give_back(&memory.key(1), second, &meter, 50, meter.weight(1), || 50);
+    assert_eq!(memory.peek(&memory.key(1), 50), first);
     // Nothing is there to be given to any more.
-    memory.give_back(&key(2), second, &meter, 50, meter.weight(1), || 50);
-    assert_eq!(memory.peek(&key(2), 50), Seen::own(0));
+    memory.give_back(&memory.key(2), second, &meter, 50, meter.weight(1), || 50);
+    assert_eq!(memory.peek(&memory.key(2), 50), Seen::own(0));
 }
 
 #[test]
 fn more_than_there_is_memory_for_is_an_error() {
-    assert!(Memory::new(usize::MAX, 1).is_err());
+    let memory = Memory::new();
+    assert!(memory.reserve(usize::MAX).is_err());
+    assert_eq!(memory.capacity(), None);
+    assert!(memory.reserve(0).is_ok());
+    assert_eq!(memory.capacity(), Some(0));
 }
 
 /// All interleavings of the atomics. Run with `--cfg throttle_loom`.
@@ -383,7 +437,7 @@ mod loom_tests {
                 .map(|_| {
                     let memory = Arc::clone(&memory);
                     thread::spawn(move || {
-                        let taken = memory.take(&key(1), &meter(10, 1), 5, 1, || 5);
+                        let taken = memory.take(&memory.key(1), &meter(10, 1), 5, 1, || 5);
                         u64::from(taken.is_ok())
                     })
                 })
@@ -392,7 +446,7 @@ mod loom_tests {
                 .into_iter()
                 .map(|thread| thread.join().expect("no panic"));
             assert_eq!(admitted.sum::<u64>(), 1);
-            assert_eq!(memory.peek(&key(1), 5), Seen::own(15));
+            assert_eq!(memory.peek(&memory.key(1), 5), Seen::own(15));
         });
     }
 
@@ -404,12 +458,12 @@ mod loom_tests {
             let memory = Arc::new(memory(2));
             let meter = meter(10, 1);
             // A stranger that stays, and one whose bucket is full again at 15.
-            assert!(memory.take(&key(2), &long(), 5, 1, || 5).is_ok());
-            assert!(memory.take(&key(0), &meter, 5, 1, || 5).is_ok());
+            assert!(memory.take(&memory.key(2), &long(), 5, 1, || 5).is_ok());
+            assert!(memory.take(&memory.key(0), &meter, 5, 1, || 5).is_ok());
             let threads: Vec<_> = [0, 1]
                 .map(|client| {
                     let memory = Arc::clone(&memory);
-                    thread::spawn(move || memory.take(&key(client), &meter, 15, 1, || 15))
+                    thread::spawn(move || memory.take(&memory.key(client), &meter, 15, 1, || 15))
                 })
                 .into();
             for thread in threads {
@@ -419,7 +473,7 @@ mod loom_tests {
                     .expect("both buckets are full");
                 assert_eq!(seen.state, 25, "in a slot or in the overflow bucket");
             }
-            let own = [0, 1].map(|client| memory.peek(&key(client), 15));
+            let own = [0, 1].map(|client| memory.peek(&memory.key(client), 15));
             assert_eq!(
                 own.iter().filter(|seen| !seen.shared).count(),
                 1,
@@ -437,25 +491,31 @@ mod loom_tests {
         model(|| {
             let memory = Arc::new(memory(2));
             let meter = meter(10, 1);
-            assert!(memory.take(&key(2), &long(), 5, 1, || 5).is_ok());
-            assert!(memory.take(&key(0), &meter, 5, 1, || 5).is_ok());
+            assert!(memory.take(&memory.key(2), &long(), 5, 1, || 5).is_ok());
+            assert!(memory.take(&memory.key(0), &meter, 5, 1, || 5).is_ok());
             let other = {
                 let memory = Arc::clone(&memory);
                 thread::spawn(move || {
-                    let left = memory.take(&key(1), &meter, 15, 1, || 15).expect("full");
-                    memory.give_back(&key(1), left, &meter, 15, meter.weight(1), || 15);
+                    let left = memory
+                        .take(&memory.key(1), &meter, 15, 1, || 15)
+                        .expect("full");
+                    memory.give_back(&memory.key(1), left, &meter, 15, meter.weight(1), || 15);
                 })
             };
             let own = memory
-                .take(&key(0), &meter, 15, 1, || 15)
+                .take(&memory.key(0), &meter, 15, 1, || 15)
                 .expect("full again");
             other.join().expect("no panic");
             assert_eq!(own.state, 25);
             if !own.shared {
-                assert_eq!(memory.peek(&key(0), 15), own, "the charge is not lost");
+                assert_eq!(
+                    memory.peek(&memory.key(0), 15),
+                    own,
+                    "the charge is not lost"
+                );
             }
             assert_eq!(
-                memory.peek(&key(1), 15).state.max(15),
+                memory.peek(&memory.key(1), 15).state.max(15),
                 15,
                 "nor is it another's"
             );
@@ -471,23 +531,83 @@ mod loom_tests {
             let clock = crate::clock::Clock::started_at(0);
             let quota = Meter::of_quota(&day, &clock).expect("an open quota");
             let rate = meter(10, 2);
-            assert!(memory.take(&key(2), &long(), 5, 1, || 5).is_ok());
-            assert!(memory.take(&key(0), &quota, 5, 1, || 5).is_ok());
+            assert!(memory.take(&memory.key(2), &long(), 5, 1, || 5).is_ok());
+            assert!(memory.take(&memory.key(0), &quota, 5, 1, || 5).is_ok());
             let other = {
                 let memory = Arc::clone(&memory);
-                thread::spawn(move || memory.take(&key(1), &rate, 1_500, 1, || 1_500))
+                thread::spawn(move || memory.take(&memory.key(1), &rate, 1_500, 1, || 1_500))
             };
-            let own = memory.take(&key(0), &quota, 1_500, 1, || 1_500);
+            let own = memory.take(&memory.key(0), &quota, 1_500, 1, || 1_500);
             let own = own.expect("a new window");
             let other = other.join().expect("no panic").expect("full");
             if !own.shared && !other.shared {
                 unreachable!("there is one slot for the two");
             }
-            for (seen, key, state) in [(own, key(0), 2_001), (other, key(1), 1_510)] {
+            for (seen, key, state) in [(own, memory.key(0), 2_001), (other, memory.key(1), 1_510)] {
                 if !seen.shared {
                     assert_eq!(seen.state, state);
                     assert_eq!(memory.peek(&key, 1_500), seen);
                 }
+            }
+        });
+    }
+
+    /// Two settings of one limit: an interval of 10, and from 5 on one of 20.
+    fn changed(history: &History) {
+        for (version, since, interval) in [(0, 0, 10), (1, 5, 20)] {
+            let meter = meter(interval, 1);
+            history.push(crate::history::Step {
+                version,
+                since,
+                meter,
+            });
+        }
+    }
+
+    /// A client is charged by the settings before and by those after: it has one burst, and no charge is lost.
+    #[test]
+    fn loom_a_client_charged_by_old_and_new_settings_has_one_burst() {
+        model(|| {
+            let memory = Arc::new(memory(2));
+            changed(&memory.history);
+            let old = {
+                let memory = Arc::clone(&memory);
+                thread::spawn(move || {
+                    let key = memory.key(1);
+                    memory.take(&key, &meter(10, 1), 5, 1, || 5)
+                })
+            };
+            let key = memory.key(1).told_in(1);
+            let new = memory.take(&key, &meter(20, 1), 5, 1, || 5);
+            let old = old.join().expect("no panic");
+            assert!(new.is_ok() != old.is_ok(), "{new:?} and {old:?}");
+            assert_eq!(memory.peek(&key, 5), Seen::own(25));
+        });
+    }
+
+    /// The same with a bucket that is told anew while it is charged. Who has to begin anew may have paid.
+    #[test]
+    fn loom_a_bucket_that_is_told_anew_loses_no_charge() {
+        model(|| {
+            let memory = Arc::new(memory(0));
+            changed(&memory.history);
+            let old = {
+                let memory = Arc::clone(&memory);
+                thread::spawn(move || {
+                    let bucket = memory.key(1).overflow();
+                    let next = |state| meter(10, 1).take(state, 5, 1).ok();
+                    bucket.step(bucket.load(), 0, &memory.history, next)
+                })
+            };
+            let bucket = memory.key(1).overflow();
+            bucket.update(1, &memory.history);
+            let told = bucket.peek(1, &memory.history);
+            let old = old.join().expect("no panic");
+            let after = bucket.peek(1, &memory.history);
+            match old {
+                Ok(15) => assert_eq!((told, after), (Ok(25), Ok(25))),
+                Err(Untaken::Outdated) => assert!(matches!(after, Ok(0 | 25)), "{after:?}"),
+                other => unreachable!("{other:?}"),
             }
         });
     }

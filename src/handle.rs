@@ -1,0 +1,73 @@
+//! A throttle from outside: to change it, and to look at it.
+
+use std::sync::Arc;
+
+use crate::{
+    rules::{Changes, Rules, RulesError},
+    shared::Live,
+};
+
+/// A throttle from outside of its services: to change its rules while it works. From
+/// [`ThrottleLayer::handle`](crate::ThrottleLayer::handle).
+///
+/// All clones of it are one, and it stays one with all services that the layer or a clone of it wraps.
+#[derive(Debug, Clone)]
+pub struct Handle {
+    live: Arc<Live>,
+}
+
+impl Handle {
+    pub(crate) fn new(live: Arc<Live>) -> Self {
+        Self { live }
+    }
+
+    /// Puts other rules into the place of those that hold: all at once, while requests go on.
+    ///
+    /// ```
+    /// use tower_throttle::{Rate, Rules, ThrottleLayer};
+    ///
+    /// let throttle = ThrottleLayer::new(Rules::new().default_route(Rate::per_second(10).burst(5)))?;
+    /// let handle = throttle.handle();
+    ///
+    /// let changes = handle.reload(Rules::new().default_route(Rate::per_second(20).burst(5)))?;
+    /// assert_eq!(
+    ///     changes.to_string(),
+    ///     "default route, limit `default`: 10 in 1s, burst 5 => 20 in 1s, burst 5",
+    /// );
+    /// # Ok::<(), tower_throttle::RulesError>(())
+    /// ```
+    ///
+    /// # What stays
+    ///
+    /// A limit is the same if it holds for the same scope (the total, a route key, a plan, a plan on a route key) and
+    /// has the same name; without a name, if it is the next of its kind there.
+    ///
+    /// - **What was used stays used**, in units: ten requests in debt are ten requests in debt under any other rate and
+    ///   burst, model tokens too. A larger burst or quota adds what it is larger by, and nothing else. However often
+    ///   rules are reloaded, no more passes than the largest of the bursts and the fastest of the rates in force would
+    ///   have let through.
+    /// - **Slots** that are held count against the new cap, and free it when they end.
+    /// - **Who waits** keeps its place in line and is decided by the new rules when its turn comes; as long as it
+    ///   may wait stays what it was.
+    /// - **Clients** stay whom they were, and so do their limits, plan by plan.
+    /// - A limit that is **closed** keeps its balance for the day on which it is opened.
+    ///
+    /// What is new starts full, what is gone is forgotten; a route that gets a key of its own is new. A limit that was a
+    /// cap on what is in flight and becomes a rate, or the other way, is new. A quota that gets another window
+    /// takes what was used of the old one along.
+    ///
+    /// How the layer answers stays as it was set.
+    ///
+    /// # Errors
+    ///
+    /// As [`ThrottleLayer::new`](crate::ThrottleLayer::new), and for another
+    /// [`max_clients`](crate::Clients::max_clients) than that of the first rules with limits of clients. The rules that
+    /// hold then go on, untouched.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "as `ThrottleLayer::new` takes them"
+    )]
+    pub fn reload(&self, rules: Rules) -> Result<Changes, RulesError> {
+        self.live.reload(&rules)
+    }
+}
