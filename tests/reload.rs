@@ -489,6 +489,42 @@ async fn who_waits_is_decided_by_the_new_rules_and_in_the_same_order() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nobody_overtakes_who_has_waited_since_before_the_reload() {
+    let rules = |cap: u64| {
+        let patient = Limits::new()
+            .in_flight(cap)
+            .max_wait(60 * SECOND)
+            .max_waiting(9);
+        let each = Limits::new()
+            .in_flight(cap)
+            .max_wait(60 * SECOND)
+            .max_waiting(9);
+        let clients = Clients::by_header("x-api-key").each(each);
+        Rules::new()
+            .total(patient.clone())
+            .default_route(patient)
+            .clients(clients)
+    };
+    for after in [1, 2] {
+        let (service, handle) = service(rules(1));
+        let held = call(&service).await;
+        let waiter = tokio::spawn({
+            let service = service.clone();
+            async move { call(&service).await }
+        });
+        tokio::task::yield_now().await;
+        reload(&handle, rules(after));
+        // Before the waiter is asked again: whoever comes now stands behind it.
+        let late = tokio::time::timeout(SECOND, call(&service));
+        let waited = late.await;
+        assert!(waited.is_err(), "{after}: the waiter's or still held");
+        assert_eq!(waiter.is_finished(), after == 2, "{after}");
+        drop(held);
+        assert!(waiter.await.expect("no panic").status().is_success());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_waits_for_a_limit_that_is_gone_goes_on_at_once() {
     let patient = Limits::new()
         .in_flight(1)
