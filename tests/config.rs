@@ -1,7 +1,5 @@
 //! Rules as documents.
 
-#![cfg(feature = "config")]
-
 use std::time::Duration;
 
 use tower_throttle::{

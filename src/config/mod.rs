@@ -41,9 +41,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Other formats come through serde: `Rules` is `Deserialize` and `Serialize`, so that JSON is a matter of
-//! `serde_json::from_str`, and YAML one of whichever of its crates a server has already. Lines and columns are told for
-//! TOML, paths always.
+//! [`Rules::from_yaml`](crate::Rules::from_yaml) reads the same from YAML and from JSON. Any other format comes through
+//! serde: `Rules` is `Deserialize` and `Serialize`. Errors tell the path to the setting at fault, and line and column
+//! where it was not serde that read it.
 //!
 //! | setting | what it is |
 //! |---|---|
@@ -81,7 +81,7 @@
 //!
 //! What is read becomes rules as if they had been written by hand. What cannot be kept is an error that names it, with
 //! its line and column; what is kept in another way is a [`Warning`]. Nothing is left out in silence that would limit
-//! somebody. See [`api_management`].
+//! somebody. See [`api_gateway`] and [`api_management`].
 
 mod document;
 mod error;
@@ -89,6 +89,7 @@ mod imported;
 mod quantity;
 mod rules;
 
+pub mod api_gateway;
 pub mod api_management;
 
 pub use self::{

@@ -6,10 +6,12 @@
 mod place;
 mod serde;
 mod toml;
+mod yaml;
 
 pub(super) use self::{
     place::{Fields, Place},
-    toml::parse,
+    toml::parse as parse_toml,
+    yaml::parse as parse_yaml,
 };
 use super::error::Position;
 
@@ -30,6 +32,8 @@ pub(super) enum Value {
     List(Vec<Node>),
     /// In the order of the document.
     Map(Vec<(Key, Node)>),
+    /// What only those understand who know the tag, such as `!Ref Burst`.
+    Tagged(String),
 }
 
 /// The name of a setting, and where it stands.
@@ -49,6 +53,7 @@ impl Value {
             Self::Text(_) => "a text",
             Self::List(_) => "a list",
             Self::Map(_) => "a table",
+            Self::Tagged(_) => "a tag",
         }
     }
 }

@@ -40,6 +40,26 @@ impl<'a> Place<'a> {
         &self.node.value
     }
 
+    /// The way to it, as errors tell it.
+    pub(in crate::config) fn path(&self) -> String {
+        self.path.to_string()
+    }
+
+    /// Whether nothing stands here.
+    pub(in crate::config) fn is_null(&self) -> bool {
+        self.node.value == Value::Null
+    }
+
+    /// A setting of what may be a table, without asking what else stands there.
+    pub(in crate::config) fn peek(&'a self, name: &str) -> Option<Place<'a>> {
+        let Value::Map(entries) = self.value() else {
+            return None;
+        };
+        let (key, node) = entries.iter().find(|(key, _)| key.name == name)?;
+        let path = Path::Field(self, &key.name);
+        Some(Place { node, path })
+    }
+
     /// What is wrong with the value here.
     pub(in crate::config) fn fault(&self, fault: impl Into<String>) -> ConfigError {
         ConfigError::new(self.path.to_string(), self.node.at, fault)
@@ -124,6 +144,29 @@ impl<'a> Fields<'a> {
             node,
             path: Path::Field(self.place, &key.name),
         })
+    }
+
+    /// A setting that goes by any of these names, if it is there. Two of them are one too many.
+    pub(in crate::config) fn any(
+        &mut self,
+        names: &[&'static str],
+    ) -> Result<Option<Place<'a>>, ConfigError> {
+        let mut found: Option<Place<'a>> = None;
+        for name in names {
+            let Some(place) = self.get(name) else {
+                continue;
+            };
+            if let Some(first) = &found {
+                return Err(place.fault(format!("is `{}` by another name", first.path)));
+            }
+            found = Some(place);
+        }
+        Ok(found)
+    }
+
+    /// Settings that are passed over.
+    pub(in crate::config) fn pass_over(&mut self, names: &[&'static str]) {
+        self.known.extend(names);
     }
 
     /// All settings have been asked for.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, se
 
 use self::{clients::clients, limits::limits};
 use super::{
-    document::{Node, Place, parse},
+    document::{Node, Place, parse_toml, parse_yaml},
     error::ConfigError,
 };
 use crate::{
@@ -25,7 +25,27 @@ impl Rules {
     /// What is no TOML, a setting that is not known, and a value that is no setting's, with its path, line and
     /// column. Rules that contradict themselves are an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
-        read(&parse(text)?)
+        read(&parse_toml(text)?)
+    }
+
+    /// Reads rules from YAML or JSON, which is a part of it.
+    ///
+    /// It is YAML 1.2 without aliases, one document of at most 256 KiB and 64 levels.
+    ///
+    /// ```
+    /// use tower_throttle::Rules;
+    ///
+    /// let yaml = Rules::from_yaml("default_route: { rate: 10, burst: 5 }")?;
+    /// let json = Rules::from_yaml(r#"{ "default_route": { "rate": 10, "burst": 5 } }"#)?;
+    /// assert_eq!(yaml.to_toml()?, json.to_toml()?);
+    /// # Ok::<(), tower_throttle::config::ConfigError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`from_toml`](Self::from_toml).
+    pub fn from_yaml(text: &str) -> Result<Self, ConfigError> {
+        read(&parse_yaml(text)?)
     }
 
     /// Writes rules as TOML, so that [`Rules::from_toml`] reads the same rules from it.

@@ -1,0 +1,142 @@
+//! A rate and a burst, each of which may be left out.
+
+use std::time::Duration;
+
+use crate::{
+    config::{
+        Warning,
+        document::{Place, Value},
+        error::ConfigError,
+        quantity::Decimal,
+    },
+    limits::Limits,
+    rate::Rate,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// What a block of settings says of throttling.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Throttle {
+    pub(super) rate: Option<Decimal>,
+    pub(super) burst: Option<u64>,
+}
+
+impl Throttle {
+    pub(super) fn read(
+        rate: Option<&Place<'_>>,
+        burst: Option<&Place<'_>>,
+    ) -> Result<Self, ConfigError> {
+        let burst = burst.map(amount).transpose()?.flatten();
+        let burst = burst.map(|(decimal, place)| {
+            let whole = decimal.per(SECOND).filter(|(_, period)| *period == SECOND);
+            whole.map(|(count, _)| count).ok_or_else(|| {
+                place.fault("a burst is a whole number of requests, from 0 to 2^64 - 1")
+            })
+        });
+        let rate = rate.map(amount).transpose()?.flatten();
+        let rate = rate.map(|(decimal, place)| match decimal.per(SECOND) {
+            Some(_) => Ok(decimal),
+            None => Err(place.fault("a rate is at most 2^64 - 1 requests a second")),
+        });
+        Ok(Self {
+            rate: rate.transpose()?,
+            burst: burst.transpose()?,
+        })
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// With what it leaves out taken from the default settings, as a warning says.
+    pub(super) fn or(self, default: Self, place: &Place<'_>, warnings: &mut Vec<Warning>) -> Self {
+        let mut warn = |what: &str| {
+            let sentence = format!(
+                "leaves out the {what}, which is that of the default route settings here; API Gateway takes \
+                 its account's"
+            );
+            warnings.push(Warning::new(place.path(), sentence));
+        };
+        if self.rate.is_none() && self.burst.is_some() && default.rate.is_some() {
+            warn("rate");
+        }
+        if self.burst.is_none() && self.rate.is_some() && default.burst.is_some() {
+            warn("burst");
+        }
+        Self {
+            rate: self.rate.or(default.rate),
+            burst: self.burst.or(default.burst),
+        }
+    }
+
+    /// As limits. Of the two, one may be left out, but not the rate.
+    pub(super) fn limits(
+        self,
+        place: &Place<'_>,
+        warnings: &mut Vec<Warning>,
+    ) -> Result<Option<Limits>, ConfigError> {
+        let mut warn = |sentence: String| warnings.push(Warning::new(place.path(), sentence));
+        let zero = Decimal::parse("0");
+        let (rate, burst) = match (self.rate, self.burst) {
+            (None, None) => return Ok(None),
+            (rate, burst) if burst == Some(0) || rate == zero => {
+                warn("a zero closes: each request is refused".to_owned());
+                return Ok(Some(Limits::closed()));
+            }
+            (None, Some(_)) => {
+                return Err(
+                    place.fault("a burst without a rate that fills it; write a rate beside it")
+                );
+            }
+            (Some(rate), Some(burst)) => (rate, burst),
+            (Some(rate), None) => {
+                let burst = rate.ceil();
+                warn(format!(
+                    "a rate without a burst has one of {burst} here; API Gateway takes its account's, or zero"
+                ));
+                (rate, burst)
+            }
+        };
+        let steady = rate
+            .per(SECOND)
+            .map(|(count, period)| Rate::new(count, period));
+        // It was looked at when it was read.
+        Ok(steady.map(|rate| rate.burst(burst).into()))
+    }
+}
+
+/// A number, which templates may write as a text. `None` for nothing.
+fn amount<'a, 'b>(place: &'b Place<'a>) -> Result<Option<(Decimal, &'b Place<'a>)>, ConfigError> {
+    let text = match place.value() {
+        Value::Null => return Ok(None),
+        Value::Number(text) | Value::Text(text) => text,
+        value => return Err(unresolved(place, value)),
+    };
+    match Decimal::parse(text) {
+        Some(decimal) => Ok(Some((decimal, place))),
+        None if text.contains("${") => Err(place.fault(format!(
+            "`{text}` is known to the tool alone that deploys it; write the number"
+        ))),
+        None if text.starts_with('-') => Err(place.fault(format!("`{text}` is below zero"))),
+        None => Err(place.fault(format!("`{text}` is no number"))),
+    }
+}
+
+/// What is no number, nor any value that could be one.
+fn unresolved(place: &Place<'_>, value: &Value) -> ConfigError {
+    let function = match value {
+        Value::Tagged(function) => Some(&**function),
+        Value::Map(entries) => match &entries[..] {
+            [(key, _)] if key.name == "Ref" || key.name.starts_with("Fn::") => Some(&*key.name),
+            _ => None,
+        },
+        _ => None,
+    };
+    match function {
+        Some(function) => place.fault(format!(
+            "`{function}` is known to the tool alone that deploys it; write the number"
+        )),
+        None => place.expected("a number"),
+    }
+}

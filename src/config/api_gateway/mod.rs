@@ -1,0 +1,210 @@
+//! Amazon API Gateway: the throttling of its stages and usage plans, as rules.
+//!
+//! ```
+//! use tower_throttle::{Dialect, ThrottleLayer, config::api_gateway};
+//!
+//! // What `aws apigatewayv2 get-stage` prints.
+//! let imported = api_gateway::stage(
+//!     r#"{
+//!         "StageName": "prod",
+//!         "AutoDeploy": true,
+//!         "DefaultRouteSettings": {
+//!             "DetailedMetricsEnabled": false,
+//!             "ThrottlingBurstLimit": 5,
+//!             "ThrottlingRateLimit": 10.0
+//!         },
+//!         "RouteSettings": {
+//!             "POST /v1/chat/completions": { "ThrottlingBurstLimit": 2, "ThrottlingRateLimit": 0.5 }
+//!         }
+//!     }"#,
+//! )?;
+//! for warning in &imported.warnings {
+//!     eprintln!("{warning}");
+//! }
+//! let throttle = ThrottleLayer::new(imported.rules)?.rejection(Dialect::ApiGateway);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What is read
+//!
+//! JSON or YAML. What it is, is told by its shape:
+//!
+//! | [`stage`] reads | that is |
+//! |---|---|
+//! | `aws apigatewayv2 get-stage`, `get-stages` | `StageName`, `RouteSettings`; a list in `Items` |
+//! | CloudFormation | resources of the type `AWS::ApiGatewayV2::Stage` |
+//! | SAM | resources of the type `AWS::Serverless::HttpApi` |
+//! | Pulumi | a stage's properties in camel or snake case; a program in YAML; `pulumi stack export` |
+//! | Terraform | `resource.aws_apigatewayv2_stage` in JSON; `terraform show -json` of a state or a plan |
+//!
+//! | [`usage_plan`] reads | that is |
+//! |---|---|
+//! | `aws apigateway get-usage-plan`, `get-usage-plans` | `throttle`, `quota`; a list in `items` |
+//! | CloudFormation | resources of the type `AWS::ApiGateway::UsagePlan` |
+//!
+//! Where a document has several, [`stage_named`] and [`usage_plan_named`] take one of them.
+//!
+//! | there | here |
+//! |---|---|
+//! | default route settings | [`Rules::default_route`]: each route has it for itself |
+//! | route settings | [`Rules::route`], by the same [route key](crate::RouteKey) |
+//! | `ThrottlingRateLimit`, `rateLimit` | a [`Rate`](crate::Rate) a second, fractions exactly |
+//! | `ThrottlingBurstLimit`, `burstLimit` | its [burst](crate::Rate::burst) |
+//! | a usage plan's throttle, quota and throttle of methods | what [each](crate::Clients::each) client by `x-api-key` may do |
+//!
+//! What does not throttle is passed over: logs, metrics, variables, tags. **Nothing that throttles is passed over.**
+//! Settings that are not known are errors, and so are values that only the vendor's tools can resolve (`!Ref`,
+//! `Fn::Sub`, `${var.burst}`), with their path, line and column.
+//!
+//! # The traps of API Gateway
+//!
+//! Each is read in the way that is safe, and a [`Warning`] says so.
+//!
+//! - **Absent is not zero.** There, a tool that deploys a block which sets anything else may send zeros for the throttles
+//!   that are missing, and each request is refused. Here what is absent is no limit; a zero that is written closes.
+//! - **An override inherits.** There, what route settings leave out falls to the account's limits. Here it is what the
+//!   default route settings say.
+//! - **A rate without a burst** has as many as come back in a second, rounded up. A burst without a rate is an error,
+//!   for there is nothing that fills it.
+//! - **`$default` is a route**, that of all requests which no other key matches, and not the default settings.
+//!
+//! # Zero and the maximum
+//!
+//! A rate or burst of 0 closes. Rates go up to 2^64 - 1 a second, with up to 18 decimal places; bursts up to 2^64 - 1.
+//! A document of more than 256 KiB, or more than 64 levels deep, is an error.
+//!
+//! # What is different here
+//!
+//! - **Exact.** API Gateway throttles on a best-effort basis, its limits are targets. Here they hold to the request, in
+//!   the process that serves it.
+//! - **No account.** The limits of an account and a Region are not in these documents; [`Rules::total`] is the place
+//!   for such a one.
+//! - **All paths.** Routes that API Gateway would not have found have the default route settings too.
+//! - **Slots and tokens** it does not have: a cap [in flight](crate::Limits::in_flight) is what a stream needs that
+//!   lasts for minutes.
+//! - **Quotas** of a week run from Monday, of a day from midnight UTC, all of them exactly; who has no key in a usage
+//!   plan is not refused but the anonymous client.
+
+mod amount;
+mod find;
+mod plan;
+mod settings;
+
+use super::{
+    Imported, Warning,
+    document::{Place, parse_yaml},
+    error::ConfigError,
+};
+use crate::rules::Rules;
+
+/// Reads the throttling of the one stage that a document has.
+///
+/// See [above](self) for what is read.
+///
+/// # Errors
+///
+/// What is neither JSON nor YAML or has no stage in it, several stages, and what is not understood.
+///
+/// ```
+/// use tower_throttle::config::api_gateway;
+///
+/// let error = api_gateway::stage("defaultRouteSettings: { throttlingBurstLimit: 5, throttlingRate: 10 }").unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     "line 1, column 50: defaultRouteSettings.throttlingRate: no such setting; did you mean \
+///      `throttlingRateLimit`?",
+/// );
+/// ```
+pub fn stage(text: &str) -> Result<Imported, ConfigError> {
+    import(text, None, find::stages, settings::stage)
+}
+
+/// Reads the throttling of the stage of this name: that of the stage, or of its resource in a template.
+///
+/// # Errors
+///
+/// As [`stage`], and a name that no stage has or several have.
+pub fn stage_named(text: &str, name: &str) -> Result<Imported, ConfigError> {
+    import(text, Some(name), find::stages, settings::stage)
+}
+
+/// Reads the throttles and the quota of the one usage plan that a document has.
+///
+/// See [above](self) for what is read.
+///
+/// # Errors
+///
+/// As [`stage`].
+///
+/// ```
+/// use tower_throttle::{ThrottleLayer, config::api_gateway};
+///
+/// let imported = api_gateway::usage_plan(
+///     r#"{
+///         "id": "a1b2c3",
+///         "name": "pro",
+///         "throttle": { "burstLimit": 20, "rateLimit": 10.0 },
+///         "quota": { "limit": 10000, "offset": 0, "period": "DAY" }
+///     }"#,
+/// )?;
+/// let throttle = ThrottleLayer::new(imported.rules)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn usage_plan(text: &str) -> Result<Imported, ConfigError> {
+    import(text, None, find::usage_plans, plan::usage_plan)
+}
+
+/// Reads the throttles and the quota of the usage plan of this name: that of the plan, or of its resource in a template.
+///
+/// # Errors
+///
+/// As [`stage_named`].
+pub fn usage_plan_named(text: &str, name: &str) -> Result<Imported, ConfigError> {
+    import(text, Some(name), find::usage_plans, plan::usage_plan)
+}
+
+/// Where something was found: its names, and its settings.
+type Visit<'v> = dyn FnMut(&[&str], &Place<'_>) -> Result<(), ConfigError> + 'v;
+
+/// The one that is asked for, by name or because it is alone.
+fn import(
+    text: &str,
+    name: Option<&str>,
+    find: fn(&Place<'_>, &mut Visit<'_>) -> Result<(), ConfigError>,
+    read: fn(&Place<'_>, &mut Vec<Warning>) -> Result<Rules, ConfigError>,
+) -> Result<Imported, ConfigError> {
+    let document = parse_yaml(text)?;
+    let root = Place::root(&document);
+    let mut all: Vec<String> = Vec::new();
+    let mut found = 0;
+    let is_asked_for = |names: &[&str]| name.is_none_or(|name| names.contains(&name));
+    find(&root, &mut |names, _| {
+        all.push(format!("`{}`", names.first().unwrap_or(&"without a name")));
+        found += usize::from(is_asked_for(names));
+        Ok(())
+    })?;
+    match (found, name) {
+        (1, _) => {}
+        (_, _) if all.is_empty() => {
+            return Err(
+                root.fault("nothing in it is known; see `config::api_gateway` for what is read")
+            );
+        }
+        (0, Some(name)) => {
+            return Err(root.fault(format!("no `{name}` among {}", all.join(", "))));
+        }
+        (_, Some(name)) => return Err(root.fault(format!("`{name}` is the name of several"))),
+        (_, None) => {
+            return Err(root.fault(format!("several; name one of {}", all.join(", "))));
+        }
+    }
+    let mut rules = Rules::new();
+    let mut warnings = Vec::new();
+    find(&root, &mut |names, place| {
+        if is_asked_for(names) {
+            rules = read(place, &mut warnings)?;
+        }
+        Ok(())
+    })?;
+    Ok(Imported { rules, warnings })
+}

@@ -1,0 +1,123 @@
+//! The settings of a usage plan.
+
+use super::amount::Throttle;
+use crate::{
+    client::{Clients, Plan},
+    config::{
+        Warning,
+        document::{Place, Value},
+        error::ConfigError,
+    },
+    limits::Limits,
+    quota::Quota,
+    route::RouteKey,
+    rules::Rules,
+};
+
+const PASSED_OVER: [&str; 9] = [
+    "id",
+    "name",
+    "description",
+    "productCode",
+    "tags",
+    "UsagePlanName",
+    "Description",
+    "ProductCode",
+    "Tags",
+];
+
+pub(super) fn usage_plan(
+    place: &Place<'_>,
+    warnings: &mut Vec<Warning>,
+) -> Result<Rules, ConfigError> {
+    let mut fields = place.fields()?;
+    fields.pass_over(&PASSED_OVER);
+    let mut limits = Limits::new();
+    let throttled = fields.any(&["throttle", "Throttle"])?;
+    if let Some(block) = throttled.filter(|block| !block.is_null()) {
+        limits = throttle(&block, warnings)?.unwrap_or(limits);
+    }
+    let quota = fields.any(&["quota", "Quota"])?;
+    if let Some(block) = quota.filter(|block| !block.is_null()) {
+        limits = limits.quota(self::quota(&block, warnings)?);
+    }
+    let mut plan = Plan::new(limits);
+    let mut known: Vec<RouteKey> = Vec::new();
+    let stages = fields.any(&["apiStages", "ApiStages"])?;
+    if let Some(stages) = stages.filter(|stages| !stages.is_null()) {
+        let routes = stages.each(|stage| methods(stage, warnings))?;
+        for (key, limits) in routes.into_iter().flatten() {
+            if known.contains(&key) {
+                let fault = format!("`{key}` is throttled in two stages; read them one by one");
+                return Err(stages.fault(fault));
+            }
+            plan = plan.route(key.as_str(), limits);
+            known.push(key);
+        }
+    }
+    fields.end()?;
+    Ok(Rules::new().clients(Clients::by_header("x-api-key").each(plan)))
+}
+
+fn throttle(block: &Place<'_>, warnings: &mut Vec<Warning>) -> Result<Option<Limits>, ConfigError> {
+    let mut fields = block.fields()?;
+    let rate = fields.any(&["rateLimit", "RateLimit"])?;
+    let burst = fields.any(&["burstLimit", "BurstLimit"])?;
+    fields.end()?;
+    Throttle::read(rate.as_ref(), burst.as_ref())?.limits(block, warnings)
+}
+
+/// So many in a day, a week or a month of the calendar.
+fn quota(block: &Place<'_>, warnings: &mut Vec<Warning>) -> Result<Quota, ConfigError> {
+    let mut fields = block.fields()?;
+    let limit = fields.any(&["limit", "Limit"])?;
+    let period = fields.any(&["period", "Period"])?;
+    let offset = fields.any(&["offset", "Offset"])?;
+    fields.end()?;
+    let (Some(limit), Some(period)) = (limit, period) else {
+        return Err(block.fault("a quota has a `limit` and a `period`"));
+    };
+    if let Some(offset) = offset.filter(|offset| !offset.is_null()) {
+        if offset.count()? > 0 {
+            let sentence = "shortens the first period, once, when the plan is made; it is not known here whether \
+                            that is over, and each period has the whole limit";
+            warnings.push(Warning::new(offset.path(), sentence));
+        }
+    }
+    let limit = limit.count()?;
+    match period.text()? {
+        "DAY" => Ok(Quota::per_day(limit)),
+        "WEEK" => Ok(Quota::per_week(limit)),
+        "MONTH" => Ok(Quota::per_month(limit)),
+        other => Err(period.fault(format!("`{other}` is none of `DAY`, `WEEK`, `MONTH`"))),
+    }
+}
+
+/// The throttles of single methods in one stage: `/pets/{id}/GET`.
+fn methods(
+    stage: &Place<'_>,
+    warnings: &mut Vec<Warning>,
+) -> Result<Vec<(RouteKey, Limits)>, ConfigError> {
+    let mut fields = stage.fields()?;
+    fields.pass_over(&["apiId", "stage", "ApiId", "Stage"]);
+    let throttles = fields.any(&["throttle", "Throttle"])?;
+    fields.end()?;
+    let mut routes = Vec::new();
+    let Some(throttles) = throttles.filter(|throttles| *throttles.value() != Value::Null) else {
+        return Ok(routes);
+    };
+    for (written, block) in throttles.entries()? {
+        let key = written.rsplit_once('/').and_then(|(path, method)| {
+            let path = if path.is_empty() { "/" } else { path };
+            let method = if method == "*" { "ANY" } else { method };
+            format!("{method} {path}").parse::<RouteKey>().ok()
+        });
+        let Some(key) = key else {
+            return Err(block.fault("expected a path and a method, such as `/pets/{id}/GET`"));
+        };
+        if let Some(limits) = throttle(&block, warnings)? {
+            routes.push((key, limits));
+        }
+    }
+    Ok(routes)
+}

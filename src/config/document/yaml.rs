@@ -1,0 +1,328 @@
+//! The tree of a YAML document, and so of one in JSON, with lines and columns.
+
+use std::borrow::Cow;
+
+use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
+
+use super::{Key, Node, Value};
+use crate::config::error::{ConfigError, Position};
+
+/// The longest document, in bytes.
+const LONGEST: usize = 256 * 1024;
+/// How deep lists and tables lie in each other at most.
+const DEEPEST: usize = 64;
+
+/// Reads YAML 1.2, of which JSON is a part: one document, without aliases.
+pub(in crate::config) fn parse(text: &str) -> Result<Node, ConfigError> {
+    if text.len() > LONGEST {
+        let fault = format!("a document of {} bytes; {LONGEST} are the most", text.len());
+        return Err(ConfigError::new("", None, fault));
+    }
+    let text = without_surrogates(text);
+    let mut builder = Builder::default();
+    for event in Parser::new_from_str(&text) {
+        let (event, span) = event.map_err(|error| {
+            let at = error.marker();
+            let at = position(at.line(), at.col());
+            ConfigError::new("", Some(at), error.info())
+        })?;
+        builder.event(event, span)?;
+    }
+    let nothing = ConfigError::new("", None, "an empty document");
+    builder.done.ok_or(nothing)
+}
+
+/// JSON may write one character as two escapes (RFC 8259, section 7), as the AWS CLI does; YAML has no such thing.
+fn without_surrogates(text: &str) -> Cow<'_, str> {
+    let json = text.trim_start().starts_with(['{', '[']);
+    if !json || !text.contains("\\u") {
+        return Cow::Borrowed(text);
+    }
+    let unit = |text: &str| {
+        let digits = text.strip_prefix("\\u")?.get(..4)?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        plain.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let pair = unit(rest).zip(rest.get(6..).and_then(unit));
+        let pair = pair.and_then(|(high, low)| char::decode_utf16([high, low]).next()?.ok());
+        let length = match pair.filter(|character| character.len_utf16() == 2) {
+            Some(character) => {
+                plain.push(character);
+                12
+            }
+            None => {
+                // The backslash and what it escapes.
+                let length = rest.chars().take(2).map(char::len_utf8).sum();
+                plain.push_str(&rest[..length]);
+                length
+            }
+        };
+        rest = &rest[length..];
+    }
+    plain.push_str(rest);
+    Cow::Owned(plain)
+}
+
+/// What has been read so far.
+#[derive(Default)]
+struct Builder {
+    /// Lists and tables that are not at their end, the outermost first.
+    open: Vec<Open>,
+    done: Option<Node>,
+}
+
+struct Open {
+    at: Position,
+    tag: Option<String>,
+    values: Values,
+}
+
+enum Values {
+    List(Vec<Node>),
+    /// With the name of a setting whose value has not come yet.
+    Map(Vec<(Key, Node)>, Option<Key>),
+}
+
+impl Builder {
+    fn event(&mut self, event: Event<'_>, span: Span) -> Result<(), ConfigError> {
+        let at = position(span.start.line(), span.start.col());
+        let fault = |fault: String| Err(ConfigError::new("", Some(at), fault));
+        match event {
+            Event::DocumentStart(_) if self.done.is_some() => {
+                fault("a second document; write one alone".to_owned())
+            }
+            Event::Alias(_) => {
+                fault("an alias, which is not read; write out what it is".to_owned())
+            }
+            Event::SequenceStart(_, tag) => self.open(at, tag.as_deref(), Values::List(Vec::new())),
+            Event::MappingStart(_, tag) => {
+                self.open(at, tag.as_deref(), Values::Map(Vec::new(), None))
+            }
+            Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
+                Some(Open { at, tag, values }) => {
+                    let value = match values {
+                        Values::List(nodes) => Value::List(nodes),
+                        Values::Map(entries, _) => Value::Map(entries),
+                    };
+                    let value = tag.map_or(value, Value::Tagged);
+                    self.add(Node {
+                        value,
+                        at: Some(at),
+                    })
+                }
+                None => Ok(()),
+            },
+            Event::Scalar(text, style, _, tag) => {
+                let value = match tag.as_deref().and_then(told) {
+                    Some(tag) => Value::Tagged(format!("{tag} {text}")),
+                    None if style == ScalarStyle::Plain && tag.is_none() => plain(&text),
+                    None => Value::Text(text.into_owned()),
+                };
+                self.add(Node {
+                    value,
+                    at: Some(at),
+                })
+            }
+            Event::Nothing
+            | Event::StreamStart
+            | Event::StreamEnd
+            | Event::DocumentStart(_)
+            | Event::DocumentEnd => Ok(()),
+        }
+    }
+
+    fn open(&mut self, at: Position, tag: Option<&Tag>, values: Values) -> Result<(), ConfigError> {
+        if self.open.len() == DEEPEST {
+            let fault = format!("more than {DEEPEST} lists and tables in each other");
+            return Err(ConfigError::new("", Some(at), fault));
+        }
+        let tag = tag.and_then(told);
+        self.open.push(Open { at, tag, values });
+        Ok(())
+    }
+
+    /// A value that is whole.
+    fn add(&mut self, node: Node) -> Result<(), ConfigError> {
+        let fault = |at, fault: String| Err(ConfigError::new("", at, fault));
+        match self.open.last_mut().map(|open| &mut open.values) {
+            None => self.done = Some(node),
+            Some(Values::List(nodes)) => nodes.push(node),
+            Some(Values::Map(entries, key @ None)) => {
+                let name = match node.value {
+                    Value::Text(name) | Value::Number(name) => name,
+                    Value::Bool(name) => name.to_string(),
+                    Value::Null => "null".to_owned(),
+                    value => return fault(node.at, format!("{} is no name", value.kind())),
+                };
+                if entries.iter().any(|(key, _)| key.name == name) {
+                    return fault(node.at, format!("`{name}` is set twice"));
+                }
+                *key = Some(Key { name, at: node.at });
+            }
+            Some(Values::Map(entries, key)) => entries.extend(key.take().map(|key| (key, node))),
+        }
+        Ok(())
+    }
+}
+
+/// Counted from one.
+fn position(line: usize, column: usize) -> Position {
+    Position {
+        line,
+        column: column + 1,
+    }
+}
+
+/// A tag that says what no value here is. The core schema's own say nothing new.
+fn told(tag: &Tag) -> Option<String> {
+    let Tag { handle, suffix } = tag;
+    (!tag.is_yaml_core_schema()).then(|| format!("{handle}{suffix}"))
+}
+
+/// What is written without quotes, by the core schema (YAML 1.2.2, section 10.3.2). Numbers that are not decimal are
+/// texts.
+fn plain(text: &str) -> Value {
+    let number = || {
+        let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+        let digit = digits.bytes().any(|b| b.is_ascii_digit());
+        let begins = digits.starts_with(|c: char| c.is_ascii_digit() || c == '.');
+        let only = |b: u8| b.is_ascii_digit() || b".eE+-".contains(&b);
+        digit && begins && digits.bytes().all(only)
+    };
+    match text {
+        "" | "~" | "null" | "Null" | "NULL" => Value::Null,
+        "true" | "True" | "TRUE" => Value::Bool(true),
+        "false" | "False" | "FALSE" => Value::Bool(false),
+        _ if number() => Value::Number(text.to_owned()),
+        _ => Value::Text(text.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Value {
+        parse(text).unwrap_or_else(|error| panic!("{error}")).value
+    }
+
+    #[test]
+    fn scalars_by_the_core_schema() {
+        let text = |text: &str| Value::Text(text.to_owned());
+        let number = |digits: &str| Value::Number(digits.to_owned());
+        let table = [
+            ("10", number("10")),
+            ("0.5", number("0.5")),
+            ("-1", number("-1")),
+            ("1e3", number("1e3")),
+            ("2026-11-23", number("2026-11-23")),
+            ("10/minute", text("10/minute")),
+            ("'10'", text("10")),
+            ("\"10\"", text("10")),
+            ("!!str 10", text("10")),
+            ("yes", text("yes")),
+            ("true", Value::Bool(true)),
+            ("~", Value::Null),
+            ("!Ref Burst", Value::Tagged("!Ref Burst".to_owned())),
+            ("!Sub [a, b]", Value::Tagged("!Sub".to_owned())),
+        ];
+        for (written, expected) in table {
+            assert_eq!(read(written), expected, "{written}");
+        }
+    }
+
+    #[test]
+    fn json_and_yaml_are_one() {
+        let json = "{\"a\": [1, \"x\", null, true], \"b\": {\"c\": 2.5}}";
+        let yaml = "a: [1, 'x', ~, true]\nb:\n  c: 2.5\n";
+        fn strip(node: Node) -> String {
+            match node.value {
+                Value::List(nodes) => {
+                    format!("{:?}", nodes.into_iter().map(strip).collect::<Vec<_>>())
+                }
+                Value::Map(entries) => {
+                    let entries = entries
+                        .into_iter()
+                        .map(|(key, node)| (key.name, strip(node)));
+                    format!("{:?}", entries.collect::<Vec<_>>())
+                }
+                value => format!("{value:?}"),
+            }
+        }
+        let [json, yaml] = [json, yaml].map(|text| strip(parse(text).expect("a document")));
+        assert_eq!(json, yaml);
+    }
+
+    #[test]
+    fn a_character_may_be_two_escapes_of_json() {
+        let table = [
+            (r#"["\ud83d\uDE80!"]"#, "\u{1f680}!"),
+            (r#"["\\ud83d\ude80"]"#, ""),
+            (r#"["\\\ud83d\ude80"]"#, "\\\u{1f680}"),
+            (r#"["\u00e9\n"]"#, "\u{e9}\n"),
+            (r#"["\ud83d"]"#, ""),
+            (r#"["\ude80\ud83d"]"#, ""),
+        ];
+        for (written, expected) in table {
+            match parse(written) {
+                Ok(node) => {
+                    let Value::List(nodes) = node.value else {
+                        unreachable!("a list");
+                    };
+                    assert_eq!(
+                        nodes[0].value,
+                        Value::Text(expected.to_owned()),
+                        "{written}"
+                    );
+                }
+                Err(_) => assert_eq!(expected, "", "{written}"),
+            }
+        }
+    }
+
+    #[test]
+    fn places_are_counted_from_one_in_characters() {
+        let Value::Map(entries) = read("a: 1\n\"ß\": { é: 2 }\n") else {
+            unreachable!("a table");
+        };
+        let (key, node) = &entries[1];
+        assert_eq!(key.at, Some(Position { line: 2, column: 1 }));
+        assert_eq!(node.at, Some(Position { line: 2, column: 6 }));
+    }
+
+    #[test]
+    fn what_is_not_read_is_named() {
+        let deep = "[".repeat(65);
+        let long = " ".repeat(LONGEST + 1);
+        let table = [
+            ("", "an empty document"),
+            (
+                "a: &x 1\nb: *x",
+                "line 2, column 4: an alias, which is not read; write out what it is",
+            ),
+            ("a: 1\na: 2", "line 2, column 1: `a` is set twice"),
+            (
+                "a: 1\n---\nb: 2",
+                "line 2, column 1: a second document; write one alone",
+            ),
+            ("? [a]\n: 1", "line 1, column 3: a list is no name"),
+            (
+                &deep,
+                "line 1, column 65: more than 64 lists and tables in each other",
+            ),
+            (&long, "a document of 262145 bytes; 262144 are the most"),
+        ];
+        for (text, expected) in table {
+            let error = parse(text).expect_err(expected);
+            assert_eq!(error.to_string(), expected);
+        }
+        for text in ["{", "a: [1", "\"", "a: b: c"] {
+            let error = parse(text).expect_err(text);
+            assert!(error.line().is_some(), "{error}");
+        }
+    }
+}

@@ -1,0 +1,438 @@
+//! Stages and usage plans of API Gateway hold here as they were meant, and its traps are sprung.
+
+mod common;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::Empty;
+use tower_throttle::{
+    Clients, Limits, Plan, Quota, Rate, Rules,
+    config::{
+        ConfigError, Imported,
+        api_gateway::{stage, stage_named, usage_plan, usage_plan_named},
+    },
+};
+
+use common::Client;
+
+type Read = fn(&str) -> Result<Imported, ConfigError>;
+
+fn read(text: &str) -> Imported {
+    stage(text).unwrap_or_else(|error| panic!("{error} in {text}"))
+}
+
+fn written(rules: &Rules) -> String {
+    rules.to_toml().expect("no closures")
+}
+
+fn same(imported: Imported, expected: &Rules, what: &str) {
+    assert_eq!(written(&imported.rules), written(expected), "{what}");
+    Client::new(imported.rules);
+}
+
+/// The stage that everybody begins with, as it is written in Python and in TypeScript.
+#[tokio::test(start_paused = true)]
+async fn the_stage_of_the_mission_lets_five_through_and_then_ten_a_second() {
+    let stages = [
+        r#"{"default_route_settings": {"throttling_burst_limit": 5, "throttling_rate_limit": 10}}"#,
+        "defaultRouteSettings: { throttlingBurstLimit: 5, throttlingRateLimit: 10 }",
+    ];
+    for text in stages {
+        let imported = read(text);
+        assert_eq!(imported.warnings, [], "{text}");
+        let client = Client::new(imported.rules);
+        let routes = [
+            (Method::GET, "/"),
+            (Method::POST, "/"),
+            (Method::POST, "/v1/chat/completions"),
+        ];
+        for (method, path) in &routes {
+            let mut passed = 0;
+            for _ in 0..9 {
+                let answer = client.request(method.clone(), path).await;
+                passed += usize::from(answer.is_admitted());
+            }
+            assert_eq!(passed, 5, "{method} {path}: each has a burst of its own");
+        }
+        for _ in 0..20 {
+            tokio::time::advance(Duration::from_millis(100)).await;
+            for (method, path) in &routes {
+                let first = client.request(method.clone(), path).await;
+                let second = client.request(method.clone(), path).await;
+                assert_eq!((first.is_admitted(), second.is_admitted()), (true, false));
+            }
+        }
+    }
+}
+
+/// The doc's own numbers: at 10,000 a second with a burst of 5,000.
+#[tokio::test(start_paused = true)]
+async fn the_examples_of_the_developer_guide() {
+    let text = "DefaultRouteSettings: { ThrottlingBurstLimit: 5000, ThrottlingRateLimit: 10000 }";
+    // (what is asked: at which millisecond, how many; how many pass)
+    type Asked = Vec<(u64, u64)>;
+    let evenly = |from: u64, to: u64, all: u64| -> Asked {
+        let each = |at| all * (at + 1 - from) / (to - from) - all * (at - from) / (to - from);
+        (from..to).map(|at| (at, each(at))).collect()
+    };
+    let after = |first: Asked, then: Asked| [first, then].concat();
+    let table = [
+        (evenly(0, 1_000, 10_000), 10_000),
+        (vec![(0, 10_000)], 5_000),
+        (after(vec![(0, 5_000)], evenly(1, 1_000, 5_000)), 10_000),
+        (vec![(0, 5_000), (100, 5_000)], 6_000),
+        (
+            after(vec![(0, 5_000), (100, 1_000)], evenly(101, 1_000, 4_000)),
+            10_000,
+        ),
+    ];
+    for (asked, expected) in table {
+        let client = Client::new(read(text).rules);
+        let (mut now, mut passed) = (0, 0);
+        for (at, count) in &asked {
+            tokio::time::advance(Duration::from_millis(at - now)).await;
+            now = *at;
+            for _ in 0..*count {
+                passed += u64::from(client.get("/").await.is_admitted());
+            }
+        }
+        assert_eq!(passed, expected, "{:?}", &asked[..asked.len().min(3)]);
+    }
+}
+
+#[test]
+fn one_stage_in_all_its_forms() {
+    let expected = Rules::new()
+        .default_route(Rate::per_second(10).burst(5))
+        .route("GET /v1/models", Rate::per_second(2_000).burst(100))
+        .route(
+            "POST /v1/chat/completions",
+            Rate::new(1, Duration::from_secs(2)).burst(2),
+        );
+    macro_rules! fixture {
+        ($name:literal) => {
+            ($name, include_str!(concat!("fixtures/api_gateway/", $name)))
+        };
+    }
+    let forms = [
+        fixture!("get_stage.json"),
+        fixture!("cloud_formation.yaml"),
+        fixture!("sam.yaml"),
+        fixture!("pulumi_program.yaml"),
+        fixture!("pulumi_export.json"),
+        fixture!("terraform.tf.json"),
+        fixture!("terraform_show.json"),
+    ];
+    for (name, text) in forms {
+        let imported = read(text);
+        assert_eq!(imported.warnings, [], "{name}");
+        same(imported, &expected, name);
+        let by_name = stage_named(text, "prod").unwrap_or_else(|error| panic!("{name}: {error}"));
+        same(by_name, &expected, name);
+    }
+    let several = include_str!("fixtures/api_gateway/get_stages.json");
+    same(
+        stage_named(several, "prod").expect("it is there"),
+        &expected,
+        "several",
+    );
+    let default = stage_named(several, "$default").expect("it is there");
+    assert_eq!(
+        default.warnings.len(),
+        1,
+        "it throttles nothing, and says so"
+    );
+    same(default, &Rules::new(), "several");
+    let error = stage(several).expect_err("which?").to_string();
+    assert_eq!(
+        error,
+        "line 1, column 1: several; name one of `$default`, `prod`"
+    );
+    let error = stage_named(several, "dev").expect_err("none").to_string();
+    assert_eq!(error, "line 1, column 1: no `dev` among `$default`, `prod`");
+}
+
+#[test]
+fn usage_plans_are_what_each_client_may_do() {
+    let pro = Limits::new()
+        .rate(Rate::per_second(20).burst(40))
+        .quota(Quota::per_day(10_000));
+    let pro = Plan::new(pro)
+        .route("POST /v1/chat/completions", Rate::per_second(2).burst(4))
+        .route("GET /v1/models/{id}", Rate::per_second(100).burst(50));
+    let rules = |plan: Plan| Rules::new().clients(Clients::by_header("x-api-key").each(plan));
+    let one = include_str!("fixtures/api_gateway/get_usage_plan.json");
+    let several = include_str!("fixtures/api_gateway/usage_plans.yaml");
+    for imported in [
+        usage_plan(one),
+        usage_plan_named(one, "u7x2aa"),
+        usage_plan_named(several, "pro"),
+    ] {
+        let imported = imported.expect("it is there");
+        assert_eq!(imported.warnings, []);
+        same(imported, &rules(pro.clone()), "pro");
+    }
+    let free = Limits::new()
+        .rate(Rate::per_second(1).burst(2))
+        .quota(Quota::per_week(100));
+    let imported = usage_plan_named(several, "Free").expect("by the resource's name");
+    same(imported, &rules(Plan::new(free)), "free");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_usage_plan_counts_by_key() {
+    let text = include_str!("fixtures/api_gateway/get_usage_plan.json");
+    let client = Client::new(usage_plan(text).expect("a plan").rules);
+    for key in ["a", "b"] {
+        let mut passed = 0;
+        for _ in 0..9 {
+            let request = Request::post("/v1/chat/completions").header("x-api-key", key);
+            let request = request.body(Empty::<Bytes>::new()).expect("a request");
+            passed += usize::from(client.send(request).await.is_admitted());
+        }
+        assert_eq!(passed, 4, "{key}");
+    }
+}
+
+#[test]
+fn traps_are_read_the_safe_way_and_told() {
+    let closed = || Limits::closed();
+    let route = |limits: Limits| {
+        Rules::new()
+            .default_route(Rate::per_second(10).burst(5))
+            .route("GET /a", limits)
+    };
+    // (the stage in Pulumi's words, what it means, and of what a warning speaks)
+    let table = [
+        (
+            "defaultRouteSettings: { detailedMetricsEnabled: true }",
+            Rules::new(),
+            vec!["defaultRouteSettings: sets no throttle"],
+        ),
+        (
+            "defaultRouteSettings: { throttlingRateLimit: 2.5 }",
+            Rules::new().default_route(Rate::new(5, Duration::from_secs(2)).burst(3)),
+            vec!["defaultRouteSettings: a rate without a burst has one of 3"],
+        ),
+        (
+            "defaultRouteSettings: { throttlingRateLimit: 0, throttlingBurstLimit: 5 }",
+            Rules::new().default_route(closed()),
+            vec!["defaultRouteSettings: a zero closes"],
+        ),
+        (
+            "defaultRouteSettings: { throttlingBurstLimit: 0 }",
+            Rules::new().default_route(closed()),
+            vec!["defaultRouteSettings: a zero closes"],
+        ),
+        (
+            "{ defaultRouteSettings: { throttlingRateLimit: 10, throttlingBurstLimit: 5 }, \
+             routeSettings: [{ routeKey: GET /a, throttlingRateLimit: 20 }] }",
+            route(Rate::per_second(20).burst(5).into()),
+            vec!["routeSettings[0]: leaves out the burst"],
+        ),
+        (
+            "{ defaultRouteSettings: { throttlingRateLimit: 10, throttlingBurstLimit: 5 }, \
+             routeSettings: [{ routeKey: GET /a, throttlingBurstLimit: 7 }] }",
+            route(Rate::per_second(10).burst(7).into()),
+            vec!["routeSettings[0]: leaves out the rate"],
+        ),
+        (
+            "{ defaultRouteSettings: { throttlingRateLimit: 10, throttlingBurstLimit: 5 }, \
+             routeSettings: [{ routeKey: GET /a, loggingLevel: INFO }] }",
+            route(Limits::new()),
+            vec!["routeSettings[0]: sets no throttle"],
+        ),
+        (
+            "RouteSettings: { $default: { ThrottlingRateLimit: 1, ThrottlingBurstLimit: 1 } }",
+            Rules::new().route("$default", Rate::per_second(1).burst(1)),
+            vec!["RouteSettings.\"$default\": is a route"],
+        ),
+        (
+            "{ defaultRouteSettings: null, routeSettings: [] }",
+            Rules::new(),
+            vec![],
+        ),
+    ];
+    for (text, expected, warned) in table {
+        let imported = read(text);
+        let warnings: Vec<_> = imported.warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(warnings.len(), warned.len(), "{text}: {warnings:?}");
+        for (warning, warned) in warnings.iter().zip(warned) {
+            assert!(warning.starts_with(warned), "{text}: {warning}");
+        }
+        same(imported, &expected, text);
+    }
+    let text = "{ throttle: { rateLimit: 1, burstLimit: 1 }, quota: { limit: 9, offset: 2, period: MONTH } }";
+    let warnings = usage_plan(text).expect("a plan").warnings;
+    assert!(
+        warnings[0]
+            .to_string()
+            .starts_with("quota.offset: shortens the first period")
+    );
+}
+
+#[test]
+fn what_is_not_understood_is_named() {
+    let stages: Read = stage;
+    let plans: Read = usage_plan;
+    let table = [
+        (stages, "", "an empty document"),
+        (stages, "hello", "line 1, column 1: nothing in it is known"),
+        (
+            stages,
+            "{ routeKey: GET /a }",
+            "line 1, column 1: nothing in it is known",
+        ),
+        (
+            stages,
+            "Resources: {}",
+            "line 1, column 1: nothing in it is known",
+        ),
+        (stages, "{ \"StageName\": ", "line 2, column 1: "),
+        (
+            stages,
+            "StageName: prod\nThrottle: {}",
+            "line 2, column 1: Throttle: no such setting",
+        ),
+        (
+            stages,
+            "DefaultRouteSettings:\n  ThrotlingRateLimit: 10",
+            "line 2, column 3: DefaultRouteSettings.ThrotlingRateLimit: no such setting; did you mean \
+             `ThrottlingRateLimit`?",
+        ),
+        (
+            stages,
+            "DefaultRouteSettings: 10",
+            "line 1, column 23: DefaultRouteSettings: expected a table, found a number",
+        ),
+        (
+            stages,
+            "default_route_settings: { throttling_burst_limit: 5 }",
+            "line 1, column 25: default_route_settings: a burst without a rate that fills it; write a rate beside it",
+        ),
+        (
+            stages,
+            "default_route_settings: { throttling_rate_limit: fast }",
+            "line 1, column 50: default_route_settings.throttling_rate_limit: `fast` is no number",
+        ),
+        (
+            stages,
+            "default_route_settings: { throttling_rate_limit: -1 }",
+            "line 1, column 50: default_route_settings.throttling_rate_limit: `-1` is below zero",
+        ),
+        (
+            stages,
+            "default_route_settings: { throttling_rate_limit: 1, throttling_burst_limit: 2.5 }",
+            "line 1, column 77: default_route_settings.throttling_burst_limit: a burst is a whole number of requests, \
+             from 0 to 2^64 - 1",
+        ),
+        (
+            stages,
+            "default_route_settings: { throttling_rate_limit: 1e30 }",
+            "line 1, column 50: default_route_settings.throttling_rate_limit: a rate is at most 2^64 - 1",
+        ),
+        (
+            stages,
+            "default_route_settings: { throttling_rate_limit: true }",
+            "line 1, column 50: default_route_settings.throttling_rate_limit: expected a number, found true or false",
+        ),
+        (
+            stages,
+            "default_route_settings: { throttling_rate_limit: \"${var.rate}\" }",
+            "line 1, column 50: default_route_settings.throttling_rate_limit: `${var.rate}` is known to the tool alone",
+        ),
+        (
+            stages,
+            "DefaultRouteSettings: { ThrottlingRateLimit: !Ref Rate }",
+            "line 1, column 46: DefaultRouteSettings.ThrottlingRateLimit: `!Ref Rate` is known to the tool alone that \
+             deploys it; write the number",
+        ),
+        (
+            stages,
+            "DefaultRouteSettings: { ThrottlingRateLimit: { \"Fn::If\": [Big, 10, 1] } }",
+            "line 1, column 46: DefaultRouteSettings.ThrottlingRateLimit: `Fn::If` is known to the tool alone",
+        ),
+        (
+            stages,
+            "DefaultRouteSettings: !If [A, {}, {}]",
+            "line 1, column 23: DefaultRouteSettings: expected a table, found a tag",
+        ),
+        (
+            stages,
+            "DefaultRouteSettings: {}\ndefaultRouteSettings: {}",
+            "line 2, column 23: defaultRouteSettings: is `DefaultRouteSettings` by another name",
+        ),
+        (
+            stages,
+            "route_settings: [{ throttling_rate_limit: 1 }]",
+            "line 1, column 18: route_settings[0]: settings of a route without its key",
+        ),
+        (
+            stages,
+            "RouteSettings: { /a: { ThrottlingRateLimit: 1 } }",
+            "line 1, column 22: RouteSettings.\"/a\": route key `/a`: expected a method",
+        ),
+        (
+            stages,
+            "RouteSettings: { sendmessage: { ThrottlingRateLimit: 1 } }",
+            "line 1, column 31: RouteSettings.sendmessage: route key `sendmessage`",
+        ),
+        (
+            stages,
+            "default_route_settings: [{}, {}]",
+            "line 1, column 25: default_route_settings: default route settings twice",
+        ),
+        (
+            stages,
+            "Resources: { F: { Type: AWS::Serverless::Function, Properties: { Events: { E: { Properties: { \
+             RouteSettings: { ThrottlingRateLimit: 1 } } } } } } }",
+            "line 1, column 110: Resources.F.Properties.Events.E.Properties.RouteSettings: route settings of an event",
+        ),
+        (
+            stages,
+            "resources: { s: { type: \"aws:apigatewayv2:Stage\" } }",
+            "line 1, column 17: resources.s: a stage without `properties`",
+        ),
+        (
+            plans,
+            "throttle: { rateLimit: 1, burst: 1 }",
+            "line 1, column 27: throttle.burst: no such setting; did you mean `burstLimit`?",
+        ),
+        (
+            plans,
+            "quota: { limit: 10, period: HOUR }",
+            "line 1, column 29: quota.period: `HOUR` is none of `DAY`, `WEEK`, `MONTH`",
+        ),
+        (
+            plans,
+            "quota: { limit: 10 }",
+            "line 1, column 8: quota: a quota has a `limit` and a `period`",
+        ),
+        (
+            plans,
+            "quota: { limit: 1.5, period: DAY }",
+            "line 1, column 17: quota.limit: `1.5` is no whole number",
+        ),
+        (
+            plans,
+            "apiStages: [{ throttle: { pets: { rateLimit: 1 } } }]",
+            "line 1, column 33: apiStages[0].throttle.pets: expected a path and a method",
+        ),
+        (
+            plans,
+            "apiStages: [{ throttle: { /a/GET: { rateLimit: 1 } } }, { throttle: { /a/GET: { rateLimit: 1 } } }]",
+            "line 1, column 12: apiStages: `GET /a` is throttled in two stages",
+        ),
+    ];
+    let mut wrong = Vec::new();
+    for (read, text, expected) in table {
+        match read(text) {
+            Ok(_) => wrong.push(format!("{text} is read")),
+            Err(error) if error.to_string().starts_with(expected) => {}
+            Err(error) => wrong.push(format!("{text}\n  {error}\n  {expected}")),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
