@@ -276,6 +276,7 @@
 //!
 //! - `axum`: reads axum's `MatchedPath`, `OriginalUri` and `ConnectInfo`, as told above.
 //! - `config`: rules from documents, and from the limits of gateways that people come from; see [`config`].
+//! - `watch`: a file of rules is followed while the server runs; see [`config::watch`].
 //! - `tonic`: reads tonic's `TcpConnectInfo`, and `Throttle<S>` is a tonic `NamedService` if `S` is, so that a
 //!   single gRPC service can be wrapped. `tonic::transport::Server::layer` needs no feature.
 //! - `tracing`: warns, once, if clients are to be told apart by address and the host tells none.

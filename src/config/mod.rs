@@ -88,10 +88,14 @@ mod error;
 mod imported;
 mod quantity;
 mod rules;
+#[cfg(feature = "watch")]
+mod watch;
 
 pub mod api_gateway;
 pub mod api_management;
 
+#[cfg(feature = "watch")]
+pub use self::watch::{Watch, WatchError, Watching, watch};
 pub use self::{
     error::ConfigError,
     imported::{Imported, Warning},

@@ -7,4 +7,6 @@ mod log;
 #[path = "silent.rs"]
 mod log;
 
+#[cfg(feature = "watch")]
+pub(crate) use self::log::not_reloaded;
 pub(crate) use self::log::{no_peer_address, reloaded};

@@ -1,5 +1,7 @@
 //! Events of `tracing`.
 
+#[cfg(feature = "watch")]
+use tracing::error;
 use tracing::{debug, info, warn};
 
 use crate::rules::Changes;
@@ -23,4 +25,10 @@ pub(crate) fn reloaded(changes: &Changes) {
     for change in changes.iter() {
         debug!(limit = change.name(), "{change}");
     }
+}
+
+/// A file of rules has changed, and is not followed.
+#[cfg(feature = "watch")]
+pub(crate) fn not_reloaded(error: &dyn std::error::Error) {
+    error!("{error}; the throttle's rules stay as they were");
 }

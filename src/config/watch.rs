@@ -1,0 +1,309 @@
+//! Follows a file of rules.
+
+use std::{
+    error::Error,
+    ffi::OsStr,
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    thread,
+    time::Duration,
+};
+
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+
+use super::ConfigError;
+use crate::{
+    handle::Handle,
+    observe,
+    rules::{Changes, Rules, RulesError},
+};
+
+/// Follows a file of rules: each time it changes, its rules take the place of those that hold.
+///
+/// ```no_run
+/// use tower_throttle::{Rules, ThrottleLayer, config};
+///
+/// let throttle = ThrottleLayer::new(Rules::from_toml(&std::fs::read_to_string("throttle.toml")?)?)?;
+/// let watching = config::watch("throttle.toml").start(&throttle.handle())?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// The name says how it is read: `.toml` by [`Rules::from_toml`], `.yaml`, `.yml` and `.json` by [`Rules::from_yaml`];
+/// [`reading`](Watch::reading) says otherwise. See [`Handle::reload`] for what a change keeps.
+pub fn watch(path: impl Into<PathBuf>) -> Watch {
+    Watch {
+        path: path.into(),
+        read: None,
+        tell: Box::new(|_| ()),
+    }
+}
+
+type Read = Box<dyn Fn(&str) -> Result<Rules, Box<dyn Error + Send + Sync>> + Send>;
+type Tell = Box<dyn FnMut(&Result<Changes, WatchError>) + Send>;
+
+/// A file that will be followed. From [`watch`].
+#[must_use = "nothing is followed before `start`"]
+pub struct Watch {
+    path: PathBuf,
+    read: Option<Read>,
+    tell: Tell,
+}
+
+/// A file that is followed, until this is dropped. From [`Watch::start`].
+#[derive(Debug)]
+#[must_use = "the file is followed until this is dropped"]
+pub struct Watching {
+    _watcher: RecommendedWatcher,
+}
+
+/// Why a file was not followed. The rules that hold go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WatchError {
+    /// The file cannot be read.
+    #[error("{}: {source}", path.display())]
+    #[non_exhaustive]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The name does not say how the file is read.
+    #[error(
+        "{}: no name that ends with `.toml`, `.yaml`, `.yml` or `.json`; say with `reading` how it is read",
+        path.display()
+    )]
+    #[non_exhaustive]
+    Format {
+        /// The file.
+        path: PathBuf,
+    },
+    /// What stands in the file cannot be read as rules.
+    #[error("{}: {source}", path.display())]
+    #[non_exhaustive]
+    Document {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The rules do not hold together.
+    #[error("{}: {source}", path.display())]
+    #[non_exhaustive]
+    Rules {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: RulesError,
+    },
+    /// The system does not tell when the file changes.
+    #[error("{}: {source}", path.display())]
+    #[non_exhaustive]
+    System {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
+
+impl Watch {
+    /// How the file is read.
+    ///
+    /// ```no_run
+    /// use tower_throttle::{Rules, ThrottleLayer, config};
+    ///
+    /// let throttle = ThrottleLayer::new(Rules::new())?;
+    /// let watching = config::watch("stage.json")
+    ///     .reading(|text| Ok(config::api_gateway::stage(text)?.rules))
+    ///     .start(&throttle.handle())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn reading(
+        mut self,
+        read: impl Fn(&str) -> Result<Rules, Box<dyn Error + Send + Sync>> + Send + 'static,
+    ) -> Self {
+        self.read = Some(Box::new(read));
+        self
+    }
+
+    /// Who is told of each change of the file, on the thread that follows it. With the feature `tracing` it is logged,
+    /// too.
+    pub fn telling(
+        mut self,
+        tell: impl FnMut(&Result<Changes, WatchError>) + Send + 'static,
+    ) -> Self {
+        self.tell = Box::new(tell);
+        self
+    }
+
+    /// Reads the file, puts its rules into the place of those that hold, and does so again whenever it changes.
+    ///
+    /// It is the directory that is watched, so that files may be put into the place of others, by a rename or by
+    /// symbolic links as Kubernetes does it. When a file has come to rest for 50 milliseconds it is read, and at the
+    /// latest half a second after it began to change. A file that is gone, cannot be read, or holds bad rules changes
+    /// nothing but who is told; so does one that reads as before.
+    ///
+    /// # Errors
+    ///
+    /// All that can be wrong with the file as it is now, and a system that does not tell of changes.
+    pub fn start(self, handle: &Handle) -> Result<Watching, WatchError> {
+        let Self { path, read, tell } = self;
+        let read = match read {
+            Some(read) => read,
+            None => by_name(&path)?,
+        };
+        let (changed, changes) = channel();
+        let watcher = follow(&path, changed).map_err(|source| WatchError::System {
+            path: path.clone(),
+            source: source.into(),
+        })?;
+        let mut follower = Follower {
+            path,
+            read,
+            tell,
+            handle: handle.clone(),
+            seen: None,
+        };
+        // Read now that no change is missed any more.
+        if let Some(changes) = follower.look() {
+            changes?;
+        }
+        let named = thread::Builder::new().name("throttle-rules".to_owned());
+        let path = follower.path.clone();
+        let spawned = named.spawn(move || follower.run(&changes));
+        spawned.map_err(|source| WatchError::System {
+            path,
+            source: source.into(),
+        })?;
+        Ok(Watching { _watcher: watcher })
+    }
+}
+
+fn by_name(path: &Path) -> Result<Read, WatchError> {
+    fn boxed(rules: Result<Rules, ConfigError>) -> Result<Rules, Box<dyn Error + Send + Sync>> {
+        Ok(rules?)
+    }
+    match path.extension().and_then(OsStr::to_str) {
+        Some("toml") => Ok(Box::new(|text| boxed(Rules::from_toml(text)))),
+        Some("yaml" | "yml" | "json") => Ok(Box::new(|text| boxed(Rules::from_yaml(text)))),
+        _ => Err(WatchError::Format {
+            path: path.to_owned(),
+        }),
+    }
+}
+
+/// Sends a word for whatever happens where the file lies.
+fn follow(path: &Path, changed: Sender<()>) -> notify::Result<RecommendedWatcher> {
+    let tell = move |event: notify::Result<notify::Event>| {
+        // Reading it is no change. What cannot be told may be one.
+        if event.is_ok_and(|event| matches!(event.kind, EventKind::Access(_))) {
+            return;
+        }
+        // Nobody listens any more: the watcher is about to be dropped.
+        let _ = changed.send(());
+    };
+    let mut watcher = notify::recommended_watcher(tell)?;
+    let directory = match path.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    watcher.watch(directory, RecursiveMode::NonRecursive)?;
+    Ok(watcher)
+}
+
+/// The thread that follows a file.
+struct Follower {
+    path: PathBuf,
+    read: Read,
+    tell: Tell,
+    handle: Handle,
+    /// What stood in the file, or why it could not be read.
+    seen: Option<Result<String, io::ErrorKind>>,
+}
+
+impl Follower {
+    /// How long a file rests before it is read.
+    const REST: Duration = Duration::from_millis(50);
+    /// How many rests it is waited for at most.
+    const RESTS: usize = 10;
+
+    fn run(mut self, changes: &Receiver<()>) {
+        while changes.recv().is_ok() {
+            for _ in 0..Self::RESTS {
+                match rest(changes, Self::REST) {
+                    Rest::Quiet => break,
+                    Rest::Busy => {}
+                    Rest::Over => return,
+                }
+            }
+            if let Some(changes) = self.look() {
+                if let Err(error) = &changes {
+                    observe::not_reloaded(error);
+                }
+                (self.tell)(&changes);
+            }
+        }
+    }
+
+    /// Reads the file, if it is not as it was seen last.
+    fn look(&mut self) -> Option<Result<Changes, WatchError>> {
+        let path = || self.path.clone();
+        let text = fs::read_to_string(&self.path);
+        let seen = text.as_ref().map(String::clone).map_err(io::Error::kind);
+        if self.seen.as_ref() == Some(&seen) {
+            return None;
+        }
+        self.seen = Some(seen);
+        let changes = match text {
+            Err(source) => Err(WatchError::File {
+                path: path(),
+                source,
+            }),
+            Ok(text) => match (self.read)(&text) {
+                Err(source) => Err(WatchError::Document {
+                    path: path(),
+                    source,
+                }),
+                Ok(rules) => self
+                    .handle
+                    .reload(rules)
+                    .map_err(|source| WatchError::Rules {
+                        path: path(),
+                        source,
+                    }),
+            },
+        };
+        Some(changes)
+    }
+}
+
+/// What happened within a while.
+enum Rest {
+    Quiet,
+    Busy,
+    /// Nobody follows it any more.
+    Over,
+}
+
+/// Waits for one rest, and takes along what came in it.
+fn rest(changes: &Receiver<()>, rest: Duration) -> Rest {
+    match changes.recv_timeout(rest) {
+        Err(RecvTimeoutError::Timeout) => Rest::Quiet,
+        Err(RecvTimeoutError::Disconnected) => Rest::Over,
+        Ok(()) => {
+            while changes.try_recv().is_ok() {}
+            Rest::Busy
+        }
+    }
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
