@@ -340,7 +340,7 @@ pub use self::{
     rate::Rate,
     response::{Dialect, EXPOSE_HEADERS, Problem, Protocol, Rejection},
     route::{RouteKey, RouteKeyError},
-    rules::{Change, Changes, Rules, RulesError, Undeclared},
+    rules::{Audit, Change, Changes, Misfit, Rules, RulesError, Undeclared},
     service::Throttle,
     status::LimitStatus,
     usage::{Estimate, Usage},

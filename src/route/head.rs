@@ -26,6 +26,15 @@ impl<'a> Head<'a> {
         }
     }
 
+    /// A method and a path of no request.
+    pub(crate) fn alone(method: &'a Method, path: &'a str, extensions: &'a Extensions) -> Self {
+        Self {
+            method,
+            path,
+            extensions,
+        }
+    }
+
     /// The router's own name for the route, where the host tells one.
     #[inline]
     pub(crate) fn template(&self) -> Option<&'a str> {

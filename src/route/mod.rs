@@ -5,7 +5,7 @@
 //! the others apart.
 
 pub(crate) mod head;
-mod key;
+pub(crate) mod key;
 mod strings;
 pub(crate) mod table;
 pub(crate) mod undeclared;

@@ -1,5 +1,6 @@
 //! All limits of a throttle.
 
+mod audit;
 mod change;
 mod classes;
 mod compile;
@@ -18,6 +19,7 @@ use crate::{
 };
 
 pub use self::{
+    audit::{Audit, Misfit},
     change::{Change, Changes},
     error::RulesError,
 };

@@ -1,0 +1,401 @@
+//! Whether rules fit a router.
+
+use std::fmt;
+
+use http::{Extensions, Method};
+
+use super::{Rules, RulesError, compile::parse};
+use crate::{
+    client::Plan,
+    route::{
+        RouteKey,
+        head::Head,
+        key::{Pattern, Segment},
+        table::Table,
+    },
+};
+
+/// Where rules do not fit the routes of a host. From [`Rules::audit`].
+///
+/// It is shown as one line for each finding, or `nothing`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Audit {
+    unmatched: Vec<Misfit>,
+    shadowed: Vec<Misfit>,
+    unlimited: Vec<RouteKey>,
+}
+
+/// A route key that no request reaches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misfit {
+    place: String,
+    key: RouteKey,
+    by: Option<RouteKey>,
+}
+
+impl Audit {
+    /// Whether everything fits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.unmatched.is_empty() && self.shadowed.is_empty() && self.unlimited.is_empty()
+    }
+
+    /// Keys that match no route of the host: a typing error, or a route that is gone.
+    pub fn unmatched(&self) -> impl ExactSizeIterator<Item = &Misfit> {
+        self.unmatched.iter()
+    }
+
+    /// Keys whose requests all go to more specific ones, on the routes that the host has.
+    pub fn shadowed(&self) -> impl ExactSizeIterator<Item = &Misfit> {
+        self.shadowed.iter()
+    }
+
+    /// Routes of the host for which there is no key and no default route. The total and the limits of clients may
+    /// hold there all the same. A key with [`Limits::unlimited`](crate::Limits::unlimited) says that it is meant.
+    pub fn unlimited(&self) -> impl ExactSizeIterator<Item = &RouteKey> {
+        self.unlimited.iter()
+    }
+}
+
+impl Misfit {
+    /// The key as it was written.
+    #[must_use]
+    pub fn key(&self) -> &RouteKey {
+        &self.key
+    }
+
+    /// Where it was written: `routes`, ``plan `pro` `` and so on.
+    #[must_use]
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// A more specific key that takes its requests.
+    #[must_use]
+    pub fn shadowed_by(&self) -> Option<&RouteKey> {
+        self.by.as_ref()
+    }
+}
+
+impl Rules {
+    /// Whether these rules fit the routes that a host has: for a test, or for the log at start-up.
+    ///
+    /// Routes are methods and paths as routers write them: `GET` or `ANY`, and `/v1/models/{id}`, `/files/{*path}`,
+    /// such as axum's `MatchedPath` tells.
+    ///
+    /// ```
+    /// use tower_throttle::{Rate, Rules};
+    ///
+    /// let rules = Rules::new()
+    ///     .route("POST /v1/chat/completions", Rate::per_second(2))
+    ///     .route("GET /v1/model/{id}", Rate::per_second(20))
+    ///     .route("ANY /v1/chat/completions", Rate::per_second(5));
+    /// let audit = rules.audit([("POST", "/v1/chat/completions"), ("GET", "/v1/models/{id}")])?;
+    /// assert_eq!(
+    ///     audit.to_string(),
+    ///     "routes: `GET /v1/model/{id}` matches no route\n\
+    ///      routes: `ANY /v1/chat/completions` is reached by no request: `POST /v1/chat/completions` takes them\n\
+    ///      `GET /v1/models/{id}` has no limit",
+    /// );
+    /// # Ok::<(), tower_throttle::RulesError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// A key, or a route of the host, that cannot be read, and two keys that mean the same.
+    pub fn audit<M: AsRef<str>, P: AsRef<str>>(
+        &self,
+        routes: impl IntoIterator<Item = (M, P)>,
+    ) -> Result<Audit, RulesError> {
+        let host = routes
+            .into_iter()
+            .map(|(method, path)| parse(&format!("{} {}", method.as_ref(), path.as_ref())))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut audit = Audit::default();
+        let own = Keys::new("routes", self.routes.iter().map(|(key, _)| &**key))?;
+        own.look(&host, &mut audit);
+        if self.default_route.is_none() {
+            let unlimited = host.iter().filter(|route| !own.cover(route));
+            audit.unlimited.extend(unlimited.cloned());
+        }
+        let rejections = self.rejections.0.iter().map(|on_route| &*on_route.key);
+        Keys::new("rejections", rejections)?.look(&host, &mut audit);
+        let Some(clients) = &self.clients else {
+            return Ok(audit);
+        };
+        let named = |(name, plan): &(_, Plan)| (format!("plan `{name}`"), plan.clone());
+        let each = clients.each.iter().cloned();
+        let each = each.map(|plan| ("each client".to_owned(), plan));
+        for (place, plan) in each.chain(clients.plans.iter().map(named)) {
+            let keys = plan.routes.iter().map(|(key, _)| &**key);
+            Keys::new(&place, keys)?.look(&host, &mut audit);
+        }
+        Ok(audit)
+    }
+}
+
+/// The route keys of one place.
+struct Keys<'a> {
+    place: &'a str,
+    all: Vec<RouteKey>,
+    table: Table<usize>,
+    /// How many segments the longest has.
+    longest: usize,
+}
+
+impl<'a> Keys<'a> {
+    fn new(place: &'a str, keys: impl Iterator<Item = &'a str>) -> Result<Self, RulesError> {
+        let all = keys.map(parse).collect::<Result<Vec<_>, _>>()?;
+        let mut table = Table::new();
+        for (index, key) in all.iter().enumerate() {
+            table
+                .insert(key, index)
+                .map_err(|&first| RulesError::SameRoute {
+                    first: all[first].to_string(),
+                    second: key.to_string(),
+                })?;
+        }
+        let length = |key: &RouteKey| match key.pattern() {
+            Pattern::Default => 0,
+            Pattern::Path { segments, .. } => segments.len(),
+        };
+        Ok(Self {
+            place,
+            longest: all.iter().map(length).max().unwrap_or(0),
+            all,
+            table,
+        })
+    }
+
+    /// Whether a key takes what is common to all requests of a route.
+    fn cover(&self, route: &RouteKey) -> bool {
+        let sample = common(route, route, self.longest);
+        sample.is_some_and(|(method, path)| self.taken_by(&method, &path).is_some())
+    }
+
+    fn look(&self, host: &[RouteKey], audit: &mut Audit) {
+        for (index, key) in self.all.iter().enumerate() {
+            let misfit = |by| Misfit {
+                place: self.place.to_owned(),
+                key: key.clone(),
+                by,
+            };
+            let samples = host
+                .iter()
+                .filter_map(|route| common(key, route, self.longest));
+            let taken: Vec<_> = samples
+                .filter_map(|(method, path)| self.taken_by(&method, &path))
+                .collect();
+            match taken.first() {
+                None => audit.unmatched.push(misfit(None)),
+                Some(_) if taken.contains(&index) => {}
+                Some(&other) => audit.shadowed.push(misfit(Some(self.all[other].clone()))),
+            }
+        }
+    }
+
+    fn taken_by(&self, method: &Method, path: &str) -> Option<usize> {
+        let none = Extensions::new();
+        self.table.find(&Head::alone(method, path, &none)).copied()
+    }
+}
+
+/// No method has this name, so that only `ANY` matches it.
+const OTHER: &[u8] = b"OTHER-THAN-ALL-KEYS";
+/// No path holds it, so that only parameters match it.
+const ANYTHING: &str = "\0";
+
+/// A request that both a key and a route of the host match, and that is like no other key as far as the two allow.
+/// `None` if there is none.
+fn common(key: &RouteKey, route: &RouteKey, longest: usize) -> Option<(Method, String)> {
+    let Pattern::Path {
+        method,
+        segments,
+        greedy,
+    } = route.pattern()
+    else {
+        // Whatever the host does not know, which is for the key of the same name.
+        let sample = (Method::from_bytes(OTHER).ok()?, format!("/{ANYTHING}"));
+        return matches!(key.pattern(), Pattern::Default).then_some(sample);
+    };
+    let (own_method, own, own_greedy) = match key.pattern() {
+        Pattern::Default => (&None, &[][..], true),
+        Pattern::Path {
+            method,
+            segments,
+            greedy,
+        } => (method, &segments[..], *greedy),
+    };
+    let method = match (own_method, method) {
+        (None, None) => Method::from_bytes(OTHER).ok()?,
+        (Some(one), None) | (None, Some(one)) => one.clone(),
+        (Some(own), Some(one)) if own == one => one.clone(),
+        // HEAD is GET's.
+        (Some(own), Some(one)) if *own == Method::GET && *one == Method::HEAD => one.clone(),
+        _ => return None,
+    };
+    // Greedy ends are as long as makes them unlike other keys.
+    let length = match (greedy, own_greedy) {
+        (false, false) if segments.len() != own.len() => return None,
+        (false, _) => segments.len(),
+        (true, false) => own.len(),
+        (true, true) => longest.max(segments.len()).max(own.len()) + 1,
+    };
+    let too_short = |segments: &[Segment], greedy: bool| greedy && length <= segments.len();
+    let all = matches!(key.pattern(), Pattern::Default);
+    if too_short(segments, *greedy) || (too_short(own, own_greedy) && !all) {
+        return None;
+    }
+    let mut path = String::new();
+    for at in 0..length {
+        path.push('/');
+        path.push_str(match (segments.get(at), own.get(at)) {
+            (Some(Segment::Literal(one)), Some(Segment::Literal(own))) if one != own => {
+                return None;
+            }
+            (Some(Segment::Literal(text)), _) | (_, Some(Segment::Literal(text))) => text,
+            _ => ANYTHING,
+        });
+    }
+    Some((method, path))
+}
+
+impl fmt::Display for Audit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut between = "";
+        for Misfit { place, key, by } in self.unmatched.iter().chain(&self.shadowed) {
+            match by {
+                None => write!(f, "{between}{place}: `{key}` matches no route")?,
+                Some(by) => write!(
+                    f,
+                    "{between}{place}: `{key}` is reached by no request: `{by}` takes them"
+                )?,
+            }
+            between = "\n";
+        }
+        for route in &self.unlimited {
+            write!(f, "{between}`{route}` has no limit")?;
+            between = "\n";
+        }
+        f.write_str(if between.is_empty() { "nothing" } else { "" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Clients, Dialect, Limits, Rate};
+
+    fn rules(keys: &[&str]) -> Rules {
+        keys.iter().fold(Rules::new(), |rules, key| {
+            rules.route(key, Rate::per_second(1))
+        })
+    }
+
+    #[test]
+    fn what_does_not_fit_is_found() {
+        type Routes = &'static [(&'static str, &'static str)];
+        // (keys, routes of the host, what is found)
+        let table: [(&[&str], Routes, &str); 18] = [
+            (&["GET /a"], &[("GET", "/a")], "nothing"),
+            (&["GET /a"], &[("HEAD", "/a")], "nothing"),
+            (&["GET /a"], &[("ANY", "/a")], "`ANY /a` has no limit"),
+            (&["ANY /a"], &[("GET", "/a")], "nothing"),
+            (&["GET /a/{id}"], &[("GET", "/a/{name}")], "nothing"),
+            (&["GET /a/{rest+}"], &[("GET", "/a/{*path}")], "nothing"),
+            (&["GET /a/{rest+}"], &[("GET", "/a/{x}/{y}")], "nothing"),
+            (&["$default"], &[("GET", "/")], "nothing"),
+            (
+                &["GET /a"],
+                &[("POST", "/a")],
+                "routes: `GET /a` matches no route\n`POST /a` has no limit",
+            ),
+            (
+                &["GET /a/{id}"],
+                &[("GET", "/a")],
+                "routes: `GET /a/{id}` matches no route\n`GET /a` has no limit",
+            ),
+            (
+                &["GET /a/{rest+}"],
+                &[("GET", "/a")],
+                "routes: `GET /a/{rest+}` matches no route\n`GET /a` has no limit",
+            ),
+            (
+                // A key for some requests of a route leaves the others without.
+                &["GET /a/b"],
+                &[("GET", "/a/{id}")],
+                "`GET /a/{id}` has no limit",
+            ),
+            (
+                &["GET /a", "ANY /a", "$default"],
+                &[("GET", "/a")],
+                "routes: `ANY /a` is reached by no request: `GET /a` takes them\n\
+                 routes: `$default` is reached by no request: `GET /a` takes them",
+            ),
+            (
+                &["GET /a/{id}", "GET /a/{rest+}"],
+                &[("GET", "/a/{id}")],
+                "routes: `GET /a/{rest+}` is reached by no request: `GET /a/{id}` takes them",
+            ),
+            (
+                &["GET /a/{id}", "GET /a/{rest+}"],
+                &[("GET", "/a/{*rest}")],
+                "nothing",
+            ),
+            (
+                &["GET /a/{id}", "GET /a/b"],
+                &[("GET", "/a/{id}")],
+                "nothing",
+            ),
+            (
+                &["GET /a/{id}", "GET /a/b"],
+                &[("GET", "/a/b")],
+                "routes: `GET /a/{id}` is reached by no request: `GET /a/b` takes them",
+            ),
+            (
+                &["GET /{a}/b", "GET /a/{b}"],
+                &[("GET", "/{x}/{y}")],
+                "`GET /{x}/{y}` has no limit",
+            ),
+        ];
+        for (keys, routes, expected) in table {
+            let audit = rules(keys).audit(routes.iter().copied());
+            let audit = audit.expect("keys that can be read");
+            assert_eq!(audit.to_string(), expected, "{keys:?} on {routes:?}");
+            assert_eq!(audit.is_empty(), expected == "nothing");
+        }
+    }
+
+    #[test]
+    fn keys_of_all_places_are_looked_at() {
+        let pro = Plan::new(Rate::per_second(1)).route("GET /pro", Rate::per_second(1));
+        let each = Plan::new(Limits::new()).route("GET /each", Limits::unlimited());
+        let clients = Clients::by_address().each(each).plan("pro", pro);
+        let rules = Rules::new()
+            .default_route(Rate::per_second(1))
+            .rejection("GET /other", Dialect::OpenAi)
+            .clients(clients);
+        let audit = rules.audit([("GET", "/a")]).expect("keys that can be read");
+        let places = audit
+            .unmatched()
+            .map(|misfit| (misfit.place(), misfit.key().as_str()));
+        assert_eq!(
+            places.collect::<Vec<_>>(),
+            [
+                ("rejections", "GET /other"),
+                ("each client", "GET /each"),
+                ("plan `pro`", "GET /pro"),
+            ]
+        );
+        assert_eq!(audit.unlimited().len(), 0, "by the default route");
+    }
+
+    #[test]
+    fn a_route_that_cannot_be_read_is_an_error() {
+        let error = Rules::new().audit([("GET", "a")]).expect_err("no slash");
+        assert_eq!(
+            error.to_string(),
+            "route key `GET a`: path `a` does not begin with `/`"
+        );
+    }
+}
