@@ -5,9 +5,10 @@ use std::sync::Arc;
 use crate::{
     rules::{Changes, Rules, RulesError},
     shared::Live,
+    snapshot::Snapshot,
 };
 
-/// A throttle from outside of its services: to change its rules while it works. From
+/// A throttle from outside of its services: to change its rules while it works, and to look at it. From
 /// [`ThrottleLayer::handle`](crate::ThrottleLayer::handle).
 ///
 /// All clones of it are one, and it stays one with all services that the layer or a clone of it wraps.
@@ -69,5 +70,23 @@ impl Handle {
     )]
     pub fn reload(&self, rules: Rules) -> Result<Changes, RulesError> {
         self.live.reload(&rules)
+    }
+
+    /// What the throttle looks like now: each limit with its settings, what remains and what was counted.
+    ///
+    /// It takes some microseconds for each ten limits and no lock that a request waits for, so that it may be asked for
+    /// each second under full load. Requests in mid-decision may be missing from it, and are in the next one.
+    ///
+    /// ```
+    /// use tower_throttle::{Rate, Rules, ThrottleLayer};
+    ///
+    /// let throttle = ThrottleLayer::new(Rules::new().total(Rate::per_second(10).burst(5)))?;
+    /// let snapshot = throttle.handle().snapshot();
+    /// assert_eq!(snapshot.limits[0].remaining, Some(5));
+    /// # Ok::<(), tower_throttle::RulesError>(())
+    /// ```
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.live.snapshot()
     }
 }

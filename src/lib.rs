@@ -319,10 +319,12 @@ mod rule;
 mod rules;
 mod service;
 mod shared;
+mod snapshot;
 mod spread;
 mod status;
 mod store;
 mod sync;
+mod tally;
 mod usage;
 mod waiting;
 
@@ -342,6 +344,7 @@ pub use self::{
     route::{RouteKey, RouteKeyError},
     rules::{Audit, Change, Changes, Misfit, Rules, RulesError, Undeclared},
     service::Throttle,
+    snapshot::{LimitSnapshot, RouteSnapshot, Snapshot},
     status::LimitStatus,
     usage::{Estimate, Usage},
 };

@@ -76,7 +76,9 @@ impl Terms {
         }
     }
 
-    fn is_shadow(&self) -> bool {
+    /// Whether it only tells what it would refuse.
+    #[must_use]
+    pub fn is_shadow(&self) -> bool {
         match self {
             Self::Rate(rate) | Self::Tokens(rate) => rate.is_shadow(),
             Self::Quota(quota) => quota.is_shadow(),

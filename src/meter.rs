@@ -173,6 +173,12 @@ impl Meter {
         }
     }
 
+    /// Units that have not come back yet, a part of one counted as one. More than the bucket holds are owed.
+    pub(crate) fn used(&self, state: u64, now: Nanos) -> u64 {
+        let debt = Gcra::debt(state, self.at(now));
+        debt.div_ceil(self.gcra.interval())
+    }
+
     /// Nanoseconds until the bucket is full. Nobody knows for slots: zero.
     pub(crate) fn full_in(&self, state: u64, now: Nanos) -> u64 {
         let at = self.at(now);

@@ -10,9 +10,12 @@ use std::{
 
 use crate::{
     bucket::Bucket,
+    clock::Nanos,
     history::{History, Version},
+    levels::Levels,
     limit::{Limit, Terms},
     store::{Key, Memory, Page, Place, Scale},
+    tally::{Count, Tally},
     waiting::LineId,
 };
 
@@ -25,6 +28,7 @@ pub(crate) struct Binding {
     /// Of its settings.
     pub(crate) version: Version,
     pub(crate) history: History,
+    pub(crate) tally: Arc<Tally>,
 }
 
 /// Where requests wait that a limit refuses: one line for all limits of a scope.
@@ -75,6 +79,7 @@ impl Binding {
             line: Line::next(),
             version,
             history: History::new(first),
+            tally: Arc::default(),
         }
     }
 
@@ -145,6 +150,11 @@ pub(crate) struct Rule {
     pub(crate) has_slots: bool,
     /// Whether one of them counts model tokens.
     pub(crate) has_tokens: bool,
+    /// Requests that were admitted under it and are not yet counted by its route and its limits: so that a request
+    /// counts once, however many limits it has.
+    pub(crate) admitted: Count,
+    /// Of its route.
+    pub(crate) tally: Arc<Tally>,
 }
 
 impl Rule {
@@ -166,6 +176,49 @@ impl Rule {
             has_slots: bindings.iter().any(|binding| binding.limit.is_slots()),
             has_tokens: bindings.iter().any(|binding| binding.limit.is_tokens()),
             bindings,
+            admitted: Count::default(),
+            tally: Arc::default(),
+        }
+    }
+
+    /// Counts for a route.
+    pub(crate) fn counted_by(self, tally: &Arc<Tally>) -> Self {
+        let mut rule = self;
+        rule.tally = Arc::clone(tally);
+        rule
+    }
+
+    /// Has the route and the limits count what was admitted.
+    pub(crate) fn settle(&self) {
+        let admitted = self.admitted.take();
+        if admitted > 0 {
+            self.tally.admitted.add(admitted);
+            for binding in &self.bindings {
+                binding.tally.admitted.add(admitted);
+            }
+        }
+    }
+
+    /// Counts a request that was refused at `now`, by the limits that did.
+    pub(crate) fn refused(&self, levels: &Levels, now: Nanos) {
+        self.tally.refused.add(1);
+        for (binding, level) in self.enforced().zip(levels.as_slice()) {
+            let refusal = binding.limit.refusal(level.state, now, level.cost);
+            if level.refused || refusal.is_some() {
+                binding.tally.refused.add(1);
+            }
+        }
+        self.shadowed(levels);
+    }
+
+    /// Counts what shadows would have refused.
+    pub(crate) fn shadowed(&self, levels: &Levels) {
+        let pairs = self.bindings.iter().zip(levels.as_slice());
+        for (binding, level) in pairs.skip(self.enforced) {
+            if level.refused {
+                self.tally.would_refuse.add(1);
+                binding.tally.would_refuse.add(1);
+            }
         }
     }
 
@@ -192,7 +245,13 @@ impl Rule {
             .filter(|binding| !self.bindings.iter().any(|own| own.is(binding)));
         let mut bindings: Vec<_> = self.bindings.iter().chain(besides).cloned().collect();
         bindings.sort_by_key(|binding| Reverse(binding.limit.scope.specificity()));
-        Self::new(self.route.clone(), self.plan.clone(), bindings)
+        Self::new(self.route.clone(), self.plan.clone(), bindings).counted_by(&self.tally)
+    }
+}
+
+impl Drop for Rule {
+    fn drop(&mut self) {
+        self.settle();
     }
 }
 

@@ -3,6 +3,7 @@
 mod live;
 
 use std::{
+    collections::HashMap,
     fmt, mem,
     ops::Deref,
     sync::{
@@ -30,6 +31,7 @@ use crate::{
     rule::{Asked, Binding, Rule},
     rules::{Class, Compiled, RulesError, Template},
     store::Memory,
+    tally::Tally,
     usage::{Estimator, Usage},
 };
 
@@ -82,6 +84,10 @@ impl Shared {
         } = decided;
         let Prepared { rule, written } = prepared;
         let options = &self.options;
+        rule.admitted.add(1);
+        if rule.enforced < rule.bindings.len() {
+            rule.shadowed(levels);
+        }
         let mut admission = Admission::new(&state.limiter, rule, asked, levels);
         let mut fields = match &written.policies {
             Some(policies) if options.fields && Fields::fit(request.method()) => {
@@ -144,6 +150,7 @@ impl Shared {
             now,
             levels,
         } = decided;
+        rule.refused(levels, now);
         let mut denial = Denial::new(Arc::clone(rule), mem::take(levels), arrived, now);
         if let (true, Some(wait)) = (self.options.spread, denial.wait()) {
             let (index, cost) = denial.binding_charge();
@@ -202,6 +209,7 @@ impl fmt::Debug for State {
 struct Route {
     key: Box<str>,
     own: Vec<Binding>,
+    tally: Arc<Tally>,
     /// Whether it has the default's limits, as all undeclared routes have.
     undeclared: bool,
     /// Made when they are first asked for: most routes are asked for by few classes.
@@ -253,7 +261,9 @@ impl State {
             rejections,
         } = compiled;
         let variants = classes.iter().map(|class| class.variants.len()).sum();
-        let route = |key: &str, own| Route::new(key, own, variants);
+        let known = before.iter().flat_map(|before| before.table.values());
+        let known: HashMap<&str, &Route> = known.map(|route| (&*route.key, route)).collect();
+        let route = |key: &str, own| Route::new(key, own, known.get(key).copied(), variants);
         let mut table = Table::new();
         for (key, own) in routes {
             table
@@ -263,10 +273,8 @@ impl State {
                     second: key.to_string(),
                 })?;
         }
-        let shared = |before: Option<&Route>| {
-            let own = before.map(|route| &*route.own);
-            Route::undeclared(UNDECLARED, &default, own, variants)
-        };
+        let shared =
+            |before: Option<&Route>| Route::undeclared(UNDECLARED, &default, before, variants);
         let undeclared = per_route.then(|| {
             let before = before.and_then(|before| before.undeclared.as_ref());
             UndeclaredRoutes {
@@ -375,6 +383,7 @@ impl State {
         let clients = class.variants[variant].iter();
         let bindings = clients.chain(&route.own).chain(&self.total);
         let rule = Rule::new(route.key.clone(), class.plan.clone(), bindings.cloned());
+        let rule = rule.counted_by(&route.tally);
         if !route.undeclared || std::ptr::eq(route, &self.shared) {
             return Prepared::new(rule);
         }
@@ -427,8 +436,7 @@ impl State {
     }
 
     fn undeclared_route(&self, key: &str, before: Option<&Route>) -> Route {
-        let own = before.map(|route| &*route.own);
-        Route::undeclared(key, &self.default, own, self.shared.variants.len())
+        Route::undeclared(key, &self.default, before, self.shared.variants.len())
     }
 
     /// Takes over the undeclared routes of whose place it takes.
@@ -446,15 +454,40 @@ impl State {
         }
     }
 
-    /// The limits of each undeclared route that has some of its own, and of those that share them.
-    fn undeclared_limits(&self) -> impl Iterator<Item = &Binding> {
+    /// Each route that nobody declared and that the host's router has a name for.
+    fn named_routes(&self) -> impl Iterator<Item = &Route> {
         let sets = self.undeclared.iter();
-        let sets = sets.flat_map(|undeclared| [&undeclared.templates, &undeclared.paths]);
-        let routes = sets.flat_map(|set| {
-            let own = set.iter().map(|(_, route)| route);
-            own.chain([set.overflow()])
+        let routes = sets.flat_map(|undeclared| undeclared.templates.iter());
+        routes.map(|(_, route)| route)
+    }
+
+    /// Each other route that nobody declared, and those who share their limits.
+    fn unnamed_routes(&self) -> impl Iterator<Item = &Route> {
+        let sets = self.undeclared.iter();
+        let routes = sets.flat_map(|UndeclaredRoutes { templates, paths }| {
+            let own = paths.iter().map(|(_, route)| route);
+            own.chain([templates.overflow(), paths.overflow()])
         });
-        routes.chain([&self.shared]).flat_map(|route| &route.own)
+        routes.chain([&self.shared])
+    }
+
+    /// The limits of all routes that nobody declared.
+    fn undeclared_limits(&self) -> impl Iterator<Item = &Binding> {
+        let routes = self.named_routes().chain(self.unnamed_routes());
+        routes.flat_map(|route| &route.own)
+    }
+
+    /// Has all routes and limits count what was admitted.
+    fn settle(&self) {
+        let routes = self.table.values();
+        let routes = routes
+            .chain(self.named_routes())
+            .chain(self.unnamed_routes());
+        for prepared in routes.flat_map(|route| &route.variants) {
+            if let Some(prepared) = prepared.get() {
+                prepared.rule.settle();
+            }
+        }
     }
 }
 
@@ -469,10 +502,12 @@ impl Undeclared<Route> {
 }
 
 impl Route {
-    fn new(key: &str, own: Vec<Binding>, variants: usize) -> Self {
+    /// `before`: the same route under the rules before.
+    fn new(key: &str, own: Vec<Binding>, before: Option<&Self>, variants: usize) -> Self {
         Self {
             key: key.into(),
             own,
+            tally: before.map_or_else(Arc::default, |before| Arc::clone(&before.tally)),
             undeclared: false,
             variants: (0..variants).map(|_| OnceLock::new()).collect(),
         }
@@ -481,13 +516,13 @@ impl Route {
     fn undeclared(
         key: &str,
         templates: &[Template],
-        before: Option<&[Binding]>,
+        before: Option<&Self>,
         variants: usize,
     ) -> Self {
-        let own = Template::bind(templates, before);
+        let own = Template::bind(templates, before.map(|route| &*route.own));
         Self {
             undeclared: true,
-            ..Self::new(key, own, variants)
+            ..Self::new(key, own, before, variants)
         }
     }
 }

@@ -827,6 +827,15 @@ fn threads_get_no_more_than_the_bursts_while_rules_are_reloaded() {
         assert!(reloads > 50, "{reloads}");
     });
     let admitted = admitted.map(|path| path.map(AtomicU64::into_inner));
+    let counts = handle.snapshot().routes;
+    let counted: u64 = counts.iter().map(|route| route.admitted).sum();
+    assert_eq!(
+        counted,
+        admitted.iter().flatten().sum::<u64>(),
+        "each is counted once"
+    );
+    let refused: u64 = counts.iter().map(|route| route.refused).sum();
+    assert_eq!(counted + refused, 4 * 8_000, "and those who were refused");
     let sums = [0, 1, 2].map(|index| {
         let path: u64 = admitted[index].iter().sum();
         let key: u64 = admitted.iter().map(|path| path[index]).sum();

@@ -110,6 +110,11 @@ impl<V> Table<V> {
         }
     }
 
+    /// The value of each route, in the order in which they were added.
+    pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
+        self.values.iter()
+    }
+
     /// Adds a route.
     ///
     /// # Errors

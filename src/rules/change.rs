@@ -119,7 +119,7 @@ fn compare<'a>(
             name: name.to_owned(),
             scope: place.map_or(Scope::Route, ScopeKey::scope),
             route: place.and_then(ScopeKey::route).map(ToString::to_string),
-            plan: place.and_then(ScopeKey::plan).map(str::to_owned),
+            plan: place.and_then(ScopeKey::plan).map(ToString::to_string),
             before: terms(before),
             after: terms(after),
         });

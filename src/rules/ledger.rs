@@ -118,6 +118,7 @@ impl Draft<'_> {
                 let binding = pair.map(|index| &old[index]);
                 binding.map(|binding| (binding.version, &binding.history))
             });
+            let tally = pair.map(|index| Arc::clone(&old[index].tally));
             let home = match pair {
                 Some(index) => old[index].home.clone(),
                 None if by_client => {
@@ -133,6 +134,7 @@ impl Draft<'_> {
                 line,
                 version,
                 history,
+                tally: tally.unwrap_or_default(),
             });
         }
         self.ledger.places.push(place.clone());
@@ -222,6 +224,7 @@ impl Template {
                 line,
                 version: template.version,
                 history: template.history.clone(),
+                tally: kept.map_or_else(Arc::default, |kept| Arc::clone(&kept.tally)),
             }
         };
         templates.iter().map(binding).collect()
@@ -229,7 +232,7 @@ impl Template {
 }
 
 impl ScopeKey {
-    pub(super) fn scope(&self) -> Scope {
+    pub(crate) fn scope(&self) -> Scope {
         match self {
             Self::Total => Scope::Total,
             Self::Route(_) => Scope::Route,
@@ -238,17 +241,17 @@ impl ScopeKey {
         }
     }
 
-    pub(super) fn route(&self) -> Option<&RouteKey> {
+    pub(crate) fn route(&self) -> Option<&RouteKey> {
         match self {
             Self::Total | Self::Client(_) => None,
             Self::Route(key) | Self::ClientOnRoute(_, key) => Some(key),
         }
     }
 
-    pub(super) fn plan(&self) -> Option<&str> {
+    pub(crate) fn plan(&self) -> Option<&Arc<str>> {
         match self {
             Self::Total | Self::Route(_) => None,
-            Self::Client(plan) | Self::ClientOnRoute(plan, _) => plan.as_deref(),
+            Self::Client(plan) | Self::ClientOnRoute(plan, _) => plan.as_ref(),
         }
     }
 }

@@ -7,13 +7,15 @@ use std::{
 
 use arc_swap::{ArcSwap, Guard};
 
-use super::State;
+use super::{State, UNDECLARED};
 use crate::{
     clock::Clock,
     limiter::Limiter,
     observe,
-    rule::Home,
+    route::RouteKey,
+    rule::{Binding, Home},
     rules::{Changes, Ledger, Rules, RulesError},
+    snapshot::{LimitSnapshot, RouteSnapshot, Snapshot},
 };
 
 /// The rules that hold.
@@ -49,6 +51,58 @@ impl Live {
         self.state.load()
     }
 
+    /// What it looks like now. Waits for a reload, and no request waits for it.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.load();
+        state.settle();
+        let now = state.limiter.now();
+        let counted = |binding: &Binding, route: Option<&str>, plan: Option<&Arc<str>>| {
+            let mut limit = LimitSnapshot::new(binding, route, plan).at(binding, now);
+            limit.add(&binding.tally);
+            limit
+        };
+        let declared = ledger.scopes().flat_map(|(key, bindings)| {
+            let route = key.route().map(RouteKey::as_str);
+            let limits = bindings.iter();
+            limits.map(move |binding| counted(binding, route, key.plan()))
+        });
+        let mut limits: Vec<_> = declared.collect();
+        for route in state.named_routes() {
+            let own = route.own.iter();
+            limits.extend(own.map(|binding| counted(binding, Some(&route.key), None)));
+        }
+        // Of all others together: each of them has the same limits in the same order.
+        let mut others: Vec<_> = Vec::new();
+        let mut rest = RouteSnapshot::new(UNDECLARED);
+        for route in state.unnamed_routes() {
+            rest.add(&route.tally);
+            for (index, binding) in route.own.iter().enumerate() {
+                if others.len() == index {
+                    others.push(LimitSnapshot::new(binding, None, None));
+                }
+                others[index].add(&binding.tally);
+            }
+        }
+        limits.extend(others);
+        let routes = state.table.values().chain(state.named_routes());
+        let routes = routes.map(|route| {
+            let mut counted = RouteSnapshot::new(&route.key);
+            counted.add(&route.tally);
+            counted
+        });
+        let mut routes: Vec<_> = routes.collect();
+        // Where `$default` is a key, it takes all others.
+        if routes.iter().all(|counted| counted.route != UNDECLARED) {
+            routes.push(rest);
+        }
+        Snapshot {
+            limits,
+            routes,
+            overflowed: state.limiter.memory.overflowed(),
+        }
+    }
+
     /// Puts other rules into the place of those that hold, if they hold together.
     pub(crate) fn reload(&self, rules: &Rules) -> Result<Changes, RulesError> {
         // It is whole whenever it is let go of.
@@ -78,6 +132,7 @@ impl Live {
             }
         }
         next.forget();
+        old.settle();
         limiter.lines.wake_all();
         let changes = Changes::between(&ledger, &next);
         *ledger = next;

@@ -12,6 +12,7 @@ use crate::{
     levels::{Level, Levels},
     limiter::{Limiter, Outdated},
     rule::{Asked, Binding, Rule},
+    tally::Tally,
 };
 
 /// What becomes of a request that asks.
@@ -31,6 +32,8 @@ pub(crate) struct Standing {
     ticket: Ticket,
     arrived: Nanos,
     deadline: Nanos,
+    /// Of the limit that it waits for.
+    tally: Arc<Tally>,
 }
 
 /// What becomes of a request in line.
@@ -46,8 +49,16 @@ pub(crate) enum Turn {
 
 impl Drop for Standing {
     fn drop(&mut self) {
+        self.tally.waiting.sub(1);
         self.limiter.lines.leave(self.line, self.ticket);
     }
+}
+
+/// One more stands in line for a limit.
+fn enters(tally: &Arc<Tally>) -> Arc<Tally> {
+    tally.waited.add(1);
+    tally.waiting.add(1);
+    Arc::clone(tally)
 }
 
 impl Limiter {
@@ -96,7 +107,7 @@ impl Limiter {
         for charge in rule.charges(&self.memory, asked) {
             levels.push(Level::new(charge.place.peek(now), charge.cost));
         }
-        let mut longest: Option<(Nanos, LineId, Patience)> = None;
+        let mut longest: Option<(Nanos, LineId, Patience, &Binding)> = None;
         // At the timeout itself the client is gone.
         let mut bound = timeout.map_or(Nanos::MAX, |timeout| timeout.saturating_sub(1));
         let mut waits = true;
@@ -127,12 +138,12 @@ impl Limiter {
             };
             bound = bound.min(patience.max_wait);
             if longest.is_none_or(|(longest, ..)| wait > longest) {
-                longest = Some((wait, line, patience));
+                longest = Some((wait, line, patience, binding));
             }
         }
         let standing = longest
             .filter(|(wait, ..)| waits && *wait <= bound)
-            .and_then(|(_, line, patience)| {
+            .and_then(|(_, line, patience, binding)| {
                 let most = patience.max_waiting;
                 let ticket = self.lines.join(line, None, asked.tokens, most)?;
                 Some(Standing {
@@ -141,6 +152,7 @@ impl Limiter {
                     ticket,
                     arrived: now,
                     deadline: now.saturating_add(bound),
+                    tally: enters(&binding.tally),
                 })
             });
         if standing.is_none() {
@@ -191,8 +203,8 @@ impl Standing {
             let is_first = limiter.lines.is_first(self.line, self.ticket, waker);
             let now = limiter.now();
             if is_first {
-                if let Some((line, patience)) = self.elsewhere(rule, asked) {
-                    if self.moves(line, patience, asked) {
+                if let Some(binding) = self.elsewhere(rule, asked) {
+                    if self.moves(binding, asked) {
                         continue;
                     }
                     return self.gives_up(rule, asked, now, levels);
@@ -209,8 +221,8 @@ impl Standing {
                         return Turn::Later(until.min(self.deadline));
                     }
                     Refused::Until if now < self.deadline => return Turn::Later(self.deadline),
-                    Refused::Elsewhere(line, patience)
-                        if now < self.deadline && self.moves(line, patience, asked) =>
+                    Refused::Elsewhere(binding)
+                        if now < self.deadline && self.moves(binding, asked) =>
                     {
                         continue;
                     }
@@ -236,19 +248,19 @@ impl Standing {
     }
 
     /// Another line of the request where somebody stands who came before it.
-    fn elsewhere(&self, rule: &Rule, asked: Asked) -> Option<(LineId, Option<Patience>)> {
-        rule.enforced().find_map(|binding| {
+    fn elsewhere<'a>(&self, rule: &'a Rule, asked: Asked) -> Option<&'a Binding> {
+        rule.enforced().find(|binding| {
             let line = binding.line(asked.identity);
-            let earlier = line != self.line && self.limiter.lines.has_earlier(line, self.ticket);
-            earlier.then_some((line, binding.limit.patience))
+            line != self.line && self.limiter.lines.has_earlier(line, self.ticket)
         })
     }
 
     /// Goes over to another line, with its ticket. `false` if it may not wait there.
-    fn moves(&mut self, line: LineId, patience: Option<Patience>, asked: Asked) -> bool {
-        let Some(patience) = patience else {
+    fn moves(&mut self, binding: &Binding, asked: Asked) -> bool {
+        let Some(patience) = binding.limit.patience else {
             return false;
         };
+        let line = binding.line(asked.identity);
         let lines = &self.limiter.lines;
         let ticket = lines.join(line, Some(self.ticket), asked.tokens, patience.max_waiting);
         if ticket.is_none() {
@@ -256,13 +268,21 @@ impl Standing {
         }
         lines.leave(self.line, self.ticket);
         self.line = line;
+        self.tally.waiting.sub(1);
+        self.tally = enters(&binding.tally);
         let deadline = self.arrived.saturating_add(patience.max_wait);
         self.deadline = self.deadline.min(deadline);
         true
     }
 
     /// What has refused it, and for how long.
-    fn refused(&self, rule: &Rule, asked: Asked, now: Nanos, levels: &Levels) -> Refused {
+    fn refused<'a>(
+        &self,
+        rule: &'a Rule,
+        asked: Asked,
+        now: Nanos,
+        levels: &Levels,
+    ) -> Refused<'a> {
         let mut here = false;
         let mut elsewhere = None;
         let mut longest = 0;
@@ -278,11 +298,11 @@ impl Standing {
             if line == self.line {
                 here = true;
             } else if elsewhere.is_none() {
-                elsewhere = Some((line, binding.limit.patience));
+                elsewhere = Some(binding);
             }
         }
         match elsewhere {
-            Some((line, patience)) if !here => Refused::Elsewhere(line, patience),
+            Some(binding) if !here => Refused::Elsewhere(binding),
             _ if longest > 0 => Refused::For(longest),
             _ if busy => Refused::Until,
             // Between two looks it has come free.
@@ -292,12 +312,12 @@ impl Standing {
 }
 
 /// How a request in line is refused.
-enum Refused {
+enum Refused<'a> {
     /// For so long at least.
     For(Nanos),
     /// Until it is woken.
     Until,
     /// By a scope in whose line it does not stand.
-    Elsewhere(LineId, Option<Patience>),
+    Elsewhere(&'a Binding),
     Never,
 }

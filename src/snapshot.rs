@@ -1,0 +1,152 @@
+//! What a throttle looks like at one moment.
+
+#[cfg(feature = "config")]
+mod serialize;
+
+use std::sync::Arc;
+
+use crate::{
+    clock::Nanos,
+    limit::{Scope, Terms},
+    rule::{Binding, Home},
+    tally::Tally,
+};
+
+/// What a throttle looks like at one moment: its limits, and what has become of requests. From
+/// [`Handle::snapshot`](crate::Handle::snapshot).
+///
+/// With the feature `config` it is `Serialize`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// All limits: the total, declared routes and clients in the order of the rules, then what other routes have.
+    pub limits: Vec<LimitSnapshot>,
+    /// All routes on which a request can be charged: those that were declared, then those that the host's router has
+    /// named so far, and at last all others together, as `$default`.
+    pub routes: Vec<RouteSnapshot>,
+    /// How many charges on clients had no room in the table; see
+    /// [`ThrottleLayer::overflowed`](crate::ThrottleLayer::overflowed).
+    pub overflowed: u64,
+}
+
+/// One limit at one moment.
+///
+/// Counts are of requests since the throttle was made; a reload keeps those of limits that stay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LimitSnapshot {
+    /// Its name. Unique, but for what each route has by default.
+    pub name: Arc<str>,
+    /// Where it holds.
+    pub scope: Scope,
+    /// The key of its route. `None` for the total and for clients on any route; with [`Scope::Route`], what each
+    /// route has that has no name.
+    pub route: Option<String>,
+    /// The plan of the clients for whom it holds.
+    pub plan: Option<Arc<str>>,
+    /// What it is set to.
+    pub terms: Terms,
+    /// What a full bucket holds: a burst, a quota's count, a cap's slots. Zero if it is closed.
+    pub burst: u64,
+    /// What would be admitted at once: requests, model tokens or slots. `None` where each client or each route has
+    /// its own.
+    pub remaining: Option<u64>,
+    /// What is owed beyond an empty bucket: by model tokens that were used and not reserved, and after a reload to a
+    /// smaller burst.
+    pub owed: Option<u64>,
+    /// Requests in flight, for a cap on them.
+    pub in_flight: Option<u64>,
+    /// Requests that stand in line for it now.
+    pub waiting: u64,
+    /// Requests that were let through on whose way it was.
+    pub admitted: u64,
+    /// Requests that it has refused, alone or with others.
+    pub refused: u64,
+    /// Requests that it would have refused if it were no shadow.
+    pub would_refuse: u64,
+    /// Requests that have stood in line for it.
+    pub waited: u64,
+}
+
+/// What has become of the requests of one route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RouteSnapshot {
+    /// The route key as [`Decision::route`](crate::Decision::route) tells it.
+    pub route: String,
+    /// Requests that were let through.
+    pub admitted: u64,
+    /// Requests that were refused, by whatever limit.
+    pub refused: u64,
+    /// Times a shadow would have refused.
+    pub would_refuse: u64,
+}
+
+impl RouteSnapshot {
+    pub(crate) fn new(route: &str) -> Self {
+        Self {
+            route: route.to_owned(),
+            admitted: 0,
+            refused: 0,
+            would_refuse: 0,
+        }
+    }
+
+    pub(crate) fn add(&mut self, tally: &Tally) {
+        self.admitted += tally.admitted.get();
+        self.refused += tally.refused.get();
+        self.would_refuse += tally.would_refuse.get();
+    }
+}
+
+impl LimitSnapshot {
+    /// A limit that nobody was counted by.
+    pub(crate) fn new(binding: &Binding, route: Option<&str>, plan: Option<&Arc<str>>) -> Self {
+        let limit = &binding.limit;
+        Self {
+            name: Arc::clone(&limit.name),
+            scope: limit.scope,
+            route: route.map(str::to_owned),
+            plan: plan.map(Arc::clone),
+            terms: limit.terms.clone(),
+            burst: limit.meter.map_or(0, |meter| meter.capacity()),
+            remaining: None,
+            owed: None,
+            in_flight: None,
+            waiting: 0,
+            admitted: 0,
+            refused: 0,
+            would_refuse: 0,
+            waited: 0,
+        }
+    }
+
+    /// With the balance at `now`, where there is one for all.
+    pub(crate) fn at(self, binding: &Binding, now: Nanos) -> Self {
+        let Home::Bucket(bucket) = &binding.home else {
+            return self;
+        };
+        let (Ok(state) | Err(state)) = bucket.peek(binding.version, &binding.history);
+        let (remaining, used, slots) = match &binding.limit.meter {
+            Some(meter) => {
+                let (remaining, _) = meter.balance(state, now);
+                (remaining, meter.used(state, now), meter.is_slots())
+            }
+            None => (0, 0, false),
+        };
+        Self {
+            remaining: Some(remaining),
+            owed: Some(used.saturating_sub(self.burst)),
+            in_flight: slots.then_some(used),
+            ..self
+        }
+    }
+
+    pub(crate) fn add(&mut self, tally: &Tally) {
+        self.waiting += tally.waiting.get();
+        self.admitted += tally.admitted.get();
+        self.refused += tally.refused.get();
+        self.would_refuse += tally.would_refuse.get();
+        self.waited += tally.waited.get();
+    }
+}

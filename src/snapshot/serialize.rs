@@ -1,0 +1,74 @@
+//! Snapshots for other programs.
+
+use serde::{Serialize, Serializer, ser::SerializeStruct};
+
+use super::{LimitSnapshot, RouteSnapshot, Snapshot};
+use crate::limit::{Scope, Terms};
+
+impl Serialize for Snapshot {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self {
+            limits,
+            routes,
+            overflowed,
+        } = self;
+        let mut fields = serializer.serialize_struct("Snapshot", 3)?;
+        fields.serialize_field("limits", limits)?;
+        fields.serialize_field("routes", routes)?;
+        fields.serialize_field("overflowed", overflowed)?;
+        fields.end()
+    }
+}
+
+/// `kind` is `rate`, `quota`, `tokens` or `in_flight`; `terms` are shown as [`Terms`] are.
+impl Serialize for LimitSnapshot {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let scope = match self.scope {
+            Scope::Total => "total",
+            Scope::Route => "route",
+            Scope::Client => "client",
+            Scope::ClientOnRoute => "client_on_route",
+        };
+        let kind = match &self.terms {
+            Terms::Rate(_) => "rate",
+            Terms::Quota(_) => "quota",
+            Terms::Tokens(_) => "tokens",
+            Terms::InFlight(_) => "in_flight",
+        };
+        let mut fields = serializer.serialize_struct("LimitSnapshot", 16)?;
+        fields.serialize_field("name", &*self.name)?;
+        fields.serialize_field("scope", scope)?;
+        fields.serialize_field("route", &self.route)?;
+        fields.serialize_field("plan", &self.plan.as_deref())?;
+        fields.serialize_field("kind", kind)?;
+        fields.serialize_field("terms", &self.terms.to_string())?;
+        fields.serialize_field("shadow", &self.terms.is_shadow())?;
+        fields.serialize_field("burst", &self.burst)?;
+        fields.serialize_field("remaining", &self.remaining)?;
+        fields.serialize_field("owed", &self.owed)?;
+        fields.serialize_field("in_flight", &self.in_flight)?;
+        fields.serialize_field("waiting", &self.waiting)?;
+        fields.serialize_field("admitted", &self.admitted)?;
+        fields.serialize_field("refused", &self.refused)?;
+        fields.serialize_field("would_refuse", &self.would_refuse)?;
+        fields.serialize_field("waited", &self.waited)?;
+        fields.end()
+    }
+}
+
+impl Serialize for RouteSnapshot {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self {
+            route,
+            admitted,
+            refused,
+            would_refuse,
+        } = self;
+        let mut fields = serializer.serialize_struct("RouteSnapshot", 4)?;
+        fields.serialize_field("route", route)?;
+        fields.serialize_field("admitted", admitted)?;
+        fields.serialize_field("refused", refused)?;
+        fields.serialize_field("would_refuse", would_refuse)?;
+        fields.end()
+    }
+}

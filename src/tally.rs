@@ -1,0 +1,39 @@
+//! What has become of requests, in numbers.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that many threads count up. It guards nothing but itself, hence relaxed.
+#[derive(Debug, Default)]
+pub(crate) struct Count(AtomicU64);
+
+impl Count {
+    #[inline]
+    pub(crate) fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    pub(crate) fn sub(&self, less: u64) {
+        self.0.fetch_sub(less, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// What was counted, to be counted elsewhere.
+    pub(crate) fn take(&self) -> u64 {
+        self.0.swap(0, Ordering::Relaxed)
+    }
+}
+
+/// What has become of the requests that one limit, or one route, was asked for.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) admitted: Count,
+    pub(crate) refused: Count,
+    /// By a limit that is a shadow.
+    pub(crate) would_refuse: Count,
+    pub(crate) waited: Count,
+    /// Now.
+    pub(crate) waiting: Count,
+}
