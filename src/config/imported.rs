@@ -13,6 +13,16 @@ pub struct Imported {
     pub warnings: Vec<Warning>,
 }
 
+/// Rules of this crate hold as they are written.
+impl From<Rules> for Imported {
+    fn from(rules: Rules) -> Self {
+        Self {
+            rules,
+            warnings: Vec::new(),
+        }
+    }
+}
+
 /// A setting that holds in another way here, or not at all. It is shown as a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
