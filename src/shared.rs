@@ -477,6 +477,32 @@ impl State {
         routes.flat_map(|route| &route.own)
     }
 
+    /// Makes the rules that were asked for before, so that no request has to. Where there are other classes of clients,
+    /// requests make them.
+    fn prepare_as(&self, before: &Self) {
+        let variants = |state: &Self| -> Vec<_> {
+            let classes = state.classes.iter();
+            classes.map(|class| class.variants.len()).collect()
+        };
+        if variants(self) != variants(before) {
+            return;
+        }
+        let old = before.table.values().chain(before.named_routes());
+        let old: HashMap<&str, &Route> = old.map(|route| (&*route.key, route)).collect();
+        let named = self.table.values().chain(self.named_routes());
+        let pairs = named.filter_map(|route| Some((route, *old.get(&*route.key)?)));
+        for (route, old) in pairs.chain([(&self.shared, &before.shared)]) {
+            for class in &self.classes {
+                for variant in 0..class.variants.len() {
+                    let index = class.first + variant;
+                    if old.variants[index].get().is_some() {
+                        route.variants[index].get_or_init(|| self.prepare(route, class, variant));
+                    }
+                }
+            }
+        }
+    }
+
     /// Has all routes and limits count what was admitted.
     fn settle(&self) {
         let routes = self.table.values();

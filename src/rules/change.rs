@@ -38,7 +38,7 @@ impl Changes {
             bindings.map(|binding| binding.limit.clone()).collect()
         };
         let gone = before.scopes().map(|(key, _)| key);
-        let gone = gone.filter(|key| after.scopes().all(|(other, _)| other != *key));
+        let gone = gone.filter(|key| !after.has(key));
         for key in after.scopes().map(|(key, _)| key).chain(gone) {
             let (old, new) = (limits(before, key), limits(after, key));
             compare(Some(key), old.iter(), new.iter(), &mut all);

@@ -95,6 +95,11 @@ impl Ledger {
         }
     }
 
+    /// Whether some limits were declared for a place, if only none.
+    pub(super) fn has(&self, place: &ScopeKey) -> bool {
+        self.scopes.contains_key(place)
+    }
+
     /// The balances of one place.
     pub(crate) fn at(&self, place: &ScopeKey) -> &[Binding] {
         self.scopes.get(place).map_or(&[], Vec::as_slice)

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    thread,
 };
 
 use arc_swap::{ArcSwap, Guard};
@@ -116,6 +117,7 @@ impl Live {
         let next = draft.commit(limiter.now());
         // Most routes before anybody needs them there.
         new.adopt(&old);
+        new.prepare_as(&old);
         old.retired.store(true, Ordering::SeqCst);
         self.state.store(Arc::clone(&new));
         // And those that were new in the meantime.
@@ -137,6 +139,13 @@ impl Live {
         let changes = Changes::between(&ledger, &next);
         *ledger = next;
         observe::reloaded(&changes);
+        // It is put away here, and not by the last request that was decided by it, if that ends soon.
+        for _ in 0..100 {
+            if Arc::strong_count(&old) == 1 {
+                break;
+            }
+            thread::yield_now();
+        }
         Ok(changes)
     }
 }
