@@ -190,6 +190,12 @@ impl Denial {
         self.verdict.origin = origin;
     }
 
+    /// When it was decided, on the throttle's clock.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn now(&self) -> Nanos {
+        self.verdict.now
+    }
+
     /// When it was decided: nanoseconds since the Unix epoch.
     pub(crate) fn unix_now(&self) -> u64 {
         self.verdict.origin.saturating_add(self.verdict.now)

@@ -277,9 +277,15 @@
 //! - `axum`: reads axum's `MatchedPath`, `OriginalUri` and `ConnectInfo`, as told above.
 //! - `config`: rules from documents, and from the limits of gateways that people come from; see [`config`].
 //! - `watch`: a file of rules is followed while the server runs; see [`config::watch`].
+//! - `metrics`: counts through the facade [`metrics`](https://docs.rs/metrics), by route and by limit:
+//!   `throttle_admitted_total`, `throttle_refused_total`, `throttle_limit_refused_total`,
+//!   `throttle_limit_would_refuse_total`, `throttle_wait_seconds`; and what is left, as gauges, with
+//!   `Snapshot::record`. A recorder is installed before the first request.
 //! - `tonic`: reads tonic's `TcpConnectInfo`, and `Throttle<S>` is a tonic `NamedService` if `S` is, so that a
 //!   single gRPC service can be wrapped. `tonic::transport::Server::layer` needs no feature.
-//! - `tracing`: warns, once, if clients are to be told apart by address and the host tells none.
+//! - `tracing`: tells operators of each refusal by limit, route and wait (no more than ten a second, with a count of
+//!   the others), of reloads, and once of a host that tells no addresses though clients are told apart by them. The
+//!   target is `tower_throttle`.
 //!
 //! [axum]: https://docs.rs/axum
 //! [tonic]: https://docs.rs/tonic

@@ -199,25 +199,28 @@ impl Rule {
         }
     }
 
-    /// Counts a request that was refused at `now`, by the limits that did.
-    pub(crate) fn refused(&self, levels: &Levels, now: Nanos) {
+    /// Counts a request that was refused at `now`, by the limits that did, and tells their numbers.
+    pub(crate) fn refused(&self, levels: &Levels, now: Nanos, mut tell: impl FnMut(usize)) {
         self.tally.refused.add(1);
-        for (binding, level) in self.enforced().zip(levels.as_slice()) {
+        let pairs = self.enforced().zip(levels.as_slice());
+        for (index, (binding, level)) in pairs.enumerate() {
             let refusal = binding.limit.refusal(level.state, now, level.cost);
             if level.refused || refusal.is_some() {
                 binding.tally.refused.add(1);
+                tell(index);
             }
         }
-        self.shadowed(levels);
+        self.shadowed(levels, tell);
     }
 
-    /// Counts what shadows would have refused.
-    pub(crate) fn shadowed(&self, levels: &Levels) {
+    /// Counts what shadows would have refused, and tells their numbers.
+    pub(crate) fn shadowed(&self, levels: &Levels, mut tell: impl FnMut(usize)) {
         let pairs = self.bindings.iter().zip(levels.as_slice());
-        for (binding, level) in pairs.skip(self.enforced) {
+        for (index, (binding, level)) in pairs.enumerate().skip(self.enforced) {
             if level.refused {
                 self.tally.would_refuse.add(1);
                 binding.tally.would_refuse.add(1);
+                tell(index);
             }
         }
     }

@@ -24,7 +24,7 @@ use crate::{
     decision::{Decision, Denial},
     levels::Levels,
     limiter::{Limiter, Outdated},
-    observe,
+    observe::{self, Meters, Refusals},
     options::Options,
     response::{Rejection, Written, fields::Fields},
     route::{head::Head, table::Table, undeclared::Undeclared},
@@ -82,11 +82,19 @@ impl Shared {
             now,
             levels,
         } = decided;
-        let Prepared { rule, written } = prepared;
+        let Prepared {
+            rule,
+            written,
+            meters,
+        } = prepared;
         let options = &self.options;
         rule.admitted.add(1);
+        meters.admitted();
         if rule.enforced < rule.bindings.len() {
-            rule.shadowed(levels);
+            rule.shadowed(levels, |index| meters.by_limit(index));
+        }
+        if now > arrived {
+            meters.waited(now - arrived);
         }
         let mut admission = Admission::new(&state.limiter, rule, asked, levels);
         let mut fields = match &written.policies {
@@ -142,7 +150,11 @@ impl Shared {
         prepared: &Prepared,
         decided: Decided<'_>,
     ) -> Response<Bytes> {
-        let Prepared { rule, written } = prepared;
+        let Prepared {
+            rule,
+            written,
+            meters,
+        } = prepared;
         let Decided {
             state,
             asked,
@@ -150,7 +162,11 @@ impl Shared {
             now,
             levels,
         } = decided;
-        rule.refused(levels, now);
+        meters.refused();
+        rule.refused(levels, now, |index| meters.by_limit(index));
+        if now > arrived {
+            meters.waited(now - arrived);
+        }
         let mut denial = Denial::new(Arc::clone(rule), mem::take(levels), arrived, now);
         if let (true, Some(wait)) = (self.options.spread, denial.wait()) {
             let (index, cost) = denial.binding_charge();
@@ -158,6 +174,7 @@ impl Shared {
             denial.spread(state.limiter.spread(binding, asked, now, wait, cost));
         }
         denial.since(state.limiter.origin());
+        state.refusals.refused(&denial);
         let rejection = state.rejection(&request).map(Arc::clone);
         self.options
             .reject(denial, request, written, rejection.as_deref())
@@ -183,6 +200,7 @@ pub(crate) struct State {
     rejections: Option<Table<Arc<dyn Rejection>>>,
     /// Said once that the host tells no addresses.
     unaddressed: Once,
+    refusals: Refusals,
     /// Whether others take its place.
     retired: AtomicBool,
     /// Whose place it takes, until all undeclared routes have come over.
@@ -229,12 +247,14 @@ struct UndeclaredRoutes {
 pub(crate) struct Prepared {
     pub(crate) rule: Arc<Rule>,
     pub(crate) written: Arc<Written>,
+    meters: Meters,
 }
 
 impl Prepared {
     fn new(rule: Rule) -> Self {
         Self {
             written: Arc::new(Written::of(&rule)),
+            meters: Meters::of(&rule),
             rule: Arc::new(rule),
         }
     }
@@ -298,6 +318,7 @@ impl State {
             estimator,
             rejections,
             unaddressed: Once::new(),
+            refusals: Refusals::default(),
             retired: AtomicBool::new(false),
             before: ArcSwapOption::from(before.map(Arc::clone)),
         })
@@ -391,6 +412,7 @@ impl State {
         let shared = &self.shared.variants[class.first + variant];
         let shared = shared.get_or_init(|| self.prepare(&self.shared, class, variant));
         Prepared {
+            meters: Meters::of(&rule),
             rule: Arc::new(rule),
             written: Arc::clone(&shared.written),
         }

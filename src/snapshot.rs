@@ -1,5 +1,7 @@
 //! What a throttle looks like at one moment.
 
+#[cfg(feature = "metrics")]
+mod gauges;
 #[cfg(feature = "config")]
 mod serialize;
 

@@ -6,7 +6,18 @@ mod log;
 #[cfg(not(feature = "tracing"))]
 #[path = "silent.rs"]
 mod log;
+#[cfg(feature = "tracing")]
+mod sampler;
 
 #[cfg(feature = "watch")]
 pub(crate) use self::log::not_reloaded;
-pub(crate) use self::log::{no_peer_address, reloaded};
+pub(crate) use self::log::{Refusals, no_peer_address, reloaded};
+
+#[cfg(feature = "metrics")]
+#[path = "metrics.rs"]
+mod meters;
+#[cfg(not(feature = "metrics"))]
+#[path = "unmetered.rs"]
+mod meters;
+
+pub(crate) use self::meters::{Meters, describe};

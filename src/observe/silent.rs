@@ -1,6 +1,14 @@
 //! Nobody to tell.
 
-use crate::rules::Changes;
+use crate::{decision::Denial, rules::Changes};
+
+#[derive(Debug, Default)]
+pub(crate) struct Refusals;
+
+#[expect(clippy::unused_self, reason = "as where somebody listens")]
+impl Refusals {
+    pub(crate) fn refused(&self, _: &Denial) {}
+}
 
 pub(crate) fn no_peer_address() {}
 

@@ -2,13 +2,46 @@
 
 #[cfg(feature = "watch")]
 use tracing::error;
-use tracing::{debug, info, warn};
+use tracing::{Level, debug, info, warn};
 
-use crate::rules::Changes;
+use super::sampler::Sampler;
+use crate::{decision::Denial, rules::Changes};
+
+/// All events are the crate's, whichever of its files they come from.
+const TARGET: &str = "tower_throttle";
+
+/// Tells of refusals, of no more than ten in a second.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals(Sampler);
+
+impl Refusals {
+    /// A request was refused. Tells nothing that a client has sent.
+    pub(crate) fn refused(&self, denial: &Denial) {
+        if !tracing::enabled!(target: TARGET, Level::INFO) {
+            return;
+        }
+        let Some(untold) = self.0.tells(denial.now()) else {
+            return;
+        };
+        let limits: Vec<_> = denial.violated().map(|limit| limit.name()).collect();
+        let wait = denial.retry_after().map(|wait| wait.as_millis());
+        info!(
+            target: TARGET,
+            limit = limits.join(","),
+            route = denial.route(),
+            plan = denial.plan(),
+            // Nothing: it can never pass.
+            wait_ms = wait.map(|wait| u64::try_from(wait).unwrap_or(u64::MAX)),
+            untold,
+            "a request was refused"
+        );
+    }
+}
 
 /// Clients are to be told apart by address, and the host tells none.
 pub(crate) fn no_peer_address() {
     warn!(
+        target: TARGET,
         "the throttle tells clients apart by address, but this request has none: all such requests share the \
          anonymous client's limits. In axum, serve `into_make_service_with_connect_info::<SocketAddr>()` and \
          enable the feature `axum`; in tonic, enable the feature `tonic`; elsewhere, put a `PeerAddr` into \
@@ -23,12 +56,12 @@ pub(crate) fn reloaded(changes: &Changes) {
         "the throttle's rules were reloaded"
     );
     for change in changes.iter() {
-        debug!(limit = change.name(), "{change}");
+        debug!(target: TARGET, limit = change.name(), "{change}");
     }
 }
 
 /// A file of rules has changed, and is not followed.
 #[cfg(feature = "watch")]
 pub(crate) fn not_reloaded(error: &dyn std::error::Error) {
-    error!("{error}; the throttle's rules stay as they were");
+    error!(target: TARGET, "{error}; the throttle's rules stay as they were");
 }

@@ -34,6 +34,7 @@ pub(crate) struct Live {
 
 impl Live {
     pub(crate) fn new(rules: &Rules, clock: Clock) -> Result<Self, RulesError> {
+        observe::describe();
         let limiter = Arc::new(Limiter::new(clock));
         let empty = Ledger::default();
         let now = limiter.now();

@@ -1,0 +1,99 @@
+//! Counts through the facade `metrics`, by route and by limit and by nothing that a client sends.
+
+use metrics::{
+    Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
+    histogram,
+};
+
+use crate::{clock::Nanos, rule::Rule};
+
+/// What counts the requests of one rule: bound once to the recorder, so that counting looks nothing up.
+#[derive(Clone)]
+pub(crate) struct Meters {
+    admitted: Counter,
+    refused: Counter,
+    /// Of each limit: what it has refused, or would have as a shadow.
+    by_limit: Box<[Counter]>,
+    wait: Histogram,
+}
+
+impl Meters {
+    pub(crate) fn of(rule: &Rule) -> Self {
+        let route = || rule.route.to_string();
+        let by_limit = rule.bindings.iter().map(|binding| {
+            let name = match binding.limit.shadow {
+                false => "throttle_limit_refused_total",
+                true => "throttle_limit_would_refuse_total",
+            };
+            counter!(name, "limit" => binding.limit.name.to_string(), "route" => route())
+        });
+        Self {
+            admitted: counter!("throttle_admitted_total", "route" => route()),
+            refused: counter!("throttle_refused_total", "route" => route()),
+            by_limit: by_limit.collect(),
+            wait: histogram!("throttle_wait_seconds", "route" => route()),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn admitted(&self) {
+        self.admitted.increment(1);
+    }
+
+    pub(crate) fn refused(&self) {
+        self.refused.increment(1);
+    }
+
+    /// That a limit has refused, or a shadow would have.
+    pub(crate) fn by_limit(&self, index: usize) {
+        self.by_limit[index].increment(1);
+    }
+
+    /// How long a request has stood in line.
+    #[expect(clippy::float_arithmetic, reason = "what the facade takes")]
+    pub(crate) fn waited(&self, wait: Nanos) {
+        self.wait.record(wait as f64 / 1e9);
+    }
+}
+
+/// Says what is counted. Once for each throttle; the same words each time.
+pub(crate) fn describe() {
+    let counters = [
+        ("throttle_admitted_total", "Requests that were let through"),
+        ("throttle_refused_total", "Requests that were refused"),
+        (
+            "throttle_limit_refused_total",
+            "Requests that a limit has refused, alone or with others",
+        ),
+        (
+            "throttle_limit_would_refuse_total",
+            "Requests that a shadow would have refused",
+        ),
+    ];
+    for (name, what) in counters {
+        describe_counter!(name, Unit::Count, what);
+    }
+    describe_histogram!(
+        "throttle_wait_seconds",
+        Unit::Seconds,
+        "Time in line of requests that had to wait"
+    );
+    let gauges = [
+        (
+            "throttle_limit_remaining",
+            "Requests, model tokens or slots that would be admitted at once",
+        ),
+        ("throttle_limit_owed", "What is owed beyond an empty bucket"),
+        ("throttle_limit_in_flight", "Requests in flight"),
+        ("throttle_limit_waiting", "Requests in line"),
+    ];
+    for (name, what) in gauges {
+        describe_gauge!(name, Unit::Count, what);
+    }
+}
+
+impl std::fmt::Debug for Meters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Meters").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,119 @@
+//! R22 for operators: each refusal names its limit, its route and the wait; a flood of them is sampled.
+
+mod common;
+
+use std::{
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Empty;
+use tokio::time::advance;
+use tower_throttle::{Clients, Rate, Rules, ThrottleLayer};
+use tracing::subscriber::DefaultGuard;
+
+use common::Client;
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("no panic").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    fn listen(&self) -> DefaultGuard {
+        let writer = self.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .with_ansi(false)
+            .without_time();
+        tracing::subscriber::set_default(subscriber.finish())
+    }
+
+    /// The lines since this was asked last.
+    fn lines(&self) -> Vec<String> {
+        let bytes = std::mem::take(&mut *self.0.lock().expect("no panic"));
+        let text = String::from_utf8(bytes).expect("text");
+        text.lines().map(|line| line.trim().to_owned()).collect()
+    }
+}
+
+async fn ask(client: &Client, path: &str) {
+    let request = Request::get(path).header("x-api-key", "secret-of-a-client");
+    client
+        .send(request.body(Empty::<Bytes>::new()).expect("a request"))
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_one_line_and_a_flood_is_ten_a_second() {
+    let log = Log::default();
+    let _guard = log.listen();
+    let rules = Rules::new()
+        .default_route(Rate::per_minute(1).burst(1).named("slow"))
+        .route("GET /closed", Rate::per_second(0).named("shut"))
+        .clients(
+            Clients::by_header("x-api-key")
+                .each(Rate::per_second(99))
+                .plan("pro", Rate::per_second(99))
+                .member("pro", "secret-of-a-client"),
+        );
+    let layer = ThrottleLayer::new(rules).expect("rules that hold together");
+    let client = Client::with(layer.spread(false));
+    ask(&client, "/secret").await;
+    assert!(log.lines().is_empty(), "nothing was refused");
+    ask(&client, "/secret").await;
+    let told = "INFO tower_throttle: a request was refused";
+    assert_eq!(
+        log.lines(),
+        [format!(
+            "{told} limit=\"slow\" route=\"$default\" plan=\"pro\" wait_ms=60000 untold=0"
+        )]
+    );
+    ask(&client, "/closed").await;
+    assert_eq!(
+        log.lines(),
+        [format!(
+            "{told} limit=\"shut\" route=\"GET /closed\" plan=\"pro\" untold=0"
+        )]
+    );
+    for _ in 0..50 {
+        ask(&client, "/secret").await;
+    }
+    let lines = log.lines();
+    assert_eq!(lines.len(), 8, "ten with the two before");
+    advance(Duration::from_secs(1)).await;
+    ask(&client, "/secret").await;
+    let lines = log.lines();
+    assert_eq!(lines.len(), 1);
+    assert!(
+        lines[0].ends_with("wait_ms=59000 untold=42"),
+        "{}",
+        lines[0]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_is_told() {
+    let log = Log::default();
+    let _guard = log.listen();
+    let layer = ThrottleLayer::new(Rules::new().total(Rate::per_second(1))).expect("good rules");
+    let rules = Rules::new().total(Rate::per_second(2));
+    layer.handle().reload(rules).expect("good rules");
+    assert_eq!(
+        log.lines(),
+        ["INFO tower_throttle: the throttle's rules were reloaded changes=1"]
+    );
+}
