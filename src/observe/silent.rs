@@ -3,7 +3,7 @@
 use crate::{decision::Denial, rules::Changes};
 
 #[derive(Debug, Default)]
-pub(crate) struct Refusals;
+pub(crate) struct Refusals {}
 
 #[expect(clippy::unused_self, reason = "as where somebody listens")]
 impl Refusals {

@@ -52,6 +52,7 @@ pub(crate) fn no_peer_address() {
 /// Other rules hold.
 pub(crate) fn reloaded(changes: &Changes) {
     info!(
+        target: TARGET,
         changes = changes.len(),
         "the throttle's rules were reloaded"
     );
