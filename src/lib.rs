@@ -233,6 +233,28 @@
 //! response's, admitted or refused: the route key, each limit with what remains, and the wait. That is
 //! what to log and to count by; it holds no string that a client chose.
 //!
+//! # While it runs
+//!
+//! [`ThrottleLayer::handle`] is the throttle from outside. [`Handle::reload`] puts other rules into the place of those
+//! that hold, all at once, and what was used stays used: no reload refills a bucket, frees a slot or forgets a client.
+//! [`Handle::snapshot`] tells what each limit has left, what is in flight and in line, and what has become of requests,
+//! by limit and by route; it is cheap enough for each second. [`Rules::audit`] tells at start-up, or in a test, which keys
+//! match none of the routes that a server has.
+//!
+//! ```
+//! use tower_throttle::{Rate, Rules, ThrottleLayer};
+//!
+//! let throttle = ThrottleLayer::new(Rules::new().default_route(Rate::per_second(10).burst(5)))?;
+//! let handle = throttle.handle();
+//! // While the layer is at work elsewhere:
+//! let changes = handle.reload(Rules::new().default_route(Rate::per_second(5).burst(5)))?;
+//! println!("{changes}");
+//! for route in handle.snapshot().routes {
+//!     println!("{}: {} admitted, {} refused", route.route, route.admitted, route.refused);
+//! }
+//! # Ok::<(), tower_throttle::RulesError>(())
+//! ```
+//!
 //! # The order of layers
 //!
 //! From the outside in:
