@@ -42,13 +42,13 @@ impl Decimal {
             return None;
         }
         let mut digits: u128 = format!("{whole}{fraction}").parse().ok()?;
+        if digits == 0 {
+            return Some(Self { digits, scale: 0 });
+        }
         let mut scale = i32::try_from(fraction.len()).ok()?.checked_sub(exponent)?;
         while scale > 0 && digits % 10 == 0 {
             digits /= 10;
             scale -= 1;
-        }
-        if digits == 0 {
-            scale = 0;
         }
         while scale < 0 {
             digits = digits.checked_mul(10)?;
@@ -136,6 +136,7 @@ mod tests {
             ("+7", (7, 1), 7),
             ("0", (0, 1), 0),
             ("0.0", (0, 1), 0),
+            ("0e-2147483647", (0, 1), 0),
             ("18446744073709551615", (u64::MAX, 1), u64::MAX),
         ];
         for (text, (count, seconds), ceil) in table {
