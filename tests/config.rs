@@ -265,6 +265,17 @@ fn every_error_names_its_place() {
     }
 }
 
+/// It was taken for a number, for it has digits and points alone.
+#[test]
+fn an_address_in_yaml_is_a_text() {
+    let yaml = "clients: { by: address, trusting: [10.0.0.1, 10.1.0.0/16], each: 1 }";
+    let rules = Rules::from_yaml(yaml).unwrap_or_else(|error| panic!("{error}"));
+    let clients = Clients::by_address()
+        .trusting(["10.0.0.1", "10.1.0.0/16"])
+        .each(Rate::per_second(1));
+    assert_eq!(shown(&rules), shown(&Rules::new().clients(clients)));
+}
+
 #[test]
 fn an_error_in_json_names_its_path() {
     let document = r#"{ "routes": { "POST /x": { "rate": 10, "burst": -5 } } }"#;

@@ -186,20 +186,31 @@ fn told(tag: &Tag) -> Option<String> {
 /// What is written without quotes, by the core schema (YAML 1.2.2, section 10.3.2). Numbers that are not decimal are
 /// texts.
 fn plain(text: &str) -> Value {
-    let number = || {
-        let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
-        let digit = digits.bytes().any(|b| b.is_ascii_digit());
-        let begins = digits.starts_with(|c: char| c.is_ascii_digit() || c == '.');
-        let only = |b: u8| b.is_ascii_digit() || b".eE+-".contains(&b);
-        digit && begins && digits.bytes().all(only)
-    };
     match text {
         "" | "~" | "null" | "Null" | "NULL" => Value::Null,
         "true" | "True" | "TRUE" => Value::Bool(true),
         "false" | "False" | "FALSE" => Value::Bool(false),
-        _ if number() => Value::Number(text.to_owned()),
+        _ if is_number(text) => match unsigned(text).strip_prefix('.') {
+            Some(_) => Value::Number(text.replacen('.', "0.", 1)),
+            None => Value::Number(text.to_owned()),
+        },
         _ => Value::Text(text.to_owned()),
     }
+}
+
+/// `[-+]? ( \. [0-9]+ | [0-9]+ ( \. [0-9]* )? ) ( [eE] [-+]? [0-9]+ )?`
+fn is_number(text: &str) -> bool {
+    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let (whole, exponent) = (unsigned(whole), unsigned(exponent));
+    let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    [whole, fraction, exponent].into_iter().all(digits)
+        && !(whole.is_empty() && fraction.is_empty())
+        && !exponent.is_empty()
+}
+
+fn unsigned(text: &str) -> &str {
+    text.strip_prefix(['-', '+']).unwrap_or(text)
 }
 
 #[cfg(test)]
@@ -219,7 +230,15 @@ mod tests {
             ("0.5", number("0.5")),
             ("-1", number("-1")),
             ("1e3", number("1e3")),
-            ("2026-11-23", number("2026-11-23")),
+            (".5", number("0.5")),
+            ("-.5", number("-0.5")),
+            ("+1.", number("+1.")),
+            ("1.5E-3", number("1.5E-3")),
+            ("2026-11-23", text("2026-11-23")),
+            ("10.0.0.1", text("10.0.0.1")),
+            (".", text(".")),
+            ("1e", text("1e")),
+            ("1-2", text("1-2")),
             ("10/minute", text("10/minute")),
             ("'10'", text("10")),
             ("\"10\"", text("10")),
