@@ -180,7 +180,12 @@ impl<'a> Fields<'a> {
         let Some((key, _)) = unknown else {
             return Ok(());
         };
-        let nearest = known.iter().min_by_key(|known| distance(known, &key.name));
+        // What is more than twice as long is no slip, and comparing it takes its time.
+        let alike = known.iter().filter(|known| {
+            let longest = 2 * known.len();
+            key.name.chars().nth(longest).is_none()
+        });
+        let nearest = alike.min_by_key(|known| distance(known, &key.name));
         let near = nearest.filter(|known| distance(known, &key.name) <= known.len().div_ceil(2));
         let fault = match near {
             Some(known) => format!("no such setting; did you mean `{known}`?"),

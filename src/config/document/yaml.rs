@@ -1,6 +1,6 @@
 //! The tree of a YAML document, and so of one in JSON, with lines and columns.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::HashSet};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
@@ -11,6 +11,8 @@ use crate::config::error::{ConfigError, Position};
 const LONGEST: usize = 256 * 1024;
 /// How deep lists and tables lie in each other at most.
 const DEEPEST: usize = 64;
+/// The longest tag, in bytes. A directive can make a long one of each short one.
+const LONGEST_TAG: usize = 256;
 
 /// Reads YAML 1.2, of which JSON is a part: one document, without aliases.
 pub(in crate::config) fn parse(text: &str) -> Result<Node, ConfigError> {
@@ -83,8 +85,12 @@ struct Open {
 
 enum Values {
     List(Vec<Node>),
-    /// With the name of a setting whose value has not come yet.
-    Map(Vec<(Key, Node)>, Option<Key>),
+    Map {
+        entries: Vec<(Key, Node)>,
+        names: HashSet<String>,
+        /// Of the setting whose value has not come yet.
+        next: Option<Key>,
+    },
 }
 
 impl Builder {
@@ -100,13 +106,18 @@ impl Builder {
             }
             Event::SequenceStart(_, tag) => self.open(at, tag.as_deref(), Values::List(Vec::new())),
             Event::MappingStart(_, tag) => {
-                self.open(at, tag.as_deref(), Values::Map(Vec::new(), None))
+                let map = Values::Map {
+                    entries: Vec::new(),
+                    names: HashSet::new(),
+                    next: None,
+                };
+                self.open(at, tag.as_deref(), map)
             }
             Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
                 Some(Open { at, tag, values }) => {
                     let value = match values {
                         Values::List(nodes) => Value::List(nodes),
-                        Values::Map(entries, _) => Value::Map(entries),
+                        Values::Map { entries, .. } => Value::Map(entries),
                     };
                     let value = tag.map_or(value, Value::Tagged);
                     self.add(Node {
@@ -117,7 +128,8 @@ impl Builder {
                 None => Ok(()),
             },
             Event::Scalar(text, style, _, tag) => {
-                let value = match tag.as_deref().and_then(told) {
+                let told = tag.as_deref().map(|tag| told(tag, at)).transpose()?;
+                let value = match told.flatten() {
                     Some(tag) => Value::Tagged(format!("{tag} {text}")),
                     None if style == ScalarStyle::Plain && tag.is_none() => plain(&text),
                     None => Value::Text(text.into_owned()),
@@ -140,7 +152,7 @@ impl Builder {
             let fault = format!("more than {DEEPEST} lists and tables in each other");
             return Err(ConfigError::new("", Some(at), fault));
         }
-        let tag = tag.and_then(told);
+        let tag = tag.map(|tag| told(tag, at)).transpose()?.flatten();
         self.open.push(Open { at, tag, values });
         Ok(())
     }
@@ -151,19 +163,21 @@ impl Builder {
         match self.open.last_mut().map(|open| &mut open.values) {
             None => self.done = Some(node),
             Some(Values::List(nodes)) => nodes.push(node),
-            Some(Values::Map(entries, key @ None)) => {
+            Some(Values::Map { names, next, .. }) if next.is_none() => {
                 let name = match node.value {
                     Value::Text(name) | Value::Number(name) => name,
                     Value::Bool(name) => name.to_string(),
                     Value::Null => "null".to_owned(),
                     value => return fault(node.at, format!("{} is no name", value.kind())),
                 };
-                if entries.iter().any(|(key, _)| key.name == name) {
+                if !names.insert(name.clone()) {
                     return fault(node.at, format!("`{name}` is set twice"));
                 }
-                *key = Some(Key { name, at: node.at });
+                *next = Some(Key { name, at: node.at });
             }
-            Some(Values::Map(entries, key)) => entries.extend(key.take().map(|key| (key, node))),
+            Some(Values::Map { entries, next, .. }) => {
+                entries.extend(next.take().map(|key| (key, node)));
+            }
         }
         Ok(())
     }
@@ -178,9 +192,14 @@ fn position(line: usize, column: usize) -> Position {
 }
 
 /// A tag that says what no value here is. The core schema's own say nothing new.
-fn told(tag: &Tag) -> Option<String> {
+fn told(tag: &Tag, at: Position) -> Result<Option<String>, ConfigError> {
     let Tag { handle, suffix } = tag;
-    (!tag.is_yaml_core_schema()).then(|| format!("{handle}{suffix}"))
+    let length = handle.len() + suffix.len();
+    if length > LONGEST_TAG {
+        let fault = format!("a tag of {length} bytes; {LONGEST_TAG} are the most");
+        return Err(ConfigError::new("", Some(at), fault));
+    }
+    Ok((!tag.is_yaml_core_schema()).then(|| format!("{handle}{suffix}")))
 }
 
 /// What is written without quotes, by the core schema (YAML 1.2.2, section 10.3.2). Numbers that are not decimal are
@@ -317,6 +336,7 @@ mod tests {
     fn what_is_not_read_is_named() {
         let deep = "[".repeat(65);
         let long = " ".repeat(LONGEST + 1);
+        let tags = format!("%TAG !e! tag:{}\n---\n- !e!x 1\n", "x".repeat(LONGEST_TAG));
         let table = [
             ("", "an empty document"),
             (
@@ -334,6 +354,10 @@ mod tests {
                 "line 1, column 65: more than 64 lists and tables in each other",
             ),
             (&long, "a document of 262145 bytes; 262144 are the most"),
+            (
+                &tags,
+                "line 3, column 3: a tag of 261 bytes; 256 are the most",
+            ),
         ];
         for (text, expected) in table {
             let error = parse(text).expect_err(expected);
