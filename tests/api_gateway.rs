@@ -264,7 +264,7 @@ fn traps_are_read_the_safe_way_and_told() {
         }
         same(imported, &expected, text);
     }
-    let text = "{ throttle: { rateLimit: 1, burstLimit: 1 }, quota: { limit: 9, offset: 2, period: MONTH } }";
+    let text = "{ throttle: { rateLimit: 1, burstLimit: 1 }, quota: { limit: \"9\", offset: 2, period: MONTH } }";
     let warnings = usage_plan(text).expect("a plan").warnings;
     assert!(
         warnings[0]
@@ -347,7 +347,7 @@ fn what_is_not_understood_is_named() {
             stages,
             "DefaultRouteSettings: { ThrottlingRateLimit: !Ref Rate }",
             "line 1, column 46: DefaultRouteSettings.ThrottlingRateLimit: `!Ref Rate` is known to the tool alone that \
-             deploys it; write the number",
+             deploys it; write what it stands for",
         ),
         (
             stages,
@@ -357,7 +357,48 @@ fn what_is_not_understood_is_named() {
         (
             stages,
             "DefaultRouteSettings: !If [A, {}, {}]",
-            "line 1, column 23: DefaultRouteSettings: expected a table, found a tag",
+            "line 1, column 23: DefaultRouteSettings: `!If` is known to the tool alone that deploys it; write what it \
+             stands for",
+        ),
+        (
+            stages,
+            "RouteSettings: { Ref: Routes }",
+            "line 1, column 16: RouteSettings: `Ref` is known to the tool alone",
+        ),
+        (
+            stages,
+            "route_settings: \"${local.routes}\"",
+            "line 1, column 17: route_settings: `${local.routes}` is known to the tool alone",
+        ),
+        (
+            stages,
+            "route_settings: [{ route_key: !Sub \"GET ${Path}\", throttling_rate_limit: 1 }]",
+            "line 1, column 31: route_settings[0].route_key: `!Sub GET ${Path}` is known to the tool alone",
+        ),
+        (
+            stages,
+            "defaultRouteSettings: { throttlingRateLimit: { \"fn::invoke\": {} } }",
+            "line 1, column 46: defaultRouteSettings.throttlingRateLimit: `fn::invoke` is known to the tool alone",
+        ),
+        (
+            plans,
+            "Quota: { Limit: !Ref Most, Period: DAY }",
+            "line 1, column 17: Quota.Limit: `!Ref Most` is known to the tool alone",
+        ),
+        (
+            plans,
+            "Quota: { Limit: 10, Period: { Ref: Period } }",
+            "line 1, column 29: Quota.Period: `Ref` is known to the tool alone",
+        ),
+        (
+            plans,
+            "Throttle: !If [Big, {}, {}]",
+            "line 1, column 11: Throttle: `!If` is known to the tool alone",
+        ),
+        (
+            plans,
+            "ApiStages: [!Ref Stage]",
+            "line 1, column 13: ApiStages[0]: `!Ref Stage` is known to the tool alone",
         ),
         (
             stages,
@@ -413,7 +454,7 @@ fn what_is_not_understood_is_named() {
         (
             plans,
             "quota: { limit: 1.5, period: DAY }",
-            "line 1, column 17: quota.limit: `1.5` is no whole number",
+            "line 1, column 17: quota.limit: a quota is a whole number of requests, from 0 to 2^64 - 1",
         ),
         (
             plans,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::resolved::resolved;
 use crate::{
     config::{
         Warning,
@@ -27,22 +28,10 @@ impl Throttle {
         rate: Option<&Place<'_>>,
         burst: Option<&Place<'_>>,
     ) -> Result<Self, ConfigError> {
-        let burst = burst.map(amount).transpose()?.flatten();
-        let burst = burst.map(|(decimal, place)| {
-            let whole = decimal.per(SECOND).filter(|(_, period)| *period == SECOND);
-            whole.map(|(count, _)| count).ok_or_else(|| {
-                place.fault("a burst is a whole number of requests, from 0 to 2^64 - 1")
-            })
-        });
-        let rate = rate.map(amount).transpose()?.flatten();
-        let rate = rate.map(|(decimal, place)| match decimal.per(SECOND) {
-            Some(_) => Ok(decimal),
-            None => Err(place.fault("a rate is at most 2^64 - 1 requests a second")),
-        });
-        Ok(Self {
-            rate: rate.transpose()?,
-            burst: burst.transpose()?,
-        })
+        let rate = rate.map(rate_of).transpose()?.flatten();
+        let burst = burst.map(|burst| whole(burst, "burst")).transpose()?;
+        let burst = burst.flatten();
+        Ok(Self { rate, burst })
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -106,37 +95,39 @@ impl Throttle {
     }
 }
 
-/// A number, which templates may write as a text. `None` for nothing.
-fn amount<'a, 'b>(place: &'b Place<'a>) -> Result<Option<(Decimal, &'b Place<'a>)>, ConfigError> {
-    let text = match place.value() {
-        Value::Null => return Ok(None),
-        Value::Number(text) | Value::Text(text) => text,
-        value => return Err(unresolved(place, value)),
-    };
-    match Decimal::parse(text) {
-        Some(decimal) => Ok(Some((decimal, place))),
-        None if text.contains("${") => Err(place.fault(format!(
-            "`{text}` is known to the tool alone that deploys it; write the number"
-        ))),
-        None if text.starts_with('-') => Err(place.fault(format!("`{text}` is below zero"))),
-        None => Err(place.fault(format!("`{text}` is no number"))),
+fn rate_of(place: &Place<'_>) -> Result<Option<Decimal>, ConfigError> {
+    let rate = amount(place)?;
+    match rate.map(|rate| rate.per(SECOND)) {
+        Some(None) => Err(place.fault("a rate is at most 2^64 - 1 requests a second")),
+        _ => Ok(rate),
     }
 }
 
-/// What is no number, nor any value that could be one.
-fn unresolved(place: &Place<'_>, value: &Value) -> ConfigError {
-    let function = match value {
-        Value::Tagged(function) => Some(&**function),
-        Value::Map(entries) => match &entries[..] {
-            [(key, _)] if key.name == "Ref" || key.name.starts_with("Fn::") => Some(&*key.name),
-            _ => None,
-        },
-        _ => None,
+/// A whole number of requests. `None` for nothing.
+pub(super) fn whole(place: &Place<'_>, what: &str) -> Result<Option<u64>, ConfigError> {
+    let Some(decimal) = amount(place)? else {
+        return Ok(None);
     };
-    match function {
-        Some(function) => place.fault(format!(
-            "`{function}` is known to the tool alone that deploys it; write the number"
-        )),
-        None => place.expected("a number"),
+    let whole = decimal.per(SECOND).filter(|(_, period)| *period == SECOND);
+    match whole {
+        Some((count, _)) => Ok(Some(count)),
+        None => Err(place.fault(format!(
+            "a {what} is a whole number of requests, from 0 to 2^64 - 1"
+        ))),
+    }
+}
+
+/// A number, which templates may write as a text. `None` for nothing.
+fn amount(place: &Place<'_>) -> Result<Option<Decimal>, ConfigError> {
+    resolved(place)?;
+    let text = match place.value() {
+        Value::Null => return Ok(None),
+        Value::Number(text) | Value::Text(text) => text,
+        _ => return Err(place.expected("a number")),
+    };
+    match Decimal::parse(text) {
+        Some(decimal) => Ok(Some(decimal)),
+        None if text.starts_with('-') => Err(place.fault(format!("`{text}` is below zero"))),
+        None => Err(place.fault(format!("`{text}` is no number"))),
     }
 }

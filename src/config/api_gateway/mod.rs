@@ -88,6 +88,7 @@
 mod amount;
 mod find;
 mod plan;
+mod resolved;
 mod settings;
 
 use super::{

@@ -1,6 +1,9 @@
 //! The settings of a usage plan.
 
-use super::amount::Throttle;
+use super::{
+    amount::{Throttle, whole},
+    resolved::resolved,
+};
 use crate::{
     client::{Clients, Plan},
     config::{
@@ -30,6 +33,7 @@ pub(super) fn usage_plan(
     place: &Place<'_>,
     warnings: &mut Vec<Warning>,
 ) -> Result<Rules, ConfigError> {
+    resolved(place)?;
     let mut fields = place.fields()?;
     fields.pass_over(&PASSED_OVER);
     let mut limits = Limits::new();
@@ -45,6 +49,7 @@ pub(super) fn usage_plan(
     let mut known: Vec<RouteKey> = Vec::new();
     let stages = fields.any(&["apiStages", "ApiStages"])?;
     if let Some(stages) = stages.filter(|stages| !stages.is_null()) {
+        resolved(&stages)?;
         let routes = stages.each(|stage| methods(stage, warnings))?;
         for (key, limits) in routes.into_iter().flatten() {
             if known.contains(&key) {
@@ -60,6 +65,7 @@ pub(super) fn usage_plan(
 }
 
 fn throttle(block: &Place<'_>, warnings: &mut Vec<Warning>) -> Result<Option<Limits>, ConfigError> {
+    resolved(block)?;
     let mut fields = block.fields()?;
     let rate = fields.any(&["rateLimit", "RateLimit"])?;
     let burst = fields.any(&["burstLimit", "BurstLimit"])?;
@@ -69,22 +75,24 @@ fn throttle(block: &Place<'_>, warnings: &mut Vec<Warning>) -> Result<Option<Lim
 
 /// So many in a day, a week or a month of the calendar.
 fn quota(block: &Place<'_>, warnings: &mut Vec<Warning>) -> Result<Quota, ConfigError> {
+    resolved(block)?;
     let mut fields = block.fields()?;
     let limit = fields.any(&["limit", "Limit"])?;
     let period = fields.any(&["period", "Period"])?;
     let offset = fields.any(&["offset", "Offset"])?;
     fields.end()?;
-    let (Some(limit), Some(period)) = (limit, period) else {
+    let count = limit.map(|limit| whole(&limit, "quota")).transpose()?;
+    let (Some(limit), Some(period)) = (count.flatten(), period) else {
         return Err(block.fault("a quota has a `limit` and a `period`"));
     };
-    if let Some(offset) = offset.filter(|offset| !offset.is_null()) {
-        if offset.count()? > 0 {
+    if let Some(offset) = offset {
+        if whole(&offset, "quota's offset")?.is_some_and(|offset| offset > 0) {
             let sentence = "shortens the first period, once, when the plan is made; it is not known here whether \
                             that is over, and each period has the whole limit";
             warnings.push(Warning::new(offset.path(), sentence));
         }
     }
-    let limit = limit.count()?;
+    resolved(&period)?;
     match period.text()? {
         "DAY" => Ok(Quota::per_day(limit)),
         "WEEK" => Ok(Quota::per_week(limit)),
@@ -98,6 +106,7 @@ fn methods(
     stage: &Place<'_>,
     warnings: &mut Vec<Warning>,
 ) -> Result<Vec<(RouteKey, Limits)>, ConfigError> {
+    resolved(stage)?;
     let mut fields = stage.fields()?;
     fields.pass_over(&["apiId", "stage", "ApiId", "Stage"]);
     let throttles = fields.any(&["throttle", "Throttle"])?;
@@ -106,6 +115,7 @@ fn methods(
     let Some(throttles) = throttles.filter(|throttles| *throttles.value() != Value::Null) else {
         return Ok(routes);
     };
+    resolved(&throttles)?;
     for (written, block) in throttles.entries()? {
         let key = written.rsplit_once('/').and_then(|(path, method)| {
             let path = if path.is_empty() { "/" } else { path };

@@ -1,6 +1,6 @@
 //! The settings of a stage.
 
-use super::amount::Throttle;
+use super::{amount::Throttle, resolved::resolved};
 use crate::{
     config::{
         Warning,
@@ -95,6 +95,7 @@ const NO_THROTTLE: [&str; 10] = [
 ];
 
 pub(super) fn stage(place: &Place<'_>, warnings: &mut Vec<Warning>) -> Result<Rules, ConfigError> {
+    resolved(place)?;
     let mut fields = place.fields()?;
     for names in PASSED_OVER {
         fields.pass_over(names);
@@ -107,6 +108,7 @@ pub(super) fn stage(place: &Place<'_>, warnings: &mut Vec<Warning>) -> Result<Ru
         "default_route_settings",
     ];
     if let Some(settings) = fields.any(&names)?.filter(|settings| !settings.is_null()) {
+        resolved(&settings)?;
         let mut blocks = settings.each(|block| {
             let (throttle, _) = throttle(block, warnings)?;
             let limits = throttle.limits(block, warnings)?;
@@ -125,6 +127,7 @@ pub(super) fn stage(place: &Place<'_>, warnings: &mut Vec<Warning>) -> Result<Ru
     }
     let names = ["RouteSettings", "routeSettings", "route_settings"];
     if let Some(settings) = fields.any(&names)?.filter(|settings| !settings.is_null()) {
+        resolved(&settings)?;
         let routes = match settings.value() {
             // Pulumi's and Terraform's list, each with its key.
             Value::List(_) => settings.each(|block| route(None, block, default, warnings))?,
@@ -175,6 +178,7 @@ fn throttle(
     block: &Place<'_>,
     warnings: &mut Vec<Warning>,
 ) -> Result<(Throttle, Option<String>), ConfigError> {
+    resolved(block)?;
     let mut fields = block.fields()?;
     let names = [
         "ThrottlingRateLimit",
@@ -201,6 +205,9 @@ fn throttle(
 }
 
 fn route_key(fields: &mut Fields<'_>) -> Result<Option<String>, ConfigError> {
-    let key = fields.any(&["RouteKey", "routeKey", "route_key"])?;
-    key.map(|key| key.text().map(str::to_owned)).transpose()
+    let Some(key) = fields.any(&["RouteKey", "routeKey", "route_key"])? else {
+        return Ok(None);
+    };
+    resolved(&key)?;
+    key.text().map(|key| Some(key.to_owned()))
 }
