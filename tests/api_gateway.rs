@@ -154,6 +154,168 @@ fn one_stage_in_all_its_forms() {
     assert_eq!(error, "line 1, column 1: no `dev` among `$default`, `prod`");
 }
 
+/// One that says `10` and `5` and no more, in shapes that the whole documents do not have.
+#[test]
+fn a_stage_may_be_written_shorter() {
+    let default = || Rules::new().default_route(Rate::per_second(10).burst(5));
+    let route = || Rules::new().route("GET /a", Rate::per_second(10).burst(5));
+    let table = [
+        (
+            r#"{ "type": "aws:apigatewayv2/stage:Stage", "urn": "urn:pulumi:dev::inference::aws:apigatewayv2/stage:Stage::prod",
+                 "inputs": { "defaultRouteSettings": { "throttlingRateLimit": 10, "throttlingBurstLimit": 5 } } }"#,
+            default(),
+        ),
+        (
+            "{ type: aws:apigatewayv2:Stage, properties: { defaultRouteSettings: { throttlingRateLimit: 10, \
+             throttlingBurstLimit: 5 } } }",
+            default(),
+        ),
+        (
+            "resources: { s: { type: aws-native:apigatewayv2:Stage, properties: { stageName: prod, routeSettings: { \
+             GET /a: { ThrottlingRateLimit: 10, ThrottlingBurstLimit: 5 } } } } }",
+            route(),
+        ),
+        (
+            "{ type: aws_apigatewayv2_stage, values: { name: prod, route_settings: [{ route_key: GET /a, \
+             throttling_rate_limit: 10, throttling_burst_limit: 5 }] } }",
+            route(),
+        ),
+        (
+            "route_settings: { route_key: GET /a, throttling_rate_limit: 10, throttling_burst_limit: 5 }",
+            route(),
+        ),
+        (
+            r#"{ "resource": [{ "aws_apigatewayv2_stage": [{ "//": "ours", "s": { "//": "prod", "default_route_settings": {
+                 "//": "five", "throttling_rate_limit": 10, "throttling_burst_limit": 5 } } }] }] }"#,
+            default(),
+        ),
+        (
+            "default_route_settings: { throttling_rate_limit: 1.e+1, throttling_burst_limit: 5.0 }",
+            default(),
+        ),
+        (
+            "\u{feff}{\r\n\t\"DefaultRouteSettings\": {\r\n\t\t\"ThrottlingRateLimit\": 10,\r\n\t\t\"ThrottlingBurstLimit\": 5\r\n\t}\r\n}",
+            default(),
+        ),
+    ];
+    for (text, expected) in table {
+        let imported = read(text);
+        assert_eq!(imported.warnings, [], "{text}");
+        same(imported, &expected, text);
+    }
+}
+
+/// They were once passed over, limits and all.
+#[test]
+fn globals_of_sam_hold_where_its_resources_say_nothing() {
+    let globals = "Globals: { HttpApi: { CorsConfiguration: true, DefaultRouteSettings: { ThrottlingRateLimit: 10, \
+                   ThrottlingBurstLimit: 5 }, RouteSettings: { GET /a: { ThrottlingRateLimit: 1, \
+                   ThrottlingBurstLimit: 1 } } } }";
+    let rules = |default: Rate| {
+        Rules::new()
+            .default_route(default)
+            .route("GET /a", Rate::per_second(1).burst(1))
+    };
+    let table = [
+        (
+            "A: { Type: AWS::Serverless::HttpApi }",
+            rules(Rate::per_second(10).burst(5)),
+        ),
+        (
+            "A: { Type: AWS::Serverless::HttpApi, Properties: { DefaultRouteSettings: { ThrottlingRateLimit: 20 } } }",
+            rules(Rate::per_second(20).burst(5)),
+        ),
+        (
+            "A: { Type: AWS::Serverless::HttpApi, Properties: { RouteSettings: { POST /b: { ThrottlingRateLimit: 2, \
+             ThrottlingBurstLimit: 2 } } } }",
+            Rules::new()
+                .default_route(Rate::per_second(10).burst(5))
+                .route("POST /b", Rate::per_second(2).burst(2))
+                .route("GET /a", Rate::per_second(1).burst(1)),
+        ),
+        (
+            "A: { Type: AWS::Serverless::HttpApi, IgnoreGlobals: '*', Properties: { DefaultRouteSettings: { \
+             ThrottlingRateLimit: 2, ThrottlingBurstLimit: 2 } } }",
+            Rules::new().default_route(Rate::per_second(2).burst(2)),
+        ),
+        (
+            "A: { Type: AWS::ApiGatewayV2::Stage, Properties: { DefaultRouteSettings: { ThrottlingRateLimit: 2, \
+             ThrottlingBurstLimit: 2 } } }",
+            Rules::new().default_route(Rate::per_second(2).burst(2)),
+        ),
+        (
+            "F: { Type: AWS::Serverless::Function, Properties: { Events: { E: { Type: HttpApi } } } }",
+            rules(Rate::per_second(10).burst(5)),
+        ),
+    ];
+    for (resources, expected) in table {
+        let text = format!("{globals}\nResources: {{ {resources} }}");
+        let imported = read(&text);
+        assert_eq!(imported.warnings, [], "{text}");
+        same(imported, &expected, &text);
+    }
+    let both = format!(
+        "{globals}\nResources:\n  A: {{ Type: AWS::Serverless::HttpApi, Properties: {{ StageName: prod }} }}\n  \
+         F: {{ Type: AWS::Serverless::Function, Properties: {{ Events: {{ E: {{ Type: HttpApi }} }} }} }}"
+    );
+    let error = stage(&both).expect_err("two").to_string();
+    assert_eq!(
+        error,
+        "line 1, column 1: several; name one of `prod`, `$default`"
+    );
+    assert!(stage_named(&both, "ServerlessHttpApi").is_ok());
+}
+
+/// Each API may have a stage of the name that others have, too.
+#[test]
+fn a_stage_goes_by_each_of_its_names() {
+    let template = "Resources:\n  A: { Type: AWS::ApiGatewayV2::Stage, Properties: { StageName: $default } }\n  \
+                    B: { Type: AWS::ApiGatewayV2::Stage, Properties: { StageName: $default } }\n  \
+                    prod: { Type: AWS::ApiGatewayV2::Stage, Properties: { StageName: prod } }";
+    let state = r#"{ "values": { "root_module": { "resources": [
+        { "type": "aws_apigatewayv2_stage", "address": "aws_apigatewayv2_stage.a", "name": "a", "values": { "name": "v1" } },
+        { "type": "aws_apigatewayv2_stage", "address": "aws_apigatewayv2_stage.b[0]", "name": "b", "values": { "name": "v1" } },
+        { "type": "aws_apigatewayv2_stage", "address": "aws_apigatewayv2_stage.b[1]", "name": "b", "values": { "name": "v1" } }
+    ] } } }"#;
+    let export = r#"{ "deployment": { "resources": [
+        { "type": "aws:apigatewayv2/stage:Stage", "urn": "urn:pulumi:dev::p::aws:apigatewayv2/stage:Stage::a", "inputs": { "name": "v1" } },
+        { "type": "aws:apigatewayv2/stage:Stage", "urn": "urn:pulumi:dev::p::aws:apigatewayv2/stage:Stage::b", "inputs": { "name": "v1" } }
+    ] } }"#;
+    let table = [
+        (template, "`A`, `B`, `prod`", vec!["A", "B", "prod"]),
+        (
+            state,
+            "`a`, `aws_apigatewayv2_stage.b[0]`, `aws_apigatewayv2_stage.b[1]`",
+            vec![
+                "a",
+                "aws_apigatewayv2_stage.a",
+                "aws_apigatewayv2_stage.b[1]",
+            ],
+        ),
+        (
+            export,
+            "`a`, `b`",
+            vec!["a", "urn:pulumi:dev::p::aws:apigatewayv2/stage:Stage::b"],
+        ),
+    ];
+    for (text, choice, names) in table {
+        let error = stage(text).expect_err("several").to_string();
+        assert_eq!(
+            error,
+            format!("line 1, column 1: several; name one of {choice}")
+        );
+        for name in names {
+            assert!(stage_named(text, name).is_ok(), "{name}");
+        }
+    }
+    let error = stage_named(template, "$default").expect_err("two");
+    assert_eq!(
+        error.to_string(),
+        "line 1, column 1: `$default` is the name of several; name one of `A`, `B`, `prod`"
+    );
+    assert!(stage_named("{ Items: [{ StageName: 1 }, { StageName: 2 }] }", "2").is_ok());
+}
+
 #[test]
 fn usage_plans_are_what_each_client_may_do() {
     let pro = Limits::new()
@@ -435,6 +597,22 @@ fn what_is_not_understood_is_named() {
             stages,
             "resources: { s: { type: \"aws:apigatewayv2:Stage\" } }",
             "line 1, column 17: resources.s: a stage without `properties`",
+        ),
+        (
+            stages,
+            "{ type: aws:apigatewayv2:Stage }",
+            "line 1, column 1: a stage without `properties` or `inputs`",
+        ),
+        (
+            stages,
+            "Globals: { HttpApi: { CorsConfiguration: true } }\nResources: { A: { Type: AWS::Serverless::HttpApi, \
+             IgnoreGlobals: [Auth] } }",
+            "line 2, column 66: Resources.A.IgnoreGlobals: is read as `*` alone, which ignores all of them",
+        ),
+        (
+            stages,
+            "RouteSettings: { GET /a: { RouteKey: GET /b, ThrottlingRateLimit: 1 } }",
+            "line 1, column 26: RouteSettings.\"GET /a\": settings of a route with two keys",
         ),
         (
             plans,

@@ -1,10 +1,22 @@
 //! Where stages and usage plans stand, in documents of all kinds.
 
-use super::Visit;
+use super::cloud_formation;
 use crate::config::{
     document::{Place, Value},
     error::ConfigError,
 };
+
+/// A stage or a usage plan in a document.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found<'f> {
+    /// All that it goes by.
+    pub(super) names: &'f [&'f str],
+    pub(super) settings: &'f Place<'f>,
+    /// Settings that hold where its own say nothing.
+    pub(super) globals: Option<&'f Place<'f>>,
+}
+
+pub(super) type Visit<'v> = dyn FnMut(Found<'_>) -> Result<(), ConfigError> + 'v;
 
 /// Names of a stage's own settings, of which a document that is a stage has one at least.
 const OF_STAGE: [&str; 9] = [
@@ -29,30 +41,36 @@ const OF_USAGE_PLAN: [&str; 9] = [
     "quota_settings",
     "api_stages",
 ];
+const NAMES_OF_STAGE: [&str; 4] = ["StageName", "stageName", "stage_name", "name"];
 
 /// Calls `visit` for each stage.
 pub(super) fn stages(root: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), ConfigError> {
     if let Some(items) = root.peek("Items") {
         return items
-            .each(|stage| named(stage, &["StageName"], visit))
+            .each(|stage| named(stage, &NAMES_OF_STAGE, &[], visit))
             .map(drop);
     }
     if let Some(resources) = root.peek("Resources") {
-        return cloud_formation(&resources, &STAGE_TYPES, &["StageName"], visit);
+        return cloud_formation::stages(root, &resources, visit);
     }
     if let Some(resources) = root.peek("resources") {
-        return pulumi_program(&resources, visit);
+        return resources
+            .entries()?
+            .try_for_each(|(id, resource)| pulumi(&resource, Some(id), visit));
     }
     if let Some(deployment) = root.peek("deployment") {
         let Some(resources) = deployment.peek("resources") else {
             return Ok(());
         };
         return resources
-            .each(|resource| pulumi_state(resource, visit))
+            .each(|resource| pulumi(resource, None, visit))
             .map(drop);
     }
     if let Some(resource) = root.peek("resource") {
-        return terraform(&resource, visit);
+        // Blocks are tables, or lists of them.
+        return resource
+            .each(|resource| terraform(resource, visit))
+            .map(drop);
     }
     for values in ["values", "planned_values"] {
         if let Some(module) = root
@@ -63,12 +81,12 @@ pub(super) fn stages(root: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), Conf
             return terraform_module(&module, visit);
         }
     }
+    if root.peek("type").is_some() {
+        pulumi(root, None, visit)?;
+        return terraform_resource(root, visit);
+    }
     if OF_STAGE.iter().any(|name| root.peek(name).is_some()) {
-        return named(
-            root,
-            &["StageName", "stageName", "stage_name", "name"],
-            visit,
-        );
+        return named(root, &NAMES_OF_STAGE, &[], visit);
     }
     Ok(())
 }
@@ -77,130 +95,87 @@ pub(super) fn stages(root: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), Conf
 pub(super) fn usage_plans(root: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), ConfigError> {
     if let Some(items) = root.peek("items") {
         return items
-            .each(|plan| named(plan, &["name", "id"], visit))
+            .each(|plan| named(plan, &["name", "id"], &[], visit))
             .map(drop);
     }
     if let Some(resources) = root.peek("Resources") {
-        let types = ["AWS::ApiGateway::UsagePlan"];
-        return cloud_formation(&resources, &types, &["UsagePlanName"], visit);
+        return cloud_formation::usage_plans(&resources, visit);
     }
     if OF_USAGE_PLAN.iter().any(|name| root.peek(name).is_some()) {
-        return named(root, &["name", "id", "UsagePlanName"], visit);
+        return named(root, &["name", "id", "UsagePlanName"], &[], visit);
     }
     Ok(())
 }
 
-const STAGE_TYPES: [&str; 2] = ["AWS::ApiGatewayV2::Stage", "AWS::Serverless::HttpApi"];
-
-/// What has a name among its settings.
-fn named(place: &Place<'_>, names: &[&str], visit: &mut Visit<'_>) -> Result<(), ConfigError> {
-    also_named(place, &[], names, visit)
+/// The names that stand among its settings, and others.
+pub(super) fn own_names<'a>(
+    settings: &'a Place<'a>,
+    names: &[&str],
+    others: &[&'a str],
+) -> Vec<&'a str> {
+    let own = names.iter().filter_map(|name| word(settings, name));
+    own.chain(others.iter().copied()).collect()
 }
 
-/// What has a name among its settings and others outside.
-fn also_named(
-    place: &Place<'_>,
+fn named(
+    settings: &Place<'_>,
+    names: &[&str],
     others: &[&str],
-    names: &[&str],
     visit: &mut Visit<'_>,
 ) -> Result<(), ConfigError> {
-    let own = names
-        .iter()
-        .filter_map(|name| match place.peek(name)?.value() {
-            Value::Text(name) => Some(&**name),
-            _ => None,
-        });
-    let all: Vec<_> = own.chain(others.iter().copied()).collect();
-    visit(&all, place)
+    visit(Found {
+        names: &own_names(settings, names, others),
+        settings,
+        globals: None,
+    })
 }
 
-fn cloud_formation(
-    resources: &Place<'_>,
-    types: &[&str],
-    names: &[&str],
+/// A setting that is a name. One of digits alone needs no quotes in YAML.
+fn word<'a>(settings: &'a Place<'a>, name: &str) -> Option<&'a str> {
+    match settings.peek(name)?.value() {
+        Value::Text(word) | Value::Number(word) => Some(word),
+        _ => None,
+    }
+}
+
+/// A resource of a program, which has `properties`, or of a state, which has `inputs`.
+fn pulumi(
+    resource: &Place<'_>,
+    id: Option<&str>,
     visit: &mut Visit<'_>,
 ) -> Result<(), ConfigError> {
-    for (id, resource) in resources.entries()? {
-        let Some(kind) = resource.peek("Type") else {
-            continue;
-        };
-        let kind = kind.text()?;
-        if kind == "AWS::Serverless::Function" && types == STAGE_TYPES {
-            no_events(&resource)?;
-        }
-        if !types.contains(&kind) {
-            continue;
-        }
-        match resource.peek("Properties") {
-            Some(properties) => also_named(&properties, &[id], names, visit)?,
-            None => visit(&[id], &resource)?,
-        }
-    }
-    Ok(())
-}
-
-/// SAM lets a function's event have route settings of its own.
-fn no_events(function: &Place<'_>) -> Result<(), ConfigError> {
-    let Some(properties) = function.peek("Properties") else {
-        return Ok(());
-    };
-    let Some(events) = properties.peek("Events") else {
-        return Ok(());
-    };
-    for (_, event) in events.entries()? {
-        let Some(properties) = event.peek("Properties") else {
-            continue;
-        };
-        if let Some(settings) = properties.peek("RouteSettings") {
-            return Err(settings.fault(
-                "route settings of an event are not read; write them into `RouteSettings` of the \
-                 `AWS::Serverless::HttpApi`",
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn is_pulumi_stage(kind: &str) -> bool {
-    ["aws:apigatewayv2:Stage", "aws:apigatewayv2/stage:Stage"].contains(&kind)
-}
-
-fn pulumi_program(resources: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), ConfigError> {
-    for (id, resource) in resources.entries()? {
-        let Some(kind) = resource.peek("type") else {
-            continue;
-        };
-        if is_pulumi_stage(kind.text()?) {
-            match resource.peek("properties") {
-                Some(properties) => also_named(&properties, &[id], &["name"], visit)?,
-                None => return Err(resource.fault("a stage without `properties`")),
-            }
-        }
-    }
-    Ok(())
-}
-
-fn pulumi_state(resource: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), ConfigError> {
+    let kinds = [
+        "aws:apigatewayv2:Stage",
+        "aws:apigatewayv2/stage:Stage",
+        "aws-native:apigatewayv2:Stage",
+    ];
     let Some(kind) = resource.peek("type") else {
         return Ok(());
     };
-    if !is_pulumi_stage(kind.text()?) {
+    if !kinds.contains(&kind.text()?) {
         return Ok(());
     }
-    match resource.peek("inputs") {
-        Some(inputs) => named(&inputs, &["name"], visit),
-        None => Err(resource.fault("a stage without `inputs`")),
+    let urn = word(resource, "urn");
+    let last = urn.and_then(|urn| urn.rsplit("::").next());
+    let others: Vec<_> = [id, last, urn].into_iter().flatten().collect();
+    for settings in ["properties", "inputs"] {
+        if let Some(settings) = resource.peek(settings) {
+            return named(&settings, &["name", "stageName"], &others, visit);
+        }
     }
+    Err(resource.fault("a stage without `properties` or `inputs`"))
 }
 
 fn terraform(resource: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), ConfigError> {
     let Some(stages) = resource.peek("aws_apigatewayv2_stage") else {
         return Ok(());
     };
-    // Blocks are objects, or lists of them.
     stages.each(|stages| {
         for (id, blocks) in stages.entries()? {
-            blocks.each(|stage| also_named(stage, &[id], &["name"], visit))?;
+            // A comment, by Terraform's JSON syntax.
+            if id != "//" {
+                blocks.each(|stage| named(stage, &["name"], &[id], visit))?;
+            }
         }
         Ok(())
     })?;
@@ -209,20 +184,23 @@ fn terraform(resource: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), ConfigEr
 
 fn terraform_module(module: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), ConfigError> {
     if let Some(resources) = module.peek("resources") {
-        resources.each(|resource| {
-            let kind = resource.peek("type");
-            let is_stage = match &kind {
-                Some(kind) => kind.text()? == "aws_apigatewayv2_stage",
-                None => false,
-            };
-            match resource.peek("values").filter(|_| is_stage) {
-                Some(values) => named(&values, &["name"], visit),
-                None => Ok(()),
-            }
-        })?;
+        resources.each(|resource| terraform_resource(resource, visit))?;
     }
     if let Some(modules) = module.peek("child_modules") {
         modules.each(|module| terraform_module(module, visit))?;
     }
     Ok(())
+}
+
+/// A resource of a state or a plan.
+fn terraform_resource(resource: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), ConfigError> {
+    if word(resource, "type") != Some("aws_apigatewayv2_stage") {
+        return Ok(());
+    }
+    let others = ["name", "address"].map(|name| word(resource, name));
+    let others: Vec<_> = others.into_iter().flatten().collect();
+    match resource.peek("values") {
+        Some(values) => named(&values, &["name"], &others, visit),
+        None => Err(resource.fault("a stage without `values`")),
+    }
 }

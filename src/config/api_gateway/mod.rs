@@ -86,11 +86,14 @@
 //!   plan is not refused but the anonymous client.
 
 mod amount;
+mod choice;
+mod cloud_formation;
 mod find;
 mod plan;
 mod resolved;
 mod settings;
 
+use self::{choice::Choice, find::Visit};
 use super::{
     Imported, Warning,
     document::{Place, parse_yaml},
@@ -164,9 +167,6 @@ pub fn usage_plan_named(text: &str, name: &str) -> Result<Imported, ConfigError>
     import(text, Some(name), find::usage_plans, plan::usage_plan)
 }
 
-/// Where something was found: its names, and its settings.
-type Visit<'v> = dyn FnMut(&[&str], &Place<'_>) -> Result<(), ConfigError> + 'v;
-
 /// The one that is asked for, by name or because it is alone.
 fn import(
     text: &str,
@@ -176,35 +176,41 @@ fn import(
 ) -> Result<Imported, ConfigError> {
     let document = parse_yaml(text)?;
     let root = Place::root(&document);
-    let mut all: Vec<String> = Vec::new();
-    let mut found = 0;
     let is_asked_for = |names: &[&str]| name.is_none_or(|name| names.contains(&name));
-    find(&root, &mut |names, _| {
-        all.push(format!("`{}`", names.first().unwrap_or(&"without a name")));
-        found += usize::from(is_asked_for(names));
+    let mut all = Choice::default();
+    let mut asked_for = 0;
+    find(&root, &mut |found| {
+        all.add(found.names);
+        asked_for += usize::from(is_asked_for(found.names));
         Ok(())
     })?;
-    match (found, name) {
+    match (asked_for, name) {
         (1, _) => {}
-        (_, _) if all.is_empty() => {
+        _ if all.is_empty() => {
             return Err(
                 root.fault("nothing in it is known; see `config::api_gateway` for what is read")
             );
         }
-        (0, Some(name)) => {
-            return Err(root.fault(format!("no `{name}` among {}", all.join(", "))));
+        (0, Some(name)) => return Err(root.fault(format!("no `{name}` among {all}"))),
+        (_, Some(name)) => {
+            let fault = format!("`{name}` is the name of several; name one of {all}");
+            return Err(root.fault(fault));
         }
-        (_, Some(name)) => return Err(root.fault(format!("`{name}` is the name of several"))),
-        (_, None) => {
-            return Err(root.fault(format!("several; name one of {}", all.join(", "))));
-        }
+        (_, None) => return Err(root.fault(format!("several; name one of {all}"))),
     }
     let mut rules = Rules::new();
     let mut warnings = Vec::new();
-    find(&root, &mut |names, place| {
-        if is_asked_for(names) {
-            rules = read(place, &mut warnings)?;
+    find(&root, &mut |found| {
+        if !is_asked_for(found.names) {
+            return Ok(());
         }
+        rules = match found.globals {
+            Some(globals) => {
+                let merged = found.settings.over(globals);
+                read(&found.settings.with(&merged), &mut warnings)?
+            }
+            None => read(found.settings, &mut warnings)?,
+        };
         Ok(())
     })?;
     Ok(Imported { rules, warnings })

@@ -44,6 +44,7 @@ const PASSED_OVER: [&[&str]; 4] = [
     &[
         "__defaults",
         "accessLogSettings",
+        "accessPolicyId",
         "apiId",
         "arn",
         "autoDeploy",
@@ -61,6 +62,7 @@ const PASSED_OVER: [&[&str]; 4] = [
         "tagsAll",
     ],
     &[
+        "//",
         "access_log_settings",
         "api_id",
         "auto_deploy",
@@ -80,8 +82,11 @@ const PASSED_OVER: [&[&str]; 4] = [
     ],
 ];
 
+const ROUTE_KEY: [&str; 3] = ["RouteKey", "routeKey", "route_key"];
+
 /// What route settings have besides.
-const NO_THROTTLE: [&str; 10] = [
+const NO_THROTTLE: [&str; 11] = [
+    "//",
     "__defaults",
     "DataTraceEnabled",
     "DetailedMetricsEnabled",
@@ -129,8 +134,11 @@ pub(super) fn stage(place: &Place<'_>, warnings: &mut Vec<Warning>) -> Result<Ru
     if let Some(settings) = fields.any(&names)?.filter(|settings| !settings.is_null()) {
         resolved(&settings)?;
         let routes = match settings.value() {
-            // Pulumi's and Terraform's list, each with its key.
+            // Pulumi's and Terraform's list, each with its key, or the only one.
             Value::List(_) => settings.each(|block| route(None, block, default, warnings))?,
+            _ if ROUTE_KEY.iter().any(|key| settings.peek(key).is_some()) => {
+                vec![route(None, &settings, default, warnings)?]
+            }
             _ => {
                 let routes = settings.entries()?;
                 let routes = routes.map(|(key, block)| route(Some(key), &block, default, warnings));
@@ -153,8 +161,11 @@ fn route(
     warnings: &mut Vec<Warning>,
 ) -> Result<(RouteKey, Limits), ConfigError> {
     let (own, written) = throttle(block, warnings)?;
-    let Some(key) = key.map(str::to_owned).or(written) else {
-        return Err(block.fault("settings of a route without its key"));
+    let key = match (key, written) {
+        (Some(key), None) => key.to_owned(),
+        (None, Some(key)) => key,
+        (None, None) => return Err(block.fault("settings of a route without its key")),
+        (Some(_), Some(_)) => return Err(block.fault("settings of a route with two keys")),
     };
     let key: RouteKey = key
         .parse()
@@ -205,7 +216,7 @@ fn throttle(
 }
 
 fn route_key(fields: &mut Fields<'_>) -> Result<Option<String>, ConfigError> {
-    let Some(key) = fields.any(&["RouteKey", "routeKey", "route_key"])? else {
+    let Some(key) = fields.any(&ROUTE_KEY)? else {
         return Ok(None);
     };
     resolved(&key)?;

@@ -3,6 +3,7 @@
 //! Settings are read from the tree and not from a format, so that each error names the setting's path, and its line
 //! and column where the format tells them.
 
+mod merge;
 mod place;
 mod serde;
 mod toml;
@@ -21,6 +22,12 @@ pub(super) struct Node {
     pub(super) value: Value,
     pub(super) at: Option<Position>,
 }
+
+/// A table without settings, for what has none.
+pub(super) static NO_SETTINGS: Node = Node {
+    value: Value::Map(Vec::new()),
+    at: None,
+};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Value {

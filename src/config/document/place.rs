@@ -40,6 +40,17 @@ impl<'a> Place<'a> {
         &self.node.value
     }
 
+    /// The same place with another value.
+    pub(in crate::config) fn with(&self, node: &'a Node) -> Self {
+        let path = self.path;
+        Self { node, path }
+    }
+
+    /// What stands here, and what it leaves out as it stands there.
+    pub(in crate::config) fn over(&self, other: &Place<'_>) -> Node {
+        self.node.over(other.node)
+    }
+
     /// The way to it, as errors tell it.
     pub(in crate::config) fn path(&self) -> String {
         self.path.to_string()
