@@ -26,6 +26,7 @@ pub(in crate::config) struct Fields<'a> {
     place: &'a Place<'a>,
     entries: &'a [(Key, Node)],
     known: Vec<&'static str>,
+    passed_over: Vec<&'static str>,
 }
 
 impl<'a> Place<'a> {
@@ -142,6 +143,7 @@ impl<'a> Place<'a> {
             place: self,
             entries,
             known: Vec::new(),
+            passed_over: Vec::new(),
         })
     }
 }
@@ -177,7 +179,7 @@ impl<'a> Fields<'a> {
 
     /// Settings that are passed over.
     pub(in crate::config) fn pass_over(&mut self, names: &[&'static str]) {
-        self.known.extend(names);
+        self.passed_over.extend(names);
     }
 
     /// All settings have been asked for.
@@ -186,13 +188,15 @@ impl<'a> Fields<'a> {
             place,
             entries,
             known,
+            passed_over,
         } = self;
-        let unknown = entries.iter().find(|(key, _)| !known.contains(&&*key.name));
+        let is_known = |name: &str| known.contains(&name) || passed_over.contains(&name);
+        let unknown = entries.iter().find(|(key, _)| !is_known(&key.name));
         let Some((key, _)) = unknown else {
             return Ok(());
         };
         // What is more than twice as long is no slip, and comparing it takes its time.
-        let alike = known.iter().filter(|known| {
+        let alike = known.iter().chain(&passed_over).filter(|known| {
             let longest = 2 * known.len();
             key.name.chars().nth(longest).is_none()
         });
