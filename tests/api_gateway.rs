@@ -371,7 +371,7 @@ fn traps_are_read_the_safe_way_and_told() {
         (
             "defaultRouteSettings: { detailedMetricsEnabled: true }",
             Rules::new(),
-            vec!["defaultRouteSettings: sets no throttle"],
+            vec!["defaultRouteSettings: sets no throttle, and none is set here"],
         ),
         (
             "defaultRouteSettings: { throttlingRateLimit: 2.5 }",
@@ -404,7 +404,9 @@ fn traps_are_read_the_safe_way_and_told() {
             "{ defaultRouteSettings: { throttlingRateLimit: 10, throttlingBurstLimit: 5 }, \
              routeSettings: [{ routeKey: GET /a, loggingLevel: INFO }] }",
             route(Limits::new()),
-            vec!["routeSettings[0]: sets no throttle"],
+            vec![
+                "routeSettings[0]: sets no throttle, and has that of the default route settings here",
+            ],
         ),
         (
             "RouteSettings: { $default: { ThrottlingRateLimit: 1, ThrottlingBurstLimit: 1 } }",
@@ -414,7 +416,17 @@ fn traps_are_read_the_safe_way_and_told() {
         (
             "{ defaultRouteSettings: null, routeSettings: [] }",
             Rules::new(),
-            vec![],
+            vec!["throttles nothing, and nothing is limited here"],
+        ),
+        (
+            "Resources: { A: { Type: AWS::ApiGatewayV2::Stage, Properties: { StageName: prod } } }",
+            Rules::new(),
+            vec!["Resources.A.Properties: throttles nothing"],
+        ),
+        (
+            "routeSettings: [{ routeKey: GET /a, loggingLevel: INFO }]",
+            Rules::new().route("GET /a", Limits::new()),
+            vec!["routeSettings[0]: sets no throttle, and none is set here"],
         ),
     ];
     for (text, expected, warned) in table {
@@ -426,13 +438,29 @@ fn traps_are_read_the_safe_way_and_told() {
         }
         same(imported, &expected, text);
     }
-    let text = "{ throttle: { rateLimit: 1, burstLimit: 1 }, quota: { limit: \"9\", offset: 2, period: MONTH } }";
-    let warnings = usage_plan(text).expect("a plan").warnings;
-    assert!(
-        warnings[0]
-            .to_string()
-            .starts_with("quota.offset: shortens the first period")
-    );
+    let plans = [
+        (
+            "{ throttle: { rateLimit: 1, burstLimit: 1 }, quota: { limit: \"9\", offset: 2, period: MONTH } }",
+            "quota.offset: shortens the first period",
+        ),
+        ("quota: { limit: 0, period: DAY }", "quota: a zero closes"),
+        (
+            "throttle: { rateLimit: 0.5 }",
+            "throttle: a rate without a burst has one of 1",
+        ),
+        (
+            "{ name: free, throttle: {}, apiStages: [] }",
+            "throttles nothing and has no quota",
+        ),
+    ];
+    for (text, warned) in plans {
+        let imported = usage_plan(text).unwrap_or_else(|error| panic!("{error}"));
+        let [warning] = &imported.warnings[..] else {
+            panic!("{text}: {:?}", imported.warnings);
+        };
+        assert!(warning.to_string().starts_with(warned), "{warning}");
+        Client::new(imported.rules);
+    }
 }
 
 #[test]
@@ -642,7 +670,23 @@ fn what_is_not_understood_is_named() {
         (
             plans,
             "apiStages: [{ throttle: { /a/GET: { rateLimit: 1 } } }, { throttle: { /a/GET: { rateLimit: 1 } } }]",
-            "line 1, column 12: apiStages: `GET /a` is throttled in two stages",
+            "line 1, column 79: apiStages[1].throttle.\"/a/GET\": `GET /a` is throttled before, or what equals it",
+        ),
+        (
+            plans,
+            "throttle_settings: { rate_limit: 1 }",
+            "line 1, column 1: throttle_settings: no such setting; there are throttle, Throttle, quota, Quota, apiStages, \
+             ApiStages",
+        ),
+        (
+            stages,
+            "routeSettings: [{ routeKey: 'GET /a/{id}' }, { routeKey: 'GET /a/{name}' }]",
+            "line 1, column 46: routeSettings[1]: route key `GET /a/{name}` stands before, or what equals it",
+        ),
+        (
+            stages,
+            "default_route_settings: { route_key: $default, throttling_rate_limit: 1 }",
+            "line 1, column 25: default_route_settings: default route settings with a route key",
         ),
     ];
     let mut wrong = Vec::new();

@@ -27,7 +27,7 @@ impl From<Rules> for Imported {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Warning {
-    /// The setting, as in `inbound.rate-limit.retry-after-header-name`.
+    /// The setting, as in `inbound.rate-limit.retry-after-header-name`. Empty for the document as a whole.
     pub path: String,
     sentence: String,
 }
@@ -44,6 +44,9 @@ impl Warning {
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { path, sentence } = self;
-        write!(f, "{path}: {sentence}")
+        if !path.is_empty() {
+            write!(f, "{path}: ")?;
+        }
+        f.write_str(sentence)
     }
 }

@@ -1,5 +1,7 @@
 //! The settings of a usage plan.
 
+use std::collections::HashSet;
+
 use super::{
     amount::{Throttle, whole},
     resolved::resolved,
@@ -46,21 +48,20 @@ pub(super) fn usage_plan(
         limits = limits.quota(self::quota(&block, warnings)?);
     }
     let mut plan = Plan::new(limits);
-    let mut known: Vec<RouteKey> = Vec::new();
+    let mut known = HashSet::new();
     let stages = fields.any(&["apiStages", "ApiStages"])?;
     if let Some(stages) = stages.filter(|stages| !stages.is_null()) {
         resolved(&stages)?;
-        let routes = stages.each(|stage| methods(stage, warnings))?;
+        let routes = stages.each(|stage| methods(stage, &mut known, warnings))?;
         for (key, limits) in routes.into_iter().flatten() {
-            if known.contains(&key) {
-                let fault = format!("`{key}` is throttled in two stages; read them one by one");
-                return Err(stages.fault(fault));
-            }
             plan = plan.route(key.as_str(), limits);
-            known.push(key);
         }
     }
     fields.end()?;
+    if plan == Plan::default() {
+        let sentence = "throttles nothing and has no quota, and nothing is limited here";
+        warnings.push(Warning::new(place.path(), sentence));
+    }
     Ok(Rules::new().clients(Clients::by_header("x-api-key").each(plan)))
 }
 
@@ -92,6 +93,10 @@ fn quota(block: &Place<'_>, warnings: &mut Vec<Warning>) -> Result<Quota, Config
             warnings.push(Warning::new(offset.path(), sentence));
         }
     }
+    if limit == 0 {
+        let sentence = "a zero closes: each request is refused";
+        warnings.push(Warning::new(block.path(), sentence));
+    }
     resolved(&period)?;
     match period.text()? {
         "DAY" => Ok(Quota::per_day(limit)),
@@ -104,6 +109,7 @@ fn quota(block: &Place<'_>, warnings: &mut Vec<Warning>) -> Result<Quota, Config
 /// The throttles of single methods in one stage: `/pets/{id}/GET`.
 fn methods(
     stage: &Place<'_>,
+    known: &mut HashSet<RouteKey>,
     warnings: &mut Vec<Warning>,
 ) -> Result<Vec<(RouteKey, Limits)>, ConfigError> {
     resolved(stage)?;
@@ -126,6 +132,12 @@ fn methods(
             return Err(block.fault("expected a path and a method, such as `/pets/{id}/GET`"));
         };
         if let Some(limits) = throttle(&block, warnings)? {
+            if !known.insert(key.clone()) {
+                return Err(block.fault(format!(
+                    "`{key}` is throttled before, or what equals it; a plan for several stages is read \
+                     one by one"
+                )));
+            }
             routes.push((key, limits));
         }
     }

@@ -1,5 +1,7 @@
 //! The settings of a stage.
 
+use std::collections::HashSet;
+
 use super::{amount::Throttle, resolved::resolved};
 use crate::{
     config::{
@@ -105,52 +107,85 @@ pub(super) fn stage(place: &Place<'_>, warnings: &mut Vec<Warning>) -> Result<Ru
     for names in PASSED_OVER {
         fields.pass_over(names);
     }
-    let mut rules = Rules::new();
-    let mut default = Throttle::default();
     let names = [
         "DefaultRouteSettings",
         "defaultRouteSettings",
         "default_route_settings",
     ];
-    if let Some(settings) = fields.any(&names)?.filter(|settings| !settings.is_null()) {
-        resolved(&settings)?;
-        let mut blocks = settings.each(|block| {
-            let (throttle, _) = throttle(block, warnings)?;
-            let limits = throttle.limits(block, warnings)?;
-            Ok((throttle, limits))
-        })?;
-        if blocks.len() > 1 {
-            return Err(settings.fault("default route settings twice"));
-        }
-        if let Some((throttle, limits)) = blocks.pop() {
-            default = throttle;
-            rules = match limits {
-                Some(limits) => rules.default_route(limits),
-                None => rules,
-            };
-        }
-    }
+    let settings = fields.any(&names)?.filter(|settings| !settings.is_null());
+    let default = settings.map(|settings| default_route(&settings, warnings));
+    let default = default.transpose()?.flatten();
     let names = ["RouteSettings", "routeSettings", "route_settings"];
-    if let Some(settings) = fields.any(&names)?.filter(|settings| !settings.is_null()) {
-        resolved(&settings)?;
-        let routes = match settings.value() {
-            // Pulumi's and Terraform's list, each with its key, or the only one.
-            Value::List(_) => settings.each(|block| route(None, block, default, warnings))?,
-            _ if ROUTE_KEY.iter().any(|key| settings.peek(key).is_some()) => {
-                vec![route(None, &settings, default, warnings)?]
-            }
-            _ => {
-                let routes = settings.entries()?;
-                let routes = routes.map(|(key, block)| route(Some(key), &block, default, warnings));
-                routes.collect::<Result<_, _>>()?
-            }
-        };
-        for (key, limits) in routes {
-            rules = rules.route(key, limits);
+    let settings = fields.any(&names)?.filter(|settings| !settings.is_null());
+    let (throttle, limits) = default.clone().unwrap_or_default();
+    let routes = settings.map(|settings| routes(&settings, throttle, warnings));
+    let routes = routes.transpose()?.unwrap_or_default();
+    fields.end()?;
+
+    if default.is_none() && routes.is_empty() {
+        let sentence = "throttles nothing, and nothing is limited here; API Gateway has the limits of its account";
+        warnings.push(Warning::new(place.path(), sentence));
+    }
+    let rules = match limits {
+        Some(limits) => Rules::new().default_route(limits),
+        None => Rules::new(),
+    };
+    let add = |rules: Rules, (key, limits)| rules.route(key, limits);
+    Ok(routes.into_iter().fold(rules, add))
+}
+
+/// The settings of all routes, which may be the only one of a list.
+fn default_route(
+    settings: &Place<'_>,
+    warnings: &mut Vec<Warning>,
+) -> Result<Option<(Throttle, Option<Limits>)>, ConfigError> {
+    resolved(settings)?;
+    let mut blocks = settings.each(|block| {
+        let (throttle, key) = throttle(block)?;
+        if key.is_some() {
+            return Err(block.fault("default route settings with a route key"));
+        }
+        if throttle.is_empty() {
+            warnings.push(none_set(block, "none is set here"));
+        }
+        Ok((throttle, throttle.limits(block, warnings)?))
+    })?;
+    match blocks.len() {
+        0 | 1 => Ok(blocks.pop()),
+        _ => Err(settings.fault("default route settings twice")),
+    }
+}
+
+fn routes(
+    settings: &Place<'_>,
+    default: Throttle,
+    warnings: &mut Vec<Warning>,
+) -> Result<Vec<(RouteKey, Limits)>, ConfigError> {
+    resolved(settings)?;
+    let mut known = HashSet::new();
+    let mut read = |key: Option<&str>, block: &Place<'_>| {
+        let (key, limits) = route(key, block, default, warnings)?;
+        if !known.insert(key.clone()) {
+            return Err(block.fault(format!(
+                "route key `{key}` stands before, or what equals it"
+            )));
+        }
+        Ok((key, limits))
+    };
+    match settings.value() {
+        // Pulumi's and Terraform's list, each with its key, or the only one.
+        Value::List(_) => settings.each(|block| read(None, block)),
+        _ if ROUTE_KEY.iter().any(|key| settings.peek(key).is_some()) => {
+            Ok(vec![read(None, settings)?])
+        }
+        _ => {
+            let mut routes = settings.entries()?;
+            routes.try_fold(Vec::new(), |mut all, (key, block)| {
+                all.push(read(Some(key), &block)?);
+                Ok(all)
+            })
         }
     }
-    fields.end()?;
-    Ok(rules)
 }
 
 /// The settings of one route. Its key stands before them or among them.
@@ -160,7 +195,7 @@ fn route(
     default: Throttle,
     warnings: &mut Vec<Warning>,
 ) -> Result<(RouteKey, Limits), ConfigError> {
-    let (own, written) = throttle(block, warnings)?;
+    let (own, written) = throttle(block)?;
     let key = match (key, written) {
         (Some(key), None) => key.to_owned(),
         (None, Some(key)) => key,
@@ -176,19 +211,28 @@ fn route(
         warnings.push(Warning::new(block.path(), sentence));
     }
     if own.is_empty() {
+        let instead = match default.is_empty() {
+            true => "none is set here",
+            false => "has that of the default route settings here",
+        };
+        warnings.push(none_set(block, instead));
         return Ok((key, Limits::new()));
     }
     let throttle = own.or(default, block, warnings);
-    // Neither half of it is missing that the other needs.
     let limits = throttle.limits(block, warnings)?;
     Ok((key, limits.unwrap_or_default()))
 }
 
+fn none_set(block: &Place<'_>, instead: &str) -> Warning {
+    let sentence = format!(
+        "sets no throttle, and {instead}; a tool that deploys it may send zeros, by which API Gateway refuses each \
+         request"
+    );
+    Warning::new(block.path(), sentence)
+}
+
 /// What a block of settings says of throttling, and the route key that may stand in it.
-fn throttle(
-    block: &Place<'_>,
-    warnings: &mut Vec<Warning>,
-) -> Result<(Throttle, Option<String>), ConfigError> {
+fn throttle(block: &Place<'_>) -> Result<(Throttle, Option<String>), ConfigError> {
     resolved(block)?;
     let mut fields = block.fields()?;
     let names = [
@@ -207,11 +251,6 @@ fn throttle(
     fields.pass_over(&NO_THROTTLE);
     fields.end()?;
     let throttle = Throttle::read(rate.as_ref(), burst.as_ref())?;
-    if throttle.is_empty() {
-        let sentence = "sets no throttle, and none is set here; a tool that deploys it may send zeros, by which API Gateway refuses \
-                        each request";
-        warnings.push(Warning::new(block.path(), sentence));
-    }
     Ok((throttle, key))
 }
 
