@@ -120,6 +120,7 @@ fn one_stage_in_all_its_forms() {
         fixture!("get_stage.json"),
         fixture!("cloud_formation.yaml"),
         fixture!("sam.yaml"),
+        fixture!("sam_globals.yaml"),
         fixture!("pulumi_program.yaml"),
         fixture!("pulumi_export.json"),
         fixture!("terraform.tf.json"),
@@ -230,8 +231,8 @@ fn globals_of_sam_hold_where_its_resources_say_nothing() {
              ThrottlingBurstLimit: 2 } } } }",
             Rules::new()
                 .default_route(Rate::per_second(10).burst(5))
-                .route("POST /b", Rate::per_second(2).burst(2))
-                .route("GET /a", Rate::per_second(1).burst(1)),
+                .route("GET /a", Rate::per_second(1).burst(1))
+                .route("POST /b", Rate::per_second(2).burst(2)),
         ),
         (
             "A: { Type: AWS::Serverless::HttpApi, IgnoreGlobals: '*', Properties: { DefaultRouteSettings: { \
@@ -609,6 +610,12 @@ fn what_is_not_understood_is_named() {
             stages,
             "RouteSettings: { sendmessage: { ThrottlingRateLimit: 1 } }",
             "line 1, column 31: RouteSettings.sendmessage: route key `sendmessage`",
+        ),
+        (
+            stages,
+            "{ stageName: prod, methodSettings: { '*/*': { throttlingRateLimit: 10 } } }",
+            "line 1, column 36: methodSettings: are those of a REST API's stage, which are not read; write them as route \
+             settings",
         ),
         (
             stages,

@@ -33,16 +33,17 @@
 //! |---|---|
 //! | `aws apigatewayv2 get-stage`, `get-stages` | `StageName`, `RouteSettings`; a list in `Items` |
 //! | CloudFormation | resources of the type `AWS::ApiGatewayV2::Stage` |
-//! | SAM | resources of the type `AWS::Serverless::HttpApi` |
-//! | Pulumi | a stage's properties in camel or snake case; a program in YAML; `pulumi stack export` |
-//! | Terraform | `resource.aws_apigatewayv2_stage` in JSON; `terraform show -json` of a state or a plan |
+//! | SAM | resources of the type `AWS::Serverless::HttpApi`, over the `HttpApi` of `Globals`; so is `ServerlessHttpApi` |
+//! | Pulumi | a stage's properties in camel or snake case; a program in YAML; `pulumi stack export`; a resource of either |
+//! | Terraform | `resource.aws_apigatewayv2_stage` in JSON; `terraform show -json` of a state or a plan; a resource of it |
 //!
 //! | [`usage_plan`] reads | that is |
 //! |---|---|
 //! | `aws apigateway get-usage-plan`, `get-usage-plans` | `throttle`, `quota`; a list in `items` |
 //! | CloudFormation | resources of the type `AWS::ApiGateway::UsagePlan` |
 //!
-//! Where a document has several, [`stage_named`] and [`usage_plan_named`] take one of them.
+//! Where a document has several, [`stage_named`] and [`usage_plan_named`] take one of them, by its own name or that
+//! of its resource: a logical id, an address, a URN or its end.
 //!
 //! | there | here |
 //! |---|---|
@@ -54,7 +55,8 @@
 //!
 //! What does not throttle is passed over: logs, metrics, variables, tags. **Nothing that throttles is passed over.**
 //! Settings that are not known are errors, and so are values that only the vendor's tools can resolve (`!Ref`,
-//! `Fn::Sub`, `${var.burst}`), with their path, line and column.
+//! `Fn::Sub`, `${var.burst}`), with their path, line and column; so are the settings of a REST API's stage, and of the
+//! events of SAM's functions.
 //!
 //! # The traps of API Gateway
 //!
@@ -67,6 +69,7 @@
 //! - **A rate without a burst** has as many as come back in a second, rounded up. A burst without a rate is an error,
 //!   for there is nothing that fills it.
 //! - **`$default` is a route**, that of all requests which no other key matches, and not the default settings.
+//! - **What throttles nothing** limits nothing here, where API Gateway still has the limits of the account.
 //!
 //! # Zero and the maximum
 //!
@@ -82,6 +85,7 @@
 //! - **All paths.** Routes that API Gateway would not have found have the default route settings too.
 //! - **Slots and tokens** it does not have: a cap [in flight](crate::Limits::in_flight) is what a stream needs that
 //!   lasts for minutes.
+//! - **A method's throttle** in a usage plan holds besides that of the plan, as there: the stricter one decides.
 //! - **Quotas** of a week run from Monday, of a day from midnight UTC, all of them exactly; who has no key in a usage
 //!   plan is not refused but the anonymous client.
 
@@ -123,7 +127,20 @@ pub fn stage(text: &str) -> Result<Imported, ConfigError> {
     import(text, None, find::stages, settings::stage)
 }
 
-/// Reads the throttling of the stage of this name: that of the stage, or of its resource in a template.
+/// Reads the throttling of the stage of this name, which may be that of its resource.
+///
+/// ```
+/// use tower_throttle::config::api_gateway;
+///
+/// let template = "
+///   Resources:
+///     Chat:   { Type: AWS::ApiGatewayV2::Stage, Properties: { StageName: $default } }
+///     Models: { Type: AWS::ApiGatewayV2::Stage, Properties: { StageName: $default } }
+/// ";
+/// assert!(api_gateway::stage_named(template, "Models").is_ok());
+/// let error = api_gateway::stage(template).unwrap_err();
+/// assert_eq!(error.to_string(), "line 2, column 3: several; name one of `Chat`, `Models`");
+/// ```
 ///
 /// # Errors
 ///
@@ -158,7 +175,7 @@ pub fn usage_plan(text: &str) -> Result<Imported, ConfigError> {
     import(text, None, find::usage_plans, plan::usage_plan)
 }
 
-/// Reads the throttles and the quota of the usage plan of this name: that of the plan, or of its resource in a template.
+/// Reads the throttles and the quota of the usage plan of this name, which may be that of its resource.
 ///
 /// # Errors
 ///

@@ -120,6 +120,11 @@ pub(super) fn stage(place: &Place<'_>, warnings: &mut Vec<Warning>) -> Result<Ru
     let (throttle, limits) = default.clone().unwrap_or_default();
     let routes = settings.map(|settings| routes(&settings, throttle, warnings));
     let routes = routes.transpose()?.unwrap_or_default();
+    if let Some(settings) = fields.any(&["MethodSettings", "methodSettings"])? {
+        return Err(settings.fault(
+            "are those of a REST API's stage, which are not read; write them as route settings",
+        ));
+    }
     fields.end()?;
 
     if default.is_none() && routes.is_empty() {

@@ -10,15 +10,17 @@ impl Node {
     pub(in crate::config) fn over(&self, other: &Self) -> Self {
         let value = match (&self.value, &other.value) {
             (Value::Map(own), Value::Map(others)) => {
-                let mut entries = own.clone();
-                let places = own.iter().enumerate();
-                let places: HashMap<_, _> = places.map(|(at, (key, _))| (&key.name, at)).collect();
-                for (key, node) in others {
-                    match places.get(&key.name) {
-                        Some(at) => entries[*at].1 = own[*at].1.over(node),
-                        None => entries.push((key.clone(), node.clone())),
-                    }
-                }
+                let mut left: HashMap<_, _> =
+                    own.iter().map(|(key, node)| (&key.name, node)).collect();
+                let below = others
+                    .iter()
+                    .map(|(key, node)| match left.remove(&key.name) {
+                        Some(own) => (key.clone(), own.over(node)),
+                        None => (key.clone(), node.clone()),
+                    });
+                let mut entries: Vec<_> = below.collect();
+                let above = own.iter().filter(|(key, _)| left.contains_key(&key.name));
+                entries.extend(above.cloned());
                 Value::Map(entries)
             }
             (Value::List(own), Value::List(others)) => {
@@ -40,7 +42,7 @@ mod tests {
             (
                 "{ a: 1, b: { c: 2 } }",
                 "{ a: 3, b: { d: 4 }, e: 5 }",
-                "{ a: 1, b: { c: 2, d: 4 }, e: 5 }",
+                "{ a: 1, b: { d: 4, c: 2 }, e: 5 }",
             ),
             ("[a]", "[b]", "[b, a]"),
             ("{ a: 1 }", "[b]", "{ a: 1 }"),
