@@ -12,8 +12,10 @@ use tower_throttle::{
     config::{ConfigError, Imported, api_gateway, api_management},
 };
 
+type Read = fn(&str) -> Result<Rules, ConfigError>;
+
 fuzz_target!(|text: &str| {
-    let readers: [fn(&str) -> Result<Rules, ConfigError>; 5] = [
+    let readers: [Read; 5] = [
         Rules::from_toml,
         Rules::from_yaml,
         |text| api_gateway::stage(text).map(imported),
