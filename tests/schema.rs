@@ -1,0 +1,295 @@
+//! The JSON Schema of rules: what it says is what the reader reads.
+
+use std::path::Path;
+
+use jsonschema::Validator;
+use serde_json::{Value, json};
+use tower_throttle::Rules;
+
+/// Generated from here; `BLESS=1` writes it anew.
+const FILE: &str = "src/config/rules/schema.json";
+
+const NUMBER: &str = r"[0-9][0-9_]*(\.[0-9]+)?([eE][-+]?[0-9]+)?";
+const UNIT: &str = "(ns|us|µs|ms|s|sec|seconds?|m|min|minutes?|h|hours?|d|days?)";
+
+fn one_of(schemas: impl IntoIterator<Item = Value>) -> Value {
+    json!({ "anyOf": schemas.into_iter().collect::<Vec<_>>() })
+}
+
+fn defined(name: &str) -> Value {
+    json!({ "$ref": format!("#/$defs/{name}") })
+}
+
+/// One of a kind, or a list of them.
+fn some(name: &str) -> Value {
+    one_of([
+        defined(name),
+        json!({ "type": "array", "items": defined(name) }),
+    ])
+}
+
+fn text(pattern: &str) -> Value {
+    json!({ "type": "string", "pattern": format!("^{pattern}$") })
+}
+
+fn count(what: &str) -> Value {
+    json!({ "type": "integer", "minimum": 0, "description": what })
+}
+
+/// A table of settings, one of which may have to be there.
+fn table(settings: Value, required: Option<&str>) -> Value {
+    let required: Vec<_> = required.into_iter().collect();
+    json!({
+        "type": "object",
+        "properties": settings,
+        "required": required,
+        "additionalProperties": false,
+    })
+}
+
+/// What is called by a route key.
+fn by_route(of: &str) -> Value {
+    json!({
+        "type": "object",
+        "propertyNames": { "pattern": r"^(\$default|[A-Z0-9!#$%&'*+.^_`|~-]+ /.*)$" },
+        "additionalProperties": defined(of),
+    })
+}
+
+fn settings_of_limits() -> Value {
+    json!({
+        "access": { "enum": ["unlimited", "closed"] },
+        "rate": some("rate"),
+        "burst": count("Requests at once, beside a single rate."),
+        "quota": some("quota"),
+        "tokens": some("rate"),
+        "in_flight": some("in_flight"),
+        "max_wait": defined("duration"),
+        "max_waiting": count("Requests in line."),
+        "name": defined("name"),
+        "publish": { "type": "boolean", "description": "Whether header fields tell these limits." },
+    })
+}
+
+fn limits(settings: Value) -> Value {
+    let mut written = table(settings, None);
+    written["dependentRequired"] = json!({ "burst": ["rate"] });
+    one_of([
+        defined("steady"),
+        json!({ "enum": ["unlimited", "closed"] }),
+        written,
+    ])
+}
+
+fn schema() -> Value {
+    let mut of_plan = settings_of_limits();
+    of_plan["routes"] = by_route("limits");
+    let named = |kind: Value, name: &str| {
+        let mut settings = json!({ "name": defined("name"), "shadow": { "type": "boolean" } });
+        settings[name] = kind;
+        settings
+    };
+    let mut rate = named(defined("steady"), "rate");
+    rate["burst"] = count("Requests, or model tokens, at once.");
+    let window = format!("[0-9][0-9_]* */ *(day|week|month|({NUMBER} *)?{UNIT})");
+    let steady = json!({ "type": "number", "minimum": 0, "description": "So many a second." });
+    let per = text(&format!("\\+?{NUMBER}( */ *({NUMBER} *)?{UNIT})?"));
+    let slots = count("Requests at the same time.");
+    let source = one_of([
+        json!({ "enum": ["bearer", "address"] }),
+        table(json!({ "header": { "type": "string" } }), Some("header")),
+    ]);
+    let clients = json!({
+        "by": one_of([source.clone(), json!({ "type": "array", "items": source, "minItems": 1, "maxItems": 2 })]),
+        "trusting": one_of([
+            json!({ "type": "string" }),
+            json!({ "type": "array", "items": { "type": "string" } }),
+        ]),
+        "forwarding": { "enum": ["x-forwarded-for", "forwarded"] },
+        "ipv6_prefix": { "type": "integer", "minimum": 0, "maximum": 128 },
+        "max_clients": count("Buckets of clients that are kept."),
+        "each": defined("plan"),
+        "plans": { "type": "object", "additionalProperties": defined("plan") },
+    });
+    let estimate = one_of([
+        count("Model tokens."),
+        table(
+            json!({ "header": { "type": "string" }, "or": count("Without the header.") }),
+            Some("header"),
+        ),
+        table(
+            json!({ "bytes_per_token": count("Of the body."), "or": count("Without a length.") }),
+            Some("bytes_per_token"),
+        ),
+    ]);
+    let root = json!({
+        "total": defined("limits"),
+        "default_route": defined("limits"),
+        "undeclared": { "enum": ["per_route", "shared"] },
+        "routes": by_route("limits"),
+        "clients": table(clients, Some("by")),
+        "estimate": estimate,
+        "rejections": by_route("dialect"),
+    });
+    let mut schema = table(root, None);
+    schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
+    schema["title"] = json!("Rules of tower-throttle");
+    schema["$defs"] = json!({
+        "steady": one_of([steady, per]),
+        "rate": one_of([defined("steady"), table(rate, Some("rate"))]),
+        "quota": one_of([text(&window), table(named(text(&window), "quota"), Some("quota"))]),
+        "in_flight": one_of([slots.clone(), table(named(slots, "max"), Some("max"))]),
+        "duration": text(&format!("({NUMBER} *)?{UNIT}")),
+        "name": text("[A-Za-z0-9_]+"),
+        "dialect": { "enum": ["problem", "openai", "anthropic", "api_gateway", "azure_api_management"] },
+        "limits": limits(settings_of_limits()),
+        "plan": limits(of_plan),
+    });
+    schema
+}
+
+fn validator() -> Validator {
+    let schema = serde_json::from_str(Rules::JSON_SCHEMA).expect("JSON");
+    jsonschema::validator_for(&schema).expect("a schema")
+}
+
+/// A document in TOML as JSON has it.
+fn json_of(toml: &str) -> Value {
+    let table: toml::Table = toml
+        .parse()
+        .unwrap_or_else(|error| panic!("{error} in {toml}"));
+    serde_json::to_value(table).expect("no dates")
+}
+
+#[test]
+fn the_schema_is_the_one_that_is_generated() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(FILE);
+    let generated = serde_json::to_string_pretty(&schema()).expect("JSON") + "\n";
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(&path, &generated).expect("it can be written");
+    }
+    let kept = std::fs::read_to_string(&path).expect("it is there");
+    assert!(
+        kept == generated && Rules::JSON_SCHEMA == generated,
+        "write it with `BLESS=1 cargo test --all-features --test schema`, and test again"
+    );
+}
+
+/// The documents between two fences or raw strings of a source.
+fn documents<'a>(source: &'a str, from: &str, to: &str) -> Vec<&'a str> {
+    let parts = source.split(from).skip(1);
+    parts.filter_map(|part| part.split(to).next()).collect()
+}
+
+#[test]
+fn the_documentation_holds_to_it() {
+    let validator = validator();
+    let manual = include_str!("../src/config/mod.rs")
+        .replace("//! ", "")
+        .replace("//!", "");
+    let tests = include_str!("config.rs");
+    let mut all: Vec<String> = documents(&manual, "r#\"", "\"#")
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+    all.extend(
+        documents(tests, "const WHOLE: &str = r#\"", "\"#")
+            .into_iter()
+            .map(str::to_owned),
+    );
+    assert_eq!(all.len(), 2, "the manual's and that of the tests");
+    for document in all {
+        let errors: Vec<_> = validator
+            .iter_errors(&json_of(&document))
+            .map(|error| error.to_string())
+            .collect();
+        assert!(errors.is_empty(), "{errors:?} in {document}");
+        let read = Rules::from_toml(&document).map(drop);
+        assert_eq!(read, Ok(()), "{document}");
+    }
+}
+
+#[test]
+fn what_is_valid_is_read_and_what_is_not_is_not() {
+    let validator = validator();
+    // Where the reader looks deeper than a schema can, it is the reader that refuses.
+    let good = [
+        "",
+        "total = 0",
+        "total = '10'",
+        "total = '0.5/90s'",
+        "total = '1_000 / minute'",
+        "total = 1e3",
+        "total = 'closed'",
+        "default_route = {}",
+        "default_route.rate = [1, '5/h', { rate = 2, shadow = true }]",
+        "total = { rate = 1, burst = 0 }",
+        "total.quota = '5/1.5 h'",
+        "total.quota = { quota = '1/week', name = 'a' }",
+        "total.in_flight = [1, { max = 2, name = 'b' }]",
+        "total.tokens = { rate = 1, burst = 9 }",
+        "total = { max_wait = 'second', max_waiting = 0 }",
+        "total = { access = 'unlimited', publish = true }",
+        "routes.'GET /a' = 1",
+        "routes.'$default' = 1",
+        "routes.'ANY /{x+}' = 'unlimited'",
+        "clients = { by = 'address', each = 1 }",
+        "clients = { by = ['bearer', 'address'], each.rate = 1 }",
+        "clients = { by.header = 'k', each = { routes.'GET /' = 1 }, plans.a = 'closed' }",
+        "clients = { by = 'address', trusting = '::1', forwarding = 'forwarded', ipv6_prefix = 0, each = 1 }",
+        "estimate = 5",
+        "estimate = { bytes_per_token = 4, or = 1 }",
+        "estimate.header = 'x'",
+        "rejections.'GET /' = 'openai'",
+        "undeclared = 'per_route'",
+    ];
+    for text in good {
+        let read = Rules::from_toml(text).map(drop);
+        assert_eq!(read, Ok(()), "{text}");
+        let errors: Vec<_> = validator
+            .iter_errors(&json_of(text))
+            .map(|error| error.to_string())
+            .collect();
+        assert!(errors.is_empty(), "{text}: {errors:?}");
+    }
+    let bad = [
+        "totl = 1",
+        "total = -1",
+        "total = true",
+        "total = 'fast'",
+        "total = '10/fortnight'",
+        "total = []",
+        "total.burst = 5",
+        "total = { rate = 1, brust = 5 }",
+        "total = { rate = 1, burst = 1.5 }",
+        "total.quota = 10",
+        "total.quota = '10'",
+        "total.quota = '1.5/day'",
+        "total.in_flight = 1.5",
+        "total.in_flight = '8'",
+        "total.in_flight.name = 'a'",
+        "total.max_wait = 5",
+        "total.max_wait = '5'",
+        "total.access = 'open'",
+        "total.publish = 'yes'",
+        "routes.'/a' = 1",
+        "routes.'GET' = 1",
+        "routes = 5",
+        "clients = 'address'",
+        "clients.each = 1",
+        "clients = { by = 'cookie', each = 1 }",
+        "clients = { by = 'address', ipv6_prefix = 129, each = 1 }",
+        "clients = { by = 'address', each = true }",
+        "estimate = -1",
+        "estimate = {}",
+        "rejections.'GET /' = 'html'",
+        "undeclared = true",
+        "total.rate = { burst = 1 }",
+        "total.rate = { rate = 1, period = 's' }",
+        "total.tokens.max = 5",
+    ];
+    for text in bad {
+        assert!(Rules::from_toml(text).is_err(), "{text} is read");
+        assert!(!validator.is_valid(&json_of(text)), "{text} is valid");
+    }
+}
