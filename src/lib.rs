@@ -294,6 +294,10 @@
 //! - Two throttles around one service decide one after the other: what the outer has taken stays taken
 //!   when the inner refuses. Limits that belong together go into one [`Rules`].
 //!
+//! # Coming from elsewhere
+//!
+//! The [guides] set the terms of API Gateway, of Azure API Management, of nginx and of tower_governor beside ours.
+//!
 //! # Features
 //!
 //! - `axum`: reads axum's `MatchedPath`, `OriginalUri` and `ConnectInfo`, as told above.
@@ -328,6 +332,8 @@ pub mod config;
 mod decision;
 mod future;
 mod gcra;
+#[cfg(any(doc, doctest))]
+pub mod guides;
 mod handle;
 mod history;
 mod in_flight;

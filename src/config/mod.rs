@@ -77,6 +77,8 @@
 //! (`"x-forwarded-for"`, `"forwarded"`), `ipv6_prefix` and `max_clients` as [`Clients`](crate::Clients) has them. Who
 //! is on a plan is no setting, for keys are secrets: [`Rules::map_clients`](crate::Rules::map_clients) adds them.
 //!
+//! [`Rules::JSON_SCHEMA`](crate::Rules::JSON_SCHEMA) says the same to editors and to checks.
+//!
 //! # Gateways
 //!
 //! What is read becomes rules as if they had been written by hand. What cannot be kept is an error that names it, with

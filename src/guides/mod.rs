@@ -1,0 +1,6 @@
+//! For those who come from elsewhere: what they know by another name, and what is different here.
+
+pub mod api_gateway;
+pub mod api_management;
+pub mod nginx;
+pub mod tower_governor;

@@ -1,0 +1,47 @@
+//! Coming from tower_governor.
+//!
+//! | there | here |
+//! |---|---|
+//! | `GovernorConfigBuilder`, `GovernorLayer` | [`Rules`](crate::Rules), [`ThrottleLayer`](crate::ThrottleLayer) |
+//! | `.per_second(2)`: one in **two seconds** | [`Rate::new(1, Duration::from_secs(2))`](crate::Rate::new); [`Rate::per_second(2)`](crate::Rate::per_second) is two in one |
+//! | `.burst_size(5)` | [`Rate::burst(5)`](crate::Rate::burst) |
+//! | `PeerIpKeyExtractor` | [`Clients::by_address`](crate::Clients::by_address) |
+//! | `SmartIpKeyExtractor` | [`Clients::by_address`](crate::Clients::by_address) with [`trusting`](crate::Clients::trusting): fields are believed of proxies that are named alone |
+//! | `GlobalKeyExtractor` | [`Rules::total`](crate::Rules::total) |
+//! | a `KeyExtractor` of one's own | [`Clients::by`](crate::Clients::by) |
+//! | `.methods([…])` | route keys with a method |
+//! | `.use_headers()` | fields are told unless [`fields(false)`](crate::ThrottleLayer::fields) says otherwise |
+//! | `.error_handler(…)` | [`ThrottleLayer::rejection`](crate::ThrottleLayer::rejection) |
+//! | a task that calls `retain_recent` | nothing: the table of clients is bounded and has no task |
+//!
+//! ```text
+//! let config = GovernorConfigBuilder::default()
+//!     .key_extractor(SmartIpKeyExtractor)
+//!     .per_second(2)
+//!     .burst_size(5)
+//!     .finish()
+//!     .unwrap();
+//! let app = app.layer(GovernorLayer::new(config));
+//! ```
+//!
+//! is
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use tower_throttle::{Clients, Rate, Rules, ThrottleLayer};
+//!
+//! let each = Rate::new(1, Duration::from_secs(2)).burst(5);
+//! let clients = Clients::by_address().trusting(["10.0.0.0/8"]).each(each);
+//! let throttle = ThrottleLayer::new(Rules::new().clients(clients))?;
+//! # Ok::<(), tower_throttle::RulesError>(())
+//! ```
+//!
+//! # What is different
+//!
+//! - Limits hold by route, by client, by client on a route and in total, all of them decided at once.
+//! - The layer has no type parameters: a function can return it, a struct can hold it.
+//! - `Retry-After` is rounded up and never zero, and the exact wait stands beside it.
+//! - An IPv6 client is its network of 64 bits, and `X-Forwarded-For` is read from the right, past the proxies that are
+//!   trusted.
+//! - Time is tokio's, so that a test which pauses it need not sleep.
