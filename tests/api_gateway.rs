@@ -34,7 +34,7 @@ fn same(imported: Imported, expected: &Rules, what: &str) {
 
 /// The stage that everybody begins with, as it is written in Python and in TypeScript.
 #[tokio::test(start_paused = true)]
-async fn the_stage_of_the_mission_lets_five_through_and_then_ten_a_second() {
+async fn the_stage_that_everybody_begins_with_lets_five_through_and_then_ten_a_second() {
     let stages = [
         r#"{"default_route_settings": {"throttling_burst_limit": 5, "throttling_rate_limit": 10}}"#,
         "defaultRouteSettings: { throttlingBurstLimit: 5, throttlingRateLimit: 10 }",

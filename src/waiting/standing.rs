@@ -72,18 +72,22 @@ impl Limiter {
         rule: &Rule,
         asked: Asked,
         now: Nanos,
-        timeout: impl FnOnce() -> Option<Nanos>,
+        timeout: impl Fn() -> Option<Nanos>,
         levels: &mut Levels,
     ) -> Result<Answer, Outdated> {
-        let free = !rule.is_patient || self.lines.is_empty() || !self.is_behind(rule, asked);
-        if free && self.admit(rule, asked, now, levels)? {
-            return Ok(Answer::Admitted);
+        loop {
+            let free = !rule.is_patient || self.lines.is_empty() || !self.is_behind(rule, asked);
+            if free && self.admit(rule, asked, now, levels)? {
+                return Ok(Answer::Admitted);
+            }
+            if !rule.is_patient {
+                return Ok(Answer::Denied);
+            }
+            match self.queue(rule, asked, now, timeout(), levels) {
+                Some(answer) => return Ok(answer),
+                None => *levels = Levels::default(),
+            }
         }
-        if !rule.is_patient {
-            return Ok(Answer::Denied);
-        }
-        let standing = self.queue(rule, asked, now, timeout(), levels);
-        Ok(standing.map_or(Answer::Denied, Answer::Waits))
     }
 
     /// Whether somebody waits in a scope of the request.
@@ -92,7 +96,8 @@ impl Limiter {
         lines.any(|line| self.lines.has_earlier(line, Ticket::MAX))
     }
 
-    /// A place in line, if what refuses allows it.
+    /// A place in line, if what refuses allows it. `None` if nothing refuses any more, and nobody stands in line:
+    /// what was held has come back, or who stood there has gone.
     #[cold]
     fn queue(
         self: &Arc<Self>,
@@ -101,7 +106,7 @@ impl Limiter {
         now: Nanos,
         timeout: Option<Nanos>,
         levels: &mut Levels,
-    ) -> Option<Standing> {
+    ) -> Option<Answer> {
         *levels = Levels::default();
         // What each bucket would hold if those in line had been charged.
         for charge in rule.charges(&self.memory, asked) {
@@ -111,6 +116,7 @@ impl Limiter {
         // At the timeout itself the client is gone.
         let mut bound = timeout.map_or(Nanos::MAX, |timeout| timeout.saturating_sub(1));
         let mut waits = true;
+        let mut refused = false;
         for (index, binding) in rule.enforced().enumerate() {
             let line = binding.line(asked.identity);
             let ahead = self.lines.ahead(line);
@@ -129,9 +135,11 @@ impl Limiter {
                 Some(Refusal::Wait(wait)) => wait,
                 Some(Refusal::Never) => {
                     waits = false;
+                    refused = true;
                     continue;
                 }
             };
+            refused = true;
             let Some(patience) = binding.limit.patience else {
                 waits = false;
                 continue;
@@ -140,6 +148,9 @@ impl Limiter {
             if longest.is_none_or(|(longest, ..)| wait > longest) {
                 longest = Some((wait, line, patience, binding));
             }
+        }
+        if !refused {
+            return None;
         }
         let standing = longest
             .filter(|(wait, ..)| waits && *wait <= bound)
@@ -158,7 +169,7 @@ impl Limiter {
         if standing.is_none() {
             self.name_refusal(rule, asked, now, levels);
         }
-        standing
+        Some(standing.map_or(Answer::Denied, Answer::Waits))
     }
 
     /// A denial names a limit. If no bucket refuses, it is the line in front of one that does.
@@ -320,4 +331,58 @@ enum Refused<'a> {
     /// By a scope in whose line it does not stand.
     Elsewhere(&'a Binding),
     Never,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock::Clock,
+        in_flight::InFlight,
+        limit::{Limit, Scope, Terms},
+        meter::Meter,
+    };
+
+    /// Between the refusal and the look at the line the slot has come free: it is taken, and not refused.
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_free_before_a_request_has_queued_is_asked_for_again() {
+        let limiter = Arc::new(Limiter::new(Clock::start()));
+        let limit = Limit {
+            name: "slot".into(),
+            is_named: true,
+            scope: Scope::Route,
+            terms: Terms::InFlight(InFlight::new(1)),
+            meter: Meter::of_slots(1),
+            published: true,
+            shadow: false,
+            patience: Some(Patience {
+                max_wait: Nanos::MAX,
+                max_waiting: 9,
+            }),
+        };
+        let rule = Rule::new("GET /", None, Binding::scope([limit]));
+        let (asked, mut levels) = (Asked::default(), Levels::default());
+        let queued = limiter.queue(&rule, asked, 0, None, &mut levels);
+        assert!(
+            queued.is_none(),
+            "the slot is free, and nobody stands in line"
+        );
+
+        let mut levels = Levels::default();
+        assert_eq!(limiter.admit(&rule, asked, 0, &mut levels), Ok(true));
+        let queued = limiter.queue(&rule, asked, 0, None, &mut levels);
+        assert!(
+            matches!(queued, Some(Answer::Waits(_))),
+            "the slot is taken"
+        );
+        // Somebody stands in line, and goes.
+        let behind = limiter.queue(&rule, asked, 0, None, &mut levels);
+        assert!(matches!(behind, Some(Answer::Waits(_))));
+        limiter.refund(&rule.bindings[0], 0, false, 1);
+        let last = limiter.queue(&rule, asked, 0, None, &mut levels);
+        assert!(matches!(last, Some(Answer::Waits(_))), "behind the others");
+        drop((queued, behind, last));
+        let queued = limiter.queue(&rule, asked, 0, None, &mut levels);
+        assert!(queued.is_none(), "all of them are gone");
+    }
 }
