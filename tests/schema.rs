@@ -37,7 +37,7 @@ fn count(what: &str) -> Value {
 }
 
 /// A table of settings, one of which may have to be there.
-fn table(settings: Value, required: Option<&str>) -> Value {
+fn table(settings: &Value, required: Option<&str>) -> Value {
     let required: Vec<_> = required.into_iter().collect();
     json!({
         "type": "object",
@@ -71,7 +71,7 @@ fn settings_of_limits() -> Value {
     })
 }
 
-fn limits(settings: Value) -> Value {
+fn limits(settings: &Value) -> Value {
     let mut written = table(settings, None);
     written["dependentRequired"] = json!({ "burst": ["rate"] });
     one_of([
@@ -97,7 +97,7 @@ fn schema() -> Value {
     let slots = count("Requests at the same time.");
     let source = one_of([
         json!({ "enum": ["bearer", "address"] }),
-        table(json!({ "header": { "type": "string" } }), Some("header")),
+        table(&json!({ "header": { "type": "string" } }), Some("header")),
     ]);
     let clients = json!({
         "by": one_of([source.clone(), json!({ "type": "array", "items": source, "minItems": 1, "maxItems": 2 })]),
@@ -114,11 +114,11 @@ fn schema() -> Value {
     let estimate = one_of([
         count("Model tokens."),
         table(
-            json!({ "header": { "type": "string" }, "or": count("Without the header.") }),
+            &json!({ "header": { "type": "string" }, "or": count("Without the header.") }),
             Some("header"),
         ),
         table(
-            json!({ "bytes_per_token": count("Of the body."), "or": count("Without a length.") }),
+            &json!({ "bytes_per_token": count("Of the body."), "or": count("Without a length.") }),
             Some("bytes_per_token"),
         ),
     ]);
@@ -127,23 +127,23 @@ fn schema() -> Value {
         "default_route": defined("limits"),
         "undeclared": { "enum": ["per_route", "shared"] },
         "routes": by_route("limits"),
-        "clients": table(clients, Some("by")),
+        "clients": table(&clients, Some("by")),
         "estimate": estimate,
         "rejections": by_route("dialect"),
     });
-    let mut schema = table(root, None);
+    let mut schema = table(&root, None);
     schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
     schema["title"] = json!("Rules of tower-throttle");
     schema["$defs"] = json!({
         "steady": one_of([steady, per]),
-        "rate": one_of([defined("steady"), table(rate, Some("rate"))]),
-        "quota": one_of([text(&window), table(named(text(&window), "quota"), Some("quota"))]),
-        "in_flight": one_of([slots.clone(), table(named(slots, "max"), Some("max"))]),
+        "rate": one_of([defined("steady"), table(&rate, Some("rate"))]),
+        "quota": one_of([text(&window), table(&named(text(&window), "quota"), Some("quota"))]),
+        "in_flight": one_of([slots.clone(), table(&named(slots, "max"), Some("max"))]),
         "duration": text(&format!("({NUMBER} *)?{UNIT}")),
         "name": text("[A-Za-z0-9_]+"),
         "dialect": { "enum": ["problem", "openai", "anthropic", "api_gateway", "azure_api_management"] },
-        "limits": limits(settings_of_limits()),
-        "plan": limits(of_plan),
+        "limits": limits(&settings_of_limits()),
+        "plan": limits(&of_plan),
     });
     schema
 }
