@@ -1,0 +1,118 @@
+//! A console for the throttle of a small model server: what each route may do, what it does, and a form to change it.
+//!
+//! ```text
+//! cargo run --features config --example console
+//! ```
+//!
+//! Then open `http://127.0.0.1:3005/console`. Each row has a button that sends ten requests.
+//!
+//! `limits.rs` has the limits and how they change, `model.rs` the routes, `page.html` is the page: one file, without
+//! anything from elsewhere. It is told of the throttle twice a second, by server-sent events.
+//!
+//! Environment: `ADDR` (default `127.0.0.1:3005`, port 0 takes a free one).
+
+mod limits;
+mod model;
+
+use std::convert::Infallible;
+use std::env;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{Html, IntoResponse, Redirect};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_stream::wrappers::IntervalStream;
+use tokio_stream::{Stream, StreamExt as _};
+use tower_http::set_header::SetResponseHeaderLayer;
+use tower_throttle::{Handle, ThrottleLayer};
+
+use crate::limits::{Change, Limits};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// How often the page is told.
+const TICK: Duration = Duration::from_millis(500);
+
+struct Console {
+    handle: Handle,
+    limits: Limits,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    let address = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3005".into());
+    let limits = Limits::default();
+    let throttle = ThrottleLayer::new(limits.rules()?)?;
+    let console = Arc::new(Console {
+        handle: throttle.handle(),
+        limits,
+    });
+    let app = model::routes()
+        .layer(throttle)
+        // Outside of the throttle: who looks at a full server is not refused by it.
+        .merge(routes(console));
+
+    let listener = TcpListener::bind(address).await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    axum::serve(listener, app).await?;
+    Ok(())
+}
+
+/// A real one goes behind a login: who can change limits can switch them off.
+fn routes(console: Arc<Console>) -> Router {
+    // The page loads nothing from elsewhere, and nothing else may make it.
+    let policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; \
+                  img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    let policy = HeaderValue::from_static(policy);
+    Router::new()
+        .route("/", get(|| async { Redirect::to("/console") }))
+        .route(
+            "/console",
+            get(|| async { Html(include_str!("page.html")) }),
+        )
+        .route("/console/events", get(events))
+        .route("/console/limits", get(list).put(change))
+        .layer(SetResponseHeaderLayer::overriding(
+            header::CONTENT_SECURITY_POLICY,
+            policy,
+        ))
+        .with_state(console)
+}
+
+/// A snapshot, twice a second.
+async fn events(
+    State(console): State<Arc<Console>>,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let snapshots = IntervalStream::new(ticks).map(move |_| {
+        let event = Event::default().json_data(console.handle.snapshot());
+        Ok(event.unwrap_or_else(|error| Event::default().comment(error.to_string())))
+    });
+    Sse::new(snapshots).keep_alive(KeepAlive::default())
+}
+
+async fn list(State(console): State<Arc<Console>>) -> Json<Value> {
+    Json(json!({ "limits": console.limits.list() }))
+}
+
+/// Changes one limit. What cannot be read is said as the reader says it.
+async fn change(
+    State(console): State<Arc<Console>>,
+    Json(change): Json<Change>,
+) -> impl IntoResponse {
+    match console.limits.change(&change, &console.handle) {
+        Ok(changes) => (StatusCode::OK, Json(json!({ "changes": changes }))),
+        Err(error) => (
+            StatusCode::UNPROCESSABLE_ENTITY,
+            Json(json!({ "error": error.to_string() })),
+        ),
+    }
+}
