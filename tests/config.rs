@@ -255,7 +255,100 @@ fn every_error_names_its_place() {
             "total = 1979-05-27",
             "line 1, column 9: total: expected a rate, `unlimited`, `closed` or a table, found nothing",
         ),
+        (
+            "total = []",
+            "line 1, column 9: total: expected a rate, `unlimited`, `closed` or a table, found a list",
+        ),
+        (
+            "routes = 5",
+            "line 1, column 10: routes: expected a table, found a number",
+        ),
+        (
+            "[routes]\n\"GET a\" = 1",
+            "line 2, column 11: routes.\"GET a\": path `a` does not begin with `/`",
+        ),
+        (
+            "[routes]\n\"get /\" = 1",
+            "line 2, column 11: routes.\"get /\": `get` is no method",
+        ),
+        (
+            "[routes]\n\"GET /a?b\" = 1",
+            "line 2, column 14: routes.\"GET /a?b\": path holds '?'",
+        ),
+        (
+            "[routes]\n\"GET /%zz\" = 1",
+            "line 2, column 14: routes.\"GET /%zz\": `%` in segment `%zz`",
+        ),
+        (
+            "total.access = \"open\"",
+            "line 1, column 16: total.access: `open` is none of `unlimited`, `closed`",
+        ),
+        (
+            "total = { rate = [1], burst = 5 }",
+            "line 1, column 31: total.burst: stands beside a single rate alone",
+        ),
+        (
+            "total.rate = { burst = 5 }",
+            "line 1, column 14: total.rate: a rate without `rate`",
+        ),
+        (
+            "total.quota = { name = \"a\" }",
+            "line 1, column 15: total.quota: a quota without `quota`",
+        ),
+        (
+            "total.in_flight = { name = \"a\" }",
+            "line 1, column 19: total.in_flight: a cap without `max`",
+        ),
+        (
+            "total.in_flight = \"many\"",
+            "line 1, column 19: total.in_flight: expected a whole number, found a text",
+        ),
+        (
+            "total.tokens = { rate = 1, windw = 5 }",
+            "line 1, column 28: total.tokens.windw: no such setting",
+        ),
+        (
+            "total.max_waiting = -1",
+            "line 1, column 21: total.max_waiting: `-1` is no whole number",
+        ),
+        (
+            "total.publish = 1",
+            "line 1, column 17: total.publish: expected true or false, found a number",
+        ),
+        (
+            "total.name = 7",
+            "line 1, column 14: total.name: expected a text, found a number",
+        ),
+        (
+            "total.rate = [{ rate = 1, shadow = \"yes\" }]",
+            "line 1, column 36: total.rate[0].shadow: expected true or false",
+        ),
+        (
+            "[clients]\nby = \"cookie\"",
+            "line 2, column 6: clients.by: write `bearer`, `address` or",
+        ),
+        (
+            "[clients]\nby = { haeder = \"k\" }",
+            "line 2, column 8: clients.by.haeder: no such setting; did you mean `header`?",
+        ),
+        (
+            "[clients]\nby = \"address\"\nforwarding = \"via\"",
+            "line 3, column 14: clients.forwarding: `via` is none of",
+        ),
+        (
+            "[clients]\nby = \"address\"\nmax_clients = \"all\"",
+            "line 3, column 15: clients.max_clients: expected a whole",
+        ),
+        (
+            "estimate = { bytes_per_token = 4, header = \"x\" }",
+            "line 1, column 12: estimate: write `header` or",
+        ),
+        (
+            "estimate = \"much\"",
+            "line 1, column 12: estimate: expected a number of tokens or a table, found a text",
+        ),
     ];
+    assert!(table.len() >= 40);
     for (document, said) in table {
         let error = Rules::from_toml(document).expect_err(document);
         assert!(
