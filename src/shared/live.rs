@@ -139,6 +139,8 @@ impl Live {
         limiter.lines.wake_all();
         let changes = Changes::between(&ledger, &next);
         *ledger = next;
+        drop(ledger);
+        // Nobody knows what a listener does: it may ask for a snapshot.
         observe::reloaded(&changes);
         // It is put away here, and not by the last request that was decided by it, if that ends soon.
         for _ in 0..100 {
