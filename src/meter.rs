@@ -216,6 +216,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_carried_over_is_rounded_against_the_caller() {
+        let every = |interval: u64| {
+            let rate = Rate::new(1, std::time::Duration::from_nanos(interval)).burst(9);
+            Meter::of_rate(&rate).expect("an open rate")
+        };
+        // (nanoseconds owed, of units that weigh, and will weigh; owed then)
+        for (owed, from, to, then) in [
+            (1, 2, 3, 2),
+            (4, 2, 3, 6),
+            (1, 3, 1, 1),
+            (7, 3, 1, 3),
+            (0, 3, 1, 0),
+        ] {
+            let carried = every(to).carry(&every(from), 1_000 + owed, 1_000);
+            let expected = if then > 0 { 1_000 + then } else { 0 };
+            assert_eq!(carried, expected, "{owed} of {from} in {to}");
+        }
+    }
+
+    #[test]
     fn slots_come_back_only_when_they_are_given_back() {
         let slots = Meter::of_slots(2).expect("two");
         let one = slots.take(0, 7, 1).expect("free");
