@@ -38,7 +38,7 @@ pub(crate) struct Slot<'a> {
 impl Slot<'_> {
     /// Goes from the state that was seen to the `next`, if there is one. `None` if the slot has changed hands
     /// and is no more that of `key`, or if the state has changed.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn step(
         &self,
         key: u64,

@@ -158,7 +158,14 @@ pub struct Denial {
 }
 
 impl Denial {
-    pub(crate) fn new(rule: Arc<Rule>, levels: Levels, arrived: Nanos, now: Nanos) -> Self {
+    /// `refuses` is told the number of each limit that does.
+    pub(crate) fn new(
+        rule: Arc<Rule>,
+        levels: Levels,
+        arrived: Nanos,
+        now: Nanos,
+        mut refuses: impl FnMut(usize),
+    ) -> Self {
         let mut verdict = Verdict {
             rule,
             levels,
@@ -170,14 +177,15 @@ impl Denial {
             origin: 0,
             admitted: false,
         };
-        let mut waits = verdict.limits().map(|limit| limit.wait().map(nanos));
-        let mut longest = (0, waits.next().flatten());
         // Never is the longest.
-        for (index, wait) in (1..).zip(waits) {
-            if longest
-                .1
-                .is_some_and(|longest| wait.is_none_or(|wait| wait > longest))
-            {
+        let mut longest = (0, Some(0));
+        for (index, limit) in verdict.limits().enumerate() {
+            let wait = limit.wait().map(nanos);
+            if wait != Some(0) {
+                refuses(index);
+            }
+            let (_, most) = longest;
+            if most.is_some_and(|most| wait.is_none_or(|wait| wait > most)) {
                 longest = (index, wait);
             }
         }

@@ -7,7 +7,7 @@
 //! (see [`crate::gcra`] for why). Between the two a third request may be refused that a serial order would
 //! have let in. None is ever admitted that it would not.
 
-use std::sync::Arc;
+use std::{sync::Arc, thread};
 
 use crate::{
     bucket::Untaken,
@@ -22,6 +22,14 @@ use crate::{
 /// Other rules hold by now than those that a request was to be decided by. Nothing was taken: it is to be decided anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Outdated;
+
+impl Outdated {
+    /// Whoever puts other rules into place may be between two steps, and short of a processor.
+    #[cold]
+    pub(crate) fn pause(self) {
+        thread::yield_now();
+    }
+}
 
 /// Takes charges, with a clock of its own.
 #[derive(Debug)]

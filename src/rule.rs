@@ -10,7 +10,6 @@ use std::{
 
 use crate::{
     bucket::Bucket,
-    clock::Nanos,
     history::{History, Version},
     levels::Levels,
     limit::{Limit, Terms},
@@ -197,20 +196,6 @@ impl Rule {
                 binding.tally.admitted.add(admitted);
             }
         }
-    }
-
-    /// Counts a request that was refused at `now`, by the limits that did, and tells their numbers.
-    pub(crate) fn refused(&self, levels: &Levels, now: Nanos, mut tell: impl FnMut(usize)) {
-        self.tally.refused.add(1);
-        let pairs = self.enforced().zip(levels.as_slice());
-        for (index, (binding, level)) in pairs.enumerate() {
-            let refusal = binding.limit.refusal(level.state, now, level.cost);
-            if level.refused || refusal.is_some() {
-                binding.tally.refused.add(1);
-                tell(index);
-            }
-        }
-        self.shadowed(levels, tell);
     }
 
     /// Counts what shadows would have refused, and tells their numbers.

@@ -81,8 +81,12 @@ where
             let shared = &self.shared;
             let state = shared.live.state();
             let limiter = &state.limiter;
-            let Ok((prepared, asked)) = state.asked(&request) else {
-                continue;
+            let (prepared, asked) = match state.asked(&request) {
+                Ok(asked) => asked,
+                Err(outdated) => {
+                    outdated.pause();
+                    continue;
+                }
             };
             let now = limiter.now();
             let mut levels = Levels::default();

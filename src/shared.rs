@@ -7,7 +7,7 @@ use std::{
     fmt, mem,
     ops::Deref,
     sync::{
-        Arc, Once, OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering, fence},
     },
 };
@@ -24,7 +24,7 @@ use crate::{
     decision::{Decision, Denial},
     levels::Levels,
     limiter::{Limiter, Outdated},
-    observe::{self, Meters, Refusals},
+    observe::{Log, Meters},
     options::Options,
     response::{Rejection, Written, fields::Fields},
     route::{head::Head, table::Table, undeclared::Undeclared},
@@ -162,19 +162,24 @@ impl Shared {
             now,
             levels,
         } = decided;
+        rule.tally.refused.add(1);
         meters.refused();
-        rule.refused(levels, now, |index| meters.by_limit(index));
+        rule.shadowed(levels, |index| meters.by_limit(index));
         if now > arrived {
             meters.waited(now - arrived);
         }
-        let mut denial = Denial::new(Arc::clone(rule), mem::take(levels), arrived, now);
+        let refuses = |index: usize| {
+            rule.bindings[index].tally.refused.add(1);
+            meters.by_limit(index);
+        };
+        let mut denial = Denial::new(Arc::clone(rule), mem::take(levels), arrived, now, refuses);
         if let (true, Some(wait)) = (self.options.spread, denial.wait()) {
             let (index, cost) = denial.binding_charge();
             let binding = &rule.bindings[index];
             denial.spread(state.limiter.spread(binding, asked, now, wait, cost));
         }
         denial.since(state.limiter.origin());
-        state.refusals.refused(&denial);
+        state.log.refused(&denial);
         let rejection = state.rejection(&request).map(Arc::clone);
         self.options
             .reject(denial, request, written, rejection.as_deref())
@@ -198,9 +203,8 @@ pub(crate) struct State {
     classes: Vec<Class>,
     estimator: Estimator,
     rejections: Option<Table<Arc<dyn Rejection>>>,
-    /// Said once that the host tells no addresses.
-    unaddressed: Once,
-    refusals: Refusals,
+    /// The throttle's, whichever rules hold.
+    log: Arc<Log>,
     /// Whether others take its place.
     retired: AtomicBool,
     /// Whose place it takes, until all undeclared routes have come over.
@@ -317,8 +321,7 @@ impl State {
             classes,
             estimator,
             rejections,
-            unaddressed: Once::new(),
-            refusals: Refusals::default(),
+            log: before.map_or_else(Arc::default, |before| Arc::clone(&before.log)),
             retired: AtomicBool::new(false),
             before: ArcSwapOption::from(before.map(Arc::clone)),
         })
@@ -370,7 +373,7 @@ impl State {
     fn client(&self, roster: &Roster, head: RequestHead<'_>) -> (u128, usize) {
         let client = roster.client(head);
         if client.lacks_peer {
-            self.unaddressed.call_once(observe::no_peer_address);
+            self.log.no_peer_address();
         }
         (
             client.identity.bits(),

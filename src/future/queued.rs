@@ -117,10 +117,13 @@ impl<S, ReqBody> Queued<S, ReqBody> {
             if Arc::ptr_eq(&state, &self.state) {
                 return;
             }
-            if let Ok((prepared, asked)) = state.asked(&self.request) {
-                (self.prepared, self.asked) = (prepared.clone(), asked);
-                self.state = Arc::clone(&state);
-                return;
+            match state.asked(&self.request) {
+                Ok((prepared, asked)) => {
+                    (self.prepared, self.asked) = (prepared.clone(), asked);
+                    self.state = Arc::clone(&state);
+                    return;
+                }
+                Err(outdated) => outdated.pause(),
             }
         }
     }

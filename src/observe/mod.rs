@@ -11,7 +11,7 @@ mod sampler;
 
 #[cfg(feature = "watch")]
 pub(crate) use self::log::not_reloaded;
-pub(crate) use self::log::{Refusals, no_peer_address, reloaded};
+pub(crate) use self::log::{Log, reloaded};
 
 #[cfg(feature = "metrics")]
 #[path = "metrics.rs"]

@@ -3,14 +3,14 @@
 use crate::{decision::Denial, rules::Changes};
 
 #[derive(Debug, Default)]
-pub(crate) struct Refusals {}
+pub(crate) struct Log {}
 
 #[expect(clippy::unused_self, reason = "as where somebody listens")]
-impl Refusals {
+impl Log {
     pub(crate) fn refused(&self, _: &Denial) {}
-}
 
-pub(crate) fn no_peer_address() {}
+    pub(crate) fn no_peer_address(&self) {}
+}
 
 pub(crate) fn reloaded(_: &Changes) {}
 

@@ -1,5 +1,7 @@
 //! Events of `tracing`.
 
+use std::sync::OnceLock;
+
 #[cfg(feature = "watch")]
 use tracing::error;
 use tracing::{Level, debug, info, warn};
@@ -10,17 +12,20 @@ use crate::{decision::Denial, rules::Changes};
 /// All events are the crate's, whichever of its files they come from.
 const TARGET: &str = "tower_throttle";
 
-/// Tells of refusals, of no more than ten in a second.
+/// What one throttle tells, whichever rules hold: of refusals no more than ten in a second.
 #[derive(Debug, Default)]
-pub(crate) struct Refusals(Sampler);
+pub(crate) struct Log {
+    refusals: Sampler,
+    unaddressed: OnceLock<()>,
+}
 
-impl Refusals {
+impl Log {
     /// A request was refused. Tells nothing that a client has sent.
     pub(crate) fn refused(&self, denial: &Denial) {
         if !tracing::enabled!(target: TARGET, Level::INFO) {
             return;
         }
-        let Some(untold) = self.0.tells(denial.now()) else {
+        let Some(untold) = self.refusals.tells(denial.now()) else {
             return;
         };
         let limits: Vec<_> = denial.violated().map(|limit| limit.name()).collect();
@@ -36,17 +41,19 @@ impl Refusals {
             "a request was refused"
         );
     }
-}
 
-/// Clients are to be told apart by address, and the host tells none.
-pub(crate) fn no_peer_address() {
-    warn!(
-        target: TARGET,
-        "the throttle tells clients apart by address, but this request has none: all such requests share the \
-         anonymous client's limits. In axum, serve `into_make_service_with_connect_info::<SocketAddr>()` and \
-         enable the feature `axum`; in tonic, enable the feature `tonic`; elsewhere, put a `PeerAddr` into \
-         the request's extensions"
-    );
+    /// Clients are to be told apart by address, and the host tells none. Told once.
+    pub(crate) fn no_peer_address(&self) {
+        self.unaddressed.get_or_init(|| {
+            warn!(
+                target: TARGET,
+                "the throttle tells clients apart by address, but this request has none: all such requests share \
+                 the anonymous client's limits. In axum, serve \
+                 `into_make_service_with_connect_info::<SocketAddr>()` and enable the feature `axum`; in tonic, \
+                 enable the feature `tonic`; elsewhere, put a `PeerAddr` into the request's extensions"
+            );
+        });
+    }
 }
 
 /// Other rules hold.

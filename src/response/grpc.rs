@@ -348,7 +348,7 @@ mod tests {
             ..Level::default()
         });
         let rule = Rule::new("POST /chat", None, Binding::scope([limit]));
-        Denial::new(Arc::new(rule), levels, 0, 0)
+        Denial::new(Arc::new(rule), levels, 0, 0, |_| ())
     }
 
     /// Both vectors were made with Google's own protobuf runtime.

@@ -58,7 +58,7 @@ fn ask(state: &State, key: &str) -> Result<(), Option<Duration>> {
     if state.limiter.admit(&found.rule, asked, now, &mut levels) == Ok(true) {
         return Ok(());
     }
-    Err(Denial::new(Arc::clone(&found.rule), levels, now, now).retry_after())
+    Err(Denial::new(Arc::clone(&found.rule), levels, now, now, |_| ()).retry_after())
 }
 
 #[tokio::test(start_paused = true)]
