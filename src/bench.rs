@@ -22,7 +22,7 @@ impl Engine {
     pub fn new(rules: &Rules) -> Result<Self, RulesError> {
         let limiter = Limiter::new(Clock::start());
         let ledger = Ledger::default();
-        let compiled = rules.compile(&limiter, &mut ledger.draft(limiter.now()))?;
+        let compiled = rules.compile(&mut ledger.draft(limiter.now()))?;
         let own = Template::bind(&compiled.default, None);
         Ok(Self {
             limiter,

@@ -1,42 +1,26 @@
 //! When windows end: calendar arithmetic in UTC, in integers.
 
 use crate::{
-    clock::{Clock, Nanos, nanos},
+    clock::{Nanos, nanos},
     quota::Window,
 };
 
-/// The windows of a quota, on the throttle's clock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Calendar {
-    window: Window,
-    /// What the wall clock showed when the throttle's stood at zero: nanoseconds since the Unix epoch.
-    origin: u64,
-}
-
 const DAY: u64 = 24 * 60 * 60 * 1_000_000_000;
 
-impl Calendar {
-    /// A wall clock beyond the year 2116 is taken for one that shows it.
-    pub(crate) fn new(window: Window, origin: u64) -> Self {
-        let origin = origin.min(Clock::MAX);
-        Self { window, origin }
-    }
-
+impl Window {
     /// The first moment that no longer belongs to the window of `now`. Later than `now`.
     #[inline]
-    pub(crate) fn end(&self, now: Nanos) -> Nanos {
-        let unix = self.origin.saturating_add(now);
-        let end = match self.window {
-            Window::Day => (unix / DAY + 1) * DAY,
+    pub(crate) fn end(self, now: Nanos) -> Nanos {
+        match self {
+            Self::Day => (now / DAY + 1) * DAY,
             // The epoch was a Thursday: three days into its week.
-            Window::Week => ((unix / DAY + 3) / 7 * 7 + 4) * DAY,
-            Window::Month => month_end(unix / DAY) * DAY,
-            Window::Every(length) => {
+            Self::Week => ((now / DAY + 3) / 7 * 7 + 4) * DAY,
+            Self::Month => month_end(now / DAY) * DAY,
+            Self::Every(length) => {
                 let length = nanos(length).max(1);
-                (unix / length).saturating_add(1).saturating_mul(length)
+                (now / length).saturating_add(1).saturating_mul(length)
             }
-        };
-        end.saturating_sub(self.origin)
+        }
     }
 }
 
@@ -118,6 +102,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::clock::Clock;
 
     /// Days from the Unix epoch to a date, counted one by one.
     fn days(year: u64, month: usize, day: u64) -> u64 {
@@ -240,12 +225,7 @@ mod tests {
             (every(600), 1_200_000_000_000, 1_800_000_000_000),
         ];
         for (window, moment, end) in table {
-            // The same on any clock, whenever it started.
-            for origin in [0, moment / 2, moment] {
-                let calendar = Calendar::new(window, origin);
-                let found = calendar.end(moment - origin);
-                assert_eq!(found, end - origin, "{window:?} at {moment} from {origin}");
-            }
+            assert_eq!(window.end(moment), end, "{window:?} at {moment}");
         }
     }
 
@@ -257,11 +237,9 @@ mod tests {
             Window::Month,
             Window::Every(Duration::MAX),
         ] {
-            for (origin, now) in [(0, 0), (u64::MAX, 0), (1 << 61, Clock::MAX)] {
-                let _ = Calendar::new(window, origin).end(now);
+            for now in [0, Clock::MAX] {
+                assert!(window.end(now) > now, "{window:?} at {now}");
             }
-            let calendar = Calendar::new(window, 1_800_000_000_000_000_000);
-            assert!(calendar.end(Clock::MAX) > Clock::MAX);
         }
     }
 }

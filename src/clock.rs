@@ -3,60 +3,61 @@
 //! Decisions use [`tokio::time::Instant`]: monotonic, and deterministic under `tokio::time::pause()`.
 //! A decision reads the clock once and passes the value on.
 //!
-//! The wall clock is read once, when the throttle is made: the windows of quotas are counted on from there
-//! on the monotonic clock, so that a wall clock that is set back gives no window twice.
+//! The wall clock is read once, when the throttle is made, and counted on from there on the monotonic clock: so that
+//! a wall clock that is set back gives no window of a quota twice.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub(crate) use tokio::time::Instant;
 
-/// A point in time: nanoseconds since the clock's epoch.
+/// A point in time: nanoseconds since the Unix epoch.
 ///
-/// At most [`Clock::MAX`], about 146 years; then time stands still.
+/// At most [`Clock::MAX`], in the year 2116; then time stands still.
 pub(crate) type Nanos = u64;
 
-/// A monotonic clock that starts at zero when the throttle is made.
+/// A monotonic clock that shows what the wall clock did when the throttle was made, and goes on from there.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
-    epoch: Instant,
-    /// The wall clock at the epoch: nanoseconds since the Unix epoch.
-    origin: u64,
+    start: Instant,
+    /// What it showed then.
+    shown: Nanos,
 }
 
 impl Clock {
     /// The last point in time this clock tells. Leaves room for a full debt above it.
     pub(crate) const MAX: Nanos = 1 << 62;
 
+    /// The last at which it starts, in the year 2079: so that time does not stand still where a wall clock has gone
+    /// astray.
+    const LATEST: Nanos = Self::MAX - (1 << 60);
+
     #[expect(clippy::disallowed_methods, reason = "the clock's own reading")]
     pub(crate) fn start() -> Self {
-        let origin = SystemTime::now().duration_since(UNIX_EPOCH);
-        Self::started_at(origin.map_or(0, nanos))
+        let shown = SystemTime::now().duration_since(UNIX_EPOCH);
+        Self::started_at(shown.map_or(0, nanos))
     }
 
-    /// A clock that starts now, with a wall clock that shows `origin`.
+    /// A clock that starts now and shows this.
     #[expect(clippy::disallowed_methods, reason = "the clock's own reading")]
-    pub(crate) fn started_at(origin: u64) -> Self {
+    pub(crate) fn started_at(shown: Nanos) -> Self {
         Self {
-            epoch: Instant::now(),
-            origin,
+            start: Instant::now(),
+            shown: shown.min(Self::LATEST),
         }
-    }
-
-    /// What the wall clock showed when this one stood at zero: nanoseconds since the Unix epoch.
-    pub(crate) fn origin(&self) -> u64 {
-        self.origin
     }
 
     /// A point in time as the runtime's timers have it.
     pub(crate) fn instant(&self, at: Nanos) -> Instant {
-        self.epoch + Duration::from_nanos(at.min(Self::MAX))
+        let later = at.min(Self::MAX).saturating_sub(self.shown);
+        self.start + Duration::from_nanos(later)
     }
 
     /// Now. Never earlier than a value read before.
     #[expect(clippy::disallowed_methods, reason = "the clock's own reading")]
     #[inline]
     pub(crate) fn now(&self) -> Nanos {
-        nanos(Instant::now().saturating_duration_since(self.epoch)).min(Self::MAX)
+        let passed = nanos(Instant::now().saturating_duration_since(self.start));
+        self.shown.saturating_add(passed).min(Self::MAX)
     }
 }
 
@@ -83,9 +84,25 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_clock_follows_paused_time() {
-        let clock = Clock::start();
-        assert_eq!(clock.now(), 0);
+        let clock = Clock::started_at(1_000);
+        assert_eq!(clock.now(), 1_000);
         tokio::time::advance(Duration::from_millis(5)).await;
-        assert_eq!(clock.now(), 5_000_000);
+        assert_eq!(clock.now(), 5_001_000);
+        assert_eq!(
+            clock.instant(5_001_000),
+            clock.start + Duration::from_millis(5)
+        );
+        assert_eq!(clock.instant(0), clock.start, "not before it has begun");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wall_clock_that_has_gone_astray_leaves_decades() {
+        let clock = Clock::started_at(u64::MAX);
+        let decades = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+        let before = clock.now();
+        tokio::time::advance(decades).await;
+        assert_eq!(clock.now() - before, nanos(decades));
+        tokio::time::advance(decades).await;
+        assert_eq!(clock.now(), Clock::MAX);
     }
 }

@@ -46,8 +46,6 @@ struct Verdict {
     binding: usize,
     /// What a refused request is told beyond the wait.
     spread: Nanos,
-    /// What the wall clock showed when this one's stood at zero: nanoseconds since the Unix epoch.
-    origin: u64,
     admitted: bool,
 }
 
@@ -82,7 +80,6 @@ impl Decision {
                 wait: Some(0),
                 binding: 0,
                 spread: 0,
-                origin: 0,
                 admitted: true,
             }),
         }
@@ -174,7 +171,6 @@ impl Denial {
             wait: None,
             binding: 0,
             spread: 0,
-            origin: 0,
             admitted: false,
         };
         // Never is the longest.
@@ -193,20 +189,9 @@ impl Denial {
         Self { verdict }
     }
 
-    /// Says what the wall clock showed when the throttle's stood at zero.
-    pub(crate) fn since(&mut self, origin: u64) {
-        self.verdict.origin = origin;
-    }
-
-    /// When it was decided, on the throttle's clock.
-    #[cfg(feature = "tracing")]
+    /// When it was decided.
     pub(crate) fn now(&self) -> Nanos {
         self.verdict.now
-    }
-
-    /// When it was decided: nanoseconds since the Unix epoch.
-    pub(crate) fn unix_now(&self) -> u64 {
-        self.verdict.origin.saturating_add(self.verdict.now)
     }
 
     /// Tells this much more than the wait.

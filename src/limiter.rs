@@ -51,18 +51,9 @@ impl Limiter {
         }
     }
 
-    pub(crate) fn clock(&self) -> &Clock {
-        &self.clock
-    }
-
     #[inline]
     pub(crate) fn now(&self) -> Nanos {
         self.clock.now()
-    }
-
-    /// What the wall clock showed when this one stood at zero: nanoseconds since the Unix epoch.
-    pub(crate) fn origin(&self) -> u64 {
-        self.clock.origin()
     }
 
     /// A point in time as the runtime's timers have it.

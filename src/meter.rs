@@ -9,10 +9,9 @@
 //! throttle's own clock is thus a full bucket.
 
 use crate::{
-    calendar::Calendar,
     clock::{Clock, Nanos, nanos},
     gcra::{Gcra, Refusal},
-    quota::Quota,
+    quota::{Quota, Window},
     rate::Rate,
 };
 
@@ -29,7 +28,7 @@ enum Time {
     /// As the throttle's: a rate.
     Flowing,
     /// From the end of one window to that of the next: a quota.
-    Windows(Calendar),
+    Windows(Window),
     /// It does not: slots.
     Still,
 }
@@ -54,12 +53,12 @@ impl Meter {
     }
 
     /// `None` if the quota is zero, its window too long, or if it has more units than that has nanoseconds.
-    pub(crate) fn of_quota(quota: &Quota, clock: &Clock) -> Option<Self> {
+    pub(crate) fn of_quota(quota: &Quota) -> Option<Self> {
         let gcra = Gcra::new(1, 1, quota.count())?;
         let window = nanos(quota.shortest());
         (quota.count() <= window && window <= Self::LONGEST).then(|| Self {
             gcra,
-            time: Time::Windows(Calendar::new(quota.kind(), clock.origin())),
+            time: Time::Windows(quota.kind()),
         })
     }
 
@@ -104,7 +103,7 @@ impl Meter {
     fn at(&self, now: Nanos) -> Nanos {
         match &self.time {
             Time::Flowing => now,
-            Time::Windows(calendar) => calendar.end(now),
+            Time::Windows(window) => window.end(now),
             Time::Still => Self::STILL,
         }
     }

@@ -139,8 +139,7 @@ impl Shared {
         if !dialect.tells_more() {
             return fields;
         }
-        let unix_now = state.limiter.origin().saturating_add(now);
-        fields.in_dialect(dialect, rule, levels, now, unix_now)
+        fields.in_dialect(dialect, rule, levels, now)
     }
 
     /// The answer to a refused request.
@@ -178,7 +177,6 @@ impl Shared {
             let binding = &rule.bindings[index];
             denial.spread(state.limiter.spread(binding, asked, now, wait, cost));
         }
-        denial.since(state.limiter.origin());
         state.log.refused(&denial);
         let rejection = state.rejection(&request).map(Arc::clone);
         self.options

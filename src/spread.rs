@@ -56,23 +56,23 @@ impl Spread {
         };
         let tag = hash >> Self::TIME_BITS;
         let word = &self.ends[hash as usize % Self::WORDS];
-        let earliest = now.saturating_add(wait);
+        // In whole microseconds, so that steps of such add up to what they are.
+        let earliest = now.saturating_add(wait).div_ceil(Self::MICROSECOND);
+        let (step, most) = (step.div_ceil(Self::MICROSECOND), most / Self::MICROSECOND);
         let mut seen = word.load(Ordering::Relaxed);
         loop {
             let end = if seen >> Self::TIME_BITS == tag {
-                (seen & ((1 << Self::TIME_BITS) - 1)) * Self::MICROSECOND
+                seen & ((1 << Self::TIME_BITS) - 1)
             } else {
                 0
             };
             // A line that has grown too long begins anew.
             let more = Some(end.saturating_sub(earliest)).filter(|&more| more <= most);
             let more = more.unwrap_or(0);
-            let next = (earliest + more)
-                .saturating_add(step)
-                .div_ceil(Self::MICROSECOND);
+            let next = (earliest + more).saturating_add(step);
             let next = next.min((1 << Self::TIME_BITS) - 1) | tag << Self::TIME_BITS;
             match word.compare_exchange_weak(seen, next, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return more,
+                Ok(_) => return more * Self::MICROSECOND,
                 Err(actual) => seen = actual,
             }
         }

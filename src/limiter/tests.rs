@@ -362,7 +362,7 @@ fn who_is_refused_by_the_last_limit_gets_back_what_the_others_took() {
 #[test]
 fn a_roll_back_to_a_quota_is_whole_in_its_window_and_nothing_in_the_next() {
     let quota = Quota::per(8, Duration::from_nanos(1_000));
-    let meter = Meter::of_quota(&quota, &Clock::started_at(0));
+    let meter = Meter::of_quota(&quota);
     let limit = Limit {
         terms: Terms::Quota(quota),
         meter,

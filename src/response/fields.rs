@@ -89,11 +89,10 @@ impl Fields {
         rule: &Rule,
         levels: &Levels,
         now: Nanos,
-        unix_now: u64,
     ) -> Self {
         let limits = statuses(rule, levels, now, true).take(rule.enforced);
         Self {
-            more: told(dialect, &limits, unix_now),
+            more: told(dialect, &limits, now),
             ..self
         }
     }

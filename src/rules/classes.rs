@@ -46,7 +46,7 @@ impl Class {
 }
 
 /// What users said of clients: checked, and its names noted.
-pub(super) fn reserve_clients(clients: &Clients, names: &mut Names<'_>) -> Result<(), RulesError> {
+pub(super) fn reserve_clients(clients: &Clients, names: &mut Names) -> Result<(), RulesError> {
     let each = clients.each.as_ref().ok_or(RulesError::NoEach)?;
     let plans = clients.plans.iter();
     for (index, (name, _)) in plans.clone().enumerate() {
@@ -72,7 +72,7 @@ pub(super) fn reserve_clients(clients: &Clients, names: &mut Names<'_>) -> Resul
 
 pub(super) fn classes(
     clients: &Clients,
-    names: &mut Names<'_>,
+    names: &mut Names,
     draft: &mut Draft<'_>,
 ) -> Result<Vec<Class>, RulesError> {
     let nothing = Plan::default();
@@ -91,7 +91,7 @@ fn class(
     name: Option<&str>,
     plan: &Plan,
     each: &Plan,
-    names: &mut Names<'_>,
+    names: &mut Names,
     draft: &mut Draft<'_>,
 ) -> Result<Class, RulesError> {
     let plan_name: Option<Arc<str>> = name.map(Into::into);

@@ -11,7 +11,6 @@ use super::{
 use crate::{
     client::Roster,
     limit::Scope,
-    limiter::Limiter,
     response::{Rejection, Rejections},
     route::{RouteKey, table::Table},
     rule::Binding,
@@ -38,11 +37,7 @@ pub(crate) struct Compiled {
     pub(crate) rejections: Option<Table<Arc<dyn Rejection>>>,
 }
 
-pub(super) fn compile(
-    rules: &Rules,
-    limiter: &Limiter,
-    draft: &mut Draft<'_>,
-) -> Result<Compiled, RulesError> {
+pub(super) fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, RulesError> {
     // Exhaustive, so that a new field is thought about here.
     let Rules {
         total,
@@ -55,7 +50,7 @@ pub(super) fn compile(
     } = rules;
     let keys = routes.iter().map(|(key, _)| parse(key));
     let keys: Vec<_> = keys.collect::<Result<_, _>>()?;
-    let mut names = Names::new(limiter.clock());
+    let mut names = Names::default();
     if let Some(limits) = total {
         names.reserve(limits, "the total")?;
     }

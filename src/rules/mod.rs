@@ -12,7 +12,6 @@ use std::{any::Any, sync::Arc};
 
 use crate::{
     client::Clients,
-    limiter::Limiter,
     limits::Limits,
     response::{OnRoute, Rejection, Rejections},
     usage::Estimate,
@@ -163,11 +162,7 @@ impl Rules {
     }
 
     /// Limits with their balances, as far as they are in the ledger that the draft follows.
-    pub(crate) fn compile(
-        &self,
-        limiter: &Limiter,
-        draft: &mut Draft<'_>,
-    ) -> Result<Compiled, RulesError> {
-        compile::compile(self, limiter, draft)
+    pub(crate) fn compile(&self, draft: &mut Draft<'_>) -> Result<Compiled, RulesError> {
+        compile::compile(self, draft)
     }
 }

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use super::RulesError;
 use crate::{
-    clock::Clock,
     in_flight::InFlight,
     limit::{Limit, Scope, Terms},
     limits::{Access, Limits},
@@ -18,27 +17,18 @@ use crate::{
 const MAX_HELD: usize = 5;
 
 /// The names given and taken so far.
-#[derive(Debug)]
-pub(super) struct Names<'a> {
+#[derive(Debug, Default)]
+pub(super) struct Names {
     /// Name to the place where it was given.
     taken: HashMap<String, String>,
     /// Where counting goes on for names that were made up.
     next: HashMap<String, u64>,
-    clock: &'a Clock,
 }
 
-impl<'a> Names<'a> {
-    pub(super) fn new(clock: &'a Clock) -> Self {
-        Self {
-            taken: HashMap::new(),
-            next: HashMap::new(),
-            clock,
-        }
-    }
-
+impl Names {
     /// Checks limits, and notes the names that a user gave them, before any is made up.
     pub(super) fn reserve(&mut self, limits: &Limits, place: &str) -> Result<(), RulesError> {
-        validate(limits, place, self.clock)?;
+        validate(limits, place)?;
         let own = limits.name.as_deref();
         let rates = limits.rates.iter().filter_map(Rate::name);
         let quotas = limits.quotas.iter().filter_map(Quota::name);
@@ -61,13 +51,12 @@ impl<'a> Names<'a> {
     /// The limits of a scope, named.
     pub(super) fn build(&mut self, limits: &Limits, scope_name: &str, scope: Scope) -> Vec<Limit> {
         let closed = (limits.access == Access::Closed).then(|| Rate::per_second(0));
-        let clock = self.clock;
         let rates = closed.iter().chain(&limits.rates).map(|rate| {
             let terms = Terms::Rate(rate.clone());
             (rate.name(), rate.is_shadow(), terms, Meter::of_rate(rate))
         });
         let quotas = limits.quotas.iter().map(|quota| {
-            let (terms, meter) = (Terms::Quota(quota.clone()), Meter::of_quota(quota, clock));
+            let (terms, meter) = (Terms::Quota(quota.clone()), Meter::of_quota(quota));
             (quota.name(), quota.is_shadow(), terms, meter)
         });
         let tokens = limits.tokens.iter().map(|rate| {
@@ -129,7 +118,7 @@ impl<'a> Names<'a> {
     }
 }
 
-fn validate(limits: &Limits, place: &str, clock: &Clock) -> Result<(), RulesError> {
+fn validate(limits: &Limits, place: &str) -> Result<(), RulesError> {
     let contradicted = match limits.access {
         Access::Limited => None,
         Access::Unlimited => Some("unlimited"),
@@ -160,7 +149,7 @@ fn validate(limits: &Limits, place: &str, clock: &Clock) -> Result<(), RulesErro
     }
     for quota in &limits.quotas {
         let (count, window) = (quota.count(), quota.shortest());
-        let kept = count == 0 || Meter::of_quota(quota, clock).is_some();
+        let kept = count == 0 || Meter::of_quota(quota).is_some();
         if window.is_zero() || !kept {
             return Err(RulesError::Quota {
                 place: place.to_owned(),

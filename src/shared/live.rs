@@ -39,7 +39,7 @@ impl Live {
         let empty = Ledger::default();
         let now = limiter.now();
         let mut draft = empty.draft(now);
-        let compiled = rules.compile(&limiter, &mut draft)?;
+        let compiled = rules.compile(&mut draft)?;
         let state = State::new(compiled, &limiter, None)?;
         Ok(Self {
             state: ArcSwap::from_pointee(state),
@@ -112,7 +112,7 @@ impl Live {
         let old = self.state.load_full();
         let limiter = Arc::clone(&old.limiter);
         let mut draft = ledger.draft(limiter.now());
-        let compiled = rules.compile(&limiter, &mut draft)?;
+        let compiled = rules.compile(&mut draft)?;
         let new = Arc::new(State::new(compiled, &limiter, Some(&old))?);
 
         let next = draft.commit(limiter.now());

@@ -112,7 +112,7 @@ impl Rejection for Dialect {
             Self::AzureApiManagement => (None, json.azure()),
         };
         if dialect.tells_more() {
-            headers.extend(told(dialect, &denial.limits(), denial.unix_now()));
+            headers.extend(told(dialect, &denial.limits(), denial.now()));
         }
         let mut answer = Response::new(Bytes::from(body));
         *answer.status_mut() = own_status.unwrap_or(status);

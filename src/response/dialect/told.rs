@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue};
 use super::Dialect;
 use crate::{
     calendar::date,
-    clock::nanos,
+    clock::{Nanos, nanos},
     response::{buffer::integer, fields::terms},
     status::LimitStatus,
 };
@@ -37,7 +37,7 @@ macro_rules! names {
 pub(in crate::response) fn told<'a>(
     dialect: Dialect,
     limits: &(impl Iterator<Item = LimitStatus<'a>> + Clone),
-    unix_now: u64,
+    now: Nanos,
 ) -> Vec<Field> {
     let least = |tokens: bool| {
         let published = limits.clone().filter(move |status| {
@@ -65,7 +65,7 @@ pub(in crate::response) fn told<'a>(
         let full_in = nanos(status.full_in());
         let text = match dialect {
             Dialect::OpenAi => duration(full_in),
-            Dialect::Anthropic => date(unix_now.saturating_add(full_in).div_ceil(SECOND)),
+            Dialect::Anthropic => date(now.saturating_add(full_in).div_ceil(SECOND)),
             // It has no name for the rest.
             Dialect::AzureApiManagement => {
                 fields.push((remaining, left));

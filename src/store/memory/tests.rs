@@ -147,7 +147,7 @@ impl Allowed {
             Self::Rate { interval, burst } => return meter(interval, burst),
             Self::Quota { count, window } => {
                 let quota = crate::quota::Quota::per(count, Duration::from_nanos(window));
-                Meter::of_quota(&quota, &crate::clock::Clock::started_at(0))
+                Meter::of_quota(&quota)
             }
             Self::Slots { count } => Meter::of_slots(count),
         };
@@ -529,7 +529,7 @@ mod loom_tests {
             let memory = Arc::new(memory(2));
             let day = crate::quota::Quota::per(5, Duration::from_nanos(1_000));
             let clock = crate::clock::Clock::started_at(0);
-            let quota = Meter::of_quota(&day, &clock).expect("an open quota");
+            let quota = Meter::of_quota(&day).expect("an open quota");
             let rate = meter(10, 2);
             assert!(memory.take(&memory.key(2), &long(), 5, 1, || 5).is_ok());
             assert!(memory.take(&memory.key(0), &quota, 5, 1, || 5).is_ok());
