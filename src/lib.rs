@@ -356,7 +356,7 @@ mod shared;
 mod snapshot;
 mod spread;
 mod status;
-mod store;
+pub mod store;
 mod sync;
 mod tally;
 mod usage;

@@ -133,7 +133,7 @@ impl Limiter {
 /// What shadows say, each by itself: they are charged for what is admitted and what they would have admitted
 /// too.
 #[cold]
-fn shadow<'a>(
+pub(crate) fn shadow<'a>(
     charges: impl Iterator<Item = Charge<'a>>,
     admitted: bool,
     now: Nanos,

@@ -41,7 +41,7 @@ impl Meter {
     const STILL: Nanos = 1 << 63;
 
     /// The farthest a rate's state goes, whatever is owed: as far as a full debt at the end of time.
-    const FARTHEST: u64 = 1 << 63;
+    pub(crate) const FARTHEST: u64 = 1 << 63;
 
     /// `None` if the rate is closed, or its bucket would take too long to fill.
     pub(crate) fn of_rate(rate: &Rate) -> Option<Self> {
@@ -87,6 +87,36 @@ impl Meter {
         self.at(at).saturating_add(weight).min(Self::FARTHEST)
     }
 
+    /// What a state is told in, where it is kept beside that: the weight of a unit, or the end of the window.
+    pub(crate) fn terms(&self, now: Nanos) -> u64 {
+        match self.time {
+            Time::Flowing => self.gcra.interval(),
+            Time::Windows(_) | Time::Still => self.at(now),
+        }
+    }
+
+    /// A state that is told in other terms at `now`: the same number of units is in use.
+    pub(crate) fn read(&self, state: u64, terms: u64, now: Nanos) -> u64 {
+        let at = self.at(now);
+        let (used, weighed) = match self.time {
+            Time::Flowing => (state.saturating_sub(now), terms.max(1)),
+            // A window that has ended is forgotten.
+            Time::Windows(_) if terms <= now => (0, 1),
+            Time::Windows(_) | Time::Still => (state.saturating_sub(terms), 1),
+        };
+        if used == 0 {
+            return 0;
+        }
+        let weight = u128::from(used) * u128::from(self.gcra.interval());
+        let weight = u64::try_from(weight.div_ceil(u128::from(weighed))).unwrap_or(u64::MAX);
+        at.saturating_add(weight).min(Self::FARTHEST)
+    }
+
+    /// The state of a bucket that has just been emptied.
+    pub(crate) fn fullest(&self, now: Nanos) -> u64 {
+        self.at(now) + self.weight(self.gcra.burst())
+    }
+
     /// Units a full bucket holds.
     pub(crate) fn capacity(&self) -> u64 {
         self.gcra.burst()
@@ -98,9 +128,24 @@ impl Meter {
         matches!(self.time, Time::Still)
     }
 
+    /// Nanoseconds that pay for one unit; of a quota, one.
+    #[cfg(feature = "redis")]
+    pub(crate) fn interval(&self) -> u64 {
+        self.gcra.interval()
+    }
+
+    /// The window of a quota.
+    #[cfg(feature = "redis")]
+    pub(crate) fn window(&self) -> Option<Window> {
+        match self.time {
+            Time::Windows(window) => Some(window),
+            Time::Flowing | Time::Still => None,
+        }
+    }
+
     /// The bucket's own time.
     #[inline(always)]
-    fn at(&self, now: Nanos) -> Nanos {
+    pub(crate) fn at(&self, now: Nanos) -> Nanos {
         match &self.time {
             Time::Flowing => now,
             Time::Windows(window) => window.end(now),

@@ -1,194 +1,86 @@
-//! Where balances are kept: a route's in buckets of its own, a client's in a bounded table.
+//! Where balances are kept: in this process, or in a store that several processes share.
+//!
+//! Without [`ThrottleLayer::store`](crate::ThrottleLayer::store) each process keeps its own balances and enforces its
+//! own limits. With it, rates, quotas and rates of model tokens are charged to a store that all replicas of a server
+//! share, so that a limit holds for all of them together. Slots in flight stay in the process: see
+//! [`Limits::in_flight`](crate::Limits::in_flight).
+//!
+//! [`MemoryStore`] keeps balances in the process for several layers there; `RedisStore`, with the feature `redis`, in
+//! Redis or Valkey. To bring another, implement [`Store`]; the arithmetic is in [`Budget`], so that all that is left
+//! is to read and write some numbers together, at a time that all who share them agree on. With the feature
+//! `test-util`, `store::conformance` tells whether it keeps what is promised here.
 
+mod budget;
+mod charge;
+#[cfg(feature = "test-util")]
+pub mod conformance;
+mod error;
 mod group;
 mod memory;
+mod memory_store;
+mod place;
+#[cfg(feature = "redis")]
+mod redis;
 
-use crate::{
-    bucket::{Bucket, Untaken},
-    clock::Nanos,
-    history::{History, Version},
-    meter::Meter,
+use std::{fmt, future::Future, pin::Pin};
+
+#[cfg(feature = "redis")]
+pub use self::redis::{RedisStore, RedisStoreBuilder, RedisStoreError};
+pub use self::{
+    budget::{Budget, Stored},
+    charge::{Balance, BucketKey, Charge, Correction, Taken},
+    error::StoreError,
+    memory_store::MemoryStore,
+};
+pub(crate) use self::{
+    memory::{Key, Memory, Page},
+    place::{Place, Scale, Seen},
 };
 
-pub(crate) use self::memory::{Key, Memory, Page};
+/// What a [`Store`] answers, in time.
+pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
-/// The place where one charge's balance is kept.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Place<'a> {
-    Bucket(&'a Bucket, Scale<'a>),
-    Table(&'a Memory, Key<'a>),
-}
-
-/// The settings in whose terms a charge is made.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Scale<'a> {
-    pub(crate) version: Version,
-    pub(crate) history: &'a History,
-}
-
-/// A balance as it was found or left.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Seen {
-    pub(crate) state: u64,
-    /// Whether strangers share it, since the table had no room.
-    pub(crate) shared: bool,
-    /// Whether it is told in terms of settings that the charge knows nothing of.
-    pub(crate) outdated: bool,
-}
-
-impl Seen {
-    pub(crate) fn own(state: u64) -> Self {
-        Self {
-            state,
-            ..Self::default()
-        }
-    }
-
-    fn peeked(state: Result<u64, u64>) -> Self {
-        let outdated = state.is_err();
-        let (Ok(state) | Err(state)) = state;
-        Self {
-            state,
-            outdated,
-            ..Self::default()
-        }
-    }
-}
-
-impl Place<'_> {
-    /// Where [`Place::take`] starts, if nobody needs to know the balance before.
-    #[inline(always)]
-    pub(crate) fn start(&self) -> Seen {
-        match self {
-            Self::Bucket(bucket, _) => Seen::own(bucket.load()),
-            Self::Table(..) => Seen::default(),
-        }
-    }
-
-    /// The balance, without a charge.
-    #[inline(always)]
-    pub(crate) fn peek(&self, now: Nanos) -> Seen {
-        match self {
-            Self::Bucket(bucket, scale) => Seen::peeked(bucket.peek(scale.version, scale.history)),
-            Self::Table(memory, key) => memory.peek(key, now),
-        }
-    }
-
-    /// What would be admitted at once, by the settings that hold by now.
-    pub(crate) fn remaining(&self, meter: &Meter, now: Nanos) -> u64 {
-        let (place, meter) = match (self, self.peek(now).outdated) {
-            (Self::Bucket(bucket, scale), true) => match scale.history.present() {
-                Some((version, meter)) => {
-                    (Self::Bucket(bucket, Scale { version, ..*scale }), meter)
-                }
-                None => (*self, *meter),
-            },
-            (Self::Table(memory, key), true) => match key.scale().history.present() {
-                Some((version, meter)) => (Self::Table(memory, key.told_in(version)), meter),
-                None => (*self, *meter),
-            },
-            _ => (*self, *meter),
-        };
-        meter.balance(place.peek(now).state, now).0
-    }
-
-    /// Takes `cost`, or says what refused it.
+/// Keeps balances for several processes.
+///
+/// # What a store promises
+///
+/// - *All or nothing.* Either all enforced charges of one call are taken, or none is written anywhere.
+/// - *One at a time.* What others take is before a call or after it, never in the midst.
+/// - *One clock.* All who share it are answered by the same clock, in nanoseconds since the Unix epoch. It is the
+///   store's, not theirs.
+/// - *Once.* A call that may have been carried out is never sent again, whatever has become of its answer.
+/// - *Nothing is forgotten early.* What it keeps of a bucket is kept until that is full again ([`Stored::full_at`]).
+///
+/// # What it may rely on
+///
+/// The throttle has a deadline of its own for each call, and drives every future to its end, beyond the deadline and
+/// when the client has gone away: what was taken then is given back with [`Store::correct`]. A store needs no timeout
+/// of its own but for what never ends, and nothing has to be undone where a future is dropped.
+///
+/// It holds no more charges in one call than a request has limits: rarely more than five.
+pub trait Store: fmt::Debug + Send + Sync + 'static {
+    /// Takes all charges, or none of them; and then the shadows among them, each by itself.
     ///
-    /// `seen` is where to start, from a look before; `clock` tells the time anew where it is needed. What
-    /// refused it leaves the balance as it was.
-    #[inline(always)]
-    pub(crate) fn take(
-        &self,
-        seen: Seen,
-        meter: &Meter,
-        now: Nanos,
-        cost: u64,
-        clock: impl Fn() -> Nanos,
-    ) -> Result<Seen, Untaken<Seen>> {
-        match self {
-            Self::Bucket(bucket, scale) => {
-                let next = |state| meter.take(state, now, cost).ok();
-                match bucket.step(seen.state, scale.version, scale.history, next) {
-                    Ok(state) => Ok(Seen::own(state)),
-                    Err(Untaken::Refused(state)) => Err(Untaken::Refused(Seen::own(state))),
-                    Err(Untaken::Outdated) => Err(Untaken::Outdated),
-                }
-            }
-            Self::Table(memory, key) => memory.take(key, meter, now, cost, clock),
-        }
-    }
-
-    /// Charges `units` that were used without having been asked for, by the settings that hold by now.
-    pub(crate) fn owe(&self, meter: &Meter, now: Nanos, units: u64, clock: impl Fn() -> Nanos) {
-        match self {
-            Self::Bucket(bucket, scale) => settle(*scale, meter, |scale, meter| {
-                let next = |state| Some(meter.owe(state, now, units));
-                let owed = bucket.step(bucket.load(), scale.version, scale.history, next);
-                owed != Err(Untaken::Outdated)
-            }),
-            Self::Table(memory, key) => settle(key.scale(), meter, |scale, meter| {
-                let next = |state, now| Some(meter.owe(state, now, units));
-                let owed = memory.step(&key.told_in(scale.version), now, &clock, next);
-                owed != Err(Untaken::Outdated)
-            }),
-        }
-    }
-
-    /// Gives back `units` that were taken before, no more than the bucket holds.
+    /// - An enforced charge is refused if its bucket does not hold its cost. If one is, nothing is taken.
+    /// - If none is, each shadow ([`Charge::is_shadow`]) is taken if its bucket holds its cost, and otherwise told as
+    ///   [refused](Balance::is_refused).
     ///
-    /// `shared` says whether they were taken from a balance that strangers share.
-    pub(crate) fn refund(&self, shared: bool, meter: &Meter, now: Nanos, units: u64) {
-        match self {
-            Self::Bucket(bucket, scale) => refund(bucket, *scale, meter, now, units),
-            Self::Table(_, key) if shared => refund(key.overflow(), key.scale(), meter, now, units),
-            Self::Table(memory, key) => settle(key.scale(), meter, |scale, meter| {
-                memory.refund(&key.told_in(scale.version), meter, now, units)
-            }),
-        }
-    }
+    /// The answer has a balance for each charge, in their order, as the call has left it.
+    ///
+    /// Without charges it is asked whether charges could be taken now, as after an outage: a store that can be read
+    /// and not be written answers with an error.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::unavailable`] if it can take nothing from anybody; then it is asked no more for a while.
+    /// [`StoreError::bucket`] if it is these buckets that cannot be taken from. In either case nothing was taken, or
+    /// nobody knows; it is never tried again.
+    fn take<'a>(&'a self, charges: &'a [Charge]) -> StoreFuture<'a, Taken>;
 
-    /// Gives back `cost`, which was charged at `taken` to what `seen` tells, and looks again. If units weigh
-    /// something else since, it stays charged.
-    pub(crate) fn give_back(
-        &self,
-        seen: Seen,
-        meter: &Meter,
-        taken: Nanos,
-        cost: u64,
-        clock: impl Fn() -> Nanos,
-    ) -> Seen {
-        let weight = meter.weight(cost);
-        match self {
-            Self::Bucket(bucket, scale) => {
-                let slot = bucket.slot();
-                slot.give_back(scale.version, seen.state, meter, taken, weight, clock);
-                self.peek(taken)
-            }
-            Self::Table(memory, key) => {
-                memory.give_back(key, seen, meter, taken, weight, &clock);
-                memory.peek(key, clock())
-            }
-        }
-    }
-}
-
-fn refund(bucket: &Bucket, scale: Scale<'_>, meter: &Meter, now: Nanos, units: u64) {
-    settle(scale, meter, |scale, meter| {
-        let next = |state| (state > now).then(|| meter.refund(state, units));
-        let given = bucket.step(bucket.load(), scale.version, scale.history, next);
-        given != Err(Untaken::Outdated)
-    });
-}
-
-/// Work in the terms of a charge, or in those that hold by now. It says whether it is done.
-fn settle(scale: Scale<'_>, meter: &Meter, work: impl Fn(Scale<'_>, &Meter) -> bool) {
-    if work(scale, meter) {
-        return;
-    }
-    // A reload may come between: then once more.
-    while let Some((version, meter)) = scale.history.present() {
-        if work(Scale { version, ..scale }, &meter) {
-            return;
-        }
-    }
+    /// Changes balances whatever they are. Each correction stands by itself.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::take`].
+    fn correct<'a>(&'a self, corrections: &'a [Correction]) -> StoreFuture<'a, ()>;
 }

@@ -1,0 +1,162 @@
+//! What a store is asked, and what it answers.
+
+use std::{fmt, sync::Arc};
+
+use super::Budget;
+use crate::clock::Nanos;
+
+/// What a bucket is known by, the same in all processes that have the same rules: a limit and, for a limit of clients,
+/// a client.
+///
+/// It is shown as it should be kept: the limit and, behind a colon, the client as 32 hexadecimal digits. A client is a
+/// keyed hash under a secret that only those know who share the store ([`Clients::secret`](crate::Clients::secret)).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BucketKey {
+    limit: Arc<str>,
+    client: Option<u128>,
+}
+
+impl BucketKey {
+    /// The bucket of a limit, or that of one client.
+    pub fn new(limit: impl Into<Arc<str>>, client: Option<u128>) -> Self {
+        Self {
+            limit: limit.into(),
+            client,
+        }
+    }
+
+    /// The limit, by where it holds, its kind, and its name or number there: `POST /chat/rate/0`.
+    #[must_use]
+    pub fn limit(&self) -> &str {
+        &self.limit
+    }
+
+    pub(crate) fn shared_limit(&self) -> &Arc<str> {
+        &self.limit
+    }
+
+    /// What stands for the client in the table.
+    pub(crate) fn identity(&self) -> u128 {
+        self.client.unwrap_or(0)
+    }
+
+    /// The client, if each has a bucket of its own.
+    #[must_use]
+    pub fn client(&self) -> Option<u128> {
+        self.client
+    }
+}
+
+impl fmt::Display for BucketKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.limit)?;
+        match self.client {
+            Some(client) => write!(f, ":{client:032x}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What one limit asks of its bucket for one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Charge {
+    /// The bucket.
+    pub key: BucketKey,
+    /// What it allows.
+    pub budget: Budget,
+    /// The units to be taken, at most as many as a full bucket holds.
+    pub cost: u64,
+    /// Whether it refuses nobody.
+    pub is_shadow: bool,
+}
+
+impl Charge {
+    /// A charge that is enforced.
+    #[must_use]
+    pub fn new(key: BucketKey, budget: Budget, cost: u64) -> Self {
+        Self {
+            key,
+            budget,
+            cost,
+            is_shadow: false,
+        }
+    }
+
+    /// One that refuses nobody.
+    #[must_use]
+    pub fn shadow(self) -> Self {
+        Self {
+            is_shadow: true,
+            ..self
+        }
+    }
+}
+
+/// What has become of the charges of one request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// Whether the enforced ones were taken.
+    pub is_admitted: bool,
+    /// The store's clock at that moment: nanoseconds since the Unix epoch.
+    pub now: Nanos,
+    /// What each bucket holds after it.
+    pub balances: Vec<Balance>,
+}
+
+/// What a bucket holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Balance {
+    /// As [`Stored::state`](super::Stored::state); any moment that is not in the future is a full bucket.
+    pub state: Nanos,
+    /// Whether it is that of a shadow that would have refused.
+    pub is_refused: bool,
+}
+
+/// A change of a balance, whatever it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Correction {
+    /// Units were used without having been asked for. What a bucket does not hold is owed.
+    Owe {
+        /// The bucket.
+        key: BucketKey,
+        /// What it allows.
+        budget: Budget,
+        /// How many units.
+        units: u64,
+    },
+    /// Units that were taken come back, no more than the bucket holds.
+    Refund {
+        /// The bucket.
+        key: BucketKey,
+        /// What it allows.
+        budget: Budget,
+        /// How many units.
+        units: u64,
+    },
+    /// A charge is taken back as if it had not been made: its units come back, less what was refilled since.
+    Undo {
+        /// The bucket.
+        key: BucketKey,
+        /// What it allows.
+        budget: Budget,
+        /// How many units.
+        units: u64,
+        /// When they were taken, by the store's clock.
+        taken: Nanos,
+    },
+}
+
+impl Correction {
+    /// The bucket, what it allows, and how many units are meant.
+    #[must_use]
+    pub fn parts(&self) -> (&BucketKey, &Budget, u64) {
+        let (Self::Owe { key, budget, units }
+        | Self::Refund { key, budget, units }
+        | Self::Undo {
+            key, budget, units, ..
+        }) = self;
+        (key, budget, *units)
+    }
+}

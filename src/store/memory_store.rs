@@ -1,0 +1,225 @@
+//! A store in this process.
+
+use std::{
+    collections::{HashMap, TryReserveError},
+    fmt,
+    future::ready,
+    sync::{Arc, PoisonError},
+};
+
+use super::{Balance, Charge, Correction, Page, Seen, Store, StoreFuture, Taken};
+use crate::{
+    clock::{Clock, Nanos},
+    history::{History, Step},
+    levels::Levels,
+    limit::{Limit, Scope, Terms},
+    limiter::{self, Limiter},
+    meter::Meter,
+    rate::Rate,
+    rule::{self, Binding, Home, Line},
+    sync::Mutex,
+};
+
+/// Keeps balances in this process, as a throttle without a store does, for several throttles in it.
+///
+/// What one process may need it for: two servers in it that share limits, and tests of what is built upon
+/// [`ThrottleLayer::store`](crate::ThrottleLayer::store). It is the throttle's own table of clients and its own
+/// decision, so that whatever holds for those holds here.
+///
+/// It follows tokio's clock, and so [paused time](https://docs.rs/tokio/latest/tokio/time/fn.pause.html).
+///
+/// ```
+/// use tower_throttle::{Rate, Rules, ThrottleLayer, store::MemoryStore};
+///
+/// let store = MemoryStore::new();
+/// let rules = || Rules::new().total(Rate::per_second(10).burst(5));
+/// let public = ThrottleLayer::new(rules())?.store(store.clone())?;
+/// let internal = ThrottleLayer::new(rules())?.store(store)?;
+/// # let _ = (public, internal);
+/// # Ok::<(), tower_throttle::RulesError>(())
+/// ```
+#[derive(Clone)]
+pub struct MemoryStore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    limiter: Limiter,
+    limits: Mutex<HashMap<Arc<str>, Arc<Binding>>>,
+}
+
+impl MemoryStore {
+    const DEFAULT_MAX: usize = 1 << 18;
+
+    /// An empty one, with room for 262,144 buckets, as many as [`Clients`](crate::Clients) have without a word.
+    ///
+    /// # Panics
+    ///
+    /// If there is no memory for 4 MiB.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_capacity(Self::DEFAULT_MAX).expect("4 MiB of memory")
+    }
+
+    /// An empty one, with room for so many buckets, of 16 bytes each. Those who find no room share some with others
+    /// like them; see [`Clients::max_clients`](crate::Clients::max_clients).
+    ///
+    /// # Errors
+    ///
+    /// If there is no memory for it.
+    pub fn with_capacity(buckets: usize) -> Result<Self, TryReserveError> {
+        let limiter = Limiter::new(Clock::start());
+        limiter.memory.reserve(buckets)?;
+        let inner = Inner {
+            limiter,
+            limits: Mutex::default(),
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+}
+
+impl Inner {
+    /// A limit in these terms, with its balances.
+    fn limit(&self, key: &Arc<str>, meter: Meter, now: Nanos) -> Arc<Binding> {
+        // Each step leaves it whole.
+        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = limits.get(key);
+        if let Some(same) = before.filter(|known| known.limit.meter == Some(meter)) {
+            return Arc::clone(same);
+        }
+        let binding = match before {
+            Some(before) => {
+                let mut binding = Binding::clone(before);
+                let weighed = before.limit.meter;
+                if weighed.is_none_or(|weighed| !weighed.weighs_as(&meter)) {
+                    binding.version += 1;
+                    binding.history.push(Step {
+                        version: binding.version,
+                        since: now,
+                        meter,
+                    });
+                }
+                binding.limit.meter = Some(meter);
+                binding
+            }
+            None => {
+                let number = u32::try_from(limits.len()).unwrap_or(u32::MAX);
+                let step = Step {
+                    version: 0,
+                    since: now,
+                    meter,
+                };
+                Binding {
+                    limit: Limit {
+                        name: Arc::clone(key),
+                        is_named: false,
+                        scope: Scope::Client,
+                        // What it is set to is told nowhere.
+                        terms: Terms::Rate(Rate::per_second(1)),
+                        meter: Some(meter),
+                        published: false,
+                        shadow: false,
+                        patience: None,
+                    },
+                    home: Home::Client(Arc::new(Page::new(number, 0))),
+                    line: Line::Client(number),
+                    version: 0,
+                    history: History::new(Some(step)),
+                    tally: Arc::default(),
+                }
+            }
+        };
+        let binding = Arc::new(binding);
+        limits.insert(Arc::clone(key), Arc::clone(&binding));
+        binding
+    }
+
+    fn take(&self, charges: &[Charge]) -> Taken {
+        loop {
+            let now = self.limiter.now();
+            let limit = |charge: &Charge| {
+                self.limit(charge.key.shared_limit(), *charge.budget.meter(), now)
+            };
+            let limits: Vec<_> = charges.iter().map(limit).collect();
+            let pairs = || charges.iter().zip(&limits);
+            let of = |shadows: bool| {
+                pairs()
+                    .filter(move |(charge, _)| charge.is_shadow == shadows)
+                    .map(|(charge, binding)| rule::Charge {
+                        limit: &binding.limit,
+                        place: binding.place(&self.limiter.memory, charge.key.identity()),
+                        cost: charge.cost,
+                    })
+            };
+            let clock = || self.limiter.now();
+            let mut levels = Levels::default();
+            let Ok(is_admitted) = limiter::admit(of(false), now, clock, &mut levels) else {
+                continue;
+            };
+            limiter::shadow(of(true), is_admitted, now, clock, &mut levels);
+            let (mut enforced, mut shadows) = {
+                let count = charges.iter().filter(|charge| !charge.is_shadow).count();
+                let (enforced, shadows) = levels.as_slice().split_at(count);
+                (enforced.iter(), shadows.iter())
+            };
+            let balances = charges.iter().filter_map(|charge| {
+                let level = match charge.is_shadow {
+                    true => shadows.next(),
+                    false => enforced.next(),
+                }?;
+                Some(Balance {
+                    state: level.state,
+                    is_refused: level.refused,
+                })
+            });
+            return Taken {
+                is_admitted,
+                now,
+                balances: balances.collect(),
+            };
+        }
+    }
+
+    fn correct(&self, corrections: &[Correction]) {
+        for correction in corrections {
+            let now = self.limiter.now();
+            let clock = || self.limiter.now();
+            let (key, budget, units) = correction.parts();
+            let binding = self.limit(key.shared_limit(), *budget.meter(), now);
+            let meter = budget.meter();
+            let place = binding.place(&self.limiter.memory, key.identity());
+            match correction {
+                Correction::Owe { .. } => place.owe(meter, now, units, clock),
+                Correction::Refund { .. } => place.refund(false, meter, now, units),
+                Correction::Undo { taken, .. } => {
+                    place.give_back(Seen::default(), meter, *taken, units, clock);
+                }
+            }
+        }
+    }
+}
+
+impl Store for MemoryStore {
+    fn take<'a>(&'a self, charges: &'a [Charge]) -> StoreFuture<'a, Taken> {
+        Box::pin(ready(Ok(self.inner.take(charges))))
+    }
+
+    fn correct<'a>(&'a self, corrections: &'a [Correction]) -> StoreFuture<'a, ()> {
+        self.inner.correct(corrections);
+        Box::pin(ready(Ok(())))
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore").finish_non_exhaustive()
+    }
+}

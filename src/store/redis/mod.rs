@@ -1,0 +1,316 @@
+//! Balances in Redis or Valkey.
+
+mod queue;
+mod script;
+mod servers;
+
+use std::{fmt, sync::Arc};
+
+use ::redis::{Cmd, ErrorKind, RedisError, Script, ServerErrorKind, Value};
+use tokio::runtime::Handle;
+
+use self::{
+    queue::Queue,
+    script::{BODY, Call, Entry, PROBE},
+    servers::{Connector, Servers, info},
+};
+use super::{BucketKey, Charge, Correction, Store, StoreError, StoreFuture, Taken};
+
+/// Balances in Redis or Valkey, which all who connect to the same server with the same [name](RedisStoreBuilder::name)
+/// share.
+///
+/// ```no_run
+/// use tower_throttle::{Rate, Rules, ThrottleLayer, store::RedisStore};
+///
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let rules = Rules::new().total(Rate::per_second(100).burst(50));
+/// let throttle = ThrottleLayer::new(rules)?.store(RedisStore::connect("redis://localhost").await?)?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # What it does
+///
+/// All charges of a request are checked and taken in one call of a script, by the server's clock. Requests that wait at
+/// the same moment share a call, and each is still taken whole or not at all. A call is sent once: whatever has become
+/// of it, it is never sent again, unless the server itself said that it did not carry it out (`NOSCRIPT`, `MOVED`,
+/// `ASK`). Connections that break are made anew.
+///
+/// A bucket is a key, `throttle:{default}:POST /chat/rate/0` or, of a client's, the same with `:` and 32 hexadecimal
+/// digits behind it, and expires when it is full. Nothing else is kept; nothing of a client is, but a hash under
+/// [a secret](crate::Clients::secret). All keys of a throttle have one hash tag and so lie on one node of a cluster.
+///
+/// # What it needs
+///
+/// Redis 5 or newer, or Valkey, with `maxmemory-policy noeviction`: a key that is evicted is a bucket that is full. A
+/// user with access to the keys `throttle:*` and the commands `+eval +evalsha +get +set +del +time +ping +role`.
+#[derive(Clone)]
+pub struct RedisStore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    connector: Connector,
+    queue: Queue,
+    script: Code,
+    probe: Code,
+    /// What stands before each key.
+    prefix: String,
+    runtime: Handle,
+}
+
+/// A script, and what the server knows it by.
+struct Code {
+    body: &'static str,
+    hash: String,
+}
+
+impl Code {
+    fn new(body: &'static str) -> Self {
+        let hash = Script::new(body).get_hash().to_owned();
+        Self { body, hash }
+    }
+}
+
+/// Why there is no [`RedisStore`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RedisStoreError {
+    /// An address that cannot be read.
+    #[error("the server's address cannot be read; write one such as `redis://localhost:6379`")]
+    Url(#[source] RedisError),
+    /// A name or a prefix that would take keys elsewhere.
+    #[error(
+        "`{0}` is empty or has braces, a colon or spaces in it; what stands before keys has none"
+    )]
+    Name(String),
+    /// The server could not be reached, does not let us in or is a replica.
+    #[error("the server cannot be used")]
+    Connect(#[source] StoreError),
+}
+
+/// How a [`RedisStore`] is set up.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct RedisStoreBuilder {
+    servers: Servers,
+    prefix: String,
+    name: String,
+}
+
+impl RedisStore {
+    /// A store on one server, which is connected to: [`RedisStore::server`] and [`RedisStoreBuilder::connect`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn connect(url: &str) -> Result<Self, RedisStoreError> {
+        Self::server(url)?.connect().await
+    }
+
+    /// One server: `redis://user:password@host:6379/0`, `rediss://…` for TLS (with the feature `redis-tls`), or
+    /// `redis+unix:///path`.
+    ///
+    /// # Errors
+    ///
+    /// [`RedisStoreError::Url`].
+    pub fn server(url: &str) -> Result<RedisStoreBuilder, RedisStoreError> {
+        Ok(RedisStoreBuilder::new(Servers::One(info(url)?)))
+    }
+
+    /// A cluster, of which some nodes are given. All keys of a throttle lie on one of its nodes, which is found by
+    /// asking any; the user and the kind of connection are those of the first.
+    ///
+    /// While the slot of that node moves to another, calls may find some buckets here and some there; they are
+    /// answered as in an outage until it has moved.
+    ///
+    /// # Errors
+    ///
+    /// [`RedisStoreError::Url`].
+    pub fn cluster<'a>(
+        urls: impl IntoIterator<Item = &'a str>,
+    ) -> Result<RedisStoreBuilder, RedisStoreError> {
+        let nodes = urls.into_iter().map(info).collect::<Result<_, _>>()?;
+        Ok(RedisStoreBuilder::new(Servers::Cluster(nodes)))
+    }
+
+    /// The server that sentinels call the primary of a service. They are asked for it whenever a connection is made.
+    ///
+    /// `server` is a URL as that of [`RedisStore::server`] for the user and the kind of connection; its host and port
+    /// are what the sentinels tell.
+    ///
+    /// # Errors
+    ///
+    /// [`RedisStoreError::Url`].
+    pub fn sentinels<'a>(
+        urls: impl IntoIterator<Item = &'a str>,
+        service: impl Into<String>,
+        server: &str,
+    ) -> Result<RedisStoreBuilder, RedisStoreError> {
+        Ok(RedisStoreBuilder::new(Servers::Sentinels {
+            sentinels: urls.into_iter().map(info).collect::<Result<_, _>>()?,
+            service: service.into(),
+            server: info(server)?,
+        }))
+    }
+}
+
+impl RedisStoreBuilder {
+    fn new(servers: Servers) -> Self {
+        Self {
+            servers,
+            prefix: "throttle".to_owned(),
+            name: "default".to_owned(),
+        }
+    }
+
+    /// What stands before all keys. Without this call: `throttle`.
+    pub fn prefix(self, prefix: impl Into<String>) -> Self {
+        Self {
+            prefix: prefix.into(),
+            ..self
+        }
+    }
+
+    /// Tells throttles on one server apart: those of one name share their limits. Without this call: `default`.
+    pub fn name(self, name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            ..self
+        }
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    ///
+    /// [`RedisStoreError::Name`], and [`RedisStoreError::Connect`] if the server cannot be reached within a second, does
+    /// not let us in, or cannot be written.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime, as [`RedisStoreBuilder::connect_lazy`].
+    pub async fn connect(self) -> Result<RedisStore, RedisStoreError> {
+        let store = self.connect_lazy()?;
+        store
+            .inner
+            .probe()
+            .await
+            .map_err(RedisStoreError::Connect)?;
+        Ok(store)
+    }
+
+    /// Connects when it is first asked. Until then, and for as long as the server cannot be reached, all is as in an
+    /// outage: for servers that start whether Redis is there or not.
+    ///
+    /// # Errors
+    ///
+    /// [`RedisStoreError::Name`].
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn connect_lazy(self) -> Result<RedisStore, RedisStoreError> {
+        let Self {
+            servers,
+            prefix,
+            name,
+        } = self;
+        let improper = |text: &String| {
+            let taken = |c: char| matches!(c, '{' | '}' | ':') || c.is_whitespace();
+            text.is_empty() || text.contains(taken)
+        };
+        if let Some(text) = [&prefix, &name].into_iter().find(|text| improper(text)) {
+            return Err(RedisStoreError::Name(text.clone()));
+        }
+        let inner = Inner {
+            connector: Connector::new(servers),
+            queue: Queue::default(),
+            script: Code::new(BODY),
+            probe: Code::new(PROBE),
+            prefix: format!("{prefix}:{{{name}}}:"),
+            runtime: Handle::current(),
+        };
+        Ok(RedisStore {
+            inner: Arc::new(inner),
+        })
+    }
+}
+
+impl Inner {
+    fn key(&self, key: &BucketKey) -> String {
+        format!("{}{key}", self.prefix)
+    }
+
+    /// Says a call, and hears what became of each of its entries.
+    async fn call(&self, call: &Call) -> Result<Vec<Result<Taken, StoreError>>, StoreError> {
+        let answer = self.run(&self.script, |command| call.write(command));
+        call.read(answer.await?)
+    }
+
+    /// Whether the server can be written.
+    async fn probe(&self) -> Result<Taken, StoreError> {
+        let key = format!("{}probe", self.prefix);
+        self.run(&self.probe, |command| {
+            command.arg(1).arg(&key);
+        })
+        .await?;
+        Ok(Taken {
+            is_admitted: true,
+            now: 0,
+            balances: Vec::new(),
+        })
+    }
+
+    /// Runs a script, by its hash if the server knows it. If it does not, it has done nothing.
+    async fn run(&self, code: &Code, arguments: impl Fn(&mut Cmd)) -> Result<Value, StoreError> {
+        let mut command = ::redis::cmd("EVALSHA");
+        arguments(command.arg(&code.hash));
+        let answer = match self.connector.send(&command).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                let mut command = ::redis::cmd("EVAL");
+                arguments(command.arg(code.body));
+                self.connector.send(&command).await
+            }
+            answer => answer,
+        };
+        answer.map_err(StoreError::unavailable)
+    }
+}
+
+impl Store for RedisStore {
+    fn take<'a>(&'a self, charges: &'a [Charge]) -> StoreFuture<'a, Taken> {
+        if charges.is_empty() {
+            return Box::pin(self.inner.probe());
+        }
+        let inner = &self.inner;
+        let entry = Entry::of_charges(charges, |charge| inner.key(&charge.key));
+        Box::pin(async move { inner.submit(entry).await })
+    }
+
+    fn correct<'a>(&'a self, corrections: &'a [Correction]) -> StoreFuture<'a, ()> {
+        let inner = &self.inner;
+        Box::pin(async move {
+            let entries = corrections.iter().map(|correction| {
+                let (key, ..) = correction.parts();
+                Entry::of_correction(correction, inner.key(key))
+            });
+            inner.submit_all(entries).await
+        })
+    }
+}
+
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore")
+            .field("servers", self.inner.connector.servers())
+            .field("prefix", &self.inner.prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inner").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,172 @@
+//! Calls that requests share.
+//!
+//! A request that comes while few calls are on their way makes one. Those that come while enough are wait for the
+//! next, together: so nobody waits for others to come, and the more there are, the more share a call.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::oneshot, time::Instant};
+
+use super::{
+    Inner,
+    script::{Call, Entry},
+};
+use crate::{
+    store::{StoreError, Taken},
+    sync::Mutex,
+};
+
+pub(super) type Answer = Result<Taken, StoreError>;
+
+/// Who waits for a call.
+#[derive(Debug, Default)]
+pub(super) struct Queue(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: VecDeque<Job>,
+    /// How many calls are on their way.
+    calls: usize,
+    /// When the last one was sent.
+    last: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Job {
+    entry: Entry,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// A call that may be made. When it is dropped, what waits by then goes into the next.
+struct Turn(Arc<Inner>);
+
+impl Queue {
+    /// The server works on one call while it reads the next.
+    const CALLS: usize = 2;
+
+    /// A call that is older than this holds up nobody: it may never be answered.
+    const STUCK: Duration = Duration::from_millis(5);
+
+    fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+        // Each step leaves it whole.
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        work(&mut state)
+    }
+}
+
+impl State {
+    /// Whether a call is made now; then it counts.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "of the connection, not of a decision"
+    )]
+    fn may_call(&mut self) -> bool {
+        let now = Instant::now();
+        let stuck = |last: Instant| now.saturating_duration_since(last) > Queue::STUCK;
+        if self.calls >= Queue::CALLS && !self.last.is_some_and(stuck) {
+            return false;
+        }
+        self.calls += 1;
+        self.last = Some(now);
+        true
+    }
+}
+
+impl Inner {
+    /// What becomes of an entry.
+    pub(super) async fn submit(self: &Arc<Self>, entry: Entry) -> Answer {
+        let (job, answered) = job(entry);
+        self.enqueue([job]).await;
+        heard(answered).await
+    }
+
+    /// Whether all entries were done.
+    pub(super) async fn submit_all(
+        self: &Arc<Self>,
+        entries: impl Iterator<Item = Entry>,
+    ) -> Result<(), StoreError> {
+        let (jobs, answered): (Vec<_>, Vec<_>) = entries.map(job).unzip();
+        self.enqueue(jobs).await;
+        let mut all = Ok(());
+        for answered in answered {
+            all = all.and(heard(answered).await.map(|_| ()));
+        }
+        all
+    }
+
+    async fn enqueue(self: &Arc<Self>, jobs: impl IntoIterator<Item = Job>) {
+        let leads = self.queue.with(|state| {
+            state.waiting.extend(jobs);
+            state.may_call()
+        });
+        if leads {
+            Turn(Arc::clone(self)).call().await;
+        }
+    }
+}
+
+fn job(entry: Entry) -> (Job, oneshot::Receiver<Answer>) {
+    let (answer, answered) = oneshot::channel();
+    (Job { entry, answer }, answered)
+}
+
+async fn heard(answered: oneshot::Receiver<Answer>) -> Answer {
+    let answer = answered.await;
+    answer.unwrap_or_else(|_| Err(StoreError::unavailable(DROPPED)))
+}
+
+const DROPPED: &str = "the call was dropped before it was answered";
+
+impl Turn {
+    /// Makes one call of what waits.
+    async fn call(&self) {
+        let Self(inner) = self;
+        let mut call = Call::default();
+        let answers = inner.queue.with(|state| {
+            let mut answers = Vec::with_capacity(state.waiting.len().min(Call::MOST));
+            while let Some(Job { entry, answer }) = state.waiting.pop_front() {
+                match call.push(entry) {
+                    Ok(()) => answers.push(answer),
+                    Err(entry) => {
+                        state.waiting.push_front(Job { entry, answer });
+                        break;
+                    }
+                }
+            }
+            answers
+        });
+        if answers.is_empty() {
+            return;
+        }
+        let told = inner.call(&call).await;
+        let mut told = told.map(Vec::into_iter);
+        for answer in answers {
+            // Nobody may listen any more.
+            let _ = answer.send(match &mut told {
+                Ok(told) => told
+                    .next()
+                    .unwrap_or_else(|| Err(StoreError::unavailable(DROPPED))),
+                Err(error) => Err(error.clone()),
+            });
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let Self(inner) = self;
+        let goes_on = inner.queue.with(|state| {
+            let goes_on = !state.waiting.is_empty();
+            state.calls -= usize::from(!goes_on);
+            goes_on
+        });
+        if goes_on {
+            let turn = Self(Arc::clone(inner));
+            inner.runtime.spawn(async move { turn.call().await });
+        }
+    }
+}

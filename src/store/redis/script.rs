@@ -1,0 +1,335 @@
+//! What is said to the server, and what it answers.
+
+use std::{collections::HashMap, error::Error, fmt};
+
+use ::redis::{Cmd, Value};
+use foldhash::fast::RandomState;
+
+use crate::{
+    clock::Nanos,
+    meter::Meter,
+    quota::Window,
+    store::{Balance, Charge, Correction, StoreError, Taken},
+};
+
+/// See there.
+pub(super) const BODY: &str = include_str!("script.lua");
+
+/// Whether the server can be written.
+pub(super) const PROBE: &str = "return redis.call('SET', KEYS[1], '1', 'PX', 1000)";
+
+/// One bucket, as the script wants to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Bucket {
+    key: String,
+    meter: Meter,
+}
+
+/// How a bucket is counted.
+struct Ticks {
+    /// Nanoseconds that pay for one unit.
+    interval: u64,
+    /// Nanoseconds in a tick.
+    length: u64,
+    burst: u64,
+}
+
+impl Ticks {
+    const MICROSECOND: u64 = 1_000;
+
+    /// As many nanoseconds as a double counts, with as many above them for what is owed.
+    const MOST: u64 = 1 << 52;
+
+    /// The most that is owed.
+    const FARTHEST: u64 = (1 << 53) - 1;
+
+    fn of(meter: &Meter) -> Self {
+        let interval = meter.interval();
+        let burst = interval * meter.capacity();
+        let length = if burst <= Self::MOST {
+            1
+        } else {
+            Self::MICROSECOND
+        };
+        Self {
+            interval,
+            length,
+            burst: burst.div_ceil(length),
+        }
+    }
+
+    fn of_units(&self, units: u64) -> u64 {
+        let weight = units.saturating_mul(self.interval);
+        weight.div_ceil(self.length).min(Self::FARTHEST)
+    }
+}
+
+impl Bucket {
+    fn new(key: String, meter: Meter) -> Self {
+        Self { key, meter }
+    }
+
+    fn write(&self, command: &mut Cmd) {
+        const DAY: u64 = 24 * 60 * 60 * 1_000_000;
+        let Ticks {
+            interval,
+            length,
+            burst,
+        } = Ticks::of(&self.meter);
+        command.arg(interval).arg(burst).arg(1_000 / length);
+        let (window, short) = match self.meter.window() {
+            None => (0, 0),
+            Some(Window::Month) => (-1, 0),
+            Some(Window::Day) => (micros(DAY), 0),
+            // The epoch was a Thursday: three days into its week.
+            Some(Window::Week) => (micros(7 * DAY), micros(3 * DAY)),
+            Some(Window::Every(length)) => {
+                let length = crate::clock::nanos(length).div_ceil(1_000);
+                (micros(length.max(1)), 0)
+            }
+        };
+        command.arg(window).arg(short);
+    }
+}
+
+fn micros(micros: u64) -> i64 {
+    i64::try_from(micros).unwrap_or(i64::MAX)
+}
+
+/// What one request is charged, or one correction.
+#[derive(Debug)]
+pub(super) enum Entry {
+    Charges {
+        charges: Vec<(String, Meter, u64)>,
+        /// Enforced ones come first here.
+        order: Order,
+    },
+    Correction {
+        key: String,
+        meter: Meter,
+        change: Change,
+        units: u64,
+    },
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Change {
+    Owe,
+    Refund,
+    Undo(Nanos),
+}
+
+/// Where each charge stands among those that are told.
+#[derive(Debug)]
+pub(super) struct Order {
+    enforced: usize,
+    /// By the order of the answer, where it stood in the question.
+    places: Vec<usize>,
+}
+
+impl Entry {
+    pub(super) fn of_charges(charges: &[Charge], key: impl Fn(&Charge) -> String) -> Self {
+        let place = |shadow: bool| {
+            let places = charges.iter().enumerate();
+            places.filter_map(move |(place, charge)| (charge.is_shadow == shadow).then_some(place))
+        };
+        let places: Vec<_> = place(false).chain(place(true)).collect();
+        let told = places.iter().map(|place| {
+            let charge = &charges[*place];
+            (key(charge), *charge.budget.meter(), charge.cost)
+        });
+        Self::Charges {
+            charges: told.collect(),
+            order: Order {
+                enforced: place(false).count(),
+                places,
+            },
+        }
+    }
+
+    pub(super) fn of_correction(correction: &Correction, key: String) -> Self {
+        let (_, budget, units) = correction.parts();
+        Self::Correction {
+            key,
+            meter: *budget.meter(),
+            change: match correction {
+                Correction::Owe { .. } => Change::Owe,
+                Correction::Refund { .. } => Change::Refund,
+                Correction::Undo { taken, .. } => Change::Undo(*taken),
+            },
+            units,
+        }
+    }
+
+    fn buckets(&self) -> impl Iterator<Item = (&str, &Meter)> {
+        let (charges, correction) = match self {
+            Self::Charges { charges, .. } => (charges.as_slice(), None),
+            Self::Correction { key, meter, .. } => (&[][..], Some((key.as_str(), meter))),
+        };
+        let charges = charges.iter().map(|(key, meter, _)| (key.as_str(), meter));
+        charges.chain(correction)
+    }
+}
+
+/// Several entries, said in one call.
+#[derive(Debug, Default)]
+pub(super) struct Call {
+    entries: Vec<Entry>,
+    buckets: Vec<Bucket>,
+    numbers: HashMap<String, usize, RandomState>,
+}
+
+impl Call {
+    /// The most entries of one call: the server does nothing else while it works on it.
+    pub(super) const MOST: usize = 64;
+
+    /// Puts an entry into it, or gives it back: there is no room, or one of its buckets is told in other terms here.
+    pub(super) fn push(&mut self, entry: Entry) -> Result<(), Entry> {
+        let fits = entry.buckets().all(|(key, meter)| {
+            let number = self.numbers.get(key);
+            number.is_none_or(|number| self.buckets[*number].meter == *meter)
+        });
+        if !fits || self.entries.len() == Self::MOST {
+            return Err(entry);
+        }
+        for (key, meter) in entry.buckets() {
+            if !self.numbers.contains_key(key) {
+                self.numbers.insert(key.to_owned(), self.buckets.len());
+                self.buckets.push(Bucket::new(key.to_owned(), *meter));
+            }
+        }
+        self.entries.push(entry);
+        Ok(())
+    }
+
+    /// Adds keys and arguments to a command.
+    pub(super) fn write(&self, command: &mut Cmd) {
+        command.arg(self.buckets.len());
+        for bucket in &self.buckets {
+            command.arg(&bucket.key);
+        }
+        for bucket in &self.buckets {
+            bucket.write(command);
+        }
+        for entry in &self.entries {
+            match entry {
+                Entry::Charges { charges, order } => {
+                    command.arg(order.enforced);
+                    command.arg(charges.len() - order.enforced);
+                    for (key, meter, cost) in charges {
+                        command.arg(self.numbers[key] + 1);
+                        command.arg(Ticks::of(meter).of_units(*cost));
+                    }
+                }
+                Entry::Correction {
+                    key,
+                    meter,
+                    change,
+                    units,
+                } => {
+                    let kind = match change {
+                        Change::Owe => -1,
+                        Change::Refund => -2,
+                        Change::Undo(_) => -3,
+                    };
+                    command.arg(kind).arg(self.numbers[key] + 1);
+                    command.arg(Ticks::of(meter).of_units(*units));
+                    if let Change::Undo(taken) = change {
+                        command.arg(meter.at(*taken) / 1_000);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What became of each entry.
+    pub(super) fn read(&self, answer: Value) -> Result<Vec<Result<Taken, StoreError>>, StoreError> {
+        let mut numbers = match answer {
+            Value::Array(values) => values.into_iter().map(|value| match value {
+                Value::Int(number) => Some(number),
+                _ => None,
+            }),
+            _ => return Err(StoreError::unavailable(Strange)),
+        };
+        let mut next = || numbers.next().flatten().ok_or(Strange);
+        let mut read = || -> Result<Vec<_>, Strange> {
+            let now = u64::try_from(next()?).map_err(|_| Strange)? * 1_000;
+            let mut all = Vec::with_capacity(self.entries.len());
+            for entry in &self.entries {
+                let Entry::Charges { charges, order } = entry else {
+                    let balances = Vec::new();
+                    all.push(Ok(Taken {
+                        is_admitted: true,
+                        now,
+                        balances,
+                    }));
+                    continue;
+                };
+                let taken = next()?;
+                let mut balances = vec![
+                    Balance {
+                        state: 0,
+                        is_refused: false
+                    };
+                    charges.len()
+                ];
+                for ((_, meter, _), place) in charges.iter().zip(&order.places) {
+                    let owes = next()?;
+                    let (owes, is_refused) = match u64::try_from(owes) {
+                        Ok(owes) => (owes, false),
+                        Err(_) => (owes.unsigned_abs() - 1, true),
+                    };
+                    balances[*place] = Balance {
+                        state: state(meter, owes, now),
+                        is_refused,
+                    };
+                }
+                all.push(match taken {
+                    0 | 1 => Ok(Taken {
+                        is_admitted: taken == 1,
+                        now,
+                        balances,
+                    }),
+                    _ => Err(StoreError::bucket(Foreign)),
+                });
+            }
+            Ok(all)
+        };
+        read().map_err(StoreError::unavailable)
+    }
+}
+
+/// A bucket that owes so many ticks.
+fn state(meter: &Meter, ticks: u64, now: Nanos) -> Nanos {
+    match ticks {
+        0 => 0,
+        _ => {
+            let owes = ticks.saturating_mul(Ticks::of(meter).length);
+            meter.at(now).saturating_add(owes).min(Meter::FARTHEST)
+        }
+    }
+}
+
+/// An answer that the script does not give.
+#[derive(Debug)]
+struct Strange;
+
+impl fmt::Display for Strange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the server gave an answer that the script does not give")
+    }
+}
+
+impl Error for Strange {}
+
+/// What lies where a balance should.
+#[derive(Debug)]
+struct Foreign;
+
+impl fmt::Display for Foreign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("what lies at its key was not written here: is the prefix another's, too?")
+    }
+}
+
+impl Error for Foreign {}
