@@ -23,7 +23,7 @@ impl Engine {
         let limiter = Limiter::new(Clock::start());
         let ledger = Ledger::default();
         let compiled = rules.compile(&mut ledger.draft(limiter.now()))?;
-        let own = Template::bind(&compiled.default, None);
+        let own = Template::bind(&compiled.default, "bench", None);
         Ok(Self {
             limiter,
             rule: Rule::new("bench", None, own.into_iter().chain(compiled.total)),

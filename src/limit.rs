@@ -68,6 +68,24 @@ pub enum Terms {
 }
 
 impl Terms {
+    /// What it allows. `None`: closed.
+    pub(crate) fn meter(&self) -> Option<Meter> {
+        match self {
+            Self::Rate(rate) | Self::Tokens(rate) => Meter::of_rate(rate),
+            Self::Quota(quota) => Meter::of_quota(quota),
+            Self::InFlight(cap) => Meter::of_slots(cap.count()),
+        }
+    }
+
+    fn share(&self, shares: u32) -> Self {
+        match self {
+            Self::Rate(rate) => Self::Rate(rate.share(shares)),
+            Self::Tokens(rate) => Self::Tokens(rate.share(shares)),
+            Self::Quota(quota) => Self::Quota(quota.share(shares)),
+            Self::InFlight(_) => self.clone(),
+        }
+    }
+
     fn is_closed(&self) -> bool {
         match self {
             Self::Rate(rate) | Self::Tokens(rate) => rate.is_closed(),
@@ -107,6 +125,17 @@ impl fmt::Display for Terms {
 }
 
 impl Limit {
+    /// One of so many equal shares of it, a burst of 1 at least.
+    pub(crate) fn share(&self, shares: u32) -> Self {
+        let terms = self.terms.share(shares);
+        Self {
+            // What would take too long to fill stays whole.
+            meter: terms.meter().or(self.meter),
+            terms,
+            ..self.clone()
+        }
+    }
+
     #[inline]
     pub(crate) fn is_slots(&self) -> bool {
         matches!(self.terms, Terms::InFlight(_))

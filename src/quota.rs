@@ -146,6 +146,14 @@ impl Quota {
         self.window
     }
 
+    /// One of so many equal shares.
+    pub(crate) fn share(&self, shares: u32) -> Self {
+        Self {
+            count: (self.count / u64::from(shares.max(1))).max(1),
+            ..self.clone()
+        }
+    }
+
     pub(crate) fn unnamed(self) -> Self {
         Self { name: None, ..self }
     }

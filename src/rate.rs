@@ -143,6 +143,16 @@ impl Rate {
         self.burst
     }
 
+    /// One of so many equal shares.
+    pub(crate) fn share(&self, shares: u32) -> Self {
+        let shares = shares.max(1);
+        Self {
+            period: self.period.saturating_mul(shares),
+            burst: Some((self.burst_limit() / u64::from(shares)).max(1)),
+            ..self.clone()
+        }
+    }
+
     pub(crate) fn unnamed(self) -> Self {
         Self { name: None, ..self }
     }

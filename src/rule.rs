@@ -28,6 +28,9 @@ pub(crate) struct Binding {
     pub(crate) version: Version,
     pub(crate) history: History,
     pub(crate) tally: Arc<Tally>,
+    /// What a store knows its balances by. None are kept in one where there is none: of slots, and of limits that are
+    /// closed.
+    pub(crate) id: Option<Arc<str>>,
 }
 
 /// Where requests wait that a limit refuses: one line for all limits of a scope.
@@ -79,6 +82,7 @@ impl Binding {
             version,
             history: History::new(first),
             tally: Arc::default(),
+            id: None,
         }
     }
 
@@ -108,10 +112,36 @@ impl Binding {
         Charge {
             limit: &self.limit,
             place: self.place(memory, asked.identity),
-            cost: match &self.limit.terms {
-                Terms::Tokens(_) => asked.tokens,
-                Terms::Rate(_) | Terms::Quota(_) | Terms::InFlight(_) => 1,
+            cost: self.cost(asked),
+        }
+    }
+
+    /// What a request asks for.
+    #[inline]
+    pub(crate) fn cost(&self, asked: Asked) -> u64 {
+        match &self.limit.terms {
+            Terms::Tokens(_) => asked.tokens,
+            Terms::Rate(_) | Terms::Quota(_) | Terms::InFlight(_) => 1,
+        }
+    }
+
+    /// The client whose balance it is.
+    pub(crate) fn client(&self, identity: u128) -> Option<u128> {
+        match &self.home {
+            Home::Bucket(_) => None,
+            Home::Client(_) => Some(identity),
+        }
+    }
+
+    /// The same limit at one of so many shares, kept in this process alone.
+    fn share(&self, shares: u32) -> Self {
+        Self {
+            limit: match self.id {
+                Some(_) => self.limit.share(shares),
+                None => self.limit.clone(),
             },
+            id: None,
+            ..self.clone()
         }
     }
 
@@ -149,6 +179,8 @@ pub(crate) struct Rule {
     pub(crate) has_slots: bool,
     /// Whether one of them counts model tokens.
     pub(crate) has_tokens: bool,
+    /// Whether the balances of one of them may be kept in a store.
+    pub(crate) is_shared: bool,
     /// Requests that were admitted under it and are not yet counted by its route and its limits: so that a request
     /// counts once, however many limits it has.
     pub(crate) admitted: Count,
@@ -174,6 +206,7 @@ impl Rule {
                 .any(|binding| binding.limit.patience.is_some()),
             has_slots: bindings.iter().any(|binding| binding.limit.is_slots()),
             has_tokens: bindings.iter().any(|binding| binding.limit.is_tokens()),
+            is_shared: bindings.iter().any(|binding| binding.id.is_some()),
             bindings,
             admitted: Count::default(),
             tally: Arc::default(),
@@ -185,6 +218,30 @@ impl Rule {
         let mut rule = self;
         rule.tally = Arc::clone(tally);
         rule
+    }
+
+    /// Without the limits that a store keeps. Model tokens are counted all the same.
+    pub(crate) fn held(&self) -> Self {
+        let held = self.bindings.iter().filter(|binding| binding.id.is_none());
+        let mut rule = self.with(held.cloned());
+        rule.has_tokens = self.has_tokens;
+        rule
+    }
+
+    /// With one of so many shares of the limits that a store keeps, in this process.
+    pub(crate) fn share(&self, shares: u32) -> Self {
+        let bindings = self.bindings.iter();
+        self.with(bindings.map(|binding| binding.share(shares)))
+    }
+
+    /// Without limits.
+    pub(crate) fn bare(&self) -> Self {
+        self.with([])
+    }
+
+    /// The same route with other limits.
+    fn with(&self, bindings: impl IntoIterator<Item = Binding>) -> Self {
+        Self::new(self.route.clone(), self.plan.clone(), bindings).counted_by(&self.tally)
     }
 
     /// Has the route and the limits count what was admitted.
@@ -233,7 +290,7 @@ impl Rule {
             .filter(|binding| !self.bindings.iter().any(|own| own.is(binding)));
         let mut bindings: Vec<_> = self.bindings.iter().chain(besides).cloned().collect();
         bindings.sort_by_key(|binding| Reverse(binding.limit.scope.specificity()));
-        Self::new(self.route.clone(), self.plan.clone(), bindings).counted_by(&self.tally)
+        self.with(bindings)
     }
 }
 

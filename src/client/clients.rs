@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
-use super::{ClientKey, Forwarding, Identity, Plan, RequestHead};
+use super::{ClientKey, Forwarding, Identity, Known, Plan, RequestHead, Secret};
 
 /// Who clients are, and what each of them may do.
 ///
@@ -47,6 +47,7 @@ pub struct Clients {
     pub(crate) members: Vec<(Cow<'static, str>, Member)>,
     pub(crate) plan_by: Option<PlanBy>,
     pub(crate) max_clients: usize,
+    pub(crate) secret: Option<Secret>,
 }
 
 /// One way to find out who it is.
@@ -96,6 +97,7 @@ impl Clients {
             members: Vec::new(),
             plan_by: None,
             max_clients: Self::DEFAULT_MAX,
+            secret: None,
         }
     }
 
@@ -242,8 +244,8 @@ impl Clients {
     ) -> Self {
         let key = key.into();
         let member = Member {
-            identity: Identity::of(&key),
             is_number: key.is_number(),
+            identity: Identity::of(&Known::Key(key)),
         };
         self.members.push((plan.into(), member));
         self
@@ -293,6 +295,31 @@ impl Clients {
         self.max_clients = buckets;
         self
     }
+
+    /// What clients are hashed under where their limits are [shared](crate::ThrottleLayer::store): the same for all
+    /// replicas, and nobody else's. At least 16 bytes, better 32, drawn at random and kept where other secrets are.
+    ///
+    /// A client lies in the store as a SipHash-2-4 of 128 bits under it, of which nobody who does not know it can tell
+    /// whose it is. With another secret every client is a new one, so it stays what it is for as long as a throttle
+    /// lives. It prints nowhere.
+    ///
+    /// ```
+    /// use tower_throttle::{Clients, Rate};
+    ///
+    /// # let from_a_vault = [7; 32];
+    /// let clients = Clients::by_header("x-api-key")
+    ///     .each(Rate::per_second(1).burst(5))
+    ///     .secret(from_a_vault);
+    /// # let _ = clients;
+    /// ```
+    ///
+    /// A shorter one is an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new), none where limits of clients are
+    /// shared is one of [`ThrottleLayer::store`](crate::ThrottleLayer::store), and another in a reload is one of
+    /// [`Handle::reload`](crate::Handle::reload).
+    pub fn secret(mut self, secret: impl AsRef<[u8]>) -> Self {
+        self.secret = Some(Secret::new(secret.as_ref()));
+        self
+    }
 }
 
 impl fmt::Debug for Clients {
@@ -307,6 +334,7 @@ impl fmt::Debug for Clients {
             members,
             plan_by,
             max_clients,
+            secret,
         } = self;
         f.debug_struct("Clients")
             .field("sources", sources)
@@ -318,6 +346,7 @@ impl fmt::Debug for Clients {
             .field("members", &members.len())
             .field("plan_by", &plan_by.as_ref().map(|_| format_args!("<fn>")))
             .field("max_clients", max_clients)
+            .field("secret", secret)
             .finish()
     }
 }

@@ -10,8 +10,8 @@
 //! them into 64 for each limit: that two of a million clients share a bucket happens in one of twenty million
 //! processes, and then they get less, not more.
 //!
-//! These hashes never leave the process. What does has to be hashed under a key that all replicas share, and
-//! with a margin: SipHash-2-4.
+//! These hashes never leave the process. Where limits are shared, clients are hashed under a [`Secret`] that all
+//! replicas know, with SipHash-2-4 of 128 bits, and what lies in the store is that.
 
 use std::{
     borrow::Cow,
@@ -21,7 +21,7 @@ use std::{
     sync::LazyLock,
 };
 
-use siphasher::sip128::SipHasher13;
+use siphasher::sip128::{SipHasher13, SipHasher24};
 
 /// What tells a client from others: an API key, a user's number, an address.
 ///
@@ -96,6 +96,29 @@ impl From<u128> for ClientKey<'_> {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Identity(u128);
 
+/// Whose request it is, before it is hashed.
+#[derive(Debug, Clone)]
+pub(crate) enum Known<'a> {
+    /// One of all of whom nothing is known.
+    Anonymous,
+    Key(ClientKey<'a>),
+    /// An address, or the network that stands for it.
+    Address(IpAddr),
+}
+
+impl Known<'_> {
+    /// Has a hash made of it.
+    fn hash(&self, hash: impl FnOnce(Kind, &[u8]) -> u128) -> Identity {
+        Identity(match self {
+            Self::Anonymous => hash(Kind::Anonymous, &[]),
+            Self::Key(ClientKey(Raw::Bytes(bytes))) => hash(Kind::Bytes, bytes),
+            Self::Key(ClientKey(Raw::Number(bytes))) => hash(Kind::Number, bytes),
+            Self::Address(IpAddr::V4(address)) => hash(Kind::V4, &address.octets()),
+            Self::Address(IpAddr::V6(address)) => hash(Kind::V6, &address.octets()),
+        })
+    }
+}
+
 /// What an identity was made of. Each kind is hashed under a key of its own, so that nobody is called like
 /// somebody else's address.
 #[derive(Debug, Clone, Copy)]
@@ -116,33 +139,70 @@ static HASHERS: LazyLock<[SipHasher13; 5]> = LazyLock::new(|| {
 });
 
 impl Identity {
-    /// All clients of whom nothing is known.
-    pub(crate) fn anonymous() -> Self {
-        Self::hash(Kind::Anonymous, &[])
-    }
-
-    pub(crate) fn of(key: &ClientKey<'_>) -> Self {
-        match &key.0 {
-            Raw::Bytes(bytes) => Self::hash(Kind::Bytes, bytes),
-            Raw::Number(bytes) => Self::hash(Kind::Number, bytes),
-        }
-    }
-
-    /// An address, or the network that stands for it.
-    pub(crate) fn of_address(address: IpAddr) -> Self {
-        match address {
-            IpAddr::V4(address) => Self::hash(Kind::V4, &address.octets()),
-            IpAddr::V6(address) => Self::hash(Kind::V6, &address.octets()),
-        }
-    }
-
+    /// As this process calls it, and no other does.
     #[inline]
-    fn hash(kind: Kind, bytes: &[u8]) -> Self {
-        Self(HASHERS[kind as usize].hash(bytes).as_u128())
+    pub(crate) fn of(known: &Known<'_>) -> Self {
+        known.hash(|kind, bytes| HASHERS[kind as usize].hash(bytes).as_u128())
     }
 
     pub(crate) fn bits(self) -> u128 {
         self.0
+    }
+}
+
+/// What clients are hashed under by all who share a store.
+#[derive(Clone, Copy)]
+pub(crate) struct Secret {
+    hashers: [SipHasher24; 6],
+    /// Of what it was made.
+    pub(crate) length: usize,
+}
+
+impl Secret {
+    /// How many bytes it is made of at least.
+    pub(crate) const SHORTEST: usize = 16;
+
+    pub(crate) fn new(secret: &[u8]) -> Self {
+        // A key for each kind, drawn from the secret by the same function.
+        let half = |number| SipHasher24::new_with_keys(number, !number).hash(secret);
+        let hashers = [0, 1, 2, 3, 4, 5].map(|number: u64| {
+            let key = half(number).as_u128();
+            SipHasher24::new_with_keys(key as u64, (key >> 64) as u64)
+        });
+        Self {
+            hashers,
+            length: secret.len(),
+        }
+    }
+
+    /// As all call it who know the secret.
+    pub(crate) fn identity(&self, known: &Known<'_>) -> Identity {
+        known.hash(|kind, bytes| self.hashers[kind as usize].hash(bytes).as_u128())
+    }
+
+    /// What stands for a path.
+    pub(crate) fn of_path(&self, path: &str) -> u128 {
+        self.hashers[5].hash(path.as_bytes()).as_u128()
+    }
+}
+
+/// Nobody's secret.
+impl Default for Secret {
+    fn default() -> Self {
+        Self::new(&[])
+    }
+}
+
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        let same = |secret: &Self| (secret.of_path(""), secret.length);
+        same(self) == same(other)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
     }
 }
 
@@ -166,24 +226,43 @@ mod tests {
             1_u64.into(),
             (1_u128 << 64).into(),
         ];
-        let mut identities: Vec<_> = keys.iter().map(Identity::of).collect();
-        identities.push(Identity::anonymous());
-        for address in ["0.0.0.1", "::1", "97.0.0.0"] {
-            identities.push(Identity::of_address(address.parse().expect("an address")));
-        }
-        for (index, one) in identities.iter().enumerate() {
-            assert!(!identities[..index].contains(one), "{index} is told apart");
+        let addresses = ["0.0.0.1", "::1", "97.0.0.0"];
+        let addresses = addresses.map(|address| address.parse().expect("an address"));
+        let known = keys.into_iter().map(Known::Key);
+        let known = known.chain([Known::Anonymous]);
+        let known: Vec<_> = known.chain(addresses.map(Known::Address)).collect();
+        let secret = Secret::new(b"sixteen bytes or more");
+        let of_process: Vec<_> = known.iter().map(Identity::of).collect();
+        let of_all: Vec<_> = known.iter().map(|known| secret.identity(known)).collect();
+        for identities in [&of_process, &of_all] {
+            for (index, one) in identities.iter().enumerate() {
+                assert!(!identities[..index].contains(one), "{index} is told apart");
+            }
         }
         assert_eq!(
-            Identity::of(&"a".into()),
-            Identity::of(&String::from("a").into())
+            Identity::of(&Known::Key("a".into())),
+            Identity::of(&Known::Key(String::from("a").into()))
         );
+        let again = Secret::new(b"sixteen bytes or more");
+        assert_eq!(secret, again);
+        let other = Secret::new(b"sixteen bytes or less");
+        assert_ne!(secret, other);
+        for (known, identity) in known.iter().zip(&of_all) {
+            assert_eq!(
+                again.identity(known),
+                *identity,
+                "the same for all who know it"
+            );
+            assert_ne!(other.identity(known), *identity, "and for nobody else");
+        }
     }
 
     #[test]
     fn nothing_prints_what_it_was_made_of() {
-        let key: ClientKey<'_> = "sk-secret".into();
+        let key = Known::Key("sk-secret".into());
         let printed = format!("{key:?} {:?}", Identity::of(&key));
-        assert_eq!(printed, "ClientKey Identity");
+        assert_eq!(printed, "Key(ClientKey) Identity");
+        let secret = Secret::new(b"sixteen bytes or more");
+        assert_eq!(format!("{secret:?}"), "Secret");
     }
 }

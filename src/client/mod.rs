@@ -29,6 +29,6 @@ pub use self::{
     plan::Plan,
 };
 pub(crate) use self::{
-    key::Identity,
+    key::{Identity, Known, Secret},
     roster::{Fault, Roster},
 };

@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{
-    Clients, Identity, RequestHead,
+    Clients, Identity, Known, RequestHead, Secret,
     address::Addresses,
     clients::{self, Identify, Member, PlanBy},
 };
@@ -23,6 +23,8 @@ pub(crate) enum Fault {
     Member(String),
     /// Proxies are trusted, and no source asks for an address.
     Trusting,
+    /// A secret of so many bytes.
+    Secret(usize),
 }
 
 /// Finds a request's client and its plan.
@@ -33,6 +35,8 @@ pub(crate) struct Roster {
     members: HashMap<Identity, usize, FixedState>,
     plans: HashMap<Box<str>, usize, FixedState>,
     plan_by: Option<PlanBy>,
+    /// What clients are hashed under, where their limits are shared.
+    pub(crate) secret: Option<Secret>,
 }
 
 enum Source {
@@ -75,6 +79,10 @@ impl Roster {
         {
             return Err(Fault::Trusting);
         }
+        let secret = clients.secret;
+        if let Some(short) = secret.filter(|secret| secret.length < Secret::SHORTEST) {
+            return Err(Fault::Secret(short.length));
+        }
         let trusted = clients.trusted.iter().map(|text| network(text));
         let sources = clients.sources.iter().map(Source::new);
         Ok(Self {
@@ -87,6 +95,7 @@ impl Roster {
             members,
             plans,
             plan_by: clients.plan_by.clone(),
+            secret,
         })
     }
 
@@ -94,22 +103,26 @@ impl Roster {
     pub(crate) fn client(&self, head: RequestHead<'_>) -> Client {
         let mut lacks_peer = false;
         let found = self.sources.iter().find_map(|source| match source {
-            Source::Header(name) => first(head, name).map(|value| Identity::of(&value.into())),
-            Source::Bearer => bearer(head).map(|token| Identity::of(&token.into())),
+            Source::Header(name) => first(head, name).map(|value| Known::Key(value.into())),
+            Source::Bearer => bearer(head).map(|token| Known::Key(token.into())),
             Source::Address => {
                 let address = self.addresses.client(head);
                 lacks_peer = address.is_none();
-                address.map(Identity::of_address)
+                address.map(Known::Address)
             }
-            Source::Closure(identify) => identify(head).map(|key| Identity::of(&key)),
+            Source::Closure(identify) => identify(head).map(Known::Key),
         });
-        let identity = found.unwrap_or_else(Identity::anonymous);
+        let known = found.unwrap_or(Known::Anonymous);
+        let identity = Identity::of(&known);
         let told = || {
             let name = self.plan_by.as_ref()?(head)?;
             self.plans.get(name).copied()
         };
         Client {
-            identity,
+            identity: match &self.secret {
+                Some(secret) => secret.identity(&known),
+                None => identity,
+            },
             plan: self.members.get(&identity).copied().or_else(told),
             lacks_peer,
         }
@@ -189,7 +202,7 @@ mod tests {
     #[test]
     fn a_bearer_token_is_read_whatever_the_case_of_its_scheme() {
         let clients = Clients::by_bearer();
-        let known = Identity::of(&"abc".into());
+        let known = Identity::of(&Known::Key("abc".into()));
         for (value, found) in [
             ("Bearer abc", true),
             ("bearer abc", true),
@@ -201,7 +214,11 @@ mod tests {
             ("", false),
         ] {
             let client = client(&clients, &with("authorization", value));
-            let expected = if found { known } else { Identity::anonymous() };
+            let expected = if found {
+                known
+            } else {
+                Identity::of(&Known::Anonymous)
+            };
             assert_eq!(client.identity, expected, "{value:?}");
         }
     }
@@ -210,10 +227,10 @@ mod tests {
     fn the_first_source_that_finds_something_says_who_it_is() {
         let clients = Clients::by_header("x-api-key").or_address();
         let key = client(&clients, &with("x-api-key", "k"));
-        assert_eq!(key.identity, Identity::of(&"k".into()));
+        assert_eq!(key.identity, Identity::of(&Known::Key("k".into())));
         assert!(!key.lacks_peer, "nobody asked for it");
         let nobody = client(&clients, &with("x-api-key", ""));
-        assert_eq!(nobody.identity, Identity::anonymous());
+        assert_eq!(nobody.identity, Identity::of(&Known::Anonymous));
         assert!(nobody.lacks_peer);
     }
 
@@ -280,7 +297,7 @@ mod tests {
             let found = client(&clients, &request).identity;
             assert_eq!(
                 found,
-                Identity::of_address(expected),
+                Identity::of(&Known::Address(expected)),
                 "{peer} behind {trusted}"
             );
         }

@@ -148,5 +148,6 @@ pub(super) fn roster(clients: &Clients) -> Result<Roster, RulesError> {
         Fault::Plan(name) => RulesError::UnknownPlan { name },
         Fault::Member(plan) => RulesError::UnknownMember { plan },
         Fault::Trusting => RulesError::TrustingNobody,
+        Fault::Secret(length) => RulesError::Secret { length },
     })
 }

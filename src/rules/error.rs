@@ -169,6 +169,30 @@ pub enum RulesError {
         /// The capacity that it has.
         present: usize,
     },
+    /// A secret that is too short.
+    #[error(
+        "clients: a secret of {length} bytes; it has at least 16, drawn at random: whoever guesses it can tell whose \
+         buckets are whose"
+    )]
+    #[non_exhaustive]
+    Secret {
+        /// How long it is.
+        length: usize,
+    },
+    /// Another secret in a reload, or none: every client would be a new one.
+    #[error(
+        "clients: the secret stays what it is for as long as this throttle lives; give the same again"
+    )]
+    SecretFixed,
+    /// Limits of clients that are shared without a secret.
+    #[error(
+        "clients: their limits are kept in a store that replicas share, and no secret is given to hash them under; add \
+         `.secret(…)`, the same for all replicas"
+    )]
+    NoSecret,
+    /// A second store.
+    #[error("this throttle has a store already; give one, before the layer is cloned")]
+    SecondStore,
     /// More limits of a kind in one scope than make sense.
     #[error("{place}: {count} {what}; 5 are the most")]
     #[non_exhaustive]

@@ -1,12 +1,12 @@
 //! Which limits there are and where their balances are kept, so that new rules find those of the limits that stay.
 
-use std::{collections::HashMap, mem::discriminant, sync::Arc};
+use std::{borrow::Borrow, collections::HashMap, fmt, mem::discriminant, sync::Arc};
 
 use crate::{
     bucket::Bucket,
     clock::Nanos,
     history::{History, Step, Version},
-    limit::{Limit, Scope},
+    limit::{Limit, Scope, Terms},
     meter::Meter,
     route::RouteKey,
     rule::{Binding, Home, Line},
@@ -117,8 +117,9 @@ impl Draft<'_> {
             None => Line::next(),
         };
         let pairs = pairs(old.iter().map(|binding| &binding.limit), &limits);
+        let ids = ids(&place, &limits);
         let mut bindings = Vec::with_capacity(limits.len());
-        for (limit, pair) in limits.into_iter().zip(pairs) {
+        for ((limit, pair), id) in limits.into_iter().zip(pairs).zip(ids) {
             let (version, history) = self.measured(&limit, {
                 let binding = pair.map(|index| &old[index]);
                 binding.map(|binding| (binding.version, &binding.history))
@@ -140,6 +141,7 @@ impl Draft<'_> {
                 version,
                 history,
                 tally: tally.unwrap_or_default(),
+                id,
             });
         }
         self.ledger.places.push(place.clone());
@@ -212,13 +214,19 @@ impl Draft<'_> {
 }
 
 impl Template {
-    /// The limits of one route, with the balances that it had under the rules before.
-    pub(crate) fn bind(templates: &[Self], before: Option<&[Binding]>) -> Vec<Binding> {
+    /// The limits of one route, with the balances that it had under the rules before. `place` is what the route is
+    /// known by wherever there are the same rules.
+    pub(crate) fn bind(
+        templates: &[Self],
+        place: &str,
+        before: Option<&[Binding]>,
+    ) -> Vec<Binding> {
         let before = before.unwrap_or_default();
         let line = before
             .first()
             .map_or_else(Line::next, |binding| binding.line);
-        let binding = |template: &Self| {
+        let limits: Vec<_> = templates.iter().map(|template| &template.limit).collect();
+        let binding = |(template, id): (&Self, Option<Arc<str>>)| {
             let kept = template.before.and_then(|index| before.get(index));
             Binding {
                 limit: template.limit.clone(),
@@ -230,9 +238,11 @@ impl Template {
                 version: template.version,
                 history: template.history.clone(),
                 tally: kept.map_or_else(Arc::default, |kept| Arc::clone(&kept.tally)),
+                id,
             }
         };
-        templates.iter().map(binding).collect()
+        let ids = ids(&format_args!("route {place}"), &limits);
+        templates.iter().zip(ids).map(binding).collect()
     }
 }
 
@@ -257,6 +267,46 @@ impl ScopeKey {
         match self {
             Self::Total | Self::Route(_) => None,
             Self::Client(plan) | Self::ClientOnRoute(plan, _) => plan.as_ref(),
+        }
+    }
+}
+
+/// What the limits of a place are known by wherever there are the same rules: each by its kind, and by its name or its
+/// number among those of its kind that have none.
+fn ids(place: &dyn fmt::Display, limits: &[impl Borrow<Limit>]) -> Vec<Option<Arc<str>>> {
+    let mut unnamed = [0_u32; 3];
+    let id = |limit: &Limit| {
+        let (kind, number) = match (&limit.terms, limit.meter) {
+            (_, None) | (Terms::InFlight(_), _) => return None,
+            (Terms::Rate(_), _) => ("rate", 0),
+            (Terms::Quota(_), _) => ("quota", 1),
+            (Terms::Tokens(_), _) => ("tokens", 2),
+        };
+        if limit.is_named {
+            return Some(format!("{place}/{kind}/{}", limit.name).into());
+        }
+        let number = &mut unnamed[number];
+        *number += 1;
+        Some(format!("{place}/{kind}-{number}").into())
+    };
+    limits.iter().map(Borrow::borrow).map(id).collect()
+}
+
+/// As stores know a place.
+impl fmt::Display for ScopeKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let of_plan = |f: &mut fmt::Formatter<'_>, plan: &Option<Arc<str>>| match plan {
+            Some(plan) => write!(f, "plan {plan:?}"),
+            None => f.write_str("client"),
+        };
+        match self {
+            Self::Total => f.write_str("total"),
+            Self::Route(key) => write!(f, "route {key}"),
+            Self::Client(plan) => of_plan(f, plan),
+            Self::ClientOnRoute(plan, key) => {
+                of_plan(f, plan)?;
+                write!(f, " {key}")
+            }
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use arc_swap::{ArcSwap, Guard};
 
-use super::{State, UNDECLARED};
+use super::{routes::UNDECLARED, state::State};
 use crate::{
     clock::Clock,
     limiter::Limiter,

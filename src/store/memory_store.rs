@@ -128,6 +128,7 @@ impl Inner {
                     version: 0,
                     history: History::new(Some(step)),
                     tally: Arc::default(),
+                    id: None,
                 }
             }
         };

@@ -275,7 +275,11 @@ fn clients(clients: &Clients) -> Result<Written, ConfigError> {
         members,
         plan_by,
         max_clients,
+        secret,
     } = clients;
+    if secret.is_some() {
+        return Err(unwritable("clients.secret", "a secret"));
+    }
     if plan_by.is_some() {
         return Err(unwritable("clients.plan_by", "a closure"));
     }

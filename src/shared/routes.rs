@@ -1,0 +1,74 @@
+//! The routes of some rules.
+
+use std::sync::{Arc, OnceLock};
+
+use super::prepared::Prepared;
+use crate::{route::undeclared::Undeclared, rule::Binding, rules::Template, tally::Tally};
+
+/// Stands for all routes that no key matches.
+pub(super) const UNDECLARED: &str = "$default";
+/// A route, and what is charged there for each variant of each class of clients.
+#[derive(Debug)]
+pub(super) struct Route {
+    pub(super) key: Box<str>,
+    /// What it is known by wherever there are the same rules: the key, or for one that no key names a hash.
+    pub(super) place: Box<str>,
+    pub(super) own: Vec<Binding>,
+    pub(super) tally: Arc<Tally>,
+    /// Whether it has the default's limits, as all undeclared routes have.
+    pub(super) undeclared: bool,
+    /// Made when they are first asked for: most routes are asked for by few classes.
+    pub(super) variants: Box<[OnceLock<Prepared>]>,
+}
+
+/// Routes that no key matches. Those that the host's router knows stand apart from paths that clients
+/// invent, so that these do not take their room.
+#[derive(Debug)]
+pub(super) struct UndeclaredRoutes {
+    pub(super) templates: Undeclared<Route>,
+    pub(super) paths: Undeclared<Route>,
+}
+
+impl Undeclared<Route> {
+    /// One that has the same routes, or will.
+    pub(super) fn after(before: Option<&Self>, shared: impl Fn(Option<&Route>) -> Route) -> Self {
+        match before {
+            Some(before) => before.successor(shared(Some(before.overflow()))),
+            None => Self::new(shared(None)),
+        }
+    }
+}
+
+impl Route {
+    /// `before`: the same route under the rules before.
+    pub(super) fn new(
+        key: &str,
+        own: Vec<Binding>,
+        before: Option<&Self>,
+        variants: usize,
+    ) -> Self {
+        Self {
+            key: key.into(),
+            place: key.into(),
+            own,
+            tally: before.map_or_else(Arc::default, |before| Arc::clone(&before.tally)),
+            undeclared: false,
+            variants: (0..variants).map(|_| OnceLock::new()).collect(),
+        }
+    }
+
+    pub(super) fn undeclared(
+        key: &str,
+        place: &str,
+        templates: &[Template],
+        before: Option<&Self>,
+        variants: usize,
+    ) -> Self {
+        let own = Template::bind(templates, place, before.map(|route| &*route.own));
+        Self {
+            undeclared: true,
+            place: place.into(),
+            ..Self::new(key, own, before, variants)
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! The limits and their balances, as some rules have them.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering, fence},
+    },
+};
+
+use arc_swap::ArcSwapOption;
+use http::Request;
+
+use super::{
+    prepared::{Found, Prepared},
+    routes::{Route, UNDECLARED, UndeclaredRoutes},
+};
+use crate::{
+    client::{RequestHead, Roster},
+    limiter::{Limiter, Outdated},
+    observe::{Log, Meters},
+    response::Rejection,
+    route::{head::Head, table::Table, undeclared::Undeclared},
+    rule::{Asked, Binding, Rule},
+    rules::{Class, Compiled, RulesError, Template},
+    store::Memory,
+    usage::Estimator,
+};
+
+/// The limits and their balances, as some rules have them.
+pub(crate) struct State {
+    pub(crate) limiter: Arc<Limiter>,
+    pub(super) total: Vec<Binding>,
+    /// What undeclared routes are made from.
+    pub(super) default: Vec<Template>,
+    pub(super) table: Table<Route>,
+    pub(super) undeclared: Option<UndeclaredRoutes>,
+    /// For undeclared routes that are not kept apart.
+    pub(super) shared: Route,
+    /// For what is never charged.
+    pub(super) free: Prepared,
+    pub(super) roster: Option<Roster>,
+    /// Clients without a plan, then each plan.
+    pub(super) classes: Vec<Class>,
+    pub(super) estimator: Estimator,
+    pub(super) rejections: Option<Table<Arc<dyn Rejection>>>,
+    /// The throttle's, whichever rules hold.
+    pub(super) log: Arc<Log>,
+    /// Whether others take its place.
+    pub(super) retired: AtomicBool,
+    /// Whose place it takes, until all undeclared routes have come over.
+    pub(super) before: ArcSwapOption<Self>,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State")
+            .field("limiter", &self.limiter)
+            .field("total", &self.total)
+            .field("default", &self.default)
+            .field("table", &self.table)
+            .field("roster", &self.roster)
+            .field("classes", &self.classes)
+            .field("estimator", &self.estimator)
+            .field("rejections", &self.rejections.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl State {
+    pub(crate) fn new(
+        compiled: Compiled,
+        limiter: &Arc<Limiter>,
+        before: Option<&Arc<Self>>,
+    ) -> Result<Self, RulesError> {
+        let Compiled {
+            total,
+            routes,
+            default,
+            per_route,
+            roster,
+            classes,
+            max_clients,
+            estimator,
+            rejections,
+        } = compiled;
+        let variants = classes.iter().map(|class| class.variants.len()).sum();
+        let known = before.iter().flat_map(|before| before.table.values());
+        let known: HashMap<&str, &Route> = known.map(|route| (&*route.key, route)).collect();
+        let route = |key: &str, own| Route::new(key, own, known.get(key).copied(), variants);
+        let mut table = Table::new();
+        for (key, own) in routes {
+            table
+                .insert(&key, route(key.as_str(), own))
+                .map_err(|first| RulesError::SameRoute {
+                    first: first.key.to_string(),
+                    second: key.to_string(),
+                })?;
+        }
+        let shared = |before: Option<&Route>| {
+            Route::undeclared(UNDECLARED, UNDECLARED, &default, before, variants)
+        };
+        let undeclared = per_route.then(|| {
+            let before = before.and_then(|before| before.undeclared.as_ref());
+            UndeclaredRoutes {
+                templates: Undeclared::after(before.map(|before| &before.templates), shared),
+                paths: Undeclared::after(before.map(|before| &before.paths), shared),
+            }
+        });
+        if let (Some(before), Some(roster)) = (before, &roster) {
+            let known = before.roster.as_ref();
+            if known.is_some_and(|known| known.secret != roster.secret) {
+                return Err(RulesError::SecretFixed);
+            }
+        }
+        if let Some(max_clients) = max_clients {
+            reserve(&limiter.memory, max_clients)?;
+        }
+        Ok(Self {
+            limiter: Arc::clone(limiter),
+            table,
+            undeclared,
+            shared: shared(before.map(|before| &before.shared)),
+            free: Prepared::new(Rule::new("OPTIONS preflight", None, [])),
+            total,
+            default,
+            roster,
+            classes,
+            estimator,
+            rejections,
+            log: before.map_or_else(Arc::default, |before| Arc::clone(&before.log)),
+            retired: AtomicBool::new(false),
+            before: ArcSwapOption::from(before.map(Arc::clone)),
+        })
+    }
+
+    /// How its route answers, if that was said.
+    pub(super) fn rejection<B>(&self, request: &Request<B>) -> Option<&Arc<dyn Rejection>> {
+        self.rejections.as_ref()?.find(&Head::of(request))
+    }
+
+    /// The rule a request falls under, and what it asks for.
+    #[inline(always)]
+    pub(crate) fn asked<B>(&self, request: &Request<B>) -> Result<(Found<'_>, Asked), Outdated> {
+        let head = Head::of(request);
+        let (identity, class) = match &self.roster {
+            Some(roster) => self.client(roster, RequestHead::of(request)),
+            None => (0, 0),
+        };
+        let mut asked = Asked {
+            identity,
+            tokens: 0,
+        };
+        let mut named = None;
+        if head.is_preflight(request.headers()) {
+            named = self.table.find_named(&head);
+            if named.is_none() && self.classes[class].routes.find_named(&head).is_none() {
+                return Ok((Found::Kept(&self.free), asked));
+            }
+        }
+        let route = match named {
+            Some(named) => named,
+            None => self.route(&head)?,
+        };
+        let found = self.prepared(route, &head, class);
+        let found = match head.without_escaped_literals() {
+            Some(path) if named.is_none() => {
+                let head = head.on(&path);
+                Self::both(self.prepared(self.route(&head)?, &head, class), found)
+            }
+            _ => Found::Kept(found),
+        };
+        if found.rule.has_tokens {
+            asked.tokens = self.estimator.tokens(RequestHead::of(request));
+        }
+        Ok((found, asked))
+    }
+
+    /// The client's hash, and the number of its class.
+    fn client(&self, roster: &Roster, head: RequestHead<'_>) -> (u128, usize) {
+        let client = roster.client(head);
+        if client.lacks_peer {
+            self.log.no_peer_address();
+        }
+        (
+            client.identity.bits(),
+            client.plan.map_or(0, |plan| plan + 1),
+        )
+    }
+
+    /// What a request is charged on whose path may mean either of two routes: both, so that its spelling
+    /// dodges neither.
+    #[cold]
+    fn both<'a>(routed: &'a Prepared, spelled: &'a Prepared) -> Found<'a> {
+        if std::ptr::eq(routed, spelled) {
+            return Found::Kept(routed);
+        }
+        Found::Made(Box::new(Prepared::new(routed.rule.and(&spelled.rule))))
+    }
+
+    #[inline(always)]
+    fn prepared<'a>(&'a self, route: &'a Route, head: &Head<'_>, class: usize) -> &'a Prepared {
+        let class = &self.classes[class];
+        let variant = match class.variants.len() {
+            1 => 0,
+            _ => class.routes.find(head).copied().unwrap_or(0),
+        };
+        let make = || self.prepare(route, class, variant);
+        route.variants[class.first + variant].get_or_init(make)
+    }
+
+    #[cold]
+    pub(super) fn prepare(&self, route: &Route, class: &Class, variant: usize) -> Prepared {
+        let clients = class.variants[variant].iter();
+        let bindings = clients.chain(&route.own).chain(&self.total);
+        let rule = Rule::new(route.key.clone(), class.plan.clone(), bindings.cloned());
+        let rule = rule.counted_by(&route.tally);
+        if !route.undeclared || std::ptr::eq(route, &self.shared) {
+            return Prepared::new(rule);
+        }
+        // The same limits, so the same words.
+        let shared = &self.shared.variants[class.first + variant];
+        let shared = shared.get_or_init(|| self.prepare(&self.shared, class, variant));
+        Prepared {
+            meters: Meters::of(&rule),
+            rule: Arc::new(rule),
+            written: Arc::clone(&shared.written),
+        }
+    }
+
+    fn route(&self, head: &Head<'_>) -> Result<&Route, Outdated> {
+        if let Some(declared) = self.table.find(head) {
+            return Ok(declared);
+        }
+        let Some(undeclared) = &self.undeclared else {
+            return Ok(&self.shared);
+        };
+        let template = head.template();
+        let set = match template {
+            Some(_) => &undeclared.templates,
+            None => &undeclared.paths,
+        };
+        let hash = set.hash(head);
+        let (route, is_new) = set.get(hash, || {
+            let key = template.map(|path| format!("{} {path}", head.family()));
+            let key = key.as_deref().unwrap_or(UNDECLARED);
+            let before = self.before.load();
+            // Those who still enter routes there look afterwards whether it has been retired.
+            fence(Ordering::SeqCst);
+            let before = before.as_ref().and_then(|before| {
+                let undeclared = before.undeclared.as_ref()?;
+                let set = match template {
+                    Some(_) => &undeclared.templates,
+                    None => &undeclared.paths,
+                };
+                set.find(hash)
+            });
+            let place = template.is_none().then(|| self.place(head));
+            self.undeclared_route(key, place.as_deref().unwrap_or(key), before)
+        });
+        if is_new {
+            fence(Ordering::SeqCst);
+        }
+        // Who has entered it after the routes came over has entered it in vain.
+        match self.retired.load(Ordering::SeqCst) {
+            true => Err(Outdated),
+            false => Ok(route),
+        }
+    }
+
+    /// What a route that nobody has a name for is known by wherever there are the same rules.
+    fn place(&self, head: &Head<'_>) -> String {
+        let route = format!("{} {}", head.family(), head.path);
+        let secret = self.roster.as_ref().and_then(|roster| roster.secret);
+        let hash = secret.unwrap_or_default().of_path(&route);
+        format!("{UNDECLARED} {hash:032x}")
+    }
+
+    pub(super) fn undeclared_route(&self, key: &str, place: &str, before: Option<&Route>) -> Route {
+        let variants = self.shared.variants.len();
+        Route::undeclared(key, place, &self.default, before, variants)
+    }
+}
+
+/// Makes the table of clients, whose size stays what it is.
+fn reserve(memory: &Memory, max_clients: usize) -> Result<(), RulesError> {
+    match memory.capacity() {
+        Some(present) if present != max_clients => Err(RulesError::MaxClientsFixed {
+            max_clients,
+            present,
+        }),
+        _ => memory
+            .reserve(max_clients)
+            .map_err(|_| RulesError::MaxClients { max_clients }),
+    }
+}

@@ -1,0 +1,90 @@
+//! How the rules that hold next take over what those before have come by.
+
+use std::collections::HashMap;
+
+use super::{
+    routes::{Route, UndeclaredRoutes},
+    state::State,
+};
+use crate::rule::Binding;
+
+impl State {
+    /// Takes over the undeclared routes of whose place it takes.
+    pub(super) fn adopt(&self, before: &Self) {
+        let (Some(own), Some(before)) = (&self.undeclared, &before.undeclared) else {
+            return;
+        };
+        for (own, before) in [
+            (&own.templates, &before.templates),
+            (&own.paths, &before.paths),
+        ] {
+            for (hash, route) in before.iter() {
+                own.get(*hash, || {
+                    self.undeclared_route(&route.key, &route.place, Some(route))
+                });
+            }
+        }
+    }
+
+    /// Each route that nobody declared and that the host's router has a name for.
+    pub(super) fn named_routes(&self) -> impl Iterator<Item = &Route> {
+        let sets = self.undeclared.iter();
+        let routes = sets.flat_map(|undeclared| undeclared.templates.iter());
+        routes.map(|(_, route)| route)
+    }
+
+    /// Each other route that nobody declared, and those who share their limits.
+    pub(super) fn unnamed_routes(&self) -> impl Iterator<Item = &Route> {
+        let sets = self.undeclared.iter();
+        let routes = sets.flat_map(|UndeclaredRoutes { templates, paths }| {
+            let own = paths.iter().map(|(_, route)| route);
+            own.chain([templates.overflow(), paths.overflow()])
+        });
+        routes.chain([&self.shared])
+    }
+
+    /// The limits of all routes that nobody declared.
+    pub(super) fn undeclared_limits(&self) -> impl Iterator<Item = &Binding> {
+        let routes = self.named_routes().chain(self.unnamed_routes());
+        routes.flat_map(|route| &route.own)
+    }
+
+    /// Makes the rules that were asked for before, so that no request has to. Where there are other classes of clients,
+    /// requests make them.
+    pub(super) fn prepare_as(&self, before: &Self) {
+        let variants = |state: &Self| -> Vec<_> {
+            let classes = state.classes.iter();
+            classes.map(|class| class.variants.len()).collect()
+        };
+        if variants(self) != variants(before) {
+            return;
+        }
+        let old = before.table.values().chain(before.named_routes());
+        let old: HashMap<&str, &Route> = old.map(|route| (&*route.key, route)).collect();
+        let named = self.table.values().chain(self.named_routes());
+        let pairs = named.filter_map(|route| Some((route, *old.get(&*route.key)?)));
+        for (route, old) in pairs.chain([(&self.shared, &before.shared)]) {
+            for class in &self.classes {
+                for variant in 0..class.variants.len() {
+                    let index = class.first + variant;
+                    if old.variants[index].get().is_some() {
+                        route.variants[index].get_or_init(|| self.prepare(route, class, variant));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Has all routes and limits count what was admitted.
+    pub(super) fn settle(&self) {
+        let routes = self.table.values();
+        let routes = routes
+            .chain(self.named_routes())
+            .chain(self.unnamed_routes());
+        for prepared in routes.flat_map(|route| &route.variants) {
+            if let Some(prepared) = prepared.get() {
+                prepared.rule.settle();
+            }
+        }
+    }
+}
