@@ -347,6 +347,7 @@ mod observe;
 mod options;
 mod quota;
 mod rate;
+mod remote;
 mod response;
 mod route;
 mod rule;
@@ -374,6 +375,7 @@ pub use self::{
     limits::Limits,
     quota::Quota,
     rate::Rate,
+    remote::OnOutage,
     response::{Dialect, EXPOSE_HEADERS, Problem, Protocol, Rejection},
     route::{RouteKey, RouteKeyError},
     rules::{Audit, Change, Changes, Misfit, Rules, RulesError, Undeclared},

@@ -69,6 +69,8 @@ pub struct Charge {
     pub cost: u64,
     /// Whether it refuses nobody.
     pub is_shadow: bool,
+    /// Whether what is taken is often corrected afterwards, as model tokens are.
+    pub is_settled: bool,
 }
 
 impl Charge {
@@ -80,6 +82,7 @@ impl Charge {
             budget,
             cost,
             is_shadow: false,
+            is_settled: false,
         }
     }
 

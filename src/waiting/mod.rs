@@ -23,7 +23,7 @@ use crate::clock::Nanos;
 
 pub(crate) use self::{
     lines::{LineId, Lines},
-    standing::{Answer, Standing, Turn},
+    standing::{Again, Answer, Moment, Next, Standing, Turn},
 };
 
 /// Who may wait in a scope: until when, and how many at a time.

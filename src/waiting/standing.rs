@@ -36,6 +36,48 @@ pub(crate) struct Standing {
     tally: Arc<Tally>,
 }
 
+/// When a request asks for a place in line.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    pub(crate) now: Nanos,
+    /// The same by the clock that the balances are told by.
+    pub(crate) at: Nanos,
+    /// When it came.
+    pub(crate) arrived: Nanos,
+}
+
+impl Moment {
+    /// Of a request that has just come, and whose balances lie in this process.
+    pub(crate) fn here(now: Nanos) -> Self {
+        Self {
+            now,
+            at: now,
+            arrived: now,
+        }
+    }
+}
+
+/// Whether a request in line asks again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// It is its turn.
+    Asks(Nanos),
+    /// Not before it is woken, or this moment has come.
+    Stands(Nanos),
+    /// It has stood there for long enough.
+    Goes(Nanos),
+}
+
+/// What becomes of a request that was refused in line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Again {
+    /// It asks again at this moment; and when it is woken, if what refused it may come back at any time.
+    Later(Nanos, bool),
+    /// It has gone over to another line.
+    Elsewhere,
+    Denied,
+}
+
 /// What becomes of a request in line.
 #[derive(Debug)]
 pub(crate) enum Turn {
@@ -83,38 +125,47 @@ impl Limiter {
             if !rule.is_patient {
                 return Ok(Answer::Denied);
             }
-            match self.queue(rule, asked, now, timeout(), levels) {
+            *levels = self.peek(rule, asked, now);
+            match self.queue(rule, asked, Moment::here(now), timeout(), levels) {
                 Some(answer) => return Ok(answer),
                 None => *levels = Levels::default(),
             }
         }
     }
 
+    /// What each bucket holds.
+    fn peek(&self, rule: &Rule, asked: Asked, now: Nanos) -> Levels {
+        let mut levels = Levels::default();
+        for charge in rule.charges(&self.memory, asked) {
+            levels.push(Level::new(charge.place.peek(now), charge.cost));
+        }
+        levels
+    }
+
     /// Whether somebody waits in a scope of the request.
-    fn is_behind(&self, rule: &Rule, asked: Asked) -> bool {
+    pub(crate) fn is_behind(&self, rule: &Rule, asked: Asked) -> bool {
         let mut lines = rule.enforced().map(|binding| binding.line(asked.identity));
         lines.any(|line| self.lines.has_earlier(line, Ticket::MAX))
     }
 
     /// A place in line, if what refuses allows it. `None` if nothing refuses any more, and nobody stands in line:
     /// what was held has come back, or who stood there has gone.
+    ///
+    /// `levels` are what each bucket holds, and are left as it would be if those in line had been charged.
     #[cold]
-    fn queue(
+    pub(crate) fn queue(
         self: &Arc<Self>,
         rule: &Rule,
         asked: Asked,
-        now: Nanos,
+        moment: Moment,
         timeout: Option<Nanos>,
         levels: &mut Levels,
     ) -> Option<Answer> {
-        *levels = Levels::default();
-        // What each bucket would hold if those in line had been charged.
-        for charge in rule.charges(&self.memory, asked) {
-            levels.push(Level::new(charge.place.peek(now), charge.cost));
-        }
+        let Moment { now, at, arrived } = moment;
         let mut longest: Option<(Nanos, LineId, Patience, &Binding)> = None;
         // At the timeout itself the client is gone.
         let mut bound = timeout.map_or(Nanos::MAX, |timeout| timeout.saturating_sub(1));
+        let waited = now.saturating_sub(arrived);
         let mut waits = true;
         let mut refused = false;
         for (index, binding) in rule.enforced().enumerate() {
@@ -127,9 +178,9 @@ impl Limiter {
                 } else {
                     ahead.requests
                 };
-                level.state = meter.owe(level.state, now, units);
+                level.state = meter.owe(level.state, at, units);
             }
-            let wait = match binding.limit.refusal(level.state, now, level.cost) {
+            let wait = match binding.limit.refusal(level.state, at, level.cost) {
                 None if ahead.requests == 0 => continue,
                 None | Some(Refusal::Busy) => 0,
                 Some(Refusal::Wait(wait)) => wait,
@@ -153,7 +204,7 @@ impl Limiter {
             return None;
         }
         let standing = longest
-            .filter(|(wait, ..)| waits && *wait <= bound)
+            .filter(|(wait, ..)| waits && wait.saturating_add(waited) <= bound)
             .and_then(|(_, line, patience, binding)| {
                 let most = patience.max_waiting;
                 let ticket = self.lines.join(line, None, asked.tokens, most)?;
@@ -161,25 +212,22 @@ impl Limiter {
                     limiter: Arc::clone(self),
                     line,
                     ticket,
-                    arrived: now,
-                    deadline: now.saturating_add(bound),
+                    arrived,
+                    deadline: arrived.saturating_add(bound),
                     tally: enters(&binding.tally),
                 })
             });
         if standing.is_none() {
-            self.name_refusal(rule, asked, now, levels);
+            self.name_refusal(rule, asked, at, levels);
         }
         Some(standing.map_or(Answer::Denied, Answer::Waits))
     }
 
     /// A denial names a limit. If no bucket refuses, it is the line in front of one that does.
-    fn name_refusal(&self, rule: &Rule, asked: Asked, now: Nanos, levels: &mut Levels) {
+    pub(crate) fn name_refusal(&self, rule: &Rule, asked: Asked, at: Nanos, levels: &mut Levels) {
         let refuses = |(index, binding): (usize, &Binding)| {
             let level = levels[index];
-            binding
-                .limit
-                .refusal(level.state, now, level.cost)
-                .is_some()
+            binding.limit.refusal(level.state, at, level.cost).is_some()
         };
         if rule.enforced().enumerate().any(refuses) {
             return;
@@ -210,52 +258,72 @@ impl Standing {
     ) -> Turn {
         let limiter = Arc::clone(&self.limiter);
         loop {
-            // Entered before the limits are asked, so that what comes free after that wakes it.
-            let is_first = limiter.lines.is_first(self.line, self.ticket, waker);
-            let now = limiter.now();
-            if is_first {
-                if let Some(binding) = self.elsewhere(rule, asked) {
-                    if self.moves(binding, asked) {
-                        continue;
-                    }
-                    return self.gives_up(rule, asked, now, levels);
+            let now = match self.next(rule, asked, waker) {
+                Next::Asks(now) => now,
+                Next::Stands(until) => return Turn::Later(until),
+                Next::Goes(now) => {
+                    // Refused without having been asked again.
+                    *levels = limiter.peek(rule, asked, now);
+                    limiter.name_refusal(rule, asked, now, levels);
+                    return Turn::Denied(now);
                 }
-                *levels = Levels::default();
-                match limiter.admit(rule, asked, now, levels) {
-                    Ok(true) => return Turn::Admitted(now),
-                    Ok(false) => {}
-                    Err(Outdated) => return Turn::Outdated,
-                }
-                match self.refused(rule, asked, now, levels) {
-                    Refused::For(wait) if now.saturating_add(wait) <= self.deadline => {
-                        let until = now.saturating_add(wait.max(1));
-                        return Turn::Later(until.min(self.deadline));
-                    }
-                    Refused::Until if now < self.deadline => return Turn::Later(self.deadline),
-                    Refused::Elsewhere(binding)
-                        if now < self.deadline && self.moves(binding, asked) =>
-                    {
-                        continue;
-                    }
-                    _ => {}
-                }
-                return Turn::Denied(now);
+            };
+            *levels = Levels::default();
+            match limiter.admit(rule, asked, now, levels) {
+                Ok(true) => return Turn::Admitted(now),
+                Ok(false) => {}
+                Err(Outdated) => return Turn::Outdated,
             }
-            if now < self.deadline {
-                return Turn::Later(self.deadline);
+            let moment = Moment::here(now);
+            match self.refused(rule, asked, moment, levels) {
+                Again::Later(until, _) => return Turn::Later(until),
+                Again::Elsewhere => {}
+                Again::Denied => return Turn::Denied(now),
             }
-            return self.gives_up(rule, asked, now, levels);
         }
     }
 
-    /// Refused without having been asked again.
-    fn gives_up(&self, rule: &Rule, asked: Asked, now: Nanos, levels: &mut Levels) -> Turn {
-        *levels = Levels::default();
-        for charge in rule.charges(&self.limiter.memory, asked) {
-            levels.push(Level::new(charge.place.peek(now), charge.cost));
+    /// Whether it is its turn to ask. `waker` is woken when that may have changed.
+    pub(crate) fn next(&mut self, rule: &Rule, asked: Asked, waker: &Waker) -> Next {
+        let limiter = Arc::clone(&self.limiter);
+        loop {
+            // Entered before the limits are asked, so that what comes free after that wakes it.
+            let is_first = limiter.lines.is_first(self.line, self.ticket, waker);
+            let now = limiter.now();
+            if !is_first {
+                return match now < self.deadline {
+                    true => Next::Stands(self.deadline),
+                    false => Next::Goes(now),
+                };
+            }
+            match self.elsewhere(rule, asked) {
+                None => return Next::Asks(now),
+                Some(binding) if self.moves(binding, asked) => {}
+                Some(_) => return Next::Goes(now),
+            }
         }
-        self.limiter.name_refusal(rule, asked, now, levels);
-        Turn::Denied(now)
+    }
+
+    /// What it does, refused by what `levels` tell.
+    pub(crate) fn refused(
+        &mut self,
+        rule: &Rule,
+        asked: Asked,
+        moment: Moment,
+        levels: &Levels,
+    ) -> Again {
+        let Moment { now, at, .. } = moment;
+        match self.why(rule, asked, at, levels) {
+            Refused::For(wait, may_come) if now.saturating_add(wait) <= self.deadline => {
+                let until = now.saturating_add(wait.max(1));
+                Again::Later(until.min(self.deadline), may_come)
+            }
+            Refused::Until if now < self.deadline => Again::Later(self.deadline, true),
+            Refused::Elsewhere(binding) if now < self.deadline && self.moves(binding, asked) => {
+                Again::Elsewhere
+            }
+            _ => Again::Denied,
+        }
     }
 
     /// Another line of the request where somebody stands who came before it.
@@ -287,19 +355,13 @@ impl Standing {
     }
 
     /// What has refused it, and for how long.
-    fn refused<'a>(
-        &self,
-        rule: &'a Rule,
-        asked: Asked,
-        now: Nanos,
-        levels: &Levels,
-    ) -> Refused<'a> {
+    fn why<'a>(&self, rule: &'a Rule, asked: Asked, at: Nanos, levels: &Levels) -> Refused<'a> {
         let mut here = false;
         let mut elsewhere = None;
         let mut longest = 0;
         let mut busy = false;
         for (binding, level) in rule.enforced().zip(levels.as_slice()) {
-            match binding.limit.refusal(level.state, now, level.cost) {
+            match binding.limit.refusal(level.state, at, level.cost) {
                 None => continue,
                 Some(Refusal::Never) => return Refused::Never,
                 Some(Refusal::Busy) => busy = true,
@@ -314,18 +376,18 @@ impl Standing {
         }
         match elsewhere {
             Some(binding) if !here => Refused::Elsewhere(binding),
-            _ if longest > 0 => Refused::For(longest),
+            _ if longest > 0 => Refused::For(longest, busy),
             _ if busy => Refused::Until,
             // Between two looks it has come free.
-            _ => Refused::For(0),
+            _ => Refused::For(0, busy),
         }
     }
 }
 
 /// How a request in line is refused.
 enum Refused<'a> {
-    /// For so long at least.
-    For(Nanos),
+    /// For so long at least, and whether by a slot, too.
+    For(Nanos, bool),
     /// Until it is woken.
     Until,
     /// By a scope in whose line it does not stand.
@@ -362,7 +424,11 @@ mod tests {
         };
         let rule = Rule::new("GET /", None, Binding::scope([limit]));
         let (asked, mut levels) = (Asked::default(), Levels::default());
-        let queued = limiter.queue(&rule, asked, 0, None, &mut levels);
+        let queue = |levels: &mut Levels| {
+            *levels = limiter.peek(&rule, asked, 0);
+            limiter.queue(&rule, asked, Moment::here(0), None, levels)
+        };
+        let queued = queue(&mut levels);
         assert!(
             queued.is_none(),
             "the slot is free, and nobody stands in line"
@@ -370,19 +436,19 @@ mod tests {
 
         let mut levels = Levels::default();
         assert_eq!(limiter.admit(&rule, asked, 0, &mut levels), Ok(true));
-        let queued = limiter.queue(&rule, asked, 0, None, &mut levels);
+        let queued = queue(&mut levels);
         assert!(
             matches!(queued, Some(Answer::Waits(_))),
             "the slot is taken"
         );
         // Somebody stands in line, and goes.
-        let behind = limiter.queue(&rule, asked, 0, None, &mut levels);
+        let behind = queue(&mut levels);
         assert!(matches!(behind, Some(Answer::Waits(_))));
         limiter.refund(&rule.bindings[0], 0, false, 1);
-        let last = limiter.queue(&rule, asked, 0, None, &mut levels);
+        let last = queue(&mut levels);
         assert!(matches!(last, Some(Answer::Waits(_))), "behind the others");
         drop((queued, behind, last));
-        let queued = limiter.queue(&rule, asked, 0, None, &mut levels);
+        let queued = queue(&mut levels);
         assert!(queued.is_none(), "all of them are gone");
     }
 }

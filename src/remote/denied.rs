@@ -1,0 +1,96 @@
+//! Buckets that are known to be empty.
+
+use std::sync::PoisonError;
+
+use crate::{clock::Nanos, sync::Mutex};
+
+/// The last known states of some thousands of buckets, found by hash. Where there is no room, what is forgotten is
+/// what would have been forgotten first: somebody asks the store once more.
+pub(super) struct Denied {
+    groups: Box<[Mutex<[Entry; Denied::WAYS]>]>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Entry {
+    hash: u64,
+    state: Nanos,
+    /// When it is forgotten.
+    until: Nanos,
+}
+
+impl Denied {
+    const GROUPS: usize = 4_096;
+    const WAYS: usize = 8;
+
+    /// 32,768 buckets, a megabyte.
+    pub(super) fn new() -> Self {
+        let group = |_| Mutex::new([Entry::default(); Self::WAYS]);
+        Self {
+            groups: (0..Self::GROUPS).map(group).collect(),
+        }
+    }
+
+    /// The state of a bucket that is remembered at `now`.
+    pub(super) fn find(&self, hash: u64, now: Nanos) -> Option<Nanos> {
+        self.with(hash, |entries| {
+            let mut found = entries.iter().filter(|entry| entry.hash == hash);
+            found
+                .find(|entry| entry.until > now)
+                .map(|entry| entry.state)
+        })
+    }
+
+    pub(super) fn remember(&self, hash: u64, state: Nanos, until: Nanos) {
+        self.with(hash, |entries| {
+            let known = entries.iter().position(|entry| entry.hash == hash);
+            let soonest = || {
+                let entries = entries.iter().enumerate();
+                let soonest = entries.min_by_key(|(_, entry)| entry.until);
+                soonest.map_or(0, |(index, _)| index)
+            };
+            let index = known.unwrap_or_else(soonest);
+            entries[index] = Entry { hash, state, until };
+        });
+    }
+
+    pub(super) fn forget(&self, hash: u64) {
+        self.with(hash, |entries| {
+            for entry in entries.iter_mut().filter(|entry| entry.hash == hash) {
+                *entry = Entry::default();
+            }
+        });
+    }
+
+    fn with<T>(&self, hash: u64, work: impl FnOnce(&mut [Entry; Self::WAYS]) -> T) -> T {
+        let group = &self.groups[(hash >> 52) as usize % Self::GROUPS];
+        // Each step leaves it whole.
+        let mut entries = group.lock().unwrap_or_else(PoisonError::into_inner);
+        work(&mut entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_be_forgotten_first_makes_room() {
+        let denied = Denied::new();
+        // All in one group.
+        for hash in 1..=8 {
+            denied.remember(hash, 100 + hash, 1_000 * hash);
+        }
+        assert_eq!(denied.find(3, 0), Some(103));
+        assert_eq!(denied.find(3, 3_000), None, "it is forgotten by then");
+        denied.remember(9, 109, 9_000);
+        assert_eq!(denied.find(1, 0), None, "the first to be forgotten");
+        for hash in 2..=9 {
+            assert_eq!(denied.find(hash, 0), Some(100 + hash));
+        }
+        denied.remember(5, 7, 10_000);
+        assert_eq!(denied.find(5, 9_999), Some(7), "once each");
+        denied.forget(5);
+        assert_eq!(denied.find(5, 0), None);
+        assert_eq!(denied.find(6, 0), Some(106));
+    }
+}

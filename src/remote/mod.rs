@@ -1,0 +1,268 @@
+//! Limits whose balances lie in a store that several processes share.
+//!
+//! A request that is charged there asks once for all of its charges, and waits for the answer no longer than a
+//! deadline. What the answers tell is remembered for a while: a bucket that is known to be empty until some moment
+//! refuses without a question until then, which is exact, since only time brings something back. (What is given back
+//! does, too: the process that gives it forgets, and what is remembered of model tokens, which come back often, is
+//! remembered for a moment only.)
+//!
+//! # When it does not answer
+//!
+//! The first request that is not answered in time, or is answered that nothing can be taken, finds that the store is
+//! *down*. From then on nobody asks it but a probe, at once and then at growing intervals; requests are decided as
+//! [`OnOutage`] says. When the probe is answered the store is up again. So an outage costs the requests that are under
+//! way a deadline, and none after them.
+//!
+//! A question whose asker has gone is driven to its end all the same, and what it has taken by then is given back.
+
+mod ask;
+mod denied;
+mod outage;
+
+use std::{
+    fmt,
+    hash::{BuildHasher, RandomState},
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use tokio::runtime::Handle;
+
+use self::denied::Denied;
+pub use self::outage::OnOutage;
+pub(crate) use self::{ask::Ask, outage::Event};
+use crate::{
+    clock::{Clock, Nanos},
+    levels::{Level, Levels},
+    limit::Limit,
+    rule::{Asked, Binding, Rule},
+    store::{BucketKey, Budget, Charge, Correction, Store, StoreError, Taken},
+    sync::{AtomicU64, Ordering},
+};
+
+/// The store, and what is known of it.
+pub(crate) struct Remote {
+    store: Arc<dyn Store>,
+    /// This process's; the store has its own.
+    clock: Clock,
+    /// How far the store's clock is ahead of this one, or more, in two's complement.
+    ahead: AtomicU64,
+    denied: Denied,
+    hasher: RandomState,
+    /// Whether it is down: no more than one outage at a time. One and zero.
+    down: AtomicU64,
+    /// Where what outlives its request is driven on.
+    runtime: OnceLock<Handle>,
+    told: Box<dyn Fn(Event<'_>) + Send + Sync>,
+}
+
+/// What is known without asking.
+pub(crate) struct Guess {
+    pub(crate) levels: Levels,
+    /// The store's clock: this moment, or a little later.
+    pub(crate) at: Nanos,
+    /// Whether one of the buckets is known to refuse.
+    pub(crate) is_denied: bool,
+}
+
+impl Remote {
+    /// For so long an empty bucket is believed to be one, so that somebody who fills it by hand is heard.
+    const REMEMBERED: Duration = Duration::from_secs(10);
+
+    /// The same where others give back what they did not use.
+    const SETTLED: Duration = Duration::from_millis(250);
+
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        clock: Clock,
+        told: impl Fn(Event<'_>) + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            store,
+            clock,
+            ahead: AtomicU64::new(0),
+            denied: Denied::new(),
+            hasher: RandomState::new(),
+            down: AtomicU64::new(0),
+            runtime: OnceLock::new(),
+            told: Box::new(told),
+        }
+    }
+
+    /// Whether it is not to be asked.
+    #[inline]
+    pub(crate) fn is_down(&self) -> bool {
+        self.down.load(Ordering::Acquire) == 1
+    }
+
+    /// Asks for all that a rule takes there.
+    pub(crate) fn ask(self: &Arc<Self>, rule: &Rule, asked: Asked, deadline: Duration) -> Ask {
+        let bindings = rule.bindings.iter();
+        let charges = bindings.filter_map(|binding| charge(binding, asked));
+        Ask::new(Arc::clone(self), charges.collect(), deadline)
+    }
+
+    /// What all buckets of a rule held at an answer. `held` are those of its limits that lie in this process.
+    pub(crate) fn levels(rule: &Rule, asked: Asked, taken: &Taken, held: &Levels) -> Levels {
+        let mut balances = taken.balances.iter();
+        let mut held = held.as_slice().iter();
+        let mut levels = Levels::default();
+        for binding in &rule.bindings {
+            let level = match binding.id {
+                None => held.next().copied(),
+                Some(_) => balances.next().map(|balance| Level {
+                    state: balance.state,
+                    cost: binding.cost(asked),
+                    shared: false,
+                    refused: balance.is_refused,
+                }),
+            };
+            levels.push(level.unwrap_or_default());
+        }
+        levels
+    }
+
+    /// What is known at `now` of all buckets of a rule. Those of which nothing is known are told as full.
+    pub(crate) fn guess(
+        &self,
+        rule: &Rule,
+        asked: Asked,
+        now: Nanos,
+        held: impl Fn(&Binding) -> Level,
+    ) -> Guess {
+        let at = self.at(now);
+        let mut guess = Guess {
+            levels: Levels::default(),
+            at,
+            is_denied: false,
+        };
+        for (index, binding) in rule.bindings.iter().enumerate() {
+            let level = match self.hash(binding, asked.identity) {
+                None => held(binding),
+                Some(hash) => {
+                    let cost = binding.cost(asked);
+                    let state = self.denied.find(hash, now).unwrap_or(0);
+                    let refuses = binding.limit.refusal(state, at, cost).is_some();
+                    guess.is_denied |= refuses && index < rule.enforced;
+                    Level {
+                        state,
+                        cost,
+                        ..Level::default()
+                    }
+                }
+            };
+            guess.levels.push(level);
+        }
+        guess
+    }
+
+    /// Changes a balance, without waiting for it.
+    pub(crate) fn correct(&self, binding: &Binding, identity: u128, change: Change, units: u64) {
+        let (Some(key), Some(meter)) = (key(binding, identity), binding.limit.meter) else {
+            return;
+        };
+        let budget = Budget::new(meter);
+        let correction = match change {
+            Change::Owe => Correction::Owe { key, budget, units },
+            Change::Refund => {
+                self.forget(binding, identity);
+                Correction::Refund { key, budget, units }
+            }
+        };
+        self.send(vec![correction]);
+    }
+
+    /// What the store's clock shows when this one shows `now`, or later.
+    pub(crate) fn at(&self, now: Nanos) -> Nanos {
+        let ahead = self.ahead.load(Ordering::Relaxed);
+        now.wrapping_add(ahead).min(Clock::MAX)
+    }
+
+    fn send(&self, corrections: Vec<Correction>) {
+        if self.is_down() {
+            return;
+        }
+        let store = Arc::clone(&self.store);
+        self.spawn(async move {
+            // What is not corrected stays as it is: nobody knows whether it was.
+            let _ = store.correct(&corrections).await;
+        });
+    }
+
+    fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let here = Handle::try_current().ok();
+        if let Some(runtime) = here.as_ref().or_else(|| self.runtime.get()) {
+            runtime.spawn(work);
+        }
+    }
+
+    /// What an answer to a question that was sent at `sent` tells of those to come.
+    fn heard(&self, charges: &[Charge], taken: &Taken, sent: Nanos) {
+        let ahead = taken.now.wrapping_sub(sent);
+        self.ahead.store(ahead, Ordering::Relaxed);
+        let now = self.clock.now();
+        for (charge, balance) in charges.iter().zip(&taken.balances) {
+            if charge.is_shadow {
+                continue;
+            }
+            let meter = charge.budget.meter();
+            if meter.take(balance.state, taken.now, charge.cost).is_ok() {
+                continue;
+            }
+            let remembered = if charge.is_settled {
+                Self::SETTLED
+            } else {
+                Self::REMEMBERED
+            };
+            let until = now.saturating_add(crate::clock::nanos(remembered));
+            self.denied
+                .remember(self.hash_of(&charge.key), balance.state, until);
+        }
+    }
+
+    fn forget(&self, binding: &Binding, identity: u128) {
+        if let Some(hash) = self.hash(binding, identity) {
+            self.denied.forget(hash);
+        }
+    }
+
+    #[inline]
+    fn hash(&self, binding: &Binding, identity: u128) -> Option<u64> {
+        let id = binding.id.as_ref()?;
+        Some(self.hasher.hash_one((&**id, binding.client(identity))))
+    }
+
+    fn hash_of(&self, key: &BucketKey) -> u64 {
+        self.hasher.hash_one((key.limit(), key.client()))
+    }
+}
+
+/// How a balance is changed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Change {
+    Owe,
+    Refund,
+}
+
+fn key(binding: &Binding, identity: u128) -> Option<BucketKey> {
+    let id = Arc::clone(binding.id.as_ref()?);
+    Some(BucketKey::new(id, binding.client(identity)))
+}
+
+fn charge(binding: &Binding, asked: Asked) -> Option<Charge> {
+    let Limit { meter, shadow, .. } = &binding.limit;
+    let budget = Budget::new((*meter)?);
+    let mut charge = Charge::new(key(binding, asked.identity)?, budget, binding.cost(asked));
+    charge.is_shadow = *shadow;
+    charge.is_settled = binding.limit.is_tokens();
+    Some(charge)
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remote")
+            .field("store", &self.store)
+            .field("is_down", &self.is_down())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,95 @@
+//! What becomes of requests while the store is down, and how it is found to be up again.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use tokio::time::{sleep, timeout};
+
+use super::Remote;
+use crate::{store::StoreError, sync::Ordering};
+
+/// What becomes of requests while the [store](crate::ThrottleLayer::store) does not answer.
+///
+/// Slots in flight and limits that are closed hold all the same: they do not lie in the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnOutage {
+    /// They are let through, as if there were no limits but those. Their responses carry no `RateLimit` fields: nothing
+    /// true could be told.
+    Admit,
+    /// They are refused, with 503 (gRPC `UNAVAILABLE`) and a `Retry-After` of three to eight seconds: see
+    /// [`Denial::is_unavailable`](crate::Denial::is_unavailable).
+    Refuse,
+    /// Each process enforces a share of each limit by itself, exactly.
+    Local {
+        /// One in so many: the number of replicas. A rate of 100 in a second with a burst of 20 is one of 25 with a
+        /// burst of 5 at a share of 4. A burst and a quota are rounded down, and are 1 at least, so that of smaller
+        /// ones than there are replicas all together let a little more through. Zero is taken for 1.
+        ///
+        /// These buckets are full when the store goes down for the first time, and later as they were left.
+        share: u32,
+    },
+}
+
+impl Default for OnOutage {
+    /// Each process enforces the limits as if it were the only one.
+    fn default() -> Self {
+        Self::Local { share: 1 }
+    }
+}
+
+/// What has become of the store.
+#[derive(Debug)]
+pub(crate) enum Event<'a> {
+    /// It did not do as it was asked.
+    Failed,
+    /// It is down, since this has happened.
+    Down(&'a StoreError),
+    /// It is up again.
+    Up,
+}
+
+impl Remote {
+    /// A question was not answered.
+    pub(super) fn failed(self: &Arc<Self>, error: &StoreError, deadline: Duration) {
+        (self.told)(Event::Failed);
+        if !error.is_unavailable() || self.down.swap(1, Ordering::AcqRel) == 1 {
+            return;
+        }
+        (self.told)(Event::Down(error));
+        self.spawn(probe(Arc::downgrade(self), deadline));
+    }
+
+    /// Whether it could take charges.
+    async fn answers(&self, deadline: Duration) -> bool {
+        let store = Arc::clone(&self.store);
+        // Driven to its end, in time or not.
+        let answer = tokio::spawn(async move { store.take(&[]).await.is_ok() });
+        matches!(timeout(deadline, answer).await, Ok(Ok(true)))
+    }
+}
+
+/// Asks until it answers, or nobody needs it any more.
+async fn probe(remote: Weak<Remote>, deadline: Duration) {
+    const FIRST: Duration = Duration::from_millis(20);
+    const LONGEST: Duration = Duration::from_secs(1);
+    let mut pause = FIRST;
+    loop {
+        let Some(up) = remote.upgrade() else {
+            return;
+        };
+        if up.answers(deadline).await {
+            up.down.store(0, Ordering::Release);
+            (up.told)(Event::Up);
+            return;
+        }
+        drop(up);
+        // Replicas that have lost it together do not come back together.
+        let random = RandomState::new().hash_one(0) % 1_024;
+        sleep(pause * 3 / 4 + pause / 2 * random as u32 / 1_024).await;
+        pause = (pause * 2).min(LONGEST);
+    }
+}
