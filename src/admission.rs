@@ -21,19 +21,21 @@ pub(crate) struct Admission {
 }
 
 impl Admission {
-    /// Of a request that was admitted under a rule and has left `levels`.
+    /// Of a request that was admitted under a rule and has left `levels`. The slots may have been `held` before.
     #[inline(always)]
     pub(crate) fn new(
         limiter: &Arc<Limiter>,
         rule: &Arc<Rule>,
         asked: Asked,
         levels: &Levels,
+        held: Option<Permits>,
     ) -> Self {
         Self {
             decision: None,
-            _permits: rule
-                .has_slots
-                .then(|| Permits::new(limiter, rule, asked, levels)),
+            _permits: match held {
+                None if rule.has_slots => Some(Permits::new(limiter, rule, asked, levels)),
+                held => held,
+            },
             account: rule
                 .has_tokens
                 .then(|| Account::new(limiter, rule, asked, levels)),
@@ -70,9 +72,9 @@ impl Drop for Admission {
     }
 }
 
-/// The slots that a request holds.
+/// The slots that a request holds. They come back when it is dropped.
 #[derive(Debug)]
-struct Permits {
+pub(crate) struct Permits {
     limiter: Arc<Limiter>,
     rule: Arc<Rule>,
     /// In halves, which need no more than a word's alignment.
@@ -85,7 +87,12 @@ struct Permits {
 
 impl Permits {
     #[inline(never)]
-    fn new(limiter: &Arc<Limiter>, rule: &Arc<Rule>, asked: Asked, levels: &Levels) -> Self {
+    pub(crate) fn new(
+        limiter: &Arc<Limiter>,
+        rule: &Arc<Rule>,
+        asked: Asked,
+        levels: &Levels,
+    ) -> Self {
         let (mut held, mut shared) = (0, 0);
         let levels = rule.bindings.iter().zip(levels.as_slice());
         let slots = levels.filter(|(binding, _)| binding.limit.is_slots());

@@ -1,6 +1,11 @@
 //! What was decided about a request, and why.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    hash::{BuildHasher, RandomState},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::{
     clock::{Nanos, nanos},
@@ -47,6 +52,8 @@ struct Verdict {
     /// What a refused request is told beyond the wait.
     spread: Nanos,
     admitted: bool,
+    /// Whether nobody could decide, since the store is down.
+    unavailable: bool,
 }
 
 impl Verdict {
@@ -81,6 +88,7 @@ impl Decision {
                 binding: 0,
                 spread: 0,
                 admitted: true,
+                unavailable: false,
             }),
         }
     }
@@ -172,6 +180,7 @@ impl Denial {
             binding: 0,
             spread: 0,
             admitted: false,
+            unavailable: false,
         };
         // Never is the longest.
         let mut longest = (0, Some(0));
@@ -187,6 +196,26 @@ impl Denial {
         }
         (verdict.binding, verdict.wait) = longest;
         Self { verdict }
+    }
+
+    /// Of a request that nobody can decide on, under a rule without limits.
+    pub(crate) fn unavailable(rule: Arc<Rule>, now: Nanos) -> Self {
+        // Not all at once.
+        const SECOND: Nanos = 1_000_000_000;
+        let random = RandomState::new().hash_one(now) % (5 * SECOND);
+        Self {
+            verdict: Verdict {
+                rule,
+                levels: Levels::default(),
+                arrived: now,
+                now,
+                wait: Some(3 * SECOND + random),
+                binding: 0,
+                spread: 0,
+                admitted: false,
+                unavailable: true,
+            },
+        }
     }
 
     /// When it was decided.
@@ -216,7 +245,8 @@ impl Denial {
         self.verdict.limits()
     }
 
-    /// The limits that refused, the most specific first. At least one.
+    /// The limits that refused, the most specific first. At least one, unless
+    /// [nobody could decide](Self::is_unavailable).
     pub fn violated(&self) -> impl Iterator<Item = LimitStatus<'_>> + Clone {
         self.limits().filter(LimitStatus::is_refused)
     }
@@ -227,6 +257,14 @@ impl Denial {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.verdict.retry_after()
+    }
+
+    /// Whether nobody could decide, since the [store](crate::ThrottleLayer::store) is down and
+    /// [`OnOutage::Refuse`](crate::OnOutage::Refuse) was chosen. No limit has refused then, and to come back is of use
+    /// in some seconds: three to eight are told.
+    #[must_use]
+    pub fn is_unavailable(&self) -> bool {
+        self.verdict.unavailable
     }
 
     /// Whether it is the server that is busy: all that refused are caps on what the total or a route may have in

@@ -1,6 +1,7 @@
 //! The future of a throttled response.
 
 mod queued;
+mod trip;
 
 use std::{
     fmt,
@@ -18,7 +19,10 @@ use pin_project_lite::pin_project;
 use tower::Service;
 
 use self::queued::Outcome;
-pub(crate) use self::queued::Queued;
+pub(crate) use self::{
+    queued::Queued,
+    trip::{Trip, Way},
+};
 use crate::{
     admission::Admission,
     body::ResponseBody,
@@ -52,7 +56,7 @@ pin_project! {
     enum State<S, ReqBody, F> {
         Waiting {
             // Taken when it is over.
-            queued: Option<Box<Queued<S, ReqBody>>>,
+            parked: Option<Parked<S, ReqBody>>,
         },
         Admitted {
             #[pin]
@@ -66,6 +70,12 @@ pin_project! {
             response: Option<Response<Bytes>>,
         },
     }
+}
+
+/// A request that cannot be decided on at once.
+enum Parked<S, ReqBody> {
+    Queued(Box<Queued<S, ReqBody>>),
+    Trip(Box<Trip<S, ReqBody>>),
 }
 
 impl<S, ReqBody, F> State<S, ReqBody, F> {
@@ -98,9 +108,17 @@ where
 
     #[cold]
     pub(crate) fn queued(queued: Queued<S, ReqBody>) -> Self {
+        Self::parked(Parked::Queued(Box::new(queued)))
+    }
+
+    pub(crate) fn trip(trip: Trip<S, ReqBody>) -> Self {
+        Self::parked(Parked::Trip(Box::new(trip)))
+    }
+
+    fn parked(parked: Parked<S, ReqBody>) -> Self {
         Self {
             state: State::Waiting {
-                queued: Some(Box::new(queued)),
+                parked: Some(parked),
             },
         }
     }
@@ -126,10 +144,24 @@ where
         loop {
             match state.as_mut().project() {
                 // ## Waiting => (Admitted | Rejected)
-                StateProj::Waiting { queued } => {
-                    let outcome = ready!(queued.as_mut().expect(POLLED).poll(cx));
-                    let queued = queued.take().expect(POLLED);
-                    state.set(match queued.leave(outcome) {
+                StateProj::Waiting { parked } => {
+                    let outcome = match parked.as_mut().expect(POLLED) {
+                        Parked::Queued(queued) => {
+                            let ended = ready!(queued.poll(cx));
+                            match parked.take() {
+                                Some(Parked::Queued(queued)) => queued.leave(ended),
+                                _ => unreachable!("it was polled"),
+                            }
+                        }
+                        Parked::Trip(trip) => {
+                            let ended = ready!(trip.poll(cx));
+                            match parked.take() {
+                                Some(Parked::Trip(trip)) => trip.leave(ended),
+                                _ => unreachable!("it was polled"),
+                            }
+                        }
+                    };
+                    state.set(match outcome {
                         Outcome::Admitted {
                             mut service,
                             request,

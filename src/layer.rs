@@ -1,6 +1,6 @@
 //! The layer.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tower::Layer;
 
@@ -8,10 +8,12 @@ use crate::{
     clock::Clock,
     handle::Handle,
     options::Options,
+    remote::OnOutage,
     response::{Protocol, Rejection},
     rules::{Rules, RulesError},
     service::Throttle,
     shared::{Live, Shared},
+    store::Store,
 };
 
 /// A layer that throttles by method and path. See the [crate](crate) for what it does.
@@ -125,6 +127,47 @@ impl ThrottleLayer {
     /// wait reaches the client's `grpc-timeout` or the request can never pass (gRFC A6).
     pub fn grpc_retry_pushback(self, pushback: bool) -> Self {
         self.with(|options| options.grpc_retry_pushback = pushback)
+    }
+
+    /// Has the rates, quotas and rates of model tokens lie in a store that replicas share, so that each limit holds for
+    /// all of them together. Caps on what is [in flight](crate::Limits::in_flight) hold per process all the same: a
+    /// slot belongs to a process, and ends with it.
+    ///
+    /// Replicas share a limit that they know by the same name: what it [holds for](crate::Scope) (the total, a route
+    /// key, a plan), its kind, and the name that it was given, or else its number among those there that have none. So
+    /// they should have the same rules; where for a while they have not, as in a rolling update, what was used of a
+    /// limit is used under either of its settings.
+    ///
+    /// A request that is charged in the store waits for its answer, and for no longer than
+    /// [`store_deadline`](Self::store_deadline). What becomes of it then says [`on_outage`](Self::on_outage).
+    ///
+    /// It is to be called before the layer is cloned or wraps something, for balances that were kept before are left
+    /// behind. Needs a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`RulesError::NoSecret`] if clients are limited and [`Clients::secret`](crate::Clients::secret) was not given,
+    /// and [`RulesError::SecondStore`].
+    pub fn store(self, store: impl Store) -> Result<Self, RulesError> {
+        self.shared.live.share(Arc::new(store))?;
+        Ok(self)
+    }
+
+    /// What becomes of requests while the [store](Self::store) is down. Without this call: each process enforces the
+    /// limits by itself, as if it were the only one.
+    ///
+    /// Down it is from the first request on that it does not answer in time, or answers that it can take nothing from
+    /// anybody; requests that are under way by then find that out for themselves. It is asked at once whether it is up
+    /// again, and then after 20 ms, 40 ms and so on up to a second.
+    pub fn on_outage(self, on_outage: OnOutage) -> Self {
+        self.with(|options| options.on_outage = on_outage)
+    }
+
+    /// How long a request waits for the [store](Self::store). Without this call: 25 ms. Of zero, no answer is in time.
+    ///
+    /// What the store takes after that is given back, unless the request was let through.
+    pub fn store_deadline(self, deadline: Duration) -> Self {
+        self.with(|options| options.store_deadline = deadline)
     }
 
     /// This throttle from outside: to change its rules while it works.

@@ -7,12 +7,16 @@
 //! (see [`crate::gcra`] for why). Between the two a third request may be refused that a serial order would
 //! have let in. None is ever admitted that it would not.
 
-use std::{sync::Arc, thread};
+use std::{
+    sync::{Arc, OnceLock},
+    thread,
+};
 
 use crate::{
     bucket::Untaken,
     clock::{Clock, Instant, Nanos},
     levels::{Level, Levels},
+    remote::{Change, Remote},
     rule::{Asked, Binding, Charge, Home, Rule},
     spread::Spread,
     store::{Key, Memory},
@@ -39,6 +43,8 @@ pub(crate) struct Limiter {
     pub(crate) memory: Memory,
     pub(crate) lines: Lines,
     spread: Spread,
+    /// Where balances lie that other processes share.
+    remote: OnceLock<Arc<Remote>>,
 }
 
 impl Limiter {
@@ -48,7 +54,29 @@ impl Limiter {
             memory: Memory::new(),
             lines: Lines::new(),
             spread: Spread::new(),
+            remote: OnceLock::new(),
         }
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Where balances lie that other processes share, if they are.
+    #[inline]
+    pub(crate) fn remote(&self) -> Option<&Arc<Remote>> {
+        self.remote.get()
+    }
+
+    /// Has balances lie there from now on. `false` if they lie elsewhere already.
+    pub(crate) fn share(&self, remote: Remote) -> bool {
+        self.remote.set(Arc::new(remote)).is_ok()
+    }
+
+    /// Where the balances of a limit lie, if not in this process.
+    fn elsewhere(&self, binding: &Binding) -> Option<&Remote> {
+        let remote = self.remote.get()?;
+        binding.id.is_some().then_some(remote)
     }
 
     #[inline]
@@ -110,7 +138,9 @@ impl Limiter {
 
     /// Charges `units` that were used without having been asked for.
     pub(crate) fn owe(&self, binding: &Binding, identity: u128, units: u64) {
-        if let Some(meter) = &binding.limit.meter {
+        if let Some(remote) = self.elsewhere(binding) {
+            remote.correct(binding, identity, Change::Owe, units);
+        } else if let Some(meter) = &binding.limit.meter {
             let place = binding.place(&self.memory, identity);
             place.owe(meter, self.now(), units, || self.clock.now());
         }
@@ -118,7 +148,9 @@ impl Limiter {
 
     /// Gives back `units` that were taken before; `shared` says whether from a balance that strangers share.
     pub(crate) fn refund(&self, binding: &Binding, identity: u128, shared: bool, units: u64) {
-        if let Some(meter) = &binding.limit.meter {
+        if let Some(remote) = self.elsewhere(binding) {
+            remote.correct(binding, identity, Change::Refund, units);
+        } else if let Some(meter) = &binding.limit.meter {
             let place = binding.place(&self.memory, identity);
             // Slots know no time.
             let now = if meter.is_slots() { 0 } else { self.now() };

@@ -1,12 +1,13 @@
 //! How a layer talks, apart from what it decides.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, Response};
 
 use crate::{
     decision::{Decision, Denial},
+    remote::OnOutage,
     response::{Dialect, Framing, Protocol, Rejection, Written, grpc, problem, strip},
 };
 
@@ -23,6 +24,9 @@ pub(crate) struct Options {
     pub(crate) rejection: Option<Arc<dyn Rejection>>,
     /// Whose fields admitted responses carry besides the IETF's.
     pub(crate) dialect: Dialect,
+    pub(crate) on_outage: OnOutage,
+    /// How long the store is waited for.
+    pub(crate) store_deadline: Duration,
 }
 
 impl Options {
@@ -77,6 +81,8 @@ impl Default for Options {
             grpc_retry_pushback: false,
             rejection: None,
             dialect: Dialect::Problem,
+            on_outage: OnOutage::default(),
+            store_deadline: Duration::from_millis(25),
         }
     }
 }
@@ -92,12 +98,16 @@ impl fmt::Debug for Options {
             grpc_retry_pushback,
             rejection,
             dialect,
+            on_outage,
+            store_deadline,
         } = self;
         f.debug_struct("Options")
             .field("fields", fields)
             .field("decision", decision)
             .field("spread", spread)
             .field("dialect", dialect)
+            .field("on_outage", on_outage)
+            .field("store_deadline", store_deadline)
             .field("usage_from_answer", usage_from_answer)
             .field("protocol", protocol)
             .field("grpc_retry_pushback", grpc_retry_pushback)

@@ -1,6 +1,7 @@
 //! The middleware.
 
 use std::{
+    borrow::Cow,
     fmt, mem,
     sync::Arc,
     task::{Context, Poll},
@@ -12,10 +13,10 @@ use tower::Service;
 use crate::{
     body::ResponseBody,
     clock::nanos,
-    future::{Queued, ResponseFuture},
+    future::{Queued, ResponseFuture, Trip, Way},
     levels::Levels,
     response::grpc::deadline,
-    shared::{Decided, Shared},
+    shared::{Away, Decided, Shared},
     waiting::Answer,
 };
 
@@ -81,7 +82,7 @@ where
             let shared = &self.shared;
             let state = shared.live.state();
             let limiter = &state.limiter;
-            let (prepared, asked) = match state.asked(&request) {
+            let (found, asked) = match state.asked(&request) {
                 Ok(asked) => asked,
                 Err(outdated) => {
                     outdated.pause();
@@ -89,8 +90,37 @@ where
                 }
             };
             let now = limiter.now();
-            let mut levels = Levels::default();
             let timeout = || deadline(request.headers()).map(nanos);
+            let mut prepared = Cow::Borrowed(&*found);
+            if let Some(remote) = limiter.remote().filter(|_| found.rule.is_shared) {
+                match shared.away(&state, &found, asked, remote, now) {
+                    Away::Asks => {
+                        let timeout = timeout();
+                        let service = take_ready(&mut self.inner);
+                        let (shared, state) = (Arc::clone(&self.shared), Arc::clone(&state));
+                        let way = Way::new(shared, state, found.clone(), asked, now, timeout);
+                        return ResponseFuture::trip(Trip::new(service, request, way));
+                    }
+                    Away::Denied(mut levels, at) => {
+                        let decided = Decided {
+                            state: &state,
+                            asked,
+                            arrived: at,
+                            now: at,
+                            levels: &mut levels,
+                            held: None,
+                        };
+                        let answer = shared.denied(request, &found, decided);
+                        return ResponseFuture::rejected(answer);
+                    }
+                    Away::Unavailable => {
+                        let answer = shared.unavailable(request, &found, &state, now);
+                        return ResponseFuture::rejected(answer);
+                    }
+                    Away::Here(by) => prepared = by,
+                }
+            }
+            let mut levels = Levels::default();
             let Ok(answer) = limiter.ask(&prepared.rule, asked, now, timeout, &mut levels) else {
                 continue;
             };
@@ -100,12 +130,14 @@ where
                 arrived: now,
                 now,
                 levels: &mut levels,
+                held: None,
             };
             return match answer {
                 Answer::Admitted => {
                     // Its guard is there before the inner service is called, should that panic.
                     let admitted = shared.admitted(&mut request, &prepared, decided);
                     drop(prepared);
+                    drop(found);
                     drop(state);
                     ResponseFuture::admitted(self.inner.call(request), admitted)
                 }
@@ -113,17 +145,28 @@ where
                     ResponseFuture::rejected(shared.denied(request, &prepared, decided))
                 }
                 Answer::Waits(standing) => {
-                    // It is the service that was polled ready which waits, not its clone.
-                    let clone = self.inner.clone();
-                    let service = mem::replace(&mut self.inner, clone);
-                    let (prepared, state) = (prepared.clone(), Arc::clone(&state));
+                    let (shared, state) = (Arc::clone(shared), Arc::clone(&state));
+                    let prepared = prepared.into_owned();
+                    drop(found);
                     ResponseFuture::queued(Queued::new(
-                        service, request, shared, state, prepared, asked, standing,
+                        take_ready(&mut self.inner),
+                        request,
+                        shared,
+                        state,
+                        prepared,
+                        asked,
+                        standing,
                     ))
                 }
             };
         }
     }
+}
+
+/// The service that was polled ready, out of which its clone takes the place: it is that one which waits.
+fn take_ready<S: Clone>(service: &mut S) -> S {
+    let clone = service.clone();
+    mem::replace(service, clone)
 }
 
 #[cfg(feature = "tonic")]

@@ -1,5 +1,6 @@
 //! What all services of a layer share: the limits with their balances, and how answers are given.
 
+mod away;
 mod live;
 mod prepared;
 mod routes;
@@ -11,9 +12,9 @@ use std::{mem, sync::Arc};
 use bytes::Bytes;
 use http::{Request, Response};
 
-pub(crate) use self::{live::Live, prepared::Prepared, state::State};
+pub(crate) use self::{away::Away, live::Live, prepared::Prepared, state::State};
 use crate::{
-    admission::Admission,
+    admission::{Admission, Permits},
     clock::Nanos,
     decision::{Decision, Denial},
     levels::Levels,
@@ -52,6 +53,8 @@ pub(crate) struct Decided<'a> {
     pub(crate) now: Nanos,
     /// Taken if they are told.
     pub(crate) levels: &'a mut Levels,
+    /// Slots that it holds already.
+    pub(crate) held: Option<Permits>,
 }
 
 impl Shared {
@@ -69,11 +72,13 @@ impl Shared {
             arrived,
             now,
             levels,
+            held,
         } = decided;
         let Prepared {
             rule,
             written,
             meters,
+            ..
         } = prepared;
         let options = &self.options;
         rule.admitted.add(1);
@@ -84,7 +89,7 @@ impl Shared {
         if now > arrived {
             meters.waited(now - arrived);
         }
-        let mut admission = Admission::new(&state.limiter, rule, asked, levels);
+        let mut admission = Admission::new(&state.limiter, rule, asked, levels, held);
         let mut fields = match &written.policies {
             Some(policies) if options.fields && Fields::fit(request.method()) => {
                 Fields::admitted(policies, rule, levels, now)
@@ -141,6 +146,7 @@ impl Shared {
             rule,
             written,
             meters,
+            ..
         } = prepared;
         let Decided {
             state,
@@ -148,6 +154,7 @@ impl Shared {
             arrived,
             now,
             levels,
+            held: _,
         } = decided;
         rule.tally.refused.add(1);
         meters.refused();
@@ -165,6 +172,30 @@ impl Shared {
             let binding = &rule.bindings[index];
             denial.spread(state.limiter.spread(binding, asked, now, wait, cost));
         }
+        state.log.refused(&denial);
+        let rejection = state.rejection(&request).map(Arc::clone);
+        self.options
+            .reject(denial, request, written, rejection.as_deref())
+    }
+
+    /// The answer to a request that cannot be decided on, since the store is down.
+    #[cold]
+    pub(crate) fn unavailable<B>(
+        &self,
+        request: Request<B>,
+        prepared: &Prepared,
+        state: &State,
+        now: Nanos,
+    ) -> Response<Bytes> {
+        let Prepared {
+            rule,
+            written,
+            meters,
+            ..
+        } = prepared.bare();
+        rule.tally.refused.add(1);
+        meters.refused();
+        let denial = Denial::unavailable(Arc::clone(rule), now);
         state.log.refused(&denial);
         let rejection = state.rejection(&request).map(Arc::clone);
         self.options

@@ -59,7 +59,7 @@ impl<S, ReqBody> Queued<S, ReqBody> {
     pub(crate) fn new(
         service: S,
         request: Request<ReqBody>,
-        shared: &Arc<Shared>,
+        shared: Arc<Shared>,
         state: Arc<State>,
         prepared: Prepared,
         asked: Asked,
@@ -69,7 +69,7 @@ impl<S, ReqBody> Queued<S, ReqBody> {
             standing,
             service,
             request,
-            shared: Arc::clone(shared),
+            shared,
             state,
             prepared,
             asked,
@@ -146,6 +146,7 @@ impl<S, ReqBody> Queued<S, ReqBody> {
             arrived: standing.arrived(),
             now: ended.now,
             levels: &mut ended.levels,
+            held: None,
         };
         if !ended.is_admitted {
             drop(standing);

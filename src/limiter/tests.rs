@@ -48,7 +48,7 @@ fn charges<'a>(
 
 /// A table that nobody looks into.
 fn no_memory() -> &'static Memory {
-    static NONE: std::sync::OnceLock<Memory> = std::sync::OnceLock::new();
+    static NONE: OnceLock<Memory> = OnceLock::new();
     NONE.get_or_init(Memory::new)
 }
 

@@ -1,8 +1,8 @@
 //! Counts through the facade `metrics`, by route and by limit and by nothing that a client sends.
 
 use metrics::{
-    Counter, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
-    histogram,
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
+    gauge, histogram,
 };
 
 use crate::{clock::Nanos, rule::Rule};
@@ -56,6 +56,57 @@ impl Meters {
     }
 }
 
+/// What counts what becomes of the store.
+#[derive(Clone)]
+pub(crate) struct StoreMeters {
+    errors: Counter,
+    up: Gauge,
+    admitted: Counter,
+    refused: Counter,
+    local: Counter,
+}
+
+impl StoreMeters {
+    pub(crate) fn new() -> Self {
+        let without = |outcome| counter!("throttle_store_outage_total", "outcome" => outcome);
+        let up = gauge!("throttle_store_up");
+        up.set(1.0);
+        Self {
+            errors: counter!("throttle_store_errors_total"),
+            up,
+            admitted: without("admit"),
+            refused: without("refuse"),
+            local: without("local"),
+        }
+    }
+
+    pub(crate) fn failed(&self) {
+        self.errors.increment(1);
+    }
+
+    pub(crate) fn is_up(&self, up: bool) {
+        self.up.set(if up { 1.0 } else { 0.0 });
+    }
+
+    pub(crate) fn admitted(&self) {
+        self.admitted.increment(1);
+    }
+
+    pub(crate) fn refused(&self) {
+        self.refused.increment(1);
+    }
+
+    pub(crate) fn local(&self) {
+        self.local.increment(1);
+    }
+}
+
+impl std::fmt::Debug for StoreMeters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoreMeters").finish_non_exhaustive()
+    }
+}
+
 /// Says what is counted. Once for each throttle; the same words each time.
 pub(crate) fn describe() {
     let counters = [
@@ -68,6 +119,14 @@ pub(crate) fn describe() {
         (
             "throttle_limit_would_refuse_total",
             "Requests that a shadow would have refused",
+        ),
+        (
+            "throttle_store_errors_total",
+            "Requests that the store did not answer in time, or not as it was asked",
+        ),
+        (
+            "throttle_store_outage_total",
+            "Requests that were decided without the store",
         ),
     ];
     for (name, what) in counters {
@@ -86,6 +145,7 @@ pub(crate) fn describe() {
         ("throttle_limit_owed", "What is owed beyond an empty bucket"),
         ("throttle_limit_in_flight", "Requests in flight"),
         ("throttle_limit_waiting", "Requests in line"),
+        ("throttle_store_up", "Whether the store answers"),
     ];
     for (name, what) in gauges {
         describe_gauge!(name, Unit::Count, what);

@@ -1,5 +1,7 @@
 //! What operators are told.
 
+use std::sync::Arc;
+
 #[cfg(feature = "tracing")]
 #[path = "tracing.rs"]
 mod log;
@@ -20,4 +22,39 @@ mod meters;
 #[path = "unmetered.rs"]
 mod meters;
 
+use self::meters::StoreMeters;
 pub(crate) use self::meters::{Meters, describe};
+use crate::remote::{Event, OnOutage};
+
+/// Tells what becomes of the store.
+#[derive(Debug)]
+pub(crate) struct StoreWatch {
+    log: Arc<Log>,
+    meters: StoreMeters,
+}
+
+impl StoreWatch {
+    pub(crate) fn new(log: Arc<Log>) -> Self {
+        Self {
+            log,
+            meters: StoreMeters::new(),
+        }
+    }
+
+    pub(crate) fn told(&self, event: &Event<'_>) {
+        match event {
+            Event::Failed => self.meters.failed(),
+            Event::Down(error) => {
+                self.meters.is_up(false);
+                self.log.store_down(error);
+            }
+            Event::Up => {
+                self.meters.is_up(true);
+                self.log.store_up();
+            }
+            Event::Without(OnOutage::Admit) => self.meters.admitted(),
+            Event::Without(OnOutage::Refuse) => self.meters.refused(),
+            Event::Without(OnOutage::Local { .. }) => self.meters.local(),
+        }
+    }
+}

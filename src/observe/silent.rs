@@ -1,6 +1,6 @@
 //! Nobody to tell.
 
-use crate::{decision::Denial, rules::Changes};
+use crate::{decision::Denial, rules::Changes, store::StoreError};
 
 #[derive(Debug, Default)]
 pub(crate) struct Log {}
@@ -10,6 +10,10 @@ impl Log {
     pub(crate) fn refused(&self, _: &Denial) {}
 
     pub(crate) fn no_peer_address(&self) {}
+
+    pub(crate) fn store_down(&self, _: &StoreError) {}
+
+    pub(crate) fn store_up(&self) {}
 }
 
 pub(crate) fn reloaded(_: &Changes) {}

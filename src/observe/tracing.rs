@@ -1,13 +1,13 @@
 //! Events of `tracing`.
 
-use std::sync::OnceLock;
+use std::{error::Error, fmt, sync::OnceLock};
 
 #[cfg(feature = "watch")]
 use tracing::error;
 use tracing::{Level, debug, info, warn};
 
 use super::sampler::Sampler;
-use crate::{decision::Denial, rules::Changes};
+use crate::{decision::Denial, rules::Changes, store::StoreError};
 
 /// All events are the crate's, whichever of its files they come from.
 const TARGET: &str = "tower_throttle";
@@ -42,6 +42,18 @@ impl Log {
         );
     }
 
+    /// The store does not answer, and is not asked until it does.
+    #[expect(clippy::unused_self, reason = "as what else is told")]
+    pub(crate) fn store_down(&self, error: &StoreError) {
+        warn!(target: TARGET, error = %Chain(error), "the store is down, requests are decided without it");
+    }
+
+    /// The store answers again.
+    #[expect(clippy::unused_self, reason = "as what else is told")]
+    pub(crate) fn store_up(&self) {
+        warn!(target: TARGET, "the store is up again");
+    }
+
     /// Clients are to be told apart by address, and the host tells none. Told once.
     pub(crate) fn no_peer_address(&self) {
         self.unaddressed.get_or_init(|| {
@@ -53,6 +65,22 @@ impl Log {
                  enable the feature `tonic`; elsewhere, put a `PeerAddr` into the request's extensions"
             );
         });
+    }
+}
+
+/// An error, and what has caused it.
+struct Chain<'a>(&'a dyn Error);
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(error) = self;
+        error.fmt(f)?;
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
     }
 }
 
@@ -70,6 +98,6 @@ pub(crate) fn reloaded(changes: &Changes) {
 
 /// A file of rules has changed, and is not followed.
 #[cfg(feature = "watch")]
-pub(crate) fn not_reloaded(error: &dyn std::error::Error) {
+pub(crate) fn not_reloaded(error: &dyn Error) {
     error!(target: TARGET, "{error}; the throttle's rules stay as they were");
 }

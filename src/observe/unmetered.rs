@@ -22,3 +22,23 @@ impl Meters {
 }
 
 pub(crate) fn describe() {}
+
+#[derive(Debug)]
+pub(crate) struct StoreMeters {}
+
+#[expect(clippy::unused_self, reason = "as where somebody counts")]
+impl StoreMeters {
+    pub(crate) fn new() -> Self {
+        Self {}
+    }
+
+    pub(crate) fn failed(&self) {}
+
+    pub(crate) fn is_up(&self, _: bool) {}
+
+    pub(crate) fn admitted(&self) {}
+
+    pub(crate) fn refused(&self) {}
+
+    pub(crate) fn local(&self) {}
+}

@@ -36,7 +36,7 @@ use crate::{
     levels::{Level, Levels},
     limit::Limit,
     rule::{Asked, Binding, Rule},
-    store::{BucketKey, Budget, Charge, Correction, Store, StoreError, Taken},
+    store::{BucketKey, Budget, Charge, Correction, Memory, Store, Taken},
     sync::{AtomicU64, Ordering},
 };
 
@@ -123,13 +123,11 @@ impl Remote {
     }
 
     /// What is known at `now` of all buckets of a rule. Those of which nothing is known are told as full.
-    pub(crate) fn guess(
-        &self,
-        rule: &Rule,
-        asked: Asked,
-        now: Nanos,
-        held: impl Fn(&Binding) -> Level,
-    ) -> Guess {
+    pub(crate) fn guess(&self, rule: &Rule, asked: Asked, now: Nanos, memory: &Memory) -> Guess {
+        let held = |binding: &Binding| {
+            let charge = binding.charge(memory, asked);
+            Level::new(charge.place.peek(now), charge.cost)
+        };
         let at = self.at(now);
         let mut guess = Guess {
             levels: Levels::default(),

@@ -50,6 +50,8 @@ pub(crate) enum Event<'a> {
     Down(&'a StoreError),
     /// It is up again.
     Up,
+    /// A request is decided without it.
+    Without(OnOutage),
 }
 
 impl Remote {
@@ -61,6 +63,11 @@ impl Remote {
         }
         (self.told)(Event::Down(error));
         self.spawn(probe(Arc::downgrade(self), deadline));
+    }
+
+    /// A request is decided without it.
+    pub(crate) fn without(&self, on_outage: OnOutage) {
+        (self.told)(Event::Without(on_outage));
     }
 
     /// Whether it could take charges.

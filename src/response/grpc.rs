@@ -55,9 +55,18 @@ const SATURATED: Status = Status {
     message: "server is at its limit of requests in flight",
 };
 
+/// `UNAVAILABLE`: nobody can decide.
+const UNDECIDED: Status = Status {
+    code: 14,
+    reason: "LIMITER_UNAVAILABLE",
+    message: "rate limiter unavailable",
+};
+
 impl Status {
     fn of(denial: &Denial) -> &'static Self {
-        if denial.is_saturated() {
+        if denial.is_unavailable() {
+            &UNDECIDED
+        } else if denial.is_saturated() {
             &SATURATED
         } else {
             &REFUSED
@@ -139,10 +148,12 @@ fn status(denial: &Denial) -> Vec<u8> {
     if let Some(wait) = denial.retry_after() {
         status.any("type.googleapis.com/google.rpc.RetryInfo", retry_info(wait));
     }
-    status.any(
-        "type.googleapis.com/google.rpc.QuotaFailure",
-        quota_failure(denial),
-    );
+    if !denial.is_unavailable() {
+        status.any(
+            "type.googleapis.com/google.rpc.QuotaFailure",
+            quota_failure(denial),
+        );
+    }
     status.any(
         "type.googleapis.com/google.rpc.ErrorInfo",
         error_info(denial),

@@ -20,7 +20,8 @@ use crate::{clock::nanos, decision::Denial};
 /// within a second. They are told not to retry instead.
 const LONGEST_RETRY: u64 = 60;
 
-/// The default answer: status 429 and a problem document; 503 where the [server is busy](Denial::is_saturated).
+/// The default answer: status 429 and a problem document; 503 where the [server is busy](Denial::is_saturated) or
+/// [nobody can decide](Denial::is_unavailable).
 ///
 /// - `Retry-After` in whole seconds, rounded up, at least 1 (RFC 9110, section 10.2.3); `retry-after-ms`
 ///   for the SDKs that read it; both are absent if the request can never pass.
@@ -94,6 +95,9 @@ pub(super) fn head(denial: &Denial, mut headers: HeaderMap) -> Head {
             *value = filled;
         }
     }
+    if denial.is_unavailable() {
+        headers.remove(RATE_LIMIT);
+    }
     if wait.is_none() {
         headers.remove(RETRY_AFTER);
         headers.remove(RETRY_AFTER_MS);
@@ -101,7 +105,7 @@ pub(super) fn head(denial: &Denial, mut headers: HeaderMap) -> Head {
     if wait.is_none_or(|wait| wait.seconds > LONGEST_RETRY) {
         headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
     }
-    let status = if denial.is_saturated() {
+    let status = if denial.is_saturated() || denial.is_unavailable() {
         StatusCode::SERVICE_UNAVAILABLE
     } else {
         StatusCode::TOO_MANY_REQUESTS
@@ -148,8 +152,25 @@ fn ends_retries(name: &str) -> bool {
     words.any(|word| word.eq_ignore_ascii_case(WORD))
 }
 
+/// What is told when nobody can decide.
+fn unavailable(seconds: u64) -> Bytes {
+    let detail = format!("Rate limiter unavailable. Please try again in {seconds}s.");
+    let body = format!(
+        concat!(
+            r#"{{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"{detail}","#,
+            r#""error":{{"message":"{detail}","type":"service_unavailable_error","param":null,"#,
+            r#""code":"limiter_unavailable"}}}}"#,
+        ),
+        detail = detail
+    );
+    body.into()
+}
+
 /// Limit names are `[A-Za-z0-9_]`, so nothing has to be escaped.
 fn body(denial: &Denial, wait: Option<&Wait>) -> Bytes {
+    if let Some(wait) = wait.filter(|_| denial.is_unavailable()) {
+        return unavailable(wait.seconds);
+    }
     let binding = denial.binding();
     let tokens = binding
         .as_ref()

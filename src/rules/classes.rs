@@ -40,7 +40,7 @@ impl Class {
         }
     }
 
-    pub(super) fn is_limited(&self) -> bool {
+    pub(crate) fn is_limited(&self) -> bool {
         self.variants.iter().any(|bindings| !bindings.is_empty())
     }
 }

@@ -12,11 +12,13 @@ use super::{routes::UNDECLARED, state::State};
 use crate::{
     clock::Clock,
     limiter::Limiter,
-    observe,
+    observe::{self, StoreWatch},
+    remote::Remote,
     route::RouteKey,
     rule::{Binding, Home},
     rules::{Changes, Ledger, Rules, RulesError},
     snapshot::{LimitSnapshot, RouteSnapshot, Snapshot},
+    store::Store,
 };
 
 /// The rules that hold.
@@ -51,6 +53,23 @@ impl Live {
     #[inline]
     pub(crate) fn state(&self) -> Guard<Arc<State>> {
         self.state.load()
+    }
+
+    /// Has balances lie in a store from now on.
+    pub(crate) fn share(&self, store: Arc<dyn Store>) -> Result<(), RulesError> {
+        // No reload between the look and the change.
+        let _ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.load();
+        if !state.may_be_shared() {
+            return Err(RulesError::NoSecret);
+        }
+        let watch = StoreWatch::new(Arc::clone(&state.log));
+        let clock = *state.limiter.clock();
+        let remote = Remote::new(store, clock, move |event| watch.told(&event));
+        match state.limiter.share(remote) {
+            true => Ok(()),
+            false => Err(RulesError::SecondStore),
+        }
     }
 
     /// What it looks like now. Waits for a reload, and no request waits for it.

@@ -1,6 +1,10 @@
 //! Rules, with what can be written beforehand.
 
-use std::{ops::Deref, sync::Arc};
+use std::{
+    borrow::Cow,
+    ops::Deref,
+    sync::{Arc, OnceLock},
+};
 
 use crate::{observe::Meters, response::Written, rule::Rule};
 
@@ -10,6 +14,15 @@ pub(crate) struct Prepared {
     pub(crate) rule: Arc<Rule>,
     pub(crate) written: Arc<Written>,
     pub(super) meters: Meters,
+    apart: Arc<Apart>,
+}
+
+/// What requests are decided by where balances lie in a store: made when it is first needed.
+#[derive(Debug, Default)]
+struct Apart {
+    held: OnceLock<Prepared>,
+    bare: OnceLock<Prepared>,
+    share: OnceLock<(u32, Prepared)>,
 }
 
 impl Prepared {
@@ -18,6 +31,50 @@ impl Prepared {
             written: Arc::new(Written::of(&rule)),
             meters: Meters::of(&rule),
             rule: Arc::new(rule),
+            apart: Arc::default(),
+        }
+    }
+
+    /// The same under another rule, in the same words.
+    pub(super) fn of(rule: Rule, written: &Arc<Written>) -> Self {
+        Self {
+            written: Arc::clone(written),
+            meters: Meters::of(&rule),
+            rule: Arc::new(rule),
+            apart: Arc::default(),
+        }
+    }
+
+    /// The limits of it that lie in this process, store or not.
+    pub(crate) fn held(&self) -> &Self {
+        let held = || Self::new(self.rule.held());
+        self.apart.held.get_or_init(held)
+    }
+
+    /// The same route without limits.
+    pub(crate) fn bare(&self) -> &Self {
+        let bare = || Self::new(self.rule.bare());
+        self.apart.bare.get_or_init(bare)
+    }
+
+    /// One of so many shares of all limits, in this process.
+    pub(crate) fn share(&self, shares: u32) -> Cow<'_, Self> {
+        let make = || Self::new(self.rule.share(shares));
+        let (made, share) = self.apart.share.get_or_init(|| (shares, make()));
+        if *made == shares {
+            Cow::Borrowed(share)
+        } else {
+            Cow::Owned(make())
+        }
+    }
+
+    /// Has the route and the limits count what was admitted.
+    pub(super) fn settle(&self) {
+        let Apart { held, bare, share } = &*self.apart;
+        let share = share.get().map(|(_, share)| share);
+        let apart = [held.get(), bare.get(), share].into_iter().flatten();
+        for prepared in apart.chain([self]) {
+            prepared.rule.settle();
         }
     }
 }

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     client::{RequestHead, Roster},
     limiter::{Limiter, Outdated},
-    observe::{Log, Meters},
+    observe::Log,
     response::Rejection,
     route::{head::Head, table::Table, undeclared::Undeclared},
     rule::{Asked, Binding, Rule},
@@ -114,6 +114,12 @@ impl State {
                 return Err(RulesError::SecretFixed);
             }
         }
+        let has_secret = roster
+            .as_ref()
+            .is_some_and(|roster| roster.secret.is_some());
+        if max_clients.is_some() && !has_secret && limiter.remote().is_some() {
+            return Err(RulesError::NoSecret);
+        }
         if let Some(max_clients) = max_clients {
             reserve(&limiter.memory, max_clients)?;
         }
@@ -133,6 +139,13 @@ impl State {
             retired: AtomicBool::new(false),
             before: ArcSwapOption::from(before.map(Arc::clone)),
         })
+    }
+
+    /// Whether others may know its clients by the same names.
+    pub(super) fn may_be_shared(&self) -> bool {
+        let roster = self.roster.as_ref();
+        roster.is_none_or(|roster| roster.secret.is_some())
+            || !self.classes.iter().any(Class::is_limited)
     }
 
     /// How its route answers, if that was said.
@@ -222,11 +235,7 @@ impl State {
         // The same limits, so the same words.
         let shared = &self.shared.variants[class.first + variant];
         let shared = shared.get_or_init(|| self.prepare(&self.shared, class, variant));
-        Prepared {
-            meters: Meters::of(&rule),
-            rule: Arc::new(rule),
-            written: Arc::clone(&shared.written),
-        }
+        Prepared::of(rule, &shared.written)
     }
 
     fn route(&self, head: &Head<'_>) -> Result<&Route, Outdated> {

@@ -83,7 +83,7 @@ impl State {
             .chain(self.unnamed_routes());
         for prepared in routes.flat_map(|route| &route.variants) {
             if let Some(prepared) = prepared.get() {
-                prepared.rule.settle();
+                prepared.settle();
             }
         }
     }

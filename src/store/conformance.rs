@@ -56,11 +56,11 @@ struct Run {
 
 /// So slow that nothing comes back while this runs.
 fn slow(burst: u64) -> Budget {
-    rate(Rate::per_hour(1).burst(burst))
+    rate(&Rate::per_hour(1).burst(burst))
 }
 
-fn rate(rate: Rate) -> Budget {
-    Budget::of_rate(&rate).expect("an open rate")
+fn rate(rate: &Rate) -> Budget {
+    Budget::of_rate(rate).expect("an open rate")
 }
 
 /// What is left at the moment of an answer.
@@ -186,7 +186,7 @@ impl Run {
     }
 
     async fn what_comes_back_with_time(&self) {
-        let budget = rate(Rate::new(1, Duration::from_millis(200)).burst(2));
+        let budget = rate(&Rate::new(1, Duration::from_millis(200)).burst(2));
         let key = self.key("refilled");
         assert!(self.one(&key, budget, 2).await.is_admitted);
         let refused = self.one(&key, budget, 1).await;
@@ -242,7 +242,7 @@ impl Run {
     async fn undone_leaves_no_trace(&self) {
         let (key, budget) = (
             self.key("undone"),
-            rate(Rate::new(1, Duration::from_millis(100)).burst(4)),
+            rate(&Rate::new(1, Duration::from_millis(100)).burst(4)),
         );
         let taken = self.one(&key, budget, 3).await;
         let undo = |units, taken| Correction::Undo {
@@ -311,7 +311,7 @@ impl Run {
 
     async fn what_was_used_stays_used_under_other_settings(&self) {
         let key = self.key("changed");
-        let (small, large) = (slow(5), rate(Rate::per_hour(10).burst(20)));
+        let (small, large) = (slow(5), rate(&Rate::per_hour(10).burst(20)));
         assert!(self.one(&key, small, 4).await.is_admitted);
         let taken = self.one(&key, large, 0).await;
         let remain = left(&large, &taken, 0);
@@ -353,11 +353,11 @@ impl Run {
 
     async fn the_widest_and_the_narrowest(&self) {
         let budgets = [
-            rate(Rate::new(u64::MAX, Duration::from_nanos(1)).burst(u64::MAX >> 2)),
-            rate(Rate::new(1, Duration::from_nanos(1 << 61)).burst(2)),
-            rate(Rate::new(1, Duration::from_nanos(1))),
-            rate(Rate::new(999_999_937, Duration::from_secs(1)).burst(1 << 40)),
-            rate(Rate::per_hour(1).burst(1 << 20)),
+            rate(&Rate::new(u64::MAX, Duration::from_nanos(1)).burst(u64::MAX >> 2)),
+            rate(&Rate::new(1, Duration::from_nanos(1 << 61)).burst(2)),
+            rate(&Rate::new(1, Duration::from_nanos(1))),
+            rate(&Rate::new(999_999_937, Duration::from_secs(1)).burst(1 << 40)),
+            rate(&Rate::per_hour(1).burst(1 << 20)),
         ];
         for (index, budget) in budgets.into_iter().enumerate() {
             let key = self.key(&format!("wide {index}"));
@@ -377,8 +377,8 @@ impl Run {
     /// The same as [`Budget`] says, step by step, at the times that the store tells.
     async fn as_the_arithmetic_says(&self) {
         let budgets = [
-            rate(Rate::new(3, Duration::from_millis(7)).burst(5)),
-            rate(Rate::new(7, Duration::from_millis(3)).burst(9)),
+            rate(&Rate::new(3, Duration::from_millis(7)).burst(5)),
+            rate(&Rate::new(7, Duration::from_millis(3)).burst(9)),
             Budget::of_quota(&Quota::per(6, Duration::from_millis(11))).expect("an open quota"),
         ];
         let mut model: HashMap<BucketKey, Stored> = HashMap::new();

@@ -71,8 +71,10 @@ pub(crate) enum Next {
 /// What becomes of a request that was refused in line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Again {
-    /// It asks again at this moment; and when it is woken, if what refused it may come back at any time.
-    Later(Nanos, bool),
+    /// It asks again at this moment, and not before.
+    Later(Nanos),
+    /// It asks again when it is woken, and no later than this.
+    Woken(Nanos),
     /// It has gone over to another line.
     Elsewhere,
     Denied,
@@ -276,7 +278,7 @@ impl Standing {
             }
             let moment = Moment::here(now);
             match self.refused(rule, asked, moment, levels) {
-                Again::Later(until, _) => return Turn::Later(until),
+                Again::Later(until) | Again::Woken(until) => return Turn::Later(until),
                 Again::Elsewhere => {}
                 Again::Denied => return Turn::Denied(now),
             }
@@ -314,11 +316,11 @@ impl Standing {
     ) -> Again {
         let Moment { now, at, .. } = moment;
         match self.why(rule, asked, at, levels) {
-            Refused::For(wait, may_come) if now.saturating_add(wait) <= self.deadline => {
+            Refused::For(wait) if now.saturating_add(wait) <= self.deadline => {
                 let until = now.saturating_add(wait.max(1));
-                Again::Later(until.min(self.deadline), may_come)
+                Again::Later(until.min(self.deadline))
             }
-            Refused::Until if now < self.deadline => Again::Later(self.deadline, true),
+            Refused::Until if now < self.deadline => Again::Woken(self.deadline),
             Refused::Elsewhere(binding) if now < self.deadline && self.moves(binding, asked) => {
                 Again::Elsewhere
             }
@@ -376,18 +378,18 @@ impl Standing {
         }
         match elsewhere {
             Some(binding) if !here => Refused::Elsewhere(binding),
-            _ if longest > 0 => Refused::For(longest, busy),
+            _ if longest > 0 => Refused::For(longest),
             _ if busy => Refused::Until,
             // Between two looks it has come free.
-            _ => Refused::For(0, busy),
+            _ => Refused::For(0),
         }
     }
 }
 
 /// How a request in line is refused.
 enum Refused<'a> {
-    /// For so long at least, and whether by a slot, too.
-    For(Nanos, bool),
+    /// For so long at least.
+    For(Nanos),
     /// Until it is woken.
     Until,
     /// By a scope in whose line it does not stand.

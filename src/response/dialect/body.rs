@@ -13,6 +13,9 @@ impl Json<'_> {
     pub(super) fn open_ai(&self) -> String {
         let unit = self.unit();
         let message = match self.seconds {
+            Some(seconds) if self.denial.is_unavailable() => {
+                format!("Rate limiter unavailable. Please try again in {seconds}s.")
+            }
             Some(seconds) if self.is_busy() => {
                 format!("The server is overloaded. Please try again in {seconds}s.")
             }
@@ -21,7 +24,9 @@ impl Json<'_> {
             }
             None => format!("This request can never pass the rate limit for {unit}."),
         };
-        let (kind, code) = if self.is_busy() {
+        let (kind, code) = if self.denial.is_unavailable() {
+            ("service_unavailable_error", "limiter_unavailable")
+        } else if self.is_busy() {
             ("service_unavailable_error", "server_is_overloaded")
         } else {
             (unit, "rate_limit_exceeded")
@@ -32,7 +37,9 @@ impl Json<'_> {
     }
 
     pub(super) fn anthropic(&self) -> String {
-        let (kind, what) = if self.is_busy() {
+        let (kind, what) = if self.denial.is_unavailable() {
+            ("api_error", "Rate limiter unavailable.")
+        } else if self.is_busy() {
             ("overloaded_error", "Overloaded.")
         } else {
             ("rate_limit_error", "Rate limit reached.")
@@ -56,7 +63,7 @@ impl Json<'_> {
     /// What API Gateway calls it.
     pub(super) fn exception(&self) -> &'static str {
         let binding = self.denial.binding();
-        if self.is_busy() {
+        if self.is_busy() || self.denial.is_unavailable() {
             "ServiceUnavailableException"
         } else if binding.is_some_and(|status| status.quota().is_some()) {
             "LimitExceededException"
@@ -66,8 +73,14 @@ impl Json<'_> {
     }
 
     pub(super) fn azure(&self) -> String {
-        let status = if self.is_busy() { 503 } else { 429 };
+        let unavailable = self.denial.is_unavailable();
+        let status = if self.is_busy() || unavailable {
+            503
+        } else {
+            429
+        };
         let what = match self.unit() {
+            _ if unavailable => "Rate limiter is unavailable.",
             _ if self.is_busy() => "Service is at its limit of concurrent calls.",
             "tokens" => "Token limit is exceeded.",
             _ => "Rate limit is exceeded.",

@@ -31,7 +31,8 @@ use crate::decision::Denial;
 /// Whatever the dialect, a refusal carries `Retry-After` and `retry-after-ms` (none if it can never pass),
 /// `x-should-retry: false` where it is of no use to come back within a minute, `Cache-Control: no-store`, and the
 /// `RateLimit` field that names the limit. gRPC requests are answered in gRPC. Where the
-/// [server is busy](Denial::is_saturated) the status is 503, if the dialect has none of its own.
+/// [server is busy](Denial::is_saturated) or [nobody can decide](Denial::is_unavailable) the status is 503, if the
+/// dialect has none of its own.
 ///
 /// Those that have fields of their own tell in them of the published limit that refused longest, or else has the
 /// least left; what a limit that is closed has no time for is left out. Where the inner service tells any of them

@@ -1,0 +1,503 @@
+//! A request whose limits lie in a store.
+
+use std::{
+    borrow::Cow,
+    future::Future,
+    mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use http::Request;
+use tokio::time::{Sleep, sleep_until};
+
+use super::queued::Outcome;
+use crate::{
+    admission::Permits,
+    clock::Nanos,
+    levels::Levels,
+    remote::{Ask, Guess, OnOutage, Remote},
+    rule::Asked,
+    shared::{Decided, Prepared, Shared, State},
+    waiting::{Again, Answer, Moment, Next, Standing, Turn},
+};
+
+/// A request with the service it is for, which was polled ready, on its way to the store and back. Dropped, it leaves
+/// its place in line and its slots, and what the store takes for it by then is given back.
+#[derive(Debug)]
+pub(crate) struct Trip<S, ReqBody> {
+    service: S,
+    request: Request<ReqBody>,
+    way: Way,
+}
+
+/// How far it has come.
+#[derive(Debug)]
+pub(crate) struct Way {
+    shared: Arc<Shared>,
+    /// The rules by which it is decided.
+    state: Arc<State>,
+    prepared: Prepared,
+    asked: Asked,
+    arrived: Nanos,
+    /// For how long the client waits.
+    timeout: Option<Nanos>,
+    step: Step,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+#[derive(Debug)]
+enum Step {
+    /// Takes its slots, and asks.
+    Starts(Option<Standing>),
+    /// Has asked, and holds its slots.
+    Asks {
+        ask: Box<Ask>,
+        held: Option<Permits>,
+        /// Of the limits that lie in this process.
+        levels: Levels,
+        standing: Option<Standing>,
+    },
+    /// Stands in line, and asks no earlier than this.
+    Stands(Standing, Nanos),
+    /// Stands in line for what this process decides alone, while the store is down.
+    Alone(Standing, Prepared),
+    Over,
+}
+
+/// How it has ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    Admitted(Told),
+    Denied(Told),
+    Unavailable,
+}
+
+/// What was decided.
+#[derive(Debug)]
+pub(super) struct Told {
+    by: By,
+    /// By the clock of whoever has decided.
+    at: Nanos,
+    levels: Levels,
+    held: Option<Permits>,
+}
+
+/// By which limits.
+#[derive(Debug)]
+enum By {
+    All,
+    /// Those that lie in this process.
+    Held,
+    Other(Prepared),
+}
+
+impl<S, ReqBody> Trip<S, ReqBody> {
+    pub(crate) fn new(service: S, request: Request<ReqBody>, way: Way) -> Self {
+        Self {
+            service,
+            request,
+            way,
+        }
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        self.way.poll(&self.request, cx)
+    }
+
+    /// Goes on to the service, or back.
+    pub(super) fn leave(self, ended: Ended) -> Outcome<S, ReqBody> {
+        let Self {
+            service,
+            mut request,
+            way,
+        } = self;
+        let Way {
+            shared,
+            state,
+            prepared,
+            asked,
+            arrived,
+            ..
+        } = way;
+        let now = state.limiter.now();
+        let (is_admitted, told) = match ended {
+            Ended::Unavailable => {
+                let answer = shared.unavailable(request, &prepared, &state, now);
+                return Outcome::Denied(answer);
+            }
+            Ended::Admitted(told) => (true, told),
+            Ended::Denied(told) => (false, told),
+        };
+        let Told {
+            by,
+            at,
+            mut levels,
+            held,
+        } = told;
+        let prepared = match &by {
+            By::All => &prepared,
+            By::Held => prepared.held(),
+            By::Other(other) => other,
+        };
+        let waited = now.saturating_sub(arrived);
+        let decided = Decided {
+            state: &state,
+            asked,
+            arrived: at.saturating_sub(waited),
+            now: at,
+            levels: &mut levels,
+            held,
+        };
+        if is_admitted {
+            let admitted = shared.admitted(&mut request, prepared, decided);
+            Outcome::Admitted {
+                service,
+                request,
+                admitted,
+            }
+        } else {
+            Outcome::Denied(shared.denied(request, prepared, decided))
+        }
+    }
+}
+
+impl Way {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        state: Arc<State>,
+        prepared: Prepared,
+        asked: Asked,
+        now: Nanos,
+        timeout: Option<Nanos>,
+    ) -> Self {
+        Self {
+            shared,
+            state,
+            prepared,
+            asked,
+            arrived: now,
+            timeout,
+            step: Step::Starts(None),
+            timer: None,
+        }
+    }
+
+    fn poll<B>(&mut self, request: &Request<B>, cx: &mut Context<'_>) -> Poll<Ended> {
+        loop {
+            match mem::replace(&mut self.step, Step::Over) {
+                Step::Starts(standing) => {
+                    if let Some(ended) = self.start(request, standing) {
+                        return Poll::Ready(ended);
+                    }
+                }
+                Step::Asks {
+                    mut ask,
+                    held,
+                    levels,
+                    standing,
+                } => match ask.poll(cx) {
+                    Poll::Pending => {
+                        self.step = Step::Asks {
+                            ask,
+                            held,
+                            levels,
+                            standing,
+                        };
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(Ok(taken)) => {
+                        let rule = &self.prepared.rule;
+                        let levels = Remote::levels(rule, self.asked, &taken, &levels);
+                        if taken.is_admitted {
+                            return Poll::Ready(Ended::Admitted(Told {
+                                by: By::All,
+                                at: taken.now,
+                                levels,
+                                held,
+                            }));
+                        }
+                        // Its slots are free while it waits.
+                        drop(held);
+                        if let Some(ended) = self.refused(standing, taken.now, levels) {
+                            return Poll::Ready(ended);
+                        }
+                    }
+                    Poll::Ready(Err(_)) => {
+                        drop(standing);
+                        if let Some(ended) = self.alone(Some((ask, held, levels))) {
+                            return Poll::Ready(ended);
+                        }
+                    }
+                },
+                Step::Stands(mut standing, until) => {
+                    let until = match self.follow(request) {
+                        true => 0,
+                        false => until,
+                    };
+                    let rule = &self.prepared.rule;
+                    let until = match standing.next(rule, self.asked, cx.waker()) {
+                        Next::Asks(now) if now >= until => {
+                            self.step = Step::Starts(Some(standing));
+                            continue;
+                        }
+                        Next::Asks(_) => until,
+                        Next::Stands(until) => until,
+                        Next::Goes(now) => {
+                            drop(standing);
+                            return Poll::Ready(self.gives_up(now));
+                        }
+                    };
+                    self.step = Step::Stands(standing, until);
+                    ready!(self.sleep(until, cx));
+                }
+                Step::Alone(mut standing, prepared) => {
+                    let mut levels = Levels::default();
+                    let rule = &prepared.rule;
+                    let turn = standing.turn(rule, self.asked, cx.waker(), &mut levels);
+                    let until = match turn {
+                        Turn::Admitted(at) | Turn::Denied(at) => {
+                            let told = Told {
+                                by: By::Other(prepared),
+                                at,
+                                levels,
+                                held: None,
+                            };
+                            return Poll::Ready(match turn {
+                                Turn::Admitted(_) => Ended::Admitted(told),
+                                _ => Ended::Denied(told),
+                            });
+                        }
+                        Turn::Later(until) => until,
+                        Turn::Outdated => {
+                            self.follow(request);
+                            let prepared = self.share().into_owned();
+                            self.step = Step::Alone(standing, prepared);
+                            continue;
+                        }
+                    };
+                    self.step = Step::Alone(standing, prepared);
+                    ready!(self.sleep(until, cx));
+                }
+                Step::Over => unreachable!("it is not polled after it has ended"),
+            }
+        }
+    }
+
+    /// Takes its slots and asks, if nobody stands before it.
+    fn start<B>(&mut self, request: &Request<B>, standing: Option<Standing>) -> Option<Ended> {
+        let limiter = Arc::clone(&self.state.limiter);
+        let Some(remote) = limiter.remote().filter(|remote| !remote.is_down()) else {
+            drop(standing);
+            return self.alone(None);
+        };
+        let rule = Arc::clone(&self.prepared.rule);
+        let now = limiter.now();
+        let guess = self.guess(remote, now);
+        let lines = &limiter.lines;
+        let is_behind = standing.is_none()
+            && rule.is_patient
+            && !lines.is_empty()
+            && limiter.is_behind(&rule, self.asked);
+        if is_behind || guess.is_denied {
+            return self.refused(standing, guess.at, guess.levels);
+        }
+        let held = &self.prepared.held().rule;
+        let mut levels = Levels::default();
+        match limiter.admit(held, self.asked, now, &mut levels) {
+            Ok(true) => {}
+            Ok(false) if rule.is_patient => {
+                // By slots: a look at all of them tells which.
+                let guess = self.guess(remote, now);
+                return self.refused(standing, guess.at, guess.levels);
+            }
+            Ok(false) => {
+                return Some(Ended::Denied(Told {
+                    by: By::Held,
+                    at: now,
+                    levels,
+                    held: None,
+                }));
+            }
+            Err(outdated) => {
+                outdated.pause();
+                self.follow(request);
+                self.step = Step::Starts(standing);
+                return None;
+            }
+        }
+        let permits = || Permits::new(&limiter, held, self.asked, &levels);
+        let deadline = self.shared.options.store_deadline;
+        self.step = Step::Asks {
+            ask: Box::new(remote.ask(&rule, self.asked, deadline)),
+            held: held.has_slots.then(permits),
+            levels,
+            standing,
+        };
+        None
+    }
+
+    /// What becomes of it, refused by what `levels` tell at a moment of the store's clock.
+    fn refused(
+        &mut self,
+        standing: Option<Standing>,
+        at: Nanos,
+        mut levels: Levels,
+    ) -> Option<Ended> {
+        let denied = |levels| {
+            Some(Ended::Denied(Told {
+                by: By::All,
+                at,
+                levels,
+                held: None,
+            }))
+        };
+        let rule = Arc::clone(&self.prepared.rule);
+        if !rule.is_patient {
+            return denied(levels);
+        }
+        let limiter = &self.state.limiter;
+        let moment = Moment {
+            now: limiter.now(),
+            at,
+            arrived: self.arrived,
+        };
+        let before = levels.clone();
+        let mut standing = match standing {
+            Some(standing) => standing,
+            None => match limiter.queue(&rule, self.asked, moment, self.timeout, &mut levels) {
+                Some(Answer::Waits(standing)) => standing,
+                Some(_) => return denied(levels),
+                // What refused it has come back.
+                None => {
+                    self.step = Step::Starts(None);
+                    return None;
+                }
+            },
+        };
+        let until = match standing.refused(&rule, self.asked, moment, &before) {
+            Again::Later(until) => until,
+            Again::Woken(_) | Again::Elsewhere => 0,
+            Again::Denied => return denied(levels),
+        };
+        self.step = Step::Stands(standing, until);
+        None
+    }
+
+    /// It has stood in line for long enough.
+    fn gives_up(&self, now: Nanos) -> Ended {
+        let limiter = &self.state.limiter;
+        let mut levels = Levels::default();
+        let mut at = now;
+        if let Some(remote) = limiter.remote() {
+            Guess { levels, at, .. } = self.guess(remote, now);
+        }
+        limiter.name_refusal(&self.prepared.rule, self.asked, at, &mut levels);
+        Ended::Denied(Told {
+            by: By::All,
+            at,
+            levels,
+            held: None,
+        })
+    }
+
+    /// Goes on without the store. It may have asked, and may hold its slots.
+    fn alone(&mut self, asked: Option<(Box<Ask>, Option<Permits>, Levels)>) -> Option<Ended> {
+        let limiter = Arc::clone(&self.state.limiter);
+        let now = limiter.now();
+        let on_outage = self.shared.options.on_outage;
+        if let Some(remote) = limiter.remote() {
+            remote.without(on_outage);
+        }
+        let (held, levels) = match asked {
+            Some((mut ask, held, levels)) => {
+                if on_outage != OnOutage::Refuse {
+                    ask.keep();
+                }
+                (held, Some(levels))
+            }
+            None => (None, None),
+        };
+        let prepared = match on_outage {
+            OnOutage::Refuse => return Some(Ended::Unavailable),
+            OnOutage::Admit => match levels {
+                Some(levels) => {
+                    return Some(Ended::Admitted(Told {
+                        by: By::Held,
+                        at: now,
+                        levels,
+                        held,
+                    }));
+                }
+                None => self.prepared.held().clone(),
+            },
+            OnOutage::Local { .. } => self.share().into_owned(),
+        };
+        drop(held);
+        let mut levels = Levels::default();
+        let timeout = || self.timeout;
+        let answer = limiter.ask(&prepared.rule, self.asked, now, timeout, &mut levels);
+        let told = Told {
+            by: By::Other(prepared.clone()),
+            at: now,
+            levels,
+            held: None,
+        };
+        match answer {
+            Ok(Answer::Admitted) => Some(Ended::Admitted(told)),
+            Ok(Answer::Denied) => Some(Ended::Denied(told)),
+            Ok(Answer::Waits(standing)) => {
+                self.step = Step::Alone(standing, prepared);
+                None
+            }
+            Err(outdated) => {
+                outdated.pause();
+                self.step = Step::Starts(None);
+                None
+            }
+        }
+    }
+
+    fn share(&self) -> Cow<'_, Prepared> {
+        match self.shared.options.on_outage {
+            OnOutage::Local { share } => self.prepared.share(share),
+            OnOutage::Admit | OnOutage::Refuse => Cow::Borrowed(self.prepared.held()),
+        }
+    }
+
+    /// What is known at `now` of all buckets.
+    fn guess(&self, remote: &Remote, now: Nanos) -> Guess {
+        let memory = &self.state.limiter.memory;
+        remote.guess(&self.prepared.rule, self.asked, now, memory)
+    }
+
+    /// Goes over to the rules that hold by now, if there are others.
+    fn follow<B>(&mut self, request: &Request<B>) -> bool {
+        loop {
+            let state = self.shared.live.state();
+            if Arc::ptr_eq(&state, &self.state) {
+                return false;
+            }
+            match state.asked(request) {
+                Ok((prepared, asked)) => {
+                    (self.prepared, self.asked) = (prepared.clone(), asked);
+                    self.state = Arc::clone(&state);
+                    return true;
+                }
+                Err(outdated) => outdated.pause(),
+            }
+        }
+    }
+
+    fn sleep(&mut self, until: Nanos, cx: &mut Context<'_>) -> Poll<()> {
+        let until = self.state.limiter.instant(until);
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if timer.deadline() != until {
+            timer.as_mut().reset(until);
+        }
+        timer.as_mut().poll(cx)
+    }
+}
