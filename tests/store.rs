@@ -1,10 +1,686 @@
-//! Stores keep their promises: the one in memory here, that in Redis in `tests/redis.rs`.
+//! R21: limits whose balances lie in a store that replicas share: what holds while it answers, and while it does not.
 
-use std::sync::Arc;
+mod common;
 
-use tower_throttle::store::{MemoryStore, conformance};
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use common::{Answer, Client};
+use http::{Request, StatusCode};
+use http_body_util::Empty;
+use tokio::time::{Instant, advance, sleep};
+use tower_throttle::{
+    Clients, InFlight, Limits, OnOutage, Quota, Rate, Rules, RulesError, ThrottleLayer,
+    store::{Charge, Correction, MemoryStore, Store, StoreError, StoreFuture, Taken},
+};
+
+/// What a store does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Does {
+    Answers,
+    /// After so long, having done it at once.
+    Late(Duration),
+    /// Nothing, and says so.
+    Fails,
+    /// Nothing to these buckets, and says so.
+    FailsHere,
+}
+
+/// A store in memory that does as it is told, and counts.
+#[derive(Clone)]
+struct Told {
+    store: MemoryStore,
+    does: Arc<Mutex<Does>>,
+    calls: Arc<AtomicU64>,
+    keys: Arc<Mutex<Vec<String>>>,
+}
+
+impl fmt::Debug for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Told")
+    }
+}
+
+impl Told {
+    fn new() -> Self {
+        Self {
+            store: MemoryStore::new(),
+            does: Arc::new(Mutex::new(Does::Answers)),
+            calls: Arc::default(),
+            keys: Arc::default(),
+        }
+    }
+
+    fn does(&self, does: Does) {
+        *self.does.lock().expect("no panic") = does;
+    }
+
+    /// Calls since the last time this was asked.
+    fn calls(&self) -> u64 {
+        self.calls.swap(0, Ordering::Relaxed)
+    }
+
+    fn answer<'a, T: Send + 'a>(
+        &self,
+        does: impl FnOnce() -> StoreFuture<'a, T>,
+    ) -> StoreFuture<'a, T> {
+        let told = *self.does.lock().expect("no panic");
+        match told {
+            Does::Answers => does(),
+            Does::Late(wait) => {
+                let answer = does();
+                Box::pin(async move {
+                    sleep(wait).await;
+                    answer.await
+                })
+            }
+            Does::Fails => Box::pin(async { Err(StoreError::unavailable("told to fail")) }),
+            Does::FailsHere => Box::pin(async { Err(StoreError::bucket("told to fail")) }),
+        }
+    }
+}
+
+impl Store for Told {
+    fn take<'a>(&'a self, charges: &'a [Charge]) -> StoreFuture<'a, Taken> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let keys = charges.iter().map(|charge| charge.key.to_string());
+        self.keys.lock().expect("no panic").extend(keys);
+        self.answer(|| self.store.take(charges))
+    }
+
+    fn correct<'a>(&'a self, corrections: &'a [Correction]) -> StoreFuture<'a, ()> {
+        self.answer(|| self.store.correct(corrections))
+    }
+}
+
+const SECRET: [u8; 16] = [7; 16];
+
+fn layer(rules: Rules, store: &Told) -> ThrottleLayer {
+    let layer = ThrottleLayer::new(rules).expect("rules that hold together");
+    layer
+        .store(store.clone())
+        .expect("a secret, and no other store")
+}
+
+fn replica(rules: Rules, store: &Told) -> Client {
+    Client::with(layer(rules, store))
+}
+
+async fn get_as(client: &Client, path: &str, key: &str) -> Answer {
+    let request = Request::get(path)
+        .header("x-api-key", key)
+        .body(Empty::new());
+    client.send(request.expect("a request")).await
+}
+
+const OK: StatusCode = StatusCode::OK;
+const REFUSED: StatusCode = StatusCode::TOO_MANY_REQUESTS;
 
 #[tokio::test(start_paused = true)]
-async fn the_store_in_memory() {
-    conformance::check(Arc::new(MemoryStore::new())).await;
+async fn replicas_share_every_limit() {
+    let store = Told::new();
+    let rules = || {
+        let clients = Clients::by_header("x-api-key")
+            .each(Rate::per_second(1).burst(2))
+            .secret(SECRET);
+        Rules::new()
+            .total(Rate::per_second(1).burst(7))
+            .default_route(Rate::per_second(1).burst(3))
+            .route(
+                "GET /chat",
+                Limits::new()
+                    .rate(Rate::per_second(9))
+                    .quota(Quota::per_day(4).named("day")),
+            )
+            .clients(clients)
+    };
+    let (one, two) = (replica(rules(), &store), replica(rules(), &store));
+    // The client's, whichever replica is asked.
+    assert_eq!(get_as(&one, "/chat", "a").await.status, OK);
+    assert_eq!(get_as(&two, "/chat", "a").await.status, OK);
+    for replica in [&one, &two] {
+        let refused = get_as(replica, "/chat", "a").await;
+        assert_eq!(refused.status, REFUSED);
+        assert_eq!(refused.violated(), ["client"]);
+    }
+    // The route's.
+    assert_eq!(get_as(&one, "/chat", "b").await.status, OK);
+    assert_eq!(get_as(&two, "/chat", "c").await.status, OK);
+    let refused = get_as(&one, "/chat", "d").await;
+    assert_eq!(refused.violated(), ["day"], "the day's four are used");
+    // That of an undeclared route.
+    for (replica, key) in [(&one, "d"), (&two, "e"), (&one, "f")] {
+        assert_eq!(get_as(replica, "/a", key).await.status, OK);
+    }
+    assert_eq!(
+        get_as(&two, "/a", "g").await.violated(),
+        ["default", "total"]
+    );
+    let refused = get_as(&two, "/b", "g").await;
+    assert_eq!(
+        refused.violated(),
+        ["total"],
+        "seven in all, and another route"
+    );
+    advance(Duration::from_secs(1)).await;
+    assert_eq!(get_as(&two, "/b", "g").await.status, OK);
+    assert_eq!(get_as(&one, "/b", "h").await.status, REFUSED);
+
+    let keys = store.keys.lock().expect("no panic");
+    let limit = |key: &String| {
+        key.split_once(':')
+            .map_or(key.clone(), |(limit, _)| limit.to_owned())
+    };
+    let limits: std::collections::BTreeSet<_> = keys.iter().map(limit).collect();
+    let limits: Vec<_> = limits.into_iter().collect();
+    assert_eq!(limits.len(), 6, "{limits:?}");
+    let hash = limits[2]
+        .strip_prefix("route $default ")
+        .expect("an undeclared route");
+    assert_eq!(hash.len(), "/rate-1".len() + 32, "no path in it: {hash}");
+    assert_eq!(
+        [&limits[0], &limits[3], &limits[4], &limits[5]],
+        [
+            "client/rate-1",
+            "route GET /chat/quota/day",
+            "route GET /chat/rate-1",
+            "total/rate-1"
+        ]
+    );
+}
+
+fn rate(burst: u64) -> Rules {
+    Rules::new().default_route(Rate::per_second(1).burst(burst))
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_costs_nothing_and_tells_the_truth() {
+    let store = Told::new();
+    let rules = || rate(2).total(Rate::per_second(1).burst(5).named("all"));
+    let (one, two) = (replica(rules(), &store), replica(rules(), &store));
+    let first = one.get("/").await;
+    assert_eq!(first.header("ratelimit"), Some("\"default\";r=1;t=1"));
+    let second = two.get("/").await;
+    assert_eq!(second.header("ratelimit"), Some("\"default\";r=0;t=1"));
+    for _ in 0..10 {
+        let refused = one.get("/").await;
+        assert_eq!(refused.status, REFUSED);
+        let wait = refused.decision().retry_after().expect("it may pass");
+        assert!(wait >= Duration::from_secs(1), "{wait:?}");
+    }
+    let left = |answer: &Answer| {
+        let mut limits = answer.decision().limits();
+        limits
+            .find(|limit| limit.name() == "all")
+            .map(|limit| limit.remaining())
+    };
+    assert_eq!(
+        left(&two.get("/other").await),
+        Some(2),
+        "refusals took nothing of it"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_known_to_be_empty_is_not_asked_for() {
+    let store = Told::new();
+    let one = replica(rate(3), &store);
+    for _ in 0..3 {
+        assert_eq!(one.get("/").await.status, OK);
+    }
+    assert_eq!(store.calls(), 3);
+    for _ in 0..1_000 {
+        assert_eq!(one.get("/").await.status, REFUSED);
+    }
+    assert_eq!(store.calls(), 0, "the last answer told that it is empty");
+    advance(Duration::from_millis(999)).await;
+    assert_eq!(one.get("/").await.status, REFUSED);
+    assert_eq!(store.calls(), 0);
+    advance(Duration::from_millis(1)).await;
+    assert_eq!(one.get("/").await.status, OK);
+    assert_eq!(store.calls(), 1, "time has brought it back");
+    assert_eq!(one.get("/other").await.status, OK, "another bucket");
+    // One that never refuses, and one that can never be had.
+    let rules = Rules::new()
+        .route("GET /never", Rate::per_second(0))
+        .route("GET /free", Limits::unlimited());
+    let two = replica(rules, &store);
+    store.calls();
+    assert_eq!(two.get("/never").await.status, REFUSED);
+    assert_eq!(two.get("/free").await.status, OK);
+    assert_eq!(store.calls(), 0, "neither lies in a store");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_bucket_is_believed_for_ten_seconds() {
+    let store = Told::new();
+    let rules = || Rules::new().total(Limits::new().quota(Quota::per_day(1)));
+    let (one, two) = (replica(rules(), &store), replica(rules(), &store));
+    assert_eq!(one.get("/").await.status, OK);
+    // Somebody gives it back by hand.
+    let key = store.keys.lock().expect("no panic")[0].clone();
+    let budget =
+        tower_throttle::store::Budget::of_quota(&Quota::per_day(1)).expect("an open quota");
+    let key = tower_throttle::store::BucketKey::new(key, None);
+    let units = 1;
+    let refund = Correction::Refund { key, budget, units };
+    store.store.correct(&[refund]).await.expect("memory");
+    assert_eq!(
+        one.get("/").await.status,
+        REFUSED,
+        "it believes what it was told"
+    );
+    advance(Duration::from_secs(10)).await;
+    assert_eq!(two.get("/").await.status, OK, "the other was told nothing");
+    assert_eq!(one.get("/").await.status, REFUSED, "and has taken it");
+    assert_eq!(store.calls(), 3, "it has asked again");
+}
+
+/// What becomes of a request, how long it takes, and how often the store is asked.
+async fn timed(client: &Client, store: &Told) -> (StatusCode, Duration, u64) {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test reads the clock that it has paused"
+    )]
+    let now = Instant::now;
+    store.calls();
+    let start = now();
+    let answer = client.get("/").await;
+    (answer.status, now() - start, store.calls())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_costs_one_deadline_and_no_more() {
+    const DEADLINE: Duration = Duration::from_millis(25);
+    let share = OnOutage::Local { share: 2 };
+    let modes = [
+        // (what is chosen, what becomes of the first request, and of those after it)
+        (OnOutage::Admit, OK, [OK, OK, OK]),
+        (
+            OnOutage::Refuse,
+            StatusCode::SERVICE_UNAVAILABLE,
+            [StatusCode::SERVICE_UNAVAILABLE; 3],
+        ),
+        // Two of the four.
+        (share, OK, [OK, REFUSED, REFUSED]),
+    ];
+    for (on_outage, first, others) in modes {
+        let store = Told::new();
+        let layer = layer(rate(4), &store).on_outage(on_outage);
+        let client = Client::with(layer);
+        assert_eq!(timed(&client, &store).await, (OK, Duration::ZERO, 1));
+
+        store.does(Does::Late(Duration::from_secs(60)));
+        assert_eq!(
+            timed(&client, &store).await,
+            (first, DEADLINE, 1),
+            "{on_outage:?}"
+        );
+        for other in others {
+            assert_eq!(
+                timed(&client, &store).await,
+                (other, Duration::ZERO, 0),
+                "{on_outage:?}"
+            );
+        }
+        // It is found out that it is up again without a request.
+        store.does(Does::Answers);
+        sleep(Duration::from_secs(2)).await;
+        let (status, took, calls) = timed(&client, &store).await;
+        assert_eq!(
+            (status, took, calls),
+            (OK, Duration::ZERO, 1),
+            "{on_outage:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_is_probed_ever_more_seldom() {
+    let store = Told::new();
+    let client = Client::with(layer(rate(4), &store).on_outage(OnOutage::Admit));
+    store.does(Does::Fails);
+    assert_eq!(timed(&client, &store).await, (OK, Duration::ZERO, 1));
+    let mut probes = Vec::new();
+    for _ in 0..20 {
+        sleep(Duration::from_secs(1)).await;
+        probes.push(store.calls());
+    }
+    assert!(
+        (4..=9).contains(&probes[0]),
+        "at once, and soon: {probes:?}"
+    );
+    assert!(
+        probes[5..].iter().all(|&probes| probes <= 2),
+        "once a second: {probes:?}"
+    );
+    assert!(probes[5..].iter().sum::<u64>() >= 11, "{probes:?}");
+    store.does(Does::Answers);
+    sleep(Duration::from_millis(1_300)).await;
+    assert!(store.calls() > 0);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(store.calls(), 0, "nobody asks any more");
+    assert_eq!(timed(&client, &store).await, (OK, Duration::ZERO, 1));
+    // Nobody needs it any more.
+    store.does(Does::Fails);
+    client.get("/").await;
+    drop(client);
+    sleep(Duration::from_secs(2)).await;
+    store.calls();
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(store.calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bucket_that_fails_is_no_outage() {
+    let store = Told::new();
+    let client = Client::with(layer(rate(4), &store).on_outage(OnOutage::Refuse));
+    store.does(Does::FailsHere);
+    for _ in 0..3 {
+        let (status, _, calls) = timed(&client, &store).await;
+        assert_eq!((status, calls), (StatusCode::SERVICE_UNAVAILABLE, 1));
+    }
+    store.does(Does::Answers);
+    assert_eq!(timed(&client, &store).await.0, OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_taken_too_late_is_given_back_unless_it_was_let_through() {
+    for (on_outage, left) in [
+        (OnOutage::Refuse, 4),
+        (OnOutage::Admit, 3),
+        (OnOutage::Local { share: 1 }, 3),
+    ] {
+        let store = Told::new();
+        let client = Client::with(layer(rate(4), &store).on_outage(on_outage));
+        store.does(Does::Late(Duration::from_millis(40)));
+        client.get("/").await;
+        store.does(Does::Answers);
+        sleep(Duration::from_millis(50)).await;
+        let other = replica(rate(4), &store);
+        let answer = other.get("/").await;
+        let told = answer
+            .decision()
+            .limits()
+            .next()
+            .map(|limit| limit.remaining());
+        assert_eq!(told, Some(left - 1), "{on_outage:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_taken_for_a_client_that_has_gone_is_given_back() {
+    let store = Told::new();
+    let rules = || {
+        let slots = InFlight::new(1);
+        Rules::new().default_route(
+            Limits::new()
+                .rate(Rate::per_hour(1).burst(2))
+                .in_flight(slots),
+        )
+    };
+    let client = replica(rules(), &store);
+    store.does(Does::Late(Duration::from_millis(10)));
+    tokio::select! {
+        _ = client.get("/") => panic!("it has not been answered"),
+        () = sleep(Duration::from_millis(5)) => {}
+    }
+    store.does(Does::Answers);
+    // The slot is free at once, and the rest when the store has answered.
+    assert_eq!(client.get("/").await.status, OK);
+    sleep(Duration::from_millis(10)).await;
+    assert_eq!(client.get("/").await.status, OK, "the second of two");
+    assert_eq!(client.get("/").await.status, REFUSED);
+}
+
+#[tokio::test(start_paused = true)]
+async fn slots_belong_to_a_process() {
+    let store = Told::new();
+    let rules = || {
+        let limits = Limits::new().rate(Rate::per_hour(1).burst(3)).in_flight(1);
+        Rules::new().route("GET /", limits)
+    };
+    let (one, two) = (layer(rules(), &store), layer(rules(), &store));
+    let held = hold(&one).await;
+    assert_eq!(held.status(), OK);
+    store.calls();
+    let busy = Client::with(one.clone()).get("/").await;
+    assert_eq!(busy.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(store.calls(), 0, "no slot, no question");
+    assert_eq!(hold(&two).await.status(), OK, "one in each process");
+    drop(held);
+    assert_eq!(Client::with(one.clone()).get("/").await.status, OK);
+    // Refused by the store, it holds no slot.
+    for _ in 0..3 {
+        let refused = Client::with(one.clone()).get("/").await;
+        assert_eq!(
+            (refused.status, refused.violated()),
+            (REFUSED, vec!["route".to_owned()])
+        );
+    }
+}
+
+/// An answer whose body is not read.
+async fn hold(
+    layer: &ThrottleLayer,
+) -> http::Response<tower_throttle::ResponseBody<Empty<bytes::Bytes>>> {
+    use tower::{Layer, ServiceExt};
+    let serve = tower::service_fn(|_: Request<()>| async {
+        Ok::<_, std::convert::Infallible>(http::Response::new(Empty::<bytes::Bytes>::new()))
+    });
+    let answer = layer
+        .layer(serve)
+        .oneshot(Request::get("/").body(()).expect("a request"))
+        .await;
+    answer.unwrap_or_else(|never| match never {})
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_may_wait_waits_for_the_store() {
+    let store = Told::new();
+    let rules = || {
+        let limits = Limits::new()
+            .rate(Rate::per_second(1))
+            .max_wait(Duration::from_secs(3));
+        Rules::new().route("GET /", limits)
+    };
+    let client = Arc::new(replica(rules(), &store));
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test reads the clock that it has paused"
+    )]
+    let now = Instant::now;
+    let start = now();
+    let line: Vec<_> = (0..6)
+        .map(|_| {
+            let client = Arc::clone(&client);
+            tokio::spawn(async move { (client.get("/").await.status, (now() - start).as_millis()) })
+        })
+        .collect();
+    let mut seen = Vec::new();
+    for waits in line {
+        seen.push(waits.await.expect("no panic"));
+    }
+    let passed = [(OK, 0), (OK, 1_000), (OK, 2_000), (OK, 3_000)];
+    assert_eq!(seen[..4], passed, "in the order in which they came");
+    assert_eq!(
+        seen[4..],
+        [(REFUSED, 0); 2],
+        "they would have waited too long"
+    );
+    assert!(
+        store.calls() <= 9,
+        "asked when its turn came, and once before"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_finds_those_who_wait() {
+    let store = Told::new();
+    let rules = Rules::new().route(
+        "GET /",
+        Limits::new()
+            .rate(Rate::per_second(1).burst(2))
+            .max_wait(Duration::from_secs(3)),
+    );
+    let client = Arc::new(replica(rules, &store));
+    for _ in 0..2 {
+        assert_eq!(client.get("/").await.status, OK);
+    }
+    let waits = {
+        let client = Arc::clone(&client);
+        tokio::spawn(async move { client.get("/").await.status })
+    };
+    sleep(Duration::from_millis(500)).await;
+    store.does(Does::Fails);
+    assert_eq!(waits.await.expect("no panic"), OK, "by this process's own");
+    assert_eq!(client.get("/").await.status, OK);
+    assert_eq!(client.get("/").await.status, OK, "after a second, alone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn model_tokens_are_settled_in_the_store() {
+    let store = Told::new();
+    let rules = || {
+        let tokens = Limits::new().tokens(Rate::per_hour(1).burst(100));
+        Rules::new()
+            .route("GET /", tokens)
+            .estimate(tower_throttle::Estimate::fixed(30))
+    };
+    let (one, two) = (layer(rules(), &store), layer(rules(), &store));
+    let used = |layer: &ThrottleLayer, used: u64| {
+        use tower::{Layer, ServiceExt};
+        let serve = tower::service_fn(move |request: Request<()>| async move {
+            let usage = request.extensions().get::<tower_throttle::Usage>().cloned();
+            usage.expect("tokens are limited").settle(used);
+            Ok::<_, std::convert::Infallible>(http::Response::new(Empty::<bytes::Bytes>::new()))
+        });
+        let answer = layer
+            .layer(serve)
+            .oneshot(Request::get("/").body(()).expect("a request"));
+        async {
+            let answer = answer.await.unwrap_or_else(|never| match never {});
+            let status = answer.status();
+            drop(answer);
+            // What is corrected is not waited for.
+            sleep(Duration::from_millis(300)).await;
+            status
+        }
+    };
+    assert_eq!(used(&one, 50).await, OK, "20 more than it had asked for");
+    assert_eq!(
+        used(&two, 10).await,
+        OK,
+        "20 less: 60 are used, 40 are left"
+    );
+    assert_eq!(used(&one, 90).await, OK, "and now 50 are owed");
+    for layer in [&one, &two] {
+        assert_eq!(used(layer, 0).await, REFUSED);
+    }
+    advance(Duration::from_secs(3_600 * 79)).await;
+    assert_eq!(
+        used(&two, 0).await,
+        REFUSED,
+        "29 of the 30 that it asks for"
+    );
+    advance(Duration::from_secs(3_600)).await;
+    assert_eq!(used(&two, 0).await, OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cost_above_what_a_bucket_holds_is_no_question() {
+    let store = Told::new();
+    let rules = Rules::new()
+        .route("GET /", Limits::new().tokens(Rate::per_hour(1).burst(10)))
+        .estimate(tower_throttle::Estimate::fixed(11));
+    let refused = replica(rules, &store).get("/").await;
+    assert_eq!((refused.status, refused.wait()), (REFUSED, None));
+    assert_eq!(store.calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_set_wrong_is_an_error_that_says_so() {
+    let by_key = || Clients::by_header("x-api-key").each(Rate::per_second(1));
+    let rules = |clients| Rules::new().clients(clients);
+    let store = Told::new();
+    let layer = |clients| ThrottleLayer::new(rules(clients));
+    let share = |layer: ThrottleLayer| layer.store(store.clone()).map(|_| ());
+    assert_eq!(
+        share(layer(by_key()).expect("proper rules")),
+        Err(RulesError::NoSecret)
+    );
+    let short = layer(by_key().secret("fifteen bytes ?")).map(|_| ());
+    assert!(
+        matches!(short, Err(RulesError::Secret { length: 15, .. })),
+        "{short:?}"
+    );
+    let shared = layer(by_key().secret(SECRET)).expect("proper rules");
+    assert_eq!(share(shared.clone()), Ok(()));
+    assert_eq!(share(shared.clone()), Err(RulesError::SecondStore));
+    // Those whom nothing limits have no buckets.
+    let free = Clients::by_header("x-api-key").each(Limits::unlimited());
+    assert_eq!(share(layer(free.clone()).expect("proper rules")), Ok(()));
+    let handle = shared.handle();
+    for clients in [by_key(), by_key().secret([8; 16])] {
+        let changed = handle.reload(rules(clients)).map(|_| ());
+        assert_eq!(changed, Err(RulesError::SecretFixed));
+    }
+    let clients = by_key().secret(SECRET);
+    assert!(handle.reload(rules(clients)).is_ok());
+    let unlimited = ThrottleLayer::new(rules(free)).expect("proper rules");
+    let handle = unlimited.handle();
+    share(unlimited).expect("nothing to hash");
+    let changed = handle.reload(rules(by_key())).map(|_| ());
+    assert_eq!(changed, Err(RulesError::NoSecret));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_used_stays_used_when_replicas_are_reloaded_one_after_the_other() {
+    let store = Told::new();
+    let (one, two) = (layer(rate(4), &store), layer(rate(4), &store));
+    let (first, second) = (Client::with(one.clone()), Client::with(two.clone()));
+    for client in [&first, &second, &first] {
+        assert_eq!(client.get("/").await.status, OK);
+    }
+    let larger = || Rules::new().default_route(Rate::per_hour(1).burst(6));
+    one.handle().reload(larger()).expect("proper rules");
+    let left = |answer: &Answer| {
+        answer
+            .decision()
+            .limits()
+            .next()
+            .map(|limit| limit.remaining())
+    };
+    assert_eq!(left(&first.get("/").await), Some(2), "four of six");
+    assert_eq!(second.get("/").await.status, REFUSED, "four of four");
+    two.handle().reload(larger()).expect("proper rules");
+    assert_eq!(left(&second.get("/").await), Some(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn shadows_are_shared_and_refuse_nobody() {
+    let store = Told::new();
+    let rules = || {
+        let limits = Limits::new()
+            .rate(Rate::per_hour(1).burst(9))
+            .rate(Rate::per_hour(1).burst(2).named("planned").shadow());
+        Rules::new().route("GET /", limits)
+    };
+    let (one, two) = (replica(rules(), &store), replica(rules(), &store));
+    for (client, refused) in [(&one, false), (&two, false), (&one, true), (&two, true)] {
+        let answer = client.get("/").await;
+        assert_eq!(answer.status, OK);
+        let shadow: Vec<_> = answer
+            .decision()
+            .shadow()
+            .map(|limit| limit.is_refused())
+            .collect();
+        assert_eq!(shadow, [refused]);
+    }
 }

@@ -237,20 +237,20 @@ impl Way {
                         false => until,
                     };
                     let rule = &self.prepared.rule;
-                    let until = match standing.next(rule, self.asked, cx.waker()) {
+                    let wakes = match standing.next(rule, self.asked, cx.waker()) {
                         Next::Asks(now) if now >= until => {
                             self.step = Step::Starts(Some(standing));
                             continue;
                         }
                         Next::Asks(_) => until,
-                        Next::Stands(until) => until,
+                        Next::Stands(deadline) => deadline,
                         Next::Goes(now) => {
                             drop(standing);
                             return Poll::Ready(self.gives_up(now));
                         }
                     };
                     self.step = Step::Stands(standing, until);
-                    ready!(self.sleep(until, cx));
+                    ready!(self.sleep(wakes, cx));
                 }
                 Step::Alone(mut standing, prepared) => {
                     let mut levels = Levels::default();

@@ -94,14 +94,12 @@ impl Drop for Ask {
             return;
         };
         let call = call.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let (store, is_kept) = (Arc::clone(&self.remote.store), self.is_kept);
+        let (remote, is_kept) = (Arc::clone(&self.remote), self.is_kept);
         self.remote.spawn(async move {
             let (charges, taken) = call.await;
             match taken {
                 Ok(taken) if taken.is_admitted && !is_kept => {
-                    let undone = undone(charges, &taken);
-                    // What is not given back stays taken: nobody knows whether it was.
-                    let _ = store.correct(&undone).await;
+                    remote.corrected(undone(charges, &taken)).await;
                 }
                 _ => {}
             }

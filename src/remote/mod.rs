@@ -155,36 +155,42 @@ impl Remote {
     }
 
     /// Changes a balance, without waiting for it.
-    pub(crate) fn correct(&self, binding: &Binding, identity: u128, change: Change, units: u64) {
+    pub(crate) fn correct(
+        self: &Arc<Self>,
+        binding: &Binding,
+        identity: u128,
+        change: Change,
+        units: u64,
+    ) {
         let (Some(key), Some(meter)) = (key(binding, identity), binding.limit.meter) else {
             return;
         };
         let budget = Budget::new(meter);
         let correction = match change {
             Change::Owe => Correction::Owe { key, budget, units },
-            Change::Refund => {
-                self.forget(binding, identity);
-                Correction::Refund { key, budget, units }
-            }
+            Change::Refund => Correction::Refund { key, budget, units },
         };
-        self.send(vec![correction]);
+        if self.is_down() {
+            return;
+        }
+        let remote = Arc::clone(self);
+        self.spawn(async move { remote.corrected(vec![correction]).await });
+    }
+
+    /// Has corrections made. What is not corrected stays as it is: nobody knows whether it was.
+    async fn corrected(&self, corrections: Vec<Correction>) {
+        let _ = self.store.correct(&corrections).await;
+        for correction in corrections {
+            // What is remembered was told before.
+            let (key, ..) = correction.parts();
+            self.denied.forget(self.hash_of(key));
+        }
     }
 
     /// What the store's clock shows when this one shows `now`, or later.
     pub(crate) fn at(&self, now: Nanos) -> Nanos {
         let ahead = self.ahead.load(Ordering::Relaxed);
         now.wrapping_add(ahead).min(Clock::MAX)
-    }
-
-    fn send(&self, corrections: Vec<Correction>) {
-        if self.is_down() {
-            return;
-        }
-        let store = Arc::clone(&self.store);
-        self.spawn(async move {
-            // What is not corrected stays as it is: nobody knows whether it was.
-            let _ = store.correct(&corrections).await;
-        });
     }
 
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
@@ -215,12 +221,6 @@ impl Remote {
             let until = now.saturating_add(crate::clock::nanos(remembered));
             self.denied
                 .remember(self.hash_of(&charge.key), balance.state, until);
-        }
-    }
-
-    fn forget(&self, binding: &Binding, identity: u128) {
-        if let Some(hash) = self.hash(binding, identity) {
-            self.denied.forget(hash);
         }
     }
 

@@ -80,6 +80,13 @@ impl Answer {
     }
 
     /// The exact wait that was decided.
+    /// The names of the limits that refused.
+    pub(crate) fn violated(&self) -> Vec<String> {
+        let limits = self.decision().limits();
+        let refused = limits.filter(tower_throttle::LimitStatus::is_refused);
+        refused.map(|limit| limit.name().to_owned()).collect()
+    }
+
     pub(crate) fn wait(&self) -> Option<Duration> {
         self.decision().retry_after()
     }
