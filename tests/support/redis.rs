@@ -1,0 +1,270 @@
+//! Real servers of this machine's own, on loopback.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use redis::{Client, Value, aio::MultiplexedConnection};
+use tokio::{
+    net::{TcpListener as Listener, TcpStream},
+    sync::watch,
+    time::sleep,
+};
+
+/// Which program it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Redis,
+    Valkey,
+}
+
+/// All that tests are to pass on.
+pub(crate) const KINDS: [Kind; 2] = [Kind::Redis, Kind::Valkey];
+
+impl Kind {
+    fn program(self) -> &'static str {
+        match self {
+            Self::Redis => "redis-server",
+            Self::Valkey => "valkey-server",
+        }
+    }
+}
+
+/// A server, ended when it is dropped.
+pub(crate) struct Server {
+    kind: Kind,
+    pub(crate) port: u16,
+    dir: PathBuf,
+    settings: Vec<String>,
+    child: Option<Child>,
+}
+
+/// A port that nobody listens on.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address").port()
+}
+
+impl Server {
+    pub(crate) async fn start(kind: Kind) -> Self {
+        Self::with(kind, &[]).await
+    }
+
+    /// With settings as on the command line: `["--maxmemory", "2mb"]`.
+    pub(crate) async fn with(kind: Kind, settings: &[&str]) -> Self {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("tower-throttle-{}-{number}", std::process::id());
+        let dir = std::env::temp_dir().join(name);
+        fs::create_dir_all(&dir).expect("a directory");
+        let mut server = Self {
+            kind,
+            port: free_port(),
+            dir,
+            settings: settings
+                .iter()
+                .map(|setting| (*setting).to_owned())
+                .collect(),
+            child: None,
+        };
+        server.run().await;
+        server
+    }
+
+    /// Starts it, again after [`Server::kill`].
+    pub(crate) async fn run(&mut self) {
+        let program = self.kind.program();
+        let port = self.port.to_string();
+        let mut command = Command::new(program);
+        command
+            .args([
+                "--port",
+                &port,
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+            ])
+            .args(["--repl-diskless-sync-delay", "0"])
+            .args(&self.settings)
+            .current_dir(&self.dir)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let child = command.spawn();
+        self.child = Some(child.unwrap_or_else(|error| {
+            panic!("{program}: {error}; the test command in the README installs it")
+        }));
+        for _ in 0..1_000 {
+            if let Ok(mut connection) = self.connect().await {
+                if ask(&mut connection, &["PING"]).await.is_ok() {
+                    return;
+                }
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{program} does not answer");
+    }
+
+    /// Ends it, as a machine that is switched off does.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("it runs");
+            child.wait().expect("it has ended");
+        }
+    }
+
+    /// Stops it, or lets it go on.
+    pub(crate) fn signal(&self, signal: &str) {
+        let id = self.child.as_ref().expect("it runs").id();
+        let done = Command::new("kill")
+            .args([signal, &id.to_string()])
+            .status();
+        assert!(done.expect("a shell").success());
+    }
+
+    pub(crate) fn url(&self) -> String {
+        url(self.port)
+    }
+
+    async fn connect(&self) -> redis::RedisResult<MultiplexedConnection> {
+        Client::open(self.url())?
+            .get_multiplexed_async_connection()
+            .await
+    }
+
+    /// What it answers to a command of an operator.
+    pub(crate) async fn says(&self, words: &[&str]) -> Value {
+        let mut connection = self.connect().await.expect("it runs");
+        let answer = ask(&mut connection, words).await;
+        answer.unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    /// The same, in words.
+    pub(crate) async fn tells(&self, words: &[&str]) -> String {
+        text(&self.says(words).await)
+    }
+}
+
+pub(crate) fn url(port: u16) -> String {
+    format!("redis://127.0.0.1:{port}")
+}
+
+pub(crate) async fn ask(
+    connection: &mut MultiplexedConnection,
+    words: &[&str],
+) -> redis::RedisResult<Value> {
+    let mut command = redis::cmd(words[0]);
+    for word in &words[1..] {
+        command.arg(word);
+    }
+    command.query_async(connection).await
+}
+
+fn text(value: &Value) -> String {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Value::Array(values) => {
+            let values: Vec<_> = values.iter().map(text).collect();
+            values.join("\n")
+        }
+        Value::Int(number) => number.to_string(),
+        Value::SimpleString(text) => text.clone(),
+        Value::Okay => "OK".to_owned(),
+        other => format!("{other:?}"),
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// What a proxy does with what it is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Passes {
+    /// At once.
+    All,
+    /// After so long.
+    Slowly(Duration),
+    /// There, and nothing back: connections are reset when an answer comes.
+    Reset,
+}
+
+/// A way to a server that does as it is told.
+pub(crate) struct Proxy {
+    pub(crate) port: u16,
+    passes: watch::Sender<Passes>,
+}
+
+impl Proxy {
+    pub(crate) async fn to(port: u16) -> Self {
+        let listener = Listener::bind("127.0.0.1:0").await.expect("a port");
+        let own = listener.local_addr().expect("an address").port();
+        let (passes, told) = watch::channel(Passes::All);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(pass(
+                    client,
+                    SocketAddr::from(([127, 0, 0, 1], port)),
+                    told.clone(),
+                ));
+            }
+        });
+        Self { port: own, passes }
+    }
+
+    pub(crate) fn passes(&self, passes: Passes) {
+        self.passes.send_replace(passes);
+    }
+
+    pub(crate) fn url(&self) -> String {
+        url(self.port)
+    }
+}
+
+async fn pass(mut client: TcpStream, server: SocketAddr, told: watch::Receiver<Passes>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let Ok(mut server) = TcpStream::connect(server).await else {
+        return;
+    };
+    let _ = client.set_nodelay(true);
+    let _ = server.set_nodelay(true);
+    let (mut asks, mut answers) = ([0; 16_384], [0; 16_384]);
+    loop {
+        tokio::select! {
+            read = client.read(&mut asks) => match read {
+                Ok(read @ 1..) if server.write_all(&asks[..read]).await.is_ok() => {}
+                _ => return,
+            },
+            read = server.read(&mut answers) => {
+                let Ok(read @ 1..) = read else {
+                    return;
+                };
+                let passes = *told.borrow();
+                match passes {
+                    Passes::All => {}
+                    Passes::Slowly(wait) => sleep(wait).await,
+                    Passes::Reset => {
+                        #[allow(deprecated, reason = "it is what resets a connection")]
+                        let _ = client.set_linger(Some(Duration::ZERO));
+                        return;
+                    }
+                }
+                if client.write_all(&answers[..read]).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
