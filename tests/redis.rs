@@ -13,7 +13,7 @@ use servers::{KINDS, Passes, Proxy, Server};
 use tokio::time::{Instant, sleep};
 use tower_throttle::{
     Clients, OnOutage, Rate, Rules, ThrottleLayer,
-    store::{BucketKey, Budget, Charge, RedisStore, Store, conformance},
+    store::{RedisStore, conformance},
 };
 
 const OK: StatusCode = StatusCode::OK;
@@ -138,4 +138,312 @@ async fn a_server_that_is_killed_and_comes_back_empty() {
             "{kind:?}: one burst more, it was empty"
         );
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "of a real server, whose time is real"
+)]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[tokio::test]
+async fn a_server_that_is_paused_costs_one_deadline() {
+    const DEADLINE: Duration = Duration::from_millis(100);
+    for kind in KINDS {
+        let server = Server::start(kind).await;
+        let layer = layer(&server.url(), 5).await.store_deadline(DEADLINE);
+        let client = Client::with(layer);
+        assert_eq!(admitted(&client, 2).await, 2);
+        server.signal("-STOP");
+        let start = now();
+        assert_eq!(client.get("/").await.status, UNAVAILABLE);
+        let first = start.elapsed();
+        for _ in 0..50 {
+            assert_eq!(client.get("/").await.status, UNAVAILABLE);
+        }
+        let all = start.elapsed();
+        assert!(first >= DEADLINE, "{kind:?}: {first:?}");
+        assert!(
+            all < 2 * DEADLINE,
+            "{kind:?}: one deadline, not 51: {all:?}"
+        );
+        server.signal("-CONT");
+        assert_eq!(recovered(&client).await, OK);
+        // What the server did when it went on was given back, and nothing was taken twice.
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(admitted(&client, 9).await, 2, "{kind:?}: five in all");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_lost_is_not_asked_for_again() {
+    for kind in KINDS {
+        let server = Server::start(kind).await;
+        let proxy = Proxy::to(server.port).await;
+        let client = Client::with(layer(&proxy.url(), 5).await);
+        let other = Client::with(layer(&server.url(), 5).await);
+        assert_eq!(admitted(&client, 1).await, 1);
+        proxy.passes(Passes::Reset);
+        assert_eq!(client.get("/").await.status, UNAVAILABLE, "{kind:?}");
+        proxy.passes(Passes::All);
+        // Charged once or not at all, and never twice.
+        let left = admitted(&other, 9).await;
+        assert_eq!(
+            left, 3,
+            "{kind:?}: the server had taken it when the connection broke"
+        );
+        assert_eq!(recovered(&client).await, REFUSED);
+    }
+}
+
+#[tokio::test]
+async fn a_slow_server_is_waited_for_and_late_answers_are_given_back() {
+    for kind in KINDS {
+        let server = Server::start(kind).await;
+        let proxy = Proxy::to(server.port).await;
+        let patient = Client::with(layer(&proxy.url(), 5).await);
+        let layer = layer(&proxy.url(), 5).await;
+        let hasty = Client::with(layer.store_deadline(Duration::from_millis(30)));
+        proxy.passes(Passes::Slowly(Duration::from_millis(60)));
+        assert_eq!(admitted(&patient, 1).await, 1, "{kind:?}");
+        assert_eq!(hasty.get("/").await.status, UNAVAILABLE, "{kind:?}");
+        proxy.passes(Passes::All);
+        assert_eq!(recovered(&hasty).await, OK);
+        sleep(Duration::from_millis(200)).await;
+        assert_eq!(
+            admitted(&patient, 9).await,
+            3,
+            "{kind:?}: what was late was given back"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_lies_under_our_key_and_is_another_s_is_left_alone() {
+    for kind in KINDS {
+        let server = Server::start(kind).await;
+        let key = "throttle:{default}:total/rate-1";
+        for foreign in [
+            &["RPUSH", key, "theirs"][..],
+            &["SET", key, "theirs"],
+            &["SET", key, "17:4"],
+        ] {
+            server.says(&["DEL", key]).await;
+            server.says(foreign).await;
+            let rules = rules(5).route("GET /free", Rate::per_hour(1));
+            let store = RedisStore::connect(&server.url()).await.expect("a server");
+            let layer = ThrottleLayer::new(rules).expect("proper rules");
+            let layer = layer
+                .on_outage(OnOutage::Refuse)
+                .store_deadline(Duration::from_secs(2));
+            let client = Client::with(layer.store(store).expect("no clients"));
+            for _ in 0..3 {
+                let refused = client.get("/").await;
+                assert_eq!(refused.status, UNAVAILABLE, "{kind:?}: {foreign:?}");
+            }
+            let kept = server.tells(&["TYPE", key]).await;
+            assert_eq!(
+                kept,
+                if foreign[0] == "SET" {
+                    "string"
+                } else {
+                    "list"
+                }
+            );
+            server.says(&["DEL", key]).await;
+            assert_eq!(
+                client.get("/").await.status,
+                OK,
+                "{kind:?}: at once, it was no outage"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_out_of_memory_takes_nothing() {
+    for kind in KINDS {
+        let server = Server::start(kind).await;
+        let client = Client::with(layer(&server.url(), 5).await);
+        assert_eq!(admitted(&client, 2).await, 2);
+        server.says(&["CONFIG", "SET", "maxmemory", "1"]).await;
+        for _ in 0..5 {
+            assert_eq!(client.get("/").await.status, UNAVAILABLE, "{kind:?}");
+        }
+        server.says(&["CONFIG", "SET", "maxmemory", "0"]).await;
+        assert_eq!(recovered(&client).await, OK, "{kind:?}");
+        assert_eq!(admitted(&client, 9).await, 2, "{kind:?}: five in all");
+    }
+}
+
+/// Until a replica has what its primary has.
+async fn in_step(primary: &Server, replica: &Server) {
+    for _ in 0..500 {
+        let offset = |info: String| {
+            let line = info
+                .lines()
+                .find_map(|line| line.strip_prefix("master_repl_offset:").map(str::to_owned));
+            line.and_then(|line| line.trim().parse::<u64>().ok())
+        };
+        let info = replica.tells(&["INFO", "replication"]).await;
+        let up = info.contains("master_link_status:up");
+        if up && offset(primary.tells(&["INFO", "replication"]).await) == offset(info) {
+            return;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the replica is not in step");
+}
+
+#[tokio::test]
+async fn a_replica_is_no_store_and_becomes_one_when_it_is_made_a_primary() {
+    for kind in KINDS {
+        let mut primary = Server::start(kind).await;
+        let replica = Server::start(kind).await;
+        replica
+            .says(&["REPLICAOF", "127.0.0.1", &primary.port.to_string()])
+            .await;
+        let client = Client::with(layer(&primary.url(), 5).await);
+        assert_eq!(admitted(&client, 2).await, 2);
+        in_step(&primary, &replica).await;
+
+        let refused = RedisStore::connect(&replica.url()).await;
+        assert!(refused.is_err(), "{kind:?}: a replica tells what is old");
+        let lazy = RedisStore::server(&replica.url())
+            .expect("a url")
+            .connect_lazy()
+            .expect("a name");
+        let layer = ThrottleLayer::new(rules(5))
+            .expect("proper rules")
+            .on_outage(OnOutage::Refuse);
+        let other = Client::with(layer.store(lazy).expect("no clients"));
+        assert_eq!(other.get("/").await.status, UNAVAILABLE);
+
+        // The primary is lost, and the replica takes its place with what it has.
+        primary.kill();
+        replica.says(&["REPLICAOF", "NO", "ONE"]).await;
+        assert_eq!(recovered(&other).await, OK);
+        assert_eq!(
+            admitted(&other, 9).await,
+            2,
+            "{kind:?}: five in all, nothing was lost"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_primary_that_becomes_a_replica_is_no_store_any_more() {
+    for kind in KINDS {
+        let server = Server::start(kind).await;
+        let other = Server::start(kind).await;
+        let client = Client::with(layer(&server.url(), 5).await);
+        assert_eq!(admitted(&client, 2).await, 2);
+        server
+            .says(&["REPLICAOF", "127.0.0.1", &other.port.to_string()])
+            .await;
+        for _ in 0..5 {
+            assert_eq!(client.get("/").await.status, UNAVAILABLE, "{kind:?}");
+        }
+        server.says(&["REPLICAOF", "NO", "ONE"]).await;
+        assert_eq!(recovered(&client).await, OK);
+    }
+}
+
+#[tokio::test]
+async fn a_user_may_do_no_more_than_it_has_to() {
+    for kind in KINDS {
+        let server = Server::start(kind).await;
+        let rights = [
+            "ACL",
+            "SETUSER",
+            "limits",
+            "on",
+            ">secret",
+            "~throttle:*",
+            "+eval",
+            "+evalsha",
+            "+get",
+            "+set",
+            "+del",
+            "+time",
+            "+ping",
+            "+role",
+        ];
+        server.says(&rights).await;
+        let url = format!("redis://limits:secret@127.0.0.1:{}", server.port);
+        let client = Client::with(layer(&url, 5).await);
+        assert_eq!(admitted(&client, 9).await, 5, "{kind:?}");
+        let wrong = format!("redis://limits:wrong@127.0.0.1:{}", server.port);
+        let error = RedisStore::connect(&wrong)
+            .await
+            .expect_err("a wrong password");
+        assert!(!format!("{error:?} {error}").contains("secret"));
+        // Without the right to write.
+        server.says(&["ACL", "SETUSER", "limits", "-set"]).await;
+        let refused = RedisStore::connect(&url).await;
+        assert!(refused.is_err(), "{kind:?}: it says so at once");
+    }
+}
+
+#[tokio::test]
+async fn nothing_of_a_client_is_told_to_the_server() {
+    for kind in KINDS {
+        let server = Server::start(kind).await;
+        let monitor = redis::Client::open(server.url())
+            .expect("a url")
+            .get_async_monitor()
+            .await
+            .expect("it runs");
+        let clients = Clients::by_header("x-api-key")
+            .or_address()
+            .each(Rate::per_hour(1).burst(2))
+            .plan("gold", Rate::per_hour(1).burst(3))
+            .member("gold", "sk-of-gold")
+            .secret("a secret of nobody but the replicas");
+        let rules = Rules::new()
+            .default_route(Rate::per_second(100))
+            .clients(clients);
+        let store = RedisStore::connect(&server.url()).await.expect("a server");
+        let layer = ThrottleLayer::new(rules)
+            .expect("proper rules")
+            .store_deadline(Duration::from_secs(2));
+        let client = Client::with(layer.store(store).expect("a secret"));
+        for (key, requests) in [("sk-of-gold", 4), ("sk-of-somebody", 3)] {
+            for _ in 0..requests {
+                let request =
+                    http::Request::get("/users/alice@example.com").header("x-api-key", key);
+                client
+                    .send(
+                        request
+                            .body(http_body_util::Empty::new())
+                            .expect("a request"),
+                    )
+                    .await;
+            }
+        }
+        server.says(&["SET", "the end", "1"]).await;
+        let mut heard = String::new();
+        let mut lines = monitor.into_on_message::<String>();
+        while !heard.contains("the end") {
+            heard.push_str(&next(&mut lines).await);
+        }
+        assert!(heard.contains("throttle:{default}:plan"), "{heard}");
+        for raw in [
+            "sk-of-gold",
+            "sk-of-somebody",
+            "alice",
+            "example",
+            "secret of nobody",
+            "127.0.0.1/",
+        ] {
+            assert!(!heard.contains(raw), "{kind:?} was told `{raw}`: {heard}");
+        }
+    }
+}
+
+async fn next(lines: &mut (impl tokio_stream::Stream<Item = String> + Unpin)) -> String {
+    use tokio_stream::StreamExt;
+    lines.next().await.expect("it runs")
 }

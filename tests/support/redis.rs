@@ -5,7 +5,7 @@
 use std::{
     fs,
     net::{SocketAddr, TcpListener},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
@@ -25,6 +25,11 @@ pub(crate) enum Kind {
     Valkey,
 }
 
+const VALKEY: &str = concat!(
+    env!("CARGO_TARGET_TMPDIR"),
+    "/../valkey/root/usr/bin/valkey-server"
+);
+
 /// All that tests are to pass on.
 pub(crate) const KINDS: [Kind; 2] = [Kind::Redis, Kind::Valkey];
 
@@ -32,6 +37,8 @@ impl Kind {
     fn program(self) -> &'static str {
         match self {
             Self::Redis => "redis-server",
+            // Where the test command puts it, if there is none for all.
+            Self::Valkey if Path::new(VALKEY).exists() => VALKEY,
             Self::Valkey => "valkey-server",
         }
     }
