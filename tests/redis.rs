@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use common::Client;
 use http::StatusCode;
-use servers::{KINDS, Passes, Proxy, Server};
+use servers::{KINDS, Kind, Passes, Proxy, Server};
 use tokio::time::{Instant, sleep};
 use tower_throttle::{
     Clients, OnOutage, Rate, Rules, ThrottleLayer,
@@ -446,4 +446,198 @@ async fn nothing_of_a_client_is_told_to_the_server() {
 async fn next(lines: &mut (impl tokio_stream::Stream<Item = String> + Unpin)) -> String {
     use tokio_stream::StreamExt;
     lines.next().await.expect("it runs")
+}
+
+/// Three nodes that are a cluster, the slots shared out in order.
+async fn cluster(kind: Kind) -> [Server; 3] {
+    let nodes = [
+        Server::node(kind).await,
+        Server::node(kind).await,
+        Server::node(kind).await,
+    ];
+    for (node, slots) in nodes
+        .iter()
+        .zip([["0", "5460"], ["5461", "10922"], ["10923", "16383"]])
+    {
+        node.says(&["CLUSTER", "ADDSLOTSRANGE", slots[0], slots[1]])
+            .await;
+    }
+    for node in &nodes[1..] {
+        let bus = node.tells(&["CONFIG", "GET", "cluster-port"]).await;
+        let bus = bus.lines().last().expect("a port").to_owned();
+        nodes[0]
+            .says(&["CLUSTER", "MEET", "127.0.0.1", &node.port.to_string(), &bus])
+            .await;
+    }
+    for node in &nodes {
+        for _ in 0..1_000 {
+            let info = node.tells(&["CLUSTER", "INFO"]).await;
+            if info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3") {
+                break;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+    nodes
+}
+
+#[tokio::test]
+async fn in_a_cluster_all_of_a_throttle_lies_on_one_node_wherever_that_is() {
+    for kind in KINDS {
+        let mut nodes = cluster(kind).await;
+        let key = "throttle:{default}:total/rate-1";
+        let slot = nodes[0].tells(&["CLUSTER", "KEYSLOT", key]).await;
+        let number: usize = slot.parse().expect("a number");
+        let (here, there) = match number {
+            ..=5460 => (0, 1),
+            ..=10922 => (1, 2),
+            _ => (2, 0),
+        };
+        // Whichever node is given.
+        for node in &nodes {
+            let clients = Clients::by_header("x-api-key")
+                .each(Rate::per_hour(1).burst(9))
+                .secret([7; 32]);
+            let rules = rules(5)
+                .default_route(Rate::per_hour(1).burst(9))
+                .clients(clients);
+            let url = node.url();
+            let store = RedisStore::cluster([&*url])
+                .expect("a url")
+                .connect()
+                .await
+                .expect("a node");
+            let layer = ThrottleLayer::new(rules).expect("proper rules");
+            let layer = layer
+                .on_outage(OnOutage::Refuse)
+                .store_deadline(Duration::from_secs(2));
+            let client = Client::with(layer.store(store).expect("a secret"));
+            assert_eq!(
+                client.get("/").await.status,
+                OK,
+                "{kind:?}: three buckets in one call"
+            );
+        }
+        let urls = [nodes[there].url(), nodes[here].url()];
+        let urls = urls.iter().map(String::as_str);
+        let store = RedisStore::cluster(urls)
+            .expect("urls")
+            .connect()
+            .await
+            .expect("a node");
+        let layer = ThrottleLayer::new(rules(5))
+            .expect("proper rules")
+            .on_outage(OnOutage::Refuse);
+        let layer = layer.store_deadline(Duration::from_secs(2));
+        let client = Client::with(layer.store(store).expect("no clients"));
+        assert_eq!(admitted(&client, 1).await, 1);
+
+        // The slot moves to another node while requests go on.
+        let [from, to] = [&nodes[here], &nodes[there]];
+        let from_id = from.tells(&["CLUSTER", "MYID"]).await;
+        let to_id = to.tells(&["CLUSTER", "MYID"]).await;
+        to.says(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &from_id])
+            .await;
+        from.says(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to_id])
+            .await;
+        let keys = from
+            .tells(&["CLUSTER", "GETKEYSINSLOT", &slot, "100"])
+            .await;
+        for key in keys.lines() {
+            from.says(&[
+                "MIGRATE",
+                "127.0.0.1",
+                &to.port.to_string(),
+                key,
+                "0",
+                "1000",
+            ])
+            .await;
+        }
+        let asked = client.get("/").await.status;
+        assert_eq!(
+            asked, OK,
+            "{kind:?}: sent on to where the bucket is, the fifth of five"
+        );
+        for node in [to, from, &nodes[3 - here - there]] {
+            node.says(&["CLUSTER", "SETSLOT", &slot, "NODE", &to_id])
+                .await;
+        }
+        assert_eq!(client.get("/").await.status, REFUSED, "{kind:?}");
+        to.says(&["DEL", key]).await;
+        sleep(Duration::from_millis(1)).await;
+        let store = RedisStore::cluster([&*nodes[here].url()])
+            .expect("a url")
+            .connect()
+            .await;
+        let layer = ThrottleLayer::new(rules(5))
+            .expect("proper rules")
+            .on_outage(OnOutage::Refuse);
+        let layer = layer.store_deadline(Duration::from_secs(2));
+        let client = Client::with(layer.store(store.expect("a node")).expect("no clients"));
+        assert_eq!(
+            admitted(&client, 2).await,
+            2,
+            "{kind:?}: on the other node now"
+        );
+
+        nodes[there].kill();
+        for _ in 0..3 {
+            assert_eq!(client.get("/").await.status, UNAVAILABLE, "{kind:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn sentinels_say_which_server_it_is() {
+    for kind in KINDS {
+        let mut primary = Server::start(kind).await;
+        let replica = Server::start(kind).await;
+        replica
+            .says(&["REPLICAOF", "127.0.0.1", &primary.port.to_string()])
+            .await;
+        let sentinels = [
+            Server::sentinel(kind, primary.port).await,
+            Server::sentinel(kind, primary.port).await,
+        ];
+        let urls = [sentinels[0].url(), sentinels[1].url()];
+        let urls = urls.iter().map(String::as_str);
+        let store = RedisStore::sentinels(urls, "main", "redis://by-sentinels").expect("urls");
+        let store = store.connect().await.expect("a primary");
+        let layer = ThrottleLayer::new(rules(5))
+            .expect("proper rules")
+            .on_outage(OnOutage::Refuse);
+        let layer = layer.store_deadline(Duration::from_secs(2));
+        let client = Client::with(layer.store(store).expect("no clients"));
+        assert_eq!(admitted(&client, 2).await, 2);
+        in_step(&primary, &replica).await;
+        for sentinel in &sentinels {
+            // Until it knows of the replica and of the other one.
+            for _ in 0..1_000 {
+                let known = sentinel.tells(&["SENTINEL", "MASTER", "main"]).await;
+                let of = |name: &str| {
+                    let mut lines = known.lines().skip_while(|line| *line != name);
+                    lines.nth(1).map(str::to_owned)
+                };
+                let one = Some("1".to_owned());
+                if of("num-slaves") == one && of("num-other-sentinels") == one {
+                    break;
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        }
+
+        primary.kill();
+        assert_eq!(client.get("/").await.status, UNAVAILABLE, "{kind:?}");
+        let mut status = UNAVAILABLE;
+        for _ in 0..1_500 {
+            status = client.get("/").await.status;
+            if status != UNAVAILABLE {
+                break;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        assert_eq!(status, OK, "{kind:?}: the replica has taken its place");
+        assert_eq!(admitted(&client, 9).await, 2, "{kind:?}: five in all");
+    }
 }

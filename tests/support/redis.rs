@@ -53,6 +53,9 @@ pub(crate) struct Server {
     child: Option<Child>,
 }
 
+/// The settings of one that watches over others.
+const SENTINEL: &str = "sentinel.conf";
+
 /// A port that nobody listens on.
 pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -66,12 +69,18 @@ impl Server {
 
     /// With settings as on the command line: `["--maxmemory", "2mb"]`.
     pub(crate) async fn with(kind: Kind, settings: &[&str]) -> Self {
+        let mut server = Self::not_yet(kind, settings);
+        server.run().await;
+        server
+    }
+
+    fn not_yet(kind: Kind, settings: &[&str]) -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("tower-throttle-{}-{number}", std::process::id());
         let dir = std::env::temp_dir().join(name);
         fs::create_dir_all(&dir).expect("a directory");
-        let mut server = Self {
+        Self {
             kind,
             port: free_port(),
             dir,
@@ -80,7 +89,24 @@ impl Server {
                 .map(|setting| (*setting).to_owned())
                 .collect(),
             child: None,
-        };
+        }
+    }
+
+    /// A node of a cluster that is not yet one.
+    pub(crate) async fn node(kind: Kind) -> Self {
+        let port = free_port().to_string();
+        Self::with(kind, &["--cluster-enabled", "yes", "--cluster-port", &port]).await
+    }
+
+    /// One that watches over a primary, which it calls `main`.
+    pub(crate) async fn sentinel(kind: Kind, primary: u16) -> Self {
+        let mut server = Self::not_yet(kind, &[]);
+        let port = server.port;
+        let settings = format!(
+            "port {port}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {primary} 2\n\
+             sentinel down-after-milliseconds main 300\nsentinel failover-timeout main 3000\n"
+        );
+        fs::write(server.dir.join(SENTINEL), settings).expect("a file");
         server.run().await;
         server
     }
@@ -90,19 +116,15 @@ impl Server {
         let program = self.kind.program();
         let port = self.port.to_string();
         let mut command = Command::new(program);
+        if self.dir.join(SENTINEL).exists() {
+            command.args([SENTINEL, "--sentinel"]);
+        } else {
+            command
+                .args(["--port", &port, "--bind", "127.0.0.1", "--save", ""])
+                .args(["--appendonly", "no", "--repl-diskless-sync-delay", "0"])
+                .args(&self.settings);
+        }
         command
-            .args([
-                "--port",
-                &port,
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-                "--appendonly",
-                "no",
-            ])
-            .args(["--repl-diskless-sync-delay", "0"])
-            .args(&self.settings)
             .current_dir(&self.dir)
             .stdout(Stdio::null())
             .stderr(Stdio::null());
