@@ -43,7 +43,7 @@ use super::{BucketKey, Charge, Correction, Store, StoreError, StoreFuture, Taken
 /// # What it needs
 ///
 /// Redis 5 or newer, or Valkey, with `maxmemory-policy noeviction`: a key that is evicted is a bucket that is full. A
-/// user with access to the keys `throttle:*` and the commands `+eval +evalsha +get +set +del +time +ping +role`.
+/// user with access to the keys `throttle:*` and the commands `+eval +evalsha +mget +exists +set +del +time +ping +role`.
 #[derive(Clone)]
 pub struct RedisStore {
     inner: Arc<Inner>,

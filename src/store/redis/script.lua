@@ -2,16 +2,16 @@
 --
 -- A bucket is what it owes: the time until it is full, of a rate, or the units used, of a quota. What is kept of it is
 -- `<state>:<terms>`, and `:o` behind that if more may be owed than it holds (see `Stored`): the state in nanoseconds
--- since the Unix epoch, the terms the nanoseconds that pay for one unit of a rate, or the end of the window of a quota
--- (`w` behind that: in microseconds since the epoch).
+-- since the Unix epoch, in nineteen digits; the terms the nanoseconds that pay for one unit of a rate, or the end of
+-- the window of a quota (`w` behind that: in microseconds since the epoch).
 --
 -- Numbers here are doubles, exact up to 2^53. So moments are in microseconds, and what is owed is counted in ticks: in
 -- nanoseconds, or in microseconds where a bucket takes longer than some weeks to fill.
 --
 -- KEYS: the buckets, each once.
--- ARGV: for each bucket five: nanoseconds that pay for one unit, ticks of a whole burst, ticks a microsecond (1000 or
---       1), the length of its window in microseconds (0: a rate, -1: a month), and what the first was short of that.
---       Then the requests:
+-- ARGV[1]: two arrays in MessagePack. The first has five for each bucket: nanoseconds that pay for one unit (as a text),
+--       ticks of a whole burst, ticks a microsecond (1000 or 1), the length of its window in microseconds (0: a rate,
+--       -1: a month), and what the first was short of that. The second has the requests:
 --         n, s, then for n enforced charges and s shadows: the bucket's number, ticks to take
 --         -1, the bucket's number, ticks to owe
 --         -2, the bucket's number, ticks to come back
@@ -20,8 +20,10 @@
 --       not written here), and of each charge what its bucket owes after it, in ticks, a shadow's as -1 - that if it
 --       would have refused.
 
+local buckets, asked = cmsgpack.unpack(ARGV[1])
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
+local floor, sub, format = math.floor, string.sub, string.format
 
 -- The end of the month of a day, both counted from the epoch. Years here begin with March, in eras of 400 years.
 local function month_end(day)
@@ -41,22 +43,20 @@ local function month_end(day)
 end
 
 local DAY = 86400000000
-local owes, at, interval, burst, ticks = {}, {}, {}, {}, {}
-local windowed, owed, broken, written = {}, {}, {}, {}
+local owes, at, burst, ticks, owed, broken, written = {}, {}, {}, {}, {}, {}, {}
 
--- What a bucket owes, of what is kept of it.
-local function read(i, kept)
-  local micros, nanos, told, kind, flag = string.match(kept, '^(%d*)(%d%d%d):(%d+)(w?)(:?o?)$')
+-- What a bucket owes, of what was kept of it in other terms, or of more than it holds.
+local function reread(i, kept, interval)
+  local micros, nanos, told, kind, flag = string.match(kept, '^(%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d)(%d%d%d):(%d+)(w?)(:?o?)$')
   if not micros then
     return nil
   end
-  micros = tonumber(micros) or 0
-  nanos = tonumber(nanos)
+  micros, nanos = tonumber(micros), tonumber(nanos)
   if micros < now then
     return 0
   end
   local from = at[i]
-  local same = told == interval[i]
+  local same = told == interval
   if kind == 'w' then
     from = tonumber(told)
     if from <= now then
@@ -73,7 +73,7 @@ local function read(i, kept)
   if not same then
     -- What was used stays used, whatever a unit weighs; rounded against who asks.
     if kind ~= 'w' then
-      debt = math.ceil(debt / told * interval[i]) + 1
+      debt = math.ceil(debt / told * interval) + 1
     end
     owed[i] = debt > burst[i]
   elseif flag == ':o' then
@@ -85,52 +85,56 @@ local function read(i, kept)
   return debt
 end
 
-local arg = 1
+local all = redis.call('MGET', unpack(KEYS))
+local missing = {}
 for i = 1, #KEYS do
-  interval[i] = ARGV[arg]
-  burst[i] = tonumber(ARGV[arg + 1])
-  ticks[i] = tonumber(ARGV[arg + 2])
-  local length = tonumber(ARGV[arg + 3])
-  arg = arg + 5
-  windowed[i] = length ~= 0
+  local b = 5 * i
+  burst[i], ticks[i] = buckets[b - 3], buckets[b - 2]
+  local length = buckets[b - 1]
   if length == 0 then
     at[i] = now
   elseif length == -1 then
-    at[i] = month_end(math.floor(now / DAY)) * DAY
+    at[i] = month_end(floor(now / DAY)) * DAY
   else
-    local short = tonumber(ARGV[arg - 1])
-    at[i] = (math.floor((now + short) / length) + 1) * length - short
+    at[i] = (floor((now + buckets[b]) / length) + 1) * length - buckets[b]
   end
-  local kept = redis.pcall('GET', KEYS[i])
+  local kept = all[i]
   if not kept then
+    missing[#missing + 1] = KEYS[i]
     owes[i] = 0
+  elseif length == 0 and ticks[i] == 1000 and sub(kept, 20) == ':' .. buckets[b - 4] then
+    -- As most are.
+    local debt = (sub(kept, 1, 16) - now) * 1000 + sub(kept, 17, 19)
+    owes[i] = debt <= 0 and 0 or debt <= burst[i] and debt or burst[i]
   else
-    owes[i] = type(kept) == 'string' and read(i, kept) or nil
+    owes[i] = reread(i, kept, buckets[b - 4])
     broken[i] = owes[i] == nil
+  end
+end
+-- What is of another type is missing, too.
+if #missing > 0 and redis.call('EXISTS', unpack(missing)) > 0 then
+  for i = 1, #KEYS do
+    if not all[i] and redis.call('EXISTS', KEYS[i]) == 1 then
+      broken[i], owes[i] = true, nil
+    end
   end
 end
 
 local answer = {now}
 local last = 1
-local function tell(number)
-  last = last + 1
-  answer[last] = number
-end
-
-while arg <= #ARGV do
-  local count = tonumber(ARGV[arg])
+local arg, stop = 1, #asked
+while arg <= stop do
+  local count = asked[arg]
   if count < 0 then
-    local i = tonumber(ARGV[arg + 1])
-    local units = tonumber(ARGV[arg + 2])
+    local i, units = asked[arg + 1], asked[arg + 2]
     arg = arg + 3
     if count == -3 then
-      local since = tonumber(ARGV[arg])
+      units = math.max(0, units - (at[i] - asked[arg]) * ticks[i])
       arg = arg + 1
-      units = math.max(0, units - (at[i] - since) * ticks[i])
     end
     if not broken[i] then
       if count == -1 then
-        owes[i] = math.max(owes[i], math.min(owes[i] + units, 9007199254740991))
+        owes[i] = math.max(owes[i], math.min(owes[i] + units, 5000000000000000))
         owed[i] = owes[i] > burst[i]
       else
         owes[i] = math.max(0, owes[i] - units)
@@ -138,43 +142,50 @@ while arg <= #ARGV do
       written[i] = true
     end
   else
-    local shadows = tonumber(ARGV[arg + 1])
     local from = arg + 2
     local to = from + 2 * count - 1
+    local stop = to + 2 * asked[arg + 1]
     local taken = 1
     for j = from, to, 2 do
-      local i = tonumber(ARGV[j])
+      local i = asked[j]
       if broken[i] then
         taken = -1
         break
-      elseif owes[i] + ARGV[j + 1] > burst[i] then
+      elseif owes[i] + asked[j + 1] > burst[i] then
         taken = 0
       end
     end
-    tell(taken)
+    last = last + 1
+    answer[last] = taken
     for j = from, to, 2 do
-      local i = tonumber(ARGV[j])
+      local i = asked[j]
+      local debt = owes[i] or 0
       if taken == 1 then
-        owes[i] = owes[i] + ARGV[j + 1]
+        debt = debt + asked[j + 1]
+        owes[i] = debt
         written[i] = true
       end
-      tell(owes[i] or 0)
+      last = last + 1
+      answer[last] = debt
     end
-    for j = to + 1, to + 2 * shadows, 2 do
-      local i = tonumber(ARGV[j])
+    for j = to + 1, stop, 2 do
+      local i = asked[j]
+      local debt = owes[i] or 0
+      last = last + 1
       if broken[i] then
-        tell(0)
-      elseif owes[i] + ARGV[j + 1] > burst[i] then
-        tell(-1 - owes[i])
+        answer[last] = 0
+      elseif debt + asked[j + 1] > burst[i] then
+        answer[last] = -1 - debt
       else
         if taken == 1 then
-          owes[i] = owes[i] + ARGV[j + 1]
+          debt = debt + asked[j + 1]
+          owes[i] = debt
           written[i] = true
         end
-        tell(owes[i])
+        answer[last] = debt
       end
     end
-    arg = to + 1 + 2 * shadows
+    arg = stop + 1
   end
 end
 
@@ -184,18 +195,15 @@ for i = 1, #KEYS do
     if debt <= 0 then
       redis.call('DEL', KEYS[i])
     else
-      local micros, nanos
+      local micros, nanos = at[i] + debt, 0
       if ticks[i] == 1000 then
-        micros, nanos = at[i] + math.floor(debt / 1000), debt % 1000
-      else
-        micros, nanos = at[i] + debt, 0
+        micros, nanos = at[i] + floor(debt / 1000), debt % 1000
       end
-      local told = windowed[i] and string.format('%.0fw', at[i]) or interval[i]
-      local kept = string.format('%.0f%03d:%s', micros, nanos, told)
+      local told = buckets[5 * i - 1] == 0 and buckets[5 * i - 4] or format('%.0fw', at[i])
       if owed[i] and debt > burst[i] then
-        kept = kept .. ':o'
+        told = told .. ':o'
       end
-      redis.call('SET', KEYS[i], kept, 'PX', string.format('%.0f', math.ceil((micros - now + 1) / 1000)))
+      redis.call('SET', KEYS[i], format('%016.0f%03d:%s', micros, nanos, told), 'PX', floor((micros - now) / 1000) + 1)
     end
   end
 end

@@ -6,7 +6,7 @@ use ::redis::{Cmd, Value};
 use foldhash::fast::RandomState;
 
 use crate::{
-    clock::Nanos,
+    clock::{Nanos, nanos},
     meter::Meter,
     quota::Window,
     store::{Balance, Charge, Correction, StoreError, Taken},
@@ -40,8 +40,8 @@ impl Ticks {
     /// As many nanoseconds as a double counts, with as many above them for what is owed.
     const MOST: u64 = 1 << 52;
 
-    /// The most that is owed.
-    const FARTHEST: u64 = (1 << 53) - 1;
+    /// The most that is owed: so that the moment at which it is paid has sixteen digits.
+    const FARTHEST: u64 = 5_000_000_000_000_000;
 
     fn of(meter: &Meter) -> Self {
         let interval = meter.interval();
@@ -69,31 +69,31 @@ impl Bucket {
         Self { key, meter }
     }
 
-    fn write(&self, command: &mut Cmd) {
+    fn write(&self, pack: &mut Pack) {
         const DAY: u64 = 24 * 60 * 60 * 1_000_000;
         let Ticks {
             interval,
             length,
             burst,
         } = Ticks::of(&self.meter);
-        command.arg(interval).arg(burst).arg(1_000 / length);
+        pack.text(itoa::Buffer::new().format(interval));
+        pack.integer(burst);
+        pack.integer(1_000 / length);
         let (window, short) = match self.meter.window() {
             None => (0, 0),
-            Some(Window::Month) => (-1, 0),
-            Some(Window::Day) => (micros(DAY), 0),
-            // The epoch was a Thursday: three days into its week.
-            Some(Window::Week) => (micros(7 * DAY), micros(3 * DAY)),
-            Some(Window::Every(length)) => {
-                let length = crate::clock::nanos(length).div_ceil(1_000);
-                (micros(length.max(1)), 0)
+            Some(Window::Month) => {
+                pack.negative(1);
+                pack.integer(0);
+                return;
             }
+            Some(Window::Day) => (DAY, 0),
+            // The epoch was a Thursday: three days into its week.
+            Some(Window::Week) => (7 * DAY, 3 * DAY),
+            Some(Window::Every(length)) => (nanos(length).div_ceil(1_000).max(1), 0),
         };
-        command.arg(window).arg(short);
+        pack.integer(window);
+        pack.integer(short);
     }
-}
-
-fn micros(micros: u64) -> i64 {
-    i64::try_from(micros).unwrap_or(i64::MAX)
 }
 
 /// What one request is charged, or one correction.
@@ -161,6 +161,14 @@ impl Entry {
         }
     }
 
+    /// How many numbers say it.
+    fn numbers(&self) -> usize {
+        match self {
+            Self::Charges { charges, .. } => 2 + 2 * charges.len(),
+            Self::Correction { change, .. } => 3 + usize::from(matches!(change, Change::Undo(_))),
+        }
+    }
+
     fn buckets(&self) -> impl Iterator<Item = (&str, &Meter)> {
         let (charges, correction) = match self {
             Self::Charges { charges, .. } => (charges.as_slice(), None),
@@ -208,35 +216,44 @@ impl Call {
         for bucket in &self.buckets {
             command.arg(&bucket.key);
         }
+        let mut pack = Pack::default();
+        pack.array(5 * self.buckets.len());
         for bucket in &self.buckets {
-            bucket.write(command);
+            bucket.write(&mut pack);
         }
+        pack.array(self.entries.iter().map(Entry::numbers).sum());
         for entry in &self.entries {
-            match entry {
-                Entry::Charges { charges, order } => {
-                    command.arg(order.enforced);
-                    command.arg(charges.len() - order.enforced);
-                    for (key, meter, cost) in charges {
-                        command.arg(self.numbers[key] + 1);
-                        command.arg(Ticks::of(meter).of_units(*cost));
-                    }
+            self.write_entry(entry, &mut pack);
+        }
+        command.arg(&pack.bytes);
+    }
+
+    fn write_entry(&self, entry: &Entry, pack: &mut Pack) {
+        let number = |key: &String| self.numbers[key] as u64 + 1;
+        match entry {
+            Entry::Charges { charges, order } => {
+                pack.integer(order.enforced as u64);
+                pack.integer((charges.len() - order.enforced) as u64);
+                for (key, meter, cost) in charges {
+                    pack.integer(number(key));
+                    pack.integer(Ticks::of(meter).of_units(*cost));
                 }
-                Entry::Correction {
-                    key,
-                    meter,
-                    change,
-                    units,
-                } => {
-                    let kind = match change {
-                        Change::Owe => -1,
-                        Change::Refund => -2,
-                        Change::Undo(_) => -3,
-                    };
-                    command.arg(kind).arg(self.numbers[key] + 1);
-                    command.arg(Ticks::of(meter).of_units(*units));
-                    if let Change::Undo(taken) = change {
-                        command.arg(meter.at(*taken) / 1_000);
-                    }
+            }
+            Entry::Correction {
+                key,
+                meter,
+                change,
+                units,
+            } => {
+                pack.negative(match change {
+                    Change::Owe => 1,
+                    Change::Refund => 2,
+                    Change::Undo(_) => 3,
+                });
+                pack.integer(number(key));
+                pack.integer(Ticks::of(meter).of_units(*units));
+                if let Change::Undo(taken) = change {
+                    pack.integer(meter.at(*taken) / 1_000);
                 }
             }
         }
@@ -307,6 +324,44 @@ fn state(meter: &Meter, ticks: u64, now: Nanos) -> Nanos {
             let owes = ticks.saturating_mul(Ticks::of(meter).length);
             meter.at(now).saturating_add(owes).min(Meter::FARTHEST)
         }
+    }
+}
+
+/// As much of MessagePack as the script reads.
+#[derive(Debug, Default)]
+struct Pack {
+    bytes: Vec<u8>,
+}
+
+impl Pack {
+    fn integer(&mut self, number: u64) {
+        match number {
+            0..=0x7f => self.bytes.push(number as u8),
+            ..=0xffff => self.tagged(0xcd, &(number as u16).to_be_bytes()),
+            ..=0xffff_ffff => self.tagged(0xce, &(number as u32).to_be_bytes()),
+            _ => self.tagged(0xcf, &number.to_be_bytes()),
+        }
+    }
+
+    /// From -1 to -32.
+    fn negative(&mut self, number: u8) {
+        self.bytes.push(number.wrapping_neg());
+    }
+
+    /// Of less than 32 bytes.
+    fn text(&mut self, text: &str) {
+        self.bytes.push(0xa0 | text.len() as u8);
+        self.bytes.extend_from_slice(text.as_bytes());
+    }
+
+    /// Of so many that follow.
+    fn array(&mut self, count: usize) {
+        self.tagged(0xdd, &(count as u32).to_be_bytes());
+    }
+
+    fn tagged(&mut self, tag: u8, number: &[u8]) {
+        self.bytes.push(tag);
+        self.bytes.extend_from_slice(number);
     }
 }
 

@@ -1,0 +1,338 @@
+//! A limit that replicas share in Redis: what a decision costs, beside what the server and the connection cost at
+//! least, and beside throttled (the crate), which shares one bucket a call over the same server. A Markdown table.
+//!
+//! Each round measures every row, one after the other; told is the median of the rounds.
+
+use std::{
+    convert::Infallible,
+    fmt,
+    future::Future,
+    net::TcpListener,
+    num::NonZeroU32,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use http::{Request, Response, StatusCode};
+use redis::aio::MultiplexedConnection;
+use throttled::RateLimiter;
+use tower::{Layer, ServiceExt, service_fn, util::BoxCloneSyncService};
+use tower_throttle::{
+    Clients, OnOutage, Rate, Rules, ThrottleLayer,
+    store::{Charge, Correction, RedisStore, Store, StoreError, StoreFuture, Taken},
+};
+
+const ROUNDS: usize = 5;
+const ALONE: usize = 2_000;
+const TOGETHER: usize = 64;
+const EACH: usize = 400;
+
+type Service = BoxCloneSyncService<Request<()>, Response<()>, Infallible>;
+
+struct Server(Child, u16);
+
+impl Server {
+    fn start() -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
+        let port = port.expect("a port").port();
+        let child = Command::new("redis-server")
+            .args([
+                "--port",
+                &port.to_string(),
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+            ])
+            .stdout(Stdio::null())
+            .spawn();
+        Self(child.expect("redis-server is installed"), port)
+    }
+
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.1)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A store whose calls are counted.
+struct Counted(RedisStore, Arc<AtomicU64>);
+
+impl fmt::Debug for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Counted")
+    }
+}
+
+impl Store for Counted {
+    fn take<'a>(&'a self, charges: &'a [Charge]) -> StoreFuture<'a, Taken> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.take(charges)
+    }
+
+    fn correct<'a>(&'a self, corrections: &'a [Correction]) -> StoreFuture<'a, ()> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.correct(corrections)
+    }
+}
+
+/// A store that is never there.
+#[derive(Debug)]
+struct Down;
+
+impl Store for Down {
+    fn take<'a>(&'a self, _: &'a [Charge]) -> StoreFuture<'a, Taken> {
+        Box::pin(async { Err(StoreError::unavailable("down")) })
+    }
+
+    fn correct<'a>(&'a self, _: &'a [Correction]) -> StoreFuture<'a, ()> {
+        Box::pin(async { Err(StoreError::unavailable("down")) })
+    }
+}
+
+fn serve(layer: &ThrottleLayer) -> Service {
+    let serve = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) });
+    let service = layer.layer(serve);
+    BoxCloneSyncService::new(tower::ServiceExt::map_response(
+        service,
+        |response: Response<_>| response.map(|_| ()),
+    ))
+}
+
+/// Three buckets: a client's, a route's and the total.
+fn rules(burst: u64) -> Rules {
+    let rate = || Rate::per_second(1_000).burst(burst);
+    let clients = Clients::by_header("x-api-key").each(rate()).secret([7; 32]);
+    Rules::new()
+        .total(rate())
+        .default_route(rate())
+        .clients(clients)
+}
+
+fn request(key: usize) -> Request<()> {
+    let request = Request::get("/")
+        .header("x-api-key", format!("client-{key}"))
+        .body(());
+    request.expect("a request")
+}
+
+async fn decide(service: &Service, key: usize) -> StatusCode {
+    let answer = service.clone().oneshot(request(key)).await;
+    answer.unwrap_or_else(|never| match never {}).status()
+}
+
+/// The median of one after the other, in microseconds.
+async fn alone<F: Future<Output = ()>>(work: impl Fn(usize) -> F) -> f64 {
+    let mut took = Vec::with_capacity(ALONE);
+    for turn in 0..ALONE {
+        let start = Instant::now();
+        work(turn).await;
+        took.push(start.elapsed().as_nanos() as f64 / 1e3);
+    }
+    took.sort_by(f64::total_cmp);
+    took[took.len() / 2]
+}
+
+/// How many in a second, 64 at a time.
+async fn together<F>(work: impl Fn(usize) -> F + Clone + Send + 'static) -> f64
+where
+    F: Future<Output = ()> + Send,
+{
+    let start = Instant::now();
+    let tasks: Vec<_> = (0..TOGETHER)
+        .map(|task| {
+            let work = work.clone();
+            tokio::spawn(async move {
+                for turn in 0..EACH {
+                    work(task * EACH + turn).await;
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.expect("no panic");
+    }
+    (TOGETHER * EACH) as f64 / start.elapsed().as_secs_f64()
+}
+
+#[derive(Default)]
+struct Row {
+    alone: Vec<f64>,
+    together: Vec<f64>,
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+async fn increment(connection: &MultiplexedConnection, key: &'static str) {
+    let mut connection = connection.clone();
+    let _: u64 = redis::cmd("INCR")
+        .arg(key)
+        .query_async(&mut connection)
+        .await
+        .expect("it runs");
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn main() {
+    let server = Server::start();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let client = redis::Client::open(server.url()).expect("a url");
+    let connection = client
+        .get_multiplexed_async_connection()
+        .await
+        .expect("it runs");
+    let one = Arc::new(redis::Script::new(
+        "local n = tonumber(redis.call('GET', KEYS[1]) or 0) + 1 redis.call('SET', KEYS[1], n, 'PX', 60000) return n",
+    ));
+    let calls = Arc::new(AtomicU64::new(0));
+    let store = RedisStore::connect(&server.url()).await.expect("it runs");
+    let layer = |rules: Rules| {
+        ThrottleLayer::new(rules)
+            .expect("proper rules")
+            .store_deadline(Duration::from_secs(5))
+    };
+    let strict = layer(rules(1 << 40)).store(Counted(store.clone(), Arc::clone(&calls)));
+    let strict = serve(&strict.expect("a secret"));
+    let memory = serve(&ThrottleLayer::new(rules(1 << 40)).expect("proper rules"));
+    let down = serve(
+        &layer(rules(1 << 40))
+            .on_outage(OnOutage::Local { share: 1 })
+            .store(Down)
+            .expect("a secret"),
+    );
+    let empty = Rules::new().total(Rate::per_hour(1));
+    let refused = layer(empty)
+        .store(Counted(store, Arc::clone(&calls)))
+        .expect("no clients");
+    let refused = serve(&refused);
+    let peer = {
+        let manager = redis::aio::ConnectionManager::new(client)
+            .await
+            .expect("it runs");
+        Arc::new(throttled::RedisRateLimiter::new(manager))
+    };
+
+    let names = [
+        "INCR",
+        "a script on one key",
+        "strict, three buckets",
+        "throttled, one bucket",
+        "throttled, three calls for three",
+        "in memory",
+        "while the store is down",
+        "refused, known to be empty",
+    ];
+    let mut rows: Vec<Row> = names.iter().map(|_| Row::default()).collect();
+    decide(&down, 0).await;
+    decide(&refused, 0).await;
+    let mut asked = (0, 0, 0);
+    for _ in 0..ROUNDS {
+        let floor = |_| increment(&connection, "floor");
+        rows[0].alone.push(alone(floor).await);
+        let shared = connection.clone();
+        rows[0].together.push(
+            together(move |_| {
+                let shared = shared.clone();
+                async move { increment(&shared, "floor").await }
+            })
+            .await,
+        );
+
+        let script = |connection: MultiplexedConnection, script: Arc<redis::Script>| async move {
+            let mut connection = connection;
+            let _: u64 = script
+                .key("one")
+                .invoke_async(&mut connection)
+                .await
+                .expect("it runs");
+        };
+        rows[1]
+            .alone
+            .push(alone(|_| script(connection.clone(), Arc::clone(&one))).await);
+        let (shared, code) = (connection.clone(), Arc::clone(&one));
+        rows[1]
+            .together
+            .push(together(move |_| script(shared.clone(), Arc::clone(&code))).await);
+
+        for (index, service) in [(2, &strict), (5, &memory), (6, &down), (7, &refused)] {
+            calls.store(0, Ordering::Relaxed);
+            rows[index].alone.push(
+                alone(|key| async move {
+                    decide(service, key % 100).await;
+                })
+                .await,
+            );
+            let service = service.clone();
+            rows[index].together.push(
+                together(move |key| {
+                    let service = service.clone();
+                    async move {
+                        decide(&service, key % 100).await;
+                    }
+                })
+                .await,
+            );
+            let calls = calls.load(Ordering::Relaxed);
+            match index {
+                2 => asked.0 += calls,
+                7 => asked.1 += calls,
+                _ => {}
+            }
+            asked.2 += (ALONE + TOGETHER * EACH) as u64 * u64::from(index == 2);
+        }
+
+        for (index, keys) in [(3, 1), (4, 3)] {
+            let check = move |peer: Arc<throttled::RedisRateLimiter>, key: usize| async move {
+                let quota =
+                    throttled::Quota::per_second(NonZeroU32::new(1_000_000).expect("not zero"));
+                for bucket in 0..keys {
+                    let name = match bucket {
+                        0 => format!("client-{}", key % 100),
+                        other => format!("bucket-{other}"),
+                    };
+                    peer.check(&name, quota).await.expect("it runs");
+                }
+            };
+            rows[index]
+                .alone
+                .push(alone(|key| check(Arc::clone(&peer), key)).await);
+            let peer = Arc::clone(&peer);
+            rows[index]
+                .together
+                .push(together(move |key| check(Arc::clone(&peer), key)).await);
+        }
+    }
+
+    let mut told: Vec<_> = rows
+        .iter_mut()
+        .map(|row| (median(&mut row.alone), median(&mut row.together)))
+        .collect();
+    let floor = told[0];
+    println!(
+        "| | p50 alone, µs | to `INCR` | a second, 64 at a time | to `INCR` |\n|---|---|---|---|---|"
+    );
+    for (name, (alone, together)) in names.iter().zip(told.drain(..)) {
+        println!(
+            "| {name} | {alone:.1} | {:.2} | {together:.0} | {:.2} |",
+            alone / floor.0,
+            together / floor.1
+        );
+    }
+    println!(
+        "\nstore calls: {} of {} decisions strict (each call of the script takes several), {} of those refused",
+        asked.0, asked.2, asked.1
+    );
+}
