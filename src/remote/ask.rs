@@ -10,14 +10,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    runtime::Handle,
-    time::{Sleep, sleep},
-};
+use tokio::runtime::Handle;
 
-use super::Remote;
+use super::{Remote, deadlines::Key};
 use crate::{
-    clock::Nanos,
+    clock::{Nanos, nanos},
     store::{Charge, Correction, StoreError, Taken},
 };
 
@@ -26,9 +23,10 @@ pub(crate) struct Ask {
     remote: Arc<Remote>,
     /// Until it is answered. Nobody waits for its lock: it lets this be shared between threads.
     call: Option<Mutex<Call>>,
-    timer: Pin<Box<Sleep>>,
     deadline: Duration,
     sent: Nanos,
+    /// Where it waits for its deadline.
+    key: Option<Key>,
     /// Whether what it takes too late stays taken.
     is_kept: bool,
 }
@@ -48,8 +46,8 @@ impl Ask {
             sent: remote.clock.now(),
             remote,
             call: Some(Mutex::new(call)),
-            timer: Box::pin(sleep(deadline)),
             deadline,
+            key: None,
             is_kept: false,
         }
     }
@@ -74,7 +72,13 @@ impl Ask {
             }
             return Poll::Ready(taken);
         }
-        if self.timer.as_mut().poll(cx).is_pending() {
+        let remote = &self.remote;
+        let deadline = self.sent.saturating_add(nanos(self.deadline));
+        if remote.clock.now() < deadline {
+            if remote.deadlines.enter(&mut self.key, deadline, cx.waker()) {
+                let deadlines = Arc::clone(&remote.deadlines);
+                remote.spawn(deadlines.watch(remote.clock));
+            }
             return Poll::Pending;
         }
         let late = StoreError::unavailable(Late);
@@ -90,6 +94,9 @@ impl Ask {
 
 impl Drop for Ask {
     fn drop(&mut self) {
+        if let Some(key) = self.key {
+            self.remote.deadlines.leave(key);
+        }
         let Some(call) = self.call.take() else {
             return;
         };

@@ -16,6 +16,7 @@
 //! A question whose asker has gone is driven to its end all the same, and what it has taken by then is given back.
 
 mod ask;
+mod deadlines;
 mod denied;
 mod outage;
 
@@ -28,9 +29,9 @@ use std::{
 
 use tokio::runtime::Handle;
 
-use self::denied::Denied;
 pub use self::outage::OnOutage;
 pub(crate) use self::{ask::Ask, outage::Event};
+use self::{deadlines::Deadlines, denied::Denied};
 use crate::{
     clock::{Clock, Nanos},
     levels::{Level, Levels},
@@ -48,6 +49,7 @@ pub(crate) struct Remote {
     /// How far the store's clock is ahead of this one, or more, in two's complement.
     ahead: AtomicU64,
     denied: Denied,
+    deadlines: Arc<Deadlines>,
     hasher: RandomState,
     /// Whether it is down: no more than one outage at a time. One and zero.
     down: AtomicU64,
@@ -82,6 +84,7 @@ impl Remote {
             clock,
             ahead: AtomicU64::new(0),
             denied: Denied::new(),
+            deadlines: Arc::default(),
             hasher: RandomState::new(),
             down: AtomicU64::new(0),
             runtime: OnceLock::new(),
