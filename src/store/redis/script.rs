@@ -337,8 +337,8 @@ impl Pack {
     fn integer(&mut self, number: u64) {
         match number {
             0..=0x7f => self.bytes.push(number as u8),
-            ..=0xffff => self.tagged(0xcd, &(number as u16).to_be_bytes()),
-            ..=0xffff_ffff => self.tagged(0xce, &(number as u32).to_be_bytes()),
+            0x80..=0xffff => self.tagged(0xcd, &(number as u16).to_be_bytes()),
+            0x1_0000..=0xffff_ffff => self.tagged(0xce, &(number as u32).to_be_bytes()),
             _ => self.tagged(0xcf, &number.to_be_bytes()),
         }
     }
