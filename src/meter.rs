@@ -187,6 +187,31 @@ impl Meter {
         self.less(state, units.saturating_mul(self.gcra.interval()))
     }
 
+    /// How many of `most` units may be leased at a state: no more than half of what is left.
+    pub(crate) fn lease(&self, state: u64, now: Nanos, most: u64) -> u64 {
+        let (remaining, _) = self.balance(state, now);
+        most.min(remaining / 2)
+    }
+
+    /// The state after `units` come back of a lease that has left `left`. Those of a rate come back only if nobody was
+    /// charged since: what others have leased afterwards counts on time that these units have paid for (see
+    /// [`crate::remote`]).
+    pub(crate) fn return_lease(
+        &self,
+        state: u64,
+        left: u64,
+        now: Nanos,
+        units: u64,
+    ) -> Option<u64> {
+        let at = self.at(now);
+        let comes_back = match self.time {
+            Time::Flowing => state == left && state > at,
+            Time::Windows(_) => left > at && state > at,
+            Time::Still => false,
+        };
+        comes_back.then(|| self.refund(state, units).max(at))
+    }
+
     /// The state after `weight`, charged at `taken`, is given back at `now`, as if it had not been charged.
     pub(crate) fn give_back(&self, state: u64, taken: Nanos, now: Nanos, weight: u64) -> u64 {
         match self.time {

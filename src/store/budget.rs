@@ -138,6 +138,29 @@ impl Budget {
         self.keep(state, is_owed, now)
     }
 
+    /// How many units of a lease may be taken beside a charge that has left this: no more than half of what is left, so
+    /// that others find something, too.
+    #[must_use]
+    pub fn lease(&self, stored: Option<Stored>, now: Nanos, most: u64) -> u64 {
+        let (state, _) = self.read(stored, now);
+        self.meter.lease(state, now, most)
+    }
+
+    /// What is kept after `units` of a lease come back that has left `left`. `None` if they stay taken: see
+    /// [`Correction::Return`](super::Correction::Return).
+    #[must_use]
+    pub fn give_back(
+        &self,
+        stored: Option<Stored>,
+        left: Nanos,
+        now: Nanos,
+        units: u64,
+    ) -> Option<Stored> {
+        let (state, is_owed) = self.read(stored, now);
+        let state = self.meter.return_lease(state, left, now, units)?;
+        Some(self.keep(state, is_owed, now))
+    }
+
     /// How long until `cost` passes if nobody else takes it, in nanoseconds; zero if it does now, `None` if it never
     /// does.
     #[must_use]

@@ -71,6 +71,8 @@ pub struct Charge {
     pub is_shadow: bool,
     /// Whether what is taken is often corrected afterwards, as model tokens are.
     pub is_settled: bool,
+    /// Units that may be taken beside the cost, for requests to come: a lease. Of no use to shadows.
+    pub lease: u64,
 }
 
 impl Charge {
@@ -83,6 +85,16 @@ impl Charge {
             cost,
             is_shadow: false,
             is_settled: false,
+            lease: 0,
+        }
+    }
+
+    /// One that asks for a lease, too.
+    #[must_use]
+    pub fn lease(self, units: u64) -> Self {
+        Self {
+            lease: units,
+            ..self
         }
     }
 
@@ -108,12 +120,14 @@ pub struct Taken {
 }
 
 /// What a bucket holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Balance {
     /// As [`Stored::state`](super::Stored::state); any moment that is not in the future is a full bucket.
     pub state: Nanos,
     /// Whether it is that of a shadow that would have refused.
     pub is_refused: bool,
+    /// Units of a [lease](Charge::lease) that were taken beside the cost.
+    pub leased: u64,
 }
 
 /// A change of a balance, whatever it is.
@@ -149,6 +163,18 @@ pub enum Correction {
         /// When they were taken, by the store's clock.
         taken: Nanos,
     },
+    /// Units of a lease that were not spent come back, if nobody was charged since: for a rate, if the bucket is still
+    /// in the state that the lease has left it in; for a quota, if its window has not ended. Otherwise they stay taken.
+    Return {
+        /// The bucket.
+        key: BucketKey,
+        /// What it allows.
+        budget: Budget,
+        /// How many units.
+        units: u64,
+        /// The state that the lease has left, less what has come back of it since.
+        state: Nanos,
+    },
 }
 
 impl Correction {
@@ -158,6 +184,9 @@ impl Correction {
         let (Self::Owe { key, budget, units }
         | Self::Refund { key, budget, units }
         | Self::Undo {
+            key, budget, units, ..
+        }
+        | Self::Return {
             key, budget, units, ..
         }) = self;
         (key, budget, *units)

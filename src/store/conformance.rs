@@ -42,6 +42,7 @@ pub async fn check(store: Arc<dyn Store>) {
     run.what_comes_back_with_time().await;
     run.what_is_owed_and_what_comes_back().await;
     run.undone_leaves_no_trace().await;
+    run.leases_leave_half_and_come_back().await;
     run.quotas_count_in_windows().await;
     run.what_was_used_stays_used_under_other_settings().await;
     run.nobody_gets_in_twice().await;
@@ -268,6 +269,48 @@ impl Run {
         );
     }
 
+    async fn leases_leave_half_and_come_back(&self) {
+        let budgets = [
+            slow(40),
+            Budget::of_quota(&Quota::per_month(40)).expect("an open quota"),
+        ];
+        for (index, budget) in budgets.into_iter().enumerate() {
+            let key = self.key(&format!("leased {index}"));
+            let charge = |units| Charge::new(key.clone(), budget, 1).lease(units);
+            let first = self.take(&[charge(50)]).await;
+            let Balance { leased, state, .. } = first.balances[0];
+            if leased == 0 {
+                // A store need not give leases.
+                continue;
+            }
+            assert_eq!(leased, 19, "half of 39: {first:?}");
+            assert_eq!(left(&budget, &first, 0), 20, "{first:?}");
+            let give_back = |units, state| Correction::Return {
+                key: key.clone(),
+                budget,
+                units,
+                state,
+            };
+            self.correct(give_back(10, state)).await;
+            let second = self.take(&[charge(3)]).await;
+            assert_eq!(second.balances[0].leased, 3, "as many as were asked for");
+            assert_eq!(left(&budget, &second, 0), 26, "ten came back: {second:?}");
+            // The first is not the last any more.
+            self.correct(give_back(9, state)).await;
+            let third = self.take(&[charge(0)]).await;
+            let comes_back = if index == 0 { 0 } else { 9 };
+            assert_eq!(left(&budget, &third, 0), 25 + comes_back, "{third:?}");
+            // Who is refused gets none, of any bucket.
+            let empty = self.key(&format!("leased from {index}"));
+            assert!(self.one(&empty, slow(1), 1).await.is_admitted);
+            let refused = self
+                .take(&[charge(5), Charge::new(empty, slow(1), 1)])
+                .await;
+            assert!(!refused.is_admitted && refused.balances[0].leased == 0);
+            assert_eq!(left(&budget, &refused, 0), 25 + comes_back);
+        }
+    }
+
     async fn quotas_count_in_windows(&self) {
         let quotas = [
             Quota::per_day(3),
@@ -395,7 +438,7 @@ impl Run {
             for (index, budget) in budgets.iter().enumerate() {
                 if next(3) > 0 {
                     let key = self.client(&format!("model {index}"), next(2).into());
-                    let charge = Charge::new(key, *budget, next(4));
+                    let charge = Charge::new(key, *budget, next(4)).lease(next(3));
                     charges.push(if next(4) == 0 {
                         charge.shadow()
                     } else {
@@ -425,20 +468,50 @@ impl Run {
                     .budget
                     .take(model.get(&charge.key).copied(), taken.now, 0);
                 let (Ok(before) | Err(before)) = before;
-                let after = if is_admitted { after } else { before };
+                let mut after = if is_admitted { after } else { before };
+                if is_admitted && !charge.is_shadow && told.leased > 0 {
+                    let most = charge.budget.lease(Some(after), taken.now, charge.lease);
+                    assert!(told.leased <= most, "step {step}: {charge:?}, {told:?}");
+                    let leased = charge.budget.take(Some(after), taken.now, told.leased);
+                    after = leased.unwrap_or_else(|_| panic!("{told:?} of {after:?}"));
+                }
                 let balance = Balance {
                     state: told.state.max(taken.now),
-                    is_refused: told.is_refused,
+                    ..*told
                 };
                 let expected = Balance {
                     state: after.state.max(taken.now),
                     is_refused: refused,
+                    leased: told.leased,
                 };
                 assert_eq!(
                     balance, expected,
                     "step {step}: {charge:?} at {}",
                     taken.now
                 );
+                if next(6) == 0 && told.leased > 0 {
+                    let correction = Correction::Return {
+                        key: charge.key.clone(),
+                        budget: charge.budget,
+                        units: told.leased,
+                        state: told.state,
+                    };
+                    self.correct(correction).await;
+                    let budget = &charge.budget;
+                    let given = budget.give_back(Some(after), told.state, taken.now, told.leased);
+                    after = given.unwrap_or(after);
+                    // It may have come too late: what is there by now counts.
+                    let seen = self.one(&charge.key, *budget, 0).await;
+                    let remain = |state| budget.meter().balance(state, seen.now).0;
+                    let expected = budget.take(Some(after), seen.now, 0);
+                    let (Ok(expected) | Err(expected)) = expected;
+                    let state = seen.balances[0].state.max(seen.now);
+                    assert!(
+                        remain(state) <= remain(expected.state),
+                        "step {step}: more came back than was leased: {charge:?}, {told:?}, {seen:?}"
+                    );
+                    after.state = state;
+                }
                 model.insert(charge.key.clone(), after);
             }
             if next(5) == 0 {

@@ -282,16 +282,14 @@ impl Memory {
         }
     }
 
-    /// Gives back `units` that were taken before, no more than the bucket holds. `false` if settings hold by now that
-    /// the key knows nothing of.
+    /// Gives back what `next` says. `false` if settings hold by now that the key knows nothing of.
     ///
     /// Should the slot change hands in between, then because its bucket was full: the stranger can have the
     /// same state only as one that is full as well, and to a full bucket nothing can be given.
-    pub(crate) fn refund(&self, key: &Key<'_>, meter: &Meter, now: Nanos, units: u64) -> bool {
-        let next = |state| (state > now).then(|| meter.refund(state, units));
+    pub(crate) fn refund(&self, key: &Key<'_>, next: impl Fn(u64) -> Option<u64>) -> bool {
         loop {
             if let Some((slot, seen)) = self.find(key) {
-                if slot.step(key.word, seen, next).is_some() {
+                if slot.step(key.word, seen, &next).is_some() {
                     return true;
                 }
                 continue;

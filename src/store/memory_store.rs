@@ -11,7 +11,7 @@ use super::{Balance, Charge, Correction, Page, Seen, Store, StoreFuture, Taken};
 use crate::{
     clock::{Clock, Nanos},
     history::{History, Step},
-    levels::Levels,
+    levels::{Level, Levels},
     limit::{Limit, Scope, Terms},
     limiter::{self, Limiter},
     meter::Meter,
@@ -159,20 +159,31 @@ impl Inner {
             let Ok(is_admitted) = limiter::admit(of(false), now, clock, &mut levels) else {
                 continue;
             };
+            let mut leased = Vec::new();
+            if is_admitted && charges.iter().any(|charge| charge.lease > 0) {
+                let asked = charges.iter().filter(|charge| !charge.is_shadow);
+                let asked = asked.map(|charge| charge.lease);
+                for (index, (charge, most)) in of(false).zip(asked).enumerate() {
+                    leased.push(self.lease(&charge, &mut levels[index], now, most));
+                }
+            }
             limiter::shadow(of(true), is_admitted, now, clock, &mut levels);
             let (mut enforced, mut shadows) = {
                 let count = charges.iter().filter(|charge| !charge.is_shadow).count();
                 let (enforced, shadows) = levels.as_slice().split_at(count);
                 (enforced.iter(), shadows.iter())
             };
+            let mut leased = leased.into_iter();
             let balances = charges.iter().filter_map(|charge| {
-                let level = match charge.is_shadow {
-                    true => shadows.next(),
-                    false => enforced.next(),
-                }?;
+                let (level, leased) = match charge.is_shadow {
+                    true => (shadows.next(), 0),
+                    false => (enforced.next(), leased.next().unwrap_or(0)),
+                };
+                let level = level?;
                 Some(Balance {
                     state: level.state,
                     is_refused: level.refused,
+                    leased,
                 })
             });
             return Taken {
@@ -181,6 +192,24 @@ impl Inner {
                 balances: balances.collect(),
             };
         }
+    }
+
+    /// Takes as much of a lease as there is, beside a charge that has left this level.
+    fn lease(&self, charge: &rule::Charge<'_>, level: &mut Level, now: Nanos, most: u64) -> u64 {
+        let Some(meter) = &charge.limit.meter else {
+            return 0;
+        };
+        let units = meter.lease(level.state, now, most);
+        if units == 0 {
+            return 0;
+        }
+        let clock = || self.limiter.now();
+        // Somebody may have come between: then there is none.
+        let taken = charge.place.take(level.seen(), meter, now, units, clock);
+        taken.map_or(0, |seen| {
+            level.see(seen);
+            units
+        })
     }
 
     fn correct(&self, corrections: &[Correction]) {
@@ -197,6 +226,7 @@ impl Inner {
                 Correction::Undo { taken, .. } => {
                     place.give_back(Seen::default(), meter, *taken, units, clock);
                 }
+                Correction::Return { state, .. } => place.return_lease(*state, meter, now, units),
             }
         }
     }

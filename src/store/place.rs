@@ -138,8 +138,23 @@ impl Place<'_> {
             Self::Bucket(bucket, scale) => refund(bucket, *scale, meter, now, units),
             Self::Table(_, key) if shared => refund(key.overflow(), key.scale(), meter, now, units),
             Self::Table(memory, key) => settle(key.scale(), meter, |scale, meter| {
-                memory.refund(&key.told_in(scale.version), meter, now, units)
+                let next = |state| (state > now).then(|| meter.refund(state, units));
+                memory.refund(&key.told_in(scale.version), next)
             }),
+        }
+    }
+
+    /// Gives back `units` of a lease that has left `left`, if they come back.
+    pub(crate) fn return_lease(&self, left: Nanos, meter: &Meter, now: Nanos, units: u64) {
+        let next = |state| meter.return_lease(state, left, now, units);
+        // Told in other terms, it is another state.
+        match self {
+            Self::Bucket(bucket, scale) => {
+                let _ = bucket.step(bucket.load(), scale.version, scale.history, next);
+            }
+            Self::Table(memory, key) => {
+                memory.refund(key, next);
+            }
         }
     }
 

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::oneshot, time::Instant};
+use tokio::{sync::oneshot, task::yield_now, time::Instant};
 
 use super::{
     Inner,
@@ -33,6 +33,8 @@ struct State {
     calls: usize,
     /// When the last one was sent.
     last: Option<Instant>,
+    /// Whether several shared it.
+    is_crowded: bool,
 }
 
 #[derive(Debug)]
@@ -46,7 +48,7 @@ struct Turn(Arc<Inner>);
 
 impl Queue {
     /// The server works on one call while it reads the next.
-    const CALLS: usize = 2;
+    const CALLS: usize = 3;
 
     /// A call that is older than this holds up nobody: it may never be answered.
     const STUCK: Duration = Duration::from_millis(5);
@@ -125,6 +127,10 @@ impl Turn {
     /// Makes one call of what waits.
     async fn call(&self) {
         let Self(inner) = self;
+        if inner.queue.with(|state| state.is_crowded) {
+            // Those who were answered together come again together: the first lets the others come, too.
+            yield_now().await;
+        }
         let mut call = Call::default();
         let answers = inner.queue.with(|state| {
             let mut answers = Vec::with_capacity(state.waiting.len().min(Call::MOST));
@@ -137,6 +143,7 @@ impl Turn {
                     }
                 }
             }
+            state.is_crowded = answers.len() > 1;
             answers
         });
         if answers.is_empty() {

@@ -16,9 +16,12 @@
 --         -1, the bucket's number, ticks to owe
 --         -2, the bucket's number, ticks to come back
 --         -3, the bucket's number, ticks to come back less what was refilled since, since when in microseconds
+--         -4, the bucket's number, ticks of a unit, how many units are leased at most if the request before was taken
+--         -5, the bucket's number, ticks to come back of a lease, what it has left in microseconds, and nanoseconds
+--       behind that
 -- Answers: the time in microseconds; for each request that asks 1 (taken), 0 (refused) or -1 (a bucket holds what was
 --       not written here), and of each charge what its bucket owes after it, in ticks, a shadow's as -1 - that if it
---       would have refused.
+--       would have refused; for each lease how many units were taken, and what its bucket owes after it.
 
 local buckets, asked = cmsgpack.unpack(ARGV[1])
 local time = redis.call('TIME')
@@ -121,11 +124,32 @@ if #missing > 0 and redis.call('EXISTS', unpack(missing)) > 0 then
 end
 
 local answer = {now}
-local last = 1
+local last, taken = 1, 0
 local arg, stop = 1, #asked
 while arg <= stop do
   local count = asked[arg]
-  if count < 0 then
+  if count == -4 then
+    local i, unit, units = asked[arg + 1], asked[arg + 2], 0
+    if taken == 1 then
+      -- No more than half of what is left, so that others find something, too.
+      units = math.max(0, math.min(asked[arg + 3], floor(floor((burst[i] - owes[i]) / unit) / 2)))
+      owes[i] = owes[i] + units * unit
+    end
+    answer[last + 1], answer[last + 2] = units, owes[i] or 0
+    last = last + 2
+    arg = arg + 4
+  elseif count == -5 then
+    local i, left = asked[arg + 1], asked[arg + 3] - at[asked[arg + 1]]
+    if ticks[i] == 1000 then
+      left = left * 1000 + asked[arg + 4]
+    end
+    -- Of a rate, only if nobody came since.
+    if not broken[i] and left > 0 and (buckets[5 * i - 1] ~= 0 or left == owes[i]) then
+      owes[i] = math.max(0, owes[i] - asked[arg + 2])
+      written[i] = true
+    end
+    arg = arg + 5
+  elseif count < 0 then
     local i, units = asked[arg + 1], asked[arg + 2]
     arg = arg + 3
     if count == -3 then
@@ -145,7 +169,7 @@ while arg <= stop do
     local from = arg + 2
     local to = from + 2 * count - 1
     local stop = to + 2 * asked[arg + 1]
-    local taken = 1
+    taken = 1
     for j = from, to, 2 do
       local i = asked[j]
       if broken[i] then

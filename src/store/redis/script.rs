@@ -103,6 +103,8 @@ pub(super) enum Entry {
         charges: Vec<(String, Meter, u64)>,
         /// Enforced ones come first here.
         order: Order,
+        /// Leases beside some of them, by their number here.
+        leases: Vec<(usize, u64)>,
     },
     Correction {
         key: String,
@@ -117,6 +119,7 @@ pub(super) enum Change {
     Owe,
     Refund,
     Undo(Nanos),
+    Return(Nanos),
 }
 
 /// Where each charge stands among those that are told.
@@ -138,8 +141,13 @@ impl Entry {
             let charge = &charges[*place];
             (key(charge), *charge.budget.meter(), charge.cost)
         });
+        let leases = place(false).enumerate().filter_map(|(number, place)| {
+            let lease = charges[place].lease;
+            (lease > 0).then_some((number, lease))
+        });
         Self::Charges {
             charges: told.collect(),
+            leases: leases.collect(),
             order: Order {
                 enforced: place(false).count(),
                 places,
@@ -156,6 +164,7 @@ impl Entry {
                 Correction::Owe { .. } => Change::Owe,
                 Correction::Refund { .. } => Change::Refund,
                 Correction::Undo { taken, .. } => Change::Undo(*taken),
+                Correction::Return { state, .. } => Change::Return(*state),
             },
             units,
         }
@@ -164,8 +173,14 @@ impl Entry {
     /// How many numbers say it.
     fn numbers(&self) -> usize {
         match self {
-            Self::Charges { charges, .. } => 2 + 2 * charges.len(),
-            Self::Correction { change, .. } => 3 + usize::from(matches!(change, Change::Undo(_))),
+            Self::Charges {
+                charges, leases, ..
+            } => 2 + 2 * charges.len() + 4 * leases.len(),
+            Self::Correction { change, .. } => match change {
+                Change::Owe | Change::Refund => 3,
+                Change::Undo(_) => 4,
+                Change::Return(_) => 5,
+            },
         }
     }
 
@@ -231,12 +246,23 @@ impl Call {
     fn write_entry(&self, entry: &Entry, pack: &mut Pack) {
         let number = |key: &String| self.numbers[key] as u64 + 1;
         match entry {
-            Entry::Charges { charges, order } => {
+            Entry::Charges {
+                charges,
+                order,
+                leases,
+            } => {
                 pack.integer(order.enforced as u64);
                 pack.integer((charges.len() - order.enforced) as u64);
                 for (key, meter, cost) in charges {
                     pack.integer(number(key));
                     pack.integer(Ticks::of(meter).of_units(*cost));
+                }
+                for (number_here, most) in leases {
+                    let (key, meter, _) = &charges[*number_here];
+                    pack.negative(4);
+                    pack.integer(number(key));
+                    pack.integer(Ticks::of(meter).of_units(1));
+                    pack.integer((*most).min(meter.capacity()));
                 }
             }
             Entry::Correction {
@@ -249,11 +275,17 @@ impl Call {
                     Change::Owe => 1,
                     Change::Refund => 2,
                     Change::Undo(_) => 3,
+                    Change::Return(_) => 5,
                 });
                 pack.integer(number(key));
                 pack.integer(Ticks::of(meter).of_units(*units));
-                if let Change::Undo(taken) = change {
-                    pack.integer(meter.at(*taken) / 1_000);
+                match change {
+                    Change::Owe | Change::Refund => {}
+                    Change::Undo(taken) => pack.integer(meter.at(*taken) / 1_000),
+                    Change::Return(left) => {
+                        pack.integer(left / 1_000);
+                        pack.integer(left % 1_000);
+                    }
                 }
             }
         }
@@ -273,7 +305,12 @@ impl Call {
             let now = u64::try_from(next()?).map_err(|_| Strange)? * 1_000;
             let mut all = Vec::with_capacity(self.entries.len());
             for entry in &self.entries {
-                let Entry::Charges { charges, order } = entry else {
+                let Entry::Charges {
+                    charges,
+                    order,
+                    leases,
+                } = entry
+                else {
                     let balances = Vec::new();
                     all.push(Ok(Taken {
                         is_admitted: true,
@@ -283,13 +320,7 @@ impl Call {
                     continue;
                 };
                 let taken = next()?;
-                let mut balances = vec![
-                    Balance {
-                        state: 0,
-                        is_refused: false
-                    };
-                    charges.len()
-                ];
+                let mut balances = vec![Balance::default(); charges.len()];
                 for ((_, meter, _), place) in charges.iter().zip(&order.places) {
                     let owes = next()?;
                     let (owes, is_refused) = match u64::try_from(owes) {
@@ -299,7 +330,15 @@ impl Call {
                     balances[*place] = Balance {
                         state: state(meter, owes, now),
                         is_refused,
+                        leased: 0,
                     };
+                }
+                for (number, _) in leases {
+                    let (_, meter, _) = &charges[*number];
+                    let balance = &mut balances[order.places[*number]];
+                    balance.leased = u64::try_from(next()?).map_err(|_| Strange)?;
+                    let owes = u64::try_from(next()?).map_err(|_| Strange)?;
+                    balance.state = state(meter, owes, now);
                 }
                 all.push(match taken {
                     0 | 1 => Ok(Taken {
