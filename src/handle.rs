@@ -72,6 +72,19 @@ impl Handle {
         self.live.reload(&rules)
     }
 
+    /// Gives back what this process has [leased](crate::ThrottleLayer::lease) of limits and not spent: for one that is
+    /// about to end. Without a store and without leases there is nothing to do.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it has ended, leases may be given back or may lapse.
+    pub async fn return_leases(&self) {
+        let remote = self.live.state().limiter.remote().map(Arc::clone);
+        if let Some(remote) = remote {
+            remote.return_leases().await;
+        }
+    }
+
     /// What the throttle looks like now: each limit with its settings, what remains and what was counted.
     ///
     /// It takes some microseconds for each ten limits and no lock that a request waits for, so that it may be asked for

@@ -170,6 +170,24 @@ impl ThrottleLayer {
         self.with(|options| options.store_deadline = deadline)
     }
 
+    /// Has this process take up to so many units of a limit in the [store](Self::store) at once, and spend them on the
+    /// requests that come without asking again: a *lease*. Without this call, and with 0 or 1, each request asks.
+    ///
+    /// It admits nothing that would not have been: a unit counts as used when it is leased, and what is not used lapses
+    /// as the bucket is refilled, or when a quota's window ends. So a process that stops leaves nothing to be cleaned up;
+    /// what nobody has used for a second or two is given back, as far as nobody came since, and
+    /// [`Handle::return_leases`] does so at once. Until then others find as much less, which is why a lease is never
+    /// more than half of what is left, a quarter of what the bucket holds, or what its rate gives in a second. Where that
+    /// is less than one, as for a client with a burst of three, where shadows look on, and where model tokens are
+    /// reserved, requests ask each time. Of 32,768 buckets at most there are leases; requests that are charged on others ask.
+    ///
+    /// What clients are told to remain is what this process knows of: what others have used since it asked is missing
+    /// from it. All replicas should lease, or none; where some do not, what they give back (for requests whose clients
+    /// have gone before the answer) may each let another one pass.
+    pub fn lease(self, units: u64) -> Self {
+        self.with(|options| options.lease = units)
+    }
+
     /// This throttle from outside: to change its rules while it works.
     #[must_use]
     pub fn handle(&self) -> Handle {

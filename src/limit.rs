@@ -146,6 +146,19 @@ impl Limit {
         matches!(self.terms, Terms::Tokens(_))
     }
 
+    /// How many of `most` units may be leased beside a charge: no more than a quarter of what a full bucket holds, or
+    /// than a rate gives in a second, so that what a process does not use is not missed by others for long. None of
+    /// model tokens, of which each request needs another number, and none of shadows.
+    pub(crate) fn lease(&self, most: u64) -> u64 {
+        const SECOND: u64 = 1_000_000_000;
+        let meter = match (&self.meter, &self.terms) {
+            (Some(meter), Terms::Rate(_) | Terms::Quota(_)) if !self.shadow => meter,
+            _ => return 0,
+        };
+        let steady = SECOND.checked_div(meter.steady(1)).unwrap_or(u64::MAX);
+        most.saturating_sub(1).min(meter.capacity() / 4).min(steady)
+    }
+
     /// Why a charge of `cost` would be refused at `state`, if it would.
     #[inline]
     pub(crate) fn refusal(&self, state: u64, now: Nanos, cost: u64) -> Option<Refusal> {

@@ -27,6 +27,8 @@ pub(crate) struct Options {
     pub(crate) on_outage: OnOutage,
     /// How long the store is waited for.
     pub(crate) store_deadline: Duration,
+    /// How many units of each limit are taken there at once.
+    pub(crate) lease: u64,
 }
 
 impl Options {
@@ -83,6 +85,7 @@ impl Default for Options {
             dialect: Dialect::Problem,
             on_outage: OnOutage::default(),
             store_deadline: Duration::from_millis(25),
+            lease: 0,
         }
     }
 }
@@ -100,6 +103,7 @@ impl fmt::Debug for Options {
             dialect,
             on_outage,
             store_deadline,
+            lease,
         } = self;
         f.debug_struct("Options")
             .field("fields", fields)
@@ -108,6 +112,7 @@ impl fmt::Debug for Options {
             .field("dialect", dialect)
             .field("on_outage", on_outage)
             .field("store_deadline", store_deadline)
+            .field("lease", lease)
             .field("usage_from_answer", usage_from_answer)
             .field("protocol", protocol)
             .field("grpc_retry_pushback", grpc_retry_pushback)

@@ -181,6 +181,8 @@ pub(crate) struct Rule {
     pub(crate) has_tokens: bool,
     /// Whether the balances of one of them may be kept in a store.
     pub(crate) is_shared: bool,
+    /// Whether all that a request takes there may be leased.
+    pub(crate) is_leased: bool,
     /// Requests that were admitted under it and are not yet counted by its route and its limits: so that a request
     /// counts once, however many limits it has.
     pub(crate) admitted: Count,
@@ -189,6 +191,9 @@ pub(crate) struct Rule {
 }
 
 impl Rule {
+    /// The most limits in a store of which a request finds leases.
+    pub(crate) const MOST_LEASED: usize = 6;
+
     /// From limits of which the most specific stand first.
     pub(crate) fn new(
         route: impl Into<Box<str>>,
@@ -207,6 +212,13 @@ impl Rule {
             has_slots: bindings.iter().any(|binding| binding.limit.is_slots()),
             has_tokens: bindings.iter().any(|binding| binding.limit.is_tokens()),
             is_shared: bindings.iter().any(|binding| binding.id.is_some()),
+            is_leased: {
+                let shared = bindings.iter().filter(|binding| binding.id.is_some());
+                shared.clone().count() <= Self::MOST_LEASED
+                    && shared
+                        .clone()
+                        .all(|binding| binding.limit.lease(u64::MAX) > 0)
+            },
             bindings,
             admitted: Count::default(),
             tally: Arc::default(),
@@ -275,6 +287,11 @@ impl Rule {
     ) -> impl Iterator<Item = Charge<'a>> + Clone {
         let bindings = self.bindings.iter();
         bindings.map(move |binding| binding.charge(memory, asked))
+    }
+
+    /// Those whose balances may be kept in a store.
+    pub(crate) fn shared(&self) -> impl Iterator<Item = &Binding> {
+        self.bindings.iter().filter(|binding| binding.id.is_some())
     }
 
     /// The limits that are enforced.

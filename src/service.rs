@@ -93,7 +93,28 @@ where
             let timeout = || deadline(request.headers()).map(nanos);
             let mut prepared = Cow::Borrowed(&*found);
             if let Some(remote) = limiter.remote().filter(|_| found.rule.is_shared) {
-                match shared.away(&state, &found, asked, remote, now) {
+                let away = match shared.away(&state, &found, asked, remote, now) {
+                    Ok(away) => away,
+                    Err(outdated) => {
+                        outdated.pause();
+                        continue;
+                    }
+                };
+                match away {
+                    Away::Admitted(mut levels, at, held) => {
+                        let decided = Decided {
+                            state: &state,
+                            asked,
+                            arrived: at,
+                            now: at,
+                            levels: &mut levels,
+                            held,
+                        };
+                        let admitted = shared.admitted(&mut request, &found, decided);
+                        drop(found);
+                        drop(state);
+                        return ResponseFuture::admitted(self.inner.call(request), admitted);
+                    }
                     Away::Asks => {
                         let timeout = timeout();
                         let service = take_ready(&mut self.inner);

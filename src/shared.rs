@@ -12,7 +12,12 @@ use std::{mem, sync::Arc};
 use bytes::Bytes;
 use http::{Request, Response};
 
-pub(crate) use self::{away::Away, live::Live, prepared::Prepared, state::State};
+pub(crate) use self::{
+    away::{Away, ByLease},
+    live::Live,
+    prepared::Prepared,
+    state::State,
+};
 use crate::{
     admission::{Admission, Permits},
     clock::Nanos,

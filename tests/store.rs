@@ -1,103 +1,20 @@
 //! R21: limits whose balances lie in a store that replicas share: what holds while it answers, and while it does not.
 
 mod common;
+#[path = "support/told.rs"]
+mod told;
 
-use std::{
-    fmt,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use common::{Answer, Client};
 use http::{Request, StatusCode};
 use http_body_util::Empty;
 use tokio::time::{Instant, advance, sleep};
+use told::{Does, Told};
 use tower_throttle::{
     Clients, InFlight, Limits, OnOutage, Quota, Rate, Rules, RulesError, ThrottleLayer,
-    store::{Charge, Correction, MemoryStore, Store, StoreError, StoreFuture, Taken},
+    store::{Correction, Store},
 };
-
-/// What a store does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Does {
-    Answers,
-    /// After so long, having done it at once.
-    Late(Duration),
-    /// Nothing, and says so.
-    Fails,
-    /// Nothing to these buckets, and says so.
-    FailsHere,
-}
-
-/// A store in memory that does as it is told, and counts.
-#[derive(Clone)]
-struct Told {
-    store: MemoryStore,
-    does: Arc<Mutex<Does>>,
-    calls: Arc<AtomicU64>,
-    keys: Arc<Mutex<Vec<String>>>,
-}
-
-impl fmt::Debug for Told {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Told")
-    }
-}
-
-impl Told {
-    fn new() -> Self {
-        Self {
-            store: MemoryStore::new(),
-            does: Arc::new(Mutex::new(Does::Answers)),
-            calls: Arc::default(),
-            keys: Arc::default(),
-        }
-    }
-
-    fn does(&self, does: Does) {
-        *self.does.lock().expect("no panic") = does;
-    }
-
-    /// Calls since the last time this was asked.
-    fn calls(&self) -> u64 {
-        self.calls.swap(0, Ordering::Relaxed)
-    }
-
-    fn answer<'a, T: Send + 'a>(
-        &self,
-        does: impl FnOnce() -> StoreFuture<'a, T>,
-    ) -> StoreFuture<'a, T> {
-        let told = *self.does.lock().expect("no panic");
-        match told {
-            Does::Answers => does(),
-            Does::Late(wait) => {
-                let answer = does();
-                Box::pin(async move {
-                    sleep(wait).await;
-                    answer.await
-                })
-            }
-            Does::Fails => Box::pin(async { Err(StoreError::unavailable("told to fail")) }),
-            Does::FailsHere => Box::pin(async { Err(StoreError::bucket("told to fail")) }),
-        }
-    }
-}
-
-impl Store for Told {
-    fn take<'a>(&'a self, charges: &'a [Charge]) -> StoreFuture<'a, Taken> {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        let keys = charges.iter().map(|charge| charge.key.to_string());
-        self.keys.lock().expect("no panic").extend(keys);
-        self.answer(|| self.store.take(charges))
-    }
-
-    fn correct<'a>(&'a self, corrections: &'a [Correction]) -> StoreFuture<'a, ()> {
-        self.answer(|| self.store.correct(corrections))
-    }
-}
 
 const SECRET: [u8; 16] = [7; 16];
 

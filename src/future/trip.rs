@@ -17,9 +17,9 @@ use crate::{
     admission::Permits,
     clock::Nanos,
     levels::Levels,
-    remote::{Ask, Guess, OnOutage, Remote},
+    remote::{Ask, Follow, Guess, Lent, OnOutage, Remote},
     rule::Asked,
-    shared::{Decided, Prepared, Shared, State},
+    shared::{ByLease, Decided, Prepared, Shared, State},
     waiting::{Again, Answer, Moment, Next, Standing, Turn},
 };
 
@@ -45,6 +45,8 @@ pub(crate) struct Way {
     timeout: Option<Nanos>,
     step: Step,
     timer: Option<Pin<Box<Sleep>>>,
+    /// Until when it waits for leases that others ask for, once it does.
+    follows: Option<Nanos>,
 }
 
 #[derive(Debug)]
@@ -59,6 +61,8 @@ enum Step {
         levels: Levels,
         standing: Option<Standing>,
     },
+    /// Waits for a lease that somebody else has asked for.
+    Follows(Follow, Option<Standing>),
     /// Stands in line, and asks no earlier than this.
     Stands(Standing, Nanos),
     /// Stands in line for what this process decides alone, while the store is down.
@@ -181,6 +185,7 @@ impl Way {
             timeout,
             step: Step::Starts(None),
             timer: None,
+            follows: None,
         }
     }
 
@@ -191,6 +196,13 @@ impl Way {
                     if let Some(ended) = self.start(request, standing) {
                         return Poll::Ready(ended);
                     }
+                }
+                Step::Follows(mut follow, standing) => {
+                    if follow.poll(cx).is_pending() {
+                        self.step = Step::Follows(follow, standing);
+                        return Poll::Pending;
+                    }
+                    self.step = Step::Starts(standing);
                 }
                 Step::Asks {
                     mut ask,
@@ -209,7 +221,8 @@ impl Way {
                     }
                     Poll::Ready(Ok(taken)) => {
                         let rule = &self.prepared.rule;
-                        let levels = Remote::levels(rule, self.asked, &taken, &levels);
+                        let balances = taken.balances.iter().copied();
+                        let levels = Remote::levels(rule, self.asked, balances, &levels);
                         if taken.is_admitted {
                             return Poll::Ready(Ended::Admitted(Told {
                                 by: By::All,
@@ -294,32 +307,43 @@ impl Way {
         };
         let rule = Arc::clone(&self.prepared.rule);
         let now = limiter.now();
-        let guess = self.guess(remote, now);
         let lines = &limiter.lines;
         let is_behind = standing.is_none()
             && rule.is_patient
             && !lines.is_empty()
             && limiter.is_behind(&rule, self.asked);
+        let lease = self.shared.options.lease;
+        let lent = match lease {
+            0 | 1 => Lent::default(),
+            _ if is_behind => Lent::default(),
+            _ => remote.lend(&rule, self.asked, now),
+        };
+        if lent.is_all() {
+            return self.by_lease(request, standing, remote, &lent, now);
+        }
+        let guess = self.guess(remote, now, &lent);
         if is_behind || guess.is_denied {
+            remote.unlend(&lent);
             return self.refused(standing, guess.at, guess.levels);
+        }
+        let deadline = self.shared.options.store_deadline;
+        let until = *self
+            .follows
+            .get_or_insert_with(|| now.saturating_add(Follow::patience(deadline)));
+        if let Some(follow) = remote.follow(&lent, until).filter(|_| now < until) {
+            remote.unlend(&lent);
+            self.step = Step::Follows(follow, standing);
+            return None;
         }
         let held = &self.prepared.held().rule;
         let mut levels = Levels::default();
-        match limiter.admit(held, self.asked, now, &mut levels) {
+        let answer = limiter.admit(held, self.asked, now, &mut levels);
+        if !matches!(answer, Ok(true)) {
+            remote.unlend(&lent);
+        }
+        match answer {
             Ok(true) => {}
-            Ok(false) if rule.is_patient => {
-                // By slots: a look at all of them tells which.
-                let guess = self.guess(remote, now);
-                return self.refused(standing, guess.at, guess.levels);
-            }
-            Ok(false) => {
-                return Some(Ended::Denied(Told {
-                    by: By::Held,
-                    at: now,
-                    levels,
-                    held: None,
-                }));
-            }
+            Ok(false) => return self.refused_here(standing, remote, now, levels),
             Err(outdated) => {
                 outdated.pause();
                 self.follow(request);
@@ -328,14 +352,62 @@ impl Way {
             }
         }
         let permits = || Permits::new(&limiter, held, self.asked, &levels);
-        let deadline = self.shared.options.store_deadline;
+        let ask = remote.ask(&rule, self.asked, deadline, lease, lent);
         self.step = Step::Asks {
-            ask: Box::new(remote.ask(&rule, self.asked, deadline)),
+            ask: Box::new(ask),
             held: held.has_slots.then(permits),
             levels,
             standing,
         };
         None
+    }
+
+    /// What becomes of it, to which all was lent that it takes in the store.
+    fn by_lease<B>(
+        &mut self,
+        request: &Request<B>,
+        standing: Option<Standing>,
+        remote: &Remote,
+        lent: &Lent,
+        now: Nanos,
+    ) -> Option<Ended> {
+        let state = Arc::clone(&self.state);
+        match state.by_lease(&self.prepared, self.asked, remote, lent, now) {
+            Ok(ByLease::Admitted(levels, at, held)) => Some(Ended::Admitted(Told {
+                by: By::All,
+                at,
+                levels,
+                held,
+            })),
+            Ok(ByLease::Refused(levels)) => self.refused_here(standing, remote, now, levels),
+            Err(outdated) => {
+                outdated.pause();
+                self.follow(request);
+                self.step = Step::Starts(standing);
+                None
+            }
+        }
+    }
+
+    /// What becomes of it, refused by what lies in this process.
+    fn refused_here(
+        &mut self,
+        standing: Option<Standing>,
+        remote: &Remote,
+        now: Nanos,
+        levels: Levels,
+    ) -> Option<Ended> {
+        if self.prepared.rule.is_patient {
+            // By slots: a look at all of them tells which.
+            let guess = self.guess(remote, now, &Lent::default());
+            return self.refused(standing, guess.at, guess.levels);
+        }
+        Some(Ended::Denied(Told {
+            by: By::Held,
+            at: now,
+            levels,
+            held: None,
+        }))
     }
 
     /// What becomes of it, refused by what `levels` tell at a moment of the store's clock.
@@ -391,7 +463,7 @@ impl Way {
         let mut levels = Levels::default();
         let mut at = now;
         if let Some(remote) = limiter.remote() {
-            Guess { levels, at, .. } = self.guess(remote, now);
+            Guess { levels, at, .. } = self.guess(remote, now, &Lent::default());
         }
         limiter.name_refusal(&self.prepared.rule, self.asked, at, &mut levels);
         Ended::Denied(Told {
@@ -467,9 +539,9 @@ impl Way {
     }
 
     /// What is known at `now` of all buckets.
-    fn guess(&self, remote: &Remote, now: Nanos) -> Guess {
+    fn guess(&self, remote: &Remote, now: Nanos, lent: &Lent) -> Guess {
         let memory = &self.state.limiter.memory;
-        remote.guess(&self.prepared.rule, self.asked, now, memory)
+        remote.guess(&self.prepared.rule, self.asked, now, memory, lent)
     }
 
     /// Goes over to the rules that hold by now, if there are others.

@@ -4,6 +4,7 @@ use std::{
     error::Error,
     fmt,
     future::Future,
+    mem,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
@@ -12,10 +13,10 @@ use std::{
 
 use tokio::runtime::Handle;
 
-use super::{Remote, deadlines::Key};
+use super::{Lent, Remote, deadlines::Key};
 use crate::{
     clock::{Nanos, nanos},
-    store::{Charge, Correction, StoreError, Taken},
+    store::{Balance, Charge, Correction, StoreError, Taken},
 };
 
 /// A question to the store. Dropped before it is answered, what it takes is given back.
@@ -29,6 +30,12 @@ pub(crate) struct Ask {
     key: Option<Key>,
     /// Whether what it takes too late stays taken.
     is_kept: bool,
+    /// What was lent besides.
+    lent: Lent,
+    /// Those that ask for leases.
+    leasing: Vec<Charge>,
+    /// Whether this process has leases.
+    is_leasing: bool,
 }
 
 /// What was asked, and what the answer is.
@@ -36,7 +43,15 @@ type Answer = (Vec<Charge>, Result<Taken, StoreError>);
 type Call = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 impl Ask {
-    pub(super) fn new(remote: Arc<Remote>, charges: Vec<Charge>, deadline: Duration) -> Self {
+    pub(super) fn new(
+        remote: Arc<Remote>,
+        charges: Vec<Charge>,
+        deadline: Duration,
+        lent: Lent,
+        is_leasing: bool,
+    ) -> Self {
+        let leasing = charges.iter().filter(|charge| charge.lease > 0);
+        let leasing = leasing.cloned().collect();
         let store = Arc::clone(&remote.store);
         let call: Call = Box::pin(async move {
             let taken = store.take(&charges).await;
@@ -49,6 +64,23 @@ impl Ask {
             deadline,
             key: None,
             is_kept: false,
+            lent,
+            leasing,
+            is_leasing,
+        }
+    }
+
+    /// It is over, and was answered this, or not.
+    fn end(&mut self, answer: Option<(&[Charge], &Taken)>) {
+        let leasing = mem::take(&mut self.leasing);
+        if !leasing.is_empty() {
+            let (charges, taken) = answer.unzip();
+            self.remote
+                .leased(charges.unwrap_or(&leasing), taken, self.sent);
+        }
+        let lent = mem::take(&mut self.lent);
+        if !answer.is_some_and(|(_, taken)| taken.is_admitted) {
+            self.remote.unlend(&lent);
         }
     }
 
@@ -70,19 +102,26 @@ impl Ask {
                 Ok(taken) => self.remote.heard(&charges, taken, self.sent),
                 Err(error) => self.remote.failed(error, self.deadline),
             }
-            return Poll::Ready(taken);
+            let lent = self.lent;
+            self.end(taken.as_ref().ok().map(|taken| (&charges[..], taken)));
+            return Poll::Ready(taken.map(|mut taken| {
+                // To a client, what was leased beside its charge is there.
+                let leased = charges.iter().zip(&mut taken.balances);
+                for (charge, balance) in leased.filter(|(_, balance)| balance.leased > 0) {
+                    let meter = charge.budget.meter();
+                    balance.state = meter.refund(balance.state, balance.leased);
+                }
+                lent.with(taken)
+            }));
         }
-        let remote = &self.remote;
         let deadline = self.sent.saturating_add(nanos(self.deadline));
-        if remote.clock.now() < deadline {
-            if remote.deadlines.enter(&mut self.key, deadline, cx.waker()) {
-                let deadlines = Arc::clone(&remote.deadlines);
-                remote.spawn(deadlines.watch(remote.clock));
-            }
+        if self.remote.clock.now() < deadline {
+            self.remote.wake_at(&mut self.key, deadline, cx.waker());
             return Poll::Pending;
         }
         let late = StoreError::unavailable(Late);
         self.remote.failed(&late, self.deadline);
+        self.end(None);
         Poll::Ready(Err(late))
     }
 
@@ -101,12 +140,17 @@ impl Drop for Ask {
             return;
         };
         let call = call.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let (remote, is_kept) = (Arc::clone(&self.remote), self.is_kept);
+        self.end(None);
+        let remote = Arc::clone(&self.remote);
+        let (is_kept, is_leasing) = (self.is_kept, self.is_leasing);
         self.remote.spawn(async move {
             let (charges, taken) = call.await;
             match taken {
-                Ok(taken) if taken.is_admitted && !is_kept => {
-                    remote.corrected(undone(charges, &taken)).await;
+                Ok(taken) if taken.is_admitted => {
+                    let undone = undone(charges, &taken, is_kept, is_leasing);
+                    if !undone.is_empty() {
+                        remote.corrected(undone).await;
+                    }
                 }
                 _ => {}
             }
@@ -114,17 +158,35 @@ impl Drop for Ask {
     }
 }
 
-/// What gives back all that was taken.
-fn undone(charges: Vec<Charge>, taken: &Taken) -> Vec<Correction> {
+/// What gives back all that was taken, or what was leased, if the rest is kept.
+fn undone(charges: Vec<Charge>, taken: &Taken, is_kept: bool, is_leasing: bool) -> Vec<Correction> {
     let charges = charges.into_iter().zip(&taken.balances);
-    let charges = charges.filter(|(_, balance)| !balance.is_refused);
-    let undo = |(charge, _): (Charge, _)| Correction::Undo {
-        key: charge.key,
-        budget: charge.budget,
-        units: charge.cost,
-        taken: taken.now,
+    let undo = |(charge, balance): (Charge, &Balance)| {
+        let Charge {
+            key, budget, cost, ..
+        } = charge;
+        let cost = if is_kept { 0 } else { cost };
+        let units = cost + balance.leased;
+        if balance.is_refused || units == 0 {
+            return None;
+        }
+        Some(match is_leasing {
+            // Nothing is taken from under the leases of others.
+            true => Correction::Return {
+                key,
+                budget,
+                units,
+                state: balance.state,
+            },
+            false => Correction::Undo {
+                key,
+                budget,
+                units,
+                taken: taken.now,
+            },
+        })
     };
-    charges.map(undo).collect()
+    charges.filter_map(undo).collect()
 }
 
 /// The store has not answered in time.

@@ -14,30 +14,43 @@
 //! way a deadline, and none after them.
 //!
 //! A question whose asker has gone is driven to its end all the same, and what it has taken by then is given back.
+//!
+//! # Leases
+//!
+//! Where they are asked for, a question takes more than its request needs, and further requests are decided without one
+//! as long as that lasts: see [`lease`]. Whoever comes while somebody asks for more waits for that for a moment, so
+//! that a crowd makes one question and not one each.
 
 mod ask;
 mod deadlines;
 mod denied;
+mod lease;
+mod lent;
 mod outage;
 
 use std::{
     fmt,
     hash::{BuildHasher, RandomState},
     sync::{Arc, OnceLock},
+    task::Waker,
     time::Duration,
 };
 
 use tokio::runtime::Handle;
 
 pub use self::outage::OnOutage;
-pub(crate) use self::{ask::Ask, outage::Event};
-use self::{deadlines::Deadlines, denied::Denied};
+pub(crate) use self::{
+    ask::Ask,
+    lent::{Follow, Lent},
+    outage::Event,
+};
+use self::{deadlines::Deadlines, denied::Denied, lease::Leases};
 use crate::{
     clock::{Clock, Nanos},
     levels::{Level, Levels},
     limit::Limit,
     rule::{Asked, Binding, Rule},
-    store::{BucketKey, Budget, Charge, Correction, Memory, Store, Taken},
+    store::{Balance, BucketKey, Budget, Charge, Correction, Memory, Store, Taken},
     sync::{AtomicU64, Ordering},
 };
 
@@ -50,6 +63,9 @@ pub(crate) struct Remote {
     ahead: AtomicU64,
     denied: Denied,
     deadlines: Arc<Deadlines>,
+    leases: Leases,
+    /// Whether somebody looks after them. One and zero.
+    is_tended: AtomicU64,
     hasher: RandomState,
     /// Whether it is down: no more than one outage at a time. One and zero.
     down: AtomicU64,
@@ -85,6 +101,8 @@ impl Remote {
             ahead: AtomicU64::new(0),
             denied: Denied::new(),
             deadlines: Arc::default(),
+            leases: Leases::new(),
+            is_tended: AtomicU64::new(0),
             hasher: RandomState::new(),
             down: AtomicU64::new(0),
             runtime: OnceLock::new(),
@@ -98,16 +116,41 @@ impl Remote {
         self.down.load(Ordering::Acquire) == 1
     }
 
-    /// Asks for all that a rule takes there.
-    pub(crate) fn ask(self: &Arc<Self>, rule: &Rule, asked: Asked, deadline: Duration) -> Ask {
-        let bindings = rule.bindings.iter();
-        let charges = bindings.filter_map(|binding| charge(binding, asked));
-        Ask::new(Arc::clone(self), charges.collect(), deadline)
+    /// Asks for all that a rule takes there and that was not lent, and for leases of at most so many units.
+    pub(crate) fn ask(
+        self: &Arc<Self>,
+        rule: &Rule,
+        asked: Asked,
+        deadline: Duration,
+        lease: u64,
+        lent: Lent,
+    ) -> Ask {
+        let bindings = rule.shared().enumerate();
+        let missing = bindings.filter(|(index, _)| !lent.has(*index));
+        let now = self.clock.now();
+        let charges = missing.filter_map(|(_, binding)| {
+            let mut charge = charge(binding, asked)?;
+            let units = binding.limit.lease(lease);
+            if units > 0 && rule.is_leased {
+                let hash = self.hash_of(&charge.key);
+                if self.leases.begin(hash, &charge.key, charge.budget, now) {
+                    charge.lease = units;
+                }
+            }
+            Some(charge)
+        });
+        let charges = charges.collect();
+        Ask::new(Arc::clone(self), charges, deadline, lent, lease > 0)
     }
 
     /// What all buckets of a rule held at an answer. `held` are those of its limits that lie in this process.
-    pub(crate) fn levels(rule: &Rule, asked: Asked, taken: &Taken, held: &Levels) -> Levels {
-        let mut balances = taken.balances.iter();
+    pub(crate) fn levels(
+        rule: &Rule,
+        asked: Asked,
+        balances: impl IntoIterator<Item = Balance>,
+        held: &Levels,
+    ) -> Levels {
+        let mut balances = balances.into_iter();
         let mut held = held.as_slice().iter();
         let mut levels = Levels::default();
         for binding in &rule.bindings {
@@ -126,7 +169,14 @@ impl Remote {
     }
 
     /// What is known at `now` of all buckets of a rule. Those of which nothing is known are told as full.
-    pub(crate) fn guess(&self, rule: &Rule, asked: Asked, now: Nanos, memory: &Memory) -> Guess {
+    pub(crate) fn guess(
+        &self,
+        rule: &Rule,
+        asked: Asked,
+        now: Nanos,
+        memory: &Memory,
+        lent: &Lent,
+    ) -> Guess {
         let held = |binding: &Binding| {
             let charge = binding.charge(memory, asked);
             Level::new(charge.place.peek(now), charge.cost)
@@ -137,11 +187,20 @@ impl Remote {
             at,
             is_denied: false,
         };
+        let mut shared = 0..;
         for (index, binding) in rule.bindings.iter().enumerate() {
             let level = match self.hash(binding, asked.identity) {
                 None => held(binding),
                 Some(hash) => {
                     let cost = binding.cost(asked);
+                    if let Some(state) = shared.next().and_then(|index| lent.state(index)) {
+                        guess.levels.push(Level {
+                            state,
+                            cost,
+                            ..Level::default()
+                        });
+                        continue;
+                    }
                     let state = self.denied.find(hash, now).unwrap_or(0);
                     let refuses = binding.limit.refusal(state, at, cost).is_some();
                     guess.is_denied |= refuses && index < rule.enforced;
@@ -194,6 +253,14 @@ impl Remote {
     pub(crate) fn at(&self, now: Nanos) -> Nanos {
         let ahead = self.ahead.load(Ordering::Relaxed);
         now.wrapping_add(ahead).min(Clock::MAX)
+    }
+
+    /// Has whoever this is woken at that moment, or later.
+    fn wake_at(&self, key: &mut Option<deadlines::Key>, deadline: Nanos, waker: &Waker) {
+        if self.deadlines.enter(key, deadline, waker) {
+            let deadlines = Arc::clone(&self.deadlines);
+            self.spawn(deadlines.watch(self.clock));
+        }
     }
 
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {

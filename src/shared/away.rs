@@ -4,21 +4,32 @@ use std::borrow::Cow;
 
 use super::{Prepared, Shared, State};
 use crate::{
+    admission::Permits,
     clock::Nanos,
     levels::Levels,
-    remote::{Guess, OnOutage, Remote},
+    limiter::Outdated,
+    remote::{Guess, Lent, OnOutage, Remote},
     rule::Asked,
 };
 
 pub(crate) enum Away<'a> {
     /// The store is to be asked, or it waits in line.
     Asks,
+    /// It passes, by what was leased, at a moment of the store's clock.
+    Admitted(Levels, Nanos, Option<Permits>),
     /// It is known to be refused, at a moment of the store's clock.
     Denied(Levels, Nanos),
-    /// It is decided here by other limits, for the store is down.
+    /// It is decided here by other limits: the store is down, or they refuse.
     Here(Cow<'a, Prepared>),
     /// Nobody can decide.
     Unavailable,
+}
+
+/// What becomes of a request to which all was lent that it takes in the store.
+pub(crate) enum ByLease {
+    Admitted(Levels, Nanos, Option<Permits>),
+    /// By what lies in this process.
+    Refused(Levels),
 }
 
 impl Shared {
@@ -30,30 +41,75 @@ impl Shared {
         asked: Asked,
         remote: &Remote,
         now: Nanos,
-    ) -> Away<'a> {
+    ) -> Result<Away<'a>, Outdated> {
+        let is_patient = prepared.rule.is_patient;
         if remote.is_down() {
-            if self.options.on_outage == OnOutage::Refuse || !prepared.rule.is_patient {
+            if self.options.on_outage == OnOutage::Refuse || !is_patient {
                 remote.without(self.options.on_outage);
             }
-            return match self.options.on_outage {
+            return Ok(match self.options.on_outage {
                 OnOutage::Refuse => Away::Unavailable,
-                _ if prepared.rule.is_patient => Away::Asks,
+                _ if is_patient => Away::Asks,
                 OnOutage::Admit => Away::Here(Cow::Borrowed(prepared.held())),
                 OnOutage::Local { share } => Away::Here(prepared.share(share)),
-            };
+            });
         }
-        if prepared.rule.is_patient {
-            return Away::Asks;
+        if is_patient && !state.limiter.lines.is_empty() {
+            return Ok(Away::Asks);
         }
-        let guess = remote.guess(&prepared.rule, asked, now, &state.limiter.memory);
+        let lent = match self.options.lease {
+            0 | 1 => Lent::default(),
+            _ => remote.lend(&prepared.rule, asked, now),
+        };
+        if lent.is_all() {
+            return Ok(match state.by_lease(prepared, asked, remote, &lent, now)? {
+                ByLease::Admitted(levels, at, held) => Away::Admitted(levels, at, held),
+                ByLease::Refused(_) if is_patient => Away::Asks,
+                ByLease::Refused(_) => Away::Here(Cow::Borrowed(prepared.held())),
+            });
+        }
+        remote.unlend(&lent);
+        if is_patient {
+            return Ok(Away::Asks);
+        }
+        let memory = &state.limiter.memory;
+        let guess = remote.guess(&prepared.rule, asked, now, memory, &lent);
         let Guess {
             levels,
             at,
             is_denied,
         } = guess;
-        match is_denied {
+        Ok(match is_denied {
             true => Away::Denied(levels, at),
             false => Away::Asks,
+        })
+    }
+}
+
+impl State {
+    /// Decides by what lies in this process, where all else was lent. What is refused gives it back.
+    pub(crate) fn by_lease(
+        &self,
+        prepared: &Prepared,
+        asked: Asked,
+        remote: &Remote,
+        lent: &Lent,
+        now: Nanos,
+    ) -> Result<ByLease, Outdated> {
+        let held = &prepared.held().rule;
+        let mut levels = Levels::default();
+        let answer = self.limiter.admit(held, asked, now, &mut levels);
+        if !matches!(answer, Ok(true)) {
+            remote.unlend(lent);
         }
+        Ok(match answer? {
+            true => {
+                let permits = || Permits::new(&self.limiter, held, asked, &levels);
+                let permits = held.has_slots.then(permits);
+                let (levels, at) = remote.lent_levels(&prepared.rule, asked, lent, &levels, now);
+                ByLease::Admitted(levels, at, permits)
+            }
+            false => ByLease::Refused(levels),
+        })
     }
 }

@@ -172,7 +172,7 @@ pub enum Correction {
         budget: Budget,
         /// How many units.
         units: u64,
-        /// The state that the lease has left, less what has come back of it since.
+        /// The state that the lease has left.
         state: Nanos,
     },
 }

@@ -1,0 +1,384 @@
+//! Leases: units of limits that this process has taken beforehand, and spends without a question.
+//!
+//! # Why they add nothing to a limit
+//!
+//! A bucket of a rate is a moment, at which it will be full, and each charge has put that off by the time that pays for
+//! it. So a lease of three units is a piece of time at the end of what the bucket owed then, and each unit is a third
+//! of it. A unit may be spent for as long as its own third has not begun to pass: then all units in all processes that
+//! are not yet spent are different pieces of what the bucket owes still, and what it owes beyond them is no less than
+//! it would owe if each had been charged when it was spent. Nobody has to know of the leases of others, and what is
+//! forgotten, as in a crash, is refilled as if it had been spent.
+//!
+//! That holds as long as nothing is taken out of the middle: units come back only to a bucket in which nobody has come
+//! after them. A unit of a quota may be spent until its window ends, and comes back until then.
+//!
+//! Time is this process's own, counted from before the question was sent: so that a unit lapses here a little before
+//! it does there, whatever either clock shows.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+    sync::PoisonError,
+    task::{Context, Poll, Waker},
+};
+
+use crate::{
+    clock::Nanos,
+    meter::Meter,
+    store::{Balance, BucketKey, Budget, Correction},
+    sync::Mutex,
+};
+
+/// What this process has leased, by the hash of a bucket: of some thousands of buckets at most. For others each
+/// request asks.
+pub(super) struct Leases {
+    shards: Box<[Mutex<Shard>]>,
+}
+
+type Shard = HashMap<u64, Lease, BuildHasherDefault<Same>>;
+
+/// One bucket's.
+#[derive(Debug)]
+struct Lease {
+    key: BucketKey,
+    budget: Budget,
+    units: u64,
+    /// When the last of them lapses, by this process's clock.
+    end: Nanos,
+    /// What the bucket was left in, by the store's.
+    state: Nanos,
+    /// Whether it was of use since somebody last looked.
+    is_used: bool,
+    /// Whether somebody asks for more.
+    is_asked: bool,
+    /// Who waits for that.
+    waiting: Vec<Waker>,
+}
+
+/// What there is for a charge of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spent {
+    /// What the bucket holds after it, as far as this process knows; and when the lease ends that it is of.
+    One(Balance, Nanos),
+    Nothing,
+    /// Nothing yet: somebody asks.
+    Asked,
+}
+
+/// A lease as the store has given it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Given {
+    pub(super) balance: Balance,
+    /// The store's clock then, and this one's when it was asked.
+    pub(super) now: Nanos,
+    pub(super) sent: Nanos,
+}
+
+impl Lease {
+    fn meter(&self) -> &Meter {
+        self.budget.meter()
+    }
+
+    /// The units that have not lapsed.
+    fn units(&self, now: Nanos) -> u64 {
+        let left = self.end.saturating_sub(now);
+        match left.checked_div(self.meter().steady(1)) {
+            Some(units) => self.units.min(units),
+            // Of a quota.
+            None if left > 0 => self.units,
+            None => 0,
+        }
+    }
+
+    /// What gives back the rest.
+    fn rest(&self, now: Nanos) -> Option<Correction> {
+        let units = self.units(now);
+        (units > 0).then(|| Correction::Return {
+            key: self.key.clone(),
+            budget: self.budget,
+            units,
+            state: self.state,
+        })
+    }
+}
+
+impl Leases {
+    const SHARDS: usize = 64;
+    /// 32,768 buckets in all.
+    const MOST: usize = 512;
+
+    pub(super) fn new() -> Self {
+        Self {
+            shards: (0..Self::SHARDS).map(|_| Mutex::default()).collect(),
+        }
+    }
+
+    fn with<T>(&self, hash: u64, work: impl FnOnce(&mut Shard) -> T) -> T {
+        let shard = &self.shards[(hash >> 32) as usize % Self::SHARDS];
+        // Each step leaves it whole.
+        work(&mut shard.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Spends a unit of a bucket that is set to this.
+    pub(super) fn spend(&self, hash: u64, meter: &Meter, now: Nanos) -> Spent {
+        self.with(hash, |shard| {
+            let Some(lease) = shard.get_mut(&hash) else {
+                return Spent::Nothing;
+            };
+            lease.is_used = true;
+            let units = match lease.meter() == meter {
+                true => lease.units(now),
+                false => 0,
+            };
+            match units.checked_sub(1) {
+                Some(rest) => {
+                    lease.units = rest;
+                    let balance = Balance {
+                        state: meter.refund(lease.state, rest),
+                        ..Balance::default()
+                    };
+                    Spent::One(balance, lease.end)
+                }
+                None if lease.is_asked => Spent::Asked,
+                None => Spent::Nothing,
+            }
+        })
+    }
+
+    /// Takes a unit back that was not needed after all, of a lease that ends then. It lapses as it would have; if there
+    /// is another lease by now, it has.
+    pub(super) fn unspend(&self, hash: u64, end: Nanos) {
+        self.with(hash, |shard| match shard.get_mut(&hash) {
+            Some(lease) if lease.end == end => lease.units += 1,
+            _ => {}
+        });
+    }
+
+    /// Whether whoever asks now may ask for a lease: nobody else does, and there is room for it.
+    pub(super) fn begin(&self, hash: u64, key: &BucketKey, budget: Budget, now: Nanos) -> bool {
+        self.with(hash, |shard| {
+            if shard.len() >= Self::MOST && !shard.contains_key(&hash) {
+                shard.retain(|_, lease| lease.is_asked || lease.units(now) > 0);
+                if shard.len() >= Self::MOST {
+                    return false;
+                }
+            }
+            let lease = shard.entry(hash).or_insert_with(|| Lease {
+                key: key.clone(),
+                budget,
+                units: 0,
+                end: 0,
+                state: 0,
+                is_used: true,
+                is_asked: false,
+                waiting: Vec::new(),
+            });
+            !std::mem::replace(&mut lease.is_asked, true)
+        })
+    }
+
+    /// Whoever [began](Self::begin) has got this, or nothing. Says whether there is something to be looked after.
+    pub(super) fn end(&self, hash: u64, budget: Budget, given: Option<Given>) -> bool {
+        let waiting = self.with(hash, |shard| {
+            let lease = shard.get_mut(&hash)?;
+            lease.is_asked = false;
+            if let Some(Given { balance, now, sent }) = given {
+                // What may have come back to the one before it is forgotten: it lapses sooner.
+                lease.budget = budget;
+                lease.units = balance.leased;
+                let end = match lease.meter().steady(1) {
+                    0 => lease.meter().at(now),
+                    _ => balance.state,
+                };
+                lease.end = sent.saturating_add(end.saturating_sub(now));
+                lease.state = balance.state;
+            }
+            Some(std::mem::take(&mut lease.waiting))
+        });
+        // Outside of the lock, for nobody knows what a waker does.
+        waiting.into_iter().flatten().for_each(Waker::wake);
+        given.is_some()
+    }
+
+    /// Until nobody asks for a lease of this bucket.
+    pub(super) fn poll_asked(&self, hash: u64, cx: &Context<'_>) -> Poll<()> {
+        self.with(hash, |shard| match shard.get_mut(&hash) {
+            Some(lease) if lease.is_asked => {
+                let waker = cx.waker();
+                if !lease.waiting.iter().any(|known| known.will_wake(waker)) {
+                    lease.waiting.push(waker.clone());
+                }
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
+        })
+    }
+
+    /// Forgets leases, all or those that nobody has used since this was last called: what gives back the rest of them.
+    pub(super) fn unused(&self, now: Nanos, all: bool) -> Vec<Correction> {
+        let mut rests = Vec::new();
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.retain(|_, lease| {
+                let is_used = std::mem::replace(&mut lease.is_used, false);
+                if is_used && !all {
+                    return true;
+                }
+                rests.extend(lease.rest(now));
+                lease.units = 0;
+                lease.is_asked
+            });
+        }
+        rests
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        let mut shards = self.shards.iter();
+        shards.all(|shard| {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.is_empty()
+        })
+    }
+}
+
+/// Of what is a hash already.
+#[derive(Debug, Default)]
+struct Same(u64);
+
+impl Hasher for Same {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0 << 8 | u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{quota::Quota, rate::Rate};
+
+    const MS: u64 = 1_000_000;
+
+    fn key() -> BucketKey {
+        BucketKey::new("total/rate-1", None)
+    }
+
+    fn given(state: Nanos, leased: u64, now: Nanos, sent: Nanos) -> Given {
+        let balance = Balance {
+            state,
+            leased,
+            is_refused: false,
+        };
+        Given { balance, now, sent }
+    }
+
+    fn spend(leases: &Leases, budget: &Budget, now: Nanos) -> Option<u64> {
+        match leases.spend(7, budget.meter(), now) {
+            Spent::One(balance, _) => Some(balance.state),
+            Spent::Nothing | Spent::Asked => None,
+        }
+    }
+
+    #[test]
+    fn units_lapse_one_by_one_as_the_bucket_is_refilled() {
+        // A unit in ten milliseconds. The store's clock is an hour ahead.
+        let budget = Budget::of_rate(&Rate::per_second(100).burst(50)).expect("open");
+        let hour = 3_600_000 * MS;
+        let leases = Leases::new();
+        assert!(leases.begin(7, &key(), budget, 0));
+        assert!(!leases.begin(7, &key(), budget, 0), "one at a time");
+        // It owes 100 ms, the last 40 of them for four units.
+        let lease = given(hour + 1_100 * MS, 4, hour + 1_000 * MS, 999 * MS);
+        assert!(leases.end(7, budget, Some(lease)));
+        assert_eq!(
+            spend(&leases, &budget, 1_000 * MS),
+            Some(hour + 1_070 * MS),
+            "three are left, and told as such"
+        );
+        // The last is full price until 1,089 by our clock, and the third until 1,079.
+        assert!(spend(&leases, &budget, 1_079 * MS).is_some());
+        leases.unspend(7, 7);
+        leases.unspend(7, 1_099 * MS);
+        assert!(spend(&leases, &budget, 1_080 * MS).is_some(), "one of them");
+        assert!(spend(&leases, &budget, 1_080 * MS).is_none(), "one lapsed");
+
+        assert!(leases.begin(7, &key(), budget, 0));
+        assert!(leases.end(7, budget, Some(lease)));
+        assert!(
+            spend(&leases, &budget, 1_089 * MS).is_some(),
+            "just in time"
+        );
+        assert!(leases.begin(7, &key(), budget, 0));
+        assert!(leases.end(7, budget, Some(lease)));
+        assert!(
+            spend(&leases, &budget, 1_089 * MS + 1).is_none(),
+            "too late"
+        );
+        assert!(leases.unused(1_090 * MS, true).is_empty());
+        assert!(leases.is_empty());
+    }
+
+    #[test]
+    fn units_of_a_quota_are_good_until_its_window_ends() {
+        let budget = Budget::of_quota(&Quota::per(100, Duration::from_secs(1))).expect("open");
+        let leases = Leases::new();
+        assert!(leases.begin(7, &key(), budget, 0));
+        let lease = given(3_000 * MS + 5, 4, 2_500 * MS, 400 * MS);
+        assert!(leases.end(7, budget, Some(lease)));
+        assert!(spend(&leases, &budget, 899 * MS).is_some());
+        let rests = leases.unused(899 * MS, false);
+        assert!(rests.is_empty(), "somebody uses it");
+        let rests = leases.unused(899 * MS, false);
+        let [Correction::Return { units, state, .. }] = &rests[..] else {
+            panic!("the rest: {rests:?}");
+        };
+        assert_eq!((*units, *state), (3, 3_000 * MS + 5));
+        assert!(spend(&leases, &budget, 899 * MS).is_none(), "it is gone");
+        assert!(leases.begin(7, &key(), budget, 0));
+        assert!(leases.end(7, budget, Some(lease)));
+        assert!(
+            spend(&leases, &budget, 900 * MS).is_none(),
+            "the next window"
+        );
+    }
+
+    #[test]
+    fn a_lease_in_other_terms_is_none() {
+        let budget = Budget::of_rate(&Rate::per_second(100).burst(50)).expect("open");
+        let other = Budget::of_rate(&Rate::per_second(50).burst(50)).expect("open");
+        let leases = Leases::new();
+        assert!(leases.begin(7, &key(), budget, 0));
+        assert!(leases.end(7, budget, Some(given(1_000 * MS, 10, 0, 0))));
+        assert!(spend(&leases, &other, 0).is_none());
+        assert!(spend(&leases, &budget, 0).is_some());
+    }
+
+    #[test]
+    fn there_is_room_for_so_many_and_no_more() {
+        let budget = Budget::of_rate(&Rate::per_second(100).burst(50)).expect("open");
+        let leases = Leases::new();
+        for hash in 0..Leases::MOST as u64 {
+            assert!(leases.begin(hash, &key(), budget, 0));
+        }
+        assert!(
+            !leases.begin(1_000_000, &key(), budget, 0),
+            "all are asked for"
+        );
+        let lease = given(1_000 * MS, 10, 0, 0);
+        assert!(leases.end(3, budget, Some(lease)));
+        assert!(!leases.begin(1_000_000, &key(), budget, 0), "one has units");
+        assert!(!leases.end(4, budget, None));
+        assert!(leases.begin(1_000_000, &key(), budget, 0), "one has none");
+    }
+}

@@ -1,0 +1,223 @@
+//! What one request spends of leases.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use super::{
+    Remote,
+    deadlines::Key,
+    lease::{Given, Spent},
+};
+use crate::{
+    clock::{Nanos, nanos},
+    levels::Levels,
+    rule::{Asked, Rule},
+    store::{Balance, Charge, Correction, Taken},
+    sync::Ordering,
+};
+
+/// The units of leases that a request spends: by their number among its limits that lie in the store.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Lent {
+    units: [Option<Unit>; Rule::MOST_LEASED],
+    /// How many the rule has.
+    count: usize,
+    /// A bucket of which somebody else asks for a lease.
+    asked: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Unit {
+    hash: u64,
+    /// When its lease ends.
+    end: Nanos,
+    balance: Balance,
+}
+
+impl Lent {
+    pub(super) fn has(&self, index: usize) -> bool {
+        self.units.get(index).is_some_and(Option::is_some)
+    }
+
+    /// What a bucket holds.
+    pub(super) fn state(&self, index: usize) -> Option<Nanos> {
+        let unit = self.units.get(index)?.as_ref()?;
+        Some(unit.balance.state)
+    }
+
+    /// Whether nothing is to be asked for.
+    #[inline]
+    pub(crate) fn is_all(&self) -> bool {
+        self.count > 0 && self.units().count() == self.count
+    }
+
+    fn units(&self) -> impl Iterator<Item = &Unit> {
+        self.units.iter().flatten()
+    }
+
+    /// An answer to a question for what was not lent, with what was.
+    pub(super) fn with(&self, taken: Taken) -> Taken {
+        if self.units().next().is_none() {
+            return taken;
+        }
+        let mut told = taken.balances.into_iter();
+        let balances = self.units[..self.count].iter();
+        let balances = balances.map(|unit| match unit {
+            Some(unit) => unit.balance,
+            None => told.next().unwrap_or_default(),
+        });
+        Taken {
+            balances: balances.collect(),
+            ..taken
+        }
+    }
+}
+
+impl Remote {
+    /// Spends what there is of leases for a request.
+    pub(crate) fn lend(&self, rule: &Rule, asked: Asked, now: Nanos) -> Lent {
+        let mut lent = Lent::default();
+        if !rule.is_leased {
+            return lent;
+        }
+        for (index, binding) in rule.shared().enumerate() {
+            lent.count = index + 1;
+            let (Some(hash), Some(meter)) =
+                (self.hash(binding, asked.identity), &binding.limit.meter)
+            else {
+                continue;
+            };
+            match self.leases.spend(hash, meter, now) {
+                Spent::One(balance, end) => lent.units[index] = Some(Unit { hash, end, balance }),
+                Spent::Asked => lent.asked = Some(hash),
+                Spent::Nothing => {}
+            }
+        }
+        lent
+    }
+
+    /// Takes back what was lent to a request that does not pass.
+    pub(crate) fn unlend(&self, lent: &Lent) {
+        for unit in lent.units() {
+            self.leases.unspend(unit.hash, unit.end);
+        }
+    }
+
+    /// What all buckets of a rule hold from which all was lent, and the store's clock. `held` are those of its limits
+    /// that lie in this process.
+    pub(crate) fn lent_levels(
+        &self,
+        rule: &Rule,
+        asked: Asked,
+        lent: &Lent,
+        held: &Levels,
+        now: Nanos,
+    ) -> (Levels, Nanos) {
+        let balances = lent.units().map(|unit| unit.balance);
+        let levels = Self::levels(rule, asked, balances, held);
+        (levels, self.at(now))
+    }
+
+    /// Whoever asked for these has got them, or not.
+    pub(super) fn leased(self: &Arc<Self>, charges: &[Charge], taken: Option<&Taken>, sent: Nanos) {
+        let mut balances = taken.iter().flat_map(|taken| &taken.balances);
+        let mut is_given = false;
+        for charge in charges {
+            let balance = balances.next();
+            if charge.lease == 0 {
+                continue;
+            }
+            let given = taken.zip(balance).and_then(|(taken, balance)| {
+                (taken.is_admitted && balance.leased > 0).then_some(Given {
+                    balance: *balance,
+                    now: taken.now,
+                    sent,
+                })
+            });
+            let hash = self.hash_of(&charge.key);
+            is_given |= self.leases.end(hash, charge.budget, given);
+        }
+        if is_given && self.is_tended.swap(1, Ordering::AcqRel) == 0 {
+            self.spawn(tend(Arc::downgrade(self)));
+        }
+    }
+
+    /// Gives back all that was leased and not spent.
+    pub(crate) async fn return_leases(&self) {
+        let rests = self.leases.unused(self.clock.now(), true);
+        self.returned(rests).await;
+    }
+
+    async fn returned(&self, rests: Vec<Correction>) {
+        if !rests.is_empty() && !self.is_down() {
+            self.corrected(rests).await;
+        }
+    }
+
+    /// A request that waits for a lease that somebody else has asked for.
+    pub(crate) fn follow(self: &Arc<Self>, lent: &Lent, until: Nanos) -> Option<Follow> {
+        Some(Follow {
+            remote: Arc::clone(self),
+            hash: lent.asked?,
+            until,
+            key: None,
+        })
+    }
+}
+
+/// Gives back what nobody uses, as long as there is something.
+async fn tend(remote: std::sync::Weak<Remote>) {
+    const PAUSE: Duration = Duration::from_secs(1);
+    loop {
+        tokio::time::sleep(PAUSE).await;
+        let Some(remote) = remote.upgrade() else {
+            return;
+        };
+        let rests = remote.leases.unused(remote.clock.now(), false);
+        remote.returned(rests).await;
+        if remote.leases.is_empty() {
+            remote.is_tended.store(0, Ordering::Release);
+            // Somebody may have come in between, who found it tended.
+            if remote.leases.is_empty() || remote.is_tended.swap(1, Ordering::AcqRel) == 1 {
+                return;
+            }
+        }
+    }
+}
+
+/// Waits for a lease that somebody else has asked for, no longer than until some moment: whoever asks may be held up.
+#[derive(Debug)]
+pub(crate) struct Follow {
+    remote: Arc<Remote>,
+    hash: u64,
+    until: Nanos,
+    /// Where it waits for that moment.
+    key: Option<Key>,
+}
+
+impl Follow {
+    /// For how long it waits at most.
+    pub(crate) fn patience(deadline: Duration) -> Nanos {
+        nanos(deadline / 2)
+    }
+
+    pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
+        let remote = &self.remote;
+        if remote.leases.poll_asked(self.hash, cx).is_ready() || remote.clock.now() >= self.until {
+            return Poll::Ready(());
+        }
+        remote.wake_at(&mut self.key, self.until, cx.waker());
+        Poll::Pending
+    }
+}
+
+impl Drop for Follow {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            self.remote.deadlines.leave(key);
+        }
+    }
+}

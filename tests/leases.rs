@@ -1,0 +1,443 @@
+//! R1 and R21 where replicas lease: units that a process has taken beforehand are spent without a question, and nobody
+//! gets in who would not have.
+
+mod common;
+#[path = "support/told.rs"]
+mod told;
+
+use std::{
+    future::Future,
+    pin::pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use common::Client;
+use http::{Request, StatusCode};
+use http_body_util::Empty;
+use proptest::prelude::*;
+use tokio::time::{Instant, sleep};
+use told::{Does, Told};
+use tower_throttle::{Clients, Limits, OnOutage, Quota, Rate, Rules, ThrottleLayer};
+
+const OK: StatusCode = StatusCode::OK;
+const REFUSED: StatusCode = StatusCode::TOO_MANY_REQUESTS;
+const MS: Duration = Duration::from_millis(1);
+
+fn layer(rules: Rules, store: &Told, lease: u64) -> ThrottleLayer {
+    let layer = ThrottleLayer::new(rules).expect("rules that hold together");
+    let layer = layer.lease(lease).on_outage(OnOutage::Refuse);
+    layer
+        .store(store.clone())
+        .expect("a secret, and no other store")
+}
+
+fn replica(rules: Rules, store: &Told, lease: u64) -> Client {
+    Client::with(layer(rules, store, lease))
+}
+
+/// How many of so many requests are let through.
+async fn admitted(client: &Client, requests: usize) -> usize {
+    let mut admitted = 0;
+    for _ in 0..requests {
+        let status = client.get("/").await.status;
+        assert!([OK, REFUSED].contains(&status), "{status}");
+        admitted += usize::from(status == OK);
+    }
+    admitted
+}
+
+async fn get_as(client: &Client, key: &str) -> StatusCode {
+    let request = Request::get("/").header("x-api-key", key);
+    let request = request.body(Empty::new()).expect("a request");
+    client.send(request).await.status
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_answers_those_who_come_after() {
+    let store = Told::new();
+    let rate = || Rate::per_second(1_000).burst(1_000);
+    let clients = Clients::by_header("x-api-key").each(rate()).secret([7; 32]);
+    let rules = Rules::new()
+        .total(rate())
+        .default_route(rate())
+        .clients(clients);
+    let client = replica(rules, &store, 50);
+    for _ in 0..500 {
+        assert_eq!(get_as(&client, "one").await, OK);
+    }
+    let calls = store.calls();
+    assert_eq!(calls, 10, "500 requests on three buckets, 50 at a time");
+    // Another client has a bucket of its own, the others are leased already.
+    store.keys.lock().expect("no panic").clear();
+    assert_eq!(get_as(&client, "one").await, OK);
+    store.keys.lock().expect("no panic").clear();
+    assert_eq!(get_as(&client, "two").await, OK);
+    let asked = store.keys.lock().expect("no panic").clone();
+    assert_eq!(asked.len(), 1, "{asked:?}");
+    assert!(asked[0].starts_with("client/"), "{asked:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_told_to_remain_counts_what_was_leased_and_not_spent() {
+    let store = Told::new();
+    let rules = Rules::new().default_route(Rate::per_second(1_000).burst(100));
+    let client = replica(rules, &store, 10);
+    for left in (88..100).rev() {
+        let answer = client.get("/").await;
+        let told = answer
+            .decision()
+            .limits()
+            .next()
+            .map(|limit| limit.remaining());
+        assert_eq!(told, Some(left), "as without leases");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quota_gives_to_its_last_unit() {
+    let store = Told::new();
+    let rules = || Rules::new().total(Quota::per_day(100));
+    let [one, two] = [replica(rules(), &store, 50), replica(rules(), &store, 50)];
+    assert_eq!(admitted(&one, 1).await, 1);
+    assert_eq!(admitted(&two, 1).await, 1);
+    // Each has leased: a quarter of it, no more.
+    let mut sum = 2;
+    sum += admitted(&two, 200).await;
+    sum += admitted(&one, 200).await;
+    assert_eq!(sum, 100, "and not one more");
+    assert!(store.calls() < 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_uses_is_given_back() {
+    let store = Told::new();
+    let rules = || Rules::new().total(Quota::per_day(100));
+    let [one, two] = [replica(rules(), &store, 50), replica(rules(), &store, 50)];
+    assert_eq!(admitted(&one, 1).await, 1);
+    assert_eq!(admitted(&two, 200).await, 74, "25 are with the other");
+    sleep(3 * Duration::from_secs(1)).await;
+    // An empty bucket is believed to be one for ten seconds; a new replica believes nothing.
+    let three = replica(rules(), &store, 1);
+    assert_eq!(admitted(&three, 200).await, 25, "they came back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_ends_gives_back_what_it_has() {
+    for lease in [1, 20] {
+        let store = Told::new();
+        let rules = || Rules::new().total(Rate::per_second(20).burst(100));
+        let ends = layer(rules(), &store, lease);
+        let handle = ends.handle();
+        assert_eq!(admitted(&Client::with(ends), 1).await, 1);
+        handle.return_leases().await;
+        assert_eq!(admitted(&replica(rules(), &store, 1), 200).await, 99);
+        handle.return_leases().await;
+    }
+    let alone = ThrottleLayer::new(Rules::new()).expect("rules");
+    alone.handle().return_leases().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_crash_strands_lapses() {
+    let store = Told::new();
+    let rules = || Rules::new().total(Rate::per_second(20).burst(100));
+    let crashes = layer(rules(), &store, 20);
+    assert_eq!(admitted(&Client::with(crashes.clone()), 1).await, 1);
+    // It is not dropped, so that nothing is given back, and it is never asked again.
+    let other = replica(rules(), &store, 1);
+    assert_eq!(admitted(&other, 200).await, 80);
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(
+        admitted(&other, 200).await,
+        100,
+        "refilled as if it had been used"
+    );
+    drop(crashes);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_refused_spends_nothing_of_a_lease() {
+    let store = Told::new();
+    let rules = || {
+        let chat = Limits::new().rate(Rate::per_second(10).burst(8));
+        Rules::new()
+            .total(Rate::per_second(100).burst(100))
+            .route("POST /chat", chat)
+    };
+    let client = replica(rules(), &store, 4);
+    let mut sum = 0;
+    for _ in 0..50 {
+        let answer = client.request(http::Method::POST, "/chat").await;
+        sum += usize::from(answer.status == OK);
+    }
+    assert_eq!(sum, 8, "of the route");
+    let mut total = 0;
+    for path in 0..200 {
+        total += usize::from(client.get(&format!("/{path}")).await.status == OK);
+    }
+    assert_eq!(total, 92, "what was refused there is left of the total");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_makes_few_questions() {
+    let store = Told::new();
+    store.does(Does::Late(MS));
+    let rules = Rules::new().total(Rate::per_second(10_000).burst(10_000));
+    let client = Arc::new(replica(rules, &store, 50));
+    let crowd = (0..300).map(|_| {
+        let client = Arc::clone(&client);
+        tokio::spawn(async move { client.get("/").await.status })
+    });
+    for one in crowd.collect::<Vec<_>>() {
+        assert_eq!(one.await.expect("no panic"), OK);
+    }
+    let calls = store.calls();
+    assert!(calls <= 8, "fifty for each of {calls} questions");
+    // As if somebody had answered at once.
+    store.does(Does::Answers);
+    let crowd = (0..300).map(|_| {
+        let client = Arc::clone(&client);
+        tokio::spawn(async move { client.get("/").await.status })
+    });
+    for one in crowd.collect::<Vec<_>>() {
+        assert_eq!(one.await.expect("no panic"), OK);
+    }
+    assert!(store.calls() <= 8, "50 for each");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_asks_and_is_held_up_holds_up_others_for_a_moment() {
+    let store = Told::new();
+    let rules = Rules::new().total(Rate::per_second(1_000).burst(1_000));
+    let client = replica(rules, &store, 50);
+    store.does(Does::Late(MS));
+    // It is polled once, and then never again.
+    let mut held_up = pin!(client.get("/"));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(matches!(held_up.as_mut().poll(&mut context), Poll::Pending));
+    let start = Instant::now();
+    assert_eq!(client.get("/").await.status, OK);
+    let waited = start.elapsed();
+    assert!((12 * MS..=15 * MS).contains(&waited), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_whose_client_has_gone_leaves_no_lease_behind() {
+    let store = Told::new();
+    let rules = || Rules::new().total(Rate::per_second(20).burst(100));
+    let client = replica(rules(), &store, 20);
+    store.does(Does::Late(10 * MS));
+    tokio::select! {
+        _ = client.get("/") => panic!("it has not been answered"),
+        () = sleep(5 * MS) => {}
+    }
+    store.does(Does::Answers);
+    sleep(10 * MS).await;
+    let other = replica(rules(), &store, 1);
+    assert_eq!(admitted(&other, 200).await, 100, "all of it came back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_that_is_answered_too_late_leaves_no_lease_behind() {
+    let rules = || Rules::new().total(Quota::per_day(100));
+    for (on_outage, left) in [
+        (OnOutage::Refuse, 100),
+        (OnOutage::Admit, 99),
+        (OnOutage::Local { share: 1 }, 99),
+    ] {
+        let store = Told::new();
+        let client = Client::with(layer(rules(), &store, 20).on_outage(on_outage));
+        store.does(Does::Late(40 * MS));
+        client.get("/").await;
+        store.does(Does::Answers);
+        sleep(50 * MS).await;
+        let other = replica(rules(), &store, 1);
+        assert_eq!(admitted(&other, 200).await, left, "{on_outage:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn slots_and_lines_hold_beside_leases() {
+    let store = Told::new();
+    let limits = Limits::new()
+        .rate(Rate::per_second(100).burst(40))
+        .in_flight(1)
+        .max_wait(Duration::from_secs(1));
+    let client = Arc::new(replica(Rules::new().route("GET /", limits), &store, 10));
+    assert_eq!(admitted(&client, 5).await, 5, "each frees its slot");
+    let start = Instant::now();
+    let crowd = (0..100).map(|_| {
+        let client = Arc::clone(&client);
+        tokio::spawn(async move { client.get("/").await.status })
+    });
+    let mut sum = 0;
+    for one in crowd.collect::<Vec<_>>() {
+        sum += usize::from(one.await.expect("no panic") == OK);
+    }
+    let took = start.elapsed();
+    assert_eq!(sum, 100, "nobody waits for more than a second");
+    assert!(
+        (640 * MS..=700 * MS).contains(&took),
+        "the burst of 40 less 5, and 65 more: {took:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_rules_spend_no_lease_of_these() {
+    let store = Told::new();
+    let rules = |burst| Rules::new().total(Rate::per_second(10).burst(burst));
+    let layer = layer(rules(40), &store, 10);
+    let (handle, client) = (layer.handle(), Client::with(layer));
+    assert_eq!(admitted(&client, 1).await, 1, "nine more are leased");
+    handle.reload(rules(20)).expect("rules");
+    assert_eq!(admitted(&client, 100).await, 10, "ten of twenty are used");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_leased_is_not_spent_in_an_outage() {
+    let store = Told::new();
+    let rules = || Rules::new().total(Rate::per_second(10).burst(40));
+    let client = replica(rules(), &store, 10);
+    assert_eq!(admitted(&client, 1).await, 1);
+    store.does(Does::Fails);
+    assert_eq!(
+        admitted(&client, 9).await,
+        9,
+        "as long as it lasts nobody asks"
+    );
+    assert_eq!(
+        client.get("/").await.status,
+        StatusCode::SERVICE_UNAVAILABLE
+    );
+    store.does(Does::Answers);
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(admitted(&client, 1).await, 1, "up again");
+}
+
+/// When requests were let through, in nanoseconds.
+type Moments = Arc<Mutex<Vec<u64>>>;
+
+/// What a replica does for a while.
+#[derive(Debug, Clone)]
+enum Act {
+    /// So many requests, so many tenths of a millisecond apart.
+    Asks(u32, u64),
+    /// Nothing.
+    Rests(u64),
+    /// Ends, without giving anything back, and begins anew.
+    Crashes,
+    /// Asks, and goes away before it is answered.
+    Leaves,
+    /// Gives back what it has.
+    Returns,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        4 => (1..60_u32, 0..30_u64).prop_map(|(requests, apart)| Act::Asks(requests, apart)),
+        3 => (0..4_000_u64).prop_map(Act::Rests),
+        1 => Just(Act::Crashes),
+        1 => Just(Act::Leaves),
+        1 => Just(Act::Returns),
+    ]
+}
+
+async fn live(
+    rules: Rules,
+    store: Told,
+    lease: u64,
+    acts: Vec<Act>,
+    start: Instant,
+    moments: Moments,
+) {
+    let begin = || {
+        let layer = layer(rules.clone(), &store, lease);
+        (
+            layer.handle(),
+            Client::with(layer.store_deadline(Duration::from_secs(1))),
+        )
+    };
+    let tenths = |count: u64| Duration::from_micros(100 * count);
+    let (mut handle, mut client) = begin();
+    let mut crashed = Vec::new();
+    for act in acts {
+        match act {
+            Act::Asks(requests, apart) => {
+                for _ in 0..requests {
+                    if client.get("/").await.status == OK {
+                        let passed = start.elapsed().as_nanos() as u64;
+                        moments.lock().expect("no panic").push(passed);
+                    }
+                    sleep(tenths(apart)).await;
+                }
+            }
+            Act::Rests(time) => sleep(tenths(time)).await,
+            Act::Crashes => {
+                crashed.push((handle, client));
+                (handle, client) = begin();
+            }
+            Act::Leaves => {
+                tokio::select! {
+                    biased;
+                    answer = client.get("/") => {
+                        // Without a question it is answered at once.
+                        if answer.status == OK {
+                            let passed = start.elapsed().as_nanos() as u64;
+                            moments.lock().expect("no panic").push(passed);
+                        }
+                    }
+                    () = sleep(tenths(1)) => {}
+                }
+            }
+            Act::Returns => handle.return_leases().await,
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(192))]
+
+    /// The bucket that takes all of them, one after the other and when they were let through, holds them.
+    ///
+    /// The answer to a question is heard up to a millisecond after the store has taken its charge, and by as much the
+    /// moments that are seen may lie closer together than those of the charges.
+    #[test]
+    fn in_every_window_all_replicas_together_let_through_no_more_than_the_limit(
+        replicas in prop::collection::vec(prop::collection::vec(act(), 1..14), 1..5),
+        (rate, burst) in (1..40_u64, 4..120_u64),
+        lease in 2..60_u64,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime");
+        const LATE: u64 = 1_000_000;
+        let moments = Moments::default();
+        runtime.block_on(async {
+            let store = Told::new();
+            store.does(Does::Unevenly(10, 10));
+            let rules = Rules::new().total(Rate::per_second(rate * 25).burst(burst));
+            let start = Instant::now();
+            let lives = replicas.into_iter().map(|acts| {
+                tokio::spawn(live(rules.clone(), store.clone(), lease, acts, start, Arc::clone(&moments)))
+            });
+            for life in lives.collect::<Vec<_>>() {
+                life.await.expect("no panic");
+            }
+        });
+        let mut moments = moments.lock().expect("no panic").clone();
+        moments.sort_unstable();
+        let interval = 1_000_000_000_u64.div_ceil(rate * 25);
+        let mut full_at = 0;
+        for &moment in &moments {
+            full_at = moment.max(full_at) + interval;
+            prop_assert!(
+                full_at <= moment + burst * interval + LATE,
+                "one too many at {moment} of {moments:?}"
+            );
+        }
+    }
+}
