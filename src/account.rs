@@ -22,6 +22,8 @@ pub(crate) struct Account {
     /// And whether it was charged, which a shadow that would have refused was not.
     charged: u64,
     reserved: u64,
+    /// What the buckets of token limits held when they were last asked, where those lie elsewhere.
+    told: Vec<u64>,
     state: Mutex<State>,
 }
 
@@ -41,11 +43,16 @@ impl Account {
         levels: &Levels,
     ) -> Arc<Self> {
         let (mut shared, mut charged) = (0, 0);
+        let mut told = Vec::new();
+        let is_away = limiter.remote().is_some();
         let levels = rule.bindings.iter().zip(levels.as_slice());
         let tokens = levels.filter(|(binding, _)| binding.limit.is_tokens());
         for (bit, (_, level)) in tokens.enumerate() {
             shared |= u64::from(level.shared) << bit;
             charged |= u64::from(!level.refused) << bit;
+            if is_away {
+                told.push(level.state);
+            }
         }
         Arc::new(Self {
             limiter: Arc::clone(limiter),
@@ -54,6 +61,7 @@ impl Account {
             shared,
             charged,
             reserved: asked.tokens,
+            told,
             state: Mutex::new(State {
                 charged: asked.tokens,
                 used: 0,
@@ -129,12 +137,16 @@ impl Account {
         });
         let now = self.limiter.now();
         let enforced = self.bindings().filter(|(_, binding)| !binding.limit.shadow);
-        let balances = enforced.map(|(_, binding)| {
-            let meter = binding.limit.meter.as_ref();
-            meter.map_or(0, |meter| {
-                let place = binding.place(&self.limiter.memory, self.identity);
-                place.remaining(meter, now)
-            })
+        let balances = enforced.map(|(bit, binding)| {
+            let Some(meter) = &binding.limit.meter else {
+                return 0;
+            };
+            if let Some(remote) = self.limiter.elsewhere(binding) {
+                let state = self.told.get(bit as usize).copied();
+                return meter.balance(state.unwrap_or(0), remote.at(now)).0;
+            }
+            let place = binding.place(&self.limiter.memory, self.identity);
+            place.remaining(meter, now)
         });
         left.saturating_add(balances.min().unwrap_or(u64::MAX))
     }

@@ -74,7 +74,7 @@ impl Limiter {
     }
 
     /// Where the balances of a limit lie, if not in this process.
-    fn elsewhere(&self, binding: &Binding) -> Option<&Arc<Remote>> {
+    pub(crate) fn elsewhere(&self, binding: &Binding) -> Option<&Arc<Remote>> {
         let remote = self.remote.get()?;
         binding.id.is_some().then_some(remote)
     }

@@ -142,7 +142,8 @@ where
                 }
             }
             let mut levels = Levels::default();
-            let Ok(answer) = limiter.ask(&prepared.rule, asked, now, timeout, &mut levels) else {
+            let Ok(answer) = limiter.ask(&prepared.rule, asked, now, now, timeout, &mut levels)
+            else {
                 continue;
             };
             let decided = Decided {

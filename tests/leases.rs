@@ -37,6 +37,11 @@ fn replica(rules: Rules, store: &Told, lease: u64) -> Client {
     Client::with(layer(rules, store, lease))
 }
 
+#[expect(clippy::disallowed_methods, reason = "paused time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
 /// How many of so many requests are let through.
 async fn admitted(client: &Client, requests: usize) -> usize {
     let mut admitted = 0;
@@ -217,7 +222,7 @@ async fn who_asks_and_is_held_up_holds_up_others_for_a_moment() {
     let mut held_up = pin!(client.get("/"));
     let mut context = Context::from_waker(Waker::noop());
     assert!(matches!(held_up.as_mut().poll(&mut context), Poll::Pending));
-    let start = Instant::now();
+    let start = now();
     assert_eq!(client.get("/").await.status, OK);
     let waited = start.elapsed();
     assert!((12 * MS..=15 * MS).contains(&waited), "{waited:?}");
@@ -267,7 +272,7 @@ async fn slots_and_lines_hold_beside_leases() {
         .max_wait(Duration::from_secs(1));
     let client = Arc::new(replica(Rules::new().route("GET /", limits), &store, 10));
     assert_eq!(admitted(&client, 5).await, 5, "each frees its slot");
-    let start = Instant::now();
+    let start = now();
     let crowd = (0..100).map(|_| {
         let client = Arc::clone(&client);
         tokio::spawn(async move { client.get("/").await.status })
@@ -456,7 +461,7 @@ proptest! {
             let store = Told::new();
             store.does(Does::Unevenly(latency, latency));
             let rules = Rules::new().total(Rate::per_second(rate * 25).burst(burst));
-            let start = Instant::now();
+            let start = now();
             let lives = replicas.into_iter().map(|acts| {
                 tokio::spawn(live(rules.clone(), store.clone(), lease, acts, start, Arc::clone(&moments)))
             });

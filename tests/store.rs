@@ -16,6 +16,11 @@ use tower_throttle::{
     store::{Correction, Store},
 };
 
+#[expect(clippy::disallowed_methods, reason = "paused time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
 const SECRET: [u8; 16] = [7; 16];
 
 fn layer(rules: Rules, store: &Told) -> ThrottleLayer {
@@ -600,4 +605,194 @@ async fn shadows_are_shared_and_refuse_nobody() {
             .collect();
         assert_eq!(shadow, [refused]);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_slot_lets_others_work() {
+    let store = Told::new();
+    let limits = Limits::new()
+        .rate(Rate::per_hour(1).burst(3))
+        .in_flight(1)
+        .max_wait(Duration::from_secs(3));
+    let layer = layer(Rules::new().route("GET /", limits), &store);
+    let held = hold(&layer).await;
+    let client = Arc::new(Client::with(layer));
+    let start = now();
+    let waiting = (0..2).map(|_| {
+        let client = Arc::clone(&client);
+        tokio::spawn(async move { client.get("/").await.status })
+    });
+    let waiting: Vec<_> = waiting.collect();
+    sleep(Duration::from_millis(100)).await;
+    store.calls();
+    drop(held);
+    for one in waiting {
+        assert_eq!(one.await.expect("no panic"), OK);
+    }
+    assert!(
+        start.elapsed() < Duration::from_millis(110),
+        "when it is free"
+    );
+    assert_eq!(store.calls(), 2, "once for each");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_in_an_outage_is_followed() {
+    let store = Told::new();
+    let rules = |rate| Rules::new().total(Rate::per_second(rate).burst(4));
+    for patient in [false, true] {
+        let rules = |rate| match patient {
+            false => rules(rate),
+            true => Rules::new().total(
+                Limits::new()
+                    .rate(Rate::per_second(rate).burst(4))
+                    .max_wait(Duration::from_secs(1)),
+            ),
+        };
+        let layer = layer(rules(10), &store).on_outage(OnOutage::Local { share: 1 });
+        let handle = layer.handle();
+        let client = Client::with(layer);
+        // Its share here is told in the old terms.
+        store.does(Does::Fails);
+        assert_eq!(client.get("/").await.status, OK);
+        store.does(Does::Answers);
+        sleep(Duration::from_secs(2)).await;
+        store.does(Does::Late(Duration::from_millis(40)));
+        let reload = async {
+            sleep(Duration::from_millis(5)).await;
+            handle.reload(rules(20)).expect("rules");
+        };
+        let (answer, ()) = tokio::join!(client.get("/"), reload);
+        assert_eq!(answer.status, OK);
+        store.does(Does::Answers);
+        sleep(Duration::from_secs(2)).await;
+    }
+}
+
+#[test]
+fn an_outage_that_a_runtime_has_found_is_ended_in_another() {
+    let runtime = || {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let builder = builder.enable_time().start_paused(true);
+        builder.build().expect("a runtime")
+    };
+    let store = Told::new();
+    let layer = layer(rate(100), &store).on_outage(OnOutage::Refuse);
+    let client = Client::with(layer);
+    let down = runtime();
+    store.does(Does::Late(Duration::from_secs(1)));
+    assert_eq!(
+        down.block_on(client.get("/")).status,
+        StatusCode::SERVICE_UNAVAILABLE
+    );
+    drop(down);
+    store.does(Does::Answers);
+    runtime().block_on(async {
+        assert_eq!(
+            client.get("/").await.status,
+            StatusCode::SERVICE_UNAVAILABLE,
+            "nobody knows yet"
+        );
+        sleep(Duration::from_millis(1)).await;
+        assert_eq!(client.get("/").await.status, OK, "somebody asks again");
+    });
+    // Whoever watched over deadlines has gone with its runtime, too.
+    store.does(Does::Late(Duration::from_secs(1)));
+    let first = runtime();
+    first.block_on(async {
+        tokio::select! {
+            _ = client.get("/") => panic!("it has not been answered"),
+            () = sleep(Duration::from_millis(5)) => {}
+        }
+    });
+    drop(first);
+    let start = std::cell::Cell::new(None);
+    let took = runtime().block_on(async {
+        start.set(Some(now()));
+        let answer = client.get("/").await;
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+        start.get().map(|start| start.elapsed())
+    });
+    assert!(took < Some(Duration::from_millis(40)), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_refused_by_its_share_is_not_charged_too_late() {
+    let store = Told::new();
+    let layer = layer(rate(10), &store).on_outage(OnOutage::Local { share: 10 });
+    let client = Arc::new(Client::with(layer));
+    store.does(Does::Late(Duration::from_millis(60)));
+    let crowd = (0..6).map(|_| {
+        let client = Arc::clone(&client);
+        tokio::spawn(async move { client.get("/").await.status })
+    });
+    let mut admitted = 0;
+    for one in crowd.collect::<Vec<_>>() {
+        admitted += u32::from(one.await.expect("no panic") == OK);
+    }
+    assert_eq!(admitted, 1, "a tenth of ten");
+    store.does(Does::Answers);
+    sleep(Duration::from_secs(1)).await;
+    let other = replica(rate(10), &store);
+    let answer = other.get("/").await;
+    let told = answer.decision().limits().next();
+    assert_eq!(
+        told.map(|limit| limit.remaining()),
+        Some(8),
+        "one was let through, and this one"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_does_not_make_a_wait_longer() {
+    let store = Told::new();
+    let limits = Limits::new()
+        .rate(Rate::new(1, Duration::from_millis(1_300)).burst(1))
+        .max_wait(Duration::from_millis(1_500));
+    let rules = Rules::new().route("GET /", limits);
+    let layer = layer(rules, &store).on_outage(OnOutage::Local { share: 1 });
+    let client = Arc::new(Client::with(layer));
+    assert_eq!(client.get("/").await.status, OK);
+    let start = now();
+    let waiting = {
+        let client = Arc::clone(&client);
+        tokio::spawn(async move { client.get("/").await.status })
+    };
+    sleep(Duration::from_millis(600)).await;
+    // While it stands in line. Here its bucket is full, and another has it.
+    store.does(Does::Fails);
+    let first = client.get("/").await.status;
+    waiting.await.expect("no panic");
+    assert!(
+        start.elapsed() <= Duration::from_millis(1_500),
+        "{:?}",
+        start.elapsed()
+    );
+    let _ = first;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_remains_of_tokens_is_what_the_store_told() {
+    use tower::{Layer, ServiceExt, service_fn};
+    use tower_throttle::{Estimate, Usage};
+    let store = Told::new();
+    let rules = Rules::new()
+        .total(Limits::new().tokens(Rate::per_hour(1).burst(100)))
+        .estimate(Estimate::fixed(90));
+    let serve = service_fn(|request: Request<()>| async move {
+        let usage = request
+            .extensions()
+            .get::<Usage>()
+            .expect("tokens are limited");
+        Ok::<_, std::convert::Infallible>(http::Response::new(usage.remaining().to_string()))
+    });
+    let answer = layer(rules, &store)
+        .layer(serve)
+        .oneshot(Request::new(()))
+        .await;
+    let body = answer.unwrap_or_else(|never| match never {}).into_body();
+    let told = http_body_util::BodyExt::collect(body)
+        .await
+        .unwrap_or_else(|never| match never {});
+    assert_eq!(told.to_bytes(), "100", "90 reserved, and ten that are left");
 }

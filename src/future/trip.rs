@@ -47,6 +47,10 @@ pub(crate) struct Way {
     timer: Option<Pin<Box<Sleep>>>,
     /// Until when it waits for leases that others ask for, once it does.
     follows: Option<Nanos>,
+    /// Whether whoever polls it is woken when its turn comes.
+    is_entered: bool,
+    /// Until when it does nothing, unless it is woken.
+    pauses: Option<Nanos>,
 }
 
 #[derive(Debug)]
@@ -186,11 +190,17 @@ impl Way {
             step: Step::Starts(None),
             timer: None,
             follows: None,
+            is_entered: false,
+            pauses: None,
         }
     }
 
     fn poll<B>(&mut self, request: &Request<B>, cx: &mut Context<'_>) -> Poll<Ended> {
+        self.is_entered = false;
         loop {
+            if let Some(until) = self.pauses.take() {
+                ready!(self.sleep(until, cx));
+            }
             match mem::replace(&mut self.step, Step::Over) {
                 Step::Starts(standing) => {
                     if let Some(ended) = self.start(request, standing) {
@@ -238,8 +248,8 @@ impl Way {
                         }
                     }
                     Poll::Ready(Err(_)) => {
-                        drop(standing);
-                        if let Some(ended) = self.alone(Some((ask, held, levels))) {
+                        let asked = Some((ask, held, levels));
+                        if let Some(ended) = self.alone(request, asked, standing) {
                             return Poll::Ready(ended);
                         }
                     }
@@ -250,6 +260,7 @@ impl Way {
                         false => until,
                     };
                     let rule = &self.prepared.rule;
+                    self.is_entered = true;
                     let wakes = match standing.next(rule, self.asked, cx.waker()) {
                         Next::Asks(now) if now >= until => {
                             self.step = Step::Starts(Some(standing));
@@ -302,8 +313,7 @@ impl Way {
     fn start<B>(&mut self, request: &Request<B>, standing: Option<Standing>) -> Option<Ended> {
         let limiter = Arc::clone(&self.state.limiter);
         let Some(remote) = limiter.remote().filter(|remote| !remote.is_down()) else {
-            drop(standing);
-            return self.alone(None);
+            return self.alone(request, None, standing);
         };
         let rule = Arc::clone(&self.prepared.rule);
         let now = limiter.now();
@@ -450,7 +460,12 @@ impl Way {
         };
         let until = match standing.refused(&rule, self.asked, moment, &before) {
             Again::Later(until) => until,
-            Again::Woken(_) | Again::Elsewhere => 0,
+            Again::Woken(until) => {
+                // What comes free before it has entered its waker wakes nobody: then it asks once more.
+                self.pauses = self.is_entered.then_some(until);
+                0
+            }
+            Again::Elsewhere => 0,
             Again::Denied => return denied(levels),
         };
         self.step = Step::Stands(standing, until);
@@ -474,27 +489,29 @@ impl Way {
         })
     }
 
-    /// Goes on without the store. It may have asked, and may hold its slots.
-    fn alone(&mut self, asked: Option<(Box<Ask>, Option<Permits>, Levels)>) -> Option<Ended> {
+    /// Goes on without the store. It may have asked, may hold its slots, and may stand in line.
+    fn alone<B>(
+        &mut self,
+        request: &Request<B>,
+        asked: Option<(Box<Ask>, Option<Permits>, Levels)>,
+        standing: Option<Standing>,
+    ) -> Option<Ended> {
         let limiter = Arc::clone(&self.state.limiter);
         let now = limiter.now();
         let on_outage = self.shared.options.on_outage;
         if let Some(remote) = limiter.remote() {
             remote.without(on_outage);
         }
-        let (held, levels) = match asked {
-            Some((mut ask, held, levels)) => {
-                if on_outage != OnOutage::Refuse {
-                    ask.keep();
-                }
-                (held, Some(levels))
-            }
-            None => (None, None),
+        // Dropped without being kept, it gives back what the store takes for it too late.
+        let (mut ask, held, levels) = match asked {
+            Some((ask, held, levels)) => (Some(ask), held, Some(levels)),
+            None => (None, None, None),
         };
         let prepared = match on_outage {
             OnOutage::Refuse => return Some(Ended::Unavailable),
             OnOutage::Admit => match levels {
                 Some(levels) => {
+                    ask.iter_mut().for_each(|ask| ask.keep());
                     return Some(Ended::Admitted(Told {
                         by: By::Held,
                         at: now,
@@ -507,9 +524,18 @@ impl Way {
             OnOutage::Local { .. } => self.share().into_owned(),
         };
         drop(held);
+        if let Some(standing) = standing {
+            // It keeps its place.
+            self.step = Step::Alone(standing, prepared);
+            return None;
+        }
         let mut levels = Levels::default();
+        let (rule, arrived) = (&prepared.rule, self.arrived);
         let timeout = || self.timeout;
-        let answer = limiter.ask(&prepared.rule, self.asked, now, timeout, &mut levels);
+        let answer = limiter.ask(rule, self.asked, now, arrived, timeout, &mut levels);
+        if matches!(answer, Ok(Answer::Admitted)) {
+            ask.iter_mut().for_each(|ask| ask.keep());
+        }
         let told = Told {
             by: By::Other(prepared.clone()),
             at: now,
@@ -525,6 +551,7 @@ impl Way {
             }
             Err(outdated) => {
                 outdated.pause();
+                self.follow(request);
                 self.step = Step::Starts(None);
                 None
             }

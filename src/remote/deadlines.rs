@@ -5,6 +5,8 @@
 
 use std::{
     collections::BTreeMap,
+    future::Future,
+    mem,
     sync::{Arc, Mutex, PoisonError},
     task::Waker,
 };
@@ -27,6 +29,31 @@ struct Waiting {
     numbers: u64,
     /// Until when the task sleeps, if there is one.
     sleeps: Option<Nanos>,
+}
+
+/// Whoever watches. Dropped before it has ended, others are to.
+struct Watch(Option<Arc<Deadlines>>);
+
+impl Watch {
+    async fn run(mut self, clock: Clock) {
+        while let Some(deadlines) = &self.0 {
+            let Some(until) = deadlines.next(clock.now()) else {
+                self.0 = None;
+                return;
+            };
+            let until = clock.instant(until);
+            // Either is a reason to look again.
+            let _ = timeout_at(until, deadlines.earlier.notified()).await;
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if let Some(deadlines) = self.0.take() {
+            deadlines.abandon();
+        }
+    }
 }
 
 /// A deadline, and whose it is.
@@ -65,12 +92,8 @@ impl Deadlines {
     }
 
     /// Wakes all whose deadline has come, until nobody waits.
-    pub(super) async fn watch(self: Arc<Self>, clock: Clock) {
-        while let Some(until) = self.next(clock.now()) {
-            let until = clock.instant(until);
-            // Either is a reason to look again.
-            let _ = timeout_at(until, self.earlier.notified()).await;
-        }
+    pub(super) fn watch(self: &Arc<Self>, clock: Clock) -> impl Future<Output = ()> + use<> {
+        Watch(Some(Arc::clone(self))).run(clock)
     }
 
     /// Wakes those whose deadline has come, and says when the next one's does.
@@ -90,6 +113,15 @@ impl Deadlines {
         // Outside of the lock, for nobody knows what a waker does.
         due.into_iter().for_each(Waker::wake);
         until
+    }
+
+    /// Nobody watches any more, for a runtime has ended: who waits still is to see to it.
+    fn abandon(&self) {
+        let mut waiting = self.lock();
+        waiting.sleeps = None;
+        let left = mem::take(&mut waiting.wakers);
+        drop(waiting);
+        left.into_values().for_each(Waker::wake);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Waiting> {

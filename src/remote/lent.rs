@@ -146,12 +146,12 @@ impl Remote {
     }
 
     /// Gives back all that was leased and not spent.
-    pub(crate) async fn return_leases(&self) {
+    pub(crate) async fn return_leases(self: &Arc<Self>) {
         let rests = self.leases.unused(self.clock.now(), true);
         self.returned(rests).await;
     }
 
-    async fn returned(&self, rests: Vec<Correction>) {
+    async fn returned(self: &Arc<Self>, rests: Vec<Correction>) {
         if !rests.is_empty() && !self.is_down() {
             self.corrected(rests).await;
         }

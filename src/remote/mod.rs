@@ -22,6 +22,7 @@
 //! that a crowd makes one question and not one each.
 
 mod ask;
+mod changes;
 mod deadlines;
 mod denied;
 mod lease;
@@ -44,7 +45,7 @@ pub(crate) use self::{
     lent::{Follow, Lent},
     outage::Event,
 };
-use self::{deadlines::Deadlines, denied::Denied, lease::Leases};
+use self::{changes::Changes, deadlines::Deadlines, denied::Denied, lease::Leases};
 use crate::{
     clock::{Clock, Nanos},
     levels::{Level, Levels},
@@ -63,12 +64,15 @@ pub(crate) struct Remote {
     ahead: AtomicU64,
     denied: Denied,
     deadlines: Arc<Deadlines>,
+    changes: Changes,
     leases: Leases,
     /// Whether somebody looks after them. One and zero.
     is_tended: AtomicU64,
     hasher: RandomState,
-    /// Whether it is down: no more than one outage at a time. One and zero.
+    /// Whether it is down: no more than one outage at a time.
     down: AtomicU64,
+    /// How long is waited for it, in nanoseconds.
+    patience: AtomicU64,
     /// Where what outlives its request is driven on.
     runtime: OnceLock<Handle>,
     told: Box<dyn Fn(Event<'_>) + Send + Sync>,
@@ -101,19 +105,15 @@ impl Remote {
             ahead: AtomicU64::new(0),
             denied: Denied::new(),
             deadlines: Arc::default(),
+            changes: Changes::default(),
             leases: Leases::new(),
             is_tended: AtomicU64::new(0),
             hasher: RandomState::new(),
             down: AtomicU64::new(0),
+            patience: AtomicU64::new(0),
             runtime: OnceLock::new(),
             told: Box::new(told),
         }
-    }
-
-    /// Whether it is not to be asked.
-    #[inline]
-    pub(crate) fn is_down(&self) -> bool {
-        self.down.load(Ordering::Acquire) == 1
     }
 
     /// Asks for all that a rule takes there and that was not lent, and for leases of at most so many units.
@@ -227,16 +227,12 @@ impl Remote {
         let (Some(key), Some(meter)) = (key(binding, identity), binding.limit.meter) else {
             return;
         };
-        let budget = Budget::new(meter);
-        let correction = match change {
-            Change::Owe => Correction::Owe { key, budget, units },
-            Change::Refund => Correction::Refund { key, budget, units },
-        };
         if self.is_down() {
             return;
         }
-        let remote = Arc::clone(self);
-        self.spawn(async move { remote.corrected(vec![correction]).await });
+        if self.changes.enter(key, Budget::new(meter), change, units) {
+            self.spawn(Changes::make(self));
+        }
     }
 
     /// Has corrections made. What is not corrected stays as it is: nobody knows whether it was.
@@ -258,8 +254,7 @@ impl Remote {
     /// Has whoever this is woken at that moment, or later.
     fn wake_at(&self, key: &mut Option<deadlines::Key>, deadline: Nanos, waker: &Waker) {
         if self.deadlines.enter(key, deadline, waker) {
-            let deadlines = Arc::clone(&self.deadlines);
-            self.spawn(deadlines.watch(self.clock));
+            self.spawn(self.deadlines.watch(self.clock));
         }
     }
 
@@ -272,7 +267,7 @@ impl Remote {
 
     /// What an answer to a question that was sent at `sent` tells of those to come.
     fn heard(&self, charges: &[Charge], taken: &Taken, sent: Nanos) {
-        let ahead = taken.now.wrapping_sub(sent);
+        let ahead = taken.now.min(Clock::MAX).wrapping_sub(sent);
         self.ahead.store(ahead, Ordering::Relaxed);
         let now = self.clock.now();
         for (charge, balance) in charges.iter().zip(&taken.balances) {
@@ -330,7 +325,7 @@ impl fmt::Debug for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Remote")
             .field("store", &self.store)
-            .field("is_down", &self.is_down())
+            .field("is_down", &(self.down.load(Ordering::Relaxed) > 0))
             .finish_non_exhaustive()
     }
 }

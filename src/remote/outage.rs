@@ -9,7 +9,7 @@ use std::{
 use tokio::time::{sleep, timeout};
 
 use super::Remote;
-use crate::{store::StoreError, sync::Ordering};
+use crate::{clock::nanos, store::StoreError, sync::Ordering};
 
 /// What becomes of requests while the [store](crate::ThrottleLayer::store) does not answer.
 ///
@@ -55,14 +55,44 @@ pub(crate) enum Event<'a> {
 }
 
 impl Remote {
+    /// Whether it is not to be asked.
+    #[inline]
+    pub(crate) fn is_down(self: &Arc<Self>) -> bool {
+        match self.down.load(Ordering::Acquire) {
+            UP => false,
+            LEFT => self.probe_again(),
+            _ => true,
+        }
+    }
+
     /// A question was not answered.
     pub(super) fn failed(self: &Arc<Self>, error: &StoreError, deadline: Duration) {
         (self.told)(Event::Failed);
-        if !error.is_unavailable() || self.down.swap(1, Ordering::AcqRel) == 1 {
+        if !error.is_unavailable() {
             return;
         }
-        (self.told)(Event::Down(error));
-        self.spawn(probe(Arc::downgrade(self), deadline));
+        self.patience.store(nanos(deadline), Ordering::Relaxed);
+        let (from, to) = (UP, PROBED);
+        let exchange = self
+            .down
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
+        if exchange.is_ok() {
+            (self.told)(Event::Down(error));
+            self.spawn(Probe(Some(Arc::downgrade(self))).run());
+        }
+    }
+
+    /// Whoever asked whether it is up again has gone: its runtime has ended.
+    #[cold]
+    fn probe_again(self: &Arc<Self>) -> bool {
+        let (from, to) = (LEFT, PROBED);
+        let exchange = self
+            .down
+            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
+        if exchange.is_ok() {
+            self.spawn(Probe(Some(Arc::downgrade(self))).run());
+        }
+        exchange != Err(UP)
     }
 
     /// A request is decided without it.
@@ -79,24 +109,41 @@ impl Remote {
     }
 }
 
-/// Asks until it answers, or nobody needs it any more.
-async fn probe(remote: Weak<Remote>, deadline: Duration) {
-    const FIRST: Duration = Duration::from_millis(20);
-    const LONGEST: Duration = Duration::from_secs(1);
-    let mut pause = FIRST;
-    loop {
-        let Some(up) = remote.upgrade() else {
-            return;
-        };
-        if up.answers(deadline).await {
-            up.down.store(0, Ordering::Release);
-            (up.told)(Event::Up);
-            return;
+/// It answers; it does not, and somebody asks whether it does again; or nobody asks any more.
+const UP: u64 = 0;
+const PROBED: u64 = 1;
+const LEFT: u64 = 2;
+
+/// Asks whether it is up again. Dropped before that, others are to.
+struct Probe(Option<Weak<Remote>>);
+
+impl Probe {
+    /// Asks until it answers, or nobody needs it any more.
+    async fn run(mut self) {
+        const FIRST: Duration = Duration::from_millis(20);
+        const LONGEST: Duration = Duration::from_secs(1);
+        let mut pause = FIRST;
+        while let Some(remote) = self.0.as_ref().and_then(Weak::upgrade) {
+            let deadline = Duration::from_nanos(remote.patience.load(Ordering::Relaxed));
+            if remote.answers(deadline).await {
+                self.0 = None;
+                remote.down.store(UP, Ordering::Release);
+                (remote.told)(Event::Up);
+                return;
+            }
+            drop(remote);
+            // Replicas that have lost it together do not come back together.
+            let random = RandomState::new().hash_one(0) % 1_024;
+            sleep(pause * 3 / 4 + pause / 2 * random as u32 / 1_024).await;
+            pause = (pause * 2).min(LONGEST);
         }
-        drop(up);
-        // Replicas that have lost it together do not come back together.
-        let random = RandomState::new().hash_one(0) % 1_024;
-        sleep(pause * 3 / 4 + pause / 2 * random as u32 / 1_024).await;
-        pause = (pause * 2).min(LONGEST);
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        if let Some(remote) = self.0.take().and_then(|remote| remote.upgrade()) {
+            remote.down.store(LEFT, Ordering::Release);
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What becomes of a request whose limits lie in a store, as far as that is known at once.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use super::{Prepared, Shared, State};
 use crate::{
@@ -39,7 +39,7 @@ impl Shared {
         state: &State,
         prepared: &'a Prepared,
         asked: Asked,
-        remote: &Remote,
+        remote: &Arc<Remote>,
         now: Nanos,
     ) -> Result<Away<'a>, Outdated> {
         let is_patient = prepared.rule.is_patient;

@@ -415,6 +415,18 @@ impl Run {
             self.correct(owe).await;
             let refused = self.one(&key, budget, budget.capacity()).await;
             assert!(!refused.is_admitted, "{budget:?}: {refused:?}");
+            // Whatever it is read and written in, it stays a bucket.
+            for other in budgets {
+                self.one(&key, other, 0).await;
+                let refund = Correction::Refund {
+                    key: key.clone(),
+                    budget: other,
+                    units: 1,
+                };
+                self.correct(refund).await;
+                let read = self.one(&key, other, other.capacity()).await;
+                assert!(!read.is_admitted, "{budget:?} read as {other:?}: {read:?}");
+            }
         }
     }
 

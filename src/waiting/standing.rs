@@ -47,12 +47,12 @@ pub(crate) struct Moment {
 }
 
 impl Moment {
-    /// Of a request that has just come, and whose balances lie in this process.
-    pub(crate) fn here(now: Nanos) -> Self {
+    /// Of a request whose balances lie in this process.
+    pub(crate) fn here(now: Nanos, arrived: Nanos) -> Self {
         Self {
             now,
             at: now,
-            arrived: now,
+            arrived,
         }
     }
 }
@@ -108,14 +108,15 @@ fn enters(tally: &Arc<Tally>) -> Arc<Tally> {
 impl Limiter {
     /// As [`Limiter::admit`], with a place in line for those who may wait for what refuses them.
     ///
-    /// `timeout` is how long the client itself will wait. Whatever the answer, `levels` are left as if the request
-    /// had been asked behind those in line.
+    /// `arrived` is when it came, and `timeout` how long the client itself will wait from then on. Whatever the answer,
+    /// `levels` are left as if the request had been asked behind those in line.
     #[inline(always)]
     pub(crate) fn ask(
         self: &Arc<Self>,
         rule: &Rule,
         asked: Asked,
         now: Nanos,
+        arrived: Nanos,
         timeout: impl Fn() -> Option<Nanos>,
         levels: &mut Levels,
     ) -> Result<Answer, Outdated> {
@@ -128,7 +129,8 @@ impl Limiter {
                 return Ok(Answer::Denied);
             }
             *levels = self.peek(rule, asked, now);
-            match self.queue(rule, asked, Moment::here(now), timeout(), levels) {
+            let moment = Moment::here(now, arrived);
+            match self.queue(rule, asked, moment, timeout(), levels) {
                 Some(answer) => return Ok(answer),
                 None => *levels = Levels::default(),
             }
@@ -276,7 +278,7 @@ impl Standing {
                 Ok(false) => {}
                 Err(Outdated) => return Turn::Outdated,
             }
-            let moment = Moment::here(now);
+            let moment = Moment::here(now, self.arrived);
             match self.refused(rule, asked, moment, levels) {
                 Again::Later(until) | Again::Woken(until) => return Turn::Later(until),
                 Again::Elsewhere => {}
@@ -428,7 +430,7 @@ mod tests {
         let (asked, mut levels) = (Asked::default(), Levels::default());
         let queue = |levels: &mut Levels| {
             *levels = limiter.peek(&rule, asked, 0);
-            limiter.queue(&rule, asked, Moment::here(0), None, levels)
+            limiter.queue(&rule, asked, Moment::here(0, 0), None, levels)
         };
         let queued = queue(&mut levels);
         assert!(

@@ -5,11 +5,12 @@
 
 use std::{
     collections::VecDeque,
+    mem,
     sync::{Arc, PoisonError},
     time::Duration,
 };
 
-use tokio::{sync::oneshot, task::yield_now, time::Instant};
+use tokio::{runtime::Handle, sync::oneshot, task::yield_now, time::Instant};
 
 use super::{
     Inner,
@@ -46,6 +47,9 @@ struct Job {
 /// A call that may be made. When it is dropped, what waits by then goes into the next.
 struct Turn(Arc<Inner>);
 
+/// A call that is made by nobody's future but the runtime's. If that has ended, it is made by nobody.
+struct Next(Option<Arc<Inner>>);
+
 impl Queue {
     /// The server works on one call while it reads the next.
     const CALLS: usize = 3;
@@ -62,12 +66,8 @@ impl Queue {
 
 impl State {
     /// Whether a call is made now; then it counts.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "of the connection, not of a decision"
-    )]
     fn may_call(&mut self) -> bool {
-        let now = Instant::now();
+        let now = now();
         let stuck = |last: Instant| now.saturating_duration_since(last) > Queue::STUCK;
         if self.calls >= Queue::CALLS && !self.last.is_some_and(stuck) {
             return false;
@@ -76,6 +76,19 @@ impl State {
         self.last = Some(now);
         true
     }
+
+    /// Leaves all who wait without an answer. They were not heard, so nothing was taken for them.
+    fn give_up(&mut self) -> VecDeque<Job> {
+        mem::take(&mut self.waiting)
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "of the connection, not of a decision"
+)]
+fn now() -> Instant {
+    Instant::now()
 }
 
 impl Inner {
@@ -144,12 +157,20 @@ impl Turn {
                 }
             }
             state.is_crowded = answers.len() > 1;
+            state.last = Some(now());
             answers
         });
         if answers.is_empty() {
             return;
         }
         let told = inner.call(&call).await;
+        if let Err(error) = &told {
+            // Nor would it answer those, and by the time that it does nobody wants to know.
+            let waiting = inner.queue.with(State::give_up);
+            for Job { answer, .. } in waiting {
+                let _ = answer.send(Err(error.clone()));
+            }
+        }
         let mut told = told.map(Vec::into_iter);
         for answer in answers {
             // Nobody may listen any more.
@@ -172,8 +193,26 @@ impl Drop for Turn {
             goes_on
         });
         if goes_on {
-            let turn = Self(Arc::clone(inner));
-            inner.runtime.spawn(async move { turn.call().await });
+            let mut next = Next(Some(Arc::clone(inner)));
+            let runtime = Handle::try_current();
+            let runtime = runtime.as_ref().unwrap_or(&inner.runtime);
+            runtime.spawn(async move {
+                if let Some(inner) = next.0.take() {
+                    Turn(inner).call().await;
+                }
+            });
+        }
+    }
+}
+
+impl Drop for Next {
+    fn drop(&mut self) {
+        if let Some(inner) = self.0.take() {
+            let waiting = inner.queue.with(|state| {
+                state.calls -= 1;
+                state.give_up()
+            });
+            drop(waiting);
         }
     }
 }

@@ -46,12 +46,14 @@ local function month_end(day)
 end
 
 local DAY = 86400000000
+-- The most that is owed: so that the moment at which it is paid has sixteen digits.
+local FARTHEST = 5000000000000000
 local owes, at, burst, ticks, owed, broken, written = {}, {}, {}, {}, {}, {}, {}
 
 -- What a bucket owes, of what was kept of it in other terms, or of more than it holds.
 local function reread(i, kept, interval)
   local micros, nanos, told, kind, flag = string.match(kept, '^(%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d%d)(%d%d%d):(%d+)(w?)(:?o?)$')
-  if not micros then
+  if not micros or tonumber(told) == 0 then
     return nil
   end
   micros, nanos = tonumber(micros), tonumber(nanos)
@@ -76,7 +78,7 @@ local function reread(i, kept, interval)
   if not same then
     -- What was used stays used, whatever a unit weighs; rounded against who asks.
     if kind ~= 'w' then
-      debt = math.ceil(debt / told * interval) + 1
+      debt = math.min(math.ceil(debt / told * interval) + 1, FARTHEST)
     end
     owed[i] = debt > burst[i]
   elseif flag == ':o' then
@@ -85,7 +87,7 @@ local function reread(i, kept, interval)
     -- The clock was set back.
     debt = burst[i]
   end
-  return debt
+  return math.min(debt, FARTHEST)
 end
 
 local all = redis.call('MGET', unpack(KEYS))
@@ -153,12 +155,13 @@ while arg <= stop do
     local i, units = asked[arg + 1], asked[arg + 2]
     arg = arg + 3
     if count == -3 then
-      units = math.max(0, units - (at[i] - asked[arg]) * ticks[i])
+      -- A clock that was set back has refilled nothing.
+      units = math.max(0, units - math.max(0, at[i] - asked[arg]) * ticks[i])
       arg = arg + 1
     end
     if not broken[i] then
       if count == -1 then
-        owes[i] = math.max(owes[i], math.min(owes[i] + units, 5000000000000000))
+        owes[i] = math.max(owes[i], math.min(owes[i] + units, FARTHEST))
         owed[i] = owes[i] > burst[i]
       else
         owes[i] = math.max(0, owes[i] - units)

@@ -1,19 +1,22 @@
 //! Which server is asked, and how it is reached.
 
 use std::{
+    convert::Infallible,
     fmt,
+    future::Future,
     sync::{
-        PoisonError,
-        atomic::{AtomicU64, Ordering},
+        Arc, PoisonError,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use ::redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind,
-    IntoConnectionInfo, RedisError, RedisResult, ServerErrorKind, TlsMode, Value,
+    IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind, RedisError, RedisResult,
+    ServerErrorKind, TlsMode, Value,
     aio::MultiplexedConnection,
-    io::tcp::TcpSettings,
+    io::tcp::{TcpSettings, socket2::TcpKeepalive},
     sentinel::{SentinelClientBuilder, SentinelServerType},
 };
 use tokio::{sync::Mutex, time::timeout};
@@ -39,6 +42,9 @@ pub(super) enum Servers {
 /// nobody listens any more.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// After how long without a word a connection is tried.
+const KEPT_ALIVE: Duration = Duration::from_secs(15);
+
 /// How often a call is sent on to where a cluster says that it belongs.
 const MOVES: usize = 5;
 
@@ -47,6 +53,8 @@ pub(super) fn info(url: &str) -> Result<ConnectionInfo, RedisStoreError> {
     let info = url.into_connection_info().map_err(RedisStoreError::Url)?;
     // What waits for an answer is never held back for more.
     let tcp = TcpSettings::default().set_nodelay(true);
+    // Nor does one end unseen for lack of use.
+    let tcp = tcp.set_keepalive(TcpKeepalive::new().with_time(KEPT_ALIVE));
     #[cfg(target_os = "linux")]
     let tcp = tcp.set_user_timeout(PATIENCE);
     Ok(info.set_tcp_settings(tcp))
@@ -71,7 +79,15 @@ impl fmt::Debug for Servers {
 struct Line {
     connection: MultiplexedConnection,
     number: u64,
+    has_ended: Ended,
 }
+
+/// Whether the server has closed a connection, though nobody asks: what is not sent there is no charge that nobody
+/// knows of.
+type Ended = Arc<AtomicBool>;
+
+/// A connection that was opened.
+type Opened = (MultiplexedConnection, Ended);
 
 /// The connection to the server that has the buckets, made when it is asked for, and again when it has broken.
 pub(super) struct Connector {
@@ -79,6 +95,8 @@ pub(super) struct Connector {
     line: sync::Mutex<Option<Line>>,
     /// One connects, and the others wait for it.
     connecting: Mutex<()>,
+    /// With which of several nodes it begins: after one that was of no use, with the next.
+    begins: AtomicUsize,
     numbers: AtomicU64,
 }
 
@@ -88,6 +106,7 @@ impl Connector {
             servers,
             line: sync::Mutex::new(None),
             connecting: Mutex::const_new(()),
+            begins: AtomicUsize::new(0),
             numbers: AtomicU64::new(0),
         }
     }
@@ -137,19 +156,44 @@ impl Connector {
             return Ok(line);
         }
         let connected = timeout(PATIENCE, self.connect()).await;
-        let connection = connected.unwrap_or_else(|_| Err(failure("no server was reached")))?;
-        Ok(self.keep(connection))
+        let connected = connected.unwrap_or_else(|_| Err(failure("no server was reached")));
+        match connected {
+            Ok(opened) => Ok(self.keep(opened)),
+            Err(error) => {
+                self.goes_on();
+                Err(error)
+            }
+        }
+    }
+
+    /// The next time it begins with another of several nodes.
+    fn goes_on(&self) {
+        self.begins.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// All nodes, beginning with that whose turn it is, and how long each is waited for.
+    fn in_turn<'a>(
+        &self,
+        nodes: &'a [ConnectionInfo],
+    ) -> (impl Iterator<Item = &'a ConnectionInfo>, Duration) {
+        let count = nodes.len().max(1);
+        let begin = self.begins.load(Ordering::Relaxed) % count;
+        let (later, first) = nodes.split_at(begin);
+        let share = PATIENCE / u32::try_from(count).unwrap_or(u32::MAX);
+        (first.iter().chain(later), share)
     }
 
     fn present(&self) -> Option<Line> {
         // Each step leaves it whole.
         let line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
-        line.clone()
+        let alive = |line: &&Line| !line.has_ended.load(Ordering::Acquire);
+        line.as_ref().filter(alive).cloned()
     }
 
-    fn keep(&self, connection: MultiplexedConnection) -> Line {
+    fn keep(&self, (connection, has_ended): Opened) -> Line {
         let line = Line {
             connection,
+            has_ended,
             number: self.numbers.fetch_add(1, Ordering::Relaxed),
         };
         let mut kept = self.line.lock().unwrap_or_else(PoisonError::into_inner);
@@ -162,17 +206,20 @@ impl Connector {
         let mut kept = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.as_ref().is_some_and(|line| line.number == number) {
             *kept = None;
+            drop(kept);
+            self.goes_on();
         }
     }
 
-    async fn connect(&self) -> RedisResult<MultiplexedConnection> {
+    async fn connect(&self) -> RedisResult<Opened> {
         match &self.servers {
             Servers::One(server) => open_primary(server).await,
             Servers::Cluster(nodes) => {
                 let mut last = failure("no node of the cluster was given");
+                let (nodes, share) = self.in_turn(nodes);
                 for node in nodes {
-                    match open(node).await {
-                        Ok(connection) => return Ok(connection),
+                    match in_time(share, open(node)).await {
+                        Ok(opened) => return Ok(opened),
                         Err(error) => last = error,
                     }
                 }
@@ -183,8 +230,19 @@ impl Connector {
                 service,
                 server,
             } => {
-                let addr = primary(sentinels, service, server).await?;
-                open_primary(&server.clone().set_addr(addr)).await
+                let mut last = failure("no sentinel was given");
+                let (sentinels, share) = self.in_turn(sentinels);
+                for sentinel in sentinels {
+                    let found = async {
+                        let addr = primary(sentinel, service, server).await?;
+                        open_primary(&server.clone().set_addr(addr)).await
+                    };
+                    match in_time(share, found).await {
+                        Ok(opened) => return Ok(opened),
+                        Err(error) => last = error,
+                    }
+                }
+                Err(last)
             }
         }
     }
@@ -211,13 +269,13 @@ impl Connector {
 
     /// From now on another node has the buckets.
     async fn moved(&self, addr: ConnectionAddr) -> RedisResult<Line> {
-        let connection = open(&self.node()?.clone().set_addr(addr)).await?;
-        Ok(self.keep(connection))
+        let opened = open(&self.node()?.clone().set_addr(addr)).await?;
+        Ok(self.keep(opened))
     }
 
     /// Asks a node to which the buckets are on their way.
     async fn asking(&self, addr: ConnectionAddr, command: &Cmd) -> RedisResult<Value> {
-        let mut connection = open(&self.node()?.clone().set_addr(addr)).await?;
+        let (mut connection, _) = open(&self.node()?.clone().set_addr(addr)).await?;
         let mut pipeline = ::redis::pipe();
         pipeline.cmd("ASKING").ignore();
         pipeline.add_command(command.clone());
@@ -260,39 +318,71 @@ fn at(like: &ConnectionAddr, host: &str, port: u16) -> ConnectionAddr {
     }
 }
 
-async fn open(server: &ConnectionInfo) -> RedisResult<MultiplexedConnection> {
+/// What comes of this, if it comes in time.
+async fn in_time<T>(
+    patience: Duration,
+    work: impl Future<Output = RedisResult<T>>,
+) -> RedisResult<T> {
+    let done = timeout(patience, work).await;
+    done.unwrap_or_else(|_| Err(failure("a node did not answer in time")))
+}
+
+/// A connection by the third version of the protocol, in which it is told when it has ended; to a server that does
+/// not know that, by the second.
+async fn open(server: &ConnectionInfo) -> RedisResult<Opened> {
+    let has_ended = Ended::default();
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(PATIENCE))
         .set_response_timeout(Some(PATIENCE));
-    let client = Client::open(server.clone())?;
-    client
-        .get_multiplexed_async_connection_with_config(&config)
-        .await
+    let settings = server.redis_settings().clone();
+    let third = settings.set_protocol(ProtocolVersion::RESP3);
+    let told = Arc::clone(&has_ended);
+    let telling = config.clone().set_push_sender(move |push: PushInfo| {
+        if push.kind == PushKind::Disconnection {
+            told.store(true, Ordering::Release);
+        }
+        Ok::<_, Infallible>(())
+    });
+    let client = Client::open(server.clone().set_redis_settings(third))?;
+    let opened = client
+        .get_multiplexed_async_connection_with_config(&telling)
+        .await;
+    match opened {
+        Ok(connection) => Ok((connection, has_ended)),
+        Err(error) if error.is_io_error() || error.is_timeout() => Err(error),
+        Err(_) => {
+            let client = Client::open(server.clone())?;
+            let opened = client.get_multiplexed_async_connection_with_config(&config);
+            Ok((opened.await?, has_ended))
+        }
+    }
 }
 
 /// A connection to a server that is no replica: what those tell is old.
-async fn open_primary(server: &ConnectionInfo) -> RedisResult<MultiplexedConnection> {
-    let mut connection = open(server).await?;
+async fn open_primary(server: &ConnectionInfo) -> RedisResult<Opened> {
+    let (mut connection, has_ended) = open(server).await?;
     let role = connection.send_packed_command(&::redis::cmd("ROLE")).await;
     match role.and_then(Value::extract_error) {
         Ok(Value::Array(role)) => match role.first() {
-            Some(Value::BulkString(role)) if role == b"master" => Ok(connection),
+            Some(Value::BulkString(role)) if role == b"master" => Ok((connection, has_ended)),
             _ => Err(failure("the server is a replica")),
         },
         // Who may not ask has to know.
-        Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) => Ok(connection),
+        Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) => {
+            Ok((connection, has_ended))
+        }
         Err(error) => Err(error),
         Ok(_) => Err(failure("the server does not know its role")),
     }
 }
 
-/// The server that sentinels call the primary.
+/// The server that a sentinel calls the primary.
 async fn primary(
-    sentinels: &[ConnectionInfo],
+    sentinel: &ConnectionInfo,
     service: &str,
     server: &ConnectionInfo,
 ) -> RedisResult<ConnectionAddr> {
-    let addrs = sentinels.iter().map(|sentinel| sentinel.addr().clone());
+    let addrs = [sentinel.addr().clone()];
     let mut builder = SentinelClientBuilder::new(addrs, service, SentinelServerType::Master)?;
     let own = server.redis_settings();
     if let Some(name) = own.username() {
@@ -304,17 +394,15 @@ async fn primary(
     if let ConnectionAddr::TcpTls { insecure, .. } = server.addr() {
         builder = builder.set_client_to_redis_tls_mode(tls(*insecure));
     }
-    if let Some(sentinel) = sentinels.first() {
-        let own = sentinel.redis_settings();
-        if let Some(name) = own.username() {
-            builder = builder.set_client_to_sentinel_username(name);
-        }
-        if let Some(password) = own.password() {
-            builder = builder.set_client_to_sentinel_password(password);
-        }
-        if let ConnectionAddr::TcpTls { insecure, .. } = sentinel.addr() {
-            builder = builder.set_client_to_sentinel_tls_mode(tls(*insecure));
-        }
+    let own = sentinel.redis_settings();
+    if let Some(name) = own.username() {
+        builder = builder.set_client_to_sentinel_username(name);
+    }
+    if let Some(password) = own.password() {
+        builder = builder.set_client_to_sentinel_password(password);
+    }
+    if let ConnectionAddr::TcpTls { insecure, .. } = sentinel.addr() {
+        builder = builder.set_client_to_sentinel_tls_mode(tls(*insecure));
     }
     let client = builder.build()?.async_get_client().await?;
     Ok(client.get_connection_info().addr().clone())

@@ -1,0 +1,149 @@
+//! Corrections of balances on their way to the store.
+//!
+//! A handler may count each model token, and none of that waits. So what is to be changed is added up by bucket, and
+//! one task at a time carries it there: in the order in which it came, and with no more to remember than there are
+//! buckets.
+
+use std::{
+    collections::HashMap,
+    mem,
+    sync::{Arc, MutexGuard, PoisonError},
+};
+
+use super::{Change, Remote};
+use crate::{
+    store::{BucketKey, Budget, Correction},
+    sync::Mutex,
+};
+
+/// What is to be changed.
+#[derive(Debug, Default)]
+pub(super) struct Changes(Mutex<Pending>);
+
+#[derive(Debug, Default)]
+struct Pending {
+    /// Units that are owed, or come back where they are fewer than none.
+    buckets: HashMap<BucketKey, (Budget, i128)>,
+    /// Whether somebody carries them.
+    is_carried: bool,
+}
+
+/// Whoever carries them. Dropped before it has ended, others are to.
+struct Carrier(Option<Arc<Remote>>);
+
+impl Changes {
+    /// Of more buckets than these, changes wait for nobody: they are forgotten, and their charges stand.
+    const MOST: usize = 1 << 16;
+
+    /// Adds a change. Says whether somebody is to [carry](Self::make) it.
+    pub(super) fn enter(&self, key: BucketKey, budget: Budget, change: Change, units: u64) -> bool {
+        let mut pending = self.lock();
+        if pending.buckets.len() >= Self::MOST && !pending.buckets.contains_key(&key) {
+            return false;
+        }
+        let (last, sum) = pending.buckets.entry(key).or_insert((budget, 0));
+        *last = budget;
+        *sum += match change {
+            Change::Owe => i128::from(units),
+            Change::Refund => -i128::from(units),
+        };
+        !mem::replace(&mut pending.is_carried, true)
+    }
+
+    /// Carries all changes to the store, until there are none.
+    pub(super) fn make(remote: &Arc<Remote>) -> impl Future<Output = ()> + Send + use<> {
+        Carrier(Some(Arc::clone(remote))).run()
+    }
+
+    /// All that there is, or the end of it.
+    fn next(&self) -> Option<Vec<Correction>> {
+        let mut pending = self.lock();
+        if pending.buckets.is_empty() {
+            pending.is_carried = false;
+            return None;
+        }
+        let buckets = mem::take(&mut pending.buckets);
+        drop(pending);
+        let changes = buckets.into_iter().filter_map(|(key, (budget, sum))| {
+            let units = u64::try_from(sum.unsigned_abs()).unwrap_or(u64::MAX);
+            match sum {
+                0 => None,
+                1.. => Some(Correction::Owe { key, budget, units }),
+                _ => Some(Correction::Refund { key, budget, units }),
+            }
+        });
+        Some(changes.collect())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pending> {
+        // Each step leaves it whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Carrier {
+    async fn run(mut self) {
+        while let Some(remote) = &self.0 {
+            let Some(changes) = remote.changes.next() else {
+                self.0 = None;
+                return;
+            };
+            remote.corrected(changes).await;
+        }
+    }
+}
+
+impl Drop for Carrier {
+    fn drop(&mut self) {
+        if let Some(remote) = self.0.take() {
+            remote.changes.lock().is_carried = false;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rate::Rate;
+
+    #[test]
+    fn changes_add_up_by_bucket_until_somebody_carries_them() {
+        let budget = Budget::of_rate(&Rate::per_second(10)).expect("open");
+        let key = |limit: &str| BucketKey::new(limit, None);
+        let changes = Changes::default();
+        assert!(changes.enter(key("a"), budget, Change::Owe, 3), "the first");
+        for (name, change, units) in [
+            ("a", Change::Owe, 4),
+            ("b", Change::Refund, 2),
+            ("c", Change::Owe, 5),
+            ("c", Change::Refund, 5),
+            ("d", Change::Owe, u64::MAX),
+            ("d", Change::Owe, u64::MAX),
+        ] {
+            assert!(!changes.enter(key(name), budget, change, units));
+        }
+        let mut carried = changes.next().expect("some");
+        carried.sort_by_key(|change| change.parts().0.clone());
+        let owe = |name, units| Correction::Owe {
+            key: key(name),
+            budget,
+            units,
+        };
+        let back = Correction::Refund {
+            key: key("b"),
+            budget,
+            units: 2,
+        };
+        assert_eq!(carried, [owe("a", 7), back, owe("d", u64::MAX)]);
+        assert!(
+            !changes.enter(key("a"), budget, Change::Owe, 1),
+            "on its way"
+        );
+        assert_eq!(changes.next(), Some(vec![owe("a", 1)]));
+        assert_eq!(changes.next(), None);
+        assert!(
+            changes.enter(key("a"), budget, Change::Owe, 1),
+            "nobody is left"
+        );
+    }
+}
