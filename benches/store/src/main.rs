@@ -206,6 +206,14 @@ async fn main() {
     };
     let strict = layer(rules(1 << 40)).store(Counted(store.clone(), Arc::clone(&calls)));
     let strict = serve(&strict.expect("a secret"));
+    let leased = {
+        let builder = RedisStore::server(&server.url()).expect("a url");
+        let store = builder.name("leased").connect().await.expect("it runs");
+        layer(rules(1 << 40))
+            .lease(50)
+            .store(Counted(store, Arc::clone(&calls)))
+    };
+    let leased = serve(&leased.expect("a secret"));
     let memory = serve(&ThrottleLayer::new(rules(1 << 40)).expect("proper rules"));
     let down = serve(
         &layer(rules(1 << 40))
@@ -234,11 +242,12 @@ async fn main() {
         "in memory",
         "while the store is down",
         "refused, known to be empty",
+        "leases of 50, three buckets",
     ];
     let mut rows: Vec<Row> = names.iter().map(|_| Row::default()).collect();
     decide(&down, 0).await;
     decide(&refused, 0).await;
-    let mut asked = (0, 0, 0);
+    let mut asked = (0, 0, 0, 0);
     for _ in 0..ROUNDS {
         let floor = |_| increment(&connection, "floor");
         rows[0].alone.push(alone(floor).await);
@@ -267,7 +276,14 @@ async fn main() {
             .together
             .push(together(move |_| script(shared.clone(), Arc::clone(&code))).await);
 
-        for (index, service) in [(2, &strict), (5, &memory), (6, &down), (7, &refused)] {
+        let services = [
+            (2, &strict),
+            (5, &memory),
+            (6, &down),
+            (7, &refused),
+            (8, &leased),
+        ];
+        for (index, service) in services {
             calls.store(0, Ordering::Relaxed);
             rows[index].alone.push(
                 alone(|key| async move {
@@ -289,6 +305,7 @@ async fn main() {
             match index {
                 2 => asked.0 += calls,
                 7 => asked.1 += calls,
+                8 => asked.3 += calls,
                 _ => {}
             }
             asked.2 += (ALONE + TOGETHER * EACH) as u64 * u64::from(index == 2);
@@ -332,7 +349,16 @@ async fn main() {
         );
     }
     println!(
-        "\nstore calls: {} of {} decisions strict (each call of the script takes several), {} of those refused",
-        asked.0, asked.2, asked.1
+        "\nstore calls of {} decisions: strict {} (calls of the script are shared), refused {}, with leases {}",
+        asked.2, asked.0, asked.1, asked.3
+    );
+    let ratio = |row: usize, floor: usize| {
+        let p50 = |index: usize| median(&mut rows[index].alone.clone());
+        p50(row) / p50(floor)
+    };
+    println!(
+        "p50 to that in memory: with leases {:.2}, while the store is down {:.2}",
+        ratio(8, 5),
+        ratio(6, 5)
     );
 }
