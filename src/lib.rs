@@ -158,7 +158,8 @@
 //!   full again gives up its place, so that no flood of identities gives back what a client has used, or hands
 //!   out more bursts than the table has room for. A client that finds no room, for it is new or was idle while
 //!   others came, shares a few overflow buckets: that is why identities should be verified ones.
-//! - A [`Quota`] is a count in a window of the calendar. It is kept in memory: a restart makes it whole again. Its bucket keeps its place to the end of the window.
+//! - A [`Quota`] is a count in a window of the calendar. It is kept in memory: a restart makes it whole again, unless
+//!   it lies in a [store](#replicas). Its bucket keeps its place to the end of the window.
 //!
 //! # Slots
 //!
@@ -255,6 +256,36 @@
 //! # Ok::<(), tower_throttle::RulesError>(())
 //! ```
 //!
+//! # Replicas
+//!
+//! Each process has balances of its own, unless [`ThrottleLayer::store`] puts them where all replicas of a server
+//! have them: into Redis or Valkey with a [`RedisStore`](store::RedisStore) (feature `redis`), or into a
+//! [`Store`](store::Store) of one's own. Then each rate, quota and rate of model tokens holds for all of them
+//! together, as exactly as for one:
+//!
+//! ```no_run
+//! use tower_throttle::{OnOutage, Rate, Rules, ThrottleLayer, store::RedisStore};
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let rules = Rules::new().total(Rate::per_second(100).burst(50));
+//! let throttle = ThrottleLayer::new(rules)?
+//!     .store(RedisStore::connect("redis://localhost").await?)?
+//!     .on_outage(OnOutage::Local { share: 2 });
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! - All charges of a request are one call, which is never made twice. Requests of the same moment share a call, a
+//!   bucket that is known to be empty refuses without one, and with [`ThrottleLayer::lease`] a process takes several
+//!   units in one.
+//! - While the store is down, [`OnOutage`] says what becomes of requests. That costs those that are under way
+//!   [25 ms](ThrottleLayer::store_deadline), and others nothing.
+//! - Clients are hashed under a [secret](Clients::secret) that all replicas know and the store does not.
+//! - Slots and lines stay in each process.
+//!
+//! The [guide](guides::replicas) says what is exact, what an outage, a failover or an eviction may cost, and what the
+//! server needs.
+//!
 //! # The order of layers
 //!
 //! From the outside in:
@@ -281,9 +312,13 @@
 //! With fields and decision off, an admitted request allocates nothing, as long as it has no more than four
 //! limits and no `%` in its path. A bucket is 8 bytes, alone on 128 so that neighbours do not contend.
 //!
+//! Where limits lie in a store, a request that has to ask it is boxed with a clone of the inner service, and waits for
+//! a round trip.
+//!
 //! # Caveats
 //!
-//! - Limits hold **per process**. Behind a load balancer, each replica admits its own share.
+//! - Without a [store](#replicas) limits hold **per process**: behind a load balancer, each replica admits its own
+//!   share.
 //! - A refused request has still been received and its head read; the throttle saves the work behind it,
 //!   not the connection.
 //! - A refused request's body is not read. HTTP/1.1 servers may close the connection after it, and HTTP/2
@@ -306,12 +341,16 @@
 //! - `metrics`: counts through the facade [`metrics`](https://docs.rs/metrics), by route and by limit:
 //!   `throttle_admitted_total`, `throttle_refused_total`, `throttle_limit_refused_total`,
 //!   `throttle_limit_would_refuse_total`, `throttle_wait_seconds`; and what is left, as gauges, with
-//!   `Snapshot::record`. A recorder is installed before the first request.
+//!   `Snapshot::record`; and of a store `throttle_store_up`, `throttle_store_errors_total` and
+//!   `throttle_store_outage_total`. A recorder is installed before the first request.
+//! - `redis`: limits that replicas share in Redis or Valkey; see [`store::RedisStore`].
+//! - `redis-tls`: the same through TLS.
+//! - `test-util`: tells whether a store of one's own keeps its promises; see [`store::conformance`].
 //! - `tonic`: reads tonic's `TcpConnectInfo`, and `Throttle<S>` is a tonic `NamedService` if `S` is, so that a
 //!   single gRPC service can be wrapped. `tonic::transport::Server::layer` needs no feature.
 //! - `tracing`: tells operators of each refusal by limit, route and wait (no more than ten a second, with a count of
-//!   the others), of reloads, and once of a host that tells no addresses though clients are told apart by them. The
-//!   target is `tower_throttle`.
+//!   the others), of reloads, of a store that is down and up again, and once of a host that tells no addresses though
+//!   clients are told apart by them. The target is `tower_throttle`.
 //!
 //! [axum]: https://docs.rs/axum
 //! [tonic]: https://docs.rs/tonic

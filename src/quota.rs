@@ -24,7 +24,8 @@ use std::{borrow::Cow, fmt, time::Duration};
 ///
 /// # Restarts
 ///
-/// Quotas are kept in the memory of the process: after a restart all of them are whole again.
+/// Quotas are kept in the memory of the process: after a restart all of them are whole again. In a
+/// [store](crate::ThrottleLayer::store) they stay what they were, for all replicas together.
 ///
 /// # Zero and the maximum
 ///

@@ -66,7 +66,7 @@ class Server:
 
     @property
     def limited(self) -> Limited:
-        return CHAT if self.example == "inference" else COMPLETIONS
+        return COMPLETIONS if self.example == "hyper_inference" else CHAT
 
     def ask(self) -> tuple[int, dict, bytes]:
         """One request to the limited route: status, headers, body."""

@@ -1,0 +1,193 @@
+//! Two servers of a language model behind one limit, which lies in Redis.
+//!
+//! ```text
+//! redis-server &
+//! THROTTLE_SECRET=$(openssl rand -hex 32) cargo run --features redis,tracing --example shared
+//! ```
+//!
+//! Each replica has a connection and a throttle of its own, as two processes have it, and knows of the other only by
+//! what lies in Redis. To see it in two processes, start this twice, each with one `ADDR`, the same `THROTTLE_SECRET`
+//! and `REPLICAS=2`.
+//!
+//! It starts whether Redis is there or not. As long as it is not, each replica enforces its share of each limit by
+//! itself; with the feature `tracing`, the throttle says when that begins and ends. The handlers are those of the
+//! example `inference`.
+//!
+//! Environment:
+//!
+//! - `THROTTLE_SECRET`: what clients are hashed under, at least 16 bytes and the same for all replicas. Must be given.
+//! - `REDIS_URL` (default `redis://127.0.0.1:6379`).
+//! - `ADDR` (default `127.0.0.1:3001,127.0.0.1:3002`, a replica on each; port 0 takes a free one).
+//! - `REPLICAS`: how many there are, here and elsewhere (default: those that are here).
+//! - `STORE_DEADLINE_MS`: how long a request waits for Redis (default 25).
+
+#[path = "../inference/api.rs"]
+mod api;
+#[path = "../inference/error.rs"]
+#[allow(dead_code, reason = "the other example needs all of it")]
+mod error;
+#[path = "../model/mod.rs"]
+mod model;
+#[path = "../inference/openai.rs"]
+mod openai;
+
+use std::{
+    env,
+    error::Error,
+    io::{self, IsTerminal as _},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    extract::Request,
+    middleware::{Next, from_fn},
+    response::Response,
+    routing::{get, post},
+};
+use tokio::{net::TcpListener, task::JoinSet};
+use tower_throttle::{
+    Clients, Limits, OnOutage, Quota, Rate, Rules, RulesError, ThrottleLayer,
+    store::{RedisStore, RedisStoreError},
+};
+
+use crate::{error::ApiError, model::Model};
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+/// A real service would ask its database.
+const KEYS: [&str; 3] = ["sk-one", "sk-two", "sk-three"];
+
+/// Lets those pass who have a key: with a made-up one anybody would be a new client, with a full bucket.
+async fn authenticate(request: Request, next: Next) -> Result<Response, ApiError> {
+    match request.headers().get("x-api-key") {
+        Some(key) if KEYS.iter().any(|known| key == known) => Ok(next.run(request).await),
+        _ => Err(ApiError::unauthorized(
+            "Incorrect API key provided. Send it as `x-api-key: <key>`.",
+        )),
+    }
+}
+
+/// What holds for all replicas together.
+fn rules(secret: &str) -> Rules {
+    let each = Limits::new()
+        .rate(Rate::per_minute(12).burst(10).named("key"))
+        // No restart of a replica makes it whole again.
+        .quota(Quota::per_day(1_000).named("key_day"));
+    Rules::new()
+        .total(Rate::per_second(20).burst(40))
+        .route(
+            "POST /v1/chat/completions",
+            Rate::per_minute(60).burst(20).named("chat"),
+        )
+        // In Redis a client is a hash under the secret, and nothing else of it is.
+        .clients(Clients::by_header("x-api-key").each(each).secret(secret))
+}
+
+/// What all replicas have in common.
+struct Shared {
+    secret: String,
+    redis: String,
+    replicas: u32,
+    deadline: Duration,
+}
+
+impl Shared {
+    /// A connection for one replica: now if Redis is there, and otherwise as soon as it is.
+    async fn store(&self, replica: SocketAddr) -> Result<RedisStore, RedisStoreError> {
+        let redis = RedisStore::server(&self.redis)?;
+        match redis.clone().connect().await {
+            Err(RedisStoreError::Connect(error)) => {
+                eprintln!(
+                    "{replica}: Redis does not answer ({}); until it does, each replica enforces its share of each \
+                     limit, one part in {}",
+                    cause(&error),
+                    self.replicas
+                );
+                redis.connect_lazy()
+            }
+            connected => connected,
+        }
+    }
+
+    fn throttle(&self, store: RedisStore) -> Result<ThrottleLayer, RulesError> {
+        let share = self.replicas;
+        Ok(ThrottleLayer::new(rules(&self.secret))?
+            .store(store)?
+            .store_deadline(self.deadline)
+            .on_outage(OnOutage::Local { share }))
+    }
+}
+
+/// What is at the bottom of an error.
+fn cause<'a>(mut error: &'a (dyn Error + 'static)) -> &'a dyn Error {
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error
+}
+
+fn app(model: Arc<Model>, throttle: ThrottleLayer) -> Router {
+    Router::new()
+        .route("/v1/chat/completions", post(api::chat_completions))
+        .route("/v1/completions", post(api::completions))
+        .route("/v1/embeddings", post(api::embeddings))
+        .route("/v1/models", get(api::models))
+        .route("/v1/models/{id}", get(api::model))
+        .layer(throttle)
+        // Of axum's layers the last is outermost.
+        .layer(from_fn(authenticate))
+        // Outside of both: whoever watches over the server has no key.
+        .route("/health", get(api::health))
+        .with_state(model)
+}
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+
+    let set = |name, default: &str| env::var(name).unwrap_or_else(|_| default.into());
+    let addresses = set("ADDR", "127.0.0.1:3001,127.0.0.1:3002");
+    let addresses: Vec<_> = addresses.split(',').map(str::trim).collect();
+    let shared = Shared {
+        secret: env::var("THROTTLE_SECRET").map_err(
+            |_| "set THROTTLE_SECRET, the same for all replicas: `openssl rand -hex 32` draws one",
+        )?,
+        redis: set("REDIS_URL", "redis://127.0.0.1:6379"),
+        replicas: set("REPLICAS", &addresses.len().to_string()).parse()?,
+        deadline: Duration::from_millis(set("STORE_DEADLINE_MS", "25").parse()?),
+    };
+
+    let model = Arc::new(Model::train());
+    let mut servers = JoinSet::new();
+    let mut urls = Vec::new();
+    for address in addresses {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        let store = shared.store(address).await?;
+        let app = app(Arc::clone(&model), shared.throttle(store)?);
+        println!("listening on http://{address}");
+        urls.push(format!("http://{address}"));
+        let server = axum::serve(listener, app).with_graceful_shutdown(async {
+            // Without a signal handler the server still serves; it only cannot be asked to end.
+            if tokio::signal::ctrl_c().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        });
+        servers.spawn(server.into_future());
+    }
+    println!(
+        "try, with sk-one, sk-two and sk-three: for n in $(seq 6); do for server in {}; do \
+         curl -s -o /dev/null -w '%{{http_code}}\\n' $server/v1/models -H 'x-api-key: sk-one'; done; done",
+        urls.join(" ")
+    );
+    while let Some(ended) = servers.join_next().await {
+        ended??;
+    }
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! Limits that several replicas share.
+//!
+//! ```no_run
+//! use tower_throttle::{Clients, Limits, OnOutage, Quota, Rate, Rules, ThrottleLayer, store::RedisStore};
+//!
+//! # async fn run(secret: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
+//! let each = Limits::new().rate(Rate::per_second(2).burst(10)).quota(Quota::per_day(1_000));
+//! let rules = Rules::new()
+//!     .total(Rate::per_second(100).burst(50))
+//!     // The same secret for all replicas: clients are hashed under it.
+//!     .clients(Clients::by_header("x-api-key").each(each).secret(secret));
+//! let throttle = ThrottleLayer::new(rules)?
+//!     .store(RedisStore::connect("redis://limits:password@10.0.0.5").await?)?
+//!     .on_outage(OnOutage::Local { share: 4 })
+//!     .lease(50);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Four replicas that do so have one limit of a hundred a second, and each client has one quota, wherever it asks.
+//! The example `shared` is two model servers of this kind in one command.
+//!
+//! # What is exact
+//!
+//! The [bound](crate#the-idea) holds for all replicas together, to the nanosecond of what is kept and by the clock of
+//! the server alone; theirs may show what they like. A request is charged on all of its limits in one call, or on
+//! none. It is charged once: a call is never sent again, whatever has become of its answer. The refusal of a bucket
+//! that is known to be empty needs no call; that is believed for ten seconds at most, so that somebody who deletes a
+//! key by hand is heard by then.
+//!
+//! Not shared are [slots](crate#slots), which belong to a process and end with it, and [lines](crate#waiting):
+//! requests wait for limits in a store as for others, first come, first served in each process and by chance between
+//! them.
+//!
+//! # What may be lost
+//!
+//! | what happens | admitted beyond the limit, at most |
+//! |---|---|
+//! | a key is evicted or deleted, or the server starts empty | one burst of that bucket, and what was [leased](#leases) of it: `n` in each process |
+//! | a replica of the server takes its place | what was charged within the lag of replication |
+//! | it does so with a clock that is ahead | what comes back within the difference; behind, requests wait for longer, as at an empty bucket at most |
+//! | the server is away, [`OnOutage::Local`](crate::OnOutage::Local) with the number of replicas | one burst when that begins and one when it ends |
+//! | one replica of four alone does not reach it, likewise | a quarter of the limit, for as long as that lasts |
+//! | an answer is late or lost | nothing; a charge may be left that nobody used |
+//!
+//! A quota's burst is the quota. Keep the clocks of servers that may replace each other in step, as NTP does.
+//!
+//! # Outages
+//!
+//! A request waits no longer than [`store_deadline`](crate::ThrottleLayer::store_deadline), 25 ms without a word. The
+//! first that waits in vain finds the store down; from then on it is probed, and all others are decided without it as
+//! [`OnOutage`](crate::OnOutage) says: let through, refused with 503, or by limits of this process at a share of the
+//! whole. Without a word it is the whole. Within about a second of the store's return it is asked again. The feature
+//! `tracing` tells both, and `metrics` has `throttle_store_up`, `throttle_store_errors_total` and
+//! `throttle_store_outage_total`.
+//!
+//! [`RedisStore::connect`](crate::store::RedisStore::connect) is an error if the server is not there;
+//! [`connect_lazy`](crate::store::RedisStoreBuilder::connect_lazy) starts without it.
+//!
+//! # Leases
+//!
+//! With [`lease(50)`](crate::ThrottleLayer::lease) each process takes up to 50 units of a bucket at a time and spends
+//! them without a call. It never admits more than the limit: a unit is charged when it is leased. What it costs is
+//! that others may be refused while one still has some: as many as it holds, which is never more than half of what is
+//! left, a quarter of the bucket or a second's rate. What a process that crashes has not spent comes back at the
+//! rate's pace, of a quota at the end of its window. [`Handle::return_leases`](crate::Handle::return_leases) gives it
+//! back before a process ends. Where limits are small or replicas many, leave it out.
+//!
+//! # The server
+//!
+//! - **Which.** Redis 5 or newer, or Valkey; one, [sentinels](crate::store::RedisStore::sentinels) or a
+//!   [cluster](crate::store::RedisStore::cluster). A replica is never asked: what it tells is old.
+//! - **Memory.** Some 170 bytes for each bucket that is not full, which expires when it is: of a quota with its
+//!   window. [`max_clients`](crate::Clients::max_clients) bounds the table of a process and not the server, so let
+//!   only verified identities through, or give the server as much memory as a flood of others may take. Set
+//!   `maxmemory-policy noeviction`: a full server is then an outage, while one that evicts forgets what was used.
+//!   Nothing has to be saved to disk; what is not is lost with a restart, as in the table above.
+//! - **Clusters.** All keys of one throttle are in one hash slot, since they are charged in one step: so one node has
+//!   all of its load, and another takes over when that fails. Several throttles are spread by
+//!   [name](crate::store::RedisStoreBuilder::name). While their slot moves, requests may be decided as in an outage.
+//! - **TLS.** `rediss://`, with the feature `redis-tls`.
+//! - **A user.** It needs no more than this:
+//!   `ACL SETUSER limits on >password ~throttle:* +eval +evalsha +mget +exists +set +del +time +ping +role`.
+//! - **What it learns.** Names of limits and route keys. A client is 32 hexadecimal digits, a hash under the
+//!   [secret](crate::Clients::secret); a path that nobody declared is one, too, which hides it only if there is a
+//!   secret.
+//!
+//! # Other rules
+//!
+//! Replicas with other rules, as in a rolling update, share those limits that they know by the same name, and what
+//! was used of one stays used under either of its settings. A [reload](crate::Handle::reload) changes one process's
+//! rules.
