@@ -796,3 +796,29 @@ async fn what_remains_of_tokens_is_what_the_store_told() {
         .unwrap_or_else(|never| match never {});
     assert_eq!(told.to_bytes(), "100", "90 reserved, and ten that are left");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_refused_without_a_question_tells_of_all_limits() {
+    let store = Told::new();
+    let limits = Limits::new()
+        .rate(Rate::per_hour(1).burst(3))
+        .quota(Quota::per_day(1_000));
+    let rules = Rules::new().route("GET /", limits);
+    let client = replica(rules.clone(), &store);
+    for _ in 0..3 {
+        assert_eq!(client.get("/").await.status, OK);
+    }
+    store.calls();
+    let remain = |answer: &Answer| -> Vec<_> {
+        let limits = answer.decision().limits();
+        limits.map(|limit| limit.remaining()).collect()
+    };
+    let known = client.get("/").await;
+    assert_eq!((known.status, store.calls()), (REFUSED, 0));
+    // Who remembers nothing asks.
+    let asked = replica(rules, &store).get("/").await;
+    assert_eq!((asked.status, store.calls()), (REFUSED, 1));
+    assert_eq!(remain(&known), remain(&asked));
+    assert_eq!(known.header("ratelimit"), asked.header("ratelimit"));
+    assert!(remain(&known).contains(&997), "{:?}", remain(&known));
+}

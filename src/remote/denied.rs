@@ -53,6 +53,15 @@ impl Denied {
         });
     }
 
+    /// Another state of a bucket, if it is remembered.
+    pub(super) fn refresh(&self, hash: u64, state: Nanos) {
+        self.with(hash, |entries| {
+            if let Some(entry) = entries.iter_mut().find(|entry| entry.hash == hash) {
+                entry.state = state;
+            }
+        });
+    }
+
     pub(super) fn forget(&self, hash: u64) {
         self.with(hash, |entries| {
             for entry in entries.iter_mut().filter(|entry| entry.hash == hash) {
@@ -89,6 +98,9 @@ mod tests {
         }
         denied.remember(5, 7, 10_000);
         assert_eq!(denied.find(5, 9_999), Some(7), "once each");
+        denied.refresh(5, 8);
+        denied.refresh(55, 8);
+        assert_eq!((denied.find(5, 9_999), denied.find(55, 0)), (Some(8), None));
         denied.forget(5);
         assert_eq!(denied.find(5, 0), None);
         assert_eq!(denied.find(6, 0), Some(106));

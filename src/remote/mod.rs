@@ -270,12 +270,19 @@ impl Remote {
         let ahead = taken.now.min(Clock::MAX).wrapping_sub(sent);
         self.ahead.store(ahead, Ordering::Relaxed);
         let now = self.clock.now();
-        for (charge, balance) in charges.iter().zip(&taken.balances) {
-            if charge.is_shadow {
-                continue;
-            }
+        let balances = || {
+            let balances = charges.iter().zip(&taken.balances);
+            balances.filter(|(charge, _)| !charge.is_shadow)
+        };
+        let is_empty = balances().any(|(charge, balance)| {
             let meter = charge.budget.meter();
-            if meter.take(balance.state, taken.now, charge.cost).is_ok() {
+            meter.take(balance.state, taken.now, charge.cost).is_err()
+        });
+        for (charge, balance) in balances() {
+            let hash = self.hash_of(&charge.key);
+            // Who is refused by what is remembered of one bucket is told of all of them.
+            if !is_empty {
+                self.denied.refresh(hash, balance.state);
                 continue;
             }
             let remembered = if charge.is_settled {
@@ -284,8 +291,7 @@ impl Remote {
                 Self::REMEMBERED
             };
             let until = now.saturating_add(crate::clock::nanos(remembered));
-            self.denied
-                .remember(self.hash_of(&charge.key), balance.state, until);
+            self.denied.remember(hash, balance.state, until);
         }
     }
 

@@ -25,7 +25,8 @@ impl BucketKey {
         }
     }
 
-    /// The limit, by where it holds, its kind, and its name or number there: `POST /chat/rate/0`.
+    /// The limit, by where it holds, its kind, and its number there (`route POST /chat/rate-1`) or the name that it was
+    /// given (`route POST /chat/rate/chat`).
     #[must_use]
     pub fn limit(&self) -> &str {
         &self.limit

@@ -24,6 +24,8 @@ mod redis;
 
 use std::{fmt, future::Future, pin::Pin};
 
+#[cfg(feature = "redis-tls")]
+pub use self::redis::RedisCertificates;
 #[cfg(feature = "redis")]
 pub use self::redis::{RedisStore, RedisStoreBuilder, RedisStoreError};
 pub use self::{

@@ -1,5 +1,11 @@
 //! Balances in Redis or Valkey.
 
+#[cfg(not(feature = "redis-tls"))]
+#[path = "no_tls.rs"]
+mod tls;
+#[cfg(feature = "redis-tls")]
+mod tls;
+
 mod queue;
 mod script;
 mod servers;
@@ -9,6 +15,8 @@ use std::{fmt, sync::Arc};
 use ::redis::{Cmd, ErrorKind, RedisError, Script, ServerErrorKind, Value};
 use tokio::runtime::Handle;
 
+#[cfg(feature = "redis-tls")]
+pub use self::tls::RedisCertificates;
 use self::{
     queue::Queue,
     script::{BODY, Call, Entry, PROBE},
@@ -36,13 +44,13 @@ use super::{BucketKey, Charge, Correction, Store, StoreError, StoreFuture, Taken
 /// of it, it is never sent again, unless the server itself said that it did not carry it out (`NOSCRIPT`, `MOVED`,
 /// `ASK`). Connections that break are made anew.
 ///
-/// A bucket is a key, `throttle:{default}:POST /chat/rate/0` or, of a client's, the same with `:` and 32 hexadecimal
-/// digits behind it, and expires when it is full. Nothing else is kept; nothing of a client is, but a hash under
+/// A bucket is a key, `throttle:{default}:route POST /chat/rate-1` or, of a client's, `throttle:{default}:client/rate-1:` and
+/// 32 hexadecimal digits, and expires when it is full. Nothing else is kept; nothing of a client is, but a hash under
 /// [a secret](crate::Clients::secret). All keys of a throttle have one hash tag and so lie on one node of a cluster.
 ///
 /// # What it needs
 ///
-/// Redis 5 or newer, or Valkey, with `maxmemory-policy noeviction`: a key that is evicted is a bucket that is full. A
+/// Redis 5 or newer, or Valkey, on a 64-bit machine, with `maxmemory-policy noeviction`: a key that is evicted is a bucket that is full. A
 /// user with access to the keys `throttle:*` and the commands `+eval +evalsha +mget +exists +set +del +time +ping +role`.
 #[derive(Clone)]
 pub struct RedisStore {
@@ -84,6 +92,9 @@ pub enum RedisStoreError {
         "`{0}` is empty or has braces, a colon or spaces in it; what stands before keys has none"
     )]
     Name(String),
+    /// Certificates that cannot be read.
+    #[error("the certificates cannot be read; they are texts that begin with `-----BEGIN`")]
+    Certificates(#[source] RedisError),
     /// The server could not be reached, does not let us in or is a replica.
     #[error("the server cannot be used")]
     Connect(#[source] StoreError),

@@ -14,14 +14,13 @@ use std::{
 use ::redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ConnectionInfo, ErrorKind,
     IntoConnectionInfo, ProtocolVersion, PushInfo, PushKind, RedisError, RedisResult,
-    ServerErrorKind, TlsMode, Value,
+    ServerErrorKind, Value,
     aio::MultiplexedConnection,
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
-    sentinel::{SentinelClientBuilder, SentinelServerType},
 };
 use tokio::{sync::Mutex, time::timeout};
 
-use super::RedisStoreError;
+use super::{RedisStoreError, tls};
 use crate::sync;
 
 /// Where the servers are.
@@ -50,6 +49,7 @@ const MOVES: usize = 5;
 
 /// What is read out of a URL.
 pub(super) fn info(url: &str) -> Result<ConnectionInfo, RedisStoreError> {
+    tls::prepare();
     let info = url.into_connection_info().map_err(RedisStoreError::Url)?;
     // What waits for an answer is never held back for more.
     let tcp = TcpSettings::default().set_nodelay(true);
@@ -58,6 +58,33 @@ pub(super) fn info(url: &str) -> Result<ConnectionInfo, RedisStoreError> {
     #[cfg(target_os = "linux")]
     let tcp = tcp.set_user_timeout(PATIENCE);
     Ok(info.set_tcp_settings(tcp))
+}
+
+impl Servers {
+    /// Changes how each is reached.
+    #[cfg_attr(
+        not(feature = "redis-tls"),
+        expect(dead_code, reason = "for certificates")
+    )]
+    pub(super) fn map<E>(
+        self,
+        change: impl Fn(ConnectionInfo) -> Result<ConnectionInfo, E>,
+    ) -> Result<Self, E> {
+        let all = |nodes: Vec<_>| -> Result<Vec<_>, E> { nodes.into_iter().map(&change).collect() };
+        Ok(match self {
+            Self::One(server) => Self::One(change(server)?),
+            Self::Cluster(nodes) => Self::Cluster(all(nodes)?),
+            Self::Sentinels {
+                sentinels,
+                service,
+                server,
+            } => Self::Sentinels {
+                sentinels: all(sentinels)?,
+                service,
+                server: change(server)?,
+            },
+        })
+    }
 }
 
 impl fmt::Debug for Servers {
@@ -382,37 +409,23 @@ async fn primary(
     service: &str,
     server: &ConnectionInfo,
 ) -> RedisResult<ConnectionAddr> {
-    let addrs = [sentinel.addr().clone()];
-    let mut builder = SentinelClientBuilder::new(addrs, service, SentinelServerType::Master)?;
-    let own = server.redis_settings();
-    if let Some(name) = own.username() {
-        builder = builder.set_client_to_redis_username(name);
-    }
-    if let Some(password) = own.password() {
-        builder = builder.set_client_to_redis_password(password);
-    }
-    if let ConnectionAddr::TcpTls { insecure, .. } = server.addr() {
-        builder = builder.set_client_to_redis_tls_mode(tls(*insecure));
-    }
-    let own = sentinel.redis_settings();
-    if let Some(name) = own.username() {
-        builder = builder.set_client_to_sentinel_username(name);
-    }
-    if let Some(password) = own.password() {
-        builder = builder.set_client_to_sentinel_password(password);
-    }
-    if let ConnectionAddr::TcpTls { insecure, .. } = sentinel.addr() {
-        builder = builder.set_client_to_sentinel_tls_mode(tls(*insecure));
-    }
-    let client = builder.build()?.async_get_client().await?;
-    Ok(client.get_connection_info().addr().clone())
-}
-
-fn tls(insecure: bool) -> TlsMode {
-    if insecure {
-        TlsMode::Insecure
-    } else {
-        TlsMode::Secure
+    let (mut connection, _) = open(sentinel).await?;
+    let mut command = ::redis::cmd("SENTINEL");
+    command.arg("GET-MASTER-ADDR-BY-NAME").arg(service);
+    let answer = connection.send_packed_command(&command).await?;
+    let Value::Array(addr) = answer.extract_error()? else {
+        return Err(failure("a sentinel does not know the service"));
+    };
+    let text = |part: &Value| match part {
+        Value::BulkString(bytes) => String::from_utf8(bytes.clone()).ok(),
+        _ => None,
+    };
+    let mut parts = addr.iter().map(text);
+    let host = parts.next().flatten();
+    let port = parts.next().flatten().and_then(|port| port.parse().ok());
+    match (host, port) {
+        (Some(host), Some(port)) => Ok(at(server.addr(), &host, port)),
+        _ => Err(failure("a sentinel names a server that is no address")),
     }
 }
 

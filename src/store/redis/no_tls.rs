@@ -1,0 +1,4 @@
+//! Without TLS.
+
+/// Nothing is needed.
+pub(super) fn prepare() {}

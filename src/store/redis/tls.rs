@@ -1,0 +1,85 @@
+//! TLS.
+
+use std::{fmt, sync::Once};
+
+use ::redis::{Client, ClientTlsConfig, ConnectionAddr, TlsCertificates};
+
+use super::{RedisStoreBuilder, RedisStoreError};
+
+/// Sees to it that there is something that encrypts: rustls asks the process for it, and panics if it has none. Where
+/// the process has chosen another, that one stays.
+pub(super) fn prepare() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    });
+}
+
+/// Certificates for servers that the system does not know, or that want to know who connects, in PEM.
+///
+/// Without them a server is believed that shows a certificate of an authority which the system trusts.
+#[derive(Clone, Default)]
+#[must_use]
+pub struct RedisCertificates {
+    root: Option<Vec<u8>>,
+    client: Option<ClientTlsConfig>,
+}
+
+impl RedisCertificates {
+    /// None.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The only authority whose servers are believed.
+    pub fn root(self, pem: impl Into<Vec<u8>>) -> Self {
+        Self {
+            root: Some(pem.into()),
+            ..self
+        }
+    }
+
+    /// What this process shows the server, and the key to it.
+    pub fn client(self, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
+        let (client_cert, client_key) = (certificate.into(), key.into());
+        Self {
+            client: Some(ClientTlsConfig {
+                client_cert,
+                client_key,
+            }),
+            ..self
+        }
+    }
+}
+
+impl RedisStoreBuilder {
+    /// Certificates for all servers that are reached through TLS.
+    ///
+    /// # Errors
+    ///
+    /// [`RedisStoreError::Certificates`] if they cannot be read.
+    pub fn certificates(self, certificates: &RedisCertificates) -> Result<Self, RedisStoreError> {
+        let RedisCertificates { root, client } = certificates;
+        let certificates = TlsCertificates {
+            client_tls: client.clone(),
+            root_cert: root.clone(),
+        };
+        let servers = self.servers.map(|server| match server.addr() {
+            ConnectionAddr::TcpTls { .. } => {
+                let client = Client::build_with_tls(server, certificates.clone())?;
+                Ok(client.get_connection_info().clone())
+            }
+            _ => Ok(server),
+        });
+        Ok(Self {
+            servers: servers.map_err(RedisStoreError::Certificates)?,
+            ..self
+        })
+    }
+}
+
+impl fmt::Debug for RedisCertificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisCertificates").finish_non_exhaustive()
+    }
+}
