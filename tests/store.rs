@@ -744,31 +744,39 @@ async fn who_is_refused_by_its_share_is_not_charged_too_late() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_does_not_make_a_wait_longer() {
+async fn who_stands_in_line_keeps_its_place_and_its_time_in_an_outage() {
     let store = Told::new();
     let limits = Limits::new()
         .rate(Rate::new(1, Duration::from_millis(1_300)).burst(1))
-        .max_wait(Duration::from_millis(1_500));
+        .max_wait(Duration::from_millis(2_700));
     let rules = Rules::new().route("GET /", limits);
     let layer = layer(rules, &store).on_outage(OnOutage::Local { share: 1 });
     let client = Arc::new(Client::with(layer));
     assert_eq!(client.get("/").await.status, OK);
     let start = now();
-    let waiting = {
+    let waits = || {
         let client = Arc::clone(&client);
-        tokio::spawn(async move { client.get("/").await.status })
+        tokio::spawn(async move {
+            let status = client.get("/").await.status;
+            (status, start.elapsed().as_millis())
+        })
     };
-    sleep(Duration::from_millis(600)).await;
-    // While it stands in line. Here its bucket is full, and another has it.
+    let first = waits();
+    sleep(Duration::from_millis(10)).await;
+    let second = waits();
+    sleep(Duration::from_millis(500)).await;
     store.does(Does::Fails);
-    let first = client.get("/").await.status;
-    waiting.await.expect("no panic");
+    // When it asks, it is decided here, where the bucket is full; and the next in 1,300 ms.
+    let first = first.await.expect("no panic");
     assert!(
-        start.elapsed() <= Duration::from_millis(1_500),
-        "{:?}",
-        start.elapsed()
+        first.0 == OK && (1_300..1_320).contains(&first.1),
+        "{first:?}"
     );
-    let _ = first;
+    let second = second.await.expect("no panic");
+    assert!(
+        second.0 == OK && (2_600..2_640).contains(&second.1),
+        "{second:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
