@@ -255,6 +255,13 @@ impl Inner {
 
     /// Says a call, and hears what became of each of its entries.
     async fn call(&self, call: &Call) -> Result<Vec<Result<Taken, StoreError>>, StoreError> {
+        if call.is_plain() {
+            let answer = self.run(&self.script, |command| call.write_plain(command));
+            let answer = answer.await?;
+            if !Call::asks_for_more(&answer) {
+                return call.read(answer);
+            }
+        }
         let answer = self.run(&self.script, |command| call.write(command));
         call.read(answer.await?)
     }

@@ -9,6 +9,14 @@
 -- nanoseconds, or in microseconds where a bucket takes longer than some weeks to fill.
 --
 -- KEYS: the buckets, each once.
+--
+-- Of plain requests, whose charges are all enforced and all of rates in nanoseconds, no more is told than is needed:
+-- ARGV[1]: packed, for each bucket the ticks of a whole burst; then for each request how many charges it has, and of
+--       each the number of its bucket and the ticks to take
+-- ARGV[2] and so on: for each bucket what its value ends with if it is kept in its own terms: `:<terms>`
+-- Answers: as below, or -1 if there is a bucket of which more has to be known. Then nothing was done.
+--
+-- Of all others:
 -- ARGV[1]: two arrays in MessagePack. The first has five for each bucket: nanoseconds that pay for one unit (as a text),
 --       ticks of a whole burst, ticks a microsecond (1000 or 1), the length of its window in microseconds (0: a rate,
 --       -1: a month), and what the first was short of that. The second has the requests:
@@ -23,10 +31,74 @@
 --       not written here), and of each charge what its bucket owes after it, in ticks, a shadow's as -1 - that if it
 --       would have refused; for each lease how many units were taken, and what its bucket owes after it.
 
-local buckets, asked = cmsgpack.unpack(ARGV[1])
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local floor, sub, format = math.floor, string.sub, string.format
+
+if ARGV[2] then
+  local call, read, packed = redis.call, struct.unpack, ARGV[1]
+  local all = call('MGET', unpack(KEYS))
+  local owes, burst, written, missing = {}, {}, {}, nil
+  local place = 1
+  for i = 1, #KEYS do
+    burst[i], place = read('>d', packed, place)
+    local kept = all[i]
+    if not kept then
+      owes[i] = 0
+      missing = missing or {}
+      missing[#missing + 1] = KEYS[i]
+    elseif sub(kept, 20) == ARGV[i + 1] then
+      local debt, nanos = (sub(kept, 1, 16) - now) * 1000, sub(kept, 17, 19)
+      if nanos ~= '000' then
+        debt = debt + nanos
+      end
+      owes[i] = debt <= 0 and 0 or debt <= burst[i] and debt or burst[i]
+    else
+      return {-1}
+    end
+  end
+  -- What is of another type is missing, too.
+  if missing and call('EXISTS', unpack(missing)) > 0 then
+    return {-1}
+  end
+  local answer, last = {now}, 1
+  local stop, ids, next = #packed, {}, {}
+  while place <= stop do
+    local count, taken, i, ticks = 0, 1, 0, 0
+    count, place = read('B', packed, place)
+    for j = 1, count do
+      i, ticks, place = read('>Hd', packed, place)
+      ticks = owes[i] + ticks
+      if ticks > burst[i] then
+        taken = 0
+      end
+      ids[j], next[j] = i, ticks
+    end
+    last = last + 1
+    answer[last] = taken
+    for j = 1, count do
+      i = ids[j]
+      if taken == 1 then
+        owes[i], written[i] = next[j], true
+      end
+      last = last + 1
+      answer[last] = owes[i]
+    end
+  end
+  for i in pairs(written) do
+    local debt = owes[i]
+    if debt > 0 then
+      -- Whole numbers are written much faster as such, and most are of whole microseconds.
+      local nanos = debt % 1000
+      local value = now + (debt - nanos) / 1000
+      value = nanos == 0 and format('%016d000', value) or format('%016d%03d', value, nanos)
+      call('SET', KEYS[i], value .. ARGV[i + 1], 'PX', format('%d', floor(debt / 1000000) + 1))
+    end
+  end
+  return answer
+end
+
+local buckets, asked = cmsgpack.unpack(ARGV[1])
 
 -- The end of the month of a day, both counted from the epoch. Years here begin with March, in eras of 400 years.
 local function month_end(day)
@@ -234,7 +306,6 @@ for i = 1, #KEYS do
       if owed[i] and debt > burst[i] then
         told = told .. ':o'
       end
-      -- Whole numbers are written much faster as such.
       local lasts = format('%d', floor((micros - now) / 1000) + 1)
       redis.call('SET', KEYS[i], format('%016d%03d:', micros, nanos) .. told, 'PX', lasts)
     end

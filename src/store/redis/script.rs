@@ -105,6 +105,8 @@ pub(super) enum Entry {
         order: Order,
         /// Leases beside some of them, by their number here.
         leases: Vec<(usize, u64)>,
+        /// Whether one of the buckets may owe more than it holds.
+        is_settled: bool,
     },
     Correction {
         key: String,
@@ -148,6 +150,7 @@ impl Entry {
         Self::Charges {
             charges: told.collect(),
             leases: leases.collect(),
+            is_settled: charges.iter().any(|charge| charge.is_settled),
             order: Order {
                 enforced: place(false).count(),
                 places,
@@ -167,6 +170,25 @@ impl Entry {
                 Correction::Return { state, .. } => Change::Return(*state),
             },
             units,
+        }
+    }
+
+    /// Whether all its charges are enforced and nothing else is asked, of buckets that nothing is owed to.
+    fn is_plain(&self) -> bool {
+        match self {
+            Self::Charges {
+                charges,
+                order,
+                leases,
+                is_settled,
+            } => {
+                let most = usize::from(u8::MAX);
+                order.enforced == charges.len()
+                    && leases.is_empty()
+                    && !is_settled
+                    && charges.len() <= most
+            }
+            Self::Correction { .. } => false,
         }
     }
 
@@ -225,6 +247,51 @@ impl Call {
         Ok(())
     }
 
+    /// Whether it can be told in few words: see there.
+    pub(super) fn is_plain(&self) -> bool {
+        let plain = |bucket: &Bucket| {
+            bucket.meter.window().is_none() && Ticks::of(&bucket.meter).length == 1
+        };
+        self.entries.iter().all(Entry::is_plain) && self.buckets.iter().all(plain)
+    }
+
+    /// Adds keys and arguments to a command, in few words.
+    pub(super) fn write_plain(&self, command: &mut Cmd) {
+        #[expect(clippy::cast_precision_loss, reason = "doubles hold as much")]
+        fn double(packed: &mut Vec<u8>, ticks: u64) {
+            packed.extend_from_slice(&(ticks as f64).to_be_bytes());
+        }
+        command.arg(self.buckets.len());
+        for bucket in &self.buckets {
+            command.arg(&bucket.key);
+        }
+        let mut packed = Vec::with_capacity(8 * self.buckets.len() + 32 * self.entries.len());
+        for bucket in &self.buckets {
+            double(&mut packed, Ticks::of(&bucket.meter).burst);
+        }
+        for entry in &self.entries {
+            let Entry::Charges { charges, .. } = entry else {
+                continue;
+            };
+            packed.push(charges.len() as u8);
+            for (key, meter, cost) in charges {
+                let number = self.numbers[key] as u16 + 1;
+                packed.extend_from_slice(&number.to_be_bytes());
+                double(&mut packed, Ticks::of(meter).of_units(*cost));
+            }
+        }
+        command.arg(packed);
+        let mut interval = itoa::Buffer::new();
+        for bucket in &self.buckets {
+            command.arg(format!(":{}", interval.format(bucket.meter.interval())));
+        }
+    }
+
+    /// Whether a bucket has to be told more of than was. Nothing was done.
+    pub(super) fn asks_for_more(answer: &Value) -> bool {
+        matches!(answer, Value::Array(values) if values[..] == [Value::Int(-1)])
+    }
+
     /// Adds keys and arguments to a command.
     pub(super) fn write(&self, command: &mut Cmd) {
         command.arg(self.buckets.len());
@@ -250,6 +317,7 @@ impl Call {
                 charges,
                 order,
                 leases,
+                is_settled: _,
             } => {
                 pack.integer(order.enforced as u64);
                 pack.integer((charges.len() - order.enforced) as u64);
@@ -309,6 +377,7 @@ impl Call {
                     charges,
                     order,
                     leases,
+                    is_settled: _,
                 } = entry
                 else {
                     let balances = Vec::new();
