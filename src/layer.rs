@@ -164,6 +164,7 @@ impl ThrottleLayer {
     }
 
     /// How long a request waits for the [store](Self::store). Without this call: 25 ms. Of zero, no answer is in time.
+    /// It is time of tokio's clock: a test that pauses that and asks a real server has no answer in time.
     ///
     /// What the store takes after that is given back, unless the request was let through.
     pub fn store_deadline(self, deadline: Duration) -> Self {

@@ -301,7 +301,8 @@ impl Clients {
     ///
     /// A client lies in the store as a SipHash-2-4 of 128 bits under it, of which nobody who does not know it can tell
     /// whose it is. With another secret every client is a new one, so it stays what it is for as long as a throttle
-    /// lives. It prints nowhere.
+    /// lives; replicas whose secrets differ share no limit of a client, and none of a route that nobody declared. It
+    /// prints nowhere.
     ///
     /// ```
     /// use tower_throttle::{Clients, Rate};

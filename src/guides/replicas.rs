@@ -78,9 +78,12 @@
 //! - **Clusters.** All keys of one throttle are in one hash slot, since they are charged in one step: so one node has
 //!   all of its load, and another takes over when that fails. Several throttles are spread by
 //!   [name](crate::store::RedisStoreBuilder::name). While their slot moves, requests may be decided as in an outage.
-//! - **TLS.** `rediss://`, with the feature `redis-tls`.
+//! - **TLS.** `rediss://`, with the feature `redis-tls`; an authority and a certificate of one's own with
+//!   `RedisStoreBuilder::certificates`.
 //! - **A user.** It needs no more than this:
-//!   `ACL SETUSER limits on >password ~throttle:* +eval +evalsha +mget +exists +set +del +time +ping +role`.
+//!   `ACL SETUSER limits on >password ~throttle:* +hello +eval +evalsha +mget +exists +set +del +time +ping +role`.
+//!   Without `+hello` a connection that the server closes while nobody asks is found to be closed by the next request,
+//!   which is then decided as in an outage.
 //! - **What it learns.** Names of limits and route keys. A client is 32 hexadecimal digits, a hash under the
 //!   [secret](crate::Clients::secret); a path that nobody declared is one, too, which hides it only if there is a
 //!   secret.
@@ -89,4 +92,5 @@
 //!
 //! Replicas with other rules, as in a rolling update, share those limits that they know by the same name, and what
 //! was used of one stays used under either of its settings. A [reload](crate::Handle::reload) changes one process's
-//! rules.
+//! rules. A limit that gets another name is another one there, and starts full; so do limits of clients under another
+//! secret. Replicas with different secrets have the same limits each for itself, and nothing tells them.
