@@ -165,9 +165,7 @@ impl Server {
     }
 
     async fn connect(&self) -> redis::RedisResult<MultiplexedConnection> {
-        Client::open(self.url())?
-            .get_multiplexed_async_connection()
-            .await
+        connect(&self.url()).await
     }
 
     /// What it answers to a command of an operator.
@@ -181,6 +179,11 @@ impl Server {
     pub(crate) async fn tells(&self, words: &[&str]) -> String {
         text(&self.says(words).await)
     }
+}
+
+/// An operator's connection.
+pub(crate) async fn connect(url: &str) -> redis::RedisResult<MultiplexedConnection> {
+    Client::open(url)?.get_multiplexed_async_connection().await
 }
 
 pub(crate) fn url(port: u16) -> String {
