@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use common::Client;
 use http::StatusCode;
-use servers::{KINDS, Kind, Passes, Proxy, Server};
+use servers::{KINDS, Passes, Proxy, Server, acquainted, cluster, in_step};
 use tokio::time::{Instant, sleep};
 use tower_throttle::{
     Clients, OnOutage, Rate, Rules, ThrottleLayer,
@@ -278,25 +278,6 @@ async fn a_server_that_is_out_of_memory_takes_nothing() {
     }
 }
 
-/// Until a replica has what its primary has.
-async fn in_step(primary: &Server, replica: &Server) {
-    for _ in 0..500 {
-        let offset = |info: String| {
-            let line = info
-                .lines()
-                .find_map(|line| line.strip_prefix("master_repl_offset:").map(str::to_owned));
-            line.and_then(|line| line.trim().parse::<u64>().ok())
-        };
-        let info = replica.tells(&["INFO", "replication"]).await;
-        let up = info.contains("master_link_status:up");
-        if up && offset(primary.tells(&["INFO", "replication"]).await) == offset(info) {
-            return;
-        }
-        sleep(Duration::from_millis(20)).await;
-    }
-    panic!("the replica is not in step");
-}
-
 #[tokio::test]
 async fn a_replica_is_no_store_and_becomes_one_when_it_is_made_a_primary() {
     for kind in KINDS {
@@ -449,39 +430,6 @@ async fn next(lines: &mut (impl tokio_stream::Stream<Item = String> + Unpin)) ->
     lines.next().await.expect("it runs")
 }
 
-/// Three nodes that are a cluster, the slots shared out in order.
-async fn cluster(kind: Kind) -> [Server; 3] {
-    let nodes = [
-        Server::node(kind).await,
-        Server::node(kind).await,
-        Server::node(kind).await,
-    ];
-    for (node, slots) in nodes
-        .iter()
-        .zip([["0", "5460"], ["5461", "10922"], ["10923", "16383"]])
-    {
-        node.says(&["CLUSTER", "ADDSLOTSRANGE", slots[0], slots[1]])
-            .await;
-    }
-    for node in &nodes[1..] {
-        let bus = node.tells(&["CONFIG", "GET", "cluster-port"]).await;
-        let bus = bus.lines().last().expect("a port").to_owned();
-        nodes[0]
-            .says(&["CLUSTER", "MEET", "127.0.0.1", &node.port.to_string(), &bus])
-            .await;
-    }
-    for node in &nodes {
-        for _ in 0..1_000 {
-            let info = node.tells(&["CLUSTER", "INFO"]).await;
-            if info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3") {
-                break;
-            }
-            sleep(Duration::from_millis(10)).await;
-        }
-    }
-    nodes
-}
-
 #[tokio::test]
 async fn in_a_cluster_all_of_a_throttle_lies_on_one_node_wherever_that_is() {
     for kind in KINDS {
@@ -612,21 +560,7 @@ async fn sentinels_say_which_server_it_is() {
         let client = Client::with(layer.store(store).expect("no clients"));
         assert_eq!(admitted(&client, 2).await, 2);
         in_step(&primary, &replica).await;
-        for sentinel in &sentinels {
-            // Until it knows of the replica and of the other one.
-            for _ in 0..1_000 {
-                let known = sentinel.tells(&["SENTINEL", "MASTER", "main"]).await;
-                let of = |name: &str| {
-                    let mut lines = known.lines().skip_while(|line| *line != name);
-                    lines.nth(1).map(str::to_owned)
-                };
-                let one = Some("1".to_owned());
-                if of("num-slaves") == one && of("num-other-sentinels") == one {
-                    break;
-                }
-                sleep(Duration::from_millis(20)).await;
-            }
-        }
+        acquainted(&sentinels).await;
 
         primary.kill();
         assert_eq!(client.get("/").await.status, UNAVAILABLE, "{kind:?}");

@@ -113,6 +113,20 @@ impl Server {
 
     /// Starts it, again after [`Server::kill`].
     pub(crate) async fn run(&mut self) {
+        self.launch();
+        for _ in 0..1_000 {
+            if let Ok(mut connection) = self.connect().await {
+                if ask(&mut connection, &["PING"]).await.is_ok() {
+                    return;
+                }
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{} does not answer", self.kind.program());
+    }
+
+    /// The same, without waiting for it.
+    pub(crate) fn launch(&mut self) {
         let program = self.kind.program();
         let port = self.port.to_string();
         let mut command = Command::new(program);
@@ -132,15 +146,6 @@ impl Server {
         self.child = Some(child.unwrap_or_else(|error| {
             panic!("{program}: {error}; the test command in the README installs it")
         }));
-        for _ in 0..1_000 {
-            if let Ok(mut connection) = self.connect().await {
-                if ask(&mut connection, &["PING"]).await.is_ok() {
-                    return;
-                }
-            }
-            sleep(Duration::from_millis(10)).await;
-        }
-        panic!("{program} does not answer");
     }
 
     /// Ends it, as a machine that is switched off does.
@@ -222,6 +227,76 @@ impl Drop for Server {
     }
 }
 
+/// Until a replica has what its primary has.
+pub(crate) async fn in_step(primary: &Server, replica: &Server) {
+    for _ in 0..500 {
+        let offset = |info: String| {
+            let line = info
+                .lines()
+                .find_map(|line| line.strip_prefix("master_repl_offset:").map(str::to_owned));
+            line.and_then(|line| line.trim().parse::<u64>().ok())
+        };
+        let info = replica.tells(&["INFO", "replication"]).await;
+        let up = info.contains("master_link_status:up");
+        if up && offset(primary.tells(&["INFO", "replication"]).await) == offset(info) {
+            return;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the replica is not in step");
+}
+
+/// Three nodes that are a cluster, the slots shared out in order.
+pub(crate) async fn cluster(kind: Kind) -> [Server; 3] {
+    let nodes = [
+        Server::node(kind).await,
+        Server::node(kind).await,
+        Server::node(kind).await,
+    ];
+    for (node, slots) in nodes
+        .iter()
+        .zip([["0", "5460"], ["5461", "10922"], ["10923", "16383"]])
+    {
+        node.says(&["CLUSTER", "ADDSLOTSRANGE", slots[0], slots[1]])
+            .await;
+    }
+    for node in &nodes[1..] {
+        let bus = node.tells(&["CONFIG", "GET", "cluster-port"]).await;
+        let bus = bus.lines().last().expect("a port").to_owned();
+        nodes[0]
+            .says(&["CLUSTER", "MEET", "127.0.0.1", &node.port.to_string(), &bus])
+            .await;
+    }
+    for node in &nodes {
+        for _ in 0..1_000 {
+            let info = node.tells(&["CLUSTER", "INFO"]).await;
+            if info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3") {
+                break;
+            }
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+    nodes
+}
+
+/// Until sentinels know of a replica and of each other.
+pub(crate) async fn acquainted(sentinels: &[Server; 2]) {
+    for sentinel in sentinels {
+        for _ in 0..1_000 {
+            let known = sentinel.tells(&["SENTINEL", "MASTER", "main"]).await;
+            let of = |name: &str| {
+                let mut lines = known.lines().skip_while(|line| *line != name);
+                lines.nth(1).map(str::to_owned)
+            };
+            let one = Some("1".to_owned());
+            if of("num-slaves") == one && of("num-other-sentinels") == one {
+                break;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
 /// What a proxy does with what it is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Passes {
@@ -231,11 +306,14 @@ pub(crate) enum Passes {
     Slowly(Duration),
     /// There, and nothing back: connections are reset when an answer comes.
     Reset,
+    /// There, and nothing back until it is told otherwise.
+    Held,
 }
 
 /// A way to a server that does as it is told.
 pub(crate) struct Proxy {
     pub(crate) port: u16,
+    server: watch::Sender<u16>,
     passes: watch::Sender<Passes>,
 }
 
@@ -244,16 +322,23 @@ impl Proxy {
         let listener = Listener::bind("127.0.0.1:0").await.expect("a port");
         let own = listener.local_addr().expect("an address").port();
         let (passes, told) = watch::channel(Passes::All);
+        let (server, port) = watch::channel(port);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(pass(
-                    client,
-                    SocketAddr::from(([127, 0, 0, 1], port)),
-                    told.clone(),
-                ));
+                let server = SocketAddr::from(([127, 0, 0, 1], *port.borrow()));
+                tokio::spawn(pass(client, server, told.clone()));
             }
         });
-        Self { port: own, passes }
+        Self {
+            port: own,
+            server,
+            passes,
+        }
+    }
+
+    /// Whoever connects from now on reaches another server.
+    pub(crate) fn leads_to(&self, port: u16) {
+        self.server.send_replace(port);
     }
 
     pub(crate) fn passes(&self, passes: Passes) {
@@ -265,7 +350,7 @@ impl Proxy {
     }
 }
 
-async fn pass(mut client: TcpStream, server: SocketAddr, told: watch::Receiver<Passes>) {
+async fn pass(mut client: TcpStream, server: SocketAddr, mut told: watch::Receiver<Passes>) {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let Ok(mut server) = TcpStream::connect(server).await else {
         return;
@@ -287,6 +372,11 @@ async fn pass(mut client: TcpStream, server: SocketAddr, told: watch::Receiver<P
                 match passes {
                     Passes::All => {}
                     Passes::Slowly(wait) => sleep(wait).await,
+                    Passes::Held => {
+                        if told.wait_for(|passes| *passes != Passes::Held).await.is_err() {
+                            return;
+                        }
+                    }
                     Passes::Reset => {
                         #[allow(deprecated, reason = "it is what resets a connection")]
                         let _ = client.set_linger(Some(Duration::ZERO));
