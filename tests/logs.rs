@@ -1,54 +1,19 @@
 //! R22 for operators: each refusal names its limit, its route and the wait; a flood of them is sampled.
 
 mod common;
+#[path = "support/log.rs"]
+mod log;
 
-use std::{
-    io,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Empty;
 use tokio::time::advance;
 use tower_throttle::{Clients, Rate, Rules, ThrottleLayer};
-use tracing::subscriber::DefaultGuard;
 
 use common::Client;
-
-/// What was logged.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("no panic").extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    fn listen(&self) -> DefaultGuard {
-        let writer = self.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_writer(move || writer.clone())
-            .with_ansi(false)
-            .without_time();
-        tracing::subscriber::set_default(subscriber.finish())
-    }
-
-    /// The lines since this was asked last.
-    fn lines(&self) -> Vec<String> {
-        let bytes = std::mem::take(&mut *self.0.lock().expect("no panic"));
-        let text = String::from_utf8(bytes).expect("text");
-        text.lines().map(|line| line.trim().to_owned()).collect()
-    }
-}
+use log::Log;
 
 async fn ask(client: &Client, path: &str) {
     let request = Request::get(path).header("x-api-key", "secret-of-a-client");

@@ -156,11 +156,15 @@ impl Server {
         }
     }
 
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.as_ref().expect("it runs").id()
+    }
+
     /// Stops it, or lets it go on.
     pub(crate) fn signal(&self, signal: &str) {
-        let id = self.child.as_ref().expect("it runs").id();
         let done = Command::new("kill")
-            .args([signal, &id.to_string()])
+            .args([signal, &self.id().to_string()])
             .status();
         assert!(done.expect("a shell").success());
     }

@@ -1,5 +1,7 @@
 //! R1 as it is seen from outside, where nobody can tell when exactly a request was decided.
 
+#![allow(dead_code, reason = "each test file uses its part")]
+
 use std::{cmp::Reverse, ops::Range};
 
 /// When a request was decided, in nanoseconds: no earlier than this and no later than that.
