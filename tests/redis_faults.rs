@@ -1,6 +1,8 @@
 //! R21 on real servers that fail in rarer ways: what is promised then, what it costs in requests too many, and that it
 //! is over when they are well again.
 
+#[path = "support/again.rs"]
+mod again;
 #[path = "support/log.rs"]
 mod log;
 #[path = "support/redis.rs"]
@@ -10,12 +12,7 @@ mod windows;
 
 mod common;
 
-use std::{
-    env,
-    process::{Command, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+use std::{process::Command, sync::Arc, time::Duration};
 
 use common::Client;
 use http::StatusCode;
@@ -550,32 +547,6 @@ async fn a_change_of_state_is_one_line() {
     }
 }
 
-const CHILD: &str = "THROTTLE_TEST_CHILD";
-
-/// How a process ends that is this test once more and, told this, does something else.
-async fn again(test: &str, told: &str) -> (bool, String) {
-    let own = env::current_exe().expect("this program");
-    let child = Command::new(own)
-        .args(["--exact", test, "--nocapture"])
-        .env(CHILD, told)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut child = child.expect("it runs");
-    for _ in 0..1_500 {
-        if child.try_wait().expect("ours").is_some() {
-            break;
-        }
-        sleep(20 * MS).await;
-    }
-    // If it has not ended by then, it hangs.
-    let _ = child.kill();
-    let output = child.wait_with_output().expect("it has ended");
-    let text = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&text).into_owned();
-    (output.status.success(), text)
-}
-
 /// A crowd whose runtime ends: what was asked of the store is dropped, call by call, while others wait for it.
 fn ends_under_load(url: &str, server: &str, lease: u64, threads: usize) {
     let signal = |signal: &str| {
@@ -629,7 +600,7 @@ fn ends_under_load(url: &str, server: &str, lease: u64, threads: usize) {
 /// call.
 #[tokio::test]
 async fn a_runtime_that_ends_under_load_ends() {
-    if let Ok(told) = env::var(CHILD) {
+    if let Some(told) = again::told() {
         let ended = std::thread::spawn(move || {
             let words: Vec<_> = told.split(' ').collect();
             let [url, server, lease, threads] = words[..] else {
@@ -645,7 +616,7 @@ async fn a_runtime_that_ends_under_load_ends() {
         let server = Server::start(kind).await;
         for (lease, threads) in [(1, 2), (50, 2), (1, 0), (50, 0)] {
             let told = format!("{} {} {lease} {threads}", server.url(), server.id());
-            let (ended, text) = again("a_runtime_that_ends_under_load_ends", &told).await;
+            let (ended, text) = again::run("a_runtime_that_ends_under_load_ends", &told, &[]).await;
             server.signal("-CONT");
             assert!(
                 ended && text.contains("it has ended"),

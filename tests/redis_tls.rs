@@ -1,1 +1,196 @@
+//! A store that is reached through TLS, on a server whose certificate an authority of the house has signed.
 
+#[path = "support/again.rs"]
+mod again;
+#[path = "support/redis.rs"]
+mod servers;
+
+mod common;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use common::Client;
+use http::StatusCode;
+use servers::{KINDS, Kind, Server, free_port, url};
+use tokio::time::{sleep, timeout};
+use tower_throttle::{
+    OnOutage, Rate, Rules, ThrottleLayer,
+    store::{RedisStore, RedisStoreError},
+};
+
+const OK: StatusCode = StatusCode::OK;
+const REFUSED: StatusCode = StatusCode::TOO_MANY_REQUESTS;
+const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
+
+/// Where a program finds the authorities that this machine trusts.
+const AUTHORITIES: &str = "SSL_CERT_FILE";
+
+/// Keys and certificates, in a directory of their own.
+struct Papers(PathBuf);
+
+impl Papers {
+    fn new(name: &str) -> Self {
+        let name = format!("tower-throttle-tls-{}-{name}", std::process::id());
+        let dir = std::env::temp_dir().join(name);
+        fs::create_dir_all(&dir).expect("a directory");
+        let papers = Self(dir);
+        papers.openssl(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=house \
+             -keyout house.key -out house.pem",
+        );
+        papers.openssl(
+            "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=server \
+             -keyout server.key -out server.csr",
+        );
+        fs::write(
+            papers.path("names"),
+            "subjectAltName=DNS:localhost,IP:127.0.0.1\n",
+        )
+        .expect("a file");
+        papers.openssl(
+            "x509 -req -in server.csr -CA house.pem -CAkey house.key -CAcreateserial -days 2 \
+             -extfile names -out server.pem",
+        );
+        papers
+    }
+
+    fn openssl(&self, arguments: &str) {
+        let output = Command::new("openssl")
+            .args(arguments.split_whitespace())
+            .current_dir(&self.0)
+            .output();
+        let output =
+            output.unwrap_or_else(|error| panic!("openssl: {error}; the test command installs it"));
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments}: {told}");
+    }
+
+    fn path(&self, name: &str) -> String {
+        let path: &Path = &self.0;
+        path.join(name).to_str().expect("a path").to_owned()
+    }
+
+    /// A server that shows them, and the port on which it does.
+    async fn server(&self, kind: Kind) -> (Server, u16) {
+        let port = free_port();
+        let [own, key, house] =
+            ["server.pem", "server.key", "house.pem"].map(|name| self.path(name));
+        let settings = [
+            ["--tls-port", &port.to_string()],
+            ["--tls-cert-file", &own],
+            ["--tls-key-file", &key],
+            ["--tls-ca-cert-file", &house],
+            ["--tls-auth-clients", "no"],
+        ];
+        (Server::with(kind, settings.as_flattened()).await, port)
+    }
+}
+
+impl Drop for Papers {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn client(store: RedisStore) -> Client {
+    let rules = Rules::new().total(Rate::per_hour(1).burst(5));
+    let layer = ThrottleLayer::new(rules).expect("proper rules");
+    let layer = layer
+        .store_deadline(Duration::from_secs(5))
+        .on_outage(OnOutage::Refuse);
+    Client::with(layer.store(store).expect("no clients"))
+}
+
+/// Until it answers, so many times 200 in all.
+async fn admitted(client: &Client, requests: usize) -> usize {
+    let mut admitted = 0;
+    for _ in 0..requests {
+        let mut status = UNAVAILABLE;
+        for _ in 0..200 {
+            status = client.get("/").await.status;
+            if status != UNAVAILABLE {
+                break;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        assert!([OK, REFUSED].contains(&status), "{status}");
+        admitted += usize::from(status == OK);
+    }
+    admitted
+}
+
+/// Where this machine trusts the authority.
+async fn trusting(port: &str, plain: &str) {
+    for host in ["127.0.0.1", "localhost"] {
+        let url = format!("rediss://{host}:{port}");
+        let store = RedisStore::connect(&url).await;
+        store.unwrap_or_else(|error| panic!("{host} is trusted: {error:?}"));
+    }
+    let url = format!("rediss://127.0.0.1:{port}");
+    let store = RedisStore::connect(&url).await;
+    let client = client(store.expect("it is trusted"));
+    assert_eq!(admitted(&client, 2).await, 2);
+    // It comes back through TLS, too.
+    let operator = format!("redis://127.0.0.1:{plain}");
+    let mut operator = servers::connect(&operator).await.expect("it runs");
+    let kill = ["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"];
+    servers::ask(&mut operator, &kill)
+        .await
+        .expect("ours is closed");
+    assert_eq!(admitted(&client, 9).await, 3, "five in all");
+    println!("it was trusted");
+}
+
+#[tokio::test]
+async fn a_server_is_reached_through_tls_if_its_authority_is_trusted() {
+    if let Some(told) = again::told() {
+        let (port, plain) = told.split_once(' ').expect("two ports");
+        return trusting(port, plain).await;
+    }
+    for kind in KINDS {
+        let papers = Papers::new(&format!("{kind:?}-trusted"));
+        let (server, port) = papers.server(kind).await;
+        let (well, text) = again::run(
+            "a_server_is_reached_through_tls_if_its_authority_is_trusted",
+            &format!("{port} {}", server.port),
+            &[(AUTHORITIES, &papers.path("house.pem"))],
+        )
+        .await;
+        assert!(well && text.contains("it was trusted"), "{kind:?}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_nobody_vouches_for_is_none() {
+    for kind in KINDS {
+        let papers = Papers::new(&format!("{kind:?}-strange"));
+        let (_server, port) = papers.server(kind).await;
+        let strange = [
+            format!("rediss://127.0.0.1:{port}"),
+            format!("rediss://localhost:{port}"),
+            // Without TLS, where there is none but by it.
+            url(port),
+        ];
+        for strange in strange {
+            let reached = timeout(Duration::from_secs(5), RedisStore::connect(&strange)).await;
+            let error = reached.expect("in time").map(|_| ()).expect_err(&strange);
+            let is_told = matches!(error, RedisStoreError::Connect(_));
+            assert!(is_told, "{kind:?}: {strange}: {error:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_has_no_tls_is_not_reached_through_it() {
+    for kind in KINDS {
+        let server = Server::start(kind).await;
+        let url = format!("rediss://127.0.0.1:{}", server.port);
+        let reached = timeout(Duration::from_secs(5), RedisStore::connect(&url)).await;
+        assert!(reached.expect("in time").is_err(), "{kind:?}");
+    }
+}
