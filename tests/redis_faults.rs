@@ -480,6 +480,84 @@ async fn in_every_window_a_replica_on_its_own_lets_through_its_share_and_no_more
     }
 }
 
+/// What happens on the way to the server, and to itself, one after the other and over again.
+async fn happens(server: &Server, ways: &[Proxy], end: Instant) {
+    let all = |passes| ways.iter().for_each(|way| way.passes(passes));
+    let mut turn = 0;
+    while now() < end {
+        match turn % 5 {
+            0 => all(Passes::Slowly(15 * MS)),
+            1 => all(Passes::Reset),
+            2 => all(Passes::Held),
+            3 => ways[0].passes(Passes::Slowly(40 * MS)),
+            _ => server.signal("-STOP"),
+        }
+        sleep(100 * MS).await;
+        if turn % 5 == 4 {
+            server.signal("-CONT");
+        }
+        all(Passes::All);
+        sleep(200 * MS).await;
+        turn += 1;
+    }
+}
+
+/// As long as the server loses nothing, nothing is lost: neither what is answered too late, nor what is not answered,
+/// nor what is given back of it, lets one too many through.
+#[tokio::test]
+async fn in_every_window_no_more_is_let_through_while_the_way_to_the_server_fails() {
+    const RATE: u64 = 500;
+    const BURST: u64 = 100;
+    const LASTS: Duration = Duration::from_millis(3_100);
+    for kind in KINDS {
+        for lease in [1, 20] {
+            let server = Server::start(kind).await;
+            let ways = [Proxy::to(server.port).await, Proxy::to(server.port).await];
+            let start = now();
+            let moment = move || u64::try_from(start.elapsed().as_nanos()).expect("seconds");
+            let end = start + LASTS;
+            let mut crowd = Vec::new();
+            for way in &ways {
+                let rules = Rules::new().total(Rate::per_second(RATE).burst(BURST));
+                let layer = layer(&way.url(), rules).await.lease(lease);
+                let layer = layer.store_deadline(25 * MS);
+                for _ in 0..8 {
+                    let client = Client::with(layer.clone());
+                    crowd.push(tokio::spawn(async move {
+                        let (mut passed, mut unanswered) = (Vec::new(), 0);
+                        while now() < end {
+                            let asked = moment();
+                            match client.get("/").await.status {
+                                OK => passed.push((asked, moment())),
+                                UNAVAILABLE => unanswered += 1,
+                                _ => {}
+                            }
+                            sleep(MS).await;
+                        }
+                        (passed, unanswered)
+                    }));
+                }
+            }
+            happens(&server, &ways, end).await;
+            let (mut passed, mut unanswered) = (Vec::new(), 0);
+            for one in crowd {
+                let (own, others) = one.await.expect("no panic");
+                passed.extend(own);
+                unanswered += others;
+            }
+            let may = BURST + LASTS.as_secs() * RATE;
+            println!(
+                "{kind:?}, {lease} at once: {} of {may} admitted, {unanswered} times unknown",
+                passed.len()
+            );
+            let window = windows::too_many(&passed, BURST, 1_000_000_000 / RATE);
+            assert_eq!(window, None, "{kind:?}, {lease} at once: too many there");
+            assert!(unanswered > 0, "{kind:?}: nothing has happened");
+            assert!(passed.len() as u64 > may / 4, "{kind:?}: hardly any");
+        }
+    }
+}
+
 #[tokio::test]
 async fn whoever_admits_in_an_outage_tells_nothing_of_limits() {
     for kind in KINDS {
