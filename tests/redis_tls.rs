@@ -20,7 +20,7 @@ use servers::{KINDS, Kind, Server, free_port, url};
 use tokio::time::{sleep, timeout};
 use tower_throttle::{
     OnOutage, Rate, Rules, ThrottleLayer,
-    store::{RedisStore, RedisStoreError},
+    store::{RedisCertificates, RedisStore, RedisStoreError},
 };
 
 const OK: StatusCode = StatusCode::OK;
@@ -43,19 +43,18 @@ impl Papers {
             "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=house \
              -keyout house.key -out house.pem",
         );
-        papers.openssl(
-            "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=server \
-             -keyout server.key -out server.csr",
-        );
-        fs::write(
-            papers.path("names"),
-            "subjectAltName=DNS:localhost,IP:127.0.0.1\n",
-        )
-        .expect("a file");
-        papers.openssl(
-            "x509 -req -in server.csr -CA house.pem -CAkey house.key -CAcreateserial -days 2 \
-             -extfile names -out server.pem",
-        );
+        let names = "subjectAltName=DNS:localhost,IP:127.0.0.1\n";
+        fs::write(papers.path("names"), names).expect("a file");
+        for name in ["server", "replica"] {
+            papers.openssl(&format!(
+                "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN={name} \
+                 -keyout {name}.key -out {name}.csr",
+            ));
+            papers.openssl(&format!(
+                "x509 -req -in {name}.csr -CA house.pem -CAkey house.key -CAcreateserial -days 2 \
+                 -extfile names -out {name}.pem",
+            ));
+        }
         papers
     }
 
@@ -75,8 +74,12 @@ impl Papers {
         path.join(name).to_str().expect("a path").to_owned()
     }
 
+    fn read(&self, name: &str) -> Vec<u8> {
+        fs::read(self.path(name)).expect("a file")
+    }
+
     /// A server that shows them, and the port on which it does.
-    async fn server(&self, kind: Kind) -> (Server, u16) {
+    async fn server(&self, kind: Kind, more: &[&str]) -> (Server, u16) {
         let port = free_port();
         let [own, key, house] =
             ["server.pem", "server.key", "house.pem"].map(|name| self.path(name));
@@ -87,7 +90,8 @@ impl Papers {
             ["--tls-ca-cert-file", &house],
             ["--tls-auth-clients", "no"],
         ];
-        (Server::with(kind, settings.as_flattened()).await, port)
+        let settings = [settings.as_flattened(), more].concat();
+        (Server::with(kind, &settings).await, port)
     }
 }
 
@@ -154,7 +158,7 @@ async fn a_server_is_reached_through_tls_if_its_authority_is_trusted() {
     }
     for kind in KINDS {
         let papers = Papers::new(&format!("{kind:?}-trusted"));
-        let (server, port) = papers.server(kind).await;
+        let (server, port) = papers.server(kind, &[]).await;
         let (well, text) = again::run(
             "a_server_is_reached_through_tls_if_its_authority_is_trusted",
             &format!("{port} {}", server.port),
@@ -169,7 +173,7 @@ async fn a_server_is_reached_through_tls_if_its_authority_is_trusted() {
 async fn a_server_that_nobody_vouches_for_is_none() {
     for kind in KINDS {
         let papers = Papers::new(&format!("{kind:?}-strange"));
-        let (_server, port) = papers.server(kind).await;
+        let (_server, port) = papers.server(kind, &[]).await;
         let strange = [
             format!("rediss://127.0.0.1:{port}"),
             format!("rediss://localhost:{port}"),
@@ -182,6 +186,128 @@ async fn a_server_that_nobody_vouches_for_is_none() {
             let is_told = matches!(error, RedisStoreError::Connect(_));
             assert!(is_told, "{kind:?}: {strange}: {error:?}");
         }
+    }
+}
+
+/// What comes of it, where only these certificates count.
+async fn reached(
+    port: u16,
+    certificates: &RedisCertificates,
+) -> Result<RedisStore, RedisStoreError> {
+    let url = format!("rediss://127.0.0.1:{port}");
+    let store = RedisStore::server(&url).expect("a url");
+    store.certificates(certificates)?.connect().await
+}
+
+#[tokio::test]
+async fn an_authority_of_the_house_is_enough() {
+    for kind in KINDS {
+        let papers = Papers::new(&format!("{kind:?}-house"));
+        let others = Papers::new(&format!("{kind:?}-others"));
+        let (mut server, port) = papers.server(kind, &[]).await;
+        let house = RedisCertificates::new().root(papers.read("house.pem"));
+        let client = client(reached(port, &house).await.expect("it is trusted"));
+        assert_eq!(admitted(&client, 2).await, 2, "{kind:?}");
+        server.kill();
+        assert_eq!(client.get("/").await.status, UNAVAILABLE, "{kind:?}");
+        server.run().await;
+        assert_eq!(admitted(&client, 9).await, 5, "{kind:?}: it was empty");
+
+        let others = RedisCertificates::new().root(others.read("house.pem"));
+        for strange in [others, RedisCertificates::new()] {
+            let error = reached(port, &strange).await.map(|_| ());
+            let is_told = matches!(error, Err(RedisStoreError::Connect(_)));
+            assert!(is_told, "{kind:?}: {error:?}");
+        }
+    }
+}
+
+#[test]
+fn certificates_that_cannot_be_read_are_an_error_at_once() {
+    let papers = Papers::new("unread");
+    let house = RedisCertificates::new().root(papers.read("house.pem"));
+    let [own, key] = ["replica.pem", "replica.key"].map(|name| papers.read(name));
+    let improper = [
+        ("no text of one", RedisCertificates::new().root("house.pem")),
+        ("a key", RedisCertificates::new().root(key.clone())),
+        (
+            "neither",
+            house.clone().client("replica.pem", "replica.key"),
+        ),
+        ("no key", house.clone().client(own.clone(), own)),
+        ("no certificate", house.clone().client(key.clone(), key)),
+    ];
+    let mut untold = Vec::new();
+    for (what, certificates) in improper {
+        let store = RedisStore::server("rediss://127.0.0.1").expect("a url");
+        let error = store.certificates(&certificates).map(|_| ());
+        if !matches!(error, Err(RedisStoreError::Certificates(_))) {
+            untold.push((what, error));
+        }
+    }
+    assert!(untold.is_empty(), "{untold:?}");
+}
+
+#[tokio::test]
+async fn a_server_that_wants_to_know_who_connects_is_shown_it() {
+    for kind in KINDS {
+        let papers = Papers::new(&format!("{kind:?}-shown"));
+        let (_server, port) = papers.server(kind, &["--tls-auth-clients", "yes"]).await;
+        let house = RedisCertificates::new().root(papers.read("house.pem"));
+        let error = reached(port, &house).await.map(|_| ());
+        let is_told = matches!(error, Err(RedisStoreError::Connect(_)));
+        assert!(is_told, "{kind:?}: {error:?}");
+        let [own, key] = ["replica.pem", "replica.key"].map(|name| papers.read(name));
+        let secret = String::from_utf8_lossy(&key).into_owned();
+        let shown = house.client(own, key);
+        assert!(!format!("{shown:?}").contains(secret.lines().nth(1).expect("a key")));
+        let client = client(reached(port, &shown).await.expect("it is shown"));
+        assert_eq!(admitted(&client, 9).await, 5, "{kind:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_a_cluster_names_is_reached_as_the_first_one_was() {
+    for kind in KINDS {
+        let papers = Papers::new(&format!("{kind:?}-cluster"));
+        let mut nodes = Vec::new();
+        for _ in 0..2 {
+            let bus = free_port().to_string();
+            let settings = [
+                "--cluster-enabled",
+                "yes",
+                "--tls-cluster",
+                "yes",
+                "--cluster-port",
+            ];
+            let settings = [&settings[..], &[&bus]].concat();
+            let (server, port) = papers.server(kind, &settings).await;
+            nodes.push((server, port, bus));
+        }
+        let [(one, own, _), (two, other, bus)] = &nodes[..] else {
+            panic!("two nodes");
+        };
+        // All that there is lies on the second.
+        two.says(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
+        one.says(&["CLUSTER", "MEET", "127.0.0.1", &other.to_string(), bus])
+            .await;
+        for node in [one, two] {
+            for _ in 0..1_000 {
+                let info = node.tells(&["CLUSTER", "INFO"]).await;
+                if info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:2") {
+                    break;
+                }
+                sleep(Duration::from_millis(10)).await;
+            }
+        }
+        let house = RedisCertificates::new().root(papers.read("house.pem"));
+        let url = format!("rediss://127.0.0.1:{own}");
+        let store = RedisStore::cluster([&*url]).expect("a url");
+        let store = store.certificates(&house).expect("certificates");
+        let client = client(store.connect().await.expect("it is trusted"));
+        assert_eq!(admitted(&client, 9).await, 5, "{kind:?}");
+        let keys = two.tells(&["KEYS", "*total*"]).await;
+        assert_eq!(keys, "throttle:{default}:total/rate-1", "{kind:?}");
     }
 }
 
