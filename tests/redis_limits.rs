@@ -307,6 +307,48 @@ async fn what_was_used_stays_used_when_replicas_are_reloaded_one_after_the_other
     }
 }
 
+/// How many calls so many requests make, so far apart.
+async fn leasing(server: &Server, rules: Rules, requests: u64, apart: Duration) -> u64 {
+    let client = Client::with(layer(server, rules).await.lease(50));
+    let before = calls(server).await;
+    for _ in 0..requests {
+        assert_eq!(client.get("/").await.status, OK);
+        if !apart.is_zero() {
+            sleep(apart).await;
+        }
+    }
+    calls(server).await - before
+}
+
+#[tokio::test]
+async fn who_leases_asks_once_for_many() {
+    const REQUESTS: u64 = 1_000;
+    for kind in KINDS {
+        let server = Server::start(kind).await;
+        let quota = Rules::new().total(Quota::per_day(10_000));
+        let calls = leasing(&server, quota, REQUESTS, Duration::ZERO).await;
+        println!("{kind:?}: {calls} calls for {REQUESTS} of a quota");
+        assert_eq!(
+            calls,
+            REQUESTS.div_ceil(51),
+            "{kind:?}: one, and fifty more"
+        );
+
+        // Of a rate they lapse as it refills: the less of it is used, the more of them.
+        for apart in [0, 2, 20] {
+            let rate = Rate::per_second(1_000).burst(1_500);
+            let name = format!("rate_{apart}");
+            let rules = Rules::new().total(rate.named(name));
+            let requests = REQUESTS / (1 + apart);
+            let start = now();
+            let calls = leasing(&server, rules, requests, apart as u32 * MS).await;
+            let took = start.elapsed();
+            println!("{kind:?}: {calls} calls for {requests} in {took:?} of 1,000 a second");
+            assert!(calls < requests, "{kind:?}: {calls} for {requests}");
+        }
+    }
+}
+
 /// Each key: its value, for how long it stays in milliseconds, and the time in microseconds, of one moment.
 async fn kept(server: &Server) -> Vec<(String, String, i64, i64)> {
     const LOOK: &str = "local all = {} \
