@@ -235,7 +235,7 @@ fn certificates_that_cannot_be_read_are_an_error_at_once() {
             house.clone().client("replica.pem", "replica.key"),
         ),
         ("no key", house.clone().client(own.clone(), own)),
-        ("no certificate", house.clone().client(key.clone(), key)),
+        ("no certificate", house.client(key.clone(), key)),
     ];
     let mut untold = Vec::new();
     for (what, certificates) in improper {
