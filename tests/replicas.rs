@@ -31,7 +31,7 @@ use tower_throttle::{
 };
 use windows::{Between, too_many};
 
-const RATE: u64 = 2_000;
+const RATE: u64 = 1_000;
 const BURST: u64 = 500;
 const SECONDS: u64 = 10;
 const INTERVAL: u64 = 1_000_000_000 / RATE;
