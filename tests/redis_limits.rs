@@ -592,6 +592,8 @@ async fn nothing_of_a_client_is_told_to_the_server_whatever_is_asked_of_it() {
             traffic(kind, &layer).await;
             let more = private().default_route(Rate::per_second(31).burst(11));
             layer.handle().reload(more).expect("proper rules");
+            // Until there is something again.
+            sleep(300 * MS).await;
             traffic(kind, &layer).await;
             // Whoever goes away has what was taken for it given back.
             let gone = Request::post("/chat").header("x-api-key", "sk-of-gold");
@@ -600,7 +602,7 @@ async fn nothing_of_a_client_is_told_to_the_server_whatever_is_asked_of_it() {
                 _ = sends(&layer, gone) => {}
                 () = std::future::ready(()) => {}
             }
-            sleep(50 * MS).await;
+            sleep(300 * MS).await;
             layer.handle().return_leases().await;
         }
         let keys = server.tells(&["KEYS", "*"]).await;
