@@ -66,6 +66,10 @@
 //! rate's pace, of a quota at the end of its window. [`Handle::return_leases`](crate::Handle::return_leases) gives it
 //! back before a process ends. Where limits are small or replicas many, leave it out.
 //!
+//! A lease is of use where many requests are let through: of 50, one call serves 50 of them. Of a limit that is used to
+//! a twentieth, a lease lapses before it is spent, and one that is used up has nothing to lease; then there are about as
+//! many calls as without.
+//!
 //! # The server
 //!
 //! - **Which.** Redis 5 or newer, or Valkey; one, [sentinels](crate::store::RedisStore::sentinels) or a

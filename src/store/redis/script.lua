@@ -38,7 +38,8 @@ local floor, sub, format = math.floor, string.sub, string.format
 if ARGV[2] then
   local call, read, packed = redis.call, struct.unpack, ARGV[1]
   local all = call('MGET', unpack(KEYS))
-  local owes, burst, written, missing = {}, {}, {}, nil
+  -- Tables that are made with room for some are made at once, and those that grow are made three times.
+  local owes, burst, written, missing = {0, 0, 0, 0}, {0, 0, 0, 0}, {false, false, false, false}, nil
   local place = 1
   for i = 1, #KEYS do
     burst[i], place = read('>d', packed, place)
@@ -61,8 +62,8 @@ if ARGV[2] then
   if missing and call('EXISTS', unpack(missing)) > 0 then
     return {-1}
   end
-  local answer, last = {now}, 1
-  local stop, ids, next = #packed, {}, {}
+  local answer, last = {now, 0, 0, 0, 0, 0}, 1
+  local stop, ids, next = #packed, {0, 0, 0, 0}, {0, 0, 0, 0}
   while place <= stop do
     local count, taken, i, ticks = 0, 1, 0, 0
     count, place = read('B', packed, place)
@@ -85,9 +86,11 @@ if ARGV[2] then
       answer[last] = owes[i]
     end
   end
-  for i in pairs(written) do
+  -- There it ends.
+  answer[last + 1] = nil
+  for i = 1, #KEYS do
     local debt = owes[i]
-    if debt > 0 then
+    if written[i] and debt > 0 then
       -- Whole numbers are written much faster as such, and most are of whole microseconds.
       local nanos = debt % 1000
       local value = now + (debt - nanos) / 1000

@@ -2,7 +2,8 @@
 
 use std::{fmt, sync::Once};
 
-use ::redis::{Client, ClientTlsConfig, ConnectionAddr, TlsCertificates};
+use ::redis::{Client, ClientTlsConfig, ConnectionAddr, ErrorKind, RedisError, TlsCertificates};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
 
 use super::{RedisStoreBuilder, RedisStoreError};
 
@@ -60,6 +61,11 @@ impl RedisStoreBuilder {
     /// [`RedisStoreError::Certificates`] if they cannot be read.
     pub fn certificates(self, certificates: &RedisCertificates) -> Result<Self, RedisStoreError> {
         let RedisCertificates { root, client } = certificates;
+        let shown = client.as_ref().map(|client| &client.client_cert);
+        for pem in root.iter().chain(shown) {
+            let first = CertificateDer::from_pem_slice(pem);
+            first.map_err(|_| RedisStoreError::Certificates(none()))?;
+        }
         let certificates = TlsCertificates {
             client_tls: client.clone(),
             root_cert: root.clone(),
@@ -76,6 +82,13 @@ impl RedisStoreBuilder {
             ..self
         })
     }
+}
+
+fn none() -> RedisError {
+    RedisError::from((
+        ErrorKind::InvalidClientConfig,
+        "there is no certificate in it",
+    ))
 }
 
 impl fmt::Debug for RedisCertificates {
