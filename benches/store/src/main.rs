@@ -204,19 +204,19 @@ async fn main() {
             .expect("proper rules")
             .store_deadline(Duration::from_secs(5))
     };
-    let strict = layer(rules(1 << 40)).store(Counted(store.clone(), Arc::clone(&calls)));
+    let strict = layer(rules(1 << 30)).store(Counted(store.clone(), Arc::clone(&calls)));
     let strict = serve(&strict.expect("a secret"));
     let leased = {
         let builder = RedisStore::server(&server.url()).expect("a url");
         let store = builder.name("leased").connect().await.expect("it runs");
-        layer(rules(1 << 40))
+        layer(rules(1 << 30))
             .lease(50)
             .store(Counted(store, Arc::clone(&calls)))
     };
     let leased = serve(&leased.expect("a secret"));
-    let memory = serve(&ThrottleLayer::new(rules(1 << 40)).expect("proper rules"));
+    let memory = serve(&ThrottleLayer::new(rules(1 << 30)).expect("proper rules"));
     let down = serve(
-        &layer(rules(1 << 40))
+        &layer(rules(1 << 30))
             .on_outage(OnOutage::Local { share: 1 })
             .store(Down)
             .expect("a secret"),

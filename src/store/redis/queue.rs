@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{runtime::Handle, sync::oneshot, task::yield_now, time::Instant};
+use tokio::{runtime::Handle, sync::oneshot, time::Instant};
 
 use super::{
     Inner,
@@ -34,7 +34,7 @@ struct State {
     calls: usize,
     /// When the last one was sent.
     last: Option<Instant>,
-    /// Whether several shared it.
+    /// Whether many shared it.
     is_crowded: bool,
 }
 
@@ -52,7 +52,10 @@ struct Next(Option<Arc<Inner>>);
 
 impl Queue {
     /// The server works on one call while it reads the next.
-    const CALLS: usize = 3;
+    const CALLS: usize = 2;
+
+    /// Where more than these share a call, one at a time is enough: fewer and larger ones cost both sides less.
+    const CROWD: usize = 8;
 
     /// A call that is older than this holds up nobody: it may never be answered.
     const STUCK: Duration = Duration::from_millis(5);
@@ -69,12 +72,17 @@ impl State {
     fn may_call(&mut self) -> bool {
         let now = now();
         let stuck = |last: Instant| now.saturating_duration_since(last) > Queue::STUCK;
-        if self.calls >= Queue::CALLS && !self.last.is_some_and(stuck) {
+        if self.calls >= self.most() && !self.last.is_some_and(stuck) {
             return false;
         }
         self.calls += 1;
         self.last = Some(now);
         true
+    }
+
+    /// How many calls are made at a time.
+    fn most(&self) -> usize {
+        if self.is_crowded { 1 } else { Queue::CALLS }
     }
 
     /// Leaves all who wait without an answer. They were not heard, so nothing was taken for them.
@@ -140,10 +148,6 @@ impl Turn {
     /// Makes one call of what waits.
     async fn call(&self) {
         let Self(inner) = self;
-        if inner.queue.with(|state| state.is_crowded) {
-            // Those who were answered together come again together: the first lets the others come, too.
-            yield_now().await;
-        }
         let mut call = Call::default();
         let answers = inner.queue.with(|state| {
             let mut answers = Vec::with_capacity(state.waiting.len().min(Call::MOST));
@@ -156,7 +160,7 @@ impl Turn {
                     }
                 }
             }
-            state.is_crowded = answers.len() > 1;
+            state.is_crowded = answers.len() > Queue::CROWD;
             state.last = Some(now());
             answers
         });
@@ -188,7 +192,7 @@ impl Drop for Turn {
     fn drop(&mut self) {
         let Self(inner) = self;
         let goes_on = inner.queue.with(|state| {
-            let goes_on = !state.waiting.is_empty();
+            let goes_on = !state.waiting.is_empty() && state.calls <= state.most();
             state.calls -= usize::from(!goes_on);
             goes_on
         });
