@@ -289,6 +289,36 @@ async fn slots_and_lines_hold_beside_leases() {
     );
 }
 
+/// A slot that comes free between two looks at it let a request pass that was charged nothing in the store.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_finds_a_slot_at_the_last_moment_is_charged_all_the_same() {
+    const BURST: usize = 4_000;
+    let store = Told::new();
+    let limits = Limits::new()
+        .rate(Rate::per_hour(3_600_000).burst(BURST as u64))
+        .quota(Quota::per_day(BURST as u64))
+        .in_flight(1);
+    let client = replica(Rules::new().route("GET /", limits), &store, 50);
+    let client = Arc::new(client);
+    let crowd = (0..8).map(|_| {
+        let client = Arc::clone(&client);
+        tokio::spawn(async move {
+            let mut admitted = 0;
+            for _ in 0..8_000 {
+                admitted += usize::from(client.get("/").await.status == OK);
+                tokio::task::yield_now().await;
+            }
+            admitted
+        })
+    });
+    let mut sum = 0;
+    for one in crowd.collect::<Vec<_>>() {
+        sum += one.await.expect("no panic");
+    }
+    assert!(sum <= BURST, "{sum} of a quota of {BURST}");
+    assert!(sum > BURST / 2, "{sum} of a quota of {BURST}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn other_rules_spend_no_lease_of_these() {
     let store = Told::new();

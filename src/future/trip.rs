@@ -231,9 +231,12 @@ impl Way {
                     }
                     Poll::Ready(Ok(taken)) => {
                         let rule = &self.prepared.rule;
-                        let balances = taken.balances.iter().copied();
-                        let levels = Remote::levels(rule, self.asked, balances, &levels);
+                        let tell = |levels: &Levels| {
+                            let balances = taken.balances.iter().copied();
+                            Remote::levels(rule, self.asked, balances, levels)
+                        };
                         if taken.is_admitted {
+                            let levels = tell(&levels);
                             return Poll::Ready(Ended::Admitted(Told {
                                 by: By::All,
                                 at: taken.now,
@@ -241,8 +244,11 @@ impl Way {
                                 held,
                             }));
                         }
-                        // Its slots are free while it waits.
+                        // Its slots are free while it waits, and refuse nobody.
                         drop(held);
+                        let limiter = &self.state.limiter;
+                        let held = &self.prepared.held().rule;
+                        let levels = tell(&limiter.peek(held, self.asked, limiter.now()));
                         if let Some(ended) = self.refused(standing, taken.now, levels) {
                             return Poll::Ready(ended);
                         }

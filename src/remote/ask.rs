@@ -162,6 +162,8 @@ impl Drop for Ask {
 fn undone(charges: Vec<Charge>, taken: &Taken, is_kept: bool, is_leasing: bool) -> Vec<Correction> {
     let charges = charges.into_iter().zip(&taken.balances);
     let undo = |(charge, balance): (Charge, &Balance)| {
+        // Of these there are no leases.
+        let is_apart = charge.is_shadow || charge.is_settled;
         let Charge {
             key, budget, cost, ..
         } = charge;
@@ -170,7 +172,7 @@ fn undone(charges: Vec<Charge>, taken: &Taken, is_kept: bool, is_leasing: bool) 
         if balance.is_refused || units == 0 {
             return None;
         }
-        Some(match is_leasing {
+        Some(match is_leasing && !is_apart {
             // Nothing is taken from under the leases of others.
             true => Correction::Return {
                 key,

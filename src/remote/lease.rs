@@ -226,6 +226,8 @@ impl Leases {
                 }
                 rests.extend(lease.rest(now));
                 lease.units = 0;
+                // What is taken back of it comes too late.
+                lease.end = 0;
                 lease.is_asked
             });
         }

@@ -1,7 +1,7 @@
 //! What one request spends of leases.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Weak},
     task::{Context, Poll},
     time::Duration,
 };
@@ -141,14 +141,17 @@ impl Remote {
             is_given |= self.leases.end(hash, charge.budget, given);
         }
         if is_given && self.is_tended.swap(1, Ordering::AcqRel) == 0 {
-            self.spawn(tend(Arc::downgrade(self)));
+            self.spawn(Tender(Arc::downgrade(self)).run());
         }
     }
 
     /// Gives back all that was leased and not spent.
     pub(crate) async fn return_leases(self: &Arc<Self>) {
         let rests = self.leases.unused(self.clock.now(), true);
-        self.returned(rests).await;
+        let remote = Arc::clone(self);
+        // By a task of its own: whoever waits for it may go away, and it may have taken others along.
+        let task = tokio::spawn(async move { remote.returned(rests).await });
+        let _ = task.await;
     }
 
     async fn returned(self: &Arc<Self>, rests: Vec<Correction>) {
@@ -168,22 +171,35 @@ impl Remote {
     }
 }
 
-/// Gives back what nobody uses, as long as there is something.
-async fn tend(remote: std::sync::Weak<Remote>) {
-    const PAUSE: Duration = Duration::from_secs(1);
-    loop {
-        tokio::time::sleep(PAUSE).await;
-        let Some(remote) = remote.upgrade() else {
-            return;
-        };
-        let rests = remote.leases.unused(remote.clock.now(), false);
-        remote.returned(rests).await;
-        if remote.leases.is_empty() {
-            remote.is_tended.store(0, Ordering::Release);
-            // Somebody may have come in between, who found it tended.
-            if remote.leases.is_empty() || remote.is_tended.swap(1, Ordering::AcqRel) == 1 {
+/// Gives back what nobody uses, as long as there is something. Dropped before that, others are to.
+struct Tender(Weak<Remote>);
+
+impl Tender {
+    async fn run(mut self) {
+        const PAUSE: Duration = Duration::from_secs(1);
+        loop {
+            tokio::time::sleep(PAUSE).await;
+            let Some(remote) = self.0.upgrade() else {
                 return;
+            };
+            let rests = remote.leases.unused(remote.clock.now(), false);
+            remote.returned(rests).await;
+            if remote.leases.is_empty() {
+                remote.is_tended.store(0, Ordering::Release);
+                // Somebody may have come in between, who found it tended.
+                if remote.leases.is_empty() || remote.is_tended.swap(1, Ordering::AcqRel) == 1 {
+                    self.0 = Weak::new();
+                    return;
+                }
             }
+        }
+    }
+}
+
+impl Drop for Tender {
+    fn drop(&mut self) {
+        if let Some(remote) = self.0.upgrade() {
+            remote.is_tended.store(0, Ordering::Release);
         }
     }
 }

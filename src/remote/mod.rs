@@ -140,7 +140,7 @@ impl Remote {
             Some(charge)
         });
         let charges = charges.collect();
-        Ask::new(Arc::clone(self), charges, deadline, lent, lease > 0)
+        Ask::new(Arc::clone(self), charges, deadline, lent, lease > 1)
     }
 
     /// What all buckets of a rule held at an answer. `held` are those of its limits that lie in this process.

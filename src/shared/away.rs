@@ -64,8 +64,8 @@ impl Shared {
         if lent.is_all() {
             return Ok(match state.by_lease(prepared, asked, remote, &lent, now)? {
                 ByLease::Admitted(levels, at, held) => Away::Admitted(levels, at, held),
-                ByLease::Refused(_) if is_patient => Away::Asks,
-                ByLease::Refused(_) => Away::Here(Cow::Borrowed(prepared.held())),
+                // Not decided again here, where a slot may come free meanwhile: it would pass without a unit.
+                ByLease::Refused(_) => Away::Asks,
             });
         }
         remote.unlend(&lent);

@@ -72,8 +72,18 @@ impl Budget {
         self.meter.capacity()
     }
 
-    /// The state that is kept, read in these terms at `now`: what was used stays used, in units, whatever they weighed.
+    /// The state that is kept, read in these terms at `now`, and no more than the bucket holds unless that is owed.
     fn read(&self, stored: Option<Stored>, now: Nanos) -> (Nanos, bool) {
+        let (state, is_owed) = self.read_all(stored, now);
+        match is_owed {
+            true => (state, true),
+            false => (state.min(self.meter.fullest(now)), false),
+        }
+    }
+
+    /// The same, whatever the bucket holds: what was used stays used, in units, whatever they weighed. Corrections
+    /// begin here, for where another's bucket is larger it is not forgotten.
+    fn read_all(&self, stored: Option<Stored>, now: Nanos) -> (Nanos, bool) {
         let Some(Stored {
             state,
             terms,
@@ -85,10 +95,7 @@ impl Budget {
         let own = self.meter.terms(now);
         let most = self.meter.fullest(now);
         if terms == own {
-            return match is_owed {
-                true => (state, state > most),
-                false => (state.min(most), false),
-            };
+            return (state, is_owed && state > most);
         }
         let state = self.meter.read(state, terms, now);
         (state, state > most)
@@ -118,24 +125,24 @@ impl Budget {
     /// What is kept after `units` that were used without having been asked for.
     #[must_use]
     pub fn owe(&self, stored: Option<Stored>, now: Nanos, units: u64) -> Stored {
-        let (state, _) = self.read(stored, now);
+        let (state, _) = self.read_all(stored, now);
         self.keep(self.meter.owe(state, now, units), true, now)
     }
 
     /// What is kept after `units` that come back, no more than the bucket holds.
     #[must_use]
     pub fn refund(&self, stored: Option<Stored>, now: Nanos, units: u64) -> Stored {
-        let (state, is_owed) = self.read(stored, now);
-        self.keep(self.meter.refund(state, units), is_owed, now)
+        let (state, _) = self.read_all(stored, now);
+        self.keep(self.meter.refund(state, units), true, now)
     }
 
     /// What is kept after a charge of `units`, made at `taken`, is taken back as if it had not been made.
     #[must_use]
     pub fn undo(&self, stored: Option<Stored>, taken: Nanos, now: Nanos, units: u64) -> Stored {
-        let (state, is_owed) = self.read(stored, now);
+        let (state, _) = self.read_all(stored, now);
         let weight = self.meter.weight(units);
         let state = self.meter.give_back(state, taken, now, weight);
-        self.keep(state, is_owed, now)
+        self.keep(state, true, now)
     }
 
     /// How many units of a lease may be taken beside a charge that has left this: no more than half of what is left, so
@@ -156,9 +163,9 @@ impl Budget {
         now: Nanos,
         units: u64,
     ) -> Option<Stored> {
-        let (state, is_owed) = self.read(stored, now);
+        let (state, _) = self.read_all(stored, now);
         let state = self.meter.return_lease(state, left, now, units)?;
-        Some(self.keep(state, is_owed, now))
+        Some(self.keep(state, true, now))
     }
 
     /// How long until `cost` passes if nobody else takes it, in nanoseconds; zero if it does now, `None` if it never

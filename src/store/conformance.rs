@@ -229,6 +229,17 @@ impl Run {
         self.correct(back(1_000)).await;
         let taken = self.one(&key, budget, 0).await;
         assert_eq!(left(&budget, &taken, 0), 10, "no more than it holds");
+        // Where another's bucket is smaller, it forgets nothing.
+        let (key, small) = (self.key("owed to a larger"), slow(3));
+        assert!(self.one(&key, budget, 8).await.is_admitted);
+        let refund = Correction::Refund {
+            key: key.clone(),
+            budget: small,
+            units: 1,
+        };
+        self.correct(refund).await;
+        assert!(!self.one(&key, small, 1).await.is_admitted);
+        assert_eq!(left(&budget, &self.one(&key, budget, 0).await, 0), 3);
         // Whoever has never been asked may owe.
         let (key, units) = (self.key("owed at first"), 3);
         let owe = Correction::Owe {

@@ -138,7 +138,7 @@ impl Limiter {
     }
 
     /// What each bucket holds.
-    fn peek(&self, rule: &Rule, asked: Asked, now: Nanos) -> Levels {
+    pub(crate) fn peek(&self, rule: &Rule, asked: Asked, now: Nanos) -> Levels {
         let mut levels = Levels::default();
         for charge in rule.charges(&self.memory, asked) {
             levels.push(Level::new(charge.place.peek(now), charge.cost));

@@ -310,11 +310,17 @@ impl Store for RedisStore {
     fn correct<'a>(&'a self, corrections: &'a [Correction]) -> StoreFuture<'a, ()> {
         let inner = &self.inner;
         Box::pin(async move {
-            let entries = corrections.iter().map(|correction| {
-                let (key, ..) = correction.parts();
-                Entry::of_correction(correction, inner.key(key))
-            });
-            inner.submit_all(entries).await
+            let mut all = Ok(());
+            // A few at a time: requests wait behind them.
+            for some in corrections.chunks(Call::MOST) {
+                let entries = some.iter().map(|correction| {
+                    let (key, ..) = correction.parts();
+                    Entry::of_correction(correction, inner.key(key))
+                });
+                let entries: Vec<_> = entries.collect();
+                all = all.and(inner.submit_all(entries.into_iter()).await);
+            }
+            all
         })
     }
 }

@@ -34,6 +34,8 @@ struct State {
     calls: usize,
     /// When the last one was sent.
     last: Option<Instant>,
+    /// How many were sent.
+    sent: u64,
     /// Whether many shared it.
     is_crowded: bool,
 }
@@ -45,7 +47,11 @@ struct Job {
 }
 
 /// A call that may be made. When it is dropped, what waits by then goes into the next.
-struct Turn(Arc<Inner>);
+struct Turn {
+    inner: Arc<Inner>,
+    /// Which of all calls it was.
+    number: u64,
+}
 
 /// A call that is made by nobody's future but the runtime's. If that has ended, it is made by nobody.
 struct Next(Option<Arc<Inner>>);
@@ -127,7 +133,7 @@ impl Inner {
             state.may_call()
         });
         if leads {
-            Turn(Arc::clone(self)).call().await;
+            Turn::new(self).call().await;
         }
     }
 }
@@ -145,9 +151,16 @@ async fn heard(answered: oneshot::Receiver<Answer>) -> Answer {
 const DROPPED: &str = "the call was dropped before it was answered";
 
 impl Turn {
+    fn new(inner: &Arc<Inner>) -> Self {
+        Self {
+            inner: Arc::clone(inner),
+            number: 0,
+        }
+    }
+
     /// Makes one call of what waits.
-    async fn call(&self) {
-        let Self(inner) = self;
+    async fn call(mut self) {
+        let inner = Arc::clone(&self.inner);
         let mut call = Call::default();
         let answers = inner.queue.with(|state| {
             let mut answers = Vec::with_capacity(state.waiting.len().min(Call::MOST));
@@ -162,6 +175,8 @@ impl Turn {
             }
             state.is_crowded = answers.len() > Queue::CROWD;
             state.last = Some(now());
+            state.sent += 1;
+            self.number = state.sent;
             answers
         });
         if answers.is_empty() {
@@ -190,9 +205,11 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let Self(inner) = self;
+        let Self { inner, number } = self;
         let goes_on = inner.queue.with(|state| {
-            let goes_on = !state.waiting.is_empty() && state.calls <= state.most();
+            // The last goes on, whatever has become of those before it.
+            let goes_on =
+                !state.waiting.is_empty() && (state.calls <= state.most() || *number == state.sent);
             state.calls -= usize::from(!goes_on);
             goes_on
         });
@@ -202,7 +219,7 @@ impl Drop for Turn {
             let runtime = runtime.as_ref().unwrap_or(&inner.runtime);
             runtime.spawn(async move {
                 if let Some(inner) = next.0.take() {
-                    Turn(inner).call().await;
+                    Turn::new(&inner).call().await;
                 }
             });
         }

@@ -124,7 +124,9 @@ local DAY = 86400000000
 -- The most that is owed: so that the moment at which it is paid has sixteen digits.
 local FARTHEST = 5000000000000000
 -- Of most buckets the own time is that of the server, and a tick is a nanosecond: `at` and `ticks` have those of others.
-local owes, at, burst, ticks, owed, broken, written = {}, {}, {}, {}, {}, {}, {}
+-- Of some that seem to owe more than they hold `over` has how much: it is another's who holds more, or a clock was set
+-- back. Charges are refused either way, and corrections begin there.
+local owes, at, burst, ticks, owed, broken, written, over = {}, {}, {}, {}, {}, {}, {}, {}
 
 -- What a bucket owes, of what was kept of it in other terms, or of more than it holds.
 local function reread(i, kept, interval)
@@ -160,7 +162,7 @@ local function reread(i, kept, interval)
   elseif flag == ':o' then
     owed[i] = debt > burst[i]
   elseif debt > burst[i] then
-    -- The clock was set back.
+    over[i] = math.min(debt, FARTHEST)
     debt = burst[i]
   end
   return math.min(debt, FARTHEST)
@@ -187,7 +189,10 @@ for i = 1, #KEYS do
   elseif length == 0 and not ticks[i] and sub(kept, 20) == ':' .. buckets[b - 4] then
     -- As most are.
     local debt = (sub(kept, 1, 16) - now) * 1000 + sub(kept, 17, 19)
-    owes[i] = debt <= 0 and 0 or debt <= burst[i] and debt or burst[i]
+    owes[i] = debt <= 0 and 0 or debt
+    if debt > burst[i] then
+      owes[i], over[i] = burst[i], math.min(debt, FARTHEST)
+    end
   else
     owes[i] = reread(i, kept, buckets[b - 4])
     broken[i] = owes[i] == nil
@@ -224,9 +229,10 @@ while arg <= stop do
       left = left * 1000 + asked[arg + 4]
     end
     -- Of a rate, only if nobody came since.
-    if not broken[i] and left > 0 and (buckets[5 * i - 1] ~= 0 or left == owes[i]) then
-      owes[i] = math.max(0, owes[i] - asked[arg + 2])
-      written[i] = true
+    local debt = over[i] or owes[i]
+    if not broken[i] and left > 0 and (buckets[5 * i - 1] ~= 0 or left == debt) then
+      owes[i] = math.max(0, debt - asked[arg + 2])
+      owed[i], over[i], written[i] = owes[i] > burst[i], nil, true
     end
     arg = arg + 5
   elseif count < 0 then
@@ -238,13 +244,13 @@ while arg <= stop do
       arg = arg + 1
     end
     if not broken[i] then
+      local debt = over[i] or owes[i]
       if count == -1 then
-        owes[i] = math.max(owes[i], math.min(owes[i] + units, FARTHEST))
-        owed[i] = owes[i] > burst[i]
+        owes[i] = math.max(debt, math.min(debt + units, FARTHEST))
       else
-        owes[i] = math.max(0, owes[i] - units)
+        owes[i] = math.max(0, debt - units)
       end
-      written[i] = true
+      owed[i], over[i], written[i] = owes[i] > burst[i], nil, true
     end
   else
     local from = arg + 2

@@ -380,7 +380,8 @@ async fn open(server: &ConnectionInfo) -> RedisResult<Opened> {
         Err(_) => {
             let client = Client::open(server.clone())?;
             let opened = client.get_multiplexed_async_connection_with_config(&config);
-            Ok((opened.await?, has_ended))
+            // Of the first nothing is said about this one.
+            Ok((opened.await?, Ended::default()))
         }
     }
 }
