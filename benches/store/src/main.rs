@@ -3,6 +3,8 @@
 //!
 //! Each round measures every row, one after the other; told is the median of the rounds.
 
+#![allow(clippy::disallowed_methods, reason = "a bench reads the clock")]
+
 use std::{
     convert::Infallible,
     fmt,
