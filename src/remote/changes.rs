@@ -7,14 +7,11 @@
 use std::{
     collections::HashMap,
     mem,
-    sync::{Arc, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use super::{Change, Remote};
-use crate::{
-    store::{BucketKey, Budget, Correction},
-    sync::Mutex,
-};
+use crate::store::{BucketKey, Budget, Correction};
 
 /// What is to be changed.
 #[derive(Debug, Default)]
