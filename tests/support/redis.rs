@@ -25,10 +25,7 @@ pub(crate) enum Kind {
     Valkey,
 }
 
-const VALKEY: &str = concat!(
-    env!("CARGO_TARGET_TMPDIR"),
-    "/../valkey/root/usr/bin/valkey-server"
-);
+const VALKEY: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/../valkey/valkey-server");
 
 /// All that tests are to pass on.
 pub(crate) const KINDS: [Kind; 2] = [Kind::Redis, Kind::Valkey];

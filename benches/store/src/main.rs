@@ -35,7 +35,7 @@ const EACH: usize = 400;
 
 type Service = BoxCloneSyncService<Request<()>, Response<()>, Infallible>;
 
-struct Server(Child, u16);
+struct Server(Child, u16, Instant);
 
 impl Server {
     fn start() -> Self {
@@ -52,7 +52,13 @@ impl Server {
             ])
             .stdout(Stdio::null())
             .spawn();
-        Self(child.expect("redis-server is installed"), port)
+        let child = child.expect("redis-server is installed");
+        Self(child, port, Instant::now())
+    }
+
+    /// Whether it may yet answer: it is not for long that it does not.
+    fn is_starting(&self) -> bool {
+        self.2.elapsed() < Duration::from_secs(10)
     }
 
     fn url(&self) -> String {
@@ -190,12 +196,15 @@ async fn increment(connection: &MultiplexedConnection, key: &'static str) {
 #[tokio::main(worker_threads = 2)]
 async fn main() {
     let server = Server::start();
-    tokio::time::sleep(Duration::from_millis(300)).await;
     let client = redis::Client::open(server.url()).expect("a url");
-    let connection = client
-        .get_multiplexed_async_connection()
-        .await
-        .expect("it runs");
+    let connection = loop {
+        match client.get_multiplexed_async_connection().await {
+            Ok(connection) => break connection,
+            Err(error) if server.is_starting() => drop(error),
+            Err(error) => panic!("{error}"),
+        }
+        tokio::task::yield_now().await;
+    };
     let one = Arc::new(redis::Script::new(
         "local n = tonumber(redis.call('GET', KEYS[1]) or 0) + 1 redis.call('SET', KEYS[1], n, 'PX', 60000) return n",
     ));
