@@ -14,7 +14,7 @@ pub type Bar<'a> = (&'a str, f64);
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 const OURS: RGBColor = RGBColor(0, 92, 175);
-const THEIRS: RGBColor = RGBColor(150, 150, 150);
+const THEIRS: RGBColor = RGBColor(112, 112, 112);
 const FAINT: RGBColor = RGBColor(222, 222, 222);
 
 const WIDTH: i32 = 960;
@@ -34,17 +34,26 @@ struct Panel<'a> {
     mark: Option<f64>,
 }
 
-/// Requests a second of what lets all pass, to the bare server's.
-pub fn end_to_end(bars: &[Bar<'_>]) {
+/// Requests a second of what lets all pass, to the bare server's, and what one takes of the processor.
+pub fn end_to_end(rates: &[Bar<'_>], micros: &[Bar<'_>]) {
     draw(
         "end_to_end.svg",
-        &[Panel {
-            caption: "Everything allowed: requests a second of a whole server",
-            axis: "of the bare server's",
-            bars,
-            digits: 3,
-            mark: Some(1.0),
-        }],
+        &[
+            Panel {
+                caption: "Everything allowed: requests a second of a whole server",
+                axis: "of the bare server's",
+                bars: rates,
+                digits: 3,
+                mark: Some(1.0),
+            },
+            Panel {
+                caption: "Everything allowed: processor time of one request",
+                axis: "µs, the kernel's part and that of the server behind a proxy included",
+                bars: micros,
+                digits: 1,
+                mark: None,
+            },
+        ],
     );
 }
 
@@ -54,7 +63,7 @@ pub fn flood(rates: &[Bar<'_>], micros: &[Bar<'_>]) {
         "flood.svg",
         &[
             Panel {
-                caption: "Everything refused: answers a second of a whole server",
+                caption: "Everything refused: answers a second",
                 axis: "of the bare server's, which answers 200",
                 bars: rates,
                 digits: 2,
@@ -144,9 +153,9 @@ impl Panel<'_> {
         let (from, to) = BARS;
         let x = |value: f64| from + (f64::from(to - from) * value / end).round() as i32;
         let (first, last) = (top + HEAD, top + HEAD + ROW * self.bars.len() as i32);
-        let text = |what: String, at, size: i32, side| {
+        let text = |what: String, at, size: i32, side, colour: RGBColor| {
             let place = Pos::new(side, VPos::Center);
-            let style = ("sans-serif", size).into_font().color(&BLACK).pos(place);
+            let style = ("sans-serif", size).into_font().color(&colour).pos(place);
             root.draw(&Text::new(what, at, style))
         };
         text(
@@ -154,6 +163,7 @@ impl Panel<'_> {
             (WIDTH / 2, top + 24),
             19,
             HPos::Center,
+            BLACK,
         )?;
         let decimals = (-step.log10().floor()).max(0.0) as usize;
         for tick in 0..=(end / step).round() as u32 {
@@ -161,29 +171,41 @@ impl Panel<'_> {
             let line = [(x(value), first), (x(value), last + 4)];
             root.draw(&PathElement::new(line, FAINT))?;
             let label = format!("{value:.decimals$}");
-            text(label, (x(value), last + 14), 13, HPos::Center)?;
+            text(label, (x(value), last + 14), 13, HPos::Center, BLACK)?;
         }
         text(
             self.axis.to_owned(),
             ((from + to) / 2, last + 34),
             14,
             HPos::Center,
+            BLACK,
         )?;
+        if let Some(mark) = self.mark {
+            let line = [(x(mark), first), (x(mark), last)];
+            root.draw(&PathElement::new(line, BLACK))?;
+        }
         for (row, (name, value)) in self.bars.iter().enumerate() {
             let middle = first + ROW * row as i32 + ROW / 2;
             let colour = match name.starts_with("tower-throttle") {
                 true => OURS,
                 false => THEIRS,
             };
-            let corners = [(from, middle - 10), (x(value.max(0.0)), middle + 10)];
+            let end = x(value.max(0.0));
+            let corners = [(from, middle - 10), (end, middle + 10)];
             root.draw(&Rectangle::new(corners, colour.filled()))?;
-            text((*name).to_owned(), (from - 10, middle), 15, HPos::Right)?;
+            text(
+                (*name).to_owned(),
+                (from - 10, middle),
+                15,
+                HPos::Right,
+                BLACK,
+            )?;
             let told = format!("{value:.*}", self.digits);
-            text(told, (x(value.max(0.0)) + 8, middle), 15, HPos::Left)?;
-        }
-        if let Some(mark) = self.mark {
-            let line = [(x(mark), first), (x(mark), last)];
-            root.draw(&PathElement::new(line, BLACK.stroke_width(1)))?;
+            // Within the bar, where no line crosses it, if there is room.
+            match end - from > 80 {
+                true => text(told, (end - 8, middle), 15, HPos::Right, WHITE)?,
+                false => text(told, (end + 8, middle), 15, HPos::Left, BLACK)?,
+            }
         }
         root.draw(&PathElement::new([(from, first), (from, last)], BLACK))?;
         Ok(())

@@ -8,6 +8,7 @@
 //! - Each answer has the status that it should have, or the run fails; before it a first answer is read as a
 //!   whole.
 //! - Processor time is what the kernel counted for the processes that serve, their system calls included.
+//!   Where asking takes more of it than serving, or what serves is not busy, a rate tells less than that.
 
 mod apps;
 mod contenders;

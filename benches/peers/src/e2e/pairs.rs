@@ -5,7 +5,7 @@ use std::{thread, time::Duration, time::Instant};
 use super::{
     BoxError,
     contenders::{self, Contender},
-    process::Processors,
+    process::{self, Processors},
     proxies::{self, Directory},
 };
 use crate::rounds::median;
@@ -25,6 +25,8 @@ pub struct Figures {
     pub cost: f64,
     /// Part of the turn in which what serves had a processor.
     pub busy: f64,
+    /// Microseconds that asking for one answer took of this process's.
+    pub asking: f64,
 }
 
 /// A contender's turns, each with the bare server's beside it.
@@ -133,8 +135,9 @@ async fn turn(
         let own = contender.process.processor_time()?;
         Ok(own + behind.map_or(Ok(0.0), |bare| bare.process.processor_time())?)
     };
-    let before = used(contender)?;
+    let (before, asking) = (used(contender)?, process::processor_time("self")?);
     let turn = contender.clients.turn(TURN).await?;
+    let asking = process::processor_time("self")? - asking;
     let nanos = used(contender)? - before;
     let answers = turn.passed + turn.refused;
     // Those who refuse may let one pass a minute, whichever minutes those are.
@@ -152,5 +155,6 @@ async fn turn(
         p99_micros: turn.p99_micros,
         cost: nanos / 1_000.0 / answers as f64,
         busy: nanos / 1e9 / turn.seconds,
+        asking: asking / 1_000.0 / answers as f64,
     })
 }

@@ -125,12 +125,17 @@ impl Process {
         self.address
     }
 
-    /// Nanoseconds of a processor that its first thread has had; all of them have but one that works.
+    /// Nanoseconds of a processor that it has had.
     pub fn processor_time(&self) -> Result<f64, BoxError> {
-        let times = fs::read_to_string(format!("/proc/{}/schedstat", self.child.id()))?;
-        let nanos = times.split(' ').next().unwrap_or_default();
-        Ok(nanos.parse()?)
+        processor_time(&self.child.id().to_string())
     }
+}
+
+/// Nanoseconds of a processor that a process's first thread has had; none here has another one that works.
+pub fn processor_time(process: &str) -> Result<f64, BoxError> {
+    let times = fs::read_to_string(format!("/proc/{process}/schedstat"))?;
+    let nanos = times.split(' ').next().unwrap_or_default();
+    Ok(nanos.parse()?)
 }
 
 impl Drop for Process {

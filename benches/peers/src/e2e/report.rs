@@ -12,6 +12,7 @@ use crate::plot;
 const RATE: fn(&Figures) -> f64 = |figures| figures.rate;
 const P99: fn(&Figures) -> f64 = |figures| figures.p99_micros;
 const COST: fn(&Figures) -> f64 = |figures| figures.cost;
+const ASKING: fn(&Figures) -> f64 = |figures| figures.asking;
 const BUSY: fn(&Figures) -> f64 = |figures| figures.busy;
 
 pub fn print(rows: &[Row]) {
@@ -27,20 +28,21 @@ pub fn print(rows: &[Row]) {
 
 fn table(rows: &[Row]) {
     println!(
-        "| server | answers/s | × bare | middle half | p99, µs | × bare | processor, µs | × bare | busy |\n|---|---|---|---|---|---|---|---|---|"
+        "| server | answers/s | × bare | middle half | p99, µs | × bare | processor, µs | × bare | busy | asking, µs |\n|---|---|---|---|---|---|---|---|---|---|"
     );
     let bare = &rows[0];
     println!(
-        "| {BARE} | {:.0} | 1 | | {:.0} | 1 | {:.2} | 1 | {:.0} % |",
+        "| {BARE} | {:.0} | 1 | | {:.0} | 1 | {:.2} | 1 | {:.0} % | {:.2} |",
         bare.median_bare(RATE),
         bare.median_bare(P99),
         bare.median_bare(COST),
         bare.median_bare(BUSY) * 100.0,
+        bare.median_bare(ASKING),
     );
     for row in rows {
         let (low, high) = row.middle_half(RATE);
         println!(
-            "| {} | {:.0} | {:.3} | {low:.3} to {high:.3} | {:.0} | {:.2} | {:.2} | {:.3} | {:.0} % |",
+            "| {} | {:.0} | {:.3} | {low:.3} to {high:.3} | {:.0} | {:.2} | {:.2} | {:.3} | {:.0} % | {:.2} |",
             row.name,
             row.median(RATE),
             row.ratio(RATE),
@@ -49,6 +51,7 @@ fn table(rows: &[Row]) {
             row.median(COST),
             row.ratio(COST),
             row.median(BUSY) * 100.0,
+            row.median(ASKING),
         );
     }
 }
@@ -143,7 +146,9 @@ fn plots<'a>(row: &impl Fn(&str) -> &'a Row) {
         HAPROXY,
         HAPROXY_LIMIT,
     ];
-    plot::end_to_end(&bars(&allowed, &rate));
+    let mut micros = vec![(BARE, row(PLAIN).median_bare(COST))];
+    micros.extend(bars(&allowed, &|row| row.median(COST)));
+    plot::end_to_end(&bars(&allowed, &rate), &micros);
     let refused = [REFUSED, GOVERNOR_REFUSED, NGINX_REFUSED, HAPROXY_REFUSED];
     plot::flood(
         &bars(&refused, &rate),
