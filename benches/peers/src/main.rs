@@ -5,11 +5,14 @@
 //! of the same round.
 
 mod allocations;
+mod builds;
 mod clients;
+mod e2e;
 mod layers;
 mod memory;
 #[cfg(feature = "metrics")]
 mod metrics;
+mod plot;
 mod reloads;
 mod rounds;
 mod slots;
@@ -68,6 +71,12 @@ fn floors() -> Vec<Row> {
 
 fn main() {
     let only = std::env::args().nth(1);
+    match only.as_deref() {
+        Some("serve") => return e2e::serve(),
+        Some("e2e") => return e2e::measure(),
+        Some("build") => return builds::measure(),
+        _ => {}
+    }
     let mut rows = floors();
     rows.extend(layers::rows());
     rows.extend(layers::routes());
@@ -99,6 +108,23 @@ fn main() {
     rounds.print();
     println!();
     budgets(&rounds);
+    println!();
+    plots(&rounds);
+    e2e::measure();
+}
+
+/// What these rows look like.
+fn plots(rounds: &Rounds) {
+    let over = |row: &'static str| (row, rounds.median_difference(row, layers::BARE));
+    plot::layers(
+        &[
+            over(layers::PLAIN),
+            over(layers::GOVERNOR),
+            over(layers::FIELDS),
+            over(layers::GOVERNOR_HEADERS),
+        ],
+        &[over(layers::REFUSED), over(layers::GOVERNOR_REFUSED)],
+    );
 }
 
 /// The budgets that no noise touches, as a test: allocations and memory.

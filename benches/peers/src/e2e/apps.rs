@@ -1,0 +1,143 @@
+//! The servers: one route in axum that answers with a little JSON, and a limiter around it.
+
+use std::{
+    convert::Infallible,
+    future::ready,
+    io::{Read as _, stdin},
+    num::{NonZeroU32, NonZeroU64},
+    process::exit,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use axum::{
+    Json, Router,
+    error_handling::HandleErrorLayer,
+    http::StatusCode,
+    response::{IntoResponse as _, Response},
+    routing::get,
+    serve::ListenerExt as _,
+};
+use axum_gcra::{RateLimitLayer, gcra};
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tower::ServiceBuilder;
+use tower_governor::{
+    GovernorLayer, governor::GovernorConfigBuilder, key_extractor::GlobalKeyExtractor,
+};
+use tower_throttle::{Rate, Rules};
+
+use super::BoxError;
+use crate::layers::{endless, plain, throttle};
+
+pub const PATH: &str = "/hello";
+/// What the route answers.
+pub const BODY: &str = r#"{"message":"Hello, world!"}"#;
+
+pub const BARE: &str = "bare";
+pub const PLAIN: &str = "tower-throttle";
+pub const FIELDS: &str = "tower-throttle-fields";
+pub const REFUSED: &str = "tower-throttle-refused";
+pub const GOVERNOR: &str = "tower_governor";
+pub const GOVERNOR_HEADERS: &str = "tower_governor-headers";
+pub const GOVERNOR_REFUSED: &str = "tower_governor-refused";
+pub const AXUM_GOVERNOR: &str = "axum-governor";
+pub const AXUM_GCRA: &str = "axum_gcra";
+
+const MANY: NonZeroU32 = NonZeroU32::new(1_000_000_000).expect("not zero");
+
+#[derive(Serialize)]
+struct Hello {
+    message: &'static str,
+}
+
+async fn hello() -> Json<Hello> {
+    Json(Hello {
+        message: "Hello, world!",
+    })
+}
+
+fn rules(rate: Rate) -> Rules {
+    Rules::new().route(format!("GET {PATH}"), rate)
+}
+
+/// tower_governor with one key for all; a macro, for its type changes with its headers.
+macro_rules! governor {
+    ($app:ident, $period:ident($n:expr), burst $burst:expr $(, $with:ident)?) => {{
+        let config = GovernorConfigBuilder::default()
+            .$period($n)
+            .burst_size($burst)
+            .key_extractor(GlobalKeyExtractor)
+            $(.$with())?
+            .finish()
+            .ok_or("neither is zero")?;
+        $app.layer(GovernorLayer::new(Arc::new(config)))
+    }};
+}
+
+/// One bucket for all, as axum-governor's users build it: its fields are always told.
+fn axum_governor() -> Result<axum_governor::GovernorLayer<()>, BoxError> {
+    let config = axum_governor::GovernorConfigBuilder::default()
+        .with_extractor(axum_governor::extractor::Global)
+        .quota_default(axum_governor::Quota::requests_per_second(MANY))
+        .finish()?;
+    Ok(axum_governor::GovernorLayer::new(config))
+}
+
+/// Its own stack is for axum 0.7; the layer within is for any service, and this axum handles its errors.
+fn axum_gcra() -> RateLimitLayer<()> {
+    let quota = gcra::Quota::new(Duration::from_nanos(1), NonZeroU64::from(MANY));
+    RateLimitLayer::<()>::builder()
+        .with_default_quota(quota)
+        .with_global_fallback(true)
+        .build()
+}
+
+fn refusal(_: axum_gcra::Error<Infallible, Infallible>) -> std::future::Ready<Response> {
+    ready(StatusCode::TOO_MANY_REQUESTS.into_response())
+}
+
+fn app(name: &str) -> Result<Router, BoxError> {
+    let bare = Router::new().route(PATH, get(hello));
+    let hourly = Rate::per_hour(1);
+    Ok(match name {
+        BARE => bare,
+        PLAIN => bare.layer(plain(rules(endless()))),
+        FIELDS => bare.layer(throttle(rules(endless()))),
+        REFUSED => bare.layer(throttle(rules(hourly))),
+        GOVERNOR => governor!(bare, per_nanosecond(1), burst MANY.get()),
+        GOVERNOR_HEADERS => governor!(bare, per_nanosecond(1), burst MANY.get(), use_headers),
+        GOVERNOR_REFUSED => governor!(bare, per_second(3_600), burst 1),
+        AXUM_GOVERNOR => bare.layer(axum_governor()?),
+        AXUM_GCRA => bare.layer(
+            ServiceBuilder::new()
+                .layer(HandleErrorLayer::new(refusal))
+                .layer(axum_gcra()),
+        ),
+        _ => return Err(format!("no server is called {name:?}").into()),
+    })
+}
+
+/// Serves on one thread until its standard input ends, and says where.
+pub fn serve(name: &str) -> Result<(), BoxError> {
+    thread::spawn(|| {
+        // However it ends, the parent is gone.
+        let _ = stdin().read_to_end(&mut Vec::new());
+        exit(0);
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let app = app(name)?;
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        println!("{}", listener.local_addr()?);
+        let listener = listener.tap_io(|stream| {
+            // A connection that is gone already is noticed soon enough.
+            let _ = stream.set_nodelay(true);
+        });
+        axum::serve(listener, app).await?;
+        Ok(())
+    })
+}

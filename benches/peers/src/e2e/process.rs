@@ -1,0 +1,147 @@
+//! Processes that serve, and the processors that they and their clients run on.
+
+use std::{
+    env, fs,
+    io::{BufRead as _, BufReader, ErrorKind},
+    net::{SocketAddr, TcpStream},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::BoxError;
+
+/// So long a server may take to begin.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A processor for what serves and one for what asks; all as it was when dropped.
+pub struct Processors {
+    serving: String,
+    before: String,
+}
+
+impl Processors {
+    /// `None` where there is but one, or no `taskset`.
+    pub fn part() -> Option<Self> {
+        let status = fs::read_to_string("/proc/self/status").expect("Linux");
+        let list = status
+            .lines()
+            .find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?
+            .trim();
+        // The first and the last are not the two threads of one core, except where there is one core.
+        let (first, last) = (
+            list.split([',', '-']).next()?,
+            list.rsplit([',', '-']).next()?,
+        );
+        let parted = first != last && pin(last);
+        parted.then(|| Self {
+            serving: first.to_owned(),
+            before: list.to_owned(),
+        })
+    }
+
+    /// A command that runs on the processor of what serves.
+    pub fn command(this: Option<&Self>, program: &str) -> Command {
+        let Some(Self { serving, before: _ }) = this else {
+            return Command::new(program);
+        };
+        let mut command = Command::new("taskset");
+        command.args(["--cpu-list", serving, program]);
+        command
+    }
+}
+
+impl Drop for Processors {
+    fn drop(&mut self) {
+        pin(&self.before);
+    }
+}
+
+/// Moves this thread; whether it could be moved.
+fn pin(list: &str) -> bool {
+    let id = std::process::id().to_string();
+    let moved = Command::new("taskset")
+        .args(["--pid", "--cpu-list", list, &id])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    moved.is_ok_and(|status| status.success())
+}
+
+/// A process that serves; killed when dropped.
+pub struct Process {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Process {
+    /// This program as one of `apps`.
+    pub fn serve(processors: Option<&Processors>, name: &str) -> Result<Self, BoxError> {
+        let this = env::current_exe()?;
+        let this = this.to_str().ok_or("a path that is text")?;
+        let child = Processors::command(processors, this)
+            .args(["serve", name])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        // Held from here on, so that it is killed whatever happens.
+        let mut process = Self {
+            child,
+            address: ([127, 0, 0, 1], 0).into(),
+        };
+        let mut line = String::new();
+        let output = process.child.stdout.take().ok_or("it was piped")?;
+        BufReader::new(output).read_line(&mut line)?;
+        process.address = line
+            .trim()
+            .parse()
+            .map_err(|_| format!("the server {name} did not begin"))?;
+        Ok(process)
+    }
+
+    /// Another program, which is known to have begun by its port being open.
+    pub fn proxy(mut command: Command, address: SocketAddr) -> Result<Self, BoxError> {
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
+        let mut process = Self { child, address };
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = process.child.try_wait()? {
+                return Err(format!("{command:?} ended with {status}").into());
+            }
+            match TcpStream::connect(address) {
+                Ok(_) => return Ok(process),
+                Err(fault)
+                    if fault.kind() == ErrorKind::ConnectionRefused
+                        && begun.elapsed() < PATIENCE =>
+                {
+                    thread::sleep(Duration::from_millis(10));
+                }
+                Err(fault) => return Err(format!("{command:?}: {fault}").into()),
+            }
+        }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Nanoseconds of a processor that it has had.
+    pub fn processor_time(&self) -> Result<f64, BoxError> {
+        processor_time(&self.child.id().to_string())
+    }
+}
+
+/// Nanoseconds of a processor that a process's first thread has had; none here has another one that works.
+pub fn processor_time(process: &str) -> Result<f64, BoxError> {
+    let times = fs::read_to_string(format!("/proc/{process}/schedstat"))?;
+    let nanos = times.split(' ').next().unwrap_or_default();
+    Ok(nanos.parse()?)
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself; then there is nothing to do.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
