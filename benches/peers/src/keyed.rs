@@ -7,6 +7,7 @@
 use std::{
     hint::black_box,
     num::NonZeroU32,
+    process::Command,
     sync::{
         Arc, Barrier,
         atomic::{AtomicU64, Ordering},
@@ -16,14 +17,15 @@ use std::{
 };
 
 use governor::RateLimiter;
-use tower_throttle::{Clients, Rate, Rules, __bench::Engine};
+use tower_throttle::{__bench::Engine, Clients, Rate, Rules};
 
-use crate::rounds::median;
+use crate::{memory::resident, rounds::median};
 
-pub const FLOOR: &str = "floor: clock and exchange";
+pub const FLOOR: &str = "clock and exchange";
 pub const OURS: &str = "tower-throttle";
 pub const GOVERNOR: &str = "governor";
 
+const MILLION: u64 = 1_000_000;
 const ROUNDS: usize = 15;
 const CALLS: u64 = 100_000;
 
@@ -76,7 +78,7 @@ type Decide = Box<dyn Fn(u64) -> bool + Send + Sync>;
 
 /// How many buckets there are for so many keys: two thirds of them are in use.
 fn room(keys: u64) -> usize {
-    usize::try_from(keys * 3 / 2).expect("that many")
+    usize::try_from(keys * 149 / 100).expect("that many")
 }
 
 /// Of so long a period that nothing comes back while it is measured.
@@ -90,11 +92,11 @@ fn quota(burst: u32) -> governor::Quota {
         .allow_burst(NonZeroU32::new(burst).expect("not zero"))
 }
 
-pub fn text(number: u64) -> String {
+fn text(number: u64) -> String {
     format!("sk-{number:032x}")
 }
 
-pub fn engine(keys: u64, burst: u32) -> Engine {
+fn engine(keys: u64, burst: u32) -> Engine {
     let clients = Clients::by(|_| None).each(rate(burst));
     let rules = Rules::new().clients(clients.max_clients(room(keys)));
     Engine::new(&rules).expect("rules that hold together")
@@ -119,7 +121,10 @@ fn contenders(keys: Keys, burst: u32) -> Vec<(&'static str, Decide)> {
             vec![
                 (FLOOR, floor(2 * room(count))),
                 (OURS, Box::new(move |key| ours.admit_client(key))),
-                (GOVERNOR, Box::new(move |key| theirs.check_key(&key).is_ok())),
+                (
+                    GOVERNOR,
+                    Box::new(move |key| theirs.check_key(&key).is_ok()),
+                ),
             ]
         }
         Keys::Texts(_) => {
@@ -130,7 +135,10 @@ fn contenders(keys: Keys, burst: u32) -> Vec<(&'static str, Decide)> {
             let at = |key: u64| usize::try_from(key).expect("a number of a text");
             vec![
                 (FLOOR, floor(2 * room(count))),
-                (OURS, Box::new(move |key| ours.admit_client(&*texts[at(key)]))),
+                (
+                    OURS,
+                    Box::new(move |key| ours.admit_client(&*texts[at(key)])),
+                ),
                 (
                     GOVERNOR,
                     Box::new(move |key| theirs.check_key(&same[at(key)]).is_ok()),
@@ -243,7 +251,9 @@ fn of_keys(keys: Keys) -> Vec<Measured> {
 }
 
 pub fn print(measured: &[Measured]) {
-    println!("| keys | | allowed, ns | to floor | refused, ns | on two threads, ns |\n|---|---|---|---|---|---|");
+    println!(
+        "| keys | | allowed, ns | to floor | refused, ns | on two threads, ns |\n|---|---|---|---|---|---|"
+    );
     for row in measured {
         let floor = find(measured, row.keys, FLOOR).allowed;
         println!(
@@ -264,14 +274,13 @@ pub fn find<'a>(measured: &'a [Measured], keys: Keys, name: &str) -> &'a Measure
         .expect("it was measured")
 }
 
-/// The longest of a million first decisions, in nanoseconds: each counts as its fastest of three fills, so that what
-/// the machine does in between is not taken for a table that grows.
-pub fn longest_of_a_million<D: Fn(u64) -> bool>(make: impl Fn() -> D) -> f64 {
-    const COUNT: u64 = 1_000_000;
-    let mut fastest = vec![f64::MAX; COUNT as usize];
+/// Of so many first decisions the longest, in nanoseconds: each counts as its fastest of three fills, so that what the
+/// machine does in between is not taken for a table that grows.
+fn longest<D: Fn(u64) -> bool>(make: impl Fn() -> D) -> f64 {
+    let mut fastest = vec![f64::MAX; MILLION as usize];
     for _ in 0..3 {
         let decide = make();
-        for (key, fastest) in (0..COUNT).zip(&mut fastest) {
+        for (key, fastest) in (0..MILLION).zip(&mut fastest) {
             let begun = Instant::now();
             assert!(decide(key), "the first of each key passes");
             *fastest = fastest.min(begun.elapsed().as_nanos() as f64);
@@ -280,16 +289,47 @@ pub fn longest_of_a_million<D: Fn(u64) -> bool>(make: impl Fn() -> D) -> f64 {
     fastest.into_iter().fold(0.0, f64::max)
 }
 
-pub fn longest_of_ours() -> f64 {
-    longest_of_a_million(|| {
-        let engine = engine(1_000_000, 1);
+/// The longest first decision among a million numbers: ours and governor's.
+pub fn pauses() -> [f64; 2] {
+    let ours = || {
+        let engine = engine(MILLION, 1);
         move |key| engine.admit_client(key)
-    })
-}
-
-pub fn longest_of_governors() -> f64 {
-    longest_of_a_million(|| {
+    };
+    let governors = || {
         let limiter = RateLimiter::keyed(quota(1));
         move |key: u64| limiter.check_key(&key).is_ok()
-    })
+    };
+    [longest(ours), longest(governors)]
+}
+
+/// Whose memory is measured, each in a process of its own.
+pub const HOLDERS: [&str; 3] = [OURS, "governor, numbers", "governor, texts of 35 bytes"];
+
+/// Resident bytes for each of a million live keys.
+pub fn bytes(holder: &str) -> f64 {
+    let own = std::env::current_exe().expect("this program");
+    let told = Command::new(own).args(["bytes", holder]).output();
+    let told = told.expect("it runs");
+    assert!(told.status.success(), "{told:?}");
+    let told = String::from_utf8(told.stdout).expect("text");
+    told.trim().parse().expect("a number")
+}
+
+/// The same in this process.
+pub fn own_bytes(holder: &str) -> f64 {
+    let before = resident();
+    let grown = || (resident() - before) / MILLION as f64;
+    if holder == HOLDERS[0] {
+        let engine = engine(MILLION, 1);
+        (0..MILLION).for_each(|key| assert!(engine.admit_client(key)));
+        return grown();
+    }
+    if holder == HOLDERS[1] {
+        let limiter = RateLimiter::keyed(quota(1));
+        (0..MILLION).for_each(|key| assert!(limiter.check_key(&key).is_ok()));
+        return grown();
+    }
+    let limiter = RateLimiter::keyed(quota(1));
+    (0..MILLION).for_each(|key| assert!(limiter.check_key(&text(key)).is_ok()));
+    grown()
 }

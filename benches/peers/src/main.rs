@@ -8,6 +8,7 @@ mod allocations;
 mod builds;
 mod clients;
 mod e2e;
+mod keyed;
 mod layers;
 mod memory;
 #[cfg(feature = "metrics")]
@@ -16,6 +17,7 @@ mod plot;
 mod reloads;
 mod rounds;
 mod slots;
+mod tables;
 mod threads;
 
 use std::{
@@ -25,6 +27,7 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use keyed::Keys;
 use rounds::{Rounds, Row};
 
 /// Floors: what no limiter can do without.
@@ -75,6 +78,12 @@ fn main() {
         Some("serve") => return e2e::serve(),
         Some("e2e") => return e2e::measure(),
         Some("build") => return builds::measure(),
+        Some("keyed") => return direct(),
+        Some("tables") => return tables::measure(),
+        Some("bytes") => {
+            let holder = std::env::args().nth(2).unwrap_or_default();
+            return println!("{}", keyed::own_bytes(&holder));
+        }
         _ => {}
     }
     let mut rows = floors();
@@ -110,7 +119,65 @@ fn main() {
     budgets(&rounds);
     println!();
     plots(&rounds);
+    direct();
+    println!();
     e2e::measure();
+}
+
+/// Decisions without a service, and what a million keys take.
+fn direct() {
+    let measured = keyed::measure();
+    keyed::print(&measured);
+    let [one, numbers, texts] =
+        [Keys::One, Keys::Numbers(1_000_000), Keys::Texts(1_000_000)].map(|keys| {
+            [keyed::OURS, keyed::GOVERNOR, keyed::FLOOR]
+                .map(|name| keyed::find(&measured, keys, name))
+        });
+    let bytes = keyed::HOLDERS.map(|holder| (holder, keyed::bytes(holder)));
+    let [longest, governors] = keyed::pauses();
+    println!("\n| budget | at most | measured | |\n|---|---|---|---|");
+    let [ours, _, floor] = one;
+    line(
+        "direct, one bucket: to the clock and an exchange",
+        1.15,
+        ours.allowed / floor.allowed,
+    );
+    for ([ours, theirs, floor], most, whose) in [(numbers, 0.6, "numbers"), (texts, 0.4, "texts")] {
+        line(
+            &format!("1,000,000 {whose}, allowed: to governor's keyed store"),
+            most,
+            ours.allowed / theirs.allowed,
+        );
+        line(
+            &format!("1,000,000 {whose}, refused: to governor's keyed store"),
+            most,
+            ours.refused / theirs.refused,
+        );
+        println!(
+            "| 1,000,000 {whose}, allowed: to the clock and an exchange as cold | – | {:.3} | |",
+            ours.allowed / floor.allowed
+        );
+    }
+    line("1,000,000 live keys: bytes each", 24.0, bytes[0].1);
+    for (holder, bytes) in &bytes[1..] {
+        println!("| 1,000,000 live keys, {holder}: bytes each | – | {bytes:.1} | |");
+    }
+    line("the longest first decision: ms", 1.0, longest / 1e6);
+    println!(
+        "| the longest of governor's: ms | – | {:.3} | |",
+        governors / 1e6
+    );
+    let [ours, theirs, floor] = numbers;
+    plot::keys(
+        &bytes,
+        &[
+            (keyed::FLOOR, floor.allowed),
+            ("tower-throttle, numbers", ours.allowed),
+            ("governor, numbers", theirs.allowed),
+            ("tower-throttle, texts of 35 bytes", texts[0].allowed),
+            ("governor, texts of 35 bytes", texts[1].allowed),
+        ],
+    );
 }
 
 /// What these rows look like.
@@ -205,7 +272,7 @@ fn budgets(rounds: &Rounds) {
     println!("| budget | at most | measured | |\n|---|---|---|---|");
     line(
         "allowed, no fields, over bare, to tower_governor's",
-        0.8,
+        0.75,
         over(layers::PLAIN) / over(layers::GOVERNOR),
     );
     line(
@@ -214,8 +281,13 @@ fn budgets(rounds: &Rounds) {
         rounds.allocations(layers::PLAIN) - rounds.allocations(layers::BARE),
     );
     line(
+        "allowed, with both fields: allocations over bare",
+        2.1,
+        rounds.allocations(layers::FIELDS) - rounds.allocations(layers::BARE),
+    );
+    line(
         "allowed, with both fields, over bare, to tower_governor's with headers",
-        0.55,
+        0.5,
         over(layers::FIELDS) / over(layers::GOVERNOR_HEADERS),
     );
     line(
@@ -224,9 +296,9 @@ fn budgets(rounds: &Rounds) {
         ratio(layers::REFUSED, layers::BARE),
     );
     line(
-        "refused, to tower_governor's",
-        0.05,
-        ratio(layers::REFUSED, layers::GOVERNOR_REFUSED),
+        "refused, over bare, to tower_governor's",
+        0.02,
+        over(layers::REFUSED) / over(layers::GOVERNOR_REFUSED),
     );
     line(
         "500 literal routes, to one",
@@ -261,7 +333,7 @@ fn budgets(rounds: &Rounds) {
     let over = |row: &str| rounds.median_difference(row, clients::BARE);
     line(
         "route and client, over bare, to tower_governor's header key",
-        0.85,
+        0.8,
         over(clients::ONE) / over(clients::GOVERNOR),
     );
     line(

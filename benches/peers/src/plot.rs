@@ -102,7 +102,6 @@ pub fn layers(allowed: &[Bar<'_>], refused: &[Bar<'_>]) {
 }
 
 /// A million keys: bytes of each, and nanoseconds of a decision among them.
-#[expect(dead_code, reason = "decisions among a million keys are measured next")]
 pub fn keys(bytes: &[Bar<'_>], nanos: &[Bar<'_>]) {
     let panel = |caption, axis, bars| Panel {
         caption,

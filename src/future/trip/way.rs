@@ -1,0 +1,407 @@
+//! How far a request has come whose limits lie in a store: its place in line, its slots, its question.
+
+mod alone;
+
+use std::{
+    future::Future,
+    mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use http::Request;
+use tokio::time::{Sleep, sleep_until};
+
+use self::alone::Turned;
+use super::{By, Ended, Told};
+use crate::{
+    admission::Permits,
+    clock::Nanos,
+    levels::Levels,
+    remote::{Ask, Follow, Guess, Lent, Remote},
+    rule::Asked,
+    shared::{ByLease, Prepared, Shared, State},
+    waiting::{Again, Answer, Moment, Next, Standing},
+};
+
+/// How far it has come.
+#[derive(Debug)]
+pub(crate) struct Way {
+    pub(super) shared: Arc<Shared>,
+    /// The rules by which it is decided.
+    pub(super) state: Arc<State>,
+    pub(super) prepared: Prepared,
+    pub(super) asked: Asked,
+    pub(super) arrived: Nanos,
+    /// For how long the client waits.
+    timeout: Option<Nanos>,
+    step: Step,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Until when it waits for leases that others ask for, once it does.
+    follows: Option<Nanos>,
+    /// Whether whoever polls it is woken when its turn comes.
+    is_entered: bool,
+    /// Until when it does nothing, unless it is woken.
+    pauses: Option<Nanos>,
+}
+
+#[derive(Debug)]
+enum Step {
+    /// Takes its slots, and asks.
+    Starts(Option<Standing>),
+    /// Has asked, and holds its slots.
+    Asks {
+        ask: Box<Ask>,
+        held: Option<Permits>,
+        /// Of the limits that lie in this process.
+        levels: Levels,
+        standing: Option<Standing>,
+    },
+    /// Waits for a lease that somebody else has asked for.
+    Follows(Follow, Option<Standing>),
+    /// Stands in line, and asks no earlier than this.
+    Stands(Standing, Nanos),
+    /// Stands in line for what this process decides alone, while the store is down.
+    Alone(Standing, Prepared),
+    Over,
+}
+
+impl Way {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        state: Arc<State>,
+        prepared: Prepared,
+        asked: Asked,
+        now: Nanos,
+        timeout: Option<Nanos>,
+    ) -> Self {
+        Self {
+            shared,
+            state,
+            prepared,
+            asked,
+            arrived: now,
+            timeout,
+            step: Step::Starts(None),
+            timer: None,
+            follows: None,
+            is_entered: false,
+            pauses: None,
+        }
+    }
+
+    pub(super) fn poll<B>(&mut self, request: &Request<B>, cx: &mut Context<'_>) -> Poll<Ended> {
+        self.is_entered = false;
+        loop {
+            if let Some(until) = self.pauses.take() {
+                ready!(self.sleep(until, cx));
+            }
+            match mem::replace(&mut self.step, Step::Over) {
+                Step::Starts(standing) => {
+                    if let Some(ended) = self.start(request, standing) {
+                        return Poll::Ready(ended);
+                    }
+                }
+                Step::Follows(mut follow, standing) => {
+                    if follow.poll(cx).is_pending() {
+                        self.step = Step::Follows(follow, standing);
+                        return Poll::Pending;
+                    }
+                    self.step = Step::Starts(standing);
+                }
+                Step::Asks {
+                    mut ask,
+                    held,
+                    levels,
+                    standing,
+                } => match ask.poll(cx) {
+                    Poll::Pending => {
+                        self.step = Step::Asks {
+                            ask,
+                            held,
+                            levels,
+                            standing,
+                        };
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(Ok(taken)) => {
+                        let rule = &self.prepared.rule;
+                        let tell = |levels: &Levels| {
+                            let balances = taken.balances.iter().copied();
+                            Remote::levels(rule, self.asked, balances, levels)
+                        };
+                        if taken.is_admitted {
+                            let levels = tell(&levels);
+                            return Poll::Ready(Ended::Admitted(Told {
+                                by: By::All,
+                                at: taken.now,
+                                levels,
+                                held,
+                            }));
+                        }
+                        // Its slots are free while it waits, and refuse nobody.
+                        drop(held);
+                        let limiter = &self.state.limiter;
+                        let held = &self.prepared.held().rule;
+                        let levels = tell(&limiter.peek(held, self.asked, limiter.now()));
+                        if let Some(ended) = self.refused(standing, taken.now, levels) {
+                            return Poll::Ready(ended);
+                        }
+                    }
+                    Poll::Ready(Err(_)) => {
+                        let asked = Some((ask, held, levels));
+                        if let Some(ended) = self.alone(request, asked, standing) {
+                            return Poll::Ready(ended);
+                        }
+                    }
+                },
+                Step::Stands(mut standing, until) => {
+                    let until = match self.follow(request) {
+                        true => 0,
+                        false => until,
+                    };
+                    let rule = &self.prepared.rule;
+                    self.is_entered = true;
+                    let wakes = match standing.next(rule, self.asked, cx.waker()) {
+                        Next::Asks(now) if now >= until => {
+                            self.step = Step::Starts(Some(standing));
+                            continue;
+                        }
+                        Next::Asks(_) => until,
+                        Next::Stands(deadline) => deadline,
+                        Next::Goes(now) => {
+                            drop(standing);
+                            return Poll::Ready(self.gives_up(now));
+                        }
+                    };
+                    self.step = Step::Stands(standing, until);
+                    ready!(self.sleep(wakes, cx));
+                }
+                Step::Alone(standing, prepared) => {
+                    match self.turn_alone(request, standing, prepared, cx.waker()) {
+                        Turned::Ended(ended) => return Poll::Ready(ended),
+                        Turned::Later(until) => ready!(self.sleep(until, cx)),
+                        Turned::Again => {}
+                    }
+                }
+                Step::Over => unreachable!("it is not polled after it has ended"),
+            }
+        }
+    }
+
+    /// Takes its slots and asks, if nobody stands before it.
+    fn start<B>(&mut self, request: &Request<B>, standing: Option<Standing>) -> Option<Ended> {
+        let limiter = Arc::clone(&self.state.limiter);
+        let Some(remote) = limiter.remote().filter(|remote| !remote.is_down()) else {
+            return self.alone(request, None, standing);
+        };
+        let rule = Arc::clone(&self.prepared.rule);
+        let now = limiter.now();
+        let lines = &limiter.lines;
+        let is_behind = standing.is_none()
+            && rule.is_patient
+            && !lines.is_empty()
+            && limiter.is_behind(&rule, self.asked);
+        let lease = self.shared.options.lease;
+        let lent = match lease {
+            0 | 1 => Lent::default(),
+            _ if is_behind => Lent::default(),
+            _ => remote.lend(&rule, self.asked, now),
+        };
+        if lent.is_all() {
+            return self.by_lease(request, standing, remote, &lent, now);
+        }
+        let guess = self.guess(remote, now, &lent);
+        if is_behind || guess.is_denied {
+            remote.unlend(&lent);
+            return self.refused(standing, guess.at, guess.levels);
+        }
+        let deadline = self.shared.options.store_deadline;
+        let until = *self
+            .follows
+            .get_or_insert_with(|| now.saturating_add(Follow::patience(deadline)));
+        if let Some(follow) = remote.follow(&lent, until).filter(|_| now < until) {
+            remote.unlend(&lent);
+            self.step = Step::Follows(follow, standing);
+            return None;
+        }
+        let held = &self.prepared.held().rule;
+        let mut levels = Levels::default();
+        let answer = limiter.admit(held, self.asked, now, &mut levels);
+        if !matches!(answer, Ok(true)) {
+            remote.unlend(&lent);
+        }
+        match answer {
+            Ok(true) => {}
+            Ok(false) => return self.refused_here(standing, remote, now, levels),
+            Err(outdated) => {
+                outdated.pause();
+                self.follow(request);
+                self.step = Step::Starts(standing);
+                return None;
+            }
+        }
+        let permits = || Permits::new(&limiter, held, self.asked, &levels);
+        let ask = remote.ask(&rule, self.asked, deadline, lease, lent);
+        self.step = Step::Asks {
+            ask: Box::new(ask),
+            held: held.has_slots.then(permits),
+            levels,
+            standing,
+        };
+        None
+    }
+
+    /// What becomes of it, to which all was lent that it takes in the store.
+    fn by_lease<B>(
+        &mut self,
+        request: &Request<B>,
+        standing: Option<Standing>,
+        remote: &Remote,
+        lent: &Lent,
+        now: Nanos,
+    ) -> Option<Ended> {
+        let state = Arc::clone(&self.state);
+        match state.by_lease(&self.prepared, self.asked, remote, lent, now) {
+            Ok(ByLease::Admitted(levels, at, held)) => Some(Ended::Admitted(Told {
+                by: By::All,
+                at,
+                levels,
+                held,
+            })),
+            Ok(ByLease::Refused(levels)) => self.refused_here(standing, remote, now, levels),
+            Err(outdated) => {
+                outdated.pause();
+                self.follow(request);
+                self.step = Step::Starts(standing);
+                None
+            }
+        }
+    }
+
+    /// What becomes of it, refused by what lies in this process.
+    fn refused_here(
+        &mut self,
+        standing: Option<Standing>,
+        remote: &Remote,
+        now: Nanos,
+        levels: Levels,
+    ) -> Option<Ended> {
+        if self.prepared.rule.is_patient {
+            // By slots: a look at all of them tells which.
+            let guess = self.guess(remote, now, &Lent::default());
+            return self.refused(standing, guess.at, guess.levels);
+        }
+        Some(Ended::Denied(Told {
+            by: By::Held,
+            at: now,
+            levels,
+            held: None,
+        }))
+    }
+
+    /// What becomes of it, refused by what `levels` tell at a moment of the store's clock.
+    fn refused(
+        &mut self,
+        standing: Option<Standing>,
+        at: Nanos,
+        mut levels: Levels,
+    ) -> Option<Ended> {
+        let denied = |levels| {
+            Some(Ended::Denied(Told {
+                by: By::All,
+                at,
+                levels,
+                held: None,
+            }))
+        };
+        let rule = Arc::clone(&self.prepared.rule);
+        if !rule.is_patient {
+            return denied(levels);
+        }
+        let limiter = &self.state.limiter;
+        let moment = Moment {
+            now: limiter.now(),
+            at,
+            arrived: self.arrived,
+        };
+        let before = levels.clone();
+        let mut standing = match standing {
+            Some(standing) => standing,
+            None => match limiter.queue(&rule, self.asked, moment, self.timeout, &mut levels) {
+                Some(Answer::Waits(standing)) => standing,
+                Some(_) => return denied(levels),
+                // What refused it has come back.
+                None => {
+                    self.step = Step::Starts(None);
+                    return None;
+                }
+            },
+        };
+        let until = match standing.refused(&rule, self.asked, moment, &before) {
+            Again::Later(until) => until,
+            Again::Woken(until) => {
+                // What comes free before it has entered its waker wakes nobody: then it asks once more.
+                self.pauses = self.is_entered.then_some(until);
+                0
+            }
+            Again::Elsewhere => 0,
+            Again::Denied => return denied(levels),
+        };
+        self.step = Step::Stands(standing, until);
+        None
+    }
+
+    /// It has stood in line for long enough.
+    fn gives_up(&self, now: Nanos) -> Ended {
+        let limiter = &self.state.limiter;
+        let mut levels = Levels::default();
+        let mut at = now;
+        if let Some(remote) = limiter.remote() {
+            Guess { levels, at, .. } = self.guess(remote, now, &Lent::default());
+        }
+        limiter.name_refusal(&self.prepared.rule, self.asked, at, &mut levels);
+        Ended::Denied(Told {
+            by: By::All,
+            at,
+            levels,
+            held: None,
+        })
+    }
+
+    /// What is known at `now` of all buckets.
+    fn guess(&self, remote: &Remote, now: Nanos, lent: &Lent) -> Guess {
+        let memory = &self.state.limiter.memory;
+        remote.guess(&self.prepared.rule, self.asked, now, memory, lent)
+    }
+
+    /// Goes over to the rules that hold by now, if there are others.
+    fn follow<B>(&mut self, request: &Request<B>) -> bool {
+        loop {
+            let state = self.shared.live.state();
+            if Arc::ptr_eq(&state, &self.state) {
+                return false;
+            }
+            match state.asked(request) {
+                Ok((prepared, asked)) => {
+                    (self.prepared, self.asked) = (prepared.clone(), asked);
+                    self.state = Arc::clone(&state);
+                    return true;
+                }
+                Err(outdated) => outdated.pause(),
+            }
+        }
+    }
+
+    fn sleep(&mut self, until: Nanos, cx: &mut Context<'_>) -> Poll<()> {
+        let until = self.state.limiter.instant(until);
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if timer.deadline() != until {
+            timer.as_mut().reset(until);
+        }
+        timer.as_mut().poll(cx)
+    }
+}
