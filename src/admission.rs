@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use crate::{
     account::Account,
-    decision::Decision,
     levels::Levels,
     limiter::Limiter,
     rule::{Asked, Rule},
@@ -14,7 +13,6 @@ use crate::{
 /// the end of the response body. What has to be given back when a request ends is given back by it.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    decision: Option<Decision>,
     /// Given back when it is dropped.
     _permits: Option<Permits>,
     account: Option<Arc<Account>>,
@@ -22,6 +20,7 @@ pub(crate) struct Admission {
 
 impl Admission {
     /// Of a request that was admitted under a rule and has left `levels`. The slots may have been `held` before.
+    /// `None` if there is nothing to give back: most requests are charged on rates alone.
     #[inline(always)]
     pub(crate) fn new(
         limiter: &Arc<Limiter>,
@@ -29,9 +28,22 @@ impl Admission {
         asked: Asked,
         levels: &Levels,
         held: Option<Permits>,
+    ) -> Option<Self> {
+        if !rule.has_slots && !rule.has_tokens && held.is_none() {
+            return None;
+        }
+        Some(Self::holding(limiter, rule, asked, levels, held))
+    }
+
+    #[inline(never)]
+    fn holding(
+        limiter: &Arc<Limiter>,
+        rule: &Arc<Rule>,
+        asked: Asked,
+        levels: &Levels,
+        held: Option<Permits>,
     ) -> Self {
         Self {
-            decision: None,
             _permits: match held {
                 None if rule.has_slots => Some(Permits::new(limiter, rule, asked, levels)),
                 held => held,
@@ -40,15 +52,6 @@ impl Admission {
                 .has_tokens
                 .then(|| Account::new(limiter, rule, asked, levels)),
         }
-    }
-
-    pub(crate) fn tell(&mut self, decision: Decision) {
-        self.decision = Some(decision);
-    }
-
-    /// What was decided, if the layer tells decisions.
-    pub(crate) fn decision(&self) -> Option<&Decision> {
-        self.decision.as_ref()
     }
 
     /// Where model tokens are counted, if they are limited.
@@ -86,7 +89,6 @@ pub(crate) struct Permits {
 }
 
 impl Permits {
-    #[inline(never)]
     pub(crate) fn new(
         limiter: &Arc<Limiter>,
         rule: &Arc<Rule>,

@@ -3,6 +3,7 @@
 #![allow(missing_docs, reason = "no part of the public interface")]
 
 use crate::{
+    client::{ClientKey, Identity, Known},
     clock::Clock,
     levels::Levels,
     limiter::Limiter,
@@ -11,7 +12,7 @@ use crate::{
     usage::{Kind, Scan},
 };
 
-/// The default route's limits and the total of some rules, without a service around them.
+/// The limits of each client, the default route's and the total of some rules, without a service around them.
 #[derive(Debug)]
 pub struct Engine {
     limiter: Limiter,
@@ -23,17 +24,41 @@ impl Engine {
         let limiter = Limiter::new(Clock::start());
         let ledger = Ledger::default();
         let compiled = rules.compile(&mut ledger.draft(limiter.now()))?;
+        if let Some(max_clients) = compiled.max_clients {
+            limiter
+                .memory
+                .reserve(max_clients)
+                .map_err(|_| RulesError::MaxClients { max_clients })?;
+        }
+        let clients = compiled.classes.into_iter().next();
+        let clients = clients.and_then(|class| class.variants.into_iter().next());
         let own = Template::bind(&compiled.default, "bench", None);
+        let bindings = clients.into_iter().flatten().chain(own);
         Ok(Self {
             limiter,
-            rule: Rule::new("bench", None, own.into_iter().chain(compiled.total)),
+            rule: Rule::new("bench", None, bindings.chain(compiled.total)),
         })
     }
 
     /// Reads the clock and decides.
     #[must_use]
     pub fn admit(&self) -> bool {
-        let (now, asked) = (self.limiter.now(), Asked::default());
+        self.ask(Asked::default())
+    }
+
+    /// Hashes the client, reads the clock and decides.
+    #[must_use]
+    pub fn admit_client<'a>(&self, key: impl Into<ClientKey<'a>>) -> bool {
+        let identity = Identity::of(&Known::Key(key.into())).bits();
+        self.ask(Asked {
+            identity,
+            tokens: 0,
+        })
+    }
+
+    #[inline]
+    fn ask(&self, asked: Asked) -> bool {
+        let now = self.limiter.now();
         let mut levels = Levels::default();
         let admitted = self.limiter.admit(&self.rule, asked, now, &mut levels);
         admitted == Ok(true)

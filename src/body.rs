@@ -35,13 +35,12 @@ pin_project! {
 
 impl<B> ResponseBody<B> {
     /// `scan` reads the answer, if what it has used is to be found there.
-    pub(crate) fn inner(body: B, admission: Admission, scan: Option<Box<Scan>>) -> Self {
+    #[inline]
+    pub(crate) fn inner(body: B, admission: Option<Admission>, scan: Option<Box<Scan>>) -> Self {
+        let guard = admission.map(|admission| Held { scan, admission });
         Self {
             kind: Kind::Inner {
-                body: Guarded {
-                    body,
-                    guard: Some(Held { scan, admission }),
-                },
+                body: Guarded { body, guard },
             },
         }
     }

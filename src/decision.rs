@@ -49,6 +49,8 @@ struct Verdict {
     wait: Option<Nanos>,
     /// The limit that makes it wait so long, by its number; of equals the most specific.
     binding: usize,
+    /// How many limits refused.
+    refusals: usize,
     /// What a refused request is told beyond the wait.
     spread: Nanos,
     admitted: bool,
@@ -86,6 +88,7 @@ impl Decision {
                 now,
                 wait: Some(0),
                 binding: 0,
+                refusals: 0,
                 spread: 0,
                 admitted: true,
                 unavailable: false,
@@ -178,16 +181,19 @@ impl Denial {
             now,
             wait: None,
             binding: 0,
+            refusals: 0,
             spread: 0,
             admitted: false,
             unavailable: false,
         };
         // Never is the longest.
         let mut longest = (0, Some(0));
+        let mut refusals = 0;
         for (index, limit) in verdict.limits().enumerate() {
             let wait = limit.wait().map(nanos);
             if wait != Some(0) {
                 refuses(index);
+                refusals += 1;
             }
             let (_, most) = longest;
             if most.is_some_and(|most| wait.is_none_or(|wait| wait > most)) {
@@ -195,6 +201,7 @@ impl Denial {
             }
         }
         (verdict.binding, verdict.wait) = longest;
+        verdict.refusals = refusals;
         Self { verdict }
     }
 
@@ -211,6 +218,7 @@ impl Denial {
                 now,
                 wait: Some(3 * SECOND + random),
                 binding: 0,
+                refusals: 0,
                 spread: 0,
                 admitted: false,
                 unavailable: true,
@@ -284,6 +292,11 @@ impl Denial {
     /// The limit that refused with the longest wait, or that can never pass; of equals the most specific.
     pub(crate) fn binding(&self) -> Option<LimitStatus<'_>> {
         self.limits().nth(self.verdict.binding)
+    }
+
+    /// The number of the limit that refused, if it is the only one.
+    pub(crate) fn only(&self) -> Option<usize> {
+        (self.verdict.refusals == 1).then_some(self.verdict.binding)
     }
 
     /// The longest wait of the limits that refused; `None` if it can never pass.

@@ -24,10 +24,8 @@ pub(crate) use self::{
     trip::{Trip, Way},
 };
 use crate::{
-    admission::Admission,
     body::ResponseBody,
     decision::Decision,
-    response::fields::Fields,
     shared::Admitted,
     usage::{Kind, Scan},
 };
@@ -61,10 +59,8 @@ pin_project! {
         Admitted {
             #[pin]
             future: F,
-            // Taken when there is a response, as the fields are.
-            admission: Option<Admission>,
-            fields: Option<Fields>,
-            reads_answer: bool,
+            // Taken piece by piece when there is a response.
+            admitted: Admitted,
         },
         Rejected {
             response: Option<Response<Bytes>>,
@@ -78,23 +74,6 @@ enum Parked<S, ReqBody> {
     Trip(Box<Trip<S, ReqBody>>),
 }
 
-impl<S, ReqBody, F> State<S, ReqBody, F> {
-    #[inline]
-    fn admitted(future: F, admitted: Admitted) -> Self {
-        let Admitted {
-            admission,
-            fields,
-            reads_answer,
-        } = admitted;
-        Self::Admitted {
-            future,
-            admission: Some(admission),
-            fields,
-            reads_answer,
-        }
-    }
-}
-
 impl<S, ReqBody> ResponseFuture<S, ReqBody>
 where
     S: Service<Request<ReqBody>>,
@@ -102,7 +81,7 @@ where
     #[inline]
     pub(crate) fn admitted(future: S::Future, admitted: Admitted) -> Self {
         Self {
-            state: State::admitted(future, admitted),
+            state: State::Admitted { future, admitted },
         }
     }
 
@@ -166,33 +145,37 @@ where
                             mut service,
                             request,
                             admitted,
-                        } => State::admitted(service.call(request), admitted),
+                        } => State::Admitted {
+                            future: service.call(request),
+                            admitted,
+                        },
                         Outcome::Denied(response) => State::Rejected {
                             response: Some(response),
                         },
                     });
                 }
-                StateProj::Admitted {
-                    future,
-                    admission,
-                    fields,
-                    reads_answer,
-                } => {
+                StateProj::Admitted { future, admitted } => {
                     // Changed where it lies: a response is large, and each move of it costs.
                     let mut poll = future.poll(cx);
                     let Poll::Ready(result) = &mut poll else {
                         return Poll::Pending;
                     };
-                    let admission = admission.take().expect(POLLED);
+                    let Admitted {
+                        admission,
+                        fields,
+                        decision,
+                        reads_answer,
+                    } = admitted;
+                    let admission = admission.take();
                     let mut scan = None;
                     if let Ok(response) = result {
                         if let Some(fields) = fields.take() {
                             fields.add_to(response.status(), response.headers_mut());
                         }
-                        if let Some(decision) = admission.decision() {
+                        if let Some(decision) = decision.take() {
                             let inner = response.extensions().get::<Decision>();
                             if inner.is_none_or(Decision::is_admitted) {
-                                response.extensions_mut().insert(decision.clone());
+                                response.extensions_mut().insert(decision);
                             }
                         }
                         if *reads_answer {

@@ -32,9 +32,8 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// The answer to a refused request. Out of line, so that the way of an admitted one stays short.
-    #[cold]
-    #[inline(never)]
+    /// The answer to a refused request.
+    #[inline]
     pub(crate) fn reject<B>(
         &self,
         denial: Denial,
@@ -42,34 +41,55 @@ impl Options {
         written: &Written,
         on_route: Option<&dyn Rejection>,
     ) -> Response<Bytes> {
-        let mut answer = match self.protocol.framing(&request) {
-            Framing::Grpc(content_type) => {
-                let deadline = || grpc::deadline(request.headers());
-                let pushback = self.grpc_retry_pushback.then(deadline);
-                grpc::reject(
-                    &denial,
-                    content_type,
-                    written.policies.as_ref().map(|policies| &policies.line),
-                    pushback,
-                )
-            }
-            Framing::Http => {
-                let without_body = *request.method() == Method::HEAD;
-                let mut answer = match on_route.or(self.rejection.as_deref()) {
-                    None => problem(&denial, written.refusal.clone()),
-                    Some(rejection) => rejection.reject(&denial, &request.into_parts().0),
-                };
-                if without_body {
-                    strip(&mut answer);
-                }
-                answer
-            }
+        let rejection = on_route.or(self.rejection.as_deref());
+        let mut answer = match (self.protocol.framing(&request), rejection) {
+            (Framing::Http, Some(rejection)) => others(rejection, &denial, request),
+            (framing, _) => self.own(framing, &denial, &request, written),
         };
         if self.decision {
             answer.extensions_mut().insert(Decision::from(denial));
         }
         answer
     }
+
+    /// Out of line, so that the way of an admitted request stays short.
+    #[cold]
+    #[inline(never)]
+    fn own<B>(
+        &self,
+        framing: Framing,
+        denial: &Denial,
+        request: &Request<B>,
+        written: &Written,
+    ) -> Response<Bytes> {
+        match framing {
+            Framing::Grpc(content_type) => {
+                let deadline = || grpc::deadline(request.headers());
+                let pushback = self.grpc_retry_pushback.then(deadline);
+                let policy = written.policies.as_ref().map(|policies| &policies.line);
+                grpc::reject(denial, content_type, policy, pushback)
+            }
+            Framing::Http => {
+                let mut answer = problem(denial, written.refusal.clone(), &written.frames);
+                if *request.method() == Method::HEAD {
+                    strip(&mut answer);
+                }
+                answer
+            }
+        }
+    }
+}
+
+/// The answer that somebody else gives.
+#[cold]
+#[inline(never)]
+fn others<B>(rejection: &dyn Rejection, denial: &Denial, request: Request<B>) -> Response<Bytes> {
+    let (parts, _) = request.into_parts();
+    let mut answer = rejection.reject(denial, &parts);
+    if parts.method == Method::HEAD {
+        strip(&mut answer);
+    }
+    answer
 }
 
 impl Default for Options {

@@ -1,7 +1,6 @@
 //! The middleware.
 
 use std::{
-    borrow::Cow,
     fmt, mem,
     sync::Arc,
     task::{Context, Poll},
@@ -91,7 +90,8 @@ where
             };
             let now = limiter.now();
             let timeout = || deadline(request.headers()).map(nanos);
-            let mut prepared = Cow::Borrowed(&*found);
+            let mut by = None;
+            let mut prepared = &*found;
             if let Some(remote) = limiter.remote().filter(|_| found.rule.is_shared) {
                 let away = match shared.away(&state, &found, asked, remote, now) {
                     Ok(away) => away,
@@ -138,7 +138,7 @@ where
                         let answer = shared.unavailable(request, &found, &state, now);
                         return ResponseFuture::rejected(answer);
                     }
-                    Away::Here(by) => prepared = by,
+                    Away::Here(share) => prepared = by.insert(share),
                 }
             }
             let mut levels = Levels::default();
@@ -157,19 +157,18 @@ where
             return match answer {
                 Answer::Admitted => {
                     // Its guard is there before the inner service is called, should that panic.
-                    let admitted = shared.admitted(&mut request, &prepared, decided);
-                    drop(prepared);
+                    let admitted = shared.admitted(&mut request, prepared, decided);
+                    drop(by);
                     drop(found);
                     drop(state);
                     ResponseFuture::admitted(self.inner.call(request), admitted)
                 }
                 Answer::Denied => {
-                    ResponseFuture::rejected(shared.denied(request, &prepared, decided))
+                    ResponseFuture::rejected(shared.denied(request, prepared, decided))
                 }
                 Answer::Waits(standing) => {
                     let (shared, state) = (Arc::clone(shared), Arc::clone(&state));
-                    let prepared = prepared.into_owned();
-                    drop(found);
+                    let prepared = prepared.clone();
                     ResponseFuture::queued(Queued::new(
                         take_ready(&mut self.inner),
                         request,

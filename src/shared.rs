@@ -39,9 +39,12 @@ pub(crate) struct Shared {
 /// What a request that was admitted goes on with.
 #[derive(Debug)]
 pub(crate) struct Admitted {
-    pub(crate) admission: Admission,
+    /// What it holds until its answer has ended.
+    pub(crate) admission: Option<Admission>,
     /// The fields of its response.
     pub(crate) fields: Option<Fields>,
+    /// What was decided, if the response tells that.
+    pub(crate) decision: Option<Decision>,
     /// Whether what it has used is to be found in its answer.
     pub(crate) reads_answer: bool,
 }
@@ -94,7 +97,7 @@ impl Shared {
         if now > arrived {
             meters.waited(now - arrived);
         }
-        let mut admission = Admission::new(&state.limiter, rule, asked, levels, held);
+        let admission = Admission::new(&state.limiter, rule, asked, levels, held);
         let mut fields = match &written.policies {
             Some(policies) if options.fields && Fields::fit(request.method()) => {
                 Fields::admitted(policies, rule, levels, now)
@@ -105,19 +108,20 @@ impl Shared {
             fields =
                 fields.map(|fields| self.in_dialect(fields, state, request, rule, levels, now));
         }
-        if let Some(account) = admission.account() {
+        if let Some(account) = admission.as_ref().and_then(Admission::account) {
             let usage = Usage::new(Arc::clone(account));
             request.extensions_mut().insert(usage);
         }
-        if options.decision {
+        let decision = options.decision.then(|| {
             let decision = Decision::admitted(Arc::clone(rule), mem::take(levels), arrived, now);
             request.extensions_mut().insert(decision.clone());
-            admission.tell(decision);
-        }
+            decision
+        });
         Admitted {
             reads_answer: options.usage_from_answer && rule.has_tokens,
             admission,
             fields,
+            decision,
         }
     }
 

@@ -1,61 +1,64 @@
-//! Text in the making, on the stack as long as it is short.
+//! Text in the making.
 
+use std::cell::Cell;
+
+use bytes::BytesMut;
 use http::HeaderValue;
 
-/// Appends text and numbers; moves to the heap past its inline size.
+/// Appends text and numbers, and makes header values of them.
+///
+/// Values are cut from a sheet of memory that their thread keeps: so that there is no allocation for each of them. A
+/// sheet is used again from its beginning once all that was cut from it is gone, and as long as one of them is there,
+/// it is there as a whole; it is therefore small.
 #[derive(Debug)]
 pub(super) struct Buffer {
-    inline: [u8; Self::INLINE],
-    len: usize,
-    spilled: Vec<u8>,
+    sheet: BytesMut,
+}
+
+thread_local! {
+    static SHEET: Cell<Option<BytesMut>> = const { Cell::new(None) };
 }
 
 impl Buffer {
-    const INLINE: usize = 128;
+    /// Bytes of a sheet: some twenty values.
+    const SHEET: usize = 1_024;
+    /// What most values are shorter than.
+    const ENOUGH: usize = 64;
 
     pub(super) fn new() -> Self {
-        Self {
-            inline: [0; Self::INLINE],
-            len: 0,
-            spilled: Vec::new(),
+        // There is none where another is at work, or where the thread ends.
+        let kept = SHEET.try_with(Cell::take).ok().flatten();
+        let mut sheet = kept.unwrap_or_default();
+        if sheet.capacity() < Self::ENOUGH {
+            sheet.reserve(Self::SHEET);
         }
+        Self { sheet }
     }
 
+    #[inline]
     pub(super) fn push(&mut self, text: &str) {
-        let bytes = text.as_bytes();
-        match self.inline.get_mut(self.len..self.len + bytes.len()) {
-            Some(free) if self.spilled.is_empty() => {
-                free.copy_from_slice(bytes);
-                self.len += bytes.len();
-            }
-            _ => {
-                if self.spilled.is_empty() {
-                    self.spilled.extend_from_slice(&self.inline[..self.len]);
-                }
-                self.spilled.extend_from_slice(bytes);
-            }
-        }
+        self.sheet.extend_from_slice(text.as_bytes());
     }
 
+    #[inline]
     pub(super) fn push_integer(&mut self, integer: u64) {
         self.push(itoa::Buffer::new().format(integer));
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.as_bytes().is_empty()
+        self.sheet.is_empty()
     }
 
-    pub(super) fn as_bytes(&self) -> &[u8] {
-        if self.spilled.is_empty() {
-            &self.inline[..self.len]
-        } else {
-            &self.spilled
-        }
+    /// The text as a header value that is kept for long, and so has memory of its own.
+    pub(super) fn to_kept_value(&self) -> Option<HeaderValue> {
+        HeaderValue::from_bytes(&self.sheet).ok()
     }
 
     /// The text as a header value; nothing but visible ASCII and spaces is ever pushed for one.
-    pub(super) fn to_header_value(&self) -> Option<HeaderValue> {
-        HeaderValue::from_bytes(self.as_bytes()).ok()
+    pub(super) fn into_header_value(mut self) -> Option<HeaderValue> {
+        let text = self.sheet.split().freeze();
+        let _ = SHEET.try_with(|kept| kept.set(Some(self.sheet)));
+        HeaderValue::from_maybe_shared(text).ok()
     }
 }
 
@@ -67,8 +70,13 @@ pub(super) fn integer(integer: u64) -> HeaderValue {
         .and_then(|index| SMALL.get(index));
     match small {
         Some(digit) => HeaderValue::from_static(digit),
-        None => HeaderValue::from_str(itoa::Buffer::new().format(integer))
-            .unwrap_or(HeaderValue::from_static("0")),
+        None => {
+            let mut digits = Buffer::new();
+            digits.push_integer(integer);
+            digits
+                .into_header_value()
+                .unwrap_or(HeaderValue::from_static("0"))
+        }
     }
 }
 
@@ -76,25 +84,54 @@ pub(super) fn integer(integer: u64) -> HeaderValue {
 mod tests {
     use super::*;
 
-    #[test]
-    fn text_survives_the_move_to_the_heap() {
+    fn value(write: impl FnOnce(&mut Buffer)) -> HeaderValue {
         let mut buffer = Buffer::new();
-        let mut expected = String::new();
-        for integer in (0..40).map(|shift| u64::MAX >> shift) {
-            buffer.push("x=");
-            buffer.push_integer(integer);
-            expected.push_str(&format!("x={integer}"));
-            assert_eq!(buffer.as_bytes(), expected.as_bytes());
+        assert!(buffer.is_empty(), "nothing is left of the one before");
+        write(&mut buffer);
+        buffer.into_header_value().expect("visible text")
+    }
+
+    #[test]
+    fn values_keep_their_text_whatever_is_written_after_them() {
+        let written: Vec<_> = (0..64)
+            .map(|shift| {
+                let text = format!("x={};", u64::MAX >> shift).repeat(shift);
+                let value = value(|buffer| {
+                    for _ in 0..shift {
+                        buffer.push("x=");
+                        buffer.push_integer(u64::MAX >> shift);
+                        buffer.push(";");
+                    }
+                });
+                (text, value)
+            })
+            .collect();
+        for (text, value) in written {
+            assert_eq!(value, text);
         }
     }
 
     #[test]
-    fn exactly_the_inline_size_stays_inline() {
-        let mut buffer = Buffer::new();
-        buffer.push(&"a".repeat(Buffer::INLINE));
-        assert!(buffer.spilled.is_empty());
-        buffer.push("");
-        buffer.push("b");
-        assert_eq!(buffer.as_bytes().len(), Buffer::INLINE + 1);
+    fn what_was_not_made_a_value_is_gone() {
+        let mut lost = Buffer::new();
+        lost.push("lost");
+        drop(lost);
+        assert_eq!(value(|buffer| buffer.push("kept")), "kept");
+    }
+
+    #[test]
+    fn two_that_are_written_at_a_time_do_not_mix() {
+        let mut outer = Buffer::new();
+        outer.push("outer");
+        assert_eq!(value(|inner| inner.push("inner")), "inner");
+        outer.push(" still");
+        assert_eq!(outer.into_header_value().expect("text"), "outer still");
+    }
+
+    #[test]
+    fn an_integer_is_told_whole() {
+        for number in [0, 9, 10, 60_000, u64::MAX] {
+            assert_eq!(integer(number), number.to_string());
+        }
     }
 }

@@ -64,18 +64,20 @@ impl Fields {
             }
         }
         let mut line = Buffer::new();
-        push_level(&mut line, binding.1, binding.0.limit(), balance);
+        line.push(binding.1);
+        push_level(&mut line, binding.0.limit(), balance);
         if others {
             for (status, item) in all {
                 if !std::ptr::eq(status.limit(), binding.0.limit()) {
                     line.push(", ");
-                    push_level(&mut line, item, status.limit(), status.balance());
+                    line.push(item);
+                    push_level(&mut line, status.limit(), status.balance());
                 }
             }
         }
         Some(Self {
             policy: policies.line.clone(),
-            limit: line.to_header_value()?,
+            limit: line.into_header_value()?,
             exhausted: balance.0 == 0,
             more: Vec::new(),
         })
@@ -155,7 +157,7 @@ pub(crate) fn policies(rule: &Rule) -> Option<Policies> {
     let items = items.collect();
     (!line.is_empty()).then(|| {
         Some(Policies {
-            line: line.to_header_value()?,
+            line: line.to_kept_value()?,
             items,
         })
     })?
@@ -169,33 +171,43 @@ pub(crate) fn policies(rule: &Rule) -> Option<Policies> {
 pub(super) fn refused(denial: &Denial) -> Option<HeaderValue> {
     let wait = |status: &LimitStatus<'_>| status.wait().unwrap_or(Duration::MAX);
     let mut line = Buffer::new();
-    let mut violated = denial.violated();
-    if let (Some(first), second) = (violated.next(), violated.next()) {
-        match second {
-            None => push_refused(&mut line, &first, denial.retry_after()),
-            Some(second) => {
-                let mut all = vec![first, second];
-                all.extend(violated);
-                all.sort_by_key(|status| Reverse(wait(status)));
-                for (index, status) in all.iter().enumerate() {
-                    separate(&mut line);
-                    let told = if index == 0 {
-                        denial.retry_after()
-                    } else {
-                        status.wait()
-                    };
-                    push_refused(&mut line, status, told);
-                }
+    let only = denial.only();
+    match only {
+        Some(_) => {
+            if let Some(status) = denial.binding() {
+                push_refused(&mut line, &status, denial.retry_after());
+            }
+        }
+        None => {
+            let mut violated: Vec<_> = denial.violated().collect();
+            violated.sort_by_key(|status| Reverse(wait(status)));
+            for (index, status) in violated.iter().enumerate() {
+                separate(&mut line);
+                let told = if index == 0 {
+                    denial.retry_after()
+                } else {
+                    status.wait()
+                };
+                push_refused(&mut line, status, told);
             }
         }
     }
-    let others = denial.limits().filter(|status| !status.is_refused());
-    for status in others.filter(|status| status.limit().published) {
+    let others = denial
+        .limits()
+        .enumerate()
+        .filter(|(index, status)| match only {
+            Some(only) => *index != only,
+            None => !status.is_refused(),
+        });
+    for (_, status) in others.filter(|(_, status)| status.limit().published) {
         separate(&mut line);
-        let item = format!("\"{}\";r=", status.name());
-        push_level(&mut line, &item, status.limit(), status.balance());
+        push_quoted(&mut line, status.limit());
+        line.push(";r=");
+        push_level(&mut line, status.limit(), status.balance());
     }
-    (!line.is_empty()).then(|| line.to_header_value()).flatten()
+    (!line.is_empty())
+        .then(|| line.into_header_value())
+        .flatten()
 }
 
 /// `"chat";r=0;t=2`, without `t` if it can never pass, or if nobody knows when.
@@ -214,12 +226,11 @@ fn separate(line: &mut Buffer) {
     }
 }
 
-/// `"chat";r=9;t=9`: `r` requests remain, and no more than those should be sent within `t` seconds.
+/// `9;t=9` behind `"chat";r=`: `r` requests remain, and no more than those should be sent within `t` seconds.
 ///
 /// `t` is the time to the next unit, and at least what `r` units take at the steady rate, so that a
 /// client that spreads `r` over `t` arrives at that rate (the ratio that section 6 asks to cap).
-fn push_level(line: &mut Buffer, item: &str, limit: &Limit, (remaining, next): (u64, u64)) {
-    line.push(item);
+fn push_level(line: &mut Buffer, limit: &Limit, (remaining, next): (u64, u64)) {
     line.push_integer(remaining.min(MAX_INTEGER));
     if let Some(meter) = limit.meter.as_ref().filter(|meter| !meter.is_slots()) {
         let steady = meter.steady(remaining);

@@ -1,6 +1,6 @@
 //! The default answer: a problem document that OpenAI's SDKs can read too.
 
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
 use bytes::Bytes;
 use http::{
@@ -36,12 +36,13 @@ pub struct Problem;
 
 impl Rejection for Problem {
     fn reject(&self, denial: &Denial, _: &Parts) -> Response<Bytes> {
-        problem(denial, template(policies(denial.rule()).as_ref()))
+        let headers = template(policies(denial.rule()).as_ref());
+        problem(denial, headers, &Frames::default())
     }
 }
 
 /// The header of [`Problem`] for one rule, written beforehand: it is cloned for each refusal and its
-/// waits are filled in, which costs a third of building it.
+/// blanks are filled in, in the order in which they stand here, which costs a third of building it.
 pub(crate) fn template(policies: Option<&Policies>) -> HeaderMap {
     let blank = HeaderValue::from_static("");
     let mut headers = HeaderMap::with_capacity(7);
@@ -59,14 +60,14 @@ pub(crate) fn template(policies: Option<&Policies>) -> HeaderMap {
     headers
 }
 
-/// [`Problem`], on a [`template`] of the rule that refused.
-pub(crate) fn problem(denial: &Denial, headers: HeaderMap) -> Response<Bytes> {
+/// [`Problem`], on a [`template`] of the rule that refused, in its frames.
+pub(crate) fn problem(denial: &Denial, headers: HeaderMap, frames: &Frames) -> Response<Bytes> {
     let Head {
         headers,
         status,
         wait,
     } = head(denial, headers);
-    let mut answer = Response::new(body(denial, wait.as_ref()));
+    let mut answer = Response::new(body(denial, wait.as_ref(), frames));
     *answer.status_mut() = status;
     *answer.headers_mut() = headers;
     answer
@@ -83,16 +84,16 @@ pub(super) struct Head {
 /// Fills in the blanks of a [`template`].
 pub(super) fn head(denial: &Denial, mut headers: HeaderMap) -> Head {
     let wait = denial.retry_after().map(Wait::of);
-    // In one pass: to find a field by its name costs a hash.
-    for (name, value) in headers.iter_mut().filter(|(_, value)| value.is_empty()) {
-        let filled = match (&wait, name) {
-            (_, name) if *name == RATE_LIMIT => refused(denial),
-            (Some(wait), name) if *name == RETRY_AFTER => Some(integer(wait.seconds)),
-            (Some(wait), _) => Some(integer(wait.milliseconds)),
-            (None, _) => None,
-        };
-        if let Some(filled) = filled {
-            *value = filled;
+    // To find a field by its name costs a hash.
+    let mut blanks = headers.values_mut().filter(|value| value.is_empty());
+    let values = [
+        wait.map(|wait| integer(wait.seconds)),
+        wait.map(|wait| integer(wait.milliseconds)),
+        refused(denial),
+    ];
+    for value in values {
+        if let (Some(blank), Some(value)) = (blanks.next(), value) {
+            *blank = value;
         }
     }
     if denial.is_unavailable() {
@@ -166,44 +167,80 @@ fn unavailable(seconds: u64) -> Bytes {
     body.into()
 }
 
-/// Limit names are `[A-Za-z0-9_]`, so nothing has to be escaped.
-fn body(denial: &Denial, wait: Option<&Wait>) -> Bytes {
-    if let Some(wait) = wait.filter(|_| denial.is_unavailable()) {
+/// A body without the seconds that it tells twice.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    before: Box<str>,
+    between: Box<str>,
+    after: Box<str>,
+}
+
+/// The frames of a rule's refusals: of those by one limit alone, which most are, written when it first refuses.
+#[derive(Debug, Default)]
+pub(crate) struct Frames(Box<[OnceLock<Frame>]>);
+
+impl Frames {
+    pub(crate) fn of(limits: usize) -> Self {
+        Self((0..limits).map(|_| OnceLock::new()).collect())
+    }
+}
+
+fn body(denial: &Denial, wait: Option<&Wait>, frames: &Frames) -> Bytes {
+    let Some(wait) = wait else {
+        let Frame { before, after, .. } = frame(denial, false);
+        return [before, after].concat().into();
+    };
+    if denial.is_unavailable() {
         return unavailable(wait.seconds);
     }
+    let made;
+    let kept = denial.only().and_then(|index| frames.0.get(index));
+    let Frame {
+        before,
+        between,
+        after,
+    } = match kept {
+        Some(kept) => kept.get_or_init(|| frame(denial, true)),
+        None => {
+            made = frame(denial, true);
+            &made
+        }
+    };
+    let mut digits = itoa::Buffer::new();
+    let seconds = digits.format(wait.seconds);
+    // Exactly as long as it has to be, so that it becomes `Bytes` as it is.
+    [before, seconds, between, seconds, after].concat().into()
+}
+
+/// The frame of a refusal; one of a request that `passes` at no time has nothing between.
+///
+/// Limit names are `[A-Za-z0-9_]`, so nothing has to be escaped.
+fn frame(denial: &Denial, passes: bool) -> Frame {
     let binding = denial.binding();
     let tokens = binding
         .as_ref()
         .is_some_and(|status| status.tokens().is_some());
     let binding = binding.as_ref().map_or("", |status| status.name());
-    let mut violated = denial.violated();
-    let first = violated.next();
-    let first = first.as_ref().map_or("", |status| status.name());
-    let others: String = violated
-        .flat_map(|status| [r#"",""#, status.name()])
-        .collect();
-    let mut digits = itoa::Buffer::new();
+    let violated: Vec<_> = denial.violated().map(|status| status.name()).collect();
+    let violated = violated.join(r#"",""#);
     let saturated = denial.is_saturated();
-    let [what, of_policy, after, seconds, end] = match wait {
-        Some(wait) if saturated => [
+    let [what, of_policy, again, end] = match passes {
+        true if saturated => [
             "The server is overloaded, at the limit of requests in flight",
             " of policy ",
             ". Please try again in ",
-            digits.format(wait.seconds),
             "s.",
         ],
-        Some(wait) => [
+        true => [
             "Rate limit reached",
             " for policy ",
             ". Please try again in ",
-            digits.format(wait.seconds),
             "s.",
         ],
-        None => [
+        false => [
             "This request can never pass the rate limit",
             " of policy ",
             ".",
-            "",
             "",
         ],
     };
@@ -221,27 +258,31 @@ fn body(denial: &Denial, wait: Option<&Wait>) -> Bytes {
     } else {
         r#"","type":"requests","param":null,"code":"rate_limit_exceeded"}}"#
     };
-    let parts = [
-        head,
-        r#""detail":""#,
-        what,
-        of_policy,
-        binding,
-        after,
-        seconds,
+    let detail = [head, r#""detail":""#, what, of_policy, binding, again].concat();
+    let policies = r#"","violated-policies":[""#;
+    let error = r#""],"error":{"message":""#;
+    let message = [
         end,
-        r#"","violated-policies":[""#,
-        first,
-        &others,
-        r#""],"error":{"message":""#,
+        policies,
+        &violated,
+        error,
         what,
         message_of,
         message_policy,
-        after,
-        seconds,
-        end,
-        tail,
+        again,
     ];
-    // Exactly as long as it has to be, so that it becomes `Bytes` as it is.
-    parts.concat().into()
+    let message = message.concat();
+    let after = [end, tail].concat().into();
+    match passes {
+        true => Frame {
+            before: detail.into(),
+            between: message.into(),
+            after,
+        },
+        false => Frame {
+            before: (detail + &message).into(),
+            between: "".into(),
+            after,
+        },
+    }
 }

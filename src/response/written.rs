@@ -4,7 +4,7 @@ use http::HeaderMap;
 
 use super::{
     fields::{Policies, policies},
-    problem::template,
+    problem::{Frames, template},
 };
 use crate::rule::Rule;
 
@@ -14,6 +14,8 @@ pub(crate) struct Written {
     pub(crate) policies: Option<Policies>,
     /// The head of a refusal, with blanks for its waits.
     pub(crate) refusal: HeaderMap,
+    /// And its bodies.
+    pub(crate) frames: Frames,
 }
 
 impl Written {
@@ -21,6 +23,7 @@ impl Written {
         let policies = policies(rule);
         Self {
             refusal: template(policies.as_ref()),
+            frames: Frames::of(rule.enforced),
             policies,
         }
     }

@@ -1,0 +1,295 @@
+//! Decisions alone, without a service: on one bucket and among many keys, on one thread and on two.
+//!
+//! Keys are asked for in no order, so that among a million of them each decision finds its memory cold. The floors do
+//! the least that a decision can do: they read the clock and exchange one word, always the same or one of a table that
+//! is as large as ours.
+
+use std::{
+    hint::black_box,
+    num::NonZeroU32,
+    sync::{
+        Arc, Barrier,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use governor::RateLimiter;
+use tower_throttle::{Clients, Rate, Rules, __bench::Engine};
+
+use crate::rounds::median;
+
+pub const FLOOR: &str = "floor: clock and exchange";
+pub const OURS: &str = "tower-throttle";
+pub const GOVERNOR: &str = "governor";
+
+const ROUNDS: usize = 15;
+const CALLS: u64 = 100_000;
+
+/// What is asked for: one bucket, or so many keys.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Keys {
+    One,
+    Numbers(u64),
+    /// Of 35 bytes.
+    Texts(u64),
+}
+
+impl Keys {
+    pub const ALL: [Self; 5] = [
+        Self::One,
+        Self::Numbers(10_000),
+        Self::Numbers(1_000_000),
+        Self::Texts(10_000),
+        Self::Texts(1_000_000),
+    ];
+
+    fn count(self) -> u64 {
+        match self {
+            Self::One => 1,
+            Self::Numbers(count) | Self::Texts(count) => count,
+        }
+    }
+
+    fn name(self) -> String {
+        match self {
+            Self::One => "one bucket".into(),
+            Self::Numbers(count) => format!("{count} numbers"),
+            Self::Texts(count) => format!("{count} texts"),
+        }
+    }
+}
+
+/// Nanoseconds of a decision.
+pub struct Measured {
+    pub keys: Keys,
+    pub name: &'static str,
+    pub allowed: f64,
+    pub refused: f64,
+    /// Allowed, on each of two threads.
+    pub on_two: f64,
+}
+
+/// Decides for the key with a number.
+type Decide = Box<dyn Fn(u64) -> bool + Send + Sync>;
+
+/// How many buckets there are for so many keys: two thirds of them are in use.
+fn room(keys: u64) -> usize {
+    usize::try_from(keys * 3 / 2).expect("that many")
+}
+
+/// Of so long a period that nothing comes back while it is measured.
+fn rate(burst: u32) -> Rate {
+    Rate::new(1_000, Duration::from_secs(3_600_000)).burst(burst.into())
+}
+
+fn quota(burst: u32) -> governor::Quota {
+    governor::Quota::with_period(Duration::from_secs(3_600))
+        .expect("not zero")
+        .allow_burst(NonZeroU32::new(burst).expect("not zero"))
+}
+
+pub fn text(number: u64) -> String {
+    format!("sk-{number:032x}")
+}
+
+pub fn engine(keys: u64, burst: u32) -> Engine {
+    let clients = Clients::by(|_| None).each(rate(burst));
+    let rules = Rules::new().clients(clients.max_clients(room(keys)));
+    Engine::new(&rules).expect("rules that hold together")
+}
+
+/// All contenders, each asked once for each key.
+fn contenders(keys: Keys, burst: u32) -> Vec<(&'static str, Decide)> {
+    let count = keys.count();
+    let contenders: Vec<(&'static str, Decide)> = match keys {
+        Keys::One => {
+            let ours = Engine::new(&Rules::new().total(rate(burst))).expect("rules");
+            let theirs = RateLimiter::direct(quota(burst));
+            vec![
+                (FLOOR, floor(1)),
+                (OURS, Box::new(move |_| ours.admit())),
+                (GOVERNOR, Box::new(move |_| theirs.check().is_ok())),
+            ]
+        }
+        Keys::Numbers(_) => {
+            let ours = engine(count, burst);
+            let theirs = RateLimiter::keyed(quota(burst));
+            vec![
+                (FLOOR, floor(2 * room(count))),
+                (OURS, Box::new(move |key| ours.admit_client(key))),
+                (GOVERNOR, Box::new(move |key| theirs.check_key(&key).is_ok())),
+            ]
+        }
+        Keys::Texts(_) => {
+            let ours = engine(count, burst);
+            let theirs = RateLimiter::keyed(quota(burst));
+            let texts: Arc<[String]> = (0..count).map(text).collect();
+            let same = Arc::clone(&texts);
+            let at = |key: u64| usize::try_from(key).expect("a number of a text");
+            vec![
+                (FLOOR, floor(2 * room(count))),
+                (OURS, Box::new(move |key| ours.admit_client(&*texts[at(key)]))),
+                (
+                    GOVERNOR,
+                    Box::new(move |key| theirs.check_key(&same[at(key)]).is_ok()),
+                ),
+            ]
+        }
+    };
+    for (name, decide) in &contenders {
+        for key in 0..count {
+            assert!(decide(key), "{name} admits the first of each key");
+        }
+    }
+    contenders
+}
+
+fn floor(words: usize) -> Decide {
+    let words: Box<[AtomicU64]> = (0..words).map(|_| AtomicU64::new(0)).collect();
+    let now = tokio::time::Instant::now;
+    let start = now();
+    Box::new(move |key| {
+        let spread = u128::from(key.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let word = &words[((spread * words.len() as u128) >> 64) as usize];
+        let passed = now().saturating_duration_since(start).as_nanos() as u64;
+        let seen = word.load(Ordering::Acquire);
+        word.compare_exchange(
+            seen,
+            seen.max(passed) + 1,
+            Ordering::AcqRel,
+            Ordering::Acquire,
+        )
+        .is_ok()
+    })
+}
+
+/// Keys in no order.
+struct Order {
+    at: u64,
+    count: u64,
+}
+
+impl Order {
+    fn next(&mut self) -> u64 {
+        self.at = self
+            .at
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        ((u128::from(self.at) * u128::from(self.count)) >> 64) as u64
+    }
+}
+
+/// The time of a decision on each of so many threads, which start together.
+fn nanos(decide: &Decide, count: u64, threads: u64, seed: u64, admits: bool) -> f64 {
+    let start = Barrier::new(usize::try_from(threads).expect("few"));
+    let start = &start;
+    let run = |thread: u64| {
+        let mut order = Order {
+            at: seed * 2 + thread,
+            count,
+        };
+        let keys: Vec<u64> = (0..CALLS).map(|_| order.next()).collect();
+        start.wait();
+        let begun = Instant::now();
+        for &key in &keys {
+            assert_eq!(black_box(decide(key)), admits);
+        }
+        begun.elapsed().as_nanos() as f64 / CALLS as f64
+    };
+    let times: Vec<f64> = thread::scope(|scope| {
+        let spawn = |thread| scope.spawn(move || run(thread));
+        let running: Vec<_> = (0..threads).map(spawn).collect();
+        let joined = running.into_iter().map(|thread| thread.join());
+        joined.map(|time| time.expect("no panic")).collect()
+    });
+    times.iter().sum::<f64>() / times.len() as f64
+}
+
+pub fn measure() -> Vec<Measured> {
+    Keys::ALL.into_iter().flat_map(of_keys).collect()
+}
+
+fn of_keys(keys: Keys) -> Vec<Measured> {
+    const MANY: u32 = 1_000_000_000;
+    let open = contenders(keys, MANY);
+    let closed = contenders(keys, 1);
+    let count = keys.count();
+    let mut times = vec![[const { Vec::new() }; 3]; open.len()];
+    for round in 0..ROUNDS as u64 {
+        for (index, [allowed, refused, on_two]) in times.iter_mut().enumerate() {
+            let (open, closed) = (&open[index].1, &closed[index].1);
+            // A floor refuses nobody.
+            let is_floor = index == 0;
+            allowed.push(nanos(open, count, 1, round, true));
+            refused.push(nanos(closed, count, 1, round, is_floor));
+            let together = if is_floor { None } else { Some(open) };
+            on_two.push(together.map_or(f64::NAN, |open| nanos(open, count, 2, round, true)));
+        }
+    }
+    let names = open.iter().map(|(name, _)| *name);
+    let measured = names.zip(times).map(|(name, [allowed, refused, on_two])| {
+        let [allowed, refused, on_two] = [allowed, refused, on_two].map(median);
+        Measured {
+            keys,
+            name,
+            allowed,
+            refused,
+            on_two,
+        }
+    });
+    measured.collect()
+}
+
+pub fn print(measured: &[Measured]) {
+    println!("| keys | | allowed, ns | to floor | refused, ns | on two threads, ns |\n|---|---|---|---|---|---|");
+    for row in measured {
+        let floor = find(measured, row.keys, FLOOR).allowed;
+        println!(
+            "| {} | {} | {:.1} | {:.2} | {:.1} | {:.1} |",
+            row.keys.name(),
+            row.name,
+            row.allowed,
+            row.allowed / floor,
+            row.refused,
+            row.on_two,
+        );
+    }
+}
+
+pub fn find<'a>(measured: &'a [Measured], keys: Keys, name: &str) -> &'a Measured {
+    let mut rows = measured.iter();
+    rows.find(|row| row.keys == keys && row.name == name)
+        .expect("it was measured")
+}
+
+/// The longest of a million first decisions, in nanoseconds: each counts as its fastest of three fills, so that what
+/// the machine does in between is not taken for a table that grows.
+pub fn longest_of_a_million<D: Fn(u64) -> bool>(make: impl Fn() -> D) -> f64 {
+    const COUNT: u64 = 1_000_000;
+    let mut fastest = vec![f64::MAX; COUNT as usize];
+    for _ in 0..3 {
+        let decide = make();
+        for (key, fastest) in (0..COUNT).zip(&mut fastest) {
+            let begun = Instant::now();
+            assert!(decide(key), "the first of each key passes");
+            *fastest = fastest.min(begun.elapsed().as_nanos() as f64);
+        }
+    }
+    fastest.into_iter().fold(0.0, f64::max)
+}
+
+pub fn longest_of_ours() -> f64 {
+    longest_of_a_million(|| {
+        let engine = engine(1_000_000, 1);
+        move |key| engine.admit_client(key)
+    })
+}
+
+pub fn longest_of_governors() -> f64 {
+    longest_of_a_million(|| {
+        let limiter = RateLimiter::keyed(quota(1));
+        move |key: u64| limiter.check_key(&key).is_ok()
+    })
+}
