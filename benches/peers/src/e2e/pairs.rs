@@ -2,6 +2,8 @@
 
 use std::{thread, time::Duration, time::Instant};
 
+use tokio::signal::unix::{SignalKind, signal};
+
 use super::{
     BoxError,
     contenders::{self, Contender},
@@ -89,7 +91,16 @@ pub fn measure() -> Result<Vec<Row>, BoxError> {
         .enable_all()
         .build()?;
     let directory = Directory::new()?;
-    runtime.block_on(rounds(&directory, processors.as_ref()))
+    runtime.block_on(async {
+        let mut terminated = signal(SignalKind::terminate())?;
+        let mut interrupted = signal(SignalKind::interrupt())?;
+        // What was started is killed when this returns, which it does for a signal, too.
+        tokio::select! {
+            rows = rounds(&directory, processors.as_ref()) => rows,
+            _ = terminated.recv() => Err("terminated".into()),
+            _ = interrupted.recv() => Err("interrupted".into()),
+        }
+    })
 }
 
 async fn rounds(
@@ -136,7 +147,8 @@ async fn turn(
         Ok(own + behind.map_or(Ok(0.0), |bare| bare.process.processor_time())?)
     };
     let (before, asking) = (used(contender)?, process::processor_time("self")?);
-    let turn = contender.clients.turn(TURN).await?;
+    let turn = contender.clients.turn(TURN).await;
+    let turn = turn.map_err(|fault| format!("{}: {fault}", contender.name))?;
     let asking = process::processor_time("self")? - asking;
     let nanos = used(contender)? - before;
     let answers = turn.passed + turn.refused;
