@@ -59,6 +59,8 @@ mod quantity;
 mod random;
 mod report;
 mod run;
+#[cfg(test)]
+mod tests;
 mod trace;
 mod traffic;
 mod world;

@@ -5,6 +5,7 @@ use crate::quantity::{self, Nanos};
 /// One request of a trace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Row<'a> {
+    pub(crate) line: usize,
     pub(crate) at: Nanos,
     pub(crate) method: &'a str,
     pub(crate) path: &'a str,
@@ -31,14 +32,16 @@ pub(crate) fn read(text: &str) -> Result<Vec<Row<'_>>, String> {
         if line.trim().is_empty() {
             continue;
         }
-        rows.push(row(line, head.len()).map_err(|error| format!("line {number}: {error}"))?);
+        rows.push(
+            row(number, line, head.len()).map_err(|error| format!("line {number}: {error}"))?,
+        );
     }
     // Those of one moment stay in their order.
     rows.sort_by_key(|row| row.at);
     Ok(rows)
 }
 
-fn row(line: &str, columns: usize) -> Result<Row<'_>, String> {
+fn row(number: usize, line: &str, columns: usize) -> Result<Row<'_>, String> {
     let cells: Vec<&str> = line.split(',').map(str::trim).collect();
     if cells.len() != columns {
         return Err(format!("expected {columns} cells, found {}", cells.len()));
@@ -53,6 +56,7 @@ fn row(line: &str, columns: usize) -> Result<Row<'_>, String> {
         return Err(format!("`{path}`: expected a path that begins with `/`"));
     }
     Ok(Row {
+        line: number,
         at,
         method,
         path,
@@ -69,7 +73,8 @@ mod tests {
     fn rows_are_read_and_brought_into_order() {
         let text = "seconds,method,path,client\n1.5,GET,/a,x\n\n0.25, POST, /b?c=d, \n";
         let rows = read(text).expect("a trace");
-        let row = |at, method, path, client| Row {
+        let row = |line, at, method, path, client| Row {
+            line,
             at,
             method,
             path,
@@ -79,8 +84,8 @@ mod tests {
         assert_eq!(
             rows,
             [
-                row(250_000_000, "POST", "/b?c=d", ""),
-                row(1_500_000_000, "GET", "/a", "x"),
+                row(4, 250_000_000, "POST", "/b?c=d", ""),
+                row(2, 1_500_000_000, "GET", "/a", "x"),
             ]
         );
         let text = "seconds,method,path,client,plan\r\n1,GET,/a,x,pro\r\n2,GET,/a,y,\r\n";

@@ -65,10 +65,9 @@ enum Source {
 
 impl World {
     pub(crate) fn new(options: &Options, documents: &[Document]) -> Result<Self, BoxError> {
-        let mut plans = Plans::new(documents);
         let mut world = match &options.traffic {
-            Traffic::Trace(path) => Self::of_file(path, options, &mut plans)?,
-            traffic => Self::drawn(traffic, options, documents, &mut plans)?,
+            Traffic::Trace(path) => Self::of_file(path, options, documents)?,
+            traffic => Self::drawn(traffic, options, documents)?,
         };
         world.span = options.span.unwrap_or(world.span);
         Ok(world)
@@ -78,8 +77,8 @@ impl World {
         traffic: &Traffic,
         options: &Options,
         documents: &[Document],
-        plans: &mut Plans,
     ) -> Result<Self, BoxError> {
+        let plans = Plans::new(documents);
         let mut on_plans = Vec::new();
         for (name, share) in &options.plans {
             on_plans.push((Some(plans.find(name)?), *share));
@@ -127,23 +126,29 @@ impl World {
         })
     }
 
-    fn of_file(path: &Path, options: &Options, plans: &mut Plans) -> Result<Self, BoxError> {
+    fn of_file(path: &Path, options: &Options, documents: &[Document]) -> Result<Self, BoxError> {
         let name = path.display();
         let text = fs::read_to_string(path).map_err(|error| format!("{name}: {error}"))?;
-        Self::of_trace(&text, options, plans).map_err(|error| format!("{name}: {error}").into())
+        Self::of_trace(&text, options, documents).map_err(|error| format!("{name}: {error}").into())
     }
 
-    fn of_trace(text: &str, options: &Options, plans: &mut Plans) -> Result<Self, BoxError> {
+    pub(crate) fn of_trace(
+        text: &str,
+        options: &Options,
+        documents: &[Document],
+    ) -> Result<Self, BoxError> {
+        let plans = Plans::new(documents);
         let rows = trace::read(text)?;
         let mut people = People::new(options, plans.any);
         let (mut routes, mut known) = (Vec::new(), HashMap::new());
         let mut clients = HashMap::new();
         let mut requests = Vec::with_capacity(rows.len());
         for row in &rows {
+            let wrong = |error| format!("line {}: {error}", row.line);
             let route = match known.get(&(row.method, row.path)) {
                 Some(&route) => route,
                 None => {
-                    routes.push(Route::new(row.method, row.path)?);
+                    routes.push(Route::new(row.method, row.path).map_err(wrong)?);
                     known.insert((row.method, row.path), routes.len() - 1);
                     routes.len() - 1
                 }
@@ -151,8 +156,12 @@ impl World {
             let client = match clients.get(row.client) {
                 Some(&client) => client,
                 None => {
-                    let plan = row.plan.map(|plan| plans.find(plan)).transpose()?;
-                    people.add(row.client, plan, None)?;
+                    let plan = row
+                        .plan
+                        .map(|plan| plans.find(plan))
+                        .transpose()
+                        .map_err(wrong)?;
+                    people.add(row.client, plan, None).map_err(wrong)?;
                     clients.insert(row.client, people.clients.len() - 1);
                     people.clients.len() - 1
                 }
