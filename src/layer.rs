@@ -1,5 +1,8 @@
 //! The layer.
 
+#[cfg(feature = "test-util")]
+mod at;
+
 use std::{sync::Arc, time::Duration};
 
 use tower::Layer;
@@ -40,7 +43,11 @@ impl ThrottleLayer {
         reason = "rules are spent: their balance lives in the layer"
     )]
     pub fn new(rules: Rules) -> Result<Self, RulesError> {
-        let live = Live::new(&rules, Clock::start())?;
+        Self::with_clock(&rules, Clock::start())
+    }
+
+    fn with_clock(rules: &Rules, clock: Clock) -> Result<Self, RulesError> {
+        let live = Live::new(rules, clock)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 live: Arc::new(live),

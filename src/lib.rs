@@ -345,7 +345,8 @@
 //!   `throttle_store_outage_total`. A recorder is installed before the first request.
 //! - `redis`: limits that replicas share in Redis or Valkey; see [`store::RedisStore`].
 //! - `redis-tls`: the same through TLS.
-//! - `test-util`: tells whether a store of one's own keeps its promises; see [`store::conformance`].
+//! - `test-util`: tells whether a store of one's own keeps its promises; see [`store::conformance`]. And
+//!   [`ThrottleLayer::new_at`], a throttle whose wall clock is set.
 //! - `tonic`: reads tonic's `TcpConnectInfo`, and `Throttle<S>` is a tonic `NamedService` if `S` is, so that a
 //!   single gRPC service can be wrapped. `tonic::transport::Server::layer` needs no feature.
 //! - `tracing`: tells operators of each refusal by limit, route and wait (no more than ten a second, with a count of

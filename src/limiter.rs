@@ -126,12 +126,12 @@ impl Limiter {
             return 0;
         };
         let hash = match &binding.home {
-            Home::Bucket(bucket) => {
-                let address = Arc::as_ptr(bucket).addr() as u64;
-                let product = u128::from(address) * 0x9e37_79b9_7f4a_7c15;
-                (product >> 64) as u64 ^ product as u64
+            Home::Bucket(_) => binding.hash(),
+            Home::Client(page) => {
+                // Its last bits are the same for all clients.
+                let hash = Key::hash_of(asked.identity, page.number());
+                hash ^ hash >> 32
             }
-            Home::Client(page) => Key::hash_of(asked.identity, page.number()),
         };
         self.spread.more(hash, now, wait, meter.step(cost))
     }

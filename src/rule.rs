@@ -2,11 +2,14 @@
 
 use std::{
     cmp::Reverse,
+    hash::BuildHasher,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
+
+use foldhash::fast::FixedState;
 
 use crate::{
     bucket::Bucket,
@@ -113,6 +116,16 @@ impl Binding {
             limit: &self.limit,
             place: self.place(memory, asked.identity),
             cost: self.cost(asked),
+        }
+    }
+
+    /// What stands for a limit of whoever asks: the same in each process that has the same rules, but for slots.
+    pub(crate) fn hash(&self) -> u64 {
+        let hasher = FixedState::default();
+        match (&self.id, self.line) {
+            (Some(id), _) => hasher.hash_one(id),
+            (None, Line::Scope(number)) => hasher.hash_one((number, &self.limit.name)),
+            (None, Line::Client(number)) => hasher.hash_one((number, &self.limit.name)),
         }
     }
 

@@ -4,8 +4,10 @@ mod common;
 
 use std::{collections::HashSet, time::Duration};
 
-use http::StatusCode;
-use tower_throttle::{Rate, Rules, ThrottleLayer};
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::Empty;
+use tower_throttle::{Clients, Rate, Rules, ThrottleLayer};
 
 use common::{Answer, Client};
 
@@ -105,5 +107,29 @@ async fn routes_do_not_push_each_other_back() {
             Duration::from_millis(200),
             "{path}"
         );
+    }
+}
+
+/// All clients once shared the end of one line, so that each began it anew for the next.
+#[tokio::test(start_paused = true)]
+async fn clients_do_not_push_each_other_back() {
+    let clients = Clients::by_header("x-api-key").each(Rate::per_second(10).burst(1));
+    // Hashed alike in each run, so that none of them meet by chance.
+    let rules = Rules::new().clients(clients.secret([7; 32]));
+    let client = Client::new(rules);
+    let ask = async |key: &str| {
+        let request = Request::get("/").header("x-api-key", key);
+        client
+            .send(request.body(Empty::<Bytes>::new()).expect("a request"))
+            .await
+    };
+    let keys = ["a", "b", "c", "d"];
+    for key in keys {
+        assert!(ask(key).await.is_admitted());
+    }
+    for told_to_all in [100, 200, 300].map(Duration::from_millis) {
+        for key in keys {
+            assert_eq!(told(&ask(key).await), told_to_all, "{key}");
+        }
     }
 }

@@ -1,0 +1,163 @@
+//! What limits would do, before they do it: traffic against rules, in virtual time.
+//!
+//! ```text
+//! cargo run --release --features config,test-util --example simulate -- \
+//!     --rules limits.toml --against tighter.toml \
+//!     --traffic herd:40,30s --for 2m --clients 1000 --plot herd.svg
+//! ```
+//!
+//! What decides is the crate itself: requests go through a `ThrottleLayer` around a service that takes as long as it is
+//! told, under tokio's paused clock. Rates, quotas, plans, caps on what is in flight, lines, shadows and model tokens are
+//! what they are in production. `--help` has all options. Without `--rules`, those of `rules.toml` here hold.
+//!
+//! It prints, by route, by class of clients and of all: what was offered, admitted and refused, how long those waited
+//! who stood in line, which wait the refused were told, and how evenly clients were served; then which limit has
+//! refused how often. `--plot` draws offered, admitted and refused requests a second over virtual time.
+//!
+//! # Time
+//!
+//! Virtual time begins at midnight, UTC, on a Monday that is the first of a month, with full buckets. A request comes
+//! on the first multiple of `--step` at or after its time, and is decided at that very moment: the clock that the
+//! throttle reads stands there. So what a bucket promises holds exactly in virtual time, whatever the step; what a step
+//! changes is when requests come, by less than a step. A long one (`1ms`) saves moving the clock where there are
+//! many. Timers, such as of those in line, are tokio's own, to a millisecond.
+//!
+//! # The same again
+//!
+//! The same options print the same to the byte, on the same kind of machine: chance is drawn from the seed, by
+//! SplitMix64. How fast it was goes to standard error. Who asks, when and for what, and how long it takes does not
+//! depend on the rules, but for those who come back.
+//!
+//! # Traces
+//!
+//! `--traffic trace:FILE` reads a CSV with a header line, `seconds,method,path,client`, or with a fifth column `plan`:
+//!
+//! ```text
+//! seconds,method,path,client
+//! 0.25,POST,/v1/chat/completions,acme
+//! 1.5,GET,/v1/models,
+//! ```
+//!
+//! Seconds count from the beginning. A client is whatever tells it from others: it becomes the key, the bearer token or
+//! the address that the rules ask for, and if it is empty nobody knows who it is. There are no quotes, so no cell holds
+//! a comma. Rows need not be in order. An error names the line.
+//!
+//! `run.rs` is the simulation, `world.rs` who asks for what.
+
+#![expect(
+    clippy::float_arithmetic,
+    reason = "chance and figures for people; what decides is the crate, in integers"
+)]
+
+mod document;
+mod fairness;
+mod ledger;
+mod model;
+mod options;
+mod plot;
+mod quantity;
+mod random;
+mod report;
+mod run;
+#[cfg(test)]
+mod tests;
+mod trace;
+mod traffic;
+mod world;
+
+use std::env;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use crate::document::Document;
+use crate::options::Options;
+use crate::quantity::{grouped, told};
+use crate::report::Outcome;
+use crate::traffic::Traffic;
+use crate::world::World;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> ExitCode {
+    match simulate() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn simulate() -> Result<(), BoxError> {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let options = Options::read(arguments.iter().map(String::as_str))?;
+    let rules = options.rules.as_deref();
+    let mut documents = vec![rules.map_or_else(Document::built_in, Document::from_file)?];
+    if let Some(against) = &options.against {
+        documents.push(Document::from_file(against)?);
+    }
+    let world = World::new(&options, &documents)?;
+
+    let mut outcomes = Vec::new();
+    for (number, document) in documents.iter().enumerate() {
+        let began = now();
+        let ledger = run::run(document, &world, &options, |_, _| ())?;
+        let time = began.elapsed().as_secs_f64();
+        let (.., all) = ledger.rows();
+        let speed = grouped((all.offered as f64 / time) as u64);
+        eprintln!(
+            "{}: {} requests in {time:.2} s, {speed} a second",
+            document.name,
+            grouped(all.offered)
+        );
+        outcomes.push(Outcome {
+            tag: match documents.len() {
+                1 => "",
+                _ => ["before", "after"][number],
+            },
+            rules: &document.name,
+            ledger,
+        });
+    }
+    let head = format!(
+        "{}, {} clients, seed {}, {} of virtual time",
+        title(&options.traffic),
+        grouped(world.clients.len() as u64),
+        options.seed,
+        told(world.span),
+    );
+    print!("{}", report::write(&head, &outcomes));
+    if let Some(path) = &options.plot {
+        plot::draw(path, &title(&options.traffic), &outcomes)?;
+    }
+    Ok(())
+}
+
+/// The traffic, as people say it.
+fn title(traffic: &Traffic) -> String {
+    match traffic {
+        Traffic::Poisson { rate } => format!("{rate} requests a second at random"),
+        Traffic::Bursts { rate, on, off } => format!(
+            "{rate} requests a second for {}, none for {}",
+            told(*on),
+            told(*off)
+        ),
+        Traffic::Diurnal { mean, peak, period } => {
+            format!(
+                "{mean} requests a second, {peak} at most, in {}",
+                told(*period)
+            )
+        }
+        Traffic::Herd { rate, outage, at } => format!(
+            "{rate} requests a second, out of reach for {} after {}",
+            told(*outage),
+            told(*at)
+        ),
+        Traffic::Trace(path) => path.display().to_string(),
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "it tells how fast it was")]
+fn now() -> Instant {
+    Instant::now()
+}

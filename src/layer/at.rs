@@ -1,0 +1,76 @@
+//! A layer whose wall clock is set.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::ThrottleLayer;
+use crate::{
+    clock::{Clock, nanos},
+    rules::{Rules, RulesError},
+};
+
+impl ThrottleLayer {
+    /// As [`new`](Self::new), and the wall clock shows `now` at first, by which windows of quotas begin and end. With
+    /// tokio's clock paused, a test knows when that is, and a simulation is the same whenever it runs.
+    ///
+    /// What is before 1970 is 1970, and what is after 2079 is the end of 2079.
+    ///
+    /// ```
+    /// use std::time::{Duration, SystemTime};
+    ///
+    /// use tower_throttle::{Quota, Rules, ThrottleLayer};
+    ///
+    /// // Ten seconds before midnight.
+    /// let now = SystemTime::UNIX_EPOCH + Duration::from_secs(20_000 * 86_400 - 10);
+    /// let throttle = ThrottleLayer::new_at(Rules::new().total(Quota::per_day(100)), now)?;
+    /// # Ok::<(), tower_throttle::RulesError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`new`](Self::new).
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "rules are spent, as by `new`"
+    )]
+    pub fn new_at(rules: Rules, now: SystemTime) -> Result<Self, RulesError> {
+        let shown = now.duration_since(UNIX_EPOCH).map_or(0, nanos);
+        Self::with_clock(&rules, Clock::started_at(shown))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, time::Duration};
+
+    use http::{Request, Response};
+    use tower::{Layer, ServiceExt, service_fn};
+
+    use super::*;
+    use crate::{decision::Decision, quota::Quota};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_day_ends_when_the_clock_that_was_set_says_so() {
+        let midnight = UNIX_EPOCH + Duration::from_secs(20_000 * 86_400);
+        let before = Duration::from_nanos(10_000_000_001);
+        let rules = Rules::new().total(Quota::per_day(1));
+        let throttle = ThrottleLayer::new_at(rules, midnight - before).expect("rules");
+        let serve = |_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) };
+        let ask = async || {
+            let response = throttle
+                .layer(service_fn(serve))
+                .oneshot(Request::new(()))
+                .await;
+            let response = response.unwrap_or_else(|never| match never {});
+            let decision = response.extensions().get::<Decision>().cloned();
+            let decision = decision.expect("a decision");
+            let quota = decision.limits().next().expect("one limit");
+            (decision.is_admitted(), quota.full_in())
+        };
+        assert_eq!(ask().await, (true, before));
+        tokio::time::advance(before - Duration::from_nanos(1)).await;
+        assert_eq!(ask().await, (false, Duration::from_nanos(1)));
+        tokio::time::advance(Duration::from_nanos(1)).await;
+        let day = Duration::from_secs(86_400);
+        assert_eq!(ask().await, (true, day));
+    }
+}
