@@ -106,6 +106,15 @@ pub(crate) struct Row {
     pub(crate) share_fairness: Option<f64>,
 }
 
+/// What has become of all of them.
+#[derive(Debug)]
+pub(crate) struct Rows {
+    pub(crate) routes: Vec<Row>,
+    /// None if all clients are of one class.
+    pub(crate) classes: Vec<Row>,
+    pub(crate) all: Row,
+}
+
 impl Ledger {
     /// `names` are the keys of the routes that are asked for.
     pub(crate) fn new(world: &World, names: &[String]) -> Self {
@@ -182,8 +191,7 @@ impl Ledger {
         self.waits(call).stood.add(wait);
     }
 
-    /// By route, by class if there are several, and of all.
-    pub(crate) fn rows(&self) -> (Vec<Row>, Vec<Row>, Row) {
+    pub(crate) fn rows(&self) -> Rows {
         let route = |number: usize| {
             let name = self.keys[number].clone();
             self.row(name, |key, _| key == number)
@@ -197,11 +205,15 @@ impl Ledger {
         if classes.len() < 2 {
             classes.clear();
         }
-        (
-            (0..self.keys.len()).map(route).collect(),
-            classes.into_iter().map(class).collect(),
-            self.row("all".to_owned(), |_, _| true),
-        )
+        Rows {
+            routes: (0..self.keys.len()).map(route).collect(),
+            classes: classes.into_iter().map(class).collect(),
+            all: self.all(),
+        }
+    }
+
+    pub(crate) fn all(&self) -> Row {
+        self.row("all".to_owned(), |_, _| true)
     }
 
     /// Of the keys and classes that are taken.

@@ -70,7 +70,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use crate::document::Document;
-use crate::options::Options;
+use crate::options::{Options, USAGE};
 use crate::quantity::{grouped, told};
 use crate::report::Outcome;
 use crate::traffic::Traffic;
@@ -90,6 +90,10 @@ fn main() -> ExitCode {
 
 fn simulate() -> Result<(), BoxError> {
     let arguments: Vec<String> = env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "--help") {
+        println!("{USAGE}");
+        return Ok(());
+    }
     let options = Options::read(arguments.iter().map(String::as_str))?;
     let rules = options.rules.as_deref();
     let mut documents = vec![rules.map_or_else(Document::built_in, Document::from_file)?];
@@ -103,7 +107,7 @@ fn simulate() -> Result<(), BoxError> {
         let began = now();
         let ledger = run::run(document, &world, &options, |_, _| ())?;
         let time = began.elapsed().as_secs_f64();
-        let (.., all) = ledger.rows();
+        let all = ledger.all();
         let speed = grouped((all.offered as f64 / time) as u64);
         eprintln!(
             "{}: {} requests in {time:.2} s, {speed} a second",

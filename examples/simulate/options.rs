@@ -8,7 +8,7 @@ use crate::quantity::{MICROSECOND, MILLISECOND, Nanos, duration, positive, secon
 use crate::random::Random;
 use crate::traffic::Traffic;
 
-const USAGE: &str = "usage: simulate [--rules FILE] [--against FILE] [--traffic TRAFFIC] [...]
+pub(crate) const USAGE: &str = "usage: simulate [--rules FILE] [--against FILE] [--traffic TRAFFIC] [...]
 
   --rules FILE       rules as TOML (without it: some of its own)
   --against FILE     other rules for the same traffic, told beside those
@@ -103,9 +103,6 @@ impl Options {
         };
         let mut arguments = arguments.into_iter().map(Into::into);
         while let Some(option) = arguments.next() {
-            if option == "--help" {
-                return Err(USAGE.into());
-            }
             let value = arguments.next();
             let value = value.ok_or_else(|| format!("{option}: expected a value\n{USAGE}"))?;
             options

@@ -10,7 +10,9 @@ use crate::ledger::{Bin, Ledger};
 use crate::quantity::{Nanos, seconds};
 use crate::report::Outcome;
 
-const SERIES: [(&str, RGBColor, fn(&Bin) -> u64); 3] = [
+type Series = (&'static str, RGBColor, fn(&Bin) -> u64);
+
+const SERIES: [Series; 3] = [
     ("offered", RGBColor(150, 150, 150), |bin| bin.offered),
     ("refused", RGBColor(201, 79, 28), |bin| bin.refused),
     ("admitted", RGBColor(0, 92, 175), |bin| bin.admitted),
@@ -63,7 +65,8 @@ impl Scale {
         Self {
             until: until / unit.1,
             unit,
-            most: most.fold(1.0, f64::max) * 1.05,
+            // Room for the legend.
+            most: most.fold(1.0, f64::max) * 1.25,
         }
     }
 
@@ -85,7 +88,8 @@ impl Scale {
             .y_desc("requests a second")
             .x_labels(8)
             .y_labels(6)
-            .y_label_formatter(&|value| format!("{value:.0}"))
+            .x_label_formatter(&|value| format!("{value}"))
+            .y_label_formatter(&|value| format!("{value}"))
             .max_light_lines(0)
             .draw()?;
         for (name, colour, value) in SERIES {

@@ -71,7 +71,7 @@ pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
             text.push(',');
         }
         text.push(digit);
@@ -84,9 +84,9 @@ pub(crate) fn told(time: Nanos) -> String {
     let seconds = seconds(time);
     match time {
         0 => "0".to_owned(),
-        ..MILLISECOND => format!("{:.0} us", seconds * 1e6),
-        ..SECOND => format!("{:.0} ms", seconds * 1e3),
-        _ if time.is_multiple_of(SECOND) => format!("{seconds:.0} s"),
+        1..MILLISECOND => format!("{:.0} us", seconds * 1e6),
+        MILLISECOND..SECOND => format!("{:.0} ms", seconds * 1e3),
+        _ if time % SECOND == 0 => format!("{seconds:.0} s"),
         _ if seconds < 100.0 => format!("{seconds:.2} s"),
         _ => format!("{seconds:.0} s"),
     }

@@ -2,7 +2,7 @@
 
 use tower_throttle::{LimitSnapshot, Scope};
 
-use crate::ledger::{Ledger, Row};
+use crate::ledger::{Ledger, Row, Rows};
 use crate::quantity::{MILLISECOND, grouped, told};
 
 /// The rules of a run, and what came of them.
@@ -52,7 +52,7 @@ fn spaced(tag: &str) -> String {
 
 /// What became of calls, each with all its attempts.
 fn calls(ledger: &Ledger) -> String {
-    let (.., all) = ledger.rows();
+    let all = ledger.all();
     let last = ledger
         .last
         .map_or_else(|| "never".to_owned(), |last| format!("at {}", told(last)));
@@ -85,12 +85,12 @@ fn requests(outcomes: &[Outcome<'_>]) -> Table {
         .iter()
         .map(|outcome| (outcome.tag, outcome.ledger.rows()))
         .collect();
-    let of = |part: for<'a> fn(&'a (Vec<Row>, Vec<Row>, Row)) -> &'a [Row]| -> Vec<_> {
+    let of = |part: fn(&Rows) -> &[Row]| -> Vec<_> {
         rows.iter().map(|(tag, rows)| (*tag, part(rows))).collect()
     };
-    group(&mut table, "route", &of(|(routes, ..)| routes));
-    group(&mut table, "clients", &of(|(_, classes, _)| classes));
-    group(&mut table, "", &of(|(.., all)| std::slice::from_ref(all)));
+    group(&mut table, "", &of(|rows| &rows.routes));
+    group(&mut table, "clients: ", &of(|rows| &rows.classes));
+    group(&mut table, "", &of(|rows| std::slice::from_ref(&rows.all)));
     table
 }
 
@@ -103,11 +103,7 @@ fn group(table: &mut Table, title: &str, outcomes: &[(&str, &[Row])]) {
         }
     }
     for name in names {
-        let label = match title {
-            "clients" => format!("clients: {name}"),
-            _ => name.to_owned(),
-        };
-        let mut label = Some(label);
+        let mut label = Some(format!("{title}{name}"));
         for (tag, rows) in outcomes {
             if let Some(row) = rows.iter().find(|row| row.name == name) {
                 table.add(cells(label.take().unwrap_or_default(), tag, row));

@@ -46,7 +46,7 @@ pub(crate) fn run(
     // Without a budget: what is polled here is a whole server.
     runtime.block_on(tokio::task::unconstrained(async {
         let run = Run::new(document, world, options, ledger, admitted)?;
-        Ok(run.to_the_end().await)
+        Ok(run.run().await)
     }))
 }
 
@@ -125,7 +125,7 @@ impl<'a, A: FnMut(Nanos, &Call)> Run<'a, A> {
         })
     }
 
-    async fn to_the_end(mut self) -> Ledger {
+    async fn run(mut self) -> Ledger {
         let mut calls = self.world.calls().peekable();
         loop {
             let new = calls.peek().map(|(at, _)| self.stepped(*at));

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::document::Document;
-use crate::ledger::{Ledger, Row};
+use crate::ledger::Ledger;
 use crate::options::Options;
 use crate::quantity::{MILLISECOND, Nanos, SECOND};
 use crate::report::{self, Outcome};
@@ -19,11 +19,6 @@ fn simulate(rules: &str, arguments: &str) -> (Ledger, Vec<(Nanos, u32)>) {
     let log = |now: Nanos, call: &crate::world::Call| admitted.push((now, call.client));
     let ledger = run::run(&documents[0], &world, &options, log).expect("a run");
     (ledger, admitted)
-}
-
-fn all(ledger: &Ledger) -> Row {
-    let (.., all) = ledger.rows();
-    all
 }
 
 fn told(rules: &str, arguments: &str) -> String {
@@ -76,7 +71,7 @@ fn no_window_holds_more_than_the_bound_whatever_the_step() {
         let traffic = "--traffic bursts:100,2s,1s --for 9s --clients 20 --retry hammer:200ms";
         let (ledger, admitted) = simulate(rules, &format!("{traffic} --step {step}"));
         assert!(
-            all(&ledger).offered > 2 * all(&ledger).admitted,
+            ledger.all().offered > 2 * ledger.all().admitted,
             "{step}: it is tight"
         );
         let times: Vec<_> = admitted.iter().map(|(at, _)| *at).collect();
@@ -97,19 +92,19 @@ fn twice_the_rate_is_admitted_at_the_rate() {
     let (ledger, times) = simulate(rules, "--traffic poisson:20 --for 1000s");
     // The bucket was full at first, and what the rate gives back is never left in it for long.
     assert!(
-        (10_000..=10_019).contains(&all(&ledger).admitted),
+        (10_000..=10_019).contains(&ledger.all().admitted),
         "{}",
-        all(&ledger).admitted
+        ledger.all().admitted
     );
-    assert_eq!(all(&ledger).admitted, times.len() as u64);
+    assert_eq!(ledger.all().admitted, times.len() as u64);
     let bins = ledger.bins.iter();
     assert_eq!(
         bins.clone().map(|bin| bin.offered).sum::<u64>(),
-        all(&ledger).offered
+        ledger.all().offered
     );
     assert_eq!(
         bins.map(|bin| bin.admitted + bin.refused).sum::<u64>(),
-        all(&ledger).offered
+        ledger.all().offered
     );
 }
 
@@ -119,7 +114,7 @@ fn a_herd_that_obeys_is_served_and_one_that_hammers_asks_for_more() {
     let herd = |retry: &str| {
         let arguments = format!("--traffic herd:20,20s,10s --for 60s --retry {retry}");
         let (ledger, _) = simulate(rules, &arguments);
-        let row = all(&ledger);
+        let row = ledger.all();
         (row.calls, row.offered, row.admitted, ledger.given_up)
     };
     let (calls, offered, admitted, given_up) = herd("none");
@@ -164,7 +159,7 @@ fn slots_are_busy_as_long_as_the_service_takes_and_the_line_is_bounded() {
             later.0
         );
     }
-    let row = all(&ledger);
+    let row = ledger.all();
     let longest = row.stood.quantile(1_000).expect("a line");
     assert!(
         (200 * MILLISECOND..=500 * MILLISECOND).contains(&longest),
@@ -186,7 +181,7 @@ fn a_quota_has_a_whole_day_from_the_beginning() {
             "day {day}"
         );
     }
-    let told = all(&ledger).told.quantile(1_000).expect("refusals");
+    let told = ledger.all().told.quantile(1_000).expect("refusals");
     assert!(
         told < 86_400_000 + 60_000,
         "no more than a day and what spreads it: {told} ms"
@@ -221,7 +216,7 @@ fn plans_are_those_of_the_rules_and_tokens_are_settled() {
     };
     let (traced, documents, options) = world(&trace).expect("a trace");
     let ledger = run::run(&documents[0], &traced, &options, |_, _| ()).expect("a run");
-    let (_, classes, _) = ledger.rows();
+    let classes = ledger.rows().classes;
     let admitted: Vec<_> = classes
         .iter()
         .map(|row| (&*row.name, row.admitted))

@@ -90,7 +90,7 @@ impl World {
         on_plans.push((None, left.max(0.0)));
         let drawn = Weights::new(on_plans.iter().map(|(_, share)| *share));
         let mut random = Random::new(options.seed, Random::PLANS);
-        let mut people = People::new(options, plans.any);
+        let mut people = People::new(options, !options.plans.is_empty());
         for number in 0..options.clients {
             let (plan, _) = on_plans[drawn.draw(&mut random)];
             let greedy = matches!(options.skew, Skew::Greedy(_)).then_some(number == 0);
@@ -139,7 +139,7 @@ impl World {
     ) -> Result<Self, BoxError> {
         let plans = Plans::new(documents);
         let rows = trace::read(text)?;
-        let mut people = People::new(options, plans.any);
+        let mut people = People::new(options, rows.iter().any(|row| row.plan.is_some()));
         let (mut routes, mut known) = (Vec::new(), HashMap::new());
         let mut clients = HashMap::new();
         let mut requests = Vec::with_capacity(rows.len());
@@ -251,24 +251,17 @@ fn of_documents(documents: &[Document]) -> Vec<(String, f64)> {
 }
 
 /// The plans that some rules have.
-struct Plans {
-    names: Vec<&'static str>,
-    any: bool,
-}
+struct Plans(Vec<&'static str>);
 
 impl Plans {
     fn new(documents: &[Document]) -> Self {
         let names = documents.iter().flat_map(|document| &document.plans);
-        // As long as the program, as what a handler finds in the extensions.
-        let names: Vec<&'static str> = names.map(|name| &*name.clone().leak()).collect();
-        Self {
-            any: !names.is_empty(),
-            names,
-        }
+        // As long as the program: requests carry them in their extensions.
+        Self(names.map(|name| &*name.clone().leak()).collect())
     }
 
     fn find(&self, name: &str) -> Result<&'static str, BoxError> {
-        let found = self.names.iter().find(|known| **known == name);
+        let found = self.0.iter().find(|known| **known == name);
         Ok(found.ok_or_else(|| format!("no plan `{name}` in the rules"))?)
     }
 }
