@@ -341,8 +341,8 @@ fn budgets(rounds: &Rounds) {
         1.6,
         over(clients::ALL) / over(clients::ONE),
     );
-    let (ours, governors) = (clients::bytes_of_ours(), clients::bytes_of_governors());
-    line("1,000,000 live clients: bytes each", 40.0, ours);
+    let (ours, governors) = (clients::bytes_of_ours(), keyed::bytes(keyed::HOLDERS[2]));
+    line("1,000,000 live clients: bytes each", 24.0, ours);
     line(
         "1,000,000 live clients: bytes, to governor's keyed store",
         0.5,

@@ -120,7 +120,9 @@ impl Table {
     fn enter<L: Layout>(&mut self, key: u64) {
         let free = |(block, half): &(&Block, usize)| {
             let slots = (0..L::SLOTS).map(|slot| L::slot(block, *half, slot).0);
-            slots.filter(|word| word.load(Ordering::Relaxed) == 0).count()
+            slots
+                .filter(|word| word.load(Ordering::Relaxed) == 0)
+                .count()
         };
         let emptiest = self.groups::<L>(key).rev().max_by_key(free);
         let room = emptiest.and_then(|(block, half)| {
