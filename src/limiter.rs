@@ -102,6 +102,9 @@ impl Limiter {
         levels: &mut Levels,
     ) -> Result<bool, Outdated> {
         let clock = || self.clock.now();
+        if let ([only], 1) = (&*rule.bindings, rule.enforced) {
+            return admit_only(only.charge(&self.memory, asked), now, clock, levels);
+        }
         let charge = |binding| Binding::charge(binding, &self.memory, asked);
         let (enforced, shadows) = rule.bindings.split_at(rule.enforced);
         let admitted = admit(enforced.iter().map(charge), now, clock, levels)?;
@@ -160,6 +163,28 @@ impl Limiter {
             }
         }
     }
+}
+
+/// [`admit`] for a single charge, as many requests have: no other has to be looked at before.
+#[inline(always)]
+fn admit_only(
+    charge: Charge<'_>,
+    now: Nanos,
+    clock: impl Fn() -> Nanos,
+    levels: &mut Levels,
+) -> Result<bool, Outdated> {
+    let Charge { limit, place, cost } = charge;
+    let taken = match &limit.meter {
+        Some(meter) => place.take(place.start(), meter, now, cost, clock),
+        // Closed.
+        None => Err(Untaken::Refused(place.peek(now))),
+    };
+    let admitted = taken.is_ok();
+    match taken {
+        Ok(seen) | Err(Untaken::Refused(seen)) => levels.push(Level::new(seen, cost)),
+        Err(Untaken::Outdated) => return Err(Outdated),
+    }
+    Ok(admitted)
 }
 
 /// What shadows say, each by itself: they are charged for what is admitted and what they would have admitted
