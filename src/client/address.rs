@@ -477,6 +477,32 @@ mod tests {
     }
 
     #[test]
+    fn what_a_caller_writes_before_a_proxys_own_entry_plays_no_part() {
+        use proptest::prelude::*;
+
+        let written =
+            "(for|by|=|\"|\\\\|;|,| |[0-9.]|\\[|\\]|:|unknown|10[.]0[.]0[.]2|[!-~]){0,30}";
+        let lines = prop::collection::vec(written, 0..3);
+        proptest!(|(lines in lines, is_joined: bool)| {
+            for (forwarding, name, own) in [
+                (Forwarding::XForwardedFor, XFF, "198.51.100.1"),
+                (Forwarding::Forwarded, "forwarded", "for=198.51.100.1"),
+            ] {
+                let mut lines = lines.clone();
+                match lines.last_mut().filter(|_| is_joined) {
+                    Some(last) => last.push_str(&format!(", {own}")),
+                    None => lines.push(own.to_owned()),
+                }
+                let addresses = trusting(&["10.0.0.0/8"], forwarding);
+                let lines: Vec<_> = lines.iter().map(|line| (name, &**line)).collect();
+                prop_assert_eq!(client(&addresses, "10.0.0.1", &lines), "198.51.100.1");
+                // And from who is no proxy, nothing is believed.
+                prop_assert_eq!(client(&addresses, "203.0.113.9", &lines), "203.0.113.9");
+            }
+        });
+    }
+
+    #[test]
     fn no_bytes_break_the_reading() {
         use proptest::prelude::*;
 

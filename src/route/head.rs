@@ -161,6 +161,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn each_method_that_is_known_is_kept_apart_and_all_others_go_together() {
+        let family = |method: &str| {
+            let request = http::Request::builder().method(method).body(());
+            Head::of(&request.expect("a request")).family()
+        };
+        for method in [
+            "GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "CONNECT", "TRACE",
+        ] {
+            assert_eq!(family(method), method);
+        }
+        for (method, other) in [("HEAD", "GET"), ("PROPFIND", "ANY"), ("get", "ANY")] {
+            assert_eq!(family(method), other, "{method}");
+        }
+    }
+
+    #[test]
     fn equal_spellings_become_equal() {
         let table = [
             ("/v1/chat", "/v1/chat"),

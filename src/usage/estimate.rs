@@ -146,7 +146,12 @@ impl Estimator {
 
     /// Tokens to reserve: at least one.
     pub(crate) fn tokens(&self, head: RequestHead<'_>) -> u64 {
-        let number = |name: &HeaderName| head.headers().get(name)?.to_str().ok()?.parse().ok();
+        let number = |name: &HeaderName| {
+            let text = head.headers().get(name)?.to_str().ok()?;
+            // Nor a sign before them, which the standard library would read.
+            let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+            digits.then(|| text.parse().ok())?
+        };
         let known: Option<u64> = match &self.estimate.source {
             Source::Nothing => None,
             Source::Header(_) => self.field.as_ref().and_then(number),
@@ -181,6 +186,7 @@ mod tests {
             (Estimate::default(), Some(("content-length", "0")), 1),
             (Estimate::default(), Some(("content-length", "-1")), 1),
             (Estimate::default().or(9), Some(("content-length", "x")), 9),
+            (Estimate::default().or(9), Some(("content-length", "+4")), 9),
             (
                 Estimate::by_content_length(0),
                 Some(("content-length", "7")),

@@ -370,7 +370,8 @@ impl Call {
         };
         let mut next = || numbers.next().flatten().ok_or(Strange);
         let mut read = || -> Result<Vec<_>, Strange> {
-            let now = u64::try_from(next()?).map_err(|_| Strange)? * 1_000;
+            let now = u64::try_from(next()?).map_err(|_| Strange)?;
+            let now = now.saturating_mul(1_000);
             let mut all = Vec::with_capacity(self.entries.len());
             for entry in &self.entries {
                 let Entry::Charges {
@@ -496,3 +497,76 @@ impl fmt::Display for Foreign {
 }
 
 impl Error for Foreign {}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::rate::Rate;
+
+    fn meter(interval: u64, burst: u64) -> Meter {
+        let rate = Rate::new(1, Duration::from_nanos(interval)).burst(burst);
+        Meter::of_rate(&rate).expect("open")
+    }
+
+    /// A call of two requests, one of which asks for a lease, and of a correction.
+    fn call() -> Call {
+        let charges = |keys: [&str; 2]| keys.map(|key| (key.to_owned(), meter(1_000, 5), 1)).into();
+        let request = |leases: Vec<_>| Entry::Charges {
+            charges: charges(["one", "other"]),
+            order: Order {
+                enforced: 1,
+                places: vec![1, 0],
+            },
+            leases,
+            is_settled: false,
+        };
+        let correction = Entry::Correction {
+            key: "one".into(),
+            meter: meter(1_000, 5),
+            change: Change::Owe,
+            units: 1,
+        };
+        let mut call = Call::default();
+        for entry in [request(vec![(0, 3)]), correction, request(Vec::new())] {
+            assert!(call.push(entry).is_ok(), "there is room");
+        }
+        call
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            4 => (-3..9i64).prop_map(Value::Int),
+            4 => any::<i64>().prop_map(Value::Int),
+            1 => Just(Value::Nil),
+            1 => Just(Value::Okay),
+            1 => "\\PC{0,9}".prop_map(Value::SimpleString),
+            1 => prop::collection::vec(any::<u8>(), 0..9).prop_map(Value::BulkString),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_server_answers_is_read_or_refused(
+            values in prop::collection::vec(value(), 0..16), alone in value(), is_alone: bool,
+        ) {
+            let numbers = values.iter().take_while(|value| matches!(value, Value::Int(_))).count();
+            let answer = if is_alone { alone } else { Value::Array(values) };
+            let _ = Call::asks_for_more(&answer);
+            match call().read(answer) {
+                Err(error) => prop_assert!(error.is_unavailable()),
+                Ok(all) => {
+                    prop_assert!(numbers >= 9, "the clock, and of two requests all that they asked for");
+                    prop_assert_eq!(all.len(), 3);
+                    for taken in all.into_iter().flatten() {
+                        let states = taken.balances.iter().map(|balance| balance.state);
+                        prop_assert!(states.max().is_none_or(|state| state <= Meter::FARTHEST));
+                    }
+                }
+            }
+        }
+    }
+}
