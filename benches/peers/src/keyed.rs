@@ -318,7 +318,7 @@ pub fn bytes(holder: &str) -> f64 {
 /// The same in this process.
 pub fn own_bytes(holder: &str) -> f64 {
     // What is there once for all does not count.
-    assert!(engine(1_000, 1).admit_client(0));
+    assert!(engine(1_000, 1).admit_client(0_u64));
     assert!(RateLimiter::keyed(quota(1)).check_key(&text(0)).is_ok());
     let before = resident();
     let grown = || (resident() - before) / MILLION as f64;

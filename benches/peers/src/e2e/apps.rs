@@ -38,6 +38,7 @@ pub const BODY: &str = r#"{"message":"Hello, world!"}"#;
 pub const BARE: &str = "bare";
 pub const PLAIN: &str = "tower-throttle";
 pub const FIELDS: &str = "tower-throttle-fields";
+pub const DEFAULT: &str = "tower-throttle-default";
 pub const REFUSED: &str = "tower-throttle-refused";
 pub const GOVERNOR: &str = "tower_governor";
 pub const GOVERNOR_HEADERS: &str = "tower_governor-headers";
@@ -104,8 +105,9 @@ fn app(name: &str) -> Result<Router, BoxError> {
     Ok(match name {
         BARE => bare,
         PLAIN => bare.layer(plain(rules(endless()))),
-        FIELDS => bare.layer(throttle(rules(endless()))),
-        REFUSED => bare.layer(throttle(rules(hourly))),
+        FIELDS => bare.layer(throttle(rules(endless())).decision(false)),
+        DEFAULT => bare.layer(throttle(rules(endless()))),
+        REFUSED => bare.layer(throttle(rules(hourly)).decision(false)),
         GOVERNOR => governor!(bare, per_nanosecond(1), burst MANY.get()),
         GOVERNOR_HEADERS => governor!(bare, per_nanosecond(1), burst MANY.get(), use_headers),
         GOVERNOR_REFUSED => governor!(bare, per_second(3_600), burst 1),
