@@ -31,7 +31,7 @@ pub(crate) struct Fields {
     limit: HeaderValue,
     exhausted: bool,
     /// Those of a dialect.
-    more: Vec<(HeaderName, HeaderValue)>,
+    more: Option<Box<[(HeaderName, HeaderValue)]>>,
 }
 
 impl Fields {
@@ -79,7 +79,7 @@ impl Fields {
             policy: policies.line.clone(),
             limit: line.into_header_value()?,
             exhausted: balance.0 == 0,
-            more: Vec::new(),
+            more: None,
         })
     }
 
@@ -94,7 +94,7 @@ impl Fields {
     ) -> Self {
         let limits = statuses(rule, levels, now, true).take(rule.enforced);
         Self {
-            more: told(dialect, &limits, now),
+            more: Some(told(dialect, &limits, now).into()),
             ..self
         }
     }
@@ -109,8 +109,8 @@ impl Fields {
         }
         headers.append(RATE_LIMIT_POLICY, self.policy);
         headers.append(RATE_LIMIT, self.limit);
-        if !self.more.is_empty() {
-            add_more(self.more, headers);
+        if let Some(more) = self.more {
+            add_more(more, headers);
         }
     }
 
@@ -123,7 +123,7 @@ impl Fields {
 /// Adds the fields of a dialect, unless the inner service tells one of them: they are no lists, and what is left of
 /// one limit makes no sense beside the size of another.
 #[cold]
-fn add_more(more: Vec<(HeaderName, HeaderValue)>, headers: &mut HeaderMap) {
+fn add_more(more: Box<[(HeaderName, HeaderValue)]>, headers: &mut HeaderMap) {
     if !more.iter().any(|(name, _)| headers.contains_key(name)) {
         headers.extend(more);
     }

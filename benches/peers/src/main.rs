@@ -109,8 +109,10 @@ fn main() {
     if let Some(name) = only {
         // One row alone, for a profiler.
         let row = rows.iter_mut().find(|row| row.name == name);
+        let times = std::env::args().nth(2);
+        let times = times.map_or(100_000, |times| times.parse().expect("a number"));
         row.unwrap_or_else(|| panic!("no row is called {name}"))
-            .repeat(100_000);
+            .repeat(times);
         return;
     }
     let rounds = Rounds::measure(&mut rows);
