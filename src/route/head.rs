@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn each_method_that_is_known_is_kept_apart_and_all_others_go_together() {
         let family = |method: &str| {
-            let request = http::Request::builder().method(method).body(());
+            let request = Request::builder().method(method).body(());
             Head::of(&request.expect("a request")).family()
         };
         for method in [

@@ -6,12 +6,15 @@ use crate::{
     sync::{AtomicU64, Ordering},
 };
 
-/// A few buckets, on two cache lines.
+/// A few buckets, on two cache lines: each state beside its key, so that half of what is found takes one of them.
 #[derive(Default)]
 #[repr(align(128))]
-pub(super) struct Group {
-    keys: [AtomicU64; Group::SLOTS],
-    states: [AtomicU64; Group::SLOTS],
+pub(super) struct Group([Pair; Group::SLOTS]);
+
+#[derive(Default)]
+struct Pair {
+    key: AtomicU64,
+    state: AtomicU64,
 }
 
 impl Group {
@@ -19,8 +22,7 @@ impl Group {
     pub(super) const SLOTS: usize = if cfg!(throttle_loom) { 2 } else { 8 };
 
     pub(super) fn slots(&self) -> impl Iterator<Item = Slot<'_>> {
-        let pairs = self.keys.iter().zip(&self.states);
-        pairs.map(|(key, state)| Slot { key, state })
+        self.0.iter().map(|Pair { key, state }| Slot { key, state })
     }
 
     /// The slots whose buckets are full at `now`, with their states.

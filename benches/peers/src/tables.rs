@@ -1,4 +1,4 @@
-//! Ways to lay out a table of buckets, side by side: what led to the one in `store/memory.rs`.
+//! Ways to lay out a table of buckets, side by side: what led to the one in `store/group.rs`.
 //!
 //! All of them have the same size, the same hash and the same decision; none of them gives buckets to others, nor knows
 //! of reloads. They differ in where a key may lie and in what stands beside it.
