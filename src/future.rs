@@ -44,28 +44,24 @@ pin_project! {
     where
         S: Service<Request<ReqBody>>,
     {
+        // There if it was admitted. It lies beside the rest, and not in it, so that it is moved no more than once.
         #[pin]
-        state: State<S, ReqBody, S::Future>,
+        inner: Option<S::Future>,
+        rest: Rest<S, ReqBody>,
     }
 }
 
-pin_project! {
-    #[project = StateProj]
-    enum State<S, ReqBody, F> {
-        Waiting {
-            // Taken when it is over.
-            parked: Option<Parked<S, ReqBody>>,
-        },
-        Admitted {
-            #[pin]
-            future: F,
-            // Taken piece by piece when there is a response.
-            admitted: Admitted,
-        },
-        Rejected {
-            response: Option<Response<Bytes>>,
-        },
-    }
+/// What becomes of a request, beside its inner future.
+enum Rest<S, ReqBody> {
+    Waiting {
+        // Taken when it is over.
+        parked: Option<Parked<S, ReqBody>>,
+    },
+    // Taken piece by piece when there is a response.
+    Admitted(Admitted),
+    Rejected {
+        response: Option<Response<Bytes>>,
+    },
 }
 
 /// A request that cannot be decided on at once.
@@ -81,7 +77,8 @@ where
     #[inline]
     pub(crate) fn admitted(future: S::Future, admitted: Admitted) -> Self {
         Self {
-            state: State::Admitted { future, admitted },
+            inner: Some(future),
+            rest: Rest::Admitted(admitted),
         }
     }
 
@@ -96,7 +93,8 @@ where
 
     fn parked(parked: Parked<S, ReqBody>) -> Self {
         Self {
-            state: State::Waiting {
+            inner: None,
+            rest: Rest::Waiting {
                 parked: Some(parked),
             },
         }
@@ -104,7 +102,8 @@ where
 
     pub(crate) fn rejected(response: Response<Bytes>) -> Self {
         Self {
-            state: State::Rejected {
+            inner: None,
+            rest: Rest::Rejected {
                 response: Some(response),
             },
         }
@@ -119,11 +118,11 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         const POLLED: &str = "a response future is not polled after it has finished";
-        let mut state = self.project().state;
+        let mut this = self.project();
         loop {
-            match state.as_mut().project() {
+            match this.rest {
                 // ## Waiting => (Admitted | Rejected)
-                StateProj::Waiting { parked } => {
+                Rest::Waiting { parked } => {
                     let outcome = match parked.as_mut().expect(POLLED) {
                         Parked::Queued(queued) => {
                             let ended = ready!(queued.poll(cx));
@@ -140,23 +139,24 @@ where
                             }
                         }
                     };
-                    state.set(match outcome {
+                    *this.rest = match outcome {
                         Outcome::Admitted {
                             mut service,
                             request,
                             admitted,
-                        } => State::Admitted {
-                            future: service.call(request),
-                            admitted,
-                        },
-                        Outcome::Denied(response) => State::Rejected {
+                        } => {
+                            this.inner.set(Some(service.call(request)));
+                            Rest::Admitted(admitted)
+                        }
+                        Outcome::Denied(response) => Rest::Rejected {
                             response: Some(response),
                         },
-                    });
+                    };
                 }
-                StateProj::Admitted { future, admitted } => {
+                Rest::Admitted(admitted) => {
                     // Changed where it lies: a response is large, and each move of it costs.
-                    let mut poll = future.poll(cx);
+                    let inner = this.inner.as_mut().as_pin_mut().expect(POLLED);
+                    let mut poll = inner.poll(cx);
                     let Poll::Ready(result) = &mut poll else {
                         return Poll::Pending;
                     };
@@ -186,7 +186,7 @@ where
                         response.map(|body| ResponseBody::inner(body, admission, scan))
                     });
                 }
-                StateProj::Rejected { response } => {
+                Rest::Rejected { response } => {
                     let response = response.take().expect(POLLED);
                     return Poll::Ready(Ok(response.map(ResponseBody::own)));
                 }
@@ -211,10 +211,10 @@ where
     S: Service<Request<ReqBody>>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match &self.state {
-            State::Waiting { .. } => "Waiting",
-            State::Admitted { .. } => "Admitted",
-            State::Rejected { .. } => "Rejected",
+        let state = match &self.rest {
+            Rest::Waiting { .. } => "Waiting",
+            Rest::Admitted(_) => "Admitted",
+            Rest::Rejected { .. } => "Rejected",
         };
         f.debug_tuple("ResponseFuture").field(&state).finish()
     }

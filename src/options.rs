@@ -1,6 +1,6 @@
 //! How a layer talks, apart from what it decides.
 
-use std::{fmt, mem, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, Response};
@@ -37,14 +37,14 @@ impl Options {
     pub(crate) fn reject<B>(
         &self,
         denial: Denial,
-        request: &mut Request<B>,
+        request: Request<B>,
         written: &Written,
         on_route: Option<&dyn Rejection>,
     ) -> Response<Bytes> {
         let rejection = on_route.or(self.rejection.as_deref());
-        let mut answer = match (self.protocol.framing(request), rejection) {
+        let mut answer = match (self.protocol.framing(&request), rejection) {
             (Framing::Http, Some(rejection)) => others(rejection, &denial, request),
-            (framing, _) => self.own(framing, &denial, request, written),
+            (framing, _) => self.own(framing, &denial, &request, written),
         };
         if self.decision {
             answer.extensions_mut().insert(Decision::from(denial));
@@ -80,20 +80,11 @@ impl Options {
     }
 }
 
-/// The answer that somebody else gives, to whom the head of the request is shown.
+/// The answer that somebody else gives.
 #[cold]
 #[inline(never)]
-fn others<B>(
-    rejection: &dyn Rejection,
-    denial: &Denial,
-    request: &mut Request<B>,
-) -> Response<Bytes> {
-    let (mut parts, ()) = Request::new(()).into_parts();
-    parts.method = mem::take(request.method_mut());
-    parts.uri = mem::take(request.uri_mut());
-    parts.version = request.version();
-    parts.headers = mem::take(request.headers_mut());
-    parts.extensions = mem::take(request.extensions_mut());
+fn others<B>(rejection: &dyn Rejection, denial: &Denial, request: Request<B>) -> Response<Bytes> {
+    let (parts, _) = request.into_parts();
     let mut answer = rejection.reject(denial, &parts);
     if parts.method == Method::HEAD {
         strip(&mut answer);

@@ -1,7 +1,5 @@
 //! The middleware.
 
-mod step;
-
 use std::{
     fmt, mem,
     sync::Arc,
@@ -11,11 +9,14 @@ use std::{
 use http::{Request, Response};
 use tower::Service;
 
-use self::step::{Found, Step};
 use crate::{
     body::ResponseBody,
+    clock::nanos,
     future::{Queued, ResponseFuture, Trip, Way},
-    shared::Shared,
+    levels::Levels,
+    response::grpc::deadline,
+    shared::{Away, Decided, Shared},
+    waiting::Answer,
 };
 
 /// A service behind a throttle. Made by [`ThrottleLayer`](crate::ThrottleLayer); see the
@@ -75,58 +76,110 @@ where
         self.inner.poll_ready(cx)
     }
 
-    #[inline]
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        match Step::of(&self.shared, &mut request) {
-            // Its guard is there before the inner service is called, should that panic.
-            Step::Admitted(admitted) => {
-                ResponseFuture::admitted(self.inner.call(request), admitted)
+        loop {
+            let shared = &self.shared;
+            let state = shared.live.state();
+            let limiter = &state.limiter;
+            let (found, asked) = match state.asked(&request) {
+                Ok(asked) => asked,
+                Err(outdated) => {
+                    outdated.pause();
+                    continue;
+                }
+            };
+            let now = limiter.now();
+            let timeout = || deadline(request.headers()).map(nanos);
+            let mut by = None;
+            let mut prepared = &*found;
+            if let Some(remote) = limiter.remote().filter(|_| found.rule.is_shared) {
+                let away = match shared.away(&state, &found, asked, remote, now) {
+                    Ok(away) => away,
+                    Err(outdated) => {
+                        outdated.pause();
+                        continue;
+                    }
+                };
+                match away {
+                    Away::Admitted(mut levels, at, held) => {
+                        let decided = Decided {
+                            state: &state,
+                            asked,
+                            arrived: at,
+                            now: at,
+                            levels: &mut levels,
+                            held,
+                        };
+                        let admitted = shared.admitted(&mut request, &found, decided);
+                        drop(found);
+                        drop(state);
+                        return ResponseFuture::admitted(self.inner.call(request), admitted);
+                    }
+                    Away::Asks => {
+                        let timeout = timeout();
+                        let service = take_ready(&mut self.inner);
+                        let (shared, state) = (Arc::clone(&self.shared), Arc::clone(&state));
+                        let way = Way::new(shared, state, found.clone(), asked, now, timeout);
+                        return ResponseFuture::trip(Trip::new(service, request, way));
+                    }
+                    Away::Denied(mut levels, at) => {
+                        let decided = Decided {
+                            state: &state,
+                            asked,
+                            arrived: at,
+                            now: at,
+                            levels: &mut levels,
+                            held: None,
+                        };
+                        let answer = shared.denied(request, &found, decided);
+                        return ResponseFuture::rejected(answer);
+                    }
+                    Away::Unavailable => {
+                        let answer = shared.unavailable(request, &found, &state, now);
+                        return ResponseFuture::rejected(answer);
+                    }
+                    Away::Here(share) => prepared = by.insert(share),
+                }
             }
-            step => self.otherwise(request, step),
-        }
-    }
-}
-
-impl<S: Clone> Throttle<S> {
-    /// What does not pass at once.
-    #[cold]
-    #[inline(never)]
-    fn otherwise<ReqBody>(
-        &mut self,
-        request: Request<ReqBody>,
-        step: Step,
-    ) -> ResponseFuture<S, ReqBody>
-    where
-        S: Service<Request<ReqBody>>,
-    {
-        match step {
-            Step::Denied(answer) => ResponseFuture::rejected(answer),
-            Step::Waits(found, standing) => {
-                let service = take_ready(&mut self.inner);
-                let shared = Arc::clone(&self.shared);
-                let Found {
-                    state,
-                    prepared,
-                    asked,
-                } = found;
-                ResponseFuture::queued(Queued::new(
-                    service, request, shared, state, prepared, asked, standing,
-                ))
-            }
-            Step::Asks(found, now, timeout) => {
-                let service = take_ready(&mut self.inner);
-                let shared = Arc::clone(&self.shared);
-                let Found {
-                    state,
-                    prepared,
-                    asked,
-                } = found;
-                let way = Way::new(shared, state, prepared, asked, now, timeout);
-                ResponseFuture::trip(Trip::new(service, request, way))
-            }
-            Step::Admitted(admitted) => {
-                ResponseFuture::admitted(self.inner.call(request), admitted)
-            }
+            let mut levels = Levels::default();
+            let Ok(answer) = limiter.ask(&prepared.rule, asked, now, now, timeout, &mut levels)
+            else {
+                continue;
+            };
+            let decided = Decided {
+                state: &state,
+                asked,
+                arrived: now,
+                now,
+                levels: &mut levels,
+                held: None,
+            };
+            return match answer {
+                Answer::Admitted => {
+                    // Its guard is there before the inner service is called, should that panic.
+                    let admitted = shared.admitted(&mut request, prepared, decided);
+                    drop(by);
+                    drop(found);
+                    drop(state);
+                    ResponseFuture::admitted(self.inner.call(request), admitted)
+                }
+                Answer::Denied => {
+                    ResponseFuture::rejected(shared.denied(request, prepared, decided))
+                }
+                Answer::Waits(standing) => {
+                    let (shared, state) = (Arc::clone(shared), Arc::clone(&state));
+                    let prepared = prepared.clone();
+                    ResponseFuture::queued(Queued::new(
+                        take_ready(&mut self.inner),
+                        request,
+                        shared,
+                        state,
+                        prepared,
+                        asked,
+                        standing,
+                    ))
+                }
+            };
         }
     }
 }

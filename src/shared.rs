@@ -147,7 +147,7 @@ impl Shared {
     /// The answer to a refused request.
     pub(crate) fn denied<B>(
         &self,
-        request: &mut Request<B>,
+        request: Request<B>,
         prepared: &Prepared,
         decided: Decided<'_>,
     ) -> Response<Bytes> {
@@ -182,7 +182,7 @@ impl Shared {
             denial.spread(state.limiter.spread(binding, asked, now, wait, cost));
         }
         state.log.refused(&denial);
-        let rejection = state.rejection(request).map(Arc::clone);
+        let rejection = state.rejection(&request).map(Arc::clone);
         self.options
             .reject(denial, request, written, rejection.as_deref())
     }
@@ -191,7 +191,7 @@ impl Shared {
     #[cold]
     pub(crate) fn unavailable<B>(
         &self,
-        request: &mut Request<B>,
+        request: Request<B>,
         prepared: &Prepared,
         state: &State,
         now: Nanos,
@@ -206,7 +206,7 @@ impl Shared {
         meters.refused();
         let denial = Denial::unavailable(Arc::clone(rule), now);
         state.log.refused(&denial);
-        let rejection = state.rejection(request).map(Arc::clone);
+        let rejection = state.rejection(&request).map(Arc::clone);
         self.options
             .reject(denial, request, written, rejection.as_deref())
     }

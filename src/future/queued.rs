@@ -150,7 +150,7 @@ impl<S, ReqBody> Queued<S, ReqBody> {
         };
         if !ended.is_admitted {
             drop(standing);
-            return Outcome::Denied(shared.denied(&mut request, &prepared, decided));
+            return Outcome::Denied(shared.denied(request, &prepared, decided));
         }
         let admitted = shared.admitted(&mut request, &prepared, decided);
         Outcome::Admitted {

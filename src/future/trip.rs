@@ -82,7 +82,7 @@ impl<S, ReqBody> Trip<S, ReqBody> {
         let now = state.limiter.now();
         let (is_admitted, told) = match ended {
             Ended::Unavailable => {
-                let answer = shared.unavailable(&mut request, &prepared, &state, now);
+                let answer = shared.unavailable(request, &prepared, &state, now);
                 return Outcome::Denied(answer);
             }
             Ended::Admitted(told) => (true, told),
@@ -116,7 +116,7 @@ impl<S, ReqBody> Trip<S, ReqBody> {
                 admitted,
             }
         } else {
-            Outcome::Denied(shared.denied(&mut request, prepared, decided))
+            Outcome::Denied(shared.denied(request, prepared, decided))
         }
     }
 }
