@@ -19,8 +19,8 @@
 //! Virtual time begins at midnight, UTC, on a Monday that is the first of a month, with full buckets. A request comes
 //! on the first multiple of `--step` at or after its time, and is decided at that very moment: the clock that the
 //! throttle reads stands there. So what a bucket promises holds exactly in virtual time, whatever the step; what a step
-//! changes is when requests come, by less than a step. A long one (`1ms`) saves moving the clock where there are
-//! many. Timers, such as of those in line, are tokio's own, to a millisecond.
+//! changes is when requests come, by less than a step: a long one has those of a while come together. Timers, such as of
+//! those in line, are tokio's own, to a millisecond.
 //!
 //! # The same again
 //!
