@@ -13,7 +13,7 @@ use std::{
 use http::Request;
 use tokio::time::{Sleep, sleep_until};
 
-use self::alone::Turned;
+use self::alone::Later;
 use super::{By, Ended, Told};
 use crate::{
     admission::Permits,
@@ -180,9 +180,9 @@ impl Way {
                 }
                 Step::Alone(standing, prepared) => {
                     match self.turn_alone(request, standing, prepared, cx.waker()) {
-                        Turned::Ended(ended) => return Poll::Ready(ended),
-                        Turned::Later(until) => ready!(self.sleep(until, cx)),
-                        Turned::Again => {}
+                        Ok(ended) => return Poll::Ready(ended),
+                        Err(Later::At(until)) => ready!(self.sleep(until, cx)),
+                        Err(Later::Now) => {}
                     }
                 }
                 Step::Over => unreachable!("it is not polled after it has ended"),

@@ -17,14 +17,13 @@ use crate::{
     waiting::{Answer, Standing, Turn},
 };
 
-/// What a turn in line has come to.
+/// When a request in line asks again.
 #[derive(Debug)]
-pub(super) enum Turned {
-    Ended(Ended),
-    /// It is to ask at this moment, or when it is woken.
-    Later(Nanos),
-    /// It is to ask at once, by other rules.
-    Again,
+pub(super) enum Later {
+    /// At this moment, or when it is woken.
+    At(Nanos),
+    /// At once, by other rules.
+    Now,
 }
 
 impl Way {
@@ -35,7 +34,7 @@ impl Way {
         mut standing: Standing,
         prepared: Prepared,
         waker: &Waker,
-    ) -> Turned {
+    ) -> Result<Ended, Later> {
         let mut levels = Levels::default();
         let turn = standing.turn(&prepared.rule, self.asked, waker, &mut levels);
         let (at, is_admitted) = match turn {
@@ -43,13 +42,13 @@ impl Way {
             Turn::Denied(at) => (at, false),
             Turn::Later(until) => {
                 self.step = Step::Alone(standing, prepared);
-                return Turned::Later(until);
+                return Err(Later::At(until));
             }
             Turn::Outdated => {
                 self.follow(request);
                 let prepared = self.share().into_owned();
                 self.step = Step::Alone(standing, prepared);
-                return Turned::Again;
+                return Err(Later::Now);
             }
         };
         let told = Told {
@@ -58,7 +57,7 @@ impl Way {
             levels,
             held: None,
         };
-        Turned::Ended(match is_admitted {
+        Ok(match is_admitted {
             true => Ended::Admitted(told),
             false => Ended::Denied(told),
         })
