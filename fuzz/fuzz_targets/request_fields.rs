@@ -172,7 +172,7 @@ fn bearer(lines: &[&[u8]]) {
         let value = value.as_bytes();
         let space = value.iter().position(|&byte| byte == b' ')?;
         let token = value[space..].trim_ascii();
-        (value[..space].to_ascii_lowercase() == b"bearer" && !token.is_empty()).then_some(token)
+        (value[..space].eq_ignore_ascii_case(b"bearer") && !token.is_empty()).then_some(token)
     });
     let plain = match token {
         Some(token) => {
