@@ -189,3 +189,102 @@ impl Account {
         work(&mut state)
     }
 }
+
+/// All interleavings of who counts, settles and cuts short. Run with `--cfg throttle_loom`.
+#[cfg(all(test, throttle_loom))]
+mod loom_tests {
+    use std::time::Duration;
+
+    use loom::thread;
+
+    use super::*;
+    use crate::{
+        clock::Clock,
+        limit::{Limit, Scope, Terms},
+        rate::Rate,
+        rule::Home,
+    };
+
+    const INTERVAL: u64 = 1 << 40;
+
+    /// An account of 5 of 9 tokens, of a bucket that refills nothing while a model runs.
+    fn account() -> Arc<Account> {
+        let rate = Rate::new(1, Duration::from_nanos(INTERVAL)).burst(9);
+        let terms = Terms::Tokens(rate);
+        let limit = Limit {
+            name: "test".into(),
+            is_named: false,
+            scope: Scope::Route,
+            meter: terms.meter(),
+            terms,
+            published: true,
+            shadow: false,
+            patience: None,
+        };
+        let limiter = Arc::new(Limiter::new(Clock::started_at(0)));
+        let rule = Arc::new(Rule::new("test", None, Binding::scope([limit])));
+        let asked = Asked {
+            identity: 0,
+            tokens: 5,
+        };
+        let mut levels = Levels::default();
+        let admitted = limiter.admit(&rule, asked, limiter.now(), &mut levels);
+        assert_eq!(admitted, Ok(true));
+        Account::new(&limiter, &rule, asked, &levels)
+    }
+
+    /// What its bucket is charged with.
+    fn charged(account: &Account) -> u64 {
+        let [binding] = &*account.rule.bindings else {
+            unreachable!("it has one limit");
+        };
+        let Home::Bucket(bucket) = &binding.home else {
+            unreachable!("with a bucket of its own");
+        };
+        let left = bucket.load() - account.limiter.now();
+        left.div_ceil(INTERVAL)
+    }
+
+    fn race(one: fn(&Account), other: fn(&Account), check: fn(&Account)) {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(move || {
+            let account = account();
+            let threads = [one, other].map(|work| {
+                let account = Arc::clone(&account);
+                thread::spawn(move || work(&account))
+            });
+            for thread in threads {
+                thread.join().expect("no panic");
+            }
+            check(&account);
+        });
+    }
+
+    #[test]
+    fn loom_what_is_counted_by_two_is_charged_once() {
+        let count: fn(&Account) = |account| assert!(account.add(4));
+        race(count, count, |account| {
+            assert_eq!((account.used(), charged(account)), (8, 8));
+        });
+    }
+
+    #[test]
+    fn loom_an_account_is_settled_once_and_charged_with_that() {
+        let settle: fn(&Account) = |account| {
+            account.settle(2);
+        };
+        let count: fn(&Account) = |account| {
+            account.add(7);
+        };
+        race(settle, count, |account| {
+            assert!(!account.add(1) && !account.settle(1));
+            assert_eq!((account.used(), charged(account)), (2, 2));
+        });
+        race(settle, Account::cut, |account| {
+            assert!(!account.settle(1));
+            let expected = if account.used() == 2 { 2 } else { 5 };
+            assert_eq!(charged(account), expected);
+        });
+    }
+}

@@ -26,8 +26,8 @@ pub(crate) struct Spread {
 }
 
 impl Spread {
-    /// 8 KiB.
-    const WORDS: usize = 1_024;
+    /// 8 KiB. One under loom, which keeps account of each.
+    const WORDS: usize = if cfg!(throttle_loom) { 1 } else { 1_024 };
     const TIME_BITS: u32 = 52;
     const MICROSECOND: Nanos = 1_000;
     const SECOND: Nanos = 1_000_000_000;
@@ -138,5 +138,33 @@ mod tests {
                 prop_assert!(spread.more(hash % 3, now, wait, step) <= Spread::MOST);
             }
         }
+    }
+}
+
+/// All interleavings of the atomics. Run with `--cfg throttle_loom`.
+#[cfg(all(test, throttle_loom))]
+mod loom_tests {
+    use std::sync::Arc;
+
+    use loom::thread;
+
+    use super::*;
+
+    #[test]
+    fn loom_those_who_are_refused_together_are_told_different_places() {
+        loom::model(|| {
+            let spread = Arc::new(Spread::new());
+            let threads = [(); 2].map(|()| {
+                let spread = Arc::clone(&spread);
+                thread::spawn(move || spread.more(7, 0, 0, 5_000))
+            });
+            let mut told: Vec<_> = threads
+                .into_iter()
+                .map(|thread| thread.join().expect("no panic"))
+                .collect();
+            told.push(spread.more(7, 0, 0, 5_000));
+            told.sort_unstable();
+            assert_eq!(told, [0, 5_000, 10_000]);
+        });
     }
 }

@@ -22,6 +22,7 @@
 //! that a crowd makes one question and not one each.
 
 mod ask;
+mod breaker;
 mod changes;
 mod deadlines;
 mod denied;
@@ -45,7 +46,9 @@ pub(crate) use self::{
     lent::{Follow, Lent},
     outage::Event,
 };
-use self::{changes::Changes, deadlines::Deadlines, denied::Denied, lease::Leases};
+use self::{
+    breaker::Breaker, changes::Changes, deadlines::Deadlines, denied::Denied, lease::Leases,
+};
 use crate::{
     clock::{Clock, Nanos},
     levels::{Level, Levels},
@@ -69,8 +72,7 @@ pub(crate) struct Remote {
     /// Whether somebody looks after them. One and zero.
     is_tended: AtomicU64,
     hasher: RandomState,
-    /// Whether it is down: no more than one outage at a time.
-    down: AtomicU64,
+    breaker: Breaker,
     /// How long is waited for it, in nanoseconds.
     patience: AtomicU64,
     /// Where what outlives its request is driven on.
@@ -109,7 +111,7 @@ impl Remote {
             leases: Leases::new(),
             is_tended: AtomicU64::new(0),
             hasher: RandomState::new(),
-            down: AtomicU64::new(0),
+            breaker: Breaker::new(),
             patience: AtomicU64::new(0),
             runtime: OnceLock::new(),
             told: Box::new(told),
@@ -331,7 +333,7 @@ impl fmt::Debug for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Remote")
             .field("store", &self.store)
-            .field("is_down", &(self.down.load(Ordering::Relaxed) > 0))
+            .field("breaker", &self.breaker)
             .finish_non_exhaustive()
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::time::{sleep, timeout};
 
-use super::Remote;
+use super::{Remote, breaker::Look};
 use crate::{clock::nanos, store::StoreError, sync::Ordering};
 
 /// What becomes of requests while the [store](crate::ThrottleLayer::store) does not answer.
@@ -58,10 +58,13 @@ impl Remote {
     /// Whether it is not to be asked.
     #[inline]
     pub(crate) fn is_down(self: &Arc<Self>) -> bool {
-        match self.down.load(Ordering::Acquire) {
-            UP => false,
-            LEFT => self.probe_again(),
-            _ => true,
+        match self.breaker.look() {
+            Look::Up => false,
+            Look::Down => true,
+            Look::Left => {
+                self.probe();
+                true
+            }
         }
     }
 
@@ -72,27 +75,16 @@ impl Remote {
             return;
         }
         self.patience.store(nanos(deadline), Ordering::Relaxed);
-        let (from, to) = (UP, PROBED);
-        let exchange = self
-            .down
-            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
-        if exchange.is_ok() {
+        if self.breaker.fall() {
             (self.told)(Event::Down(error));
-            self.spawn(Probe(Some(Arc::downgrade(self))).run());
+            self.probe();
         }
     }
 
-    /// Whoever asked whether it is up again has gone: its runtime has ended.
+    /// From now on somebody asks whether it is up again.
     #[cold]
-    fn probe_again(self: &Arc<Self>) -> bool {
-        let (from, to) = (LEFT, PROBED);
-        let exchange = self
-            .down
-            .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire);
-        if exchange.is_ok() {
-            self.spawn(Probe(Some(Arc::downgrade(self))).run());
-        }
-        exchange != Err(UP)
+    fn probe(self: &Arc<Self>) {
+        self.spawn(Probe(Some(Arc::downgrade(self))).run());
     }
 
     /// A request is decided without it.
@@ -109,11 +101,6 @@ impl Remote {
     }
 }
 
-/// It answers; it does not, and somebody asks whether it does again; or nobody asks any more.
-const UP: u64 = 0;
-const PROBED: u64 = 1;
-const LEFT: u64 = 2;
-
 /// Asks whether it is up again. Dropped before that, others are to.
 struct Probe(Option<Weak<Remote>>);
 
@@ -127,7 +114,7 @@ impl Probe {
             let deadline = Duration::from_nanos(remote.patience.load(Ordering::Relaxed));
             if remote.answers(deadline).await {
                 self.0 = None;
-                remote.down.store(UP, Ordering::Release);
+                remote.breaker.rise();
                 (remote.told)(Event::Up);
                 return;
             }
@@ -143,7 +130,7 @@ impl Probe {
 impl Drop for Probe {
     fn drop(&mut self) {
         if let Some(remote) = self.0.take().and_then(|remote| remote.upgrade()) {
-            remote.down.store(LEFT, Ordering::Release);
+            remote.breaker.leave();
         }
     }
 }
