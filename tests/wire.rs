@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::{convert::Infallible, time::Duration};
+use std::{collections::HashSet, convert::Infallible, time::Duration};
 
 use bytes::Bytes;
 use common::Client;
@@ -572,5 +572,67 @@ async fn every_field_a_refusal_carries_can_be_exposed() {
             let safelisted = ["cache-control", "content-type"].contains(&name.as_str());
             assert!(safelisted || EXPOSE_HEADERS.contains(name), "{name}");
         }
+    }
+}
+
+/// The layer's own answers are made of frames that are kept from one refusal to the next; [`Problem`] by itself writes
+/// each anew.
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_from_one_refusal_to_the_next_says_what_is_written_anew() {
+    let rules = || {
+        let steps = Limits::new()
+            .rate(Rate::per_second(1).burst(1).named("second"))
+            .rate(Rate::per_minute(2).burst(2).named("minute"));
+        Rules::new()
+            .route("GET /steps", steps)
+            .route("GET /closed", Limits::closed())
+            .total(Rate::per_hour(1).burst(5).named("all"))
+    };
+    let layer = || ThrottleLayer::new(rules()).expect("rules that hold together");
+    let (kept, anew) = (
+        Client::with(layer()),
+        Client::with(layer().rejection(Problem)),
+    );
+    let mut seen = Vec::new();
+    for (after, path) in [
+        (0, "/steps"),
+        (0, "/steps"),
+        (200, "/steps"),
+        (0, "/closed"),
+        (800, "/steps"),
+        (0, "/steps"),
+        (1_000, "/steps"),
+        (9_000, "/steps"),
+        (100_000, "/steps"),
+        (1_000, "/steps"),
+        (0, "/closed"),
+        (1_000, "/steps"),
+        (100_000, "/steps"),
+        (100_000, "/steps"),
+        (300_000, "/steps"),
+    ] {
+        tokio::time::advance(Duration::from_millis(after)).await;
+        let (kept, anew) = (kept.get(path).await, anew.get(path).await);
+        assert_eq!(kept.status, anew.status);
+        assert_eq!(fields(&kept.headers), fields(&anew.headers));
+        assert_eq!(kept.body, anew.body);
+        if !kept.is_admitted() {
+            let wait = kept.headers.get("retry-after").cloned();
+            seen.push((kept.json()["violated-policies"].clone(), wait));
+        }
+    }
+    let waits = |names: &[&str]| {
+        let of_these = seen
+            .iter()
+            .filter(|(violated, _)| *violated == json!(names));
+        of_these.map(|(_, wait)| wait).collect::<HashSet<_>>().len()
+    };
+    for (names, least) in [
+        (&["second"][..], 1),
+        (&["minute"], 2),
+        (&["all"], 2),
+        (&["second", "minute"], 1),
+    ] {
+        assert!(waits(names) >= least, "{names:?} alone: {seen:?}");
     }
 }

@@ -11,10 +11,7 @@ use http::{
     header::{CACHE_CONTROL, CONTENT_TYPE as CONTENT_TYPE_HEADER},
 };
 
-use super::{
-    RATE_LIMIT, RATE_LIMIT_POLICY,
-    fields::{refused, terms},
-};
+use super::{RATE_LIMIT, RATE_LIMIT_POLICY, fields::refused, policies::terms};
 use crate::{clock::nanos, decision::Denial, limit::Scope, status::LimitStatus};
 
 pub(super) const STATUS: HeaderName = HeaderName::from_static("grpc-status");

@@ -4,6 +4,7 @@ mod buffer;
 mod dialect;
 pub(crate) mod fields;
 pub(crate) mod grpc;
+mod policies;
 mod problem;
 mod rejection;
 mod written;

@@ -12,7 +12,8 @@ use http::{
 use super::{
     RATE_LIMIT, RATE_LIMIT_POLICY, RETRY_AFTER_MS, Rejection, X_SHOULD_RETRY,
     buffer::integer,
-    fields::{Policies, ceil_seconds, policies, refused},
+    fields::refused,
+    policies::{Policies, ceil_seconds, policies},
 };
 use crate::{clock::nanos, decision::Denial};
 

@@ -3,7 +3,7 @@
 use http::HeaderMap;
 
 use super::{
-    fields::{Policies, policies},
+    policies::{Policies, policies},
     problem::{Frames, template},
 };
 use crate::rule::Rule;

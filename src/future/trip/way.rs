@@ -1,6 +1,7 @@
 //! How far a request has come whose limits lie in a store: its place in line, its slots, its question.
 
 mod alone;
+mod refused;
 
 use std::{
     future::Future,
@@ -22,7 +23,7 @@ use crate::{
     remote::{Ask, Follow, Guess, Lent, Remote},
     rule::Asked,
     shared::{ByLease, Prepared, Shared, State},
-    waiting::{Again, Answer, Moment, Next, Standing},
+    waiting::{Next, Standing},
 };
 
 /// How far it has come.
@@ -278,96 +279,6 @@ impl Way {
                 None
             }
         }
-    }
-
-    /// What becomes of it, refused by what lies in this process.
-    fn refused_here(
-        &mut self,
-        standing: Option<Standing>,
-        remote: &Remote,
-        now: Nanos,
-        levels: Levels,
-    ) -> Option<Ended> {
-        if self.prepared.rule.is_patient {
-            // By slots: a look at all of them tells which.
-            let guess = self.guess(remote, now, &Lent::default());
-            return self.refused(standing, guess.at, guess.levels);
-        }
-        Some(Ended::Denied(Told {
-            by: By::Held,
-            at: now,
-            levels,
-            held: None,
-        }))
-    }
-
-    /// What becomes of it, refused by what `levels` tell at a moment of the store's clock.
-    fn refused(
-        &mut self,
-        standing: Option<Standing>,
-        at: Nanos,
-        mut levels: Levels,
-    ) -> Option<Ended> {
-        let denied = |levels| {
-            Some(Ended::Denied(Told {
-                by: By::All,
-                at,
-                levels,
-                held: None,
-            }))
-        };
-        let rule = Arc::clone(&self.prepared.rule);
-        if !rule.is_patient {
-            return denied(levels);
-        }
-        let limiter = &self.state.limiter;
-        let moment = Moment {
-            now: limiter.now(),
-            at,
-            arrived: self.arrived,
-        };
-        let before = levels.clone();
-        let mut standing = match standing {
-            Some(standing) => standing,
-            None => match limiter.queue(&rule, self.asked, moment, self.timeout, &mut levels) {
-                Some(Answer::Waits(standing)) => standing,
-                Some(_) => return denied(levels),
-                // What refused it has come back.
-                None => {
-                    self.step = Step::Starts(None);
-                    return None;
-                }
-            },
-        };
-        let until = match standing.refused(&rule, self.asked, moment, &before) {
-            Again::Later(until) => until,
-            Again::Woken(until) => {
-                // What comes free before it has entered its waker wakes nobody: then it asks once more.
-                self.pauses = self.is_entered.then_some(until);
-                0
-            }
-            Again::Elsewhere => 0,
-            Again::Denied => return denied(levels),
-        };
-        self.step = Step::Stands(standing, until);
-        None
-    }
-
-    /// It has stood in line for long enough.
-    fn gives_up(&self, now: Nanos) -> Ended {
-        let limiter = &self.state.limiter;
-        let mut levels = Levels::default();
-        let mut at = now;
-        if let Some(remote) = limiter.remote() {
-            Guess { levels, at, .. } = self.guess(remote, now, &Lent::default());
-        }
-        limiter.name_refusal(&self.prepared.rule, self.asked, at, &mut levels);
-        Ended::Denied(Told {
-            by: By::All,
-            at,
-            levels,
-            held: None,
-        })
     }
 
     /// What is known at `now` of all buckets.

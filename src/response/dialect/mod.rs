@@ -9,7 +9,7 @@ use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE, request::Par
 pub(super) use self::told::told;
 use super::{
     Rejection,
-    fields::policies,
+    policies::policies,
     problem::{Head, Problem, head, template},
 };
 use crate::decision::Denial;

@@ -8,7 +8,7 @@ use super::Dialect;
 use crate::{
     calendar::date,
     clock::{Nanos, nanos},
-    response::{buffer::integer, fields::terms},
+    response::{buffer::integer, policies::terms},
     status::LimitStatus,
 };
 

@@ -1,0 +1,156 @@
+//! `RateLimit-Policy`: what of a rule's limits is told beforehand, as it was configured.
+
+use http::HeaderValue;
+
+use super::buffer::Buffer;
+use crate::{
+    clock::nanos,
+    limit::{Limit, Terms},
+    rate::Rate,
+    rule::{Binding, Rule},
+};
+
+const SECOND: u64 = 1_000_000_000;
+
+/// The largest integer of a structured field: 15 digits (RFC 9651, section 3.3.1).
+pub(super) const MAX_INTEGER: u64 = 999_999_999_999_999;
+
+/// What is told of the published limits of a rule, written beforehand.
+#[derive(Debug, Clone)]
+pub(crate) struct Policies {
+    /// `RateLimit-Policy`, most specific first. Constant, so that clients may rely on it (section 4.1 of
+    /// the draft).
+    pub(crate) line: HeaderValue,
+    /// How each binding's item of `RateLimit` begins, `"chat";r=`, if it is published.
+    pub(super) items: Box<[Option<Box<str>>]>,
+}
+
+/// `None` if nothing is published.
+pub(super) fn policies(rule: &Rule) -> Option<Policies> {
+    let mut line = Buffer::new();
+    let items = rule.bindings.iter().map(|Binding { limit, .. }| {
+        limit.published.then(|| {
+            separate(&mut line);
+            push_policy(&mut line, limit);
+            format!("\"{}\";r=", limit.name).into()
+        })
+    });
+    let items = items.collect();
+    (!line.is_empty()).then(|| {
+        Some(Policies {
+            line: line.to_kept_value()?,
+            items,
+        })
+    })?
+}
+
+/// `"chat";q=60;w=60;throttle-burst=10`, without a burst for a quota. For model tokens, a unit that the draft
+/// does not know, with a parameter of our own that says so; for caps in flight without a window.
+fn push_policy(line: &mut Buffer, limit: &Limit) {
+    let (quota, window) = terms(&limit.terms);
+    push_quoted(line, limit);
+    line.push(";q=");
+    line.push_integer(quota);
+    match window {
+        Some(window) => {
+            line.push(";w=");
+            line.push_integer(window);
+        }
+        None => line.push(";qu=\"concurrent-requests\""),
+    }
+    if let Terms::Rate(rate) | Terms::Tokens(rate) = &limit.terms {
+        line.push(";throttle-burst=");
+        line.push_integer(rate.burst_limit().min(MAX_INTEGER));
+    }
+    if limit.is_tokens() {
+        line.push(";throttle-unit=\"tokens\"");
+    }
+}
+
+/// A limit as a count in whole seconds, or at any time for a cap in flight.
+pub(super) fn terms(terms: &Terms) -> (u64, Option<u64>) {
+    let (count, window) = match terms {
+        Terms::Rate(rate) | Terms::Tokens(rate) if rate.is_closed() => (0, window(rate).1),
+        Terms::Rate(rate) | Terms::Tokens(rate) => window(rate),
+        Terms::InFlight(cap) => return (cap.count().min(MAX_INTEGER), None),
+        Terms::Quota(quota) => {
+            let seconds = ceil_seconds(nanos(quota.window()));
+            (
+                quota.count().min(MAX_INTEGER),
+                seconds.clamp(1, MAX_INTEGER),
+            )
+        }
+    };
+    (count, Some(window))
+}
+
+pub(super) fn separate(line: &mut Buffer) {
+    if !line.is_empty() {
+        line.push(", ");
+    }
+}
+
+/// A name holds `[A-Za-z0-9_]` only, so nothing has to be escaped.
+pub(super) fn push_quoted(line: &mut Buffer, limit: &Limit) {
+    line.push("\"");
+    line.push(&limit.name);
+    line.push("\"");
+}
+
+/// A rate as a count in whole seconds, which is all the field can say: the period itself, or the
+/// smallest multiple of it that is whole, or what comes nearest from below.
+fn window(rate: &Rate) -> (u64, u64) {
+    let period = u128::from(nanos(rate.period()).max(1));
+    let count = u128::from(rate.count());
+    let second = u128::from(SECOND);
+    let whole = (1..=1_000).find(|times| period * times % second == 0);
+    let (quota, window) = match whole {
+        Some(times) => (count * times, period * times / second),
+        None => {
+            let window = period.div_ceil(second);
+            (count * window * second / period, window)
+        }
+    };
+    let clamp = |integer: u128| u64::try_from(integer).unwrap_or(u64::MAX).min(MAX_INTEGER);
+    (clamp(quota), clamp(window).max(1))
+}
+
+/// Whole seconds, rounded up.
+pub(super) fn ceil_seconds(nanos: u64) -> u64 {
+    nanos.div_ceil(SECOND)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_rate_is_told_in_whole_seconds() {
+        let table = [
+            (Rate::per_minute(60), (60, 60)),
+            (Rate::per_second(10), (10, 1)),
+            (Rate::new(5, Duration::from_millis(500)), (10, 1)),
+            (Rate::new(1, Duration::from_millis(1_500)), (2, 3)),
+            (Rate::new(7, Duration::from_millis(999)), (7_000, 999)),
+            (
+                Rate::new(1, Duration::from_nanos(1)),
+                (999_999_999_999_999, 1),
+            ),
+            (
+                Rate::new(u64::MAX, Duration::from_secs(1)),
+                (999_999_999_999_999, 1),
+            ),
+            (Rate::per_second(0), (0, 1)),
+        ];
+        for (rate, expected) in table {
+            let found = window(&rate);
+            if rate.period() == Duration::from_nanos(1) {
+                assert_eq!(found.1, 1, "{rate:?}");
+                continue;
+            }
+            assert_eq!(found, expected, "{rate:?}");
+        }
+    }
+}
