@@ -7,6 +7,7 @@ use crate::{
     levels::Levels,
     limiter::Limiter,
     rule::{Asked, Rule},
+    usage::Scan,
 };
 
 /// Lives as long as the request it admitted: from the decision, through the inner service's future, to
@@ -16,34 +17,23 @@ pub(crate) struct Admission {
     /// Given back when it is dropped.
     _permits: Option<Permits>,
     account: Option<Arc<Account>>,
+    /// Reads the answer, if what it has used is to be found there.
+    scan: Option<Box<Scan>>,
 }
 
 impl Admission {
     /// Of a request that was admitted under a rule and has left `levels`. The slots may have been `held` before.
-    /// `None` if there is nothing to give back: most requests are charged on rates alone.
-    #[inline(always)]
+    ///
+    /// On the heap, for it goes along with a future, a response and a body, which are moved more often than that takes.
+    #[inline(never)]
     pub(crate) fn new(
         limiter: &Arc<Limiter>,
         rule: &Arc<Rule>,
         asked: Asked,
         levels: &Levels,
         held: Option<Permits>,
-    ) -> Option<Self> {
-        if !rule.has_slots && !rule.has_tokens && held.is_none() {
-            return None;
-        }
-        Some(Self::holding(limiter, rule, asked, levels, held))
-    }
-
-    #[inline(never)]
-    fn holding(
-        limiter: &Arc<Limiter>,
-        rule: &Arc<Rule>,
-        asked: Asked,
-        levels: &Levels,
-        held: Option<Permits>,
-    ) -> Self {
-        Self {
+    ) -> Box<Self> {
+        Box::new(Self {
             _permits: match held {
                 None if rule.has_slots => Some(Permits::new(limiter, rule, asked, levels)),
                 held => held,
@@ -51,7 +41,8 @@ impl Admission {
             account: rule
                 .has_tokens
                 .then(|| Account::new(limiter, rule, asked, levels)),
-        }
+            scan: None,
+        })
     }
 
     /// Where model tokens are counted, if they are limited.
@@ -59,16 +50,40 @@ impl Admission {
         self.account.as_ref()
     }
 
+    /// Has the answer be read.
+    pub(crate) fn reads(&mut self, scan: Scan) {
+        self.scan = Some(Box::new(scan));
+    }
+
+    /// Of the answer's body.
+    #[inline]
+    pub(crate) fn read(&mut self, data: &[u8]) {
+        if let Some(scan) = &mut self.scan {
+            scan.read(data);
+        }
+    }
+
     /// The response came to its end. Dropped before that, it was cut short.
     pub(crate) fn complete(&self) {
+        self.settle();
         if let Some(account) = &self.account {
             account.complete();
         }
     }
+
+    /// Settles the account at what the answer told, if it has.
+    fn settle(&self) {
+        let told = self.scan.as_ref().and_then(|scan| scan.total());
+        if let (Some(total), Some(account)) = (told, &self.account) {
+            account.settle(total);
+        }
+    }
 }
 
+/// Also what was cut short may have told what it has used.
 impl Drop for Admission {
     fn drop(&mut self) {
+        self.settle();
         if let Some(account) = &self.account {
             account.cut();
         }

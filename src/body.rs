@@ -1,6 +1,7 @@
 //! The body of a response: the inner service's with a guard, or the throttle's own.
 
 use std::{
+    mem,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::{admission::Admission, usage::Scan};
+use crate::admission::Admission;
 
 pin_project! {
     /// The body of a response that passed a [`Throttle`](crate::Throttle).
@@ -28,16 +29,15 @@ pin_project! {
     #[derive(Debug)]
     #[project = KindProj]
     enum Kind<B> {
-        Inner { #[pin] body: Guarded<B, Held> },
-        Own { data: Option<Bytes> },
+        Inner { #[pin] body: Guarded<B, Box<Admission>> },
+        // Nothing is left of it once it is empty.
+        Own { data: Bytes },
     }
 }
 
 impl<B> ResponseBody<B> {
-    /// `scan` reads the answer, if what it has used is to be found there.
     #[inline]
-    pub(crate) fn inner(body: B, admission: Option<Admission>, scan: Option<Box<Scan>>) -> Self {
-        let guard = admission.map(|admission| Held { scan, admission });
+    pub(crate) fn inner(body: B, guard: Option<Box<Admission>>) -> Self {
         Self {
             kind: Kind::Inner {
                 body: Guarded { body, guard },
@@ -47,9 +47,7 @@ impl<B> ResponseBody<B> {
 
     pub(crate) fn own(data: Bytes) -> Self {
         Self {
-            kind: Kind::Own {
-                data: Some(data).filter(|data| !data.is_empty()),
-            },
+            kind: Kind::Own { data },
         }
     }
 }
@@ -74,14 +72,17 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         match self.project().kind.project() {
             KindProj::Inner { body } => body.poll_frame(cx),
-            KindProj::Own { data } => Poll::Ready(data.take().map(|data| Ok(Frame::data(data)))),
+            KindProj::Own { data } => {
+                let data = mem::take(data);
+                Poll::Ready((!data.is_empty()).then(|| Ok(Frame::data(data))))
+            }
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Inner { body } => body.is_end_stream(),
-            Kind::Own { data } => data.is_none(),
+            Kind::Own { data } => data.is_empty(),
         }
     }
 
@@ -89,8 +90,7 @@ where
         match &self.kind {
             Kind::Inner { body } => body.size_hint(),
             Kind::Own { data } => {
-                let len = data.as_ref().map_or(0, Bytes::len);
-                SizeHint::with_exact(u64::try_from(len).unwrap_or(u64::MAX))
+                SizeHint::with_exact(u64::try_from(data.len()).unwrap_or(u64::MAX))
             }
         }
     }
@@ -114,40 +114,14 @@ trait Guard {
     fn complete(self);
 }
 
-/// What a response holds until it ends.
-#[derive(Debug)]
-struct Held {
-    scan: Option<Box<Scan>>,
-    admission: Admission,
-}
-
-impl Guard for Held {
+impl Guard for Box<Admission> {
     #[inline]
     fn data(&mut self, data: &[u8]) {
-        if let Some(scan) = &mut self.scan {
-            scan.read(data);
-        }
+        self.read(data);
     }
 
     fn complete(self) {
-        self.settle();
-        self.admission.complete();
-    }
-}
-
-/// Also what was cut short may have told what it has used.
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.settle();
-    }
-}
-
-impl Held {
-    fn settle(&self) {
-        let told = self.scan.as_ref().and_then(|scan| scan.total());
-        if let (Some(total), Some(account)) = (told, self.admission.account()) {
-            account.settle(total);
-        }
+        Admission::complete(&self);
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, Request, Response,
+    HeaderMap, HeaderValue, Request, Response,
     header::{CONTENT_ENCODING, CONTENT_TYPE},
 };
 use pin_project_lite::pin_project;
@@ -24,6 +24,7 @@ pub(crate) use self::{
     trip::{Trip, Way},
 };
 use crate::{
+    admission::Admission,
     body::ResponseBody,
     decision::Decision,
     shared::Admitted,
@@ -57,10 +58,13 @@ enum Rest<S, ReqBody> {
         // Taken when it is over.
         parked: Option<Parked<S, ReqBody>>,
     },
+    // Nothing: its response passes as it is.
+    Alone,
     // Taken piece by piece when there is a response.
     Admitted(Admitted),
     Rejected {
-        response: Option<Response<Bytes>>,
+        // On the heap, so that those that are admitted are not as large.
+        response: Option<Box<Response<Bytes>>>,
     },
 }
 
@@ -70,10 +74,21 @@ enum Parked<S, ReqBody> {
     Trip(Box<Trip<S, ReqBody>>),
 }
 
+/// What is wrong with a future that is polled once more.
+const POLLED: &str = "a response future is not polled after it has finished";
+
 impl<S, ReqBody> ResponseFuture<S, ReqBody>
 where
     S: Service<Request<ReqBody>>,
 {
+    #[inline]
+    pub(crate) fn alone(future: S::Future) -> Self {
+        Self {
+            inner: Some(future),
+            rest: Rest::Alone,
+        }
+    }
+
     #[inline]
     pub(crate) fn admitted(future: S::Future, admitted: Admitted) -> Self {
         Self {
@@ -104,7 +119,7 @@ where
         Self {
             inner: None,
             rest: Rest::Rejected {
-                response: Some(response),
+                response: Some(Box::new(response)),
             },
         }
     }
@@ -117,41 +132,31 @@ where
     type Output = Result<Response<ResponseBody<ResBody>>, S::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        const POLLED: &str = "a response future is not polled after it has finished";
         let mut this = self.project();
         loop {
             match this.rest {
-                // ## Waiting => (Admitted | Rejected)
+                // ## Waiting => (Alone | Admitted | Rejected)
                 Rest::Waiting { parked } => {
-                    let outcome = match parked.as_mut().expect(POLLED) {
-                        Parked::Queued(queued) => {
-                            let ended = ready!(queued.poll(cx));
-                            match parked.take() {
-                                Some(Parked::Queued(queued)) => queued.leave(ended),
-                                _ => unreachable!("it was polled"),
-                            }
-                        }
-                        Parked::Trip(trip) => {
-                            let ended = ready!(trip.poll(cx));
-                            match parked.take() {
-                                Some(Parked::Trip(trip)) => trip.leave(ended),
-                                _ => unreachable!("it was polled"),
-                            }
-                        }
-                    };
-                    *this.rest = match outcome {
+                    *this.rest = match ready!(leave(parked, cx)) {
                         Outcome::Admitted {
                             mut service,
                             request,
                             admitted,
                         } => {
                             this.inner.set(Some(service.call(request)));
-                            Rest::Admitted(admitted)
+                            admitted.map_or(Rest::Alone, Rest::Admitted)
                         }
                         Outcome::Denied(response) => Rest::Rejected {
-                            response: Some(response),
+                            response: Some(Box::new(response)),
                         },
                     };
+                }
+                Rest::Alone => {
+                    let inner = this.inner.as_mut().as_pin_mut().expect(POLLED);
+                    let pass = |response: Response<_>| {
+                        response.map(|body| ResponseBody::inner(body, None))
+                    };
+                    return inner.poll(cx).map_ok(pass);
                 }
                 Rest::Admitted(admitted) => {
                     // Changed where it lies: a response is large, and each move of it costs.
@@ -166,8 +171,7 @@ where
                         decision,
                         reads_answer,
                     } = admitted;
-                    let admission = admission.take();
-                    let mut scan = None;
+                    let mut admission = admission.take();
                     if let Ok(response) = result {
                         if let Some(fields) = fields.take() {
                             fields.add_to(response.status(), response.headers_mut());
@@ -179,31 +183,59 @@ where
                             }
                         }
                         if *reads_answer {
-                            scan = scan_of(response.headers());
+                            read(response.headers(), admission.as_deref_mut());
                         }
                     }
                     return poll.map_ok(|response| {
-                        response.map(|body| ResponseBody::inner(body, admission, scan))
+                        response.map(|body| ResponseBody::inner(body, admission))
                     });
                 }
                 Rest::Rejected { response } => {
                     let response = response.take().expect(POLLED);
-                    return Poll::Ready(Ok(response.map(ResponseBody::own)));
+                    return Poll::Ready(Ok((*response).map(ResponseBody::own)));
                 }
             }
         }
     }
 }
 
+/// Has a request leave for where it goes, once that is decided.
+#[cold]
+fn leave<S, ReqBody>(
+    parked: &mut Option<Parked<S, ReqBody>>,
+    cx: &mut Context<'_>,
+) -> Poll<Outcome<S, ReqBody>> {
+    let outcome = match parked.as_mut().expect(POLLED) {
+        Parked::Queued(queued) => {
+            let ended = ready!(queued.poll(cx));
+            match parked.take() {
+                Some(Parked::Queued(queued)) => queued.leave(ended),
+                _ => unreachable!("it was polled"),
+            }
+        }
+        Parked::Trip(trip) => {
+            let ended = ready!(trip.poll(cx));
+            match parked.take() {
+                Some(Parked::Trip(trip)) => trip.leave(ended),
+                _ => unreachable!("it was polled"),
+            }
+        }
+    };
+    Poll::Ready(outcome)
+}
+
 /// Reads an answer that may tell what it has used. Compressed ones tell nothing.
 #[cold]
-fn scan_of(headers: &HeaderMap) -> Option<Box<Scan>> {
+fn read(headers: &HeaderMap, admission: Option<&mut Admission>) {
     let encoding = headers.get(CONTENT_ENCODING);
     if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        return None;
+        return;
     }
-    let content_type = headers.get(CONTENT_TYPE)?.to_str().ok()?;
-    Kind::of(content_type).map(|kind| Box::new(Scan::new(kind)))
+    let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::to_str);
+    let kind = content_type.and_then(|text| Kind::of(text.ok()?));
+    if let (Some(kind), Some(admission)) = (kind, admission) {
+        admission.reads(Scan::new(kind));
+    }
 }
 
 impl<S, ReqBody> fmt::Debug for ResponseFuture<S, ReqBody>
@@ -213,7 +245,7 @@ where
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.rest {
             Rest::Waiting { .. } => "Waiting",
-            Rest::Admitted(_) => "Admitted",
+            Rest::Alone | Rest::Admitted(_) => "Admitted",
             Rest::Rejected { .. } => "Rejected",
         };
         f.debug_tuple("ResponseFuture").field(&state).finish()

@@ -68,7 +68,8 @@ impl ThrottleLayer {
     /// Without this call: yes.
     ///
     /// Without it and without [`fields`](Self::fields), an admitted request costs no allocation, as long
-    /// as it has no more than four limits and no `%` in its path.
+    /// as it has no more than four limits, all of them rates or quotas of requests, and no `%` in its path. One that
+    /// holds slots costs one.
     pub fn decision(self, decision: bool) -> Self {
         self.with(|options| options.decision = decision)
     }

@@ -11,11 +11,12 @@ use tower::Service;
 
 use crate::{
     body::ResponseBody,
-    clock::nanos,
+    clock::{Nanos, nanos},
     future::{Queued, ResponseFuture, Trip, Way},
     levels::Levels,
     response::grpc::deadline,
-    shared::{Away, Decided, Shared},
+    rule::Asked,
+    shared::{Away, Decided, Prepared, Shared, State, There},
     waiting::Answer,
 };
 
@@ -76,6 +77,9 @@ where
         self.inner.poll_ready(cx)
     }
 
+    // A function of its own: what it returns is large, and is written where its caller wants it. Inlined into a caller
+    // that hands it on, it would be moved once more.
+    #[inline(never)]
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         loop {
             let shared = &self.shared;
@@ -89,58 +93,28 @@ where
                 }
             };
             let now = limiter.now();
-            let timeout = || deadline(request.headers()).map(nanos);
             let mut by = None;
-            let mut prepared = &*found;
             if let Some(remote) = limiter.remote().filter(|_| found.rule.is_shared) {
-                let away = match shared.away(&state, &found, asked, remote, now) {
-                    Ok(away) => away,
+                by = match shared.away(&state, &found, asked, remote, now) {
+                    Ok(Away::Here(share)) => Some(share),
+                    Ok(Away::There(there)) => {
+                        let apart = Apart {
+                            shared,
+                            state: &state,
+                            found: &found,
+                            asked,
+                            now,
+                        };
+                        return apart.call(&mut self.inner, request, there);
+                    }
                     Err(outdated) => {
                         outdated.pause();
                         continue;
                     }
                 };
-                match away {
-                    Away::Admitted(mut levels, at, held) => {
-                        let decided = Decided {
-                            state: &state,
-                            asked,
-                            arrived: at,
-                            now: at,
-                            levels: &mut levels,
-                            held,
-                        };
-                        let admitted = shared.admitted(&mut request, &found, decided);
-                        drop(found);
-                        drop(state);
-                        return ResponseFuture::admitted(self.inner.call(request), admitted);
-                    }
-                    Away::Asks => {
-                        let timeout = timeout();
-                        let service = take_ready(&mut self.inner);
-                        let (shared, state) = (Arc::clone(&self.shared), Arc::clone(&state));
-                        let way = Way::new(shared, state, found.clone(), asked, now, timeout);
-                        return ResponseFuture::trip(Trip::new(service, request, way));
-                    }
-                    Away::Denied(mut levels, at) => {
-                        let decided = Decided {
-                            state: &state,
-                            asked,
-                            arrived: at,
-                            now: at,
-                            levels: &mut levels,
-                            held: None,
-                        };
-                        let answer = shared.denied(request, &found, decided);
-                        return ResponseFuture::rejected(answer);
-                    }
-                    Away::Unavailable => {
-                        let answer = shared.unavailable(request, &found, &state, now);
-                        return ResponseFuture::rejected(answer);
-                    }
-                    Away::Here(share) => prepared = by.insert(share),
-                }
             }
+            let prepared = by.as_deref().unwrap_or(&found);
+            let timeout = || deadline(request.headers()).map(nanos);
             let mut levels = Levels::default();
             let Ok(answer) = limiter.ask(&prepared.rule, asked, now, now, timeout, &mut levels)
             else {
@@ -152,7 +126,7 @@ where
                 arrived: now,
                 now,
                 levels: &mut levels,
-                held: None,
+                held: &mut None,
             };
             return match answer {
                 Answer::Admitted => {
@@ -161,25 +135,87 @@ where
                     drop(by);
                     drop(found);
                     drop(state);
-                    ResponseFuture::admitted(self.inner.call(request), admitted)
+                    match admitted {
+                        None => ResponseFuture::alone(self.inner.call(request)),
+                        Some(admitted) => {
+                            ResponseFuture::admitted(self.inner.call(request), admitted)
+                        }
+                    }
                 }
                 Answer::Denied => {
                     ResponseFuture::rejected(shared.denied(request, prepared, decided))
                 }
-                Answer::Waits(standing) => {
-                    let (shared, state) = (Arc::clone(shared), Arc::clone(&state));
-                    let prepared = prepared.clone();
-                    ResponseFuture::queued(Queued::new(
-                        take_ready(&mut self.inner),
-                        request,
-                        shared,
-                        state,
-                        prepared,
-                        asked,
-                        standing,
-                    ))
-                }
+                Answer::Waits(standing) => ResponseFuture::queued(Queued::new(
+                    take_ready(&mut self.inner),
+                    request,
+                    Arc::clone(shared),
+                    Arc::clone(&state),
+                    prepared.clone(),
+                    asked,
+                    standing,
+                )),
             };
+        }
+    }
+}
+
+/// A request whose limits lie in a store: apart from the others, whose way stays short.
+struct Apart<'a> {
+    shared: &'a Arc<Shared>,
+    state: &'a Arc<State>,
+    found: &'a Prepared,
+    asked: Asked,
+    now: Nanos,
+}
+
+impl Apart<'_> {
+    #[inline(never)]
+    fn call<S, ReqBody, ResBody>(
+        self,
+        inner: &mut S,
+        mut request: Request<ReqBody>,
+        there: There,
+    ) -> ResponseFuture<S, ReqBody>
+    where
+        S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
+    {
+        let Self {
+            shared,
+            state,
+            found,
+            asked,
+            now,
+        } = self;
+        let decided = |at, levels, held| Decided {
+            state,
+            asked,
+            arrived: at,
+            now: at,
+            levels,
+            held,
+        };
+        match there {
+            There::Admitted(mut levels, at, mut held) => {
+                let decided = decided(at, &mut levels, &mut held);
+                match shared.admitted(&mut request, found, decided) {
+                    None => ResponseFuture::alone(inner.call(request)),
+                    Some(admitted) => ResponseFuture::admitted(inner.call(request), admitted),
+                }
+            }
+            There::Asks => {
+                let timeout = deadline(request.headers()).map(nanos);
+                let (shared, state) = (Arc::clone(shared), Arc::clone(state));
+                let way = Way::new(shared, state, found.clone(), asked, now, timeout);
+                ResponseFuture::trip(Trip::new(take_ready(inner), request, way))
+            }
+            There::Denied(mut levels, at) => {
+                let mut held = None;
+                let decided = decided(at, &mut levels, &mut held);
+                ResponseFuture::rejected(shared.denied(request, found, decided))
+            }
+            There::Unavailable => {
+                ResponseFuture::rejected(shared.unavailable(request, found, state, now))
+            }
         }
     }
 }

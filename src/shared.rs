@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 
 pub(crate) use self::{
-    away::{Away, ByLease},
+    away::{Away, ByLease, There},
     live::Live,
     prepared::Prepared,
     state::State,
@@ -40,7 +40,7 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 pub(crate) struct Admitted {
     /// What it holds until its answer has ended.
-    pub(crate) admission: Option<Admission>,
+    pub(crate) admission: Option<Box<Admission>>,
     /// The fields of its response.
     pub(crate) fields: Option<Fields>,
     /// What was decided, if the response tells that.
@@ -61,19 +61,20 @@ pub(crate) struct Decided<'a> {
     pub(crate) now: Nanos,
     /// Taken if they are told.
     pub(crate) levels: &'a mut Levels,
-    /// Slots that it holds already.
-    pub(crate) held: Option<Permits>,
+    /// Slots that it holds already. Taken.
+    pub(crate) held: &'a mut Option<Permits>,
 }
 
 impl Shared {
-    /// Has an admitted request carry what its handler may want to know, and gives what its response goes on with.
+    /// Has an admitted request carry what its handler may want to know, and gives what its response goes on with, if
+    /// there is something.
     #[inline(always)]
     pub(crate) fn admitted<B>(
         &self,
         request: &mut Request<B>,
         prepared: &Prepared,
         decided: Decided<'_>,
-    ) -> Admitted {
+    ) -> Option<Admitted> {
         let Decided {
             state,
             asked,
@@ -97,7 +98,14 @@ impl Shared {
         if now > arrived {
             meters.waited(now - arrived);
         }
-        let admission = Admission::new(&state.limiter, rule, asked, levels, held);
+        let tells = options.fields && written.policies.is_some();
+        // Most requests are charged on rates alone, and have nothing to give back.
+        let holds = rule.has_slots || rule.has_tokens || held.is_some();
+        if !tells && !holds && !options.decision {
+            return None;
+        }
+        let admission =
+            holds.then(|| Admission::new(&state.limiter, rule, asked, levels, held.take()));
         let mut fields = match &written.policies {
             Some(policies) if options.fields && Fields::fit(request.method()) => {
                 Fields::admitted(policies, rule, levels, now)
@@ -108,7 +116,7 @@ impl Shared {
             fields =
                 fields.map(|fields| self.in_dialect(fields, state, request, rule, levels, now));
         }
-        if let Some(account) = admission.as_ref().and_then(Admission::account) {
+        if let Some(account) = admission.as_ref().and_then(|admission| admission.account()) {
             let usage = Usage::new(Arc::clone(account));
             request.extensions_mut().insert(usage);
         }
@@ -117,12 +125,12 @@ impl Shared {
             request.extensions_mut().insert(decision.clone());
             decision
         });
-        Admitted {
+        Some(Admitted {
             reads_answer: options.usage_from_answer && rule.has_tokens,
             admission,
             fields,
             decision,
-        }
+        })
     }
 
     /// Adds the fields of the route's dialect or the layer's, if it has some of its own.

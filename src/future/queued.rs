@@ -42,15 +42,11 @@ pub(super) struct Ended {
 }
 
 /// What a request that has waited goes on with.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it lives for a moment, and most are of the large kind"
-)]
 pub(super) enum Outcome<S, ReqBody> {
     Admitted {
         service: S,
         request: Request<ReqBody>,
-        admitted: Admitted,
+        admitted: Option<Admitted>,
     },
     Denied(Response<Bytes>),
 }
@@ -146,7 +142,7 @@ impl<S, ReqBody> Queued<S, ReqBody> {
             arrived: standing.arrived(),
             now: ended.now,
             levels: &mut ended.levels,
-            held: None,
+            held: &mut None,
         };
         if !ended.is_admitted {
             drop(standing);

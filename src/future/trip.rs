@@ -92,7 +92,7 @@ impl<S, ReqBody> Trip<S, ReqBody> {
             by,
             at,
             mut levels,
-            held,
+            mut held,
         } = told;
         let prepared = match &by {
             By::All => &prepared,
@@ -106,7 +106,7 @@ impl<S, ReqBody> Trip<S, ReqBody> {
             arrived: at.saturating_sub(waited),
             now: at,
             levels: &mut levels,
-            held,
+            held: &mut held,
         };
         if is_admitted {
             let admitted = shared.admitted(&mut request, prepared, decided);

@@ -13,14 +13,19 @@ use crate::{
 };
 
 pub(crate) enum Away<'a> {
-    /// The store is to be asked, or it waits in line.
+    There(There),
+    /// It is decided here by other limits: the store is down.
+    Here(Cow<'a, Prepared>),
+}
+
+/// What becomes of a request by what is known of the store.
+pub(crate) enum There {
+    /// It is to be asked, or the request waits in line.
     Asks,
     /// It passes, by what was leased, at a moment of the store's clock.
     Admitted(Levels, Nanos, Option<Permits>),
     /// It is known to be refused, at a moment of the store's clock.
     Denied(Levels, Nanos),
-    /// It is decided here by other limits: the store is down, or they refuse.
-    Here(Cow<'a, Prepared>),
     /// Nobody can decide.
     Unavailable,
 }
@@ -48,29 +53,30 @@ impl Shared {
                 remote.without(self.options.on_outage);
             }
             return Ok(match self.options.on_outage {
-                OnOutage::Refuse => Away::Unavailable,
-                _ if is_patient => Away::Asks,
+                OnOutage::Refuse => Away::There(There::Unavailable),
+                _ if is_patient => Away::There(There::Asks),
                 OnOutage::Admit => Away::Here(Cow::Borrowed(prepared.held())),
                 OnOutage::Local { share } => Away::Here(prepared.share(share)),
             });
         }
         if is_patient && !state.limiter.lines.is_empty() {
-            return Ok(Away::Asks);
+            return Ok(Away::There(There::Asks));
         }
         let lent = match self.options.lease {
             0 | 1 => Lent::default(),
             _ => remote.lend(&prepared.rule, asked, now),
         };
         if lent.is_all() {
-            return Ok(match state.by_lease(prepared, asked, remote, &lent, now)? {
-                ByLease::Admitted(levels, at, held) => Away::Admitted(levels, at, held),
+            let there = match state.by_lease(prepared, asked, remote, &lent, now)? {
+                ByLease::Admitted(levels, at, held) => There::Admitted(levels, at, held),
                 // Not decided again here, where a slot may come free meanwhile: it would pass without a unit.
-                ByLease::Refused(_) => Away::Asks,
-            });
+                ByLease::Refused(_) => There::Asks,
+            };
+            return Ok(Away::There(there));
         }
         remote.unlend(&lent);
         if is_patient {
-            return Ok(Away::Asks);
+            return Ok(Away::There(There::Asks));
         }
         let memory = &state.limiter.memory;
         let guess = remote.guess(&prepared.rule, asked, now, memory, &lent);
@@ -79,10 +85,10 @@ impl Shared {
             at,
             is_denied,
         } = guess;
-        Ok(match is_denied {
-            true => Away::Denied(levels, at),
-            false => Away::Asks,
-        })
+        Ok(Away::There(match is_denied {
+            true => There::Denied(levels, at),
+            false => There::Asks,
+        }))
     }
 }
 
