@@ -45,11 +45,17 @@ impl Slot<'_> {
         seen: u64,
         next: impl Fn(u64) -> Option<u64>,
     ) -> Option<Result<u64, u64>> {
-        let still_ours = || self.key.load(Ordering::Acquire) == key;
         if seen == BUSY {
             return None;
         }
-        let Some(next) = next(seen) else {
+        self.step_to(key, seen, next(seen))
+    }
+
+    /// [`Slot::step`] from a state that is not [`BUSY`].
+    #[inline(always)]
+    fn step_to(&self, key: u64, seen: u64, next: Option<u64>) -> Option<Result<u64, u64>> {
+        let still_ours = || self.key.load(Ordering::Acquire) == key;
+        let Some(next) = next else {
             return still_ours().then_some(Err(seen));
         };
         let exchange = |from, to| {
@@ -191,24 +197,41 @@ impl Bucket {
     #[inline(always)]
     pub(crate) fn step(
         &self,
-        mut seen: u64,
+        seen: u64,
+        version: Version,
+        history: &History,
+        next: impl Fn(u64) -> Option<u64>,
+    ) -> Result<u64, Untaken<u64>> {
+        // Nearly always that is all.
+        if seen != BUSY {
+            if let Some(stepped) = self.slot().step_to(version, seen, next(seen)) {
+                return stepped.map_err(Untaken::Refused);
+            }
+        }
+        self.step_again(version, history, next)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn step_again(
+        &self,
         version: Version,
         history: &History,
         next: impl Fn(u64) -> Option<u64>,
     ) -> Result<u64, Untaken<u64>> {
         loop {
-            if let Some(stepped) = self.slot().step(version, seen, &next) {
-                return stepped.map_err(Untaken::Refused);
-            }
             if self.version.load(Ordering::Acquire) != version
                 && self.update(version, history) == Greater
             {
                 return Err(Untaken::Outdated);
             }
-            seen = self.load();
+            let mut seen = self.load();
             if seen == BUSY {
                 history.wait();
                 seen = self.load();
+            }
+            if let Some(stepped) = self.slot().step(version, seen, &next) {
+                return stepped.map_err(Untaken::Refused);
             }
         }
     }

@@ -70,7 +70,7 @@ impl Options {
                 grpc::reject(denial, content_type, policy, pushback)
             }
             Framing::Http => {
-                let mut answer = problem(denial, written.refusal.clone(), &written.frames);
+                let mut answer = problem(denial, &written.refusals, &written.frames);
                 if *request.method() == Method::HEAD {
                     strip(&mut answer);
                 }

@@ -37,37 +37,49 @@ pub struct Problem;
 
 impl Rejection for Problem {
     fn reject(&self, denial: &Denial, _: &Parts) -> Response<Bytes> {
-        let headers = template(policies(denial.rule()).as_ref());
-        problem(denial, headers, &Frames::default())
+        let heads = Heads::of(policies(denial.rule()).as_ref());
+        problem(denial, &heads, &Frames::default())
     }
 }
 
 /// The header of [`Problem`] for one rule, written beforehand: it is cloned for each refusal and its
-/// blanks are filled in, in the order in which they stand here, which costs a third of building it.
-pub(crate) fn template(policies: Option<&Policies>) -> HeaderMap {
-    let blank = HeaderValue::from_static("");
-    let mut headers = HeaderMap::with_capacity(7);
-    headers.insert(
-        CONTENT_TYPE,
-        HeaderValue::from_static("application/problem+json"),
-    );
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(RETRY_AFTER, blank.clone());
-    headers.insert(RETRY_AFTER_MS, blank.clone());
-    if let Some(policies) = policies {
-        headers.insert(RATE_LIMIT_POLICY, policies.line.clone());
-    }
-    headers.insert(RATE_LIMIT, blank);
-    headers
+/// blanks are filled in, in the order in which they stand there, which costs a third of building it.
+#[derive(Debug)]
+pub(crate) struct Heads {
+    /// For clients that are to come back by themselves.
+    retries: HeaderMap,
+    /// And for those that are not: a field more has a map grow.
+    ends: HeaderMap,
 }
 
-/// [`Problem`], on a [`template`] of the rule that refused, in its frames.
-pub(crate) fn problem(denial: &Denial, headers: HeaderMap, frames: &Frames) -> Response<Bytes> {
+impl Heads {
+    pub(crate) fn of(policies: Option<&Policies>) -> Self {
+        let blank = HeaderValue::from_static("");
+        let mut retries = HeaderMap::with_capacity(7);
+        retries.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        retries.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        retries.insert(RETRY_AFTER, blank.clone());
+        retries.insert(RETRY_AFTER_MS, blank.clone());
+        if let Some(policies) = policies {
+            retries.insert(RATE_LIMIT_POLICY, policies.line.clone());
+        }
+        retries.insert(RATE_LIMIT, blank);
+        let mut ends = retries.clone();
+        ends.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
+        Self { retries, ends }
+    }
+}
+
+/// [`Problem`], with the heads of the rule that refused, in its frames.
+pub(crate) fn problem(denial: &Denial, heads: &Heads, frames: &Frames) -> Response<Bytes> {
     let Head {
         headers,
         status,
         wait,
-    } = head(denial, headers);
+    } = head(denial, heads);
     let mut answer = Response::new(body(denial, wait.as_ref(), frames));
     *answer.status_mut() = status;
     *answer.headers_mut() = headers;
@@ -82,9 +94,11 @@ pub(super) struct Head {
     pub(super) wait: Option<Wait>,
 }
 
-/// Fills in the blanks of a [`template`].
-pub(super) fn head(denial: &Denial, mut headers: HeaderMap) -> Head {
+/// Fills in the blanks.
+pub(super) fn head(denial: &Denial, heads: &Heads) -> Head {
     let wait = denial.retry_after().map(Wait::of);
+    let ends = wait.is_none_or(|wait| wait.seconds > LONGEST_RETRY);
+    let mut headers = if ends { &heads.ends } else { &heads.retries }.clone();
     // To find a field by its name costs a hash.
     let mut blanks = headers.values_mut().filter(|value| value.is_empty());
     let values = [
@@ -103,9 +117,6 @@ pub(super) fn head(denial: &Denial, mut headers: HeaderMap) -> Head {
     if wait.is_none() {
         headers.remove(RETRY_AFTER);
         headers.remove(RETRY_AFTER_MS);
-    }
-    if wait.is_none_or(|wait| wait.seconds > LONGEST_RETRY) {
-        headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
     }
     let status = if denial.is_saturated() || denial.is_unavailable() {
         StatusCode::SERVICE_UNAVAILABLE

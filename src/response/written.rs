@@ -1,10 +1,8 @@
 //! What can be written before any request comes.
 
-use http::HeaderMap;
-
 use super::{
     policies::{Policies, policies},
-    problem::{Frames, template},
+    problem::{Frames, Heads},
 };
 use crate::rule::Rule;
 
@@ -12,9 +10,9 @@ use crate::rule::Rule;
 #[derive(Debug)]
 pub(crate) struct Written {
     pub(crate) policies: Option<Policies>,
-    /// The head of a refusal, with blanks for its waits.
-    pub(crate) refusal: HeaderMap,
-    /// And its bodies.
+    /// The heads of refusals, with blanks for their waits.
+    pub(crate) refusals: Heads,
+    /// And their bodies.
     pub(crate) frames: Frames,
 }
 
@@ -22,7 +20,7 @@ impl Written {
     pub(crate) fn of(rule: &Rule) -> Self {
         let policies = policies(rule);
         Self {
-            refusal: template(policies.as_ref()),
+            refusals: Heads::of(policies.as_ref()),
             frames: Frames::of(rule.enforced),
             policies,
         }

@@ -10,7 +10,7 @@ pub(super) use self::told::told;
 use super::{
     Rejection,
     policies::policies,
-    problem::{Head, Problem, head, template},
+    problem::{Head, Heads, Problem, head},
 };
 use crate::decision::Denial;
 
@@ -90,7 +90,7 @@ impl Rejection for Dialect {
             mut headers,
             status,
             wait,
-        } = head(denial, template(policies(denial.rule()).as_ref()));
+        } = head(denial, &Heads::of(policies(denial.rule()).as_ref()));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let json = body::Json {
             denial,
