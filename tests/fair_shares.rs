@@ -2,10 +2,11 @@
 
 mod support;
 
-use std::{convert::Infallible, time::Duration};
+use std::{convert::Infallible, net::IpAddr, time::Duration};
 
 use axum::body::Body;
 use http::{Request, Response, StatusCode};
+use proptest::prelude::*;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_throttle::{
     Clients, Decision, Limits, PeerAddr, Plan, Quota, Rate, Rules, RulesError, Scope, Throttle,
@@ -92,7 +93,7 @@ async fn whoever_has_no_key_is_known_by_address() {
         for port in 0..5 {
             let mut request = request("/", None);
             let peer =
-                PeerAddr((peer.parse::<std::net::IpAddr>().expect("an address"), port).into());
+                PeerAddr((peer.parse::<IpAddr>().expect("an address"), port).into());
             request.extensions_mut().insert(peer);
             found += usize::from(send(&service, request).await.status() == StatusCode::OK);
         }
@@ -335,10 +336,8 @@ async fn without_room_for_anybody_all_share() {
     assert_eq!(admitted, 16 * 3);
 }
 
-/// R11. Everything that is printed, sent or logged, searched for what it was made of.
-#[tokio::test(start_paused = true)]
-async fn no_key_and_no_address_is_ever_told() {
-    let (key, member, address) = ("sk-very-secret", "sk-a-member", "203.0.113.77");
+/// Everything that is printed and sent of clients with these, admitted and refused.
+async fn all_that_is_told(key: &str, member: &str, address: IpAddr) -> String {
     let clients = by_key()
         .or_address()
         .each(Rate::per_hour(1))
@@ -356,9 +355,9 @@ async fn no_key_and_no_address_is_ever_told() {
         for key in [Some(key), Some(member), None] {
             for _ in 0..2 {
                 let mut request = request("/", key);
-                let peer =
-                    PeerAddr((address.parse::<std::net::IpAddr>().expect("an address"), 1).into());
-                request.extensions_mut().insert(peer);
+                request
+                    .extensions_mut()
+                    .insert(PeerAddr((address, 1).into()));
                 if grpc {
                     *request.method_mut() = http::Method::POST;
                     *request.version_mut() = http::Version::HTTP_2;
@@ -375,12 +374,45 @@ async fn no_key_and_no_address_is_ever_told() {
         assert!(printed.len() < 20_000, "not the table as a whole");
         told += &printed;
     }
-    for secret in [key, member, address] {
+    told
+}
+
+/// R11. All of it, searched for what it was made of.
+#[tokio::test(start_paused = true)]
+async fn no_key_and_no_address_is_ever_told() {
+    let (key, member) = ("sk-very-secret", "sk-a-member");
+    let address = IpAddr::from([203, 0, 113, 77]);
+    let told = all_that_is_told(key, member, address).await;
+    for secret in [key, member, &address.to_string()] {
         assert!(!told.contains(secret), "{secret}");
         assert!(
             !told.contains(&format!("{:?}", secret.as_bytes())),
             "{secret} in bytes"
         );
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+
+    /// The same whatever they are. What is long enough is nowhere by chance, nor is any half of it.
+    #[test]
+    fn no_key_is_told_in_part(
+        key in "[A-Za-z0-9_-]{24,64}",
+        member in "[A-Za-z0-9_-]{24,64}",
+        address in any::<[u8; 16]>(),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime");
+        let address = IpAddr::from(address);
+        let told = runtime.block_on(all_that_is_told(&key, &member, address));
+        let (before, after) = key.split_at(key.len() / 2);
+        prop_assert!(![before, after, &member[..12]].iter().any(|part| told.contains(part)));
+        let groups = address.to_string();
+        prop_assert!(groups.len() < 8 || !told.contains(&groups));
     }
 }
 
