@@ -68,6 +68,13 @@ enum Rest<S, ReqBody> {
     },
 }
 
+impl<S, ReqBody> Rest<S, ReqBody> {
+    #[inline]
+    fn of(admitted: Option<Admitted>) -> Self {
+        admitted.map_or(Self::Alone, Self::Admitted)
+    }
+}
+
 /// A request that cannot be decided on at once.
 enum Parked<S, ReqBody> {
     Queued(Box<Queued<S, ReqBody>>),
@@ -82,18 +89,10 @@ where
     S: Service<Request<ReqBody>>,
 {
     #[inline]
-    pub(crate) fn alone(future: S::Future) -> Self {
+    pub(crate) fn admitted(future: S::Future, admitted: Option<Admitted>) -> Self {
         Self {
             inner: Some(future),
-            rest: Rest::Alone,
-        }
-    }
-
-    #[inline]
-    pub(crate) fn admitted(future: S::Future, admitted: Admitted) -> Self {
-        Self {
-            inner: Some(future),
-            rest: Rest::Admitted(admitted),
+            rest: Rest::of(admitted),
         }
     }
 
@@ -144,7 +143,7 @@ where
                             admitted,
                         } => {
                             this.inner.set(Some(service.call(request)));
-                            admitted.map_or(Rest::Alone, Rest::Admitted)
+                            Rest::of(admitted)
                         }
                         Outcome::Denied(response) => Rest::Rejected {
                             response: Some(Box::new(response)),

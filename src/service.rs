@@ -97,6 +97,12 @@ where
             if let Some(remote) = limiter.remote().filter(|_| found.rule.is_shared) {
                 by = match shared.away(&state, &found, asked, remote, now) {
                     Ok(Away::Here(share)) => Some(share),
+                    Ok(Away::Leased(leased)) => {
+                        let admitted = shared.leased(&mut request, &state, &found, asked, leased);
+                        drop(found);
+                        drop(state);
+                        return ResponseFuture::admitted(self.inner.call(request), admitted);
+                    }
                     Ok(Away::There(there)) => {
                         let apart = Apart {
                             shared,
@@ -136,10 +142,9 @@ where
                     drop(found);
                     drop(state);
                     match admitted {
-                        None => ResponseFuture::alone(self.inner.call(request)),
-                        Some(admitted) => {
-                            ResponseFuture::admitted(self.inner.call(request), admitted)
-                        }
+                        // Apart from the others, for nothing of it has to be moved.
+                        None => ResponseFuture::admitted(self.inner.call(request), None),
+                        admitted => ResponseFuture::admitted(self.inner.call(request), admitted),
                     }
                 }
                 Answer::Denied => {
@@ -159,7 +164,7 @@ where
     }
 }
 
-/// A request whose limits lie in a store: apart from the others, whose way stays short.
+/// A request whose limits lie in a store, and that does not pass at once: apart from the others, whose way stays short.
 struct Apart<'a> {
     shared: &'a Arc<Shared>,
     state: &'a Arc<State>,
@@ -170,14 +175,14 @@ struct Apart<'a> {
 
 impl Apart<'_> {
     #[inline(never)]
-    fn call<S, ReqBody, ResBody>(
+    fn call<S, ReqBody>(
         self,
         inner: &mut S,
-        mut request: Request<ReqBody>,
+        request: Request<ReqBody>,
         there: There,
     ) -> ResponseFuture<S, ReqBody>
     where
-        S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
+        S: Service<Request<ReqBody>> + Clone,
     {
         let Self {
             shared,
@@ -186,22 +191,7 @@ impl Apart<'_> {
             asked,
             now,
         } = self;
-        let decided = |at, levels, held| Decided {
-            state,
-            asked,
-            arrived: at,
-            now: at,
-            levels,
-            held,
-        };
         match there {
-            There::Admitted(mut levels, at, mut held) => {
-                let decided = decided(at, &mut levels, &mut held);
-                match shared.admitted(&mut request, found, decided) {
-                    None => ResponseFuture::alone(inner.call(request)),
-                    Some(admitted) => ResponseFuture::admitted(inner.call(request), admitted),
-                }
-            }
             There::Asks => {
                 let timeout = deadline(request.headers()).map(nanos);
                 let (shared, state) = (Arc::clone(shared), Arc::clone(state));
@@ -209,8 +199,14 @@ impl Apart<'_> {
                 ResponseFuture::trip(Trip::new(take_ready(inner), request, way))
             }
             There::Denied(mut levels, at) => {
-                let mut held = None;
-                let decided = decided(at, &mut levels, &mut held);
+                let decided = Decided {
+                    state,
+                    asked,
+                    arrived: at,
+                    now: at,
+                    levels: &mut levels,
+                    held: &mut None,
+                };
                 ResponseFuture::rejected(shared.denied(request, found, decided))
             }
             There::Unavailable => {

@@ -92,8 +92,7 @@ async fn whoever_has_no_key_is_known_by_address() {
         let mut found = 0;
         for port in 0..5 {
             let mut request = request("/", None);
-            let peer =
-                PeerAddr((peer.parse::<IpAddr>().expect("an address"), port).into());
+            let peer = PeerAddr((peer.parse::<IpAddr>().expect("an address"), port).into());
             request.extensions_mut().insert(peer);
             found += usize::from(send(&service, request).await.status() == StatusCode::OK);
         }

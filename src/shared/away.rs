@@ -2,7 +2,9 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use super::{Prepared, Shared, State};
+use http::Request;
+
+use super::{Admitted, Decided, Prepared, Shared, State};
 use crate::{
     admission::Permits,
     clock::Nanos,
@@ -13,17 +15,24 @@ use crate::{
 };
 
 pub(crate) enum Away<'a> {
+    /// It passes.
+    Leased(Leased),
     There(There),
     /// It is decided here by other limits: the store is down.
     Here(Cow<'a, Prepared>),
 }
 
-/// What becomes of a request by what is known of the store.
+/// What a request that passes by what was leased has left, at a moment of the store's clock.
+pub(crate) struct Leased {
+    levels: Levels,
+    at: Nanos,
+    held: Option<Permits>,
+}
+
+/// What becomes of a request that does not pass at once, by what is known of the store.
 pub(crate) enum There {
     /// It is to be asked, or the request waits in line.
     Asks,
-    /// It passes, by what was leased, at a moment of the store's clock.
-    Admitted(Levels, Nanos, Option<Permits>),
     /// It is known to be refused, at a moment of the store's clock.
     Denied(Levels, Nanos),
     /// Nobody can decide.
@@ -67,12 +76,11 @@ impl Shared {
             _ => remote.lend(&prepared.rule, asked, now),
         };
         if lent.is_all() {
-            let there = match state.by_lease(prepared, asked, remote, &lent, now)? {
-                ByLease::Admitted(levels, at, held) => There::Admitted(levels, at, held),
+            return Ok(match state.by_lease(prepared, asked, remote, &lent, now)? {
+                ByLease::Admitted(levels, at, held) => Away::Leased(Leased { levels, at, held }),
                 // Not decided again here, where a slot may come free meanwhile: it would pass without a unit.
-                ByLease::Refused(_) => There::Asks,
-            };
-            return Ok(Away::There(there));
+                ByLease::Refused(_) => Away::There(There::Asks),
+            });
         }
         remote.unlend(&lent);
         if is_patient {
@@ -89,6 +97,34 @@ impl Shared {
             true => There::Denied(levels, at),
             false => There::Asks,
         }))
+    }
+}
+
+impl Shared {
+    /// [`Shared::admitted`] of one that passes by what was leased.
+    #[inline(never)]
+    pub(crate) fn leased<B>(
+        &self,
+        request: &mut Request<B>,
+        state: &State,
+        prepared: &Prepared,
+        asked: Asked,
+        leased: Leased,
+    ) -> Option<Admitted> {
+        let Leased {
+            mut levels,
+            at,
+            mut held,
+        } = leased;
+        let decided = Decided {
+            state,
+            asked,
+            arrived: at,
+            now: at,
+            levels: &mut levels,
+            held: &mut held,
+        };
+        self.admitted(request, prepared, decided)
     }
 }
 
