@@ -197,4 +197,30 @@ mod tests {
             assert_eq!(normalize(path), normal, "{path}");
         }
     }
+
+    #[test]
+    fn what_the_router_took_for_a_parameter_is_made_unlike_any_literal_if_it_has_escapes() {
+        let extensions = Extensions::new();
+        let without = |path, template| {
+            Head::alone(&Method::GET, path, &extensions).without_literals_of(template)
+        };
+        // (path, the router's template, what is looked for)
+        let table = [
+            ("/files/%68ealth", "/files/{id}", Some("/files/\0%68ealth")),
+            ("/files/health", "/files/{id}", None),
+            ("/fi%6Ces/x", "/files/{id}", None),
+            ("/{%62}/x", "/{{b}}/{id}", None),
+            ("/a/x/%62", "/a/{*rest}", Some("/a/x/\0%62")),
+            ("/a/x/b", "/a/{*rest}", None),
+            ("/%61/%62", "/{a}/b", Some("/\0%61/%62")),
+            ("/a/%62", "/a", None),
+        ];
+        for (path, template, expected) in table {
+            assert_eq!(
+                without(path, template).as_deref(),
+                expected,
+                "{path} on {template}"
+            );
+        }
+    }
 }

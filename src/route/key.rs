@@ -242,3 +242,60 @@ fn parameter(word: &str) -> Result<Option<Parameter<'_>>, RouteKeyError> {
     }
     Ok(Some(Parameter { name, greedy }))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    fn key(text: &str) -> RouteKey {
+        text.parse().expect("a route key")
+    }
+
+    #[test]
+    fn keys_that_mean_the_same_find_each_other() {
+        let mut kept = HashMap::new();
+        for text in ["GET /a/{id}", "POST /a/{id}", "GET /a/id", "GET /a/{id+}"] {
+            assert_eq!(kept.insert(key(text), text), None, "{text}");
+        }
+        let found = kept.get(&key("GET /a/{name}"));
+        assert_eq!(found, Some(&"GET /a/{id}"));
+        // As far apart as two numbers of 64 bits are.
+        let hasher = foldhash::fast::FixedState::default();
+        let hash = |text| std::hash::BuildHasher::hash_one(&hasher, key(text));
+        assert_eq!(hash("GET /a/{id}"), hash("GET /a/{name}"));
+        assert_ne!(hash("GET /a/{id}"), hash("POST /a/{id}"));
+    }
+
+    #[test]
+    fn a_key_is_told_as_it_was_written() {
+        let text = "GET /%7Ea/{id}";
+        let key = key(text);
+        let told: &str = key.as_ref();
+        assert_eq!(
+            (told, key.as_str(), key.to_string().as_str()),
+            (text, text, text)
+        );
+    }
+
+    #[test]
+    fn a_percent_sign_begins_an_escape_or_is_an_error() {
+        for (word, is_whole) in [
+            ("%41", true),
+            ("a%25b", true),
+            ("%", false),
+            ("100%", false),
+            ("%4", false),
+            ("%zz", false),
+            ("%41%4", false),
+        ] {
+            let read = format!("GET /{word}").parse::<RouteKey>();
+            let expected = match is_whole {
+                true => Ok(()),
+                false => Err(RouteKeyError::Escape(word.to_owned())),
+            };
+            assert_eq!(read.map(drop), expected, "{word}");
+        }
+    }
+}

@@ -300,3 +300,24 @@ fn split(path: &str) -> (&str, Option<&str>) {
         None => (path, None),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_is_walked_segment_by_segment() {
+        let table = [
+            (None, (false, None)),
+            (Some("a/{b}"), (true, Some("{b}"))),
+            (Some("{b}/c"), (false, Some("c"))),
+            (Some("{{b}/c"), (true, Some("c"))),
+            (Some("{*rest}"), (false, None)),
+            (Some("{*rest}/c"), (false, None)),
+            (Some("a"), (true, None)),
+        ];
+        for (template, expected) in table {
+            assert_eq!(step(template), expected, "{template:?}");
+        }
+    }
+}
