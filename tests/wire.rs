@@ -4,6 +4,7 @@ mod common;
 
 use std::{collections::HashSet, convert::Infallible, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 use bytes::Bytes;
 use common::Client;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
@@ -12,8 +13,8 @@ use serde_json::json;
 use sfv::{BareItem, ListEntry, Parser};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_throttle::{
-    Decision, Denial, EXPOSE_HEADERS, Limits, Problem, Protocol, Rate, Rejection, Rules,
-    ThrottleLayer,
+    Clients, Decision, Denial, EXPOSE_HEADERS, Estimate, Limits, Problem, Protocol, Quota, Rate,
+    Rejection, Rules, ThrottleLayer,
 };
 
 /// 60 a minute, burst 10, called `chat`.
@@ -634,5 +635,126 @@ async fn what_is_kept_from_one_refusal_to_the_next_says_what_is_written_anew() {
         (&["second", "minute"], 1),
     ] {
         assert!(waits(names) >= least, "{names:?} alone: {seen:?}");
+    }
+}
+
+/// Section 6.4 of draft-ietf-httpapi-ratelimit-headers-11: a client may wait before it follows.
+#[tokio::test(start_paused = true)]
+async fn a_redirect_tells_what_is_left_and_not_that_nothing_is() {
+    // (status, told while something is left, told with the last)
+    let table = [
+        (StatusCode::OK, true, true),
+        (StatusCode::NOT_FOUND, true, true),
+        (StatusCode::TEMPORARY_REDIRECT, true, false),
+        (StatusCode::NOT_MODIFIED, true, false),
+        (StatusCode::SWITCHING_PROTOCOLS, false, false),
+    ];
+    for (status, with_some, with_none) in table {
+        let rules = Rules::new().default_route(Rate::per_minute(60).burst(2));
+        let layer = ThrottleLayer::new(rules).expect("rules that hold together");
+        for expected in [with_some, with_none] {
+            let inner = service_fn(|_: Request<Empty<Bytes>>| async move {
+                let mut response = Response::new(Empty::<Bytes>::new());
+                *response.status_mut() = status;
+                Ok::<_, Infallible>(response)
+            });
+            let request = Request::get("/").body(Empty::new()).expect("a request");
+            let response = layer.layer(inner).oneshot(request).await;
+            let headers = response
+                .unwrap_or_else(|never| match never {})
+                .into_parts()
+                .0
+                .headers;
+            for field in ["ratelimit", "ratelimit-policy"] {
+                assert_eq!(headers.contains_key(field), expected, "{field} on {status}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_has_no_fields() {
+    let client = Client::new(Rules::new().default_route(Rate::per_minute(60).burst(2)));
+    for (method, told) in [(Method::CONNECT, false), (Method::OPTIONS, true)] {
+        let answer = client.request(method.clone(), "/").await;
+        assert!(answer.is_admitted());
+        assert_eq!(answer.header("ratelimit").is_some(), told, "{method}");
+        assert_eq!(
+            answer.header("ratelimit-policy").is_some(),
+            told,
+            "{method}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_lets_the_fewest_requests_of_this_size_pass_is_told_first() {
+    // Of five requests and of 1,000 less so many tokens.
+    for (size, expected) in [
+        (300, r#""tokens";r=700;t=70, "requests";r=5;t=5"#),
+        (100, r#""requests";r=5;t=5, "tokens";r=900;t=90"#),
+        // As many of the one as of the other: the one that keeps it longer.
+        (166, r#""requests";r=5;t=5, "tokens";r=834;t=84"#),
+    ] {
+        let limits = Limits::new()
+            .rate(Rate::per_minute(60).burst(6).named("requests"))
+            .tokens(Rate::per_minute(600).burst(1_000).named("tokens"));
+        let rules = Rules::new()
+            .default_route(limits)
+            .estimate(Estimate::fixed(size));
+        let answer = Client::new(rules).get("/").await;
+        assert_eq!(answer.header("ratelimit"), Some(expected), "{size} tokens");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_that_are_alike_the_more_specific_is_told_first() {
+    let rate = || Rate::per_minute(60).burst(10);
+    let clients = Clients::by_header("x-api-key").each(rate().named("client"));
+    let rules = Rules::new()
+        .default_route(rate().named("route"))
+        .clients(clients);
+    let answer = Client::new(rules).get("/").await;
+    assert_eq!(
+        answer.header("ratelimit"),
+        Some(r#""client";r=9;t=9, "route";r=9;t=9"#)
+    );
+}
+
+/// What the details of a gRPC refusal say of the limit that refused.
+#[tokio::test(start_paused = true)]
+async fn the_details_describe_what_is_published_and_name_the_scope_of_the_rest() {
+    let clients = |limits| Rules::new().clients(Clients::by_header("x-api-key").each(limits));
+    let day = Limits::new().quota(Quota::per_day(1));
+    let table = [
+        (clients(day.clone()), "limit 1 per 86400s", ", burst"),
+        (
+            Rules::new()
+                .default_route(Limits::new().tokens(Rate::per_hour(1)))
+                .estimate(Estimate::fixed(1)),
+            "limit 1 tokens per 3600s, burst 1",
+            "limit of",
+        ),
+        (
+            Rules::new().total(Rate::per_hour(1)),
+            "limit of the whole server",
+            "3600",
+        ),
+        (
+            Rules::new().default_route(Limits::new().rate(Rate::per_hour(1)).publish(false)),
+            "limit of this route",
+            "3600",
+        ),
+        (clients(day.publish(false)), "limit of this client", "86400"),
+    ];
+    for (rules, told, not_told) in table {
+        let client = Client::new(rules);
+        assert!(client.send(grpc("/v1.Model/Generate")).await.is_admitted());
+        let answer = client.send(grpc("/v1.Model/Generate")).await;
+        let details = answer.header("grpc-status-details-bin").expect("details");
+        let details = STANDARD_NO_PAD.decode(details).expect("base64");
+        let details = String::from_utf8_lossy(&details);
+        assert!(details.contains(told), "{told} in {details}");
+        assert!(!details.contains(not_told), "{not_told} in {details}");
     }
 }

@@ -286,6 +286,23 @@ mod tests {
     };
 
     #[test]
+    fn a_wait_is_told_in_seconds_and_nanoseconds() {
+        // Field 1 of a `google.rpc.RetryInfo` is a `google.protobuf.Duration`: its fields are 1 and 2.
+        let table: [(Duration, &[u8]); 3] = [
+            (Duration::from_secs(2), &[0x0a, 2, 0x08, 2]),
+            (
+                Duration::from_micros(1_499_001),
+                // 500,000,000 in groups of seven bits, the last first.
+                &[0x0a, 8, 0x08, 1, 0x10, 0x80, 0xca, 0xb5, 0xee, 0x01],
+            ),
+            (Duration::ZERO, &[0x0a, 4, 0x10, 0xc0, 0x84, 0x3d]),
+        ];
+        for (wait, told) in table {
+            assert_eq!(retry_info(wait).0, told, "{wait:?}");
+        }
+    }
+
+    #[test]
     fn base64_is_unpadded() {
         let table = [
             ("", ""),
