@@ -23,8 +23,6 @@ pub(crate) struct Admission {
 
 impl Admission {
     /// Of a request that was admitted under a rule and has left `levels`. The slots may have been `held` before.
-    ///
-    /// On the heap, for it goes along with a future, a response and a body, which are moved more often than that takes.
     #[inline(never)]
     pub(crate) fn new(
         limiter: &Arc<Limiter>,
@@ -32,8 +30,8 @@ impl Admission {
         asked: Asked,
         levels: &Levels,
         held: Option<Permits>,
-    ) -> Box<Self> {
-        Box::new(Self {
+    ) -> Self {
+        Self {
             _permits: match held {
                 None if rule.has_slots => Some(Permits::new(limiter, rule, asked, levels)),
                 held => held,
@@ -42,7 +40,7 @@ impl Admission {
                 .has_tokens
                 .then(|| Account::new(limiter, rule, asked, levels)),
             scan: None,
-        })
+        }
     }
 
     /// Where model tokens are counted, if they are limited.

@@ -29,7 +29,7 @@ pin_project! {
     #[derive(Debug)]
     #[project = KindProj]
     enum Kind<B> {
-        Inner { #[pin] body: Guarded<B, Box<Admission>> },
+        Inner { #[pin] body: Guarded<B, Admission> },
         // Nothing is left of it once it is empty.
         Own { data: Bytes },
     }
@@ -37,7 +37,7 @@ pin_project! {
 
 impl<B> ResponseBody<B> {
     #[inline]
-    pub(crate) fn inner(body: B, guard: Option<Box<Admission>>) -> Self {
+    pub(crate) fn inner(body: B, guard: Option<Admission>) -> Self {
         Self {
             kind: Kind::Inner {
                 body: Guarded { body, guard },
@@ -114,7 +114,7 @@ trait Guard {
     fn complete(self);
 }
 
-impl Guard for Box<Admission> {
+impl Guard for Admission {
     #[inline]
     fn data(&mut self, data: &[u8]) {
         self.read(data);

@@ -182,7 +182,7 @@ where
                             }
                         }
                         if *reads_answer {
-                            read(response.headers(), admission.as_deref_mut());
+                            read(response.headers(), admission.as_mut());
                         }
                     }
                     return poll.map_ok(|response| {

@@ -68,8 +68,7 @@ impl ThrottleLayer {
     /// Without this call: yes.
     ///
     /// Without it and without [`fields`](Self::fields), an admitted request costs no allocation, as long
-    /// as it has no more than four limits, all of them rates or quotas of requests, and no `%` in its path. One that
-    /// holds slots costs one.
+    /// as it has no more than four limits, none of them of model tokens, and no `%` in its path.
     pub fn decision(self, decision: bool) -> Self {
         self.with(|options| options.decision = decision)
     }

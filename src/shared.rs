@@ -40,7 +40,7 @@ pub(crate) struct Shared {
 #[derive(Debug)]
 pub(crate) struct Admitted {
     /// What it holds until its answer has ended.
-    pub(crate) admission: Option<Box<Admission>>,
+    pub(crate) admission: Option<Admission>,
     /// The fields of its response.
     pub(crate) fields: Option<Fields>,
     /// What was decided, if the response tells that.
@@ -116,7 +116,7 @@ impl Shared {
             fields =
                 fields.map(|fields| self.in_dialect(fields, state, request, rule, levels, now));
         }
-        if let Some(account) = admission.as_ref().and_then(|admission| admission.account()) {
+        if let Some(account) = admission.as_ref().and_then(Admission::account) {
             let usage = Usage::new(Arc::clone(account));
             request.extensions_mut().insert(usage);
         }

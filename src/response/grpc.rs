@@ -288,8 +288,10 @@ mod tests {
     #[test]
     fn a_wait_is_told_in_seconds_and_nanoseconds() {
         // Field 1 of a `google.rpc.RetryInfo` is a `google.protobuf.Duration`: its fields are 1 and 2.
-        let table: [(Duration, &[u8]); 3] = [
+        let table: [(Duration, &[u8]); 5] = [
             (Duration::from_secs(2), &[0x0a, 2, 0x08, 2]),
+            (Duration::from_secs(127), &[0x0a, 2, 0x08, 0x7f]),
+            (Duration::from_secs(128), &[0x0a, 3, 0x08, 0x80, 0x01]),
             (
                 Duration::from_micros(1_499_001),
                 // 500,000,000 in groups of seven bits, the last first.

@@ -134,9 +134,11 @@ mod tests {
             (Rate::new(5, Duration::from_millis(500)), (10, 1)),
             (Rate::new(1, Duration::from_millis(1_500)), (2, 3)),
             (Rate::new(7, Duration::from_millis(999)), (7_000, 999)),
+            // No multiple of these is whole: what comes nearest from below.
+            (Rate::new(1, Duration::from_nanos(1)), (1_000_000_000, 1)),
             (
-                Rate::new(1, Duration::from_nanos(1)),
-                (999_999_999_999_999, 1),
+                Rate::new(1_000, Duration::from_nanos(1_500_000_001)),
+                (1_333, 2),
             ),
             (
                 Rate::new(u64::MAX, Duration::from_secs(1)),
@@ -145,12 +147,14 @@ mod tests {
             (Rate::per_second(0), (0, 1)),
         ];
         for (rate, expected) in table {
-            let found = window(&rate);
-            if rate.period() == Duration::from_nanos(1) {
-                assert_eq!(found.1, 1, "{rate:?}");
-                continue;
-            }
-            assert_eq!(found, expected, "{rate:?}");
+            assert_eq!(window(&rate), expected, "{rate:?}");
         }
+    }
+
+    #[test]
+    fn of_a_closed_rate_nothing_is_told_but_its_window() {
+        let closed = Rate::per_minute(60).burst(0);
+        assert_eq!(terms(&Terms::Rate(closed)), (0, Some(60)));
+        assert_eq!(terms(&Terms::Tokens(Rate::per_minute(60))), (60, Some(60)));
     }
 }
