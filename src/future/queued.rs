@@ -42,6 +42,10 @@ pub(super) struct Ended {
 }
 
 /// What a request that has waited goes on with.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives for a moment, and most are of the large kind"
+)]
 pub(super) enum Outcome<S, ReqBody> {
     Admitted {
         service: S,
