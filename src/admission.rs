@@ -7,7 +7,6 @@ use crate::{
     levels::Levels,
     limiter::Limiter,
     rule::{Asked, Rule},
-    usage::Scan,
 };
 
 /// Lives as long as the request it admitted: from the decision, through the inner service's future, to
@@ -17,8 +16,6 @@ pub(crate) struct Admission {
     /// Given back when it is dropped.
     _permits: Option<Permits>,
     account: Option<Arc<Account>>,
-    /// Reads the answer, if what it has used is to be found there.
-    scan: Option<Box<Scan>>,
 }
 
 impl Admission {
@@ -39,7 +36,6 @@ impl Admission {
             account: rule
                 .has_tokens
                 .then(|| Account::new(limiter, rule, asked, levels)),
-            scan: None,
         }
     }
 
@@ -48,40 +44,16 @@ impl Admission {
         self.account.as_ref()
     }
 
-    /// Has the answer be read.
-    pub(crate) fn reads(&mut self, scan: Scan) {
-        self.scan = Some(Box::new(scan));
-    }
-
-    /// Of the answer's body.
-    #[inline]
-    pub(crate) fn read(&mut self, data: &[u8]) {
-        if let Some(scan) = &mut self.scan {
-            scan.read(data);
-        }
-    }
-
     /// The response came to its end. Dropped before that, it was cut short.
     pub(crate) fn complete(&self) {
-        self.settle();
         if let Some(account) = &self.account {
             account.complete();
         }
     }
-
-    /// Settles the account at what the answer told, if it has.
-    fn settle(&self) {
-        let told = self.scan.as_ref().and_then(|scan| scan.total());
-        if let (Some(total), Some(account)) = (told, &self.account) {
-            account.settle(total);
-        }
-    }
 }
 
-/// Also what was cut short may have told what it has used.
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.settle();
         if let Some(account) = &self.account {
             account.cut();
         }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::admission::Admission;
+use crate::{admission::Admission, usage::Scan};
 
 pin_project! {
     /// The body of a response that passed a [`Throttle`](crate::Throttle).
@@ -29,15 +29,17 @@ pin_project! {
     #[derive(Debug)]
     #[project = KindProj]
     enum Kind<B> {
-        Inner { #[pin] body: Guarded<B, Admission> },
+        Inner { #[pin] body: Guarded<B, Held> },
         // Nothing is left of it once it is empty.
         Own { data: Bytes },
     }
 }
 
 impl<B> ResponseBody<B> {
+    /// `scan` reads the answer, if what it has used is to be found there.
     #[inline]
-    pub(crate) fn inner(body: B, guard: Option<Admission>) -> Self {
+    pub(crate) fn inner(body: B, admission: Option<Admission>, scan: Option<Box<Scan>>) -> Self {
+        let guard = admission.map(|admission| Held { scan, admission });
         Self {
             kind: Kind::Inner {
                 body: Guarded { body, guard },
@@ -114,14 +116,40 @@ trait Guard {
     fn complete(self);
 }
 
-impl Guard for Admission {
+/// What a response holds until it ends.
+#[derive(Debug)]
+struct Held {
+    scan: Option<Box<Scan>>,
+    admission: Admission,
+}
+
+impl Guard for Held {
     #[inline]
     fn data(&mut self, data: &[u8]) {
-        self.read(data);
+        if let Some(scan) = &mut self.scan {
+            scan.read(data);
+        }
     }
 
     fn complete(self) {
-        Admission::complete(&self);
+        self.settle();
+        self.admission.complete();
+    }
+}
+
+/// Also what was cut short may have told what it has used.
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}
+
+impl Held {
+    fn settle(&self) {
+        let told = self.scan.as_ref().and_then(|scan| scan.total());
+        if let (Some(total), Some(account)) = (told, self.admission.account()) {
+            account.settle(total);
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Request, Response,
+    HeaderMap, Request, Response,
     header::{CONTENT_ENCODING, CONTENT_TYPE},
 };
 use pin_project_lite::pin_project;
@@ -24,7 +24,6 @@ pub(crate) use self::{
     trip::{Trip, Way},
 };
 use crate::{
-    admission::Admission,
     body::ResponseBody,
     decision::Decision,
     shared::Admitted,
@@ -153,7 +152,7 @@ where
                 Rest::Alone => {
                     let inner = this.inner.as_mut().as_pin_mut().expect(POLLED);
                     let pass = |response: Response<_>| {
-                        response.map(|body| ResponseBody::inner(body, None))
+                        response.map(|body| ResponseBody::inner(body, None, None))
                     };
                     return inner.poll(cx).map_ok(pass);
                 }
@@ -170,7 +169,8 @@ where
                         decision,
                         reads_answer,
                     } = admitted;
-                    let mut admission = admission.take();
+                    let admission = admission.take();
+                    let mut scan = None;
                     if let Ok(response) = result {
                         if let Some(fields) = fields.take() {
                             fields.add_to(response.status(), response.headers_mut());
@@ -182,11 +182,11 @@ where
                             }
                         }
                         if *reads_answer {
-                            read(response.headers(), admission.as_mut());
+                            scan = scan_of(response.headers());
                         }
                     }
                     return poll.map_ok(|response| {
-                        response.map(|body| ResponseBody::inner(body, admission))
+                        response.map(|body| ResponseBody::inner(body, admission, scan))
                     });
                 }
                 Rest::Rejected { response } => {
@@ -225,16 +225,13 @@ fn leave<S, ReqBody>(
 
 /// Reads an answer that may tell what it has used. Compressed ones tell nothing.
 #[cold]
-fn read(headers: &HeaderMap, admission: Option<&mut Admission>) {
+fn scan_of(headers: &HeaderMap) -> Option<Box<Scan>> {
     let encoding = headers.get(CONTENT_ENCODING);
     if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
-        return;
+        return None;
     }
-    let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::to_str);
-    let kind = content_type.and_then(|text| Kind::of(text.ok()?));
-    if let (Some(kind), Some(admission)) = (kind, admission) {
-        admission.reads(Scan::new(kind));
-    }
+    let content_type = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    Kind::of(content_type).map(|kind| Box::new(Scan::new(kind)))
 }
 
 impl<S, ReqBody> fmt::Debug for ResponseFuture<S, ReqBody>
