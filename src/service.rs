@@ -126,14 +126,8 @@ where
             else {
                 continue;
             };
-            let decided = Decided {
-                state: &state,
-                asked,
-                arrived: now,
-                now,
-                levels: &mut levels,
-                held: &mut None,
-            };
+            let mut held = None;
+            let decided = Decided::at_once(&state, asked, now, &mut levels, &mut held);
             return match answer {
                 Answer::Admitted => {
                     // Its guard is there before the inner service is called, should that panic.
@@ -199,14 +193,8 @@ impl Apart<'_> {
                 ResponseFuture::trip(Trip::new(take_ready(inner), request, way))
             }
             There::Denied(mut levels, at) => {
-                let decided = Decided {
-                    state,
-                    asked,
-                    arrived: at,
-                    now: at,
-                    levels: &mut levels,
-                    held: &mut None,
-                };
+                let mut held = None;
+                let decided = Decided::at_once(state, asked, at, &mut levels, &mut held);
                 ResponseFuture::rejected(shared.denied(request, found, decided))
             }
             There::Unavailable => {

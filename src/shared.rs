@@ -61,8 +61,29 @@ pub(crate) struct Decided<'a> {
     pub(crate) now: Nanos,
     /// Taken if they are told.
     pub(crate) levels: &'a mut Levels,
-    /// Slots that it holds already. Taken.
+    /// Slots that it holds already. Taken if it was admitted.
     pub(crate) held: &'a mut Option<Permits>,
+}
+
+impl<'a> Decided<'a> {
+    /// A decision at `now`, when the request came.
+    #[inline(always)]
+    pub(crate) fn at_once(
+        state: &'a State,
+        asked: Asked,
+        now: Nanos,
+        levels: &'a mut Levels,
+        held: &'a mut Option<Permits>,
+    ) -> Self {
+        Self {
+            state,
+            asked,
+            arrived: now,
+            now,
+            levels,
+            held,
+        }
+    }
 }
 
 impl Shared {

@@ -21,11 +21,18 @@ use crate::{
 
 /// Follows a file of rules: each time it changes, its rules take the place of those that hold.
 ///
-/// ```no_run
+/// ```
 /// use tower_throttle::{Rules, ThrottleLayer, config};
 ///
-/// let throttle = ThrottleLayer::new(Rules::from_toml(&std::fs::read_to_string("throttle.toml")?)?)?;
-/// let watching = config::watch("throttle.toml").start(&throttle.handle())?;
+/// # let directory = std::env::temp_dir().join(format!("throttle-watch-{}", std::process::id()));
+/// # std::fs::create_dir_all(&directory)?;
+/// # let file = directory.join("throttle.toml");
+/// # std::fs::write(&file, "default_route = { rate = 10, burst = 5 }")?;
+/// // `file` is where the rules stand, such as `throttle.toml`.
+/// let throttle = ThrottleLayer::new(Rules::from_toml(&std::fs::read_to_string(&file)?)?)?;
+/// let watching = config::watch(&file).start(&throttle.handle())?;
+/// # drop(watching);
+/// # std::fs::remove_dir_all(directory)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
@@ -112,13 +119,20 @@ pub enum WatchError {
 impl Watch {
     /// How the file is read.
     ///
-    /// ```no_run
+    /// ```
     /// use tower_throttle::{Rules, ThrottleLayer, config};
     ///
+    /// # let directory = std::env::temp_dir().join(format!("throttle-reading-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&directory)?;
+    /// # let file = directory.join("stage.json");
+    /// # std::fs::write(&file, r#"{"DefaultRouteSettings":{"ThrottlingBurstLimit":5,"ThrottlingRateLimit":10}}"#)?;
+    /// // `file` is what `aws apigatewayv2 get-stage` wrote.
     /// let throttle = ThrottleLayer::new(Rules::new())?;
-    /// let watching = config::watch("stage.json")
+    /// let watching = config::watch(&file)
     ///     .reading(|text| Ok(config::api_gateway::stage(text)?.rules))
     ///     .start(&throttle.handle())?;
+    /// # drop(watching);
+    /// # std::fs::remove_dir_all(directory)?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn reading(

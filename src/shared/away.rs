@@ -98,9 +98,7 @@ impl Shared {
             false => There::Asks,
         }))
     }
-}
 
-impl Shared {
     /// [`Shared::admitted`] of one that passes by what was leased.
     #[inline(never)]
     pub(crate) fn leased<B>(
@@ -116,14 +114,7 @@ impl Shared {
             at,
             mut held,
         } = leased;
-        let decided = Decided {
-            state,
-            asked,
-            arrived: at,
-            now: at,
-            levels: &mut levels,
-            held: &mut held,
-        };
+        let decided = Decided::at_once(state, asked, at, &mut levels, &mut held);
         self.admitted(request, prepared, decided)
     }
 }
