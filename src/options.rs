@@ -70,7 +70,8 @@ impl Options {
                 grpc::reject(denial, content_type, policy, pushback)
             }
             Framing::Http => {
-                let mut answer = problem(denial, &written.refusals, &written.frames);
+                let template = |ends| written.refusals.template(ends);
+                let mut answer = problem(denial, template, &written.frames);
                 if *request.method() == Method::HEAD {
                     strip(&mut answer);
                 }

@@ -119,16 +119,16 @@ impl Shared {
         if now > arrived {
             meters.waited(now - arrived);
         }
-        let tells = options.fields && written.policies.is_some();
+        let told = written.policies.as_ref().filter(|_| options.fields);
         // Most requests are charged on rates alone, and have nothing to give back.
         let holds = rule.has_slots || rule.has_tokens || held.is_some();
-        if !tells && !holds && !options.decision {
+        if told.is_none() && !holds && !options.decision {
             return None;
         }
         let admission =
             holds.then(|| Admission::new(&state.limiter, rule, asked, levels, held.take()));
-        let mut fields = match &written.policies {
-            Some(policies) if options.fields && Fields::fit(request.method()) => {
+        let mut fields = match told {
+            Some(policies) if Fields::fit(request.method()) => {
                 Fields::admitted(policies, rule, levels, now)
             }
             _ => None,

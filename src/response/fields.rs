@@ -6,7 +6,7 @@
 
 use std::{cmp::Reverse, time::Duration};
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{
     Dialect, RATE_LIMIT, RATE_LIMIT_POLICY,
@@ -30,7 +30,7 @@ pub(crate) struct Fields {
     limit: HeaderValue,
     exhausted: bool,
     /// Those of a dialect.
-    more: Option<Box<HeaderMap>>,
+    more: Option<Box<[(HeaderName, HeaderValue)]>>,
 }
 
 impl Fields {
@@ -93,7 +93,7 @@ impl Fields {
     ) -> Self {
         let limits = statuses(rule, levels, now, true).take(rule.enforced);
         Self {
-            more: Some(Box::new(told(dialect, &limits, now).into_iter().collect())),
+            more: Some(told(dialect, &limits, now).into()),
             ..self
         }
     }
@@ -109,7 +109,7 @@ impl Fields {
         headers.append(RATE_LIMIT_POLICY, self.policy);
         headers.append(RATE_LIMIT, self.limit);
         if let Some(more) = self.more {
-            add_more(*more, headers);
+            add_more(more, headers);
         }
     }
 
@@ -122,8 +122,8 @@ impl Fields {
 /// Adds the fields of a dialect, unless the inner service tells one of them: they are no lists, and what is left of
 /// one limit makes no sense beside the size of another.
 #[cold]
-fn add_more(more: HeaderMap, headers: &mut HeaderMap) {
-    if !more.keys().any(|name| headers.contains_key(name)) {
+fn add_more(more: Box<[(HeaderName, HeaderValue)]>, headers: &mut HeaderMap) {
+    if !more.iter().any(|(name, _)| headers.contains_key(name)) {
         headers.extend(more);
     }
 }

@@ -37,49 +37,66 @@ pub struct Problem;
 
 impl Rejection for Problem {
     fn reject(&self, denial: &Denial, _: &Parts) -> Response<Bytes> {
-        let heads = Heads::of(policies(denial.rule()).as_ref());
-        problem(denial, &heads, &Frames::default())
+        let policies = policies(denial.rule());
+        let template = |ends| template(policies.as_ref(), ends);
+        problem(denial, template, &Frames::default())
     }
 }
 
-/// The header of [`Problem`] for one rule, written beforehand: it is cloned for each refusal and its
-/// blanks are filled in, in the order in which they stand there, which costs a third of building it.
+/// The header of [`Problem`] for one rule, with blanks for what each refusal tells. It `ends` a client's attempts, or has
+/// it come back by itself.
+pub(super) fn template(policies: Option<&Policies>, ends: bool) -> HeaderMap {
+    let blank = HeaderValue::from_static("");
+    let mut headers = HeaderMap::with_capacity(7);
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/problem+json"),
+    );
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(RETRY_AFTER, blank.clone());
+    headers.insert(RETRY_AFTER_MS, blank.clone());
+    if let Some(policies) = policies {
+        headers.insert(RATE_LIMIT_POLICY, policies.line.clone());
+    }
+    headers.insert(RATE_LIMIT, blank);
+    if ends {
+        headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
+    }
+    headers
+}
+
+/// The [`template`]s of a rule, written beforehand: one is cloned for each refusal, which costs a third of building it,
+/// and has all fields, for one more would have the map grow.
 #[derive(Debug)]
 pub(crate) struct Heads {
-    /// For clients that are to come back by themselves.
     retries: HeaderMap,
-    /// And for those that are not: a field more has a map grow.
     ends: HeaderMap,
 }
 
 impl Heads {
     pub(crate) fn of(policies: Option<&Policies>) -> Self {
-        let blank = HeaderValue::from_static("");
-        let mut retries = HeaderMap::with_capacity(7);
-        retries.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
-        retries.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        retries.insert(RETRY_AFTER, blank.clone());
-        retries.insert(RETRY_AFTER_MS, blank.clone());
-        if let Some(policies) = policies {
-            retries.insert(RATE_LIMIT_POLICY, policies.line.clone());
+        Self {
+            retries: template(policies, false),
+            ends: template(policies, true),
         }
-        retries.insert(RATE_LIMIT, blank);
-        let mut ends = retries.clone();
-        ends.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
-        Self { retries, ends }
+    }
+
+    pub(crate) fn template(&self, ends: bool) -> HeaderMap {
+        if ends { &self.ends } else { &self.retries }.clone()
     }
 }
 
-/// [`Problem`], with the heads of the rule that refused, in its frames.
-pub(crate) fn problem(denial: &Denial, heads: &Heads, frames: &Frames) -> Response<Bytes> {
+/// [`Problem`], on a [`template`] of the rule that refused, in its frames.
+pub(crate) fn problem(
+    denial: &Denial,
+    template: impl FnOnce(bool) -> HeaderMap,
+    frames: &Frames,
+) -> Response<Bytes> {
     let Head {
         headers,
         status,
         wait,
-    } = head(denial, heads);
+    } = head(denial, template);
     let mut answer = Response::new(body(denial, wait.as_ref(), frames));
     *answer.status_mut() = status;
     *answer.headers_mut() = headers;
@@ -94,11 +111,10 @@ pub(super) struct Head {
     pub(super) wait: Option<Wait>,
 }
 
-/// Fills in the blanks.
-pub(super) fn head(denial: &Denial, heads: &Heads) -> Head {
+/// Fills in the blanks of a [`template`], in the order in which they stand there.
+pub(super) fn head(denial: &Denial, template: impl FnOnce(bool) -> HeaderMap) -> Head {
     let wait = denial.retry_after().map(Wait::of);
-    let ends = wait.is_none_or(|wait| wait.seconds > LONGEST_RETRY);
-    let mut headers = if ends { &heads.ends } else { &heads.retries }.clone();
+    let mut headers = template(wait.is_none_or(|wait| wait.seconds > LONGEST_RETRY));
     // To find a field by its name costs a hash.
     let mut blanks = headers.values_mut().filter(|value| value.is_empty());
     let values = [

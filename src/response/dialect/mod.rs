@@ -10,7 +10,7 @@ pub(super) use self::told::told;
 use super::{
     Rejection,
     policies::policies,
-    problem::{Head, Heads, Problem, head},
+    problem::{Head, Problem, head, template},
 };
 use crate::decision::Denial;
 
@@ -86,11 +86,12 @@ impl Rejection for Dialect {
         if dialect == Self::Problem {
             return Problem.reject(denial, request);
         }
+        let policies = policies(denial.rule());
         let Head {
             mut headers,
             status,
             wait,
-        } = head(denial, &Heads::of(policies(denial.rule()).as_ref()));
+        } = head(denial, |ends| template(policies.as_ref(), ends));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let json = body::Json {
             denial,
