@@ -461,6 +461,39 @@ async fn errors_panics_and_timeouts_free_all_slots() {
     }
 }
 
+/// What is held does not depend on what is told.
+#[tokio::test(start_paused = true)]
+async fn a_slot_is_held_to_the_end_of_the_body_whether_anything_is_told_or_not() {
+    let rate = Rate::per_hour(1_000_000);
+    let table = [
+        Limits::new().in_flight(1),
+        Limits::new().rate(rate).in_flight(1),
+        // Nobody is told of them.
+        Limits::new().in_flight(1).publish(false),
+        // And an account, which lasts as long.
+        Limits::new().in_flight(1).tokens(Rate::per_hour(1_000_000)),
+    ];
+    for limits in table {
+        for (fields, decision) in [(false, false), (false, true), (true, false), (true, true)] {
+            let rules = Rules::new().default_route(limits.clone());
+            let throttle = throttle(rules).fields(fields).decision(decision);
+            let service = throttle.layer(service_fn(|_: Request<Body>| async {
+                Ok::<_, Infallible>(Response::new(Body::from("whole")))
+            }));
+            let send = || service.clone().oneshot(Request::new(Body::empty()));
+            let told = format!("{limits:?}, fields: {fields}, decision: {decision}");
+            for _ in 0..3 {
+                let held = send().await.expect("an answer");
+                assert_eq!(held.status(), StatusCode::OK, "{told}");
+                let refused = send().await.expect("an answer").status();
+                assert_eq!(refused, StatusCode::SERVICE_UNAVAILABLE, "{told}");
+                let body = held.into_body().collect().await.expect("a body");
+                assert_eq!(body.to_bytes(), "whole", "{told}");
+            }
+        }
+    }
+}
+
 /// One look at a future.
 async fn futures_poll<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
     std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
