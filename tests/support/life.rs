@@ -236,6 +236,8 @@ enum Scope {
 }
 
 impl Scope {
+    const UNDECLARED: Self = Self::Route(PATHS.len() - 1);
+
     fn all() -> impl Iterator<Item = Self> {
         let routes = (0..PATHS.len()).map(Self::Route);
         let clients = (0..CLIENTS.len()).map(Self::Client);
@@ -514,6 +516,8 @@ impl Model {
     fn reload(&mut self, written: Written) {
         for scope in Scope::all() {
             let (old, new) = (self.written.terms(scope), written.terms(scope));
+            // Undeclared routes that are kept apart now, or no longer, have other limits, though these be alike.
+            let moved = scope == Scope::UNDECLARED && self.written.apart != written.apart;
             let balance = self.balances.entry(scope).or_default();
             let owed = || Owed {
                 nanos: 0,
@@ -525,16 +529,16 @@ impl Model {
                 vague: true,
                 era: era + 1,
             };
-            if old.rate != new.rate {
+            if moved || old.rate != new.rate {
                 balance.rate = owed();
             }
-            if old.tokens != new.tokens {
+            if moved || old.tokens != new.tokens {
                 balance.tokens = owed();
             }
-            if old.quota != new.quota {
+            if moved || old.quota != new.quota {
                 balance.quota = count(balance.quota.era);
             }
-            if old.slots != new.slots {
+            if moved || old.slots != new.slots {
                 balance.slots = count(balance.slots.era);
             }
         }
