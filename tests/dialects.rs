@@ -1,6 +1,8 @@
 //! Answers as the clients of known APIs expect them, byte for byte.
 
 mod support;
+#[path = "support/told.rs"]
+mod told;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,11 +15,12 @@ use http::{Method, Request, Response, StatusCode};
 use proptest::prelude::*;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_throttle::{
-    Decision, Dialect, Estimate, Limits, Quota, Rate, ResponseBody, Rules, RulesError,
+    Decision, Dialect, Estimate, Limits, OnOutage, Quota, Rate, ResponseBody, Rules, RulesError,
     ThrottleLayer,
 };
 
 use support::{bytes, throttle, values};
+use told::{Does, Told};
 
 const DIALECTS: [Dialect; 5] = [
     Dialect::Problem,
@@ -316,6 +319,60 @@ async fn a_busy_server_is_told_from_a_greedy_client() {
         let body = String::from_utf8(bytes(busy).await.to_vec()).expect("text");
         assert!(body.contains(words), "{dialect:?}: {body}");
         drop(held);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_nobody_can_decide_that_is_told() {
+    let table = [
+        (
+            Dialect::Problem,
+            concat!(
+                r#"{"type":"about:blank","title":"Service Unavailable","status":503,"#,
+                r#""detail":"Rate limiter unavailable. Please try again in {}s.","#,
+                r#""error":{"message":"Rate limiter unavailable. Please try again in {}s.","#,
+                r#""type":"service_unavailable_error","param":null,"code":"limiter_unavailable"}}"#,
+            ),
+        ),
+        (
+            Dialect::OpenAi,
+            concat!(
+                r#"{"error":{"message":"Rate limiter unavailable. Please try again in {}s.","#,
+                r#""type":"service_unavailable_error","param":null,"code":"limiter_unavailable"}}"#,
+            ),
+        ),
+        (
+            Dialect::Anthropic,
+            concat!(
+                r#"{"type":"error","error":{"type":"api_error","#,
+                r#""message":"Rate limiter unavailable. Please try again in {}s."}}"#,
+            ),
+        ),
+        (Dialect::ApiGateway, r#"{"message":"Service Unavailable"}"#),
+        (
+            Dialect::AzureApiManagement,
+            concat!(
+                r#"{ "statusCode": 503, "#,
+                r#""message": "Rate limiter is unavailable. Try again in {} seconds." }"#,
+            ),
+        ),
+    ];
+    for (dialect, words) in table {
+        let store = Told::new();
+        store.does(Does::Fails);
+        let layer = layer(Rate::per_second(1), dialect)
+            .store(store)
+            .expect("no clients")
+            .on_outage(OnOutage::Refuse);
+        let answer = get(&layer, "/").await;
+        assert_eq!(
+            answer.status(),
+            StatusCode::SERVICE_UNAVAILABLE,
+            "{dialect:?}"
+        );
+        let wait = values(&answer, "retry-after").concat();
+        let body = String::from_utf8(bytes(answer).await.to_vec()).expect("text");
+        assert_eq!(body, words.replace("{}", &wait), "{dialect:?}");
     }
 }
 
