@@ -4,8 +4,8 @@ use std::sync::{Arc, PoisonError};
 
 use crate::{
     levels::Levels,
-    limiter::Limiter,
-    rule::{Asked, Binding, Rule},
+    limiter::Origin,
+    rule::{Asked, Binding},
     sync::Mutex,
 };
 
@@ -14,8 +14,7 @@ use crate::{
 /// At any moment its limits are charged with the larger of what was reserved and what has been used.
 #[derive(Debug)]
 pub(crate) struct Account {
-    limiter: Arc<Limiter>,
-    rule: Arc<Rule>,
+    origin: Arc<Origin>,
     identity: u128,
     /// A bit for each token limit of the rule, in their order: whether strangers share the balance.
     shared: u64,
@@ -36,12 +35,8 @@ struct State {
 }
 
 impl Account {
-    pub(crate) fn new(
-        limiter: &Arc<Limiter>,
-        rule: &Arc<Rule>,
-        asked: Asked,
-        levels: &Levels,
-    ) -> Arc<Self> {
+    pub(crate) fn new(origin: &Arc<Origin>, asked: Asked, levels: &Levels) -> Arc<Self> {
+        let Origin { limiter, rule } = &**origin;
         let (mut shared, mut charged) = (0, 0);
         let mut told = Vec::new();
         let is_away = limiter.remote().is_some();
@@ -55,8 +50,7 @@ impl Account {
             }
         }
         Arc::new(Self {
-            limiter: Arc::clone(limiter),
-            rule: Arc::clone(rule),
+            origin: Arc::clone(origin),
             identity: asked.identity,
             shared,
             charged,
@@ -135,17 +129,18 @@ impl Account {
             true => 0,
             false => state.charged - state.used,
         });
-        let now = self.limiter.now();
+        let Origin { limiter, .. } = &*self.origin;
+        let now = limiter.now();
         let enforced = self.bindings().filter(|(_, binding)| !binding.limit.shadow);
         let balances = enforced.map(|(bit, binding)| {
             let Some(meter) = &binding.limit.meter else {
                 return 0;
             };
-            if let Some(remote) = self.limiter.elsewhere(binding) {
+            if let Some(remote) = limiter.elsewhere(binding) {
                 let state = self.told.get(bit as usize).copied();
                 return meter.balance(state.unwrap_or(0), remote.at(now)).0;
             }
-            let place = binding.place(&self.limiter.memory, self.identity);
+            let place = binding.place(&limiter.memory, self.identity);
             place.remaining(meter, now)
         });
         left.saturating_add(balances.min().unwrap_or(u64::MAX))
@@ -167,11 +162,13 @@ impl Account {
                 continue;
             }
             if let Some(more) = total.checked_sub(state.charged) {
-                self.limiter.owe(binding, self.identity, more);
+                self.origin.limiter.owe(binding, self.identity, more);
             } else {
                 let shared = self.shared >> bit & 1 == 1;
                 let less = state.charged - total;
-                self.limiter.refund(binding, self.identity, shared, less);
+                self.origin
+                    .limiter
+                    .refund(binding, self.identity, shared, less);
             }
         }
         state.charged = total;
@@ -179,7 +176,7 @@ impl Account {
 
     /// The token limits, numbered.
     fn bindings(&self) -> impl Iterator<Item = (u32, &Binding)> {
-        let bindings = self.rule.bindings.iter();
+        let bindings = self.origin.rule.bindings.iter();
         (0..).zip(bindings.filter(|binding| binding.limit.is_tokens()))
     }
 
@@ -201,8 +198,9 @@ mod loom_tests {
     use crate::{
         clock::Clock,
         limit::{Limit, Scope, Terms},
+        limiter::Limiter,
         rate::Rate,
-        rule::Home,
+        rule::{Home, Rule},
     };
 
     const INTERVAL: u64 = 1 << 40;
@@ -230,18 +228,18 @@ mod loom_tests {
         let mut levels = Levels::default();
         let admitted = limiter.admit(&rule, asked, limiter.now(), &mut levels);
         assert_eq!(admitted, Ok(true));
-        Account::new(&limiter, &rule, asked, &levels)
+        Account::new(&Origin::new(&limiter, &rule), asked, &levels)
     }
 
     /// What its bucket is charged with.
     fn charged(account: &Account) -> u64 {
-        let [binding] = &*account.rule.bindings else {
+        let [binding] = &*account.origin.rule.bindings else {
             unreachable!("it has one limit");
         };
         let Home::Bucket(bucket) = &binding.home else {
             unreachable!("with a bucket of its own");
         };
-        let left = bucket.load() - account.limiter.now();
+        let left = bucket.load() - account.origin.limiter.now();
         left.div_ceil(INTERVAL)
     }
 

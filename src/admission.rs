@@ -2,19 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::{
-    account::Account,
-    levels::Levels,
-    limiter::Limiter,
-    rule::{Asked, Rule},
-};
+use crate::{account::Account, levels::Levels, limiter::Origin, rule::Asked};
 
 /// Lives as long as the request it admitted: from the decision, through the inner service's future, to
 /// the end of the response body. What has to be given back when a request ends is given back by it.
 #[derive(Debug)]
 pub(crate) struct Admission {
     /// Given back when it is dropped.
-    _permits: Option<Permits>,
+    _permits: Permits,
     account: Option<Arc<Account>>,
 }
 
@@ -22,20 +17,17 @@ impl Admission {
     /// Of a request that was admitted under a rule and has left `levels`. The slots may have been `held` before.
     #[inline(never)]
     pub(crate) fn new(
-        limiter: &Arc<Limiter>,
-        rule: &Arc<Rule>,
+        origin: &Arc<Origin>,
         asked: Asked,
         levels: &Levels,
         held: Option<Permits>,
     ) -> Self {
         Self {
-            _permits: match held {
-                None if rule.has_slots => Some(Permits::new(limiter, rule, asked, levels)),
-                held => held,
-            },
-            account: rule
+            _permits: held.unwrap_or_else(|| Permits::new(origin, asked, levels)),
+            account: origin
+                .rule
                 .has_tokens
-                .then(|| Account::new(limiter, rule, asked, levels)),
+                .then(|| Account::new(origin, asked, levels)),
         }
     }
 
@@ -63,8 +55,7 @@ impl Drop for Admission {
 /// The slots that a request holds. They come back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Permits {
-    limiter: Arc<Limiter>,
-    rule: Arc<Rule>,
+    origin: Arc<Origin>,
     /// In halves, which need no more than a word's alignment.
     identity: [u64; 2],
     /// A bit for each cap of the rule, in their order: whether a slot of it is held.
@@ -74,22 +65,16 @@ pub(crate) struct Permits {
 }
 
 impl Permits {
-    pub(crate) fn new(
-        limiter: &Arc<Limiter>,
-        rule: &Arc<Rule>,
-        asked: Asked,
-        levels: &Levels,
-    ) -> Self {
+    pub(crate) fn new(origin: &Arc<Origin>, asked: Asked, levels: &Levels) -> Self {
         let (mut held, mut shared) = (0, 0);
-        let levels = rule.bindings.iter().zip(levels.as_slice());
+        let levels = origin.rule.bindings.iter().zip(levels.as_slice());
         let slots = levels.filter(|(binding, _)| binding.limit.is_slots());
         for (bit, (_, level)) in slots.enumerate() {
             held |= u32::from(!level.refused) << bit;
             shared |= u32::from(level.shared) << bit;
         }
         Self {
-            limiter: Arc::clone(limiter),
-            rule: Arc::clone(rule),
+            origin: Arc::clone(origin),
             identity: [asked.identity as u64, (asked.identity >> 64) as u64],
             held,
             shared,
@@ -101,12 +86,13 @@ impl Drop for Permits {
     fn drop(&mut self) {
         let [low, high] = self.identity;
         let identity = u128::from(high) << 64 | u128::from(low);
-        let bindings = self.rule.bindings.iter();
+        let Origin { limiter, rule } = &*self.origin;
+        let bindings = rule.bindings.iter();
         let slots = bindings.filter(|binding| binding.limit.is_slots());
         for (bit, binding) in slots.enumerate() {
             if self.held >> bit & 1 == 1 {
                 let shared = self.shared >> bit & 1 == 1;
-                self.limiter.refund(binding, identity, shared, 1);
+                limiter.refund(binding, identity, shared, 1);
             }
         }
     }

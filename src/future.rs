@@ -24,9 +24,10 @@ pub(crate) use self::{
     trip::{Trip, Way},
 };
 use crate::{
+    admission::Admission,
     body::ResponseBody,
     decision::Decision,
-    shared::Admitted,
+    shared::{Admitted, Told},
     usage::{Kind, Scan},
 };
 
@@ -57,10 +58,14 @@ enum Rest<S, ReqBody> {
         // Taken when it is over.
         parked: Option<Parked<S, ReqBody>>,
     },
-    // Nothing: its response passes as it is.
+    // Its response passes as it is.
     Alone,
+    // So it does here. Taken when it is there.
+    Held {
+        admission: Option<Admission>,
+    },
     // Taken piece by piece when there is a response.
-    Admitted(Admitted),
+    Told(Told),
     Rejected {
         // On the heap, so that those that are admitted are not as large.
         response: Option<Box<Response<Bytes>>>,
@@ -69,8 +74,14 @@ enum Rest<S, ReqBody> {
 
 impl<S, ReqBody> Rest<S, ReqBody> {
     #[inline]
-    fn of(admitted: Option<Admitted>) -> Self {
-        admitted.map_or(Self::Alone, Self::Admitted)
+    fn of(admitted: Admitted) -> Self {
+        match admitted {
+            Admitted::Alone => Self::Alone,
+            Admitted::Held(admission) => Self::Held {
+                admission: Some(admission),
+            },
+            Admitted::Told(told) => Self::Told(told),
+        }
     }
 }
 
@@ -88,7 +99,7 @@ where
     S: Service<Request<ReqBody>>,
 {
     #[inline]
-    pub(crate) fn admitted(future: S::Future, admitted: Option<Admitted>) -> Self {
+    pub(crate) fn admitted(future: S::Future, admitted: Admitted) -> Self {
         Self {
             inner: Some(future),
             rest: Rest::of(admitted),
@@ -133,7 +144,7 @@ where
         let mut this = self.project();
         loop {
             match this.rest {
-                // ## Waiting => (Alone | Admitted | Rejected)
+                // ## Waiting => (Alone | Held | Told | Rejected)
                 Rest::Waiting { parked } => {
                     *this.rest = match ready!(leave(parked, cx)) {
                         Outcome::Admitted {
@@ -156,19 +167,27 @@ where
                     };
                     return inner.poll(cx).map_ok(pass);
                 }
-                Rest::Admitted(admitted) => {
+                Rest::Held { admission } => {
+                    let inner = this.inner.as_mut().as_pin_mut().expect(POLLED);
+                    let result = ready!(inner.poll(cx));
+                    let admission = admission.take();
+                    return Poll::Ready(result.map(|response| {
+                        response.map(|body| ResponseBody::inner(body, admission, None))
+                    }));
+                }
+                Rest::Told(told) => {
                     // Changed where it lies: a response is large, and each move of it costs.
                     let inner = this.inner.as_mut().as_pin_mut().expect(POLLED);
                     let mut poll = inner.poll(cx);
                     let Poll::Ready(result) = &mut poll else {
                         return Poll::Pending;
                     };
-                    let Admitted {
+                    let Told {
                         admission,
                         fields,
                         decision,
                         reads_answer,
-                    } = admitted;
+                    } = told;
                     let admission = admission.take();
                     let mut scan = None;
                     if let Ok(response) = result {
@@ -241,7 +260,7 @@ where
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.rest {
             Rest::Waiting { .. } => "Waiting",
-            Rest::Alone | Rest::Admitted(_) => "Admitted",
+            Rest::Alone | Rest::Held { .. } | Rest::Told(_) => "Admitted",
             Rest::Rejected { .. } => "Rejected",
         };
         f.debug_tuple("ResponseFuture").field(&state).finish()

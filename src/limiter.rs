@@ -115,6 +115,23 @@ impl Limiter {
     }
 }
 
+/// Where charges come from, and where they go back to: a rule, and the limiter that has charged it. Made once for all
+/// requests.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    pub(crate) limiter: Arc<Limiter>,
+    pub(crate) rule: Arc<Rule>,
+}
+
+impl Origin {
+    pub(crate) fn new(limiter: &Arc<Limiter>, rule: &Arc<Rule>) -> Arc<Self> {
+        Arc::new(Self {
+            limiter: Arc::clone(limiter),
+            rule: Arc::clone(rule),
+        })
+    }
+}
+
 impl Limiter {
     /// What a refused request is told beyond the `wait` for the limit that refused it.
     pub(crate) fn spread(

@@ -16,7 +16,7 @@ use crate::{
     levels::Levels,
     response::grpc::deadline,
     rule::Asked,
-    shared::{Away, Decided, Prepared, Shared, State, There},
+    shared::{Admitted, Away, Decided, Prepared, Shared, State, There},
     waiting::Answer,
 };
 
@@ -135,10 +135,17 @@ where
                     drop(by);
                     drop(found);
                     drop(state);
+                    // Each apart, so that none is moved as the largest of them.
                     match admitted {
-                        // Apart from the others, for nothing of it has to be moved.
-                        None => ResponseFuture::admitted(self.inner.call(request), None),
-                        admitted => ResponseFuture::admitted(self.inner.call(request), admitted),
+                        Admitted::Alone => {
+                            ResponseFuture::admitted(self.inner.call(request), Admitted::Alone)
+                        }
+                        held @ Admitted::Held(_) => {
+                            ResponseFuture::admitted(self.inner.call(request), held)
+                        }
+                        told @ Admitted::Told(_) => {
+                            ResponseFuture::admitted(self.inner.call(request), told)
+                        }
                     }
                 }
                 Answer::Denied => {

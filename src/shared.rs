@@ -38,7 +38,22 @@ pub(crate) struct Shared {
 
 /// What a request that was admitted goes on with.
 #[derive(Debug)]
-pub(crate) struct Admitted {
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the large one must not ask for memory, and the others are not moved as one of it"
+)]
+pub(crate) enum Admitted {
+    /// Nothing: its response passes as it is.
+    Alone,
+    /// What it holds until its answer has ended, which passes as it is.
+    Held(Admission),
+    /// What changes its response.
+    Told(Told),
+}
+
+/// What an admitted request's response is told, and what that holds.
+#[derive(Debug)]
+pub(crate) struct Told {
     /// What it holds until its answer has ended.
     pub(crate) admission: Option<Admission>,
     /// The fields of its response.
@@ -87,15 +102,14 @@ impl<'a> Decided<'a> {
 }
 
 impl Shared {
-    /// Has an admitted request carry what its handler may want to know, and gives what its response goes on with, if
-    /// there is something.
+    /// Has an admitted request carry what its handler may want to know, and gives what its response goes on with.
     #[inline(always)]
     pub(crate) fn admitted<B>(
         &self,
         request: &mut Request<B>,
         prepared: &Prepared,
         decided: Decided<'_>,
-    ) -> Option<Admitted> {
+    ) -> Admitted {
         let Decided {
             state,
             asked,
@@ -106,6 +120,7 @@ impl Shared {
         } = decided;
         let Prepared {
             rule,
+            origin,
             written,
             meters,
             ..
@@ -122,11 +137,15 @@ impl Shared {
         let told = written.policies.as_ref().filter(|_| options.fields);
         // Most requests are charged on rates alone, and have nothing to give back.
         let holds = rule.has_slots || rule.has_tokens || held.is_some();
-        if told.is_none() && !holds && !options.decision {
-            return None;
+        let admission = holds.then(|| Admission::new(origin, asked, levels, held.take()));
+        if let Some(account) = admission.as_ref().and_then(Admission::account) {
+            let usage = Usage::new(Arc::clone(account));
+            request.extensions_mut().insert(usage);
         }
-        let admission =
-            holds.then(|| Admission::new(&state.limiter, rule, asked, levels, held.take()));
+        let reads_answer = options.usage_from_answer && rule.has_tokens;
+        if told.is_none() && !options.decision && !reads_answer {
+            return admission.map_or(Admitted::Alone, Admitted::Held);
+        }
         let mut fields = match told {
             Some(policies) if Fields::fit(request.method()) => {
                 Fields::admitted(policies, rule, levels, now)
@@ -137,17 +156,13 @@ impl Shared {
             fields =
                 fields.map(|fields| self.in_dialect(fields, state, request, rule, levels, now));
         }
-        if let Some(account) = admission.as_ref().and_then(Admission::account) {
-            let usage = Usage::new(Arc::clone(account));
-            request.extensions_mut().insert(usage);
-        }
         let decision = options.decision.then(|| {
             let decision = Decision::admitted(Arc::clone(rule), mem::take(levels), arrived, now);
             request.extensions_mut().insert(decision.clone());
             decision
         });
-        Some(Admitted {
-            reads_answer: options.usage_from_answer && rule.has_tokens,
+        Admitted::Told(Told {
+            reads_answer,
             admission,
             fields,
             decision,

@@ -50,7 +50,7 @@ pub(super) enum Outcome<S, ReqBody> {
     Admitted {
         service: S,
         request: Request<ReqBody>,
-        admitted: Option<Admitted>,
+        admitted: Admitted,
     },
     Denied(Response<Bytes>),
 }

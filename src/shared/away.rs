@@ -108,7 +108,7 @@ impl Shared {
         prepared: &Prepared,
         asked: Asked,
         leased: Leased,
-    ) -> Option<Admitted> {
+    ) -> Admitted {
         let Leased {
             mut levels,
             at,
@@ -129,7 +129,9 @@ impl State {
         lent: &Lent,
         now: Nanos,
     ) -> Result<ByLease, Outdated> {
-        let held = &prepared.held().rule;
+        let Prepared {
+            rule: held, origin, ..
+        } = prepared.held();
         let mut levels = Levels::default();
         let answer = self.limiter.admit(held, asked, now, &mut levels);
         if !matches!(answer, Ok(true)) {
@@ -137,7 +139,7 @@ impl State {
         }
         Ok(match answer? {
             true => {
-                let permits = || Permits::new(&self.limiter, held, asked, &levels);
+                let permits = || Permits::new(origin, asked, &levels);
                 let permits = held.has_slots.then(permits);
                 let (levels, at) = remote.lent_levels(&prepared.rule, asked, lent, &levels, now);
                 ByLease::Admitted(levels, at, permits)

@@ -6,12 +6,19 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use crate::{observe::Meters, response::Written, rule::Rule};
+use crate::{
+    limiter::{Limiter, Origin},
+    observe::Meters,
+    response::Written,
+    rule::Rule,
+};
 
 /// A rule, with what can be written beforehand.
 #[derive(Debug, Clone)]
 pub(crate) struct Prepared {
     pub(crate) rule: Arc<Rule>,
+    /// Where what its requests hold goes back to.
+    pub(crate) origin: Arc<Origin>,
     pub(crate) written: Arc<Written>,
     pub(super) meters: Meters,
     apart: Arc<Apart>,
@@ -26,40 +33,43 @@ struct Apart {
 }
 
 impl Prepared {
-    pub(super) fn new(rule: Rule) -> Self {
+    pub(super) fn new(limiter: &Arc<Limiter>, rule: Rule) -> Self {
+        let written = Arc::new(Written::of(&rule));
+        Self::of(limiter, rule, &written)
+    }
+
+    /// The same under another rule, in the same words.
+    pub(super) fn of(limiter: &Arc<Limiter>, rule: Rule, written: &Arc<Written>) -> Self {
+        let rule = Arc::new(rule);
         Self {
-            written: Arc::new(Written::of(&rule)),
+            origin: Origin::new(limiter, &rule),
+            written: Arc::clone(written),
             meters: Meters::of(&rule),
-            rule: Arc::new(rule),
+            rule,
             apart: Arc::default(),
         }
     }
 
-    /// The same under another rule, in the same words.
-    pub(super) fn of(rule: Rule, written: &Arc<Written>) -> Self {
-        Self {
-            written: Arc::clone(written),
-            meters: Meters::of(&rule),
-            rule: Arc::new(rule),
-            apart: Arc::default(),
-        }
+    /// The same route under another rule, in words of its own.
+    fn under(&self, rule: Rule) -> Self {
+        Self::new(&self.origin.limiter, rule)
     }
 
     /// The limits of it that lie in this process, store or not.
     pub(crate) fn held(&self) -> &Self {
-        let held = || Self::new(self.rule.held());
+        let held = || self.under(self.rule.held());
         self.apart.held.get_or_init(held)
     }
 
     /// The same route without limits.
     pub(crate) fn bare(&self) -> &Self {
-        let bare = || Self::new(self.rule.bare());
+        let bare = || self.under(self.rule.bare());
         self.apart.bare.get_or_init(bare)
     }
 
     /// One of so many shares of all limits, in this process.
     pub(crate) fn share(&self, shares: u32) -> Cow<'_, Self> {
-        let make = || Self::new(self.rule.share(shares));
+        let make = || self.under(self.rule.share(shares));
         let (made, share) = self.apart.share.get_or_init(|| (shares, make()));
         if *made == shares {
             Cow::Borrowed(share)

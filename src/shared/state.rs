@@ -128,7 +128,7 @@ impl State {
             table,
             undeclared,
             shared: shared(before.map(|before| &before.shared)),
-            free: Prepared::new(Rule::new("OPTIONS preflight", None, [])),
+            free: Prepared::new(limiter, Rule::new("OPTIONS preflight", None, [])),
             total,
             default,
             roster,
@@ -180,7 +180,7 @@ impl State {
         let found = match head.without_escaped_literals() {
             Some(path) if named.is_none() => {
                 let head = head.on(&path);
-                Self::both(self.prepared(self.route(&head)?, &head, class), found)
+                self.both(self.prepared(self.route(&head)?, &head, class), found)
             }
             _ => Found::Kept(found),
         };
@@ -205,11 +205,12 @@ impl State {
     /// What a request is charged on whose path may mean either of two routes: both, so that its spelling
     /// dodges neither.
     #[cold]
-    fn both<'a>(routed: &'a Prepared, spelled: &'a Prepared) -> Found<'a> {
+    fn both<'a>(&self, routed: &'a Prepared, spelled: &'a Prepared) -> Found<'a> {
         if std::ptr::eq(routed, spelled) {
             return Found::Kept(routed);
         }
-        Found::Made(Box::new(Prepared::new(routed.rule.and(&spelled.rule))))
+        let rule = routed.rule.and(&spelled.rule);
+        Found::Made(Box::new(Prepared::new(&self.limiter, rule)))
     }
 
     #[inline(always)]
@@ -230,12 +231,12 @@ impl State {
         let rule = Rule::new(route.key.clone(), class.plan.clone(), bindings.cloned());
         let rule = rule.counted_by(&route.tally);
         if !route.undeclared || std::ptr::eq(route, &self.shared) {
-            return Prepared::new(rule);
+            return Prepared::new(&self.limiter, rule);
         }
         // The same limits, so the same words.
         let shared = &self.shared.variants[class.first + variant];
         let shared = shared.get_or_init(|| self.prepare(&self.shared, class, variant));
-        Prepared::of(rule, &shared.written)
+        Prepared::of(&self.limiter, rule, &shared.written)
     }
 
     fn route(&self, head: &Head<'_>) -> Result<&Route, Outdated> {

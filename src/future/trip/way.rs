@@ -227,7 +227,9 @@ impl Way {
             self.step = Step::Follows(follow, standing);
             return None;
         }
-        let held = &self.prepared.held().rule;
+        let Prepared {
+            rule: held, origin, ..
+        } = self.prepared.held();
         let mut levels = Levels::default();
         let answer = limiter.admit(held, self.asked, now, &mut levels);
         if !matches!(answer, Ok(true)) {
@@ -243,7 +245,7 @@ impl Way {
                 return None;
             }
         }
-        let permits = || Permits::new(&limiter, held, self.asked, &levels);
+        let permits = || Permits::new(origin, self.asked, &levels);
         let ask = remote.ask(&rule, self.asked, deadline, lease, lent);
         self.step = Step::Asks {
             ask: Box::new(ask),
