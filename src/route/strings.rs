@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn each_string_keeps_its_value_however_many_there_are() {
         let mut strings = Strings::default();
-        for count in 0..40 {
+        for count in 0..40usize {
             assert_eq!(strings.get(&format!("/{count}")), None);
             assert_eq!(*strings.entry(&format!("/{count}"), || count), count);
             for known in 0..=count {
@@ -72,6 +72,8 @@ mod tests {
                 let entry = strings.entry(&format!("/{known}"), || unreachable!("known"));
                 assert_eq!(*entry, known);
             }
+            let are_few = matches!(strings, Strings::Few(_));
+            assert_eq!(are_few, count < Strings::<usize>::FEW);
         }
     }
 }

@@ -306,6 +306,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn all_values_are_there_as_they_were_added() {
+        let mut table = Table::new();
+        for (value, key) in ["GET /b", "$default", "GET /a/{id}", "POST /b"]
+            .iter()
+            .enumerate()
+        {
+            let key = key.parse().expect("a route key");
+            assert_eq!(table.insert(&key, value), Ok(()));
+        }
+        let values: Vec<_> = table.values().copied().collect();
+        assert_eq!(values, [0, 1, 2, 3]);
+        let taken = "GET /b".parse().expect("a route key");
+        assert_eq!(table.insert(&taken, 4), Err(&0));
+        assert_eq!(table.values().count(), 4);
+    }
+
+    #[test]
     fn a_template_is_walked_segment_by_segment() {
         let table = [
             (None, (false, None)),

@@ -141,6 +141,44 @@ mod tests {
     }
 
     #[test]
+    fn a_route_is_found_where_it_was_entered_and_by_whom_comes_after() {
+        let set = Undeclared::new(usize::MAX);
+        let kept: HashSet<_> = (0..100usize)
+            .map(|route| (set.hash(&route), route))
+            .collect();
+        for (hash, route) in &kept {
+            assert_eq!(set.find(*hash), None, "before it is there");
+            set.get(*hash, || *route);
+        }
+        for (hash, route) in &kept {
+            assert_eq!(set.find(*hash), Some(route));
+        }
+        assert_eq!(set.find(set.hash(&100usize)), None);
+        assert_eq!(set.iter().copied().collect::<HashSet<_>>(), kept);
+
+        let next = set.successor(usize::MAX);
+        assert_eq!(next.iter().count(), 0);
+        for (hash, route) in kept {
+            assert_eq!(next.hash(&route), hash);
+        }
+    }
+
+    #[test]
+    fn a_search_sees_each_slot_once() {
+        let set = Undeclared::new(());
+        for hash in [0, 1, 2, 2_047, 4_096, u64::MAX] {
+            let slots = set.from(hash).map(|slot| std::ptr::from_ref(slot).addr());
+            let seen: Vec<_> = slots.collect();
+            assert_eq!(seen.len(), set.slots.len(), "{hash}");
+            assert_eq!(
+                HashSet::<_>::from_iter(seen).len(),
+                set.slots.len(),
+                "{hash}"
+            );
+        }
+    }
+
+    #[test]
     fn threads_agree_on_each_route_and_the_bound_holds() {
         let set = Undeclared::new(Box::new(usize::MAX));
         let seen: Vec<HashSet<usize>> = thread::scope(|scope| {
