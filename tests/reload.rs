@@ -77,6 +77,28 @@ async fn what_stays_the_same_keeps_its_balance_to_the_nanosecond() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_snapshot_tells_what_is_left_before_anybody_has_asked_under_the_new_rules() {
+    let rules = |rate: Rate| Rules::new().route("GET /", rate.named("chat"));
+    let (client, handle) = throttled(rules(rate(10, 5)));
+    assert_eq!(passed(&client, 3).await, 3);
+    for (next, left) in [
+        (rate(10, 9), 6),
+        (rate(20, 5), 2),
+        (rate(20, 4), 1),
+        (rate(10, 3), 0),
+    ] {
+        reload(&handle, rules(next.clone()));
+        let snapshot = handle.snapshot();
+        let limit = snapshot.limits.iter().find(|limit| &*limit.name == "chat");
+        assert_eq!(
+            limit.and_then(|limit| limit.remaining),
+            Some(left),
+            "{next:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_used_stays_used_under_another_rate_and_burst() {
     // All begin with five of five used, at 10 a second. (rate, burst; what passes at once, and after what wait more)
     let table = [
