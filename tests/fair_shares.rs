@@ -9,8 +9,8 @@ use http::{Request, Response, StatusCode};
 use proptest::prelude::*;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_throttle::{
-    Clients, Decision, Limits, PeerAddr, Plan, Quota, Rate, Rules, RulesError, Scope, Throttle,
-    ThrottleLayer,
+    Clients, Decision, InFlight, Limits, PeerAddr, Plan, Quota, Rate, Rules, RulesError, Scope,
+    Throttle, ThrottleLayer,
 };
 
 use support::{bytes, decision, hourly, throttle, values};
@@ -333,6 +333,23 @@ async fn without_room_for_anybody_all_share() {
         admitted += passed(&service, 2, "/", Some(&client.to_string())).await;
     }
     assert_eq!(admitted, 16 * 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn slots_that_strangers_share_come_back_to_them() {
+    let caps = Limits::new()
+        .in_flight(InFlight::new(2).named("wide"))
+        .in_flight(InFlight::new(1).named("narrow"));
+    let rules = Rules::new().clients(by_key().each(caps).max_clients(0));
+    let service = service(rules);
+    for round in 0..3 {
+        let mut held = Vec::new();
+        for client in 0..500 {
+            let answer = send(&service, request("/", Some(&client.to_string()))).await;
+            held.extend((answer.status() == StatusCode::OK).then_some(answer));
+        }
+        assert_eq!(held.len(), 16, "in round {round}");
+    }
 }
 
 /// Everything that is printed and sent of clients with these, admitted and refused.
