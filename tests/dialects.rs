@@ -301,6 +301,14 @@ async fn a_dialect_says_what_is_counted_where_its_original_does() {
 async fn a_busy_server_is_told_from_a_greedy_client() {
     let table = [
         (Dialect::Problem, 503, "server_is_overloaded"),
+        (
+            Dialect::Problem,
+            503,
+            concat!(
+                r#""detail":"The server is overloaded, at the limit of requests in flight of policy default. "#,
+                r#"Please try again in 1s.""#,
+            ),
+        ),
         (Dialect::OpenAi, 503, "server_is_overloaded"),
         (Dialect::Anthropic, 529, "overloaded_error"),
         (
