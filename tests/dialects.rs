@@ -305,7 +305,7 @@ async fn a_busy_server_is_told_from_a_greedy_client() {
             Dialect::Problem,
             503,
             concat!(
-                r#""detail":"The server is overloaded, at the limit of requests in flight of policy default. "#,
+                r#""detail":"The server is overloaded, at the limit of requests in flight of policy route. "#,
                 r#"Please try again in 1s.""#,
             ),
         ),
