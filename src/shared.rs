@@ -38,10 +38,6 @@ pub(crate) struct Shared {
 
 /// What a request that was admitted goes on with.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the large one must not ask for memory, and the others are not moved as one of it"
-)]
 pub(crate) enum Admitted {
     /// Nothing: its response passes as it is.
     Alone,
