@@ -8,7 +8,7 @@ use crate::{account::Account, levels::Levels, limiter::Origin, rule::Asked};
 /// the end of the response body. What has to be given back when a request ends is given back by it.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    /// Given back when it is dropped.
+    /// Given back when they are dropped. None are held where no limit is a cap.
     _permits: Permits,
     account: Option<Arc<Account>>,
 }

@@ -54,9 +54,9 @@ impl Handle {
     /// - A limit that is **closed** keeps its balance for the day on which it is opened.
     ///
     /// What is new starts full, what is gone is forgotten; a route that gets a key of its own is new. So are the limits
-    /// of undeclared routes where [`Undeclared`](crate::Undeclared) becomes another: those that each had are not the
-    /// one that they share. A limit that was a cap on what is in flight and becomes a rate, or the other way, is new. A
-    /// quota that gets another window takes what was used of the old one along.
+    /// that undeclared routes have [each](crate::Undeclared) where they shared one before; that one keeps its balance
+    /// for the day on which they share it again. A limit that was a cap on what is in flight and becomes a rate, or the
+    /// other way, is new. A quota that gets another window takes what was used of the old one along.
     ///
     /// How the layer answers stays as it was set.
     ///

@@ -7,11 +7,14 @@
 //! (see [`crate::gcra`] for why). Between the two a third request may be refused that a serial order would
 //! have let in. None is ever admitted that it would not.
 
+mod origin;
+
 use std::{
     sync::{Arc, OnceLock},
     thread,
 };
 
+pub(crate) use self::origin::Origin;
 use crate::{
     bucket::Untaken,
     clock::{Clock, Instant, Nanos},
@@ -112,23 +115,6 @@ impl Limiter {
             shadow(shadows.iter().map(charge), admitted, now, clock, levels);
         }
         Ok(admitted)
-    }
-}
-
-/// Where charges come from, and where they go back to: a rule, and the limiter that has charged it. Made once for all
-/// requests.
-#[derive(Debug)]
-pub(crate) struct Origin {
-    pub(crate) limiter: Arc<Limiter>,
-    pub(crate) rule: Arc<Rule>,
-}
-
-impl Origin {
-    pub(crate) fn new(limiter: &Arc<Limiter>, rule: &Arc<Rule>) -> Arc<Self> {
-        Arc::new(Self {
-            limiter: Arc::clone(limiter),
-            rule: Arc::clone(rule),
-        })
     }
 }
 

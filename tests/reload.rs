@@ -314,6 +314,29 @@ async fn routes_that_nobody_declared_keep_their_balances() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_undeclared_routes_have_each_is_not_what_they_share() {
+    let rules = |undeclared| {
+        let rules = Rules::new().default_route(rate(1, 3));
+        rules.undeclared(undeclared)
+    };
+    let (client, handle) = throttled(rules(Undeclared::Shared));
+    let pass = async |path: &str| {
+        let mut passed = 0;
+        for _ in 0..5 {
+            passed += usize::from(client.get(path).await.is_admitted());
+        }
+        passed
+    };
+    assert_eq!((pass("/a").await, pass("/b").await), (3, 0));
+    for _ in 0..2 {
+        reload(&handle, rules(Undeclared::PerRoute));
+        assert_eq!((pass("/a").await, pass("/b").await), (3, 3), "new");
+        reload(&handle, rules(Undeclared::Shared));
+        assert_eq!((pass("/a").await, pass("/b").await), (0, 0), "as it was");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn invented_paths_stay_bounded_over_reloads() {
     let rules = |count| Rules::new().default_route(rate(count, 1));
     let (client, handle) = throttled(rules(1));

@@ -17,7 +17,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub(crate) struct Prepared {
     pub(crate) rule: Arc<Rule>,
-    /// Where what its requests hold goes back to.
+    /// The same rule, as what its requests hold has it.
     pub(crate) origin: Arc<Origin>,
     pub(crate) written: Arc<Written>,
     pub(super) meters: Meters,
@@ -51,7 +51,7 @@ impl Prepared {
     }
 
     /// The same route under another rule, in words of its own.
-    fn under(&self, rule: Rule) -> Self {
+    pub(super) fn under(&self, rule: Rule) -> Self {
         Self::new(&self.origin.limiter, rule)
     }
 

@@ -180,7 +180,7 @@ impl State {
         let found = match head.without_escaped_literals() {
             Some(path) if named.is_none() => {
                 let head = head.on(&path);
-                self.both(self.prepared(self.route(&head)?, &head, class), found)
+                Self::both(self.prepared(self.route(&head)?, &head, class), found)
             }
             _ => Found::Kept(found),
         };
@@ -205,12 +205,11 @@ impl State {
     /// What a request is charged on whose path may mean either of two routes: both, so that its spelling
     /// dodges neither.
     #[cold]
-    fn both<'a>(&self, routed: &'a Prepared, spelled: &'a Prepared) -> Found<'a> {
+    fn both<'a>(routed: &'a Prepared, spelled: &'a Prepared) -> Found<'a> {
         if std::ptr::eq(routed, spelled) {
             return Found::Kept(routed);
         }
-        let rule = routed.rule.and(&spelled.rule);
-        Found::Made(Box::new(Prepared::new(&self.limiter, rule)))
+        Found::Made(Box::new(routed.under(routed.rule.and(&spelled.rule))))
     }
 
     #[inline(always)]

@@ -516,7 +516,7 @@ impl Model {
     fn reload(&mut self, written: Written) {
         for scope in Scope::all() {
             let (old, new) = (self.written.terms(scope), written.terms(scope));
-            // Undeclared routes that are kept apart now, or no longer, have other limits, though these be alike.
+            // What undeclared routes have each is not what they share, though it be alike.
             let moved = scope == Scope::UNDECLARED && self.written.apart != written.apart;
             let balance = self.balances.entry(scope).or_default();
             let owed = || Owed {
