@@ -280,16 +280,162 @@ impl Meter {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::prelude::*;
 
     use super::*;
 
+    /// A unit comes back each `interval` nanoseconds, up to `burst`.
+    fn rate(interval: u64, burst: u64) -> Meter {
+        let rate = Rate::new(1, Duration::from_nanos(interval)).burst(burst);
+        Meter::of_rate(&rate).expect("an open rate")
+    }
+
+    /// `count` in windows of 1,000 nanoseconds.
+    fn quota(count: u64) -> Meter {
+        Meter::of_quota(&Quota::per(count, Duration::from_nanos(1_000))).expect("an open quota")
+    }
+
+    fn slots(count: u64) -> Meter {
+        Meter::of_slots(count).expect("some")
+    }
+
+    #[test]
+    fn a_balance_is_told_by_the_kind_of_its_limit() {
+        const TAKEN: u64 = Meter::STILL;
+        let (rate, quota, slots) = (rate(100, 3), quota(5), slots(2));
+        // (meter, state, now; units left and the time until there are more, units used, time until it is full)
+        let table = [
+            (rate, 0, 1_000, (3, 0), 0, 0),
+            (rate, 1_000, 1_000, (3, 0), 0, 0),
+            (rate, 1_001, 1_000, (2, 1), 1, 1),
+            (rate, 1_100, 1_000, (2, 100), 1, 100),
+            (rate, 1_150, 1_000, (1, 50), 2, 150),
+            (rate, 1_450, 1_000, (0, 250), 5, 450),
+            (quota, 0, 7, (5, 0), 0, 0),
+            (quota, 1_000, 7, (5, 0), 0, 0),
+            (quota, 1_002, 7, (3, 993), 2, 993),
+            (quota, 1_005, 7, (0, 993), 5, 993),
+            (quota, 1_005, 999, (0, 1), 5, 1),
+            (quota, 1_005, 1_000, (5, 0), 0, 0),
+            (slots, 0, 7, (2, 0), 0, 0),
+            (slots, TAKEN + 1, 7, (1, 0), 1, 0),
+            (slots, TAKEN + 2, 7, (0, 0), 2, 0),
+        ];
+        for (meter, state, now, balance, used, full_in) in table {
+            let what = format!("{meter:?}, {state} at {now}");
+            assert_eq!(meter.balance(state, now), balance, "{what}");
+            assert_eq!(meter.used(state, now), used, "{what}");
+            assert_eq!(meter.full_in(state, now), full_in, "{what}");
+        }
+        assert_eq!(rate.fullest(1_000), 1_300);
+        assert_eq!(quota.fullest(7), 1_005);
+        assert_eq!(quota.capacity(), 5);
+        assert_eq!(quota.take(1_004, 7, 1), Ok(1_005));
+        assert_eq!(quota.take(1_005, 7, 1), Err(Refusal::Wait(993)));
+        assert_eq!(quota.take(0, 7, 6), Err(Refusal::Never));
+    }
+
+    #[test]
+    fn no_window_is_longer_than_73_years_and_none_has_fewer_nanoseconds_than_units() {
+        let every =
+            |count, length| Meter::of_quota(&Quota::per(count, Duration::from_nanos(length)));
+        assert!(every(1, 1 << 61).is_some());
+        assert_eq!(every(1, (1 << 61) + 1), None);
+        assert!(every(1_000, 1_000).is_some());
+        assert_eq!(every(1_001, 1_000), None);
+        assert_eq!(every(0, 1_000), None);
+    }
+
+    #[test]
+    fn a_state_is_carried_only_between_meters_that_weigh_otherwise() {
+        let (day, week) = (Quota::per_day(9), Quota::per_week(9));
+        let [day, week] = [day, week].map(|quota| Meter::of_quota(&quota).expect("open"));
+        assert!(rate(100, 3).weighs_as(&rate(100, 4)));
+        assert!(!rate(100, 3).weighs_as(&rate(101, 3)));
+        assert!(quota(3).weighs_as(&quota(4)));
+        assert!(!day.weighs_as(&week));
+        assert!(!rate(1, 9).weighs_as(&day));
+        assert!(!slots(9).weighs_as(&day));
+    }
+
+    #[test]
+    fn a_state_that_is_kept_with_its_terms_is_read_in_others() {
+        let (rate, quota) = (rate(200, 9), quota(5));
+        assert_eq!(rate.terms(7), 200);
+        assert_eq!(quota.terms(7), 1_000);
+        // (meter, state, its terms, now; the state that it is)
+        let table = [
+            (rate, 1_500, 100, 1_000, 2_000),
+            (rate, 1_500, 200, 1_000, 1_500),
+            (rate, 1_500, 300, 1_000, 1_334),
+            (rate, 1_001, 0, 1_000, 1_200),
+            (rate, 1_000, 100, 1_000, 0),
+            (rate, u64::MAX, 1, 1_000, Meter::FARTHEST),
+            (quota, 1_002, 1_000, 7, 1_002),
+            // The window was another's, which has not ended yet.
+            (quota, 5_003, 5_000, 7, 1_003),
+            (quota, 1_002, 1_000, 1_000, 0),
+            (quota, 1_002, 1_000, 1_001, 0),
+        ];
+        for (meter, state, terms, now, read) in table {
+            let what = format!("{meter:?}, {state} told in {terms} at {now}");
+            assert_eq!(meter.read(state, terms, now), read, "{what}");
+        }
+    }
+
+    #[test]
+    fn half_of_what_is_left_may_be_leased() {
+        for (state, most, leased) in [(0, 100, 4), (0, 2, 2), (1_300, 100, 3), (1_800, 100, 0)] {
+            assert_eq!(
+                rate(100, 9).lease(state, 1_000, most),
+                leased,
+                "{state}, {most}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_lease_comes_back_while_what_it_was_taken_from_is_not_full() {
+        let (rate, quota, slots) = (rate(100, 9), quota(5), slots(5));
+        const ONE: u64 = Meter::STILL + 1;
+        // (meter, state, what the lease had left, now, units; the state then)
+        let table = [
+            (rate, 1_400, 1_400, 1_000, 3, Some(1_100)),
+            (rate, 1_400, 1_400, 1_000, 9, Some(1_000)),
+            (rate, 1_001, 1_001, 1_000, 1, Some(1_000)),
+            // Somebody was charged since.
+            (rate, 1_500, 1_400, 1_000, 1, None),
+            (rate, 1_000, 1_000, 1_000, 1, None),
+            (rate, 900, 900, 1_000, 1, None),
+            (quota, 1_004, 1_003, 7, 2, Some(1_002)),
+            (quota, 1_004, 1_001, 7, 9, Some(1_000)),
+            // It was leased in the window before.
+            (quota, 2_004, 1_003, 1_007, 2, None),
+            (quota, 2_004, 2_000, 1_007, 2, None),
+            (quota, 1_000, 1_003, 7, 2, None),
+            (slots, ONE, ONE, 7, 1, None),
+        ];
+        for (meter, state, left, now, units, then) in table {
+            let what = format!("{meter:?}, {state} after {left} at {now}");
+            assert_eq!(meter.return_lease(state, left, now, units), then, "{what}");
+        }
+    }
+
+    #[test]
+    fn those_who_are_refused_together_are_told_steps_of_a_limit() {
+        assert_eq!(rate(100, 9).step(3), 300);
+        assert_eq!(rate(100, 9).steady(3), 300);
+        assert_eq!(quota(9).step(3), 100_000_000);
+        assert_eq!(quota(9).steady(3), 0);
+        assert_eq!(slots(4).step(3), 250_000_000);
+        assert_eq!(slots(4).steady(3), 0);
+    }
+
     #[test]
     fn what_is_carried_over_is_rounded_against_the_caller() {
-        let every = |interval: u64| {
-            let rate = Rate::new(1, std::time::Duration::from_nanos(interval)).burst(9);
-            Meter::of_rate(&rate).expect("an open rate")
-        };
+        let every = |interval| rate(interval, 9);
         // (nanoseconds owed, of units that weigh, and will weigh; owed then)
         for (owed, from, to, then) in [
             (1, 2, 3, 2),
@@ -317,6 +463,7 @@ mod tests {
         }
         assert_eq!(slots.refund(two, 1), one);
         assert_eq!(slots.give_back(two, 7, 9, slots.weight(1)), one);
+        assert_eq!(slots.give_back(one, 7, 9, slots.weight(1)), 0, "as new");
         assert_eq!(slots.refund(one, 1), 0, "as new");
         assert_eq!(slots.refund(0, 1), 0, "none is made");
         assert_eq!(slots.take(0, 7, 3), Err(Refusal::Never));
@@ -327,8 +474,7 @@ mod tests {
 
     #[test]
     fn what_is_used_beyond_what_was_asked_for_is_owed() {
-        let rate = Rate::new(1, std::time::Duration::from_nanos(100)).burst(3);
-        let rate = Meter::of_rate(&rate).expect("open");
+        let rate = rate(100, 3);
         let owed = rate.owe(0, 1_000, 5);
         assert_eq!(owed, 1_500);
         assert_eq!(rate.take(owed, 1_000, 1), Err(Refusal::Wait(300)));
@@ -339,7 +485,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_debt_overflows(state: u64, now in 0..=Clock::MAX, units: u64, count in 1..u64::MAX, burst in 1..9u64) {
-            if let Some(meter) = Meter::of_rate(&Rate::new(count, std::time::Duration::from_secs(9)).burst(burst)) {
+            if let Some(meter) = Meter::of_rate(&Rate::new(count, Duration::from_secs(9)).burst(burst)) {
                 let state = state.min(Meter::FARTHEST);
                 let owed = meter.owe(state, now, units);
                 prop_assert!(owed >= state && owed <= Meter::FARTHEST);

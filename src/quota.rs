@@ -163,3 +163,51 @@ impl Quota {
         self.name.as_deref()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_have_their_lengths_and_their_names() {
+        let days = |days: u64| Duration::from_secs(days * 86_400);
+        // (a quota, its longest window, its shortest, in words)
+        let table = [
+            (Quota::per_day(9), days(1), days(1), "a day"),
+            (Quota::per_week(9), days(7), days(7), "a week"),
+            (Quota::per_month(9), days(31), days(28), "a month"),
+            (
+                Quota::per(9, Duration::from_secs(90)),
+                Duration::from_secs(90),
+                Duration::from_secs(90),
+                "90s",
+            ),
+        ];
+        for (quota, longest, shortest, words) in table {
+            assert_eq!(quota.window(), longest);
+            assert_eq!(quota.shortest(), shortest);
+            assert_eq!(quota.kind().to_string(), words);
+            assert_eq!(quota.count(), 9);
+        }
+    }
+
+    #[test]
+    fn a_share_is_a_part_of_the_count_and_never_nothing() {
+        let quota = Quota::per_day(100).named("daily").shadow();
+        for (shares, count) in [(0, 100), (1, 100), (3, 33), (100, 1), (101, 1)] {
+            let share = quota.share(shares);
+            assert_eq!(share.count(), count, "of {shares}");
+            assert_eq!(share.window(), quota.window());
+            assert_eq!(share.name(), Some("daily"));
+            assert!(share.is_shadow());
+        }
+    }
+
+    #[test]
+    fn it_is_a_shadow_and_has_a_name_if_it_was_told_so() {
+        assert!(!Quota::per_day(1).is_shadow());
+        assert_eq!(Quota::per_day(1).name(), None);
+        let unnamed = Quota::per_day(1).named("daily").shadow().unnamed();
+        assert_eq!(unnamed, Quota::per_day(1).shadow());
+    }
+}

@@ -181,4 +181,30 @@ mod tests {
         assert!(Rate::per_second(9).burst(0).is_closed());
         assert!(!Rate::per_second(9).is_closed());
     }
+
+    #[test]
+    fn a_share_is_as_slow_as_there_are_shares_and_its_burst_a_part_and_never_nothing() {
+        let rate = Rate::per_minute(100).burst(10).named("calls").shadow();
+        for (shares, seconds, burst) in [(0, 60, 10), (1, 60, 10), (3, 180, 3), (11, 660, 1)] {
+            let share = rate.share(shares);
+            assert_eq!(share.count(), 100);
+            assert_eq!(share.period(), Duration::from_secs(seconds), "of {shares}");
+            assert_eq!(share.burst_limit(), burst, "of {shares}");
+            assert_eq!(share.name(), Some("calls"));
+            assert!(share.is_shadow());
+        }
+        assert_eq!(Rate::per_second(12).share(4).burst_limit(), 3);
+    }
+
+    #[test]
+    fn it_is_a_shadow_and_has_a_name_if_it_was_told_so() {
+        assert!(!Rate::per_second(1).is_shadow());
+        assert_eq!(Rate::per_second(1).name(), None);
+        let unnamed = Rate::per_second(1)
+            .burst(2)
+            .named("calls")
+            .shadow()
+            .unnamed();
+        assert_eq!(unnamed, Rate::per_second(1).burst(2).shadow());
+    }
 }

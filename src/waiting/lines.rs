@@ -200,6 +200,157 @@ impl fmt::Debug for Lines {
     }
 }
 
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicU64, Ordering},
+        },
+        task::{Wake, Waker},
+    };
+
+    use super::{Ahead, Inner, LineId, Lines, Ticket};
+
+    const ROUTE: LineId = LineId::Scope(1);
+    const CLIENT: LineId = LineId::Client(1);
+    const NOBODYS: LineId = LineId::Client(2);
+
+    /// How often it was woken.
+    #[derive(Default)]
+    struct Woken(AtomicU64);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn wakers<const N: usize>() -> ([Arc<Woken>; N], [Waker; N]) {
+        let woken = [(); N].map(|()| Arc::new(Woken::default()));
+        let wakers = woken.clone().map(Waker::from);
+        (woken, wakers)
+    }
+
+    fn counts(woken: &[Arc<Woken>]) -> Vec<u64> {
+        woken
+            .iter()
+            .map(|woken| woken.0.load(Ordering::Relaxed))
+            .collect()
+    }
+
+    #[test]
+    fn a_line_knows_who_stands_in_it_and_what_they_ask_for() {
+        let lines = Lines::new();
+        let ahead = |requests, tokens| Ahead { requests, tokens };
+        assert!(lines.is_empty());
+        assert_eq!(lines.ahead(ROUTE), ahead(0, 0));
+        let first = lines.join(ROUTE, None, 5, 2).expect("room for two");
+        let second = lines.join(CLIENT, None, 1, 2).expect("a line of its own");
+        let third = lines.join(ROUTE, None, 7, 2).expect("room for two");
+        assert!(
+            first < second && second < third,
+            "in the order in which they came"
+        );
+        assert!(!lines.is_empty());
+        assert_eq!(lines.ahead(ROUTE), ahead(2, 12));
+        assert_eq!(lines.join(ROUTE, None, 9, 2), None);
+        assert_eq!(lines.join(ROUTE, Some(second), 9, 2), None);
+        assert_eq!(lines.ahead(ROUTE), ahead(2, 12), "as before");
+        assert_eq!(lines.ahead(CLIENT), ahead(1, 1));
+
+        lines.leave(ROUTE, first);
+        assert_eq!(lines.ahead(ROUTE), ahead(1, 7));
+        let moved = lines.join(ROUTE, Some(second), u64::MAX, 2);
+        assert_eq!(moved, Some(second), "it keeps its ticket");
+        assert_eq!(lines.ahead(ROUTE), ahead(2, u64::MAX));
+        // Whoever has left leaves nothing behind.
+        lines.leave(ROUTE, first);
+        lines.leave(ROUTE, second);
+        lines.leave(ROUTE, third);
+        assert!(!lines.is_empty());
+        lines.leave(CLIENT, second);
+        assert!(lines.is_empty());
+    }
+
+    #[test]
+    fn who_came_first_stands_before_the_others_wherever_it_has_stood() {
+        let lines = Lines::new();
+        let (_, [waker]) = wakers();
+        let early = lines.join(CLIENT, None, 0, 9).expect("there is room");
+        let late = lines.join(ROUTE, None, 0, 9).expect("there is room");
+        assert!(lines.is_first(ROUTE, late, &waker));
+        assert!(!lines.has_earlier(ROUTE, late), "itself is not earlier");
+        assert!(!lines.has_earlier(ROUTE, early));
+        assert!(lines.has_earlier(ROUTE, Ticket::MAX));
+        assert!(lines.has_earlier(CLIENT, late));
+        assert!(!lines.has_earlier(NOBODYS, Ticket::MAX));
+        assert!(!lines.is_first(NOBODYS, early, &waker));
+
+        lines.join(ROUTE, Some(early), 0, 9).expect("there is room");
+        assert!(lines.has_earlier(ROUTE, late));
+        assert!(!lines.is_first(ROUTE, late, &waker));
+        assert!(lines.is_first(ROUTE, early, &waker));
+    }
+
+    #[test]
+    fn who_is_first_is_woken_and_nobody_else() {
+        let lines = Lines::new();
+        let (woken, wakers) = wakers::<4>();
+        // Three in one line, the last in another.
+        let ids = [ROUTE, ROUTE, ROUTE, CLIENT];
+        lines.wake(ROUTE);
+        lines.wake_all();
+        let tickets = ids.map(|id| lines.join(id, None, 0, 9).expect("there is room"));
+        lines.wake(ROUTE);
+        for (index, (id, ticket)) in ids.into_iter().zip(tickets).enumerate() {
+            assert_eq!(lines.is_first(id, ticket, &wakers[index]), index % 3 == 0);
+        }
+        assert_eq!(
+            counts(&woken),
+            [0, 0, 0, 0],
+            "nothing has come free since they asked"
+        );
+        lines.wake(ROUTE);
+        assert_eq!(counts(&woken), [1, 0, 0, 0]);
+        lines.wake(NOBODYS);
+        assert_eq!(counts(&woken), [1, 0, 0, 0]);
+        lines.wake_all();
+        assert_eq!(counts(&woken), [2, 0, 0, 1]);
+        lines.leave(ROUTE, tickets[1]);
+        assert_eq!(
+            counts(&woken),
+            [2, 0, 0, 1],
+            "the first is the same as before"
+        );
+        lines.leave(ROUTE, tickets[0]);
+        assert_eq!(counts(&woken), [2, 0, 1, 1]);
+        // Another task asks for it from now on.
+        lines.is_first(ROUTE, tickets[2], &wakers[0]);
+        lines.wake(ROUTE);
+        assert_eq!(counts(&woken), [3, 0, 1, 1]);
+    }
+
+    #[test]
+    fn what_a_crowd_has_needed_is_not_kept() {
+        let lines = Lines::new();
+        let capacity = || lines.with(|inner| inner.lines.capacity());
+        let ticket = lines.join(ROUTE, None, 0, 9).expect("there is room");
+        lines.leave(ROUTE, ticket);
+        assert!(capacity() > 0, "what one has needed is");
+        let crowd = (0..9_999).map(|client| {
+            let line = LineId::Client(client);
+            (line, lines.join(line, None, 0, 9).expect("there is room"))
+        });
+        let crowd: Vec<_> = crowd.collect();
+        for (line, ticket) in crowd {
+            assert!(capacity() > 9_998, "while somebody waits");
+            lines.leave(line, ticket);
+        }
+        assert!(capacity() <= Inner::KEPT);
+    }
+}
+
 /// All interleavings of who waits and who lets go. Run with `--cfg throttle_loom`.
 #[cfg(all(test, throttle_loom))]
 mod loom_tests {
