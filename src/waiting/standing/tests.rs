@@ -1,0 +1,493 @@
+use std::time::Duration;
+
+use super::*;
+use crate::{
+    clock::Clock,
+    in_flight::InFlight,
+    limit::{Limit, Scope, Terms},
+    meter::Meter,
+    rate::Rate,
+};
+
+const SECOND: Nanos = 1_000_000_000;
+
+fn patience(max_wait: Nanos, max_waiting: usize) -> Option<Patience> {
+    Some(Patience {
+        max_wait,
+        max_waiting,
+    })
+}
+
+fn limit(terms: Terms, patience: Option<Patience>) -> Limit {
+    Limit {
+        name: "test".into(),
+        is_named: false,
+        scope: Scope::Route,
+        meter: match &terms {
+            Terms::InFlight(_) => Meter::of_slots(1),
+            Terms::Rate(rate) | Terms::Tokens(rate) => Meter::of_rate(rate),
+            Terms::Quota(quota) => Meter::of_quota(quota),
+        },
+        terms,
+        published: true,
+        shadow: false,
+        patience,
+    }
+}
+
+/// One slot.
+fn slot(patience: Option<Patience>) -> Limit {
+    limit(Terms::InFlight(InFlight::new(1)), patience)
+}
+
+/// One request in so many seconds.
+fn every(seconds: u64, patience: Option<Patience>) -> Limit {
+    limit(
+        Terms::Rate(Rate::new(1, Duration::from_secs(seconds)).burst(1)),
+        patience,
+    )
+}
+
+/// Routes of a throttle, whose time is the test's.
+struct Throttle {
+    limiter: Arc<Limiter>,
+    start: Nanos,
+}
+
+impl Throttle {
+    fn new() -> Self {
+        let limiter = Arc::new(Limiter::new(Clock::start()));
+        let start = limiter.now();
+        Self { limiter, start }
+    }
+
+    /// Where time stands, since the start.
+    fn now(&self) -> Nanos {
+        self.limiter.now() - self.start
+    }
+
+    async fn at(&self, moment: Nanos) {
+        let more = moment.checked_sub(self.now()).expect("a moment to come");
+        tokio::time::advance(Duration::from_nanos(more)).await;
+        assert_eq!(self.now(), moment);
+    }
+
+    fn asked(&self, rule: &Rule, timeout: Option<Nanos>) -> (Answer, Levels) {
+        let mut levels = Levels::default();
+        let (now, asked) = (self.limiter.now(), Asked::default());
+        let answer = self
+            .limiter
+            .ask(rule, asked, now, now, || timeout, &mut levels)
+            .expect("no reload");
+        (answer, levels)
+    }
+
+    fn takes(&self, rule: &Rule) {
+        let (answer, _) = self.asked(rule, None);
+        assert!(matches!(answer, Answer::Admitted), "{answer:?}");
+    }
+
+    fn waits(&self, rule: &Rule) -> Standing {
+        match self.asked(rule, None) {
+            (Answer::Waits(standing), _) => standing,
+            (answer, _) => panic!("{answer:?}"),
+        }
+    }
+
+    /// Which of its limits are told to have refused, though there seems to be room.
+    fn denied(&self, rule: &Rule, timeout: Option<Nanos>) -> Vec<bool> {
+        match self.asked(rule, timeout) {
+            (Answer::Denied, levels) => refused(&levels),
+            (answer, _) => panic!("{answer:?}"),
+        }
+    }
+
+    fn frees(&self, binding: &Binding) {
+        self.limiter.refund(binding, 0, false, 1);
+    }
+
+    /// What becomes of it now, in time since the start.
+    fn turn(&self, standing: &mut Standing, rule: &Rule) -> Result<Nanos, Option<Nanos>> {
+        let mut levels = Levels::default();
+        match standing.turn(rule, Asked::default(), Waker::noop(), &mut levels) {
+            Turn::Admitted(at) => {
+                assert_eq!(at - self.start, self.now());
+                Ok(self.now())
+            }
+            Turn::Denied(_) => Err(None),
+            Turn::Later(until) => Err(Some(until - self.start)),
+            Turn::Outdated => unreachable!("no reload"),
+        }
+    }
+}
+
+fn refused(levels: &Levels) -> Vec<bool> {
+    levels
+        .as_slice()
+        .iter()
+        .map(|level| level.refused)
+        .collect()
+}
+
+/// A rule of limits that have each a scope of its own.
+fn rule(limits: impl IntoIterator<Item = Limit>) -> Rule {
+    let scopes = limits.into_iter().map(|limit| Binding::scope([limit]));
+    Rule::new("GET /", None, scopes.flatten())
+}
+
+/// Another route that has some of the same limits.
+fn with(bindings: &[&Binding]) -> Rule {
+    Rule::new("POST /", None, bindings.iter().copied().cloned())
+}
+
+/// Between the refusal and the look at the line the slot has come free: it is taken, and not refused.
+#[tokio::test(start_paused = true)]
+async fn what_comes_free_before_a_request_has_queued_is_asked_for_again() {
+    let limiter = Arc::new(Limiter::new(Clock::start()));
+    let rule = rule([slot(patience(Nanos::MAX, 9))]);
+    let (asked, mut levels) = (Asked::default(), Levels::default());
+    let queue = |levels: &mut Levels| {
+        *levels = limiter.peek(&rule, asked, 0);
+        limiter.queue(&rule, asked, Moment::here(0, 0), None, levels)
+    };
+    let queued = queue(&mut levels);
+    assert!(
+        queued.is_none(),
+        "the slot is free, and nobody stands in line"
+    );
+
+    let mut levels = Levels::default();
+    assert_eq!(limiter.admit(&rule, asked, 0, &mut levels), Ok(true));
+    let queued = queue(&mut levels);
+    assert!(
+        matches!(queued, Some(Answer::Waits(_))),
+        "the slot is taken"
+    );
+    // Somebody stands in line, and goes.
+    let behind = queue(&mut levels);
+    assert!(matches!(behind, Some(Answer::Waits(_))));
+    limiter.refund(&rule.bindings[0], 0, false, 1);
+    let last = queue(&mut levels);
+    assert!(matches!(last, Some(Answer::Waits(_))), "behind the others");
+    drop((queued, behind, last));
+    let queued = queue(&mut levels);
+    assert!(queued.is_none(), "all of them are gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slot_is_waited_for_until_it_is_free_or_the_time_is_over() {
+    let throttle = Throttle::new();
+    let rule = rule([slot(patience(10 * SECOND, 9))]);
+    throttle.takes(&rule);
+    throttle.at(SECOND).await;
+    let mut first = throttle.waits(&rule);
+    assert_eq!(first.arrived() - throttle.start, SECOND);
+    throttle.at(2 * SECOND).await;
+    let mut second = throttle.waits(&rule);
+    let mut third = throttle.waits(&rule);
+    assert_eq!(throttle.turn(&mut first, &rule), Err(Some(11 * SECOND)));
+    assert_eq!(throttle.turn(&mut second, &rule), Err(Some(12 * SECOND)));
+
+    throttle.at(11 * SECOND - 1).await;
+    assert_eq!(throttle.turn(&mut first, &rule), Err(Some(11 * SECOND)));
+    throttle.at(11 * SECOND).await;
+    assert_eq!(throttle.turn(&mut first, &rule), Err(None));
+    assert_eq!(
+        throttle.turn(&mut second, &rule),
+        Err(Some(12 * SECOND)),
+        "not its turn"
+    );
+    drop(first);
+    throttle.frees(&rule.bindings[0]);
+    assert_eq!(
+        throttle.turn(&mut third, &rule),
+        Err(Some(12 * SECOND)),
+        "nor this one's"
+    );
+    assert_eq!(throttle.turn(&mut second, &rule), Ok(11 * SECOND));
+    drop(second);
+    assert_eq!(throttle.turn(&mut third, &rule), Err(Some(12 * SECOND)));
+    let mut last = throttle.waits(&rule);
+    throttle.at(12 * SECOND).await;
+    assert_eq!(throttle.turn(&mut third, &rule), Err(None));
+    throttle.at(21 * SECOND).await;
+    assert_eq!(
+        throttle.turn(&mut last, &rule),
+        Err(None),
+        "behind somebody, and over"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_goes_unasked_is_told_the_line_it_stood_in() {
+    let throttle = Throttle::new();
+    let rule = rule([every(1, None), slot(patience(10 * SECOND, 1))]);
+    let line = with(&[&rule.bindings[1]]);
+    throttle.takes(&rule);
+    let mut first = throttle.waits(&line);
+    throttle.frees(&rule.bindings[1]);
+    throttle.at(5 * SECOND).await;
+    // There is room, but somebody stands before it, and no other place in line.
+    assert_eq!(throttle.denied(&rule, None), [false, true]);
+    drop(first);
+    throttle.takes(&rule);
+    first = throttle.waits(&line);
+    throttle.at(15 * SECOND).await;
+    let mut levels = Levels::default();
+    throttle.frees(&rule.bindings[1]);
+    let before = throttle.limiter.lines.join(first.line, Some(0), 0, 9);
+    assert_eq!(before, Some(0), "somebody else stands there");
+    let turn = first.turn(&line, Asked::default(), Waker::noop(), &mut levels);
+    assert!(matches!(turn, Turn::Denied(_)), "{turn:?}");
+    assert_eq!(refused(&levels), [true]);
+    // Where a bucket refuses, that is the reason.
+    throttle.takes(&with(&[&rule.bindings[0]]));
+    assert_eq!(throttle.denied(&rule, None), [false, false]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_is_waited_for_no_longer_than_it_takes() {
+    let throttle = Throttle::new();
+    let rule = rule([every(1, patience(2_500_000_000, 9))]);
+    throttle.takes(&rule);
+    // Each waits a second more than the one before it.
+    assert_eq!(
+        throttle.denied(&rule, Some(SECOND)),
+        [false],
+        "gone by then"
+    );
+    let mut first = match throttle.asked(&rule, Some(SECOND + 1)) {
+        (Answer::Waits(first), _) => first,
+        (answer, _) => panic!("{answer:?}"),
+    };
+    let mut second = throttle.waits(&rule);
+    assert_eq!(
+        throttle.denied(&rule, None),
+        [false],
+        "it would have to wait for three"
+    );
+    assert_eq!(throttle.turn(&mut first, &rule), Err(Some(SECOND)));
+    throttle.at(SECOND).await;
+    assert_eq!(throttle.turn(&mut first, &rule), Ok(SECOND));
+    drop(first);
+    assert_eq!(throttle.turn(&mut second, &rule), Err(Some(2 * SECOND)));
+    // What others take meanwhile makes it longer than it may wait.
+    throttle.limiter.owe(&rule.bindings[0], 0, 1);
+    assert_eq!(throttle.turn(&mut second, &rule), Err(None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_waited_before_has_less_time_left() {
+    let throttle = Throttle::new();
+    let rule = rule([every(3, patience(6 * SECOND, 9))]);
+    throttle.takes(&rule);
+    let now = throttle.limiter.now();
+    let queue = |now, arrived| {
+        let mut levels = throttle
+            .limiter
+            .peek(&rule, Asked::default(), throttle.start);
+        let moment = Moment::here(now, arrived);
+        throttle
+            .limiter
+            .queue(&rule, Asked::default(), moment, None, &mut levels)
+    };
+    let late = queue(now + SECOND, now);
+    assert!(
+        matches!(late, Some(Answer::Waits(_))),
+        "two seconds more, after one"
+    );
+    drop(late);
+    throttle.limiter.owe(&rule.bindings[0], 0, 1);
+    let late = queue(now + SECOND, now);
+    assert!(
+        matches!(late, Some(Answer::Waits(_))),
+        "five seconds more, after one"
+    );
+    drop(late);
+    let too_late = queue(now + SECOND, now - 1);
+    assert!(
+        matches!(too_late, Some(Answer::Denied)),
+        "one nanosecond more"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_passes_those_in_line_but_who_has_nothing_to_do_with_it() {
+    let throttle = Throttle::new();
+    let slots = rule([
+        slot(patience(10 * SECOND, 9)),
+        slot(patience(10 * SECOND, 9)),
+    ]);
+    let [one, other] = [0, 1].map(|index| with(&[&slots.bindings[index]]));
+    let impatient = rule([slot(None)]);
+    throttle.takes(&one);
+    let first = throttle.waits(&one);
+    throttle.takes(&other);
+    throttle.takes(&impatient);
+    throttle.frees(&slots.bindings[0]);
+    let mut second = throttle.waits(&one);
+    assert_eq!(throttle.turn(&mut second, &one), Err(Some(10 * SECOND)));
+    drop(first);
+    assert_eq!(throttle.turn(&mut second, &one), Ok(0));
+    drop(second);
+    throttle.frees(&impatient.bindings[0]);
+    throttle.takes(&impatient);
+    assert_eq!(throttle.denied(&impatient, None), [false]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_stands_where_it_has_to_wait_longest_and_is_counted_there() {
+    for longest in [0, 1] {
+        let throttle = Throttle::new();
+        let seconds = [[3, 1], [1, 3]][longest];
+        let rule = rule(seconds.map(|seconds| every(seconds, patience(9 * SECOND, 9))));
+        let counts = || {
+            let tallies = rule.bindings.iter().map(|binding| &binding.tally);
+            tallies
+                .map(|tally| (tally.waiting.get(), tally.waited.get()))
+                .collect::<Vec<_>>()
+        };
+        throttle.takes(&rule);
+        let standing = throttle.waits(&rule);
+        assert_eq!(standing.line, rule.bindings[longest].line(0));
+        let (mut now, mut later) = ([(0, 0); 2], [(0, 0); 2]);
+        (now[longest], later[longest]) = ((1, 1), (0, 1));
+        assert_eq!(counts(), now);
+        drop(standing);
+        assert_eq!(counts(), later);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_goes_over_to_the_line_of_what_refuses_then() {
+    // (the patience of the other limit; what becomes of it there)
+    let table = [
+        (patience(10 * SECOND, 9), Err(Some(10 * SECOND))),
+        (patience(4 * SECOND, 9), Err(Some(4 * SECOND))),
+        (patience(2 * SECOND, 9), Err(Some(2 * SECOND))),
+        (patience(10 * SECOND, 0), Err(None)),
+        (None, Err(None)),
+    ];
+    for (patience_there, expected) in table {
+        let throttle = Throttle::new();
+        let rule = rule([slot(patience(10 * SECOND, 9)), slot(patience_there)]);
+        let [here, there] = [0, 1].map(|index| with(&[&rule.bindings[index]]));
+        throttle.takes(&here);
+        let mut standing = throttle.waits(&rule);
+        // Its own comes free, and the other is taken.
+        throttle.frees(&rule.bindings[0]);
+        throttle.takes(&there);
+        throttle.at(SECOND).await;
+        let what = format!("{patience_there:?}");
+        assert_eq!(throttle.turn(&mut standing, &rule), expected, "{what}");
+        let waiting = [0, 1].map(|index| rule.bindings[index].tally.waiting.get());
+        if expected == Err(None) {
+            continue;
+        }
+        assert_eq!(waiting, [0, 1], "{what}");
+        assert_eq!(standing.line, rule.bindings[1].line(0));
+        assert!(!throttle.limiter.is_behind(&here, Asked::default()));
+        assert!(throttle.limiter.is_behind(&there, Asked::default()));
+        throttle.frees(&rule.bindings[1]);
+        assert_eq!(throttle.turn(&mut standing, &rule), Ok(SECOND), "{what}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whose_time_is_over_goes_nowhere_else() {
+    let throttle = Throttle::new();
+    let rule = rule([
+        slot(patience(10 * SECOND, 9)),
+        slot(patience(10 * SECOND, 9)),
+    ]);
+    let [here, there] = [0, 1].map(|index| with(&[&rule.bindings[index]]));
+    throttle.takes(&here);
+    let mut standing = throttle.waits(&rule);
+    throttle.frees(&rule.bindings[0]);
+    throttle.takes(&there);
+    throttle.at(10 * SECOND).await;
+    assert_eq!(throttle.turn(&mut standing, &rule), Err(None));
+    assert_eq!(standing.line, rule.bindings[0].line(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_first_here_stands_behind_who_came_earlier_there() {
+    for most in [9, 1] {
+        let throttle = Throttle::new();
+        let rule = rule([
+            every(1, patience(10 * SECOND, most)),
+            every(3, patience(8 * SECOND, 9)),
+        ]);
+        let one = with(&[&rule.bindings[0]]);
+        throttle.takes(&rule);
+        let mut early = throttle.waits(&one);
+        // It waits for two of the one, and for one of the other, which takes longer.
+        let mut late = match most {
+            9 => throttle.waits(&rule),
+            _ => {
+                assert_eq!(throttle.denied(&one, None), [false], "no room in line");
+                throttle.waits(&rule)
+            }
+        };
+        assert_eq!(late.line, rule.bindings[1].line(0));
+        throttle.at(3 * SECOND).await;
+        // Over to where it is not the first.
+        let expected = if most == 9 {
+            Err(Some(8 * SECOND))
+        } else {
+            Err(None)
+        };
+        assert_eq!(throttle.turn(&mut late, &rule), expected);
+        assert_eq!(throttle.turn(&mut early, &one), Ok(3 * SECOND));
+        drop(early);
+        if most == 9 {
+            assert_eq!(late.line, rule.bindings[0].line(0));
+            assert_eq!(throttle.turn(&mut late, &rule), Err(Some(4 * SECOND)));
+            throttle.at(4 * SECOND).await;
+            assert_eq!(throttle.turn(&mut late, &rule), Ok(4 * SECOND));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_several_reasons_in_one_scope_the_wait_is_told_by_the_longest_that_ends() {
+    let throttle = Throttle::new();
+    let limits = [
+        slot(patience(10 * SECOND, 9)),
+        every(2, patience(10 * SECOND, 9)),
+        every(5, patience(10 * SECOND, 9)),
+    ];
+    let rule = Rule::new("GET /", None, Binding::scope(limits));
+    throttle.takes(&rule);
+    let mut standing = throttle.waits(&rule);
+    assert_eq!(throttle.turn(&mut standing, &rule), Err(Some(5 * SECOND)));
+    throttle.at(5 * SECOND).await;
+    assert_eq!(
+        throttle.turn(&mut standing, &rule),
+        Err(Some(10 * SECOND)),
+        "the slot"
+    );
+    throttle.frees(&rule.bindings[0]);
+    assert_eq!(throttle.turn(&mut standing, &rule), Ok(5 * SECOND));
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_here_and_there_it_stays_where_it_stands() {
+    let throttle = Throttle::new();
+    let rule = rule([
+        slot(patience(10 * SECOND, 9)),
+        slot(patience(10 * SECOND, 9)),
+    ]);
+    throttle.takes(&rule);
+    let mut standing = throttle.waits(&rule);
+    let line = standing.line;
+    assert_eq!(throttle.turn(&mut standing, &rule), Err(Some(10 * SECOND)));
+    assert_eq!(standing.line, line);
+    // What will never pass does not wait.
+    let closed = Rule::new(
+        "GET /",
+        None,
+        Binding::scope([slot(patience(SECOND, 9)), every(0, patience(SECOND, 9))]),
+    );
+    assert_eq!(throttle.denied(&closed, None), [false, false]);
+}
