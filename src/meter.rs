@@ -468,6 +468,7 @@ mod tests {
         assert_eq!(slots.refund(0, 1), 0, "none is made");
         assert_eq!(slots.take(0, 7, 3), Err(Refusal::Never));
         assert_eq!(Meter::of_slots(0), None);
+        assert!(slots.is_slots() && !rate(100, 3).is_slots() && !quota(3).is_slots());
         let most = Meter::of_slots(u64::MAX).expect("some");
         assert_eq!(most.balance(0, 0), (1 << 62, 0));
     }

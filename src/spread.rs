@@ -128,6 +128,27 @@ mod tests {
         assert_eq!(slow, [0, 1, 2]);
     }
 
+    #[test]
+    fn a_limit_is_known_by_all_of_its_hash() {
+        let spread = Spread::new();
+        // The same word, and other tags.
+        for hash in [7, 7 | 1 << 60, 7 | 3 << 52] {
+            let told = [(); 3].map(|()| spread.more(hash, 0, 0, MILLISECOND));
+            assert_eq!(told, [0, MILLISECOND, 2 * MILLISECOND], "{hash:x}");
+        }
+    }
+
+    #[test]
+    fn a_step_may_be_as_long_as_the_longest_wait_and_lines_end_with_time() {
+        let spread = Spread::new();
+        let told = [(); 2].map(|()| spread.more(7, 0, 0, Spread::MOST));
+        assert_eq!(told, [0, Spread::MOST]);
+        // Two microseconds before the last that a word can tell.
+        let late = ((1 << Spread::TIME_BITS) - 3) * Spread::MICROSECOND;
+        let told = [(); 3].map(|()| spread.more(8, late, 0, 5 * Spread::MICROSECOND));
+        assert_eq!(told, [0, 2 * Spread::MICROSECOND, 2 * Spread::MICROSECOND]);
+    }
+
     proptest! {
         #[test]
         fn never_more_than_a_minute_and_no_input_panics(

@@ -132,6 +132,81 @@ proptest! {
 }
 
 #[test]
+fn shadows_are_charged_for_what_passes_and_say_what_they_would_have_refused() {
+    let buckets = bindings(&[(100, 2), (100, 1)]);
+    let shadowed = |admitted| {
+        let mut levels = Levels::default();
+        let charges = charges(&buckets, &[(0, 1), (1, 1)]);
+        shadow(charges, admitted, 1_000, || 1_000, &mut levels);
+        let levels = levels.as_slice().iter();
+        levels
+            .map(|level| (level.state, level.refused))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(shadowed(false), [(0, false), (0, false)]);
+    assert_eq!(shadowed(true), [(1_100, false), (1_100, false)]);
+    assert_eq!(shadowed(true), [(1_200, false), (1_100, true)]);
+    assert_eq!(shadowed(false), [(1_200, true), (1_100, true)]);
+    assert_eq!(states(&buckets), [1_200, 1_100]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limiter_asks_all_limits_of_a_rule_and_its_shadows_after_them() {
+    let limiter = Limiter::new(Clock::start());
+    let shadow = Limit {
+        shadow: true,
+        ..limit(100, 1)
+    };
+    let rule = Rule::new("GET /", None, Binding::scope([shadow, limit(100, 2)]));
+    let now = limiter.now();
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        let mut levels = Levels::default();
+        let admitted = limiter.admit(&rule, Asked::default(), now, &mut levels);
+        let levels = levels.as_slice().iter();
+        let levels: Vec<_> = levels
+            .map(|level| (level.state - now, level.refused))
+            .collect();
+        told.push((admitted, levels));
+    }
+    let expected = [
+        (Ok(true), vec![(100, false), (100, false)]),
+        (Ok(true), vec![(200, false), (100, true)]),
+        (Ok(false), vec![(200, false), (100, true)]),
+    ];
+    assert_eq!(told, expected);
+    limiter.owe(&rule.bindings[0], 0, 3);
+    assert_eq!(bucket(&rule.bindings[0]).load(), now + 500);
+    limiter.refund(&rule.bindings[0], 0, false, 4);
+    assert_eq!(bucket(&rule.bindings[0]).load(), now + 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_refused_together_is_told_places_in_the_line_of_its_limit() {
+    let limiter = Limiter::new(Clock::start());
+    let route = &bindings(&[(100_000, 1), (100_000, 1)])[..];
+    let client = client_binding(3, limit(100_000, 1));
+    let told = |binding, identity| {
+        let asked = Asked {
+            identity,
+            tokens: 0,
+        };
+        limiter.spread(binding, asked, 0, 0, 2)
+    };
+    assert_eq!(told(&route[0], 1), 0);
+    assert_eq!(told(&route[1], 1), 0);
+    assert_eq!(told(&route[0], 2), 200_000, "whoever it is");
+    for place in [0, 200_000, 400_000] {
+        for client_number in 1..9u128 {
+            let identity = client_number.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+            assert_eq!(told(&client, identity), place, "{client_number}");
+        }
+    }
+    let closed = Binding::alone(limit(1, 0), Home::Bucket(Arc::new(Bucket::full(0))));
+    assert_eq!(told(&closed, 1), 0);
+}
+
+#[test]
 fn threads_on_one_bucket_admit_exactly_what_a_serial_run_would() {
     let buckets = bindings(&[(1_000_000, 10_000)]);
     let admitted = AtomicU64::new(0);
