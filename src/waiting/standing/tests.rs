@@ -221,7 +221,10 @@ async fn a_slot_is_waited_for_until_it_is_free_or_the_time_is_over() {
 #[tokio::test(start_paused = true)]
 async fn who_goes_unasked_is_told_the_line_it_stood_in() {
     let throttle = Throttle::new();
-    let rule = rule([every(1, None), slot(patience(10 * SECOND, 1))]);
+    let rule = rule([
+        every(1, patience(SECOND / 2, 9)),
+        slot(patience(10 * SECOND, 1)),
+    ]);
     let line = with(&[&rule.bindings[1]]);
     throttle.takes(&rule);
     let mut first = throttle.waits(&line);
@@ -480,9 +483,22 @@ async fn refused_here_and_there_it_stays_where_it_stands() {
     ]);
     throttle.takes(&rule);
     let mut standing = throttle.waits(&rule);
-    let line = standing.line;
+    let line = rule.bindings[0].line(0);
+    assert_eq!(
+        standing.line, line,
+        "of lines as long as each other the first"
+    );
     assert_eq!(throttle.turn(&mut standing, &rule), Err(Some(10 * SECOND)));
     assert_eq!(standing.line, line);
+    // Refused, and then all is free before it has looked again.
+    for binding in &rule.bindings {
+        throttle.frees(binding);
+    }
+    let (now, asked) = (throttle.limiter.now(), Asked::default());
+    let levels = throttle.limiter.peek(&rule, asked, now);
+    let again = standing.refused(&rule, asked, Moment::here(now, now), &levels);
+    assert_eq!(again, Again::Later(now + 1), "it asks at once");
+    assert_eq!(throttle.turn(&mut standing, &rule), Ok(0));
     // What will never pass does not wait.
     let closed = Rule::new(
         "GET /",
