@@ -119,3 +119,35 @@ impl fmt::Debug for History {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::rate::Rate;
+
+    #[test]
+    fn what_no_balance_is_told_in_any_more_is_forgotten() {
+        let rate = |interval| Rate::new(1, Duration::from_nanos(interval)).burst(9);
+        let step = |version| Step {
+            version,
+            since: 1_000,
+            meter: Meter::of_rate(&rate(100 * version)).expect("open"),
+        };
+        let history = History::new(Some(step(1)));
+        history.push(step(2));
+        history.push(step(3));
+        let (remembered, read) = (
+            || history.alone(|steps| [1, 2, 3].map(|mark| steps.version(mark))),
+            || history.alone(|steps| steps.read(1_300, Some(1), 3)),
+        );
+        assert_eq!(remembered(), [Some(1), Some(2), Some(3)]);
+        assert_eq!(read(), 1_900, "three that weigh thrice as much");
+        history.forget();
+        assert_eq!(remembered(), [None, None, Some(3)]);
+        assert_eq!(history.present().map(|(version, _)| version), Some(3));
+        assert_eq!(read(), 3_700, "as if all had been taken");
+        assert!(history.alone(|Steps(steps)| steps.capacity() < 4));
+    }
+}
