@@ -116,9 +116,7 @@ impl Limiter {
         }
         Ok(admitted)
     }
-}
 
-impl Limiter {
     /// What a refused request is told beyond the `wait` for the limit that refused it.
     pub(crate) fn spread(
         &self,

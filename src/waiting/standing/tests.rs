@@ -135,6 +135,11 @@ fn rule(limits: impl IntoIterator<Item = Limit>) -> Rule {
     Rule::new("GET /", None, scopes.flatten())
 }
 
+/// One of each of two scopes.
+fn two_slots() -> Rule {
+    rule([(); 2].map(|()| slot(patience(10 * SECOND, 9))))
+}
+
 /// Another route that has some of the same limits.
 fn with(bindings: &[&Binding]) -> Rule {
     Rule::new("POST /", None, bindings.iter().copied().cloned())
@@ -317,10 +322,7 @@ async fn who_has_waited_before_has_less_time_left() {
 #[tokio::test(start_paused = true)]
 async fn nobody_passes_those_in_line_but_who_has_nothing_to_do_with_it() {
     let throttle = Throttle::new();
-    let slots = rule([
-        slot(patience(10 * SECOND, 9)),
-        slot(patience(10 * SECOND, 9)),
-    ]);
+    let slots = two_slots();
     let [one, other] = [0, 1].map(|index| with(&[&slots.bindings[index]]));
     let impatient = rule([slot(None)]);
     throttle.takes(&one);
@@ -399,10 +401,7 @@ async fn it_goes_over_to_the_line_of_what_refuses_then() {
 #[tokio::test(start_paused = true)]
 async fn whose_time_is_over_goes_nowhere_else() {
     let throttle = Throttle::new();
-    let rule = rule([
-        slot(patience(10 * SECOND, 9)),
-        slot(patience(10 * SECOND, 9)),
-    ]);
+    let rule = two_slots();
     let [here, there] = [0, 1].map(|index| with(&[&rule.bindings[index]]));
     throttle.takes(&here);
     let mut standing = throttle.waits(&rule);
@@ -477,10 +476,7 @@ async fn of_several_reasons_in_one_scope_the_wait_is_told_by_the_longest_that_en
 #[tokio::test(start_paused = true)]
 async fn refused_here_and_there_it_stays_where_it_stands() {
     let throttle = Throttle::new();
-    let rule = rule([
-        slot(patience(10 * SECOND, 9)),
-        slot(patience(10 * SECOND, 9)),
-    ]);
+    let rule = two_slots();
     throttle.takes(&rule);
     let mut standing = throttle.waits(&rule);
     let line = rule.bindings[0].line(0);
