@@ -54,7 +54,7 @@ fn rules() -> Rules {
             "POST /v1/completions",
             Rate::per_minute(60).burst(10).named("completions"),
         )
-        .route("GET /health", Limits::unlimited())
+        .route("GET /health", Limits::exempt())
         // Everything else, unknown paths included, shares one bucket.
         .default_route(Rate::per_second(10).burst(20))
         .undeclared(Undeclared::Shared)

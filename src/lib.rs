@@ -85,7 +85,8 @@
 //!   [quotas](Limits::quota). All of them hold.
 //! - A request that no rule speaks of is not limited.
 //! - A rate or burst of zero, or [`Limits::closed`], closes a route. [`Limits::unlimited`] frees it of the
-//!   default's limits; the total still holds.
+//!   default's limits; the total and the limits of clients still hold.
+//! - [`Limits::exempt`] frees a declared route, such as `GET /health`, of everything: no scope counts its requests.
 //! - Rules that contradict themselves, keys that cannot be read and keys that mean the same route are an
 //!   error of [`ThrottleLayer::new`] that names them. No request fails later because of a rule.
 //! - All services that a layer or its clones make share their buckets: axum wraps each route and clones

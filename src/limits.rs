@@ -16,9 +16,9 @@ use crate::{clock::nanos, in_flight::InFlight, quota::Quota, rate::Rate, waiting
 ///     .rate(Rate::per_hour(6_000))
 ///     .named("chat");
 /// let model = Limits::new().tokens(Rate::per_minute(90_000)).in_flight(8);
-/// let open = Limits::unlimited();
+/// let health = Limits::exempt();
 /// let short: Limits = Rate::per_second(10).into();
-/// # let _ = (chat, model, open, short);
+/// # let _ = (chat, model, health, short);
 /// ```
 ///
 /// # Inheritance
@@ -51,6 +51,7 @@ pub(crate) enum Access {
     Limited,
     Unlimited,
     Closed,
+    Exempt,
 }
 
 impl Limits {
@@ -59,12 +60,48 @@ impl Limits {
         Self::default()
     }
 
-    /// No limit in this scope, whatever the default says. Other scopes (the total) still hold.
+    /// No limit in this scope, whatever the default says.
+    ///
+    /// The other scopes still hold: a route with it is counted by the total and by the client's limits, its slots
+    /// included, and is refused by them. Use [`exempt`](Self::exempt) for a route that nothing may refuse, such as a
+    /// health check.
     ///
     /// A limit beside it contradicts it: an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn unlimited() -> Self {
         Self {
             access: Access::Unlimited,
+            ..Self::default()
+        }
+    }
+
+    /// Frees a route of every limit: no scope counts its requests, not the total, a client, a plan, a slot in flight
+    /// or a shadow.
+    ///
+    /// Made for health checks:
+    ///
+    /// ```
+    /// use tower_throttle::{Limits, Rate, Rules, ThrottleLayer};
+    ///
+    /// let rules = Rules::new()
+    ///     .total(Rate::per_second(1_000).burst(500))
+    ///     .route("GET /health", Limits::exempt())
+    ///     .route("POST /grpc.health.v1.Health/Check", Limits::exempt());
+    /// let throttle = ThrottleLayer::new(rules)?;
+    /// # Ok::<(), tower_throttle::RulesError>(())
+    /// ```
+    ///
+    /// Exempt is only a declared route whose key has a named method and a path without parameters; `GET` includes
+    /// `HEAD`. A request that may mean another route as well, such as one with escapes in its path, is charged there.
+    /// Snapshots count exempt requests in [`RouteSnapshot::exempt`](crate::RouteSnapshot::exempt).
+    ///
+    /// # Errors
+    ///
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new) refuses it on `$default`, `ANY` and paths with parameters, for
+    /// the total, the default route, clients and plans, and beside any other setting; and it refuses a client's or a
+    /// plan's route of the same key.
+    pub fn exempt() -> Self {
+        Self {
+            access: Access::Exempt,
             ..Self::default()
         }
     }
@@ -183,6 +220,33 @@ impl Limits {
             || enforced(quotas).next().is_some()
             || enforced(tokens).next().is_some()
             || enforced(in_flight).next().is_some()
+    }
+
+    /// The first setting that was given a value, [`Access`] apart.
+    pub(crate) fn first_setting(&self) -> Option<&'static str> {
+        let Self {
+            rates,
+            quotas,
+            tokens,
+            in_flight,
+            max_wait,
+            max_waiting,
+            access: _,
+            name,
+            publish,
+        } = self;
+        let given = [
+            ("rate", !rates.is_empty()),
+            ("quota", !quotas.is_empty()),
+            ("tokens", !tokens.is_empty()),
+            ("in_flight", !in_flight.is_empty()),
+            ("max_wait", max_wait.is_some()),
+            ("max_waiting", max_waiting.is_some()),
+            ("name", name.is_some()),
+            ("publish", publish.is_some()),
+        ];
+        let first = given.into_iter().find(|(_, given)| *given);
+        first.map(|(setting, _)| setting)
     }
 
     /// Whether nothing was said, so that a route has just what the default has.

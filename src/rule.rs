@@ -31,6 +31,8 @@ pub(crate) struct Rule {
     pub(crate) is_shared: bool,
     /// Whether all that a request takes there may be leased.
     pub(crate) is_leased: bool,
+    /// Whether its requests are counted by no scope.
+    pub(crate) exempt: bool,
     /// Requests that were admitted under it and are not yet counted by its route and its limits: so that a request
     /// counts once, however many limits it has.
     pub(crate) admitted: Count,
@@ -67,10 +69,18 @@ impl Rule {
                         .clone()
                         .all(|binding| binding.limit.lease(u64::MAX) > 0)
             },
+            exempt: false,
             bindings,
             admitted: Count::default(),
             tally: Arc::default(),
         }
+    }
+
+    /// Of a route whose requests no scope counts.
+    pub(crate) fn exempt(route: impl Into<Box<str>>) -> Self {
+        let mut rule = Self::new(route, None, []);
+        rule.exempt = true;
+        rule
     }
 
     /// Counts for a route.
@@ -109,6 +119,9 @@ impl Rule {
         let admitted = self.admitted.take();
         if admitted > 0 {
             self.tally.admitted.add(admitted);
+            if self.exempt {
+                self.tally.exempt.add(admitted);
+            }
             for binding in &self.bindings {
                 binding.tally.admitted.add(admitted);
             }
@@ -147,7 +160,7 @@ impl Rule {
         self.bindings[..self.enforced].iter()
     }
 
-    /// This rule, and of the other what it has besides.
+    /// This rule, and of the other what it has besides. Exempt only if both are.
     pub(crate) fn and(&self, other: &Self) -> Self {
         let besides = other
             .bindings
@@ -155,7 +168,9 @@ impl Rule {
             .filter(|binding| !self.bindings.iter().any(|own| own.is(binding)));
         let mut bindings: Vec<_> = self.bindings.iter().chain(besides).cloned().collect();
         bindings.sort_by_key(|binding| Reverse(binding.limit.scope.specificity()));
-        self.with(bindings)
+        let mut rule = self.with(bindings);
+        rule.exempt = self.exempt && other.exempt;
+        rule
     }
 }
 

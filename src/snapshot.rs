@@ -78,6 +78,9 @@ pub struct RouteSnapshot {
     pub route: String,
     /// Requests that were let through.
     pub admitted: u64,
+    /// Of the admitted requests, those that no scope counted, since the route is
+    /// [exempt](crate::Limits::exempt).
+    pub exempt: u64,
     /// Requests that were refused, by whatever limit.
     pub refused: u64,
     /// Times a shadow would have refused.
@@ -89,6 +92,7 @@ impl RouteSnapshot {
         Self {
             route: route.to_owned(),
             admitted: 0,
+            exempt: 0,
             refused: 0,
             would_refuse: 0,
         }
@@ -96,6 +100,7 @@ impl RouteSnapshot {
 
     pub(crate) fn add(&mut self, tally: &Tally) {
         self.admitted += tally.admitted.get();
+        self.exempt += tally.exempt.get();
         self.refused += tally.refused.get();
         self.would_refuse += tally.would_refuse.get();
     }

@@ -30,6 +30,8 @@ impl Count {
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) admitted: Count,
+    /// Of those admitted, by a rule that is exempt.
+    pub(crate) exempt: Count,
     pub(crate) refused: Count,
     /// By a limit that is a shadow.
     pub(crate) would_refuse: Count,

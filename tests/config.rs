@@ -15,7 +15,7 @@ default_route = { rate = 10, burst = 5 }
 estimate = { header = "x-max-tokens", or = 300 }
 
 [routes]
-"GET /health" = "unlimited"
+"GET /health" = "exempt"
 "GET /v1/models" = "600/minute"
 "ANY /admin/{proxy+}" = "closed"
 
@@ -97,7 +97,7 @@ fn whole() -> Rules {
         .total(total)
         .default_route(Rate::per_second(10).burst(5))
         .undeclared(Undeclared::Shared)
-        .route("GET /health", Limits::unlimited())
+        .route("GET /health", Limits::exempt())
         .route("GET /v1/models", Rate::per_minute(600))
         .route("ANY /admin/{proxy+}", Limits::closed())
         .route("POST /v1/chat/completions", chat)
@@ -253,11 +253,11 @@ fn every_error_names_its_place() {
         ("total = 1\ntotal = 2", "line 2, column 1: "),
         (
             "total = 1979-05-27",
-            "line 1, column 9: total: expected a rate, `unlimited`, `closed` or a table, found nothing",
+            "line 1, column 9: total: expected a rate, `unlimited`, `closed`, `exempt` or a table, found nothing",
         ),
         (
             "total = []",
-            "line 1, column 9: total: expected a rate, `unlimited`, `closed` or a table, found a list",
+            "line 1, column 9: total: expected a rate, `unlimited`, `closed`, `exempt` or a table, found a list",
         ),
         (
             "routes = 5",
@@ -281,7 +281,7 @@ fn every_error_names_its_place() {
         ),
         (
             "total.access = \"open\"",
-            "line 1, column 16: total.access: `open` is none of `unlimited`, `closed`",
+            "line 1, column 16: total.access: `open` is none of `unlimited`, `closed`, `exempt`",
         ),
         (
             "total = { rate = [1], burst = 5 }",

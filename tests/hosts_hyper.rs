@@ -28,7 +28,7 @@ fn url(address: SocketAddr, path: &str) -> String {
 async fn both_protocols_on_one_listener_spend_of_one_burst() {
     let rules = Rules::new()
         .route("POST /v1/chat", hourly(5))
-        .route("GET /health", Limits::unlimited());
+        .route("GET /health", Limits::exempt());
     let address = serve(throttle(rules).layer(served())).await;
     let clients = [client(false), client(true)];
     let mut answers = Vec::new();

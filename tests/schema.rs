@@ -58,7 +58,7 @@ fn by_route(of: &str) -> Value {
 
 fn settings_of_limits() -> Value {
     json!({
-        "access": { "enum": ["unlimited", "closed"] },
+        "access": { "enum": ["unlimited", "closed", "exempt"] },
         "rate": some("rate"),
         "burst": count("Requests at once, beside a single rate."),
         "quota": some("quota"),
@@ -76,7 +76,7 @@ fn limits(settings: &Value) -> Value {
     written["dependentRequired"] = json!({ "burst": ["rate"] });
     one_of([
         defined("steady"),
-        json!({ "enum": ["unlimited", "closed"] }),
+        json!({ "enum": ["unlimited", "closed", "exempt"] }),
         written,
     ])
 }
@@ -233,6 +233,8 @@ fn what_is_valid_is_read_and_what_is_not_is_not() {
         "routes.'GET /a' = 1",
         "routes.'$default' = 1",
         "routes.'ANY /{x+}' = 'unlimited'",
+        "routes.'GET /health' = 'exempt'",
+        "routes.'GET /health'.access = 'exempt'",
         "clients = { by = 'address', each = 1 }",
         "clients = { by = ['bearer', 'address'], each.rate = 1 }",
         "clients = { by.header = 'k', each = { routes.'GET /' = 1 }, plans.a = 'closed' }",

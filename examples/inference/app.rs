@@ -71,7 +71,7 @@ pub(crate) fn rules() -> Rules {
             "POST /v1/embeddings",
             Rate::per_second(20).burst(40).named("embeddings"),
         )
-        .route("GET /health", Limits::unlimited())
+        .route("GET /health", Limits::exempt())
         // Everything else, unknown paths included, shares one bucket.
         .default_route(Rate::per_second(10).burst(20))
         .undeclared(Undeclared::Shared)

@@ -51,7 +51,7 @@ fn rules() -> Rules {
                 .rate(Rate::per_minute(60).burst(10).named("stream"))
                 .in_flight(InFlight::new(8).named("streams")),
         )
-        .route("POST /grpc.health.v1.Health/{method}", Limits::unlimited())
+        .route("POST /grpc.health.v1.Health/Check", Limits::exempt())
         // Everything else, unknown methods included, shares one bucket.
         .default_route(Rate::per_second(10).burst(20))
         .undeclared(Undeclared::Shared)

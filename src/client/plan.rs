@@ -11,7 +11,7 @@ use crate::limits::Limits;
 ///
 /// let pro = Plan::new(Limits::new().rate(Rate::per_second(20).burst(40)).quota(Quota::per_day(10_000)))
 ///     .route("POST /v1/chat/completions", Rate::per_second(2).burst(4))
-///     .route("GET /health", Limits::unlimited());
+///     .route("GET /v1/models", Limits::unlimited());
 /// # let _ = pro;
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,7 +33,8 @@ impl Plan {
     /// What each client of the class may do on one route, given by its [`RouteKey`](crate::RouteKey),
     /// besides what it may do altogether.
     ///
-    /// With [`Limits::unlimited`], requests to the route do not count for the client at all.
+    /// With [`Limits::unlimited`], no limit of the client counts requests to the route; the route's own limits and the
+    /// total still do. A route that is [exempt](Limits::exempt) has no limits of clients: both are an error.
     pub fn route(mut self, key: impl AsRef<str>, limits: impl Into<Limits>) -> Self {
         self.routes.push((key.as_ref().into(), limits.into()));
         self

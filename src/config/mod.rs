@@ -14,7 +14,7 @@
 //!     default_route = { rate = 10, burst = 5 }
 //!
 //!     [routes]
-//!     "GET /health" = "unlimited"
+//!     "GET /health" = "exempt"
 //!     "GET /v1/models" = "600/minute"
 //!
 //!     [routes."POST /v1/chat/completions"]
@@ -54,7 +54,7 @@
 //! | `estimate` | [tokens](crate::Estimate) of a request: `300`, `{ header = "x-max-tokens", or = 300 }` or `{ bytes_per_token = 4 }` |
 //! | `rejections` | a [`Dialect`](crate::Dialect), by route key: `"problem"`, `"openai"`, `"anthropic"`, `"api_gateway"`, `"azure_api_management"` |
 //!
-//! **Limits** are a rate, `"unlimited"`, `"closed"`, or a table:
+//! **Limits** are a rate, `"unlimited"`, `"closed"`, `"exempt"`, or a table:
 //!
 //! | setting | what it is |
 //! |---|---|
@@ -65,7 +65,7 @@
 //! | `in_flight` | `8`, a table with `max`, `name`, `shadow`, or a list |
 //! | `max_wait`, `max_waiting` | a duration such as `"500ms"`, and a number: [waiting](crate#waiting) |
 //! | `name`, `publish` | [`Limits::named`](crate::Limits::named), [`Limits::publish`](crate::Limits::publish) |
-//! | `access` | `"unlimited"` or `"closed"`, beside other settings |
+//! | `access` | `"unlimited"` or `"closed"`, beside other settings; or [`"exempt"`](crate::Limits::exempt) alone |
 //!
 //! What is left out is left out, never zero: a route inherits it from the default. A rate of `0` closes. A fraction
 //! is exact: `0.5` is one in two seconds. A rate without a burst has one of its count, a fraction of what it is in

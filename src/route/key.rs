@@ -62,6 +62,19 @@ impl RouteKey {
         &self.pattern
     }
 
+    /// The method and the path in normal form, if the key names a method and has no parameters.
+    pub(crate) fn literal(&self) -> Option<(&Method, String)> {
+        let Pattern::Path {
+            method: Some(method),
+            segments,
+            greedy: false,
+        } = &self.pattern
+        else {
+            return None;
+        };
+        Some((method, literal_path(segments)?))
+    }
+
     /// The key as it was written.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -211,6 +224,19 @@ fn escapes_are_whole(word: &str) -> bool {
     let hex = |byte: &u8| byte.is_ascii_hexdigit();
     let mut ends = word.split('%').skip(1).map(str::as_bytes);
     ends.all(|end| end.get(..2).is_some_and(|digits| digits.iter().all(hex)))
+}
+
+/// The path of segments none of which is a parameter.
+pub(super) fn literal_path(segments: &[Segment]) -> Option<String> {
+    let mut path = String::new();
+    for segment in segments {
+        let Segment::Literal(text) = segment else {
+            return None;
+        };
+        path.push('/');
+        path.push_str(text);
+    }
+    Some(path)
 }
 
 struct Parameter<'a> {

@@ -20,7 +20,7 @@ use http::Method;
 
 use super::{
     head::{Head, normalize},
-    key::{Pattern, RouteKey, Segment},
+    key::{Pattern, RouteKey, Segment, literal_path},
     strings::Strings,
 };
 
@@ -143,14 +143,7 @@ impl<V> Table<V> {
 
     /// The keys of a path, made if there are none yet.
     fn methods(&mut self, segments: &[Segment], greedy: bool) -> &mut Methods {
-        if !greedy && segments.iter().all(|segment| *segment != Segment::Param) {
-            let mut path = String::new();
-            for segment in segments {
-                if let Segment::Literal(text) = segment {
-                    path.push('/');
-                    path.push_str(text);
-                }
-            }
+        if let Some(path) = literal_path(segments).filter(|_| !greedy) {
             return self.literals.entry(&path, Methods::default);
         }
         let mut at = 0;

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use super::{
     Rules, RulesError, Undeclared,
     classes::{Class, classes, reserve_clients, roster},
+    exempt,
     ledger::{Draft, ScopeKey, Template},
     names::Names,
 };
 use crate::{
     client::Roster,
     limit::Scope,
+    limits::Access,
     response::{Rejection, Rejections},
     route::{RouteKey, table::Table},
     rule::Binding,
@@ -20,8 +22,7 @@ use crate::{
 /// Rules that hold together.
 pub(crate) struct Compiled {
     pub(crate) total: Vec<Binding>,
-    /// Each with its own limits.
-    pub(crate) routes: Vec<(RouteKey, Vec<Binding>)>,
+    pub(crate) routes: Vec<DeclaredRoute>,
     /// What routes without a key are made from.
     pub(crate) default: Vec<Template>,
     /// Whether each of them gets buckets of its own.
@@ -37,6 +38,14 @@ pub(crate) struct Compiled {
     pub(crate) rejections: Option<Table<Arc<dyn Rejection>>>,
 }
 
+/// A route with a key of its own.
+pub(crate) struct DeclaredRoute {
+    pub(crate) key: RouteKey,
+    pub(crate) own: Vec<Binding>,
+    /// No scope counts its requests.
+    pub(crate) exempt: bool,
+}
+
 pub(super) fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, RulesError> {
     // Exhaustive, so that a new field is thought about here.
     let Rules {
@@ -50,6 +59,7 @@ pub(super) fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, 
     } = rules;
     let keys = routes.iter().map(|(key, _)| parse(key));
     let keys: Vec<_> = keys.collect::<Result<_, _>>()?;
+    exempt::check(rules, &keys)?;
     let mut names = Names::default();
     if let Some(limits) = total {
         names.reserve(limits, "the total")?;
@@ -77,7 +87,11 @@ pub(super) fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, 
             names.build(&limits.or(default_route.as_ref()), "route", Scope::Route)
         };
         let place = ScopeKey::Route(key.clone());
-        compiled.push((key, draft.bind(place, own)));
+        compiled.push(DeclaredRoute {
+            key,
+            own: draft.bind(place, own),
+            exempt: limits.access == Access::Exempt,
+        });
     }
     let default = draft.bind_default(default);
 

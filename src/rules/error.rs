@@ -211,6 +211,36 @@ pub enum RulesError {
         /// The name as written.
         name: String,
     },
+    /// [`Limits::exempt`](crate::Limits::exempt) where it would free more than one known route.
+    #[error(
+        "{place}: only a declared route with a named method and a path without parameters can be exempt, such as \
+         `GET /health`"
+    )]
+    #[non_exhaustive]
+    Exempt {
+        /// Where it stands.
+        place: String,
+    },
+    /// A setting beside [`Limits::exempt`](crate::Limits::exempt).
+    #[error(
+        "{place}: `{setting}` stands beside `exempt`, which leaves nothing to set; keep either"
+    )]
+    #[non_exhaustive]
+    BesideExempt {
+        /// Where the limits stand.
+        place: String,
+        /// The setting as files call it, such as `rate`.
+        setting: &'static str,
+    },
+    /// Limits of clients on a route that is exempt.
+    #[error("{place}: `{exempt}` is exempt, so no limit of a client holds there; keep either")]
+    #[non_exhaustive]
+    OnExempt {
+        /// Where the limits of clients stand.
+        place: String,
+        /// The key of the exempt route.
+        exempt: String,
+    },
     /// Limits that say two things at once.
     #[error("{place}: a limit stands beside `{access}`; keep either")]
     #[non_exhaustive]

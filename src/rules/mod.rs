@@ -5,6 +5,7 @@ mod change;
 mod classes;
 mod compile;
 mod error;
+mod exempt;
 mod ledger;
 mod names;
 
@@ -24,7 +25,7 @@ pub use self::{
 };
 pub(crate) use self::{
     classes::Class,
-    compile::Compiled,
+    compile::{Compiled, DeclaredRoute},
     ledger::{Draft, Ledger, Template},
 };
 
@@ -37,7 +38,7 @@ pub(crate) use self::{
 ///     .total(Rate::per_second(10_000).burst(5_000))
 ///     .default_route(Rate::per_second(10).burst(5))
 ///     .route("POST /v1/chat/completions", Rate::per_second(2).burst(4))
-///     .route("GET /health", Limits::unlimited());
+///     .route("GET /health", Limits::exempt());
 /// let throttle = ThrottleLayer::new(rules)?;
 /// # Ok::<(), tower_throttle::RulesError>(())
 /// ```

@@ -120,7 +120,7 @@ impl Names {
 
 fn validate(limits: &Limits, place: &str) -> Result<(), RulesError> {
     let contradicted = match limits.access {
-        Access::Limited => None,
+        Access::Limited | Access::Exempt => None,
         Access::Unlimited => Some("unlimited"),
         Access::Closed => Some("closed"),
     };

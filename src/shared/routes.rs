@@ -17,6 +17,8 @@ pub(super) struct Route {
     pub(super) tally: Arc<Tally>,
     /// Whether it has the default's limits, as all undeclared routes have.
     pub(super) undeclared: bool,
+    /// No scope counts its requests.
+    pub(super) exempt: bool,
     /// Made when they are first asked for: most routes are asked for by few classes.
     pub(super) variants: Box<[OnceLock<Prepared>]>,
 }
@@ -53,6 +55,7 @@ impl Route {
             own,
             tally: before.map_or_else(Arc::default, |before| Arc::clone(&before.tally)),
             undeclared: false,
+            exempt: false,
             variants: (0..variants).map(|_| OnceLock::new()).collect(),
         }
     }

@@ -23,7 +23,7 @@ use crate::{
     response::Rejection,
     route::{head::Head, table::Table, undeclared::Undeclared},
     rule::{Asked, Binding, Rule},
-    rules::{Class, Compiled, RulesError, Template},
+    rules::{Class, Compiled, DeclaredRoute, RulesError, Template},
     store::Memory,
     usage::Estimator,
 };
@@ -90,9 +90,13 @@ impl State {
         let known: HashMap<&str, &Route> = known.map(|route| (&*route.key, route)).collect();
         let route = |key: &str, own| Route::new(key, own, known.get(key).copied(), variants);
         let mut table = Table::new();
-        for (key, own) in routes {
+        for DeclaredRoute { key, own, exempt } in routes {
+            let route = Route {
+                exempt,
+                ..route(key.as_str(), own)
+            };
             table
-                .insert(&key, route(key.as_str(), own))
+                .insert(&key, route)
                 .map_err(|first| RulesError::SameRoute {
                     first: first.key.to_string(),
                     second: key.to_string(),
@@ -225,6 +229,10 @@ impl State {
 
     #[cold]
     pub(super) fn prepare(&self, route: &Route, class: &Class, variant: usize) -> Prepared {
+        if route.exempt {
+            let rule = Rule::exempt(route.key.clone()).counted_by(&route.tally);
+            return Prepared::new(&self.limiter, rule);
+        }
         let clients = class.variants[variant].iter();
         let bindings = clients.chain(&route.own).chain(&self.total);
         let rule = Rule::new(route.key.clone(), class.plan.clone(), bindings.cloned());

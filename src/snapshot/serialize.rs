@@ -61,12 +61,14 @@ impl Serialize for RouteSnapshot {
         let Self {
             route,
             admitted,
+            exempt,
             refused,
             would_refuse,
         } = self;
-        let mut fields = serializer.serialize_struct("RouteSnapshot", 4)?;
+        let mut fields = serializer.serialize_struct("RouteSnapshot", 5)?;
         fields.serialize_field("route", route)?;
         fields.serialize_field("admitted", admitted)?;
+        fields.serialize_field("exempt", exempt)?;
         fields.serialize_field("refused", refused)?;
         fields.serialize_field("would_refuse", would_refuse)?;
         fields.end()

@@ -9,14 +9,20 @@ use crate::{
         quantity::{self, Decimal},
     },
     in_flight::InFlight,
-    limits::Limits,
+    limits::{Access, Limits},
     quota::Quota,
     rate::Rate,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// `"unlimited"`, `"closed"`, a rate, or a table.
+pub(super) const ACCESS: [(&str, Access); 3] = [
+    ("unlimited", Access::Unlimited),
+    ("closed", Access::Closed),
+    ("exempt", Access::Exempt),
+];
+
+/// `"unlimited"`, `"closed"`, `"exempt"`, a rate, or a table.
 pub(super) fn limits(place: &Place<'_>) -> Result<Limits, ConfigError> {
     if let Value::Map(_) = place.value() {
         let mut fields = place.fields()?;
@@ -32,23 +38,21 @@ pub(super) fn short(place: &Place<'_>) -> Result<Limits, ConfigError> {
     match place.value() {
         Value::Text(text) if text == "unlimited" => Ok(Limits::unlimited()),
         Value::Text(text) if text == "closed" => Ok(Limits::closed()),
+        Value::Text(text) if text == "exempt" => Ok(Limits::exempt()),
         Value::Number(_) | Value::Text(_) => Ok(steady(place)?.into()),
-        _ => Err(place.expected("a rate, `unlimited`, `closed` or a table")),
+        _ => Err(place.expected("a rate, `unlimited`, `closed`, `exempt` or a table")),
     }
 }
 
 /// The settings of limits, in a table that may have others.
 pub(super) fn limits_of(fields: &mut Fields<'_>) -> Result<Limits, ConfigError> {
-    let mut limits =
-        match fields.get("access") {
-            None => Limits::new(),
-            Some(access) => super::one_of(&access, &[("unlimited", true), ("closed", false)]).map(
-                |unlimited| match unlimited {
-                    true => Limits::unlimited(),
-                    false => Limits::closed(),
-                },
-            )?,
-        };
+    let mut limits = match fields.get("access") {
+        None => Limits::new(),
+        Some(access) => Limits {
+            access: super::one_of(&access, &ACCESS)?,
+            ..Limits::new()
+        },
+    };
     let burst = fields.get("burst");
     match (fields.get("rate"), burst) {
         (Some(rate), Some(burst)) => match rate.value() {

@@ -5,12 +5,12 @@ use serde::{
     ser::{SerializeMap as _, SerializeSeq as _},
 };
 
-use super::{DIALECTS, UNDECLARED, clients::FORWARDING};
+use super::{DIALECTS, UNDECLARED, clients::FORWARDING, limits::ACCESS};
 use crate::{
     client::{Clients, Plan, Source},
     config::{error::ConfigError, quantity::write_duration},
     in_flight::InFlight,
-    limits::{Access, Limits},
+    limits::Limits,
     quota::{Quota, Window},
     rate::Rate,
     response::OnRoute,
@@ -163,11 +163,8 @@ fn fill(limits: &Limits, table: &mut Table) {
         name,
         publish,
     } = limits;
-    match access {
-        Access::Limited => {}
-        Access::Unlimited => table.set("access", text("unlimited")),
-        Access::Closed => table.set("access", text("closed")),
-    }
+    let word = ACCESS.iter().find(|(_, value)| value == access);
+    table.set_some("access", word.map(|(word, _)| text(*word)));
     table.set_some("name", name.as_deref().map(text));
     match &rates[..] {
         [rate] if rate.name().is_none() && !rate.is_shadow() => {
