@@ -10,7 +10,7 @@ use http_body_util::Empty;
 use tower_throttle::{
     Clients, Limits, Plan, Quota, Rate, Rules,
     config::{
-        ConfigError, Imported,
+        ConfigError, Imported, Warning,
         api_gateway::{stage, stage_named, usage_plan, usage_plan_named},
     },
 };
@@ -705,4 +705,132 @@ fn what_is_not_understood_is_named() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Pulumi programs write it so: the word for the default's settings stands where route settings belong.
+#[test]
+fn default_route_settings_among_route_settings_are_the_defaults_in_every_spelling() {
+    let default = || Rules::new().default_route(Rate::per_second(10).burst(5));
+    let both = || default().route("GET /a", Rate::per_second(1).burst(2));
+    let block = "{ throttling_burst_limit: 5, throttling_rate_limit: 10 }";
+    let route = "{ throttling_burst_limit: 2, throttling_rate_limit: 1 }";
+    let beside = "route_key: GET /a, throttling_burst_limit: 2, throttling_rate_limit: 1";
+    let mut table = vec![(
+        r#"{"api_id": "x", "auto_deploy": true, "route_settings": {"defaultRouteSettings": {"throttling_burst_limit": 5, "throttling_rate_limit": 10}}}"#
+            .to_owned(),
+        default(),
+        "route_settings.defaultRouteSettings",
+    )];
+    for word in [
+        "defaultRouteSettings",
+        "default_route_settings",
+        "DefaultRouteSettings",
+    ] {
+        table.extend([
+            // (the stage, what it means, where the warning stands)
+            (
+                format!("routeSettings: {{ {word}: {block} }}"),
+                default(),
+                "routeSettings.",
+            ),
+            (
+                format!("RouteSettings: {{ GET /a: {route}, {word}: {block} }}"),
+                both(),
+                "RouteSettings.",
+            ),
+            (
+                format!("route_settings: [{{ {word}: {block} }}]"),
+                default(),
+                "route_settings[0].",
+            ),
+            (
+                format!("route_settings: [{{ {beside} }}, {{ {word}: [{block}] }}]"),
+                both(),
+                "route_settings[1].",
+            ),
+            (
+                format!("route_settings: [{{ {word}: {block}, GET /a: {route} }}]"),
+                both(),
+                "route_settings[0].",
+            ),
+            (
+                format!(
+                    "route_settings: [{{ {beside} }}, {{ route_key: {word}, throttling_burst_limit: 5, \
+                     throttling_rate_limit: 10 }}]"
+                ),
+                both(),
+                "route_settings[1]",
+            ),
+            (
+                format!(
+                    "{{ default_route_settings: {{ throttling_burst_limit: 5.0, throttling_rate_limit: 1e1 }}, \
+                     route_settings: {{ {word}: {block} }} }}"
+                ),
+                default(),
+                "route_settings.",
+            ),
+            (
+                format!(
+                    "{{ default_route_settings: {{ logging_level: INFO }}, route_settings: {{ {word}: {block} }} }}"
+                ),
+                default(),
+                "route_settings.",
+            ),
+        ]);
+    }
+    for (text, expected, place) in table {
+        let imported = read(&text);
+        let misplaced = |warning: &&Warning| {
+            warning.path.starts_with(place)
+                && warning.to_string().contains("beside the route settings")
+        };
+        assert_eq!(
+            imported.warnings.iter().filter(misplaced).count(),
+            1,
+            "{text}: {:?}",
+            imported.warnings
+        );
+        same(imported, &expected, &text);
+    }
+    // A route that leaves something out has it from there, too.
+    let imported = read(
+        "route_settings: { GET /a: { throttling_rate_limit: 1 }, default_route_settings: { \
+         throttling_rate_limit: 10, throttling_burst_limit: 5 } }",
+    );
+    let expected = default().route("GET /a", Rate::per_second(1).burst(5));
+    same(imported, &expected, "what is left out");
+}
+
+#[test]
+fn default_route_settings_in_two_places_that_differ_are_an_error() {
+    let table = [
+        (
+            "{ defaultRouteSettings: { throttlingRateLimit: 10 }, routeSettings: { defaultRouteSettings: { \
+             throttlingRateLimit: 11 } } }",
+            "line 1, column 93: routeSettings.defaultRouteSettings: default route settings that differ from those in \
+             `defaultRouteSettings`; keep one of them",
+        ),
+        (
+            "{ defaultRouteSettings: { throttlingRateLimit: 10 }, routeSettings: { defaultRouteSettings: { \
+             throttlingRateLimit: 10, throttlingBurstLimit: 5 } } }",
+            "line 1, column 93: routeSettings.defaultRouteSettings: default route settings that differ",
+        ),
+        (
+            "routeSettings: [{ defaultRouteSettings: { throttlingRateLimit: 10 } }, { DefaultRouteSettings: { \
+             throttlingRateLimit: 0 } }]",
+            "line 1, column 96: routeSettings[1].DefaultRouteSettings: default route settings that differ from those \
+             in `routeSettings[0].defaultRouteSettings`",
+        ),
+        (
+            "routeSettings: { defaultRouteSettings: { routeKey: GET /a, throttlingRateLimit: 10 } }",
+            "line 1, column 40: routeSettings.defaultRouteSettings: default route settings with a route key",
+        ),
+    ];
+    for (text, expected) in table {
+        let error = stage(text).expect_err(text).to_string();
+        assert!(
+            error.starts_with(expected),
+            "{text}\n  {error}\n  {expected}"
+        );
+    }
 }

@@ -68,6 +68,9 @@
 //!   default route settings say.
 //! - **A rate without a burst** has as many as come back in a second, rounded up. A burst without a rate is an error,
 //!   for there is nothing that fills it.
+//! - **Default route settings among the route settings**, as programs have them that pass a table where a list of
+//!   routes belongs, are the default route settings, in any spelling of their name. In two places and different, they
+//!   are an error.
 //! - **`$default` is a route**, that of all requests which no other key matches, and not the default settings.
 //! - **What throttles nothing** limits nothing here, where API Gateway still has the limits of the account.
 //!
@@ -90,11 +93,14 @@
 //!   plan is not refused but the anonymous client.
 
 mod amount;
+mod block;
 mod choice;
 mod cloud_formation;
+mod default_route;
 mod find;
 mod plan;
 mod resolved;
+mod route_settings;
 mod settings;
 
 use self::{choice::Choice, find::Visit};

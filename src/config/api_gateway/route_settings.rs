@@ -1,0 +1,127 @@
+//! The route settings of a stage: a table by route key, or a list.
+
+use std::collections::HashSet;
+
+use super::{amount::Throttle, block::Block, default_route::DefaultRoute, resolved::resolved};
+use crate::{
+    config::{
+        Warning,
+        document::{Place, Value},
+        error::ConfigError,
+    },
+    limits::Limits,
+    route::RouteKey,
+};
+
+/// Adds what stands among route settings and is meant for the default route.
+pub(super) fn defaults(
+    settings: &Place<'_>,
+    default: &mut DefaultRoute,
+) -> Result<(), ConfigError> {
+    each_block(settings, &mut |key, block| {
+        let word = key.or_else(|| Block::peek_key(block));
+        if !word.is_some_and(DefaultRoute::is_called) {
+            return Ok(());
+        }
+        match key {
+            Some(_) => default.add_misplaced(block),
+            None => default.add_keyed(block),
+        }
+    })
+}
+
+/// Reads the settings of each route. What they leave out comes from `default`.
+pub(super) fn routes(
+    settings: &Place<'_>,
+    default: Throttle,
+    warnings: &mut Vec<Warning>,
+) -> Result<Vec<(RouteKey, Limits)>, ConfigError> {
+    let mut known = HashSet::new();
+    let mut routes = Vec::new();
+    each_block(settings, &mut |key, block| {
+        let word = key.or_else(|| Block::peek_key(block));
+        if word.is_some_and(DefaultRoute::is_called) {
+            return Ok(());
+        }
+        let (key, limits) = route(key, block, default, warnings)?;
+        if !known.insert(key.clone()) {
+            return Err(block.fault(format!(
+                "route key `{key}` stands before, or what equals it"
+            )));
+        }
+        routes.push((key, limits));
+        Ok(())
+    })?;
+    Ok(routes)
+}
+
+type Visit<'v> = dyn FnMut(Option<&str>, &Place<'_>) -> Result<(), ConfigError> + 'v;
+
+/// Calls `visit` for each block, with the key that stands before it.
+fn each_block(settings: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), ConfigError> {
+    resolved(settings)?;
+    match settings.value() {
+        // The list of Pulumi and Terraform: each item has its key in it.
+        Value::List(_) => settings
+            .each(|item| match has_default(item) {
+                true => each_entry(item, visit),
+                false => visit(None, item),
+            })
+            .map(drop),
+        _ if Block::has_key(settings) => visit(None, settings),
+        _ => each_entry(settings, visit),
+    }
+}
+
+fn each_entry(table: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), ConfigError> {
+    let mut entries = table.entries()?;
+    entries.try_for_each(|(key, block)| visit(Some(key), &block))
+}
+
+/// Whether an item of a list is a table by route key, of which the word for the default route settings is one.
+fn has_default(item: &Place<'_>) -> bool {
+    match item.value() {
+        Value::Map(entries) if !Block::has_key(item) => entries
+            .iter()
+            .any(|(key, _)| DefaultRoute::is_called(&key.name)),
+        _ => false,
+    }
+}
+
+/// The settings of one route. Its key stands before them or among them.
+fn route(
+    key: Option<&str>,
+    block: &Place<'_>,
+    default: Throttle,
+    warnings: &mut Vec<Warning>,
+) -> Result<(RouteKey, Limits), ConfigError> {
+    let Block {
+        throttle: own,
+        key: written,
+    } = Block::read(block)?;
+    let key = match (key, written) {
+        (Some(key), None) => key.to_owned(),
+        (None, Some(key)) => key,
+        (None, None) => return Err(block.fault("settings of a route without its key")),
+        (Some(_), Some(_)) => return Err(block.fault("settings of a route with two keys")),
+    };
+    let key: RouteKey = key
+        .parse()
+        .map_err(|fault| block.fault(format!("route key `{key}`: {fault}")))?;
+    if key.as_str() == "$default" {
+        let sentence =
+            "is a route, that of requests which no other key matches, and not the default settings";
+        warnings.push(Warning::new(block.path(), sentence));
+    }
+    if own.is_empty() {
+        let instead = match default.is_empty() {
+            true => "none is set here",
+            false => "has that of the default route settings here",
+        };
+        warnings.push(Block::without_throttle(&block.path(), instead));
+        return Ok((key, Limits::new()));
+    }
+    let throttle = own.or(default, block, warnings);
+    let limits = throttle.limits(block, warnings)?;
+    Ok((key, limits.unwrap_or_default()))
+}
