@@ -27,6 +27,7 @@ use crate::{
     admission::Admission,
     body::ResponseBody,
     decision::Decision,
+    field,
     shared::{Admitted, Told},
     usage::{Kind, Scan},
 };
@@ -245,11 +246,11 @@ fn leave<S, ReqBody>(
 /// Reads an answer that may tell what it has used. Compressed ones tell nothing.
 #[cold]
 fn scan_of(headers: &HeaderMap) -> Option<Box<Scan>> {
-    let encoding = headers.get(CONTENT_ENCODING);
-    if encoding.is_some_and(|encoding| !encoding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+    let encoding = field::first(headers, &CONTENT_ENCODING);
+    if encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case(b"identity")) {
         return None;
     }
-    let content_type = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    let content_type = field::text(headers, &CONTENT_TYPE)?;
     Kind::of(content_type).map(|kind| Box::new(Scan::new(kind)))
 }
 

@@ -371,6 +371,7 @@ mod clock;
 #[cfg(feature = "config")]
 pub mod config;
 mod decision;
+mod field;
 mod future;
 mod gcra;
 #[cfg(any(doc, doctest))]

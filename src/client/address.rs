@@ -14,6 +14,7 @@ use http::{HeaderName, header};
 use ipnet::IpNet;
 
 use super::{RequestHead, axum, tonic};
+use crate::field;
 
 /// The address of the peer of a connection, for hosts that have no type of their own for it.
 ///
@@ -96,7 +97,7 @@ impl Addresses {
         entries: impl Iterator<Item = &'a str>,
         hop: impl Fn(&'a str) -> Option<IpAddr>,
     ) -> ControlFlow<()> {
-        for entry in entries.filter(|entry| !entry.trim_matches([' ', '\t']).is_empty()) {
+        for entry in entries.filter(|entry| !field::trim(entry).is_empty()) {
             match hop(entry) {
                 Some(hop) => *origin = hop,
                 None => return ControlFlow::Break(()),
@@ -152,7 +153,7 @@ fn canonical(address: IpAddr) -> IpAddr {
 
 /// An address as proxies write it, with a port or without.
 fn hop(text: &str) -> Option<IpAddr> {
-    let text = text.trim_matches([' ', '\t']);
+    let text = field::trim(text);
     let bracketed = text
         .strip_prefix('[')
         .and_then(|text| text.strip_suffix(']'));
@@ -172,8 +173,8 @@ fn forwarded_for(element: &str) -> Option<&str> {
     let mut found = None;
     for pair in split(element, b';') {
         let (name, value) = pair.split_once('=')?;
-        if name.trim_matches([' ', '\t']).eq_ignore_ascii_case("for") {
-            let value = value.trim_matches([' ', '\t']);
+        if field::trim(name).eq_ignore_ascii_case("for") {
+            let value = field::trim(value);
             // Twice in one element is an error (section 4): who knows which of them is meant.
             if found.replace(unquoted(value)?).is_some() {
                 return None;

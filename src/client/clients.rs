@@ -101,8 +101,8 @@ impl Clients {
         }
     }
 
-    /// Clients are told apart by the value of a header field, such as `x-api-key`. Of several lines the
-    /// first counts; an empty value is none.
+    /// Clients are told apart by the value of a header field, such as `x-api-key`, without the white space around it.
+    /// Of several lines the first that is not empty counts.
     ///
     /// Put authentication outside: see [above](Self#which-identity-to-trust). What is no name of a field is
     /// an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
@@ -156,8 +156,8 @@ impl Clients {
     /// ```
     /// use tower_throttle::Clients;
     ///
-    /// // One client a host name.
-    /// let clients = Clients::by(|head| head.headers().get("host")?.to_str().ok().map(Into::into));
+    /// // A customer for each organisation that authentication has found.
+    /// let clients = Clients::by(|head| head.field("x-organisation").map(Into::into));
     /// # let _ = clients;
     /// ```
     pub fn by<F>(identify: F) -> Self

@@ -2,6 +2,8 @@
 
 use http::{Extensions, HeaderMap, Method, Request, Uri};
 
+use crate::field;
+
 /// The head of a request, for closures that find out whose it is and what it may do.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestHead<'a> {
@@ -37,6 +39,16 @@ impl<'a> RequestHead<'a> {
     #[must_use]
     pub fn headers(self) -> &'a HeaderMap {
         self.headers
+    }
+
+    /// The value of a header field as text: of several lines the first that is not empty, without the white space
+    /// around it. `None` if there is none, or if it is no UTF-8.
+    ///
+    /// Prefer it to [`headers`](Self::headers) for what tells clients apart: HTTP/2 hands on white space that HTTP/1.1
+    /// takes off, so that a client could be a new one with each space that it adds.
+    #[must_use]
+    pub fn field(self, name: &str) -> Option<&'a str> {
+        field::text(self.headers, name)
     }
 
     /// What layers outside have put there, such as an authenticated user.

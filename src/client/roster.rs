@@ -3,7 +3,7 @@
 use std::{borrow::Cow, collections::HashMap, fmt, net::IpAddr, sync::Arc};
 
 use foldhash::fast::FixedState;
-use http::{HeaderName, HeaderValue, header::AUTHORIZATION};
+use http::{HeaderName, header::AUTHORIZATION};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{
@@ -11,6 +11,7 @@ use super::{
     address::Addresses,
     clients::{self, Identify, Member, PlanBy},
 };
+use crate::field;
 
 /// Why clients cannot be told apart as configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,7 +104,10 @@ impl Roster {
     pub(crate) fn client(&self, head: RequestHead<'_>) -> Client {
         let mut lacks_peer = false;
         let found = self.sources.iter().find_map(|source| match source {
-            Source::Header(name) => first(head, name).map(|value| Known::Key(value.into())),
+            Source::Header(name) => {
+                let value = field::first(head.headers(), name);
+                value.map(|value| Known::Key(value.into()))
+            }
             Source::Bearer => bearer(head).map(|token| Known::Key(token.into())),
             Source::Address => {
                 let address = self.addresses.client(head);
@@ -159,19 +163,15 @@ fn network(text: &str) -> Result<IpNet, Fault> {
     })
 }
 
-/// The value of a field's first line, if it is not empty.
-fn first<'a>(head: RequestHead<'a>, name: &HeaderName) -> Option<&'a [u8]> {
-    let value = head.headers().get(name).map(HeaderValue::as_bytes)?;
-    (!value.is_empty()).then_some(value)
-}
-
 /// The token of `Authorization: Bearer`; the scheme's case does not count (RFC 9110, section 11.1).
 fn bearer(head: RequestHead<'_>) -> Option<&[u8]> {
-    const SCHEME: &[u8] = b"bearer ";
-    let value = first(head, &AUTHORIZATION)?;
-    let (scheme, token) = value.split_at_checked(SCHEME.len())?;
-    let token = token.trim_ascii();
-    (scheme.eq_ignore_ascii_case(SCHEME) && !token.is_empty()).then_some(token)
+    const SCHEME: &[u8] = b"bearer";
+    let value = field::first(head.headers(), &AUTHORIZATION)?;
+    let (scheme, rest) = value.split_at_checked(SCHEME.len())?;
+    let token = field::trim_bytes(rest);
+    // Nothing was taken off in front of it: another scheme, whose name begins like this one's.
+    let apart = !token.is_empty() && !rest.starts_with(token);
+    (scheme.eq_ignore_ascii_case(SCHEME) && apart).then_some(token)
 }
 
 impl fmt::Debug for Roster {
@@ -207,6 +207,9 @@ mod tests {
             ("Bearer abc", true),
             ("bearer abc", true),
             ("BEARER   abc ", true),
+            ("\t Bearer\tabc\t", true),
+            ("Bearerabc", false),
+            ("Bearer \t ", false),
             ("Basic abc", false),
             ("Bearer", false),
             ("Bearer ", false),
@@ -240,7 +243,7 @@ mod tests {
             .plan("free", crate::Limits::new())
             .plan("pro", crate::Limits::new())
             .member("pro", "k")
-            .plan_by(|head| head.headers().get("x-plan")?.to_str().ok());
+            .plan_by(|head| head.field("x-plan"));
         let plan = |key: &str, plan: &str| {
             let mut request = with("x-api-key", key);
             let plan = plan.parse().expect("a value");

@@ -12,7 +12,7 @@ use http::{
 };
 
 use super::{RATE_LIMIT, RATE_LIMIT_POLICY, fields::refused, policies::terms};
-use crate::{clock::nanos, decision::Denial, limit::Scope, status::LimitStatus};
+use crate::{clock::nanos, decision::Denial, field, limit::Scope, status::LimitStatus};
 
 pub(super) const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 pub(super) const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -74,7 +74,7 @@ impl Status {
 /// What of a client's deadline is left, from `grpc-timeout`: at most eight digits and a unit. `None` if
 /// it sets none.
 pub(crate) fn deadline(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get(TIMEOUT)?.to_str().ok()?;
+    let value = field::text(headers, &TIMEOUT)?;
     let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
     if digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;

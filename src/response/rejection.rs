@@ -10,7 +10,7 @@ use http::{
 };
 
 use super::{Dialect, grpc};
-use crate::decision::Denial;
+use crate::{decision::Denial, field};
 
 /// Builds the answer to a refused request.
 ///
@@ -132,8 +132,7 @@ impl Protocol {
         match self {
             Self::Http => Framing::Http,
             Self::Grpc => {
-                let content_type = request.headers().get(CONTENT_TYPE);
-                let web = content_type.and_then(|content_type| web(content_type.as_bytes()));
+                let web = field::first(request.headers(), &CONTENT_TYPE).and_then(web);
                 Framing::Grpc(web.unwrap_or(grpc::CONTENT_TYPE))
             }
             Self::Auto => detect(request.method(), request.version(), request.headers()),
@@ -144,13 +143,10 @@ impl Protocol {
 /// gRPC is recognised by its content type as a whole, ASCII case aside: `application/grpc` is followed
 /// by nothing, `+` or `;`, so that `application/grpc-web` is not taken for it.
 fn detect(method: &Method, version: Version, headers: &HeaderMap) -> Framing {
-    let Some(content_type) = headers
-        .get(CONTENT_TYPE)
-        .filter(|_| *method == Method::POST)
-    else {
+    let content_type = field::first(headers, &CONTENT_TYPE);
+    let Some(content_type) = content_type.filter(|_| *method == Method::POST) else {
         return Framing::Http;
     };
-    let content_type = content_type.as_bytes();
     if is(content_type, grpc::CONTENT_TYPE) && version >= Version::HTTP_2 {
         return Framing::Grpc(grpc::CONTENT_TYPE);
     }

@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt, sync::Arc};
 
 use http::{HeaderName, header::CONTENT_LENGTH};
 
-use crate::client::RequestHead;
+use crate::{client::RequestHead, field};
 
 /// How many model tokens are reserved for a request, before anybody knows what it costs.
 ///
@@ -146,17 +146,12 @@ impl Estimator {
 
     /// Tokens to reserve: at least one.
     pub(crate) fn tokens(&self, head: RequestHead<'_>) -> u64 {
-        let number = |name: &HeaderName| {
-            let text = head.headers().get(name)?.to_str().ok()?;
-            // Nor a sign before them, which the standard library would read.
-            let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-            digits.then(|| text.parse().ok())?
-        };
-        let known: Option<u64> = match &self.estimate.source {
+        let number = |name| field::number(head.headers(), name);
+        let known = match &self.estimate.source {
             Source::Nothing => None,
             Source::Header(_) => self.field.as_ref().and_then(number),
             Source::ContentLength { bytes_per_token } => {
-                number(&CONTENT_LENGTH).map(|bytes: u64| bytes.div_ceil((*bytes_per_token).max(1)))
+                number(&CONTENT_LENGTH).map(|bytes| bytes.div_ceil((*bytes_per_token).max(1)))
             }
             Source::Closure(closure) => closure(head),
         };

@@ -36,6 +36,7 @@ mod tests;
 mod tokens;
 
 use self::{events::Events, json::Json};
+use crate::field;
 
 /// What an answer's bytes are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +50,7 @@ pub(crate) enum Kind {
 impl Kind {
     /// By the field `content-type`, whose parameters make no difference.
     pub(crate) fn of(content_type: &str) -> Option<Self> {
-        let media_type = content_type.split(';').next()?.trim_ascii();
+        let media_type = field::trim(content_type.split(';').next()?);
         let is = |name| media_type.eq_ignore_ascii_case(name);
         if is("application/json") {
             Some(Self::Json)

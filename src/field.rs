@@ -1,0 +1,99 @@
+//! Values of header fields, read without the optional white space around them.
+//!
+//! HTTP/1.1 servers take that white space off (RFC 9112, section 5.1). HTTP/2 forbids it (RFC 9113, section 8.2.1), but
+//! servers hand it on: a client that adds a space to its key would be a new one with each space. Every field that this
+//! crate reads is read here.
+
+use http::{HeaderMap, header::AsHeaderName};
+
+/// Optional white space (RFC 9110, section 5.6.3).
+const OPTIONAL_WHITE_SPACE: [char; 2] = [' ', '\t'];
+
+/// A text without the optional white space around it.
+pub(crate) fn trim(text: &str) -> &str {
+    text.trim_matches(OPTIONAL_WHITE_SPACE)
+}
+
+/// A value without the optional white space around it.
+pub(crate) fn trim_bytes(value: &[u8]) -> &[u8] {
+    let is_white_space = |byte: &u8| OPTIONAL_WHITE_SPACE.contains(&char::from(*byte));
+    let Some(start) = value.iter().position(|byte| !is_white_space(byte)) else {
+        return &[];
+    };
+    let end = value.iter().rposition(|byte| !is_white_space(byte));
+    &value[start..end.map_or(start, |last| last + 1)]
+}
+
+/// The first value of a field that is not empty.
+pub(crate) fn first(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&[u8]> {
+    let values = headers.get_all(name).iter();
+    let mut values = values.map(|value| trim_bytes(value.as_bytes()));
+    values.find(|value| !value.is_empty())
+}
+
+/// The first value of a field that is not empty, if it is UTF-8.
+pub(crate) fn text(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&str> {
+    std::str::from_utf8(first(headers, name)?).ok()
+}
+
+/// A number in decimal digits alone: without a sign, which [`str::parse`] would read.
+pub(crate) fn number(headers: &HeaderMap, name: impl AsHeaderName) -> Option<u64> {
+    let text = text(headers, name)?;
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderValue, header::CONTENT_LENGTH};
+
+    use super::*;
+
+    #[test]
+    fn white_space_is_taken_off_both_ends_and_nowhere_else() {
+        let table = [
+            ("", ""),
+            (" ", ""),
+            (" \t \t", ""),
+            ("a", "a"),
+            (" a", "a"),
+            ("a\t", "a"),
+            ("\t a \t b \t", "a \t b"),
+            // What is no optional white space belongs to the value.
+            ("\u{a0}a\u{a0}", "\u{a0}a\u{a0}"),
+        ];
+        for (value, expected) in table {
+            assert_eq!(trim(value), expected, "{value:?}");
+            assert_eq!(
+                trim_bytes(value.as_bytes()),
+                expected.as_bytes(),
+                "{value:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_first_value_that_is_not_empty_is_read() {
+        let read = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                let value = HeaderValue::from_str(value).expect("a value");
+                headers.append(CONTENT_LENGTH, value);
+            }
+            number(&headers, &CONTENT_LENGTH)
+        };
+        let table: [(&[&str], Option<u64>); 8] = [
+            (&[], None),
+            (&["", " "], None),
+            (&[" 12\t"], Some(12)),
+            (&["\t", "12", "13"], Some(12)),
+            (&["1 2"], None),
+            (&["+12"], None),
+            (&["18446744073709551615"], Some(u64::MAX)),
+            (&["18446744073709551616"], None),
+        ];
+        for (values, expected) in table {
+            assert_eq!(read(values), expected, "{values:?}");
+        }
+    }
+}
