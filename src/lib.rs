@@ -125,7 +125,8 @@
 //! compete with them; literal paths compete with each other, until the process ends.
 //!
 //! [`Undeclared::Shared`] puts them all into one set of buckets at once, and a key `$default` does so with
-//! limits of its own. Where no router template is known, prefer either.
+//! limits of its own. Where no router template is known, prefer either. With [`CatchAll::Unrouted`], `$default` takes
+//! requests alone that match no route of the router either: its own routes have the default route's limits.
 //!
 //! # Clients
 //!
@@ -419,7 +420,7 @@ pub use self::{
     rate::Rate,
     remote::OnOutage,
     response::{Dialect, EXPOSE_HEADERS, Problem, Protocol, Rejection},
-    route::{RouteKey, RouteKeyError},
+    route::{CatchAll, RouteKey, RouteKeyError},
     rules::{Audit, Change, Changes, Misfit, Rules, RulesError, Undeclared},
     service::Throttle,
     snapshot::{LimitSnapshot, RouteSnapshot, Snapshot},

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Empty;
 use tower_throttle::{
-    Clients, Limits, Plan, Quota, Rate, Rules,
+    CatchAll, Clients, Limits, Plan, Quota, Rate, Rules,
     config::{
         ConfigError, Imported, Warning,
         api_gateway::{stage, stage_named, usage_plan, usage_plan_named},
@@ -411,7 +411,9 @@ fn traps_are_read_the_safe_way_and_told() {
         ),
         (
             "RouteSettings: { $default: { ThrottlingRateLimit: 1, ThrottlingBurstLimit: 1 } }",
-            Rules::new().route("$default", Rate::per_second(1).burst(1)),
+            Rules::new()
+                .route("$default", Rate::per_second(1).burst(1))
+                .catch_all(CatchAll::Unrouted),
             vec!["RouteSettings.\"$default\": is a route"],
         ),
         (
@@ -833,4 +835,65 @@ fn default_route_settings_in_two_places_that_differ_are_an_error() {
             "{text}\n  {error}\n  {expected}"
         );
     }
+}
+
+#[cfg(feature = "axum")]
+#[tokio::test(start_paused = true)]
+async fn the_catch_all_route_of_a_stage_takes_only_requests_that_match_no_route_of_the_host() {
+    use axum::{Router, routing::get};
+    use tower::ServiceExt;
+
+    let stage_with = |catch_all: &str| {
+        format!(
+            "{{ DefaultRouteSettings: {{ ThrottlingRateLimit: 10, ThrottlingBurstLimit: 5 }}, RouteSettings: {{ \
+             $default: {catch_all}, GET /v1/models: {{ ThrottlingRateLimit: 1, ThrottlingBurstLimit: 2 }} }} }}"
+        )
+    };
+    let table = [
+        ("{ LoggingLevel: INFO }", 5),
+        ("{ ThrottlingRateLimit: 1, ThrottlingBurstLimit: 1 }", 1),
+    ];
+    for (catch_all, burst) in table {
+        let imported = read(&stage_with(catch_all));
+        let Imported {
+            rules, warnings, ..
+        } = imported;
+        let layer = tower_throttle::ThrottleLayer::new(rules).expect("rules");
+        let router = Router::new()
+            .route("/v1/chat", get(async || "").post(async || ""))
+            .route("/v1/files/{id}", get(async || ""))
+            .route("/v1/models", get(async || ""))
+            .layer(layer);
+        let routes = [
+            (Method::GET, "/v1/chat", 5),
+            (Method::POST, "/v1/chat", 5),
+            (Method::GET, "/v1/files/1", 5),
+            (Method::GET, "/v1/models", 2),
+            (Method::GET, "/nowhere", burst),
+            (Method::POST, "/elsewhere", 0),
+        ];
+        for (method, path, expected) in routes {
+            let mut passed = 0;
+            for _ in 0..9 {
+                let request = Request::builder().method(&method).uri(path);
+                let request = request.body(axum::body::Body::empty()).expect("a request");
+                let response = router.clone().oneshot(request).await.expect("infallible");
+                passed += u32::from(response.status() != http::StatusCode::TOO_MANY_REQUESTS);
+            }
+            assert_eq!(passed, expected, "{method} {path} beside {catch_all}");
+        }
+        let told = warnings.iter().map(ToString::to_string);
+        let told = told.filter(|warning| warning.contains("no route of the host"));
+        assert_eq!(told.count(), 1, "it is told: {warnings:?}");
+    }
+}
+
+/// Without a router, nobody can tell which requests match one of its routes.
+#[tokio::test(start_paused = true)]
+async fn the_catch_all_route_of_a_stage_takes_what_no_key_matches_where_the_host_tells_no_routes() {
+    let text = "{ DefaultRouteSettings: { ThrottlingRateLimit: 10, ThrottlingBurstLimit: 5 }, RouteSettings: { \
+                $default: { ThrottlingRateLimit: 1, ThrottlingBurstLimit: 1 } } }";
+    let client = Client::new(read(text).rules);
+    assert!(client.get("/a").await.is_admitted());
+    assert!(!client.get("/b").await.is_admitted());
 }

@@ -178,7 +178,7 @@ fn every_error_names_its_place() {
         ),
         (
             "nonsense = 10",
-            "line 1, column 1: nonsense: no such setting; there are total, default_route, undeclared, routes, \
+            "line 1, column 1: nonsense: no such setting; there are total, default_route, undeclared, catch_all, routes, \
              clients, estimate, rejections",
         ),
         (

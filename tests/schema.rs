@@ -126,6 +126,7 @@ fn schema() -> Value {
         "total": defined("limits"),
         "default_route": defined("limits"),
         "undeclared": { "enum": ["per_route", "shared"] },
+        "catch_all": { "enum": ["unmatched", "unrouted"] },
         "routes": by_route("limits"),
         "clients": table(&clients, Some("by")),
         "estimate": estimate,
@@ -244,6 +245,7 @@ fn what_is_valid_is_read_and_what_is_not_is_not() {
         "estimate.header = 'x'",
         "rejections.'GET /' = 'openai'",
         "undeclared = 'per_route'",
+        "catch_all = 'unrouted'",
     ];
     for text in good {
         let read = Rules::from_toml(text).map(drop);
@@ -286,6 +288,7 @@ fn what_is_valid_is_read_and_what_is_not_is_not() {
         "estimate = {}",
         "rejections.'GET /' = 'html'",
         "undeclared = true",
+        "catch_all = 'none'",
         "total.rate = { burst = 1 }",
         "total.rate = { rate = 1, period = 's' }",
         "total.tokens.max = 5",

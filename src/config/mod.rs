@@ -50,6 +50,7 @@
 //! | `total`, `default_route` | limits |
 //! | `routes` | limits, by [route key](crate::RouteKey) |
 //! | `undeclared` | `"per_route"` or `"shared"`: [`Undeclared`](crate::Undeclared) |
+//! | `catch_all` | `"unmatched"` or `"unrouted"`: [`CatchAll`](crate::CatchAll) |
 //! | `clients` | see below |
 //! | `estimate` | [tokens](crate::Estimate) of a request: `300`, `{ header = "x-max-tokens", or = 300 }` or `{ bytes_per_token = 4 }` |
 //! | `rejections` | a [`Dialect`](crate::Dialect), by route key: `"problem"`, `"openai"`, `"anthropic"`, `"api_gateway"`, `"azure_api_management"` |

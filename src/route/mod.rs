@@ -4,6 +4,7 @@
 //! the most specific for a request; [`Undeclared`](undeclared::Undeclared) keeps a bounded number of
 //! the others apart.
 
+mod catch_all;
 pub(crate) mod head;
 pub(crate) mod key;
 mod strings;
@@ -17,4 +18,7 @@ mod router;
 #[path = "no_router.rs"]
 mod router;
 
-pub use self::key::{RouteKey, RouteKeyError};
+pub use self::{
+    catch_all::CatchAll,
+    key::{RouteKey, RouteKeyError},
+};

@@ -19,6 +19,7 @@ use std::borrow::Cow;
 use http::Method;
 
 use super::{
+    catch_all::CatchAll,
     head::{Head, normalize},
     key::{Pattern, RouteKey, Segment, literal_path},
     strings::Strings,
@@ -35,6 +36,8 @@ pub(crate) struct Table<V> {
     any_params: bool,
     any_greedy: bool,
     default: Option<usize>,
+    /// Whether `$default` takes requests alone that match no route of the host's router.
+    default_is_unrouted: bool,
 }
 
 #[derive(Debug, Default)]
@@ -107,7 +110,13 @@ impl<V> Table<V> {
             any_params: false,
             any_greedy: false,
             default: None,
+            default_is_unrouted: false,
         }
+    }
+
+    /// Sets which requests `$default` takes.
+    pub(crate) fn catch_all(&mut self, catch_all: CatchAll) {
+        self.default_is_unrouted = catch_all == CatchAll::Unrouted;
     }
 
     /// The value of each route, in the order in which they were added.
@@ -171,8 +180,15 @@ impl<V> Table<V> {
     #[inline]
     pub(crate) fn find(&self, head: &Head<'_>) -> Option<&V> {
         self.matched(Wanted::Method(head.method), head)
-            .or(self.default)
+            .or_else(|| self.default_for(head))
             .map(|index| &self.values[index])
+    }
+
+    /// The value of `$default`, if it takes this request, which no other key matches.
+    #[inline]
+    fn default_for(&self, head: &Head<'_>) -> Option<usize> {
+        self.default
+            .filter(|_| !self.default_is_unrouted || head.template().is_none())
     }
 
     /// The route that names the request's method, if one does.

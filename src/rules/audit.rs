@@ -8,7 +8,7 @@ use super::{Rules, RulesError, compile::parse};
 use crate::{
     client::Plan,
     route::{
-        RouteKey,
+        CatchAll, RouteKey,
         head::Head,
         key::{Pattern, Segment},
         table::Table,
@@ -112,14 +112,18 @@ impl Rules {
             .map(|(method, path)| parse(&format!("{} {}", method.as_ref(), path.as_ref())))
             .collect::<Result<Vec<_>, _>>()?;
         let mut audit = Audit::default();
-        let own = Keys::new("routes", self.routes.iter().map(|(key, _)| &**key))?;
+        let own = Keys::new(
+            "routes",
+            self.routes.iter().map(|(key, _)| &**key),
+            self.catch_all,
+        )?;
         own.look(&host, &mut audit);
         if self.default_route.is_none() {
             let unlimited = host.iter().filter(|route| !own.cover(route));
             audit.unlimited.extend(unlimited.cloned());
         }
         let rejections = self.rejections.0.iter().map(|on_route| &*on_route.key);
-        Keys::new("rejections", rejections)?.look(&host, &mut audit);
+        Keys::new("rejections", rejections, CatchAll::Unmatched)?.look(&host, &mut audit);
         let Some(clients) = &self.clients else {
             return Ok(audit);
         };
@@ -128,7 +132,7 @@ impl Rules {
         let each = each.map(|plan| ("each client".to_owned(), plan));
         for (place, plan) in each.chain(clients.plans.iter().map(named)) {
             let keys = plan.routes.iter().map(|(key, _)| &**key);
-            Keys::new(&place, keys)?.look(&host, &mut audit);
+            Keys::new(&place, keys, self.catch_all)?.look(&host, &mut audit);
         }
         Ok(audit)
     }
@@ -139,12 +143,18 @@ struct Keys<'a> {
     place: &'a str,
     all: Vec<RouteKey>,
     table: Table<usize>,
+    /// The requests that `$default` takes.
+    catch_all: CatchAll,
     /// How many segments the longest has.
     longest: usize,
 }
 
 impl<'a> Keys<'a> {
-    fn new(place: &'a str, keys: impl Iterator<Item = &'a str>) -> Result<Self, RulesError> {
+    fn new(
+        place: &'a str,
+        keys: impl Iterator<Item = &'a str>,
+        catch_all: CatchAll,
+    ) -> Result<Self, RulesError> {
         let all = keys.map(parse).collect::<Result<Vec<_>, _>>()?;
         let mut table = Table::new();
         for (index, key) in all.iter().enumerate() {
@@ -164,17 +174,25 @@ impl<'a> Keys<'a> {
             longest: all.iter().map(length).max().unwrap_or(0),
             all,
             table,
+            catch_all,
         })
     }
 
     /// Whether a key takes what is common to all requests of a route.
     fn cover(&self, route: &RouteKey) -> bool {
         let sample = common(route, route, self.longest);
-        sample.is_some_and(|(method, path)| self.taken_by(&method, &path).is_some())
+        let taken_by = sample.and_then(|(method, path)| self.taken_by(&method, &path));
+        taken_by.is_some_and(|index| !self.is_unrouted(&self.all[index]))
+    }
+
+    /// Whether a key takes requests alone that match no route of the host.
+    fn is_unrouted(&self, key: &RouteKey) -> bool {
+        self.catch_all == CatchAll::Unrouted && matches!(key.pattern(), Pattern::Default)
     }
 
     fn look(&self, host: &[RouteKey], audit: &mut Audit) {
-        for (index, key) in self.all.iter().enumerate() {
+        let routed = self.all.iter().enumerate();
+        for (index, key) in routed.filter(|(_, key)| !self.is_unrouted(key)) {
             let misfit = |by| Misfit {
                 place: self.place.to_owned(),
                 key: key.clone(),
@@ -397,5 +415,12 @@ mod tests {
             error.to_string(),
             "route key `GET a`: path `a` does not begin with `/`"
         );
+    }
+
+    #[test]
+    fn a_catch_all_route_limits_no_route_of_the_host() {
+        let rules = rules(&["$default", "GET /a"]).catch_all(CatchAll::Unrouted);
+        let audit = rules.audit([("GET", "/a"), ("GET", "/b")]).expect("keys");
+        assert_eq!(audit.to_string(), "`GET /b` has no limit");
     }
 }

@@ -12,7 +12,7 @@ use crate::{
     client::{Clients, Fault, Plan, Roster},
     limit::Scope,
     limits::{Access, Limits},
-    route::{RouteKey, table::Table},
+    route::{CatchAll, RouteKey, table::Table},
     rule::Binding,
 };
 
@@ -72,6 +72,7 @@ pub(super) fn reserve_clients(clients: &Clients, names: &mut Names) -> Result<()
 
 pub(super) fn classes(
     clients: &Clients,
+    catch_all: CatchAll,
     names: &mut Names,
     draft: &mut Draft<'_>,
 ) -> Result<Vec<Class>, RulesError> {
@@ -82,6 +83,9 @@ pub(super) fn classes(
         let mut next = class(Some(name), plan, each, names, draft)?;
         next.first = classes.iter().map(|class| class.variants.len()).sum();
         classes.push(next);
+    }
+    for class in &mut classes {
+        class.routes.catch_all(catch_all);
     }
     Ok(classes)
 }

@@ -14,7 +14,7 @@ use crate::{
     limit::Scope,
     limits::Access,
     response::{Rejection, Rejections},
-    route::{RouteKey, table::Table},
+    route::{CatchAll, RouteKey, table::Table},
     rule::Binding,
     usage::{Estimator, NoField},
 };
@@ -27,6 +27,8 @@ pub(crate) struct Compiled {
     pub(crate) default: Vec<Template>,
     /// Whether each of them gets buckets of its own.
     pub(crate) per_route: bool,
+    /// The requests that `$default` takes.
+    pub(crate) catch_all: CatchAll,
     /// `None`: nobody asks who it is.
     pub(crate) roster: Option<Roster>,
     /// Clients without a plan, then each plan. At least one.
@@ -53,6 +55,7 @@ pub(super) fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, 
         default_route,
         routes,
         undeclared,
+        catch_all,
         clients,
         estimate,
         rejections,
@@ -97,7 +100,7 @@ pub(super) fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, 
 
     let classes = match clients {
         None => vec![Class::unlimited()],
-        Some(clients) => classes(clients, &mut names, draft)?,
+        Some(clients) => classes(clients, *catch_all, &mut names, draft)?,
     };
     // Nobody looks into the table where clients have no limits.
     let limited = classes.iter().any(Class::is_limited);
@@ -107,6 +110,7 @@ pub(super) fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, 
         routes: compiled,
         per_route: *undeclared == Undeclared::PerRoute && !default.is_empty(),
         default,
+        catch_all: *catch_all,
         roster: clients.as_ref().map(roster).transpose()?,
         classes,
         max_clients: max_clients.filter(|_| limited),

@@ -15,6 +15,7 @@ use crate::{
     client::Clients,
     limits::Limits,
     response::{OnRoute, Rejection, Rejections},
+    route::CatchAll,
     usage::Estimate,
 };
 
@@ -61,6 +62,7 @@ pub struct Rules {
     pub(crate) default_route: Option<Limits>,
     pub(crate) routes: Vec<(Box<str>, Limits)>,
     pub(crate) undeclared: Undeclared,
+    pub(crate) catch_all: CatchAll,
     pub(crate) clients: Option<Clients>,
     pub(crate) estimate: Estimate,
     pub(crate) rejections: Rejections,
@@ -115,6 +117,23 @@ impl Rules {
     /// call: [`Undeclared::PerRoute`].
     pub fn undeclared(mut self, undeclared: Undeclared) -> Self {
         self.undeclared = undeclared;
+        self
+    }
+
+    /// Sets the requests that the route key `$default` takes, in the rules and in the plans of clients. Default:
+    /// [`CatchAll::Unmatched`].
+    ///
+    /// ```
+    /// use tower_throttle::{CatchAll, Rate, Rules};
+    ///
+    /// // 404s share one request a second; every route of the axum router has ten of its own.
+    /// let rules = Rules::new()
+    ///     .default_route(Rate::per_second(10))
+    ///     .route("$default", Rate::per_second(1))
+    ///     .catch_all(CatchAll::Unrouted);
+    /// ```
+    pub fn catch_all(mut self, catch_all: CatchAll) -> Self {
+        self.catch_all = catch_all;
         self
     }
 

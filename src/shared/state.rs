@@ -79,6 +79,7 @@ impl State {
             routes,
             default,
             per_route,
+            catch_all,
             roster,
             classes,
             max_clients,
@@ -90,6 +91,7 @@ impl State {
         let known: HashMap<&str, &Route> = known.map(|route| (&*route.key, route)).collect();
         let route = |key: &str, own| Route::new(key, own, known.get(key).copied(), variants);
         let mut table = Table::new();
+        table.catch_all(catch_all);
         for DeclaredRoute { key, own, exempt } in routes {
             let route = Route {
                 exempt,

@@ -71,7 +71,9 @@
 //! - **Default route settings among the route settings**, as programs have them that pass a table where a list of
 //!   routes belongs, are the default route settings, in any spelling of their name. In two places and different, they
 //!   are an error.
-//! - **`$default` is a route**, that of all requests which no other key matches, and not the default settings.
+//! - **`$default` is a route**, that of requests which match no other key and no route of the host
+//!   ([`CatchAll::Unrouted`](crate::CatchAll::Unrouted)), and not the default settings. Where the host tells no routes, as
+//!   without axum, it is that of all requests which match no other key.
 //! - **What throttles nothing** limits nothing here, where API Gateway still has the limits of the account.
 //!
 //! # Zero and the maximum

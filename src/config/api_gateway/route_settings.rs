@@ -109,8 +109,9 @@ fn route(
         .parse()
         .map_err(|fault| block.fault(format!("route key `{key}`: {fault}")))?;
     if key.as_str() == "$default" {
-        let sentence =
-            "is a route, that of requests which no other key matches, and not the default settings";
+        let sentence = "is a route, that of requests which match no other key and no route of the host, and not the \
+                        default settings; where the host tells no routes, as axum does by its `MatchedPath`, it is that \
+                        of all requests which match no other key";
         warnings.push(Warning::new(block.path(), sentence));
     }
     if own.is_empty() {

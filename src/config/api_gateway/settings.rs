@@ -3,6 +3,7 @@
 use super::{default_route::DefaultRoute, resolved::resolved, route_settings};
 use crate::{
     config::{Warning, document::Place, error::ConfigError},
+    route::CatchAll,
     rules::Rules,
 };
 
@@ -114,10 +115,13 @@ pub(super) fn stage(place: &Place<'_>, warnings: &mut Vec<Warning>) -> Result<Ru
         let sentence = "throttles nothing, and nothing is limited here; API Gateway has the limits of its account";
         warnings.push(Warning::new(place.path(), sentence));
     }
-    let rules = match limits {
+    let mut rules = match limits {
         Some(limits) => Rules::new().default_route(limits),
         None => Rules::new(),
     };
+    if routes.iter().any(|(key, _)| key.as_str() == "$default") {
+        rules = rules.catch_all(CatchAll::Unrouted);
+    }
     let add = |rules: Rules, (key, limits)| rules.route(key, limits);
     Ok(routes.into_iter().fold(rules, add))
 }

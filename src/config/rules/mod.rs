@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     response::Dialect,
+    route::CatchAll,
     rules::{Rules, Undeclared},
     usage::Estimate,
 };
@@ -76,7 +77,7 @@ impl Serialize for Rules {
     }
 }
 
-/// The names of dialects, and of what holds for undeclared routes.
+/// The names of dialects, and of the settings of routes.
 const DIALECTS: [(&str, Dialect); 5] = [
     ("problem", Dialect::Problem),
     ("openai", Dialect::OpenAi),
@@ -87,6 +88,11 @@ const DIALECTS: [(&str, Dialect); 5] = [
 const UNDECLARED: [(&str, Undeclared); 2] = [
     ("per_route", Undeclared::PerRoute),
     ("shared", Undeclared::Shared),
+];
+
+const CATCH_ALL: [(&str, CatchAll); 2] = [
+    ("unmatched", CatchAll::Unmatched),
+    ("unrouted", CatchAll::Unrouted),
 ];
 
 fn read(document: &Node) -> Result<Rules, ConfigError> {
@@ -101,6 +107,9 @@ fn read(document: &Node) -> Result<Rules, ConfigError> {
     }
     if let Some(undeclared) = fields.get("undeclared") {
         rules = rules.undeclared(one_of(&undeclared, &UNDECLARED)?);
+    }
+    if let Some(catch_all) = fields.get("catch_all") {
+        rules = rules.catch_all(one_of(&catch_all, &CATCH_ALL)?);
     }
     if let Some(routes) = fields.get("routes") {
         for (key, route) in routes.entries()? {

@@ -5,7 +5,7 @@ use serde::{
     ser::{SerializeMap as _, SerializeSeq as _},
 };
 
-use super::{DIALECTS, UNDECLARED, clients::FORWARDING, limits::ACCESS};
+use super::{CATCH_ALL, DIALECTS, UNDECLARED, clients::FORWARDING, limits::ACCESS};
 use crate::{
     client::{Clients, Plan, Source},
     config::{error::ConfigError, quantity::write_duration},
@@ -96,6 +96,7 @@ pub(super) fn rules(rules: &Rules) -> Result<Written, ConfigError> {
         default_route,
         routes,
         undeclared,
+        catch_all,
         clients,
         estimate,
         rejections,
@@ -107,6 +108,9 @@ pub(super) fn rules(rules: &Rules) -> Result<Written, ConfigError> {
         .unwrap_or(&UNDECLARED[0]);
     if *undeclared != UNDECLARED[0].1 {
         table.set("undeclared", text(*word));
+    }
+    if let Some((word, _)) = CATCH_ALL[1..].iter().find(|(_, value)| value == catch_all) {
+        table.set("catch_all", text(*word));
     }
     table.set_some("total", total.as_ref().map(limits));
     table.set_some("default_route", default_route.as_ref().map(limits));
