@@ -36,6 +36,13 @@ pub(crate) fn text(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&str>
     std::str::from_utf8(first(headers, name)?).ok()
 }
 
+/// The value of a field that has one line alone, if it is UTF-8.
+pub(crate) fn only(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&str> {
+    let mut values = headers.get_all(name).iter();
+    let only = values.next().filter(|_| values.next().is_none())?;
+    std::str::from_utf8(trim_bytes(only.as_bytes())).ok()
+}
+
 /// A number in decimal digits alone: without a sign, which [`str::parse`] would read.
 pub(crate) fn number(headers: &HeaderMap, name: impl AsHeaderName) -> Option<u64> {
     let text = text(headers, name)?;

@@ -149,8 +149,8 @@
 //! # Ok::<(), tower_throttle::RulesError>(())
 //! ```
 //!
-//! - Who it is says a header field, a bearer token, the address, or what a layer outside has put into the
-//!   extensions. **Trust only what was verified**: the throttle goes inside of authentication, or else a
+//! - A client is identified by a header field, a bearer token, the host it asks for, its address, or what a layer
+//!   outside has put into the extensions. **Trust only what was verified**: the throttle goes inside of authentication, or else a
 //!   client is somebody new with each key it makes up. See [`Clients`].
 //! - A client that nothing is known of is anonymous, and all that are share one client's budget.
 //! - What it may do says [`Clients::each`], or a usage plan instead. A plan inherits what it leaves out. A

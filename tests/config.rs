@@ -230,7 +230,7 @@ fn every_error_names_its_place() {
         ),
         (
             "[clients]\nby = [\"address\", \"bearer\"]\neach = 1",
-            "line 2, column 6: clients.by: write a header or `bearer`, then `address`, or one of them alone",
+            "line 2, column 6: clients.by: write a header, hosts or `bearer`, then `address`, or one of them alone",
         ),
         (
             "[clients]\nby = \"address\"\nipv6_prefix = 129",

@@ -32,6 +32,14 @@ fn text(pattern: &str) -> Value {
     json!({ "type": "string", "pattern": format!("^{pattern}$") })
 }
 
+/// A text, or a list of them.
+fn texts() -> Value {
+    one_of([
+        json!({ "type": "string" }),
+        json!({ "type": "array", "items": { "type": "string" } }),
+    ])
+}
+
 fn count(what: &str) -> Value {
     json!({ "type": "integer", "minimum": 0, "description": what })
 }
@@ -98,13 +106,11 @@ fn schema() -> Value {
     let source = one_of([
         json!({ "enum": ["bearer", "address"] }),
         table(&json!({ "header": { "type": "string" } }), Some("header")),
+        table(&json!({ "hosts": texts() }), Some("hosts")),
     ]);
     let clients = json!({
         "by": one_of([source.clone(), json!({ "type": "array", "items": source, "minItems": 1, "maxItems": 2 })]),
-        "trusting": one_of([
-            json!({ "type": "string" }),
-            json!({ "type": "array", "items": { "type": "string" } }),
-        ]),
+        "trusting": texts(),
         "forwarding": { "enum": ["x-forwarded-for", "forwarded"] },
         "ipv6_prefix": { "type": "integer", "minimum": 0, "maximum": 128 },
         "max_clients": count("Buckets of clients that are kept."),
@@ -238,6 +244,8 @@ fn what_is_valid_is_read_and_what_is_not_is_not() {
         "routes.'GET /health'.access = 'exempt'",
         "clients = { by = 'address', each = 1 }",
         "clients = { by = ['bearer', 'address'], each.rate = 1 }",
+        "clients = { by.hosts = 'a.example', each = 1 }",
+        "clients = { by = [{ hosts = ['a.example', '[::1]:8080'] }, 'address'], each = 1 }",
         "clients = { by.header = 'k', each = { routes.'GET /' = 1 }, plans.a = 'closed' }",
         "clients = { by = 'address', trusting = '::1', forwarding = 'forwarded', ipv6_prefix = 0, each = 1 }",
         "estimate = 5",
@@ -282,6 +290,9 @@ fn what_is_valid_is_read_and_what_is_not_is_not() {
         "clients = 'address'",
         "clients.each = 1",
         "clients = { by = 'cookie', each = 1 }",
+        "clients = { by.host = 'a.example', each = 1 }",
+        "clients = { by.hosts = 1, each = 1 }",
+        "clients = { by = { header = 'k', hosts = 'a.example' }, each = 1 }",
         "clients = { by = 'address', ipv6_prefix = 129, each = 1 }",
         "clients = { by = 'address', each = true }",
         "estimate = -1",

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
-use super::{ClientKey, Forwarding, Identity, Known, Plan, RequestHead, Secret};
+use super::{ClientKey, Forwarding, Identity, Known, Plan, RequestHead, Secret, host};
 
 /// Who clients are, and what each of them may do.
 ///
@@ -55,6 +55,7 @@ pub struct Clients {
 pub(crate) enum Source {
     Header(Cow<'static, str>),
     Bearer,
+    Host(Vec<Cow<'static, str>>),
     Address,
     Closure(Identify),
 }
@@ -72,6 +73,10 @@ impl Source {
     pub(super) fn may_find(&self, member: &Member) -> bool {
         match self {
             Self::Header(_) | Self::Bearer => !member.is_number,
+            Self::Host(hosts) => hosts.iter().any(|written| {
+                let key = host::key(written.as_ref().into());
+                Identity::of(&Known::Key(key)) == member.identity
+            }),
             Self::Address => false,
             Self::Closure(_) => true,
         }
@@ -115,6 +120,33 @@ impl Clients {
     /// Put authentication outside: see [above](Self#which-identity-to-trust).
     pub fn by_bearer() -> Self {
         Self::by_source(Source::Bearer)
+    }
+
+    /// Clients are told apart by the host that they ask for: each host of the list is one client. Requests for any other
+    /// host, and for none, are anonymous, or told apart by address with [`or_address`](Self::or_address); so nobody gets
+    /// buckets by inventing a host.
+    ///
+    /// ```
+    /// use tower_throttle::{Clients, Rate};
+    ///
+    /// let clients = Clients::by_host(["eu.api.example.com", "us.api.example.com"])
+    ///     .each(Rate::per_second(100))
+    ///     .plan("large", Rate::per_second(1_000))
+    ///     .member("large", "us.api.example.com");
+    /// # let _ = clients;
+    /// ```
+    ///
+    /// The host is read from the target (`:authority` in HTTP/2), or else from the field `Host`; fields that proxies add,
+    /// such as `X-Forwarded-Host`, are not read. Case and a final dot make no difference, and IPv6 addresses stand in
+    /// brackets. An entry without a port, or with 80 or 443, means the host at each port that the list does not name;
+    /// any other port stands for itself: `api.example.com:8443`. Listing a host twice changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// An empty list, and an entry that is no host, are errors of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    pub fn by_host<H: Into<Cow<'static, str>>>(hosts: impl IntoIterator<Item = H>) -> Self {
+        let hosts = hosts.into_iter().map(Into::into);
+        Self::by_source(Source::Host(hosts.collect()))
     }
 
     /// Clients are told apart by their address: the peer's, or, behind [trusted](Self::trusting) proxies,
@@ -236,13 +268,17 @@ impl Clients {
     /// A client that is put on several is on the last. A text and a number are different keys, and an address
     /// is none: use [`plan_by`](Self::plan_by) for those. A plan that is not declared, and a key that no
     /// source can find (any where clients are told apart by address alone, a number where they are by a header
-    /// field or a token), are errors of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    /// field or a token, a host that was not listed), are errors of
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn member<'a>(
         mut self,
         plan: impl Into<Cow<'static, str>>,
         key: impl Into<ClientKey<'a>>,
     ) -> Self {
-        let key = key.into();
+        let key = match self.sources.first() {
+            Some(Source::Host(_)) => host::key(key.into()),
+            _ => key.into(),
+        };
         let member = Member {
             is_number: key.is_number(),
             identity: Identity::of(&Known::Key(key)),
@@ -357,6 +393,7 @@ impl fmt::Debug for Source {
         match self {
             Self::Header(name) => f.debug_tuple("Header").field(name).finish(),
             Self::Bearer => f.write_str("Bearer"),
+            Self::Host(hosts) => f.debug_tuple("Host").field(hosts).finish(),
             Self::Address => f.write_str("Address"),
             Self::Closure(_) => f.write_str("<fn>"),
         }

@@ -45,6 +45,14 @@ enum Raw<'a> {
 }
 
 impl ClientKey<'_> {
+    /// The key, if it is a text.
+    pub(super) fn text(&self) -> Option<&str> {
+        match &self.0 {
+            Raw::Bytes(bytes) => std::str::from_utf8(bytes).ok(),
+            Raw::Number(_) => None,
+        }
+    }
+
     pub(super) fn is_number(&self) -> bool {
         matches!(self.0, Raw::Number(_))
     }

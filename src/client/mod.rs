@@ -3,6 +3,7 @@
 mod address;
 mod clients;
 mod head;
+mod host;
 mod key;
 mod plan;
 mod roster;

@@ -10,6 +10,7 @@ use super::{
     Clients, Identity, Known, RequestHead, Secret,
     address::Addresses,
     clients::{self, Identify, Member, PlanBy},
+    host::Hosts,
 };
 use crate::field;
 
@@ -17,6 +18,10 @@ use crate::field;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fault {
     Header(String),
+    /// What is no host.
+    Host(String),
+    /// No host that is a client.
+    NoHosts,
     Network(String),
     Prefix(u8),
     Plan(String),
@@ -43,6 +48,7 @@ pub(crate) struct Roster {
 enum Source {
     Header(HeaderName),
     Bearer,
+    Host(Hosts),
     Address,
     Closure(Identify),
 }
@@ -108,6 +114,7 @@ impl Roster {
                 let value = field::first(head.headers(), name);
                 value.map(|value| Known::Key(value.into()))
             }
+            Source::Host(hosts) => hosts.find(head).map(|host| Known::Key(host.into())),
             Source::Bearer => bearer(head).map(|token| Known::Key(token.into())),
             Source::Address => {
                 let address = self.addresses.client(head);
@@ -141,6 +148,11 @@ impl Source {
                 Self::Header(name)
             }
             clients::Source::Bearer => Self::Bearer,
+            clients::Source::Host(hosts) if hosts.is_empty() => return Err(Fault::NoHosts),
+            clients::Source::Host(hosts) => {
+                let hosts = Hosts::new(hosts.iter().map(AsRef::as_ref));
+                Self::Host(hosts.map_err(|host| Fault::Host(host.to_owned()))?)
+            }
             clients::Source::Address => Self::Address,
             clients::Source::Closure(identify) => Self::Closure(Arc::clone(identify)),
         })

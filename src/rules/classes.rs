@@ -147,6 +147,8 @@ fn class(
 pub(super) fn roster(clients: &Clients) -> Result<Roster, RulesError> {
     Roster::new(clients).map_err(|fault| match fault {
         Fault::Header(name) => RulesError::ClientHeader { name },
+        Fault::Host(host) => RulesError::ClientHost { host },
+        Fault::NoHosts => RulesError::NoHosts,
         Fault::Network(network) => RulesError::Network { network },
         Fault::Prefix(bits) => RulesError::Ipv6Prefix { bits },
         Fault::Plan(name) => RulesError::UnknownPlan { name },

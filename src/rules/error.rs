@@ -95,6 +95,19 @@ pub enum RulesError {
         /// The name as written.
         name: String,
     },
+    /// An entry of [`Clients::by_host`](crate::Clients::by_host) that is no host.
+    #[error(
+        "clients: `{host}` is no host; write a name or an address, such as `api.example.com`, `192.0.2.1` or `[::1]`, \
+         with a port behind it or none"
+    )]
+    #[non_exhaustive]
+    ClientHost {
+        /// The host as written.
+        host: String,
+    },
+    /// [`Clients::by_host`](crate::Clients::by_host) without a host.
+    #[error("clients: told apart by host, and no host is listed; list those that are clients")]
+    NoHosts,
     /// What is no network.
     #[error(
         "clients: trusted proxy `{network}` is no address or network; write one such as `10.0.0.0/8`"
@@ -121,8 +134,8 @@ pub enum RulesError {
     /// A member of a plan whose key no source can find.
     #[error(
         "clients: a member of plan `{plan}` has a key that clients are not told apart by: addresses are no \
-         keys, and header fields and tokens are texts, not numbers; use `.plan_by(…)`, or give the key as \
-         it is sent"
+         keys, header fields and tokens are texts, not numbers, and hosts are those that were listed; use \
+         `.plan_by(…)`, or give the key as it is sent"
     )]
     #[non_exhaustive]
     UnknownMember {

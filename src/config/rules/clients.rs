@@ -20,6 +20,7 @@ pub(super) const FORWARDING: [(&str, Forwarding); 2] = [
 /// What tells clients apart.
 enum Source {
     Header(String),
+    Hosts(Vec<String>),
     Bearer,
     Address,
 }
@@ -36,11 +37,14 @@ pub(super) fn clients(place: &Place<'_>) -> Result<Clients, ConfigError> {
         [Source::Header(name)] | [Source::Header(name), Source::Address] => {
             Clients::by_header(name.clone())
         }
+        [Source::Hosts(hosts)] | [Source::Hosts(hosts), Source::Address] => {
+            Clients::by_host(hosts.clone())
+        }
         [Source::Bearer] | [Source::Bearer, Source::Address] => Clients::by_bearer(),
         [Source::Address] => Clients::by_address(),
         _ => {
             return Err(
-                by.fault("write a header or `bearer`, then `address`, or one of them alone")
+                by.fault("write a header, hosts or `bearer`, then `address`, or one of them alone")
             );
         }
     };
@@ -76,7 +80,7 @@ pub(super) fn clients(place: &Place<'_>) -> Result<Clients, ConfigError> {
     Ok(clients)
 }
 
-/// `"bearer"`, `"address"`, `{ header = "x-api-key" }`.
+/// `"bearer"`, `"address"`, `{ header = "x-api-key" }`, `{ hosts = ["api.example.com"] }`.
 fn source(place: &Place<'_>) -> Result<Source, ConfigError> {
     match place.value() {
         Value::Text(text) if text == "bearer" => Ok(Source::Bearer),
@@ -86,13 +90,20 @@ fn source(place: &Place<'_>) -> Result<Source, ConfigError> {
             let header = fields
                 .get("header")
                 .map(|name| name.text().map(str::to_owned));
+            let hosts = fields
+                .get("hosts")
+                .map(|hosts| hosts.each(|host| host.text().map(str::to_owned)));
             fields.end()?;
-            match header.transpose()? {
-                Some(name) => Ok(Source::Header(name)),
-                None => Err(place.fault("a table without `header`")),
+            match (header.transpose()?, hosts.transpose()?) {
+                (Some(name), None) => Ok(Source::Header(name)),
+                (None, Some(hosts)) => Ok(Source::Hosts(hosts)),
+                (None, None) => Err(place.fault("a table without `header` or `hosts`")),
+                (Some(_), Some(_)) => Err(place.fault("`header` and `hosts`; write one of them")),
             }
         }
-        _ => Err(place.fault("write `bearer`, `address` or `{ header = \"x-api-key\" }`")),
+        _ => Err(place.fault(
+            "write `bearer`, `address`, `{ header = \"x-api-key\" }` or `{ hosts = [\"api.example.com\"] }`",
+        )),
     }
 }
 

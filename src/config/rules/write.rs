@@ -294,6 +294,11 @@ fn clients(clients: &Clients) -> Result<Written, ConfigError> {
     for source in sources {
         by.push(match source {
             Source::Header(name) => Written::Table(vec![("header".to_owned(), text(&**name))]),
+            Source::Host(hosts) => {
+                let hosts = hosts.iter().map(|host| text(&**host));
+                let hosts = Written::List(hosts.collect());
+                Written::Table(vec![("hosts".to_owned(), hosts)])
+            }
             Source::Bearer => text("bearer"),
             Source::Address => text("address"),
             Source::Closure(_) => return Err(unwritable("clients.by", "a closure")),
