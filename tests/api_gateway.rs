@@ -897,3 +897,205 @@ async fn the_catch_all_route_of_a_stage_takes_what_no_key_matches_where_the_host
     assert!(client.get("/a").await.is_admitted());
     assert!(!client.get("/b").await.is_admitted());
 }
+
+/// What may hold a stage and is not read is told with its place, and is an error where no stage is read.
+#[test]
+fn what_may_hold_a_stage_and_is_not_read_is_told_with_its_place() {
+    let cloud_formation = |others: &str| {
+        format!(
+            "{{ Resources: {{ Prod: {{ Type: AWS::ApiGatewayV2::Stage, Properties: {{ DefaultRouteSettings: {{ \
+             ThrottlingRateLimit: 10, ThrottlingBurstLimit: 5 }} }} }}, {others} }} }}"
+        )
+    };
+    let stage_of_pulumi = "{ type: aws:apigatewayv2:Stage, properties: { defaultRouteSettings: { \
+                           throttlingRateLimit: 10, throttlingBurstLimit: 5 } } }";
+    let blocks = "default_route_settings: { throttling_rate_limit: 10, throttling_burst_limit: 5 }";
+    // (the document, where it is not read)
+    let table = [
+        (
+            cloud_formation(
+                "Sub: { Type: AWS::CloudFormation::Stack, Properties: { TemplateURL: x } }",
+            ),
+            "Resources.Sub",
+        ),
+        (
+            cloud_formation("Sub: { Type: AWS::CloudFormation::StackSet }"),
+            "Resources.Sub",
+        ),
+        (
+            cloud_formation(
+                "App: { Type: AWS::Serverless::Application, Properties: { Location: x } }",
+            ),
+            "Resources.App",
+        ),
+        (
+            cloud_formation("M: { Type: Our::Api::Gateway::MODULE }"),
+            "Resources.M",
+        ),
+        (
+            cloud_formation(
+                "\"Fn::Transform\": { Name: AWS::Include, Parameters: { Location: x } }",
+            ),
+            "Resources.\"Fn::Transform\"",
+        ),
+        (
+            cloud_formation(
+                "\"Fn::ForEach::Subs\": [Name, [A, B], { \"Sub${Name}\": { Type: AWS::CloudFormation::Stack } }]",
+            ),
+            "Resources.\"Fn::ForEach::Subs\"",
+        ),
+        (
+            cloud_formation(
+                "\"Fn::ForEach::Any\": [Kind, !Ref Kinds, { \"X${Kind}\": { Type: \"AWS::ApiGatewayV2::${Kind}\" } }]",
+            ),
+            "Resources.\"Fn::ForEach::Any\"",
+        ),
+        (
+            cloud_formation("Topic: { Type: AWS::SNS::Topic }").replacen(
+                '{',
+                "{ Transform: OurMacro,",
+                1,
+            ),
+            "Transform",
+        ),
+        (
+            cloud_formation("Topic: { Type: AWS::SNS::Topic }").replacen(
+                '{',
+                "{ Transform: [AWS::Serverless-2016-10-31, { Name: AWS::Include }],",
+                1,
+            ),
+            "Transform[1]",
+        ),
+        (
+            cloud_formation("Rest: { Type: AWS::ApiGateway::Stage }"),
+            "Resources.Rest",
+        ),
+        (
+            format!(
+                "resources: {{ prod: {stage_of_pulumi}, sub: {{ type: aws:cloudformation:Stack, properties: {{}} }} }}"
+            ),
+            "resources.sub",
+        ),
+        (
+            format!(
+                "deployment: {{ resources: [{{ type: aws:cloudformation/stack:Stack, inputs: {{}} }}, \
+                 {stage_of_pulumi}] }}"
+            ),
+            "deployment.resources[0]",
+        ),
+        (
+            format!(
+                "{{ resource: {{ aws_apigatewayv2_stage: {{ prod: {{ {blocks} }} }} }}, module: {{ api: {{ source: x }} }} }}"
+            ),
+            "module.api",
+        ),
+        (
+            format!(
+                "resource: {{ aws_apigatewayv2_stage: {{ prod: {{ {blocks} }} }}, aws_cloudformation_stack: {{ sub: {{}} \
+                 }} }}"
+            ),
+            "resource.aws_cloudformation_stack.sub",
+        ),
+        (
+            format!(
+                "values: {{ root_module: {{ resources: [{{ type: aws_apigatewayv2_stage, values: {{ {blocks} }} }}, {{ \
+                 type: aws_cloudformation_stack, values: {{}} }}] }} }}"
+            ),
+            "values.root_module.resources[1]",
+        ),
+        (
+            format!(
+                "{{ Items: [{{ StageName: prod, {} }}], NextToken: abc }}",
+                "DefaultRouteSettings: { \
+             ThrottlingRateLimit: 10, ThrottlingBurstLimit: 5 }"
+            ),
+            "NextToken",
+        ),
+    ];
+    let expected = Rules::new().default_route(Rate::per_second(10).burst(5));
+    for (text, place) in table {
+        let imported = stage(&text).unwrap_or_else(|error| panic!("{error} in {text}"));
+        let [warning] = &imported.warnings[..] else {
+            panic!("{text}: {:?}", imported.warnings);
+        };
+        assert_eq!(warning.path, place, "{text}: {warning}");
+        assert!(warning.to_string().contains("not read"), "{warning}");
+        same(imported, &expected, &text);
+    }
+    let alone = [
+        (
+            "Resources: { Sub: { Type: AWS::CloudFormation::Stack } }",
+            "line 1, column 19: Resources.Sub: a nested stack, which is not read and may hold a stage",
+        ),
+        (
+            "module: { api: { source: x } }",
+            "line 1, column 16: module.api: a module, which is not read and may hold a stage",
+        ),
+    ];
+    for (text, expected) in alone {
+        let error = stage(text).expect_err(text).to_string();
+        assert_eq!(error, expected, "{text}");
+    }
+    let plans: [(&str, &str); 3] = [
+        ("Sub: { Type: AWS::CloudFormation::Stack }", "Resources.Sub"),
+        (
+            "\"Fn::Transform\": { Name: AWS::Include }",
+            "Resources.\"Fn::Transform\"",
+        ),
+        (
+            "Api: { Type: AWS::Serverless::Api, Properties: { Auth: { UsagePlan: { CreateUsagePlan: PER_API } } } }",
+            "Resources.Api.Properties.Auth.UsagePlan",
+        ),
+    ];
+    for (others, place) in plans {
+        let text = format!(
+            "Resources: {{ Free: {{ Type: AWS::ApiGateway::UsagePlan, Properties: {{ Throttle: {{ RateLimit: 1, \
+             BurstLimit: 1 }} }} }}, {others} }}"
+        );
+        let imported = usage_plan(&text).unwrap_or_else(|error| panic!("{error} in {text}"));
+        let paths: Vec<_> = imported
+            .warnings
+            .iter()
+            .map(|warning| &*warning.path)
+            .collect();
+        assert_eq!(paths, [place], "{text}");
+    }
+}
+
+#[test]
+fn a_loop_over_stages_is_never_passed_over() {
+    let looped = "\"Fn::ForEach::Stages\": [Name, [a, b], { \"Stage${Name}\": { Type: AWS::ApiGatewayV2::Stage, \
+                  Properties: { StageName: !Ref Name } } }]";
+    let prod = "Prod: { Type: AWS::ApiGatewayV2::Stage, Properties: { StageName: prod, DefaultRouteSettings: { \
+                ThrottlingRateLimit: 10, ThrottlingBurstLimit: 5 } } }";
+    let alone = stage(&format!("Resources: {{ {looped} }}")).expect_err("alone");
+    assert_eq!(
+        alone.to_string(),
+        "line 1, column 37: Resources.\"Fn::ForEach::Stages\": is expanded by the tool alone that deploys it; write out \
+         what it stands for",
+    );
+    let text = format!("Resources: {{ {prod}, {looped} }}");
+    let several = stage(&text).expect_err("which of them?");
+    assert_eq!(
+        several.to_string(),
+        "line 1, column 1: several; name one of `prod`, `Fn::ForEach::Stages`",
+    );
+    let named = stage_named(&text, "prod").expect("it is there");
+    let expected = Rules::new().default_route(Rate::per_second(10).burst(5));
+    same(named, &expected, "by its name");
+}
+
+/// The stage that API Gateway makes of an API by itself, and what a template sets there.
+#[test]
+fn overrides_of_a_managed_stage_are_a_stage() {
+    let text = "Resources: { Managed: { Type: AWS::ApiGatewayV2::ApiGatewayManagedOverrides, Properties: { ApiId: !Ref \
+                Api, Stage: { AutoDeploy: true, DefaultRouteSettings: { ThrottlingRateLimit: 10, \
+                ThrottlingBurstLimit: 5 } } } } }";
+    let expected = Rules::new().default_route(Rate::per_second(10).burst(5));
+    same(read(text), &expected, "alone");
+    same(
+        stage_named(text, "$default").expect("its name"),
+        &expected,
+        "by name",
+    );
+}

@@ -30,6 +30,10 @@ impl ConfigError {
         }
     }
 
+    pub(crate) fn into_parts(self) -> (String, String) {
+        (self.path, self.fault)
+    }
+
     /// The setting at fault, as in `inbound.rate-limit.calls`. Empty for the document as a whole.
     #[must_use]
     pub fn path(&self) -> &str {

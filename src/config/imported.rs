@@ -1,5 +1,6 @@
 use std::fmt;
 
+use super::ConfigError;
 use crate::rules::Rules;
 
 /// Rules that were read, and what is different about them here.
@@ -38,6 +39,14 @@ impl Warning {
             path: path.into(),
             sentence: sentence.into(),
         }
+    }
+}
+
+/// What is at fault is told and passed over.
+impl From<ConfigError> for Warning {
+    fn from(error: ConfigError) -> Self {
+        let (path, sentence) = error.into_parts();
+        Self { path, sentence }
     }
 }
 

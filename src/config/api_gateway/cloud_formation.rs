@@ -1,22 +1,27 @@
 //! Resources of CloudFormation's templates, and of SAM's.
 
 use super::{
-    find::{Found, Visit, own_names},
+    found::{Found, Visit, Visited, named, properties},
     resolved::resolved,
+    unread,
 };
-use crate::config::{
-    document::{NO_SETTINGS, Place},
-    error::ConfigError,
-};
+use crate::config::{document::Place, error::ConfigError};
 
 /// The API that SAM makes of functions whose events name none.
 const IMPLICIT: &str = "ServerlessHttpApi";
+const STAGES: [&str; 3] = [
+    "AWS::ApiGatewayV2::Stage",
+    "AWS::Serverless::HttpApi",
+    "AWS::ApiGatewayV2::ApiGatewayManagedOverrides",
+];
+const USAGE_PLAN: &str = "AWS::ApiGateway::UsagePlan";
 
 pub(super) fn stages(
     template: &Place<'_>,
     resources: &Place<'_>,
     visit: &mut Visit<'_>,
 ) -> Result<(), ConfigError> {
+    unread::transforms(template, visit)?;
     let globals = template.peek("Globals");
     let globals = globals.as_ref().and_then(|globals| globals.peek("HttpApi"));
     if let Some(globals) = &globals {
@@ -24,18 +29,27 @@ pub(super) fn stages(
     }
     let mut implicit = false;
     for (id, resource) in resources.entries()? {
+        if unread::entry(id, &resource, &STAGES, visit)? {
+            continue;
+        }
         match kind(&resource)? {
             Some("AWS::ApiGatewayV2::Stage") => {
-                settings(&resource, "StageName", &[id], None, visit)?;
+                properties(&resource, &["StageName"], &[id], None, visit)?;
             }
             Some("AWS::Serverless::HttpApi") => {
                 let globals = match globals {
                     Some(_) if ignores_globals(&resource)? => None,
                     _ => globals.as_ref(),
                 };
-                settings(&resource, "StageName", &[id], globals, visit)?;
+                properties(&resource, &["StageName"], &[id], globals, visit)?;
+            }
+            Some("AWS::ApiGatewayV2::ApiGatewayManagedOverrides") => {
+                managed_stage(id, &resource, visit)?;
             }
             Some("AWS::Serverless::Function") => implicit |= has_implicit_events(&resource)?,
+            Some("AWS::ApiGateway::Stage" | "AWS::Serverless::Api") => {
+                visit(Visited::Unread(&resource, super::REST))?;
+            }
             _ => {}
         }
     }
@@ -44,45 +58,59 @@ pub(super) fn stages(
         names.any(|name| globals.peek(name).is_some())
     };
     match &globals {
-        Some(settings) if implicit && throttles(settings) => visit(Found {
+        Some(settings) if implicit && throttles(settings) => visit(Visited::Found(Found {
             names: &["$default", IMPLICIT],
             settings,
             globals: None,
-        }),
+            unresolved: false,
+        })),
         _ => Ok(()),
     }
 }
 
-pub(super) fn usage_plans(resources: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), ConfigError> {
+pub(super) fn usage_plans(
+    template: &Place<'_>,
+    resources: &Place<'_>,
+    visit: &mut Visit<'_>,
+) -> Result<(), ConfigError> {
+    unread::transforms(template, visit)?;
     for (id, resource) in resources.entries()? {
-        if kind(&resource)? == Some("AWS::ApiGateway::UsagePlan") {
-            settings(&resource, "UsagePlanName", &[id], None, visit)?;
+        if unread::entry(id, &resource, &[USAGE_PLAN], visit)? {
+            continue;
+        }
+        match kind(&resource)? {
+            Some(USAGE_PLAN) => properties(&resource, &["UsagePlanName"], &[id], None, visit)?,
+            Some("AWS::Serverless::Api") => {
+                let properties = resource.peek("Properties");
+                let auth = properties.as_ref().and_then(|all| all.peek("Auth"));
+                if let Some(plan) = auth.as_ref().and_then(|auth| auth.peek("UsagePlan")) {
+                    visit(Visited::Unread(&plan, "a usage plan of SAM's own"))?;
+                }
+            }
+            _ => {}
         }
     }
     Ok(())
 }
 
-fn kind<'a>(resource: &'a Place<'a>) -> Result<Option<&'a str>, ConfigError> {
+/// The type of a resource.
+pub(super) fn kind<'a>(resource: &'a Place<'a>) -> Result<Option<&'a str>, ConfigError> {
     match resource.peek("Type") {
         Some(kind) => kind.text().map(Some),
         None => Ok(None),
     }
 }
 
-fn settings(
-    resource: &Place<'_>,
-    name: &str,
-    others: &[&str],
-    globals: Option<&Place<'_>>,
-    visit: &mut Visit<'_>,
-) -> Result<(), ConfigError> {
-    let properties = resource.peek("Properties");
-    let settings = properties.unwrap_or_else(|| resource.with(&NO_SETTINGS));
-    visit(Found {
-        names: &own_names(&settings, &[name], others),
-        settings: &settings,
-        globals,
-    })
+/// The settings of the stage `$default` that API Gateway has made by itself.
+fn managed_stage(id: &str, resource: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), ConfigError> {
+    let Some(properties) = resource.peek("Properties") else {
+        return Ok(());
+    };
+    resolved(&properties)?;
+    match properties.peek("Stage") {
+        Some(stage) => named(&stage, &[], &["$default", id], visit),
+        None => Ok(()),
+    }
 }
 
 fn ignores_globals(resource: &Place<'_>) -> Result<bool, ConfigError> {
@@ -101,6 +129,7 @@ fn has_implicit_events(function: &Place<'_>) -> Result<bool, ConfigError> {
     let Some(events) = properties.peek("Events") else {
         return Ok(false);
     };
+    resolved(&events)?;
     let mut implicit = false;
     for (_, event) in events.entries()? {
         let properties = event.peek("Properties");

@@ -56,7 +56,8 @@
 //! What does not throttle is passed over: logs, metrics, variables, tags. **Nothing that throttles is passed over.**
 //! Settings that are not known are errors, and so are values that only the vendor's tools can resolve (`!Ref`,
 //! `Fn::Sub`, `${var.burst}`), with their path, line and column; so are the settings of a REST API's stage, and of the
-//! events of SAM's functions.
+//! events of SAM's functions. What is not read and may hold another stage (a nested stack, a module, a macro, a loop that
+//! `Fn::ForEach` expands, the next page of a list) is a [`Warning`] beside a stage that is read, else an error.
 //!
 //! # The traps of API Gateway
 //!
@@ -100,12 +101,19 @@ mod choice;
 mod cloud_formation;
 mod default_route;
 mod find;
+mod found;
 mod plan;
+mod pulumi;
 mod resolved;
 mod route_settings;
 mod settings;
+mod terraform;
+mod unread;
 
-use self::{choice::Choice, find::Visit};
+use self::{
+    choice::Choice,
+    found::{Visit, Visited},
+};
 use super::{
     Imported, Warning,
     document::{Place, parse_yaml},
@@ -132,7 +140,7 @@ use crate::rules::Rules;
 /// );
 /// ```
 pub fn stage(text: &str) -> Result<Imported, ConfigError> {
-    import(text, None, find::stages, settings::stage)
+    import(text, None, &STAGE)
 }
 
 /// Reads the throttling of the stage of this name, which may be that of its resource.
@@ -154,7 +162,7 @@ pub fn stage(text: &str) -> Result<Imported, ConfigError> {
 ///
 /// As [`stage`], and a name that no stage has or several have.
 pub fn stage_named(text: &str, name: &str) -> Result<Imported, ConfigError> {
-    import(text, Some(name), find::stages, settings::stage)
+    import(text, Some(name), &STAGE)
 }
 
 /// Reads the throttles and the quota of the one usage plan that a document has.
@@ -180,7 +188,7 @@ pub fn stage_named(text: &str, name: &str) -> Result<Imported, ConfigError> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn usage_plan(text: &str) -> Result<Imported, ConfigError> {
-    import(text, None, find::usage_plans, plan::usage_plan)
+    import(text, None, &USAGE_PLAN)
 }
 
 /// Reads the throttles and the quota of the usage plan of this name, which may be that of its resource.
@@ -189,34 +197,74 @@ pub fn usage_plan(text: &str) -> Result<Imported, ConfigError> {
 ///
 /// As [`stage_named`].
 pub fn usage_plan_named(text: &str, name: &str) -> Result<Imported, ConfigError> {
-    import(text, Some(name), find::usage_plans, plan::usage_plan)
+    import(text, Some(name), &USAGE_PLAN)
 }
 
-/// The one that is asked for, by name or because it is alone.
-fn import(
-    text: &str,
-    name: Option<&str>,
+/// What is told of a stage that is not read because it belongs to a REST API.
+const REST: &str = "the stage of a REST API";
+
+/// What a document is searched for.
+struct Kind {
+    /// `a stage`.
+    name: &'static str,
     find: fn(&Place<'_>, &mut Visit<'_>) -> Result<(), ConfigError>,
     read: fn(&Place<'_>, &mut Vec<Warning>) -> Result<Rules, ConfigError>,
-) -> Result<Imported, ConfigError> {
+}
+
+const STAGE: Kind = Kind {
+    name: "a stage",
+    find: find::stages,
+    read: settings::stage,
+};
+const USAGE_PLAN: Kind = Kind {
+    name: "a usage plan",
+    find: find::usage_plans,
+    read: plan::usage_plan,
+};
+
+/// The one that is asked for, by name or because it is alone.
+fn import(text: &str, name: Option<&str>, kind: &Kind) -> Result<Imported, ConfigError> {
+    let Kind {
+        name: kind,
+        find,
+        read,
+    } = kind;
     let document = parse_yaml(text)?;
     let root = Place::root(&document);
     let is_asked_for = |names: &[&str]| name.is_none_or(|name| names.contains(&name));
     let mut all = Choice::default();
     let mut asked_for = 0;
-    find(&root, &mut |found| {
-        all.add(found.names);
-        asked_for += usize::from(is_asked_for(found.names));
+    let mut unread = Vec::new();
+    find(&root, &mut |visited| {
+        match visited {
+            Visited::Found(found) => {
+                all.add(found.names);
+                asked_for += usize::from(is_asked_for(found.names));
+            }
+            Visited::Unread(place, what) => {
+                let fault = match what {
+                    REST => format!("{what}, which is not read"),
+                    _ => format!("{what}, which is not read and may hold {kind}"),
+                };
+                unread.push(place.fault(fault));
+            }
+        }
         Ok(())
     })?;
     match (asked_for, name) {
         (1, _) => {}
         _ if all.is_empty() => {
-            return Err(
-                root.fault("nothing in it is known; see `config::api_gateway` for what is read")
-            );
+            let unknown =
+                || root.fault("nothing in it is known; see `config::api_gateway` for what is read");
+            return Err(unread.into_iter().next().unwrap_or_else(unknown));
         }
-        (0, Some(name)) => return Err(root.fault(format!("no `{name}` among {all}"))),
+        (0, Some(name)) => {
+            let or_there = match unread.first() {
+                Some(first) => format!("; `{}` is not read", first.path()),
+                None => String::new(),
+            };
+            return Err(root.fault(format!("no `{name}` among {all}{or_there}")));
+        }
         (_, Some(name)) => {
             let fault = format!("`{name}` is the name of several; name one of {all}");
             return Err(root.fault(fault));
@@ -224,12 +272,20 @@ fn import(
         (_, None) => return Err(root.fault(format!("several; name one of {all}"))),
     }
     let mut rules = Rules::new();
-    let mut warnings = Vec::new();
-    find(&root, &mut |found| {
+    let mut warnings: Vec<_> = unread.into_iter().map(Warning::from).collect();
+    find(&root, &mut |visited| {
+        let Visited::Found(found) = visited else {
+            return Ok(());
+        };
         if !is_asked_for(found.names) {
             return Ok(());
         }
         rules = match found.globals {
+            _ if found.unresolved => {
+                return Err(found.settings.fault(
+                    "is expanded by the tool alone that deploys it; write out what it stands for",
+                ));
+            }
             Some(globals) => {
                 let merged = found.settings.over(globals);
                 read(&found.settings.with(&merged), &mut warnings)?

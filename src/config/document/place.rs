@@ -41,6 +41,10 @@ impl<'a> Place<'a> {
         &self.node.value
     }
 
+    pub(in crate::config) fn node(&self) -> &'a Node {
+        self.node
+    }
+
     /// The same place with another value.
     pub(in crate::config) fn with(&self, node: &'a Node) -> Self {
         let path = self.path;

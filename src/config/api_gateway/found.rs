@@ -1,0 +1,79 @@
+//! Stages and usage plans in a document, and what may hold others.
+
+use crate::config::{
+    document::{NO_SETTINGS, Place, Value},
+    error::ConfigError,
+};
+
+/// A stage or a usage plan in a document.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Found<'f> {
+    /// All that it goes by.
+    pub(super) names: &'f [&'f str],
+    pub(super) settings: &'f Place<'f>,
+    /// Settings that hold where its own say nothing.
+    pub(super) globals: Option<&'f Place<'f>>,
+    /// Whether only the tool that deploys the document knows the settings.
+    pub(super) unresolved: bool,
+}
+
+/// What a search comes across.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Visited<'f> {
+    Found(Found<'f>),
+    /// A place that is not read and may hold what is looked for: `a nested stack`.
+    Unread(&'f Place<'f>, &'static str),
+}
+
+pub(super) type Visit<'v> = dyn FnMut(Visited<'_>) -> Result<(), ConfigError> + 'v;
+
+/// The names that stand among its settings, and others.
+pub(super) fn own_names<'a>(
+    settings: &'a Place<'a>,
+    names: &[&str],
+    others: &[&'a str],
+) -> Vec<&'a str> {
+    let own = names.iter().filter_map(|name| word(settings, name));
+    own.chain(others.iter().copied()).collect()
+}
+
+/// Visits settings that have these names.
+pub(super) fn named(
+    settings: &Place<'_>,
+    names: &[&str],
+    others: &[&str],
+    visit: &mut Visit<'_>,
+) -> Result<(), ConfigError> {
+    visit(Visited::Found(Found {
+        names: &own_names(settings, names, others),
+        settings,
+        globals: None,
+        unresolved: false,
+    }))
+}
+
+/// Visits the settings of a resource, which may have none.
+pub(super) fn properties(
+    resource: &Place<'_>,
+    names: &[&str],
+    others: &[&str],
+    globals: Option<&Place<'_>>,
+    visit: &mut Visit<'_>,
+) -> Result<(), ConfigError> {
+    let properties = resource.peek("Properties");
+    let settings = properties.unwrap_or_else(|| resource.with(&NO_SETTINGS));
+    visit(Visited::Found(Found {
+        names: &own_names(&settings, names, others),
+        settings: &settings,
+        globals,
+        unresolved: false,
+    }))
+}
+
+/// A setting that is a name. One of digits alone needs no quotes in YAML.
+pub(super) fn word<'a>(settings: &'a Place<'a>, name: &str) -> Option<&'a str> {
+    match settings.peek(name)?.value() {
+        Value::Text(word) | Value::Number(word) => Some(word),
+        _ => None,
+    }
+}

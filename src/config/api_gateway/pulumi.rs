@@ -1,0 +1,67 @@
+//! Resources of Pulumi's programs in YAML, and of its states.
+
+use super::found::{Visit, Visited, named, word};
+use crate::config::{document::Place, error::ConfigError};
+
+const STAGES: [&str; 3] = [
+    "aws:apigatewayv2:Stage",
+    "aws:apigatewayv2/stage:Stage",
+    "aws-native:apigatewayv2:Stage",
+];
+
+/// The `resources` of a program.
+pub(super) fn program(resources: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), ConfigError> {
+    let mut resources = resources.entries()?;
+    resources.try_for_each(|(id, each)| resource(&each, Some(id), visit))
+}
+
+/// The `deployment` that `pulumi stack export` prints.
+pub(super) fn state(deployment: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), ConfigError> {
+    match deployment.peek("resources") {
+        Some(resources) => resources.each(|each| resource(each, None, visit)).map(drop),
+        None => Ok(()),
+    }
+}
+
+/// A resource of a program, which has `properties`, or of a state, which has `inputs`.
+pub(super) fn resource(
+    resource: &Place<'_>,
+    id: Option<&str>,
+    visit: &mut Visit<'_>,
+) -> Result<(), ConfigError> {
+    let Some(kind) = resource.peek("type") else {
+        return Ok(());
+    };
+    let kind = kind.text()?;
+    if let Some(what) = not_read(kind) {
+        return visit(Visited::Unread(resource, what));
+    }
+    if !STAGES.contains(&kind) {
+        return Ok(());
+    }
+    let urn = word(resource, "urn");
+    let last = urn.and_then(|urn| urn.rsplit("::").next());
+    let others: Vec<_> = [id, last, urn].into_iter().flatten().collect();
+    for settings in ["properties", "inputs"] {
+        if let Some(settings) = resource.peek(settings) {
+            return named(&settings, &["name", "stageName"], &others, visit);
+        }
+    }
+    Err(resource.fault("a stage without `properties` or `inputs`"))
+}
+
+/// Resources that may hold stages, or are those of REST APIs.
+fn not_read(kind: &str) -> Option<&'static str> {
+    match kind {
+        "aws:cloudformation:Stack"
+        | "aws:cloudformation/stack:Stack"
+        | "aws:cloudformation:StackSet"
+        | "aws:cloudformation/stackSet:StackSet"
+        | "aws-native:cloudformation:Stack"
+        | "aws-native:cloudformation:StackSet" => Some("a nested stack"),
+        "aws:apigateway:Stage" | "aws:apigateway/stage:Stage" | "aws-native:apigateway:Stage" => {
+            Some(super::REST)
+        }
+        _ => None,
+    }
+}
