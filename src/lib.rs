@@ -207,8 +207,9 @@
 //! [`ThrottleLayer::fields`] turns them off on admitted responses. The total's limits are not told, since a server's capacity is
 //! nobody's business, unless [`Limits::publish`] says so. What has refused is named either way.
 //!
-//! Every limit has a name: that of [`Rate::named`] or [`Limits::named`], or else one after its scope
-//! (`total`, `default`, `route`, `route_2`, `client`, `client_route`, a plan's name).
+//! Every limit has a name: that of [`Rate::named`] or [`Limits::named`], or else one after its scope and kind (`total`,
+//! `default`, `client`, a plan's name, `post_v1_chat` on the route `POST /v1/chat`, `post_v1_chat_tokens`). Other rules
+//! never change such a name: see [`Limits::named`].
 //!
 //! # Refusals
 //!

@@ -174,10 +174,35 @@ impl Limits {
         self
     }
 
-    /// Names the limits of this scope that have no name of their own; from the second on, `_2` and so
-    /// on is added.
+    /// Names the limits of this scope that have no name of their own: one or more of `A-Z a-z 0-9 _`.
     ///
-    /// One or more of `A-Z a-z 0-9 _`, or an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    /// One limit has the name itself: the rate with the shortest period, or else the first quota, token rate or cap.
+    /// The others have the name with their kind behind it, as in `chat_per_hour`, `chat_daily`, `chat_tokens`,
+    /// `chat_in_flight`; a shadow has `_shadow` behind that. Limits of the same kind and period are numbered by size
+    /// from the second on.
+    ///
+    /// Without this call the limits are named after their scope:
+    ///
+    /// | limits | name |
+    /// |---|---|
+    /// | of the total | `total` |
+    /// | of the default route, and of routes that inherit all of it | `default` |
+    /// | of the route `POST /v1/chat` | `post_v1_chat` |
+    /// | of the routes `GET /pets/{id}` and `ANY /{proxy+}` | `get_pets__id` and `any___proxy` |
+    /// | of the route `$default` | `catch_all` |
+    /// | of each client; of clients on the plan `pro` | `client`; `pro` |
+    /// | of those on the route `POST /v1/chat` | `client_post_v1_chat`; `pro_post_v1_chat` |
+    ///
+    /// There, only a rate has that name alone, and all others have their kind behind it, as in `total_in_flight`. Other
+    /// rules never change such a name. A key or plan with words that could belong to another one, such as
+    /// `POST /v1/chat-completions` beside `POST /v1/chat/completions`, and one with more than 64 characters, has a hash
+    /// of itself behind its words: `post_v1_chat_completions_2e5e0cbf`. So has a limit whose name was given to another
+    /// limit.
+    ///
+    /// # Errors
+    ///
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new) returns an error for any other character, an empty name, and a
+    /// name that another limit was given.
     pub fn named(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.name = Some(name.into());
         self

@@ -99,8 +99,12 @@ impl Quota {
 
     /// Names this limit in header fields, answers and logs: one or more of `A-Z a-z 0-9 _`.
     ///
-    /// Without a name it is called after its scope. A name that does not fit is an error of
-    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    /// Without this call it is named after its scope, route key and kind: see [`Limits::named`](crate::Limits::named).
+    ///
+    /// # Errors
+    ///
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new) returns an error for any other character, an empty name, and a
+    /// name that another limit was given.
     pub fn named(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.name = Some(name.into());
         self

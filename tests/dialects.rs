@@ -305,7 +305,7 @@ async fn a_busy_server_is_told_from_a_greedy_client() {
             Dialect::Problem,
             503,
             concat!(
-                r#""detail":"The server is overloaded, at the limit of requests in flight of policy route. "#,
+                r#""detail":"The server is overloaded, at the limit of requests in flight of policy get_in_flight. "#,
                 r#"Please try again in 1s.""#,
             ),
         ),
@@ -687,7 +687,11 @@ async fn neither_slots_nor_what_is_not_published_are_told() {
     let slots = limits.in_flight(1).publish(true);
     let layer = throttle(Rules::new().route("GET /", slots).total(hidden));
     let answer = get(&layer.rejection(Dialect::OpenAi), "/").await;
-    assert!(values(&answer, "ratelimit").concat().contains("route"));
+    assert!(
+        values(&answer, "ratelimit")
+            .concat()
+            .contains("get_in_flight")
+    );
     assert_eq!(answer.headers()["x-ratelimit-limit-requests"], "2");
     assert_eq!(answer.headers()["x-ratelimit-remaining-requests"], "0");
     assert_eq!(answer.headers()["x-ratelimit-reset-requests"], "30s");

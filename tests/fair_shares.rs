@@ -158,7 +158,7 @@ async fn the_most_specific_limit_is_told_first_and_the_longest_wait() {
     assert_eq!(
         names(&first),
         [
-            ("client_route".to_owned(), Scope::ClientOnRoute),
+            ("client_get_a".to_owned(), Scope::ClientOnRoute),
             ("client".to_owned(), Scope::Client),
             ("default".to_owned(), Scope::Route),
             ("total".to_owned(), Scope::Total),
@@ -167,13 +167,13 @@ async fn the_most_specific_limit_is_told_first_and_the_longest_wait() {
     let answer = send(&service, request("/a", Some("k"))).await;
     assert_eq!(
         values(&answer, "ratelimit"),
-        [r#""default";r=0;t=3600, "client";r=0;t=60, "total";r=0;t=30, "client_route";r=0;t=1"#]
+        [r#""default";r=0;t=3600, "client";r=0;t=60, "total";r=0;t=30, "client_get_a";r=0;t=1"#]
     );
     assert_eq!(values(&answer, "retry-after"), ["3600"]);
     let body: serde_json::Value = serde_json::from_slice(&bytes(answer).await).expect("JSON");
     assert_eq!(
         body["violated-policies"],
-        serde_json::json!(["client_route", "client", "default", "total"])
+        serde_json::json!(["client_get_a", "client", "default", "total"])
     );
 }
 
@@ -210,9 +210,9 @@ async fn a_plan_holds_instead_of_each_and_inherits_what_it_leaves_out() {
     assert_eq!(decided(&service, "/any", "p").await.plan(), Some("pro"));
     assert_eq!(decided(&service, "/any", "e").await.plan(), None);
     for (plan, expected, limits) in [
-        ("same", Some("same"), vec!["same", "same_2"]),
-        ("pro", Some("pro"), vec!["pro", "pro_2"]),
-        ("no such plan", None, vec!["client", "client_2"]),
+        ("same", Some("same"), vec!["same", "same_daily"]),
+        ("pro", Some("pro"), vec!["pro", "pro_daily"]),
+        ("no such plan", None, vec!["client", "client_daily"]),
     ] {
         let mut request = request("/any", Some(plan));
         let value = plan.parse().expect("a value");

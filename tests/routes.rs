@@ -244,8 +244,8 @@ async fn what_a_route_leaves_out_it_inherits_in_a_bucket_of_its_own() {
     for (path, burst, name) in [
         ("/inherits", 2, Some("default")),
         ("/named", 2, Some("mine")),
-        ("/hidden", 2, Some("route")),
-        ("/own", 1, Some("route_2")),
+        ("/hidden", 2, Some("get_hidden")),
+        ("/own", 1, Some("get_own")),
         ("/open", 9, None),
     ] {
         for request in 0..9 {

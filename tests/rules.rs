@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tower_throttle::{Limits, Rate, Rules, RulesError, ThrottleLayer};
+use tower_throttle::{Clients, Limits, Rate, Rules, RulesError, ThrottleLayer};
 
 fn error(rules: Rules) -> RulesError {
     let shown = format!("{rules:?}");
@@ -154,9 +154,10 @@ fn a_name_given_twice_is_an_error_and_a_made_up_one_gives_way() {
         "route `GET /x`: name `x` is taken by the total; names tell limits apart, choose another"
     );
     let rules = Rules::new()
-        .total(Rate::per_second(1).named("route"))
+        .total(Rate::per_second(1).named("get_x"))
         .route("GET /x", Rate::per_second(1))
-        .route("GET /y", Rate::per_second(1).named("route_2"));
+        .route("GET /y", Rate::per_second(1).named("client"))
+        .clients(Clients::by_bearer().each(Rate::per_second(1)));
     assert!(ThrottleLayer::new(rules).is_ok());
 }
 

@@ -128,7 +128,7 @@ async fn a_layer_set_up_after_it_was_cloned_leaves_the_clone_as_it_was() {
     assert!(untold.extensions().get::<Decision>().is_none());
     let told = send(&layer.layer(served()), request("GET", "/")).await;
     assert!(
-        values(&told, "ratelimit")[0].starts_with(r#""route";r=6;"#),
+        values(&told, "ratelimit")[0].starts_with(r#""get";r=6;"#),
         "all three were charged to one bucket: {told:?}"
     );
 }

@@ -91,7 +91,7 @@ async fn what_each_limit_has_left_and_what_it_did() {
         (all.scope, all.admitted, all.remaining),
         (Scope::Total, 6, Some(94))
     );
-    let client = limit(&handle, "client");
+    let client = limit(&handle, "client_daily");
     assert_eq!(
         (client.scope, client.remaining, client.admitted),
         (Scope::Client, None, 6)

@@ -383,7 +383,7 @@ async fn slots_belong_to_a_process() {
         let refused = Client::with(one.clone()).get("/").await;
         assert_eq!(
             (refused.status, refused.violated()),
-            (REFUSED, vec!["route".to_owned()])
+            (REFUSED, vec!["get".to_owned()])
         );
     }
 }

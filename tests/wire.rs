@@ -163,10 +163,7 @@ async fn of_two_that_refuse_the_more_specific_is_named_first_and_the_longer_wait
     let client = Client::new(rules);
     assert!(client.get("/").await.is_admitted());
     let answer = client.get("/").await;
-    assert_eq!(
-        answer.json()["violated-policies"],
-        json!(["route", "total"])
-    );
+    assert_eq!(answer.json()["violated-policies"], json!(["get", "total"]));
     assert_eq!(
         answer.json()["detail"],
         "Rate limit reached for policy total. Please try again in 3600s.",
@@ -175,7 +172,7 @@ async fn of_two_that_refuse_the_more_specific_is_named_first_and_the_longer_wait
     assert_eq!(answer.header("retry-after"), Some("3600"));
     assert_eq!(
         answer.header("ratelimit"),
-        Some(r#""total";r=0;t=3600, "route";r=0;t=1"#)
+        Some(r#""total";r=0;t=3600, "get";r=0;t=1"#)
     );
 }
 

@@ -6,11 +6,10 @@ use super::{
     RulesError,
     compile::parse,
     ledger::{Draft, ScopeKey},
-    names::{Names, proper},
+    names::{Names, Place, proper},
 };
 use crate::{
     client::{Clients, Fault, Plan, Roster},
-    limit::Scope,
     limits::{Access, Limits},
     route::{CatchAll, RouteKey, table::Table},
     rule::Binding,
@@ -99,9 +98,8 @@ fn class(
     draft: &mut Draft<'_>,
 ) -> Result<Class, RulesError> {
     let plan_name: Option<Arc<str>> = name.map(Into::into);
-    let scope_name = name.unwrap_or("client");
     let limits = plan.limits.or(Some(&each.limits));
-    let own = names.build(&limits, scope_name, Scope::Client);
+    let own = names.build(&limits, Place::Clients(name));
     let own = draft.bind(ScopeKey::Client(plan_name.clone()), own);
 
     let mut routes: Vec<(RouteKey, Limits)> = Vec::new();
@@ -117,7 +115,6 @@ fn class(
     }
     let mut variants = vec![own.clone()];
     let mut table = Table::new();
-    let on_route = format!("{scope_name}_route");
     for (key, limits) in routes {
         let number = variants.len();
         table
@@ -129,7 +126,7 @@ fn class(
         variants.push(if limits.access == Access::Unlimited {
             Vec::new()
         } else {
-            let on_route = names.build(&limits, &on_route, Scope::ClientOnRoute);
+            let on_route = names.build(&limits, Place::ClientsOnRoute(name, &key));
             let place = ScopeKey::ClientOnRoute(plan_name.clone(), key.clone());
             let mut bindings = draft.bind(place, on_route);
             bindings.extend(own.iter().cloned());

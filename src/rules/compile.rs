@@ -7,11 +7,10 @@ use super::{
     classes::{Class, classes, reserve_clients, roster},
     exempt,
     ledger::{Draft, ScopeKey, Template},
-    names::Names,
+    names::{Names, Place},
 };
 use crate::{
     client::Roster,
-    limit::Scope,
     limits::Access,
     response::{Rejection, Rejections},
     route::{CatchAll, RouteKey, table::Table},
@@ -77,17 +76,17 @@ pub(super) fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, 
         reserve_clients(clients, &mut names)?;
     }
 
-    let build_total = |limits| names.build(limits, "total", Scope::Total);
+    let build_total = |limits| names.build(limits, Place::Total);
     let total = total.iter().flat_map(build_total).collect();
     let total = draft.bind(ScopeKey::Total, total);
-    let build_default = |limits| names.build(limits, "default", Scope::Route);
+    let build_default = |limits| names.build(limits, Place::Default);
     let default: Vec<_> = default_route.iter().flat_map(build_default).collect();
     let mut compiled = Vec::with_capacity(keys.len());
     for (key, (_, limits)) in keys.into_iter().zip(routes) {
         let own = if limits.inherits_all() && default_route.is_some() {
             default.clone()
         } else {
-            names.build(&limits.or(default_route.as_ref()), "route", Scope::Route)
+            names.build(&limits.or(default_route.as_ref()), Place::Route(&key))
         };
         let place = ScopeKey::Route(key.clone());
         compiled.push(DeclaredRoute {

@@ -1,6 +1,9 @@
 //! Limits with names: checked as they were written, then built.
 
-use std::collections::HashMap;
+mod kind;
+mod stem;
+
+use std::{borrow::Cow, collections::HashMap};
 
 use super::RulesError;
 use crate::{
@@ -10,7 +13,42 @@ use crate::{
     meter::Meter,
     quota::Quota,
     rate::Rate,
+    route::RouteKey,
 };
+
+/// A place whose limits are built.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Place<'a> {
+    Total,
+    /// What each route has.
+    Default,
+    Route(&'a RouteKey),
+    /// Clients on the plan of this name.
+    Clients(Option<&'a str>),
+    ClientsOnRoute(Option<&'a str>, &'a RouteKey),
+}
+
+impl Place<'_> {
+    fn scope(self) -> Scope {
+        match self {
+            Self::Total => Scope::Total,
+            Self::Default | Self::Route(_) => Scope::Route,
+            Self::Clients(_) => Scope::Client,
+            Self::ClientsOnRoute(..) => Scope::ClientOnRoute,
+        }
+    }
+
+    /// The words with which the names of its limits begin.
+    fn stem(self) -> Cow<'static, str> {
+        match self {
+            Self::Total => stem::TOTAL.into(),
+            Self::Default => stem::DEFAULT.into(),
+            Self::Route(key) => stem::of_route(key).into(),
+            Self::Clients(plan) => stem::of_clients(plan).into(),
+            Self::ClientsOnRoute(plan, key) => stem::of_clients_on_route(plan, key).into(),
+        }
+    }
+}
 
 /// How many limits a scope may have of a kind that is held until the response ends. A request has six scopes at
 /// most (two routes, a client on each, a client, the total), so that 32 bits have one for each.
@@ -21,8 +59,6 @@ const MAX_HELD: usize = 5;
 pub(super) struct Names {
     /// Name to the place where it was given.
     taken: HashMap<String, String>,
-    /// Where counting goes on for names that were made up.
-    next: HashMap<String, u64>,
 }
 
 impl Names {
@@ -48,73 +84,76 @@ impl Names {
         Ok(())
     }
 
-    /// The limits of a scope, named.
-    pub(super) fn build(&mut self, limits: &Limits, scope_name: &str, scope: Scope) -> Vec<Limit> {
+    /// Builds the limits of a place. A limit without a name is named after the place and its kind.
+    pub(super) fn build(&mut self, limits: &Limits, place: Place<'_>) -> Vec<Limit> {
+        let scope = place.scope();
         let closed = (limits.access == Access::Closed).then(|| Rate::per_second(0));
         let rates = closed.iter().chain(&limits.rates).map(|rate| {
             let terms = Terms::Rate(rate.clone());
-            (rate.name(), rate.is_shadow(), terms, Meter::of_rate(rate))
+            (rate.name(), terms, Meter::of_rate(rate))
         });
         let quotas = limits.quotas.iter().map(|quota| {
             let (terms, meter) = (Terms::Quota(quota.clone()), Meter::of_quota(quota));
-            (quota.name(), quota.is_shadow(), terms, meter)
+            (quota.name(), terms, meter)
         });
         let tokens = limits.tokens.iter().map(|rate| {
             let terms = Terms::Tokens(rate.clone());
-            (rate.name(), rate.is_shadow(), terms, Meter::of_rate(rate))
+            (rate.name(), terms, Meter::of_rate(rate))
         });
         let in_flight = limits.in_flight.iter().map(|cap| {
             let (terms, meter) = (Terms::InFlight(cap.clone()), Meter::of_slots(cap.count()));
-            (cap.name(), cap.is_shadow(), terms, meter)
+            (cap.name(), terms, meter)
         });
-        let mut given = limits.name.as_deref();
-        let limit = |(own, shadow, terms, meter): (Option<&str>, bool, Terms, Option<Meter>)| {
-            let (name, is_named) = match (own, given.take()) {
-                (Some(own), unused) => {
-                    given = unused;
-                    (own.to_owned(), true)
-                }
-                (None, Some(first)) => (first.to_owned(), true),
-                (None, None) => {
-                    let base = limits.name.as_deref().unwrap_or(scope_name);
-                    (self.unique(base), false)
+        let all = rates.chain(quotas).chain(tokens).chain(in_flight);
+        let all: Vec<(Option<&str>, Terms, Option<Meter>)> = all.collect();
+        let mut unnamed: Vec<_> = (0..all.len())
+            .filter(|index| all[*index].0.is_none())
+            .collect();
+        unnamed.sort_by_key(|index| kind::rank(&all[*index].1));
+        let given = limits.name.as_deref();
+        // The name of the scope is that of its first limit, in an order that does not go by place.
+        let first = given.and(unnamed.first().copied());
+        let words = kind::words(unnamed.iter().map(|index| &all[*index].1));
+        let stem = given.map_or_else(|| place.stem(), |given| Cow::Owned(given.to_owned()));
+        let mut made: HashMap<usize, String> = unnamed
+            .iter()
+            .zip(words)
+            .filter(|(index, _)| Some(**index) != first)
+            .map(|(index, words)| (*index, self.unique(&stem, &words)))
+            .collect();
+        let limit =
+            |(index, (own, terms, meter)): (usize, (Option<&str>, Terms, Option<Meter>))| {
+                let made = made.remove(&index);
+                let is_named = made.is_none();
+                let name = made.as_deref().or(own).unwrap_or(&stem);
+                let shadow = terms.is_shadow();
+                let capacity = scope == Scope::Total
+                    || scope == Scope::Route && matches!(terms, Terms::InFlight(_));
+                Limit {
+                    name: name.into(),
+                    is_named,
+                    scope,
+                    terms,
+                    meter,
+                    published: limits.publish.unwrap_or(!capacity) && !shadow,
+                    shadow,
+                    patience: limits.patience(),
                 }
             };
-            let capacity = scope == Scope::Total
-                || scope == Scope::Route && matches!(terms, Terms::InFlight(_));
-            Limit {
-                name: name.into(),
-                is_named,
-                scope,
-                terms,
-                meter,
-                published: limits.publish.unwrap_or(!capacity) && !shadow,
-                shadow,
-                patience: limits.patience(),
-            }
-        };
-        rates
-            .chain(quotas)
-            .chain(tokens)
-            .chain(in_flight)
-            .map(limit)
-            .collect()
+        all.into_iter().enumerate().map(limit).collect()
     }
 
-    /// `base`, or `base_2` and so on.
-    fn unique(&mut self, base: &str) -> String {
-        let next = self.next.entry(base.to_owned()).or_insert(1);
-        loop {
-            let name = match *next {
-                1 => base.to_owned(),
-                number => format!("{base}_{number}"),
-            };
-            *next += 1;
-            if !self.taken.contains_key(&name) {
-                self.taken.insert(name.clone(), String::new());
-                return name;
-            }
-        }
+    /// Makes a name that nobody has, with a hash of it if a user gave it to another limit.
+    fn unique(&mut self, stem: &str, words: &str) -> String {
+        let name = format!("{stem}{words}");
+        let hashed = || format!("{name}_{}", stem::hash(&name));
+        // Two hashes that are equal by chance are told apart by a number.
+        let numbered = (2_u64..).map(|number| format!("{}_{number}", hashed()));
+        let mut names = [name.clone(), hashed()].into_iter().chain(numbered);
+        let free = names.find(|name| !self.taken.contains_key(name));
+        let free = free.unwrap_or(name);
+        self.taken.insert(free.clone(), String::new());
+        free
     }
 }
 

@@ -1,0 +1,72 @@
+//! The words that tell the limits of one scope apart, by their kind.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    time::Duration,
+};
+
+use crate::{limit::Terms, quota::Window};
+
+/// An order of limits that does not go by their place: enforced ones before shadows, then by kind, period and size.
+pub(super) fn rank(terms: &Terms) -> (bool, u8, Duration, u64, u64) {
+    let (kind, period, count, burst) = match terms {
+        Terms::Rate(rate) => (0, rate.period(), rate.count(), rate.burst_limit()),
+        Terms::Quota(quota) => (1, quota.window(), quota.count(), 0),
+        Terms::Tokens(rate) => (2, rate.period(), rate.count(), rate.burst_limit()),
+        Terms::InFlight(cap) => (3, Duration::ZERO, cap.count(), 0),
+    };
+    (terms.is_shadow(), kind, period, count, burst)
+}
+
+/// Names each of some limits, which are in the order of [`rank`], by its kind: nothing for the rate with the shortest
+/// period, `_per_hour` for another one, `_daily`, `_tokens`, `_in_flight`; then `_shadow`; and at last a number for
+/// limits of the same kind and period.
+pub(super) fn words<'a>(all: impl Iterator<Item = &'a Terms>) -> Vec<String> {
+    let mut shortest: HashMap<(bool, bool), Duration> = HashMap::new();
+    let mut numbers: HashMap<String, u64> = HashMap::new();
+    let one = |terms: &Terms| {
+        let shadow = terms.is_shadow();
+        let mut words = match terms {
+            Terms::Rate(_) => String::new(),
+            Terms::Tokens(_) => "_tokens".to_owned(),
+            Terms::Quota(quota) => match quota.kind() {
+                Window::Day => "_daily".to_owned(),
+                Window::Week => "_weekly".to_owned(),
+                Window::Month => "_monthly".to_owned(),
+                Window::Every(length) => per(length),
+            },
+            Terms::InFlight(_) => "_in_flight".to_owned(),
+        };
+        if let Terms::Rate(rate) | Terms::Tokens(rate) = terms {
+            let is_tokens = matches!(terms, Terms::Tokens(_));
+            match shortest.entry((shadow, is_tokens)) {
+                Entry::Vacant(first) => {
+                    first.insert(rate.period());
+                }
+                Entry::Occupied(first) if *first.get() == rate.period() => {}
+                Entry::Occupied(_) => words.push_str(&per(rate.period())),
+            }
+        }
+        if shadow {
+            words.push_str("_shadow");
+        }
+        let number = numbers.entry(words.clone()).or_default();
+        *number += 1;
+        match number {
+            1 => words,
+            number => format!("{words}_{number}"),
+        }
+    };
+    all.map(one).collect()
+}
+
+fn per(period: Duration) -> String {
+    match (period.as_secs(), period.subsec_nanos()) {
+        (1, 0) => "_per_second".to_owned(),
+        (60, 0) => "_per_minute".to_owned(),
+        (3_600, 0) => "_per_hour".to_owned(),
+        (86_400, 0) => "_per_day".to_owned(),
+        (seconds, 0) => format!("_per_{seconds}s"),
+        _ => format!("_per_{}ns", period.as_nanos()),
+    }
+}
