@@ -102,7 +102,7 @@ fn source(place: &Place<'_>) -> Result<Source, ConfigError> {
             }
         }
         _ => Err(place.fault(
-            "write `bearer`, `address`, `{ header = \"x-api-key\" }` or `{ hosts = [\"api.example.com\"] }`",
+            "write `bearer`, `address` or a table: `{ header = \"x-api-key\" }`, `{ hosts = [\"api.example.com\"] }`",
         )),
     }
 }
