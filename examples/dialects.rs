@@ -8,15 +8,15 @@
 //! OpenAI, Anthropic, API Gateway or Azure API Management would refuse it; what is left is told in their fields.
 //! Behind `/slow` one answer is written at a time, and who comes meanwhile is told that the server is busy.
 //!
-//! Environment: `ADDR` (default `127.0.0.1:3002`, port 0 takes a free one), and `SPREAD=off`, which has all who are
-//! refused told the same wait.
+//! Environment: `ADDR` (default `127.0.0.1:3002`, port 0 takes a free one), and `SPREAD=on`, which tells clients that
+//! are refused together different waits.
 
 use std::{env, future::pending, time::Duration};
 
 use axum::{Json, Router, routing::post};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, time::sleep};
-use tower_throttle::{Dialect, Limits, Rate, Rules, RulesError, ThrottleLayer};
+use tower_throttle::{Clients, Dialect, Limits, Rate, Rules, RulesError, ThrottleLayer};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -28,8 +28,10 @@ fn throttle() -> Result<ThrottleLayer, RulesError> {
         .rejection("POST /anthropic/{proxy+}", Dialect::Anthropic)
         .rejection("POST /slow/{proxy+}", Dialect::Anthropic)
         .rejection("POST /aws/{proxy+}", Dialect::ApiGateway)
-        .rejection("POST /azure/{proxy+}", Dialect::AzureApiManagement);
-    let spread = env::var("SPREAD").map_or(true, |spread| spread != "off");
+        .rejection("POST /azure/{proxy+}", Dialect::AzureApiManagement)
+        // Told apart by their keys, and limited by the routes alone.
+        .clients(Clients::by_bearer().each(Limits::unlimited()));
+    let spread = env::var("SPREAD").is_ok_and(|spread| spread == "on");
     Ok(ThrottleLayer::new(rules)?.spread(spread))
 }
 

@@ -7,8 +7,7 @@
 //! HTTP/1.1 and HTTP/2 on one listener, no framework: a function from request to response, and the
 //! throttle around it. The model is in `model`.
 //!
-//! Environment: `ADDR` (default `127.0.0.1:3001`, port 0 takes a free one), and `SPREAD=off`, which has all who are
-//! refused told the same wait.
+//! Environment: `ADDR` (default `127.0.0.1:3001`, port 0 takes a free one).
 
 #[path = "model/mod.rs"]
 mod model;
@@ -203,11 +202,6 @@ fn json_body(status: StatusCode, value: &Value) -> Response<Body> {
         .expect("these headers are valid")
 }
 
-/// Whether those who are refused together are told different waits.
-fn spread() -> bool {
-    env::var("SPREAD").map_or(true, |spread| spread != "off")
-}
-
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let address = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3001".into());
@@ -215,7 +209,7 @@ async fn main() -> Result<(), BoxError> {
 
     // Built once: its clones, one per connection, share the buckets.
     let service = ServiceBuilder::new()
-        .layer(ThrottleLayer::new(rules())?.spread(spread()))
+        .layer(ThrottleLayer::new(rules())?)
         .service(service_fn(move |request| serve(model.clone(), request)));
 
     let listener = TcpListener::bind(address).await?;

@@ -134,9 +134,8 @@ impl Decision {
         Duration::from_nanos(self.verdict.now - self.verdict.arrived)
     }
 
-    /// How long until a request like this one passes if nobody else takes its place: the longest wait
-    /// of the limits that refused, and what it is told beyond that (see
-    /// [`ThrottleLayer::spread`](crate::ThrottleLayer::spread)).
+    /// Returns the time until a request like this one passes if nobody else takes its place: the longest wait of the
+    /// limits that refused, and more where [`ThrottleLayer::spread`](crate::ThrottleLayer::spread) adds to it.
     ///
     /// Zero if it was admitted; `None` if it can never pass.
     #[must_use]

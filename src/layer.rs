@@ -73,15 +73,31 @@ impl ThrottleLayer {
         self.with(|options| options.decision = decision)
     }
 
-    /// Whether those who are refused together are told different waits. Without this call: yes.
+    /// Staggers `Retry-After` so that clients refused together do not retry together. Default: `false`, every refusal
+    /// tells its true wait.
     ///
-    /// SDKs come back exactly when they were told: all at once if all were told the same, and then most of them
-    /// are refused again, and give up after two or three times. So the second that a limit refuses is told what
-    /// the first was and an interval more, the third two, as if they stood in line; nothing is reserved for them,
-    /// and nobody is told less than its wait. A wait of at most a minute, which SDKs sleep through, is not lifted
-    /// above it, and to no wait more than a minute is added; a line that would go beyond that begins anew.
+    /// SDKs come back exactly when they were told. Of fifty calls at once with a burst of five and ten a second, seven
+    /// succeed within two retries if all are told the true wait; the others come back together and give up. With a
+    /// spread:
     ///
-    /// Where requests [wait](crate::Limits::max_wait) instead of being refused, there is nothing to spread.
+    /// - Where the limit is the total's or a route's and [`Rules::clients`](crate::Rules::clients) identifies the
+    ///   client, each client is told a place in a virtual line: the true wait, and one interval more for each client
+    ///   before it. All fifty succeed. A client that comes back too early is told its place again and is not counted
+    ///   twice. The line begins anew when the bucket may have been full, and is at most twice as long as the limit
+    ///   needs to serve the clients refused in one refill of its burst (of at least a second).
+    /// - Everywhere else, a client's own limit and anonymous clients included, requests cannot be told apart. A jitter
+    ///   is added between zero and the time in which the burst refills, a second for quotas and slots.
+    ///
+    /// Nobody is told less than its wait, and the first refusal after the bucket may have been full is told the true
+    /// one. A wait of at most a minute, which SDKs sleep through, is not lifted above it, and at most a minute is added
+    /// to a longer one. [`max_wait`](crate::Limits::max_wait), deadlines and gRPC's pushback of -1 go by the true wait.
+    ///
+    /// # Cost
+    ///
+    /// A client that obeys a spread wait comes later than it could, and others take what came back meanwhile. Beside a
+    /// client that retries without sleeping, that is most of it where requests cannot be told apart, and clients under
+    /// many addresses or keys lengthen a line together. So it is off by default. To serve a herd, let it wait:
+    /// [`Limits::max_wait`](crate::Limits::max_wait) keeps a real line.
     pub fn spread(self, spread: bool) -> Self {
         self.with(|options| options.spread = spread)
     }

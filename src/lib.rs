@@ -217,8 +217,8 @@
 //! above, and a problem document that OpenAI's SDKs can read too. Waits are rounded up, so that a client
 //! which obeys them does not come too soon. A wait above a minute, or none because the request can never
 //! pass, comes with `x-should-retry: false`: some SDKs would otherwise be back within a second.
-//! Clients that are refused together are told different waits, so that they do not come back together: see
-//! [`ThrottleLayer::spread`]. Where only caps on what the server has in flight refuse, it is the server that is busy:
+//! Every refusal tells its true wait; [`ThrottleLayer::spread`] staggers the waits of clients that are refused together.
+//! Where only caps on what the server has in flight refuse, it is the server that is busy:
 //! status 503, in gRPC 14 (`UNAVAILABLE`).
 //!
 //! [`ThrottleLayer::rejection`] takes a [`Dialect`], as clients of OpenAI, Anthropic, API Gateway or Azure API

@@ -21,7 +21,7 @@ use crate::{
     levels::{Level, Levels},
     remote::{Change, Remote},
     rule::{Asked, Binding, Charge, Home, Rule},
-    spread::Spread,
+    spread::{Refused, Spread},
     store::{Key, Memory},
     waiting::Lines,
 };
@@ -117,27 +117,46 @@ impl Limiter {
         Ok(admitted)
     }
 
-    /// What a refused request is told beyond the `wait` for the limit that refused it.
+    /// The nanoseconds that a refused request is told beyond the `wait` for the limit that refused it, whose bucket is
+    /// in this `state`.
+    ///
+    /// Callers of a shared bucket are told apart if they are `known`. A client's own bucket has one caller, whose
+    /// requests nobody can tell apart.
     pub(crate) fn spread(
         &self,
         binding: &Binding,
         asked: Asked,
+        known: bool,
         now: Nanos,
         wait: Nanos,
-        cost: u64,
+        (state, cost): (u64, u64),
     ) -> Nanos {
         let Some(meter) = &binding.limit.meter else {
             return 0;
         };
-        let hash = match &binding.home {
-            Home::Bucket(_) => binding.hash(),
+        let (bucket, caller) = match &binding.home {
+            Home::Bucket(_) => {
+                let caller = (asked.identity ^ asked.identity >> 64) as u64;
+                (binding.hash(), known.then_some(caller))
+            }
             Home::Client(page) => {
                 // Its last bits are the same for all clients.
                 let hash = Key::hash_of(asked.identity, page.number());
-                hash ^ hash >> 32
+                (hash ^ hash >> 32, None)
             }
         };
-        self.spread.more(hash, now, wait, meter.step(cost))
+        self.spread.more(&Refused {
+            bucket,
+            caller,
+            now,
+            wait,
+            step: meter.step(cost),
+            refill: meter.refill(),
+            full_in: match meter.is_slots() {
+                true => meter.refill(),
+                false => meter.full_in(state, now),
+            },
+        })
     }
 
     /// Charges `units` that were used without having been asked for.

@@ -269,6 +269,15 @@ impl Meter {
         }
     }
 
+    /// Nanoseconds in which an empty bucket is full. What comes back all at once, or nobody knows when, counts as a
+    /// second.
+    pub(crate) fn refill(&self) -> u64 {
+        match self.time {
+            Time::Flowing => self.steady(self.gcra.burst()),
+            Time::Windows(_) | Time::Still => 1_000_000_000,
+        }
+    }
+
     /// What `units` take at the steady rate, in nanoseconds. Quotas and slots have no pace: zero.
     pub(crate) fn steady(&self, units: u64) -> u64 {
         match self.time {

@@ -98,7 +98,7 @@ impl Default for Options {
         Self {
             fields: true,
             decision: true,
-            spread: true,
+            spread: false,
             usage_from_answer: false,
             protocol: Protocol::default(),
             grpc_retry_pushback: false,

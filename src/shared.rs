@@ -217,9 +217,14 @@ impl Shared {
         };
         let mut denial = Denial::new(Arc::clone(rule), mem::take(levels), arrived, now, refuses);
         if let (true, Some(wait)) = (self.options.spread, denial.wait()) {
-            let (index, cost) = denial.binding_charge();
+            let (index, charge) = denial.binding_charge();
             let binding = &rule.bindings[index];
-            denial.spread(state.limiter.spread(binding, asked, now, wait, cost));
+            let known = state.knows(asked);
+            denial.spread(
+                state
+                    .limiter
+                    .spread(binding, asked, known, now, wait, charge),
+            );
         }
         state.log.refused(&denial);
         let rejection = state.rejection(&request).map(Arc::clone);

@@ -1,82 +1,122 @@
-//! Different waits for those who are refused together.
+//! Different waits for clients that are refused together.
 //!
-//! SDKs come back exactly when they were told, all at once if all were told the same; most of them are refused
-//! again then, and give up. So each is told a place in a line that exists in words alone: the first the true wait,
-//! the next one interval more, as if all before it had taken what comes back. Nothing is reserved for anybody, and
-//! nobody is told less than the truth.
+//! SDKs come back exactly when they were told: all at once if all were told the same. A spread tells later ones more
+//! than their true wait, and nobody less. It comes in two kinds:
 //!
-//! A word is kept for the end of each limit's line, found by hash in an array of fixed size. Each has a tag of the
-//! limit that it is of; where two meet, the later begins a line of its own in it.
+//! - Where callers are told apart, each is told a place in a virtual [`line`](Line): the true wait, then one interval
+//!   more for each caller. Nothing is reserved for anybody.
+//! - Where they are not, a jitter is added between zero and the time in which the burst refills. One caller with fifty
+//!   requests and fifty callers with one look the same there, so a line would only grow.
+//!
+//! The first refusal of a bucket that may have been full since the last one is told the true wait in both.
+//!
+//! Lines lie in an array of fixed size, found by the hash of their bucket; where two meet, the later one replaces the
+//! earlier. Callers lie in another. Both are made when the first wait is spread.
 //!
 //! # Memory ordering
 //!
-//! Relaxed: a word stands for itself, and an old one makes at worst two places equal.
+//! Relaxed: a caller's word stands for itself, and is written under the lock of its line. Where callers of two lines
+//! meet in one word, one of them is told a new place.
 
-use std::fmt;
+mod line;
 
-use crate::{
-    clock::Nanos,
-    sync::{AtomicU64, Ordering},
+use std::{
+    fmt,
+    sync::{OnceLock, PoisonError},
 };
 
-/// The ends of the lines that refused requests were told of.
+use self::line::{Caller, Line};
+use crate::{
+    clock::Nanos,
+    sync::{AtomicU64, Mutex, Ordering},
+};
+
+const SECOND: Nanos = 1_000_000_000;
+
+/// The longest wait that SDKs sleep through (see [`crate::response`]). A shorter wait is not lifted above it, and it is
+/// the most that is added to a longer one.
+const MOST: Nanos = 60 * SECOND;
+
+/// A refusal by one bucket. Times are in nanoseconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Refused {
+    /// The hash of the bucket.
+    pub(crate) bucket: u64,
+    /// The hash of the caller, where callers are told apart.
+    pub(crate) caller: Option<u64>,
+    pub(crate) now: Nanos,
+    /// The true wait.
+    pub(crate) wait: Nanos,
+    /// How much later the next request of the same cost passes.
+    pub(crate) step: Nanos,
+    /// The time in which the whole burst refills.
+    pub(crate) refill: Nanos,
+    /// The time until the bucket is full, if nothing more is taken.
+    pub(crate) full_in: Nanos,
+}
+
+/// The virtual lines of all buckets.
 pub(crate) struct Spread {
-    /// A tag above, microseconds below.
-    ends: Box<[AtomicU64]>,
+    tables: OnceLock<Tables>,
+    /// Refusals that were given a jitter.
+    jittered: AtomicU64,
+}
+
+struct Tables {
+    lines: Box<[Mutex<Line>]>,
+    callers: Box<[Caller]>,
 }
 
 impl Spread {
-    /// 8 KiB. One under loom, which keeps account of each.
-    const WORDS: usize = if cfg!(throttle_loom) { 1 } else { 1_024 };
-    const TIME_BITS: u32 = 52;
-    const MICROSECOND: Nanos = 1_000;
-    const SECOND: Nanos = 1_000_000_000;
-
-    /// The longest wait that SDKs sleep through (see [`crate::response`]), so that spreading a wait below it does
-    /// not lift it above; and the most that is added to any.
-    const MOST: Nanos = 60 * Self::SECOND;
+    /// 18 KiB of lines and 32 KiB of callers. One under loom, which keeps account of each.
+    const LINES: usize = if cfg!(throttle_loom) { 1 } else { 256 };
+    const CALLERS: usize = if cfg!(throttle_loom) { 4 } else { 4_096 };
 
     pub(crate) fn new() -> Self {
         Self {
-            ends: (0..Self::WORDS).map(|_| AtomicU64::new(0)).collect(),
+            tables: OnceLock::new(),
+            jittered: AtomicU64::new(0),
         }
     }
 
-    /// What is to be added to a `wait` of the limit with this hash, where the next request passes `step` later.
-    pub(crate) fn more(&self, hash: u64, now: Nanos, wait: Nanos, step: Nanos) -> Nanos {
-        let most = match Self::MOST.checked_sub(wait) {
-            Some(left) => left,
-            None => Self::MOST,
-        };
-        // A place that would be told of nobody is none: they are spread all the same.
-        let step = if step > Self::MOST {
-            Self::SECOND
-        } else {
-            step
-        };
-        let tag = hash >> Self::TIME_BITS;
-        let word = &self.ends[hash as usize % Self::WORDS];
-        // In whole microseconds, so that steps of such add up to what they are.
-        let earliest = now.saturating_add(wait).div_ceil(Self::MICROSECOND);
-        let (step, most) = (step.div_ceil(Self::MICROSECOND), most / Self::MICROSECOND);
-        let mut seen = word.load(Ordering::Relaxed);
-        loop {
-            let end = if seen >> Self::TIME_BITS == tag {
-                seen & ((1 << Self::TIME_BITS) - 1)
-            } else {
-                0
-            };
-            // A line that has grown too long begins anew.
-            let more = Some(end.saturating_sub(earliest)).filter(|&more| more <= most);
-            let more = more.unwrap_or(0);
-            let next = (earliest + more).saturating_add(step);
-            let next = next.min((1 << Self::TIME_BITS) - 1) | tag << Self::TIME_BITS;
-            match word.compare_exchange_weak(seen, next, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return more * Self::MICROSECOND,
-                Err(actual) => seen = actual,
+    /// The nanoseconds to add to the true wait of a refusal. At most a minute.
+    pub(crate) fn more(&self, refused: &Refused) -> Nanos {
+        let most = MOST.checked_sub(refused.wait).unwrap_or(MOST);
+        let Tables { lines, callers } = self.tables.get_or_init(|| Tables {
+            lines: (0..Self::LINES).map(|_| Mutex::default()).collect(),
+            callers: (0..Self::CALLERS).map(|_| Caller::new()).collect(),
+        });
+        let line = &lines[refused.bucket as usize % lines.len()];
+        // Each step leaves it whole.
+        let mut line = line.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = line.meet(refused);
+        match refused.caller {
+            Some(caller) => {
+                let hash = line.hash_of(caller);
+                let caller = &callers[hash as usize % callers.len()];
+                line.place(refused, hash, caller, most)
+            }
+            None if is_new => 0,
+            None => {
+                drop(line);
+                self.jitter(refused) % refused.refill.min(most).saturating_add(1)
             }
         }
     }
+
+    /// A number that differs from refusal to refusal (the finalizer of SplitMix64 on a counter).
+    fn jitter(&self, refused: &Refused) -> u64 {
+        let number = self
+            .jittered
+            .fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
+        mix(number ^ refused.bucket ^ refused.now)
+    }
+}
+
+fn mix(number: u64) -> u64 {
+    let number = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ number >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ number >> 31
 }
 
 impl fmt::Debug for Spread {
@@ -86,83 +126,9 @@ impl fmt::Debug for Spread {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
+mod tests;
 
-    use super::*;
-
-    const MILLISECOND: Nanos = 1_000_000;
-
-    #[test]
-    fn each_is_told_a_place_of_its_own() {
-        let spread = Spread::new();
-        let told = |now, wait| spread.more(7, now, wait, 100 * MILLISECOND);
-        let wait = 40 * MILLISECOND;
-        let places: Vec<_> = (0..5).map(|_| told(0, wait) / MILLISECOND).collect();
-        assert_eq!(places, [0, 100, 200, 300, 400]);
-        // The line moves on with time.
-        assert_eq!(told(340 * MILLISECOND, 0) / MILLISECOND, 200);
-        // A line of its own for each limit, and a new one after a while.
-        assert_eq!(spread.more(8, 0, wait, 100 * MILLISECOND), 0);
-        assert_eq!(told(60 * Spread::SECOND, 0), 0);
-        // Another limit's word is not taken for one's own.
-        assert_eq!(
-            spread.more(7 | 1 << 60, 60 * Spread::SECOND, 0, MILLISECOND),
-            0
-        );
-    }
-
-    #[test]
-    fn a_wait_that_is_slept_through_stays_one() {
-        let spread = Spread::new();
-        let waits: Vec<_> = (0..1_000)
-            .map(|_| 20 * Spread::SECOND + spread.more(7, 0, 20 * Spread::SECOND, Spread::SECOND))
-            .collect();
-        assert!(waits.iter().all(|&wait| wait <= Spread::MOST));
-        let different = waits.iter().collect::<std::collections::HashSet<_>>();
-        assert_eq!(different.len(), 41, "each second from 20 to 60");
-        // One an hour: nobody can be told when its turn is, and yet not all come at once.
-        let slow: Vec<_> = (0..3)
-            .map(|_| spread.more(9, 0, 0, 3_600 * Spread::SECOND) / Spread::SECOND)
-            .collect();
-        assert_eq!(slow, [0, 1, 2]);
-    }
-
-    #[test]
-    fn a_limit_is_known_by_all_of_its_hash() {
-        let spread = Spread::new();
-        // The same word, and other tags.
-        for hash in [7, 7 | 1 << 60, 7 | 3 << 52] {
-            let told = [(); 3].map(|()| spread.more(hash, 0, 0, MILLISECOND));
-            assert_eq!(told, [0, MILLISECOND, 2 * MILLISECOND], "{hash:x}");
-        }
-    }
-
-    #[test]
-    fn a_step_may_be_as_long_as_the_longest_wait_and_lines_end_with_time() {
-        let spread = Spread::new();
-        let told = [(); 2].map(|()| spread.more(7, 0, 0, Spread::MOST));
-        assert_eq!(told, [0, Spread::MOST]);
-        // Two microseconds before the last that a word can tell.
-        let late = ((1 << Spread::TIME_BITS) - 3) * Spread::MICROSECOND;
-        let told = [(); 3].map(|()| spread.more(8, late, 0, 5 * Spread::MICROSECOND));
-        assert_eq!(told, [0, 2 * Spread::MICROSECOND, 2 * Spread::MICROSECOND]);
-    }
-
-    proptest! {
-        #[test]
-        fn never_more_than_a_minute_and_no_input_panics(
-            asked in prop::collection::vec((any::<u64>(), 0..=crate::clock::Clock::MAX, any::<u64>(), any::<u64>()), 1..50),
-        ) {
-            let spread = Spread::new();
-            for (hash, now, wait, step) in asked {
-                prop_assert!(spread.more(hash % 3, now, wait, step) <= Spread::MOST);
-            }
-        }
-    }
-}
-
-/// All interleavings of the atomics. Run with `--cfg throttle_loom`.
+/// All interleavings of two refusals. Run with `--cfg throttle_loom`.
 #[cfg(all(test, throttle_loom))]
 mod loom_tests {
     use std::sync::Arc;
@@ -172,20 +138,25 @@ mod loom_tests {
     use super::*;
 
     #[test]
-    fn loom_those_who_are_refused_together_are_told_different_places() {
+    fn loom_callers_that_are_refused_together_are_told_different_places() {
         loom::model(|| {
             let spread = Arc::new(Spread::new());
-            let threads = [(); 2].map(|()| {
+            let refused = |caller| Refused {
+                bucket: 7,
+                caller: Some(caller),
+                now: 0,
+                wait: 0,
+                step: 5_000,
+                refill: 5_000,
+                full_in: 10_000,
+            };
+            let threads = [1, 2].map(|caller| {
                 let spread = Arc::clone(&spread);
-                thread::spawn(move || spread.more(7, 0, 0, 5_000))
+                thread::spawn(move || spread.more(&refused(caller)))
             });
-            let mut told: Vec<_> = threads
-                .into_iter()
-                .map(|thread| thread.join().expect("no panic"))
-                .collect();
-            told.push(spread.more(7, 0, 0, 5_000));
+            let mut told = threads.map(|thread| thread.join().expect("no panic"));
             told.sort_unstable();
-            assert_eq!(told, [0, 5_000, 10_000]);
+            assert_eq!(told, [0, 5_000]);
         });
     }
 }

@@ -1,19 +1,51 @@
-//! Those who are refused together are told different waits, and none is told less than its own.
+//! R1 and waits that are spread: who is refused is told a wait that is true, or, where a spread is asked for, a longer one
+//! that stays in its bounds.
 
 mod common;
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, future::Future, pin::Pin, task::Poll, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::Empty;
-use tower_throttle::{Clients, Rate, Rules, ThrottleLayer};
+use tokio::time::advance;
+use tower_throttle::{Clients, Limits, Protocol, Rate, Rules, ThrottleLayer};
 
 use common::{Answer, Client};
 
-fn client(rate: Rate, spread: bool) -> Client {
-    let layer = ThrottleLayer::new(Rules::new().default_route(rate));
-    Client::with(layer.expect("rules that hold together").spread(spread))
+/// Whether waits are spread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// As a layer does without a word.
+    ByDefault,
+    Exact,
+    Spread,
+}
+
+fn layer(rules: Rules, told: Told) -> ThrottleLayer {
+    let layer = ThrottleLayer::new(rules).expect("rules that hold together");
+    match told {
+        Told::ByDefault => layer,
+        Told::Exact => layer.spread(false),
+        Told::Spread => layer.spread(true),
+    }
+}
+
+fn client(rules: Rules, told: Told) -> Client {
+    Client::with(layer(rules, told))
+}
+
+/// Rules that know clients, and limit none of them.
+fn known() -> Rules {
+    // Hashed alike in each run, so that none of them meet by chance.
+    let clients = Clients::by_header("x-api-key").each(Limits::unlimited());
+    Rules::new().clients(clients.secret([7; 32]))
+}
+
+async fn ask(client: &Client, key: &str) -> Answer {
+    let request = Request::get("/").header("x-api-key", key);
+    let request = request.body(Empty::<Bytes>::new());
+    client.send(request.expect("a request")).await
 }
 
 /// As SDKs do it: `retry-after-ms` is slept to the millisecond.
@@ -22,12 +54,15 @@ fn told(answer: &Answer) -> Duration {
     Duration::from_millis(text.parse().expect("a number"))
 }
 
+fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
 /// How many of 50 calls at once succeed that come back as often as SDKs do by default, twice.
-async fn succeed(rate: Rate, spread: bool) -> usize {
-    let client = client(rate, spread);
-    let call = async |_| {
+async fn succeed(client: &Client, key: impl Fn(usize) -> String) -> usize {
+    let call = async |key: String| {
         for _ in 0..3 {
-            let answer = client.get("/").await;
+            let answer = ask(client, &key).await;
             if answer.is_admitted() {
                 return true;
             }
@@ -36,100 +71,256 @@ async fn succeed(rate: Rate, spread: bool) -> usize {
         }
         false
     };
-    let calls: Vec<_> = (0..50).map(call).map(Box::pin).collect();
+    let mut calls: Vec<Pin<Box<dyn Future<Output = bool>>>> = Vec::new();
+    for number in 0..50 {
+        calls.push(Box::pin(call(key(number))));
+    }
     let mut succeeded = 0;
     // All are polled once before time moves on.
-    let mut calls = calls;
     while !calls.is_empty() {
         let mut left = Vec::new();
         for mut call in calls {
-            match std::future::poll_fn(|cx| std::task::Poll::Ready(call.as_mut().poll(cx))).await {
-                std::task::Poll::Ready(success) => succeeded += usize::from(success),
-                std::task::Poll::Pending => left.push(call),
+            match std::future::poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx))).await {
+                Poll::Ready(success) => succeeded += usize::from(success),
+                Poll::Pending => left.push(call),
             }
         }
         calls = left;
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        tokio::time::sleep(millis(1)).await;
     }
     succeeded
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_herd_that_is_spread_succeeds() {
+async fn a_herd_of_clients_that_are_told_apart_succeeds_where_waits_are_spread() {
+    let rules = || known().default_route(Rate::per_second(10).burst(5));
+    let own = |number| format!("key-{number}");
+    let exact = client(rules(), Told::ByDefault);
+    let few = succeed(&exact, own).await;
+    assert_eq!(few, 7, "five, and one at each return");
+    let all = succeed(&client(rules(), Told::Spread), own).await;
+    assert_eq!(all, 50, "each at its place");
+    // Of one key nobody knows whether one client has sent them or fifty.
+    let one = succeed(&client(rules(), Told::Spread), |_| "one".to_owned()).await;
+    assert!((7..50).contains(&one), "a jitter helps some: {one}");
+}
+
+/// How often somebody asks who does not look at what it was told.
+#[derive(Debug, Clone, Copy)]
+struct Hammer {
+    every: u64,
+    /// At once, each time.
+    requests: u64,
+    offset: u64,
+}
+
+const HAMMERS: [Hammer; 4] = [
+    Hammer {
+        every: 20,
+        requests: 1,
+        offset: 7,
+    },
+    Hammer {
+        every: 3,
+        requests: 1,
+        offset: 1,
+    },
+    Hammer {
+        every: 200,
+        requests: 45,
+        offset: 150,
+    },
+    Hammer {
+        every: 70,
+        requests: 5,
+        offset: 9,
+    },
+];
+
+/// How many requests of one who obeys pass in twelve seconds, beside one who does not. It comes back `think` after each
+/// answer.
+async fn obeying(client: &Client, hammer: Hammer, keys: [&str; 2], think: u64) -> usize {
+    let [own, other] = keys;
+    let (mut passed, mut next) = (0, 0);
+    for millisecond in 0..12_000 {
+        if millisecond % hammer.every == hammer.offset % hammer.every {
+            for _ in 0..hammer.requests {
+                ask(client, other).await;
+            }
+        }
+        while next <= millisecond {
+            let answer = ask(client, own).await;
+            next = millisecond;
+            if answer.is_admitted() {
+                passed += 1;
+                next += think;
+            } else {
+                next += u64::try_from(told(&answer).as_millis()).expect("a short wait");
+            }
+            if think == 0 && answer.is_admitted() {
+                continue;
+            }
+        }
+        advance(millis(1)).await;
+    }
+    passed
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_obeys_beside_one_who_does_not_gets_what_it_gets_without_a_spread() {
+    let limits = || Rate::per_second(5).burst(10);
+    for hammer in HAMMERS {
+        for think in [0, 37] {
+            let exact = client(Rules::new().total(limits()), Told::Exact);
+            let without = obeying(&exact, hammer, ["", ""], think).await;
+            // (rules, the keys of both, how waits are told)
+            let cases = [
+                (Rules::new().total(limits()), ["", ""], Told::ByDefault),
+                (known().total(limits()), ["a", "a"], Told::ByDefault),
+                (known().total(limits()), ["a", "b"], Told::Spread),
+            ];
+            for (rules, keys, told) in cases {
+                let with = obeying(&client(rules, told), hammer, keys, think).await;
+                let story = format!("{hammer:?}, {keys:?}, {told:?}, {think} ms");
+                assert!(10 * with >= 9 * without, "{story}: {with} of {without}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_pause_in_which_the_bucket_refilled_the_true_wait_is_told() {
+    let limits = || Rate::per_second(5).burst(10);
+    for rules in [Rules::new().total(limits()), known().total(limits())] {
+        for kind in [Told::ByDefault, Told::Exact, Told::Spread] {
+            for keys in [1, 260] {
+                let client = client(rules.clone(), kind);
+                for number in 0..270 {
+                    ask(&client, &format!("key-{}", number % keys)).await;
+                }
+                advance(millis(10_000)).await;
+                for number in 0..10 {
+                    let key = format!("key-{}", number % keys);
+                    assert!(ask(&client, &key).await.is_admitted());
+                }
+                let key = format!("key-{}", keys - 1);
+                let wait = told(&ask(&client, &key).await);
+                assert_eq!(wait, millis(200), "{kind:?}, {keys} clients");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_callers_are_not_told_apart_waits_are_spread_over_the_time_of_a_refill() {
+    // Of a route, of a client of its own, and of all of whom nothing is known.
     let rate = || Rate::per_second(10).burst(5);
-    assert_eq!(
-        succeed(rate(), false).await,
-        7,
-        "five, and one at each return"
+    let own = Clients::by_header("x-api-key").each(rate()).secret([7; 32]);
+    let cases = [
+        (Rules::new().default_route(rate()), "a"),
+        (Rules::new().clients(own), "a"),
+        (known().default_route(rate()), ""),
+    ];
+    for (rules, key) in cases {
+        let client = client(rules, Told::Spread);
+        for _ in 0..5 {
+            assert!(ask(&client, key).await.is_admitted());
+        }
+        assert_eq!(told(&ask(&client, key).await), millis(100), "the first");
+        let mut waits = HashSet::new();
+        for _ in 0..1_000 {
+            let answer = ask(&client, key).await;
+            let wait = answer.wait().expect("it can pass later");
+            assert!(wait >= millis(100) && wait <= millis(600), "{wait:?}");
+            let seconds = wait.as_millis().div_ceil(1_000);
+            assert_eq!(answer.header("retry-after"), Some(&*seconds.to_string()));
+            assert_eq!(answer.header("x-should-retry"), None, "it is slept through");
+            waits.insert(wait.as_millis() / 50);
+        }
+        assert!(waits.len() >= 10, "all over it: {waits:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_is_told_once_to_each_client_and_none_beyond_what_they_need() {
+    let client = client(
+        known().default_route(Rate::per_second(10).burst(1)),
+        Told::Spread,
     );
-    assert_eq!(succeed(rate(), true).await, 50, "each at its place");
-}
-
-#[tokio::test(start_paused = true)]
-async fn each_is_told_at_least_its_wait_and_at_most_a_minute_more() {
-    let client = client(Rate::per_second(10).burst(1), true);
-    assert!(client.get("/").await.is_admitted());
-    let mut waits = Vec::new();
-    for _ in 0..700 {
-        let answer = client.get("/").await;
-        let own = answer.decision().limits().next().expect("one limit").wait();
-        assert_eq!(own, Some(Duration::from_millis(100)));
-        let wait = answer.wait().expect("it can pass later");
-        let seconds = wait.as_millis().div_ceil(1_000);
-        assert_eq!(answer.header("retry-after"), Some(&*seconds.to_string()));
-        let field = format!(r#""default";r=0;t={seconds}"#);
-        assert_eq!(
-            answer.header("ratelimit"),
-            Some(&*field),
-            "t is the wait told"
-        );
-        assert_eq!(answer.header("x-should-retry"), None, "it is slept through");
-        waits.push(wait);
+    assert!(ask(&client, "first").await.is_admitted());
+    for number in 1..=100 {
+        let wait = told(&ask(&client, &format!("key-{number}")).await);
+        assert_eq!(wait, millis(100 * number), "the next place");
     }
-    assert_eq!(waits[..3], [100, 200, 300].map(Duration::from_millis));
-    assert!(waits.iter().all(|wait| *wait <= Duration::from_secs(60)));
-    let different: HashSet<_> = waits.iter().collect();
-    assert!(different.len() >= 599, "{} waits for 700", different.len());
+    // Who comes back before its time is told the same, and stands there once.
+    for number in [40, 7, 99] {
+        let key = format!("key-{number}");
+        for _ in 0..5 {
+            assert_eq!(told(&ask(&client, &key).await), millis(100 * number));
+        }
+    }
+    let wait = told(&ask(&client, "another").await);
+    assert!(wait <= millis(2 * 100 * 102), "{wait:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn routes_do_not_push_each_other_back() {
-    let client = client(Rate::per_second(10).burst(1), true);
-    for path in ["/a", "/b", "/c", "/d"] {
-        assert!(client.get(path).await.is_admitted());
-        assert_eq!(
-            told(&client.get(path).await),
-            Duration::from_millis(100),
-            "{path}"
-        );
-        assert_eq!(
-            told(&client.get(path).await),
-            Duration::from_millis(200),
-            "{path}"
-        );
+async fn a_wait_that_is_slept_through_is_not_lifted_above_a_minute() {
+    let client = client(
+        known().default_route(Rate::per_second(10).burst(1)),
+        Told::Spread,
+    );
+    assert!(ask(&client, "first").await.is_admitted());
+    for number in 0..1_500 {
+        let answer = ask(&client, &format!("key-{number}")).await;
+        assert!(told(&answer) <= millis(60_000));
+        assert_eq!(answer.header("x-should-retry"), None);
     }
 }
 
-/// All clients once shared the end of one line, so that each began it anew for the next.
 #[tokio::test(start_paused = true)]
-async fn clients_do_not_push_each_other_back() {
-    let clients = Clients::by_header("x-api-key").each(Rate::per_second(10).burst(1));
-    // Hashed alike in each run, so that none of them meet by chance.
-    let rules = Rules::new().clients(clients.secret([7; 32]));
-    let client = Client::new(rules);
-    let ask = async |key: &str| {
-        let request = Request::get("/").header("x-api-key", key);
-        client
-            .send(request.body(Empty::<Bytes>::new()).expect("a request"))
-            .await
+async fn limits_do_not_push_each_other_back() {
+    let client = client(
+        known().default_route(Rate::per_second(10).burst(1)),
+        Told::Spread,
+    );
+    let ask = async |path: &str, key: &str| {
+        let request = Request::get(path).header("x-api-key", key);
+        let request = request.body(Empty::<Bytes>::new());
+        client.send(request.expect("a request")).await
     };
-    let keys = ["a", "b", "c", "d"];
-    for key in keys {
-        assert!(ask(key).await.is_admitted());
+    for path in ["/a", "/b", "/c", "/d"] {
+        assert!(ask(path, "first").await.is_admitted());
+        for (key, wait) in [("second", 100), ("third", 200)] {
+            assert_eq!(told(&ask(path, key).await), millis(wait), "{path}");
+        }
     }
-    for told_to_all in [100, 200, 300].map(Duration::from_millis) {
-        for key in keys {
-            assert_eq!(told(&ask(key).await), told_to_all, "{key}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pushback_and_a_deadline_go_by_the_true_wait() {
+    for rules in [Rules::new(), known()] {
+        let rules = rules.total(Rate::per_second(5).burst(5));
+        for kind in [Told::ByDefault, Told::Spread] {
+            let layer = layer(rules.clone(), kind);
+            let layer = layer.protocol(Protocol::Grpc).grpc_retry_pushback(true);
+            let client = Client::with(layer);
+            for number in 0..130 {
+                let request = Request::post("/pkg.Service/Method")
+                    .header("content-type", "application/grpc")
+                    .header("x-api-key", format!("key-{number}"))
+                    .header("grpc-timeout", "2S");
+                let request = request.body(Empty::<Bytes>::new());
+                let answer = client.send(request.expect("a request")).await;
+                if answer.is_admitted() {
+                    continue;
+                }
+                let pushback = answer.header("grpc-retry-pushback-ms");
+                let pushback: i64 = pushback.expect("asked for").parse().expect("a number");
+                assert!(
+                    (200..2_000).contains(&pushback),
+                    "{kind:?}, {number}: {pushback} ms of a deadline of 2 s"
+                );
+            }
         }
     }
 }

@@ -9,8 +9,8 @@
 //! the log line. The model is in `../model`.
 //!
 //! Environment: `ADDR` (default `127.0.0.1:3000`, port 0 takes a free one), `API_KEY` (default `sk-local`),
-//! `TOKENS_PER_SECOND`, of all answers together, as a larger model has it (default: as many as the processor
-//! can), and `SPREAD=off`, which has all who are refused told the same wait.
+//! and `TOKENS_PER_SECOND`, of all answers together, as a larger model has it (default: as many as the processor
+//! can).
 
 mod api;
 mod app;
@@ -33,11 +33,6 @@ use crate::model::{Device, Model};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Whether those who are refused together are told different waits.
-fn spread() -> bool {
-    env::var("SPREAD").map_or(true, |spread| spread != "off")
-}
-
 fn model() -> Result<Model, BoxError> {
     let model = Model::train();
     Ok(match env::var("TOKENS_PER_SECOND") {
@@ -57,7 +52,7 @@ async fn main() -> Result<(), BoxError> {
     let address = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3000".into());
     let key = env::var("API_KEY").unwrap_or_else(|_| "sk-local".into());
 
-    let throttle = ThrottleLayer::new(app::rules())?.spread(spread());
+    let throttle = ThrottleLayer::new(app::rules())?;
     let app = app::app(Arc::new(model()?), ApiKey::new(key.clone()), throttle);
 
     let listener = TcpListener::bind(address).await?;

@@ -11,8 +11,7 @@
 //! `inference_v1.rs` is what a code generator makes of `../proto/inference.proto`, written by hand:
 //! this example needs no protoc. The model is in `../model`.
 //!
-//! Environment: `ADDR` (default `127.0.0.1:50051`, port 0 takes a free one), and `SPREAD=off`, which has all who are
-//! refused told the same wait.
+//! Environment: `ADDR` (default `127.0.0.1:50051`, port 0 takes a free one).
 
 mod inference_v1;
 #[path = "../model/mod.rs"]
@@ -55,11 +54,6 @@ fn rules() -> Rules {
         // Everything else, unknown methods included, shares one bucket.
         .default_route(Rate::per_second(10).burst(20))
         .undeclared(Undeclared::Shared)
-}
-
-/// Whether those who are refused together are told different waits.
-fn spread() -> bool {
-    env::var("SPREAD").map_or(true, |spread| spread != "off")
 }
 
 /// The service that the model stands behind.
@@ -175,7 +169,7 @@ async fn main() -> Result<(), BoxError> {
     );
 
     Server::builder()
-        .layer(ThrottleLayer::new(rules())?.spread(spread()))
+        .layer(ThrottleLayer::new(rules())?)
         .add_service(health)
         .add_service(inference)
         .serve_with_incoming_shutdown(TcpIncoming::from(listener), async {

@@ -140,6 +140,16 @@ impl Roster {
     }
 }
 
+impl Roster {
+    /// Returns the identity that all clients share of whom nothing is known.
+    pub(crate) fn anonymous(&self) -> Identity {
+        match &self.secret {
+            Some(secret) => secret.identity(&Known::Anonymous),
+            None => Identity::of(&Known::Anonymous),
+        }
+    }
+}
+
 impl Source {
     fn new(source: &clients::Source) -> Result<Self, Fault> {
         Ok(match source {

@@ -116,9 +116,11 @@ impl Denial {
         self.limits().filter(LimitStatus::is_refused)
     }
 
-    /// The time after which the request passes if nobody else takes its place: the longest wait of the
-    /// limits that refused, and what it is told beyond that (see
-    /// [`ThrottleLayer::spread`](crate::ThrottleLayer::spread)). More than zero; `None` if it can never pass.
+    /// Returns the wait that is told: after it the request passes if nobody else takes its place.
+    ///
+    /// It is the longest wait of the limits that refused, and more where
+    /// [`ThrottleLayer::spread`](crate::ThrottleLayer::spread) adds to it. More than zero; `None` if the request can
+    /// never pass.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.verdict.retry_after()
@@ -161,12 +163,13 @@ impl Denial {
         self.verdict.wait
     }
 
-    /// The number of the limit with that wait, and what was asked of it.
-    pub(crate) fn binding_charge(&self) -> (usize, u64) {
+    /// The number of the limit with that wait, the state of its bucket, and what was asked of it.
+    pub(crate) fn binding_charge(&self) -> (usize, (u64, u64)) {
         let Verdict {
             binding, levels, ..
         } = &self.verdict;
-        (*binding, levels[*binding].cost)
+        let level = levels[*binding];
+        (*binding, (level.state, level.cost))
     }
 
     pub(crate) fn rule(&self) -> &Rule {

@@ -182,28 +182,38 @@ async fn a_limiter_asks_all_limits_of_a_rule_and_its_shadows_after_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_refused_together_is_told_places_in_the_line_of_its_limit() {
+async fn callers_of_a_shared_bucket_are_told_places_and_others_a_jitter() {
     let limiter = Limiter::new(Clock::start());
-    let route = &bindings(&[(100_000, 1), (100_000, 1)])[..];
-    let client = client_binding(3, limit(100_000, 1));
-    let told = |binding, identity| {
+    let route = &bindings(&[(100_000, 2), (100_000, 2)])[..];
+    let client = client_binding(3, limit(100_000, 2));
+    let told = |binding, identity, known| {
         let asked = Asked {
             identity,
             tokens: 0,
         };
-        limiter.spread(binding, asked, 0, 0, 2)
+        limiter.spread(binding, asked, known, 0, 0, (200_000, 2))
     };
-    assert_eq!(told(&route[0], 1), 0);
-    assert_eq!(told(&route[1], 1), 0);
-    assert_eq!(told(&route[0], 2), 200_000, "whoever it is");
-    for place in [0, 200_000, 400_000] {
-        for client_number in 1..9u128 {
-            let identity = client_number.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
-            assert_eq!(told(&client, identity), place, "{client_number}");
-        }
+    assert_eq!(told(&route[0], 1, true), 0);
+    assert_eq!(told(&route[1], 1, true), 0, "a line of its own");
+    assert_eq!(told(&route[0], 2, true), 200_000);
+    assert_eq!(told(&route[0], 1 << 64, true), 400_000, "another client");
+    assert!(
+        told(&route[0], 3, false) <= 200_000,
+        "a refill of the burst"
+    );
+    for client_number in 1..9u128 {
+        let identity = client_number.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+        assert_eq!(
+            told(&client, identity, true),
+            0,
+            "{client_number}: the first"
+        );
+        let more = [(); 4].map(|()| told(&client, identity, true));
+        assert!(more.iter().all(|&more| more <= 200_000), "{more:?}");
+        assert!(more.iter().any(|&other| other != more[0]), "{more:?}");
     }
     let closed = Binding::alone(limit(1, 0), Home::Bucket(Arc::new(Bucket::full(0))));
-    assert_eq!(told(&closed, 1), 0);
+    assert_eq!(told(&closed, 1, true), 0);
 }
 
 #[test]

@@ -115,7 +115,11 @@ pub(crate) fn reject(
     if let Some(deadline) = pushback {
         headers.insert(
             RETRY_PUSHBACK,
-            pushback_value(denial.retry_after(), deadline),
+            pushback_value(
+                denial.retry_after(),
+                denial.wait().map(Duration::from_nanos),
+                deadline,
+            ),
         );
     }
     if let Some(policy) = policy {
@@ -127,10 +131,18 @@ pub(crate) fn reject(
     answer
 }
 
-/// Milliseconds to wait, or -1: do not retry. A pushback past the deadline would have the client see
+/// Returns the milliseconds to wait, or -1: do not retry. A pushback past the deadline would have the client see
 /// the deadline instead of the refusal (gRFC A6).
-fn pushback_value(wait: Option<Duration>, deadline: Option<Duration>) -> HeaderValue {
-    wait.filter(|&wait| deadline.is_none_or(|deadline| wait < deadline))
+///
+/// A spread wait that is past the deadline gives way to the true wait.
+fn pushback_value(
+    told: Option<Duration>,
+    wait: Option<Duration>,
+    deadline: Option<Duration>,
+) -> HeaderValue {
+    let in_time = |wait: &Duration| deadline.is_none_or(|deadline| *wait < deadline);
+    told.filter(in_time)
+        .or_else(|| wait.filter(in_time))
         .map(|wait| nanos(wait).div_ceil(1_000_000).max(1))
         .filter(|&wait| wait <= 0x7fff_ffff)
         .map_or(HeaderValue::from_static("-1"), HeaderValue::from)
@@ -344,15 +356,24 @@ mod tests {
     #[test]
     fn a_pushback_never_outlasts_the_deadline() {
         let (one, two) = (Duration::from_millis(1_420), Duration::from_secs(2));
-        assert_eq!(pushback_value(Some(one), None), "1420");
-        assert_eq!(pushback_value(Some(one), Some(two)), "1420");
-        assert_eq!(pushback_value(Some(two), Some(two)), "-1");
-        assert_eq!(pushback_value(None, None), "-1");
+        let value = |told, wait, deadline| {
+            let value = pushback_value(told, wait, deadline);
+            value.to_str().map(str::to_owned).expect("a number")
+        };
+        assert_eq!(value(Some(one), Some(one), None), "1420");
+        assert_eq!(value(Some(one), Some(one), Some(two)), "1420");
+        assert_eq!(value(Some(two), Some(two), Some(two)), "-1");
+        assert_eq!(value(Some(two), Some(one), None), "2000", "the spread wait");
         assert_eq!(
-            pushback_value(Some(Duration::from_secs(1 << 40)), None),
-            "-1"
+            value(Some(two), Some(one), Some(two)),
+            "1420",
+            "the true one"
         );
-        assert_eq!(pushback_value(Some(Duration::from_nanos(1)), None), "1");
+        assert_eq!(value(None, None, None), "-1");
+        let long = Some(Duration::from_secs(1 << 40));
+        assert_eq!(value(long, long, None), "-1");
+        let short = Some(Duration::from_nanos(1));
+        assert_eq!(value(short, short, None), "1");
     }
 
     /// A refusal of `chat`, 60 a minute with a burst of 10, that can pass in two seconds.

@@ -208,6 +208,12 @@ impl State {
         )
     }
 
+    /// Returns whether the client of a request is identified, and not one of the anonymous.
+    pub(super) fn knows(&self, asked: Asked) -> bool {
+        let roster = self.roster.as_ref();
+        roster.is_some_and(|roster| roster.anonymous().bits() != asked.identity)
+    }
+
     /// What a request is charged on whose path may mean either of two routes: both, so that its spelling
     /// dodges neither.
     #[cold]

@@ -94,10 +94,7 @@ class Server:
 
 
 def run(example: str, log: Path, spread: str = "off"):
-    """Starts an example on a free port; ends it afterwards.
-
-    Without the spread of waits, so that a test knows what it will be told, whatever was refused before it.
-    """
+    """Starts an example on a free port; ends it afterwards."""
     binary = TARGET / "debug" / "examples" / example
     environment = os.environ | {
         "ADDR": "127.0.0.1:0", "API_KEY": API_KEY, "RUST_LOG": "info", "SPREAD": spread

@@ -1,4 +1,4 @@
-"""A herd of OpenAI's own clients: fifty calls at once, a burst of five, ten a second, and the SDK's two retries."""
+"""A herd of OpenAI's own clients: fifty with a key each, a burst of five, ten a second, and the SDK's two retries."""
 
 import asyncio
 
@@ -18,7 +18,8 @@ def test_a_herd_succeeds_if_its_waits_are_spread(herd):
         async with openai.AsyncOpenAI(
             api_key="sk", base_url=f"{herd.url}/openai/v1", timeout=30
         ) as client:
-            return await asyncio.gather(*(call(client) for _ in range(50)))
+            keys = (client.with_options(api_key=f"sk-{number}") for number in range(50))
+            return await asyncio.gather(*(call(client) for client in keys))
 
     succeeded = sum(asyncio.run(together()))
     print(f"spread {'on' if herd.spread else 'off'}: {succeeded} of 50 succeeded")
