@@ -221,10 +221,10 @@
 //! Where only caps on what the server has in flight refuse, it is the server that is busy:
 //! status 503, in gRPC 14 (`UNAVAILABLE`).
 //!
-//! [`ThrottleLayer::rejection`] takes a [`Dialect`], as clients of OpenAI, Anthropic, API Gateway or Azure API
-//! Management expect it, or an answer of one's own; [`Rules::rejection`] one for a single route.
-//! A dialect has its own body, and fields of its own on admitted responses too; waits, `x-should-retry` and the
-//! fields above are told in each.
+//! [`ThrottleLayer::rejection`] takes a [`Dialect`], as clients of OpenAI, Anthropic, API Gateway, Azure API
+//! Management, KServe or JSON-RPC (MCP) expect it, or an answer of one's own; [`Rules::rejection`] one for a single
+//! route. A dialect has its own body, and some have fields of their own on admitted responses; waits, `x-should-retry`
+//! and the fields above are told in each.
 //!
 //! A gRPC request is answered in gRPC: one HEADERS frame with `grpc-status: 8` (`RESOURCE_EXHAUSTED`) and
 //! in the details `RetryInfo`, `QuotaFailure` and `ErrorInfo`. gRPC-Web gets the same in its own content

@@ -49,6 +49,8 @@ routes."POST /v1/chat/completions" = { rate = 2, burst = 4 }
 
 [rejections]
 "POST /v1/messages" = "anthropic"
+"POST /v2/models/{model}/infer" = "kserve"
+"POST /mcp" = "json_rpc"
 "#;
 
 fn whole() -> Rules {
@@ -104,6 +106,8 @@ fn whole() -> Rules {
         .clients(clients)
         .estimate(Estimate::by_header("x-max-tokens").or(300))
         .rejection("POST /v1/messages", Dialect::Anthropic)
+        .rejection("POST /v2/models/{model}/infer", Dialect::KServe)
+        .rejection("POST /mcp", Dialect::JsonRpc)
 }
 
 fn shown(rules: &Rules) -> String {
@@ -248,7 +252,7 @@ fn every_error_names_its_place() {
         (
             "rejections.\"GET /\" = \"oai\"",
             "line 1, column 22: rejections.\"GET /\": `oai` is none of `problem`, `openai`, `anthropic`, \
-             `api_gateway`, `azure_api_management`",
+             `api_gateway`, `azure_api_management`, `kserve`, `json_rpc`",
         ),
         ("total = 1\ntotal = 2", "line 2, column 1: "),
         (

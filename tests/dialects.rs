@@ -22,12 +22,14 @@ use tower_throttle::{
 use support::{bytes, throttle, values};
 use told::{Does, Told};
 
-const DIALECTS: [Dialect; 5] = [
+const DIALECTS: [Dialect; 7] = [
     Dialect::Problem,
     Dialect::OpenAi,
     Dialect::Anthropic,
     Dialect::ApiGateway,
     Dialect::AzureApiManagement,
+    Dialect::KServe,
+    Dialect::JsonRpc,
 ];
 
 type Answer = Response<ResponseBody<Body>>;
@@ -136,6 +138,8 @@ async fn a_refusal_is_answered_as_each_of_them_does() {
         (Dialect::Anthropic, ANTHROPIC),
         (Dialect::ApiGateway, API_GATEWAY),
         (Dialect::AzureApiManagement, AZURE),
+        (Dialect::KServe, KSERVE),
+        (Dialect::JsonRpc, JSON_RPC),
     ];
     for (dialect, expected) in table {
         let found = every_refusal(dialect).await;
@@ -191,6 +195,69 @@ const AZURE: &str = r#"
 503; content-type: application/json
 { "statusCode": 503, "message": "Service is at its limit of concurrent calls. Try again in 1 seconds." }
 "#;
+const KSERVE: &str = r#"
+429; content-type: application/json
+{"error":"Rate limit reached for requests. Please try again in 20s."}
+429; content-type: application/json
+{"error":"Rate limit reached for requests. Please try again in 3600s."}
+429; content-type: application/json
+
+429; content-type: application/json
+{"error":"This request can never pass the rate limit for requests."}
+503; content-type: application/json
+{"error":"The server is overloaded. Please try again in 1s."}
+"#;
+const JSON_RPC: &str = r#"
+429; content-type: application/json
+{"jsonrpc":"2.0","id":null,"error":{"code":-32005,"message":"Rate limit reached for requests. Please try again in 20s.","data":{"retryAfter":20,"retryAfterMs":20000}}}
+429; content-type: application/json
+{"jsonrpc":"2.0","id":null,"error":{"code":-32005,"message":"Rate limit reached for requests. Please try again in 3600s.","data":{"retryAfter":3600,"retryAfterMs":3600000}}}
+429; content-type: application/json
+
+429; content-type: application/json
+{"jsonrpc":"2.0","id":null,"error":{"code":-32005,"message":"This request can never pass the rate limit for requests."}}
+503; content-type: application/json
+{"jsonrpc":"2.0","id":null,"error":{"code":-32014,"message":"The server is overloaded. Please try again in 1s.","data":{"retryAfter":1,"retryAfterMs":1000}}}
+"#;
+
+/// Triton's clients append the error to a string, and those of JSON-RPC want an integer, an `id` and a wait as numbers.
+#[tokio::test(start_paused = true)]
+async fn the_error_is_a_string_to_kserve_and_an_object_with_code_and_data_to_json_rpc() {
+    let body = |answer| async {
+        let body = bytes(answer).await;
+        serde_json::from_slice::<serde_json::Value>(&body).expect("JSON")
+    };
+    let told = body(refused(Dialect::KServe).await).await;
+    let members: Vec<_> = told.as_object().expect("an object").keys().collect();
+    assert_eq!(members, ["error"]);
+    assert!(told["error"].is_string(), "{told}");
+
+    let answer = refused(Dialect::JsonRpc).await;
+    let [seconds, milliseconds] = ["retry-after", "retry-after-ms"].map(|name| {
+        values(&answer, name)
+            .concat()
+            .parse::<u64>()
+            .expect("an integer")
+    });
+    let told = body(answer).await;
+    assert_eq!(told["jsonrpc"], "2.0");
+    assert_eq!(
+        told.get("id"),
+        Some(&serde_json::Value::Null),
+        "there, and null"
+    );
+    let (code, data) = (&told["error"]["code"], &told["error"]["data"]);
+    let code = code.as_i64().expect("an integer");
+    assert!(
+        (-32_019..=-32_003).contains(&code),
+        "free for implementations of MCP: {code}"
+    );
+    assert_eq!(data["retryAfter"], seconds);
+    assert_eq!(data["retryAfterMs"], milliseconds);
+
+    let never = body(get(&layer(Limits::closed(), Dialect::JsonRpc), "/").await).await;
+    assert_eq!(never["error"].get("data"), None, "no wait");
+}
 
 #[tokio::test(start_paused = true)]
 async fn whatever_the_dialect_waits_are_told_so_that_clients_obey() {
@@ -277,6 +344,8 @@ async fn a_dialect_says_what_is_counted_where_its_original_does() {
             &quota,
             "Rate limit is exceeded.",
         ),
+        (Dialect::KServe, &tokens, "Rate limit reached for tokens. "),
+        (Dialect::JsonRpc, &tokens, "Rate limit reached for tokens. "),
     ];
     for (dialect, limits, words) in table {
         let rules = Rules::new().route("GET /", limits.clone());
@@ -317,6 +386,16 @@ async fn a_busy_server_is_told_from_a_greedy_client() {
             r#"{"message":"Service Unavailable"}"#,
         ),
         (Dialect::AzureApiManagement, 503, r#""statusCode": 503"#),
+        (
+            Dialect::KServe,
+            503,
+            r#"{"error":"The server is overloaded. "#,
+        ),
+        (
+            Dialect::JsonRpc,
+            503,
+            r#""code":-32014,"message":"The server is overloaded. "#,
+        ),
     ];
     for (dialect, status, words) in table {
         let layer = layer(Limits::new().in_flight(1), dialect);
@@ -364,6 +443,18 @@ async fn where_nobody_can_decide_that_is_told() {
                 r#""message": "Rate limiter is unavailable. Try again in {} seconds." }"#,
             ),
         ),
+        (
+            Dialect::KServe,
+            r#"{"error":"Rate limiter unavailable. Please try again in {}s."}"#,
+        ),
+        (
+            Dialect::JsonRpc,
+            concat!(
+                r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32014,"#,
+                r#""message":"Rate limiter unavailable. Please try again in {}s.","#,
+                r#""data":{"retryAfter":{},"retryAfterMs":[]}}}"#,
+            ),
+        ),
     ];
     for (dialect, words) in table {
         let store = Told::new();
@@ -378,9 +469,11 @@ async fn where_nobody_can_decide_that_is_told() {
             StatusCode::SERVICE_UNAVAILABLE,
             "{dialect:?}"
         );
-        let wait = values(&answer, "retry-after").concat();
+        let [wait, milliseconds] =
+            ["retry-after", "retry-after-ms"].map(|name| values(&answer, name).concat());
         let body = String::from_utf8(bytes(answer).await.to_vec()).expect("text");
-        assert_eq!(body, words.replace("{}", &wait), "{dialect:?}");
+        let words = words.replace("{}", &wait).replace("[]", &milliseconds);
+        assert_eq!(body, words, "{dialect:?}");
     }
 }
 
@@ -400,6 +493,8 @@ async fn admitted_responses_tell_what_is_left_in_the_words_of_the_dialect() {
     let table = [
         (Dialect::Problem, vec![]),
         (Dialect::ApiGateway, vec![]),
+        (Dialect::KServe, vec![]),
+        (Dialect::JsonRpc, vec![]),
         (
             Dialect::OpenAi,
             vec![
@@ -558,7 +653,7 @@ fn wait_in(message: &str) -> Option<u64> {
 
 fn message(body: &[u8]) -> String {
     let body: serde_json::Value = serde_json::from_slice(body).expect("JSON");
-    let mut places = ["/error/message", "/message"].into_iter();
+    let mut places = ["/error/message", "/error", "/message"].into_iter();
     let message = places.find_map(|at| body.pointer(at)?.as_str());
     message.expect("a message").to_owned()
 }

@@ -148,7 +148,9 @@ fn schema() -> Value {
         "in_flight": one_of([slots.clone(), table(&named(slots, "max"), Some("max"))]),
         "duration": text(&format!("({NUMBER} *)?{UNIT}")),
         "name": text("[A-Za-z0-9_]+"),
-        "dialect": { "enum": ["problem", "openai", "anthropic", "api_gateway", "azure_api_management"] },
+        "dialect": { "enum": [
+            "problem", "openai", "anthropic", "api_gateway", "azure_api_management", "kserve", "json_rpc",
+        ] },
         "limits": limits(&settings_of_limits()),
         "plan": limits(&of_plan),
     });

@@ -53,7 +53,7 @@
 //! | `catch_all` | `"unmatched"` or `"unrouted"`: [`CatchAll`](crate::CatchAll) |
 //! | `clients` | see below |
 //! | `estimate` | [tokens](crate::Estimate) of a request: `300`, `{ header = "x-max-tokens", or = 300 }` or `{ bytes_per_token = 4 }` |
-//! | `rejections` | a [`Dialect`](crate::Dialect), by route key: `"problem"`, `"openai"`, `"anthropic"`, `"api_gateway"`, `"azure_api_management"` |
+//! | `rejections` | a [`Dialect`](crate::Dialect), by route key: `"problem"`, `"openai"`, `"anthropic"`, `"api_gateway"`, `"azure_api_management"`, `"kserve"`, `"json_rpc"` |
 //!
 //! **Limits** are a rate, `"unlimited"`, `"closed"`, `"exempt"`, or a table:
 //!

@@ -150,7 +150,7 @@ pub(super) fn head(denial: &Denial, template: impl FnOnce(bool) -> HeaderMap) ->
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wait {
     pub(super) seconds: u64,
-    milliseconds: u64,
+    pub(super) milliseconds: u64,
 }
 
 impl Wait {

@@ -78,12 +78,14 @@ impl Serialize for Rules {
 }
 
 /// The names of dialects, and of the settings of routes.
-const DIALECTS: [(&str, Dialect); 5] = [
+const DIALECTS: [(&str, Dialect); 7] = [
     ("problem", Dialect::Problem),
     ("openai", Dialect::OpenAi),
     ("anthropic", Dialect::Anthropic),
     ("api_gateway", Dialect::ApiGateway),
     ("azure_api_management", Dialect::AzureApiManagement),
+    ("kserve", Dialect::KServe),
+    ("json_rpc", Dialect::JsonRpc),
 ];
 const UNDECLARED: [(&str, Undeclared); 2] = [
     ("per_route", Undeclared::PerRoute),

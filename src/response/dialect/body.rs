@@ -1,29 +1,25 @@
 //! The bodies of the dialects. Nothing in them comes from outside, so nothing has to be escaped.
 
-use crate::decision::Denial;
+use crate::{decision::Denial, response::problem::Wait};
+
+/// Both codes lie among those that JSON-RPC leaves to servers (-32000 to -32099), and there among those that the Model
+/// Context Protocol leaves to implementations (-32000 to -32019), without -32000 to -32002, which its SDKs use for
+/// failures of their own. EIP-1474 has the first one, "Limit exceeded", and its clients retry it.
+const LIMIT_EXCEEDED: i32 = -32_005;
+/// As 14 is gRPC's `UNAVAILABLE`.
+const SERVER_UNAVAILABLE: i32 = -32_014;
 
 /// A refusal, to be told as JSON.
 pub(super) struct Json<'a> {
     pub(super) denial: &'a Denial,
     /// Until it may pass, if it can.
-    pub(super) seconds: Option<u64>,
+    pub(super) wait: Option<Wait>,
 }
 
 impl Json<'_> {
     pub(super) fn open_ai(&self) -> String {
         let unit = self.unit();
-        let message = match self.seconds {
-            Some(seconds) if self.denial.is_unavailable() => {
-                format!("Rate limiter unavailable. Please try again in {seconds}s.")
-            }
-            Some(seconds) if self.is_busy() => {
-                format!("The server is overloaded. Please try again in {seconds}s.")
-            }
-            Some(seconds) => {
-                format!("Rate limit reached for {unit}. Please try again in {seconds}s.")
-            }
-            None => format!("This request can never pass the rate limit for {unit}."),
-        };
+        let message = self.sentence();
         let (kind, code) = if self.denial.is_unavailable() {
             ("service_unavailable_error", "limiter_unavailable")
         } else if self.is_busy() {
@@ -44,7 +40,7 @@ impl Json<'_> {
         } else {
             ("rate_limit_error", "Rate limit reached.")
         };
-        let message = match self.seconds {
+        let message = match self.seconds() {
             Some(seconds) => format!("{what} Please try again in {seconds}s."),
             None => "This request can never pass the rate limit.".to_owned(),
         };
@@ -85,11 +81,57 @@ impl Json<'_> {
             "tokens" => "Token limit is exceeded.",
             _ => "Rate limit is exceeded.",
         };
-        let again = match self.seconds {
+        let again = match self.seconds() {
             Some(seconds) => format!("Try again in {seconds} seconds."),
             None => "This request can never pass.".to_owned(),
         };
         format!(r#"{{ "statusCode": {status}, "message": "{what} {again}" }}"#)
+    }
+
+    /// Writes the error as a string: Triton's clients for Python append it to another string.
+    pub(super) fn kserve(&self) -> String {
+        format!(r#"{{"error":"{}"}}"#, self.sentence())
+    }
+
+    /// Writes an error object of JSON-RPC 2.0. The request's `id` is in its body, which is not read: `null`, as for a
+    /// request whose `id` could not be detected (section 5, "Response object").
+    pub(super) fn json_rpc(&self) -> String {
+        let code = match self.is_busy() || self.denial.is_unavailable() {
+            true => SERVER_UNAVAILABLE,
+            false => LIMIT_EXCEEDED,
+        };
+        let message = self.sentence();
+        let data = match self.wait {
+            Some(Wait {
+                seconds,
+                milliseconds,
+            }) => format!(r#","data":{{"retryAfter":{seconds},"retryAfterMs":{milliseconds}}}"#),
+            None => String::new(),
+        };
+        format!(
+            r#"{{"jsonrpc":"2.0","id":null,"error":{{"code":{code},"message":"{message}"{data}}}}}"#
+        )
+    }
+
+    /// The refusal in one sentence, and the wait in another.
+    fn sentence(&self) -> String {
+        let unit = self.unit();
+        match self.seconds() {
+            Some(seconds) if self.denial.is_unavailable() => {
+                format!("Rate limiter unavailable. Please try again in {seconds}s.")
+            }
+            Some(seconds) if self.is_busy() => {
+                format!("The server is overloaded. Please try again in {seconds}s.")
+            }
+            Some(seconds) => {
+                format!("Rate limit reached for {unit}. Please try again in {seconds}s.")
+            }
+            None => format!("This request can never pass the rate limit for {unit}."),
+        }
+    }
+
+    fn seconds(&self) -> Option<u64> {
+        self.wait.map(|wait| wait.seconds)
     }
 
     fn is_busy(&self) -> bool {

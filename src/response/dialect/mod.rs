@@ -68,13 +68,31 @@ pub enum Dialect {
     /// tell it as Azure OpenAI does, `x-ratelimit-remaining-requests` and `-tokens`. A quota is answered with 429
     /// like the rest, not with the 403 of its quota policies, after which clients do not come back.
     AzureApiManagement,
+    /// KServe's Open Inference Protocol over HTTP, as Triton and others speak it:
+    /// `{"error":"Rate limit reached for requests. Please try again in 2s."}`. The error is a string, because Triton's
+    /// clients for Python raise a `TypeError` on an object. No fields but the IETF's.
+    ///
+    /// The protocol's gRPC service needs no dialect: it is answered in gRPC.
+    KServe,
+    /// JSON-RPC 2.0 over HTTP, as servers of the Model Context Protocol (MCP) speak it:
+    /// `{"jsonrpc":"2.0","id":null,"error":{"code":-32005,"message":…,"data":{"retryAfter":2,"retryAfterMs":1420}}}`.
+    /// No fields but the IETF's.
+    ///
+    /// - `id` is `null`, because it stands in the request's body, which a refusal does not read. MCP's SDK for Python
+    ///   takes such an error for the answer to the request that it sent.
+    /// - `code` is -32005, which EIP-1474 calls "Limit exceeded", or -32014 where the server is busy or nobody can
+    ///   decide. Both are among the codes that MCP leaves to implementations (-32000 to -32019).
+    /// - `data` has the wait in seconds and in milliseconds, rounded up, at least 1. A request that can never pass has
+    ///   none.
+    /// - The status stays 429 or 503, so that proxies and clients of HTTP see a refusal, too.
+    JsonRpc,
 }
 
 impl Dialect {
     /// Whether admitted responses tell more than the IETF's fields.
     pub(crate) fn tells_more(self) -> bool {
         match self {
-            Self::Problem | Self::ApiGateway => false,
+            Self::Problem | Self::ApiGateway | Self::KServe | Self::JsonRpc => false,
             Self::OpenAi | Self::Anthropic | Self::AzureApiManagement => true,
         }
     }
@@ -93,10 +111,7 @@ impl Rejection for Dialect {
             wait,
         } = head(denial, |ends| template(policies.as_ref(), ends));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let json = body::Json {
-            denial,
-            seconds: wait.map(|wait| wait.seconds),
-        };
+        let json = body::Json { denial, wait };
         let (own_status, body) = match dialect {
             Self::Problem | Self::OpenAi => (None, json.open_ai()),
             Self::Anthropic => {
@@ -112,6 +127,8 @@ impl Rejection for Dialect {
                 (None, json.api_gateway())
             }
             Self::AzureApiManagement => (None, json.azure()),
+            Self::KServe => (None, json.kserve()),
+            Self::JsonRpc => (None, json.json_rpc()),
         };
         if dialect.tells_more() {
             headers.extend(told(dialect, &denial.limits(), denial.now()));

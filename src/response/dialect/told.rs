@@ -71,7 +71,7 @@ pub(in crate::response) fn told<'a>(
                 fields.push((remaining, left));
                 continue;
             }
-            Dialect::Problem | Dialect::ApiGateway => continue,
+            Dialect::Problem | Dialect::ApiGateway | Dialect::KServe | Dialect::JsonRpc => continue,
         };
         fields.extend([(limit, most), (remaining, left)]);
         // What is closed is never full again.
