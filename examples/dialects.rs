@@ -5,30 +5,41 @@
 //! ```
 //!
 //! Each route has ten requests a second with a burst of five. The first five are answered, the sixth is refused as
-//! OpenAI, Anthropic, API Gateway or Azure API Management would refuse it; what is left is told in their fields.
+//! OpenAI, Anthropic, API Gateway, Azure API Management, KServe or a server of the Model Context Protocol would refuse it;
+//! what is left is told in their fields.
 //! Behind `/slow` one answer is written at a time, and who comes meanwhile is told that the server is busy.
 //!
-//! Environment: `ADDR` (default `127.0.0.1:3002`, port 0 takes a free one), and `SPREAD=on`, which tells clients that
-//! are refused together different waits.
+//! Environment: `ADDR` (default `127.0.0.1:3002`, port 0 takes a free one), `SPREAD=on`, which tells clients that are
+//! refused together different waits, and `SLOWER` (see `pace`).
+
+#[path = "pace/mod.rs"]
+mod pace;
 
 use std::{env, future::pending, time::Duration};
 
-use axum::{Json, Router, routing::post};
+use axum::{
+    Json, Router,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::post,
+};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, time::sleep};
-use tower_throttle::{Clients, Dialect, Limits, Rate, Rules, RulesError, ThrottleLayer};
+use tower_throttle::{Clients, Dialect, Limits, Rules, RulesError, ThrottleLayer};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 fn throttle() -> Result<ThrottleLayer, RulesError> {
     let rules = Rules::new()
-        .default_route(Rate::per_second(10).burst(5))
+        .default_route(pace::per_second(10).burst(5))
         .route("POST /slow/v1/messages", Limits::new().in_flight(1))
         .rejection("POST /openai/{proxy+}", Dialect::OpenAi)
         .rejection("POST /anthropic/{proxy+}", Dialect::Anthropic)
         .rejection("POST /slow/{proxy+}", Dialect::Anthropic)
         .rejection("POST /aws/{proxy+}", Dialect::ApiGateway)
         .rejection("POST /azure/{proxy+}", Dialect::AzureApiManagement)
+        .rejection("POST /kserve/{proxy+}", Dialect::KServe)
+        .rejection("POST /mcp", Dialect::JsonRpc)
         // Told apart by their keys, and limited by the routes alone.
         .clients(Clients::by_bearer().each(Limits::unlimited()));
     let spread = env::var("SPREAD").is_ok_and(|spread| spread == "on");
@@ -67,6 +78,36 @@ async fn slow_message() -> Json<Value> {
     message().await
 }
 
+/// The answer of a model behind KServe's protocol, to any tensor.
+async fn inference() -> Json<Value> {
+    let output = json!({ "name": "text", "datatype": "BYTES", "shape": [1], "data": ["Hello."] });
+    Json(json!({ "model_name": "echo", "model_version": "1", "outputs": [output] }))
+}
+
+/// A server of the Model Context Protocol that has one tool.
+async fn mcp(Json(message): Json<Value>) -> Response {
+    let Some(id) = message.get("id") else {
+        return StatusCode::ACCEPTED.into_response();
+    };
+    let outcome = match message["method"].as_str() {
+        Some("initialize") => Ok(json!({
+            "protocolVersion": message["params"]["protocolVersion"],
+            "capabilities": { "tools": {} },
+            "serverInfo": { "name": "echo", "version": "1" },
+        })),
+        Some("tools/list") => Ok(json!({
+            "tools": [{ "name": "greet", "inputSchema": { "type": "object" } }],
+        })),
+        Some("tools/call") => Ok(json!({ "content": [{ "type": "text", "text": "Hello." }] })),
+        _ => Err(json!({ "code": -32601, "message": "Method not found" })),
+    };
+    let (member, value) = match outcome {
+        Ok(result) => ("result", result),
+        Err(error) => ("error", error),
+    };
+    Json(json!({ "jsonrpc": "2.0", "id": id, member: value })).into_response()
+}
+
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let address = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3002".into());
@@ -76,6 +117,8 @@ async fn main() -> Result<(), BoxError> {
         .route("/slow/v1/messages", post(slow_message))
         .route("/aws/invoke", post(message))
         .route("/azure/invoke", post(message))
+        .route("/kserve/v2/models/{model}/infer", post(inference))
+        .route("/mcp", post(mcp))
         .layer(throttle()?);
 
     let listener = TcpListener::bind(address).await?;

@@ -7,10 +7,12 @@
 //! HTTP/1.1 and HTTP/2 on one listener, no framework: a function from request to response, and the
 //! throttle around it. The model is in `model`.
 //!
-//! Environment: `ADDR` (default `127.0.0.1:3001`, port 0 takes a free one).
+//! Environment: `ADDR` (default `127.0.0.1:3001`, port 0 takes a free one), and `SLOWER` (see `pace`).
 
 #[path = "model/mod.rs"]
 mod model;
+#[path = "pace/mod.rs"]
+mod pace;
 
 use std::convert::Infallible;
 use std::env;
@@ -33,9 +35,10 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{StreamExt as _, once};
 use tower::{ServiceBuilder, service_fn};
-use tower_throttle::{Limits, Rate, Rules, ThrottleLayer, Undeclared};
+use tower_throttle::{Limits, Rules, ThrottleLayer, Undeclared};
 
 use crate::model::{Event, Generate, MAX_TOKENS, Model, Prompt, Usage, fresh_seed};
+use crate::pace::{per_minute, per_second};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Body = BoxBody<Bytes, Infallible>;
@@ -51,11 +54,11 @@ fn rules() -> Rules {
     Rules::new()
         .route(
             "POST /v1/completions",
-            Rate::per_minute(60).burst(10).named("completions"),
+            per_minute(60).burst(10).named("completions"),
         )
         .route("GET /health", Limits::exempt())
         // Everything else, unknown paths included, shares one bucket.
-        .default_route(Rate::per_second(10).burst(20))
+        .default_route(per_second(10).burst(20))
         .undeclared(Undeclared::Shared)
 }
 

@@ -19,6 +19,7 @@ use tower_throttle::{
 
 use crate::guard::{self, ApiKey};
 use crate::model::Model;
+use crate::pace::{per_minute, per_second};
 use crate::{api, error, log};
 
 /// The largest request body, in bytes.
@@ -46,9 +47,9 @@ pub(crate) fn rules() -> Rules {
         .route(
             "POST /v1/chat/completions",
             Limits::new()
-                .rate(Rate::per_minute(60).burst(10).named("chat"))
+                .rate(per_minute(60).burst(10).named("chat"))
                 // What half of that would refuse is logged, and nobody is refused.
-                .rate(Rate::per_minute(30).burst(5).named("stricter").shadow()),
+                .rate(per_minute(30).burst(5).named("stricter").shadow()),
         )
         // Of the model's tokens each key has a budget: so much is reserved for a chat, and settled when it is
         // known (see `api.rs`).
@@ -65,15 +66,15 @@ pub(crate) fn rules() -> Rules {
         .estimate(Estimate::fixed(300))
         .route(
             "POST /v1/completions",
-            Rate::per_minute(60).burst(10).named("completions"),
+            per_minute(60).burst(10).named("completions"),
         )
         .route(
             "POST /v1/embeddings",
-            Rate::per_second(20).burst(40).named("embeddings"),
+            per_second(20).burst(40).named("embeddings"),
         )
         .route("GET /health", Limits::exempt())
         // Everything else, unknown paths included, shares one bucket.
-        .default_route(Rate::per_second(10).burst(20))
+        .default_route(per_second(10).burst(20))
         .undeclared(Undeclared::Shared)
 }
 

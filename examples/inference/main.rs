@@ -9,8 +9,8 @@
 //! the log line. The model is in `../model`.
 //!
 //! Environment: `ADDR` (default `127.0.0.1:3000`, port 0 takes a free one), `API_KEY` (default `sk-local`),
-//! and `TOKENS_PER_SECOND`, of all answers together, as a larger model has it (default: as many as the processor
-//! can).
+//! `TOKENS_PER_SECOND`, of all answers together, as a larger model has it (default: as many as the processor
+//! can), and `SLOWER` (see `../pace`).
 
 mod api;
 mod app;
@@ -20,6 +20,8 @@ mod log;
 #[path = "../model/mod.rs"]
 mod model;
 mod openai;
+#[path = "../pace/mod.rs"]
+mod pace;
 
 use std::env;
 use std::io::IsTerminal as _;

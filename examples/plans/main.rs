@@ -7,7 +7,7 @@
 //! The order of the layers is what matters here: authentication is outside of the throttle and tells it who it
 //! is, so that nobody gets a budget by making up a key. The handlers are those of the example `inference`.
 //!
-//! Environment: `ADDR` (default `127.0.0.1:3000`, port 0 takes a free one).
+//! Environment: `ADDR` (default `127.0.0.1:3000`, port 0 takes a free one), and `SLOWER` (see `../pace`).
 
 #[path = "../inference/api.rs"]
 mod api;
@@ -18,6 +18,8 @@ mod error;
 mod model;
 #[path = "../inference/openai.rs"]
 mod openai;
+#[path = "../pace/mod.rs"]
+mod pace;
 
 use std::{env, sync::Arc};
 
@@ -32,7 +34,11 @@ use tokio::net::TcpListener;
 use tower_http::auth::AsyncRequireAuthorizationLayer;
 use tower_throttle::{Clients, Limits, Plan, Quota, Rate, Rules, RulesError, ThrottleLayer};
 
-use crate::{error::ApiError, model::Model};
+use crate::{
+    error::ApiError,
+    model::Model,
+    pace::{per_minute, per_second},
+};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -67,10 +73,10 @@ async fn authenticate(mut request: Request<Body>) -> Result<Request<Body>, Respo
 
 fn rules() -> Rules {
     let free = Limits::new()
-        .rate(Rate::per_minute(60).burst(10).named("free"))
+        .rate(per_minute(60).burst(10).named("free"))
         .quota(Quota::per_day(1_000).named("free_day"));
     let pro = Limits::new()
-        .rate(Rate::per_second(20).burst(40).named("pro"))
+        .rate(per_second(20).burst(40).named("pro"))
         .quota(Quota::per_day(100_000).named("pro_day"));
     let clients = Clients::by_extension(|customer: &Customer| customer.id.into())
         // Everybody is on a plan. Should one ever be forgotten, the customer is stopped, not let in for free.
@@ -79,7 +85,7 @@ fn rules() -> Rules {
         .plan(
             "pro",
             // Dear even to those who pay.
-            Plan::new(pro).route("POST /v1/chat/completions", Rate::per_second(5).burst(20)),
+            Plan::new(pro).route("POST /v1/chat/completions", per_second(5).burst(20)),
         )
         .plan_by(|head| {
             head.extensions()

@@ -11,11 +11,13 @@
 //! `inference_v1.rs` is what a code generator makes of `../proto/inference.proto`, written by hand:
 //! this example needs no protoc. The model is in `../model`.
 //!
-//! Environment: `ADDR` (default `127.0.0.1:50051`, port 0 takes a free one).
+//! Environment: `ADDR` (default `127.0.0.1:50051`, port 0 takes a free one), and `SLOWER` (see `../pace`).
 
 mod inference_v1;
 #[path = "../model/mod.rs"]
 mod model;
+#[path = "../pace/mod.rs"]
+mod pace;
 
 use std::env;
 use std::pin::Pin;
@@ -27,12 +29,13 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
-use tower_throttle::{InFlight, Limits, Rate, Rules, ThrottleLayer, Undeclared};
+use tower_throttle::{InFlight, Limits, Rules, ThrottleLayer, Undeclared};
 
 use crate::inference_v1::{
     FinishReason, GenerateChunk, GenerateRequest, GenerateResponse, Inference, InferenceServer,
 };
 use crate::model::{Event, Finish, Generate, MAX_TOKENS, Model, Prompt, fresh_seed};
+use crate::pace::{per_minute, per_second};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -41,18 +44,18 @@ fn rules() -> Rules {
     Rules::new()
         .route(
             "POST /inference.v1.Inference/Generate",
-            Rate::per_minute(60).burst(10).named("chat"),
+            per_minute(60).burst(10).named("chat"),
         )
         .route(
             "POST /inference.v1.Inference/GenerateStream",
             // A stream holds its slot until it has ended, however slowly it is read.
             Limits::new()
-                .rate(Rate::per_minute(60).burst(10).named("stream"))
+                .rate(per_minute(60).burst(10).named("stream"))
                 .in_flight(InFlight::new(8).named("streams")),
         )
         .route("POST /grpc.health.v1.Health/Check", Limits::exempt())
         // Everything else, unknown methods included, shares one bucket.
-        .default_route(Rate::per_second(10).burst(20))
+        .default_route(per_second(10).burst(20))
         .undeclared(Undeclared::Shared)
 }
 

@@ -27,6 +27,8 @@ mod log;
 mod model;
 #[path = "../../../examples/inference/openai.rs"]
 mod openai;
+#[path = "../../../examples/pace/mod.rs"]
+mod pace;
 
 use std::{env, error::Error, process::ExitCode, time::Duration};
 
