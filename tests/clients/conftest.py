@@ -2,6 +2,10 @@
 
 `scripts/test` builds the examples and the environments of `requirements*.txt`, and then runs pytest here.
 Nothing in the clients is patched; where a test looks at how long a client waits, `time.sleep` still sleeps.
+
+No test depends on the speed of the machine. What has to stay refused is refused by a server that refills one unit a
+minute or an hour (`fresh`, `spent`). What a client does with a wait is tested where waits are short (`inference`), and
+tried again when the client came so late that it was admitted at once (`refusals`).
 """
 
 import http.client
@@ -27,9 +31,13 @@ QUESTION = {
 }
 
 
+# A limit of no server here: a call that takes longer hangs.
+PATIENCE = 60
+
+
 @dataclass(frozen=True)
 class Limited:
-    """A route of an example that has a limit of 60 a minute with a burst of 10."""
+    """A route of an example that has a limit of 60 a minute with a burst of 10, or of 60 in a longer time."""
 
     path: str
     policy: str
@@ -53,6 +61,8 @@ class Server:
     example: str
     address: str
     log: Path
+    # By what factor its limits refill more slowly.
+    slower: int = 1
     headers: dict = field(
         default_factory=lambda: {
             "authorization": f"Bearer {API_KEY}",
@@ -68,9 +78,14 @@ class Server:
     def limited(self) -> Limited:
         return COMPLETIONS if self.example == "hyper_inference" else CHAT
 
+    @property
+    def window(self) -> int:
+        """The seconds in which sixty requests refill."""
+        return 60 * self.slower
+
     def ask(self) -> tuple[int, dict, bytes]:
         """One request to the limited route: status, headers, body."""
-        connection = http.client.HTTPConnection(self.address, timeout=10)
+        connection = http.client.HTTPConnection(self.address, timeout=PATIENCE)
         try:
             connection.request("POST", self.limited.path, self.limited.json, self.headers)
             response = connection.getresponse()
@@ -79,9 +94,8 @@ class Server:
             connection.close()
 
     def drain(self) -> float:
-        """Spends the budget of the limited route, and returns the seconds to wait: at least half of
-        one, so that a slow machine has the time to be refused."""
-        for _ in range(100):
+        """Spends the budget of the limited route, and returns the seconds to wait: at least half of one."""
+        for _ in range(1000):
             status, headers, body = self.ask()
             if status == 429:
                 wait = int(headers["retry-after-ms"]) / 1000
@@ -90,34 +104,40 @@ class Server:
                 time.sleep(wait)
             else:
                 assert status == 200, body
-        raise AssertionError("a hundred requests were not refused")
+        raise AssertionError("a thousand requests were not refused")
+
+    def refusals(self):
+        """Drains again and again, for a test that has to come before the next unit does. It ends the loop when it did."""
+        for _ in range(50):
+            yield self.drain()
+        raise AssertionError("fifty times the next unit was there first")
 
 
-def run(example: str, log: Path, spread: str = "off"):
+def run(example: str, log: Path, spread: str = "off", slower: int = 1):
     """Starts an example on a free port; ends it afterwards."""
     binary = TARGET / "debug" / "examples" / example
     environment = os.environ | {
-        "ADDR": "127.0.0.1:0", "API_KEY": API_KEY, "RUST_LOG": "info", "SPREAD": spread
+        "ADDR": "127.0.0.1:0", "API_KEY": API_KEY, "RUST_LOG": "info", "SPREAD": spread, "SLOWER": str(slower)
     }
     with log.open("wb") as stderr:
         process = subprocess.Popen([binary], stdout=subprocess.PIPE, stderr=stderr, env=environment)
     try:
-        ready, _, _ = select.select([process.stdout], [], [], 30)
-        assert ready, f"{example} said nothing for 30 s: {log.read_text()}"
+        ready, _, _ = select.select([process.stdout], [], [], PATIENCE)
+        assert ready, f"{example} said nothing for {PATIENCE} s: {log.read_text()}"
         line = process.stdout.readline().decode()
         listening = re.fullmatch(r"listening on http://(\S+:\d+)\n", line)
         assert listening, f"{example} began with {line!r}: {log.read_text()}"
-        yield Server(example, listening.group(1), log)
+        yield Server(example, listening.group(1), log, slower)
         assert process.poll() is None, f"{example} ended by itself: {log.read_text()}"
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE)
         process.stdout.close()
 
 
 @pytest.fixture(scope="session")
 def inference(tmp_path_factory):
-    """One server for the tests that bring it into the state they need."""
+    """One server for the tests of clients that wait: a unit comes back every second."""
     yield from run("inference", tmp_path_factory.mktemp("inference") / "log")
 
 
@@ -131,22 +151,50 @@ def tonic_inference(tmp_path_factory):
     yield from run("tonic_inference", tmp_path_factory.mktemp("tonic") / "log")
 
 
+@pytest.fixture(scope="session")
+def spent(tmp_path_factory):
+    """An `inference` whose limited route is spent, for an hour."""
+    for server in run("inference", tmp_path_factory.mktemp("spent") / "log", slower=3600):
+        server.drain()
+        yield server
+
+
+@pytest.fixture(scope="session")
+def spent_hyper(tmp_path_factory):
+    for server in run("hyper_inference", tmp_path_factory.mktemp("spent") / "log", slower=3600):
+        server.drain()
+        yield server
+
+
+@pytest.fixture(scope="session")
+def spent_tonic(tmp_path_factory):
+    """A `tonic_inference` where what is spent is spent for an hour."""
+    yield from run("tonic_inference", tmp_path_factory.mktemp("spent") / "log", slower=3600)
+
+
 @pytest.fixture
 def plans(tmp_path):
-    """A server of usage plans that nobody has used."""
-    yield from run("plans", tmp_path / "log")
+    """A server of usage plans that nobody has used, and that refills at most five units a minute."""
+    yield from run("plans", tmp_path / "log", slower=60)
 
 
 @pytest.fixture
 def dialects(tmp_path):
-    """A route for each dialect, ten a second with a burst of five. Nobody has used it."""
-    yield from run("dialects", tmp_path / "log")
+    """A route for each dialect, one a minute with a burst of five. Nobody has used it."""
+    yield from run("dialects", tmp_path / "log", slower=600)
+
+
+@pytest.fixture
+def quick_dialects(tmp_path):
+    """The same, and one a second."""
+    yield from run("dialects", tmp_path / "log", slower=10)
 
 
 @pytest.fixture(params=["off", "on"])
 def herd(request, tmp_path):
-    """The same, without and with the spread of waits."""
-    for server in run("dialects", tmp_path / "log", spread=request.param):
+    """The same without and with the spread of waits, where places are further apart than a machine is late."""
+    slower = {"off": 20, "on": 3}[request.param]
+    for server in run("dialects", tmp_path / "log", spread=request.param, slower=slower):
         server.spread = request.param == "on"
         yield server
 
@@ -157,16 +205,28 @@ def http_server(request):
     return request.getfixturevalue(request.param)
 
 
+@pytest.fixture(params=["spent", "spent_hyper"])
+def spent_http_server(request):
+    """Every example that speaks plain HTTP, in turn, its limited route spent for an hour."""
+    return request.getfixturevalue(request.param)
+
+
 @pytest.fixture
 def fresh(tmp_path):
-    """An `inference` that nobody has used."""
-    yield from run("inference", tmp_path / "log")
+    """An `inference` that nobody has used, and that refills one unit a minute."""
+    yield from run("inference", tmp_path / "log", slower=60)
+
+
+@pytest.fixture
+def fresh_tonic(tmp_path):
+    """A `tonic_inference` that nobody has used, and that refills one unit a minute."""
+    yield from run("tonic_inference", tmp_path / "log", slower=60)
 
 
 @pytest.fixture(params=["inference", "hyper_inference"])
 def fresh_http_server(request, tmp_path):
-    """Every example that speaks plain HTTP, in turn, and nobody has used it."""
-    yield from run(request.param, tmp_path / "log")
+    """Every example that speaks plain HTTP, in turn. Nobody has used it, and it refills one unit a minute."""
+    yield from run(request.param, tmp_path / "log", slower=60)
 
 
 @pytest.fixture

@@ -38,10 +38,10 @@ def curl(*arguments: str, headers: dict, version: str, head: bool = False) -> li
         if name not in replaced
         for option in ("--header", f"{name}: {value}")
     ]
-    command = ["curl", "--silent", "--show-error", "--include", "--max-time", "20", VERSIONS[version], *options]
+    command = ["curl", "--silent", "--show-error", "--include", "--max-time", "60", VERSIONS[version], *options]
     command += ["--head"] if head else []
     for _ in range(ATTEMPTS[version]):
-        done = subprocess.run([*command, *arguments], capture_output=True, timeout=30)
+        done = subprocess.run([*command, *arguments], capture_output=True, timeout=90)
         if done.returncode != STREAM_ERROR:
             break
     assert done.returncode == 0, f"curl {arguments}: {done.stderr.decode()}"

@@ -7,6 +7,8 @@ import h2.connection
 import hpack
 import hyperframe.frame
 
+from conftest import PATIENCE
+
 
 class Frames:
     """A connection to a server, without TLS and with prior knowledge."""
@@ -14,7 +16,7 @@ class Frames:
     def __init__(self, server):
         host, port = server.address.split(":")
         self.server = server
-        self.socket = socket.create_connection((host, int(port)), timeout=10)
+        self.socket = socket.create_connection((host, int(port)), timeout=PATIENCE)
         config = h2.config.H2Configuration(client_side=True, header_encoding="utf-8")
         self.connection = h2.connection.H2Connection(config)
         self.connection.initiate_connection()

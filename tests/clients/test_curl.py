@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from conftest import API_KEY
+from conftest import API_KEY, PATIENCE
 from curl import VERSIONS, curl
 
 # What the throttle itself says when it refuses.
@@ -36,9 +36,9 @@ def ask(server, version, *arguments, suffix=""):
 
 
 def until_refused(server, version, path, head=False):
-    """Sends a request that is limited to ten a second with a burst of twenty."""
+    """Sends a request that is limited to ten a second with a burst of twenty, or more slowly."""
     for _ in range(10):
-        connection = http.client.HTTPConnection(server.address, timeout=10)
+        connection = http.client.HTTPConnection(server.address, timeout=PATIENCE)
         for _ in range(40):
             connection.request("GET", path, headers=server.headers)
             connection.getresponse().read()
@@ -55,11 +55,13 @@ def assert_refused(answer, server, version):
     assert answer.version == version
     assert answer.status == 429
     extra = CORS if server.example == "inference" else set()
+    if int(answer.headers["retry-after"]) > 60:
+        extra = extra | {"x-should-retry"}
     assert set(answer.headers) == OWN | HYPER | extra
 
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["cache-control"] == "no-store"
-    assert answer.headers["ratelimit-policy"] == f'"{policy}";q=60;w=60;throttle-burst=10'
+    assert answer.headers["ratelimit-policy"] == f'"{policy}";q=60;w={server.window};throttle-burst=10'
     seconds, milliseconds = answer.headers["retry-after"], answer.headers["retry-after-ms"]
     assert re.fullmatch("[1-9][0-9]*", seconds) and re.fullmatch("[1-9][0-9]*", milliseconds)
     assert int(seconds) == math.ceil(int(milliseconds) / 1000)
@@ -83,64 +85,69 @@ def assert_refused(answer, server, version):
 
 
 @each_version
-def test_the_burst_passes_then_one_is_refused_then_it_passes_after_the_told_wait(fresh_http_server, version):
+def test_the_burst_passes_and_then_one_is_refused(fresh_http_server, version):
     server, policy = fresh_http_server, fresh_http_server.limited.policy
-    began = time.monotonic()
     [first] = ask(server, version)
     others = [server.ask() for _ in range(9)]
     [refused] = ask(server, version)
-    assert time.monotonic() - began < 1, "too slow a machine: the budget refilled meanwhile"
 
     assert (first.version, first.status) == (version, 200)
     assert first.json["usage"]["completion_tokens"] == 1
-    assert first.headers["ratelimit-policy"] == f'"{policy}";q=60;w=60;throttle-burst=10'
-    assert first.headers["ratelimit"] == f'"{policy}";r=9;t=9'
+    assert first.headers["ratelimit-policy"] == f'"{policy}";q=60;w={server.window};throttle-burst=10'
+    assert first.headers["ratelimit"] == f'"{policy}";r=9;t=540'
     assert not {"retry-after", "retry-after-ms"} & set(first.headers)
-    assert [(status, headers["ratelimit"]) for status, headers, _ in others] == [
-        (200, f'"{policy}";r={left};t={max(left, 1)}') for left in range(8, -1, -1)
-    ]
+    told = [(status, headers["ratelimit"]) for status, headers, _ in others]
+    assert told[:-1] == [(200, f'"{policy}";r={left};t={60 * left}') for left in range(8, 0, -1)]
+    assert told[-1][0] == 200
+    assert re.fullmatch(rf'"{policy}";r=0;t=\d\d', told[-1][1]), "until the next one"
     assert_refused(refused, server, version)
 
     [health] = curl(f"{server.url}/health", headers=server.headers, version=version)
     assert health.status == 200, "another route is untouched"
     assert not {"ratelimit", "ratelimit-policy"} & set(health.headers), "and has no limit"
 
-    time.sleep(int(refused.headers["retry-after-ms"]) / 1000)
-    [again] = ask(server, version)
-    assert again.status == 200, "after the told wait"
-    assert again.headers["ratelimit"] == f'"{policy}";r=0;t=1'
+
+@each_version
+def test_after_the_told_wait_one_passes(http_server, version):
+    time.sleep(http_server.drain())
+    [again] = ask(http_server, version)
+    assert again.status == 200
+    # A machine that was late for it has more.
+    assert re.fullmatch(rf'"{http_server.limited.policy}";r=\d;t=\d', again.headers["ratelimit"])
 
 
-def test_a_refusal_spends_nothing(http_server):
-    http_server.drain()
-    told = []
-    while True:
-        status, headers, _ = http_server.ask()
-        if status == 200:
-            break
+def test_a_refusal_spends_nothing(spent_http_server):
+    server, told = spent_http_server, []
+    for _ in range(25):
+        status, headers, _ = server.ask()
+        assert status == 429
         told.append(time.monotonic() + int(headers["retry-after-ms"]) / 1000)
-    assert len(told) > 20
-    assert max(told) - min(told) < 0.5, "every refusal names the same moment"
-    assert abs(time.monotonic() - told[-1]) < 0.5, "and then it passes"
+    # One that was charged would come a minute later, or an hour.
+    assert max(told) - min(told) < 30, "every refusal names the same moment"
 
 
 def test_curl_itself_waits_as_told_and_succeeds(http_server):
-    wait = http_server.drain()
-    began = time.monotonic()
-    refused, passed = ask(http_server, "HTTP/1.1", "--retry", "2")
-    assert_refused(refused, http_server, "HTTP/1.1")
-    assert passed.status == 200
+    for wait in http_server.refusals():
+        began = time.monotonic()
+        *refused, passed = ask(http_server, "HTTP/1.1", "--retry", "2")
+        if refused:
+            break
+    assert_refused(refused[0], http_server, "HTTP/1.1")
+    assert (len(refused), passed.status) == (1, 200)
     assert time.monotonic() - began >= wait - 0.2
 
 
 @each_version
-def test_a_refused_head_has_the_headers_of_a_refused_get_and_no_body(http_server, version):
-    get = until_refused(http_server, version, "/v1/models")
-    head = until_refused(http_server, version, "/v1/models", head=True)
+def test_a_refused_head_has_the_headers_of_a_refused_get_and_no_body(spent_http_server, version):
+    get = until_refused(spent_http_server, version, "/v1/models")
+    head = until_refused(spent_http_server, version, "/v1/models", head=True)
     assert head.body == b""
     assert set(head.headers) == set(get.headers)
-    for name in set(head.headers) - {"date", "retry-after-ms"}:
+    for name in set(head.headers) - {"date", "ratelimit", "retry-after", "retry-after-ms", "content-length"}:
         assert head.headers[name] == get.headers[name], name
+    # The body that it would have had tells the wait twice, and the wait is a little shorter by now.
+    lengths, digits = zip(*((int(told.headers["content-length"]), len(told.headers["retry-after"])) for told in (get, head)))
+    assert lengths[0] - lengths[1] == 2 * (digits[0] - digits[1])
 
 
 @each_version
@@ -159,7 +166,7 @@ def test_a_preflight_is_free_and_answered_even_when_nothing_is_left(fresh, versi
 
     before = list(preflights(30))
     [first] = ask(fresh, version)
-    assert first.headers["ratelimit"] == '"chat";r=9;t=9', "thirty preflights cost nothing"
+    assert first.headers["ratelimit"] == '"chat";r=9;t=540', "thirty preflights cost nothing"
     fresh.drain()
     after = list(preflights(3))
     for answer in before + after:
@@ -170,9 +177,8 @@ def test_a_preflight_is_free_and_answered_even_when_nothing_is_left(fresh, versi
         assert not OWN & set(answer.headers) - {"content-type"}
 
 
-def test_a_browser_may_read_a_refusal(inference):
-    inference.drain()
-    [refused] = ask(inference, "HTTP/1.1", "--header", "origin: https://app.example")
+def test_a_browser_may_read_a_refusal(spent):
+    [refused] = ask(spent, "HTTP/1.1", "--header", "origin: https://app.example")
     assert refused.status == 429
     assert refused.headers["access-control-allow-origin"] == "*"
     exposed = {name.strip().lower() for name in refused.headers["access-control-expose-headers"].split(",")}
@@ -193,14 +199,12 @@ def test_a_browser_may_read_a_refusal(inference):
     ],
     ids=lambda disguise: " ".join(disguise[-1:]) or "none",
 )
-def test_no_disguise_passes(http_server, version, disguise):
-    http_server.drain()
+def test_no_disguise_passes(spent_http_server, version, disguise):
     suffix, *options = disguise
-    [answer] = ask(http_server, version, *options, suffix=suffix)
-    assert_refused(answer, http_server, version)
+    [answer] = ask(spent_http_server, version, *options, suffix=suffix)
+    assert_refused(answer, spent_http_server, version)
 
 
-def test_the_word_grpc_on_http_1_gets_an_http_refusal(http_server):
-    http_server.drain()
-    [answer] = ask(http_server, "HTTP/1.1", "--header", "content-type: application/grpc")
-    assert_refused(answer, http_server, "HTTP/1.1")
+def test_the_word_grpc_on_http_1_gets_an_http_refusal(spent_http_server):
+    [answer] = ask(spent_http_server, "HTTP/1.1", "--header", "content-type: application/grpc")
+    assert_refused(answer, spent_http_server, "HTTP/1.1")

@@ -7,6 +7,8 @@ from http.client import HTTPResponse
 
 import pytest
 
+from conftest import PATIENCE
+
 
 class Connection:
     """A socket that says byte for byte what it is told to."""
@@ -14,7 +16,7 @@ class Connection:
     def __init__(self, server):
         host, port = server.address.split(":")
         self.server = server
-        self.socket = socket.create_connection((host, int(port)), timeout=10)
+        self.socket = socket.create_connection((host, int(port)), timeout=PATIENCE)
 
     def __enter__(self):
         return self
@@ -53,18 +55,16 @@ def test_who_expects_to_be_told_to_continue_is_told_when_admitted(http_server):
         assert connection.read()[0] == 200
 
 
-def test_who_expects_to_be_told_to_continue_is_refused_without_it(http_server):
-    http_server.drain()
-    with Connection(http_server) as connection:
+def test_who_expects_to_be_told_to_continue_is_refused_without_it(spent_http_server):
+    with Connection(spent_http_server) as connection:
         connection.send_head("content-length: 100000", "expect: 100-continue")
         assert connection.read_line() == "HTTP/1.1 429 Too Many Requests"
 
 
 @pytest.mark.parametrize("size", [1, 64 * 1024, 900 * 1024, 16 * 1024 * 1024], ids=lambda size: f"{size} bytes")
 @pytest.mark.parametrize("framing", ["content-length", "chunked"])
-def test_a_refusal_reaches_a_client_that_is_still_sending(http_server, framing, size):
-    http_server.drain()
-    with Connection(http_server) as connection:
+def test_a_refusal_reaches_a_client_that_is_still_sending(spent_http_server, framing, size):
+    with Connection(spent_http_server) as connection:
 
         def send():
             piece = b"x" * min(size, 64 * 1024)
@@ -88,21 +88,19 @@ def test_a_refusal_reaches_a_client_that_is_still_sending(http_server, framing, 
         status, headers, body = connection.read()
         assert status == 429
         assert headers["content-length"] == str(len(body))
-        sender.join(10)
+        sender.join(PATIENCE)
         assert not sender.is_alive()
 
 
-def test_a_refusal_does_not_wait_for_the_body(http_server):
-    http_server.drain()
-    with Connection(http_server) as connection:
+def test_a_refusal_does_not_wait_for_the_body(spent_http_server):
+    with Connection(spent_http_server) as connection:
         connection.send_head("content-length: 1000")
         assert connection.read()[0] == 429, "not one byte of the body was sent"
 
 
-def test_a_connection_survives_refusals(http_server):
-    http_server.drain()
-    body = http_server.limited.json
-    with Connection(http_server) as connection:
+def test_a_connection_survives_refusals(spent_http_server):
+    body = spent_http_server.limited.json
+    with Connection(spent_http_server) as connection:
         for _ in range(5):
             connection.send_head(f"content-length: {len(body)}", body=body)
             status, headers, _ = connection.read()

@@ -3,12 +3,12 @@
 import asyncio
 import json
 import math
-import time
+import re
 
 import openai
 import pytest
 
-from conftest import API_KEY, QUESTION
+from conftest import API_KEY, PATIENCE, QUESTION
 
 
 class Recorder:
@@ -36,7 +36,7 @@ def connect(recorder):
     clients = []
 
     def make(server, **options):
-        options = {"api_key": API_KEY, "timeout": 20} | options
+        options = {"api_key": API_KEY, "timeout": PATIENCE} | options
         http_client = openai.DefaultHttpxClient(event_hooks={"response": [recorder]})
         client = openai.OpenAI(base_url=f"{server.url}/v1", http_client=http_client, **options)
         clients.append(client)
@@ -47,9 +47,8 @@ def connect(recorder):
         client.close()
 
 
-def test_without_retries_a_refusal_is_a_rate_limit_error(connect, inference):
-    client = connect(inference, max_retries=0)
-    inference.drain()
+def test_without_retries_a_refusal_is_a_rate_limit_error(connect, spent):
+    client = connect(spent, max_retries=0)
     with pytest.raises(openai.RateLimitError) as refused:
         client.chat.completions.create(**QUESTION)
     error = refused.value
@@ -57,32 +56,39 @@ def test_without_retries_a_refusal_is_a_rate_limit_error(connect, inference):
     assert error.code == "rate_limit_exceeded"
     assert error.type == "requests"
     assert error.param is None
-    assert "Rate limit reached for policy chat. Please try again in 1s." in error.message
+    assert re.search(r"Rate limit reached for policy chat\. Please try again in 3\d\d\ds\.", error.message)
     assert error.body["code"] == "rate_limit_exceeded", "the SDK unwraps the `error` member"
 
 
 def test_with_default_retries_it_sleeps_the_told_time_and_succeeds(connect, recorder, sleeps, inference):
     client = connect(inference)
-    inference.drain()
-    sleeps.clear()
-    answer = client.chat.completions.create(**QUESTION)
-    assert answer.choices[0].message.content
+    for _ in inference.refusals():
+        sleeps.clear()
+        recorder.responses.clear()
+        answer = client.chat.completions.create(**QUESTION)
+        assert answer.choices[0].message.content
+        if recorder.statuses != [200]:
+            break
     assert recorder.statuses == [429, 200], "the second attempt passed"
     told = int(recorder.responses[0].headers["retry-after-ms"])
     assert sleeps == [told / 1000], "it obeyed the server, and not a back-off of its own"
 
 
-def test_a_stream_is_refused_before_it_begins_and_retried(connect, recorder, sleeps, inference):
-    inference.drain()
+def test_a_stream_is_refused_before_it_begins(connect, spent):
     with pytest.raises(openai.RateLimitError):
-        connect(inference, max_retries=0).chat.completions.create(**QUESTION, stream=True)
-    sleeps.clear()
-    recorder.responses.clear()
-    inference.drain()
-    sleeps.clear()
-    stream = connect(inference).chat.completions.create(**QUESTION, stream=True)
-    text = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
-    assert text
+        connect(spent, max_retries=0).chat.completions.create(**QUESTION, stream=True)
+
+
+def test_a_stream_that_is_refused_is_retried(connect, recorder, sleeps, inference):
+    client = connect(inference)
+    for _ in inference.refusals():
+        sleeps.clear()
+        recorder.responses.clear()
+        stream = client.chat.completions.create(**QUESTION, stream=True)
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+        assert text
+        if recorder.statuses != [200]:
+            break
     assert recorder.statuses == [429, 200]
     assert len(sleeps) == 1
 
@@ -144,12 +150,13 @@ def test_models_are_listed_and_an_unknown_one_is_not_found(connect, inference):
     assert unknown.value.code == "model_not_found"
 
 
-def test_another_route_is_untouched_by_a_drained_one(connect, recorder, inference):
-    inference.drain()
-    client = connect(inference, max_retries=0)
+def test_another_route_is_untouched_by_a_drained_one(connect, recorder, spent):
+    client = connect(spent, max_retries=0)
+    with pytest.raises(openai.RateLimitError):
+        client.chat.completions.create(**QUESTION)
     client.embeddings.create(model="ngram-embedding", input="a river")
     client.completions.create(model="ngram", prompt="The river", max_tokens=1)
-    assert recorder.statuses == [200, 200]
+    assert recorder.statuses[-2:] == [200, 200]
 
 
 def test_a_wrong_key_spends_nobodys_budget(connect, recorder, fresh):
@@ -159,7 +166,7 @@ def test_a_wrong_key_spends_nobodys_budget(connect, recorder, fresh):
         with pytest.raises(openai.AuthenticationError):
             stranger.chat.completions.create(**QUESTION)
     connect(fresh).chat.completions.create(**QUESTION)
-    assert recorder.responses[-1].headers["ratelimit"] == '"chat";r=9;t=9'
+    assert recorder.responses[-1].headers["ratelimit"] == '"chat";r=9;t=540'
 
 
 def test_of_parallel_calls_exactly_the_burst_passes(fresh):
@@ -172,14 +179,12 @@ def test_of_parallel_calls_exactly_the_burst_passes(fresh):
 
     async def together():
         async with openai.AsyncOpenAI(
-            api_key=API_KEY, base_url=f"{fresh.url}/v1", max_retries=0, timeout=20
+            api_key=API_KEY, base_url=f"{fresh.url}/v1", max_retries=0, timeout=PATIENCE
         ) as client:
             return await asyncio.gather(*(ask(client) for _ in range(30)))
 
-    began = time.monotonic()
     outcomes = asyncio.run(together())
-    refilled = math.floor(time.monotonic() - began)
-    assert 10 <= outcomes.count("answered") <= 10 + refilled
+    assert outcomes.count("answered") == 10
     assert len(outcomes) == 30
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from math import ceil
 
 import pytest
-from conftest import TARGET, Server
+from conftest import PATIENCE, TARGET, Server
 
 SECRET = "a secret of the tests and of nobody else"
 # As the example has it: twelve a minute for each key.
@@ -41,12 +41,12 @@ class Redis:
         """As a machine that is switched off."""
         if self.process:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(PATIENCE)
             self.process = None
 
     def says(self, *words: str) -> list[str]:
         command = ["redis-cli", "-p", str(self.port), *words]
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=10).stdout
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE).stdout
         # Of nothing it prints an empty line.
         return [line for line in answer.splitlines() if line]
 
@@ -65,7 +65,7 @@ class Replicas:
             "REDIS_URL": redis.url,
             "THROTTLE_SECRET": SECRET,
             # A machine under test is slow at times.
-            "STORE_DEADLINE_MS": "2000",
+            "STORE_DEADLINE_MS": "20000",
         }
         with log.open("wb") as stderr:
             self.process = subprocess.Popen(
@@ -78,8 +78,8 @@ class Replicas:
         self.servers = [self.server(), self.server()]
 
     def server(self) -> Server:
-        ready, _, _ = select.select([self.process.stdout], [], [], 30)
-        assert ready, f"nothing was said for 30 s: {self.log.read_text()}"
+        ready, _, _ = select.select([self.process.stdout], [], [], PATIENCE)
+        assert ready, f"nothing was said for {PATIENCE} s: {self.log.read_text()}"
         line = self.process.stdout.readline().decode()
         listening = re.fullmatch(r"listening on http://(\S+:\d+)\n", line)
         assert listening, f"{line!r}: {self.log.read_text()}"
@@ -88,7 +88,7 @@ class Replicas:
     def end(self):
         assert self.process.poll() is None, f"it ended by itself: {self.log.read_text()}"
         self.process.terminate()
-        self.process.wait(10)
+        self.process.wait(PATIENCE)
         self.process.stdout.close()
 
 
@@ -115,7 +115,7 @@ def start(redis, tmp_path):
 
 
 def wait(done, what: str):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while not done():
         assert time.monotonic() < deadline, what
         time.sleep(0.02)
@@ -224,5 +224,5 @@ def test_it_does_not_start_without_a_secret():
     binary = TARGET / "debug" / "examples" / "shared"
     for secret, said in [({}, "set THROTTLE_SECRET"), ({"THROTTLE_SECRET": "short"}, "Secret")]:
         given = environment | secret | {"ADDR": "127.0.0.1:0"}
-        ended = subprocess.run([binary], env=given, capture_output=True, text=True, timeout=30)
+        ended = subprocess.run([binary], env=given, capture_output=True, text=True, timeout=PATIENCE)
         assert ended.returncode != 0 and said in ended.stderr
