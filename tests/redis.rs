@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use common::Client;
 use http::StatusCode;
-use servers::{KINDS, Passes, Proxy, Server, acquainted, cluster, in_step};
+use servers::{KINDS, PATIENCE, Passes, Proxy, Server, TURN, acquainted, cluster, in_step, owes};
 use tokio::time::{Instant, sleep};
 use tower_throttle::{
     Clients, OnOutage, Rate, Rules, ThrottleLayer,
@@ -49,14 +49,14 @@ async fn admitted(client: &Client, requests: usize) -> usize {
 
 /// Until it answers again: it is probed every second at least.
 async fn recovered(client: &Client) -> StatusCode {
-    for _ in 0..200 {
+    for _ in 0..PATIENCE {
         let status = client.get("/").await.status;
         if status != UNAVAILABLE {
             return status;
         }
-        sleep(Duration::from_millis(20)).await;
+        sleep(TURN).await;
     }
-    panic!("it has not recovered in four seconds");
+    panic!("it has not recovered");
 }
 
 #[tokio::test]
@@ -150,7 +150,9 @@ fn now() -> Instant {
 
 #[tokio::test]
 async fn a_server_that_is_paused_costs_one_deadline() {
-    const DEADLINE: Duration = Duration::from_millis(100);
+    // So long that a busy machine does not make a request wait that need not, and short of the second after which an
+    // answer is not listened for any more.
+    const DEADLINE: Duration = Duration::from_millis(300);
     for kind in KINDS {
         let server = Server::start(kind).await;
         let layer = layer(&server.url(), 5).await.store_deadline(DEADLINE);
@@ -160,19 +162,17 @@ async fn a_server_that_is_paused_costs_one_deadline() {
         let start = now();
         assert_eq!(client.get("/").await.status, UNAVAILABLE);
         let first = start.elapsed();
-        for _ in 0..50 {
-            assert_eq!(client.get("/").await.status, UNAVAILABLE);
-        }
-        let all = start.elapsed();
         assert!(first >= DEADLINE, "{kind:?}: {first:?}");
-        assert!(
-            all < 2 * DEADLINE,
-            "{kind:?}: one deadline, not 51: {all:?}"
-        );
+        for turn in 0..50 {
+            let start = now();
+            assert_eq!(client.get("/").await.status, UNAVAILABLE);
+            let took = start.elapsed();
+            assert!(took < DEADLINE, "{kind:?}: {turn} waits, too: {took:?}");
+        }
         server.signal("-CONT");
         assert_eq!(recovered(&client).await, OK);
         // What the server did when it went on was given back, and nothing was taken twice.
-        sleep(Duration::from_millis(100)).await;
+        owes(&server, 3).await;
         assert_eq!(admitted(&client, 9).await, 2, "{kind:?}: five in all");
     }
 }
@@ -205,13 +205,13 @@ async fn a_slow_server_is_waited_for_and_late_answers_are_given_back() {
         let proxy = Proxy::to(server.port).await;
         let patient = Client::with(layer(&proxy.url(), 5).await);
         let layer = layer(&proxy.url(), 5).await;
-        let hasty = Client::with(layer.store_deadline(Duration::from_millis(30)));
-        proxy.passes(Passes::Slowly(Duration::from_millis(60)));
+        let hasty = Client::with(layer.store_deadline(Duration::from_millis(300)));
+        proxy.passes(Passes::Slowly(Duration::from_millis(600)));
         assert_eq!(admitted(&patient, 1).await, 1, "{kind:?}");
         assert_eq!(hasty.get("/").await.status, UNAVAILABLE, "{kind:?}");
         proxy.passes(Passes::All);
         assert_eq!(recovered(&hasty).await, OK);
-        sleep(Duration::from_millis(200)).await;
+        owes(&server, 2).await;
         assert_eq!(
             admitted(&patient, 9).await,
             3,
@@ -298,6 +298,7 @@ async fn a_replica_is_no_store_and_becomes_one_when_it_is_made_a_primary() {
             .expect("a name");
         let layer = ThrottleLayer::new(rules(5))
             .expect("proper rules")
+            .store_deadline(Duration::from_secs(2))
             .on_outage(OnOutage::Refuse);
         let other = Client::with(layer.store(lazy).expect("no clients"));
         assert_eq!(other.get("/").await.status, UNAVAILABLE);
@@ -499,7 +500,7 @@ async fn in_a_cluster_all_of_a_throttle_lies_on_one_node_wherever_that_is() {
                 &to.port.to_string(),
                 key,
                 "0",
-                "1000",
+                "60000",
             ])
             .await;
         }
@@ -565,12 +566,12 @@ async fn sentinels_say_which_server_it_is() {
         primary.kill();
         assert_eq!(client.get("/").await.status, UNAVAILABLE, "{kind:?}");
         let mut status = UNAVAILABLE;
-        for _ in 0..1_500 {
+        for _ in 0..PATIENCE {
             status = client.get("/").await.status;
             if status != UNAVAILABLE {
                 break;
             }
-            sleep(Duration::from_millis(20)).await;
+            sleep(TURN).await;
         }
         assert_eq!(status, OK, "{kind:?}: the replica has taken its place");
         assert_eq!(admitted(&client, 9).await, 2, "{kind:?}: five in all");

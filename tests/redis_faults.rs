@@ -12,12 +12,21 @@ mod windows;
 
 mod common;
 
-use std::{process::Command, sync::Arc, time::Duration};
+use std::{
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use common::Client;
 use http::StatusCode;
 use log::Log;
-use servers::{KINDS, Kind, Passes, Proxy, Server, acquainted, ask, cluster, connect, in_step};
+use servers::{
+    KINDS, Kind, PATIENCE, Passes, Proxy, Server, TURN, acquainted, ask, cluster, connect, in_step,
+};
 use tokio::{
     runtime::{Builder, Runtime},
     task::yield_now,
@@ -70,14 +79,14 @@ async fn admitted(client: &Client, requests: usize) -> u64 {
 
 /// The first answer that is not that nobody can tell. It is probed every second at least.
 async fn recovered(client: &Client) -> StatusCode {
-    for _ in 0..500 {
+    for _ in 0..PATIENCE {
         let status = client.get("/").await.status;
         if status != UNAVAILABLE {
             return status;
         }
-        sleep(20 * MS).await;
+        sleep(TURN).await;
     }
-    panic!("it has not recovered in ten seconds");
+    panic!("it has not recovered");
 }
 
 #[expect(
@@ -313,8 +322,8 @@ async fn a_server_that_is_busy_with_another_s_script() {
             if said.is_ok_and(busy) {
                 break;
             }
-            assert!(turn < 100, "{kind:?}: it is not busy");
-            sleep(10 * MS).await;
+            assert!(turn < PATIENCE, "{kind:?}: it is not busy");
+            sleep(TURN).await;
         }
         for _ in 0..20 {
             let answer = client.get("/").await;
@@ -361,8 +370,8 @@ async fn a_server_that_loads_what_it_had() {
                 }
                 Some(_) => {}
             }
-            assert!(turn < 1_000, "{kind:?}: it loads for ever");
-            sleep(10 * MS).await;
+            assert!(turn < PATIENCE, "{kind:?}: it loads for ever");
+            sleep(TURN).await;
         }
         assert!(refused_as_loading > 0, "{kind:?}: it was ready at once");
         assert_eq!(recovered(&client).await, OK, "{kind:?}");
@@ -437,14 +446,14 @@ async fn replicas_that_are_on_their_own_have_a_share_each() {
         server.run().await;
         // It was empty; until it is asked again nobody gets more than its share.
         let mut sum = 0;
-        for _ in 0..500 {
+        for _ in 0..PATIENCE {
             for client in &clients {
                 sum += admitted(client, 1).await;
             }
             if sum == 22 {
                 break;
             }
-            sleep(20 * MS).await;
+            sleep(TURN).await;
         }
         assert_eq!(sum, 22, "{kind:?}: one burst for all");
     }
@@ -458,33 +467,35 @@ async fn in_every_window_a_replica_on_its_own_lets_through_its_share_and_no_more
         let layer = layer(&server.url(), rules).await;
         let client = Client::with(layer.on_outage(OnOutage::Local { share: 4 }));
         server.kill();
-        // Until it is found out.
-        client.get("/").await;
         let start = now();
-        let moment = || u64::try_from(start.elapsed().as_nanos()).expect("a second");
-        let mut seen = Vec::new();
-        while start.elapsed() < Duration::from_secs(1) {
+        let moment = || u64::try_from(start.elapsed().as_nanos()).expect("a minute");
+        let (mut admitted, mut refused) = (Vec::new(), Vec::new());
+        // The first one finds out that there is no server. As long as it takes: how many pass in a time is the
+        // machine's business.
+        while admitted.len() < 210 || refused.len() < 20 {
             let asked = moment();
             let status = client.get("/").await.status;
             assert!([OK, REFUSED].contains(&status), "{kind:?}: {status}");
             if status == OK {
-                seen.push((asked, moment()));
+                admitted.push((asked, moment()));
             } else {
+                refused.push((asked, moment()));
                 sleep(MS).await;
             }
+            assert!(start.elapsed() < PATIENCE * TURN, "{kind:?}: {admitted:?}");
         }
-        let window = windows::too_many(&seen, 10, 5_000_000);
-        assert_eq!(window, None, "{kind:?}: too many of {seen:?}");
-        println!("{kind:?}: {} of 209 or 210 by its share", seen.len());
-        assert!(seen.len() >= 190, "{kind:?}: {} of 210", seen.len());
+        let window = windows::too_many(&admitted, 10, 5_000_000);
+        assert_eq!(window, None, "{kind:?}: too many of {admitted:?}");
+        let early = windows::refused_for_nothing(&admitted, &refused, 10, 5_000_000);
+        assert_eq!(early, None, "{kind:?}: of its share something was left");
     }
 }
 
 /// What happens on the way to the server, and to itself, one after the other and over again.
-async fn happens(server: &Server, ways: &[Proxy], end: Instant) {
+async fn happens(server: &Server, ways: &[Proxy], enough: impl Fn(u32) -> bool) {
     let all = |passes| ways.iter().for_each(|way| way.passes(passes));
     let mut turn = 0;
-    while now() < end {
+    while !enough(turn) {
         match turn % 5 {
             0 => all(Passes::Slowly(15 * MS)),
             1 => all(Passes::Reset),
@@ -508,14 +519,16 @@ async fn happens(server: &Server, ways: &[Proxy], end: Instant) {
 async fn in_every_window_no_more_is_let_through_while_the_way_to_the_server_fails() {
     const RATE: u64 = 500;
     const BURST: u64 = 100;
-    const LASTS: Duration = Duration::from_millis(3_100);
+    // Each of what happens happens so often, and until so many were let through: in which time is the machine's business.
+    const TURNS: u32 = 10;
+    const ENOUGH: u64 = 5 * BURST;
     for kind in KINDS {
         for lease in [1, 20] {
             let server = Server::start(kind).await;
             let ways = [Proxy::to(server.port).await, Proxy::to(server.port).await];
             let start = now();
             let moment = move || u64::try_from(start.elapsed().as_nanos()).expect("seconds");
-            let end = start + LASTS;
+            let [passes, is_over] = [Arc::<AtomicU64>::default(), Arc::default()];
             let mut crowd = Vec::new();
             for way in &ways {
                 let rules = Rules::new().total(Rate::per_second(RATE).burst(BURST));
@@ -523,12 +536,16 @@ async fn in_every_window_no_more_is_let_through_while_the_way_to_the_server_fail
                 let layer = layer.store_deadline(25 * MS);
                 for _ in 0..8 {
                     let client = Client::with(layer.clone());
+                    let (passes, is_over) = (Arc::clone(&passes), Arc::clone(&is_over));
                     crowd.push(tokio::spawn(async move {
                         let (mut passed, mut unanswered) = (Vec::new(), 0);
-                        while now() < end {
+                        while is_over.load(Ordering::Relaxed) == 0 {
                             let asked = moment();
                             match client.get("/").await.status {
-                                OK => passed.push((asked, moment())),
+                                OK => {
+                                    passed.push((asked, moment()));
+                                    passes.fetch_add(1, Ordering::Relaxed);
+                                }
                                 UNAVAILABLE => unanswered += 1,
                                 _ => {}
                             }
@@ -538,22 +555,27 @@ async fn in_every_window_no_more_is_let_through_while_the_way_to_the_server_fail
                     }));
                 }
             }
-            happens(&server, &ways, end).await;
+            let enough = |turn| {
+                let passed = passes.load(Ordering::Relaxed);
+                assert!(start.elapsed() < PATIENCE * TURN, "hardly any: {passed}");
+                turn >= TURNS && passed >= ENOUGH
+            };
+            happens(&server, &ways, enough).await;
+            is_over.store(1, Ordering::Relaxed);
             let (mut passed, mut unanswered) = (Vec::new(), 0);
             for one in crowd {
                 let (own, others) = one.await.expect("no panic");
                 passed.extend(own);
                 unanswered += others;
             }
-            let may = BURST + LASTS.as_secs() * RATE;
             println!(
-                "{kind:?}, {lease} at once: {} of {may} admitted, {unanswered} times unknown",
-                passed.len()
+                "{kind:?}, {lease} at once: {} admitted in {:?}, {unanswered} times unknown",
+                passed.len(),
+                start.elapsed()
             );
             let window = windows::too_many(&passed, BURST, 1_000_000_000 / RATE);
             assert_eq!(window, None, "{kind:?}, {lease} at once: too many there");
             assert!(unanswered > 0, "{kind:?}: nothing has happened");
-            assert!(passed.len() as u64 > may / 4, "{kind:?}: hardly any");
         }
     }
 }
@@ -577,13 +599,13 @@ async fn whoever_admits_in_an_outage_tells_nothing_of_limits() {
         }
         server.run().await;
         let mut refused = false;
-        for _ in 0..500 {
+        for _ in 0..PATIENCE {
             let answer = client.get("/").await;
             refused = answer.status == REFUSED;
             if refused {
                 break;
             }
-            sleep(20 * MS).await;
+            sleep(TURN).await;
         }
         assert!(refused, "{kind:?}: the limit holds again");
     }

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use common::{Answer, Client};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
-use servers::{KINDS, Kind, Server, ask, connect};
+use servers::{KINDS, Kind, PATIENCE, Server, TURN, ask, connect};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -255,13 +255,13 @@ async fn model_tokens_are_reserved_and_settled_between_replicas() {
             sum += used;
             // Corrections are not waited for.
             let mut told = 0;
-            for _ in 0..500 {
+            for _ in 0..PATIENCE {
                 let keys = server.tells(&["KEYS", "*/tokens-1"]).await;
                 told = owed(&server, keys.trim()).await;
                 if told == sum {
                     break;
                 }
-                sleep(10 * MS).await;
+                sleep(TURN).await;
             }
             assert_eq!(told, sum, "{kind:?}: what was used, and nothing else");
         }
@@ -370,7 +370,7 @@ async fn a_bucket_is_kept_until_it_is_full_and_no_longer() {
         let rules = Rules::new()
             .total(
                 Limits::new()
-                    .rate(Rate::per_second(10).burst(1_000).named("second"))
+                    .rate(Rate::per_second(1).burst(1_000).named("second"))
                     .rate(Rate::per_minute(7).burst(900).named("minute"))
                     .rate(Rate::per_hour(1).burst(1_500).named("weeks"))
                     .quota(Quota::per_day(900).named("day"))
@@ -402,13 +402,13 @@ async fn a_bucket_is_kept_until_it_is_full_and_no_longer() {
 
         // Until the correction has come.
         let mut all = Vec::new();
-        for _ in 0..500 {
+        for _ in 0..PATIENCE {
             all = kept(&server).await;
             let tokens = all.iter().find(|(key, ..)| key.ends_with("/tokens-1"));
             if tokens.is_some_and(|tokens| tokens.2 <= 200_000) {
                 break;
             }
-            sleep(10 * MS).await;
+            sleep(TURN).await;
         }
         let spent = i64::try_from(start.elapsed().as_millis()).expect("a while") + 5_000;
         assert!(all.len() >= 7, "{kind:?}: {all:?}");
@@ -425,7 +425,7 @@ async fn a_bucket_is_kept_until_it_is_full_and_no_longer() {
             // And by what was used.
             let (name, end) = key.rsplit_once('/').expect("a limit");
             let unit = match end {
-                "second" => 100 * USED,
+                "second" => 1_000 * USED,
                 "minute" => 60_000 * USED / 7,
                 "weeks" => 3_600_000 * USED,
                 "tokens-1" => 200_000,
@@ -457,12 +457,12 @@ async fn a_bucket_that_is_full_again_is_gone() {
         let layer = layer(&server, rules).await;
         assert_eq!(uses(&layer, 0).await, OK, "{kind:?}: all of it comes back");
         let mut left = String::new();
-        for _ in 0..500 {
+        for _ in 0..PATIENCE {
             left = server.tells(&["KEYS", "*-1"]).await;
             if left.is_empty() {
                 break;
             }
-            sleep(10 * MS).await;
+            sleep(TURN).await;
         }
         assert!(left.is_empty(), "{kind:?}: {left}");
     }

@@ -16,7 +16,7 @@ use std::{
 
 use common::Client;
 use http::StatusCode;
-use servers::{KINDS, Kind, Server, free_port, url};
+use servers::{KINDS, Kind, PATIENCE, Server, TURN, free_port, united, url};
 use tokio::time::{sleep, timeout};
 use tower_throttle::{
     OnOutage, Rate, Rules, ThrottleLayer,
@@ -115,12 +115,12 @@ async fn admitted(client: &Client, requests: usize) -> usize {
     let mut admitted = 0;
     for _ in 0..requests {
         let mut status = UNAVAILABLE;
-        for _ in 0..200 {
+        for _ in 0..PATIENCE {
             status = client.get("/").await.status;
             if status != UNAVAILABLE {
                 break;
             }
-            sleep(Duration::from_millis(20)).await;
+            sleep(TURN).await;
         }
         assert!([OK, REFUSED].contains(&status), "{status}");
         admitted += usize::from(status == OK);
@@ -181,7 +181,7 @@ async fn a_server_that_nobody_vouches_for_is_none() {
             url(port),
         ];
         for strange in strange {
-            let reached = timeout(Duration::from_secs(5), RedisStore::connect(&strange)).await;
+            let reached = timeout(PATIENCE * TURN, RedisStore::connect(&strange)).await;
             let error = reached.expect("in time").map(|_| ()).expect_err(&strange);
             let is_told = matches!(error, RedisStoreError::Connect(_));
             assert!(is_told, "{kind:?}: {strange}: {error:?}");
@@ -292,13 +292,7 @@ async fn a_node_that_a_cluster_names_is_reached_as_the_first_one_was() {
         one.says(&["CLUSTER", "MEET", "127.0.0.1", &other.to_string(), bus])
             .await;
         for node in [one, two] {
-            for _ in 0..1_000 {
-                let info = node.tells(&["CLUSTER", "INFO"]).await;
-                if info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:2") {
-                    break;
-                }
-                sleep(Duration::from_millis(10)).await;
-            }
+            united(node, 2).await;
         }
         let house = RedisCertificates::new().root(papers.read("house.pem"));
         let url = format!("rediss://127.0.0.1:{own}");
@@ -316,7 +310,7 @@ async fn who_has_no_tls_is_not_reached_through_it() {
     for kind in KINDS {
         let server = Server::start(kind).await;
         let url = format!("rediss://127.0.0.1:{}", server.port);
-        let reached = timeout(Duration::from_secs(5), RedisStore::connect(&url)).await;
+        let reached = timeout(PATIENCE * TURN, RedisStore::connect(&url)).await;
         assert!(reached.expect("in time").is_err(), "{kind:?}");
     }
 }

@@ -31,8 +31,9 @@ use tower_throttle::{
 };
 use windows::{Between, too_many};
 
-const RATE: u64 = 1_000;
-const BURST: u64 = 500;
+const RATE: u64 = 500;
+/// Of two seconds: a machine that does other things for so long leaves nothing of it unused.
+const BURST: u64 = 1_000;
 const SECONDS: u64 = 10;
 const INTERVAL: u64 = 1_000_000_000 / RATE;
 

@@ -17,7 +17,7 @@ pub(crate) fn told() -> Option<String> {
 
 /// How a process ends that runs this test once more, and is told something: whether well, and what it has written.
 ///
-/// One that has not ended after half a minute hangs, and is ended.
+/// One that has not ended after two minutes hangs, and is ended.
 pub(crate) async fn run(test: &str, told: &str, environment: &[(&str, &str)]) -> (bool, String) {
     let own = env::current_exe().expect("this program");
     let child = Command::new(own)
@@ -28,7 +28,7 @@ pub(crate) async fn run(test: &str, told: &str, environment: &[(&str, &str)]) ->
         .stderr(Stdio::piped())
         .spawn();
     let mut child = child.expect("it runs");
-    for _ in 0..1_500 {
+    for _ in 0..6_000 {
         if child.try_wait().expect("ours").is_some() {
             break;
         }

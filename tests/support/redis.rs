@@ -41,6 +41,11 @@ impl Kind {
     }
 }
 
+/// How long tests wait for what has to come, turn by turn: a minute. It is no limit of any server here: what takes longer
+/// hangs.
+pub(crate) const PATIENCE: u32 = 3_000;
+pub(crate) const TURN: Duration = Duration::from_millis(20);
+
 /// A server, ended when it is dropped.
 pub(crate) struct Server {
     kind: Kind,
@@ -66,9 +71,14 @@ impl Server {
 
     /// With settings as on the command line: `["--maxmemory", "2mb"]`.
     pub(crate) async fn with(kind: Kind, settings: &[&str]) -> Self {
-        let mut server = Self::not_yet(kind, settings);
-        server.run().await;
-        server
+        // Somebody else may take the port before the server does.
+        for _ in 0..20 {
+            let mut server = Self::not_yet(kind, settings);
+            if server.runs().await {
+                return server;
+            }
+        }
+        panic!("{} does not start", kind.program());
     }
 
     fn not_yet(kind: Kind, settings: &[&str]) -> Self {
@@ -101,7 +111,7 @@ impl Server {
         let port = server.port;
         let settings = format!(
             "port {port}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {primary} 2\n\
-             sentinel down-after-milliseconds main 300\nsentinel failover-timeout main 3000\n"
+             sentinel down-after-milliseconds main 2000\nsentinel failover-timeout main 6000\n"
         );
         fs::write(server.dir.join(SENTINEL), settings).expect("a file");
         server.run().await;
@@ -110,14 +120,27 @@ impl Server {
 
     /// Starts it, again after [`Server::kill`].
     pub(crate) async fn run(&mut self) {
+        let runs = self.runs().await;
+        assert!(runs, "{} ended by itself", self.kind.program());
+    }
+
+    /// Starts it, and waits until it answers, and no other server at its port. `false` if it has ended.
+    async fn runs(&mut self) -> bool {
         self.launch();
-        for _ in 0..1_000 {
+        let own = format!("process_id:{}\r", self.id());
+        for _ in 0..PATIENCE {
             if let Ok(mut connection) = self.connect().await {
-                if ask(&mut connection, &["PING"]).await.is_ok() {
-                    return;
+                let info = ask(&mut connection, &["INFO", "server"]).await;
+                let is_own = info.is_ok_and(|info| text(&info).contains(&own));
+                if is_own && ask(&mut connection, &["PING"]).await.is_ok() {
+                    return true;
                 }
             }
-            sleep(Duration::from_millis(10)).await;
+            let child = self.child.as_mut().expect("it was started");
+            if child.try_wait().expect("ours").is_some() {
+                return false;
+            }
+            sleep(TURN).await;
         }
         panic!("{} does not answer", self.kind.program());
     }
@@ -148,7 +171,7 @@ impl Server {
     /// Ends it, as a machine that is switched off does.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
-            child.kill().expect("it runs");
+            let _ = child.kill();
             child.wait().expect("it has ended");
         }
     }
@@ -217,6 +240,7 @@ fn text(value: &Value) -> String {
         Value::Int(number) => number.to_string(),
         Value::SimpleString(text) => text.clone(),
         Value::Okay => "OK".to_owned(),
+        Value::VerbatimString { text, .. } => text.clone(),
         other => format!("{other:?}"),
     }
 }
@@ -230,7 +254,7 @@ impl Drop for Server {
 
 /// Until a replica has what its primary has.
 pub(crate) async fn in_step(primary: &Server, replica: &Server) {
-    for _ in 0..500 {
+    for _ in 0..PATIENCE {
         let offset = |info: String| {
             let line = info
                 .lines()
@@ -242,7 +266,7 @@ pub(crate) async fn in_step(primary: &Server, replica: &Server) {
         if up && offset(primary.tells(&["INFO", "replication"]).await) == offset(info) {
             return;
         }
-        sleep(Duration::from_millis(20)).await;
+        sleep(TURN).await;
     }
     panic!("the replica is not in step");
 }
@@ -269,21 +293,28 @@ pub(crate) async fn cluster(kind: Kind) -> [Server; 3] {
             .await;
     }
     for node in &nodes {
-        for _ in 0..1_000 {
-            let info = node.tells(&["CLUSTER", "INFO"]).await;
-            if info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3") {
-                break;
-            }
-            sleep(Duration::from_millis(10)).await;
-        }
+        united(node, 3).await;
     }
     nodes
 }
 
+/// Until a node knows of so many, and that all slots are served.
+pub(crate) async fn united(node: &Server, nodes: usize) {
+    let known = format!("cluster_known_nodes:{nodes}");
+    for _ in 0..PATIENCE {
+        let info = node.tells(&["CLUSTER", "INFO"]).await;
+        if info.contains("cluster_state:ok") && info.contains(&known) {
+            return;
+        }
+        sleep(TURN).await;
+    }
+    panic!("the nodes are no cluster");
+}
+
 /// Until sentinels know of a replica and of each other.
 pub(crate) async fn acquainted(sentinels: &[Server; 2]) {
-    for sentinel in sentinels {
-        for _ in 0..1_000 {
+    'sentinels: for sentinel in sentinels {
+        for _ in 0..PATIENCE {
             let known = sentinel.tells(&["SENTINEL", "MASTER", "main"]).await;
             let of = |name: &str| {
                 let mut lines = known.lines().skip_while(|line| *line != name);
@@ -291,11 +322,31 @@ pub(crate) async fn acquainted(sentinels: &[Server; 2]) {
             };
             let one = Some("1".to_owned());
             if of("num-slaves") == one && of("num-other-sentinels") == one {
-                break;
+                continue 'sentinels;
             }
-            sleep(Duration::from_millis(20)).await;
+            sleep(TURN).await;
         }
+        panic!("a sentinel is alone");
     }
+}
+
+/// Until a server has been told that so many units of one an hour are owed, of whichever bucket that is: what is given
+/// back is told it when nobody waits any more.
+pub(crate) async fn owes(server: &Server, units: u64) {
+    let mut owed = 0;
+    for _ in 0..PATIENCE {
+        owed = 0;
+        for key in server.tells(&["KEYS", "throttle:*total/*"]).await.lines() {
+            let left = server.tells(&["PTTL", key]).await;
+            let left: i64 = left.parse().expect("a number");
+            owed += u64::try_from(left).map_or(0, |left| left.div_ceil(3_600_000));
+        }
+        if owed == units {
+            return;
+        }
+        sleep(TURN).await;
+    }
+    panic!("{owed} units are owed, and not {units}");
 }
 
 /// What a proxy does with what it is sent.

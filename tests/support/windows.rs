@@ -39,6 +39,33 @@ pub(crate) fn too_many(admitted: &[Between], burst: u64, interval: u64) -> Optio
     None
 }
 
+/// A refusal before which something was certainly left of a bucket that gives `burst` at once and one more for each
+/// `interval`, if there is one. Requests came one after the other.
+///
+/// What was admitted is taken to be paid for as late as it can have been, and the refusal for as early as it can have
+/// been decided: then the bucket has least.
+pub(crate) fn refused_for_nothing(
+    admitted: &[Between],
+    refused: &[Between],
+    burst: u64,
+    interval: u64,
+) -> Option<Between> {
+    let paid = admitted.iter().map(|&between| (between.0, between.1, true));
+    let all = paid.chain(refused.iter().map(|&between| (between.0, between.1, false)));
+    let mut all: Vec<_> = all.collect();
+    all.sort_unstable();
+    // When it is full again.
+    let mut full = 0;
+    for (from, to, is_admitted) in all {
+        if is_admitted {
+            full = to.max(full) + interval;
+        } else if full <= from + (burst - 1) * interval {
+            return Some((from, to));
+        }
+    }
+    None
+}
+
 /// Numbers of which whole ranges are added to, and of which the least is sought.
 struct Slack {
     /// Of a heap's nodes, the least of the numbers below it.
@@ -112,6 +139,13 @@ pub(crate) fn proved() {
             one_more.0 != 900,
             "{one_more:?}: {found:?}"
         );
+    }
+    // The one that is refused finds nothing, or something.
+    let spent: Vec<_> = (0..BURST).map(|_| (1_000, 1_000)).collect();
+    for (refused, is_for_nothing) in [(1_000, false), (1_099, false), (1_100, true), (9_000, true)]
+    {
+        let found = refused_for_nothing(&spent, &[(refused, refused + 1)], BURST, INTERVAL);
+        assert_eq!(found.is_some(), is_for_nothing, "{refused}: {found:?}");
     }
     // A nanosecond too soon, and what may have been later.
     let mut admitted = exact(0);
