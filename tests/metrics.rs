@@ -23,7 +23,8 @@ async fn a_scrape_tells_what_the_requests_did() {
         .expect("the only one");
     let slow = |burst: u64| Rate::per_hour(1).burst(burst);
     let line = Limits::new()
-        .rate(Rate::per_second(20).burst(1).named("line"))
+        // Slower than any machine is late: of three that come together two wait.
+        .rate(Rate::per_minute(30).burst(1).named("line"))
         .max_wait(Duration::from_secs(9))
         .max_waiting(9);
     let chat = Limits::new()
