@@ -1,6 +1,7 @@
 """Two servers of the examples that share their limits in a real Redis: one limit over both, with and without it."""
 
 import os
+import random
 import re
 import select
 import socket
@@ -17,12 +18,22 @@ SECRET = "a secret of the tests and of nobody else"
 BURST, REPLICAS, INTERVAL = 10, 2, 5.0
 
 
+def free_port() -> int:
+    """A port that nobody listens on, and that no connection is given: those are at 32,768 and above."""
+    while True:
+        port = random.randrange(12_000, 32_000)
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+            return port
+        except OSError:
+            continue
+
+
 class Redis:
     """A server that is started, killed, and started again on the same port."""
 
     def __init__(self, home):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.home = home
         self.process = None
 

@@ -58,10 +58,18 @@ pub(crate) struct Server {
 /// The settings of one that watches over others.
 const SENTINEL: &str = "sentinel.conf";
 
-/// A port that nobody listens on.
+/// A port that nobody listens on, and that no connection is given: those are at 32,768 and above. It is still free when
+/// the server takes it, and when one that was killed comes back.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let first = u64::from(std::process::id()).wrapping_mul(131);
+    loop {
+        let next = first + NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = 12_000 + u16::try_from(next % 20_000).expect("a small number");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 impl Server {
