@@ -40,8 +40,11 @@ impl Handle {
     ///
     /// # What stays
     ///
-    /// A limit is the same if it holds for the same scope (the total, a route key, a plan, a plan on a route key) and
-    /// has the same name; without a name, if it is the next of its kind there.
+    /// A limit of a scope (the total, a route key, a plan, a plan on a route key) is the one before it with the same
+    /// settings; or else with the same name; or else the next one of the same kind and period there, and at last the next
+    /// one of the same kind. A [shadow](crate::Rate::shadow) and an enforced limit are never the same. In a
+    /// [store](crate::ThrottleLayer::store) a limit is known by its scope, kind and name; without a name, by its scope,
+    /// kind and period.
     ///
     /// - **What was used stays used**, in units: ten requests in debt are ten requests in debt under any other rate and
     ///   burst, model tokens too. A larger burst or quota adds what it is larger by, and nothing else. However often

@@ -1,9 +1,14 @@
 //! One limit: what it is set to, and where it holds.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, mem::discriminant, sync::Arc};
 
 use crate::{
-    clock::Nanos, gcra::Refusal, in_flight::InFlight, meter::Meter, quota::Quota, rate::Rate,
+    clock::Nanos,
+    gcra::Refusal,
+    in_flight::InFlight,
+    meter::Meter,
+    quota::{Quota, Window},
+    rate::Rate,
     waiting::Patience,
 };
 
@@ -91,6 +96,29 @@ impl Terms {
             Self::Rate(rate) | Self::Tokens(rate) => rate.is_closed(),
             Self::Quota(quota) => quota.count() == 0,
             Self::InFlight(cap) => cap.count() == 0,
+        }
+    }
+
+    /// Tells whether both are of the same kind, both enforced or both shadows.
+    pub(crate) fn is_kind_of(&self, other: &Self) -> bool {
+        discriminant(self) == discriminant(other) && self.is_shadow() == other.is_shadow()
+    }
+
+    /// The period of a rate or the window of a quota. `None`: a cap in flight.
+    pub(crate) fn window(&self) -> Option<Window> {
+        match self {
+            Self::Rate(rate) | Self::Tokens(rate) => Some(Window::Every(rate.period())),
+            Self::Quota(quota) => Some(quota.kind()),
+            Self::InFlight(_) => None,
+        }
+    }
+
+    /// How much passes in a period, and at once.
+    pub(crate) fn size(&self) -> (u64, u64) {
+        match self {
+            Self::Rate(rate) | Self::Tokens(rate) => (rate.count(), rate.burst_limit()),
+            Self::Quota(quota) => (quota.count(), quota.count()),
+            Self::InFlight(cap) => (cap.count(), cap.count()),
         }
     }
 

@@ -224,7 +224,7 @@ async fn a_slow_server_is_waited_for_and_late_answers_are_given_back() {
 async fn what_lies_under_our_key_and_is_another_s_is_left_alone() {
     for kind in KINDS {
         let server = Server::start(kind).await;
-        let key = "throttle:{default}:total/rate-1";
+        let key = "throttle:{default}:total/rate-3600s";
         for foreign in [
             &["RPUSH", key, "theirs"][..],
             &["SET", key, "theirs"],
@@ -435,7 +435,7 @@ async fn next(lines: &mut (impl tokio_stream::Stream<Item = String> + Unpin)) ->
 async fn in_a_cluster_all_of_a_throttle_lies_on_one_node_wherever_that_is() {
     for kind in KINDS {
         let mut nodes = cluster(kind).await;
-        let key = "throttle:{default}:total/rate-1";
+        let key = "throttle:{default}:total/rate-3600s";
         let slot = nodes[0].tells(&["CLUSTER", "KEYSLOT", key]).await;
         let number: usize = slot.parse().expect("a number");
         let (here, there) = match number {

@@ -187,7 +187,7 @@ async fn a_bucket_that_is_evicted_is_a_full_one() {
         server.says(&["CONFIG", "SET", "maxmemory", "4mb"]).await;
         let mut others = connect(&server.url()).await.expect("it runs");
         let filler = "x".repeat(10_000);
-        let ours = "throttle:{default}:total/quota-1";
+        let ours = "throttle:{default}:total/quota-day";
         let left = server.tells(&["EXISTS", ours]).await;
         assert_eq!(left, "1", "{kind:?}");
         for turn in 0..100_000 {
@@ -229,7 +229,7 @@ async fn reached(
 async fn a_node_that_hangs_does_not_hide_the_others() {
     for kind in KINDS {
         let nodes = cluster(kind).await;
-        let key = "throttle:{default}:total/rate-1";
+        let key = "throttle:{default}:total/rate-3600s";
         let slot = nodes[0].tells(&["CLUSTER", "KEYSLOT", key]).await;
         // One that does not have our slot.
         let slot: usize = slot.parse().expect("a number");

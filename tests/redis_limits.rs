@@ -256,7 +256,7 @@ async fn model_tokens_are_reserved_and_settled_between_replicas() {
             // Corrections are not waited for.
             let mut told = 0;
             for _ in 0..PATIENCE {
-                let keys = server.tells(&["KEYS", "*/tokens-1"]).await;
+                let keys = server.tells(&["KEYS", "*/tokens-3600s"]).await;
                 told = owed(&server, keys.trim()).await;
                 if told == sum {
                     break;
@@ -404,7 +404,7 @@ async fn a_bucket_is_kept_until_it_is_full_and_no_longer() {
         let mut all = Vec::new();
         for _ in 0..PATIENCE {
             all = kept(&server).await;
-            let tokens = all.iter().find(|(key, ..)| key.ends_with("/tokens-1"));
+            let tokens = all.iter().find(|(key, ..)| key.ends_with("/tokens-60s"));
             if tokens.is_some_and(|tokens| tokens.2 <= 200_000) {
                 break;
             }
@@ -428,7 +428,7 @@ async fn a_bucket_is_kept_until_it_is_full_and_no_longer() {
                 "second" => 1_000 * USED,
                 "minute" => 60_000 * USED / 7,
                 "weeks" => 3_600_000 * USED,
-                "tokens-1" => 200_000,
+                "tokens-60s" => 200_000,
                 // Until its window ends: a day, a month, three days.
                 "day" => 86_400_000 - time / 1_000 % 86_400_000,
                 "days" => 3 * 86_400_000 - time / 1_000 % (3 * 86_400_000),
@@ -612,10 +612,10 @@ async fn nothing_of_a_client_is_told_to_the_server_whatever_is_asked_of_it() {
         println!("{kind:?}: {} lines of MONITOR", heard.len());
         assert!(heard.len() > 200, "{kind:?}: {} lines", heard.len());
         for part in [
-            "total/rate-1",
-            "client/quota-1",
-            "POST /chat/tokens-1",
-            "GET /models/{id}/rate-1",
+            "total/rate-1s",
+            "client/quota-day",
+            "POST /chat/tokens-60s",
+            "GET /models/{id}/rate-1s",
             "/quota/month",
             "route $default ",
         ] {

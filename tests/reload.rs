@@ -441,8 +441,8 @@ async fn the_difference_is_told() {
         [
             "total, limit `total_tokens`: 90 tokens in 1s, burst 90, new",
             "total, limit `total_in_flight`: 8 in flight => 9 in flight",
-            "route `GET /b`, limit `b`: 1 in 1s, burst 1 => 1 in 1s, burst 1, shadow",
-            "route `GET /b`, limit `get_b`: 10 in 1s, burst 5, new",
+            "route `GET /b`, limit `b`: 1 in 1s, burst 1, shadow, new",
+            "route `GET /b`, limit `get_b`: 1 in 1s, burst 1 => 10 in 1s, burst 5",
             "plan `pro`, limit `pro`: 2 in 1s, burst 2 => 2 in 1s, burst 3",
             "plan `pro`, route `GET /b`, limit `pro_get_b_daily`: 9 in a day, new",
             "route `GET /a`, limit `get_a`: 1 in 1s, burst 1, gone",

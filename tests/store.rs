@@ -105,14 +105,14 @@ async fn replicas_share_every_limit() {
     let hash = limits[2]
         .strip_prefix("route $default ")
         .expect("an undeclared route");
-    assert_eq!(hash.len(), "/rate-1".len() + 32, "no path in it: {hash}");
+    assert_eq!(hash.len(), "/rate-1s".len() + 32, "no path in it: {hash}");
     assert_eq!(
         [&limits[0], &limits[3], &limits[4], &limits[5]],
         [
-            "client/rate-1",
+            "client/rate-1s",
             "route GET /chat/quota/day",
-            "route GET /chat/rate-1",
-            "total/rate-1"
+            "route GET /chat/rate-1s",
+            "total/rate-1s"
         ]
     );
 }
@@ -570,7 +570,7 @@ async fn what_was_used_stays_used_when_replicas_are_reloaded_one_after_the_other
     for client in [&first, &second, &first] {
         assert_eq!(client.get("/").await.status, OK);
     }
-    let larger = || Rules::new().default_route(Rate::per_hour(1).burst(6));
+    let larger = || Rules::new().default_route(Rate::per_second(1).burst(6));
     one.handle().reload(larger()).expect("proper rules");
     let left = |answer: &Answer| {
         answer

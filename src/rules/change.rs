@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-use super::ledger::{Ledger, ScopeKey, pairs};
+use super::{
+    ledger::{Ledger, ScopeKey},
+    pairs::pairs,
+};
 use crate::limit::{Limit, Scope, Terms};
 
 /// What a [reload](crate::Handle::reload) has changed: the limits that are new, those that are gone, and those that are

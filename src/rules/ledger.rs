@@ -1,12 +1,14 @@
 //! Which limits there are and where their balances are kept, so that new rules find those of the limits that stay.
 
-use std::{borrow::Borrow, collections::HashMap, fmt, mem::discriminant, sync::Arc};
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use super::pairs::{ids, pairs};
 
 use crate::{
     bucket::Bucket,
     clock::Nanos,
     history::{History, Step, Version},
-    limit::{Limit, Scope, Terms},
+    limit::{Limit, Scope},
     meter::Meter,
     route::RouteKey,
     rule::{Binding, Home, Line},
@@ -271,27 +273,6 @@ impl ScopeKey {
     }
 }
 
-/// What the limits of a place are known by wherever there are the same rules: each by its kind, and by its name or its
-/// number among those of its kind that have none.
-fn ids(place: &dyn fmt::Display, limits: &[impl Borrow<Limit>]) -> Vec<Option<Arc<str>>> {
-    let mut unnamed = [0_u32; 3];
-    let id = |limit: &Limit| {
-        let (kind, number) = match (&limit.terms, limit.meter) {
-            (_, None) | (Terms::InFlight(_), _) => return None,
-            (Terms::Rate(_), _) => ("rate", 0),
-            (Terms::Quota(_), _) => ("quota", 1),
-            (Terms::Tokens(_), _) => ("tokens", 2),
-        };
-        if limit.is_named {
-            return Some(format!("{place}/{kind}/{}", limit.name).into());
-        }
-        let number = &mut unnamed[number];
-        *number += 1;
-        Some(format!("{place}/{kind}-{number}").into())
-    };
-    limits.iter().map(Borrow::borrow).map(id).collect()
-}
-
 /// As stores know a place.
 impl fmt::Display for ScopeKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -309,30 +290,4 @@ impl fmt::Display for ScopeKey {
             }
         }
     }
-}
-
-/// For each new limit of a place the old one that it was: by name, or else the next of its kind, those without a name
-/// first.
-pub(super) fn pairs<'a>(old: impl Iterator<Item = &'a Limit>, new: &[Limit]) -> Vec<Option<usize>> {
-    type Same = fn(&Limit, &Limit) -> bool;
-    let same_name: Same =
-        |a, b| a.is_named && b.is_named && a.name == b.name && a.is_slots() == b.is_slots();
-    let same_kind: Same = |a, b| discriminant(&a.terms) == discriminant(&b.terms);
-    let unnamed: Same =
-        |a, b| !a.is_named && !b.is_named && discriminant(&a.terms) == discriminant(&b.terms);
-    let mut old: Vec<_> = old.map(Some).collect();
-    let mut pairs = vec![None; new.len()];
-    for same in [same_name, unnamed, same_kind] {
-        for (limit, pair) in new.iter().zip(&mut pairs) {
-            if pair.is_none() {
-                *pair = old
-                    .iter()
-                    .position(|old| old.is_some_and(|old| same(old, limit)));
-                if let Some(index) = *pair {
-                    old[index] = None;
-                }
-            }
-        }
-    }
-    pairs
 }

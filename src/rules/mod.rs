@@ -8,6 +8,7 @@ mod error;
 mod exempt;
 mod ledger;
 mod names;
+mod pairs;
 
 use std::{any::Any, sync::Arc};
 

@@ -25,8 +25,9 @@ impl BucketKey {
         }
     }
 
-    /// The limit, by where it holds, its kind, and its number there (`route POST /chat/rate-1`) or the name that it was
-    /// given (`route POST /chat/rate/chat`).
+    /// The limit, by where it holds, its kind, and its period (`route POST /chat/rate-60s`, `total/quota-day`) or the name
+    /// that it was given (`route POST /chat/rate/chat`). Shadows are of kinds of their own (`rate-shadow`), and limits
+    /// that are equal in all of this are numbered by size (`rate-60s-2`).
     #[must_use]
     pub fn limit(&self) -> &str {
         &self.limit

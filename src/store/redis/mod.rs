@@ -44,8 +44,8 @@ use super::{BucketKey, Charge, Correction, Store, StoreError, StoreFuture, Taken
 /// of it, it is never sent again, unless the server itself said that it did not carry it out (`NOSCRIPT`, `MOVED`,
 /// `ASK`). Connections that break are made anew.
 ///
-/// A bucket is a key, `throttle:{default}:route POST /chat/rate-1` or, of a client's,
-/// `throttle:{default}:client/rate-1:` and 32 hexadecimal digits, and expires when it is full. Nothing else is kept; nothing of a client is, but a hash under
+/// A bucket is a key, `throttle:{default}:route POST /chat/rate-60s` or, of a client's,
+/// `throttle:{default}:client/rate-60s:` and 32 hexadecimal digits, and expires when it is full. Nothing else is kept; nothing of a client is, but a hash under
 /// [a secret](crate::Clients::secret). All keys of a throttle have one hash tag and so lie on one node of a cluster.
 ///
 /// # What it needs

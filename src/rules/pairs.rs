@@ -1,0 +1,91 @@
+//! Which limit of the new rules is which one of the rules before, and what stores know each by.
+//!
+//! A limit is known by its settings before its name, and by its name before its kind. A shadow and an enforced limit are
+//! never the same: what a shadow has counted was refused to nobody.
+
+use std::{borrow::Borrow, collections::HashMap, fmt, sync::Arc};
+
+use crate::{
+    limit::{Limit, Terms},
+    quota::Window,
+};
+
+/// Pairs each new limit of a place with the old one that it was: the one with the same settings and name, with the same
+/// settings, with the same name, the next one of the same kind and period, or the next one of the same kind.
+pub(super) fn pairs<'a>(old: impl Iterator<Item = &'a Limit>, new: &[Limit]) -> Vec<Option<usize>> {
+    const PASSES: [fn(&Limit, &Limit) -> bool; 5] = [
+        |a, b| equal(a, b) && a.is_named == b.is_named && (!a.is_named || a.name == b.name),
+        equal,
+        |a, b| {
+            let named = a.is_named && b.is_named && a.name == b.name;
+            named && a.is_slots() == b.is_slots() && a.shadow == b.shadow
+        },
+        |a, b| a.terms.is_kind_of(&b.terms) && a.terms.window() == b.terms.window(),
+        |a, b| a.terms.is_kind_of(&b.terms),
+    ];
+    let mut old: Vec<_> = old.map(Some).collect();
+    let mut pairs = vec![None; new.len()];
+    for same in PASSES {
+        for (limit, pair) in new.iter().zip(&mut pairs) {
+            if pair.is_none() {
+                *pair = old
+                    .iter()
+                    .position(|old| old.is_some_and(|old| same(old, limit)));
+                if let Some(index) = *pair {
+                    old[index] = None;
+                }
+            }
+        }
+    }
+    pairs
+}
+
+/// Tells whether two limits have the same settings, whatever their names.
+fn equal(one: &Limit, other: &Limit) -> bool {
+    let (one, other) = (&one.terms, &other.terms);
+    one.is_kind_of(other) && one.window() == other.window() && one.size() == other.size()
+}
+
+/// Names the limits of a place for stores, the same in every process with the same rules: by kind and name or, without a
+/// name, by kind and period, and by a number only among those of the same kind and period. `None`: a limit that no store
+/// keeps.
+///
+/// The number goes by size and not by place, so that limits that change places keep their balances.
+pub(super) fn ids(
+    place: &dyn fmt::Display,
+    limits: &[impl Borrow<Limit>],
+) -> Vec<Option<Arc<str>>> {
+    let mut order: Vec<usize> = (0..limits.len()).collect();
+    order.sort_by_key(|index| limits[*index].borrow().terms.size());
+    let mut numbers: HashMap<String, u32> = HashMap::new();
+    let mut ids = vec![None; limits.len()];
+    for index in order {
+        let limit = limits[index].borrow();
+        let kind = match (&limit.terms, limit.meter) {
+            (_, None) | (Terms::InFlight(_), _) => continue,
+            (Terms::Rate(_), _) => "rate",
+            (Terms::Quota(_), _) => "quota",
+            (Terms::Tokens(_), _) => "tokens",
+        };
+        let shadow = if limit.shadow { "-shadow" } else { "" };
+        ids[index] = Some(match limit.terms.window() {
+            Some(window) if !limit.is_named => {
+                let window = match window {
+                    Window::Day => "day".to_owned(),
+                    Window::Week => "week".to_owned(),
+                    Window::Month => "month".to_owned(),
+                    Window::Every(length) => format!("{length:?}"),
+                };
+                let id = format!("{place}/{kind}{shadow}-{window}");
+                let number = numbers.entry(id.clone()).or_default();
+                *number += 1;
+                match number {
+                    1 => id.into(),
+                    number => format!("{id}-{number}").into(),
+                }
+            }
+            _ => format!("{place}/{kind}{shadow}/{}", limit.name).into(),
+        });
+    }
+    ids
+}
