@@ -23,7 +23,7 @@
 use crate::clock::{Clock, Nanos};
 
 /// The parameters of one bucket. Zero intervals do not exist; a closed limit has no `Gcra`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Gcra {
     /// Nanoseconds that pay for one unit.
     interval: u64,

@@ -16,14 +16,14 @@ use crate::{
 };
 
 /// What a limit allows. A closed limit has none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Meter {
     gcra: Gcra,
     time: Time,
 }
 
 /// How a bucket's own time passes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Time {
     /// As the throttle's: a rate.
     Flowing,

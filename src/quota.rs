@@ -45,7 +45,7 @@ pub struct Quota {
 }
 
 /// When a quota starts anew.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Window {
     Day,
     Week,

@@ -179,6 +179,55 @@ async fn what_is_known_to_be_empty_is_not_asked_for() {
     assert_eq!(store.calls(), 0, "neither lies in a store");
 }
 
+/// A refusal was told from memory, and the client's quota counted as full there: a second, and then a day.
+#[tokio::test(start_paused = true)]
+async fn no_wait_is_told_while_one_of_the_buckets_is_unknown() {
+    let store = Told::new();
+    let clients = Clients::by_header("x-api-key")
+        .each(Limits::new().quota(Quota::per_day(1)))
+        .secret(SECRET);
+    let rules = Rules::new()
+        .route("GET /a", Rate::per_second(1).burst(1))
+        .clients(clients);
+    let one = replica(rules, &store);
+    assert_eq!(get_as(&one, "/b", "spent").await.status, OK);
+    // So long ago that it is forgotten.
+    advance(Duration::from_secs(11)).await;
+    assert_eq!(get_as(&one, "/a", "a").await.status, OK);
+    // Now the route is known to be empty.
+    assert_eq!(get_as(&one, "/a", "b").await.status, REFUSED);
+    store.calls();
+    let refused = get_as(&one, "/a", "spent").await;
+    let wait = refused.wait().expect("tomorrow");
+    assert_eq!(store.calls(), 1, "it is asked");
+    advance(wait).await;
+    assert_eq!(get_as(&one, "/a", "spent").await.status, OK, "{wait:?}");
+}
+
+/// A state that was remembered in terms of the settings before told a tenth of the wait.
+#[tokio::test(start_paused = true)]
+async fn a_wait_is_told_in_terms_of_the_settings_that_hold() {
+    let store = Told::new();
+    let rules = |per_minute, burst| {
+        let rate = Rate::per_minute(per_minute).burst(burst).named("chat");
+        Rules::new().default_route(rate)
+    };
+    let layer = layer(rules(600, 30), &store);
+    let (handle, client) = (layer.handle(), Client::with(layer));
+    for _ in 0..30 {
+        assert_eq!(client.get("/").await.status, OK);
+    }
+    assert_eq!(client.get("/").await.status, REFUSED);
+    handle
+        .reload(rules(60, 2))
+        .expect("rules that hold together");
+    let refused = client.get("/").await;
+    assert_eq!(refused.status, REFUSED);
+    let wait = refused.wait().expect("it may pass");
+    advance(wait).await;
+    assert_eq!(client.get("/").await.status, OK, "{wait:?}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_empty_bucket_is_believed_for_ten_seconds() {
     let store = Told::new();

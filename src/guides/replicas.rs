@@ -24,9 +24,11 @@
 //!
 //! The [bound](crate#the-idea) holds for all replicas together, to the nanosecond of what is kept and by the clock of
 //! the server alone; theirs may show what they like. A request is charged on all of its limits in one call, or on
-//! none. It is charged once: a call is never sent again, whatever has become of its answer. The refusal of a bucket
-//! that is known to be empty needs no call; that is believed for ten seconds at most, so that somebody who deletes a
-//! key by hand is heard by then.
+//! none. It is charged once: a call is never sent again, whatever has become of its answer. A refusal needs no call if
+//! a bucket is known to be empty and all others of the request are known too; otherwise the store is asked, so that the
+//! wait is true. That is believed for ten seconds at most (a quarter of a second for model tokens), so that somebody who
+//! deletes a key by hand is heard by then. What other replicas took or gave back meanwhile is not known: such a wait may
+//! end earlier or later.
 //!
 //! Not shared are [slots](crate#slots), which belong to a process and end with it, and [lines](crate#waiting):
 //! requests wait for limits in a store as for others, first come, first served in each process and by chance between

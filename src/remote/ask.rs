@@ -36,6 +36,8 @@ pub(crate) struct Ask {
     leasing: Vec<Charge>,
     /// Whether this process has leases.
     is_leasing: bool,
+    /// Whether it takes nothing, and is asked for what the buckets hold.
+    is_peek: bool,
 }
 
 /// What was asked, and what the answer is.
@@ -67,7 +69,15 @@ impl Ask {
             lent,
             leasing,
             is_leasing,
+            is_peek: false,
         }
+    }
+
+    /// A question that takes nothing: its charges are of zero units.
+    pub(super) fn peek(remote: Arc<Remote>, charges: Vec<Charge>, deadline: Duration) -> Self {
+        let mut ask = Self::new(remote, charges, deadline, Lent::default(), false);
+        ask.is_peek = true;
+        ask
     }
 
     /// It is over, and was answered this, or not.
@@ -99,7 +109,7 @@ impl Ask {
         if let Poll::Ready((charges, taken)) = answer {
             self.call = None;
             match &taken {
-                Ok(taken) => self.remote.heard(&charges, taken, self.sent),
+                Ok(taken) => self.remote.heard(&charges, taken, self.sent, self.is_peek),
                 Err(error) => self.remote.failed(error, self.deadline),
             }
             let lent = self.lent;

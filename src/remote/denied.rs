@@ -40,7 +40,8 @@ impl Denied {
         })
     }
 
-    pub(super) fn remember(&self, hash: u64, state: Nanos, until: Nanos) {
+    /// Remembers at `now` the state of a bucket, until some moment.
+    pub(super) fn remember(&self, hash: u64, state: Nanos, now: Nanos, until: Nanos) {
         self.with(hash, |entries| {
             let known = entries.iter().position(|entry| entry.hash == hash);
             let soonest = || {
@@ -49,15 +50,20 @@ impl Denied {
                 soonest.map_or(0, |(index, _)| index)
             };
             let index = known.unwrap_or_else(soonest);
-            entries[index] = Entry { hash, state, until };
+            let entry = &mut entries[index];
+            // Answers may come out of order. What a bucket owes only grows, until a correction has it forgotten.
+            let is_older = known.is_some() && entry.until > now && entry.state > state;
+            if !is_older {
+                *entry = Entry { hash, state, until };
+            }
         });
     }
 
-    /// Another state of a bucket, if it is remembered.
+    /// Remembers a later state of a bucket that is remembered.
     pub(super) fn refresh(&self, hash: u64, state: Nanos) {
         self.with(hash, |entries| {
             if let Some(entry) = entries.iter_mut().find(|entry| entry.hash == hash) {
-                entry.state = state;
+                entry.state = entry.state.max(state);
             }
         });
     }
@@ -87,20 +93,28 @@ mod tests {
         let denied = Denied::new();
         // All in one group.
         for hash in 1..=8 {
-            denied.remember(hash, 100 + hash, 1_000 * hash);
+            denied.remember(hash, 100 + hash, 0, 1_000 * hash);
         }
         assert_eq!(denied.find(3, 0), Some(103));
         assert_eq!(denied.find(3, 3_000), None, "it is forgotten by then");
-        denied.remember(9, 109, 9_000);
+        denied.remember(9, 109, 0, 9_000);
         assert_eq!(denied.find(1, 0), None, "the first to be forgotten");
         for hash in 2..=9 {
             assert_eq!(denied.find(hash, 0), Some(100 + hash));
         }
-        denied.remember(5, 7, 10_000);
-        assert_eq!(denied.find(5, 9_999), Some(7), "once each");
+        denied.remember(5, 107, 0, 10_000);
+        assert_eq!(denied.find(5, 9_999), Some(107), "once each");
+        denied.remember(5, 106, 9_999, 20_000);
+        denied.refresh(5, 106);
+        assert_eq!(denied.find(5, 9_999), Some(107), "an older answer");
+        assert_eq!(denied.find(5, 10_000), None, "and as long as before");
+        denied.remember(5, 7, 10_000, 20_000);
         denied.refresh(5, 8);
         denied.refresh(55, 8);
-        assert_eq!((denied.find(5, 9_999), denied.find(55, 0)), (Some(8), None));
+        assert_eq!(
+            (denied.find(5, 19_999), denied.find(55, 0)),
+            (Some(8), None)
+        );
         denied.forget(5);
         assert_eq!(denied.find(5, 0), None);
         assert_eq!(denied.find(6, 0), Some(106));

@@ -51,6 +51,7 @@ use self::{
 };
 use crate::{
     clock::{Clock, Nanos},
+    gcra::Refusal,
     levels::{Level, Levels},
     limit::Limit,
     rule::{Asked, Binding, Rule},
@@ -65,6 +66,8 @@ pub(crate) struct Remote {
     clock: Clock,
     /// How far the store's clock is ahead of this one, or more, in two's complement.
     ahead: AtomicU64,
+    /// The same, or less.
+    ahead_at_least: AtomicU64,
     denied: Denied,
     deadlines: Arc<Deadlines>,
     changes: Changes,
@@ -83,10 +86,12 @@ pub(crate) struct Remote {
 /// What is known without asking.
 pub(crate) struct Guess {
     pub(crate) levels: Levels,
-    /// The store's clock: this moment, or a little later.
+    /// The store's clock: this moment, or a little earlier, so that no wait is told shorter than it is.
     pub(crate) at: Nanos,
     /// Whether one of the buckets is known to refuse.
     pub(crate) is_denied: bool,
+    /// Whether all buckets of enforced limits are known, so that a wait may be told.
+    pub(crate) is_known: bool,
 }
 
 impl Remote {
@@ -105,6 +110,7 @@ impl Remote {
             store,
             clock,
             ahead: AtomicU64::new(0),
+            ahead_at_least: AtomicU64::new(0),
             denied: Denied::new(),
             deadlines: Arc::default(),
             changes: Changes::default(),
@@ -145,6 +151,15 @@ impl Remote {
         Ask::new(Arc::clone(self), charges, deadline, lent, lease > 1)
     }
 
+    /// Asks for what the buckets of a rule hold, and takes nothing.
+    pub(crate) fn peek(self: &Arc<Self>, rule: &Rule, asked: Asked, deadline: Duration) -> Ask {
+        let charges = rule.shared().filter_map(|binding| {
+            let charge = charge(binding, asked)?;
+            Some(Charge { cost: 0, ..charge })
+        });
+        Ask::peek(Arc::clone(self), charges.collect(), deadline)
+    }
+
     /// What all buckets of a rule held at an answer. `held` are those of its limits that lie in this process.
     pub(crate) fn levels(
         rule: &Rule,
@@ -170,7 +185,8 @@ impl Remote {
         levels
     }
 
-    /// What is known at `now` of all buckets of a rule. Those of which nothing is known are told as full.
+    /// Returns what is known at `now` of all buckets of a rule. Unknown ones count as full, and no wait is to be told from
+    /// them.
     pub(crate) fn guess(
         &self,
         rule: &Rule,
@@ -186,12 +202,14 @@ impl Remote {
         let at = self.at(now);
         let mut guess = Guess {
             levels: Levels::default(),
-            at,
+            at: self.at_least(now),
             is_denied: false,
+            is_known: true,
         };
+        let mut never = false;
         let mut shared = 0..;
         for (index, binding) in rule.bindings.iter().enumerate() {
-            let level = match self.hash(binding, asked.identity) {
+            let level = match self.denied_hash(binding, asked.identity) {
                 None => held(binding),
                 Some(hash) => {
                     let cost = binding.cost(asked);
@@ -203,9 +221,12 @@ impl Remote {
                         });
                         continue;
                     }
-                    let state = self.denied.find(hash, now).unwrap_or(0);
-                    let refuses = binding.limit.refusal(state, at, cost).is_some();
-                    guess.is_denied |= refuses && index < rule.enforced;
+                    let known = self.denied.find(hash, now);
+                    guess.is_known &= known.is_some() || index >= rule.enforced;
+                    let state = known.unwrap_or(0);
+                    let refusal = binding.limit.refusal(state, at, cost);
+                    guess.is_denied |= refusal.is_some() && index < rule.enforced;
+                    never |= refusal == Some(Refusal::Never) && index < rule.enforced;
                     Level {
                         state,
                         cost,
@@ -215,6 +236,8 @@ impl Remote {
             };
             guess.levels.push(level);
         }
+        // No wait is told then, whatever the others hold.
+        guess.is_known |= never;
         guess
     }
 
@@ -242,14 +265,20 @@ impl Remote {
         let _ = self.store.correct(&corrections).await;
         for correction in corrections {
             // What is remembered was told before.
-            let (key, ..) = correction.parts();
-            self.denied.forget(self.hash_of(key));
+            let (key, budget, _) = correction.parts();
+            self.denied.forget(self.denied_hash_of(key, budget));
         }
     }
 
     /// What the store's clock shows when this one shows `now`, or later.
     pub(crate) fn at(&self, now: Nanos) -> Nanos {
         let ahead = self.ahead.load(Ordering::Relaxed);
+        now.wrapping_add(ahead).min(Clock::MAX)
+    }
+
+    /// What the store's clock shows when this one shows `now`, or earlier.
+    fn at_least(&self, now: Nanos) -> Nanos {
+        let ahead = self.ahead_at_least.load(Ordering::Relaxed);
         now.wrapping_add(ahead).min(Clock::MAX)
     }
 
@@ -267,21 +296,26 @@ impl Remote {
         }
     }
 
-    /// What an answer to a question that was sent at `sent` tells of those to come.
-    fn heard(&self, charges: &[Charge], taken: &Taken, sent: Nanos) {
-        let ahead = taken.now.min(Clock::MAX).wrapping_sub(sent);
-        self.ahead.store(ahead, Ordering::Relaxed);
+    /// What an answer to a question that was sent at `sent` tells of those to come. A `peek` is remembered, whatever
+    /// it tells.
+    fn heard(&self, charges: &[Charge], taken: &Taken, sent: Nanos, peek: bool) {
         let now = self.clock.now();
+        let store_now = taken.now.min(Clock::MAX);
+        self.ahead
+            .store(store_now.wrapping_sub(sent), Ordering::Relaxed);
+        self.ahead_at_least
+            .store(store_now.wrapping_sub(now), Ordering::Relaxed);
         let balances = || {
             let balances = charges.iter().zip(&taken.balances);
             balances.filter(|(charge, _)| !charge.is_shadow)
         };
-        let is_empty = balances().any(|(charge, balance)| {
+        let refuses = |(charge, balance): (&Charge, &Balance)| {
             let meter = charge.budget.meter();
             meter.take(balance.state, taken.now, charge.cost).is_err()
-        });
+        };
+        let is_empty = peek || balances().any(refuses);
         for (charge, balance) in balances() {
-            let hash = self.hash_of(&charge.key);
+            let hash = self.denied_hash_of(&charge.key, &charge.budget);
             // Who is refused by what is remembered of one bucket is told of all of them.
             if !is_empty {
                 self.denied.refresh(hash, balance.state);
@@ -293,7 +327,7 @@ impl Remote {
                 Self::REMEMBERED
             };
             let until = now.saturating_add(crate::clock::nanos(remembered));
-            self.denied.remember(hash, balance.state, until);
+            self.denied.remember(hash, balance.state, now, until);
         }
     }
 
@@ -305,6 +339,20 @@ impl Remote {
 
     fn hash_of(&self, key: &BucketKey) -> u64 {
         self.hasher.hash_one((key.limit(), key.client()))
+    }
+
+    /// What a state is remembered by: the bucket, and the terms that the state is told in.
+    #[inline]
+    fn denied_hash(&self, binding: &Binding, identity: u128) -> Option<u64> {
+        let id = binding.id.as_ref()?;
+        let meter = binding.limit.meter.as_ref()?;
+        let client = binding.client(identity);
+        Some(self.hasher.hash_one((&**id, client, meter)))
+    }
+
+    fn denied_hash_of(&self, key: &BucketKey, budget: &Budget) -> u64 {
+        let bucket = (key.limit(), key.client(), budget.meter());
+        self.hasher.hash_one(bucket)
     }
 }
 

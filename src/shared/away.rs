@@ -92,8 +92,9 @@ impl Shared {
             levels,
             at,
             is_denied,
+            is_known,
         } = guess;
-        Ok(Away::There(match is_denied {
+        Ok(Away::There(match is_denied && is_known {
             true => There::Denied(levels, at),
             false => There::Asks,
         }))

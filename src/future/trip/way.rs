@@ -14,7 +14,7 @@ use std::{
 use http::Request;
 use tokio::time::{Sleep, sleep_until};
 
-use self::alone::Later;
+use self::{alone::Later, refused::Found};
 use super::{By, Ended, Told};
 use crate::{
     admission::Permits,
@@ -58,6 +58,12 @@ enum Step {
         /// Of the limits that lie in this process.
         levels: Levels,
         standing: Option<Standing>,
+    },
+    /// Has asked what the buckets hold, to tell the wait of a refusal. What is over does not wait in line again.
+    Peeks {
+        ask: Box<Ask>,
+        standing: Option<Standing>,
+        is_over: bool,
     },
     /// Waits for a lease that somebody else has asked for.
     Follows(Follow, Option<Standing>),
@@ -146,7 +152,8 @@ impl Way {
                         let limiter = &self.state.limiter;
                         let held = &self.prepared.held().rule;
                         let levels = tell(&limiter.peek(held, self.asked, limiter.now()));
-                        if let Some(ended) = self.refused(standing, taken.now, levels) {
+                        let found = Found::there(levels, taken.now);
+                        if let Some(ended) = self.refused(standing, found) {
                             return Poll::Ready(ended);
                         }
                     }
@@ -157,6 +164,27 @@ impl Way {
                         }
                     }
                 },
+                Step::Peeks {
+                    mut ask,
+                    standing,
+                    is_over,
+                } => {
+                    let Poll::Ready(answer) = ask.poll(cx) else {
+                        self.step = Step::Peeks {
+                            ask,
+                            standing,
+                            is_over,
+                        };
+                        return Poll::Pending;
+                    };
+                    let ended = match answer {
+                        Ok(taken) => self.peeked(&taken, standing, is_over),
+                        Err(_) => self.alone(request, None, standing),
+                    };
+                    if let Some(ended) = ended {
+                        return Poll::Ready(ended);
+                    }
+                }
                 Step::Stands(mut standing, until) => {
                     let until = match self.follow(request) {
                         true => 0,
@@ -173,7 +201,10 @@ impl Way {
                         Next::Stands(deadline) => deadline,
                         Next::Goes(now) => {
                             drop(standing);
-                            return Poll::Ready(self.gives_up(now));
+                            match self.gives_up(now) {
+                                Some(ended) => return Poll::Ready(ended),
+                                None => continue,
+                            }
                         }
                     };
                     self.step = Step::Stands(standing, until);
@@ -214,9 +245,9 @@ impl Way {
             return self.by_lease(request, standing, remote, &lent, now);
         }
         let guess = self.guess(remote, now, &lent);
-        if is_behind || guess.is_denied {
+        if is_behind || (guess.is_denied && guess.is_known) {
             remote.unlend(&lent);
-            return self.refused(standing, guess.at, guess.levels);
+            return self.refused(standing, Found::guessed(guess));
         }
         let deadline = self.shared.options.store_deadline;
         let until = *self

@@ -10,8 +10,43 @@ use crate::{
     clock::Nanos,
     levels::Levels,
     remote::{Guess, Lent, Remote},
+    store::Taken,
     waiting::{Again, Answer, Moment, Standing},
 };
+
+/// What the buckets of a refused request hold, at a moment of the store's clock.
+pub(super) struct Found {
+    levels: Levels,
+    at: Nanos,
+    /// Whether all of it is known. Else no wait is to be told from it.
+    is_known: bool,
+}
+
+impl Found {
+    /// As the store has answered.
+    pub(super) fn there(levels: Levels, at: Nanos) -> Self {
+        Self {
+            levels,
+            at,
+            is_known: true,
+        }
+    }
+
+    /// As far as this process knows.
+    pub(super) fn guessed(guess: Guess) -> Self {
+        let Guess {
+            levels,
+            at,
+            is_known,
+            is_denied: _,
+        } = guess;
+        Self {
+            levels,
+            at,
+            is_known,
+        }
+    }
+}
 
 impl Way {
     /// What becomes of it, refused by what lies in this process.
@@ -22,10 +57,10 @@ impl Way {
         now: Nanos,
         levels: Levels,
     ) -> Option<Ended> {
-        if self.prepared.rule.is_patient {
-            // By slots: a look at all of them tells which.
-            let guess = self.guess(remote, now, &Lent::default());
-            return self.refused(standing, guess.at, guess.levels);
+        // By slots: a look at all of them tells which.
+        let guess = self.guess(remote, now, &Lent::default());
+        if self.prepared.rule.is_patient || guess.is_known {
+            return self.refused(standing, Found::guessed(guess));
         }
         Some(Ended::Denied(Told {
             by: By::Held,
@@ -35,24 +70,16 @@ impl Way {
         }))
     }
 
-    /// What becomes of it, refused by what `levels` tell at a moment of the store's clock.
-    pub(super) fn refused(
-        &mut self,
-        standing: Option<Standing>,
-        at: Nanos,
-        mut levels: Levels,
-    ) -> Option<Ended> {
-        let denied = |levels| {
-            Some(Ended::Denied(Told {
-                by: By::All,
-                at,
-                levels,
-                held: None,
-            }))
-        };
+    /// What becomes of it, refused by what was found.
+    pub(super) fn refused(&mut self, standing: Option<Standing>, found: Found) -> Option<Ended> {
+        let Found {
+            mut levels,
+            at,
+            is_known,
+        } = found;
         let rule = Arc::clone(&self.prepared.rule);
         if !rule.is_patient {
-            return denied(levels);
+            return self.denied(levels, at, is_known, None);
         }
         let limiter = &self.state.limiter;
         let moment = Moment {
@@ -65,7 +92,7 @@ impl Way {
             Some(standing) => standing,
             None => match limiter.queue(&rule, self.asked, moment, self.timeout, &mut levels) {
                 Some(Answer::Waits(standing)) => standing,
-                Some(_) => return denied(levels),
+                Some(_) => return self.denied(levels, at, is_known, None),
                 // What refused it has come back.
                 None => {
                     self.step = Step::Starts(None);
@@ -81,23 +108,105 @@ impl Way {
                 0
             }
             Again::Elsewhere => 0,
-            Again::Denied => return denied(levels),
+            Again::Denied => return self.denied(levels, at, is_known, Some(standing)),
         };
         self.step = Step::Stands(standing, until);
         None
     }
 
-    /// It has stood in line for long enough.
-    pub(super) fn gives_up(&self, now: Nanos) -> Ended {
-        let limiter = &self.state.limiter;
-        let mut levels = Levels::default();
-        let mut at = now;
-        if let Some(remote) = limiter.remote() {
-            Guess { levels, at, .. } = self.guess(remote, now, &Lent::default());
+    /// Refuses it, if all buckets are known. Otherwise the store is asked for what they hold: from less than that no
+    /// wait is told.
+    fn denied(
+        &mut self,
+        levels: Levels,
+        at: Nanos,
+        is_known: bool,
+        standing: Option<Standing>,
+    ) -> Option<Ended> {
+        if !is_known && !self.is_refused_here(&levels, at) && self.peeks(standing, false) {
+            return None;
         }
+        Some(self.tells(levels, at, is_known))
+    }
+
+    /// It has stood in line for long enough.
+    pub(super) fn gives_up(&mut self, now: Nanos) -> Option<Ended> {
+        let limiter = &self.state.limiter;
+        let (mut levels, mut at, mut is_known) = (Levels::default(), now, true);
+        if let Some(remote) = limiter.remote() {
+            Guess {
+                levels,
+                at,
+                is_known,
+                ..
+            } = self.guess(remote, now, &Lent::default());
+        }
+        if !is_known && !self.is_refused_here(&levels, at) && self.peeks(None, true) {
+            return None;
+        }
+        let limiter = &self.state.limiter;
         limiter.name_refusal(&self.prepared.rule, self.asked, at, &mut levels);
+        Some(self.tells(levels, at, is_known))
+    }
+
+    /// What becomes of it, now that the store has told what all buckets hold.
+    pub(super) fn peeked(
+        &mut self,
+        taken: &Taken,
+        standing: Option<Standing>,
+        is_over: bool,
+    ) -> Option<Ended> {
+        let limiter = &self.state.limiter;
+        let (rule, held) = (&self.prepared.rule, &self.prepared.held().rule);
+        let held = limiter.peek(held, self.asked, limiter.now());
+        let balances = taken.balances.iter().copied();
+        let mut levels = Remote::levels(rule, self.asked, balances, &held);
+        if is_over {
+            limiter.name_refusal(rule, self.asked, taken.now, &mut levels);
+            return Some(self.tells(levels, taken.now, true));
+        }
+        self.refused(standing, Found::there(levels, taken.now))
+    }
+
+    /// Asks the store for what the buckets hold. `false` if it is down.
+    fn peeks(&mut self, standing: Option<Standing>, is_over: bool) -> bool {
+        let limiter = &self.state.limiter;
+        let Some(remote) = limiter.remote().filter(|remote| !remote.is_down()) else {
+            return false;
+        };
+        let deadline = self.shared.options.store_deadline;
+        let ask = remote.peek(&self.prepared.rule, self.asked, deadline);
+        self.step = Step::Peeks {
+            ask: Box::new(ask),
+            standing,
+            is_over,
+        };
+        true
+    }
+
+    /// Whether a limit has refused whose balance lies in this process: it is told alone, and costs no question.
+    fn is_refused_here(&self, levels: &Levels, at: Nanos) -> bool {
+        let pairs = self.prepared.rule.enforced().zip(levels.as_slice());
+        let mut here = pairs.filter(|(binding, _)| binding.id.is_none());
+        here.any(|(binding, level)| {
+            level.refused || binding.limit.refusal(level.state, at, level.cost).is_some()
+        })
+    }
+
+    /// A refusal that tells all limits, or those of this process if no more is known.
+    fn tells(&self, levels: Levels, at: Nanos, is_known: bool) -> Ended {
+        let (by, levels) = match is_known || !self.is_refused_here(&levels, at) {
+            true => (By::All, levels),
+            false => {
+                let mut held = Levels::default();
+                let pairs = self.prepared.rule.bindings.iter().zip(levels.as_slice());
+                let here = pairs.filter(|(binding, _)| binding.id.is_none());
+                here.for_each(|(_, level)| held.push(*level));
+                (By::Held, held)
+            }
+        };
         Ended::Denied(Told {
-            by: By::All,
+            by,
             at,
             levels,
             held: None,
