@@ -8,7 +8,7 @@ use crate::{
     levels::Levels,
     limiter::Limiter,
     rule::{Asked, Rule},
-    rules::{Ledger, Rules, RulesError, Template},
+    rules::{Handover, Ledger, Rules, RulesError, Template},
     usage::{Kind, Scan},
 };
 
@@ -23,7 +23,7 @@ impl Engine {
     pub fn new(rules: &Rules) -> Result<Self, RulesError> {
         let limiter = Limiter::new(Clock::start());
         let ledger = Ledger::default();
-        let compiled = rules.compile(&mut ledger.draft(limiter.now()))?;
+        let compiled = rules.compile(&mut ledger.draft(limiter.now(), Handover::default()))?;
         if let Some(max_clients) = compiled.max_clients {
             limiter
                 .memory
@@ -32,7 +32,7 @@ impl Engine {
         }
         let clients = compiled.classes.into_iter().next();
         let clients = clients.and_then(|class| class.variants.into_iter().next());
-        let own = Template::bind(&compiled.default, "bench", None);
+        let own = Template::bind(&compiled.default, "bench", None, false);
         let bindings = clients.into_iter().flatten().chain(own);
         Ok(Self {
             limiter,

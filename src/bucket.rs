@@ -16,7 +16,15 @@
 //! charge was made with. The monotonic clock promises that only along a happens-before edge, and these orderings draw
 //! it.
 
-use std::cmp::Ordering::{self as Order, Equal, Greater, Less};
+mod succession;
+
+use std::{
+    cmp::Ordering::{self as Order, Equal, Greater, Less},
+    sync::Mutex,
+};
+
+use self::succession::Succession;
+pub(crate) use self::succession::{Late, Successor};
 
 use crate::{
     clock::Nanos,
@@ -74,7 +82,8 @@ impl Slot<'_> {
     ///
     /// If it is there still, nobody came between, and it goes back to where it was. Otherwise `now` is asked
     /// after each look at the state: every charge in that state was then made with a reading no later than this
-    /// one, which is what [`Meter::give_back`] relies on. In a slot that is another's by now there is nothing left.
+    /// one, which is what [`Meter::give_back`] relies on. In a slot that is another's by now there is nothing left: it
+    /// returns `false`.
     ///
     /// A state that is `after` by chance in a stranger's hands is one that has just become full: taking from what it
     /// owes changes nothing.
@@ -86,25 +95,26 @@ impl Slot<'_> {
         taken: Nanos,
         weight: u64,
         now: impl Fn() -> Nanos,
-    ) {
+    ) -> bool {
         let before = meter.less(after, weight);
         let exchange = |from, to| {
             self.state
                 .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
         };
         let Err(mut seen) = exchange(after, before) else {
-            return;
+            return true;
         };
         while seen != BUSY && self.key.load(Ordering::Acquire) == key {
             let next = meter.give_back(seen, taken, now(), weight);
             if next == seen {
-                return;
+                return true;
             }
             match exchange(seen, next) {
-                Ok(_) => return,
+                Ok(_) => return true,
                 Err(actual) => seen = actual,
             }
         }
+        false
     }
 
     /// Gives a slot from one key to the next, with a state that is made from the one it has. `false` if it has changed
@@ -152,6 +162,8 @@ pub(crate) struct Bucket {
     state: AtomicU64,
     /// Of the settings in whose terms the state is told.
     version: AtomicU64,
+    /// Whose balance it has taken over and who takes over its own. Most buckets have none, and all stay small.
+    succession: Mutex<Option<Box<Succession>>>,
 }
 
 impl Bucket {
@@ -159,6 +171,7 @@ impl Bucket {
         Self {
             state: AtomicU64::new(0),
             version: AtomicU64::new(version),
+            succession: Mutex::default(),
         }
     }
 
@@ -186,6 +199,8 @@ impl Bucket {
             match own.cmp(&version) {
                 Less => Ok(steps.read(state, Some(own), version)),
                 Equal => Ok(state),
+                // A closed bucket is told by its heirs.
+                Greater if state == BUSY => Err(0),
                 Greater => Err(state),
             }
         })

@@ -56,10 +56,27 @@ impl Handle {
     /// - **Clients** stay whom they were, and so do their limits, plan by plan.
     /// - A limit that is **closed** keeps its balance for the day on which it is opened.
     ///
-    /// What is new starts full, what is gone is forgotten; a route that gets a key of its own is new. So are the limits
-    /// that undeclared routes have [each](crate::Undeclared) where they shared one before; that one keeps its balance
-    /// for the day on which they share it again. A limit that was a cap on what is in flight and becomes a rate, or the
-    /// other way, is new. A quota that gets another window takes what was used of the old one along.
+    /// A limit that is new starts full, and one that is gone is forgotten. A cap on what is in flight that becomes a rate,
+    /// or the other way, is new; so is a shadow that is enforced. A quota that gets another window takes what was used of
+    /// the old one along.
+    ///
+    /// # Routes that get or lose a key
+    ///
+    /// A route that gets a key of its own goes on with what was used before, in its limits, its slots and its line. So does
+    /// a route that loses its key, and one whose requests fall under a key that is more or less specific:
+    ///
+    /// - It begins with what was used on the route that took its requests before; if there were several, as for a key with
+    ///   parameters, on the one where most was used. Its slots are all that are held on any of them.
+    /// - If the requests of one route are spread over several, each begins with what was used on the one. Slots that come
+    ///   back and model tokens that are settled later change all of them.
+    /// - Model tokens that come back to a route that follows several others stay used there.
+    /// - The same holds for undeclared routes that [shared](crate::Undeclared) their limits and have their own now, and the
+    ///   other way.
+    ///
+    /// Limits of clients on single routes are new with their key. Balances that lie in a [store](crate::ThrottleLayer::store)
+    /// go on only where the key is what the host's router calls the route, such as `GET /models/{id}`; otherwise the route
+    /// has another name there, and is full. Of routes that have lost their keys the 1,024 last are remembered, and each
+    /// until all has come back.
     ///
     /// How the layer answers stays as it was set.
     ///

@@ -181,6 +181,10 @@ impl Limiter {
             if binding.limit.patience.is_some() {
                 self.lines.wake(binding.line(identity));
             }
+            // It came back to the buckets of other routes, whose lines are not known here.
+            if binding.is_closed() {
+                self.lines.wake_all();
+            }
         }
     }
 }

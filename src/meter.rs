@@ -87,6 +87,12 @@ impl Meter {
         self.at(at).saturating_add(weight).min(Self::FARTHEST)
     }
 
+    /// A state with what another one owes at `now` besides.
+    pub(crate) fn added(&self, state: u64, other: u64, now: Nanos) -> u64 {
+        let owed = other.saturating_sub(self.at(now));
+        state.saturating_add(owed).min(Self::FARTHEST).max(state)
+    }
+
     /// What a state is told in, where it is kept beside that: the weight of a unit, or the end of the window.
     pub(crate) fn terms(&self, now: Nanos) -> u64 {
         match self.time {

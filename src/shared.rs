@@ -1,10 +1,13 @@
 //! What all services of a layer share: the limits with their balances, and how answers are given.
 
 mod away;
+mod gone;
 mod live;
+mod moves;
 mod prepared;
 mod routes;
 mod state;
+mod succession;
 mod takeover;
 
 use std::{mem, sync::Arc};

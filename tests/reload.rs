@@ -314,7 +314,7 @@ async fn routes_that_nobody_declared_keep_their_balances() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_undeclared_routes_have_each_is_not_what_they_share() {
+async fn what_undeclared_routes_have_shared_each_of_them_has_used() {
     let rules = |undeclared| {
         let rules = Rules::new().default_route(rate(1, 3));
         rules.undeclared(undeclared)
@@ -330,9 +330,19 @@ async fn what_undeclared_routes_have_each_is_not_what_they_share() {
     assert_eq!((pass("/a").await, pass("/b").await), (3, 0));
     for _ in 0..2 {
         reload(&handle, rules(Undeclared::PerRoute));
-        assert_eq!((pass("/a").await, pass("/b").await), (3, 3), "new");
+        assert_eq!((pass("/a").await, pass("/b").await), (0, 0), "spent");
         reload(&handle, rules(Undeclared::Shared));
         assert_eq!((pass("/a").await, pass("/b").await), (0, 0), "as it was");
+        reload(&handle, rules(Undeclared::PerRoute));
+        advance(2 * SECOND).await;
+        assert_eq!((pass("/a").await, pass("/b").await), (2, 2), "each");
+        advance(SECOND).await;
+        reload(&handle, rules(Undeclared::Shared));
+        assert_eq!(
+            (pass("/a").await, pass("/b").await),
+            (1, 0),
+            "the one with most used"
+        );
     }
 }
 

@@ -91,17 +91,21 @@ impl<'a> Head<'a> {
     /// The method an undeclared route is kept under. `HEAD` goes with `GET`; methods that no
     /// specification knows go together, so that inventing them gains nothing.
     pub(crate) fn family(&self) -> &'static str {
-        match *self.method {
-            Method::GET | Method::HEAD => "GET",
-            Method::POST => "POST",
-            Method::PUT => "PUT",
-            Method::DELETE => "DELETE",
-            Method::PATCH => "PATCH",
-            Method::OPTIONS => "OPTIONS",
-            Method::CONNECT => "CONNECT",
-            Method::TRACE => "TRACE",
-            _ => "ANY",
-        }
+        family(self.method)
+    }
+}
+
+pub(super) fn family(method: &Method) -> &'static str {
+    match *method {
+        Method::GET | Method::HEAD => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::DELETE => "DELETE",
+        Method::PATCH => "PATCH",
+        Method::OPTIONS => "OPTIONS",
+        Method::CONNECT => "CONNECT",
+        Method::TRACE => "TRACE",
+        _ => "ANY",
     }
 }
 

@@ -7,6 +7,7 @@
 mod catch_all;
 pub(crate) mod head;
 pub(crate) mod key;
+pub(crate) mod overlap;
 mod strings;
 pub(crate) mod table;
 pub(crate) mod undeclared;

@@ -69,7 +69,7 @@ impl Methods {
     /// Whether the method was free.
     fn insert(&mut self, method: Option<&Method>, value: usize) -> Result<(), usize> {
         let Some(method) = method else {
-            return self.any.replace(value).map_or(Ok(()), Err);
+            return take(&mut self.any, value);
         };
         match self.position(method) {
             Some(taken) => Err(taken),
@@ -132,7 +132,7 @@ impl<V> Table<V> {
     pub(crate) fn insert(&mut self, key: &RouteKey, value: V) -> Result<(), &V> {
         let index = self.values.len();
         let inserted = match key.pattern() {
-            Pattern::Default => self.default.replace(index).map_or(Ok(()), Err),
+            Pattern::Default => take(&mut self.default, index),
             Pattern::Path {
                 method,
                 segments,
@@ -286,6 +286,17 @@ impl<V> Table<V> {
                 .then(|| node.greedy.find(wanted))
                 .flatten()
         })
+    }
+}
+
+/// Fills a place, if it is free.
+fn take(place: &mut Option<usize>, value: usize) -> Result<(), usize> {
+    match *place {
+        Some(taken) => Err(taken),
+        None => {
+            *place = Some(value);
+            Ok(())
+        }
     }
 }
 

@@ -56,6 +56,11 @@ impl<V> Undeclared<V> {
         &self.overflow
     }
 
+    /// Tells whether new routes find no room.
+    pub(crate) fn is_full(&self) -> bool {
+        self.used.load(Ordering::Relaxed) >= Self::MAX
+    }
+
     /// The value of its own that a route has.
     pub(crate) fn find(&self, hash: u64) -> Option<&V> {
         let slots = self.from(hash).map_while(OnceLock::get);

@@ -156,7 +156,15 @@ impl Binding {
         }
     }
 
-    pub(super) fn is(&self, other: &Self) -> bool {
+    /// Tells whether its bucket has gone over to other routes.
+    pub(crate) fn is_closed(&self) -> bool {
+        match &self.home {
+            Home::Bucket(bucket) => bucket.is_closed(),
+            Home::Client(_) => false,
+        }
+    }
+
+    pub(crate) fn is(&self, other: &Self) -> bool {
         match (&self.home, &other.home) {
             (Home::Bucket(own), Home::Bucket(other)) => Arc::ptr_eq(own, other),
             (Home::Client(own), Home::Client(other)) => Arc::ptr_eq(own, other),

@@ -1,6 +1,10 @@
 //! Which limits there are and where their balances are kept, so that new rules find those of the limits that stay.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+    sync::Arc,
+};
 
 use super::pairs::{ids, pairs};
 
@@ -47,6 +51,15 @@ pub(crate) struct Template {
     before: Option<usize>,
 }
 
+/// Routes whose requests a reload moves.
+#[derive(Debug, Default)]
+pub(crate) struct Handover {
+    /// Keys that are new, and take over the lines of routes that are gone.
+    pub(crate) lines: HashMap<RouteKey, Line>,
+    /// Keys whose buckets begin anew, with what was used of those before.
+    pub(crate) changed: HashSet<RouteKey>,
+}
+
 /// The ledger of rules that do not hold yet.
 #[derive(Debug)]
 pub(crate) struct Draft<'a> {
@@ -55,11 +68,12 @@ pub(crate) struct Draft<'a> {
     now: Nanos,
     /// Whose units will weigh something else.
     changed: Vec<(History, Meter)>,
+    handover: Handover,
 }
 
 impl Ledger {
     /// Begins the one that follows.
-    pub(crate) fn draft(&self, now: Nanos) -> Draft<'_> {
+    pub(crate) fn draft(&self, now: Nanos, handover: Handover) -> Draft<'_> {
         Draft {
             before: self,
             ledger: Self {
@@ -69,6 +83,7 @@ impl Ledger {
             },
             now,
             changed: Vec::new(),
+            handover,
         }
     }
 
@@ -113,8 +128,14 @@ impl Draft<'_> {
     pub(crate) fn bind(&mut self, place: ScopeKey, limits: Vec<Limit>) -> Vec<Binding> {
         let old = self.before.at(&place);
         let by_client = matches!(place, ScopeKey::Client(_) | ScopeKey::ClientOnRoute(..));
-        let line = match old.first() {
-            Some(binding) => binding.line,
+        let known = match &place {
+            ScopeKey::Route(key) => self.handover.lines.get(key).copied(),
+            _ => None,
+        };
+        let begins_anew =
+            matches!(&place, ScopeKey::Route(key) if self.handover.changed.contains(key));
+        let line = match old.first().map(|binding| binding.line).or(known) {
+            Some(line) => line,
             None if by_client => Line::Client(self.ledger.numbers),
             None => Line::next(),
         };
@@ -127,7 +148,7 @@ impl Draft<'_> {
                 binding.map(|binding| (binding.version, &binding.history))
             });
             let tally = pair.map(|index| Arc::clone(&old[index].tally));
-            let home = match pair {
+            let home = match pair.filter(|_| !begins_anew) {
                 Some(index) => old[index].home.clone(),
                 None if by_client => {
                     let number = self.ledger.numbers;
@@ -218,10 +239,13 @@ impl Draft<'_> {
 impl Template {
     /// The limits of one route, with the balances that it had under the rules before. `place` is what the route is
     /// known by wherever there are the same rules.
+    ///
+    /// A route that `begins_anew` has other buckets than before.
     pub(crate) fn bind(
         templates: &[Self],
         place: &str,
         before: Option<&[Binding]>,
+        begins_anew: bool,
     ) -> Vec<Binding> {
         let before = before.unwrap_or_default();
         let line = before
@@ -232,7 +256,7 @@ impl Template {
             let kept = template.before.and_then(|index| before.get(index));
             Binding {
                 limit: template.limit.clone(),
-                home: kept.map_or_else(
+                home: kept.filter(|_| !begins_anew).map_or_else(
                     || Home::Bucket(Arc::new(Bucket::full(template.version))),
                     |kept| kept.home.clone(),
                 ),

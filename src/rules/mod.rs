@@ -14,9 +14,9 @@ use std::{any::Any, sync::Arc};
 
 use crate::{
     client::Clients,
-    limits::Limits,
+    limits::{Access, Limits},
     response::{OnRoute, Rejection, Rejections},
-    route::CatchAll,
+    route::{CatchAll, RouteKey},
     usage::Estimate,
 };
 
@@ -28,7 +28,8 @@ pub use self::{
 pub(crate) use self::{
     classes::Class,
     compile::{Compiled, DeclaredRoute},
-    ledger::{Draft, Ledger, Template},
+    ledger::{Draft, Handover, Ledger, Template},
+    pairs::pairs,
 };
 
 /// All limits of a throttle: for the whole server, for every route, for single routes, and for clients.
@@ -180,6 +181,15 @@ impl Rules {
             rejection: Arc::new(rejection),
         });
         self
+    }
+
+    /// The keys of all routes that can be read, and whether a route may count requests.
+    pub(crate) fn keys(&self) -> Vec<(RouteKey, bool)> {
+        let keys = self.routes.iter().filter_map(|(key, limits)| {
+            let counts = !matches!(limits.access, Access::Unlimited | Access::Exempt);
+            Some((key.parse().ok()?, counts))
+        });
+        keys.collect()
     }
 
     /// Limits with their balances, as far as they are in the ledger that the draft follows.

@@ -12,7 +12,7 @@ use crate::{
 
 /// Pairs each new limit of a place with the old one that it was: the one with the same settings and name, with the same
 /// settings, with the same name, the next one of the same kind and period, or the next one of the same kind.
-pub(super) fn pairs<'a>(old: impl Iterator<Item = &'a Limit>, new: &[Limit]) -> Vec<Option<usize>> {
+pub(crate) fn pairs<'a>(old: impl Iterator<Item = &'a Limit>, new: &[Limit]) -> Vec<Option<usize>> {
     const PASSES: [fn(&Limit, &Limit) -> bool; 5] = [
         |a, b| equal(a, b) && a.is_named == b.is_named && (!a.is_named || a.name == b.name),
         equal,

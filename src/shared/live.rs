@@ -8,7 +8,7 @@ use std::{
 
 use arc_swap::{ArcSwap, Guard};
 
-use super::{routes::UNDECLARED, state::State};
+use super::{moves::Moves, routes::UNDECLARED, state::State};
 use crate::{
     clock::Clock,
     limiter::Limiter,
@@ -16,7 +16,7 @@ use crate::{
     remote::Remote,
     route::RouteKey,
     rule::{Binding, Home},
-    rules::{Changes, Ledger, Rules, RulesError},
+    rules::{Changes, Handover, Ledger, Rules, RulesError},
     snapshot::{LimitSnapshot, RouteSnapshot, Snapshot},
     store::Store,
 };
@@ -40,7 +40,7 @@ impl Live {
         let limiter = Arc::new(Limiter::new(clock));
         let empty = Ledger::default();
         let now = limiter.now();
-        let mut draft = empty.draft(now);
+        let mut draft = empty.draft(now, Handover::default());
         let compiled = rules.compile(&mut draft)?;
         let state = State::new(compiled, &limiter, None)?;
         Ok(Self {
@@ -130,18 +130,21 @@ impl Live {
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.state.load_full();
         let limiter = Arc::clone(&old.limiter);
-        let mut draft = ledger.draft(limiter.now());
+        let moves = Moves::between(&old, rules);
+        let mut draft = ledger.draft(limiter.now(), moves.handover(&old));
         let compiled = rules.compile(&mut draft)?;
-        let new = Arc::new(State::new(compiled, &limiter, Some(&old))?);
+        let new = Arc::new(State::new(compiled, &limiter, Some((&old, moves)))?);
 
         let next = draft.commit(limiter.now());
         // Most routes before anybody needs them there.
         new.adopt(&old);
         new.prepare_as(&old);
+        new.succeed(&old);
         old.retired.store(true, Ordering::SeqCst);
         self.state.store(Arc::clone(&new));
         // And those that were new in the meantime.
         new.adopt(&old);
+        new.succeed_late(&old);
         new.before.store(None);
         let declared = next.scopes().flat_map(|(_, bindings)| bindings);
         for binding in declared.chain(new.undeclared_limits()) {

@@ -3,16 +3,26 @@
 use std::sync::{Arc, OnceLock};
 
 use super::prepared::Prepared;
-use crate::{route::undeclared::Undeclared, rule::Binding, rules::Template, tally::Tally};
+use crate::{
+    route::{RouteKey, overlap::Shape, undeclared::Undeclared},
+    rule::Binding,
+    rules::Template,
+    tally::Tally,
+};
 
 /// Stands for all routes that no key matches.
 pub(super) const UNDECLARED: &str = "$default";
+
 /// A route, and what is charged there for each variant of each class of clients.
 #[derive(Debug)]
 pub(super) struct Route {
     pub(super) key: Box<str>,
     /// What it is known by wherever there are the same rules: the key, or for one that no key names a hash.
     pub(super) place: Box<str>,
+    /// The key, or what the host's router calls the route. `None`: neither is known.
+    pub(super) pattern: Option<RouteKey>,
+    /// What is known of the path where neither is.
+    pub(super) shape: Option<Arc<Shape>>,
     pub(super) own: Vec<Binding>,
     pub(super) tally: Arc<Tally>,
     /// Whether it has the default's limits, as all undeclared routes have.
@@ -52,6 +62,8 @@ impl Route {
         Self {
             key: key.into(),
             place: key.into(),
+            pattern: None,
+            shape: None,
             own,
             tally: before.map_or_else(Arc::default, |before| Arc::clone(&before.tally)),
             undeclared: false,
@@ -65,9 +77,11 @@ impl Route {
         place: &str,
         templates: &[Template],
         before: Option<&Self>,
+        begins_anew: bool,
         variants: usize,
     ) -> Self {
-        let own = Template::bind(templates, place, before.map(|route| &*route.own));
+        let known = before.map(|route| &*route.own);
+        let own = Template::bind(templates, place, known, begins_anew);
         Self {
             undeclared: true,
             place: place.into(),

@@ -13,6 +13,8 @@ use arc_swap::ArcSwapOption;
 use http::Request;
 
 use super::{
+    gone::Gone,
+    moves::Moves,
     prepared::{Found, Prepared},
     routes::{Route, UNDECLARED, UndeclaredRoutes},
 };
@@ -21,7 +23,7 @@ use crate::{
     limiter::{Limiter, Outdated},
     observe::Log,
     response::Rejection,
-    route::{head::Head, table::Table, undeclared::Undeclared},
+    route::{RouteKey, head::Head, overlap::Shape, table::Table, undeclared::Undeclared},
     rule::{Asked, Binding, Rule},
     rules::{Class, Compiled, DeclaredRoute, RulesError, Template},
     store::Memory,
@@ -47,6 +49,9 @@ pub(crate) struct State {
     pub(super) rejections: Option<Table<Arc<dyn Rejection>>>,
     /// The throttle's, whichever rules hold.
     pub(super) log: Arc<Log>,
+    /// The keys that these rules have and those before have not, and the other way.
+    pub(super) moves: Moves,
+    pub(super) gone: Gone,
     /// Whether others take its place.
     pub(super) retired: AtomicBool,
     /// Whose place it takes, until all undeclared routes have come over.
@@ -69,11 +74,15 @@ impl fmt::Debug for State {
 }
 
 impl State {
-    pub(crate) fn new(
+    pub(super) fn new(
         compiled: Compiled,
         limiter: &Arc<Limiter>,
-        before: Option<&Arc<Self>>,
+        before: Option<(&Arc<Self>, Moves)>,
     ) -> Result<Self, RulesError> {
+        let (before, moves) = match before {
+            Some((before, moves)) => (Some(before), moves),
+            None => (None, Moves::default()),
+        };
         let Compiled {
             total,
             routes,
@@ -89,13 +98,18 @@ impl State {
         let variants = classes.iter().map(|class| class.variants.len()).sum();
         let known = before.iter().flat_map(|before| before.table.values());
         let known: HashMap<&str, &Route> = known.map(|route| (&*route.key, route)).collect();
-        let route = |key: &str, own| Route::new(key, own, known.get(key).copied(), variants);
+        let route = |key: &RouteKey, own| {
+            let known = known.get(key.as_str()).copied();
+            let known = known.or_else(|| before?.undeclared_as(key));
+            Route::new(key.as_str(), own, known, variants)
+        };
         let mut table = Table::new();
         table.catch_all(catch_all);
         for DeclaredRoute { key, own, exempt } in routes {
             let route = Route {
                 exempt,
-                ..route(key.as_str(), own)
+                pattern: Some(key.clone()),
+                ..route(&key, own)
             };
             table
                 .insert(&key, route)
@@ -104,8 +118,18 @@ impl State {
                     second: key.to_string(),
                 })?;
         }
+        let changes =
+            before.is_some_and(|before: &Arc<Self>| before.undeclared.is_some() != per_route);
+        let begins_anew = changes || !moves.is_empty();
         let shared = |before: Option<&Route>| {
-            Route::undeclared(UNDECLARED, UNDECLARED, &default, before, variants)
+            Route::undeclared(
+                UNDECLARED,
+                UNDECLARED,
+                &default,
+                before,
+                begins_anew,
+                variants,
+            )
         };
         let undeclared = per_route.then(|| {
             let before = before.and_then(|before| before.undeclared.as_ref());
@@ -142,6 +166,10 @@ impl State {
             estimator,
             rejections,
             log: before.map_or_else(Arc::default, |before| Arc::clone(&before.log)),
+            gone: before.map_or_else(Gone::default, |before| {
+                Gone::after(before, &moves, per_route, limiter.now())
+            }),
+            moves,
             retired: AtomicBool::new(false),
             before: ArcSwapOption::from(before.map(Arc::clone)),
         })
@@ -273,16 +301,27 @@ impl State {
             let before = self.before.load();
             // Those who still enter routes there look afterwards whether it has been retired.
             fence(Ordering::SeqCst);
-            let before = before.as_ref().and_then(|before| {
+            let known = before.as_ref().and_then(|before| {
                 let undeclared = before.undeclared.as_ref()?;
                 let set = match template {
                     Some(_) => &undeclared.templates,
                     None => &undeclared.paths,
                 };
-                set.find(hash)
+                set.find(hash).map(|route| self.adopted(route, set))
             });
-            let place = template.is_none().then(|| self.place(head));
-            self.undeclared_route(key, place.as_deref().unwrap_or(key), before)
+            known.unwrap_or_else(|| {
+                let place = template.is_none().then(|| self.place(head));
+                let place = place.as_deref().unwrap_or(key);
+                let variants = self.shared.variants.len();
+                let route = Route {
+                    pattern: template.and_then(|_| key.parse().ok()),
+                    shape: (template.is_none())
+                        .then(|| Arc::new(Shape::of(head, |segment| set.hash(&segment)))),
+                    ..Route::undeclared(key, place, &self.default, None, true, variants)
+                };
+                self.inherit_gone(&route, set);
+                route
+            })
         });
         if is_new {
             fence(Ordering::SeqCst);
@@ -302,9 +341,16 @@ impl State {
         format!("{UNDECLARED} {hash:032x}")
     }
 
-    pub(super) fn undeclared_route(&self, key: &str, place: &str, before: Option<&Route>) -> Route {
+    /// The same route under these rules.
+    pub(super) fn undeclared_route(&self, before: &Route, begins_anew: bool) -> Route {
+        let Route { key, place, .. } = before;
         let variants = self.shared.variants.len();
-        Route::undeclared(key, place, &self.default, before, variants)
+        let default = &self.default;
+        Route {
+            pattern: before.pattern.clone(),
+            shape: before.shape.clone(),
+            ..Route::undeclared(key, place, default, Some(before), begins_anew, variants)
+        }
     }
 }
 

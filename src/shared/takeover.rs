@@ -18,10 +18,9 @@ impl State {
             (&own.templates, &before.templates),
             (&own.paths, &before.paths),
         ] {
-            for (hash, route) in before.iter() {
-                own.get(*hash, || {
-                    self.undeclared_route(&route.key, &route.place, Some(route))
-                });
+            let kept = before.iter().filter(|(_, route)| self.keeps(route, before));
+            for (hash, route) in kept {
+                own.get(*hash, || self.adopted(route, before));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The place in this process where one charge's balance is kept.
 
 use crate::{
-    bucket::{Bucket, Untaken},
+    bucket::{Bucket, Late, Untaken},
     clock::Nanos,
     history::{History, Version},
     meter::Meter,
@@ -72,6 +72,11 @@ impl Place<'_> {
 
     /// What would be admitted at once, by the settings that hold by now.
     pub(crate) fn remaining(&self, meter: &Meter, now: Nanos) -> u64 {
+        if let Self::Bucket(bucket, _) = self {
+            if let Some(remaining) = bucket.remaining_late(now) {
+                return remaining;
+            }
+        }
         let (place, meter) = match (self, self.peek(now).outdated) {
             (Self::Bucket(bucket, scale), true) => match scale.history.present() {
                 Some((version, meter)) => {
@@ -117,16 +122,23 @@ impl Place<'_> {
     /// Charges `units` that were used without having been asked for, by the settings that hold by now.
     pub(crate) fn owe(&self, meter: &Meter, now: Nanos, units: u64, clock: impl Fn() -> Nanos) {
         match self {
-            Self::Bucket(bucket, scale) => settle(*scale, meter, |scale, meter| {
-                let next = |state| Some(meter.owe(state, now, units));
-                let owed = bucket.step(bucket.load(), scale.version, scale.history, next);
-                owed != Err(Untaken::Outdated)
-            }),
-            Self::Table(memory, key) => settle(key.scale(), meter, |scale, meter| {
-                let next = |state, now| Some(meter.owe(state, now, units));
-                let owed = memory.step(&key.told_in(scale.version), now, &clock, next);
-                owed != Err(Untaken::Outdated)
-            }),
+            Self::Bucket(bucket, scale) => {
+                let work = |scale: Scale<'_>, meter: &Meter| {
+                    let next = |state| Some(meter.owe(state, now, units));
+                    let owed = bucket.step(bucket.load(), scale.version, scale.history, next);
+                    owed != Err(Untaken::Outdated)
+                };
+                let late = || bucket.settle_late(Late::Owe, units, now);
+                settle(*scale, meter, work, late);
+            }
+            Self::Table(memory, key) => {
+                let work = |scale: Scale<'_>, meter: &Meter| {
+                    let next = |state, now| Some(meter.owe(state, now, units));
+                    let owed = memory.step(&key.told_in(scale.version), now, &clock, next);
+                    owed != Err(Untaken::Outdated)
+                };
+                settle(key.scale(), meter, work, || false);
+            }
         }
     }
 
@@ -137,10 +149,13 @@ impl Place<'_> {
         match self {
             Self::Bucket(bucket, scale) => refund(bucket, *scale, meter, now, units),
             Self::Table(_, key) if shared => refund(key.overflow(), key.scale(), meter, now, units),
-            Self::Table(memory, key) => settle(key.scale(), meter, |scale, meter| {
-                let next = |state| (state > now).then(|| meter.refund(state, units));
-                memory.refund(&key.told_in(scale.version), next)
-            }),
+            Self::Table(memory, key) => {
+                let work = |scale: Scale<'_>, meter: &Meter| {
+                    let next = |state| (state > now).then(|| meter.refund(state, units));
+                    memory.refund(&key.told_in(scale.version), next)
+                };
+                settle(key.scale(), meter, work, || false);
+            }
         }
     }
 
@@ -172,7 +187,9 @@ impl Place<'_> {
         match self {
             Self::Bucket(bucket, scale) => {
                 let slot = bucket.slot();
-                slot.give_back(scale.version, seen.state, meter, taken, weight, clock);
+                if !slot.give_back(scale.version, seen.state, meter, taken, weight, clock) {
+                    bucket.settle_late(Late::Refund, cost, taken);
+                }
                 self.peek(taken)
             }
             Self::Table(memory, key) => {
@@ -184,21 +201,29 @@ impl Place<'_> {
 }
 
 fn refund(bucket: &Bucket, scale: Scale<'_>, meter: &Meter, now: Nanos, units: u64) {
-    settle(scale, meter, |scale, meter| {
+    let work = |scale: Scale<'_>, meter: &Meter| {
         let next = |state| (state > now).then(|| meter.refund(state, units));
         let given = bucket.step(bucket.load(), scale.version, scale.history, next);
         given != Err(Untaken::Outdated)
-    });
+    };
+    let late = || bucket.settle_late(Late::Refund, units, now);
+    settle(scale, meter, work, late);
 }
 
-/// Work in the terms of a charge, or in those that hold by now. It says whether it is done.
-fn settle(scale: Scale<'_>, meter: &Meter, work: impl Fn(Scale<'_>, &Meter) -> bool) {
-    if work(scale, meter) {
+/// Does `work` in the terms of a charge or in those that hold by now, until it says that it is done, or `late` if the
+/// balance has gone over to other buckets.
+fn settle(
+    scale: Scale<'_>,
+    meter: &Meter,
+    work: impl Fn(Scale<'_>, &Meter) -> bool,
+    late: impl Fn() -> bool,
+) {
+    if work(scale, meter) || late() {
         return;
     }
     // A reload may come between: then once more.
     while let Some((version, meter)) = scale.history.present() {
-        if work(Scale { version, ..scale }, &meter) {
+        if work(Scale { version, ..scale }, &meter) || late() {
             return;
         }
     }

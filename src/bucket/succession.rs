@@ -1,0 +1,319 @@
+//! Succession: how a balance goes over to the buckets of other routes.
+//!
+//! A reload may move requests from one route to another, as when a route gets a key of its own. The bucket that was
+//! charged for them is then *closed*: nothing more is charged to it, and what it held is its *estate*. Buckets that are
+//! charged from then on are its *heirs*.
+//!
+//! - **What was used stays used.** An heir begins with the estate's balance, in units; an heir of several estates with
+//!   the one in which most is used. Each request is thus refused whenever the bucket before would have refused it.
+//! - **Slots** are counted, each once: an heir begins with all that are held in its estates and in those that they have
+//!   inherited. A slot that comes back to a closed bucket comes back to all of its heirs.
+//! - **Model tokens** that are settled after that are owed to all heirs, and come back to those that inherited from one
+//!   estate alone: in the others they may not be those that count.
+//!
+//! Closed buckets are few and short-lived, so one lock for all of them is enough. It is taken by reloads and by what
+//! comes back to a closed bucket, and before the lock of a history.
+
+use std::{
+    ptr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
+
+use super::{BUSY, Bucket, Untaken};
+use crate::{
+    clock::Nanos,
+    history::{History, Step, Version},
+    meter::Meter,
+    sync::Ordering,
+};
+
+/// The version of a closed bucket, which no charge has.
+const CLOSED: Version = Version::MAX;
+
+static FAMILY: Mutex<()> = Mutex::new(());
+
+/// From whom a bucket has inherited, and who inherits from it.
+#[derive(Debug, Default)]
+pub(super) struct Succession {
+    /// `None`: it is open.
+    estate: Option<Estate>,
+    heirs: Vec<Heir>,
+    /// Closed buckets that something may still come back to.
+    ancestors: Vec<Ancestor>,
+}
+
+/// The balance of a closed bucket.
+#[derive(Debug)]
+struct Estate {
+    meter: Meter,
+    state: u64,
+    /// Slots that were taken from this bucket and are still held, without those that it has inherited.
+    slots: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Heir {
+    bucket: Weak<Bucket>,
+    history: History,
+    /// Whether its balance holds what was used in the estate.
+    is_sole: bool,
+}
+
+#[derive(Debug, Clone)]
+struct Ancestor {
+    bucket: Weak<Bucket>,
+    is_sole: bool,
+}
+
+/// A change of a balance that comes after its bucket was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Late {
+    Owe,
+    Refund,
+}
+
+/// An open bucket that inherits, and the terms of its limit.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Successor<'a> {
+    pub(crate) bucket: &'a Arc<Bucket>,
+    pub(crate) history: &'a History,
+    pub(crate) version: Version,
+}
+
+impl Estate {
+    fn change(&mut self, late: Late, units: u64, now: Nanos) {
+        match late {
+            Late::Refund if self.meter.is_slots() => {
+                self.slots = self.slots.saturating_sub(units);
+            }
+            Late::Refund => self.state = self.meter.refund(self.state, units),
+            Late::Owe => self.state = self.meter.owe(self.state, now, units),
+        }
+    }
+}
+
+fn family() -> MutexGuard<'static, ()> {
+    FAMILY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Bucket {
+    /// Tells whether nothing is charged to it any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.version.load(Ordering::Acquire) == CLOSED
+    }
+
+    /// Looks at the succession of a bucket, alone. Few buckets have one.
+    fn succession<T>(&self, look: impl FnOnce(&mut Succession) -> T) -> T {
+        // Each step leaves it whole.
+        let succession = self.succession.lock();
+        let mut succession = succession.unwrap_or_else(PoisonError::into_inner);
+        look(succession.get_or_insert_default())
+    }
+
+    /// Closes it, if it is open and its limit has ever been.
+    fn close(self: &Arc<Self>, history: &History) {
+        let Some((present, meter)) = history.present().filter(|_| !self.is_closed()) else {
+            return;
+        };
+        let state = history.alone(|steps| {
+            let own = self.version.load(Ordering::Acquire);
+            let mut state = self.load();
+            while let Err(actual) =
+                (self.state).compare_exchange(state, BUSY, Ordering::AcqRel, Ordering::Acquire)
+            {
+                state = actual;
+            }
+            self.version.store(CLOSED, Ordering::Release);
+            steps.read(state, Some(own), present)
+        });
+        let ancestors = self.ancestors();
+        let mut slots = 0;
+        if meter.is_slots() {
+            slots = meter.used(state, 0);
+            for (ancestor, _) in &ancestors {
+                slots = slots.saturating_sub(ancestor.held());
+            }
+        }
+        for (ancestor, _) in ancestors {
+            ancestor.succession(|succession| {
+                let is_other = |heir: &Heir| !ptr::eq(heir.bucket.as_ptr(), Arc::as_ptr(self));
+                succession.heirs.retain(is_other);
+            });
+        }
+        let estate = Estate {
+            meter,
+            state,
+            slots,
+        };
+        self.succession(|succession| succession.estate = Some(estate));
+    }
+
+    /// Closes it, with nobody to inherit from it yet.
+    pub(crate) fn retire(self: &Arc<Self>, history: &History) {
+        let _family = family();
+        self.close(history);
+    }
+
+    /// Slots that were taken from it and are still held, after it was closed.
+    fn held(&self) -> u64 {
+        self.succession(|succession| succession.estate.as_ref().map_or(0, |estate| estate.slots))
+    }
+
+    /// Closed buckets from which it has inherited.
+    fn ancestors(&self) -> Vec<(Arc<Self>, bool)> {
+        self.succession(|Succession { ancestors, .. }| {
+            ancestors.retain(|ancestor| ancestor.bucket.strong_count() > 0);
+            let alive = ancestors.iter();
+            alive
+                .filter_map(|ancestor| Some((ancestor.bucket.upgrade()?, ancestor.is_sole)))
+                .collect()
+        })
+    }
+
+    /// Gives a change that comes too late for a closed bucket to its estate and its heirs. `false` if it is open.
+    pub(crate) fn settle_late(&self, late: Late, units: u64, now: Nanos) -> bool {
+        if !self.is_closed() {
+            return false;
+        }
+        let _family = family();
+        let heirs = self.succession(|Succession { estate, heirs, .. }| {
+            if let Some(estate) = estate {
+                estate.change(late, units, now);
+            }
+            heirs.clone()
+        });
+        for Heir {
+            bucket,
+            history,
+            is_sole,
+        } in heirs
+        {
+            let Some(bucket) = bucket.upgrade() else {
+                continue;
+            };
+            bucket.change(&history, |meter, state| match late {
+                Late::Owe => Some(meter.owe(state, now, units)),
+                Late::Refund if meter.is_slots() => Some(meter.refund(state, units)),
+                Late::Refund => {
+                    (is_sole && state > meter.at(now)).then(|| meter.refund(state, units))
+                }
+            });
+        }
+        true
+    }
+
+    /// What the heirs of a closed bucket would admit at once: the least of it. `None` if it is open.
+    pub(crate) fn remaining_late(&self, now: Nanos) -> Option<u64> {
+        if !self.is_closed() {
+            return None;
+        }
+        let _family = family();
+        let remaining = |heir: &Heir| {
+            let bucket = heir.bucket.upgrade()?;
+            let (version, meter) = heir.history.present()?;
+            let (Ok(state) | Err(state)) = bucket.peek(version, &heir.history);
+            Some(meter.balance(state, now).0)
+        };
+        let heirs = self.succession(|succession| succession.heirs.clone());
+        Some(heirs.iter().filter_map(remaining).min().unwrap_or(0))
+    }
+
+    /// Tells whether a bucket that was to be closed has nothing left to inherit. One of a limit that was never open was
+    /// not closed, and has nothing.
+    pub(crate) fn is_spent(&self, now: Nanos) -> bool {
+        let _family = family();
+        let ancestors = self.ancestors();
+        self.succession(|succession| {
+            succession.estate.as_ref().is_none_or(|estate| {
+                if estate.meter.is_slots() {
+                    estate.slots == 0 && ancestors.iter().all(|(ancestor, _)| ancestor.held() == 0)
+                } else {
+                    estate.meter.used(estate.state, now) == 0
+                }
+            })
+        })
+    }
+
+    /// Exchanges the state of an open bucket, in the terms that hold.
+    fn change(&self, history: &History, next: impl Fn(&Meter, u64) -> Option<u64>) {
+        while let Some((version, meter)) = history.present() {
+            let next = |state| next(&meter, state);
+            let changed = self.step(self.load(), version, history, next);
+            if changed != Err(Untaken::Outdated) || self.is_closed() {
+                return;
+            }
+        }
+    }
+}
+
+impl Successor<'_> {
+    /// Closes buckets and takes over what they have left.
+    ///
+    /// A bucket that is charged already `adds` that to what was used, but for buckets that it has inherited from before.
+    pub(crate) fn inherit(&self, sources: &[(&Arc<Bucket>, &History)], now: Nanos, adds: bool) {
+        let _family = family();
+        let mut closed: Vec<&Arc<Bucket>> = Vec::new();
+        for (bucket, history) in sources {
+            bucket.close(history);
+            if bucket.is_closed() && !closed.iter().any(|other| Arc::ptr_eq(other, bucket)) {
+                closed.push(bucket);
+            }
+        }
+        let known = self.bucket.ancestors();
+        if adds {
+            closed.retain(|bucket| known.iter().all(|(known, _)| !Arc::ptr_eq(known, bucket)));
+        }
+        let Some(first) = closed.first() else { return };
+        let meter_of = |bucket: &Bucket| {
+            let meter = |estate: &Estate| estate.meter;
+            bucket.succession(|succession| succession.estate.as_ref().map(meter))
+        };
+        if self.history.present().is_none() {
+            // Closed by a limit of zero: told in the terms of the estate until it is opened.
+            let Some(meter) = meter_of(first) else { return };
+            self.history.push(Step {
+                version: self.version,
+                since: now,
+                meter,
+            });
+        }
+        let mut ancestors: Vec<(Arc<Bucket>, bool)> = Vec::new();
+        let is_sole = adds || closed.len() == 1;
+        let direct = closed.iter().map(|bucket| (Arc::clone(bucket), true));
+        let earlier = closed.iter().flat_map(|bucket| bucket.ancestors());
+        for (bucket, was_sole) in direct.chain(earlier) {
+            let is_new = |(other, _): &(Arc<Bucket>, bool)| !Arc::ptr_eq(other, &bucket);
+            if known.iter().all(is_new) && ancestors.iter().all(is_new) {
+                ancestors.push((bucket, is_sole && was_sole));
+            }
+        }
+        let slots: u64 = ancestors.iter().map(|(bucket, _)| bucket.held()).sum();
+        self.bucket.change(self.history, |meter, state| {
+            if meter.is_slots() {
+                return (slots > 0).then(|| state.max(meter.at(now)).saturating_add(slots));
+            }
+            let inherited = closed.iter().filter_map(|bucket| {
+                let carry = |estate: &Estate| meter.carry(&estate.meter, estate.state, now);
+                bucket.succession(|succession| succession.estate.as_ref().map(carry))
+            });
+            let inherited = inherited.max().filter(|inherited| *inherited > 0)?;
+            Some(match adds && state > meter.at(now) {
+                true => meter.added(state, inherited, now),
+                false => state.max(inherited),
+            })
+        });
+        for (bucket, is_sole) in ancestors {
+            let heir = Heir {
+                bucket: Arc::downgrade(self.bucket),
+                history: self.history.clone(),
+                is_sole,
+            };
+            bucket.succession(|succession| succession.heirs.push(heir));
+            let ancestor = Ancestor {
+                bucket: Arc::downgrade(&bucket),
+                is_sole,
+            };
+            (self.bucket).succession(|succession| succession.ancestors.push(ancestor));
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Routes that have lost their keys.
+
+use super::{moves::Moves, routes::UNDECLARED, state::State};
+use crate::{
+    clock::Nanos,
+    route::RouteKey,
+    rule::{Binding, Home},
+};
+
+/// Routes that have lost their key, until all that was used there has come back.
+#[derive(Debug, Default)]
+pub(super) struct Gone(Vec<(RouteKey, Vec<Binding>)>);
+
+impl Gone {
+    /// The most routes that are remembered.
+    const MAX: usize = 1_024;
+
+    /// Those of the rules before that have something left, and those that are gone by now.
+    pub(super) fn after(before: &State, moves: &Moves, per_route: bool, now: Nanos) -> Self {
+        let mut gone = Self::default();
+        let routes = before.declared();
+        let routes = routes.filter(|(key, _)| moves.gone.contains(key));
+        for (key, route) in routes {
+            gone.add(key, &route.own);
+        }
+        if per_route && before.undeclared.is_none() {
+            if let Ok(key) = UNDECLARED.parse() {
+                gone.add(&key, &before.shared.own);
+            }
+        }
+        for (key, own) in &before.gone.0 {
+            let is_spent = own.iter().all(|binding| match &binding.home {
+                Home::Bucket(bucket) => bucket.is_spent(now),
+                Home::Client(_) => true,
+            });
+            if !is_spent && !moves.new.contains(key) {
+                gone.add(key, own);
+            }
+        }
+        gone
+    }
+
+    fn add(&mut self, key: &RouteKey, own: &[Binding]) {
+        if !own.is_empty() && self.0.len() < Self::MAX {
+            self.0.push((key.clone(), own.to_vec()));
+        }
+    }
+
+    pub(super) fn of(&self, is_meant: impl Fn(&RouteKey) -> bool) -> Vec<&[Binding]> {
+        let meant = self.0.iter().filter(|(key, _)| is_meant(key));
+        meant.map(|(_, own)| own.as_slice()).collect()
+    }
+
+    /// Has nothing more charged there.
+    pub(super) fn close(&self) {
+        for binding in self.of(|_| true).into_iter().flatten() {
+            if let Home::Bucket(bucket) = &binding.home {
+                bucket.retire(&binding.history);
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The routes whose requests a reload moves.
+
+use std::collections::HashSet;
+
+use http::Extensions;
+
+use super::{routes::Route, state::State};
+use crate::{
+    route::{RouteKey, head::Head, table::Table, undeclared::Undeclared},
+    rules::{Handover, Rules},
+};
+
+/// The keys that a reload adds and removes.
+#[derive(Debug, Default)]
+pub(super) struct Moves {
+    pub(super) new: HashSet<RouteKey>,
+    pub(super) gone: HashSet<RouteKey>,
+    /// Keys that stay, with fewer requests or with more.
+    pub(super) changed: HashSet<RouteKey>,
+}
+
+impl Moves {
+    /// Compares the keys of some rules with those that hold. Keys that cannot be read are left out.
+    pub(super) fn between(before: &State, rules: &Rules) -> Self {
+        let keys = rules.keys();
+        let mut table = Table::new();
+        for (index, (key, _)) in keys.iter().enumerate() {
+            let _ = table.insert(key, index);
+        }
+        let known: HashSet<&RouteKey> = before.declared().map(|(key, _)| key).collect();
+        let staying: HashSet<&RouteKey> = keys.iter().map(|(key, _)| key).collect();
+        let new = keys
+            .iter()
+            .filter(|(key, counts)| *counts && !known.contains(key));
+        let gone = before.declared().filter(|(key, _)| !staying.contains(key));
+        let mut moves = Self {
+            new: new.map(|(key, _)| key.clone()).collect(),
+            gone: gone.map(|(key, _)| key.clone()).collect(),
+            changed: HashSet::new(),
+        };
+        let mut changed = HashSet::new();
+        for key in &moves.new {
+            let taken = moves.takes_from(before, key).into_iter();
+            changed.extend(taken.filter_map(|route| route.pattern.clone()));
+        }
+        let stays = |key: &&RouteKey| known.contains(key) && staying.contains(key);
+        for key in &moves.gone {
+            let found = with_head(key, |head| table.find(head).copied());
+            match found {
+                Some(found) => changed.extend(found.map(|index| keys[index].0.clone())),
+                None => {
+                    let takers = keys.iter().map(|(key, _)| key).filter(stays);
+                    let takers = takers.filter(|taker| taker.meets(key) && key.beats(taker));
+                    changed.extend(takers.cloned());
+                }
+            }
+        }
+        changed.retain(|key| stays(&key));
+        moves.changed = changed;
+        moves
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.new.is_empty() && self.gone.is_empty()
+    }
+
+    /// Tells the ledger which limits keep neither their buckets nor begin in lines of their own.
+    pub(super) fn handover(&self, before: &State) -> Handover {
+        let lines = self.new.iter().filter_map(|key| {
+            let own = before.own_of(key)?;
+            Some((key.clone(), own.first()?.line))
+        });
+        Handover {
+            lines: lines.collect(),
+            changed: self.changed.clone(),
+        }
+    }
+
+    /// The declared routes that have taken requests which a new key takes.
+    pub(super) fn takes_from<'a>(&self, before: &'a State, key: &RouteKey) -> Vec<&'a Route> {
+        let found = with_head(key, |head| before.table.find(head));
+        if let Some(found) = found {
+            return found.into_iter().collect();
+        }
+        let routes = before.declared().filter(|(other, _)| {
+            key.meets(other) && (self.gone.contains(other) || key.beats(other))
+        });
+        routes.map(|(_, route)| route).collect()
+    }
+
+    /// Whether some requests of a route that nobody declared go elsewhere, or come from elsewhere.
+    pub(super) fn touch(&self, route: &Route, set: &Undeclared<Route>) -> bool {
+        let mut keys = self.new.iter().chain(&self.gone);
+        keys.any(|key| route.meets(key, set))
+    }
+
+    /// Whether all requests of a route that nobody declared go elsewhere.
+    pub(super) fn take_all(&self, route: &Route, set: &Undeclared<Route>) -> bool {
+        self.new.iter().any(|key| match &route.shape {
+            Some(shape) => route.meets(key, set) && shape.is_within(key),
+            None => route.pattern.as_ref() == Some(key),
+        })
+    }
+}
+
+/// Looks up the requests of a key that is a method and a literal path. `None` if it is not.
+pub(super) fn with_head<T>(key: &RouteKey, look: impl FnOnce(&Head<'_>) -> T) -> Option<T> {
+    let (method, path) = key.literal()?;
+    let none = Extensions::new();
+    Some(look(&Head::alone(method, &path, &none)))
+}
+
+impl Route {
+    /// Whether some request of a route that nobody declared may match a key.
+    pub(super) fn meets(&self, key: &RouteKey, set: &Undeclared<Self>) -> bool {
+        match (&self.shape, &self.pattern) {
+            (Some(shape), _) => shape.meets(key, |segment| set.hash(&segment)),
+            (None, Some(pattern)) => pattern.meets(key),
+            (None, None) => true,
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Succession of routes: the balances that routes begin with when a reload moves requests between them.
+//!
+//! A route that gets a key of its own inherits from each route that took one of its requests before: other keys, routes
+//! that nobody declared, and routes that have lost their key. So does a route that takes requests of a key that is gone.
+//! What an heir begins with is told in [`Successor`].
+//!
+//! Of routes that nobody declared only hashes are kept, of the path and of its segments, which tell the keys that match.
+
+use std::collections::HashMap;
+
+use http::Method;
+
+use super::{
+    moves::with_head,
+    routes::{Route, UndeclaredRoutes},
+    state::State,
+};
+use crate::{
+    bucket::Successor,
+    limit::Limit,
+    limiter::Limiter,
+    route::{RouteKey, undeclared::Undeclared},
+    rule::{Binding, Home},
+    rules::pairs,
+};
+
+impl State {
+    /// All declared routes, by their keys.
+    pub(super) fn declared(&self) -> impl Iterator<Item = (&RouteKey, &Route)> {
+        let routes = self.table.values();
+        routes.filter_map(|route| Some((route.pattern.as_ref()?, route)))
+    }
+
+    /// All routes that nobody declared and that are kept apart.
+    fn kept_apart(&self) -> impl Iterator<Item = (&Route, &Undeclared<Route>)> {
+        let sets = self.undeclared.iter();
+        let sets = sets.flat_map(|UndeclaredRoutes { templates, paths }| [templates, paths]);
+        sets.flat_map(|set| set.iter().map(move |(_, route)| (route, set)))
+    }
+
+    /// The limits of the route that had just the requests of a key that is new.
+    pub(super) fn own_of(&self, key: &RouteKey) -> Option<&[Binding]> {
+        let gone = self.gone.of(|gone| gone == key).first().copied();
+        gone.or_else(|| self.undeclared_as(key).map(|route| &*route.own))
+    }
+
+    /// The route that nobody declared and that had just the requests of a key that is new.
+    pub(super) fn undeclared_as(&self, key: &RouteKey) -> Option<&Route> {
+        let undeclared = self.undeclared.as_ref()?;
+        let path = with_head(key, |head| match *head.method {
+            Method::HEAD => None,
+            _ => undeclared.paths.find(undeclared.paths.hash(head)),
+        });
+        path.flatten().or_else(|| {
+            let mut named = self.named_routes();
+            named.find(|route| route.pattern.as_ref() == Some(key))
+        })
+    }
+
+    /// A route that nobody declares, as it goes on under these rules.
+    pub(super) fn adopted(&self, before: &Route, set: &Undeclared<Route>) -> Route {
+        let is_touched = self.moves.touch(before, set);
+        let route = self.undeclared_route(before, is_touched);
+        if is_touched {
+            let (moves, own) = (&self.moves, [&*before.own]);
+            let came = |key: &RouteKey| moves.gone.contains(key) && before.meets(key, set);
+            let sources = own.into_iter().chain(self.gone.of(came));
+            inherit(&self.limiter, &route.own, sources, false);
+        }
+        route
+    }
+
+    /// Has a route that nobody declared, and that is new, begin with what was used under keys that are gone.
+    pub(super) fn inherit_gone(&self, route: &Route, set: &Undeclared<Route>) {
+        let sources = self.gone.of(|key| route.meets(key, set));
+        inherit(&self.limiter, &route.own, sources, false);
+    }
+
+    /// Whether a route that nobody declared goes on under these rules.
+    pub(super) fn keeps(&self, before: &Route, set: &Undeclared<Route>) -> bool {
+        !self.moves.take_all(before, set)
+    }
+
+    /// Has routes begin with what was used where their requests went before, and closes the buckets there.
+    pub(super) fn succeed(&self, before: &Self) {
+        let moves = &self.moves;
+        let inherit = |heir: &Route, sources: Vec<&[Binding]>| {
+            inherit(&self.limiter, &heir.own, sources, false);
+        };
+        for (key, route) in self.declared() {
+            if moves.new.contains(key) {
+                inherit(route, self.sources_of(key, before));
+            } else if moves.changed.contains(key) {
+                let known = before.declared().find(|(known, _)| *known == key);
+                let own = known.map(|(_, known)| &*known.own);
+                let came = |gone: &RouteKey| {
+                    moves.gone.contains(gone) && key.meets(gone) && gone.beats(key)
+                };
+                inherit(route, own.into_iter().chain(self.gone.of(came)).collect());
+            }
+        }
+        let came = || self.gone.of(|key| moves.gone.contains(key));
+        let changes = before.undeclared.is_some() != self.undeclared.is_some();
+        if changes || self.undeclared.is_none() && !moves.is_empty() {
+            let mut sources = came();
+            sources.push(&before.shared.own);
+            if self.undeclared.is_none() && changes {
+                sources.extend(before.undeclared_owns());
+                sources.extend(self.gone.of(|_| true));
+            }
+            inherit(&self.shared, sources);
+        }
+        for (index, overflow) in self.overflows().into_iter().enumerate() {
+            if changes || !moves.is_empty() {
+                let known = before.overflows().get(index).copied();
+                let mut sources = came();
+                sources.push(&known.unwrap_or(&before.shared).own);
+                inherit(overflow, sources);
+            }
+        }
+        self.gone.close();
+    }
+
+    /// As [`State::succeed`], of routes that were entered in the rules before in the meantime.
+    pub(super) fn succeed_late(&self, before: &Self) {
+        if self.moves.new.is_empty() {
+            return;
+        }
+        for (route, set) in before.kept_apart() {
+            for (key, heir) in self.declared() {
+                if self.moves.new.contains(key) && route.meets(key, set) {
+                    inherit(&self.limiter, &heir.own, [&*route.own], true);
+                }
+            }
+        }
+    }
+
+    /// All limits from which a key that is new inherits.
+    fn sources_of<'a>(&'a self, key: &RouteKey, before: &'a Self) -> Vec<&'a [Binding]> {
+        let taken = self.moves.takes_from(before, key).into_iter();
+        let mut sources: Vec<&[Binding]> = taken.map(|route| &*route.own).collect();
+        sources.extend(before.gone.of(|gone| gone.meets(key)));
+        match &before.undeclared {
+            None => sources.push(&before.shared.own),
+            Some(UndeclaredRoutes { templates, paths }) => {
+                let met = before
+                    .kept_apart()
+                    .filter(|(route, set)| route.meets(key, set));
+                sources.extend(met.map(|(route, _)| &*route.own));
+                let full = [templates, paths].into_iter().filter(|set| set.is_full());
+                sources.extend(full.map(|set| &*set.overflow().own));
+            }
+        }
+        sources
+    }
+
+    fn overflows(&self) -> Vec<&Route> {
+        let sets = self.undeclared.iter();
+        sets.flat_map(|sets| [sets.templates.overflow(), sets.paths.overflow()])
+            .collect()
+    }
+
+    fn undeclared_owns(&self) -> Vec<&[Binding]> {
+        let apart = self.kept_apart().map(|(route, _)| &*route.own);
+        let overflows = self.overflows().into_iter().map(|route| &*route.own);
+        apart.chain(overflows).collect()
+    }
+}
+
+/// Has the limits of a route begin with what was used of those that they are paired with.
+fn inherit<'a>(
+    limiter: &Limiter,
+    heir: &[Binding],
+    sources: impl IntoIterator<Item = &'a [Binding]>,
+    adds: bool,
+) {
+    let now = limiter.now();
+    let limits: Vec<Limit> = heir.iter().map(|binding| binding.limit.clone()).collect();
+    let mut from: HashMap<usize, Vec<_>> = HashMap::new();
+    for source in sources {
+        let known = source.iter().map(|binding| &binding.limit);
+        for (index, pair) in pairs(known, &limits).into_iter().enumerate() {
+            let Some(before) = pair.map(|pair| &source[pair]) else {
+                continue;
+            };
+            if let Home::Bucket(bucket) = &before.home {
+                if !before.is(&heir[index]) {
+                    from.entry(index)
+                        .or_default()
+                        .push((bucket, &before.history));
+                }
+            }
+        }
+    }
+    for (index, from) in from {
+        let binding = &heir[index];
+        if let Home::Bucket(bucket) = &binding.home {
+            let successor = Successor {
+                bucket,
+                history: &binding.history,
+                version: binding.version,
+            };
+            successor.inherit(&from, now, adds);
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! R20: a route that gets or loses a key of its own keeps what was used, its slots and its line.
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::time::Duration;
+
+use axum::body::Body;
+use http::Response;
+use tokio::time::advance;
+use tower::{Layer, ServiceExt};
+use tower_throttle::{
+    Estimate, Limits, Quota, Rate, ResponseBody, Rules, ThrottleLayer, Undeclared, Usage,
+};
+
+use self::support::{admitted, request, send, served, throttle};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+type Answer = Response<ResponseBody<Body>>;
+
+async fn ask(layer: &ThrottleLayer, method: &str, path: &str) -> Answer {
+    send(&layer.layer(served()), request(method, path)).await
+}
+
+async fn passed(layer: &ThrottleLayer, count: usize, method: &str, path: &str) -> usize {
+    admitted(&layer.layer(served()), count, method, path).await
+}
+
+/// Answers that are admitted and not read, so that they hold their slots.
+async fn held(layer: &ThrottleLayer, count: usize, path: &str) -> Vec<Answer> {
+    let mut held = Vec::new();
+    for _ in 0..count {
+        let answer = ask(layer, "GET", path).await;
+        if answer.status().is_success() {
+            held.push(answer);
+        }
+    }
+    held
+}
+
+fn reload(layer: &ThrottleLayer, rules: Rules) {
+    layer
+        .handle()
+        .reload(rules)
+        .expect("rules that hold together");
+}
+
+/// A rate that gives nothing back while a test runs.
+fn slow(burst: u64) -> Rate {
+    Rate::new(1, Duration::from_secs(86_400)).burst(burst)
+}
+
+fn of(default: impl Into<Limits>, keys: &[&str]) -> Rules {
+    let default = default.into();
+    let rules = Rules::new().default_route(default.clone());
+    keys.iter()
+        .fold(rules, |rules, key| rules.route(key, default.clone()))
+}
+
+const KEYS: [&str; 6] = [
+    "GET /models/a",
+    "ANY /models/a",
+    "GET /models/{id}",
+    "ANY /{rest+}",
+    "GET /{any}/{id}",
+    "$default",
+];
+
+#[tokio::test(start_paused = true)]
+async fn a_route_that_gets_a_key_of_its_own_keeps_what_was_used_and_back_again() {
+    for key in KEYS {
+        let layer = throttle(of(slow(5), &[]));
+        let mut sum = passed(&layer, 2, "GET", "/models/a").await;
+        for _ in 0..20 {
+            reload(&layer, of(slow(5), &[key]));
+            sum += passed(&layer, 1, "GET", "/models/a").await;
+            reload(&layer, of(slow(5), &[]));
+            sum += passed(&layer, 1, "GET", "/models/a").await;
+        }
+        assert_eq!(sum, 5, "{key}");
+        // What a key with parameters had counted may have been any of its paths'.
+        let left = if key.ends_with("/models/a") { 5 } else { 0 };
+        assert_eq!(
+            passed(&layer, 9, "GET", "/models/b").await,
+            left,
+            "{key}: another's"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn slots_in_use_are_counted_when_a_route_gets_a_key_of_its_own_and_back_again() {
+    for key in KEYS {
+        let limits = || Limits::new().in_flight(2);
+        let layer = throttle(of(limits(), &[]));
+        let mut all = held(&layer, 5, "/models/a").await;
+        for _ in 0..20 {
+            reload(&layer, of(limits(), &[key]));
+            all.extend(held(&layer, 5, "/models/a").await);
+            reload(&layer, of(limits(), &[]));
+            all.extend(held(&layer, 5, "/models/a").await);
+        }
+        assert_eq!(all.len(), 2, "{key}");
+        // Each comes back, once.
+        all.pop();
+        reload(&layer, of(limits(), &[key]));
+        all.extend(held(&layer, 5, "/models/a").await);
+        assert_eq!(all.len(), 2, "{key}");
+        all.clear();
+        assert_eq!(held(&layer, 5, "/models/a").await.len(), 2, "{key}");
+        reload(&layer, of(limits(), &[]));
+        assert_eq!(held(&layer, 5, "/models/a").await.len(), 2, "{key}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn slots_of_paths_that_a_key_unites_are_counted_once_each() {
+    let limits = || Limits::new().in_flight(5);
+    let layer = throttle(of(limits(), &[]));
+    let mut one = held(&layer, 2, "/models/a").await;
+    let mut other = held(&layer, 2, "/models/b").await;
+    for _ in 0..20 {
+        reload(&layer, of(limits(), &["GET /models/{id}"]));
+        assert_eq!(held(&layer, 9, "/models/c").await.len(), 1, "four of five");
+        reload(&layer, of(limits(), &[]));
+        // Whose the four were is not known there: each path counts them all.
+        assert_eq!(held(&layer, 9, "/models/b").await.len(), 1);
+        assert_eq!(held(&layer, 9, "/models/a").await.len(), 1);
+    }
+    one.clear();
+    assert_eq!(held(&layer, 9, "/models/a").await.len(), 3);
+    other.clear();
+    assert_eq!(held(&layer, 9, "/models/a").await.len(), 5);
+    reload(&layer, of(limits(), &["GET /models/{id}"]));
+    assert_eq!(held(&layer, 9, "/models/a").await.len(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_beneath_another_one_takes_over_and_gives_back() {
+    let rules = |keys: &[&str]| {
+        let limits = Limits::new().rate(slow(9)).in_flight(2);
+        keys.iter()
+            .fold(Rules::new(), |rules, key| rules.route(key, limits.clone()))
+    };
+    let wide = ["GET /models/{id}"];
+    let both = ["GET /models/{id}", "GET /models/a"];
+    let layer = throttle(rules(&wide));
+    let mut all = held(&layer, 5, "/models/a").await;
+    for _ in 0..10 {
+        reload(&layer, rules(&both));
+        all.extend(held(&layer, 5, "/models/a").await);
+        reload(&layer, rules(&wide));
+        all.extend(held(&layer, 5, "/models/a").await);
+    }
+    assert_eq!(all.len(), 2);
+    all.clear();
+    let mut sum = 2;
+    for _ in 0..10 {
+        reload(&layer, rules(&both));
+        sum += passed(&layer, 1, "GET", "/models/a").await;
+        reload(&layer, rules(&wide));
+        sum += passed(&layer, 1, "GET", "/models/a").await;
+    }
+    assert_eq!(sum, 9);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_takes_nothing_over_from_routes_that_keep_their_requests() {
+    let limits = || Limits::new().rate(slow(9)).in_flight(2);
+    let with = |rules: Rules| {
+        rules
+            .route("GET /health", limits())
+            .route("POST /chat", limits())
+    };
+    let layer = throttle(with(Rules::new().default_route(limits())));
+    let busy = [
+        held(&layer, 2, "/health").await,
+        held(&layer, 2, "/other").await,
+    ];
+    reload(
+        &layer,
+        with(Rules::new().default_route(limits())).route("GET /{id}/{more}", limits()),
+    );
+    assert_eq!(held(&layer, 5, "/a/b").await.len(), 2);
+    assert_eq!(held(&layer, 5, "/other").await.len(), 0);
+    reload(&layer, with(Rules::new()).route("POST /{rest+}", limits()));
+    assert_eq!(passed(&layer, 5, "POST", "/a").await, 5);
+    drop(busy);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_undeclared_routes_share_and_what_each_has_is_the_same_balance() {
+    let rules =
+        |undeclared| of(Limits::new().rate(slow(5)).in_flight(3), &[]).undeclared(undeclared);
+    let layer = throttle(rules(Undeclared::Shared));
+    let mut all = held(&layer, 2, "/a").await;
+    for _ in 0..10 {
+        for undeclared in [Undeclared::PerRoute, Undeclared::Shared] {
+            reload(&layer, rules(undeclared));
+            all.extend(held(&layer, 9, "/a").await);
+        }
+    }
+    assert_eq!(all.len(), 3, "slots");
+    all.clear();
+    let mut sum = 3;
+    for _ in 0..10 {
+        for undeclared in [Undeclared::PerRoute, Undeclared::Shared] {
+            reload(&layer, rules(undeclared));
+            sum += passed(&layer, 1, "GET", "/a").await;
+        }
+    }
+    assert_eq!(sum, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_route_that_gets_a_key_keeps_its_place() {
+    let limits = || Limits::new().in_flight(1).max_wait(60 * SECOND);
+    for (before, after) in [(&[][..], &["GET /a"][..]), (&["GET /a"], &[])] {
+        let layer = throttle(of(limits(), before));
+        let first = ask(&layer, "GET", "/a").await;
+        let order = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let mut tasks = Vec::new();
+        for number in 0..4 {
+            if number == 2 {
+                reload(&layer, of(limits(), after));
+            }
+            let (layer, order) = (layer.clone(), std::sync::Arc::clone(&order));
+            tasks.push(tokio::spawn(async move {
+                let answer = ask(&layer, "GET", "/a").await;
+                assert!(answer.status().is_success());
+                order.lock().expect("no panic").push(number);
+                tokio::time::sleep(SECOND).await;
+            }));
+            tokio::task::yield_now().await;
+        }
+        assert!(
+            order.lock().expect("no panic").is_empty(),
+            "the slot is held"
+        );
+        drop(first);
+        for task in tasks {
+            task.await.expect("no panic");
+        }
+        assert_eq!(*order.lock().expect("no panic"), [0, 1, 2, 3]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_that_are_settled_after_a_route_got_its_key_are_owed_there() {
+    let rules =
+        |keys: &[&str]| of(Limits::new().tokens(slow(1_000)), keys).estimate(Estimate::fixed(100));
+    for (settled, left) in [(30, 970), (450, 550)] {
+        let layer = throttle(rules(&[]));
+        let usage = std::sync::Arc::new(std::sync::Mutex::new(None));
+        let keep = std::sync::Arc::clone(&usage);
+        let inner = tower::service_fn(move |request: http::Request<Body>| {
+            let usage = request.extensions().get::<Usage>().cloned();
+            *keep.lock().expect("no panic") = usage;
+            std::future::ready(Ok::<_, std::convert::Infallible>(Response::new(
+                Body::empty(),
+            )))
+        });
+        let answer = layer.layer(inner).oneshot(request("GET", "/a")).await;
+        let _held = answer.expect("it does not fail");
+        reload(&layer, rules(&["GET /a"]));
+        reload(&layer, rules(&[]));
+        // The route exists again from its first request on.
+        reload(&layer, rules(&["GET /a"]));
+        usage
+            .lock()
+            .expect("no panic")
+            .take()
+            .expect("tokens")
+            .settle(settled);
+        let limits = layer.handle().snapshot().limits;
+        let own = limits
+            .iter()
+            .find(|limit| limit.route.as_deref() == Some("GET /a"));
+        assert_eq!(
+            own.and_then(|limit| limit.remaining),
+            Some(left),
+            "{settled}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_back_with_time_comes_back_to_who_inherited_it() {
+    let rate = || Rate::per_second(1).burst(4);
+    let layer = throttle(of(rate(), &[]));
+    assert_eq!(passed(&layer, 9, "GET", "/a").await, 4);
+    advance(2 * SECOND).await;
+    reload(&layer, of(rate(), &["GET /a"]));
+    assert_eq!(passed(&layer, 9, "GET", "/a").await, 2);
+    advance(3 * SECOND).await;
+    reload(&layer, of(rate(), &[]));
+    assert_eq!(passed(&layer, 9, "GET", "/a").await, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_that_is_closed_in_between_is_opened_with_what_was_used() {
+    for closed in [&["GET /a"][..], &[]] {
+        let layer = throttle(of(slow(5), &["GET /a"]));
+        assert_eq!(passed(&layer, 3, "GET", "/a").await, 3);
+        let none = Rules::new().default_route(Limits::closed());
+        let none = closed
+            .iter()
+            .fold(none, |rules, key| rules.route(key, Limits::closed()));
+        reload(&layer, none);
+        assert_eq!(passed(&layer, 3, "GET", "/a").await, 0);
+        reload(&layer, of(slow(5), &[]));
+        assert!(passed(&layer, 9, "GET", "/a").await <= 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quota_that_is_spent_stays_spent_under_a_template_and_its_key() {
+    let rules = |keys: &[&str]| of(Quota::per_month(3), keys);
+    let layer = throttle(rules(&[]));
+    let app = || {
+        let route = axum::routing::get(|| async { "served" });
+        axum::Router::new()
+            .route("/models/{id}", route)
+            .layer(layer.clone())
+    };
+    let mut sum = 0;
+    for keys in [
+        &[][..],
+        &["GET /models/{name}"],
+        &[],
+        &["GET /models/a"],
+        &[],
+        &["GET /models/a", "GET /{x+}"],
+        &["ANY /models/{id}"],
+        &[],
+    ] {
+        reload(&layer, rules(keys));
+        sum += admitted(&app(), 1, "GET", "/models/a").await;
+    }
+    assert_eq!(sum, 3);
+}
