@@ -44,7 +44,7 @@ fn limits((interval, burst, slots): Setting, odd: usize) -> Limits {
         2 => Limits::new()
             .quota(quota)
             .rate(rate)
-            .in_flight(cap.clone())
+            .in_flight(cap)
             .in_flight(InFlight::new(9).shadow()),
         3 => Limits::new().rate(rate).quota(quota).in_flight(cap),
         _ => {
@@ -131,8 +131,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-type Service =
-    BoxCloneSyncService<http::Request<Body>, Response<axum::body::Body>, std::convert::Infallible>;
+type Service = BoxCloneSyncService<http::Request<Body>, Response<Body>, std::convert::Infallible>;
 
 fn service(layer: &ThrottleLayer, has_router: bool) -> Service {
     match has_router {
