@@ -422,7 +422,7 @@ pub use self::{
     remote::OnOutage,
     response::{Dialect, EXPOSE_HEADERS, Problem, Protocol, Rejection},
     route::{CatchAll, RouteKey, RouteKeyError},
-    rules::{Audit, Change, Changes, Misfit, Rules, RulesError, Undeclared},
+    rules::{Audit, Change, Changes, Misfit, Rules, RulesError, SettingChange, Undeclared},
     service::Throttle,
     snapshot::{LimitSnapshot, RouteSnapshot, Snapshot},
     status::LimitStatus,

@@ -79,6 +79,24 @@ async fn a_reload_is_told() {
     layer.handle().reload(rules).expect("good rules");
     assert_eq!(
         log.lines(),
-        ["INFO tower_throttle: the throttle's rules were reloaded changes=1"]
+        [
+            "INFO tower_throttle: the throttle's rules were reloaded changes=1 \
+             told=\"total, limit `total`: 1 in 1s, burst 1 => 2 in 1s, burst 2\""
+        ]
+    );
+    let rules = (0..100).fold(Rules::new(), |rules, number| {
+        rules.route(format!("GET /{number}/x"), Rate::per_second(1))
+    });
+    layer.handle().reload(rules).expect("good rules");
+    let lines = log.lines();
+    assert!(
+        lines[0].ends_with(" more\"") && lines[0].len() < 2_200,
+        "{}",
+        lines[0]
+    );
+    assert!(
+        lines[0].contains("changes=101 told=\"total, limit `total`"),
+        "{}",
+        lines[0]
     );
 }

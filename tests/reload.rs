@@ -460,7 +460,10 @@ async fn the_difference_is_told() {
     );
     let change = changes.iter().nth(4).expect("five");
     assert_eq!((change.plan(), change.route()), (Some("pro"), None));
-    assert_eq!((changes.len(), changes.is_empty()), (7, false));
+    let renamed = changes.settings().map(ToString::to_string);
+    let renamed: Vec<_> = renamed.collect();
+    assert_eq!(renamed, ["route `GET /b`, limit `b`, name: b => get_b"]);
+    assert_eq!((changes.len(), changes.is_empty()), (8, false));
 }
 
 type Body = Empty<Bytes>;

@@ -68,6 +68,13 @@ pub(crate) struct Member {
     is_number: bool,
 }
 
+impl Member {
+    /// Its hash, to tell whether it is another one.
+    pub(crate) fn bits(&self) -> u128 {
+        self.identity.bits()
+    }
+}
+
 impl Source {
     /// Whether a client that it finds may be this one.
     pub(super) fn may_find(&self, member: &Member) -> bool {

@@ -20,7 +20,6 @@ use no_host as axum;
 #[cfg(not(feature = "tonic"))]
 use no_host as tonic;
 
-#[cfg(feature = "config")]
 pub(crate) use self::clients::Source;
 pub use self::{
     address::{Forwarding, PeerAddr},

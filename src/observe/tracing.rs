@@ -84,15 +84,21 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
-/// Other rules hold.
+/// Tells that other rules hold, in one line that does not grow with their number. Each change has a line at the level
+/// of debug.
 pub(crate) fn reloaded(changes: &Changes) {
+    const LONGEST: usize = 2_048;
     info!(
         target: TARGET,
         changes = changes.len(),
+        told = changes.within(LONGEST),
         "the throttle's rules were reloaded"
     );
     for change in changes.iter() {
         debug!(target: TARGET, limit = change.name(), "{change}");
+    }
+    for change in changes.settings() {
+        debug!(target: TARGET, setting = change.name(), "{change}");
     }
 }
 

@@ -1,21 +1,24 @@
 //! What a reload has changed.
 
-use std::fmt;
+use std::{fmt, mem::discriminant};
 
 use super::{
     ledger::{Ledger, ScopeKey},
-    pairs::pairs,
+    pairs::{equal, pairs},
+    settings::Settings,
 };
 use crate::limit::{Limit, Scope, Terms};
 
-/// What a [reload](crate::Handle::reload) has changed: the limits that are new, those that are gone, and those that are
-/// set to something else.
+/// The difference that a [reload](crate::Handle::reload) has made: limits that are new, gone or set to something else,
+/// and all other settings of the rules.
 ///
 /// It is shown as one line, such as ``route `POST /chat`, limit `chat`: 10 in 1s, burst 5 => 20 in 1s, burst 5``, with
-/// `; ` between two changes, or `nothing`.
+/// `; ` between two changes, or `nothing`. Closures and answers of one's own cannot be compared: one in the place of
+/// another is not told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changes {
-    all: Vec<Change>,
+    limits: Vec<Change>,
+    settings: Vec<SettingChange>,
 }
 
 /// One limit that a reload has added, removed or changed.
@@ -29,42 +32,161 @@ pub struct Change {
     after: Option<Terms>,
 }
 
+/// One setting that is no limit, such as `max_wait`, and that a reload has changed.
+///
+/// It is shown as ``route `POST /chat`, max_wait: none => 2s``.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingChange {
+    place: String,
+    name: &'static str,
+    before: String,
+    after: String,
+}
+
 /// Where limits stand in a ledger: a place, or what each undeclared route has.
 type Place<'a> = Option<&'a ScopeKey>;
 
 impl Changes {
     pub(crate) fn between(before: &Ledger, after: &Ledger) -> Self {
-        let mut all = Vec::new();
-        compare(None, before.templates(), after.templates(), &mut all);
-        let limits = |ledger: &'_ Ledger, key: &ScopeKey| -> Vec<Limit> {
-            let bindings = ledger.at(key).iter();
-            bindings.map(|binding| binding.limit.clone()).collect()
+        let mut changes = Self {
+            limits: Vec::new(),
+            settings: Vec::new(),
         };
+        let templates: Vec<_> = before.templates().collect();
+        changes.compare(
+            None,
+            &templates,
+            &after.templates().cloned().collect::<Vec<_>>(),
+        );
         let gone = before.scopes().map(|(key, _)| key);
         let gone = gone.filter(|key| !after.has(key));
         for key in after.scopes().map(|(key, _)| key).chain(gone) {
-            let (old, new) = (limits(before, key), limits(after, key));
-            compare(Some(key), old.iter(), new.iter(), &mut all);
+            let old = before.at(key).iter().map(|binding| &binding.limit);
+            let new = after.at(key).iter().map(|binding| binding.limit.clone());
+            changes.compare(
+                Some(key),
+                &old.collect::<Vec<_>>(),
+                &new.collect::<Vec<_>>(),
+            );
         }
-        Self { all }
+        let settings = Settings::between(before.settings(), after.settings());
+        let settings = settings.into_iter();
+        changes
+            .settings
+            .extend(settings.map(|(place, name, before, after)| SettingChange {
+                place,
+                name,
+                before,
+                after,
+            }));
+        changes
     }
 
-    /// Each change: first what each route has, then by the order of the new rules, and then what is gone.
+    /// Notes the differences between the limits of one place.
+    fn compare(&mut self, place: Place<'_>, old: &[&Limit], new: &[Limit]) {
+        let mut pairs = pairs(old.iter().copied(), new);
+        let limit = |name: &str, before: Option<&Limit>, after: Option<&Limit>| {
+            let terms = |limit: Option<&Limit>| limit.map(|limit| limit.terms.clone());
+            Change {
+                name: name.to_owned(),
+                scope: place.map_or(Scope::Route, ScopeKey::scope),
+                route: place.and_then(ScopeKey::route).map(ToString::to_string),
+                plan: place.and_then(ScopeKey::plan).map(ToString::to_string),
+                before: terms(before),
+                after: terms(after),
+            }
+        };
+        // A limit that becomes a shadow, or the other way, begins anew and is told as one change.
+        for index in 0..new.len() {
+            if pairs[index].is_none() {
+                let is_same = |old: &Limit| turned(old, &new[index]);
+                let free = (0..old.len()).filter(|old| !pairs.contains(&Some(*old)));
+                pairs[index] = { free }.find(|free| is_same(old[*free]));
+            }
+        }
+        for (limit_after, pair) in new.iter().zip(&pairs) {
+            let before = pair.map(|index| old[index]);
+            if before.is_none_or(|before| !equal(before, limit_after)) {
+                let change = limit(&limit_after.name, before, Some(limit_after));
+                self.limits.push(change);
+            }
+            if let Some(before) = before.filter(|before| before.name != limit_after.name) {
+                let renamed = limit(&before.name, None, None);
+                self.settings.push(SettingChange {
+                    place: renamed.place(),
+                    name: "name",
+                    before: before.name.to_string(),
+                    after: limit_after.name.to_string(),
+                });
+            }
+        }
+        for (index, gone) in old.iter().enumerate() {
+            if !pairs.contains(&Some(index)) {
+                self.limits.push(limit(&gone.name, Some(gone), None));
+            }
+        }
+    }
+
+    /// Returns the limits that have changed: those that each route has, then all others by the order of the new rules,
+    /// and then those of places that are gone.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Change> {
-        self.all.iter()
+        self.limits.iter()
     }
 
-    /// How many limits have changed.
+    /// Returns all other settings that have changed.
+    pub fn settings(&self) -> impl ExactSizeIterator<Item = &SettingChange> {
+        self.settings.iter()
+    }
+
+    /// Returns how many limits and settings have changed.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.all.len()
+        self.limits.len() + self.settings.len()
     }
 
-    /// Whether all limits are what they were.
+    /// Returns whether the rules are the same as before.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.all.is_empty()
+        self.len() == 0
     }
+
+    /// Writes as many changes as `most` bytes hold, and the number of the others.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn within(&self, most: usize) -> String {
+        let mut line = String::new();
+        let mut told = 0;
+        for change in self.lines() {
+            let change = change.to_string();
+            if line.len() + change.len() > most {
+                break;
+            }
+            if told > 0 {
+                line.push_str("; ");
+            }
+            line.push_str(&change);
+            told += 1;
+        }
+        match (told, self.len() - told) {
+            (_, 0) => line,
+            (0, untold) => format!("{untold} changes"),
+            (_, untold) => format!("{line}; and {untold} more"),
+        }
+    }
+
+    fn lines(&self) -> impl Iterator<Item = &dyn fmt::Display> {
+        let limits = self.limits.iter().map(|change| change as &dyn fmt::Display);
+        let settings = self.settings.iter();
+        limits.chain(settings.map(|change| change as &dyn fmt::Display))
+    }
+}
+
+/// Tells whether one is the other as a shadow, or as an enforced limit.
+fn turned(one: &Limit, other: &Limit) -> bool {
+    let (terms, others) = (&one.terms, &other.terms);
+    let same_name = one.is_named && other.is_named && one.name == other.name;
+    discriminant(terms) == discriminant(others)
+        && one.shadow != other.shadow
+        && (same_name || terms.window() == others.window() && terms.size() == others.size())
 }
 
 impl Change {
@@ -106,37 +228,47 @@ impl Change {
     }
 }
 
-/// What differs between the limits of one place.
-fn compare<'a>(
-    place: Place<'_>,
-    old: impl Iterator<Item = &'a Limit>,
-    new: impl Iterator<Item = &'a Limit>,
-    all: &mut Vec<Change>,
-) {
-    let old: Vec<_> = old.collect();
-    let new: Vec<_> = new.cloned().collect();
-    let pairs = pairs(old.iter().copied(), &new);
-    let mut change = |name: &str, before: Option<&Limit>, after: Option<&Limit>| {
-        let terms = |limit: Option<&Limit>| limit.map(|limit| limit.terms.clone());
-        all.push(Change {
-            name: name.to_owned(),
-            scope: place.map_or(Scope::Route, ScopeKey::scope),
-            route: place.and_then(ScopeKey::route).map(ToString::to_string),
-            plan: place.and_then(ScopeKey::plan).map(ToString::to_string),
-            before: terms(before),
-            after: terms(after),
-        });
-    };
-    for (limit, pair) in new.iter().zip(&pairs) {
-        let before = pair.map(|index| old[index]);
-        if before.is_none_or(|before| before.terms != limit.terms) {
-            change(&limit.name, before, Some(limit));
-        }
+impl Change {
+    /// Names the limit and where it holds.
+    fn place(&self) -> String {
+        let scope = match (self.scope, &self.plan) {
+            (Scope::Total, _) => "total".to_owned(),
+            (Scope::Route, _) if self.route.is_none() => "default route".to_owned(),
+            (Scope::Route, _) => String::new(),
+            (_, Some(plan)) => format!("plan `{plan}`"),
+            (_, None) => "each client".to_owned(),
+        };
+        let route = self.route.iter().map(|route| format!("route `{route}`"));
+        let limit = format!("limit `{}`", self.name);
+        let parts = [scope].into_iter().chain(route).chain([limit]);
+        let parts: Vec<_> = parts.filter(|part| !part.is_empty()).collect();
+        parts.join(", ")
     }
-    for (index, limit) in old.iter().enumerate() {
-        if !pairs.contains(&Some(index)) {
-            change(&limit.name, Some(limit), None);
-        }
+}
+
+impl SettingChange {
+    /// Returns where it is set, as in ``route `GET /a` ``; empty for the rules as a whole.
+    #[must_use]
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// Returns the name of the setting, such as `max_wait` or `undeclared`.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.name
+    }
+
+    /// Returns the value before, in words.
+    #[must_use]
+    pub fn before(&self) -> &str {
+        &self.before
+    }
+
+    /// Returns the value after, in words.
+    #[must_use]
+    pub fn after(&self) -> &str {
+        &self.after
     }
 }
 
@@ -145,7 +277,7 @@ impl fmt::Display for Changes {
         if self.is_empty() {
             return f.write_str("nothing");
         }
-        for (index, change) in self.iter().enumerate() {
+        for (index, change) in self.lines().enumerate() {
             let between = if index > 0 { "; " } else { "" };
             write!(f, "{between}{change}")?;
         }
@@ -153,20 +285,22 @@ impl fmt::Display for Changes {
     }
 }
 
+impl fmt::Display for SettingChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            place,
+            name,
+            before,
+            after,
+        } = self;
+        let between = if place.is_empty() { "" } else { ", " };
+        write!(f, "{place}{between}{name}: {before} => {after}")
+    }
+}
+
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.scope, &self.plan) {
-            (Scope::Total, _) => f.write_str("total")?,
-            (Scope::Route, _) if self.route.is_none() => f.write_str("default route")?,
-            (Scope::Route, _) => {}
-            (_, Some(plan)) => write!(f, "plan `{plan}`")?,
-            (_, None) => f.write_str("each client")?,
-        }
-        if let Some(route) = &self.route {
-            let between = if self.scope == Scope::Route { "" } else { ", " };
-            write!(f, "{between}route `{route}`")?;
-        }
-        write!(f, ", limit `{}`: ", self.name)?;
+        write!(f, "{}: ", self.place())?;
         match (&self.before, &self.after) {
             (Some(before), Some(after)) => write!(f, "{before} => {after}"),
             (Some(before), None) => write!(f, "{before}, gone"),

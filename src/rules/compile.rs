@@ -8,6 +8,7 @@ use super::{
     exempt,
     ledger::{Draft, ScopeKey, Template},
     names::{Names, Place},
+    settings::Settings,
 };
 use crate::{
     client::Roster,
@@ -59,6 +60,7 @@ pub(super) fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, 
         estimate,
         rejections,
     } = rules;
+    draft.note(Settings::of(rules));
     let keys = routes.iter().map(|(key, _)| parse(key));
     let keys: Vec<_> = keys.collect::<Result<_, _>>()?;
     exempt::check(rules, &keys)?;

@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use super::pairs::{ids, pairs};
+use super::{
+    pairs::{ids, pairs},
+    settings::Settings,
+};
 
 use crate::{
     bucket::Bucket,
@@ -29,6 +32,8 @@ pub(crate) struct Ledger {
     scopes: HashMap<ScopeKey, Vec<Binding>>,
     default: Vec<Template>,
     places: Vec<ScopeKey>,
+    /// What else is set.
+    settings: Settings,
 }
 
 /// Where limits hold.
@@ -87,6 +92,10 @@ impl Ledger {
         }
     }
 
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     /// What each undeclared route has.
     pub(super) fn templates(&self) -> impl Iterator<Item = &Limit> {
         self.default.iter().map(|template| &template.limit)
@@ -124,6 +133,11 @@ impl Ledger {
 }
 
 impl Draft<'_> {
+    /// Notes what is set besides limits.
+    pub(super) fn note(&mut self, settings: Settings) {
+        self.ledger.settings = settings;
+    }
+
     /// The limits of a place, each with its balances from before or, where it is new, with full buckets.
     pub(crate) fn bind(&mut self, place: ScopeKey, limits: Vec<Limit>) -> Vec<Binding> {
         let old = self.before.at(&place);

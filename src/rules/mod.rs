@@ -9,6 +9,7 @@ mod exempt;
 mod ledger;
 mod names;
 mod pairs;
+mod settings;
 
 use std::{any::Any, sync::Arc};
 
@@ -22,7 +23,7 @@ use crate::{
 
 pub use self::{
     audit::{Audit, Misfit},
-    change::{Change, Changes},
+    change::{Change, Changes, SettingChange},
     error::RulesError,
 };
 pub(crate) use self::{

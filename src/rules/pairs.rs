@@ -41,7 +41,7 @@ pub(crate) fn pairs<'a>(old: impl Iterator<Item = &'a Limit>, new: &[Limit]) -> 
 }
 
 /// Tells whether two limits have the same settings, whatever their names.
-fn equal(one: &Limit, other: &Limit) -> bool {
+pub(super) fn equal(one: &Limit, other: &Limit) -> bool {
     let (one, other) = (&one.terms, &other.terms);
     one.is_kind_of(other) && one.window() == other.window() && one.size() == other.size()
 }

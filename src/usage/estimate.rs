@@ -94,7 +94,6 @@ impl Estimate {
     }
 
     /// What it is taken from, and what holds otherwise.
-    #[cfg(feature = "config")]
     pub(crate) fn parts(&self) -> (&Source, u64) {
         (&self.source, self.otherwise)
     }

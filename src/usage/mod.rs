@@ -7,7 +7,6 @@ mod account;
 mod estimate;
 mod scan;
 
-#[cfg(feature = "config")]
 pub(crate) use self::estimate::Source as EstimateSource;
 pub use self::{account::Usage, estimate::Estimate};
 pub(crate) use self::{

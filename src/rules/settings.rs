@@ -1,0 +1,261 @@
+//! Settings of rules that are no limits, in words, so that a reload can tell those that it changes.
+
+use std::{collections::HashMap, hash::BuildHasher};
+
+use foldhash::fast::FixedState;
+
+use super::{Rules, Undeclared};
+use crate::{
+    client::{Clients, Source},
+    limits::{Access, Limits},
+    response::OnRoute,
+    route::CatchAll,
+    usage::{Estimate, EstimateSource},
+};
+
+/// All settings that are not what they are without being set, in the order of the rules.
+#[derive(Debug, Default)]
+pub(super) struct Settings(Vec<Setting>);
+
+#[derive(Debug)]
+struct Setting {
+    /// Where it is set: empty, or as in ``route `GET /a` ``.
+    place: String,
+    name: &'static str,
+    value: String,
+    /// The value without the setting.
+    default: &'static str,
+    /// Stands for what is set and not told, such as keys of clients.
+    untold: u64,
+}
+
+/// One setting that differs: where it is set, its name, and its values before and after.
+pub(super) type Difference = (String, &'static str, String, String);
+
+impl Settings {
+    pub(super) fn of(rules: &Rules) -> Self {
+        // Exhaustive, so that a new field is thought about here.
+        let Rules {
+            total,
+            default_route,
+            routes,
+            undeclared,
+            catch_all,
+            clients,
+            estimate,
+            rejections,
+        } = rules;
+        let mut settings = Self::default();
+        settings.set(
+            "",
+            "undeclared",
+            "per_route",
+            match undeclared {
+                Undeclared::PerRoute => "per_route".to_owned(),
+                Undeclared::Shared => "shared".to_owned(),
+            },
+        );
+        settings.set(
+            "",
+            "catch_all",
+            "unmatched",
+            match catch_all {
+                CatchAll::Unmatched => "unmatched".to_owned(),
+                CatchAll::Unrouted => "unrouted".to_owned(),
+            },
+        );
+        settings.set(
+            "",
+            "estimate",
+            "a token for 4 bytes, otherwise 1",
+            self::estimate(estimate),
+        );
+        if let Some(limits) = total {
+            settings.limits("total", limits);
+        }
+        if let Some(limits) = default_route {
+            settings.limits("default route", limits);
+        }
+        for (key, limits) in routes {
+            settings.limits(&format!("route `{key}`"), limits);
+        }
+        if let Some(clients) = clients {
+            settings.clients(clients);
+        }
+        for OnRoute { key, dialect, .. } in &rejections.0 {
+            let value =
+                dialect.map_or_else(|| "custom".to_owned(), |dialect| format!("{dialect:?}"));
+            settings.set(&format!("route `{key}`"), "rejection", "the layer's", value);
+        }
+        settings
+    }
+
+    fn set(&mut self, place: &str, name: &'static str, default: &'static str, value: String) {
+        self.set_untold(place, name, default, value, 0);
+    }
+
+    fn set_untold(
+        &mut self,
+        place: &str,
+        name: &'static str,
+        default: &'static str,
+        value: String,
+        untold: u64,
+    ) {
+        if value != default {
+            self.0.push(Setting {
+                place: place.to_owned(),
+                name,
+                value,
+                default,
+                untold,
+            });
+        }
+    }
+
+    fn limits(&mut self, place: &str, limits: &Limits) {
+        let Limits {
+            max_wait,
+            max_waiting,
+            publish,
+            access,
+            // Limits have changes of their own, and so have their names.
+            rates: _,
+            quotas: _,
+            tokens: _,
+            in_flight: _,
+            name: _,
+        } = limits;
+        if let Some(wait) = max_wait {
+            self.set(place, "max_wait", "none", format!("{wait:?}"));
+        }
+        if let Some(requests) = max_waiting {
+            self.set(place, "max_waiting", "default", requests.to_string());
+        }
+        if let Some(publish) = publish {
+            self.set(place, "publish", "default", publish.to_string());
+        }
+        match access {
+            // A closed one is a limit.
+            Access::Limited | Access::Closed => {}
+            Access::Unlimited => self.set(place, "access", "limited", "unlimited".to_owned()),
+            Access::Exempt => self.set(place, "access", "limited", "exempt".to_owned()),
+        }
+    }
+
+    fn clients(&mut self, clients: &Clients) {
+        let Clients {
+            sources,
+            trusted,
+            forwarding,
+            ipv6_prefix,
+            each,
+            plans,
+            members,
+            plan_by,
+            max_clients,
+            secret,
+        } = clients;
+        let place = "clients";
+        let source = |source: &Source| match source {
+            Source::Header(name) => format!("header `{name}`"),
+            Source::Bearer => "bearer".to_owned(),
+            Source::Host(hosts) => format!("host of {}", hosts.join(" ")),
+            Source::Address => "address".to_owned(),
+            Source::Closure(_) => "custom".to_owned(),
+        };
+        let sources: Vec<_> = sources.iter().map(source).collect();
+        self.set(place, "told apart by", "none", sources.join(", then "));
+        if !trusted.is_empty() {
+            self.set(place, "trusting", "none", trusted.join(" "));
+        }
+        self.set(place, "forwarding", "", format!("{forwarding:?}"));
+        self.set(place, "ipv6_prefix", "", ipv6_prefix.to_string());
+        self.set(place, "max_clients", "", max_clients.to_string());
+        let given = |is_given: bool| if is_given { "set" } else { "none" }.to_owned();
+        self.set(place, "secret", "none", given(secret.is_some()));
+        self.set(place, "plan_by", "none", given(plan_by.is_some()));
+        let each = each.iter().map(|plan| ("each client".to_owned(), plan));
+        let named = plans
+            .iter()
+            .map(|(name, plan)| (format!("plan `{name}`"), plan));
+        for (place, plan) in each.chain(named) {
+            self.limits(&place, &plan.limits);
+            for (key, limits) in &plan.routes {
+                self.limits(&format!("{place}, route `{key}`"), limits);
+            }
+        }
+        for (plan, _) in plans {
+            let members = members.iter().filter(|(of, _)| of == plan);
+            let hash =
+                |hash: u64, member: u128| hash.wrapping_add(FixedState::default().hash_one(member));
+            let untold = members.clone().map(|(_, member)| member.bits());
+            let (count, untold) = (members.count(), untold.fold(0, hash));
+            self.set_untold(
+                &format!("plan `{plan}`"),
+                "members",
+                "0",
+                count.to_string(),
+                untold,
+            );
+        }
+    }
+
+    fn by_name(&self) -> HashMap<(&str, &str), &Setting> {
+        let settings = self.0.iter();
+        settings
+            .map(|setting| ((&*setting.place, setting.name), setting))
+            .collect()
+    }
+
+    /// All settings that differ: by the order of the new rules, and then those that are not set any more.
+    pub(super) fn between(before: &Self, after: &Self) -> Vec<Difference> {
+        let (old, new) = (before.by_name(), after.by_name());
+        let of_default = |default: &str| match default {
+            "" => "none".to_owned(),
+            default => default.to_owned(),
+        };
+        let mut all = Vec::new();
+        for setting in &after.0 {
+            let Setting {
+                place,
+                name,
+                value,
+                default,
+                untold,
+            } = setting;
+            let (before, after) = match old.get(&(&**place, *name)) {
+                Some(old) if old.value == *value && old.untold == *untold => continue,
+                Some(old) if old.value == *value => (old.value.clone(), format!("{value} others")),
+                Some(old) => (old.value.clone(), value.clone()),
+                None => (of_default(default), value.clone()),
+            };
+            all.push((place.clone(), *name, before, after));
+        }
+        for setting in &before.0 {
+            let Setting {
+                place,
+                name,
+                value,
+                default,
+                ..
+            } = setting;
+            if !new.contains_key(&(&**place, *name)) {
+                all.push((place.clone(), *name, value.clone(), of_default(default)));
+            }
+        }
+        all
+    }
+}
+
+fn estimate(estimate: &Estimate) -> String {
+    let (source, otherwise) = estimate.parts();
+    match source {
+        EstimateSource::Nothing => format!("{otherwise} tokens"),
+        EstimateSource::Header(name) => format!("header `{name}`, otherwise {otherwise}"),
+        EstimateSource::ContentLength { bytes_per_token } => {
+            format!("a token for {bytes_per_token} bytes, otherwise {otherwise}")
+        }
+        EstimateSource::Closure(_) => format!("custom, otherwise {otherwise}"),
+    }
+}
