@@ -488,12 +488,12 @@ fn what_cannot_be_kept_is_refused_by_name_and_place() {
 #[test]
 fn a_document_is_bounded() {
     let document = |length: usize| format!("<policies>{}</policies>", " ".repeat(length - 21));
-    assert!(policy(&document(256 * 1024)).is_ok());
-    let error = policy(&document(256 * 1024 + 1)).expect_err("too long");
+    assert!(policy(&document(8 * 1024 * 1024)).is_ok());
+    let error = policy(&document(8 * 1024 * 1024 + 1)).expect_err("too long");
     assert_eq!((error.line(), error.path()), (None, ""));
     assert_eq!(
         error.to_string(),
-        "a document of 262145 bytes; 262144 are the most"
+        "a document of 8388609 bytes; 8388608 are the most"
     );
 }
 

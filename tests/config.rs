@@ -209,7 +209,7 @@ fn every_error_names_its_place() {
         ),
         (
             "total = { rate = 10, max_wait = \"soon\" }",
-            "line 1, column 33: total.max_wait: `soon` is no duration; write one such as `500ms` or `2s`",
+            "line 1, column 33: total.max_wait: `soon` is no duration; write one such as `\"500ms\"` or `\"2s\"`",
         ),
         (
             "total = { quota = \"10\" }",
@@ -242,7 +242,7 @@ fn every_error_names_its_place() {
         ),
         (
             "[clients]\nby = \"address\"\nplans.pro.routes.\"GET /\".rate = true",
-            "line 3, column 33: clients.plans.pro.routes.\"GET /\".rate: expected a rate such as 10 or `600/minute`, \
+            "line 3, column 33: clients.plans.pro.routes.\"GET /\".rate: expected a rate such as 10 or `\"600/minute\"`, \
              found true or false",
         ),
         (

@@ -129,6 +129,7 @@ fn schema() -> Value {
         ),
     ]);
     let root = json!({
+        "$schema": { "type": "string" },
         "total": defined("limits"),
         "default_route": defined("limits"),
         "undeclared": { "enum": ["per_route", "shared"] },

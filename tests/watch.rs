@@ -175,6 +175,11 @@ fn what_cannot_be_followed_is_an_error_at_once() {
     let same = "{ \"routes\": { \"GET /{a}\": 1, \"GET /{b}\": 1 } }";
     assert!(matches!(
         start("b.json", Some(same)),
+        WatchError::Document { .. }
+    ));
+    let zero = "{ \"total\": \"1/0s\" }";
+    assert!(matches!(
+        start("c.json", Some(zero)),
         WatchError::Rules { .. }
     ));
     assert!(matches!(

@@ -78,6 +78,9 @@
 //! (`"x-forwarded-for"`, `"forwarded"`), `ipv6_prefix` and `max_clients` as [`Clients`](crate::Clients) has them. Who
 //! is on a plan is no setting, for keys are secrets: [`Rules::map_clients`](crate::Rules::map_clients) adds them.
 //!
+//! A document may name its schema, as `$schema`. It has at most 8 MiB in any format, unless a [`Reader`] says otherwise;
+//! a byte order mark before it is passed over.
+//!
 //! [`Rules::JSON_SCHEMA`](crate::Rules::JSON_SCHEMA) says the same to editors and to checks.
 //!
 //! # Gateways
@@ -90,6 +93,7 @@ mod document;
 mod error;
 mod imported;
 mod quantity;
+mod reader;
 mod rules;
 #[cfg(feature = "watch")]
 mod watch;
@@ -102,4 +106,5 @@ pub use self::watch::{Watch, WatchError, Watching, watch};
 pub use self::{
     error::ConfigError,
     imported::{Imported, Warning},
+    reader::Reader,
 };

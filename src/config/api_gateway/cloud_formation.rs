@@ -48,7 +48,7 @@ pub(super) fn stages(
             }
             Some("AWS::Serverless::Function") => implicit |= has_implicit_events(&resource)?,
             Some("AWS::ApiGateway::Stage" | "AWS::Serverless::Api") => {
-                visit(Visited::Unread(&resource, super::REST))?;
+                visit(Visited::Unread(&resource, super::import::REST))?;
             }
             _ => {}
         }

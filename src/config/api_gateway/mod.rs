@@ -80,7 +80,7 @@
 //! # Zero and the maximum
 //!
 //! A rate or burst of 0 closes. Rates go up to 2^64 - 1 a second, with up to 18 decimal places; bursts up to 2^64 - 1.
-//! A document of more than 256 KiB, or more than 64 levels deep, is an error.
+//! A document of more than 8 MiB, unless a [`Reader`] says otherwise, or more than 64 levels deep, is an error.
 //!
 //! # What is different here
 //!
@@ -94,6 +94,11 @@
 //! - **A method's throttle** in a usage plan holds besides that of the plan, as there: the stricter one decides.
 //! - **Quotas** of a week run from Monday, of a day from midnight UTC, all of them exactly; who has no key in a usage
 //!   plan is not refused but the anonymous client.
+//!
+//! [`Rules::default_route`]: crate::Rules::default_route
+//! [`Rules::route`]: crate::Rules::route
+//! [`Rules::total`]: crate::Rules::total
+//! [`Warning`]: super::Warning
 
 mod amount;
 mod block;
@@ -102,6 +107,7 @@ mod cloud_formation;
 mod default_route;
 mod find;
 mod found;
+mod import;
 mod plan;
 mod pulumi;
 mod resolved;
@@ -110,16 +116,8 @@ mod settings;
 mod terraform;
 mod unread;
 
-use self::{
-    choice::Choice,
-    found::{Visit, Visited},
-};
-use super::{
-    Imported, Warning,
-    document::{Place, parse_yaml},
-    error::ConfigError,
-};
-use crate::rules::Rules;
+pub(super) use self::import::{read_stage, read_usage_plan};
+use super::{Imported, Reader, error::ConfigError};
 
 /// Reads the throttling of the one stage that a document has.
 ///
@@ -140,7 +138,7 @@ use crate::rules::Rules;
 /// );
 /// ```
 pub fn stage(text: &str) -> Result<Imported, ConfigError> {
-    import(text, None, &STAGE)
+    Reader::new().stage(text)
 }
 
 /// Reads the throttling of the stage of this name, which may be that of its resource.
@@ -162,7 +160,7 @@ pub fn stage(text: &str) -> Result<Imported, ConfigError> {
 ///
 /// As [`stage`], and a name that no stage has or several have.
 pub fn stage_named(text: &str, name: &str) -> Result<Imported, ConfigError> {
-    import(text, Some(name), &STAGE)
+    Reader::new().stage_named(text, name)
 }
 
 /// Reads the throttles and the quota of the one usage plan that a document has.
@@ -188,7 +186,7 @@ pub fn stage_named(text: &str, name: &str) -> Result<Imported, ConfigError> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn usage_plan(text: &str) -> Result<Imported, ConfigError> {
-    import(text, None, &USAGE_PLAN)
+    Reader::new().usage_plan(text)
 }
 
 /// Reads the throttles and the quota of the usage plan of this name, which may be that of its resource.
@@ -197,102 +195,5 @@ pub fn usage_plan(text: &str) -> Result<Imported, ConfigError> {
 ///
 /// As [`stage_named`].
 pub fn usage_plan_named(text: &str, name: &str) -> Result<Imported, ConfigError> {
-    import(text, Some(name), &USAGE_PLAN)
-}
-
-/// What is told of a stage that is not read because it belongs to a REST API.
-const REST: &str = "the stage of a REST API";
-
-/// What a document is searched for.
-struct Kind {
-    /// `a stage`.
-    name: &'static str,
-    find: fn(&Place<'_>, &mut Visit<'_>) -> Result<(), ConfigError>,
-    read: fn(&Place<'_>, &mut Vec<Warning>) -> Result<Rules, ConfigError>,
-}
-
-const STAGE: Kind = Kind {
-    name: "a stage",
-    find: find::stages,
-    read: settings::stage,
-};
-const USAGE_PLAN: Kind = Kind {
-    name: "a usage plan",
-    find: find::usage_plans,
-    read: plan::usage_plan,
-};
-
-/// The one that is asked for, by name or because it is alone.
-fn import(text: &str, name: Option<&str>, kind: &Kind) -> Result<Imported, ConfigError> {
-    let Kind {
-        name: kind,
-        find,
-        read,
-    } = kind;
-    let document = parse_yaml(text)?;
-    let root = Place::root(&document);
-    let is_asked_for = |names: &[&str]| name.is_none_or(|name| names.contains(&name));
-    let mut all = Choice::default();
-    let mut asked_for = 0;
-    let mut unread = Vec::new();
-    find(&root, &mut |visited| {
-        match visited {
-            Visited::Found(found) => {
-                all.add(found.names);
-                asked_for += usize::from(is_asked_for(found.names));
-            }
-            Visited::Unread(place, what) => {
-                let fault = match what {
-                    REST => format!("{what}, which is not read"),
-                    _ => format!("{what}, which is not read and may hold {kind}"),
-                };
-                unread.push(place.fault(fault));
-            }
-        }
-        Ok(())
-    })?;
-    match (asked_for, name) {
-        (1, _) => {}
-        _ if all.is_empty() => {
-            let unknown =
-                || root.fault("nothing in it is known; see `config::api_gateway` for what is read");
-            return Err(unread.into_iter().next().unwrap_or_else(unknown));
-        }
-        (0, Some(name)) => {
-            let or_there = match unread.first() {
-                Some(first) => format!("; `{}` is not read", first.path()),
-                None => String::new(),
-            };
-            return Err(root.fault(format!("no `{name}` among {all}{or_there}")));
-        }
-        (_, Some(name)) => {
-            let fault = format!("`{name}` is the name of several; name one of {all}");
-            return Err(root.fault(fault));
-        }
-        (_, None) => return Err(root.fault(format!("several; name one of {all}"))),
-    }
-    let mut rules = Rules::new();
-    let mut warnings: Vec<_> = unread.into_iter().map(Warning::from).collect();
-    find(&root, &mut |visited| {
-        let Visited::Found(found) = visited else {
-            return Ok(());
-        };
-        if !is_asked_for(found.names) {
-            return Ok(());
-        }
-        rules = match found.globals {
-            _ if found.unresolved => {
-                return Err(found.settings.fault(
-                    "is expanded by the tool alone that deploys it; write out what it stands for",
-                ));
-            }
-            Some(globals) => {
-                let merged = found.settings.over(globals);
-                read(&found.settings.with(&merged), &mut warnings)?
-            }
-            None => read(found.settings, &mut warnings)?,
-        };
-        Ok(())
-    })?;
-    Ok(Imported { rules, warnings })
+    Reader::new().usage_plan_named(text, name)
 }

@@ -60,7 +60,7 @@ fn not_read(kind: &str) -> Option<&'static str> {
         | "aws-native:cloudformation:Stack"
         | "aws-native:cloudformation:StackSet" => Some("a nested stack"),
         "aws:apigateway:Stage" | "aws:apigateway/stage:Stage" | "aws-native:apigateway:Stage" => {
-            Some(super::REST)
+            Some(super::import::REST)
         }
         _ => None,
     }

@@ -19,7 +19,7 @@ pub(super) fn configuration(root: &Place<'_>, visit: &mut Visit<'_>) -> Result<(
                 })?;
             }
             each_of(resources, REST, &mut |_, settings| {
-                visit(Visited::Unread(settings, super::REST))
+                visit(Visited::Unread(settings, super::import::REST))
             })
         })?;
     }
@@ -80,7 +80,7 @@ pub(super) fn resource(resource: &Place<'_>, visit: &mut Visit<'_>) -> Result<()
         Some(kind) if STACKS.contains(&kind) => {
             return visit(Visited::Unread(resource, "a nested stack"));
         }
-        Some(REST) => return visit(Visited::Unread(resource, super::REST)),
+        Some(REST) => return visit(Visited::Unread(resource, super::import::REST)),
         _ => return Ok(()),
     }
     let others = ["name", "address"].map(|name| word(resource, name));

@@ -1,8 +1,8 @@
 //! An element of a policy document, and what is wrong with it.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::HashMap};
 
-use roxmltree::Node;
+use roxmltree::{Document, Node};
 
 use super::{expression::begins, key::Key};
 use crate::config::{
@@ -13,12 +13,40 @@ use crate::config::{
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Element<'a> {
     node: Node<'a, 'a>,
+    source: &'a Source<'a>,
+}
+
+/// The document of an element.
+#[derive(Debug)]
+pub(super) struct Source<'a> {
     /// The document before its expressions were masked.
-    source: &'a str,
+    text: &'a str,
+    /// The number of each element among its siblings of the same name, from one, by the number of its node.
+    ordinals: Vec<usize>,
+}
+
+impl<'a> Source<'a> {
+    pub(super) fn new(text: &'a str, document: &Document<'_>) -> Self {
+        let mut ordinals = Vec::new();
+        let mut siblings: HashMap<_, usize> = HashMap::new();
+        for node in document.descendants() {
+            let parent = node.parent().map(|parent| parent.id());
+            let ordinal = siblings.entry((parent, node.tag_name().name()));
+            let ordinal = ordinal.or_default();
+            *ordinal += usize::from(node.is_element());
+            ordinals.push(*ordinal);
+        }
+        Self { text, ordinals }
+    }
+
+    fn ordinal(&self, node: Node<'_, '_>) -> usize {
+        let ordinal = self.ordinals.get(node.id().get_usize());
+        ordinal.copied().unwrap_or(1)
+    }
 }
 
 impl<'a> Element<'a> {
-    pub(super) fn new(node: Node<'a, 'a>, source: &'a str) -> Self {
+    pub(super) fn new(node: Node<'a, 'a>, source: &'a Source<'a>) -> Self {
         Self { node, source }
     }
 
@@ -53,7 +81,7 @@ impl<'a> Element<'a> {
     /// An attribute as it was meant, without space around it.
     pub(super) fn text(self, name: &str) -> Option<Cow<'a, str>> {
         let attribute = self.node.attribute_node(name)?;
-        let written = self.source.get(attribute.range_value())?;
+        let written = self.source.text.get(attribute.range_value())?;
         let masked = self
             .node
             .document()
@@ -177,9 +205,7 @@ impl<'a> Element<'a> {
             .filter(|node| node.parent_element().is_some() || !is_wrapper(node.tag_name().name()))
             .map(|node| {
                 let name = node.tag_name().name();
-                let same = |other: &Node<'_, '_>| other.has_tag_name(name);
-                match node.prev_siblings().filter(same).count() {
-                    // Siblings begin with the node itself.
+                match self.source.ordinal(node) {
                     0 | 1 => name.to_owned(),
                     number => format!("{name}[{number}]"),
                 }

@@ -56,7 +56,7 @@
 //! # Zero and the maximum
 //!
 //! Counts are those of the schema's `xs:int`: from 0, which admits nothing, to 2,147,483,647. A document of more than
-//! 256 KiB, one with a document type declaration, or policies more than 32 elements deep are an error.
+//! 8 MiB unless a [`Reader`] says otherwise, one with a document type declaration, or policies more than 32 elements deep are an error.
 //! `renewal-period` may be longer, or for a quota shorter, than the 300 seconds at which API Management draws the
 //! line; a warning says so.
 //!
@@ -87,14 +87,14 @@ mod window;
 
 use roxmltree::{Document, Error};
 
-use self::{element::Element, found::Found};
+use self::{
+    element::{Element, Source},
+    found::Found,
+};
 use super::{
-    Imported,
+    Imported, Reader,
     error::{ConfigError, Position},
 };
-
-/// The longest document, in bytes.
-const LONGEST: usize = 256 * 1024;
 
 /// Reads the limits of a policy document, a fragment, a section or a single policy.
 ///
@@ -117,13 +117,14 @@ const LONGEST: usize = 256 * 1024;
 /// );
 /// ```
 pub fn policy(xml: &str) -> Result<Imported, ConfigError> {
-    if xml.len() > LONGEST {
-        let fault = format!("a document of {} bytes; {LONGEST} are the most", xml.len());
-        return Err(ConfigError::new("", None, fault));
-    }
+    Reader::new().policy(xml)
+}
+
+pub(super) fn read_policy(xml: &str) -> Result<Imported, ConfigError> {
     let masked = source::masked(xml);
     let document = Document::parse(&masked).map_err(|error| no_xml(&error))?;
-    let root = Element::new(document.root_element(), xml);
+    let source = Source::new(xml, &document);
+    let root = Element::new(document.root_element(), &source);
     let mut found = Found::default();
     walk::document(root, &mut found)?;
     Ok(found.into_imported(root))

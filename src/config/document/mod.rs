@@ -5,6 +5,7 @@
 
 mod merge;
 mod place;
+mod positions;
 mod serde;
 mod toml;
 mod yaml;

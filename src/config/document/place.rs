@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{Key, Node, Value};
-use crate::config::error::ConfigError;
+use crate::config::error::{ConfigError, Position};
 
 /// A value and its path.
 #[derive(Debug, Clone, Copy)]
@@ -16,7 +16,7 @@ pub(in crate::config) struct Place<'a> {
 #[derive(Debug, Clone, Copy)]
 enum Path<'a> {
     Root,
-    Field(&'a Place<'a>, &'a str),
+    Field(&'a Place<'a>, &'a Key),
     Item(&'a Place<'a>, usize),
 }
 
@@ -72,13 +72,30 @@ impl<'a> Place<'a> {
             return None;
         };
         let (key, node) = entries.iter().find(|(key, _)| key.name == name)?;
-        let path = Path::Field(self, &key.name);
+        let path = Path::Field(self, key);
         Some(Place { node, path })
     }
 
     /// What is wrong with the value here.
     pub(in crate::config) fn fault(&self, fault: impl Into<String>) -> ConfigError {
         ConfigError::new(self.path.to_string(), self.node.at, fault)
+    }
+
+    /// What is wrong with the name of the value here.
+    pub(in crate::config) fn fault_of_name(&self, fault: impl Into<String>) -> ConfigError {
+        ConfigError::new(self.path.to_string(), self.name_at(), fault)
+    }
+
+    /// The line of the name of the value here.
+    pub(in crate::config) fn line_of_name(&self) -> Option<usize> {
+        self.name_at().map(|at| at.line)
+    }
+
+    fn name_at(&self) -> Option<Position> {
+        match self.path {
+            Path::Field(_, key) => key.at,
+            Path::Root | Path::Item(..) => self.node.at,
+        }
     }
 
     /// That something else was expected here.
@@ -133,7 +150,7 @@ impl<'a> Place<'a> {
             return Err(self.expected("a table"));
         };
         Ok(entries.iter().map(|(key, node)| {
-            let path = Path::Field(self, &key.name);
+            let path = Path::Field(self, key);
             (&*key.name, Place { node, path })
         }))
     }
@@ -159,7 +176,7 @@ impl<'a> Fields<'a> {
         let (key, node) = self.entries.iter().find(|(key, _)| key.name == name)?;
         Some(Place {
             node,
-            path: Path::Field(self.place, &key.name),
+            path: Path::Field(self.place, key),
         })
     }
 
@@ -210,7 +227,7 @@ impl<'a> Fields<'a> {
             Some(known) => format!("no such setting; did you mean `{known}`?"),
             None => format!("no such setting; there are {}", known.join(", ")),
         };
-        let path = Path::Field(place, &key.name).to_string();
+        let path = Path::Field(place, key).to_string();
         Err(ConfigError::new(path, key.at, fault))
     }
 }
@@ -220,7 +237,7 @@ impl fmt::Display for Path<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Root => Ok(()),
-            Self::Field(parent, name) => {
+            Self::Field(parent, Key { name, .. }) => {
                 parent.path.fmt(f)?;
                 if !matches!(parent.path, Path::Root) {
                     f.write_str(".")?;

@@ -1,37 +1,49 @@
 //! The tree of a TOML document, with lines and columns.
 
-use std::ops::Range;
-
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
 };
 
-use super::{Key, Node, Value};
-use crate::config::error::{ConfigError, Position};
+use super::{Key, Node, Value, positions::Positions};
+use crate::config::error::ConfigError;
 
 /// Reads TOML 1.0.
 pub(in crate::config) fn parse(text: &str) -> Result<Node, ConfigError> {
-    let document = Document { text };
+    let document = Document {
+        positions: Positions::new(text),
+    };
     match DeTable::parse(text) {
         Ok(table) => Ok(Node {
-            at: Some(document.position(&table.span())),
+            at: Some(document.positions.of(&table.span())),
             value: document.table(table.get_ref())?,
         }),
         Err(error) => {
-            let at = error.span().map(|span| document.position(&span));
-            Err(ConfigError::new("", at, error.message()))
+            let span = error.span();
+            let at = span.as_ref().map(|span| document.positions.of(span));
+            let twice = span.filter(|_| error.message() == "duplicate key");
+            let fault = match twice.and_then(|span| text.get(span)) {
+                Some(name) => format!("`{}` is set twice", unquoted(name)),
+                None => error.message().to_owned(),
+            };
+            Err(ConfigError::new("", at, fault))
         }
     }
 }
 
+/// A key as it was written, without the quotes around it.
+fn unquoted(key: &str) -> &str {
+    let within = |quote| key.strip_prefix(quote)?.strip_suffix(quote);
+    within('"').or_else(|| within('\'')).unwrap_or(key)
+}
+
 struct Document<'a> {
-    text: &'a str,
+    positions: Positions<'a>,
 }
 
 impl Document<'_> {
     fn node(&self, value: &Spanned<DeValue<'_>>) -> Result<Node, ConfigError> {
-        let at = Some(self.position(&value.span()));
+        let at = Some(self.positions.of(&value.span()));
         let value = match value.get_ref() {
             DeValue::String(text) => Value::Text(text.as_ref().to_owned()),
             DeValue::Boolean(value) => Value::Bool(*value),
@@ -57,22 +69,12 @@ impl Document<'_> {
         for (name, value) in table {
             let key = Key {
                 name: name.get_ref().to_string(),
-                at: Some(self.position(&name.span())),
+                at: Some(self.positions.of(&name.span())),
             };
             entries.push((key, self.node(value)?));
         }
         // The parser sorts them by name.
         entries.sort_by_key(|(key, _)| key.at);
         Ok(Value::Map(entries))
-    }
-
-    /// Counted from one, columns in characters.
-    fn position(&self, span: &Range<usize>) -> Position {
-        let before = self.text.get(..span.start).unwrap_or(self.text);
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        Position {
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
-        }
     }
 }

@@ -7,8 +7,6 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 use super::{Key, Node, Value};
 use crate::config::error::{ConfigError, Position};
 
-/// The longest document, in bytes.
-const LONGEST: usize = 256 * 1024;
 /// How deep lists and tables lie in each other at most.
 const DEEPEST: usize = 64;
 /// The longest tag, in bytes. A directive can make a long one of each short one.
@@ -16,10 +14,6 @@ const LONGEST_TAG: usize = 256;
 
 /// Reads YAML 1.2, of which JSON is a part: one document, without aliases.
 pub(in crate::config) fn parse(text: &str) -> Result<Node, ConfigError> {
-    if text.len() > LONGEST {
-        let fault = format!("a document of {} bytes; {LONGEST} are the most", text.len());
-        return Err(ConfigError::new("", None, fault));
-    }
     let text = without_surrogates(text);
     let mut builder = Builder::default();
     for event in Parser::new_from_str(&text) {
@@ -335,7 +329,6 @@ mod tests {
     #[test]
     fn what_is_not_read_is_named() {
         let deep = "[".repeat(65);
-        let long = " ".repeat(LONGEST + 1);
         let tags = format!("%TAG !e! tag:{}\n---\n- !e!x 1\n", "x".repeat(LONGEST_TAG));
         let table = [
             ("", "an empty document"),
@@ -353,7 +346,6 @@ mod tests {
                 &deep,
                 "line 1, column 65: more than 64 lists and tables in each other",
             ),
-            (&long, "a document of 262145 bytes; 262144 are the most"),
             (
                 &tags,
                 "line 3, column 3: a tag of 261 bytes; 256 are the most",

@@ -1,8 +1,9 @@
 //! Who asks, and what each may do.
 
 use super::{
+    by_route,
     limits::{limits, limits_of, short},
-    one_of, route_key,
+    one_of,
 };
 use crate::{
     client::{Clients, Forwarding, Plan},
@@ -115,8 +116,8 @@ fn plan(place: &Place<'_>) -> Result<Plan, ConfigError> {
     let mut fields = place.fields()?;
     let mut plan = Plan::new(limits_of(&mut fields)?);
     if let Some(routes) = fields.get("routes") {
-        for (key, route) in routes.entries()? {
-            plan = plan.route(route_key(key, &route)?, limits(&route)?);
+        for (key, limits) in by_route(&routes, limits)? {
+            plan = plan.route(key, limits);
         }
     }
     fields.end()?;

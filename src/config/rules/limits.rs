@@ -136,7 +136,7 @@ fn steady(place: &Place<'_>) -> Result<Rate, ConfigError> {
             Some((number, period)) => (number.trim(), quantity::duration(period.trim())),
             None => (&**text, Some(SECOND)),
         },
-        _ => return Err(place.expected("a rate such as 10 or `600/minute`")),
+        _ => return Err(place.expected("a rate such as 10 or `\"600/minute\"`")),
     };
     let decimal = Decimal::parse(number);
     let rate = decimal.zip(period).and_then(|(decimal, period)| {
@@ -178,7 +178,15 @@ fn quota(place: &Place<'_>) -> Result<Quota, ConfigError> {
 
 /// A count, and the window of the calendar that it holds for.
 fn window(place: &Place<'_>) -> Result<Quota, ConfigError> {
-    let text = place.text()?;
+    let text = match place.value() {
+        Value::Text(text) => text,
+        Value::Number(number) => {
+            return Err(place.fault(format!(
+                "expected a quota, found a number; write it with its window, such as `\"{number}/day\"`"
+            )));
+        }
+        _ => return Err(place.expected("a quota such as `\"10000/day\"`")),
+    };
     let quota = text.split_once('/').and_then(|(count, window)| {
         let count = count.trim().replace('_', "").parse().ok()?;
         Some(match window.trim() {
@@ -222,10 +230,19 @@ fn name_and_shadow(fields: &mut Fields<'_>) -> Result<(Option<String>, bool), Co
 }
 
 fn duration(place: &Place<'_>) -> Result<Duration, ConfigError> {
-    let text = place.text()?;
+    let text = match place.value() {
+        Value::Text(text) => text,
+        Value::Number(number) => {
+            return Err(place.fault(format!(
+                "expected a duration, found a number; write `\"{number}s\"` for seconds"
+            )));
+        }
+        _ => return Err(place.expected("a duration such as `\"2s\"`")),
+    };
     quantity::duration(text).ok_or_else(|| {
-        place.fault(format!(
-            "`{text}` is no duration; write one such as `500ms` or `2s`"
-        ))
+        place.fault(match Decimal::parse(text) {
+            Some(_) => format!("`{text}` is no duration; write `\"{text}s\"` for seconds"),
+            None => format!("`{text}` is no duration; write one such as `\"500ms\"` or `\"2s\"`"),
+        })
     })
 }

@@ -4,16 +4,19 @@ mod clients;
 mod limits;
 mod write;
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::Error as _};
 
 use self::{clients::clients, limits::limits};
 use super::{
-    document::{Node, Place, parse_toml, parse_yaml},
+    Reader,
+    document::{Node, Place},
     error::ConfigError,
 };
 use crate::{
     response::Dialect,
-    route::CatchAll,
+    route::{CatchAll, RouteKey},
     rules::{Rules, Undeclared},
     usage::Estimate,
 };
@@ -27,15 +30,15 @@ impl Rules {
     ///
     /// # Errors
     ///
-    /// What is no TOML, a setting that is not known, and a value that is no setting's, with its path, line and
+    /// What is no TOML or longer than 8 MiB (see [`Reader`]), a setting that is not known, and a value that is no setting's, with its path, line and
     /// column. Rules that contradict themselves are an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
-        read(&parse_toml(text)?)
+        Reader::new().toml(text)
     }
 
     /// Reads rules from YAML or JSON, which is a part of it.
     ///
-    /// It is YAML 1.2 without aliases, one document of at most 256 KiB and 64 levels.
+    /// It is YAML 1.2 without aliases, one document of at most 64 levels.
     ///
     /// ```
     /// use tower_throttle::Rules;
@@ -50,7 +53,7 @@ impl Rules {
     ///
     /// As [`from_toml`](Self::from_toml).
     pub fn from_yaml(text: &str) -> Result<Self, ConfigError> {
-        read(&parse_yaml(text)?)
+        Reader::new().yaml(text)
     }
 
     /// Writes rules as TOML, so that [`Rules::from_toml`] reads the same rules from it.
@@ -97,7 +100,7 @@ const CATCH_ALL: [(&str, CatchAll); 2] = [
     ("unrouted", CatchAll::Unrouted),
 ];
 
-fn read(document: &Node) -> Result<Rules, ConfigError> {
+pub(super) fn read(document: &Node) -> Result<Rules, ConfigError> {
     let root = Place::root(document);
     let mut fields = root.fields()?;
     let mut rules = Rules::new();
@@ -114,8 +117,8 @@ fn read(document: &Node) -> Result<Rules, ConfigError> {
         rules = rules.catch_all(one_of(&catch_all, &CATCH_ALL)?);
     }
     if let Some(routes) = fields.get("routes") {
-        for (key, route) in routes.entries()? {
-            rules = rules.route(route_key(key, &route)?, limits(&route)?);
+        for (key, limits) in by_route(&routes, limits)? {
+            rules = rules.route(key, limits);
         }
     }
     if let Some(place) = fields.get("clients") {
@@ -125,20 +128,36 @@ fn read(document: &Node) -> Result<Rules, ConfigError> {
         rules = rules.estimate(estimate(&place)?);
     }
     if let Some(rejections) = fields.get("rejections") {
-        for (key, dialect) in rejections.entries()? {
-            rules = rules.rejection(route_key(key, &dialect)?, one_of(&dialect, &DIALECTS)?);
+        for (key, dialect) in by_route(&rejections, |dialect| one_of(dialect, &DIALECTS))? {
+            rules = rules.rejection(key, dialect);
         }
     }
+    // For editors.
+    fields.pass_over(&["$schema"]);
     fields.end()?;
     Ok(rules)
 }
 
-/// A route key that can be read, as it was written.
-fn route_key<'a>(key: &'a str, place: &Place<'_>) -> Result<&'a str, ConfigError> {
-    match key.parse::<crate::route::RouteKey>() {
-        Ok(_) => Ok(key),
-        Err(fault) => Err(place.fault(fault.to_string())),
+/// The entries of a table by route key, as the keys were written. No two of them mean the same route.
+fn by_route<'a, T>(
+    table: &'a Place<'a>,
+    read: impl Fn(&Place<'_>) -> Result<T, ConfigError>,
+) -> Result<Vec<(&'a str, T)>, ConfigError> {
+    let mut known: HashMap<RouteKey, (&str, Option<usize>)> = HashMap::new();
+    let mut all = Vec::new();
+    for (written, place) in table.entries()? {
+        let key = written.parse::<RouteKey>();
+        let key = key.map_err(|fault| place.fault(fault.to_string()))?;
+        let line = place.line_of_name();
+        if let Some((first, line)) = known.insert(key, (written, line)) {
+            let on_line = line.map_or_else(String::new, |line| format!(" on line {line}"));
+            return Err(place.fault_of_name(format!(
+                "is the same route as `{first}`{on_line}; keep one of them"
+            )));
+        }
+        all.push((written, read(&place)?));
     }
+    Ok(all)
 }
 
 /// One of a few words.

@@ -1,0 +1,127 @@
+//! From a document to the rules of the one stage or usage plan that is asked for.
+
+use super::{
+    choice::Choice,
+    find,
+    found::{Visit, Visited},
+    plan, settings,
+};
+use crate::{
+    config::{
+        Imported, Warning,
+        document::{Place, parse_yaml},
+        error::ConfigError,
+    },
+    rules::Rules,
+};
+
+/// What is told of a stage that is not read because it belongs to a REST API.
+pub(super) const REST: &str = "the stage of a REST API";
+
+/// What a document is searched for.
+struct Kind {
+    /// `a stage`.
+    name: &'static str,
+    find: fn(&Place<'_>, &mut Visit<'_>) -> Result<(), ConfigError>,
+    read: fn(&Place<'_>, &mut Vec<Warning>) -> Result<Rules, ConfigError>,
+}
+
+const STAGE: Kind = Kind {
+    name: "a stage",
+    find: find::stages,
+    read: settings::stage,
+};
+const USAGE_PLAN: Kind = Kind {
+    name: "a usage plan",
+    find: find::usage_plans,
+    read: plan::usage_plan,
+};
+
+pub(in crate::config) fn read_stage(
+    text: &str,
+    name: Option<&str>,
+) -> Result<Imported, ConfigError> {
+    import(text, name, &STAGE)
+}
+
+pub(in crate::config) fn read_usage_plan(
+    text: &str,
+    name: Option<&str>,
+) -> Result<Imported, ConfigError> {
+    import(text, name, &USAGE_PLAN)
+}
+
+/// The one that is asked for, by name or because it is alone.
+fn import(text: &str, name: Option<&str>, kind: &Kind) -> Result<Imported, ConfigError> {
+    let Kind {
+        name: kind,
+        find,
+        read,
+    } = kind;
+    let document = parse_yaml(text)?;
+    let root = Place::root(&document);
+    let is_asked_for = |names: &[&str]| name.is_none_or(|name| names.contains(&name));
+    let mut all = Choice::default();
+    let mut asked_for = 0;
+    let mut unread = Vec::new();
+    find(&root, &mut |visited| {
+        match visited {
+            Visited::Found(found) => {
+                all.add(found.names);
+                asked_for += usize::from(is_asked_for(found.names));
+            }
+            Visited::Unread(place, what) => {
+                let fault = match what {
+                    REST => format!("{what}, which is not read"),
+                    _ => format!("{what}, which is not read and may hold {kind}"),
+                };
+                unread.push(place.fault(fault));
+            }
+        }
+        Ok(())
+    })?;
+    match (asked_for, name) {
+        (1, _) => {}
+        _ if all.is_empty() => {
+            let unknown =
+                || root.fault("nothing in it is known; see `config::api_gateway` for what is read");
+            return Err(unread.into_iter().next().unwrap_or_else(unknown));
+        }
+        (0, Some(name)) => {
+            let or_there = match unread.first() {
+                Some(first) => format!("; `{}` is not read", first.path()),
+                None => String::new(),
+            };
+            return Err(root.fault(format!("no `{name}` among {all}{or_there}")));
+        }
+        (_, Some(name)) => {
+            let fault = format!("`{name}` is the name of several; name one of {all}");
+            return Err(root.fault(fault));
+        }
+        (_, None) => return Err(root.fault(format!("several; name one of {all}"))),
+    }
+    let mut rules = Rules::new();
+    let mut warnings: Vec<_> = unread.into_iter().map(Warning::from).collect();
+    find(&root, &mut |visited| {
+        let Visited::Found(found) = visited else {
+            return Ok(());
+        };
+        if !is_asked_for(found.names) {
+            return Ok(());
+        }
+        rules = match found.globals {
+            _ if found.unresolved => {
+                return Err(found.settings.fault(
+                    "is expanded by the tool alone that deploys it; write out what it stands for",
+                ));
+            }
+            Some(globals) => {
+                let merged = found.settings.over(globals);
+                read(&found.settings.with(&merged), &mut warnings)?
+            }
+            None => read(found.settings, &mut warnings)?,
+        };
+        Ok(())
+    })?;
+    Ok(Imported { rules, warnings })
+}

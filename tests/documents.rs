@@ -1,0 +1,276 @@
+//! Documents of every format: their size, how they begin, and what stands in them twice.
+
+use tower_throttle::{
+    Rules,
+    config::{ConfigError, Reader, api_gateway, api_management},
+};
+
+/// The most bytes of a document, unless a [`Reader`] says otherwise.
+const MOST: usize = 8 * 1024 * 1024;
+
+/// A way to read a document, with how many routes or limits it has.
+type Read = fn(&Reader, &str) -> Result<usize, ConfigError>;
+
+/// How many lines of the rules, as they are written down, set a rate.
+fn rates(rules: &Rules) -> usize {
+    let written = rules.to_toml().expect("no closures");
+    written
+        .lines()
+        .filter(|line| line.starts_with("rate = "))
+        .count()
+}
+
+fn stage(reader: &Reader, text: &str) -> Result<usize, ConfigError> {
+    reader.stage(text).map(|imported| rates(&imported.rules))
+}
+
+/// Each format: its name, how it is read, and a document of so many routes.
+type Format = (&'static str, Read, fn(usize) -> String);
+
+const FORMATS: [Format; 7] = [
+    (
+        "TOML, a table for each route",
+        |reader, text| reader.toml(text).map(|rules| rates(&rules)),
+        |routes| {
+            let route = |at| format!("[routes.\"POST /v1/models/{at}\"]\nrate = 10\nburst = 5\n");
+            (0..routes).map(route).collect()
+        },
+    ),
+    (
+        "TOML, a line for each route",
+        |reader, text| reader.toml(text).map(|rules| rates(&rules)),
+        |routes| {
+            let route = |at| format!("\"POST /v1/models/{at}\" = {{ rate = 10, burst = 5 }}\n");
+            format!("[routes]\n{}", (0..routes).map(route).collect::<String>())
+        },
+    ),
+    (
+        "TOML, one line",
+        |reader, text| reader.toml(text).map(|rules| rates(&rules)),
+        |routes| {
+            let route = |at| format!("'POST /v1/é/{at}' = {{ rate = 10 }}");
+            let routes: Vec<_> = (0..routes).map(route).collect();
+            format!("routes = {{ {} }}", routes.join(", "))
+        },
+    ),
+    (
+        "YAML",
+        |reader, text| reader.yaml(text).map(|rules| rates(&rules)),
+        |routes| {
+            let route = |at| format!("  POST /v1/models/{at}: {{ rate: 10, burst: 5 }}\n");
+            format!("routes:\n{}", (0..routes).map(route).collect::<String>())
+        },
+    ),
+    (
+        "JSON",
+        |reader, text| reader.yaml(text).map(|rules| rates(&rules)),
+        |routes| {
+            let route = |at| format!("\"POST /v1/models/{at}\": {{ \"rate\": 10, \"burst\": 5 }}");
+            let routes: Vec<_> = (0..routes).map(route).collect();
+            format!("{{ \"routes\": {{ {} }} }}", routes.join(", "))
+        },
+    ),
+    ("a stage", stage, |routes| {
+        let route = |at| {
+            format!(
+                "\"POST /v1/models/{at}\": {{ \"ThrottlingRateLimit\": 10, \"ThrottlingBurstLimit\": 5 }}"
+            )
+        };
+        let routes: Vec<_> = (0..routes).map(route).collect();
+        format!("{{ \"RouteSettings\": {{ {} }} }}", routes.join(", "))
+    }),
+    (
+        "XML",
+        |reader, text| {
+            let imported = reader.policy(text)?;
+            // One for each element, and each knows where it stands.
+            let paths = imported.warnings.iter().map(|warning| &warning.path);
+            let paths: Vec<_> = paths
+                .filter(|path| path.ends_with(".retry-after-header-name"))
+                .collect();
+            if let [_, .., last] = &paths[..] {
+                let number = format!(
+                    "inbound.rate-limit[{}].retry-after-header-name",
+                    paths.len()
+                );
+                assert_eq!(**last, number);
+            }
+            Ok(paths.len())
+        },
+        |routes| {
+            let limit =
+                "<rate-limit calls=\"10\" renewal-period=\"60\" retry-after-header-name=\"x\" />";
+            format!("<inbound>{}</inbound>", limit.repeat(routes))
+        },
+    ),
+];
+
+#[test]
+fn ten_thousand_routes_are_read_in_every_format() {
+    // Seconds without optimisation, and minutes where each route costs a look at all that stands before it.
+    for (format, read, document) in FORMATS {
+        let text = document(10_000);
+        let routes =
+            read(&Reader::new(), &text).unwrap_or_else(|error| panic!("{format}: {error}"));
+        assert_eq!(routes, 10_000, "{format}");
+    }
+}
+
+#[test]
+fn documents_of_every_format_have_one_bound_that_may_be_set() {
+    for (format, read, document) in FORMATS {
+        let long = document(1) + &" ".repeat(MOST);
+        let fitting = &long[..MOST];
+        assert_eq!(read(&Reader::new(), fitting), Ok(1), "{format}");
+        let error = read(&Reader::new(), &long[..=MOST]).expect_err(format);
+        assert_eq!(
+            error.to_string(),
+            "a document of 8388609 bytes; 8388608 are the most",
+            "{format}"
+        );
+        let larger = Reader::new().max_bytes(2 * MOST);
+        assert_eq!(read(&larger, &long), Ok(1), "{format}");
+        let none = read(&Reader::new().max_bytes(0), "x").expect_err(format);
+        assert_eq!(
+            none.to_string(),
+            "a document of 1 bytes; 0 are the most",
+            "{format}"
+        );
+    }
+    let text = FORMATS[1].2(200_000);
+    assert!(Rules::from_toml(&text).is_err(), "the same bound by itself");
+}
+
+#[test]
+fn a_byte_order_mark_before_a_document_changes_nothing() {
+    for (format, read, document) in FORMATS {
+        let text = format!("\u{feff}{}", document(2));
+        assert_eq!(read(&Reader::new(), &text), Ok(2), "{format}");
+    }
+    // JSON writes some characters as two escapes.
+    let text =
+        r#"{ "StageName": "\ud83d\ude80", "DefaultRouteSettings": { "ThrottlingRateLimit": 1 } }"#;
+    for mark in ["", "\u{feff}", "\u{feff}\r\n "] {
+        let text = format!("{mark}{text}");
+        let read = api_gateway::stage_named(&text, "\u{1f680}");
+        assert!(read.is_ok(), "{:?}", read.err());
+    }
+    // And places are those of the text that follows.
+    let errors = [
+        Rules::from_toml("\u{feff}x = 1").map(drop),
+        Rules::from_yaml("\u{feff}x: 1").map(drop),
+        api_management::policy("\u{feff}<x/>").map(drop),
+    ];
+    for error in errors.map(|read| read.expect_err("no such setting")) {
+        assert_eq!(error.column(), Some(1), "{error}");
+    }
+}
+
+#[test]
+fn what_stands_twice_is_named_with_its_line() {
+    type Text = fn(&str) -> Result<Rules, ConfigError>;
+    let (toml, yaml): (Text, Text) = (Rules::from_toml, Rules::from_yaml);
+    let table = [
+        (
+            toml,
+            "[routes]\n\"GET /a\" = 1\n\"GET /a\" = 2",
+            "line 3, column 1: `GET /a` is set twice",
+        ),
+        (
+            toml,
+            "[routes.'GET /a']\nrate = 1\n[routes.'GET /a']\nrate = 2",
+            "line 3, column 9: `GET /a` is set twice",
+        ),
+        (
+            toml,
+            "total = 1\ntotal = 2",
+            "line 2, column 1: `total` is set twice",
+        ),
+        (
+            yaml,
+            "routes:\n  GET /a: 1\n  GET /a: 2",
+            "line 3, column 3: `GET /a` is set twice",
+        ),
+        (
+            toml,
+            "[routes]\n\"GET /{a}\" = 1\n\"POST /\" = 1\n\"GET /{b}\" = 2",
+            "line 4, column 1: routes.\"GET /{b}\": is the same route as `GET /{a}` on line 2; keep one of them",
+        ),
+        (
+            yaml,
+            "routes: { GET /a: 1, GET /%61: 1 }",
+            "line 1, column 22: routes.\"GET /%61\": is the same route as `GET /a` on line 1; keep one of them",
+        ),
+        (
+            toml,
+            "[clients]\nby = 'address'\neach = { routes = {\n'GET /{a}' = 1,\n'GET /{b}' = 1 } }",
+            "line 5, column 1: clients.each.routes.\"GET /{b}\": is the same route as `GET /{a}` on line 4; keep one of \
+             them",
+        ),
+        (
+            toml,
+            "[rejections]\n'ANY /{a}' = 'openai'\n'ANY /{b}' = 'openai'",
+            "line 3, column 1: rejections.\"ANY /{b}\": is the same route as `ANY /{a}` on line 2; keep one of them",
+        ),
+    ];
+    for (read, text, expected) in table {
+        let error = read(text).expect_err(text).to_string();
+        assert_eq!(error, expected, "{text}");
+    }
+}
+
+#[test]
+fn a_document_may_name_its_schema() {
+    let schema = "https://example.com/tower-throttle.json";
+    let texts = [
+        format!("{{ \"$schema\": \"{schema}\", \"total\": 1 }}"),
+        format!("$schema: {schema}\ntotal: 1"),
+    ];
+    for text in texts {
+        assert_eq!(Rules::from_yaml(&text).map(|rules| rates(&rules)), Ok(1));
+    }
+    let toml = format!("\"$schema\" = \"{schema}\"\ntotal = 1");
+    assert_eq!(Rules::from_toml(&toml).map(|rules| rates(&rules)), Ok(1));
+    let below =
+        Rules::from_yaml("total: { $schema: x, rate: 1 }").expect_err("the document's alone");
+    assert!(below.to_string().contains("no such setting"), "{below}");
+}
+
+#[test]
+fn a_number_where_a_duration_belongs_is_told_the_word() {
+    let table = [
+        (
+            "default_route = { max_wait = 2 }",
+            "line 1, column 30: default_route.max_wait: expected a duration, found a number; write `\"2s\"` for seconds",
+        ),
+        (
+            "default_route = { max_wait = 0.5 }",
+            "line 1, column 30: default_route.max_wait: expected a duration, found a number; write `\"0.5s\"` for seconds",
+        ),
+        (
+            "default_route = { max_wait = '2' }",
+            "line 1, column 30: default_route.max_wait: `2` is no duration; write `\"2s\"` for seconds",
+        ),
+        (
+            "default_route = { max_wait = true }",
+            "line 1, column 30: default_route.max_wait: expected a duration such as `\"2s\"`, found true or false",
+        ),
+        (
+            "default_route = { max_wait = 'soon' }",
+            "line 1, column 30: default_route.max_wait: `soon` is no duration; write one such as `\"500ms\"` or `\"2s\"`",
+        ),
+        (
+            "default_route = { rate = 1, quota = 100 }",
+            "line 1, column 37: default_route.quota: expected a quota, found a number; write it with its window, such as \
+             `\"100/day\"`",
+        ),
+        (
+            "default_route = { rate = true }",
+            "line 1, column 26: default_route.rate: expected a rate such as 10 or `\"600/minute\"`, found true or false",
+        ),
+    ];
+    for (text, expected) in table {
+        let error = Rules::from_toml(text).expect_err(text).to_string();
+        assert_eq!(error, expected, "{text}");
+    }
+}
