@@ -179,11 +179,12 @@ impl Limiter {
             let now = if meter.is_slots() { 0 } else { self.now() };
             place.refund(shared, meter, now, units);
             if binding.limit.patience.is_some() {
-                self.lines.wake(binding.line(identity));
+                let line = binding.line(identity);
+                self.lines.wake(line, || self.now());
             }
             // It came back to the buckets of other routes, whose lines are not known here.
             if binding.is_closed() {
-                self.lines.wake_all();
+                self.lines.wake_all(|| self.now());
             }
         }
     }

@@ -158,7 +158,7 @@ impl Live {
         }
         next.forget();
         old.settle();
-        limiter.lines.wake_all();
+        limiter.lines.wake_all(|| limiter.now());
         let changes = Changes::between(&ledger, &next);
         *ledger = next;
         drop(ledger);

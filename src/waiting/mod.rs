@@ -7,7 +7,8 @@
 //!
 //! A line is a map from tickets to who waits, made when the first comes and gone with the last. Only the first
 //! of a line asks its limits again; who leaves, admitted or not, wakes the next. Nothing is taken for those who
-//! wait, so nothing has to be given back when one goes away.
+//! wait, so nothing has to be given back when one goes away. A place whose holder does not ask is passed over (see
+//! [`lines`]).
 //!
 //! # Who wakes whom
 //!

@@ -4,7 +4,7 @@ use std::{sync::Arc, task::Waker};
 
 use super::{
     Patience,
-    lines::{LineId, Ticket},
+    lines::{LineId, Place, Ticket},
 };
 use crate::{
     clock::Nanos,
@@ -94,7 +94,8 @@ pub(crate) enum Turn {
 impl Drop for Standing {
     fn drop(&mut self) {
         self.tally.waiting.sub(1);
-        self.limiter.lines.leave(self.line, self.ticket);
+        let limiter = &self.limiter;
+        limiter.lines.leave(self.line, self.ticket, limiter.now());
     }
 }
 
@@ -148,8 +149,9 @@ impl Limiter {
 
     /// Whether somebody waits in a scope of the request.
     pub(crate) fn is_behind(&self, rule: &Rule, asked: Asked) -> bool {
+        let now = self.now();
         let mut lines = rule.enforced().map(|binding| binding.line(asked.identity));
-        lines.any(|line| self.lines.has_earlier(line, Ticket::MAX))
+        lines.any(|line| self.lines.has_earlier(line, Ticket::MAX, now))
     }
 
     /// A place in line, if what refuses allows it. `None` if nothing refuses any more, and nobody stands in line:
@@ -174,7 +176,7 @@ impl Limiter {
         let mut refused = false;
         for (index, binding) in rule.enforced().enumerate() {
             let line = binding.line(asked.identity);
-            let ahead = self.lines.ahead(line);
+            let ahead = self.lines.ahead(line, now);
             let level = &mut levels[index];
             if let Some(meter) = binding.limit.meter.as_ref().filter(|_| ahead.requests > 0) {
                 let units = if binding.limit.is_tokens() {
@@ -211,13 +213,16 @@ impl Limiter {
             .filter(|(wait, ..)| waits && wait.saturating_add(waited) <= bound)
             .and_then(|(_, line, patience, binding)| {
                 let most = patience.max_waiting;
-                let ticket = self.lines.join(line, None, asked.tokens, most)?;
+                let deadline = arrived.saturating_add(bound);
+                let ticket = self
+                    .lines
+                    .join(line, None, asked.tokens, most, now, deadline)?;
                 Some(Standing {
                     limiter: Arc::clone(self),
                     line,
                     ticket,
                     arrived,
-                    deadline: arrived.saturating_add(bound),
+                    deadline,
                     tally: enters(&binding.tally),
                 })
             });
@@ -236,9 +241,10 @@ impl Limiter {
         if rule.enforced().enumerate().any(refuses) {
             return;
         }
+        let now = self.now();
         let waited_for = rule.enforced().position(|binding| {
             let line = binding.line(asked.identity);
-            binding.limit.patience.is_some() && self.lines.ahead(line).requests > 0
+            binding.limit.patience.is_some() && self.lines.ahead(line, now).requests > 0
         });
         if rule.enforced > 0 {
             levels[waited_for.unwrap_or(0)].refused = true;
@@ -291,21 +297,26 @@ impl Standing {
     pub(crate) fn next(&mut self, rule: &Rule, asked: Asked, waker: &Waker) -> Next {
         let limiter = Arc::clone(&self.limiter);
         loop {
-            // Entered before the limits are asked, so that what comes free after that wakes it.
-            let is_first = limiter.lines.is_first(self.line, self.ticket, waker);
             let now = limiter.now();
-            if !is_first {
-                return match now < self.deadline {
-                    true => Next::Stands(self.deadline),
-                    false => Next::Goes(now),
-                };
+            // Entered before the limits are asked, so that what comes free after that wakes it.
+            match limiter.lines.ask(self.line, self.ticket, waker, now) {
+                Place::First => {}
+                Place::Behind(looks) if now < self.deadline => {
+                    return Next::Stands(looks.min(self.deadline));
+                }
+                Place::Behind(_) | Place::Gone => return Next::Goes(now),
             }
-            match self.elsewhere(rule, asked) {
+            match self.elsewhere(rule, asked, now) {
                 None => return Next::Asks(now),
-                Some(binding) if self.moves(binding, asked) => {}
+                Some(binding) if self.moves(binding, asked, now) => {}
                 Some(_) => return Next::Goes(now),
             }
         }
+    }
+
+    /// Notes that its holder asks again at this moment, without being woken: until then it is not passed over.
+    pub(crate) fn asks_by(&self, due: Nanos) {
+        self.limiter.lines.expect(self.line, self.ticket, due);
     }
 
     /// What it does, refused by what `levels` tell.
@@ -316,6 +327,16 @@ impl Standing {
         moment: Moment,
         levels: &Levels,
     ) -> Again {
+        let again = self.again(rule, asked, moment, levels);
+        match again {
+            Again::Later(until) => self.asks_by(until),
+            Again::Woken(_) => self.asks_by(self.deadline),
+            Again::Elsewhere | Again::Denied => {}
+        }
+        again
+    }
+
+    fn again(&mut self, rule: &Rule, asked: Asked, moment: Moment, levels: &Levels) -> Again {
         let Moment { now, at, .. } = moment;
         match self.why(rule, asked, at, levels) {
             Refused::For(wait) if now.saturating_add(wait) <= self.deadline => {
@@ -323,7 +344,9 @@ impl Standing {
                 Again::Later(until.min(self.deadline))
             }
             Refused::Until if now < self.deadline => Again::Woken(self.deadline),
-            Refused::Elsewhere(binding) if now < self.deadline && self.moves(binding, asked) => {
+            Refused::Elsewhere(binding)
+                if now < self.deadline && self.moves(binding, asked, now) =>
+            {
                 Again::Elsewhere
             }
             _ => Again::Denied,
@@ -331,30 +354,33 @@ impl Standing {
     }
 
     /// Another line of the request where somebody stands who came before it.
-    fn elsewhere<'a>(&self, rule: &'a Rule, asked: Asked) -> Option<&'a Binding> {
+    fn elsewhere<'a>(&self, rule: &'a Rule, asked: Asked, now: Nanos) -> Option<&'a Binding> {
+        let lines = &self.limiter.lines;
         rule.enforced().find(|binding| {
             let line = binding.line(asked.identity);
-            line != self.line && self.limiter.lines.has_earlier(line, self.ticket)
+            line != self.line && lines.has_earlier(line, self.ticket, now)
         })
     }
 
     /// Goes over to another line, with its ticket. `false` if it may not wait there.
-    fn moves(&mut self, binding: &Binding, asked: Asked) -> bool {
+    fn moves(&mut self, binding: &Binding, asked: Asked, now: Nanos) -> bool {
         let Some(patience) = binding.limit.patience else {
             return false;
         };
         let line = binding.line(asked.identity);
         let lines = &self.limiter.lines;
-        let ticket = lines.join(line, Some(self.ticket), asked.tokens, patience.max_waiting);
+        let deadline = self.arrived.saturating_add(patience.max_wait);
+        let deadline = self.deadline.min(deadline);
+        let (ticket, most) = (Some(self.ticket), patience.max_waiting);
+        let ticket = lines.join(line, ticket, asked.tokens, most, now, deadline);
         if ticket.is_none() {
             return false;
         }
-        lines.leave(self.line, self.ticket);
+        lines.leave(self.line, self.ticket, now);
         self.line = line;
         self.tally.waiting.sub(1);
         self.tally = enters(&binding.tally);
-        let deadline = self.arrived.saturating_add(patience.max_wait);
-        self.deadline = self.deadline.min(deadline);
+        self.deadline = deadline;
         true
     }
 

@@ -18,7 +18,7 @@ use self::{alone::Later, refused::Found};
 use super::{By, Ended, Told};
 use crate::{
     admission::Permits,
-    clock::Nanos,
+    clock::{Nanos, nanos},
     levels::Levels,
     remote::{Ask, Follow, Guess, Lent, Remote},
     rule::Asked,
@@ -197,7 +197,10 @@ impl Way {
                             self.step = Step::Starts(Some(standing));
                             continue;
                         }
-                        Next::Asks(_) => until,
+                        Next::Asks(_) => {
+                            standing.asks_by(until);
+                            until
+                        }
                         Next::Stands(deadline) => deadline,
                         Next::Goes(now) => {
                             drop(standing);
@@ -253,6 +256,10 @@ impl Way {
         let until = *self
             .follows
             .get_or_insert_with(|| now.saturating_add(Follow::patience(deadline)));
+        // The store answers no later than that, or it is given up.
+        if let Some(standing) = &standing {
+            standing.asks_by(now.saturating_add(nanos(deadline)).max(until));
+        }
         if let Some(follow) = remote.follow(&lent, until).filter(|_| now < until) {
             remote.unlend(&lent);
             self.step = Step::Follows(follow, standing);

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::*;
+use super::{super::lines::GRACE, *};
 use crate::{
     clock::Clock,
     in_flight::InFlight,
@@ -191,7 +191,8 @@ async fn a_slot_is_waited_for_until_it_is_free_or_the_time_is_over() {
     let mut second = throttle.waits(&rule);
     let mut third = throttle.waits(&rule);
     assert_eq!(throttle.turn(&mut first, &rule), Err(Some(11 * SECOND)));
-    assert_eq!(throttle.turn(&mut second, &rule), Err(Some(12 * SECOND)));
+    let looks = Err(Some(2 * SECOND + GRACE));
+    assert_eq!(throttle.turn(&mut second, &rule), looks, "not its turn");
 
     throttle.at(11 * SECOND - 1).await;
     assert_eq!(throttle.turn(&mut first, &rule), Err(Some(11 * SECOND)));
@@ -199,14 +200,14 @@ async fn a_slot_is_waited_for_until_it_is_free_or_the_time_is_over() {
     assert_eq!(throttle.turn(&mut first, &rule), Err(None));
     assert_eq!(
         throttle.turn(&mut second, &rule),
-        Err(Some(12 * SECOND)),
+        Err(Some(11 * SECOND + GRACE)),
         "not its turn"
     );
     drop(first);
     throttle.frees(&rule.bindings[0]);
     assert_eq!(
         throttle.turn(&mut third, &rule),
-        Err(Some(12 * SECOND)),
+        Err(Some(11 * SECOND + GRACE)),
         "nor this one's"
     );
     assert_eq!(throttle.turn(&mut second, &rule), Ok(11 * SECOND));
@@ -233,9 +234,9 @@ async fn who_goes_unasked_is_told_the_line_it_stood_in() {
     let line = with(&[&rule.bindings[1]]);
     throttle.takes(&rule);
     let mut first = throttle.waits(&line);
-    throttle.frees(&rule.bindings[1]);
     throttle.at(5 * SECOND).await;
-    // There is room, but somebody stands before it, and no other place in line.
+    throttle.frees(&rule.bindings[1]);
+    // There is room, but somebody stands before it who has just been woken, and no other place in line.
     assert_eq!(throttle.denied(&rule, None), [false, true]);
     drop(first);
     throttle.takes(&rule);
@@ -243,7 +244,14 @@ async fn who_goes_unasked_is_told_the_line_it_stood_in() {
     throttle.at(15 * SECOND).await;
     let mut levels = Levels::default();
     throttle.frees(&rule.bindings[1]);
-    let before = throttle.limiter.lines.join(first.line, Some(0), 0, 9);
+    let before = throttle.limiter.lines.join(
+        first.line,
+        Some(0),
+        0,
+        9,
+        throttle.limiter.now(),
+        Nanos::MAX,
+    );
     assert_eq!(before, Some(0), "somebody else stands there");
     let turn = first.turn(&line, Asked::default(), Waker::noop(), &mut levels);
     assert!(matches!(turn, Turn::Denied(_)), "{turn:?}");
@@ -331,7 +339,7 @@ async fn nobody_passes_those_in_line_but_who_has_nothing_to_do_with_it() {
     throttle.takes(&impatient);
     throttle.frees(&slots.bindings[0]);
     let mut second = throttle.waits(&one);
-    assert_eq!(throttle.turn(&mut second, &one), Err(Some(10 * SECOND)));
+    assert_eq!(throttle.turn(&mut second, &one), Err(Some(GRACE)));
     drop(first);
     assert_eq!(throttle.turn(&mut second, &one), Ok(0));
     drop(second);
@@ -435,7 +443,7 @@ async fn who_is_first_here_stands_behind_who_came_earlier_there() {
         throttle.at(3 * SECOND).await;
         // Over to where it is not the first.
         let expected = if most == 9 {
-            Err(Some(8 * SECOND))
+            Err(Some(3 * SECOND + GRACE))
         } else {
             Err(None)
         };

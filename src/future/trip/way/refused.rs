@@ -7,7 +7,7 @@ use super::{
     Step, Way,
 };
 use crate::{
-    clock::Nanos,
+    clock::{Nanos, nanos},
     levels::Levels,
     remote::{Guess, Lent, Remote},
     store::Taken,
@@ -176,6 +176,9 @@ impl Way {
         };
         let deadline = self.shared.options.store_deadline;
         let ask = remote.peek(&self.prepared.rule, self.asked, deadline);
+        if let Some(standing) = &standing {
+            standing.asks_by(limiter.now().saturating_add(nanos(deadline)));
+        }
         self.step = Step::Peeks {
             ask: Box::new(ask),
             standing,
