@@ -231,6 +231,29 @@ async fn who_asks_and_is_held_up_holds_up_others_for_a_moment() {
     assert!((12 * MS..=15 * MS).contains(&waited), "{waited:?}");
 }
 
+/// Every later request waited half of the deadline for it, and no other asked for a lease again.
+#[tokio::test(start_paused = true)]
+async fn a_question_that_is_forgotten_holds_up_nobody_after_its_deadline() {
+    let store = Told::new();
+    let rules = Rules::new().total(Rate::per_second(1_000).burst(1_000));
+    let client = replica(rules, &store, 50);
+    store.does(Does::Late(MS));
+    let mut forgotten = Box::pin(client.get("/"));
+    let mut context = Context::from_waker(Waker::noop());
+    let poll = forgotten.as_mut().poll(&mut context);
+    assert!(matches!(poll, Poll::Pending));
+    sleep(30 * MS).await;
+    store.does(Does::Answers);
+    store.calls();
+    let start = now();
+    for _ in 0..50 {
+        assert_eq!(client.get("/").await.status, OK);
+    }
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    assert_eq!(store.calls(), 1, "one asks for all of them");
+    std::mem::forget(forgotten);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_question_whose_client_has_gone_leaves_no_lease_behind() {
     let store = Told::new();

@@ -49,8 +49,8 @@ struct Lease {
     state: Nanos,
     /// Whether it was of use since somebody last looked.
     is_used: bool,
-    /// Whether somebody asks for more.
-    is_asked: bool,
+    /// Until when somebody asks for more. A question that is forgotten by then is nobody's.
+    asked: Option<Nanos>,
     /// Who waits for that.
     waiting: Vec<Waker>,
 }
@@ -88,6 +88,10 @@ impl Lease {
             None if left > 0 => self.units,
             None => 0,
         }
+    }
+
+    fn is_asked(&self, now: Nanos) -> bool {
+        self.asked.is_some_and(|until| now < until)
     }
 
     /// What gives back the rest.
@@ -139,7 +143,7 @@ impl Leases {
                     };
                     Spent::One(balance, lease.end)
                 }
-                None if lease.is_asked => Spent::Asked,
+                None if lease.is_asked(now) => Spent::Asked,
                 None => Spent::Nothing,
             }
         })
@@ -154,11 +158,19 @@ impl Leases {
         });
     }
 
-    /// Whether whoever asks now may ask for a lease: nobody else does, and there is room for it.
-    pub(super) fn begin(&self, hash: u64, key: &BucketKey, budget: Budget, now: Nanos) -> bool {
+    /// Returns whether a question that is answered or given up by `until` may ask for a lease: nobody else does, and
+    /// there is room for it.
+    pub(super) fn begin(
+        &self,
+        hash: u64,
+        key: &BucketKey,
+        budget: Budget,
+        now: Nanos,
+        until: Nanos,
+    ) -> bool {
         self.with(hash, |shard| {
             if shard.len() >= Self::MOST && !shard.contains_key(&hash) {
-                shard.retain(|_, lease| lease.is_asked || lease.units(now) > 0);
+                shard.retain(|_, lease| lease.is_asked(now) || lease.units(now) > 0);
                 if shard.len() >= Self::MOST {
                     return false;
                 }
@@ -170,10 +182,14 @@ impl Leases {
                 end: 0,
                 state: 0,
                 is_used: true,
-                is_asked: false,
+                asked: None,
                 waiting: Vec::new(),
             });
-            !std::mem::replace(&mut lease.is_asked, true)
+            let is_free = !lease.is_asked(now);
+            if is_free {
+                lease.asked = Some(until);
+            }
+            is_free
         })
     }
 
@@ -181,7 +197,7 @@ impl Leases {
     pub(super) fn end(&self, hash: u64, budget: Budget, given: Option<Given>) -> bool {
         let waiting = self.with(hash, |shard| {
             let lease = shard.get_mut(&hash)?;
-            lease.is_asked = false;
+            lease.asked = None;
             if let Some(Given { balance, now, sent }) = given {
                 // What may have come back to the one before it is forgotten: it lapses sooner.
                 lease.budget = budget;
@@ -201,9 +217,9 @@ impl Leases {
     }
 
     /// Until nobody asks for a lease of this bucket.
-    pub(super) fn poll_asked(&self, hash: u64, cx: &Context<'_>) -> Poll<()> {
+    pub(super) fn poll_asked(&self, hash: u64, now: Nanos, cx: &Context<'_>) -> Poll<()> {
         self.with(hash, |shard| match shard.get_mut(&hash) {
-            Some(lease) if lease.is_asked => {
+            Some(lease) if lease.is_asked(now) => {
                 let waker = cx.waker();
                 if !lease.waiting.iter().any(|known| known.will_wake(waker)) {
                     lease.waiting.push(waker.clone());
@@ -228,7 +244,7 @@ impl Leases {
                 lease.units = 0;
                 // What is taken back of it comes too late.
                 lease.end = 0;
-                lease.is_asked
+                lease.is_asked(now)
             });
         }
         rests
@@ -298,8 +314,8 @@ mod tests {
         let budget = Budget::of_rate(&Rate::per_second(100).burst(50)).expect("open");
         let hour = 3_600_000 * MS;
         let leases = Leases::new();
-        assert!(leases.begin(7, &key(), budget, 0));
-        assert!(!leases.begin(7, &key(), budget, 0), "one at a time");
+        assert!(leases.begin(7, &key(), budget, 0, 1));
+        assert!(!leases.begin(7, &key(), budget, 0, 1), "one at a time");
         // It owes 100 ms, the last 40 of them for four units.
         let lease = given(hour + 1_100 * MS, 4, hour + 1_000 * MS, 999 * MS);
         assert!(leases.end(7, budget, Some(lease)));
@@ -315,13 +331,13 @@ mod tests {
         assert!(spend(&leases, &budget, 1_080 * MS).is_some(), "one of them");
         assert!(spend(&leases, &budget, 1_080 * MS).is_none(), "one lapsed");
 
-        assert!(leases.begin(7, &key(), budget, 0));
+        assert!(leases.begin(7, &key(), budget, 0, 1));
         assert!(leases.end(7, budget, Some(lease)));
         assert!(
             spend(&leases, &budget, 1_089 * MS).is_some(),
             "just in time"
         );
-        assert!(leases.begin(7, &key(), budget, 0));
+        assert!(leases.begin(7, &key(), budget, 0, 1));
         assert!(leases.end(7, budget, Some(lease)));
         assert!(
             spend(&leases, &budget, 1_089 * MS + 1).is_none(),
@@ -335,7 +351,7 @@ mod tests {
     fn units_of_a_quota_are_good_until_its_window_ends() {
         let budget = Budget::of_quota(&Quota::per(100, Duration::from_secs(1))).expect("open");
         let leases = Leases::new();
-        assert!(leases.begin(7, &key(), budget, 0));
+        assert!(leases.begin(7, &key(), budget, 0, 1));
         let lease = given(3_000 * MS + 5, 4, 2_500 * MS, 400 * MS);
         assert!(leases.end(7, budget, Some(lease)));
         assert!(spend(&leases, &budget, 899 * MS).is_some());
@@ -347,7 +363,7 @@ mod tests {
         };
         assert_eq!((*units, *state), (3, 3_000 * MS + 5));
         assert!(spend(&leases, &budget, 899 * MS).is_none(), "it is gone");
-        assert!(leases.begin(7, &key(), budget, 0));
+        assert!(leases.begin(7, &key(), budget, 0, 1));
         assert!(leases.end(7, budget, Some(lease)));
         assert!(
             spend(&leases, &budget, 900 * MS).is_none(),
@@ -360,7 +376,7 @@ mod tests {
         let budget = Budget::of_rate(&Rate::per_second(100).burst(50)).expect("open");
         let other = Budget::of_rate(&Rate::per_second(50).burst(50)).expect("open");
         let leases = Leases::new();
-        assert!(leases.begin(7, &key(), budget, 0));
+        assert!(leases.begin(7, &key(), budget, 0, 1));
         assert!(leases.end(7, budget, Some(given(1_000 * MS, 10, 0, 0))));
         assert!(spend(&leases, &other, 0).is_none());
         assert!(spend(&leases, &budget, 0).is_some());
@@ -371,16 +387,22 @@ mod tests {
         let budget = Budget::of_rate(&Rate::per_second(100).burst(50)).expect("open");
         let leases = Leases::new();
         for hash in 0..Leases::MOST as u64 {
-            assert!(leases.begin(hash, &key(), budget, 0));
+            assert!(leases.begin(hash, &key(), budget, 0, 1));
         }
         assert!(
-            !leases.begin(1_000_000, &key(), budget, 0),
+            !leases.begin(1_000_000, &key(), budget, 0, 1),
             "all are asked for"
         );
         let lease = given(1_000 * MS, 10, 0, 0);
         assert!(leases.end(3, budget, Some(lease)));
-        assert!(!leases.begin(1_000_000, &key(), budget, 0), "one has units");
+        assert!(
+            !leases.begin(1_000_000, &key(), budget, 0, 1),
+            "one has units"
+        );
         assert!(!leases.end(4, budget, None));
-        assert!(leases.begin(1_000_000, &key(), budget, 0), "one has none");
+        assert!(
+            leases.begin(1_000_000, &key(), budget, 0, 1),
+            "one has none"
+        );
     }
 }

@@ -222,7 +222,8 @@ impl Follow {
 
     pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
         let remote = &self.remote;
-        if remote.leases.poll_asked(self.hash, cx).is_ready() || remote.clock.now() >= self.until {
+        let now = remote.clock.now();
+        if remote.leases.poll_asked(self.hash, now, cx).is_ready() || now >= self.until {
             return Poll::Ready(());
         }
         remote.wake_at(&mut self.key, self.until, cx.waker());

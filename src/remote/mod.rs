@@ -50,7 +50,7 @@ use self::{
     breaker::Breaker, changes::Changes, deadlines::Deadlines, denied::Denied, lease::Leases,
 };
 use crate::{
-    clock::{Clock, Nanos},
+    clock::{Clock, Nanos, nanos},
     gcra::Refusal,
     levels::{Level, Levels},
     limit::Limit,
@@ -136,12 +136,16 @@ impl Remote {
         let bindings = rule.shared().enumerate();
         let missing = bindings.filter(|(index, _)| !lent.has(*index));
         let now = self.clock.now();
+        let until = now.saturating_add(nanos(deadline));
         let charges = missing.filter_map(|(_, binding)| {
             let mut charge = charge(binding, asked)?;
             let units = binding.limit.lease(lease);
             if units > 0 && rule.is_leased {
                 let hash = self.hash_of(&charge.key);
-                if self.leases.begin(hash, &charge.key, charge.budget, now) {
+                if self
+                    .leases
+                    .begin(hash, &charge.key, charge.budget, now, until)
+                {
                     charge.lease = units;
                 }
             }
@@ -326,7 +330,7 @@ impl Remote {
             } else {
                 Self::REMEMBERED
             };
-            let until = now.saturating_add(crate::clock::nanos(remembered));
+            let until = now.saturating_add(nanos(remembered));
             self.denied.remember(hash, balance.state, now, until);
         }
     }
