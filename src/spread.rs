@@ -82,10 +82,7 @@ impl Spread {
     /// The nanoseconds to add to the true wait of a refusal. At most a minute.
     pub(crate) fn more(&self, refused: &Refused) -> Nanos {
         let most = MOST.checked_sub(refused.wait).unwrap_or(MOST);
-        let Tables { lines, callers } = self.tables.get_or_init(|| Tables {
-            lines: (0..Self::LINES).map(|_| Mutex::default()).collect(),
-            callers: (0..Self::CALLERS).map(|_| Caller::new()).collect(),
-        });
+        let Tables { lines, callers } = self.tables();
         let line = &lines[refused.bucket as usize % lines.len()];
         // Each step leaves it whole.
         let mut line = line.lock().unwrap_or_else(PoisonError::into_inner);
@@ -102,6 +99,13 @@ impl Spread {
                 self.jitter(refused) % refused.refill.min(most).saturating_add(1)
             }
         }
+    }
+
+    fn tables(&self) -> &Tables {
+        self.tables.get_or_init(|| Tables {
+            lines: (0..Self::LINES).map(|_| Mutex::default()).collect(),
+            callers: (0..Self::CALLERS).map(|_| Caller::new()).collect(),
+        })
     }
 
     /// A number that differs from refusal to refusal (the finalizer of SplitMix64 on a counter).
@@ -141,6 +145,8 @@ mod loom_tests {
     fn loom_callers_that_are_refused_together_are_told_different_places() {
         loom::model(|| {
             let spread = Arc::new(Spread::new());
+            // Loom does not know `OnceLock`: the tables are there before the threads are.
+            spread.tables();
             let refused = |caller| Refused {
                 bucket: 7,
                 caller: Some(caller),
