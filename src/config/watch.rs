@@ -1,23 +1,29 @@
 //! Follows a file of rules.
 
+mod error;
+mod events;
 mod follower;
+mod places;
 
 use std::{
     error::Error,
     ffi::OsStr,
-    fmt, io,
+    fmt,
     path::{Path, PathBuf},
-    sync::mpsc::channel,
-    thread,
+    sync::mpsc::{Sender, channel},
+    thread::{self, JoinHandle},
+    time::Duration,
 };
 
-use notify::RecommendedWatcher;
-
-use self::follower::{Follower, follow};
+pub use self::error::WatchError;
+use self::{
+    events::{Events, Word},
+    follower::Follower,
+};
 use super::ConfigError;
 use crate::{
     handle::Handle,
-    rules::{Changes, Rules, RulesError},
+    rules::{Changes, Rules},
 };
 
 /// Follows a file of rules: each time it changes, its rules take the place of those that hold.
@@ -44,6 +50,8 @@ pub fn watch(path: impl Into<PathBuf>) -> Watch {
         path: path.into(),
         read: None,
         tell: Box::new(|_| ()),
+        poll: Duration::from_secs(5),
+        max_bytes: 8 * 1024 * 1024,
     }
 }
 
@@ -56,65 +64,32 @@ pub struct Watch {
     path: PathBuf,
     read: Option<Read>,
     tell: Tell,
+    poll: Duration,
+    max_bytes: usize,
 }
 
 /// A file that is followed, until this is dropped. From [`Watch::start`].
 #[derive(Debug)]
 #[must_use = "the file is followed until this is dropped"]
 pub struct Watching {
-    _watcher: RecommendedWatcher,
+    words: Sender<Word>,
+    thread: JoinHandle<()>,
 }
 
-/// Why a file was not followed. The rules that hold go on.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum WatchError {
-    /// The file cannot be read.
-    #[error("{}: {source}", path.display())]
-    #[non_exhaustive]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The name does not say how the file is read.
-    #[error(
-        "{}: no name that ends with `.toml`, `.yaml`, `.yml` or `.json`; say with `reading` how it is read",
-        path.display()
-    )]
-    #[non_exhaustive]
-    Format {
-        /// The file.
-        path: PathBuf,
-    },
-    /// What stands in the file cannot be read as rules.
-    #[error("{}: {source}", path.display())]
-    #[non_exhaustive]
-    Document {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: Box<dyn Error + Send + Sync>,
-    },
-    /// The rules do not hold together.
-    #[error("{}: {source}", path.display())]
-    #[non_exhaustive]
-    Rules {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: RulesError,
-    },
-    /// The system does not tell when the file changes.
-    #[error("{}: {source}", path.display())]
-    #[non_exhaustive]
-    System {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: Box<dyn Error + Send + Sync>,
-    },
+impl Watching {
+    /// Whether the file is still followed. Nothing is known to end that before this is dropped: panics of what reads
+    /// the file, and of what is told of changes, do not. If it does end, that is logged with the feature `tracing`.
+    #[must_use]
+    pub fn is_following(&self) -> bool {
+        !self.thread.is_finished()
+    }
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.words.send(Word::Stop);
+    }
 }
 
 impl Watch {
@@ -154,46 +129,80 @@ impl Watch {
         self
     }
 
+    /// Sets the time between two looks at the file that no event has called for. Default: five seconds. Zero: none.
+    ///
+    /// Not every change is an event: a file system of another machine tells none, and neither does a mount over the
+    /// file. One look reads the file once.
+    pub fn poll_every(mut self, interval: Duration) -> Self {
+        self.poll = interval;
+        self
+    }
+
+    /// Sets the most bytes that are read of the file. Default: 8 MiB. A longer file is [`WatchError::Length`].
+    ///
+    /// What reads the file has a bound of its own: see [`Reader::max_bytes`](super::Reader::max_bytes).
+    pub fn max_bytes(mut self, bytes: usize) -> Self {
+        self.max_bytes = bytes;
+        self
+    }
+
     /// Reads the file, puts its rules into the place of those that hold, and does so again whenever it changes.
     ///
-    /// It is the directory that is watched, so that files may be put into the place of others, by a rename or by
-    /// symbolic links as Kubernetes does it. When a file has come to rest for 50 milliseconds it is read, and at the
-    /// latest half a second after it began to change. A file that is gone, cannot be read, or holds bad rules changes
-    /// nothing but who is told; so does one that reads as before.
+    /// What is watched are the file, all links on the way to it, the directories in which these lie, and their
+    /// parents, and they are watched anew when something else takes their place. So a file may be edited where it is
+    /// or through another of its names, put into the place of another by a rename or by turning a link as Kubernetes
+    /// does, mounted by itself, or lie in a directory that is removed and made anew. Beside that the file is looked at
+    /// in an [interval](Watch::poll_every).
+    ///
+    /// When a file has come to rest for 50 milliseconds it is read, and at the latest half a second after it began to
+    /// change. A file that is gone, empty, cannot be read, or holds bad rules changes nothing and is told as an error;
+    /// one that reads as before is not told.
     ///
     /// # Errors
     ///
     /// All that can be wrong with the file as it is now, and a system that does not tell of changes.
     pub fn start(self, handle: &Handle) -> Result<Watching, WatchError> {
-        let Self { path, read, tell } = self;
+        let Self {
+            path,
+            read,
+            tell,
+            poll,
+            max_bytes,
+        } = self;
         let read = match read {
             Some(read) => read,
             None => by_name(&path)?,
         };
-        let (changed, changes) = channel();
-        let watcher = follow(&path, changed).map_err(|source| WatchError::System {
-            path: path.clone(),
-            source: source.into(),
-        })?;
+        let (words, heard) = channel();
         let mut follower = Follower {
+            events: Events::new(words.clone()).map_err(|source| system(&path, source))?,
             path,
             read,
             tell,
+            poll,
+            max_bytes,
             handle: handle.clone(),
             seen: None,
+            is_watched: true,
         };
+        let watched = follower.events.watch(&follower.path);
+        watched.map_err(|source| system(&follower.path, source))?;
         // Read now that no change is missed any more.
         if let Some(changes) = follower.look() {
             changes?;
         }
         let named = thread::Builder::new().name("throttle-rules".to_owned());
         let path = follower.path.clone();
-        let spawned = named.spawn(move || follower.run(&changes));
-        spawned.map_err(|source| WatchError::System {
-            path,
-            source: source.into(),
-        })?;
-        Ok(Watching { _watcher: watcher })
+        let thread = named.spawn(move || follower.run(&heard));
+        let thread = thread.map_err(|source| system(&path, source))?;
+        Ok(Watching { words, thread })
+    }
+}
+
+fn system(path: &Path, source: impl Into<Box<dyn Error + Send + Sync>>) -> WatchError {
+    WatchError::System {
+        path: path.to_owned(),
+        source: source.into(),
     }
 }
 

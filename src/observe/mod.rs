@@ -11,9 +11,9 @@ mod log;
 #[cfg(feature = "tracing")]
 mod sampler;
 
-#[cfg(feature = "watch")]
-pub(crate) use self::log::not_reloaded;
 pub(crate) use self::log::{Log, reloaded};
+#[cfg(feature = "watch")]
+pub(crate) use self::log::{following_ended, listener_panicked, not_reloaded, not_watched};
 
 #[cfg(feature = "metrics")]
 #[path = "metrics.rs"]

@@ -20,3 +20,12 @@ pub(crate) fn reloaded(_: &Changes) {}
 
 #[cfg(feature = "watch")]
 pub(crate) fn not_reloaded(_: &dyn std::error::Error) {}
+
+#[cfg(feature = "watch")]
+pub(crate) fn not_watched(_: &std::path::Path, _: &str) {}
+
+#[cfg(feature = "watch")]
+pub(crate) fn listener_panicked(_: &std::path::Path, _: &str) {}
+
+#[cfg(feature = "watch")]
+pub(crate) fn following_ended(_: &std::path::Path) {}

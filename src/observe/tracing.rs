@@ -1,5 +1,7 @@
 //! Events of `tracing`.
 
+#[cfg(feature = "watch")]
+use std::path::Path;
 use std::{error::Error, fmt, sync::OnceLock};
 
 #[cfg(feature = "watch")]
@@ -106,4 +108,34 @@ pub(crate) fn reloaded(changes: &Changes) {
 #[cfg(feature = "watch")]
 pub(crate) fn not_reloaded(error: &dyn Error) {
     error!(target: TARGET, "{error}; the throttle's rules stay as they were");
+}
+
+/// The system does not tell of changes of a file of rules any more.
+#[cfg(feature = "watch")]
+pub(crate) fn not_watched(path: &Path, error: &str) {
+    warn!(
+        target: TARGET,
+        "{}: the system does not tell when it changes ({error}); it is looked at in an interval alone",
+        path.display()
+    );
+}
+
+/// What is told of the changes of a file of rules has panicked.
+#[cfg(feature = "watch")]
+pub(crate) fn listener_panicked(path: &Path, message: &str) {
+    error!(
+        target: TARGET,
+        "{}: what is told of its changes panicked: {message}; the file is followed all the same",
+        path.display()
+    );
+}
+
+/// A file of rules is not followed any more, though nobody has ended that.
+#[cfg(feature = "watch")]
+pub(crate) fn following_ended(path: &Path) {
+    error!(
+        target: TARGET,
+        "{}: is not followed any more; the throttle's rules stay as they are",
+        path.display()
+    );
 }

@@ -1,44 +1,44 @@
 //! The thread that follows a file.
 
 use std::{
-    fs, io,
-    path::{Path, PathBuf},
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender},
+    any::Any,
+    fs::File,
+    io::{self, Read as _},
+    iter,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    sync::mpsc::{Receiver, RecvTimeoutError},
+    thread,
     time::Duration,
 };
 
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use super::{
+    Read, Tell, WatchError,
+    events::{Events, Word},
+};
+use crate::{config::ConfigError, handle::Handle, observe, rules::Changes};
 
-use super::{Read, Tell, WatchError};
-use crate::{handle::Handle, observe, rules::Changes};
-
-/// Sends a word for whatever happens where the file lies.
-pub(super) fn follow(path: &Path, changed: Sender<()>) -> notify::Result<RecommendedWatcher> {
-    let tell = move |event: notify::Result<notify::Event>| {
-        // Reading it is no change. What cannot be told may be one.
-        if event.is_ok_and(|event| matches!(event.kind, EventKind::Access(_))) {
-            return;
-        }
-        // Nobody listens any more: the watcher is about to be dropped.
-        let _ = changed.send(());
-    };
-    let mut watcher = notify::recommended_watcher(tell)?;
-    let directory = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
-    watcher.watch(directory, RecursiveMode::NonRecursive)?;
-    Ok(watcher)
-}
-
-/// The thread that follows a file.
+/// Follows a file.
 pub(super) struct Follower {
+    pub(super) events: Events,
     pub(super) path: PathBuf,
     pub(super) read: Read,
     pub(super) tell: Tell,
+    /// The time between two looks that no event has called for. Zero: there are none.
+    pub(super) poll: Duration,
+    pub(super) max_bytes: usize,
     pub(super) handle: Handle,
-    /// What stood in the file, or why it could not be read.
-    pub(super) seen: Option<Result<String, io::ErrorKind>>,
+    /// The text of the file, or why it could not be read.
+    pub(super) seen: Option<Result<String, Unread>>,
+    /// Whether the system tells of changes.
+    pub(super) is_watched: bool,
+}
+
+/// Why a file could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unread {
+    TooLong,
+    Error(io::ErrorKind),
 }
 
 impl Follower {
@@ -47,72 +47,215 @@ impl Follower {
     /// How many rests it is waited for at most.
     const RESTS: usize = 10;
 
-    pub(super) fn run(mut self, changes: &Receiver<()>) {
-        while changes.recv().is_ok() {
-            for _ in 0..Self::RESTS {
-                match rest(changes, Self::REST) {
-                    Rest::Quiet => break,
-                    Rest::Busy => {}
-                    Rest::Over => return,
-                }
+    pub(super) fn run(mut self, words: &Receiver<Word>) {
+        let _ended = Ended(self.path.clone());
+        while let Some(word) = self.wait(words) {
+            let Some(word) = settled(word, words) else {
+                return;
+            };
+            if word == Word::Moved {
+                self.watch_again();
             }
-            if let Some(changes) = self.look() {
-                if let Err(error) = &changes {
-                    observe::not_reloaded(error);
-                }
-                (self.tell)(&changes);
+            self.look_and_tell();
+        }
+    }
+
+    /// The next word. When it is time to look, something may have moved. `None`: nobody follows the file any more.
+    fn wait(&self, words: &Receiver<Word>) -> Option<Word> {
+        let word = match self.poll {
+            Duration::ZERO => words.recv().map_err(RecvTimeoutError::from),
+            poll => words.recv_timeout(poll),
+        };
+        match word {
+            Ok(Word::Stop) | Err(RecvTimeoutError::Disconnected) => None,
+            Ok(word) => Some(word),
+            Err(RecvTimeoutError::Timeout) => Some(Word::Moved),
+        }
+    }
+
+    /// Watches what is on the way to the file now. Where that fails, the looks that no event calls for remain.
+    fn watch_again(&mut self) {
+        let watched = self.events.watch(&self.path);
+        if let Err(error) = watched.as_ref().map_err(ToString::to_string) {
+            if self.is_watched {
+                observe::not_watched(&self.path, &error);
             }
+        }
+        self.is_watched = watched.is_ok();
+    }
+
+    fn look_and_tell(&mut self) {
+        let Some(changes) = self.look() else {
+            return;
+        };
+        if let Err(error) = &changes {
+            observe::not_reloaded(error);
+        }
+        let told = catch_unwind(AssertUnwindSafe(|| (self.tell)(&changes)));
+        if let Err(panic) = told {
+            observe::listener_panicked(&self.path, &message(&*panic));
         }
     }
 
     /// Reads the file, if it is not as it was seen last.
     pub(super) fn look(&mut self) -> Option<Result<Changes, WatchError>> {
-        let path = || self.path.clone();
-        let text = fs::read_to_string(&self.path);
-        let seen = text.as_ref().map(String::clone).map_err(io::Error::kind);
+        let read = self.text();
+        let seen = read
+            .as_ref()
+            .map(String::clone)
+            .map_err(|error| match error {
+                None => Unread::TooLong,
+                Some(error) => Unread::Error(error.kind()),
+            });
         if self.seen.as_ref() == Some(&seen) {
             return None;
         }
-        self.seen = Some(seen);
-        let changes = match text {
-            Err(source) => Err(WatchError::File {
+        let is_first = self.seen.replace(seen).is_none();
+        let path = || self.path.clone();
+        Some(match read {
+            // Whoever writes a file where it is has emptied it first.
+            Ok(text) if !is_first && text.trim().is_empty() => Err(WatchError::Document {
+                path: path(),
+                source: ConfigError::new("", None, "an empty document").into(),
+            }),
+            Ok(text) => {
+                catch_unwind(AssertUnwindSafe(|| self.take(&text))).unwrap_or_else(|panic| {
+                    Err(WatchError::Panic {
+                        path: path(),
+                        message: message(&*panic),
+                    })
+                })
+            }
+            Err(Some(source)) => Err(WatchError::File {
                 path: path(),
                 source,
             }),
-            Ok(text) => match (self.read)(&text) {
-                Err(source) => Err(WatchError::Document {
-                    path: path(),
-                    source,
-                }),
-                Ok(rules) => self
-                    .handle
-                    .reload(rules)
-                    .map_err(|source| WatchError::Rules {
-                        path: path(),
-                        source,
-                    }),
-            },
-        };
-        Some(changes)
+            Err(None) => Err(WatchError::Length {
+                path: path(),
+                max_bytes: self.max_bytes,
+            }),
+        })
+    }
+
+    /// The text of the file. `None` as an error: it is too long.
+    fn text(&self) -> Result<String, Option<io::Error>> {
+        let most = u64::try_from(self.max_bytes).unwrap_or(u64::MAX);
+        let mut bytes = Vec::new();
+        let file = File::open(&self.path)?;
+        file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+        if bytes.len() > self.max_bytes {
+            return Err(None);
+        }
+        let text = String::from_utf8(bytes);
+        text.map_err(|error| {
+            Some(io::Error::new(
+                io::ErrorKind::InvalidData,
+                error.utf8_error(),
+            ))
+        })
+    }
+
+    /// Has the rules of a text take the place of those that hold.
+    fn take(&self, text: &str) -> Result<Changes, WatchError> {
+        let path = || self.path.clone();
+        let rules = (self.read)(text).map_err(|source| WatchError::Document {
+            path: path(),
+            source,
+        })?;
+        let changes = self.handle.reload(rules);
+        changes.map_err(|source| WatchError::Rules {
+            path: path(),
+            source,
+        })
     }
 }
 
-/// What happened within a while.
-enum Rest {
-    Quiet,
-    Busy,
-    /// Nobody follows it any more.
-    Over,
+/// Tells when following ends though nobody has ended it.
+struct Ended(PathBuf);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            observe::following_ended(&self.0);
+        }
+    }
 }
 
-/// Waits for one rest, and takes along what came in it.
-fn rest(changes: &Receiver<()>, rest: Duration) -> Rest {
-    match changes.recv_timeout(rest) {
-        Err(RecvTimeoutError::Timeout) => Rest::Quiet,
-        Err(RecvTimeoutError::Disconnected) => Rest::Over,
-        Ok(()) => {
-            while changes.try_recv().is_ok() {}
-            Rest::Busy
+/// Waits until nothing has come for a while, and takes along what came. `None`: nobody follows the file any more.
+fn settled(first: Word, words: &Receiver<Word>) -> Option<Word> {
+    let mut all = first;
+    for _ in 0..Follower::RESTS {
+        match words.recv_timeout(Follower::REST) {
+            Err(RecvTimeoutError::Timeout) => break,
+            Err(RecvTimeoutError::Disconnected) => return None,
+            Ok(next) => {
+                for word in iter::once(next).chain(words.try_iter()) {
+                    match word {
+                        Word::Stop => return None,
+                        Word::Moved => all = Word::Moved,
+                        Word::Written => {}
+                    }
+                }
+            }
         }
+    }
+    Some(all)
+}
+
+/// What a panic says.
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    text.unwrap_or_else(|| "no text".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, sync::mpsc::channel};
+
+    use super::*;
+    use crate::{Rules, ThrottleLayer};
+
+    #[test]
+    fn a_file_is_looked_at_in_an_interval_whatever_the_system_tells() {
+        let directory = std::env::temp_dir();
+        let path = directory.join(format!("throttle-interval-{}.toml", std::process::id()));
+        // Written beside it, so that it is never seen empty.
+        let write = |text: &str| {
+            let beside = path.with_extension("new");
+            fs::write(&beside, text).expect("a file");
+            fs::rename(&beside, &path).expect("put into its place");
+        };
+        write("default_route = 10");
+        let layer = ThrottleLayer::new(Rules::new()).expect("no rules");
+        let (unheard, _) = channel();
+        let (told, tells) = channel();
+        let mut follower = Follower {
+            // What it tells, nobody hears.
+            events: Events::new(unheard).expect("a system that tells"),
+            path: path.clone(),
+            read: Box::new(|text| Ok(Rules::from_toml(text)?)),
+            tell: Box::new(move |changes| {
+                let _ = told.send(changes.is_ok());
+            }),
+            poll: Duration::from_millis(1),
+            max_bytes: 100,
+            handle: layer.handle(),
+            seen: None,
+            is_watched: false,
+        };
+        assert!(follower.look().is_some_and(|changes| changes.is_ok()));
+        let (stop, words) = channel();
+        let thread = thread::spawn(move || follower.run(&words));
+        let long = Duration::from_secs(60);
+        write("default_route = 11");
+        assert_eq!(tells.recv_timeout(long), Ok(true));
+        fs::remove_file(&path).expect("removed");
+        assert_eq!(tells.recv_timeout(long), Ok(false));
+        write("default_route = 12");
+        assert_eq!(tells.recv_timeout(long), Ok(true));
+        stop.send(Word::Stop).expect("it goes on");
+        thread.join().expect("it ends when it is told to");
+        fs::remove_file(&path).expect("removed");
     }
 }
