@@ -67,7 +67,8 @@ pub struct Charge {
     pub key: BucketKey,
     /// What it allows.
     pub budget: Budget,
-    /// The units to be taken, at most as many as a full bucket holds.
+    /// The units to be taken, at most as many as a full bucket holds. Zero takes nothing: it asks for the balance, so that
+    /// a true wait can be told.
     pub cost: u64,
     /// Whether it refuses nobody.
     pub is_shadow: bool,

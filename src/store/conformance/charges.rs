@@ -11,6 +11,9 @@ use crate::rate::Rate;
 impl Run {
     pub(super) async fn a_bucket_gives_its_burst_and_no_more(&self) {
         let (key, budget) = (self.key("burst"), slow(3));
+        let asked = self.one(&key, budget, 0).await;
+        assert!(asked.is_admitted, "what costs nothing passes: {asked:?}");
+        assert_eq!(left(&budget, &asked, 0), 3, "and takes nothing: {asked:?}");
         for remain in [2, 1, 0] {
             let taken = self.one(&key, budget, 1).await;
             assert!(taken.is_admitted, "{remain} remain after it: {taken:?}");
@@ -26,6 +29,7 @@ impl Run {
             nothing.is_admitted,
             "what costs nothing passes: {nothing:?}"
         );
+        assert_eq!(left(&budget, &nothing, 0), 0, "{nothing:?}");
     }
 
     pub(super) async fn all_or_nothing(&self) {
