@@ -195,6 +195,11 @@ fn a_stage_may_be_written_shorter() {
             default(),
         ),
         (
+            // One in five minutes, as programs print it.
+            "default_route_settings: { throttling_rate_limit: 0.0033333333333333335, throttling_burst_limit: 5 }",
+            Rules::new().default_route(Rate::new(1, Duration::from_secs(300)).burst(5)),
+        ),
+        (
             "\u{feff}{\r\n\t\"DefaultRouteSettings\": {\r\n\t\t\"ThrottlingRateLimit\": 10,\r\n\t\t\"ThrottlingBurstLimit\": 5\r\n\t}\r\n}",
             default(),
         ),

@@ -18,9 +18,10 @@ use crate::field;
 
 /// The address of the peer of a connection, for hosts that have no type of their own for it.
 ///
-/// Put it into the extensions of each request that comes over the connection, outside of the throttle. In
-/// axum (`ConnectInfo<SocketAddr>`, feature `axum`) and in tonic (`TcpConnectInfo`, feature `tonic`)
-/// nothing has to be done.
+/// Put it into the extensions of each request that comes over the connection, outside of the throttle. tonic
+/// (`TcpConnectInfo`, feature `tonic`) and axum (`ConnectInfo<SocketAddr>`, feature `axum`, where
+/// `into_make_service_with_connect_info::<SocketAddr>()` is served) tell addresses by themselves. A host that serves axum
+/// with a type of its own in `ConnectInfo` keeps that, and puts a `PeerAddr` beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerAddr(pub SocketAddr);
 
@@ -138,7 +139,7 @@ fn peer(head: RequestHead<'_>) -> Option<IpAddr> {
 
 /// One form for one address: IPv4 that was mapped into IPv6 (RFC 4291, section 2.5.5.2) or translated
 /// (NAT64, RFC 6052) is IPv4.
-fn canonical(address: IpAddr) -> IpAddr {
+pub(super) fn canonical(address: IpAddr) -> IpAddr {
     const NAT64: [u16; 6] = [0x64, 0xff9b, 0, 0, 0, 0];
     let IpAddr::V6(v6) = address else {
         return address;

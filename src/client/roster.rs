@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::{
     Clients, Identity, Known, RequestHead, Secret,
-    address::Addresses,
+    address::{Addresses, canonical},
     clients::{self, Identify, Member, PlanBy},
     host::Hosts,
 };
@@ -23,6 +23,8 @@ pub(crate) enum Fault {
     /// No host that is a client.
     NoHosts,
     Network(String),
+    /// A network of IPv4 addresses within IPv6 that is wider than those.
+    Mapped(String),
     Prefix(u8),
     Plan(String),
     /// A member of this plan that no source finds.
@@ -175,14 +177,17 @@ fn network(text: &str) -> Result<IpNet, Fault> {
         .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     let network = network.map_err(|_| Fault::Network(text.to_owned()))?;
     // Peers are compared as IPv4 where they are.
-    Ok(match network {
-        IpNet::V6(v6) if v6.prefix_len() >= 96 => v6
-            .addr()
-            .to_ipv4_mapped()
-            .and_then(|v4| Ipv4Net::new(v4, v6.prefix_len() - 96).ok())
-            .map_or(network, IpNet::V4),
-        _ => network,
-    })
+    let IpNet::V6(v6) = network else {
+        return Ok(network);
+    };
+    let IpAddr::V4(v4) = canonical(v6.addr().into()) else {
+        return Ok(network);
+    };
+    let within = v6.prefix_len().checked_sub(96);
+    let within = within.and_then(|length| Ipv4Net::new(v4, length).ok());
+    within
+        .map(IpNet::V4)
+        .ok_or_else(|| Fault::Mapped(text.to_owned()))
 }
 
 /// The token of `Authorization: Bearer`; the scheme's case does not count (RFC 9110, section 11.1).
@@ -278,12 +283,15 @@ mod tests {
     }
 
     #[test]
-    fn a_network_that_is_written_as_mapped_is_one_of_ipv4() {
+    fn a_network_of_ipv4_within_ipv6_is_one_of_ipv4_and_wider_ones_are_errors() {
         let table = [
             ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
             ("::ffff:10.1.2.3", "10.1.2.3/32"),
             ("::ffff:0:0/96", "0.0.0.0/0"),
-            ("::ffff:0:0/95", "::ffff:0:0/95"),
+            ("64:ff9b::/96", "0.0.0.0/0"),
+            ("64:ff9b::a00:0/104", "10.0.0.0/8"),
+            ("64:ff9b:1::/48", "64:ff9b:1::/48"),
+            ("::/0", "::/0"),
             ("fd00::/104", "fd00::/104"),
             ("10.0.0.0/8", "10.0.0.0/8"),
         ];
@@ -300,10 +308,8 @@ mod tests {
             ("::ffff:10.1.2.3", "10.1.2.3", true),
             ("::ffff:10.1.2.3", "10.1.2.4", false),
             ("::ffff:0:0/96", "203.0.113.9", true),
-            // Wider than what is mapped: IPv6 alone, which no mapped peer is.
-            ("::ffff:0:0/95", "10.1.2.3", false),
-            ("::ffff:0:0/95", "::ffff:10.1.2.3", false),
-            ("::ffff:0:0/95", "::fffe:10.1.2.3", true),
+            ("64:ff9b::/96", "10.1.2.3", true),
+            ("64:ff9b::/96", "64:ff9b::a01:203", true),
             ("::/0", "10.1.2.3", false),
         ];
         for (trusted, peer, believed) in table {
@@ -344,6 +350,9 @@ mod tests {
             fault(by().trusting(["proxy"])),
             Fault::Network("proxy".into())
         );
+        for wide in ["::ffff:10.0.0.0/8", "::ffff:0:0/95", "64:ff9b::/64"] {
+            assert_eq!(fault(by().trusting([wide])), Fault::Mapped(wide.into()));
+        }
         assert_eq!(fault(by().ipv6_prefix(129)), Fault::Prefix(129));
         assert_eq!(fault(by().member("pro", "k")), Fault::Plan("pro".into()));
         let pro = |clients: Clients| clients.plan("pro", crate::Limits::new());

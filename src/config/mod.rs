@@ -69,7 +69,8 @@
 //! | `access` | `"unlimited"` or `"closed"`, beside other settings; or [`"exempt"`](crate::Limits::exempt) alone |
 //!
 //! What is left out is left out, never zero: a route inherits it from the default. A rate of `0` closes. A fraction
-//! is exact: `0.5` is one in two seconds. A rate without a burst has one of its count, a fraction of what it is in
+//! is exact: `0.5` is one in two seconds. A number of more than twelve digits, as tools print it, is the simplest
+//! fraction within one part in 2^52: `0.0033333333333333335` is one in five minutes. A rate without a burst has one of its count, a fraction of what it is in
 //! its period, rounded up. Periods are `second`, `minute`, `hour`, `day` or a duration (`ns`, `us`, `ms`, `s`, `m`,
 //! `h`, `d`).
 //!

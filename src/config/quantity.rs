@@ -2,12 +2,18 @@
 
 use std::time::Duration;
 
-/// A decimal number that is not negative: `digits` / 10^`scale`.
+/// A number that is not negative, as a reduced fraction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Decimal {
-    digits: u128,
-    scale: u32,
+    count: u128,
+    parts: u128,
 }
+
+/// How many significant digits are read exactly as they are written. More of them are what a tool prints of a binary
+/// fraction (IEEE 754, 64 bits), which has no more than seventeen.
+const EXACT_DIGITS: u32 = 12;
+/// The longest fraction, in decimal places.
+const MOST_PLACES: u32 = 36;
 
 const DAY: u64 = 24 * 60 * 60;
 
@@ -24,6 +30,9 @@ const UNITS: [(&[&str], u64); 7] = [
 
 impl Decimal {
     /// `10`, `0.5`, `1e3`; `None` for what is no number, negative, or longer than anybody would write.
+    ///
+    /// Of more than twelve significant digits it is the simplest fraction within one part in 2^52, which is the
+    /// precision of what tools print: 0.0033333333333333335 is one three-hundredth.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let text = text.replace('_', "");
         let (mantissa, exponent) = match text.split_once(['e', 'E']) {
@@ -43,7 +52,7 @@ impl Decimal {
         }
         let mut digits: u128 = format!("{whole}{fraction}").parse().ok()?;
         if digits == 0 {
-            return Some(Self { digits, scale: 0 });
+            return Some(Self { count: 0, parts: 1 });
         }
         let mut scale = i32::try_from(fraction.len()).ok()?.checked_sub(exponent)?;
         while scale > 0 && digits % 10 == 0 {
@@ -55,30 +64,64 @@ impl Decimal {
             scale += 1;
         }
         let scale = scale.unsigned_abs();
-        (scale <= 18).then_some(Self { digits, scale })
+        if scale > MOST_PLACES {
+            return None;
+        }
+        let parts = 10_u128.pow(scale);
+        let is_exact = scale == 0 || digits.ilog10() < EXACT_DIGITS;
+        Some(match is_exact {
+            true => Self::reduced(digits, parts),
+            false => Self::simplest(digits, parts),
+        })
+    }
+
+    fn reduced(count: u128, parts: u128) -> Self {
+        let divisor = gcd(count, parts);
+        Self {
+            count: count / divisor,
+            parts: parts / divisor,
+        }
+    }
+
+    /// The first convergent of the continued fraction of `count / parts` that is within one part in 2^52 of it.
+    fn simplest(count: u128, parts: u128) -> Self {
+        let (mut left, mut right) = (count, parts);
+        let (mut before, mut convergent) = ((0, 1), (1, 0));
+        while right > 0 {
+            let (quotient, rest) = (left / right, left % right);
+            let next = |before: u128, last: u128| quotient.checked_mul(last)?.checked_add(before);
+            let next = next(before.0, convergent.0).zip(next(before.1, convergent.1));
+            let Some(next) = next else {
+                break;
+            };
+            (before, convergent) = (convergent, next);
+            // The convergent differs by rest / (parts * its own denominator).
+            if rest <= count.saturating_mul(convergent.1) >> 52 {
+                break;
+            }
+            (left, right) = (right, rest);
+        }
+        let (count, parts) = convergent;
+        Self { count, parts }
     }
 
     /// Rounded up, and at most as many as 64 bits hold.
     pub(super) fn ceil(self) -> u64 {
-        let ceil = self.digits.div_ceil(10_u128.pow(self.scale));
-        u64::try_from(ceil).unwrap_or(u64::MAX)
+        u64::try_from(self.count.div_ceil(self.parts)).unwrap_or(u64::MAX)
     }
 
     /// This many in a period, as a whole number in another one. `None` if that is more than 64 bits
     /// hold, or longer than a duration can be.
     pub(super) fn per(self, period: Duration) -> Option<(u64, Duration)> {
-        let parts = 10_u128.pow(self.scale);
-        let divisor = gcd(self.digits, parts);
-        let count = u64::try_from(self.digits / divisor).ok()?;
-        let longer = period.as_nanos().checked_mul(parts / divisor)?;
+        let count = u64::try_from(self.count).ok()?;
+        let longer = period.as_nanos().checked_mul(self.parts)?;
         Some((count, from_nanos(longer)?))
     }
 
     /// This many of so many nanoseconds. `None` for a fraction of a nanosecond, or more than a duration can be.
     fn of(self, nanos: u64) -> Option<Duration> {
-        let parts = 10_u128.pow(self.scale);
-        let nanos = self.digits.checked_mul(nanos.into())?;
-        (nanos % parts == 0).then(|| from_nanos(nanos / parts))?
+        let nanos = self.count.checked_mul(nanos.into())?;
+        (nanos % self.parts == 0).then(|| from_nanos(nanos / self.parts))?
     }
 }
 
@@ -151,6 +194,36 @@ mod tests {
     }
 
     #[test]
+    fn numbers_as_tools_print_them_are_the_fractions_that_were_meant() {
+        let second = Duration::from_secs(1);
+        // (text, how many in how many seconds)
+        let table = [
+            ("0.0033333333333333335", (1, 300)),
+            ("0.0002777777777777778", (1, 3_600)),
+            ("0.03333333333333333", (1, 30)),
+            ("0.3333333333333333", (1, 3)),
+            ("0.6666666666666666", (2, 3)),
+            ("1.6666666666666667", (5, 3)),
+            ("16.666666666666668", (50, 3)),
+            ("0.30000000000000004", (3, 10)),
+            ("1.1574074074074073e-05", (1, 86_400)),
+            ("1.6534391534391535e-06", (1, 604_800)),
+            ("3.8580246913580247e-07", (1, 2_592_000)),
+            ("3.1709791983764586e-08", (1, 31_536_000)),
+            ("0.01666666666666666666666666666666667", (1, 60)),
+            ("0.000000000000000001", (1, 1_000_000_000_000_000_000)),
+            // Twelve digits and fewer are as they are written.
+            ("0.333333333333", (333_333_333_333, 1_000_000_000_000)),
+            ("1234567890123456", (1_234_567_890_123_456, 1)),
+        ];
+        for (text, (count, seconds)) in table {
+            let decimal = Decimal::parse(text).expect(text);
+            let expected = (count, Duration::from_secs(seconds));
+            assert_eq!(decimal.per(second), Some(expected), "{text}");
+        }
+    }
+
+    #[test]
     fn durations_as_people_write_them() {
         let table = [
             ("500ms", Duration::from_millis(500)),
@@ -171,6 +244,23 @@ mod tests {
     }
 
     proptest! {
+        /// Whatever fraction a tool divides, in each of the common ways to print it. Few print as twelve digits that
+        /// are not the fraction itself.
+        #[test]
+        fn what_a_float_prints_of_a_fraction_is_the_fraction(count in 1_u32..100, parts in 1_u32..10_000_000) {
+            #[expect(clippy::float_arithmetic, reason = "as tools do it")]
+            let float = f64::from(count) / f64::from(parts);
+            for text in [float.to_string(), format!("{float:e}"), format!("{float:?}")] {
+                let read = Decimal::parse(&text).and_then(|decimal| decimal.per(Duration::from_secs(1)));
+                let digits = text.split('e').next().unwrap_or("").trim_start_matches(['0', '.']);
+                prop_assume!(digits.len() > 13);
+                let divisor = gcd(count.into(), parts.into());
+                let reduced = |number: u32| u64::try_from(u128::from(number) / divisor).expect("smaller");
+                let meant = (reduced(count), Duration::from_secs(reduced(parts)));
+                prop_assert_eq!(read, Some(meant), "{}", text);
+            }
+        }
+
         #[test]
         fn a_duration_is_read_as_it_was_written(seconds: u64, nanos in 0_u32..1_000_000_000) {
             let written = Duration::new(seconds, nanos);

@@ -64,7 +64,8 @@ impl Log {
                 "the throttle tells clients apart by address, but this request has none: all such requests share \
                  the anonymous client's limits. In axum, serve \
                  `into_make_service_with_connect_info::<SocketAddr>()` and enable the feature `axum`; in tonic, \
-                 enable the feature `tonic`; elsewhere, put a `PeerAddr` into the request's extensions"
+                 enable the feature `tonic`; elsewhere, and where axum's `ConnectInfo` has a type of the host's own, put a \
+                 `PeerAddr` into the request's extensions outside of the throttle, from what the host knows"
             );
         });
     }

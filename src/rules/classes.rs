@@ -147,6 +147,7 @@ pub(super) fn roster(clients: &Clients) -> Result<Roster, RulesError> {
         Fault::Host(host) => RulesError::ClientHost { host },
         Fault::NoHosts => RulesError::NoHosts,
         Fault::Network(network) => RulesError::Network { network },
+        Fault::Mapped(network) => RulesError::MappedNetwork { network },
         Fault::Prefix(bits) => RulesError::Ipv6Prefix { bits },
         Fault::Plan(name) => RulesError::UnknownPlan { name },
         Fault::Member(plan) => RulesError::UnknownMember { plan },

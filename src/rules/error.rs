@@ -117,6 +117,17 @@ pub enum RulesError {
         /// The network as written.
         network: String,
     },
+    /// A network of IPv4 addresses within IPv6, of fewer than the 96 bits that all of these have in common. No peer is
+    /// in it, for such addresses are compared as IPv4.
+    #[error(
+        "clients: trusted proxy `{network}` is IPv4 within IPv6 and has fewer than 96 bits, and no peer is in it; write \
+         the network as one of IPv4, such as `10.0.0.0/8`"
+    )]
+    #[non_exhaustive]
+    MappedNetwork {
+        /// The network as written.
+        network: String,
+    },
     /// An IPv6 prefix of more bits than an address has.
     #[error("clients: an IPv6 prefix of {bits} bits; an address has 128")]
     #[non_exhaustive]
@@ -125,7 +136,7 @@ pub enum RulesError {
         bits: u8,
     },
     /// A plan that was not declared.
-    #[error("clients: plan `{name}` has members and is not declared; add `.plan(\"{name}\", …)`")]
+    #[error("clients: plan `{name}` has members and is not declared; declare it among the plans")]
     #[non_exhaustive]
     UnknownPlan {
         /// The plan's name.
@@ -144,8 +155,8 @@ pub enum RulesError {
     },
     /// Trusted proxies where nobody is told apart by address.
     #[error(
-        "clients: `.trusting(…)` names proxies, and nobody is told apart by address; add \
-         `.or_address()`, or leave the proxies out"
+        "clients: `trusting` names proxies, and nobody is told apart by address; tell clients apart by address, too, or \
+         leave the proxies out"
     )]
     #[non_exhaustive]
     TrustingNobody,
@@ -158,8 +169,7 @@ pub enum RulesError {
     },
     /// Clients for whom nothing is said.
     #[error(
-        "clients: nothing is said for those who are on no plan; add `.each(…)` with limits, \
-         `Limits::unlimited()` or `Limits::closed()`"
+        "clients: nothing is said for those who are on no plan; set `each` to limits, `unlimited` or `closed`"
     )]
     #[non_exhaustive]
     NoEach,

@@ -98,7 +98,9 @@ impl Throttle {
 fn rate_of(place: &Place<'_>) -> Result<Option<Decimal>, ConfigError> {
     let rate = amount(place)?;
     match rate.map(|rate| rate.per(SECOND)) {
-        Some(None) => Err(place.fault("a rate is at most 2^64 - 1 requests a second")),
+        Some(None) => Err(place.fault(
+            "a rate is at most 2^64 - 1 requests a second, and at least one in 2^64 - 1 seconds",
+        )),
         _ => Ok(rate),
     }
 }
@@ -128,6 +130,9 @@ fn amount(place: &Place<'_>) -> Result<Option<Decimal>, ConfigError> {
     match Decimal::parse(text) {
         Some(decimal) => Ok(Some(decimal)),
         None if text.starts_with('-') => Err(place.fault(format!("`{text}` is below zero"))),
+        None if text.parse::<f64>().is_ok_and(f64::is_finite) => {
+            Err(place.fault(format!("`{text}` is too long a number, or too small")))
+        }
         None => Err(place.fault(format!("`{text}` is no number"))),
     }
 }

@@ -79,7 +79,9 @@
 //!
 //! # Zero and the maximum
 //!
-//! A rate or burst of 0 closes. Rates go up to 2^64 - 1 a second, with up to 18 decimal places; bursts up to 2^64 - 1.
+//! A rate or burst of 0 closes. Rates go from one in 2^64 - 1 seconds up to 2^64 - 1 a second; bursts up to
+//! 2^64 - 1. Numbers of up to twelve digits are exact; longer ones, as tools print them, are the simplest fraction within
+//! one part in 2^52.
 //! A document of more than 8 MiB, unless a [`Reader`] says otherwise, or more than 64 levels deep, is an error.
 //!
 //! # What is different here
