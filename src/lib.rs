@@ -368,6 +368,7 @@ mod admission;
 mod body;
 mod bucket;
 mod calendar;
+mod canonical_path;
 mod client;
 mod clock;
 #[cfg(feature = "config")]
@@ -409,6 +410,7 @@ mod waiting;
 
 pub use self::{
     body::ResponseBody,
+    canonical_path::{CanonicalPath, CanonicalPathFuture, CanonicalPathLayer},
     client::{ClientKey, Clients, Forwarding, PeerAddr, Plan, RequestHead},
     decision::{Decision, Denial},
     future::ResponseFuture,

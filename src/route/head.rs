@@ -123,7 +123,7 @@ impl Hash for Head<'_> {
 /// A path in which equal spellings are equal: percent-encoded unreserved characters are decoded and the
 /// hexadecimal digits of the others are upper-case (RFC 3986, sections 6.2.2.1 and 6.2.2.2). `%2F` stays
 /// within its segment.
-pub(super) fn normalize(path: &str) -> Cow<'_, str> {
+pub(crate) fn normalize(path: &str) -> Cow<'_, str> {
     if !path.as_bytes().contains(&b'%') && path.is_ascii() {
         return Cow::Borrowed(path);
     }

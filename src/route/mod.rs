@@ -19,6 +19,7 @@ mod router;
 #[path = "no_router.rs"]
 mod router;
 
+pub(crate) use self::head::normalize;
 pub use self::{
     catch_all::CatchAll,
     key::{RouteKey, RouteKeyError},

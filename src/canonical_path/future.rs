@@ -1,0 +1,68 @@
+//! The future of a response.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::Response;
+use pin_project_lite::pin_project;
+
+use crate::body::ResponseBody;
+
+pin_project! {
+    /// The future of a [`CanonicalPath`](super::CanonicalPath)'s response.
+    #[derive(Debug)]
+    pub struct CanonicalPathFuture<F> {
+        #[pin]
+        kind: Kind<F>,
+    }
+}
+
+pin_project! {
+    #[derive(Debug)]
+    #[project = KindProj]
+    enum Kind<F> {
+        Admitted { #[pin] inner: F },
+        Refused { response: Option<Response<Bytes>> },
+    }
+}
+
+impl<F> CanonicalPathFuture<F> {
+    pub(super) fn admitted(inner: F) -> Self {
+        Self {
+            kind: Kind::Admitted { inner },
+        }
+    }
+
+    pub(super) fn refused(response: Response<Bytes>) -> Self {
+        Self {
+            kind: Kind::Refused {
+                response: Some(response),
+            },
+        }
+    }
+}
+
+impl<F, B, E> Future for CanonicalPathFuture<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+{
+    type Output = Result<Response<ResponseBody<B>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().kind.project() {
+            KindProj::Admitted { inner } => {
+                let response = ready!(inner.poll(cx))?;
+                Poll::Ready(Ok(
+                    response.map(|body| ResponseBody::inner(body, None, None))
+                ))
+            }
+            KindProj::Refused { response } => {
+                let response = response.take().expect("polled after it was ready");
+                Poll::Ready(Ok(response.map(ResponseBody::own)))
+            }
+        }
+    }
+}
