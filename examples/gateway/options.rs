@@ -4,32 +4,44 @@ use std::env;
 use std::path::PathBuf;
 
 use hyper::Uri;
+use tower_throttle::Undeclared;
 
 use crate::BoxError;
+use crate::stage::{Source, Stage};
 
-const USAGE: &str = "usage: gateway --stage FILE --upstream URL [--address HOST:PORT]
+const USAGE: &str = "usage: gateway (--stage FILE | --pulumi PROGRAM) --upstream URL
+               [--name STAGE] [--undeclared shared|each] [--address HOST:PORT]
 
   --stage FILE         a stage of API Gateway as the AWS CLI, CloudFormation, SAM, Pulumi or Terraform have it,
-                       or rules as TOML, YAML or JSON
+                       or rules as TOML, YAML or JSON; `-` reads the standard input
+  --pulumi PROGRAM     a Pulumi program in Python, which is run, and again when it changes (by `python3`, or what
+                       PYTHON names; it needs the packages pulumi and pulumi-aws)
   --upstream URL       the model server, such as http://127.0.0.1:3000
+  --name STAGE         the stage, where there are several
+  --undeclared HOW     the limits of the default route, for paths without settings of their own: `shared` by all of
+                       them, or `each` method and path its own (default: shared; each, where a Pulumi program selects
+                       routes by method and path and declares none)
   --address HOST:PORT  where to listen (default 127.0.0.1:8080, port 0 takes a free one)";
 
 pub(crate) struct Options {
-    pub(crate) stage: PathBuf,
+    pub(crate) stage: Stage,
     pub(crate) upstream: Uri,
     pub(crate) address: String,
 }
 
 impl Options {
     pub(crate) fn from_arguments() -> Result<Self, BoxError> {
-        let (mut stage, mut upstream) = (None, None);
+        let (mut source, mut upstream, mut name, mut undeclared) = (None, None, None, None);
         let mut address = "127.0.0.1:8080".to_owned();
         let mut arguments = env::args().skip(1);
         while let Some(option) = arguments.next() {
             let value = arguments.next().ok_or(USAGE)?;
             match option.as_str() {
-                "--stage" => stage = Some(PathBuf::from(value)),
+                "--stage" => source = Some(document(value)?),
+                "--pulumi" => source = Some(Source::Program(value.into())),
                 "--upstream" => upstream = Some(value),
+                "--name" => name = Some(value),
+                "--undeclared" => undeclared = Some(how(&value)?),
                 "--address" => address = value,
                 _ => return Err(format!("no option `{option}`\n{USAGE}").into()),
             }
@@ -43,9 +55,34 @@ impl Options {
             .into());
         }
         Ok(Self {
-            stage: stage.ok_or(USAGE)?,
+            stage: Stage {
+                source: source.ok_or(USAGE)?,
+                name,
+                undeclared,
+            },
             upstream: uri,
             address,
         })
+    }
+}
+
+fn document(path: String) -> Result<Source, BoxError> {
+    match PathBuf::from(path) {
+        path if path.as_os_str() == "-" => Ok(Source::Input),
+        path if path.extension().is_some_and(|extension| extension == "py") => Err(format!(
+            "{path} is a program, not a document; run it with `--pulumi {path}`, or with \
+             `python3 examples/gateway/pulumi_stages.py {path} | gateway --stage -`",
+            path = path.display(),
+        )
+        .into()),
+        path => Ok(Source::Document(path)),
+    }
+}
+
+fn how(word: &str) -> Result<Undeclared, BoxError> {
+    match word {
+        "shared" => Ok(Undeclared::Shared),
+        "each" => Ok(Undeclared::PerRoute),
+        _ => Err(format!("--undeclared {word}: expected `shared` or `each`").into()),
     }
 }

@@ -9,53 +9,67 @@ use hyper::header::{
     CONNECTION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
-use hyper::{Request, Response, StatusCode, Uri, Version};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper::{Method, Request, Response, StatusCode, Uri, Version};
+use hyper_util::client::legacy::{Client, Error};
 use tower_throttle::PeerAddr;
 
+use crate::again::{Again, Upload};
+use crate::connector::{Answered, Connector, client};
+use crate::host::warn;
+
 pub(crate) type ProxyBody = UnsyncBoxBody<Bytes, hyper::Error>;
+
+/// Fields by which some servers read another method or path than those of the request line, which were matched.
+const OVERRIDES: [&str; 5] = [
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+    "x-original-url",
+    "x-rewrite-url",
+];
 
 /// Sends requests on to one upstream.
 pub(crate) struct Proxy {
     upstream: Uri,
-    http1: Client<HttpConnector, Incoming>,
+    http1: Client<Connector, Upload>,
     /// gRPC is spoken over HTTP/2 alone.
-    http2: Client<HttpConnector, Incoming>,
+    http2: Client<Connector, Upload>,
 }
 
 impl Proxy {
     pub(crate) fn new(upstream: Uri) -> Self {
-        let client = || Client::builder(TokioExecutor::new());
         Self {
             upstream,
-            http1: client().build_http(),
-            http2: client().http2_only(true).build_http(),
+            http1: client(|builder| builder),
+            http2: client(|builder| builder.http2_only(true)),
         }
     }
 
-    /// The upstream's answer, or that there is none.
+    /// Returns the upstream's answer, or one that there is none.
     pub(crate) async fn forward(&self, mut request: Request<Incoming>) -> Response<ProxyBody> {
+        // No tunnels, and nothing that concerns the server as a whole (`OPTIONS *`).
+        if request.method() == Method::CONNECT || !request.uri().path().starts_with('/') {
+            return unavailable(StatusCode::BAD_REQUEST, "Bad Request");
+        }
         let is_grpc = is_grpc(request.headers());
         let client = if is_grpc { &self.http2 } else { &self.http1 };
         if let Err(error) = self.address(&mut request, is_grpc) {
-            eprintln!("{error}");
+            warn(error);
             return unavailable(StatusCode::BAD_REQUEST, "Bad Request");
         }
-        match client.request(request).await {
+        match send(client, request).await {
             Ok(mut response) => {
                 remove_hop_by_hop(response.headers_mut());
                 response.map(|body| body.boxed_unsync())
             }
             Err(error) => {
-                eprintln!("{}: {error}", self.upstream);
+                warn(format_args!("{}: {error}", self.upstream));
                 unavailable(StatusCode::SERVICE_UNAVAILABLE, "Service Unavailable")
             }
         }
     }
 
-    /// Has a request go to the upstream.
+    /// Addresses a request to the upstream.
     fn address(&self, request: &mut Request<Incoming>, is_grpc: bool) -> Result<(), http::Error> {
         let asked = request
             .uri()
@@ -82,6 +96,9 @@ impl Proxy {
             .map(|peer| peer.0.ip());
         let headers = request.headers_mut();
         remove_hop_by_hop(headers);
+        for name in OVERRIDES {
+            headers.remove(name);
+        }
         if is_grpc {
             headers.insert(TE, HeaderValue::from_static("trailers"));
         }
@@ -98,6 +115,28 @@ impl Proxy {
     }
 }
 
+/// Sends a request, and once more where that is of no harm.
+async fn send(
+    client: &Client<Connector, Upload>,
+    request: Request<Incoming>,
+) -> Result<Response<Incoming>, Error> {
+    let (request, again) = Again::of(request);
+    let mut result = client.request(request).await;
+    if let Err(error) = &result {
+        if let Some(request) = again.after(error) {
+            result = client.request(request).await;
+        }
+    }
+    if let Some(answered) = result
+        .as_ref()
+        .ok()
+        .and_then(|answer| answer.extensions().get::<Answered>())
+    {
+        answered.set();
+    }
+    result
+}
+
 fn is_grpc(headers: &HeaderMap) -> bool {
     let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     content_type.is_some_and(|value| {
@@ -106,7 +145,7 @@ fn is_grpc(headers: &HeaderMap) -> bool {
     })
 }
 
-/// What concerns one connection and not the message.
+/// Removes the fields that concern one connection and not the message.
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let listed: Vec<HeaderName> = headers
         .get_all(CONNECTION)
@@ -132,7 +171,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap) {
     headers.remove("proxy-connection");
 }
 
-/// As API Gateway says it.
+/// Answers as API Gateway does.
 fn unavailable(status: StatusCode, message: &str) -> Response<ProxyBody> {
     let body = Full::from(format!("{{\"message\":\"{message}\"}}"));
     let mut response = Response::new(body.map_err(|never| match never {}).boxed_unsync());
