@@ -12,20 +12,25 @@
 //! Environment: `ADDR` (default `127.0.0.1:3002`, port 0 takes a free one), `SPREAD=on`, which tells clients that are
 //! refused together different waits, and `SLOWER` (see `pace`).
 
+#[path = "host/mod.rs"]
+mod host;
 #[path = "pace/mod.rs"]
 mod pace;
 
-use std::{env, future::pending, time::Duration};
+use std::{env, time::Duration};
 
 use axum::{
     Json, Router,
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::post,
+    serve::ListenerExt as _,
 };
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, time::sleep};
 use tower_throttle::{Clients, Dialect, Limits, Rules, RulesError, ThrottleLayer};
+
+use crate::host::{asked_to_end, no_delay, tell};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -123,17 +128,12 @@ async fn main() -> Result<(), BoxError> {
 
     let listener = TcpListener::bind(address).await?;
     let address = listener.local_addr()?;
-    println!("listening on http://{address}");
-    println!(
+    tell(format_args!("listening on http://{address}"));
+    tell(format_args!(
         "try: for n in $(seq 6); do curl -i -X POST http://{address}/anthropic/v1/messages; done"
-    );
-    axum::serve(listener, app)
-        .with_graceful_shutdown(async {
-            // Without a signal handler the server still serves; it only cannot be asked to end.
-            if tokio::signal::ctrl_c().await.is_err() {
-                pending::<()>().await;
-            }
-        })
+    ));
+    axum::serve(listener.tap_io(no_delay), app)
+        .with_graceful_shutdown(asked_to_end())
         .await?;
     Ok(())
 }

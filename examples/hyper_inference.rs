@@ -9,6 +9,8 @@
 //!
 //! Environment: `ADDR` (default `127.0.0.1:3001`, port 0 takes a free one), and `SLOWER` (see `pace`).
 
+#[path = "host/mod.rs"]
+mod host;
 #[path = "model/mod.rs"]
 mod model;
 #[path = "pace/mod.rs"]
@@ -37,6 +39,7 @@ use tokio_stream::{StreamExt as _, once};
 use tower::{ServiceBuilder, service_fn};
 use tower_throttle::{Limits, Rules, ThrottleLayer, Undeclared};
 
+use crate::host::{asked_to_end, no_delay, tell, warn};
 use crate::model::{Event, Generate, MAX_TOKENS, Model, Prompt, Usage, fresh_seed};
 use crate::pace::{per_minute, per_second};
 
@@ -217,33 +220,34 @@ async fn main() -> Result<(), BoxError> {
 
     let listener = TcpListener::bind(address).await?;
     let address = listener.local_addr()?;
-    println!("listening on http://{address}");
-    println!(
+    tell(format_args!("listening on http://{address}"));
+    tell(format_args!(
         "try: curl -i http://{address}/v1/completions \
          -d '{{\"prompt\":\"The river\",\"max_tokens\":64}}'"
-    );
+    ));
 
     let server = auto::Builder::new(TokioExecutor::new());
     let graceful = GracefulShutdown::new();
-    let mut ctrl_c = std::pin::pin!(tokio::signal::ctrl_c());
+    let mut end = std::pin::pin!(asked_to_end());
     loop {
-        let socket = tokio::select! {
+        let mut socket = tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((socket, _)) => socket,
                 Err(cause) => {
-                    eprintln!("a connection could not be accepted: {cause}");
+                    warn(format_args!("a connection could not be accepted: {cause}"));
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 }
             },
-            _ = &mut ctrl_c => break,
+            () = &mut end => break,
         };
+        no_delay(&mut socket);
         let service = TowerToHyperService::new(service.clone());
         let connection = server.serve_connection(TokioIo::new(socket), service);
         let connection = graceful.watch(connection.into_owned());
         tokio::spawn(async move {
             if let Err(cause) = connection.await {
-                eprintln!("a connection broke off: {cause}");
+                warn(format_args!("a connection broke off: {cause}"));
             }
         });
     }
@@ -253,7 +257,7 @@ async fn main() -> Result<(), BoxError> {
         .await
         .is_err()
     {
-        eprintln!("some answers were cut short");
+        warn("some answers were cut short");
     }
     Ok(())
 }

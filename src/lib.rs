@@ -305,6 +305,9 @@
 //! the throttle, or limits hold for what was sent and not for what is served. axum's `Router::layer` runs
 //! after routing, so there such layers go around the whole router.
 //!
+//! A proxy has [`CanonicalPathLayer`] around the throttle. A server behind may decode `%2F`, merge `//` or resolve `..`,
+//! and would otherwise serve one resource under many paths, each with a limit of its own.
+//!
 //! # What it costs
 //!
 //! The decision is made in `call`, at once: one clock reading, one look-up (for a path without parameters

@@ -11,6 +11,8 @@
 //!
 //! Environment: `ADDR` (default `127.0.0.1:3005`, port 0 takes a free one).
 
+#[path = "../host/mod.rs"]
+mod host;
 mod limits;
 mod model;
 
@@ -24,6 +26,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{Html, IntoResponse, Redirect};
 use axum::routing::get;
+use axum::serve::ListenerExt as _;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -33,6 +36,7 @@ use tokio_stream::{Stream, StreamExt as _};
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_throttle::{Handle, ThrottleLayer};
 
+use crate::host::{asked_to_end, no_delay, tell};
 use crate::limits::{Change, Limits};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -60,8 +64,15 @@ async fn main() -> Result<(), BoxError> {
         .merge(routes(console));
 
     let listener = TcpListener::bind(address).await?;
-    println!("listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, app).await?;
+    tell(format_args!(
+        "listening on http://{}",
+        listener.local_addr()?
+    ));
+    // Pages that are open hold a stream of events each, which would never end.
+    tokio::select! {
+        served = axum::serve(listener.tap_io(no_delay), app) => served?,
+        () = asked_to_end() => {}
+    }
     Ok(())
 }
 

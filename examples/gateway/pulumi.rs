@@ -37,7 +37,7 @@ impl Program {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .map_err(|error| format!("{}: {error}", python.display()))?;
+            .map_err(|error| format!("{}: {error}", Path::new(&python).display()))?;
         let answers = interpreter.stdout.take().ok_or("no standard output")?;
         let state = State {
             interpreter,

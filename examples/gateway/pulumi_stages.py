@@ -160,6 +160,7 @@ def attempt(program: str, url: str) -> dict:
             text = json.dumps({"error": f"{type(error).__name__}: {error}"})
         with open(theirs, "w") as answer:
             answer.write(text)
+        sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
     os.close(theirs)

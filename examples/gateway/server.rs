@@ -17,7 +17,7 @@ use tower::Service;
 use tower_throttle::PeerAddr;
 
 use crate::BoxError;
-use crate::host::asked_to_end;
+use crate::host::{asked_to_end, no_delay};
 
 /// How long open answers may still take once the gateway was asked to end.
 const GRACE: Duration = Duration::from_secs(10);
@@ -50,8 +50,12 @@ where
 }
 
 /// Serves one connection.
-fn connect<S, B>(stream: TcpStream, peer: SocketAddr, service: S, connections: &GracefulShutdown)
-where
+fn connect<S, B>(
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    service: S,
+    connections: &GracefulShutdown,
+) where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
         + Clone
         + Send
@@ -59,8 +63,7 @@ where
     S::Future: Send + 'static,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
-    // A token of a stream leaves at once, and does not wait until the one before it has arrived.
-    let _ = stream.set_nodelay(true);
+    no_delay(&mut stream);
     // For limits of clients by address, and for what the upstream is told.
     let service = tower::util::MapRequest::new(service, move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(PeerAddr(peer));

@@ -6,6 +6,8 @@ use std::fmt::Display;
 use std::io::{self, Write as _};
 use std::process;
 
+use tokio::net::TcpStream;
+
 /// Prints a line to the standard output. Unlike `println!` it does not panic where nobody reads that any more.
 pub(crate) fn tell(line: impl Display) {
     let _ = writeln!(io::stdout(), "{line}");
@@ -14,6 +16,11 @@ pub(crate) fn tell(line: impl Display) {
 /// Prints a line to the standard error, likewise.
 pub(crate) fn warn(line: impl Display) {
     let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Has each write of a connection leave at once. Otherwise a token of a stream waits until the one before has arrived.
+pub(crate) fn no_delay(stream: &mut TcpStream) {
+    let _ = stream.set_nodelay(true);
 }
 
 /// Waits until the process is asked to end, by Ctrl-C or by SIGTERM. The next time it is asked, it ends at once.
@@ -52,6 +59,6 @@ async fn signal() {
 async fn ctrl_c() {
     // Without a signal handler the server still serves; it only cannot be asked to end.
     if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }

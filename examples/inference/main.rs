@@ -16,6 +16,8 @@ mod api;
 mod app;
 mod error;
 mod guard;
+#[path = "../host/mod.rs"]
+mod host;
 mod log;
 #[path = "../model/mod.rs"]
 mod model;
@@ -27,10 +29,12 @@ use std::env;
 use std::io::IsTerminal as _;
 use std::sync::Arc;
 
+use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 use tower_throttle::ThrottleLayer;
 
 use crate::guard::ApiKey;
+use crate::host::{asked_to_end, no_delay, tell};
 use crate::model::{Device, Model};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -59,21 +63,16 @@ async fn main() -> Result<(), BoxError> {
 
     let listener = TcpListener::bind(address).await?;
     let address = listener.local_addr()?;
-    println!("listening on http://{address}");
-    println!(
+    tell(format_args!("listening on http://{address}"));
+    tell(format_args!(
         "try: curl -i http://{address}/v1/chat/completions -H 'authorization: Bearer {key}' \
          -H 'content-type: application/json' \
          -d '{{\"model\":\"ngram\",\"messages\":[{{\"role\":\"user\",\"content\":\"Tell me about the river.\"}}]}}'"
-    );
+    ));
 
     // HTTP/1.1, and HTTP/2 with prior knowledge, on the same port.
-    axum::serve(listener, app)
-        .with_graceful_shutdown(async {
-            // Without a signal handler the server still serves; it only cannot be asked to end.
-            if tokio::signal::ctrl_c().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        })
+    axum::serve(listener.tap_io(no_delay), app)
+        .with_graceful_shutdown(asked_to_end())
         .await?;
     Ok(())
 }

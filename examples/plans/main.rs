@@ -14,6 +14,8 @@ mod api;
 #[path = "../inference/error.rs"]
 #[allow(dead_code, reason = "the other example needs all of it")]
 mod error;
+#[path = "../host/mod.rs"]
+mod host;
 #[path = "../model/mod.rs"]
 mod model;
 #[path = "../inference/openai.rs"]
@@ -29,6 +31,7 @@ use axum::{
     http::{Request, Response, header::AUTHORIZATION},
     response::IntoResponse,
     routing::{get, post},
+    serve::ListenerExt as _,
 };
 use tokio::net::TcpListener;
 use tower_http::auth::AsyncRequireAuthorizationLayer;
@@ -36,6 +39,7 @@ use tower_throttle::{Clients, Limits, Plan, Quota, Rate, Rules, RulesError, Thro
 
 use crate::{
     error::ApiError,
+    host::{asked_to_end, no_delay, tell},
     model::Model,
     pace::{per_minute, per_second},
 };
@@ -119,19 +123,14 @@ async fn main() -> Result<(), BoxError> {
     let app = app(Arc::new(Model::train()))?;
     let listener = TcpListener::bind(address).await?;
     let address = listener.local_addr()?;
-    println!("listening on http://{address}");
-    println!(
+    tell(format_args!("listening on http://{address}"));
+    tell(format_args!(
         "try, with sk-free-1, sk-free-2 and sk-pro-1: \
          for n in $(seq 12); do curl -s -o /dev/null -w '%{{http_code}}\\n' http://{address}/v1/models \
          -H 'authorization: Bearer sk-free-1'; done"
-    );
-    axum::serve(listener, app)
-        .with_graceful_shutdown(async {
-            // Without a signal handler the server still serves; it only cannot be asked to end.
-            if tokio::signal::ctrl_c().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        })
+    ));
+    axum::serve(listener.tap_io(no_delay), app)
+        .with_graceful_shutdown(asked_to_end())
         .await?;
     Ok(())
 }

@@ -26,6 +26,8 @@ mod api;
 #[path = "../inference/error.rs"]
 #[allow(dead_code, reason = "the other example needs all of it")]
 mod error;
+#[path = "../host/mod.rs"]
+mod host;
 #[path = "../model/mod.rs"]
 mod model;
 #[path = "../inference/openai.rs"]
@@ -46,6 +48,7 @@ use axum::{
     middleware::{Next, from_fn},
     response::Response,
     routing::{get, post},
+    serve::ListenerExt as _,
 };
 use tokio::{net::TcpListener, task::JoinSet};
 use tower_throttle::{
@@ -53,7 +56,11 @@ use tower_throttle::{
     store::{RedisStore, RedisStoreError},
 };
 
-use crate::{error::ApiError, model::Model};
+use crate::{
+    error::ApiError,
+    host::{asked_to_end, no_delay, tell},
+    model::Model,
+};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -171,21 +178,17 @@ async fn main() -> Result<(), BoxError> {
         let address = listener.local_addr()?;
         let store = shared.store(address).await?;
         let app = app(Arc::clone(&model), shared.throttle(store)?);
-        println!("listening on http://{address}");
+        tell(format_args!("listening on http://{address}"));
         urls.push(format!("http://{address}"));
-        let server = axum::serve(listener, app).with_graceful_shutdown(async {
-            // Without a signal handler the server still serves; it only cannot be asked to end.
-            if tokio::signal::ctrl_c().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        });
+        let server =
+            axum::serve(listener.tap_io(no_delay), app).with_graceful_shutdown(asked_to_end());
         servers.spawn(server.into_future());
     }
-    println!(
+    tell(format_args!(
         "try, with sk-one, sk-two and sk-three: for n in $(seq 6); do for server in {}; do \
          curl -s -o /dev/null -w '%{{http_code}}\\n' $server/v1/models -H 'x-api-key: sk-one'; done; done",
         urls.join(" ")
-    );
+    ));
     while let Some(ended) = servers.join_next().await {
         ended??;
     }

@@ -13,6 +13,8 @@
 //!
 //! Environment: `ADDR` (default `127.0.0.1:50051`, port 0 takes a free one), and `SLOWER` (see `../pace`).
 
+#[path = "../host/mod.rs"]
+mod host;
 mod inference_v1;
 #[path = "../model/mod.rs"]
 mod model;
@@ -31,6 +33,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 use tower_throttle::{InFlight, Limits, Rules, ThrottleLayer, Undeclared};
 
+use crate::host::{asked_to_end, tell};
 use crate::inference_v1::{
     FinishReason, GenerateChunk, GenerateRequest, GenerateResponse, Inference, InferenceServer,
 };
@@ -165,22 +168,20 @@ async fn main() -> Result<(), BoxError> {
 
     let listener = TcpListener::bind(address).await?;
     let address = listener.local_addr()?;
-    println!("listening on http://{address}");
-    println!(
+    tell(format_args!("listening on http://{address}"));
+    tell(format_args!(
         "try: grpcurl -plaintext -import-path examples/proto -proto inference.proto \
          -d '{{\"prompt\":\"The river\"}}' {address} inference.v1.Inference/Generate"
-    );
+    ));
 
     Server::builder()
         .layer(ThrottleLayer::new(rules())?)
         .add_service(health)
         .add_service(inference)
-        .serve_with_incoming_shutdown(TcpIncoming::from(listener), async {
-            // Without a signal handler the server still serves; it only cannot be asked to end.
-            if tokio::signal::ctrl_c().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        })
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(listener).with_nodelay(Some(true)),
+            asked_to_end(),
+        )
         .await?;
     Ok(())
 }

@@ -241,3 +241,7 @@ def sleeps(monkeypatch):
 
     monkeypatch.setattr(time, "sleep", spy)
     return slept
+
+
+# They need what stands above.
+from gateways import gateway, upstream  # noqa: E402, F401

@@ -4,118 +4,16 @@ import http.client
 import http.server
 import json
 import os
-import re
-import select
-import subprocess
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from conftest import QUESTION, TARGET
+from conftest import QUESTION
+from gateways import SLOW
 
-# As Pulumi's program in Python has it.
 STAGE = {"default_route_settings": {"throttling_burst_limit": 5, "throttling_rate_limit": 10}}
-# So slow that nothing comes back while a test runs.
-SLOW = 0.001
-
-
-class Gateway:
-    """A running gateway, and the file that it follows."""
-
-    def __init__(self, upstream: str, stage, log):
-        self.stage = log.parent / "stage.json"
-        self.write(stage)
-        self.log = log
-        binary = TARGET / "debug" / "examples" / "gateway"
-        arguments = ["--stage", self.stage, "--upstream", upstream, "--address", "127.0.0.1:0"]
-        with log.open("wb") as stderr:
-            self.process = subprocess.Popen(
-                [binary, *arguments], stdout=subprocess.PIPE, stderr=stderr, bufsize=0
-            )
-        invoke = re.fullmatch(r"invoke URL: http://(\S+:\d+)\n", self.line())
-        assert invoke, self.log.read_text()
-        self.address = invoke.group(1)
-
-    def write(self, stage):
-        """In one step, as editors and deployments do it."""
-        beside = self.stage.with_suffix(".next")
-        beside.write_text(stage if isinstance(stage, str) else json.dumps(stage))
-        os.replace(beside, self.stage)
-
-    def line(self) -> str:
-        ready, _, _ = select.select([self.process.stdout], [], [], 30)
-        assert ready, f"nothing was said for 30 s: {self.log.read_text()}"
-        return self.process.stdout.readline().decode()
-
-    def ask(self, method: str, path: str, body=None, headers=None) -> tuple[int, dict, bytes]:
-        connection = http.client.HTTPConnection(self.address, timeout=30)
-        try:
-            connection.request(method, path, body, headers or {})
-            response = connection.getresponse()
-            return response.status, dict(response.getheaders()), response.read()
-        finally:
-            connection.close()
-
-    def passed(self, method: str, path: str, asked: int = 20) -> int:
-        """How many of some requests are not refused."""
-        return sum(self.ask(method, path)[0] != 429 for _ in range(asked))
-
-    def end(self):
-        assert self.process.poll() is None, f"it ended by itself: {self.log.read_text()}"
-        self.process.terminate()
-        self.process.wait(10)
-        self.process.stdout.close()
-
-
-@pytest.fixture
-def gateway(tmp_path):
-    """Starts gateways."""
-    started = []
-
-    def start(upstream: str, stage) -> Gateway:
-        started.append(Gateway(upstream, stage, tmp_path / f"log-{len(started)}"))
-        return started[-1]
-
-    yield start
-    for running in started:
-        running.end()
-
-
-@pytest.fixture
-def upstream():
-    """An upstream that notes what reaches it."""
-    seen = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def answer(self):
-            length = int(self.headers.get("content-length", 0))
-            seen.append((self.command, self.path, dict(self.headers), self.rfile.read(length)))
-            self.send_response(200)
-            self.send_header("content-length", "2")
-            self.send_header("connection", "close")
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(b"ok")
-
-        do_GET = do_HEAD = do_POST = do_PUT = answer
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", seen
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
 def test_a_burst_of_five_and_then_ten_a_second(gateway, inference):
-    running = gateway(inference.url, STAGE)
+    running = gateway(inference.url, STAGE, "--undeclared", "each")
     # Each route, and each method of one, has its own. What the upstream answers is its own business.
     for method, path in [("GET", "/health"), ("POST", "/health"), ("GET", "/v1/models")]:
         begin = time.monotonic()
@@ -156,7 +54,7 @@ def test_an_edited_stage_holds_at_once_and_refills_nothing(gateway, upstream):
         settings = {"throttlingBurstLimit": burst, "throttlingRateLimit": SLOW}
         return {"defaultRouteSettings": settings}
 
-    running = gateway(url, stage(5))
+    running = gateway(url, stage(5), "--undeclared", "each")
     assert running.passed("GET", "/a") == 5
     assert running.passed("GET", "/b", 2) == 2
     written = time.monotonic()
