@@ -14,7 +14,7 @@ use hyper::Request;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Error;
 
-use crate::connector::Answered;
+use crate::connector::Turns;
 
 /// A request as it was before it was sent.
 pub(crate) struct Again {
@@ -60,13 +60,13 @@ impl Again {
     }
 }
 
-/// Whether a connection that has answered before has broken off.
+/// Returns true if a connection that had answered before has ended without a byte of this answer.
 fn is_from_kept(error: &Error) -> bool {
     let mut extensions = Extensions::new();
     if let Some(connected) = error.connect_info() {
         connected.get_extras(&mut extensions);
     }
-    extensions.get().is_some_and(Answered::get)
+    extensions.get().is_some_and(Turns::is_kept_and_unanswered)
 }
 
 /// A body that more than one request holds, until one of them begins to send it.

@@ -3,14 +3,14 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::client::legacy::{Builder, Client};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tower::ServiceExt as _;
 use tower::util::MapResponse;
@@ -19,7 +19,7 @@ use tower::util::MapResponse;
 /// request that is sent while they do so is lost.
 const KEEP_IDLE: Duration = Duration::from_secs(4);
 
-pub(crate) type Connector = MapResponse<HttpConnector, fn(TokioIo<TcpStream>) -> Stream>;
+pub(crate) type Connector = MapResponse<HttpConnector, fn(TokioIo<TcpStream>) -> TokioIo<Stream>>;
 
 pub(crate) fn client<B>(
     configure: impl FnOnce(&mut Builder) -> &mut Builder,
@@ -38,81 +38,95 @@ where
     configure(&mut builder).build(connector)
 }
 
-/// A mark on a connection that has answered before. It is among the extensions of its responses and errors.
+/// The number of times that a connection turned from reading to writing, or back. Its responses and errors carry it
+/// among their extensions.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Answered(Arc<AtomicBool>);
+pub(crate) struct Turns(Arc<AtomicUsize>);
 
-impl Answered {
-    pub(crate) fn set(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn get(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// A connection with its mark.
-pub(crate) struct Stream {
-    io: TokioIo<TcpStream>,
-    answered: Answered,
-}
-
-impl Stream {
-    fn new(io: TokioIo<TcpStream>) -> Self {
-        Self {
-            io,
-            answered: Answered::default(),
+impl Turns {
+    fn wrote(&self) {
+        if self.0.load(Ordering::Relaxed) % 2 == 0 {
+            self.0.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    fn io(self: Pin<&mut Self>) -> Pin<&mut TokioIo<TcpStream>> {
-        Pin::new(&mut self.get_mut().io)
+    fn read(&self) {
+        if self.0.load(Ordering::Relaxed) % 2 == 1 {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns true if the peer has answered before, and not a byte since something was written last.
+    pub(crate) fn is_kept_and_unanswered(&self) -> bool {
+        let turns = self.0.load(Ordering::Relaxed);
+        turns > 2 && turns % 2 == 1
+    }
+}
+
+/// A connection that counts its turns.
+pub(crate) struct Stream {
+    tcp: TcpStream,
+    turns: Turns,
+}
+
+impl Stream {
+    fn new(io: TokioIo<TcpStream>) -> TokioIo<Self> {
+        TokioIo::new(Self {
+            tcp: io.into_inner(),
+            turns: Turns::default(),
+        })
     }
 }
 
 impl Connection for Stream {
     fn connected(&self) -> Connected {
-        self.io.connected().extra(self.answered.clone())
+        self.tcp.connected().extra(self.turns.clone())
     }
 }
 
-impl Read for Stream {
+impl AsyncRead for Stream {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
+        buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.io().poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        let poll = Pin::new(&mut self.tcp).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            self.turns.read();
+        }
+        poll
     }
 }
 
-impl Write for Stream {
+impl AsyncWrite for Stream {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.io().poll_write(cx, data)
+        self.turns.wrote();
+        Pin::new(&mut self.tcp).poll_write(cx, data)
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         data: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.io().poll_write_vectored(cx, data)
+        self.turns.wrote();
+        Pin::new(&mut self.tcp).poll_write_vectored(cx, data)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        self.tcp.is_write_vectored()
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io().poll_flush(cx)
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
     }
 
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io().poll_shutdown(cx)
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
     }
 }

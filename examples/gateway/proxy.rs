@@ -14,7 +14,7 @@ use hyper_util::client::legacy::{Client, Error};
 use tower_throttle::PeerAddr;
 
 use crate::again::{Again, Upload};
-use crate::connector::{Answered, Connector, client};
+use crate::connector::{Connector, client};
 use crate::host::warn;
 
 pub(crate) type ProxyBody = UnsyncBoxBody<Bytes, hyper::Error>;
@@ -126,13 +126,6 @@ async fn send(
         if let Some(request) = again.after(error) {
             result = client.request(request).await;
         }
-    }
-    if let Some(answered) = result
-        .as_ref()
-        .ok()
-        .and_then(|answer| answer.extensions().get::<Answered>())
-    {
-        answered.set();
     }
     result
 }
