@@ -11,62 +11,86 @@ use crate::{
 
 /// The model tokens of one request: reserved when it was admitted, settled once.
 ///
-/// At any moment its limits are charged with the larger of what was reserved and what has been used.
+/// At any moment each of its limits is charged with the larger of what that limit has reserved and what has been used.
 #[derive(Debug)]
 pub(crate) struct Account {
     origin: Arc<Origin>,
     identity: u128,
-    /// A bit for each token limit of the rule, in their order: whether strangers share the balance.
-    shared: u64,
-    /// And whether it was charged, which a shadow that would have refused was not.
-    charged: u64,
-    reserved: u64,
-    /// What the buckets of token limits held when they were last asked, where those lie elsewhere.
-    told: Vec<u64>,
+    /// What it was estimated at.
+    estimate: u64,
+    /// The token limits of the rule, in their order.
+    entries: Box<[Entry]>,
     state: Mutex<State>,
+}
+
+/// The part of one limit in an account.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    /// What was taken from its bucket at admission.
+    reserved: u64,
+    /// Whether it was charged, which a shadow that would have refused was not.
+    is_charged: bool,
+    /// Whether strangers share the balance.
+    is_shared: bool,
+    /// The state of its bucket at the last question, where that lies elsewhere.
+    told: u64,
 }
 
 #[derive(Debug)]
 struct State {
-    /// What the limits are charged with.
-    charged: u64,
     used: u64,
     settled: bool,
 }
 
+/// What limits are charged with.
+#[derive(Debug, Clone, Copy)]
+enum Charged {
+    /// The reservation, or so many tokens if that is more.
+    AtLeast(u64),
+    Exactly(u64),
+}
+
+impl Charged {
+    fn of(self, entry: &Entry) -> u64 {
+        match self {
+            Self::AtLeast(tokens) => tokens.max(entry.reserved),
+            Self::Exactly(tokens) => tokens,
+        }
+    }
+}
+
 impl Account {
     pub(crate) fn new(origin: &Arc<Origin>, asked: Asked, levels: &Levels) -> Arc<Self> {
-        let Origin { limiter, rule } = &**origin;
-        let (mut shared, mut charged) = (0, 0);
-        let mut told = Vec::new();
-        let is_away = limiter.remote().is_some();
-        let levels = rule.bindings.iter().zip(levels.as_slice());
+        let levels = origin.rule.bindings.iter().zip(levels.as_slice());
         let tokens = levels.filter(|(binding, _)| binding.limit.is_tokens());
-        for (bit, (_, level)) in tokens.enumerate() {
-            shared |= u64::from(level.shared) << bit;
-            charged |= u64::from(!level.refused) << bit;
-            if is_away {
-                told.push(level.state);
-            }
-        }
+        let entries = tokens.map(|(_, level)| Entry {
+            reserved: level.cost,
+            is_charged: !level.refused,
+            is_shared: level.shared,
+            told: level.state,
+        });
         Arc::new(Self {
             origin: Arc::clone(origin),
             identity: asked.identity,
-            shared,
-            charged,
-            reserved: asked.tokens,
-            told,
+            estimate: asked.tokens,
+            entries: entries.collect(),
             state: Mutex::new(State {
-                charged: asked.tokens,
                 used: 0,
                 settled: false,
             }),
         })
     }
 
-    /// Tokens reserved at admission.
+    /// Tokens reserved at admission, by the limit that reserved the least. A shadow counts only if no limit is
+    /// enforced; without limits it is the estimate.
     pub(crate) fn reserved(&self) -> u64 {
-        self.reserved
+        let reserved = |is_shadow: bool| {
+            let entries = self.entries();
+            let entries = entries.filter(move |(_, binding)| binding.limit.shadow == is_shadow);
+            entries.map(|(entry, _)| entry.reserved).min()
+        };
+        let enforced = reserved(false).or_else(|| reserved(true));
+        enforced.unwrap_or(self.estimate)
     }
 
     /// Tokens used so far, or settled.
@@ -74,15 +98,15 @@ impl Account {
         self.with(|state| state.used)
     }
 
-    /// Counts tokens as used. What goes beyond the reservation is charged at once. `false` if it was settled
-    /// before.
+    /// Counts tokens as used. What goes beyond a reservation is charged at once. `false` if it was settled before.
     pub(crate) fn add(&self, tokens: u64) -> bool {
         self.with(|state| {
             if state.settled {
                 return false;
             }
+            let before = Charged::AtLeast(state.used);
             state.used = state.used.saturating_add(tokens);
-            self.charge(state, state.used.max(state.charged));
+            self.charge(before, Charged::AtLeast(state.used));
             true
         })
     }
@@ -93,91 +117,71 @@ impl Account {
             if state.settled {
                 return false;
             }
-            state.used = total;
-            self.end(state, total);
+            self.charge(Charged::AtLeast(state.used), Charged::Exactly(total));
+            (state.used, state.settled) = (total, true);
             true
         })
     }
 
-    /// The response came to its end. Unsettled, the estimate stands, and what went beyond it.
+    /// The response came to its end. Unsettled, the reservation stands, and what went beyond it.
     pub(crate) fn complete(&self) {
-        self.with(|state| {
-            if !state.settled {
-                self.end(state, state.charged);
-            }
-        });
+        self.with(|state| state.settled = true);
     }
 
-    /// The response was cut short. What was counted stands; if nothing was, the estimate does.
+    /// The response was cut short. What was counted stands; if nothing was, the reservation does.
     pub(crate) fn cut(&self) {
         self.with(|state| {
-            if !state.settled {
-                let total = if state.used > 0 {
-                    state.used
-                } else {
-                    state.charged
-                };
-                self.end(state, total);
+            if !state.settled && state.used > 0 {
+                let used = state.used;
+                self.charge(Charged::AtLeast(used), Charged::Exactly(used));
             }
+            state.settled = true;
         });
     }
 
     /// Tokens that this request may still use without a debt: what is left of its reservation, and what its
     /// limits would admit now. `u64::MAX` is told by no limit.
     pub(crate) fn remaining(&self) -> u64 {
-        let left = self.with(|state| match state.settled {
-            true => 0,
-            false => state.charged - state.used,
-        });
+        let used = self.with(|state| (!state.settled).then_some(state.used));
         let Origin { limiter, .. } = &*self.origin;
         let now = limiter.now();
-        let enforced = self.bindings().filter(|(_, binding)| !binding.limit.shadow);
-        let balances = enforced.map(|(bit, binding)| {
-            let Some(meter) = &binding.limit.meter else {
-                return 0;
+        let enforced = self.entries().filter(|(_, binding)| !binding.limit.shadow);
+        let remaining = enforced.map(|(entry, binding)| {
+            let left = used.map_or(0, |used| entry.reserved.saturating_sub(used));
+            let balance = match (&binding.limit.meter, limiter.elsewhere(binding)) {
+                (None, _) => 0,
+                (Some(meter), Some(remote)) => meter.balance(entry.told, remote.at(now)).0,
+                (Some(meter), None) => {
+                    let place = binding.place(&limiter.memory, self.identity);
+                    place.remaining(meter, now)
+                }
             };
-            if let Some(remote) = limiter.elsewhere(binding) {
-                let state = self.told.get(bit as usize).copied();
-                return meter.balance(state.unwrap_or(0), remote.at(now)).0;
-            }
-            let place = binding.place(&limiter.memory, self.identity);
-            place.remaining(meter, now)
+            left.saturating_add(balance)
         });
-        left.saturating_add(balances.min().unwrap_or(u64::MAX))
+        remaining.min().unwrap_or(u64::MAX)
     }
 
-    /// Settled for good.
-    fn end(&self, state: &mut State, total: u64) {
-        state.settled = true;
-        self.charge(state, total);
-    }
-
-    /// Charges the limits with `total` in place of what they are charged with.
-    fn charge(&self, state: &mut State, total: u64) {
-        if total == state.charged {
-            return;
-        }
-        for (bit, binding) in self.bindings() {
-            if self.charged >> bit & 1 == 0 {
-                continue;
-            }
-            if let Some(more) = total.checked_sub(state.charged) {
-                self.origin.limiter.owe(binding, self.identity, more);
-            } else {
-                let shared = self.shared >> bit & 1 == 1;
-                let less = state.charged - total;
-                self.origin
-                    .limiter
-                    .refund(binding, self.identity, shared, less);
+    /// Charges each limit with `after` in place of `before`.
+    fn charge(&self, before: Charged, after: Charged) {
+        let limiter = &self.origin.limiter;
+        for (entry, binding) in self.entries().filter(|(entry, _)| entry.is_charged) {
+            let (before, after) = (before.of(entry), after.of(entry));
+            match after.checked_sub(before) {
+                Some(0) => {}
+                Some(more) => limiter.owe(binding, self.identity, more),
+                None => {
+                    let less = before - after;
+                    limiter.refund(binding, self.identity, entry.is_shared, less);
+                }
             }
         }
-        state.charged = total;
     }
 
-    /// The token limits, numbered.
-    fn bindings(&self) -> impl Iterator<Item = (u32, &Binding)> {
+    /// The entries, each with its limit.
+    fn entries(&self) -> impl Iterator<Item = (&Entry, &Binding)> {
         let bindings = self.origin.rule.bindings.iter();
-        (0..).zip(bindings.filter(|binding| binding.limit.is_tokens()))
+        let tokens = bindings.filter(|binding| binding.limit.is_tokens());
+        self.entries.iter().zip(tokens)
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
@@ -200,6 +204,7 @@ mod loom_tests {
         limit::{Limit, Scope, Terms},
         limiter::Limiter,
         rate::Rate,
+        reservation::Reservation,
         rule::{Home, Rule},
     };
 
@@ -213,17 +218,18 @@ mod loom_tests {
             name: "test".into(),
             is_named: false,
             scope: Scope::Route,
-            meter: terms.meter(),
+            meter: terms.meter(Reservation::default()),
             terms,
             published: true,
             shadow: false,
             patience: None,
+            reservation: Reservation::default(),
         };
         let limiter = Arc::new(Limiter::new(Clock::started_at(0)));
         let rule = Arc::new(Rule::new("test", None, Binding::scope([limit])));
         let asked = Asked {
-            identity: 0,
             tokens: 5,
+            ..Asked::default()
         };
         let mut levels = Levels::default();
         let admitted = limiter.admit(&rule, asked, limiter.now(), &mut levels);

@@ -52,7 +52,7 @@ impl Engine {
         let identity = Identity::of(&Known::Key(key.into())).bits();
         self.ask(Asked {
             identity,
-            tokens: 0,
+            ..Asked::default()
         })
     }
 

@@ -31,6 +31,8 @@ pub(crate) struct Gcra {
     burst: u64,
     /// `interval * burst`.
     tolerance: u64,
+    /// The largest cost that is ever admitted: at most the burst.
+    most: u64,
 }
 
 /// Why a charge was not taken.
@@ -38,7 +40,7 @@ pub(crate) struct Gcra {
 pub(crate) enum Refusal {
     /// A charge of the same cost passes after this many nanoseconds if nobody else takes them.
     Wait(u64),
-    /// The cost is above what a full bucket holds.
+    /// The cost is above the largest that is ever admitted.
     Never,
     /// All slots are taken, and nobody knows for how long.
     Busy,
@@ -62,7 +64,16 @@ impl Gcra {
             interval,
             burst,
             tolerance,
+            most: burst,
         })
+    }
+
+    /// The same bucket with no larger cost admitted than `most`, or than the burst.
+    pub(crate) fn admitting(self, most: u64) -> Self {
+        Self {
+            most: most.min(self.burst),
+            ..self
+        }
     }
 
     pub(crate) fn burst(&self) -> u64 {
@@ -73,10 +84,15 @@ impl Gcra {
         self.interval
     }
 
-    /// What `cost` units weigh in nanoseconds; `None` if a full bucket does not hold them.
+    /// Nanoseconds that pay for a full bucket.
+    pub(crate) fn tolerance(&self) -> u64 {
+        self.tolerance
+    }
+
+    /// What `cost` units weigh in nanoseconds; `None` if so many are never admitted.
     #[inline(always)]
     pub(crate) fn weight(&self, cost: u64) -> Option<u64> {
-        (cost <= self.burst).then(|| self.interval * cost)
+        (cost <= self.most).then(|| self.interval * cost)
     }
 
     /// The state after a charge of `cost`, or why it is refused.

@@ -179,9 +179,11 @@
 //!
 //! # Model tokens
 //!
-//! [`Limits::tokens`] is a rate of model tokens. How many a request will cost is [estimated](Rules::estimate) and
-//! reserved; a handler counts and settles with the [`Usage`] in the request's extensions. What was reserved too much
-//! comes back, what was reserved too little is a debt that later requests wait for.
+//! [`Limits::tokens`] is a rate of model tokens. The cost of a request is [estimated](Rules::estimate) and reserved; a
+//! handler counts and settles with the [`Usage`] in the request's extensions. What was reserved too much comes back,
+//! what was reserved too little is a debt that later requests wait for. An estimate refuses nobody for its size: each
+//! limit reserves at most its burst, and half of it where strangers share the bucket.
+//! [`Limits::max_tokens_per_request`] refuses large requests.
 //! [`ThrottleLayer::usage_from_openai_response`] reads it from answers as OpenAI's API gives them.
 //!
 //! # Shadows
@@ -396,6 +398,7 @@ mod options;
 mod quota;
 mod rate;
 mod remote;
+mod reservation;
 mod response;
 mod route;
 mod rule;

@@ -9,6 +9,7 @@ use crate::{
     meter::Meter,
     quota::{Quota, Window},
     rate::Rate,
+    reservation::Reservation,
     waiting::Patience,
 };
 
@@ -53,6 +54,8 @@ pub(crate) struct Limit {
     pub(crate) shadow: bool,
     /// Whether requests may wait for it.
     pub(crate) patience: Option<Patience>,
+    /// What a request reserves of it, if it counts model tokens.
+    pub(crate) reservation: Reservation,
 }
 
 /// What a limit is set to.
@@ -74,9 +77,13 @@ pub enum Terms {
 
 impl Terms {
     /// What it allows. `None`: closed.
-    pub(crate) fn meter(&self) -> Option<Meter> {
+    pub(crate) fn meter(&self, reservation: Reservation) -> Option<Meter> {
         match self {
-            Self::Rate(rate) | Self::Tokens(rate) => Meter::of_rate(rate),
+            Self::Rate(rate) => Meter::of_rate(rate),
+            Self::Tokens(rate) => {
+                let meter = Meter::of_rate(rate)?;
+                Some(meter.admitting(reservation.max_tokens.unwrap_or(u64::MAX)))
+            }
             Self::Quota(quota) => Meter::of_quota(quota),
             Self::InFlight(cap) => Meter::of_slots(cap.count()),
         }
@@ -158,7 +165,7 @@ impl Limit {
         let terms = self.terms.share(shares);
         Self {
             // What would take too long to fill stays whole.
-            meter: terms.meter().or(self.meter),
+            meter: terms.meter(self.reservation).or(self.meter),
             terms,
             ..self.clone()
         }
@@ -172,6 +179,22 @@ impl Limit {
     #[inline]
     pub(crate) fn is_tokens(&self) -> bool {
         matches!(self.terms, Terms::Tokens(_))
+    }
+
+    /// How many model tokens a request reserves that is estimated at so many. An estimate that is refused for its size
+    /// and one that `is_exact` are asked for in full.
+    pub(crate) fn reserves(&self, tokens: u64, is_exact: bool, is_shared: bool) -> u64 {
+        match &self.meter {
+            Some(meter) if !is_exact && !self.reservation.refuses(tokens) => {
+                tokens.min(self.reservation.most(meter.capacity(), is_shared))
+            }
+            _ => tokens,
+        }
+    }
+
+    /// Whether strangers share its buckets, whoever asks.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self.scope, Scope::Total | Scope::Route)
     }
 
     /// How many of `most` units may be leased beside a charge: no more than a quarter of what a full bucket holds, or

@@ -106,9 +106,9 @@ impl Limiter {
     ) -> Result<bool, Outdated> {
         let clock = || self.clock.now();
         if let ([only], 1) = (&*rule.bindings, rule.enforced) {
-            return admit_only(only.charge(&self.memory, asked), now, clock, levels);
+            return admit_only(only.charge(&self.memory, asked, now), now, clock, levels);
         }
-        let charge = |binding| Binding::charge(binding, &self.memory, asked);
+        let charge = |binding| Binding::charge(binding, &self.memory, asked, now);
         let (enforced, shadows) = rule.bindings.split_at(rule.enforced);
         let admitted = admit(enforced.iter().map(charge), now, clock, levels)?;
         if !shadows.is_empty() {

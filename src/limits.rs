@@ -2,7 +2,10 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use crate::{clock::nanos, in_flight::InFlight, quota::Quota, rate::Rate, waiting::Patience};
+use crate::{
+    clock::nanos, in_flight::InFlight, quota::Quota, rate::Rate, reservation::Reservation,
+    waiting::Patience,
+};
 
 /// The limits of one scope: the whole server, every route, one route, every client, or a usage plan.
 ///
@@ -42,6 +45,7 @@ pub struct Limits {
     pub(crate) access: Access,
     pub(crate) name: Option<Cow<'static, str>>,
     pub(crate) publish: Option<bool>,
+    pub(crate) reservation: Reservation,
 }
 
 /// Whether rates decide, or something simpler.
@@ -132,10 +136,46 @@ impl Limits {
     /// settled when it is known.
     ///
     /// The estimate is that of [`Rules::estimate`](crate::Rules::estimate). A handler counts and settles with
-    /// the [`Usage`](crate::Usage) in the request's extensions. An estimate above the burst can never pass and
-    /// is refused at once, with no time to come back.
+    /// the [`Usage`](crate::Usage) in the request's extensions.
+    ///
+    /// An estimate above the burst is no reason to refuse: it is a guess, and a picture in base64 looks like a long
+    /// text. Each limit reserves the smaller of the estimate and a part of its burst: all of it where each client has
+    /// a bucket of its own, half of it where strangers share one (the total, a route, anonymous clients, clients
+    /// without room in the table). [`max_reservation_percent`](Self::max_reservation_percent) sets that part. Settling
+    /// charges the rest, and what the bucket does not hold is owed. To refuse large requests, set
+    /// [`max_tokens_per_request`](Self::max_tokens_per_request).
     pub fn tokens(mut self, rate: Rate) -> Self {
         self.tokens.push(rate);
+        self
+    }
+
+    /// Refuses requests whose estimate is above `tokens`, at once and without a time to come back. Without this call no
+    /// estimate is refused for its size, unless it is [exact](crate::Estimate::exact).
+    ///
+    /// It belongs to the [token limits](Self::tokens) of the scope, which name the refusal; a shadow among them counts
+    /// what it would refuse. With zero every request is refused. A scope without token limits is an error of
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    ///
+    /// ```
+    /// use tower_throttle::{Limits, Rate};
+    ///
+    /// let chat = Limits::new()
+    ///     .tokens(Rate::per_minute(90_000))
+    ///     .max_tokens_per_request(32_000);
+    /// # let _ = chat;
+    /// ```
+    pub fn max_tokens_per_request(mut self, tokens: u64) -> Self {
+        self.reservation.max_tokens = Some(tokens);
+        self
+    }
+
+    /// Sets the largest part of a burst of [tokens](Self::tokens) that one request reserves, in per cent. Without this
+    /// call 50 in buckets that strangers share, so that the estimate of one request does not empty them, and 100 in a
+    /// client's own bucket.
+    ///
+    /// At least one token is reserved, with zero too. More than 100 counts as 100.
+    pub fn max_reservation_percent(mut self, percent: u8) -> Self {
+        self.reservation.max_percent = Some(percent);
         self
     }
 
@@ -245,6 +285,7 @@ impl Limits {
             access: _,
             name: _,
             publish: _,
+            reservation: _,
         } = self;
         enforced(rates).next().is_some()
             || enforced(quotas).next().is_some()
@@ -264,6 +305,11 @@ impl Limits {
             access: _,
             name,
             publish,
+            reservation:
+                Reservation {
+                    max_tokens,
+                    max_percent,
+                },
         } = self;
         let given = [
             ("rate", !rates.is_empty()),
@@ -274,6 +320,8 @@ impl Limits {
             ("max_waiting", max_waiting.is_some()),
             ("name", name.is_some()),
             ("publish", publish.is_some()),
+            ("max_tokens_per_request", max_tokens.is_some()),
+            ("max_reservation_percent", max_percent.is_some()),
         ];
         let first = given.into_iter().find(|(_, given)| *given);
         first.map(|(setting, _)| setting)
@@ -292,6 +340,7 @@ impl Limits {
             return limits;
         };
         limits.publish = self.publish.or(default.publish);
+        limits.reservation = self.reservation.or(default.reservation);
         limits.max_wait = self.max_wait.or(default.max_wait);
         limits.max_waiting = self.max_waiting.or(default.max_waiting);
         if self.access != Access::Limited {

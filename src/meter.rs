@@ -70,6 +70,14 @@ impl Meter {
         })
     }
 
+    /// The same meter with no larger cost admitted than `most`.
+    pub(crate) fn admitting(self, most: u64) -> Self {
+        Self {
+            gcra: self.gcra.admitting(most),
+            ..self
+        }
+    }
+
     /// Whether a unit weighs the same in both, so that a state of one is one of the other.
     pub(crate) fn weighs_as(&self, other: &Self) -> bool {
         self.gcra.interval() == other.gcra.interval() && self.time == other.time
@@ -120,7 +128,7 @@ impl Meter {
 
     /// The state of a bucket that has just been emptied.
     pub(crate) fn fullest(&self, now: Nanos) -> u64 {
-        self.at(now) + self.weight(self.gcra.burst())
+        self.at(now) + self.gcra.tolerance()
     }
 
     /// Units a full bucket holds.

@@ -6,9 +6,11 @@ use std::{cmp::Reverse, sync::Arc};
 
 pub(crate) use self::binding::{Asked, Binding, Charge, Home, Line};
 use crate::{
+    clock::Nanos,
     levels::Levels,
     store::Memory,
     tally::{Count, Tally},
+    waiting::LineId,
 };
 
 /// What one route is charged on: the most specific limit first, the total last, and then the shadows.
@@ -145,9 +147,17 @@ impl Rule {
         &'a self,
         memory: &'a Memory,
         asked: Asked,
+        now: Nanos,
     ) -> impl Iterator<Item = Charge<'a>> + Clone {
         let bindings = self.bindings.iter();
-        bindings.map(move |binding| binding.charge(memory, asked))
+        bindings.map(move |binding| binding.charge(memory, asked, now))
+    }
+
+    /// The model tokens that a request in a line reserves there: the most, if limits reserve different amounts.
+    pub(crate) fn tokens_in(&self, line: LineId, asked: Asked) -> u64 {
+        let tokens = self.enforced().filter(|binding| binding.limit.is_tokens());
+        let here = tokens.filter(|binding| binding.line(asked.identity) == line);
+        here.map(|binding| binding.cost(asked)).max().unwrap_or(0)
     }
 
     /// Those whose balances may be kept in a store.

@@ -75,7 +75,8 @@ impl<'a> LimitStatus<'a> {
         }
     }
 
-    /// What was asked of it: 1, or the estimate where model tokens are counted.
+    /// The units that were asked for: 1, or the model tokens to be reserved (see
+    /// [`Limits::tokens`](crate::Limits::tokens)). A request that is too large is told with its whole estimate.
     #[must_use]
     pub fn cost(&self) -> u64 {
         self.level.cost
@@ -123,7 +124,7 @@ impl<'a> LimitStatus<'a> {
     }
 
     /// How long this limit makes the request wait: zero if it did not refuse, `None` if it can never
-    /// admit it, because the limit is closed or the cost is above its burst. For a slot to come free nobody
+    /// admit it, because the limit is closed or the request is too large. For a slot to come free nobody
     /// knows how long: a second is told.
     #[must_use]
     pub fn wait(&self) -> Option<Duration> {

@@ -12,7 +12,7 @@ const WHOLE: &str = r#"
 undeclared = "shared"
 total = { rate = 10000, burst = 5000, in_flight = { max = 64, name = "model" }, max_wait = "500ms", max_waiting = 64 }
 default_route = { rate = 10, burst = 5 }
-estimate = { header = "x-max-tokens", or = 300 }
+estimate = { header = "x-max-tokens", or = 300, exact = true }
 
 [routes]
 "GET /health" = "exempt"
@@ -26,6 +26,8 @@ rate = [
 ]
 quota = ["10000/day", { quota = "100/6h", name = "evening", shadow = true }]
 tokens = { rate = "90000/minute", burst = 9000 }
+max_tokens_per_request = 8000
+max_reservation_percent = 25
 in_flight = 8
 max_wait = "2s"
 publish = false
@@ -68,6 +70,8 @@ fn whole() -> Rules {
                 .shadow(),
         )
         .tokens(Rate::per_minute(90_000).burst(9_000))
+        .max_tokens_per_request(8_000)
+        .max_reservation_percent(25)
         .in_flight(8)
         .max_wait(Duration::from_secs(2))
         .publish(false);
@@ -104,7 +108,7 @@ fn whole() -> Rules {
         .route("ANY /admin/{proxy+}", Limits::closed())
         .route("POST /v1/chat/completions", chat)
         .clients(clients)
-        .estimate(Estimate::by_header("x-max-tokens").or(300))
+        .estimate(Estimate::by_header("x-max-tokens").or(300).exact())
         .rejection("POST /v1/messages", Dialect::Anthropic)
         .rejection("POST /v2/models/{model}/infer", Dialect::KServe)
         .rejection("POST /mcp", Dialect::JsonRpc)
@@ -348,6 +352,14 @@ fn every_error_names_its_place() {
             "line 1, column 12: estimate: write `header` or",
         ),
         (
+            "estimate = { tokens = 4, or = 3 }",
+            "line 1, column 31: estimate.or: stands beside `tokens`; keep either",
+        ),
+        (
+            "[total]\ntokens = 9\nmax_reservation_percent = 101",
+            "line 3, column 27: total.max_reservation_percent: more than 100 per cent of a burst",
+        ),
+        (
             "estimate = \"much\"",
             "line 1, column 12: estimate: expected a number of tokens or a table, found a text",
         ),
@@ -420,5 +432,20 @@ fn what_no_document_can_hold_is_named() {
         assert_eq!(error.to_string(), said);
         let error = serde_json::to_string(&rules).expect_err(said);
         assert_eq!(error.to_string(), said);
+    }
+}
+
+#[test]
+fn an_exact_number_for_all_is_written_and_read_again() {
+    for estimate in [
+        Estimate::fixed(5),
+        Estimate::fixed(5).exact(),
+        Estimate::by_content_length(4),
+        Estimate::by_content_length(4).exact(),
+    ] {
+        let rules = Rules::new().estimate(estimate);
+        let written = rules.to_toml().expect("nothing but data");
+        let again = Rules::from_toml(&written).expect(&written);
+        assert_eq!(shown(&again), shown(&rules), "{written}");
     }
 }

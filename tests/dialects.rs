@@ -733,7 +733,7 @@ async fn what_is_told_of_two_limits_that_refuse_is_that_of_the_longer_wait() {
     };
     let rules = Rules::new()
         .route("GET /", limits())
-        .estimate(Estimate::fixed(40));
+        .estimate(Estimate::fixed(40).exact());
     let layer = throttle(rules).rejection(Dialect::OpenAi);
     get(&layer, "/").await;
     tokio::time::advance(Duration::from_millis(100)).await;

@@ -95,6 +95,7 @@ proptest! {
             (Estimate::by_content_length(4), "content-length", "2400"),
         ] {
             let chat = Limits::new().tokens(hourly(600));
+            let estimate = estimate.exact();
             let rules = Rules::new().route("POST /chat", chat).estimate(estimate);
             let padded = format!("{before}{number}{after}");
             let passed = passed(rules, &[(name, &padded), (name, "1")]);

@@ -76,6 +76,13 @@ fn settings_of_limits() -> Value {
         "max_waiting": count("Requests in line."),
         "name": defined("name"),
         "publish": { "type": "boolean", "description": "Whether header fields tell these limits." },
+        "max_tokens_per_request": count("The largest request in model tokens; larger ones are refused."),
+        "max_reservation_percent": {
+            "type": "integer",
+            "minimum": 0,
+            "maximum": 100,
+            "description": "The part of a burst of model tokens that one request reserves, at most.",
+        },
     })
 }
 
@@ -117,15 +124,24 @@ fn schema() -> Value {
         "each": defined("plan"),
         "plans": { "type": "object", "additionalProperties": defined("plan") },
     });
+    let exact = json!({ "type": "boolean", "description": "Whether it is what requests cost." });
     let estimate = one_of([
         count("Model tokens."),
         table(
-            &json!({ "header": { "type": "string" }, "or": count("Without the header.") }),
+            &json!({ "header": { "type": "string" }, "or": count("Without the header."), "exact": exact }),
             Some("header"),
         ),
         table(
-            &json!({ "bytes_per_token": count("Of the body."), "or": count("Without a length.") }),
+            &json!({
+                "bytes_per_token": count("Of the body."),
+                "or": count("Without a length."),
+                "exact": exact,
+            }),
             Some("bytes_per_token"),
+        ),
+        table(
+            &json!({ "tokens": count("Model tokens."), "exact": exact }),
+            Some("tokens"),
         ),
     ]);
     let root = json!({
@@ -254,6 +270,9 @@ fn what_is_valid_is_read_and_what_is_not_is_not() {
         "estimate = 5",
         "estimate = { bytes_per_token = 4, or = 1 }",
         "estimate.header = 'x'",
+        "estimate = { header = 'x', exact = true }",
+        "estimate = { tokens = 5, exact = false }",
+        "total = { tokens = 5, max_tokens_per_request = 3, max_reservation_percent = 100 }",
         "rejections.'GET /' = 'openai'",
         "undeclared = 'per_route'",
         "catch_all = 'unrouted'",

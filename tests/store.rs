@@ -564,12 +564,64 @@ async fn model_tokens_are_settled_in_the_store() {
     assert_eq!(used(&two, 0).await, OK);
 }
 
+/// R25, over a store: each limit has reserved another part of the estimate.
+#[tokio::test(start_paused = true)]
+async fn each_limit_in_the_store_is_charged_with_what_was_settled() {
+    use tower::{Layer, ServiceExt};
+    use tower_throttle::{Estimate, Usage};
+    // (settled, or dropped after so many were added; what is left of the route's 80 and the total's 1,000)
+    for (settled, added, left) in [
+        (Some(30), 0, [50, 970]),
+        (Some(70), 0, [10, 930]),
+        (Some(700), 0, [0, 300]),
+        (None, 60, [20, 940]),
+        (None, 0, [40, 500]),
+    ] {
+        let store = Told::new();
+        let tokens = |burst| Limits::new().tokens(Rate::per_hour(1).burst(burst));
+        let rules = Rules::new()
+            .total(tokens(1_000))
+            .route("GET /", tokens(80))
+            .estimate(Estimate::fixed(100_000));
+        let serve = tower::service_fn(move |request: Request<()>| async move {
+            let usage = request.extensions().get::<Usage>().cloned();
+            let usage = usage.expect("tokens are limited");
+            assert_eq!(usage.reserved(), 40);
+            match settled {
+                Some(total) => usage.settle(total),
+                None => usage.add(added),
+            };
+            Ok::<_, std::convert::Infallible>(http::Response::new(Empty::<bytes::Bytes>::new()))
+        });
+        let layer = layer(rules, &store);
+        let ask = || {
+            let request = Request::get("/").body(()).expect("a request");
+            layer.layer(serve).oneshot(request)
+        };
+        let answer = ask().await.unwrap_or_else(|never| match never {});
+        assert_eq!(answer.status(), OK, "a guess refuses nobody");
+        drop(answer);
+        // What is corrected is not waited for.
+        sleep(Duration::from_millis(300)).await;
+        let probe = ask().await.unwrap_or_else(|never| match never {});
+        let decision = probe.extensions().get::<tower_throttle::Decision>();
+        let limits = decision.expect("a decision").limits();
+        let told: Vec<_> = limits
+            .map(|limit| match probe.status() {
+                OK => limit.remaining() + limit.cost(),
+                _ => limit.remaining(),
+            })
+            .collect();
+        assert_eq!(told, left, "{settled:?}, {added}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_cost_above_what_a_bucket_holds_is_no_question() {
     let store = Told::new();
     let rules = Rules::new()
         .route("GET /", Limits::new().tokens(Rate::per_hour(1).burst(10)))
-        .estimate(tower_throttle::Estimate::fixed(11));
+        .estimate(tower_throttle::Estimate::fixed(11).exact());
     let refused = replica(rules, &store).get("/").await;
     assert_eq!((refused.status, refused.wait()), (REFUSED, None));
     assert_eq!(store.calls(), 0);
@@ -835,7 +887,7 @@ async fn what_remains_of_tokens_is_what_the_store_told() {
     let store = Told::new();
     let rules = Rules::new()
         .total(Limits::new().tokens(Rate::per_hour(1).burst(100)))
-        .estimate(Estimate::fixed(90));
+        .estimate(Estimate::fixed(90).exact());
     let serve = service_fn(|request: Request<()>| async move {
         let usage = request
             .extensions()

@@ -67,9 +67,9 @@ fn left<B>(response: &Response<B>) -> u64 {
 
 fn budget(rate: Rate) -> Rules {
     let estimate = Estimate::by_header("x-tokens");
-    Rules::new()
-        .total(Limits::new().tokens(rate))
-        .estimate(estimate)
+    // One request may reserve all of it.
+    let total = Limits::new().tokens(rate).max_reservation_percent(100);
+    Rules::new().total(total).estimate(estimate)
 }
 
 #[tokio::test(start_paused = true)]
@@ -180,7 +180,9 @@ async fn a_handler_sees_when_it_has_to_stop() {
 async fn tokens_are_told_as_such() {
     let chat = Limits::new()
         .rate(Rate::per_second(10).named("calls"))
-        .tokens(Rate::per_minute(600).burst(100).named("tokens"));
+        .tokens(Rate::per_minute(600).burst(100).named("tokens"))
+        .max_reservation_percent(100)
+        .max_tokens_per_request(99);
     let rules = Rules::new()
         .route("POST /", chat)
         .estimate(Estimate::by_header("x-tokens"));
@@ -201,18 +203,18 @@ async fn tokens_are_told_as_such() {
     let body: serde_json::Value = serde_json::from_slice(&bytes(refused).await).expect("JSON");
     assert_eq!(body["error"]["type"], "tokens");
     assert_eq!(body["violated-policies"], serde_json::json!(["tokens"]));
-    let never = send(&service, 101).await;
+    let never = send(&service, 100).await;
     assert_eq!(never.status(), StatusCode::TOO_MANY_REQUESTS);
     assert!(
         !never.headers().contains_key("retry-after"),
-        "above the burst"
+        "larger than a request may be"
     );
     assert_eq!(never.headers()["x-should-retry"], "false");
     let limits = decision(&never).limits();
     let costs: Vec<_> = limits
         .map(|limit| (limit.name().to_owned(), limit.cost()))
         .collect();
-    assert_eq!(costs, [("calls".to_owned(), 1), ("tokens".to_owned(), 101)]);
+    assert_eq!(costs, [("calls".to_owned(), 1), ("tokens".to_owned(), 100)]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -457,4 +459,253 @@ async fn what_an_answer_has_used_is_read_as_it_goes_by() {
         50,
         "compressed"
     );
+}
+
+/// A picture of 2.5 MB in base64 looks like 625,000 tokens, and is 1,108.
+#[tokio::test(start_paused = true)]
+async fn an_estimate_above_the_burst_is_a_guess_and_is_admitted() {
+    let service = service(budget(Rate::per_minute(90_000)));
+    let answer = send(&service, 625_000).await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!((left(&answer), usage(&answer).reserved()), (0, 90_000));
+    assert!(usage(&answer).settle(1_108));
+    assert_eq!(left(&send(&service, 1).await), 90_000 - 1_108 - 1);
+}
+
+/// R25: what is owed is what was settled, limit by limit, though each has reserved another amount.
+#[tokio::test(start_paused = true)]
+async fn each_limit_reserves_its_part_of_an_estimate_and_settles_to_the_same_total() {
+    let tokens = |burst| Limits::new().tokens(Rate::per_hour(1).burst(burst));
+    let clients = Clients::by_header("x-client").each(tokens(300));
+    let rules = Rules::new()
+        .total(tokens(1_000))
+        .default_route(tokens(700).max_reservation_percent(10))
+        .clients(clients)
+        .estimate(Estimate::by_header("x-tokens"));
+    // (what the handler does; what each limit is charged with in the end: client, route, total)
+    type Handler = fn(&Usage) -> bool;
+    let table: [(&str, Handler, bool, [u64; 3]); 8] = [
+        ("settles less", |usage| usage.settle(40), true, [40; 3]),
+        ("settles between", |usage| usage.settle(150), true, [150; 3]),
+        ("settles more", |usage| usage.settle(900), true, [900; 3]),
+        ("adds little", |usage| usage.add(30), true, [300, 70, 500]),
+        (
+            "adds between",
+            |usage| usage.add(100) && usage.add(50),
+            true,
+            [300, 150, 500],
+        ),
+        ("adds much", |usage| usage.add(800), true, [800; 3]),
+        ("is cut short", |usage| usage.add(90), false, [90; 3]),
+        ("is cut short at once", |_| true, false, [300, 70, 500]),
+    ];
+    for (what, handle, whole, charged) in table {
+        let service = service(rules.clone());
+        let ask = |tokens: u64| {
+            let request = Request::post("/")
+                .header("x-tokens", tokens)
+                .header("x-client", "a");
+            let request = request.body(Body::empty()).expect("a request");
+            service.clone().oneshot(request)
+        };
+        let answer = ask(5_000).await.unwrap_or_else(|never| match never {});
+        assert_eq!(answer.status(), StatusCode::OK, "{what}");
+        let costs: Vec<_> = decision(&answer)
+            .limits()
+            .map(|limit| limit.cost())
+            .collect();
+        assert_eq!(costs, [300, 70, 500], "{what}");
+        let account = usage(&answer);
+        assert_eq!(account.reserved(), 70, "{what}: no limit reserved less");
+        assert!(handle(&account), "{what}");
+        match whole {
+            true => drop(bytes(answer).await),
+            false => drop(answer),
+        }
+        let probe = ask(1).await.unwrap_or_else(|never| match never {});
+        let admitted = u64::from(probe.status() == StatusCode::OK);
+        for (limit, charged) in decision(&probe).limits().zip(charged) {
+            let expected = limit.burst().saturating_sub(charged + admitted);
+            assert_eq!(limit.remaining(), expected, "{what}: {limit:?}");
+        }
+        assert!(!account.add(1) && !account.settle(1), "{what}: once");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_left_without_a_debt_is_counted_limit_by_limit() {
+    let tokens = |burst| Limits::new().tokens(Rate::per_hour(1).burst(burst));
+    let rules = Rules::new()
+        .total(tokens(1_000))
+        .default_route(tokens(100))
+        .estimate(Estimate::by_header("x-tokens"));
+    let service = service(rules);
+    let answer = send(&service, 5_000).await;
+    let account = usage(&answer);
+    assert_eq!(
+        account.remaining(),
+        100,
+        "all of the route's, though half is reserved"
+    );
+    assert!(account.add(70));
+    assert_eq!(account.remaining(), 30);
+    assert!(account.settle(80));
+    assert_eq!(account.remaining(), 20);
+}
+
+/// A header that anybody may write empties no bucket that others need.
+#[tokio::test(start_paused = true)]
+async fn no_estimate_empties_a_bucket_that_strangers_share() {
+    let tokens = || Limits::new().tokens(Rate::per_hour(1).burst(100));
+    let scopes = [
+        ("the total", Rules::new().total(tokens())),
+        ("a route", Rules::new().route("POST /", tokens())),
+        (
+            "anonymous clients",
+            Rules::new().clients(Clients::by_header("x-client").each(tokens())),
+        ),
+    ];
+    for (what, rules) in scopes {
+        let service = service(rules.estimate(Estimate::by_header("x-tokens")));
+        let first = send(&service, u64::MAX).await;
+        assert_eq!(
+            (first.status(), left(&first)),
+            (StatusCode::OK, 50),
+            "{what}"
+        );
+        assert_eq!(send(&service, 40).await.status(), StatusCode::OK, "{what}");
+        let again = send(&service, u64::MAX).await;
+        assert_eq!(again.status(), StatusCode::TOO_MANY_REQUESTS, "{what}");
+        let wait = decision(&again)
+            .limits()
+            .next()
+            .and_then(|limit| limit.wait());
+        assert_eq!(
+            wait,
+            Some(Duration::from_secs(40 * 3_600)),
+            "{what}: it has a wait"
+        );
+    }
+    // One client's own bucket is its own to empty.
+    let clients = Clients::by_header("x-tokens").each(tokens());
+    let rules = Rules::new().clients(clients);
+    let service = service(rules.estimate(Estimate::fixed(1_000)));
+    assert_eq!(left(&send(&service, 7).await), 0);
+    assert_eq!(left(&send(&service, 8).await), 0, "and no other's");
+}
+
+#[tokio::test(start_paused = true)]
+async fn clients_without_room_in_the_table_reserve_half_of_what_they_share() {
+    let each = Limits::new().tokens(Rate::per_hour(1).burst(100));
+    let clients = Clients::by_header("x-tokens").each(each).max_clients(0);
+    let service = service(
+        Rules::new()
+            .clients(clients)
+            .estimate(Estimate::fixed(1_000)),
+    );
+    let costs = async |client: u64| {
+        let answer = send(&service, client).await;
+        let limit = decision(&answer).limits().next().expect("one");
+        assert!(limit.is_overflow(), "there is no room");
+        limit.cost()
+    };
+    // The first to overflow is not yet known to.
+    costs(1).await;
+    for client in 2..40 {
+        assert_eq!(costs(client).await, 50, "{client}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_sets_a_largest_request_refuses_larger_ones_at_once() {
+    let limits = |most| {
+        let tokens = Rate::per_hour(1).burst(1_000);
+        Limits::new().tokens(tokens).max_tokens_per_request(most)
+    };
+    let rules = |limits| {
+        Rules::new()
+            .default_route(limits)
+            .estimate(Estimate::by_header("x-tokens"))
+    };
+    for (most, passes, refused) in [(600, 600, 601), (5_000, 5_000, 5_001), (0, 0, 1)] {
+        let service = service(rules(limits(most)));
+        let answer = send(&service, refused).await;
+        assert_eq!(
+            answer.status(),
+            StatusCode::TOO_MANY_REQUESTS,
+            "{refused} of {most}"
+        );
+        assert!(!answer.headers().contains_key("retry-after"), "{most}: R6");
+        assert_eq!(decision(&answer).retry_after(), None);
+        let limit = decision(&answer).limits().next().expect("one");
+        assert_eq!(
+            (limit.cost(), limit.remaining()),
+            (refused, 1_000),
+            "it cost nothing"
+        );
+        if passes > 0 {
+            assert_eq!(
+                send(&service, passes).await.status(),
+                StatusCode::OK,
+                "{most}"
+            );
+        }
+    }
+    let nowhere = Limits::new().max_tokens_per_request(9);
+    let error = ThrottleLayer::new(Rules::new().route("GET /", nowhere)).expect_err("of no use");
+    assert_eq!(
+        error.to_string(),
+        "route `GET /`: `max_tokens_per_request` is 9, and no limit of model tokens stands there to hold it; add \
+         `tokens`, or leave it out"
+    );
+    let inherits = rules(Limits::new().tokens(Rate::per_hour(1).burst(100)));
+    let inherits = inherits.route("POST /", Limits::new().max_tokens_per_request(9));
+    assert_eq!(
+        send(&service(inherits), 10).await.status(),
+        StatusCode::TOO_MANY_REQUESTS
+    );
+}
+
+/// R6 where the cost is known.
+#[tokio::test(start_paused = true)]
+async fn a_cost_that_is_known_and_above_the_burst_is_refused_at_once() {
+    let tokens = Limits::new().tokens(Rate::per_hour(1).burst(100));
+    let estimate = Estimate::by_header("x-tokens").exact();
+    let service = service(Rules::new().total(tokens).estimate(estimate));
+    let answer = send(&service, 101).await;
+    assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(decision(&answer).retry_after(), None);
+    assert_eq!(
+        left(&send(&service, 100).await),
+        0,
+        "in full, though strangers share it"
+    );
+}
+
+/// The settings of a request are those that it was admitted under.
+#[tokio::test(start_paused = true)]
+async fn a_reload_changes_nothing_of_what_was_reserved() {
+    let rules = |percent| {
+        let tokens = Limits::new().tokens(Rate::per_hour(1).burst(1_000));
+        let total = tokens.max_reservation_percent(percent);
+        Rules::new()
+            .total(total)
+            .estimate(Estimate::by_header("x-tokens"))
+    };
+    let layer = throttle(rules(80));
+    let handle = layer.handle();
+    let serve: Inner = |request| {
+        let mut response = Response::new(Body::from("served"));
+        let usage = request.extensions().get::<Usage>().cloned();
+        response
+            .extensions_mut()
+            .insert(usage.expect("tokens are limited"));
+        std::future::ready(Ok(response))
+    };
+    let service = layer.layer(service_fn(serve));
+    let answer = send(&service, 5_000).await;
+    assert_eq!(left(&answer), 200);
+    handle.reload(rules(10)).expect("rules");
+    assert!(usage(&answer).settle(300));
+    assert_eq!(left(&send(&service, 1).await), 699);
 }

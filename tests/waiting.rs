@@ -308,7 +308,7 @@ async fn a_large_request_is_not_starved_by_small_ones() {
         .max_wait(seconds(60));
     let rules = Rules::new()
         .total(tokens)
-        .estimate(Estimate::by_header("x-tokens"));
+        .estimate(Estimate::by_header("x-tokens").exact());
     let service = service(rules);
     let ask = |tokens: &'static str| {
         let mut request = request("/");
@@ -347,7 +347,7 @@ async fn who_would_find_room_stands_behind_those_who_need_more() {
         .max_wait(seconds(60));
     let rules = Rules::new()
         .total(tokens)
-        .estimate(Estimate::by_header("x-tokens"));
+        .estimate(Estimate::by_header("x-tokens").exact());
     let service = service(rules);
     let ask = |tokens: &'static str| {
         let mut request = request("/");

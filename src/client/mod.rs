@@ -30,5 +30,5 @@ pub use self::{
 };
 pub(crate) use self::{
     key::{Identity, Known, Secret},
-    roster::{Fault, Roster},
+    roster::{Client, Fault, Roster},
 };

@@ -59,6 +59,8 @@ enum Source {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Client {
     pub(crate) identity: Identity,
+    /// Whether nothing is known of it, so that strangers share its limits.
+    pub(crate) is_anonymous: bool,
     /// The number of its plan, by the order in which they were declared.
     pub(crate) plan: Option<usize>,
     /// Whether an address was asked for and the host told no peer.
@@ -126,6 +128,7 @@ impl Roster {
             Source::Closure(identify) => identify(head).map(Known::Key),
         });
         let known = found.unwrap_or(Known::Anonymous);
+        let is_anonymous = matches!(known, Known::Anonymous);
         let identity = Identity::of(&known);
         let told = || {
             let name = self.plan_by.as_ref()?(head)?;
@@ -136,6 +139,7 @@ impl Roster {
                 Some(secret) => secret.identity(&known),
                 None => identity,
             },
+            is_anonymous,
             plan: self.members.get(&identity).copied().or_else(told),
             lacks_peer,
         }

@@ -52,7 +52,7 @@
 //! | `undeclared` | `"per_route"` or `"shared"`: [`Undeclared`](crate::Undeclared) |
 //! | `catch_all` | `"unmatched"` or `"unrouted"`: [`CatchAll`](crate::CatchAll) |
 //! | `clients` | see below |
-//! | `estimate` | [tokens](crate::Estimate) of a request: `300`, `{ header = "x-max-tokens", or = 300 }` or `{ bytes_per_token = 4 }` |
+//! | `estimate` | [tokens](crate::Estimate) of a request: `300`, `{ header = "x-max-tokens", or = 300 }` or `{ bytes_per_token = 4 }`; with `exact = true` it is what a request costs |
 //! | `rejections` | a [`Dialect`](crate::Dialect), by route key: `"problem"`, `"openai"`, `"anthropic"`, `"api_gateway"`, `"azure_api_management"`, `"kserve"`, `"json_rpc"` |
 //!
 //! **Limits** are a rate, `"unlimited"`, `"closed"`, `"exempt"`, or a table:
@@ -65,6 +65,8 @@
 //! | `tokens` | rates of [model tokens](crate::Limits::tokens), written as `rate` |
 //! | `in_flight` | `8`, a table with `max`, `name`, `shadow`, or a list |
 //! | `max_wait`, `max_waiting` | a duration such as `"500ms"`, and a number: [waiting](crate#waiting) |
+//! | `max_tokens_per_request` | the largest estimate that is [admitted](crate::Limits::max_tokens_per_request) |
+//! | `max_reservation_percent` | the part of a burst of tokens that one request [reserves](crate::Limits::max_reservation_percent) at most |
 //! | `name`, `publish` | [`Limits::named`](crate::Limits::named), [`Limits::publish`](crate::Limits::publish) |
 //! | `access` | `"unlimited"` or `"closed"`, beside other settings; or [`"exempt"`](crate::Limits::exempt) alone |
 //!

@@ -17,6 +17,7 @@ use crate::{
     meter::Meter,
     quota::Quota,
     rate::Rate,
+    reservation::Reservation,
     store::{Page, Seen},
 };
 
@@ -30,6 +31,7 @@ fn limit(interval: u64, burst: u64) -> Limit {
         published: true,
         shadow: false,
         patience: None,
+        reservation: Reservation::default(),
     }
 }
 
@@ -189,7 +191,7 @@ async fn callers_of_a_shared_bucket_are_told_places_and_others_a_jitter() {
     let told = |binding, identity, known| {
         let asked = Asked {
             identity,
-            tokens: 0,
+            ..Asked::default()
         };
         limiter.spread(binding, asked, known, 0, 0, (200_000, 2))
     };

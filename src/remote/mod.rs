@@ -200,7 +200,7 @@ impl Remote {
         lent: &Lent,
     ) -> Guess {
         let held = |binding: &Binding| {
-            let charge = binding.charge(memory, asked);
+            let charge = binding.charge(memory, asked, now);
             Level::new(charge.place.peek(now), charge.cost)
         };
         let at = self.at(now);

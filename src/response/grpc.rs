@@ -294,6 +294,7 @@ mod tests {
         levels::{Level, Levels},
         limit::{Limit, Terms},
         meter::Meter,
+        reservation::Reservation,
         rule::{Binding, Rule},
     };
 
@@ -388,6 +389,7 @@ mod tests {
             published: true,
             shadow: false,
             patience: None,
+            reservation: Reservation::default(),
         };
         let mut levels = Levels::default();
         levels.push(Level {

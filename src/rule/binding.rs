@@ -12,6 +12,7 @@ use foldhash::fast::FixedState;
 
 use crate::{
     bucket::Bucket,
+    clock::Nanos,
     history::{History, Version},
     limit::{Limit, Terms},
     store::{Key, Memory, Page, Place, Scale},
@@ -109,11 +110,29 @@ impl Binding {
     }
 
     #[inline(always)]
-    pub(crate) fn charge<'a>(&'a self, memory: &'a Memory, asked: Asked) -> Charge<'a> {
+    pub(crate) fn charge<'a>(&'a self, memory: &'a Memory, asked: Asked, now: Nanos) -> Charge<'a> {
+        let place = self.place(memory, asked.identity);
         Charge {
             limit: &self.limit,
-            place: self.place(memory, asked.identity),
-            cost: self.cost(asked),
+            place,
+            cost: match self.limit.is_tokens() {
+                true => self.reserves(asked, &place, memory, now),
+                false => 1,
+            },
+        }
+    }
+
+    /// The model tokens that a request reserves in a place of this process, which it may share with others.
+    #[cold]
+    fn reserves(&self, asked: Asked, place: &Place<'_>, memory: &Memory, now: Nanos) -> u64 {
+        let is_shared = match place {
+            Place::Bucket(..) => false,
+            // Most tables had room for all.
+            Place::Table(..) => memory.overflowed() > 0 && place.peek(now).shared,
+        };
+        match is_shared {
+            true => self.limit.reserves(asked.tokens, asked.is_exact, true),
+            false => self.cost(asked),
         }
     }
 
@@ -127,11 +146,14 @@ impl Binding {
         }
     }
 
-    /// What a request asks for.
+    /// What a request asks for, in a bucket that it shares with nobody for lack of room.
     #[inline]
     pub(crate) fn cost(&self, asked: Asked) -> u64 {
         match &self.limit.terms {
-            Terms::Tokens(_) => asked.tokens,
+            Terms::Tokens(_) => {
+                let is_shared = self.limit.is_shared() || asked.is_anonymous;
+                self.limit.reserves(asked.tokens, asked.is_exact, is_shared)
+            }
             Terms::Rate(_) | Terms::Quota(_) | Terms::InFlight(_) => 1,
         }
     }
@@ -178,8 +200,12 @@ impl Binding {
 pub(crate) struct Asked {
     /// The client: a keyed hash.
     pub(crate) identity: u128,
-    /// Model tokens to reserve.
+    /// Model tokens, as the request is estimated.
     pub(crate) tokens: u64,
+    /// Whether that is no estimate, but what the request costs.
+    pub(crate) is_exact: bool,
+    /// Whether the client is the one that all are of whom nothing is known.
+    pub(crate) is_anonymous: bool,
 }
 
 /// What one limit takes from its bucket for one request.

@@ -9,6 +9,7 @@ use super::{
     ledger::{Draft, ScopeKey, Template},
     names::{Names, Place},
     settings::Settings,
+    tokens,
 };
 use crate::{
     client::Roster,
@@ -64,6 +65,7 @@ pub(super) fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, 
     let keys = routes.iter().map(|(key, _)| parse(key));
     let keys: Vec<_> = keys.collect::<Result<_, _>>()?;
     exempt::check(rules, &keys)?;
+    tokens::check(rules)?;
     let mut names = Names::default();
     if let Some(limits) = total {
         names.reserve(limits, "the total")?;

@@ -216,6 +216,18 @@ pub enum RulesError {
     /// A second store.
     #[error("this throttle has a store already; give one, before the layer is cloned")]
     SecondStore,
+    /// A largest request in model tokens where no model tokens are limited.
+    #[error(
+        "{place}: `max_tokens_per_request` is {most}, and no limit of model tokens stands there to hold it; add \
+         `tokens`, or leave it out"
+    )]
+    #[non_exhaustive]
+    NoTokens {
+        /// Where the limits stand.
+        place: String,
+        /// The largest request, in model tokens.
+        most: u64,
+    },
     /// More limits of a kind in one scope than make sense.
     #[error("{place}: {count} {what}; 5 are the most")]
     #[non_exhaustive]

@@ -10,6 +10,7 @@ mod ledger;
 mod names;
 mod pairs;
 mod settings;
+mod tokens;
 
 use std::{any::Any, sync::Arc};
 

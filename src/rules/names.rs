@@ -98,7 +98,8 @@ impl Names {
         });
         let tokens = limits.tokens.iter().map(|rate| {
             let terms = Terms::Tokens(rate.clone());
-            (rate.name(), terms, Meter::of_rate(rate))
+            let meter = terms.meter(limits.reservation);
+            (rate.name(), terms, meter)
         });
         let in_flight = limits.in_flight.iter().map(|cap| {
             let (terms, meter) = (Terms::InFlight(cap.clone()), Meter::of_slots(cap.count()));
@@ -138,6 +139,7 @@ impl Names {
                     published: limits.publish.unwrap_or(!capacity) && !shadow,
                     shadow,
                     patience: limits.patience(),
+                    reservation: limits.reservation,
                 }
             };
         all.into_iter().enumerate().map(limit).collect()

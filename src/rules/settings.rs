@@ -8,6 +8,7 @@ use super::{Rules, Undeclared};
 use crate::{
     client::{Clients, Source},
     limits::{Access, Limits},
+    reservation::Reservation,
     response::OnRoute,
     route::CatchAll,
     usage::{Estimate, EstimateSource},
@@ -119,6 +120,11 @@ impl Settings {
             max_waiting,
             publish,
             access,
+            reservation:
+                Reservation {
+                    max_tokens,
+                    max_percent,
+                },
             // Limits have changes of their own, and so have their names.
             rates: _,
             quotas: _,
@@ -134,6 +140,17 @@ impl Settings {
         }
         if let Some(publish) = publish {
             self.set(place, "publish", "default", publish.to_string());
+        }
+        if let Some(tokens) = max_tokens {
+            self.set(place, "max_tokens_per_request", "none", tokens.to_string());
+        }
+        if let Some(percent) = max_percent {
+            self.set(
+                place,
+                "max_reservation_percent",
+                "default",
+                percent.to_string(),
+            );
         }
         match access {
             // A closed one is a limit.
@@ -249,13 +266,17 @@ impl Settings {
 }
 
 fn estimate(estimate: &Estimate) -> String {
-    let (source, otherwise) = estimate.parts();
-    match source {
+    let (source, otherwise, is_exact) = estimate.parts();
+    let numbers = match source {
         EstimateSource::Nothing => format!("{otherwise} tokens"),
         EstimateSource::Header(name) => format!("header `{name}`, otherwise {otherwise}"),
         EstimateSource::ContentLength { bytes_per_token } => {
             format!("a token for {bytes_per_token} bytes, otherwise {otherwise}")
         }
         EstimateSource::Closure(_) => format!("custom, otherwise {otherwise}"),
+    };
+    match is_exact {
+        true => format!("{numbers}, exact"),
+        false => numbers,
     }
 }

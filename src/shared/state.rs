@@ -19,7 +19,7 @@ use super::{
     routes::{Route, UNDECLARED, UndeclaredRoutes},
 };
 use crate::{
-    client::{RequestHead, Roster},
+    client::{Client, RequestHead, Roster},
     limiter::{Limiter, Outdated},
     observe::Log,
     response::Rejection,
@@ -191,14 +191,14 @@ impl State {
     #[inline(always)]
     pub(crate) fn asked<B>(&self, request: &Request<B>) -> Result<(Found<'_>, Asked), Outdated> {
         let head = Head::of(request);
-        let (identity, class) = match &self.roster {
-            Some(roster) => self.client(roster, RequestHead::of(request)),
-            None => (0, 0),
-        };
-        let mut asked = Asked {
-            identity,
-            tokens: 0,
-        };
+        let mut asked = Asked::default();
+        let mut class = 0;
+        if let Some(roster) = &self.roster {
+            let client = self.client(roster, RequestHead::of(request));
+            asked.identity = client.identity.bits();
+            asked.is_anonymous = client.is_anonymous;
+            class = client.plan.map_or(0, |plan| plan + 1);
+        }
         let mut named = None;
         if head.is_preflight(request.headers()) {
             named = self.table.find_named(&head);
@@ -220,20 +220,18 @@ impl State {
         };
         if found.rule.has_tokens {
             asked.tokens = self.estimator.tokens(RequestHead::of(request));
+            asked.is_exact = self.estimator.is_exact();
         }
         Ok((found, asked))
     }
 
-    /// The client's hash, and the number of its class.
-    fn client(&self, roster: &Roster, head: RequestHead<'_>) -> (u128, usize) {
+    /// Identifies the client, or the anonymous one.
+    fn client(&self, roster: &Roster, head: RequestHead<'_>) -> Client {
         let client = roster.client(head);
         if client.lacks_peer {
             self.log.no_peer_address();
         }
-        (
-            client.identity.bits(),
-            client.plan.map_or(0, |plan| plan + 1),
-        )
+        client
     }
 
     /// Returns whether the client of a request is identified, and not one of the anonymous.

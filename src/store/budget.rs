@@ -58,8 +58,11 @@ impl Budget {
         Meter::of_quota(quota).map(Self::new)
     }
 
+    /// What a meter allows. The largest cost is not the store's concern.
     pub(crate) fn new(meter: Meter) -> Self {
-        Self { meter }
+        Self {
+            meter: meter.admitting(u64::MAX),
+        }
     }
 
     pub(crate) fn meter(&self) -> &Meter {

@@ -16,6 +16,7 @@ use crate::{
     limiter::{self, Limiter},
     meter::Meter,
     rate::Rate,
+    reservation::Reservation,
     rule::{self, Binding, Home, Line},
     sync::Mutex,
 };
@@ -122,6 +123,7 @@ impl Inner {
                         published: false,
                         shadow: false,
                         patience: None,
+                        reservation: Reservation::default(),
                     },
                     home: Home::Client(Arc::new(Page::new(number, 0))),
                     line: Line::Client(number),

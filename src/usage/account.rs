@@ -32,12 +32,12 @@ use crate::account::Account;
 ///
 /// # Accounts balance
 ///
-/// - While the request lasts, its limits are charged with the [estimate](crate::Estimate), or with what was
-///   [added](Self::add) if that is more. What goes beyond is charged even if there is no room for it: a debt
-///   that later requests wait for.
-/// - [`settle`](Self::settle) puts the true total in the place of the estimate. What was reserved too much goes
+/// - While the request lasts, each of its limits is charged with what it has reserved of the
+///   [estimate](crate::Estimate), or with what was [added](Self::add) if that is more. What goes beyond is charged
+///   even if there is no room for it: a debt that later requests wait for.
+/// - [`settle`](Self::settle) puts the true total in the place of the reservation. What was reserved too much goes
 ///   back into the bucket, up to the burst; what was reserved too little becomes debt.
-/// - Where nobody settles, the estimate stands, or what was added if that is more. If the response is cut
+/// - Where nobody settles, the reservation stands, or what was added if that is more. If the response is cut
 ///   short (dropped, or ended by an error) after something was added, that is what counts.
 /// - It is settled once, by whatever comes first; after that, nothing changes any more.
 ///
@@ -75,7 +75,8 @@ impl Usage {
         self.account.remaining()
     }
 
-    /// Tokens reserved when the request was admitted.
+    /// Tokens reserved when the request was admitted: by the limit that reserved the least, where limits with bursts of
+    /// different sizes reserved different parts of the estimate.
     #[must_use]
     pub fn reserved(&self) -> u64 {
         self.account.reserved()

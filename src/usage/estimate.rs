@@ -24,13 +24,17 @@ use crate::{client::RequestHead, field};
 ///
 /// # Zero and the maximum
 ///
-/// At least one token is reserved, whatever the estimate says, so that an empty bucket admits nobody. More than
-/// a limit's burst can never pass: it is refused at once, and told so.
+/// At least one token is reserved, whatever the estimate says, so that an empty bucket admits nobody. An estimate of
+/// any size is admitted, since it is a guess: each limit reserves no more than a part of its burst, and settling
+/// charges the rest; see [`Limits::tokens`](crate::Limits::tokens). Large requests are refused by
+/// [`Limits::max_tokens_per_request`](crate::Limits::max_tokens_per_request), and those above the burst by
+/// [`exact`](Self::exact) numbers. A number above 2⁶⁴ − 1 counts as that.
 #[derive(Clone)]
 #[must_use]
 pub struct Estimate {
     source: Source,
     otherwise: u64,
+    is_exact: bool,
 }
 
 #[derive(Clone)]
@@ -48,6 +52,7 @@ impl Estimate {
         Self {
             source,
             otherwise: 1,
+            is_exact: false,
         }
     }
 
@@ -93,9 +98,25 @@ impl Estimate {
         self
     }
 
-    /// What it is taken from, and what holds otherwise.
-    pub(crate) fn parts(&self) -> (&Source, u64) {
-        (&self.source, self.otherwise)
+    /// Takes the numbers for what requests cost, as where a layer outside has counted tokens: they are reserved in
+    /// full, and a request above a limit's burst is refused at once, without a time to come back. Without this call
+    /// they are estimates.
+    ///
+    /// ```
+    /// use tower_throttle::Estimate;
+    ///
+    /// // A layer outside has counted, and has removed what the client sent under this name.
+    /// let cost = Estimate::by_header("x-counted-tokens").or(1_000).exact();
+    /// # let _ = cost;
+    /// ```
+    pub fn exact(mut self) -> Self {
+        self.is_exact = true;
+        self
+    }
+
+    /// The source, the number without one, and whether the numbers are exact.
+    pub(crate) fn parts(&self) -> (&Source, u64, bool) {
+        (&self.source, self.otherwise, self.is_exact)
     }
 }
 
@@ -117,7 +138,10 @@ impl fmt::Debug for Estimate {
             }
             Source::Closure(_) => debug.field("by", &format_args!("<fn>")),
         };
-        debug.field("or", &self.otherwise).finish()
+        debug
+            .field("or", &self.otherwise)
+            .field("exact", &self.is_exact)
+            .finish()
     }
 }
 
@@ -143,7 +167,12 @@ impl Estimator {
         Ok(Self { field, estimate })
     }
 
-    /// Tokens to reserve: at least one.
+    /// Whether the numbers are what requests cost.
+    pub(crate) fn is_exact(&self) -> bool {
+        self.estimate.is_exact
+    }
+
+    /// The tokens of a request: at least one.
     pub(crate) fn tokens(&self, head: RequestHead<'_>) -> u64 {
         let number = |name| field::number(head.headers(), name);
         let known = match &self.estimate.source {

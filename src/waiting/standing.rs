@@ -141,7 +141,7 @@ impl Limiter {
     /// What each bucket holds.
     pub(crate) fn peek(&self, rule: &Rule, asked: Asked, now: Nanos) -> Levels {
         let mut levels = Levels::default();
-        for charge in rule.charges(&self.memory, asked) {
+        for charge in rule.charges(&self.memory, asked, now) {
             levels.push(Level::new(charge.place.peek(now), charge.cost));
         }
         levels
@@ -214,9 +214,8 @@ impl Limiter {
             .and_then(|(_, line, patience, binding)| {
                 let most = patience.max_waiting;
                 let deadline = arrived.saturating_add(bound);
-                let ticket = self
-                    .lines
-                    .join(line, None, asked.tokens, most, now, deadline)?;
+                let tokens = rule.tokens_in(line, asked);
+                let ticket = self.lines.join(line, None, tokens, most, now, deadline)?;
                 Some(Standing {
                     limiter: Arc::clone(self),
                     line,
@@ -308,7 +307,7 @@ impl Standing {
             }
             match self.elsewhere(rule, asked, now) {
                 None => return Next::Asks(now),
-                Some(binding) if self.moves(binding, asked, now) => {}
+                Some(binding) if self.moves(rule, binding, asked, now) => {}
                 Some(_) => return Next::Goes(now),
             }
         }
@@ -345,7 +344,7 @@ impl Standing {
             }
             Refused::Until if now < self.deadline => Again::Woken(self.deadline),
             Refused::Elsewhere(binding)
-                if now < self.deadline && self.moves(binding, asked, now) =>
+                if now < self.deadline && self.moves(rule, binding, asked, now) =>
             {
                 Again::Elsewhere
             }
@@ -363,7 +362,7 @@ impl Standing {
     }
 
     /// Goes over to another line, with its ticket. `false` if it may not wait there.
-    fn moves(&mut self, binding: &Binding, asked: Asked, now: Nanos) -> bool {
+    fn moves(&mut self, rule: &Rule, binding: &Binding, asked: Asked, now: Nanos) -> bool {
         let Some(patience) = binding.limit.patience else {
             return false;
         };
@@ -372,7 +371,8 @@ impl Standing {
         let deadline = self.arrived.saturating_add(patience.max_wait);
         let deadline = self.deadline.min(deadline);
         let (ticket, most) = (Some(self.ticket), patience.max_waiting);
-        let ticket = lines.join(line, ticket, asked.tokens, most, now, deadline);
+        let tokens = rule.tokens_in(line, asked);
+        let ticket = lines.join(line, ticket, tokens, most, now, deadline);
         if ticket.is_none() {
             return false;
         }

@@ -236,6 +236,16 @@ enum Scope {
 }
 
 impl Scope {
+    /// What is reserved of an estimate: half of the burst at most where strangers share it.
+    fn reserves(self, (_, burst): Pace, tokens: u64) -> u64 {
+        let is_own = matches!(self, Self::Client(client) if CLIENTS[client].is_some());
+        match burst {
+            0 => tokens,
+            _ if is_own => tokens.min(burst),
+            _ => tokens.min((burst / 2).max(1)),
+        }
+    }
+
     const UNDECLARED: Self = Self::Route(PATHS.len() - 1);
 
     fn all() -> impl Iterator<Item = Self> {
@@ -367,12 +377,10 @@ impl Sent {
 /// What an admitted request holds.
 #[derive(Debug, Clone)]
 struct Held {
-    sent: Sent,
     /// Where it has slots, and since when.
     slots: Vec<(Scope, u32)>,
-    /// Where its model tokens are counted.
-    accounts: Vec<Scope>,
-    charged: u64,
+    /// Where its model tokens are counted, and how many of them were reserved there.
+    accounts: Vec<(Scope, u64)>,
     used: u64,
     settled: bool,
     usage: Option<Usage>,
@@ -400,7 +408,8 @@ impl Model {
                 verdict = verdict.and(balance.rate.wait(pace, 1, self.now));
             }
             if let Some(pace) = terms.tokens {
-                verdict = verdict.and(balance.tokens.wait(pace, sent.tokens, self.now));
+                let cost = scope.reserves(pace, sent.tokens);
+                verdict = verdict.and(balance.tokens.wait(pace, cost, self.now));
             }
             for (most, Count { count, vague, .. }) in
                 [(terms.quota, balance.quota), (terms.slots, balance.slots)]
@@ -436,10 +445,8 @@ impl Model {
             self.waiting.remove(place);
         }
         let mut held = Held {
-            sent,
             slots: Vec::new(),
             accounts: Vec::new(),
-            charged: sent.tokens,
             used: 0,
             settled: false,
             usage,
@@ -451,8 +458,9 @@ impl Model {
                 balance.rate.charge(pace, 1, self.now);
             }
             if let Some(pace) = terms.tokens {
-                balance.tokens.charge(pace, sent.tokens, self.now);
-                held.accounts.push(scope);
+                let cost = scope.reserves(pace, sent.tokens);
+                balance.tokens.charge(pace, cost, self.now);
+                held.accounts.push((scope, cost));
             }
             balance.quota.count += 1;
             balance.slots.count += 1;
@@ -468,14 +476,14 @@ impl Model {
         self.held.insert(number, held);
     }
 
-    /// Charges its accounts with `total` in place of what they are charged with.
-    fn recharge(&mut self, number: usize, total: u64) {
+    /// Charges its accounts with what the second says in place of the first: each of what was reserved.
+    fn recharge(&mut self, number: usize, before: impl Fn(u64) -> u64, after: impl Fn(u64) -> u64) {
         let held = self.held.get_mut(&number).expect("it was let through");
-        let charged = std::mem::replace(&mut held.charged, total);
-        for scope in &held.accounts {
+        for (scope, reserved) in &held.accounts {
             let Some(pace) = self.written.terms(*scope).tokens else {
                 continue;
             };
+            let (charged, total) = (before(*reserved), after(*reserved));
             let owed = &mut self.balances.entry(*scope).or_default().tokens;
             if total < charged {
                 owed.refund(pace, charged - total, self.now);
@@ -488,8 +496,8 @@ impl Model {
     fn settle(&mut self, number: usize, total: u64) {
         let held = self.held.get_mut(&number).expect("it was let through");
         if !std::mem::replace(&mut held.settled, true) {
-            held.used = total;
-            self.recharge(number, total);
+            let used = std::mem::replace(&mut held.used, total);
+            self.recharge(number, |reserved| reserved.max(used), |_| total);
         }
     }
 
@@ -498,11 +506,10 @@ impl Model {
         let Some(held) = self.held.get(&number) else {
             return;
         };
-        let total = match held.used {
-            used if used > 0 && !whole => used,
-            _ => held.charged,
-        };
-        self.settle(number, total);
+        let used = held.used;
+        if used > 0 && !whole {
+            self.settle(number, used);
+        }
         let held = self.held.remove(&number).expect("it was there");
         for (scope, era) in held.slots {
             let slots = &mut self.balances.entry(scope).or_default().slots;
@@ -865,15 +872,21 @@ impl World {
         } else {
             assert_eq!(usage.add(tokens), open);
             if open {
-                held.used += tokens;
-                let charged = held.charged.max(held.used);
-                model.recharge(number, charged);
+                let before = held.used;
+                let after = before + tokens;
+                held.used = after;
+                model.recharge(
+                    number,
+                    |reserved| reserved.max(before),
+                    |reserved| reserved.max(after),
+                );
             }
         }
         let held = &model.held[&number];
         let usage = held.usage.as_ref().expect("it was there");
         assert_eq!(usage.used(), held.used, "R17");
-        assert_eq!(usage.reserved(), held.sent.tokens);
+        let reserved = held.accounts.iter().map(|(_, reserved)| *reserved);
+        assert_eq!(Some(usage.reserved()), reserved.min());
     }
 
     async fn end(&mut self) {

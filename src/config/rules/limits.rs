@@ -103,6 +103,17 @@ pub(super) fn limits_of(fields: &mut Fields<'_>) -> Result<Limits, ConfigError> 
     if let Some(publish) = fields.get("publish") {
         limits = limits.publish(publish.flag()?);
     }
+    if let Some(most) = fields.get("max_tokens_per_request") {
+        limits = limits.max_tokens_per_request(most.count()?);
+    }
+    if let Some(percent) = fields.get("max_reservation_percent") {
+        let part = u8::try_from(percent.count()?).ok();
+        let part = part.filter(|part| *part <= 100);
+        limits =
+            limits.max_reservation_percent(part.ok_or_else(|| {
+                percent.fault("more than 100 per cent of a burst; write 0 to 100")
+            })?);
+    }
     Ok(limits)
 }
 

@@ -170,7 +170,7 @@ fn one_of<T: Copy>(place: &Place<'_>, words: &[(&str, T)]) -> Result<T, ConfigEr
     })
 }
 
-/// `300`, `{ bytes_per_token = 4 }`, `{ header = "x-max-tokens", or = 300 }`.
+/// `300`, `{ bytes_per_token = 4 }`, `{ header = "x-max-tokens", or = 300, exact = true }`, `{ tokens = 300, … }`.
 fn estimate(place: &Place<'_>) -> Result<Estimate, ConfigError> {
     if let Ok(tokens) = place.count() {
         return Ok(Estimate::fixed(tokens));
@@ -178,14 +178,22 @@ fn estimate(place: &Place<'_>) -> Result<Estimate, ConfigError> {
     let mut fields = place
         .fields()
         .map_err(|_| place.expected("a number of tokens or a table"))?;
-    let estimate = match (fields.get("header"), fields.get("bytes_per_token")) {
-        (Some(header), None) => Estimate::by_header(header.text()?.to_owned()),
-        (None, Some(bytes)) => Estimate::by_content_length(bytes.count()?),
+    let sources = ["header", "bytes_per_token", "tokens"].map(|name| fields.get(name));
+    let estimate = match sources {
+        [Some(header), None, None] => Estimate::by_header(header.text()?.to_owned()),
+        [None, Some(bytes), None] => Estimate::by_content_length(bytes.count()?),
+        [None, None, Some(tokens)] => Estimate::fixed(tokens.count()?),
         _ => return Err(place.fault("write `header` or `bytes_per_token`, one of them")),
     };
+    let is_fixed = place.peek("tokens").is_some();
     let estimate = match fields.get("or") {
+        Some(or) if is_fixed => return Err(or.fault("stands beside `tokens`; keep either")),
         Some(tokens) => estimate.or(tokens.count()?),
         None => estimate,
+    };
+    let estimate = match fields.get("exact") {
+        Some(exact) if exact.flag()? => estimate.exact(),
+        _ => estimate,
     };
     fields.end()?;
     Ok(estimate)

@@ -13,6 +13,7 @@ use crate::{
     limits::Limits,
     quota::{Quota, Window},
     rate::Rate,
+    reservation::Reservation,
     response::OnRoute,
     rules::Rules,
     usage::{Estimate, EstimateSource},
@@ -166,6 +167,10 @@ fn fill(limits: &Limits, table: &mut Table) {
         access,
         name,
         publish,
+        reservation: Reservation {
+            max_tokens,
+            max_percent,
+        },
     } = limits;
     let word = ACCESS.iter().find(|(_, value)| value == access);
     table.set_some("access", word.map(|(word, _)| text(*word)));
@@ -186,6 +191,9 @@ fn fill(limits: &Limits, table: &mut Table) {
         max_waiting.map(|most| Written::Count(most as u64)),
     );
     table.set_some("publish", publish.map(Written::Flag));
+    table.set_some("max_tokens_per_request", max_tokens.map(Written::Count));
+    let percent = max_percent.map(u64::from).map(Written::Count);
+    table.set_some("max_reservation_percent", percent);
 }
 
 /// What has neither name nor shadow, nor anything else, is written without a table.
@@ -250,18 +258,26 @@ fn cap(cap: &InFlight) -> Written {
 }
 
 fn estimate(estimate: &Estimate) -> Result<Option<Written>, ConfigError> {
-    let (source, otherwise) = estimate.parts();
+    let (source, otherwise, is_exact) = estimate.parts();
     let mut table = Table::default();
     match source {
-        EstimateSource::Nothing => return Ok(Some(Written::Count(otherwise))),
-        EstimateSource::ContentLength { bytes_per_token: 4 } if otherwise == 1 => return Ok(None),
+        EstimateSource::Nothing if !is_exact => return Ok(Some(Written::Count(otherwise))),
+        EstimateSource::Nothing => table.set("tokens", Written::Count(otherwise)),
+        EstimateSource::ContentLength { bytes_per_token: 4 } if otherwise == 1 && !is_exact => {
+            return Ok(None);
+        }
         EstimateSource::ContentLength { bytes_per_token } => {
             table.set("bytes_per_token", Written::Count(*bytes_per_token));
         }
         EstimateSource::Header(name) => table.set("header", text(&**name)),
         EstimateSource::Closure(_) => return Err(unwritable("estimate", "a closure")),
     }
-    table.set("or", Written::Count(otherwise));
+    if !matches!(source, EstimateSource::Nothing) {
+        table.set("or", Written::Count(otherwise));
+    }
+    if is_exact {
+        table.set("exact", Written::Flag(true));
+    }
     Ok(Some(Written::Table(table.0)))
 }
 

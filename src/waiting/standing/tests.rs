@@ -7,6 +7,7 @@ use crate::{
     limit::{Limit, Scope, Terms},
     meter::Meter,
     rate::Rate,
+    reservation::Reservation,
 };
 
 const SECOND: Nanos = 1_000_000_000;
@@ -32,6 +33,7 @@ fn limit(terms: Terms, patience: Option<Patience>) -> Limit {
         published: true,
         shadow: false,
         patience,
+        reservation: Reservation::default(),
     }
 }
 

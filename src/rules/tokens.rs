@@ -1,0 +1,55 @@
+//! Settings of model tokens, where they are of use.
+
+use super::{Rules, RulesError, compile::parse};
+use crate::{
+    client::Plan,
+    limits::{Access, Limits},
+};
+
+/// Refuses [`Limits::max_tokens_per_request`] in scopes that limit no model tokens: nothing would hold it.
+pub(super) fn check(rules: &Rules) -> Result<(), RulesError> {
+    let default = rules.default_route.as_ref();
+    if let Some(total) = &rules.total {
+        limits_tokens(total, || "the total".to_owned())?;
+    }
+    if let Some(default) = default {
+        limits_tokens(default, || "the default route".to_owned())?;
+    }
+    for (key, limits) in &rules.routes {
+        limits_tokens(&limits.or(default), || format!("route `{key}`"))?;
+    }
+    let Some(clients) = &rules.clients else {
+        return Ok(());
+    };
+    let nothing = Plan::default();
+    let each = clients.each.as_ref().unwrap_or(&nothing);
+    check_plan(each, &nothing, "each client")?;
+    for (name, plan) in &clients.plans {
+        check_plan(plan, each, &format!("plan `{name}`"))?;
+    }
+    Ok(())
+}
+
+/// Checks a plan, with what it leaves out taken from `each`.
+fn check_plan(plan: &Plan, each: &Plan, place: &str) -> Result<(), RulesError> {
+    limits_tokens(&plan.limits.or(Some(&each.limits)), || place.to_owned())?;
+    for (key, limits) in &plan.routes {
+        let mut inherited = each.routes.iter();
+        let inherited = inherited.find(|(other, _)| parse(other) == parse(key));
+        let inherited = inherited.map(|(_, limits)| limits);
+        limits_tokens(&limits.or(inherited), || format!("{place}, route `{key}`"))?;
+    }
+    Ok(())
+}
+
+fn limits_tokens(limits: &Limits, place: impl Fn() -> String) -> Result<(), RulesError> {
+    match limits.reservation.max_tokens {
+        Some(most) if limits.tokens.is_empty() && limits.access == Access::Limited => {
+            Err(RulesError::NoTokens {
+                place: place(),
+                most,
+            })
+        }
+        _ => Ok(()),
+    }
+}
