@@ -276,7 +276,9 @@ async fn model_tokens_are_reserved_and_settled_between_replicas() {
 async fn what_was_used_stays_used_when_replicas_are_reloaded_one_after_the_other() {
     for kind in KINDS {
         let server = Server::start(kind).await;
-        let rules = |burst| Rules::new().default_route(Rate::per_hour(1).burst(burst));
+        // Named, so that the store knows it in terms of any period.
+        let rules =
+            |burst| Rules::new().default_route(Rate::per_hour(1).burst(burst).named("each"));
         let [one, two] = [
             layer(&server, rules(4)).await,
             layer(&server, rules(4)).await,
@@ -292,7 +294,7 @@ async fn what_was_used_stays_used_when_replicas_are_reloaded_one_after_the_other
         // In other terms, too.
         let larger = || {
             let rate = Rate::new(12, Duration::from_secs(86_400));
-            Rules::new().default_route(rate.burst(6))
+            Rules::new().default_route(rate.burst(6).named("each"))
         };
         one.handle().reload(larger()).expect("proper rules");
         let answer = first.get("/").await;
