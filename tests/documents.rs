@@ -1,7 +1,7 @@
 //! Documents of every format: their size, how they begin, and what stands in them twice.
 
 use tower_throttle::{
-    Rules,
+    Rules, ThrottleLayer,
     config::{ConfigError, Reader, api_gateway, api_management},
 };
 
@@ -272,5 +272,40 @@ fn a_number_where_a_duration_belongs_is_told_the_word() {
     for (text, expected) in table {
         let error = Rules::from_toml(text).expect_err(text).to_string();
         assert_eq!(error, expected, "{text}");
+    }
+}
+
+/// What an author of a document can mend there is told in the words of documents.
+#[test]
+fn errors_of_rules_from_a_document_name_no_function() {
+    let table = [
+        "clients = { by = 'address' }",
+        "clients = { by = 'bearer', each = 1, trusting = '10.0.0.0/8' }",
+        "clients = { by = 'address', each = 1, trusting = '::ffff:10.0.0.0/8' }",
+        "clients = { by = 'address', each = 1, trusting = 'proxy' }",
+        "clients = { by = { header = 'a b' }, each = 1 }",
+        "clients = { by = { hosts = [] }, each = 1 }",
+        "clients = { by = 'address', each = 1, max_clients = 18446744073709551615 }",
+        "total = { rate = 1, access = 'closed' }",
+        "total = { rate = { rate = 1, name = 'a' }, quota = { quota = '1/day', name = 'a' } }",
+        "total = { rate = 1, name = 'a b' }",
+        "total = '1/0s'",
+        "total = { rate = '1/1000d', burst = 1000000 }",
+        "total = { quota = '1/0s' }",
+        "total = { in_flight = [1, 2, 3, 4, 5, 6] }",
+        "total = 'exempt'",
+        "routes = { 'GET /{id}' = 'exempt' }",
+        "routes = { 'GET /a' = { access = 'exempt', rate = 1 } }",
+        "estimate = { header = 'a b' }",
+    ];
+    for text in table {
+        let rules = Rules::from_toml(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        let error = ThrottleLayer::new(rules).expect_err(text).to_string();
+        let function = ["::", "(…)", "()", "`."]
+            .iter()
+            .find(|mark| error.contains(**mark));
+        // Addresses have colons as well.
+        let function = function.filter(|_| !error.contains("::ffff"));
+        assert_eq!(function, None, "{text}: {error}");
     }
 }

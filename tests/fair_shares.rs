@@ -488,7 +488,7 @@ fn what_cannot_be_meant_is_an_error_that_names_it() {
         ),
         (
             each().trusting(["10.0.0.0/8"]),
-            "clients: `.trusting(…)` names proxies, and nobody is told apart by address",
+            "clients: `trusting` names proxies, and nobody is told apart by address",
         ),
         (
             each().plan("a", Limits::new()).plan("a", Limits::new()),
