@@ -100,3 +100,36 @@ async fn a_reload_is_told() {
         lines[0]
     );
 }
+
+/// A host of axum whose `ConnectInfo` is a type of its own keeps it, and puts the address beside it.
+#[tokio::test(start_paused = true)]
+async fn a_host_that_tells_no_address_is_told_the_way_that_breaks_no_type_of_its_own() {
+    #[derive(Clone)]
+    struct Peer;
+
+    let log = Log::default();
+    let _guard = log.listen();
+    let rules = Rules::new().clients(Clients::by_address().each(Rate::per_minute(1).burst(1)));
+    let client = Client::new(rules);
+    let request = || {
+        let request = Request::get("/").extension(axum::extract::ConnectInfo(Peer));
+        request.body(Empty::<Bytes>::new()).expect("a request")
+    };
+    assert!(client.send(request()).await.is_admitted());
+    assert!(
+        !client.send(request()).await.is_admitted(),
+        "one anonymous client"
+    );
+    let lines = log.lines();
+    let advice = "where axum's `ConnectInfo` has a type of the host's own, put a `PeerAddr`";
+    let told = lines.iter().filter(|line| line.contains(advice));
+    assert_eq!(told.count(), 1, "once: {lines:?}");
+
+    for host in 1..4 {
+        let mut request = request();
+        let peer = tower_throttle::PeerAddr(([192, 0, 2, host], 4711).into());
+        request.extensions_mut().insert(peer);
+        let answer = client.send(request).await;
+        assert!(answer.is_admitted(), "a client of its own");
+    }
+}
