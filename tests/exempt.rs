@@ -2,7 +2,6 @@
 
 mod support;
 
-use axum::{Router, routing::get};
 use http::StatusCode;
 use support::{admitted, decision, hourly, passes, request, send, served, throttle};
 use tower::Layer;
@@ -99,6 +98,8 @@ async fn a_shadow_does_not_count_an_exempt_request() {
 #[cfg(feature = "axum")]
 #[tokio::test(start_paused = true)]
 async fn a_request_that_may_mean_another_route_is_charged_there() {
+    use axum::{Router, routing::get};
+
     let rules = Rules::new()
         .default_route(hourly(2))
         .route("GET /files/health", Limits::exempt())
