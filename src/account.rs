@@ -210,9 +210,9 @@ mod loom_tests {
 
     const INTERVAL: u64 = 1 << 40;
 
-    /// An account of 5 of 9 tokens, of a bucket that refills nothing while a model runs.
+    /// An account of 5 of 10 tokens, of a bucket that refills nothing while a model runs.
     fn account() -> Arc<Account> {
-        let rate = Rate::new(1, Duration::from_nanos(INTERVAL)).burst(9);
+        let rate = Rate::new(1, Duration::from_nanos(INTERVAL)).burst(10);
         let terms = Terms::Tokens(rate);
         let limit = Limit {
             name: "test".into(),

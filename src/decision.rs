@@ -102,8 +102,8 @@ impl Decision {
     /// The route key the request was charged to.
     ///
     /// A declared key as it was written; for a route nobody declared, the key made of method and router
-    /// template where the host tells one, else `$default`. A CORS preflight that no key names is
-    /// `OPTIONS preflight`. Never a string that a client chose.
+    /// template where the host tells one, else `$default`. Never a string that a client chose. Of a request that is
+    /// charged to several keys, the likeliest.
     #[must_use]
     pub fn route(&self) -> &str {
         &self.verdict.rule.route

@@ -106,13 +106,19 @@
 //! method wins over `ANY`, and a specific path without the method does not hide a general one that has it.
 //!
 //! - `HEAD` is charged to the key of `GET` unless it has its own.
-//! - A CORS preflight (`OPTIONS` with `Origin` and `Access-Control-Request-Method`) is free, unless a key
-//!   names `OPTIONS` for its path.
+//! - No request is free for what it says of itself. A CORS preflight is a request of method `OPTIONS` like any other:
+//!   with CORS [inside](#the-order-of-layers) of the throttle it is charged to `OPTIONS`, `ANY` or `$default`, or to the
+//!   default route, to the client without credentials, and to the total.
+//! - A request that its host may take for either of two routes is charged to both, all or none: one with escapes or
+//!   empty segments in its path; a gRPC call of another method than `POST`, since tonic looks at the path alone; and
+//!   `CONNECT` with a path, which opens a WebSocket over HTTP/2 and is charged to `GET` too unless a key names `CONNECT`.
 //! - Query, fragment and host take no part, and other spellings of a path (`/v1/%63hat`) are the same path.
-//! - A gRPC method is `POST /package.Service/Method`.
+//! - A gRPC method is `POST /package.Service/Method`. A request is taken for gRPC by its content type, by
+//!   [`Protocol::Grpc`], or by a path of two segments, of which the first has an upper-case letter after its last dot
+//!   and the second begins with one. Services that are named otherwise (`/Greeter/SayHello`) need [`Protocol::Grpc`], or
+//!   `ANY` instead of `POST` in their keys.
 //! - With the feature `axum`, keys are matched with the whole path, also inside nested routers, and a key
-//!   that fits the route which axum has matched comes before one that does not. Where a path is written
-//!   with escapes so that axum and a key may read it differently, it is charged on both readings. Without
+//!   that fits the route which axum has matched comes before one that does not. Without
 //!   the feature, a layer inside a nested router sees the path that the nest has left of it.
 //!
 //! # Undeclared routes
@@ -297,7 +303,8 @@
 //!
 //! 1. **Tracing**, which then sees refusals too.
 //! 2. **CORS**: a browser's script may read a refusal only if it carries the CORS fields, and
-//!    [`EXPOSE_HEADERS`] names those it may need. Preflights end here.
+//!    [`EXPOSE_HEADERS`] names those it may need. Preflights end here. With CORS inside of the throttle, each preflight
+//!    draws on the limits of its route, of the total and of the client without credentials, which all preflights share.
 //! 3. **Authentication**, so that strangers cannot spend the budget of known callers, nor be a new client with
 //!    each key they make up.
 //! 4. **The throttle.**

@@ -85,7 +85,7 @@ where
             let shared = &self.shared;
             let state = shared.live.state();
             let limiter = &state.limiter;
-            let (found, asked) = match state.asked(&request) {
+            let (found, asked) = match state.asked(&request, shared.options.protocol) {
                 Ok(asked) => asked,
                 Err(outdated) => {
                     outdated.pause();

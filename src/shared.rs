@@ -9,6 +9,7 @@ mod routes;
 mod state;
 mod succession;
 mod takeover;
+mod unions;
 
 use std::{mem, sync::Arc};
 
@@ -179,7 +180,7 @@ impl Shared {
         levels: &Levels,
         now: Nanos,
     ) -> Fields {
-        let on_route = state.rejection(request);
+        let on_route = state.rejection(request, self.options.protocol);
         let dialect = on_route.map_or(self.options.dialect, |rejection| rejection.dialect());
         if !dialect.tells_more() {
             return fields;
@@ -230,7 +231,9 @@ impl Shared {
             );
         }
         state.log.refused(&denial);
-        let rejection = state.rejection(&request).map(Arc::clone);
+        let rejection = state
+            .rejection(&request, self.options.protocol)
+            .map(Arc::clone);
         self.options
             .reject(denial, request, written, rejection.as_deref())
     }
@@ -254,7 +257,9 @@ impl Shared {
         meters.refused();
         let denial = Denial::unavailable(Arc::clone(rule), now);
         state.log.refused(&denial);
-        let rejection = state.rejection(&request).map(Arc::clone);
+        let rejection = state
+            .rejection(&request, self.options.protocol)
+            .map(Arc::clone);
         self.options
             .reject(denial, request, written, rejection.as_deref())
     }

@@ -432,27 +432,6 @@ proptest! {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_preflight_is_charged_where_a_plans_route_names_options() {
-    let limited = Plan::new(Limits::unlimited()).route("OPTIONS /a", hourly(1));
-    let free = Plan::new(Limits::unlimited()).route("ANY /a", hourly(1));
-    for (plan, expected) in [(limited, 1), (free, 3)] {
-        let service = service(Rules::new().clients(by_key().each(plan)));
-        let mut passed = 0;
-        for _ in 0..3 {
-            let mut preflight = request("/a", None);
-            *preflight.method_mut() = http::Method::OPTIONS;
-            for name in ["origin", "access-control-request-method"] {
-                preflight
-                    .headers_mut()
-                    .insert(name, "GET".parse().expect("a value"));
-            }
-            passed += usize::from(send(&service, preflight).await.status() == StatusCode::OK);
-        }
-        assert_eq!(passed, expected);
-    }
-}
-
 #[test]
 fn what_cannot_be_meant_is_an_error_that_names_it() {
     let error = |clients: Clients| {

@@ -4,10 +4,8 @@ mod common;
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use common::Client;
-use http::{Method, Request};
-use http_body_util::Empty;
+use http::Method;
 use proptest::prelude::*;
 use tower_throttle::{Decision, Limits, Rate, RouteKey, Rules, ThrottleLayer, Undeclared};
 
@@ -116,51 +114,6 @@ async fn head_spends_gets_budget_unless_it_has_its_own() {
         );
     }
     assert!(own.get("/a").await.is_admitted());
-}
-
-fn preflight(path: &str) -> Request<Empty<Bytes>> {
-    let request = Request::options(path)
-        .header("origin", "https://app.example")
-        .header("access-control-request-method", "POST");
-    request.body(Empty::new()).expect("a request")
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_preflight_is_free_unless_a_rule_names_its_method() {
-    let rules = Rules::new()
-        .total(Rate::per_hour(3))
-        .default_route(Rate::per_hour(1))
-        .route("ANY /any", Rate::per_hour(1))
-        .route("OPTIONS /named", Rate::per_hour(1));
-    let client = Client::new(rules);
-    for _ in 0..5 {
-        for path in ["/any", "/undeclared"] {
-            assert!(client.send(preflight(path)).await.is_admitted(), "{path}");
-        }
-    }
-    assert!(client.send(preflight("/named")).await.is_admitted());
-    assert!(
-        !client.send(preflight("/named")).await.is_admitted(),
-        "named, so charged"
-    );
-    // The total has one request charged, so two remain; OPTIONS alone is no preflight.
-    for admitted in [true, false] {
-        assert_eq!(
-            client
-                .request(Method::OPTIONS, "/undeclared")
-                .await
-                .is_admitted(),
-            admitted
-        );
-    }
-    assert!(
-        client.get("/any").await.is_admitted(),
-        "preflights left the total alone"
-    );
-    assert!(
-        !client.get("/elsewhere").await.is_admitted(),
-        "now the total is spent"
-    );
 }
 
 #[tokio::test(start_paused = true)]

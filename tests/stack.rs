@@ -66,14 +66,6 @@ fn from_browser(method: &str, uri: &str) -> Request<Body> {
     request
 }
 
-fn preflight(uri: &str) -> Request<Body> {
-    let mut request = from_browser("OPTIONS", uri);
-    let method = HeaderValue::from_static("GET");
-    let headers = request.headers_mut();
-    headers.insert("access-control-request-method", method);
-    request
-}
-
 /// The gzip file format begins with these (RFC 1952, section 2.3.1).
 const GZIP: &[u8] = &[0x1f, 0x8b];
 
@@ -210,52 +202,6 @@ async fn with_cors_outside_a_browser_may_read_a_refusal() {
                 || name.starts_with("access-control-"),
             "a browser could not read {name}"
         );
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_preflight_is_answered_and_uncharged_wherever_cors_stands() {
-    let rules = || Rules::new().total(hourly(2)).default_route(hourly(2));
-    let outside = ServiceBuilder::new()
-        .layer(cors())
-        .layer(throttle(rules()))
-        .service(served());
-    let inside = ServiceBuilder::new()
-        .layer(throttle(rules()))
-        .layer(cors())
-        .service(served());
-    for _ in 0..9 {
-        let answer = send(&outside, preflight("/")).await;
-        let allowed = values(&answer, "access-control-allow-methods");
-        assert_eq!(allowed, ["GET,POST"], "outside: answered");
-        let answer = send(&inside, preflight("/")).await;
-        let allowed = values(&answer, "access-control-allow-methods");
-        assert_eq!(allowed, ["GET,POST"], "inside: answered");
-    }
-    for (name, passed) in [
-        ("outside", admitted(&outside, 9, "GET", "/").await),
-        ("inside", admitted(&inside, 9, "GET", "/").await),
-    ] {
-        assert_eq!(passed, 2, "{name}: nine preflights have cost nothing");
-    }
-    let spent = send(&inside, preflight("/")).await;
-    assert_eq!(spent.status(), StatusCode::OK, "free when all is spent");
-    assert!(values(&spent, "ratelimit").is_empty(), "no limit, no field");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_preflight_is_charged_where_a_rule_names_options() {
-    let rules = Rules::new()
-        .route("OPTIONS /limited", hourly(1))
-        .route("ANY /any", hourly(1))
-        .route("$default", hourly(1));
-    let service = throttle(rules).layer(served());
-    for (uri, passed) in [("/limited", 1), ("/any", 5), ("/elsewhere", 5)] {
-        let mut count = 0;
-        for _ in 0..5 {
-            count += usize::from(passes(&service, preflight(uri)).await);
-        }
-        assert_eq!(count, passed, "{uri}");
     }
 }
 

@@ -117,7 +117,7 @@ impl<S, ReqBody> Queued<S, ReqBody> {
             if Arc::ptr_eq(&state, &self.state) {
                 return;
             }
-            match state.asked(&self.request) {
+            match state.asked(&self.request, self.shared.options.protocol) {
                 Ok((prepared, asked)) => {
                     (self.prepared, self.asked) = (prepared.clone(), asked);
                     self.state = Arc::clone(&state);

@@ -9,7 +9,7 @@ use std::{
 
 use http::Method;
 
-use super::head::normalize;
+use super::spelling::normalize;
 
 /// A route: a method and a path, as API Gateway writes them.
 ///
@@ -22,7 +22,8 @@ use super::head::normalize;
 /// | `$default` | every request that no other key matches |
 ///
 /// Query, fragment and host take no part. Paths are case-sensitive, and `/pets/` is not `/pets`.
-/// Percent-encoded letters, digits and `-._~` equal the plain ones (RFC 3986, section 6.2.2.2).
+/// Percent-encoded letters, digits and `-._~` equal the plain ones (RFC 3986, section 6.2.2.2). A request that its host
+/// may take for either of two keys is charged to [both](crate#route-keys).
 ///
 /// ```
 /// use tower_throttle::RouteKey;

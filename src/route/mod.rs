@@ -2,12 +2,15 @@
 //!
 //! A [`RouteKey`] is a method and a path. A [`Table`](table::Table) holds the declared ones and finds
 //! the most specific for a request; [`Undeclared`](undeclared::Undeclared) keeps a bounded number of
-//! the others apart.
+//! the others apart. A request that its host may take for several routes has several
+//! [`Readings`](readings::Readings), and a route for each.
 
 mod catch_all;
 pub(crate) mod head;
 pub(crate) mod key;
 pub(crate) mod overlap;
+pub(crate) mod readings;
+mod spelling;
 mod strings;
 pub(crate) mod table;
 pub(crate) mod undeclared;
@@ -19,7 +22,7 @@ mod router;
 #[path = "no_router.rs"]
 mod router;
 
-pub(crate) use self::head::normalize;
+pub(crate) use self::spelling::normalize;
 pub use self::{
     catch_all::CatchAll,
     key::{RouteKey, RouteKeyError},

@@ -3,8 +3,9 @@
 use http::Method;
 
 use super::{
-    head::{Head, family, normalize},
+    head::{Head, family},
     key::{Pattern, RouteKey, Segment},
+    spelling::normalize,
 };
 
 impl RouteKey {

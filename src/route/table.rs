@@ -20,8 +20,9 @@ use http::Method;
 
 use super::{
     catch_all::CatchAll,
-    head::{Head, normalize},
+    head::Head,
     key::{Pattern, RouteKey, Segment, literal_path},
+    spelling::{is_ambiguous, normalize},
     strings::Strings,
 };
 
@@ -55,14 +56,18 @@ struct Node {
 struct Methods {
     named: Vec<(Method, usize)>,
     any: Option<usize>,
+    /// Whether the path may be read in several ways.
+    is_ambiguous: bool,
 }
 
-/// What a request may be charged to.
+/// The keys that a request may be charged to.
 #[derive(Debug, Clone, Copy)]
-enum Wanted<'a> {
-    Method(&'a Method),
-    /// Only a key that names the method.
-    Named(&'a Method),
+struct Wanted<'a> {
+    method: &'a Method,
+    /// Only keys that name the method.
+    is_named: bool,
+    /// Whether a parameter matches an empty segment too, unless it is the last.
+    empty_params: bool,
 }
 
 impl Methods {
@@ -88,15 +93,26 @@ impl Methods {
 
     #[inline]
     fn find(&self, wanted: Wanted<'_>) -> Option<usize> {
-        match wanted {
-            Wanted::Named(method) => self.position(method),
-            Wanted::Method(method) => self
-                .position(method)
-                .or_else(|| {
-                    let head = *method == Method::HEAD;
-                    head.then(|| self.position(&Method::GET)).flatten()
-                })
-                .or(self.any),
+        let named = self.position(wanted.method);
+        if wanted.is_named {
+            return named;
+        }
+        named
+            .or_else(|| {
+                let head = *wanted.method == Method::HEAD;
+                head.then(|| self.position(&Method::GET)).flatten()
+            })
+            .or(self.any)
+    }
+}
+
+impl<'a> Wanted<'a> {
+    #[inline]
+    fn by(head: &Head<'a>) -> Self {
+        Self {
+            method: head.method,
+            is_named: false,
+            empty_params: head.empty_params,
         }
     }
 }
@@ -153,7 +169,11 @@ impl<V> Table<V> {
     /// The keys of a path, made if there are none yet.
     fn methods(&mut self, segments: &[Segment], greedy: bool) -> &mut Methods {
         if let Some(path) = literal_path(segments).filter(|_| !greedy) {
-            return self.literals.entry(&path, Methods::default);
+            let is_ambiguous = is_ambiguous(&path);
+            return self.literals.entry(&path, || Methods {
+                is_ambiguous,
+                ..Methods::default()
+            });
         }
         let mut at = 0;
         for segment in segments {
@@ -179,7 +199,7 @@ impl<V> Table<V> {
     /// The route a request falls under.
     #[inline]
     pub(crate) fn find(&self, head: &Head<'_>) -> Option<&V> {
-        self.matched(Wanted::Method(head.method), head)
+        self.matched(Wanted::by(head), head)
             .or_else(|| self.default_for(head))
             .map(|index| &self.values[index])
     }
@@ -191,10 +211,29 @@ impl<V> Table<V> {
             .filter(|_| !self.default_is_unrouted || head.template().is_none())
     }
 
-    /// The route that names the request's method, if one does.
-    pub(crate) fn find_named(&self, head: &Head<'_>) -> Option<&V> {
-        self.matched(Wanted::Named(head.method), head)
+    /// The route of a path that equals a literal key and has one reading only.
+    #[inline]
+    pub(crate) fn plain(&self, head: &Head<'_>) -> Option<&V> {
+        let methods = self.literals.get(head.path)?;
+        let found = methods.find(Wanted::by(head))?;
+        (!methods.is_ambiguous).then(|| &self.values[found])
+    }
+
+    /// The route of a path that has one reading only, where it is not [`plain`](Self::plain).
+    #[inline]
+    pub(crate) fn beside_plain(&self, head: &Head<'_>) -> Option<&V> {
+        self.in_tree(Wanted::by(head), head, head.path)
+            .or_else(|| self.default_for(head))
             .map(|index| &self.values[index])
+    }
+
+    /// The route a request falls under, if its key names the request's method.
+    pub(crate) fn find_if_named(&self, head: &Head<'_>) -> Option<&V> {
+        let wanted = Wanted::by(head);
+        let found = self.matched(wanted, head)?;
+        let is_named = true;
+        let named = self.matched(Wanted { is_named, ..wanted }, head);
+        (named == Some(found)).then(|| &self.values[found])
     }
 
     #[inline]
@@ -209,6 +248,12 @@ impl<V> Table<V> {
                 return Some(value);
             }
         }
+        self.in_tree(wanted, head, &path)
+    }
+
+    /// The best key with parameters for a path in normal form.
+    #[inline]
+    fn in_tree(&self, wanted: Wanted<'_>, head: &Head<'_>, path: &str) -> Option<usize> {
         if !self.any_params && !self.any_greedy {
             return None;
         }
@@ -250,9 +295,8 @@ impl<V> Table<V> {
         literal
             .and_then(|&child| self.full(child, rest, template, wanted))
             .or_else(|| {
-                let child = node
-                    .param
-                    .filter(|_| !segment.is_empty() && !literal_only)?;
+                let fits = !segment.is_empty() || (wanted.empty_params && rest.is_some());
+                let child = node.param.filter(|_| fits && !literal_only)?;
                 self.full(child, rest, template, wanted)
             })
     }
@@ -273,9 +317,8 @@ impl<V> Table<V> {
                 literal
                     .and_then(|&child| self.greedy(child, rest, template, wanted))
                     .or_else(|| {
-                        let child = node
-                            .param
-                            .filter(|_| !segment.is_empty() && !literal_only)?;
+                        let fits = !segment.is_empty() || wanted.empty_params;
+                        let child = node.param.filter(|_| fits && !literal_only)?;
                         self.greedy(child, rest, template, wanted)
                     })
             }

@@ -17,13 +17,17 @@ use super::{
     moves::Moves,
     prepared::{Found, Prepared},
     routes::{Route, UNDECLARED, UndeclaredRoutes},
+    unions::Unions,
 };
 use crate::{
     client::{Client, RequestHead, Roster},
     limiter::{Limiter, Outdated},
     observe::Log,
-    response::Rejection,
-    route::{RouteKey, head::Head, overlap::Shape, table::Table, undeclared::Undeclared},
+    response::{Protocol, Rejection},
+    route::{
+        RouteKey, head::Head, overlap::Shape, readings::Readings, table::Table,
+        undeclared::Undeclared,
+    },
     rule::{Asked, Binding, Rule},
     rules::{Class, Compiled, DeclaredRoute, RulesError, Template},
     store::Memory,
@@ -40,8 +44,8 @@ pub(crate) struct State {
     pub(super) undeclared: Option<UndeclaredRoutes>,
     /// For undeclared routes that are not kept apart.
     pub(super) shared: Route,
-    /// For what is never charged.
-    pub(super) free: Prepared,
+    /// For requests that may mean several routes.
+    pub(super) unions: Unions,
     pub(super) roster: Option<Roster>,
     /// Clients without a plan, then each plan.
     pub(super) classes: Vec<Class>,
@@ -158,7 +162,7 @@ impl State {
             table,
             undeclared,
             shared: shared(before.map(|before| &before.shared)),
-            free: Prepared::new(limiter, Rule::new("OPTIONS preflight", None, [])),
+            unions: Unions::default(),
             total,
             default,
             roster,
@@ -182,14 +186,27 @@ impl State {
             || !self.classes.iter().any(Class::is_limited)
     }
 
-    /// How its route answers, if that was said.
-    pub(super) fn rejection<B>(&self, request: &Request<B>) -> Option<&Arc<dyn Rejection>> {
-        self.rejections.as_ref()?.find(&Head::of(request))
+    /// How its route answers, if that was said: the first of its readings for which it was.
+    pub(super) fn rejection<B>(
+        &self,
+        request: &Request<B>,
+        protocol: Protocol,
+    ) -> Option<&Arc<dyn Rejection>> {
+        let rejections = self.rejections.as_ref()?;
+        let head = Head::of(request);
+        match Readings::of(&head, request, protocol == Protocol::Grpc, false) {
+            None => rejections.find(&head),
+            Some(readings) => readings.iter().find_map(|it| it.find(rejections)),
+        }
     }
 
-    /// The rule a request falls under, and what it asks for.
+    /// The rule a request falls under, and what it asks for. `protocol`: of the layer.
     #[inline(always)]
-    pub(crate) fn asked<B>(&self, request: &Request<B>) -> Result<(Found<'_>, Asked), Outdated> {
+    pub(crate) fn asked<B>(
+        &self,
+        request: &Request<B>,
+        protocol: Protocol,
+    ) -> Result<(Found<'_>, Asked), Outdated> {
         let head = Head::of(request);
         let mut asked = Asked::default();
         let mut class = 0;
@@ -199,30 +216,45 @@ impl State {
             asked.is_anonymous = client.is_anonymous;
             class = client.plan.map_or(0, |plan| plan + 1);
         }
-        let mut named = None;
-        if head.is_preflight(request.headers()) {
-            named = self.table.find_named(&head);
-            if named.is_none() && self.classes[class].routes.find_named(&head).is_none() {
-                return Ok((Found::Kept(&self.free), asked));
+        let class = &self.classes[class];
+        let plain = self.table.plain(&head);
+        let is_grpc = protocol == Protocol::Grpc;
+        let found = match Readings::of(&head, request, is_grpc, plain.is_some()) {
+            None => {
+                let route = match plain.or_else(|| self.table.beside_plain(&head)) {
+                    Some(declared) => declared,
+                    None => self.undeclared(&head)?,
+                };
+                let variant = class.variant(|| class.routes.find(&head));
+                Found::Kept(self.prepared(route, class, variant))
             }
-        }
-        let route = match named {
-            Some(named) => named,
-            None => self.route(&head)?,
-        };
-        let found = self.prepared(route, &head, class);
-        let found = match head.without_escaped_literals() {
-            Some(path) if named.is_none() => {
-                let head = head.on(&path);
-                Self::both(self.prepared(self.route(&head)?, &head, class), found)
-            }
-            _ => Found::Kept(found),
+            Some(readings) => self.all(&readings, class)?,
         };
         if found.rule.has_tokens {
             asked.tokens = self.estimator.tokens(RequestHead::of(request));
             asked.is_exact = self.estimator.is_exact();
         }
         Ok((found, asked))
+    }
+
+    /// What a request is charged on that may mean several routes: all of them, so that its spelling dodges none.
+    #[cold]
+    fn all(&self, readings: &Readings<'_>, class: &Class) -> Result<Found<'_>, Outdated> {
+        let mut all: Vec<&Prepared> = Vec::new();
+        let mut is_declared = true;
+        for reading in readings.iter() {
+            let route = match reading.find(&self.table) {
+                Some(declared) => declared,
+                None => self.undeclared(reading.head())?,
+            };
+            let variant = class.variant(|| reading.find(&class.routes));
+            let prepared = self.prepared(route, class, variant);
+            if !all.iter().any(|known| std::ptr::eq(*known, prepared)) {
+                is_declared &= !route.undeclared;
+                all.push(prepared);
+            }
+        }
+        Ok(self.unions.get(&all, is_declared))
     }
 
     /// Identifies the client, or the anonymous one.
@@ -240,23 +272,8 @@ impl State {
         roster.is_some_and(|roster| roster.anonymous().bits() != asked.identity)
     }
 
-    /// What a request is charged on whose path may mean either of two routes: both, so that its spelling
-    /// dodges neither.
-    #[cold]
-    fn both<'a>(routed: &'a Prepared, spelled: &'a Prepared) -> Found<'a> {
-        if std::ptr::eq(routed, spelled) {
-            return Found::Kept(routed);
-        }
-        Found::Made(Box::new(routed.under(routed.rule.and(&spelled.rule))))
-    }
-
     #[inline(always)]
-    fn prepared<'a>(&'a self, route: &'a Route, head: &Head<'_>, class: usize) -> &'a Prepared {
-        let class = &self.classes[class];
-        let variant = match class.variants.len() {
-            1 => 0,
-            _ => class.routes.find(head).copied().unwrap_or(0),
-        };
+    fn prepared<'a>(&'a self, route: &'a Route, class: &Class, variant: usize) -> &'a Prepared {
         let make = || self.prepare(route, class, variant);
         route.variants[class.first + variant].get_or_init(make)
     }
@@ -280,10 +297,8 @@ impl State {
         Prepared::of(&self.limiter, rule, &shared.written)
     }
 
-    fn route(&self, head: &Head<'_>) -> Result<&Route, Outdated> {
-        if let Some(declared) = self.table.find(head) {
-            return Ok(declared);
-        }
+    /// The route of a request that no key matches.
+    fn undeclared(&self, head: &Head<'_>) -> Result<&Route, Outdated> {
         let Some(undeclared) = &self.undeclared else {
             return Ok(&self.shared);
         };
@@ -333,7 +348,7 @@ impl State {
 
     /// What a route that nobody has a name for is known by wherever there are the same rules.
     fn place(&self, head: &Head<'_>) -> String {
-        let route = format!("{} {}", head.family(), head.path);
+        let route = format!("{} {}", head.family(), head.canonical());
         let secret = self.roster.as_ref().and_then(|roster| roster.secret);
         let hash = secret.unwrap_or_default().of_path(&route);
         format!("{UNDECLARED} {hash:032x}")

@@ -85,5 +85,6 @@ impl State {
                 prepared.settle();
             }
         }
+        self.unions.settle();
     }
 }

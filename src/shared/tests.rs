@@ -5,7 +5,9 @@ mod threads;
 use std::time::Duration;
 
 use super::*;
-use crate::{Clients, Denial, Limits, Plan, Quota, Rate, Rules, clock::Clock, levels::Levels};
+use crate::{
+    Clients, Denial, Limits, Plan, Protocol, Quota, Rate, Rules, clock::Clock, levels::Levels,
+};
 
 /// Seconds since the Unix epoch at 23:59:50 UTC, ten seconds before the window of a quota ends, the days
 /// of the next window, and what day it is.
@@ -45,7 +47,7 @@ fn state_of(rules: &Rules, clock: Clock) -> Arc<State> {
 fn ask(state: &State, key: &str) -> Result<(), Option<Duration>> {
     let request = Request::get("/").header("x-api-key", key).body(());
     let request = request.expect("a request");
-    let (found, asked) = state.asked(&request).expect("no reload");
+    let (found, asked) = state.asked(&request, Protocol::Auto).expect("no reload");
     let now = state.limiter.now();
     let mut levels = Levels::default();
     if state.limiter.admit(&found.rule, asked, now, &mut levels) == Ok(true) {

@@ -334,7 +334,7 @@ impl Way {
             if Arc::ptr_eq(&state, &self.state) {
                 return false;
             }
-            match state.asked(request) {
+            match state.asked(request, self.shared.options.protocol) {
                 Ok((prepared, asked)) => {
                     (self.prepared, self.asked) = (prepared.clone(), asked);
                     self.state = Arc::clone(&state);

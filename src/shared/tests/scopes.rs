@@ -119,7 +119,7 @@ pub(super) fn state(limited: &[Vec<Allowed>; 5]) -> Arc<State> {
 pub(super) fn admits(state: &State, client: u64, path: &str, now: u64) -> bool {
     let request = Request::get(path).header("x-api-key", client).body(());
     let request = request.expect("a request");
-    let (found, asked) = state.asked(&request).expect("no reload");
+    let (found, asked) = state.asked(&request, Protocol::Auto).expect("no reload");
     let charges = found.rule.charges(&state.limiter.memory, asked, now);
     limiter::admit(charges, now, || now, &mut Levels::default()) == Ok(true)
 }
