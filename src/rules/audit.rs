@@ -6,11 +6,12 @@ use http::{Extensions, Method};
 
 use super::{Rules, RulesError, compile::parse};
 use crate::{
-    client::Plan,
+    client::{Plan, Source},
     route::{
         CatchAll, RouteKey,
         head::Head,
         key::{Pattern, Segment},
+        readings::is_grpc_path,
         table::Table,
     },
 };
@@ -23,6 +24,8 @@ pub struct Audit {
     unmatched: Vec<Misfit>,
     shadowed: Vec<Misfit>,
     unlimited: Vec<RouteKey>,
+    anonymous: Vec<RouteKey>,
+    unknown_grpc: Vec<RouteKey>,
 }
 
 /// A route key that no request reaches.
@@ -37,7 +40,18 @@ impl Audit {
     /// Whether everything fits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.unmatched.is_empty() && self.shadowed.is_empty() && self.unlimited.is_empty()
+        let Self {
+            unmatched,
+            shadowed,
+            unlimited,
+            anonymous,
+            unknown_grpc,
+        } = self;
+        unmatched.is_empty()
+            && shadowed.is_empty()
+            && unlimited.is_empty()
+            && anonymous.is_empty()
+            && unknown_grpc.is_empty()
     }
 
     /// Keys that match no route of the host: a typing error, or a route that is gone.
@@ -54,6 +68,24 @@ impl Audit {
     /// hold there all the same. A key with [`Limits::unlimited`](crate::Limits::unlimited) says that it is meant.
     pub fn unlimited(&self) -> impl ExactSizeIterator<Item = &RouteKey> {
         self.unlimited.iter()
+    }
+
+    /// Routes of the host that take `OPTIONS`, where clients are told apart by a header field or a token alone.
+    ///
+    /// A browser sends no credentials with a CORS preflight, so that all preflights share the anonymous client's limits.
+    /// Put the CORS layer outside of the throttle, where preflights end, or add
+    /// [`Clients::or_address`](crate::Clients::or_address).
+    pub fn anonymous_preflights(&self) -> impl ExactSizeIterator<Item = &RouteKey> {
+        self.anonymous.iter()
+    }
+
+    /// Keys that look like gRPC methods of services whose names are not known for such: without a package, or in lower
+    /// case, as `POST /Greeter/SayHello`.
+    ///
+    /// gRPC servers match the path alone, so that a request of another method without a gRPC content type passes by
+    /// such a key. Use `ANY`, or [`Protocol::Grpc`](crate::Protocol::Grpc).
+    pub fn unknown_grpc(&self) -> impl ExactSizeIterator<Item = &RouteKey> {
+        self.unknown_grpc.iter()
     }
 }
 
@@ -118,6 +150,8 @@ impl Rules {
             self.catch_all,
         )?;
         own.look(&host, &mut audit);
+        let unknown_grpc = own.all.iter().filter(|key| is_unknown_grpc(key));
+        audit.unknown_grpc.extend(unknown_grpc.cloned());
         if self.default_route.is_none() {
             let unlimited = host.iter().filter(|route| !own.cover(route));
             audit.unlimited.extend(unlimited.cloned());
@@ -127,6 +161,11 @@ impl Rules {
         let Some(clients) = &self.clients else {
             return Ok(audit);
         };
+        let by_credentials = |source: &Source| matches!(source, Source::Header(_) | Source::Bearer);
+        if clients.sources.iter().all(by_credentials) {
+            let preflights = host.iter().filter(|route| takes_options(route));
+            audit.anonymous.extend(preflights.cloned());
+        }
         let named = |(name, plan): &(_, Plan)| (format!("plan `{name}`"), plan.clone());
         let each = clients.each.iter().cloned();
         let each = each.map(|plan| ("each client".to_owned(), plan));
@@ -218,6 +257,33 @@ impl<'a> Keys<'a> {
     }
 }
 
+/// Tells whether a route takes requests of method `OPTIONS`.
+fn takes_options(route: &RouteKey) -> bool {
+    match route.pattern() {
+        Pattern::Default => false,
+        Pattern::Path { method, .. } => {
+            (method.as_ref()).is_none_or(|method| *method == Method::OPTIONS)
+        }
+    }
+}
+
+/// Tells whether a key is written as that of a gRPC method, and requests to it are not known for such by their path.
+fn is_unknown_grpc(key: &RouteKey) -> bool {
+    let Pattern::Path {
+        method: Some(Method::POST),
+        segments,
+        greedy: false,
+    } = key.pattern()
+    else {
+        return false;
+    };
+    let [Segment::Literal(service), Segment::Literal(method)] = &segments[..] else {
+        return false;
+    };
+    let of_call = |name: &str| name.starts_with(|first: char| first.is_ascii_uppercase());
+    of_call(method) && !is_grpc_path(&format!("/{service}/{method}"))
+}
+
 /// No method has this name, so that only `ANY` matches it.
 const OTHER: &[u8] = b"OTHER-THAN-ALL-KEYS";
 /// No path holds it, so that only parameters match it.
@@ -293,6 +359,20 @@ impl fmt::Display for Audit {
         }
         for route in &self.unlimited {
             write!(f, "{between}`{route}` has no limit")?;
+            between = "\n";
+        }
+        for route in &self.anonymous {
+            write!(
+                f,
+                "{between}`{route}` takes preflights, which carry no credentials and share one client's limits"
+            )?;
+            between = "\n";
+        }
+        for key in &self.unknown_grpc {
+            write!(
+                f,
+                "{between}`{key}` looks like a gRPC method, and its path is not known for one: use `ANY` or `Protocol::Grpc`"
+            )?;
             between = "\n";
         }
         f.write_str(if between.is_empty() { "nothing" } else { "" })
@@ -406,6 +486,52 @@ mod tests {
             ]
         );
         assert_eq!(audit.unlimited().len(), 0, "by the default route");
+    }
+
+    #[test]
+    fn preflights_of_nobody_are_told_where_credentials_alone_tell_clients_apart() {
+        let of = |clients: Clients| {
+            let rules = Rules::new()
+                .default_route(Rate::per_second(1))
+                .clients(clients.each(Rate::per_second(1)));
+            let host = [("ANY", "/a"), ("OPTIONS", "/b"), ("GET", "/c")];
+            let audit = rules.audit(host).expect("keys that can be read");
+            let preflights = audit.anonymous_preflights();
+            let preflights: Vec<_> = preflights.map(ToString::to_string).collect();
+            assert_eq!(audit.is_empty(), preflights.is_empty());
+            preflights
+        };
+        let both = ["ANY /a", "OPTIONS /b"];
+        assert_eq!(of(Clients::by_header("x-api-key")), both);
+        assert_eq!(of(Clients::by_bearer()), both);
+        for clients in [
+            Clients::by_header("x-api-key").or_address(),
+            Clients::by_address(),
+            Clients::by(|_| None),
+        ] {
+            assert!(of(clients).is_empty());
+        }
+    }
+
+    #[test]
+    fn grpc_methods_that_their_paths_do_not_tell_are_told() {
+        let keys = [
+            ("POST /Greeter/SayHello", true),
+            ("POST /pkg.greeter/SayHello", true),
+            ("POST /pkg.Greeter/SayHello", false),
+            ("ANY /Greeter/SayHello", false),
+            ("POST /v1/chat", false),
+            ("POST /v1/{id}", false),
+        ];
+        for (key, told) in keys {
+            let rules = rules(&[key]).default_route(Rate::per_second(1));
+            let path = key.split_once(' ').map_or("", |(_, path)| path);
+            let audit = rules
+                .audit([("POST", path)])
+                .expect("keys that can be read");
+            assert_eq!(audit.unknown_grpc().len(), usize::from(told), "{key}");
+            assert_eq!(audit.to_string() == "nothing", !told, "{audit}");
+        }
     }
 
     #[test]
