@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use crate::{
+    clock::Nanos,
     levels::Levels,
     limiter::Origin,
     rule::{Asked, Binding},
@@ -42,6 +43,15 @@ struct State {
     settled: bool,
 }
 
+/// What has become of a report of what was used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Report {
+    /// The account is settled, by the report or before it.
+    Settled,
+    /// The report is above the most that it can be, and changes nothing.
+    Implausible { most: u64 },
+}
+
 /// What limits are charged with.
 #[derive(Debug, Clone, Copy)]
 enum Charged {
@@ -60,6 +70,12 @@ impl Charged {
 }
 
 impl Account {
+    /// The most tokens that one byte of an answer carries. Tokenizers make of a byte one at most.
+    const PER_BYTE: u64 = 4;
+    /// The most tokens that leave no byte in an answer: what a model reads, and reasoning that is not sent. The largest
+    /// context of a model is ten million tokens.
+    const UNSEEN: u64 = 1 << 24;
+
     pub(crate) fn new(origin: &Arc<Origin>, asked: Asked, levels: &Levels) -> Arc<Self> {
         let levels = origin.rule.bindings.iter().zip(levels.as_slice());
         let tokens = levels.filter(|(binding, _)| binding.limit.is_tokens());
@@ -121,6 +137,31 @@ impl Account {
             (state.used, state.settled) = (total, true);
             true
         })
+    }
+
+    /// Settles at the total that an answer of `passed` bytes reports, unless it is above what was reserved, what these
+    /// bytes carry and what may have gone unseen together: such a report is counted, and changes nothing.
+    pub(crate) fn settle_reported(&self, total: u64, passed: u64) -> Report {
+        let reserved = self.entries.iter().map(|entry| entry.reserved).max();
+        let most = (reserved.unwrap_or(0))
+            .saturating_add(passed.saturating_mul(Self::PER_BYTE))
+            .saturating_add(Self::UNSEEN);
+        if total > most && !self.with(|state| state.settled) {
+            let rule = &self.origin.rule;
+            rule.tally.implausible.add(1);
+            return Report::Implausible { most };
+        }
+        self.settle(total);
+        Report::Settled
+    }
+
+    /// The key of the request's route.
+    pub(crate) fn route(&self) -> &str {
+        &self.origin.rule.route
+    }
+
+    pub(crate) fn now(&self) -> Nanos {
+        self.origin.limiter.now()
     }
 
     /// The response came to its end. Unsettled, the reservation stands, and what went beyond it.

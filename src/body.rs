@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::{admission::Admission, usage::Scan};
+use crate::{admission::Admission, answer::Answer};
 
 pin_project! {
     /// The body of a response that passed a [`Throttle`](crate::Throttle).
@@ -36,10 +36,14 @@ pin_project! {
 }
 
 impl<B> ResponseBody<B> {
-    /// `scan` reads the answer, if what it has used is to be found there.
+    /// `answer` reads the body, if what it has used is to be found there.
     #[inline]
-    pub(crate) fn inner(body: B, admission: Option<Admission>, scan: Option<Box<Scan>>) -> Self {
-        let guard = admission.map(|admission| Held { scan, admission });
+    pub(crate) fn inner(
+        body: B,
+        admission: Option<Admission>,
+        answer: Option<Box<Answer>>,
+    ) -> Self {
+        let guard = admission.map(|admission| Held { answer, admission });
         Self {
             kind: Kind::Inner {
                 body: Guarded { body, guard },
@@ -119,19 +123,19 @@ trait Guard {
 /// What a response holds until it ends.
 #[derive(Debug)]
 struct Held {
-    scan: Option<Box<Scan>>,
+    answer: Option<Box<Answer>>,
     admission: Admission,
 }
 
 impl Guard for Held {
     #[inline]
     fn data(&mut self, data: &[u8]) {
-        if let Some(scan) = &mut self.scan {
-            scan.read(data);
+        if let Some(answer) = &mut self.answer {
+            answer.read(data);
         }
     }
 
-    fn complete(self) {
+    fn complete(mut self) {
         self.settle();
         self.admission.complete();
     }
@@ -145,10 +149,9 @@ impl Drop for Held {
 }
 
 impl Held {
-    fn settle(&self) {
-        let told = self.scan.as_ref().and_then(|scan| scan.total());
-        if let (Some(total), Some(account)) = (told, self.admission.account()) {
-            account.settle(total);
+    fn settle(&mut self) {
+        if let (Some(answer), Some(account)) = (self.answer.take(), self.admission.account()) {
+            answer.settle(account);
         }
     }
 }

@@ -11,10 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, Request, Response,
-    header::{CONTENT_ENCODING, CONTENT_TYPE},
-};
+use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tower::Service;
 
@@ -25,11 +22,10 @@ pub(crate) use self::{
 };
 use crate::{
     admission::Admission,
+    answer::Answer,
     body::ResponseBody,
     decision::Decision,
-    field,
     shared::{Admitted, Told},
-    usage::{Kind, Scan},
 };
 
 pin_project! {
@@ -187,10 +183,10 @@ where
                         admission,
                         fields,
                         decision,
-                        reads_answer,
+                        log,
                     } = told;
                     let admission = admission.take();
-                    let mut scan = None;
+                    let mut answer = None;
                     if let Ok(response) = result {
                         if let Some(fields) = fields.take() {
                             fields.add_to(response.status(), response.headers_mut());
@@ -201,12 +197,12 @@ where
                                 response.extensions_mut().insert(decision);
                             }
                         }
-                        if *reads_answer {
-                            scan = scan_of(response.headers());
+                        if let Some(log) = log.take() {
+                            answer = Answer::of(response.headers(), log);
                         }
                     }
                     return poll.map_ok(|response| {
-                        response.map(|body| ResponseBody::inner(body, admission, scan))
+                        response.map(|body| ResponseBody::inner(body, admission, answer))
                     });
                 }
                 Rest::Rejected { response } => {
@@ -241,17 +237,6 @@ fn leave<S, ReqBody>(
         }
     };
     Poll::Ready(outcome)
-}
-
-/// Reads an answer that may tell what it has used. Compressed ones tell nothing.
-#[cold]
-fn scan_of(headers: &HeaderMap) -> Option<Box<Scan>> {
-    let encoding = field::first(headers, &CONTENT_ENCODING);
-    if encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case(b"identity")) {
-        return None;
-    }
-    let content_type = field::text(headers, &CONTENT_TYPE)?;
-    Kind::of(content_type).map(|kind| Box::new(Scan::new(kind)))
 }
 
 impl<S, ReqBody> fmt::Debug for ResponseFuture<S, ReqBody>

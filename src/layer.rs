@@ -112,6 +112,12 @@ impl ThrottleLayer {
     /// ends, unless the handler has done so; an answer that tells nothing, that is compressed or of another type
     /// leaves it as it is. Nothing is held back or copied, and what is kept meanwhile is a few hundred bytes.
     ///
+    /// An answer is believed as far as it can be true: a report above what was reserved, four tokens for each byte of
+    /// the answer and 16,777,216 tokens that leave no byte (a context of ten million tokens, the largest of a model, and
+    /// reasoning that is not sent) changes nothing, as if the answer had told nothing. Snapshots count such answers
+    /// ([`RouteSnapshot::implausible_usage`](crate::RouteSnapshot::implausible_usage)), and the log tells them. What a
+    /// handler [settles](crate::Usage::settle) is charged whatever it is.
+    ///
     /// It is of use only where a limit counts [tokens](crate::Limits::tokens).
     pub fn usage_from_openai_response(self, read: bool) -> Self {
         self.with(|options| options.usage_from_answer = read)

@@ -355,7 +355,7 @@
 //! - `watch`: a file of rules is followed while the server runs; see [`config::watch`].
 //! - `metrics`: counts through the facade [`metrics`](https://docs.rs/metrics), by route and by limit:
 //!   `throttle_admitted_total`, `throttle_refused_total`, `throttle_limit_refused_total`,
-//!   `throttle_limit_would_refuse_total`, `throttle_wait_seconds`; and what is left, as gauges, with
+//!   `throttle_limit_would_refuse_total`, `throttle_usage_implausible_total`, `throttle_wait_seconds`; and what is left, as gauges, with
 //!   `Snapshot::record`; and of a store `throttle_store_up`, `throttle_store_errors_total` and
 //!   `throttle_store_outage_total`. A recorder is installed before the first request.
 //! - `redis`: limits that replicas share in Redis or Valkey; see [`store::RedisStore`].
@@ -377,6 +377,7 @@
 pub mod __bench;
 mod account;
 mod admission;
+mod answer;
 mod body;
 mod bucket;
 mod calendar;

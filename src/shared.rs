@@ -27,6 +27,7 @@ use crate::{
     clock::Nanos,
     decision::{Decision, Denial},
     levels::Levels,
+    observe::Log,
     options::Options,
     response::fields::Fields,
     rule::{Asked, Rule},
@@ -60,8 +61,8 @@ pub(crate) struct Told {
     pub(crate) fields: Option<Fields>,
     /// What was decided, if the response tells that.
     pub(crate) decision: Option<Decision>,
-    /// Whether what it has used is to be found in its answer.
-    pub(crate) reads_answer: bool,
+    /// Where it is told what the answer reports, if that is read.
+    pub(crate) log: Option<Arc<Log>>,
 }
 
 /// A decision, before it is told: what was asked, and what the buckets held.
@@ -162,7 +163,7 @@ impl Shared {
             decision
         });
         Admitted::Told(Told {
-            reads_answer,
+            log: reads_answer.then(|| Arc::clone(&state.log)),
             admission,
             fields,
             decision,

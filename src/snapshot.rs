@@ -85,6 +85,9 @@ pub struct RouteSnapshot {
     pub refused: u64,
     /// Times a shadow would have refused.
     pub would_refuse: u64,
+    /// Answers that reported more model tokens than they can have used, and whose report was not charged; see
+    /// [`ThrottleLayer::usage_from_openai_response`](crate::ThrottleLayer::usage_from_openai_response).
+    pub implausible_usage: u64,
 }
 
 impl RouteSnapshot {
@@ -95,11 +98,13 @@ impl RouteSnapshot {
             exempt: 0,
             refused: 0,
             would_refuse: 0,
+            implausible_usage: 0,
         }
     }
 
     pub(crate) fn add(&mut self, tally: &Tally) {
         self.admitted += tally.admitted.get();
+        self.implausible_usage += tally.implausible.get();
         self.exempt += tally.exempt.get();
         self.refused += tally.refused.get();
         self.would_refuse += tally.would_refuse.get();

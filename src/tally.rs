@@ -36,6 +36,8 @@ pub(crate) struct Tally {
     /// By a limit that is a shadow.
     pub(crate) would_refuse: Count,
     pub(crate) waited: Count,
+    /// Answers whose report of model tokens was implausible.
+    pub(crate) implausible: Count,
     /// Now.
     pub(crate) waiting: Count,
 }

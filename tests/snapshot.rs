@@ -243,7 +243,7 @@ async fn it_is_told_to_other_programs() {
             "remaining": 0, "owed": 0, "in_flight": null,
             "waiting": 0, "admitted": 2, "refused": 1, "would_refuse": 0, "waited": 0,
         }],
-        "routes": [{ "route": "$default", "admitted": 2, "exempt": 0, "refused": 1, "would_refuse": 0 }],
+        "routes": [{ "route": "$default", "admitted": 2, "exempt": 0, "refused": 1, "would_refuse": 0, "implausible_usage": 0 }],
         "overflowed": 0,
     });
     assert_eq!(told, expected);

@@ -709,3 +709,66 @@ async fn a_reload_changes_nothing_of_what_was_reserved() {
     assert!(usage(&answer).settle(300));
     assert_eq!(left(&send(&service, 1).await), 699);
 }
+
+fn report(total: u64) -> String {
+    format!("{{\"usage\":{{\"total_tokens\":{total}}}}}")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_that_cannot_be_true_closes_no_route() {
+    let json = [("content-type", "application/json")];
+    let events = [("content-type", "text/event-stream")];
+    // What was reserved, four tokens a byte, and what may leave no byte.
+    let most = 50 + 4 * 35 + (1 << 24);
+    assert_eq!(report(most).len(), 35);
+    for total in [u64::MAX, u64::MAX / 2, 1 << 40, most + 1] {
+        let told = format!("{total} were reported");
+        assert_eq!(
+            charged_for(&json, vec![report(total)], true).await,
+            50,
+            "{told}"
+        );
+    }
+    for whole in [true, false] {
+        let stream = format!("data: {}\n\n", report(u64::MAX));
+        assert_eq!(charged_for(&events, vec![stream], whole).await, 50);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn reports_that_can_be_true_are_owed_and_others_are_counted() {
+    let rules = Rules::new()
+        .default_route(Limits::new().tokens(Rate::per_second(1_000_000).burst(1_000)))
+        .estimate(Estimate::fixed(100));
+    let layer = throttle(rules).usage_from_openai_response(true);
+    let serve = |request: Request<Body>| {
+        let total = request.uri().query().expect("a total");
+        let mut response = Response::new(Body::from(report(total.parse().expect("a number"))));
+        let json = http::HeaderValue::from_static("application/json");
+        response.headers_mut().insert("content-type", json);
+        std::future::ready(Ok::<_, Infallible>(response))
+    };
+    let service = layer.layer(service_fn(serve));
+    let ask = async |total: u64| {
+        let request = Request::get(format!("/?{total}")).body(Body::empty());
+        let request = request.expect("a request");
+        let answer = service.clone().oneshot(request).await;
+        let answer = answer.expect("never fails");
+        let status = answer.status();
+        bytes(answer).await;
+        status
+    };
+    let counted = || {
+        let routes = layer.handle().snapshot().routes;
+        let counted = routes.iter().map(|route| route.implausible_usage);
+        counted.sum::<u64>()
+    };
+    // The context of the largest model: ten seconds of what the rate gives.
+    assert_eq!(ask(10_000_000).await, StatusCode::OK);
+    assert_eq!(ask(1).await, StatusCode::TOO_MANY_REQUESTS, "it is owed");
+    assert_eq!(counted(), 0);
+    tokio::time::advance(Duration::from_secs(11)).await;
+    assert_eq!(ask(u64::MAX).await, StatusCode::OK);
+    assert_eq!(ask(1).await, StatusCode::OK, "what was reserved is owed");
+    assert_eq!(counted(), 1);
+}

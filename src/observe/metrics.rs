@@ -56,6 +56,11 @@ impl Meters {
     }
 }
 
+/// Counts an answer that has reported more model tokens than it can have used.
+pub(crate) fn implausible(route: &str) {
+    counter!("throttle_usage_implausible_total", "route" => route.to_owned()).increment(1);
+}
+
 /// What counts what becomes of the store.
 #[derive(Clone)]
 pub(crate) struct StoreMeters {
@@ -119,6 +124,10 @@ pub(crate) fn describe() {
         (
             "throttle_limit_would_refuse_total",
             "Requests that a shadow would have refused",
+        ),
+        (
+            "throttle_usage_implausible_total",
+            "Answers that reported more model tokens than they can have used",
         ),
         (
             "throttle_store_errors_total",

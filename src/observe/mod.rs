@@ -23,7 +23,7 @@ mod meters;
 mod meters;
 
 use self::meters::StoreMeters;
-pub(crate) use self::meters::{Meters, describe};
+pub(crate) use self::meters::{Meters, describe, implausible};
 use crate::remote::{Event, OnOutage};
 
 /// Tells what becomes of the store.

@@ -1,6 +1,6 @@
 //! Nobody to tell.
 
-use crate::{decision::Denial, rules::Changes, store::StoreError};
+use crate::{clock::Nanos, decision::Denial, rules::Changes, store::StoreError};
 
 #[derive(Debug, Default)]
 pub(crate) struct Log {}
@@ -8,6 +8,8 @@ pub(crate) struct Log {}
 #[expect(clippy::unused_self, reason = "as where somebody listens")]
 impl Log {
     pub(crate) fn refused(&self, _: &Denial) {}
+
+    pub(crate) fn implausible(&self, _: &str, _: Nanos, _: u64, _: u64) {}
 
     pub(crate) fn no_peer_address(&self) {}
 

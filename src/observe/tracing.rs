@@ -9,7 +9,7 @@ use tracing::error;
 use tracing::{Level, debug, info, warn};
 
 use super::sampler::Sampler;
-use crate::{decision::Denial, rules::Changes, store::StoreError};
+use crate::{clock::Nanos, decision::Denial, rules::Changes, store::StoreError};
 
 /// All events are the crate's, whichever of its files they come from.
 const TARGET: &str = "tower_throttle";
@@ -18,6 +18,7 @@ const TARGET: &str = "tower_throttle";
 #[derive(Debug, Default)]
 pub(crate) struct Log {
     refusals: Sampler,
+    reports: Sampler,
     unaddressed: OnceLock<()>,
 }
 
@@ -42,6 +43,20 @@ impl Log {
             untold,
             "a request was refused"
         );
+    }
+
+    /// An answer has reported more model tokens than it can have used. Told as often as refusals are.
+    pub(crate) fn implausible(&self, route: &str, now: Nanos, reported: u64, most: u64) {
+        if let Some(untold) = self.reports.tells(now) {
+            warn!(
+                target: TARGET,
+                route,
+                reported,
+                most,
+                untold,
+                "an answer reports more model tokens than it can have used: the report is not charged"
+            );
+        }
     }
 
     /// The store does not answer, and is not asked until it does.

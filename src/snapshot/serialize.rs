@@ -64,13 +64,15 @@ impl Serialize for RouteSnapshot {
             exempt,
             refused,
             would_refuse,
+            implausible_usage,
         } = self;
-        let mut fields = serializer.serialize_struct("RouteSnapshot", 5)?;
+        let mut fields = serializer.serialize_struct("RouteSnapshot", 6)?;
         fields.serialize_field("route", route)?;
         fields.serialize_field("admitted", admitted)?;
         fields.serialize_field("exempt", exempt)?;
         fields.serialize_field("refused", refused)?;
         fields.serialize_field("would_refuse", would_refuse)?;
+        fields.serialize_field("implausible_usage", implausible_usage)?;
         fields.end()
     }
 }

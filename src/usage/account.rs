@@ -64,6 +64,9 @@ impl Usage {
 
     /// Settles the account at `total` tokens, those added before included. `false`, and nothing is changed, if
     /// it was settled before.
+    ///
+    /// The total is charged whole, however large it is: what the limits cannot hold is a debt, and later requests are
+    /// refused until it is paid. Clamp a number that comes from somewhere else.
     pub fn settle(&self, total: u64) -> bool {
         self.account.settle(total)
     }

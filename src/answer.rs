@@ -1,0 +1,59 @@
+//! The answer of a model server, read as it goes by for the model tokens that it reports.
+
+use std::sync::Arc;
+
+use http::{
+    HeaderMap,
+    header::{CONTENT_ENCODING, CONTENT_TYPE},
+};
+
+use crate::{
+    account::{Account, Report},
+    field,
+    observe::{self, Log},
+    usage::{Kind, Scan},
+};
+
+/// An answer that may report what it has used.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    scan: Scan,
+    /// The bytes that have passed.
+    passed: u64,
+    log: Arc<Log>,
+}
+
+impl Answer {
+    /// The answer with these header fields. `None` if it reports nothing: it is compressed, or of another type.
+    #[cold]
+    pub(crate) fn of(headers: &HeaderMap, log: Arc<Log>) -> Option<Box<Self>> {
+        let encoding = field::first(headers, &CONTENT_ENCODING);
+        if encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case(b"identity")) {
+            return None;
+        }
+        let kind = Kind::of(field::text(headers, &CONTENT_TYPE)?)?;
+        Some(Box::new(Self {
+            scan: Scan::new(kind),
+            passed: 0,
+            log,
+        }))
+    }
+
+    pub(crate) fn read(&mut self, data: &[u8]) {
+        let length = u64::try_from(data.len()).unwrap_or(u64::MAX);
+        self.passed = self.passed.saturating_add(length);
+        self.scan.read(data);
+    }
+
+    /// Settles an account at what the answer reports. A report that is implausible counts as none.
+    pub(crate) fn settle(&self, account: &Account) {
+        let Some(total) = self.scan.total() else {
+            return;
+        };
+        if let Report::Implausible { most } = account.settle_reported(total, self.passed) {
+            observe::implausible(account.route());
+            self.log
+                .implausible(account.route(), account.now(), total, most);
+        }
+    }
+}
