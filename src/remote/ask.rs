@@ -57,6 +57,7 @@ impl Ask {
         let store = Arc::clone(&remote.store);
         let call: Call = Box::pin(async move {
             let taken = store.take(&charges).await;
+            let taken = taken.map(|taken| taken.within_range(&charges));
             (charges, taken)
         });
         Self {

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use super::Budget;
-use crate::clock::Nanos;
+use crate::clock::{Clock, Nanos};
 
 /// What a bucket is known by, the same in all processes that have the same rules: a limit and, for a limit of clients,
 /// a client.
@@ -120,6 +120,22 @@ pub struct Taken {
     pub now: Nanos,
     /// What each bucket holds after it.
     pub balances: Vec<Balance>,
+}
+
+impl Taken {
+    /// The latest state that a bucket can be in: owing all of the longest debt at the end of time.
+    const LATEST: Nanos = Clock::MAX * 2;
+
+    /// The same with each number in the range that arithmetic has, whatever a store has answered.
+    pub(crate) fn within_range(mut self, charges: &[Charge]) -> Self {
+        self.now = self.now.min(Clock::MAX);
+        let asked = charges.iter().map(|charge| charge.lease);
+        for (balance, asked) in self.balances.iter_mut().zip(asked) {
+            balance.state = balance.state.min(Self::LATEST);
+            balance.leased = balance.leased.min(asked);
+        }
+        self
+    }
 }
 
 /// What a bucket holds.

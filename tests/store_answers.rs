@@ -1,0 +1,123 @@
+//! R5 and R21: whatever numbers a store answers with, requests are decided without a panic.
+
+#[path = "common/mod.rs"]
+mod common;
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use common::Client;
+use proptest::prelude::*;
+use tower_throttle::{
+    Limits, Quota, Rate, Rules, ThrottleLayer,
+    store::{Balance, Charge, Correction, Store, StoreFuture, Taken},
+};
+
+/// Answers with the numbers that it was given, one after the other.
+#[derive(Debug, Clone)]
+struct Says(Arc<Mutex<Vec<Said>>>);
+
+#[derive(Debug, Clone)]
+struct Said {
+    is_admitted: bool,
+    now: u64,
+    /// State and leased units, for each charge in turn.
+    balances: Vec<(u64, u64)>,
+    is_refused: bool,
+}
+
+impl Store for Says {
+    fn take<'a>(&'a self, charges: &'a [Charge]) -> StoreFuture<'a, Taken> {
+        let said = self.0.lock().expect("no panic").pop();
+        Box::pin(async move {
+            let Said {
+                is_admitted,
+                now,
+                balances,
+                is_refused,
+            } = said.expect("an answer for each question");
+            let balances = charges.iter().zip(balances.into_iter().cycle());
+            let balances = balances.map(|(_, (state, leased))| Balance {
+                state,
+                leased,
+                is_refused,
+            });
+            Ok(Taken {
+                is_admitted,
+                now,
+                balances: balances.collect(),
+            })
+        })
+    }
+
+    fn correct<'a>(&'a self, _: &'a [Correction]) -> StoreFuture<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// Any number, those at the ends of ranges above all.
+fn number() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        Just(0),
+        Just(1),
+        Just(i64::MAX as u64),
+        Just(i64::MAX as u64 + 1),
+        Just(u64::MAX),
+        Just(u64::MAX - 1),
+        Just(1 << 62),
+        Just((1 << 62) + 1),
+        1_700_000_000_000_000_000..1_900_000_000_000_000_000_u64,
+        any::<u64>(),
+    ]
+}
+
+fn said() -> impl Strategy<Value = Said> {
+    let balances = prop::collection::vec((number(), number()), 1..4);
+    (any::<bool>(), number(), balances, any::<bool>()).prop_map(
+        |(is_admitted, now, balances, is_refused)| Said {
+            is_admitted,
+            now,
+            balances,
+            is_refused,
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn whatever_a_store_answers_requests_are_decided_without_a_panic(
+        said in prop::collection::vec(said(), 40),
+        lease in prop_oneof![Just(0_u64), Just(8), Just(u64::MAX)],
+        waits in any::<bool>(),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let limits = Limits::new()
+                .rate(Rate::per_second(3).burst(4))
+                .quota(Quota::per_day(100))
+                .tokens(Rate::per_minute(1_000))
+                .rate(Rate::per_second(1).shadow());
+            let limits = match waits {
+                true => limits.max_wait(Duration::from_millis(500)),
+                false => limits,
+            };
+            let layer = ThrottleLayer::new(Rules::new().default_route(limits))
+                .expect("proper rules")
+                .store(Says(Arc::new(Mutex::new(said))))
+                .expect("no other store")
+                .lease(lease);
+            let client = Client::with(layer);
+            for _ in 0..8 {
+                // Answered, whatever it is.
+                client.get("/").await;
+                tokio::time::advance(Duration::from_millis(100)).await;
+            }
+        });
+    }
+}
