@@ -159,6 +159,9 @@
 //!   outside has put into the extensions. **Trust only what was verified**: the throttle goes inside of authentication, or else a
 //!   client is somebody new with each key it makes up. See [`Clients`].
 //! - A client that nothing is known of is anonymous, and all that are share one client's budget.
+//! - [`Clients::by_address`] and [`Clients::or_address`] need the peer's address. axum tells it only where the program
+//!   serves `app.into_make_service_with_connect_info::<SocketAddr>()` (feature `axum`). Without it, and without a
+//!   [`PeerAddr`], all clients are anonymous and share one budget; the log says so once (feature `tracing`).
 //! - What it may do says [`Clients::each`], or a usage plan instead. A plan inherits what it leaves out. A
 //!   [`Plan::route`] holds besides, for that route alone.
 //! - Keys, tokens and addresses are hashed at once; only the hashes are kept, and nothing tells them.

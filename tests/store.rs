@@ -818,6 +818,25 @@ fn an_outage_that_a_runtime_has_found_is_ended_in_another() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn replicas_without_a_store_admit_the_greater_of_the_burst_and_their_number() {
+    const REPLICAS: u32 = 20;
+    // (the burst, what all replicas together admit of it)
+    for (burst, most) in [(1, 20), (19, 20), (20, 20), (50, 40), (60, 60)] {
+        let store = Told::new();
+        store.does(Does::Fails);
+        let mut admitted = 0;
+        for _ in 0..REPLICAS {
+            let share = OnOutage::Local { share: REPLICAS };
+            let client = Client::with(layer(rate(burst), &store).on_outage(share));
+            for _ in 0..5 {
+                admitted += u64::from(client.get("/").await.status == OK);
+            }
+        }
+        assert_eq!(admitted, most, "a burst of {burst}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_is_refused_by_its_share_is_not_charged_too_late() {
     let store = Told::new();
     let layer = layer(rate(10), &store).on_outage(OnOutage::Local { share: 10 });

@@ -26,8 +26,10 @@ pub enum OnOutage {
     /// Each process enforces a share of each limit by itself, exactly.
     Local {
         /// One in so many: the number of replicas. A rate of 100 in a second with a burst of 20 is one of 25 with a
-        /// burst of 5 at a share of 4. A burst and a quota are rounded down, and are 1 at least, so that of smaller
-        /// ones than there are replicas all together let a little more through. Zero is taken for 1.
+        /// burst of 5 at a share of 4. A burst and a quota are rounded down, and are 1 at least. Zero is taken for 1.
+        ///
+        /// So many replicas together admit at most the greater of the burst (or quota) and `share` at once: a burst of 1
+        /// at a share of 20 admits 20.
         ///
         /// These buckets are full when the store goes down for the first time, and later as they were left.
         share: u32,
