@@ -3,9 +3,18 @@
 //! Decisions use [`tokio::time::Instant`]: monotonic, and deterministic under `tokio::time::pause()`.
 //! A decision reads the clock once and passes the value on.
 //!
-//! The wall clock is read once, when the throttle is made, and counted on from there on the monotonic clock: so that
+//! The wall clock is read when the throttle is made, and counted on from there on the monotonic clock: so that
 //! a wall clock that is set back gives no window of a quota twice.
+//!
+//! # A machine that was suspended
+//!
+//! The monotonic clock stands while a machine is suspended, and the wall clock goes on. So the wall clock is read again
+//! for the moments that others compare with clocks of their own: those that are told to clients, and the end of what a
+//! store has leased. Decisions stay on the monotonic clock: after a suspension, buckets have refilled nothing of that
+//! time, and windows of quotas end later by it. Both err against the caller.
 
+#[cfg(feature = "test-util")]
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub(crate) use tokio::time::Instant;
@@ -21,6 +30,29 @@ pub(crate) struct Clock {
     start: Instant,
     /// What it showed then.
     shown: Nanos,
+    wall: Wall,
+}
+
+/// The wall clock, as it has gone on since it was counted from.
+#[derive(Debug, Clone, Copy)]
+enum Wall {
+    /// The system's. Its lead is what it has gone on beyond the system's own monotonic clock, which was read here: so
+    /// that a paused [`Instant`] is none.
+    System(std::time::Instant),
+    /// One that goes with the monotonic clock.
+    Counted,
+    /// One that goes with the monotonic clock, and is ahead of it by so many nanoseconds.
+    #[cfg(feature = "test-util")]
+    Ahead(&'static AtomicU64),
+}
+
+/// One moment by both clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Moment {
+    /// By the clock that decides.
+    pub(crate) now: Nanos,
+    /// By the wall clock.
+    pub(crate) wall: Nanos,
 }
 
 impl Clock {
@@ -33,16 +65,39 @@ impl Clock {
 
     #[expect(clippy::disallowed_methods, reason = "the clock's own reading")]
     pub(crate) fn start() -> Self {
+        let start = std::time::Instant::now();
         let shown = SystemTime::now().duration_since(UNIX_EPOCH);
-        Self::started_at(shown.map_or(0, nanos))
+        Self {
+            wall: Wall::System(start),
+            ..Self::started_at(shown.map_or(0, nanos))
+        }
     }
 
-    /// A clock that starts now and shows this.
+    /// A clock that starts now and shows this, as does its wall clock.
     #[expect(clippy::disallowed_methods, reason = "the clock's own reading")]
     pub(crate) fn started_at(shown: Nanos) -> Self {
         Self {
             start: Instant::now(),
             shown: shown.min(Self::LATEST),
+            wall: Wall::Counted,
+        }
+    }
+
+    /// A clock that starts now and shows this, whose wall clock can be [put forward](Self::suspend).
+    #[cfg(feature = "test-util")]
+    pub(crate) fn suspendable_at(shown: Nanos) -> Self {
+        Self {
+            // Tests make few of them.
+            wall: Wall::Ahead(Box::leak(Box::default())),
+            ..Self::started_at(shown)
+        }
+    }
+
+    /// Has the wall clock go on by so many nanoseconds while this clock stands. Of no use to the system's.
+    #[cfg(feature = "test-util")]
+    pub(crate) fn suspend(&self, passed: Nanos) {
+        if let Wall::Ahead(ahead) = self.wall {
+            ahead.fetch_add(passed, Ordering::Relaxed);
         }
     }
 
@@ -58,6 +113,58 @@ impl Clock {
     pub(crate) fn now(&self) -> Nanos {
         let passed = nanos(Instant::now().saturating_duration_since(self.start));
         self.shown.saturating_add(passed).min(Self::MAX)
+    }
+
+    /// The moment of the wall clock. Earlier than one that was read before, if it was set back.
+    pub(crate) fn wall(&self) -> Nanos {
+        self.moment_at(self.now()).wall
+    }
+
+    /// This moment by both clocks.
+    pub(crate) fn moment(&self) -> Moment {
+        self.moment_at(self.now())
+    }
+
+    /// This moment, which was read as `now` already.
+    #[expect(clippy::disallowed_methods, reason = "the clock's own reading")]
+    pub(crate) fn moment_at(&self, now: Nanos) -> Moment {
+        let wall = match self.wall {
+            Wall::System(start) => {
+                let wall = SystemTime::now().duration_since(UNIX_EPOCH);
+                let counted = self.shown.saturating_add(nanos(start.elapsed()));
+                now.saturating_add(wall.map_or(0, nanos))
+                    .saturating_sub(counted)
+            }
+            Wall::Counted => now,
+            #[cfg(feature = "test-util")]
+            Wall::Ahead(ahead) => now.saturating_add(ahead.load(Ordering::Relaxed)),
+        };
+        Moment {
+            now,
+            wall: wall.min(Self::MAX),
+        }
+    }
+}
+
+impl Moment {
+    /// A moment whose wall clock nobody asks for.
+    pub(crate) fn monotonic(now: Nanos) -> Self {
+        Self { now, wall: now }
+    }
+
+    /// By so much the wall clock has to be ahead to have gone on while the machine was suspended: two clocks that are read
+    /// one after the other differ a little.
+    const SUSPENDED: Nanos = 50_000_000;
+
+    /// This moment by a clock that has not stood while the machine was suspended, and that agrees with the one that
+    /// decides at `then`. Never earlier than the latter, if the wall clock was set back.
+    pub(crate) fn since(self, then: Self) -> Nanos {
+        let wall = self.wall.saturating_add(then.now);
+        let ahead = wall.saturating_sub(then.wall.saturating_add(self.now));
+        match ahead > Self::SUSPENDED {
+            true => self.now.saturating_add(ahead),
+            false => self.now,
+        }
     }
 }
 

@@ -34,7 +34,8 @@ use std::{borrow::Cow, fmt, time::Duration};
 /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
 ///
 /// The wall clock is read once, when the layer is made; from there on windows end by the monotonic clock. A
-/// wall clock that is set afterwards, or time that the machine has slept through, moves no window.
+/// wall clock that is set afterwards moves no window. On a machine that was suspended windows end later, by the time of
+/// the suspension; those of a [store](crate::ThrottleLayer::store) go by its own clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Quota {

@@ -186,7 +186,7 @@ impl Shared {
         if !dialect.tells_more() {
             return fields;
         }
-        fields.in_dialect(dialect, rule, levels, now)
+        fields.in_dialect(dialect, rule, levels, now, state.limiter.clock())
     }
 
     /// The answer to a refused request.
@@ -221,6 +221,7 @@ impl Shared {
             meters.by_limit(index);
         };
         let mut denial = Denial::new(Arc::clone(rule), mem::take(levels), arrived, now, refuses);
+        denial.by(state.limiter.clock());
         if let (true, Some(wait)) = (self.options.spread, denial.wait()) {
             let (index, charge) = denial.binding_charge();
             let binding = &rule.bindings[index];

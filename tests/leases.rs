@@ -542,3 +542,41 @@ proptest! {
         }
     }
 }
+
+#[cfg(feature = "test-util")]
+mod suspended {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    const HOURS: Duration = Duration::from_secs(10 * 3_600);
+
+    fn replica(rules: Rules, store: &Told) -> (ThrottleLayer, Client) {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(20_000 * 86_400);
+        let layer = ThrottleLayer::new_at(rules, now).expect("rules that hold together");
+        let layer = layer
+            .lease(50)
+            .store(store.clone())
+            .expect("no other store");
+        (layer.clone(), Client::with(layer))
+    }
+
+    /// The store's clock goes on while one replica's machine is suspended, and so its bucket is full again.
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_ends_while_the_machine_is_suspended() {
+        for rules in [
+            || Rules::new().total(Rate::per_second(100).burst(100)),
+            || Rules::new().total(Quota::per(100, Duration::from_secs(3_600))),
+        ] {
+            let store = Told::new();
+            let (layer, client) = replica(rules(), &store);
+            assert_eq!(admitted(&client, 1).await, 1);
+            assert_eq!(store.calls(), 1);
+            assert_eq!(admitted(&client, 10).await, 10);
+            assert_eq!(store.calls(), 0, "of the lease");
+            layer.suspend(HOURS);
+            assert_eq!(admitted(&client, 1).await, 1);
+            assert_eq!(store.calls(), 1, "what was leased is refilled there");
+        }
+    }
+}

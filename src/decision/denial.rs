@@ -9,7 +9,7 @@ use std::{
 
 use super::{Decision, Verdict};
 use crate::{
-    clock::{Nanos, nanos},
+    clock::{Clock, Nanos, nanos},
     levels::Levels,
     limit::Scope,
     rule::Rule,
@@ -20,6 +20,8 @@ use crate::{
 #[derive(Clone)]
 pub struct Denial {
     verdict: Verdict,
+    /// The clock that tells moments.
+    clock: Option<Clock>,
 }
 
 impl Denial {
@@ -59,7 +61,10 @@ impl Denial {
         }
         (verdict.binding, verdict.wait) = longest;
         verdict.refusals = refusals;
-        Self { verdict }
+        Self {
+            verdict,
+            clock: None,
+        }
     }
 
     /// Of a request that nobody can decide on, under a rule without limits.
@@ -80,12 +85,23 @@ impl Denial {
                 admitted: false,
                 unavailable: true,
             },
+            clock: None,
         }
     }
 
     /// When it was decided.
     pub(crate) fn now(&self) -> Nanos {
         self.verdict.now
+    }
+
+    /// Tells moments by this clock.
+    pub(crate) fn by(&mut self, clock: &Clock) {
+        self.clock = Some(*clock);
+    }
+
+    /// The moment of the wall clock, to which waits are added where a moment is told.
+    pub(crate) fn wall(&self) -> Nanos {
+        self.clock.as_ref().map_or(self.now(), Clock::wall)
     }
 
     /// Tells this much more than the wait.

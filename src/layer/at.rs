@@ -1,6 +1,6 @@
 //! A layer whose wall clock is set.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::ThrottleLayer;
 use crate::{
@@ -34,19 +34,30 @@ impl ThrottleLayer {
     )]
     pub fn new_at(rules: Rules, now: SystemTime) -> Result<Self, RulesError> {
         let shown = now.duration_since(UNIX_EPOCH).map_or(0, nanos);
-        Self::with_clock(&rules, Clock::started_at(shown))
+        Self::with_clock(&rules, Clock::suspendable_at(shown))
+    }
+
+    /// Has the wall clock go on by `passed` while the monotonic clock stands, as on a machine that is suspended. Without
+    /// effect on a layer that was not made by [`new_at`](Self::new_at).
+    pub fn suspend(&self, passed: Duration) {
+        self.shared
+            .live
+            .state()
+            .limiter
+            .clock()
+            .suspend(nanos(passed));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{convert::Infallible, time::Duration};
+    use std::convert::Infallible;
 
-    use http::{Request, Response};
+    use http::{Request, Response, StatusCode};
     use tower::{Layer, ServiceExt, service_fn};
 
     use super::*;
-    use crate::{decision::Decision, quota::Quota};
+    use crate::{decision::Decision, quota::Quota, rate::Rate, response::Dialect};
 
     #[tokio::test(start_paused = true)]
     async fn a_day_ends_when_the_clock_that_was_set_says_so() {
@@ -72,5 +83,30 @@ mod tests {
         tokio::time::advance(Duration::from_nanos(1)).await;
         let day = Duration::from_secs(86_400);
         assert_eq!(ask().await, (true, day));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_moment_that_is_told_goes_by_the_wall_clock_of_a_machine_that_was_suspended() {
+        // 2024-10-04T00:00:00Z.
+        let now = UNIX_EPOCH + Duration::from_secs(20_000 * 86_400);
+        let rules = Rules::new().default_route(Rate::per_hour(1));
+        let throttle = ThrottleLayer::new_at(rules, now).expect("rules");
+        let throttle = throttle.rejection(Dialect::Anthropic);
+        let serve = |_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) };
+        let reset = async || {
+            let service = throttle.layer(service_fn(serve));
+            let response = service.oneshot(Request::new(())).await;
+            let response = response.unwrap_or_else(|never| match never {});
+            let reset = &response.headers()["anthropic-ratelimit-requests-reset"];
+            let reset = reset.to_str().expect("visible ASCII").to_owned();
+            (response.status(), reset)
+        };
+        let at = |hour: u64| format!("2024-10-04T{hour:02}:00:00Z");
+        assert_eq!(reset().await, (StatusCode::OK, at(1)));
+        assert_eq!(reset().await, (StatusCode::TOO_MANY_REQUESTS, at(1)));
+        throttle.suspend(Duration::from_secs(10 * 3_600));
+        assert_eq!(reset().await, (StatusCode::TOO_MANY_REQUESTS, at(11)));
+        tokio::time::advance(Duration::from_secs(3_600)).await;
+        assert_eq!(reset().await, (StatusCode::OK, at(12)));
     }
 }

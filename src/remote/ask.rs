@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 
 use super::{Lent, Remote, deadlines::Key};
 use crate::{
-    clock::{Nanos, nanos},
+    clock::{Moment, nanos},
     store::{Balance, Charge, Correction, StoreError, Taken},
 };
 
@@ -25,7 +25,7 @@ pub(crate) struct Ask {
     /// Until it is answered. Nobody waits for its lock: it lets this be shared between threads.
     call: Option<Mutex<Call>>,
     deadline: Duration,
-    sent: Nanos,
+    sent: Moment,
     /// Where it waits for its deadline.
     key: Option<Key>,
     /// Whether what it takes too late stays taken.
@@ -48,6 +48,7 @@ impl Ask {
     pub(super) fn new(
         remote: Arc<Remote>,
         charges: Vec<Charge>,
+        sent: Moment,
         deadline: Duration,
         lent: Lent,
         is_leasing: bool,
@@ -61,7 +62,7 @@ impl Ask {
             (charges, taken)
         });
         Self {
-            sent: remote.clock.now(),
+            sent,
             remote,
             call: Some(Mutex::new(call)),
             deadline,
@@ -75,8 +76,13 @@ impl Ask {
     }
 
     /// A question that takes nothing: its charges are of zero units.
-    pub(super) fn peek(remote: Arc<Remote>, charges: Vec<Charge>, deadline: Duration) -> Self {
-        let mut ask = Self::new(remote, charges, deadline, Lent::default(), false);
+    pub(super) fn peek(
+        remote: Arc<Remote>,
+        charges: Vec<Charge>,
+        sent: Moment,
+        deadline: Duration,
+    ) -> Self {
+        let mut ask = Self::new(remote, charges, sent, deadline, Lent::default(), false);
         ask.is_peek = true;
         ask
     }
@@ -110,7 +116,9 @@ impl Ask {
         if let Poll::Ready((charges, taken)) = answer {
             self.call = None;
             match &taken {
-                Ok(taken) => self.remote.heard(&charges, taken, self.sent, self.is_peek),
+                Ok(taken) => self
+                    .remote
+                    .heard(&charges, taken, self.sent.now, self.is_peek),
                 Err(error) => self.remote.failed(error, self.deadline),
             }
             let lent = self.lent;
@@ -125,7 +133,7 @@ impl Ask {
                 lent.with(taken)
             }));
         }
-        let deadline = self.sent.saturating_add(nanos(self.deadline));
+        let deadline = self.sent.now.saturating_add(nanos(self.deadline));
         if self.remote.clock.now() < deadline {
             self.remote.wake_at(&mut self.key, deadline, cx.waker());
             return Poll::Pending;

@@ -13,7 +13,9 @@
 //! after them. A unit of a quota may be spent until its window ends, and comes back until then.
 //!
 //! Time is this process's own, counted from before the question was sent: so that a unit lapses here a little before
-//! it does there, whatever either clock shows.
+//! it does there, whatever either clock shows. It lapses by the monotonic clock or by the wall clock, whichever goes on
+//! the furthest: the former stands while a machine is suspended, the latter may be set back. A unit may be spent too late
+//! only if both happen.
 
 use std::{
     collections::HashMap,
@@ -23,7 +25,7 @@ use std::{
 };
 
 use crate::{
-    clock::Nanos,
+    clock::{Moment, Nanos},
     meter::Meter,
     store::{Balance, BucketKey, Budget, Correction},
     sync::Mutex,
@@ -45,6 +47,8 @@ struct Lease {
     units: u64,
     /// When the last of them lapses, by this process's clock.
     end: Nanos,
+    /// When it was asked for.
+    sent: Moment,
     /// What the bucket was left in, by the store's.
     state: Nanos,
     /// Whether it was of use since somebody last looked.
@@ -69,9 +73,9 @@ pub(super) enum Spent {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Given {
     pub(super) balance: Balance,
-    /// The store's clock then, and this one's when it was asked.
+    /// The store's clock then, and this process's when it was asked.
     pub(super) now: Nanos,
-    pub(super) sent: Nanos,
+    pub(super) sent: Moment,
 }
 
 impl Lease {
@@ -79,9 +83,9 @@ impl Lease {
         self.budget.meter()
     }
 
-    /// The units that have not lapsed.
-    fn units(&self, now: Nanos) -> u64 {
-        let left = self.end.saturating_sub(now);
+    /// The units that have not lapsed, by the clock that has gone on the furthest.
+    fn units(&self, at: Moment) -> u64 {
+        let left = self.end.saturating_sub(at.since(self.sent));
         match left.checked_div(self.meter().steady(1)) {
             Some(units) => self.units.min(units),
             // Of a quota.
@@ -95,8 +99,8 @@ impl Lease {
     }
 
     /// What gives back the rest.
-    fn rest(&self, now: Nanos) -> Option<Correction> {
-        let units = self.units(now);
+    fn rest(&self, at: Moment) -> Option<Correction> {
+        let units = self.units(at);
         (units > 0).then(|| Correction::Return {
             key: self.key.clone(),
             budget: self.budget,
@@ -124,14 +128,15 @@ impl Leases {
     }
 
     /// Spends a unit of a bucket that is set to this.
-    pub(super) fn spend(&self, hash: u64, meter: &Meter, now: Nanos) -> Spent {
+    pub(super) fn spend(&self, hash: u64, meter: &Meter, at: impl FnOnce() -> Moment) -> Spent {
         self.with(hash, |shard| {
             let Some(lease) = shard.get_mut(&hash) else {
                 return Spent::Nothing;
             };
             lease.is_used = true;
+            let at = at();
             let units = match lease.meter() == meter {
-                true => lease.units(now),
+                true => lease.units(at),
                 false => 0,
             };
             match units.checked_sub(1) {
@@ -143,7 +148,7 @@ impl Leases {
                     };
                     Spent::One(balance, lease.end)
                 }
-                None if lease.is_asked(now) => Spent::Asked,
+                None if lease.is_asked(at.now) => Spent::Asked,
                 None => Spent::Nothing,
             }
         })
@@ -165,12 +170,12 @@ impl Leases {
         hash: u64,
         key: &BucketKey,
         budget: Budget,
-        now: Nanos,
+        at: Moment,
         until: Nanos,
     ) -> bool {
         self.with(hash, |shard| {
             if shard.len() >= Self::MOST && !shard.contains_key(&hash) {
-                shard.retain(|_, lease| lease.is_asked(now) || lease.units(now) > 0);
+                shard.retain(|_, lease| lease.is_asked(at.now) || lease.units(at) > 0);
                 if shard.len() >= Self::MOST {
                     return false;
                 }
@@ -180,12 +185,13 @@ impl Leases {
                 budget,
                 units: 0,
                 end: 0,
+                sent: at,
                 state: 0,
                 is_used: true,
                 asked: None,
                 waiting: Vec::new(),
             });
-            let is_free = !lease.is_asked(now);
+            let is_free = !lease.is_asked(at.now);
             if is_free {
                 lease.asked = Some(until);
             }
@@ -206,7 +212,8 @@ impl Leases {
                     0 => lease.meter().at(now),
                     _ => balance.state,
                 };
-                lease.end = sent.saturating_add(end.saturating_sub(now));
+                lease.end = sent.now.saturating_add(end.saturating_sub(now));
+                lease.sent = sent;
                 lease.state = balance.state;
             }
             Some(std::mem::take(&mut lease.waiting))
@@ -231,7 +238,7 @@ impl Leases {
     }
 
     /// Forgets leases, all or those that nobody has used since this was last called: what gives back the rest of them.
-    pub(super) fn unused(&self, now: Nanos, all: bool) -> Vec<Correction> {
+    pub(super) fn unused(&self, at: Moment, all: bool) -> Vec<Correction> {
         let mut rests = Vec::new();
         for shard in &self.shards {
             let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
@@ -240,11 +247,11 @@ impl Leases {
                 if is_used && !all {
                     return true;
                 }
-                rests.extend(lease.rest(now));
+                rests.extend(lease.rest(at));
                 lease.units = 0;
                 // What is taken back of it comes too late.
                 lease.end = 0;
-                lease.is_asked(now)
+                lease.is_asked(at.now)
             });
         }
         rests
@@ -288,6 +295,11 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
+    /// A moment at which both clocks show the same.
+    fn at(now: Nanos) -> Moment {
+        Moment { now, wall: now }
+    }
+
     fn key() -> BucketKey {
         BucketKey::new("total/rate-1", None)
     }
@@ -298,11 +310,15 @@ mod tests {
             leased,
             is_refused: false,
         };
-        Given { balance, now, sent }
+        Given {
+            balance,
+            now,
+            sent: at(sent),
+        }
     }
 
     fn spend(leases: &Leases, budget: &Budget, now: Nanos) -> Option<u64> {
-        match leases.spend(7, budget.meter(), now) {
+        match leases.spend(7, budget.meter(), || at(now)) {
             Spent::One(balance, _) => Some(balance.state),
             Spent::Nothing | Spent::Asked => None,
         }
@@ -314,8 +330,8 @@ mod tests {
         let budget = Budget::of_rate(&Rate::per_second(100).burst(50)).expect("open");
         let hour = 3_600_000 * MS;
         let leases = Leases::new();
-        assert!(leases.begin(7, &key(), budget, 0, 1));
-        assert!(!leases.begin(7, &key(), budget, 0, 1), "one at a time");
+        assert!(leases.begin(7, &key(), budget, at(0), 1));
+        assert!(!leases.begin(7, &key(), budget, at(0), 1), "one at a time");
         // It owes 100 ms, the last 40 of them for four units.
         let lease = given(hour + 1_100 * MS, 4, hour + 1_000 * MS, 999 * MS);
         assert!(leases.end(7, budget, Some(lease)));
@@ -331,19 +347,19 @@ mod tests {
         assert!(spend(&leases, &budget, 1_080 * MS).is_some(), "one of them");
         assert!(spend(&leases, &budget, 1_080 * MS).is_none(), "one lapsed");
 
-        assert!(leases.begin(7, &key(), budget, 0, 1));
+        assert!(leases.begin(7, &key(), budget, at(0), 1));
         assert!(leases.end(7, budget, Some(lease)));
         assert!(
             spend(&leases, &budget, 1_089 * MS).is_some(),
             "just in time"
         );
-        assert!(leases.begin(7, &key(), budget, 0, 1));
+        assert!(leases.begin(7, &key(), budget, at(0), 1));
         assert!(leases.end(7, budget, Some(lease)));
         assert!(
             spend(&leases, &budget, 1_089 * MS + 1).is_none(),
             "too late"
         );
-        assert!(leases.unused(1_090 * MS, true).is_empty());
+        assert!(leases.unused(at(1_090 * MS), true).is_empty());
         assert!(leases.is_empty());
     }
 
@@ -351,19 +367,19 @@ mod tests {
     fn units_of_a_quota_are_good_until_its_window_ends() {
         let budget = Budget::of_quota(&Quota::per(100, Duration::from_secs(1))).expect("open");
         let leases = Leases::new();
-        assert!(leases.begin(7, &key(), budget, 0, 1));
+        assert!(leases.begin(7, &key(), budget, at(0), 1));
         let lease = given(3_000 * MS + 5, 4, 2_500 * MS, 400 * MS);
         assert!(leases.end(7, budget, Some(lease)));
         assert!(spend(&leases, &budget, 899 * MS).is_some());
-        let rests = leases.unused(899 * MS, false);
+        let rests = leases.unused(at(899 * MS), false);
         assert!(rests.is_empty(), "somebody uses it");
-        let rests = leases.unused(899 * MS, false);
+        let rests = leases.unused(at(899 * MS), false);
         let [Correction::Return { units, state, .. }] = &rests[..] else {
             panic!("the rest: {rests:?}");
         };
         assert_eq!((*units, *state), (3, 3_000 * MS + 5));
         assert!(spend(&leases, &budget, 899 * MS).is_none(), "it is gone");
-        assert!(leases.begin(7, &key(), budget, 0, 1));
+        assert!(leases.begin(7, &key(), budget, at(0), 1));
         assert!(leases.end(7, budget, Some(lease)));
         assert!(
             spend(&leases, &budget, 900 * MS).is_none(),
@@ -376,7 +392,7 @@ mod tests {
         let budget = Budget::of_rate(&Rate::per_second(100).burst(50)).expect("open");
         let other = Budget::of_rate(&Rate::per_second(50).burst(50)).expect("open");
         let leases = Leases::new();
-        assert!(leases.begin(7, &key(), budget, 0, 1));
+        assert!(leases.begin(7, &key(), budget, at(0), 1));
         assert!(leases.end(7, budget, Some(given(1_000 * MS, 10, 0, 0))));
         assert!(spend(&leases, &other, 0).is_none());
         assert!(spend(&leases, &budget, 0).is_some());
@@ -387,22 +403,49 @@ mod tests {
         let budget = Budget::of_rate(&Rate::per_second(100).burst(50)).expect("open");
         let leases = Leases::new();
         for hash in 0..Leases::MOST as u64 {
-            assert!(leases.begin(hash, &key(), budget, 0, 1));
+            assert!(leases.begin(hash, &key(), budget, at(0), 1));
         }
         assert!(
-            !leases.begin(1_000_000, &key(), budget, 0, 1),
+            !leases.begin(1_000_000, &key(), budget, at(0), 1),
             "all are asked for"
         );
         let lease = given(1_000 * MS, 10, 0, 0);
         assert!(leases.end(3, budget, Some(lease)));
         assert!(
-            !leases.begin(1_000_000, &key(), budget, 0, 1),
+            !leases.begin(1_000_000, &key(), budget, at(0), 1),
             "one has units"
         );
         assert!(!leases.end(4, budget, None));
         assert!(
-            leases.begin(1_000_000, &key(), budget, 0, 1),
+            leases.begin(1_000_000, &key(), budget, at(0), 1),
             "one has none"
         );
+    }
+
+    #[test]
+    fn a_lease_ends_by_the_clock_that_has_gone_on_the_furthest() {
+        let budget = Budget::of_rate(&Rate::per_second(10).burst(10)).expect("open");
+        let moments = [
+            // (monotonic, wall, units that have not lapsed of ten that take 100 ms each)
+            (0, 0, 10),
+            (400, 400, 6),
+            (0, 400, 6),
+            (400, 0, 6),
+            (400, 900, 1),
+            (0, 36_000_000, 0),
+            (1_000, 0, 0),
+        ];
+        for (now, wall, units) in moments {
+            let leases = Leases::new();
+            assert!(leases.begin(7, &key(), budget, at(0), 1));
+            assert!(leases.end(7, budget, Some(given(1_000 * MS, 10, 0, 0))));
+            let at = Moment {
+                now: now * MS,
+                wall: wall * MS,
+            };
+            let spent = (0..20)
+                .take_while(|_| matches!(leases.spend(7, budget.meter(), || at), Spent::One(..)));
+            assert_eq!(spent.count(), units, "{now} and {wall} ms later");
+        }
     }
 }

@@ -12,7 +12,7 @@ use super::{
     lease::{Given, Spent},
 };
 use crate::{
-    clock::{Nanos, nanos},
+    clock::{Moment, Nanos, nanos},
     levels::Levels,
     rule::{Asked, Rule},
     store::{Balance, Charge, Correction, Taken},
@@ -90,7 +90,8 @@ impl Remote {
             else {
                 continue;
             };
-            match self.leases.spend(hash, meter, now) {
+            let at = || self.clock.moment_at(now);
+            match self.leases.spend(hash, meter, at) {
                 Spent::One(balance, end) => lent.units[index] = Some(Unit { hash, end, balance }),
                 Spent::Asked => lent.asked = Some(hash),
                 Spent::Nothing => {}
@@ -122,7 +123,12 @@ impl Remote {
     }
 
     /// Whoever asked for these has got them, or not.
-    pub(super) fn leased(self: &Arc<Self>, charges: &[Charge], taken: Option<&Taken>, sent: Nanos) {
+    pub(super) fn leased(
+        self: &Arc<Self>,
+        charges: &[Charge],
+        taken: Option<&Taken>,
+        sent: Moment,
+    ) {
         let mut balances = taken.iter().flat_map(|taken| &taken.balances);
         let mut is_given = false;
         for charge in charges {
@@ -147,7 +153,7 @@ impl Remote {
 
     /// Gives back all that was leased and not spent.
     pub(crate) async fn return_leases(self: &Arc<Self>) {
-        let rests = self.leases.unused(self.clock.now(), true);
+        let rests = self.leases.unused(self.clock.moment(), true);
         let remote = Arc::clone(self);
         // By a task of its own: whoever waits for it may go away, and it may have taken others along.
         let task = tokio::spawn(async move { remote.returned(rests).await });
@@ -182,7 +188,7 @@ impl Tender {
             let Some(remote) = self.0.upgrade() else {
                 return;
             };
-            let rests = remote.leases.unused(remote.clock.now(), false);
+            let rests = remote.leases.unused(remote.clock.moment(), false);
             remote.returned(rests).await;
             if remote.leases.is_empty() {
                 remote.is_tended.store(0, Ordering::Release);

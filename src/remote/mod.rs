@@ -50,7 +50,7 @@ use self::{
     breaker::Breaker, changes::Changes, deadlines::Deadlines, denied::Denied, lease::Leases,
 };
 use crate::{
-    clock::{Clock, Nanos, nanos},
+    clock::{Clock, Moment, Nanos, nanos},
     gcra::Refusal,
     levels::{Level, Levels},
     limit::Limit,
@@ -135,8 +135,11 @@ impl Remote {
     ) -> Ask {
         let bindings = rule.shared().enumerate();
         let missing = bindings.filter(|(index, _)| !lent.has(*index));
-        let now = self.clock.now();
-        let until = now.saturating_add(nanos(deadline));
+        let at = match lease {
+            0 | 1 => Moment::monotonic(self.clock.now()),
+            _ => self.clock.moment(),
+        };
+        let until = at.now.saturating_add(nanos(deadline));
         let charges = missing.filter_map(|(_, binding)| {
             let mut charge = charge(binding, asked)?;
             let units = binding.limit.lease(lease);
@@ -144,7 +147,7 @@ impl Remote {
                 let hash = self.hash_of(&charge.key);
                 if self
                     .leases
-                    .begin(hash, &charge.key, charge.budget, now, until)
+                    .begin(hash, &charge.key, charge.budget, at, until)
                 {
                     charge.lease = units;
                 }
@@ -152,7 +155,7 @@ impl Remote {
             Some(charge)
         });
         let charges = charges.collect();
-        Ask::new(Arc::clone(self), charges, deadline, lent, lease > 1)
+        Ask::new(Arc::clone(self), charges, at, deadline, lent, lease > 1)
     }
 
     /// Asks for what the buckets of a rule hold, and takes nothing.
@@ -161,7 +164,8 @@ impl Remote {
             let charge = charge(binding, asked)?;
             Some(Charge { cost: 0, ..charge })
         });
-        Ask::peek(Arc::clone(self), charges.collect(), deadline)
+        let sent = Moment::monotonic(self.clock.now());
+        Ask::peek(Arc::clone(self), charges.collect(), sent, deadline)
     }
 
     /// What all buckets of a rule held at an answer. `held` are those of its limits that lie in this process.

@@ -15,7 +15,7 @@ use super::{
     policies::{MAX_INTEGER, Policies, ceil_seconds, push_quoted, separate},
 };
 use crate::{
-    clock::{Nanos, nanos},
+    clock::{Clock, Nanos, nanos},
     decision::Denial,
     levels::Levels,
     limit::Limit,
@@ -90,10 +90,11 @@ impl Fields {
         rule: &Rule,
         levels: &Levels,
         now: Nanos,
+        clock: &Clock,
     ) -> Self {
         let limits = statuses(rule, levels, now, true).take(rule.enforced);
         Self {
-            more: Some(told(dialect, &limits, now).into()),
+            more: Some(told(dialect, &limits, || clock.wall()).into()),
             ..self
         }
     }

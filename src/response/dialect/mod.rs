@@ -131,7 +131,7 @@ impl Rejection for Dialect {
             Self::JsonRpc => (None, json.json_rpc()),
         };
         if dialect.tells_more() {
-            headers.extend(told(dialect, &denial.limits(), denial.now()));
+            headers.extend(told(dialect, &denial.limits(), || denial.wall()));
         }
         let mut answer = Response::new(Bytes::from(body));
         *answer.status_mut() = own_status.unwrap_or(status);

@@ -33,11 +33,11 @@ macro_rules! names {
 
 /// Requests, then tokens: of each the published limit that refused longest, or else has the least left.
 ///
-/// So what is told agrees with the wait that is told.
+/// So what is told agrees with the wait that is told. A moment is told by the `wall` clock, which clients have too.
 pub(in crate::response) fn told<'a>(
     dialect: Dialect,
     limits: &(impl Iterator<Item = LimitStatus<'a>> + Clone),
-    now: Nanos,
+    wall: impl Fn() -> Nanos,
 ) -> Vec<Field> {
     let least = |tokens: bool| {
         let published = limits.clone().filter(move |status| {
@@ -65,7 +65,7 @@ pub(in crate::response) fn told<'a>(
         let full_in = nanos(status.full_in());
         let text = match dialect {
             Dialect::OpenAi => duration(full_in),
-            Dialect::Anthropic => date(now.saturating_add(full_in).div_ceil(SECOND)),
+            Dialect::Anthropic => date(wall().saturating_add(full_in).div_ceil(SECOND)),
             // It has no name for the rest.
             Dialect::AzureApiManagement => {
                 fields.push((remaining, left));
