@@ -26,6 +26,15 @@ impl Count {
     }
 }
 
+/// Requests whose client was not identified as the rules want it.
+#[derive(Debug, Default)]
+pub(crate) struct Unidentified {
+    /// Without the peer's address, where clients are told apart by it.
+    pub(crate) without_address: Count,
+    /// With the name of a plan that is not declared.
+    pub(crate) unknown_plans: Count,
+}
+
 /// What has become of the requests that one limit, or one route, was asked for.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {

@@ -133,3 +133,25 @@ async fn a_host_that_tells_no_address_is_told_the_way_that_breaks_no_type_of_its
         assert!(answer.is_admitted(), "a client of its own");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_plan_that_is_not_declared_is_told_once_and_without_its_name() {
+    let log = Log::default();
+    let _guard = log.listen();
+    let clients = Clients::by_header("x-api-key")
+        .each(Rate::per_second(99))
+        .plan("pro", Rate::per_second(99))
+        .plan_by(|_| Some("secret-plan"));
+    let layer = ThrottleLayer::new(Rules::new().clients(clients)).expect("good rules");
+    let client = Client::with(layer);
+    for _ in 0..3 {
+        ask(&client, "/").await;
+    }
+    let lines = log.lines();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(
+        lines[0].contains("a plan that is not declared"),
+        "{lines:?}"
+    );
+    assert!(!lines[0].contains("secret-plan"), "{lines:?}");
+}

@@ -245,6 +245,49 @@ async fn it_is_told_to_other_programs() {
         }],
         "routes": [{ "route": "$default", "admitted": 2, "exempt": 0, "refused": 1, "would_refuse": 0, "implausible_usage": 0 }],
         "overflowed": 0,
+        "without_address": 0,
+        "unknown_plans": 0,
     });
     assert_eq!(told, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_whose_client_is_not_identified_as_configured_are_counted() {
+    let clients = Clients::by_header("x-api-key")
+        .or_address()
+        .each(Rate::per_second(9))
+        .plan("pro", Rate::per_second(9))
+        .member("pro", "member")
+        .plan_by(|head| head.headers().get("x-plan")?.to_str().ok());
+    let (layer, handle) = layer(Rules::new().clients(clients.clone()));
+    let send = async |key: Option<&str>, plan: Option<&str>| {
+        let mut request = Request::get("/");
+        for (name, value) in [("x-api-key", key), ("x-plan", plan)] {
+            if let Some(value) = value {
+                request = request.header(name, value);
+            }
+        }
+        let request = request.body(()).expect("a request");
+        let serve = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) });
+        layer
+            .layer(serve)
+            .oneshot(request)
+            .await
+            .expect("never fails");
+        let snapshot = handle.snapshot();
+        (snapshot.without_address, snapshot.unknown_plans)
+    };
+    assert_eq!(send(Some("a"), None).await, (0, 0));
+    assert_eq!(send(None, None).await, (1, 0), "no key, and no address");
+    assert_eq!(send(Some("a"), Some("pro")).await, (1, 0));
+    assert_eq!(send(Some("a"), Some("no such plan")).await, (1, 1));
+    assert_eq!(send(Some("member"), Some("no such plan")).await, (1, 1));
+    handle
+        .reload(Rules::new().clients(clients))
+        .expect("proper rules");
+    assert_eq!(
+        send(None, Some("none")).await,
+        (2, 2),
+        "a reload keeps them"
+    );
 }

@@ -297,7 +297,9 @@ impl Clients {
     /// Says by the request's head on which plan a client is that is no [`member`](Self::member) of one,
     /// for example by what authentication has put into the extensions.
     ///
-    /// `None`, and a plan that is not declared, is none: what [`each`](Self::each) says holds.
+    /// `None`, and a plan that is not declared, is none: what [`each`](Self::each) says holds. Requests for which a plan
+    /// is named that is not declared are counted in [`Snapshot::unknown_plans`](crate::Snapshot::unknown_plans), and the
+    /// log says once that there are some (feature `tracing`).
     ///
     /// ```
     /// use tower_throttle::{Clients, Rate};

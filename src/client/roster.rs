@@ -65,6 +65,8 @@ pub(crate) struct Client {
     pub(crate) plan: Option<usize>,
     /// Whether an address was asked for and the host told no peer.
     pub(crate) lacks_peer: bool,
+    /// Whether the closure has named a plan that is not declared.
+    pub(crate) lacks_plan: bool,
 }
 
 impl Roster {
@@ -130,18 +132,19 @@ impl Roster {
         let known = found.unwrap_or(Known::Anonymous);
         let is_anonymous = matches!(known, Known::Anonymous);
         let identity = Identity::of(&known);
-        let told = || {
-            let name = self.plan_by.as_ref()?(head)?;
-            self.plans.get(name).copied()
-        };
+        let member = self.members.get(&identity).copied();
+        let closure = self.plan_by.as_ref().filter(|_| member.is_none());
+        let named = closure.and_then(|plan_by| plan_by(head));
+        let plan = member.or_else(|| self.plans.get(named?).copied());
         Client {
             identity: match &self.secret {
                 Some(secret) => secret.identity(&known),
                 None => identity,
             },
             is_anonymous,
-            plan: self.members.get(&identity).copied().or_else(told),
+            plan,
             lacks_peer,
+            lacks_plan: plan.is_none() && named.is_some(),
         }
     }
 }

@@ -13,6 +13,8 @@ impl Log {
 
     pub(crate) fn no_peer_address(&self) {}
 
+    pub(crate) fn unknown_plan(&self) {}
+
     pub(crate) fn store_down(&self, _: &StoreError) {}
 
     pub(crate) fn store_up(&self) {}

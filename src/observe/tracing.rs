@@ -20,6 +20,7 @@ pub(crate) struct Log {
     refusals: Sampler,
     reports: Sampler,
     unaddressed: OnceLock<()>,
+    unplanned: OnceLock<()>,
 }
 
 impl Log {
@@ -69,6 +70,17 @@ impl Log {
     #[expect(clippy::unused_self, reason = "as what else is told")]
     pub(crate) fn store_up(&self) {
         warn!(target: TARGET, "the store is up again");
+    }
+
+    /// A plan was named that is not declared. Told once, and without the name, which a client may have sent.
+    pub(crate) fn unknown_plan(&self) {
+        self.unplanned.get_or_init(|| {
+            warn!(
+                target: TARGET,
+                "`Clients::plan_by` has named a plan that is not declared: such requests have the limits of each client. \
+                 `Snapshot::unknown_plans` counts them"
+            );
+        });
     }
 
     /// Clients are to be told apart by address, and the host tells none. Told once.

@@ -121,6 +121,8 @@ impl Live {
             limits,
             routes,
             overflowed: state.limiter.memory.overflowed(),
+            without_address: state.unidentified.without_address.get(),
+            unknown_plans: state.unidentified.unknown_plans.get(),
         }
     }
 

@@ -31,6 +31,7 @@ use crate::{
     rule::{Asked, Binding, Rule},
     rules::{Class, Compiled, DeclaredRoute, RulesError, Template},
     store::Memory,
+    tally::Unidentified,
     usage::Estimator,
 };
 
@@ -53,6 +54,8 @@ pub(crate) struct State {
     pub(super) rejections: Option<Table<Arc<dyn Rejection>>>,
     /// The throttle's, whichever rules hold.
     pub(super) log: Arc<Log>,
+    /// The throttle's, too.
+    pub(super) unidentified: Arc<Unidentified>,
     /// The keys that these rules have and those before have not, and the other way.
     pub(super) moves: Moves,
     pub(super) gone: Gone,
@@ -170,6 +173,8 @@ impl State {
             estimator,
             rejections,
             log: before.map_or_else(Arc::default, |before| Arc::clone(&before.log)),
+            unidentified: before
+                .map_or_else(Arc::default, |before| Arc::clone(&before.unidentified)),
             gone: before.map_or_else(Gone::default, |before| {
                 Gone::after(before, &moves, per_route, limiter.now())
             }),
@@ -261,7 +266,12 @@ impl State {
     fn client(&self, roster: &Roster, head: RequestHead<'_>) -> Client {
         let client = roster.client(head);
         if client.lacks_peer {
+            self.unidentified.without_address.add(1);
             self.log.no_peer_address();
+        }
+        if client.lacks_plan {
+            self.unidentified.unknown_plans.add(1);
+            self.log.unknown_plan();
         }
         client
     }

@@ -11,11 +11,15 @@ impl Serialize for Snapshot {
             limits,
             routes,
             overflowed,
+            without_address,
+            unknown_plans,
         } = self;
-        let mut fields = serializer.serialize_struct("Snapshot", 3)?;
+        let mut fields = serializer.serialize_struct("Snapshot", 5)?;
         fields.serialize_field("limits", limits)?;
         fields.serialize_field("routes", routes)?;
         fields.serialize_field("overflowed", overflowed)?;
+        fields.serialize_field("without_address", without_address)?;
+        fields.serialize_field("unknown_plans", unknown_plans)?;
         fields.end()
     }
 }
