@@ -127,6 +127,16 @@ async fn all_spellings_of_a_path_have_one_limit_behind_the_normalizing_layer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refusal_of_head_has_the_fields_of_a_body_and_none() {
+    let proxy = Upstream::default().behind(CanonicalPathLayer::strict(), limits());
+    let whole = bytes(send(&proxy, request("GET", "//")).await).await;
+    let answer = send(&proxy, request("HEAD", "//")).await;
+    assert_eq!(answer.status(), StatusCode::BAD_REQUEST);
+    assert_eq!(values(&answer, "content-length"), [whole.len().to_string()]);
+    assert_eq!(bytes(answer).await, "");
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_form_of_a_request_target_is_read_alike() {
     let upstream = Upstream::default();
     let strict = upstream

@@ -15,7 +15,7 @@ use tower::{Layer, Service};
 
 pub use self::future::CanonicalPathFuture;
 use self::path::Ambiguity;
-use crate::body::ResponseBody;
+use crate::{body::ResponseBody, response::strip};
 
 /// A layer for proxies: it lets a path through only if the server behind reads it as this process does.
 ///
@@ -133,7 +133,13 @@ where
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         match self.mode.admit(&mut request) {
             Ok(()) => CanonicalPathFuture::admitted(self.inner.call(request)),
-            Err(ambiguity) => CanonicalPathFuture::refused(problem(&ambiguity)),
+            Err(ambiguity) => {
+                let mut answer = problem(&ambiguity);
+                if *request.method() == Method::HEAD {
+                    strip(&mut answer);
+                }
+                CanonicalPathFuture::refused(answer)
+            }
         }
     }
 }
