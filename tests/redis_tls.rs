@@ -301,7 +301,7 @@ async fn a_node_that_a_cluster_names_is_reached_as_the_first_one_was() {
         let client = client(store.connect().await.expect("it is trusted"));
         assert_eq!(admitted(&client, 9).await, 5, "{kind:?}");
         let keys = two.tells(&["KEYS", "*total*"]).await;
-        assert_eq!(keys, "throttle:{default}:total/rate-1", "{kind:?}");
+        assert_eq!(keys, "throttle:{default}:total/rate-3600s", "{kind:?}");
     }
 }
 

@@ -301,7 +301,7 @@ mod tests {
     }
 
     fn key() -> BucketKey {
-        BucketKey::new("total/rate-1", None)
+        BucketKey::new("total/rate-1s", None)
     }
 
     fn given(state: Nanos, leased: u64, now: Nanos, sent: Nanos) -> Given {
