@@ -530,3 +530,57 @@ fn what_cannot_be_meant_is_an_error_that_names_it() {
     }
     assert_eq!(error(each().plan("a", Limits::new())), None);
 }
+
+/// R13: one limit in an overflow bucket and one in its own, and no third.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_overflow_has_its_limit_at_most_twice() {
+    let minute = Duration::from_secs(60);
+    let each = Rate::new(1, minute).burst(5);
+    let service = service(Rules::new().clients(by_key().each(each).max_clients(8)));
+    for stranger in 0..8 {
+        let key = format!("stranger-{stranger}");
+        assert_eq!(passed(&service, 1, "/", Some(&key)).await, 1);
+    }
+    tokio::time::advance(minute - Duration::from_secs(1)).await;
+    let mut admitted = passed(&service, 9, "/", Some("client")).await;
+    let shared = decided(&service, "/", "client").await;
+    assert!(shared.limits().all(|limit| limit.is_overflow()));
+    // The strangers' buckets are full again, and one of them is given away.
+    tokio::time::advance(Duration::from_secs(1)).await;
+    for _ in 0..3 {
+        admitted += passed(&service, 9, "/", Some("client")).await;
+    }
+    let own = decided(&service, "/", "client").await;
+    assert!(own.limits().all(|limit| !limit.is_overflow()));
+    assert!((5..=10).contains(&admitted), "{admitted} of twice five");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_leaves_overflow_holds_at_most_twice_its_slots() {
+    let each = Limits::new().in_flight(2);
+    let service = service(Rules::new().clients(by_key().each(each).max_clients(8)));
+    let hold = async |key: &str| {
+        let answer = send(&service, request("/", Some(key))).await;
+        (answer.status() == StatusCode::OK).then_some(answer)
+    };
+    let mut strangers = Vec::new();
+    for stranger in 0..8 {
+        strangers.push(hold(&format!("stranger-{stranger}")).await);
+    }
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        held.extend(hold("client").await);
+    }
+    assert_eq!(held.len(), 2);
+    strangers.clear();
+    for _ in 0..9 {
+        held.extend(hold("client").await);
+    }
+    assert!((2..=4).contains(&held.len()), "{} of twice two", held.len());
+    drop(held);
+    let mut again = Vec::new();
+    for _ in 0..9 {
+        again.extend(hold("client").await);
+    }
+    assert_eq!(again.len(), 2, "each slot came back once");
+}

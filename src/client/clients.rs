@@ -333,6 +333,10 @@ impl Clients {
     /// [`LimitStatus::is_overflow`](crate::LimitStatus::is_overflow) and
     /// [`ThrottleLayer::overflowed`](crate::ThrottleLayer::overflowed). With 0 all of them do.
     ///
+    /// A client that gets a bucket of its own after it has shared one begins with a full one. So a client is admitted at
+    /// most twice what its limit allows in any window, `2 × (burst - 1 + ⌈w / T⌉)`, and holds at most twice its slots,
+    /// while the table has no room for all; never with room for all.
+    ///
     /// The first client that finds no room comes when about seven tenths of the table are in use, so set it
     /// to one and a half times what you expect. More than there is memory for is an error of
     /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
