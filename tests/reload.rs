@@ -914,3 +914,34 @@ fn threads_get_no_more_than_the_bursts_while_rules_are_reloaded() {
         assert!(sum > BURST * 9 / 10, "{sum} of a {what}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_route_that_had_no_limit_in_between_keeps_what_was_used() {
+    let each = || Rate::per_hour(1).burst(5);
+    let base = || Rules::new().default_route(each());
+    let with = |limits: Limits| base().route("GET /", limits);
+    type Step = fn(&dyn Fn() -> Rules, &dyn Fn(Limits) -> Rules, Rate) -> Rules;
+    let undeclared: Step = |base, _, _| base();
+    let own: Step = |_, with, rate| with(rate.into());
+    let exempt: Step = |_, with, _| with(Limits::exempt());
+    let unlimited: Step = |_, with, _| with(Limits::unlimited());
+    let ends = [
+        (undeclared, own),
+        (undeclared, undeclared),
+        (own, own),
+        (own, undeclared),
+    ];
+    let all = ends
+        .iter()
+        .flat_map(|&(first, last)| [exempt, unlimited].map(|between| [first, between, last]));
+    for steps in all {
+        let rules = |step: Step| step(&base, &with, each());
+        let [first, between, last] = steps;
+        let (client, handle) = throttled(rules(first));
+        assert_eq!(passed(&client, 9).await, 5);
+        reload(&handle, rules(between));
+        assert_eq!(passed(&client, 9).await, 9, "no limit");
+        reload(&handle, rules(last));
+        assert_eq!(passed(&client, 9).await, 0, "what was used stays used");
+    }
+}

@@ -27,12 +27,15 @@ impl Moves {
         for (index, (key, _)) in keys.iter().enumerate() {
             let _ = table.insert(key, index);
         }
-        let known: HashSet<&RouteKey> = before.declared().map(|(key, _)| key).collect();
-        let staying: HashSet<&RouteKey> = keys.iter().map(|(key, _)| key).collect();
+        // What was used on a route before its key was exempt or unlimited is kept as if it had no key.
+        let limited = || (before.declared()).filter(|(_, route)| !route.own.is_empty());
+        let known: HashSet<&RouteKey> = limited().map(|(key, _)| key).collect();
+        let staying = keys.iter().filter(|(_, counts)| *counts);
+        let staying: HashSet<&RouteKey> = staying.map(|(key, _)| key).collect();
         let new = keys
             .iter()
             .filter(|(key, counts)| *counts && !known.contains(key));
-        let gone = before.declared().filter(|(key, _)| !staying.contains(key));
+        let gone = limited().filter(|(key, _)| !staying.contains(key));
         let mut moves = Self {
             new: new.map(|(key, _)| key.clone()).collect(),
             gone: gone.map(|(key, _)| key.clone()).collect(),
