@@ -111,7 +111,9 @@ def test_a_refusal_is_shown_within_two_seconds(page):
 def test_a_changed_limit_takes_effect(page):
     said = save(page, MODELS, "0.001", "8")
     assert said.startswith("Saved: route `GET /v1/models`")
-    assert said.endswith(": 10 in 1s, burst 5 => 1 in 1000s, burst 8")
+    assert ": 10 in 1s, burst 5 => 1 in 1000s, burst 8" in said
+    # The route has a limit of its own now, and a limit is named after its route.
+    assert said.endswith(", name: default => get_v1_models")
     send_ten(page, MODELS)
     until(page, lambda: counted(page, MODELS)["refused"] == 2)
     assert counted(page, MODELS)["admitted"] == 8
