@@ -6,6 +6,7 @@
 //! be read ends the walk: what is left of it may have been written by anyone.
 
 use std::{
+    iter,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     ops::ControlFlow,
 };
@@ -197,13 +198,31 @@ fn unquoted(value: &str) -> Option<&str> {
 
 /// The elements of `Forwarded` from the last to the first. Quotes are paired from the right too: the proxy's
 /// own, which stand there, are closed, and those that a client left open swallow nothing but what is left of
-/// them.
+/// them. Within quotes, one behind a backslash is no end of them: it may be a client's that the proxy quotes.
 fn elements(line: &str) -> impl Iterator<Item = &str> {
-    let mut quoted = false;
-    line.rsplit(move |c: char| {
-        quoted ^= c == '"';
-        !quoted && c == ','
+    let mut rest = Some(line);
+    iter::from_fn(move || {
+        let text = rest?;
+        let mut quoted = false;
+        let comma = text.rmatch_indices(['"', ',']).find(|&(at, mark)| {
+            if mark == "," {
+                return !quoted;
+            }
+            quoted = !quoted || is_escaped(&text[..at]);
+            false
+        });
+        let Some((at, _)) = comma else {
+            return rest.take();
+        };
+        rest = Some(&text[..at]);
+        Some(&text[at + 1..])
     })
+}
+
+/// Returns whether what follows this is escaped by it.
+fn is_escaped(before: &str) -> bool {
+    let backslashes = before.bytes().rev().take_while(|&byte| byte == b'\\');
+    backslashes.count() % 2 == 1
 }
 
 /// Parts between separators that do not stand within quotes.
@@ -437,6 +456,14 @@ mod tests {
                 &["for=198.51.100.1;host=\"a\\\",for=1.1.1.1\""],
                 "198.51.100.1",
             ),
+            (
+                &["for=198.51.100.1;host=\"a,for=1.1.1.1;b=\\\"\""],
+                "198.51.100.1",
+            ),
+            (
+                &["for=198.51.100.1;host=\"a\\\\\";by=10.0.0.2, for=10.0.0.3"],
+                "198.51.100.1",
+            ),
             (&["for=\", for=198.51.100.1"], "198.51.100.1"),
             (
                 &["for=\"1.1.1.1, for=198.51.100.1, for=10.0.0.2"],
@@ -501,6 +528,20 @@ mod tests {
                 // And from who is no proxy, nothing is believed.
                 prop_assert_eq!(client(&addresses, "203.0.113.9", &lines), "203.0.113.9");
             }
+        });
+    }
+
+    #[test]
+    fn what_a_proxy_quotes_of_a_caller_names_no_address() {
+        use proptest::prelude::*;
+
+        let said = "(for=1[.]1[.]1[.]1|\"|\\\\|;|,|=| |a|[ -~]){0,12}";
+        proptest!(|(before in said, said in said)| {
+            let quoted = said.replace('\\', "\\\\").replace('"', "\\\"");
+            let line = format!("{before}, for=198.51.100.1;host=\"{quoted}\", for=10.0.0.2;host=\"{quoted}\"");
+            let addresses = trusting(&["10.0.0.0/8"], Forwarding::Forwarded);
+            let lines = [("forwarded", &*line)];
+            prop_assert_eq!(client(&addresses, "10.0.0.1", &lines), "198.51.100.1", "{}", line);
         });
     }
 
