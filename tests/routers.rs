@@ -5,18 +5,17 @@
 
 #![cfg(feature = "axum")]
 
+#[path = "support/spelled.rs"]
+mod spelled;
 mod support;
 
-use std::{convert::Infallible, env};
-
 use axum::{Router, body::Body, response::IntoResponse, routing};
-use http::{Extensions, HeaderValue, Request, Response};
-use tower::{Layer, Service, ServiceExt, util::BoxCloneSyncService};
+use http::{Extensions, HeaderValue, Request};
+use tower::Layer;
 use tower_throttle::{Clients, Limits, Plan, Rules};
 
+use spelled::{METHODS, Random, as_preflight, boxed, routed, spelled_otherwise};
 use support::{request, send, throttle};
-
-type App = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
 /// A route of the host: a method, or `ANY`, and a template.
 type Route = (&'static str, &'static str);
@@ -113,45 +112,6 @@ fn router(routes: &[Route]) -> Router {
     })
 }
 
-fn boxed<S, B>(service: S) -> App
-where
-    S: Service<Request<Body>, Response = Response<B>, Error = Infallible>
-        + Clone
-        + Send
-        + Sync
-        + 'static,
-    S::Future: Send,
-    B: http_body::Body<Data = bytes::Bytes, Error = axum::Error> + Send + 'static,
-{
-    BoxCloneSyncService::new(service.map_response(|response| response.map(Body::new)))
-}
-
-/// A generator of numbers (SplitMix64), so that a run is the same each time.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut number = self.0;
-        number = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        number = (number ^ number >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((number ^ number >> 31) % bound as u64).expect("below a usize")
-    }
-
-    fn one_in(&mut self, count: usize) -> bool {
-        self.below(count) == 0
-    }
-
-    fn of<T: Copy>(&mut self, all: &[T]) -> T {
-        all[self.below(all.len())]
-    }
-}
-
-const METHODS: [&str; 12] = [
-    "GET", "GET", "POST", "POST", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "CONNECT", "post",
-    "BREW",
-];
-
 /// Values of parameters: literals of other routes among them.
 const VALUES: [&str; 12] = [
     "a",
@@ -191,42 +151,6 @@ fn path(random: &mut Random, template: &str) -> String {
     path
 }
 
-fn spelled_otherwise(random: &mut Random, path: &str) -> String {
-    let slashes: Vec<usize> = path.match_indices('/').map(|(at, _)| at).collect();
-    let mut other = path.to_owned();
-    let Some(&slash) = slashes.get(random.below(slashes.len().max(1))) else {
-        return other;
-    };
-    match random.below(8) {
-        0..=2 => other.insert_str(slash, random.of(&["/", "/", "//", "///"])),
-        3 => {
-            let letters = path
-                .char_indices()
-                .filter(|(_, c)| c.is_ascii_alphanumeric());
-            let letters: Vec<_> = letters.collect();
-            if !letters.is_empty() {
-                let (at, letter) = random.of(&letters);
-                let escape = match random.one_in(2) {
-                    true => format!("%{:02x}", u32::from(letter)),
-                    false => format!("%{:02X}", u32::from(letter)),
-                };
-                other.replace_range(at..=at, &escape);
-            }
-        }
-        4 => other.insert_str(slash, random.of(&["/.", "/..", "/%2e", "/%2E%2e"])),
-        5 if slash > 0 => other.replace_range(slash..=slash, random.of(&["%2F", "%2f", "%5C"])),
-        6 => other.push('/'),
-        _ => {
-            // A segment is left out.
-            let end = path[slash + 1..]
-                .find('/')
-                .map_or(path.len(), |at| slash + 1 + at);
-            other.replace_range(slash + 1..end, "");
-        }
-    }
-    other
-}
-
 /// What a client sends, and says of itself.
 struct Spelled {
     method: &'static str,
@@ -259,13 +183,12 @@ impl Spelled {
     fn request(&self) -> Request<Body> {
         let mut request = request(self.method, &self.uri);
         let fields = request.headers_mut();
-        let mut field = |name, value| fields.insert(name, HeaderValue::from_static(value));
         if self.has_grpc_content_type {
-            field("content-type", "application/grpc");
+            let grpc = HeaderValue::from_static("application/grpc");
+            fields.insert("content-type", grpc);
         }
         if self.is_preflight {
-            field("origin", "https://app.example");
-            field("access-control-request-method", "POST");
+            as_preflight(fields);
         }
         request
     }
@@ -300,7 +223,7 @@ fn ran(extensions: &Extensions) -> Option<Route> {
 
 #[tokio::test(start_paused = true)]
 async fn no_handler_of_a_closed_route_runs_whatever_a_request_spells() {
-    let count = env::var("ROUTED").map_or(20_000, |count| count.parse().expect("a number"));
+    let count = routed();
     let mut random = Random(1);
     let (mut sent, mut served, mut refused, mut would_run) = (0, 0, 0, 0);
     while sent < count {
