@@ -15,7 +15,7 @@
 //! comes back to a closed bucket, and before the lock of a history.
 
 use std::{
-    ptr,
+    collections::HashSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
@@ -80,6 +80,13 @@ pub(crate) struct Successor<'a> {
     pub(crate) version: Version,
 }
 
+impl Heir {
+    fn is_open(&self) -> bool {
+        let bucket = self.bucket.upgrade();
+        bucket.is_some_and(|bucket| !bucket.is_closed())
+    }
+}
+
 impl Estate {
     fn change(&mut self, late: Late, units: u64, now: Nanos) {
         match late {
@@ -126,19 +133,12 @@ impl Bucket {
             self.version.store(CLOSED, Ordering::Release);
             steps.read(state, Some(own), present)
         });
-        let ancestors = self.ancestors();
         let mut slots = 0;
         if meter.is_slots() {
             slots = meter.used(state, 0);
-            for (ancestor, _) in &ancestors {
+            for (ancestor, _) in self.ancestors() {
                 slots = slots.saturating_sub(ancestor.held());
             }
-        }
-        for (ancestor, _) in ancestors {
-            ancestor.succession(|succession| {
-                let is_other = |heir: &Heir| !ptr::eq(heir.bucket.as_ptr(), Arc::as_ptr(self));
-                succession.heirs.retain(is_other);
-            });
         }
         let estate = Estate {
             meter,
@@ -188,7 +188,7 @@ impl Bucket {
             is_sole,
         } in heirs
         {
-            let Some(bucket) = bucket.upgrade() else {
+            let Some(bucket) = bucket.upgrade().filter(|bucket| !bucket.is_closed()) else {
                 continue;
             };
             bucket.change(&history, |meter, state| match late {
@@ -209,7 +209,7 @@ impl Bucket {
         }
         let _family = family();
         let remaining = |heir: &Heir| {
-            let bucket = heir.bucket.upgrade()?;
+            let bucket = heir.bucket.upgrade().filter(|bucket| !bucket.is_closed())?;
             let (version, meter) = heir.history.present()?;
             let (Ok(state) | Err(state)) = bucket.peek(version, &heir.history);
             Some(meter.balance(state, now).0)
@@ -253,15 +253,18 @@ impl Successor<'_> {
     pub(crate) fn inherit(&self, sources: &[(&Arc<Bucket>, &History)], now: Nanos, adds: bool) {
         let _family = family();
         let mut closed: Vec<&Arc<Bucket>> = Vec::new();
+        let mut seen = HashSet::new();
         for (bucket, history) in sources {
             bucket.close(history);
-            if bucket.is_closed() && !closed.iter().any(|other| Arc::ptr_eq(other, bucket)) {
+            if bucket.is_closed() && seen.insert(Arc::as_ptr(bucket)) {
                 closed.push(bucket);
             }
         }
         let known = self.bucket.ancestors();
+        let known = known.iter().map(|(known, _)| Arc::as_ptr(known));
+        let mut known: HashSet<*const Bucket> = known.collect();
         if adds {
-            closed.retain(|bucket| known.iter().all(|(known, _)| !Arc::ptr_eq(known, bucket)));
+            closed.retain(|bucket| !known.contains(&Arc::as_ptr(bucket)));
         }
         let Some(first) = closed.first() else { return };
         let meter_of = |bucket: &Bucket| {
@@ -282,8 +285,7 @@ impl Successor<'_> {
         let direct = closed.iter().map(|bucket| (Arc::clone(bucket), true));
         let earlier = closed.iter().flat_map(|bucket| bucket.ancestors());
         for (bucket, was_sole) in direct.chain(earlier) {
-            let is_new = |(other, _): &(Arc<Bucket>, bool)| !Arc::ptr_eq(other, &bucket);
-            if known.iter().all(is_new) && ancestors.iter().all(is_new) {
+            if known.insert(Arc::as_ptr(&bucket)) {
                 ancestors.push((bucket, is_sole && was_sole));
             }
         }
@@ -308,7 +310,13 @@ impl Successor<'_> {
                 history: self.history.clone(),
                 is_sole,
             };
-            bucket.succession(|succession| succession.heirs.push(heir));
+            bucket.succession(|Succession { heirs, .. }| {
+                // Those that are closed by now inherit nothing more.
+                if heirs.len() == heirs.capacity() {
+                    heirs.retain(Heir::is_open);
+                }
+                heirs.push(heir);
+            });
             let ancestor = Ancestor {
                 bucket: Arc::downgrade(&bucket),
                 is_sole,
