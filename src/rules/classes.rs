@@ -1,6 +1,9 @@
 //! From clients as written to classes of which the same is asked.
 
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use super::{
     RulesError,
@@ -57,12 +60,10 @@ impl Class {
 pub(super) fn reserve_clients(clients: &Clients, names: &mut Names) -> Result<(), RulesError> {
     let each = clients.each.as_ref().ok_or(RulesError::NoEach)?;
     let plans = clients.plans.iter();
-    for (index, (name, _)) in plans.clone().enumerate() {
+    let mut earlier: HashSet<&str> = HashSet::new();
+    for (name, _) in plans.clone() {
         proper(name, "clients, plan")?;
-        if clients.plans[..index]
-            .iter()
-            .any(|(earlier, _)| earlier == name)
-        {
+        if !earlier.insert(name) {
             return Err(RulesError::SamePlan {
                 name: name.to_string(),
             });
@@ -112,13 +113,16 @@ fn class(
     let own = draft.bind(ScopeKey::Client(plan_name.clone()), own);
 
     let mut routes: Vec<(RouteKey, Limits)> = Vec::new();
+    let mut numbers: HashMap<RouteKey, usize> = HashMap::new();
     for (key, limits) in &plan.routes {
-        routes.push((parse(key)?, limits.clone()));
+        let key = parse(key)?;
+        numbers.entry(key.clone()).or_insert(routes.len());
+        routes.push((key, limits.clone()));
     }
     for (key, inherited) in &each.routes {
         let key = parse(key)?;
-        match routes.iter_mut().find(|(own, _)| *own == key) {
-            Some((_, limits)) => *limits = limits.or(Some(inherited)),
+        match numbers.get(&key) {
+            Some(&number) => routes[number].1 = routes[number].1.or(Some(inherited)),
             None => routes.push((key, Limits::new().or(Some(inherited)))),
         }
     }

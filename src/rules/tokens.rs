@@ -1,9 +1,12 @@
 //! Settings of model tokens, where they are of use.
 
+use std::collections::HashMap;
+
 use super::{Rules, RulesError, compile::parse};
 use crate::{
     client::Plan,
     limits::{Access, Limits},
+    route::RouteKey,
 };
 
 /// Refuses [`Limits::max_tokens_per_request`] in scopes that limit no model tokens: nothing would hold it.
@@ -23,20 +26,27 @@ pub(super) fn check(rules: &Rules) -> Result<(), RulesError> {
     };
     let nothing = Plan::default();
     let each = clients.each.as_ref().unwrap_or(&nothing);
-    check_plan(each, &nothing, "each client")?;
+    check_plan(each, &nothing, &HashMap::new(), "each client")?;
+    let mut on_routes = HashMap::new();
+    for (key, limits) in &each.routes {
+        on_routes.entry(parse(key)?).or_insert(limits);
+    }
     for (name, plan) in &clients.plans {
-        check_plan(plan, each, &format!("plan `{name}`"))?;
+        check_plan(plan, each, &on_routes, &format!("plan `{name}`"))?;
     }
     Ok(())
 }
 
-/// Checks a plan, with what it leaves out taken from `each`.
-fn check_plan(plan: &Plan, each: &Plan, place: &str) -> Result<(), RulesError> {
+/// Checks a plan, with what it leaves out taken from `each` and its routes.
+fn check_plan(
+    plan: &Plan,
+    each: &Plan,
+    on_routes: &HashMap<RouteKey, &Limits>,
+    place: &str,
+) -> Result<(), RulesError> {
     limits_tokens(&plan.limits.or(Some(&each.limits)), || place.to_owned())?;
     for (key, limits) in &plan.routes {
-        let mut inherited = each.routes.iter();
-        let inherited = inherited.find(|(other, _)| parse(other) == parse(key));
-        let inherited = inherited.map(|(_, limits)| limits);
+        let inherited = on_routes.get(&parse(key)?).copied();
         limits_tokens(&limits.or(inherited), || format!("{place}, route `{key}`"))?;
     }
     Ok(())
