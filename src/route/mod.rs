@@ -9,6 +9,7 @@ mod catch_all;
 pub(crate) mod head;
 pub(crate) mod key;
 pub(crate) mod overlap;
+pub(crate) mod overlaps;
 pub(crate) mod readings;
 mod spelling;
 mod strings;

@@ -8,9 +8,23 @@ use super::{
     spelling::normalize,
 };
 
+#[cfg(test)]
+thread_local! {
+    /// How often this thread has compared routes.
+    pub(crate) static COMPARED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// Counts a comparison of routes, so that tests see how their number grows.
+#[inline(always)]
+pub(super) fn compared() {
+    #[cfg(test)]
+    COMPARED.set(COMPARED.get() + 1);
+}
+
 impl RouteKey {
     /// Tells whether some request may match both keys.
     pub(crate) fn meets(&self, other: &Self) -> bool {
+        compared();
         let (
             Pattern::Path {
                 method,
@@ -111,6 +125,7 @@ impl Shape {
 
     /// Tells whether some request for the path may match a key. `hash` is the one that made the shape.
     pub(crate) fn meets(&self, key: &RouteKey, hash: impl Fn(&str) -> u64) -> bool {
+        compared();
         let Pattern::Path {
             method,
             segments,

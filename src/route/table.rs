@@ -140,6 +140,11 @@ impl<V> Table<V> {
         self.values.iter()
     }
 
+    /// The value of the route that was added under a number, from zero on.
+    pub(crate) fn value(&self, number: usize) -> Option<&V> {
+        self.values.get(number)
+    }
+
     /// Adds a route.
     ///
     /// # Errors

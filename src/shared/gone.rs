@@ -3,13 +3,16 @@
 use super::{moves::Moves, routes::UNDECLARED, state::State};
 use crate::{
     clock::Nanos,
-    route::RouteKey,
+    route::{RouteKey, overlaps::Overlaps},
     rule::{Binding, Home},
 };
 
 /// Routes that have lost their key, until all that was used there has come back.
 #[derive(Debug, Default)]
-pub(super) struct Gone(Vec<(RouteKey, Vec<Binding>)>);
+pub(super) struct Gone {
+    routes: Vec<(RouteKey, Vec<Binding>)>,
+    overlaps: Overlaps,
+}
 
 impl Gone {
     /// The most routes that are remembered.
@@ -28,7 +31,7 @@ impl Gone {
                 gone.add(&key, &before.shared.own);
             }
         }
-        for (key, own) in &before.gone.0 {
+        for (key, own) in &before.gone.routes {
             let is_spent = own.iter().all(|binding| match &binding.home {
                 Home::Bucket(bucket) => bucket.is_spent(now),
                 Home::Client(_) => true,
@@ -41,14 +44,27 @@ impl Gone {
     }
 
     fn add(&mut self, key: &RouteKey, own: &[Binding]) {
-        if !own.is_empty() && self.0.len() < Self::MAX {
-            self.0.push((key.clone(), own.to_vec()));
+        if !own.is_empty() && self.routes.len() < Self::MAX {
+            self.overlaps.insert(key);
+            self.routes.push((key.clone(), own.to_vec()));
         }
     }
 
     pub(super) fn of(&self, is_meant: impl Fn(&RouteKey) -> bool) -> Vec<&[Binding]> {
-        let meant = self.0.iter().filter(|(key, _)| is_meant(key));
+        let meant = self.routes.iter().filter(|(key, _)| is_meant(key));
         meant.map(|(_, own)| own.as_slice()).collect()
+    }
+
+    /// Of those that share requests with a key.
+    pub(super) fn with<'a>(
+        &'a self,
+        key: &RouteKey,
+        is_meant: impl Fn(&RouteKey) -> bool,
+    ) -> impl Iterator<Item = &'a [Binding]> {
+        let near = self.overlaps.with(key).into_iter();
+        let near = near.filter_map(|number| self.routes.get(number));
+        near.filter(move |(gone, _)| key.meets(gone) && is_meant(gone))
+            .map(|(_, own)| own.as_slice())
     }
 
     /// Has nothing more charged there.

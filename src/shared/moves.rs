@@ -1,12 +1,12 @@
 //! The routes whose requests a reload moves.
 
-use std::collections::HashSet;
+use std::{cell::LazyCell, collections::HashSet};
 
 use http::Extensions;
 
 use super::{routes::Route, state::State};
 use crate::{
-    route::{RouteKey, head::Head, table::Table, undeclared::Undeclared},
+    route::{RouteKey, head::Head, overlaps::Overlaps, table::Table, undeclared::Undeclared},
     rules::{Handover, Rules},
 };
 
@@ -47,12 +47,14 @@ impl Moves {
             changed.extend(taken.filter_map(|route| route.pattern.clone()));
         }
         let stays = |key: &&RouteKey| known.contains(key) && staying.contains(key);
+        let overlaps = LazyCell::new(|| Overlaps::of(keys.iter().map(|(key, _)| key)));
         for key in &moves.gone {
             let found = with_head(key, |head| table.find(head).copied());
             match found {
                 Some(found) => changed.extend(found.map(|index| keys[index].0.clone())),
                 None => {
-                    let takers = keys.iter().map(|(key, _)| key).filter(stays);
+                    let takers = overlaps.with(key).into_iter();
+                    let takers = takers.map(|index| &keys[index].0).filter(stays);
                     let takers = takers.filter(|taker| taker.meets(key) && key.beats(taker));
                     changed.extend(takers.cloned());
                 }
@@ -69,8 +71,9 @@ impl Moves {
 
     /// Tells the ledger which limits keep neither their buckets nor begin in lines of their own.
     pub(super) fn handover(&self, before: &State) -> Handover {
+        let named = before.named_by_key();
         let lines = self.new.iter().filter_map(|key| {
-            let own = before.own_of(key)?;
+            let own = before.own_of(key, &named)?;
             Some((key.clone(), own.first()?.line))
         });
         Handover {
@@ -85,9 +88,8 @@ impl Moves {
         if let Some(found) = found {
             return found.into_iter().collect();
         }
-        let routes = before.declared().filter(|(other, _)| {
-            key.meets(other) && (self.gone.contains(other) || key.beats(other))
-        });
+        let routes = before.declared_with(key);
+        let routes = routes.filter(|(other, _)| self.gone.contains(other) || key.beats(other));
         routes.map(|(_, route)| route).collect()
     }
 

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering, fence},
     },
 };
@@ -25,7 +25,7 @@ use crate::{
     observe::Log,
     response::{Protocol, Rejection},
     route::{
-        RouteKey, head::Head, overlap::Shape, readings::Readings, table::Table,
+        RouteKey, head::Head, overlap::Shape, overlaps::Overlaps, readings::Readings, table::Table,
         undeclared::Undeclared,
     },
     rule::{Asked, Binding, Rule},
@@ -42,6 +42,8 @@ pub(crate) struct State {
     /// What undeclared routes are made from.
     pub(super) default: Vec<Template>,
     pub(super) table: Table<Route>,
+    /// The routes of the table, made when others take the place of these rules.
+    pub(super) overlaps: OnceLock<Overlaps>,
     pub(super) undeclared: Option<UndeclaredRoutes>,
     /// For undeclared routes that are not kept apart.
     pub(super) shared: Route,
@@ -105,9 +107,11 @@ impl State {
         let variants = classes.iter().map(|class| class.variants.len()).sum();
         let known = before.iter().flat_map(|before| before.table.values());
         let known: HashMap<&str, &Route> = known.map(|route| (&*route.key, route)).collect();
+        let named = before.map(|before| before.named_by_key());
+        let named = named.unwrap_or_default();
         let route = |key: &RouteKey, own| {
             let known = known.get(key.as_str()).copied();
-            let known = known.or_else(|| before?.undeclared_as(key));
+            let known = known.or_else(|| before?.undeclared_as(key, &named));
             Route::new(key.as_str(), own, known, variants)
         };
         let mut table = Table::new();
@@ -163,6 +167,7 @@ impl State {
         Ok(Self {
             limiter: Arc::clone(limiter),
             table,
+            overlaps: OnceLock::new(),
             undeclared,
             shared: shared(before.map(|before| &before.shared)),
             unions: Unions::default(),

@@ -19,7 +19,7 @@ use crate::{
     bucket::Successor,
     limit::Limit,
     limiter::Limiter,
-    route::{RouteKey, undeclared::Undeclared},
+    route::{RouteKey, overlaps::Overlaps, undeclared::Undeclared},
     rule::{Binding, Home},
     rules::pairs,
 };
@@ -31,6 +31,19 @@ impl State {
         routes.filter_map(|route| Some((route.pattern.as_ref()?, route)))
     }
 
+    /// The declared routes that share requests with a key.
+    pub(super) fn declared_with<'a>(
+        &'a self,
+        key: &RouteKey,
+    ) -> impl Iterator<Item = (&'a RouteKey, &'a Route)> {
+        let keys = || self.declared().map(|(key, _)| key);
+        let overlaps = self.overlaps.get_or_init(|| Overlaps::of(keys()));
+        let near = overlaps.with(key).into_iter();
+        let near = near.filter_map(|number| self.table.value(number));
+        near.filter_map(|route| Some((route.pattern.as_ref()?, route)))
+            .filter(move |(other, _)| key.meets(other))
+    }
+
     /// All routes that nobody declared and that are kept apart.
     fn kept_apart(&self) -> impl Iterator<Item = (&Route, &Undeclared<Route>)> {
         let sets = self.undeclared.iter();
@@ -39,22 +52,42 @@ impl State {
     }
 
     /// The limits of the route that had just the requests of a key that is new.
-    pub(super) fn own_of(&self, key: &RouteKey) -> Option<&[Binding]> {
-        let gone = self.gone.of(|gone| gone == key).first().copied();
-        gone.or_else(|| self.undeclared_as(key).map(|route| &*route.own))
+    ///
+    /// `named`: of [`State::named_by_key`].
+    pub(super) fn own_of<'a>(
+        &'a self,
+        key: &RouteKey,
+        named: &HashMap<&RouteKey, &'a Route>,
+    ) -> Option<&'a [Binding]> {
+        let gone = self.gone.with(key, |gone| gone == key).next();
+        gone.or_else(|| self.undeclared_as(key, named).map(|route| &*route.own))
     }
 
     /// The route that nobody declared and that had just the requests of a key that is new.
-    pub(super) fn undeclared_as(&self, key: &RouteKey) -> Option<&Route> {
+    ///
+    /// `named`: of [`State::named_by_key`].
+    pub(super) fn undeclared_as<'a>(
+        &'a self,
+        key: &RouteKey,
+        named: &HashMap<&RouteKey, &'a Route>,
+    ) -> Option<&'a Route> {
         let undeclared = self.undeclared.as_ref()?;
         let path = with_head(key, |head| match *head.method {
             Method::HEAD => None,
             _ => undeclared.paths.find(undeclared.paths.hash(head)),
         });
-        path.flatten().or_else(|| {
-            let mut named = self.named_routes();
-            named.find(|route| route.pattern.as_ref() == Some(key))
-        })
+        path.flatten().or_else(|| named.get(key).copied())
+    }
+
+    /// The routes that nobody declared and that the host's router has a name for, by that name.
+    pub(super) fn named_by_key(&self) -> HashMap<&RouteKey, &Route> {
+        let mut named = HashMap::new();
+        for route in self.named_routes() {
+            if let Some(key) = &route.pattern {
+                named.entry(key).or_insert(route);
+            }
+        }
+        named
     }
 
     /// A route that nobody declares, as it goes on under these rules.
@@ -87,16 +120,15 @@ impl State {
         let inherit = |heir: &Route, sources: Vec<&[Binding]>| {
             inherit(&self.limiter, &heir.own, sources, false);
         };
+        let known: HashMap<_, _> = before.declared().collect();
         for (key, route) in self.declared() {
             if moves.new.contains(key) {
                 inherit(route, self.sources_of(key, before));
             } else if moves.changed.contains(key) {
-                let known = before.declared().find(|(known, _)| *known == key);
-                let own = known.map(|(_, known)| &*known.own);
-                let came = |gone: &RouteKey| {
-                    moves.gone.contains(gone) && key.meets(gone) && gone.beats(key)
-                };
-                inherit(route, own.into_iter().chain(self.gone.of(came)).collect());
+                let known = known.get(key).map(|known| &*known.own);
+                let came = |gone: &RouteKey| moves.gone.contains(gone) && gone.beats(key);
+                let came = self.gone.with(key, came);
+                inherit(route, known.into_iter().chain(came).collect());
             }
         }
         let came = || self.gone.of(|key| moves.gone.contains(key));
@@ -139,7 +171,7 @@ impl State {
     fn sources_of<'a>(&'a self, key: &RouteKey, before: &'a Self) -> Vec<&'a [Binding]> {
         let taken = self.moves.takes_from(before, key).into_iter();
         let mut sources: Vec<&[Binding]> = taken.map(|route| &*route.own).collect();
-        sources.extend(before.gone.of(|gone| gone.meets(key)));
+        sources.extend(before.gone.with(key, |_| true));
         match &before.undeclared {
             None => sources.push(&before.shared.own),
             Some(UndeclaredRoutes { templates, paths }) => {

@@ -1,3 +1,4 @@
+mod growth;
 mod plans;
 mod scopes;
 mod threads;
