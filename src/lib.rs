@@ -110,7 +110,8 @@
 //!   with CORS [inside](#the-order-of-layers) of the throttle it is charged to `OPTIONS`, `ANY` or `$default`, or to the
 //!   default route, to the client without credentials, and to the total.
 //! - A request that its host may take for either of two routes is charged to both, all or none: one with escapes or
-//!   empty segments in its path; a gRPC call of another method than `POST`, since tonic looks at the path alone; and
+//!   empty segments in its path; one for `/pets/` if there is a key for `/pets` and none as specific for `/pets/`, and the
+//!   other way; a gRPC call of another method than `POST`, since tonic looks at the path alone; and
 //!   `CONNECT` with a path, which opens a WebSocket over HTTP/2 and is charged to `GET` too unless a key names `CONNECT`.
 //! - Query, fragment and host take no part, and other spellings of a path (`/v1/%63hat`) are the same path.
 //! - A gRPC method is `POST /package.Service/Method`. A request is taken for gRPC by its content type, by

@@ -465,6 +465,110 @@ async fn an_empty_segment_that_a_nested_service_drops_passes_no_closed_key() {
     }
 }
 
+/// Whether a `GET` for the root of a nested service is admitted, at each place that a throttle may have.
+async fn roots(rules: &Rules, nest: &str, path: &str) -> Vec<(&'static str, bool)> {
+    let root = || Router::new().route("/", get(ok));
+    let layer = throttle(rules.clone());
+    let mut places = vec![
+        (
+            "outside",
+            boxed(layer.layer(Router::new().nest_service(nest, root()))),
+        ),
+        (
+            "as a layer",
+            boxed(
+                Router::new()
+                    .nest_service(nest, root())
+                    .layer(layer.clone()),
+            ),
+        ),
+    ];
+    if cfg!(feature = "axum") {
+        places.push((
+            "inside",
+            boxed(Router::new().nest_service(nest, root().layer(layer.clone()))),
+        ));
+        places.push((
+            "around the nested service",
+            boxed(Router::new().nest_service(nest, layer.layer(root()))),
+        ));
+    }
+    let mut admitted = Vec::new();
+    for (place, app) in places {
+        let answer = send(&app, request("GET", path)).await;
+        admitted.push((place, decision(&answer).is_admitted()));
+    }
+    admitted
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slash_at_the_end_that_a_nested_service_drops_passes_no_closed_key() {
+    for in_plan in [false, true] {
+        for (nest, key, path) in [
+            ("/api", "GET /api", "/api/"),
+            ("/api", "ANY /api", "/api/"),
+            ("/api", "GET /api", "/api//"),
+            ("/api", "GET /api/", "/api"),
+            ("/v1/{tenant}", "GET /v1/{tenant}", "/v1/a/"),
+            ("/v1/{tenant}", "GET /v1/{tenant}/", "/v1/a"),
+        ] {
+            // Open beside it, so that the default route is not what refuses.
+            let rules = closed(key, in_plan).default_route(hourly(1_000));
+            for (place, passed) in roots(&rules, nest, path).await {
+                assert!(!passed, "{key}: {path}, {place}, in a plan: {in_plan}");
+            }
+            let open = Router::new().nest_service(nest, Router::new().route("/", get(ok)));
+            let open = send(&open, request("GET", path)).await;
+            assert_eq!(open.status(), StatusCode::OK, "axum serves {path}");
+        }
+        // No router is known.
+        let service = throttle(closed("GET /api", in_plan)).layer(served());
+        for path in ["/api/", "/%61pi/", "/api//", "//api/"] {
+            let passed = passes(&service, request("GET", path)).await;
+            assert!(!passed, "{path}, in a plan: {in_plan}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_path_with_a_key_of_its_own_is_not_charged_to_that_of_the_other_end() {
+    let rules = || {
+        Rules::new()
+            .route("GET /dir", hourly(2))
+            .route("GET /dir/", hourly(3))
+            .route("GET /{id}", hourly(4))
+            .route("GET /{id}/", hourly(5))
+    };
+    for (path, passed) in [("/dir", 2), ("/dir/", 3), ("/other", 4), ("/other/", 5)] {
+        let service = throttle(rules()).layer(served());
+        assert_eq!(admitted(&service, 9, "GET", path).await, passed, "{path}");
+        let answer = send(&service, request("GET", path)).await;
+        assert_eq!(decision(&answer).limits().count(), 1, "{path}");
+    }
+    // Nor is the root to anything, nor what a router gives to a greedy route.
+    let rules = Rules::new()
+        .route("GET /", hourly(2))
+        .route("GET /files/a", Limits::closed());
+    let files = Router::new()
+        .route("/", get(ok))
+        .route("/files/{*path}", get(ok))
+        .layer(throttle(rules));
+    assert_eq!(admitted(&files, 9, "GET", "/").await, 2);
+    if cfg!(feature = "axum") {
+        assert_eq!(admitted(&files, 9, "GET", "/files/a/").await, 9);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_is_free_with_its_own_end_alone() {
+    let rules = Rules::new()
+        .total(hourly(2))
+        .route("GET /health", Limits::exempt());
+    let service = throttle(rules).layer(served());
+    assert_eq!(admitted(&service, 9, "GET", "/health").await, 9);
+    assert_eq!(admitted(&service, 9, "GET", "/health/").await, 2);
+}
+
 /// hyper tells no route, and nobody knows how the service behind it reads paths.
 #[tokio::test(start_paused = true)]
 async fn where_no_router_is_known_empty_segments_are_charged_on_every_reading() {

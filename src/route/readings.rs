@@ -7,6 +7,8 @@
 //! - **gRPC.** tonic matches the path alone, whatever the method. A gRPC request is read as its own method and as
 //!   `POST`. It is known by its content type, by the layer's protocol, or by a path such as
 //!   `/inference.v1.Inference/Generate`.
+//! - **A slash at the end.** A nested service of axum has its root with and without it, and so has many a server behind
+//!   a proxy. A path that has no key as specific is charged to the key of the other end as well.
 //! - **`CONNECT` with a path** is how a WebSocket is opened over HTTP/2 (RFC 8441), where HTTP/1.1 has `GET`. It is
 //!   read as its own method and as `GET`, unless the key of its own reading names `CONNECT`.
 //!

@@ -30,6 +30,10 @@ use super::{
 #[derive(Debug)]
 pub(crate) struct Table<V> {
     values: Vec<V>,
+    /// What each key is, by the number of its value.
+    kinds: Vec<Kind>,
+    /// Whether a path other than the root ends with a slash.
+    any_slash_end: bool,
     /// Paths without parameters.
     literals: Strings<Methods>,
     /// All paths with parameters; the root is the first.
@@ -39,6 +43,28 @@ pub(crate) struct Table<V> {
     default: Option<usize>,
     /// Whether `$default` takes requests alone that match no route of the host's router.
     default_is_unrouted: bool,
+}
+
+/// Kinds of keys, the most specific first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Literal,
+    Params,
+    Greedy,
+    Default,
+}
+
+impl Kind {
+    fn of(pattern: &Pattern) -> Self {
+        match pattern {
+            Pattern::Default => Self::Default,
+            Pattern::Path { greedy: true, .. } => Self::Greedy,
+            Pattern::Path { segments, .. } => match segments.contains(&Segment::Param) {
+                true => Self::Params,
+                false => Self::Literal,
+            },
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -121,6 +147,8 @@ impl<V> Table<V> {
     pub(crate) fn new() -> Self {
         Self {
             values: Vec::new(),
+            kinds: Vec::new(),
+            any_slash_end: false,
             literals: Strings::default(),
             nodes: vec![Node::default()],
             any_params: false,
@@ -165,6 +193,8 @@ impl<V> Table<V> {
         match inserted {
             Ok(()) => {
                 self.values.push(value);
+                self.kinds.push(Kind::of(key.pattern()));
+                self.any_slash_end |= has_slash_end(key.pattern());
                 Ok(())
             }
             Err(taken) => Err(&self.values[taken]),
@@ -239,6 +269,35 @@ impl<V> Table<V> {
         let is_named = true;
         let named = self.matched(Wanted { is_named, ..wanted }, head);
         (named == Some(found)).then(|| &self.values[found])
+    }
+
+    /// The route of the same path with a slash more or less at its end, if its key is more specific than that of the path
+    /// itself.
+    #[inline]
+    pub(crate) fn of_other_end(&self, head: &Head<'_>) -> Option<&V> {
+        let has_slash = head.path.ends_with('/') && head.path.len() > 1;
+        if !has_slash && !self.any_slash_end {
+            return None;
+        }
+        self.at_other_end(head)
+    }
+
+    #[cold]
+    fn at_other_end(&self, head: &Head<'_>) -> Option<&V> {
+        // What a router gives to a greedy route is not at the root of a nested service.
+        if head.template().is_some_and(|path| path.contains("{*")) {
+            return None;
+        }
+        let other: Cow<'_, str> = match head.path.strip_suffix('/') {
+            Some("") => return None,
+            Some(shorter) => shorter.into(),
+            None => format!("{}/", head.path).into(),
+        };
+        let other = head.read_as(head.method, &other, head.empty_params);
+        let found = self.matched(Wanted::by(&other), &other)?;
+        let own = self.matched(Wanted::by(head), head);
+        own.is_none_or(|own| self.kinds[found] < self.kinds[own])
+            .then(|| &self.values[found])
     }
 
     #[inline]
@@ -334,6 +393,23 @@ impl<V> Table<V> {
                 .then(|| node.greedy.find(wanted))
                 .flatten()
         })
+    }
+}
+
+/// Returns whether the path of a key ends with a slash, and is not the root.
+fn has_slash_end(pattern: &Pattern) -> bool {
+    match pattern {
+        Pattern::Path {
+            segments,
+            greedy: false,
+            ..
+        } => {
+            let last = segments
+                .split_last()
+                .filter(|(_, before)| !before.is_empty());
+            last.is_some_and(|(last, _)| matches!(last, Segment::Literal(text) if text.is_empty()))
+        }
+        Pattern::Default | Pattern::Path { .. } => false,
     }
 }
 

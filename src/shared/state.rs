@@ -236,7 +236,11 @@ impl State {
                     None => self.undeclared(&head)?,
                 };
                 let variant = class.variant(|| class.routes.find(&head));
-                Found::Kept(self.prepared(route, class, variant))
+                let own = self.prepared(route, class, variant);
+                match self.of_other_end(&head, route, class, variant) {
+                    None => Found::Kept(own),
+                    Some(other) => self.unions.get(&[own, other], !route.undeclared),
+                }
             }
             Some(readings) => self.all(&readings, class)?,
         };
@@ -258,13 +262,35 @@ impl State {
                 None => self.undeclared(reading.head())?,
             };
             let variant = class.variant(|| reading.find(&class.routes));
-            let prepared = self.prepared(route, class, variant);
-            if !all.iter().any(|known| std::ptr::eq(*known, prepared)) {
-                is_declared &= !route.undeclared;
-                all.push(prepared);
+            is_declared &= !route.undeclared;
+            let own = self.prepared(route, class, variant);
+            let other = self.of_other_end(reading.head(), route, class, variant);
+            for prepared in std::iter::once(own).chain(other) {
+                if !all.iter().any(|known| std::ptr::eq(*known, prepared)) {
+                    all.push(prepared);
+                }
             }
         }
         Ok(self.unions.get(&all, is_declared))
+    }
+
+    /// What a request is charged on besides, of these routes, since its host may take its path for the one with a slash
+    /// more or less at its end.
+    #[inline]
+    fn of_other_end<'a>(
+        &'a self,
+        head: &Head<'_>,
+        route: &'a Route,
+        class: &Class,
+        variant: usize,
+    ) -> Option<&'a Prepared> {
+        let declared = self.table.of_other_end(head);
+        let in_plan = class.routes.of_other_end(head).copied();
+        if declared.is_none() && in_plan.is_none() {
+            return None;
+        }
+        let (route, variant) = (declared.unwrap_or(route), in_plan.unwrap_or(variant));
+        Some(self.prepared(route, class, variant))
     }
 
     /// Identifies the client, or the anonymous one.
