@@ -43,14 +43,14 @@ impl InFlight {
         }
     }
 
-    /// Names this limit in header fields, answers and logs: one or more of `A-Z a-z 0-9 _`.
+    /// Names this limit in header fields, answers, metrics and logs: 1 to 64 of `A-Z a-z 0-9 _`.
     ///
     /// Without this call it is named after its scope, route key and kind: see [`Limits::named`](crate::Limits::named).
     ///
     /// # Errors
     ///
-    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new) returns an error for any other character, an empty name, and a
-    /// name that another limit was given.
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new) returns an error for any other character, an empty name, a
+    /// longer one, and a name that another limit was given.
     pub fn named(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.name = Some(name.into());
         self

@@ -246,8 +246,8 @@ impl Limits {
     ///
     /// # Errors
     ///
-    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new) returns an error for any other character, an empty name, and a
-    /// name that another limit was given.
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new) returns an error for any other character, an empty name, one of
+    /// more than 64 characters, and a name that another limit was given.
     pub fn named(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.name = Some(name.into());
         self

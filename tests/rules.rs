@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use tower_throttle::{Clients, Limits, Rate, Rules, RulesError, ThrottleLayer};
+use tower_throttle::{
+    Clients, InFlight, Limits, Plan, Quota, Rate, Rules, RulesError, ThrottleLayer,
+};
 
 fn error(rules: Rules) -> RulesError {
     let shown = format!("{rules:?}");
@@ -139,6 +141,60 @@ fn a_bad_name_is_named_with_its_place() {
             assert!(
                 error.starts_with(&format!("{place}: name `{name}` is not made of")),
                 "{error}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_name_of_more_than_64_characters_is_an_error_wherever_it_is_given() {
+    let clients = |limits: Limits| Clients::by_bearer().each(limits);
+    let rules = |name: &str| {
+        let name = name.to_owned();
+        let named = Limits::new().rate(Rate::per_second(1).named(name.clone()));
+        let plan = Plan::new(Rate::per_second(1)).route("GET /x", named.clone());
+        [
+            (Rules::new().total(named.clone()), "the total"),
+            (
+                Rules::new().default_route(Limits::new().named(name.clone())),
+                "the default route",
+            ),
+            (
+                Rules::new().route(
+                    "GET /x",
+                    Limits::new().quota(Quota::per_day(1).named(name.clone())),
+                ),
+                "route `GET /x`",
+            ),
+            (
+                Rules::new().route(
+                    "GET /x",
+                    Limits::new().in_flight(InFlight::new(1).named(name.clone())),
+                ),
+                "route `GET /x`",
+            ),
+            (Rules::new().clients(clients(named)), "each client"),
+            (
+                Rules::new().clients(clients(Rate::per_second(1).into()).plan("pro", plan)),
+                "plan `pro`, route `GET /x`",
+            ),
+            (
+                Rules::new().clients(clients(Rate::per_second(1).into()).plan(name, Limits::new())),
+                "clients, plan",
+            ),
+        ]
+    };
+    let at_most = "a".repeat(64);
+    for (rules, place) in rules(&at_most) {
+        assert!(ThrottleLayer::new(rules).is_ok(), "{place}: 64 characters");
+    }
+    for length in [65, 10_000] {
+        for (rules, place) in rules(&"a".repeat(length)) {
+            assert_eq!(
+                error(rules).to_string(),
+                format!(
+                    "{place}: a name of {length} characters, `{at_most}…`; 64 are the most, choose a shorter one"
+                ),
             );
         }
     }

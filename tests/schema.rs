@@ -4,7 +4,7 @@ use std::path::Path;
 
 use jsonschema::Validator;
 use serde_json::{Value, json};
-use tower_throttle::Rules;
+use tower_throttle::{Rules, ThrottleLayer};
 
 /// Generated from here; `BLESS=1` writes it anew.
 const FILE: &str = "src/config/rules/schema.json";
@@ -122,7 +122,11 @@ fn schema() -> Value {
         "ipv6_prefix": { "type": "integer", "minimum": 0, "maximum": 128 },
         "max_clients": count("Buckets of clients that are kept."),
         "each": defined("plan"),
-        "plans": { "type": "object", "additionalProperties": defined("plan") },
+        "plans": {
+            "type": "object",
+            "propertyNames": defined("name"),
+            "additionalProperties": defined("plan"),
+        },
     });
     let exact = json!({ "type": "boolean", "description": "Whether it is what requests cost." });
     let estimate = one_of([
@@ -164,7 +168,7 @@ fn schema() -> Value {
         "quota": one_of([text(&window), table(&named(text(&window), "quota"), Some("quota"))]),
         "in_flight": one_of([slots.clone(), table(&named(slots, "max"), Some("max"))]),
         "duration": text(&format!("({NUMBER} *)?{UNIT}")),
-        "name": text("[A-Za-z0-9_]+"),
+        "name": text("[A-Za-z0-9_]{1,64}"),
         "dialect": { "enum": [
             "problem", "openai", "anthropic", "api_gateway", "azure_api_management", "kserve", "json_rpc",
         ] },
@@ -329,5 +333,22 @@ fn what_is_valid_is_read_and_what_is_not_is_not() {
     for text in bad {
         assert!(Rules::from_toml(text).is_err(), "{text} is read");
         assert!(!validator.is_valid(&json_of(text)), "{text} is valid");
+    }
+}
+
+#[test]
+fn a_name_of_more_than_64_characters_is_an_error_in_a_document_as_in_code() {
+    let validator = validator();
+    for length in [64, 65] {
+        let name = "a".repeat(length);
+        for text in [
+            format!("total = {{ rate = 1, name = '{name}' }}"),
+            format!("clients = {{ by = 'address', each = 1, plans.{name} = 5 }}"),
+        ] {
+            let rules = Rules::from_toml(&text).expect("rules that can be read");
+            let is_short = length == 64;
+            assert_eq!(ThrottleLayer::new(rules).is_ok(), is_short, "{text}");
+            assert_eq!(validator.is_valid(&json_of(&text)), is_short, "{text}");
+        }
     }
 }

@@ -262,7 +262,7 @@ impl Clients {
     /// What each client on a plan may do, instead of what [`each`](Self::each) says. What it leaves out it
     /// inherits from there.
     ///
-    /// The name is made of `A-Z a-z 0-9 _`, and its limits are called after it. Who is on it is said by
+    /// The name is 1 to 64 of `A-Z a-z 0-9 _`, and its limits are called after it. Who is on it is said by
     /// [`member`](Self::member) or [`plan_by`](Self::plan_by).
     pub fn plan(mut self, name: impl Into<Cow<'static, str>>, plan: impl Into<Plan>) -> Self {
         self.plans.push((name.into(), plan.into()));

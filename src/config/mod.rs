@@ -67,7 +67,7 @@
 //! | `max_wait`, `max_waiting` | a duration such as `"500ms"`, and a number: [waiting](crate#waiting) |
 //! | `max_tokens_per_request` | the largest estimate that is [admitted](crate::Limits::max_tokens_per_request) |
 //! | `max_reservation_percent` | the part of a burst of tokens that one request [reserves](crate::Limits::max_reservation_percent) at most |
-//! | `name`, `publish` | [`Limits::named`](crate::Limits::named), [`Limits::publish`](crate::Limits::publish) |
+//! | `name`, `publish` | [`Limits::named`](crate::Limits::named): 1 to 64 of `A-Z a-z 0-9 _`; [`Limits::publish`](crate::Limits::publish) |
 //! | `access` | `"unlimited"` or `"closed"`, beside other settings; or [`"exempt"`](crate::Limits::exempt) alone |
 //!
 //! What is left out is left out, never zero: a route inherits it from the default. A rate of `0` closes. A fraction

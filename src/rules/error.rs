@@ -35,6 +35,19 @@ pub enum RulesError {
         /// The name.
         name: String,
     },
+    /// A name that is longer than header fields, metrics and logs are to carry.
+    #[error(
+        "{place}: a name of {length} characters, `{beginning}…`; 64 are the most, choose a shorter one"
+    )]
+    #[non_exhaustive]
+    LongName {
+        /// Where the name was given.
+        place: String,
+        /// Its first 64 characters.
+        beginning: String,
+        /// How many characters it has.
+        length: usize,
+    },
     /// Two limits of one name.
     #[error("{place}: name `{name}` is taken by {other}; names tell limits apart, choose another")]
     #[non_exhaustive]

@@ -214,6 +214,14 @@ fn validate(limits: &Limits, place: &str) -> Result<(), RulesError> {
 
 /// Whether a name fits into fields, metrics and logs.
 pub(super) fn proper(name: &str, place: &str) -> Result<(), RulesError> {
+    let length = name.chars().count();
+    if length > stem::LONGEST {
+        return Err(RulesError::LongName {
+            place: place.to_owned(),
+            beginning: name.chars().take(stem::LONGEST).collect(),
+            length,
+        });
+    }
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
     if name.is_empty() || !name.chars().all(fits) {
         return Err(RulesError::Name {

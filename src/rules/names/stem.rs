@@ -17,8 +17,8 @@ pub(super) const CLIENT: &str = "client";
 /// The key `$default`.
 const CATCH_ALL: &str = "catch_all";
 
-/// The most characters of a stem. Longer ones are cut and end in a hash.
-const LONGEST: usize = 64;
+/// The most characters of a stem, and of a name that a user gives. Longer stems are cut and end in a hash.
+pub(in crate::rules) const LONGEST: usize = 64;
 
 const METHODS: [&str; 10] = [
     "any", "get", "head", "post", "put", "delete", "patch", "options", "connect", "trace",
