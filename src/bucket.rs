@@ -4,7 +4,8 @@
 //!
 //! - A *charge* exchanges the state, without a lock, and looks at the other word after it: if that is not its own any
 //!   more, it puts the state back and all begins anew. If somebody was charged in that moment, that is one charge too
-//!   many, never too few.
+//!   many, never too few. A bucket that was [closed](succession) in that moment holds the charge: its state is not
+//!   exchanged any more.
 //! - Who changes the other word is alone in that, by a lock of its own. It exchanges the state for [`BUSY`], then
 //!   writes the word, then the new state. Who finds `BUSY` finds nothing.
 //!
@@ -23,7 +24,7 @@ use std::{
     sync::Mutex,
 };
 
-use self::succession::Succession;
+use self::succession::{CLOSED, Succession};
 pub(crate) use self::succession::{Late, Successor};
 
 use crate::{
@@ -62,19 +63,28 @@ impl Slot<'_> {
     /// [`Slot::step`] from a state that is not [`BUSY`].
     #[inline(always)]
     fn step_to(&self, key: u64, seen: u64, next: Option<u64>) -> Option<Result<u64, u64>> {
-        let still_ours = || self.key.load(Ordering::Acquire) == key;
         let Some(next) = next else {
-            return still_ours().then_some(Err(seen));
+            let still_ours = self.key.load(Ordering::Acquire) == key;
+            return still_ours.then_some(Err(seen));
         };
-        let exchange = |from, to| {
-            self.state
-                .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
-        };
-        exchange(seen, next).ok()?;
-        if still_ours() {
-            return Some(Ok(next));
+        self.state
+            .compare_exchange(seen, next, Ordering::AcqRel, Ordering::Acquire)
+            .ok()?;
+        self.exchanged(key, seen, next)
+    }
+
+    /// [`Slot::step_to`] after its exchange.
+    #[inline(always)]
+    fn exchanged(&self, key: u64, seen: u64, next: u64) -> Option<Result<u64, u64>> {
+        match self.key.load(Ordering::Acquire) {
+            found if found == key => return Some(Ok(next)),
+            // It was exchanged before that, and is a part of what the bucket has left.
+            CLOSED => return Some(Ok(next)),
+            _ => {}
         }
-        let _ = exchange(next, seen);
+        let _ = self
+            .state
+            .compare_exchange(next, seen, Ordering::AcqRel, Ordering::Acquire);
         None
     }
 
@@ -275,10 +285,33 @@ impl Bucket {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::history::Step;
 
     const OURS: u64 = 3;
     const STRANGERS: u64 = 5;
+
+    #[test]
+    fn what_is_exchanged_just_before_a_bucket_is_closed_is_a_part_of_what_it_leaves() {
+        let meter = Meter::of_slots(3).expect("three");
+        let history = History::new(Some(Step {
+            version: OURS,
+            since: 0,
+            meter,
+        }));
+        let one = meter.take(0, 0, 1).expect("free");
+        let two = meter.take(one, 0, 1).expect("free");
+        for (what, before, after, held) in [("taken", one, two, 2), ("given back", two, one, 1)] {
+            let bucket = Arc::new(Bucket::full(OURS));
+            bucket.state.store(after, Ordering::Release);
+            bucket.retire(&history);
+            let done = bucket.slot().exchanged(OURS, before, after);
+            assert_eq!(done, Some(Ok(after)), "{what} once, and not once more");
+            assert_eq!(bucket.held(), held, "{what}");
+        }
+    }
 
     #[test]
     fn what_happens_between_a_look_and_an_exchange_is_seen() {

@@ -27,8 +27,8 @@ use crate::{
     sync::Ordering,
 };
 
-/// The version of a closed bucket, which no charge has.
-const CLOSED: Version = Version::MAX;
+/// The version of a closed bucket, which no charge has. No key of a table is like it, but by a chance of one in 2^48.
+pub(super) const CLOSED: Version = Version::MAX;
 
 static FAMILY: Mutex<()> = Mutex::new(());
 
@@ -155,7 +155,7 @@ impl Bucket {
     }
 
     /// Slots that were taken from it and are still held, after it was closed.
-    fn held(&self) -> u64 {
+    pub(super) fn held(&self) -> u64 {
         self.succession(|succession| succession.estate.as_ref().map_or(0, |estate| estate.slots))
     }
 
@@ -323,5 +323,63 @@ impl Successor<'_> {
             };
             (self.bucket).succession(|succession| succession.ancestors.push(ancestor));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::store::{Place, Scale, Seen};
+
+    #[test]
+    fn a_slot_that_comes_back_while_its_bucket_is_being_closed_comes_back() {
+        let version = 3;
+        let meter = Meter::of_slots(2).expect("two");
+        let history = History::new(Some(Step {
+            version,
+            since: 0,
+            meter,
+        }));
+        let bucket = Arc::new(Bucket::full(version));
+        let one = meter.take(0, 0, 1).expect("free");
+        thread::scope(|scope| {
+            let (place, gives_back) = (
+                Place::Bucket(
+                    &bucket,
+                    Scale {
+                        version,
+                        history: &history,
+                    },
+                ),
+                (Seen::own(one), &meter),
+            );
+            let family = family();
+            // As a bucket is closed, with a look at the others after the first step.
+            history.alone(|_| {
+                bucket.state.store(BUSY, Ordering::Release);
+                let thread = scope.spawn(move || {
+                    let (seen, meter) = gives_back;
+                    place.give_back(seen, meter, 0, 1, || 0);
+                });
+                for _ in 0..1_000 {
+                    if thread.is_finished() {
+                        break;
+                    }
+                    thread::yield_now();
+                }
+                bucket.version.store(CLOSED, Ordering::Release);
+            });
+            let (state, slots) = (one, 1);
+            let estate = Estate {
+                meter,
+                state,
+                slots,
+            };
+            bucket.succession(|succession| succession.estate = Some(estate));
+            drop(family);
+        });
+        assert_eq!(bucket.held(), 0);
     }
 }

@@ -188,6 +188,8 @@ impl Place<'_> {
             Self::Bucket(bucket, scale) => {
                 let slot = bucket.slot();
                 if !slot.give_back(scale.version, seen.state, meter, taken, weight, clock) {
+                    // Whoever closes it may be between two steps.
+                    scale.history.wait();
                     bucket.settle_late(Late::Refund, cost, taken);
                 }
                 self.peek(taken)
