@@ -122,9 +122,12 @@ where
             let prepared = by.as_deref().unwrap_or(&found);
             let timeout = || deadline(request.headers()).map(nanos);
             let mut levels = Levels::default();
-            let Ok(answer) = limiter.ask(&prepared.rule, asked, now, now, timeout, &mut levels)
-            else {
-                continue;
+            let answer = match limiter.ask(&prepared.rule, asked, now, now, timeout, &mut levels) {
+                Ok(answer) => answer,
+                Err(outdated) => {
+                    outdated.pause();
+                    continue;
+                }
             };
             let mut held = None;
             let decided = Decided::at_once(&state, asked, now, &mut levels, &mut held);

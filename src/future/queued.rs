@@ -14,6 +14,7 @@ use tokio::time::{Sleep, sleep_until};
 use crate::{
     clock::Nanos,
     levels::Levels,
+    limiter::Outdated,
     rule::Asked,
     shared::{Admitted, Decided, Prepared, Shared, State},
     waiting::{Standing, Turn},
@@ -96,7 +97,10 @@ impl<S, ReqBody> Queued<S, ReqBody> {
                     });
                 }
                 Turn::Later(until) => limiter.instant(until),
-                Turn::Outdated => continue,
+                Turn::Outdated => {
+                    Outdated.pause();
+                    continue;
+                }
             };
             let timer = self
                 .timer

@@ -12,6 +12,7 @@ use crate::{
     admission::Permits,
     clock::Nanos,
     levels::Levels,
+    limiter::Outdated,
     remote::{Ask, OnOutage},
     shared::Prepared,
     waiting::{Answer, Standing, Turn},
@@ -45,6 +46,7 @@ impl Way {
                 return Err(Later::At(until));
             }
             Turn::Outdated => {
+                Outdated.pause();
                 self.follow(request);
                 let prepared = self.share().into_owned();
                 self.step = Step::Alone(standing, prepared);
