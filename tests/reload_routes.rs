@@ -90,6 +90,30 @@ async fn a_route_that_gets_a_key_of_its_own_keeps_what_was_used_and_back_again()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_path_that_came_with_empty_segments_first_keeps_what_was_used_when_it_gets_a_key() {
+    for (key, spelled) in KEYS.into_iter().flat_map(|key| {
+        let spellings = ["/models//a", "//models/a", "/%6Dodels///a"];
+        spellings.map(|spelled| (key, spelled))
+    }) {
+        let layer = throttle(of(slow(5), &[]));
+        assert_eq!(passed(&layer, 2, "GET", spelled).await, 2);
+        assert_eq!(passed(&layer, 9, "GET", "/models/a").await, 3);
+        reload(&layer, of(slow(5), &[key]));
+        for path in ["/models/a", spelled] {
+            assert_eq!(passed(&layer, 9, "GET", path).await, 0, "{key}: {path}");
+        }
+        reload(&layer, of(slow(5), &[]));
+        for path in [spelled, "/models/a"] {
+            assert_eq!(
+                passed(&layer, 9, "GET", path).await,
+                0,
+                "{key}: {path} again"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn slots_in_use_are_counted_when_a_route_gets_a_key_of_its_own_and_back_again() {
     for key in KEYS {
         let limits = || Limits::new().in_flight(2);

@@ -5,7 +5,6 @@ use http::Method;
 use super::{
     head::{Head, family},
     key::{Pattern, RouteKey, Segment},
-    spelling::normalize,
 };
 
 #[cfg(test)]
@@ -113,7 +112,8 @@ impl Shape {
     const LONGEST: usize = 16;
 
     pub(crate) fn of(head: &Head<'_>, hash: impl Fn(&str) -> u64) -> Self {
-        let path = normalize(head.path);
+        // Whichever of its spellings came first.
+        let path = head.canonical();
         let mut segments = path.strip_prefix('/').unwrap_or(&path).split('/');
         let kept = segments.by_ref().take(Self::LONGEST);
         Self {
