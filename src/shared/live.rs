@@ -138,10 +138,12 @@ impl Live {
         let new = Arc::new(State::new(compiled, &limiter, Some((&old, moves)))?);
 
         let next = draft.commit(limiter.now());
+        // What takes long comes first: once a bucket is closed, its requests wait for the new rules.
+        let successions = new.successions(&old);
         // Most routes before anybody needs them there.
         new.adopt(&old);
         new.prepare_as(&old);
-        new.succeed(&old);
+        new.succeed(successions);
         old.retired.store(true, Ordering::SeqCst);
         self.state.store(Arc::clone(&new));
         // And those that were new in the meantime.

@@ -24,6 +24,13 @@ use crate::{
     rules::pairs,
 };
 
+/// A route, and all limits from which it inherits.
+#[derive(Debug)]
+pub(super) struct Succession<'a> {
+    heir: &'a Route,
+    sources: Vec<&'a [Binding]>,
+}
+
 impl State {
     /// All declared routes, by their keys.
     pub(super) fn declared(&self) -> impl Iterator<Item = (&RouteKey, &Route)> {
@@ -114,11 +121,12 @@ impl State {
         !self.moves.take_all(before, set)
     }
 
-    /// Has routes begin with what was used where their requests went before, and closes the buckets there.
-    pub(super) fn succeed(&self, before: &Self) {
+    /// Lists the routes that begin with what was used elsewhere. Nothing is closed yet: requests go on meanwhile.
+    pub(super) fn successions<'a>(&'a self, before: &'a Self) -> Vec<Succession<'a>> {
         let moves = &self.moves;
-        let inherit = |heir: &Route, sources: Vec<&[Binding]>| {
-            inherit(&self.limiter, &heir.own, sources, false);
+        let mut all = Vec::new();
+        let mut inherit = |heir: &'a Route, sources: Vec<&'a [Binding]>| {
+            all.push(Succession { heir, sources });
         };
         let known: HashMap<_, _> = before.declared().collect();
         for (key, route) in self.declared() {
@@ -149,6 +157,14 @@ impl State {
                 sources.push(&known.unwrap_or(&before.shared).own);
                 inherit(overflow, sources);
             }
+        }
+        all
+    }
+
+    /// Has routes begin with what was used where their requests went before, and closes the buckets there.
+    pub(super) fn succeed(&self, successions: Vec<Succession<'_>>) {
+        for Succession { heir, sources } in successions {
+            inherit(&self.limiter, &heir.own, sources, false);
         }
         self.gone.close();
     }
