@@ -21,6 +21,7 @@ use super::{
     spelling::{Spelling, canonical, is_ambiguous, spellings},
     table::Table,
 };
+use crate::field;
 
 /// All readings of a request that may have several.
 #[derive(Debug)]
@@ -150,15 +151,14 @@ pub(crate) fn is_grpc_path(path: &str) -> bool {
         && !method.contains(&b'/')
 }
 
+/// Returns whether one of the lines of the content type is gRPC's: nobody knows which of them a server reads.
 #[inline]
 fn has_grpc_content_type(headers: &HeaderMap) -> bool {
     const GRPC: &[u8] = b"application/grpc";
-    let Some(value) = headers.get(CONTENT_TYPE) else {
-        return false;
-    };
-    let value = value.as_bytes().trim_ascii_start();
-    let essence = value.get(..GRPC.len());
-    essence.is_some_and(|essence| essence.eq_ignore_ascii_case(GRPC))
+    headers.get_all(CONTENT_TYPE).iter().any(|value| {
+        let essence = field::trim_bytes(value.as_bytes()).get(..GRPC.len());
+        essence.is_some_and(|essence| essence.eq_ignore_ascii_case(GRPC))
+    })
 }
 
 #[cfg(test)]
