@@ -17,7 +17,7 @@ use tokio_stream::{StreamExt as _, iter, once};
 use tower_throttle::Usage;
 
 use crate::error::ApiError;
-use crate::model::{self, DIMENSIONS, Event, Generate, Model};
+use crate::model::{self, DIMENSIONS, Event, Generate, Model, Prompt};
 use crate::openai::{
     Answer, ChatRequest, CompletionRequest, Delivery, EMBEDDING_MODEL, EmbeddingRequest, Encoding,
     Form, TEXT_MODEL,
@@ -66,6 +66,11 @@ async fn generate(
     form: Form,
     account: Account,
 ) -> Result<Response, ApiError> {
+    if let (true, Some(Extension(account))) = (delivery.is_stream(), &account) {
+        // Before the first token: a client that goes away pays for its prompt too.
+        let (Prompt::Continue(prompt) | Prompt::Answer(prompt)) = &request.prompt;
+        account.add(model.count(prompt) as u64);
+    }
     let events = model::stream(model, request);
     let answer = Answer::new(form);
     if delivery.is_stream() {

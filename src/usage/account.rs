@@ -38,7 +38,8 @@ use crate::account::Account;
 /// - [`settle`](Self::settle) puts the true total in the place of the reservation. What was reserved too much goes
 ///   back into the bucket, up to the burst; what was reserved too little becomes debt.
 /// - Where nobody settles, the reservation stands, or what was added if that is more. If the response is cut
-///   short (dropped, or ended by an error) after something was added, that is what counts.
+///   short (dropped, or ended by an error) after something was added, that is what counts. So add the tokens of the
+///   prompt before the first that is produced: a client that goes away then pays for both.
 /// - It is settled once, by whatever comes first; after that, nothing changes any more.
 ///
 /// # The bound
