@@ -152,6 +152,9 @@ impl Limits {
     /// Refuses requests whose estimate is above `tokens`, at once and without a time to come back. Without this call no
     /// estimate is refused for its size, unless it is [exact](crate::Estimate::exact).
     ///
+    /// A body whose length is not told, as many are in HTTP/2 and in chunks, is estimated at
+    /// [`Estimate::or`](crate::Estimate::or), by default 1: more than `tokens` there refuses such requests.
+    ///
     /// It belongs to the [token limits](Self::tokens) of the scope, which name the refusal; a shadow among them counts
     /// what it would refuse. With zero every request is refused. A scope without token limits is an error of
     /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
