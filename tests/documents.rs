@@ -117,6 +117,35 @@ fn ten_thousand_routes_are_read_in_every_format() {
 }
 
 #[test]
+fn rules_of_ten_thousand_routes_of_clients_and_of_ten_thousand_plans_are_built() {
+    // Seconds without optimisation, and a quarter of an hour where each route is compared with all others.
+    let routes = |burst: u32| {
+        let route = |at| format!("\"POST /v1/models/{at}\" = {{ rate = 10, burst = {burst} }}\n");
+        (0..10_000).map(route).collect::<String>()
+    };
+    let plans = |at| format!("[clients.plans.plan_of_{at}]\nrate = 10\n");
+    let plans: String = (0..10_000).map(plans).collect();
+    let by = "clients.by = { header = \"x-api-key\" }\n";
+    let table = [
+        (
+            20_000,
+            format!(
+                "{by}[clients.each.routes]\n{}[clients.plans.pro.routes]\n{}",
+                routes(5),
+                routes(20)
+            ),
+        ),
+        (10_001, format!("{by}[clients.each]\nrate = 1\n{plans}")),
+    ];
+    for (expected, text) in table {
+        let rules = Rules::from_toml(&text).expect("rules");
+        assert_eq!(rates(&rules), expected);
+        let layer = ThrottleLayer::new(rules);
+        assert!(layer.is_ok(), "{:?}", layer.err());
+    }
+}
+
+#[test]
 fn documents_of_every_format_have_one_bound_that_may_be_set() {
     for (format, read, document) in FORMATS {
         let long = document(1) + &" ".repeat(MOST);

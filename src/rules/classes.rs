@@ -89,9 +89,10 @@ pub(super) fn classes(
     let each = clients.each.as_ref().unwrap_or(&nothing);
     let mut classes = vec![class(None, each, &nothing, names, draft)?];
     for (name, plan) in &clients.plans {
-        let mut next = class(Some(name), plan, each, names, draft)?;
-        next.first = classes.iter().map(|class| class.variants.len()).sum();
-        classes.push(next);
+        let next = class(Some(name), plan, each, names, draft)?;
+        let last = classes.last();
+        let first = last.map_or(0, |last| last.first + last.variants.len());
+        classes.push(Class { first, ..next });
     }
     for class in &mut classes {
         class.routes.catch_all(catch_all);

@@ -202,12 +202,14 @@ impl Settings {
                 self.limits(&format!("{place}, route `{key}`"), limits);
             }
         }
+        let mut of_plans: HashMap<&str, (usize, u64)> = HashMap::new();
+        for (plan, member) in members {
+            let (count, untold) = of_plans.entry(plan).or_default();
+            *count += 1;
+            *untold = untold.wrapping_add(FixedState::default().hash_one(member.bits()));
+        }
         for (plan, _) in plans {
-            let members = members.iter().filter(|(of, _)| of == plan);
-            let hash =
-                |hash: u64, member: u128| hash.wrapping_add(FixedState::default().hash_one(member));
-            let untold = members.clone().map(|(_, member)| member.bits());
-            let (count, untold) = (members.count(), untold.fold(0, hash));
+            let (count, untold) = of_plans.get(&**plan).copied().unwrap_or_default();
             self.set_untold(
                 &format!("plan `{plan}`"),
                 "members",
