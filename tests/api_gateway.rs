@@ -1009,6 +1009,88 @@ fn what_may_hold_a_stage_and_is_not_read_is_told_with_its_place() {
             "values.root_module.resources[1]",
         ),
         (
+            cloud_formation("P: { Type: AWS::ServiceCatalog::CloudFormationProvisionedProduct }"),
+            "Resources.P",
+        ),
+        (
+            cloud_formation("Other: { Type: Our::ApiGatewayV2::Stage }"),
+            "Resources.Other",
+        ),
+        (
+            cloud_formation("Included: !Include stage.yaml"),
+            "Resources.Included",
+        ),
+        (
+            cloud_formation("Either: { \"Fn::If\": [Big, { Type: AWS::SNS::Topic }, {}] }"),
+            "Resources.Either",
+        ),
+        (
+            cloud_formation("Included: { \"Fn::Transform\": { Name: AWS::Include } }"),
+            "Resources.Included",
+        ),
+        (
+            cloud_formation("\"Fn::ForEach::Any\": !Ref Loop"),
+            "Resources.\"Fn::ForEach::Any\"",
+        ),
+        (
+            cloud_formation(
+                "\"Fn::ForEach::Any\": [Name, [a], { \"S${Name}\": { \"Fn::Transform\": { Name: AWS::Include } } }]",
+            ),
+            "Resources.\"Fn::ForEach::Any\"",
+        ),
+        (
+            cloud_formation("Topic: { Type: AWS::SNS::Topic }").replacen(
+                '{',
+                "{ Modules: { Sub: { Source: ./stage.yaml } },",
+                1,
+            ),
+            "Modules.Sub",
+        ),
+        (
+            cloud_formation("Topic: { Type: AWS::SNS::Topic }").replacen(
+                '{',
+                "{ Globals: { Api: { MethodSettings: [{ ThrottlingRateLimit: 1 }] } },",
+                1,
+            ),
+            "Globals.Api.MethodSettings",
+        ),
+        (
+            format!(
+                "resources: {{ prod: {stage_of_pulumi}, app: {{ type: aws:serverlessrepository:CloudFormationStack }} }}"
+            ),
+            "resources.app",
+        ),
+        (
+            format!("resources: {{ prod: {stage_of_pulumi}, api: {{ type: api:index:Module }} }}"),
+            "resources.api",
+        ),
+        (
+            format!(
+                "{{ resources: {{ prod: {stage_of_pulumi} }}, components: {{ Api: {{ resources: {{}} }} }} }}"
+            ),
+            "components.Api",
+        ),
+        (
+            format!(
+                "deployment: {{ resources: [{stage_of_pulumi}, {{ type: api:tf:aws_apigatewayv2_stage, inputs: {{}} }}] }}"
+            ),
+            "deployment.resources[1]",
+        ),
+        (
+            format!(
+                "resource: {{ aws_apigatewayv2_stage: {{ prod: {{ {blocks} }} }}, awscc_apigatewayv2_stage: {{ other: {{}} \
+                 }} }}"
+            ),
+            "resource.awscc_apigatewayv2_stage.other",
+        ),
+        (
+            format!(
+                "values: {{ root_module: {{ resources: [{{ type: aws_apigatewayv2_stage, values: {{ {blocks} }} }}, {{ \
+                 type: awscc_apigatewayv2_stage, values: {{}} }}] }} }}"
+            ),
+            "values.root_module.resources[1]",
+        ),
+        (
             format!(
                 "{{ Items: [{{ StageName: prod, {} }}], NextToken: abc }}",
                 "DefaultRouteSettings: { \
@@ -1064,6 +1146,57 @@ fn what_may_hold_a_stage_and_is_not_read_is_told_with_its_place() {
             .map(|warning| &*warning.path)
             .collect();
         assert_eq!(paths, [place], "{text}");
+    }
+}
+
+/// What the document leaves to the tool that deploys it is not read as if it were not there.
+#[test]
+fn a_stage_that_is_not_all_there_is_an_error() {
+    let throttles = "throttling_rate_limit: 10, throttling_burst_limit: 5";
+    let plan = |unknown: &str| {
+        format!(
+            "{{ planned_values: {{ root_module: {{ resources: [{{ address: a.b, type: aws_apigatewayv2_stage, values: {{ \
+             route_settings: [{{ route_key: GET /a, {throttles} }}] }} }}] }} }}, resource_changes: [{{ address: a.b, \
+             change: {{ after_unknown: {{ id: true, {unknown} }} }} }}] }}"
+        )
+    };
+    let known = [
+        "default_route_settings: []",
+        "default_route_settings: [{ logging_level: true }]",
+        "route_settings: [{ throttling_rate_limit: false }]",
+    ];
+    for unknown in known {
+        let expected = Rules::new().route("GET /a", Rate::per_second(10).burst(5));
+        same(read(&plan(unknown)), &expected, unknown);
+    }
+    let expanded = "is expanded by the tool alone that deploys it";
+    let table = [
+        (plan("default_route_settings: true"), expanded),
+        (
+            plan("default_route_settings: [{ throttling_burst_limit: true }]"),
+            expanded,
+        ),
+        (plan("route_settings: [{}, { route_key: true }]"), expanded),
+        (
+            format!(
+                "Resources: {{ Prod: {{ Type: AWS::ApiGatewayV2::Stage, Properties: {{ DefaultRouteSettings: {} }}, {} }} }}",
+                "{ ThrottlingRateLimit: 10 }", "\"Fn::Transform\": { Name: AWS::Include }"
+            ),
+            expanded,
+        ),
+        (
+            "resource: { aws_apigatewayv2_stage: { prod: { dynamic: { route_settings: { for_each: '${var.routes}' } } } } }"
+                .to_owned(),
+            "resource.aws_apigatewayv2_stage.prod.dynamic: blocks that Terraform makes",
+        ),
+        (
+            "{ version: 4, terraform_version: 1.9.0, resources: [] }".to_owned(),
+            "resources: a state as Terraform stores it, which is not read; give what `terraform show -json` prints",
+        ),
+    ];
+    for (text, expected) in table {
+        let error = stage(&text).expect_err(&text).to_string();
+        assert!(error.contains(expected), "{text}: {error}");
     }
 }
 

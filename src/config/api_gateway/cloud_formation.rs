@@ -1,7 +1,7 @@
 //! Resources of CloudFormation's templates, and of SAM's.
 
 use super::{
-    found::{Found, Visit, Visited, named, properties},
+    found::{Found, OTHER, Visit, Visited, is_stage, named, properties},
     resolved::resolved,
     unread,
 };
@@ -22,8 +22,12 @@ pub(super) fn stages(
     visit: &mut Visit<'_>,
 ) -> Result<(), ConfigError> {
     unread::transforms(template, visit)?;
-    let globals = template.peek("Globals");
-    let globals = globals.as_ref().and_then(|globals| globals.peek("HttpApi"));
+    let all = template.peek("Globals");
+    let rest = all.as_ref().and_then(|globals| globals.peek("Api"));
+    if let Some(settings) = rest.as_ref().and_then(|rest| rest.peek("MethodSettings")) {
+        visit(Visited::Unread(&settings, super::import::REST))?;
+    }
+    let globals = all.as_ref().and_then(|globals| globals.peek("HttpApi"));
     if let Some(globals) = &globals {
         resolved(globals)?;
     }
@@ -50,6 +54,7 @@ pub(super) fn stages(
             Some("AWS::ApiGateway::Stage" | "AWS::Serverless::Api") => {
                 visit(Visited::Unread(&resource, super::import::REST))?;
             }
+            Some(kind) if is_stage(kind) => visit(Visited::Unread(&resource, OTHER))?,
             _ => {}
         }
     }

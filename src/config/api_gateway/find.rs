@@ -1,11 +1,16 @@
 //! Where stages and usage plans stand, in documents of all kinds.
 
+use std::collections::HashSet;
+
 use super::{
     cloud_formation,
     found::{Visit, Visited, named},
     pulumi, terraform,
 };
-use crate::config::{document::Place, error::ConfigError};
+use crate::config::{
+    document::{NO_SETTINGS, Place},
+    error::ConfigError,
+};
 
 /// Names of a stage's own settings, of which a document that is a stage has one at least.
 const OF_STAGE: [&str; 9] = [
@@ -44,7 +49,14 @@ pub(super) fn stages(root: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), Conf
         return cloud_formation::stages(root, &resources, visit);
     }
     if let Some(resources) = root.peek("resources") {
-        return pulumi::program(&resources, visit);
+        if root.peek("terraform_version").is_some() {
+            let fault = "a state as Terraform stores it, which is not read; give what `terraform show -json` prints";
+            return Err(resources.fault(fault));
+        }
+        return pulumi::program(root, &resources, visit);
+    }
+    if root.peek("components").is_some() {
+        return pulumi::program(root, &root.with(&NO_SETTINGS), visit);
     }
     if let Some(deployment) = root.peek("deployment") {
         return pulumi::state(&deployment, visit);
@@ -61,12 +73,12 @@ pub(super) fn stages(root: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), Conf
             .as_ref()
             .and_then(|all| all.peek("root_module"))
         {
-            return terraform::module(&module, visit);
+            return terraform::module(&module, &terraform::unknown(root)?, visit);
         }
     }
     if root.peek("type").is_some() {
         pulumi::resource(root, None, visit)?;
-        return terraform::resource(root, visit);
+        return terraform::resource(root, &HashSet::new(), visit);
     }
     if OF_STAGE.iter().any(|name| root.peek(name).is_some()) {
         return named(root, &NAMES_OF_STAGE, &[], visit);

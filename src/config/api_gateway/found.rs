@@ -77,3 +77,13 @@ pub(super) fn word<'a>(settings: &'a Place<'a>, name: &str) -> Option<&'a str> {
         _ => None,
     }
 }
+
+/// What is told of a stage of API Gateway that a provider declares in a way of its own.
+pub(super) const OTHER: &str = "a stage of another provider";
+
+/// Whether resources of this type are stages of API Gateway, in the words of any provider.
+pub(super) fn is_stage(kind: &str) -> bool {
+    let letters = kind.chars().filter(char::is_ascii_alphanumeric);
+    let letters: String = letters.map(|letter| letter.to_ascii_lowercase()).collect();
+    letters.contains("apigatewayv2") && letters.ends_with("stage")
+}

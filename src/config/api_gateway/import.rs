@@ -3,7 +3,7 @@
 use super::{
     choice::Choice,
     find,
-    found::{Visit, Visited},
+    found::{OTHER, Visit, Visited},
     plan, settings,
 };
 use crate::{
@@ -72,7 +72,7 @@ fn import(text: &str, name: Option<&str>, kind: &Kind) -> Result<Imported, Confi
             }
             Visited::Unread(place, what) => {
                 let fault = match what {
-                    REST => format!("{what}, which is not read"),
+                    REST | OTHER => format!("{what}, which is not read"),
                     _ => format!("{what}, which is not read and may hold {kind}"),
                 };
                 unread.push(place.fault(fault));

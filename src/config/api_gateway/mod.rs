@@ -56,8 +56,10 @@
 //! What does not throttle is passed over: logs, metrics, variables, tags. **Nothing that throttles is passed over.**
 //! Settings that are not known are errors, and so are values that only the vendor's tools can resolve (`!Ref`,
 //! `Fn::Sub`, `${var.burst}`), with their path, line and column; so are the settings of a REST API's stage, and of the
-//! events of SAM's functions. What is not read and may hold another stage (a nested stack, a module, a macro, a loop that
-//! `Fn::ForEach` expands, the next page of a list) is a [`Warning`] beside a stage that is read, else an error.
+//! events of SAM's functions, `dynamic` blocks, and settings that a plan of Terraform knows only after it was applied. What
+//! is not read and is or may hold another stage (a nested stack, a module, a component, a macro, a loop that `Fn::ForEach`
+//! expands, the stage of another provider such as `awscc`, the next page of a list) is a [`Warning`] beside a stage that
+//! is read, else an error.
 //!
 //! # The traps of API Gateway
 //!

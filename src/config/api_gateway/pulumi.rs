@@ -1,6 +1,6 @@
 //! Resources of Pulumi's programs in YAML, and of its states.
 
-use super::found::{Visit, Visited, named, word};
+use super::found::{OTHER, Visit, Visited, is_stage, named, word};
 use crate::config::{document::Place, error::ConfigError};
 
 const STAGES: [&str; 3] = [
@@ -9,8 +9,19 @@ const STAGES: [&str; 3] = [
     "aws-native:apigatewayv2:Stage",
 ];
 
-/// The `resources` of a program.
-pub(super) fn program(resources: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), ConfigError> {
+/// The `resources` of a program, and the components that it declares.
+pub(super) fn program(
+    root: &Place<'_>,
+    resources: &Place<'_>,
+    visit: &mut Visit<'_>,
+) -> Result<(), ConfigError> {
+    if let Some(components) = root.peek("components") {
+        for (_, component) in components.entries()? {
+            if component.peek("resources").is_some() {
+                visit(Visited::Unread(&component, "a component"))?;
+            }
+        }
+    }
     let mut resources = resources.entries()?;
     resources.try_for_each(|(id, each)| resource(&each, Some(id), visit))
 }
@@ -37,7 +48,11 @@ pub(super) fn resource(
         return visit(Visited::Unread(resource, what));
     }
     if !STAGES.contains(&kind) {
-        return Ok(());
+        // Types of Terraform have no colon.
+        return match is_stage(kind) && kind.contains(':') {
+            true => visit(Visited::Unread(resource, OTHER)),
+            false => Ok(()),
+        };
     }
     let urn = word(resource, "urn");
     let last = urn.and_then(|urn| urn.rsplit("::").next());
@@ -58,10 +73,18 @@ fn not_read(kind: &str) -> Option<&'static str> {
         | "aws:cloudformation:StackSet"
         | "aws:cloudformation/stackSet:StackSet"
         | "aws-native:cloudformation:Stack"
-        | "aws-native:cloudformation:StackSet" => Some("a nested stack"),
+        | "aws-native:cloudformation:StackSet"
+        | "aws:serverlessrepository:CloudFormationStack"
+        | "aws:serverlessrepository/cloudFormationStack:CloudFormationStack"
+        | "aws:servicecatalog:ProvisionedProduct"
+        | "aws:servicecatalog/provisionedProduct:ProvisionedProduct"
+        | "aws-native:servicecatalog:CloudFormationProvisionedProduct" => Some("a nested stack"),
         "aws:apigateway:Stage" | "aws:apigateway/stage:Stage" | "aws-native:apigateway:Stage" => {
             Some(super::import::REST)
         }
+        // Of a module of Terraform, as `pulumi package add terraform-module` names it. In a state its resources stand
+        // beside it.
+        kind if kind.ends_with(":index:Module") => Some("a module"),
         _ => None,
     }
 }

@@ -25,6 +25,6 @@ pub(super) fn resolved(place: &Place<'_>) -> Result<(), ConfigError> {
 }
 
 /// Of CloudFormation or of Pulumi.
-fn is_function(name: &str) -> bool {
+pub(super) fn is_function(name: &str) -> bool {
     name == "Ref" || name.starts_with("Fn::") || name.starts_with("fn::")
 }

@@ -79,6 +79,12 @@ const PASSED_OVER: [&[&str]; 4] = [
 
 pub(super) fn stage(place: &Place<'_>, warnings: &mut Vec<Warning>) -> Result<Rules, ConfigError> {
     resolved(place)?;
+    if let Some(blocks) = place.peek("dynamic") {
+        return Err(blocks.fault(
+            "blocks that Terraform makes, which are known to it alone; write them out, or give what `terraform show -json` \
+             prints",
+        ));
+    }
     let mut fields = place.fields()?;
     for names in PASSED_OVER {
         fields.pass_over(names);

@@ -1,26 +1,30 @@
 //! Resources of Terraform: its configurations in JSON, its states and plans.
 
-use super::found::{Visit, Visited, named, word};
-use crate::config::{document::Place, error::ConfigError};
+use std::collections::HashSet;
+
+use super::found::{Found, OTHER, Visit, Visited, is_stage, named, own_names, word};
+use crate::config::{
+    document::{Place, Value},
+    error::ConfigError,
+};
 
 /// The name of a comment in Terraform's JSON syntax.
 const COMMENT: &str = "//";
+
+const STAGE: &str = "aws_apigatewayv2_stage";
 
 /// The blocks `resource` and `module` of a configuration. Blocks are tables, or lists of them.
 pub(super) fn configuration(root: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), ConfigError> {
     if let Some(resources) = root.peek("resource") {
         resources.each(|resources| {
-            each_of(resources, "aws_apigatewayv2_stage", &mut |id, stage| {
-                named(stage, &["name"], &[id], visit)
-            })?;
-            for kind in STACKS {
-                each_of(resources, kind, &mut |_, stack| {
-                    visit(Visited::Unread(stack, "a nested stack"))
-                })?;
+            for (kind, all) in resources.entries()? {
+                if kind == STAGE {
+                    each_of(&all, &mut |id, stage| named(stage, &["name"], &[id], visit))?;
+                } else if let Some(what) = not_read(kind) {
+                    each_of(&all, &mut |_, other| visit(Visited::Unread(other, what)))?;
+                }
             }
-            each_of(resources, REST, &mut |_, settings| {
-                visit(Visited::Unread(settings, super::import::REST))
-            })
+            Ok(())
         })?;
     }
     if let Some(modules) = root.peek("module") {
@@ -35,22 +39,27 @@ pub(super) fn configuration(root: &Place<'_>, visit: &mut Visit<'_>) -> Result<(
     Ok(())
 }
 
-/// Resources whose templates may hold stages.
-const STACKS: [&str; 3] = [
-    "aws_cloudformation_stack",
-    "aws_cloudformation_stack_set",
-    "aws_serverlessapplicationrepository_cloudformation_stack",
-];
-/// The resource that throttles the stage of a REST API.
-const REST: &str = "aws_api_gateway_method_settings";
+/// Resources that may hold stages, or are stages that are not read.
+fn not_read(kind: &str) -> Option<&'static str> {
+    match kind {
+        "aws_cloudformation_stack"
+        | "aws_cloudformation_stack_set"
+        | "aws_serverlessapplicationrepository_cloudformation_stack"
+        | "aws_servicecatalog_provisioned_product"
+        | "awscc_cloudformation_stack"
+        | "awscc_cloudformation_stack_set"
+        | "awscc_servicecatalog_cloudformation_provisioned_product" => Some("a nested stack"),
+        // It throttles the stage of a REST API.
+        "aws_api_gateway_method_settings" => Some(super::import::REST),
+        kind if kind != STAGE && is_stage(kind) && !kind.contains(':') => Some(OTHER),
+        _ => None,
+    }
+}
 
 type Read<'r> = dyn FnMut(&str, &Place<'_>) -> Result<(), ConfigError> + 'r;
 
 /// Each resource of a kind, by its name.
-fn each_of(resources: &Place<'_>, kind: &str, read: &mut Read<'_>) -> Result<(), ConfigError> {
-    let Some(all) = resources.peek(kind) else {
-        return Ok(());
-    };
+fn each_of(all: &Place<'_>, read: &mut Read<'_>) -> Result<(), ConfigError> {
     all.each(|all| {
         for (id, blocks) in all.entries()? {
             if id != COMMENT {
@@ -62,31 +71,86 @@ fn each_of(resources: &Place<'_>, kind: &str, read: &mut Read<'_>) -> Result<(),
     Ok(())
 }
 
+/// The addresses of stages of which a plan knows the throttling only after it was applied. It leaves out such values.
+pub(super) fn unknown(plan: &Place<'_>) -> Result<HashSet<String>, ConfigError> {
+    let mut unknown = HashSet::new();
+    let Some(changes) = plan.peek("resource_changes") else {
+        return Ok(unknown);
+    };
+    changes.each(|change| {
+        let after = change.peek("change");
+        let after = after.as_ref().and_then(|after| after.peek("after_unknown"));
+        let blocks = ["default_route_settings", "route_settings"];
+        let throttles = |after: &Place<'_>| {
+            let mut blocks = blocks.iter().filter_map(|block| after.peek(block));
+            blocks.any(|block| is_unknown(&block))
+        };
+        if after.as_ref().is_some_and(throttles) {
+            unknown.extend(word(change, "address").map(str::to_owned));
+        }
+        Ok(())
+    })?;
+    Ok(unknown)
+}
+
+/// Whether blocks, or settings of them that throttle, are not known before they are applied.
+fn is_unknown(blocks: &Place<'_>) -> bool {
+    let settings = [
+        "route_key",
+        "throttling_rate_limit",
+        "throttling_burst_limit",
+    ];
+    let of_block = |block: &Place<'_>| {
+        *block.value() == Value::Bool(true)
+            || settings.iter().any(|name| {
+                let setting = block.peek(name);
+                setting.is_some_and(|setting| *setting.value() == Value::Bool(true))
+            })
+    };
+    let unknown = blocks.each(|block| Ok(of_block(block)));
+    unknown.is_ok_and(|unknown| unknown.contains(&true))
+}
+
 /// A module of a state or a plan, with those inside of it.
-pub(super) fn module(place: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), ConfigError> {
+pub(super) fn module(
+    place: &Place<'_>,
+    unknown: &HashSet<String>,
+    visit: &mut Visit<'_>,
+) -> Result<(), ConfigError> {
     if let Some(resources) = place.peek("resources") {
-        resources.each(|each| resource(each, visit))?;
+        resources.each(|each| resource(each, unknown, visit))?;
     }
     if let Some(modules) = place.peek("child_modules") {
-        modules.each(|each| module(each, visit))?;
+        modules.each(|each| module(each, unknown, visit))?;
     }
     Ok(())
 }
 
-/// A resource of a state or a plan.
-pub(super) fn resource(resource: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), ConfigError> {
-    match word(resource, "type") {
-        Some("aws_apigatewayv2_stage") => {}
-        Some(kind) if STACKS.contains(&kind) => {
-            return visit(Visited::Unread(resource, "a nested stack"));
-        }
-        Some(REST) => return visit(Visited::Unread(resource, super::import::REST)),
-        _ => return Ok(()),
+/// A resource of a state or a plan. The settings of those whose address is `unknown` are not all there.
+pub(super) fn resource(
+    resource: &Place<'_>,
+    unknown: &HashSet<String>,
+    visit: &mut Visit<'_>,
+) -> Result<(), ConfigError> {
+    let Some(kind) = word(resource, "type") else {
+        return Ok(());
+    };
+    if let Some(what) = not_read(kind) {
+        return visit(Visited::Unread(resource, what));
     }
-    let others = ["name", "address"].map(|name| word(resource, name));
+    if kind != STAGE {
+        return Ok(());
+    }
+    let address = word(resource, "address");
+    let others = [word(resource, "name"), address];
     let others: Vec<_> = others.into_iter().flatten().collect();
-    match resource.peek("values") {
-        Some(values) => named(&values, &["name"], &others, visit),
-        None => Err(resource.fault("a stage without `values`")),
-    }
+    let Some(values) = resource.peek("values") else {
+        return Err(resource.fault("a stage without `values`"));
+    };
+    visit(Visited::Found(Found {
+        names: &own_names(&values, &["name"], &others),
+        settings: &values,
+        globals: None,
+        unresolved: address.is_some_and(|address| unknown.contains(address)),
+    }))
 }

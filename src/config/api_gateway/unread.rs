@@ -3,6 +3,7 @@
 use super::{
     cloud_formation::kind,
     found::{Found, Visit, Visited},
+    resolved::is_function,
 };
 use crate::config::{
     document::{Node, Place, Value},
@@ -21,6 +22,10 @@ pub(super) fn transforms(template: &Place<'_>, visit: &mut Visit<'_>) -> Result<
         })?;
     }
     macros(template, visit)?;
+    if let Some(modules) = template.peek("Modules") {
+        let mut modules = modules.entries()?;
+        modules.try_for_each(|(_, module)| visit(Visited::Unread(&module, "a module")))?;
+    }
     match template.peek("Globals") {
         Some(globals) => macros(&globals, visit),
         None => Ok(()),
@@ -34,35 +39,38 @@ fn macros(part: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), ConfigError> {
     }
 }
 
-/// Whether an entry of the resources is none that can be read: a loop, a macro, or a stack in a document of its own.
+/// Whether an entry of the resources is none that can be read: a loop, a macro, a function, or a stack in a document of
+/// its own.
 pub(super) fn entry(
     id: &str,
     resource: &Place<'_>,
     wanted: &[&str],
     visit: &mut Visit<'_>,
 ) -> Result<bool, ConfigError> {
-    if id == "Fn::Transform" {
-        visit(Visited::Unread(resource, "a macro"))?;
-        return Ok(true);
-    }
-    if id.starts_with("Fn::ForEach") {
-        match holds(resource.node(), wanted) {
-            Holds::Nothing => {}
-            Holds::Maybe => visit(Visited::Unread(resource, "a loop"))?,
-            Holds::One => visit(Visited::Found(Found {
-                names: &[id],
-                settings: resource,
-                globals: None,
-                unresolved: true,
-            }))?,
+    let (holds, what) = if id == "Fn::Transform" {
+        (Holds::Maybe, "a macro")
+    } else if is_loop(id) {
+        (in_loop(resource.node(), wanted), "a loop")
+    } else if is_expanded(resource.node()) {
+        (of_resource(resource.node(), wanted), "a function")
+    } else {
+        let nested = kind(resource)?.and_then(nested);
+        if let Some(nested) = nested {
+            visit(Visited::Unread(resource, nested))?;
         }
-        return Ok(true);
+        return Ok(nested.is_some());
+    };
+    match holds {
+        Holds::Nothing => {}
+        Holds::Maybe => visit(Visited::Unread(resource, what))?,
+        Holds::One => visit(Visited::Found(Found {
+            names: &[id],
+            settings: resource,
+            globals: None,
+            unresolved: true,
+        }))?,
     }
-    let nested = kind(resource)?.and_then(nested);
-    if let Some(nested) = nested {
-        visit(Visited::Unread(resource, nested))?;
-    }
-    Ok(nested.is_some())
+    Ok(true)
 }
 
 /// A type of resources that stand for those of another document.
@@ -70,13 +78,27 @@ fn nested(kind: &str) -> Option<&'static str> {
     match kind {
         "AWS::CloudFormation::Stack"
         | "AWS::CloudFormation::StackSet"
-        | "AWS::Serverless::Application" => Some("a nested stack"),
+        | "AWS::Serverless::Application"
+        | "AWS::ServiceCatalog::CloudFormationProvisionedProduct" => Some("a nested stack"),
         kind if kind.ends_with("::MODULE") => Some("a module"),
         _ => None,
     }
 }
 
-/// Whether a loop makes resources of the types that are wanted.
+fn is_loop(id: &str) -> bool {
+    id.starts_with("Fn::ForEach")
+}
+
+/// Whether a resource is a function, or has one beside its settings.
+fn is_expanded(resource: &Node) -> bool {
+    match &resource.value {
+        Value::Map(entries) => entries.iter().any(|(key, _)| is_function(&key.name)),
+        Value::Tagged(_) => true,
+        _ => false,
+    }
+}
+
+/// Whether something makes resources of the types that are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Holds {
     Nothing,
@@ -84,23 +106,33 @@ enum Holds {
     One,
 }
 
-fn holds(node: &Node, wanted: &[&str]) -> Holds {
-    let most = |nodes: &mut dyn Iterator<Item = Holds>| nodes.max().unwrap_or(Holds::Nothing);
-    match &node.value {
-        Value::List(nodes) => most(&mut nodes.iter().map(|node| holds(node, wanted))),
-        Value::Map(entries) => most(&mut entries.iter().map(|(key, node)| {
-            if key.name == "Fn::Transform" {
-                return Holds::Maybe;
-            }
-            match &node.value {
-                _ if key.name != "Type" => holds(node, wanted),
-                Value::Text(kind) if wanted.contains(&&**kind) => Holds::One,
-                Value::Text(kind) if nested(kind).is_none() && !kind.contains("${") => {
-                    Holds::Nothing
-                }
-                _ => Holds::Maybe,
-            }
-        })),
-        _ => Holds::Nothing,
+/// What a loop holds: `[Name, [a, b], { "Stage${Name}": { … } }]`.
+fn in_loop(node: &Node, wanted: &[&str]) -> Holds {
+    let Value::List(parts) = &node.value else {
+        return Holds::Maybe;
+    };
+    let [_, _, body] = &parts[..] else {
+        return Holds::Maybe;
+    };
+    let Value::Map(entries) = &body.value else {
+        return Holds::Maybe;
+    };
+    let each = entries.iter().map(|(key, node)| match &*key.name {
+        "Fn::Transform" => Holds::Maybe,
+        id if is_loop(id) => in_loop(node, wanted),
+        _ => of_resource(node, wanted),
+    });
+    each.max().unwrap_or(Holds::Nothing)
+}
+
+fn of_resource(node: &Node, wanted: &[&str]) -> Holds {
+    let Value::Map(entries) = &node.value else {
+        return Holds::Maybe;
+    };
+    let kind = entries.iter().find(|(key, _)| key.name == "Type");
+    match kind.map(|(_, node)| &node.value) {
+        Some(Value::Text(kind)) if wanted.contains(&&**kind) => Holds::One,
+        Some(Value::Text(kind)) if nested(kind).is_none() && !kind.contains("${") => Holds::Nothing,
+        _ => Holds::Maybe,
     }
 }
