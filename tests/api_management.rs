@@ -285,6 +285,12 @@ fn what_cannot_be_kept_is_refused_by_name_and_place() {
     let rate = r#"<rate-limit calls="1" renewal-period="1"/>"#;
     let address = r#"counter-key="@(context.Request.IpAddress)""#;
     let table = [
+        // A name that is not known, beside one that is.
+        (
+            format!(r#"<inbound>{rate}¦<rate-limits calls="1" renewal-period="1"/></inbound>"#),
+            "inbound.rate-limits: no policy that is read; those that limit are `rate-limit`, `rate-limit-by-key`, `quota`, \
+             `quota-by-key`, `limit-concurrency`, `llm-token-limit`, `azure-openai-token-limit`",
+        ),
         // Numbers.
         (r#"¦<rate-limit renewal-period="1"/>"#.to_owned(), "rate-limit.calls: missing"),
         (r#"¦<rate-limit calls="1"/>"#.to_owned(), "rate-limit.renewal-period: missing"),

@@ -261,7 +261,8 @@ fn every_error_names_its_place() {
         ("total = 1\ntotal = 2", "line 2, column 1: "),
         (
             "total = 1979-05-27",
-            "line 1, column 9: total: expected a rate, `unlimited`, `closed`, `exempt` or a table, found nothing",
+            "line 1, column 9: total: `1979-05-27` is no rate; write how many a second, such as 10 or 0.5, or in which \
+             time, such as `600/minute`",
         ),
         (
             "total = []",

@@ -304,6 +304,106 @@ fn a_number_where_a_duration_belongs_is_told_the_word() {
     }
 }
 
+/// Many tools know floating-point numbers alone.
+#[test]
+fn a_whole_number_may_be_written_as_tools_print_it() {
+    type Text = fn(&str) -> Result<Rules, ConfigError>;
+    let table: [(Text, &str); 4] = [
+        (
+            Rules::from_toml,
+            "total = { rate = 10.0, burst = 5.0, in_flight = 8.0 }",
+        ),
+        (
+            Rules::from_toml,
+            "total = { rate = 1e1, burst = 5e0, in_flight = 0.8e1 }",
+        ),
+        (
+            Rules::from_yaml,
+            "{ \"total\": { \"rate\": 10.0, \"burst\": 5.0, \"in_flight\": 8.0 } }",
+        ),
+        (
+            Rules::from_yaml,
+            "{ \"total\": { \"rate\": 1E+1, \"burst\": 50e-1, \"in_flight\": 8 } }",
+        ),
+    ];
+    let expected = "[total]\nrate = 10\nburst = 5\nin_flight = 8\n";
+    for (read, text) in table {
+        let rules = read(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(rules.to_toml().expect("no closures"), expected, "{text}");
+    }
+    let table = [
+        ("burst: 2.5", "`2.5` is no whole number from 0 to 2^64 - 1"),
+        (
+            "burst: 1e20",
+            "`1e20` is no whole number from 0 to 2^64 - 1",
+        ),
+        ("burst: -1", "`-1` is no whole number from 0 to 2^64 - 1"),
+        (
+            "burst: '5'",
+            "expected a whole number, found a text; write 5 without quotes",
+        ),
+        ("burst: five", "expected a whole number, found a text"),
+    ];
+    for (text, expected) in table {
+        let error = Rules::from_yaml(&format!("total: {{ rate: 1, {text} }}")).expect_err(text);
+        let expected = format!("line 1, column 26: total.burst: {expected}");
+        assert_eq!(error.to_string(), expected, "{text}");
+    }
+}
+
+#[test]
+fn what_an_author_of_toml_most_likely_forgot_is_told() {
+    let route = "a name with spaces or slashes, such as a route key, has quotes around it: `\"GET /health\" = …`";
+    let quotes = "no number; a text has quotes around it, such as `\"600/minute\"`";
+    let table = [
+        ("[routes]\nGET /a = 1", format!("line 2, column 5: {route}")),
+        ("[routes]\n/a = 1", format!("line 2, column 1: {route}")),
+        (
+            "total = 10/second",
+            format!("line 1, column 11: {quotes}"),
+        ),
+        (
+            "[clients]\nby = address",
+            format!("line 2, column 6: {quotes}"),
+        ),
+        ("total = .5", format!("line 1, column 9: {quotes}")),
+        (
+            "total = \n",
+            "line 1, column 9: a value is missing behind `=`".to_owned(),
+        ),
+        (
+            "total = 'unlimted'",
+            "line 1, column 9: total: `unlimted` is none of `unlimited`, `closed`, `exempt`, and no rate such as \
+             `600/minute`"
+                .to_owned(),
+        ),
+        (
+            "total = 2026-11-23",
+            "line 1, column 9: total: `2026-11-23` is no rate; write how many a second, such as 10 or 0.5, or in which \
+             time, such as `600/minute`"
+                .to_owned(),
+        ),
+        (
+            "total = { max_wait = 00:00:02 }",
+            "line 1, column 22: total.max_wait: `00:00:02` is no duration; write one such as `\"500ms\"` or `\"2s\"`"
+                .to_owned(),
+        ),
+        // Where nobody can tell, these are the parser's own words.
+        (
+            "total : 1",
+            "line 1, column 7: key with no value, expected `=`".to_owned(),
+        ),
+        (
+            "total = '10/second",
+            "line 1, column 19: invalid literal string, expected `'`".to_owned(),
+        ),
+    ];
+    for (text, expected) in table {
+        let error = Rules::from_toml(text).expect_err(text).to_string();
+        assert_eq!(error, expected, "{text}");
+    }
+}
+
 /// What an author of a document can mend there is told in the words of documents.
 #[test]
 fn errors_of_rules_from_a_document_name_no_function() {

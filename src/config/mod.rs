@@ -72,8 +72,8 @@
 //!
 //! What is left out is left out, never zero: a route inherits it from the default. A rate of `0` closes. A fraction
 //! is exact: `0.5` is one in two seconds. A number of more than twelve digits, as tools print it, is the simplest
-//! fraction within one part in 2^52: `0.0033333333333333335` is one in five minutes. A rate without a burst has one of its count, a fraction of what it is in
-//! its period, rounded up. Periods are `second`, `minute`, `hour`, `day` or a duration (`ns`, `us`, `ms`, `s`, `m`,
+//! fraction within one part in 2^52: `0.0033333333333333335` is one in five minutes. A whole number may be written `5.0`
+//! or `1e3`. A rate without a burst has one of its count, a fraction of what it is in its period, rounded up. Periods are `second`, `minute`, `hour`, `day` or a duration (`ns`, `us`, `ms`, `s`, `m`,
 //! `h`, `d`).
 //!
 //! **Clients** have `by`: `"address"`, `"bearer"`, `{ header = "x-api-key" }`, `{ hosts = ["api.example.com"] }`, or one

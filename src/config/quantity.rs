@@ -105,6 +105,11 @@ impl Decimal {
         Self { count, parts }
     }
 
+    /// The number, if it is whole and has at most 64 bits.
+    pub(super) fn whole(self) -> Option<u64> {
+        (self.parts == 1).then(|| u64::try_from(self.count).ok())?
+    }
+
     /// Rounded up, and at most as many as 64 bits hold.
     pub(super) fn ceil(self) -> u64 {
         u64::try_from(self.count.div_ceil(self.parts)).unwrap_or(u64::MAX)

@@ -110,10 +110,22 @@ pub(super) fn is_limit(name: &str) -> bool {
     POLICIES.iter().any(|policy| policy.name == name)
 }
 
+/// Whether a policy of this name would limit if it were known: a slip, or one that is newer than this.
+fn may_limit(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["limit", "quota"].iter().any(|word| name.contains(word))
+}
+
 /// Reads an element if it is a policy that limits.
 pub(super) fn read(element: Element<'_>, found: &mut Found) -> Result<bool, ConfigError> {
     let Some(policy) = POLICIES.iter().find(|policy| policy.name == element.name()) else {
-        return Ok(false);
+        if !may_limit(element.name()) {
+            return Ok(false);
+        }
+        let known = POLICIES.map(|Policy { name, .. }| name).join("`, `");
+        return Err(element.fault(format!(
+            "no policy that is read; those that limit are `{known}`"
+        )));
     };
     for attribute in element.attributes() {
         if policy.told.contains(&attribute) {

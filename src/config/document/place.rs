@@ -3,7 +3,10 @@
 use std::fmt;
 
 use super::{Key, Node, Value};
-use crate::config::error::{ConfigError, Position};
+use crate::config::{
+    error::{ConfigError, Position},
+    quantity::Decimal,
+};
 
 /// A value and its path.
 #[derive(Debug, Clone, Copy)]
@@ -117,12 +120,16 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// A whole number from zero up to 2^64 - 1.
+    /// A whole number from zero up to 2^64 - 1, which tools may print as `5.0` or `1e3`.
     pub(in crate::config) fn count(&self) -> Result<u64, ConfigError> {
+        let whole = |digits: &str| Decimal::parse(digits).and_then(Decimal::whole);
         match self.value() {
-            Value::Number(digits) => digits.parse().map_err(|_| {
+            Value::Number(digits) => whole(digits).ok_or_else(|| {
                 self.fault(format!("`{digits}` is no whole number from 0 to 2^64 - 1"))
             }),
+            Value::Text(text) if whole(text).is_some() => Err(self.fault(format!(
+                "expected a whole number, found a text; write {text} without quotes"
+            ))),
             _ => Err(self.expected("a whole number")),
         }
     }

@@ -24,10 +24,35 @@ pub(in crate::config) fn parse(text: &str) -> Result<Node, ConfigError> {
             let twice = span.filter(|_| error.message() == "duplicate key");
             let fault = match twice.and_then(|span| text.get(span)) {
                 Some(name) => format!("`{}` is set twice", unquoted(name)),
-                None => error.message().to_owned(),
+                None => {
+                    let forgotten = error.span().and_then(|span| forgotten(text, span.start));
+                    forgotten.map_or_else(|| error.message().to_owned(), str::to_owned)
+                }
             };
             Err(ConfigError::new("", at, fault))
         }
+    }
+}
+
+/// What is most likely missing in the line of an error, for the parser does not know what was meant.
+fn forgotten(text: &str, at: usize) -> Option<&'static str> {
+    let start = text.get(..at)?.rfind('\n').map_or(0, |newline| newline + 1);
+    let line = text.get(start..)?.lines().next()?;
+    let before = text.get(start..at)?;
+    let mark = line.trim_start().chars().next()?;
+    let is_bare = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '/');
+    let (name, value) = line.split_once('=').filter(|_| is_bare(&mark))?;
+    if !before.contains('=') {
+        let is_route = name.contains('/') || name.trim().contains(char::is_whitespace);
+        return is_route.then_some(
+            "a name with spaces or slashes, such as a route key, has quotes around it: `\"GET /health\" = …`",
+        );
+    }
+    match value.trim_start().chars().next() {
+        None | Some('#') => Some("a value is missing behind `=`"),
+        Some('"' | '\'' | '[' | '{') => None,
+        Some(_) if value.contains([',', '#']) => None,
+        Some(_) => Some("no number; a text has quotes around it, such as `\"600/minute\"`"),
     }
 }
 
@@ -53,8 +78,8 @@ impl Document<'_> {
                 Value::Number(digits.map_err(beyond)?.to_string())
             }
             DeValue::Float(float) => Value::Number(float.as_str().to_owned()),
-            // No setting is a date; what expects a text says so.
-            DeValue::Datetime(_) => Value::Null,
+            // No setting is a date; what is wrong with it is told by how it is written.
+            DeValue::Datetime(date) => Value::Text(date.to_string()),
             DeValue::Array(array) => {
                 let nodes = array.iter().map(|value| self.node(value));
                 Value::List(nodes.collect::<Result<_, _>>()?)

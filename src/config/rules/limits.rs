@@ -39,6 +39,9 @@ pub(super) fn short(place: &Place<'_>) -> Result<Limits, ConfigError> {
         Value::Text(text) if text == "unlimited" => Ok(Limits::unlimited()),
         Value::Text(text) if text == "closed" => Ok(Limits::closed()),
         Value::Text(text) if text == "exempt" => Ok(Limits::exempt()),
+        Value::Text(text) if !text.contains(|c: char| c.is_ascii_digit()) => Err(place.fault(format!(
+            "`{text}` is none of `unlimited`, `closed`, `exempt`, and no rate such as `600/minute`"
+        ))),
         Value::Number(_) | Value::Text(_) => Ok(steady(place)?.into()),
         _ => Err(place.expected("a rate, `unlimited`, `closed`, `exempt` or a table")),
     }
