@@ -58,26 +58,49 @@ pub(crate) struct Permits {
     origin: Arc<Origin>,
     /// In halves, which need no more than a word's alignment.
     identity: [u64; 2],
-    /// A bit for each cap of the rule, in their order: whether a slot of it is held.
+    /// A bit for each of the first caps of the rule, in their order: whether a slot of it is held.
     held: u32,
     /// And whether it is one that strangers share.
     shared: u32,
+    /// The other caps, which only requests have that may mean many routes.
+    others: Option<Box<Others>>,
 }
 
+/// Whether a slot is held, and whether strangers share it, of each cap that has no bit.
+#[derive(Debug)]
+struct Others(Vec<(bool, bool)>);
+
 impl Permits {
+    /// How many caps have a bit.
+    const BITS: usize = 32;
+
     pub(crate) fn new(origin: &Arc<Origin>, asked: Asked, levels: &Levels) -> Self {
         let (mut held, mut shared) = (0, 0);
+        let mut others = Vec::new();
         let levels = origin.rule.bindings.iter().zip(levels.as_slice());
         let slots = levels.filter(|(binding, _)| binding.limit.is_slots());
         for (bit, (_, level)) in slots.enumerate() {
-            held |= u32::from(!level.refused) << bit;
-            shared |= u32::from(level.shared) << bit;
+            if bit < Self::BITS {
+                held |= u32::from(!level.refused) << bit;
+                shared |= u32::from(level.shared) << bit;
+            } else {
+                others.push((!level.refused, level.shared));
+            }
         }
         Self {
             origin: Arc::clone(origin),
             identity: [asked.identity as u64, (asked.identity >> 64) as u64],
             held,
             shared,
+            others: (!others.is_empty()).then(|| Box::new(Others(others))),
+        }
+    }
+
+    /// Whether a slot of a cap is held, and whether strangers share it.
+    fn of(&self, cap: usize) -> (bool, bool) {
+        match &self.others {
+            Some(others) if cap >= Self::BITS => others.0[cap - Self::BITS],
+            _ => (self.held >> cap & 1 == 1, self.shared >> cap & 1 == 1),
         }
     }
 }
@@ -89,10 +112,10 @@ impl Drop for Permits {
         let Origin { limiter, rule } = &*self.origin;
         let bindings = rule.bindings.iter();
         let slots = bindings.filter(|binding| binding.limit.is_slots());
-        for (bit, binding) in slots.enumerate() {
-            if self.held >> bit & 1 == 1 {
-                let shared = self.shared >> bit & 1 == 1;
-                limiter.refund(binding, identity, shared, 1);
+        for (cap, binding) in slots.enumerate() {
+            let (is_held, is_shared) = self.of(cap);
+            if is_held {
+                limiter.refund(binding, identity, is_shared, 1);
             }
         }
     }

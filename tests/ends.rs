@@ -498,3 +498,40 @@ async fn a_slot_is_held_to_the_end_of_the_body_whether_anything_is_told_or_not()
 async fn futures_poll<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
     std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
 }
+
+/// A request of many readings is charged on more caps than a scope may have.
+#[tokio::test(start_paused = true)]
+async fn all_slots_of_a_request_that_may_mean_many_routes_come_back() {
+    const RUNS: [usize; 3] = [1, 3, 4];
+    let limits = || {
+        let cap = |slots| InFlight::new(slots).shadow();
+        let caps = [cap(1), cap(2), cap(3), cap(4)];
+        let limits = Limits::new().in_flight(2);
+        caps.into_iter().fold(limits, Limits::in_flight)
+    };
+    let keys = RUNS.into_iter().flat_map(|first| {
+        RUNS.map(|second| {
+            let params = |name: &str, run: usize| -> String {
+                (1..run)
+                    .map(|index| format!("/{{{name}{index}}}"))
+                    .collect()
+            };
+            format!("GET /a{}/b{}/c", params("p", first), params("q", second))
+        })
+    });
+    let rules = keys.fold(Rules::new(), |rules, key| rules.route(key, limits()));
+    let layer = throttle(rules);
+    let service = layer.layer(support::served::<Body>());
+    let ask = || support::send(&service, support::request("GET", "/a////b////c"));
+    for _ in 0..3 {
+        let held = [ask().await, ask().await, ask().await];
+        let statuses = held.each_ref().map(|answer| answer.status().as_u16());
+        assert_eq!(statuses, [200, 200, 503]);
+        drop(held);
+        let limits = layer.handle().snapshot().limits;
+        assert_eq!(limits.len(), 45);
+        for limit in limits {
+            assert_eq!(limit.in_flight, Some(0), "{}", limit.name);
+        }
+    }
+}
