@@ -2,7 +2,7 @@
 
 use std::ops::{Index, IndexMut};
 
-use crate::store::Seen;
+use crate::{clock::Nanos, store::Seen};
 
 /// What a bucket held after (or, refused, at) a decision, and what it was asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub(crate) struct Level {
     pub(crate) shared: bool,
     /// Whether a shadow would have refused, or others stand in line before what seems to be room.
     pub(crate) refused: bool,
+    /// How many nanoseconds after the decision's reading of the clock it was charged; see [`Seen::late`].
+    pub(crate) late: u32,
 }
 
 impl Level {
@@ -23,6 +25,7 @@ impl Level {
             cost,
             shared: seen.shared,
             refused: false,
+            late: seen.late,
         }
     }
 
@@ -30,6 +33,7 @@ impl Level {
     pub(crate) fn seen(&self) -> Seen {
         Seen {
             shared: self.shared,
+            late: self.late,
             ..Seen::own(self.state)
         }
     }
@@ -38,6 +42,13 @@ impl Level {
     pub(crate) fn see(&mut self, seen: Seen) {
         self.state = seen.state;
         self.shared = seen.shared;
+        self.late = seen.late;
+    }
+
+    /// The moment at which the bucket holds what the level says, for a decision at `now`.
+    #[inline]
+    pub(crate) fn told_at(&self, now: Nanos) -> Nanos {
+        now.saturating_add(self.late.into())
     }
 }
 

@@ -187,7 +187,7 @@ pub(crate) fn statuses<'a>(
         .map(move |(binding, &level)| LimitStatus {
             limit: &binding.limit,
             level,
-            now,
+            now: level.told_at(now),
             admitted,
         })
 }

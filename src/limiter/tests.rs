@@ -332,6 +332,33 @@ fn peek(memory: &Memory, identity: u128, now: Nanos) -> Seen {
     binding.place(memory, identity).peek(now)
 }
 
+/// What a client is told to have left of 4 units after a first charge, which the table makes `late` nanoseconds after
+/// the decision's reading of the clock.
+fn told_of_a_first_charge(late: Nanos) -> u64 {
+    let memory = memory(8);
+    let binding = client_binding(0, limit(100, 4));
+    let charge = Charge {
+        limit: &binding.limit,
+        place: binding.place(&memory, CLIENT),
+        cost: 1,
+    };
+    let mut levels = Levels::default();
+    assert!(admit(
+        [charge].into_iter(),
+        1_000,
+        || 1_000 + late,
+        &mut levels
+    ));
+    let meter = binding.limit.meter.expect("open");
+    meter.balance(levels[0].state, levels[0].told_at(1_000)).0
+}
+
+#[test]
+fn a_new_client_is_told_all_that_it_has_left() {
+    let late = [0, 1, 250, u64::from(u32::MAX), 1 << 40];
+    assert_eq!(late.map(told_of_a_first_charge), [3, 3, 3, 3, 0]);
+}
+
 #[test]
 fn a_clients_roll_back_is_whole_if_nobody_came_between() {
     let (seen, level) = given_back_in_the_table(|_| {}, 1_120);

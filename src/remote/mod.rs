@@ -184,8 +184,8 @@ impl Remote {
                 Some(_) => balances.next().map(|balance| Level {
                     state: balance.state,
                     cost: binding.cost(asked),
-                    shared: false,
                     refused: balance.is_refused,
+                    ..Level::default()
                 }),
             };
             levels.push(level.unwrap_or_default());

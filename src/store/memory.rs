@@ -276,7 +276,7 @@ impl Memory {
                         .map(Seen::own)
                         .map_err(|seen| Untaken::Refused(Seen::own(seen)));
                 }
-            } else if let Some(taken) = self.enter(key, &clock, &next) {
+            } else if let Some(taken) = self.enter(key, now, &clock, &next) {
                 return taken;
             }
         }
@@ -323,12 +323,13 @@ impl Memory {
         // A key that is not there any more had a full bucket.
     }
 
-    /// Enters a key that was missed, with its first charge. `None` if it is there after all.
+    /// Enters a key that was missed by a decision at `asked`, with its first charge. `None` if it is there after all.
     #[cold]
     #[inline(never)]
     fn enter(
         &self,
         key: &Key<'_>,
+        asked: Nanos,
         clock: impl Fn() -> Nanos,
         next: impl Fn(u64, Nanos) -> Option<u64>,
     ) -> Option<Result<Seen, Untaken<Seen>>> {
@@ -349,7 +350,7 @@ impl Memory {
             if claimed.is_ok() {
                 slot.key.store(key.word, Ordering::Release);
                 slot.state.store(first, Ordering::Release);
-                return Some(Ok(Seen::own(first)));
+                return Some(Ok(Seen::own(first).charged(now, asked)));
             }
         }
         let (bucket, Scale { version, history }) = (key.overflow(), key.scale);
@@ -362,7 +363,7 @@ impl Memory {
             self.overflowed.fetch_add(1, Ordering::Relaxed);
         }
         Some(match taken {
-            Ok(state) => Ok(shared(state)),
+            Ok(state) => Ok(shared(state).charged(now, asked)),
             Err(Untaken::Refused(state)) => Err(Untaken::Refused(shared(state))),
             Err(Untaken::Outdated) => Err(Untaken::Outdated),
         })

@@ -30,6 +30,9 @@ pub(crate) struct Seen {
     pub(crate) shared: bool,
     /// Whether it is told in terms of settings that the charge knows nothing of.
     pub(crate) outdated: bool,
+    /// How many nanoseconds after the decision's reading of the clock it was charged, since the table takes a new one
+    /// for a client that is new to it. More than `u32::MAX` count as so many.
+    pub(crate) late: u32,
 }
 
 impl Seen {
@@ -37,6 +40,15 @@ impl Seen {
         Self {
             state,
             ..Self::default()
+        }
+    }
+
+    /// The same, charged at `at` for a decision at `now`.
+    pub(crate) fn charged(self, at: Nanos, now: Nanos) -> Self {
+        let late = at.saturating_sub(now);
+        Self {
+            late: u32::try_from(late).unwrap_or(u32::MAX),
+            ..self
         }
     }
 

@@ -325,7 +325,8 @@ fn a_new_key_is_charged_with_a_reading_of_its_own_made_under_the_lock() {
         500
     };
     let late = memory.take(&memory.key(0), &meter, 5, 1, clock);
-    assert_eq!(late, Ok(Seen::own(600)), "as one who came at 500");
+    let seen = Seen::own(600).charged(500, 5);
+    assert_eq!(late, Ok(seen), "as one who came at 500");
     let more = (0..9).filter(|_| take(&memory, 0, &meter, 500).is_ok());
     assert_eq!(more.count(), 2, "what is left of the burst");
 }
