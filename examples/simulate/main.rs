@@ -123,18 +123,22 @@ fn simulate() -> Result<(), BoxError> {
             ledger,
         });
     }
-    let head = format!(
+    print!("{}", report::write(&head(&options, &world), &outcomes));
+    if let Some(path) = &options.plot {
+        plot::draw(path, &title(&options.traffic), &outcomes)?;
+    }
+    Ok(())
+}
+
+/// What was simulated, in a line.
+fn head(options: &Options, world: &World) -> String {
+    format!(
         "{}, {} clients, seed {}, {} of virtual time",
         title(&options.traffic),
         grouped(world.clients.len() as u64),
         options.seed,
         told(world.span),
-    );
-    print!("{}", report::write(&head, &outcomes));
-    if let Some(path) = &options.plot {
-        plot::draw(path, &title(&options.traffic), &outcomes)?;
-    }
-    Ok(())
+    )
 }
 
 /// The traffic, as people say it.

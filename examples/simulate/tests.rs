@@ -8,7 +8,7 @@ use crate::options::Options;
 use crate::quantity::{MILLISECOND, Nanos, SECOND};
 use crate::report::{self, Outcome};
 use crate::world::World;
-use crate::{BoxError, run};
+use crate::{BoxError, head, run};
 
 /// A run, and when whose calls were admitted.
 fn simulate(rules: &str, arguments: &str) -> (Ledger, Vec<(Nanos, u32)>) {
@@ -44,6 +44,28 @@ fn assert_bound(times: &[Nanos], burst: u64, interval: Nanos, what: &str) {
             );
         }
     }
+}
+
+#[test]
+fn the_readme_has_what_the_command_in_it_prints() {
+    let readme = include_str!("../../README.md");
+    let command = "--traffic herd:40,30s --for 90s --clients 1000 --service exp:500ms";
+    assert!(readme.contains(&format!("{command} --plot herd.svg\n")));
+
+    let options = Options::read(command.split_whitespace()).expect("options");
+    let documents = [Document::built_in().expect("rules")];
+    let world = World::new(&options, &documents).expect("a world");
+    let outcome = Outcome {
+        tag: "",
+        rules: &documents[0].name,
+        ledger: run::run(&documents[0], &world, &options, |_, _| ()).expect("a run"),
+    };
+    let printed = report::write(&head(&options, &world), &[outcome]);
+    let (summary, _) = printed.split_once("\n\nlimit ").expect("tables");
+    assert!(
+        readme.contains(&format!("```text\n{summary}\n```")),
+        "{summary}"
+    );
 }
 
 #[test]
