@@ -32,27 +32,43 @@ mod server;
 mod stage;
 
 use std::convert::Infallible;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tower::{ServiceBuilder, service_fn};
 use tower_throttle::{CanonicalPathLayer, Dialect, Rules, ThrottleLayer};
 
-use crate::host::tell;
-use crate::options::Options;
+use crate::host::{tell, warn};
+use crate::options::{Options, USAGE};
 use crate::proxy::Proxy;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            warn(error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), BoxError> {
+    let Some(options) = Options::from_arguments()? else {
+        tell(USAGE);
+        return Ok(());
+    };
     let Options {
         stage,
         upstream,
         address,
-    } = Options::from_arguments()?;
+    } = options;
 
-    let listener = TcpListener::bind(address).await?;
+    let bound = TcpListener::bind(&address).await;
+    let listener = bound.map_err(|error| format!("--address {address}: {error}"))?;
     let url = format!("http://{}", listener.local_addr()?);
     let throttle = ThrottleLayer::new(Rules::new())?.rejection(Dialect::ApiGateway);
     let _following = stage.start(&url, &throttle.handle())?;

@@ -9,7 +9,7 @@ use tower_throttle::Undeclared;
 use crate::BoxError;
 use crate::stage::{Source, Stage};
 
-const USAGE: &str = "usage: gateway (--stage FILE | --pulumi PROGRAM) --upstream URL
+pub(crate) const USAGE: &str = "usage: gateway (--stage FILE | --pulumi PROGRAM) --upstream URL
                [--name STAGE] [--undeclared shared|each] [--address HOST:PORT]
 
   --stage FILE         a stage of API Gateway as the AWS CLI, CloudFormation, SAM, Pulumi or Terraform have it,
@@ -30,39 +30,45 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    pub(crate) fn from_arguments() -> Result<Self, BoxError> {
+    /// Reads the command line; `None` if it asks for help.
+    pub(crate) fn from_arguments() -> Result<Option<Self>, BoxError> {
         let (mut source, mut upstream, mut name, mut undeclared) = (None, None, None, None);
         let mut address = "127.0.0.1:8080".to_owned();
         let mut arguments = env::args().skip(1);
         while let Some(option) = arguments.next() {
-            let value = arguments.next().ok_or(USAGE)?;
+            if option == "--help" {
+                return Ok(None);
+            }
+            let mut value = || {
+                let value = arguments.next();
+                value.ok_or_else(|| format!("{option}: expected a value\n{USAGE}"))
+            };
             match option.as_str() {
-                "--stage" => source = Some(document(value)?),
-                "--pulumi" => source = Some(Source::Program(value.into())),
-                "--upstream" => upstream = Some(value),
-                "--name" => name = Some(value),
-                "--undeclared" => undeclared = Some(how(&value)?),
-                "--address" => address = value,
+                "--stage" => source = Some(document(value()?)?),
+                "--pulumi" => source = Some(Source::Program(value()?.into())),
+                "--upstream" => upstream = Some(value()?),
+                "--name" => name = Some(value()?),
+                "--undeclared" => undeclared = Some(how(&value()?)?),
+                "--address" => address = value()?,
                 _ => return Err(format!("no option `{option}`\n{USAGE}").into()),
             }
         }
-        let upstream = upstream.ok_or(USAGE)?;
-        let uri: Uri = upstream.parse()?;
-        if uri.scheme_str() != Some("http") || uri.authority().is_none() {
-            return Err(format!(
-                "--upstream {upstream}: expected a URL such as http://127.0.0.1:3000"
-            )
-            .into());
-        }
-        Ok(Self {
+        let source = source.ok_or_else(|| format!("--stage or --pulumi is missing\n{USAGE}"))?;
+        let upstream = upstream.ok_or_else(|| format!("--upstream is missing\n{USAGE}"))?;
+        let uri: Option<Uri> = upstream.parse().ok();
+        let uri = uri.filter(|uri| uri.scheme_str() == Some("http") && uri.authority().is_some());
+        let uri = uri.ok_or_else(|| {
+            format!("--upstream {upstream}: expected a URL such as http://127.0.0.1:3000")
+        })?;
+        Ok(Some(Self {
             stage: Stage {
-                source: source.ok_or(USAGE)?,
+                source,
                 name,
                 undeclared,
             },
             upstream: uri,
             address,
-        })
+        }))
     }
 }
 
@@ -70,8 +76,8 @@ fn document(path: String) -> Result<Source, BoxError> {
     match PathBuf::from(path) {
         path if path.as_os_str() == "-" => Ok(Source::Input),
         path if path.extension().is_some_and(|extension| extension == "py") => Err(format!(
-            "{path} is a program, not a document; run it with `--pulumi {path}`, or with \
-             `python3 examples/gateway/pulumi_stages.py {path} | gateway --stage -`",
+            "{path} is a program, not a document; run it with `--pulumi {path}`, or give `--stage -` what \
+             `python3 examples/gateway/pulumi_stages.py {path}` prints",
             path = path.display(),
         )
         .into()),

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from conftest import PATIENCE, TARGET
 
+BINARY = TARGET / "debug" / "examples" / "gateway"
+
 # A rate so low that nothing comes back while a test runs.
 SLOW = 0.001
 
@@ -24,11 +26,10 @@ class Gateway:
         self.stage = log.with_name(f"{log.name}-stage.{'py' if source == '--pulumi' else 'json'}")
         self.write(stage)
         self.log = log
-        binary = TARGET / "debug" / "examples" / "gateway"
         arguments = [source, self.stage, "--upstream", upstream, "--address", "127.0.0.1:0", *options]
         with log.open("wb") as stderr:
             self.process = subprocess.Popen(
-                [binary, *arguments],
+                [BINARY, *arguments],
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 bufsize=0,

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import threading
 import time
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from conftest import PATIENCE
-from gateways import SLOW
+from gateways import BINARY, SLOW
 
 STAGE = {"defaultRouteSettings": {"throttlingBurstLimit": 1_000, "throttlingRateLimit": 1_000}}
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
@@ -317,3 +318,29 @@ def test_an_answer_that_breaks_off_is_not_asked_for_again(gateway, wire):
     assert running.ask("GET", "/first")[0] == 200
     assert running.ask("GET", "/second")[0] == 503
     assert len(upstream.heads) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "--stage or --pulumi is missing\nusage: gateway "),
+        (["--stage"], "--stage: expected a value\nusage: gateway "),
+        (["--stage", "-"], "--upstream is missing\nusage: gateway "),
+        (["--stagee", "-"], "no option `--stagee`\nusage: gateway "),
+        (["--stage", "-", "--upstream", "127.0.0.1:3000"], "--upstream 127.0.0.1:3000: expected a URL such as http://"),
+        (["--stage", "-", "--upstream", "http://a", "--address", "nowhere"], "--address nowhere: "),
+        (["--stage", "program.py", "--upstream", "http://a"], "program.py is a program, not a document; run it with `--"),
+        (["--stage", "nowhere.json", "--upstream", "http://a", "--address", "127.0.0.1:0"], "nowhere.json: No such file"),
+    ],
+)
+def test_a_wrong_command_line_is_told_as_people_write(arguments, told):
+    done = subprocess.run([BINARY, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(told), done.stderr
+    assert "\\n" not in done.stderr and '"' not in done.stderr, done.stderr
+
+
+def test_help_is_told():
+    done = subprocess.run([BINARY, "--help"], capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: gateway (--stage FILE | --pulumi PROGRAM) --upstream URL\n")
