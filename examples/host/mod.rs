@@ -2,11 +2,17 @@
 
 #![allow(dead_code, reason = "no example uses every part")]
 
+#[cfg(all(test, unix))]
+mod tests;
+
 use std::fmt::Display;
+use std::future::{Future, pending};
 use std::io::{self, Write as _};
 use std::process;
 
 use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Prints a line to the standard output. Unlike `println!` it does not panic where nobody reads that any more.
 pub(crate) fn tell(line: impl Display) {
@@ -23,42 +29,61 @@ pub(crate) fn no_delay(stream: &mut TcpStream) {
     let _ = stream.set_nodelay(true);
 }
 
-/// Waits until the process is asked to end, by Ctrl-C or by SIGTERM. The next time it is asked, it ends at once.
+/// Takes the signals that ask the process to end, Ctrl-C and SIGTERM, from now on. What is returned waits for the first;
+/// the next ends the process at once, whenever it comes.
 ///
 /// Service managers send SIGTERM. The first process of a container gets no signal that it does not handle, and so has
 /// to handle this one.
-pub(crate) async fn asked_to_end() {
-    signal().await;
-    tokio::spawn(async {
-        signal().await;
-        process::exit(1);
-    });
+pub(crate) fn asked_to_end() -> impl Future<Output = ()> + Send + 'static {
+    let mut signals = Signals::taken();
+    async move {
+        signals.next().await;
+        tokio::spawn(async move {
+            signals.next().await;
+            process::exit(1);
+        });
+    }
+}
+
+/// Without a signal handler the server still serves; it only cannot be asked to end.
+#[cfg(unix)]
+struct Signals([Option<Signal>; 2]);
+
+#[cfg(unix)]
+impl Signals {
+    fn taken() -> Self {
+        Self([SignalKind::interrupt(), SignalKind::terminate()].map(|kind| signal(kind).ok()))
+    }
+
+    async fn next(&mut self) {
+        let [interrupt, terminate] = &mut self.0;
+        tokio::select! {
+            () = came(interrupt) => {}
+            () = came(terminate) => {}
+        }
+    }
 }
 
 #[cfg(unix)]
-async fn signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-
-    let terminate = async {
-        match signal(SignalKind::terminate()) {
-            Ok(mut terminate) => drop(terminate.recv().await),
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        () = terminate => {}
-        () = ctrl_c() => {}
+async fn came(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => pending().await,
     }
 }
 
 #[cfg(not(unix))]
-async fn signal() {
-    ctrl_c().await;
-}
+struct Signals;
 
-async fn ctrl_c() {
-    // Without a signal handler the server still serves; it only cannot be asked to end.
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
+#[cfg(not(unix))]
+impl Signals {
+    fn taken() -> Self {
+        Self
+    }
+
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            pending::<()>().await;
+        }
     }
 }

@@ -116,7 +116,8 @@ def listens(running) -> bool:
     host, port = running.address.split(":")
     try:
         socket.create_connection((host, int(port)), timeout=PATIENCE).close()
-    except ConnectionRefusedError:
+    # Reset, if it is closed in this very moment.
+    except (ConnectionRefusedError, ConnectionResetError):
         return False
     return True
 
