@@ -108,7 +108,8 @@
 //! - `HEAD` is charged to the key of `GET` unless it has its own.
 //! - No request is free for what it says of itself. A CORS preflight is a request of method `OPTIONS` like any other:
 //!   with CORS [inside](#the-order-of-layers) of the throttle it is charged to `OPTIONS`, `ANY` or `$default`, or to the
-//!   default route, to the client without credentials, and to the total.
+//!   default route, to the total, and to its client: that of its address where addresses tell clients apart, or else the
+//!   anonymous one, since it carries no credentials.
 //! - A request that its host may take for either of two routes is charged to both, all or none: one with escapes or
 //!   empty segments in its path; one for `/pets/` if there is a key for `/pets` and none as specific for `/pets/`, and the
 //!   other way; a gRPC call of another method than `POST`, since tonic looks at the path alone; and
@@ -308,7 +309,8 @@
 //! 1. **Tracing**, which then sees refusals too.
 //! 2. **CORS**: a browser's script may read a refusal only if it carries the CORS fields, and
 //!    [`EXPOSE_HEADERS`] names those it may need. Preflights end here. With CORS inside of the throttle, each preflight
-//!    draws on the limits of its route, of the total and of the client without credentials, which all preflights share.
+//!    draws on the limits of its route, of the total and of its client: it carries no credentials, so that all preflights
+//!    share the anonymous client's limits unless [`Clients::or_address`] tells them apart.
 //! 3. **Authentication**, so that strangers cannot spend the budget of known callers, nor be a new client with
 //!    each key they make up.
 //! 4. **The throttle.**
@@ -365,12 +367,14 @@
 //! - `redis`: limits that replicas share in Redis or Valkey; see [`store::RedisStore`].
 //! - `redis-tls`: the same through TLS.
 //! - `test-util`: tells whether a store of one's own keeps its promises; see [`store::conformance`]. And
-//!   [`ThrottleLayer::new_at`], a throttle whose wall clock is set.
+//!   [`ThrottleLayer::new_at`], a throttle whose wall clock is set, and [`ThrottleLayer::suspend`], which has it go on
+//!   alone as while a machine is suspended.
 //! - `tonic`: reads tonic's `TcpConnectInfo`, and `Throttle<S>` is a tonic `NamedService` if `S` is, so that a
 //!   single gRPC service can be wrapped. `tonic::transport::Server::layer` needs no feature.
 //! - `tracing`: tells operators of each refusal by limit, route and wait (no more than ten a second, with a count of
-//!   the others), of reloads, of a store that is down and up again, and once of a host that tells no addresses though
-//!   clients are told apart by them. The target is `tower_throttle`.
+//!   the others), of reloads and what they changed, of a store that is down and up again, of answers whose reported usage
+//!   is implausible, and once each of a host that tells no addresses though clients are told apart by them, and of a plan
+//!   that does not exist. The target is `tower_throttle`.
 //!
 //! [axum]: https://docs.rs/axum
 //! [tonic]: https://docs.rs/tonic

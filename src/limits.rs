@@ -191,7 +191,8 @@ impl Limits {
         self
     }
 
-    /// Has a request that would be refused wait in line, for at most so long. Without this call nobody waits.
+    /// Has a request that would be refused wait in line, for at most so long. Without this call nobody waits, and with
+    /// zero neither.
     ///
     /// All requests of the scope (a route, a client) stand in one line, whether for a rate or for a slot, and
     /// who came first is admitted first; nobody who comes later passes them. Who would have to wait longer than
@@ -222,7 +223,7 @@ impl Limits {
         self
     }
 
-    /// Names the limits of this scope that have no name of their own: one or more of `A-Z a-z 0-9 _`.
+    /// Names the limits of this scope that have no name of their own: 1 to 64 of `A-Z a-z 0-9 _`.
     ///
     /// One limit has the name itself: the rate with the shortest period, or else the first quota, token rate or cap.
     /// The others have the name with their kind behind it, as in `chat_per_hour`, `chat_daily`, `chat_tokens`,

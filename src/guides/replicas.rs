@@ -41,7 +41,7 @@
 //! | a key is evicted or deleted, or the server starts empty | one burst of that bucket, and what was [leased](#leases) of it: `n` in each process |
 //! | a replica of the server takes its place | what was charged within the lag of replication |
 //! | it does so with a clock that is ahead | what comes back within the difference; behind, requests wait for longer, as at an empty bucket at most |
-//! | the server is away, [`OnOutage::Local`](crate::OnOutage::Local) with the number of replicas | one burst when that begins and one when it ends |
+//! | the server is away, [`OnOutage::Local`](crate::OnOutage::Local) with the number of replicas | one burst when that begins and one when it ends; the number of replicas in place of a burst or quota that is smaller |
 //! | one replica of four alone does not reach it, likewise | a quarter of the limit, for as long as that lasts |
 //! | an answer is late or lost | nothing; a charge may be left that nobody used |
 //!
@@ -96,7 +96,7 @@
 //!
 //! # Other rules
 //!
-//! Replicas with other rules, as in a rolling update, share those limits that they know by the same name, and what
-//! was used of one stays used under either of its settings. A [reload](crate::Handle::reload) changes one process's
-//! rules. A limit that gets another name is another one there, and starts full; so do limits of clients under another
-//! secret. Replicas with different secrets have the same limits each for itself, and nothing tells them.
+//! Replicas with other rules, as in a rolling update, share those limits of a scope that they know by the same kind and
+//! name or, without a name, by the same kind and period; and what was used of one stays used under either of its
+//! settings. A [reload](crate::Handle::reload) changes one process's rules. A limit that gets another name, or without
+//! one another period, is another one there, and starts full; so do limits of clients under another secret. Replicas with different secrets have the same limits each for itself, and nothing tells them.
