@@ -950,3 +950,27 @@ async fn what_is_refused_without_a_question_tells_of_all_limits() {
     assert_eq!(known.header("ratelimit"), asked.header("ratelimit"));
     assert!(remain(&known).contains(&997), "{:?}", remain(&known));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_largest_request_is_set_for_is_remembered_like_any_limit() {
+    for most in [None, Some(100), Some(5)] {
+        let store = Told::new();
+        let tokens = Limits::new().tokens(Rate::per_hour(1).burst(10));
+        let tokens = match most {
+            Some(most) => tokens.max_tokens_per_request(most),
+            None => tokens,
+        };
+        let rules = Rules::new()
+            .route("GET /", tokens)
+            .estimate(tower_throttle::Estimate::fixed(5));
+        let client = replica(rules, &store);
+        for _ in 0..2 {
+            assert_eq!(client.get("/").await.status, OK, "{most:?}");
+        }
+        store.calls();
+        for _ in 0..3 {
+            assert_eq!(client.get("/").await.status, REFUSED, "{most:?}");
+        }
+        assert_eq!(store.calls(), 0, "{most:?}: no question");
+    }
+}

@@ -353,9 +353,11 @@ impl Remote {
     #[inline]
     fn denied_hash(&self, binding: &Binding, identity: u128) -> Option<u64> {
         let id = binding.id.as_ref()?;
-        let meter = binding.limit.meter.as_ref()?;
+        // As the store is told it, which knows no largest cost.
+        let budget = Budget::new(binding.limit.meter?);
         let client = binding.client(identity);
-        Some(self.hasher.hash_one((&**id, client, meter)))
+        let bucket = (&**id, client, budget.meter());
+        Some(self.hasher.hash_one(bucket))
     }
 
     fn denied_hash_of(&self, key: &BucketKey, budget: &Budget) -> u64 {
