@@ -163,9 +163,9 @@ impl ThrottleLayer {
     /// slot belongs to a process, and ends with it.
     ///
     /// Replicas share a limit that they know by the same name: what it [holds for](crate::Scope) (the total, a route
-    /// key, a plan), its kind, and the name that it was given, or else its number among those there that have none. So
-    /// they should have the same rules; where for a while they have not, as in a rolling update, what was used of a
-    /// limit is used under either of its settings.
+    /// key, a plan), its kind, and the name that it was given, or else its period. So they should have the same rules;
+    /// where for a while they have not, as in a rolling update, what was used of a limit is used under either of its
+    /// settings.
     ///
     /// A request that is charged in the store waits for its answer, and for no longer than
     /// [`store_deadline`](Self::store_deadline). What becomes of it then says [`on_outage`](Self::on_outage).

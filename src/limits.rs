@@ -243,10 +243,12 @@ impl Limits {
     /// | of those on the route `POST /v1/chat` | `client_post_v1_chat`; `pro_post_v1_chat` |
     ///
     /// There, only a rate has that name alone, and all others have their kind behind it, as in `total_in_flight`. Other
-    /// rules never change such a name. A key or plan with words that could belong to another one, such as
-    /// `POST /v1/chat-completions` beside `POST /v1/chat/completions`, and one with more than 64 characters, has a hash
-    /// of itself behind its words: `post_v1_chat_completions_2e5e0cbf`. So has a limit whose name was given to another
-    /// limit.
+    /// rules never change such a name. A key or plan whose words could belong to another one, whether there is another
+    /// one or not, has a hash of itself behind its words: a path with other characters than letters and digits, such as
+    /// `POST /v1/chat-completions` (`post_v1_chat_completions_2e5e0cbf`) or any gRPC method
+    /// (`POST /inference.v1.Inference/Generate` is `post_inference_v1_Inference_Generate_599ad515`), a final slash, a
+    /// method of one's own, and words of more than 64 characters. So has a limit whose name was given to another limit.
+    /// Name such limits, where the names are shown to people.
     ///
     /// # Errors
     ///

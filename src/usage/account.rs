@@ -6,8 +6,10 @@ use crate::account::Account;
 
 /// The model tokens of one request: reserved at admission, counted while they are produced, settled once.
 ///
-/// A handler finds it in the request's extensions where a limit counts [tokens](crate::Limits::tokens). A clone
-/// is the same account, so that it can move along with a stream.
+/// A handler finds it in the request's extensions where a limit counts [tokens](crate::Limits::tokens), and only there:
+/// rules may change while the server runs, so take it as optional (in axum `Option<Extension<Usage>>`; a bare
+/// `Extension<Usage>` answers 500 where no limit counts tokens). A clone is the same account, so that it can move along
+/// with a stream.
 ///
 /// ```
 /// use http::Request;

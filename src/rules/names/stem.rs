@@ -155,6 +155,10 @@ mod tests {
             "post_v1_chat_completions_2e5e0cbf",
             "the same in every version"
         );
+        assert_eq!(
+            stem("POST /inference.v1.Inference/Generate"),
+            "post_inference_v1_Inference_Generate_599ad515"
+        );
     }
 
     #[test]
