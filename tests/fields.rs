@@ -104,6 +104,23 @@ proptest! {
     }
 }
 
+#[test]
+fn a_number_above_the_largest_counts_as_the_largest() {
+    let by_header = || Estimate::by_header("x-tokens").or(1);
+    for (estimate, limits) in [
+        (by_header().exact(), Limits::new()),
+        (by_header(), Limits::new().max_tokens_per_request(600)),
+    ] {
+        for number in ["18446744073709551615", "18446744073709551616"] {
+            let chat = limits.clone().tokens(hourly(600));
+            let rules = Rules::new().route("POST /chat", chat);
+            let rules = rules.estimate(estimate.clone());
+            let passed = passed(rules, &[("x-tokens", number)]);
+            assert_eq!(passed, [false], "{number}, {estimate:?}");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_member_stays_on_its_plan_with_a_space_behind_its_key() {
     let clients = Clients::by_header("x-api-key")
