@@ -75,8 +75,11 @@ impl Handle {
     ///
     /// Limits of clients on single routes are new with their key. Balances that lie in a [store](crate::ThrottleLayer::store)
     /// go on only where the key is what the host's router calls the route, such as `GET /models/{id}`; otherwise the route
-    /// has another name there, and is full. Of routes that have lost their keys the 1,024 last are remembered, and each
-    /// until all has come back.
+    /// has another name there, and is full.
+    ///
+    /// Routes that have lost their keys are remembered until all that was used there has come back, the last 65,536 of
+    /// them. One beyond that is forgotten, the first to lose its key first: it is full when it is next asked for, so that
+    /// the bound above holds for it only from then on.
     ///
     /// How the layer answers stays as it was set.
     ///

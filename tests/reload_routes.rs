@@ -114,6 +114,50 @@ async fn a_path_that_came_with_empty_segments_first_keeps_what_was_used_when_it_
 }
 
 #[tokio::test(start_paused = true)]
+async fn however_many_routes_lose_their_keys_at_once_each_keeps_what_was_used() {
+    const MANY: usize = 1_500;
+    let keys: Vec<_> = (0..MANY)
+        .map(|number| format!("GET /t{number}/chat"))
+        .collect();
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let none = || of(slow(3), &[]);
+    let without_limits = Rules::new().total(Rate::per_second(100_000));
+    let table = [
+        ("undeclared", none()),
+        ("shared", none().undeclared(Undeclared::Shared)),
+        (
+            "a less specific key",
+            of(slow(3), &[]).route("ANY /{rest+}", slow(3)),
+        ),
+        ("without limits", without_limits),
+    ];
+    for (what, after) in table {
+        let before = match what {
+            "a less specific key" => of(slow(3), &keys).route("ANY /{rest+}", slow(3)),
+            _ => of(slow(3), &keys),
+        };
+        let layer = throttle(before.clone());
+        // The last ones, of which none is asked for again before the last of all.
+        for number in MANY - 2..MANY {
+            let path = format!("/t{number}/chat");
+            assert_eq!(passed(&layer, 9, "GET", &path).await, 3, "{what}");
+        }
+        reload(&layer, after);
+        let last = format!("/t{}/chat", MANY - 1);
+        if what != "without limits" {
+            assert_eq!(passed(&layer, 9, "GET", &last).await, 0, "{what}");
+        }
+        reload(&layer, before);
+        let last = format!("/t{}/chat", MANY - 2);
+        assert_eq!(
+            passed(&layer, 9, "GET", &last).await,
+            0,
+            "{what}: back again"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn slots_in_use_are_counted_when_a_route_gets_a_key_of_its_own_and_back_again() {
     for key in KEYS {
         let limits = || Limits::new().in_flight(2);

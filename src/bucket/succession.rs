@@ -16,7 +16,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::fence},
 };
 
 use super::{BUSY, Bucket, Untaken};
@@ -40,6 +40,8 @@ pub(super) struct Succession {
     heirs: Vec<Heir>,
     /// Closed buckets that something may still come back to.
     ancestors: Vec<Ancestor>,
+    /// Whether a route that has lost its key holds it, once.
+    is_remembered: bool,
 }
 
 /// The balance of a closed bucket.
@@ -152,11 +154,31 @@ impl Bucket {
     pub(crate) fn retire(self: &Arc<Self>, history: &History) {
         let _family = family();
         self.close(history);
+        self.succession(|succession| succession.is_remembered = true);
     }
 
     /// Slots that were taken from it and are still held, after it was closed.
     pub(super) fn held(&self) -> u64 {
         self.succession(|succession| succession.estate.as_ref().map_or(0, |estate| estate.slots))
+    }
+
+    /// It has no place any more among the routes that have lost their keys, which gives it up next.
+    pub(crate) fn forget(&self) {
+        let mut succession = self.succession.lock();
+        let succession = succession.as_mut().map(|succession| &mut **succession);
+        if let Ok(Some(succession)) = succession {
+            succession.is_remembered = false;
+        }
+    }
+
+    /// Tells whether somebody may still give something back to a closed bucket, of which the caller holds one reference:
+    /// a request that has had it while it was open.
+    fn is_awaited(self: &Arc<Self>) -> bool {
+        let count = Arc::strong_count(self);
+        // Who has given it up since is not in the count, and has said so before.
+        fence(Ordering::Acquire);
+        let is_remembered = self.succession(|succession| succession.is_remembered);
+        count > 1 + usize::from(is_remembered)
     }
 
     /// Closed buckets from which it has inherited.
@@ -284,6 +306,7 @@ impl Successor<'_> {
         let is_sole = adds || closed.len() == 1;
         let direct = closed.iter().map(|bucket| (Arc::clone(bucket), true));
         let earlier = closed.iter().flat_map(|bucket| bucket.ancestors());
+        let earlier = earlier.filter(|(bucket, _)| bucket.is_awaited());
         for (bucket, was_sole) in direct.chain(earlier) {
             if known.insert(Arc::as_ptr(&bucket)) {
                 ancestors.push((bucket, is_sole && was_sole));

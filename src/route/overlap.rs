@@ -5,6 +5,7 @@ use http::Method;
 use super::{
     head::{Head, family},
     key::{Pattern, RouteKey, Segment},
+    overlaps::Trail,
 };
 
 #[cfg(test)]
@@ -123,6 +124,14 @@ impl Shape {
         }
     }
 
+    /// The path, as far as it is kept.
+    pub(crate) fn trail(&self) -> Trail {
+        Trail {
+            segments: self.segments.iter().copied().map(Some).collect(),
+            goes_on: self.goes_on,
+        }
+    }
+
     /// Tells whether some request for the path may match a key. `hash` is the one that made the shape.
     pub(crate) fn meets(&self, key: &RouteKey, hash: impl Fn(&str) -> u64) -> bool {
         compared();
@@ -170,7 +179,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::route::table::Table;
+    use crate::route::{overlaps::Overlaps, table::Table};
 
     const WORDS: [&str; 4] = ["a", "b", "{p}", "{q}"];
     const METHODS: [&str; 4] = ["GET", "HEAD", "POST", "ANY"];
@@ -240,6 +249,9 @@ mod tests {
             for method in [Method::GET, Method::HEAD, Method::POST, Method::PUT] {
                 let head = Head::alone(&method, &path, &none);
                 let shape = Shape::of(&head, hash);
+                let near: Overlaps = [Trail::of(&key, hash)].into_iter().collect();
+                let is_near = !near.with_trail(Some(&shape.trail())).is_empty();
+                prop_assert!(is_near || !shape.meets(&key, hash), "{key} on {path}");
                 if table.find(&head).is_some() {
                     prop_assert!(shape.meets(&key, hash), "{key} on {path}");
                 } else if shape.meets(&key, hash) && path.len() < 32 {

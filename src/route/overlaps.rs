@@ -66,11 +66,7 @@ impl Trail {
 
 impl Overlaps {
     pub(crate) fn of<'a>(keys: impl IntoIterator<Item = &'a RouteKey>) -> Self {
-        let mut overlaps = Self::default();
-        for key in keys {
-            overlaps.insert(key);
-        }
-        overlaps
+        keys.into_iter().map(Trail::of_key).collect()
     }
 
     /// Adds a key under the next number.
@@ -78,8 +74,7 @@ impl Overlaps {
         self.insert_trail(Trail::of_key(key));
     }
 
-    /// Adds a route under the next number. `None`: it may take any path.
-    pub(crate) fn insert_trail(&mut self, trail: Option<Trail>) {
+    fn insert_trail(&mut self, trail: Option<Trail>) {
         let number = self.len;
         self.len += 1;
         let Some(Trail { segments, goes_on }) = trail else {
@@ -142,6 +137,17 @@ impl Overlaps {
         }
         found.sort_unstable();
         found
+    }
+}
+
+/// Each route under the next number. `None`: it may take any path.
+impl FromIterator<Option<Trail>> for Overlaps {
+    fn from_iter<I: IntoIterator<Item = Option<Trail>>>(trails: I) -> Self {
+        let mut overlaps = Self::default();
+        for trail in trails {
+            overlaps.insert_trail(trail);
+        }
+        overlaps
     }
 }
 

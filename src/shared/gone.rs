@@ -1,22 +1,62 @@
 //! Routes that have lost their keys.
 
-use super::{moves::Moves, routes::UNDECLARED, state::State};
+use std::sync::{Arc, OnceLock};
+
+use super::{
+    moves::Moves,
+    routes::{Route, UNDECLARED},
+    state::State,
+};
 use crate::{
     clock::Nanos,
-    route::{RouteKey, overlaps::Overlaps},
+    route::{
+        RouteKey,
+        overlaps::{Overlaps, Trail},
+        undeclared::Undeclared,
+    },
     rule::{Binding, Home},
 };
 
-/// Routes that have lost their key, until all that was used there has come back.
+/// Routes that have lost their key, until all that was used there has come back: the last ones first.
 #[derive(Debug, Default)]
 pub(super) struct Gone {
-    routes: Vec<(RouteKey, Vec<Binding>)>,
+    /// All rules that remember a route share it, so that its buckets are held once and by nobody else as soon as no
+    /// request has anything there.
+    routes: Vec<Arc<Lost>>,
     overlaps: Overlaps,
+    /// The same by the hashes of undeclared paths, made when one is first looked for.
+    by_path: OnceLock<Overlaps>,
+}
+
+/// A route that has lost its key.
+#[derive(Debug)]
+struct Lost {
+    key: RouteKey,
+    own: Vec<Binding>,
+}
+
+impl Lost {
+    fn new(key: &RouteKey, own: &[Binding]) -> Arc<Self> {
+        Arc::new(Self {
+            key: key.clone(),
+            own: own.to_vec(),
+        })
+    }
+}
+
+impl Drop for Lost {
+    fn drop(&mut self) {
+        for binding in &self.own {
+            if let Home::Bucket(bucket) = &binding.home {
+                bucket.forget();
+            }
+        }
+    }
 }
 
 impl Gone {
-    /// The most routes that are remembered.
-    const MAX: usize = 1_024;
+    /// The most routes that are remembered. Those that lost their keys first are forgotten first.
+    const MAX: usize = 65_536;
 
     /// Those of the rules before that have something left, and those that are gone by now.
     pub(super) fn after(before: &State, moves: &Moves, per_route: bool, now: Nanos) -> Self {
@@ -24,35 +64,39 @@ impl Gone {
         let routes = before.declared();
         let routes = routes.filter(|(key, _)| moves.gone.contains(key));
         for (key, route) in routes {
-            gone.add(key, &route.own);
+            gone.add(|| Lost::new(key, &route.own));
         }
         if per_route && before.undeclared.is_none() {
             if let Ok(key) = UNDECLARED.parse() {
-                gone.add(&key, &before.shared.own);
+                gone.add(|| Lost::new(&key, &before.shared.own));
             }
         }
-        for (key, own) in &before.gone.routes {
+        for route in &before.gone.routes {
+            let Lost { key, own } = &**route;
             let is_spent = own.iter().all(|binding| match &binding.home {
                 Home::Bucket(bucket) => bucket.is_spent(now),
                 Home::Client(_) => true,
             });
             if !is_spent && !moves.new.contains(key) {
-                gone.add(key, own);
+                gone.add(|| Arc::clone(route));
             }
         }
         gone
     }
 
-    fn add(&mut self, key: &RouteKey, own: &[Binding]) {
-        if !own.is_empty() && self.routes.len() < Self::MAX {
-            self.overlaps.insert(key);
-            self.routes.push((key.clone(), own.to_vec()));
+    fn add(&mut self, route: impl FnOnce() -> Arc<Lost>) {
+        if self.routes.len() >= Self::MAX {
+            return;
+        }
+        let route = route();
+        if !route.own.is_empty() {
+            self.overlaps.insert(&route.key);
+            self.routes.push(route);
         }
     }
 
     pub(super) fn of(&self, is_meant: impl Fn(&RouteKey) -> bool) -> Vec<&[Binding]> {
-        let meant = self.routes.iter().filter(|(key, _)| is_meant(key));
-        meant.map(|(_, own)| own.as_slice()).collect()
+        self.those(0..self.routes.len(), is_meant).collect()
     }
 
     /// Of those that share requests with a key.
@@ -61,10 +105,42 @@ impl Gone {
         key: &RouteKey,
         is_meant: impl Fn(&RouteKey) -> bool,
     ) -> impl Iterator<Item = &'a [Binding]> {
-        let near = self.overlaps.with(key).into_iter();
-        let near = near.filter_map(|number| self.routes.get(number));
-        near.filter(move |(gone, _)| key.meets(gone) && is_meant(gone))
-            .map(|(_, own)| own.as_slice())
+        let is_meant = move |gone: &RouteKey| key.meets(gone) && is_meant(gone);
+        self.those(self.overlaps.with(key), is_meant)
+    }
+
+    /// Of those that share requests with a route that nobody declared.
+    pub(super) fn with_route<'a>(
+        &'a self,
+        route: &Route,
+        set: &Undeclared<Route>,
+        is_meant: impl Fn(&RouteKey) -> bool,
+    ) -> impl Iterator<Item = &'a [Binding]> {
+        let near = match (&route.shape, &route.pattern) {
+            (Some(shape), _) => {
+                let by_path = || {
+                    let keys = self.routes.iter().map(|gone| &gone.key);
+                    let trails = keys.map(|key| Trail::of(key, |segment| set.hash(&segment)));
+                    trails.collect()
+                };
+                let by_path: &Overlaps = self.by_path.get_or_init(by_path);
+                by_path.with_trail(Some(&shape.trail()))
+            }
+            (None, Some(pattern)) => self.overlaps.with(pattern),
+            (None, None) => (0..self.routes.len()).collect(),
+        };
+        let is_meant = move |gone: &RouteKey| route.meets(gone, set) && is_meant(gone);
+        self.those(near, is_meant)
+    }
+
+    fn those(
+        &self,
+        numbers: impl IntoIterator<Item = usize>,
+        is_meant: impl Fn(&RouteKey) -> bool,
+    ) -> impl Iterator<Item = &[Binding]> {
+        let routes = numbers.into_iter().map(|number| &*self.routes[number]);
+        let meant = routes.filter(move |gone| is_meant(&gone.key));
+        meant.map(|gone| gone.own.as_slice())
     }
 
     /// Has nothing more charged there.

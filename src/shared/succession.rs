@@ -103,8 +103,9 @@ impl State {
         let route = self.undeclared_route(before, is_touched);
         if is_touched {
             let (moves, own) = (&self.moves, [&*before.own]);
-            let came = |key: &RouteKey| moves.gone.contains(key) && before.meets(key, set);
-            let sources = own.into_iter().chain(self.gone.of(came));
+            let came = |key: &RouteKey| moves.gone.contains(key);
+            let came = self.gone.with_route(before, set, came);
+            let sources = own.into_iter().chain(came);
             inherit(&self.limiter, &route.own, sources, false);
         }
         route
@@ -112,7 +113,7 @@ impl State {
 
     /// Has a route that nobody declared, and that is new, begin with what was used under keys that are gone.
     pub(super) fn inherit_gone(&self, route: &Route, set: &Undeclared<Route>) {
-        let sources = self.gone.of(|key| route.meets(key, set));
+        let sources = self.gone.with_route(route, set, |_| true);
         inherit(&self.limiter, &route.own, sources, false);
     }
 
@@ -134,12 +135,17 @@ impl State {
                 inherit(route, self.sources_of(key, before));
             } else if moves.changed.contains(key) {
                 let known = known.get(key).map(|known| &*known.own);
-                let came = |gone: &RouteKey| moves.gone.contains(gone) && gone.beats(key);
-                let came = self.gone.with(key, came);
+                let came = before.declared_with(key);
+                let came = came.filter(|(gone, _)| moves.gone.contains(gone) && gone.beats(key));
+                let came = came.map(|(_, gone)| &*gone.own);
                 inherit(route, known.into_iter().chain(came).collect());
             }
         }
-        let came = || self.gone.of(|key| moves.gone.contains(key));
+        let came = || -> Vec<&[Binding]> {
+            let gone = before.declared();
+            let gone = gone.filter(|(key, _)| moves.gone.contains(key));
+            gone.map(|(_, route)| &*route.own).collect()
+        };
         let changes = before.undeclared.is_some() != self.undeclared.is_some();
         if changes || self.undeclared.is_none() && !moves.is_empty() {
             let mut sources = came();
