@@ -128,6 +128,15 @@ impl Live {
 
     /// Puts other rules into the place of those that hold, if they hold together.
     pub(crate) fn reload(&self, rules: &Rules) -> Result<Changes, RulesError> {
+        self.reload_while(rules, |_| ())
+    }
+
+    /// [`Live::reload`] with what happens `meanwhile`, under the rules that still hold.
+    pub(super) fn reload_while(
+        &self,
+        rules: &Rules,
+        meanwhile: impl FnOnce(&State),
+    ) -> Result<Changes, RulesError> {
         // It is whole whenever it is let go of.
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.state.load_full();
@@ -144,6 +153,7 @@ impl Live {
         new.adopt(&old);
         new.prepare_as(&old);
         new.succeed(successions);
+        meanwhile(&old);
         old.retired.store(true, Ordering::SeqCst);
         self.state.store(Arc::clone(&new));
         // And those that were new in the meantime.

@@ -177,14 +177,20 @@ impl State {
 
     /// As [`State::succeed`], of routes that were entered in the rules before in the meantime.
     pub(super) fn succeed_late(&self, before: &Self) {
-        if self.moves.new.is_empty() {
-            return;
-        }
+        let late = |heir: &Route, route: &Route| {
+            inherit(&self.limiter, &heir.own, [&*route.own], true);
+        };
+        let new = self
+            .declared()
+            .filter(|(key, _)| self.moves.new.contains(*key));
+        let new: Vec<_> = new.collect();
+        let shares = self.undeclared.is_none();
         for (route, set) in before.kept_apart() {
-            for (key, heir) in self.declared() {
-                if self.moves.new.contains(key) && route.meets(key, set) {
-                    inherit(&self.limiter, &heir.own, [&*route.own], true);
-                }
+            for (_, heir) in new.iter().filter(|(key, _)| route.meets(key, set)) {
+                late(heir, route);
+            }
+            if shares {
+                late(&self.shared, route);
             }
         }
     }

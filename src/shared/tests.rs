@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::{
-    Clients, Denial, Limits, Plan, Protocol, Quota, Rate, Rules, clock::Clock, levels::Levels,
+    Clients, Denial, Limits, Plan, Protocol, Quota, Rate, Rules, Undeclared, clock::Clock,
+    levels::Levels,
 };
 
 /// Seconds since the Unix epoch at 23:59:50 UTC, ten seconds before the window of a quota ends, the days
@@ -118,4 +119,32 @@ async fn a_class_asks_for_its_own_variants() {
     let state = state_of(&Rules::new().clients(clients), clock);
     assert_eq!(ask(&state, "a"), Err(None));
     assert_eq!(ask(&state, "b"), Ok(()));
+}
+
+/// The requests of nine for a path that are admitted.
+fn admitted(state: &State, path: &str) -> usize {
+    let request = Request::get(path).body(()).expect("a request");
+    let (found, asked) = state.asked(&request, Protocol::Auto).expect("no reload");
+    let admits = |_: &usize| {
+        let mut levels = Levels::default();
+        let now = state.limiter.now();
+        state.limiter.admit(&found.rule, asked, now, &mut levels) == Ok(true)
+    };
+    (0..9).filter(admits).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_used_on_new_routes_while_rules_are_reloaded_stays_used() {
+    let default = || Rules::new().default_route(Rate::per_hour(1).burst(5));
+    let shared = default().undeclared(Undeclared::Shared);
+    let key = default().route("GET /{id}", Rate::per_hour(1).burst(5));
+    for (what, rules) in [
+        ("routes that share their limits", &shared),
+        ("a route that gets a key", &key),
+    ] {
+        let live = Live::new(&default(), Clock::started_at(0)).expect("proper rules");
+        let meanwhile = |old: &State| assert_eq!(admitted(old, "/a"), 5, "{what}");
+        live.reload_while(rules, meanwhile).expect("proper rules");
+        assert_eq!(admitted(&live.state(), "/a"), 0, "{what}");
+    }
 }
