@@ -7,7 +7,8 @@
 //!   that names; and from who is no proxy, nothing is believed.
 //! - `authorization`: a bearer token is one client however its scheme is written, and who has none is anonymous.
 //! - `grpc-timeout`: who would be gone by then does not stand in line.
-//! - `content-length` and `x-tokens`: that many tokens are reserved, and what is no number counts as none.
+//! - `content-length` and `x-tokens`: that many tokens are reserved, of an estimate no more than half of the burst, and
+//!   what is no number counts as none.
 
 #![no_main]
 
@@ -168,9 +169,8 @@ fn bearer(lines: &[&[u8]]) {
     let Some(written) = fields("authorization", lines) else {
         return;
     };
-    let token = written.get("authorization").and_then(|value| {
-        let value = value.as_bytes();
-        let space = value.iter().position(|&byte| byte == b' ')?;
+    let token = first(&written, "authorization").and_then(|value| {
+        let space = value.iter().position(|byte| b" \t".contains(byte))?;
         let token = value[space..].trim_ascii();
         (value[..space].eq_ignore_ascii_case(b"bearer") && !token.is_empty()).then_some(token)
     });
@@ -206,8 +206,8 @@ fn timeout(lines: &[&[u8]]) {
     let layer = layer(Rules::new().default_route(limits));
     assert_eq!(send(&layer, STRANGER, HeaderMap::new()), Told::Served(None));
     // Timeout = TimeoutValue TimeoutUnit; at most eight digits.
-    let told = written.get("grpc-timeout").and_then(|value| {
-        let (unit, digits) = value.as_bytes().split_last()?;
+    let told = first(&written, "grpc-timeout").and_then(|value| {
+        let (unit, digits) = value.split_last()?;
         let nanos: u128 = match unit {
             b'H' => 3_600_000_000_000,
             b'M' => 60_000_000_000,
@@ -217,7 +217,8 @@ fn timeout(lines: &[&[u8]]) {
             b'n' => 1,
             _ => return None,
         };
-        Some(nanos * number(digits).filter(|_| digits.len() <= 8)?)
+        let count = number(digits).filter(|_| digits.len() <= 8)?;
+        Some(nanos * u128::from(count))
     });
     let expected = match told {
         Some(told) if told <= WAIT.as_nanos() => Told::Refused(true),
@@ -235,26 +236,35 @@ fn tokens(name: &'static str, lines: &[&[u8]], estimate: Estimate, of: fn(u64) -
     let Some(written) = fields(name, lines) else {
         return;
     };
-    let tokens = Limits::new().tokens(Rate::per_hour(1).burst(BURST));
-    let layer = layer(Rules::new().default_route(tokens).estimate(estimate));
-    let told = written
-        .get(name)
-        .and_then(|value| u64::try_from(number(value.as_bytes())?).ok());
-    let expected = match told.map_or(7, of).max(1) {
-        tokens if tokens > BURST => Told::Refused(false),
-        tokens => Told::Served(Some(tokens)),
+    let told = first(&written, name).and_then(number);
+    let told = told.map_or(7, of).max(1);
+    let known = match told > BURST {
+        true => Told::Refused(false),
+        false => Told::Served(Some(told)),
     };
-    assert_eq!(
-        send(&layer, STRANGER, written.clone()),
-        expected,
-        "{written:?}"
-    );
+    let guessed = Told::Served(Some(told.min(BURST / 2)));
+    for (estimate, expected) in [(estimate.clone(), guessed), (estimate.exact(), known)] {
+        let tokens = Limits::new().tokens(Rate::per_hour(1).burst(BURST));
+        let layer = layer(Rules::new().default_route(tokens).estimate(estimate));
+        assert_eq!(
+            send(&layer, STRANGER, written.clone()),
+            expected,
+            "{written:?}"
+        );
+    }
 }
 
-/// Digits, and nothing else.
-fn number(digits: &[u8]) -> Option<u128> {
+/// Digits, and nothing else. More than there is room for are the largest number.
+fn number(digits: &[u8]) -> Option<u64> {
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
         return None;
     }
-    std::str::from_utf8(digits).ok()?.parse().ok()
+    let digits = std::str::from_utf8(digits).ok()?;
+    Some(digits.parse().unwrap_or(u64::MAX))
+}
+
+/// The first value that is not empty.
+fn first<'a>(fields: &'a HeaderMap, name: &str) -> Option<&'a [u8]> {
+    let mut values = fields.get_all(name).iter().map(HeaderValue::as_bytes);
+    values.find(|value| !value.is_empty())
 }
