@@ -408,3 +408,26 @@ async fn a_quota_that_is_spent_stays_spent_under_a_template_and_its_key() {
     }
     assert_eq!(sum, 3);
 }
+
+#[tokio::test(start_paused = true)]
+async fn head_requests_that_go_over_to_a_key_of_get_keep_what_was_used() {
+    const BOTH: [&str; 2] = ["GET /{id}", "HEAD /{id}"];
+    let layer = throttle(of(slow(5), &BOTH));
+    let mut sum = passed(&layer, 2, "HEAD", "/a").await;
+    for _ in 0..20 {
+        reload(&layer, of(slow(5), &["GET /a", BOTH[0], BOTH[1]]));
+        sum += passed(&layer, 1, "HEAD", "/a").await;
+        reload(&layer, of(slow(5), &BOTH));
+        sum += passed(&layer, 1, "HEAD", "/a").await;
+    }
+    assert_eq!(sum, 5);
+
+    // With a key of their own they stay where they are.
+    let layer = throttle(of(slow(5), &["HEAD /a"]));
+    assert_eq!(passed(&layer, 3, "HEAD", "/a").await, 3);
+    reload(&layer, of(slow(5), &["HEAD /a", "GET /a"]));
+    assert_eq!(passed(&layer, 9, "GET", "/a").await, 5);
+    assert_eq!(passed(&layer, 9, "HEAD", "/a").await, 2);
+    reload(&layer, of(slow(5), &["HEAD /a"]));
+    assert_eq!(passed(&layer, 9, "HEAD", "/a").await, 0);
+}

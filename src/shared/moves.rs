@@ -2,7 +2,7 @@
 
 use std::{cell::LazyCell, collections::HashSet};
 
-use http::Extensions;
+use http::{Extensions, Method};
 
 use super::{routes::Route, state::State};
 use crate::{
@@ -51,7 +51,12 @@ impl Moves {
         for key in &moves.gone {
             let found = with_head(key, |head| table.find(head).copied());
             match found {
-                Some(found) => changed.extend(found.map(|index| keys[index].0.clone())),
+                Some(found) => {
+                    let heads = with_head_of_get(key, |head| table.find(head).copied());
+                    let heads = heads.map(|index| &keys[index].0);
+                    changed.extend(heads.filter(|taker| key.beats(taker)).cloned());
+                    changed.extend(found.map(|index| keys[index].0.clone()));
+                }
                 None => {
                     let takers = overlaps.with(key).into_iter();
                     let takers = takers.map(|index| &keys[index].0).filter(stays);
@@ -85,11 +90,14 @@ impl Moves {
     /// The declared routes that have taken requests which a new key takes.
     pub(super) fn takes_from<'a>(&self, before: &'a State, key: &RouteKey) -> Vec<&'a Route> {
         let found = with_head(key, |head| before.table.find(head));
+        let takes = |other: &RouteKey| self.gone.contains(other) || key.beats(other);
         if let Some(found) = found {
-            return found.into_iter().collect();
+            let heads = with_head_of_get(key, |head| before.table.find(head));
+            let heads = heads.filter(|route| route.pattern.as_ref().is_some_and(takes));
+            return found.into_iter().chain(heads).collect();
         }
         let routes = before.declared_with(key);
-        let routes = routes.filter(|(other, _)| self.gone.contains(other) || key.beats(other));
+        let routes = routes.filter(|(other, _)| takes(other));
         routes.map(|(_, route)| route).collect()
     }
 
@@ -113,6 +121,13 @@ pub(super) fn with_head<T>(key: &RouteKey, look: impl FnOnce(&Head<'_>) -> T) ->
     let (method, path) = key.literal()?;
     let none = Extensions::new();
     Some(look(&Head::alone(method, &path, &none)))
+}
+
+/// Looks up the `HEAD` requests of a key that is `GET` and a literal path. `None` if it is not, or nothing takes them.
+fn with_head_of_get<T>(key: &RouteKey, look: impl FnOnce(&Head<'_>) -> Option<T>) -> Option<T> {
+    let (method, path) = key.literal()?;
+    let none = Extensions::new();
+    (*method == Method::GET).then(|| look(&Head::alone(&Method::HEAD, &path, &none)))?
 }
 
 impl Route {
