@@ -419,7 +419,7 @@ fn a_file_that_is_emptied_lifts_no_limit() {
     let directory = Directory::new("emptied");
     let path = directory.file("throttle.toml");
     let (_watching, tells) = follow(&path);
-    for empty in ["", " \n"] {
+    for empty in ["", " \n", "\u{feff}\r\n"] {
         fs::write(&path, empty).expect("emptied");
         let changes = tells.recv_timeout(LONG).expect("it is told");
         let expected = format!("{}: an empty document", path.display());

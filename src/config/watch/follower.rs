@@ -114,7 +114,7 @@ impl Follower {
         let path = || self.path.clone();
         Some(match read {
             // Whoever writes a file where it is has emptied it first.
-            Ok(text) if !is_first && text.trim().is_empty() => Err(WatchError::Document {
+            Ok(text) if !is_first && is_empty(&text) => Err(WatchError::Document {
                 path: path(),
                 source: ConfigError::new("", None, "an empty document").into(),
             }),
@@ -168,6 +168,11 @@ impl Follower {
             source,
         })
     }
+}
+
+/// Whether a text is empty, white space and a byte order mark apart, which some editors leave.
+fn is_empty(text: &str) -> bool {
+    text.trim_start_matches('\u{feff}').trim().is_empty()
 }
 
 /// Tells when following ends though nobody has ended it.
