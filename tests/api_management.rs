@@ -503,6 +503,43 @@ fn a_document_is_bounded() {
     );
 }
 
+/// They would take a time that grows with the square of their number: minutes without optimisation.
+#[test]
+fn attributes_and_namespaces_are_bounded() {
+    let element = |attributes: usize| {
+        let attributes = (0..attributes).map(|at| format!(" a{at}=\"1\""));
+        format!(
+            "<inbound><!-- \"' --><x{}/><![CDATA[ <x a=\" ]]></inbound>",
+            attributes.collect::<String>()
+        )
+    };
+    let namespaces = |count: usize| {
+        let namespace = |at| format!("<x xmlns:a{at}='u{at}'/>");
+        format!(
+            "<inbound>{}</inbound>",
+            (0..count).map(namespace).collect::<String>()
+        )
+    };
+    for xml in [element(128), namespaces(256)] {
+        assert!(policy(&xml).is_ok(), "{:?}", policy(&xml));
+    }
+    let table = [
+        (
+            element(129),
+            "an element with 129 attributes; 128 are the most",
+        ),
+        (
+            element(200_000),
+            "an element with 200000 attributes; 128 are the most",
+        ),
+        (namespaces(257), "257 namespaces; 256 are the most"),
+    ];
+    for (xml, expected) in table {
+        let error = policy(&xml).expect_err(expected);
+        assert_eq!(error.to_string(), expected);
+    }
+}
+
 #[test]
 fn a_fault_is_told_in_one_line_and_briefly() {
     let expression = format!("@(\n  {}\n)", "a + ".repeat(1_000));

@@ -56,7 +56,8 @@
 //! # Zero and the maximum
 //!
 //! Counts are those of the schema's `xs:int`: from 0, which admits nothing, to 2,147,483,647. A document of more than
-//! 8 MiB unless a [`Reader`] says otherwise, one with a document type declaration, or policies more than 32 elements deep are an error.
+//! 8 MiB unless a [`Reader`] says otherwise, one with a document type declaration, policies more than 32 elements deep,
+//! an element with more than 128 attributes, or more than 256 namespaces are an error.
 //! `renewal-period` may be longer, or for a quota shorter, than the 300 seconds at which API Management draws the
 //! line; a warning says so.
 //!
@@ -122,6 +123,9 @@ pub fn policy(xml: &str) -> Result<Imported, ConfigError> {
 
 pub(super) fn read_policy(xml: &str) -> Result<Imported, ConfigError> {
     let masked = source::masked(xml);
+    if let Some(fault) = source::too_much(&masked) {
+        return Err(ConfigError::new("", None, fault));
+    }
     let document = Document::parse(&masked).map_err(|error| no_xml(&error))?;
     let source = Source::new(xml, &document);
     let root = Element::new(document.root_element(), &source);

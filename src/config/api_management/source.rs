@@ -24,6 +24,32 @@ pub(super) fn masked(xml: &str) -> Cow<'_, str> {
     Cow::Owned(masked)
 }
 
+/// The most attributes of an element, each of which the parser compares with all others.
+const MOST_ATTRIBUTES: usize = 128;
+/// The most namespaces of a document, each of which elements inside may carry along.
+const MOST_NAMESPACES: usize = 256;
+
+/// What is too much of a masked document for a parser whose time grows with the square of it.
+pub(super) fn too_much(masked: &str) -> Option<String> {
+    let mut scan = Scan::of(masked.as_bytes());
+    let mut most = 0;
+    while let Some(attributes) = scan.attributes() {
+        most = most.max(attributes);
+    }
+    let namespaces = masked.matches("xmlns").count();
+    if most > MOST_ATTRIBUTES {
+        Some(format!(
+            "an element with {most} attributes; {MOST_ATTRIBUTES} are the most"
+        ))
+    } else if namespaces > MOST_NAMESPACES {
+        Some(format!(
+            "{namespaces} namespaces; {MOST_NAMESPACES} are the most"
+        ))
+    } else {
+        None
+    }
+}
+
 /// A walk through a document, along its marks alone.
 struct Scan<'a> {
     bytes: &'a [u8],
@@ -50,18 +76,44 @@ impl<'a> Scan<'a> {
         self.found
     }
 
+    /// How many attributes the next piece of markup has. `None`: the end, or nothing that can be told.
+    fn attributes(&mut self) -> Option<usize> {
+        let mut attributes = 0;
+        self.at += to(self.rest(), b"<")? - 1;
+        if self.pass_over()? {
+            return Some(attributes);
+        }
+        loop {
+            let mark = |byte: &u8| matches!(byte, b'>' | b'"' | b'\'');
+            self.at += self.rest().iter().position(mark)? + 1;
+            match self.bytes[self.at - 1] {
+                b'>' => return Some(attributes),
+                quote => {
+                    attributes += 1;
+                    self.at += to(self.rest(), &[quote])?;
+                }
+            }
+        }
+    }
+
+    /// Passes over what begins here and is no tag. `None`: it does not end. `Some(false)`: it is a tag.
+    fn pass_over(&mut self) -> Option<bool> {
+        let rest = self.rest();
+        self.at += match rest {
+            [b'<', b'!', b'-', b'-', ..] => to(rest, b"-->")?,
+            [b'<', b'!', b'[', ..] => to(rest, b"]]>")?,
+            [b'<', b'?', ..] => to(rest, b"?>")?,
+            _ => return Some(false),
+        };
+        Some(true)
+    }
+
     /// One piece of markup, and the text after it. `None`: the end, or nothing that can be told.
     fn step(&mut self) -> Option<()> {
         self.at += to(self.rest(), b"<")? - 1;
-        let rest = self.rest();
-        match rest {
-            [b'<', b'!', b'-', b'-', ..] => self.at += to(rest, b"-->")?,
-            [b'<', b'!', b'[', ..] => self.at += to(rest, b"]]>")?,
-            [b'<', b'?', ..] => self.at += to(rest, b"?>")?,
-            _ => {
-                self.tag()?;
-                self.expression(b'<')?;
-            }
+        if !self.pass_over()? {
+            self.tag()?;
+            self.expression(b'<')?;
         }
         Some(())
     }
