@@ -77,6 +77,9 @@ pub(crate) fn spelled_otherwise(random: &mut Random, path: &str) -> String {
         }
         4 => other.insert_str(slash, random.of(&["/.", "/..", "/%2e", "/%2E%2e"])),
         5 if slash > 0 => other.replace_range(slash..=slash, random.of(&["%2F", "%2f", "%5C"])),
+        6 if other.len() > 1 && other.ends_with('/') => {
+            other.pop();
+        }
         6 => other.push('/'),
         _ => {
             // A segment is left out.
