@@ -17,12 +17,13 @@ pub use self::future::CanonicalPathFuture;
 use self::path::Ambiguity;
 use crate::{body::ResponseBody, response::strip};
 
-/// A layer for proxies: it lets a path through only if the server behind reads it as this process does.
+/// A layer for proxies and file servers: it lets a path through only if what is behind reads it as the throttle does.
 ///
 /// Limits are found by the path as the throttle reads it. A server behind a proxy may read the same characters as
-/// another path: uvicorn decodes `%2F`, nginx merges `//`, servlet containers drop `;x=1`. Requests for one resource
-/// then have as many spellings as there are buckets. This layer stands around the [throttle](crate::ThrottleLayer), so
-/// that what is matched, what is charged and what is sent on is one path:
+/// another path: uvicorn decodes `%2F`, nginx merges `//`, servlet containers drop `;x=1`. So may a service in the same
+/// process that is no router: `ServeDir` of tower-http decodes `%2F` and passes over `//` and `/./`. Requests for one
+/// resource then have as many spellings as there are buckets. This layer stands around the
+/// [throttle](crate::ThrottleLayer), so that what is matched, what is charged and what is sent on is one path:
 ///
 /// ```
 /// use std::convert::Infallible;
