@@ -4,6 +4,7 @@ mod away;
 mod gone;
 mod live;
 mod moves;
+mod near;
 mod prepared;
 mod routes;
 mod state;

@@ -1,19 +1,16 @@
 //! Routes that have lost their keys.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use super::{
     moves::Moves,
+    near::Near,
     routes::{Route, UNDECLARED},
     state::State,
 };
 use crate::{
     clock::Nanos,
-    route::{
-        RouteKey,
-        overlaps::{Overlaps, Trail},
-        undeclared::Undeclared,
-    },
+    route::{RouteKey, undeclared::Undeclared},
     rule::{Binding, Home},
 };
 
@@ -23,9 +20,7 @@ pub(super) struct Gone {
     /// All rules that remember a route share it, so that its buckets are held once and by nobody else as soon as no
     /// request has anything there.
     routes: Vec<Arc<Lost>>,
-    overlaps: Overlaps,
-    /// The same by the hashes of undeclared paths, made when one is first looked for.
-    by_path: OnceLock<Overlaps>,
+    near: Near,
 }
 
 /// A route that has lost its key.
@@ -90,7 +85,7 @@ impl Gone {
         }
         let route = route();
         if !route.own.is_empty() {
-            self.overlaps.insert(&route.key);
+            self.near.insert(route.key.clone());
             self.routes.push(route);
         }
     }
@@ -105,8 +100,7 @@ impl Gone {
         key: &RouteKey,
         is_meant: impl Fn(&RouteKey) -> bool,
     ) -> impl Iterator<Item = &'a [Binding]> {
-        let is_meant = move |gone: &RouteKey| key.meets(gone) && is_meant(gone);
-        self.those(self.overlaps.with(key), is_meant)
+        self.those(self.near.with(key), is_meant)
     }
 
     /// Of those that share requests with a route that nobody declared.
@@ -116,21 +110,7 @@ impl Gone {
         set: &Undeclared<Route>,
         is_meant: impl Fn(&RouteKey) -> bool,
     ) -> impl Iterator<Item = &'a [Binding]> {
-        let near = match (&route.shape, &route.pattern) {
-            (Some(shape), _) => {
-                let by_path = || {
-                    let keys = self.routes.iter().map(|gone| &gone.key);
-                    let trails = keys.map(|key| Trail::of(key, |segment| set.hash(&segment)));
-                    trails.collect()
-                };
-                let by_path: &Overlaps = self.by_path.get_or_init(by_path);
-                by_path.with_trail(Some(&shape.trail()))
-            }
-            (None, Some(pattern)) => self.overlaps.with(pattern),
-            (None, None) => (0..self.routes.len()).collect(),
-        };
-        let is_meant = move |gone: &RouteKey| route.meets(gone, set) && is_meant(gone);
-        self.those(near, is_meant)
+        self.those(self.near.with_route(route, set), is_meant)
     }
 
     fn those(

@@ -4,7 +4,7 @@ use std::{cell::LazyCell, collections::HashSet};
 
 use http::{Extensions, Method};
 
-use super::{routes::Route, state::State};
+use super::{near::Near, routes::Route, state::State};
 use crate::{
     route::{RouteKey, head::Head, overlaps::Overlaps, table::Table, undeclared::Undeclared},
     rules::{Handover, Rules},
@@ -17,6 +17,8 @@ pub(super) struct Moves {
     pub(super) gone: HashSet<RouteKey>,
     /// Keys that stay, with fewer requests or with more.
     pub(super) changed: HashSet<RouteKey>,
+    near_new: Near,
+    near_gone: Near,
 }
 
 impl Moves {
@@ -39,8 +41,10 @@ impl Moves {
         let mut moves = Self {
             new: new.map(|(key, _)| key.clone()).collect(),
             gone: gone.map(|(key, _)| key.clone()).collect(),
-            changed: HashSet::new(),
+            ..Self::default()
         };
+        moves.near_new = moves.new.iter().cloned().collect();
+        moves.near_gone = moves.gone.iter().cloned().collect();
         let mut changed = HashSet::new();
         for key in &moves.new {
             let taken = moves.takes_from(before, key).into_iter();
@@ -103,16 +107,20 @@ impl Moves {
 
     /// Whether some requests of a route that nobody declared go elsewhere, or come from elsewhere.
     pub(super) fn touch(&self, route: &Route, set: &Undeclared<Route>) -> bool {
-        let mut keys = self.new.iter().chain(&self.gone);
-        keys.any(|key| route.meets(key, set))
+        let near = [&self.near_new, &self.near_gone];
+        near.iter()
+            .any(|near| near.with_route(route, set).next().is_some())
     }
 
     /// Whether all requests of a route that nobody declared go elsewhere.
     pub(super) fn take_all(&self, route: &Route, set: &Undeclared<Route>) -> bool {
-        self.new.iter().any(|key| match &route.shape {
-            Some(shape) => route.meets(key, set) && shape.is_within(key),
-            None => route.pattern.as_ref() == Some(key),
-        })
+        match (&route.shape, &route.pattern) {
+            (Some(shape), _) => {
+                let mut near = self.near_new.with_route(route, set);
+                near.any(|number| shape.is_within(self.near_new.key(number)))
+            }
+            (None, pattern) => pattern.as_ref().is_some_and(|key| self.new.contains(key)),
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use http::Method;
 
 use super::{
     moves::with_head,
+    near::Apart,
     routes::{Route, UndeclaredRoutes},
     state::State,
 };
@@ -51,11 +52,11 @@ impl State {
             .filter(move |(other, _)| key.meets(other))
     }
 
-    /// All routes that nobody declared and that are kept apart.
-    fn kept_apart(&self) -> impl Iterator<Item = (&Route, &Undeclared<Route>)> {
+    /// All routes that nobody declared and that are kept apart, as they are now.
+    fn apart(&self) -> Vec<Apart<'_>> {
         let sets = self.undeclared.iter();
         let sets = sets.flat_map(|UndeclaredRoutes { templates, paths }| [templates, paths]);
-        sets.flat_map(|set| set.iter().map(move |(_, route)| (route, set)))
+        sets.map(Apart::of).collect()
     }
 
     /// The limits of the route that had just the requests of a key that is new.
@@ -130,9 +131,10 @@ impl State {
             all.push(Succession { heir, sources });
         };
         let known: HashMap<_, _> = before.declared().collect();
+        let apart = before.apart();
         for (key, route) in self.declared() {
             if moves.new.contains(key) {
-                inherit(route, self.sources_of(key, before));
+                inherit(route, self.sources_of(key, before, &apart));
             } else if moves.changed.contains(key) {
                 let known = known.get(key).map(|known| &*known.own);
                 let came = before.declared_with(key);
@@ -180,33 +182,37 @@ impl State {
         let late = |heir: &Route, route: &Route| {
             inherit(&self.limiter, &heir.own, [&*route.own], true);
         };
+        let apart = before.apart();
         let new = self
             .declared()
             .filter(|(key, _)| self.moves.new.contains(*key));
-        let new: Vec<_> = new.collect();
-        let shares = self.undeclared.is_none();
-        for (route, set) in before.kept_apart() {
-            for (_, heir) in new.iter().filter(|(key, _)| route.meets(key, set)) {
+        for (key, heir) in new {
+            for route in apart.iter().flat_map(|apart| apart.with(key)) {
                 late(heir, route);
             }
-            if shares {
+        }
+        if self.undeclared.is_none() {
+            for route in apart.iter().flat_map(Apart::routes) {
                 late(&self.shared, route);
             }
         }
     }
 
     /// All limits from which a key that is new inherits.
-    fn sources_of<'a>(&'a self, key: &RouteKey, before: &'a Self) -> Vec<&'a [Binding]> {
+    fn sources_of<'a>(
+        &'a self,
+        key: &RouteKey,
+        before: &'a Self,
+        apart: &[Apart<'a>],
+    ) -> Vec<&'a [Binding]> {
         let taken = self.moves.takes_from(before, key).into_iter();
         let mut sources: Vec<&[Binding]> = taken.map(|route| &*route.own).collect();
         sources.extend(before.gone.with(key, |_| true));
         match &before.undeclared {
             None => sources.push(&before.shared.own),
             Some(UndeclaredRoutes { templates, paths }) => {
-                let met = before
-                    .kept_apart()
-                    .filter(|(route, set)| route.meets(key, set));
-                sources.extend(met.map(|(route, _)| &*route.own));
+                let met = apart.iter().flat_map(|apart| apart.with(key));
+                sources.extend(met.map(|route| &*route.own));
                 let full = [templates, paths].into_iter().filter(|set| set.is_full());
                 sources.extend(full.map(|set| &*set.overflow().own));
             }
@@ -221,7 +227,9 @@ impl State {
     }
 
     fn undeclared_owns(&self) -> Vec<&[Binding]> {
-        let apart = self.kept_apart().map(|(route, _)| &*route.own);
+        let sets = self.undeclared.iter();
+        let sets = sets.flat_map(|UndeclaredRoutes { templates, paths }| [templates, paths]);
+        let apart = sets.flat_map(|set| set.iter().map(|(_, route)| &*route.own));
         let overflows = self.overflows().into_iter().map(|route| &*route.own);
         apart.chain(overflows).collect()
     }

@@ -18,12 +18,23 @@ fn assert_grows_with_keys(what: &str, compared: impl Fn(usize) -> usize) {
 
 /// How often routes are compared when so many keys are replaced, and again when they come back.
 fn compared(keys: usize, replaced: Replaced) -> usize {
+    compared_beside(0, keys, replaced)
+}
+
+/// The same beside so many routes that nobody declared.
+fn compared_beside(undeclared: usize, keys: usize, replaced: Replaced) -> usize {
     let rules = |which: usize| {
         let rules = Rules::new().default_route(Rate::per_second(9));
         let keys = (0..keys).map(|number| replaced(number)[which].clone());
         keys.fold(rules, |rules, key| rules.route(key, Rate::per_second(1)))
     };
     let live = Live::new(&rules(0), Clock::started_at(0)).expect("proper rules");
+    for number in 0..undeclared {
+        let request = Request::get(format!("/undeclared{number}/x")).body(());
+        let request = request.expect("a request");
+        let state = live.state();
+        state.asked(&request, Protocol::Auto).expect("no reload");
+    }
     COMPARED.set(0);
     for which in [1, 0] {
         live.reload(&rules(which)).expect("proper rules");
@@ -75,6 +86,22 @@ async fn the_work_of_a_reload_grows_with_the_keys_that_it_replaces_and_not_with_
     for (what, replaced) in table {
         assert_grows_with_keys(what, |keys| compared(keys, replaced));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_work_of_a_reload_is_not_the_product_of_its_keys_and_of_undeclared_routes() {
+    let replaced: Replaced = |number| {
+        [
+            format!("GET /a{number}/{{id}}"),
+            format!("GET /b{number}/{{id}}"),
+        ]
+    };
+    let alone = compared(400, replaced);
+    let beside = compared_beside(400, 400, replaced);
+    assert!(
+        beside <= alone + 20 * 400,
+        "{beside} comparisons beside 400 undeclared routes, {alone} without"
+    );
 }
 
 #[tokio::test(start_paused = true)]
