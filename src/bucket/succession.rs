@@ -192,6 +192,19 @@ impl Bucket {
         })
     }
 
+    /// Those of which somebody still has something. It forgets all others, so that many heirs do not each look at them.
+    fn awaited(&self) -> Vec<(Arc<Self>, bool)> {
+        let mut awaited = self.ancestors();
+        awaited.retain(|(bucket, _)| bucket.is_awaited());
+        let ancestor = |(bucket, is_sole): &(Arc<Self>, bool)| Ancestor {
+            bucket: Arc::downgrade(bucket),
+            is_sole: *is_sole,
+        };
+        let ancestors = awaited.iter().map(ancestor).collect();
+        self.succession(|succession| succession.ancestors = ancestors);
+        awaited
+    }
+
     /// Gives a change that comes too late for a closed bucket to its estate and its heirs. `false` if it is open.
     pub(crate) fn settle_late(&self, late: Late, units: u64, now: Nanos) -> bool {
         if !self.is_closed() {
@@ -305,8 +318,7 @@ impl Successor<'_> {
         let mut ancestors: Vec<(Arc<Bucket>, bool)> = Vec::new();
         let is_sole = adds || closed.len() == 1;
         let direct = closed.iter().map(|bucket| (Arc::clone(bucket), true));
-        let earlier = closed.iter().flat_map(|bucket| bucket.ancestors());
-        let earlier = earlier.filter(|(bucket, _)| bucket.is_awaited());
+        let earlier = closed.iter().flat_map(|bucket| bucket.awaited());
         for (bucket, was_sole) in direct.chain(earlier) {
             if known.insert(Arc::as_ptr(&bucket)) {
                 ancestors.push((bucket, is_sole && was_sole));
