@@ -431,3 +431,59 @@ async fn head_requests_that_go_over_to_a_key_of_get_keep_what_was_used() {
     reload(&layer, of(slow(5), &["HEAD /a"]));
     assert_eq!(passed(&layer, 9, "HEAD", "/a").await, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_used_under_a_general_key_stays_used_where_another_key_had_no_limit_in_between() {
+    let all = || of(Limits::unlimited(), &[]).route("GET /m/{id}", slow(3));
+    for free in [Limits::unlimited(), Limits::exempt()] {
+        let layer = throttle(all());
+        assert_eq!(passed(&layer, 9, "GET", "/m/a").await, 3);
+        reload(&layer, all().route("GET /m/a", free.clone()));
+        assert_eq!(passed(&layer, 9, "GET", "/m/a").await, 9, "no limit");
+        reload(&layer, all().route("GET /m/a", slow(3)));
+        assert_eq!(
+            passed(&layer, 9, "GET", "/m/a").await,
+            0,
+            "a key of its own"
+        );
+
+        let layer = throttle(all().route("GET /m/a", slow(3)));
+        assert_eq!(passed(&layer, 9, "GET", "/m/a").await, 3);
+        reload(&layer, all().route("GET /m/a", free));
+        reload(&layer, all());
+        assert_eq!(
+            passed(&layer, 9, "GET", "/m/a").await,
+            0,
+            "no key of its own"
+        );
+    }
+}
+
+#[cfg(feature = "axum")]
+#[tokio::test(start_paused = true)]
+async fn a_route_keeps_its_balance_and_slots_where_default_takes_other_requests_than_before() {
+    use tower_throttle::CatchAll::{Unmatched, Unrouted};
+
+    let limits = || Limits::from(slow(3)).in_flight(2);
+    let rules = |catch_all| of(limits(), &["$default"]).catch_all(catch_all);
+    for (first, second) in [(Unmatched, Unrouted), (Unrouted, Unmatched)] {
+        let layer = throttle(rules(first));
+        let app = axum::Router::new().route("/x", axum::routing::get(async || "served"));
+        let app = app.layer(layer.clone());
+        let held = [(); 2].map(|()| send(&app, request("GET", "/x")));
+        let [one, two] = held;
+        let (one, two) = (one.await, two.await);
+        assert!(one.status().is_success() && two.status().is_success());
+        reload(&layer, rules(second));
+        let third = send(&app, request("GET", "/x")).await;
+        assert_eq!(third.status(), 503, "{second:?}: two are in flight");
+        drop((one, two));
+        assert_eq!(
+            admitted(&app, 9, "GET", "/x").await,
+            1,
+            "{second:?}: one is left of three"
+        );
+        reload(&layer, rules(first));
+        assert_eq!(admitted(&app, 9, "GET", "/x").await, 0, "{first:?} again");
+    }
+}
