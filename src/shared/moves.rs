@@ -6,14 +6,11 @@ use http::{Extensions, Method};
 
 use super::{near::Near, routes::Route, state::State};
 use crate::{
-    route::{
-        RouteKey, head::Head, key::Pattern, overlaps::Overlaps, table::Table,
-        undeclared::Undeclared,
-    },
+    route::{RouteKey, head::Head, overlaps::Overlaps, table::Table, undeclared::Undeclared},
     rules::{Handover, Rules},
 };
 
-/// The keys that a reload adds and removes. A key that stays and takes other requests is among both.
+/// The keys that a reload adds and removes.
 #[derive(Debug, Default)]
 pub(super) struct Moves {
     pub(super) new: HashSet<RouteKey>,
@@ -32,8 +29,7 @@ impl Moves {
         for (index, (key, _)) in keys.iter().enumerate() {
             let _ = table.insert(key, index);
         }
-        // What was used on a route before its key was exempt or unlimited is kept as if it had no key, for the key that
-        // takes its requests when it has a limit again, or has none any more.
+        // What was used on a route before its key was exempt or unlimited is kept as if it had no key.
         let limited = || (before.declared()).filter(|(_, route)| !route.own.is_empty());
         let known: HashSet<&RouteKey> = limited().map(|(key, _)| key).collect();
         let staying = keys.iter().filter(|(_, counts)| *counts);
@@ -41,13 +37,7 @@ impl Moves {
         let new = keys
             .iter()
             .filter(|(key, counts)| *counts && !known.contains(key));
-        let written: HashSet<&RouteKey> = keys.iter().map(|(key, _)| key).collect();
-        let gone = before
-            .declared()
-            .filter(|(key, route)| match route.own.is_empty() {
-                true => !written.contains(key),
-                false => !staying.contains(key),
-            });
+        let gone = limited().filter(|(key, _)| !staying.contains(key));
         let mut moves = Self {
             new: new.map(|(key, _)| key.clone()).collect(),
             gone: gone.map(|(key, _)| key.clone()).collect(),
@@ -81,16 +71,6 @@ impl Moves {
         }
         changed.retain(|key| stays(&key));
         moves.changed = changed;
-        // A `$default` that takes other requests than before: some go away from it, or come to it.
-        if before.table.takes() != rules.catch_all {
-            let is_default = |key: &RouteKey| *key.pattern() == Pattern::Default;
-            let default = staying.iter().find(|key| is_default(key) && stays(key));
-            if let Some(&key) = default {
-                for keys in [&mut moves.new, &mut moves.gone, &mut moves.changed] {
-                    keys.insert(key.clone());
-                }
-            }
-        }
         moves
     }
 
@@ -115,9 +95,7 @@ impl Moves {
     pub(super) fn takes_from<'a>(&self, before: &'a State, key: &RouteKey) -> Vec<&'a Route> {
         let found = with_head(key, |head| before.table.find(head));
         let takes = |other: &RouteKey| self.gone.contains(other) || key.beats(other);
-        // A key that is exempt or unlimited is passed over, as if it were not there.
-        let passed_over = matches!(found, Some(Some(route)) if route.own.is_empty());
-        if let Some(found) = found.filter(|_| !passed_over) {
+        if let Some(found) = found {
             let heads = with_head_of_get(key, |head| before.table.find(head));
             let heads = heads.filter(|route| route.pattern.as_ref().is_some_and(takes));
             return found.into_iter().chain(heads).collect();
