@@ -328,6 +328,20 @@ async fn connect_to_an_authority_and_options_of_the_server_have_keys_of_their_ow
     assert_eq!(admitted(&service, 9, "OPTIONS", "*").await, 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_has_no_path_has_no_end_of_one() {
+    for key in ["ANY /a/", "ANY /{id}/"] {
+        let rules = Rules::new()
+            .route("ANY /", Limits::closed())
+            .route(key, Limits::closed());
+        let service = throttle(rules).layer(served());
+        for (method, target) in [("CONNECT", "a.example:1"), ("OPTIONS", "*")] {
+            let admitted = admitted(&service, 9, method, target).await;
+            assert_eq!(admitted, 9, "{method} {target} beside {key}");
+        }
+    }
+}
+
 /// RFC 8441: how a browser opens a WebSocket over HTTP/2.
 #[tokio::test]
 async fn a_websocket_over_http2_does_not_pass_a_closed_get() {

@@ -291,7 +291,9 @@ impl<V> Table<V> {
         let other: Cow<'_, str> = match head.path.strip_suffix('/') {
             Some("") => return None,
             Some(shorter) => shorter.into(),
-            None => format!("{}/", head.path).into(),
+            None if head.path.starts_with('/') => format!("{}/", head.path).into(),
+            // `OPTIONS *` and `CONNECT` to an authority have no path, and so no end of it.
+            None => return None,
         };
         let other = head.read_as(head.method, &other, head.empty_params);
         let found = self.matched(Wanted::by(&other), &other)?;
