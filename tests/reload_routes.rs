@@ -3,12 +3,12 @@
 #[path = "support/mod.rs"]
 mod support;
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use axum::body::Body;
-use http::Response;
+use http::{Request, Response};
 use tokio::time::advance;
-use tower::{Layer, ServiceExt};
+use tower::Layer;
 use tower_throttle::{
     Estimate, Limits, Quota, Rate, ResponseBody, Rules, ThrottleLayer, Undeclared, Usage,
 };
@@ -37,6 +37,18 @@ async fn held(layer: &ThrottleLayer, count: usize, path: &str) -> Vec<Answer> {
         }
     }
     held
+}
+
+/// An answer that is admitted and not read, and the account of its tokens.
+async fn counted(layer: &ThrottleLayer, path: &str) -> (Answer, Usage) {
+    let inner = tower::service_fn(|request: Request<Body>| async move {
+        let mut answer = Response::new(Body::empty());
+        *answer.extensions_mut() = request.extensions().clone();
+        Ok::<_, Infallible>(answer)
+    });
+    let answer = send(&layer.layer(inner), request("GET", path)).await;
+    let usage = answer.extensions().get::<Usage>().cloned();
+    (answer, usage.expect("tokens are limited"))
 }
 
 fn reload(layer: &ThrottleLayer, rules: Rules) {
@@ -320,27 +332,12 @@ async fn tokens_that_are_settled_after_a_route_got_its_key_are_owed_there() {
         |keys: &[&str]| of(Limits::new().tokens(slow(1_000)), keys).estimate(Estimate::fixed(100));
     for (settled, left) in [(30, 970), (450, 550)] {
         let layer = throttle(rules(&[]));
-        let usage = std::sync::Arc::new(std::sync::Mutex::new(None));
-        let keep = std::sync::Arc::clone(&usage);
-        let inner = tower::service_fn(move |request: http::Request<Body>| {
-            let usage = request.extensions().get::<Usage>().cloned();
-            *keep.lock().expect("no panic") = usage;
-            std::future::ready(Ok::<_, std::convert::Infallible>(Response::new(
-                Body::empty(),
-            )))
-        });
-        let answer = layer.layer(inner).oneshot(request("GET", "/a")).await;
-        let _held = answer.expect("it does not fail");
+        let (_held, usage) = counted(&layer, "/a").await;
         reload(&layer, rules(&["GET /a"]));
         reload(&layer, rules(&[]));
         // The route exists again from its first request on.
         reload(&layer, rules(&["GET /a"]));
-        usage
-            .lock()
-            .expect("no panic")
-            .take()
-            .expect("tokens")
-            .settle(settled);
+        usage.settle(settled);
         let limits = layer.handle().snapshot().limits;
         let own = limits
             .iter()
@@ -350,6 +347,42 @@ async fn tokens_that_are_settled_after_a_route_got_its_key_are_owed_there() {
             Some(left),
             "{settled}"
         );
+    }
+}
+
+/// The keys before a request is admitted, those while it goes on, in this order, and those when it is settled.
+type While = (
+    &'static [&'static str],
+    &'static [&'static [&'static str]],
+    &'static [&'static str],
+);
+
+#[tokio::test(start_paused = true)]
+async fn tokens_that_are_settled_late_are_owed_however_often_rules_changed_meanwhile() {
+    const NONE: &[&str] = &[];
+    const OWN: &[&str] = &["GET /a"];
+    const OTHER: &[&str] = &["GET /b"];
+    let table: [While; 4] = [
+        (OWN, &[NONE], OWN),
+        (OWN, &[NONE, OTHER, NONE], OWN),
+        (NONE, &[OWN, OTHER, NONE], OWN),
+        (NONE, &[OWN, NONE, OTHER, OWN], OWN),
+    ];
+    for (before, meanwhile, after) in table {
+        let rate = || Rate::per_second(1).burst(100);
+        let rules =
+            |keys: &[&str]| of(Limits::new().tokens(rate()), keys).estimate(Estimate::fixed(10));
+        let layer = throttle(rules(before));
+        let (_held, usage) = counted(&layer, "/a").await;
+        for keys in meanwhile {
+            reload(&layer, rules(keys));
+            // All that was reserved has come back.
+            advance(60 * SECOND).await;
+        }
+        reload(&layer, rules(after));
+        usage.settle(1_000);
+        let what = format!("{before:?}, {meanwhile:?}, {after:?}");
+        assert_eq!(passed(&layer, 9, "GET", "/a").await, 0, "{what}");
     }
 }
 

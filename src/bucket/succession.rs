@@ -253,12 +253,12 @@ impl Bucket {
         Some(heirs.iter().filter_map(remaining).min().unwrap_or(0))
     }
 
-    /// Tells whether a bucket that was to be closed has nothing left to inherit. One of a limit that was never open was
-    /// not closed, and has nothing.
-    pub(crate) fn is_spent(&self, now: Nanos) -> bool {
+    /// Tells whether a bucket that was to be closed has nothing left to inherit, and will have nothing. One of a limit
+    /// that was never open was not closed, and has nothing.
+    pub(crate) fn is_spent(self: &Arc<Self>, now: Nanos) -> bool {
         let _family = family();
         let ancestors = self.ancestors();
-        self.succession(|succession| {
+        let nothing = self.succession(|succession| {
             succession.estate.as_ref().is_none_or(|estate| {
                 if estate.meter.is_slots() {
                     estate.slots == 0 && ancestors.iter().all(|(ancestor, _)| ancestor.held() == 0)
@@ -266,7 +266,11 @@ impl Bucket {
                     estate.meter.used(estate.state, now) == 0
                 }
             })
-        })
+        });
+        // Who still has it may owe more than has come back with time.
+        nothing
+            && !Arc::clone(self).is_awaited()
+            && !ancestors.iter().any(|(ancestor, _)| ancestor.is_awaited())
     }
 
     /// Exchanges the state of an open bucket, in the terms that hold.
