@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{Ordering, fence},
+    },
     thread,
 };
 
@@ -131,11 +134,12 @@ impl Live {
         self.reload_while(rules, |_| ())
     }
 
-    /// [`Live::reload`] with what happens `meanwhile`, under the rules that still hold.
+    /// [`Live::reload`] with what happens `meanwhile`: under the rules that still hold, just before they are retired,
+    /// and under the new ones as soon as they hold.
     pub(super) fn reload_while(
         &self,
         rules: &Rules,
-        meanwhile: impl FnOnce(&State),
+        mut meanwhile: impl FnMut(&State),
     ) -> Result<Changes, RulesError> {
         // It is whole whenever it is let go of.
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
@@ -148,6 +152,7 @@ impl Live {
 
         let next = draft.commit(limiter.now());
         // What takes long comes first: once a bucket is closed, its requests wait for the new rules.
+        let entered = old.entered();
         let successions = new.successions(&old);
         // Most routes before anybody needs them there.
         new.adopt(&old);
@@ -155,11 +160,16 @@ impl Live {
         new.succeed(successions);
         meanwhile(&old);
         old.retired.store(true, Ordering::SeqCst);
+        // Who enters a route from now on sees that.
+        fence(Ordering::SeqCst);
+        // And those that were new in the meantime, before anybody is decided by rules that know nothing of them.
+        if old.entered() != entered {
+            new.adopt(&old);
+            new.succeed_late(&old);
+        }
         self.state.store(Arc::clone(&new));
-        // And those that were new in the meantime.
-        new.adopt(&old);
-        new.succeed_late(&old);
         new.before.store(None);
+        meanwhile(&new);
         let declared = next.scopes().flat_map(|(_, bindings)| bindings);
         for binding in declared.chain(new.undeclared_limits()) {
             let buckets = match &binding.home {

@@ -25,6 +25,13 @@ impl State {
         }
     }
 
+    /// How many routes that nobody declared are kept apart. They never become fewer.
+    pub(super) fn entered(&self) -> usize {
+        let sets = self.undeclared.iter();
+        let sets = sets.flat_map(|UndeclaredRoutes { templates, paths }| [templates, paths]);
+        sets.map(|set| set.iter().count()).sum()
+    }
+
     /// Each route that nobody declared and that the host's router has a name for.
     pub(super) fn named_routes(&self) -> impl Iterator<Item = &Route> {
         let sets = self.undeclared.iter();
