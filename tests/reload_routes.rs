@@ -464,3 +464,30 @@ async fn head_requests_that_go_over_to_a_key_of_get_keep_what_was_used() {
     reload(&layer, of(slow(5), &["HEAD /a"]));
     assert_eq!(passed(&layer, 9, "HEAD", "/a").await, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_used_under_a_general_key_stays_used_where_another_key_had_no_limit_in_between() {
+    let all = || of(Limits::unlimited(), &[]).route("GET /m/{id}", slow(3));
+    for free in [Limits::unlimited(), Limits::exempt()] {
+        let layer = throttle(all());
+        assert_eq!(passed(&layer, 9, "GET", "/m/a").await, 3);
+        reload(&layer, all().route("GET /m/a", free.clone()));
+        assert_eq!(passed(&layer, 9, "GET", "/m/a").await, 9, "no limit");
+        reload(&layer, all().route("GET /m/a", slow(3)));
+        assert_eq!(
+            passed(&layer, 9, "GET", "/m/a").await,
+            0,
+            "a key of its own"
+        );
+
+        let layer = throttle(all().route("GET /m/a", slow(3)));
+        assert_eq!(passed(&layer, 9, "GET", "/m/a").await, 3);
+        reload(&layer, all().route("GET /m/a", free));
+        reload(&layer, all());
+        assert_eq!(
+            passed(&layer, 9, "GET", "/m/a").await,
+            0,
+            "no key of its own"
+        );
+    }
+}

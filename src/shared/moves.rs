@@ -29,7 +29,8 @@ impl Moves {
         for (index, (key, _)) in keys.iter().enumerate() {
             let _ = table.insert(key, index);
         }
-        // What was used on a route before its key was exempt or unlimited is kept as if it had no key.
+        // What was used on a route before its key was exempt or unlimited is kept as if it had no key, for the key that
+        // takes its requests when it has a limit again, or has none any more.
         let limited = || (before.declared()).filter(|(_, route)| !route.own.is_empty());
         let known: HashSet<&RouteKey> = limited().map(|(key, _)| key).collect();
         let staying = keys.iter().filter(|(_, counts)| *counts);
@@ -37,7 +38,13 @@ impl Moves {
         let new = keys
             .iter()
             .filter(|(key, counts)| *counts && !known.contains(key));
-        let gone = limited().filter(|(key, _)| !staying.contains(key));
+        let written: HashSet<&RouteKey> = keys.iter().map(|(key, _)| key).collect();
+        let gone = before
+            .declared()
+            .filter(|(key, route)| match route.own.is_empty() {
+                true => !written.contains(key),
+                false => !staying.contains(key),
+            });
         let mut moves = Self {
             new: new.map(|(key, _)| key.clone()).collect(),
             gone: gone.map(|(key, _)| key.clone()).collect(),
@@ -95,7 +102,9 @@ impl Moves {
     pub(super) fn takes_from<'a>(&self, before: &'a State, key: &RouteKey) -> Vec<&'a Route> {
         let found = with_head(key, |head| before.table.find(head));
         let takes = |other: &RouteKey| self.gone.contains(other) || key.beats(other);
-        if let Some(found) = found {
+        // A key that is exempt or unlimited is passed over, as if it were not there.
+        let passed_over = matches!(found, Some(Some(route)) if route.own.is_empty());
+        if let Some(found) = found.filter(|_| !passed_over) {
             let heads = with_head_of_get(key, |head| before.table.find(head));
             let heads = heads.filter(|route| route.pattern.as_ref().is_some_and(takes));
             return found.into_iter().chain(heads).collect();

@@ -140,13 +140,20 @@ impl State {
                 let came = before.declared_with(key);
                 let came = came.filter(|(gone, _)| moves.gone.contains(gone) && gone.beats(key));
                 let came = came.map(|(_, gone)| &*gone.own);
+                // Of keys that were exempt or unlimited, from before they were.
+                let came = came.chain(
+                    before
+                        .gone
+                        .with(key, |gone| moves.gone.contains(gone) && gone.beats(key)),
+                );
                 inherit(route, known.into_iter().chain(came).collect());
             }
         }
         let came = || -> Vec<&[Binding]> {
             let gone = before.declared();
             let gone = gone.filter(|(key, _)| moves.gone.contains(key));
-            gone.map(|(_, route)| &*route.own).collect()
+            let earlier = before.gone.of(|key| moves.gone.contains(key));
+            gone.map(|(_, route)| &*route.own).chain(earlier).collect()
         };
         let changes = before.undeclared.is_some() != self.undeclared.is_some();
         if changes || self.undeclared.is_none() && !moves.is_empty() {
