@@ -72,6 +72,7 @@ impl Handle {
     /// - Model tokens that come back to a route that follows several others stay used there.
     /// - The same holds for undeclared routes that [shared](crate::Undeclared) their limits and have their own now, and the
     ///   other way.
+    /// - So it does for requests that `$default` takes or leaves as [`Rules::catch_all`](crate::Rules::catch_all) changes.
     ///
     /// Limits of clients on single routes are new with their key. Balances that lie in a [store](crate::ThrottleLayer::store)
     /// go on only where the key is what the host's router calls the route, such as `GET /models/{id}`; otherwise the route

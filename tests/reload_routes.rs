@@ -491,3 +491,69 @@ async fn what_was_used_under_a_general_key_stays_used_where_another_key_had_no_l
         );
     }
 }
+
+#[cfg(feature = "axum")]
+#[tokio::test(start_paused = true)]
+async fn a_route_keeps_its_balance_and_slots_where_default_takes_other_requests_than_before() {
+    use tower_throttle::CatchAll::{Unmatched, Unrouted};
+
+    let limits = || Limits::from(slow(3)).in_flight(2);
+    for undeclared in [Undeclared::PerRoute, Undeclared::Shared] {
+        let rules = |catch_all| {
+            of(limits(), &["$default"])
+                .catch_all(catch_all)
+                .undeclared(undeclared)
+        };
+        for (first, second) in [(Unmatched, Unrouted), (Unrouted, Unmatched)] {
+            let what = format!("{undeclared:?}, {first:?}, then {second:?}");
+            let layer = throttle(rules(first));
+            let app = axum::Router::new().route("/x", axum::routing::get(async || "served"));
+            let app = app.layer(layer.clone());
+            let one = send(&app, request("GET", "/x")).await;
+            let two = send(&app, request("GET", "/x")).await;
+            assert!(
+                one.status().is_success() && two.status().is_success(),
+                "{what}"
+            );
+            reload(&layer, rules(second));
+            let third = send(&app, request("GET", "/x")).await;
+            assert_eq!(third.status(), 503, "{what}: two are in flight");
+            drop((one, two));
+            let passed = admitted(&app, 9, "GET", "/x").await;
+            assert_eq!(passed, 1, "{what}: one is left of three");
+            for catch_all in [first, second, second, first] {
+                reload(&layer, rules(catch_all));
+                let passed = admitted(&app, 9, "GET", "/x").await;
+                assert_eq!(passed, 0, "{what}: {catch_all:?} again");
+            }
+            let passed = admitted(&app, 9, "GET", "/unknown").await;
+            assert_eq!(passed, 0, "{what}: `$default` had those requests too");
+        }
+    }
+}
+
+#[cfg(feature = "axum")]
+#[tokio::test(start_paused = true)]
+async fn requests_that_default_leaves_to_their_routes_take_nothing_of_what_it_has_left() {
+    use tower_throttle::CatchAll::{Unmatched, Unrouted};
+
+    let rules = |catch_all| {
+        let rules = Rules::new().default_route(slow(5));
+        let default = Rate::new(1, SECOND).burst(2);
+        rules.route("$default", default).catch_all(catch_all)
+    };
+    let layer = throttle(rules(Unrouted));
+    let app = axum::Router::new().route("/x", axum::routing::get(async || "served"));
+    let app = app.layer(layer.clone());
+    // While the route has requests of its own, while `$default` takes them, and while it does no more.
+    assert_eq!(admitted(&app, 9, "GET", "/x").await, 5);
+    assert_eq!(admitted(&app, 9, "GET", "/unknown").await, 2);
+    reload(&layer, rules(Unmatched));
+    assert_eq!(admitted(&app, 9, "GET", "/x").await, 0);
+    advance(9 * SECOND).await;
+    assert_eq!(admitted(&app, 9, "GET", "/unknown").await, 2);
+    advance(2 * SECOND).await;
+    reload(&layer, rules(Unrouted));
+    assert_eq!(admitted(&app, 9, "GET", "/unknown").await, 2);
+    assert_eq!(admitted(&app, 9, "GET", "/x").await, 0);
+}

@@ -163,6 +163,14 @@ impl<V> Table<V> {
         self.default_is_unrouted = catch_all == CatchAll::Unrouted;
     }
 
+    /// Which requests `$default` takes.
+    pub(crate) fn takes(&self) -> CatchAll {
+        match self.default_is_unrouted {
+            true => CatchAll::Unrouted,
+            false => CatchAll::Unmatched,
+        }
+    }
+
     /// The value of each route, in the order in which they were added.
     pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
         self.values.iter()

@@ -6,11 +6,15 @@ use http::{Extensions, Method};
 
 use super::{near::Near, routes::Route, state::State};
 use crate::{
-    route::{RouteKey, head::Head, overlaps::Overlaps, table::Table, undeclared::Undeclared},
+    route::{
+        CatchAll, RouteKey, head::Head, key::Pattern, overlaps::Overlaps, table::Table,
+        undeclared::Undeclared,
+    },
     rules::{Handover, Rules},
 };
 
-/// The keys that a reload adds and removes.
+/// The keys that a reload adds and removes. A `$default` that stays and takes more requests than before is as new, and one
+/// that takes fewer is as gone.
 #[derive(Debug, Default)]
 pub(super) struct Moves {
     pub(super) new: HashSet<RouteKey>,
@@ -50,14 +54,27 @@ impl Moves {
             gone: gone.map(|(key, _)| key.clone()).collect(),
             ..Self::default()
         };
+        let stays = |key: &&RouteKey| known.contains(key) && staying.contains(key);
+        let is_default = |key: &&RouteKey| *key.pattern() == Pattern::Default;
+        let default = keys.iter().map(|(key, _)| key).find(is_default);
+        let mut changed = HashSet::new();
+        // Between it and the routes of the host's router that have no key.
+        if let Some(default) = default.filter(stays) {
+            let (before, after) = (before.table.takes(), rules.catch_all);
+            if before != after {
+                match after {
+                    CatchAll::Unmatched => moves.new.insert(default.clone()),
+                    CatchAll::Unrouted => moves.gone.insert(default.clone()),
+                };
+                changed.insert(default.clone());
+            }
+        }
         moves.near_new = moves.new.iter().cloned().collect();
         moves.near_gone = moves.gone.iter().cloned().collect();
-        let mut changed = HashSet::new();
         for key in &moves.new {
             let taken = moves.takes_from(before, key).into_iter();
             changed.extend(taken.filter_map(|route| route.pattern.clone()));
         }
-        let stays = |key: &&RouteKey| known.contains(key) && staying.contains(key);
         let overlaps = LazyCell::new(|| Overlaps::of(keys.iter().map(|(key, _)| key)));
         for key in &moves.gone {
             let found = with_head(key, |head| table.find(head).copied());
@@ -101,7 +118,9 @@ impl Moves {
     /// The declared routes that have taken requests which a new key takes.
     pub(super) fn takes_from<'a>(&self, before: &'a State, key: &RouteKey) -> Vec<&'a Route> {
         let found = with_head(key, |head| before.table.find(head));
-        let takes = |other: &RouteKey| self.gone.contains(other) || key.beats(other);
+        // A `$default` that takes more requests than before goes on with its own.
+        let takes =
+            |other: &RouteKey| self.gone.contains(other) || key.beats(other) || key == other;
         // A key that is exempt or unlimited is passed over, as if it were not there.
         let passed_over = matches!(found, Some(Some(route)) if route.own.is_empty());
         if let Some(found) = found.filter(|_| !passed_over) {
