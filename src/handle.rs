@@ -54,9 +54,12 @@ impl Handle {
     /// - **Who waits** keeps its place in line and is decided by the new rules when its turn comes; as long as it
     ///   may wait stays what it was.
     /// - **Clients** stay whom they were, and so do their limits, plan by plan.
-    /// - A limit that is **closed** keeps its balance for the day on which it is opened.
+    /// - What is **closed** keeps its balances for the day on which it is opened: a limit of zero its own, and a scope that
+    ///   is closed, by [`Limits::closed`](crate::Limits::closed) or any limit of zero, those of all limits that it had, slots
+    ///   included. They go over to other routes as those of a route that is open.
     ///
-    /// A limit that is new starts full, and one that is gone is forgotten. A cap on what is in flight that becomes a rate,
+    /// A limit that is new in an open scope starts full, and one that is gone from there is forgotten; so are all limits of a
+    /// total, a default route or clients that have none in between. A cap on what is in flight that becomes a rate,
     /// or the other way, is new; so is a shadow that is enforced. A quota that gets another window takes what was used of
     /// the old one along.
     ///

@@ -333,6 +333,15 @@ impl Limits {
         first.map(|(setting, _)| setting)
     }
 
+    /// Whether nothing passes, by name or by a limit of zero.
+    pub(crate) fn is_closed(&self) -> bool {
+        let rates = self.rates.iter().chain(&self.tokens);
+        self.access == Access::Closed
+            || { rates }.any(|rate| !rate.is_shadow() && rate.count().min(rate.burst_limit()) == 0)
+            || (self.quotas.iter()).any(|quota| !quota.is_shadow() && quota.count() == 0)
+            || (self.in_flight.iter()).any(|cap| !cap.is_shadow() && cap.count() == 0)
+    }
+
     /// Whether nothing was said, so that a route has just what the default has.
     pub(crate) fn inherits_all(&self) -> bool {
         *self == Self::new()

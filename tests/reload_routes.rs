@@ -10,7 +10,8 @@ use http::{Request, Response};
 use tokio::time::advance;
 use tower::Layer;
 use tower_throttle::{
-    Estimate, Limits, Quota, Rate, ResponseBody, Rules, ThrottleLayer, Undeclared, Usage,
+    Clients, Estimate, Limits, Plan, Quota, Rate, ResponseBody, Rules, ThrottleLayer, Undeclared,
+    Usage,
 };
 
 use self::support::{admitted, request, send, served, throttle};
@@ -556,4 +557,124 @@ async fn requests_that_default_leaves_to_their_routes_take_nothing_of_what_it_ha
     reload(&layer, rules(Unrouted));
     assert_eq!(admitted(&app, 9, "GET", "/unknown").await, 2);
     assert_eq!(admitted(&app, 9, "GET", "/x").await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_closed_in_between_keeps_its_slots_and_all_balances() {
+    let limits = || Limits::from(slow(9)).quota(Quota::per_week(3)).in_flight(2);
+    let clients = |plan: Plan| Rules::new().clients(Clients::by_header("x-api-key").each(plan));
+    let ways: [(&str, &dyn Fn(Limits) -> Rules); 7] = [
+        ("a key", &|limits| Rules::new().route("GET /x", limits)),
+        ("the total", &|limits| Rules::new().total(limits)),
+        ("each client", &|limits| clients(limits.into())),
+        ("a plan's route", &|limits| {
+            clients(Plan::new(Limits::unlimited()).route("GET /x", limits))
+        }),
+        ("the default route", &|limits| of(limits, &[])),
+        ("the default route, shared", &|limits| {
+            of(limits, &[]).undeclared(Undeclared::Shared)
+        }),
+        ("a key with the default's limits", &|limits| {
+            of(limits, &["GET /{x}"])
+        }),
+    ];
+    for (what, rules) in ways {
+        let layer = throttle(rules(limits()));
+        let two = held(&layer, 2, "/x").await;
+        assert_eq!(two.len(), 2);
+        for closed in [
+            Limits::closed(),
+            Limits::closed(),
+            Rate::per_second(0).into(),
+        ] {
+            reload(&layer, rules(closed.clone()));
+            assert_eq!(passed(&layer, 9, "GET", "/x").await, 0, "{what}: closed");
+            let told = |layer: &ThrottleLayer| layer.handle().snapshot().limits.len();
+            assert_eq!(told(&layer), told(&throttle(rules(closed))), "{what}: told");
+        }
+        let changes = layer.handle().reload(rules(limits()));
+        let changes = changes.expect("rules that hold together").to_string();
+        assert!(changes.contains("new"), "{what}: {changes}");
+        let third = held(&layer, 9, "/x").await;
+        assert_eq!(third.len(), 0, "{what}: two are in flight");
+        drop(two);
+        let left = passed(&layer, 9, "GET", "/x").await;
+        assert_eq!(left, 1, "{what}: one is left of three");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_used_on_a_route_that_was_closed_stays_used_under_another_key() {
+    let limits = || Limits::from(slow(9)).quota(Quota::per_week(3)).in_flight(2);
+    let key = |key: &str, limits: Limits| {
+        of(
+            Limits::from(slow(9)).quota(Quota::per_week(3)).in_flight(2),
+            &[],
+        )
+        .route(key, limits)
+    };
+    let none = || of(limits(), &[]);
+    let closed = Limits::closed;
+    let ways: [(&str, [Rules; 3]); 7] = [
+        (
+            "closed, and without its key",
+            [key("GET /x", limits()), key("GET /x", closed()), none()],
+        ),
+        (
+            "closed, and under a more general key",
+            [
+                key("GET /x", limits()),
+                key("GET /x", closed()),
+                key("GET /{x}", limits()),
+            ],
+        ),
+        (
+            "closed by a key that is new",
+            [none(), key("GET /x", closed()), key("GET /x", limits())],
+        ),
+        (
+            "closed by a more general key",
+            [
+                key("GET /x", limits()),
+                key("GET /{x}", closed()),
+                key("GET /{x}", limits()),
+            ],
+        ),
+        (
+            "closed by a more special key",
+            [
+                key("GET /{x}", limits()),
+                key("GET /x", closed()).route("GET /{x}", limits()),
+                key("GET /x", limits()),
+            ],
+        ),
+        (
+            "closed, and without limits",
+            [
+                key("GET /x", limits()),
+                key("GET /x", closed()),
+                key("GET /x", Limits::unlimited()),
+            ],
+        ),
+        (
+            "closed with all routes, by a key that goes",
+            [none(), of(closed(), &["GET /x"]), of(closed(), &[])],
+        ),
+    ];
+    for (what, [before, closed, after]) in ways {
+        let layer = throttle(before.clone());
+        let two = held(&layer, 2, "/x").await;
+        assert_eq!(two.len(), 2);
+        reload(&layer, closed);
+        assert_eq!(passed(&layer, 9, "GET", "/x").await, 0, "{what}: closed");
+        reload(&layer, after);
+        for opened in [before, none()] {
+            reload(&layer, opened);
+            let third = held(&layer, 9, "/x").await;
+            assert_eq!(third.len(), 0, "{what}: two are in flight");
+        }
+        drop(two);
+        let left = passed(&layer, 9, "GET", "/x").await;
+        assert_eq!(left, 1, "{what}: one is left of three");
+    }
 }

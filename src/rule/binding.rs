@@ -33,6 +33,8 @@ pub(crate) struct Binding {
     /// What a store knows its balances by. None are kept in one where there is none: of slots, and of limits that are
     /// closed.
     pub(crate) id: Option<Arc<str>>,
+    /// Whether it is of a place that is closed: nothing is charged on it, and its balances wait until that is opened.
+    pub(crate) rests: bool,
 }
 
 /// Where requests wait that a limit refuses: one line for all limits of a scope.
@@ -85,6 +87,7 @@ impl Binding {
             history: History::new(first),
             tally: Arc::default(),
             id: None,
+            rests: false,
         }
     }
 

@@ -61,13 +61,9 @@ impl Changes {
         let gone = before.scopes().map(|(key, _)| key);
         let gone = gone.filter(|key| !after.has(key));
         for key in after.scopes().map(|(key, _)| key).chain(gone) {
-            let old = before.at(key).iter().map(|binding| &binding.limit);
-            let new = after.at(key).iter().map(|binding| binding.limit.clone());
-            changes.compare(
-                Some(key),
-                &old.collect::<Vec<_>>(),
-                &new.collect::<Vec<_>>(),
-            );
+            let old: Vec<_> = before.limits(key).collect();
+            let new: Vec<_> = after.limits(key).cloned().collect();
+            changes.compare(Some(key), &old, &new);
         }
         let settings = Settings::between(before.settings(), after.settings());
         let settings = settings.into_iter();

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fmt,
+    fmt, iter,
     sync::Arc,
 };
 
@@ -52,6 +52,8 @@ pub(crate) struct Template {
     pub(crate) limit: Limit,
     version: Version,
     history: History,
+    /// Whether the default route is closed, and this is a limit that waits until it is opened.
+    rests: bool,
     /// Which one it was under the rules before.
     before: Option<usize>,
 }
@@ -63,6 +65,8 @@ pub(crate) struct Handover {
     pub(crate) lines: HashMap<RouteKey, Line>,
     /// Keys whose buckets begin anew, with what was used of those before.
     pub(crate) changed: HashSet<RouteKey>,
+    /// Keys that are new and closed, and what the routes had that took their requests before.
+    pub(crate) closed: HashMap<RouteKey, Vec<Limit>>,
 }
 
 /// The ledger of rules that do not hold yet.
@@ -98,7 +102,8 @@ impl Ledger {
 
     /// What each undeclared route has.
     pub(super) fn templates(&self) -> impl Iterator<Item = &Limit> {
-        self.default.iter().map(|template| &template.limit)
+        let templates = self.default.iter().filter(|template| !template.rests);
+        templates.map(|template| &template.limit)
     }
 
     /// All limits that were declared, in the order of the rules.
@@ -126,8 +131,14 @@ impl Ledger {
         self.scopes.contains_key(place)
     }
 
+    /// The limits of one place that hold.
+    pub(super) fn limits(&self, place: &ScopeKey) -> impl Iterator<Item = &Limit> {
+        let bindings = self.at(place).iter().filter(|binding| !binding.rests);
+        bindings.map(|binding| &binding.limit)
+    }
+
     /// The balances of one place.
-    pub(crate) fn at(&self, place: &ScopeKey) -> &[Binding] {
+    fn at(&self, place: &ScopeKey) -> &[Binding] {
         self.scopes.get(place).map_or(&[], Vec::as_slice)
     }
 }
@@ -154,9 +165,24 @@ impl Draft<'_> {
             None => Line::next(),
         };
         let pairs = pairs(old.iter().map(|binding| &binding.limit), &limits);
-        let ids = ids(&place, &limits);
-        let mut bindings = Vec::with_capacity(limits.len());
-        for ((limit, pair), id) in limits.into_iter().zip(pairs).zip(ids) {
+        let ids = ids(&place, &limits).into_iter().map(Some);
+        let mut resting = match is_closed(&limits) {
+            true => unpaired(old.iter().map(|it| (&it.limit, &it.history)), &pairs),
+            false => Vec::new(),
+        };
+        let taken = match &place {
+            ScopeKey::Route(key) => self.handover.closed.get(key),
+            _ => None,
+        };
+        if let Some(taken) = taken {
+            let known = limits.iter().chain(resting.iter().map(|(limit, _)| limit));
+            let known: Vec<_> = known.cloned().collect();
+            let others = others(taken.iter(), &known).into_iter();
+            resting.extend(others.map(|limit| (limit, None)));
+        }
+        let all = limits.into_iter().zip(pairs).chain(resting);
+        let mut bindings = Vec::new();
+        for ((limit, pair), id) in all.zip(ids.chain(iter::repeat(None))) {
             let (version, history) = self.measured(&limit, {
                 let binding = pair.map(|index| &old[index]);
                 binding.map(|binding| (binding.version, &binding.history))
@@ -178,7 +204,8 @@ impl Draft<'_> {
                 version,
                 history,
                 tally: tally.unwrap_or_default(),
-                id,
+                rests: id.is_none(),
+                id: id.flatten(),
             });
         }
         self.ledger.places.push(place.clone());
@@ -190,7 +217,12 @@ impl Draft<'_> {
     pub(crate) fn bind_default(&mut self, limits: Vec<Limit>) -> Vec<Template> {
         let old = &self.before.default;
         let pairs = pairs(old.iter().map(|template| &template.limit), &limits);
-        let template = |(limit, before): (Limit, Option<usize>)| {
+        let resting = match is_closed(&limits) {
+            true => unpaired(old.iter().map(|it| (&it.limit, &it.history)), &pairs),
+            false => Vec::new(),
+        };
+        let count = limits.len();
+        let template = |(index, (limit, before)): (usize, (Limit, Option<usize>))| {
             let (version, history) = self.measured(&limit, {
                 let template = before.map(|index| &old[index]);
                 template.map(|template| (template.version, &template.history))
@@ -199,10 +231,12 @@ impl Draft<'_> {
                 limit,
                 version,
                 history,
+                rests: index >= count,
                 before,
             }
         };
-        let templates: Vec<_> = limits.into_iter().zip(pairs).map(template).collect();
+        let all = limits.into_iter().zip(pairs).chain(resting);
+        let templates: Vec<_> = all.enumerate().map(template).collect();
         self.ledger.default.clone_from(&templates);
         templates
     }
@@ -265,7 +299,8 @@ impl Template {
         let line = before
             .first()
             .map_or_else(Line::next, |binding| binding.line);
-        let limits: Vec<_> = templates.iter().map(|template| &template.limit).collect();
+        let limits = templates.iter().filter(|template| !template.rests);
+        let limits: Vec<_> = limits.map(|template| &template.limit).collect();
         let binding = |(template, id): (&Self, Option<Arc<str>>)| {
             let kept = template.before.and_then(|index| before.get(index));
             Binding {
@@ -279,11 +314,45 @@ impl Template {
                 history: template.history.clone(),
                 tally: kept.map_or_else(Arc::default, |kept| Arc::clone(&kept.tally)),
                 id,
+                rests: template.rests,
             }
         };
         let ids = ids(&format_args!("route {place}"), &limits);
+        let ids = ids.into_iter().chain(iter::repeat(None));
         templates.iter().zip(ids).map(binding).collect()
     }
+}
+
+/// Whether nothing passes where these limits hold.
+fn is_closed(limits: &[Limit]) -> bool {
+    let mut enforced = limits.iter().filter(|limit| !limit.shadow);
+    enforced.any(|limit| limit.meter.is_none())
+}
+
+/// The limits of before that no new one was paired with, and their numbers: they rest while their place is closed. Those
+/// that have never been open have nothing to keep.
+fn unpaired<'a>(
+    old: impl Iterator<Item = (&'a Limit, &'a History)>,
+    pairs: &[Option<usize>],
+) -> Vec<(Limit, Option<usize>)> {
+    let left = old.enumerate().filter(|(index, (_, history))| {
+        !pairs.contains(&Some(*index)) && history.present().is_some()
+    });
+    left.map(|(index, (limit, _))| (limit.clone(), Some(index)))
+        .collect()
+}
+
+/// Limits of a place that are none of those that are `known`, if they are open.
+pub(crate) fn others<'a>(
+    limits: impl Iterator<Item = &'a Limit> + Clone,
+    known: &[Limit],
+) -> Vec<Limit> {
+    let pairs = pairs(limits.clone(), known);
+    let others = limits.enumerate().filter(|(index, limit)| {
+        let is_known = pairs.contains(&Some(*index));
+        !is_known && limit.meter.is_some()
+    });
+    others.map(|(_, limit)| limit.clone()).collect()
 }
 
 impl ScopeKey {
@@ -327,5 +396,62 @@ impl fmt::Display for ScopeKey {
                 write!(f, " {key}")
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Clients, InFlight, Limits, Plan, Quota, Rate, Rules};
+
+    #[test]
+    fn what_rests_of_places_that_are_closed_is_no_more_than_they_had_at_once() {
+        let open = || {
+            Limits::from(Rate::per_second(9))
+                .rate(Rate::per_hour(99).shadow())
+                .quota(Quota::per_week(3))
+                .in_flight(2)
+        };
+        let ways = [
+            Limits::closed(),
+            Rate::per_hour(0).into(),
+            Quota::per_day(0).into(),
+            Limits::from(Rate::per_second(5)).in_flight(0),
+            Limits::from(Quota::per_month(0)).in_flight(InFlight::new(1).shadow()),
+            Limits::new().tokens(Rate::per_second(0)).in_flight(1),
+        ];
+        let rules = |limits: &Limits| {
+            let plan = Plan::new(limits.clone()).route("GET /", limits.clone());
+            Rules::new()
+                .total(limits.clone())
+                .default_route(limits.clone())
+                .route("GET /", limits.clone())
+                .clients(Clients::by_header("x-api-key").each(plan))
+        };
+        let mut ledger = Ledger::default();
+        let mut most = 0;
+        for turn in 0..99 {
+            let mut limits = vec![open()];
+            limits.extend((0..9).map(|step| ways[(turn * 9 + step) % ways.len()].clone()));
+            for limits in limits.iter().chain(&ways) {
+                let mut draft = ledger.draft(turn as Nanos, Handover::default());
+                rules(limits)
+                    .compile(&mut draft)
+                    .expect("rules that hold together");
+                ledger = draft.commit(turn as Nanos);
+                let places = ledger.scopes().map(|(_, bindings)| bindings.len());
+                most = most.max(places.chain([ledger.default.len()]).max().unwrap_or(0));
+            }
+            let mut draft = ledger.draft(turn as Nanos, Handover::default());
+            rules(&open())
+                .compile(&mut draft)
+                .expect("rules that hold together");
+            ledger = draft.commit(turn as Nanos);
+            for (place, bindings) in ledger.scopes() {
+                assert_eq!(bindings.len(), 4, "{place}: nothing rests once it is open");
+            }
+        }
+        // The four that were open, a shadow of slots, and the rate of tokens that closes.
+        assert!(most <= 6, "{most}");
     }
 }

@@ -30,7 +30,7 @@ pub use self::{
 pub(crate) use self::{
     classes::Class,
     compile::{Compiled, DeclaredRoute},
-    ledger::{Draft, Handover, Ledger, Template},
+    ledger::{Draft, Handover, Ledger, Template, others},
     pairs::pairs,
 };
 
@@ -192,6 +192,16 @@ impl Rules {
             Some((key.parse().ok()?, counts))
         });
         keys.collect()
+    }
+
+    /// The keys that can be read of all routes where nothing passes.
+    pub(crate) fn closed_keys(&self) -> impl Iterator<Item = RouteKey> {
+        let default = self.default_route.as_ref();
+        let may_inherit = default.is_some_and(Limits::is_closed);
+        let closed = self.routes.iter().filter(move |(_, limits)| {
+            limits.is_closed() || may_inherit && limits.or(default).is_closed()
+        });
+        closed.filter_map(|(key, _)| key.parse().ok())
     }
 
     /// Limits with their balances, as far as they are in the ledger that the draft follows.

@@ -88,12 +88,12 @@ impl Live {
         };
         let declared = ledger.scopes().flat_map(|(key, bindings)| {
             let route = key.route().map(RouteKey::as_str);
-            let limits = bindings.iter();
+            let limits = bindings.iter().filter(|binding| !binding.rests);
             limits.map(move |binding| counted(binding, route, key.plan()))
         });
         let mut limits: Vec<_> = declared.collect();
         for route in state.named_routes() {
-            let own = route.own.iter();
+            let own = route.own.iter().filter(|binding| !binding.rests);
             limits.extend(own.map(|binding| counted(binding, Some(&route.key), None)));
         }
         // Of all others together: each of them has the same limits in the same order.
@@ -101,7 +101,8 @@ impl Live {
         let mut rest = RouteSnapshot::new(UNDECLARED);
         for route in state.unnamed_routes() {
             rest.add(&route.tally);
-            for (index, binding) in route.own.iter().enumerate() {
+            let own = route.own.iter().filter(|binding| !binding.rests);
+            for (index, binding) in own.enumerate() {
                 if others.len() == index {
                     others.push(LimitSnapshot::new(binding, None, None));
                 }

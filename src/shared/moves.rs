@@ -10,7 +10,7 @@ use crate::{
         CatchAll, RouteKey, head::Head, key::Pattern, overlaps::Overlaps, table::Table,
         undeclared::Undeclared,
     },
-    rules::{Handover, Rules},
+    rules::{Handover, Rules, others},
 };
 
 /// The keys that a reload adds and removes. A `$default` that stays and takes more requests than before is as new, and one
@@ -21,6 +21,8 @@ pub(super) struct Moves {
     pub(super) gone: HashSet<RouteKey>,
     /// Keys that stay, with fewer requests or with more.
     pub(super) changed: HashSet<RouteKey>,
+    /// Of the new ones, those that are closed.
+    closed: Vec<RouteKey>,
     near_new: Near,
     near_gone: Near,
 }
@@ -93,6 +95,8 @@ impl Moves {
                 }
             }
         }
+        let closed = rules.closed_keys();
+        moves.closed = closed.filter(|key| moves.new.contains(key)).collect();
         changed.retain(|key| stays(&key));
         moves.changed = changed;
         moves
@@ -109,9 +113,21 @@ impl Moves {
             let own = before.own_of(key, &named)?;
             Some((key.clone(), own.first()?.line))
         });
+        let closed = self.closed.iter().map(|key| {
+            let undeclared = before.default.iter().map(|template| &template.limit);
+            let mut all = others(undeclared, &[]);
+            let taken = self.takes_from(before, key).into_iter();
+            let gone = before.gone.with(key, |_| true);
+            for own in taken.map(|route| &*route.own).chain(gone) {
+                let limits = own.iter().map(|binding| &binding.limit);
+                all.extend(others(limits, &all));
+            }
+            (key.clone(), all)
+        });
         Handover {
             lines: lines.collect(),
             changed: self.changed.clone(),
+            closed: closed.collect(),
         }
     }
 

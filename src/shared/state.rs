@@ -327,6 +327,7 @@ impl State {
         }
         let clients = class.variants[variant].iter();
         let bindings = clients.chain(&route.own).chain(&self.total);
+        let bindings = bindings.filter(|binding| !binding.rests);
         let rule = Rule::new(route.key.clone(), class.plan.clone(), bindings.cloned());
         let rule = rule.counted_by(&route.tally);
         if !route.undeclared || std::ptr::eq(route, &self.shared) {

@@ -131,6 +131,7 @@ impl Inner {
                     history: History::new(Some(step)),
                     tally: Arc::default(),
                     id: None,
+                    rests: false,
                 }
             }
         };
