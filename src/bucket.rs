@@ -25,7 +25,7 @@ use std::{
 };
 
 use self::succession::{CLOSED, Succession};
-pub(crate) use self::succession::{Late, Successor};
+pub(crate) use self::succession::{Late, Source, Successor};
 
 use crate::{
     clock::Nanos,

@@ -678,3 +678,49 @@ async fn what_was_used_on_a_route_that_was_closed_stays_used_under_another_key()
         assert_eq!(left, 1, "{what}: one is left of three");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_was_used_comes_back_no_faster_while_a_route_is_closed_than_before() {
+    let rate = |millis| Rate::new(1, Duration::from_millis(millis)).burst(3);
+    let default = |millis| Rules::new().default_route(rate(millis));
+    let closed = Limits::closed;
+    // Each has `/a` at 700 ms, then closed, then at 700 ms.
+    let ways: [(&str, [Rules; 3]); 3] = [
+        (
+            "closed by a general key as the default's rate changes",
+            [
+                default(700),
+                default(100).route("ANY /{rest+}", closed()),
+                default(700),
+            ],
+        ),
+        (
+            "closed by its key as the default's rate changes",
+            [
+                default(700),
+                default(100).route("GET /a", closed()),
+                default(100).route("GET /a", rate(700)),
+            ],
+        ),
+        (
+            "closed by a key that was faster",
+            [
+                default(700)
+                    .route("GET /a", rate(700))
+                    .route("GET /{x}", rate(100)),
+                default(700).route("GET /{x}", closed()),
+                default(700).route("GET /{x}", rate(700)),
+            ],
+        ),
+    ];
+    for (what, [before, closed, after]) in ways {
+        let layer = throttle(before);
+        assert_eq!(passed(&layer, 9, "GET", "/a").await, 3, "{what}");
+        reload(&layer, closed);
+        advance(Duration::from_millis(650)).await;
+        reload(&layer, after);
+        assert_eq!(passed(&layer, 9, "GET", "/a").await, 0, "{what}");
+        advance(Duration::from_millis(50)).await;
+        assert_eq!(passed(&layer, 9, "GET", "/a").await, 1, "{what}");
+    }
+}

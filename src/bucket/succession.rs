@@ -82,6 +82,15 @@ pub(crate) struct Successor<'a> {
     pub(crate) version: Version,
 }
 
+/// A bucket that others inherit from, and the terms of its limit.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Source<'a> {
+    pub(crate) bucket: &'a Arc<Bucket>,
+    pub(crate) history: &'a History,
+    /// Under the rules before. `None`: it was closed.
+    pub(crate) meter: Option<Meter>,
+}
+
 impl Heir {
     fn is_open(&self) -> bool {
         let bucket = self.bucket.upgrade();
@@ -286,14 +295,18 @@ impl Bucket {
 }
 
 impl Successor<'_> {
-    /// Closes buckets and takes over what they have left.
+    /// Closes buckets and takes over what they have left. Each comes with the terms in which it was told before, if it
+    /// was open.
     ///
     /// A bucket that is charged already `adds` that to what was used, but for buckets that it has inherited from before.
-    pub(crate) fn inherit(&self, sources: &[(&Arc<Bucket>, &History)], now: Nanos, adds: bool) {
+    pub(crate) fn inherit(&self, sources: &[Source<'_>], now: Nanos, adds: bool) {
         let _family = family();
         let mut closed: Vec<&Arc<Bucket>> = Vec::new();
         let mut seen = HashSet::new();
-        for (bucket, history) in sources {
+        for Source {
+            bucket, history, ..
+        } in sources
+        {
             bucket.close(history);
             if bucket.is_closed() && seen.insert(Arc::as_ptr(bucket)) {
                 closed.push(bucket);
@@ -305,14 +318,32 @@ impl Successor<'_> {
         if adds {
             closed.retain(|bucket| !known.contains(&Arc::as_ptr(bucket)));
         }
-        let Some(first) = closed.first() else { return };
-        let meter_of = |bucket: &Bucket| {
-            let meter = |estate: &Estate| estate.meter;
-            bucket.succession(|succession| succession.estate.as_ref().map(meter))
+        if closed.is_empty() {
+            return;
+        }
+        // In units, by other terms.
+        let carried = |meter: &Meter| {
+            let inherited = closed.iter().filter_map(|bucket| {
+                let carry = |estate: &Estate| meter.carry(&estate.meter, estate.state, now);
+                bucket.succession(|succession| succession.estate.as_ref().map(carry))
+            });
+            inherited.max()
         };
         if self.history.present().is_none() {
-            // Closed by a limit of zero: told in the terms of the estate until it is opened.
-            let Some(meter) = meter_of(first) else { return };
+            // Closed by a limit of zero. Until it is opened, what was used comes back as it did before, by the terms in
+            // which that takes longest.
+            let open = sources.iter().filter(|source| source.bucket.is_closed());
+            let meters = open.filter_map(|source| {
+                let told = |estate: &Estate| estate.meter;
+                let told = || {
+                    let look = |succession: &mut Succession| succession.estate.as_ref().map(told);
+                    source.bucket.succession(look)
+                };
+                source.meter.or_else(told)
+            });
+            let Some(meter) = meters.max_by_key(|meter| carried(meter)) else {
+                return;
+            };
             self.history.push(Step {
                 version: self.version,
                 since: now,
@@ -333,11 +364,7 @@ impl Successor<'_> {
             if meter.is_slots() {
                 return (slots > 0).then(|| state.max(meter.at(now)).saturating_add(slots));
             }
-            let inherited = closed.iter().filter_map(|bucket| {
-                let carry = |estate: &Estate| meter.carry(&estate.meter, estate.state, now);
-                bucket.succession(|succession| succession.estate.as_ref().map(carry))
-            });
-            let inherited = inherited.max().filter(|inherited| *inherited > 0)?;
+            let inherited = carried(meter).filter(|inherited| *inherited > 0)?;
             Some(match adds && state > meter.at(now) {
                 true => meter.added(state, inherited, now),
                 false => state.max(inherited),

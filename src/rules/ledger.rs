@@ -184,7 +184,9 @@ impl Draft<'_> {
         let mut bindings = Vec::new();
         for ((limit, pair), id) in all.zip(ids.chain(iter::repeat(None))) {
             let (version, history) = self.measured(&limit, {
-                let binding = pair.map(|index| &old[index]);
+                // A closed one that begins anew has the terms of what it inherits.
+                let keeps = |_: &usize| !begins_anew || limit.meter.is_some();
+                let binding = pair.filter(keeps).map(|index| &old[index]);
                 binding.map(|binding| (binding.version, &binding.history))
             });
             let tally = pair.map(|index| Arc::clone(&old[index].tally));

@@ -17,7 +17,7 @@ use super::{
     state::State,
 };
 use crate::{
-    bucket::Successor,
+    bucket::{Source, Successor},
     limit::Limit,
     limiter::Limiter,
     route::{RouteKey, overlaps::Overlaps, undeclared::Undeclared},
@@ -260,9 +260,11 @@ fn inherit<'a>(
             };
             if let Home::Bucket(bucket) = &before.home {
                 if !before.is(&heir[index]) {
-                    from.entry(index)
-                        .or_default()
-                        .push((bucket, &before.history));
+                    from.entry(index).or_default().push(Source {
+                        bucket,
+                        history: &before.history,
+                        meter: before.limit.meter,
+                    });
                 }
             }
         }
