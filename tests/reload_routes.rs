@@ -724,3 +724,18 @@ async fn what_was_used_comes_back_no_faster_while_a_route_is_closed_than_before(
         assert_eq!(passed(&layer, 9, "GET", "/a").await, 1, "{what}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_keys_had_used_is_kept_by_who_follows_a_key_without_limit_that_took_their_requests() {
+    let keys = ["GET /m/a", "GET /m/{id}"];
+    for (key, free) in keys.into_iter().zip(["ANY /m/a", "ANY /{rest+}"]) {
+        let all = || Rules::new().route("$default", slow(3));
+        let free = || all().route(free, Limits::unlimited());
+        let layer = throttle(free().route(key, slow(3)));
+        assert_eq!(passed(&layer, 9, "GET", "/m/a").await, 3);
+        reload(&layer, free());
+        assert_eq!(passed(&layer, 9, "GET", "/m/a").await, 9, "no limit");
+        reload(&layer, all());
+        assert_eq!(passed(&layer, 9, "GET", "/m/a").await, 0, "{key}");
+    }
+}

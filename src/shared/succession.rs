@@ -12,7 +12,7 @@ use http::Method;
 
 use super::{
     moves::with_head,
-    near::Apart,
+    near::{Apart, Near},
     routes::{Route, UndeclaredRoutes},
     state::State,
 };
@@ -132,6 +132,9 @@ impl State {
         };
         let known: HashMap<_, _> = before.declared().collect();
         let apart = before.apart();
+        let free = before.declared().filter(|(_, route)| route.own.is_empty());
+        let free = free.filter(|(key, _)| moves.gone.contains(key));
+        let free: Near = free.map(|(key, _)| key.clone()).collect();
         for (key, route) in self.declared() {
             if moves.new.contains(key) {
                 inherit(route, self.sources_of(key, before, &apart));
@@ -140,12 +143,12 @@ impl State {
                 let came = before.declared_with(key);
                 let came = came.filter(|(gone, _)| moves.gone.contains(gone) && gone.beats(key));
                 let came = came.map(|(_, gone)| &*gone.own);
-                // Of keys that were exempt or unlimited, from before they were.
-                let came = came.chain(
-                    before
-                        .gone
-                        .with(key, |gone| moves.gone.contains(gone) && gone.beats(key)),
-                );
+                // What keys had used whose requests went to one that is exempt or unlimited, and that gives them away.
+                let had = |lost: &RouteKey| {
+                    let mut takers = free.with(lost);
+                    takers.any(|number| free.key(number).beats(key))
+                };
+                let came = came.chain(before.gone.with(key, had));
                 inherit(route, known.into_iter().chain(came).collect());
             }
         }
