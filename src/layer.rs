@@ -76,8 +76,8 @@ impl ThrottleLayer {
     /// Staggers `Retry-After` so that clients refused together do not retry together. Default: `false`, every refusal
     /// tells its true wait.
     ///
-    /// SDKs come back exactly when they were told. Of fifty calls at once with a burst of five and ten a second, seven
-    /// succeed within two retries if all are told the true wait; the others come back together and give up. With a
+    /// SDKs come back exactly when they were told. Of fifty calls at once with a burst of five and ten a second, about
+    /// ten succeed within two retries if all are told the true wait; the others come back together and give up. With a
     /// spread:
     ///
     /// - Where the limit is the total's or a route's and [`Rules::clients`](crate::Rules::clients) identifies the
