@@ -242,10 +242,8 @@ mod loom_tests {
     use super::*;
     use crate::{
         clock::Clock,
-        limit::{Limit, Scope, Terms},
+        limit::{Limit, Scope, Terms, rate::Rate, reservation::Reservation},
         limiter::Limiter,
-        rate::Rate,
-        reservation::Reservation,
         rule::{Home, Rule},
     };
 

@@ -30,7 +30,7 @@ pub(crate) use self::succession::{Late, Source, Successor};
 use crate::{
     clock::Nanos,
     history::{History, Version},
-    meter::Meter,
+    limit::meter::Meter,
     sync::{AtomicU64, Ordering},
 };
 

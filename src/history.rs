@@ -14,7 +14,7 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
-use crate::{clock::Nanos, meter::Meter, sync::Mutex};
+use crate::{clock::Nanos, limit::meter::Meter, sync::Mutex};
 
 /// The number of the reload that brought a setting.
 pub(crate) type Version = u64;
@@ -125,7 +125,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::rate::Rate;
+    use crate::limit::rate::Rate;
 
     #[test]
     fn what_no_balance_is_told_in_any_more_is_forgotten() {

@@ -388,7 +388,6 @@ mod admission;
 mod answer;
 mod body;
 mod bucket;
-mod calendar;
 mod canonical_path;
 mod client;
 mod clock;
@@ -397,24 +396,17 @@ pub mod config;
 mod decision;
 mod field;
 mod future;
-mod gcra;
 #[cfg(any(doc, doctest))]
 pub mod guides;
 mod handle;
 mod history;
-mod in_flight;
 mod layer;
 mod levels;
 mod limit;
 mod limiter;
-mod limits;
-mod meter;
 mod observe;
 mod options;
-mod quota;
-mod rate;
 mod remote;
-mod reservation;
 mod response;
 mod route;
 mod rule;
@@ -437,12 +429,8 @@ pub use self::{
     decision::{Decision, Denial},
     future::ResponseFuture,
     handle::Handle,
-    in_flight::InFlight,
     layer::ThrottleLayer,
-    limit::{Scope, Terms},
-    limits::Limits,
-    quota::Quota,
-    rate::Rate,
+    limit::{Scope, Terms, in_flight::InFlight, limits::Limits, quota::Quota, rate::Rate},
     remote::OnOutage,
     response::{Dialect, EXPOSE_HEADERS, Problem, Protocol, Rejection},
     route::{CatchAll, RouteKey, RouteKeyError},

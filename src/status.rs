@@ -4,13 +4,11 @@ use std::{fmt, time::Duration};
 
 use crate::{
     clock::Nanos,
-    gcra::Refusal,
-    in_flight::InFlight,
     levels::{Level, Levels},
-    limit::{Limit, Scope, Terms},
-    meter::Meter,
-    quota::Quota,
-    rate::Rate,
+    limit::{
+        Limit, Scope, Terms, gcra::Refusal, in_flight::InFlight, meter::Meter, quota::Quota,
+        rate::Rate,
+    },
     rule::Rule,
 };
 

@@ -23,7 +23,7 @@ use super::{BUSY, Bucket, Untaken};
 use crate::{
     clock::Nanos,
     history::{History, Step, Version},
-    meter::Meter,
+    limit::meter::Meter,
     sync::Ordering,
 };
 

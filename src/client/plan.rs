@@ -1,6 +1,6 @@
 //! What a class of clients may do.
 
-use crate::limits::Limits;
+use crate::limit::limits::Limits;
 
 /// A usage plan: what each client of a class may do, and on single routes besides.
 ///

@@ -57,7 +57,11 @@ mod tests {
     use tower::{Layer, ServiceExt, service_fn};
 
     use super::*;
-    use crate::{decision::Decision, quota::Quota, rate::Rate, response::Dialect};
+    use crate::{
+        decision::Decision,
+        limit::{quota::Quota, rate::Rate},
+        response::Dialect,
+    };
 
     #[tokio::test(start_paused = true)]
     async fn a_day_ends_when_the_clock_that_was_set_says_so() {

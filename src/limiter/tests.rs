@@ -13,11 +13,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     bucket::Bucket,
-    limit::{Limit, Scope, Terms},
-    meter::Meter,
-    quota::Quota,
-    rate::Rate,
-    reservation::Reservation,
+    limit::{
+        Limit, Scope, Terms, meter::Meter, quota::Quota, rate::Rate, reservation::Reservation,
+    },
     store::{Page, Seen},
 };
 

@@ -101,7 +101,7 @@ impl Drop for Carrier {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rate::Rate;
+    use crate::limit::rate::Rate;
 
     #[test]
     fn changes_add_up_by_bucket_until_somebody_carries_them() {

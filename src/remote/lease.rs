@@ -26,7 +26,7 @@ use std::{
 
 use crate::{
     clock::{Moment, Nanos},
-    meter::Meter,
+    limit::meter::Meter,
     store::{Balance, BucketKey, Budget, Correction},
     sync::Mutex,
 };
@@ -291,7 +291,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{quota::Quota, rate::Rate};
+    use crate::limit::{quota::Quota, rate::Rate};
 
     const MS: u64 = 1_000_000;
 

@@ -51,9 +51,8 @@ use self::{
 };
 use crate::{
     clock::{Clock, Moment, Nanos, nanos},
-    gcra::Refusal,
     levels::{Level, Levels},
-    limit::Limit,
+    limit::{Limit, gcra::Refusal},
     rule::{Asked, Binding, Rule},
     store::{Balance, BucketKey, Budget, Charge, Correction, Memory, Store, Taken},
     sync::{AtomicU64, Ordering},

@@ -292,9 +292,7 @@ mod tests {
     use crate::{
         Rate, Scope,
         levels::{Level, Levels},
-        limit::{Limit, Terms},
-        meter::Meter,
-        reservation::Reservation,
+        limit::{Limit, Terms, meter::Meter, reservation::Reservation},
         rule::{Binding, Rule},
     };
 

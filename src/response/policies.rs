@@ -5,8 +5,7 @@ use http::HeaderValue;
 use super::buffer::Buffer;
 use crate::{
     clock::nanos,
-    limit::{Limit, Terms},
-    rate::Rate,
+    limit::{Limit, Terms, rate::Rate},
     rule::{Binding, Rule},
 };
 

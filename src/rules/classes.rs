@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     client::{Clients, Fault, Plan, Roster},
-    limits::{Access, Limits},
+    limit::limits::{Access, Limits},
     route::{CatchAll, RouteKey, table::Table},
     rule::Binding,
 };

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     client::Roster,
-    limits::Access,
+    limit::limits::Access,
     response::{Rejection, Rejections},
     route::{CatchAll, RouteKey, table::Table},
     rule::Binding,

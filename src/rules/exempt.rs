@@ -5,7 +5,7 @@ use http::Extensions;
 use super::{Rules, RulesError, compile::parse};
 use crate::{
     client::{Clients, Plan},
-    limits::{Access, Limits},
+    limit::limits::{Access, Limits},
     route::{RouteKey, head::Head, table::Table},
 };
 

@@ -16,7 +16,7 @@ use std::{any::Any, sync::Arc};
 
 use crate::{
     client::Clients,
-    limits::{Access, Limits},
+    limit::limits::{Access, Limits},
     response::{OnRoute, Rejection, Rejections},
     route::{CatchAll, RouteKey},
     usage::Estimate,

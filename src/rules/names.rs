@@ -7,12 +7,14 @@ use std::{borrow::Cow, collections::HashMap};
 
 use super::RulesError;
 use crate::{
-    in_flight::InFlight,
-    limit::{Limit, Scope, Terms},
-    limits::{Access, Limits},
-    meter::Meter,
-    quota::Quota,
-    rate::Rate,
+    limit::{
+        Limit, Scope, Terms,
+        in_flight::InFlight,
+        limits::{Access, Limits},
+        meter::Meter,
+        quota::Quota,
+        rate::Rate,
+    },
     route::RouteKey,
 };
 

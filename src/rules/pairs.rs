@@ -5,10 +5,7 @@
 
 use std::{borrow::Borrow, collections::HashMap, fmt, sync::Arc};
 
-use crate::{
-    limit::{Limit, Terms},
-    quota::Window,
-};
+use crate::limit::{Limit, Terms, quota::Window};
 
 /// Pairs each new limit of a place with the old one that it was: the one with the same settings and name, with the same
 /// settings, with the same name, the next one of the same kind and period, or the next one of the same kind.

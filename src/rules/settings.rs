@@ -7,8 +7,10 @@ use foldhash::fast::FixedState;
 use super::{Rules, Undeclared};
 use crate::{
     client::{Clients, Source},
-    limits::{Access, Limits},
-    reservation::Reservation,
+    limit::{
+        limits::{Access, Limits},
+        reservation::Reservation,
+    },
     response::OnRoute,
     route::CatchAll,
     usage::{Estimate, EstimateSource},

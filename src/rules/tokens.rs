@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::{Rules, RulesError, compile::parse};
 use crate::{
     client::Plan,
-    limits::{Access, Limits},
+    limit::limits::{Access, Limits},
     route::RouteKey,
 };
 

@@ -1,6 +1,9 @@
 //! The arithmetic of a bucket, for those who keep it elsewhere.
 
-use crate::{clock::Nanos, meter::Meter, quota::Quota, rate::Rate};
+use crate::{
+    clock::Nanos,
+    limit::{meter::Meter, quota::Quota, rate::Rate},
+};
 
 /// What one limit allows, and the arithmetic on what a store keeps of its bucket: the generic cell rate algorithm, in
 /// whole nanoseconds.
@@ -178,7 +181,7 @@ impl Budget {
         let (state, _) = self.read(stored, now);
         match self.meter.take(state, now, cost) {
             Ok(_) => Some(0),
-            Err(crate::gcra::Refusal::Wait(wait)) => Some(wait),
+            Err(crate::limit::gcra::Refusal::Wait(wait)) => Some(wait),
             Err(_) => None,
         }
     }

@@ -24,7 +24,7 @@ use std::{
 };
 
 use super::{BucketKey, Budget, Charge, Correction, Store, Taken};
-use crate::rate::Rate;
+use crate::limit::rate::Rate;
 
 /// Checks all that [`Store`] promises and that can be seen from outside, against a store that others may use
 /// meanwhile.

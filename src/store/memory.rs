@@ -51,7 +51,7 @@ use crate::{
     bucket::{BUSY, Bucket, Slot, Untaken},
     clock::Nanos,
     history::Version,
-    meter::Meter,
+    limit::meter::Meter,
     sync::{AtomicU64, Mutex, Ordering},
 };
 

@@ -12,11 +12,8 @@ use crate::{
     clock::{Clock, Nanos},
     history::{History, Step},
     levels::{Level, Levels},
-    limit::{Limit, Scope, Terms},
+    limit::{Limit, Scope, Terms, meter::Meter, rate::Rate, reservation::Reservation},
     limiter::{self, Limiter},
-    meter::Meter,
-    rate::Rate,
-    reservation::Reservation,
     rule::{self, Binding, Home, Line},
     sync::Mutex,
 };

@@ -4,7 +4,7 @@ use crate::{
     bucket::{Bucket, Late, Untaken},
     clock::Nanos,
     history::{History, Version},
-    meter::Meter,
+    limit::meter::Meter,
     store::{Key, Memory},
 };
 

@@ -20,16 +20,7 @@
 mod lines;
 mod standing;
 
-use crate::clock::Nanos;
-
 pub(crate) use self::{
     lines::{LineId, Lines},
     standing::{Again, Answer, Moment, Next, Standing, Turn},
 };
-
-/// Who may wait in a scope: until when, and how many at a time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Patience {
-    pub(crate) max_wait: Nanos,
-    pub(crate) max_waiting: usize,
-}

@@ -2,14 +2,11 @@
 
 use std::{sync::Arc, task::Waker};
 
-use super::{
-    Patience,
-    lines::{LineId, Place, Ticket},
-};
+use super::lines::{LineId, Place, Ticket};
 use crate::{
     clock::Nanos,
-    gcra::Refusal,
     levels::{Level, Levels},
+    limit::{gcra::Refusal, wait_policy::Patience},
     limiter::{Limiter, Outdated},
     rule::{Asked, Binding, Rule},
     tally::Tally,

@@ -10,8 +10,7 @@ use crate::{
         error::ConfigError,
         quantity::Decimal,
     },
-    limits::Limits,
-    rate::Rate,
+    limit::{limits::Limits, rate::Rate},
 };
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -3,7 +3,7 @@
 use super::{amount::Throttle, block::Block, resolved::resolved};
 use crate::{
     config::{Warning, document::Place, error::ConfigError},
-    limits::Limits,
+    limit::limits::Limits,
 };
 
 /// The default route settings, collected from all places where a document has them.

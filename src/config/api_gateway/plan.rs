@@ -13,8 +13,7 @@ use crate::{
         document::{Place, Value},
         error::ConfigError,
     },
-    limits::Limits,
-    quota::Quota,
+    limit::{limits::Limits, quota::Quota},
     route::RouteKey,
     rules::Rules,
 };

@@ -9,7 +9,7 @@ use crate::{
         document::{Place, Value},
         error::ConfigError,
     },
-    limits::Limits,
+    limit::limits::Limits,
     route::RouteKey,
 };
 

@@ -9,10 +9,7 @@ use super::{
 use crate::{
     client::Clients,
     config::{ConfigError, Imported, Warning},
-    in_flight::InFlight,
-    limits::Limits,
-    quota::Quota,
-    rate::Rate,
+    limit::{in_flight::InFlight, limits::Limits, quota::Quota, rate::Rate},
     rules::Rules,
     usage::Estimate,
 };

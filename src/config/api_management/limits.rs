@@ -8,7 +8,10 @@ use super::{
     key::{Identity, Key},
     window,
 };
-use crate::{config::ConfigError, in_flight::InFlight, rate::Rate};
+use crate::{
+    config::ConfigError,
+    limit::{in_flight::InFlight, rate::Rate},
+};
 
 pub(super) fn rate_limit(policy: Element<'_>, found: &mut Found) -> Result<(), ConfigError> {
     let rate = rate(policy, found)?;

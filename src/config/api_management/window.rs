@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::quota::Quota;
+use crate::limit::quota::Quota;
 
 const DAY: i64 = 24 * 60 * 60;
 const WEEK: i64 = 7 * DAY;

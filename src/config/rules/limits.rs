@@ -8,10 +8,12 @@ use crate::{
         error::ConfigError,
         quantity::{self, Decimal},
     },
-    in_flight::InFlight,
-    limits::{Access, Limits},
-    quota::Quota,
-    rate::Rate,
+    limit::{
+        in_flight::InFlight,
+        limits::{Access, Limits},
+        quota::Quota,
+        rate::Rate,
+    },
 };
 
 const SECOND: Duration = Duration::from_secs(1);

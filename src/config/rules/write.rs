@@ -9,11 +9,13 @@ use super::{CATCH_ALL, DIALECTS, UNDECLARED, clients::FORWARDING, limits::ACCESS
 use crate::{
     client::{Clients, Plan, Source},
     config::{error::ConfigError, quantity::write_duration},
-    in_flight::InFlight,
-    limits::Limits,
-    quota::{Quota, Window},
-    rate::Rate,
-    reservation::Reservation,
+    limit::{
+        in_flight::InFlight,
+        limits::Limits,
+        quota::{Quota, Window},
+        rate::Rate,
+        reservation::Reservation,
+    },
     response::OnRoute,
     rules::Rules,
     usage::{Estimate, EstimateSource},

@@ -6,8 +6,8 @@ use http::{HeaderName, HeaderValue};
 
 use super::Dialect;
 use crate::{
-    calendar::date,
     clock::{Nanos, nanos},
+    limit::calendar::date,
     response::{buffer::integer, policies::terms},
     status::LimitStatus,
 };

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{limit::Terms, quota::Window};
+use crate::limit::{Terms, quota::Window};
 
 /// An order of limits that does not go by their place: enforced ones before shadows, then by kind, period and size.
 pub(super) fn rank(terms: &Terms) -> (bool, u8, Duration, u64, u64) {

@@ -6,7 +6,7 @@ use super::{
     super::{Balance, BucketKey, Budget, Charge, Correction, Stored},
     Run, rate,
 };
-use crate::{quota::Quota, rate::Rate};
+use crate::limit::{quota::Quota, rate::Rate};
 
 impl Run {
     /// The same as [`Budget`] says, step by step, at the times that the store tells.

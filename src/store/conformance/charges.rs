@@ -6,7 +6,7 @@ use super::{
     super::{BucketKey, Charge, Correction, Taken},
     Run, left, rate, slow,
 };
-use crate::rate::Rate;
+use crate::limit::rate::Rate;
 
 impl Run {
     pub(super) async fn a_bucket_gives_its_burst_and_no_more(&self) {

@@ -6,7 +6,10 @@ use super::{
     super::{Balance, Budget, Charge, Correction, Taken},
     Run, left, rate, slow,
 };
-use crate::{clock::nanos, quota::Quota, rate::Rate};
+use crate::{
+    clock::nanos,
+    limit::{quota::Quota, rate::Rate},
+};
 
 /// Tells by the store's clock that a unit came back between two calls, which then say nothing: a busy machine makes the
 /// second one late. Counts the turns, of which it allows a hundred.

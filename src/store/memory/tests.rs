@@ -13,7 +13,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::{history::History, rate::Rate, store::Place};
+use crate::{history::History, limit::rate::Rate, store::Place};
 
 fn meter(interval: u64, burst: u64) -> Meter {
     let rate = Rate::new(1, Duration::from_nanos(interval)).burst(burst);
@@ -145,7 +145,7 @@ impl Allowed {
         let meter = match self {
             Self::Rate { interval, burst } => return meter(interval, burst),
             Self::Quota { count, window } => {
-                let quota = crate::quota::Quota::per(count, Duration::from_nanos(window));
+                let quota = crate::limit::quota::Quota::per(count, Duration::from_nanos(window));
                 Meter::of_quota(&quota)
             }
             Self::Slots { count } => Meter::of_slots(count),

@@ -7,8 +7,7 @@ use foldhash::fast::RandomState;
 
 use crate::{
     clock::{Nanos, nanos},
-    meter::Meter,
-    quota::Window,
+    limit::{meter::Meter, quota::Window},
     store::{Balance, Charge, Correction, StoreError, Taken},
 };
 
@@ -505,7 +504,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::rate::Rate;
+    use crate::limit::rate::Rate;
 
     fn meter(interval: u64, burst: u64) -> Meter {
         let rate = Rate::new(1, Duration::from_nanos(interval)).burst(burst);

@@ -11,7 +11,7 @@ use std::{
 use loom::thread;
 
 use super::{line::GRACE, *};
-use crate::{bucket::Bucket, history::History, meter::Meter};
+use crate::{bucket::Bucket, history::History, limit::meter::Meter};
 
 const LINE: LineId = LineId::Scope(0);
 

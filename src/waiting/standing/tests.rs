@@ -3,11 +3,10 @@ use std::time::Duration;
 use super::{super::lines::GRACE, *};
 use crate::{
     clock::Clock,
-    in_flight::InFlight,
-    limit::{Limit, Scope, Terms},
-    meter::Meter,
-    rate::Rate,
-    reservation::Reservation,
+    limit::{
+        Limit, Scope, Terms, in_flight::InFlight, meter::Meter, rate::Rate,
+        reservation::Reservation,
+    },
 };
 
 const SECOND: Nanos = 1_000_000_000;

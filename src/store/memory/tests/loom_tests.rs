@@ -115,7 +115,7 @@ fn loom_a_state_that_is_the_same_by_chance_is_not_taken_for_the_same_bucket() {
 fn loom_a_slot_goes_from_a_quota_to_a_rate_and_takes_nothing_along() {
     model(|| {
         let memory = Arc::new(memory(2));
-        let day = crate::quota::Quota::per(5, Duration::from_nanos(1_000));
+        let day = crate::limit::quota::Quota::per(5, Duration::from_nanos(1_000));
         let quota = Meter::of_quota(&day).expect("an open quota");
         let rate = meter(10, 2);
         assert!(memory.take(&memory.key(2), &long(), 5, 1, || 5).is_ok());

@@ -2,10 +2,10 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use crate::{
-    clock::nanos, in_flight::InFlight, quota::Quota, rate::Rate, reservation::Reservation,
-    waiting::Patience,
+use super::{
+    in_flight::InFlight, quota::Quota, rate::Rate, reservation::Reservation, wait_policy::Patience,
 };
+use crate::clock::nanos;
 
 /// The limits of one scope: the whole server, every route, one route, every client, or a usage plan.
 ///

@@ -8,12 +8,12 @@
 //! that is taken: nothing comes back but what is given back. A state of any kind that is not after the
 //! throttle's own clock is thus a full bucket.
 
-use crate::{
-    clock::{Clock, Nanos, nanos},
+use super::{
     gcra::{Gcra, Refusal},
     quota::{Quota, Window},
     rate::Rate,
 };
+use crate::clock::{Clock, Nanos, nanos};
 
 /// What a limit allows. A closed limit has none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -1,9 +1,7 @@
 //! When windows end: calendar arithmetic in UTC, in integers.
 
-use crate::{
-    clock::{Nanos, nanos},
-    quota::Window,
-};
+use super::quota::Window;
+use crate::clock::{Nanos, nanos};
 
 const DAY: u64 = 24 * 60 * 60 * 1_000_000_000;
 

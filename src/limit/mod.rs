@@ -1,17 +1,29 @@
-//! One limit: what it is set to, and where it holds.
+//! What limits are set to, and the arithmetic of it: pure, without storage and without a runtime.
+//!
+//! Here stands one limit and where it holds; the settings of a scope are in [`limits`].
+
+pub(crate) mod calendar;
+pub(crate) mod gcra;
+pub(crate) mod in_flight;
+pub(crate) mod limits;
+pub(crate) mod meter;
+pub(crate) mod quota;
+pub(crate) mod rate;
+pub(crate) mod reservation;
+pub(crate) mod wait_policy;
 
 use std::{fmt, mem::discriminant, sync::Arc};
 
-use crate::{
-    clock::Nanos,
+use self::{
     gcra::Refusal,
     in_flight::InFlight,
     meter::Meter,
     quota::{Quota, Window},
     rate::Rate,
     reservation::Reservation,
-    waiting::Patience,
+    wait_policy::Patience,
 };
+use crate::clock::Nanos;
 
 /// Where a limit holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
