@@ -4,9 +4,11 @@ use std::sync::{Arc, PoisonError};
 
 use crate::{
     clock::Nanos,
-    levels::Levels,
-    limiter::Origin,
-    rule::{Asked, Binding},
+    limiter::{
+        Origin,
+        levels::Levels,
+        rule::{Asked, Binding},
+    },
     sync::Mutex,
 };
 
@@ -243,8 +245,10 @@ mod loom_tests {
     use crate::{
         clock::Clock,
         limit::{Limit, Scope, Terms, rate::Rate, reservation::Reservation},
-        limiter::Limiter,
-        rule::{Home, Rule},
+        limiter::{
+            Limiter,
+            rule::{Home, Rule},
+        },
     };
 
     const INTERVAL: u64 = 1 << 40;

@@ -5,9 +5,11 @@
 use crate::{
     client::{ClientKey, Identity, Known},
     clock::Clock,
-    levels::Levels,
-    limiter::Limiter,
-    rule::{Asked, Rule},
+    limiter::{
+        Limiter,
+        levels::Levels,
+        rule::{Asked, Rule},
+    },
     rules::{Handover, Ledger, Rules, RulesError, Template},
     usage::{Kind, Scan},
 };

@@ -7,8 +7,7 @@ use std::{fmt, sync::Arc, time::Duration};
 pub use self::denial::Denial;
 use crate::{
     clock::Nanos,
-    levels::Levels,
-    rule::Rule,
+    limiter::{levels::Levels, rule::Rule},
     status::{LimitStatus, statuses},
 };
 

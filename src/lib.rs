@@ -387,7 +387,6 @@ mod account;
 mod admission;
 mod answer;
 mod body;
-mod bucket;
 mod canonical_path;
 mod client;
 mod clock;
@@ -399,9 +398,7 @@ mod future;
 #[cfg(any(doc, doctest))]
 pub mod guides;
 mod handle;
-mod history;
 mod layer;
-mod levels;
 mod limit;
 mod limiter;
 mod observe;
@@ -409,18 +406,14 @@ mod options;
 mod remote;
 mod response;
 mod route;
-mod rule;
 mod rules;
 mod service;
 mod shared;
 mod snapshot;
-mod spread;
 mod status;
 pub mod store;
 mod sync;
-mod tally;
 mod usage;
-mod waiting;
 
 pub use self::{
     body::ResponseBody,

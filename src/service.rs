@@ -13,11 +13,9 @@ use crate::{
     body::ResponseBody,
     clock::{Nanos, nanos},
     future::{Queued, ResponseFuture, Trip, Way},
-    levels::Levels,
+    limiter::{levels::Levels, rule::Asked, waiting::Answer},
     response::grpc::deadline,
-    rule::Asked,
     shared::{Admitted, Away, Decided, Prepared, Shared, State, There},
-    waiting::Answer,
 };
 
 /// A service behind a throttle. Made by [`ThrottleLayer`](crate::ThrottleLayer); see the

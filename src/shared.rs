@@ -27,11 +27,13 @@ use crate::{
     admission::{Admission, Permits},
     clock::Nanos,
     decision::{Decision, Denial},
-    levels::Levels,
+    limiter::{
+        levels::Levels,
+        rule::{Asked, Rule},
+    },
     observe::Log,
     options::Options,
     response::fields::Fields,
-    rule::{Asked, Rule},
     usage::Usage,
 };
 

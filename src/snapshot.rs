@@ -10,8 +10,10 @@ use std::sync::Arc;
 use crate::{
     clock::Nanos,
     limit::{Scope, Terms},
-    rule::{Binding, Home},
-    tally::Tally,
+    limiter::{
+        rule::{Binding, Home},
+        tally::Tally,
+    },
 };
 
 /// What a throttle looks like at one moment: its limits, and what has become of requests. From

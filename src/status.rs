@@ -4,12 +4,14 @@ use std::{fmt, time::Duration};
 
 use crate::{
     clock::Nanos,
-    levels::{Level, Levels},
     limit::{
         Limit, Scope, Terms, gcra::Refusal, in_flight::InFlight, meter::Meter, quota::Quota,
         rate::Rate,
     },
-    rule::Rule,
+    limiter::{
+        levels::{Level, Levels},
+        rule::Rule,
+    },
 };
 
 /// One limit as a decision found it, and left it.

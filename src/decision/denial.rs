@@ -10,9 +10,8 @@ use std::{
 use super::{Decision, Verdict};
 use crate::{
     clock::{Clock, Nanos, nanos},
-    levels::Levels,
     limit::Scope,
-    rule::Rule,
+    limiter::{levels::Levels, rule::Rule},
     status::LimitStatus,
 };
 

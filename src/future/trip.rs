@@ -11,7 +11,7 @@ use super::queued::Outcome;
 use crate::{
     admission::Permits,
     clock::Nanos,
-    levels::Levels,
+    limiter::levels::Levels,
     shared::{Decided, Prepared},
 };
 

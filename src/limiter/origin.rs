@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Limiter;
-use crate::rule::Rule;
+use super::rule::Rule;
 
 /// A rule, and the limiter that charges it: made once for all of its requests, each of which then has one reference to
 /// count, not two.

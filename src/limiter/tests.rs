@@ -10,9 +10,9 @@ use std::{
 
 use proptest::prelude::*;
 
+use super::bucket::Bucket;
 use super::*;
 use crate::{
-    bucket::Bucket,
     limit::{
         Limit, Scope, Terms, meter::Meter, quota::Quota, rate::Rate, reservation::Reservation,
     },

@@ -13,8 +13,10 @@ use super::{
 };
 use crate::{
     clock::{Moment, Nanos, nanos},
-    levels::Levels,
-    rule::{Asked, Rule},
+    limiter::{
+        levels::Levels,
+        rule::{Asked, Rule},
+    },
     store::{Balance, Charge, Correction, Taken},
     sync::Ordering,
 };

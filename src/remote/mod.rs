@@ -51,9 +51,11 @@ use self::{
 };
 use crate::{
     clock::{Clock, Moment, Nanos, nanos},
-    levels::{Level, Levels},
     limit::{Limit, gcra::Refusal},
-    rule::{Asked, Binding, Rule},
+    limiter::{
+        levels::{Level, Levels},
+        rule::{Asked, Binding, Rule},
+    },
     store::{Balance, BucketKey, Budget, Charge, Correction, Memory, Store, Taken},
     sync::{AtomicU64, Ordering},
 };

@@ -17,9 +17,8 @@ use super::{
 use crate::{
     clock::{Clock, Nanos, nanos},
     decision::Denial,
-    levels::Levels,
     limit::Limit,
-    rule::Rule,
+    limiter::{levels::Levels, rule::Rule},
     status::{LimitStatus, statuses},
 };
 

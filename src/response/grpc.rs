@@ -291,9 +291,11 @@ mod tests {
     use super::*;
     use crate::{
         Rate, Scope,
-        levels::{Level, Levels},
         limit::{Limit, Terms, meter::Meter, reservation::Reservation},
-        rule::{Binding, Rule},
+        limiter::{
+            levels::{Level, Levels},
+            rule::{Binding, Rule},
+        },
     };
 
     #[test]

@@ -14,8 +14,8 @@ use super::{
 use crate::{
     client::{Clients, Fault, Plan, Roster},
     limit::limits::{Access, Limits},
+    limiter::rule::Binding,
     route::{CatchAll, RouteKey, table::Table},
-    rule::Binding,
 };
 
 /// Clients of which the same is asked.

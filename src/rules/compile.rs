@@ -14,9 +14,9 @@ use super::{
 use crate::{
     client::Roster,
     limit::limits::Access,
+    limiter::rule::Binding,
     response::{Rejection, Rejections},
     route::{CatchAll, RouteKey, table::Table},
-    rule::Binding,
     usage::{Estimator, NoField},
 };
 

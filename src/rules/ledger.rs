@@ -12,12 +12,14 @@ use super::{
 };
 
 use crate::{
-    bucket::Bucket,
     clock::Nanos,
-    history::{History, Step, Version},
     limit::{Limit, Scope, meter::Meter},
+    limiter::{
+        bucket::Bucket,
+        history::{History, Step, Version},
+        rule::{Binding, Home, Line},
+    },
     route::RouteKey,
-    rule::{Binding, Home, Line},
     store::Page,
 };
 

@@ -8,10 +8,8 @@ use super::{Admitted, Decided, Prepared, Shared, State};
 use crate::{
     admission::Permits,
     clock::Nanos,
-    levels::Levels,
-    limiter::Outdated,
+    limiter::{Outdated, levels::Levels, rule::Asked},
     remote::{Guess, Lent, OnOutage, Remote},
-    rule::Asked,
 };
 
 pub(crate) enum Away<'a> {

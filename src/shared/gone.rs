@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     clock::Nanos,
+    limiter::rule::{Binding, Home},
     route::{RouteKey, undeclared::Undeclared},
-    rule::{Binding, Home},
 };
 
 /// Routes that have lost their key, until all that was used there has come back: the last ones first.

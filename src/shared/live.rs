@@ -14,11 +14,13 @@ use arc_swap::{ArcSwap, Guard};
 use super::{moves::Moves, routes::UNDECLARED, state::State};
 use crate::{
     clock::Clock,
-    limiter::Limiter,
+    limiter::{
+        Limiter,
+        rule::{Binding, Home},
+    },
     observe::{self, StoreWatch},
     remote::Remote,
     route::RouteKey,
-    rule::{Binding, Home},
     rules::{Changes, Handover, Ledger, Rules, RulesError},
     snapshot::{LimitSnapshot, RouteSnapshot, Snapshot},
     store::Store,

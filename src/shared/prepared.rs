@@ -7,10 +7,9 @@ use std::{
 };
 
 use crate::{
-    limiter::{Limiter, Origin},
+    limiter::{Limiter, Origin, rule::Rule},
     observe::Meters,
     response::Written,
-    rule::Rule,
 };
 
 /// A rule, with what can be written beforehand.

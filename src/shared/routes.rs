@@ -4,10 +4,9 @@ use std::sync::{Arc, OnceLock};
 
 use super::prepared::Prepared;
 use crate::{
+    limiter::{rule::Binding, tally::Tally},
     route::{RouteKey, overlap::Shape, undeclared::Undeclared},
-    rule::Binding,
     rules::Template,
-    tally::Tally,
 };
 
 /// Stands for all routes that no key matches.

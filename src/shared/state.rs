@@ -21,17 +21,19 @@ use super::{
 };
 use crate::{
     client::{Client, RequestHead, Roster},
-    limiter::{Limiter, Outdated},
+    limiter::{
+        Limiter, Outdated,
+        rule::{Asked, Binding, Rule},
+        tally::Unidentified,
+    },
     observe::Log,
     response::{Protocol, Rejection},
     route::{
         RouteKey, head::Head, overlap::Shape, overlaps::Overlaps, readings::Readings, table::Table,
         undeclared::Undeclared,
     },
-    rule::{Asked, Binding, Rule},
     rules::{Class, Compiled, DeclaredRoute, RulesError, Template},
     store::Memory,
-    tally::Unidentified,
     usage::Estimator,
 };
 

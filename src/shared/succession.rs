@@ -17,11 +17,13 @@ use super::{
     state::State,
 };
 use crate::{
-    bucket::{Source, Successor},
     limit::Limit,
-    limiter::Limiter,
+    limiter::{
+        Limiter,
+        bucket::{Source, Successor},
+        rule::{Binding, Home},
+    },
     route::{RouteKey, overlaps::Overlaps, undeclared::Undeclared},
-    rule::{Binding, Home},
     rules::pairs,
 };
 

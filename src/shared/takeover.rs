@@ -6,7 +6,7 @@ use super::{
     routes::{Route, UndeclaredRoutes},
     state::State,
 };
-use crate::rule::Binding;
+use crate::limiter::rule::Binding;
 
 impl State {
     /// Takes over the undeclared routes of whose place it takes.

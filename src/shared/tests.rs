@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::*;
 use crate::{
     Clients, Denial, Limits, Plan, Protocol, Quota, Rate, Rules, Undeclared, clock::Clock,
-    levels::Levels,
+    limiter::levels::Levels,
 };
 
 /// Seconds since the Unix epoch at 23:59:50 UTC, ten seconds before the window of a quota ends, the days

@@ -27,7 +27,7 @@
 //!   so that it is missed then; under the lock of its stripe it is found by the other part, and rewritten.
 //!
 //! A slot changes hands only when its bucket is full. A charge that was made before weighs nothing by then,
-//! so what is given back too late is nothing either (see [`crate::gcra`]).
+//! so what is given back too late is nothing either (see [`crate::limit::gcra`]).
 //!
 //! # Time
 //!
@@ -36,7 +36,7 @@
 //!
 //! # Memory ordering
 //!
-//! States as in [`crate::bucket`]. A key is written after `BUSY` and before the state, each with release;
+//! States as in [`crate::limiter::bucket`]. A key is written after `BUSY` and before the state, each with release;
 //! who sees the new state with acquire sees the new key.
 
 use std::{
@@ -48,10 +48,12 @@ use std::{
 
 use super::{Scale, Seen, group::Group};
 use crate::{
-    bucket::{BUSY, Bucket, Slot, Untaken},
     clock::Nanos,
-    history::Version,
     limit::meter::Meter,
+    limiter::{
+        bucket::{BUSY, Bucket, Slot, Untaken},
+        history::Version,
+    },
     sync::{AtomicU64, Mutex, Ordering},
 };
 

@@ -10,11 +10,13 @@ use std::{
 use super::{Balance, Charge, Correction, Page, Seen, Store, StoreFuture, Taken};
 use crate::{
     clock::{Clock, Nanos},
-    history::{History, Step},
-    levels::{Level, Levels},
     limit::{Limit, Scope, Terms, meter::Meter, rate::Rate, reservation::Reservation},
-    limiter::{self, Limiter},
-    rule::{self, Binding, Home, Line},
+    limiter::{
+        self, Limiter,
+        history::{History, Step},
+        levels::{Level, Levels},
+        rule::{self, Binding, Home, Line},
+    },
     sync::Mutex,
 };
 

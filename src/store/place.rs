@@ -1,10 +1,12 @@
 //! The place in this process where one charge's balance is kept.
 
 use crate::{
-    bucket::{Bucket, Late, Untaken},
     clock::Nanos,
-    history::{History, Version},
     limit::meter::Meter,
+    limiter::{
+        bucket::{Bucket, Late, Untaken},
+        history::{History, Version},
+    },
     store::{Key, Memory},
 };
 

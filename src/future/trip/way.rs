@@ -19,11 +19,13 @@ use super::{By, Ended, Told};
 use crate::{
     admission::Permits,
     clock::{Nanos, nanos},
-    levels::Levels,
+    limiter::{
+        levels::Levels,
+        rule::Asked,
+        waiting::{Next, Standing},
+    },
     remote::{Ask, Follow, Guess, Lent, Remote},
-    rule::Asked,
     shared::{ByLease, Prepared, Shared, State},
-    waiting::{Next, Standing},
 };
 
 /// How far it has come.

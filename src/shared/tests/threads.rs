@@ -11,7 +11,11 @@ use super::{
     scopes::{Allowed, admits, state},
     *,
 };
-use crate::{limit::Terms, limiter, rule::Home, store::Place};
+use crate::{
+    limit::Terms,
+    limiter::{self, rule::Home},
+    store::Place,
+};
 
 /// The same as bounds, under contention: threads ask at a moment that stands still.
 #[test]

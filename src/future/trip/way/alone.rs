@@ -11,11 +11,13 @@ use super::{
 use crate::{
     admission::Permits,
     clock::Nanos,
-    levels::Levels,
-    limiter::Outdated,
+    limiter::{
+        Outdated,
+        levels::Levels,
+        waiting::{Answer, Standing, Turn},
+    },
     remote::{Ask, OnOutage},
     shared::Prepared,
-    waiting::{Answer, Standing, Turn},
 };
 
 /// When a request in line asks again.

@@ -8,10 +8,12 @@ use super::{
 };
 use crate::{
     clock::{Nanos, nanos},
-    levels::Levels,
+    limiter::{
+        levels::Levels,
+        waiting::{Again, Answer, Moment, Standing},
+    },
     remote::{Guess, Lent, Remote},
     store::Taken,
-    waiting::{Again, Answer, Moment, Standing},
 };
 
 /// What the buckets of a refused request hold, at a moment of the store's clock.

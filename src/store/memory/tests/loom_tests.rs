@@ -143,7 +143,7 @@ fn loom_a_slot_goes_from_a_quota_to_a_rate_and_takes_nothing_along() {
 fn changed(history: &History) {
     for (version, since, interval) in [(0, 0, 10), (1, 5, 20)] {
         let meter = meter(interval, 1);
-        history.push(crate::history::Step {
+        history.push(crate::limiter::history::Step {
             version,
             since,
             meter,

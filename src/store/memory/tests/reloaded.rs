@@ -1,7 +1,7 @@
 //! Balances that are told in terms of settings that are gone.
 
 use super::*;
-use crate::history::Step;
+use crate::limiter::history::Step;
 
 /// A limit whose units weigh 100 nanoseconds in version 1, and 200 in version 2.
 struct Reloaded {

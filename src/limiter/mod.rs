@@ -4,10 +4,17 @@
 //! nothing has been written anywhere. The second pass takes the charges one by one, and the first is
 //! where its own limit is asked. If another request got in between and a later limit refuses now, what
 //! was taken is given back: whole, or, if a third request was charged since, less the time that has passed
-//! (see [`crate::gcra`] for why). Between the two a third request may be refused that a serial order would
+//! (see [`crate::limit::gcra`] for why). Between the two a third request may be refused that a serial order would
 //! have let in. None is ever admitted that it would not.
 
+pub(crate) mod bucket;
+pub(crate) mod history;
+pub(crate) mod levels;
 mod origin;
+pub(crate) mod rule;
+pub(crate) mod spread;
+pub(crate) mod tally;
+pub(crate) mod waiting;
 
 use std::{
     sync::{Arc, OnceLock},
@@ -15,15 +22,17 @@ use std::{
 };
 
 pub(crate) use self::origin::Origin;
-use crate::{
+use self::{
     bucket::Untaken,
-    clock::{Clock, Instant, Nanos},
     levels::{Level, Levels},
-    remote::{Change, Remote},
     rule::{Asked, Binding, Charge, Home, Rule},
     spread::{Refused, Spread},
-    store::{Key, Memory},
     waiting::Lines,
+};
+use crate::{
+    clock::{Clock, Instant, Nanos},
+    remote::{Change, Remote},
+    store::{Key, Memory},
 };
 
 /// Other rules hold by now than those that a request was to be decided by. Nothing was taken: it is to be decided anew.

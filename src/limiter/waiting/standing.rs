@@ -5,11 +5,13 @@ use std::{sync::Arc, task::Waker};
 use super::lines::{LineId, Place, Ticket};
 use crate::{
     clock::Nanos,
-    levels::{Level, Levels},
     limit::{gcra::Refusal, wait_policy::Patience},
-    limiter::{Limiter, Outdated},
-    rule::{Asked, Binding, Rule},
-    tally::Tally,
+    limiter::{
+        Limiter, Outdated,
+        levels::{Level, Levels},
+        rule::{Asked, Binding, Rule},
+        tally::Tally,
+    },
 };
 
 /// What becomes of a request that asks.

@@ -11,13 +11,15 @@ use std::{
 use foldhash::fast::FixedState;
 
 use crate::{
-    bucket::Bucket,
     clock::Nanos,
-    history::{History, Version},
     limit::{Limit, Terms},
+    limiter::{
+        bucket::Bucket,
+        history::{History, Version},
+        tally::Tally,
+        waiting::LineId,
+    },
     store::{Key, Memory, Page, Place, Scale},
-    tally::Tally,
-    waiting::LineId,
 };
 
 /// A limit and where its balances are kept. A clone shares them.
@@ -74,7 +76,7 @@ impl Binding {
     #[cfg(test)]
     pub(crate) fn alone(limit: Limit, home: Home) -> Self {
         let (version, since) = (0, 0);
-        let first = limit.meter.map(|meter| crate::history::Step {
+        let first = limit.meter.map(|meter| crate::limiter::history::Step {
             version,
             since,
             meter,

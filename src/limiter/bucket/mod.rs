@@ -29,8 +29,8 @@ pub(crate) use self::succession::{Late, Source, Successor};
 
 use crate::{
     clock::Nanos,
-    history::{History, Version},
     limit::meter::Meter,
+    limiter::history::{History, Version},
     sync::{AtomicU64, Ordering},
 };
 
@@ -288,7 +288,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::history::Step;
+    use crate::limiter::history::Step;
 
     const OURS: u64 = 3;
     const STRANGERS: u64 = 5;

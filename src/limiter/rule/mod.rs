@@ -7,10 +7,12 @@ use std::{cmp::Reverse, sync::Arc};
 pub(crate) use self::binding::{Asked, Binding, Charge, Home, Line};
 use crate::{
     clock::Nanos,
-    levels::Levels,
+    limiter::{
+        levels::Levels,
+        tally::{Count, Tally},
+        waiting::LineId,
+    },
     store::Memory,
-    tally::{Count, Tally},
-    waiting::LineId,
 };
 
 /// What one route is charged on: the most specific limit first, the total last, and then the shadows.

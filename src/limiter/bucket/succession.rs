@@ -22,8 +22,8 @@ use std::{
 use super::{BUSY, Bucket, Untaken};
 use crate::{
     clock::Nanos,
-    history::{History, Step, Version},
     limit::meter::Meter,
+    limiter::history::{History, Step, Version},
     sync::Ordering,
 };
 

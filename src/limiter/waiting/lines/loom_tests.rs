@@ -11,7 +11,10 @@ use std::{
 use loom::thread;
 
 use super::{line::GRACE, *};
-use crate::{bucket::Bucket, history::History, limit::meter::Meter};
+use crate::{
+    limit::meter::Meter,
+    limiter::{bucket::Bucket, history::History},
+};
 
 const LINE: LineId = LineId::Scope(0);
 
