@@ -410,7 +410,6 @@ mod rules;
 mod service;
 mod shared;
 mod snapshot;
-mod status;
 pub mod store;
 mod sync;
 mod usage;
@@ -419,7 +418,7 @@ pub use self::{
     body::ResponseBody,
     canonical_path::{CanonicalPath, CanonicalPathFuture, CanonicalPathLayer},
     client::{ClientKey, Clients, Forwarding, PeerAddr, Plan, RequestHead},
-    decision::{Decision, Denial},
+    decision::{Decision, Denial, status::LimitStatus},
     future::ResponseFuture,
     handle::Handle,
     layer::ThrottleLayer,
@@ -430,7 +429,6 @@ pub use self::{
     rules::{Audit, Change, Changes, Misfit, Rules, RulesError, SettingChange, Undeclared},
     service::Throttle,
     snapshot::{LimitSnapshot, RouteSnapshot, Snapshot},
-    status::LimitStatus,
     usage::{Estimate, Usage},
 };
 

@@ -16,10 +16,12 @@ use super::{
 };
 use crate::{
     clock::{Clock, Nanos, nanos},
-    decision::Denial,
+    decision::{
+        Denial,
+        status::{LimitStatus, statuses},
+    },
     limit::Limit,
     limiter::{levels::Levels, rule::Rule},
-    status::{LimitStatus, statuses},
 };
 
 /// The fields of one admitted response, written when the request was admitted.

@@ -12,7 +12,12 @@ use http::{
 };
 
 use super::{RATE_LIMIT, RATE_LIMIT_POLICY, fields::refused, policies::terms};
-use crate::{clock::nanos, decision::Denial, field, limit::Scope, status::LimitStatus};
+use crate::{
+    clock::nanos,
+    decision::{Denial, status::LimitStatus},
+    field,
+    limit::Scope,
+};
 
 pub(super) const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 pub(super) const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");

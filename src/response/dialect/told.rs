@@ -7,9 +7,9 @@ use http::{HeaderName, HeaderValue};
 use super::Dialect;
 use crate::{
     clock::{Nanos, nanos},
+    decision::status::LimitStatus,
     limit::calendar::date,
     response::{buffer::integer, policies::terms},
-    status::LimitStatus,
 };
 
 type Field = (HeaderName, HeaderValue);

@@ -1,14 +1,15 @@
 //! What was decided about a request, and why.
 
 mod denial;
+pub(crate) mod status;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 pub use self::denial::Denial;
+use self::status::{LimitStatus, statuses};
 use crate::{
     clock::Nanos,
     limiter::{levels::Levels, rule::Rule},
-    status::{LimitStatus, statuses},
 };
 
 /// What the throttle decided about one request.
