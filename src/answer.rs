@@ -8,7 +8,7 @@ use http::{
 };
 
 use crate::{
-    account::{Account, Report},
+    admission::account::{Account, Report},
     field,
     observe::{self, Log},
     usage::{Kind, Scan},

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::{
+    observe::snapshot::Snapshot,
     rules::{Changes, Rules, RulesError},
     shared::Live,
-    snapshot::Snapshot,
 };
 
 /// A throttle from outside of its services: to change its rules while it works, and to look at it. From

@@ -383,7 +383,6 @@
 #[doc(hidden)]
 #[path = "bench.rs"]
 pub mod __bench;
-mod account;
 mod admission;
 mod answer;
 mod body;
@@ -409,7 +408,6 @@ mod route;
 mod rules;
 mod service;
 mod shared;
-mod snapshot;
 pub mod store;
 mod sync;
 mod usage;
@@ -423,12 +421,12 @@ pub use self::{
     handle::Handle,
     layer::ThrottleLayer,
     limit::{Scope, Terms, in_flight::InFlight, limits::Limits, quota::Quota, rate::Rate},
+    observe::snapshot::{LimitSnapshot, RouteSnapshot, Snapshot},
     remote::OnOutage,
     response::{Dialect, EXPOSE_HEADERS, Problem, Protocol, Rejection},
     route::{CatchAll, RouteKey, RouteKeyError},
     rules::{Audit, Change, Changes, Misfit, Rules, RulesError, SettingChange, Undeclared},
     service::Throttle,
-    snapshot::{LimitSnapshot, RouteSnapshot, Snapshot},
     usage::{Estimate, Usage},
 };
 

@@ -10,6 +10,7 @@ mod log;
 mod log;
 #[cfg(feature = "tracing")]
 mod sampler;
+pub(crate) mod snapshot;
 
 pub(crate) use self::log::{Log, reloaded};
 #[cfg(feature = "watch")]

@@ -18,11 +18,13 @@ use crate::{
         Limiter,
         rule::{Binding, Home},
     },
-    observe::{self, StoreWatch},
+    observe::{
+        self, StoreWatch,
+        snapshot::{LimitSnapshot, RouteSnapshot, Snapshot},
+    },
     remote::Remote,
     route::RouteKey,
     rules::{Changes, Handover, Ledger, Rules, RulesError},
-    snapshot::{LimitSnapshot, RouteSnapshot, Snapshot},
     store::Store,
 };
 

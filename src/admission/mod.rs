@@ -1,11 +1,11 @@
 //! The guard of one admitted request.
 
+pub(crate) mod account;
+
 use std::sync::Arc;
 
-use crate::{
-    account::Account,
-    limiter::{Origin, levels::Levels, rule::Asked},
-};
+use self::account::Account;
+use crate::limiter::{Origin, levels::Levels, rule::Asked};
 
 /// Lives as long as the request it admitted: from the decision, through the inner service's future, to
 /// the end of the response body. What has to be given back when a request ends is given back by it.
