@@ -2,7 +2,8 @@
 
 use std::ops::{Index, IndexMut};
 
-use crate::{clock::Nanos, store::Seen};
+use super::place::Seen;
+use crate::clock::Nanos;
 
 /// What a bucket held after (or, refused, at) a decision, and what it was asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -8,9 +8,12 @@
 //! have let in. None is ever admitted that it would not.
 
 pub(crate) mod bucket;
+mod group;
 pub(crate) mod history;
 pub(crate) mod levels;
+pub(crate) mod memory;
 mod origin;
+pub(crate) mod place;
 pub(crate) mod rule;
 pub(crate) mod spread;
 pub(crate) mod tally;
@@ -21,6 +24,7 @@ use std::{
     thread,
 };
 
+use self::memory::{Key, Memory};
 pub(crate) use self::origin::Origin;
 use self::{
     bucket::Untaken,
@@ -32,7 +36,6 @@ use self::{
 use crate::{
     clock::{Clock, Instant, Nanos},
     remote::{Change, Remote},
-    store::{Key, Memory},
 };
 
 /// Other rules hold by now than those that a request was to be decided by. Nothing was taken: it is to be decided anew.

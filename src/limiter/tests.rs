@@ -12,11 +12,9 @@ use proptest::prelude::*;
 
 use super::bucket::Bucket;
 use super::*;
-use crate::{
-    limit::{
-        Limit, Scope, Terms, meter::Meter, quota::Quota, rate::Rate, reservation::Reservation,
-    },
-    store::{Page, Seen},
+use super::{memory::Page, place::Seen};
+use crate::limit::{
+    Limit, Scope, Terms, meter::Meter, quota::Quota, rate::Rate, reservation::Reservation,
 };
 
 fn limit(interval: u64, burst: u64) -> Limit {

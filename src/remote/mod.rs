@@ -54,9 +54,10 @@ use crate::{
     limit::{Limit, gcra::Refusal},
     limiter::{
         levels::{Level, Levels},
+        memory::Memory,
         rule::{Asked, Binding, Rule},
     },
-    store::{Balance, BucketKey, Budget, Charge, Correction, Memory, Store, Taken},
+    store::{Balance, BucketKey, Budget, Charge, Correction, Store, Taken},
     sync::{AtomicU64, Ordering},
 };
 

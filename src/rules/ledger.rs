@@ -17,10 +17,10 @@ use crate::{
     limiter::{
         bucket::Bucket,
         history::{History, Step, Version},
+        memory::Page,
         rule::{Binding, Home, Line},
     },
     route::RouteKey,
-    store::Page,
 };
 
 /// All limits of some rules, by where they hold.

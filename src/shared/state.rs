@@ -23,6 +23,7 @@ use crate::{
     client::{Client, RequestHead, Roster},
     limiter::{
         Limiter, Outdated,
+        memory::Memory,
         rule::{Asked, Binding, Rule},
         tally::Unidentified,
     },
@@ -33,7 +34,6 @@ use crate::{
         undeclared::Undeclared,
     },
     rules::{Class, Compiled, DeclaredRoute, RulesError, Template},
-    store::Memory,
     usage::Estimator,
 };
 

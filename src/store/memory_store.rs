@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
-use super::{Balance, Charge, Correction, Page, Seen, Store, StoreFuture, Taken};
+use super::{Balance, Charge, Correction, Store, StoreFuture, Taken};
 use crate::{
     clock::{Clock, Nanos},
     limit::{Limit, Scope, Terms, meter::Meter, rate::Rate, reservation::Reservation},
@@ -15,6 +15,8 @@ use crate::{
         self, Limiter,
         history::{History, Step},
         levels::{Level, Levels},
+        memory::Page,
+        place::Seen,
         rule::{self, Binding, Home, Line},
     },
     sync::Mutex,

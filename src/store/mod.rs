@@ -15,10 +15,7 @@ mod charge;
 #[cfg(feature = "test-util")]
 pub mod conformance;
 mod error;
-mod group;
-mod memory;
 mod memory_store;
-mod place;
 #[cfg(feature = "redis")]
 mod redis;
 
@@ -33,10 +30,6 @@ pub use self::{
     charge::{Balance, BucketKey, Charge, Correction, Taken},
     error::StoreError,
     memory_store::MemoryStore,
-};
-pub(crate) use self::{
-    memory::{Key, Memory, Page},
-    place::{Place, Scale, Seen},
 };
 
 /// What a [`Store`] answers, in time.

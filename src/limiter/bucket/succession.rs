@@ -397,7 +397,7 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::store::{Place, Scale, Seen};
+    use crate::limiter::place::{Place, Scale, Seen};
 
     #[test]
     fn a_slot_that_comes_back_while_its_bucket_is_being_closed_comes_back() {

@@ -16,10 +16,11 @@ use crate::{
     limiter::{
         bucket::Bucket,
         history::{History, Version},
+        memory::{Key, Memory, Page},
+        place::{Place, Scale},
         tally::Tally,
         waiting::LineId,
     },
-    store::{Key, Memory, Page, Place, Scale},
 };
 
 /// A limit and where its balances are kept. A clone shares them.

@@ -9,10 +9,10 @@ use crate::{
     clock::Nanos,
     limiter::{
         levels::Levels,
+        memory::Memory,
         tally::{Count, Tally},
         waiting::LineId,
     },
-    store::Memory,
 };
 
 /// What one route is charged on: the most specific limit first, the total last, and then the shadows.

@@ -13,8 +13,7 @@ use super::{
 };
 use crate::{
     limit::Terms,
-    limiter::{self, rule::Home},
-    store::Place,
+    limiter::{self, place::Place, rule::Home},
 };
 
 /// The same as bounds, under contention: threads ask at a moment that stands still.

@@ -1,8 +1,8 @@
 //! Groups of slots: where a key may lie.
 
+use super::bucket::Slot;
 use crate::{
     clock::Nanos,
-    limiter::bucket::Slot,
     sync::{AtomicU64, Ordering},
 };
 

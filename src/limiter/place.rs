@@ -1,14 +1,11 @@
 //! The place in this process where one charge's balance is kept.
 
-use crate::{
-    clock::Nanos,
-    limit::meter::Meter,
-    limiter::{
-        bucket::{Bucket, Late, Untaken},
-        history::{History, Version},
-    },
-    store::{Key, Memory},
+use super::{
+    bucket::{Bucket, Late, Untaken},
+    history::{History, Version},
+    memory::{Key, Memory},
 };
+use crate::{clock::Nanos, limit::meter::Meter};
 
 /// The place where one charge's balance is kept.
 #[derive(Debug, Clone, Copy)]

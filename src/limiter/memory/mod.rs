@@ -46,7 +46,10 @@ use std::{
     sync::{OnceLock, PoisonError},
 };
 
-use super::{Scale, Seen, group::Group};
+use super::{
+    group::Group,
+    place::{Scale, Seen},
+};
 use crate::{
     clock::Nanos,
     limit::meter::Meter,

@@ -13,7 +13,10 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::{limit::rate::Rate, limiter::history::History, store::Place};
+use crate::{
+    limit::rate::Rate,
+    limiter::{history::History, place::Place},
+};
 
 fn meter(interval: u64, burst: u64) -> Meter {
     let rate = Rate::new(1, Duration::from_nanos(interval)).burst(burst);
