@@ -11,12 +11,11 @@ use crate::{
     clock::Clock,
     handle::Handle,
     options::Options,
-    remote::OnOutage,
     response::{Protocol, Rejection},
     rules::{Rules, RulesError},
     service::Throttle,
     shared::{Live, Shared},
-    store::Store,
+    store::{Store, client::OnOutage},
 };
 
 /// A layer that throttles by method and path. See the [crate](crate) for what it does.

@@ -402,7 +402,6 @@ mod limit;
 mod limiter;
 mod observe;
 mod options;
-mod remote;
 mod response;
 mod route;
 mod rules;
@@ -422,11 +421,11 @@ pub use self::{
     layer::ThrottleLayer,
     limit::{Scope, Terms, in_flight::InFlight, limits::Limits, quota::Quota, rate::Rate},
     observe::snapshot::{LimitSnapshot, RouteSnapshot, Snapshot},
-    remote::OnOutage,
     response::{Dialect, EXPOSE_HEADERS, Problem, Protocol, Rejection},
     route::{CatchAll, RouteKey, RouteKeyError},
     rules::{Audit, Change, Changes, Misfit, Rules, RulesError, SettingChange, Undeclared},
     service::Throttle,
+    store::client::OnOutage,
     usage::{Estimate, Usage},
 };
 

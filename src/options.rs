@@ -7,8 +7,8 @@ use http::{Method, Request, Response};
 
 use crate::{
     decision::{Decision, Denial},
-    remote::OnOutage,
     response::{Dialect, Framing, Protocol, Rejection, Written, grpc, problem, strip},
+    store::client::OnOutage,
 };
 
 /// How a layer talks, apart from what it decides.

@@ -35,7 +35,7 @@ use self::{
 };
 use crate::{
     clock::{Clock, Instant, Nanos},
-    remote::{Change, Remote},
+    store::client::{Change, Remote},
 };
 
 /// Other rules hold by now than those that a request was to be decided by. Nothing was taken: it is to be decided anew.

@@ -25,7 +25,7 @@ mod meters;
 
 use self::meters::StoreMeters;
 pub(crate) use self::meters::{Meters, describe, implausible};
-use crate::remote::{Event, OnOutage};
+use crate::store::client::{Event, OnOutage};
 
 /// Tells what becomes of the store.
 #[derive(Debug)]

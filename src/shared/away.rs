@@ -9,7 +9,7 @@ use crate::{
     admission::Permits,
     clock::Nanos,
     limiter::{Outdated, levels::Levels, rule::Asked},
-    remote::{Guess, Lent, OnOutage, Remote},
+    store::client::{Guess, Lent, OnOutage, Remote},
 };
 
 pub(crate) enum Away<'a> {

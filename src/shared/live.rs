@@ -22,10 +22,9 @@ use crate::{
         self, StoreWatch,
         snapshot::{LimitSnapshot, RouteSnapshot, Snapshot},
     },
-    remote::Remote,
     route::RouteKey,
     rules::{Changes, Handover, Ledger, Rules, RulesError},
-    store::Store,
+    store::{Store, client::Remote},
 };
 
 /// The rules that hold.

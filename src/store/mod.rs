@@ -12,6 +12,7 @@
 
 mod budget;
 mod charge;
+pub(crate) mod client;
 #[cfg(feature = "test-util")]
 pub mod conformance;
 mod error;

@@ -24,8 +24,8 @@ use crate::{
         rule::Asked,
         waiting::{Next, Standing},
     },
-    remote::{Ask, Follow, Guess, Lent, Remote},
     shared::{ByLease, Prepared, Shared, State},
+    store::client::{Ask, Follow, Guess, Lent, Remote},
 };
 
 /// How far it has come.

@@ -16,8 +16,8 @@ use crate::{
         levels::Levels,
         waiting::{Answer, Standing, Turn},
     },
-    remote::{Ask, OnOutage},
     shared::Prepared,
+    store::client::{Ask, OnOutage},
 };
 
 /// When a request in line asks again.

@@ -12,8 +12,10 @@ use crate::{
         levels::Levels,
         waiting::{Again, Answer, Moment, Standing},
     },
-    remote::{Guess, Lent, Remote},
-    store::Taken,
+    store::{
+        Taken,
+        client::{Guess, Lent, Remote},
+    },
 };
 
 /// What the buckets of a refused request hold, at a moment of the store's clock.
