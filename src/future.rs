@@ -25,7 +25,7 @@ use crate::{
     answer::Answer,
     body::ResponseBody,
     decision::Decision,
-    shared::{Admitted, Told},
+    engine::{Admitted, Told},
 };
 
 pin_project! {

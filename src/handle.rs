@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::{
+    engine::Live,
     observe::snapshot::Snapshot,
     rules::{Changes, Rules, RulesError},
-    shared::Live,
 };
 
 /// A throttle from outside of its services: to change its rules while it works, and to look at it. From

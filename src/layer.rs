@@ -9,12 +9,11 @@ use tower::Layer;
 
 use crate::{
     clock::Clock,
+    engine::{Live, Shared, options::Options},
     handle::Handle,
-    options::Options,
     response::{Protocol, Rejection},
     rules::{Rules, RulesError},
     service::Throttle,
-    shared::{Live, Shared},
     store::{Store, client::OnOutage},
 };
 

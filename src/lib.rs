@@ -392,6 +392,7 @@ mod clock;
 #[cfg(feature = "config")]
 pub mod config;
 mod decision;
+mod engine;
 mod field;
 mod future;
 #[cfg(any(doc, doctest))]
@@ -401,12 +402,10 @@ mod layer;
 mod limit;
 mod limiter;
 mod observe;
-mod options;
 mod response;
 mod route;
 mod rules;
 mod service;
-mod shared;
 pub mod store;
 mod sync;
 mod usage;

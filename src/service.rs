@@ -12,10 +12,10 @@ use tower::Service;
 use crate::{
     body::ResponseBody,
     clock::{Nanos, nanos},
+    engine::{Admitted, Away, Decided, Prepared, Shared, State, There},
     future::{Queued, ResponseFuture, Trip, Way},
     limiter::{levels::Levels, rule::Asked, waiting::Answer},
     response::grpc::deadline,
-    shared::{Admitted, Away, Decided, Prepared, Shared, State, There},
 };
 
 /// A service behind a throttle. Made by [`ThrottleLayer`](crate::ThrottleLayer); see the

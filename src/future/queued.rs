@@ -13,13 +13,13 @@ use tokio::time::{Sleep, sleep_until};
 
 use crate::{
     clock::Nanos,
+    engine::{Admitted, Decided, Prepared, Shared, State},
     limiter::{
         Outdated,
         levels::Levels,
         rule::Asked,
         waiting::{Standing, Turn},
     },
-    shared::{Admitted, Decided, Prepared, Shared, State},
 };
 
 /// A request with the service it is for, which was polled ready, and its place in line. Dropped, it leaves that.

@@ -11,8 +11,8 @@ use super::queued::Outcome;
 use crate::{
     admission::Permits,
     clock::Nanos,
+    engine::{Decided, Prepared},
     limiter::levels::Levels,
-    shared::{Decided, Prepared},
 };
 
 /// A request with the service it is for, which was polled ready, on its way to the store and back. Dropped, it leaves

@@ -19,12 +19,12 @@ use super::{By, Ended, Told};
 use crate::{
     admission::Permits,
     clock::{Nanos, nanos},
+    engine::{ByLease, Prepared, Shared, State},
     limiter::{
         levels::Levels,
         rule::Asked,
         waiting::{Next, Standing},
     },
-    shared::{ByLease, Prepared, Shared, State},
     store::client::{Ask, Follow, Guess, Lent, Remote},
 };
 

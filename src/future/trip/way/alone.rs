@@ -11,12 +11,12 @@ use super::{
 use crate::{
     admission::Permits,
     clock::Nanos,
+    engine::Prepared,
     limiter::{
         Outdated,
         levels::Levels,
         waiting::{Answer, Standing, Turn},
     },
-    shared::Prepared,
     store::client::{Ask, OnOutage},
 };
 

@@ -5,6 +5,7 @@ mod gone;
 mod live;
 mod moves;
 mod near;
+pub(crate) mod options;
 mod prepared;
 mod routes;
 mod state;
@@ -17,6 +18,7 @@ use std::{mem, sync::Arc};
 use bytes::Bytes;
 use http::{Request, Response};
 
+use self::options::Options;
 pub(crate) use self::{
     away::{Away, ByLease, There},
     live::Live,
@@ -32,7 +34,6 @@ use crate::{
         rule::{Asked, Rule},
     },
     observe::Log,
-    options::Options,
     response::fields::Fields,
     usage::Usage,
 };
