@@ -1149,7 +1149,7 @@ fn what_may_hold_a_stage_and_is_not_read_is_told_with_its_place() {
     }
 }
 
-/// What the document leaves to the tool that deploys it is not read as if it were not there.
+/// A setting that the document leaves to the tool that deploys it is not read as absent.
 #[test]
 fn a_stage_that_is_not_all_there_is_an_error() {
     let throttles = "throttling_rate_limit: 10, throttling_burst_limit: 5";

@@ -503,7 +503,7 @@ fn a_document_is_bounded() {
     );
 }
 
-/// They would take a time that grows with the square of their number: minutes without optimisation.
+/// A parser's time grows with the square of their number: minutes without optimisation.
 #[test]
 fn attributes_and_namespaces_are_bounded() {
     let element = |attributes: usize| {

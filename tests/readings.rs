@@ -494,7 +494,7 @@ async fn an_empty_segment_that_a_nested_service_drops_passes_no_closed_key() {
     }
 }
 
-/// Whether a `GET` for the root of a nested service is admitted, at each place that a throttle may have.
+/// Tells whether a `GET` for the root of a nested service is admitted, at each place that a throttle may have.
 async fn roots(rules: &Rules, nest: &str, path: &str) -> Vec<(&'static str, bool)> {
     let root = || Router::new().route("/", get(ok));
     let layer = throttle(rules.clone());

@@ -70,7 +70,7 @@ fn request_of(kind: usize, client: usize) -> Request<Body> {
 /// The milliseconds for a unit, the burst, and the slots.
 type Setting = (u64, u64, u64);
 
-/// What a key, or the default route, is given.
+/// The limits of a key, or of the default route.
 #[derive(Debug, Clone, Copy)]
 enum Given {
     Limited(Limited),
@@ -82,7 +82,7 @@ enum Given {
 #[derive(Debug, Clone, Copy)]
 struct Limited {
     setting: Setting,
-    /// Which other limits stand around them.
+    /// The limits around them.
     odd: usize,
     is_named: bool,
     /// The milliseconds that requests wait.
@@ -133,7 +133,7 @@ impl Given {
         }
     }
 
-    /// Where requests wait for nothing.
+    /// Returns the same limits without a line.
     fn impatient(self) -> Self {
         match self {
             Self::Limited(limited) => Self::Limited(Limited {
@@ -195,7 +195,7 @@ impl Written {
         self.keys.iter().fold(rules, route)
     }
 
-    /// What holds for a kind of requests. `has_router`: a router tells its templates.
+    /// The limits that hold for a kind of requests. `has_router`: a router tells its templates.
     fn of(&self, kind: usize, has_router: bool) -> Given {
         let (.., is_routed) = KINDS[kind];
         let is_passed_by = self.unrouted && has_router && is_routed;
@@ -269,7 +269,7 @@ fn default() -> impl Strategy<Value = Option<Given>> {
     .prop_map(Some)
 }
 
-/// What a client may do: often more than is asked for.
+/// The limits of a client: often more than is asked for.
 fn client() -> impl Strategy<Value = Given> {
     let wide = Limited {
         setting: (1, 99, 99),
@@ -376,7 +376,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// What requests of one kind were admitted under limits, and the limits in force for them.
+/// The requests of one kind that were admitted under limits, and the limits in force for them.
 #[derive(Default)]
 struct Watched {
     admitted: Vec<Instant>,
@@ -409,7 +409,7 @@ impl Watched {
     }
 }
 
-/// Whether an answer goes on, and so holds its slots.
+/// Tells whether an answer goes on, and so holds its slots.
 fn holds(answer: &Response<Body>) -> bool {
     !http_body::Body::is_end_stream(answer.body())
 }
@@ -557,7 +557,7 @@ impl Server {
         self.look().await;
     }
 
-    /// How many requests of a kind pass one after the other, or, if it `keeps` what holds slots, at once.
+    /// Counts the requests of a kind that pass one after the other, or, if it `keeps` what holds slots, at once.
     async fn passing(&self, kind: usize, most: u64, keeps: bool) -> u64 {
         let mut kept = Vec::new();
         let mut passed = 0;

@@ -80,7 +80,7 @@ impl Rpc {
     }
 }
 
-/// Which method has run, as its handler tells it in the extensions of its response.
+/// The method that has run, as its handler tells it in the extensions of its response.
 #[derive(Clone, Copy)]
 struct Ran(Rpc);
 
@@ -134,7 +134,7 @@ impl<const FIRST: usize> Service<Request<TonicBody>> for Generated<FIRST> {
     }
 }
 
-/// What a code generator has really written, with handlers that tell that they have run.
+/// A service as a code generator writes it, with handlers that tell that they have run.
 struct Healthy;
 
 #[tonic::async_trait]
@@ -156,7 +156,7 @@ impl Health for Healthy {
     }
 }
 
-/// Where the throttle stands.
+/// The place of the throttle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     /// Around all services, as `Server::layer` puts it.
@@ -217,7 +217,7 @@ fn routes() -> Routes {
 
 // ---- The rules
 
-/// Which paths a key is for, from the most specific one to the least.
+/// The paths of a key, from the most specific one to the least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum At {
     Rpc(Rpc),
@@ -237,7 +237,7 @@ enum Given {
 /// Keys with their methods, each once.
 type Keys = BTreeMap<(At, &'static str), Given>;
 
-/// What the default route is.
+/// The limits of the default route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum DefaultRoute {
     Missing,
@@ -248,7 +248,7 @@ enum DefaultRoute {
 #[derive(Debug)]
 struct Written {
     place: Place,
-    /// Whether the whole layer is told that all requests are gRPC.
+    /// The layer is told that all requests are gRPC.
     all_grpc: bool,
     total_closed: bool,
     default: DefaultRoute,
@@ -371,7 +371,7 @@ impl Written {
         charged
     }
 
-    /// Whether a call may run, as far as no bucket is empty.
+    /// Tells whether a call may run, as far as no bucket is empty.
     fn is_open(&self, call: &Call, rpc: Rpc) -> bool {
         let default_closed = self.default == DefaultRoute::Closed;
         let closed = |(_, found): &Charged<'_>| match found {
@@ -451,7 +451,7 @@ struct Call {
     uri: String,
     content_type: (&'static str, bool),
     is_preflight: bool,
-    /// What runs if nothing is refused.
+    /// The method that runs if nothing is refused.
     meant: Option<Rpc>,
 }
 

@@ -130,7 +130,7 @@ fn simulate() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// What was simulated, in a line.
+/// Describes the simulation in a line.
 fn head(options: &Options, world: &World) -> String {
     format!(
         "{}, {} clients, seed {}, {} of virtual time",

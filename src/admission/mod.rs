@@ -69,12 +69,12 @@ pub(crate) struct Permits {
     others: Option<Box<Others>>,
 }
 
-/// Whether a slot is held, and whether strangers share it, of each cap that has no bit.
+/// Two flags for each cap that has no bit: a slot is held; strangers share it.
 #[derive(Debug)]
 struct Others(Vec<(bool, bool)>);
 
 impl Permits {
-    /// How many caps have a bit.
+    /// The number of caps that have a bit.
     const BITS: usize = 32;
 
     pub(crate) fn new(origin: &Arc<Origin>, asked: Asked, levels: &Levels) -> Self {
@@ -99,7 +99,7 @@ impl Permits {
         }
     }
 
-    /// Whether a slot of a cap is held, and whether strangers share it.
+    /// Returns two flags of a cap: a slot is held; strangers share it.
     fn of(&self, cap: usize) -> (bool, bool) {
         match &self.others {
             Some(others) if cap >= Self::BITS => others.0[cap - Self::BITS],

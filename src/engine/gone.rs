@@ -53,7 +53,7 @@ impl Gone {
     /// The most routes that are remembered. Those that lost their keys first are forgotten first.
     const MAX: usize = 65_536;
 
-    /// Those of the rules before that have something left, and those that are gone by now.
+    /// The lost keys that the rules before remembered and that have something left, and the keys lost since.
     pub(super) fn after(before: &State, moves: &Moves, per_route: bool, now: Nanos) -> Self {
         let mut gone = Self::default();
         let routes = before.declared();
@@ -94,7 +94,7 @@ impl Gone {
         self.those(0..self.routes.len(), is_meant).collect()
     }
 
-    /// Of those that share requests with a key.
+    /// Returns the lost keys that share requests with a key.
     pub(super) fn with<'a>(
         &'a self,
         key: &RouteKey,
@@ -103,7 +103,7 @@ impl Gone {
         self.those(self.near.with(key), is_meant)
     }
 
-    /// Of those that share requests with a route that nobody declared.
+    /// Returns the lost keys that share requests with an undeclared route.
     pub(super) fn with_route<'a>(
         &'a self,
         route: &Route,
@@ -123,7 +123,7 @@ impl Gone {
         meant.map(|gone| gone.own.as_slice())
     }
 
-    /// Has nothing more charged there.
+    /// Closes the buckets of all lost keys.
     pub(super) fn close(&self) {
         for binding in self.of(|_| true).into_iter().flatten() {
             if let Home::Bucket(bucket) = &binding.home {

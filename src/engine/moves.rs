@@ -21,7 +21,7 @@ pub(super) struct Moves {
     pub(super) gone: HashSet<RouteKey>,
     /// Keys that stay, with fewer requests or with more.
     pub(super) changed: HashSet<RouteKey>,
-    /// Of the new ones, those that are closed.
+    /// The new keys that are closed.
     closed: Vec<RouteKey>,
     near_new: Near,
     near_gone: Near,
@@ -149,14 +149,14 @@ impl Moves {
         routes.map(|(_, route)| route).collect()
     }
 
-    /// Whether some requests of a route that nobody declared go elsewhere, or come from elsewhere.
+    /// Returns whether some requests of an undeclared route go elsewhere, or come from elsewhere.
     pub(super) fn touch(&self, route: &Route, set: &Undeclared<Route>) -> bool {
         let near = [&self.near_new, &self.near_gone];
         near.iter()
             .any(|near| near.with_route(route, set).next().is_some())
     }
 
-    /// Whether all requests of a route that nobody declared go elsewhere.
+    /// Returns whether all requests of an undeclared route go elsewhere.
     pub(super) fn take_all(&self, route: &Route, set: &Undeclared<Route>) -> bool {
         match (&route.shape, &route.pattern) {
             (Some(shape), _) => {
@@ -183,7 +183,7 @@ fn with_head_of_get<T>(key: &RouteKey, look: impl FnOnce(&Head<'_>) -> Option<T>
 }
 
 impl Route {
-    /// Whether some request of a route that nobody declared may match a key.
+    /// Returns whether some request of an undeclared route may match a key.
     pub(super) fn meets(&self, key: &RouteKey, set: &Undeclared<Self>) -> bool {
         match (&self.shape, &self.pattern) {
             (Some(shape), _) => shape.meets(key, |segment| set.hash(&segment)),

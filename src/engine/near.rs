@@ -93,7 +93,7 @@ impl<'a> Apart<'a> {
         self.routes.iter().copied()
     }
 
-    /// Those that share requests with a key.
+    /// Returns the keys that share requests with a key.
     pub(super) fn with(&self, key: &RouteKey) -> impl Iterator<Item = &'a Route> {
         let trail = Trail::of(key, |segment| self.set.hash(&segment));
         let near = self.overlaps.with_trail(trail.as_ref()).into_iter();

@@ -276,7 +276,7 @@ impl State {
         Ok(self.unions.get(&all, is_declared))
     }
 
-    /// What a request is charged on besides, of these routes, since its host may take its path for the one with a slash
+    /// Finds the second route that a request is charged on, since its host may take its path for the one with a slash
     /// more or less at its end.
     #[inline]
     fn of_other_end<'a>(

@@ -181,7 +181,7 @@ impl State {
         all
     }
 
-    /// Has routes begin with what was used where their requests went before, and closes the buckets there.
+    /// Hands over to routes what was used where their requests went before, and closes the buckets there.
     pub(super) fn succeed(&self, successions: Vec<Succession<'_>>) {
         for Succession { heir, sources } in successions {
             inherit(&self.limiter, &heir.own, sources, false);

@@ -25,7 +25,7 @@ impl State {
         }
     }
 
-    /// How many routes that nobody declared are kept apart. They never become fewer.
+    /// Counts the undeclared routes that have limits of their own. The count never falls.
     pub(super) fn entered(&self) -> usize {
         let sets = self.undeclared.iter();
         let sets = sets.flat_map(|UndeclaredRoutes { templates, paths }| [templates, paths]);

@@ -333,7 +333,7 @@ impl Limits {
         first.map(|(setting, _)| setting)
     }
 
-    /// Whether nothing passes, by name or by a limit of zero.
+    /// Returns whether nothing passes, by name or by a limit of zero.
     pub(crate) fn is_closed(&self) -> bool {
         let rates = self.rates.iter().chain(&self.tokens);
         self.access == Access::Closed

@@ -1,4 +1,4 @@
-//! What limits are set to, and the arithmetic of it: pure, without storage and without a runtime.
+//! Settings of limits and their arithmetic: pure, without storage and without a runtime.
 //!
 //! Here stands one limit and where it holds; the settings of a scope are in [`limits`].
 

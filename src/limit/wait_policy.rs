@@ -1,8 +1,8 @@
-//! Who may wait, and how long.
+//! Settings of the waiting line.
 
 use crate::clock::Nanos;
 
-/// Who may wait in a scope: until when, and how many at a time.
+/// The longest wait in a scope, and the largest number of requests that wait at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Patience {
     pub(crate) max_wait: Nanos,

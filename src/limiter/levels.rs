@@ -14,7 +14,7 @@ pub(crate) struct Level {
     pub(crate) shared: bool,
     /// Whether a shadow would have refused, or others stand in line before what seems to be room.
     pub(crate) refused: bool,
-    /// How many nanoseconds after the decision's reading of the clock it was charged; see [`Seen::late`].
+    /// The nanoseconds between the decision's reading of the clock and the charge; see [`Seen::late`].
     pub(crate) late: u32,
 }
 

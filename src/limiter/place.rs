@@ -29,7 +29,7 @@ pub(crate) struct Seen {
     pub(crate) shared: bool,
     /// Whether it is told in terms of settings that the charge knows nothing of.
     pub(crate) outdated: bool,
-    /// How many nanoseconds after the decision's reading of the clock it was charged, since the table takes a new one
+    /// The nanoseconds between the decision's reading of the clock and the charge, since the table takes a new one
     /// for a client that is new to it. More than `u32::MAX` count as so many.
     pub(crate) late: u32,
 }

@@ -328,8 +328,8 @@ fn peek(memory: &Memory, identity: u128, now: Nanos) -> Seen {
     binding.place(memory, identity).peek(now)
 }
 
-/// What a client is told to have left of 4 units after a first charge, which the table makes `late` nanoseconds after
-/// the decision's reading of the clock.
+/// Returns what a client is told to have left of 4 units after a first charge, which the table makes `late` nanoseconds
+/// after the decision's reading of the clock.
 fn told_of_a_first_charge(late: Nanos) -> u64 {
     let memory = memory(8);
     let binding = client_binding(0, limit(100, 4));

@@ -10,7 +10,7 @@ use super::{
 
 #[cfg(test)]
 thread_local! {
-    /// How often this thread has compared routes.
+    /// The number of comparisons of routes in this thread.
     pub(crate) static COMPARED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 

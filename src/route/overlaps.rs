@@ -36,7 +36,7 @@ struct Node {
 #[derive(Debug)]
 pub(crate) struct Trail {
     pub(super) segments: Vec<Option<u64>>,
-    /// Whether at least one segment follows that is not known.
+    /// At least one unknown segment follows.
     pub(super) goes_on: bool,
 }
 

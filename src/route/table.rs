@@ -30,9 +30,9 @@ use super::{
 #[derive(Debug)]
 pub(crate) struct Table<V> {
     values: Vec<V>,
-    /// What each key is, by the number of its value.
+    /// The kind of each key, by the number of its value.
     kinds: Vec<Kind>,
-    /// Whether a path other than the root ends with a slash.
+    /// The path of some key, the root apart, ends with a slash.
     any_slash_end: bool,
     /// Paths without parameters.
     literals: Strings<Methods>,
@@ -163,7 +163,7 @@ impl<V> Table<V> {
         self.default_is_unrouted = catch_all == CatchAll::Unrouted;
     }
 
-    /// Which requests `$default` takes.
+    /// Returns which requests `$default` takes.
     pub(crate) fn takes(&self) -> CatchAll {
         match self.default_is_unrouted {
             true => CatchAll::Unrouted,

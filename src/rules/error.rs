@@ -30,7 +30,7 @@ pub enum RulesError {
     )]
     #[non_exhaustive]
     Name {
-        /// Where the name was given.
+        /// The place of the name in the rules.
         place: String,
         /// The name.
         name: String,
@@ -45,7 +45,7 @@ pub enum RulesError {
         place: String,
         /// Its first 64 characters.
         beginning: String,
-        /// How many characters it has.
+        /// The number of characters of the name.
         length: usize,
     },
     /// Two limits of one name.

@@ -53,7 +53,7 @@ pub(crate) struct Template {
     pub(crate) limit: Limit,
     version: Version,
     history: History,
-    /// Whether the default route is closed, and this is a limit that waits until it is opened.
+    /// The default route is closed, and this limit waits until it is opened.
     rests: bool,
     /// Which one it was under the rules before.
     before: Option<usize>,
@@ -326,7 +326,7 @@ impl Template {
     }
 }
 
-/// Whether nothing passes where these limits hold.
+/// Returns whether nothing passes where these limits hold.
 fn is_closed(limits: &[Limit]) -> bool {
     let mut enforced = limits.iter().filter(|limit| !limit.shadow);
     enforced.any(|limit| limit.meter.is_none())

@@ -52,8 +52,8 @@ impl Place<'_> {
     }
 }
 
-/// How many limits a scope may have of a kind that is held until the response ends. Most requests have four scopes at
-/// most (a route, a client on it, a client, the total), so that 32 bits have one for each.
+/// The number of limits that a scope may have of a kind that is held until the response ends. Most requests have four
+/// scopes at most (a route, a client on it, a client, the total), so that 32 bits have one for each.
 const MAX_HELD: usize = 5;
 
 /// The names given and taken so far.

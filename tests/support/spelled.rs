@@ -100,7 +100,7 @@ pub(crate) fn as_preflight(fields: &mut HeaderMap) {
     fields.insert("access-control-request-method", asks);
 }
 
-/// How many requests are sent: `ROUTED`, or 20,000.
+/// Returns the number of requests that are sent: `ROUTED`, or 20,000.
 pub(crate) fn routed() -> usize {
     env::var("ROUTED").map_or(20_000, |count| count.parse().expect("a number"))
 }

@@ -78,10 +78,10 @@ pub(super) fn word<'a>(settings: &'a Place<'a>, name: &str) -> Option<&'a str> {
     }
 }
 
-/// What is told of a stage of API Gateway that a provider declares in a way of its own.
+/// The description of a stage of API Gateway that another provider declares in its own way.
 pub(super) const OTHER: &str = "a stage of another provider";
 
-/// Whether resources of this type are stages of API Gateway, in the words of any provider.
+/// Returns whether resources of this type are stages of API Gateway, in the words of any provider.
 pub(super) fn is_stage(kind: &str) -> bool {
     let letters = kind.chars().filter(char::is_ascii_alphanumeric);
     let letters: String = letters.map(|letter| letter.to_ascii_lowercase()).collect();

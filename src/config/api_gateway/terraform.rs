@@ -93,7 +93,7 @@ pub(super) fn unknown(plan: &Place<'_>) -> Result<HashSet<String>, ConfigError> 
     Ok(unknown)
 }
 
-/// Whether blocks, or settings of them that throttle, are not known before they are applied.
+/// Returns whether blocks, or settings of them that throttle, are unknown until they are applied.
 fn is_unknown(blocks: &Place<'_>) -> bool {
     let settings = [
         "route_key",

@@ -39,8 +39,8 @@ fn macros(part: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), ConfigError> {
     }
 }
 
-/// Whether an entry of the resources is none that can be read: a loop, a macro, a function, or a stack in a document of
-/// its own.
+/// Tells `visit` of an entry of the resources that cannot be read: a loop, a macro, a function, or a stack in a document
+/// of its own.
 pub(super) fn entry(
     id: &str,
     resource: &Place<'_>,
@@ -89,7 +89,7 @@ fn is_loop(id: &str) -> bool {
     id.starts_with("Fn::ForEach")
 }
 
-/// Whether a resource is a function, or has one beside its settings.
+/// Returns whether a resource is a function, or has one beside its settings.
 fn is_expanded(resource: &Node) -> bool {
     match &resource.value {
         Value::Map(entries) => entries.iter().any(|(key, _)| is_function(&key.name)),
@@ -98,7 +98,7 @@ fn is_expanded(resource: &Node) -> bool {
     }
 }
 
-/// Whether something makes resources of the types that are wanted.
+/// The chance that an entry makes resources of the wanted types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Holds {
     Nothing,
@@ -106,7 +106,7 @@ enum Holds {
     One,
 }
 
-/// What a loop holds: `[Name, [a, b], { "Stage${Name}": { … } }]`.
+/// Tells what a loop holds: `[Name, [a, b], { "Stage${Name}": { … } }]`.
 fn in_loop(node: &Node, wanted: &[&str]) -> Holds {
     let Value::List(parts) = &node.value else {
         return Holds::Maybe;

@@ -110,7 +110,7 @@ pub(super) fn is_limit(name: &str) -> bool {
     POLICIES.iter().any(|policy| policy.name == name)
 }
 
-/// Whether a policy of this name would limit if it were known: a slip, or one that is newer than this.
+/// Returns whether an unknown policy of this name would limit: a misspelt one, or one newer than this list.
 fn may_limit(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     ["limit", "quota"].iter().any(|word| name.contains(word))

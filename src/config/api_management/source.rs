@@ -29,7 +29,7 @@ const MOST_ATTRIBUTES: usize = 128;
 /// The most namespaces of a document, each of which elements inside may carry along.
 const MOST_NAMESPACES: usize = 256;
 
-/// What is too much of a masked document for a parser whose time grows with the square of it.
+/// Names what a masked document has too much of for a parser whose time grows with the square of it.
 pub(super) fn too_much(masked: &str) -> Option<String> {
     let mut scan = Scan::of(masked.as_bytes());
     let mut most = 0;
@@ -76,7 +76,7 @@ impl<'a> Scan<'a> {
         self.found
     }
 
-    /// How many attributes the next piece of markup has. `None`: the end, or nothing that can be told.
+    /// Counts the attributes of the next piece of markup. `None`: the end, or nothing that can be told.
     fn attributes(&mut self) -> Option<usize> {
         let mut attributes = 0;
         self.at += to(self.rest(), b"<")? - 1;

@@ -34,7 +34,7 @@ pub(in crate::config) fn parse(text: &str) -> Result<Node, ConfigError> {
     }
 }
 
-/// What is most likely missing in the line of an error, for the parser does not know what was meant.
+/// Tells what the line of an error most likely lacks; the parser does not know what was meant.
 fn forgotten(text: &str, at: usize) -> Option<&'static str> {
     let start = text.get(..at)?.rfind('\n').map_or(0, |newline| newline + 1);
     let line = text.get(start..)?.lines().next()?;

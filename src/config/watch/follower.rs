@@ -170,7 +170,7 @@ impl Follower {
     }
 }
 
-/// Whether a text is empty, white space and a byte order mark apart, which some editors leave.
+/// Returns whether a text is empty, white space and a byte order mark apart, which some editors leave.
 fn is_empty(text: &str) -> bool {
     text.trim_start_matches('\u{feff}').trim().is_empty()
 }

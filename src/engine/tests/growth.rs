@@ -16,7 +16,7 @@ fn assert_grows_with_keys(what: &str, compared: impl Fn(usize) -> usize) {
     );
 }
 
-/// How often routes are compared when so many keys are replaced, and again when they come back.
+/// Counts how often routes are compared when so many keys are replaced, and again when they come back.
 fn compared(keys: usize, replaced: Replaced) -> usize {
     compared_beside(0, keys, replaced)
 }

@@ -40,7 +40,7 @@ pub(super) struct Succession {
     heirs: Vec<Heir>,
     /// Closed buckets that something may still come back to.
     ancestors: Vec<Ancestor>,
-    /// Whether a route that has lost its key holds it, once.
+    /// A route that has lost its key holds one reference to the bucket.
     is_remembered: bool,
 }
 
@@ -171,7 +171,7 @@ impl Bucket {
         self.succession(|succession| succession.estate.as_ref().map_or(0, |estate| estate.slots))
     }
 
-    /// It has no place any more among the routes that have lost their keys, which gives it up next.
+    /// Notes that the routes that have lost their keys give up their reference to the bucket next.
     pub(crate) fn forget(&self) {
         let mut succession = self.succession.lock();
         let succession = succession.as_mut().map(|succession| &mut **succession);
@@ -201,7 +201,8 @@ impl Bucket {
         })
     }
 
-    /// Those of which somebody still has something. It forgets all others, so that many heirs do not each look at them.
+    /// Returns the ancestors that a request still holds, and forgets all others, so that many heirs do not each look at
+    /// them.
     fn awaited(&self) -> Vec<(Arc<Self>, bool)> {
         let mut awaited = self.ancestors();
         awaited.retain(|(bucket, _)| bucket.is_awaited());

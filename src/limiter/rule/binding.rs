@@ -36,7 +36,7 @@ pub(crate) struct Binding {
     /// What a store knows its balances by. None are kept in one where there is none: of slots, and of limits that are
     /// closed.
     pub(crate) id: Option<Arc<str>>,
-    /// Whether it is of a place that is closed: nothing is charged on it, and its balances wait until that is opened.
+    /// The limit belongs to a closed scope: nothing is charged on it, and its balances wait until the scope is opened.
     pub(crate) rests: bool,
 }
 
