@@ -44,6 +44,9 @@ const CLIENTS: [Option<&str>; 5] = [Some("0"), Some("1"), Some("2"), Some("3"), 
 /// How much time there is for who waits.
 const WAITS: [u64; 4] = [0, 3, 900, 40_000];
 
+/// Nanoseconds for which a request keeps its place in line though nobody polls it.
+const GRACE: u128 = 50_000_000;
+
 /// Lives the life that some bytes tell of.
 pub(crate) fn live(input: &[u8]) {
     let runtime = runtime::Builder::new_current_thread()
@@ -362,6 +365,8 @@ struct Sent {
     client: usize,
     tokens: u64,
     at: u128,
+    /// When it was last polled.
+    polled: u128,
 }
 
 impl Sent {
@@ -438,9 +443,12 @@ impl Model {
             let same = |other: &Sent| {
                 (other.path, other.client, other.tokens) == (sent.path, sent.client, sent.tokens)
             };
-            let earlier = self.waiting[..place]
-                .iter()
-                .find(|earlier| same(&self.sent[**earlier]));
+            // Of those that may have been passed over it knows nothing.
+            let keeps_its_place = |earlier: &Sent| self.now < earlier.polled + GRACE;
+            let earlier = self.waiting[..place].iter().find(|earlier| {
+                let earlier = &self.sent[**earlier];
+                same(earlier) && keeps_its_place(earlier)
+            });
             assert_eq!(earlier, None, "R16: {number} has overtaken");
             self.waiting.remove(place);
         }
@@ -737,6 +745,7 @@ impl World {
                     client: usize::from(client) % CLIENTS.len(),
                     tokens: TOKENS[usize::from(tokens % 8)],
                     at: self.model.borrow().now,
+                    polled: self.model.borrow().now,
                 };
                 self.send(sent, kind);
             }
@@ -800,7 +809,12 @@ impl World {
         let cx = &mut Context::from_waker(Waker::noop());
         match &mut self.requests[number] {
             Stage::Asked(future) => {
-                let Poll::Ready(answer) = future.as_mut().poll(cx) else {
+                let answer = future.as_mut().poll(cx);
+                {
+                    let model = &mut *self.model.borrow_mut();
+                    model.sent[number].polled = model.now;
+                }
+                let Poll::Ready(answer) = answer else {
                     let model = self.model.borrow();
                     if !model.held.contains_key(&number) {
                         let longest = u128::from(WAITS[WAITS.len() - 1]) * 1_000_000;
@@ -919,6 +933,7 @@ impl World {
                         client,
                         tokens: 1,
                         at,
+                        polled: at,
                     },
                     0,
                 );
