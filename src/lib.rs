@@ -387,6 +387,9 @@ mod admission;
 mod answer;
 mod body;
 mod canonical_path;
+#[cfg(test)]
+#[path = "../tests/support/cases.rs"]
+mod cases;
 mod client;
 mod clock;
 #[cfg(feature = "config")]

@@ -1,5 +1,7 @@
 //! R1: never more than the bound, and exactly when promised. R6: what can never pass is told so.
 
+#[path = "support/cases.rs"]
+mod cases;
 mod common;
 
 use std::time::Duration;
@@ -143,7 +145,7 @@ async fn a_closed_route_admits_nothing_ever_and_says_that_it_never_will() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(cases::cases(1_280))]
 
     /// Several rates on several scopes at once: every one of them keeps its own bound.
     #[test]

@@ -1,5 +1,7 @@
 //! Paths that a proxy sends on: one reading, and the same to the throttle and to the server behind.
 
+#[path = "support/cases.rs"]
+mod cases;
 mod support;
 
 use std::{
@@ -224,7 +226,7 @@ async fn whatever_passes_is_answered_unchanged() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_024))]
+    #![proptest_config(cases::cases(1_024))]
 
     /// The layer sends on the path that the throttle was asked about, and sends it on again as it is.
     #[test]

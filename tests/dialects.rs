@@ -1,5 +1,7 @@
 //! Answers as the clients of known APIs expect them, byte for byte.
 
+#[path = "support/cases.rs"]
+mod cases;
 mod support;
 #[path = "support/told.rs"]
 mod told;
@@ -1054,7 +1056,7 @@ async fn promises_hold(case: &Case) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(400) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..cases::cases(400) })]
 
     #[test]
     fn every_dialect_keeps_the_promises_of_all(case in cases()) {

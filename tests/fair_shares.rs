@@ -1,5 +1,7 @@
 //! R2, R11, R13, R14: limits per client and per usage plan, next to those per route.
 
+#[path = "support/cases.rs"]
+mod cases;
 mod support;
 
 use std::{convert::Infallible, net::IpAddr, time::Duration};
@@ -409,7 +411,7 @@ async fn no_key_and_no_address_is_ever_told() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..cases::cases(64) })]
 
     /// The same whatever they are. What is long enough is nowhere by chance, nor is any half of it.
     #[test]

@@ -1,6 +1,8 @@
 //! R23: a header field means the same with and without optional white space around its value. HTTP/1.1 servers take it
 //! off, HTTP/2 servers hand it on.
 
+#[path = "support/cases.rs"]
+mod cases;
 mod support;
 
 use std::{net::SocketAddr, time::Duration};
@@ -50,7 +52,7 @@ fn trusting(forwarding: Forwarding) -> Clients {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(cases::cases(64))]
 
     #[test]
     fn an_identity_is_the_same_whatever_white_space_is_around_it(

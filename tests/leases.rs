@@ -1,6 +1,8 @@
 //! R1 and R21 where replicas lease: units that a process has taken beforehand are spent without a question, and nobody
 //! gets in who would not have.
 
+#[path = "support/cases.rs"]
+mod cases;
 mod common;
 #[path = "support/told.rs"]
 mod told;
@@ -497,7 +499,7 @@ async fn live(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(192))]
+    #![proptest_config(cases::cases(192))]
 
     /// The bucket that takes all of them, one after the other and when they were let through, holds them.
     ///

@@ -1,13 +1,15 @@
 //! R1, R2, R6, R15 to R17, R19, R20, R22: whatever becomes of a service, a model with buckets that are written down by
 //! hand agrees with it.
 
+#[path = "support/cases.rs"]
+mod cases;
 #[path = "support/life.rs"]
 mod life;
 
 use proptest::prelude::*;
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(cases::cases(5_120))]
 
     #[test]
     fn whatever_becomes_of_a_service_the_model_agrees(bytes in prop::collection::vec(any::<u8>(), 20..400)) {

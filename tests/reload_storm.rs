@@ -1,5 +1,7 @@
 //! R20: whatever is declared and undeclared, in whatever order, the bound of the weakest settings holds for each path.
 
+#[path = "support/cases.rs"]
+mod cases;
 #[path = "support/mod.rs"]
 mod support;
 
@@ -642,7 +644,7 @@ async fn run(first: Written, steps: &[Step], has_router: bool) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, ..ProptestConfig::default() })]
+    #![proptest_config(cases::cases(192))]
     #[test]
     fn the_bound_of_the_weakest_settings_holds_through_any_sequence_of_rules(
         first in written(),

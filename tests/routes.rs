@@ -1,5 +1,7 @@
 //! R7 to R9: which rule a request falls under, and that callers cannot choose their way round it.
 
+#[path = "support/cases.rs"]
+mod cases;
 mod common;
 
 use std::time::Duration;
@@ -357,7 +359,7 @@ fn keys() -> impl Strategy<Value = Vec<Key>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(cases::cases(400))]
 
     #[test]
     fn the_table_agrees_with_a_naive_matcher(

@@ -270,7 +270,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(4_096))]
+        #![proptest_config(crate::cases::cases(4_096))]
 
         #[test]
         fn a_path_that_passes_has_one_reading(path in path()) {

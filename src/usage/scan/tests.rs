@@ -1,6 +1,7 @@
 use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::{reference::CannotSay, *};
+use crate::cases::cases;
 
 fn expected(kind: Kind, answer: &[u8]) -> Result<Option<u64>, CannotSay> {
     match kind {
@@ -642,7 +643,7 @@ fn assert_agrees(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(cases(2_000))]
 
     #[test]
     fn json_as_serde_json_reads_it(
