@@ -16,7 +16,7 @@ pub(crate) mod client;
 #[cfg(feature = "test-util")]
 pub mod conformance;
 mod error;
-mod memory_store;
+mod memory;
 #[cfg(feature = "redis")]
 mod redis;
 
@@ -30,7 +30,7 @@ pub use self::{
     budget::{Budget, Stored},
     charge::{Balance, BucketKey, Charge, Correction, Taken},
     error::StoreError,
-    memory_store::MemoryStore,
+    memory::MemoryStore,
 };
 
 /// What a [`Store`] answers, in time.
