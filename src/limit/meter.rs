@@ -143,13 +143,11 @@ impl Meter {
     }
 
     /// Nanoseconds that pay for one unit; of a quota, one.
-    #[cfg(feature = "redis")]
     pub(crate) fn interval(&self) -> u64 {
         self.gcra.interval()
     }
 
     /// The window of a quota.
-    #[cfg(feature = "redis")]
     pub(crate) fn window(&self) -> Option<Window> {
         match self.time {
             Time::Windows(window) => Some(window),

@@ -45,12 +45,19 @@ pub struct Quota {
     shadow: bool,
 }
 
-/// When a quota starts anew.
+/// The window of a quota, at whose end all its units come back at once.
+///
+/// The end of a window at a given time is [`Budget::full_state`](crate::store::Budget::full_state). A store that finds it
+/// elsewhere, by a clock of its own, finds the same for all four.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Window {
+pub enum Window {
+    /// A day, from midnight to midnight UTC.
     Day,
+    /// A week, from Monday to Sunday UTC (ISO 8601). The Unix epoch was a Thursday, the fourth day of its week.
     Week,
+    /// A calendar month, from the first to the last day UTC.
     Month,
+    /// A window of this length, of which the first began at the Unix epoch. From 1 to 2⁶¹ nanoseconds (73 years).
     Every(Duration),
 }
 

@@ -1,15 +1,23 @@
 //! The arithmetic of a bucket, for those who keep it elsewhere.
 
 use crate::{
-    clock::Nanos,
-    limit::{meter::Meter, quota::Quota, rate::Rate},
+    clock::{Clock, Nanos},
+    limit::{
+        gcra::Refusal,
+        meter::Meter,
+        quota::{Quota, Window},
+        rate::Rate,
+    },
 };
 
-/// What one limit allows, and the arithmetic on what a store keeps of its bucket: the generic cell rate algorithm, in
-/// whole nanoseconds.
+/// The allowance of one limit, and the arithmetic on the bucket that a store keeps for it: the generic cell rate
+/// algorithm (GCRA), in whole nanoseconds.
 ///
-/// A store reads what it has [kept](Stored) of a bucket, or nothing, asks this, and writes what it is told, all of it
-/// while nobody else does.
+/// # Two ways to use it
+///
+/// A store that runs Rust where its data is reads what it [keeps](Stored) of a bucket, if anything, calls
+/// [`take`](Self::take), [`owe`](Self::owe), [`refund`](Self::refund), [`undo`](Self::undo), [`lease`](Self::lease) or
+/// [`give_back`](Self::give_back), and writes the result, while nobody else reads or writes that bucket:
 ///
 /// ```
 /// use tower_throttle::{Rate, store::Budget};
@@ -21,26 +29,64 @@ use crate::{
 /// assert_eq!(budget.take(Some(twice), now, 1), Err(twice));
 /// assert!(budget.take(Some(twice), now + 100_000_000, 1).is_ok(), "a tenth of a second later");
 /// ```
+///
+/// A store that computes elsewhere (a script in the database, a procedure in SQL) sends [`capacity`](Self::capacity),
+/// [`interval`](Self::interval) and [`window`](Self::window) along with each charge and does the same arithmetic there.
+/// `RedisStore` is such a store. It needs nothing that is not public here:
+///
+/// ```
+/// use tower_throttle::{Quota, Rate, store::{Budget, Window}};
+///
+/// // A bucket of 5 units that refills one unit every 250 ms.
+/// let rate = Budget::of_rate(&Rate::per_second(4).burst(5)).expect("open");
+/// assert_eq!((rate.capacity(), rate.interval(), rate.window()), (5, 250_000_000, None));
+/// // A count of 100 units that begins anew at midnight UTC.
+/// let quota = Budget::of_quota(&Quota::per_day(100)).expect("open");
+/// assert_eq!((quota.capacity(), quota.interval(), quota.window()), (100, 1, Some(Window::Day)));
+/// ```
+///
+/// # The state of a bucket
+///
+/// A bucket is one number, its *state*, a moment in nanoseconds since the Unix epoch:
+///
+/// - The state of a full bucket is [`full_state(now)`](Self::full_state): `now` for a rate, the end of the present
+///   window for a quota. Any state that is not later than that is a full bucket, too.
+/// - Each unit in use moves it on by [`interval`](Self::interval). A rate's bucket refills because `now` goes on; a
+///   quota's because, with the next window, the end of the window does.
+/// - A charge of `cost` units fits if the state after it is at most `full_state(now) + capacity × interval`. Debts
+///   ([`owe`](Self::owe)) go beyond that, up to [`Stored::LATEST`].
+///
+/// # Ranges
+///
+/// Moments are nanoseconds since the Unix epoch, up to 2⁶² (the year 2116); a later `now` counts as 2⁶². Time that is
+/// set back refills nothing. Numbers of units may be anything: what a bucket cannot hold is refused by `take`, and held
+/// at the ends of the range by corrections. No method panics, whatever it is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
     meter: Meter,
 }
 
-/// What a store keeps of a bucket that is not full.
+/// The entry that a store keeps of a bucket that is not full. No entry means a full bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stored {
-    /// Nanoseconds since the Unix epoch. For a rate, when the bucket is full again. For a quota, the end of its window
-    /// and one nanosecond more for each unit that was used in it.
+    /// The state of the bucket, in nanoseconds since the Unix epoch. For a rate, the moment at which the bucket is full
+    /// again. For a quota, the end of its window and one nanosecond more for each unit that was used in it. At most
+    /// [`LATEST`](Self::LATEST).
     pub state: Nanos,
-    /// What the state is told in: for a rate the nanoseconds that pay for one unit, for a quota the end of the window.
+    /// The unit of measure of the state: for a rate the nanoseconds that pay for one unit, for a quota the end of the
+    /// window. After a change of settings, units in use are carried over by it.
     pub terms: u64,
-    /// Whether more may be owed than the bucket holds: for units that were used without having been asked for, or
-    /// before it became smaller. Where it is not, more than that is the doing of a clock that was set back.
+    /// Set if the bucket may owe more than it holds: after units that were used without having been asked for, or
+    /// when the bucket became smaller. Where it is not set, a state beyond an empty bucket comes from a clock that was
+    /// set back, and counts as an empty bucket.
     pub is_owed: bool,
 }
 
 impl Stored {
-    /// When it may be forgotten: at that moment the bucket is full, which is what no entry means, too.
+    /// The latest state that a bucket can be in, 2⁶³: a debt that is larger counts as this.
+    pub const LATEST: Nanos = Meter::FARTHEST;
+
+    /// Returns the moment from which the entry may be forgotten: the bucket is full then, as it is without an entry.
     #[must_use]
     pub fn full_at(&self) -> Nanos {
         self.state
@@ -48,20 +94,21 @@ impl Stored {
 }
 
 impl Budget {
-    /// Of a rate. `None` if it is closed or takes more than 2⁶² nanoseconds to fill.
+    /// Returns the budget of a rate. `None` if it is closed (a count or burst of zero) or takes more than 2⁶²
+    /// nanoseconds to fill.
     #[must_use]
     pub fn of_rate(rate: &Rate) -> Option<Self> {
         Meter::of_rate(rate).map(Self::new)
     }
 
-    /// Of a quota. `None` if it is zero, its window is longer than 2⁶¹ nanoseconds, or it has more units than its
-    /// window has nanoseconds.
+    /// Returns the budget of a quota. `None` if it is zero, its window is zero or longer than 2⁶¹ nanoseconds, or it
+    /// has more units than its window has nanoseconds.
     #[must_use]
     pub fn of_quota(quota: &Quota) -> Option<Self> {
         Meter::of_quota(quota).map(Self::new)
     }
 
-    /// What a meter allows. The largest cost is not the store's concern.
+    /// Returns the budget of a meter, without its largest cost, which is not the store's concern.
     pub(crate) fn new(meter: Meter) -> Self {
         Self {
             meter: meter.admitting(u64::MAX),
@@ -72,13 +119,81 @@ impl Budget {
         &self.meter
     }
 
-    /// Units that a full bucket holds.
+    /// Returns the units that a full bucket holds: a rate's burst, a quota's count. From 1 to 2⁶².
+    ///
+    /// Times [`interval`](Self::interval) it is at most 2⁶² nanoseconds.
     #[must_use]
     pub fn capacity(&self) -> u64 {
         self.meter.capacity()
     }
 
-    /// The state that is kept, read in these terms at `now`, and no more than the bucket holds unless that is owed.
+    /// Returns the nanoseconds that pay for one unit. From 1 to 2⁶².
+    ///
+    /// For a rate, its period divided by its count and rounded up, so that one refilled unit costs so much time. For a
+    /// quota, 1: its units come back all at once, and only the number of them counts.
+    #[must_use]
+    pub fn interval(&self) -> u64 {
+        self.meter.interval()
+    }
+
+    /// Returns the window of a quota. `None` for a rate.
+    #[must_use]
+    pub fn window(&self) -> Option<Window> {
+        self.meter.window()
+    }
+
+    /// Returns the state of a full bucket at `now`: `now` for a rate, the end of the window of `now` for a quota.
+    ///
+    /// With `units` in use the state is this and `units ×` [`interval`](Self::interval). At a `now` of 2⁶² and later,
+    /// the value for 2⁶².
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_throttle::{Quota, store::Budget};
+    ///
+    /// let budget = Budget::of_quota(&Quota::per(3, Duration::from_secs(10))).expect("open");
+    /// let now = 1_800_000_004_000_000_000;
+    /// assert_eq!(budget.full_state(now), 1_800_000_010_000_000_000);
+    /// let stored = budget.take(None, now, 2).expect("two of three");
+    /// assert_eq!(stored.state, budget.full_state(now) + 2);
+    /// ```
+    #[must_use]
+    pub fn full_state(&self, now: Nanos) -> Nanos {
+        self.meter.at(in_range(now))
+    }
+
+    /// Returns the entry of a bucket in this state, as of `now`: for a state that was computed elsewhere, or that a
+    /// [`Balance`](super::Balance) has.
+    ///
+    /// The entry is [owed](Stored::is_owed) if the state is beyond that of an empty bucket. States above
+    /// [`Stored::LATEST`] count as that.
+    #[must_use]
+    pub fn stored(&self, state: Nanos, now: Nanos) -> Stored {
+        self.keep(state.min(Stored::LATEST), true, in_range(now))
+    }
+
+    /// Returns the units that a charge could take at `now`: the [capacity](Self::capacity) if nothing is stored, zero
+    /// if units are owed.
+    ///
+    /// ```
+    /// use tower_throttle::{Rate, store::Budget};
+    ///
+    /// let budget = Budget::of_rate(&Rate::per_second(4).burst(5)).expect("open");
+    /// let now = 1_800_000_000_000_000_000;
+    /// let stored = budget.take(None, now, 3).ok();
+    /// assert_eq!(budget.remaining(stored, now), 2);
+    /// assert_eq!(budget.remaining(stored, now + 250_000_000), 3);
+    /// assert_eq!(budget.remaining(None, now), 5);
+    /// ```
+    #[must_use]
+    pub fn remaining(&self, stored: Option<Stored>, now: Nanos) -> u64 {
+        let now = in_range(now);
+        let (state, _) = self.read(stored, now);
+        self.meter.balance(state, now).0
+    }
+
+    /// Returns the state that is kept, read in these terms at `now`, and no more than the bucket holds unless that is
+    /// owed.
     fn read(&self, stored: Option<Stored>, now: Nanos) -> (Nanos, bool) {
         let (state, is_owed) = self.read_all(stored, now);
         match is_owed {
@@ -87,8 +202,8 @@ impl Budget {
         }
     }
 
-    /// The same, whatever the bucket holds: what was used stays used, in units, whatever they weighed. Corrections
-    /// begin here, for where another's bucket is larger it is not forgotten.
+    /// Returns the same, whatever the bucket holds: used units stay used, whatever they weighed. Corrections begin here,
+    /// for where another's bucket is larger it is not forgotten.
     fn read_all(&self, stored: Option<Stored>, now: Nanos) -> (Nanos, bool) {
         let Some(Stored {
             state,
@@ -115,12 +230,14 @@ impl Budget {
         }
     }
 
-    /// What is kept after a charge of `cost`.
+    /// Returns the entry after a charge of `cost` units. Zero always fits and changes nothing.
     ///
     /// # Errors
     ///
-    /// If the bucket does not hold it: what is kept then, which need not be written.
+    /// If the bucket does not hold so many: the entry as it is, which need not be written. A cost above the
+    /// [capacity](Self::capacity) never fits.
     pub fn take(&self, stored: Option<Stored>, now: Nanos, cost: u64) -> Result<Stored, Stored> {
+        let now = in_range(now);
         let (state, is_owed) = self.read(stored, now);
         match self.meter.take(state, now, cost) {
             Ok(next) => Ok(self.keep(next, is_owed, now)),
@@ -128,39 +245,48 @@ impl Budget {
         }
     }
 
-    /// What is kept after `units` that were used without having been asked for.
+    /// Returns the entry after `units` that were used without having been asked for. Those that the bucket does not
+    /// hold are owed, up to [`Stored::LATEST`].
     #[must_use]
     pub fn owe(&self, stored: Option<Stored>, now: Nanos, units: u64) -> Stored {
+        let now = in_range(now);
         let (state, _) = self.read_all(stored, now);
         self.keep(self.meter.owe(state, now, units), true, now)
     }
 
-    /// What is kept after `units` that come back, no more than the bucket holds.
+    /// Returns the entry after `units` came back, no more than the bucket holds.
     #[must_use]
     pub fn refund(&self, stored: Option<Stored>, now: Nanos, units: u64) -> Stored {
+        let now = in_range(now);
         let (state, _) = self.read_all(stored, now);
         self.keep(self.meter.refund(state, units), true, now)
     }
 
-    /// What is kept after a charge of `units`, made at `taken`, is taken back as if it had not been made.
+    /// Returns the entry after a charge of `units`, made at `taken`, was taken back as if it had not been made: its
+    /// units come back, less what was refilled since.
+    ///
+    /// More units than the [capacity](Self::capacity), which no charge can have taken, change nothing. A `taken` later
+    /// than `now` counts as `now`.
     #[must_use]
     pub fn undo(&self, stored: Option<Stored>, taken: Nanos, now: Nanos, units: u64) -> Stored {
+        let now = in_range(now);
         let (state, _) = self.read_all(stored, now);
         let weight = self.meter.weight(units);
-        let state = self.meter.give_back(state, taken, now, weight);
+        let state = self.meter.give_back(state, in_range(taken), now, weight);
         self.keep(state, true, now)
     }
 
-    /// How many units of a lease may be taken beside a charge that has left this: no more than half of what is left, so
-    /// that others find something, too.
+    /// Returns how many units of a lease may be taken beside a charge that has left `stored`: at most `most`, and no
+    /// more than half of what remains, so that others find something, too.
     #[must_use]
     pub fn lease(&self, stored: Option<Stored>, now: Nanos, most: u64) -> u64 {
+        let now = in_range(now);
         let (state, _) = self.read(stored, now);
         self.meter.lease(state, now, most)
     }
 
-    /// What is kept after `units` of a lease come back that has left `left`. `None` if they stay taken: see
-    /// [`Correction::Return`](super::Correction::Return).
+    /// Returns the entry after `units` of a lease came back, which had left the bucket in the state `left`. `None` if
+    /// they stay taken, and nothing is to be written: see [`Correction::Return`](super::Correction::Return).
     #[must_use]
     pub fn give_back(
         &self,
@@ -169,20 +295,101 @@ impl Budget {
         now: Nanos,
         units: u64,
     ) -> Option<Stored> {
+        let now = in_range(now);
         let (state, _) = self.read_all(stored, now);
         let state = self.meter.return_lease(state, left, now, units)?;
         Some(self.keep(state, true, now))
     }
 
-    /// How long until `cost` passes if nobody else takes it, in nanoseconds; zero if it does now, `None` if it never
-    /// does.
+    /// Returns how long until `cost` fits if nobody else takes anything, in nanoseconds: zero if it fits now, `None` if
+    /// it never does, since it is above the [capacity](Self::capacity).
     #[must_use]
     pub fn wait(&self, stored: Option<Stored>, now: Nanos, cost: u64) -> Option<Nanos> {
+        let now = in_range(now);
         let (state, _) = self.read(stored, now);
         match self.meter.take(state, now, cost) {
             Ok(_) => Some(0),
-            Err(crate::limit::gcra::Refusal::Wait(wait)) => Some(wait),
+            Err(Refusal::Wait(wait)) => Some(wait),
             Err(_) => None,
+        }
+    }
+}
+
+/// Holds a moment in the range that the arithmetic has.
+fn in_range(now: Nanos) -> Nanos {
+    now.min(Clock::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn number() -> impl Strategy<Value = u64> {
+        let near = |number: u64| (0..4_u64).prop_map(move |more| number.saturating_add(more));
+        prop_oneof![
+            0..4_u64,
+            near(Clock::MAX - 2),
+            near(Stored::LATEST - 2),
+            near(u64::MAX - 3),
+            1_700_000_000_000_000_000..1_900_000_000_000_000_000_u64,
+            any::<u64>(),
+        ]
+    }
+
+    fn budget() -> impl Strategy<Value = Budget> {
+        let rate =
+            (number(), number(), number()).prop_filter_map("open", |(count, period, burst)| {
+                Budget::of_rate(&Rate::new(count, Duration::from_nanos(period)).burst(burst))
+            });
+        let every = |(count, length)| Quota::per(count, Duration::from_nanos(length));
+        let quota = prop_oneof![
+            number().prop_map(Quota::per_day),
+            number().prop_map(Quota::per_week),
+            number().prop_map(Quota::per_month),
+            (number(), number()).prop_map(every),
+        ];
+        let quota = quota.prop_filter_map("open", |quota| Budget::of_quota(&quota));
+        prop_oneof![rate, quota]
+    }
+
+    fn entry() -> impl Strategy<Value = Option<Stored>> {
+        let entry = (number(), number(), any::<bool>());
+        let entry = entry.prop_map(|(state, terms, is_owed)| Stored {
+            state,
+            terms,
+            is_owed,
+        });
+        prop::option::of(entry)
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_a_store_may_ask_panics(
+            budget in budget(), stored in entry(), now in number(), other in number(), units in number(),
+        ) {
+            let weight = u128::from(budget.interval()) * u128::from(budget.capacity());
+            prop_assert!(budget.interval() > 0 && budget.capacity() > 0 && weight <= 1 << 62);
+            let full = budget.full_state(now);
+            prop_assert!(full >= now.min(1 << 62));
+            prop_assert_eq!(budget.remaining(None, now), budget.capacity());
+            prop_assert_eq!(budget.wait(None, now, budget.capacity()), Some(0));
+            let remaining = budget.remaining(stored, now);
+            prop_assert_eq!(budget.take(stored, now, units).is_ok(), units <= remaining);
+            prop_assert_eq!(budget.wait(stored, now, units) == Some(0), units <= remaining);
+            prop_assert_eq!(budget.wait(stored, now, units).is_none(), units > budget.capacity());
+            prop_assert!(budget.lease(stored, now, units) <= units.min(remaining / 2));
+            prop_assert!(budget.remaining(Some(budget.owe(stored, now, units)), now) <= remaining);
+            prop_assert!(budget.remaining(Some(budget.refund(stored, now, units)), now) >= remaining);
+            let undone = budget.undo(stored, other, now, units);
+            prop_assert!(budget.remaining(Some(undone), now) >= remaining);
+            let given = budget.give_back(stored, other, now, units);
+            prop_assert!(given.is_none_or(|given| budget.remaining(Some(given), now) >= remaining));
+            let told = budget.stored(other, now);
+            prop_assert!(told.state <= Stored::LATEST && told.full_at() == told.state);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::Budget;
+use super::{Budget, Stored};
 use crate::clock::{Clock, Nanos};
 
 /// What a bucket is known by, the same in all processes that have the same rules: a limit and, for a limit of clients,
@@ -123,15 +123,12 @@ pub struct Taken {
 }
 
 impl Taken {
-    /// The latest state that a bucket can be in: owing all of the longest debt at the end of time.
-    const LATEST: Nanos = Clock::MAX * 2;
-
     /// The same with each number in the range that arithmetic has, whatever a store has answered.
     pub(crate) fn within_range(mut self, charges: &[Charge]) -> Self {
         self.now = self.now.min(Clock::MAX);
         let asked = charges.iter().map(|charge| charge.lease);
         for (balance, asked) in self.balances.iter_mut().zip(asked) {
-            balance.state = balance.state.min(Self::LATEST);
+            balance.state = balance.state.min(Stored::LATEST);
             balance.leased = balance.leased.min(asked);
         }
         self
@@ -150,8 +147,10 @@ pub struct Balance {
 }
 
 /// A change of a balance, whatever it is.
+///
+/// A store carries out all of these kinds, so there is no other that it might leave out unseen: one more would be a
+/// breaking change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub enum Correction {
     /// Units were used without having been asked for. What a bucket does not hold is owed.
     Owe {

@@ -66,12 +66,10 @@ fn rate(rate: &Rate) -> Budget {
     Budget::of_rate(rate).expect("an open rate")
 }
 
-/// What is left at the moment of an answer.
+/// Returns what is left at the moment of an answer.
 fn left(budget: &Budget, taken: &Taken, index: usize) -> u64 {
-    budget
-        .meter()
-        .balance(taken.balances[index].state, taken.now)
-        .0
+    let stored = budget.stored(taken.balances[index].state, taken.now);
+    budget.remaining(Some(stored), taken.now)
 }
 
 impl Run {

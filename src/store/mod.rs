@@ -32,6 +32,7 @@ pub use self::{
     error::StoreError,
     memory::MemoryStore,
 };
+pub use crate::limit::quota::Window;
 
 /// What a [`Store`] answers, in time.
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;

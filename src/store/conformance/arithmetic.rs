@@ -93,7 +93,10 @@ impl Run {
                     after = given.unwrap_or(after);
                     // It may have come too late: what is there by now counts.
                     let seen = self.one(&charge.key, *budget, 0).await;
-                    let remain = |state| budget.meter().balance(state, seen.now).0;
+                    let remain = |state| {
+                        let stored = budget.stored(state, seen.now);
+                        budget.remaining(Some(stored), seen.now)
+                    };
                     let expected = budget.take(Some(after), seen.now, 0);
                     let (Ok(expected) | Err(expected)) = expected;
                     let state = seen.balances[0].state.max(seen.now);

@@ -19,6 +19,13 @@ fn is_late(first: &Taken, second: &Taken, interval: Duration, turn: &mut u32) ->
     second.now >= first.now + nanos(interval)
 }
 
+/// Returns the nanoseconds until one unit can be taken from the first bucket of an answer.
+fn wait(budget: &Budget, taken: &Taken) -> u64 {
+    let stored = budget.stored(taken.balances[0].state, taken.now);
+    let wait = budget.wait(Some(stored), taken.now, 1);
+    wait.expect("a bucket of one unit or more")
+}
+
 impl Run {
     pub(super) async fn what_comes_back_with_time(&self) {
         let interval = Duration::from_millis(200);
@@ -35,8 +42,7 @@ impl Run {
             }
         }
         assert!(!refused.is_admitted);
-        let meter = budget.meter();
-        let (_, wait) = meter.balance(refused.balances[0].state, refused.now);
+        let wait = wait(&budget, &refused);
         assert!(wait <= nanos(interval), "{wait} ns");
         tokio::time::sleep(Duration::from_nanos(wait)).await;
         let taken = self.one(&key, budget, 1).await;
@@ -118,11 +124,8 @@ impl Run {
                 break refused;
             }
         };
-        let (_, wait) = budget
-            .meter()
-            .balance(refused.balances[0].state, refused.now);
         assert!(
-            !refused.is_admitted && wait > 0,
+            !refused.is_admitted && wait(&budget, &refused) > 0,
             "its unit had been refilled when it was taken back: {refused:?}"
         );
     }
@@ -185,7 +188,7 @@ impl Run {
                 "{quota:?}: {first:?}"
             );
             let refused = self.one(&key, budget, 2).await;
-            if refused.now < budget.meter().at(first.now) {
+            if refused.now < budget.full_state(first.now) {
                 assert!(!refused.is_admitted, "{quota:?}: {refused:?}");
                 assert!(self.one(&key, budget, 1).await.is_admitted, "{quota:?}");
             }
@@ -197,7 +200,7 @@ impl Run {
         let mut seen: Vec<(u64, u32, u32)> = Vec::new();
         while seen.len() < 4 {
             let taken = self.one(&key, budget, 1).await;
-            let end = budget.meter().at(taken.now);
+            let end = budget.full_state(taken.now);
             if seen.last().is_none_or(|(last, ..)| *last != end) {
                 seen.push((end, 0, 0));
             }
