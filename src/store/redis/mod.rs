@@ -10,9 +10,9 @@ mod queue;
 mod script;
 mod servers;
 
-use std::{fmt, sync::Arc};
+use std::{error::Error, fmt, sync::Arc};
 
-use ::redis::{Cmd, ErrorKind, RedisError, Script, ServerErrorKind, Value};
+use ::redis::{Cmd, ErrorKind, Script, ServerErrorKind, Value};
 use tokio::runtime::Handle;
 
 #[cfg(feature = "redis-tls")]
@@ -22,7 +22,7 @@ use self::{
     script::{BODY, Call, Entry, PROBE},
     servers::{Connector, Servers, info},
 };
-use super::{BucketKey, Charge, Correction, Store, StoreError, StoreFuture, Taken};
+use crate::store::{BucketKey, Charge, Correction, Store, StoreError, StoreFuture, Taken};
 
 /// Balances in Redis or Valkey, which all who connect to the same server with the same [name](RedisStoreBuilder::name)
 /// share.
@@ -81,13 +81,15 @@ impl Code {
     }
 }
 
-/// Why there is no [`RedisStore`].
+/// An error of setting up a [`RedisStore`].
+///
+/// Its source is the cause as text and as a boxed error, whose type is no part of this interface.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RedisStoreError {
     /// An address that cannot be read.
     #[error("the server's address cannot be read; write one such as `redis://localhost:6379`")]
-    Url(#[source] RedisError),
+    Url(#[source] Box<dyn Error + Send + Sync>),
     /// A name or a prefix that would take keys elsewhere.
     #[error(
         "`{0}` is empty or has braces, a colon or spaces in it; what stands before keys has none"
@@ -95,7 +97,7 @@ pub enum RedisStoreError {
     Name(String),
     /// Certificates that cannot be read.
     #[error("the certificates cannot be read; they are texts that begin with `-----BEGIN`")]
-    Certificates(#[source] RedisError),
+    Certificates(#[source] Box<dyn Error + Send + Sync>),
     /// The server could not be reached, does not let us in or is a replica.
     #[error("the server cannot be used")]
     Connect(#[source] StoreError),

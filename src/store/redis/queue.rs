@@ -6,7 +6,7 @@
 use std::{
     collections::VecDeque,
     mem,
-    sync::{Arc, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -16,10 +16,7 @@ use super::{
     Inner,
     script::{Call, Entry},
 };
-use crate::{
-    store::{StoreError, Taken},
-    sync::Mutex,
-};
+use crate::store::{StoreError, Taken};
 
 pub(super) type Answer = Result<Taken, StoreError>;
 

@@ -1,15 +1,11 @@
 //! What is said to the server, and what it answers.
 
-use std::{collections::HashMap, error::Error, fmt};
+use std::{collections::HashMap, error::Error, fmt, time::Duration};
 
 use ::redis::{Cmd, Value};
 use foldhash::fast::RandomState;
 
-use crate::{
-    clock::{Nanos, nanos},
-    limit::{meter::Meter, quota::Window},
-    store::{Balance, Charge, Correction, StoreError, Taken},
-};
+use crate::store::{Balance, Budget, Charge, Correction, StoreError, Stored, Taken, Window};
 
 /// See there.
 pub(super) const BODY: &str = include_str!("script.lua");
@@ -17,11 +13,16 @@ pub(super) const BODY: &str = include_str!("script.lua");
 /// Whether the server can be written.
 pub(super) const PROBE: &str = "return redis.call('SET', KEYS[1], '1', 'PX', 1000)";
 
+/// Microseconds of a window, a part of one counted as one.
+fn micros(length: Duration) -> u64 {
+    u64::try_from(length.as_nanos().div_ceil(1_000)).unwrap_or(u64::MAX)
+}
+
 /// One bucket, as the script wants to know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Bucket {
     key: String,
-    meter: Meter,
+    budget: Budget,
 }
 
 /// How a bucket is counted.
@@ -42,9 +43,9 @@ impl Ticks {
     /// The most that is owed: so that the moment at which it is paid has sixteen digits.
     const FARTHEST: u64 = 5_000_000_000_000_000;
 
-    fn of(meter: &Meter) -> Self {
-        let interval = meter.interval();
-        let burst = interval * meter.capacity();
+    fn of(budget: &Budget) -> Self {
+        let interval = budget.interval();
+        let burst = interval * budget.capacity();
         let length = if burst <= Self::MOST {
             1
         } else {
@@ -64,8 +65,8 @@ impl Ticks {
 }
 
 impl Bucket {
-    fn new(key: String, meter: Meter) -> Self {
-        Self { key, meter }
+    fn new(key: String, budget: Budget) -> Self {
+        Self { key, budget }
     }
 
     fn write(&self, pack: &mut Pack) {
@@ -74,11 +75,11 @@ impl Bucket {
             interval,
             length,
             burst,
-        } = Ticks::of(&self.meter);
+        } = Ticks::of(&self.budget);
         pack.text(itoa::Buffer::new().format(interval));
         pack.integer(burst);
         pack.integer(1_000 / length);
-        let (window, short) = match self.meter.window() {
+        let (window, short) = match self.budget.window() {
             None => (0, 0),
             Some(Window::Month) => {
                 pack.negative(1);
@@ -88,7 +89,7 @@ impl Bucket {
             Some(Window::Day) => (DAY, 0),
             // The epoch was a Thursday: three days into its week.
             Some(Window::Week) => (7 * DAY, 3 * DAY),
-            Some(Window::Every(length)) => (nanos(length).div_ceil(1_000).max(1), 0),
+            Some(Window::Every(length)) => (micros(length), 0),
         };
         pack.integer(window);
         pack.integer(short);
@@ -99,7 +100,7 @@ impl Bucket {
 #[derive(Debug)]
 pub(super) enum Entry {
     Charges {
-        charges: Vec<(String, Meter, u64)>,
+        charges: Vec<(String, Budget, u64)>,
         /// Enforced ones come first here.
         order: Order,
         /// Leases beside some of them, by their number here.
@@ -109,7 +110,7 @@ pub(super) enum Entry {
     },
     Correction {
         key: String,
-        meter: Meter,
+        budget: Budget,
         change: Change,
         units: u64,
     },
@@ -119,8 +120,8 @@ pub(super) enum Entry {
 pub(super) enum Change {
     Owe,
     Refund,
-    Undo(Nanos),
-    Return(Nanos),
+    Undo(u64),
+    Return(u64),
 }
 
 /// Where each charge stands among those that are told.
@@ -140,7 +141,7 @@ impl Entry {
         let places: Vec<_> = place(false).chain(place(true)).collect();
         let told = places.iter().map(|place| {
             let charge = &charges[*place];
-            (key(charge), *charge.budget.meter(), charge.cost)
+            (key(charge), charge.budget, charge.cost)
         });
         let leases = place(false).enumerate().filter_map(|(number, place)| {
             let lease = charges[place].lease;
@@ -161,7 +162,7 @@ impl Entry {
         let (_, budget, units) = correction.parts();
         Self::Correction {
             key,
-            meter: *budget.meter(),
+            budget: *budget,
             change: match correction {
                 Correction::Owe { .. } => Change::Owe,
                 Correction::Refund { .. } => Change::Refund,
@@ -205,12 +206,14 @@ impl Entry {
         }
     }
 
-    fn buckets(&self) -> impl Iterator<Item = (&str, &Meter)> {
+    fn buckets(&self) -> impl Iterator<Item = (&str, &Budget)> {
         let (charges, correction) = match self {
             Self::Charges { charges, .. } => (charges.as_slice(), None),
-            Self::Correction { key, meter, .. } => (&[][..], Some((key.as_str(), meter))),
+            Self::Correction { key, budget, .. } => (&[][..], Some((key.as_str(), budget))),
         };
-        let charges = charges.iter().map(|(key, meter, _)| (key.as_str(), meter));
+        let charges = charges
+            .iter()
+            .map(|(key, budget, _)| (key.as_str(), budget));
         charges.chain(correction)
     }
 }
@@ -229,17 +232,17 @@ impl Call {
 
     /// Puts an entry into it, or gives it back: there is no room, or one of its buckets is told in other terms here.
     pub(super) fn push(&mut self, entry: Entry) -> Result<(), Entry> {
-        let fits = entry.buckets().all(|(key, meter)| {
+        let fits = entry.buckets().all(|(key, budget)| {
             let number = self.numbers.get(key);
-            number.is_none_or(|number| self.buckets[*number].meter == *meter)
+            number.is_none_or(|number| self.buckets[*number].budget == *budget)
         });
         if !fits || self.entries.len() == Self::MOST {
             return Err(entry);
         }
-        for (key, meter) in entry.buckets() {
+        for (key, budget) in entry.buckets() {
             if !self.numbers.contains_key(key) {
                 self.numbers.insert(key.to_owned(), self.buckets.len());
-                self.buckets.push(Bucket::new(key.to_owned(), *meter));
+                self.buckets.push(Bucket::new(key.to_owned(), *budget));
             }
         }
         self.entries.push(entry);
@@ -249,7 +252,7 @@ impl Call {
     /// Whether it can be told in few words: see there.
     pub(super) fn is_plain(&self) -> bool {
         let plain = |bucket: &Bucket| {
-            bucket.meter.window().is_none() && Ticks::of(&bucket.meter).length == 1
+            bucket.budget.window().is_none() && Ticks::of(&bucket.budget).length == 1
         };
         self.entries.iter().all(Entry::is_plain) && self.buckets.iter().all(plain)
     }
@@ -266,23 +269,23 @@ impl Call {
         }
         let mut packed = Vec::with_capacity(8 * self.buckets.len() + 32 * self.entries.len());
         for bucket in &self.buckets {
-            double(&mut packed, Ticks::of(&bucket.meter).burst);
+            double(&mut packed, Ticks::of(&bucket.budget).burst);
         }
         for entry in &self.entries {
             let Entry::Charges { charges, .. } = entry else {
                 continue;
             };
             packed.push(charges.len() as u8);
-            for (key, meter, cost) in charges {
+            for (key, budget, cost) in charges {
                 let number = self.numbers[key] as u16 + 1;
                 packed.extend_from_slice(&number.to_be_bytes());
-                double(&mut packed, Ticks::of(meter).of_units(*cost));
+                double(&mut packed, Ticks::of(budget).of_units(*cost));
             }
         }
         command.arg(packed);
         let mut interval = itoa::Buffer::new();
         for bucket in &self.buckets {
-            command.arg(format!(":{}", interval.format(bucket.meter.interval())));
+            command.arg(format!(":{}", interval.format(bucket.budget.interval())));
         }
     }
 
@@ -320,21 +323,21 @@ impl Call {
             } => {
                 pack.integer(order.enforced as u64);
                 pack.integer((charges.len() - order.enforced) as u64);
-                for (key, meter, cost) in charges {
+                for (key, budget, cost) in charges {
                     pack.integer(number(key));
-                    pack.integer(Ticks::of(meter).of_units(*cost));
+                    pack.integer(Ticks::of(budget).of_units(*cost));
                 }
                 for (number_here, most) in leases {
-                    let (key, meter, _) = &charges[*number_here];
+                    let (key, budget, _) = &charges[*number_here];
                     pack.negative(4);
                     pack.integer(number(key));
-                    pack.integer(Ticks::of(meter).of_units(1));
-                    pack.integer((*most).min(meter.capacity()));
+                    pack.integer(Ticks::of(budget).of_units(1));
+                    pack.integer((*most).min(budget.capacity()));
                 }
             }
             Entry::Correction {
                 key,
-                meter,
+                budget,
                 change,
                 units,
             } => {
@@ -345,10 +348,10 @@ impl Call {
                     Change::Return(_) => 5,
                 });
                 pack.integer(number(key));
-                pack.integer(Ticks::of(meter).of_units(*units));
+                pack.integer(Ticks::of(budget).of_units(*units));
                 match change {
                     Change::Owe | Change::Refund => {}
-                    Change::Undo(taken) => pack.integer(meter.at(*taken) / 1_000),
+                    Change::Undo(taken) => pack.integer(budget.full_state(*taken) / 1_000),
                     Change::Return(left) => {
                         pack.integer(left / 1_000);
                         pack.integer(left % 1_000);
@@ -390,24 +393,24 @@ impl Call {
                 };
                 let taken = next()?;
                 let mut balances = vec![Balance::default(); charges.len()];
-                for ((_, meter, _), place) in charges.iter().zip(&order.places) {
+                for ((_, budget, _), place) in charges.iter().zip(&order.places) {
                     let owes = next()?;
                     let (owes, is_refused) = match u64::try_from(owes) {
                         Ok(owes) => (owes, false),
                         Err(_) => (owes.unsigned_abs() - 1, true),
                     };
                     balances[*place] = Balance {
-                        state: state(meter, owes, now),
+                        state: state(budget, owes, now),
                         is_refused,
                         leased: 0,
                     };
                 }
                 for (number, _) in leases {
-                    let (_, meter, _) = &charges[*number];
+                    let (_, budget, _) = &charges[*number];
                     let balance = &mut balances[order.places[*number]];
                     balance.leased = u64::try_from(next()?).map_err(|_| Strange)?;
                     let owes = u64::try_from(next()?).map_err(|_| Strange)?;
-                    balance.state = state(meter, owes, now);
+                    balance.state = state(budget, owes, now);
                 }
                 all.push(match taken {
                     0 | 1 => Ok(Taken {
@@ -425,12 +428,15 @@ impl Call {
 }
 
 /// A bucket that owes so many ticks.
-fn state(meter: &Meter, ticks: u64, now: Nanos) -> Nanos {
+fn state(budget: &Budget, ticks: u64, now: u64) -> u64 {
     match ticks {
         0 => 0,
         _ => {
-            let owes = ticks.saturating_mul(Ticks::of(meter).length);
-            meter.at(now).saturating_add(owes).min(Meter::FARTHEST)
+            let owes = ticks.saturating_mul(Ticks::of(budget).length);
+            budget
+                .full_state(now)
+                .saturating_add(owes)
+                .min(Stored::LATEST)
         }
     }
 }
@@ -499,21 +505,20 @@ impl Error for Foreign {}
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
-    use crate::limit::rate::Rate;
+    use crate::Rate;
 
-    fn meter(interval: u64, burst: u64) -> Meter {
+    fn budget(interval: u64, burst: u64) -> Budget {
         let rate = Rate::new(1, Duration::from_nanos(interval)).burst(burst);
-        Meter::of_rate(&rate).expect("open")
+        Budget::of_rate(&rate).expect("open")
     }
 
     /// A call of two requests, one of which asks for a lease, and of a correction.
     fn call() -> Call {
-        let charges = |keys: [&str; 2]| keys.map(|key| (key.to_owned(), meter(1_000, 5), 1)).into();
+        let charges =
+            |keys: [&str; 2]| keys.map(|key| (key.to_owned(), budget(1_000, 5), 1)).into();
         let request = |leases: Vec<_>| Entry::Charges {
             charges: charges(["one", "other"]),
             order: Order {
@@ -525,7 +530,7 @@ mod tests {
         };
         let correction = Entry::Correction {
             key: "one".into(),
-            meter: meter(1_000, 5),
+            budget: budget(1_000, 5),
             change: Change::Owe,
             units: 1,
         };
@@ -562,7 +567,7 @@ mod tests {
                     prop_assert_eq!(all.len(), 3);
                     for taken in all.into_iter().flatten() {
                         let states = taken.balances.iter().map(|balance| balance.state);
-                        prop_assert!(states.max().is_none_or(|state| state <= Meter::FARTHEST));
+                        prop_assert!(states.max().is_none_or(|state| state <= Stored::LATEST));
                     }
                 }
             }

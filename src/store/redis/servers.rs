@@ -5,7 +5,7 @@ use std::{
     fmt,
     future::Future,
     sync::{
-        Arc, PoisonError,
+        self, Arc, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -21,7 +21,6 @@ use ::redis::{
 use tokio::{sync::Mutex, time::timeout};
 
 use super::{RedisStoreError, tls};
-use crate::sync;
 
 /// Where the servers are.
 #[derive(Clone)]
@@ -50,7 +49,8 @@ const MOVES: usize = 5;
 /// What is read out of a URL.
 pub(super) fn info(url: &str) -> Result<ConnectionInfo, RedisStoreError> {
     tls::prepare();
-    let info = url.into_connection_info().map_err(RedisStoreError::Url)?;
+    let info = url.into_connection_info();
+    let info = info.map_err(|error| RedisStoreError::Url(error.into()))?;
     // What waits for an answer is never held back for more.
     let tcp = TcpSettings::default().set_nodelay(true);
     // Nor does one end unseen for lack of use.

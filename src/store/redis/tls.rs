@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Once};
 
-use ::redis::{Client, ClientTlsConfig, ConnectionAddr, ErrorKind, RedisError, TlsCertificates};
+use ::redis::{Client, ClientTlsConfig, ConnectionAddr, TlsCertificates};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
 use super::{RedisStoreBuilder, RedisStoreError};
@@ -53,6 +53,8 @@ impl RedisCertificates {
     }
 }
 
+const NONE: &str = "there is no certificate in it";
+
 impl RedisStoreBuilder {
     /// Certificates for all servers that are reached through TLS.
     ///
@@ -64,7 +66,7 @@ impl RedisStoreBuilder {
         let shown = client.as_ref().map(|client| &client.client_cert);
         for pem in root.iter().chain(shown) {
             let first = CertificateDer::from_pem_slice(pem);
-            first.map_err(|_| RedisStoreError::Certificates(none()))?;
+            first.map_err(|_| RedisStoreError::Certificates(NONE.into()))?;
         }
         let certificates = TlsCertificates {
             client_tls: client.clone(),
@@ -72,23 +74,17 @@ impl RedisStoreBuilder {
         };
         let servers = self.servers.map(|server| match server.addr() {
             ConnectionAddr::TcpTls { .. } => {
-                let client = Client::build_with_tls(server, certificates.clone())?;
+                let client = Client::build_with_tls(server, certificates.clone());
+                let client = client.map_err(|error| RedisStoreError::Certificates(error.into()))?;
                 Ok(client.get_connection_info().clone())
             }
             _ => Ok(server),
         });
         Ok(Self {
-            servers: servers.map_err(RedisStoreError::Certificates)?,
+            servers: servers?,
             ..self
         })
     }
-}
-
-fn none() -> RedisError {
-    RedisError::from((
-        ErrorKind::InvalidClientConfig,
-        "there is no certificate in it",
-    ))
 }
 
 impl fmt::Debug for RedisCertificates {
