@@ -4,7 +4,7 @@ use std::fmt;
 
 use http::{Extensions, Method};
 
-use super::{Rules, RulesError, compile::parse};
+use super::{Rules, RulesError, names::parse};
 use crate::{
     client::{Plan, Source},
     route::{

@@ -7,9 +7,8 @@ use std::{
 
 use super::{
     RulesError,
-    compile::parse,
     ledger::{Draft, ScopeKey},
-    names::{Names, Place, proper},
+    names::{Names, Place, parse, proper},
 };
 use crate::{
     client::{Clients, Fault, Plan, Roster},

@@ -7,7 +7,7 @@ use super::{
     classes::{Class, classes, reserve_clients, roster},
     exempt,
     ledger::{Draft, ScopeKey, Template},
-    names::{Names, Place},
+    names::{Names, Place, parse},
     settings::Settings,
     tokens,
 };
@@ -143,11 +143,4 @@ fn compile_rejections(
         }
     }
     Ok(Some(table))
-}
-
-pub(super) fn parse(key: &str) -> Result<RouteKey, RulesError> {
-    key.parse().map_err(|fault| RulesError::RouteKey {
-        key: key.to_owned(),
-        fault,
-    })
 }

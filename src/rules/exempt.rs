@@ -2,7 +2,7 @@
 
 use http::Extensions;
 
-use super::{Rules, RulesError, compile::parse};
+use super::{Rules, RulesError, names::parse};
 use crate::{
     client::{Clients, Plan},
     limit::limits::{Access, Limits},

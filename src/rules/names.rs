@@ -214,6 +214,14 @@ fn validate(limits: &Limits, place: &str) -> Result<(), RulesError> {
     Ok(())
 }
 
+/// Reads the key of a route.
+pub(super) fn parse(key: &str) -> Result<RouteKey, RulesError> {
+    key.parse().map_err(|fault| RulesError::RouteKey {
+        key: key.to_owned(),
+        fault,
+    })
+}
+
 /// Whether a name fits into fields, metrics and logs.
 pub(super) fn proper(name: &str, place: &str) -> Result<(), RulesError> {
     let length = name.chars().count();

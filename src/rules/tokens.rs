@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Rules, RulesError, compile::parse};
+use super::{Rules, RulesError, names::parse};
 use crate::{
     client::Plan,
     limit::limits::{Access, Limits},
