@@ -1,7 +1,7 @@
 //! Resources of CloudFormation's templates, and of SAM's.
 
 use super::{
-    found::{Found, OTHER, Visit, Visited, is_stage, named, properties},
+    found::{Found, OTHER, REST, Visit, Visited, is_stage, kind, named, properties},
     resolved::resolved,
     unread,
 };
@@ -25,7 +25,7 @@ pub(super) fn stages(
     let all = template.peek("Globals");
     let rest = all.as_ref().and_then(|globals| globals.peek("Api"));
     if let Some(settings) = rest.as_ref().and_then(|rest| rest.peek("MethodSettings")) {
-        visit(Visited::Unread(&settings, super::import::REST))?;
+        visit(Visited::Unread(&settings, REST))?;
     }
     let globals = all.as_ref().and_then(|globals| globals.peek("HttpApi"));
     if let Some(globals) = &globals {
@@ -52,7 +52,7 @@ pub(super) fn stages(
             }
             Some("AWS::Serverless::Function") => implicit |= has_implicit_events(&resource)?,
             Some("AWS::ApiGateway::Stage" | "AWS::Serverless::Api") => {
-                visit(Visited::Unread(&resource, super::import::REST))?;
+                visit(Visited::Unread(&resource, REST))?;
             }
             Some(kind) if is_stage(kind) => visit(Visited::Unread(&resource, OTHER))?,
             _ => {}
@@ -96,14 +96,6 @@ pub(super) fn usage_plans(
         }
     }
     Ok(())
-}
-
-/// The type of a resource.
-pub(super) fn kind<'a>(resource: &'a Place<'a>) -> Result<Option<&'a str>, ConfigError> {
-    match resource.peek("Type") {
-        Some(kind) => kind.text().map(Some),
-        None => Ok(None),
-    }
 }
 
 /// The settings of the stage `$default` that API Gateway has made by itself.

@@ -78,6 +78,17 @@ pub(super) fn word<'a>(settings: &'a Place<'a>, name: &str) -> Option<&'a str> {
     }
 }
 
+/// The type of a resource of CloudFormation.
+pub(super) fn kind<'a>(resource: &'a Place<'a>) -> Result<Option<&'a str>, ConfigError> {
+    match resource.peek("Type") {
+        Some(kind) => kind.text().map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The description of a stage that belongs to a REST API.
+pub(super) const REST: &str = "the stage of a REST API";
+
 /// The description of a stage of API Gateway that another provider declares in its own way.
 pub(super) const OTHER: &str = "a stage of another provider";
 

@@ -3,7 +3,7 @@
 use super::{
     choice::Choice,
     find,
-    found::{OTHER, Visit, Visited},
+    found::{OTHER, REST, Visit, Visited},
     plan, settings,
 };
 use crate::{
@@ -14,9 +14,6 @@ use crate::{
     },
     rules::Rules,
 };
-
-/// What is told of a stage that is not read because it belongs to a REST API.
-pub(super) const REST: &str = "the stage of a REST API";
 
 /// What a document is searched for.
 struct Kind {

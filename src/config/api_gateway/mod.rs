@@ -120,7 +120,7 @@ mod settings;
 mod terraform;
 mod unread;
 
-pub(super) use self::import::{read_stage, read_usage_plan};
+use self::import::{read_stage, read_usage_plan};
 use super::{Imported, Reader, error::ConfigError};
 
 /// Reads the throttling of the one stage that a document has.
@@ -200,4 +200,42 @@ pub fn usage_plan(text: &str) -> Result<Imported, ConfigError> {
 /// As [`stage_named`].
 pub fn usage_plan_named(text: &str, name: &str) -> Result<Imported, ConfigError> {
     Reader::new().usage_plan_named(text, name)
+}
+
+impl Reader {
+    /// Reads the one stage of Amazon API Gateway that a document has.
+    ///
+    /// # Errors
+    ///
+    /// As [`stage`].
+    pub fn stage(&self, text: &str) -> Result<Imported, ConfigError> {
+        read_stage(self.admit(text)?, None)
+    }
+
+    /// Reads the stage of this name.
+    ///
+    /// # Errors
+    ///
+    /// As [`stage_named`].
+    pub fn stage_named(&self, text: &str, name: &str) -> Result<Imported, ConfigError> {
+        read_stage(self.admit(text)?, Some(name))
+    }
+
+    /// Reads the one usage plan of Amazon API Gateway that a document has.
+    ///
+    /// # Errors
+    ///
+    /// As [`usage_plan`].
+    pub fn usage_plan(&self, text: &str) -> Result<Imported, ConfigError> {
+        read_usage_plan(self.admit(text)?, None)
+    }
+
+    /// Reads the usage plan of this name.
+    ///
+    /// # Errors
+    ///
+    /// As [`usage_plan_named`].
+    pub fn usage_plan_named(&self, text: &str, name: &str) -> Result<Imported, ConfigError> {
+        read_usage_plan(self.admit(text)?, Some(name))
+    }
 }

@@ -1,6 +1,6 @@
 //! Resources of Pulumi's programs in YAML, and of its states.
 
-use super::found::{OTHER, Visit, Visited, is_stage, named, word};
+use super::found::{OTHER, REST, Visit, Visited, is_stage, named, word};
 use crate::config::{document::Place, error::ConfigError};
 
 const STAGES: [&str; 3] = [
@@ -80,7 +80,7 @@ fn not_read(kind: &str) -> Option<&'static str> {
         | "aws:servicecatalog/provisionedProduct:ProvisionedProduct"
         | "aws-native:servicecatalog:CloudFormationProvisionedProduct" => Some("a nested stack"),
         "aws:apigateway:Stage" | "aws:apigateway/stage:Stage" | "aws-native:apigateway:Stage" => {
-            Some(super::import::REST)
+            Some(REST)
         }
         // Of a module of Terraform, as `pulumi package add terraform-module` names it. In a state its resources stand
         // beside it.

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::found::{Found, OTHER, Visit, Visited, is_stage, named, own_names, word};
+use super::found::{Found, OTHER, REST, Visit, Visited, is_stage, named, own_names, word};
 use crate::config::{
     document::{Place, Value},
     error::ConfigError,
@@ -50,7 +50,7 @@ fn not_read(kind: &str) -> Option<&'static str> {
         | "awscc_cloudformation_stack_set"
         | "awscc_servicecatalog_cloudformation_provisioned_product" => Some("a nested stack"),
         // It throttles the stage of a REST API.
-        "aws_api_gateway_method_settings" => Some(super::import::REST),
+        "aws_api_gateway_method_settings" => Some(REST),
         kind if kind != STAGE && is_stage(kind) && !kind.contains(':') => Some(OTHER),
         _ => None,
     }

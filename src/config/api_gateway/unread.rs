@@ -1,8 +1,7 @@
 //! Parts of CloudFormation's templates that only the service expands, and what they may hold.
 
 use super::{
-    cloud_formation::kind,
-    found::{Found, Visit, Visited},
+    found::{Found, Visit, Visited, kind},
     resolved::is_function,
 };
 use crate::config::{

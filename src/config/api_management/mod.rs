@@ -121,7 +121,18 @@ pub fn policy(xml: &str) -> Result<Imported, ConfigError> {
     Reader::new().policy(xml)
 }
 
-pub(super) fn read_policy(xml: &str) -> Result<Imported, ConfigError> {
+impl Reader {
+    /// Reads the limits of a policy document of Azure API Management.
+    ///
+    /// # Errors
+    ///
+    /// As [`policy`].
+    pub fn policy(&self, xml: &str) -> Result<Imported, ConfigError> {
+        read_policy(self.admit(xml)?)
+    }
+}
+
+fn read_policy(xml: &str) -> Result<Imported, ConfigError> {
     let masked = source::masked(xml);
     if let Some(fault) = source::too_much(&masked) {
         return Err(ConfigError::new("", None, fault));

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, se
 use self::{clients::clients, limits::limits};
 use super::{
     Reader,
-    document::{Node, Place},
+    document::{Node, Place, parse_toml, parse_yaml},
     error::ConfigError,
 };
 use crate::{
@@ -64,6 +64,26 @@ impl Rules {
     pub fn to_toml(&self) -> Result<String, ConfigError> {
         let document = write::rules(self)?;
         toml::to_string(&document).map_err(|error| ConfigError::new("", None, error.to_string()))
+    }
+}
+
+impl Reader {
+    /// Reads rules from TOML.
+    ///
+    /// # Errors
+    ///
+    /// As [`Rules::from_toml`].
+    pub fn toml(&self, text: &str) -> Result<Rules, ConfigError> {
+        read(&parse_toml(self.admit(text)?)?)
+    }
+
+    /// Reads rules from YAML or JSON.
+    ///
+    /// # Errors
+    ///
+    /// As [`Rules::from_yaml`].
+    pub fn yaml(&self, text: &str) -> Result<Rules, ConfigError> {
+        read(&parse_yaml(self.admit(text)?)?)
     }
 }
 
