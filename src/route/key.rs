@@ -9,7 +9,7 @@ use std::{
 
 use http::Method;
 
-use super::{overlap::compared, spelling::normalize};
+use super::{comparisons::compared, spelling::normalize};
 
 /// A route: a method and a path, as API Gateway writes them.
 ///

@@ -6,6 +6,7 @@
 //! [`Readings`](readings::Readings), and a route for each.
 
 mod catch_all;
+pub(crate) mod comparisons;
 pub(crate) mod head;
 pub(crate) mod key;
 pub(crate) mod overlap;

@@ -3,23 +3,11 @@
 use http::Method;
 
 use super::{
+    comparisons::compared,
     head::{Head, family},
     key::{Pattern, RouteKey, Segment},
     overlaps::Trail,
 };
-
-#[cfg(test)]
-thread_local! {
-    /// The number of comparisons of routes in this thread.
-    pub(crate) static COMPARED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
-}
-
-/// Counts a comparison of routes, so that tests see how their number grows.
-#[inline(always)]
-pub(super) fn compared() {
-    #[cfg(test)]
-    COMPARED.set(COMPARED.get() + 1);
-}
 
 impl RouteKey {
     /// Tells whether some request may match both keys.

@@ -5,8 +5,8 @@ use std::{collections::HashMap, hash::BuildHasher};
 use foldhash::fast::FixedState;
 
 use super::{
+    comparisons::compared,
     key::{Pattern, RouteKey, Segment},
-    overlap::compared,
 };
 
 /// Routes by number, found by the segments of their paths.

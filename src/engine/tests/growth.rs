@@ -1,7 +1,7 @@
 //! The work of making and reloading rules, by the number of their keys.
 
 use super::*;
-use crate::route::overlap::COMPARED;
+use crate::route::comparisons::COMPARED;
 
 /// The keys before and after, by number.
 type Replaced = fn(usize) -> [String; 2];
