@@ -9,9 +9,9 @@ use std::{cmp::Reverse, time::Duration};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{
-    Dialect, RATE_LIMIT, RATE_LIMIT_POLICY,
+    RATE_LIMIT, RATE_LIMIT_POLICY,
     buffer::Buffer,
-    dialect::told,
+    dialect::{Dialect, told},
     policies::{MAX_INTEGER, Policies, ceil_seconds, push_quoted, separate},
 };
 use crate::{

@@ -1,24 +1,23 @@
 //! What the throttle writes: header fields on admitted responses, and whole answers to refused requests.
 
+mod api_error;
 mod buffer;
 mod dialect;
 pub(crate) mod fields;
 pub(crate) mod grpc;
 mod policies;
 mod problem;
+mod protocol;
 mod rejection;
 mod written;
 
 use http::header::{HeaderName, RETRY_AFTER};
 
-pub use self::{
-    dialect::Dialect,
-    problem::Problem,
-    rejection::{Protocol, Rejection},
-};
+pub use self::{dialect::Dialect, problem::Problem, protocol::Protocol, rejection::Rejection};
 pub(crate) use self::{
     problem::problem,
-    rejection::{Framing, OnRoute, Rejections, strip},
+    protocol::Framing,
+    rejection::{OnRoute, Rejections, strip},
     written::Written,
 };
 

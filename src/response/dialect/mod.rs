@@ -1,19 +1,8 @@
-//! Answers as the clients of known APIs expect them.
+//! The APIs whose clients a throttle may answer.
 
-mod body;
 mod told;
 
-use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE, request::Parts};
-
 pub(super) use self::told::told;
-use super::{
-    Rejection,
-    policies::policies,
-    problem::{Head, Problem, head, template},
-};
-use crate::decision::Denial;
-
 /// How refusals are answered, and which fields tell what is left: as clients of known APIs expect it.
 ///
 /// ```
@@ -31,7 +20,7 @@ use crate::decision::Denial;
 /// Whatever the dialect, a refusal carries `Retry-After` and `retry-after-ms` (none if it can never pass),
 /// `x-should-retry: false` where it is of no use to come back within a minute, `Cache-Control: no-store`, and the
 /// `RateLimit` field that names the limit. gRPC requests are answered in gRPC. Where the
-/// [server is busy](Denial::is_saturated) or [nobody can decide](Denial::is_unavailable) the status is 503, if the
+/// [server is busy](crate::Denial::is_saturated) or [nobody can decide](crate::Denial::is_unavailable) the status is 503, if the
 /// dialect has none of its own.
 ///
 /// Those that have fields of their own tell in them of the published limit that refused longest, or else has the
@@ -44,7 +33,7 @@ use crate::decision::Denial;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Dialect {
-    /// [`Problem`]: a problem document (RFC 9457) that OpenAI's SDKs read too. No fields but the IETF's.
+    /// [`Problem`](crate::Problem): a problem document (RFC 9457) that OpenAI's SDKs read too. No fields but the IETF's.
     #[default]
     Problem,
     /// OpenAI's API: `{"error":{"message":…,"type":"requests","param":null,"code":"rate_limit_exceeded"}}`.
@@ -95,51 +84,5 @@ impl Dialect {
             Self::Problem | Self::ApiGateway | Self::KServe | Self::JsonRpc => false,
             Self::OpenAi | Self::Anthropic | Self::AzureApiManagement => true,
         }
-    }
-}
-
-impl Rejection for Dialect {
-    fn reject(&self, denial: &Denial, request: &Parts) -> Response<Bytes> {
-        let dialect = *self;
-        if dialect == Self::Problem {
-            return Problem.reject(denial, request);
-        }
-        let policies = policies(denial.rule());
-        let Head {
-            mut headers,
-            status,
-            wait,
-        } = head(denial, |ends| template(policies.as_ref(), ends));
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let json = body::Json { denial, wait };
-        let (own_status, body) = match dialect {
-            Self::Problem | Self::OpenAi => (None, json.open_ai()),
-            Self::Anthropic => {
-                let overloaded = StatusCode::from_u16(529).ok();
-                let busy = denial.is_saturated();
-                (overloaded.filter(|_| busy), json.anthropic())
-            }
-            Self::ApiGateway => {
-                headers.insert(
-                    "x-amzn-errortype",
-                    HeaderValue::from_static(json.exception()),
-                );
-                (None, json.api_gateway())
-            }
-            Self::AzureApiManagement => (None, json.azure()),
-            Self::KServe => (None, json.kserve()),
-            Self::JsonRpc => (None, json.json_rpc()),
-        };
-        if dialect.tells_more() {
-            headers.extend(told(dialect, &denial.limits(), || denial.wall()));
-        }
-        let mut answer = Response::new(Bytes::from(body));
-        *answer.status_mut() = own_status.unwrap_or(status);
-        *answer.headers_mut() = headers;
-        answer
-    }
-
-    fn dialect(&self) -> Dialect {
-        *self
     }
 }

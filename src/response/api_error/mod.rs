@@ -1,0 +1,60 @@
+//! Refusals as the clients of known APIs expect them.
+
+mod body;
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE, request::Parts};
+
+use super::{
+    dialect::{Dialect, told},
+    policies::policies,
+    problem::{Head, Problem, head, template},
+    rejection::Rejection,
+};
+use crate::decision::Denial;
+
+impl Rejection for Dialect {
+    fn reject(&self, denial: &Denial, request: &Parts) -> Response<Bytes> {
+        let dialect = *self;
+        if dialect == Self::Problem {
+            return Problem.reject(denial, request);
+        }
+        let policies = policies(denial.rule());
+        let Head {
+            mut headers,
+            status,
+            wait,
+        } = head(denial, |ends| template(policies.as_ref(), ends));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let json = body::Json { denial, wait };
+        let (own_status, body) = match dialect {
+            Self::Problem | Self::OpenAi => (None, json.open_ai()),
+            Self::Anthropic => {
+                let overloaded = StatusCode::from_u16(529).ok();
+                let busy = denial.is_saturated();
+                (overloaded.filter(|_| busy), json.anthropic())
+            }
+            Self::ApiGateway => {
+                headers.insert(
+                    "x-amzn-errortype",
+                    HeaderValue::from_static(json.exception()),
+                );
+                (None, json.api_gateway())
+            }
+            Self::AzureApiManagement => (None, json.azure()),
+            Self::KServe => (None, json.kserve()),
+            Self::JsonRpc => (None, json.json_rpc()),
+        };
+        if dialect.tells_more() {
+            headers.extend(told(dialect, &denial.limits(), || denial.wall()));
+        }
+        let mut answer = Response::new(Bytes::from(body));
+        *answer.status_mut() = own_status.unwrap_or(status);
+        *answer.headers_mut() = headers;
+        answer
+    }
+
+    fn dialect(&self) -> Dialect {
+        *self
+    }
+}
