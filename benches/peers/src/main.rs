@@ -116,7 +116,7 @@ fn main() {
         return;
     }
     let rounds = Rounds::measure(&mut rows);
-    rounds.print();
+    rounds.print(layers::BARE);
     println!();
     budgets(&rounds);
     println!();

@@ -88,14 +88,15 @@ impl Rounds {
         median(pairs.map(|(&row, &other)| with(row, other)).collect())
     }
 
-    pub fn print(&self) {
+    /// Prints all rows beside the one that is called `bare`.
+    pub fn print(&self, bare: &str) {
         println!("| work | ns | over bare | × bare | allocations |\n|---|---|---|---|---|");
         for (name, nanos, allocated) in &self.rows {
             println!(
                 "| {name} | {:.1} | {:+.1} | {:.2} | {allocated} |",
                 median(nanos.clone()),
-                self.median_difference(name, crate::layers::BARE),
-                self.median_ratio(name, crate::layers::BARE),
+                self.median_difference(name, bare),
+                self.median_ratio(name, bare),
             );
         }
     }
