@@ -107,7 +107,7 @@ impl Handle {
     ///
     /// Dropped before it has ended, leases may be given back or may lapse.
     pub async fn return_leases(&self) {
-        let remote = self.live.state().limiter.remote().map(Arc::clone);
+        let remote = self.live.state().store.get().map(Arc::clone);
         if let Some(remote) = remote {
             remote.return_leases().await;
         }

@@ -92,7 +92,7 @@ where
             };
             let now = limiter.now();
             let mut by = None;
-            if let Some(remote) = limiter.remote().filter(|_| found.rule.is_shared) {
+            if let Some(remote) = state.store.get().filter(|_| found.rule.is_shared) {
                 by = match shared.away(&state, &found, asked, remote, now) {
                     Ok(Away::Here(share)) => Some(share),
                     Ok(Away::Leased(leased)) => {

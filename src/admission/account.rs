@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, PoisonError};
 
+use super::Origin;
 use crate::{
     clock::Nanos,
     limiter::{
-        Origin,
         levels::Levels,
         rule::{Asked, Binding},
     },
@@ -186,19 +186,12 @@ impl Account {
     /// limits would admit now. `u64::MAX` is told by no limit.
     pub(crate) fn remaining(&self) -> u64 {
         let used = self.with(|state| (!state.settled).then_some(state.used));
-        let Origin { limiter, .. } = &*self.origin;
-        let now = limiter.now();
+        let now = self.now();
         let enforced = self.entries().filter(|(_, binding)| !binding.limit.shadow);
         let remaining = enforced.map(|(entry, binding)| {
             let left = used.map_or(0, |used| entry.reserved.saturating_sub(used));
-            let balance = match (&binding.limit.meter, limiter.elsewhere(binding)) {
-                (None, _) => 0,
-                (Some(meter), Some(remote)) => meter.balance(entry.told, remote.at(now)).0,
-                (Some(meter), None) => {
-                    let place = binding.place(&limiter.memory, self.identity);
-                    place.remaining(meter, now)
-                }
-            };
+            let origin = &self.origin;
+            let balance = origin.remaining(binding, self.identity, entry.told, now);
             left.saturating_add(balance)
         });
         remaining.min().unwrap_or(u64::MAX)
@@ -206,15 +199,15 @@ impl Account {
 
     /// Charges each limit with `after` in place of `before`.
     fn charge(&self, before: Charged, after: Charged) {
-        let limiter = &self.origin.limiter;
         for (entry, binding) in self.entries().filter(|(entry, _)| entry.is_charged) {
             let (before, after) = (before.of(entry), after.of(entry));
             match after.checked_sub(before) {
                 Some(0) => {}
-                Some(more) => limiter.owe(binding, self.identity, more),
+                Some(more) => self.origin.owe(binding, self.identity, more),
                 None => {
                     let less = before - after;
-                    limiter.refund(binding, self.identity, entry.is_shared, less);
+                    self.origin
+                        .refund(binding, self.identity, entry.is_shared, less);
                 }
             }
         }
@@ -249,6 +242,7 @@ mod loom_tests {
             Limiter,
             rule::{Home, Rule},
         },
+        store::client::StoreSlot,
     };
 
     const INTERVAL: u64 = 1 << 40;
@@ -277,7 +271,11 @@ mod loom_tests {
         let mut levels = Levels::default();
         let admitted = limiter.admit(&rule, asked, limiter.now(), &mut levels);
         assert_eq!(admitted, Ok(true));
-        Account::new(&Origin::new(&limiter, &rule), asked, &levels)
+        Account::new(
+            &Origin::new(&limiter, &StoreSlot::default(), &rule),
+            asked,
+            &levels,
+        )
     }
 
     /// What its bucket is charged with.

@@ -1,11 +1,13 @@
 //! The guard of one admitted request.
 
 pub(crate) mod account;
+mod origin;
 
 use std::sync::Arc;
 
 use self::account::Account;
-use crate::limiter::{Origin, levels::Levels, rule::Asked};
+pub(crate) use self::origin::Origin;
+use crate::limiter::{levels::Levels, rule::Asked};
 
 /// Lives as long as the request it admitted: from the decision, through the inner service's future, to
 /// the end of the response body. What has to be given back when a request ends is given back by it.
@@ -112,13 +114,12 @@ impl Drop for Permits {
     fn drop(&mut self) {
         let [low, high] = self.identity;
         let identity = u128::from(high) << 64 | u128::from(low);
-        let Origin { limiter, rule } = &*self.origin;
-        let bindings = rule.bindings.iter();
+        let bindings = self.origin.rule.bindings.iter();
         let slots = bindings.filter(|binding| binding.limit.is_slots());
         for (cap, binding) in slots.enumerate() {
             let (is_held, is_shared) = self.of(cap);
             if is_held {
-                limiter.refund(binding, identity, is_shared, 1);
+                self.origin.refund(binding, identity, is_shared, 1);
             }
         }
     }

@@ -24,7 +24,10 @@ use crate::{
     },
     route::RouteKey,
     rules::{Changes, Handover, Ledger, Rules, RulesError},
-    store::{Store, client::Remote},
+    store::{
+        Store,
+        client::{Remote, StoreSlot},
+    },
 };
 
 /// The rules that hold.
@@ -48,7 +51,7 @@ impl Live {
         let now = limiter.now();
         let mut draft = empty.draft(now, Handover::default());
         let compiled = rules.compile(&mut draft)?;
-        let state = State::new(compiled, &limiter, None)?;
+        let state = State::new(compiled, &limiter, &StoreSlot::default(), None)?;
         Ok(Self {
             state: ArcSwap::from_pointee(state),
             ledger: Mutex::new(draft.commit(now)),
@@ -72,7 +75,7 @@ impl Live {
         let watch = StoreWatch::new(Arc::clone(&state.log));
         let clock = *state.limiter.clock();
         let remote = Remote::new(store, clock, move |event| watch.told(&event));
-        match state.limiter.share(remote) {
+        match state.store.fill(remote) {
             true => Ok(()),
             false => Err(RulesError::SecondStore),
         }
@@ -152,7 +155,12 @@ impl Live {
         let moves = Moves::between(&old, rules);
         let mut draft = ledger.draft(limiter.now(), moves.handover(&old));
         let compiled = rules.compile(&mut draft)?;
-        let new = Arc::new(State::new(compiled, &limiter, Some((&old, moves)))?);
+        let new = Arc::new(State::new(
+            compiled,
+            &limiter,
+            &old.store,
+            Some((&old, moves)),
+        )?);
 
         let next = draft.commit(limiter.now());
         // What takes long comes first: once a bucket is closed, its requests wait for the new rules.

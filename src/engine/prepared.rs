@@ -7,9 +7,11 @@ use std::{
 };
 
 use crate::{
-    limiter::{Limiter, Origin, rule::Rule},
+    admission::Origin,
+    limiter::{Limiter, rule::Rule},
     observe::Meters,
     response::Written,
+    store::client::StoreSlot,
 };
 
 /// A rule, with what can be written beforehand.
@@ -32,16 +34,21 @@ struct Apart {
 }
 
 impl Prepared {
-    pub(super) fn new(limiter: &Arc<Limiter>, rule: Rule) -> Self {
+    pub(super) fn new(limiter: &Arc<Limiter>, store: &StoreSlot, rule: Rule) -> Self {
         let written = Arc::new(Written::of(&rule));
-        Self::of(limiter, rule, &written)
+        Self::of(limiter, store, rule, &written)
     }
 
     /// The same under another rule, in the same words.
-    pub(super) fn of(limiter: &Arc<Limiter>, rule: Rule, written: &Arc<Written>) -> Self {
+    pub(super) fn of(
+        limiter: &Arc<Limiter>,
+        store: &StoreSlot,
+        rule: Rule,
+        written: &Arc<Written>,
+    ) -> Self {
         let rule = Arc::new(rule);
         Self {
-            origin: Origin::new(limiter, &rule),
+            origin: Origin::new(limiter, store, &rule),
             written: Arc::clone(written),
             meters: Meters::of(&rule),
             rule,
@@ -51,7 +58,7 @@ impl Prepared {
 
     /// The same route under another rule, in words of its own.
     pub(super) fn under(&self, rule: Rule) -> Self {
-        Self::new(&self.origin.limiter, rule)
+        Self::new(&self.origin.limiter, self.origin.store(), rule)
     }
 
     /// The limits of it that lie in this process, store or not.

@@ -34,12 +34,14 @@ use crate::{
         undeclared::Undeclared,
     },
     rules::{Class, Compiled, DeclaredRoute, RulesError, Template},
+    store::client::StoreSlot,
     usage::Estimator,
 };
 
 /// The limits and their balances, as some rules have them.
 pub(crate) struct State {
     pub(crate) limiter: Arc<Limiter>,
+    pub(crate) store: StoreSlot,
     pub(super) total: Vec<Binding>,
     /// What undeclared routes are made from.
     pub(super) default: Vec<Template>,
@@ -88,6 +90,7 @@ impl State {
     pub(super) fn new(
         compiled: Compiled,
         limiter: &Arc<Limiter>,
+        store: &StoreSlot,
         before: Option<(&Arc<Self>, Moves)>,
     ) -> Result<Self, RulesError> {
         let (before, moves) = match before {
@@ -160,7 +163,7 @@ impl State {
         let has_secret = roster
             .as_ref()
             .is_some_and(|roster| roster.secret.is_some());
-        if max_clients.is_some() && !has_secret && limiter.remote().is_some() {
+        if max_clients.is_some() && !has_secret && store.get().is_some() {
             return Err(RulesError::NoSecret);
         }
         if let Some(max_clients) = max_clients {
@@ -168,6 +171,7 @@ impl State {
         }
         Ok(Self {
             limiter: Arc::clone(limiter),
+            store: store.clone(),
             table,
             overlaps: OnceLock::new(),
             undeclared,
@@ -325,7 +329,7 @@ impl State {
     pub(super) fn prepare(&self, route: &Route, class: &Class, variant: usize) -> Prepared {
         if route.exempt {
             let rule = Rule::exempt(route.key.clone()).counted_by(&route.tally);
-            return Prepared::new(&self.limiter, rule);
+            return Prepared::new(&self.limiter, &self.store, rule);
         }
         let clients = class.variants[variant].iter();
         let bindings = clients.chain(&route.own).chain(&self.total);
@@ -333,12 +337,12 @@ impl State {
         let rule = Rule::new(route.key.clone(), class.plan.clone(), bindings.cloned());
         let rule = rule.counted_by(&route.tally);
         if !route.undeclared || std::ptr::eq(route, &self.shared) {
-            return Prepared::new(&self.limiter, rule);
+            return Prepared::new(&self.limiter, &self.store, rule);
         }
         // The same limits, so the same words.
         let shared = &self.shared.variants[class.first + variant];
         let shared = shared.get_or_init(|| self.prepare(&self.shared, class, variant));
-        Prepared::of(&self.limiter, rule, &shared.written)
+        Prepared::of(&self.limiter, &self.store, rule, &shared.written)
     }
 
     /// The route of a request that no key matches.

@@ -12,20 +12,15 @@ mod group;
 pub(crate) mod history;
 pub(crate) mod levels;
 pub(crate) mod memory;
-mod origin;
 pub(crate) mod place;
 pub(crate) mod rule;
 pub(crate) mod spread;
 pub(crate) mod tally;
 pub(crate) mod waiting;
 
-use std::{
-    sync::{Arc, OnceLock},
-    thread,
-};
+use std::thread;
 
 use self::memory::{Key, Memory};
-pub(crate) use self::origin::Origin;
 use self::{
     bucket::Untaken,
     levels::{Level, Levels},
@@ -33,10 +28,7 @@ use self::{
     spread::{Refused, Spread},
     waiting::Lines,
 };
-use crate::{
-    clock::{Clock, Instant, Nanos},
-    store::client::{Change, Remote},
-};
+use crate::clock::{Clock, Instant, Nanos};
 
 /// Other rules hold by now than those that a request was to be decided by. Nothing was taken: it is to be decided anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,8 +50,6 @@ pub(crate) struct Limiter {
     pub(crate) memory: Memory,
     pub(crate) lines: Lines,
     spread: Spread,
-    /// Where balances lie that other processes share.
-    remote: OnceLock<Arc<Remote>>,
 }
 
 impl Limiter {
@@ -69,29 +59,11 @@ impl Limiter {
             memory: Memory::new(),
             lines: Lines::new(),
             spread: Spread::new(),
-            remote: OnceLock::new(),
         }
     }
 
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
-    }
-
-    /// Where balances lie that other processes share, if they are.
-    #[inline]
-    pub(crate) fn remote(&self) -> Option<&Arc<Remote>> {
-        self.remote.get()
-    }
-
-    /// Has balances lie there from now on. `false` if they lie elsewhere already.
-    pub(crate) fn share(&self, remote: Remote) -> bool {
-        self.remote.set(Arc::new(remote)).is_ok()
-    }
-
-    /// Where the balances of a limit lie, if not in this process.
-    pub(crate) fn elsewhere(&self, binding: &Binding) -> Option<&Arc<Remote>> {
-        let remote = self.remote.get()?;
-        binding.id.is_some().then_some(remote)
     }
 
     #[inline]
@@ -171,21 +143,18 @@ impl Limiter {
         })
     }
 
-    /// Charges `units` that were used without having been asked for.
+    /// Charges `units` that were used without having been asked for, to a balance in this process.
     pub(crate) fn owe(&self, binding: &Binding, identity: u128, units: u64) {
-        if let Some(remote) = self.elsewhere(binding) {
-            remote.correct(binding, identity, Change::Owe, units);
-        } else if let Some(meter) = &binding.limit.meter {
+        if let Some(meter) = &binding.limit.meter {
             let place = binding.place(&self.memory, identity);
             place.owe(meter, self.now(), units, || self.clock.now());
         }
     }
 
-    /// Gives back `units` that were taken before; `shared` says whether from a balance that strangers share.
+    /// Gives back `units` that were taken before, to a balance in this process; `shared` says whether to one that strangers
+    /// share.
     pub(crate) fn refund(&self, binding: &Binding, identity: u128, shared: bool, units: u64) {
-        if let Some(remote) = self.elsewhere(binding) {
-            remote.correct(binding, identity, Change::Refund, units);
-        } else if let Some(meter) = &binding.limit.meter {
+        if let Some(meter) = &binding.limit.meter {
             let place = binding.place(&self.memory, identity);
             // Slots know no time.
             let now = if meter.is_slots() { 0 } else { self.now() };

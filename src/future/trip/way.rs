@@ -230,7 +230,8 @@ impl Way {
     /// Takes its slots and asks, if nobody stands before it.
     fn start<B>(&mut self, request: &Request<B>, standing: Option<Standing>) -> Option<Ended> {
         let limiter = Arc::clone(&self.state.limiter);
-        let Some(remote) = limiter.remote().filter(|remote| !remote.is_down()) else {
+        let store = self.state.store.clone();
+        let Some(remote) = store.get().filter(|remote| !remote.is_down()) else {
             return self.alone(request, None, standing);
         };
         let rule = Arc::clone(&self.prepared.rule);

@@ -96,6 +96,22 @@ pub(crate) struct Guess {
     pub(crate) is_known: bool,
 }
 
+/// The store, once there is one: the same for all who hold a clone of this.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct StoreSlot(Arc<OnceLock<Arc<Remote>>>);
+
+impl StoreSlot {
+    #[inline]
+    pub(crate) fn get(&self) -> Option<&Arc<Remote>> {
+        self.0.get()
+    }
+
+    /// Has balances lie there from now on. `false` if they lie elsewhere already.
+    pub(crate) fn fill(&self, remote: Remote) -> bool {
+        self.0.set(Arc::new(remote)).is_ok()
+    }
+}
+
 impl Remote {
     /// For so long an empty bucket is believed to be one, so that somebody who fills it by hand is heard.
     const REMEMBERED: Duration = Duration::from_secs(10);

@@ -77,7 +77,7 @@ impl Way {
         let limiter = Arc::clone(&self.state.limiter);
         let now = limiter.now();
         let on_outage = self.shared.options.on_outage;
-        if let Some(remote) = limiter.remote() {
+        if let Some(remote) = self.state.store.get() {
             remote.without(on_outage);
         }
         // Dropped without being kept, it gives back what the store takes for it too late.

@@ -135,9 +135,8 @@ impl Way {
 
     /// It has stood in line for long enough.
     pub(super) fn gives_up(&mut self, now: Nanos) -> Option<Ended> {
-        let limiter = &self.state.limiter;
         let (mut levels, mut at, mut is_known) = (Levels::default(), now, true);
-        if let Some(remote) = limiter.remote() {
+        if let Some(remote) = self.state.store.get() {
             Guess {
                 levels,
                 at,
@@ -175,7 +174,7 @@ impl Way {
     /// Asks the store for what the buckets hold. `false` if it is down.
     fn peeks(&mut self, standing: Option<Standing>, is_over: bool) -> bool {
         let limiter = &self.state.limiter;
-        let Some(remote) = limiter.remote().filter(|remote| !remote.is_down()) else {
+        let Some(remote) = self.state.store.get().filter(|remote| !remote.is_down()) else {
             return false;
         };
         let deadline = self.shared.options.store_deadline;
