@@ -372,9 +372,9 @@
 //! - `tonic`: reads tonic's `TcpConnectInfo`, and `Throttle<S>` is a tonic `NamedService` if `S` is, so that a
 //!   single gRPC service can be wrapped. `tonic::transport::Server::layer` needs no feature.
 //! - `tracing`: tells operators of each refusal by limit, route and wait (no more than ten a second, with a count of
-//!   the others), of reloads and what they changed, of a store that is down and up again, of answers whose reported usage
-//!   is implausible, and once each of a host that tells no addresses though clients are told apart by them, and of a plan
-//!   that does not exist. The target is `tower_throttle`.
+//!   the others), of reloads and what they changed, of a store that is down (and why) and up again, of buckets that it
+//!   cannot charge, of answers whose reported usage is implausible, and once each of a host that tells no addresses though
+//!   clients are told apart by them, and of a plan that does not exist. The target is `tower_throttle`.
 //!
 //! [axum]: https://docs.rs/axum
 //! [tonic]: https://docs.rs/tonic

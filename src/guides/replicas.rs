@@ -53,8 +53,9 @@
 //! first that waits in vain finds the store down; from then on it is probed, and all others are decided without it as
 //! [`OnOutage`](crate::OnOutage) says: let through, refused with 503, or by limits of this process at a share of the
 //! whole. Without a word it is the whole. Within about a second of the store's return it is asked again. The feature
-//! `tracing` tells both, and `metrics` has `throttle_store_up`, `throttle_store_errors_total` and
-//! `throttle_store_outage_total`.
+//! `tracing` tells both, and the cause, and `metrics` has `throttle_store_up`, `throttle_store_errors_total` and
+//! `throttle_store_outage_total`. A bucket that the store cannot charge, such as a key that another program has written,
+//! is no outage: only its requests are decided so, and `tracing` tells why.
 //!
 //! [`RedisStore::connect`](crate::store::RedisStore::connect) is an error if the server is not there;
 //! [`connect_lazy`](crate::store::RedisStoreBuilder::connect_lazy) starts without it.

@@ -44,7 +44,13 @@ impl StoreWatch {
 
     pub(crate) fn told(&self, event: &Event<'_>) {
         match event {
-            Event::Failed => self.meters.failed(),
+            Event::Failed(error, now) => {
+                self.meters.failed();
+                // An outage is told once, when it begins.
+                if !error.is_unavailable() {
+                    self.log.bucket_failed(error, *now);
+                }
+            }
             Event::Down(error) => {
                 self.meters.is_up(false);
                 self.log.store_down(error);

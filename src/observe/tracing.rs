@@ -14,11 +14,13 @@ use crate::{clock::Nanos, decision::Denial, rules::Changes, store::StoreError};
 /// All events are the crate's, whichever of its files they come from.
 const TARGET: &str = "tower_throttle";
 
-/// What one throttle tells, whichever rules hold: of refusals no more than ten in a second.
+/// Tells what one throttle has to say, whichever rules hold: of refusals, and of whatever else each request may cause, no
+/// more than ten in a second.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
     refusals: Sampler,
     reports: Sampler,
+    bucket_failures: Sampler,
     unaddressed: OnceLock<()>,
     unplanned: OnceLock<()>,
 }
@@ -33,16 +35,21 @@ impl Log {
             return;
         };
         let limits: Vec<_> = denial.violated().map(|limit| limit.name()).collect();
+        let reason = match denial.is_unavailable() {
+            true => "a request was refused, since the store could not decide",
+            false => "a request was refused",
+        };
         let wait = denial.retry_after().map(|wait| wait.as_millis());
         info!(
             target: TARGET,
-            limit = limits.join(","),
+            // Nothing: none has refused.
+            limit = (!limits.is_empty()).then(|| limits.join(",")),
             route = denial.route(),
             plan = denial.plan(),
             // Nothing: it can never pass.
             wait_ms = wait.map(|wait| u64::try_from(wait).unwrap_or(u64::MAX)),
             untold,
-            "a request was refused"
+            "{reason}"
         );
     }
 
@@ -56,6 +63,18 @@ impl Log {
                 most,
                 untold,
                 "an answer reports more model tokens than it can have used: the report is not charged"
+            );
+        }
+    }
+
+    /// Tells that the store cannot take from the buckets of a request, as often as refusals are told.
+    pub(crate) fn bucket_failed(&self, error: &StoreError, now: Nanos) {
+        if let Some(untold) = self.bucket_failures.tells(now) {
+            warn!(
+                target: TARGET,
+                error = %Chain(error),
+                untold,
+                "the store cannot charge a bucket, its requests are decided without it"
             );
         }
     }

@@ -9,7 +9,11 @@ use std::{
 use tokio::time::{sleep, timeout};
 
 use super::{Remote, breaker::Look};
-use crate::{clock::nanos, store::StoreError, sync::Ordering};
+use crate::{
+    clock::{Nanos, nanos},
+    store::StoreError,
+    sync::Ordering,
+};
 
 /// What becomes of requests while the [store](crate::ThrottleLayer::store) does not answer.
 ///
@@ -46,8 +50,8 @@ impl Default for OnOutage {
 /// What has become of the store.
 #[derive(Debug)]
 pub(crate) enum Event<'a> {
-    /// It did not do as it was asked.
-    Failed,
+    /// It did not do as it was asked, for this reason, at this time.
+    Failed(&'a StoreError, Nanos),
     /// It is down, since this has happened.
     Down(&'a StoreError),
     /// It is up again.
@@ -72,7 +76,7 @@ impl Remote {
 
     /// A question was not answered.
     pub(super) fn failed(self: &Arc<Self>, error: &StoreError, deadline: Duration) {
-        (self.told)(Event::Failed);
+        (self.told)(Event::Failed(error, self.clock.now()));
         if !error.is_unavailable() {
             return;
         }
