@@ -18,7 +18,6 @@ use crate::{
         rule::{Asked, Rule},
     },
     store::{Balance, Charge, Correction, Taken},
-    sync::Ordering,
 };
 
 /// The units of leases that a request spends: by their number among its limits that lie in the store.
@@ -148,7 +147,7 @@ impl Remote {
             let hash = self.hash_of(&charge.key);
             is_given |= self.leases.end(hash, charge.budget, given);
         }
-        if is_given && self.is_tended.swap(1, Ordering::AcqRel) == 0 {
+        if is_given && self.tending.claim() {
             self.spawn(Tender(Arc::downgrade(self)).run());
         }
     }
@@ -192,13 +191,9 @@ impl Tender {
             };
             let rests = remote.leases.unused(remote.clock.moment(), false);
             remote.returned(rests).await;
-            if remote.leases.is_empty() {
-                remote.is_tended.store(0, Ordering::Release);
-                // Somebody may have come in between, who found it tended.
-                if remote.leases.is_empty() || remote.is_tended.swap(1, Ordering::AcqRel) == 1 {
-                    self.0 = Weak::new();
-                    return;
-                }
+            if remote.tending.give_back_if(|| remote.leases.is_empty()) {
+                self.0 = Weak::new();
+                return;
             }
         }
     }
@@ -207,7 +202,7 @@ impl Tender {
 impl Drop for Tender {
     fn drop(&mut self) {
         if let Some(remote) = self.0.upgrade() {
-            remote.is_tended.store(0, Ordering::Release);
+            remote.tending.give_back();
         }
     }
 }

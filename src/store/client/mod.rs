@@ -29,6 +29,7 @@ mod denied;
 mod lease;
 mod lent;
 mod outage;
+mod task_slot;
 
 use std::{
     fmt,
@@ -48,6 +49,7 @@ pub(crate) use self::{
 };
 use self::{
     breaker::Breaker, changes::Changes, deadlines::Deadlines, denied::Denied, lease::Leases,
+    task_slot::TaskSlot,
 };
 use crate::{
     clock::{Clock, Moment, Nanos, nanos},
@@ -74,8 +76,8 @@ pub(crate) struct Remote {
     deadlines: Arc<Deadlines>,
     changes: Changes,
     leases: Leases,
-    /// Whether somebody looks after them. One and zero.
-    is_tended: AtomicU64,
+    /// Of the task that gives back those that nobody uses.
+    tending: TaskSlot,
     hasher: RandomState,
     breaker: Breaker,
     /// How long is waited for it, in nanoseconds.
@@ -133,7 +135,7 @@ impl Remote {
             deadlines: Arc::default(),
             changes: Changes::default(),
             leases: Leases::new(),
-            is_tended: AtomicU64::new(0),
+            tending: TaskSlot::new(),
             hasher: RandomState::new(),
             breaker: Breaker::new(),
             patience: AtomicU64::new(0),
