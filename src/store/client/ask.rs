@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 
 use super::{Lent, Remote, deadlines::Key};
 use crate::{
-    clock::{Moment, nanos},
+    clock::{Moment, Nanos, nanos},
     store::{Balance, Charge, Correction, StoreError, Taken},
 };
 
@@ -87,13 +87,19 @@ impl Ask {
         ask
     }
 
+    /// When it is given up.
+    fn until(&self) -> Nanos {
+        self.sent.now.saturating_add(nanos(self.deadline))
+    }
+
     /// It is over, and was answered this, or not.
     fn end(&mut self, answer: Option<(&[Charge], &Taken)>) {
         let leasing = mem::take(&mut self.leasing);
         if !leasing.is_empty() {
             let (charges, taken) = answer.unzip();
+            let (sent, until) = (self.sent, self.until());
             self.remote
-                .leased(charges.unwrap_or(&leasing), taken, self.sent);
+                .leased(charges.unwrap_or(&leasing), taken, sent, until);
         }
         let lent = mem::take(&mut self.lent);
         if !answer.is_some_and(|(_, taken)| taken.is_admitted) {
@@ -133,7 +139,7 @@ impl Ask {
                 lent.with(taken)
             }));
         }
-        let deadline = self.sent.now.saturating_add(nanos(self.deadline));
+        let deadline = self.until();
         if self.remote.clock.now() < deadline {
             self.remote.wake_at(&mut self.key, deadline, cx.waker());
             return Poll::Pending;

@@ -199,11 +199,21 @@ impl Leases {
         })
     }
 
-    /// Whoever [began](Self::begin) has got this, or nothing. Says whether there is something to be looked after.
-    pub(super) fn end(&self, hash: u64, budget: Budget, given: Option<Given>) -> bool {
+    /// Ends a question that [began](Self::begin) with this `until`, with a lease or without one. A question that was
+    /// forgotten meanwhile ends no other. Says whether there is something to be looked after.
+    pub(super) fn end(
+        &self,
+        hash: u64,
+        budget: Budget,
+        until: Nanos,
+        given: Option<Given>,
+    ) -> bool {
         let waiting = self.with(hash, |shard| {
             let lease = shard.get_mut(&hash)?;
-            lease.asked = None;
+            let is_present = lease.asked == Some(until);
+            if is_present {
+                lease.asked = None;
+            }
             if let Some(Given { balance, now, sent }) = given {
                 // What may have come back to the one before it is forgotten: it lapses sooner.
                 lease.budget = budget;
@@ -216,7 +226,7 @@ impl Leases {
                 lease.sent = sent;
                 lease.state = balance.state;
             }
-            Some(std::mem::take(&mut lease.waiting))
+            (is_present || given.is_some()).then(|| std::mem::take(&mut lease.waiting))
         });
         // Outside of the lock, for nobody knows what a waker does.
         waiting.into_iter().flatten().for_each(Waker::wake);
@@ -334,7 +344,7 @@ mod tests {
         assert!(!leases.begin(7, &key(), budget, at(0), 1), "one at a time");
         // It owes 100 ms, the last 40 of them for four units.
         let lease = given(hour + 1_100 * MS, 4, hour + 1_000 * MS, 999 * MS);
-        assert!(leases.end(7, budget, Some(lease)));
+        assert!(leases.end(7, budget, 1, Some(lease)));
         assert_eq!(
             spend(&leases, &budget, 1_000 * MS),
             Some(hour + 1_070 * MS),
@@ -348,13 +358,13 @@ mod tests {
         assert!(spend(&leases, &budget, 1_080 * MS).is_none(), "one lapsed");
 
         assert!(leases.begin(7, &key(), budget, at(0), 1));
-        assert!(leases.end(7, budget, Some(lease)));
+        assert!(leases.end(7, budget, 1, Some(lease)));
         assert!(
             spend(&leases, &budget, 1_089 * MS).is_some(),
             "just in time"
         );
         assert!(leases.begin(7, &key(), budget, at(0), 1));
-        assert!(leases.end(7, budget, Some(lease)));
+        assert!(leases.end(7, budget, 1, Some(lease)));
         assert!(
             spend(&leases, &budget, 1_089 * MS + 1).is_none(),
             "too late"
@@ -364,12 +374,26 @@ mod tests {
     }
 
     #[test]
+    fn a_question_that_ends_late_ends_nobody_elses() {
+        let budget = Budget::of_rate(&Rate::per_second(100).burst(50)).expect("open");
+        let leases = Leases::new();
+        assert!(leases.begin(7, &key(), budget, at(0), 10 * MS));
+        let at = at(10 * MS);
+        assert!(leases.begin(7, &key(), budget, at, 20 * MS), "forgotten");
+        assert!(!leases.end(7, budget, 10 * MS, None));
+        assert!(!leases.begin(7, &key(), budget, at, 20 * MS), "two ask");
+        let lease = given(100 * MS, 4, 10 * MS, 10 * MS);
+        assert!(leases.end(7, budget, 20 * MS, Some(lease)));
+        assert!(leases.begin(7, &key(), budget, at, 20 * MS), "it has ended");
+    }
+
+    #[test]
     fn units_of_a_quota_are_good_until_its_window_ends() {
         let budget = Budget::of_quota(&Quota::per(100, Duration::from_secs(1))).expect("open");
         let leases = Leases::new();
         assert!(leases.begin(7, &key(), budget, at(0), 1));
         let lease = given(3_000 * MS + 5, 4, 2_500 * MS, 400 * MS);
-        assert!(leases.end(7, budget, Some(lease)));
+        assert!(leases.end(7, budget, 1, Some(lease)));
         assert!(spend(&leases, &budget, 899 * MS).is_some());
         let rests = leases.unused(at(899 * MS), false);
         assert!(rests.is_empty(), "somebody uses it");
@@ -380,7 +404,7 @@ mod tests {
         assert_eq!((*units, *state), (3, 3_000 * MS + 5));
         assert!(spend(&leases, &budget, 899 * MS).is_none(), "it is gone");
         assert!(leases.begin(7, &key(), budget, at(0), 1));
-        assert!(leases.end(7, budget, Some(lease)));
+        assert!(leases.end(7, budget, 1, Some(lease)));
         assert!(
             spend(&leases, &budget, 900 * MS).is_none(),
             "the next window"
@@ -393,7 +417,7 @@ mod tests {
         let other = Budget::of_rate(&Rate::per_second(50).burst(50)).expect("open");
         let leases = Leases::new();
         assert!(leases.begin(7, &key(), budget, at(0), 1));
-        assert!(leases.end(7, budget, Some(given(1_000 * MS, 10, 0, 0))));
+        assert!(leases.end(7, budget, 1, Some(given(1_000 * MS, 10, 0, 0))));
         assert!(spend(&leases, &other, 0).is_none());
         assert!(spend(&leases, &budget, 0).is_some());
     }
@@ -410,12 +434,12 @@ mod tests {
             "all are asked for"
         );
         let lease = given(1_000 * MS, 10, 0, 0);
-        assert!(leases.end(3, budget, Some(lease)));
+        assert!(leases.end(3, budget, 1, Some(lease)));
         assert!(
             !leases.begin(1_000_000, &key(), budget, at(0), 1),
             "one has units"
         );
-        assert!(!leases.end(4, budget, None));
+        assert!(!leases.end(4, budget, 1, None));
         assert!(
             leases.begin(1_000_000, &key(), budget, at(0), 1),
             "one has none"
@@ -438,7 +462,7 @@ mod tests {
         for (now, wall, units) in moments {
             let leases = Leases::new();
             assert!(leases.begin(7, &key(), budget, at(0), 1));
-            assert!(leases.end(7, budget, Some(given(1_000 * MS, 10, 0, 0))));
+            assert!(leases.end(7, budget, 1, Some(given(1_000 * MS, 10, 0, 0))));
             let at = Moment {
                 now: now * MS,
                 wall: wall * MS,

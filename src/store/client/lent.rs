@@ -123,12 +123,13 @@ impl Remote {
         (levels, self.at(now))
     }
 
-    /// Whoever asked for these has got them, or not.
+    /// Whoever asked for these, from `sent` to `until` at most, has got them, or not.
     pub(super) fn leased(
         self: &Arc<Self>,
         charges: &[Charge],
         taken: Option<&Taken>,
         sent: Moment,
+        until: Nanos,
     ) {
         let mut balances = taken.iter().flat_map(|taken| &taken.balances);
         let mut is_given = false;
@@ -145,7 +146,7 @@ impl Remote {
                 })
             });
             let hash = self.hash_of(&charge.key);
-            is_given |= self.leases.end(hash, charge.budget, given);
+            is_given |= self.leases.end(hash, charge.budget, until, given);
         }
         if is_given && self.tending.claim() {
             self.spawn(Tender(Arc::downgrade(self)).run());
