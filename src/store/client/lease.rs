@@ -111,7 +111,7 @@ impl Lease {
 }
 
 impl Leases {
-    const SHARDS: usize = 64;
+    const SHARDS: usize = if cfg!(throttle_loom) { 1 } else { 64 };
     /// 32,768 buckets in all.
     const MOST: usize = 512;
 
@@ -471,5 +471,140 @@ mod tests {
                 .take_while(|_| matches!(leases.spend(7, budget.meter(), || at), Spent::One(..)));
             assert_eq!(spent.count(), units, "{now} and {wall} ms later");
         }
+    }
+}
+
+/// All interleavings of who asks for a lease and who waits for it. Run with `--cfg throttle_loom`.
+#[cfg(all(test, throttle_loom))]
+mod loom_tests {
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering as Std},
+        },
+        task::Wake,
+    };
+
+    use loom::thread;
+
+    use super::*;
+    use crate::{
+        limit::rate::Rate,
+        sync::{AtomicU64, Ordering},
+    };
+
+    const HASH: u64 = 7;
+    const UNTIL: Nanos = 1_000;
+    const NOW: Moment = Moment { now: 0, wall: 0 };
+
+    #[derive(Default)]
+    struct Flag(AtomicBool);
+
+    impl Wake for Flag {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Std::SeqCst);
+        }
+    }
+
+    /// Leases of one bucket, and a count of those that ask.
+    struct Scene {
+        leases: Leases,
+        budget: Budget,
+        asking: AtomicU64,
+    }
+
+    #[derive(Debug, PartialEq, Eq)]
+    enum Had {
+        Unit,
+        /// It asked, and had a lease or none.
+        Asked,
+        /// It waits for another that asks.
+        Waits,
+    }
+
+    impl Scene {
+        fn new() -> Arc<Self> {
+            let rate = Rate::per_second(100).burst(50);
+            Arc::new(Self {
+                leases: Leases::new(),
+                budget: Budget::of_rate(&rate).expect("open"),
+                asking: AtomicU64::new(0),
+            })
+        }
+
+        fn begins(&self) -> bool {
+            let key = BucketKey::new("total/rate-1s", None);
+            let begins = self.leases.begin(HASH, &key, self.budget, NOW, UNTIL);
+            if begins {
+                let others = self.asking.fetch_add(1, Ordering::Relaxed);
+                assert_eq!(others, 0, "two ask at a time");
+            }
+            begins
+        }
+
+        /// A lease of so many units is the answer, or there is none.
+        fn ends(&self, units: u64) {
+            self.asking.fetch_sub(1, Ordering::Relaxed);
+            let balance = Balance {
+                state: 60_000_000_000,
+                leased: units,
+                is_refused: false,
+            };
+            let (now, sent) = (1, NOW);
+            let given = (units > 0).then_some(Given { balance, now, sent });
+            self.leases.end(HASH, self.budget, UNTIL, given);
+        }
+
+        /// One that needs a unit: it spends one, or asks for a lease of so many, or waits.
+        fn needs(&self, lease: u64, waker: &Waker) -> Had {
+            loop {
+                match self.leases.spend(HASH, self.budget.meter(), || NOW) {
+                    Spent::One(..) => return Had::Unit,
+                    Spent::Nothing if self.begins() => {
+                        self.ends(lease);
+                        return Had::Asked;
+                    }
+                    Spent::Nothing | Spent::Asked => {}
+                }
+                let cx = Context::from_waker(waker);
+                if self.leases.poll_asked(HASH, NOW.now, &cx).is_pending() {
+                    return Had::Waits;
+                }
+            }
+        }
+    }
+
+    /// One asks and goes away, or has a lease of so many units; two need a unit meanwhile.
+    fn race(units: u64) {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(move || {
+            let scene = Scene::new();
+            assert!(scene.begins());
+            let flags = [(); 2].map(|()| Arc::new(Flag::default()));
+            let threads = flags.clone().map(|flag| {
+                let scene = Arc::clone(&scene);
+                thread::spawn(move || scene.needs(1, &Waker::from(flag)))
+            });
+            scene.ends(units);
+            let had = threads.map(|thread| thread.join().expect("no panic"));
+            for (mut had, flag) in had.into_iter().zip(flags) {
+                while had == Had::Waits {
+                    assert!(flag.0.swap(false, Std::SeqCst), "forgotten");
+                    had = scene.needs(1, &Waker::from(Arc::clone(&flag)));
+                }
+            }
+            assert!(scene.begins(), "somebody is said to ask");
+        });
+    }
+
+    #[test]
+    fn loom_one_asks_at_a_time_and_whoever_waits_for_one_that_goes_away_is_woken() {
+        race(0);
+    }
+
+    #[test]
+    fn loom_whoever_waits_for_a_lease_is_woken_when_it_is_there() {
+        race(1);
     }
 }
