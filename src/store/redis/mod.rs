@@ -6,6 +6,7 @@ mod tls;
 #[cfg(feature = "redis-tls")]
 mod tls;
 
+mod connection;
 mod queue;
 mod script;
 mod servers;

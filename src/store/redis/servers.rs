@@ -4,10 +4,7 @@ use std::{
     convert::Infallible,
     fmt,
     future::Future,
-    sync::{
-        self, Arc, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
-    },
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -18,9 +15,13 @@ use ::redis::{
     aio::MultiplexedConnection,
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
-use tokio::{sync::Mutex, time::timeout};
+use tokio::time::timeout;
 
-use super::{RedisStoreError, tls};
+use super::{
+    RedisStoreError,
+    connection::{self, Current, End},
+    tls,
+};
 
 /// Where the servers are.
 #[derive(Clone)]
@@ -101,40 +102,25 @@ impl fmt::Debug for Servers {
     }
 }
 
-/// A connection, and which one it is.
-#[derive(Clone)]
-struct Line {
-    connection: MultiplexedConnection,
-    number: u64,
-    has_ended: Ended,
-}
-
-/// Whether the server has closed a connection, though nobody asks: what is not sent there is no charge that nobody
-/// knows of.
-type Ended = Arc<AtomicBool>;
+type Line = connection::Line<MultiplexedConnection>;
 
 /// A connection that was opened.
-type Opened = (MultiplexedConnection, Ended);
+type Opened = (MultiplexedConnection, End);
 
 /// The connection to the server that has the buckets, made when it is asked for, and again when it has broken.
 pub(super) struct Connector {
     servers: Servers,
-    line: sync::Mutex<Option<Line>>,
-    /// One connects, and the others wait for it.
-    connecting: Mutex<()>,
+    current: Current<MultiplexedConnection>,
     /// With which of several nodes it begins: after one that was of no use, with the next.
     begins: AtomicUsize,
-    numbers: AtomicU64,
 }
 
 impl Connector {
     pub(super) fn new(servers: Servers) -> Self {
         Self {
             servers,
-            line: sync::Mutex::new(None),
-            connecting: Mutex::const_new(()),
+            current: Current::new(),
             begins: AtomicUsize::new(0),
-            numbers: AtomicU64::new(0),
         }
     }
 
@@ -163,8 +149,8 @@ impl Connector {
                     return self.asking(addr, command).await;
                 }
                 kind => {
-                    if is_lost(kind) {
-                        self.lose(line.number);
+                    if is_lost(kind) && self.current.lose(&line) {
+                        self.goes_on();
                     }
                     return Err(error);
                 }
@@ -175,22 +161,12 @@ impl Connector {
 
     /// The connection that there is, or a new one.
     async fn line(&self) -> RedisResult<Line> {
-        if let Some(line) = self.present() {
-            return Ok(line);
-        }
-        let _alone = self.connecting.lock().await;
-        if let Some(line) = self.present() {
-            return Ok(line);
-        }
-        let connected = timeout(PATIENCE, self.connect()).await;
-        let connected = connected.unwrap_or_else(|_| Err(failure("no server was reached")));
-        match connected {
-            Ok(opened) => Ok(self.keep(opened)),
-            Err(error) => {
-                self.goes_on();
-                Err(error)
-            }
-        }
+        let connect = async {
+            let connected = timeout(PATIENCE, self.connect()).await;
+            let connected = connected.unwrap_or_else(|_| Err(failure("no server was reached")));
+            connected.inspect_err(|_| self.goes_on())
+        };
+        self.current.get(connect).await
     }
 
     /// The next time it begins with another of several nodes.
@@ -208,34 +184,6 @@ impl Connector {
         let (later, first) = nodes.split_at(begin);
         let share = PATIENCE / u32::try_from(count).unwrap_or(u32::MAX);
         (first.iter().chain(later), share)
-    }
-
-    fn present(&self) -> Option<Line> {
-        // Each step leaves it whole.
-        let line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
-        let alive = |line: &&Line| !line.has_ended.load(Ordering::Acquire);
-        line.as_ref().filter(alive).cloned()
-    }
-
-    fn keep(&self, (connection, has_ended): Opened) -> Line {
-        let line = Line {
-            connection,
-            has_ended,
-            number: self.numbers.fetch_add(1, Ordering::Relaxed),
-        };
-        let mut kept = self.line.lock().unwrap_or_else(PoisonError::into_inner);
-        *kept = Some(line.clone());
-        line
-    }
-
-    /// A connection is of no use any more.
-    fn lose(&self, number: u64) {
-        let mut kept = self.line.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.as_ref().is_some_and(|line| line.number == number) {
-            *kept = None;
-            drop(kept);
-            self.goes_on();
-        }
     }
 
     async fn connect(&self) -> RedisResult<Opened> {
@@ -297,7 +245,7 @@ impl Connector {
     /// From now on another node has the buckets.
     async fn moved(&self, addr: ConnectionAddr) -> RedisResult<Line> {
         let opened = open(&self.node()?.clone().set_addr(addr)).await?;
-        Ok(self.keep(opened))
+        Ok(self.current.replace(opened))
     }
 
     /// Asks a node to which the buckets are on their way.
@@ -357,16 +305,16 @@ async fn in_time<T>(
 /// A connection by the third version of the protocol, in which it is told when it has ended; to a server that does
 /// not know that, by the second.
 async fn open(server: &ConnectionInfo) -> RedisResult<Opened> {
-    let has_ended = Ended::default();
+    let end = End::new();
     let config = AsyncConnectionConfig::new()
         .set_connection_timeout(Some(PATIENCE))
         .set_response_timeout(Some(PATIENCE));
     let settings = server.redis_settings().clone();
     let third = settings.set_protocol(ProtocolVersion::RESP3);
-    let told = Arc::clone(&has_ended);
+    let told = end.clone();
     let telling = config.clone().set_push_sender(move |push: PushInfo| {
         if push.kind == PushKind::Disconnection {
-            told.store(true, Ordering::Release);
+            told.tell();
         }
         Ok::<_, Infallible>(())
     });
@@ -375,29 +323,29 @@ async fn open(server: &ConnectionInfo) -> RedisResult<Opened> {
         .get_multiplexed_async_connection_with_config(&telling)
         .await;
     match opened {
-        Ok(connection) => Ok((connection, has_ended)),
+        Ok(connection) => Ok((connection, end)),
         Err(error) if error.is_io_error() || error.is_timeout() => Err(error),
         Err(_) => {
             let client = Client::open(server.clone())?;
             let opened = client.get_multiplexed_async_connection_with_config(&config);
             // Of the first nothing is said about this one.
-            Ok((opened.await?, Ended::default()))
+            Ok((opened.await?, End::new()))
         }
     }
 }
 
 /// A connection to a server that is no replica: what those tell is old.
 async fn open_primary(server: &ConnectionInfo) -> RedisResult<Opened> {
-    let (mut connection, has_ended) = open(server).await?;
+    let (mut connection, end) = open(server).await?;
     let role = connection.send_packed_command(&::redis::cmd("ROLE")).await;
     match role.and_then(Value::extract_error) {
         Ok(Value::Array(role)) => match role.first() {
-            Some(Value::BulkString(role)) if role == b"master" => Ok((connection, has_ended)),
+            Some(Value::BulkString(role)) if role == b"master" => Ok((connection, end)),
             _ => Err(failure("the server is a replica")),
         },
         // Who may not ask has to know.
         Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) => {
-            Ok((connection, has_ended))
+            Ok((connection, end))
         }
         Err(error) => Err(error),
         Ok(_) => Err(failure("the server does not know its role")),
