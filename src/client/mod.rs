@@ -6,7 +6,7 @@ mod head;
 mod host;
 mod key;
 mod plan;
-mod roster;
+mod resolver;
 
 #[cfg(feature = "axum")]
 mod axum;
@@ -30,5 +30,5 @@ pub use self::{
 };
 pub(crate) use self::{
     key::{Identity, Known, Secret},
-    roster::{Client, Fault, Roster},
+    resolver::{Client, Fault, Roster},
 };

@@ -9,7 +9,7 @@ mod policies;
 mod problem;
 mod protocol;
 mod rejection;
-mod written;
+mod templates;
 
 use http::header::{HeaderName, RETRY_AFTER};
 
@@ -18,7 +18,7 @@ pub(crate) use self::{
     problem::problem,
     protocol::Framing,
     rejection::{OnRoute, Rejections, strip},
-    written::Written,
+    templates::Written,
 };
 
 pub(crate) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");

@@ -3,8 +3,8 @@
 use std::{fmt, mem::discriminant};
 
 use super::{
-    ledger::{Ledger, ScopeKey},
     pairs::{equal, pairs},
+    registry::{Ledger, ScopeKey},
     settings::Settings,
 };
 use crate::limit::{Limit, Scope, Terms};

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use super::{
-    Rules, RulesError, Undeclared,
-    classes::{Class, classes, reserve_clients, roster},
-    exempt,
-    ledger::{Draft, ScopeKey, Template},
+    Rules, RulesError, Undeclared, exempt,
     names::{Names, Place, parse},
+    plans::{Class, classes, reserve_clients, roster},
+    registry::{Draft, ScopeKey, Template},
     settings::Settings,
     tokens,
 };

@@ -2,13 +2,13 @@
 
 mod audit;
 mod change;
-mod classes;
 mod compile;
 mod error;
 mod exempt;
-mod ledger;
 mod names;
 mod pairs;
+mod plans;
+mod registry;
 mod settings;
 mod tokens;
 
@@ -28,10 +28,10 @@ pub use self::{
     error::RulesError,
 };
 pub(crate) use self::{
-    classes::Class,
     compile::{Compiled, DeclaredRoute},
-    ledger::{Draft, Handover, Ledger, Template, others},
     pairs::pairs,
+    plans::Class,
+    registry::{Draft, Handover, Ledger, Template, others},
 };
 
 /// All limits of a throttle: for the whole server, for every route, for single routes, and for clients.

@@ -1,8 +1,8 @@
 //! The APIs whose clients a throttle may answer.
 
-mod told;
+mod headers;
 
-pub(super) use self::told::told;
+pub(super) use self::headers::told;
 /// How refusals are answered, and which fields tell what is left: as clients of known APIs expect it.
 ///
 /// ```

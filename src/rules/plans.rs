@@ -7,8 +7,8 @@ use std::{
 
 use super::{
     RulesError,
-    ledger::{Draft, ScopeKey},
     names::{Names, Place, parse, proper},
+    registry::{Draft, ScopeKey},
 };
 use crate::{
     client::{Clients, Fault, Plan, Roster},
