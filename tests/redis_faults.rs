@@ -636,6 +636,14 @@ async fn a_change_of_state_is_one_line() {
             let told = "WARN tower_throttle: the store is down, requests are decided without it";
             assert_eq!(lines.len(), 1, "{kind:?}, {turn}: {lines:?}");
             assert!(lines[0].starts_with(told), "{lines:?}");
+            // With the server, and what has become of the way to it.
+            let cause = lines[0].split("error=the store is not available: ").nth(1);
+            let address = format!("127.0.0.1:{}: ", server.port);
+            let cause = cause.and_then(|cause| cause.strip_prefix(&address));
+            assert!(
+                cause.is_some_and(|cause| !cause.contains(": ")),
+                "{lines:?}"
+            );
 
             server.run().await;
             assert_eq!(recovered(&client).await, OK, "{kind:?}");

@@ -84,7 +84,8 @@ impl Code {
 
 /// An error of setting up a [`RedisStore`].
 ///
-/// Its source is the cause as text and as a boxed error, whose type is no part of this interface.
+/// Its source tells the cause, with the address of the server and without who logs in there. No type of the crate
+/// `redis` can be had of it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RedisStoreError {
@@ -296,7 +297,9 @@ impl Inner {
             }
             answer => answer,
         };
-        answer.map_err(StoreError::unavailable)
+        // As a text: the client's types are its own, and it repeats each cause.
+        let servers = self.connector.servers();
+        answer.map_err(|error| StoreError::unavailable(format!("{servers:?}: {error}")))
     }
 }
 

@@ -51,7 +51,7 @@ const MOVES: usize = 5;
 pub(super) fn info(url: &str) -> Result<ConnectionInfo, RedisStoreError> {
     tls::prepare();
     let info = url.into_connection_info();
-    let info = info.map_err(|error| RedisStoreError::Url(error.into()))?;
+    let info = info.map_err(|error| RedisStoreError::Url(error.to_string().into()))?;
     // What waits for an answer is never held back for more.
     let tcp = TcpSettings::default().set_nodelay(true);
     // Nor does one end unseen for lack of use.

@@ -75,7 +75,8 @@ impl RedisStoreBuilder {
         let servers = self.servers.map(|server| match server.addr() {
             ConnectionAddr::TcpTls { .. } => {
                 let client = Client::build_with_tls(server, certificates.clone());
-                let client = client.map_err(|error| RedisStoreError::Certificates(error.into()))?;
+                let client = client
+                    .map_err(|error| RedisStoreError::Certificates(error.to_string().into()))?;
                 Ok(client.get_connection_info().clone())
             }
             _ => Ok(server),
