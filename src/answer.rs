@@ -8,7 +8,7 @@ use http::{
 };
 
 use crate::{
-    admission::account::{Account, Report},
+    admission::reservation::{Account, Report},
     field,
     observe::{self, Log},
     usage::{Kind, Scan},

@@ -7,8 +7,8 @@ use crate::{
     clock::Clock,
     limiter::{
         Limiter,
-        levels::Levels,
-        rule::{Asked, Rule},
+        limit_set::{Asked, Rule},
+        readings::Levels,
     },
     rules::{Handover, Ledger, Rules, RulesError, Template},
     usage::{Kind, Scan},

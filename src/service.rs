@@ -14,7 +14,7 @@ use crate::{
     clock::{Nanos, nanos},
     engine::{Admitted, Away, Decided, Prepared, Shared, State, There},
     future::{Queued, ResponseFuture, Trip, Way},
-    limiter::{levels::Levels, rule::Asked, waiting::Answer},
+    limiter::{limit_set::Asked, queue::Answer, readings::Levels},
     response::grpc::deadline,
 };
 

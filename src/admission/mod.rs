@@ -1,13 +1,13 @@
 //! The guard of one admitted request.
 
-pub(crate) mod account;
 mod origin;
+pub(crate) mod reservation;
 
 use std::sync::Arc;
 
-use self::account::Account;
 pub(crate) use self::origin::Origin;
-use crate::limiter::{levels::Levels, rule::Asked};
+use self::reservation::Account;
+use crate::limiter::{limit_set::Asked, readings::Levels};
 
 /// Lives as long as the request it admitted: from the decision, through the inner service's future, to
 /// the end of the response body. What has to be given back when a request ends is given back by it.

@@ -6,7 +6,7 @@ use crate::{
     clock::Nanos,
     limiter::{
         Limiter,
-        rule::{Binding, Rule},
+        limit_set::{Binding, Rule},
     },
     store::client::{Change, Remote, StoreSlot},
 };

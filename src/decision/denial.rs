@@ -7,12 +7,12 @@ use std::{
     time::Duration,
 };
 
-use super::status::LimitStatus;
+use super::limit_status::LimitStatus;
 use super::{Decision, Verdict};
 use crate::{
     clock::{Clock, Nanos, nanos},
     limit::Scope,
-    limiter::{levels::Levels, rule::Rule},
+    limiter::{limit_set::Rule, readings::Levels},
 };
 
 /// A refusal: which limits refused, and when to come back.

@@ -1,15 +1,15 @@
 //! What was decided about a request, and why.
 
 mod denial;
-pub(crate) mod status;
+pub(crate) mod limit_status;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 pub use self::denial::Denial;
-use self::status::{LimitStatus, statuses};
+use self::limit_status::{LimitStatus, statuses};
 use crate::{
     clock::Nanos,
-    limiter::{levels::Levels, rule::Rule},
+    limiter::{limit_set::Rule, readings::Levels},
 };
 
 /// What the throttle decided about one request.

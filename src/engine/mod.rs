@@ -1,16 +1,15 @@
 //! What all services of a layer share: the limits with their balances, and how answers are given.
 
-mod away;
-mod gone;
-mod live;
-mod moves;
-mod near;
+mod active;
+mod key_changes;
+mod key_index;
+mod lost_keys;
 pub(crate) mod options;
-mod prepared;
+mod reload;
+mod remote;
+mod route_limits;
 mod routes;
-mod state;
-mod succession;
-mod takeover;
+mod rule_set;
 mod unions;
 
 use std::{mem, sync::Arc};
@@ -20,18 +19,18 @@ use http::{Request, Response};
 
 use self::options::Options;
 pub(crate) use self::{
-    away::{Away, ByLease, There},
-    live::Live,
-    prepared::Prepared,
-    state::State,
+    active::Live,
+    remote::{Away, ByLease, There},
+    route_limits::Prepared,
+    rule_set::State,
 };
 use crate::{
     admission::{Admission, Permits},
     clock::Nanos,
     decision::{Decision, Denial},
     limiter::{
-        levels::Levels,
-        rule::{Asked, Rule},
+        limit_set::{Asked, Rule},
+        readings::Levels,
     },
     observe::Log,
     response::fields::Fields,

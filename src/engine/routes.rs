@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::prepared::Prepared;
+use super::route_limits::Prepared;
 use crate::{
-    limiter::{rule::Binding, tally::Tally},
+    limiter::{counters::Tally, limit_set::Binding},
     route::{RouteKey, overlap::Shape, undeclared::Undeclared},
     rules::Template,
 };
@@ -85,6 +85,17 @@ impl Route {
             undeclared: true,
             place: place.into(),
             ..Self::new(key, own, before, variants)
+        }
+    }
+}
+
+impl Route {
+    /// Returns whether some request of an undeclared route may match a key.
+    pub(super) fn meets(&self, key: &RouteKey, set: &Undeclared<Self>) -> bool {
+        match (&self.shape, &self.pattern) {
+            (Some(shape), _) => shape.meets(key, |segment| set.hash(&segment)),
+            (None, Some(pattern)) => pattern.meets(key),
+            (None, None) => true,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use super::prepared::{Found, Prepared};
+use super::route_limits::{Found, Prepared};
 use crate::route::undeclared::Undeclared;
 
 /// The rules of requests that may mean several routes, each made once, as long as there is room.

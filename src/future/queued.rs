@@ -16,9 +16,9 @@ use crate::{
     engine::{Admitted, Decided, Prepared, Shared, State},
     limiter::{
         Outdated,
-        levels::Levels,
-        rule::Asked,
-        waiting::{Standing, Turn},
+        limit_set::Asked,
+        queue::{Standing, Turn},
+        readings::Levels,
     },
 };
 

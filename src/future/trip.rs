@@ -12,7 +12,7 @@ use crate::{
     admission::Permits,
     clock::Nanos,
     engine::{Decided, Prepared},
-    limiter::levels::Levels,
+    limiter::readings::Levels,
 };
 
 /// A request with the service it is for, which was polled ready, on its way to the store and back. Dropped, it leaves

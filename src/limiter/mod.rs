@@ -7,26 +7,27 @@
 //! (see [`crate::limit::gcra`] for why). Between the two a third request may be refused that a serial order would
 //! have let in. None is ever admitted that it would not.
 
+pub(crate) mod balance;
+pub(crate) mod bound_limit;
 pub(crate) mod bucket;
+pub(crate) mod client_table;
+pub(crate) mod counters;
 mod group;
-pub(crate) mod history;
-pub(crate) mod levels;
-pub(crate) mod memory;
-pub(crate) mod place;
-pub(crate) mod rule;
-pub(crate) mod spread;
-pub(crate) mod tally;
-pub(crate) mod waiting;
+pub(crate) mod limit_set;
+pub(crate) mod meter_history;
+pub(crate) mod queue;
+pub(crate) mod readings;
+pub(crate) mod stagger;
 
 use std::thread;
 
-use self::memory::{Key, Memory};
+use self::client_table::{Key, Memory};
 use self::{
     bucket::Untaken,
-    levels::{Level, Levels},
-    rule::{Asked, Binding, Charge, Home, Rule},
-    spread::{Refused, Spread},
-    waiting::Lines,
+    limit_set::{Asked, Binding, Charge, Home, Rule},
+    queue::Lines,
+    readings::{Level, Levels},
+    stagger::{Refused, Spread},
 };
 use crate::clock::{Clock, Instant, Nanos};
 

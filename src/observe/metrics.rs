@@ -5,7 +5,7 @@ use metrics::{
     gauge, histogram,
 };
 
-use crate::{clock::Nanos, limiter::rule::Rule};
+use crate::{clock::Nanos, limiter::limit_set::Rule};
 
 /// What counts the requests of one rule: bound once to the recorder, so that counting looks nothing up.
 #[derive(Clone)]

@@ -1,6 +1,6 @@
 //! Nobody counts.
 
-use crate::{clock::Nanos, limiter::rule::Rule};
+use crate::{clock::Nanos, limiter::limit_set::Rule};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Meters;

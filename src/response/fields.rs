@@ -18,10 +18,10 @@ use crate::{
     clock::{Clock, Nanos, nanos},
     decision::{
         Denial,
-        status::{LimitStatus, statuses},
+        limit_status::{LimitStatus, statuses},
     },
     limit::Limit,
-    limiter::{levels::Levels, rule::Rule},
+    limiter::{limit_set::Rule, readings::Levels},
 };
 
 /// The fields of one admitted response, written when the request was admitted.

@@ -14,7 +14,7 @@ use http::{
 use super::{RATE_LIMIT, RATE_LIMIT_POLICY, fields::refused, policies::terms};
 use crate::{
     clock::nanos,
-    decision::{Denial, status::LimitStatus},
+    decision::{Denial, limit_status::LimitStatus},
     field,
     limit::Scope,
 };
@@ -298,8 +298,8 @@ mod tests {
         Rate, Scope,
         limit::{Limit, Terms, meter::Meter, reservation::Reservation},
         limiter::{
-            levels::{Level, Levels},
-            rule::{Binding, Rule},
+            limit_set::{Binding, Rule},
+            readings::{Level, Levels},
         },
     };
 

@@ -6,7 +6,7 @@ use super::buffer::Buffer;
 use crate::{
     clock::nanos,
     limit::{Limit, Terms, rate::Rate},
-    limiter::rule::{Binding, Rule},
+    limiter::limit_set::{Binding, Rule},
 };
 
 const SECOND: u64 = 1_000_000_000;

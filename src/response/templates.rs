@@ -4,7 +4,7 @@ use super::{
     policies::{Policies, policies},
     problem::{Frames, Heads},
 };
-use crate::limiter::rule::Rule;
+use crate::limiter::limit_set::Rule;
 
 /// Header fields that depend on a rule's limits alone.
 #[derive(Debug)]

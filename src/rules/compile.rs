@@ -13,7 +13,7 @@ use super::{
 use crate::{
     client::Roster,
     limit::limits::Access,
-    limiter::rule::Binding,
+    limiter::limit_set::Binding,
     response::{Rejection, Rejections},
     route::{CatchAll, RouteKey, table::Table},
     usage::{Estimator, NoField},

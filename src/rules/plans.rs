@@ -13,7 +13,7 @@ use super::{
 use crate::{
     client::{Clients, Fault, Plan, Roster},
     limit::limits::{Access, Limits},
-    limiter::rule::Binding,
+    limiter::limit_set::Binding,
     route::{CatchAll, RouteKey, table::Table},
 };
 

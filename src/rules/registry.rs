@@ -16,9 +16,9 @@ use crate::{
     limit::{Limit, Scope, meter::Meter},
     limiter::{
         bucket::Bucket,
-        history::{History, Step, Version},
-        memory::Page,
-        rule::{Binding, Home, Line},
+        client_table::Page,
+        limit_set::{Binding, Home, Line},
+        meter_history::{History, Step, Version},
     },
     route::RouteKey,
 };

@@ -13,11 +13,11 @@ use crate::{
     limit::{Limit, Scope, Terms, meter::Meter, rate::Rate, reservation::Reservation},
     limiter::{
         self, Limiter,
-        history::{History, Step},
-        levels::{Level, Levels},
-        memory::Page,
-        place::Seen,
-        rule::{self, Binding, Home, Line},
+        client_table::Page,
+        limit_set::{self, Binding, Home, Line},
+        meter_history::{History, Step},
+        readings::Seen,
+        readings::{Level, Levels},
     },
     sync::Mutex,
 };
@@ -152,7 +152,7 @@ impl Inner {
             let of = |shadows: bool| {
                 pairs()
                     .filter(move |(charge, _)| charge.is_shadow == shadows)
-                    .map(|(charge, binding)| rule::Charge {
+                    .map(|(charge, binding)| limit_set::Charge {
                         limit: &binding.limit,
                         place: binding.place(&self.limiter.memory, charge.key.identity()),
                         cost: charge.cost,
@@ -199,7 +199,13 @@ impl Inner {
     }
 
     /// Takes as much of a lease as there is, beside a charge that has left this level.
-    fn lease(&self, charge: &rule::Charge<'_>, level: &mut Level, now: Nanos, most: u64) -> u64 {
+    fn lease(
+        &self,
+        charge: &limit_set::Charge<'_>,
+        level: &mut Level,
+        now: Nanos,
+        most: u64,
+    ) -> u64 {
         let Some(meter) = &charge.limit.meter else {
             return 0;
         };

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::admission::account::Account;
+use crate::admission::reservation::Account;
 
 /// The model tokens of one request: reserved at admission, counted while they are produced, settled once.
 ///

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     limit::Terms,
-    limiter::{self, place::Place, rule::Home},
+    limiter::{self, balance::Place, limit_set::Home},
 };
 
 /// The same as bounds, under contention: threads ask at a moment that stands still.

@@ -21,9 +21,9 @@ use crate::{
     clock::{Nanos, nanos},
     engine::{ByLease, Prepared, Shared, State},
     limiter::{
-        levels::Levels,
-        rule::Asked,
-        waiting::{Next, Standing},
+        limit_set::Asked,
+        queue::{Next, Standing},
+        readings::Levels,
     },
     store::client::{Ask, Follow, Guess, Lent, Remote},
 };

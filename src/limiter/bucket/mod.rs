@@ -30,7 +30,7 @@ pub(crate) use self::succession::{Late, Source, Successor};
 use crate::{
     clock::Nanos,
     limit::meter::Meter,
-    limiter::history::{History, Version},
+    limiter::meter_history::{History, Version},
     sync::{AtomicU64, Ordering},
 };
 
@@ -288,7 +288,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::limiter::history::Step;
+    use crate::limiter::meter_history::Step;
 
     const OURS: u64 = 3;
     const STRANGERS: u64 = 5;

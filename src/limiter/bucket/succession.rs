@@ -23,7 +23,7 @@ use super::{BUSY, Bucket, Untaken};
 use crate::{
     clock::Nanos,
     limit::meter::Meter,
-    limiter::history::{History, Step, Version},
+    limiter::meter_history::{History, Step, Version},
     sync::Ordering,
 };
 
@@ -398,7 +398,7 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::limiter::place::{Place, Scale, Seen};
+    use crate::limiter::{balance::Place, meter_history::Scale, readings::Seen};
 
     #[test]
     fn a_slot_that_comes_back_while_its_bucket_is_being_closed_comes_back() {

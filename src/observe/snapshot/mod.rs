@@ -11,8 +11,8 @@ use crate::{
     clock::Nanos,
     limit::{Scope, Terms},
     limiter::{
-        rule::{Binding, Home},
-        tally::Tally,
+        counters::Tally,
+        limit_set::{Binding, Home},
     },
 };
 

@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue};
 use super::Dialect;
 use crate::{
     clock::{Nanos, nanos},
-    decision::status::LimitStatus,
+    decision::limit_status::LimitStatus,
     limit::calendar::date,
     response::{buffer::integer, policies::terms},
 };

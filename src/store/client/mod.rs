@@ -21,15 +21,15 @@
 //! as long as that lasts: see [`lease`]. Whoever comes while somebody asks for more waits for that for a moment, so
 //! that a crowd makes one question and not one each.
 
-mod ask;
 mod breaker;
-mod changes;
-mod deadlines;
-mod denied;
+mod call;
+mod corrections;
+mod deny_cache;
 mod lease;
-mod lent;
+mod leased;
 mod outage;
 mod task_slot;
+mod timers;
 
 use std::{
     fmt,
@@ -42,22 +42,22 @@ use std::{
 use tokio::runtime::Handle;
 
 pub use self::outage::OnOutage;
-pub(crate) use self::{
-    ask::Ask,
-    lent::{Follow, Lent},
-    outage::Event,
-};
 use self::{
-    breaker::Breaker, changes::Changes, deadlines::Deadlines, denied::Denied, lease::Leases,
-    task_slot::TaskSlot,
+    breaker::Breaker, corrections::Changes, deny_cache::Denied, lease::Leases, task_slot::TaskSlot,
+    timers::Deadlines,
+};
+pub(crate) use self::{
+    call::Ask,
+    leased::{Follow, Lent},
+    outage::Event,
 };
 use crate::{
     clock::{Clock, Moment, Nanos, nanos},
     limit::{Limit, gcra::Refusal},
     limiter::{
-        levels::{Level, Levels},
-        memory::Memory,
-        rule::{Asked, Binding, Rule},
+        client_table::Memory,
+        limit_set::{Asked, Binding, Rule},
+        readings::{Level, Levels},
     },
     store::{Balance, BucketKey, Budget, Charge, Correction, Store, Taken},
     sync::{AtomicU64, Ordering},
@@ -311,7 +311,7 @@ impl Remote {
     }
 
     /// Has whoever this is woken at that moment, or later.
-    fn wake_at(&self, key: &mut Option<deadlines::Key>, deadline: Nanos, waker: &Waker) {
+    fn wake_at(&self, key: &mut Option<timers::Key>, deadline: Nanos, waker: &Waker) {
         if self.deadlines.enter(key, deadline, waker) {
             self.spawn(self.deadlines.watch(self.clock));
         }

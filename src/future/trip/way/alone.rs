@@ -14,8 +14,8 @@ use crate::{
     engine::Prepared,
     limiter::{
         Outdated,
-        levels::Levels,
-        waiting::{Answer, Standing, Turn},
+        queue::{Answer, Standing, Turn},
+        readings::Levels,
     },
     store::client::{Ask, OnOutage},
 };

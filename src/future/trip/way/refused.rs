@@ -9,8 +9,8 @@ use super::{
 use crate::{
     clock::{Nanos, nanos},
     limiter::{
-        levels::Levels,
-        waiting::{Again, Answer, Moment, Standing},
+        queue::{Again, Answer, Moment, Standing},
+        readings::Levels,
     },
     store::{
         Taken,

@@ -1,0 +1,335 @@
+//! What one request has reserved of model tokens, and what it has used.
+
+use std::sync::{Arc, PoisonError};
+
+use super::Origin;
+use crate::{
+    clock::Nanos,
+    limiter::{
+        limit_set::{Asked, Binding},
+        readings::Levels,
+    },
+    sync::Mutex,
+};
+
+/// The model tokens of one request: reserved when it was admitted, settled once.
+///
+/// At any moment each of its limits is charged with the larger of what that limit has reserved and what has been used.
+#[derive(Debug)]
+pub(crate) struct Account {
+    origin: Arc<Origin>,
+    identity: u128,
+    /// What it was estimated at.
+    estimate: u64,
+    /// The token limits of the rule, in their order.
+    entries: Box<[Entry]>,
+    state: Mutex<State>,
+}
+
+/// The part of one limit in an account.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    /// What was taken from its bucket at admission.
+    reserved: u64,
+    /// Whether it was charged, which a shadow that would have refused was not.
+    is_charged: bool,
+    /// Whether strangers share the balance.
+    is_shared: bool,
+    /// The state of its bucket at the last question, where that lies elsewhere.
+    told: u64,
+}
+
+#[derive(Debug)]
+struct State {
+    used: u64,
+    settled: bool,
+}
+
+/// What has become of a report of what was used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Report {
+    /// The account is settled, by the report or before it.
+    Settled,
+    /// The report is above the most that it can be, and changes nothing.
+    Implausible { most: u64 },
+}
+
+/// What limits are charged with.
+#[derive(Debug, Clone, Copy)]
+enum Charged {
+    /// The reservation, or so many tokens if that is more.
+    AtLeast(u64),
+    Exactly(u64),
+}
+
+impl Charged {
+    fn of(self, entry: &Entry) -> u64 {
+        match self {
+            Self::AtLeast(tokens) => tokens.max(entry.reserved),
+            Self::Exactly(tokens) => tokens,
+        }
+    }
+}
+
+impl Account {
+    /// The most tokens that one byte of an answer carries. Tokenizers make of a byte one at most.
+    const PER_BYTE: u64 = 4;
+    /// The most tokens that leave no byte in an answer: what a model reads, and reasoning that is not sent. The largest
+    /// context of a model is ten million tokens.
+    const UNSEEN: u64 = 1 << 24;
+
+    pub(crate) fn new(origin: &Arc<Origin>, asked: Asked, levels: &Levels) -> Arc<Self> {
+        let levels = origin.rule.bindings.iter().zip(levels.as_slice());
+        let tokens = levels.filter(|(binding, _)| binding.limit.is_tokens());
+        let entries = tokens.map(|(_, level)| Entry {
+            reserved: level.cost,
+            is_charged: !level.refused,
+            is_shared: level.shared,
+            told: level.state,
+        });
+        Arc::new(Self {
+            origin: Arc::clone(origin),
+            identity: asked.identity,
+            estimate: asked.tokens,
+            entries: entries.collect(),
+            state: Mutex::new(State {
+                used: 0,
+                settled: false,
+            }),
+        })
+    }
+
+    /// Tokens reserved at admission, by the limit that reserved the least. A shadow counts only if no limit is
+    /// enforced; without limits it is the estimate.
+    pub(crate) fn reserved(&self) -> u64 {
+        let reserved = |is_shadow: bool| {
+            let entries = self.entries();
+            let entries = entries.filter(move |(_, binding)| binding.limit.shadow == is_shadow);
+            entries.map(|(entry, _)| entry.reserved).min()
+        };
+        let enforced = reserved(false).or_else(|| reserved(true));
+        enforced.unwrap_or(self.estimate)
+    }
+
+    /// Tokens used so far, or settled.
+    pub(crate) fn used(&self) -> u64 {
+        self.with(|state| state.used)
+    }
+
+    /// Counts tokens as used. What goes beyond a reservation is charged at once. `false` if it was settled before.
+    pub(crate) fn add(&self, tokens: u64) -> bool {
+        self.with(|state| {
+            if state.settled {
+                return false;
+            }
+            let before = Charged::AtLeast(state.used);
+            state.used = state.used.saturating_add(tokens);
+            self.charge(before, Charged::AtLeast(state.used));
+            true
+        })
+    }
+
+    /// Settles at `total` tokens. `false` if it was settled before.
+    pub(crate) fn settle(&self, total: u64) -> bool {
+        self.with(|state| {
+            if state.settled {
+                return false;
+            }
+            self.charge(Charged::AtLeast(state.used), Charged::Exactly(total));
+            (state.used, state.settled) = (total, true);
+            true
+        })
+    }
+
+    /// Settles at the total that an answer of `passed` bytes reports, unless it is above what was reserved, what these
+    /// bytes carry and what may have gone unseen together: such a report is counted, and changes nothing.
+    pub(crate) fn settle_reported(&self, total: u64, passed: u64) -> Report {
+        let reserved = self.entries.iter().map(|entry| entry.reserved).max();
+        let most = (reserved.unwrap_or(0))
+            .saturating_add(passed.saturating_mul(Self::PER_BYTE))
+            .saturating_add(Self::UNSEEN);
+        if total > most && !self.with(|state| state.settled) {
+            let rule = &self.origin.rule;
+            rule.tally.implausible.add(1);
+            return Report::Implausible { most };
+        }
+        self.settle(total);
+        Report::Settled
+    }
+
+    /// The key of the request's route.
+    pub(crate) fn route(&self) -> &str {
+        &self.origin.rule.route
+    }
+
+    pub(crate) fn now(&self) -> Nanos {
+        self.origin.limiter.now()
+    }
+
+    /// The response came to its end. Unsettled, the reservation stands, and what went beyond it.
+    pub(crate) fn complete(&self) {
+        self.with(|state| state.settled = true);
+    }
+
+    /// The response was cut short. What was counted stands; if nothing was, the reservation does.
+    pub(crate) fn cut(&self) {
+        self.with(|state| {
+            if !state.settled && state.used > 0 {
+                let used = state.used;
+                self.charge(Charged::AtLeast(used), Charged::Exactly(used));
+            }
+            state.settled = true;
+        });
+    }
+
+    /// Tokens that this request may still use without a debt: what is left of its reservation, and what its
+    /// limits would admit now. `u64::MAX` is told by no limit.
+    pub(crate) fn remaining(&self) -> u64 {
+        let used = self.with(|state| (!state.settled).then_some(state.used));
+        let now = self.now();
+        let enforced = self.entries().filter(|(_, binding)| !binding.limit.shadow);
+        let remaining = enforced.map(|(entry, binding)| {
+            let left = used.map_or(0, |used| entry.reserved.saturating_sub(used));
+            let origin = &self.origin;
+            let balance = origin.remaining(binding, self.identity, entry.told, now);
+            left.saturating_add(balance)
+        });
+        remaining.min().unwrap_or(u64::MAX)
+    }
+
+    /// Charges each limit with `after` in place of `before`.
+    fn charge(&self, before: Charged, after: Charged) {
+        for (entry, binding) in self.entries().filter(|(entry, _)| entry.is_charged) {
+            let (before, after) = (before.of(entry), after.of(entry));
+            match after.checked_sub(before) {
+                Some(0) => {}
+                Some(more) => self.origin.owe(binding, self.identity, more),
+                None => {
+                    let less = before - after;
+                    self.origin
+                        .refund(binding, self.identity, entry.is_shared, less);
+                }
+            }
+        }
+    }
+
+    /// The entries, each with its limit.
+    fn entries(&self) -> impl Iterator<Item = (&Entry, &Binding)> {
+        let bindings = self.origin.rule.bindings.iter();
+        let tokens = bindings.filter(|binding| binding.limit.is_tokens());
+        self.entries.iter().zip(tokens)
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+        // Each step leaves it whole.
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        work(&mut state)
+    }
+}
+
+/// All interleavings of who counts, settles and cuts short. Run with `--cfg throttle_loom`.
+#[cfg(all(test, throttle_loom))]
+mod loom_tests {
+    use std::time::Duration;
+
+    use loom::thread;
+
+    use super::*;
+    use crate::{
+        clock::Clock,
+        limit::{Limit, Scope, Terms, rate::Rate, reservation::Reservation},
+        limiter::{
+            Limiter,
+            limit_set::{Home, Rule},
+        },
+        store::client::StoreSlot,
+    };
+
+    const INTERVAL: u64 = 1 << 40;
+
+    /// An account of 5 of 10 tokens, of a bucket that refills nothing while a model runs.
+    fn account() -> Arc<Account> {
+        let rate = Rate::new(1, Duration::from_nanos(INTERVAL)).burst(10);
+        let terms = Terms::Tokens(rate);
+        let limit = Limit {
+            name: "test".into(),
+            is_named: false,
+            scope: Scope::Route,
+            meter: terms.meter(Reservation::default()),
+            terms,
+            published: true,
+            shadow: false,
+            patience: None,
+            reservation: Reservation::default(),
+        };
+        let limiter = Arc::new(Limiter::new(Clock::started_at(0)));
+        let rule = Arc::new(Rule::new("test", None, Binding::scope([limit])));
+        let asked = Asked {
+            tokens: 5,
+            ..Asked::default()
+        };
+        let mut levels = Levels::default();
+        let admitted = limiter.admit(&rule, asked, limiter.now(), &mut levels);
+        assert_eq!(admitted, Ok(true));
+        Account::new(
+            &Origin::new(&limiter, &StoreSlot::default(), &rule),
+            asked,
+            &levels,
+        )
+    }
+
+    /// What its bucket is charged with.
+    fn charged(account: &Account) -> u64 {
+        let [binding] = &*account.origin.rule.bindings else {
+            unreachable!("it has one limit");
+        };
+        let Home::Bucket(bucket) = &binding.home else {
+            unreachable!("with a bucket of its own");
+        };
+        let left = bucket.load() - account.origin.limiter.now();
+        left.div_ceil(INTERVAL)
+    }
+
+    fn race(one: fn(&Account), other: fn(&Account), check: fn(&Account)) {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(move || {
+            let account = account();
+            let threads = [one, other].map(|work| {
+                let account = Arc::clone(&account);
+                thread::spawn(move || work(&account))
+            });
+            for thread in threads {
+                thread.join().expect("no panic");
+            }
+            check(&account);
+        });
+    }
+
+    #[test]
+    fn loom_what_is_counted_by_two_is_charged_once() {
+        let count: fn(&Account) = |account| assert!(account.add(4));
+        race(count, count, |account| {
+            assert_eq!((account.used(), charged(account)), (8, 8));
+        });
+    }
+
+    #[test]
+    fn loom_an_account_is_settled_once_and_charged_with_that() {
+        let settle: fn(&Account) = |account| {
+            account.settle(2);
+        };
+        let count: fn(&Account) = |account| {
+            account.add(7);
+        };
+        race(settle, count, |account| {
+            assert!(!account.add(1) && !account.settle(1));
+            assert_eq!((account.used(), charged(account)), (2, 2));
+        });
+        race(settle, Account::cut, |account| {
+            assert!(!account.settle(1));
+            let expected = if account.used() == 2 { 2 } else { 5 };
+            assert_eq!(charged(account), expected);
+        });
+    }
+}

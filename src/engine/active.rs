@@ -1,0 +1,218 @@
+//! The rules that hold, and how others take their place.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{Ordering, fence},
+    },
+    thread,
+};
+
+use arc_swap::{ArcSwap, Guard};
+
+use super::{key_changes::Moves, routes::UNDECLARED, rule_set::State};
+use crate::{
+    clock::Clock,
+    limiter::{
+        Limiter,
+        limit_set::{Binding, Home},
+    },
+    observe::{
+        self, StoreWatch,
+        snapshot::{LimitSnapshot, RouteSnapshot, Snapshot},
+    },
+    route::RouteKey,
+    rules::{Changes, Handover, Ledger, Rules, RulesError},
+    store::{
+        Store,
+        client::{Remote, StoreSlot},
+    },
+};
+
+/// The rules that hold.
+///
+/// # How others take their place
+///
+/// The new ones are made whole, beside the old, and exchanged at once. A request is decided by those it has found; if
+/// it finds a balance that newer ones have told in their terms, it leaves that alone and begins anew with them. Limits
+/// that stay share their balances with those before, so that it is one balance whoever charges it.
+pub(crate) struct Live {
+    state: ArcSwap<State>,
+    /// Of the rules that hold. Who has it is alone in changing them.
+    ledger: Mutex<Ledger>,
+}
+
+impl Live {
+    pub(crate) fn new(rules: &Rules, clock: Clock) -> Result<Self, RulesError> {
+        observe::describe();
+        let limiter = Arc::new(Limiter::new(clock));
+        let empty = Ledger::default();
+        let now = limiter.now();
+        let mut draft = empty.draft(now, Handover::default());
+        let compiled = rules.compile(&mut draft)?;
+        let state = State::new(compiled, &limiter, &StoreSlot::default(), None)?;
+        Ok(Self {
+            state: ArcSwap::from_pointee(state),
+            ledger: Mutex::new(draft.commit(now)),
+        })
+    }
+
+    /// The rules that hold now.
+    #[inline]
+    pub(crate) fn state(&self) -> Guard<Arc<State>> {
+        self.state.load()
+    }
+
+    /// Has balances lie in a store from now on.
+    pub(crate) fn share(&self, store: Arc<dyn Store>) -> Result<(), RulesError> {
+        // No reload between the look and the change.
+        let _ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.load();
+        if !state.may_be_shared() {
+            return Err(RulesError::NoSecret);
+        }
+        let watch = StoreWatch::new(Arc::clone(&state.log));
+        let clock = *state.limiter.clock();
+        let remote = Remote::new(store, clock, move |event| watch.told(&event));
+        match state.store.fill(remote) {
+            true => Ok(()),
+            false => Err(RulesError::SecondStore),
+        }
+    }
+
+    /// What it looks like now. Waits for a reload, and no request waits for it.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.state.load();
+        state.settle();
+        let now = state.limiter.now();
+        let counted = |binding: &Binding, route: Option<&str>, plan: Option<&Arc<str>>| {
+            let mut limit = LimitSnapshot::new(binding, route, plan).at(binding, now);
+            limit.add(&binding.tally);
+            limit
+        };
+        let declared = ledger.scopes().flat_map(|(key, bindings)| {
+            let route = key.route().map(RouteKey::as_str);
+            let limits = bindings.iter().filter(|binding| !binding.rests);
+            limits.map(move |binding| counted(binding, route, key.plan()))
+        });
+        let mut limits: Vec<_> = declared.collect();
+        for route in state.named_routes() {
+            let own = route.own.iter().filter(|binding| !binding.rests);
+            limits.extend(own.map(|binding| counted(binding, Some(&route.key), None)));
+        }
+        // Of all others together: each of them has the same limits in the same order.
+        let mut others: Vec<_> = Vec::new();
+        let mut rest = RouteSnapshot::new(UNDECLARED);
+        for route in state.unnamed_routes() {
+            rest.add(&route.tally);
+            let own = route.own.iter().filter(|binding| !binding.rests);
+            for (index, binding) in own.enumerate() {
+                if others.len() == index {
+                    others.push(LimitSnapshot::new(binding, None, None));
+                }
+                others[index].add(&binding.tally);
+            }
+        }
+        limits.extend(others);
+        let routes = state.table.values().chain(state.named_routes());
+        let routes = routes.map(|route| {
+            let mut counted = RouteSnapshot::new(&route.key);
+            counted.add(&route.tally);
+            counted
+        });
+        let mut routes: Vec<_> = routes.collect();
+        // Where `$default` is a key, it takes all others.
+        if routes.iter().all(|counted| counted.route != UNDECLARED) {
+            routes.push(rest);
+        }
+        Snapshot {
+            limits,
+            routes,
+            overflowed: state.limiter.memory.overflowed(),
+            without_address: state.unidentified.without_address.get(),
+            unknown_plans: state.unidentified.unknown_plans.get(),
+        }
+    }
+
+    /// Puts other rules into the place of those that hold, if they hold together.
+    pub(crate) fn reload(&self, rules: &Rules) -> Result<Changes, RulesError> {
+        self.reload_while(rules, |_| ())
+    }
+
+    /// [`Live::reload`] with what happens `meanwhile`: under the rules that still hold, just before they are retired,
+    /// and under the new ones as soon as they hold.
+    pub(super) fn reload_while(
+        &self,
+        rules: &Rules,
+        mut meanwhile: impl FnMut(&State),
+    ) -> Result<Changes, RulesError> {
+        // It is whole whenever it is let go of.
+        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.state.load_full();
+        let limiter = Arc::clone(&old.limiter);
+        let moves = Moves::between(&old, rules);
+        let mut draft = ledger.draft(limiter.now(), moves.handover(&old));
+        let compiled = rules.compile(&mut draft)?;
+        let new = Arc::new(State::new(
+            compiled,
+            &limiter,
+            &old.store,
+            Some((&old, moves)),
+        )?);
+
+        let next = draft.commit(limiter.now());
+        // What takes long comes first: once a bucket is closed, its requests wait for the new rules.
+        let entered = old.entered();
+        let successions = new.successions(&old);
+        // Most routes before anybody needs them there.
+        new.adopt(&old);
+        new.prepare_as(&old);
+        new.succeed(successions);
+        meanwhile(&old);
+        old.retired.store(true, Ordering::SeqCst);
+        // Who enters a route from now on sees that.
+        fence(Ordering::SeqCst);
+        // And those that were new in the meantime, before anybody is decided by rules that know nothing of them.
+        if old.entered() != entered {
+            new.adopt(&old);
+            new.succeed_late(&old);
+        }
+        self.state.store(Arc::clone(&new));
+        new.before.store(None);
+        meanwhile(&new);
+        let declared = next.scopes().flat_map(|(_, bindings)| bindings);
+        for binding in declared.chain(new.undeclared_limits()) {
+            let buckets = match &binding.home {
+                Home::Bucket(bucket) => std::slice::from_ref(&**bucket),
+                Home::Client(page) => page.overflow(),
+            };
+            for bucket in buckets {
+                bucket.update(binding.version, &binding.history);
+            }
+        }
+        next.forget();
+        old.settle();
+        limiter.lines.wake_all(|| limiter.now());
+        let changes = Changes::between(&ledger, &next);
+        *ledger = next;
+        drop(ledger);
+        // Nobody knows what a listener does: it may ask for a snapshot.
+        observe::reloaded(&changes);
+        // It is put away here, and not by the last request that was decided by it, if that ends soon.
+        for _ in 0..100 {
+            if Arc::strong_count(&old) == 1 {
+                break;
+            }
+            thread::yield_now();
+        }
+        Ok(changes)
+    }
+}
+
+impl fmt::Debug for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.state.load().fmt(f)
+    }
+}

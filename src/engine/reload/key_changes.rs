@@ -1,0 +1,151 @@
+//! The comparison of the keys of some rules with those that hold.
+
+use std::{cell::LazyCell, collections::HashSet};
+
+use http::{Extensions, Method};
+
+use super::super::{key_changes::Moves, routes::Route, rule_set::State};
+use crate::{
+    route::{CatchAll, RouteKey, head::Head, key::Pattern, overlaps::Overlaps, table::Table},
+    rules::{Handover, Rules, others},
+};
+
+impl Moves {
+    /// Compares the keys of some rules with those that hold. Keys that cannot be read are left out.
+    pub(in crate::engine) fn between(before: &State, rules: &Rules) -> Self {
+        let keys = rules.keys();
+        let mut table = Table::new();
+        for (index, (key, _)) in keys.iter().enumerate() {
+            let _ = table.insert(key, index);
+        }
+        // What was used on a route before its key was exempt or unlimited is kept as if it had no key, for the key that
+        // takes its requests when it has a limit again, or has none any more.
+        let limited = || (before.declared()).filter(|(_, route)| !route.own.is_empty());
+        let known: HashSet<&RouteKey> = limited().map(|(key, _)| key).collect();
+        let staying = keys.iter().filter(|(_, counts)| *counts);
+        let staying: HashSet<&RouteKey> = staying.map(|(key, _)| key).collect();
+        let new = keys
+            .iter()
+            .filter(|(key, counts)| *counts && !known.contains(key));
+        let written: HashSet<&RouteKey> = keys.iter().map(|(key, _)| key).collect();
+        let gone = before
+            .declared()
+            .filter(|(key, route)| match route.own.is_empty() {
+                true => !written.contains(key),
+                false => !staying.contains(key),
+            });
+        let mut moves = Self {
+            new: new.map(|(key, _)| key.clone()).collect(),
+            gone: gone.map(|(key, _)| key.clone()).collect(),
+            ..Self::default()
+        };
+        let stays = |key: &&RouteKey| known.contains(key) && staying.contains(key);
+        let is_default = |key: &&RouteKey| *key.pattern() == Pattern::Default;
+        let default = keys.iter().map(|(key, _)| key).find(is_default);
+        let mut changed = HashSet::new();
+        // Between it and the routes of the host's router that have no key.
+        if let Some(default) = default.filter(stays) {
+            let (before, after) = (before.table.takes(), rules.catch_all);
+            if before != after {
+                match after {
+                    CatchAll::Unmatched => moves.new.insert(default.clone()),
+                    CatchAll::Unrouted => moves.gone.insert(default.clone()),
+                };
+                changed.insert(default.clone());
+            }
+        }
+        moves.near_new = moves.new.iter().cloned().collect();
+        moves.near_gone = moves.gone.iter().cloned().collect();
+        for key in &moves.new {
+            let taken = moves.takes_from(before, key).into_iter();
+            changed.extend(taken.filter_map(|route| route.pattern.clone()));
+        }
+        let overlaps = LazyCell::new(|| Overlaps::of(keys.iter().map(|(key, _)| key)));
+        for key in &moves.gone {
+            let found = with_head(key, |head| table.find(head).copied());
+            match found {
+                Some(found) => {
+                    let heads = with_head_of_get(key, |head| table.find(head).copied());
+                    let heads = heads.map(|index| &keys[index].0);
+                    changed.extend(heads.filter(|taker| key.beats(taker)).cloned());
+                    changed.extend(found.map(|index| keys[index].0.clone()));
+                }
+                None => {
+                    let takers = overlaps.with(key).into_iter();
+                    let takers = takers.map(|index| &keys[index].0).filter(stays);
+                    let takers = takers.filter(|taker| taker.meets(key) && key.beats(taker));
+                    changed.extend(takers.cloned());
+                }
+            }
+        }
+        let closed = rules.closed_keys();
+        moves.closed = closed.filter(|key| moves.new.contains(key)).collect();
+        changed.retain(|key| stays(&key));
+        moves.changed = changed;
+        moves
+    }
+
+    /// Tells the ledger which limits keep neither their buckets nor begin in lines of their own.
+    pub(in crate::engine) fn handover(&self, before: &State) -> Handover {
+        let named = before.named_by_key();
+        let lines = self.new.iter().filter_map(|key| {
+            let own = before.own_of(key, &named)?;
+            Some((key.clone(), own.first()?.line))
+        });
+        let closed = self.closed.iter().map(|key| {
+            let undeclared = before.default.iter().map(|template| &template.limit);
+            let mut all = others(undeclared, &[]);
+            let taken = self.takes_from(before, key).into_iter();
+            let gone = before.gone.with(key, |_| true);
+            for own in taken.map(|route| &*route.own).chain(gone) {
+                let limits = own.iter().map(|binding| &binding.limit);
+                all.extend(others(limits, &all));
+            }
+            (key.clone(), all)
+        });
+        Handover {
+            lines: lines.collect(),
+            changed: self.changed.clone(),
+            closed: closed.collect(),
+        }
+    }
+
+    /// The declared routes that have taken requests which a new key takes.
+    pub(in crate::engine) fn takes_from<'a>(
+        &self,
+        before: &'a State,
+        key: &RouteKey,
+    ) -> Vec<&'a Route> {
+        let found = with_head(key, |head| before.table.find(head));
+        // A `$default` that takes more requests than before goes on with its own.
+        let takes =
+            |other: &RouteKey| self.gone.contains(other) || key.beats(other) || key == other;
+        // A key that is exempt or unlimited is passed over, as if it were not there.
+        let passed_over = matches!(found, Some(Some(route)) if route.own.is_empty());
+        if let Some(found) = found.filter(|_| !passed_over) {
+            let heads = with_head_of_get(key, |head| before.table.find(head));
+            let heads = heads.filter(|route| route.pattern.as_ref().is_some_and(takes));
+            return found.into_iter().chain(heads).collect();
+        }
+        let routes = before.declared_with(key);
+        let routes = routes.filter(|(other, _)| takes(other));
+        routes.map(|(_, route)| route).collect()
+    }
+}
+
+/// Looks up the requests of a key that is a method and a literal path. `None` if it is not.
+pub(in crate::engine) fn with_head<T>(
+    key: &RouteKey,
+    look: impl FnOnce(&Head<'_>) -> T,
+) -> Option<T> {
+    let (method, path) = key.literal()?;
+    let none = Extensions::new();
+    Some(look(&Head::alone(method, &path, &none)))
+}
+
+/// Looks up the `HEAD` requests of a key that is `GET` and a literal path. `None` if it is not, or nothing takes them.
+fn with_head_of_get<T>(key: &RouteKey, look: impl FnOnce(&Head<'_>) -> Option<T>) -> Option<T> {
+    let (method, path) = key.literal()?;
+    let none = Extensions::new();
+    (*method == Method::GET).then(|| look(&Head::alone(&Method::HEAD, &path, &none)))?
+}

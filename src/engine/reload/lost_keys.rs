@@ -1,0 +1,44 @@
+//! What becomes of routes that lose their keys.
+
+use std::sync::Arc;
+
+use super::super::{
+    key_changes::Moves,
+    lost_keys::{Gone, Lost},
+    routes::UNDECLARED,
+    rule_set::State,
+};
+use crate::{clock::Nanos, limiter::limit_set::Home};
+
+impl Gone {
+    /// The lost keys that the rules before remembered and that have something left, and the keys lost since.
+    pub(in crate::engine) fn after(
+        before: &State,
+        moves: &Moves,
+        per_route: bool,
+        now: Nanos,
+    ) -> Self {
+        let mut gone = Self::default();
+        let routes = before.declared();
+        let routes = routes.filter(|(key, _)| moves.gone.contains(key));
+        for (key, route) in routes {
+            gone.add(|| Lost::new(key, &route.own));
+        }
+        if per_route && before.undeclared.is_none() {
+            if let Ok(key) = UNDECLARED.parse() {
+                gone.add(|| Lost::new(&key, &before.shared.own));
+            }
+        }
+        for route in &before.gone.routes {
+            let Lost { key, own } = &**route;
+            let is_spent = own.iter().all(|binding| match &binding.home {
+                Home::Bucket(bucket) => bucket.is_spent(now),
+                Home::Client(_) => true,
+            });
+            if !is_spent && !moves.new.contains(key) {
+                gone.add(|| Arc::clone(route));
+            }
+        }
+        gone
+    }
+}

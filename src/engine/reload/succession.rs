@@ -1,0 +1,290 @@
+//! Succession of routes: the balances that routes begin with when a reload moves requests between them.
+//!
+//! A route that gets a key of its own inherits from each route that took one of its requests before: other keys, routes
+//! that nobody declared, and routes that have lost their key. So does a route that takes requests of a key that is gone.
+//! What an heir begins with is told in [`Successor`].
+//!
+//! Of routes that nobody declared only hashes are kept, of the path and of its segments, which tell the keys that match.
+
+use std::collections::HashMap;
+
+use http::Method;
+
+use super::{
+    super::{
+        key_index::{Apart, Near},
+        routes::{Route, UndeclaredRoutes},
+        rule_set::State,
+    },
+    key_changes::with_head,
+};
+use crate::{
+    limit::Limit,
+    limiter::{
+        Limiter,
+        bucket::{Source, Successor},
+        limit_set::{Binding, Home},
+    },
+    route::{RouteKey, overlaps::Overlaps, undeclared::Undeclared},
+    rules::pairs,
+};
+
+/// A route, and all limits from which it inherits.
+#[derive(Debug)]
+pub(in crate::engine) struct Succession<'a> {
+    heir: &'a Route,
+    sources: Vec<&'a [Binding]>,
+}
+
+impl State {
+    /// All declared routes, by their keys.
+    pub(in crate::engine) fn declared(&self) -> impl Iterator<Item = (&RouteKey, &Route)> {
+        let routes = self.table.values();
+        routes.filter_map(|route| Some((route.pattern.as_ref()?, route)))
+    }
+
+    /// The declared routes that share requests with a key.
+    pub(in crate::engine) fn declared_with<'a>(
+        &'a self,
+        key: &RouteKey,
+    ) -> impl Iterator<Item = (&'a RouteKey, &'a Route)> {
+        let keys = || self.declared().map(|(key, _)| key);
+        let overlaps = self.overlaps.get_or_init(|| Overlaps::of(keys()));
+        let near = overlaps.with(key).into_iter();
+        let near = near.filter_map(|number| self.table.value(number));
+        near.filter_map(|route| Some((route.pattern.as_ref()?, route)))
+            .filter(move |(other, _)| key.meets(other))
+    }
+
+    /// All routes that nobody declared and that are kept apart, as they are now.
+    fn apart(&self) -> Vec<Apart<'_>> {
+        let sets = self.undeclared.iter();
+        let sets = sets.flat_map(|UndeclaredRoutes { templates, paths }| [templates, paths]);
+        sets.map(Apart::of).collect()
+    }
+
+    /// The limits of the route that had just the requests of a key that is new.
+    ///
+    /// `named`: of [`State::named_by_key`].
+    pub(in crate::engine) fn own_of<'a>(
+        &'a self,
+        key: &RouteKey,
+        named: &HashMap<&RouteKey, &'a Route>,
+    ) -> Option<&'a [Binding]> {
+        let gone = self.gone.with(key, |gone| gone == key).next();
+        gone.or_else(|| self.undeclared_as(key, named).map(|route| &*route.own))
+    }
+
+    /// The route that nobody declared and that had just the requests of a key that is new.
+    ///
+    /// `named`: of [`State::named_by_key`].
+    pub(in crate::engine) fn undeclared_as<'a>(
+        &'a self,
+        key: &RouteKey,
+        named: &HashMap<&RouteKey, &'a Route>,
+    ) -> Option<&'a Route> {
+        let undeclared = self.undeclared.as_ref()?;
+        let path = with_head(key, |head| match *head.method {
+            Method::HEAD => None,
+            _ => undeclared.paths.find(undeclared.paths.hash(head)),
+        });
+        path.flatten().or_else(|| named.get(key).copied())
+    }
+
+    /// The routes that nobody declared and that the host's router has a name for, by that name.
+    pub(in crate::engine) fn named_by_key(&self) -> HashMap<&RouteKey, &Route> {
+        let mut named = HashMap::new();
+        for route in self.named_routes() {
+            if let Some(key) = &route.pattern {
+                named.entry(key).or_insert(route);
+            }
+        }
+        named
+    }
+
+    /// A route that nobody declares, as it goes on under these rules.
+    pub(in crate::engine) fn adopted(&self, before: &Route, set: &Undeclared<Route>) -> Route {
+        let is_touched = self.moves.touch(before, set);
+        let route = self.undeclared_route(before, is_touched);
+        if is_touched {
+            let (moves, own) = (&self.moves, [&*before.own]);
+            let came = |key: &RouteKey| moves.gone.contains(key);
+            let came = self.gone.with_route(before, set, came);
+            let sources = own.into_iter().chain(came);
+            inherit(&self.limiter, &route.own, sources, false);
+        }
+        route
+    }
+
+    /// Has a route that nobody declared, and that is new, begin with what was used under keys that are gone.
+    pub(in crate::engine) fn inherit_gone(&self, route: &Route, set: &Undeclared<Route>) {
+        let sources = self.gone.with_route(route, set, |_| true);
+        inherit(&self.limiter, &route.own, sources, false);
+    }
+
+    /// Whether a route that nobody declared goes on under these rules.
+    pub(in crate::engine) fn keeps(&self, before: &Route, set: &Undeclared<Route>) -> bool {
+        !self.moves.take_all(before, set)
+    }
+
+    /// Lists the routes that begin with what was used elsewhere. Nothing is closed yet: requests go on meanwhile.
+    pub(in crate::engine) fn successions<'a>(&'a self, before: &'a Self) -> Vec<Succession<'a>> {
+        let moves = &self.moves;
+        let mut all = Vec::new();
+        let mut inherit = |heir: &'a Route, sources: Vec<&'a [Binding]>| {
+            all.push(Succession { heir, sources });
+        };
+        let known: HashMap<_, _> = before.declared().collect();
+        let apart = before.apart();
+        let free = before.declared().filter(|(_, route)| route.own.is_empty());
+        let free = free.filter(|(key, _)| moves.gone.contains(key));
+        let free: Near = free.map(|(key, _)| key.clone()).collect();
+        for (key, route) in self.declared() {
+            if moves.new.contains(key) {
+                inherit(route, self.sources_of(key, before, &apart));
+            } else if moves.changed.contains(key) {
+                let known = known.get(key).map(|known| &*known.own);
+                let came = before.declared_with(key);
+                let came = came.filter(|(gone, _)| moves.gone.contains(gone) && gone.beats(key));
+                let came = came.map(|(_, gone)| &*gone.own);
+                // What keys had used whose requests went to one that is exempt or unlimited, and that gives them away.
+                let had = |lost: &RouteKey| {
+                    let mut takers = free.with(lost);
+                    takers.any(|number| free.key(number).beats(key))
+                };
+                let came = came.chain(before.gone.with(key, had));
+                inherit(route, known.into_iter().chain(came).collect());
+            }
+        }
+        let came = || -> Vec<&[Binding]> {
+            let gone = before.declared();
+            let gone = gone.filter(|(key, _)| moves.gone.contains(key));
+            let earlier = before.gone.of(|key| moves.gone.contains(key));
+            gone.map(|(_, route)| &*route.own).chain(earlier).collect()
+        };
+        let changes = before.undeclared.is_some() != self.undeclared.is_some();
+        if changes || self.undeclared.is_none() && !moves.is_empty() {
+            let mut sources = came();
+            sources.push(&before.shared.own);
+            if self.undeclared.is_none() && changes {
+                sources.extend(before.undeclared_owns());
+                sources.extend(self.gone.of(|_| true));
+            }
+            inherit(&self.shared, sources);
+        }
+        for (index, overflow) in self.overflows().into_iter().enumerate() {
+            if changes || !moves.is_empty() {
+                let known = before.overflows().get(index).copied();
+                let mut sources = came();
+                sources.push(&known.unwrap_or(&before.shared).own);
+                inherit(overflow, sources);
+            }
+        }
+        all
+    }
+
+    /// Hands over to routes what was used where their requests went before, and closes the buckets there.
+    pub(in crate::engine) fn succeed(&self, successions: Vec<Succession<'_>>) {
+        for Succession { heir, sources } in successions {
+            inherit(&self.limiter, &heir.own, sources, false);
+        }
+        self.gone.close();
+    }
+
+    /// As [`State::succeed`], of routes that were entered in the rules before in the meantime.
+    pub(in crate::engine) fn succeed_late(&self, before: &Self) {
+        let late = |heir: &Route, route: &Route| {
+            inherit(&self.limiter, &heir.own, [&*route.own], true);
+        };
+        let apart = before.apart();
+        let new = self
+            .declared()
+            .filter(|(key, _)| self.moves.new.contains(*key));
+        for (key, heir) in new {
+            for route in apart.iter().flat_map(|apart| apart.with(key)) {
+                late(heir, route);
+            }
+        }
+        if self.undeclared.is_none() {
+            for route in apart.iter().flat_map(Apart::routes) {
+                late(&self.shared, route);
+            }
+        }
+    }
+
+    /// All limits from which a key that is new inherits.
+    fn sources_of<'a>(
+        &'a self,
+        key: &RouteKey,
+        before: &'a Self,
+        apart: &[Apart<'a>],
+    ) -> Vec<&'a [Binding]> {
+        let taken = self.moves.takes_from(before, key).into_iter();
+        let mut sources: Vec<&[Binding]> = taken.map(|route| &*route.own).collect();
+        sources.extend(before.gone.with(key, |_| true));
+        match &before.undeclared {
+            None => sources.push(&before.shared.own),
+            Some(UndeclaredRoutes { templates, paths }) => {
+                let met = apart.iter().flat_map(|apart| apart.with(key));
+                sources.extend(met.map(|route| &*route.own));
+                let full = [templates, paths].into_iter().filter(|set| set.is_full());
+                sources.extend(full.map(|set| &*set.overflow().own));
+            }
+        }
+        sources
+    }
+
+    fn overflows(&self) -> Vec<&Route> {
+        let sets = self.undeclared.iter();
+        sets.flat_map(|sets| [sets.templates.overflow(), sets.paths.overflow()])
+            .collect()
+    }
+
+    fn undeclared_owns(&self) -> Vec<&[Binding]> {
+        let sets = self.undeclared.iter();
+        let sets = sets.flat_map(|UndeclaredRoutes { templates, paths }| [templates, paths]);
+        let apart = sets.flat_map(|set| set.iter().map(|(_, route)| &*route.own));
+        let overflows = self.overflows().into_iter().map(|route| &*route.own);
+        apart.chain(overflows).collect()
+    }
+}
+
+/// Has the limits of a route begin with what was used of those that they are paired with.
+fn inherit<'a>(
+    limiter: &Limiter,
+    heir: &[Binding],
+    sources: impl IntoIterator<Item = &'a [Binding]>,
+    adds: bool,
+) {
+    let now = limiter.now();
+    let limits: Vec<Limit> = heir.iter().map(|binding| binding.limit.clone()).collect();
+    let mut from: HashMap<usize, Vec<_>> = HashMap::new();
+    for source in sources {
+        let known = source.iter().map(|binding| &binding.limit);
+        for (index, pair) in pairs(known, &limits).into_iter().enumerate() {
+            let Some(before) = pair.map(|pair| &source[pair]) else {
+                continue;
+            };
+            if let Home::Bucket(bucket) = &before.home {
+                if !before.is(&heir[index]) {
+                    from.entry(index).or_default().push(Source {
+                        bucket,
+                        history: &before.history,
+                        meter: before.limit.meter,
+                    });
+                }
+            }
+        }
+    }
+    for (index, from) in from {
+        let binding = &heir[index];
+        if let Home::Bucket(bucket) = &binding.home {
+            let successor = Successor {
+                bucket,
+                history: &binding.history,
+                version: binding.version,
+            };
+            successor.inherit(&from, now, adds);
+        }
+    }
+}

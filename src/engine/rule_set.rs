@@ -1,0 +1,429 @@
+//! The limits and their balances, as some rules have them.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering, fence},
+    },
+};
+
+use arc_swap::ArcSwapOption;
+use http::Request;
+
+use super::{
+    key_changes::Moves,
+    lost_keys::Gone,
+    route_limits::{Found, Prepared},
+    routes::{Route, UNDECLARED, UndeclaredRoutes},
+    unions::Unions,
+};
+use crate::{
+    client::{Client, RequestHead, Roster},
+    limiter::{
+        Limiter, Outdated,
+        client_table::Memory,
+        counters::Unidentified,
+        limit_set::{Asked, Binding, Rule},
+    },
+    observe::Log,
+    response::{Protocol, Rejection},
+    route::{
+        RouteKey, head::Head, overlap::Shape, overlaps::Overlaps, readings::Readings, table::Table,
+        undeclared::Undeclared,
+    },
+    rules::{Class, Compiled, DeclaredRoute, RulesError, Template},
+    store::client::StoreSlot,
+    usage::Estimator,
+};
+
+/// The limits and their balances, as some rules have them.
+pub(crate) struct State {
+    pub(crate) limiter: Arc<Limiter>,
+    pub(crate) store: StoreSlot,
+    pub(super) total: Vec<Binding>,
+    /// What undeclared routes are made from.
+    pub(super) default: Vec<Template>,
+    pub(super) table: Table<Route>,
+    /// The routes of the table, made when others take the place of these rules.
+    pub(super) overlaps: OnceLock<Overlaps>,
+    pub(super) undeclared: Option<UndeclaredRoutes>,
+    /// For undeclared routes that are not kept apart.
+    pub(super) shared: Route,
+    /// For requests that may mean several routes.
+    pub(super) unions: Unions,
+    pub(super) roster: Option<Roster>,
+    /// Clients without a plan, then each plan.
+    pub(super) classes: Vec<Class>,
+    pub(super) estimator: Estimator,
+    pub(super) rejections: Option<Table<Arc<dyn Rejection>>>,
+    /// The throttle's, whichever rules hold.
+    pub(super) log: Arc<Log>,
+    /// The throttle's, too.
+    pub(super) unidentified: Arc<Unidentified>,
+    /// The keys that these rules have and those before have not, and the other way.
+    pub(super) moves: Moves,
+    pub(super) gone: Gone,
+    /// Whether others take its place.
+    pub(super) retired: AtomicBool,
+    /// Whose place it takes, until all undeclared routes have come over.
+    pub(super) before: ArcSwapOption<Self>,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State")
+            .field("limiter", &self.limiter)
+            .field("total", &self.total)
+            .field("default", &self.default)
+            .field("table", &self.table)
+            .field("roster", &self.roster)
+            .field("classes", &self.classes)
+            .field("estimator", &self.estimator)
+            .field("rejections", &self.rejections.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+impl State {
+    pub(super) fn new(
+        compiled: Compiled,
+        limiter: &Arc<Limiter>,
+        store: &StoreSlot,
+        before: Option<(&Arc<Self>, Moves)>,
+    ) -> Result<Self, RulesError> {
+        let (before, moves) = match before {
+            Some((before, moves)) => (Some(before), moves),
+            None => (None, Moves::default()),
+        };
+        let Compiled {
+            total,
+            routes,
+            default,
+            per_route,
+            catch_all,
+            roster,
+            classes,
+            max_clients,
+            estimator,
+            rejections,
+        } = compiled;
+        let variants = classes.iter().map(|class| class.variants.len()).sum();
+        let known = before.iter().flat_map(|before| before.table.values());
+        let known: HashMap<&str, &Route> = known.map(|route| (&*route.key, route)).collect();
+        let named = before.map(|before| before.named_by_key());
+        let named = named.unwrap_or_default();
+        let route = |key: &RouteKey, own| {
+            let known = known.get(key.as_str()).copied();
+            let known = known.or_else(|| before?.undeclared_as(key, &named));
+            Route::new(key.as_str(), own, known, variants)
+        };
+        let mut table = Table::new();
+        table.catch_all(catch_all);
+        for DeclaredRoute { key, own, exempt } in routes {
+            let route = Route {
+                exempt,
+                pattern: Some(key.clone()),
+                ..route(&key, own)
+            };
+            table
+                .insert(&key, route)
+                .map_err(|first| RulesError::SameRoute {
+                    first: first.key.to_string(),
+                    second: key.to_string(),
+                })?;
+        }
+        let changes =
+            before.is_some_and(|before: &Arc<Self>| before.undeclared.is_some() != per_route);
+        let begins_anew = changes || !moves.is_empty();
+        let shared = |before: Option<&Route>| {
+            Route::undeclared(
+                UNDECLARED,
+                UNDECLARED,
+                &default,
+                before,
+                begins_anew,
+                variants,
+            )
+        };
+        let undeclared = per_route.then(|| {
+            let before = before.and_then(|before| before.undeclared.as_ref());
+            UndeclaredRoutes {
+                templates: Undeclared::after(before.map(|before| &before.templates), shared),
+                paths: Undeclared::after(before.map(|before| &before.paths), shared),
+            }
+        });
+        if let (Some(before), Some(roster)) = (before, &roster) {
+            let known = before.roster.as_ref();
+            if known.is_some_and(|known| known.secret != roster.secret) {
+                return Err(RulesError::SecretFixed);
+            }
+        }
+        let has_secret = roster
+            .as_ref()
+            .is_some_and(|roster| roster.secret.is_some());
+        if max_clients.is_some() && !has_secret && store.get().is_some() {
+            return Err(RulesError::NoSecret);
+        }
+        if let Some(max_clients) = max_clients {
+            reserve(&limiter.memory, max_clients)?;
+        }
+        Ok(Self {
+            limiter: Arc::clone(limiter),
+            store: store.clone(),
+            table,
+            overlaps: OnceLock::new(),
+            undeclared,
+            shared: shared(before.map(|before| &before.shared)),
+            unions: Unions::default(),
+            total,
+            default,
+            roster,
+            classes,
+            estimator,
+            rejections,
+            log: before.map_or_else(Arc::default, |before| Arc::clone(&before.log)),
+            unidentified: before
+                .map_or_else(Arc::default, |before| Arc::clone(&before.unidentified)),
+            gone: before.map_or_else(Gone::default, |before| {
+                Gone::after(before, &moves, per_route, limiter.now())
+            }),
+            moves,
+            retired: AtomicBool::new(false),
+            before: ArcSwapOption::from(before.map(Arc::clone)),
+        })
+    }
+
+    /// Whether others may know its clients by the same names.
+    pub(super) fn may_be_shared(&self) -> bool {
+        let roster = self.roster.as_ref();
+        roster.is_none_or(|roster| roster.secret.is_some())
+            || !self.classes.iter().any(Class::is_limited)
+    }
+
+    /// How its route answers, if that was said: the first of its readings for which it was.
+    pub(super) fn rejection<B>(
+        &self,
+        request: &Request<B>,
+        protocol: Protocol,
+    ) -> Option<&Arc<dyn Rejection>> {
+        let rejections = self.rejections.as_ref()?;
+        let head = Head::of(request);
+        match Readings::of(&head, request, protocol == Protocol::Grpc, false) {
+            None => rejections.find(&head),
+            Some(readings) => readings.iter().find_map(|it| it.find(rejections)),
+        }
+    }
+
+    /// The rule a request falls under, and what it asks for. `protocol`: of the layer.
+    #[inline(always)]
+    pub(crate) fn asked<B>(
+        &self,
+        request: &Request<B>,
+        protocol: Protocol,
+    ) -> Result<(Found<'_>, Asked), Outdated> {
+        let head = Head::of(request);
+        let mut asked = Asked::default();
+        let mut class = 0;
+        if let Some(roster) = &self.roster {
+            let client = self.client(roster, RequestHead::of(request));
+            asked.identity = client.identity.bits();
+            asked.is_anonymous = client.is_anonymous;
+            class = client.plan.map_or(0, |plan| plan + 1);
+        }
+        let class = &self.classes[class];
+        let plain = self.table.plain(&head);
+        let is_grpc = protocol == Protocol::Grpc;
+        let found = match Readings::of(&head, request, is_grpc, plain.is_some()) {
+            None => {
+                let route = match plain.or_else(|| self.table.beside_plain(&head)) {
+                    Some(declared) => declared,
+                    None => self.undeclared(&head)?,
+                };
+                let variant = class.variant(|| class.routes.find(&head));
+                let own = self.prepared(route, class, variant);
+                match self.of_other_end(&head, route, class, variant) {
+                    None => Found::Kept(own),
+                    Some(other) => self.unions.get(&[own, other], !route.undeclared),
+                }
+            }
+            Some(readings) => self.all(&readings, class)?,
+        };
+        if found.rule.has_tokens {
+            asked.tokens = self.estimator.tokens(RequestHead::of(request));
+            asked.is_exact = self.estimator.is_exact();
+        }
+        Ok((found, asked))
+    }
+
+    /// What a request is charged on that may mean several routes: all of them, so that its spelling dodges none.
+    #[cold]
+    fn all(&self, readings: &Readings<'_>, class: &Class) -> Result<Found<'_>, Outdated> {
+        let mut all: Vec<&Prepared> = Vec::new();
+        let mut is_declared = true;
+        for reading in readings.iter() {
+            let route = match reading.find(&self.table) {
+                Some(declared) => declared,
+                None => self.undeclared(reading.head())?,
+            };
+            let variant = class.variant(|| reading.find(&class.routes));
+            is_declared &= !route.undeclared;
+            let own = self.prepared(route, class, variant);
+            let other = self.of_other_end(reading.head(), route, class, variant);
+            for prepared in std::iter::once(own).chain(other) {
+                if !all.iter().any(|known| std::ptr::eq(*known, prepared)) {
+                    all.push(prepared);
+                }
+            }
+        }
+        Ok(self.unions.get(&all, is_declared))
+    }
+
+    /// Finds the second route that a request is charged on, since its host may take its path for the one with a slash
+    /// more or less at its end.
+    #[inline]
+    fn of_other_end<'a>(
+        &'a self,
+        head: &Head<'_>,
+        route: &'a Route,
+        class: &Class,
+        variant: usize,
+    ) -> Option<&'a Prepared> {
+        let declared = self.table.of_other_end(head);
+        let in_plan = class.routes.of_other_end(head).copied();
+        if declared.is_none() && in_plan.is_none() {
+            return None;
+        }
+        let (route, variant) = (declared.unwrap_or(route), in_plan.unwrap_or(variant));
+        Some(self.prepared(route, class, variant))
+    }
+
+    /// Identifies the client, or the anonymous one.
+    fn client(&self, roster: &Roster, head: RequestHead<'_>) -> Client {
+        let client = roster.client(head);
+        if client.lacks_peer {
+            self.unidentified.without_address.add(1);
+            self.log.no_peer_address();
+        }
+        if client.lacks_plan {
+            self.unidentified.unknown_plans.add(1);
+            self.log.unknown_plan();
+        }
+        client
+    }
+
+    /// Returns whether the client of a request is identified, and not one of the anonymous.
+    pub(super) fn knows(&self, asked: Asked) -> bool {
+        let roster = self.roster.as_ref();
+        roster.is_some_and(|roster| roster.anonymous().bits() != asked.identity)
+    }
+
+    #[inline(always)]
+    fn prepared<'a>(&'a self, route: &'a Route, class: &Class, variant: usize) -> &'a Prepared {
+        let make = || self.prepare(route, class, variant);
+        route.variants[class.first + variant].get_or_init(make)
+    }
+
+    #[cold]
+    pub(super) fn prepare(&self, route: &Route, class: &Class, variant: usize) -> Prepared {
+        if route.exempt {
+            let rule = Rule::exempt(route.key.clone()).counted_by(&route.tally);
+            return Prepared::new(&self.limiter, &self.store, rule);
+        }
+        let clients = class.variants[variant].iter();
+        let bindings = clients.chain(&route.own).chain(&self.total);
+        let bindings = bindings.filter(|binding| !binding.rests);
+        let rule = Rule::new(route.key.clone(), class.plan.clone(), bindings.cloned());
+        let rule = rule.counted_by(&route.tally);
+        if !route.undeclared || std::ptr::eq(route, &self.shared) {
+            return Prepared::new(&self.limiter, &self.store, rule);
+        }
+        // The same limits, so the same words.
+        let shared = &self.shared.variants[class.first + variant];
+        let shared = shared.get_or_init(|| self.prepare(&self.shared, class, variant));
+        Prepared::of(&self.limiter, &self.store, rule, &shared.written)
+    }
+
+    /// The route of a request that no key matches.
+    fn undeclared(&self, head: &Head<'_>) -> Result<&Route, Outdated> {
+        let Some(undeclared) = &self.undeclared else {
+            return Ok(&self.shared);
+        };
+        let template = head.template();
+        let set = match template {
+            Some(_) => &undeclared.templates,
+            None => &undeclared.paths,
+        };
+        let hash = set.hash(head);
+        let (route, is_new) = set.get(hash, || {
+            let key = template.map(|path| format!("{} {path}", head.family()));
+            let key = key.as_deref().unwrap_or(UNDECLARED);
+            let before = self.before.load();
+            // Those who still enter routes there look afterwards whether it has been retired.
+            fence(Ordering::SeqCst);
+            let known = before.as_ref().and_then(|before| {
+                let undeclared = before.undeclared.as_ref()?;
+                let set = match template {
+                    Some(_) => &undeclared.templates,
+                    None => &undeclared.paths,
+                };
+                set.find(hash).map(|route| self.adopted(route, set))
+            });
+            known.unwrap_or_else(|| {
+                let place = template.is_none().then(|| self.place(head));
+                let place = place.as_deref().unwrap_or(key);
+                let variants = self.shared.variants.len();
+                let route = Route {
+                    pattern: template.and_then(|_| key.parse().ok()),
+                    shape: (template.is_none())
+                        .then(|| Arc::new(Shape::of(head, |segment| set.hash(&segment)))),
+                    ..Route::undeclared(key, place, &self.default, None, true, variants)
+                };
+                self.inherit_gone(&route, set);
+                route
+            })
+        });
+        if is_new {
+            fence(Ordering::SeqCst);
+        }
+        // Who has entered it after the routes came over has entered it in vain.
+        match self.retired.load(Ordering::SeqCst) {
+            true => Err(Outdated),
+            false => Ok(route),
+        }
+    }
+
+    /// What a route that nobody has a name for is known by wherever there are the same rules.
+    fn place(&self, head: &Head<'_>) -> String {
+        let route = format!("{} {}", head.family(), head.canonical());
+        let secret = self.roster.as_ref().and_then(|roster| roster.secret);
+        let hash = secret.unwrap_or_default().of_path(&route);
+        format!("{UNDECLARED} {hash:032x}")
+    }
+
+    /// The same route under these rules.
+    pub(super) fn undeclared_route(&self, before: &Route, begins_anew: bool) -> Route {
+        let Route { key, place, .. } = before;
+        let variants = self.shared.variants.len();
+        let default = &self.default;
+        Route {
+            pattern: before.pattern.clone(),
+            shape: before.shape.clone(),
+            ..Route::undeclared(key, place, default, Some(before), begins_anew, variants)
+        }
+    }
+}
+
+/// Makes the table of clients, whose size stays what it is.
+fn reserve(memory: &Memory, max_clients: usize) -> Result<(), RulesError> {
+    match memory.capacity() {
+        Some(present) if present != max_clients => Err(RulesError::MaxClientsFixed {
+            max_clients,
+            present,
+        }),
+        _ => memory
+            .reserve(max_clients)
+            .map_err(|_| RulesError::MaxClients { max_clients }),
+    }
+}

@@ -1,0 +1,155 @@
+mod growth;
+mod plans;
+mod scopes;
+mod threads;
+
+use std::time::Duration;
+
+use super::*;
+use crate::{
+    Clients, Denial, Limits, Plan, Protocol, Quota, Rate, Rules, Undeclared, clock::Clock,
+    limiter::readings::Levels,
+};
+
+/// Seconds since the Unix epoch at 23:59:50 UTC, ten seconds before the window of a quota ends, the days
+/// of the next window, and what day it is.
+type End = (u64, fn(u64) -> Quota, u64, &'static str);
+
+const ENDS: [End; 7] = [
+    (1_795_478_390, Quota::per_day, 1, "2026-11-23, a Monday"),
+    (1_835_481_590, Quota::per_day, 1, "2028-02-29, into March"),
+    (1_795_996_790, Quota::per_week, 7, "2026-11-29, a Sunday"),
+    (1_796_083_190, Quota::per_month, 31, "2026-11-30"),
+    (
+        1_798_761_590,
+        Quota::per_month,
+        31,
+        "2026-12-31, into January",
+    ),
+    (
+        1_803_859_190,
+        Quota::per_month,
+        31,
+        "2027-02-28, no leap year",
+    ),
+    (
+        1_835_481_590,
+        Quota::per_month,
+        31,
+        "2028-02-29, a leap year",
+    ),
+];
+
+fn state_of(rules: &Rules, clock: Clock) -> Arc<State> {
+    let live = Live::new(rules, clock).expect("proper rules");
+    Arc::clone(&live.state())
+}
+
+/// The wait if it is refused.
+fn ask(state: &State, key: &str) -> Result<(), Option<Duration>> {
+    let request = Request::get("/").header("x-api-key", key).body(());
+    let request = request.expect("a request");
+    let (found, asked) = state.asked(&request, Protocol::Auto).expect("no reload");
+    let now = state.limiter.now();
+    let mut levels = Levels::default();
+    if state.limiter.admit(&found.rule, asked, now, &mut levels) == Ok(true) {
+        return Ok(());
+    }
+    Err(Denial::new(Arc::clone(&found.rule), levels, now, now, |_| ()).retry_after())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_quota_starts_anew_exactly_when_its_window_ends() {
+    for (start, quota, days, what) in ENDS {
+        let clock = Clock::started_at(start * 1_000_000_000);
+        let clients = Clients::by_header("x-api-key").each(quota(2));
+        let rules = Rules::new().clients(clients);
+        let state = state_of(&rules, clock);
+
+        let ten = Duration::from_secs(10);
+        let refused = |wait| Err(Some(wait));
+        assert_eq!(
+            [ask(&state, "a"), ask(&state, "a")],
+            [Ok(()), Ok(())],
+            "{what}"
+        );
+        assert_eq!(ask(&state, "a"), refused(ten), "{what}");
+        assert_eq!(ask(&state, "b"), Ok(()), "{what}: another client's own");
+        tokio::time::advance(ten - Duration::from_nanos(1_000_000)).await;
+        assert_eq!(
+            ask(&state, "a"),
+            refused(Duration::from_millis(1)),
+            "{what}"
+        );
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(
+            [ask(&state, "a"), ask(&state, "a")],
+            [Ok(()), Ok(())],
+            "{what}: anew"
+        );
+        let window = Duration::from_secs(days * 24 * 60 * 60);
+        assert_eq!(
+            ask(&state, "a"),
+            refused(window),
+            "{what}: to the end of the next"
+        );
+        assert_eq!(
+            [ask(&state, "b"), ask(&state, "b")],
+            [Ok(()), Ok(())],
+            "{what}"
+        );
+        assert_eq!(
+            ask(&state, "b"),
+            refused(window),
+            "{what}: nothing is carried over"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_class_asks_for_its_own_variants() {
+    let clock = Clock::started_at(0);
+    let clients = Clients::by_header("x-api-key")
+        .each(Plan::new(Limits::closed()).route("GET /", Limits::unlimited()))
+        .plan(
+            "closed",
+            Plan::new(Limits::new()).route("GET /", Limits::closed()),
+        )
+        .member("closed", "a");
+    let state = state_of(&Rules::new().clients(clients), clock);
+    assert_eq!(ask(&state, "a"), Err(None));
+    assert_eq!(ask(&state, "b"), Ok(()));
+}
+
+/// The requests of nine for a path that are admitted.
+fn admitted(state: &State, path: &str) -> usize {
+    let request = Request::get(path).body(()).expect("a request");
+    let (found, asked) = state.asked(&request, Protocol::Auto).expect("no reload");
+    let admits = |_: &usize| {
+        let mut levels = Levels::default();
+        let now = state.limiter.now();
+        state.limiter.admit(&found.rule, asked, now, &mut levels) == Ok(true)
+    };
+    (0..9).filter(admits).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_used_on_new_routes_while_rules_are_reloaded_stays_used() {
+    let default = || Rules::new().default_route(Rate::per_hour(1).burst(5));
+    let shared = default().undeclared(Undeclared::Shared);
+    let key = default().route("GET /{id}", Rate::per_hour(1).burst(5));
+    for (what, rules) in [
+        ("routes that share their limits", &shared),
+        ("a route that gets a key", &key),
+    ] {
+        let live = Live::new(&default(), Clock::started_at(0)).expect("proper rules");
+        let mut expected = [5, 0].into_iter();
+        let meanwhile = |state: &State| {
+            let expected = expected.next();
+            assert_eq!(Some(admitted(state, "/a")), expected, "{what}");
+        };
+        live.reload_while(rules, meanwhile).expect("proper rules");
+        assert_eq!(expected.next(), None, "{what}");
+        assert_eq!(admitted(&live.state(), "/a"), 0, "{what}");
+    }
+}

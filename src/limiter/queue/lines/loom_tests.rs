@@ -1,0 +1,171 @@
+//! All interleavings of who waits and who lets go. Run with `--cfg throttle_loom`.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering as Std},
+    },
+    task::{Wake, Waker},
+};
+
+use loom::thread;
+
+use super::{line::GRACE, *};
+use crate::{
+    limit::meter::Meter,
+    limiter::{bucket::Bucket, meter_history::History},
+};
+
+const LINE: LineId = LineId::Scope(0);
+
+#[derive(Default)]
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Std::SeqCst);
+    }
+}
+
+/// One slot, with a line in front of it.
+struct Scene {
+    lines: Lines,
+    slot: Bucket,
+    history: History,
+}
+
+fn slot() -> Meter {
+    Meter::of_slots(1).expect("one")
+}
+
+impl Scene {
+    fn takes(&self) -> bool {
+        let next = |state| slot().take(state, 0, 1).ok();
+        self.slot
+            .step(self.slot.load(), 0, &self.history, next)
+            .is_ok()
+    }
+
+    fn frees(&self) {
+        let next = |state| (state > 0).then(|| slot().refund(state, 1));
+        let _ = self.slot.step(self.slot.load(), 0, &self.history, next);
+        self.lines.wake(LINE, || 0);
+    }
+
+    /// One poll of a request in line: whether it has the slot now.
+    fn turn(&self, ticket: Ticket, waker: &Waker) -> bool {
+        self.turn_at(ticket, waker, 0)
+    }
+
+    fn turn_at(&self, ticket: Ticket, waker: &Waker, now: Nanos) -> bool {
+        let has = self.lines.ask(LINE, ticket, waker, now) == Place::First && self.takes();
+        if has {
+            self.lines.leave(LINE, ticket, now);
+        }
+        has
+    }
+
+    fn enters(&self) -> Ticket {
+        let ticket = self.lines.join(LINE, None, 0, 9, 0, Nanos::MAX);
+        ticket.expect("there is room")
+    }
+}
+
+fn model(work: impl Fn() + Send + Sync + 'static) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(work);
+}
+
+#[test]
+fn loom_a_slot_that_comes_free_while_somebody_queues_is_not_missed() {
+    model(|| {
+        let place = Arc::new(Scene {
+            lines: Lines::new(),
+            slot: Bucket::full(0),
+            history: History::new(None),
+        });
+        assert!(place.takes());
+        let holder = {
+            let place = Arc::clone(&place);
+            thread::spawn(move || place.frees())
+        };
+        let flag = Arc::new(Flag::default());
+        let waker = Waker::from(Arc::clone(&flag));
+        let ticket = place.enters();
+        let has = place.turn(ticket, &waker);
+        holder.join().expect("no panic");
+        assert!(has || flag.0.load(Std::SeqCst), "asleep beside a free slot");
+        assert!(has || place.turn(ticket, &waker), "woken in vain");
+        assert!(place.lines.is_empty());
+    });
+}
+
+#[test]
+fn loom_a_waiter_that_goes_away_passes_its_wake_up_on() {
+    model(|| {
+        let place = Arc::new(Scene {
+            lines: Lines::new(),
+            slot: Bucket::full(0),
+            history: History::new(None),
+        });
+        assert!(place.takes());
+        let flags = [(); 2].map(|()| Arc::new(Flag::default()));
+        let wakers = flags.clone().map(Waker::from);
+        let tickets = [(); 2].map(|()| place.enters());
+        for (ticket, waker) in tickets.iter().zip(&wakers) {
+            assert!(!place.turn(*ticket, waker));
+        }
+        let holder = {
+            let place = Arc::clone(&place);
+            thread::spawn(move || place.frees())
+        };
+        let first = {
+            let place = Arc::clone(&place);
+            thread::spawn(move || place.lines.leave(LINE, tickets[0], 0))
+        };
+        holder.join().expect("no panic");
+        first.join().expect("no panic");
+        assert!(
+            flags[1].0.load(Std::SeqCst),
+            "it is the first now, and the slot is free"
+        );
+        assert!(place.turn(tickets[1], &wakers[1]));
+        assert!(place.lines.is_empty());
+    });
+}
+
+/// The first was woken and does not ask. The second passes it, and at that moment it comes back.
+#[test]
+fn loom_a_slot_goes_to_one_of_two_where_the_first_is_passed_over_and_comes_back() {
+    model(|| {
+        let place = Arc::new(Scene {
+            lines: Lines::new(),
+            slot: Bucket::full(0),
+            history: History::new(None),
+        });
+        assert!(place.takes());
+        let flags = [(); 2].map(|()| Arc::new(Flag::default()));
+        let wakers = flags.clone().map(Waker::from);
+        let tickets = [(); 2].map(|()| place.enters());
+        for (ticket, waker) in tickets.iter().zip(&wakers) {
+            assert!(!place.turn(*ticket, waker));
+        }
+        place.frees();
+        let turns = [0, 1].map(|number| {
+            let (place, waker) = (Arc::clone(&place), wakers[number].clone());
+            let ticket = tickets[number];
+            thread::spawn(move || place.turn_at(ticket, &waker, GRACE))
+        });
+        let [first, second] = turns.map(|turn| turn.join().expect("no panic"));
+        assert!(first || second, "the slot is free, and nobody has it");
+        assert!(!(first && second), "there is one slot");
+        // Whoever is left gets the slot when it comes back.
+        let left = usize::from(first);
+        flags[left].0.store(false, Std::SeqCst);
+        place.frees();
+        assert!(flags[left].0.load(Std::SeqCst), "asleep beside a free slot");
+        assert!(place.turn_at(tickets[left], &wakers[left], GRACE));
+        assert!(place.lines.is_empty());
+    });
+}

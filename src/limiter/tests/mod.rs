@@ -1,0 +1,529 @@
+#[cfg(throttle_loom)]
+mod loom_tests;
+
+use std::{
+    cell::Cell,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use proptest::prelude::*;
+
+use super::bucket::Bucket;
+use super::*;
+use super::{client_table::Page, readings::Seen};
+use crate::limit::{
+    Limit, Scope, Terms, meter::Meter, quota::Quota, rate::Rate, reservation::Reservation,
+};
+
+fn limit(interval: u64, burst: u64) -> Limit {
+    Limit {
+        name: "test".into(),
+        is_named: false,
+        scope: Scope::Route,
+        terms: Terms::Rate(Rate::per_second(1)),
+        meter: Meter::of_rate(&Rate::new(1, Duration::from_nanos(interval)).burst(burst)),
+        published: true,
+        shadow: false,
+        patience: None,
+        reservation: Reservation::default(),
+    }
+}
+
+fn bindings(limits: &[(u64, u64)]) -> Vec<Binding> {
+    let limits = limits.iter();
+    Binding::scope(limits.map(|&(interval, burst)| limit(interval, burst)))
+}
+
+fn charges<'a>(
+    bindings: &'a [Binding],
+    costs: &'a [(usize, u64)],
+) -> impl Iterator<Item = Charge<'a>> + Clone {
+    costs.iter().map(|&(index, cost)| Charge {
+        limit: &bindings[index].limit,
+        place: bindings[index].place(no_memory(), 0),
+        cost,
+    })
+}
+
+/// A table that nobody looks into.
+fn no_memory() -> &'static Memory {
+    static NONE: OnceLock<Memory> = OnceLock::new();
+    NONE.get_or_init(Memory::new)
+}
+
+fn memory(capacity: usize) -> Memory {
+    let memory = Memory::new();
+    memory.reserve(capacity).expect("there is as much memory");
+    memory
+}
+
+/// A limit of each client, by number.
+fn client_binding(number: u32, limit: Limit) -> Binding {
+    Binding::alone(limit, Home::Client(Arc::new(Page::new(number, 0))))
+}
+
+/// As [`super::admit`], without a reload.
+fn admit<'a>(
+    charges: impl Iterator<Item = Charge<'a>> + Clone,
+    now: Nanos,
+    clock: impl Fn() -> Nanos,
+    levels: &mut Levels,
+) -> bool {
+    super::admit(charges, now, clock, levels).expect("no reload")
+}
+
+/// Whether a request of these costs is admitted by a clock that stands still.
+fn take(bindings: &[Binding], costs: &[(usize, u64)], now: Nanos) -> bool {
+    admit(
+        charges(bindings, costs),
+        now,
+        || now,
+        &mut Levels::default(),
+    )
+}
+
+fn bucket(binding: &Binding) -> &Bucket {
+    match &binding.home {
+        Home::Bucket(bucket) => bucket,
+        Home::Client(_) => unreachable!("these limits are kept in buckets of their own"),
+    }
+}
+
+fn states(bindings: &[Binding]) -> Vec<u64> {
+    bindings
+        .iter()
+        .map(|binding| bucket(binding).load())
+        .collect()
+}
+
+proptest! {
+    #[test]
+    fn a_request_is_charged_on_all_its_limits_or_on_none(
+        limits in prop::collection::vec((1..50u64, 0..6u64), 1..7),
+        requests in prop::collection::vec(
+            (0..60u64, prop::collection::btree_map(0..7usize, 0..4u64, 1..7)), 1..60),
+    ) {
+        let buckets = bindings(&limits);
+        let mut now = 0;
+        for (step, costs) in requests {
+            now += step;
+            let costs: Vec<_> = costs.into_iter().filter(|&(index, _)| index < limits.len()).collect();
+            let before = states(&buckets);
+            let passes = |&(index, cost): &(usize, u64)| match &buckets[index].limit.meter {
+                Some(meter) => meter.take(before[index], now, cost).is_ok(),
+                None => false,
+            };
+            let admitted = take(&buckets, &costs, now);
+            prop_assert_eq!(admitted, costs.iter().all(passes));
+            let after = states(&buckets);
+            for (index, (before, after)) in before.into_iter().zip(after).enumerate() {
+                let charged = costs.iter().find(|&&(charged, _)| charged == index && admitted);
+                let expected = charged.map_or(Ok(before), |&(_, cost)| {
+                    buckets[index].limit.meter.as_ref().map_or(Ok(before), |meter| meter.take(before, now, cost))
+                });
+                prop_assert_eq!(Ok(after), expected, "bucket {}", index);
+            }
+        }
+    }
+}
+
+#[test]
+fn shadows_are_charged_for_what_passes_and_say_what_they_would_have_refused() {
+    let buckets = bindings(&[(100, 2), (100, 1)]);
+    let shadowed = |admitted| {
+        let mut levels = Levels::default();
+        let charges = charges(&buckets, &[(0, 1), (1, 1)]);
+        shadow(charges, admitted, 1_000, || 1_000, &mut levels);
+        let levels = levels.as_slice().iter();
+        levels
+            .map(|level| (level.state, level.refused))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(shadowed(false), [(0, false), (0, false)]);
+    assert_eq!(shadowed(true), [(1_100, false), (1_100, false)]);
+    assert_eq!(shadowed(true), [(1_200, false), (1_100, true)]);
+    assert_eq!(shadowed(false), [(1_200, true), (1_100, true)]);
+    assert_eq!(states(&buckets), [1_200, 1_100]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limiter_asks_all_limits_of_a_rule_and_its_shadows_after_them() {
+    let limiter = Limiter::new(Clock::start());
+    let shadow = Limit {
+        shadow: true,
+        ..limit(100, 1)
+    };
+    let rule = Rule::new("GET /", None, Binding::scope([shadow, limit(100, 2)]));
+    let now = limiter.now();
+    let mut told = Vec::new();
+    for _ in 0..3 {
+        let mut levels = Levels::default();
+        let admitted = limiter.admit(&rule, Asked::default(), now, &mut levels);
+        let levels = levels.as_slice().iter();
+        let levels: Vec<_> = levels
+            .map(|level| (level.state - now, level.refused))
+            .collect();
+        told.push((admitted, levels));
+    }
+    let expected = [
+        (Ok(true), vec![(100, false), (100, false)]),
+        (Ok(true), vec![(200, false), (100, true)]),
+        (Ok(false), vec![(200, false), (100, true)]),
+    ];
+    assert_eq!(told, expected);
+    limiter.owe(&rule.bindings[0], 0, 3);
+    assert_eq!(bucket(&rule.bindings[0]).load(), now + 500);
+    limiter.refund(&rule.bindings[0], 0, false, 4);
+    assert_eq!(bucket(&rule.bindings[0]).load(), now + 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_of_a_shared_bucket_are_told_places_and_others_a_jitter() {
+    let limiter = Limiter::new(Clock::start());
+    let route = &bindings(&[(100_000, 2), (100_000, 2)])[..];
+    let client = client_binding(3, limit(100_000, 2));
+    let told = |binding, identity, known| {
+        let asked = Asked {
+            identity,
+            ..Asked::default()
+        };
+        limiter.spread(binding, asked, known, 0, 0, (200_000, 2))
+    };
+    assert_eq!(told(&route[0], 1, true), 0);
+    assert_eq!(told(&route[1], 1, true), 0, "a line of its own");
+    assert_eq!(told(&route[0], 2, true), 200_000);
+    assert_eq!(told(&route[0], 1 << 64, true), 400_000, "another client");
+    assert!(
+        told(&route[0], 3, false) <= 200_000,
+        "a refill of the burst"
+    );
+    for client_number in 1..9u128 {
+        let identity = client_number.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
+        assert_eq!(
+            told(&client, identity, true),
+            0,
+            "{client_number}: the first"
+        );
+        let more = [(); 4].map(|()| told(&client, identity, true));
+        assert!(more.iter().all(|&more| more <= 200_000), "{more:?}");
+        assert!(more.iter().any(|&other| other != more[0]), "{more:?}");
+    }
+    let closed = Binding::alone(limit(1, 0), Home::Bucket(Arc::new(Bucket::full(0))));
+    assert_eq!(told(&closed, 1, true), 0);
+}
+
+#[test]
+fn threads_on_one_bucket_admit_exactly_what_a_serial_run_would() {
+    let buckets = bindings(&[(1_000_000, 10_000)]);
+    let admitted = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..5_000 {
+                    let ok = take(&buckets, &[(0, 1)], 7);
+                    admitted.fetch_add(u64::from(ok), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    assert_eq!(
+        admitted.into_inner(),
+        10_000,
+        "20,000 asked, the burst is 10,000"
+    );
+}
+
+#[test]
+fn under_contention_a_refused_request_costs_nothing_anywhere() {
+    // Two routes below one total. One is small, so that most requests to it are refused, many of
+    // them only in the second pass.
+    let buckets = bindings(&[(1_000, 1_000_000), (1_000, 5_000), (1_000, 1_000_000)]);
+    let admitted = [AtomicU64::new(0), AtomicU64::new(0)];
+    thread::scope(|scope| {
+        for thread in 0..4 {
+            let (buckets, admitted) = (&buckets, &admitted);
+            scope.spawn(move || {
+                let route = thread % 2;
+                // Different orders, so that each bucket is the one that comes too late.
+                let costs = if thread < 2 {
+                    [(1 + route, 1), (0, 1)]
+                } else {
+                    [(0, 1), (1 + route, 1)]
+                };
+                for _ in 0..20_000 {
+                    let ok = take(buckets, &costs, 7);
+                    admitted[route].fetch_add(u64::from(ok), Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    let [small, large] = admitted.map(AtomicU64::into_inner);
+    assert_eq!(large, 40_000, "nothing stands in its way");
+    assert_eq!(small, 5_000, "exactly its burst");
+    let charged = |index: usize| (bucket(&buckets[index]).load() - 7) / 1_000;
+    assert_eq!(
+        (charged(0), charged(1), charged(2)),
+        (45_000, 5_000, 40_000),
+        "no charge is lost"
+    );
+}
+
+/// Charges 3 of 4 units at 1,000, lets a stranger charge or not, and gives back at 1,120.
+fn given_back(stranger: bool) -> u64 {
+    let buckets = bindings(&[(100, 4)]);
+    let cost = [(0, 3)];
+    let mut levels = Levels::default();
+    assert!(admit(
+        charges(&buckets, &cost),
+        1_000,
+        || 1_000,
+        &mut levels
+    ));
+    if stranger {
+        assert!(take(&buckets, &[(0, 1)], 1_000), "one is left");
+    }
+    give_back(charges(&buckets, &cost), &mut levels, 1_000, || 1_120);
+    let state = bucket(&buckets[0]).load();
+    assert_eq!(levels[0].state, state, "the level is read anew");
+    state
+}
+
+#[test]
+fn a_roll_back_that_nobody_came_before_leaves_no_trace() {
+    assert_eq!(given_back(false), 1_000);
+}
+
+/// A client's charge of 3 of 4 units at 1,000, given back at `end` after `between`: what its bucket holds
+/// then, and what the level says.
+fn given_back_in_the_table(between: impl Fn(&Memory), end: Nanos) -> (Seen, Level) {
+    let memory = memory(8);
+    let binding = client_binding(0, limit(100, 4));
+    let charge = |cost| Charge {
+        limit: &binding.limit,
+        place: binding.place(&memory, CLIENT),
+        cost,
+    };
+    let mut levels = Levels::default();
+    assert!(admit([charge(3)].into_iter(), 1_000, || 1_000, &mut levels));
+    assert_eq!(levels[0].state, 1_300);
+    between(&memory);
+    give_back([charge(3)].into_iter(), &mut levels, 1_000, || end);
+    (binding.place(&memory, CLIENT).peek(end), levels[0])
+}
+
+const CLIENT: u128 = 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef;
+
+fn charge_in_table(memory: &Memory, identity: u128, now: Nanos, cost: u64) -> Seen {
+    let binding = client_binding(0, limit(100, 4));
+    let meter = binding.limit.meter.expect("open");
+    let place = binding.place(memory, identity);
+    let taken = place.take(Seen::default(), &meter, now, cost, || now);
+    taken.expect("there is room")
+}
+
+fn peek(memory: &Memory, identity: u128, now: Nanos) -> Seen {
+    let binding = client_binding(0, limit(100, 4));
+    binding.place(memory, identity).peek(now)
+}
+
+/// Returns what a client is told to have left of 4 units after a first charge, which the table makes `late` nanoseconds
+/// after the decision's reading of the clock.
+fn told_of_a_first_charge(late: Nanos) -> u64 {
+    let memory = memory(8);
+    let binding = client_binding(0, limit(100, 4));
+    let charge = Charge {
+        limit: &binding.limit,
+        place: binding.place(&memory, CLIENT),
+        cost: 1,
+    };
+    let mut levels = Levels::default();
+    assert!(admit(
+        [charge].into_iter(),
+        1_000,
+        || 1_000 + late,
+        &mut levels
+    ));
+    let meter = binding.limit.meter.expect("open");
+    meter.balance(levels[0].state, levels[0].told_at(1_000)).0
+}
+
+#[test]
+fn a_new_client_is_told_all_that_it_has_left() {
+    let late = [0, 1, 250, u64::from(u32::MAX), 1 << 40];
+    assert_eq!(late.map(told_of_a_first_charge), [3, 3, 3, 3, 0]);
+}
+
+#[test]
+fn a_clients_roll_back_is_whole_if_nobody_came_between() {
+    let (seen, level) = given_back_in_the_table(|_| {}, 1_120);
+    assert_eq!(seen, Seen::own(1_000));
+    assert_eq!(level.seen(), seen, "the level is read anew");
+}
+
+#[test]
+fn a_clients_roll_back_does_not_give_twice_what_time_has_refilled() {
+    let stranger = |memory: &Memory| {
+        charge_in_table(memory, CLIENT, 1_000, 1);
+    };
+    let (seen, level) = given_back_in_the_table(stranger, 1_120);
+    assert_eq!(seen, Seen::own(1_400 - 180));
+    assert_eq!(level.seen(), seen);
+    let (seen, _) = given_back_in_the_table(stranger, 1_350);
+    assert_eq!(seen, Seen::own(1_400), "all of it was refilled since");
+}
+
+#[test]
+fn a_clients_roll_back_gives_nothing_to_who_has_its_slot_now() {
+    // All eight slots change hands once the charge weighs nothing any more.
+    let others = || (1..=8_u128).map(|other| CLIENT.wrapping_mul(2 * other + 1));
+    let crowd = |memory: &Memory| {
+        for other in others() {
+            assert_eq!(charge_in_table(memory, other, 1_300, 4), Seen::own(1_700));
+        }
+    };
+    let (seen, level) = given_back_in_the_table(
+        |memory| {
+            crowd(memory);
+            assert!(peek(memory, CLIENT, 1_300).shared, "it is gone");
+        },
+        1_300,
+    );
+    assert!(
+        seen.shared && seen.state == 0,
+        "an overflow bucket that nobody used"
+    );
+    assert_eq!(level.seen(), seen);
+    let memory = memory(8);
+    charge_in_table(&memory, CLIENT, 1_000, 3);
+    crowd(&memory);
+    let binding = client_binding(0, limit(100, 4));
+    let meter = binding.limit.meter.expect("open");
+    let place = binding.place(&memory, CLIENT);
+    place.give_back(Seen::own(1_300), &meter, 1_000, 3, || 1_300);
+    place.refund(false, &meter, 1_300, 3);
+    for other in others() {
+        let owed = peek(&memory, other, 1_300);
+        assert_eq!(owed, Seen::own(1_700), "it owes what it owed");
+    }
+}
+
+/// A client's charges on two limits that it has not met yet, at 1,000, and on a total that somebody else spends
+/// between the two passes. Others come in where the clock is read: at 1,000 to enter the first key, at 1,010
+/// to enter the second, then to give back. Tells what the two buckets hold then.
+fn refused_by_the_last_of_three(between: impl Fn(&Memory), end: Nanos) -> [Seen; 2] {
+    let memory = memory(64);
+    let client = |number, interval, burst| client_binding(number, limit(interval, burst));
+    let total = bindings(&[(1_000_000, 1)]);
+    let bindings = [client(0, 100, 4), client(1, 50, 5), total[0].clone()];
+    let charges = bindings
+        .iter()
+        .zip([3, 1, 1])
+        .map(|(binding, cost)| Charge {
+            limit: &binding.limit,
+            place: binding.place(&memory, CLIENT),
+            cost,
+        });
+    let readings = Cell::new(0);
+    let clock = || {
+        readings.set(readings.get() + 1);
+        match readings.get() {
+            1 => 1_000,
+            2 => {
+                between(&memory);
+                assert!(
+                    take(&total, &[(0, 1)], 1_000),
+                    "it was full at the first look"
+                );
+                1_010
+            }
+            _ => end,
+        }
+    };
+    let mut levels = Levels::default();
+    assert!(
+        !admit(charges.clone(), 1_000, clock, &mut levels),
+        "the total is spent"
+    );
+    assert!(readings.get() > 2, "both keys were entered");
+    let seen: Vec<_> = charges.map(|charge| charge.place.peek(end)).collect();
+    let told: Vec<_> = levels.as_slice().iter().map(Level::seen).collect();
+    assert_eq!(told, seen, "every level is as it was left");
+    [seen[0], seen[1]]
+}
+
+#[test]
+fn who_is_refused_by_the_last_limit_gets_back_what_the_others_took() {
+    let states = |between: fn(&Memory), end| {
+        refused_by_the_last_of_three(between, end).map(|seen| seen.state)
+    };
+    let stranger = |memory: &Memory| {
+        charge_in_table(memory, CLIENT, 1_000, 1);
+    };
+    assert_eq!(states(|_| {}, 1_010), [1_000, 1_010]);
+    assert_eq!(states(|_| {}, 1_120), [1_000, 1_010], "however late");
+    assert_eq!(states(stranger, 1_010), [1_400 - 290, 1_010]);
+    assert_eq!(states(stranger, 1_120), [1_400 - 180, 1_010]);
+    assert_eq!(
+        states(stranger, 1_350),
+        [1_400, 1_010],
+        "all of it was refilled since"
+    );
+}
+
+#[test]
+fn a_roll_back_to_a_quota_is_whole_in_its_window_and_nothing_in_the_next() {
+    let quota = Quota::per(8, Duration::from_nanos(1_000));
+    let meter = Meter::of_quota(&quota);
+    let limit = Limit {
+        terms: Terms::Quota(quota),
+        meter,
+        ..limit(1, 1)
+    };
+    // (charged 3 at, then 2 at, given back at, the state that is left): the windows end at 1,000 and 2,000.
+    let table = [
+        (10, Some(20), 999, 1_002),
+        (10, None, 999, 1_000),
+        (999, Some(999), 1_000, 1_005),
+        (999, Some(1_000), 1_000, 2_002),
+        (999, None, 1_000, 1_000),
+    ];
+    for (taken, between, end, left) in table {
+        let memory = memory(8);
+        let bindings = Binding::scope([limit.clone()]);
+        for binding in [&bindings[0], &client_binding(0, limit.clone())] {
+            let place = binding.place(&memory, CLIENT);
+            let charge = |cost| Charge {
+                limit: &limit,
+                place,
+                cost,
+            };
+            let admit = |cost, now, levels: &mut Levels| {
+                admit([charge(cost)].into_iter(), now, || now, levels)
+            };
+            let mut levels = Levels::default();
+            assert!(admit(3, taken, &mut levels), "{taken}");
+            if let Some(now) = between {
+                assert!(admit(2, now, &mut Levels::default()), "{now}");
+            }
+            give_back([charge(3)].into_iter(), &mut levels, taken, || end);
+            let seen = place.peek(taken);
+            assert_eq!(
+                seen,
+                Seen::own(left),
+                "{taken}, {between:?} and {end} in {place:?}"
+            );
+            assert_eq!(levels[0].seen(), seen, "the level is read anew");
+        }
+    }
+}
+
+#[test]
+fn a_roll_back_does_not_give_twice_what_time_has_refilled() {
+    // 300 charged and 100 by the stranger; 120 refilled, 180 given back.
+    assert_eq!(given_back(true), 1_400 - 180);
+}

@@ -1,0 +1,244 @@
+//! What one request spends of leases.
+
+use std::{
+    sync::{Arc, Weak},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use super::{
+    Remote,
+    lease::{Given, Spent},
+    timers::Key,
+};
+use crate::{
+    clock::{Moment, Nanos, nanos},
+    limiter::{
+        limit_set::{Asked, Rule},
+        readings::Levels,
+    },
+    store::{Balance, Charge, Correction, Taken},
+};
+
+/// The units of leases that a request spends: by their number among its limits that lie in the store.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Lent {
+    units: [Option<Unit>; Rule::MOST_LEASED],
+    /// How many the rule has.
+    count: usize,
+    /// A bucket of which somebody else asks for a lease.
+    asked: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Unit {
+    hash: u64,
+    /// When its lease ends.
+    end: Nanos,
+    balance: Balance,
+}
+
+impl Lent {
+    pub(super) fn has(&self, index: usize) -> bool {
+        self.units.get(index).is_some_and(Option::is_some)
+    }
+
+    /// What a bucket holds.
+    pub(super) fn state(&self, index: usize) -> Option<Nanos> {
+        let unit = self.units.get(index)?.as_ref()?;
+        Some(unit.balance.state)
+    }
+
+    /// Whether nothing is to be asked for.
+    #[inline]
+    pub(crate) fn is_all(&self) -> bool {
+        self.count > 0 && self.units().count() == self.count
+    }
+
+    fn units(&self) -> impl Iterator<Item = &Unit> {
+        self.units.iter().flatten()
+    }
+
+    /// An answer to a question for what was not lent, with what was.
+    pub(super) fn with(&self, taken: Taken) -> Taken {
+        if self.units().next().is_none() {
+            return taken;
+        }
+        let mut told = taken.balances.into_iter();
+        let balances = self.units[..self.count].iter();
+        let balances = balances.map(|unit| match unit {
+            Some(unit) => unit.balance,
+            None => told.next().unwrap_or_default(),
+        });
+        Taken {
+            balances: balances.collect(),
+            ..taken
+        }
+    }
+}
+
+impl Remote {
+    /// Spends what there is of leases for a request.
+    pub(crate) fn lend(&self, rule: &Rule, asked: Asked, now: Nanos) -> Lent {
+        let mut lent = Lent::default();
+        if !rule.is_leased {
+            return lent;
+        }
+        for (index, binding) in rule.shared().enumerate() {
+            lent.count = index + 1;
+            let (Some(hash), Some(meter)) =
+                (self.hash(binding, asked.identity), &binding.limit.meter)
+            else {
+                continue;
+            };
+            let at = || self.clock.moment_at(now);
+            match self.leases.spend(hash, meter, at) {
+                Spent::One(balance, end) => lent.units[index] = Some(Unit { hash, end, balance }),
+                Spent::Asked => lent.asked = Some(hash),
+                Spent::Nothing => {}
+            }
+        }
+        lent
+    }
+
+    /// Takes back what was lent to a request that does not pass.
+    pub(crate) fn unlend(&self, lent: &Lent) {
+        for unit in lent.units() {
+            self.leases.unspend(unit.hash, unit.end);
+        }
+    }
+
+    /// What all buckets of a rule hold from which all was lent, and the store's clock. `held` are those of its limits
+    /// that lie in this process.
+    pub(crate) fn lent_levels(
+        &self,
+        rule: &Rule,
+        asked: Asked,
+        lent: &Lent,
+        held: &Levels,
+        now: Nanos,
+    ) -> (Levels, Nanos) {
+        let balances = lent.units().map(|unit| unit.balance);
+        let levels = Self::levels(rule, asked, balances, held);
+        (levels, self.at(now))
+    }
+
+    /// Whoever asked for these, from `sent` to `until` at most, has got them, or not.
+    pub(super) fn leased(
+        self: &Arc<Self>,
+        charges: &[Charge],
+        taken: Option<&Taken>,
+        sent: Moment,
+        until: Nanos,
+    ) {
+        let mut balances = taken.iter().flat_map(|taken| &taken.balances);
+        let mut is_given = false;
+        for charge in charges {
+            let balance = balances.next();
+            if charge.lease == 0 {
+                continue;
+            }
+            let given = taken.zip(balance).and_then(|(taken, balance)| {
+                (taken.is_admitted && balance.leased > 0).then_some(Given {
+                    balance: *balance,
+                    now: taken.now,
+                    sent,
+                })
+            });
+            let hash = self.hash_of(&charge.key);
+            is_given |= self.leases.end(hash, charge.budget, until, given);
+        }
+        if is_given && self.tending.claim() {
+            self.spawn(Tender(Arc::downgrade(self)).run());
+        }
+    }
+
+    /// Gives back all that was leased and not spent.
+    pub(crate) async fn return_leases(self: &Arc<Self>) {
+        let rests = self.leases.unused(self.clock.moment(), true);
+        let remote = Arc::clone(self);
+        // By a task of its own: whoever waits for it may go away, and it may have taken others along.
+        let task = tokio::spawn(async move { remote.returned(rests).await });
+        let _ = task.await;
+    }
+
+    async fn returned(self: &Arc<Self>, rests: Vec<Correction>) {
+        if !rests.is_empty() && !self.is_down() {
+            self.corrected(rests).await;
+        }
+    }
+
+    /// A request that waits for a lease that somebody else has asked for.
+    pub(crate) fn follow(self: &Arc<Self>, lent: &Lent, until: Nanos) -> Option<Follow> {
+        Some(Follow {
+            remote: Arc::clone(self),
+            hash: lent.asked?,
+            until,
+            key: None,
+        })
+    }
+}
+
+/// Gives back what nobody uses, as long as there is something. Dropped before that, others are to.
+struct Tender(Weak<Remote>);
+
+impl Tender {
+    async fn run(mut self) {
+        const PAUSE: Duration = Duration::from_secs(1);
+        loop {
+            tokio::time::sleep(PAUSE).await;
+            let Some(remote) = self.0.upgrade() else {
+                return;
+            };
+            let rests = remote.leases.unused(remote.clock.moment(), false);
+            remote.returned(rests).await;
+            if remote.tending.give_back_if(|| remote.leases.is_empty()) {
+                self.0 = Weak::new();
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for Tender {
+    fn drop(&mut self) {
+        if let Some(remote) = self.0.upgrade() {
+            remote.tending.give_back();
+        }
+    }
+}
+
+/// Waits for a lease that somebody else has asked for, no longer than until some moment: whoever asks may be held up.
+#[derive(Debug)]
+pub(crate) struct Follow {
+    remote: Arc<Remote>,
+    hash: u64,
+    until: Nanos,
+    /// Where it waits for that moment.
+    key: Option<Key>,
+}
+
+impl Follow {
+    /// For how long it waits at most.
+    pub(crate) fn patience(deadline: Duration) -> Nanos {
+        nanos(deadline / 2)
+    }
+
+    pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
+        let remote = &self.remote;
+        let now = remote.clock.now();
+        if remote.leases.poll_asked(self.hash, now, cx).is_ready() || now >= self.until {
+            return Poll::Ready(());
+        }
+        remote.wake_at(&mut self.key, self.until, cx.waker());
+        Poll::Pending
+    }
+}
+
+impl Drop for Follow {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            self.remote.deadlines.leave(key);
+        }
+    }
+}
