@@ -42,10 +42,10 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct MemoryStore {
-    inner: Arc<Inner>,
+    inner: Arc<Balances>,
 }
 
-struct Inner {
+struct Balances {
     limiter: Limiter,
     limits: Mutex<HashMap<Arc<str>, Arc<Binding>>>,
 }
@@ -72,7 +72,7 @@ impl MemoryStore {
     pub fn with_capacity(buckets: usize) -> Result<Self, TryReserveError> {
         let limiter = Limiter::new(Clock::start());
         limiter.memory.reserve(buckets)?;
-        let inner = Inner {
+        let inner = Balances {
             limiter,
             limits: Mutex::default(),
         };
@@ -82,7 +82,7 @@ impl MemoryStore {
     }
 }
 
-impl Inner {
+impl Balances {
     /// A limit in these terms, with its balances.
     fn limit(&self, key: &Arc<str>, meter: Meter, now: Nanos) -> Arc<Binding> {
         // Each step leaves it whole.

@@ -32,7 +32,7 @@ use tokio::sync;
 /// Holds the connection in use.
 #[derive(Debug)]
 pub(super) struct Current<C> {
-    line: Mutex<Option<Line<C>>>,
+    tracked: Mutex<Option<TrackedConnection<C>>>,
     /// Held by the caller that connects.
     connecting: sync::Mutex<()>,
     numbers: AtomicU64,
@@ -40,7 +40,7 @@ pub(super) struct Current<C> {
 
 /// A connection, and which one it is.
 #[derive(Debug, Clone)]
-pub(super) struct Line<C> {
+pub(super) struct TrackedConnection<C> {
     pub(super) connection: C,
     number: u64,
     end: End,
@@ -69,7 +69,7 @@ impl End {
 impl<C: Clone> Current<C> {
     pub(super) fn new() -> Self {
         Self {
-            line: Mutex::new(None),
+            tracked: Mutex::new(None),
             connecting: sync::Mutex::const_new(()),
             numbers: AtomicU64::new(0),
         }
@@ -83,41 +83,46 @@ impl<C: Clone> Current<C> {
     pub(super) async fn get<E>(
         &self,
         connect: impl Future<Output = Result<(C, End), E>>,
-    ) -> Result<Line<C>, E> {
-        if let Some(line) = self.present() {
-            return Ok(line);
+    ) -> Result<TrackedConnection<C>, E> {
+        if let Some(tracked) = self.present() {
+            return Ok(tracked);
         }
         let _alone = self.connecting.lock().await;
-        if let Some(line) = self.present() {
-            return Ok(line);
+        if let Some(tracked) = self.present() {
+            return Ok(tracked);
         }
         connect.await.map(|opened| self.replace(opened))
     }
 
-    fn present(&self) -> Option<Line<C>> {
-        self.with(|line| line.as_ref().filter(|line| !line.end.has_come()).cloned())
+    fn present(&self) -> Option<TrackedConnection<C>> {
+        self.with(|tracked| {
+            tracked
+                .as_ref()
+                .filter(|tracked| !tracked.end.has_come())
+                .cloned()
+        })
     }
 
     /// Puts a connection into the place of the one in use.
-    pub(super) fn replace(&self, (connection, end): (C, End)) -> Line<C> {
-        let line = Line {
+    pub(super) fn replace(&self, (connection, end): (C, End)) -> TrackedConnection<C> {
+        let tracked = TrackedConnection {
             connection,
             number: self.numbers.fetch_add(1, Ordering::Relaxed),
             end,
         };
-        self.with(|present| *present = Some(line.clone()));
-        line
+        self.with(|present| *present = Some(tracked.clone()));
+        tracked
     }
 
     /// Gives up a connection that is of no use. `false`: it was given up or replaced before.
-    pub(super) fn lose(&self, lost: &Line<C>) -> bool {
-        self.with(|present| present.take_if(|line| line.number == lost.number))
+    pub(super) fn lose(&self, lost: &TrackedConnection<C>) -> bool {
+        self.with(|present| present.take_if(|tracked| tracked.number == lost.number))
             .is_some()
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut Option<Line<C>>) -> T) -> T {
+    fn with<T>(&self, work: impl FnOnce(&mut Option<TrackedConnection<C>>) -> T) -> T {
         // Each step leaves it whole.
-        work(&mut self.line.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut self.tracked.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -161,16 +166,16 @@ mod loom_tests {
             self.first.tell();
         }
 
-        fn line(&self) -> Line<u64> {
+        fn connection(&self) -> TrackedConnection<u64> {
             let connect = async {
                 let number = self.opened.fetch_add(1, Ordering::Relaxed);
                 Ok::<_, Infallible>((number, End::new()))
             };
-            let mut line = pin!(self.current.get(connect));
+            let mut tracked = pin!(self.current.get(connect));
             let mut cx = Context::from_waker(Waker::noop());
             loop {
-                if let Poll::Ready(Ok(line)) = line.as_mut().poll(&mut cx) {
-                    return line;
+                if let Poll::Ready(Ok(tracked)) = tracked.as_mut().poll(&mut cx) {
+                    return tracked;
                 }
                 thread::yield_now();
             }
@@ -178,9 +183,9 @@ mod loom_tests {
 
         /// A call: whether it was answered. A caller that is not reports the connection.
         fn call(&self) -> bool {
-            let line = self.line();
-            let is_lost = line.connection == 0 && self.is_closed.load(Ordering::Relaxed);
-            if is_lost && self.current.lose(&line) {
+            let tracked = self.connection();
+            let is_lost = tracked.connection == 0 && self.is_closed.load(Ordering::Relaxed);
+            if is_lost && self.current.lose(&tracked) {
                 self.lost.fetch_add(1, Ordering::Relaxed);
             }
             !is_lost
@@ -210,7 +215,7 @@ mod loom_tests {
             closing.join().expect("no panic");
             assert!(server.call(), "sent after the end");
             calling.join().expect("no panic");
-            assert_eq!(server.line().connection, 1, "the second stays");
+            assert_eq!(server.connection().connection, 1, "the second stays");
             assert_eq!(server.opened.load(Ordering::Relaxed), 2);
             assert!(server.lost.load(Ordering::Relaxed) <= 1, "lost twice");
         });

@@ -20,7 +20,7 @@ use tokio::runtime::Handle;
 pub use self::tls::RedisCertificates;
 use self::{
     queue::Queue,
-    script::{BODY, Call, Entry, PROBE},
+    script::{BODY, Batch, BatchEntry, PROBE},
     servers::{Connector, Servers, info},
 };
 use crate::store::{BucketKey, Charge, Correction, Store, StoreError, StoreFuture, Taken};
@@ -56,10 +56,10 @@ use crate::store::{BucketKey, Charge, Correction, Store, StoreError, StoreFuture
 /// `+hello +eval +evalsha +mget +exists +set +del +time +ping +role`.
 #[derive(Clone)]
 pub struct RedisStore {
-    inner: Arc<Inner>,
+    inner: Arc<RedisClient>,
 }
 
-struct Inner {
+struct RedisClient {
     connector: Connector,
     queue: Queue,
     script: Code,
@@ -239,7 +239,7 @@ impl RedisStoreBuilder {
         if let Some(text) = [&prefix, &name].into_iter().find(|text| improper(text)) {
             return Err(RedisStoreError::Name(text.clone()));
         }
-        let inner = Inner {
+        let inner = RedisClient {
             connector: Connector::new(servers),
             queue: Queue::default(),
             script: Code::new(BODY),
@@ -253,17 +253,17 @@ impl RedisStoreBuilder {
     }
 }
 
-impl Inner {
+impl RedisClient {
     fn key(&self, key: &BucketKey) -> String {
         format!("{}{key}", self.prefix)
     }
 
     /// Says a call, and hears what became of each of its entries.
-    async fn call(&self, call: &Call) -> Result<Vec<Result<Taken, StoreError>>, StoreError> {
+    async fn call(&self, call: &Batch) -> Result<Vec<Result<Taken, StoreError>>, StoreError> {
         if call.is_plain() {
             let answer = self.run(&self.script, |command| call.write_plain(command));
             let answer = answer.await?;
-            if !Call::asks_for_more(&answer) {
+            if !Batch::asks_for_more(&answer) {
                 return call.read(answer);
             }
         }
@@ -309,7 +309,7 @@ impl Store for RedisStore {
             return Box::pin(self.inner.probe());
         }
         let inner = &self.inner;
-        let entry = Entry::of_charges(charges, |charge| inner.key(&charge.key));
+        let entry = BatchEntry::of_charges(charges, |charge| inner.key(&charge.key));
         Box::pin(async move { inner.submit(entry).await })
     }
 
@@ -318,10 +318,10 @@ impl Store for RedisStore {
         Box::pin(async move {
             let mut all = Ok(());
             // A few at a time: requests wait behind them.
-            for some in corrections.chunks(Call::MOST) {
+            for some in corrections.chunks(Batch::MOST) {
                 let entries = some.iter().map(|correction| {
                     let (key, ..) = correction.parts();
-                    Entry::of_correction(correction, inner.key(key))
+                    BatchEntry::of_correction(correction, inner.key(key))
                 });
                 let entries: Vec<_> = entries.collect();
                 all = all.and(inner.submit_all(entries.into_iter()).await);
@@ -340,8 +340,8 @@ impl fmt::Debug for RedisStore {
     }
 }
 
-impl fmt::Debug for Inner {
+impl fmt::Debug for RedisClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inner").finish_non_exhaustive()
+        f.debug_struct("RedisClient").finish_non_exhaustive()
     }
 }

@@ -13,19 +13,19 @@ use std::{
 use tokio::{runtime::Handle, sync::oneshot, time::Instant};
 
 use super::{
-    Inner,
-    script::{Call, Entry},
+    RedisClient,
+    script::{Batch, BatchEntry},
 };
 use crate::store::{StoreError, Taken};
 
-pub(super) type Answer = Result<Taken, StoreError>;
+pub(super) type TakeResult = Result<Taken, StoreError>;
 
 /// Who waits for a call.
 #[derive(Debug, Default)]
-pub(super) struct Queue(Mutex<State>);
+pub(super) struct Queue(Mutex<QueueState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct QueueState {
     waiting: VecDeque<Job>,
     /// How many calls are on their way.
     calls: usize,
@@ -39,19 +39,19 @@ struct State {
 
 #[derive(Debug)]
 struct Job {
-    entry: Entry,
-    answer: oneshot::Sender<Answer>,
+    entry: BatchEntry,
+    answer: oneshot::Sender<TakeResult>,
 }
 
 /// A call that may be made. When it is dropped, what waits by then goes into the next.
-struct Turn {
-    inner: Arc<Inner>,
+struct CallPermit {
+    inner: Arc<RedisClient>,
     /// Which of all calls it was.
     number: u64,
 }
 
 /// A call that is made by nobody's future but the runtime's. If that has ended, it is made by nobody.
-struct Next(Option<Arc<Inner>>);
+struct NextCall(Option<Arc<RedisClient>>);
 
 impl Queue {
     /// The server works on one call while it reads the next.
@@ -63,14 +63,14 @@ impl Queue {
     /// A call that is older than this holds up nobody: it may never be answered.
     const STUCK: Duration = Duration::from_millis(5);
 
-    fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+    fn with<T>(&self, work: impl FnOnce(&mut QueueState) -> T) -> T {
         // Each step leaves it whole.
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         work(&mut state)
     }
 }
 
-impl State {
+impl QueueState {
     /// Whether a call is made now; then it counts.
     fn may_call(&mut self) -> bool {
         let now = now();
@@ -102,9 +102,9 @@ fn now() -> Instant {
     Instant::now()
 }
 
-impl Inner {
+impl RedisClient {
     /// What becomes of an entry.
-    pub(super) async fn submit(self: &Arc<Self>, entry: Entry) -> Answer {
+    pub(super) async fn submit(self: &Arc<Self>, entry: BatchEntry) -> TakeResult {
         let (job, answered) = job(entry);
         self.enqueue([job]).await;
         heard(answered).await
@@ -113,7 +113,7 @@ impl Inner {
     /// Whether all entries were done.
     pub(super) async fn submit_all(
         self: &Arc<Self>,
-        entries: impl Iterator<Item = Entry>,
+        entries: impl Iterator<Item = BatchEntry>,
     ) -> Result<(), StoreError> {
         let (jobs, answered): (Vec<_>, Vec<_>) = entries.map(job).unzip();
         self.enqueue(jobs).await;
@@ -130,25 +130,25 @@ impl Inner {
             state.may_call()
         });
         if leads {
-            Turn::new(self).call().await;
+            CallPermit::new(self).call().await;
         }
     }
 }
 
-fn job(entry: Entry) -> (Job, oneshot::Receiver<Answer>) {
+fn job(entry: BatchEntry) -> (Job, oneshot::Receiver<TakeResult>) {
     let (answer, answered) = oneshot::channel();
     (Job { entry, answer }, answered)
 }
 
-async fn heard(answered: oneshot::Receiver<Answer>) -> Answer {
+async fn heard(answered: oneshot::Receiver<TakeResult>) -> TakeResult {
     let answer = answered.await;
     answer.unwrap_or_else(|_| Err(StoreError::unavailable(DROPPED)))
 }
 
 const DROPPED: &str = "the call was dropped before it was answered";
 
-impl Turn {
-    fn new(inner: &Arc<Inner>) -> Self {
+impl CallPermit {
+    fn new(inner: &Arc<RedisClient>) -> Self {
         Self {
             inner: Arc::clone(inner),
             number: 0,
@@ -158,9 +158,9 @@ impl Turn {
     /// Makes one call of what waits.
     async fn call(mut self) {
         let inner = Arc::clone(&self.inner);
-        let mut call = Call::default();
+        let mut call = Batch::default();
         let answers = inner.queue.with(|state| {
-            let mut answers = Vec::with_capacity(state.waiting.len().min(Call::MOST));
+            let mut answers = Vec::with_capacity(state.waiting.len().min(Batch::MOST));
             while let Some(Job { entry, answer }) = state.waiting.pop_front() {
                 match call.push(entry) {
                     Ok(()) => answers.push(answer),
@@ -182,7 +182,7 @@ impl Turn {
         let told = inner.call(&call).await;
         if let Err(error) = &told {
             // Nor would it answer those, and by the time that it does nobody wants to know.
-            let waiting = inner.queue.with(State::give_up);
+            let waiting = inner.queue.with(QueueState::give_up);
             for Job { answer, .. } in waiting {
                 let _ = answer.send(Err(error.clone()));
             }
@@ -200,7 +200,7 @@ impl Turn {
     }
 }
 
-impl Drop for Turn {
+impl Drop for CallPermit {
     fn drop(&mut self) {
         let Self { inner, number } = self;
         let goes_on = inner.queue.with(|state| {
@@ -211,19 +211,19 @@ impl Drop for Turn {
             goes_on
         });
         if goes_on {
-            let mut next = Next(Some(Arc::clone(inner)));
+            let mut next = NextCall(Some(Arc::clone(inner)));
             let runtime = Handle::try_current();
             let runtime = runtime.as_ref().unwrap_or(&inner.runtime);
             runtime.spawn(async move {
                 if let Some(inner) = next.0.take() {
-                    Turn::new(&inner).call().await;
+                    CallPermit::new(&inner).call().await;
                 }
             });
         }
     }
 }
 
-impl Drop for Next {
+impl Drop for NextCall {
     fn drop(&mut self) {
         if let Some(inner) = self.0.take() {
             let waiting = inner.queue.with(|state| {

@@ -20,7 +20,7 @@ fn micros(length: Duration) -> u64 {
 
 /// One bucket, as the script wants to know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Bucket {
+struct KeyedBudget {
     key: String,
     budget: Budget,
 }
@@ -64,7 +64,7 @@ impl Ticks {
     }
 }
 
-impl Bucket {
+impl KeyedBudget {
     fn new(key: String, budget: Budget) -> Self {
         Self { key, budget }
     }
@@ -98,7 +98,7 @@ impl Bucket {
 
 /// What one request is charged, or one correction.
 #[derive(Debug)]
-pub(super) enum Entry {
+pub(super) enum BatchEntry {
     Charges {
         charges: Vec<(String, Budget, u64)>,
         /// Enforced ones come first here.
@@ -111,13 +111,13 @@ pub(super) enum Entry {
     Correction {
         key: String,
         budget: Budget,
-        change: Change,
+        change: CorrectionKind,
         units: u64,
     },
 }
 
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Change {
+pub(super) enum CorrectionKind {
     Owe,
     Refund,
     Undo(u64),
@@ -132,7 +132,7 @@ pub(super) struct Order {
     places: Vec<usize>,
 }
 
-impl Entry {
+impl BatchEntry {
     pub(super) fn of_charges(charges: &[Charge], key: impl Fn(&Charge) -> String) -> Self {
         let place = |shadow: bool| {
             let places = charges.iter().enumerate();
@@ -164,10 +164,10 @@ impl Entry {
             key,
             budget: *budget,
             change: match correction {
-                Correction::Owe { .. } => Change::Owe,
-                Correction::Refund { .. } => Change::Refund,
-                Correction::Undo { taken, .. } => Change::Undo(*taken),
-                Correction::Return { state, .. } => Change::Return(*state),
+                Correction::Owe { .. } => CorrectionKind::Owe,
+                Correction::Refund { .. } => CorrectionKind::Refund,
+                Correction::Undo { taken, .. } => CorrectionKind::Undo(*taken),
+                Correction::Return { state, .. } => CorrectionKind::Return(*state),
             },
             units,
         }
@@ -199,9 +199,9 @@ impl Entry {
                 charges, leases, ..
             } => 2 + 2 * charges.len() + 4 * leases.len(),
             Self::Correction { change, .. } => match change {
-                Change::Owe | Change::Refund => 3,
-                Change::Undo(_) => 4,
-                Change::Return(_) => 5,
+                CorrectionKind::Owe | CorrectionKind::Refund => 3,
+                CorrectionKind::Undo(_) => 4,
+                CorrectionKind::Return(_) => 5,
             },
         }
     }
@@ -220,18 +220,18 @@ impl Entry {
 
 /// Several entries, said in one call.
 #[derive(Debug, Default)]
-pub(super) struct Call {
-    entries: Vec<Entry>,
-    buckets: Vec<Bucket>,
+pub(super) struct Batch {
+    entries: Vec<BatchEntry>,
+    buckets: Vec<KeyedBudget>,
     numbers: HashMap<String, usize, RandomState>,
 }
 
-impl Call {
+impl Batch {
     /// The most entries of one call: the server does nothing else while it works on it.
     pub(super) const MOST: usize = 64;
 
     /// Puts an entry into it, or gives it back: there is no room, or one of its buckets is told in other terms here.
-    pub(super) fn push(&mut self, entry: Entry) -> Result<(), Entry> {
+    pub(super) fn push(&mut self, entry: BatchEntry) -> Result<(), BatchEntry> {
         let fits = entry.buckets().all(|(key, budget)| {
             let number = self.numbers.get(key);
             number.is_none_or(|number| self.buckets[*number].budget == *budget)
@@ -242,7 +242,7 @@ impl Call {
         for (key, budget) in entry.buckets() {
             if !self.numbers.contains_key(key) {
                 self.numbers.insert(key.to_owned(), self.buckets.len());
-                self.buckets.push(Bucket::new(key.to_owned(), *budget));
+                self.buckets.push(KeyedBudget::new(key.to_owned(), *budget));
             }
         }
         self.entries.push(entry);
@@ -251,10 +251,10 @@ impl Call {
 
     /// Whether it can be told in few words: see there.
     pub(super) fn is_plain(&self) -> bool {
-        let plain = |bucket: &Bucket| {
+        let plain = |bucket: &KeyedBudget| {
             bucket.budget.window().is_none() && Ticks::of(&bucket.budget).length == 1
         };
-        self.entries.iter().all(Entry::is_plain) && self.buckets.iter().all(plain)
+        self.entries.iter().all(BatchEntry::is_plain) && self.buckets.iter().all(plain)
     }
 
     /// Adds keys and arguments to a command, in few words.
@@ -272,7 +272,7 @@ impl Call {
             double(&mut packed, Ticks::of(&bucket.budget).burst);
         }
         for entry in &self.entries {
-            let Entry::Charges { charges, .. } = entry else {
+            let BatchEntry::Charges { charges, .. } = entry else {
                 continue;
             };
             packed.push(charges.len() as u8);
@@ -305,17 +305,17 @@ impl Call {
         for bucket in &self.buckets {
             bucket.write(&mut pack);
         }
-        pack.array(self.entries.iter().map(Entry::numbers).sum());
+        pack.array(self.entries.iter().map(BatchEntry::numbers).sum());
         for entry in &self.entries {
             self.write_entry(entry, &mut pack);
         }
         command.arg(&pack.bytes);
     }
 
-    fn write_entry(&self, entry: &Entry, pack: &mut Pack) {
+    fn write_entry(&self, entry: &BatchEntry, pack: &mut Pack) {
         let number = |key: &String| self.numbers[key] as u64 + 1;
         match entry {
-            Entry::Charges {
+            BatchEntry::Charges {
                 charges,
                 order,
                 leases,
@@ -335,24 +335,24 @@ impl Call {
                     pack.integer((*most).min(budget.capacity()));
                 }
             }
-            Entry::Correction {
+            BatchEntry::Correction {
                 key,
                 budget,
                 change,
                 units,
             } => {
                 pack.negative(match change {
-                    Change::Owe => 1,
-                    Change::Refund => 2,
-                    Change::Undo(_) => 3,
-                    Change::Return(_) => 5,
+                    CorrectionKind::Owe => 1,
+                    CorrectionKind::Refund => 2,
+                    CorrectionKind::Undo(_) => 3,
+                    CorrectionKind::Return(_) => 5,
                 });
                 pack.integer(number(key));
                 pack.integer(Ticks::of(budget).of_units(*units));
                 match change {
-                    Change::Owe | Change::Refund => {}
-                    Change::Undo(taken) => pack.integer(budget.full_state(*taken) / 1_000),
-                    Change::Return(left) => {
+                    CorrectionKind::Owe | CorrectionKind::Refund => {}
+                    CorrectionKind::Undo(taken) => pack.integer(budget.full_state(*taken) / 1_000),
+                    CorrectionKind::Return(left) => {
                         pack.integer(left / 1_000);
                         pack.integer(left % 1_000);
                     }
@@ -368,15 +368,15 @@ impl Call {
                 Value::Int(number) => Some(number),
                 _ => None,
             }),
-            _ => return Err(StoreError::unavailable(Strange)),
+            _ => return Err(StoreError::unavailable(InvalidReply)),
         };
-        let mut next = || numbers.next().flatten().ok_or(Strange);
-        let mut read = || -> Result<Vec<_>, Strange> {
-            let now = u64::try_from(next()?).map_err(|_| Strange)?;
+        let mut next = || numbers.next().flatten().ok_or(InvalidReply);
+        let mut read = || -> Result<Vec<_>, InvalidReply> {
+            let now = u64::try_from(next()?).map_err(|_| InvalidReply)?;
             let now = now.saturating_mul(1_000);
             let mut all = Vec::with_capacity(self.entries.len());
             for entry in &self.entries {
-                let Entry::Charges {
+                let BatchEntry::Charges {
                     charges,
                     order,
                     leases,
@@ -408,8 +408,8 @@ impl Call {
                 for (number, _) in leases {
                     let (_, budget, _) = &charges[*number];
                     let balance = &mut balances[order.places[*number]];
-                    balance.leased = u64::try_from(next()?).map_err(|_| Strange)?;
-                    let owes = u64::try_from(next()?).map_err(|_| Strange)?;
+                    balance.leased = u64::try_from(next()?).map_err(|_| InvalidReply)?;
+                    let owes = u64::try_from(next()?).map_err(|_| InvalidReply)?;
                     balance.state = state(budget, owes, now);
                 }
                 all.push(match taken {
@@ -418,7 +418,7 @@ impl Call {
                         now,
                         balances,
                     }),
-                    _ => Err(StoreError::bucket(Foreign)),
+                    _ => Err(StoreError::bucket(ForeignValue)),
                 });
             }
             Ok(all)
@@ -481,27 +481,27 @@ impl Pack {
 
 /// An answer that the script does not give.
 #[derive(Debug)]
-struct Strange;
+struct InvalidReply;
 
-impl fmt::Display for Strange {
+impl fmt::Display for InvalidReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the server gave an answer that the script does not give")
     }
 }
 
-impl Error for Strange {}
+impl Error for InvalidReply {}
 
 /// What lies where a balance should.
 #[derive(Debug)]
-struct Foreign;
+struct ForeignValue;
 
-impl fmt::Display for Foreign {
+impl fmt::Display for ForeignValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("what lies at its key was not written here: is the prefix another's, too?")
     }
 }
 
-impl Error for Foreign {}
+impl Error for ForeignValue {}
 
 #[cfg(test)]
 mod tests {
@@ -516,10 +516,10 @@ mod tests {
     }
 
     /// A call of two requests, one of which asks for a lease, and of a correction.
-    fn call() -> Call {
+    fn call() -> Batch {
         let charges =
             |keys: [&str; 2]| keys.map(|key| (key.to_owned(), budget(1_000, 5), 1)).into();
-        let request = |leases: Vec<_>| Entry::Charges {
+        let request = |leases: Vec<_>| BatchEntry::Charges {
             charges: charges(["one", "other"]),
             order: Order {
                 enforced: 1,
@@ -528,13 +528,13 @@ mod tests {
             leases,
             is_settled: false,
         };
-        let correction = Entry::Correction {
+        let correction = BatchEntry::Correction {
             key: "one".into(),
             budget: budget(1_000, 5),
-            change: Change::Owe,
+            change: CorrectionKind::Owe,
             units: 1,
         };
-        let mut call = Call::default();
+        let mut call = Batch::default();
         for entry in [request(vec![(0, 3)]), correction, request(Vec::new())] {
             assert!(call.push(entry).is_ok(), "there is room");
         }
@@ -559,7 +559,7 @@ mod tests {
         ) {
             let numbers = values.iter().take_while(|value| matches!(value, Value::Int(_))).count();
             let answer = if is_alone { alone } else { Value::Array(values) };
-            let _ = Call::asks_for_more(&answer);
+            let _ = Batch::asks_for_more(&answer);
             match call().read(answer) {
                 Err(error) => prop_assert!(error.is_unavailable()),
                 Ok(all) => {

@@ -102,7 +102,7 @@ impl fmt::Debug for Servers {
     }
 }
 
-type Line = connection::Line<MultiplexedConnection>;
+type ServerConnection = connection::TrackedConnection<MultiplexedConnection>;
 
 /// A connection that was opened.
 type Opened = (MultiplexedConnection, End);
@@ -132,9 +132,9 @@ impl Connector {
     ///
     /// It is sent again only to where a server said that it belongs, having done nothing itself.
     pub(super) async fn send(&self, command: &Cmd) -> RedisResult<Value> {
-        let mut line = self.line().await?;
+        let mut tracked = self.connection().await?;
         for _ in 0..MOVES {
-            let answer = line.connection.send_packed_command(command).await;
+            let answer = tracked.connection.send_packed_command(command).await;
             let answer = answer.and_then(Value::extract_error);
             let Err(error) = answer else {
                 return answer;
@@ -142,14 +142,14 @@ impl Connector {
             match error.kind() {
                 ErrorKind::Server(ServerErrorKind::Moved) => {
                     let addr = self.told(&error)?;
-                    line = self.moved(addr).await?;
+                    tracked = self.moved(addr).await?;
                 }
                 ErrorKind::Server(ServerErrorKind::Ask) => {
                     let addr = self.told(&error)?;
                     return self.asking(addr, command).await;
                 }
                 kind => {
-                    if is_lost(kind) && self.current.lose(&line) {
+                    if is_lost(kind) && self.current.lose(&tracked) {
                         self.goes_on();
                     }
                     return Err(error);
@@ -160,7 +160,7 @@ impl Connector {
     }
 
     /// The connection that there is, or a new one.
-    async fn line(&self) -> RedisResult<Line> {
+    async fn connection(&self) -> RedisResult<ServerConnection> {
         let connect = async {
             let connected = timeout(PATIENCE, self.connect()).await;
             let connected = connected.unwrap_or_else(|_| Err(failure("no server was reached")));
@@ -243,7 +243,7 @@ impl Connector {
     }
 
     /// From now on another node has the buckets.
-    async fn moved(&self, addr: ConnectionAddr) -> RedisResult<Line> {
+    async fn moved(&self, addr: ConnectionAddr) -> RedisResult<ServerConnection> {
         let opened = open(&self.node()?.clone().set_addr(addr)).await?;
         Ok(self.current.replace(opened))
     }
