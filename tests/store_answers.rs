@@ -1,15 +1,19 @@
-//! R5 and R21: whatever numbers a store answers with, requests are decided without a panic.
+//! R5, R19, R21 and R22: whatever a store answers, requests are decided without a panic, in time, and by a limit.
 
 #[path = "common/mod.rs"]
 mod common;
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use common::Client;
 use proptest::prelude::*;
+use tokio::time::timeout;
 use tower_throttle::{
     Limits, Quota, Rate, Rules, ThrottleLayer,
     store::{Balance, Charge, Correction, Store, StoreFuture, Taken},
@@ -119,5 +123,50 @@ proptest! {
                 tokio::time::advance(Duration::from_millis(100)).await;
             }
         });
+    }
+}
+
+/// Refuses all, and tells that each bucket is full.
+#[derive(Debug, Clone, Default)]
+struct Contradicts(Arc<AtomicUsize>);
+
+impl Store for Contradicts {
+    fn take<'a>(&'a self, charges: &'a [Charge]) -> StoreFuture<'a, Taken> {
+        let asked = self.0.fetch_add(1, Ordering::Relaxed);
+        assert!(asked < 1_000, "it is asked for ever");
+        let taken = Taken {
+            is_admitted: false,
+            now: 1_800_000_000_000_000_000,
+            balances: vec![Balance::default(); charges.len()],
+        };
+        Box::pin(async { Ok(taken) })
+    }
+
+    fn correct<'a>(&'a self, _: &'a [Correction]) -> StoreFuture<'a, ()> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+/// A request that may wait asked such a store again at once, for ever, and held up its thread; one that may not was
+/// refused by no limit; and one of shadows alone was refused at all.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_refuses_what_it_tells_to_be_there_refuses_by_a_limit_and_in_time() {
+    let wait = Duration::from_millis(500);
+    let rate = || Rate::per_second(3).burst(4);
+    for (limits, passes) in [
+        (Limits::new().rate(rate()), false),
+        (Limits::new().rate(rate()).max_wait(wait), false),
+        (Limits::new().rate(rate().shadow()), true),
+    ] {
+        let layer = ThrottleLayer::new(Rules::new().default_route(limits))
+            .expect("proper rules")
+            .store(Contradicts::default())
+            .expect("no other store");
+        let client = Client::with(layer);
+        let answer = timeout(2 * wait, client.get("/")).await.expect("in time");
+        let decision = answer.decision();
+        assert_eq!(decision.is_admitted(), passes, "{decision:?}");
+        let refused = decision.limits().filter(|limit| limit.is_refused()).count();
+        assert_eq!(refused, usize::from(!passes), "R22: {decision:?}");
     }
 }

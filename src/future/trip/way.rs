@@ -140,7 +140,9 @@ impl Way {
                             let balances = taken.balances.iter().copied();
                             Remote::levels(rule, self.asked, balances, levels)
                         };
-                        if taken.is_admitted {
+                        // Shadows refuse nobody, whatever the store says.
+                        let may_refuse = rule.enforced().any(|binding| binding.id.is_some());
+                        if taken.is_admitted || !may_refuse {
                             let levels = tell(&levels);
                             return Poll::Ready(Ended::Admitted(Told {
                                 by: By::All,
@@ -153,7 +155,8 @@ impl Way {
                         drop(held);
                         let limiter = &self.state.limiter;
                         let held = &self.prepared.held().rule;
-                        let levels = tell(&limiter.peek(held, self.asked, limiter.now()));
+                        let mut levels = tell(&limiter.peek(held, self.asked, limiter.now()));
+                        self.name_refusal_there(&mut levels, taken.now);
                         let found = Found::there(levels, taken.now);
                         if let Some(ended) = self.refused(standing, found) {
                             return Poll::Ready(ended);

@@ -9,8 +9,9 @@ use super::{
 use crate::{
     clock::{Nanos, nanos},
     limiter::{
+        bound_limit::Binding,
         queue::{Again, Answer, Moment, Standing},
-        readings::Levels,
+        readings::{Level, Levels},
     },
     store::{
         Taken,
@@ -24,6 +25,8 @@ pub(super) struct Found {
     at: Nanos,
     /// Whether all of it is known. Else no wait is to be told from it.
     is_known: bool,
+    /// Whether the store has just told it.
+    is_told: bool,
 }
 
 impl Found {
@@ -33,6 +36,7 @@ impl Found {
             levels,
             at,
             is_known: true,
+            is_told: true,
         }
     }
 
@@ -48,11 +52,41 @@ impl Found {
             levels,
             at,
             is_known,
+            is_told: false,
         }
     }
 }
 
 impl Way {
+    /// How long it waits before it asks a store again whose answer says both that it is refused and that there is
+    /// room for it.
+    const PAUSE: Nanos = 1_000_000;
+
+    /// Whether it has waited for as long as it may.
+    fn has_waited(&self, now: Nanos) -> bool {
+        let waits = self.prepared.rule.enforced();
+        let waits = waits.filter_map(|binding| binding.limit.patience);
+        let waits = waits.map(|patience| patience.max_wait);
+        let longest = waits.chain(self.timeout).min();
+        now.saturating_sub(self.arrived) >= longest.unwrap_or(0)
+    }
+
+    /// Names the first limit that lies in the store, where that has refused a request and tells of no bucket that does.
+    pub(super) fn name_refusal_there(&self, levels: &mut Levels, at: Nanos) {
+        let enforced = || self.prepared.rule.enforced().enumerate();
+        let refuses = |(index, binding): (usize, &Binding)| {
+            let Level { state, cost, .. } = levels[index];
+            binding.limit.refusal(state, at, cost).is_some()
+        };
+        if enforced().any(refuses) {
+            return;
+        }
+        let first = enforced().find(|(_, binding)| binding.id.is_some());
+        if let Some((index, _)) = first {
+            levels[index].refused = true;
+        }
+    }
+
     /// What becomes of it, refused by what lies in this process.
     pub(super) fn refused_here(
         &mut self,
@@ -80,6 +114,7 @@ impl Way {
             mut levels,
             at,
             is_known,
+            is_told,
         } = found;
         let rule = Arc::clone(&self.prepared.rule);
         if !rule.is_patient {
@@ -97,8 +132,14 @@ impl Way {
             None => match limiter.queue(&rule, self.asked, moment, self.timeout, &mut levels) {
                 Some(Answer::Waits(standing)) => standing,
                 Some(_) => return self.denied(levels, at, is_known, None),
-                // What refused it has come back.
+                // What refused it has come back, or the store refuses what it tells to be there.
                 None => {
+                    if is_told {
+                        if self.has_waited(moment.now) {
+                            return self.denied(levels, at, is_known, None);
+                        }
+                        self.pauses = Some(moment.now.saturating_add(Self::PAUSE));
+                    }
                     self.step = Step::Starts(None);
                     return None;
                 }

@@ -338,9 +338,9 @@ impl Standing {
     fn again(&mut self, rule: &Rule, asked: Asked, moment: Moment, levels: &Levels) -> Again {
         let Moment { now, at, .. } = moment;
         match self.why(rule, asked, at, levels) {
-            Refused::For(wait) if now.saturating_add(wait) <= self.deadline => {
-                let until = now.saturating_add(wait.max(1));
-                Again::Later(until.min(self.deadline))
+            // At the deadline itself it does not ask a second time.
+            Refused::For(wait) if now.saturating_add(wait.max(1)) <= self.deadline => {
+                Again::Later(now.saturating_add(wait.max(1)))
             }
             Refused::Until if now < self.deadline => Again::Woken(self.deadline),
             Refused::Elsewhere(binding)
