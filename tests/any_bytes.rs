@@ -1,0 +1,26 @@
+//! R1, R2, R15, R17, R18, R20, R21, R25: what the fuzz targets of the same names look at, as properties.
+
+#[path = "support/answers.rs"]
+mod answers;
+#[path = "support/choices.rs"]
+mod choices;
+#[path = "support/frames.rs"]
+mod frames;
+
+use proptest::prelude::*;
+
+fn bytes(most: usize) -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(any::<u8>(), 20..most)
+}
+
+proptest! {
+    #[test]
+    fn whatever_a_store_answers_admits_nobody_whom_it_forbids_and_loses_no_unit(bytes in bytes(500)) {
+        answers::live(&bytes);
+    }
+
+    #[test]
+    fn whatever_is_answered_passes_unchanged_and_frees_and_settles_once(bytes in bytes(600)) {
+        frames::live(&bytes);
+    }
+}
