@@ -10,7 +10,7 @@ use crate::{
         limit_set::{Asked, Rule},
         readings::Levels,
     },
-    rules::{Handover, Ledger, Rules, RulesError, Template},
+    rules::{Handover, LimitTemplate, Registry, Rules, RulesError},
     usage::{Kind, Scan},
 };
 
@@ -24,17 +24,17 @@ pub struct Engine {
 impl Engine {
     pub fn new(rules: &Rules) -> Result<Self, RulesError> {
         let limiter = Limiter::new(Clock::start());
-        let ledger = Ledger::default();
-        let compiled = rules.compile(&mut ledger.draft(limiter.now(), Handover::default()))?;
+        let registry = Registry::default();
+        let compiled = rules.compile(&mut registry.draft(limiter.now(), Handover::default()))?;
         if let Some(max_clients) = compiled.max_clients {
             limiter
                 .memory
                 .reserve(max_clients)
                 .map_err(|_| RulesError::MaxClients { max_clients })?;
         }
-        let clients = compiled.classes.into_iter().next();
+        let clients = compiled.plans.into_iter().next();
         let clients = clients.and_then(|class| class.variants.into_iter().next());
-        let own = Template::bind(&compiled.default, "bench", None, false);
+        let own = LimitTemplate::bind(&compiled.default, "bench", None, false);
         let bindings = clients.into_iter().flatten().chain(own);
         Ok(Self {
             limiter,

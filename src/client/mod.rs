@@ -30,5 +30,5 @@ pub use self::{
 };
 pub(crate) use self::{
     key::{Identity, Known, Secret},
-    resolver::{Client, Fault, Roster},
+    resolver::{Client, Fault, Resolver},
 };

@@ -36,7 +36,7 @@ pub(crate) enum Fault {
 }
 
 /// Finds a request's client and its plan.
-pub(crate) struct Roster {
+pub(crate) struct Resolver {
     sources: Box<[Source]>,
     addresses: Addresses,
     /// Identities are hashes that no outsider can aim: any hasher does.
@@ -69,7 +69,7 @@ pub(crate) struct Client {
     pub(crate) lacks_plan: bool,
 }
 
-impl Roster {
+impl Resolver {
     pub(crate) fn new(clients: &Clients) -> Result<Self, Fault> {
         let names = clients.plans.iter().map(|(name, _)| name.as_ref().into());
         let plans: HashMap<Box<str>, usize, _> = names.zip(0..).collect();
@@ -113,7 +113,7 @@ impl Roster {
     }
 
     /// Whose request it is. Never nobody's: who is not found is anonymous.
-    pub(crate) fn client(&self, head: RequestHead<'_>) -> Client {
+    pub(crate) fn resolve(&self, head: RequestHead<'_>) -> Client {
         let mut lacks_peer = false;
         let found = self.sources.iter().find_map(|source| match source {
             Source::Header(name) => {
@@ -149,7 +149,7 @@ impl Roster {
     }
 }
 
-impl Roster {
+impl Resolver {
     /// Returns the identity that all clients share of whom nothing is known.
     pub(crate) fn anonymous(&self) -> Identity {
         match &self.secret {
@@ -208,9 +208,9 @@ fn bearer(head: RequestHead<'_>) -> Option<&[u8]> {
     (scheme.eq_ignore_ascii_case(SCHEME) && apart).then_some(token)
 }
 
-impl fmt::Debug for Roster {
+impl fmt::Debug for Resolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Roster")
+        f.debug_struct("Resolver")
             .field("sources", &self.sources.len())
             .field("members", &self.members.len())
             .finish_non_exhaustive()
@@ -224,8 +224,8 @@ mod tests {
     use super::*;
 
     fn client(clients: &Clients, request: &Request<()>) -> Client {
-        let roster = Roster::new(clients).expect("proper clients");
-        roster.client(RequestHead::of(request))
+        let resolver = Resolver::new(clients).expect("proper clients");
+        resolver.resolve(RequestHead::of(request))
     }
 
     fn with(name: &str, value: &str) -> Request<()> {
@@ -343,7 +343,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_named() {
-        let fault = |clients: Clients| Roster::new(&clients).expect_err("a fault");
+        let fault = |clients: Clients| Resolver::new(&clients).expect_err("a fault");
         let by = Clients::by_address;
         assert_eq!(
             fault(Clients::by_header("x key")),
@@ -376,8 +376,8 @@ mod tests {
                 .member("pro", "k")
                 .trusting(["::1"]),
         ] {
-            assert!(Roster::new(&found).is_ok(), "{found:?}");
+            assert!(Resolver::new(&found).is_ok(), "{found:?}");
         }
-        assert!(Roster::new(&by().trusting(["10.0.0.1", "::1", "fd00::/8"])).is_ok());
+        assert!(Resolver::new(&by().trusting(["10.0.0.1", "::1", "fd00::/8"])).is_ok());
     }
 }

@@ -23,7 +23,7 @@ use crate::{
         snapshot::{LimitSnapshot, RouteSnapshot, Snapshot},
     },
     route::RouteKey,
-    rules::{Changes, Handover, Ledger, Rules, RulesError},
+    rules::{Changes, Handover, Registry, Rules, RulesError},
     store::{
         Store,
         client::{Remote, StoreSlot},
@@ -40,21 +40,21 @@ use crate::{
 pub(crate) struct Live {
     state: ArcSwap<State>,
     /// Of the rules that hold. Who has it is alone in changing them.
-    ledger: Mutex<Ledger>,
+    registry: Mutex<Registry>,
 }
 
 impl Live {
     pub(crate) fn new(rules: &Rules, clock: Clock) -> Result<Self, RulesError> {
         observe::describe();
         let limiter = Arc::new(Limiter::new(clock));
-        let empty = Ledger::default();
+        let empty = Registry::default();
         let now = limiter.now();
         let mut draft = empty.draft(now, Handover::default());
         let compiled = rules.compile(&mut draft)?;
         let state = State::new(compiled, &limiter, &StoreSlot::default(), None)?;
         Ok(Self {
             state: ArcSwap::from_pointee(state),
-            ledger: Mutex::new(draft.commit(now)),
+            registry: Mutex::new(draft.commit(now)),
         })
     }
 
@@ -67,7 +67,7 @@ impl Live {
     /// Has balances lie in a store from now on.
     pub(crate) fn share(&self, store: Arc<dyn Store>) -> Result<(), RulesError> {
         // No reload between the look and the change.
-        let _ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ledger = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let state = self.state.load();
         if !state.may_be_shared() {
             return Err(RulesError::NoSecret);
@@ -83,7 +83,7 @@ impl Live {
 
     /// What it looks like now. Waits for a reload, and no request waits for it.
     pub(crate) fn snapshot(&self) -> Snapshot {
-        let ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let state = self.state.load();
         state.settle();
         let now = state.limiter.now();
@@ -92,7 +92,7 @@ impl Live {
             limit.add(&binding.tally);
             limit
         };
-        let declared = ledger.scopes().flat_map(|(key, bindings)| {
+        let declared = registry.scopes().flat_map(|(key, bindings)| {
             let route = key.route().map(RouteKey::as_str);
             let limits = bindings.iter().filter(|binding| !binding.rests);
             limits.map(move |binding| counted(binding, route, key.plan()))
@@ -149,11 +149,11 @@ impl Live {
         mut meanwhile: impl FnMut(&State),
     ) -> Result<Changes, RulesError> {
         // It is whole whenever it is let go of.
-        let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.state.load_full();
         let limiter = Arc::clone(&old.limiter);
         let moves = Moves::between(&old, rules);
-        let mut draft = ledger.draft(limiter.now(), moves.handover(&old));
+        let mut draft = registry.draft(limiter.now(), moves.handover(&old));
         let compiled = rules.compile(&mut draft)?;
         let new = Arc::new(State::new(
             compiled,
@@ -195,9 +195,9 @@ impl Live {
         next.forget();
         old.settle();
         limiter.lines.wake_all(|| limiter.now());
-        let changes = Changes::between(&ledger, &next);
-        *ledger = next;
-        drop(ledger);
+        let changes = Changes::between(&registry, &next);
+        *registry = next;
+        drop(registry);
         // Nobody knows what a listener does: it may ask for a snapshot.
         observe::reloaded(&changes);
         // It is put away here, and not by the last request that was decided by it, if that ends soon.

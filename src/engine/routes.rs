@@ -6,7 +6,7 @@ use super::route_limits::Prepared;
 use crate::{
     limiter::{counters::Tally, limit_set::Binding},
     route::{RouteKey, overlap::Shape, undeclared::Undeclared},
-    rules::Template,
+    rules::LimitTemplate,
 };
 
 /// Stands for all routes that no key matches.
@@ -74,13 +74,13 @@ impl Route {
     pub(super) fn undeclared(
         key: &str,
         place: &str,
-        templates: &[Template],
+        templates: &[LimitTemplate],
         before: Option<&Self>,
         begins_anew: bool,
         variants: usize,
     ) -> Self {
         let known = before.map(|route| &*route.own);
-        let own = Template::bind(templates, place, known, begins_anew);
+        let own = LimitTemplate::bind(templates, place, known, begins_anew);
         Self {
             undeclared: true,
             place: place.into(),

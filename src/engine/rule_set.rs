@@ -20,7 +20,7 @@ use super::{
     unions::Unions,
 };
 use crate::{
-    client::{Client, RequestHead, Roster},
+    client::{Client, RequestHead, Resolver},
     limiter::{
         Limiter, Outdated,
         client_table::Memory,
@@ -33,7 +33,7 @@ use crate::{
         RouteKey, head::Head, overlap::Shape, overlaps::Overlaps, readings::Readings, table::Table,
         undeclared::Undeclared,
     },
-    rules::{Class, Compiled, DeclaredRoute, RulesError, Template},
+    rules::{Compiled, DeclaredRoute, LimitTemplate, PlanLimits, RulesError},
     store::client::StoreSlot,
     usage::Estimator,
 };
@@ -44,7 +44,7 @@ pub(crate) struct State {
     pub(crate) store: StoreSlot,
     pub(super) total: Vec<Binding>,
     /// What undeclared routes are made from.
-    pub(super) default: Vec<Template>,
+    pub(super) default: Vec<LimitTemplate>,
     pub(super) table: Table<Route>,
     /// The routes of the table, made when others take the place of these rules.
     pub(super) overlaps: OnceLock<Overlaps>,
@@ -53,9 +53,9 @@ pub(crate) struct State {
     pub(super) shared: Route,
     /// For requests that may mean several routes.
     pub(super) unions: Unions,
-    pub(super) roster: Option<Roster>,
+    pub(super) resolver: Option<Resolver>,
     /// Clients without a plan, then each plan.
-    pub(super) classes: Vec<Class>,
+    pub(super) classes: Vec<PlanLimits>,
     pub(super) estimator: Estimator,
     pub(super) rejections: Option<Table<Arc<dyn Rejection>>>,
     /// The throttle's, whichever rules hold.
@@ -78,7 +78,7 @@ impl fmt::Debug for State {
             .field("total", &self.total)
             .field("default", &self.default)
             .field("table", &self.table)
-            .field("roster", &self.roster)
+            .field("resolver", &self.resolver)
             .field("classes", &self.classes)
             .field("estimator", &self.estimator)
             .field("rejections", &self.rejections.is_some())
@@ -103,8 +103,8 @@ impl State {
             default,
             per_route,
             catch_all,
-            roster,
-            classes,
+            resolver,
+            plans: classes,
             max_clients,
             estimator,
             rejections,
@@ -154,15 +154,15 @@ impl State {
                 paths: Undeclared::after(before.map(|before| &before.paths), shared),
             }
         });
-        if let (Some(before), Some(roster)) = (before, &roster) {
-            let known = before.roster.as_ref();
-            if known.is_some_and(|known| known.secret != roster.secret) {
+        if let (Some(before), Some(resolver)) = (before, &resolver) {
+            let known = before.resolver.as_ref();
+            if known.is_some_and(|known| known.secret != resolver.secret) {
                 return Err(RulesError::SecretFixed);
             }
         }
-        let has_secret = roster
+        let has_secret = resolver
             .as_ref()
-            .is_some_and(|roster| roster.secret.is_some());
+            .is_some_and(|resolver| resolver.secret.is_some());
         if max_clients.is_some() && !has_secret && store.get().is_some() {
             return Err(RulesError::NoSecret);
         }
@@ -179,7 +179,7 @@ impl State {
             unions: Unions::default(),
             total,
             default,
-            roster,
+            resolver,
             classes,
             estimator,
             rejections,
@@ -197,9 +197,9 @@ impl State {
 
     /// Whether others may know its clients by the same names.
     pub(super) fn may_be_shared(&self) -> bool {
-        let roster = self.roster.as_ref();
-        roster.is_none_or(|roster| roster.secret.is_some())
-            || !self.classes.iter().any(Class::is_limited)
+        let resolver = self.resolver.as_ref();
+        resolver.is_none_or(|resolver| resolver.secret.is_some())
+            || !self.classes.iter().any(PlanLimits::is_limited)
     }
 
     /// How its route answers, if that was said: the first of its readings for which it was.
@@ -226,8 +226,8 @@ impl State {
         let head = Head::of(request);
         let mut asked = Asked::default();
         let mut class = 0;
-        if let Some(roster) = &self.roster {
-            let client = self.client(roster, RequestHead::of(request));
+        if let Some(resolver) = &self.resolver {
+            let client = self.client(resolver, RequestHead::of(request));
             asked.identity = client.identity.bits();
             asked.is_anonymous = client.is_anonymous;
             class = client.plan.map_or(0, |plan| plan + 1);
@@ -259,7 +259,7 @@ impl State {
 
     /// What a request is charged on that may mean several routes: all of them, so that its spelling dodges none.
     #[cold]
-    fn all(&self, readings: &Readings<'_>, class: &Class) -> Result<Found<'_>, Outdated> {
+    fn all(&self, readings: &Readings<'_>, class: &PlanLimits) -> Result<Found<'_>, Outdated> {
         let mut all: Vec<&Prepared> = Vec::new();
         let mut is_declared = true;
         for reading in readings.iter() {
@@ -287,7 +287,7 @@ impl State {
         &'a self,
         head: &Head<'_>,
         route: &'a Route,
-        class: &Class,
+        class: &PlanLimits,
         variant: usize,
     ) -> Option<&'a Prepared> {
         let declared = self.table.of_other_end(head);
@@ -300,8 +300,8 @@ impl State {
     }
 
     /// Identifies the client, or the anonymous one.
-    fn client(&self, roster: &Roster, head: RequestHead<'_>) -> Client {
-        let client = roster.client(head);
+    fn client(&self, resolver: &Resolver, head: RequestHead<'_>) -> Client {
+        let client = resolver.resolve(head);
         if client.lacks_peer {
             self.unidentified.without_address.add(1);
             self.log.no_peer_address();
@@ -315,18 +315,23 @@ impl State {
 
     /// Returns whether the client of a request is identified, and not one of the anonymous.
     pub(super) fn knows(&self, asked: Asked) -> bool {
-        let roster = self.roster.as_ref();
-        roster.is_some_and(|roster| roster.anonymous().bits() != asked.identity)
+        let resolver = self.resolver.as_ref();
+        resolver.is_some_and(|resolver| resolver.anonymous().bits() != asked.identity)
     }
 
     #[inline(always)]
-    fn prepared<'a>(&'a self, route: &'a Route, class: &Class, variant: usize) -> &'a Prepared {
+    fn prepared<'a>(
+        &'a self,
+        route: &'a Route,
+        class: &PlanLimits,
+        variant: usize,
+    ) -> &'a Prepared {
         let make = || self.prepare(route, class, variant);
         route.variants[class.first + variant].get_or_init(make)
     }
 
     #[cold]
-    pub(super) fn prepare(&self, route: &Route, class: &Class, variant: usize) -> Prepared {
+    pub(super) fn prepare(&self, route: &Route, class: &PlanLimits, variant: usize) -> Prepared {
         if route.exempt {
             let rule = Rule::exempt(route.key.clone()).counted_by(&route.tally);
             return Prepared::new(&self.limiter, &self.store, rule);
@@ -397,7 +402,7 @@ impl State {
     /// What a route that nobody has a name for is known by wherever there are the same rules.
     fn place(&self, head: &Head<'_>) -> String {
         let route = format!("{} {}", head.family(), head.canonical());
-        let secret = self.roster.as_ref().and_then(|roster| roster.secret);
+        let secret = self.resolver.as_ref().and_then(|resolver| resolver.secret);
         let hash = secret.unwrap_or_default().of_path(&route);
         format!("{UNDECLARED} {hash:032x}")
     }

@@ -4,7 +4,7 @@ use std::{fmt, mem::discriminant};
 
 use super::{
     pairs::{equal, pairs},
-    registry::{Ledger, ScopeKey},
+    registry::{Registry, ScopeKey},
     settings::Settings,
 };
 use crate::limit::{Limit, Scope, Terms};
@@ -43,11 +43,11 @@ pub struct SettingChange {
     after: String,
 }
 
-/// Where limits stand in a ledger: a place, or what each undeclared route has.
-type Place<'a> = Option<&'a ScopeKey>;
+/// Where limits stand in a registry: a scope, or the limits that each undeclared route has.
+type ScopeRef<'a> = Option<&'a ScopeKey>;
 
 impl Changes {
-    pub(crate) fn between(before: &Ledger, after: &Ledger) -> Self {
+    pub(crate) fn between(before: &Registry, after: &Registry) -> Self {
         let mut changes = Self {
             limits: Vec::new(),
             settings: Vec::new(),
@@ -79,7 +79,7 @@ impl Changes {
     }
 
     /// Notes the differences between the limits of one place.
-    fn compare(&mut self, place: Place<'_>, old: &[&Limit], new: &[Limit]) {
+    fn compare(&mut self, place: ScopeRef<'_>, old: &[&Limit], new: &[Limit]) {
         let mut pairs = pairs(old.iter().copied(), new);
         let limit = |name: &str, before: Option<&Limit>, after: Option<&Limit>| {
             let terms = |limit: Option<&Limit>| limit.map(|limit| limit.terms.clone());

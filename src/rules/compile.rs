@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use super::{
     Rules, RulesError, Undeclared, exempt,
-    names::{Names, Place, parse},
-    plans::{Class, classes, reserve_clients, roster},
-    registry::{Draft, ScopeKey, Template},
+    names::{LimitNames, ScopeName, parse},
+    plans::{PlanLimits, plans, reserve_clients, resolver},
+    registry::{Draft, LimitTemplate, ScopeKey},
     settings::Settings,
     tokens,
 };
 use crate::{
-    client::Roster,
+    client::Resolver,
     limit::limits::Access,
     limiter::limit_set::Binding,
     response::{Rejection, Rejections},
@@ -24,15 +24,15 @@ pub(crate) struct Compiled {
     pub(crate) total: Vec<Binding>,
     pub(crate) routes: Vec<DeclaredRoute>,
     /// What routes without a key are made from.
-    pub(crate) default: Vec<Template>,
+    pub(crate) default: Vec<LimitTemplate>,
     /// Whether each of them gets buckets of its own.
     pub(crate) per_route: bool,
     /// The requests that `$default` takes.
     pub(crate) catch_all: CatchAll,
     /// `None`: nobody asks who it is.
-    pub(crate) roster: Option<Roster>,
+    pub(crate) resolver: Option<Resolver>,
     /// Clients without a plan, then each plan. At least one.
-    pub(crate) classes: Vec<Class>,
+    pub(crate) plans: Vec<PlanLimits>,
     /// How many buckets of clients are kept. `None` if clients have no limits.
     pub(crate) max_clients: Option<usize>,
     pub(crate) estimator: Estimator,
@@ -65,7 +65,7 @@ pub(super) fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, 
     let keys: Vec<_> = keys.collect::<Result<_, _>>()?;
     exempt::check(rules, &keys)?;
     tokens::check(rules)?;
-    let mut names = Names::default();
+    let mut names = LimitNames::default();
     if let Some(limits) = total {
         names.reserve(limits, "the total")?;
     }
@@ -79,17 +79,17 @@ pub(super) fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, 
         reserve_clients(clients, &mut names)?;
     }
 
-    let build_total = |limits| names.build(limits, Place::Total);
+    let build_total = |limits| names.build(limits, ScopeName::Total);
     let total = total.iter().flat_map(build_total).collect();
     let total = draft.bind(ScopeKey::Total, total);
-    let build_default = |limits| names.build(limits, Place::Default);
+    let build_default = |limits| names.build(limits, ScopeName::Default);
     let default: Vec<_> = default_route.iter().flat_map(build_default).collect();
     let mut compiled = Vec::with_capacity(keys.len());
     for (key, (_, limits)) in keys.into_iter().zip(routes) {
         let own = if limits.inherits_all() && default_route.is_some() {
             default.clone()
         } else {
-            names.build(&limits.or(default_route.as_ref()), Place::Route(&key))
+            names.build(&limits.or(default_route.as_ref()), ScopeName::Route(&key))
         };
         let place = ScopeKey::Route(key.clone());
         compiled.push(DeclaredRoute {
@@ -100,12 +100,12 @@ pub(super) fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, 
     }
     let default = draft.bind_default(default);
 
-    let classes = match clients {
-        None => vec![Class::unlimited()],
-        Some(clients) => classes(clients, *catch_all, &mut names, draft)?,
+    let plans = match clients {
+        None => vec![PlanLimits::unlimited()],
+        Some(clients) => plans(clients, *catch_all, &mut names, draft)?,
     };
     // Nobody looks into the table where clients have no limits.
-    let limited = classes.iter().any(Class::is_limited);
+    let limited = plans.iter().any(PlanLimits::is_limited);
     let max_clients = clients.as_ref().map(|clients| clients.max_clients);
     Ok(Compiled {
         total,
@@ -113,8 +113,8 @@ pub(super) fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, 
         per_route: *undeclared == Undeclared::PerRoute && !default.is_empty(),
         default,
         catch_all: *catch_all,
-        roster: clients.as_ref().map(roster).transpose()?,
-        classes,
+        resolver: clients.as_ref().map(resolver).transpose()?,
+        plans,
         max_clients: max_clients.filter(|_| limited),
         estimator: Estimator::new(estimate.clone())
             .map_err(|NoField(name)| RulesError::EstimateHeader { name })?,

@@ -30,8 +30,8 @@ pub use self::{
 pub(crate) use self::{
     compile::{Compiled, DeclaredRoute},
     pairs::pairs,
-    plans::Class,
-    registry::{Draft, Handover, Ledger, Template, others},
+    plans::PlanLimits,
+    registry::{Draft, Handover, LimitTemplate, Registry, others},
 };
 
 /// All limits of a throttle: for the whole server, for every route, for single routes, and for clients.
@@ -204,7 +204,7 @@ impl Rules {
         closed.filter_map(|(key, _)| key.parse().ok())
     }
 
-    /// Limits with their balances, as far as they are in the ledger that the draft follows.
+    /// Limits with their balances, as far as they are in the registry that the draft follows.
     pub(crate) fn compile(&self, draft: &mut Draft<'_>) -> Result<Compiled, RulesError> {
         compile::compile(self, draft)
     }

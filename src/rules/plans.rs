@@ -1,4 +1,4 @@
-//! From clients as written to classes of which the same is asked.
+//! The limits of clients, by usage plan.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -7,22 +7,22 @@ use std::{
 
 use super::{
     RulesError,
-    names::{Names, Place, parse, proper},
+    names::{LimitNames, ScopeName, parse, proper},
     registry::{Draft, ScopeKey},
 };
 use crate::{
-    client::{Clients, Fault, Plan, Roster},
+    client::{Clients, Fault, Plan, Resolver},
     limit::limits::{Access, Limits},
     limiter::limit_set::Binding,
     route::{CatchAll, RouteKey, table::Table},
 };
 
-/// Clients of which the same is asked.
+/// The limits of the clients on one plan, or of those without a plan.
 #[derive(Debug)]
-pub(crate) struct Class {
+pub(crate) struct PlanLimits {
     /// The name of its plan.
     pub(crate) plan: Option<Arc<str>>,
-    /// How many variants the classes before it have.
+    /// The number of variants that the plans before it have.
     pub(crate) first: usize,
     /// What their limits are on any route, and then on each of their routes.
     pub(crate) variants: Vec<Vec<Binding>>,
@@ -30,8 +30,8 @@ pub(crate) struct Class {
     pub(crate) routes: Table<usize>,
 }
 
-impl Class {
-    /// Of which nothing is asked.
+impl PlanLimits {
+    /// The limits of clients of which nothing is asked.
     pub(super) fn unlimited() -> Self {
         Self {
             plan: None,
@@ -56,7 +56,7 @@ impl Class {
 }
 
 /// What users said of clients: checked, and its names noted.
-pub(super) fn reserve_clients(clients: &Clients, names: &mut Names) -> Result<(), RulesError> {
+pub(super) fn reserve_clients(clients: &Clients, names: &mut LimitNames) -> Result<(), RulesError> {
     let each = clients.each.as_ref().ok_or(RulesError::NoEach)?;
     let plans = clients.plans.iter();
     let mut earlier: HashSet<&str> = HashSet::new();
@@ -78,38 +78,38 @@ pub(super) fn reserve_clients(clients: &Clients, names: &mut Names) -> Result<()
     Ok(())
 }
 
-pub(super) fn classes(
+pub(super) fn plans(
     clients: &Clients,
     catch_all: CatchAll,
-    names: &mut Names,
+    names: &mut LimitNames,
     draft: &mut Draft<'_>,
-) -> Result<Vec<Class>, RulesError> {
+) -> Result<Vec<PlanLimits>, RulesError> {
     let nothing = Plan::default();
     let each = clients.each.as_ref().unwrap_or(&nothing);
-    let mut classes = vec![class(None, each, &nothing, names, draft)?];
+    let mut plans = vec![plan_limits(None, each, &nothing, names, draft)?];
     for (name, plan) in &clients.plans {
-        let next = class(Some(name), plan, each, names, draft)?;
-        let last = classes.last();
+        let next = plan_limits(Some(name), plan, each, names, draft)?;
+        let last = plans.last();
         let first = last.map_or(0, |last| last.first + last.variants.len());
-        classes.push(Class { first, ..next });
+        plans.push(PlanLimits { first, ..next });
     }
-    for class in &mut classes {
-        class.routes.catch_all(catch_all);
+    for plan_limits in &mut plans {
+        plan_limits.routes.catch_all(catch_all);
     }
-    Ok(classes)
+    Ok(plans)
 }
 
 /// A plan, with what it leaves out taken from `each`.
-fn class(
+fn plan_limits(
     name: Option<&str>,
     plan: &Plan,
     each: &Plan,
-    names: &mut Names,
+    names: &mut LimitNames,
     draft: &mut Draft<'_>,
-) -> Result<Class, RulesError> {
+) -> Result<PlanLimits, RulesError> {
     let plan_name: Option<Arc<str>> = name.map(Into::into);
     let limits = plan.limits.or(Some(&each.limits));
-    let own = names.build(&limits, Place::Clients(name));
+    let own = names.build(&limits, ScopeName::Clients(name));
     let own = draft.bind(ScopeKey::Client(plan_name.clone()), own);
 
     let mut routes: Vec<(RouteKey, Limits)> = Vec::new();
@@ -139,14 +139,14 @@ fn class(
         variants.push(if limits.access == Access::Unlimited {
             Vec::new()
         } else {
-            let on_route = names.build(&limits, Place::ClientsOnRoute(name, &key));
+            let on_route = names.build(&limits, ScopeName::ClientsOnRoute(name, &key));
             let place = ScopeKey::ClientOnRoute(plan_name.clone(), key.clone());
             let mut bindings = draft.bind(place, on_route);
             bindings.extend(own.iter().cloned());
             bindings
         });
     }
-    Ok(Class {
+    Ok(PlanLimits {
         plan: plan_name,
         first: 0,
         variants,
@@ -154,8 +154,8 @@ fn class(
     })
 }
 
-pub(super) fn roster(clients: &Clients) -> Result<Roster, RulesError> {
-    Roster::new(clients).map_err(|fault| match fault {
+pub(super) fn resolver(clients: &Clients) -> Result<Resolver, RulesError> {
+    Resolver::new(clients).map_err(|fault| match fault {
         Fault::Header(name) => RulesError::ClientHeader { name },
         Fault::Host(host) => RulesError::ClientHost { host },
         Fault::NoHosts => RulesError::NoHosts,

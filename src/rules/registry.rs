@@ -25,13 +25,13 @@ use crate::{
 
 /// All limits of some rules, by where they hold.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger {
+pub(crate) struct Registry {
     /// Counts the rules that have held here.
     version: Version,
     /// How many numbers of limits of clients were given away.
     numbers: u32,
     scopes: HashMap<ScopeKey, Vec<Binding>>,
-    default: Vec<Template>,
+    default: Vec<LimitTemplate>,
     places: Vec<ScopeKey>,
     /// What else is set.
     settings: Settings,
@@ -49,7 +49,7 @@ pub(crate) enum ScopeKey {
 
 /// A limit that each undeclared route has for itself.
 #[derive(Debug, Clone)]
-pub(crate) struct Template {
+pub(crate) struct LimitTemplate {
     pub(crate) limit: Limit,
     version: Version,
     history: History,
@@ -70,23 +70,23 @@ pub(crate) struct Handover {
     pub(crate) closed: HashMap<RouteKey, Vec<Limit>>,
 }
 
-/// The ledger of rules that do not hold yet.
+/// The registry of rules that do not hold yet.
 #[derive(Debug)]
 pub(crate) struct Draft<'a> {
-    before: &'a Ledger,
-    ledger: Ledger,
+    before: &'a Registry,
+    registry: Registry,
     now: Nanos,
     /// Whose units will weigh something else.
     changed: Vec<(History, Meter)>,
     handover: Handover,
 }
 
-impl Ledger {
+impl Registry {
     /// Begins the one that follows.
     pub(crate) fn draft(&self, now: Nanos, handover: Handover) -> Draft<'_> {
         Draft {
             before: self,
-            ledger: Self {
+            registry: Self {
                 version: self.version + 1,
                 numbers: self.numbers,
                 ..Self::default()
@@ -147,7 +147,7 @@ impl Ledger {
 impl Draft<'_> {
     /// Notes what is set besides limits.
     pub(super) fn note(&mut self, settings: Settings) {
-        self.ledger.settings = settings;
+        self.registry.settings = settings;
     }
 
     /// The limits of a place, each with its balances from before or, where it is new, with full buckets.
@@ -162,7 +162,7 @@ impl Draft<'_> {
             matches!(&place, ScopeKey::Route(key) if self.handover.changed.contains(key));
         let line = match old.first().map(|binding| binding.line).or(known) {
             Some(line) => line,
-            None if by_client => Line::Client(self.ledger.numbers),
+            None if by_client => Line::Client(self.registry.numbers),
             None => Line::next(),
         };
         let pairs = pairs(old.iter().map(|binding| &binding.limit), &limits);
@@ -194,8 +194,8 @@ impl Draft<'_> {
             let home = match pair.filter(|_| !begins_anew) {
                 Some(index) => old[index].home.clone(),
                 None if by_client => {
-                    let number = self.ledger.numbers;
-                    self.ledger.numbers += 1;
+                    let number = self.registry.numbers;
+                    self.registry.numbers += 1;
                     Home::Client(Arc::new(Page::new(number, version)))
                 }
                 None => Home::Bucket(Arc::new(Bucket::full(version))),
@@ -211,13 +211,13 @@ impl Draft<'_> {
                 id: id.flatten(),
             });
         }
-        self.ledger.places.push(place.clone());
-        self.ledger.scopes.insert(place, bindings.clone());
+        self.registry.places.push(place.clone());
+        self.registry.scopes.insert(place, bindings.clone());
         bindings
     }
 
     /// What each undeclared route will have.
-    pub(crate) fn bind_default(&mut self, limits: Vec<Limit>) -> Vec<Template> {
+    pub(crate) fn bind_default(&mut self, limits: Vec<Limit>) -> Vec<LimitTemplate> {
         let old = &self.before.default;
         let pairs = pairs(old.iter().map(|template| &template.limit), &limits);
         let resting = match is_closed(&limits) {
@@ -230,7 +230,7 @@ impl Draft<'_> {
                 let template = before.map(|index| &old[index]);
                 template.map(|template| (template.version, &template.history))
             });
-            Template {
+            LimitTemplate {
                 limit,
                 version,
                 history,
@@ -240,7 +240,7 @@ impl Draft<'_> {
         };
         let all = limits.into_iter().zip(pairs).chain(resting);
         let templates: Vec<_> = all.enumerate().map(template).collect();
-        self.ledger.default.clone_from(&templates);
+        self.registry.default.clone_from(&templates);
         templates
     }
 
@@ -250,7 +250,7 @@ impl Draft<'_> {
         limit: &Limit,
         before: Option<(Version, &History)>,
     ) -> (Version, History) {
-        let present = self.ledger.version;
+        let present = self.registry.version;
         let Some((version, history)) = before else {
             let first = limit.meter.map(|meter| Step {
                 version: present,
@@ -272,22 +272,22 @@ impl Draft<'_> {
     }
 
     /// These rules will hold from now on. Until they do, balances may still be told in the terms before.
-    pub(crate) fn commit(self, now: Nanos) -> Ledger {
+    pub(crate) fn commit(self, now: Nanos) -> Registry {
         let Self {
-            ledger, changed, ..
+            registry, changed, ..
         } = self;
         for (history, meter) in changed {
             history.push(Step {
-                version: ledger.version,
+                version: registry.version,
                 since: now,
                 meter,
             });
         }
-        ledger
+        registry
     }
 }
 
-impl Template {
+impl LimitTemplate {
     /// The limits of one route, with the balances that it had under the rules before. `place` is what the route is
     /// known by wherever there are the same rules.
     ///
@@ -431,26 +431,26 @@ mod tests {
                 .route("GET /", limits.clone())
                 .clients(Clients::by_header("x-api-key").each(plan))
         };
-        let mut ledger = Ledger::default();
+        let mut registry = Registry::default();
         let mut most = 0;
         for turn in 0..99 {
             let mut limits = vec![open()];
             limits.extend((0..9).map(|step| ways[(turn * 9 + step) % ways.len()].clone()));
             for limits in limits.iter().chain(&ways) {
-                let mut draft = ledger.draft(turn as Nanos, Handover::default());
+                let mut draft = registry.draft(turn as Nanos, Handover::default());
                 rules(limits)
                     .compile(&mut draft)
                     .expect("rules that hold together");
-                ledger = draft.commit(turn as Nanos);
-                let places = ledger.scopes().map(|(_, bindings)| bindings.len());
-                most = most.max(places.chain([ledger.default.len()]).max().unwrap_or(0));
+                registry = draft.commit(turn as Nanos);
+                let places = registry.scopes().map(|(_, bindings)| bindings.len());
+                most = most.max(places.chain([registry.default.len()]).max().unwrap_or(0));
             }
-            let mut draft = ledger.draft(turn as Nanos, Handover::default());
+            let mut draft = registry.draft(turn as Nanos, Handover::default());
             rules(&open())
                 .compile(&mut draft)
                 .expect("rules that hold together");
-            ledger = draft.commit(turn as Nanos);
-            for (place, bindings) in ledger.scopes() {
+            registry = draft.commit(turn as Nanos);
+            for (place, bindings) in registry.scopes() {
                 assert_eq!(bindings.len(), 4, "{place}: nothing rests once it is open");
             }
         }

@@ -18,10 +18,10 @@ use crate::{
 
 /// All settings that are not what they are without being set, in the order of the rules.
 #[derive(Debug, Default)]
-pub(super) struct Settings(Vec<Setting>);
+pub(super) struct Settings(Vec<SetValue>);
 
 #[derive(Debug)]
-struct Setting {
+struct SetValue {
     /// Where it is set: empty, or as in ``route `GET /a` ``.
     place: String,
     name: &'static str,
@@ -106,7 +106,7 @@ impl Settings {
         untold: u64,
     ) {
         if value != default {
-            self.0.push(Setting {
+            self.0.push(SetValue {
                 place: place.to_owned(),
                 name,
                 value,
@@ -222,7 +222,7 @@ impl Settings {
         }
     }
 
-    fn by_name(&self) -> HashMap<(&str, &str), &Setting> {
+    fn by_name(&self) -> HashMap<(&str, &str), &SetValue> {
         let settings = self.0.iter();
         settings
             .map(|setting| ((&*setting.place, setting.name), setting))
@@ -238,7 +238,7 @@ impl Settings {
         };
         let mut all = Vec::new();
         for setting in &after.0 {
-            let Setting {
+            let SetValue {
                 place,
                 name,
                 value,
@@ -254,7 +254,7 @@ impl Settings {
             all.push((place.clone(), *name, before, after));
         }
         for setting in &before.0 {
-            let Setting {
+            let SetValue {
                 place,
                 name,
                 value,

@@ -85,7 +85,7 @@ impl Moves {
         moves
     }
 
-    /// Tells the ledger which limits keep neither their buckets nor begin in lines of their own.
+    /// Tells the registry which limits keep neither their buckets nor begin in lines of their own.
     pub(in crate::engine) fn handover(&self, before: &State) -> Handover {
         let named = before.named_by_key();
         let lines = self.new.iter().filter_map(|key| {

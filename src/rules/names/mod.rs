@@ -20,7 +20,7 @@ use crate::{
 
 /// A place whose limits are built.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Place<'a> {
+pub(super) enum ScopeName<'a> {
     Total,
     /// What each route has.
     Default,
@@ -30,7 +30,7 @@ pub(super) enum Place<'a> {
     ClientsOnRoute(Option<&'a str>, &'a RouteKey),
 }
 
-impl Place<'_> {
+impl ScopeName<'_> {
     fn scope(self) -> Scope {
         match self {
             Self::Total => Scope::Total,
@@ -58,12 +58,12 @@ const MAX_HELD: usize = 5;
 
 /// The names given and taken so far.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(super) struct LimitNames {
     /// Name to the place where it was given.
     taken: HashMap<String, String>,
 }
 
-impl Names {
+impl LimitNames {
     /// Checks limits, and notes the names that a user gave them, before any is made up.
     pub(super) fn reserve(&mut self, limits: &Limits, place: &str) -> Result<(), RulesError> {
         validate(limits, place)?;
@@ -87,7 +87,7 @@ impl Names {
     }
 
     /// Builds the limits of a place. A limit without a name is named after the place and its kind.
-    pub(super) fn build(&mut self, limits: &Limits, place: Place<'_>) -> Vec<Limit> {
+    pub(super) fn build(&mut self, limits: &Limits, place: ScopeName<'_>) -> Vec<Limit> {
         let scope = place.scope();
         let closed = (limits.access == Access::Closed).then(|| Rate::per_second(0));
         let rates = closed.iter().chain(&limits.rates).map(|rate| {
