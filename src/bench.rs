@@ -3,7 +3,7 @@
 #![allow(missing_docs, reason = "no part of the public interface")]
 
 use crate::{
-    client::{ClientKey, Identity, Known},
+    client::{ClientKey, Identity, Principal},
     clock::Clock,
     limiter::{
         Limiter,
@@ -51,7 +51,7 @@ impl Engine {
     /// Hashes the client, reads the clock and decides.
     #[must_use]
     pub fn admit_client<'a>(&self, key: impl Into<ClientKey<'a>>) -> bool {
-        let identity = Identity::of(&Known::Key(key.into())).bits();
+        let identity = Identity::of(&Principal::Key(key.into())).bits();
         self.ask(Asked {
             identity,
             ..Asked::default()

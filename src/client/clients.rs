@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
-use super::{ClientKey, Forwarding, Identity, Known, Plan, RequestHead, Secret, host};
+use super::{ClientKey, Forwarding, Identity, Plan, Principal, RequestHead, Secret, host};
 
 /// Who clients are, and what each of them may do.
 ///
@@ -38,7 +38,7 @@ use super::{ClientKey, Forwarding, Identity, Known, Plan, RequestHead, Secret, h
 #[derive(Clone)]
 #[must_use]
 pub struct Clients {
-    pub(crate) sources: Vec<Source>,
+    pub(crate) sources: Vec<IdentitySource>,
     pub(crate) trusted: Vec<Cow<'static, str>>,
     pub(crate) forwarding: Forwarding,
     pub(crate) ipv6_prefix: u8,
@@ -50,9 +50,9 @@ pub struct Clients {
     pub(crate) secret: Option<Secret>,
 }
 
-/// One way to find out who it is.
+/// A part of the request that tells clients apart.
 #[derive(Clone)]
-pub(crate) enum Source {
+pub(crate) enum IdentitySource {
     Header(Cow<'static, str>),
     Bearer,
     Host(Vec<Cow<'static, str>>),
@@ -75,14 +75,14 @@ impl Member {
     }
 }
 
-impl Source {
+impl IdentitySource {
     /// Whether a client that it finds may be this one.
     pub(super) fn may_find(&self, member: &Member) -> bool {
         match self {
             Self::Header(_) | Self::Bearer => !member.is_number,
             Self::Host(hosts) => hosts.iter().any(|written| {
                 let key = host::key(written.as_ref().into());
-                Identity::of(&Known::Key(key)) == member.identity
+                Identity::of(&Principal::Key(key)) == member.identity
             }),
             Self::Address => false,
             Self::Closure(_) => true,
@@ -98,7 +98,7 @@ impl Clients {
     /// The table's capacity without [`max_clients`](Self::max_clients): 4 MiB.
     const DEFAULT_MAX: usize = 1 << 18;
 
-    fn by_source(source: Source) -> Self {
+    fn by_source(source: IdentitySource) -> Self {
         Self {
             sources: vec![source],
             trusted: Vec::new(),
@@ -119,14 +119,14 @@ impl Clients {
     /// Put authentication outside: see [above](Self#which-identity-to-trust). What is no name of a field is
     /// an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn by_header(name: impl Into<Cow<'static, str>>) -> Self {
-        Self::by_source(Source::Header(name.into()))
+        Self::by_source(IdentitySource::Header(name.into()))
     }
 
     /// Clients are told apart by the token of `Authorization: Bearer` (RFC 6750, section 2.1).
     ///
     /// Put authentication outside: see [above](Self#which-identity-to-trust).
     pub fn by_bearer() -> Self {
-        Self::by_source(Source::Bearer)
+        Self::by_source(IdentitySource::Bearer)
     }
 
     /// Clients are told apart by the host that they ask for: each host of the list is one client. Requests for any other
@@ -153,7 +153,7 @@ impl Clients {
     /// An empty list, and an entry that is no host, are errors of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn by_host<H: Into<Cow<'static, str>>>(hosts: impl IntoIterator<Item = H>) -> Self {
         let hosts = hosts.into_iter().map(Into::into);
-        Self::by_source(Source::Host(hosts.collect()))
+        Self::by_source(IdentitySource::Host(hosts.collect()))
     }
 
     /// Clients are told apart by their address: the peer's, or, behind [trusted](Self::trusting) proxies,
@@ -165,7 +165,7 @@ impl Clients {
     /// [`PeerAddr`](crate::PeerAddr) that your own code puts into the extensions. Where there is none, all
     /// clients are anonymous, which the log says once (feature `tracing`).
     pub fn by_address() -> Self {
-        Self::by_source(Source::Address)
+        Self::by_source(IdentitySource::Address)
     }
 
     /// Clients are told apart by something that a layer outside, such as authentication, has put into the
@@ -203,12 +203,12 @@ impl Clients {
     where
         F: for<'a> Fn(RequestHead<'a>) -> Option<ClientKey<'a>> + Send + Sync + 'static,
     {
-        Self::by_source(Source::Closure(Arc::new(identify)))
+        Self::by_source(IdentitySource::Closure(Arc::new(identify)))
     }
 
     /// Who is not found otherwise is told apart by address; see [`by_address`](Self::by_address).
     pub fn or_address(mut self) -> Self {
-        self.sources.push(Source::Address);
+        self.sources.push(IdentitySource::Address);
         self
     }
 
@@ -283,12 +283,12 @@ impl Clients {
         key: impl Into<ClientKey<'a>>,
     ) -> Self {
         let key = match self.sources.first() {
-            Some(Source::Host(_)) => host::key(key.into()),
+            Some(IdentitySource::Host(_)) => host::key(key.into()),
             _ => key.into(),
         };
         let member = Member {
             is_number: key.is_number(),
-            identity: Identity::of(&Known::Key(key)),
+            identity: Identity::of(&Principal::Key(key)),
         };
         self.members.push((plan.into(), member));
         self
@@ -401,7 +401,7 @@ impl fmt::Debug for Clients {
     }
 }
 
-impl fmt::Debug for Source {
+impl fmt::Debug for IdentitySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Header(name) => f.debug_tuple("Header").field(name).finish(),

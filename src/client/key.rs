@@ -104,33 +104,33 @@ impl From<u128> for ClientKey<'_> {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Identity(u128);
 
-/// Whose request it is, before it is hashed.
+/// The identity of a client before it is hashed.
 #[derive(Debug, Clone)]
-pub(crate) enum Known<'a> {
-    /// One of all of whom nothing is known.
+pub(crate) enum Principal<'a> {
+    /// All clients of which nothing is known.
     Anonymous,
     Key(ClientKey<'a>),
     /// An address, or the network that stands for it.
     Address(IpAddr),
 }
 
-impl Known<'_> {
+impl Principal<'_> {
     /// Has a hash made of it.
-    fn hash(&self, hash: impl FnOnce(Kind, &[u8]) -> u128) -> Identity {
+    fn hash(&self, hash: impl FnOnce(IdentityKind, &[u8]) -> u128) -> Identity {
         Identity(match self {
-            Self::Anonymous => hash(Kind::Anonymous, &[]),
-            Self::Key(ClientKey(Raw::Bytes(bytes))) => hash(Kind::Bytes, bytes),
-            Self::Key(ClientKey(Raw::Number(bytes))) => hash(Kind::Number, bytes),
-            Self::Address(IpAddr::V4(address)) => hash(Kind::V4, &address.octets()),
-            Self::Address(IpAddr::V6(address)) => hash(Kind::V6, &address.octets()),
+            Self::Anonymous => hash(IdentityKind::Anonymous, &[]),
+            Self::Key(ClientKey(Raw::Bytes(bytes))) => hash(IdentityKind::Bytes, bytes),
+            Self::Key(ClientKey(Raw::Number(bytes))) => hash(IdentityKind::Number, bytes),
+            Self::Address(IpAddr::V4(address)) => hash(IdentityKind::V4, &address.octets()),
+            Self::Address(IpAddr::V6(address)) => hash(IdentityKind::V6, &address.octets()),
         })
     }
 }
 
-/// What an identity was made of. Each kind is hashed under a key of its own, so that nobody is called like
+/// The kind of a principal. Each is hashed under a key of its own, so that nobody is called like
 /// somebody else's address.
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+enum IdentityKind {
     Anonymous,
     Bytes,
     Number,
@@ -149,7 +149,7 @@ static HASHERS: LazyLock<[SipHasher13; 5]> = LazyLock::new(|| {
 impl Identity {
     /// As this process calls it, and no other does.
     #[inline]
-    pub(crate) fn of(known: &Known<'_>) -> Self {
+    pub(crate) fn of(known: &Principal<'_>) -> Self {
         known.hash(|kind, bytes| HASHERS[kind as usize].hash(bytes).as_u128())
     }
 
@@ -158,7 +158,7 @@ impl Identity {
     }
 }
 
-/// What clients are hashed under by all who share a store.
+/// The key under which all who share a store hash their clients.
 #[derive(Clone, Copy)]
 pub(crate) struct Secret {
     hashers: [SipHasher24; 6],
@@ -184,7 +184,7 @@ impl Secret {
     }
 
     /// As all call it who know the secret.
-    pub(crate) fn identity(&self, known: &Known<'_>) -> Identity {
+    pub(crate) fn identity(&self, known: &Principal<'_>) -> Identity {
         known.hash(|kind, bytes| self.hashers[kind as usize].hash(bytes).as_u128())
     }
 
@@ -236,9 +236,9 @@ mod tests {
         ];
         let addresses = ["0.0.0.1", "::1", "97.0.0.0"];
         let addresses = addresses.map(|address| address.parse().expect("an address"));
-        let known = keys.into_iter().map(Known::Key);
-        let known = known.chain([Known::Anonymous]);
-        let known: Vec<_> = known.chain(addresses.map(Known::Address)).collect();
+        let known = keys.into_iter().map(Principal::Key);
+        let known = known.chain([Principal::Anonymous]);
+        let known: Vec<_> = known.chain(addresses.map(Principal::Address)).collect();
         let secret = Secret::new(b"sixteen bytes or more");
         let of_process: Vec<_> = known.iter().map(Identity::of).collect();
         let of_all: Vec<_> = known.iter().map(|known| secret.identity(known)).collect();
@@ -248,8 +248,8 @@ mod tests {
             }
         }
         assert_eq!(
-            Identity::of(&Known::Key("a".into())),
-            Identity::of(&Known::Key(String::from("a").into()))
+            Identity::of(&Principal::Key("a".into())),
+            Identity::of(&Principal::Key(String::from("a").into()))
         );
         let again = Secret::new(b"sixteen bytes or more");
         assert_eq!(secret, again);
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn nothing_prints_what_it_was_made_of() {
-        let key = Known::Key("sk-secret".into());
+        let key = Principal::Key("sk-secret".into());
         let printed = format!("{key:?} {:?}", Identity::of(&key));
         assert_eq!(printed, "Key(ClientKey) Identity");
         let secret = Secret::new(b"sixteen bytes or more");

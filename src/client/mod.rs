@@ -20,7 +20,7 @@ use no_host as axum;
 #[cfg(not(feature = "tonic"))]
 use no_host as tonic;
 
-pub(crate) use self::clients::Source;
+pub(crate) use self::clients::IdentitySource;
 pub use self::{
     address::{Forwarding, PeerAddr},
     clients::Clients,
@@ -29,6 +29,6 @@ pub use self::{
     plan::Plan,
 };
 pub(crate) use self::{
-    key::{Identity, Known, Secret},
-    resolver::{Client, Fault, Resolver},
+    key::{Identity, Principal, Secret},
+    resolver::{Client, Resolver, ResolverError},
 };

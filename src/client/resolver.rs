@@ -1,4 +1,4 @@
-//! Who is who, at the time of a request.
+//! The client of a request, and its plan.
 
 use std::{borrow::Cow, collections::HashMap, fmt, net::IpAddr, sync::Arc};
 
@@ -7,20 +7,20 @@ use http::{HeaderName, header::AUTHORIZATION};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{
-    Clients, Identity, Known, RequestHead, Secret,
+    Clients, Identity, Principal, RequestHead, Secret,
     address::{Addresses, canonical},
     clients::{self, Identify, Member, PlanBy},
     host::Hosts,
 };
 use crate::field;
 
-/// Why clients cannot be told apart as configured.
+/// A fault in what tells clients apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(crate) enum ResolverError {
     Header(String),
-    /// What is no host.
+    /// A text that is no host.
     Host(String),
-    /// No host that is a client.
+    /// A list of hosts without any.
     NoHosts,
     Network(String),
     /// A network of IPv4 addresses within IPv6 that is wider than those.
@@ -37,17 +37,18 @@ pub(crate) enum Fault {
 
 /// Finds a request's client and its plan.
 pub(crate) struct Resolver {
-    sources: Box<[Source]>,
+    sources: Box<[Extractor]>,
     addresses: Addresses,
     /// Identities are hashes that no outsider can aim: any hasher does.
     members: HashMap<Identity, usize, FixedState>,
     plans: HashMap<Box<str>, usize, FixedState>,
     plan_by: Option<PlanBy>,
-    /// What clients are hashed under, where their limits are shared.
+    /// The secret under which clients are hashed, where their limits are shared.
     pub(crate) secret: Option<Secret>,
 }
 
-enum Source {
+/// A source of identities, read and checked.
+enum Extractor {
     Header(HeaderName),
     Bearer,
     Host(Hosts),
@@ -55,49 +56,49 @@ enum Source {
     Closure(Identify),
 }
 
-/// Whose request it is.
+/// The client of a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Client {
     pub(crate) identity: Identity,
-    /// Whether nothing is known of it, so that strangers share its limits.
+    /// Set if nothing is known of it, so that strangers share its limits.
     pub(crate) is_anonymous: bool,
     /// The number of its plan, by the order in which they were declared.
     pub(crate) plan: Option<usize>,
-    /// Whether an address was asked for and the host told no peer.
+    /// Set if an address was asked for and the host told no peer.
     pub(crate) lacks_peer: bool,
-    /// Whether the closure has named a plan that is not declared.
+    /// Set if the closure has named a plan that is not declared.
     pub(crate) lacks_plan: bool,
 }
 
 impl Resolver {
-    pub(crate) fn new(clients: &Clients) -> Result<Self, Fault> {
+    pub(crate) fn new(clients: &Clients) -> Result<Self, ResolverError> {
         let names = clients.plans.iter().map(|(name, _)| name.as_ref().into());
         let plans: HashMap<Box<str>, usize, _> = names.zip(0..).collect();
         let member = |(plan, member): &(Cow<'static, str>, Member)| {
             let number = plans.get(plan.as_ref()).copied();
-            let number = number.ok_or_else(|| Fault::Plan(plan.to_string()))?;
+            let number = number.ok_or_else(|| ResolverError::Plan(plan.to_string()))?;
             if !clients.sources.iter().any(|source| source.may_find(member)) {
-                return Err(Fault::Member(plan.to_string()));
+                return Err(ResolverError::Member(plan.to_string()));
             }
             Ok((member.identity, number))
         };
         let members = clients.members.iter().map(member);
         let members = members.collect::<Result<_, _>>()?;
         if clients.ipv6_prefix > 128 {
-            return Err(Fault::Prefix(clients.ipv6_prefix));
+            return Err(ResolverError::Prefix(clients.ipv6_prefix));
         }
         let mut sources = clients.sources.iter();
         if !clients.trusted.is_empty()
-            && !sources.any(|source| matches!(source, clients::Source::Address))
+            && !sources.any(|source| matches!(source, clients::IdentitySource::Address))
         {
-            return Err(Fault::Trusting);
+            return Err(ResolverError::Trusting);
         }
         let secret = clients.secret;
         if let Some(short) = secret.filter(|secret| secret.length < Secret::SHORTEST) {
-            return Err(Fault::Secret(short.length));
+            return Err(ResolverError::Secret(short.length));
         }
         let trusted = clients.trusted.iter().map(|text| network(text));
-        let sources = clients.sources.iter().map(Source::new);
+        let sources = clients.sources.iter().map(Extractor::new);
         Ok(Self {
             sources: sources.collect::<Result<_, _>>()?,
             addresses: Addresses {
@@ -112,25 +113,25 @@ impl Resolver {
         })
     }
 
-    /// Whose request it is. Never nobody's: who is not found is anonymous.
+    /// Identifies the client of a request, or the anonymous one.
     pub(crate) fn resolve(&self, head: RequestHead<'_>) -> Client {
         let mut lacks_peer = false;
         let found = self.sources.iter().find_map(|source| match source {
-            Source::Header(name) => {
+            Extractor::Header(name) => {
                 let value = field::first(head.headers(), name);
-                value.map(|value| Known::Key(value.into()))
+                value.map(|value| Principal::Key(value.into()))
             }
-            Source::Host(hosts) => hosts.find(head).map(|host| Known::Key(host.into())),
-            Source::Bearer => bearer(head).map(|token| Known::Key(token.into())),
-            Source::Address => {
+            Extractor::Host(hosts) => hosts.find(head).map(|host| Principal::Key(host.into())),
+            Extractor::Bearer => bearer(head).map(|token| Principal::Key(token.into())),
+            Extractor::Address => {
                 let address = self.addresses.client(head);
                 lacks_peer = address.is_none();
-                address.map(Known::Address)
+                address.map(Principal::Address)
             }
-            Source::Closure(identify) => identify(head).map(Known::Key),
+            Extractor::Closure(identify) => identify(head).map(Principal::Key),
         });
-        let known = found.unwrap_or(Known::Anonymous);
-        let is_anonymous = matches!(known, Known::Anonymous);
+        let known = found.unwrap_or(Principal::Anonymous);
+        let is_anonymous = matches!(known, Principal::Anonymous);
         let identity = Identity::of(&known);
         let member = self.members.get(&identity).copied();
         let closure = self.plan_by.as_ref().filter(|_| member.is_none());
@@ -153,36 +154,40 @@ impl Resolver {
     /// Returns the identity that all clients share of whom nothing is known.
     pub(crate) fn anonymous(&self) -> Identity {
         match &self.secret {
-            Some(secret) => secret.identity(&Known::Anonymous),
-            None => Identity::of(&Known::Anonymous),
+            Some(secret) => secret.identity(&Principal::Anonymous),
+            None => Identity::of(&Principal::Anonymous),
         }
     }
 }
 
-impl Source {
-    fn new(source: &clients::Source) -> Result<Self, Fault> {
+impl Extractor {
+    fn new(source: &clients::IdentitySource) -> Result<Self, ResolverError> {
         Ok(match source {
-            clients::Source::Header(name) => {
-                let name = name.parse().map_err(|_| Fault::Header(name.to_string()))?;
+            clients::IdentitySource::Header(name) => {
+                let name = name
+                    .parse()
+                    .map_err(|_| ResolverError::Header(name.to_string()))?;
                 Self::Header(name)
             }
-            clients::Source::Bearer => Self::Bearer,
-            clients::Source::Host(hosts) if hosts.is_empty() => return Err(Fault::NoHosts),
-            clients::Source::Host(hosts) => {
-                let hosts = Hosts::new(hosts.iter().map(AsRef::as_ref));
-                Self::Host(hosts.map_err(|host| Fault::Host(host.to_owned()))?)
+            clients::IdentitySource::Bearer => Self::Bearer,
+            clients::IdentitySource::Host(hosts) if hosts.is_empty() => {
+                return Err(ResolverError::NoHosts);
             }
-            clients::Source::Address => Self::Address,
-            clients::Source::Closure(identify) => Self::Closure(Arc::clone(identify)),
+            clients::IdentitySource::Host(hosts) => {
+                let hosts = Hosts::new(hosts.iter().map(AsRef::as_ref));
+                Self::Host(hosts.map_err(|host| ResolverError::Host(host.to_owned()))?)
+            }
+            clients::IdentitySource::Address => Self::Address,
+            clients::IdentitySource::Closure(identify) => Self::Closure(Arc::clone(identify)),
         })
     }
 }
 
-fn network(text: &str) -> Result<IpNet, Fault> {
+fn network(text: &str) -> Result<IpNet, ResolverError> {
     let network = text
         .parse()
         .or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-    let network = network.map_err(|_| Fault::Network(text.to_owned()))?;
+    let network = network.map_err(|_| ResolverError::Network(text.to_owned()))?;
     // Peers are compared as IPv4 where they are.
     let IpNet::V6(v6) = network else {
         return Ok(network);
@@ -194,7 +199,7 @@ fn network(text: &str) -> Result<IpNet, Fault> {
     let within = within.and_then(|length| Ipv4Net::new(v4, length).ok());
     within
         .map(IpNet::V4)
-        .ok_or_else(|| Fault::Mapped(text.to_owned()))
+        .ok_or_else(|| ResolverError::Mapped(text.to_owned()))
 }
 
 /// The token of `Authorization: Bearer`; the scheme's case does not count (RFC 9110, section 11.1).
@@ -236,7 +241,7 @@ mod tests {
     #[test]
     fn a_bearer_token_is_read_whatever_the_case_of_its_scheme() {
         let clients = Clients::by_bearer();
-        let known = Identity::of(&Known::Key("abc".into()));
+        let known = Identity::of(&Principal::Key("abc".into()));
         for (value, found) in [
             ("Bearer abc", true),
             ("bearer abc", true),
@@ -254,7 +259,7 @@ mod tests {
             let expected = if found {
                 known
             } else {
-                Identity::of(&Known::Anonymous)
+                Identity::of(&Principal::Anonymous)
             };
             assert_eq!(client.identity, expected, "{value:?}");
         }
@@ -264,10 +269,10 @@ mod tests {
     fn the_first_source_that_finds_something_says_who_it_is() {
         let clients = Clients::by_header("x-api-key").or_address();
         let key = client(&clients, &with("x-api-key", "k"));
-        assert_eq!(key.identity, Identity::of(&Known::Key("k".into())));
+        assert_eq!(key.identity, Identity::of(&Principal::Key("k".into())));
         assert!(!key.lacks_peer, "nobody asked for it");
         let nobody = client(&clients, &with("x-api-key", ""));
-        assert_eq!(nobody.identity, Identity::of(&Known::Anonymous));
+        assert_eq!(nobody.identity, Identity::of(&Principal::Anonymous));
         assert!(nobody.lacks_peer);
     }
 
@@ -335,7 +340,7 @@ mod tests {
             let found = client(&clients, &request).identity;
             assert_eq!(
                 found,
-                Identity::of(&Known::Address(expected)),
+                Identity::of(&Principal::Address(expected)),
                 "{peer} behind {trusted}"
             );
         }
@@ -347,27 +352,33 @@ mod tests {
         let by = Clients::by_address;
         assert_eq!(
             fault(Clients::by_header("x key")),
-            Fault::Header("x key".into())
+            ResolverError::Header("x key".into())
         );
         assert_eq!(
             fault(by().trusting(["10.0.0.0/33"])),
-            Fault::Network("10.0.0.0/33".into())
+            ResolverError::Network("10.0.0.0/33".into())
         );
         assert_eq!(
             fault(by().trusting(["proxy"])),
-            Fault::Network("proxy".into())
+            ResolverError::Network("proxy".into())
         );
         for wide in ["::ffff:10.0.0.0/8", "::ffff:0:0/95", "64:ff9b::/64"] {
-            assert_eq!(fault(by().trusting([wide])), Fault::Mapped(wide.into()));
+            assert_eq!(
+                fault(by().trusting([wide])),
+                ResolverError::Mapped(wide.into())
+            );
         }
-        assert_eq!(fault(by().ipv6_prefix(129)), Fault::Prefix(129));
-        assert_eq!(fault(by().member("pro", "k")), Fault::Plan("pro".into()));
+        assert_eq!(fault(by().ipv6_prefix(129)), ResolverError::Prefix(129));
+        assert_eq!(
+            fault(by().member("pro", "k")),
+            ResolverError::Plan("pro".into())
+        );
         let pro = |clients: Clients| clients.plan("pro", crate::Limits::new());
-        let never = Fault::Member("pro".into());
+        let never = ResolverError::Member("pro".into());
         assert_eq!(fault(pro(by()).member("pro", "10.0.0.1")), never);
         assert_eq!(fault(pro(Clients::by_bearer()).member("pro", 1_u64)), never);
         let key = Clients::by_header("x-api-key");
-        assert_eq!(fault(key.trusting(["10.0.0.0/8"])), Fault::Trusting);
+        assert_eq!(fault(key.trusting(["10.0.0.0/8"])), ResolverError::Trusting);
         for found in [
             pro(by().or_address()),
             pro(Clients::by(|_| None)).member("pro", 1_u64),

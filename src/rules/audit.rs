@@ -6,7 +6,7 @@ use http::{Extensions, Method};
 
 use super::{Rules, RulesError, names::parse};
 use crate::{
-    client::{Plan, Source},
+    client::{IdentitySource, Plan},
     route::{
         CatchAll, RouteKey,
         head::Head,
@@ -161,7 +161,9 @@ impl Rules {
         let Some(clients) = &self.clients else {
             return Ok(audit);
         };
-        let by_credentials = |source: &Source| matches!(source, Source::Header(_) | Source::Bearer);
+        let by_credentials = |source: &IdentitySource| {
+            matches!(source, IdentitySource::Header(_) | IdentitySource::Bearer)
+        };
         if clients.sources.iter().all(by_credentials) {
             let preflights = host.iter().filter(|route| takes_options(route));
             audit.anonymous.extend(preflights.cloned());

@@ -11,7 +11,7 @@ use super::{
     registry::{Draft, ScopeKey},
 };
 use crate::{
-    client::{Clients, Fault, Plan, Resolver},
+    client::{Clients, Plan, Resolver, ResolverError},
     limit::limits::{Access, Limits},
     limiter::limit_set::Binding,
     route::{CatchAll, RouteKey, table::Table},
@@ -156,15 +156,15 @@ fn plan_limits(
 
 pub(super) fn resolver(clients: &Clients) -> Result<Resolver, RulesError> {
     Resolver::new(clients).map_err(|fault| match fault {
-        Fault::Header(name) => RulesError::ClientHeader { name },
-        Fault::Host(host) => RulesError::ClientHost { host },
-        Fault::NoHosts => RulesError::NoHosts,
-        Fault::Network(network) => RulesError::Network { network },
-        Fault::Mapped(network) => RulesError::MappedNetwork { network },
-        Fault::Prefix(bits) => RulesError::Ipv6Prefix { bits },
-        Fault::Plan(name) => RulesError::UnknownPlan { name },
-        Fault::Member(plan) => RulesError::UnknownMember { plan },
-        Fault::Trusting => RulesError::TrustingNobody,
-        Fault::Secret(length) => RulesError::Secret { length },
+        ResolverError::Header(name) => RulesError::ClientHeader { name },
+        ResolverError::Host(host) => RulesError::ClientHost { host },
+        ResolverError::NoHosts => RulesError::NoHosts,
+        ResolverError::Network(network) => RulesError::Network { network },
+        ResolverError::Mapped(network) => RulesError::MappedNetwork { network },
+        ResolverError::Prefix(bits) => RulesError::Ipv6Prefix { bits },
+        ResolverError::Plan(name) => RulesError::UnknownPlan { name },
+        ResolverError::Member(plan) => RulesError::UnknownMember { plan },
+        ResolverError::Trusting => RulesError::TrustingNobody,
+        ResolverError::Secret(length) => RulesError::Secret { length },
     })
 }

@@ -6,7 +6,7 @@ use foldhash::fast::FixedState;
 
 use super::{Rules, Undeclared};
 use crate::{
-    client::{Clients, Source},
+    client::{Clients, IdentitySource},
     limit::{
         limits::{Access, Limits},
         reservation::Reservation,
@@ -176,12 +176,12 @@ impl Settings {
             secret,
         } = clients;
         let place = "clients";
-        let source = |source: &Source| match source {
-            Source::Header(name) => format!("header `{name}`"),
-            Source::Bearer => "bearer".to_owned(),
-            Source::Host(hosts) => format!("host of {}", hosts.join(" ")),
-            Source::Address => "address".to_owned(),
-            Source::Closure(_) => "custom".to_owned(),
+        let source = |source: &IdentitySource| match source {
+            IdentitySource::Header(name) => format!("header `{name}`"),
+            IdentitySource::Bearer => "bearer".to_owned(),
+            IdentitySource::Host(hosts) => format!("host of {}", hosts.join(" ")),
+            IdentitySource::Address => "address".to_owned(),
+            IdentitySource::Closure(_) => "custom".to_owned(),
         };
         let sources: Vec<_> = sources.iter().map(source).collect();
         self.set(place, "told apart by", "none", sources.join(", then "));

@@ -7,7 +7,7 @@ use serde::{
 
 use super::{CATCH_ALL, DIALECTS, UNDECLARED, clients::FORWARDING, limits::ACCESS};
 use crate::{
-    client::{Clients, Plan, Source},
+    client::{Clients, IdentitySource, Plan},
     config::{error::ConfigError, quantity::write_duration},
     limit::{
         in_flight::InFlight,
@@ -311,15 +311,17 @@ fn clients(clients: &Clients) -> Result<Written, ConfigError> {
     let mut by = Vec::new();
     for source in sources {
         by.push(match source {
-            Source::Header(name) => Written::Table(vec![("header".to_owned(), text(&**name))]),
-            Source::Host(hosts) => {
+            IdentitySource::Header(name) => {
+                Written::Table(vec![("header".to_owned(), text(&**name))])
+            }
+            IdentitySource::Host(hosts) => {
                 let hosts = hosts.iter().map(|host| text(&**host));
                 let hosts = Written::List(hosts.collect());
                 Written::Table(vec![("hosts".to_owned(), hosts)])
             }
-            Source::Bearer => text("bearer"),
-            Source::Address => text("address"),
-            Source::Closure(_) => return Err(unwritable("clients.by", "a closure")),
+            IdentitySource::Bearer => text("bearer"),
+            IdentitySource::Address => text("address"),
+            IdentitySource::Closure(_) => return Err(unwritable("clients.by", "a closure")),
         });
     }
     let defaults = Clients::by_address();
