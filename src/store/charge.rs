@@ -1,15 +1,16 @@
-//! What a store is asked, and what it answers.
+//! Questions to a store, and its answers.
 
 use std::{fmt, sync::Arc};
 
 use super::{Budget, Stored};
 use crate::clock::{Clock, Nanos};
 
-/// What a bucket is known by, the same in all processes that have the same rules: a limit and, for a limit of clients,
-/// a client.
+/// The name of a bucket, the same in all processes that have the same rules: a limit and, for a limit of clients, a
+/// client.
 ///
-/// It is shown as it should be kept: the limit and, behind a colon, the client as 32 hexadecimal digits. A client is a
-/// keyed hash under a secret that only those know who share the store ([`Clients::secret`](crate::Clients::secret)).
+/// `Display` writes the key as a store should keep it: the limit and, behind a colon, the client as 32 hexadecimal
+/// digits. A client is a keyed hash under a secret that only the processes know that share the store
+/// ([`Clients::secret`](crate::Clients::secret)).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BucketKey {
     limit: Arc<str>,
@@ -17,7 +18,7 @@ pub struct BucketKey {
 }
 
 impl BucketKey {
-    /// The bucket of a limit, or that of one client.
+    /// Names the bucket of a limit, or that of one client.
     pub fn new(limit: impl Into<Arc<str>>, client: Option<u128>) -> Self {
         Self {
             limit: limit.into(),
@@ -25,9 +26,9 @@ impl BucketKey {
         }
     }
 
-    /// The limit, by where it holds, its kind, and its period (`route POST /chat/rate-60s`, `total/quota-day`) or the name
-    /// that it was given (`route POST /chat/rate/chat`). Shadows are of kinds of their own (`rate-shadow`), and limits
-    /// that are equal in all of this are numbered by size (`rate-60s-2`).
+    /// Returns the limit, by where it holds, its kind, and its period (`route POST /chat/rate-60s`, `total/quota-day`) or
+    /// the name that it was given (`route POST /chat/rate/chat`). Shadows are of kinds of their own (`rate-shadow`), and
+    /// limits that are equal in all of this are numbered by size (`rate-60s-2`).
     #[must_use]
     pub fn limit(&self) -> &str {
         &self.limit
@@ -42,7 +43,7 @@ impl BucketKey {
         self.client.unwrap_or(0)
     }
 
-    /// The client, if each has a bucket of its own.
+    /// Returns the client, if each has a bucket of its own.
     #[must_use]
     pub fn client(&self) -> Option<u128> {
         self.client
@@ -59,27 +60,29 @@ impl fmt::Display for BucketKey {
     }
 }
 
-/// What one limit asks of its bucket for one request.
+/// The demand of one limit on its bucket, for one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Charge {
     /// The bucket.
     pub key: BucketKey,
-    /// What it allows.
+    /// The allowance of the bucket.
     pub budget: Budget,
-    /// The units to be taken, at most as many as a full bucket holds. Zero takes nothing: it asks for the balance, so that
-    /// a true wait can be told.
+    /// The units to take. Zero takes nothing and always fits: it asks for the balance, so that a true wait can be told.
+    /// More than the [capacity](Budget::capacity) never fit.
     pub cost: u64,
-    /// Whether it refuses nobody.
+    /// Set if the charge refuses nobody.
     pub is_shadow: bool,
-    /// Whether what is taken is often corrected afterwards, as model tokens are.
+    /// Set if the units are often corrected afterwards, as model tokens are. A hint: buckets without it rarely owe more
+    /// than they hold.
     pub is_settled: bool,
-    /// Units that may be taken beside the cost, for requests to come: a lease. Of no use to shadows.
+    /// Units that may be taken beside the cost, for requests to come: a lease. Zero asks for none, and a store may always
+    /// give fewer, or none. Shadows are given none.
     pub lease: u64,
 }
 
 impl Charge {
-    /// A charge that is enforced.
+    /// Demands `cost` units of a bucket, enforced and without a lease.
     #[must_use]
     pub fn new(key: BucketKey, budget: Budget, cost: u64) -> Self {
         Self {
@@ -92,7 +95,7 @@ impl Charge {
         }
     }
 
-    /// One that asks for a lease, too.
+    /// Demands a lease of at most so many units, too.
     #[must_use]
     pub fn lease(self, units: u64) -> Self {
         Self {
@@ -101,7 +104,7 @@ impl Charge {
         }
     }
 
-    /// One that refuses nobody.
+    /// Refuses nobody.
     #[must_use]
     pub fn shadow(self) -> Self {
         Self {
@@ -111,19 +114,19 @@ impl Charge {
     }
 }
 
-/// What has become of the charges of one request.
+/// The answer to the charges of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Taken {
-    /// Whether the enforced ones were taken.
+    /// Set if the enforced charges were taken.
     pub is_admitted: bool,
-    /// The store's clock at that moment: nanoseconds since the Unix epoch.
+    /// The store's clock at that moment, in nanoseconds since the Unix epoch. Later than 2⁶² counts as that.
     pub now: Nanos,
-    /// What each bucket holds after it.
+    /// The bucket of each charge after the call, in the order of the charges.
     pub balances: Vec<Balance>,
 }
 
 impl Taken {
-    /// The same with each number in the range that arithmetic has, whatever a store has answered.
+    /// Returns the same with each number in the range that arithmetic has, whatever a store has answered.
     pub(crate) fn within_range(mut self, charges: &[Charge]) -> Self {
         self.now = self.now.min(Clock::MAX);
         let asked = charges.iter().map(|charge| charge.lease);
@@ -135,14 +138,15 @@ impl Taken {
     }
 }
 
-/// What a bucket holds.
+/// The balance of a bucket.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Balance {
-    /// As [`Stored::state`](super::Stored::state); any moment that is not in the future is a full bucket.
+    /// The state of the bucket, as [`Stored::state`]. Any moment that is not later than [`Taken::now`] is a full bucket,
+    /// zero for example.
     pub state: Nanos,
-    /// Whether it is that of a shadow that would have refused.
+    /// Set if this is the balance of a shadow that would have refused.
     pub is_refused: bool,
-    /// Units of a [lease](Charge::lease) that were taken beside the cost.
+    /// Units of a [lease](Charge::lease) that were taken beside the cost. More than were asked for count as so many.
     pub leased: u64,
 }
 
@@ -152,51 +156,53 @@ pub struct Balance {
 /// breaking change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Correction {
-    /// Units were used without having been asked for. What a bucket does not hold is owed.
+    /// Units were used without having been asked for. Those that the bucket does not hold are owed: [`Budget::owe`].
     Owe {
         /// The bucket.
         key: BucketKey,
-        /// What it allows.
+        /// The allowance of the bucket.
         budget: Budget,
-        /// How many units.
+        /// The number of units.
         units: u64,
     },
-    /// Units that were taken come back, no more than the bucket holds.
+    /// Units that were taken come back, no more than the bucket holds: [`Budget::refund`].
     Refund {
         /// The bucket.
         key: BucketKey,
-        /// What it allows.
+        /// The allowance of the bucket.
         budget: Budget,
-        /// How many units.
+        /// The number of units.
         units: u64,
     },
-    /// A charge is taken back as if it had not been made: its units come back, less what was refilled since.
+    /// A charge is taken back as if it had not been made: its units come back, less what was refilled since:
+    /// [`Budget::undo`].
     Undo {
         /// The bucket.
         key: BucketKey,
-        /// What it allows.
+        /// The allowance of the bucket.
         budget: Budget,
-        /// How many units.
+        /// The number of units.
         units: u64,
-        /// When they were taken, by the store's clock.
+        /// The time of the charge: the [`Taken::now`] of its answer.
         taken: Nanos,
     },
     /// Units of a lease that were not spent come back, if nobody was charged since: for a rate, if the bucket is still
-    /// in the state that the lease has left it in; for a quota, if its window has not ended. Otherwise they stay taken.
+    /// in the state that the lease has left it in; for a quota, if its window has not ended. Otherwise they stay taken:
+    /// [`Budget::give_back`].
     Return {
         /// The bucket.
         key: BucketKey,
-        /// What it allows.
+        /// The allowance of the bucket.
         budget: Budget,
-        /// How many units.
+        /// The number of units.
         units: u64,
-        /// The state that the lease has left.
+        /// The state that the lease has left: the [`Balance::state`] of its answer.
         state: Nanos,
     },
 }
 
 impl Correction {
-    /// The bucket, what it allows, and how many units are meant.
+    /// Returns the bucket, its allowance, and the number of units.
     #[must_use]
     pub fn parts(&self) -> (&BucketKey, &Budget, u64) {
         let (Self::Owe { key, budget, units }

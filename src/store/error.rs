@@ -1,8 +1,11 @@
-//! Why a store did not do as it was asked.
+//! Errors of stores.
 
 use std::{error::Error, fmt, sync::Arc};
 
-/// Why a [`Store`](super::Store) did not do as it was asked.
+/// An error of a [`Store`](super::Store) that did not do as it was asked.
+///
+/// Its source is the cause. The feature `tracing` tells operators both, so the cause should name the server and what
+/// became of the way to it, and nothing of a client.
 #[derive(Clone)]
 pub struct StoreError {
     is_unavailable: bool,
@@ -10,7 +13,8 @@ pub struct StoreError {
 }
 
 impl StoreError {
-    /// It takes nothing from anybody: it cannot be reached, cannot be written, or did not answer in time.
+    /// Reports that the store takes nothing from anybody: it cannot be reached, cannot be written, or did not answer in
+    /// time. Requests are decided without it until it answers again.
     pub fn unavailable(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self {
             is_unavailable: true,
@@ -18,7 +22,8 @@ impl StoreError {
         }
     }
 
-    /// It is the buckets of this call that cannot be taken from: what lies there is not what it has written.
+    /// Reports that the buckets of this call cannot be taken from: what lies there is not what the store has written.
+    /// Only this request is decided without the store.
     pub fn bucket(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self {
             is_unavailable: false,
@@ -26,7 +31,7 @@ impl StoreError {
         }
     }
 
-    /// Whether it takes nothing from anybody.
+    /// Returns whether the store takes nothing from anybody.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
         self.is_unavailable

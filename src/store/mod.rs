@@ -1,14 +1,23 @@
-//! Where balances are kept: in this process, or in a store that several processes share.
+//! Storage of balances: in this process, or in a store that several processes share.
 //!
 //! Without [`ThrottleLayer::store`](crate::ThrottleLayer::store) each process keeps its own balances and enforces its
 //! own limits. With it, rates, quotas and rates of model tokens are charged to a store that all replicas of a server
 //! share, so that a limit holds for all of them together. Slots in flight stay in the process: see
 //! [`Limits::in_flight`](crate::Limits::in_flight).
 //!
-//! [`MemoryStore`] keeps balances in the process for several layers there; `RedisStore`, with the feature `redis`, in
-//! Redis or Valkey. To bring another, implement [`Store`]; the arithmetic is in [`Budget`], so that all that is left
-//! is to read and write some numbers together, at a time that all who share them agree on. With the feature
-//! `test-util`, `store::conformance` tells whether it keeps what is promised here.
+//! - [`MemoryStore`] keeps balances in this process, for several layers in it.
+//! - `RedisStore`, with the feature `redis`, keeps them in Redis or Valkey.
+//! - Any other database takes an implementation of [`Store`].
+//!
+//! # A store of one's own
+//!
+//! A [`Store`] has two methods: [`take`](Store::take) charges buckets, [`correct`](Store::correct) changes them
+//! afterwards. Each [`Charge`] says which bucket it means ([`BucketKey`]) and what that allows ([`Budget`]), so a store
+//! needs no configuration. There are two ways to do the arithmetic, both described at [`Budget`]: in Rust, next to the
+//! data, with the methods of `Budget`; or in the database, from the numbers that `Budget` tells. `RedisStore` does the
+//! latter, in a script, with nothing but the public types of this module.
+//!
+//! With the feature `test-util`, `store::conformance` checks that a store keeps the promises below.
 
 mod budget;
 mod charge;
@@ -34,50 +43,56 @@ pub use self::{
 };
 pub use crate::limit::quota::Window;
 
-/// What a [`Store`] answers, in time.
+/// The future of a call to a [`Store`].
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
-/// Keeps balances for several processes.
+/// Storage of balances for several processes.
 ///
-/// # What a store promises
+/// # Promises of a store
 ///
-/// - *All or nothing.* Either all enforced charges of one call are taken, or none is written anywhere.
-/// - *One at a time.* What others take is before a call or after it, never in the midst.
-/// - *One clock.* All who share it are answered by the same clock, in nanoseconds since the Unix epoch. It is the
-///   store's, not theirs.
-/// - *Once.* A call that may have been carried out is never sent again, whatever has become of its answer.
-/// - *Nothing is forgotten early.* What it keeps of a bucket is kept until that is full again ([`Stored::full_at`]).
+/// - *All or nothing.* Either all enforced charges of a call are taken, or nothing is written.
+/// - *One call at a time.* Calls that touch the same bucket are carried out one after the other.
+/// - *One clock.* All processes are answered by the same clock, in nanoseconds since the Unix epoch: the store's, not
+///   theirs. A store that counts more coarsely rounds so that nobody gets a unit too soon.
+/// - *At most once.* A call that may have been carried out is never sent again, whatever became of its answer.
+/// - *Nothing is forgotten early.* An entry is kept until its bucket is full again ([`Stored::full_at`]).
 ///
-/// # What it may rely on
+/// # Promises of the throttle
 ///
-/// The throttle has a deadline of its own for each call, and drives every future to its end, beyond the deadline and
-/// when the client has gone away: what was taken then is given back with [`Store::correct`]. A store needs no timeout
-/// of its own but for what never ends, and nothing has to be undone where a future is dropped.
-///
-/// It holds no more charges in one call than a request has limits: rarely more than five.
+/// - It has a [deadline](crate::ThrottleLayer::store_deadline) of its own for each call. It drives every future to its
+///   end, beyond the deadline and when the client has gone away, and gives back with [`Store::correct`] what was taken
+///   too late. A store needs no timeout but for calls that never end, and nothing has to be undone where a future is
+///   dropped, as it is when the runtime ends.
+/// - A call of [`Store::take`] has no bucket twice and no more charges than a request has limits, rarely more than five.
+///   A call of [`Store::correct`] may have a bucket several times.
+/// - Calls come from several tasks at once, and a request waits for each: a store does not block.
 pub trait Store: fmt::Debug + Send + Sync + 'static {
-    /// Takes all charges, or none of them; and then the shadows among them, each by itself.
+    /// Takes all enforced charges or none of them, and then each shadow by itself.
     ///
-    /// - An enforced charge is refused if its bucket does not hold its cost. If one is, nothing is taken.
-    /// - If none is, each shadow ([`Charge::is_shadow`]) is taken if its bucket holds its cost, and otherwise told as
-    ///   [refused](Balance::is_refused).
+    /// - An enforced charge is refused if its bucket does not hold its cost. If one is refused, nothing is taken, and
+    ///   [`Taken::is_admitted`] is `false`.
+    /// - Otherwise all are taken, and beside each up to [`Charge::lease`] units more, as many as [`Budget::lease`] allows
+    ///   or fewer.
+    /// - Otherwise each shadow ([`Charge::is_shadow`]) is taken, too, if its bucket holds its cost. A shadow whose bucket
+    ///   does not is told as [refused](Balance::is_refused), whether the call is admitted or not.
     ///
-    /// The answer has a balance for each charge, in their order, as the call has left it.
+    /// The answer has a balance for each charge, in the order of the charges, as the call has left it.
     ///
-    /// Without charges it is asked whether charges could be taken now, as after an outage: a store that can be read
-    /// and not be written answers with an error.
+    /// A cost of zero takes nothing and always fits: it asks for the balance. A call without charges asks whether
+    /// charges could be taken now, as after an outage: a store that can be read and not written answers with an error.
     ///
     /// # Errors
     ///
-    /// [`StoreError::unavailable`] if it can take nothing from anybody; then it is asked no more for a while.
-    /// [`StoreError::bucket`] if it is these buckets that cannot be taken from. In either case nothing was taken, or
-    /// nobody knows; it is never tried again.
+    /// [`StoreError::unavailable`] if it can take nothing from anybody: then no request asks it until it answers a call
+    /// without charges. [`StoreError::bucket`] if it is these buckets that cannot be taken from. In either case nothing
+    /// was taken, or nobody knows; the call is never made again.
     fn take<'a>(&'a self, charges: &'a [Charge]) -> StoreFuture<'a, Taken>;
 
-    /// Changes balances whatever they are. Each correction stands by itself.
+    /// Changes balances, whatever they are. Each correction stands by itself: one that fails keeps no other from being
+    /// made.
     ///
     /// # Errors
     ///
-    /// As [`Store::take`].
+    /// As [`Store::take`], if any of them failed.
     fn correct<'a>(&'a self, corrections: &'a [Correction]) -> StoreFuture<'a, ()>;
 }
