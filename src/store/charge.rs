@@ -38,7 +38,7 @@ impl BucketKey {
         &self.limit
     }
 
-    /// What stands for the client in the table.
+    /// Returns the client's number in the table of clients, 0 for no client.
     pub(crate) fn identity(&self) -> u128 {
         self.client.unwrap_or(0)
     }

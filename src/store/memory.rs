@@ -22,11 +22,11 @@ use crate::{
     sync::Mutex,
 };
 
-/// Keeps balances in this process, as a throttle without a store does, for several throttles in it.
+/// A store in this process, for several throttles in it.
 ///
-/// What one process may need it for: two servers in it that share limits, and tests of what is built upon
-/// [`ThrottleLayer::store`](crate::ThrottleLayer::store). It is the throttle's own table of clients and its own
-/// decision, so that whatever holds for those holds here.
+/// It is of use where two servers in one process share limits, and in tests of code that is built upon
+/// [`ThrottleLayer::store`](crate::ThrottleLayer::store). It is made of the throttle's own buckets and table of clients,
+/// and decides as a throttle without a store does.
 ///
 /// It follows tokio's clock, and so [paused time](https://docs.rs/tokio/latest/tokio/time/fn.pause.html).
 ///
@@ -53,7 +53,7 @@ struct Balances {
 impl MemoryStore {
     const DEFAULT_MAX: usize = 1 << 18;
 
-    /// An empty one, with room for 262,144 buckets, as many as [`Clients`](crate::Clients) have without a word.
+    /// Creates an empty store with room for 262,144 buckets, as many as [`Clients`](crate::Clients) have by default.
     ///
     /// # Panics
     ///
@@ -63,8 +63,8 @@ impl MemoryStore {
         Self::with_capacity(Self::DEFAULT_MAX).expect("4 MiB of memory")
     }
 
-    /// An empty one, with room for so many buckets, of 16 bytes each. Those who find no room share some with others
-    /// like them; see [`Clients::max_clients`](crate::Clients::max_clients).
+    /// Creates an empty store with room for so many buckets, of 16 bytes each. Where there is no room, several keys share a
+    /// bucket; see [`Clients::max_clients`](crate::Clients::max_clients).
     ///
     /// # Errors
     ///
@@ -83,7 +83,7 @@ impl MemoryStore {
 }
 
 impl Balances {
-    /// A limit in these terms, with its balances.
+    /// Returns a limit with this meter, and its balances.
     fn limit(&self, key: &Arc<str>, meter: Meter, now: Nanos) -> Arc<Binding> {
         // Each step leaves it whole.
         let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
@@ -198,7 +198,7 @@ impl Balances {
         }
     }
 
-    /// Takes as much of a lease as there is, beside a charge that has left this level.
+    /// Takes as much of a lease as there is, beside a charge that has left the bucket so.
     fn lease(
         &self,
         charge: &limit_set::Charge<'_>,

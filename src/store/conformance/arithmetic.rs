@@ -1,4 +1,4 @@
-//! The store beside a model, with whatever comes to mind.
+//! A check against a model, with random charges.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -9,7 +9,7 @@ use super::{
 use crate::limit::{quota::Quota, rate::Rate};
 
 impl Run {
-    /// The same as [`Budget`] says, step by step, at the times that the store tells.
+    /// Compares each answer with [`Budget`], at the times that the store tells.
     pub(super) async fn as_the_arithmetic_says(&self) {
         let budgets = [
             rate(&Rate::new(3, Duration::from_millis(7)).burst(5)),

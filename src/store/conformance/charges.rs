@@ -1,4 +1,4 @@
-//! What is charged: all of it or nothing, once, and nobody else.
+//! Checks of charges: all or nothing, once, and of no other bucket.
 
 use std::{sync::Arc, time::Duration};
 

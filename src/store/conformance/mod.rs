@@ -1,4 +1,4 @@
-//! Whether a store keeps its promises.
+//! Checks of the promises of a [`Store`].
 //!
 //! A test of a store is one call:
 //!
@@ -11,8 +11,8 @@
 //! # }
 //! ```
 //!
-//! It takes a second or two, most of it waiting, and leaves buckets behind that expire within minutes. Each run has
-//! keys of its own.
+//! A check takes a second or two, most of it waiting, and leaves entries behind, most of which may be forgotten within
+//! some days, and those of the slowest buckets after decades. Each run has keys of its own.
 
 mod arithmetic;
 mod charges;
@@ -31,7 +31,7 @@ use crate::limit::rate::Rate;
 ///
 /// # Panics
 ///
-/// If it does not keep a promise, with what was seen.
+/// If the store does not keep a promise, with a report of what was seen.
 pub async fn check(store: Arc<dyn Store>) {
     let run = Run {
         store,
@@ -57,7 +57,7 @@ struct Run {
     number: u64,
 }
 
-/// So slow that nothing comes back while this runs.
+/// Returns a budget so slow that nothing comes back while this runs.
 fn slow(burst: u64) -> Budget {
     rate(&Rate::per_hour(1).burst(burst))
 }
@@ -77,7 +77,7 @@ impl Run {
         BucketKey::new(format!("conformance/{:016x}/{name}", self.number), None)
     }
 
-    /// Clients are hashes: no two are alike in most of their bits.
+    /// Names a client's bucket. Clients are hashes: no two are alike in most of their bits.
     fn client(&self, name: &str, client: u128) -> BucketKey {
         let hash = (client + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835);
         BucketKey::new(self.key(name).limit(), Some(hash))

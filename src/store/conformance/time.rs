@@ -1,4 +1,4 @@
-//! What comes back: with time, by a correction, with a new window, under other settings.
+//! Checks of units that come back: with time, by a correction, with a new window, under other settings.
 
 use std::time::Duration;
 

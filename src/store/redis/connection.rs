@@ -38,7 +38,7 @@ pub(super) struct Current<C> {
     numbers: AtomicU64,
 }
 
-/// A connection, and which one it is.
+/// A connection with its number and its end.
 #[derive(Debug, Clone)]
 pub(super) struct TrackedConnection<C> {
     pub(super) connection: C,
@@ -51,7 +51,7 @@ pub(super) struct TrackedConnection<C> {
 pub(super) struct End(Arc<AtomicBool>);
 
 impl End {
-    /// Of a connection that is open.
+    /// Returns the end of a connection that is open.
     pub(super) fn new() -> Self {
         Self(Arc::new(AtomicBool::new(false)))
     }

@@ -46,8 +46,9 @@ use crate::store::{BucketKey, Charge, Correction, Store, StoreError, StoreFuture
 /// `ASK`). Connections that break are made anew.
 ///
 /// A bucket is a key, `throttle:{default}:route POST /chat/rate-60s` or, of a client's,
-/// `throttle:{default}:client/rate-60s:` and 32 hexadecimal digits, and expires when it is full. Nothing else is kept; nothing of a client is, but a hash under
-/// [a secret](crate::Clients::secret). All keys of a throttle have one hash tag and so lie on one node of a cluster.
+/// `throttle:{default}:client/rate-60s:` and 32 hexadecimal digits, and expires when it is full. Nothing else is kept,
+/// and of a client nothing but a hash under [a secret](crate::Clients::secret). All keys of a throttle have one hash tag
+/// and so lie on one node of a cluster.
 ///
 /// # What it needs
 ///
@@ -64,12 +65,12 @@ struct RedisClient {
     queue: Queue,
     script: Code,
     probe: Code,
-    /// What stands before each key.
+    /// The beginning of each key.
     prefix: String,
     runtime: Handle,
 }
 
-/// A script, and what the server knows it by.
+/// A script, and the hash by which the server knows it.
 struct Code {
     body: &'static str,
     hash: String,
@@ -105,7 +106,7 @@ pub enum RedisStoreError {
     Connect(#[source] StoreError),
 }
 
-/// How a [`RedisStore`] is set up.
+/// Settings of a [`RedisStore`].
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct RedisStoreBuilder {
@@ -115,17 +116,18 @@ pub struct RedisStoreBuilder {
 }
 
 impl RedisStore {
-    /// A store on one server, which is connected to: [`RedisStore::server`] and [`RedisStoreBuilder::connect`].
+    /// Connects to one server, with the settings that hold without a word: [`RedisStore::server`] and
+    /// [`RedisStoreBuilder::connect`].
     ///
     /// # Errors
     ///
-    /// As there.
+    /// Those of [`RedisStore::server`] and [`RedisStoreBuilder::connect`].
     pub async fn connect(url: &str) -> Result<Self, RedisStoreError> {
         Self::server(url)?.connect().await
     }
 
-    /// One server: `redis://user:password@host:6379/0`, `rediss://…` for TLS (with the feature `redis-tls`), or
-    /// `redis+unix:///path`.
+    /// Sets up a store on one server: `redis://user:password@host:6379/0`, `rediss://…` for TLS (with the feature
+    /// `redis-tls`), or `redis+unix:///path`.
     ///
     /// # Errors
     ///
@@ -134,8 +136,8 @@ impl RedisStore {
         Ok(RedisStoreBuilder::new(Servers::One(info(url)?)))
     }
 
-    /// A cluster, of which some nodes are given. All keys of a throttle lie on one of its nodes, which is found by
-    /// asking any; the user and the kind of connection are those of the first.
+    /// Sets up a store on a cluster, of which some nodes are given. All keys of a throttle lie on one of its nodes, which
+    /// is found by asking any; the user and the kind of connection are those of the first.
     ///
     /// While the slot of that node moves to another, calls may find some buckets here and some there; they are
     /// answered as in an outage until it has moved.
@@ -150,7 +152,8 @@ impl RedisStore {
         Ok(RedisStoreBuilder::new(Servers::Cluster(nodes)))
     }
 
-    /// The server that sentinels call the primary of a service. They are asked for it whenever a connection is made.
+    /// Sets up a store on the server that sentinels call the primary of a service. They are asked for it whenever a
+    /// connection is made.
     ///
     /// `server` is a URL as that of [`RedisStore::server`] for the user and the kind of connection; its host and port
     /// are what the sentinels tell.
@@ -180,7 +183,7 @@ impl RedisStoreBuilder {
         }
     }
 
-    /// What stands before all keys. Without this call: `throttle`.
+    /// Sets the beginning of all keys. Without this call: `throttle`.
     pub fn prefix(self, prefix: impl Into<String>) -> Self {
         Self {
             prefix: prefix.into(),
@@ -258,7 +261,7 @@ impl RedisClient {
         format!("{}{key}", self.prefix)
     }
 
-    /// Says a call, and hears what became of each of its entries.
+    /// Sends a batch and reads the answer to each of its entries.
     async fn call(&self, call: &Batch) -> Result<Vec<Result<Taken, StoreError>>, StoreError> {
         if call.is_plain() {
             let answer = self.run(&self.script, |command| call.write_plain(command));
@@ -271,7 +274,7 @@ impl RedisClient {
         call.read(answer.await?)
     }
 
-    /// Whether the server can be written.
+    /// Returns an error if the server cannot be written.
     async fn probe(&self) -> Result<Taken, StoreError> {
         let key = format!("{}probe", self.prefix);
         self.run(&self.probe, |command| {
@@ -285,7 +288,7 @@ impl RedisClient {
         })
     }
 
-    /// Runs a script, by its hash if the server knows it. If it does not, it has done nothing.
+    /// Runs a script by its hash, or by its text if the server does not know the hash: then it has done nothing.
     async fn run(&self, code: &Code, arguments: impl Fn(&mut Cmd)) -> Result<Value, StoreError> {
         let mut command = ::redis::cmd("EVALSHA");
         arguments(command.arg(&code.hash));

@@ -1,4 +1,4 @@
-//! Without TLS.
+//! A stand-in for `tls` without that feature.
 
-/// Nothing is needed.
+/// Does nothing: without TLS no provider of cryptography is needed.
 pub(super) fn prepare() {}

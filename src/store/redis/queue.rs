@@ -1,7 +1,16 @@
-//! Calls that requests share.
+//! Batches of requests that share one call.
 //!
-//! A request that comes while few calls are on their way makes one. Those that come while enough are wait for the
-//! next, together: so nobody waits for others to come, and the more there are, the more share a call.
+//! A request that arrives while few calls are in flight makes one. Requests that arrive while enough are in flight wait
+//! for the next call, together. So nobody waits for others to arrive, and under load more requests share a call.
+//!
+//! # Invariants
+//!
+//! - **Each entry is in one call, once.** An entry that is not sent is answered with an error, or its sender is dropped,
+//!   which counts as one.
+//! - **Entries are sent in the order in which they came.**
+//! - **While entries wait, a call is in flight**, and whoever makes it sends them next. A call that is dropped (its
+//!   runtime ended, its request was cancelled) hands over to a task of a runtime; without one, all that wait are
+//!   answered with an error. A call that is never answered holds up nobody beyond [`Queue::STUCK`].
 
 use std::{
     collections::VecDeque,
@@ -20,20 +29,20 @@ use crate::store::{StoreError, Taken};
 
 pub(super) type TakeResult = Result<Taken, StoreError>;
 
-/// Who waits for a call.
+/// Entries that wait for a call.
 #[derive(Debug, Default)]
 pub(super) struct Queue(Mutex<QueueState>);
 
 #[derive(Debug, Default)]
 struct QueueState {
     waiting: VecDeque<Job>,
-    /// How many calls are on their way.
+    /// Calls in flight.
     calls: usize,
-    /// When the last one was sent.
+    /// The time at which the last call was sent.
     last: Option<Instant>,
-    /// How many were sent.
+    /// Calls that were sent so far.
     sent: u64,
-    /// Whether many shared it.
+    /// Set if many entries shared the last call.
     is_crowded: bool,
 }
 
@@ -43,24 +52,24 @@ struct Job {
     answer: oneshot::Sender<TakeResult>,
 }
 
-/// A call that may be made. When it is dropped, what waits by then goes into the next.
+/// The right to make a call. When it is dropped, entries that wait by then go into the next one.
 struct CallPermit {
     inner: Arc<RedisClient>,
-    /// Which of all calls it was.
+    /// The number of the call, once it is sent.
     number: u64,
 }
 
-/// A call that is made by nobody's future but the runtime's. If that has ended, it is made by nobody.
+/// The right to make a call, on its way to a task of the runtime. If the runtime has ended, nobody makes it.
 struct NextCall(Option<Arc<RedisClient>>);
 
 impl Queue {
-    /// The server works on one call while it reads the next.
+    /// The most calls in flight: the server works on one while it reads the next.
     const CALLS: usize = 2;
 
-    /// Where more than these share a call, one at a time is enough: fewer and larger ones cost both sides less.
+    /// Entries of a call above which one call at a time is made: fewer and larger calls cost both sides less.
     const CROWD: usize = 8;
 
-    /// A call that is older than this holds up nobody: it may never be answered.
+    /// The age from which a call in flight does not count any more: it may never be answered.
     const STUCK: Duration = Duration::from_millis(5);
 
     fn with<T>(&self, work: impl FnOnce(&mut QueueState) -> T) -> T {
@@ -71,7 +80,7 @@ impl Queue {
 }
 
 impl QueueState {
-    /// Whether a call is made now; then it counts.
+    /// Counts a call, if one may be made now.
     fn may_call(&mut self) -> bool {
         let now = now();
         let stuck = |last: Instant| now.saturating_duration_since(last) > Queue::STUCK;
@@ -83,12 +92,12 @@ impl QueueState {
         true
     }
 
-    /// How many calls are made at a time.
+    /// Returns how many calls may be in flight.
     fn most(&self) -> usize {
         if self.is_crowded { 1 } else { Queue::CALLS }
     }
 
-    /// Leaves all who wait without an answer. They were not heard, so nothing was taken for them.
+    /// Removes all entries that wait. They were not sent, so nothing was taken for them.
     fn give_up(&mut self) -> VecDeque<Job> {
         mem::take(&mut self.waiting)
     }
@@ -103,14 +112,14 @@ fn now() -> Instant {
 }
 
 impl RedisClient {
-    /// What becomes of an entry.
+    /// Sends an entry and returns its answer.
     pub(super) async fn submit(self: &Arc<Self>, entry: BatchEntry) -> TakeResult {
         let (job, answered) = job(entry);
         self.enqueue([job]).await;
         heard(answered).await
     }
 
-    /// Whether all entries were done.
+    /// Sends entries, and returns an error if one of them failed.
     pub(super) async fn submit_all(
         self: &Arc<Self>,
         entries: impl Iterator<Item = BatchEntry>,
@@ -155,7 +164,7 @@ impl CallPermit {
         }
     }
 
-    /// Makes one call of what waits.
+    /// Makes one call of the entries that wait.
     async fn call(mut self) {
         let inner = Arc::clone(&self.inner);
         let mut call = Batch::default();

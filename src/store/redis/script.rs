@@ -1,4 +1,7 @@
-//! What is said to the server, and what it answers.
+//! The arguments of the script, and its answers.
+//!
+//! The script does the arithmetic of a [`Budget`] on the server, in doubles. It is sent, for each bucket, the key, the
+//! interval, the capacity and the window, all of which any store is told. `script.lua` describes both of its formats.
 
 use std::{collections::HashMap, error::Error, fmt, time::Duration};
 
@@ -7,25 +10,26 @@ use foldhash::fast::RandomState;
 
 use crate::store::{Balance, Budget, Charge, Correction, StoreError, Stored, Taken, Window};
 
-/// See there.
+/// The script. Its head describes arguments and answers.
 pub(super) const BODY: &str = include_str!("script.lua");
 
-/// Whether the server can be written.
+/// A script that fails if the server cannot be written.
 pub(super) const PROBE: &str = "return redis.call('SET', KEYS[1], '1', 'PX', 1000)";
 
-/// Microseconds of a window, a part of one counted as one.
+/// Returns the microseconds of a window, a part of one counted as one.
 fn micros(length: Duration) -> u64 {
     u64::try_from(length.as_nanos().div_ceil(1_000)).unwrap_or(u64::MAX)
 }
 
-/// One bucket, as the script wants to know it.
+/// A bucket as the script is told of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct KeyedBudget {
     key: String,
     budget: Budget,
 }
 
-/// How a bucket is counted.
+/// The numbers of a bucket in *ticks*, which doubles hold exactly: nanoseconds, or microseconds where a bucket takes
+/// longer than some weeks to fill.
 struct Ticks {
     /// Nanoseconds that pay for one unit.
     interval: u64,
@@ -37,10 +41,11 @@ struct Ticks {
 impl Ticks {
     const MICROSECOND: u64 = 1_000;
 
-    /// As many nanoseconds as a double counts, with as many above them for what is owed.
+    /// The largest burst in nanoseconds that is counted in nanoseconds: half of the integers of a double, so that as much
+    /// may be owed.
     const MOST: u64 = 1 << 52;
 
-    /// The most that is owed: so that the moment at which it is paid has sixteen digits.
+    /// The largest debt: the moment at which it is paid has sixteen digits.
     const FARTHEST: u64 = 5_000_000_000_000_000;
 
     fn of(budget: &Budget) -> Self {
@@ -96,16 +101,16 @@ impl KeyedBudget {
     }
 }
 
-/// What one request is charged, or one correction.
+/// The charges of one request, or one correction.
 #[derive(Debug)]
 pub(super) enum BatchEntry {
     Charges {
         charges: Vec<(String, Budget, u64)>,
-        /// Enforced ones come first here.
+        /// Enforced charges come first here.
         order: Order,
-        /// Leases beside some of them, by their number here.
+        /// Leases beside some of the charges, by their number here.
         leases: Vec<(usize, u64)>,
-        /// Whether one of the buckets may owe more than it holds.
+        /// Set if one of the buckets may owe more than it holds.
         is_settled: bool,
     },
     Correction {
@@ -124,11 +129,11 @@ pub(super) enum CorrectionKind {
     Return(u64),
 }
 
-/// Where each charge stands among those that are told.
+/// The order of the charges in a call, as against that of the caller.
 #[derive(Debug)]
 pub(super) struct Order {
     enforced: usize,
-    /// By the order of the answer, where it stood in the question.
+    /// For each charge of the call, its place in the caller's order.
     places: Vec<usize>,
 }
 
@@ -173,7 +178,7 @@ impl BatchEntry {
         }
     }
 
-    /// Whether all its charges are enforced and nothing else is asked, of buckets that nothing is owed to.
+    /// Returns whether all its charges are enforced and nothing else is asked, of buckets that owe nothing.
     fn is_plain(&self) -> bool {
         match self {
             Self::Charges {
@@ -192,7 +197,7 @@ impl BatchEntry {
         }
     }
 
-    /// How many numbers say it.
+    /// Returns how many numbers encode the entry.
     fn numbers(&self) -> usize {
         match self {
             Self::Charges {
@@ -218,7 +223,7 @@ impl BatchEntry {
     }
 }
 
-/// Several entries, said in one call.
+/// Entries that are sent in one call.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     entries: Vec<BatchEntry>,
@@ -230,7 +235,7 @@ impl Batch {
     /// The most entries of one call: the server does nothing else while it works on it.
     pub(super) const MOST: usize = 64;
 
-    /// Puts an entry into it, or gives it back: there is no room, or one of its buckets is told in other terms here.
+    /// Adds an entry, or returns it if there is no room, or if one of its buckets has another budget in this batch.
     pub(super) fn push(&mut self, entry: BatchEntry) -> Result<(), BatchEntry> {
         let fits = entry.buckets().all(|(key, budget)| {
             let number = self.numbers.get(key);
@@ -249,7 +254,7 @@ impl Batch {
         Ok(())
     }
 
-    /// Whether it can be told in few words: see there.
+    /// Returns whether the short format does: all entries are plain, and all buckets are rates in nanoseconds.
     pub(super) fn is_plain(&self) -> bool {
         let plain = |bucket: &KeyedBudget| {
             bucket.budget.window().is_none() && Ticks::of(&bucket.budget).length == 1
@@ -257,7 +262,7 @@ impl Batch {
         self.entries.iter().all(BatchEntry::is_plain) && self.buckets.iter().all(plain)
     }
 
-    /// Adds keys and arguments to a command, in few words.
+    /// Adds keys and arguments to a command, in the short format.
     pub(super) fn write_plain(&self, command: &mut Cmd) {
         #[expect(clippy::cast_precision_loss, reason = "doubles hold as much")]
         fn double(packed: &mut Vec<u8>, ticks: u64) {
@@ -289,12 +294,12 @@ impl Batch {
         }
     }
 
-    /// Whether a bucket has to be told more of than was. Nothing was done.
+    /// Returns whether the script needs the long format, having done nothing.
     pub(super) fn asks_for_more(answer: &Value) -> bool {
         matches!(answer, Value::Array(values) if values[..] == [Value::Int(-1)])
     }
 
-    /// Adds keys and arguments to a command.
+    /// Adds keys and arguments to a command, in the long format.
     pub(super) fn write(&self, command: &mut Cmd) {
         command.arg(self.buckets.len());
         for bucket in &self.buckets {
@@ -361,7 +366,7 @@ impl Batch {
         }
     }
 
-    /// What became of each entry.
+    /// Reads the answer to each entry.
     pub(super) fn read(&self, answer: Value) -> Result<Vec<Result<Taken, StoreError>>, StoreError> {
         let mut numbers = match answer {
             Value::Array(values) => values.into_iter().map(|value| match value {
@@ -427,7 +432,7 @@ impl Batch {
     }
 }
 
-/// A bucket that owes so many ticks.
+/// Returns the state of a bucket that owes so many ticks.
 fn state(budget: &Budget, ticks: u64, now: u64) -> u64 {
     match ticks {
         0 => 0,
@@ -441,7 +446,7 @@ fn state(budget: &Budget, ticks: u64, now: u64) -> u64 {
     }
 }
 
-/// As much of MessagePack as the script reads.
+/// An encoder of the part of MessagePack that the script reads.
 #[derive(Debug, Default)]
 struct Pack {
     bytes: Vec<u8>,
@@ -457,18 +462,18 @@ impl Pack {
         }
     }
 
-    /// From -1 to -32.
+    /// Writes an integer from -1 to -32, without its sign.
     fn negative(&mut self, number: u8) {
         self.bytes.push(number.wrapping_neg());
     }
 
-    /// Of less than 32 bytes.
+    /// Writes a text of less than 32 bytes.
     fn text(&mut self, text: &str) {
         self.bytes.push(0xa0 | text.len() as u8);
         self.bytes.extend_from_slice(text.as_bytes());
     }
 
-    /// Of so many that follow.
+    /// Begins an array of so many values, which follow.
     fn array(&mut self, count: usize) {
         self.tagged(0xdd, &(count as u32).to_be_bytes());
     }
@@ -491,7 +496,7 @@ impl fmt::Display for InvalidReply {
 
 impl Error for InvalidReply {}
 
-/// What lies where a balance should.
+/// A value at a bucket's key that the script has not written.
 #[derive(Debug)]
 struct ForeignValue;
 

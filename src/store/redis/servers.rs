@@ -1,4 +1,4 @@
-//! Which server is asked, and how it is reached.
+//! Servers: addresses, connections, and redirections of a cluster.
 
 use std::{
     convert::Infallible,
@@ -23,31 +23,31 @@ use super::{
     tls,
 };
 
-/// Where the servers are.
+/// Addresses of the servers.
 #[derive(Clone)]
 pub(super) enum Servers {
     One(ConnectionInfo),
-    /// Any nodes of a cluster, of which one has all buckets.
+    /// Some nodes of a cluster. One node of it has all buckets.
     Cluster(Vec<ConnectionInfo>),
     Sentinels {
         sentinels: Vec<ConnectionInfo>,
         service: String,
-        /// Its address is what they tell.
+        /// User and kind of connection. The sentinels tell its address.
         server: ConnectionInfo,
     },
 }
 
-/// How long is waited for a connection, and for an answer. A throttle waits no longer than its deadline; this is when
-/// nobody listens any more.
+/// The longest wait for a connection, and for an answer. A throttle waits no longer than its own deadline; after this
+/// time nobody listens any more.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// After how long without a word a connection is tried.
+/// The idle time after which the system probes a connection.
 const KEPT_ALIVE: Duration = Duration::from_secs(15);
 
-/// How often a call is sent on to where a cluster says that it belongs.
+/// The most redirections of one call in a cluster.
 const MOVES: usize = 5;
 
-/// What is read out of a URL.
+/// Reads a URL.
 pub(super) fn info(url: &str) -> Result<ConnectionInfo, RedisStoreError> {
     tls::prepare();
     let info = url.into_connection_info();
@@ -62,7 +62,7 @@ pub(super) fn info(url: &str) -> Result<ConnectionInfo, RedisStoreError> {
 }
 
 impl Servers {
-    /// Changes how each is reached.
+    /// Changes the address of each server.
     #[cfg_attr(
         not(feature = "redis-tls"),
         expect(dead_code, reason = "for certificates")
@@ -104,14 +104,14 @@ impl fmt::Debug for Servers {
 
 type ServerConnection = connection::TrackedConnection<MultiplexedConnection>;
 
-/// A connection that was opened.
+/// A new connection, and the end that its server will tell.
 type Opened = (MultiplexedConnection, End);
 
-/// The connection to the server that has the buckets, made when it is asked for, and again when it has broken.
+/// Connects to the server that has the buckets, when the first call is sent and again when the connection has broken.
 pub(super) struct Connector {
     servers: Servers,
     current: Current<MultiplexedConnection>,
-    /// With which of several nodes it begins: after one that was of no use, with the next.
+    /// The node that is tried first. After one that was of no use it is the next.
     begins: AtomicUsize,
 }
 
@@ -128,9 +128,9 @@ impl Connector {
         &self.servers
     }
 
-    /// Sends what `command` makes once to the server that carries it out.
+    /// Sends a command once to the server that carries it out.
     ///
-    /// It is sent again only to where a server said that it belongs, having done nothing itself.
+    /// It is sent again only where a server redirects it (`MOVED`, `ASK`), which has not carried it out.
     pub(super) async fn send(&self, command: &Cmd) -> RedisResult<Value> {
         let mut tracked = self.connection().await?;
         for _ in 0..MOVES {
@@ -159,7 +159,7 @@ impl Connector {
         Err(failure("the cluster sends the call from node to node"))
     }
 
-    /// The connection that there is, or a new one.
+    /// Returns the connection in use, or a new one.
     async fn connection(&self) -> RedisResult<ServerConnection> {
         let connect = async {
             let connected = timeout(PATIENCE, self.connect()).await;
@@ -169,12 +169,12 @@ impl Connector {
         self.current.get(connect).await
     }
 
-    /// The next time it begins with another of several nodes.
+    /// Has the next connection be tried at another node first.
     fn goes_on(&self) {
         self.begins.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// All nodes, beginning with that whose turn it is, and how long each is waited for.
+    /// Returns all nodes, beginning with that whose turn it is, and the longest wait for each.
     fn in_turn<'a>(
         &self,
         nodes: &'a [ConnectionInfo],
@@ -222,7 +222,7 @@ impl Connector {
         }
     }
 
-    /// Where an answer says that the bucket is.
+    /// Reads the address out of a redirection.
     fn told(&self, error: &RedisError) -> RedisResult<ConnectionAddr> {
         let strange = || failure("the cluster names a node that is no address");
         let (addr, _) = error.redirect_node().ok_or_else(strange)?;
@@ -231,7 +231,7 @@ impl Connector {
         Ok(at(self.node()?.addr(), host, port))
     }
 
-    /// Who logs in, and how.
+    /// Returns the server whose user and kind of connection count.
     fn node(&self) -> RedisResult<&ConnectionInfo> {
         match &self.servers {
             Servers::One(server) | Servers::Sentinels { server, .. } => Ok(server),
@@ -242,13 +242,13 @@ impl Connector {
         }
     }
 
-    /// From now on another node has the buckets.
+    /// Connects to the node that has the buckets from now on.
     async fn moved(&self, addr: ConnectionAddr) -> RedisResult<ServerConnection> {
         let opened = open(&self.node()?.clone().set_addr(addr)).await?;
         Ok(self.current.replace(opened))
     }
 
-    /// Asks a node to which the buckets are on their way.
+    /// Sends a command once to a node to which the buckets are being moved.
     async fn asking(&self, addr: ConnectionAddr, command: &Cmd) -> RedisResult<Value> {
         let (mut connection, _) = open(&self.node()?.clone().set_addr(addr)).await?;
         let mut pipeline = ::redis::pipe();
@@ -260,7 +260,7 @@ impl Connector {
     }
 }
 
-/// Whether the connection is of no use any more, or its server cannot be written.
+/// Returns whether an error means that the connection is of no use any more, or that its server cannot be written.
 fn is_lost(kind: ErrorKind) -> bool {
     matches!(
         kind,
@@ -274,7 +274,8 @@ fn is_lost(kind: ErrorKind) -> bool {
     )
 }
 
-/// The same kind of address, elsewhere. A node that has no name for itself is on the host that told of it.
+/// Returns the same kind of address for another host and port. A redirection without a host means the host that has
+/// sent it.
 fn at(like: &ConnectionAddr, host: &str, port: u16) -> ConnectionAddr {
     match like {
         ConnectionAddr::TcpTls {
@@ -293,7 +294,7 @@ fn at(like: &ConnectionAddr, host: &str, port: u16) -> ConnectionAddr {
     }
 }
 
-/// What comes of this, if it comes in time.
+/// Returns the result of `work`, or an error if it takes longer than this.
 async fn in_time<T>(
     patience: Duration,
     work: impl Future<Output = RedisResult<T>>,
@@ -302,8 +303,8 @@ async fn in_time<T>(
     done.unwrap_or_else(|_| Err(failure("a node did not answer in time")))
 }
 
-/// A connection by the third version of the protocol, in which it is told when it has ended; to a server that does
-/// not know that, by the second.
+/// Opens a connection that speaks RESP3, in which the end of a connection is told. To a server that does not know that
+/// version, it speaks RESP2.
 async fn open(server: &ConnectionInfo) -> RedisResult<Opened> {
     let end = End::new();
     let config = AsyncConnectionConfig::new()
@@ -334,7 +335,7 @@ async fn open(server: &ConnectionInfo) -> RedisResult<Opened> {
     }
 }
 
-/// A connection to a server that is no replica: what those tell is old.
+/// Opens a connection to a server that is no replica, whose data would be old.
 async fn open_primary(server: &ConnectionInfo) -> RedisResult<Opened> {
     let (mut connection, end) = open(server).await?;
     let role = connection.send_packed_command(&::redis::cmd("ROLE")).await;
@@ -352,7 +353,7 @@ async fn open_primary(server: &ConnectionInfo) -> RedisResult<Opened> {
     }
 }
 
-/// The server that a sentinel calls the primary.
+/// Asks a sentinel for the address of the primary.
 async fn primary(
     sentinel: &ConnectionInfo,
     service: &str,

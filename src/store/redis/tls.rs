@@ -1,4 +1,4 @@
-//! TLS.
+//! Connections through TLS.
 
 use std::{fmt, sync::Once};
 
@@ -7,8 +7,7 @@ use rustls::pki_types::{CertificateDer, pem::PemObject};
 
 use super::{RedisStoreBuilder, RedisStoreError};
 
-/// Sees to it that there is something that encrypts: rustls asks the process for it, and panics if it has none. Where
-/// the process has chosen another, that one stays.
+/// Installs a provider of cryptography for the process, unless it has one. Without one rustls panics.
 pub(super) fn prepare() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -16,9 +15,9 @@ pub(super) fn prepare() {
     });
 }
 
-/// Certificates for servers that the system does not know, or that want to know who connects, in PEM.
+/// Certificates in PEM, for servers whose authority the system does not know, or that ask clients for a certificate.
 ///
-/// Without them a server is believed that shows a certificate of an authority which the system trusts.
+/// Without them a server is trusted that shows a certificate of an authority which the system trusts.
 #[derive(Clone, Default)]
 #[must_use]
 pub struct RedisCertificates {
@@ -27,12 +26,12 @@ pub struct RedisCertificates {
 }
 
 impl RedisCertificates {
-    /// None.
+    /// Holds no certificates.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The only authority whose servers are believed.
+    /// Sets the only authority whose servers are trusted.
     pub fn root(self, pem: impl Into<Vec<u8>>) -> Self {
         Self {
             root: Some(pem.into()),
@@ -40,7 +39,7 @@ impl RedisCertificates {
         }
     }
 
-    /// What this process shows the server, and the key to it.
+    /// Sets the certificate that this process shows the server, and its key.
     pub fn client(self, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
         let (client_cert, client_key) = (certificate.into(), key.into());
         Self {
@@ -56,7 +55,7 @@ impl RedisCertificates {
 const NONE: &str = "there is no certificate in it";
 
 impl RedisStoreBuilder {
-    /// Certificates for all servers that are reached through TLS.
+    /// Sets the certificates for all servers that are reached through TLS.
     ///
     /// # Errors
     ///
