@@ -3,10 +3,59 @@
 #[cfg(throttle_loom)]
 pub(crate) use loom::sync::{
     Mutex,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 #[cfg(not(throttle_loom))]
 pub(crate) use std::sync::{
-    Mutex,
-    atomic::{AtomicU64, Ordering},
+    Mutex, OnceLock,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
+
+#[cfg(throttle_loom)]
+pub(crate) use self::once_lock::OnceLock;
+
+/// A cell that is written once, of parts that loom knows: loom has none of its own.
+#[cfg(throttle_loom)]
+mod once_lock {
+    use std::sync::PoisonError;
+
+    use super::{AtomicUsize, Mutex, Ordering};
+
+    #[derive(Debug)]
+    pub(crate) struct OnceLock<T> {
+        value: std::sync::OnceLock<T>,
+        is_set: AtomicUsize,
+        initializing: Mutex<()>,
+    }
+
+    impl<T> OnceLock<T> {
+        pub(crate) fn new() -> Self {
+            Self {
+                value: std::sync::OnceLock::new(),
+                is_set: AtomicUsize::new(0),
+                initializing: Mutex::new(()),
+            }
+        }
+
+        pub(crate) fn get(&self) -> Option<&T> {
+            match self.is_set.load(Ordering::Acquire) {
+                0 => None,
+                _ => self.value.get(),
+            }
+        }
+
+        pub(crate) fn get_or_init(&self, init: impl FnOnce() -> T) -> &T {
+            if let Some(value) = self.get() {
+                return value;
+            }
+            let initializing = self.initializing.lock();
+            let _alone = initializing.unwrap_or_else(PoisonError::into_inner);
+            if self.get().is_none() {
+                let value = init();
+                self.value.get_or_init(|| value);
+                self.is_set.store(1, Ordering::Release);
+            }
+            self.get().expect("it is set")
+        }
+    }
+}

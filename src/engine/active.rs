@@ -2,10 +2,7 @@
 
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{Ordering, fence},
-    },
+    sync::{Arc, Mutex, PoisonError},
     thread,
 };
 
@@ -37,6 +34,10 @@ use crate::{
 /// The new ones are made whole, beside the old, and exchanged at once. A request is decided by those it has found; if
 /// it finds a balance that newer ones have told in their terms, it leaves that alone and begins anew with them. Limits
 /// that stay share their balances with those before, so that it is one balance whoever charges it.
+///
+/// Requests enter routes that nobody declared at any time. Those that are there are carried over first, which takes
+/// long. Then the old set is sealed, and what was entered meanwhile is carried over before the new rules hold. A request
+/// that would enter a route after that begins anew until they hold.
 pub(crate) struct Live {
     state: ArcSwap<State>,
     /// Of the rules that hold. Who has it is alone in changing them.
@@ -171,16 +172,13 @@ impl Live {
         new.prepare_as(&old);
         new.succeed(successions);
         meanwhile(&old);
-        old.retired.store(true, Ordering::SeqCst);
-        // Who enters a route from now on sees that.
-        fence(Ordering::SeqCst);
+        old.seal();
         // And those that were new in the meantime, before anybody is decided by rules that know nothing of them.
         if old.entered() != entered {
             new.adopt(&old);
             new.succeed_late(&old);
         }
         self.state.store(Arc::clone(&new));
-        new.before.store(None);
         meanwhile(&new);
         let declared = next.scopes().flat_map(|(_, bindings)| bindings);
         for binding in declared.chain(new.undeclared_limits()) {

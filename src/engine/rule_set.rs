@@ -3,13 +3,9 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering, fence},
-    },
+    sync::{Arc, OnceLock},
 };
 
-use arc_swap::ArcSwapOption;
 use http::Request;
 
 use super::{
@@ -30,8 +26,13 @@ use crate::{
     observe::Log,
     response::{Protocol, Rejection},
     route::{
-        RouteKey, head::Head, overlap::Shape, overlaps::Overlaps, readings::Readings, table::Table,
-        undeclared::Undeclared,
+        RouteKey,
+        head::Head,
+        overlap::Shape,
+        overlaps::Overlaps,
+        readings::Readings,
+        table::Table,
+        undeclared::{Sealed, Undeclared},
     },
     rules::{Compiled, DeclaredRoute, LimitTemplate, PlanLimits, RulesError},
     store::client::StoreSlot,
@@ -65,10 +66,6 @@ pub(crate) struct State {
     /// The keys that these rules have and those before have not, and the other way.
     pub(super) moves: Moves,
     pub(super) gone: Gone,
-    /// Whether others take its place.
-    pub(super) retired: AtomicBool,
-    /// Whose place it takes, until all undeclared routes have come over.
-    pub(super) before: ArcSwapOption<Self>,
 }
 
 impl fmt::Debug for State {
@@ -190,8 +187,6 @@ impl State {
                 Gone::after(before, &moves, per_route, limiter.now())
             }),
             moves,
-            retired: AtomicBool::new(false),
-            before: ArcSwapOption::from(before.map(Arc::clone)),
         })
     }
 
@@ -361,42 +356,22 @@ impl State {
             None => &undeclared.paths,
         };
         let hash = set.hash(head);
-        let (route, is_new) = set.get(hash, || {
+        let route = set.get(hash, || {
             let key = template.map(|path| format!("{} {path}", head.family()));
             let key = key.as_deref().unwrap_or(UNDECLARED);
-            let before = self.before.load();
-            // Those who still enter routes there look afterwards whether it has been retired.
-            fence(Ordering::SeqCst);
-            let known = before.as_ref().and_then(|before| {
-                let undeclared = before.undeclared.as_ref()?;
-                let set = match template {
-                    Some(_) => &undeclared.templates,
-                    None => &undeclared.paths,
-                };
-                set.find(hash).map(|route| self.adopted(route, set))
-            });
-            known.unwrap_or_else(|| {
-                let place = template.is_none().then(|| self.place(head));
-                let place = place.as_deref().unwrap_or(key);
-                let variants = self.shared.variants.len();
-                let route = Route {
-                    pattern: template.and_then(|_| key.parse().ok()),
-                    shape: (template.is_none())
-                        .then(|| Arc::new(Shape::of(head, |segment| set.hash(&segment)))),
-                    ..Route::undeclared(key, place, &self.default, None, true, variants)
-                };
-                self.inherit_gone(&route, set);
-                route
-            })
+            let place = template.is_none().then(|| self.place(head));
+            let place = place.as_deref().unwrap_or(key);
+            let variants = self.shared.variants.len();
+            let route = Route {
+                pattern: template.and_then(|_| key.parse().ok()),
+                shape: (template.is_none())
+                    .then(|| Arc::new(Shape::of(head, |segment| set.hash(&segment)))),
+                ..Route::undeclared(key, place, &self.default, None, true, variants)
+            };
+            self.inherit_gone(&route, set);
+            route
         });
-        if is_new {
-            fence(Ordering::SeqCst);
-        }
-        // Who has entered it after the routes came over has entered it in vain.
-        match self.retired.load(Ordering::SeqCst) {
-            true => Err(Outdated),
-            false => Ok(route),
-        }
+        route.map_err(|Sealed| Outdated)
     }
 
     /// What a route that nobody has a name for is known by wherever there are the same rules.

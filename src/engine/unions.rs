@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use super::route_limits::{Found, Prepared};
-use crate::route::undeclared::Undeclared;
+use crate::route::undeclared::{Sealed, Undeclared};
 
 /// The rules of requests that may mean several routes, each made once, as long as there is room.
 ///
@@ -38,10 +38,9 @@ impl Unions {
             let others = others.iter();
             first.under(others.fold(both, |union, other| union.and(&other.rule)))
         };
-        let (kept, _) = set.get(set.hash(&places), || Some(Box::new(make())));
-        match kept {
-            Some(kept) => Found::Kept(kept),
-            None => Found::Made(Box::new(make())),
+        match set.get(set.hash(&places), || Some(Box::new(make()))) {
+            Ok(Some(kept)) => Found::Kept(kept),
+            Ok(None) | Err(Sealed) => Found::Made(Box::new(make())),
         }
     }
 

@@ -4,35 +4,52 @@
 //! client sent is kept but a keyed 64-bit hash, so that the set's size does not depend on it, and
 //! nobody outside can find two routes that collide.
 //!
-//! The set only grows, up to its bound, so that reading it takes no lock: a slot is written once.
+//! # Invariants
+//!
+//! - **The set only grows, up to its bound.** A slot is written once, so that reading takes no lock. Routes are entered
+//!   under a lock, one after the other: each is entered once, and the count is that of the slots that are written.
+//! - **A sealed set is complete.** Once [`seal`](Undeclared::seal) has returned, no route is entered, and whoever sealed
+//!   the set finds all routes that anybody was given. So a reload may carry all of them over, and none is charged that
+//!   it does not know.
+//!
+//! # Memory ordering
+//!
+//! The lock orders entries among each other and with the seal; a slot carries the value that is written there. The
+//! count is written with release after each slot, and read with acquire: who finds the set full sees all of its routes.
 
 use std::{
     collections::hash_map::RandomState,
     hash::{BuildHasher, Hash},
-    sync::{
-        OnceLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::PoisonError,
 };
+
+use crate::sync::{AtomicUsize, Mutex, OnceLock, Ordering};
 
 /// Open addressing over slots that are written once. At most half of them ever are.
 #[derive(Debug)]
 pub(crate) struct Undeclared<V> {
     slots: Box<[OnceLock<(u64, V)>]>,
-    /// Slots that were given away. Guards nothing but its own count, hence relaxed.
+    /// Slots that are written.
     used: AtomicUsize,
+    /// Held by a thread that enters a route, and tells whether the set is sealed.
+    entering: Mutex<bool>,
     overflow: V,
     hasher: RandomState,
 }
 
+/// A route is not entered, since the set is sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sealed;
+
 impl<V> Undeclared<V> {
     /// How many routes get a value of their own.
-    pub(crate) const MAX: usize = 1_024;
+    pub(crate) const MAX: usize = if cfg!(throttle_loom) { 2 } else { 1_024 };
 
     pub(crate) fn new(overflow: V) -> Self {
         Self {
             slots: (0..2 * Self::MAX).map(|_| OnceLock::new()).collect(),
             used: AtomicUsize::new(0),
+            entering: Mutex::new(false),
             overflow,
             hasher: RandomState::new(),
         }
@@ -58,7 +75,7 @@ impl<V> Undeclared<V> {
 
     /// Tells whether new routes find no room.
     pub(crate) fn is_full(&self) -> bool {
-        self.used.load(Ordering::Relaxed) >= Self::MAX
+        self.used.load(Ordering::Acquire) >= Self::MAX
     }
 
     /// The value of its own that a route has.
@@ -80,44 +97,61 @@ impl<V> Undeclared<V> {
         (0..self.slots.len()).map(move |step| &self.slots[(start + step) & mask])
     }
 
-    /// The value of a route, made now if it is new and there is room, else the shared one. Says whether it was made
-    /// now.
-    pub(crate) fn get(&self, hash: u64, make: impl Fn() -> V) -> (&V, bool) {
-        let mut reserved = false;
+    /// The value of a route, made now if it is new and there is room, else the shared one.
+    ///
+    /// # Errors
+    ///
+    /// The route is new, there is room, and the set is sealed.
+    pub(crate) fn get(&self, hash: u64, make: impl FnOnce() -> V) -> Result<&V, Sealed> {
         for slot in self.from(hash) {
-            if slot.get().is_none() {
-                reserved = reserved || self.reserve();
-                if !reserved {
-                    return (&self.overflow, false);
-                }
+            let seen = slot.get();
+            if seen.is_none() && !self.is_full() {
+                return self.enter(hash, make);
             }
-            let mut new = false;
-            let (kept, value) = slot.get_or_init(|| {
-                new = true;
-                (hash, make())
-            });
-            if *kept == hash {
-                if reserved && !new {
-                    // Another thread wrote the same route first.
-                    self.used.fetch_sub(1, Ordering::Relaxed);
-                }
-                return (value, new);
+            // The last route may have been entered in between. In a full set, an empty slot stays empty.
+            match seen.or_else(|| slot.get()) {
+                Some((kept, value)) if *kept == hash => return Ok(value),
+                Some(_) => {}
+                None => break,
             }
         }
-        (&self.overflow, false)
+        Ok(&self.overflow)
     }
 
-    fn reserve(&self) -> bool {
-        let more = |used: usize| (used < Self::MAX).then_some(used + 1);
-        self.used
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
-            .is_ok()
+    #[cold]
+    fn enter(&self, hash: u64, make: impl FnOnce() -> V) -> Result<&V, Sealed> {
+        // Each step leaves it whole.
+        let is_sealed = self.entering.lock().unwrap_or_else(PoisonError::into_inner);
+        for slot in self.from(hash) {
+            match slot.get() {
+                // Another thread was first.
+                Some((kept, value)) if *kept == hash => return Ok(value),
+                Some(_) => {}
+                None if self.is_full() => break,
+                None if *is_sealed => return Err(Sealed),
+                None => {
+                    let (_, value) = slot.get_or_init(|| (hash, make()));
+                    self.used.fetch_add(1, Ordering::Release);
+                    return Ok(value);
+                }
+            }
+        }
+        Ok(&self.overflow)
+    }
+
+    /// Lets no further route in.
+    pub(crate) fn seal(&self) {
+        *self.entering.lock().unwrap_or_else(PoisonError::into_inner) = true;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::HashSet, thread};
+    use std::{
+        collections::HashSet,
+        panic::{self, AssertUnwindSafe},
+        thread,
+    };
 
     use super::*;
 
@@ -126,7 +160,7 @@ mod tests {
         let set = Undeclared::new(usize::MAX);
         let mut own = 0;
         for route in 0..3_000usize {
-            let value = *set.get(set.hash(&route), || route).0;
+            let value = *set.get(set.hash(&route), || route).expect("open");
             assert!(value == route || value == usize::MAX);
             own += usize::from(value == route);
         }
@@ -138,9 +172,8 @@ mod tests {
                 usize::MAX
             };
             assert_eq!(
-                *set.get(set.hash(&route), || unreachable!("nothing is new"))
-                    .0,
-                expected
+                set.get(set.hash(&route), || unreachable!("nothing is new")),
+                Ok(&expected)
             );
         }
     }
@@ -153,7 +186,7 @@ mod tests {
             .collect();
         for (hash, route) in &kept {
             assert_eq!(set.find(*hash), None, "before it is there");
-            set.get(*hash, || *route);
+            assert_eq!(set.get(*hash, || *route), Ok(route));
         }
         for (hash, route) in &kept {
             assert_eq!(set.find(*hash), Some(route));
@@ -184,13 +217,46 @@ mod tests {
     }
 
     #[test]
+    fn a_route_whose_value_cannot_be_made_takes_no_room() {
+        let set = Undeclared::new(usize::MAX);
+        for route in 0..2_000usize {
+            let made = panic::catch_unwind(AssertUnwindSafe(|| {
+                let _ = set.get(set.hash(&route), || panic!("no value"));
+            }));
+            assert!(made.is_err());
+        }
+        for route in 0..Undeclared::<usize>::MAX {
+            assert_eq!(set.get(set.hash(&route), || route), Ok(&route));
+        }
+        assert!(set.is_full());
+    }
+
+    #[test]
+    fn a_sealed_set_knows_its_routes_and_takes_no_others() {
+        let set = Undeclared::new(usize::MAX);
+        assert_eq!(set.get(1, || 1), Ok(&1));
+        set.seal();
+        assert_eq!(set.get(1, || 2), Ok(&1));
+        assert_eq!(set.get(2, || 2), Err(Sealed));
+        assert_eq!(set.iter().count(), 1);
+
+        let set = Undeclared::new(usize::MAX);
+        for route in 0..Undeclared::<usize>::MAX {
+            assert_eq!(set.get(set.hash(&route), || route), Ok(&route));
+        }
+        set.seal();
+        let other = set.hash(&usize::MAX);
+        assert_eq!(set.get(other, || 0), Ok(&usize::MAX), "the shared one");
+    }
+
+    #[test]
     fn threads_agree_on_each_route_and_the_bound_holds() {
         let set = Undeclared::new(Box::new(usize::MAX));
         let seen: Vec<HashSet<usize>> = thread::scope(|scope| {
             let run = || {
                 let address = |route: usize| {
-                    let (value, _) = set.get(set.hash(&route), || Box::new(route));
-                    std::ptr::from_ref(&**value).addr()
+                    let value = set.get(set.hash(&route), || Box::new(route));
+                    std::ptr::from_ref(&**value.expect("open")).addr()
                 };
                 (0..1_500).map(address).collect::<HashSet<_>>()
             };
@@ -209,5 +275,136 @@ mod tests {
         assert_eq!(set.used.load(Ordering::Relaxed), Undeclared::<usize>::MAX);
         let own = set.slots.iter().filter(|slot| slot.get().is_some()).count();
         assert_eq!(own, Undeclared::<usize>::MAX);
+    }
+}
+
+/// All interleavings of routes that are entered and a reload that carries them over. Run with `--cfg throttle_loom`.
+#[cfg(all(test, throttle_loom))]
+mod loom_tests {
+    use std::sync::Arc;
+
+    use loom::thread;
+
+    use super::*;
+
+    const SHARED: u64 = u64::MAX;
+
+    fn model(work: impl Fn() + Send + Sync + 'static) {
+        let mut model = loom::model::Builder::new();
+        model.preemption_bound = Some(3);
+        model.check(work);
+    }
+
+    /// Threads enter these routes, each one after the other. Returns the values they were given.
+    fn entered(set: &Arc<Undeclared<u64>>, routes: &[&'static [u64]]) -> Vec<(u64, u64)> {
+        let enter = |set: &Undeclared<u64>, routes: &[u64]| -> Vec<_> {
+            let value = |route| *set.get(route, || route).expect("open");
+            routes.iter().map(|&route| (route, value(route))).collect()
+        };
+        let (own, others) = routes.split_first().expect("some");
+        let threads: Vec<_> = { others.iter() }
+            .map(|&routes| {
+                let set = Arc::clone(set);
+                thread::spawn(move || enter(&set, routes))
+            })
+            .collect();
+        let mut all = enter(set, own);
+        for thread in threads {
+            all.extend(thread.join().expect("no panic"));
+        }
+        let slots = set.iter().count();
+        assert_eq!(set.used.load(Ordering::Relaxed), slots, "the count");
+        all
+    }
+
+    #[test]
+    fn loom_a_route_that_several_enter_takes_one_place_and_each_route_that_fits_has_one() {
+        model(|| {
+            let set = Arc::new(Undeclared::new(SHARED));
+            // Two lie in one slot, if there were room.
+            for (route, value) in entered(&set, &[&[1], &[1, 5], &[5]]) {
+                assert_eq!(value, route);
+            }
+        });
+    }
+
+    #[test]
+    fn loom_no_more_routes_than_there_is_room_for_have_a_place_and_none_is_left_empty() {
+        model(|| {
+            let set = Arc::new(Undeclared::new(SHARED));
+            let all = entered(&set, &[&[1, 2], &[2, 1], &[3]]);
+            assert_eq!(set.iter().count(), Undeclared::<u64>::MAX);
+            for (route, value) in all {
+                let own = set.find(route).copied();
+                assert_eq!(value, own.unwrap_or(SHARED), "of {route}");
+            }
+        });
+    }
+
+    /// Routes under two rules, of which the second take the place of the first, and the requests that each has.
+    struct Scene {
+        old: Undeclared<Arc<AtomicUsize>>,
+        new: Undeclared<Arc<AtomicUsize>>,
+        is_reloaded: AtomicUsize,
+    }
+
+    impl Scene {
+        const ROUTE: u64 = 1;
+
+        fn new() -> Self {
+            let shared = || Arc::new(AtomicUsize::new(0));
+            let old = Undeclared::new(shared());
+            Self {
+                new: old.successor(shared()),
+                old,
+                is_reloaded: AtomicUsize::new(0),
+            }
+        }
+
+        fn adopt(&self) {
+            for (hash, route) in self.old.iter() {
+                let adopted = self.new.get(*hash, || Arc::clone(route));
+                assert!(adopted.is_ok(), "it is open");
+            }
+        }
+
+        fn reload(&self) {
+            self.adopt();
+            self.old.seal();
+            // Those that were entered meanwhile.
+            self.adopt();
+            self.is_reloaded.store(1, Ordering::Release);
+        }
+
+        /// A request, by the rules that hold. `false`: it is outdated, and to begin anew.
+        fn request(&self) -> bool {
+            let set = match self.is_reloaded.load(Ordering::Acquire) {
+                0 => &self.old,
+                _ => &self.new,
+            };
+            let route = set.get(Self::ROUTE, || Arc::new(AtomicUsize::new(0)));
+            if let Ok(route) = route {
+                route.fetch_add(1, Ordering::Relaxed);
+            }
+            route.is_ok()
+        }
+    }
+
+    #[test]
+    fn loom_a_route_that_requests_enter_during_a_reload_is_known_to_the_rules_after_it() {
+        model(|| {
+            let scene = Arc::new(Scene::new());
+            let requests = [(); 2].map(|()| {
+                let scene = Arc::clone(&scene);
+                thread::spawn(move || scene.request())
+            });
+            scene.reload();
+            for request in requests {
+                let is_done = request.join().expect("no panic");
+                assert!(is_done || scene.request(), "outdated by no reload");
+            }
+            let route = scene.new.find(Scene::ROUTE).expect("known");
+            assert_eq!(route.load(Ordering::Relaxed), 2, "requests that it had");
+        });
     }
 }

@@ -24,8 +24,17 @@ impl State {
         ] {
             let kept = before.iter().filter(|(_, route)| self.keeps(route, before));
             for (hash, route) in kept {
-                own.get(*hash, || self.adopted(route, before));
+                // Nobody has sealed it before it holds.
+                let _ = own.get(*hash, || self.adopted(route, before));
             }
+        }
+    }
+
+    /// Has all undeclared routes that are entered from now on be entered in the rules that hold next.
+    pub(super) fn seal(&self) {
+        if let Some(UndeclaredRoutes { templates, paths }) = &self.undeclared {
+            templates.seal();
+            paths.seal();
         }
     }
 
