@@ -202,8 +202,8 @@ impl Budget {
         }
     }
 
-    /// Returns the same, whatever the bucket holds: used units stay used, whatever they weighed. Corrections begin here,
-    /// for where another's bucket is larger it is not forgotten.
+    /// Returns the same, whatever the bucket holds: used units stay used, whatever they weighed. Corrections begin
+    /// here, for where another's bucket is larger it is not forgotten.
     fn read_all(&self, stored: Option<Stored>, now: Nanos) -> (Nanos, bool) {
         let Some(Stored {
             state,

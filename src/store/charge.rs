@@ -26,9 +26,9 @@ impl BucketKey {
         }
     }
 
-    /// Returns the limit, by where it holds, its kind, and its period (`route POST /chat/rate-60s`, `total/quota-day`) or
-    /// the name that it was given (`route POST /chat/rate/chat`). Shadows are of kinds of their own (`rate-shadow`), and
-    /// limits that are equal in all of this are numbered by size (`rate-60s-2`).
+    /// Returns the limit, by where it holds, its kind, and its period (`route POST /chat/rate-60s`, `total/quota-day`)
+    /// or the name that it was given (`route POST /chat/rate/chat`). Shadows are of kinds of their own (`rate-shadow`),
+    /// and limits that are equal in all of this are numbered by size (`rate-60s-2`).
     #[must_use]
     pub fn limit(&self) -> &str {
         &self.limit
@@ -76,8 +76,8 @@ pub struct Charge {
     /// Set if the units are often corrected afterwards, as model tokens are. A hint: buckets without it rarely owe more
     /// than they hold.
     pub is_settled: bool,
-    /// Units that may be taken beside the cost, for requests to come: a lease. Zero asks for none, and a store may always
-    /// give fewer, or none. Shadows are given none.
+    /// Units that may be taken beside the cost, for requests to come: a lease. Zero asks for none, and a store may
+    /// always give fewer, or none. Shadows are given none.
     pub lease: u64,
 }
 
@@ -141,8 +141,8 @@ impl Taken {
 /// The balance of a bucket.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Balance {
-    /// The state of the bucket, as [`Stored::state`]. Any moment that is not later than [`Taken::now`] is a full bucket,
-    /// zero for example.
+    /// The state of the bucket, as [`Stored::state`]. Any moment that is not later than [`Taken::now`] is a full
+    /// bucket, zero for example.
     pub state: Nanos,
     /// Set if this is the balance of a shadow that would have refused.
     pub is_refused: bool,

@@ -25,8 +25,8 @@ use crate::{
 /// A store in this process, for several throttles in it.
 ///
 /// It is of use where two servers in one process share limits, and in tests of code that is built upon
-/// [`ThrottleLayer::store`](crate::ThrottleLayer::store). It is made of the throttle's own buckets and table of clients,
-/// and decides as a throttle without a store does.
+/// [`ThrottleLayer::store`](crate::ThrottleLayer::store). It is made of the throttle's own buckets and table of
+/// clients, and decides as a throttle without a store does.
 ///
 /// It follows tokio's clock, and so [paused time](https://docs.rs/tokio/latest/tokio/time/fn.pause.html).
 ///
@@ -63,8 +63,8 @@ impl MemoryStore {
         Self::with_capacity(Self::DEFAULT_MAX).expect("4 MiB of memory")
     }
 
-    /// Creates an empty store with room for so many buckets, of 16 bytes each. Where there is no room, several keys share a
-    /// bucket; see [`Clients::max_clients`](crate::Clients::max_clients).
+    /// Creates an empty store with room for so many buckets, of 16 bytes each. Where there is no room, several keys
+    /// share a bucket; see [`Clients::max_clients`](crate::Clients::max_clients).
     ///
     /// # Errors
     ///

@@ -63,18 +63,18 @@ pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>>
 ///   end, beyond the deadline and when the client has gone away, and gives back with [`Store::correct`] what was taken
 ///   too late. A store needs no timeout but for calls that never end, and nothing has to be undone where a future is
 ///   dropped, as it is when the runtime ends.
-/// - A call of [`Store::take`] has no bucket twice and no more charges than a request has limits, rarely more than five.
-///   A call of [`Store::correct`] may have a bucket several times.
+/// - A call of [`Store::take`] has no bucket twice and no more charges than a request has limits, rarely more than
+///   five. A call of [`Store::correct`] may have a bucket several times.
 /// - Calls come from several tasks at once, and a request waits for each: a store does not block.
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Takes all enforced charges or none of them, and then each shadow by itself.
     ///
     /// - An enforced charge is refused if its bucket does not hold its cost. If one is refused, nothing is taken, and
     ///   [`Taken::is_admitted`] is `false`.
-    /// - Otherwise all are taken, and beside each up to [`Charge::lease`] units more, as many as [`Budget::lease`] allows
-    ///   or fewer.
-    /// - Otherwise each shadow ([`Charge::is_shadow`]) is taken, too, if its bucket holds its cost. A shadow whose bucket
-    ///   does not is told as [refused](Balance::is_refused), whether the call is admitted or not.
+    /// - Otherwise all are taken, and beside each up to [`Charge::lease`] units more, as many as [`Budget::lease`]
+    ///   allows or fewer.
+    /// - Otherwise each shadow ([`Charge::is_shadow`]) is taken, too, if its bucket holds its cost. A shadow whose
+    ///   bucket does not is told as [refused](Balance::is_refused), whether the call is admitted or not.
     ///
     /// The answer has a balance for each charge, in the order of the charges, as the call has left it.
     ///

@@ -2,8 +2,8 @@
 //!
 //! # Invariants
 //!
-//! - **A connection that has [ended](End) is handed out no more.** So a charge that is sent after that reaches a server,
-//!   and a caller that had the connection before is told by the connection's error.
+//! - **A connection that has [ended](End) is handed out no more.** So a charge that is sent after that reaches a
+//!   server, and a caller that had the connection before is told by the connection's error.
 //! - **Each connection has a number and an end of its own.** Whatever is reported of one takes no later one away.
 //! - **One connection is made at a time.** Callers without one wait for that, and share it.
 //! - **A connection is lost once.** Of all callers that report it, one is told so.

@@ -47,8 +47,8 @@ use crate::store::{BucketKey, Charge, Correction, Store, StoreError, StoreFuture
 ///
 /// A bucket is a key, `throttle:{default}:route POST /chat/rate-60s` or, of a client's,
 /// `throttle:{default}:client/rate-60s:` and 32 hexadecimal digits, and expires when it is full. Nothing else is kept,
-/// and of a client nothing but a hash under [a secret](crate::Clients::secret). All keys of a throttle have one hash tag
-/// and so lie on one node of a cluster.
+/// and of a client nothing but a hash under [a secret](crate::Clients::secret). All keys of a throttle have one hash
+/// tag and so lie on one node of a cluster.
 ///
 /// # What it needs
 ///
@@ -136,8 +136,8 @@ impl RedisStore {
         Ok(RedisStoreBuilder::new(Servers::One(info(url)?)))
     }
 
-    /// Sets up a store on a cluster, of which some nodes are given. All keys of a throttle lie on one of its nodes, which
-    /// is found by asking any; the user and the kind of connection are those of the first.
+    /// Sets up a store on a cluster, of which some nodes are given. All keys of a throttle lie on one of its nodes,
+    /// which is found by asking any; the user and the kind of connection are those of the first.
     ///
     /// While the slot of that node moves to another, calls may find some buckets here and some there; they are
     /// answered as in an outage until it has moved.
@@ -203,8 +203,8 @@ impl RedisStoreBuilder {
     ///
     /// # Errors
     ///
-    /// [`RedisStoreError::Name`], and [`RedisStoreError::Connect`] if the server cannot be reached within a second, does
-    /// not let us in, or cannot be written.
+    /// [`RedisStoreError::Name`], and [`RedisStoreError::Connect`] if the server cannot be reached within a second,
+    /// does not let us in, or cannot be written.
     ///
     /// # Panics
     ///

@@ -5,8 +5,8 @@
 //!
 //! # Invariants
 //!
-//! - **Each entry is in one call, once.** An entry that is not sent is answered with an error, or its sender is dropped,
-//!   which counts as one.
+//! - **Each entry is in one call, once.** An entry that is not sent is answered with an error, or its sender is
+//!   dropped, which counts as one.
 //! - **Entries are sent in the order in which they came.**
 //! - **While entries wait, a call is in flight**, and whoever makes it sends them next. A call that is dropped (its
 //!   runtime ended, its request was cancelled) hands over to a task of a runtime; without one, all that wait are

@@ -41,8 +41,8 @@ struct Ticks {
 impl Ticks {
     const MICROSECOND: u64 = 1_000;
 
-    /// The largest burst in nanoseconds that is counted in nanoseconds: half of the integers of a double, so that as much
-    /// may be owed.
+    /// The largest burst in nanoseconds that is counted in nanoseconds: half of the integers of a double, so that as
+    /// much may be owed.
     const MOST: u64 = 1 << 52;
 
     /// The largest debt: the moment at which it is paid has sixteen digits.
