@@ -43,6 +43,8 @@ pub async fn check(store: Arc<dyn Store>) {
     run.clients_and_limits_stand_apart().await;
     run.what_comes_back_with_time().await;
     run.what_is_owed_and_what_comes_back().await;
+    run.all_corrections_of_a_call_are_made().await;
+    run.a_call_without_charges_is_answered().await;
     run.undone_leaves_no_trace().await;
     run.leases_leave_half_and_come_back().await;
     run.quotas_count_in_windows().await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    super::{Balance, Budget, Charge, Correction, Taken},
+    super::{Balance, BucketKey, Budget, Charge, Correction, Taken},
     Run, left, rate, slow,
 };
 use crate::{
@@ -98,6 +98,40 @@ impl Run {
         };
         self.correct(owe).await;
         assert_eq!(left(&budget, &self.one(&key, budget, 0).await, 0), 7);
+    }
+
+    pub(super) async fn all_corrections_of_a_call_are_made(&self) {
+        let (one, other, budget) = (self.key("twice"), self.key("once"), slow(20));
+        for key in [&one, &other] {
+            assert!(self.one(key, budget, 10).await.is_admitted);
+        }
+        let correction = |key: &BucketKey, units, is_owed| {
+            let key = key.clone();
+            match is_owed {
+                true => Correction::Owe { key, budget, units },
+                false => Correction::Refund { key, budget, units },
+            }
+        };
+        let corrections = [
+            correction(&one, 5, true),
+            correction(&other, 3, false),
+            correction(&one, 2, false),
+            correction(&one, 1, true),
+        ];
+        let corrected = self.store.correct(&corrections).await;
+        corrected.unwrap_or_else(|error| panic!("not corrected: {error:?}"));
+        let charges = [one, other].map(|key| Charge::new(key, budget, 0));
+        let taken = self.take(&charges).await;
+        let told = [0, 1].map(|index| left(&budget, &taken, index));
+        assert_eq!(told, [6, 13], "14 and 7 of 20 are used: {taken:?}");
+        // And of none.
+        let corrected = self.store.correct(&[]).await;
+        corrected.unwrap_or_else(|error| panic!("nothing to correct: {error:?}"));
+    }
+
+    pub(super) async fn a_call_without_charges_is_answered(&self) {
+        let taken = self.take(&[]).await;
+        assert!(taken.is_admitted, "it could be taken from: {taken:?}");
     }
 
     pub(super) async fn undone_leaves_no_trace(&self) {
