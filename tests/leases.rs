@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use common::Client;
+use common::{Answer, Client};
 use http::{Request, StatusCode};
 use http_body_util::Empty;
 use proptest::prelude::*;
@@ -188,6 +188,58 @@ async fn who_is_refused_spends_nothing_of_a_lease() {
         total += usize::from(client.get(&format!("/{path}")).await.status == OK);
     }
     assert_eq!(total, 92, "what was refused there is left of the total");
+}
+
+async fn chat(client: &Client) -> Answer {
+    client.request(http::Method::POST, "/chat").await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_tells_of_a_leased_limit_beside_the_one_that_refused() {
+    let store = Told::new();
+    let rules = || {
+        let total = Rate::per_second(100).burst(100).named("all");
+        Rules::new()
+            .total(total)
+            .route("POST /chat", Rate::per_second(10).burst(8).named("chat"))
+    };
+    let (client, other) = (replica(rules(), &store, 4), replica(rules(), &store, 4));
+    let told = |answer: &Answer| -> Vec<(String, u64, Option<Duration>)> {
+        let limits = answer.decision().limits();
+        let told = limits.map(|limit| (limit.name().to_owned(), limit.remaining(), limit.wait()));
+        told.collect()
+    };
+    let expected = |left| {
+        let chat = ("chat".to_owned(), 0, Some(100 * MS));
+        vec![chat, ("all".to_owned(), left, Some(Duration::ZERO))]
+    };
+    // Four by each question.
+    assert_eq!(client.get("/").await.status, OK);
+    for _ in 0..8 {
+        assert_eq!(chat(&other).await.status, OK);
+    }
+    store.calls();
+    // A unit of the total is at hand, and the store refuses the other; then that is known.
+    for questions in [1, 0, 0] {
+        let refused = chat(&client).await;
+        assert_eq!(refused.status, REFUSED);
+        assert_eq!(refused.violated(), ["chat"]);
+        assert_eq!(store.calls(), questions);
+        assert_eq!(told(&refused), expected(99), "as far as this process knows");
+    }
+    // Nothing was spent.
+    for left in [98, 97, 96] {
+        let answer = client.get("/").await;
+        assert_eq!(store.calls(), 0, "there are three units");
+        assert_eq!(
+            answer
+                .decision()
+                .limits()
+                .next()
+                .map(|limit| limit.remaining()),
+            Some(left)
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -35,7 +35,10 @@ struct Unit {
     hash: u64,
     /// When its lease ends.
     end: Nanos,
+    /// Of its bucket, with this unit spent.
     balance: Balance,
+    /// The state of its bucket with this unit at hand.
+    unspent: Nanos,
 }
 
 impl Lent {
@@ -43,10 +46,10 @@ impl Lent {
         self.units.get(index).is_some_and(Option::is_some)
     }
 
-    /// What a bucket holds.
-    pub(super) fn state(&self, index: usize) -> Option<Nanos> {
+    /// The state of a bucket as a refused request leaves it: with its unit at hand.
+    pub(super) fn unspent(&self, index: usize) -> Option<Nanos> {
         let unit = self.units.get(index)?.as_ref()?;
-        Some(unit.balance.state)
+        Some(unit.unspent)
     }
 
     /// Whether nothing is to be asked for.
@@ -67,7 +70,12 @@ impl Lent {
         let mut told = taken.balances.into_iter();
         let balances = self.units[..self.count].iter();
         let balances = balances.map(|unit| match unit {
-            Some(unit) => unit.balance,
+            Some(unit) if taken.is_admitted => unit.balance,
+            // It is at hand again.
+            Some(unit) => Balance {
+                state: unit.unspent,
+                ..unit.balance
+            },
             None => told.next().unwrap_or_default(),
         });
         Taken {
@@ -93,7 +101,14 @@ impl Remote {
             };
             let at = || self.clock.moment_at(now);
             match self.leases.spend(hash, meter, at) {
-                Spent::One(balance, end) => lent.units[index] = Some(Unit { hash, end, balance }),
+                Spent::One(balance, end) => {
+                    lent.units[index] = Some(Unit {
+                        hash,
+                        end,
+                        balance,
+                        unspent: meter.refund(balance.state, 1),
+                    });
+                }
                 Spent::Asked => lent.asked = Some(hash),
                 Spent::Nothing => {}
             }

@@ -241,7 +241,7 @@ impl Remote {
                 None => held(binding),
                 Some(hash) => {
                     let cost = binding.cost(asked);
-                    if let Some(state) = shared.next().and_then(|index| lent.state(index)) {
+                    if let Some(state) = shared.next().and_then(|index| lent.unspent(index)) {
                         guess.levels.push(Level {
                             state,
                             cost,
