@@ -202,6 +202,52 @@ async fn each_client_keeps_what_it_has_used_and_new_ones_begin_full() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_clients_limit_that_a_reload_adds_admits_its_burst() {
+    let a = || Rate::per_hour(10).named("a");
+    let b = || Rate::per_hour(1).burst(7).named("b");
+    let alone = || Limits::new().rate(a());
+    let each = |limits: Limits| Clients::by_header("x-api-key").each(limits);
+    let on_route = |limits: Limits| {
+        let plan = Plan::new(Limits::new()).route("GET /", limits);
+        Clients::by_header("x-api-key").each(plan)
+    };
+    let of_plan = |limits: Limits| {
+        let plan = Plan::new(limits);
+        Clients::by_header("x-api-key")
+            .each(Limits::new())
+            .plan("pro", plan)
+            .member("pro", "known")
+            .member("pro", "other")
+    };
+    // Wherever it is added, before the other or after it.
+    for added in [alone().rate(b()), Limits::new().rate(b()).rate(a())] {
+        let cases = [
+            (each(alone()), each(added.clone())),
+            (on_route(alone()), on_route(added.clone())),
+            (of_plan(alone()), of_plan(added.clone())),
+        ];
+        for (case, (before, after)) in cases.into_iter().enumerate() {
+            let (client, handle) = throttled(Rules::new().clients(before));
+            for _ in 0..2 {
+                assert!(keyed(&client, "known").await.is_admitted(), "{case}");
+            }
+            reload(&handle, Rules::new().clients(after));
+            // Nor does one client use it for another.
+            assert!(keyed(&client, "other").await.is_admitted(), "{case}");
+            for request in 1..=7 {
+                let answer = keyed(&client, "known").await;
+                let decision = answer.decision();
+                assert!(answer.is_admitted(), "{case}, {request}: {decision:?}");
+            }
+            let eighth = keyed(&client, "known").await;
+            assert!(!eighth.is_admitted(), "{case}");
+            assert_eq!(eighth.violated(), ["b"], "{case}: `a` has one left");
+            assert_eq!(eighth.wait(), Some(3_600 * SECOND), "{case}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_was_away_for_a_few_reloads_owes_what_it_would_have_owed() {
     let rules = |count| clients(Clients::by_header("x-api-key").each(rate(count, 10)));
     let (client, handle) = throttled(rules(1));
