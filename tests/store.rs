@@ -6,7 +6,7 @@ mod told;
 
 use std::{sync::Arc, time::Duration};
 
-use common::{Answer, Client};
+use common::{Answer, Client, hold};
 use http::{Request, StatusCode};
 use http_body_util::Empty;
 use tokio::time::{Instant, advance, sleep};
@@ -437,21 +437,6 @@ async fn slots_belong_to_a_process() {
     }
 }
 
-/// An answer whose body is not read.
-async fn hold(
-    layer: &ThrottleLayer,
-) -> http::Response<tower_throttle::ResponseBody<Empty<bytes::Bytes>>> {
-    use tower::{Layer, ServiceExt};
-    let serve = tower::service_fn(|_: Request<()>| async {
-        Ok::<_, std::convert::Infallible>(http::Response::new(Empty::<bytes::Bytes>::new()))
-    });
-    let answer = layer
-        .layer(serve)
-        .oneshot(Request::get("/").body(()).expect("a request"))
-        .await;
-    answer.unwrap_or_else(|never| match never {})
-}
-
 #[tokio::test(start_paused = true)]
 async fn who_may_wait_waits_for_the_store() {
     let store = Told::new();
@@ -834,6 +819,125 @@ async fn replicas_without_a_store_admit_the_greater_of_the_burst_and_their_numbe
         }
         assert_eq!(admitted, most, "a burst of {burst}");
     }
+}
+
+/// Limits of which a process has half in an outage; its slots are its own.
+fn halved(slots: u64, wait: Duration) -> Rules {
+    let limits = Limits::new()
+        .rate(Rate::per_minute(10).burst(4).named("calls"))
+        // Its window ends in 2038.
+        .quota(Quota::per(9, Duration::from_secs(1 << 31)).named("era"))
+        .in_flight(InFlight::new(slots).named("slots"))
+        .max_wait(wait);
+    Rules::new().route("GET /", limits)
+}
+
+const HALF: &str = "\"calls\";q=10;w=120;throttle-burst=2, \"era\";q=4;w=2147483648";
+
+/// All that is told of limits: their names, what they hold when full, what remains, and for how long.
+fn told_of(answer: &Answer) -> Vec<(String, u64, u64, Option<Duration>)> {
+    let limits = answer.decision().limits();
+    let told = limits.map(|limit| {
+        let name = limit.name().to_owned();
+        (name, limit.burst(), limit.remaining(), limit.wait())
+    });
+    told.collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_in_an_outage_tells_of_the_share_that_refused() {
+    let share = OnOutage::Local { share: 2 };
+    // Decided at once, or where those are decided who may wait.
+    for wait in [Duration::ZERO, Duration::from_secs(2)] {
+        let store = Told::new();
+        let layer = layer(halved(5, wait), &store).on_outage(share);
+        let client = Client::with(layer.spread(false));
+        let whole = client.get("/").await;
+        let policy = whole.header("ratelimit-policy").expect("a field");
+        assert!(policy.starts_with("\"calls\";q=10;w=60;throttle-burst=4, \"era\";q=9;"));
+        store.does(Does::Fails);
+        for left in [1, 0] {
+            let answer = client.get("/").await;
+            assert_eq!(answer.status, OK);
+            assert_eq!(answer.header("ratelimit-policy"), Some(HALF), "{wait:?}");
+            let told = told_of(&answer);
+            assert_eq!(told[0], ("calls".to_owned(), 2, left, Some(Duration::ZERO)));
+            assert_eq!(
+                told[1],
+                ("era".to_owned(), 4, left + 2, Some(Duration::ZERO))
+            );
+        }
+        let emptied = now();
+        // In the second outage the first request has asked the store when it is found.
+        for outage in 0..2 {
+            for request in 0..2 {
+                let what = format!("{wait:?}, outage {outage}, request {request}");
+                let refused = client.get("/").await;
+                assert_eq!(refused.status, REFUSED, "{what}");
+                assert_eq!(refused.header("ratelimit-policy"), Some(HALF), "{what}");
+                let limits = refused.header("ratelimit").expect("a field");
+                assert!(
+                    limits.starts_with("\"calls\";r=0;t=12, \"era\";r=2;t="),
+                    "{what}: {limits}"
+                );
+                assert_eq!(refused.header("retry-after"), Some("12"), "{what}");
+                assert_eq!(
+                    refused.json()["violated-policies"],
+                    serde_json::json!(["calls"])
+                );
+                let calls = Some(Duration::from_secs(12) - (now() - emptied));
+                let told = [
+                    ("calls".to_owned(), 2, 0, calls),
+                    ("era".to_owned(), 4, 2, Some(Duration::ZERO)),
+                    ("slots".to_owned(), 5, 5, Some(Duration::ZERO)),
+                ];
+                assert_eq!(told_of(&refused), told, "{what}");
+                assert_eq!(refused.wait(), calls, "{what}");
+                let mut limits = refused.decision().limits();
+                let rate = limits.next().and_then(|limit| limit.rate().cloned());
+                let rate = rate.expect("a rate");
+                assert_eq!(
+                    (rate.count(), rate.period()),
+                    (10, Duration::from_secs(120))
+                );
+                let quota = limits.next().and_then(|limit| limit.quota().cloned());
+                assert_eq!(quota.map(|quota| quota.count()), Some(4), "{what}");
+            }
+            store.does(Does::Answers);
+            store.calls();
+            while store.calls() == 0 {
+                advance(Duration::from_millis(1)).await;
+                tokio::task::yield_now().await;
+            }
+            store.does(Does::Fails);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_waited_in_an_outage_is_told_of_the_share() {
+    let store = Told::new();
+    store.does(Does::Fails);
+    let share = OnOutage::Local { share: 2 };
+    let layer = layer(halved(1, Duration::from_secs(2)), &store).on_outage(share);
+    let held = hold(&layer).await;
+    assert_eq!(held.status(), OK);
+    let start = now();
+    let refused = Client::with(layer).get("/").await;
+    assert_eq!(now() - start, Duration::from_secs(2));
+    assert_eq!(
+        refused.status,
+        StatusCode::SERVICE_UNAVAILABLE,
+        "all slots are taken"
+    );
+    assert_eq!(refused.header("ratelimit-policy"), Some(HALF));
+    let told = [
+        ("calls".to_owned(), 2, 1, Some(Duration::ZERO)),
+        ("era".to_owned(), 4, 3, Some(Duration::ZERO)),
+        ("slots".to_owned(), 1, 0, Some(Duration::from_secs(1))),
+    ];
+    assert_eq!(told_of(&refused), told);
+    assert_eq!(refused.violated(), ["slots"]);
 }
 
 #[tokio::test(start_paused = true)]

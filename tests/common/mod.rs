@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_throttle::{Decision, Rules, ThrottleLayer};
+use tower_throttle::{Decision, ResponseBody, Rules, ThrottleLayer};
 
 pub(crate) struct Client {
     layer: ThrottleLayer,
@@ -53,6 +53,16 @@ impl Client {
             body: body.to_bytes(),
         }
     }
+}
+
+/// An answer to `GET /` whose body is not read.
+pub(crate) async fn hold(layer: &ThrottleLayer) -> Response<ResponseBody<Empty<Bytes>>> {
+    let serve = service_fn(|_: Request<()>| async {
+        Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+    });
+    let request = Request::get("/").body(()).expect("a request");
+    let answer = layer.layer(serve).oneshot(request).await;
+    answer.unwrap_or_else(|never| match never {})
 }
 
 pub(crate) struct Answer {
