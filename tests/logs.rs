@@ -3,17 +3,20 @@
 mod common;
 #[path = "support/log.rs"]
 mod log;
+#[path = "support/told.rs"]
+mod told;
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Empty;
-use tokio::time::advance;
+use tokio::time::{advance, sleep};
 use tower_throttle::{Clients, Rate, Rules, ThrottleLayer};
 
 use common::Client;
 use log::Log;
+use told::{Does, Told};
 
 async fn ask(client: &Client, path: &str) {
     let request = Request::get(path).header("x-api-key", "secret-of-a-client");
@@ -154,4 +157,45 @@ async fn a_plan_that_is_not_declared_is_told_once_and_without_its_name() {
         "{lines:?}"
     );
     assert!(!lines[0].contains("secret-plan"), "{lines:?}");
+}
+
+/// What a store says of itself, at the end of the line; and that it is up again, in a line of its own.
+#[tokio::test(start_paused = true)]
+async fn why_the_store_is_down_is_told() {
+    let causes = [
+        (Does::Fails, "told to fail"),
+        (
+            Does::Late(Duration::from_secs(60)),
+            "it did not answer in time",
+        ),
+    ];
+    for (does, cause) in causes {
+        let log = Log::default();
+        let _guard = log.listen();
+        let store = Told::new();
+        let layer = ThrottleLayer::new(Rules::new().total(Rate::per_second(9)));
+        let layer = layer.expect("rules that hold together");
+        let client = Client::with(layer.store(store.clone()).expect("no clients"));
+        ask(&client, "/").await;
+        assert!(log.lines().is_empty(), "it answers");
+        store.does(does);
+        for _ in 0..3 {
+            ask(&client, "/").await;
+        }
+        let told = "WARN tower_throttle: the store is down, requests are decided without it";
+        let error = format!("{told} error=the store is not available: {cause}");
+        assert_eq!(log.lines(), [error], "once");
+        store.does(Does::Answers);
+        sleep(Duration::from_secs(2)).await;
+        ask(&client, "/").await;
+        assert_eq!(
+            log.lines(),
+            ["WARN tower_throttle: the store is up again"],
+            "{cause}"
+        );
+        // A bucket that fails is no outage.
+        store.does(Does::FailsHere);
+        ask(&client, "/").await;
+        assert!(log.lines().is_empty(), "{cause}");
+    }
 }
