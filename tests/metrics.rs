@@ -1,14 +1,21 @@
 //! A Prometheus exporter that is scraped tells what the requests did, and nothing that a client has sent.
 
-use std::{collections::BTreeMap, time::Duration};
+mod common;
+#[path = "support/told.rs"]
+mod told;
+
+use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use axum::{Router, body::Body, routing::get};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use metrics_exporter_prometheus::PrometheusBuilder;
-use tokio::net::TcpListener;
-use tower_throttle::{Clients, Limits, Rate, Rules, ThrottleLayer};
+use tokio::{net::TcpListener, runtime, time::sleep};
+use tower_throttle::{Clients, InFlight, Limits, OnOutage, Rate, Rules, ThrottleLayer};
+
+use common::Client as Asked;
+use told::{Does, Told};
 
 /// Lines of a scrape: what is counted, with its labels, and how much.
 fn counted(scrape: &str) -> BTreeMap<&str, &str> {
@@ -158,4 +165,102 @@ async fn a_scrape_tells_what_the_requests_did() {
         "something that a client has sent:\n{scrape}"
     );
     server.abort();
+}
+
+/// What is counted while this runs, on paused time, in the lines of a scrape.
+fn scraped<F: Future<Output = ()>>(work: impl FnOnce() -> F) -> String {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let scrape = recorder.handle();
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build();
+    let runtime = runtime.expect("a runtime without input and output");
+    metrics::with_local_recorder(&recorder, || runtime.block_on(async { work().await }));
+    scrape.render()
+}
+
+fn assert_counted(scrape: &str, expected: &[(&str, &str)]) {
+    let counted = counted(scrape);
+    for (what, count) in expected {
+        assert_eq!(counted.get(what), Some(count), "{what} in\n{scrape}");
+    }
+}
+
+#[test]
+fn who_waits_and_is_refused_is_counted_with_its_wait() {
+    let scrape = scraped(|| async {
+        let limits = Limits::new()
+            .in_flight(InFlight::new(1).named("slots"))
+            .rate(Rate::per_hour(1).burst(9).named("calls"))
+            .max_wait(Duration::from_secs(2));
+        let rules = Rules::new().route("GET /", limits);
+        let layer = ThrottleLayer::new(rules).expect("rules that hold together");
+        let client = Asked::with(layer.clone());
+        let held = common::hold(&layer).await;
+        assert_eq!(held.status(), StatusCode::OK);
+        for _ in 0..3 {
+            assert!(!client.get("/").await.is_admitted());
+        }
+        drop(held);
+        assert!(client.get("/").await.is_admitted(), "at once");
+    });
+    assert_counted(
+        &scrape,
+        &[
+            ("throttle_admitted_total{route=\"GET /\"}", "2"),
+            ("throttle_refused_total{route=\"GET /\"}", "3"),
+            (
+                "throttle_limit_refused_total{limit=\"slots\",route=\"GET /\"}",
+                "3",
+            ),
+            (
+                "throttle_limit_refused_total{limit=\"calls\",route=\"GET /\"}",
+                "0",
+            ),
+            ("throttle_wait_seconds_count{route=\"GET /\"}", "3"),
+            ("throttle_wait_seconds_sum{route=\"GET /\"}", "6"),
+        ],
+    );
+}
+
+#[test]
+fn what_a_store_that_is_down_makes_of_requests_is_counted() {
+    let share = OnOutage::Local { share: 1 };
+    let modes = [
+        (OnOutage::Admit, "admit", ["4", "0"]),
+        (OnOutage::Refuse, "refuse", ["1", "3"]),
+        (share, "local", ["3", "1"]),
+    ];
+    for (on_outage, outcome, [admitted, refused]) in modes {
+        let scrape = |does: Does| {
+            scraped(move || async move {
+                let store = Told::new();
+                let limits = Limits::new().rate(Rate::per_hour(1).burst(2));
+                let layer = ThrottleLayer::new(Rules::new().route("GET /", limits));
+                let layer = layer
+                    .expect("rules that hold together")
+                    .on_outage(on_outage);
+                let client = Asked::with(layer.store(store.clone()).expect("no clients"));
+                client.get("/").await;
+                store.does(Does::Fails);
+                for _ in 0..3 {
+                    client.get("/").await;
+                }
+                store.does(does);
+                sleep(Duration::from_secs(3)).await;
+            })
+        };
+        let outage = format!("throttle_store_outage_total{{outcome=\"{outcome}\"}}");
+        let counts = [
+            (&*outage, "3"),
+            ("throttle_store_errors_total", "1"),
+            ("throttle_admitted_total{route=\"GET /\"}", admitted),
+            ("throttle_refused_total{route=\"GET /\"}", refused),
+        ];
+        let down = scrape(Does::Fails);
+        assert_counted(&down, &counts);
+        assert_counted(&down, &[("throttle_store_up", "0")]);
+        assert_counted(&scrape(Does::Answers), &[("throttle_store_up", "1")]);
+    }
 }
