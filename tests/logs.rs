@@ -196,6 +196,8 @@ async fn why_the_store_is_down_is_told() {
         // A bucket that fails is no outage.
         store.does(Does::FailsHere);
         ask(&client, "/").await;
-        assert!(log.lines().is_empty(), "{cause}");
+        let told = "WARN tower_throttle: the store cannot charge a bucket, its requests are decided without it";
+        let error = "error=a bucket of the store cannot be taken from: told to fail";
+        assert_eq!(log.lines(), [format!("{told} {error} untold=0")], "{cause}");
     }
 }
