@@ -8,7 +8,7 @@ use http::{
 };
 
 use crate::{
-    admission::reservation::{Account, Report},
+    admission::reservation::{Report, TokenReservation},
     field,
     observe::{self, Log},
     usage::{Kind, Scan},
@@ -46,7 +46,7 @@ impl Answer {
     }
 
     /// Settles an account at what the answer reports. A report that is implausible counts as none.
-    pub(crate) fn settle(&self, account: &Account) {
+    pub(crate) fn settle(&self, account: &TokenReservation) {
         let Some(total) = self.scan.total() else {
             return;
         };

@@ -7,8 +7,8 @@ use crate::{
     clock::Clock,
     limiter::{
         Limiter,
-        limit_set::{Asked, Rule},
-        readings::Levels,
+        limit_set::{Demand, LimitSet},
+        readings::LimitReadings,
     },
     rules::{Handover, LimitTemplate, Registry, Rules, RulesError},
     usage::{Kind, Scan},
@@ -18,7 +18,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Engine {
     limiter: Limiter,
-    rule: Rule,
+    limit_set: LimitSet,
 }
 
 impl Engine {
@@ -35,34 +35,36 @@ impl Engine {
         let clients = compiled.plans.into_iter().next();
         let clients = clients.and_then(|class| class.variants.into_iter().next());
         let own = LimitTemplate::bind(&compiled.default, "bench", None, false);
-        let bindings = clients.into_iter().flatten().chain(own);
+        let limits = clients.into_iter().flatten().chain(own);
         Ok(Self {
             limiter,
-            rule: Rule::new("bench", None, bindings.chain(compiled.total)),
+            limit_set: LimitSet::new("bench", None, limits.chain(compiled.total)),
         })
     }
 
     /// Reads the clock and decides.
     #[must_use]
     pub fn admit(&self) -> bool {
-        self.ask(Asked::default())
+        self.ask(Demand::default())
     }
 
     /// Hashes the client, reads the clock and decides.
     #[must_use]
     pub fn admit_client<'a>(&self, key: impl Into<ClientKey<'a>>) -> bool {
         let identity = Identity::of(&Principal::Key(key.into())).bits();
-        self.ask(Asked {
+        self.ask(Demand {
             identity,
-            ..Asked::default()
+            ..Demand::default()
         })
     }
 
     #[inline]
-    fn ask(&self, asked: Asked) -> bool {
+    fn ask(&self, demand: Demand) -> bool {
         let now = self.limiter.now();
-        let mut levels = Levels::default();
-        let admitted = self.limiter.admit(&self.rule, asked, now, &mut levels);
+        let mut readings = LimitReadings::default();
+        let admitted = self
+            .limiter
+            .admit(&self.limit_set, demand, now, &mut readings);
         admitted == Ok(true)
     }
 }

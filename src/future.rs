@@ -25,7 +25,7 @@ use crate::{
     answer::Answer,
     body::ResponseBody,
     decision::Decision,
-    engine::{Admitted, Told},
+    engine::{Admitted, ResponseParts},
 };
 
 pin_project! {
@@ -62,7 +62,7 @@ enum Rest<S, ReqBody> {
         admission: Option<Admission>,
     },
     // Taken piece by piece when there is a response.
-    Told(Told),
+    ResponseParts(ResponseParts),
     Rejected {
         // On the heap, so that those that are admitted are not as large.
         response: Option<Box<Response<Bytes>>>,
@@ -77,7 +77,7 @@ impl<S, ReqBody> Rest<S, ReqBody> {
             Admitted::Held(admission) => Self::Held {
                 admission: Some(admission),
             },
-            Admitted::Told(told) => Self::Told(told),
+            Admitted::ResponseParts(told) => Self::ResponseParts(told),
         }
     }
 }
@@ -172,14 +172,14 @@ where
                         response.map(|body| ResponseBody::inner(body, admission, None))
                     }));
                 }
-                Rest::Told(told) => {
+                Rest::ResponseParts(told) => {
                     // Changed where it lies: a response is large, and each move of it costs.
                     let inner = this.inner.as_mut().as_pin_mut().expect(POLLED);
                     let mut poll = inner.poll(cx);
                     let Poll::Ready(result) = &mut poll else {
                         return Poll::Pending;
                     };
-                    let Told {
+                    let ResponseParts {
                         admission,
                         fields,
                         decision,
@@ -246,7 +246,7 @@ where
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.rest {
             Rest::Waiting { .. } => "Waiting",
-            Rest::Alone | Rest::Held { .. } | Rest::Told(_) => "Admitted",
+            Rest::Alone | Rest::Held { .. } | Rest::ResponseParts(_) => "Admitted",
             Rest::Rejected { .. } => "Rejected",
         };
         f.debug_tuple("ResponseFuture").field(&state).finish()

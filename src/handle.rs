@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    engine::Live,
+    engine::ActiveRules,
     observe::snapshot::Snapshot,
     rules::{Changes, Rules, RulesError},
 };
@@ -14,11 +14,11 @@ use crate::{
 /// All clones of it are one, and it stays one with all services that the layer or a clone of it wraps.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    live: Arc<Live>,
+    live: Arc<ActiveRules>,
 }
 
 impl Handle {
-    pub(crate) fn new(live: Arc<Live>) -> Self {
+    pub(crate) fn new(live: Arc<ActiveRules>) -> Self {
         Self { live }
     }
 

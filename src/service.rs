@@ -12,9 +12,9 @@ use tower::Service;
 use crate::{
     body::ResponseBody,
     clock::{Nanos, nanos},
-    engine::{Admitted, Away, Decided, Prepared, Shared, State, There},
+    engine::{Admitted, Away, Engine, Outcome, RouteLimits, RuleSet, There},
     future::{Queued, ResponseFuture, Trip, Way},
-    limiter::{limit_set::Asked, queue::Answer, readings::Levels},
+    limiter::{limit_set::Demand, queue::Answer, readings::LimitReadings},
     response::grpc::deadline,
 };
 
@@ -30,11 +30,11 @@ use crate::{
 #[derive(Clone)]
 pub struct Throttle<S> {
     inner: S,
-    shared: Arc<Shared>,
+    shared: Arc<Engine>,
 }
 
 impl<S> Throttle<S> {
-    pub(crate) fn new(inner: S, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(inner: S, shared: Arc<Engine>) -> Self {
         Self { inner, shared }
     }
 
@@ -83,8 +83,8 @@ where
             let shared = &self.shared;
             let state = shared.live.state();
             let limiter = &state.limiter;
-            let (found, asked) = match state.asked(&request, shared.options.protocol) {
-                Ok(asked) => asked,
+            let (found, demand) = match state.demand(&request, shared.options.protocol) {
+                Ok(demand) => demand,
                 Err(outdated) => {
                     outdated.pause();
                     continue;
@@ -92,11 +92,11 @@ where
             };
             let now = limiter.now();
             let mut by = None;
-            if let Some(remote) = state.store.get().filter(|_| found.rule.is_shared) {
-                by = match shared.away(&state, &found, asked, remote, now) {
+            if let Some(remote) = state.store.get().filter(|_| found.limit_set.is_shared) {
+                by = match shared.away(&state, &found, demand, remote, now) {
                     Ok(Away::Here(share)) => Some(share),
                     Ok(Away::Leased(leased)) => {
-                        let admitted = shared.leased(&mut request, &state, &found, asked, leased);
+                        let admitted = shared.leased(&mut request, &state, &found, demand, leased);
                         drop(found);
                         drop(state);
                         return ResponseFuture::admitted(self.inner.call(request), admitted);
@@ -106,7 +106,7 @@ where
                             shared,
                             state: &state,
                             found: &found,
-                            asked,
+                            demand,
                             now,
                         };
                         return apart.call(&mut self.inner, request, there);
@@ -119,8 +119,15 @@ where
             }
             let prepared = by.as_deref().unwrap_or(&found);
             let timeout = || deadline(request.headers()).map(nanos);
-            let mut levels = Levels::default();
-            let answer = match limiter.ask(&prepared.rule, asked, now, now, timeout, &mut levels) {
+            let mut readings = LimitReadings::default();
+            let answer = match limiter.ask(
+                &prepared.limit_set,
+                demand,
+                now,
+                now,
+                timeout,
+                &mut readings,
+            ) {
                 Ok(answer) => answer,
                 Err(outdated) => {
                     outdated.pause();
@@ -128,7 +135,7 @@ where
                 }
             };
             let mut held = None;
-            let decided = Decided::at_once(&state, asked, now, &mut levels, &mut held);
+            let decided = Outcome::at_once(&state, demand, now, &mut readings, &mut held);
             return match answer {
                 Answer::Admitted => {
                     // Its guard is there before the inner service is called, should that panic.
@@ -144,7 +151,7 @@ where
                         held @ Admitted::Held(_) => {
                             ResponseFuture::admitted(self.inner.call(request), held)
                         }
-                        told @ Admitted::Told(_) => {
+                        told @ Admitted::ResponseParts(_) => {
                             ResponseFuture::admitted(self.inner.call(request), told)
                         }
                     }
@@ -158,7 +165,7 @@ where
                     Arc::clone(shared),
                     Arc::clone(&state),
                     prepared.clone(),
-                    asked,
+                    demand,
                     standing,
                 )),
             };
@@ -168,10 +175,10 @@ where
 
 /// A request whose limits lie in a store, and that does not pass at once: apart from the others, whose way stays short.
 struct Apart<'a> {
-    shared: &'a Arc<Shared>,
-    state: &'a Arc<State>,
-    found: &'a Prepared,
-    asked: Asked,
+    shared: &'a Arc<Engine>,
+    state: &'a Arc<RuleSet>,
+    found: &'a RouteLimits,
+    demand: Demand,
     now: Nanos,
 }
 
@@ -190,19 +197,19 @@ impl Apart<'_> {
             shared,
             state,
             found,
-            asked,
+            demand,
             now,
         } = self;
         match there {
             There::Asks => {
                 let timeout = deadline(request.headers()).map(nanos);
                 let (shared, state) = (Arc::clone(shared), Arc::clone(state));
-                let way = Way::new(shared, state, found.clone(), asked, now, timeout);
+                let way = Way::new(shared, state, found.clone(), demand, now, timeout);
                 ResponseFuture::trip(Trip::new(take_ready(inner), request, way))
             }
-            There::Denied(mut levels, at) => {
+            There::Denied(mut readings, at) => {
                 let mut held = None;
-                let decided = Decided::at_once(state, asked, at, &mut levels, &mut held);
+                let decided = Outcome::at_once(state, demand, at, &mut readings, &mut held);
                 ResponseFuture::rejected(shared.denied(request, found, decided))
             }
             There::Unavailable => {

@@ -6,8 +6,8 @@ pub(crate) mod reservation;
 use std::sync::Arc;
 
 pub(crate) use self::origin::Origin;
-use self::reservation::Account;
-use crate::limiter::{limit_set::Asked, readings::Levels};
+use self::reservation::TokenReservation;
+use crate::limiter::{limit_set::Demand, readings::LimitReadings};
 
 /// Lives as long as the request it admitted: from the decision, through the inner service's future, to
 /// the end of the response body. What has to be given back when a request ends is given back by it.
@@ -15,29 +15,29 @@ use crate::limiter::{limit_set::Asked, readings::Levels};
 pub(crate) struct Admission {
     /// Given back when they are dropped. None are held where no limit is a cap.
     _permits: Permits,
-    account: Option<Arc<Account>>,
+    account: Option<Arc<TokenReservation>>,
 }
 
 impl Admission {
-    /// Of a request that was admitted under a rule and has left `levels`. The slots may have been `held` before.
+    /// Of a request that was admitted under a rule and has left `readings`. The slots may have been `held` before.
     #[inline(never)]
     pub(crate) fn new(
         origin: &Arc<Origin>,
-        asked: Asked,
-        levels: &Levels,
+        demand: Demand,
+        readings: &LimitReadings,
         held: Option<Permits>,
     ) -> Self {
         Self {
-            _permits: held.unwrap_or_else(|| Permits::new(origin, asked, levels)),
+            _permits: held.unwrap_or_else(|| Permits::new(origin, demand, readings)),
             account: origin
-                .rule
+                .limit_set
                 .has_tokens
-                .then(|| Account::new(origin, asked, levels)),
+                .then(|| TokenReservation::new(origin, demand, readings)),
         }
     }
 
     /// Where model tokens are counted, if they are limited.
-    pub(crate) fn account(&self) -> Option<&Arc<Account>> {
+    pub(crate) fn account(&self) -> Option<&Arc<TokenReservation>> {
         self.account.as_ref()
     }
 
@@ -68,36 +68,36 @@ pub(crate) struct Permits {
     /// And whether it is one that strangers share.
     shared: u32,
     /// The other caps, which only requests have that may mean many routes.
-    others: Option<Box<Others>>,
+    others: Option<Box<OtherCaps>>,
 }
 
 /// Two flags for each cap that has no bit: a slot is held; strangers share it.
 #[derive(Debug)]
-struct Others(Vec<(bool, bool)>);
+struct OtherCaps(Vec<(bool, bool)>);
 
 impl Permits {
     /// The number of caps that have a bit.
     const BITS: usize = 32;
 
-    pub(crate) fn new(origin: &Arc<Origin>, asked: Asked, levels: &Levels) -> Self {
+    pub(crate) fn new(origin: &Arc<Origin>, demand: Demand, readings: &LimitReadings) -> Self {
         let (mut held, mut shared) = (0, 0);
         let mut others = Vec::new();
-        let levels = origin.rule.bindings.iter().zip(levels.as_slice());
-        let slots = levels.filter(|(binding, _)| binding.limit.is_slots());
-        for (bit, (_, level)) in slots.enumerate() {
+        let readings = origin.limit_set.limits.iter().zip(readings.as_slice());
+        let slots = readings.filter(|(bound, _)| bound.limit.is_slots());
+        for (bit, (_, reading)) in slots.enumerate() {
             if bit < Self::BITS {
-                held |= u32::from(!level.refused) << bit;
-                shared |= u32::from(level.shared) << bit;
+                held |= u32::from(!reading.refused) << bit;
+                shared |= u32::from(reading.shared) << bit;
             } else {
-                others.push((!level.refused, level.shared));
+                others.push((!reading.refused, reading.shared));
             }
         }
         Self {
             origin: Arc::clone(origin),
-            identity: [asked.identity as u64, (asked.identity >> 64) as u64],
+            identity: [demand.identity as u64, (demand.identity >> 64) as u64],
             held,
             shared,
-            others: (!others.is_empty()).then(|| Box::new(Others(others))),
+            others: (!others.is_empty()).then(|| Box::new(OtherCaps(others))),
         }
     }
 
@@ -114,12 +114,12 @@ impl Drop for Permits {
     fn drop(&mut self) {
         let [low, high] = self.identity;
         let identity = u128::from(high) << 64 | u128::from(low);
-        let bindings = self.origin.rule.bindings.iter();
-        let slots = bindings.filter(|binding| binding.limit.is_slots());
-        for (cap, binding) in slots.enumerate() {
+        let limits = self.origin.limit_set.limits.iter();
+        let slots = limits.filter(|bound| bound.limit.is_slots());
+        for (cap, bound) in slots.enumerate() {
             let (is_held, is_shared) = self.of(cap);
             if is_held {
-                self.origin.refund(binding, identity, is_shared, 1);
+                self.origin.refund(bound, identity, is_shared, 1);
             }
         }
     }

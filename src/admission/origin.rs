@@ -6,9 +6,9 @@ use crate::{
     clock::Nanos,
     limiter::{
         Limiter,
-        limit_set::{Binding, Rule},
+        limit_set::{BoundLimit, LimitSet},
     },
-    store::client::{Change, Remote, StoreSlot},
+    store::client::{CorrectionKind, StoreClient, StoreSlot},
 };
 
 /// A rule, with the limiter and the store that charge it: made once for all of its requests, each of which then has one
@@ -17,15 +17,19 @@ use crate::{
 pub(crate) struct Origin {
     pub(crate) limiter: Arc<Limiter>,
     store: StoreSlot,
-    pub(crate) rule: Arc<Rule>,
+    pub(crate) limit_set: Arc<LimitSet>,
 }
 
 impl Origin {
-    pub(crate) fn new(limiter: &Arc<Limiter>, store: &StoreSlot, rule: &Arc<Rule>) -> Arc<Self> {
+    pub(crate) fn new(
+        limiter: &Arc<Limiter>,
+        store: &StoreSlot,
+        limit_set: &Arc<LimitSet>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             limiter: Arc::clone(limiter),
             store: store.clone(),
-            rule: Arc::clone(rule),
+            limit_set: Arc::clone(limit_set),
         })
     }
 
@@ -34,24 +38,24 @@ impl Origin {
     }
 
     /// Returns where the balances of a limit lie, if not in this process.
-    fn elsewhere(&self, binding: &Binding) -> Option<&Arc<Remote>> {
-        binding.id.as_ref()?;
+    fn elsewhere(&self, bound: &BoundLimit) -> Option<&Arc<StoreClient>> {
+        bound.id.as_ref()?;
         self.store.get()
     }
 
     /// Charges `units` that were used without having been asked for.
-    pub(super) fn owe(&self, binding: &Binding, identity: u128, units: u64) {
-        match self.elsewhere(binding) {
-            Some(remote) => remote.correct(binding, identity, Change::Owe, units),
-            None => self.limiter.owe(binding, identity, units),
+    pub(super) fn owe(&self, bound: &BoundLimit, identity: u128, units: u64) {
+        match self.elsewhere(bound) {
+            Some(remote) => remote.correct(bound, identity, CorrectionKind::Owe, units),
+            None => self.limiter.owe(bound, identity, units),
         }
     }
 
     /// Gives back `units` that were taken before; `shared` says whether from a balance that strangers share.
-    pub(super) fn refund(&self, binding: &Binding, identity: u128, shared: bool, units: u64) {
-        match self.elsewhere(binding) {
-            Some(remote) => remote.correct(binding, identity, Change::Refund, units),
-            None => self.limiter.refund(binding, identity, shared, units),
+    pub(super) fn refund(&self, bound: &BoundLimit, identity: u128, shared: bool, units: u64) {
+        match self.elsewhere(bound) {
+            Some(remote) => remote.correct(bound, identity, CorrectionKind::Refund, units),
+            None => self.limiter.refund(bound, identity, shared, units),
         }
     }
 
@@ -59,18 +63,18 @@ impl Origin {
     /// that lies in a store.
     pub(super) fn remaining(
         &self,
-        binding: &Binding,
+        bound: &BoundLimit,
         identity: u128,
         told: u64,
         now: Nanos,
     ) -> u64 {
-        let Some(meter) = &binding.limit.meter else {
+        let Some(meter) = &bound.limit.meter else {
             return 0;
         };
-        match self.elsewhere(binding) {
+        match self.elsewhere(bound) {
             Some(remote) => meter.balance(told, remote.at(now)).0,
             None => {
-                let place = binding.place(&self.limiter.memory, identity);
+                let place = bound.place(&self.limiter.memory, identity);
                 place.remaining(meter, now)
             }
         }

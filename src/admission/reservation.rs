@@ -6,8 +6,8 @@ use super::Origin;
 use crate::{
     clock::Nanos,
     limiter::{
-        limit_set::{Asked, Binding},
-        readings::Levels,
+        limit_set::{BoundLimit, Demand},
+        readings::LimitReadings,
     },
     sync::Mutex,
 };
@@ -16,19 +16,19 @@ use crate::{
 ///
 /// At any moment each of its limits is charged with the larger of what that limit has reserved and what has been used.
 #[derive(Debug)]
-pub(crate) struct Account {
+pub(crate) struct TokenReservation {
     origin: Arc<Origin>,
     identity: u128,
     /// What it was estimated at.
     estimate: u64,
     /// The token limits of the rule, in their order.
-    entries: Box<[Entry]>,
-    state: Mutex<State>,
+    entries: Box<[LimitReservation]>,
+    state: Mutex<ReservationState>,
 }
 
 /// The part of one limit in an account.
 #[derive(Debug, Clone, Copy)]
-struct Entry {
+struct LimitReservation {
     /// What was taken from its bucket at admission.
     reserved: u64,
     /// Whether it was charged, which a shadow that would have refused was not.
@@ -40,7 +40,7 @@ struct Entry {
 }
 
 #[derive(Debug)]
-struct State {
+struct ReservationState {
     used: u64,
     settled: bool,
 }
@@ -63,7 +63,7 @@ enum Charged {
 }
 
 impl Charged {
-    fn of(self, entry: &Entry) -> u64 {
+    fn of(self, entry: &LimitReservation) -> u64 {
         match self {
             Self::AtLeast(tokens) => tokens.max(entry.reserved),
             Self::Exactly(tokens) => tokens,
@@ -71,28 +71,28 @@ impl Charged {
     }
 }
 
-impl Account {
+impl TokenReservation {
     /// The most tokens that one byte of an answer carries. Tokenizers make of a byte one at most.
     const PER_BYTE: u64 = 4;
     /// The most tokens that leave no byte in an answer: what a model reads, and reasoning that is not sent. The largest
     /// context of a model is ten million tokens.
     const UNSEEN: u64 = 1 << 24;
 
-    pub(crate) fn new(origin: &Arc<Origin>, asked: Asked, levels: &Levels) -> Arc<Self> {
-        let levels = origin.rule.bindings.iter().zip(levels.as_slice());
-        let tokens = levels.filter(|(binding, _)| binding.limit.is_tokens());
-        let entries = tokens.map(|(_, level)| Entry {
-            reserved: level.cost,
-            is_charged: !level.refused,
-            is_shared: level.shared,
-            told: level.state,
+    pub(crate) fn new(origin: &Arc<Origin>, demand: Demand, readings: &LimitReadings) -> Arc<Self> {
+        let readings = origin.limit_set.limits.iter().zip(readings.as_slice());
+        let tokens = readings.filter(|(bound, _)| bound.limit.is_tokens());
+        let entries = tokens.map(|(_, reading)| LimitReservation {
+            reserved: reading.cost,
+            is_charged: !reading.refused,
+            is_shared: reading.shared,
+            told: reading.state,
         });
         Arc::new(Self {
             origin: Arc::clone(origin),
-            identity: asked.identity,
-            estimate: asked.tokens,
+            identity: demand.identity,
+            estimate: demand.tokens,
             entries: entries.collect(),
-            state: Mutex::new(State {
+            state: Mutex::new(ReservationState {
                 used: 0,
                 settled: false,
             }),
@@ -104,7 +104,7 @@ impl Account {
     pub(crate) fn reserved(&self) -> u64 {
         let reserved = |is_shadow: bool| {
             let entries = self.entries();
-            let entries = entries.filter(move |(_, binding)| binding.limit.shadow == is_shadow);
+            let entries = entries.filter(move |(_, bound)| bound.limit.shadow == is_shadow);
             entries.map(|(entry, _)| entry.reserved).min()
         };
         let enforced = reserved(false).or_else(|| reserved(true));
@@ -149,8 +149,8 @@ impl Account {
             .saturating_add(passed.saturating_mul(Self::PER_BYTE))
             .saturating_add(Self::UNSEEN);
         if total > most && !self.with(|state| state.settled) {
-            let rule = &self.origin.rule;
-            rule.tally.implausible.add(1);
+            let limit_set = &self.origin.limit_set;
+            limit_set.counters.implausible.add(1);
             return Report::Implausible { most };
         }
         self.settle(total);
@@ -159,7 +159,7 @@ impl Account {
 
     /// The key of the request's route.
     pub(crate) fn route(&self) -> &str {
-        &self.origin.rule.route
+        &self.origin.limit_set.route
     }
 
     pub(crate) fn now(&self) -> Nanos {
@@ -187,11 +187,11 @@ impl Account {
     pub(crate) fn remaining(&self) -> u64 {
         let used = self.with(|state| (!state.settled).then_some(state.used));
         let now = self.now();
-        let enforced = self.entries().filter(|(_, binding)| !binding.limit.shadow);
-        let remaining = enforced.map(|(entry, binding)| {
+        let enforced = self.entries().filter(|(_, bound)| !bound.limit.shadow);
+        let remaining = enforced.map(|(entry, bound)| {
             let left = used.map_or(0, |used| entry.reserved.saturating_sub(used));
             let origin = &self.origin;
-            let balance = origin.remaining(binding, self.identity, entry.told, now);
+            let balance = origin.remaining(bound, self.identity, entry.told, now);
             left.saturating_add(balance)
         });
         remaining.min().unwrap_or(u64::MAX)
@@ -199,28 +199,28 @@ impl Account {
 
     /// Charges each limit with `after` in place of `before`.
     fn charge(&self, before: Charged, after: Charged) {
-        for (entry, binding) in self.entries().filter(|(entry, _)| entry.is_charged) {
+        for (entry, bound) in self.entries().filter(|(entry, _)| entry.is_charged) {
             let (before, after) = (before.of(entry), after.of(entry));
             match after.checked_sub(before) {
                 Some(0) => {}
-                Some(more) => self.origin.owe(binding, self.identity, more),
+                Some(more) => self.origin.owe(bound, self.identity, more),
                 None => {
                     let less = before - after;
                     self.origin
-                        .refund(binding, self.identity, entry.is_shared, less);
+                        .refund(bound, self.identity, entry.is_shared, less);
                 }
             }
         }
     }
 
     /// The entries, each with its limit.
-    fn entries(&self) -> impl Iterator<Item = (&Entry, &Binding)> {
-        let bindings = self.origin.rule.bindings.iter();
-        let tokens = bindings.filter(|binding| binding.limit.is_tokens());
+    fn entries(&self) -> impl Iterator<Item = (&LimitReservation, &BoundLimit)> {
+        let limits = self.origin.limit_set.limits.iter();
+        let tokens = limits.filter(|bound| bound.limit.is_tokens());
         self.entries.iter().zip(tokens)
     }
 
-    fn with<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
+    fn with<T>(&self, work: impl FnOnce(&mut ReservationState) -> T) -> T {
         // Each step leaves it whole.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         work(&mut state)
@@ -240,7 +240,7 @@ mod loom_tests {
         limit::{Limit, Scope, Terms, rate::Rate, reservation::Reservation},
         limiter::{
             Limiter,
-            limit_set::{Home, Rule},
+            limit_set::{LimitSet, Storage},
         },
         store::client::StoreSlot,
     };
@@ -248,7 +248,7 @@ mod loom_tests {
     const INTERVAL: u64 = 1 << 40;
 
     /// An account of 5 of 10 tokens, of a bucket that refills nothing while a model runs.
-    fn account() -> Arc<Account> {
+    fn account() -> Arc<TokenReservation> {
         let rate = Rate::new(1, Duration::from_nanos(INTERVAL)).burst(10);
         let terms = Terms::Tokens(rate);
         let limit = Limit {
@@ -263,34 +263,38 @@ mod loom_tests {
             reservation: Reservation::default(),
         };
         let limiter = Arc::new(Limiter::new(Clock::started_at(0)));
-        let rule = Arc::new(Rule::new("test", None, Binding::scope([limit])));
-        let asked = Asked {
+        let limit_set = Arc::new(LimitSet::new("test", None, BoundLimit::scope([limit])));
+        let demand = Demand {
             tokens: 5,
-            ..Asked::default()
+            ..Demand::default()
         };
-        let mut levels = Levels::default();
-        let admitted = limiter.admit(&rule, asked, limiter.now(), &mut levels);
+        let mut readings = LimitReadings::default();
+        let admitted = limiter.admit(&limit_set, demand, limiter.now(), &mut readings);
         assert_eq!(admitted, Ok(true));
-        Account::new(
-            &Origin::new(&limiter, &StoreSlot::default(), &rule),
-            asked,
-            &levels,
+        TokenReservation::new(
+            &Origin::new(&limiter, &StoreSlot::default(), &limit_set),
+            demand,
+            &readings,
         )
     }
 
     /// What its bucket is charged with.
-    fn charged(account: &Account) -> u64 {
-        let [binding] = &*account.origin.rule.bindings else {
+    fn charged(account: &TokenReservation) -> u64 {
+        let [bound] = &*account.origin.limit_set.limits else {
             unreachable!("it has one limit");
         };
-        let Home::Bucket(bucket) = &binding.home else {
+        let Storage::Bucket(bucket) = &bound.home else {
             unreachable!("with a bucket of its own");
         };
         let left = bucket.load() - account.origin.limiter.now();
         left.div_ceil(INTERVAL)
     }
 
-    fn race(one: fn(&Account), other: fn(&Account), check: fn(&Account)) {
+    fn race(
+        one: fn(&TokenReservation),
+        other: fn(&TokenReservation),
+        check: fn(&TokenReservation),
+    ) {
         let mut model = loom::model::Builder::new();
         model.preemption_bound = Some(3);
         model.check(move || {
@@ -308,7 +312,7 @@ mod loom_tests {
 
     #[test]
     fn loom_what_is_counted_by_two_is_charged_once() {
-        let count: fn(&Account) = |account| assert!(account.add(4));
+        let count: fn(&TokenReservation) = |account| assert!(account.add(4));
         race(count, count, |account| {
             assert_eq!((account.used(), charged(account)), (8, 8));
         });
@@ -316,17 +320,17 @@ mod loom_tests {
 
     #[test]
     fn loom_an_account_is_settled_once_and_charged_with_that() {
-        let settle: fn(&Account) = |account| {
+        let settle: fn(&TokenReservation) = |account| {
             account.settle(2);
         };
-        let count: fn(&Account) = |account| {
+        let count: fn(&TokenReservation) = |account| {
             account.add(7);
         };
         race(settle, count, |account| {
             assert!(!account.add(1) && !account.settle(1));
             assert_eq!((account.used(), charged(account)), (2, 2));
         });
-        race(settle, Account::cut, |account| {
+        race(settle, TokenReservation::cut, |account| {
             assert!(!account.settle(1));
             let expected = if account.used() == 2 { 2 } else { 5 };
             assert_eq!(charged(account), expected);

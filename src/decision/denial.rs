@@ -12,7 +12,7 @@ use super::{Decision, Verdict};
 use crate::{
     clock::{Clock, Nanos, nanos},
     limit::Scope,
-    limiter::{limit_set::Rule, readings::Levels},
+    limiter::{limit_set::LimitSet, readings::LimitReadings},
 };
 
 /// A refusal: which limits refused, and when to come back.
@@ -26,15 +26,15 @@ pub struct Denial {
 impl Denial {
     /// `refuses` is told the number of each limit that does.
     pub(crate) fn new(
-        rule: Arc<Rule>,
-        levels: Levels,
+        limit_set: Arc<LimitSet>,
+        readings: LimitReadings,
         arrived: Nanos,
         now: Nanos,
         mut refuses: impl FnMut(usize),
     ) -> Self {
         let mut verdict = Verdict {
-            rule,
-            levels,
+            limit_set,
+            readings,
             arrived,
             now,
             wait: None,
@@ -67,14 +67,14 @@ impl Denial {
     }
 
     /// Of a request that nobody can decide on, under a rule without limits.
-    pub(crate) fn unavailable(rule: Arc<Rule>, now: Nanos) -> Self {
+    pub(crate) fn unavailable(limit_set: Arc<LimitSet>, now: Nanos) -> Self {
         // Not all at once.
         const SECOND: Nanos = 1_000_000_000;
         let random = RandomState::new().hash_one(now) % (5 * SECOND);
         Self {
             verdict: Verdict {
-                rule,
-                levels: Levels::default(),
+                limit_set,
+                readings: LimitReadings::default(),
                 arrived: now,
                 now,
                 wait: Some(3 * SECOND + random),
@@ -111,13 +111,13 @@ impl Denial {
     /// The route key the request was charged to; see [`Decision::route`].
     #[must_use]
     pub fn route(&self) -> &str {
-        &self.verdict.rule.route
+        &self.verdict.limit_set.route
     }
 
     /// The client's usage plan, where it has one.
     #[must_use]
     pub fn plan(&self) -> Option<&str> {
-        self.verdict.rule.plan.as_deref()
+        self.verdict.limit_set.plan.as_deref()
     }
 
     /// All limits that applied, those that did not refuse too, the most specific first.
@@ -154,7 +154,7 @@ impl Denial {
     #[must_use]
     pub fn is_saturated(&self) -> bool {
         // Most rules have none.
-        if !self.verdict.rule.has_slots {
+        if !self.verdict.limit_set.has_slots {
             return false;
         }
         self.violated().all(|status| {
@@ -181,14 +181,14 @@ impl Denial {
     /// The number of the limit with that wait, the state of its bucket, and what was asked of it.
     pub(crate) fn binding_charge(&self) -> (usize, (u64, u64)) {
         let Verdict {
-            binding, levels, ..
+            binding, readings, ..
         } = &self.verdict;
-        let level = levels[*binding];
-        (*binding, (level.state, level.cost))
+        let reading = readings[*binding];
+        (*binding, (reading.state, reading.cost))
     }
 
-    pub(crate) fn rule(&self) -> &Rule {
-        &self.verdict.rule
+    pub(crate) fn limit_set(&self) -> &LimitSet {
+        &self.verdict.limit_set
     }
 }
 

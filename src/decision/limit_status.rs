@@ -9,8 +9,8 @@ use crate::{
         rate::Rate,
     },
     limiter::{
-        limit_set::Rule,
-        readings::{Level, Levels},
+        limit_set::LimitSet,
+        readings::{LimitReading, LimitReadings},
     },
 };
 
@@ -18,7 +18,7 @@ use crate::{
 #[derive(Clone, Copy)]
 pub struct LimitStatus<'a> {
     limit: &'a Limit,
-    level: Level,
+    reading: LimitReading,
     now: Nanos,
     admitted: bool,
 }
@@ -79,7 +79,7 @@ impl<'a> LimitStatus<'a> {
     /// [`Limits::tokens`](crate::Limits::tokens)). A request that is too large is told with its whole estimate.
     #[must_use]
     pub fn cost(&self) -> u64 {
-        self.level.cost
+        self.reading.cost
     }
 
     /// Whether it is a shadow, which decides and refuses nobody.
@@ -99,7 +99,7 @@ impl<'a> LimitStatus<'a> {
     /// [`Clients::max_clients`](crate::Clients::max_clients)).
     #[must_use]
     pub fn is_overflow(&self) -> bool {
-        self.level.shared
+        self.reading.shared
     }
 
     /// Requests that would be admitted at once, after this decision; model tokens where those are limited, and
@@ -113,7 +113,7 @@ impl<'a> LimitStatus<'a> {
     /// quota. Zero if it is full, or closed, and for a cap on what is in flight.
     #[must_use]
     pub fn full_in(&self) -> Duration {
-        let nanos = |meter: Meter| meter.full_in(self.level.state, self.now);
+        let nanos = |meter: Meter| meter.full_in(self.reading.state, self.now);
         Duration::from_nanos(self.limit.meter.map_or(0, nanos))
     }
 
@@ -142,13 +142,13 @@ impl<'a> LimitStatus<'a> {
 
     /// What remains, and the nanoseconds until one more does. Both are zero if the limit is closed.
     pub(crate) fn balance(&self) -> (u64, u64) {
-        let balance = |meter: Meter| meter.balance(self.level.state, self.now);
+        let balance = |meter: Meter| meter.balance(self.reading.state, self.now);
         self.limit.meter.map_or((0, 0), balance)
     }
 
     fn refusal(&self) -> Option<Refusal> {
         let refused = if self.limit.shadow {
-            self.level.refused
+            self.reading.refused
         } else {
             !self.admitted
         };
@@ -156,9 +156,9 @@ impl<'a> LimitStatus<'a> {
             return None;
         }
         self.limit
-            .refusal(self.level.state, self.now, self.level.cost)
+            .refusal(self.reading.state, self.now, self.reading.cost)
             // There is room, and others wait for it.
-            .or_else(|| self.level.refused.then_some(Refusal::Busy))
+            .or_else(|| self.reading.refused.then_some(Refusal::Busy))
     }
 }
 
@@ -176,18 +176,19 @@ impl fmt::Debug for LimitStatus<'_> {
 
 /// The statuses of a rule's limits, before a [`Decision`] is made of them.
 pub(crate) fn statuses<'a>(
-    rule: &'a Rule,
-    levels: &'a Levels,
+    limit_set: &'a LimitSet,
+    readings: &'a LimitReadings,
     now: Nanos,
     admitted: bool,
 ) -> impl Iterator<Item = LimitStatus<'a>> + Clone {
-    rule.bindings
+    limit_set
+        .limits
         .iter()
-        .zip(levels.as_slice())
-        .map(move |(binding, &level)| LimitStatus {
+        .zip(readings.as_slice())
+        .map(move |(binding, &reading)| LimitStatus {
             limit: &binding.limit,
-            level,
-            now: level.told_at(now),
+            reading,
+            now: reading.told_at(now),
             admitted,
         })
 }

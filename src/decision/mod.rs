@@ -9,7 +9,7 @@ pub use self::denial::Denial;
 use self::limit_status::{LimitStatus, statuses};
 use crate::{
     clock::Nanos,
-    limiter::{limit_set::Rule, readings::Levels},
+    limiter::{limit_set::LimitSet, readings::LimitReadings},
 };
 
 /// What the throttle decided about one request.
@@ -37,8 +37,8 @@ pub struct Decision {
 /// What a decision and a denial are made of.
 #[derive(Clone)]
 struct Verdict {
-    rule: Arc<Rule>,
-    levels: Levels,
+    limit_set: Arc<LimitSet>,
+    readings: LimitReadings,
     /// When the request came, which is earlier than now if it waited in line.
     arrived: Nanos,
     now: Nanos,
@@ -58,15 +58,15 @@ struct Verdict {
 impl Verdict {
     /// Of the limits that are enforced.
     fn limits(&self) -> impl Iterator<Item = LimitStatus<'_>> + Clone {
-        self.all().take(self.rule.enforced)
+        self.all().take(self.limit_set.enforced)
     }
 
     fn shadow(&self) -> impl Iterator<Item = LimitStatus<'_>> + Clone {
-        self.all().skip(self.rule.enforced)
+        self.all().skip(self.limit_set.enforced)
     }
 
     fn all(&self) -> impl Iterator<Item = LimitStatus<'_>> + Clone {
-        statuses(&self.rule, &self.levels, self.now, self.admitted)
+        statuses(&self.limit_set, &self.readings, self.now, self.admitted)
     }
 
     /// The longest wait of those that refused, as it is told.
@@ -76,11 +76,16 @@ impl Verdict {
 }
 
 impl Decision {
-    pub(crate) fn admitted(rule: Arc<Rule>, levels: Levels, arrived: Nanos, now: Nanos) -> Self {
+    pub(crate) fn admitted(
+        limit_set: Arc<LimitSet>,
+        readings: LimitReadings,
+        arrived: Nanos,
+        now: Nanos,
+    ) -> Self {
         Self {
             verdict: Arc::new(Verdict {
-                rule,
-                levels,
+                limit_set,
+                readings,
                 arrived,
                 now,
                 wait: Some(0),
@@ -106,13 +111,13 @@ impl Decision {
     /// charged to several keys, the likeliest.
     #[must_use]
     pub fn route(&self) -> &str {
-        &self.verdict.rule.route
+        &self.verdict.limit_set.route
     }
 
     /// The client's usage plan, where it has one.
     #[must_use]
     pub fn plan(&self) -> Option<&str> {
-        self.verdict.rule.plan.as_deref()
+        self.verdict.limit_set.plan.as_deref()
     }
 
     /// The limits that applied, the most specific first. Empty where nothing is limited. Shadows are told

@@ -8,12 +8,12 @@ use std::{
 
 use arc_swap::{ArcSwap, Guard};
 
-use super::{key_changes::Moves, routes::UNDECLARED, rule_set::State};
+use super::{key_changes::KeyChanges, routes::UNDECLARED, rule_set::RuleSet};
 use crate::{
     clock::Clock,
     limiter::{
         Limiter,
-        limit_set::{Binding, Home},
+        limit_set::{BoundLimit, Storage},
     },
     observe::{
         self, StoreWatch,
@@ -23,7 +23,7 @@ use crate::{
     rules::{Changes, Handover, Registry, Rules, RulesError},
     store::{
         Store,
-        client::{Remote, StoreSlot},
+        client::{StoreClient, StoreSlot},
     },
 };
 
@@ -38,13 +38,13 @@ use crate::{
 /// Requests enter routes that nobody declared at any time. Those that are there are carried over first, which takes
 /// long. Then the old set is sealed, and what was entered meanwhile is carried over before the new rules hold. A request
 /// that would enter a route after that begins anew until they hold.
-pub(crate) struct Live {
-    state: ArcSwap<State>,
+pub(crate) struct ActiveRules {
+    state: ArcSwap<RuleSet>,
     /// Of the rules that hold. Who has it is alone in changing them.
     registry: Mutex<Registry>,
 }
 
-impl Live {
+impl ActiveRules {
     pub(crate) fn new(rules: &Rules, clock: Clock) -> Result<Self, RulesError> {
         observe::describe();
         let limiter = Arc::new(Limiter::new(clock));
@@ -52,7 +52,7 @@ impl Live {
         let now = limiter.now();
         let mut draft = empty.draft(now, Handover::default());
         let compiled = rules.compile(&mut draft)?;
-        let state = State::new(compiled, &limiter, &StoreSlot::default(), None)?;
+        let state = RuleSet::new(compiled, &limiter, &StoreSlot::default(), None)?;
         Ok(Self {
             state: ArcSwap::from_pointee(state),
             registry: Mutex::new(draft.commit(now)),
@@ -61,7 +61,7 @@ impl Live {
 
     /// The rules that hold now.
     #[inline]
-    pub(crate) fn state(&self) -> Guard<Arc<State>> {
+    pub(crate) fn state(&self) -> Guard<Arc<RuleSet>> {
         self.state.load()
     }
 
@@ -75,7 +75,7 @@ impl Live {
         }
         let watch = StoreWatch::new(Arc::clone(&state.log));
         let clock = *state.limiter.clock();
-        let remote = Remote::new(store, clock, move |event| watch.told(&event));
+        let remote = StoreClient::new(store, clock, move |event| watch.told(&event));
         match state.store.fill(remote) {
             true => Ok(()),
             false => Err(RulesError::SecondStore),
@@ -88,39 +88,39 @@ impl Live {
         let state = self.state.load();
         state.settle();
         let now = state.limiter.now();
-        let counted = |binding: &Binding, route: Option<&str>, plan: Option<&Arc<str>>| {
-            let mut limit = LimitSnapshot::new(binding, route, plan).at(binding, now);
-            limit.add(&binding.tally);
+        let counted = |bound: &BoundLimit, route: Option<&str>, plan: Option<&Arc<str>>| {
+            let mut limit = LimitSnapshot::new(bound, route, plan).at(bound, now);
+            limit.add(&bound.counters);
             limit
         };
-        let declared = registry.scopes().flat_map(|(key, bindings)| {
+        let declared = registry.scopes().flat_map(|(key, limits)| {
             let route = key.route().map(RouteKey::as_str);
-            let limits = bindings.iter().filter(|binding| !binding.rests);
-            limits.map(move |binding| counted(binding, route, key.plan()))
+            let limits = limits.iter().filter(|bound| !bound.rests);
+            limits.map(move |bound| counted(bound, route, key.plan()))
         });
         let mut limits: Vec<_> = declared.collect();
         for route in state.named_routes() {
-            let own = route.own.iter().filter(|binding| !binding.rests);
-            limits.extend(own.map(|binding| counted(binding, Some(&route.key), None)));
+            let own = route.own.iter().filter(|bound| !bound.rests);
+            limits.extend(own.map(|bound| counted(bound, Some(&route.key), None)));
         }
         // Of all others together: each of them has the same limits in the same order.
         let mut others: Vec<_> = Vec::new();
         let mut rest = RouteSnapshot::new(UNDECLARED);
         for route in state.unnamed_routes() {
-            rest.add(&route.tally);
-            let own = route.own.iter().filter(|binding| !binding.rests);
-            for (index, binding) in own.enumerate() {
+            rest.add(&route.counters);
+            let own = route.own.iter().filter(|bound| !bound.rests);
+            for (index, bound) in own.enumerate() {
                 if others.len() == index {
-                    others.push(LimitSnapshot::new(binding, None, None));
+                    others.push(LimitSnapshot::new(bound, None, None));
                 }
-                others[index].add(&binding.tally);
+                others[index].add(&bound.counters);
             }
         }
         limits.extend(others);
         let routes = state.table.values().chain(state.named_routes());
         let routes = routes.map(|route| {
             let mut counted = RouteSnapshot::new(&route.key);
-            counted.add(&route.tally);
+            counted.add(&route.counters);
             counted
         });
         let mut routes: Vec<_> = routes.collect();
@@ -142,21 +142,21 @@ impl Live {
         self.reload_while(rules, |_| ())
     }
 
-    /// [`Live::reload`] with what happens `meanwhile`: under the rules that still hold, just before they are retired,
+    /// [`ActiveRules::reload`] with what happens `meanwhile`: under the rules that still hold, just before they are retired,
     /// and under the new ones as soon as they hold.
     pub(super) fn reload_while(
         &self,
         rules: &Rules,
-        mut meanwhile: impl FnMut(&State),
+        mut meanwhile: impl FnMut(&RuleSet),
     ) -> Result<Changes, RulesError> {
         // It is whole whenever it is let go of.
         let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.state.load_full();
         let limiter = Arc::clone(&old.limiter);
-        let moves = Moves::between(&old, rules);
+        let moves = KeyChanges::between(&old, rules);
         let mut draft = registry.draft(limiter.now(), moves.handover(&old));
         let compiled = rules.compile(&mut draft)?;
-        let new = Arc::new(State::new(
+        let new = Arc::new(RuleSet::new(
             compiled,
             &limiter,
             &old.store,
@@ -180,14 +180,14 @@ impl Live {
         }
         self.state.store(Arc::clone(&new));
         meanwhile(&new);
-        let declared = next.scopes().flat_map(|(_, bindings)| bindings);
-        for binding in declared.chain(new.undeclared_limits()) {
-            let buckets = match &binding.home {
-                Home::Bucket(bucket) => std::slice::from_ref(&**bucket),
-                Home::Client(page) => page.overflow(),
+        let declared = next.scopes().flat_map(|(_, limits)| limits);
+        for bound in declared.chain(new.undeclared_limits()) {
+            let buckets = match &bound.home {
+                Storage::Bucket(bucket) => std::slice::from_ref(&**bucket),
+                Storage::Client(page) => page.overflow(),
             };
             for bucket in buckets {
-                bucket.update(binding.version, &binding.history);
+                bucket.update(bound.version, &bound.history);
             }
         }
         next.forget();
@@ -209,7 +209,7 @@ impl Live {
     }
 }
 
-impl fmt::Debug for Live {
+impl fmt::Debug for ActiveRules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.state.load().fmt(f)
     }

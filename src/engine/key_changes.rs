@@ -2,24 +2,24 @@
 
 use std::collections::HashSet;
 
-use super::{key_index::Near, routes::Route};
+use super::{key_index::KeyIndex, routes::Route};
 use crate::route::{RouteKey, undeclared::Undeclared};
 
 /// The keys that a reload adds and removes. A `$default` that stays and takes more requests than before is as new, and one
 /// that takes fewer is as gone.
 #[derive(Debug, Default)]
-pub(super) struct Moves {
+pub(super) struct KeyChanges {
     pub(super) new: HashSet<RouteKey>,
     pub(super) gone: HashSet<RouteKey>,
     /// Keys that stay, with fewer requests or with more.
     pub(super) changed: HashSet<RouteKey>,
     /// The new keys that are closed.
     pub(super) closed: Vec<RouteKey>,
-    pub(super) near_new: Near,
-    pub(super) near_gone: Near,
+    pub(super) near_new: KeyIndex,
+    pub(super) near_gone: KeyIndex,
 }
 
-impl Moves {
+impl KeyChanges {
     pub(super) fn is_empty(&self) -> bool {
         self.new.is_empty() && self.gone.is_empty()
     }

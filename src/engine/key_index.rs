@@ -11,14 +11,14 @@ use crate::route::{
 
 /// Keys by number.
 #[derive(Debug, Default)]
-pub(super) struct Near {
+pub(super) struct KeyIndex {
     keys: Vec<RouteKey>,
     overlaps: Overlaps,
     /// The same by the hashes of undeclared paths, made when one is first looked for.
     by_path: OnceLock<Overlaps>,
 }
 
-impl Near {
+impl KeyIndex {
     /// Adds a key under the next number.
     pub(super) fn insert(&mut self, key: RouteKey) {
         self.overlaps.insert(&key);
@@ -56,7 +56,7 @@ impl Near {
     }
 }
 
-impl FromIterator<RouteKey> for Near {
+impl FromIterator<RouteKey> for KeyIndex {
     fn from_iter<I: IntoIterator<Item = RouteKey>>(keys: I) -> Self {
         let mut near = Self::default();
         for key in keys {

@@ -2,30 +2,30 @@
 
 use std::sync::Arc;
 
-use super::{key_index::Near, routes::Route};
+use super::{key_index::KeyIndex, routes::Route};
 use crate::{
-    limiter::limit_set::{Binding, Home},
+    limiter::limit_set::{BoundLimit, Storage},
     route::{RouteKey, undeclared::Undeclared},
 };
 
 /// Routes that have lost their key, until all that was used there has come back: the last ones first.
 #[derive(Debug, Default)]
-pub(super) struct Gone {
+pub(super) struct LostKeys {
     /// All rules that remember a route share it, so that its buckets are held once and by nobody else as soon as no
     /// request has anything there.
-    pub(super) routes: Vec<Arc<Lost>>,
-    near: Near,
+    pub(super) routes: Vec<Arc<LostKey>>,
+    near: KeyIndex,
 }
 
 /// A route that has lost its key.
 #[derive(Debug)]
-pub(super) struct Lost {
+pub(super) struct LostKey {
     pub(super) key: RouteKey,
-    pub(super) own: Vec<Binding>,
+    pub(super) own: Vec<BoundLimit>,
 }
 
-impl Lost {
-    pub(super) fn new(key: &RouteKey, own: &[Binding]) -> Arc<Self> {
+impl LostKey {
+    pub(super) fn new(key: &RouteKey, own: &[BoundLimit]) -> Arc<Self> {
         Arc::new(Self {
             key: key.clone(),
             own: own.to_vec(),
@@ -33,21 +33,21 @@ impl Lost {
     }
 }
 
-impl Drop for Lost {
+impl Drop for LostKey {
     fn drop(&mut self) {
-        for binding in &self.own {
-            if let Home::Bucket(bucket) = &binding.home {
+        for bound in &self.own {
+            if let Storage::Bucket(bucket) = &bound.home {
                 bucket.forget();
             }
         }
     }
 }
 
-impl Gone {
+impl LostKeys {
     /// The most routes that are remembered. Those that lost their keys first are forgotten first.
     const MAX: usize = 65_536;
 
-    pub(super) fn add(&mut self, route: impl FnOnce() -> Arc<Lost>) {
+    pub(super) fn add(&mut self, route: impl FnOnce() -> Arc<LostKey>) {
         if self.routes.len() >= Self::MAX {
             return;
         }
@@ -58,7 +58,7 @@ impl Gone {
         }
     }
 
-    pub(super) fn of(&self, is_meant: impl Fn(&RouteKey) -> bool) -> Vec<&[Binding]> {
+    pub(super) fn of(&self, is_meant: impl Fn(&RouteKey) -> bool) -> Vec<&[BoundLimit]> {
         self.those(0..self.routes.len(), is_meant).collect()
     }
 
@@ -67,7 +67,7 @@ impl Gone {
         &'a self,
         key: &RouteKey,
         is_meant: impl Fn(&RouteKey) -> bool,
-    ) -> impl Iterator<Item = &'a [Binding]> {
+    ) -> impl Iterator<Item = &'a [BoundLimit]> {
         self.those(self.near.with(key), is_meant)
     }
 
@@ -77,7 +77,7 @@ impl Gone {
         route: &Route,
         set: &Undeclared<Route>,
         is_meant: impl Fn(&RouteKey) -> bool,
-    ) -> impl Iterator<Item = &'a [Binding]> {
+    ) -> impl Iterator<Item = &'a [BoundLimit]> {
         self.those(self.near.with_route(route, set), is_meant)
     }
 
@@ -85,7 +85,7 @@ impl Gone {
         &self,
         numbers: impl IntoIterator<Item = usize>,
         is_meant: impl Fn(&RouteKey) -> bool,
-    ) -> impl Iterator<Item = &[Binding]> {
+    ) -> impl Iterator<Item = &[BoundLimit]> {
         let routes = numbers.into_iter().map(|number| &*self.routes[number]);
         let meant = routes.filter(move |gone| is_meant(&gone.key));
         meant.map(|gone| gone.own.as_slice())
@@ -93,9 +93,9 @@ impl Gone {
 
     /// Closes the buckets of all lost keys.
     pub(super) fn close(&self) {
-        for binding in self.of(|_| true).into_iter().flatten() {
-            if let Home::Bucket(bucket) = &binding.home {
-                bucket.retire(&binding.history);
+        for bound in self.of(|_| true).into_iter().flatten() {
+            if let Storage::Bucket(bucket) = &bound.home {
+                bucket.retire(&bound.history);
             }
         }
     }

@@ -19,18 +19,18 @@ use http::{Request, Response};
 
 use self::options::Options;
 pub(crate) use self::{
-    active::Live,
+    active::ActiveRules,
     remote::{Away, ByLease, There},
-    route_limits::Prepared,
-    rule_set::State,
+    route_limits::RouteLimits,
+    rule_set::RuleSet,
 };
 use crate::{
     admission::{Admission, Permits},
     clock::Nanos,
     decision::{Decision, Denial},
     limiter::{
-        limit_set::{Asked, Rule},
-        readings::Levels,
+        limit_set::{Demand, LimitSet},
+        readings::LimitReadings,
     },
     observe::Log,
     response::fields::Fields,
@@ -39,8 +39,8 @@ use crate::{
 
 /// What all services of a layer share. Cloned only while a layer is being set up.
 #[derive(Debug, Clone)]
-pub(crate) struct Shared {
-    pub(crate) live: Arc<Live>,
+pub(crate) struct Engine {
+    pub(crate) live: Arc<ActiveRules>,
     pub(crate) options: Options,
 }
 
@@ -52,12 +52,12 @@ pub(crate) enum Admitted {
     /// What it holds until its answer has ended, which passes as it is.
     Held(Admission),
     /// What changes its response.
-    Told(Told),
+    ResponseParts(ResponseParts),
 }
 
 /// What an admitted request's response is told, and what that holds.
 #[derive(Debug)]
-pub(crate) struct Told {
+pub(crate) struct ResponseParts {
     /// What it holds until its answer has ended.
     pub(crate) admission: Option<Admission>,
     /// The fields of its response.
@@ -70,102 +70,103 @@ pub(crate) struct Told {
 
 /// A decision, before it is told: what was asked, and what the buckets held.
 #[derive(Debug)]
-pub(crate) struct Decided<'a> {
+pub(crate) struct Outcome<'a> {
     /// By what it was decided.
-    pub(crate) state: &'a State,
-    pub(crate) asked: Asked,
+    pub(crate) state: &'a RuleSet,
+    pub(crate) demand: Demand,
     /// When the request came.
     pub(crate) arrived: Nanos,
     /// When it was decided on.
     pub(crate) now: Nanos,
     /// Taken if they are told.
-    pub(crate) levels: &'a mut Levels,
+    pub(crate) readings: &'a mut LimitReadings,
     /// Slots that it holds already. Taken if it was admitted.
     pub(crate) held: &'a mut Option<Permits>,
 }
 
-impl<'a> Decided<'a> {
+impl<'a> Outcome<'a> {
     /// A decision at `now`, when the request came.
     #[inline(always)]
     pub(crate) fn at_once(
-        state: &'a State,
-        asked: Asked,
+        state: &'a RuleSet,
+        demand: Demand,
         now: Nanos,
-        levels: &'a mut Levels,
+        readings: &'a mut LimitReadings,
         held: &'a mut Option<Permits>,
     ) -> Self {
         Self {
             state,
-            asked,
+            demand,
             arrived: now,
             now,
-            levels,
+            readings,
             held,
         }
     }
 }
 
-impl Shared {
+impl Engine {
     /// Has an admitted request carry what its handler may want to know, and gives what its response goes on with.
     #[inline(always)]
     pub(crate) fn admitted<B>(
         &self,
         request: &mut Request<B>,
-        prepared: &Prepared,
-        decided: Decided<'_>,
+        prepared: &RouteLimits,
+        decided: Outcome<'_>,
     ) -> Admitted {
-        let Decided {
+        let Outcome {
             state,
-            asked,
+            demand,
             arrived,
             now,
-            levels,
+            readings,
             held,
         } = decided;
-        let Prepared {
-            rule,
+        let RouteLimits {
+            limit_set,
             origin,
             written,
             meters,
             ..
         } = prepared;
         let options = &self.options;
-        rule.admitted.add(1);
+        limit_set.admitted.add(1);
         meters.admitted();
-        if rule.enforced < rule.bindings.len() {
-            rule.shadowed(levels, |index| meters.by_limit(index));
+        if limit_set.enforced < limit_set.limits.len() {
+            limit_set.shadowed(readings, |index| meters.by_limit(index));
         }
         if now > arrived {
             meters.waited(now - arrived);
         }
         let told = written.policies.as_ref().filter(|_| options.fields);
         // Most requests are charged on rates alone, and have nothing to give back.
-        let holds = rule.has_slots || rule.has_tokens || held.is_some();
-        let admission = holds.then(|| Admission::new(origin, asked, levels, held.take()));
+        let holds = limit_set.has_slots || limit_set.has_tokens || held.is_some();
+        let admission = holds.then(|| Admission::new(origin, demand, readings, held.take()));
         if let Some(account) = admission.as_ref().and_then(Admission::account) {
             let usage = Usage::new(Arc::clone(account));
             request.extensions_mut().insert(usage);
         }
-        let reads_answer = options.usage_from_answer && rule.has_tokens;
+        let reads_answer = options.usage_from_answer && limit_set.has_tokens;
         if told.is_none() && !options.decision && !reads_answer {
             return admission.map_or(Admitted::Alone, Admitted::Held);
         }
         let mut fields = match told {
             Some(policies) if Fields::fit(request.method()) => {
-                Fields::admitted(policies, rule, levels, now)
+                Fields::admitted(policies, limit_set, readings, now)
             }
             _ => None,
         };
         if state.rejections.is_some() || options.dialect.tells_more() {
-            fields =
-                fields.map(|fields| self.in_dialect(fields, state, request, rule, levels, now));
+            fields = fields
+                .map(|fields| self.in_dialect(fields, state, request, limit_set, readings, now));
         }
         let decision = options.decision.then(|| {
-            let decision = Decision::admitted(Arc::clone(rule), mem::take(levels), arrived, now);
+            let decision =
+                Decision::admitted(Arc::clone(limit_set), mem::take(readings), arrived, now);
             request.extensions_mut().insert(decision.clone());
             decision
         });
-        Admitted::Told(Told {
+        Admitted::ResponseParts(ResponseParts {
             log: reads_answer.then(|| Arc::clone(&state.log)),
             admission,
             fields,
@@ -178,10 +179,10 @@ impl Shared {
     fn in_dialect<B>(
         &self,
         fields: Fields,
-        state: &State,
+        state: &RuleSet,
         request: &Request<B>,
-        rule: &Rule,
-        levels: &Levels,
+        limit_set: &LimitSet,
+        readings: &LimitReadings,
         now: Nanos,
     ) -> Fields {
         let on_route = state.rejection(request, self.options.protocol);
@@ -189,50 +190,56 @@ impl Shared {
         if !dialect.tells_more() {
             return fields;
         }
-        fields.in_dialect(dialect, rule, levels, now, state.limiter.clock())
+        fields.in_dialect(dialect, limit_set, readings, now, state.limiter.clock())
     }
 
     /// The answer to a refused request.
     pub(crate) fn denied<B>(
         &self,
         request: Request<B>,
-        prepared: &Prepared,
-        decided: Decided<'_>,
+        prepared: &RouteLimits,
+        decided: Outcome<'_>,
     ) -> Response<Bytes> {
-        let Prepared {
-            rule,
+        let RouteLimits {
+            limit_set,
             written,
             meters,
             ..
         } = prepared;
-        let Decided {
+        let Outcome {
             state,
-            asked,
+            demand,
             arrived,
             now,
-            levels,
+            readings,
             held: _,
         } = decided;
-        rule.tally.refused.add(1);
+        limit_set.counters.refused.add(1);
         meters.refused();
-        rule.shadowed(levels, |index| meters.by_limit(index));
+        limit_set.shadowed(readings, |index| meters.by_limit(index));
         if now > arrived {
             meters.waited(now - arrived);
         }
         let refuses = |index: usize| {
-            rule.bindings[index].tally.refused.add(1);
+            limit_set.limits[index].counters.refused.add(1);
             meters.by_limit(index);
         };
-        let mut denial = Denial::new(Arc::clone(rule), mem::take(levels), arrived, now, refuses);
+        let mut denial = Denial::new(
+            Arc::clone(limit_set),
+            mem::take(readings),
+            arrived,
+            now,
+            refuses,
+        );
         denial.by(state.limiter.clock());
         if let (true, Some(wait)) = (self.options.spread, denial.wait()) {
             let (index, charge) = denial.binding_charge();
-            let binding = &rule.bindings[index];
-            let known = state.knows(asked);
+            let bound = &limit_set.limits[index];
+            let known = state.knows(demand);
             denial.spread(
                 state
                     .limiter
-                    .spread(binding, asked, known, now, wait, charge),
+                    .spread(bound, demand, known, now, wait, charge),
             );
         }
         state.log.refused(&denial);
@@ -248,19 +255,19 @@ impl Shared {
     pub(crate) fn unavailable<B>(
         &self,
         request: Request<B>,
-        prepared: &Prepared,
-        state: &State,
+        prepared: &RouteLimits,
+        state: &RuleSet,
         now: Nanos,
     ) -> Response<Bytes> {
-        let Prepared {
-            rule,
+        let RouteLimits {
+            limit_set,
             written,
             meters,
             ..
         } = prepared.bare();
-        rule.tally.refused.add(1);
+        limit_set.counters.refused.add(1);
         meters.refused();
-        let denial = Denial::unavailable(Arc::clone(rule), now);
+        let denial = Denial::unavailable(Arc::clone(limit_set), now);
         state.log.refused(&denial);
         let rejection = state
             .rejection(&request, self.options.protocol)

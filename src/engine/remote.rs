@@ -4,12 +4,12 @@ use std::{borrow::Cow, sync::Arc};
 
 use http::Request;
 
-use super::{Admitted, Decided, Prepared, Shared, State};
+use super::{Admitted, Engine, Outcome, RouteLimits, RuleSet};
 use crate::{
     admission::Permits,
     clock::Nanos,
-    limiter::{Outdated, limit_set::Asked, readings::Levels},
-    store::client::{Guess, Lent, OnOutage, Remote},
+    limiter::{Outdated, limit_set::Demand, readings::LimitReadings},
+    store::client::{CachedView, LeasedUnits, OnOutage, StoreClient},
 };
 
 pub(crate) enum Away<'a> {
@@ -17,12 +17,12 @@ pub(crate) enum Away<'a> {
     Leased(Leased),
     There(There),
     /// It is decided here by other limits: the store is down.
-    Here(Cow<'a, Prepared>),
+    Here(Cow<'a, RouteLimits>),
 }
 
 /// What a request that passes by what was leased has left, at a moment of the store's clock.
 pub(crate) struct Leased {
-    levels: Levels,
+    readings: LimitReadings,
     at: Nanos,
     held: Option<Permits>,
 }
@@ -32,29 +32,29 @@ pub(crate) enum There {
     /// It is to be asked, or the request waits in line.
     Asks,
     /// It is known to be refused, at a moment of the store's clock.
-    Denied(Levels, Nanos),
+    Denied(LimitReadings, Nanos),
     /// Nobody can decide.
     Unavailable,
 }
 
 /// What becomes of a request to which all was lent that it takes in the store.
 pub(crate) enum ByLease {
-    Admitted(Levels, Nanos, Option<Permits>),
+    Admitted(LimitReadings, Nanos, Option<Permits>),
     /// By what lies in this process.
-    Refused(Levels),
+    Refused(LimitReadings),
 }
 
-impl Shared {
+impl Engine {
     #[inline(never)]
     pub(crate) fn away<'a>(
         &self,
-        state: &State,
-        prepared: &'a Prepared,
-        asked: Asked,
-        remote: &Arc<Remote>,
+        state: &RuleSet,
+        prepared: &'a RouteLimits,
+        demand: Demand,
+        remote: &Arc<StoreClient>,
         now: Nanos,
     ) -> Result<Away<'a>, Outdated> {
-        let is_patient = prepared.rule.is_patient;
+        let is_patient = prepared.limit_set.is_patient;
         if remote.is_down() {
             if self.options.on_outage == OnOutage::Refuse || !is_patient {
                 remote.without(self.options.on_outage);
@@ -70,80 +70,87 @@ impl Shared {
             return Ok(Away::There(There::Asks));
         }
         let lent = match self.options.lease {
-            0 | 1 => Lent::default(),
-            _ => remote.lend(&prepared.rule, asked, now),
+            0 | 1 => LeasedUnits::default(),
+            _ => remote.lend(&prepared.limit_set, demand, now),
         };
         if lent.is_all() {
-            return Ok(match state.by_lease(prepared, asked, remote, &lent, now)? {
-                ByLease::Admitted(levels, at, held) => Away::Leased(Leased { levels, at, held }),
-                // Not decided again here, where a slot may come free meanwhile: it would pass without a unit.
-                ByLease::Refused(_) => Away::There(There::Asks),
-            });
+            return Ok(
+                match state.by_lease(prepared, demand, remote, &lent, now)? {
+                    ByLease::Admitted(readings, at, held) => {
+                        Away::Leased(Leased { readings, at, held })
+                    }
+                    // Not decided again here, where a slot may come free meanwhile: it would pass without a unit.
+                    ByLease::Refused(_) => Away::There(There::Asks),
+                },
+            );
         }
         remote.unlend(&lent);
         if is_patient {
             return Ok(Away::There(There::Asks));
         }
         let memory = &state.limiter.memory;
-        let guess = remote.guess(&prepared.rule, asked, now, memory, &lent);
-        let Guess {
-            levels,
+        let guess = remote.guess(&prepared.limit_set, demand, now, memory, &lent);
+        let CachedView {
+            readings,
             at,
             is_denied,
             is_known,
         } = guess;
         Ok(Away::There(match is_denied && is_known {
-            true => There::Denied(levels, at),
+            true => There::Denied(readings, at),
             false => There::Asks,
         }))
     }
 
-    /// [`Shared::admitted`] of one that passes by what was leased.
+    /// [`Engine::admitted`] of one that passes by what was leased.
     #[inline(never)]
     pub(crate) fn leased<B>(
         &self,
         request: &mut Request<B>,
-        state: &State,
-        prepared: &Prepared,
-        asked: Asked,
+        state: &RuleSet,
+        prepared: &RouteLimits,
+        demand: Demand,
         leased: Leased,
     ) -> Admitted {
         let Leased {
-            mut levels,
+            mut readings,
             at,
             mut held,
         } = leased;
-        let decided = Decided::at_once(state, asked, at, &mut levels, &mut held);
+        let decided = Outcome::at_once(state, demand, at, &mut readings, &mut held);
         self.admitted(request, prepared, decided)
     }
 }
 
-impl State {
+impl RuleSet {
     /// Decides by what lies in this process, where all else was lent. What is refused gives it back.
     pub(crate) fn by_lease(
         &self,
-        prepared: &Prepared,
-        asked: Asked,
-        remote: &Remote,
-        lent: &Lent,
+        prepared: &RouteLimits,
+        demand: Demand,
+        remote: &StoreClient,
+        lent: &LeasedUnits,
         now: Nanos,
     ) -> Result<ByLease, Outdated> {
-        let Prepared {
-            rule: held, origin, ..
+        let RouteLimits {
+            limit_set: held,
+            origin,
+            ..
         } = prepared.held();
-        let mut levels = Levels::default();
-        let answer = self.limiter.admit(held, asked, now, &mut levels);
+        let mut readings = LimitReadings::default();
+        let answer = self.limiter.admit(held, demand, now, &mut readings);
         if !matches!(answer, Ok(true)) {
             remote.unlend(lent);
         }
         Ok(match answer? {
             true => {
-                let permits = || Permits::new(origin, asked, &levels);
+                let permits = || Permits::new(origin, demand, &readings);
                 let permits = held.has_slots.then(permits);
-                let (levels, at) = remote.lent_levels(&prepared.rule, asked, lent, &levels, now);
-                ByLease::Admitted(levels, at, permits)
+                let (readings, at) =
+                    remote.lent_levels(&prepared.limit_set, demand, lent, &readings, now);
+                ByLease::Admitted(readings, at, permits)
             }
-            false => ByLease::Refused(levels),
+            false => ByLease::Refused(readings),
         })
     }
 }

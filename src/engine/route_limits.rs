@@ -8,7 +8,7 @@ use std::{
 
 use crate::{
     admission::Origin,
-    limiter::{Limiter, limit_set::Rule},
+    limiter::{Limiter, limit_set::LimitSet},
     observe::Meters,
     response::Written,
     store::client::StoreSlot,
@@ -16,8 +16,8 @@ use crate::{
 
 /// A rule, with what can be written beforehand.
 #[derive(Debug, Clone)]
-pub(crate) struct Prepared {
-    pub(crate) rule: Arc<Rule>,
+pub(crate) struct RouteLimits {
+    pub(crate) limit_set: Arc<LimitSet>,
     /// The same rule, as what its requests hold has it.
     pub(crate) origin: Arc<Origin>,
     pub(crate) written: Arc<Written>,
@@ -28,54 +28,54 @@ pub(crate) struct Prepared {
 /// What requests are decided by where balances lie in a store: made when it is first needed.
 #[derive(Debug, Default)]
 struct Apart {
-    held: OnceLock<Prepared>,
-    bare: OnceLock<Prepared>,
-    share: OnceLock<(u32, Prepared)>,
+    held: OnceLock<RouteLimits>,
+    bare: OnceLock<RouteLimits>,
+    share: OnceLock<(u32, RouteLimits)>,
 }
 
-impl Prepared {
-    pub(super) fn new(limiter: &Arc<Limiter>, store: &StoreSlot, rule: Rule) -> Self {
-        let written = Arc::new(Written::of(&rule));
-        Self::of(limiter, store, rule, &written)
+impl RouteLimits {
+    pub(super) fn new(limiter: &Arc<Limiter>, store: &StoreSlot, limit_set: LimitSet) -> Self {
+        let written = Arc::new(Written::of(&limit_set));
+        Self::of(limiter, store, limit_set, &written)
     }
 
     /// The same under another rule, in the same words.
     pub(super) fn of(
         limiter: &Arc<Limiter>,
         store: &StoreSlot,
-        rule: Rule,
+        limit_set: LimitSet,
         written: &Arc<Written>,
     ) -> Self {
-        let rule = Arc::new(rule);
+        let limit_set = Arc::new(limit_set);
         Self {
-            origin: Origin::new(limiter, store, &rule),
+            origin: Origin::new(limiter, store, &limit_set),
             written: Arc::clone(written),
-            meters: Meters::of(&rule),
-            rule,
+            meters: Meters::of(&limit_set),
+            limit_set,
             apart: Arc::default(),
         }
     }
 
     /// The same route under another rule, in words of its own.
-    pub(super) fn under(&self, rule: Rule) -> Self {
-        Self::new(&self.origin.limiter, self.origin.store(), rule)
+    pub(super) fn under(&self, limit_set: LimitSet) -> Self {
+        Self::new(&self.origin.limiter, self.origin.store(), limit_set)
     }
 
     /// The limits of it that lie in this process, store or not.
     pub(crate) fn held(&self) -> &Self {
-        let held = || self.under(self.rule.held());
+        let held = || self.under(self.limit_set.held());
         self.apart.held.get_or_init(held)
     }
 
     /// The same route without limits.
     pub(crate) fn bare(&self) -> &Self {
-        let bare = || self.under(self.rule.bare());
+        let bare = || self.under(self.limit_set.bare());
         self.apart.bare.get_or_init(bare)
     }
 
     /// One of so many shares of all limits, in this process.
     pub(crate) fn share(&self, shares: u32) -> Cow<'_, Self> {
-        let make = || self.under(self.rule.share(shares));
+        let make = || self.under(self.limit_set.share(shares));
         let (made, share) = self.apart.share.get_or_init(|| (shares, make()));
         if *made == shares {
             Cow::Borrowed(share)
@@ -90,23 +90,23 @@ impl Prepared {
         let share = share.get().map(|(_, share)| share);
         let apart = [held.get(), bare.get(), share].into_iter().flatten();
         for prepared in apart.chain([self]) {
-            prepared.rule.settle();
+            prepared.limit_set.settle();
         }
     }
 }
 
 /// The rule of one request.
 #[derive(Debug)]
-pub(crate) enum Found<'a> {
-    Kept(&'a Prepared),
-    Made(Box<Prepared>),
+pub(crate) enum MatchedRoute<'a> {
+    Kept(&'a RouteLimits),
+    Made(Box<RouteLimits>),
 }
 
-impl Deref for Found<'_> {
-    type Target = Prepared;
+impl Deref for MatchedRoute<'_> {
+    type Target = RouteLimits;
 
     #[inline]
-    fn deref(&self) -> &Prepared {
+    fn deref(&self) -> &RouteLimits {
         match self {
             Self::Kept(prepared) => prepared,
             Self::Made(prepared) => prepared,

@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::route_limits::Prepared;
+use super::route_limits::RouteLimits;
 use crate::{
-    limiter::{counters::Tally, limit_set::Binding},
+    limiter::{counters::Counters, limit_set::BoundLimit},
     route::{RouteKey, overlap::Shape, undeclared::Undeclared},
     rules::LimitTemplate,
 };
@@ -22,14 +22,14 @@ pub(super) struct Route {
     pub(super) pattern: Option<RouteKey>,
     /// What is known of the path where neither is.
     pub(super) shape: Option<Arc<Shape>>,
-    pub(super) own: Vec<Binding>,
-    pub(super) tally: Arc<Tally>,
+    pub(super) own: Vec<BoundLimit>,
+    pub(super) counters: Arc<Counters>,
     /// Whether it has the default's limits, as all undeclared routes have.
     pub(super) undeclared: bool,
     /// No scope counts its requests.
     pub(super) exempt: bool,
     /// Made when they are first asked for: most routes are asked for by few classes.
-    pub(super) variants: Box<[OnceLock<Prepared>]>,
+    pub(super) variants: Box<[OnceLock<RouteLimits>]>,
 }
 
 /// Routes that no key matches. Those that the host's router knows stand apart from paths that clients
@@ -54,7 +54,7 @@ impl Route {
     /// `before`: the same route under the rules before.
     pub(super) fn new(
         key: &str,
-        own: Vec<Binding>,
+        own: Vec<BoundLimit>,
         before: Option<&Self>,
         variants: usize,
     ) -> Self {
@@ -64,7 +64,7 @@ impl Route {
             pattern: None,
             shape: None,
             own,
-            tally: before.map_or_else(Arc::default, |before| Arc::clone(&before.tally)),
+            counters: before.map_or_else(Arc::default, |before| Arc::clone(&before.counters)),
             undeclared: false,
             exempt: false,
             variants: (0..variants).map(|_| OnceLock::new()).collect(),

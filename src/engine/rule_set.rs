@@ -9,19 +9,19 @@ use std::{
 use http::Request;
 
 use super::{
-    key_changes::Moves,
-    lost_keys::Gone,
-    route_limits::{Found, Prepared},
+    key_changes::KeyChanges,
+    lost_keys::LostKeys,
+    route_limits::{MatchedRoute, RouteLimits},
     routes::{Route, UNDECLARED, UndeclaredRoutes},
-    unions::Unions,
+    unions::CombinedLimits,
 };
 use crate::{
     client::{Client, RequestHead, Resolver},
     limiter::{
         Limiter, Outdated,
-        client_table::Memory,
+        client_table::ClientTable,
         counters::Unidentified,
-        limit_set::{Asked, Binding, Rule},
+        limit_set::{BoundLimit, Demand, LimitSet},
     },
     observe::Log,
     response::{Protocol, Rejection},
@@ -40,10 +40,10 @@ use crate::{
 };
 
 /// The limits and their balances, as some rules have them.
-pub(crate) struct State {
+pub(crate) struct RuleSet {
     pub(crate) limiter: Arc<Limiter>,
     pub(crate) store: StoreSlot,
-    pub(super) total: Vec<Binding>,
+    pub(super) total: Vec<BoundLimit>,
     /// What undeclared routes are made from.
     pub(super) default: Vec<LimitTemplate>,
     pub(super) table: Table<Route>,
@@ -53,7 +53,7 @@ pub(crate) struct State {
     /// For undeclared routes that are not kept apart.
     pub(super) shared: Route,
     /// For requests that may mean several routes.
-    pub(super) unions: Unions,
+    pub(super) unions: CombinedLimits,
     pub(super) resolver: Option<Resolver>,
     /// Clients without a plan, then each plan.
     pub(super) classes: Vec<PlanLimits>,
@@ -64,13 +64,13 @@ pub(crate) struct State {
     /// The throttle's, too.
     pub(super) unidentified: Arc<Unidentified>,
     /// The keys that these rules have and those before have not, and the other way.
-    pub(super) moves: Moves,
-    pub(super) gone: Gone,
+    pub(super) moves: KeyChanges,
+    pub(super) gone: LostKeys,
 }
 
-impl fmt::Debug for State {
+impl fmt::Debug for RuleSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("State")
+        f.debug_struct("RuleSet")
             .field("limiter", &self.limiter)
             .field("total", &self.total)
             .field("default", &self.default)
@@ -83,16 +83,16 @@ impl fmt::Debug for State {
     }
 }
 
-impl State {
+impl RuleSet {
     pub(super) fn new(
         compiled: Compiled,
         limiter: &Arc<Limiter>,
         store: &StoreSlot,
-        before: Option<(&Arc<Self>, Moves)>,
+        before: Option<(&Arc<Self>, KeyChanges)>,
     ) -> Result<Self, RulesError> {
         let (before, moves) = match before {
             Some((before, moves)) => (Some(before), moves),
-            None => (None, Moves::default()),
+            None => (None, KeyChanges::default()),
         };
         let Compiled {
             total,
@@ -173,7 +173,7 @@ impl State {
             overlaps: OnceLock::new(),
             undeclared,
             shared: shared(before.map(|before| &before.shared)),
-            unions: Unions::default(),
+            unions: CombinedLimits::default(),
             total,
             default,
             resolver,
@@ -183,8 +183,8 @@ impl State {
             log: before.map_or_else(Arc::default, |before| Arc::clone(&before.log)),
             unidentified: before
                 .map_or_else(Arc::default, |before| Arc::clone(&before.unidentified)),
-            gone: before.map_or_else(Gone::default, |before| {
-                Gone::after(before, &moves, per_route, limiter.now())
+            gone: before.map_or_else(LostKeys::default, |before| {
+                LostKeys::after(before, &moves, per_route, limiter.now())
             }),
             moves,
         })
@@ -213,18 +213,18 @@ impl State {
 
     /// The rule a request falls under, and what it asks for. `protocol`: of the layer.
     #[inline(always)]
-    pub(crate) fn asked<B>(
+    pub(crate) fn demand<B>(
         &self,
         request: &Request<B>,
         protocol: Protocol,
-    ) -> Result<(Found<'_>, Asked), Outdated> {
+    ) -> Result<(MatchedRoute<'_>, Demand), Outdated> {
         let head = Head::of(request);
-        let mut asked = Asked::default();
+        let mut demand = Demand::default();
         let mut class = 0;
         if let Some(resolver) = &self.resolver {
             let client = self.client(resolver, RequestHead::of(request));
-            asked.identity = client.identity.bits();
-            asked.is_anonymous = client.is_anonymous;
+            demand.identity = client.identity.bits();
+            demand.is_anonymous = client.is_anonymous;
             class = client.plan.map_or(0, |plan| plan + 1);
         }
         let class = &self.classes[class];
@@ -239,23 +239,27 @@ impl State {
                 let variant = class.variant(|| class.routes.find(&head));
                 let own = self.prepared(route, class, variant);
                 match self.of_other_end(&head, route, class, variant) {
-                    None => Found::Kept(own),
+                    None => MatchedRoute::Kept(own),
                     Some(other) => self.unions.get(&[own, other], !route.undeclared),
                 }
             }
             Some(readings) => self.all(&readings, class)?,
         };
-        if found.rule.has_tokens {
-            asked.tokens = self.estimator.tokens(RequestHead::of(request));
-            asked.is_exact = self.estimator.is_exact();
+        if found.limit_set.has_tokens {
+            demand.tokens = self.estimator.tokens(RequestHead::of(request));
+            demand.is_exact = self.estimator.is_exact();
         }
-        Ok((found, asked))
+        Ok((found, demand))
     }
 
     /// What a request is charged on that may mean several routes: all of them, so that its spelling dodges none.
     #[cold]
-    fn all(&self, readings: &Readings<'_>, class: &PlanLimits) -> Result<Found<'_>, Outdated> {
-        let mut all: Vec<&Prepared> = Vec::new();
+    fn all(
+        &self,
+        readings: &Readings<'_>,
+        class: &PlanLimits,
+    ) -> Result<MatchedRoute<'_>, Outdated> {
+        let mut all: Vec<&RouteLimits> = Vec::new();
         let mut is_declared = true;
         for reading in readings.iter() {
             let route = match reading.find(&self.table) {
@@ -284,7 +288,7 @@ impl State {
         route: &'a Route,
         class: &PlanLimits,
         variant: usize,
-    ) -> Option<&'a Prepared> {
+    ) -> Option<&'a RouteLimits> {
         let declared = self.table.of_other_end(head);
         let in_plan = class.routes.of_other_end(head).copied();
         if declared.is_none() && in_plan.is_none() {
@@ -309,9 +313,9 @@ impl State {
     }
 
     /// Returns whether the client of a request is identified, and not one of the anonymous.
-    pub(super) fn knows(&self, asked: Asked) -> bool {
+    pub(super) fn knows(&self, demand: Demand) -> bool {
         let resolver = self.resolver.as_ref();
-        resolver.is_some_and(|resolver| resolver.anonymous().bits() != asked.identity)
+        resolver.is_some_and(|resolver| resolver.anonymous().bits() != demand.identity)
     }
 
     #[inline(always)]
@@ -320,29 +324,29 @@ impl State {
         route: &'a Route,
         class: &PlanLimits,
         variant: usize,
-    ) -> &'a Prepared {
+    ) -> &'a RouteLimits {
         let make = || self.prepare(route, class, variant);
         route.variants[class.first + variant].get_or_init(make)
     }
 
     #[cold]
-    pub(super) fn prepare(&self, route: &Route, class: &PlanLimits, variant: usize) -> Prepared {
+    pub(super) fn prepare(&self, route: &Route, class: &PlanLimits, variant: usize) -> RouteLimits {
         if route.exempt {
-            let rule = Rule::exempt(route.key.clone()).counted_by(&route.tally);
-            return Prepared::new(&self.limiter, &self.store, rule);
+            let limit_set = LimitSet::exempt(route.key.clone()).counted_by(&route.counters);
+            return RouteLimits::new(&self.limiter, &self.store, limit_set);
         }
         let clients = class.variants[variant].iter();
-        let bindings = clients.chain(&route.own).chain(&self.total);
-        let bindings = bindings.filter(|binding| !binding.rests);
-        let rule = Rule::new(route.key.clone(), class.plan.clone(), bindings.cloned());
-        let rule = rule.counted_by(&route.tally);
+        let limits = clients.chain(&route.own).chain(&self.total);
+        let limits = limits.filter(|bound| !bound.rests);
+        let limit_set = LimitSet::new(route.key.clone(), class.plan.clone(), limits.cloned());
+        let limit_set = limit_set.counted_by(&route.counters);
         if !route.undeclared || std::ptr::eq(route, &self.shared) {
-            return Prepared::new(&self.limiter, &self.store, rule);
+            return RouteLimits::new(&self.limiter, &self.store, limit_set);
         }
         // The same limits, so the same words.
         let shared = &self.shared.variants[class.first + variant];
         let shared = shared.get_or_init(|| self.prepare(&self.shared, class, variant));
-        Prepared::of(&self.limiter, &self.store, rule, &shared.written)
+        RouteLimits::of(&self.limiter, &self.store, limit_set, &shared.written)
     }
 
     /// The route of a request that no key matches.
@@ -396,7 +400,7 @@ impl State {
 }
 
 /// Makes the table of clients, whose size stays what it is.
-fn reserve(memory: &Memory, max_clients: usize) -> Result<(), RulesError> {
+fn reserve(memory: &ClientTable, max_clients: usize) -> Result<(), RulesError> {
     match memory.capacity() {
         Some(present) if present != max_clients => Err(RulesError::MaxClientsFixed {
             max_clients,

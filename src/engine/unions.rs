@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use super::route_limits::{Found, Prepared};
+use super::route_limits::{MatchedRoute, RouteLimits};
 use crate::route::undeclared::{Sealed, Undeclared};
 
 /// The rules of requests that may mean several routes, each made once, as long as there is room.
@@ -10,20 +10,24 @@ use crate::route::undeclared::{Sealed, Undeclared};
 /// Unions of declared routes alone, which are as many as rules allow, stand apart from those with undeclared ones, of
 /// which clients invent as many as they like.
 #[derive(Debug, Default)]
-pub(super) struct Unions {
+pub(super) struct CombinedLimits {
     declared: OnceLock<Set>,
     others: OnceLock<Set>,
 }
 
 /// `None`: there is no room.
-type Set = Undeclared<Option<Box<Prepared>>>;
+type Set = Undeclared<Option<Box<RouteLimits>>>;
 
-impl Unions {
+impl CombinedLimits {
     /// The union of some rules of one state, which are told apart by where they lie. It goes by the name of the first.
-    pub(super) fn get<'a>(&'a self, rules: &[&'a Prepared], is_declared: bool) -> Found<'a> {
+    pub(super) fn get<'a>(
+        &'a self,
+        rules: &[&'a RouteLimits],
+        is_declared: bool,
+    ) -> MatchedRoute<'a> {
         let (first, second, others) = match rules {
             [] => unreachable!("a request has at least one reading"),
-            [only] => return Found::Kept(only),
+            [only] => return MatchedRoute::Kept(only),
             [first, second, others @ ..] => (first, second, others),
         };
         let set = match is_declared {
@@ -31,16 +35,16 @@ impl Unions {
             false => &self.others,
         };
         let set = set.get_or_init(|| Undeclared::new(None));
-        let place = |rule: &&Prepared| std::ptr::from_ref::<Prepared>(rule).addr();
+        let place = |limit_set: &&RouteLimits| std::ptr::from_ref::<RouteLimits>(limit_set).addr();
         let places: Vec<usize> = rules.iter().map(place).collect();
         let make = || {
-            let both = first.rule.and(&second.rule);
+            let both = first.limit_set.and(&second.limit_set);
             let others = others.iter();
-            first.under(others.fold(both, |union, other| union.and(&other.rule)))
+            first.under(others.fold(both, |union, other| union.and(&other.limit_set)))
         };
         match set.get(set.hash(&places), || Some(Box::new(make()))) {
-            Ok(Some(kept)) => Found::Kept(kept),
-            Ok(None) | Err(Sealed) => Found::Made(Box::new(make())),
+            Ok(Some(kept)) => MatchedRoute::Kept(kept),
+            Ok(None) | Err(Sealed) => MatchedRoute::Made(Box::new(make())),
         }
     }
 

@@ -13,26 +13,26 @@ use tokio::time::{Sleep, sleep_until};
 
 use crate::{
     clock::Nanos,
-    engine::{Admitted, Decided, Prepared, Shared, State},
+    engine::{self, Admitted, Engine, RouteLimits, RuleSet},
     limiter::{
         Outdated,
-        limit_set::Asked,
-        queue::{Standing, Turn},
-        readings::Levels,
+        limit_set::Demand,
+        queue::{Turn, Waiter},
+        readings::LimitReadings,
     },
 };
 
 /// A request with the service it is for, which was polled ready, and its place in line. Dropped, it leaves that.
 #[derive(Debug)]
 pub(crate) struct Queued<S, ReqBody> {
-    standing: Standing,
+    standing: Waiter,
     service: S,
     request: Request<ReqBody>,
-    shared: Arc<Shared>,
+    shared: Arc<Engine>,
     /// The rules by which it waits.
-    state: Arc<State>,
-    prepared: Prepared,
-    asked: Asked,
+    state: Arc<RuleSet>,
+    prepared: RouteLimits,
+    demand: Demand,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct Queued<S, ReqBody> {
 pub(super) struct Ended {
     is_admitted: bool,
     now: Nanos,
-    levels: Levels,
+    readings: LimitReadings,
 }
 
 /// What a request that has waited goes on with.
@@ -62,11 +62,11 @@ impl<S, ReqBody> Queued<S, ReqBody> {
     pub(crate) fn new(
         service: S,
         request: Request<ReqBody>,
-        shared: Arc<Shared>,
-        state: Arc<State>,
-        prepared: Prepared,
-        asked: Asked,
-        standing: Standing,
+        shared: Arc<Engine>,
+        state: Arc<RuleSet>,
+        prepared: RouteLimits,
+        demand: Demand,
+        standing: Waiter,
     ) -> Self {
         Self {
             standing,
@@ -75,7 +75,7 @@ impl<S, ReqBody> Queued<S, ReqBody> {
             shared,
             state,
             prepared,
-            asked,
+            demand,
             timer: None,
         }
     }
@@ -85,17 +85,17 @@ impl<S, ReqBody> Queued<S, ReqBody> {
         loop {
             self.follow();
             let limiter = &self.state.limiter;
-            let mut levels = Levels::default();
-            let rule = &self.prepared.rule;
+            let mut readings = LimitReadings::default();
+            let limit_set = &self.prepared.limit_set;
             let turn = self
                 .standing
-                .turn(rule, self.asked, cx.waker(), &mut levels);
+                .turn(limit_set, self.demand, cx.waker(), &mut readings);
             let until = match turn {
                 Turn::Admitted(now) | Turn::Denied(now) => {
                     return Poll::Ready(Ended {
                         is_admitted: matches!(turn, Turn::Admitted(_)),
                         now,
-                        levels,
+                        readings,
                     });
                 }
                 Turn::Later(until) => limiter.instant(until),
@@ -123,9 +123,9 @@ impl<S, ReqBody> Queued<S, ReqBody> {
             if Arc::ptr_eq(&state, &self.state) {
                 return;
             }
-            match state.asked(&self.request, self.shared.options.protocol) {
-                Ok((prepared, asked)) => {
-                    (self.prepared, self.asked) = (prepared.clone(), asked);
+            match state.demand(&self.request, self.shared.options.protocol) {
+                Ok((prepared, demand)) => {
+                    (self.prepared, self.demand) = (prepared.clone(), demand);
                     self.state = Arc::clone(&state);
                     return;
                 }
@@ -143,15 +143,15 @@ impl<S, ReqBody> Queued<S, ReqBody> {
             shared,
             state,
             prepared,
-            asked,
+            demand,
             timer: _,
         } = self;
-        let decided = Decided {
+        let decided = engine::Outcome {
             state: &state,
-            asked,
+            demand,
             arrived: standing.arrived(),
             now: ended.now,
-            levels: &mut ended.levels,
+            readings: &mut ended.readings,
             held: &mut None,
         };
         if !ended.is_admitted {

@@ -11,8 +11,8 @@ use super::queued::Outcome;
 use crate::{
     admission::Permits,
     clock::Nanos,
-    engine::{Decided, Prepared},
-    limiter::readings::Levels,
+    engine::{self, RouteLimits},
+    limiter::readings::LimitReadings,
 };
 
 /// A request with the service it is for, which was polled ready, on its way to the store and back. Dropped, it leaves
@@ -38,7 +38,7 @@ pub(super) struct Told {
     by: By,
     /// By the clock of whoever has decided.
     at: Nanos,
-    levels: Levels,
+    readings: LimitReadings,
     held: Option<Permits>,
 }
 
@@ -48,7 +48,7 @@ enum By {
     All,
     /// Those that lie in this process.
     Held,
-    Other(Prepared),
+    Other(RouteLimits),
 }
 
 impl<S, ReqBody> Trip<S, ReqBody> {
@@ -75,7 +75,7 @@ impl<S, ReqBody> Trip<S, ReqBody> {
             shared,
             state,
             prepared,
-            asked,
+            demand,
             arrived,
             ..
         } = way;
@@ -91,7 +91,7 @@ impl<S, ReqBody> Trip<S, ReqBody> {
         let Told {
             by,
             at,
-            mut levels,
+            mut readings,
             mut held,
         } = told;
         let prepared = match &by {
@@ -100,12 +100,12 @@ impl<S, ReqBody> Trip<S, ReqBody> {
             By::Other(other) => other,
         };
         let waited = now.saturating_sub(arrived);
-        let decided = Decided {
+        let decided = engine::Outcome {
             state: &state,
-            asked,
+            demand,
             arrived: at.saturating_sub(waited),
             now: at,
-            levels: &mut levels,
+            readings: &mut readings,
             held: &mut held,
         };
         if is_admitted {

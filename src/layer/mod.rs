@@ -9,7 +9,7 @@ use tower::Layer;
 
 use crate::{
     clock::Clock,
-    engine::{Live, Shared, options::Options},
+    engine::{ActiveRules, Engine, options::Options},
     handle::Handle,
     response::{Protocol, Rejection},
     rules::{Rules, RulesError},
@@ -26,7 +26,7 @@ use crate::{
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct ThrottleLayer {
-    shared: Arc<Shared>,
+    shared: Arc<Engine>,
 }
 
 impl ThrottleLayer {
@@ -45,9 +45,9 @@ impl ThrottleLayer {
     }
 
     fn with_clock(rules: &Rules, clock: Clock) -> Result<Self, RulesError> {
-        let live = Live::new(rules, clock)?;
+        let live = ActiveRules::new(rules, clock)?;
         Ok(Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(Engine {
                 live: Arc::new(live),
                 options: Options::default(),
             }),

@@ -1,35 +1,37 @@
 //! The place in this process where one charge's balance is kept.
 
 use super::{
-    bucket::{Bucket, Late, Untaken},
-    client_table::{Key, Memory},
-    meter_history::Scale,
-    readings::Seen,
+    bucket::{Bucket, LateCorrection, Untaken},
+    client_table::{ClientTable, TableKey},
+    meter_history::MeterTerms,
+    readings::BucketReading,
 };
 use crate::{clock::Nanos, limit::meter::Meter};
 
 /// The place where one charge's balance is kept.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Place<'a> {
-    Bucket(&'a Bucket, Scale<'a>),
-    Table(&'a Memory, Key<'a>),
+pub(crate) enum BalanceRef<'a> {
+    Bucket(&'a Bucket, MeterTerms<'a>),
+    Table(&'a ClientTable, TableKey<'a>),
 }
 
-impl Place<'_> {
-    /// Where [`Place::take`] starts, if nobody needs to know the balance before.
+impl BalanceRef<'_> {
+    /// Where [`BalanceRef::take`] starts, if nobody needs to know the balance before.
     #[inline(always)]
-    pub(crate) fn start(&self) -> Seen {
+    pub(crate) fn start(&self) -> BucketReading {
         match self {
-            Self::Bucket(bucket, _) => Seen::own(bucket.load()),
-            Self::Table(..) => Seen::default(),
+            Self::Bucket(bucket, _) => BucketReading::own(bucket.load()),
+            Self::Table(..) => BucketReading::default(),
         }
     }
 
     /// The balance, without a charge.
     #[inline(always)]
-    pub(crate) fn peek(&self, now: Nanos) -> Seen {
+    pub(crate) fn peek(&self, now: Nanos) -> BucketReading {
         match self {
-            Self::Bucket(bucket, scale) => Seen::peeked(bucket.peek(scale.version, scale.history)),
+            Self::Bucket(bucket, scale) => {
+                BucketReading::peeked(bucket.peek(scale.version, scale.history))
+            }
             Self::Table(memory, key) => memory.peek(key, now),
         }
     }
@@ -43,9 +45,10 @@ impl Place<'_> {
         }
         let (place, meter) = match (self, self.peek(now).outdated) {
             (Self::Bucket(bucket, scale), true) => match scale.history.present() {
-                Some((version, meter)) => {
-                    (Self::Bucket(bucket, Scale { version, ..*scale }), meter)
-                }
+                Some((version, meter)) => (
+                    Self::Bucket(bucket, MeterTerms { version, ..*scale }),
+                    meter,
+                ),
                 None => (*self, *meter),
             },
             (Self::Table(memory, key), true) => match key.scale().history.present() {
@@ -64,18 +67,20 @@ impl Place<'_> {
     #[inline(always)]
     pub(crate) fn take(
         &self,
-        seen: Seen,
+        seen: BucketReading,
         meter: &Meter,
         now: Nanos,
         cost: u64,
         clock: impl Fn() -> Nanos,
-    ) -> Result<Seen, Untaken<Seen>> {
+    ) -> Result<BucketReading, Untaken<BucketReading>> {
         match self {
             Self::Bucket(bucket, scale) => {
                 let next = |state| meter.take(state, now, cost).ok();
                 match bucket.step(seen.state, scale.version, scale.history, next) {
-                    Ok(state) => Ok(Seen::own(state)),
-                    Err(Untaken::Refused(state)) => Err(Untaken::Refused(Seen::own(state))),
+                    Ok(state) => Ok(BucketReading::own(state)),
+                    Err(Untaken::Refused(state)) => {
+                        Err(Untaken::Refused(BucketReading::own(state)))
+                    }
                     Err(Untaken::Outdated) => Err(Untaken::Outdated),
                 }
             }
@@ -87,16 +92,16 @@ impl Place<'_> {
     pub(crate) fn owe(&self, meter: &Meter, now: Nanos, units: u64, clock: impl Fn() -> Nanos) {
         match self {
             Self::Bucket(bucket, scale) => {
-                let work = |scale: Scale<'_>, meter: &Meter| {
+                let work = |scale: MeterTerms<'_>, meter: &Meter| {
                     let next = |state| Some(meter.owe(state, now, units));
                     let owed = bucket.step(bucket.load(), scale.version, scale.history, next);
                     owed != Err(Untaken::Outdated)
                 };
-                let late = || bucket.settle_late(Late::Owe, units, now);
+                let late = || bucket.settle_late(LateCorrection::Owe, units, now);
                 settle(*scale, meter, work, late);
             }
             Self::Table(memory, key) => {
-                let work = |scale: Scale<'_>, meter: &Meter| {
+                let work = |scale: MeterTerms<'_>, meter: &Meter| {
                     let next = |state, now| Some(meter.owe(state, now, units));
                     let owed = memory.step(&key.told_in(scale.version), now, &clock, next);
                     owed != Err(Untaken::Outdated)
@@ -114,7 +119,7 @@ impl Place<'_> {
             Self::Bucket(bucket, scale) => refund(bucket, *scale, meter, now, units),
             Self::Table(_, key) if shared => refund(key.overflow(), key.scale(), meter, now, units),
             Self::Table(memory, key) => {
-                let work = |scale: Scale<'_>, meter: &Meter| {
+                let work = |scale: MeterTerms<'_>, meter: &Meter| {
                     let next = |state| (state > now).then(|| meter.refund(state, units));
                     memory.refund(&key.told_in(scale.version), next)
                 };
@@ -141,12 +146,12 @@ impl Place<'_> {
     /// something else since, it stays charged.
     pub(crate) fn give_back(
         &self,
-        seen: Seen,
+        seen: BucketReading,
         meter: &Meter,
         taken: Nanos,
         cost: u64,
         clock: impl Fn() -> Nanos,
-    ) -> Seen {
+    ) -> BucketReading {
         let weight = meter.weight(cost);
         match self {
             Self::Bucket(bucket, scale) => {
@@ -154,7 +159,7 @@ impl Place<'_> {
                 if !slot.give_back(scale.version, seen.state, meter, taken, weight, clock) {
                     // Whoever closes it may be between two steps.
                     scale.history.wait();
-                    bucket.settle_late(Late::Refund, cost, taken);
+                    bucket.settle_late(LateCorrection::Refund, cost, taken);
                 }
                 self.peek(taken)
             }
@@ -166,22 +171,22 @@ impl Place<'_> {
     }
 }
 
-fn refund(bucket: &Bucket, scale: Scale<'_>, meter: &Meter, now: Nanos, units: u64) {
-    let work = |scale: Scale<'_>, meter: &Meter| {
+fn refund(bucket: &Bucket, scale: MeterTerms<'_>, meter: &Meter, now: Nanos, units: u64) {
+    let work = |scale: MeterTerms<'_>, meter: &Meter| {
         let next = |state| (state > now).then(|| meter.refund(state, units));
         let given = bucket.step(bucket.load(), scale.version, scale.history, next);
         given != Err(Untaken::Outdated)
     };
-    let late = || bucket.settle_late(Late::Refund, units, now);
+    let late = || bucket.settle_late(LateCorrection::Refund, units, now);
     settle(scale, meter, work, late);
 }
 
 /// Does `work` in the terms of a charge or in those that hold by now, until it says that it is done, or `late` if the
 /// balance has gone over to other buckets.
 fn settle(
-    scale: Scale<'_>,
+    scale: MeterTerms<'_>,
     meter: &Meter,
-    work: impl Fn(Scale<'_>, &Meter) -> bool,
+    work: impl Fn(MeterTerms<'_>, &Meter) -> bool,
     late: impl Fn() -> bool,
 ) {
     if work(scale, meter) || late() {
@@ -189,7 +194,7 @@ fn settle(
     }
     // A reload may come between: then once more.
     while let Some((version, meter)) = scale.history.present() {
-        if work(Scale { version, ..scale }, &meter) || late() {
+        if work(MeterTerms { version, ..scale }, &meter) || late() {
             return;
         }
     }

@@ -14,25 +14,25 @@ use crate::{
     clock::Nanos,
     limit::{Limit, Terms},
     limiter::{
-        balance::Place,
+        balance::BalanceRef,
         bucket::Bucket,
-        client_table::{Key, Memory, Page},
-        counters::Tally,
-        meter_history::Scale,
-        meter_history::{History, Version},
+        client_table::{ClientBuckets, ClientTable, TableKey},
+        counters::Counters,
+        meter_history::MeterTerms,
+        meter_history::{MeterHistory, Version},
     },
 };
 
 /// A limit and where its balances are kept. A clone shares them.
 #[derive(Debug, Clone)]
-pub(crate) struct Binding {
+pub(crate) struct BoundLimit {
     pub(crate) limit: Limit,
-    pub(crate) home: Home,
-    pub(crate) line: Line,
+    pub(crate) home: Storage,
+    pub(crate) line: QueueScope,
     /// Of its settings.
     pub(crate) version: Version,
-    pub(crate) history: History,
-    pub(crate) tally: Arc<Tally>,
+    pub(crate) history: MeterHistory,
+    pub(crate) counters: Arc<Counters>,
     /// What a store knows its balances by. None are kept in one where there is none: of slots, and of limits that are
     /// closed.
     pub(crate) id: Option<Arc<str>>,
@@ -42,14 +42,14 @@ pub(crate) struct Binding {
 
 /// Where requests wait that a limit refuses: one line for all limits of a scope.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Line {
+pub(crate) enum QueueScope {
     /// Of whoever asks, by number.
     Scope(u64),
     /// Of each client, by the number of the scope's first limit.
     Client(u32),
 }
 
-impl Line {
+impl QueueScope {
     pub(crate) fn next() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Self::Scope(NEXT.fetch_add(1, Ordering::Relaxed))
@@ -58,7 +58,7 @@ impl Line {
 
 /// The line of one scope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum LineId {
+pub(crate) enum QueueId {
     /// Of the total or a route, by number.
     Scope(u64),
     /// Of a client, by the hash of its first bucket's key.
@@ -67,28 +67,28 @@ pub(crate) enum LineId {
 
 /// Where the balances of a limit are kept.
 #[derive(Debug, Clone)]
-pub(crate) enum Home {
+pub(crate) enum Storage {
     /// In one bucket, whoever asks.
     Bucket(Arc<Bucket>),
     /// In the table, one for each client.
-    Client(Arc<Page>),
+    Client(Arc<ClientBuckets>),
 }
 
-impl Binding {
+impl BoundLimit {
     /// The limits of one scope for whoever asks, each with a bucket of its own, which is full.
     #[cfg(test)]
     pub(crate) fn scope(limits: impl IntoIterator<Item = Limit>) -> Vec<Self> {
-        let binding = |limit| Self::alone(limit, Home::Bucket(Arc::new(Bucket::full(0))));
-        limits.into_iter().map(binding).collect()
+        let bound = |limit| Self::alone(limit, Storage::Bucket(Arc::new(Bucket::full(0))));
+        limits.into_iter().map(bound).collect()
     }
 
     /// A limit in a line of its own.
     #[cfg(test)]
-    pub(crate) fn alone(limit: Limit, home: Home) -> Self {
+    pub(crate) fn alone(limit: Limit, home: Storage) -> Self {
         let (version, since) = (0, 0);
         let first = limit
             .meter
-            .map(|meter| crate::limiter::meter_history::Step {
+            .map(|meter| crate::limiter::meter_history::MeterStep {
                 version,
                 since,
                 meter,
@@ -96,44 +96,51 @@ impl Binding {
         Self {
             limit,
             home,
-            line: Line::next(),
+            line: QueueScope::next(),
             version,
-            history: History::new(first),
-            tally: Arc::default(),
+            history: MeterHistory::new(first),
+            counters: Arc::default(),
             id: None,
             rests: false,
         }
     }
 
     /// The line that a client waits in.
-    pub(crate) fn line(&self, identity: u128) -> LineId {
+    pub(crate) fn line(&self, identity: u128) -> QueueId {
         match self.line {
-            Line::Scope(number) => LineId::Scope(number),
-            Line::Client(number) => LineId::Client(Key::hash_of(identity, number)),
+            QueueScope::Scope(number) => QueueId::Scope(number),
+            QueueScope::Client(number) => QueueId::Client(TableKey::hash_of(identity, number)),
         }
     }
 
     /// Where the balance of a client is kept.
     #[inline]
-    pub(crate) fn place<'a>(&'a self, memory: &'a Memory, identity: u128) -> Place<'a> {
-        let scale = Scale {
+    pub(crate) fn place<'a>(&'a self, memory: &'a ClientTable, identity: u128) -> BalanceRef<'a> {
+        let scale = MeterTerms {
             version: self.version,
             history: &self.history,
         };
         match &self.home {
-            Home::Bucket(bucket) => Place::Bucket(bucket, scale),
-            Home::Client(page) => Place::Table(memory, Key::new(identity, page, scale)),
+            Storage::Bucket(bucket) => BalanceRef::Bucket(bucket, scale),
+            Storage::Client(page) => {
+                BalanceRef::Table(memory, TableKey::new(identity, page, scale))
+            }
         }
     }
 
     #[inline(always)]
-    pub(crate) fn charge<'a>(&'a self, memory: &'a Memory, asked: Asked, now: Nanos) -> Charge<'a> {
-        let place = self.place(memory, asked.identity);
-        Charge {
+    pub(crate) fn charge<'a>(
+        &'a self,
+        memory: &'a ClientTable,
+        demand: Demand,
+        now: Nanos,
+    ) -> BucketCharge<'a> {
+        let place = self.place(memory, demand.identity);
+        BucketCharge {
             limit: &self.limit,
             place,
             cost: match self.limit.is_tokens() {
-                true => self.reserves(asked, &place, memory, now),
+                true => self.reserves(demand, &place, memory, now),
                 false => 1,
             },
         }
@@ -141,15 +148,21 @@ impl Binding {
 
     /// The model tokens that a request reserves in a place of this process, which it may share with others.
     #[cold]
-    fn reserves(&self, asked: Asked, place: &Place<'_>, memory: &Memory, now: Nanos) -> u64 {
+    fn reserves(
+        &self,
+        demand: Demand,
+        place: &BalanceRef<'_>,
+        memory: &ClientTable,
+        now: Nanos,
+    ) -> u64 {
         let is_shared = match place {
-            Place::Bucket(..) => false,
+            BalanceRef::Bucket(..) => false,
             // Most tables had room for all.
-            Place::Table(..) => memory.overflowed() > 0 && place.peek(now).shared,
+            BalanceRef::Table(..) => memory.overflowed() > 0 && place.peek(now).shared,
         };
         match is_shared {
-            true => self.limit.reserves(asked.tokens, asked.is_exact, true),
-            false => self.cost(asked),
+            true => self.limit.reserves(demand.tokens, demand.is_exact, true),
+            false => self.cost(demand),
         }
     }
 
@@ -158,18 +171,19 @@ impl Binding {
         let hasher = FixedState::default();
         match (&self.id, self.line) {
             (Some(id), _) => hasher.hash_one(id),
-            (None, Line::Scope(number)) => hasher.hash_one((number, &self.limit.name)),
-            (None, Line::Client(number)) => hasher.hash_one((number, &self.limit.name)),
+            (None, QueueScope::Scope(number)) => hasher.hash_one((number, &self.limit.name)),
+            (None, QueueScope::Client(number)) => hasher.hash_one((number, &self.limit.name)),
         }
     }
 
     /// What a request asks for, in a bucket that it shares with nobody for lack of room.
     #[inline]
-    pub(crate) fn cost(&self, asked: Asked) -> u64 {
+    pub(crate) fn cost(&self, demand: Demand) -> u64 {
         match &self.limit.terms {
             Terms::Tokens(_) => {
-                let is_shared = self.limit.is_shared() || asked.is_anonymous;
-                self.limit.reserves(asked.tokens, asked.is_exact, is_shared)
+                let is_shared = self.limit.is_shared() || demand.is_anonymous;
+                self.limit
+                    .reserves(demand.tokens, demand.is_exact, is_shared)
             }
             Terms::Rate(_) | Terms::Quota(_) | Terms::InFlight(_) => 1,
         }
@@ -178,8 +192,8 @@ impl Binding {
     /// The client whose balance it is.
     pub(crate) fn client(&self, identity: u128) -> Option<u128> {
         match &self.home {
-            Home::Bucket(_) => None,
-            Home::Client(_) => Some(identity),
+            Storage::Bucket(_) => None,
+            Storage::Client(_) => Some(identity),
         }
     }
 
@@ -198,15 +212,15 @@ impl Binding {
     /// Tells whether its bucket has gone over to other routes.
     pub(crate) fn is_closed(&self) -> bool {
         match &self.home {
-            Home::Bucket(bucket) => bucket.is_closed(),
-            Home::Client(_) => false,
+            Storage::Bucket(bucket) => bucket.is_closed(),
+            Storage::Client(_) => false,
         }
     }
 
     pub(crate) fn is(&self, other: &Self) -> bool {
         match (&self.home, &other.home) {
-            (Home::Bucket(own), Home::Bucket(other)) => Arc::ptr_eq(own, other),
-            (Home::Client(own), Home::Client(other)) => Arc::ptr_eq(own, other),
+            (Storage::Bucket(own), Storage::Bucket(other)) => Arc::ptr_eq(own, other),
+            (Storage::Client(own), Storage::Client(other)) => Arc::ptr_eq(own, other),
             _ => false,
         }
     }
@@ -214,7 +228,7 @@ impl Binding {
 
 /// Who asks, and for how much.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Asked {
+pub(crate) struct Demand {
     /// The client: a keyed hash.
     pub(crate) identity: u128,
     /// Model tokens, as the request is estimated.
@@ -227,8 +241,8 @@ pub(crate) struct Asked {
 
 /// What one limit takes from its bucket for one request.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Charge<'a> {
+pub(crate) struct BucketCharge<'a> {
     pub(crate) limit: &'a Limit,
-    pub(crate) place: Place<'a>,
+    pub(crate) place: BalanceRef<'a>,
     pub(crate) cost: u64,
 }

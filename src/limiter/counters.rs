@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A number that many threads count up. It guards nothing but itself, hence relaxed.
 #[derive(Debug, Default)]
-pub(crate) struct Count(AtomicU64);
+pub(crate) struct Counter(AtomicU64);
 
-impl Count {
+impl Counter {
     #[inline]
     pub(crate) fn add(&self, more: u64) {
         self.0.fetch_add(more, Ordering::Relaxed);
@@ -30,23 +30,23 @@ impl Count {
 #[derive(Debug, Default)]
 pub(crate) struct Unidentified {
     /// Without the peer's address, where clients are told apart by it.
-    pub(crate) without_address: Count,
+    pub(crate) without_address: Counter,
     /// With the name of a plan that is not declared.
-    pub(crate) unknown_plans: Count,
+    pub(crate) unknown_plans: Counter,
 }
 
 /// What has become of the requests that one limit, or one route, was asked for.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
-    pub(crate) admitted: Count,
+pub(crate) struct Counters {
+    pub(crate) admitted: Counter,
     /// Of those admitted, by a rule that is exempt.
-    pub(crate) exempt: Count,
-    pub(crate) refused: Count,
+    pub(crate) exempt: Counter,
+    pub(crate) refused: Counter,
     /// By a limit that is a shadow.
-    pub(crate) would_refuse: Count,
-    pub(crate) waited: Count,
+    pub(crate) would_refuse: Counter,
+    pub(crate) waited: Counter,
     /// Answers whose report of model tokens was implausible.
-    pub(crate) implausible: Count,
+    pub(crate) implausible: Counter,
     /// Now.
-    pub(crate) waiting: Count,
+    pub(crate) waiting: Counter,
 }

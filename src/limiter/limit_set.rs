@@ -2,25 +2,25 @@
 
 use std::{cmp::Reverse, sync::Arc};
 
-pub(crate) use super::bound_limit::{Asked, Binding, Charge, Home, Line};
+pub(crate) use super::bound_limit::{BoundLimit, BucketCharge, Demand, QueueScope, Storage};
 use crate::{
     clock::Nanos,
     limiter::{
-        bound_limit::LineId,
-        client_table::Memory,
-        counters::{Count, Tally},
-        readings::Levels,
+        bound_limit::QueueId,
+        client_table::ClientTable,
+        counters::{Counter, Counters},
+        readings::LimitReadings,
     },
 };
 
 /// What one route is charged on: the most specific limit first, the total last, and then the shadows.
 #[derive(Debug)]
-pub(crate) struct Rule {
+pub(crate) struct LimitSet {
     /// The route key, for people.
     pub(crate) route: Box<str>,
     /// The usage plan of the client, where it has one.
     pub(crate) plan: Option<Arc<str>>,
-    pub(crate) bindings: Box<[Binding]>,
+    pub(crate) limits: Box<[BoundLimit]>,
     /// How many of them are enforced.
     pub(crate) enforced: usize,
     /// Whether requests may wait for one of them.
@@ -37,12 +37,12 @@ pub(crate) struct Rule {
     pub(crate) exempt: bool,
     /// Requests that were admitted under it and are not yet counted by its route and its limits: so that a request
     /// counts once, however many limits it has.
-    pub(crate) admitted: Count,
+    pub(crate) admitted: Counter,
     /// Of its route.
-    pub(crate) tally: Arc<Tally>,
+    pub(crate) counters: Arc<Counters>,
 }
 
-impl Rule {
+impl LimitSet {
     /// The most limits in a store of which a request finds leases.
     pub(crate) const MOST_LEASED: usize = 6;
 
@@ -50,60 +50,56 @@ impl Rule {
     pub(crate) fn new(
         route: impl Into<Box<str>>,
         plan: Option<Arc<str>>,
-        bindings: impl IntoIterator<Item = Binding>,
+        limits: impl IntoIterator<Item = BoundLimit>,
     ) -> Self {
-        let mut bindings: Box<[_]> = bindings.into_iter().collect();
-        bindings.sort_by_key(|binding| binding.limit.shadow);
+        let mut limits: Box<[_]> = limits.into_iter().collect();
+        limits.sort_by_key(|bound| bound.limit.shadow);
         Self {
             route: route.into(),
             plan,
-            enforced: bindings.partition_point(|binding| !binding.limit.shadow),
-            is_patient: bindings
-                .iter()
-                .any(|binding| binding.limit.patience.is_some()),
-            has_slots: bindings.iter().any(|binding| binding.limit.is_slots()),
-            has_tokens: bindings.iter().any(|binding| binding.limit.is_tokens()),
-            is_shared: bindings.iter().any(|binding| binding.id.is_some()),
+            enforced: limits.partition_point(|bound| !bound.limit.shadow),
+            is_patient: limits.iter().any(|bound| bound.limit.patience.is_some()),
+            has_slots: limits.iter().any(|bound| bound.limit.is_slots()),
+            has_tokens: limits.iter().any(|bound| bound.limit.is_tokens()),
+            is_shared: limits.iter().any(|bound| bound.id.is_some()),
             is_leased: {
-                let shared = bindings.iter().filter(|binding| binding.id.is_some());
+                let shared = limits.iter().filter(|bound| bound.id.is_some());
                 shared.clone().count() <= Self::MOST_LEASED
-                    && shared
-                        .clone()
-                        .all(|binding| binding.limit.lease(u64::MAX) > 0)
+                    && shared.clone().all(|bound| bound.limit.lease(u64::MAX) > 0)
             },
             exempt: false,
-            bindings,
-            admitted: Count::default(),
-            tally: Arc::default(),
+            limits,
+            admitted: Counter::default(),
+            counters: Arc::default(),
         }
     }
 
     /// Of a route whose requests no scope counts.
     pub(crate) fn exempt(route: impl Into<Box<str>>) -> Self {
-        let mut rule = Self::new(route, None, []);
-        rule.exempt = true;
-        rule
+        let mut limit_set = Self::new(route, None, []);
+        limit_set.exempt = true;
+        limit_set
     }
 
     /// Counts for a route.
-    pub(crate) fn counted_by(self, tally: &Arc<Tally>) -> Self {
-        let mut rule = self;
-        rule.tally = Arc::clone(tally);
-        rule
+    pub(crate) fn counted_by(self, counters: &Arc<Counters>) -> Self {
+        let mut limit_set = self;
+        limit_set.counters = Arc::clone(counters);
+        limit_set
     }
 
     /// Without the limits that a store keeps. Model tokens are counted all the same.
     pub(crate) fn held(&self) -> Self {
-        let held = self.bindings.iter().filter(|binding| binding.id.is_none());
-        let mut rule = self.with(held.cloned());
-        rule.has_tokens = self.has_tokens;
-        rule
+        let held = self.limits.iter().filter(|bound| bound.id.is_none());
+        let mut limit_set = self.with(held.cloned());
+        limit_set.has_tokens = self.has_tokens;
+        limit_set
     }
 
     /// With one of so many shares of the limits that a store keeps, in this process.
     pub(crate) fn share(&self, shares: u32) -> Self {
-        let bindings = self.bindings.iter();
-        self.with(bindings.map(|binding| binding.share(shares)))
+        let limits = self.limits.iter();
+        self.with(limits.map(|bound| bound.share(shares)))
     }
 
     /// Without limits.
@@ -112,31 +108,31 @@ impl Rule {
     }
 
     /// The same route with other limits.
-    fn with(&self, bindings: impl IntoIterator<Item = Binding>) -> Self {
-        Self::new(self.route.clone(), self.plan.clone(), bindings).counted_by(&self.tally)
+    fn with(&self, limits: impl IntoIterator<Item = BoundLimit>) -> Self {
+        Self::new(self.route.clone(), self.plan.clone(), limits).counted_by(&self.counters)
     }
 
     /// Has the route and the limits count what was admitted.
     pub(crate) fn settle(&self) {
         let admitted = self.admitted.take();
         if admitted > 0 {
-            self.tally.admitted.add(admitted);
+            self.counters.admitted.add(admitted);
             if self.exempt {
-                self.tally.exempt.add(admitted);
+                self.counters.exempt.add(admitted);
             }
-            for binding in &self.bindings {
-                binding.tally.admitted.add(admitted);
+            for bound in &self.limits {
+                bound.counters.admitted.add(admitted);
             }
         }
     }
 
     /// Counts what shadows would have refused, and tells their numbers.
-    pub(crate) fn shadowed(&self, levels: &Levels, mut tell: impl FnMut(usize)) {
-        let pairs = self.bindings.iter().zip(levels.as_slice());
-        for (index, (binding, level)) in pairs.enumerate().skip(self.enforced) {
-            if level.refused {
-                self.tally.would_refuse.add(1);
-                binding.tally.would_refuse.add(1);
+    pub(crate) fn shadowed(&self, readings: &LimitReadings, mut tell: impl FnMut(usize)) {
+        let pairs = self.limits.iter().zip(readings.as_slice());
+        for (index, (bound, reading)) in pairs.enumerate().skip(self.enforced) {
+            if reading.refused {
+                self.counters.would_refuse.add(1);
+                bound.counters.would_refuse.add(1);
                 tell(index);
             }
         }
@@ -145,46 +141,46 @@ impl Rule {
     #[inline]
     pub(crate) fn charges<'a>(
         &'a self,
-        memory: &'a Memory,
-        asked: Asked,
+        memory: &'a ClientTable,
+        demand: Demand,
         now: Nanos,
-    ) -> impl Iterator<Item = Charge<'a>> + Clone {
-        let bindings = self.bindings.iter();
-        bindings.map(move |binding| binding.charge(memory, asked, now))
+    ) -> impl Iterator<Item = BucketCharge<'a>> + Clone {
+        let limits = self.limits.iter();
+        limits.map(move |bound| bound.charge(memory, demand, now))
     }
 
     /// The model tokens that a request in a line reserves there: the most, if limits reserve different amounts.
-    pub(crate) fn tokens_in(&self, line: LineId, asked: Asked) -> u64 {
-        let tokens = self.enforced().filter(|binding| binding.limit.is_tokens());
-        let here = tokens.filter(|binding| binding.line(asked.identity) == line);
-        here.map(|binding| binding.cost(asked)).max().unwrap_or(0)
+    pub(crate) fn tokens_in(&self, line: QueueId, demand: Demand) -> u64 {
+        let tokens = self.enforced().filter(|bound| bound.limit.is_tokens());
+        let here = tokens.filter(|bound| bound.line(demand.identity) == line);
+        here.map(|bound| bound.cost(demand)).max().unwrap_or(0)
     }
 
     /// Those whose balances may be kept in a store.
-    pub(crate) fn shared(&self) -> impl Iterator<Item = &Binding> {
-        self.bindings.iter().filter(|binding| binding.id.is_some())
+    pub(crate) fn shared(&self) -> impl Iterator<Item = &BoundLimit> {
+        self.limits.iter().filter(|bound| bound.id.is_some())
     }
 
     /// The limits that are enforced.
-    pub(crate) fn enforced(&self) -> impl Iterator<Item = &Binding> {
-        self.bindings[..self.enforced].iter()
+    pub(crate) fn enforced(&self) -> impl Iterator<Item = &BoundLimit> {
+        self.limits[..self.enforced].iter()
     }
 
     /// This rule, and of the other what it has besides. Exempt only if both are.
     pub(crate) fn and(&self, other: &Self) -> Self {
         let besides = other
-            .bindings
+            .limits
             .iter()
-            .filter(|binding| !self.bindings.iter().any(|own| own.is(binding)));
-        let mut bindings: Vec<_> = self.bindings.iter().chain(besides).cloned().collect();
-        bindings.sort_by_key(|binding| Reverse(binding.limit.scope.specificity()));
-        let mut rule = self.with(bindings);
-        rule.exempt = self.exempt && other.exempt;
-        rule
+            .filter(|bound| !self.limits.iter().any(|own| own.is(bound)));
+        let mut limits: Vec<_> = self.limits.iter().chain(besides).cloned().collect();
+        limits.sort_by_key(|bound| Reverse(bound.limit.scope.specificity()));
+        let mut limit_set = self.with(limits);
+        limit_set.exempt = self.exempt && other.exempt;
+        limit_set
     }
 }
 
-impl Drop for Rule {
+impl Drop for LimitSet {
     fn drop(&mut self) {
         self.settle();
     }

@@ -21,35 +21,37 @@ pub(crate) type Version = u64;
 
 /// How one limit was measured since when. A clone shares it.
 #[derive(Clone)]
-pub(crate) struct History(Arc<Mutex<Steps>>);
+pub(crate) struct MeterHistory(Arc<Mutex<MeterSteps>>);
 
 /// The settings in whose terms a charge is made.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Scale<'a> {
+pub(crate) struct MeterTerms<'a> {
     pub(crate) version: Version,
-    pub(crate) history: &'a History,
+    pub(crate) history: &'a MeterHistory,
 }
 
 /// From the oldest that is remembered to the present one.
 #[derive(Debug)]
-pub(crate) struct Steps(VecDeque<Step>);
+pub(crate) struct MeterSteps(VecDeque<MeterStep>);
 
 #[derive(Debug, Clone)]
-pub(crate) struct Step {
+pub(crate) struct MeterStep {
     pub(crate) version: Version,
     pub(crate) since: Nanos,
     pub(crate) meter: Meter,
 }
 
-impl History {
-    pub(crate) fn new(first: Option<Step>) -> Self {
-        Self(Arc::new(Mutex::new(Steps(first.into_iter().collect()))))
+impl MeterHistory {
+    pub(crate) fn new(first: Option<MeterStep>) -> Self {
+        Self(Arc::new(Mutex::new(MeterSteps(
+            first.into_iter().collect(),
+        ))))
     }
 
     /// From now on units weigh something else.
-    pub(crate) fn push(&self, step: Step) {
-        self.alone(|Steps(steps)| {
-            if steps.len() == Steps::KEPT {
+    pub(crate) fn push(&self, step: MeterStep) {
+        self.alone(|MeterSteps(steps)| {
+            if steps.len() == MeterSteps::KEPT {
                 steps.pop_front();
             }
             steps.push_back(step);
@@ -58,7 +60,7 @@ impl History {
 
     /// No balance is told in terms of what was before the present settings.
     pub(crate) fn forget(&self) {
-        self.alone(|Steps(steps)| {
+        self.alone(|MeterSteps(steps)| {
             steps.drain(..steps.len().saturating_sub(1));
             steps.shrink_to_fit();
         });
@@ -66,7 +68,7 @@ impl History {
 
     /// The settings that hold.
     pub(crate) fn present(&self) -> Option<(Version, Meter)> {
-        self.alone(|Steps(steps)| steps.back().map(|step| (step.version, step.meter)))
+        self.alone(|MeterSteps(steps)| steps.back().map(|step| (step.version, step.meter)))
     }
 
     /// Until nobody is alone with it.
@@ -76,14 +78,14 @@ impl History {
     }
 
     /// Work that nobody else does at the same time.
-    pub(crate) fn alone<T>(&self, work: impl FnOnce(&mut Steps) -> T) -> T {
+    pub(crate) fn alone<T>(&self, work: impl FnOnce(&mut MeterSteps) -> T) -> T {
         // Each step leaves it whole.
         let mut steps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         work(&mut steps)
     }
 }
 
-impl Steps {
+impl MeterSteps {
     /// How many settings are remembered. A balance that is still owed after so many changes of its limit, without a
     /// charge in between, is read as a burst that was used when the oldest of them began.
     const KEPT: usize = 4_096;
@@ -98,7 +100,7 @@ impl Steps {
         let (mut state, from) = match from.and_then(at) {
             Some(from) => (state, from),
             None => {
-                let Step { since, meter, .. } = &steps[0];
+                let MeterStep { since, meter, .. } = &steps[0];
                 (meter.owe(0, *since, meter.capacity()), 0)
             }
         };
@@ -119,7 +121,7 @@ impl Steps {
     }
 }
 
-impl fmt::Debug for History {
+impl fmt::Debug for MeterHistory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("History")
             .field(&self.present().map(|(version, _)| version))
@@ -137,12 +139,12 @@ mod tests {
     #[test]
     fn what_no_balance_is_told_in_any_more_is_forgotten() {
         let rate = |interval| Rate::new(1, Duration::from_nanos(interval)).burst(9);
-        let step = |version| Step {
+        let step = |version| MeterStep {
             version,
             since: 1_000,
             meter: Meter::of_rate(&rate(100 * version)).expect("open"),
         };
-        let history = History::new(Some(step(1)));
+        let history = MeterHistory::new(Some(step(1)));
         history.push(step(2));
         history.push(step(3));
         let (remembered, read) = (
@@ -155,6 +157,6 @@ mod tests {
         assert_eq!(remembered(), [None, None, Some(3)]);
         assert_eq!(history.present().map(|(version, _)| version), Some(3));
         assert_eq!(read(), 3_700, "as if all had been taken");
-        assert!(history.alone(|Steps(steps)| steps.capacity() < 4));
+        assert!(history.alone(|MeterSteps(steps)| steps.capacity() < 4));
     }
 }

@@ -21,13 +21,13 @@ pub(crate) mod stagger;
 
 use std::thread;
 
-use self::client_table::{Key, Memory};
+use self::client_table::{ClientTable, TableKey};
 use self::{
     bucket::Untaken,
-    limit_set::{Asked, Binding, Charge, Home, Rule},
-    queue::Lines,
-    readings::{Level, Levels},
-    stagger::{Refused, Spread},
+    limit_set::{BoundLimit, BucketCharge, Demand, LimitSet, Storage},
+    queue::WaitQueues,
+    readings::{LimitReading, LimitReadings},
+    stagger::{Stagger, ToldWait},
 };
 use crate::clock::{Clock, Instant, Nanos};
 
@@ -48,18 +48,18 @@ impl Outdated {
 pub(crate) struct Limiter {
     clock: Clock,
     /// Where balances of clients are kept.
-    pub(crate) memory: Memory,
-    pub(crate) lines: Lines,
-    spread: Spread,
+    pub(crate) memory: ClientTable,
+    pub(crate) lines: WaitQueues,
+    spread: Stagger,
 }
 
 impl Limiter {
     pub(crate) fn new(clock: Clock) -> Self {
         Self {
             clock,
-            memory: Memory::new(),
-            lines: Lines::new(),
-            spread: Spread::new(),
+            memory: ClientTable::new(),
+            lines: WaitQueues::new(),
+            spread: Stagger::new(),
         }
     }
 
@@ -80,24 +80,24 @@ impl Limiter {
     /// Takes all charges of a rule at `now`, a reading of this limiter's clock, or none of them. Shadows are
     /// asked after that, each by itself.
     ///
-    /// Says whether they were taken, and leaves in `levels` what each bucket holds after it.
+    /// Says whether they were taken, and leaves in `readings` what each bucket holds after it.
     #[inline(always)]
     pub(crate) fn admit(
         &self,
-        rule: &Rule,
-        asked: Asked,
+        limit_set: &LimitSet,
+        demand: Demand,
         now: Nanos,
-        levels: &mut Levels,
+        readings: &mut LimitReadings,
     ) -> Result<bool, Outdated> {
         let clock = || self.clock.now();
-        if let ([only], 1) = (&*rule.bindings, rule.enforced) {
-            return admit_only(only.charge(&self.memory, asked, now), now, clock, levels);
+        if let ([only], 1) = (&*limit_set.limits, limit_set.enforced) {
+            return admit_only(only.charge(&self.memory, demand, now), now, clock, readings);
         }
-        let charge = |binding| Binding::charge(binding, &self.memory, asked, now);
-        let (enforced, shadows) = rule.bindings.split_at(rule.enforced);
-        let admitted = admit(enforced.iter().map(charge), now, clock, levels)?;
+        let charge = |bound| BoundLimit::charge(bound, &self.memory, demand, now);
+        let (enforced, shadows) = limit_set.limits.split_at(limit_set.enforced);
+        let admitted = admit(enforced.iter().map(charge), now, clock, readings)?;
         if !shadows.is_empty() {
-            shadow(shadows.iter().map(charge), admitted, now, clock, levels);
+            shadow(shadows.iter().map(charge), admitted, now, clock, readings);
         }
         Ok(admitted)
     }
@@ -109,28 +109,28 @@ impl Limiter {
     /// requests nobody can tell apart.
     pub(crate) fn spread(
         &self,
-        binding: &Binding,
-        asked: Asked,
+        bound: &BoundLimit,
+        demand: Demand,
         known: bool,
         now: Nanos,
         wait: Nanos,
         (state, cost): (u64, u64),
     ) -> Nanos {
-        let Some(meter) = &binding.limit.meter else {
+        let Some(meter) = &bound.limit.meter else {
             return 0;
         };
-        let (bucket, caller) = match &binding.home {
-            Home::Bucket(_) => {
-                let caller = (asked.identity ^ asked.identity >> 64) as u64;
-                (binding.hash(), known.then_some(caller))
+        let (bucket, caller) = match &bound.home {
+            Storage::Bucket(_) => {
+                let caller = (demand.identity ^ demand.identity >> 64) as u64;
+                (bound.hash(), known.then_some(caller))
             }
-            Home::Client(page) => {
+            Storage::Client(page) => {
                 // Its last bits are the same for all clients.
-                let hash = Key::hash_of(asked.identity, page.number());
+                let hash = TableKey::hash_of(demand.identity, page.number());
                 (hash ^ hash >> 32, None)
             }
         };
-        self.spread.more(&Refused {
+        self.spread.more(&ToldWait {
             bucket,
             caller,
             now,
@@ -145,27 +145,27 @@ impl Limiter {
     }
 
     /// Charges `units` that were used without having been asked for, to a balance in this process.
-    pub(crate) fn owe(&self, binding: &Binding, identity: u128, units: u64) {
-        if let Some(meter) = &binding.limit.meter {
-            let place = binding.place(&self.memory, identity);
+    pub(crate) fn owe(&self, bound: &BoundLimit, identity: u128, units: u64) {
+        if let Some(meter) = &bound.limit.meter {
+            let place = bound.place(&self.memory, identity);
             place.owe(meter, self.now(), units, || self.clock.now());
         }
     }
 
     /// Gives back `units` that were taken before, to a balance in this process; `shared` says whether to one that strangers
     /// share.
-    pub(crate) fn refund(&self, binding: &Binding, identity: u128, shared: bool, units: u64) {
-        if let Some(meter) = &binding.limit.meter {
-            let place = binding.place(&self.memory, identity);
+    pub(crate) fn refund(&self, bound: &BoundLimit, identity: u128, shared: bool, units: u64) {
+        if let Some(meter) = &bound.limit.meter {
+            let place = bound.place(&self.memory, identity);
             // Slots know no time.
             let now = if meter.is_slots() { 0 } else { self.now() };
             place.refund(shared, meter, now, units);
-            if binding.limit.patience.is_some() {
-                let line = binding.line(identity);
+            if bound.limit.patience.is_some() {
+                let line = bound.line(identity);
                 self.lines.wake(line, || self.now());
             }
             // It came back to the buckets of other routes, whose lines are not known here.
-            if binding.is_closed() {
+            if bound.is_closed() {
                 self.lines.wake_all(|| self.now());
             }
         }
@@ -175,12 +175,12 @@ impl Limiter {
 /// [`admit`] for a single charge, as many requests have: no other has to be looked at before.
 #[inline(always)]
 fn admit_only(
-    charge: Charge<'_>,
+    charge: BucketCharge<'_>,
     now: Nanos,
     clock: impl Fn() -> Nanos,
-    levels: &mut Levels,
+    readings: &mut LimitReadings,
 ) -> Result<bool, Outdated> {
-    let Charge { limit, place, cost } = charge;
+    let BucketCharge { limit, place, cost } = charge;
     let taken = match &limit.meter {
         Some(meter) => place.take(place.start(), meter, now, cost, clock),
         // Closed.
@@ -188,7 +188,7 @@ fn admit_only(
     };
     let admitted = taken.is_ok();
     match taken {
-        Ok(seen) | Err(Untaken::Refused(seen)) => levels.push(Level::new(seen, cost)),
+        Ok(seen) | Err(Untaken::Refused(seen)) => readings.push(LimitReading::new(seen, cost)),
         Err(Untaken::Outdated) => return Err(Outdated),
     }
     Ok(admitted)
@@ -198,13 +198,13 @@ fn admit_only(
 /// too.
 #[cold]
 pub(crate) fn shadow<'a>(
-    charges: impl Iterator<Item = Charge<'a>>,
+    charges: impl Iterator<Item = BucketCharge<'a>>,
     admitted: bool,
     now: Nanos,
     clock: impl Fn() -> Nanos,
-    levels: &mut Levels,
+    readings: &mut LimitReadings,
 ) {
-    for Charge { limit, place, cost } in charges {
+    for BucketCharge { limit, place, cost } in charges {
         let seen = place.peek(now);
         let taken = match &limit.meter {
             Some(meter) if admitted => match place.take(seen, meter, now, cost, &clock) {
@@ -219,9 +219,9 @@ pub(crate) fn shadow<'a>(
         };
         let refused = taken.is_err();
         let (Ok(seen) | Err(seen)) = taken;
-        levels.push(Level {
+        readings.push(LimitReading {
             refused,
-            ..Level::new(seen, cost)
+            ..LimitReading::new(seen, cost)
         });
     }
 }
@@ -229,10 +229,10 @@ pub(crate) fn shadow<'a>(
 /// [`Limiter::admit`] with any clock.
 #[inline(always)]
 pub(crate) fn admit<'a>(
-    charges: impl Iterator<Item = Charge<'a>> + Clone,
+    charges: impl Iterator<Item = BucketCharge<'a>> + Clone,
     now: Nanos,
     clock: impl Fn() -> Nanos,
-    levels: &mut Levels,
+    readings: &mut LimitReadings,
 ) -> Result<bool, Outdated> {
     let mut refused = false;
     for (index, charge) in charges.clone().enumerate() {
@@ -247,35 +247,35 @@ pub(crate) fn admit<'a>(
             refused |= charge.limit.refusal(seen.state, now, cost).is_some();
             seen
         };
-        levels.push(Level::new(seen, cost));
+        readings.push(LimitReading::new(seen, cost));
     }
     if refused {
         // To be told, not to decide.
         let mut charges = charges;
         if let Some(first) = charges.next() {
-            levels[0].see(first.place.peek(now));
+            readings[0].see(first.place.peek(now));
         }
         return Ok(false);
     }
     for (index, charge) in charges.clone().enumerate() {
-        let level = &mut levels[index];
+        let reading = &mut readings[index];
         let Some(meter) = &charge.limit.meter else {
             // Closed, and so the first: any other has refused above, before something was taken.
-            level.see(charge.place.peek(now));
+            reading.see(charge.place.peek(now));
             return Ok(false);
         };
         let taken = charge
             .place
-            .take(level.seen(), meter, now, charge.cost, &clock);
+            .take(reading.seen(), meter, now, charge.cost, &clock);
         match taken {
-            Ok(seen) => level.see(seen),
+            Ok(seen) => reading.see(seen),
             Err(Untaken::Refused(seen)) => {
-                level.see(seen);
-                give_back(charges.take(index), levels, now, clock);
+                reading.see(seen);
+                give_back(charges.take(index), readings, now, clock);
                 return Ok(false);
             }
             Err(Untaken::Outdated) => {
-                give_back(charges.take(index), levels, now, clock);
+                give_back(charges.take(index), readings, now, clock);
                 return Err(Outdated);
             }
         }
@@ -285,18 +285,18 @@ pub(crate) fn admit<'a>(
 
 /// Gives back charges that were taken at `taken`, and reads their levels anew.
 fn give_back<'a>(
-    charges: impl Iterator<Item = Charge<'a>>,
-    levels: &mut Levels,
+    charges: impl Iterator<Item = BucketCharge<'a>>,
+    readings: &mut LimitReadings,
     taken: Nanos,
     clock: impl Fn() -> Nanos,
 ) {
     for (index, charge) in charges.enumerate() {
-        let level = &mut levels[index];
+        let reading = &mut readings[index];
         if let Some(meter) = &charge.limit.meter {
             let seen = charge
                 .place
-                .give_back(level.seen(), meter, taken, charge.cost, &clock);
-            level.see(seen);
+                .give_back(reading.seen(), meter, taken, charge.cost, &clock);
+            reading.see(seen);
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::clock::Nanos;
 
 /// A balance as it was found or left.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Seen {
+pub(crate) struct BucketReading {
     pub(crate) state: u64,
     /// Whether strangers share it, since the table had no room.
     pub(crate) shared: bool,
@@ -17,7 +17,7 @@ pub(crate) struct Seen {
     pub(crate) late: u32,
 }
 
-impl Seen {
+impl BucketReading {
     pub(crate) fn own(state: u64) -> Self {
         Self {
             state,
@@ -47,20 +47,20 @@ impl Seen {
 
 /// What a bucket held after (or, refused, at) a decision, and what it was asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Level {
+pub(crate) struct LimitReading {
     pub(crate) state: u64,
     pub(crate) cost: u64,
     /// Whether strangers share it, since the table had no room.
     pub(crate) shared: bool,
     /// Whether a shadow would have refused, or others stand in line before what seems to be room.
     pub(crate) refused: bool,
-    /// The nanoseconds between the decision's reading of the clock and the charge; see [`Seen::late`].
+    /// The nanoseconds between the decision's reading of the clock and the charge; see [`BucketReading::late`].
     pub(crate) late: u32,
 }
 
-impl Level {
+impl LimitReading {
     #[inline(always)]
-    pub(crate) fn new(seen: Seen, cost: u64) -> Self {
+    pub(crate) fn new(seen: BucketReading, cost: u64) -> Self {
         Self {
             state: seen.state,
             cost,
@@ -71,16 +71,16 @@ impl Level {
     }
 
     #[inline(always)]
-    pub(crate) fn seen(&self) -> Seen {
-        Seen {
+    pub(crate) fn seen(&self) -> BucketReading {
+        BucketReading {
             shared: self.shared,
             late: self.late,
-            ..Seen::own(self.state)
+            ..BucketReading::own(self.state)
         }
     }
 
     #[inline(always)]
-    pub(crate) fn see(&mut self, seen: Seen) {
+    pub(crate) fn see(&mut self, seen: BucketReading) {
         self.state = seen.state;
         self.shared = seen.shared;
         self.late = seen.late;
@@ -95,61 +95,61 @@ impl Level {
 
 /// The levels of one decision, in the order of its charges. Allocates only for more than four.
 #[derive(Debug, Clone)]
-pub(crate) enum Levels {
-    Few([Level; Levels::FEW], usize),
-    Many(Vec<Level>),
+pub(crate) enum LimitReadings {
+    Few([LimitReading; LimitReadings::FEW], usize),
+    Many(Vec<LimitReading>),
 }
 
-impl Levels {
+impl LimitReadings {
     const FEW: usize = 4;
 
     #[inline(always)]
-    pub(crate) fn push(&mut self, level: Level) {
+    pub(crate) fn push(&mut self, reading: LimitReading) {
         match self {
-            Self::Few(levels, len) if *len < Self::FEW => {
-                levels[*len] = level;
+            Self::Few(readings, len) if *len < Self::FEW => {
+                readings[*len] = reading;
                 *len += 1;
             }
-            Self::Few(levels, _) => {
-                let mut many = levels.to_vec();
-                many.push(level);
+            Self::Few(readings, _) => {
+                let mut many = readings.to_vec();
+                many.push(reading);
                 *self = Self::Many(many);
             }
-            Self::Many(levels) => levels.push(level),
+            Self::Many(readings) => readings.push(reading),
         }
     }
 
     #[inline(always)]
-    pub(crate) fn as_slice(&self) -> &[Level] {
+    pub(crate) fn as_slice(&self) -> &[LimitReading] {
         match self {
-            Self::Few(levels, len) => &levels[..*len],
-            Self::Many(levels) => levels,
+            Self::Few(readings, len) => &readings[..*len],
+            Self::Many(readings) => readings,
         }
     }
 }
 
-impl Default for Levels {
+impl Default for LimitReadings {
     #[inline]
     fn default() -> Self {
-        Self::Few([Level::default(); Self::FEW], 0)
+        Self::Few([LimitReading::default(); Self::FEW], 0)
     }
 }
 
-impl Index<usize> for Levels {
-    type Output = Level;
+impl Index<usize> for LimitReadings {
+    type Output = LimitReading;
 
     #[inline]
-    fn index(&self, index: usize) -> &Level {
+    fn index(&self, index: usize) -> &LimitReading {
         &self.as_slice()[index]
     }
 }
 
-impl IndexMut<usize> for Levels {
+impl IndexMut<usize> for LimitReadings {
     #[inline]
-    fn index_mut(&mut self, index: usize) -> &mut Level {
+    fn index_mut(&mut self, index: usize) -> &mut LimitReading {
         match self {
-            Self::Few(levels, len) => &mut levels[..*len][index],
-            Self::Many(levels) => &mut levels[index],
+            Self::Few(readings, len) => &mut readings[..*len][index],
+            Self::Many(readings) => &mut readings[index],
         }
     }
 }
@@ -160,13 +160,17 @@ mod tests {
 
     #[test]
     fn levels_keep_their_order_beyond_the_inline_ones() {
-        let mut levels = Levels::default();
+        let mut readings = LimitReadings::default();
         for cost in 0..9 {
-            levels.push(Level::new(Seen::default(), cost));
-            let costs: Vec<_> = levels.as_slice().iter().map(|level| level.cost).collect();
+            readings.push(LimitReading::new(BucketReading::default(), cost));
+            let costs: Vec<_> = readings
+                .as_slice()
+                .iter()
+                .map(|reading| reading.cost)
+                .collect();
             assert_eq!(costs, (0..=cost).collect::<Vec<_>>());
         }
-        levels[7].cost = 70;
-        assert_eq!(levels[7].cost, 70);
+        readings[7].cost = 70;
+        assert_eq!(readings[7].cost, 70);
     }
 }

@@ -5,7 +5,7 @@ use metrics::{
     gauge, histogram,
 };
 
-use crate::{clock::Nanos, limiter::limit_set::Rule};
+use crate::{clock::Nanos, limiter::limit_set::LimitSet};
 
 /// What counts the requests of one rule: bound once to the recorder, so that counting looks nothing up.
 #[derive(Clone)]
@@ -18,14 +18,14 @@ pub(crate) struct Meters {
 }
 
 impl Meters {
-    pub(crate) fn of(rule: &Rule) -> Self {
-        let route = || rule.route.to_string();
-        let by_limit = rule.bindings.iter().map(|binding| {
-            let name = match binding.limit.shadow {
+    pub(crate) fn of(limit_set: &LimitSet) -> Self {
+        let route = || limit_set.route.to_string();
+        let by_limit = limit_set.limits.iter().map(|bound| {
+            let name = match bound.limit.shadow {
                 false => "throttle_limit_refused_total",
                 true => "throttle_limit_would_refuse_total",
             };
-            counter!(name, "limit" => binding.limit.name.to_string(), "route" => route())
+            counter!(name, "limit" => bound.limit.name.to_string(), "route" => route())
         });
         Self {
             admitted: counter!("throttle_admitted_total", "route" => route()),

@@ -1,13 +1,13 @@
 //! Nobody counts.
 
-use crate::{clock::Nanos, limiter::limit_set::Rule};
+use crate::{clock::Nanos, limiter::limit_set::LimitSet};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Meters;
 
 #[expect(clippy::unused_self, reason = "as where somebody counts")]
 impl Meters {
-    pub(crate) fn of(_: &Rule) -> Self {
+    pub(crate) fn of(_: &LimitSet) -> Self {
         Self
     }
 

@@ -21,7 +21,7 @@ use crate::{
         limit_status::{LimitStatus, statuses},
     },
     limit::Limit,
-    limiter::{limit_set::Rule, readings::Levels},
+    limiter::{limit_set::LimitSet, readings::LimitReadings},
 };
 
 /// The fields of one admitted response, written when the request was admitted.
@@ -38,11 +38,11 @@ impl Fields {
     /// The fields of an admitted request.
     pub(crate) fn admitted(
         policies: &Policies,
-        rule: &Rule,
-        levels: &Levels,
+        limit_set: &LimitSet,
+        readings: &LimitReadings,
         now: Nanos,
     ) -> Option<Self> {
-        let mut published = statuses(rule, levels, now, true)
+        let mut published = statuses(limit_set, readings, now, true)
             .zip(&policies.items)
             .filter_map(|(status, item)| Some((status, item.as_deref()?)));
         let all = published.clone();
@@ -88,12 +88,12 @@ impl Fields {
     pub(crate) fn in_dialect(
         self,
         dialect: Dialect,
-        rule: &Rule,
-        levels: &Levels,
+        limit_set: &LimitSet,
+        readings: &LimitReadings,
         now: Nanos,
         clock: &Clock,
     ) -> Self {
-        let limits = statuses(rule, levels, now, true).take(rule.enforced);
+        let limits = statuses(limit_set, readings, now, true).take(limit_set.enforced);
         Self {
             more: Some(told(dialect, &limits, || clock.wall()).into()),
             ..self

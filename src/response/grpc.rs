@@ -298,8 +298,8 @@ mod tests {
         Rate, Scope,
         limit::{Limit, Terms, meter::Meter, reservation::Reservation},
         limiter::{
-            limit_set::{Binding, Rule},
-            readings::{Level, Levels},
+            limit_set::{BoundLimit, LimitSet},
+            readings::{LimitReading, LimitReadings},
         },
     };
 
@@ -396,14 +396,14 @@ mod tests {
             patience: None,
             reservation: Reservation::default(),
         };
-        let mut levels = Levels::default();
-        levels.push(Level {
+        let mut readings = LimitReadings::default();
+        readings.push(LimitReading {
             state: 11_000_000_000,
             cost: 1,
-            ..Level::default()
+            ..LimitReading::default()
         });
-        let rule = Rule::new("POST /chat", None, Binding::scope([limit]));
-        Denial::new(Arc::new(rule), levels, 0, 0, |_| ())
+        let limit_set = LimitSet::new("POST /chat", None, BoundLimit::scope([limit]));
+        Denial::new(Arc::new(limit_set), readings, 0, 0, |_| ())
     }
 
     /// Both vectors were made with Google's own protobuf runtime.

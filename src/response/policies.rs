@@ -6,7 +6,7 @@ use super::buffer::Buffer;
 use crate::{
     clock::nanos,
     limit::{Limit, Terms, rate::Rate},
-    limiter::limit_set::{Binding, Rule},
+    limiter::limit_set::{BoundLimit, LimitSet},
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -25,9 +25,9 @@ pub(crate) struct Policies {
 }
 
 /// `None` if nothing is published.
-pub(super) fn policies(rule: &Rule) -> Option<Policies> {
+pub(super) fn policies(limit_set: &LimitSet) -> Option<Policies> {
     let mut line = Buffer::new();
-    let items = rule.bindings.iter().map(|Binding { limit, .. }| {
+    let items = limit_set.limits.iter().map(|BoundLimit { limit, .. }| {
         limit.published.then(|| {
             separate(&mut line);
             push_policy(&mut line, limit);

@@ -37,7 +37,7 @@ pub struct Problem;
 
 impl Rejection for Problem {
     fn reject(&self, denial: &Denial, _: &Parts) -> Response<Bytes> {
-        let policies = policies(denial.rule());
+        let policies = policies(denial.limit_set());
         let template = |ends| template(policies.as_ref(), ends);
         problem(denial, template, &Frames::default())
     }

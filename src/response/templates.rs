@@ -4,7 +4,7 @@ use super::{
     policies::{Policies, policies},
     problem::{Frames, Heads},
 };
-use crate::limiter::limit_set::Rule;
+use crate::limiter::limit_set::LimitSet;
 
 /// Header fields that depend on a rule's limits alone.
 #[derive(Debug)]
@@ -17,11 +17,11 @@ pub(crate) struct Written {
 }
 
 impl Written {
-    pub(crate) fn of(rule: &Rule) -> Self {
-        let policies = policies(rule);
+    pub(crate) fn of(limit_set: &LimitSet) -> Self {
+        let policies = policies(limit_set);
         Self {
             refusals: Heads::of(policies.as_ref()),
-            frames: Frames::of(rule.enforced),
+            frames: Frames::of(limit_set.enforced),
             policies,
         }
     }

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     client::Resolver,
     limit::limits::Access,
-    limiter::limit_set::Binding,
+    limiter::limit_set::BoundLimit,
     response::{Rejection, Rejections},
     route::{CatchAll, RouteKey, table::Table},
     usage::{Estimator, NoField},
@@ -21,7 +21,7 @@ use crate::{
 
 /// Rules that hold together.
 pub(crate) struct Compiled {
-    pub(crate) total: Vec<Binding>,
+    pub(crate) total: Vec<BoundLimit>,
     pub(crate) routes: Vec<DeclaredRoute>,
     /// What routes without a key are made from.
     pub(crate) default: Vec<LimitTemplate>,
@@ -43,7 +43,7 @@ pub(crate) struct Compiled {
 /// A route with a key of its own.
 pub(crate) struct DeclaredRoute {
     pub(crate) key: RouteKey,
-    pub(crate) own: Vec<Binding>,
+    pub(crate) own: Vec<BoundLimit>,
     /// No scope counts its requests.
     pub(crate) exempt: bool,
 }

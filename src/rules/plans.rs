@@ -13,7 +13,7 @@ use super::{
 use crate::{
     client::{Clients, Plan, Resolver, ResolverError},
     limit::limits::{Access, Limits},
-    limiter::limit_set::Binding,
+    limiter::limit_set::BoundLimit,
     route::{CatchAll, RouteKey, table::Table},
 };
 
@@ -25,7 +25,7 @@ pub(crate) struct PlanLimits {
     /// The number of variants that the plans before it have.
     pub(crate) first: usize,
     /// What their limits are on any route, and then on each of their routes.
-    pub(crate) variants: Vec<Vec<Binding>>,
+    pub(crate) variants: Vec<Vec<BoundLimit>>,
     /// The number of the variant.
     pub(crate) routes: Table<usize>,
 }
@@ -51,7 +51,7 @@ impl PlanLimits {
     }
 
     pub(crate) fn is_limited(&self) -> bool {
-        self.variants.iter().any(|bindings| !bindings.is_empty())
+        self.variants.iter().any(|bounds| !bounds.is_empty())
     }
 }
 
@@ -141,9 +141,9 @@ fn plan_limits(
         } else {
             let on_route = names.build(&limits, ScopeName::ClientsOnRoute(name, &key));
             let place = ScopeKey::ClientOnRoute(plan_name.clone(), key.clone());
-            let mut bindings = draft.bind(place, on_route);
-            bindings.extend(own.iter().cloned());
-            bindings
+            let mut bounds = draft.bind(place, on_route);
+            bounds.extend(own.iter().cloned());
+            bounds
         });
     }
     Ok(PlanLimits {

@@ -16,9 +16,9 @@ use crate::{
     limit::{Limit, Scope, meter::Meter},
     limiter::{
         bucket::Bucket,
-        client_table::Page,
-        limit_set::{Binding, Home, Line},
-        meter_history::{History, Step, Version},
+        client_table::ClientBuckets,
+        limit_set::{BoundLimit, QueueScope, Storage},
+        meter_history::{MeterHistory, MeterStep, Version},
     },
     route::RouteKey,
 };
@@ -30,7 +30,7 @@ pub(crate) struct Registry {
     version: Version,
     /// How many numbers of limits of clients were given away.
     numbers: u32,
-    scopes: HashMap<ScopeKey, Vec<Binding>>,
+    scopes: HashMap<ScopeKey, Vec<BoundLimit>>,
     default: Vec<LimitTemplate>,
     places: Vec<ScopeKey>,
     /// What else is set.
@@ -52,7 +52,7 @@ pub(crate) enum ScopeKey {
 pub(crate) struct LimitTemplate {
     pub(crate) limit: Limit,
     version: Version,
-    history: History,
+    history: MeterHistory,
     /// The default route is closed, and this limit waits until it is opened.
     rests: bool,
     /// Which one it was under the rules before.
@@ -63,7 +63,7 @@ pub(crate) struct LimitTemplate {
 #[derive(Debug, Default)]
 pub(crate) struct Handover {
     /// Keys that are new, and take over the lines of routes that are gone.
-    pub(crate) lines: HashMap<RouteKey, Line>,
+    pub(crate) lines: HashMap<RouteKey, QueueScope>,
     /// Keys whose buckets begin anew, with what was used of those before.
     pub(crate) changed: HashSet<RouteKey>,
     /// Keys that are new and closed, and what the routes had that took their requests before.
@@ -77,7 +77,7 @@ pub(crate) struct Draft<'a> {
     registry: Registry,
     now: Nanos,
     /// Whose units will weigh something else.
-    changed: Vec<(History, Meter)>,
+    changed: Vec<(MeterHistory, Meter)>,
     handover: Handover,
 }
 
@@ -108,16 +108,16 @@ impl Registry {
     }
 
     /// All limits that were declared, in the order of the rules.
-    pub(crate) fn scopes(&self) -> impl Iterator<Item = (&ScopeKey, &[Binding])> {
+    pub(crate) fn scopes(&self) -> impl Iterator<Item = (&ScopeKey, &[BoundLimit])> {
         let places = self.places.iter();
         places.map(|place| (place, &*self.scopes[place]))
     }
 
     /// No balance of a bucket is told in older terms than those that hold.
     pub(crate) fn forget(&self) {
-        for (_, bindings) in self.scopes() {
-            for Binding { home, history, .. } in bindings {
-                if let Home::Bucket(_) = home {
+        for (_, bounds) in self.scopes() {
+            for BoundLimit { home, history, .. } in bounds {
+                if let Storage::Bucket(_) = home {
                     history.forget();
                 }
             }
@@ -134,12 +134,12 @@ impl Registry {
 
     /// The limits of one place that hold.
     pub(super) fn limits(&self, place: &ScopeKey) -> impl Iterator<Item = &Limit> {
-        let bindings = self.at(place).iter().filter(|binding| !binding.rests);
-        bindings.map(|binding| &binding.limit)
+        let bounds = self.at(place).iter().filter(|bound| !bound.rests);
+        bounds.map(|bound| &bound.limit)
     }
 
     /// The balances of one place.
-    fn at(&self, place: &ScopeKey) -> &[Binding] {
+    fn at(&self, place: &ScopeKey) -> &[BoundLimit] {
         self.scopes.get(place).map_or(&[], Vec::as_slice)
     }
 }
@@ -151,7 +151,7 @@ impl Draft<'_> {
     }
 
     /// The limits of a place, each with its balances from before or, where it is new, with full buckets.
-    pub(crate) fn bind(&mut self, place: ScopeKey, limits: Vec<Limit>) -> Vec<Binding> {
+    pub(crate) fn bind(&mut self, place: ScopeKey, limits: Vec<Limit>) -> Vec<BoundLimit> {
         let old = self.before.at(&place);
         let by_client = matches!(place, ScopeKey::Client(_) | ScopeKey::ClientOnRoute(..));
         let known = match &place {
@@ -160,12 +160,12 @@ impl Draft<'_> {
         };
         let begins_anew =
             matches!(&place, ScopeKey::Route(key) if self.handover.changed.contains(key));
-        let line = match old.first().map(|binding| binding.line).or(known) {
+        let line = match old.first().map(|bound| bound.line).or(known) {
             Some(line) => line,
-            None if by_client => Line::Client(self.registry.numbers),
-            None => Line::next(),
+            None if by_client => QueueScope::Client(self.registry.numbers),
+            None => QueueScope::next(),
         };
-        let pairs = pairs(old.iter().map(|binding| &binding.limit), &limits);
+        let pairs = pairs(old.iter().map(|bound| &bound.limit), &limits);
         let ids = ids(&place, &limits).into_iter().map(Some);
         let mut resting = match is_closed(&limits) {
             true => unpaired(old.iter().map(|it| (&it.limit, &it.history)), &pairs),
@@ -182,38 +182,38 @@ impl Draft<'_> {
             resting.extend(others.map(|limit| (limit, None)));
         }
         let all = limits.into_iter().zip(pairs).chain(resting);
-        let mut bindings = Vec::new();
+        let mut bounds = Vec::new();
         for ((limit, pair), id) in all.zip(ids.chain(iter::repeat(None))) {
             let (version, history) = self.measured(&limit, {
                 // A closed one that begins anew has the terms of what it inherits.
                 let keeps = |_: &usize| !begins_anew || limit.meter.is_some();
-                let binding = pair.filter(keeps).map(|index| &old[index]);
-                binding.map(|binding| (binding.version, &binding.history))
+                let bound = pair.filter(keeps).map(|index| &old[index]);
+                bound.map(|bound| (bound.version, &bound.history))
             });
-            let tally = pair.map(|index| Arc::clone(&old[index].tally));
+            let counters = pair.map(|index| Arc::clone(&old[index].counters));
             let home = match pair.filter(|_| !begins_anew) {
                 Some(index) => old[index].home.clone(),
                 None if by_client => {
                     let number = self.registry.numbers;
                     self.registry.numbers += 1;
-                    Home::Client(Arc::new(Page::new(number, version)))
+                    Storage::Client(Arc::new(ClientBuckets::new(number, version)))
                 }
-                None => Home::Bucket(Arc::new(Bucket::full(version))),
+                None => Storage::Bucket(Arc::new(Bucket::full(version))),
             };
-            bindings.push(Binding {
+            bounds.push(BoundLimit {
                 limit,
                 home,
                 line,
                 version,
                 history,
-                tally: tally.unwrap_or_default(),
+                counters: counters.unwrap_or_default(),
                 rests: id.is_none(),
                 id: id.flatten(),
             });
         }
         self.registry.places.push(place.clone());
-        self.registry.scopes.insert(place, bindings.clone());
-        bindings
+        self.registry.scopes.insert(place, bounds.clone());
+        bounds
     }
 
     /// What each undeclared route will have.
@@ -248,16 +248,16 @@ impl Draft<'_> {
     fn measured(
         &mut self,
         limit: &Limit,
-        before: Option<(Version, &History)>,
-    ) -> (Version, History) {
+        before: Option<(Version, &MeterHistory)>,
+    ) -> (Version, MeterHistory) {
         let present = self.registry.version;
         let Some((version, history)) = before else {
-            let first = limit.meter.map(|meter| Step {
+            let first = limit.meter.map(|meter| MeterStep {
                 version: present,
                 since: self.now,
                 meter,
             });
-            return (present, History::new(first));
+            return (present, MeterHistory::new(first));
         };
         let history = history.clone();
         match (limit.meter, history.present()) {
@@ -277,7 +277,7 @@ impl Draft<'_> {
             registry, changed, ..
         } = self;
         for (history, meter) in changed {
-            history.push(Step {
+            history.push(MeterStep {
                 version: registry.version,
                 since: now,
                 meter,
@@ -295,34 +295,34 @@ impl LimitTemplate {
     pub(crate) fn bind(
         templates: &[Self],
         place: &str,
-        before: Option<&[Binding]>,
+        before: Option<&[BoundLimit]>,
         begins_anew: bool,
-    ) -> Vec<Binding> {
+    ) -> Vec<BoundLimit> {
         let before = before.unwrap_or_default();
         let line = before
             .first()
-            .map_or_else(Line::next, |binding| binding.line);
+            .map_or_else(QueueScope::next, |bound| bound.line);
         let limits = templates.iter().filter(|template| !template.rests);
         let limits: Vec<_> = limits.map(|template| &template.limit).collect();
-        let binding = |(template, id): (&Self, Option<Arc<str>>)| {
+        let bound = |(template, id): (&Self, Option<Arc<str>>)| {
             let kept = template.before.and_then(|index| before.get(index));
-            Binding {
+            BoundLimit {
                 limit: template.limit.clone(),
                 home: kept.filter(|_| !begins_anew).map_or_else(
-                    || Home::Bucket(Arc::new(Bucket::full(template.version))),
+                    || Storage::Bucket(Arc::new(Bucket::full(template.version))),
                     |kept| kept.home.clone(),
                 ),
                 line,
                 version: template.version,
                 history: template.history.clone(),
-                tally: kept.map_or_else(Arc::default, |kept| Arc::clone(&kept.tally)),
+                counters: kept.map_or_else(Arc::default, |kept| Arc::clone(&kept.counters)),
                 id,
                 rests: template.rests,
             }
         };
         let ids = ids(&format_args!("route {place}"), &limits);
         let ids = ids.into_iter().chain(iter::repeat(None));
-        templates.iter().zip(ids).map(binding).collect()
+        templates.iter().zip(ids).map(bound).collect()
     }
 }
 
@@ -335,7 +335,7 @@ fn is_closed(limits: &[Limit]) -> bool {
 /// The limits of before that no new one was paired with, and their numbers: they rest while their place is closed. Those
 /// that have never been open have nothing to keep.
 fn unpaired<'a>(
-    old: impl Iterator<Item = (&'a Limit, &'a History)>,
+    old: impl Iterator<Item = (&'a Limit, &'a MeterHistory)>,
     pairs: &[Option<usize>],
 ) -> Vec<(Limit, Option<usize>)> {
     let left = old.enumerate().filter(|(index, (_, history))| {
@@ -442,7 +442,7 @@ mod tests {
                     .compile(&mut draft)
                     .expect("rules that hold together");
                 registry = draft.commit(turn as Nanos);
-                let places = registry.scopes().map(|(_, bindings)| bindings.len());
+                let places = registry.scopes().map(|(_, bounds)| bounds.len());
                 most = most.max(places.chain([registry.default.len()]).max().unwrap_or(0));
             }
             let mut draft = registry.draft(turn as Nanos, Handover::default());
@@ -450,8 +450,8 @@ mod tests {
                 .compile(&mut draft)
                 .expect("rules that hold together");
             registry = draft.commit(turn as Nanos);
-            for (place, bindings) in registry.scopes() {
-                assert_eq!(bindings.len(), 4, "{place}: nothing rests once it is open");
+            for (place, bounds) in registry.scopes() {
+                assert_eq!(bounds.len(), 4, "{place}: nothing rests once it is open");
             }
         }
         // The four that were open, a shadow of slots, and the rate of tokens that closes.

@@ -13,11 +13,11 @@ use crate::{
     limit::{Limit, Scope, Terms, meter::Meter, rate::Rate, reservation::Reservation},
     limiter::{
         self, Limiter,
-        client_table::Page,
-        limit_set::{self, Binding, Home, Line},
-        meter_history::{History, Step},
-        readings::Seen,
-        readings::{Level, Levels},
+        client_table::ClientBuckets,
+        limit_set::{self, BoundLimit, QueueScope, Storage},
+        meter_history::{MeterHistory, MeterStep},
+        readings::BucketReading,
+        readings::{LimitReading, LimitReadings},
     },
     sync::Mutex,
 };
@@ -47,7 +47,7 @@ pub struct MemoryStore {
 
 struct Balances {
     limiter: Limiter,
-    limits: Mutex<HashMap<Arc<str>, Arc<Binding>>>,
+    limits: Mutex<HashMap<Arc<str>, Arc<BoundLimit>>>,
 }
 
 impl MemoryStore {
@@ -84,36 +84,36 @@ impl MemoryStore {
 
 impl Balances {
     /// Returns a limit with this meter, and its balances.
-    fn limit(&self, key: &Arc<str>, meter: Meter, now: Nanos) -> Arc<Binding> {
+    fn limit(&self, key: &Arc<str>, meter: Meter, now: Nanos) -> Arc<BoundLimit> {
         // Each step leaves it whole.
         let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
         let before = limits.get(key);
         if let Some(same) = before.filter(|known| known.limit.meter == Some(meter)) {
             return Arc::clone(same);
         }
-        let binding = match before {
+        let bound = match before {
             Some(before) => {
-                let mut binding = Binding::clone(before);
+                let mut bound = BoundLimit::clone(before);
                 let weighed = before.limit.meter;
                 if weighed.is_none_or(|weighed| !weighed.weighs_as(&meter)) {
-                    binding.version += 1;
-                    binding.history.push(Step {
-                        version: binding.version,
+                    bound.version += 1;
+                    bound.history.push(MeterStep {
+                        version: bound.version,
                         since: now,
                         meter,
                     });
                 }
-                binding.limit.meter = Some(meter);
-                binding
+                bound.limit.meter = Some(meter);
+                bound
             }
             None => {
                 let number = u32::try_from(limits.len()).unwrap_or(u32::MAX);
-                let step = Step {
+                let step = MeterStep {
                     version: 0,
                     since: now,
                     meter,
                 };
-                Binding {
+                BoundLimit {
                     limit: Limit {
                         name: Arc::clone(key),
                         is_named: false,
@@ -126,19 +126,19 @@ impl Balances {
                         patience: None,
                         reservation: Reservation::default(),
                     },
-                    home: Home::Client(Arc::new(Page::new(number, 0))),
-                    line: Line::Client(number),
+                    home: Storage::Client(Arc::new(ClientBuckets::new(number, 0))),
+                    line: QueueScope::Client(number),
                     version: 0,
-                    history: History::new(Some(step)),
-                    tally: Arc::default(),
+                    history: MeterHistory::new(Some(step)),
+                    counters: Arc::default(),
                     id: None,
                     rests: false,
                 }
             }
         };
-        let binding = Arc::new(binding);
-        limits.insert(Arc::clone(key), Arc::clone(&binding));
-        binding
+        let bound = Arc::new(bound);
+        limits.insert(Arc::clone(key), Arc::clone(&bound));
+        bound
     }
 
     fn take(&self, charges: &[Charge]) -> Taken {
@@ -152,14 +152,14 @@ impl Balances {
             let of = |shadows: bool| {
                 pairs()
                     .filter(move |(charge, _)| charge.is_shadow == shadows)
-                    .map(|(charge, binding)| limit_set::Charge {
-                        limit: &binding.limit,
-                        place: binding.place(&self.limiter.memory, charge.key.identity()),
+                    .map(|(charge, bound)| limit_set::BucketCharge {
+                        limit: &bound.limit,
+                        place: bound.place(&self.limiter.memory, charge.key.identity()),
                         cost: charge.cost,
                     })
             };
             let clock = || self.limiter.now();
-            let mut levels = Levels::default();
+            let mut levels = LimitReadings::default();
             let Ok(is_admitted) = limiter::admit(of(false), now, clock, &mut levels) else {
                 continue;
             };
@@ -201,8 +201,8 @@ impl Balances {
     /// Takes as much of a lease as there is, beside a charge that has left the bucket so.
     fn lease(
         &self,
-        charge: &limit_set::Charge<'_>,
-        level: &mut Level,
+        charge: &limit_set::BucketCharge<'_>,
+        level: &mut LimitReading,
         now: Nanos,
         most: u64,
     ) -> u64 {
@@ -227,14 +227,14 @@ impl Balances {
             let now = self.limiter.now();
             let clock = || self.limiter.now();
             let (key, budget, units) = correction.parts();
-            let binding = self.limit(key.shared_limit(), *budget.meter(), now);
+            let bound = self.limit(key.shared_limit(), *budget.meter(), now);
             let meter = budget.meter();
-            let place = binding.place(&self.limiter.memory, key.identity());
+            let place = bound.place(&self.limiter.memory, key.identity());
             match correction {
                 Correction::Owe { .. } => place.owe(meter, now, units, clock),
                 Correction::Refund { .. } => place.refund(false, meter, now, units),
                 Correction::Undo { taken, .. } => {
-                    place.give_back(Seen::default(), meter, *taken, units, clock);
+                    place.give_back(BucketReading::default(), meter, *taken, units, clock);
                 }
                 Correction::Return { state, .. } => place.return_lease(*state, meter, now, units),
             }

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::admission::reservation::Account;
+use crate::admission::reservation::TokenReservation;
 
 /// The model tokens of one request: reserved at admission, counted while they are produced, settled once.
 ///
@@ -50,11 +50,11 @@ use crate::admission::reservation::Account;
 /// what the rate refills in `t`, and of each request in flight what it used beyond its reservation.
 #[derive(Clone)]
 pub struct Usage {
-    account: Arc<Account>,
+    account: Arc<TokenReservation>,
 }
 
 impl Usage {
-    pub(crate) fn new(account: Arc<Account>) -> Self {
+    pub(crate) fn new(account: Arc<TokenReservation>) -> Self {
         Self { account }
     }
 

@@ -4,15 +4,15 @@ use std::{cell::LazyCell, collections::HashSet};
 
 use http::{Extensions, Method};
 
-use super::super::{key_changes::Moves, routes::Route, rule_set::State};
+use super::super::{key_changes::KeyChanges, routes::Route, rule_set::RuleSet};
 use crate::{
     route::{CatchAll, RouteKey, head::Head, key::Pattern, overlaps::Overlaps, table::Table},
     rules::{Handover, Rules, others},
 };
 
-impl Moves {
+impl KeyChanges {
     /// Compares the keys of some rules with those that hold. Keys that cannot be read are left out.
-    pub(in crate::engine) fn between(before: &State, rules: &Rules) -> Self {
+    pub(in crate::engine) fn between(before: &RuleSet, rules: &Rules) -> Self {
         let keys = rules.keys();
         let mut table = Table::new();
         for (index, (key, _)) in keys.iter().enumerate() {
@@ -86,7 +86,7 @@ impl Moves {
     }
 
     /// Tells the registry which limits keep neither their buckets nor begin in lines of their own.
-    pub(in crate::engine) fn handover(&self, before: &State) -> Handover {
+    pub(in crate::engine) fn handover(&self, before: &RuleSet) -> Handover {
         let named = before.named_by_key();
         let lines = self.new.iter().filter_map(|key| {
             let own = before.own_of(key, &named)?;
@@ -98,7 +98,7 @@ impl Moves {
             let taken = self.takes_from(before, key).into_iter();
             let gone = before.gone.with(key, |_| true);
             for own in taken.map(|route| &*route.own).chain(gone) {
-                let limits = own.iter().map(|binding| &binding.limit);
+                let limits = own.iter().map(|bound| &bound.limit);
                 all.extend(others(limits, &all));
             }
             (key.clone(), all)
@@ -113,7 +113,7 @@ impl Moves {
     /// The declared routes that have taken requests which a new key takes.
     pub(in crate::engine) fn takes_from<'a>(
         &self,
-        before: &'a State,
+        before: &'a RuleSet,
         key: &RouteKey,
     ) -> Vec<&'a Route> {
         let found = with_head(key, |head| before.table.find(head));

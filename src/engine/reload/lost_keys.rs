@@ -3,18 +3,18 @@
 use std::sync::Arc;
 
 use super::super::{
-    key_changes::Moves,
-    lost_keys::{Gone, Lost},
+    key_changes::KeyChanges,
+    lost_keys::{LostKey, LostKeys},
     routes::UNDECLARED,
-    rule_set::State,
+    rule_set::RuleSet,
 };
-use crate::{clock::Nanos, limiter::limit_set::Home};
+use crate::{clock::Nanos, limiter::limit_set::Storage};
 
-impl Gone {
+impl LostKeys {
     /// The lost keys that the rules before remembered and that have something left, and the keys lost since.
     pub(in crate::engine) fn after(
-        before: &State,
-        moves: &Moves,
+        before: &RuleSet,
+        moves: &KeyChanges,
         per_route: bool,
         now: Nanos,
     ) -> Self {
@@ -22,18 +22,18 @@ impl Gone {
         let routes = before.declared();
         let routes = routes.filter(|(key, _)| moves.gone.contains(key));
         for (key, route) in routes {
-            gone.add(|| Lost::new(key, &route.own));
+            gone.add(|| LostKey::new(key, &route.own));
         }
         if per_route && before.undeclared.is_none() {
             if let Ok(key) = UNDECLARED.parse() {
-                gone.add(|| Lost::new(&key, &before.shared.own));
+                gone.add(|| LostKey::new(&key, &before.shared.own));
             }
         }
         for route in &before.gone.routes {
-            let Lost { key, own } = &**route;
-            let is_spent = own.iter().all(|binding| match &binding.home {
-                Home::Bucket(bucket) => bucket.is_spent(now),
-                Home::Client(_) => true,
+            let LostKey { key, own } = &**route;
+            let is_spent = own.iter().all(|bound| match &bound.home {
+                Storage::Bucket(bucket) => bucket.is_spent(now),
+                Storage::Client(_) => true,
             });
             if !is_spent && !moves.new.contains(key) {
                 gone.add(|| Arc::clone(route));

@@ -8,11 +8,11 @@ use std::collections::HashMap;
 
 use super::{
     routes::{Route, UndeclaredRoutes},
-    rule_set::State,
+    rule_set::RuleSet,
 };
-use crate::limiter::limit_set::Binding;
+use crate::limiter::limit_set::BoundLimit;
 
-impl State {
+impl RuleSet {
     /// Takes over the undeclared routes of whose place it takes.
     pub(in crate::engine) fn adopt(&self, before: &Self) {
         let (Some(own), Some(before)) = (&self.undeclared, &before.undeclared) else {
@@ -63,7 +63,7 @@ impl State {
     }
 
     /// The limits of all routes that nobody declared.
-    pub(in crate::engine) fn undeclared_limits(&self) -> impl Iterator<Item = &Binding> {
+    pub(in crate::engine) fn undeclared_limits(&self) -> impl Iterator<Item = &BoundLimit> {
         let routes = self.named_routes().chain(self.unnamed_routes());
         routes.flat_map(|route| &route.own)
     }

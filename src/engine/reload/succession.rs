@@ -12,9 +12,9 @@ use http::Method;
 
 use super::{
     super::{
-        key_index::{Apart, Near},
+        key_index::{Apart, KeyIndex},
         routes::{Route, UndeclaredRoutes},
-        rule_set::State,
+        rule_set::RuleSet,
     },
     key_changes::with_head,
 };
@@ -23,7 +23,7 @@ use crate::{
     limiter::{
         Limiter,
         bucket::{Source, Successor},
-        limit_set::{Binding, Home},
+        limit_set::{BoundLimit, Storage},
     },
     route::{RouteKey, overlaps::Overlaps, undeclared::Undeclared},
     rules::pairs,
@@ -31,12 +31,12 @@ use crate::{
 
 /// A route, and all limits from which it inherits.
 #[derive(Debug)]
-pub(in crate::engine) struct Succession<'a> {
+pub(in crate::engine) struct Inheritance<'a> {
     heir: &'a Route,
-    sources: Vec<&'a [Binding]>,
+    sources: Vec<&'a [BoundLimit]>,
 }
 
-impl State {
+impl RuleSet {
     /// All declared routes, by their keys.
     pub(in crate::engine) fn declared(&self) -> impl Iterator<Item = (&RouteKey, &Route)> {
         let routes = self.table.values();
@@ -65,19 +65,19 @@ impl State {
 
     /// The limits of the route that had just the requests of a key that is new.
     ///
-    /// `named`: of [`State::named_by_key`].
+    /// `named`: of [`RuleSet::named_by_key`].
     pub(in crate::engine) fn own_of<'a>(
         &'a self,
         key: &RouteKey,
         named: &HashMap<&RouteKey, &'a Route>,
-    ) -> Option<&'a [Binding]> {
+    ) -> Option<&'a [BoundLimit]> {
         let gone = self.gone.with(key, |gone| gone == key).next();
         gone.or_else(|| self.undeclared_as(key, named).map(|route| &*route.own))
     }
 
     /// The route that nobody declared and that had just the requests of a key that is new.
     ///
-    /// `named`: of [`State::named_by_key`].
+    /// `named`: of [`RuleSet::named_by_key`].
     pub(in crate::engine) fn undeclared_as<'a>(
         &'a self,
         key: &RouteKey,
@@ -128,17 +128,17 @@ impl State {
     }
 
     /// Lists the routes that begin with what was used elsewhere. Nothing is closed yet: requests go on meanwhile.
-    pub(in crate::engine) fn successions<'a>(&'a self, before: &'a Self) -> Vec<Succession<'a>> {
+    pub(in crate::engine) fn successions<'a>(&'a self, before: &'a Self) -> Vec<Inheritance<'a>> {
         let moves = &self.moves;
         let mut all = Vec::new();
-        let mut inherit = |heir: &'a Route, sources: Vec<&'a [Binding]>| {
-            all.push(Succession { heir, sources });
+        let mut inherit = |heir: &'a Route, sources: Vec<&'a [BoundLimit]>| {
+            all.push(Inheritance { heir, sources });
         };
         let known: HashMap<_, _> = before.declared().collect();
         let apart = before.apart();
         let free = before.declared().filter(|(_, route)| route.own.is_empty());
         let free = free.filter(|(key, _)| moves.gone.contains(key));
-        let free: Near = free.map(|(key, _)| key.clone()).collect();
+        let free: KeyIndex = free.map(|(key, _)| key.clone()).collect();
         for (key, route) in self.declared() {
             if moves.new.contains(key) {
                 inherit(route, self.sources_of(key, before, &apart));
@@ -156,7 +156,7 @@ impl State {
                 inherit(route, known.into_iter().chain(came).collect());
             }
         }
-        let came = || -> Vec<&[Binding]> {
+        let came = || -> Vec<&[BoundLimit]> {
             let gone = before.declared();
             let gone = gone.filter(|(key, _)| moves.gone.contains(key));
             let earlier = before.gone.of(|key| moves.gone.contains(key));
@@ -184,14 +184,14 @@ impl State {
     }
 
     /// Hands over to routes what was used where their requests went before, and closes the buckets there.
-    pub(in crate::engine) fn succeed(&self, successions: Vec<Succession<'_>>) {
-        for Succession { heir, sources } in successions {
+    pub(in crate::engine) fn succeed(&self, successions: Vec<Inheritance<'_>>) {
+        for Inheritance { heir, sources } in successions {
             inherit(&self.limiter, &heir.own, sources, false);
         }
         self.gone.close();
     }
 
-    /// As [`State::succeed`], of routes that were entered in the rules before in the meantime.
+    /// As [`RuleSet::succeed`], of routes that were entered in the rules before in the meantime.
     pub(in crate::engine) fn succeed_late(&self, before: &Self) {
         let late = |heir: &Route, route: &Route| {
             inherit(&self.limiter, &heir.own, [&*route.own], true);
@@ -218,9 +218,9 @@ impl State {
         key: &RouteKey,
         before: &'a Self,
         apart: &[Apart<'a>],
-    ) -> Vec<&'a [Binding]> {
+    ) -> Vec<&'a [BoundLimit]> {
         let taken = self.moves.takes_from(before, key).into_iter();
-        let mut sources: Vec<&[Binding]> = taken.map(|route| &*route.own).collect();
+        let mut sources: Vec<&[BoundLimit]> = taken.map(|route| &*route.own).collect();
         sources.extend(before.gone.with(key, |_| true));
         match &before.undeclared {
             None => sources.push(&before.shared.own),
@@ -240,7 +240,7 @@ impl State {
             .collect()
     }
 
-    fn undeclared_owns(&self) -> Vec<&[Binding]> {
+    fn undeclared_owns(&self) -> Vec<&[BoundLimit]> {
         let sets = self.undeclared.iter();
         let sets = sets.flat_map(|UndeclaredRoutes { templates, paths }| [templates, paths]);
         let apart = sets.flat_map(|set| set.iter().map(|(_, route)| &*route.own));
@@ -252,20 +252,20 @@ impl State {
 /// Has the limits of a route begin with what was used of those that they are paired with.
 fn inherit<'a>(
     limiter: &Limiter,
-    heir: &[Binding],
-    sources: impl IntoIterator<Item = &'a [Binding]>,
+    heir: &[BoundLimit],
+    sources: impl IntoIterator<Item = &'a [BoundLimit]>,
     adds: bool,
 ) {
     let now = limiter.now();
-    let limits: Vec<Limit> = heir.iter().map(|binding| binding.limit.clone()).collect();
+    let limits: Vec<Limit> = heir.iter().map(|bound| bound.limit.clone()).collect();
     let mut from: HashMap<usize, Vec<_>> = HashMap::new();
     for source in sources {
-        let known = source.iter().map(|binding| &binding.limit);
+        let known = source.iter().map(|bound| &bound.limit);
         for (index, pair) in pairs(known, &limits).into_iter().enumerate() {
             let Some(before) = pair.map(|pair| &source[pair]) else {
                 continue;
             };
-            if let Home::Bucket(bucket) = &before.home {
+            if let Storage::Bucket(bucket) = &before.home {
                 if !before.is(&heir[index]) {
                     from.entry(index).or_default().push(Source {
                         bucket,
@@ -277,12 +277,12 @@ fn inherit<'a>(
         }
     }
     for (index, from) in from {
-        let binding = &heir[index];
-        if let Home::Bucket(bucket) = &binding.home {
+        let bound = &heir[index];
+        if let Storage::Bucket(bucket) = &bound.home {
             let successor = Successor {
                 bucket,
-                history: &binding.history,
-                version: binding.version,
+                history: &bound.history,
+                version: bound.version,
             };
             successor.inherit(&from, now, adds);
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::*;
 use crate::{
     Clients, Denial, Limits, Plan, Protocol, Quota, Rate, Rules, Undeclared, clock::Clock,
-    limiter::readings::Levels,
+    limiter::readings::LimitReadings,
 };
 
 /// Seconds since the Unix epoch at 23:59:50 UTC, ten seconds before the window of a quota ends, the days
@@ -40,22 +40,26 @@ const ENDS: [End; 7] = [
     ),
 ];
 
-fn state_of(rules: &Rules, clock: Clock) -> Arc<State> {
-    let live = Live::new(rules, clock).expect("proper rules");
+fn state_of(rules: &Rules, clock: Clock) -> Arc<RuleSet> {
+    let live = ActiveRules::new(rules, clock).expect("proper rules");
     Arc::clone(&live.state())
 }
 
 /// The wait if it is refused.
-fn ask(state: &State, key: &str) -> Result<(), Option<Duration>> {
+fn ask(state: &RuleSet, key: &str) -> Result<(), Option<Duration>> {
     let request = Request::get("/").header("x-api-key", key).body(());
     let request = request.expect("a request");
-    let (found, asked) = state.asked(&request, Protocol::Auto).expect("no reload");
+    let (found, demand) = state.demand(&request, Protocol::Auto).expect("no reload");
     let now = state.limiter.now();
-    let mut levels = Levels::default();
-    if state.limiter.admit(&found.rule, asked, now, &mut levels) == Ok(true) {
+    let mut readings = LimitReadings::default();
+    if state
+        .limiter
+        .admit(&found.limit_set, demand, now, &mut readings)
+        == Ok(true)
+    {
         return Ok(());
     }
-    Err(Denial::new(Arc::clone(&found.rule), levels, now, now, |_| ()).retry_after())
+    Err(Denial::new(Arc::clone(&found.limit_set), readings, now, now, |_| ()).retry_after())
 }
 
 #[tokio::test(start_paused = true)]
@@ -122,13 +126,16 @@ async fn a_class_asks_for_its_own_variants() {
 }
 
 /// The requests of nine for a path that are admitted.
-fn admitted(state: &State, path: &str) -> usize {
+fn admitted(state: &RuleSet, path: &str) -> usize {
     let request = Request::get(path).body(()).expect("a request");
-    let (found, asked) = state.asked(&request, Protocol::Auto).expect("no reload");
+    let (found, demand) = state.demand(&request, Protocol::Auto).expect("no reload");
     let admits = |_: &usize| {
-        let mut levels = Levels::default();
+        let mut readings = LimitReadings::default();
         let now = state.limiter.now();
-        state.limiter.admit(&found.rule, asked, now, &mut levels) == Ok(true)
+        state
+            .limiter
+            .admit(&found.limit_set, demand, now, &mut readings)
+            == Ok(true)
     };
     (0..9).filter(admits).count()
 }
@@ -142,9 +149,9 @@ async fn what_was_used_on_new_routes_while_rules_are_reloaded_stays_used() {
         ("routes that share their limits", &shared),
         ("a route that gets a key", &key),
     ] {
-        let live = Live::new(&default(), Clock::started_at(0)).expect("proper rules");
+        let live = ActiveRules::new(&default(), Clock::started_at(0)).expect("proper rules");
         let mut expected = [5, 0].into_iter();
-        let meanwhile = |state: &State| {
+        let meanwhile = |state: &RuleSet| {
             let expected = expected.next();
             assert_eq!(Some(admitted(state, "/a")), expected, "{what}");
         };

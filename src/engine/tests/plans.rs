@@ -86,7 +86,7 @@ proptest! {
     fn plans_inherit_and_their_routes_hold_as_documented(
         each in written_plan(),
         plans in [written_plan(), written_plan()],
-        asked in prop::collection::vec((0..6u64, 0..3usize, 0..150u64), 1..120),
+        demand in prop::collection::vec((0..6u64, 0..3usize, 0..150u64), 1..120),
     ) {
         let clients = Clients::by_header("x-api-key").each(plan(&each));
         let clients = ["one", "two"].into_iter().zip(&plans).fold(clients, |clients, (name, written)| {
@@ -100,7 +100,7 @@ proptest! {
 
         let mut naive: HashMap<(u64, Option<usize>, usize), Naive> = HashMap::new();
         let mut now = 0;
-        for (client, path, step) in asked {
+        for (client, path, step) in demand {
             now += step;
             let class = usize::try_from(client / 2).expect("small");
             let (limits, routes) = match class {

@@ -91,7 +91,7 @@ pub(super) fn all(allowed: &[Allowed]) -> Limits {
         .fold(Limits::new(), |limits, allowed| allowed.limits(limits))
 }
 
-pub(super) fn state(limited: &[Vec<Allowed>; 5]) -> Arc<State> {
+pub(super) fn state(limited: &[Vec<Allowed>; 5]) -> Arc<RuleSet> {
     let [total, route, each, plan, on_route] = limited;
     let rates = plan
         .iter()
@@ -116,12 +116,12 @@ pub(super) fn state(limited: &[Vec<Allowed>; 5]) -> Arc<State> {
     state_of(&rules.clients(clients), clock)
 }
 
-pub(super) fn admits(state: &State, client: u64, path: &str, now: u64) -> bool {
+pub(super) fn admits(state: &RuleSet, client: u64, path: &str, now: u64) -> bool {
     let request = Request::get(path).header("x-api-key", client).body(());
     let request = request.expect("a request");
-    let (found, asked) = state.asked(&request, Protocol::Auto).expect("no reload");
-    let charges = found.rule.charges(&state.limiter.memory, asked, now);
-    limiter::admit(charges, now, || now, &mut Levels::default()) == Ok(true)
+    let (found, demand) = state.demand(&request, Protocol::Auto).expect("no reload");
+    let charges = found.limit_set.charges(&state.limiter.memory, demand, now);
+    limiter::admit(charges, now, || now, &mut LimitReadings::default()) == Ok(true)
 }
 
 proptest! {
@@ -129,7 +129,7 @@ proptest! {
     #[test]
     fn all_scopes_together_admit_what_naive_buckets_would(
         limited in limited(),
-        asked in prop::collection::vec((0..4u64, any::<bool>(), 0..150u64), 1..150),
+        demand in prop::collection::vec((0..4u64, any::<bool>(), 0..150u64), 1..150),
     ) {
         let state = state(&limited);
         let [total, route, each, plan, on_route] = &limited;
@@ -140,7 +140,7 @@ proptest! {
         let each = if both == [true, true] { each } else { &nothing };
         let mut naive: HashMap<(usize, u64, usize), Naive> = HashMap::new();
         let mut now = 0;
-        for (client, on_a, step) in asked {
+        for (client, on_a, step) in demand {
             now += step;
             let path = if on_a { "/a" } else { "/b" };
             let mut charged = vec![(0, 0, total), (1, u64::from(on_a), route)];

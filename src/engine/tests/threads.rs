@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     limit::Terms,
-    limiter::{self, balance::Place, limit_set::Home},
+    limiter::{self, balance::BalanceRef, limit_set::Storage},
 };
 
 /// The same as bounds, under contention: threads ask at a moment that stands still.
@@ -152,9 +152,9 @@ fn on_a_clock_that_threads_move_every_bucket_keeps_its_bound() {
     let ask = |client: u64, step: u64| {
         let request = Request::get("/").header("x-api-key", client).body(());
         let request = request.expect("a request");
-        let (found, asked) = state.asked(&request, Protocol::Auto).expect("no reload");
+        let (found, demand) = state.demand(&request, Protocol::Auto).expect("no reload");
         let now = time.load(Ordering::Acquire);
-        let charges = found.rule.charges(memory, asked, now);
+        let charges = found.limit_set.charges(memory, demand, now);
         // A key that is new is charged with a reading of its own, of which nobody is told here which limit made
         // it: its charge lies between the first reading and the last. All others are made with the first.
         let last = Cell::new(now);
@@ -162,20 +162,20 @@ fn on_a_clock_that_threads_move_every_bucket_keeps_its_bound() {
             last.set(time.load(Ordering::Acquire));
             last.get()
         };
-        let mut levels = Levels::default();
-        let admitted = limiter::admit(charges, now, read, &mut levels) == Ok(true);
+        let mut readings = LimitReadings::default();
+        let admitted = limiter::admit(charges, now, read, &mut readings) == Ok(true);
         time.fetch_add(step, Ordering::AcqRel);
         if !admitted {
             return Vec::new();
         }
-        let bindings = found.rule.bindings.iter().zip(levels.as_slice());
-        let charged = bindings.map(|(binding, level)| {
-            let whose = match &binding.home {
-                Home::Bucket(_) => Whose::Total,
-                Home::Client(page) => {
-                    let is_quota = matches!(binding.limit.terms, Terms::Quota(_));
-                    let bucket = match (level.shared, binding.place(memory, asked.identity)) {
-                        (true, Place::Table(_, key)) => {
+        let limits = found.limit_set.limits.iter().zip(readings.as_slice());
+        let charged = limits.map(|(bound, reading)| {
+            let whose = match &bound.home {
+                Storage::Bucket(_) => Whose::Total,
+                Storage::Client(page) => {
+                    let is_quota = matches!(bound.limit.terms, Terms::Quota(_));
+                    let bucket = match (reading.shared, bound.place(memory, demand.identity)) {
+                        (true, BalanceRef::Table(_, key)) => {
                             Kept::Overflow(std::ptr::from_ref(key.overflow()).addr())
                         }
                         _ => Kept::Own(client),

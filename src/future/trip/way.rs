@@ -19,23 +19,23 @@ use super::{By, Ended, Told};
 use crate::{
     admission::Permits,
     clock::{Nanos, nanos},
-    engine::{ByLease, Prepared, Shared, State},
+    engine::{ByLease, Engine, RouteLimits, RuleSet},
     limiter::{
-        limit_set::Asked,
-        queue::{Next, Standing},
-        readings::Levels,
+        limit_set::Demand,
+        queue::{Next, Waiter},
+        readings::LimitReadings,
     },
-    store::client::{Ask, Follow, Guess, Lent, Remote},
+    store::client::{CachedView, LeaseWaiter, LeasedUnits, StoreCall, StoreClient},
 };
 
 /// How far it has come.
 #[derive(Debug)]
 pub(crate) struct Way {
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<Engine>,
     /// The rules by which it is decided.
-    pub(super) state: Arc<State>,
-    pub(super) prepared: Prepared,
-    pub(super) asked: Asked,
+    pub(super) state: Arc<RuleSet>,
+    pub(super) prepared: RouteLimits,
+    pub(super) demand: Demand,
     pub(super) arrived: Nanos,
     /// For how long the client waits.
     timeout: Option<Nanos>,
@@ -52,36 +52,36 @@ pub(crate) struct Way {
 #[derive(Debug)]
 enum Step {
     /// Takes its slots, and asks.
-    Starts(Option<Standing>),
+    Starts(Option<Waiter>),
     /// Has asked, and holds its slots.
     Asks {
-        ask: Box<Ask>,
+        ask: Box<StoreCall>,
         held: Option<Permits>,
         /// Of the limits that lie in this process.
-        levels: Levels,
-        standing: Option<Standing>,
+        readings: LimitReadings,
+        standing: Option<Waiter>,
     },
     /// Has asked what the buckets hold, to tell the wait of a refusal. What is over does not wait in line again.
     Peeks {
-        ask: Box<Ask>,
-        standing: Option<Standing>,
+        ask: Box<StoreCall>,
+        standing: Option<Waiter>,
         is_over: bool,
     },
     /// Waits for a lease that somebody else has asked for.
-    Follows(Follow, Option<Standing>),
+    Follows(LeaseWaiter, Option<Waiter>),
     /// Stands in line, and asks no earlier than this.
-    Stands(Standing, Nanos),
+    Stands(Waiter, Nanos),
     /// Stands in line for what this process decides alone, while the store is down.
-    Alone(Standing, Prepared),
+    Alone(Waiter, RouteLimits),
     Over,
 }
 
 impl Way {
     pub(crate) fn new(
-        shared: Arc<Shared>,
-        state: Arc<State>,
-        prepared: Prepared,
-        asked: Asked,
+        shared: Arc<Engine>,
+        state: Arc<RuleSet>,
+        prepared: RouteLimits,
+        demand: Demand,
         now: Nanos,
         timeout: Option<Nanos>,
     ) -> Self {
@@ -89,7 +89,7 @@ impl Way {
             shared,
             state,
             prepared,
-            asked,
+            demand,
             arrived: now,
             timeout,
             step: Step::Starts(None),
@@ -122,49 +122,49 @@ impl Way {
                 Step::Asks {
                     mut ask,
                     held,
-                    levels,
+                    readings,
                     standing,
                 } => match ask.poll(cx) {
                     Poll::Pending => {
                         self.step = Step::Asks {
                             ask,
                             held,
-                            levels,
+                            readings,
                             standing,
                         };
                         return Poll::Pending;
                     }
                     Poll::Ready(Ok(taken)) => {
-                        let rule = &self.prepared.rule;
-                        let tell = |levels: &Levels| {
+                        let limit_set = &self.prepared.limit_set;
+                        let tell = |readings: &LimitReadings| {
                             let balances = taken.balances.iter().copied();
-                            Remote::levels(rule, self.asked, balances, levels)
+                            StoreClient::readings(limit_set, self.demand, balances, readings)
                         };
                         // Shadows refuse nobody, whatever the store says.
-                        let may_refuse = rule.enforced().any(|binding| binding.id.is_some());
+                        let may_refuse = limit_set.enforced().any(|bound| bound.id.is_some());
                         if taken.is_admitted || !may_refuse {
-                            let levels = tell(&levels);
+                            let readings = tell(&readings);
                             return Poll::Ready(Ended::Admitted(Told {
                                 by: By::All,
                                 at: taken.now,
-                                levels,
+                                readings,
                                 held,
                             }));
                         }
                         // Its slots are free while it waits, and refuse nobody.
                         drop(held);
                         let limiter = &self.state.limiter;
-                        let held = &self.prepared.held().rule;
-                        let mut levels = tell(&limiter.peek(held, self.asked, limiter.now()));
-                        self.name_refusal_there(&mut levels, taken.now);
-                        let found = Found::there(levels, taken.now);
+                        let held = &self.prepared.held().limit_set;
+                        let mut readings = tell(&limiter.peek(held, self.demand, limiter.now()));
+                        self.name_refusal_there(&mut readings, taken.now);
+                        let found = Found::there(readings, taken.now);
                         if let Some(ended) = self.refused(standing, found) {
                             return Poll::Ready(ended);
                         }
                     }
                     Poll::Ready(Err(_)) => {
-                        let asked = Some((ask, held, levels));
-                        if let Some(ended) = self.alone(request, asked, standing) {
+                        let demand = Some((ask, held, readings));
+                        if let Some(ended) = self.alone(request, demand, standing) {
                             return Poll::Ready(ended);
                         }
                     }
@@ -195,9 +195,9 @@ impl Way {
                         true => 0,
                         false => until,
                     };
-                    let rule = &self.prepared.rule;
+                    let limit_set = &self.prepared.limit_set;
                     self.is_entered = true;
-                    let wakes = match standing.next(rule, self.asked, cx.waker()) {
+                    let wakes = match standing.next(limit_set, self.demand, cx.waker()) {
                         Next::Asks(now) if now >= until => {
                             self.step = Step::Starts(Some(standing));
                             continue;
@@ -231,24 +231,24 @@ impl Way {
     }
 
     /// Takes its slots and asks, if nobody stands before it.
-    fn start<B>(&mut self, request: &Request<B>, standing: Option<Standing>) -> Option<Ended> {
+    fn start<B>(&mut self, request: &Request<B>, standing: Option<Waiter>) -> Option<Ended> {
         let limiter = Arc::clone(&self.state.limiter);
         let store = self.state.store.clone();
         let Some(remote) = store.get().filter(|remote| !remote.is_down()) else {
             return self.alone(request, None, standing);
         };
-        let rule = Arc::clone(&self.prepared.rule);
+        let limit_set = Arc::clone(&self.prepared.limit_set);
         let now = limiter.now();
         let lines = &limiter.lines;
         let is_behind = standing.is_none()
-            && rule.is_patient
+            && limit_set.is_patient
             && !lines.is_empty()
-            && limiter.is_behind(&rule, self.asked);
+            && limiter.is_behind(&limit_set, self.demand);
         let lease = self.shared.options.lease;
         let lent = match lease {
-            0 | 1 => Lent::default(),
-            _ if is_behind => Lent::default(),
-            _ => remote.lend(&rule, self.asked, now),
+            0 | 1 => LeasedUnits::default(),
+            _ if is_behind => LeasedUnits::default(),
+            _ => remote.lend(&limit_set, self.demand, now),
         };
         if lent.is_all() {
             return self.by_lease(request, standing, remote, &lent, now);
@@ -261,7 +261,7 @@ impl Way {
         let deadline = self.shared.options.store_deadline;
         let until = *self
             .follows
-            .get_or_insert_with(|| now.saturating_add(Follow::patience(deadline)));
+            .get_or_insert_with(|| now.saturating_add(LeaseWaiter::patience(deadline)));
         // The store answers no later than that, or it is given up.
         if let Some(standing) = &standing {
             standing.asks_by(now.saturating_add(nanos(deadline)).max(until));
@@ -271,17 +271,19 @@ impl Way {
             self.step = Step::Follows(follow, standing);
             return None;
         }
-        let Prepared {
-            rule: held, origin, ..
+        let RouteLimits {
+            limit_set: held,
+            origin,
+            ..
         } = self.prepared.held();
-        let mut levels = Levels::default();
-        let answer = limiter.admit(held, self.asked, now, &mut levels);
+        let mut readings = LimitReadings::default();
+        let answer = limiter.admit(held, self.demand, now, &mut readings);
         if !matches!(answer, Ok(true)) {
             remote.unlend(&lent);
         }
         match answer {
             Ok(true) => {}
-            Ok(false) => return self.refused_here(standing, remote, now, levels),
+            Ok(false) => return self.refused_here(standing, remote, now, readings),
             Err(outdated) => {
                 outdated.pause();
                 self.follow(request);
@@ -289,12 +291,12 @@ impl Way {
                 return None;
             }
         }
-        let permits = || Permits::new(origin, self.asked, &levels);
-        let ask = remote.ask(&rule, self.asked, deadline, lease, lent);
+        let permits = || Permits::new(origin, self.demand, &readings);
+        let ask = remote.ask(&limit_set, self.demand, deadline, lease, lent);
         self.step = Step::Asks {
             ask: Box::new(ask),
             held: held.has_slots.then(permits),
-            levels,
+            readings,
             standing,
         };
         None
@@ -304,20 +306,20 @@ impl Way {
     fn by_lease<B>(
         &mut self,
         request: &Request<B>,
-        standing: Option<Standing>,
-        remote: &Remote,
-        lent: &Lent,
+        standing: Option<Waiter>,
+        remote: &StoreClient,
+        lent: &LeasedUnits,
         now: Nanos,
     ) -> Option<Ended> {
         let state = Arc::clone(&self.state);
-        match state.by_lease(&self.prepared, self.asked, remote, lent, now) {
-            Ok(ByLease::Admitted(levels, at, held)) => Some(Ended::Admitted(Told {
+        match state.by_lease(&self.prepared, self.demand, remote, lent, now) {
+            Ok(ByLease::Admitted(readings, at, held)) => Some(Ended::Admitted(Told {
                 by: By::All,
                 at,
-                levels,
+                readings,
                 held,
             })),
-            Ok(ByLease::Refused(levels)) => self.refused_here(standing, remote, now, levels),
+            Ok(ByLease::Refused(readings)) => self.refused_here(standing, remote, now, readings),
             Err(outdated) => {
                 outdated.pause();
                 self.follow(request);
@@ -328,9 +330,9 @@ impl Way {
     }
 
     /// What is known at `now` of all buckets.
-    fn guess(&self, remote: &Remote, now: Nanos, lent: &Lent) -> Guess {
+    fn guess(&self, remote: &StoreClient, now: Nanos, lent: &LeasedUnits) -> CachedView {
         let memory = &self.state.limiter.memory;
-        remote.guess(&self.prepared.rule, self.asked, now, memory, lent)
+        remote.guess(&self.prepared.limit_set, self.demand, now, memory, lent)
     }
 
     /// Goes over to the rules that hold by now, if there are others.
@@ -340,9 +342,9 @@ impl Way {
             if Arc::ptr_eq(&state, &self.state) {
                 return false;
             }
-            match state.asked(request, self.shared.options.protocol) {
-                Ok((prepared, asked)) => {
-                    (self.prepared, self.asked) = (prepared.clone(), asked);
+            match state.demand(request, self.shared.options.protocol) {
+                Ok((prepared, demand)) => {
+                    (self.prepared, self.demand) = (prepared.clone(), demand);
                     self.state = Arc::clone(&state);
                     return true;
                 }

@@ -25,12 +25,12 @@ use std::{
 };
 
 use self::succession::{CLOSED, Succession};
-pub(crate) use self::succession::{Late, Source, Successor};
+pub(crate) use self::succession::{LateCorrection, Source, Successor};
 
 use crate::{
     clock::Nanos,
     limit::meter::Meter,
-    limiter::meter_history::{History, Version},
+    limiter::meter_history::{MeterHistory, Version},
     sync::{AtomicU64, Ordering},
 };
 
@@ -192,7 +192,7 @@ impl Bucket {
 
     /// The state in terms of `version`, without a change; or, as the error, in newer ones.
     #[inline]
-    pub(crate) fn peek(&self, version: Version, history: &History) -> Result<u64, u64> {
+    pub(crate) fn peek(&self, version: Version, history: &MeterHistory) -> Result<u64, u64> {
         let state = self.load();
         if state != BUSY && self.version.load(Ordering::Acquire) == version {
             return Ok(state);
@@ -201,7 +201,7 @@ impl Bucket {
     }
 
     #[cold]
-    fn read(&self, version: Version, history: &History) -> Result<u64, u64> {
+    fn read(&self, version: Version, history: &MeterHistory) -> Result<u64, u64> {
         // Nobody rewrites it meanwhile.
         history.alone(|steps| {
             let own = self.version.load(Ordering::Acquire);
@@ -224,7 +224,7 @@ impl Bucket {
         &self,
         seen: u64,
         version: Version,
-        history: &History,
+        history: &MeterHistory,
         next: impl Fn(u64) -> Option<u64>,
     ) -> Result<u64, Untaken<u64>> {
         // Nearly always that is all.
@@ -241,7 +241,7 @@ impl Bucket {
     fn step_again(
         &self,
         version: Version,
-        history: &History,
+        history: &MeterHistory,
         next: impl Fn(u64) -> Option<u64>,
     ) -> Result<u64, Untaken<u64>> {
         loop {
@@ -264,7 +264,7 @@ impl Bucket {
     /// Tells the state in terms of `version`, if it was told in older ones. Says how its version compares to that.
     #[cold]
     #[inline(never)]
-    pub(crate) fn update(&self, version: Version, history: &History) -> Order {
+    pub(crate) fn update(&self, version: Version, history: &MeterHistory) -> Order {
         history.alone(|steps| {
             let own = self.version.load(Ordering::Acquire);
             if own < version {
@@ -288,7 +288,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::limiter::meter_history::Step;
+    use crate::limiter::meter_history::MeterStep;
 
     const OURS: u64 = 3;
     const STRANGERS: u64 = 5;
@@ -296,7 +296,7 @@ mod tests {
     #[test]
     fn what_is_exchanged_just_before_a_bucket_is_closed_is_a_part_of_what_it_leaves() {
         let meter = Meter::of_slots(3).expect("three");
-        let history = History::new(Some(Step {
+        let history = MeterHistory::new(Some(MeterStep {
             version: OURS,
             since: 0,
             meter,

@@ -23,7 +23,7 @@ use super::{BUSY, Bucket, Untaken};
 use crate::{
     clock::Nanos,
     limit::meter::Meter,
-    limiter::meter_history::{History, Step, Version},
+    limiter::meter_history::{MeterHistory, MeterStep, Version},
     sync::Ordering,
 };
 
@@ -56,7 +56,7 @@ struct Estate {
 #[derive(Debug, Clone)]
 struct Heir {
     bucket: Weak<Bucket>,
-    history: History,
+    history: MeterHistory,
     /// Whether its balance holds what was used in the estate.
     is_sole: bool,
 }
@@ -69,7 +69,7 @@ struct Ancestor {
 
 /// A change of a balance that comes after its bucket was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Late {
+pub(crate) enum LateCorrection {
     Owe,
     Refund,
 }
@@ -78,7 +78,7 @@ pub(crate) enum Late {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Successor<'a> {
     pub(crate) bucket: &'a Arc<Bucket>,
-    pub(crate) history: &'a History,
+    pub(crate) history: &'a MeterHistory,
     pub(crate) version: Version,
 }
 
@@ -86,7 +86,7 @@ pub(crate) struct Successor<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Source<'a> {
     pub(crate) bucket: &'a Arc<Bucket>,
-    pub(crate) history: &'a History,
+    pub(crate) history: &'a MeterHistory,
     /// Under the rules before. `None`: it was closed.
     pub(crate) meter: Option<Meter>,
 }
@@ -99,13 +99,13 @@ impl Heir {
 }
 
 impl Estate {
-    fn change(&mut self, late: Late, units: u64, now: Nanos) {
+    fn change(&mut self, late: LateCorrection, units: u64, now: Nanos) {
         match late {
-            Late::Refund if self.meter.is_slots() => {
+            LateCorrection::Refund if self.meter.is_slots() => {
                 self.slots = self.slots.saturating_sub(units);
             }
-            Late::Refund => self.state = self.meter.refund(self.state, units),
-            Late::Owe => self.state = self.meter.owe(self.state, now, units),
+            LateCorrection::Refund => self.state = self.meter.refund(self.state, units),
+            LateCorrection::Owe => self.state = self.meter.owe(self.state, now, units),
         }
     }
 }
@@ -129,7 +129,7 @@ impl Bucket {
     }
 
     /// Closes it, if it is open and its limit has ever been.
-    fn close(self: &Arc<Self>, history: &History) {
+    fn close(self: &Arc<Self>, history: &MeterHistory) {
         let Some((present, meter)) = history.present().filter(|_| !self.is_closed()) else {
             return;
         };
@@ -160,7 +160,7 @@ impl Bucket {
     }
 
     /// Closes it, with nobody to inherit from it yet.
-    pub(crate) fn retire(self: &Arc<Self>, history: &History) {
+    pub(crate) fn retire(self: &Arc<Self>, history: &MeterHistory) {
         let _family = family();
         self.close(history);
         self.succession(|succession| succession.is_remembered = true);
@@ -216,7 +216,7 @@ impl Bucket {
     }
 
     /// Gives a change that comes too late for a closed bucket to its estate and its heirs. `false` if it is open.
-    pub(crate) fn settle_late(&self, late: Late, units: u64, now: Nanos) -> bool {
+    pub(crate) fn settle_late(&self, late: LateCorrection, units: u64, now: Nanos) -> bool {
         if !self.is_closed() {
             return false;
         }
@@ -237,9 +237,9 @@ impl Bucket {
                 continue;
             };
             bucket.change(&history, |meter, state| match late {
-                Late::Owe => Some(meter.owe(state, now, units)),
-                Late::Refund if meter.is_slots() => Some(meter.refund(state, units)),
-                Late::Refund => {
+                LateCorrection::Owe => Some(meter.owe(state, now, units)),
+                LateCorrection::Refund if meter.is_slots() => Some(meter.refund(state, units)),
+                LateCorrection::Refund => {
                     (is_sole && state > meter.at(now)).then(|| meter.refund(state, units))
                 }
             });
@@ -284,7 +284,7 @@ impl Bucket {
     }
 
     /// Exchanges the state of an open bucket, in the terms that hold.
-    fn change(&self, history: &History, next: impl Fn(&Meter, u64) -> Option<u64>) {
+    fn change(&self, history: &MeterHistory, next: impl Fn(&Meter, u64) -> Option<u64>) {
         while let Some((version, meter)) = history.present() {
             let next = |state| next(&meter, state);
             let changed = self.step(self.load(), version, history, next);
@@ -345,7 +345,7 @@ impl Successor<'_> {
             let Some(meter) = meters.max_by_key(|meter| carried(meter)) else {
                 return;
             };
-            self.history.push(Step {
+            self.history.push(MeterStep {
                 version: self.version,
                 since: now,
                 meter,
@@ -398,13 +398,13 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::limiter::{balance::Place, meter_history::Scale, readings::Seen};
+    use crate::limiter::{balance::BalanceRef, meter_history::MeterTerms, readings::BucketReading};
 
     #[test]
     fn a_slot_that_comes_back_while_its_bucket_is_being_closed_comes_back() {
         let version = 3;
         let meter = Meter::of_slots(2).expect("two");
-        let history = History::new(Some(Step {
+        let history = MeterHistory::new(Some(MeterStep {
             version,
             since: 0,
             meter,
@@ -413,14 +413,14 @@ mod tests {
         let one = meter.take(0, 0, 1).expect("free");
         thread::scope(|scope| {
             let (place, gives_back) = (
-                Place::Bucket(
+                BalanceRef::Bucket(
                     &bucket,
-                    Scale {
+                    MeterTerms {
                         version,
                         history: &history,
                     },
                 ),
-                (Seen::own(one), &meter),
+                (BucketReading::own(one), &meter),
             );
             let family = family();
             // As a bucket is closed, with a look at the others after the first step.

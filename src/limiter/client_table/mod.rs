@@ -46,7 +46,7 @@ use std::{
     sync::{OnceLock, PoisonError},
 };
 
-use super::{group::Group, meter_history::Scale, readings::Seen};
+use super::{group::Group, meter_history::MeterTerms, readings::BucketReading};
 use crate::{
     clock::Nanos,
     limit::meter::Meter,
@@ -59,12 +59,12 @@ use crate::{
 
 /// One limit of clients: its number, and the buckets that those share who find no room.
 #[derive(Debug)]
-pub(crate) struct Page {
+pub(crate) struct ClientBuckets {
     number: u32,
-    overflow: [Bucket; Page::OVERFLOW],
+    overflow: [Bucket; ClientBuckets::OVERFLOW],
 }
 
-impl Page {
+impl ClientBuckets {
     /// How many overflow buckets a limit has.
     const OVERFLOW: usize = 16;
 
@@ -89,20 +89,20 @@ impl Page {
 /// Versions that lie 65,536 changes of a limit apart look the same here: a balance that is still owed after so many is
 /// read as if it were told in the later one.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Key<'a> {
+pub(crate) struct TableKey<'a> {
     /// The last sixteen bits are those of the version, and the others a hash of the rest. Never zero, which marks a
     /// slot that nobody had yet.
     word: u64,
-    page: &'a Page,
-    scale: Scale<'a>,
+    page: &'a ClientBuckets,
+    scale: MeterTerms<'a>,
 }
 
-impl<'a> Key<'a> {
+impl<'a> TableKey<'a> {
     const MARK: u64 = 0xffff;
 
     /// The bucket for an identity, which is a keyed hash and so nothing an outsider can aim.
     #[inline]
-    pub(crate) fn new(identity: u128, page: &'a Page, scale: Scale<'a>) -> Self {
+    pub(crate) fn new(identity: u128, page: &'a ClientBuckets, scale: MeterTerms<'a>) -> Self {
         let hash = Self::hash_of(identity, page.number);
         Self {
             word: hash | (scale.version & Self::MARK),
@@ -121,13 +121,13 @@ impl<'a> Key<'a> {
         (hash | (Self::MARK + 1)) & !Self::MARK
     }
 
-    pub(crate) fn scale(&self) -> Scale<'a> {
+    pub(crate) fn scale(&self) -> MeterTerms<'a> {
         self.scale
     }
 
     /// The same bucket, told in terms of another version.
     pub(crate) fn told_in(&self, version: Version) -> Self {
-        let scale = Scale {
+        let scale = MeterTerms {
             version,
             ..self.scale
         };
@@ -144,18 +144,18 @@ impl<'a> Key<'a> {
 
     /// What it shares with others if the table has no room.
     pub(crate) fn overflow(&self) -> &'a Bucket {
-        &self.page.overflow[(self.word >> 32) as usize % Page::OVERFLOW]
+        &self.page.overflow[(self.word >> 32) as usize % ClientBuckets::OVERFLOW]
     }
 }
 
 /// A table of buckets by key, for many limits together.
-pub(crate) struct Memory {
+pub(crate) struct ClientTable {
     /// Made when the first rules come that ask for it.
-    table: OnceLock<Table>,
+    table: OnceLock<ClientShards>,
     overflowed: AtomicU64,
 }
 
-struct Table {
+struct ClientShards {
     /// As many buckets as were asked for.
     capacity: usize,
     groups: Box<[Group]>,
@@ -166,7 +166,7 @@ struct Table {
 #[repr(align(64))]
 struct Stripe(Mutex<()>);
 
-impl Memory {
+impl ClientTable {
     const STRIPES: usize = 64;
 
     /// Without room.
@@ -191,7 +191,7 @@ impl Memory {
         groups.try_reserve_exact(count)?;
         groups.resize_with(count, Group::default);
         let stripes = (0..Self::STRIPES).map(|_| Stripe::default());
-        self.table.get_or_init(|| Table {
+        self.table.get_or_init(|| ClientShards {
             capacity,
             groups: groups.into(),
             stripes: stripes.collect(),
@@ -210,10 +210,10 @@ impl Memory {
     }
 
     /// The balance of a key, without a charge.
-    pub(crate) fn peek(&self, key: &Key<'_>, now: Nanos) -> Seen {
+    pub(crate) fn peek(&self, key: &TableKey<'_>, now: Nanos) -> BucketReading {
         while let Some((slot, state)) = self.find(key) {
             if slot.key.load(Ordering::Acquire) == key.word {
-                return Seen::own(state);
+                return BucketReading::own(state);
             }
         }
         let other = self.find_other(key).and_then(|(slot, word)| {
@@ -222,8 +222,8 @@ impl Memory {
             unchanged.then_some((state, word))
         });
         if let Some((state, word)) = other {
-            let Scale { version, history } = key.scale;
-            return Seen::peeked(history.alone(|steps| {
+            let MeterTerms { version, history } = key.scale;
+            return BucketReading::peeked(history.alone(|steps| {
                 let from = steps.version(word as u16);
                 match from > Some(version) {
                     true => Err(state),
@@ -237,12 +237,12 @@ impl Memory {
             .flatten()
             .any(|group| group.full(now).next().is_some())
         {
-            return Seen::own(0);
+            return BucketReading::own(0);
         }
-        let Scale { version, history } = key.scale;
-        Seen {
+        let MeterTerms { version, history } = key.scale;
+        BucketReading {
             shared: true,
-            ..Seen::peeked(key.overflow().peek(version, history))
+            ..BucketReading::peeked(key.overflow().peek(version, history))
         }
     }
 
@@ -250,12 +250,12 @@ impl Memory {
     #[inline]
     pub(crate) fn take(
         &self,
-        key: &Key<'_>,
+        key: &TableKey<'_>,
         meter: &Meter,
         now: Nanos,
         cost: u64,
         clock: impl Fn() -> Nanos,
-    ) -> Result<Seen, Untaken<Seen>> {
+    ) -> Result<BucketReading, Untaken<BucketReading>> {
         self.step(key, now, clock, |state, now| {
             meter.take(state, now, cost).ok()
         })
@@ -266,17 +266,17 @@ impl Memory {
     #[inline]
     pub(crate) fn step(
         &self,
-        key: &Key<'_>,
+        key: &TableKey<'_>,
         now: Nanos,
         clock: impl Fn() -> Nanos,
         next: impl Fn(u64, Nanos) -> Option<u64>,
-    ) -> Result<Seen, Untaken<Seen>> {
+    ) -> Result<BucketReading, Untaken<BucketReading>> {
         loop {
             if let Some((slot, seen)) = self.find(key) {
                 if let Some(taken) = slot.step(key.word, seen, |state| next(state, now)) {
                     return taken
-                        .map(Seen::own)
-                        .map_err(|seen| Untaken::Refused(Seen::own(seen)));
+                        .map(BucketReading::own)
+                        .map_err(|seen| Untaken::Refused(BucketReading::own(seen)));
                 }
             } else if let Some(taken) = self.enter(key, now, &clock, &next) {
                 return taken;
@@ -288,7 +288,7 @@ impl Memory {
     ///
     /// Should the slot change hands in between, then because its bucket was full: the stranger can have the
     /// same state only as one that is full as well, and to a full bucket nothing can be given.
-    pub(crate) fn refund(&self, key: &Key<'_>, next: impl Fn(u64) -> Option<u64>) -> bool {
+    pub(crate) fn refund(&self, key: &TableKey<'_>, next: impl Fn(u64) -> Option<u64>) -> bool {
         loop {
             if let Some((slot, seen)) = self.find(key) {
                 if slot.step(key.word, seen, &next).is_some() {
@@ -309,8 +309,8 @@ impl Memory {
     /// Gives back `weight`, which was charged at `taken` and left what `left` tells.
     pub(crate) fn give_back(
         &self,
-        key: &Key<'_>,
-        left: Seen,
+        key: &TableKey<'_>,
+        left: BucketReading,
         meter: &Meter,
         taken: Nanos,
         weight: u64,
@@ -325,16 +325,16 @@ impl Memory {
         // A key that is not there any more had a full bucket.
     }
 
-    /// Enters a key that was missed by a decision at `asked`, with its first charge. `None` if it is there after all.
+    /// Enters a key that was missed by a decision at `demand`, with its first charge. `None` if it is there after all.
     #[cold]
     #[inline(never)]
     fn enter(
         &self,
-        key: &Key<'_>,
-        asked: Nanos,
+        key: &TableKey<'_>,
+        demand: Nanos,
         clock: impl Fn() -> Nanos,
         next: impl Fn(u64, Nanos) -> Option<u64>,
-    ) -> Option<Result<Seen, Untaken<Seen>>> {
+    ) -> Option<Result<BucketReading, Untaken<BucketReading>>> {
         let _alone = self.stripe(key);
         match self.renew(key) {
             None => {}
@@ -343,7 +343,7 @@ impl Memory {
         }
         let now = clock();
         let Some(first) = next(0, now) else {
-            return Some(Err(Untaken::Refused(Seen::default())));
+            return Some(Err(Untaken::Refused(BucketReading::default())));
         };
         while let Some((slot, full)) = self.room(key, now) {
             let claimed =
@@ -352,20 +352,20 @@ impl Memory {
             if claimed.is_ok() {
                 slot.key.store(key.word, Ordering::Release);
                 slot.state.store(first, Ordering::Release);
-                return Some(Ok(Seen::own(first).charged(now, asked)));
+                return Some(Ok(BucketReading::own(first).charged(now, demand)));
             }
         }
-        let (bucket, Scale { version, history }) = (key.overflow(), key.scale);
-        let shared = |state| Seen {
+        let (bucket, MeterTerms { version, history }) = (key.overflow(), key.scale);
+        let shared = |state| BucketReading {
             shared: true,
-            ..Seen::own(state)
+            ..BucketReading::own(state)
         };
         let taken = bucket.step(bucket.load(), version, history, |state| next(state, now));
         if taken.is_ok() {
             self.overflowed.fetch_add(1, Ordering::Relaxed);
         }
         Some(match taken {
-            Ok(state) => Ok(shared(state).charged(now, asked)),
+            Ok(state) => Ok(shared(state).charged(now, demand)),
             Err(Untaken::Refused(state)) => Err(Untaken::Refused(shared(state))),
             Err(Untaken::Outdated) => Err(Untaken::Outdated),
         })
@@ -373,13 +373,13 @@ impl Memory {
 
     /// Tells the balance of a key in its terms, if it was told in older ones, and says how its version compares to
     /// them. `None` if there is none. Who calls it has the stripe.
-    fn renew(&self, key: &Key<'_>) -> Option<Order> {
+    fn renew(&self, key: &TableKey<'_>) -> Option<Order> {
         loop {
             if self.find(key).is_some() {
                 return Some(Order::Equal);
             }
             let (slot, word) = self.find_other(key)?;
-            let Scale { version, history } = key.scale;
+            let MeterTerms { version, history } = key.scale;
             let order = history.alone(|steps| {
                 let from = steps.version(word as u16);
                 if from > Some(version) {
@@ -395,8 +395,8 @@ impl Memory {
     }
 
     /// The lock of all keys that might be this one.
-    fn stripe(&self, key: &Key<'_>) -> Option<impl Drop + '_> {
-        let Table { stripes, .. } = self.table.get()?;
+    fn stripe(&self, key: &TableKey<'_>) -> Option<impl Drop + '_> {
+        let ClientShards { stripes, .. } = self.table.get()?;
         let stripe = &stripes[(key.word >> 17) as usize % stripes.len()];
         // It guards no data that a panic could leave half done.
         Some(stripe.0.lock().unwrap_or_else(PoisonError::into_inner))
@@ -404,7 +404,7 @@ impl Memory {
 
     /// The slot that has a key, and its state.
     #[inline]
-    fn find<'a>(&'a self, key: &Key<'_>) -> Option<(Slot<'a>, u64)> {
+    fn find<'a>(&'a self, key: &TableKey<'_>) -> Option<(Slot<'a>, u64)> {
         for group in self.groups_of(key).into_iter().flatten() {
             for slot in group.slots() {
                 if slot.key.load(Ordering::Acquire) == key.word {
@@ -422,19 +422,19 @@ impl Memory {
     /// The slot that has a key with a state of another version, and its word. One that a stranger is about to take
     /// was full.
     #[cold]
-    fn find_other<'a>(&'a self, key: &Key<'_>) -> Option<(Slot<'a>, u64)> {
+    fn find_other<'a>(&'a self, key: &TableKey<'_>) -> Option<(Slot<'a>, u64)> {
         let groups = self.groups_of(key).into_iter().flatten();
         let slots = groups.flat_map(Group::slots);
         let mut words = slots.map(|slot| (slot, slot.key.load(Ordering::Acquire)));
         words.find(|(slot, word)| {
-            word & !Key::MARK == key.hash()
+            word & !TableKey::MARK == key.hash()
                 && *word != key.word
                 && slot.state.load(Ordering::Acquire) != BUSY
         })
     }
 
     /// A slot for a new key, from the group that has more of them.
-    fn room<'a>(&'a self, key: &Key<'_>, now: Nanos) -> Option<(Slot<'a>, u64)> {
+    fn room<'a>(&'a self, key: &TableKey<'_>, now: Nanos) -> Option<(Slot<'a>, u64)> {
         let groups = self.groups_of(key).into_iter().flatten();
         let emptiest = groups.rev().max_by_key(|group| group.full(now).count())?;
         emptiest.full(now).next()
@@ -442,7 +442,7 @@ impl Memory {
 
     /// The two groups where a key may lie; none if the table has none.
     #[inline]
-    fn groups_of(&self, key: &Key<'_>) -> [Option<&Group>; 2] {
+    fn groups_of(&self, key: &TableKey<'_>) -> [Option<&Group>; 2] {
         let groups = self.table.get().map_or(&[][..], |table| &table.groups);
         let at = |hash: u64| {
             let index = (u128::from(hash) * groups.len() as u128) >> 64;
@@ -454,9 +454,9 @@ impl Memory {
 }
 
 /// Neither the keys, which are nobody's business, nor a line for each of a million buckets.
-impl fmt::Debug for Memory {
+impl fmt::Debug for ClientTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Memory")
+        f.debug_struct("ClientTable")
             .field("capacity", &self.capacity())
             .field("overflowed", &self.overflowed())
             .finish_non_exhaustive()

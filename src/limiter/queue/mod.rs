@@ -21,6 +21,6 @@ mod lines;
 mod waiter;
 
 pub(crate) use self::{
-    lines::Lines,
-    waiter::{Again, Answer, Moment, Next, Standing, Turn},
+    lines::WaitQueues,
+    waiter::{Again, Answer, Next, QueueMoment, Turn, Waiter},
 };

@@ -1,6 +1,6 @@
 //! A line that exists in words alone: the places that callers of one bucket were told.
 
-use super::{MOST, Refused, SECOND, mix};
+use super::{MOST, SECOND, ToldWait, mix};
 use crate::{
     clock::Nanos,
     sync::{AtomicU64, Ordering},
@@ -16,10 +16,10 @@ const MICROSECOND: Nanos = 1_000;
 /// - It begins anew when the bucket may have been full since the last refusal, or has admitted beyond its end.
 /// - A caller has one place. One that comes back before its time is told that place again, and it is given to the next
 ///   caller if it was the last: whoever does not sleep keeps nobody waiting.
-/// - The last place is at most [`Line::MULTIPLE`] times what the limit needs to serve the callers that were refused in
+/// - The last place is at most [`ToldLine::MULTIPLE`] times what the limit needs to serve the callers that were refused in
 ///   the last refill of its burst, of at least a second.
 #[derive(Debug, Default)]
-pub(super) struct Line {
+pub(super) struct ToldLine {
     bucket: u64,
     began: Nanos,
     /// When the next free place is due, in microseconds.
@@ -39,20 +39,20 @@ pub(super) struct Caller(AtomicU64);
 
 /// A place that a caller was told.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct CallerPlace {
     /// In microseconds.
     at: u64,
     /// Whether the caller has come back before that.
     is_early: bool,
 }
 
-impl Line {
+impl ToldLine {
     /// A line is at most so many times as long as the callers in it need.
     const MULTIPLE: u64 = 2;
 
     /// Meets a refusal. Returns `true` if the line begins anew with it.
-    pub(super) fn meet(&mut self, refused: &Refused) -> bool {
-        let Refused {
+    pub(super) fn meet(&mut self, refused: &ToldWait) -> bool {
+        let ToldWait {
             bucket,
             now,
             full_in,
@@ -79,7 +79,7 @@ impl Line {
     /// The nanoseconds that a caller is told beyond its true wait: at most `most`.
     pub(super) fn place(
         &mut self,
-        refused: &Refused,
+        refused: &ToldWait,
         hash: u64,
         caller: &Caller,
         most: Nanos,
@@ -104,7 +104,7 @@ impl Line {
                 }
                 caller.tell(
                     hash,
-                    Place {
+                    CallerPlace {
                         is_early: true,
                         ..place
                     },
@@ -125,12 +125,12 @@ impl Line {
         let at = earliest.saturating_add(more);
         self.end = at.saturating_add(step);
         let is_early = false;
-        caller.tell(hash, Place { at, is_early });
+        caller.tell(hash, CallerPlace { at, is_early });
         more * MICROSECOND
     }
 
     /// Counts one more caller. Returns those of the last refill, itself included.
-    fn count(&mut self, refused: &Refused) -> u64 {
+    fn count(&mut self, refused: &ToldWait) -> u64 {
         let span = refused.refill.max(SECOND);
         let passed = refused.now.saturating_sub(self.counts_from);
         if passed >= span {
@@ -156,15 +156,15 @@ impl Caller {
         Self(AtomicU64::new(0))
     }
 
-    fn place(&self, hash: u64) -> Option<Place> {
+    fn place(&self, hash: u64) -> Option<CallerPlace> {
         let word = self.0.load(Ordering::Relaxed);
-        (word & Self::TAG == hash & Self::TAG).then_some(Place {
+        (word & Self::TAG == hash & Self::TAG).then_some(CallerPlace {
             at: word & Self::TIME,
             is_early: word & Self::EARLY != 0,
         })
     }
 
-    fn tell(&self, hash: u64, Place { at, is_early }: Place) {
+    fn tell(&self, hash: u64, CallerPlace { at, is_early }: CallerPlace) {
         let early = if is_early { Self::EARLY } else { 0 };
         let word = hash & Self::TAG | early | at.min(Self::TIME);
         self.0.store(word, Ordering::Relaxed);

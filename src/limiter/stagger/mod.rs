@@ -25,7 +25,7 @@ use std::{
     sync::{OnceLock, PoisonError},
 };
 
-use self::line::{Caller, Line};
+use self::line::{Caller, ToldLine};
 use crate::{
     clock::Nanos,
     sync::{AtomicU64, Mutex, Ordering},
@@ -39,7 +39,7 @@ const MOST: Nanos = 60 * SECOND;
 
 /// A refusal by one bucket. Times are in nanoseconds.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Refused {
+pub(crate) struct ToldWait {
     /// The hash of the bucket.
     pub(crate) bucket: u64,
     /// The hash of the caller, where callers are told apart.
@@ -56,18 +56,18 @@ pub(crate) struct Refused {
 }
 
 /// The virtual lines of all buckets.
-pub(crate) struct Spread {
-    tables: OnceLock<Tables>,
+pub(crate) struct Stagger {
+    tables: OnceLock<StaggerTables>,
     /// Refusals that were given a jitter.
     jittered: AtomicU64,
 }
 
-struct Tables {
-    lines: Box<[Mutex<Line>]>,
+struct StaggerTables {
+    lines: Box<[Mutex<ToldLine>]>,
     callers: Box<[Caller]>,
 }
 
-impl Spread {
+impl Stagger {
     /// 18 KiB of lines and 32 KiB of callers. One under loom, which keeps account of each.
     const LINES: usize = if cfg!(throttle_loom) { 1 } else { 256 };
     const CALLERS: usize = if cfg!(throttle_loom) { 4 } else { 4_096 };
@@ -80,9 +80,9 @@ impl Spread {
     }
 
     /// The nanoseconds to add to the true wait of a refusal. At most a minute.
-    pub(crate) fn more(&self, refused: &Refused) -> Nanos {
+    pub(crate) fn more(&self, refused: &ToldWait) -> Nanos {
         let most = MOST.checked_sub(refused.wait).unwrap_or(MOST);
-        let Tables { lines, callers } = self.tables();
+        let StaggerTables { lines, callers } = self.tables();
         let line = &lines[refused.bucket as usize % lines.len()];
         // Each step leaves it whole.
         let mut line = line.lock().unwrap_or_else(PoisonError::into_inner);
@@ -101,15 +101,15 @@ impl Spread {
         }
     }
 
-    fn tables(&self) -> &Tables {
-        self.tables.get_or_init(|| Tables {
+    fn tables(&self) -> &StaggerTables {
+        self.tables.get_or_init(|| StaggerTables {
             lines: (0..Self::LINES).map(|_| Mutex::default()).collect(),
             callers: (0..Self::CALLERS).map(|_| Caller::new()).collect(),
         })
     }
 
     /// A number that differs from refusal to refusal (the finalizer of SplitMix64 on a counter).
-    fn jitter(&self, refused: &Refused) -> u64 {
+    fn jitter(&self, refused: &ToldWait) -> u64 {
         let number = self
             .jittered
             .fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
@@ -123,7 +123,7 @@ fn mix(number: u64) -> u64 {
     number ^ number >> 31
 }
 
-impl fmt::Debug for Spread {
+impl fmt::Debug for Stagger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Spread")
     }
@@ -144,10 +144,10 @@ mod loom_tests {
     #[test]
     fn loom_callers_that_are_refused_together_are_told_different_places() {
         loom::model(|| {
-            let spread = Arc::new(Spread::new());
+            let spread = Arc::new(Stagger::new());
             // Loom does not know `OnceLock`: the tables are there before the threads are.
             spread.tables();
-            let refused = |caller| Refused {
+            let refused = |caller| ToldWait {
                 bucket: 7,
                 caller: Some(caller),
                 now: 0,

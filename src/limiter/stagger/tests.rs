@@ -6,8 +6,8 @@ use crate::clock::Clock;
 const MILLISECOND: Nanos = 1_000_000;
 
 /// A refusal of a caller by a limit of ten a second with a burst of five.
-fn refused(caller: u64, now: Nanos, wait: Nanos) -> Refused {
-    Refused {
+fn refused(caller: u64, now: Nanos, wait: Nanos) -> ToldWait {
+    ToldWait {
         bucket: 7,
         caller: Some(caller),
         now,
@@ -20,7 +20,7 @@ fn refused(caller: u64, now: Nanos, wait: Nanos) -> Refused {
 
 #[test]
 fn each_caller_has_one_place() {
-    let spread = Spread::new();
+    let spread = Stagger::new();
     let told = |caller, now, wait| {
         let refused = refused(caller, now * MILLISECOND, wait * MILLISECOND);
         spread.more(&refused) / MILLISECOND
@@ -39,10 +39,10 @@ fn each_caller_has_one_place() {
 
 #[test]
 fn buckets_have_lines_of_their_own() {
-    let spread = Spread::new();
+    let spread = Stagger::new();
     for bucket in [7, 8, 7 | 1 << 60] {
         let told = [1, 2, 3].map(|caller| {
-            spread.more(&Refused {
+            spread.more(&ToldWait {
                 bucket,
                 ..refused(caller, 0, 0)
             })
@@ -54,9 +54,9 @@ fn buckets_have_lines_of_their_own() {
 
 #[test]
 fn a_line_is_no_longer_than_its_callers_need() {
-    let spread = Spread::new();
+    let spread = Stagger::new();
     let told = |caller, now: Nanos| {
-        let refused = Refused {
+        let refused = ToldWait {
             full_in: MOST,
             ..refused(caller, now, 0)
         };
@@ -72,11 +72,11 @@ fn a_line_is_no_longer_than_its_callers_need() {
 
 #[test]
 fn a_wait_that_is_slept_through_stays_one() {
-    let spread = Spread::new();
+    let spread = Stagger::new();
     let told = |caller, wait, step| {
         let full_in = 3_600 * SECOND;
         let refused = refused(caller, 0, wait);
-        spread.more(&Refused {
+        spread.more(&ToldWait {
             step,
             full_in,
             ..refused
@@ -88,9 +88,9 @@ fn a_wait_that_is_slept_through_stays_one() {
     let different = waits.iter().collect::<std::collections::HashSet<_>>();
     assert_eq!(different.len(), 41, "each second from 20 to 60");
     // One an hour: no place can be told, and yet not all come at once.
-    let spread = Spread::new();
+    let spread = Stagger::new();
     let slow = [1, 2, 3].map(|caller| {
-        spread.more(&Refused {
+        spread.more(&ToldWait {
             step: 3_600 * SECOND,
             ..refused(caller, 0, 0)
         })
@@ -100,8 +100,8 @@ fn a_wait_that_is_slept_through_stays_one() {
 
 #[test]
 fn a_jitter_lies_between_nothing_and_a_refill() {
-    let spread = Spread::new();
-    let unknown = Refused {
+    let spread = Stagger::new();
+    let unknown = ToldWait {
         caller: None,
         ..refused(0, 0, 40 * MILLISECOND)
     };
@@ -113,7 +113,7 @@ fn a_jitter_lies_between_nothing_and_a_refill() {
         let count = told.iter().filter(inside).count();
         assert!((50..150).contains(&count), "{count} of 100 in part {part}");
     }
-    let long = Refused {
+    let long = ToldWait {
         refill: u64::MAX,
         wait: 59 * SECOND,
         ..unknown
@@ -124,16 +124,16 @@ fn a_jitter_lies_between_nothing_and_a_refill() {
 proptest! {
     #[test]
     fn never_more_than_a_minute_and_no_input_panics(
-        asked in prop::collection::vec(
+        demand in prop::collection::vec(
             (any::<u64>(), any::<Option<u8>>(), 0..=Clock::MAX, any::<[u64; 4]>()),
             1..50,
         ),
     ) {
-        let spread = Spread::new();
-        for (bucket, caller, now, [wait, step, refill, full_in]) in asked {
+        let spread = Stagger::new();
+        for (bucket, caller, now, [wait, step, refill, full_in]) in demand {
             let caller = caller.map(u64::from);
             let bucket = bucket % 3;
-            let refused = Refused { bucket, caller, now, wait, step, refill, full_in };
+            let refused = ToldWait { bucket, caller, now, wait, step, refill, full_in };
             let more = spread.more(&refused);
             prop_assert!(more <= MOST);
             prop_assert!(wait > MOST || wait + more <= MOST);

@@ -7,14 +7,14 @@ use super::*;
 fn race(
     limits: &'static [(u64, u64)],
     requests: &'static [&'static [(usize, u64)]],
-    check: fn(u64, &[Binding]),
+    check: fn(u64, &[BoundLimit]),
 ) {
     // Three switches away from a thread that could go on find every race of a few exchanges; all of
     // them would take hours for three threads.
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(3);
     model.check(move || {
-        let buckets = Arc::new(bindings(limits));
+        let buckets = Arc::new(bound(limits));
         let threads: Vec<_> = requests
             .iter()
             .map(|&costs| {
@@ -49,8 +49,8 @@ fn loom_two_buckets_in_opposite_order_never_admit_one_too_many_nor_lose_a_charge
         &[&[(0, 1), (1, 1)], &[(1, 1), (0, 1)]],
         |admitted, buckets| {
             assert!(admitted <= 1, "one too many");
-            for binding in buckets {
-                let state = bucket(binding).load();
+            for bound in buckets {
+                let state = bucket(bound).load();
                 let expected = if admitted == 1 { 15 } else { 5 };
                 assert!(
                     state == expected || admitted == 0 && state == 0,
@@ -93,7 +93,7 @@ fn loom_giving_back_while_others_charge_never_gives_too_much() {
     loom::model(|| {
         // A clock that a thread moves on: a reading is never behind one that another thread charged with.
         let clock = Arc::new(AtomicU64::new(10));
-        let buckets = Arc::new(bindings(&[(10, 1)]));
+        let buckets = Arc::new(bound(&[(10, 1)]));
         assert!(take(&buckets, &[(0, 1)], 10), "full");
         let other = {
             let (clock, buckets) = (Arc::clone(&clock), Arc::clone(&buckets));

@@ -15,7 +15,7 @@ use proptest::prelude::*;
 
 use super::bucket::Bucket;
 use super::*;
-use super::{client_table::Page, readings::Seen};
+use super::{client_table::ClientBuckets, readings::BucketReading};
 use crate::limit::{
     Limit, Scope, Terms, meter::Meter, quota::Quota, rate::Rate, reservation::Reservation,
 };
@@ -34,71 +34,71 @@ fn limit(interval: u64, burst: u64) -> Limit {
     }
 }
 
-fn bindings(limits: &[(u64, u64)]) -> Vec<Binding> {
+fn bound(limits: &[(u64, u64)]) -> Vec<BoundLimit> {
     let limits = limits.iter();
-    Binding::scope(limits.map(|&(interval, burst)| limit(interval, burst)))
+    BoundLimit::scope(limits.map(|&(interval, burst)| limit(interval, burst)))
 }
 
 fn charges<'a>(
-    bindings: &'a [Binding],
+    limits: &'a [BoundLimit],
     costs: &'a [(usize, u64)],
-) -> impl Iterator<Item = Charge<'a>> + Clone {
-    costs.iter().map(|&(index, cost)| Charge {
-        limit: &bindings[index].limit,
-        place: bindings[index].place(no_memory(), 0),
+) -> impl Iterator<Item = BucketCharge<'a>> + Clone {
+    costs.iter().map(|&(index, cost)| BucketCharge {
+        limit: &limits[index].limit,
+        place: limits[index].place(no_memory(), 0),
         cost,
     })
 }
 
 /// A table that nobody looks into.
-fn no_memory() -> &'static Memory {
-    static NONE: OnceLock<Memory> = OnceLock::new();
-    NONE.get_or_init(Memory::new)
+fn no_memory() -> &'static ClientTable {
+    static NONE: OnceLock<ClientTable> = OnceLock::new();
+    NONE.get_or_init(ClientTable::new)
 }
 
-fn memory(capacity: usize) -> Memory {
-    let memory = Memory::new();
+fn memory(capacity: usize) -> ClientTable {
+    let memory = ClientTable::new();
     memory.reserve(capacity).expect("there is as much memory");
     memory
 }
 
 /// A limit of each client, by number.
-fn client_binding(number: u32, limit: Limit) -> Binding {
-    Binding::alone(limit, Home::Client(Arc::new(Page::new(number, 0))))
+fn client_binding(number: u32, limit: Limit) -> BoundLimit {
+    BoundLimit::alone(
+        limit,
+        Storage::Client(Arc::new(ClientBuckets::new(number, 0))),
+    )
 }
 
 /// As [`super::admit`], without a reload.
 fn admit<'a>(
-    charges: impl Iterator<Item = Charge<'a>> + Clone,
+    charges: impl Iterator<Item = BucketCharge<'a>> + Clone,
     now: Nanos,
     clock: impl Fn() -> Nanos,
-    levels: &mut Levels,
+    readings: &mut LimitReadings,
 ) -> bool {
-    super::admit(charges, now, clock, levels).expect("no reload")
+    super::admit(charges, now, clock, readings).expect("no reload")
 }
 
 /// Whether a request of these costs is admitted by a clock that stands still.
-fn take(bindings: &[Binding], costs: &[(usize, u64)], now: Nanos) -> bool {
+fn take(limits: &[BoundLimit], costs: &[(usize, u64)], now: Nanos) -> bool {
     admit(
-        charges(bindings, costs),
+        charges(limits, costs),
         now,
         || now,
-        &mut Levels::default(),
+        &mut LimitReadings::default(),
     )
 }
 
-fn bucket(binding: &Binding) -> &Bucket {
-    match &binding.home {
-        Home::Bucket(bucket) => bucket,
-        Home::Client(_) => unreachable!("these limits are kept in buckets of their own"),
+fn bucket(bound: &BoundLimit) -> &Bucket {
+    match &bound.home {
+        Storage::Bucket(bucket) => bucket,
+        Storage::Client(_) => unreachable!("these limits are kept in buckets of their own"),
     }
 }
 
-fn states(bindings: &[Binding]) -> Vec<u64> {
-    bindings
-        .iter()
-        .map(|binding| bucket(binding).load())
-        .collect()
+fn states(limits: &[BoundLimit]) -> Vec<u64> {
+    limits.iter().map(|bound| bucket(bound).load()).collect()
 }
 
 proptest! {
@@ -108,7 +108,7 @@ proptest! {
         requests in prop::collection::vec(
             (0..60u64, prop::collection::btree_map(0..7usize, 0..4u64, 1..7)), 1..60),
     ) {
-        let buckets = bindings(&limits);
+        let buckets = bound(&limits);
         let mut now = 0;
         for (step, costs) in requests {
             now += step;
@@ -134,14 +134,14 @@ proptest! {
 
 #[test]
 fn shadows_are_charged_for_what_passes_and_say_what_they_would_have_refused() {
-    let buckets = bindings(&[(100, 2), (100, 1)]);
+    let buckets = bound(&[(100, 2), (100, 1)]);
     let shadowed = |admitted| {
-        let mut levels = Levels::default();
+        let mut readings = LimitReadings::default();
         let charges = charges(&buckets, &[(0, 1), (1, 1)]);
-        shadow(charges, admitted, 1_000, || 1_000, &mut levels);
-        let levels = levels.as_slice().iter();
-        levels
-            .map(|level| (level.state, level.refused))
+        shadow(charges, admitted, 1_000, || 1_000, &mut readings);
+        let readings = readings.as_slice().iter();
+        readings
+            .map(|reading| (reading.state, reading.refused))
             .collect::<Vec<_>>()
     };
     assert_eq!(shadowed(false), [(0, false), (0, false)]);
@@ -158,17 +158,17 @@ async fn a_limiter_asks_all_limits_of_a_rule_and_its_shadows_after_them() {
         shadow: true,
         ..limit(100, 1)
     };
-    let rule = Rule::new("GET /", None, Binding::scope([shadow, limit(100, 2)]));
+    let limit_set = LimitSet::new("GET /", None, BoundLimit::scope([shadow, limit(100, 2)]));
     let now = limiter.now();
     let mut told = Vec::new();
     for _ in 0..3 {
-        let mut levels = Levels::default();
-        let admitted = limiter.admit(&rule, Asked::default(), now, &mut levels);
-        let levels = levels.as_slice().iter();
-        let levels: Vec<_> = levels
-            .map(|level| (level.state - now, level.refused))
+        let mut readings = LimitReadings::default();
+        let admitted = limiter.admit(&limit_set, Demand::default(), now, &mut readings);
+        let readings = readings.as_slice().iter();
+        let readings: Vec<_> = readings
+            .map(|reading| (reading.state - now, reading.refused))
             .collect();
-        told.push((admitted, levels));
+        told.push((admitted, readings));
     }
     let expected = [
         (Ok(true), vec![(100, false), (100, false)]),
@@ -176,23 +176,23 @@ async fn a_limiter_asks_all_limits_of_a_rule_and_its_shadows_after_them() {
         (Ok(false), vec![(200, false), (100, true)]),
     ];
     assert_eq!(told, expected);
-    limiter.owe(&rule.bindings[0], 0, 3);
-    assert_eq!(bucket(&rule.bindings[0]).load(), now + 500);
-    limiter.refund(&rule.bindings[0], 0, false, 4);
-    assert_eq!(bucket(&rule.bindings[0]).load(), now + 100);
+    limiter.owe(&limit_set.limits[0], 0, 3);
+    assert_eq!(bucket(&limit_set.limits[0]).load(), now + 500);
+    limiter.refund(&limit_set.limits[0], 0, false, 4);
+    assert_eq!(bucket(&limit_set.limits[0]).load(), now + 100);
 }
 
 #[tokio::test(start_paused = true)]
 async fn callers_of_a_shared_bucket_are_told_places_and_others_a_jitter() {
     let limiter = Limiter::new(Clock::start());
-    let route = &bindings(&[(100_000, 2), (100_000, 2)])[..];
+    let route = &bound(&[(100_000, 2), (100_000, 2)])[..];
     let client = client_binding(3, limit(100_000, 2));
-    let told = |binding, identity, known| {
-        let asked = Asked {
+    let told = |bound, identity, known| {
+        let demand = Demand {
             identity,
-            ..Asked::default()
+            ..Demand::default()
         };
-        limiter.spread(binding, asked, known, 0, 0, (200_000, 2))
+        limiter.spread(bound, demand, known, 0, 0, (200_000, 2))
     };
     assert_eq!(told(&route[0], 1, true), 0);
     assert_eq!(told(&route[1], 1, true), 0, "a line of its own");
@@ -213,13 +213,13 @@ async fn callers_of_a_shared_bucket_are_told_places_and_others_a_jitter() {
         assert!(more.iter().all(|&more| more <= 200_000), "{more:?}");
         assert!(more.iter().any(|&other| other != more[0]), "{more:?}");
     }
-    let closed = Binding::alone(limit(1, 0), Home::Bucket(Arc::new(Bucket::full(0))));
+    let closed = BoundLimit::alone(limit(1, 0), Storage::Bucket(Arc::new(Bucket::full(0))));
     assert_eq!(told(&closed, 1, true), 0);
 }
 
 #[test]
 fn threads_on_one_bucket_admit_exactly_what_a_serial_run_would() {
-    let buckets = bindings(&[(1_000_000, 10_000)]);
+    let buckets = bound(&[(1_000_000, 10_000)]);
     let admitted = AtomicU64::new(0);
     thread::scope(|scope| {
         for _ in 0..4 {
@@ -242,7 +242,7 @@ fn threads_on_one_bucket_admit_exactly_what_a_serial_run_would() {
 fn under_contention_a_refused_request_costs_nothing_anywhere() {
     // Two routes below one total. One is small, so that most requests to it are refused, many of
     // them only in the second pass.
-    let buckets = bindings(&[(1_000, 1_000_000), (1_000, 5_000), (1_000, 1_000_000)]);
+    let buckets = bound(&[(1_000, 1_000_000), (1_000, 5_000), (1_000, 1_000_000)]);
     let admitted = [AtomicU64::new(0), AtomicU64::new(0)];
     thread::scope(|scope| {
         for thread in 0..4 {
@@ -275,21 +275,21 @@ fn under_contention_a_refused_request_costs_nothing_anywhere() {
 
 /// Charges 3 of 4 units at 1,000, lets a stranger charge or not, and gives back at 1,120.
 fn given_back(stranger: bool) -> u64 {
-    let buckets = bindings(&[(100, 4)]);
+    let buckets = bound(&[(100, 4)]);
     let cost = [(0, 3)];
-    let mut levels = Levels::default();
+    let mut readings = LimitReadings::default();
     assert!(admit(
         charges(&buckets, &cost),
         1_000,
         || 1_000,
-        &mut levels
+        &mut readings
     ));
     if stranger {
         assert!(take(&buckets, &[(0, 1)], 1_000), "one is left");
     }
-    give_back(charges(&buckets, &cost), &mut levels, 1_000, || 1_120);
+    give_back(charges(&buckets, &cost), &mut readings, 1_000, || 1_120);
     let state = bucket(&buckets[0]).load();
-    assert_eq!(levels[0].state, state, "the level is read anew");
+    assert_eq!(readings[0].state, state, "the level is read anew");
     state
 }
 
@@ -300,56 +300,66 @@ fn a_roll_back_that_nobody_came_before_leaves_no_trace() {
 
 /// A client's charge of 3 of 4 units at 1,000, given back at `end` after `between`: what its bucket holds
 /// then, and what the level says.
-fn given_back_in_the_table(between: impl Fn(&Memory), end: Nanos) -> (Seen, Level) {
+fn given_back_in_the_table(
+    between: impl Fn(&ClientTable),
+    end: Nanos,
+) -> (BucketReading, LimitReading) {
     let memory = memory(8);
-    let binding = client_binding(0, limit(100, 4));
-    let charge = |cost| Charge {
-        limit: &binding.limit,
-        place: binding.place(&memory, CLIENT),
+    let bound = client_binding(0, limit(100, 4));
+    let charge = |cost| BucketCharge {
+        limit: &bound.limit,
+        place: bound.place(&memory, CLIENT),
         cost,
     };
-    let mut levels = Levels::default();
-    assert!(admit([charge(3)].into_iter(), 1_000, || 1_000, &mut levels));
-    assert_eq!(levels[0].state, 1_300);
+    let mut readings = LimitReadings::default();
+    assert!(admit(
+        [charge(3)].into_iter(),
+        1_000,
+        || 1_000,
+        &mut readings
+    ));
+    assert_eq!(readings[0].state, 1_300);
     between(&memory);
-    give_back([charge(3)].into_iter(), &mut levels, 1_000, || end);
-    (binding.place(&memory, CLIENT).peek(end), levels[0])
+    give_back([charge(3)].into_iter(), &mut readings, 1_000, || end);
+    (bound.place(&memory, CLIENT).peek(end), readings[0])
 }
 
 const CLIENT: u128 = 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef;
 
-fn charge_in_table(memory: &Memory, identity: u128, now: Nanos, cost: u64) -> Seen {
-    let binding = client_binding(0, limit(100, 4));
-    let meter = binding.limit.meter.expect("open");
-    let place = binding.place(memory, identity);
-    let taken = place.take(Seen::default(), &meter, now, cost, || now);
+fn charge_in_table(memory: &ClientTable, identity: u128, now: Nanos, cost: u64) -> BucketReading {
+    let bound = client_binding(0, limit(100, 4));
+    let meter = bound.limit.meter.expect("open");
+    let place = bound.place(memory, identity);
+    let taken = place.take(BucketReading::default(), &meter, now, cost, || now);
     taken.expect("there is room")
 }
 
-fn peek(memory: &Memory, identity: u128, now: Nanos) -> Seen {
-    let binding = client_binding(0, limit(100, 4));
-    binding.place(memory, identity).peek(now)
+fn peek(memory: &ClientTable, identity: u128, now: Nanos) -> BucketReading {
+    let bound = client_binding(0, limit(100, 4));
+    bound.place(memory, identity).peek(now)
 }
 
 /// Returns what a client is told to have left of 4 units after a first charge, which the table makes `late` nanoseconds
 /// after the decision's reading of the clock.
 fn told_of_a_first_charge(late: Nanos) -> u64 {
     let memory = memory(8);
-    let binding = client_binding(0, limit(100, 4));
-    let charge = Charge {
-        limit: &binding.limit,
-        place: binding.place(&memory, CLIENT),
+    let bound = client_binding(0, limit(100, 4));
+    let charge = BucketCharge {
+        limit: &bound.limit,
+        place: bound.place(&memory, CLIENT),
         cost: 1,
     };
-    let mut levels = Levels::default();
+    let mut readings = LimitReadings::default();
     assert!(admit(
         [charge].into_iter(),
         1_000,
         || 1_000 + late,
-        &mut levels
+        &mut readings
     ));
-    let meter = binding.limit.meter.expect("open");
-    meter.balance(levels[0].state, levels[0].told_at(1_000)).0
+    let meter = bound.limit.meter.expect("open");
+    meter
+        .balance(readings[0].state, readings[0].told_at(1_000))
+        .0
 }
 
 #[test]
@@ -360,33 +370,40 @@ fn a_new_client_is_told_all_that_it_has_left() {
 
 #[test]
 fn a_clients_roll_back_is_whole_if_nobody_came_between() {
-    let (seen, level) = given_back_in_the_table(|_| {}, 1_120);
-    assert_eq!(seen, Seen::own(1_000));
-    assert_eq!(level.seen(), seen, "the level is read anew");
+    let (seen, reading) = given_back_in_the_table(|_| {}, 1_120);
+    assert_eq!(seen, BucketReading::own(1_000));
+    assert_eq!(reading.seen(), seen, "the level is read anew");
 }
 
 #[test]
 fn a_clients_roll_back_does_not_give_twice_what_time_has_refilled() {
-    let stranger = |memory: &Memory| {
+    let stranger = |memory: &ClientTable| {
         charge_in_table(memory, CLIENT, 1_000, 1);
     };
-    let (seen, level) = given_back_in_the_table(stranger, 1_120);
-    assert_eq!(seen, Seen::own(1_400 - 180));
-    assert_eq!(level.seen(), seen);
+    let (seen, reading) = given_back_in_the_table(stranger, 1_120);
+    assert_eq!(seen, BucketReading::own(1_400 - 180));
+    assert_eq!(reading.seen(), seen);
     let (seen, _) = given_back_in_the_table(stranger, 1_350);
-    assert_eq!(seen, Seen::own(1_400), "all of it was refilled since");
+    assert_eq!(
+        seen,
+        BucketReading::own(1_400),
+        "all of it was refilled since"
+    );
 }
 
 #[test]
 fn a_clients_roll_back_gives_nothing_to_who_has_its_slot_now() {
     // All eight slots change hands once the charge weighs nothing any more.
     let others = || (1..=8_u128).map(|other| CLIENT.wrapping_mul(2 * other + 1));
-    let crowd = |memory: &Memory| {
+    let crowd = |memory: &ClientTable| {
         for other in others() {
-            assert_eq!(charge_in_table(memory, other, 1_300, 4), Seen::own(1_700));
+            assert_eq!(
+                charge_in_table(memory, other, 1_300, 4),
+                BucketReading::own(1_700)
+            );
         }
     };
-    let (seen, level) = given_back_in_the_table(
+    let (seen, reading) = given_back_in_the_table(
         |memory| {
             crowd(memory);
             assert!(peek(memory, CLIENT, 1_300).shared, "it is gone");
@@ -397,41 +414,41 @@ fn a_clients_roll_back_gives_nothing_to_who_has_its_slot_now() {
         seen.shared && seen.state == 0,
         "an overflow bucket that nobody used"
     );
-    assert_eq!(level.seen(), seen);
+    assert_eq!(reading.seen(), seen);
     let memory = memory(8);
     charge_in_table(&memory, CLIENT, 1_000, 3);
     crowd(&memory);
-    let binding = client_binding(0, limit(100, 4));
-    let meter = binding.limit.meter.expect("open");
-    let place = binding.place(&memory, CLIENT);
-    place.give_back(Seen::own(1_300), &meter, 1_000, 3, || 1_300);
+    let bound = client_binding(0, limit(100, 4));
+    let meter = bound.limit.meter.expect("open");
+    let place = bound.place(&memory, CLIENT);
+    place.give_back(BucketReading::own(1_300), &meter, 1_000, 3, || 1_300);
     place.refund(false, &meter, 1_300, 3);
     for other in others() {
         let owed = peek(&memory, other, 1_300);
-        assert_eq!(owed, Seen::own(1_700), "it owes what it owed");
+        assert_eq!(owed, BucketReading::own(1_700), "it owes what it owed");
     }
 }
 
 /// A client's charges on two limits that it has not met yet, at 1,000, and on a total that somebody else spends
 /// between the two passes. Others come in where the clock is read: at 1,000 to enter the first key, at 1,010
 /// to enter the second, then to give back. Tells what the two buckets hold then.
-fn refused_by_the_last_of_three(between: impl Fn(&Memory), end: Nanos) -> [Seen; 2] {
+fn refused_by_the_last_of_three(between: impl Fn(&ClientTable), end: Nanos) -> [BucketReading; 2] {
     let memory = memory(64);
     let client = |number, interval, burst| client_binding(number, limit(interval, burst));
-    let total = bindings(&[(1_000_000, 1)]);
-    let bindings = [client(0, 100, 4), client(1, 50, 5), total[0].clone()];
-    let charges = bindings
+    let total = bound(&[(1_000_000, 1)]);
+    let limits = [client(0, 100, 4), client(1, 50, 5), total[0].clone()];
+    let charges = limits
         .iter()
         .zip([3, 1, 1])
-        .map(|(binding, cost)| Charge {
-            limit: &binding.limit,
-            place: binding.place(&memory, CLIENT),
+        .map(|(bound, cost)| BucketCharge {
+            limit: &bound.limit,
+            place: bound.place(&memory, CLIENT),
             cost,
         });
-    let readings = Cell::new(0);
+    let clock_readings = Cell::new(0);
     let clock = || {
-        readings.set(readings.get() + 1);
-        match readings.get() {
+        clock_readings.set(clock_readings.get() + 1);
+        match clock_readings.get() {
             1 => 1_000,
             2 => {
                 between(&memory);
@@ -444,24 +461,24 @@ fn refused_by_the_last_of_three(between: impl Fn(&Memory), end: Nanos) -> [Seen;
             _ => end,
         }
     };
-    let mut levels = Levels::default();
+    let mut readings = LimitReadings::default();
     assert!(
-        !admit(charges.clone(), 1_000, clock, &mut levels),
+        !admit(charges.clone(), 1_000, clock, &mut readings),
         "the total is spent"
     );
-    assert!(readings.get() > 2, "both keys were entered");
+    assert!(clock_readings.get() > 2, "both keys were entered");
     let seen: Vec<_> = charges.map(|charge| charge.place.peek(end)).collect();
-    let told: Vec<_> = levels.as_slice().iter().map(Level::seen).collect();
+    let told: Vec<_> = readings.as_slice().iter().map(LimitReading::seen).collect();
     assert_eq!(told, seen, "every level is as it was left");
     [seen[0], seen[1]]
 }
 
 #[test]
 fn who_is_refused_by_the_last_limit_gets_back_what_the_others_took() {
-    let states = |between: fn(&Memory), end| {
+    let states = |between: fn(&ClientTable), end| {
         refused_by_the_last_of_three(between, end).map(|seen| seen.state)
     };
-    let stranger = |memory: &Memory| {
+    let stranger = |memory: &ClientTable| {
         charge_in_table(memory, CLIENT, 1_000, 1);
     };
     assert_eq!(states(|_| {}, 1_010), [1_000, 1_010]);
@@ -494,30 +511,30 @@ fn a_roll_back_to_a_quota_is_whole_in_its_window_and_nothing_in_the_next() {
     ];
     for (taken, between, end, left) in table {
         let memory = memory(8);
-        let bindings = Binding::scope([limit.clone()]);
-        for binding in [&bindings[0], &client_binding(0, limit.clone())] {
-            let place = binding.place(&memory, CLIENT);
-            let charge = |cost| Charge {
+        let limits = BoundLimit::scope([limit.clone()]);
+        for bound in [&limits[0], &client_binding(0, limit.clone())] {
+            let place = bound.place(&memory, CLIENT);
+            let charge = |cost| BucketCharge {
                 limit: &limit,
                 place,
                 cost,
             };
-            let admit = |cost, now, levels: &mut Levels| {
-                admit([charge(cost)].into_iter(), now, || now, levels)
+            let admit = |cost, now, readings: &mut LimitReadings| {
+                admit([charge(cost)].into_iter(), now, || now, readings)
             };
-            let mut levels = Levels::default();
-            assert!(admit(3, taken, &mut levels), "{taken}");
+            let mut readings = LimitReadings::default();
+            assert!(admit(3, taken, &mut readings), "{taken}");
             if let Some(now) = between {
-                assert!(admit(2, now, &mut Levels::default()), "{now}");
+                assert!(admit(2, now, &mut LimitReadings::default()), "{now}");
             }
-            give_back([charge(3)].into_iter(), &mut levels, taken, || end);
+            give_back([charge(3)].into_iter(), &mut readings, taken, || end);
             let seen = place.peek(taken);
             assert_eq!(
                 seen,
-                Seen::own(left),
+                BucketReading::own(left),
                 "{taken}, {between:?} and {end} in {place:?}"
             );
-            assert_eq!(levels[0].seen(), seen, "the level is read anew");
+            assert_eq!(readings[0].seen(), seen, "the level is read anew");
         }
     }
 }

@@ -21,15 +21,15 @@ impl LimitSnapshot {
         if let Some(route) = &self.route {
             labels.push(Label::new("route", route.clone()));
         }
-        let levels = [
+        let readings = [
             ("throttle_limit_remaining", self.remaining),
             ("throttle_limit_owed", self.owed),
             ("throttle_limit_in_flight", self.in_flight),
             ("throttle_limit_waiting", Some(self.waiting)),
         ];
-        for (name, level) in levels {
-            if let Some(level) = level {
-                gauge!(name, labels.iter()).set(level as f64);
+        for (name, reading) in readings {
+            if let Some(reading) = reading {
+                gauge!(name, labels.iter()).set(reading as f64);
             }
         }
     }

@@ -11,8 +11,8 @@ use crate::{
     clock::Nanos,
     limit::{Scope, Terms},
     limiter::{
-        counters::Tally,
-        limit_set::{Binding, Home},
+        counters::Counters,
+        limit_set::{BoundLimit, Storage},
     },
 };
 
@@ -110,19 +110,19 @@ impl RouteSnapshot {
         }
     }
 
-    pub(crate) fn add(&mut self, tally: &Tally) {
-        self.admitted += tally.admitted.get();
-        self.implausible_usage += tally.implausible.get();
-        self.exempt += tally.exempt.get();
-        self.refused += tally.refused.get();
-        self.would_refuse += tally.would_refuse.get();
+    pub(crate) fn add(&mut self, counters: &Counters) {
+        self.admitted += counters.admitted.get();
+        self.implausible_usage += counters.implausible.get();
+        self.exempt += counters.exempt.get();
+        self.refused += counters.refused.get();
+        self.would_refuse += counters.would_refuse.get();
     }
 }
 
 impl LimitSnapshot {
     /// A limit that nobody was counted by.
-    pub(crate) fn new(binding: &Binding, route: Option<&str>, plan: Option<&Arc<str>>) -> Self {
-        let limit = &binding.limit;
+    pub(crate) fn new(bound: &BoundLimit, route: Option<&str>, plan: Option<&Arc<str>>) -> Self {
+        let limit = &bound.limit;
         Self {
             name: Arc::clone(&limit.name),
             scope: limit.scope,
@@ -142,12 +142,12 @@ impl LimitSnapshot {
     }
 
     /// With the balance at `now`, where there is one for all.
-    pub(crate) fn at(self, binding: &Binding, now: Nanos) -> Self {
-        let Home::Bucket(bucket) = &binding.home else {
+    pub(crate) fn at(self, bound: &BoundLimit, now: Nanos) -> Self {
+        let Storage::Bucket(bucket) = &bound.home else {
             return self;
         };
-        let (Ok(state) | Err(state)) = bucket.peek(binding.version, &binding.history);
-        let (remaining, used, slots) = match &binding.limit.meter {
+        let (Ok(state) | Err(state)) = bucket.peek(bound.version, &bound.history);
+        let (remaining, used, slots) = match &bound.limit.meter {
             Some(meter) => {
                 let (remaining, _) = meter.balance(state, now);
                 (remaining, meter.used(state, now), meter.is_slots())
@@ -162,11 +162,11 @@ impl LimitSnapshot {
         }
     }
 
-    pub(crate) fn add(&mut self, tally: &Tally) {
-        self.waiting += tally.waiting.get();
-        self.admitted += tally.admitted.get();
-        self.refused += tally.refused.get();
-        self.would_refuse += tally.would_refuse.get();
-        self.waited += tally.waited.get();
+    pub(crate) fn add(&mut self, counters: &Counters) {
+        self.waiting += counters.waiting.get();
+        self.admitted += counters.admitted.get();
+        self.refused += counters.refused.get();
+        self.would_refuse += counters.would_refuse.get();
+        self.waited += counters.waited.get();
     }
 }

@@ -19,7 +19,7 @@ impl Rejection for Dialect {
         if dialect == Self::Problem {
             return Problem.reject(denial, request);
         }
-        let policies = policies(denial.rule());
+        let policies = policies(denial.limit_set());
         let Head {
             mut headers,
             status,

@@ -12,7 +12,7 @@ pub(super) struct Breaker(AtomicU64);
 
 /// What a look at it tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Look {
+pub(super) enum BreakerState {
     Up,
     Down,
     /// It is down, and whoever asked has gone: who is told this asks from now on.
@@ -30,20 +30,20 @@ impl Breaker {
     }
 
     #[inline]
-    pub(super) fn look(&self) -> Look {
+    pub(super) fn look(&self) -> BreakerState {
         match self.0.load(Ordering::Acquire) {
-            UP => Look::Up,
+            UP => BreakerState::Up,
             LEFT => self.take_over(),
-            _ => Look::Down,
+            _ => BreakerState::Down,
         }
     }
 
     #[cold]
-    fn take_over(&self) -> Look {
+    fn take_over(&self) -> BreakerState {
         match self.exchange(LEFT, PROBED) {
-            Ok(_) => Look::Left,
-            Err(UP) => Look::Up,
-            Err(_) => Look::Down,
+            Ok(_) => BreakerState::Left,
+            Err(UP) => BreakerState::Up,
+            Err(_) => BreakerState::Down,
         }
     }
 
@@ -109,7 +109,7 @@ mod loom_tests {
                     if store.breaker.fall() {
                         store.probe(answers);
                     }
-                    if store.breaker.look() == Look::Left {
+                    if store.breaker.look() == BreakerState::Left {
                         store.probe(answers);
                     }
                 })
@@ -118,9 +118,13 @@ mod loom_tests {
                 thread.join().expect("no panic");
             }
             match store.breaker.look() {
-                Look::Up => assert!(store.breaker.fall(), "an outage like the first"),
-                Look::Left => assert_eq!(store.breaker.look(), Look::Down, "somebody asks now"),
-                Look::Down => panic!("it is down, and nobody asks"),
+                BreakerState::Up => assert!(store.breaker.fall(), "an outage like the first"),
+                BreakerState::Left => assert_eq!(
+                    store.breaker.look(),
+                    BreakerState::Down,
+                    "somebody asks now"
+                ),
+                BreakerState::Down => panic!("it is down, and nobody asks"),
             }
         });
     }

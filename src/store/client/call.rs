@@ -13,15 +13,15 @@ use std::{
 
 use tokio::runtime::Handle;
 
-use super::{Lent, Remote, timers::Key};
+use super::{LeasedUnits, StoreClient, timers::Key};
 use crate::{
     clock::{Moment, Nanos, nanos},
     store::{Balance, Charge, Correction, StoreError, Taken},
 };
 
 /// A question to the store. Dropped before it is answered, what it takes is given back.
-pub(crate) struct Ask {
-    remote: Arc<Remote>,
+pub(crate) struct StoreCall {
+    remote: Arc<StoreClient>,
     /// Until it is answered. Nobody waits for its lock: it lets this be shared between threads.
     call: Option<Mutex<Call>>,
     deadline: Duration,
@@ -31,7 +31,7 @@ pub(crate) struct Ask {
     /// Whether what it takes too late stays taken.
     is_kept: bool,
     /// What was lent besides.
-    lent: Lent,
+    lent: LeasedUnits,
     /// Those that ask for leases.
     leasing: Vec<Charge>,
     /// Whether this process has leases.
@@ -44,13 +44,13 @@ pub(crate) struct Ask {
 type Answer = (Vec<Charge>, Result<Taken, StoreError>);
 type Call = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
-impl Ask {
+impl StoreCall {
     pub(super) fn new(
-        remote: Arc<Remote>,
+        remote: Arc<StoreClient>,
         charges: Vec<Charge>,
         sent: Moment,
         deadline: Duration,
-        lent: Lent,
+        lent: LeasedUnits,
         is_leasing: bool,
     ) -> Self {
         let leasing = charges.iter().filter(|charge| charge.lease > 0);
@@ -77,12 +77,19 @@ impl Ask {
 
     /// A question that takes nothing: its charges are of zero units.
     pub(super) fn peek(
-        remote: Arc<Remote>,
+        remote: Arc<StoreClient>,
         charges: Vec<Charge>,
         sent: Moment,
         deadline: Duration,
     ) -> Self {
-        let mut ask = Self::new(remote, charges, sent, deadline, Lent::default(), false);
+        let mut ask = Self::new(
+            remote,
+            charges,
+            sent,
+            deadline,
+            LeasedUnits::default(),
+            false,
+        );
         ask.is_peek = true;
         ask
     }
@@ -117,7 +124,7 @@ impl Ask {
                 let call = call.get_mut().unwrap_or_else(PoisonError::into_inner);
                 call.as_mut().poll(cx)
             }
-            None => return Poll::Ready(Err(StoreError::unavailable(Late))),
+            None => return Poll::Ready(Err(StoreError::unavailable(LateReply))),
         };
         if let Poll::Ready((charges, taken)) = answer {
             self.call = None;
@@ -144,7 +151,7 @@ impl Ask {
             self.remote.wake_at(&mut self.key, deadline, cx.waker());
             return Poll::Pending;
         }
-        let late = StoreError::unavailable(Late);
+        let late = StoreError::unavailable(LateReply);
         self.remote.failed(&late, self.deadline);
         self.end(None);
         Poll::Ready(Err(late))
@@ -156,7 +163,7 @@ impl Ask {
     }
 }
 
-impl Drop for Ask {
+impl Drop for StoreCall {
     fn drop(&mut self) {
         if let Some(key) = self.key {
             self.remote.deadlines.leave(key);
@@ -218,17 +225,17 @@ fn undone(charges: Vec<Charge>, taken: &Taken, is_kept: bool, is_leasing: bool) 
 
 /// The store has not answered in time.
 #[derive(Debug)]
-struct Late;
+struct LateReply;
 
-impl fmt::Display for Late {
+impl fmt::Display for LateReply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("it did not answer in time")
     }
 }
 
-impl Error for Late {}
+impl Error for LateReply {}
 
-impl fmt::Debug for Ask {
+impl fmt::Debug for StoreCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ask")
             .field("sent", &self.sent)

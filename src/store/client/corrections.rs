@@ -10,12 +10,12 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Change, Remote};
+use super::{CorrectionKind, StoreClient};
 use crate::store::{BucketKey, Budget, Correction};
 
 /// What is to be changed.
 #[derive(Debug, Default)]
-pub(super) struct Changes(Mutex<Pending>);
+pub(super) struct Corrections(Mutex<Pending>);
 
 #[derive(Debug, Default)]
 struct Pending {
@@ -26,14 +26,20 @@ struct Pending {
 }
 
 /// Whoever carries them. Dropped before it has ended, others are to.
-struct Carrier(Option<Arc<Remote>>);
+struct CorrectionTask(Option<Arc<StoreClient>>);
 
-impl Changes {
+impl Corrections {
     /// Of more buckets than these, changes wait for nobody: they are forgotten, and their charges stand.
     const MOST: usize = 1 << 16;
 
     /// Adds a change. Says whether somebody is to [carry](Self::make) it.
-    pub(super) fn enter(&self, key: BucketKey, budget: Budget, change: Change, units: u64) -> bool {
+    pub(super) fn enter(
+        &self,
+        key: BucketKey,
+        budget: Budget,
+        change: CorrectionKind,
+        units: u64,
+    ) -> bool {
         let mut pending = self.lock();
         if pending.buckets.len() >= Self::MOST && !pending.buckets.contains_key(&key) {
             return false;
@@ -41,15 +47,15 @@ impl Changes {
         let (last, sum) = pending.buckets.entry(key).or_insert((budget, 0));
         *last = budget;
         *sum += match change {
-            Change::Owe => i128::from(units),
-            Change::Refund => -i128::from(units),
+            CorrectionKind::Owe => i128::from(units),
+            CorrectionKind::Refund => -i128::from(units),
         };
         !mem::replace(&mut pending.is_carried, true)
     }
 
     /// Carries all changes to the store, until there are none.
-    pub(super) fn make(remote: &Arc<Remote>) -> impl Future<Output = ()> + Send + use<> {
-        Carrier(Some(Arc::clone(remote))).run()
+    pub(super) fn make(remote: &Arc<StoreClient>) -> impl Future<Output = ()> + Send + use<> {
+        CorrectionTask(Some(Arc::clone(remote))).run()
     }
 
     /// All that there is, or the end of it.
@@ -78,7 +84,7 @@ impl Changes {
     }
 }
 
-impl Carrier {
+impl CorrectionTask {
     async fn run(mut self) {
         while let Some(remote) = &self.0 {
             let Some(changes) = remote.changes.next() else {
@@ -90,7 +96,7 @@ impl Carrier {
     }
 }
 
-impl Drop for Carrier {
+impl Drop for CorrectionTask {
     fn drop(&mut self) {
         if let Some(remote) = self.0.take() {
             remote.changes.lock().is_carried = false;
@@ -107,15 +113,18 @@ mod tests {
     fn changes_add_up_by_bucket_until_somebody_carries_them() {
         let budget = Budget::of_rate(&Rate::per_second(10)).expect("open");
         let key = |limit: &str| BucketKey::new(limit, None);
-        let changes = Changes::default();
-        assert!(changes.enter(key("a"), budget, Change::Owe, 3), "the first");
+        let changes = Corrections::default();
+        assert!(
+            changes.enter(key("a"), budget, CorrectionKind::Owe, 3),
+            "the first"
+        );
         for (name, change, units) in [
-            ("a", Change::Owe, 4),
-            ("b", Change::Refund, 2),
-            ("c", Change::Owe, 5),
-            ("c", Change::Refund, 5),
-            ("d", Change::Owe, u64::MAX),
-            ("d", Change::Owe, u64::MAX),
+            ("a", CorrectionKind::Owe, 4),
+            ("b", CorrectionKind::Refund, 2),
+            ("c", CorrectionKind::Owe, 5),
+            ("c", CorrectionKind::Refund, 5),
+            ("d", CorrectionKind::Owe, u64::MAX),
+            ("d", CorrectionKind::Owe, u64::MAX),
         ] {
             assert!(!changes.enter(key(name), budget, change, units));
         }
@@ -133,13 +142,13 @@ mod tests {
         };
         assert_eq!(carried, [owe("a", 7), back, owe("d", u64::MAX)]);
         assert!(
-            !changes.enter(key("a"), budget, Change::Owe, 1),
+            !changes.enter(key("a"), budget, CorrectionKind::Owe, 1),
             "on its way"
         );
         assert_eq!(changes.next(), Some(vec![owe("a", 1)]));
         assert_eq!(changes.next(), None);
         assert!(
-            changes.enter(key("a"), budget, Change::Owe, 1),
+            changes.enter(key("a"), budget, CorrectionKind::Owe, 1),
             "nobody is left"
         );
     }

@@ -6,8 +6,8 @@ use crate::{clock::Nanos, sync::Mutex};
 
 /// The last known states of some thousands of buckets, found by hash. Where there is no room, what is forgotten is
 /// what would have been forgotten first: somebody asks the store once more.
-pub(super) struct Denied {
-    groups: Box<[Mutex<[Entry; Denied::WAYS]>]>,
+pub(super) struct DenyCache {
+    groups: Box<[Mutex<[Entry; DenyCache::WAYS]>]>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -18,7 +18,7 @@ struct Entry {
     until: Nanos,
 }
 
-impl Denied {
+impl DenyCache {
     const GROUPS: usize = 4_096;
     const WAYS: usize = 8;
 
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn what_would_be_forgotten_first_makes_room() {
-        let denied = Denied::new();
+        let denied = DenyCache::new();
         // All in one group.
         for hash in 1..=8 {
             denied.remember(hash, 100 + hash, 0, 1_000 * hash);

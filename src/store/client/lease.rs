@@ -54,24 +54,24 @@ struct Lease {
     /// Whether it was of use since somebody last looked.
     is_used: bool,
     /// Until when somebody asks for more. A question that is forgotten by then is nobody's.
-    asked: Option<Nanos>,
+    demand: Option<Nanos>,
     /// Who waits for that.
     waiting: Vec<Waker>,
 }
 
 /// What there is for a charge of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Spent {
+pub(super) enum LeaseUse {
     /// What the bucket holds after it, as far as this process knows; and when the lease ends that it is of.
     One(Balance, Nanos),
     Nothing,
     /// Nothing yet: somebody asks.
-    Asked,
+    Demand,
 }
 
 /// A lease as the store has given it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Given {
+pub(super) struct LeaseGrant {
     pub(super) balance: Balance,
     /// The store's clock then, and this process's when it was asked.
     pub(super) now: Nanos,
@@ -95,7 +95,7 @@ impl Lease {
     }
 
     fn is_asked(&self, now: Nanos) -> bool {
-        self.asked.is_some_and(|until| now < until)
+        self.demand.is_some_and(|until| now < until)
     }
 
     /// What gives back the rest.
@@ -128,10 +128,10 @@ impl Leases {
     }
 
     /// Spends a unit of a bucket that is set to this.
-    pub(super) fn spend(&self, hash: u64, meter: &Meter, at: impl FnOnce() -> Moment) -> Spent {
+    pub(super) fn spend(&self, hash: u64, meter: &Meter, at: impl FnOnce() -> Moment) -> LeaseUse {
         self.with(hash, |shard| {
             let Some(lease) = shard.get_mut(&hash) else {
-                return Spent::Nothing;
+                return LeaseUse::Nothing;
             };
             lease.is_used = true;
             let at = at();
@@ -146,10 +146,10 @@ impl Leases {
                         state: meter.refund(lease.state, rest),
                         ..Balance::default()
                     };
-                    Spent::One(balance, lease.end)
+                    LeaseUse::One(balance, lease.end)
                 }
-                None if lease.is_asked(at.now) => Spent::Asked,
-                None => Spent::Nothing,
+                None if lease.is_asked(at.now) => LeaseUse::Demand,
+                None => LeaseUse::Nothing,
             }
         })
     }
@@ -188,12 +188,12 @@ impl Leases {
                 sent: at,
                 state: 0,
                 is_used: true,
-                asked: None,
+                demand: None,
                 waiting: Vec::new(),
             });
             let is_free = !lease.is_asked(at.now);
             if is_free {
-                lease.asked = Some(until);
+                lease.demand = Some(until);
             }
             is_free
         })
@@ -206,15 +206,15 @@ impl Leases {
         hash: u64,
         budget: Budget,
         until: Nanos,
-        given: Option<Given>,
+        given: Option<LeaseGrant>,
     ) -> bool {
         let waiting = self.with(hash, |shard| {
             let lease = shard.get_mut(&hash)?;
-            let is_present = lease.asked == Some(until);
+            let is_present = lease.demand == Some(until);
             if is_present {
-                lease.asked = None;
+                lease.demand = None;
             }
-            if let Some(Given { balance, now, sent }) = given {
+            if let Some(LeaseGrant { balance, now, sent }) = given {
                 // What may have come back to the one before it is forgotten: it lapses sooner.
                 lease.budget = budget;
                 lease.units = balance.leased;
@@ -314,13 +314,13 @@ mod tests {
         BucketKey::new("total/rate-1s", None)
     }
 
-    fn given(state: Nanos, leased: u64, now: Nanos, sent: Nanos) -> Given {
+    fn given(state: Nanos, leased: u64, now: Nanos, sent: Nanos) -> LeaseGrant {
         let balance = Balance {
             state,
             leased,
             is_refused: false,
         };
-        Given {
+        LeaseGrant {
             balance,
             now,
             sent: at(sent),
@@ -329,8 +329,8 @@ mod tests {
 
     fn spend(leases: &Leases, budget: &Budget, now: Nanos) -> Option<u64> {
         match leases.spend(7, budget.meter(), || at(now)) {
-            Spent::One(balance, _) => Some(balance.state),
-            Spent::Nothing | Spent::Asked => None,
+            LeaseUse::One(balance, _) => Some(balance.state),
+            LeaseUse::Nothing | LeaseUse::Demand => None,
         }
     }
 
@@ -467,8 +467,9 @@ mod tests {
                 now: now * MS,
                 wall: wall * MS,
             };
-            let spent = (0..20)
-                .take_while(|_| matches!(leases.spend(7, budget.meter(), || at), Spent::One(..)));
+            let spent = (0..20).take_while(|_| {
+                matches!(leases.spend(7, budget.meter(), || at), LeaseUse::One(..))
+            });
             assert_eq!(spent.count(), units, "{now} and {wall} ms later");
         }
     }
@@ -515,9 +516,9 @@ mod loom_tests {
 
     #[derive(Debug, PartialEq, Eq)]
     enum Had {
-        Unit,
+        LeasedUnit,
         /// It asked, and had a lease or none.
-        Asked,
+        Demand,
         /// It waits for another that asks.
         Waits,
     }
@@ -551,7 +552,7 @@ mod loom_tests {
                 is_refused: false,
             };
             let (now, sent) = (1, NOW);
-            let given = (units > 0).then_some(Given { balance, now, sent });
+            let given = (units > 0).then_some(LeaseGrant { balance, now, sent });
             self.leases.end(HASH, self.budget, UNTIL, given);
         }
 
@@ -559,12 +560,12 @@ mod loom_tests {
         fn needs(&self, lease: u64, waker: &Waker) -> Had {
             loop {
                 match self.leases.spend(HASH, self.budget.meter(), || NOW) {
-                    Spent::One(..) => return Had::Unit,
-                    Spent::Nothing if self.begins() => {
+                    LeaseUse::One(..) => return Had::LeasedUnit,
+                    LeaseUse::Nothing if self.begins() => {
                         self.ends(lease);
-                        return Had::Asked;
+                        return Had::Demand;
                     }
-                    Spent::Nothing | Spent::Asked => {}
+                    LeaseUse::Nothing | LeaseUse::Demand => {}
                 }
                 let cx = Context::from_waker(waker);
                 if self.leases.poll_asked(HASH, NOW.now, &cx).is_pending() {

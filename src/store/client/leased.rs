@@ -7,31 +7,31 @@ use std::{
 };
 
 use super::{
-    Remote,
-    lease::{Given, Spent},
+    StoreClient,
+    lease::{LeaseGrant, LeaseUse},
     timers::Key,
 };
 use crate::{
     clock::{Moment, Nanos, nanos},
     limiter::{
-        limit_set::{Asked, Rule},
-        readings::Levels,
+        limit_set::{Demand, LimitSet},
+        readings::LimitReadings,
     },
     store::{Balance, Charge, Correction, Taken},
 };
 
 /// The units of leases that a request spends: by their number among its limits that lie in the store.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Lent {
-    units: [Option<Unit>; Rule::MOST_LEASED],
+pub(crate) struct LeasedUnits {
+    units: [Option<LeasedUnit>; LimitSet::MOST_LEASED],
     /// How many the rule has.
     count: usize,
     /// A bucket of which somebody else asks for a lease.
-    asked: Option<u64>,
+    demand: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Unit {
+struct LeasedUnit {
     hash: u64,
     /// When its lease ends.
     end: Nanos,
@@ -41,7 +41,7 @@ struct Unit {
     unspent: Nanos,
 }
 
-impl Lent {
+impl LeasedUnits {
     pub(super) fn has(&self, index: usize) -> bool {
         self.units.get(index).is_some_and(Option::is_some)
     }
@@ -58,7 +58,7 @@ impl Lent {
         self.count > 0 && self.units().count() == self.count
     }
 
-    fn units(&self) -> impl Iterator<Item = &Unit> {
+    fn units(&self) -> impl Iterator<Item = &LeasedUnit> {
         self.units.iter().flatten()
     }
 
@@ -85,39 +85,38 @@ impl Lent {
     }
 }
 
-impl Remote {
+impl StoreClient {
     /// Spends what there is of leases for a request.
-    pub(crate) fn lend(&self, rule: &Rule, asked: Asked, now: Nanos) -> Lent {
-        let mut lent = Lent::default();
-        if !rule.is_leased {
+    pub(crate) fn lend(&self, limit_set: &LimitSet, demand: Demand, now: Nanos) -> LeasedUnits {
+        let mut lent = LeasedUnits::default();
+        if !limit_set.is_leased {
             return lent;
         }
-        for (index, binding) in rule.shared().enumerate() {
+        for (index, bound) in limit_set.shared().enumerate() {
             lent.count = index + 1;
-            let (Some(hash), Some(meter)) =
-                (self.hash(binding, asked.identity), &binding.limit.meter)
+            let (Some(hash), Some(meter)) = (self.hash(bound, demand.identity), &bound.limit.meter)
             else {
                 continue;
             };
             let at = || self.clock.moment_at(now);
             match self.leases.spend(hash, meter, at) {
-                Spent::One(balance, end) => {
-                    lent.units[index] = Some(Unit {
+                LeaseUse::One(balance, end) => {
+                    lent.units[index] = Some(LeasedUnit {
                         hash,
                         end,
                         balance,
                         unspent: meter.refund(balance.state, 1),
                     });
                 }
-                Spent::Asked => lent.asked = Some(hash),
-                Spent::Nothing => {}
+                LeaseUse::Demand => lent.demand = Some(hash),
+                LeaseUse::Nothing => {}
             }
         }
         lent
     }
 
     /// Takes back what was lent to a request that does not pass.
-    pub(crate) fn unlend(&self, lent: &Lent) {
+    pub(crate) fn unlend(&self, lent: &LeasedUnits) {
         for unit in lent.units() {
             self.leases.unspend(unit.hash, unit.end);
         }
@@ -127,15 +126,15 @@ impl Remote {
     /// that lie in this process.
     pub(crate) fn lent_levels(
         &self,
-        rule: &Rule,
-        asked: Asked,
-        lent: &Lent,
-        held: &Levels,
+        limit_set: &LimitSet,
+        demand: Demand,
+        lent: &LeasedUnits,
+        held: &LimitReadings,
         now: Nanos,
-    ) -> (Levels, Nanos) {
+    ) -> (LimitReadings, Nanos) {
         let balances = lent.units().map(|unit| unit.balance);
-        let levels = Self::levels(rule, asked, balances, held);
-        (levels, self.at(now))
+        let readings = Self::readings(limit_set, demand, balances, held);
+        (readings, self.at(now))
     }
 
     /// Whoever asked for these, from `sent` to `until` at most, has got them, or not.
@@ -154,7 +153,7 @@ impl Remote {
                 continue;
             }
             let given = taken.zip(balance).and_then(|(taken, balance)| {
-                (taken.is_admitted && balance.leased > 0).then_some(Given {
+                (taken.is_admitted && balance.leased > 0).then_some(LeaseGrant {
                     balance: *balance,
                     now: taken.now,
                     sent,
@@ -164,7 +163,7 @@ impl Remote {
             is_given |= self.leases.end(hash, charge.budget, until, given);
         }
         if is_given && self.tending.claim() {
-            self.spawn(Tender(Arc::downgrade(self)).run());
+            self.spawn(LeaseReturn(Arc::downgrade(self)).run());
         }
     }
 
@@ -184,10 +183,14 @@ impl Remote {
     }
 
     /// A request that waits for a lease that somebody else has asked for.
-    pub(crate) fn follow(self: &Arc<Self>, lent: &Lent, until: Nanos) -> Option<Follow> {
-        Some(Follow {
+    pub(crate) fn follow(
+        self: &Arc<Self>,
+        lent: &LeasedUnits,
+        until: Nanos,
+    ) -> Option<LeaseWaiter> {
+        Some(LeaseWaiter {
             remote: Arc::clone(self),
-            hash: lent.asked?,
+            hash: lent.demand?,
             until,
             key: None,
         })
@@ -195,9 +198,9 @@ impl Remote {
 }
 
 /// Gives back what nobody uses, as long as there is something. Dropped before that, others are to.
-struct Tender(Weak<Remote>);
+struct LeaseReturn(Weak<StoreClient>);
 
-impl Tender {
+impl LeaseReturn {
     async fn run(mut self) {
         const PAUSE: Duration = Duration::from_secs(1);
         loop {
@@ -215,7 +218,7 @@ impl Tender {
     }
 }
 
-impl Drop for Tender {
+impl Drop for LeaseReturn {
     fn drop(&mut self) {
         if let Some(remote) = self.0.upgrade() {
             remote.tending.give_back();
@@ -225,15 +228,15 @@ impl Drop for Tender {
 
 /// Waits for a lease that somebody else has asked for, no longer than until some moment: whoever asks may be held up.
 #[derive(Debug)]
-pub(crate) struct Follow {
-    remote: Arc<Remote>,
+pub(crate) struct LeaseWaiter {
+    remote: Arc<StoreClient>,
     hash: u64,
     until: Nanos,
     /// Where it waits for that moment.
     key: Option<Key>,
 }
 
-impl Follow {
+impl LeaseWaiter {
     /// For how long it waits at most.
     pub(crate) fn patience(deadline: Duration) -> Nanos {
         nanos(deadline / 2)
@@ -250,7 +253,7 @@ impl Follow {
     }
 }
 
-impl Drop for Follow {
+impl Drop for LeaseWaiter {
     fn drop(&mut self) {
         if let Some(key) = self.key {
             self.remote.deadlines.leave(key);

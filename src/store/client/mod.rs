@@ -43,28 +43,28 @@ use tokio::runtime::Handle;
 
 pub use self::outage::OnOutage;
 use self::{
-    breaker::Breaker, corrections::Changes, deny_cache::Denied, lease::Leases, task_slot::TaskSlot,
-    timers::Deadlines,
+    breaker::Breaker, corrections::Corrections, deny_cache::DenyCache, lease::Leases,
+    task_slot::TaskSlot, timers::Timers,
 };
 pub(crate) use self::{
-    call::Ask,
-    leased::{Follow, Lent},
+    call::StoreCall,
+    leased::{LeaseWaiter, LeasedUnits},
     outage::Event,
 };
 use crate::{
     clock::{Clock, Moment, Nanos, nanos},
     limit::{Limit, gcra::Refusal},
     limiter::{
-        client_table::Memory,
-        limit_set::{Asked, Binding, Rule},
-        readings::{Level, Levels},
+        client_table::ClientTable,
+        limit_set::{BoundLimit, Demand, LimitSet},
+        readings::{LimitReading, LimitReadings},
     },
     store::{Balance, BucketKey, Budget, Charge, Correction, Store, Taken},
     sync::{AtomicU64, Ordering},
 };
 
 /// The store, and what is known of it.
-pub(crate) struct Remote {
+pub(crate) struct StoreClient {
     store: Arc<dyn Store>,
     /// This process's; the store has its own.
     clock: Clock,
@@ -72,9 +72,9 @@ pub(crate) struct Remote {
     ahead: AtomicU64,
     /// The same, or less.
     ahead_at_least: AtomicU64,
-    denied: Denied,
-    deadlines: Arc<Deadlines>,
-    changes: Changes,
+    denied: DenyCache,
+    deadlines: Arc<Timers>,
+    changes: Corrections,
     leases: Leases,
     /// Of the task that gives back those that nobody uses.
     tending: TaskSlot,
@@ -88,8 +88,8 @@ pub(crate) struct Remote {
 }
 
 /// What is known without asking.
-pub(crate) struct Guess {
-    pub(crate) levels: Levels,
+pub(crate) struct CachedView {
+    pub(crate) readings: LimitReadings,
     /// The store's clock: this moment, or a little earlier, so that no wait is told shorter than it is.
     pub(crate) at: Nanos,
     /// Whether one of the buckets is known to refuse.
@@ -100,21 +100,21 @@ pub(crate) struct Guess {
 
 /// The store, once there is one: the same for all who hold a clone of this.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct StoreSlot(Arc<OnceLock<Arc<Remote>>>);
+pub(crate) struct StoreSlot(Arc<OnceLock<Arc<StoreClient>>>);
 
 impl StoreSlot {
     #[inline]
-    pub(crate) fn get(&self) -> Option<&Arc<Remote>> {
+    pub(crate) fn get(&self) -> Option<&Arc<StoreClient>> {
         self.0.get()
     }
 
     /// Has balances lie there from now on. `false` if they lie elsewhere already.
-    pub(crate) fn fill(&self, remote: Remote) -> bool {
+    pub(crate) fn fill(&self, remote: StoreClient) -> bool {
         self.0.set(Arc::new(remote)).is_ok()
     }
 }
 
-impl Remote {
+impl StoreClient {
     /// For so long an empty bucket is believed to be one, so that somebody who fills it by hand is heard.
     const REMEMBERED: Duration = Duration::from_secs(10);
 
@@ -131,9 +131,9 @@ impl Remote {
             clock,
             ahead: AtomicU64::new(0),
             ahead_at_least: AtomicU64::new(0),
-            denied: Denied::new(),
+            denied: DenyCache::new(),
             deadlines: Arc::default(),
-            changes: Changes::default(),
+            changes: Corrections::default(),
             leases: Leases::new(),
             tending: TaskSlot::new(),
             hasher: RandomState::new(),
@@ -147,23 +147,23 @@ impl Remote {
     /// Asks for all that a rule takes there and that was not lent, and for leases of at most so many units.
     pub(crate) fn ask(
         self: &Arc<Self>,
-        rule: &Rule,
-        asked: Asked,
+        limit_set: &LimitSet,
+        demand: Demand,
         deadline: Duration,
         lease: u64,
-        lent: Lent,
-    ) -> Ask {
-        let bindings = rule.shared().enumerate();
-        let missing = bindings.filter(|(index, _)| !lent.has(*index));
+        lent: LeasedUnits,
+    ) -> StoreCall {
+        let limits = limit_set.shared().enumerate();
+        let missing = limits.filter(|(index, _)| !lent.has(*index));
         let at = match lease {
             0 | 1 => Moment::monotonic(self.clock.now()),
             _ => self.clock.moment(),
         };
         let until = at.now.saturating_add(nanos(deadline));
-        let charges = missing.filter_map(|(_, binding)| {
-            let mut charge = charge(binding, asked)?;
-            let units = binding.limit.lease(lease);
-            if units > 0 && rule.is_leased {
+        let charges = missing.filter_map(|(_, bound)| {
+            let mut charge = charge(bound, demand)?;
+            let units = bound.limit.lease(lease);
+            if units > 0 && limit_set.is_leased {
                 let hash = self.hash_of(&charge.key);
                 if self
                     .leases
@@ -175,94 +175,99 @@ impl Remote {
             Some(charge)
         });
         let charges = charges.collect();
-        Ask::new(Arc::clone(self), charges, at, deadline, lent, lease > 1)
+        StoreCall::new(Arc::clone(self), charges, at, deadline, lent, lease > 1)
     }
 
     /// Asks for what the buckets of a rule hold, and takes nothing.
-    pub(crate) fn peek(self: &Arc<Self>, rule: &Rule, asked: Asked, deadline: Duration) -> Ask {
-        let charges = rule.shared().filter_map(|binding| {
-            let charge = charge(binding, asked)?;
+    pub(crate) fn peek(
+        self: &Arc<Self>,
+        limit_set: &LimitSet,
+        demand: Demand,
+        deadline: Duration,
+    ) -> StoreCall {
+        let charges = limit_set.shared().filter_map(|bound| {
+            let charge = charge(bound, demand)?;
             Some(Charge { cost: 0, ..charge })
         });
         let sent = Moment::monotonic(self.clock.now());
-        Ask::peek(Arc::clone(self), charges.collect(), sent, deadline)
+        StoreCall::peek(Arc::clone(self), charges.collect(), sent, deadline)
     }
 
     /// What all buckets of a rule held at an answer. `held` are those of its limits that lie in this process.
-    pub(crate) fn levels(
-        rule: &Rule,
-        asked: Asked,
+    pub(crate) fn readings(
+        limit_set: &LimitSet,
+        demand: Demand,
         balances: impl IntoIterator<Item = Balance>,
-        held: &Levels,
-    ) -> Levels {
+        held: &LimitReadings,
+    ) -> LimitReadings {
         let mut balances = balances.into_iter();
         let mut held = held.as_slice().iter();
-        let mut levels = Levels::default();
-        for binding in &rule.bindings {
-            let level = match binding.id {
+        let mut readings = LimitReadings::default();
+        for bound in &limit_set.limits {
+            let reading = match bound.id {
                 None => held.next().copied(),
-                Some(_) => balances.next().map(|balance| Level {
+                Some(_) => balances.next().map(|balance| LimitReading {
                     state: balance.state,
-                    cost: binding.cost(asked),
+                    cost: bound.cost(demand),
                     refused: balance.is_refused,
-                    ..Level::default()
+                    ..LimitReading::default()
                 }),
             };
-            levels.push(level.unwrap_or_default());
+            readings.push(reading.unwrap_or_default());
         }
-        levels
+        readings
     }
 
     /// Returns what is known at `now` of all buckets of a rule. Unknown ones count as full, and no wait is to be told from
     /// them.
     pub(crate) fn guess(
         &self,
-        rule: &Rule,
-        asked: Asked,
+        limit_set: &LimitSet,
+        demand: Demand,
         now: Nanos,
-        memory: &Memory,
-        lent: &Lent,
-    ) -> Guess {
-        let held = |binding: &Binding| {
-            let charge = binding.charge(memory, asked, now);
-            Level::new(charge.place.peek(now), charge.cost)
+        memory: &ClientTable,
+        lent: &LeasedUnits,
+    ) -> CachedView {
+        let held = |bound: &BoundLimit| {
+            let charge = bound.charge(memory, demand, now);
+            LimitReading::new(charge.place.peek(now), charge.cost)
         };
         let at = self.at(now);
-        let mut guess = Guess {
-            levels: Levels::default(),
+        let mut guess = CachedView {
+            readings: LimitReadings::default(),
             at: self.at_least(now),
             is_denied: false,
             is_known: true,
         };
         let mut never = false;
         let mut shared = 0..;
-        for (index, binding) in rule.bindings.iter().enumerate() {
-            let level = match self.denied_hash(binding, asked.identity) {
-                None => held(binding),
+        for (index, bound) in limit_set.limits.iter().enumerate() {
+            let reading = match self.denied_hash(bound, demand.identity) {
+                None => held(bound),
                 Some(hash) => {
-                    let cost = binding.cost(asked);
+                    let cost = bound.cost(demand);
                     if let Some(state) = shared.next().and_then(|index| lent.unspent(index)) {
-                        guess.levels.push(Level {
+                        guess.readings.push(LimitReading {
                             state,
                             cost,
-                            ..Level::default()
+                            ..LimitReading::default()
                         });
                         continue;
                     }
                     let known = self.denied.find(hash, now);
-                    guess.is_known &= known.is_some() || index >= rule.enforced;
+                    guess.is_known &= known.is_some() || index >= limit_set.enforced;
                     let state = known.unwrap_or(0);
-                    let refusal = binding.limit.refusal(state, at, cost);
-                    guess.is_denied |= refusal.is_some() && index < rule.enforced;
-                    never |= refusal == Some(Refusal::Never) && index < rule.enforced;
-                    Level {
+                    let refusal = bound.limit.refusal(state, at, cost);
+                    guess.is_denied |= refusal.is_some() && index < limit_set.enforced;
+                    never |= refusal == Some(Refusal::Never) && index < limit_set.enforced;
+                    LimitReading {
                         state,
                         cost,
-                        ..Level::default()
+                        ..LimitReading::default()
                     }
                 }
             };
-            guess.levels.push(level);
+            guess.readings.push(reading);
         }
         // No wait is told then, whatever the others hold.
         guess.is_known |= never;
@@ -272,19 +277,19 @@ impl Remote {
     /// Changes a balance, without waiting for it.
     pub(crate) fn correct(
         self: &Arc<Self>,
-        binding: &Binding,
+        bound: &BoundLimit,
         identity: u128,
-        change: Change,
+        change: CorrectionKind,
         units: u64,
     ) {
-        let (Some(key), Some(meter)) = (key(binding, identity), binding.limit.meter) else {
+        let (Some(key), Some(meter)) = (key(bound, identity), bound.limit.meter) else {
             return;
         };
         if self.is_down() {
             return;
         }
         if self.changes.enter(key, Budget::new(meter), change, units) {
-            self.spawn(Changes::make(self));
+            self.spawn(Corrections::make(self));
         }
     }
 
@@ -360,9 +365,9 @@ impl Remote {
     }
 
     #[inline]
-    fn hash(&self, binding: &Binding, identity: u128) -> Option<u64> {
-        let id = binding.id.as_ref()?;
-        Some(self.hasher.hash_one((&**id, binding.client(identity))))
+    fn hash(&self, bound: &BoundLimit, identity: u128) -> Option<u64> {
+        let id = bound.id.as_ref()?;
+        Some(self.hasher.hash_one((&**id, bound.client(identity))))
     }
 
     fn hash_of(&self, key: &BucketKey) -> u64 {
@@ -371,11 +376,11 @@ impl Remote {
 
     /// What a state is remembered by: the bucket, and the terms that the state is told in.
     #[inline]
-    fn denied_hash(&self, binding: &Binding, identity: u128) -> Option<u64> {
-        let id = binding.id.as_ref()?;
+    fn denied_hash(&self, bound: &BoundLimit, identity: u128) -> Option<u64> {
+        let id = bound.id.as_ref()?;
         // As the store is told it, which knows no largest cost.
-        let budget = Budget::new(binding.limit.meter?);
-        let client = binding.client(identity);
+        let budget = Budget::new(bound.limit.meter?);
+        let client = bound.client(identity);
         let bucket = (&**id, client, budget.meter());
         Some(self.hasher.hash_one(bucket))
     }
@@ -388,28 +393,28 @@ impl Remote {
 
 /// How a balance is changed.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Change {
+pub(crate) enum CorrectionKind {
     Owe,
     Refund,
 }
 
-fn key(binding: &Binding, identity: u128) -> Option<BucketKey> {
-    let id = Arc::clone(binding.id.as_ref()?);
-    Some(BucketKey::new(id, binding.client(identity)))
+fn key(bound: &BoundLimit, identity: u128) -> Option<BucketKey> {
+    let id = Arc::clone(bound.id.as_ref()?);
+    Some(BucketKey::new(id, bound.client(identity)))
 }
 
-fn charge(binding: &Binding, asked: Asked) -> Option<Charge> {
-    let Limit { meter, shadow, .. } = &binding.limit;
+fn charge(bound: &BoundLimit, demand: Demand) -> Option<Charge> {
+    let Limit { meter, shadow, .. } = &bound.limit;
     let budget = Budget::new((*meter)?);
-    let mut charge = Charge::new(key(binding, asked.identity)?, budget, binding.cost(asked));
+    let mut charge = Charge::new(key(bound, demand.identity)?, budget, bound.cost(demand));
     charge.is_shadow = *shadow;
-    charge.is_settled = binding.limit.is_tokens();
+    charge.is_settled = bound.limit.is_tokens();
     Some(charge)
 }
 
-impl fmt::Debug for Remote {
+impl fmt::Debug for StoreClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Remote")
+        f.debug_struct("StoreClient")
             .field("store", &self.store)
             .field("breaker", &self.breaker)
             .finish_non_exhaustive()

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::time::{sleep, timeout};
 
-use super::{Remote, breaker::Look};
+use super::{StoreClient, breaker::BreakerState};
 use crate::{
     clock::{Nanos, nanos},
     store::StoreError,
@@ -60,14 +60,14 @@ pub(crate) enum Event<'a> {
     Without(OnOutage),
 }
 
-impl Remote {
+impl StoreClient {
     /// Whether it is not to be asked.
     #[inline]
     pub(crate) fn is_down(self: &Arc<Self>) -> bool {
         match self.breaker.look() {
-            Look::Up => false,
-            Look::Down => true,
-            Look::Left => {
+            BreakerState::Up => false,
+            BreakerState::Down => true,
+            BreakerState::Left => {
                 self.probe();
                 true
             }
@@ -108,7 +108,7 @@ impl Remote {
 }
 
 /// Asks whether it is up again. Dropped before that, others are to.
-struct Probe(Option<Weak<Remote>>);
+struct Probe(Option<Weak<StoreClient>>);
 
 impl Probe {
     /// Asks until it answers, or nobody needs it any more.

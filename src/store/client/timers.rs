@@ -17,7 +17,7 @@ use crate::clock::{Clock, Nanos};
 
 /// Who waits, by when that has lasted for long enough.
 #[derive(Debug, Default)]
-pub(super) struct Deadlines {
+pub(super) struct Timers {
     waiting: Mutex<Waiting>,
     /// Somebody has come who waits for less than all others.
     earlier: Notify,
@@ -32,9 +32,9 @@ struct Waiting {
 }
 
 /// Whoever watches. Dropped before it has ended, others are to.
-struct Watch(Option<Arc<Deadlines>>);
+struct TimerTask(Option<Arc<Timers>>);
 
-impl Watch {
+impl TimerTask {
     async fn run(mut self, clock: Clock) {
         while let Some(deadlines) = &self.0 {
             let Some(until) = deadlines.next(clock.now()) else {
@@ -48,7 +48,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for TimerTask {
     fn drop(&mut self) {
         if let Some(deadlines) = self.0.take() {
             deadlines.abandon();
@@ -59,7 +59,7 @@ impl Drop for Watch {
 /// A deadline, and whose it is.
 pub(super) type Key = (Nanos, u64);
 
-impl Deadlines {
+impl Timers {
     /// Wakes whoever this is at its deadline, or later. Says whether a task is to be spawned that [does](Self::watch).
     pub(super) fn enter(&self, key: &mut Option<Key>, deadline: Nanos, waker: &Waker) -> bool {
         let mut waiting = self.lock();
@@ -93,7 +93,7 @@ impl Deadlines {
 
     /// Wakes all whose deadline has come, until nobody waits.
     pub(super) fn watch(self: &Arc<Self>, clock: Clock) -> impl Future<Output = ()> + use<> {
-        Watch(Some(Arc::clone(self))).run(clock)
+        TimerTask(Some(Arc::clone(self))).run(clock)
     }
 
     /// Wakes those whose deadline has come, and says when the next one's does.

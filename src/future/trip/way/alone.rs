@@ -11,13 +11,13 @@ use super::{
 use crate::{
     admission::Permits,
     clock::Nanos,
-    engine::Prepared,
+    engine::RouteLimits,
     limiter::{
         Outdated,
-        queue::{Answer, Standing, Turn},
-        readings::Levels,
+        queue::{Answer, Turn, Waiter},
+        readings::LimitReadings,
     },
-    store::client::{Ask, OnOutage},
+    store::client::{OnOutage, StoreCall},
 };
 
 /// When a request in line asks again.
@@ -34,12 +34,12 @@ impl Way {
     pub(super) fn turn_alone<B>(
         &mut self,
         request: &Request<B>,
-        mut standing: Standing,
-        prepared: Prepared,
+        mut standing: Waiter,
+        prepared: RouteLimits,
         waker: &Waker,
     ) -> Result<Ended, Later> {
-        let mut levels = Levels::default();
-        let turn = standing.turn(&prepared.rule, self.asked, waker, &mut levels);
+        let mut readings = LimitReadings::default();
+        let turn = standing.turn(&prepared.limit_set, self.demand, waker, &mut readings);
         let (at, is_admitted) = match turn {
             Turn::Admitted(at) => (at, true),
             Turn::Denied(at) => (at, false),
@@ -58,7 +58,7 @@ impl Way {
         let told = Told {
             by: By::Other(prepared),
             at,
-            levels,
+            readings,
             held: None,
         };
         Ok(match is_admitted {
@@ -71,8 +71,8 @@ impl Way {
     pub(super) fn alone<B>(
         &mut self,
         request: &Request<B>,
-        asked: Option<(Box<Ask>, Option<Permits>, Levels)>,
-        standing: Option<Standing>,
+        demand: Option<(Box<StoreCall>, Option<Permits>, LimitReadings)>,
+        standing: Option<Waiter>,
     ) -> Option<Ended> {
         let limiter = Arc::clone(&self.state.limiter);
         let now = limiter.now();
@@ -81,19 +81,19 @@ impl Way {
             remote.without(on_outage);
         }
         // Dropped without being kept, it gives back what the store takes for it too late.
-        let (mut ask, held, levels) = match asked {
-            Some((ask, held, levels)) => (Some(ask), held, Some(levels)),
+        let (mut ask, held, readings) = match demand {
+            Some((ask, held, readings)) => (Some(ask), held, Some(readings)),
             None => (None, None, None),
         };
         let prepared = match on_outage {
             OnOutage::Refuse => return Some(Ended::Unavailable),
-            OnOutage::Admit => match levels {
-                Some(levels) => {
+            OnOutage::Admit => match readings {
+                Some(readings) => {
                     ask.iter_mut().for_each(|ask| ask.keep());
                     return Some(Ended::Admitted(Told {
                         by: By::Held,
                         at: now,
-                        levels,
+                        readings,
                         held,
                     }));
                 }
@@ -107,17 +107,17 @@ impl Way {
             self.step = Step::Alone(standing, prepared);
             return None;
         }
-        let mut levels = Levels::default();
-        let (rule, arrived) = (&prepared.rule, self.arrived);
+        let mut readings = LimitReadings::default();
+        let (limit_set, arrived) = (&prepared.limit_set, self.arrived);
         let timeout = || self.timeout;
-        let answer = limiter.ask(rule, self.asked, now, arrived, timeout, &mut levels);
+        let answer = limiter.ask(limit_set, self.demand, now, arrived, timeout, &mut readings);
         if matches!(answer, Ok(Answer::Admitted)) {
             ask.iter_mut().for_each(|ask| ask.keep());
         }
         let told = Told {
             by: By::Other(prepared.clone()),
             at: now,
-            levels,
+            readings,
             held: None,
         };
         match answer {
@@ -136,7 +136,7 @@ impl Way {
         }
     }
 
-    fn share(&self) -> Cow<'_, Prepared> {
+    fn share(&self) -> Cow<'_, RouteLimits> {
         match self.shared.options.on_outage {
             OnOutage::Local { share } => self.prepared.share(share),
             OnOutage::Admit | OnOutage::Refuse => Cow::Borrowed(self.prepared.held()),

@@ -34,7 +34,7 @@ fn loom_a_key_that_two_enter_has_one_bucket() {
             .into_iter()
             .map(|thread| thread.join().expect("no panic"));
         assert_eq!(admitted.sum::<u64>(), 1);
-        assert_eq!(memory.peek(&memory.key(1), 5), Seen::own(15));
+        assert_eq!(memory.peek(&memory.key(1), 5), BucketReading::own(15));
     });
 }
 
@@ -140,10 +140,10 @@ fn loom_a_slot_goes_from_a_quota_to_a_rate_and_takes_nothing_along() {
 }
 
 /// Two settings of one limit: an interval of 10, and from 5 on one of 20.
-fn changed(history: &History) {
+fn changed(history: &MeterHistory) {
     for (version, since, interval) in [(0, 0, 10), (1, 5, 20)] {
         let meter = meter(interval, 1);
-        history.push(crate::limiter::meter_history::Step {
+        history.push(crate::limiter::meter_history::MeterStep {
             version,
             since,
             meter,
@@ -168,7 +168,7 @@ fn loom_a_client_charged_by_old_and_new_settings_has_one_burst() {
         let new = memory.take(&key, &meter(20, 1), 5, 1, || 5);
         let old = old.join().expect("no panic");
         assert!(new.is_ok() != old.is_ok(), "{new:?} and {old:?}");
-        assert_eq!(memory.peek(&key, 5), Seen::own(25));
+        assert_eq!(memory.peek(&key, 5), BucketReading::own(25));
     });
 }
 

@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     limit::rate::Rate,
-    limiter::{balance::Place, meter_history::History},
+    limiter::{balance::BalanceRef, meter_history::MeterHistory},
 };
 
 fn meter(interval: u64, burst: u64) -> Meter {
@@ -25,9 +25,9 @@ fn meter(interval: u64, burst: u64) -> Meter {
 
 /// A table, with the limits whose balances it keeps.
 struct Kept {
-    memory: Memory,
-    pages: Vec<Page>,
-    history: History,
+    memory: ClientTable,
+    pages: Vec<ClientBuckets>,
+    history: MeterHistory,
 }
 
 fn memory(capacity: usize) -> Kept {
@@ -36,35 +36,35 @@ fn memory(capacity: usize) -> Kept {
 
 impl Kept {
     fn new(capacity: usize, limits: usize) -> Self {
-        let memory = Memory::new();
+        let memory = ClientTable::new();
         memory.reserve(capacity).expect("there is as much memory");
         Self {
             memory,
             pages: (0..)
-                .map(|number| Page::new(number, 0))
+                .map(|number| ClientBuckets::new(number, 0))
                 .take(limits)
                 .collect(),
-            history: History::new(None),
+            history: MeterHistory::new(None),
         }
     }
 
-    fn key_of(&self, client: u64, limit: usize) -> Key<'_> {
-        let scale = Scale {
+    fn key_of(&self, client: u64, limit: usize) -> TableKey<'_> {
+        let scale = MeterTerms {
             version: 0,
             history: &self.history,
         };
-        Key::new(identity(client), &self.pages[limit], scale)
+        TableKey::new(identity(client), &self.pages[limit], scale)
     }
 
-    fn key(&self, client: u64) -> Key<'_> {
+    fn key(&self, client: u64) -> TableKey<'_> {
         self.key_of(client, 0)
     }
 }
 
 impl std::ops::Deref for Kept {
-    type Target = Memory;
+    type Target = ClientTable;
 
-    fn deref(&self) -> &Memory {
+    fn deref(&self) -> &ClientTable {
         &self.memory
     }
 }
@@ -76,11 +76,18 @@ fn identity(client: u64) -> u128 {
     u128::from(high) << 64 | u128::from(low)
 }
 
-fn take(memory: &Kept, client: u64, meter: &Meter, now: Nanos) -> Result<Seen, Seen> {
+fn take(
+    memory: &Kept,
+    client: u64,
+    meter: &Meter,
+    now: Nanos,
+) -> Result<BucketReading, BucketReading> {
     taken(memory.take(&memory.key(client), meter, now, 1, || now))
 }
 
-fn taken(taken: Result<Seen, Untaken<Seen>>) -> Result<Seen, Seen> {
+fn taken(
+    taken: Result<BucketReading, Untaken<BucketReading>>,
+) -> Result<BucketReading, BucketReading> {
     taken.map_err(|untaken| match untaken {
         Untaken::Refused(seen) => seen,
         Untaken::Outdated => unreachable!("no reload"),
@@ -94,14 +101,14 @@ proptest! {
     fn dropping_full_buckets_loses_nothing(
         capacity in 0..40usize,
         burst in 1..4u64,
-        asked in prop::collection::vec((0..30u64, 0..40u64), 1..400),
+        demand in prop::collection::vec((0..30u64, 0..40u64), 1..400),
     ) {
         let memory = memory(capacity);
         let meter = meter(100, burst);
         let mut endless: HashMap<u64, u64> = HashMap::new();
         let mut overflow: HashMap<usize, u64> = HashMap::new();
         let mut now = 0;
-        for (client, step) in asked {
+        for (client, step) in demand {
             now += step;
             let peeked = memory.peek(&memory.key(client), now);
             let (seen, admitted) = match take(&memory, client, &meter, now) {
@@ -110,7 +117,7 @@ proptest! {
             };
             prop_assert_eq!(peeked.shared, seen.shared, "a look tells where it will be charged");
             let state = if seen.shared {
-                overflow.entry((memory.key(client).hash() >> 32) as usize % Page::OVERFLOW).or_default()
+                overflow.entry((memory.key(client).hash() >> 32) as usize % ClientBuckets::OVERFLOW).or_default()
             } else {
                 endless.entry(client).or_default()
             };
@@ -197,21 +204,21 @@ proptest! {
     fn limits_of_all_kinds_lie_in_one_table_and_do_not_touch_each_other(
         capacity in 0..80usize,
         limits in prop::collection::vec(allowed(), 1..6),
-        asked in prop::collection::vec((0..20u64, 0..6usize, 0..60u64, any::<bool>()), 1..400),
+        demand in prop::collection::vec((0..20u64, 0..6usize, 0..60u64, any::<bool>()), 1..400),
     ) {
         let memory = Kept::new(capacity, limits.len());
         let meters: Vec<_> = limits.iter().map(|allowed| allowed.meter()).collect();
         let mut naive: HashMap<(u64, usize, bool), Naive> = HashMap::new();
         let mut held: Vec<(u64, usize, bool)> = Vec::new();
         let mut now = 1;
-        for (client, limit, step, gives_back) in asked {
+        for (client, limit, step, gives_back) in demand {
             now += step;
             let limit = limit % limits.len();
                         let place = memory.key_of(client, limit);
             let meter = &meters[limit];
             // Strangers share by the key, which is the bucket's name in the reference.
             let bucket = |shared: bool| {
-                let whose = if shared { (place.hash() >> 32) % Page::OVERFLOW as u64 } else { client };
+                let whose = if shared { (place.hash() >> 32) % ClientBuckets::OVERFLOW as u64 } else { client };
                 (whose, limit, shared)
             };
             let taken = taken(memory.take(&place, meter, now, 1, || now));
@@ -226,8 +233,8 @@ proptest! {
                 let own = held.iter().position(|&(whose, of, _)| whose == client && of == limit);
                 if let Some(index) = own.filter(|_| gives_back) {
                     let (_, _, shared) = held.swap_remove(index);
-                    Place::Table(&memory, place).refund(shared, meter, now, 1);
-                    let whose = if shared { (place.hash() >> 32) % Page::OVERFLOW as u64 } else { client };
+                    BalanceRef::Table(&memory, place).refund(shared, meter, now, 1);
+                    let whose = if shared { (place.hash() >> 32) % ClientBuckets::OVERFLOW as u64 } else { client };
                     naive.entry((whose, limit, shared)).or_default().count -= 1;
                 }
             }
@@ -314,7 +321,10 @@ fn a_new_key_is_charged_with_a_reading_of_its_own_made_under_the_lock() {
         assert!(take(&memory, 0, &meter, now).is_ok(), "the burst");
     }
     for stranger in 1..=8 {
-        assert_eq!(take(&memory, stranger, &meter, 400), Ok(Seen::own(500)));
+        assert_eq!(
+            take(&memory, stranger, &meter, 400),
+            Ok(BucketReading::own(500))
+        );
     }
     // One of them has become full.
     let clock = || {
@@ -328,7 +338,7 @@ fn a_new_key_is_charged_with_a_reading_of_its_own_made_under_the_lock() {
         500
     };
     let late = memory.take(&memory.key(0), &meter, 5, 1, clock);
-    let seen = Seen::own(600).charged(500, 5);
+    let seen = BucketReading::own(600).charged(500, 5);
     assert_eq!(late, Ok(seen), "as one who came at 500");
     let more = (0..9).filter(|_| take(&memory, 0, &meter, 500).is_ok());
     assert_eq!(more.count(), 2, "what is left of the burst");
@@ -339,9 +349,12 @@ fn a_charge_on_a_bucket_that_was_given_away_meanwhile_is_made_anew() {
     let memory = memory(8);
     let (meter, long) = (meter(10, 1), meter(1_000_000, 1));
     for stranger in 2..9 {
-        assert_eq!(take(&memory, stranger, &long, 5), Ok(Seen::own(1_000_005)));
+        assert_eq!(
+            take(&memory, stranger, &long, 5),
+            Ok(BucketReading::own(1_000_005))
+        );
     }
-    assert_eq!(take(&memory, 0, &meter, 5), Ok(Seen::own(15)));
+    assert_eq!(take(&memory, 0, &meter, 5), Ok(BucketReading::own(15)));
     // At 15 the slot goes to a stranger, who gives its charge back: its state is the same by chance.
     let looks = Cell::new(0);
     let charged = memory.step(
@@ -354,17 +367,17 @@ fn a_charge_on_a_bucket_that_was_given_away_meanwhile_is_made_anew() {
                 assert_eq!(state, 15);
                 let left = take(&memory, 1, &meter, 15).expect("full");
                 memory.give_back(&memory.key(1), left, &meter, 15, meter.weight(1), || 15);
-                assert_eq!(memory.peek(&memory.key(1), 15), Seen::own(15));
+                assert_eq!(memory.peek(&memory.key(1), 15), BucketReading::own(15));
             }
             meter.take(state, now, 1).ok()
         },
     );
     // The stranger is full again, so that its slot may be had.
-    assert_eq!(charged, Ok(Seen::own(25)));
+    assert_eq!(charged, Ok(BucketReading::own(25)));
     assert_eq!(looks.get(), 2, "once more, as a new key");
     assert_eq!(
         memory.peek(&memory.key(0), 15),
-        Seen::own(25),
+        BucketReading::own(25),
         "it is charged, and not the stranger"
     );
 }
@@ -375,20 +388,26 @@ fn what_was_taken_from_a_shared_balance_goes_back_there() {
     let memory = memory(8);
     let (meter, long) = (meter(100, 3), meter(1_000, 1));
     for stranger in 1..=8 {
-        assert_eq!(take(&memory, stranger, &long, 10), Ok(Seen::own(1_010)));
+        assert_eq!(
+            take(&memory, stranger, &long, 10),
+            Ok(BucketReading::own(1_010))
+        );
     }
-    let shared = |state| Seen {
+    let shared = |state| BucketReading {
         shared: true,
-        ..Seen::own(state)
+        ..BucketReading::own(state)
     };
     let left = take(&memory, 0, &meter, 950);
     assert_eq!(left, Ok(shared(1_050)));
-    assert_eq!(take(&memory, 0, &meter, 1_010), Ok(Seen::own(1_110)));
+    assert_eq!(
+        take(&memory, 0, &meter, 1_010),
+        Ok(BucketReading::own(1_110))
+    );
     let weight = meter.weight(1);
     memory.give_back(&memory.key(0), shared(1_050), &meter, 950, weight, || 1_010);
     assert_eq!(
         memory.peek(&memory.key(0), 1_010),
-        Seen::own(1_110),
+        BucketReading::own(1_110),
         "not its own"
     );
     assert_eq!(memory.key(0).overflow().load(), 950, "as it was before");
@@ -404,14 +423,14 @@ fn given_back_it_is_as_if_never_charged() {
     assert_eq!(memory.peek(&memory.key(1), 50), first);
     // Nothing is there to be given to any more.
     memory.give_back(&memory.key(2), second, &meter, 50, meter.weight(1), || 50);
-    assert_eq!(memory.peek(&memory.key(2), 50), Seen::own(0));
+    assert_eq!(memory.peek(&memory.key(2), 50), BucketReading::own(0));
 }
 
 #[test]
 fn a_page_has_its_number_and_its_overflow_buckets() {
-    let page = Page::new(7, 1);
+    let page = ClientBuckets::new(7, 1);
     assert_eq!(page.number(), 7);
-    assert_eq!(page.overflow().len(), Page::OVERFLOW);
+    assert_eq!(page.overflow().len(), ClientBuckets::OVERFLOW);
 }
 
 #[test]
@@ -424,18 +443,18 @@ fn clients_limits_and_versions_have_keys_of_their_own() {
     assert!(
         different
             .iter()
-            .all(|hash| hash & Key::MARK == 0 && *hash != 0)
+            .all(|hash| hash & TableKey::MARK == 0 && *hash != 0)
     );
     // Half of an identity is no identity.
-    let [low, high] = [1 << 40, 1 << 100].map(|half| Key::hash_of(identity(0) ^ half, 0));
+    let [low, high] = [1 << 40, 1 << 100].map(|half| TableKey::hash_of(identity(0) ^ half, 0));
     assert_ne!(low, high);
-    assert_ne!(low, Key::hash_of(identity(0), 0));
-    assert_ne!(high, Key::hash_of(identity(0), 0));
+    assert_ne!(low, TableKey::hash_of(identity(0), 0));
+    assert_ne!(high, TableKey::hash_of(identity(0), 0));
 }
 
 #[test]
 fn more_than_there_is_memory_for_is_an_error() {
-    let memory = Memory::new();
+    let memory = ClientTable::new();
     assert!(memory.reserve(usize::MAX).is_err());
     assert_eq!(memory.capacity(), None);
     assert!(memory.reserve(0).is_ok());

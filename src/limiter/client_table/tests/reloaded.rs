@@ -1,59 +1,59 @@
 //! Balances that are told in terms of settings that are gone.
 
 use super::*;
-use crate::limiter::meter_history::Step;
+use crate::limiter::meter_history::MeterStep;
 
 /// A limit whose units weigh 100 nanoseconds in version 1, and 200 in version 2.
 struct Reloaded {
-    memory: Memory,
-    page: Page,
-    history: History,
+    memory: ClientTable,
+    page: ClientBuckets,
+    history: MeterHistory,
     meters: [Meter; 2],
 }
 
 impl Reloaded {
     fn new(capacity: usize) -> Self {
-        let memory = Memory::new();
+        let memory = ClientTable::new();
         memory.reserve(capacity).expect("there is as much memory");
         let meters = [meter(100, 9), meter(200, 5)];
-        let first = Step {
+        let first = MeterStep {
             version: 1,
             since: 0,
             meter: meters[0],
         };
         Self {
             memory,
-            page: Page::new(3, 1),
-            history: History::new(Some(first)),
+            page: ClientBuckets::new(3, 1),
+            history: MeterHistory::new(Some(first)),
             meters,
         }
     }
 
     fn reload(&self) {
-        self.history.push(Step {
+        self.history.push(MeterStep {
             version: 2,
             since: 1_000,
             meter: self.meters[1],
         });
     }
 
-    fn scale(&self, version: Version) -> Scale<'_> {
+    fn scale(&self, version: Version) -> MeterTerms<'_> {
         let history = &self.history;
-        Scale { version, history }
+        MeterTerms { version, history }
     }
 
-    fn key(&self, version: Version) -> Key<'_> {
-        Key::new(identity(7), &self.page, self.scale(version))
+    fn key(&self, version: Version) -> TableKey<'_> {
+        TableKey::new(identity(7), &self.page, self.scale(version))
     }
 
     /// Units charged by the settings of a version, at 1,000.
-    fn take(&self, version: Version, units: u64) -> Result<Seen, Untaken<Seen>> {
+    fn take(&self, version: Version, units: u64) -> Result<BucketReading, Untaken<BucketReading>> {
         let meter = &self.meters[version as usize - 1];
         let key = self.key(version);
         self.memory.take(&key, meter, 1_000, units, || 1_000)
     }
 
-    fn peek(&self, version: Version) -> Seen {
+    fn peek(&self, version: Version) -> BucketReading {
         self.memory.peek(&self.key(version), 1_000)
     }
 }
@@ -61,17 +61,25 @@ impl Reloaded {
 #[test]
 fn a_balance_is_read_in_the_terms_of_who_asks() {
     let it = Reloaded::new(64);
-    assert_eq!(it.take(1, 3), Ok(Seen::own(1_300)));
-    assert_eq!(it.peek(1), Seen::own(1_300));
+    assert_eq!(it.take(1, 3), Ok(BucketReading::own(1_300)));
+    assert_eq!(it.peek(1), BucketReading::own(1_300));
     it.reload();
-    assert_eq!(it.peek(2), Seen::own(1_600), "three that weigh more");
-    assert_eq!(it.peek(1), Seen::own(1_300), "a look tells nothing anew");
-    assert_eq!(it.take(2, 1), Ok(Seen::own(1_800)));
-    assert_eq!(it.peek(2), Seen::own(1_800));
+    assert_eq!(
+        it.peek(2),
+        BucketReading::own(1_600),
+        "three that weigh more"
+    );
+    assert_eq!(
+        it.peek(1),
+        BucketReading::own(1_300),
+        "a look tells nothing anew"
+    );
+    assert_eq!(it.take(2, 1), Ok(BucketReading::own(1_800)));
+    assert_eq!(it.peek(2), BucketReading::own(1_800));
     // Those who were let in before it ask by what is gone.
-    let outdated = Seen {
+    let outdated = BucketReading {
         outdated: true,
-        ..Seen::own(1_800)
+        ..BucketReading::own(1_800)
     };
     assert_eq!(it.peek(1), outdated);
     assert_eq!(it.take(1, 1), Err(Untaken::Outdated));
@@ -79,28 +87,28 @@ fn a_balance_is_read_in_the_terms_of_who_asks() {
     let told = it.key(1).told_in(2);
     assert_eq!(told.scale().version, 2);
     assert!(it.memory.refund(&told, |state| Some(state - 200)));
-    assert_eq!(it.peek(2), Seen::own(1_600));
+    assert_eq!(it.peek(2), BucketReading::own(1_600));
 }
 
 #[test]
 fn a_balance_in_old_terms_is_told_anew_before_anything_comes_back() {
     let it = Reloaded::new(64);
-    assert_eq!(it.take(1, 3), Ok(Seen::own(1_300)));
+    assert_eq!(it.take(1, 3), Ok(BucketReading::own(1_300)));
     it.reload();
     let given = it.memory.refund(&it.key(2), |state| {
         assert_eq!(state, 1_600);
         Some(1_400)
     });
     assert!(given);
-    assert_eq!(it.peek(2), Seen::own(1_400));
+    assert_eq!(it.peek(2), BucketReading::own(1_400));
 }
 
 #[test]
 fn the_balance_of_one_who_finds_no_room_is_that_of_the_others() {
     let it = Reloaded::new(0);
-    let shared = |state| Seen {
+    let shared = |state| BucketReading {
         shared: true,
-        ..Seen::own(state)
+        ..BucketReading::own(state)
     };
     assert_eq!(it.peek(1), shared(0));
     assert_eq!(it.take(1, 3), Ok(shared(1_300)));
@@ -120,8 +128,8 @@ fn work_of_old_settings_is_done_in_the_terms_of_the_new() {
     let bucket = Bucket::full(1);
     let places = |version| {
         [
-            Place::Bucket(&bucket, it.scale(version)),
-            Place::Table(&it.memory, it.key(version)),
+            BalanceRef::Bucket(&bucket, it.scale(version)),
+            BalanceRef::Table(&it.memory, it.key(version)),
         ]
     };
     let [old, new] = &it.meters;
@@ -129,32 +137,40 @@ fn work_of_old_settings_is_done_in_the_terms_of_the_new() {
     for place in places(1) {
         assert_eq!(place.remaining(old, 1_000), 9);
         let taken = place.take(place.start(), old, 1_000, 3, clock);
-        assert_eq!(taken, Ok(Seen::own(1_300)));
+        assert_eq!(taken, Ok(BucketReading::own(1_300)));
         assert_eq!(place.remaining(old, 1_000), 6);
         place.owe(old, 1_000, 1, clock);
-        assert_eq!(place.peek(1_000), Seen::own(1_400));
+        assert_eq!(place.peek(1_000), BucketReading::own(1_400));
         place.refund(false, old, 1_000, 3);
-        assert_eq!(place.peek(1_000), Seen::own(1_100));
+        assert_eq!(place.peek(1_000), BucketReading::own(1_100));
     }
     it.reload();
     for (before, after) in places(1).into_iter().zip(places(2)) {
         let taken = after.take(after.start(), new, 1_000, 1, clock);
-        assert_eq!(taken, Ok(Seen::own(1_400)), "one from before, and one");
+        assert_eq!(
+            taken,
+            Ok(BucketReading::own(1_400)),
+            "one from before, and one"
+        );
         assert!(before.peek(1_000).outdated);
         assert_eq!(before.remaining(old, 1_000), 3);
         assert_eq!(after.remaining(new, 1_000), 3);
         before.owe(old, 1_000, 2, clock);
-        assert_eq!(after.peek(1_000), Seen::own(1_800));
+        assert_eq!(after.peek(1_000), BucketReading::own(1_800));
         before.refund(false, old, 1_000, 3);
-        assert_eq!(after.peek(1_000), Seen::own(1_200));
+        assert_eq!(after.peek(1_000), BucketReading::own(1_200));
         before.refund(false, old, 1_200, 1);
-        assert_eq!(after.peek(1_000), Seen::own(1_200), "it was full by then");
+        assert_eq!(
+            after.peek(1_000),
+            BucketReading::own(1_200),
+            "it was full by then"
+        );
         // Of a lease only who took it last gives back, and in its own terms.
         before.return_lease(1_200, old, 1_000, 1);
         after.return_lease(1_100, new, 1_000, 1);
-        assert_eq!(after.peek(1_000), Seen::own(1_200));
+        assert_eq!(after.peek(1_000), BucketReading::own(1_200));
         after.return_lease(1_200, new, 1_000, 1);
-        assert_eq!(after.peek(1_000), Seen::own(1_000));
+        assert_eq!(after.peek(1_000), BucketReading::own(1_000));
     }
 }
 
@@ -166,14 +182,14 @@ fn what_was_shared_comes_back_to_those_who_share_by_the_settings_that_hold() {
     let taken = shared.step(0, 1, &it.history, |_| Some(1_300));
     assert_eq!(taken, Ok(1_300));
     it.reload();
-    Place::Table(&it.memory, key).refund(true, &it.meters[0], 1_000, 1);
+    BalanceRef::Table(&it.memory, key).refund(true, &it.meters[0], 1_000, 1);
     assert_eq!(
         shared.peek(1, &it.history),
         Ok(1_200),
         "nobody asks in new terms yet"
     );
     assert_eq!(shared.update(2, &it.history), Order::Equal);
-    Place::Table(&it.memory, key).refund(true, &it.meters[0], 1_000, 1);
+    BalanceRef::Table(&it.memory, key).refund(true, &it.meters[0], 1_000, 1);
     assert_eq!(
         shared.peek(2, &it.history),
         Ok(1_200),

@@ -24,7 +24,7 @@ pub(crate) const GRACE: Nanos = 50_000_000;
 
 /// What stands before a request in a line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Ahead {
+pub(crate) struct QueueAhead {
     pub(crate) requests: u64,
     /// Model tokens that they ask for.
     pub(crate) tokens: u64,
@@ -32,7 +32,7 @@ pub(crate) struct Ahead {
 
 /// Where a holder of a place stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum QueuePosition {
     /// It is its turn.
     First,
     /// It asks again when it is woken, or at this moment: those before it may have been passed over by then.
@@ -43,8 +43,8 @@ pub(crate) enum Place {
 
 /// The line of one scope.
 #[derive(Default)]
-pub(super) struct Line {
-    waiters: BTreeMap<Ticket, Waiter>,
+pub(super) struct WaitQueue {
+    waiters: BTreeMap<Ticket, QueueEntry>,
     /// Of all of them. Wide enough for as many as there can be.
     tokens: u128,
     /// Those that are passed over.
@@ -56,7 +56,7 @@ pub(super) struct Line {
     woken: Vec<Waker>,
 }
 
-struct Waiter {
+struct QueueEntry {
     tokens: u64,
     deadline: Nanos,
     /// When it asks again without being woken.
@@ -69,7 +69,7 @@ struct Waiter {
     waker: Option<Waker>,
 }
 
-impl Line {
+impl WaitQueue {
     pub(super) fn len(&self) -> usize {
         self.waiters.len()
     }
@@ -82,8 +82,8 @@ impl Line {
         mem::take(&mut self.woken)
     }
 
-    pub(super) fn ahead(&self) -> Ahead {
-        Ahead {
+    pub(super) fn ahead(&self) -> QueueAhead {
+        QueueAhead {
             requests: (self.waiters.len() - self.silent) as u64,
             tokens: u64::try_from(self.tokens - self.silent_tokens).unwrap_or(u64::MAX),
         }
@@ -98,7 +98,7 @@ impl Line {
 
     pub(super) fn join(&mut self, ticket: Ticket, tokens: u64, now: Nanos, deadline: Nanos) {
         let first = self.first();
-        let waiter = Waiter {
+        let waiter = QueueEntry {
             tokens,
             deadline,
             due: now,
@@ -113,10 +113,10 @@ impl Line {
     }
 
     /// Its holder is here.
-    pub(super) fn ask(&mut self, ticket: Ticket, waker: &Waker, now: Nanos) -> Place {
+    pub(super) fn ask(&mut self, ticket: Ticket, waker: &Waker, now: Nanos) -> QueuePosition {
         let first = self.first();
         let Some(waiter) = self.waiters.get_mut(&ticket) else {
-            return Place::Gone;
+            return QueuePosition::Gone;
         };
         match &mut waiter.waker {
             Some(known) => known.clone_from(waker),
@@ -137,11 +137,11 @@ impl Line {
             passes = passes.into_iter().chain(passed).min();
         }
         let (place, due) = match places {
-            0 => (Place::First, now),
+            0 => (QueuePosition::First, now),
             _ => {
                 let looks = now.saturating_add(places.saturating_mul(GRACE));
                 let looks = passes.map_or(looks, |passes| passes.min(looks));
-                (Place::Behind(looks), looks)
+                (QueuePosition::Behind(looks), looks)
             }
         };
         self.expect(ticket, due);
@@ -178,7 +178,7 @@ impl Line {
         if now < self.sweeps {
             return;
         }
-        let over = |waiter: &Waiter| now > waiter.deadline.saturating_add(GRACE);
+        let over = |waiter: &QueueEntry| now > waiter.deadline.saturating_add(GRACE);
         let gone = self.waiters.iter().filter(|(_, waiter)| over(waiter));
         let gone: Vec<_> = gone.map(|(ticket, _)| *ticket).collect();
         let before = self.first();

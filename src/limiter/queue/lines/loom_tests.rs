@@ -13,10 +13,10 @@ use loom::thread;
 use super::{line::GRACE, *};
 use crate::{
     limit::meter::Meter,
-    limiter::{bucket::Bucket, meter_history::History},
+    limiter::{bucket::Bucket, meter_history::MeterHistory},
 };
 
-const LINE: LineId = LineId::Scope(0);
+const LINE: QueueId = QueueId::Scope(0);
 
 #[derive(Default)]
 struct Flag(AtomicBool);
@@ -29,9 +29,9 @@ impl Wake for Flag {
 
 /// One slot, with a line in front of it.
 struct Scene {
-    lines: Lines,
+    lines: WaitQueues,
     slot: Bucket,
-    history: History,
+    history: MeterHistory,
 }
 
 fn slot() -> Meter {
@@ -58,7 +58,7 @@ impl Scene {
     }
 
     fn turn_at(&self, ticket: Ticket, waker: &Waker, now: Nanos) -> bool {
-        let has = self.lines.ask(LINE, ticket, waker, now) == Place::First && self.takes();
+        let has = self.lines.ask(LINE, ticket, waker, now) == QueuePosition::First && self.takes();
         if has {
             self.lines.leave(LINE, ticket, now);
         }
@@ -81,9 +81,9 @@ fn model(work: impl Fn() + Send + Sync + 'static) {
 fn loom_a_slot_that_comes_free_while_somebody_queues_is_not_missed() {
     model(|| {
         let place = Arc::new(Scene {
-            lines: Lines::new(),
+            lines: WaitQueues::new(),
             slot: Bucket::full(0),
-            history: History::new(None),
+            history: MeterHistory::new(None),
         });
         assert!(place.takes());
         let holder = {
@@ -105,9 +105,9 @@ fn loom_a_slot_that_comes_free_while_somebody_queues_is_not_missed() {
 fn loom_a_waiter_that_goes_away_passes_its_wake_up_on() {
     model(|| {
         let place = Arc::new(Scene {
-            lines: Lines::new(),
+            lines: WaitQueues::new(),
             slot: Bucket::full(0),
-            history: History::new(None),
+            history: MeterHistory::new(None),
         });
         assert!(place.takes());
         let flags = [(); 2].map(|()| Arc::new(Flag::default()));
@@ -140,9 +140,9 @@ fn loom_a_waiter_that_goes_away_passes_its_wake_up_on() {
 fn loom_a_slot_goes_to_one_of_two_where_the_first_is_passed_over_and_comes_back() {
     model(|| {
         let place = Arc::new(Scene {
-            lines: Lines::new(),
+            lines: WaitQueues::new(),
             slot: Bucket::full(0),
-            history: History::new(None),
+            history: MeterHistory::new(None),
         });
         assert!(place.takes());
         let flags = [(); 2].map(|()| Arc::new(Flag::default()));

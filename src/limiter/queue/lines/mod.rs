@@ -6,16 +6,16 @@ use std::{collections::HashMap, fmt, sync::PoisonError, task::Waker};
 
 #[cfg(test)]
 pub(super) use self::line::GRACE;
-use self::line::Line;
-pub(crate) use self::line::{Ahead, Place, Ticket};
+use self::line::WaitQueue;
+pub(crate) use self::line::{QueueAhead, QueuePosition, Ticket};
 use crate::{
     clock::Nanos,
-    limiter::bound_limit::LineId,
+    limiter::bound_limit::QueueId,
     sync::{AtomicU64, Mutex, Ordering},
 };
 
 /// All lines of a throttle.
-pub(crate) struct Lines {
+pub(crate) struct WaitQueues {
     /// Places in all lines.
     waiting: AtomicU64,
     inner: Mutex<Inner>,
@@ -24,7 +24,7 @@ pub(crate) struct Lines {
 #[derive(Default)]
 struct Inner {
     tickets: Ticket,
-    lines: HashMap<LineId, Line>,
+    lines: HashMap<QueueId, WaitQueue>,
 }
 
 impl Inner {
@@ -32,8 +32,8 @@ impl Inner {
     const KEPT: usize = 64;
 
     /// Removes a line in which nobody stands.
-    fn tidy(&mut self, id: LineId) {
-        if self.lines.get(&id).is_none_or(Line::is_empty) {
+    fn tidy(&mut self, id: QueueId) {
+        if self.lines.get(&id).is_none_or(WaitQueue::is_empty) {
             self.lines.remove(&id);
             // What a crowd has needed is not kept.
             if self.lines.is_empty() && self.lines.capacity() > Self::KEPT {
@@ -43,7 +43,7 @@ impl Inner {
     }
 }
 
-impl Lines {
+impl WaitQueues {
     pub(crate) fn new() -> Self {
         Self {
             waiting: AtomicU64::new(0),
@@ -58,12 +58,12 @@ impl Lines {
     }
 
     /// Returns what stands in a line and is not passed over.
-    pub(crate) fn ahead(&self, line: LineId, now: Nanos) -> Ahead {
+    pub(crate) fn ahead(&self, line: QueueId, now: Nanos) -> QueueAhead {
         self.on(line, now, |line| line.ahead()).unwrap_or_default()
     }
 
     /// Returns whether somebody stands in a line who came before a ticket and is not passed over.
-    pub(crate) fn has_earlier(&self, line: LineId, ticket: Ticket, now: Nanos) -> bool {
+    pub(crate) fn has_earlier(&self, line: QueueId, ticket: Ticket, now: Nanos) -> bool {
         let first = self.on(line, now, |line| line.first()).flatten();
         first.is_some_and(|first| first < ticket)
     }
@@ -71,7 +71,7 @@ impl Lines {
     /// Enters a line until a deadline, at its end or with a ticket from another. `None` if there are `most` in it.
     pub(crate) fn join(
         &self,
-        id: LineId,
+        id: QueueId,
         ticket: Option<Ticket>,
         tokens: u64,
         most: usize,
@@ -81,7 +81,7 @@ impl Lines {
         // Removes those whose time is over.
         self.on(id, now, |_| ());
         let (ticket, wakers) = self.with(|inner| {
-            if inner.lines.get(&id).map_or(0, Line::len) >= most {
+            if inner.lines.get(&id).map_or(0, WaitQueue::len) >= most {
                 return None;
             }
             let ticket = ticket.unwrap_or_else(|| {
@@ -98,13 +98,19 @@ impl Lines {
     }
 
     /// Asks for a turn: the holder of a place is here, and is to be woken by this waker.
-    pub(crate) fn ask(&self, line: LineId, ticket: Ticket, waker: &Waker, now: Nanos) -> Place {
+    pub(crate) fn ask(
+        &self,
+        line: QueueId,
+        ticket: Ticket,
+        waker: &Waker,
+        now: Nanos,
+    ) -> QueuePosition {
         let place = self.on(line, now, |line| line.ask(ticket, waker, now));
-        place.unwrap_or(Place::Gone)
+        place.unwrap_or(QueuePosition::Gone)
     }
 
     /// Notes when the holder of a place asks again without being woken.
-    pub(crate) fn expect(&self, id: LineId, ticket: Ticket, due: Nanos) {
+    pub(crate) fn expect(&self, id: QueueId, ticket: Ticket, due: Nanos) {
         self.with(|inner| {
             if let Some(line) = inner.lines.get_mut(&id) {
                 line.expect(ticket, due);
@@ -113,12 +119,12 @@ impl Lines {
     }
 
     /// Leaves a line. Whoever is first after that, and was not before, is woken.
-    pub(crate) fn leave(&self, id: LineId, ticket: Ticket, now: Nanos) {
+    pub(crate) fn leave(&self, id: QueueId, ticket: Ticket, now: Nanos) {
         self.on(id, now, |line| line.leave(ticket, now));
     }
 
     /// Wakes the first of a line, after something of its scope came back.
-    pub(crate) fn wake(&self, id: LineId, now: impl FnOnce() -> Nanos) {
+    pub(crate) fn wake(&self, id: QueueId, now: impl FnOnce() -> Nanos) {
         if self.waiting.fetch_add(0, Ordering::AcqRel) == 0 {
             return;
         }
@@ -139,7 +145,7 @@ impl Lines {
     }
 
     /// Works on a line, after those who do not ask have been found. `None` if nobody stands in it.
-    fn on<T>(&self, id: LineId, now: Nanos, work: impl FnOnce(&mut Line) -> T) -> Option<T> {
+    fn on<T>(&self, id: QueueId, now: Nanos, work: impl FnOnce(&mut WaitQueue) -> T) -> Option<T> {
         let (done, wakers) = self.with(|inner| {
             let line = inner.lines.get_mut(&id)?;
             let before = line.len();
@@ -171,9 +177,9 @@ fn wake(wakers: Vec<Waker>) {
     wakers.into_iter().for_each(Waker::wake);
 }
 
-impl fmt::Debug for Lines {
+impl fmt::Debug for WaitQueues {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lines")
+        f.debug_struct("WaitQueues")
             .field("waiting", &self.waiting.load(Ordering::Relaxed))
             .finish_non_exhaustive()
     }

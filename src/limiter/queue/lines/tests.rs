@@ -6,13 +6,13 @@ use std::{
     task::{Wake, Waker},
 };
 
-use super::{Ahead, Inner, Lines, Place, Ticket, line::GRACE};
+use super::{Inner, QueueAhead, QueuePosition, Ticket, WaitQueues, line::GRACE};
 use crate::clock::Nanos;
-use crate::limiter::bound_limit::LineId;
+use crate::limiter::bound_limit::QueueId;
 
-const ROUTE: LineId = LineId::Scope(1);
-const CLIENT: LineId = LineId::Client(1);
-const NOBODYS: LineId = LineId::Client(2);
+const ROUTE: QueueId = QueueId::Scope(1);
+const CLIENT: QueueId = QueueId::Client(1);
+const NOBODYS: QueueId = QueueId::Client(2);
 
 /// How often it was woken.
 #[derive(Default)]
@@ -32,8 +32,8 @@ fn wakers<const N: usize>() -> ([Arc<Woken>; N], [Waker; N]) {
 
 /// Without a deadline, before time has moved on.
 fn join(
-    lines: &Lines,
-    line: LineId,
+    lines: &WaitQueues,
+    line: QueueId,
     ticket: Option<Ticket>,
     tokens: u64,
     most: usize,
@@ -41,8 +41,8 @@ fn join(
     lines.join(line, ticket, tokens, most, 0, Nanos::MAX)
 }
 
-fn is_first(lines: &Lines, line: LineId, ticket: Ticket, waker: &Waker) -> bool {
-    lines.ask(line, ticket, waker, 0) == Place::First
+fn is_first(lines: &WaitQueues, line: QueueId, ticket: Ticket, waker: &Waker) -> bool {
+    lines.ask(line, ticket, waker, 0) == QueuePosition::First
 }
 
 fn counts(woken: &[Arc<Woken>]) -> Vec<u64> {
@@ -54,8 +54,8 @@ fn counts(woken: &[Arc<Woken>]) -> Vec<u64> {
 
 #[test]
 fn a_line_knows_who_stands_in_it_and_what_they_ask_for() {
-    let lines = Lines::new();
-    let ahead = |requests, tokens| Ahead { requests, tokens };
+    let lines = WaitQueues::new();
+    let ahead = |requests, tokens| QueueAhead { requests, tokens };
     assert!(lines.is_empty());
     assert_eq!(lines.ahead(ROUTE, 0), ahead(0, 0));
     let first = join(&lines, ROUTE, None, 5, 2).expect("room for two");
@@ -88,7 +88,7 @@ fn a_line_knows_who_stands_in_it_and_what_they_ask_for() {
 
 #[test]
 fn who_came_first_stands_before_the_others_wherever_it_has_stood() {
-    let lines = Lines::new();
+    let lines = WaitQueues::new();
     let (_, [waker]) = wakers();
     let early = join(&lines, CLIENT, None, 0, 9).expect("there is room");
     let late = join(&lines, ROUTE, None, 0, 9).expect("there is room");
@@ -108,7 +108,7 @@ fn who_came_first_stands_before_the_others_wherever_it_has_stood() {
 
 #[test]
 fn who_is_first_is_woken_and_nobody_else() {
-    let lines = Lines::new();
+    let lines = WaitQueues::new();
     let (woken, wakers) = wakers::<4>();
     // Three in one line, the last in another.
     let ids = [ROUTE, ROUTE, ROUTE, CLIENT];
@@ -146,13 +146,13 @@ fn who_is_first_is_woken_and_nobody_else() {
 
 #[test]
 fn what_a_crowd_has_needed_is_not_kept() {
-    let lines = Lines::new();
+    let lines = WaitQueues::new();
     let capacity = || lines.with(|inner| inner.lines.capacity());
     let ticket = join(&lines, ROUTE, None, 0, 9).expect("there is room");
     lines.leave(ROUTE, ticket, 0);
     assert!(capacity() > 0, "what one has needed is");
     let crowd = (0..9_999).map(|client| {
-        let line = LineId::Client(client);
+        let line = QueueId::Client(client);
         (line, join(&lines, line, None, 0, 9).expect("there is room"))
     });
     let crowd: Vec<_> = crowd.collect();
@@ -167,7 +167,7 @@ const SECOND: Nanos = 1_000_000_000;
 
 /// Three in the line of a route, who have asked at the beginning; the first is woken by what comes back.
 struct Three {
-    lines: Lines,
+    lines: WaitQueues,
     tickets: [Ticket; 3],
     woken: [Arc<Woken>; 3],
     wakers: [Waker; 3],
@@ -175,7 +175,7 @@ struct Three {
 
 impl Three {
     fn new() -> Self {
-        let lines = Lines::new();
+        let lines = WaitQueues::new();
         let (woken, wakers) = wakers::<3>();
         let tickets = [5, 7, 11].map(|tokens| {
             let ticket = lines.join(ROUTE, None, tokens, 9, 0, 10 * SECOND);
@@ -187,14 +187,18 @@ impl Three {
             woken,
             wakers,
         };
-        assert_eq!(three.asks(0, 0), Place::First);
+        assert_eq!(three.asks(0, 0), QueuePosition::First);
         three.lines.expect(ROUTE, three.tickets[0], 10 * SECOND);
-        assert_eq!(three.asks(1, 0), Place::Behind(GRACE), "the next in line");
-        assert_eq!(three.asks(2, 0), Place::Behind(2 * GRACE));
+        assert_eq!(
+            three.asks(1, 0),
+            QueuePosition::Behind(GRACE),
+            "the next in line"
+        );
+        assert_eq!(three.asks(2, 0), QueuePosition::Behind(2 * GRACE));
         three
     }
 
-    fn asks(&self, number: usize, now: Nanos) -> Place {
+    fn asks(&self, number: usize, now: Nanos) -> QueuePosition {
         let (ticket, waker) = (self.tickets[number], &self.wakers[number]);
         self.lines.ask(ROUTE, ticket, waker, now)
     }
@@ -207,15 +211,15 @@ impl Three {
 #[test]
 fn who_is_woken_and_does_not_ask_is_passed_over_and_is_back_as_soon_as_it_asks() {
     let three = Three::new();
-    assert_eq!(three.asks(1, GRACE), Place::Behind(2 * GRACE));
+    assert_eq!(three.asks(1, GRACE), QueuePosition::Behind(2 * GRACE));
     three.lines.wake(ROUTE, || GRACE + 5);
     assert_eq!(three.woken(), [1, 0, 0]);
     let passes = 2 * GRACE + 5;
-    assert_eq!(three.asks(1, 2 * GRACE), Place::Behind(passes));
-    assert_eq!(three.asks(1, passes - 1), Place::Behind(passes));
-    let ahead = |requests, tokens| Ahead { requests, tokens };
+    assert_eq!(three.asks(1, 2 * GRACE), QueuePosition::Behind(passes));
+    assert_eq!(three.asks(1, passes - 1), QueuePosition::Behind(passes));
+    let ahead = |requests, tokens| QueueAhead { requests, tokens };
     assert_eq!(three.lines.ahead(ROUTE, passes - 1), ahead(3, 23));
-    assert_eq!(three.asks(1, passes), Place::First);
+    assert_eq!(three.asks(1, passes), QueuePosition::First);
     assert_eq!(three.lines.ahead(ROUTE, passes), ahead(2, 18));
     assert!(!three.lines.has_earlier(ROUTE, three.tickets[1], passes));
     // What comes back wakes who is the first by now.
@@ -224,10 +228,10 @@ fn who_is_woken_and_does_not_ask_is_passed_over_and_is_back_as_soon_as_it_asks()
     assert_eq!(three.woken()[1], before + 1);
     // Its turn is its own again, and who was first in its place is told so, to look after it.
     let before = three.woken()[1];
-    assert_eq!(three.asks(0, passes), Place::First);
+    assert_eq!(three.asks(0, passes), QueuePosition::First);
     assert_eq!(three.woken()[1], before + 1);
     assert_eq!(three.lines.ahead(ROUTE, passes), ahead(3, 23));
-    assert_eq!(three.asks(1, passes), Place::Behind(passes + GRACE));
+    assert_eq!(three.asks(1, passes), QueuePosition::Behind(passes + GRACE));
 }
 
 #[test]
@@ -236,15 +240,18 @@ fn who_does_not_ask_by_itself_is_woken_before_it_is_passed_over() {
     // It has a timer of its own, and is held up.
     three.lines.expect(ROUTE, three.tickets[0], SECOND);
     let at = SECOND + GRACE;
-    assert_eq!(three.asks(1, at - 1), Place::Behind(at - 1 + GRACE));
+    assert_eq!(three.asks(1, at - 1), QueuePosition::Behind(at - 1 + GRACE));
     assert_eq!(
         three.woken(),
         [0, 1, 1],
         "the others should have asked before"
     );
-    assert_eq!(three.asks(1, at + GRACE), Place::Behind(at + 2 * GRACE));
+    assert_eq!(
+        three.asks(1, at + GRACE),
+        QueuePosition::Behind(at + 2 * GRACE)
+    );
     assert_eq!(three.woken()[0], 1);
-    assert_eq!(three.asks(1, at + 2 * GRACE), Place::First);
+    assert_eq!(three.asks(1, at + 2 * GRACE), QueuePosition::First);
 }
 
 #[test]
@@ -255,7 +262,7 @@ fn those_who_have_gone_without_a_word_lose_their_places_with_their_time() {
     assert!(!three.lines.is_empty());
     assert!(!three.lines.has_earlier(ROUTE, Ticket::MAX, over + 1));
     assert!(three.lines.is_empty(), "they are not kept");
-    assert_eq!(three.asks(0, over + 1), Place::Gone);
+    assert_eq!(three.asks(0, over + 1), QueuePosition::Gone);
     three.lines.leave(ROUTE, three.tickets[0], over + 1);
     let again = three.lines.join(ROUTE, None, 0, 1, over + 1, 20 * SECOND);
     assert!(again.is_some(), "there is room");
@@ -271,7 +278,7 @@ fn if_nobody_asks_the_first_is_woken_all_the_same() {
         three.lines.ahead(ROUTE, SECOND + GRACE);
     }
     let late = SECOND + 9 * GRACE;
-    assert_eq!(three.lines.ahead(ROUTE, late), Ahead::default());
+    assert_eq!(three.lines.ahead(ROUTE, late), QueueAhead::default());
     let before = three.woken()[0];
     three.lines.wake(ROUTE, || late);
     assert_eq!(three.woken()[0], before + 1);

@@ -2,16 +2,16 @@
 
 use std::{sync::Arc, task::Waker};
 
-use super::lines::{Place, Ticket};
+use super::lines::{QueuePosition, Ticket};
 use crate::{
     clock::Nanos,
     limit::{gcra::Refusal, wait_policy::Patience},
     limiter::{
         Limiter, Outdated,
-        bound_limit::LineId,
-        counters::Tally,
-        limit_set::{Asked, Binding, Rule},
-        readings::{Level, Levels},
+        bound_limit::QueueId,
+        counters::Counters,
+        limit_set::{BoundLimit, Demand, LimitSet},
+        readings::{LimitReading, LimitReadings},
     },
 };
 
@@ -21,24 +21,24 @@ pub(crate) enum Answer {
     Admitted,
     Denied,
     /// It stands in line.
-    Waits(Standing),
+    Waits(Waiter),
 }
 
 /// A place in a line. Left when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Standing {
+pub(crate) struct Waiter {
     limiter: Arc<Limiter>,
-    line: LineId,
+    line: QueueId,
     ticket: Ticket,
     arrived: Nanos,
     deadline: Nanos,
     /// Of the limit that it waits for.
-    tally: Arc<Tally>,
+    counters: Arc<Counters>,
 }
 
 /// When a request asks for a place in line.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Moment {
+pub(crate) struct QueueMoment {
     pub(crate) now: Nanos,
     /// The same by the clock that the balances are told by.
     pub(crate) at: Nanos,
@@ -46,7 +46,7 @@ pub(crate) struct Moment {
     pub(crate) arrived: Nanos,
 }
 
-impl Moment {
+impl QueueMoment {
     /// Of a request whose balances lie in this process.
     pub(crate) fn here(now: Nanos, arrived: Nanos) -> Self {
         Self {
@@ -91,102 +91,106 @@ pub(crate) enum Turn {
     Outdated,
 }
 
-impl Drop for Standing {
+impl Drop for Waiter {
     fn drop(&mut self) {
-        self.tally.waiting.sub(1);
+        self.counters.waiting.sub(1);
         let limiter = &self.limiter;
         limiter.lines.leave(self.line, self.ticket, limiter.now());
     }
 }
 
 /// One more stands in line for a limit.
-fn enters(tally: &Arc<Tally>) -> Arc<Tally> {
-    tally.waited.add(1);
-    tally.waiting.add(1);
-    Arc::clone(tally)
+fn enters(counters: &Arc<Counters>) -> Arc<Counters> {
+    counters.waited.add(1);
+    counters.waiting.add(1);
+    Arc::clone(counters)
 }
 
 impl Limiter {
     /// As [`Limiter::admit`], with a place in line for those who may wait for what refuses them.
     ///
     /// `arrived` is when it came, and `timeout` how long the client itself will wait from then on. Whatever the answer,
-    /// `levels` are left as if the request had been asked behind those in line.
+    /// `readings` are left as if the request had been asked behind those in line.
     #[inline(always)]
     pub(crate) fn ask(
         self: &Arc<Self>,
-        rule: &Rule,
-        asked: Asked,
+        limit_set: &LimitSet,
+        demand: Demand,
         now: Nanos,
         arrived: Nanos,
         timeout: impl Fn() -> Option<Nanos>,
-        levels: &mut Levels,
+        readings: &mut LimitReadings,
     ) -> Result<Answer, Outdated> {
         loop {
-            let free = !rule.is_patient || self.lines.is_empty() || !self.is_behind(rule, asked);
-            if free && self.admit(rule, asked, now, levels)? {
+            let free = !limit_set.is_patient
+                || self.lines.is_empty()
+                || !self.is_behind(limit_set, demand);
+            if free && self.admit(limit_set, demand, now, readings)? {
                 return Ok(Answer::Admitted);
             }
-            if !rule.is_patient {
+            if !limit_set.is_patient {
                 return Ok(Answer::Denied);
             }
-            *levels = self.peek(rule, asked, now);
-            let moment = Moment::here(now, arrived);
-            match self.queue(rule, asked, moment, timeout(), levels) {
+            *readings = self.peek(limit_set, demand, now);
+            let moment = QueueMoment::here(now, arrived);
+            match self.queue(limit_set, demand, moment, timeout(), readings) {
                 Some(answer) => return Ok(answer),
-                None => *levels = Levels::default(),
+                None => *readings = LimitReadings::default(),
             }
         }
     }
 
     /// What each bucket holds.
-    pub(crate) fn peek(&self, rule: &Rule, asked: Asked, now: Nanos) -> Levels {
-        let mut levels = Levels::default();
-        for charge in rule.charges(&self.memory, asked, now) {
-            levels.push(Level::new(charge.place.peek(now), charge.cost));
+    pub(crate) fn peek(&self, limit_set: &LimitSet, demand: Demand, now: Nanos) -> LimitReadings {
+        let mut readings = LimitReadings::default();
+        for charge in limit_set.charges(&self.memory, demand, now) {
+            readings.push(LimitReading::new(charge.place.peek(now), charge.cost));
         }
-        levels
+        readings
     }
 
     /// Whether somebody waits in a scope of the request.
-    pub(crate) fn is_behind(&self, rule: &Rule, asked: Asked) -> bool {
+    pub(crate) fn is_behind(&self, limit_set: &LimitSet, demand: Demand) -> bool {
         let now = self.now();
-        let mut lines = rule.enforced().map(|binding| binding.line(asked.identity));
+        let mut lines = limit_set
+            .enforced()
+            .map(|bound| bound.line(demand.identity));
         lines.any(|line| self.lines.has_earlier(line, Ticket::MAX, now))
     }
 
     /// A place in line, if what refuses allows it. `None` if nothing refuses any more, and nobody stands in line:
     /// what was held has come back, or who stood there has gone.
     ///
-    /// `levels` are what each bucket holds, and are left as it would be if those in line had been charged.
+    /// `readings` are what each bucket holds, and are left as it would be if those in line had been charged.
     #[cold]
     pub(crate) fn queue(
         self: &Arc<Self>,
-        rule: &Rule,
-        asked: Asked,
-        moment: Moment,
+        limit_set: &LimitSet,
+        demand: Demand,
+        moment: QueueMoment,
         timeout: Option<Nanos>,
-        levels: &mut Levels,
+        readings: &mut LimitReadings,
     ) -> Option<Answer> {
-        let Moment { now, at, arrived } = moment;
-        let mut longest: Option<(Nanos, LineId, Patience, &Binding)> = None;
+        let QueueMoment { now, at, arrived } = moment;
+        let mut longest: Option<(Nanos, QueueId, Patience, &BoundLimit)> = None;
         // At the timeout itself the client is gone.
-        let mut bound = timeout.map_or(Nanos::MAX, |timeout| timeout.saturating_sub(1));
+        let mut longest_wait = timeout.map_or(Nanos::MAX, |timeout| timeout.saturating_sub(1));
         let waited = now.saturating_sub(arrived);
         let mut waits = true;
         let mut refused = false;
-        for (index, binding) in rule.enforced().enumerate() {
-            let line = binding.line(asked.identity);
+        for (index, bound) in limit_set.enforced().enumerate() {
+            let line = bound.line(demand.identity);
             let ahead = self.lines.ahead(line, now);
-            let level = &mut levels[index];
-            if let Some(meter) = binding.limit.meter.as_ref().filter(|_| ahead.requests > 0) {
-                let units = if binding.limit.is_tokens() {
+            let reading = &mut readings[index];
+            if let Some(meter) = bound.limit.meter.as_ref().filter(|_| ahead.requests > 0) {
+                let units = if bound.limit.is_tokens() {
                     ahead.tokens
                 } else {
                     ahead.requests
                 };
-                level.state = meter.owe(level.state, at, units);
+                reading.state = meter.owe(reading.state, at, units);
             }
-            let wait = match binding.limit.refusal(level.state, at, level.cost) {
+            let wait = match bound.limit.refusal(reading.state, at, reading.cost) {
                 None if ahead.requests == 0 => continue,
                 None | Some(Refusal::Busy) => 0,
                 Some(Refusal::Wait(wait)) => wait,
@@ -197,61 +201,70 @@ impl Limiter {
                 }
             };
             refused = true;
-            let Some(patience) = binding.limit.patience else {
+            let Some(patience) = bound.limit.patience else {
                 waits = false;
                 continue;
             };
-            bound = bound.min(patience.max_wait);
+            longest_wait = longest_wait.min(patience.max_wait);
             if longest.is_none_or(|(longest, ..)| wait > longest) {
-                longest = Some((wait, line, patience, binding));
+                longest = Some((wait, line, patience, bound));
             }
         }
         if !refused {
             return None;
         }
         let standing = longest
-            .filter(|(wait, ..)| waits && wait.saturating_add(waited) <= bound)
-            .and_then(|(_, line, patience, binding)| {
+            .filter(|(wait, ..)| waits && wait.saturating_add(waited) <= longest_wait)
+            .and_then(|(_, line, patience, bound)| {
                 let most = patience.max_waiting;
-                let deadline = arrived.saturating_add(bound);
-                let tokens = rule.tokens_in(line, asked);
+                let deadline = arrived.saturating_add(longest_wait);
+                let tokens = limit_set.tokens_in(line, demand);
                 let ticket = self.lines.join(line, None, tokens, most, now, deadline)?;
-                Some(Standing {
+                Some(Waiter {
                     limiter: Arc::clone(self),
                     line,
                     ticket,
                     arrived,
                     deadline,
-                    tally: enters(&binding.tally),
+                    counters: enters(&bound.counters),
                 })
             });
         if standing.is_none() {
-            self.name_refusal(rule, asked, at, levels);
+            self.name_refusal(limit_set, demand, at, readings);
         }
         Some(standing.map_or(Answer::Denied, Answer::Waits))
     }
 
     /// A denial names a limit. If no bucket refuses, it is the line in front of one that does.
-    pub(crate) fn name_refusal(&self, rule: &Rule, asked: Asked, at: Nanos, levels: &mut Levels) {
-        let refuses = |(index, binding): (usize, &Binding)| {
-            let level = levels[index];
-            binding.limit.refusal(level.state, at, level.cost).is_some()
+    pub(crate) fn name_refusal(
+        &self,
+        limit_set: &LimitSet,
+        demand: Demand,
+        at: Nanos,
+        readings: &mut LimitReadings,
+    ) {
+        let refuses = |(index, bound): (usize, &BoundLimit)| {
+            let reading = readings[index];
+            bound
+                .limit
+                .refusal(reading.state, at, reading.cost)
+                .is_some()
         };
-        if rule.enforced().enumerate().any(refuses) {
+        if limit_set.enforced().enumerate().any(refuses) {
             return;
         }
         let now = self.now();
-        let waited_for = rule.enforced().position(|binding| {
-            let line = binding.line(asked.identity);
-            binding.limit.patience.is_some() && self.lines.ahead(line, now).requests > 0
+        let waited_for = limit_set.enforced().position(|bound| {
+            let line = bound.line(demand.identity);
+            bound.limit.patience.is_some() && self.lines.ahead(line, now).requests > 0
         });
-        if rule.enforced > 0 {
-            levels[waited_for.unwrap_or(0)].refused = true;
+        if limit_set.enforced > 0 {
+            readings[waited_for.unwrap_or(0)].refused = true;
         }
     }
 }
 
-impl Standing {
+impl Waiter {
     /// When it came.
     pub(crate) fn arrived(&self) -> Nanos {
         self.arrived
@@ -260,31 +273,31 @@ impl Standing {
     /// Asks again, if it is the first in line. `waker` is woken when it is worth while to ask again.
     pub(crate) fn turn(
         &mut self,
-        rule: &Rule,
-        asked: Asked,
+        limit_set: &LimitSet,
+        demand: Demand,
         waker: &Waker,
-        levels: &mut Levels,
+        readings: &mut LimitReadings,
     ) -> Turn {
         let limiter = Arc::clone(&self.limiter);
         loop {
-            let now = match self.next(rule, asked, waker) {
+            let now = match self.next(limit_set, demand, waker) {
                 Next::Asks(now) => now,
                 Next::Stands(until) => return Turn::Later(until),
                 Next::Goes(now) => {
                     // Refused without having been asked again.
-                    *levels = limiter.peek(rule, asked, now);
-                    limiter.name_refusal(rule, asked, now, levels);
+                    *readings = limiter.peek(limit_set, demand, now);
+                    limiter.name_refusal(limit_set, demand, now, readings);
                     return Turn::Denied(now);
                 }
             };
-            *levels = Levels::default();
-            match limiter.admit(rule, asked, now, levels) {
+            *readings = LimitReadings::default();
+            match limiter.admit(limit_set, demand, now, readings) {
                 Ok(true) => return Turn::Admitted(now),
                 Ok(false) => {}
                 Err(Outdated) => return Turn::Outdated,
             }
-            let moment = Moment::here(now, self.arrived);
-            match self.refused(rule, asked, moment, levels) {
+            let moment = QueueMoment::here(now, self.arrived);
+            match self.refused(limit_set, demand, moment, readings) {
                 Again::Later(until) | Again::Woken(until) => return Turn::Later(until),
                 Again::Elsewhere => {}
                 Again::Denied => return Turn::Denied(now),
@@ -293,21 +306,21 @@ impl Standing {
     }
 
     /// Whether it is its turn to ask. `waker` is woken when that may have changed.
-    pub(crate) fn next(&mut self, rule: &Rule, asked: Asked, waker: &Waker) -> Next {
+    pub(crate) fn next(&mut self, limit_set: &LimitSet, demand: Demand, waker: &Waker) -> Next {
         let limiter = Arc::clone(&self.limiter);
         loop {
             let now = limiter.now();
             // Entered before the limits are asked, so that what comes free after that wakes it.
             match limiter.lines.ask(self.line, self.ticket, waker, now) {
-                Place::First => {}
-                Place::Behind(looks) if now < self.deadline => {
+                QueuePosition::First => {}
+                QueuePosition::Behind(looks) if now < self.deadline => {
                     return Next::Stands(looks.min(self.deadline));
                 }
-                Place::Behind(_) | Place::Gone => return Next::Goes(now),
+                QueuePosition::Behind(_) | QueuePosition::Gone => return Next::Goes(now),
             }
-            match self.elsewhere(rule, asked, now) {
+            match self.elsewhere(limit_set, demand, now) {
                 None => return Next::Asks(now),
-                Some(binding) if self.moves(rule, binding, asked, now) => {}
+                Some(bound) if self.moves(limit_set, bound, demand, now) => {}
                 Some(_) => return Next::Goes(now),
             }
         }
@@ -318,15 +331,15 @@ impl Standing {
         self.limiter.lines.expect(self.line, self.ticket, due);
     }
 
-    /// What it does, refused by what `levels` tell.
+    /// What it does, refused by what `readings` tell.
     pub(crate) fn refused(
         &mut self,
-        rule: &Rule,
-        asked: Asked,
-        moment: Moment,
-        levels: &Levels,
+        limit_set: &LimitSet,
+        demand: Demand,
+        moment: QueueMoment,
+        readings: &LimitReadings,
     ) -> Again {
-        let again = self.again(rule, asked, moment, levels);
+        let again = self.again(limit_set, demand, moment, readings);
         match again {
             Again::Later(until) => self.asks_by(until),
             Again::Woken(_) => self.asks_by(self.deadline),
@@ -335,16 +348,22 @@ impl Standing {
         again
     }
 
-    fn again(&mut self, rule: &Rule, asked: Asked, moment: Moment, levels: &Levels) -> Again {
-        let Moment { now, at, .. } = moment;
-        match self.why(rule, asked, at, levels) {
+    fn again(
+        &mut self,
+        limit_set: &LimitSet,
+        demand: Demand,
+        moment: QueueMoment,
+        readings: &LimitReadings,
+    ) -> Again {
+        let QueueMoment { now, at, .. } = moment;
+        match self.why(limit_set, demand, at, readings) {
             // At the deadline itself it does not ask a second time.
             Refused::For(wait) if now.saturating_add(wait.max(1)) <= self.deadline => {
                 Again::Later(now.saturating_add(wait.max(1)))
             }
             Refused::Until if now < self.deadline => Again::Woken(self.deadline),
-            Refused::Elsewhere(binding)
-                if now < self.deadline && self.moves(rule, binding, asked, now) =>
+            Refused::Elsewhere(bound)
+                if now < self.deadline && self.moves(limit_set, bound, demand, now) =>
             {
                 Again::Elsewhere
             }
@@ -353,59 +372,76 @@ impl Standing {
     }
 
     /// Another line of the request where somebody stands who came before it.
-    fn elsewhere<'a>(&self, rule: &'a Rule, asked: Asked, now: Nanos) -> Option<&'a Binding> {
+    fn elsewhere<'a>(
+        &self,
+        limit_set: &'a LimitSet,
+        demand: Demand,
+        now: Nanos,
+    ) -> Option<&'a BoundLimit> {
         let lines = &self.limiter.lines;
-        rule.enforced().find(|binding| {
-            let line = binding.line(asked.identity);
+        limit_set.enforced().find(|bound| {
+            let line = bound.line(demand.identity);
             line != self.line && lines.has_earlier(line, self.ticket, now)
         })
     }
 
     /// Goes over to another line, with its ticket. `false` if it may not wait there.
-    fn moves(&mut self, rule: &Rule, binding: &Binding, asked: Asked, now: Nanos) -> bool {
-        let Some(patience) = binding.limit.patience else {
+    fn moves(
+        &mut self,
+        limit_set: &LimitSet,
+        bound: &BoundLimit,
+        demand: Demand,
+        now: Nanos,
+    ) -> bool {
+        let Some(patience) = bound.limit.patience else {
             return false;
         };
-        let line = binding.line(asked.identity);
+        let line = bound.line(demand.identity);
         let lines = &self.limiter.lines;
         let deadline = self.arrived.saturating_add(patience.max_wait);
         let deadline = self.deadline.min(deadline);
         let (ticket, most) = (Some(self.ticket), patience.max_waiting);
-        let tokens = rule.tokens_in(line, asked);
+        let tokens = limit_set.tokens_in(line, demand);
         let ticket = lines.join(line, ticket, tokens, most, now, deadline);
         if ticket.is_none() {
             return false;
         }
         lines.leave(self.line, self.ticket, now);
         self.line = line;
-        self.tally.waiting.sub(1);
-        self.tally = enters(&binding.tally);
+        self.counters.waiting.sub(1);
+        self.counters = enters(&bound.counters);
         self.deadline = deadline;
         true
     }
 
     /// What has refused it, and for how long.
-    fn why<'a>(&self, rule: &'a Rule, asked: Asked, at: Nanos, levels: &Levels) -> Refused<'a> {
+    fn why<'a>(
+        &self,
+        limit_set: &'a LimitSet,
+        demand: Demand,
+        at: Nanos,
+        readings: &LimitReadings,
+    ) -> Refused<'a> {
         let mut here = false;
         let mut elsewhere = None;
         let mut longest = 0;
         let mut busy = false;
-        for (binding, level) in rule.enforced().zip(levels.as_slice()) {
-            match binding.limit.refusal(level.state, at, level.cost) {
+        for (bound, reading) in limit_set.enforced().zip(readings.as_slice()) {
+            match bound.limit.refusal(reading.state, at, reading.cost) {
                 None => continue,
                 Some(Refusal::Never) => return Refused::Never,
                 Some(Refusal::Busy) => busy = true,
                 Some(Refusal::Wait(wait)) => longest = longest.max(wait),
             }
-            let line = binding.line(asked.identity);
+            let line = bound.line(demand.identity);
             if line == self.line {
                 here = true;
             } else if elsewhere.is_none() {
-                elsewhere = Some(binding);
+                elsewhere = Some(bound);
             }
         }
         match elsewhere {
-            Some(binding) if !here => Refused::Elsewhere(binding),
+            Some(bound) if !here => Refused::Elsewhere(bound),
             _ if longest > 0 => Refused::For(longest),
             _ if busy => Refused::Until,
             // Between two looks it has come free.
@@ -421,7 +457,7 @@ enum Refused<'a> {
     /// Until it is woken.
     Until,
     /// By a scope in whose line it does not stand.
-    Elsewhere(&'a Binding),
+    Elsewhere(&'a BoundLimit),
     Never,
 }
 

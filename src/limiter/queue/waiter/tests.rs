@@ -73,44 +73,44 @@ impl Throttle {
         assert_eq!(self.now(), moment);
     }
 
-    fn asked(&self, rule: &Rule, timeout: Option<Nanos>) -> (Answer, Levels) {
-        let mut levels = Levels::default();
-        let (now, asked) = (self.limiter.now(), Asked::default());
+    fn demand(&self, limit_set: &LimitSet, timeout: Option<Nanos>) -> (Answer, LimitReadings) {
+        let mut readings = LimitReadings::default();
+        let (now, demand) = (self.limiter.now(), Demand::default());
         let answer = self
             .limiter
-            .ask(rule, asked, now, now, || timeout, &mut levels)
+            .ask(limit_set, demand, now, now, || timeout, &mut readings)
             .expect("no reload");
-        (answer, levels)
+        (answer, readings)
     }
 
-    fn takes(&self, rule: &Rule) {
-        let (answer, _) = self.asked(rule, None);
+    fn takes(&self, limit_set: &LimitSet) {
+        let (answer, _) = self.demand(limit_set, None);
         assert!(matches!(answer, Answer::Admitted), "{answer:?}");
     }
 
-    fn waits(&self, rule: &Rule) -> Standing {
-        match self.asked(rule, None) {
+    fn waits(&self, limit_set: &LimitSet) -> Waiter {
+        match self.demand(limit_set, None) {
             (Answer::Waits(standing), _) => standing,
             (answer, _) => panic!("{answer:?}"),
         }
     }
 
     /// Which of its limits are told to have refused, though there seems to be room.
-    fn denied(&self, rule: &Rule, timeout: Option<Nanos>) -> Vec<bool> {
-        match self.asked(rule, timeout) {
-            (Answer::Denied, levels) => refused(&levels),
+    fn denied(&self, limit_set: &LimitSet, timeout: Option<Nanos>) -> Vec<bool> {
+        match self.demand(limit_set, timeout) {
+            (Answer::Denied, readings) => refused(&readings),
             (answer, _) => panic!("{answer:?}"),
         }
     }
 
-    fn frees(&self, binding: &Binding) {
-        self.limiter.refund(binding, 0, false, 1);
+    fn frees(&self, bound: &BoundLimit) {
+        self.limiter.refund(bound, 0, false, 1);
     }
 
     /// What becomes of it now, in time since the start.
-    fn turn(&self, standing: &mut Standing, rule: &Rule) -> Result<Nanos, Option<Nanos>> {
-        let mut levels = Levels::default();
-        match standing.turn(rule, Asked::default(), Waker::noop(), &mut levels) {
+    fn turn(&self, standing: &mut Waiter, limit_set: &LimitSet) -> Result<Nanos, Option<Nanos>> {
+        let mut readings = LimitReadings::default();
+        match standing.turn(limit_set, Demand::default(), Waker::noop(), &mut readings) {
             Turn::Admitted(at) => {
                 assert_eq!(at - self.start, self.now());
                 Ok(self.now())
@@ -122,104 +122,120 @@ impl Throttle {
     }
 }
 
-fn refused(levels: &Levels) -> Vec<bool> {
-    levels
+fn refused(readings: &LimitReadings) -> Vec<bool> {
+    readings
         .as_slice()
         .iter()
-        .map(|level| level.refused)
+        .map(|reading| reading.refused)
         .collect()
 }
 
 /// A rule of limits that have each a scope of its own.
-fn rule(limits: impl IntoIterator<Item = Limit>) -> Rule {
-    let scopes = limits.into_iter().map(|limit| Binding::scope([limit]));
-    Rule::new("GET /", None, scopes.flatten())
+fn limit_set(limits: impl IntoIterator<Item = Limit>) -> LimitSet {
+    let scopes = limits.into_iter().map(|limit| BoundLimit::scope([limit]));
+    LimitSet::new("GET /", None, scopes.flatten())
 }
 
 /// One of each of two scopes.
-fn two_slots() -> Rule {
-    rule([(); 2].map(|()| slot(patience(10 * SECOND, 9))))
+fn two_slots() -> LimitSet {
+    limit_set([(); 2].map(|()| slot(patience(10 * SECOND, 9))))
 }
 
 /// Another route that has some of the same limits.
-fn with(bindings: &[&Binding]) -> Rule {
-    Rule::new("POST /", None, bindings.iter().copied().cloned())
+fn with(limits: &[&BoundLimit]) -> LimitSet {
+    LimitSet::new("POST /", None, limits.iter().copied().cloned())
 }
 
 /// Between the refusal and the look at the line the slot has come free: it is taken, and not refused.
 #[tokio::test(start_paused = true)]
 async fn what_comes_free_before_a_request_has_queued_is_asked_for_again() {
     let limiter = Arc::new(Limiter::new(Clock::start()));
-    let rule = rule([slot(patience(Nanos::MAX, 9))]);
-    let (asked, mut levels) = (Asked::default(), Levels::default());
-    let queue = |levels: &mut Levels| {
-        *levels = limiter.peek(&rule, asked, 0);
-        limiter.queue(&rule, asked, Moment::here(0, 0), None, levels)
+    let limit_set = limit_set([slot(patience(Nanos::MAX, 9))]);
+    let (demand, mut readings) = (Demand::default(), LimitReadings::default());
+    let queue = |readings: &mut LimitReadings| {
+        *readings = limiter.peek(&limit_set, demand, 0);
+        limiter.queue(&limit_set, demand, QueueMoment::here(0, 0), None, readings)
     };
-    let queued = queue(&mut levels);
+    let queued = queue(&mut readings);
     assert!(
         queued.is_none(),
         "the slot is free, and nobody stands in line"
     );
 
-    let mut levels = Levels::default();
-    assert_eq!(limiter.admit(&rule, asked, 0, &mut levels), Ok(true));
-    let queued = queue(&mut levels);
+    let mut readings = LimitReadings::default();
+    assert_eq!(
+        limiter.admit(&limit_set, demand, 0, &mut readings),
+        Ok(true)
+    );
+    let queued = queue(&mut readings);
     assert!(
         matches!(queued, Some(Answer::Waits(_))),
         "the slot is taken"
     );
     // Somebody stands in line, and goes.
-    let behind = queue(&mut levels);
+    let behind = queue(&mut readings);
     assert!(matches!(behind, Some(Answer::Waits(_))));
-    limiter.refund(&rule.bindings[0], 0, false, 1);
-    let last = queue(&mut levels);
+    limiter.refund(&limit_set.limits[0], 0, false, 1);
+    let last = queue(&mut readings);
     assert!(matches!(last, Some(Answer::Waits(_))), "behind the others");
     drop((queued, behind, last));
-    let queued = queue(&mut levels);
+    let queued = queue(&mut readings);
     assert!(queued.is_none(), "all of them are gone");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_slot_is_waited_for_until_it_is_free_or_the_time_is_over() {
     let throttle = Throttle::new();
-    let rule = rule([slot(patience(10 * SECOND, 9))]);
-    throttle.takes(&rule);
+    let limit_set = limit_set([slot(patience(10 * SECOND, 9))]);
+    throttle.takes(&limit_set);
     throttle.at(SECOND).await;
-    let mut first = throttle.waits(&rule);
+    let mut first = throttle.waits(&limit_set);
     assert_eq!(first.arrived() - throttle.start, SECOND);
     throttle.at(2 * SECOND).await;
-    let mut second = throttle.waits(&rule);
-    let mut third = throttle.waits(&rule);
-    assert_eq!(throttle.turn(&mut first, &rule), Err(Some(11 * SECOND)));
+    let mut second = throttle.waits(&limit_set);
+    let mut third = throttle.waits(&limit_set);
+    assert_eq!(
+        throttle.turn(&mut first, &limit_set),
+        Err(Some(11 * SECOND))
+    );
     let looks = Err(Some(2 * SECOND + GRACE));
-    assert_eq!(throttle.turn(&mut second, &rule), looks, "not its turn");
+    assert_eq!(
+        throttle.turn(&mut second, &limit_set),
+        looks,
+        "not its turn"
+    );
 
     throttle.at(11 * SECOND - 1).await;
-    assert_eq!(throttle.turn(&mut first, &rule), Err(Some(11 * SECOND)));
-    throttle.at(11 * SECOND).await;
-    assert_eq!(throttle.turn(&mut first, &rule), Err(None));
     assert_eq!(
-        throttle.turn(&mut second, &rule),
+        throttle.turn(&mut first, &limit_set),
+        Err(Some(11 * SECOND))
+    );
+    throttle.at(11 * SECOND).await;
+    assert_eq!(throttle.turn(&mut first, &limit_set), Err(None));
+    assert_eq!(
+        throttle.turn(&mut second, &limit_set),
         Err(Some(11 * SECOND + GRACE)),
         "not its turn"
     );
     drop(first);
-    throttle.frees(&rule.bindings[0]);
+    throttle.frees(&limit_set.limits[0]);
     assert_eq!(
-        throttle.turn(&mut third, &rule),
+        throttle.turn(&mut third, &limit_set),
         Err(Some(11 * SECOND + GRACE)),
         "nor this one's"
     );
-    assert_eq!(throttle.turn(&mut second, &rule), Ok(11 * SECOND));
+    assert_eq!(throttle.turn(&mut second, &limit_set), Ok(11 * SECOND));
     drop(second);
-    assert_eq!(throttle.turn(&mut third, &rule), Err(Some(12 * SECOND)));
-    let mut last = throttle.waits(&rule);
+    assert_eq!(
+        throttle.turn(&mut third, &limit_set),
+        Err(Some(12 * SECOND))
+    );
+    let mut last = throttle.waits(&limit_set);
     throttle.at(12 * SECOND).await;
-    assert_eq!(throttle.turn(&mut third, &rule), Err(None));
+    assert_eq!(throttle.turn(&mut third, &limit_set), Err(None));
     throttle.at(21 * SECOND).await;
     assert_eq!(
-        throttle.turn(&mut last, &rule),
+        throttle.turn(&mut last, &limit_set),
         Err(None),
         "behind somebody, and over"
     );
@@ -228,23 +244,23 @@ async fn a_slot_is_waited_for_until_it_is_free_or_the_time_is_over() {
 #[tokio::test(start_paused = true)]
 async fn who_goes_unasked_is_told_the_line_it_stood_in() {
     let throttle = Throttle::new();
-    let rule = rule([
+    let limit_set = limit_set([
         every(1, patience(SECOND / 2, 9)),
         slot(patience(10 * SECOND, 1)),
     ]);
-    let line = with(&[&rule.bindings[1]]);
-    throttle.takes(&rule);
+    let line = with(&[&limit_set.limits[1]]);
+    throttle.takes(&limit_set);
     let mut first = throttle.waits(&line);
     throttle.at(5 * SECOND).await;
-    throttle.frees(&rule.bindings[1]);
+    throttle.frees(&limit_set.limits[1]);
     // There is room, but somebody stands before it who has just been woken, and no other place in line.
-    assert_eq!(throttle.denied(&rule, None), [false, true]);
+    assert_eq!(throttle.denied(&limit_set, None), [false, true]);
     drop(first);
-    throttle.takes(&rule);
+    throttle.takes(&limit_set);
     first = throttle.waits(&line);
     throttle.at(15 * SECOND).await;
-    let mut levels = Levels::default();
-    throttle.frees(&rule.bindings[1]);
+    let mut readings = LimitReadings::default();
+    throttle.frees(&limit_set.limits[1]);
     let before = throttle.limiter.lines.join(
         first.line,
         Some(0),
@@ -254,59 +270,62 @@ async fn who_goes_unasked_is_told_the_line_it_stood_in() {
         Nanos::MAX,
     );
     assert_eq!(before, Some(0), "somebody else stands there");
-    let turn = first.turn(&line, Asked::default(), Waker::noop(), &mut levels);
+    let turn = first.turn(&line, Demand::default(), Waker::noop(), &mut readings);
     assert!(matches!(turn, Turn::Denied(_)), "{turn:?}");
-    assert_eq!(refused(&levels), [true]);
+    assert_eq!(refused(&readings), [true]);
     // Where a bucket refuses, that is the reason.
-    throttle.takes(&with(&[&rule.bindings[0]]));
-    assert_eq!(throttle.denied(&rule, None), [false, false]);
+    throttle.takes(&with(&[&limit_set.limits[0]]));
+    assert_eq!(throttle.denied(&limit_set, None), [false, false]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_rate_is_waited_for_no_longer_than_it_takes() {
     let throttle = Throttle::new();
-    let rule = rule([every(1, patience(2_500_000_000, 9))]);
-    throttle.takes(&rule);
+    let limit_set = limit_set([every(1, patience(2_500_000_000, 9))]);
+    throttle.takes(&limit_set);
     // Each waits a second more than the one before it.
     assert_eq!(
-        throttle.denied(&rule, Some(SECOND)),
+        throttle.denied(&limit_set, Some(SECOND)),
         [false],
         "gone by then"
     );
-    let mut first = match throttle.asked(&rule, Some(SECOND + 1)) {
+    let mut first = match throttle.demand(&limit_set, Some(SECOND + 1)) {
         (Answer::Waits(first), _) => first,
         (answer, _) => panic!("{answer:?}"),
     };
-    let mut second = throttle.waits(&rule);
+    let mut second = throttle.waits(&limit_set);
     assert_eq!(
-        throttle.denied(&rule, None),
+        throttle.denied(&limit_set, None),
         [false],
         "it would have to wait for three"
     );
-    assert_eq!(throttle.turn(&mut first, &rule), Err(Some(SECOND)));
+    assert_eq!(throttle.turn(&mut first, &limit_set), Err(Some(SECOND)));
     throttle.at(SECOND).await;
-    assert_eq!(throttle.turn(&mut first, &rule), Ok(SECOND));
+    assert_eq!(throttle.turn(&mut first, &limit_set), Ok(SECOND));
     drop(first);
-    assert_eq!(throttle.turn(&mut second, &rule), Err(Some(2 * SECOND)));
+    assert_eq!(
+        throttle.turn(&mut second, &limit_set),
+        Err(Some(2 * SECOND))
+    );
     // What others take meanwhile makes it longer than it may wait.
-    throttle.limiter.owe(&rule.bindings[0], 0, 1);
-    assert_eq!(throttle.turn(&mut second, &rule), Err(None));
+    throttle.limiter.owe(&limit_set.limits[0], 0, 1);
+    assert_eq!(throttle.turn(&mut second, &limit_set), Err(None));
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_has_waited_before_has_less_time_left() {
     let throttle = Throttle::new();
-    let rule = rule([every(3, patience(6 * SECOND, 9))]);
-    throttle.takes(&rule);
+    let limit_set = limit_set([every(3, patience(6 * SECOND, 9))]);
+    throttle.takes(&limit_set);
     let now = throttle.limiter.now();
     let queue = |now, arrived| {
-        let mut levels = throttle
+        let mut readings = throttle
             .limiter
-            .peek(&rule, Asked::default(), throttle.start);
-        let moment = Moment::here(now, arrived);
+            .peek(&limit_set, Demand::default(), throttle.start);
+        let moment = QueueMoment::here(now, arrived);
         throttle
             .limiter
-            .queue(&rule, Asked::default(), moment, None, &mut levels)
+            .queue(&limit_set, Demand::default(), moment, None, &mut readings)
     };
     let late = queue(now + SECOND, now);
     assert!(
@@ -314,7 +333,7 @@ async fn who_has_waited_before_has_less_time_left() {
         "two seconds more, after one"
     );
     drop(late);
-    throttle.limiter.owe(&rule.bindings[0], 0, 1);
+    throttle.limiter.owe(&limit_set.limits[0], 0, 1);
     let late = queue(now + SECOND, now);
     assert!(
         matches!(late, Some(Answer::Waits(_))),
@@ -332,19 +351,19 @@ async fn who_has_waited_before_has_less_time_left() {
 async fn nobody_passes_those_in_line_but_who_has_nothing_to_do_with_it() {
     let throttle = Throttle::new();
     let slots = two_slots();
-    let [one, other] = [0, 1].map(|index| with(&[&slots.bindings[index]]));
-    let impatient = rule([slot(None)]);
+    let [one, other] = [0, 1].map(|index| with(&[&slots.limits[index]]));
+    let impatient = limit_set([slot(None)]);
     throttle.takes(&one);
     let first = throttle.waits(&one);
     throttle.takes(&other);
     throttle.takes(&impatient);
-    throttle.frees(&slots.bindings[0]);
+    throttle.frees(&slots.limits[0]);
     let mut second = throttle.waits(&one);
     assert_eq!(throttle.turn(&mut second, &one), Err(Some(GRACE)));
     drop(first);
     assert_eq!(throttle.turn(&mut second, &one), Ok(0));
     drop(second);
-    throttle.frees(&impatient.bindings[0]);
+    throttle.frees(&impatient.limits[0]);
     throttle.takes(&impatient);
     assert_eq!(throttle.denied(&impatient, None), [false]);
 }
@@ -354,16 +373,16 @@ async fn it_stands_where_it_has_to_wait_longest_and_is_counted_there() {
     for longest in [0, 1] {
         let throttle = Throttle::new();
         let seconds = [[3, 1], [1, 3]][longest];
-        let rule = rule(seconds.map(|seconds| every(seconds, patience(9 * SECOND, 9))));
+        let limit_set = limit_set(seconds.map(|seconds| every(seconds, patience(9 * SECOND, 9))));
         let counts = || {
-            let tallies = rule.bindings.iter().map(|binding| &binding.tally);
+            let tallies = limit_set.limits.iter().map(|bound| &bound.counters);
             tallies
-                .map(|tally| (tally.waiting.get(), tally.waited.get()))
+                .map(|counters| (counters.waiting.get(), counters.waited.get()))
                 .collect::<Vec<_>>()
         };
-        throttle.takes(&rule);
-        let standing = throttle.waits(&rule);
-        assert_eq!(standing.line, rule.bindings[longest].line(0));
+        throttle.takes(&limit_set);
+        let standing = throttle.waits(&limit_set);
+        assert_eq!(standing.line, limit_set.limits[longest].line(0));
         let (mut now, mut later) = ([(0, 0); 2], [(0, 0); 2]);
         (now[longest], later[longest]) = ((1, 1), (0, 1));
         assert_eq!(counts(), now);
@@ -384,63 +403,67 @@ async fn it_goes_over_to_the_line_of_what_refuses_then() {
     ];
     for (patience_there, expected) in table {
         let throttle = Throttle::new();
-        let rule = rule([slot(patience(10 * SECOND, 9)), slot(patience_there)]);
-        let [here, there] = [0, 1].map(|index| with(&[&rule.bindings[index]]));
+        let limit_set = limit_set([slot(patience(10 * SECOND, 9)), slot(patience_there)]);
+        let [here, there] = [0, 1].map(|index| with(&[&limit_set.limits[index]]));
         throttle.takes(&here);
-        let mut standing = throttle.waits(&rule);
+        let mut standing = throttle.waits(&limit_set);
         // Its own comes free, and the other is taken.
-        throttle.frees(&rule.bindings[0]);
+        throttle.frees(&limit_set.limits[0]);
         throttle.takes(&there);
         throttle.at(SECOND).await;
         let what = format!("{patience_there:?}");
-        assert_eq!(throttle.turn(&mut standing, &rule), expected, "{what}");
-        let waiting = [0, 1].map(|index| rule.bindings[index].tally.waiting.get());
+        assert_eq!(throttle.turn(&mut standing, &limit_set), expected, "{what}");
+        let waiting = [0, 1].map(|index| limit_set.limits[index].counters.waiting.get());
         if expected == Err(None) {
             continue;
         }
         assert_eq!(waiting, [0, 1], "{what}");
-        assert_eq!(standing.line, rule.bindings[1].line(0));
-        assert!(!throttle.limiter.is_behind(&here, Asked::default()));
-        assert!(throttle.limiter.is_behind(&there, Asked::default()));
-        throttle.frees(&rule.bindings[1]);
-        assert_eq!(throttle.turn(&mut standing, &rule), Ok(SECOND), "{what}");
+        assert_eq!(standing.line, limit_set.limits[1].line(0));
+        assert!(!throttle.limiter.is_behind(&here, Demand::default()));
+        assert!(throttle.limiter.is_behind(&there, Demand::default()));
+        throttle.frees(&limit_set.limits[1]);
+        assert_eq!(
+            throttle.turn(&mut standing, &limit_set),
+            Ok(SECOND),
+            "{what}"
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn whose_time_is_over_goes_nowhere_else() {
     let throttle = Throttle::new();
-    let rule = two_slots();
-    let [here, there] = [0, 1].map(|index| with(&[&rule.bindings[index]]));
+    let limit_set = two_slots();
+    let [here, there] = [0, 1].map(|index| with(&[&limit_set.limits[index]]));
     throttle.takes(&here);
-    let mut standing = throttle.waits(&rule);
-    throttle.frees(&rule.bindings[0]);
+    let mut standing = throttle.waits(&limit_set);
+    throttle.frees(&limit_set.limits[0]);
     throttle.takes(&there);
     throttle.at(10 * SECOND).await;
-    assert_eq!(throttle.turn(&mut standing, &rule), Err(None));
-    assert_eq!(standing.line, rule.bindings[0].line(0));
+    assert_eq!(throttle.turn(&mut standing, &limit_set), Err(None));
+    assert_eq!(standing.line, limit_set.limits[0].line(0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_is_first_here_stands_behind_who_came_earlier_there() {
     for most in [9, 1] {
         let throttle = Throttle::new();
-        let rule = rule([
+        let limit_set = limit_set([
             every(1, patience(10 * SECOND, most)),
             every(3, patience(8 * SECOND, 9)),
         ]);
-        let one = with(&[&rule.bindings[0]]);
-        throttle.takes(&rule);
+        let one = with(&[&limit_set.limits[0]]);
+        throttle.takes(&limit_set);
         let mut early = throttle.waits(&one);
         // It waits for two of the one, and for one of the other, which takes longer.
         let mut late = match most {
-            9 => throttle.waits(&rule),
+            9 => throttle.waits(&limit_set),
             _ => {
                 assert_eq!(throttle.denied(&one, None), [false], "no room in line");
-                throttle.waits(&rule)
+                throttle.waits(&limit_set)
             }
         };
-        assert_eq!(late.line, rule.bindings[1].line(0));
+        assert_eq!(late.line, limit_set.limits[1].line(0));
         throttle.at(3 * SECOND).await;
         // Over to where it is not the first.
         let expected = if most == 9 {
@@ -448,14 +471,14 @@ async fn who_is_first_here_stands_behind_who_came_earlier_there() {
         } else {
             Err(None)
         };
-        assert_eq!(throttle.turn(&mut late, &rule), expected);
+        assert_eq!(throttle.turn(&mut late, &limit_set), expected);
         assert_eq!(throttle.turn(&mut early, &one), Ok(3 * SECOND));
         drop(early);
         if most == 9 {
-            assert_eq!(late.line, rule.bindings[0].line(0));
-            assert_eq!(throttle.turn(&mut late, &rule), Err(Some(4 * SECOND)));
+            assert_eq!(late.line, limit_set.limits[0].line(0));
+            assert_eq!(throttle.turn(&mut late, &limit_set), Err(Some(4 * SECOND)));
             throttle.at(4 * SECOND).await;
-            assert_eq!(throttle.turn(&mut late, &rule), Ok(4 * SECOND));
+            assert_eq!(throttle.turn(&mut late, &limit_set), Ok(4 * SECOND));
         }
     }
 }
@@ -468,47 +491,53 @@ async fn of_several_reasons_in_one_scope_the_wait_is_told_by_the_longest_that_en
         every(2, patience(10 * SECOND, 9)),
         every(5, patience(10 * SECOND, 9)),
     ];
-    let rule = Rule::new("GET /", None, Binding::scope(limits));
-    throttle.takes(&rule);
-    let mut standing = throttle.waits(&rule);
-    assert_eq!(throttle.turn(&mut standing, &rule), Err(Some(5 * SECOND)));
+    let limit_set = LimitSet::new("GET /", None, BoundLimit::scope(limits));
+    throttle.takes(&limit_set);
+    let mut standing = throttle.waits(&limit_set);
+    assert_eq!(
+        throttle.turn(&mut standing, &limit_set),
+        Err(Some(5 * SECOND))
+    );
     throttle.at(5 * SECOND).await;
     assert_eq!(
-        throttle.turn(&mut standing, &rule),
+        throttle.turn(&mut standing, &limit_set),
         Err(Some(10 * SECOND)),
         "the slot"
     );
-    throttle.frees(&rule.bindings[0]);
-    assert_eq!(throttle.turn(&mut standing, &rule), Ok(5 * SECOND));
+    throttle.frees(&limit_set.limits[0]);
+    assert_eq!(throttle.turn(&mut standing, &limit_set), Ok(5 * SECOND));
 }
 
 #[tokio::test(start_paused = true)]
 async fn refused_here_and_there_it_stays_where_it_stands() {
     let throttle = Throttle::new();
-    let rule = two_slots();
-    throttle.takes(&rule);
-    let mut standing = throttle.waits(&rule);
-    let line = rule.bindings[0].line(0);
+    let limit_set = two_slots();
+    throttle.takes(&limit_set);
+    let mut standing = throttle.waits(&limit_set);
+    let line = limit_set.limits[0].line(0);
     assert_eq!(
         standing.line, line,
         "of lines as long as each other the first"
     );
-    assert_eq!(throttle.turn(&mut standing, &rule), Err(Some(10 * SECOND)));
+    assert_eq!(
+        throttle.turn(&mut standing, &limit_set),
+        Err(Some(10 * SECOND))
+    );
     assert_eq!(standing.line, line);
     // Refused, and then all is free before it has looked again.
-    for binding in &rule.bindings {
-        throttle.frees(binding);
+    for bound in &limit_set.limits {
+        throttle.frees(bound);
     }
-    let (now, asked) = (throttle.limiter.now(), Asked::default());
-    let levels = throttle.limiter.peek(&rule, asked, now);
-    let again = standing.refused(&rule, asked, Moment::here(now, now), &levels);
+    let (now, demand) = (throttle.limiter.now(), Demand::default());
+    let readings = throttle.limiter.peek(&limit_set, demand, now);
+    let again = standing.refused(&limit_set, demand, QueueMoment::here(now, now), &readings);
     assert_eq!(again, Again::Later(now + 1), "it asks at once");
-    assert_eq!(throttle.turn(&mut standing, &rule), Ok(0));
+    assert_eq!(throttle.turn(&mut standing, &limit_set), Ok(0));
     // What will never pass does not wait.
-    let closed = Rule::new(
+    let closed = LimitSet::new(
         "GET /",
         None,
-        Binding::scope([slot(patience(SECOND, 9)), every(0, patience(SECOND, 9))]),
+        BoundLimit::scope([slot(patience(SECOND, 9)), every(0, patience(SECOND, 9))]),
     );
     assert_eq!(throttle.denied(&closed, None), [false, false]);
 }
