@@ -1,6 +1,7 @@
 //! What all services of a layer share: the limits with their balances, and how answers are given.
 
 mod active;
+mod combined_limits;
 mod key_changes;
 mod key_index;
 mod lost_keys;
@@ -10,7 +11,6 @@ mod remote;
 mod route_limits;
 mod routes;
 mod rule_set;
-mod unions;
 
 use std::{mem, sync::Arc};
 

@@ -9,11 +9,11 @@ use std::{
 use http::Request;
 
 use super::{
+    combined_limits::CombinedLimits,
     key_changes::KeyChanges,
     lost_keys::LostKeys,
     route_limits::{MatchedRoute, RouteLimits},
     routes::{Route, UNDECLARED, UndeclaredRoutes},
-    unions::CombinedLimits,
 };
 use crate::{
     client::{Client, RequestHead, Resolver},
