@@ -11,7 +11,7 @@ use crate::{
         readings::LimitReadings,
     },
     rules::{Handover, LimitTemplate, Registry, Rules, RulesError},
-    usage::{Kind, Scan},
+    usage::{MediaType, UsageScanner},
 };
 
 /// The limits of each client, the default route's and the total of some rules, without a service around them.
@@ -71,12 +71,12 @@ impl Engine {
 
 /// Finds in an answer what it has cost.
 #[derive(Debug, Clone)]
-pub struct UsageScan(Scan);
+pub struct UsageScan(UsageScanner);
 
 impl UsageScan {
     #[must_use]
     pub fn of(content_type: &str) -> Option<Self> {
-        Kind::of(content_type).map(|kind| Self(Scan::new(kind)))
+        MediaType::of(content_type).map(|kind| Self(UsageScanner::new(kind)))
     }
 
     pub fn read(&mut self, bytes: &[u8]) {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::{admission::Admission, answer::Answer};
+use crate::{admission::Admission, usage_reader::UsageReader};
 
 pin_project! {
     /// The body of a response that passed a [`Throttle`](crate::Throttle).
@@ -41,7 +41,7 @@ impl<B> ResponseBody<B> {
     pub(crate) fn inner(
         body: B,
         admission: Option<Admission>,
-        answer: Option<Box<Answer>>,
+        answer: Option<Box<UsageReader>>,
     ) -> Self {
         let guard = admission.map(|admission| Held { answer, admission });
         Self {
@@ -123,7 +123,7 @@ trait Guard {
 /// What a response holds until it ends.
 #[derive(Debug)]
 struct Held {
-    answer: Option<Box<Answer>>,
+    answer: Option<Box<UsageReader>>,
     admission: Admission,
 }
 

@@ -22,10 +22,10 @@ pub(crate) use self::{
 };
 use crate::{
     admission::Admission,
-    answer::Answer,
     body::ResponseBody,
     decision::Decision,
     engine::{Admitted, ResponseParts},
+    usage_reader::UsageReader,
 };
 
 pin_project! {
@@ -198,7 +198,7 @@ where
                             }
                         }
                         if let Some(log) = log.take() {
-                            answer = Answer::of(response.headers(), log);
+                            answer = UsageReader::of(response.headers(), log);
                         }
                     }
                     return poll.map_ok(|response| {

@@ -384,7 +384,6 @@
 #[path = "bench.rs"]
 pub mod __bench;
 mod admission;
-mod answer;
 mod body;
 mod canonical_path;
 #[cfg(test)]
@@ -412,6 +411,7 @@ mod service;
 pub mod store;
 mod sync;
 mod usage;
+mod usage_reader;
 
 pub use self::{
     body::ResponseBody,

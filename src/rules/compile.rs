@@ -16,7 +16,7 @@ use crate::{
     limiter::limit_set::BoundLimit,
     response::{Rejection, Rejections},
     route::{CatchAll, RouteKey, table::Table},
-    usage::{Estimator, NoField},
+    usage::{Estimator, InvalidFieldName},
 };
 
 /// Rules that hold together.
@@ -117,7 +117,7 @@ pub(super) fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, 
         plans,
         max_clients: max_clients.filter(|_| limited),
         estimator: Estimator::new(estimate.clone())
-            .map_err(|NoField(name)| RulesError::EstimateHeader { name })?,
+            .map_err(|InvalidFieldName(name)| RulesError::EstimateHeader { name })?,
         rejections: compile_rejections(rejections)?,
     })
 }

@@ -32,23 +32,23 @@ use crate::{client::RequestHead, field};
 #[derive(Clone)]
 #[must_use]
 pub struct Estimate {
-    source: Source,
+    source: EstimateSource,
     otherwise: u64,
     is_exact: bool,
 }
 
 #[derive(Clone)]
-pub(crate) enum Source {
+pub(crate) enum EstimateSource {
     Nothing,
     Header(Cow<'static, str>),
     ContentLength { bytes_per_token: u64 },
-    Closure(Closure),
+    Closure(EstimateFn),
 }
 
-pub(crate) type Closure = Arc<dyn Fn(RequestHead<'_>) -> Option<u64> + Send + Sync>;
+pub(crate) type EstimateFn = Arc<dyn Fn(RequestHead<'_>) -> Option<u64> + Send + Sync>;
 
 impl Estimate {
-    fn of(source: Source) -> Self {
+    fn of(source: EstimateSource) -> Self {
         Self {
             source,
             otherwise: 1,
@@ -58,7 +58,7 @@ impl Estimate {
 
     /// The same for each request.
     pub fn fixed(tokens: u64) -> Self {
-        Self::of(Source::Nothing).or(tokens)
+        Self::of(EstimateSource::Nothing).or(tokens)
     }
 
     /// As many as a header field says, in decimal digits.
@@ -66,13 +66,13 @@ impl Estimate {
     /// Whoever sends it decides, so a layer outside should have set it. What is no name of a field is an error
     /// of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn by_header(name: impl Into<Cow<'static, str>>) -> Self {
-        Self::of(Source::Header(name.into()))
+        Self::of(EstimateSource::Header(name.into()))
     }
 
     /// One token for each so many bytes of the body, rounded up, as its `Content-Length` tells. Zero bytes count
     /// as one.
     pub fn by_content_length(bytes_per_token: u64) -> Self {
-        Self::of(Source::ContentLength { bytes_per_token })
+        Self::of(EstimateSource::ContentLength { bytes_per_token })
     }
 
     /// As many as a closure makes of the request's head. `None`: not known.
@@ -88,7 +88,7 @@ impl Estimate {
     /// # let _ = estimate;
     /// ```
     pub fn by(closure: impl Fn(RequestHead<'_>) -> Option<u64> + Send + Sync + 'static) -> Self {
-        Self::of(Source::Closure(Arc::new(closure)))
+        Self::of(EstimateSource::Closure(Arc::new(closure)))
     }
 
     /// What is reserved where nothing else is known, as for a body without a `Content-Length`. Without this
@@ -115,7 +115,7 @@ impl Estimate {
     }
 
     /// The source, the number without one, and whether the numbers are exact.
-    pub(crate) fn parts(&self) -> (&Source, u64, bool) {
+    pub(crate) fn parts(&self) -> (&EstimateSource, u64, bool) {
         (&self.source, self.otherwise, self.is_exact)
     }
 }
@@ -131,12 +131,12 @@ impl fmt::Debug for Estimate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("Estimate");
         match &self.source {
-            Source::Nothing => &mut debug,
-            Source::Header(name) => debug.field("by_header", name),
-            Source::ContentLength { bytes_per_token } => {
+            EstimateSource::Nothing => &mut debug,
+            EstimateSource::Header(name) => debug.field("by_header", name),
+            EstimateSource::ContentLength { bytes_per_token } => {
                 debug.field("by_content_length", bytes_per_token)
             }
-            Source::Closure(_) => debug.field("by", &format_args!("<fn>")),
+            EstimateSource::Closure(_) => debug.field("by", &format_args!("<fn>")),
         };
         debug
             .field("or", &self.otherwise)
@@ -145,9 +145,9 @@ impl fmt::Debug for Estimate {
     }
 }
 
-/// What is no name of a header field.
+/// A text that is no name of a header field.
 #[derive(Debug)]
-pub(crate) struct NoField(pub(crate) String);
+pub(crate) struct InvalidFieldName(pub(crate) String);
 
 /// An [`Estimate`] that can be asked.
 pub(crate) struct Estimator {
@@ -156,10 +156,12 @@ pub(crate) struct Estimator {
 }
 
 impl Estimator {
-    pub(crate) fn new(estimate: Estimate) -> Result<Self, NoField> {
+    pub(crate) fn new(estimate: Estimate) -> Result<Self, InvalidFieldName> {
         let field = match &estimate.source {
-            Source::Header(name) => {
-                let name = name.parse().map_err(|_| NoField(name.to_string()))?;
+            EstimateSource::Header(name) => {
+                let name = name
+                    .parse()
+                    .map_err(|_| InvalidFieldName(name.to_string()))?;
                 Some(name)
             }
             _ => None,
@@ -176,12 +178,12 @@ impl Estimator {
     pub(crate) fn tokens(&self, head: RequestHead<'_>) -> u64 {
         let number = |name| field::number(head.headers(), name);
         let known = match &self.estimate.source {
-            Source::Nothing => None,
-            Source::Header(_) => self.field.as_ref().and_then(number),
-            Source::ContentLength { bytes_per_token } => {
+            EstimateSource::Nothing => None,
+            EstimateSource::Header(_) => self.field.as_ref().and_then(number),
+            EstimateSource::ContentLength { bytes_per_token } => {
                 number(&CONTENT_LENGTH).map(|bytes| bytes.div_ceil((*bytes_per_token).max(1)))
             }
-            Source::Closure(closure) => closure(head),
+            EstimateSource::Closure(closure) => closure(head),
         };
         known.unwrap_or(self.estimate.otherwise).max(1)
     }

@@ -1,15 +1,15 @@
 //! Model tokens: what a request is expected to cost, and what it has cost.
 //!
-//! Handlers that know tell it themselves. For those that cannot be changed, [`Scan`] reads it from the answer as
+//! Handlers that know tell it themselves. For those that cannot be changed, [`UsageScanner`] reads it from the answer as
 //! it goes by.
 
 mod account;
 mod estimate;
 mod scan;
 
-pub(crate) use self::estimate::Source as EstimateSource;
+pub(crate) use self::estimate::EstimateSource;
 pub use self::{account::Usage, estimate::Estimate};
 pub(crate) use self::{
-    estimate::{Estimator, NoField},
-    scan::{Kind, Scan},
+    estimate::{Estimator, InvalidFieldName},
+    scan::{MediaType, UsageScanner},
 };

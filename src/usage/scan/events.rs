@@ -1,22 +1,23 @@
 //! An event stream, line by line, as the HTML standard reads it (section 9.2.6, "Interpreting an event
 //! stream").
 
-use super::{json::Json, position};
+use super::{json::JsonScanner, position};
 
+/// A scanner of an event stream.
 #[derive(Debug, Clone)]
-pub(super) struct Events {
-    line: Line,
+pub(super) struct EventStreamScanner {
+    line: LineState,
     /// The last byte was a carriage return: a line feed now belongs to the same line end.
     after_return: bool,
     /// The event's data.
-    json: Json,
+    json: JsonScanner,
     /// What the last event that told a cost has told.
     total: Option<u64>,
 }
 
-/// How far a line has come.
+/// The part of a line that was read last.
 #[derive(Debug, Clone, Copy)]
-enum Line {
+enum LineState {
     /// The stream's first: as many bytes of the byte order mark that it may begin with.
     Mark(usize),
     /// As many bytes, and all of them from the field name.
@@ -31,12 +32,12 @@ enum Line {
 const MARK: &[u8] = b"\xEF\xBB\xBF";
 const FIELD: &[u8] = b"data";
 
-impl Events {
+impl EventStreamScanner {
     pub(super) fn new() -> Self {
         Self {
-            line: Line::Mark(0),
+            line: LineState::Mark(0),
             after_return: false,
-            json: Json::new(),
+            json: JsonScanner::new(),
             total: None,
         }
     }
@@ -55,35 +56,35 @@ impl Events {
                 }
             }
             bytes = match self.line {
-                Line::Data | Line::Other => self.rest_of_line(bytes),
+                LineState::Data | LineState::Other => self.rest_of_line(bytes),
                 _ if is_line_end(byte) => {
                     self.end_line(byte);
                     rest
                 }
-                Line::Mark(seen) if MARK.get(seen) == Some(&byte) => {
-                    self.line = Line::Mark(seen + 1);
+                LineState::Mark(seen) if MARK.get(seen) == Some(&byte) => {
+                    self.line = LineState::Mark(seen + 1);
                     rest
                 }
-                Line::Mark(0) | Line::Mark(3) => {
-                    self.line = Line::Field(0);
+                LineState::Mark(0) | LineState::Mark(3) => {
+                    self.line = LineState::Field(0);
                     bytes
                 }
-                Line::Field(seen) if FIELD.get(seen) == Some(&byte) => {
-                    self.line = Line::Field(seen + 1);
+                LineState::Field(seen) if FIELD.get(seen) == Some(&byte) => {
+                    self.line = LineState::Field(seen + 1);
                     rest
                 }
-                Line::Field(seen) if seen == FIELD.len() && byte == b':' => {
+                LineState::Field(seen) if seen == FIELD.len() && byte == b':' => {
                     // Lines of data are joined with line feeds. One before the first is white space.
                     self.json.read(b"\n");
-                    self.line = Line::Colon;
+                    self.line = LineState::Colon;
                     rest
                 }
-                Line::Mark(_) | Line::Field(_) => {
-                    self.line = Line::Other;
+                LineState::Mark(_) | LineState::Field(_) => {
+                    self.line = LineState::Other;
                     rest
                 }
-                Line::Colon => {
-                    self.line = Line::Data;
+                LineState::Colon => {
+                    self.line = LineState::Data;
                     if byte == b' ' { rest } else { bytes }
                 }
             };
@@ -94,7 +95,7 @@ impl Events {
     fn rest_of_line<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let end = position(bytes, is_line_end);
         let (line, rest) = bytes.split_at(end.unwrap_or(bytes.len()));
-        if let Line::Data = self.line {
+        if let LineState::Data = self.line {
             self.json.read(line);
         }
         let Some((&byte, rest)) = rest.split_first() else {
@@ -107,11 +108,11 @@ impl Events {
     fn end_line(&mut self, byte: u8) {
         self.after_return = byte == b'\r';
         // A line `data` without a colon is an empty one of data, but that would be white space too.
-        if let Line::Field(0) = self.line {
+        if let LineState::Field(0) = self.line {
             self.total = self.json.total().or(self.total);
-            self.json = Json::new();
+            self.json = JsonScanner::new();
         }
-        self.line = Line::Field(0);
+        self.line = LineState::Field(0);
     }
 }
 

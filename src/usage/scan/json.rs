@@ -7,23 +7,24 @@
 use super::{
     name::Name,
     position,
-    tokens::{Count, Tokens},
+    tokens::{TokenCount, Tokens},
 };
 
 /// The most arrays and objects inside each other, which is also what serde_json reads.
 pub(super) const DEPTH: u8 = 127;
 
+/// A scanner of one JSON text.
 #[derive(Debug, Clone)]
-pub(super) struct Json {
-    state: State,
+pub(super) struct JsonScanner {
+    state: JsonState,
     /// Arrays and objects that are open.
     depth: u8,
     /// A bit for each of them, the innermost the lowest: set if it is an object.
     objects: u128,
     /// The innermost open object on the way to a usage.
-    place: Place,
+    place: Container,
     /// The last name in `place`.
-    member: Member,
+    member: MemberValue,
     /// That name, while it is being read.
     name: Name,
     /// The number that is being read, as long as it can count.
@@ -35,9 +36,9 @@ pub(super) struct Json {
     response: Option<u64>,
 }
 
-/// What may come next.
+/// The tokens of JSON that may come next.
 #[derive(Debug, Clone, Copy)]
-enum State {
+enum JsonState {
     Value,
     /// The same, or the end of the array.
     FirstValue,
@@ -48,19 +49,20 @@ enum State {
     /// A comma, or the end of whatever is open. If nothing is, the text is complete.
     Next,
     /// More of a string, which is a name or a value.
-    Text(Role),
-    Escape(Role),
+    Text(StringRole),
+    Escape(StringRole),
     /// As many hexadecimal digits, and the value of those before.
-    Hex(Role, u8, u16),
-    Number(Part),
+    Hex(StringRole, u8, u16),
+    Number(NumberPart),
     /// The rest of a literal name, the first byte lowest.
     Literal(u32),
     /// Nothing: this was no JSON.
     Broken,
 }
 
+/// The role of a string that is being read.
 #[derive(Debug, Clone, Copy)]
-enum Role {
+enum StringRole {
     /// A name in `place`.
     Name,
     /// A name somewhere else.
@@ -68,9 +70,9 @@ enum Role {
     Value,
 }
 
-/// How far a number has come.
+/// The part of a number that was read last.
 #[derive(Debug, Clone, Copy)]
-enum Part {
+enum NumberPart {
     Minus,
     Zero,
     Integer,
@@ -83,7 +85,7 @@ enum Part {
 
 /// An object on the way to a usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Container {
     /// None is open yet.
     Outside,
     Answer,
@@ -92,7 +94,7 @@ enum Place {
     ResponseUsage,
 }
 
-impl Place {
+impl Container {
     /// How many arrays and objects are open when it is the innermost.
     fn depth(self) -> u8 {
         match self {
@@ -111,35 +113,35 @@ impl Place {
         }
     }
 
-    fn member(self, name: &[u8]) -> Member {
+    fn member(self, name: &[u8]) -> MemberValue {
         match (self, name) {
-            (Self::Answer, b"usage") => Member::Object(Self::Usage),
-            (Self::Answer, b"response") => Member::Object(Self::Response),
-            (Self::Response, b"usage") => Member::Object(Self::ResponseUsage),
+            (Self::Answer, b"usage") => MemberValue::Object(Self::Usage),
+            (Self::Answer, b"response") => MemberValue::Object(Self::Response),
+            (Self::Response, b"usage") => MemberValue::Object(Self::ResponseUsage),
             (Self::Usage | Self::ResponseUsage, name) => {
-                Count::named(name).map_or(Member::Other, Member::Count)
+                TokenCount::named(name).map_or(MemberValue::Other, MemberValue::Count)
             }
-            _ => Member::Other,
+            _ => MemberValue::Other,
         }
     }
 }
 
-/// What a member's value would be.
+/// The meaning of the value that a member has.
 #[derive(Debug, Clone, Copy)]
-enum Member {
-    Object(Place),
-    Count(Count),
+enum MemberValue {
+    Object(Container),
+    Count(TokenCount),
     Other,
 }
 
-impl Json {
+impl JsonScanner {
     pub(super) fn new() -> Self {
         Self {
-            state: State::Value,
+            state: JsonState::Value,
             depth: 0,
             objects: 0,
-            place: Place::Outside,
-            member: Member::Object(Place::Answer),
+            place: Container::Outside,
+            member: MemberValue::Object(Container::Answer),
             name: Name::default(),
             number: None,
             tokens: Tokens::default(),
@@ -151,7 +153,7 @@ impl Json {
     /// What was told, if the text is complete.
     pub(super) fn total(&self) -> Option<u64> {
         match self.state {
-            State::Next if self.depth == 0 => self.own.or(self.response),
+            JsonState::Next if self.depth == 0 => self.own.or(self.response),
             _ => None,
         }
     }
@@ -160,9 +162,9 @@ impl Json {
         let mut state = self.state;
         while let Some((&byte, rest)) = bytes.split_first() {
             (state, bytes) = match state {
-                State::Text(role) => self.text(role, bytes),
-                State::Number(part) => self.number(part, bytes),
-                State::Broken => break,
+                JsonState::Text(role) => self.text(role, bytes),
+                JsonState::Number(part) => self.number(part, bytes),
+                JsonState::Broken => break,
                 _ => (self.step(state, byte), rest),
             };
         }
@@ -170,95 +172,97 @@ impl Json {
     }
 
     /// Takes a byte that is neither in the plain part of a string nor in a number.
-    fn step(&mut self, state: State, byte: u8) -> State {
+    fn step(&mut self, state: JsonState, byte: u8) -> JsonState {
         match (state, byte) {
             (
-                State::Value
-                | State::FirstValue
-                | State::Name
-                | State::FirstName
-                | State::Colon
-                | State::Next,
+                JsonState::Value
+                | JsonState::FirstValue
+                | JsonState::Name
+                | JsonState::FirstName
+                | JsonState::Colon
+                | JsonState::Next,
                 b' ' | b'\t' | b'\n' | b'\r',
             ) => state,
-            (State::FirstValue, b']') | (State::FirstName, b'}') => self.close(byte),
-            (State::Value | State::FirstValue, _) => self.value(byte),
-            (State::Name | State::FirstName, b'"') if self.in_place() => {
+            (JsonState::FirstValue, b']') | (JsonState::FirstName, b'}') => self.close(byte),
+            (JsonState::Value | JsonState::FirstValue, _) => self.value(byte),
+            (JsonState::Name | JsonState::FirstName, b'"') if self.in_place() => {
                 self.name = Name::default();
-                State::Text(Role::Name)
+                JsonState::Text(StringRole::Name)
             }
-            (State::Name | State::FirstName, b'"') => State::Text(Role::OtherName),
-            (State::Colon, b':') => State::Value,
-            (State::Next, b',') if self.in_object() => State::Name,
-            (State::Next, b',') if self.depth > 0 => State::Value,
-            (State::Next, b']' | b'}') => self.close(byte),
-            (State::Escape(role), _) => self.escape(role, byte),
-            (State::Hex(role, left, value), _) => self.hex(role, left, value, byte),
-            (State::Literal(left), _) if left & 0xFF == u32::from(byte) => match left >> 8 {
-                0 => State::Next,
-                left => State::Literal(left),
+            (JsonState::Name | JsonState::FirstName, b'"') => {
+                JsonState::Text(StringRole::OtherName)
+            }
+            (JsonState::Colon, b':') => JsonState::Value,
+            (JsonState::Next, b',') if self.in_object() => JsonState::Name,
+            (JsonState::Next, b',') if self.depth > 0 => JsonState::Value,
+            (JsonState::Next, b']' | b'}') => self.close(byte),
+            (JsonState::Escape(role), _) => self.escape(role, byte),
+            (JsonState::Hex(role, left, value), _) => self.hex(role, left, value, byte),
+            (JsonState::Literal(left), _) if left & 0xFF == u32::from(byte) => match left >> 8 {
+                0 => JsonState::Next,
+                left => JsonState::Literal(left),
             },
-            _ => State::Broken,
+            _ => JsonState::Broken,
         }
     }
 
     /// ## Value => (Text | Number | Literal | FirstName | FirstValue)
-    fn value(&mut self, byte: u8) -> State {
+    fn value(&mut self, byte: u8) -> JsonState {
         match byte {
-            b'"' => State::Text(Role::Value),
+            b'"' => JsonState::Text(StringRole::Value),
             b'{' | b'[' => self.open(byte == b'{'),
-            b't' => State::Literal(u32::from_le_bytes(*b"rue\0")),
-            b'f' => State::Literal(u32::from_le_bytes(*b"alse")),
-            b'n' => State::Literal(u32::from_le_bytes(*b"ull\0")),
+            b't' => JsonState::Literal(u32::from_le_bytes(*b"rue\0")),
+            b'f' => JsonState::Literal(u32::from_le_bytes(*b"alse")),
+            b'n' => JsonState::Literal(u32::from_le_bytes(*b"ull\0")),
             b'-' => {
                 self.number = None;
-                State::Number(Part::Minus)
+                JsonState::Number(NumberPart::Minus)
             }
             b'0'..=b'9' => {
                 self.number = Some(u64::from(byte - b'0'));
-                State::Number(if byte == b'0' {
-                    Part::Zero
+                JsonState::Number(if byte == b'0' {
+                    NumberPart::Zero
                 } else {
-                    Part::Integer
+                    NumberPart::Integer
                 })
             }
-            _ => State::Broken,
+            _ => JsonState::Broken,
         }
     }
 
-    fn open(&mut self, object: bool) -> State {
+    fn open(&mut self, object: bool) -> JsonState {
         if self.depth == DEPTH {
-            return State::Broken;
+            return JsonState::Broken;
         }
-        if let (Member::Object(place), true, true) = (self.member, object, self.in_place()) {
+        if let (MemberValue::Object(place), true, true) = (self.member, object, self.in_place()) {
             self.place = place;
             self.tokens = Tokens::default();
         }
         self.depth += 1;
         self.objects = self.objects << 1 | u128::from(object);
         if object {
-            State::FirstName
+            JsonState::FirstName
         } else {
-            State::FirstValue
+            JsonState::FirstValue
         }
     }
 
     /// ## (FirstName | FirstValue | Next) => Next
-    fn close(&mut self, byte: u8) -> State {
+    fn close(&mut self, byte: u8) -> JsonState {
         if self.depth == 0 || self.in_object() != (byte == b'}') {
-            return State::Broken;
+            return JsonState::Broken;
         }
         if self.in_place() {
             match self.place {
-                Place::Usage => self.own = self.tokens.total(),
-                Place::ResponseUsage => self.response = self.tokens.total(),
-                Place::Outside | Place::Answer | Place::Response => {}
+                Container::Usage => self.own = self.tokens.total(),
+                Container::ResponseUsage => self.response = self.tokens.total(),
+                Container::Outside | Container::Answer | Container::Response => {}
             }
             self.place = self.place.parent();
         }
         self.depth -= 1;
         self.objects >>= 1;
-        State::Next
+        JsonState::Next
     }
 
     /// Whether what is open innermost is an object.
@@ -272,24 +276,24 @@ impl Json {
     }
 
     /// ## Text => (Text | Escape | Colon | Next)
-    fn text<'a>(&mut self, role: Role, bytes: &'a [u8]) -> (State, &'a [u8]) {
+    fn text<'a>(&mut self, role: StringRole, bytes: &'a [u8]) -> (JsonState, &'a [u8]) {
         let stop = position(bytes, |byte| byte < b' ' || byte == b'"' || byte == b'\\');
         let (plain, rest) = bytes.split_at(stop.unwrap_or(bytes.len()));
-        if let Role::Name = role {
+        if let StringRole::Name = role {
             self.name.push(plain);
         }
         let Some((byte, rest)) = rest.split_first() else {
-            return (State::Text(role), rest);
+            return (JsonState::Text(role), rest);
         };
         let state = match (byte, role) {
-            (b'\\', _) => State::Escape(role),
-            (b'"', Role::Value) => State::Next,
-            (b'"', Role::OtherName) => State::Colon,
-            (b'"', Role::Name) => {
+            (b'\\', _) => JsonState::Escape(role),
+            (b'"', StringRole::Value) => JsonState::Next,
+            (b'"', StringRole::OtherName) => JsonState::Colon,
+            (b'"', StringRole::Name) => {
                 self.named();
-                State::Colon
+                JsonState::Colon
             }
-            _ => State::Broken,
+            _ => JsonState::Broken,
         };
         (state, rest)
     }
@@ -297,84 +301,92 @@ impl Json {
     /// A name is complete. What an earlier member of this name has told is forgotten.
     fn named(&mut self) {
         let name = self.name.get();
-        self.member = name.map_or(Member::Other, |name| self.place.member(name));
+        self.member = name.map_or(MemberValue::Other, |name| self.place.member(name));
         match self.member {
-            Member::Object(Place::Usage) => self.own = None,
-            Member::Object(_) => self.response = None,
-            Member::Count(count) => self.tokens.set(count, None),
-            Member::Other => {}
+            MemberValue::Object(Container::Usage) => self.own = None,
+            MemberValue::Object(_) => self.response = None,
+            MemberValue::Count(count) => self.tokens.set(count, None),
+            MemberValue::Other => {}
         }
     }
 
     /// ## Escape => (Text | Hex)
-    fn escape(&mut self, role: Role, byte: u8) -> State {
+    fn escape(&mut self, role: StringRole, byte: u8) -> JsonState {
         match byte {
-            b'u' => State::Hex(role, 4, 0),
+            b'u' => JsonState::Hex(role, 4, 0),
             // No known name has one of these characters.
             b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {
                 self.name.spoil();
-                State::Text(role)
+                JsonState::Text(role)
             }
-            _ => State::Broken,
+            _ => JsonState::Broken,
         }
     }
 
     /// ## Hex => (Hex | Text)
-    fn hex(&mut self, role: Role, left: u8, value: u16, byte: u8) -> State {
+    fn hex(&mut self, role: StringRole, left: u8, value: u16, byte: u8) -> JsonState {
         let digit = match byte {
             b'0'..=b'9' => byte - b'0',
             b'a'..=b'f' => byte - b'a' + 10,
             b'A'..=b'F' => byte - b'A' + 10,
-            _ => return State::Broken,
+            _ => return JsonState::Broken,
         };
         let value = value << 4 | u16::from(digit);
         if left > 1 {
-            return State::Hex(role, left - 1, value);
+            return JsonState::Hex(role, left - 1, value);
         }
         // Known names are ASCII: of all others, no byte will do.
         match u8::try_from(value) {
             Ok(byte) => self.name.push(&[byte]),
             Err(_) => self.name.spoil(),
         }
-        State::Text(role)
+        JsonState::Text(role)
     }
 
     /// ## Number => (Number | Next)
     ///
     /// Only the byte after it tells that a number has ended: that byte is left.
-    fn number<'a>(&mut self, mut part: Part, bytes: &'a [u8]) -> (State, &'a [u8]) {
+    fn number<'a>(&mut self, mut part: NumberPart, bytes: &'a [u8]) -> (JsonState, &'a [u8]) {
         for (at, &byte) in bytes.iter().enumerate() {
             part = match (part, byte) {
-                (Part::Minus, b'0') => Part::Zero,
-                (Part::Minus, b'1'..=b'9') => Part::Integer,
-                (Part::Integer, b'0'..=b'9') => {
+                (NumberPart::Minus, b'0') => NumberPart::Zero,
+                (NumberPart::Minus, b'1'..=b'9') => NumberPart::Integer,
+                (NumberPart::Integer, b'0'..=b'9') => {
                     let digit = u64::from(byte - b'0');
                     let number = self.number.and_then(|number| number.checked_mul(10));
                     self.number = number.and_then(|number| number.checked_add(digit));
-                    Part::Integer
+                    NumberPart::Integer
                 }
-                (Part::Zero | Part::Integer, b'.') => {
+                (NumberPart::Zero | NumberPart::Integer, b'.') => {
                     self.number = None;
-                    Part::Point
+                    NumberPart::Point
                 }
-                (Part::Point | Part::Fraction, b'0'..=b'9') => Part::Fraction,
-                (Part::Zero | Part::Integer | Part::Fraction, b'e' | b'E') => {
+                (NumberPart::Point | NumberPart::Fraction, b'0'..=b'9') => NumberPart::Fraction,
+                (NumberPart::Zero | NumberPart::Integer | NumberPart::Fraction, b'e' | b'E') => {
                     self.number = None;
-                    Part::E
+                    NumberPart::E
                 }
-                (Part::E, b'+' | b'-') => Part::Sign,
-                (Part::E | Part::Sign | Part::Exponent, b'0'..=b'9') => Part::Exponent,
-                (Part::Zero | Part::Integer | Part::Fraction | Part::Exponent, _) => {
-                    if let (Member::Count(count), true) = (self.member, self.in_place()) {
+                (NumberPart::E, b'+' | b'-') => NumberPart::Sign,
+                (NumberPart::E | NumberPart::Sign | NumberPart::Exponent, b'0'..=b'9') => {
+                    NumberPart::Exponent
+                }
+                (
+                    NumberPart::Zero
+                    | NumberPart::Integer
+                    | NumberPart::Fraction
+                    | NumberPart::Exponent,
+                    _,
+                ) => {
+                    if let (MemberValue::Count(count), true) = (self.member, self.in_place()) {
                         self.tokens.set(count, self.number);
                     }
-                    return (State::Next, &bytes[at..]);
+                    return (JsonState::Next, &bytes[at..]);
                 }
-                (Part::Minus | Part::Point | Part::E | Part::Sign, _) => {
-                    return (State::Broken, &bytes[at..]);
+                (NumberPart::Minus | NumberPart::Point | NumberPart::E | NumberPart::Sign, _) => {
+                    return (JsonState::Broken, &bytes[at..]);
                 }
             };
         }
-        (State::Number(part), &[])
+        (JsonState::Number(part), &[])
     }
 }

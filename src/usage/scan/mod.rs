@@ -1,7 +1,7 @@
 //! Tokens, read from a model server's answer as it goes by.
 //!
 //! Answers in OpenAI's manner tell what they have cost: in the member `usage` of a JSON answer, or of one
-//! of the last events of a stream. A [`Scan`] is shown the bytes on their way, cut anywhere, and finds it.
+//! of the last events of a stream. A [`UsageScanner`] is shown the bytes on their way, cut anywhere, and finds it.
 //! It delays and copies nothing and keeps no part of the answer: its memory is fixed, its time linear,
 //! whatever comes.
 //!
@@ -35,19 +35,19 @@ mod reference;
 mod tests;
 mod tokens;
 
-use self::{events::Events, json::Json};
+use self::{events::EventStreamScanner, json::JsonScanner};
 use crate::field;
 
-/// What an answer's bytes are.
+/// The media type of an answer that may report usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum MediaType {
     /// One JSON text.
     Json,
     /// Server-sent events, each with a JSON text.
     EventStream,
 }
 
-impl Kind {
+impl MediaType {
     /// By the field `content-type`, whose parameters make no difference.
     pub(crate) fn of(content_type: &str) -> Option<Self> {
         let media_type = field::trim(content_type.split(';').next()?);
@@ -62,24 +62,25 @@ impl Kind {
     }
 }
 
-/// Finds in an answer what it has cost.
+/// A scanner of an answer for the cost that it reports.
 #[derive(Debug, Clone)]
-pub(crate) struct Scan {
-    answer: Answer,
+pub(crate) struct UsageScanner {
+    answer: Scanner,
 }
 
+/// The scanner of one media type.
 #[derive(Debug, Clone)]
-enum Answer {
-    Json(Json),
-    EventStream(Events),
+enum Scanner {
+    Json(JsonScanner),
+    EventStream(EventStreamScanner),
 }
 
-impl Scan {
-    pub(crate) fn new(kind: Kind) -> Self {
+impl UsageScanner {
+    pub(crate) fn new(kind: MediaType) -> Self {
         Self {
             answer: match kind {
-                Kind::Json => Answer::Json(Json::new()),
-                Kind::EventStream => Answer::EventStream(Events::new()),
+                MediaType::Json => Scanner::Json(JsonScanner::new()),
+                MediaType::EventStream => Scanner::EventStream(EventStreamScanner::new()),
             },
         }
     }
@@ -87,16 +88,16 @@ impl Scan {
     /// Reads on.
     pub(crate) fn read(&mut self, bytes: &[u8]) {
         match &mut self.answer {
-            Answer::Json(json) => json.read(bytes),
-            Answer::EventStream(events) => events.read(bytes),
+            Scanner::Json(json) => json.read(bytes),
+            Scanner::EventStream(events) => events.read(bytes),
         }
     }
 
     /// Tokens that the answer says it has cost, as far as it was read.
     pub(crate) fn total(&self) -> Option<u64> {
         match &self.answer {
-            Answer::Json(json) => json.total(),
-            Answer::EventStream(events) => events.total(),
+            Scanner::Json(json) => json.total(),
+            Scanner::EventStream(events) => events.total(),
         }
     }
 }

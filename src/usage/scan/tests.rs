@@ -3,15 +3,15 @@ use proptest::{collection::vec, prelude::*, sample::select};
 use super::{reference::CannotSay, *};
 use crate::cases::cases;
 
-fn expected(kind: Kind, answer: &[u8]) -> Result<Option<u64>, CannotSay> {
+fn expected(kind: MediaType, answer: &[u8]) -> Result<Option<u64>, CannotSay> {
     match kind {
-        Kind::Json => reference::json(answer),
-        Kind::EventStream => reference::event_stream(answer),
+        MediaType::Json => reference::json(answer),
+        MediaType::EventStream => reference::event_stream(answer),
     }
 }
 
-fn scan<'a>(kind: Kind, pieces: impl IntoIterator<Item = &'a [u8]>) -> Option<u64> {
-    let mut scan = Scan::new(kind);
+fn scan<'a>(kind: MediaType, pieces: impl IntoIterator<Item = &'a [u8]>) -> Option<u64> {
+    let mut scan = UsageScanner::new(kind);
     for piece in pieces {
         scan.read(piece);
     }
@@ -19,14 +19,14 @@ fn scan<'a>(kind: Kind, pieces: impl IntoIterator<Item = &'a [u8]>) -> Option<u6
 }
 
 /// Tells the same however the answer is cut in two or into bytes, and at each byte what the reference does.
-fn assert_tells(kind: Kind, answer: &[u8], told: Option<u64>, what: &str) {
+fn assert_tells(kind: MediaType, answer: &[u8], told: Option<u64>, what: &str) {
     let show = || String::from_utf8_lossy(answer);
     for cut in 0..=answer.len() {
         let (one, other) = answer.split_at(cut);
         let found = scan(kind, [one, other]);
         assert_eq!(found, told, "{what}, cut at {cut}: {}", show());
     }
-    let mut scan = Scan::new(kind);
+    let mut scan = UsageScanner::new(kind);
     for (at, byte) in answer.chunks(1).enumerate() {
         scan.read(byte);
         if let Ok(expected) = expected(kind, &answer[..=at]) {
@@ -39,14 +39,17 @@ fn assert_tells(kind: Kind, answer: &[u8], told: Option<u64>, what: &str) {
 #[test]
 fn a_content_type_tells_the_kind() {
     let table = [
-        ("application/json", Some(Kind::Json)),
-        ("Application/JSON; charset=utf-8", Some(Kind::Json)),
+        ("application/json", Some(MediaType::Json)),
+        ("Application/JSON; charset=utf-8", Some(MediaType::Json)),
         (
             "application/json ;x=\"text/event-stream\"",
-            Some(Kind::Json),
+            Some(MediaType::Json),
         ),
-        ("text/event-stream", Some(Kind::EventStream)),
-        ("  TEXT/Event-Stream;charset=UTF-8", Some(Kind::EventStream)),
+        ("text/event-stream", Some(MediaType::EventStream)),
+        (
+            "  TEXT/Event-Stream;charset=UTF-8",
+            Some(MediaType::EventStream),
+        ),
         ("application/problem+json", None),
         ("application/jsonl", None),
         ("application/x-ndjson", None),
@@ -56,7 +59,7 @@ fn a_content_type_tells_the_kind() {
         ("", None),
     ];
     for (content_type, kind) in table {
-        assert_eq!(Kind::of(content_type), kind, "{content_type:?}");
+        assert_eq!(MediaType::of(content_type), kind, "{content_type:?}");
     }
 }
 
@@ -279,8 +282,9 @@ fn json_answers() {
         ),
     ];
     for (what, answer, told) in table {
-        assert_tells(Kind::Json, answer.as_bytes(), told, what);
-        let agreed = expected(Kind::Json, answer.as_bytes()).expect("UTF-8 without surrogates");
+        assert_tells(MediaType::Json, answer.as_bytes(), told, what);
+        let agreed =
+            expected(MediaType::Json, answer.as_bytes()).expect("UTF-8 without surrogates");
         assert_eq!(agreed, told, "{what}: the reference");
     }
 }
@@ -341,8 +345,8 @@ fn what_is_no_json_tells_nothing() {
             format!("{{\"usage\":{{\"total_tokens\":5}},\"a\":{wrong}}}"),
             format!("{{\"usage\":{{\"a\":{wrong},\"total_tokens\":5}}}}"),
         ] {
-            assert_tells(Kind::Json, answer.as_bytes(), None, "wrong");
-            let agreed = expected(Kind::Json, answer.as_bytes()).expect("no JSON");
+            assert_tells(MediaType::Json, answer.as_bytes(), None, "wrong");
+            let agreed = expected(MediaType::Json, answer.as_bytes()).expect("no JSON");
             assert_eq!(agreed, None, "{answer}: the reference");
         }
     }
@@ -359,9 +363,9 @@ fn what_is_no_json_tells_nothing() {
         (",", ""),
     ] {
         let answer = format!("{before}{right}{after}");
-        assert_tells(Kind::Json, answer.as_bytes(), None, "around");
+        assert_tells(MediaType::Json, answer.as_bytes(), None, "around");
     }
-    assert_tells(Kind::Json, right.as_bytes(), Some(5), "right");
+    assert_tells(MediaType::Json, right.as_bytes(), Some(5), "right");
 }
 
 #[test]
@@ -421,8 +425,8 @@ fn event_streams() {
         for line_end in ["\n", "\r\n", "\r"] {
             let stream = stream.replace('\n', line_end);
             let what = format!("{what}, {line_end:?}");
-            assert_tells(Kind::EventStream, stream.as_bytes(), told, &what);
-            let agreed = expected(Kind::EventStream, stream.as_bytes()).expect("UTF-8");
+            assert_tells(MediaType::EventStream, stream.as_bytes(), told, &what);
+            let agreed = expected(MediaType::EventStream, stream.as_bytes()).expect("UTF-8");
             assert_eq!(agreed, told, "{what}: the reference");
         }
     }
@@ -434,7 +438,7 @@ fn event_streams() {
         format!("data:{five}\n\r\ndata: {{}}\r\r"),
     ];
     for stream in mixed {
-        assert_tells(Kind::EventStream, stream.as_bytes(), Some(5), "mixed");
+        assert_tells(MediaType::EventStream, stream.as_bytes(), Some(5), "mixed");
     }
 }
 
@@ -454,19 +458,19 @@ fn text_that_cannot_be_decoded_is_passed_over() {
             b"\":1,\"usage\":{\"total_tokens\":5}}",
         ]
         .concat();
-        assert_tells(Kind::Json, &answer, Some(5), "text");
+        assert_tells(MediaType::Json, &answer, Some(5), "text");
         let event = [b"data: ", &answer[..], b"\n\n"].concat();
-        assert_tells(Kind::EventStream, &event, Some(5), "text in an event");
+        assert_tells(MediaType::EventStream, &event, Some(5), "text in an event");
     }
 }
 
 #[test]
 fn a_half_byte_order_mark_is_no_field() {
     let stream = b"\xEF\xBBdata: {\"usage\":{\"total_tokens\":5}}\n\n";
-    assert_tells(Kind::EventStream, stream, None, "half a mark");
+    assert_tells(MediaType::EventStream, stream, None, "half a mark");
     let stream = b"\xEF\xBB\ndata: {\"usage\":{\"total_tokens\":5}}\n\n";
     assert_tells(
-        Kind::EventStream,
+        MediaType::EventStream,
         stream,
         Some(5),
         "half a mark on its own line",
@@ -479,8 +483,8 @@ fn as_deep_as_serde_json_and_no_deeper() {
         for depth in 1..300 {
             let (open, close) = (open.repeat(depth), close.repeat(depth));
             let answer = format!("{{\"usage\":{{\"total_tokens\":5}},\"a\":{open}1{close}}}");
-            let told = scan(Kind::Json, [answer.as_bytes()]);
-            let expected = expected(Kind::Json, answer.as_bytes()).expect("an answer");
+            let told = scan(MediaType::Json, [answer.as_bytes()]);
+            let expected = expected(MediaType::Json, answer.as_bytes()).expect("an answer");
             assert_eq!(told, expected, "{depth} × {open}");
         }
     }
@@ -489,7 +493,11 @@ fn as_deep_as_serde_json_and_no_deeper() {
 /// Whatever floods it, a scan stays as it is, and finds what comes after.
 #[test]
 fn floods() {
-    assert!(size_of::<Scan>() <= 256, "{}", size_of::<Scan>());
+    assert!(
+        size_of::<UsageScanner>() <= 256,
+        "{}",
+        size_of::<UsageScanner>()
+    );
     let tail = b"\n\ndata: {\"usage\":{\"total_tokens\":5}}\n\n";
     let heads: [(&[u8], &[u8]); 12] = [
         (b"data: ", b"["),
@@ -506,7 +514,7 @@ fn floods() {
         (b"data: ", b" "),
     ];
     for (head, flood) in heads {
-        let mut scan = Scan::new(Kind::EventStream);
+        let mut scan = UsageScanner::new(MediaType::EventStream);
         scan.read(head);
         let flood = flood.repeat(1 << 12);
         for _ in 0..64 {
@@ -515,7 +523,7 @@ fn floods() {
         scan.read(tail);
         assert_eq!(scan.total(), Some(5), "after {:?}…", head.escape_ascii());
     }
-    let mut scan = Scan::new(Kind::Json);
+    let mut scan = UsageScanner::new(MediaType::Json);
     scan.read(b"{\"choices\":[\"");
     for _ in 0..64 {
         scan.read(&[b'x'; 1 << 16]);
@@ -622,11 +630,11 @@ fn damaged(mut answer: Vec<u8>, damage: Option<(prop::sample::Index, u8, u8)>) -
 }
 
 fn assert_agrees(
-    kind: Kind,
+    kind: MediaType,
     answer: &[u8],
     cuts: &[prop::sample::Index],
 ) -> Result<(), TestCaseError> {
-    let mut scan = Scan::new(kind);
+    let mut scan = UsageScanner::new(kind);
     let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(answer.len() + 1)).collect();
     cuts.push(answer.len());
     cuts.sort_unstable();
@@ -651,7 +659,7 @@ proptest! {
         damage in damage(),
         cuts in vec(any::<prop::sample::Index>(), 0..6),
     ) {
-        assert_agrees(Kind::Json, &damaged(answer.into_bytes(), damage), &cuts)?;
+        assert_agrees(MediaType::Json, &damaged(answer.into_bytes(), damage), &cuts)?;
     }
 
     #[test]
@@ -672,7 +680,7 @@ proptest! {
         }
         let ended = stream.split_terminator('\n').zip(line_ends.iter().cycle());
         let stream = ended.flat_map(|(line, end)| [line, end]).collect::<String>().into_bytes();
-        assert_agrees(Kind::EventStream, &damaged(stream, damage), &cuts)?;
+        assert_agrees(MediaType::EventStream, &damaged(stream, damage), &cuts)?;
     }
 
     #[test]
@@ -680,7 +688,7 @@ proptest! {
         bytes in vec(any::<u8>(), 0..60),
         cuts in vec(any::<prop::sample::Index>(), 0..6),
     ) {
-        assert_agrees(Kind::Json, &bytes, &cuts)?;
-        assert_agrees(Kind::EventStream, &bytes, &cuts)?;
+        assert_agrees(MediaType::Json, &bytes, &cuts)?;
+        assert_agrees(MediaType::EventStream, &bytes, &cuts)?;
     }
 }

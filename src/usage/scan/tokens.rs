@@ -2,7 +2,7 @@
 
 /// A count that says, alone or with its other half, what the answer has cost.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Count {
+pub(super) enum TokenCount {
     Total,
     Prompt,
     Completion,
@@ -10,7 +10,7 @@ pub(super) enum Count {
     Output,
 }
 
-impl Count {
+impl TokenCount {
     pub(super) fn named(name: &[u8]) -> Option<Self> {
         Some(match name {
             b"total_tokens" => Self::Total,
@@ -30,7 +30,7 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
-    pub(super) fn set(&mut self, count: Count, value: Option<u64>) {
+    pub(super) fn set(&mut self, count: TokenCount, value: Option<u64>) {
         self.counts[count as usize] = value;
     }
 

@@ -1,4 +1,4 @@
-//! The answer of a model server, read as it goes by for the model tokens that it reports.
+//! The usage of model tokens that the answer of a model server reports, read as it goes by.
 
 use std::sync::Arc;
 
@@ -11,29 +11,30 @@ use crate::{
     admission::reservation::{Report, TokenReservation},
     field,
     observe::{self, Log},
-    usage::{Kind, Scan},
+    usage::{MediaType, UsageScanner},
 };
 
-/// An answer that may report what it has used.
+/// A reader of the usage that an answer reports.
 #[derive(Debug)]
-pub(crate) struct Answer {
-    scan: Scan,
+pub(crate) struct UsageReader {
+    scan: UsageScanner,
     /// The bytes that have passed.
     passed: u64,
     log: Arc<Log>,
 }
 
-impl Answer {
-    /// The answer with these header fields. `None` if it reports nothing: it is compressed, or of another type.
+impl UsageReader {
+    /// Returns the reader of an answer with these header fields. `None` if it reports nothing: it is compressed, or of
+    /// another type.
     #[cold]
     pub(crate) fn of(headers: &HeaderMap, log: Arc<Log>) -> Option<Box<Self>> {
         let encoding = field::first(headers, &CONTENT_ENCODING);
         if encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case(b"identity")) {
             return None;
         }
-        let kind = Kind::of(field::text(headers, &CONTENT_TYPE)?)?;
+        let kind = MediaType::of(field::text(headers, &CONTENT_TYPE)?)?;
         Some(Box::new(Self {
-            scan: Scan::new(kind),
+            scan: UsageScanner::new(kind),
             passed: 0,
             log,
         }))
