@@ -16,14 +16,14 @@ pin_project! {
     #[derive(Debug)]
     pub struct CanonicalPathFuture<F> {
         #[pin]
-        kind: Kind<F>,
+        state: FutureState<F>,
     }
 }
 
 pin_project! {
     #[derive(Debug)]
-    #[project = KindProj]
-    enum Kind<F> {
+    #[project = FutureStateProj]
+    enum FutureState<F> {
         Admitted { #[pin] inner: F },
         Refused { response: Option<Response<Bytes>> },
     }
@@ -32,13 +32,13 @@ pin_project! {
 impl<F> CanonicalPathFuture<F> {
     pub(super) fn admitted(inner: F) -> Self {
         Self {
-            kind: Kind::Admitted { inner },
+            state: FutureState::Admitted { inner },
         }
     }
 
     pub(super) fn refused(response: Response<Bytes>) -> Self {
         Self {
-            kind: Kind::Refused {
+            state: FutureState::Refused {
                 response: Some(response),
             },
         }
@@ -52,14 +52,14 @@ where
     type Output = Result<Response<ResponseBody<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().kind.project() {
-            KindProj::Admitted { inner } => {
+        match self.project().state.project() {
+            FutureStateProj::Admitted { inner } => {
                 let response = ready!(inner.poll(cx))?;
                 Poll::Ready(Ok(
                     response.map(|body| ResponseBody::inner(body, None, None))
                 ))
             }
-            KindProj::Refused { response } => {
+            FutureStateProj::Refused { response } => {
                 let response = response.take().expect("polled after it was ready");
                 Poll::Ready(Ok(response.map(ResponseBody::own)))
             }

@@ -33,7 +33,7 @@ use crate::{
         readings::LimitReadings,
     },
     observe::Log,
-    response::fields::Fields,
+    response::fields::RateLimitFields,
     usage::Usage,
 };
 
@@ -61,7 +61,7 @@ pub(crate) struct ResponseParts {
     /// What it holds until its answer has ended.
     pub(crate) admission: Option<Admission>,
     /// The fields of its response.
-    pub(crate) fields: Option<Fields>,
+    pub(crate) fields: Option<RateLimitFields>,
     /// What was decided, if the response tells that.
     pub(crate) decision: Option<Decision>,
     /// Where it is told what the answer reports, if that is read.
@@ -151,8 +151,8 @@ impl Engine {
             return admission.map_or(Admitted::Alone, Admitted::Held);
         }
         let mut fields = match told {
-            Some(policies) if Fields::fit(request.method()) => {
-                Fields::admitted(policies, limit_set, readings, now)
+            Some(policies) if RateLimitFields::fit(request.method()) => {
+                RateLimitFields::admitted(policies, limit_set, readings, now)
             }
             _ => None,
         };
@@ -178,13 +178,13 @@ impl Engine {
     #[cold]
     fn in_dialect<B>(
         &self,
-        fields: Fields,
+        fields: RateLimitFields,
         state: &RuleSet,
         request: &Request<B>,
         limit_set: &LimitSet,
         readings: &LimitReadings,
         now: Nanos,
-    ) -> Fields {
+    ) -> RateLimitFields {
         let on_route = state.rejection(request, self.options.protocol);
         let dialect = on_route.map_or(self.options.dialect, |rejection| rejection.dialect());
         if !dialect.tells_more() {

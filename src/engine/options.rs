@@ -7,7 +7,7 @@ use http::{Method, Request, Response};
 
 use crate::{
     decision::{Decision, Denial},
-    response::{Dialect, Framing, Protocol, Rejection, Written, grpc, problem, strip},
+    response::{Dialect, Framing, Protocol, Rejection, Templates, grpc, problem, strip},
     store::client::OnOutage,
 };
 
@@ -38,7 +38,7 @@ impl Options {
         &self,
         denial: Denial,
         request: Request<B>,
-        written: &Written,
+        written: &Templates,
         on_route: Option<&dyn Rejection>,
     ) -> Response<Bytes> {
         let rejection = on_route.or(self.rejection.as_deref());
@@ -60,7 +60,7 @@ impl Options {
         framing: Framing,
         denial: &Denial,
         request: &Request<B>,
-        written: &Written,
+        written: &Templates,
     ) -> Response<Bytes> {
         match framing {
             Framing::Grpc(content_type) => {
@@ -71,7 +71,7 @@ impl Options {
             }
             Framing::Http => {
                 let template = |ends| written.refusals.template(ends);
-                let mut answer = problem(denial, template, &written.frames);
+                let mut answer = problem(denial, template, &written.bodies);
                 if *request.method() == Method::HEAD {
                     strip(&mut answer);
                 }

@@ -10,7 +10,7 @@ use crate::{
     admission::Origin,
     limiter::{Limiter, limit_set::LimitSet},
     observe::Meters,
-    response::Written,
+    response::Templates,
     store::client::StoreSlot,
 };
 
@@ -20,7 +20,7 @@ pub(crate) struct RouteLimits {
     pub(crate) limit_set: Arc<LimitSet>,
     /// The same rule, as what its requests hold has it.
     pub(crate) origin: Arc<Origin>,
-    pub(crate) written: Arc<Written>,
+    pub(crate) written: Arc<Templates>,
     pub(super) meters: Meters,
     apart: Arc<Apart>,
 }
@@ -35,7 +35,7 @@ struct Apart {
 
 impl RouteLimits {
     pub(super) fn new(limiter: &Arc<Limiter>, store: &StoreSlot, limit_set: LimitSet) -> Self {
-        let written = Arc::new(Written::of(&limit_set));
+        let written = Arc::new(Templates::of(&limit_set));
         Self::of(limiter, store, limit_set, &written)
     }
 
@@ -44,7 +44,7 @@ impl RouteLimits {
         limiter: &Arc<Limiter>,
         store: &StoreSlot,
         limit_set: LimitSet,
-        written: &Arc<Written>,
+        written: &Arc<Templates>,
     ) -> Self {
         let limit_set = Arc::new(limit_set);
         Self {

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use super::{
     RATE_LIMIT, RATE_LIMIT_POLICY,
     buffer::Buffer,
-    dialect::{Dialect, told},
+    dialect::{Dialect, dialect_headers},
     policies::{MAX_INTEGER, Policies, ceil_seconds, push_quoted, separate},
 };
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
 
 /// The fields of one admitted response, written when the request was admitted.
 #[derive(Debug)]
-pub(crate) struct Fields {
+pub(crate) struct RateLimitFields {
     policy: HeaderValue,
     limit: HeaderValue,
     exhausted: bool,
@@ -34,7 +34,7 @@ pub(crate) struct Fields {
     more: Option<Box<[(HeaderName, HeaderValue)]>>,
 }
 
-impl Fields {
+impl RateLimitFields {
     /// The fields of an admitted request.
     pub(crate) fn admitted(
         policies: &Policies,
@@ -95,7 +95,7 @@ impl Fields {
     ) -> Self {
         let limits = statuses(limit_set, readings, now, true).take(limit_set.enforced);
         Self {
-            more: Some(told(dialect, &limits, || clock.wall()).into()),
+            more: Some(dialect_headers(dialect, &limits, || clock.wall()).into()),
             ..self
         }
     }

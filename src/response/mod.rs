@@ -17,8 +17,8 @@ pub use self::{dialect::Dialect, problem::Problem, protocol::Protocol, rejection
 pub(crate) use self::{
     problem::problem,
     protocol::Framing,
-    rejection::{OnRoute, Rejections, strip},
-    templates::Written,
+    rejection::{Rejections, RouteRejection, strip},
+    templates::Templates,
 };
 
 pub(crate) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");

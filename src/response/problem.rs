@@ -39,7 +39,7 @@ impl Rejection for Problem {
     fn reject(&self, denial: &Denial, _: &Parts) -> Response<Bytes> {
         let policies = policies(denial.limit_set());
         let template = |ends| template(policies.as_ref(), ends);
-        problem(denial, template, &Frames::default())
+        problem(denial, template, &BodyTemplates::default())
     }
 }
 
@@ -68,12 +68,12 @@ pub(super) fn template(policies: Option<&Policies>, ends: bool) -> HeaderMap {
 /// The [`template`]s of a rule, written beforehand: one is cloned for each refusal, which costs a third of building it,
 /// and has all fields, for one more would have the map grow.
 #[derive(Debug)]
-pub(crate) struct Heads {
+pub(crate) struct HeadTemplates {
     retries: HeaderMap,
     ends: HeaderMap,
 }
 
-impl Heads {
+impl HeadTemplates {
     pub(crate) fn of(policies: Option<&Policies>) -> Self {
         Self {
             retries: template(policies, false),
@@ -90,9 +90,9 @@ impl Heads {
 pub(crate) fn problem(
     denial: &Denial,
     template: impl FnOnce(bool) -> HeaderMap,
-    frames: &Frames,
+    frames: &BodyTemplates,
 ) -> Response<Bytes> {
-    let Head {
+    let RefusalHead {
         headers,
         status,
         wait,
@@ -104,7 +104,7 @@ pub(crate) fn problem(
 }
 
 /// What every refusal has above its body.
-pub(super) struct Head {
+pub(super) struct RefusalHead {
     pub(super) headers: HeaderMap,
     pub(super) status: StatusCode,
     /// `None` if it can never pass.
@@ -112,7 +112,7 @@ pub(super) struct Head {
 }
 
 /// Fills in the blanks of a [`template`], in the order in which they stand there.
-pub(super) fn head(denial: &Denial, template: impl FnOnce(bool) -> HeaderMap) -> Head {
+pub(super) fn head(denial: &Denial, template: impl FnOnce(bool) -> HeaderMap) -> RefusalHead {
     let wait = denial.retry_after().map(Wait::of);
     let mut headers = template(wait.is_none_or(|wait| wait.seconds > LONGEST_RETRY));
     // To find a field by its name costs a hash.
@@ -139,7 +139,7 @@ pub(super) fn head(denial: &Denial, template: impl FnOnce(bool) -> HeaderMap) ->
     } else {
         StatusCode::TOO_MANY_REQUESTS
     };
-    Head {
+    RefusalHead {
         headers,
         status,
         wait,
@@ -195,27 +195,27 @@ fn unavailable(seconds: u64) -> Bytes {
     body.into()
 }
 
-/// A body without the seconds that it tells twice.
+/// The body of a refusal without the seconds that it tells twice.
 #[derive(Debug)]
-pub(crate) struct Frame {
+pub(crate) struct BodyTemplate {
     before: Box<str>,
     between: Box<str>,
     after: Box<str>,
 }
 
-/// The frames of a rule's refusals: of those by one limit alone, which most are, written when it first refuses.
+/// The bodies of a rule's refusals: of those by one limit alone, which most are, written when it first refuses.
 #[derive(Debug, Default)]
-pub(crate) struct Frames(Box<[OnceLock<Frame>]>);
+pub(crate) struct BodyTemplates(Box<[OnceLock<BodyTemplate>]>);
 
-impl Frames {
+impl BodyTemplates {
     pub(crate) fn of(limits: usize) -> Self {
         Self((0..limits).map(|_| OnceLock::new()).collect())
     }
 }
 
-fn body(denial: &Denial, wait: Option<&Wait>, frames: &Frames) -> Bytes {
+fn body(denial: &Denial, wait: Option<&Wait>, frames: &BodyTemplates) -> Bytes {
     let Some(wait) = wait else {
-        let Frame { before, after, .. } = frame(denial, false);
+        let BodyTemplate { before, after, .. } = frame(denial, false);
         return [before, after].concat().into();
     };
     if denial.is_unavailable() {
@@ -223,7 +223,7 @@ fn body(denial: &Denial, wait: Option<&Wait>, frames: &Frames) -> Bytes {
     }
     let made;
     let kept = denial.only().and_then(|index| frames.0.get(index));
-    let Frame {
+    let BodyTemplate {
         before,
         between,
         after,
@@ -240,10 +240,10 @@ fn body(denial: &Denial, wait: Option<&Wait>, frames: &Frames) -> Bytes {
     [before, seconds, between, seconds, after].concat().into()
 }
 
-/// The frame of a refusal; one of a request that `passes` at no time has nothing between.
+/// The body of a refusal; one of a request that `passes` at no time has nothing between.
 ///
 /// Limit names are `[A-Za-z0-9_]`, so nothing has to be escaped.
-fn frame(denial: &Denial, passes: bool) -> Frame {
+fn frame(denial: &Denial, passes: bool) -> BodyTemplate {
     let binding = denial.binding();
     let tokens = binding
         .as_ref()
@@ -302,12 +302,12 @@ fn frame(denial: &Denial, passes: bool) -> Frame {
     let message = message.concat();
     let after = [end, tail].concat().into();
     match passes {
-        true => Frame {
+        true => BodyTemplate {
             before: detail.into(),
             between: message.into(),
             after,
         },
-        false => Frame {
+        false => BodyTemplate {
             before: (detail + &message).into(),
             between: "".into(),
             after,

@@ -63,11 +63,11 @@ pub trait Rejection: Send + Sync + 'static {
 
 /// Rejections of single routes, as they were written.
 #[derive(Clone, Default)]
-pub(crate) struct Rejections(pub(crate) Vec<OnRoute>);
+pub(crate) struct Rejections(pub(crate) Vec<RouteRejection>);
 
 /// How one route answers.
 #[derive(Clone)]
-pub(crate) struct OnRoute {
+pub(crate) struct RouteRejection {
     pub(crate) key: Box<str>,
     pub(crate) rejection: Arc<dyn Rejection>,
     /// If it is nothing but that.

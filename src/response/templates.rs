@@ -1,27 +1,27 @@
-//! What can be written before any request comes.
+//! Parts of answers that are written before any request comes.
 
 use super::{
     policies::{Policies, policies},
-    problem::{Frames, Heads},
+    problem::{BodyTemplates, HeadTemplates},
 };
 use crate::limiter::limit_set::LimitSet;
 
-/// Header fields that depend on a rule's limits alone.
+/// Parts of answers that depend on a rule's limits alone.
 #[derive(Debug)]
-pub(crate) struct Written {
+pub(crate) struct Templates {
     pub(crate) policies: Option<Policies>,
     /// The heads of refusals, with blanks for their waits.
-    pub(crate) refusals: Heads,
+    pub(crate) refusals: HeadTemplates,
     /// And their bodies.
-    pub(crate) frames: Frames,
+    pub(crate) bodies: BodyTemplates,
 }
 
-impl Written {
+impl Templates {
     pub(crate) fn of(limit_set: &LimitSet) -> Self {
         let policies = policies(limit_set);
         Self {
-            refusals: Heads::of(policies.as_ref()),
-            frames: Frames::of(limit_set.enforced),
+            refusals: HeadTemplates::of(policies.as_ref()),
+            bodies: BodyTemplates::of(limit_set.enforced),
             policies,
         }
     }

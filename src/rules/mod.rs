@@ -17,7 +17,7 @@ use std::{any::Any, sync::Arc};
 use crate::{
     client::Clients,
     limit::limits::{Access, Limits},
-    response::{OnRoute, Rejection, Rejections},
+    response::{Rejection, Rejections, RouteRejection},
     route::{CatchAll, RouteKey},
     usage::Estimate,
 };
@@ -177,7 +177,7 @@ impl Rules {
     /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn rejection(mut self, key: impl AsRef<str>, rejection: impl Rejection) -> Self {
         let any: &dyn Any = &rejection;
-        self.rejections.0.push(OnRoute {
+        self.rejections.0.push(RouteRejection {
             key: key.as_ref().into(),
             dialect: any.downcast_ref().copied(),
             rejection: Arc::new(rejection),

@@ -11,7 +11,7 @@ use crate::{
         limits::{Access, Limits},
         reservation::Reservation,
     },
-    response::OnRoute,
+    response::RouteRejection,
     route::CatchAll,
     usage::{Estimate, EstimateSource},
 };
@@ -85,7 +85,7 @@ impl Settings {
         if let Some(clients) = clients {
             settings.clients(clients);
         }
-        for OnRoute { key, dialect, .. } in &rejections.0 {
+        for RouteRejection { key, dialect, .. } in &rejections.0 {
             let value =
                 dialect.map_or_else(|| "custom".to_owned(), |dialect| format!("{dialect:?}"));
             settings.set(&format!("route `{key}`"), "rejection", "the layer's", value);

@@ -16,7 +16,7 @@ use crate::{
         rate::Rate,
         reservation::Reservation,
     },
-    response::OnRoute,
+    response::RouteRejection,
     rules::Rules,
     usage::{Estimate, EstimateSource},
 };
@@ -124,7 +124,7 @@ pub(super) fn rules(rules: &Rules) -> Result<Written, ConfigError> {
     table.set_entries("routes", routes.collect());
     table.set_some("clients", clients.as_ref().map(self::clients).transpose()?);
     let mut answers = Vec::new();
-    for OnRoute {
+    for RouteRejection {
         key,
         dialect: known,
         ..

@@ -10,13 +10,13 @@ const LIMIT_EXCEEDED: i32 = -32_005;
 const SERVER_UNAVAILABLE: i32 = -32_014;
 
 /// A refusal, to be told as JSON.
-pub(super) struct Json<'a> {
+pub(super) struct ErrorBody<'a> {
     pub(super) denial: &'a Denial,
     /// Until it may pass, if it can.
     pub(super) wait: Option<Wait>,
 }
 
-impl Json<'_> {
+impl ErrorBody<'_> {
     pub(super) fn open_ai(&self) -> String {
         let unit = self.unit();
         let message = self.sentence();

@@ -6,9 +6,9 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE, request::Parts};
 
 use super::{
-    dialect::{Dialect, told},
+    dialect::{Dialect, dialect_headers},
     policies::policies,
-    problem::{Head, Problem, head, template},
+    problem::{Problem, RefusalHead, head, template},
     rejection::Rejection,
 };
 use crate::decision::Denial;
@@ -20,33 +20,33 @@ impl Rejection for Dialect {
             return Problem.reject(denial, request);
         }
         let policies = policies(denial.limit_set());
-        let Head {
+        let RefusalHead {
             mut headers,
             status,
             wait,
         } = head(denial, |ends| template(policies.as_ref(), ends));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let json = body::Json { denial, wait };
+        let error = body::ErrorBody { denial, wait };
         let (own_status, body) = match dialect {
-            Self::Problem | Self::OpenAi => (None, json.open_ai()),
+            Self::Problem | Self::OpenAi => (None, error.open_ai()),
             Self::Anthropic => {
                 let overloaded = StatusCode::from_u16(529).ok();
                 let busy = denial.is_saturated();
-                (overloaded.filter(|_| busy), json.anthropic())
+                (overloaded.filter(|_| busy), error.anthropic())
             }
             Self::ApiGateway => {
                 headers.insert(
                     "x-amzn-errortype",
-                    HeaderValue::from_static(json.exception()),
+                    HeaderValue::from_static(error.exception()),
                 );
-                (None, json.api_gateway())
+                (None, error.api_gateway())
             }
-            Self::AzureApiManagement => (None, json.azure()),
-            Self::KServe => (None, json.kserve()),
-            Self::JsonRpc => (None, json.json_rpc()),
+            Self::AzureApiManagement => (None, error.azure()),
+            Self::KServe => (None, error.kserve()),
+            Self::JsonRpc => (None, error.json_rpc()),
         };
         if dialect.tells_more() {
-            headers.extend(told(dialect, &denial.limits(), || denial.wall()));
+            headers.extend(dialect_headers(dialect, &denial.limits(), || denial.wall()));
         }
         let mut answer = Response::new(Bytes::from(body));
         *answer.status_mut() = own_status.unwrap_or(status);

@@ -1,4 +1,4 @@
-//! What is left, in the fields of a dialect.
+//! The header fields of a dialect that tell what is left.
 
 use std::{cmp::Reverse, time::Duration};
 
@@ -15,15 +15,15 @@ use crate::{
 type Field = (HeaderName, HeaderValue);
 
 /// The fields of one unit: how many there may be, how many there are, and when all are there again.
-struct Names {
+struct HeaderNames {
     limit: HeaderName,
     remaining: HeaderName,
     reset: HeaderName,
 }
 
-macro_rules! names {
+macro_rules! header_names {
     ($limit:literal, $remaining:literal, $reset:literal) => {
-        Names {
+        HeaderNames {
             limit: HeaderName::from_static($limit),
             remaining: HeaderName::from_static($remaining),
             reset: HeaderName::from_static($reset),
@@ -34,7 +34,7 @@ macro_rules! names {
 /// Requests, then tokens: of each the published limit that refused longest, or else has the least left.
 ///
 /// So what is told agrees with the wait that is told. A moment is told by the `wall` clock, which clients have too.
-pub(in crate::response) fn told<'a>(
+pub(in crate::response) fn dialect_headers<'a>(
     dialect: Dialect,
     limits: &(impl Iterator<Item = LimitStatus<'a>> + Clone),
     wall: impl Fn() -> Nanos,
@@ -55,11 +55,11 @@ pub(in crate::response) fn told<'a>(
         let Some(status) = least(tokens) else {
             continue;
         };
-        let Names {
+        let HeaderNames {
             limit,
             remaining,
             reset,
-        } = names(tokens, dialect);
+        } = header_names(tokens, dialect);
         let left = integer(status.remaining());
         let most = integer(terms(&status.limit().terms).0);
         let full_in = nanos(status.full_in());
@@ -84,24 +84,24 @@ pub(in crate::response) fn told<'a>(
 
 const SECOND: u64 = 1_000_000_000;
 
-fn names(tokens: bool, dialect: Dialect) -> Names {
+fn header_names(tokens: bool, dialect: Dialect) -> HeaderNames {
     match (dialect == Dialect::Anthropic, tokens) {
-        (true, false) => names!(
+        (true, false) => header_names!(
             "anthropic-ratelimit-requests-limit",
             "anthropic-ratelimit-requests-remaining",
             "anthropic-ratelimit-requests-reset"
         ),
-        (true, true) => names!(
+        (true, true) => header_names!(
             "anthropic-ratelimit-tokens-limit",
             "anthropic-ratelimit-tokens-remaining",
             "anthropic-ratelimit-tokens-reset"
         ),
-        (false, false) => names!(
+        (false, false) => header_names!(
             "x-ratelimit-limit-requests",
             "x-ratelimit-remaining-requests",
             "x-ratelimit-reset-requests"
         ),
-        (false, true) => names!(
+        (false, true) => header_names!(
             "x-ratelimit-limit-tokens",
             "x-ratelimit-remaining-tokens",
             "x-ratelimit-reset-tokens"

@@ -2,7 +2,7 @@
 
 mod headers;
 
-pub(super) use self::headers::told;
+pub(super) use self::headers::dialect_headers;
 /// How refusals are answered, and which fields tell what is left: as clients of known APIs expect it.
 ///
 /// ```
