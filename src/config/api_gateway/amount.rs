@@ -6,7 +6,7 @@ use super::resolved::resolved;
 use crate::{
     config::{
         Warning,
-        document::{Place, Value},
+        document::{Cursor, Value},
         error::ConfigError,
         quantity::Decimal,
     },
@@ -15,17 +15,17 @@ use crate::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// What a block of settings says of throttling.
+/// The throttling of a block of settings.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Throttle {
+pub(super) struct Throttling {
     pub(super) rate: Option<Decimal>,
     pub(super) burst: Option<u64>,
 }
 
-impl Throttle {
+impl Throttling {
     pub(super) fn read(
-        rate: Option<&Place<'_>>,
-        burst: Option<&Place<'_>>,
+        rate: Option<&Cursor<'_>>,
+        burst: Option<&Cursor<'_>>,
     ) -> Result<Self, ConfigError> {
         let rate = rate.map(rate_of).transpose()?.flatten();
         let burst = burst.map(|burst| whole(burst, "burst")).transpose()?;
@@ -38,7 +38,7 @@ impl Throttle {
     }
 
     /// With what it leaves out taken from the default settings, as a warning says.
-    pub(super) fn or(self, default: Self, place: &Place<'_>, warnings: &mut Vec<Warning>) -> Self {
+    pub(super) fn or(self, default: Self, place: &Cursor<'_>, warnings: &mut Vec<Warning>) -> Self {
         let mut warn = |what: &str| {
             let sentence = format!(
                 "leaves out the {what}, which is that of the default route settings here; API Gateway takes \
@@ -61,7 +61,7 @@ impl Throttle {
     /// As limits. Of the two, one may be left out, but not the rate.
     pub(super) fn limits(
         self,
-        place: &Place<'_>,
+        place: &Cursor<'_>,
         warnings: &mut Vec<Warning>,
     ) -> Result<Option<Limits>, ConfigError> {
         let mut warn = |sentence: String| warnings.push(Warning::new(place.path(), sentence));
@@ -94,7 +94,7 @@ impl Throttle {
     }
 }
 
-fn rate_of(place: &Place<'_>) -> Result<Option<Decimal>, ConfigError> {
+fn rate_of(place: &Cursor<'_>) -> Result<Option<Decimal>, ConfigError> {
     let rate = amount(place)?;
     match rate.map(|rate| rate.per(SECOND)) {
         Some(None) => Err(place.fault(
@@ -105,7 +105,7 @@ fn rate_of(place: &Place<'_>) -> Result<Option<Decimal>, ConfigError> {
 }
 
 /// A whole number of requests. `None` for nothing.
-pub(super) fn whole(place: &Place<'_>, what: &str) -> Result<Option<u64>, ConfigError> {
+pub(super) fn whole(place: &Cursor<'_>, what: &str) -> Result<Option<u64>, ConfigError> {
     let Some(decimal) = amount(place)? else {
         return Ok(None);
     };
@@ -119,7 +119,7 @@ pub(super) fn whole(place: &Place<'_>, what: &str) -> Result<Option<u64>, Config
 }
 
 /// A number, which templates may write as a text. `None` for nothing.
-fn amount(place: &Place<'_>) -> Result<Option<Decimal>, ConfigError> {
+fn amount(place: &Cursor<'_>) -> Result<Option<Decimal>, ConfigError> {
     resolved(place)?;
     let text = match place.value() {
         Value::Null => return Ok(None),

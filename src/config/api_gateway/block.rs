@@ -1,16 +1,16 @@
 //! One block of route settings.
 
-use super::{amount::Throttle, resolved::resolved};
+use super::{amount::Throttling, resolved::resolved};
 use crate::config::{
     Warning,
-    document::{Fields, Place},
+    document::{Cursor, TableReader},
     error::ConfigError,
 };
 
 /// A block of route settings: those of one route, or the default ones.
 #[derive(Debug)]
 pub(super) struct Block {
-    pub(super) throttle: Throttle,
+    pub(super) throttle: Throttling,
     /// The route key that stands among the settings.
     pub(super) key: Option<String>,
 }
@@ -33,7 +33,7 @@ const NO_THROTTLE: [&str; 11] = [
 ];
 
 impl Block {
-    pub(super) fn read(block: &Place<'_>) -> Result<Self, ConfigError> {
+    pub(super) fn read(block: &Cursor<'_>) -> Result<Self, ConfigError> {
         resolved(block)?;
         let mut fields = block.fields()?;
         let names = [
@@ -51,18 +51,18 @@ impl Block {
         let key = route_key(&mut fields)?;
         fields.pass_over(&NO_THROTTLE);
         fields.end()?;
-        let throttle = Throttle::read(rate.as_ref(), burst.as_ref())?;
+        let throttle = Throttling::read(rate.as_ref(), burst.as_ref())?;
         Ok(Self { throttle, key })
     }
 
     /// The route key of a block, if it has one that is a text.
-    pub(super) fn peek_key<'a>(block: &'a Place<'a>) -> Option<&'a str> {
+    pub(super) fn peek_key<'a>(block: &'a Cursor<'a>) -> Option<&'a str> {
         let mut keys = ROUTE_KEY.iter().filter_map(|key| block.peek(key));
         keys.next()?.text().ok()
     }
 
     /// Whether a block has a route key.
-    pub(super) fn has_key(block: &Place<'_>) -> bool {
+    pub(super) fn has_key(block: &Cursor<'_>) -> bool {
         ROUTE_KEY.iter().any(|key| block.peek(key).is_some())
     }
 
@@ -76,7 +76,7 @@ impl Block {
     }
 }
 
-fn route_key(fields: &mut Fields<'_>) -> Result<Option<String>, ConfigError> {
+fn route_key(fields: &mut TableReader<'_>) -> Result<Option<String>, ConfigError> {
     let Some(key) = fields.any(&ROUTE_KEY)? else {
         return Ok(None);
     };

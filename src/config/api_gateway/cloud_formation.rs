@@ -1,11 +1,11 @@
 //! Resources of CloudFormation's templates, and of SAM's.
 
 use super::{
-    found::{Found, OTHER, REST, Visit, Visited, is_stage, kind, named, properties},
     resolved::resolved,
+    resource::{Discovery, OTHER, REST, Resource, Visitor, is_stage, kind, named, properties},
     unread,
 };
-use crate::config::{document::Place, error::ConfigError};
+use crate::config::{document::Cursor, error::ConfigError};
 
 /// The API that SAM makes of functions whose events name none.
 const IMPLICIT: &str = "ServerlessHttpApi";
@@ -17,15 +17,15 @@ const STAGES: [&str; 3] = [
 const USAGE_PLAN: &str = "AWS::ApiGateway::UsagePlan";
 
 pub(super) fn stages(
-    template: &Place<'_>,
-    resources: &Place<'_>,
-    visit: &mut Visit<'_>,
+    template: &Cursor<'_>,
+    resources: &Cursor<'_>,
+    visit: &mut Visitor<'_>,
 ) -> Result<(), ConfigError> {
     unread::transforms(template, visit)?;
     let all = template.peek("Globals");
     let rest = all.as_ref().and_then(|globals| globals.peek("Api"));
     if let Some(settings) = rest.as_ref().and_then(|rest| rest.peek("MethodSettings")) {
-        visit(Visited::Unread(&settings, REST))?;
+        visit(Discovery::Unread(&settings, REST))?;
     }
     let globals = all.as_ref().and_then(|globals| globals.peek("HttpApi"));
     if let Some(globals) = &globals {
@@ -52,18 +52,18 @@ pub(super) fn stages(
             }
             Some("AWS::Serverless::Function") => implicit |= has_implicit_events(&resource)?,
             Some("AWS::ApiGateway::Stage" | "AWS::Serverless::Api") => {
-                visit(Visited::Unread(&resource, REST))?;
+                visit(Discovery::Unread(&resource, REST))?;
             }
-            Some(kind) if is_stage(kind) => visit(Visited::Unread(&resource, OTHER))?,
+            Some(kind) if is_stage(kind) => visit(Discovery::Unread(&resource, OTHER))?,
             _ => {}
         }
     }
-    let throttles = |globals: &Place<'_>| {
+    let throttles = |globals: &Cursor<'_>| {
         let mut names = ["DefaultRouteSettings", "RouteSettings"].into_iter();
         names.any(|name| globals.peek(name).is_some())
     };
     match &globals {
-        Some(settings) if implicit && throttles(settings) => visit(Visited::Found(Found {
+        Some(settings) if implicit && throttles(settings) => visit(Discovery::Resource(Resource {
             names: &["$default", IMPLICIT],
             settings,
             globals: None,
@@ -74,9 +74,9 @@ pub(super) fn stages(
 }
 
 pub(super) fn usage_plans(
-    template: &Place<'_>,
-    resources: &Place<'_>,
-    visit: &mut Visit<'_>,
+    template: &Cursor<'_>,
+    resources: &Cursor<'_>,
+    visit: &mut Visitor<'_>,
 ) -> Result<(), ConfigError> {
     unread::transforms(template, visit)?;
     for (id, resource) in resources.entries()? {
@@ -89,7 +89,7 @@ pub(super) fn usage_plans(
                 let properties = resource.peek("Properties");
                 let auth = properties.as_ref().and_then(|all| all.peek("Auth"));
                 if let Some(plan) = auth.as_ref().and_then(|auth| auth.peek("UsagePlan")) {
-                    visit(Visited::Unread(&plan, "a usage plan of SAM's own"))?;
+                    visit(Discovery::Unread(&plan, "a usage plan of SAM's own"))?;
                 }
             }
             _ => {}
@@ -99,7 +99,11 @@ pub(super) fn usage_plans(
 }
 
 /// The settings of the stage `$default` that API Gateway has made by itself.
-fn managed_stage(id: &str, resource: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), ConfigError> {
+fn managed_stage(
+    id: &str,
+    resource: &Cursor<'_>,
+    visit: &mut Visitor<'_>,
+) -> Result<(), ConfigError> {
     let Some(properties) = resource.peek("Properties") else {
         return Ok(());
     };
@@ -110,7 +114,7 @@ fn managed_stage(id: &str, resource: &Place<'_>, visit: &mut Visit<'_>) -> Resul
     }
 }
 
-fn ignores_globals(resource: &Place<'_>) -> Result<bool, ConfigError> {
+fn ignores_globals(resource: &Cursor<'_>) -> Result<bool, ConfigError> {
     match resource.peek("IgnoreGlobals") {
         None => Ok(false),
         Some(ignored) if ignored.text().is_ok_and(|all| all == "*") => Ok(true),
@@ -119,7 +123,7 @@ fn ignores_globals(resource: &Place<'_>) -> Result<bool, ConfigError> {
 }
 
 /// Whether some event of a function belongs to the implicit API. SAM lets it have route settings of its own, too.
-fn has_implicit_events(function: &Place<'_>) -> Result<bool, ConfigError> {
+fn has_implicit_events(function: &Cursor<'_>) -> Result<bool, ConfigError> {
     let Some(properties) = function.peek("Properties") else {
         return Ok(false);
     };

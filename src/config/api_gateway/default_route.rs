@@ -1,25 +1,25 @@
 //! The default route settings of a stage, wherever they stand.
 
-use super::{amount::Throttle, block::Block, resolved::resolved};
+use super::{amount::Throttling, block::Block, resolved::resolved};
 use crate::{
-    config::{Warning, document::Place, error::ConfigError},
+    config::{Warning, document::Cursor, error::ConfigError},
     limit::limits::Limits,
 };
 
 /// The default route settings, collected from all places where a document has them.
 #[derive(Debug, Default)]
 pub(super) struct DefaultRoute {
-    found: Option<Found>,
+    found: Option<DefaultThrottling>,
     /// Settings that do not throttle.
     empty: Vec<String>,
     warnings: Vec<Warning>,
 }
 
-/// Settings that throttle.
+/// The settings that throttle, and where they stand.
 #[derive(Debug)]
-struct Found {
+struct DefaultThrottling {
     path: String,
-    throttle: Throttle,
+    throttle: Throttling,
     limits: Option<Limits>,
 }
 
@@ -32,7 +32,7 @@ impl DefaultRoute {
     }
 
     /// Adds settings that stand where API Gateway takes them. They may be the only item of a list.
-    pub(super) fn add(&mut self, settings: &Place<'_>) -> Result<(), ConfigError> {
+    pub(super) fn add(&mut self, settings: &Cursor<'_>) -> Result<(), ConfigError> {
         resolved(settings)?;
         let blocks = settings.each(|block| {
             let Block { throttle, key } = Block::read(block)?;
@@ -48,7 +48,7 @@ impl DefaultRoute {
     }
 
     /// Adds settings that stand among route settings. Deployed as they are, they would be a bad route key.
-    pub(super) fn add_misplaced(&mut self, settings: &Place<'_>) -> Result<(), ConfigError> {
+    pub(super) fn add_misplaced(&mut self, settings: &Cursor<'_>) -> Result<(), ConfigError> {
         if settings.is_null() {
             return Ok(());
         }
@@ -57,18 +57,22 @@ impl DefaultRoute {
     }
 
     /// As [`add_misplaced`](Self::add_misplaced), for a block whose route key is the word.
-    pub(super) fn add_keyed(&mut self, block: &Place<'_>) -> Result<(), ConfigError> {
+    pub(super) fn add_keyed(&mut self, block: &Cursor<'_>) -> Result<(), ConfigError> {
         self.warn_misplaced(block);
         self.add_throttle(Block::read(block)?.throttle, block)
     }
 
-    fn warn_misplaced(&mut self, settings: &Place<'_>) {
+    fn warn_misplaced(&mut self, settings: &Cursor<'_>) {
         let sentence = "is read as the default route settings; API Gateway takes them beside the route settings, as \
                         `DefaultRouteSettings` of the stage, and refuses them as the key of a route";
         self.warnings.push(Warning::new(settings.path(), sentence));
     }
 
-    fn add_throttle(&mut self, throttle: Throttle, block: &Place<'_>) -> Result<(), ConfigError> {
+    fn add_throttle(
+        &mut self,
+        throttle: Throttling,
+        block: &Cursor<'_>,
+    ) -> Result<(), ConfigError> {
         match &self.found {
             _ if throttle.is_empty() => self.empty.push(block.path()),
             Some(found) if found.throttle == throttle => {}
@@ -79,7 +83,7 @@ impl DefaultRoute {
                 )));
             }
             None => {
-                self.found = Some(Found {
+                self.found = Some(DefaultThrottling {
                     path: block.path(),
                     throttle,
                     limits: throttle.limits(block, &mut self.warnings)?,
@@ -95,7 +99,7 @@ impl DefaultRoute {
     }
 
     /// The throttle of the settings, if one is set.
-    pub(super) fn throttle(&self) -> Option<Throttle> {
+    pub(super) fn throttle(&self) -> Option<Throttling> {
         self.found.as_ref().map(|found| found.throttle)
     }
 

@@ -3,12 +3,12 @@
 use std::collections::HashSet;
 
 use super::{
-    cloud_formation,
-    found::{Visit, Visited, named},
-    pulumi, terraform,
+    cloud_formation, pulumi,
+    resource::{Discovery, Visitor, named},
+    terraform,
 };
 use crate::config::{
-    document::{NO_SETTINGS, Place},
+    document::{Cursor, NO_SETTINGS},
     error::ConfigError,
 };
 
@@ -38,7 +38,7 @@ const OF_USAGE_PLAN: [&str; 9] = [
 const NAMES_OF_STAGE: [&str; 4] = ["StageName", "stageName", "stage_name", "name"];
 
 /// Calls `visit` for each stage.
-pub(super) fn stages(root: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), ConfigError> {
+pub(super) fn stages(root: &Cursor<'_>, visit: &mut Visitor<'_>) -> Result<(), ConfigError> {
     if let Some(items) = root.peek("Items") {
         more_pages(root, "NextToken", visit)?;
         return items
@@ -87,7 +87,7 @@ pub(super) fn stages(root: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), Conf
 }
 
 /// Calls `visit` for each usage plan.
-pub(super) fn usage_plans(root: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), ConfigError> {
+pub(super) fn usage_plans(root: &Cursor<'_>, visit: &mut Visitor<'_>) -> Result<(), ConfigError> {
     if let Some(items) = root.peek("items") {
         more_pages(root, "position", visit)?;
         return items
@@ -104,9 +104,9 @@ pub(super) fn usage_plans(root: &Place<'_>, visit: &mut Visit<'_>) -> Result<(),
 }
 
 /// A list that the AWS CLI prints in pages tells where the next one begins.
-fn more_pages(root: &Place<'_>, token: &str, visit: &mut Visit<'_>) -> Result<(), ConfigError> {
+fn more_pages(root: &Cursor<'_>, token: &str, visit: &mut Visitor<'_>) -> Result<(), ConfigError> {
     match root.peek(token) {
-        Some(token) if !token.is_null() => visit(Visited::Unread(&token, "the next page")),
+        Some(token) if !token.is_null() => visit(Discovery::Unread(&token, "the next page")),
         _ => Ok(()),
     }
 }

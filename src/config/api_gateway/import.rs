@@ -2,33 +2,33 @@
 
 use super::{
     choice::Choice,
-    find,
-    found::{OTHER, REST, Visit, Visited},
-    plan, settings,
+    find, plan,
+    resource::{Discovery, OTHER, REST, Visitor},
+    settings,
 };
 use crate::{
     config::{
         Imported, Warning,
-        document::{Place, parse_yaml},
+        document::{Cursor, parse_yaml},
         error::ConfigError,
     },
     rules::Rules,
 };
 
-/// What a document is searched for.
-struct Kind {
+/// The kind of resource that a document is searched for.
+struct ResourceKind {
     /// `a stage`.
     name: &'static str,
-    find: fn(&Place<'_>, &mut Visit<'_>) -> Result<(), ConfigError>,
-    read: fn(&Place<'_>, &mut Vec<Warning>) -> Result<Rules, ConfigError>,
+    find: fn(&Cursor<'_>, &mut Visitor<'_>) -> Result<(), ConfigError>,
+    read: fn(&Cursor<'_>, &mut Vec<Warning>) -> Result<Rules, ConfigError>,
 }
 
-const STAGE: Kind = Kind {
+const STAGE: ResourceKind = ResourceKind {
     name: "a stage",
     find: find::stages,
     read: settings::stage,
 };
-const USAGE_PLAN: Kind = Kind {
+const USAGE_PLAN: ResourceKind = ResourceKind {
     name: "a usage plan",
     find: find::usage_plans,
     read: plan::usage_plan,
@@ -49,25 +49,25 @@ pub(in crate::config) fn read_usage_plan(
 }
 
 /// The one that is asked for, by name or because it is alone.
-fn import(text: &str, name: Option<&str>, kind: &Kind) -> Result<Imported, ConfigError> {
-    let Kind {
+fn import(text: &str, name: Option<&str>, kind: &ResourceKind) -> Result<Imported, ConfigError> {
+    let ResourceKind {
         name: kind,
         find,
         read,
     } = kind;
     let document = parse_yaml(text)?;
-    let root = Place::root(&document);
+    let root = Cursor::root(&document);
     let is_asked_for = |names: &[&str]| name.is_none_or(|name| names.contains(&name));
     let mut all = Choice::default();
     let mut asked_for = 0;
     let mut unread = Vec::new();
     find(&root, &mut |visited| {
         match visited {
-            Visited::Found(found) => {
+            Discovery::Resource(found) => {
                 all.add(found.names);
                 asked_for += usize::from(is_asked_for(found.names));
             }
-            Visited::Unread(place, what) => {
+            Discovery::Unread(place, what) => {
                 let fault = match what {
                     REST | OTHER => format!("{what}, which is not read"),
                     _ => format!("{what}, which is not read and may hold {kind}"),
@@ -100,7 +100,7 @@ fn import(text: &str, name: Option<&str>, kind: &Kind) -> Result<Imported, Confi
     let mut rules = Rules::new();
     let mut warnings: Vec<_> = unread.into_iter().map(Warning::from).collect();
     find(&root, &mut |visited| {
-        let Visited::Found(found) = visited else {
+        let Discovery::Resource(found) = visited else {
             return Ok(());
         };
         if !is_asked_for(found.names) {

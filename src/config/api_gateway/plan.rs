@@ -3,14 +3,14 @@
 use std::collections::HashSet;
 
 use super::{
-    amount::{Throttle, whole},
+    amount::{Throttling, whole},
     resolved::resolved,
 };
 use crate::{
     client::{Clients, Plan},
     config::{
         Warning,
-        document::{Place, Value},
+        document::{Cursor, Value},
         error::ConfigError,
     },
     limit::{limits::Limits, quota::Quota},
@@ -31,7 +31,7 @@ const PASSED_OVER: [&str; 9] = [
 ];
 
 pub(super) fn usage_plan(
-    place: &Place<'_>,
+    place: &Cursor<'_>,
     warnings: &mut Vec<Warning>,
 ) -> Result<Rules, ConfigError> {
     resolved(place)?;
@@ -64,17 +64,20 @@ pub(super) fn usage_plan(
     Ok(Rules::new().clients(Clients::by_header("x-api-key").each(plan)))
 }
 
-fn throttle(block: &Place<'_>, warnings: &mut Vec<Warning>) -> Result<Option<Limits>, ConfigError> {
+fn throttle(
+    block: &Cursor<'_>,
+    warnings: &mut Vec<Warning>,
+) -> Result<Option<Limits>, ConfigError> {
     resolved(block)?;
     let mut fields = block.fields()?;
     let rate = fields.any(&["rateLimit", "RateLimit"])?;
     let burst = fields.any(&["burstLimit", "BurstLimit"])?;
     fields.end()?;
-    Throttle::read(rate.as_ref(), burst.as_ref())?.limits(block, warnings)
+    Throttling::read(rate.as_ref(), burst.as_ref())?.limits(block, warnings)
 }
 
 /// So many in a day, a week or a month of the calendar.
-fn quota(block: &Place<'_>, warnings: &mut Vec<Warning>) -> Result<Quota, ConfigError> {
+fn quota(block: &Cursor<'_>, warnings: &mut Vec<Warning>) -> Result<Quota, ConfigError> {
     resolved(block)?;
     let mut fields = block.fields()?;
     let limit = fields.any(&["limit", "Limit"])?;
@@ -107,7 +110,7 @@ fn quota(block: &Place<'_>, warnings: &mut Vec<Warning>) -> Result<Quota, Config
 
 /// The throttles of single methods in one stage: `/pets/{id}/GET`.
 fn methods(
-    stage: &Place<'_>,
+    stage: &Cursor<'_>,
     known: &mut HashSet<RouteKey>,
     warnings: &mut Vec<Warning>,
 ) -> Result<Vec<(RouteKey, Limits)>, ConfigError> {

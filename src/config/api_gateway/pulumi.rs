@@ -1,7 +1,7 @@
 //! Resources of Pulumi's programs in YAML, and of its states.
 
-use super::found::{OTHER, REST, Visit, Visited, is_stage, named, word};
-use crate::config::{document::Place, error::ConfigError};
+use super::resource::{Discovery, OTHER, REST, Visitor, is_stage, named, word};
+use crate::config::{document::Cursor, error::ConfigError};
 
 const STAGES: [&str; 3] = [
     "aws:apigatewayv2:Stage",
@@ -11,14 +11,14 @@ const STAGES: [&str; 3] = [
 
 /// The `resources` of a program, and the components that it declares.
 pub(super) fn program(
-    root: &Place<'_>,
-    resources: &Place<'_>,
-    visit: &mut Visit<'_>,
+    root: &Cursor<'_>,
+    resources: &Cursor<'_>,
+    visit: &mut Visitor<'_>,
 ) -> Result<(), ConfigError> {
     if let Some(components) = root.peek("components") {
         for (_, component) in components.entries()? {
             if component.peek("resources").is_some() {
-                visit(Visited::Unread(&component, "a component"))?;
+                visit(Discovery::Unread(&component, "a component"))?;
             }
         }
     }
@@ -27,7 +27,7 @@ pub(super) fn program(
 }
 
 /// The `deployment` that `pulumi stack export` prints.
-pub(super) fn state(deployment: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), ConfigError> {
+pub(super) fn state(deployment: &Cursor<'_>, visit: &mut Visitor<'_>) -> Result<(), ConfigError> {
     match deployment.peek("resources") {
         Some(resources) => resources.each(|each| resource(each, None, visit)).map(drop),
         None => Ok(()),
@@ -36,21 +36,21 @@ pub(super) fn state(deployment: &Place<'_>, visit: &mut Visit<'_>) -> Result<(),
 
 /// A resource of a program, which has `properties`, or of a state, which has `inputs`.
 pub(super) fn resource(
-    resource: &Place<'_>,
+    resource: &Cursor<'_>,
     id: Option<&str>,
-    visit: &mut Visit<'_>,
+    visit: &mut Visitor<'_>,
 ) -> Result<(), ConfigError> {
     let Some(kind) = resource.peek("type") else {
         return Ok(());
     };
     let kind = kind.text()?;
     if let Some(what) = not_read(kind) {
-        return visit(Visited::Unread(resource, what));
+        return visit(Discovery::Unread(resource, what));
     }
     if !STAGES.contains(&kind) {
         // Types of Terraform have no colon.
         return match is_stage(kind) && kind.contains(':') {
-            true => visit(Visited::Unread(resource, OTHER)),
+            true => visit(Discovery::Unread(resource, OTHER)),
             false => Ok(()),
         };
     }

@@ -1,12 +1,12 @@
 //! Values that are known to the tool alone which deploys a document.
 
 use crate::config::{
-    document::{Place, Value},
+    document::{Cursor, Value},
     error::ConfigError,
 };
 
 /// Refuses a reference, a function and an interpolation where a setting that throttles belongs, by name.
-pub(super) fn resolved(place: &Place<'_>) -> Result<(), ConfigError> {
+pub(super) fn resolved(place: &Cursor<'_>) -> Result<(), ConfigError> {
     let function = match place.value() {
         Value::Tagged(function) => function,
         Value::Text(text) if text.contains("${") => text,

@@ -2,11 +2,11 @@
 
 use std::collections::HashSet;
 
-use super::{amount::Throttle, block::Block, default_route::DefaultRoute, resolved::resolved};
+use super::{amount::Throttling, block::Block, default_route::DefaultRoute, resolved::resolved};
 use crate::{
     config::{
         Warning,
-        document::{Place, Value},
+        document::{Cursor, Value},
         error::ConfigError,
     },
     limit::limits::Limits,
@@ -15,7 +15,7 @@ use crate::{
 
 /// Adds what stands among route settings and is meant for the default route.
 pub(super) fn defaults(
-    settings: &Place<'_>,
+    settings: &Cursor<'_>,
     default: &mut DefaultRoute,
 ) -> Result<(), ConfigError> {
     each_block(settings, &mut |key, block| {
@@ -32,8 +32,8 @@ pub(super) fn defaults(
 
 /// Reads the settings of each route. What they leave out comes from `default`.
 pub(super) fn routes(
-    settings: &Place<'_>,
-    default: Throttle,
+    settings: &Cursor<'_>,
+    default: Throttling,
     warnings: &mut Vec<Warning>,
 ) -> Result<Vec<(RouteKey, Limits)>, ConfigError> {
     let mut known = HashSet::new();
@@ -55,10 +55,10 @@ pub(super) fn routes(
     Ok(routes)
 }
 
-type Visit<'v> = dyn FnMut(Option<&str>, &Place<'_>) -> Result<(), ConfigError> + 'v;
+type RouteVisitor<'v> = dyn FnMut(Option<&str>, &Cursor<'_>) -> Result<(), ConfigError> + 'v;
 
 /// Calls `visit` for each block, with the key that stands before it.
-fn each_block(settings: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), ConfigError> {
+fn each_block(settings: &Cursor<'_>, visit: &mut RouteVisitor<'_>) -> Result<(), ConfigError> {
     resolved(settings)?;
     match settings.value() {
         // The list of Pulumi and Terraform: each item has its key in it.
@@ -73,13 +73,13 @@ fn each_block(settings: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), ConfigE
     }
 }
 
-fn each_entry(table: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), ConfigError> {
+fn each_entry(table: &Cursor<'_>, visit: &mut RouteVisitor<'_>) -> Result<(), ConfigError> {
     let mut entries = table.entries()?;
     entries.try_for_each(|(key, block)| visit(Some(key), &block))
 }
 
 /// Whether an item of a list is a table by route key, of which the word for the default route settings is one.
-fn has_default(item: &Place<'_>) -> bool {
+fn has_default(item: &Cursor<'_>) -> bool {
     match item.value() {
         Value::Map(entries) if !Block::has_key(item) => entries
             .iter()
@@ -91,8 +91,8 @@ fn has_default(item: &Place<'_>) -> bool {
 /// The settings of one route. Its key stands before them or among them.
 fn route(
     key: Option<&str>,
-    block: &Place<'_>,
-    default: Throttle,
+    block: &Cursor<'_>,
+    default: Throttling,
     warnings: &mut Vec<Warning>,
 ) -> Result<(RouteKey, Limits), ConfigError> {
     let Block {

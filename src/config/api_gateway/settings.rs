@@ -2,7 +2,7 @@
 
 use super::{default_route::DefaultRoute, resolved::resolved, route_settings};
 use crate::{
-    config::{Warning, document::Place, error::ConfigError},
+    config::{Warning, document::Cursor, error::ConfigError},
     route::CatchAll,
     rules::Rules,
 };
@@ -77,7 +77,7 @@ const PASSED_OVER: [&[&str]; 4] = [
     ],
 ];
 
-pub(super) fn stage(place: &Place<'_>, warnings: &mut Vec<Warning>) -> Result<Rules, ConfigError> {
+pub(super) fn stage(place: &Cursor<'_>, warnings: &mut Vec<Warning>) -> Result<Rules, ConfigError> {
     resolved(place)?;
     if let Some(blocks) = place.peek("dynamic") {
         return Err(blocks.fault(

@@ -2,9 +2,11 @@
 
 use std::collections::HashSet;
 
-use super::found::{Found, OTHER, REST, Visit, Visited, is_stage, named, own_names, word};
+use super::resource::{
+    Discovery, OTHER, REST, Resource, Visitor, is_stage, named, own_names, word,
+};
 use crate::config::{
-    document::{Place, Value},
+    document::{Cursor, Value},
     error::ConfigError,
 };
 
@@ -14,14 +16,14 @@ const COMMENT: &str = "//";
 const STAGE: &str = "aws_apigatewayv2_stage";
 
 /// The blocks `resource` and `module` of a configuration. Blocks are tables, or lists of them.
-pub(super) fn configuration(root: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), ConfigError> {
+pub(super) fn configuration(root: &Cursor<'_>, visit: &mut Visitor<'_>) -> Result<(), ConfigError> {
     if let Some(resources) = root.peek("resource") {
         resources.each(|resources| {
             for (kind, all) in resources.entries()? {
                 if kind == STAGE {
                     each_of(&all, &mut |id, stage| named(stage, &["name"], &[id], visit))?;
                 } else if let Some(what) = not_read(kind) {
-                    each_of(&all, &mut |_, other| visit(Visited::Unread(other, what)))?;
+                    each_of(&all, &mut |_, other| visit(Discovery::Unread(other, what)))?;
                 }
             }
             Ok(())
@@ -32,7 +34,7 @@ pub(super) fn configuration(root: &Place<'_>, visit: &mut Visit<'_>) -> Result<(
             let mut modules = modules.entries()?;
             modules.try_for_each(|(id, module)| match id {
                 COMMENT => Ok(()),
-                _ => visit(Visited::Unread(&module, "a module")),
+                _ => visit(Discovery::Unread(&module, "a module")),
             })
         })?;
     }
@@ -56,10 +58,10 @@ fn not_read(kind: &str) -> Option<&'static str> {
     }
 }
 
-type Read<'r> = dyn FnMut(&str, &Place<'_>) -> Result<(), ConfigError> + 'r;
+type BlockVisitor<'r> = dyn FnMut(&str, &Cursor<'_>) -> Result<(), ConfigError> + 'r;
 
 /// Each resource of a kind, by its name.
-fn each_of(all: &Place<'_>, read: &mut Read<'_>) -> Result<(), ConfigError> {
+fn each_of(all: &Cursor<'_>, read: &mut BlockVisitor<'_>) -> Result<(), ConfigError> {
     all.each(|all| {
         for (id, blocks) in all.entries()? {
             if id != COMMENT {
@@ -72,7 +74,7 @@ fn each_of(all: &Place<'_>, read: &mut Read<'_>) -> Result<(), ConfigError> {
 }
 
 /// The addresses of stages of which a plan knows the throttling only after it was applied. It leaves out such values.
-pub(super) fn unknown(plan: &Place<'_>) -> Result<HashSet<String>, ConfigError> {
+pub(super) fn unknown(plan: &Cursor<'_>) -> Result<HashSet<String>, ConfigError> {
     let mut unknown = HashSet::new();
     let Some(changes) = plan.peek("resource_changes") else {
         return Ok(unknown);
@@ -81,7 +83,7 @@ pub(super) fn unknown(plan: &Place<'_>) -> Result<HashSet<String>, ConfigError> 
         let after = change.peek("change");
         let after = after.as_ref().and_then(|after| after.peek("after_unknown"));
         let blocks = ["default_route_settings", "route_settings"];
-        let throttles = |after: &Place<'_>| {
+        let throttles = |after: &Cursor<'_>| {
             let mut blocks = blocks.iter().filter_map(|block| after.peek(block));
             blocks.any(|block| is_unknown(&block))
         };
@@ -94,13 +96,13 @@ pub(super) fn unknown(plan: &Place<'_>) -> Result<HashSet<String>, ConfigError> 
 }
 
 /// Returns whether blocks, or settings of them that throttle, are unknown until they are applied.
-fn is_unknown(blocks: &Place<'_>) -> bool {
+fn is_unknown(blocks: &Cursor<'_>) -> bool {
     let settings = [
         "route_key",
         "throttling_rate_limit",
         "throttling_burst_limit",
     ];
-    let of_block = |block: &Place<'_>| {
+    let of_block = |block: &Cursor<'_>| {
         *block.value() == Value::Bool(true)
             || settings.iter().any(|name| {
                 let setting = block.peek(name);
@@ -113,9 +115,9 @@ fn is_unknown(blocks: &Place<'_>) -> bool {
 
 /// A module of a state or a plan, with those inside of it.
 pub(super) fn module(
-    place: &Place<'_>,
+    place: &Cursor<'_>,
     unknown: &HashSet<String>,
-    visit: &mut Visit<'_>,
+    visit: &mut Visitor<'_>,
 ) -> Result<(), ConfigError> {
     if let Some(resources) = place.peek("resources") {
         resources.each(|each| resource(each, unknown, visit))?;
@@ -128,15 +130,15 @@ pub(super) fn module(
 
 /// A resource of a state or a plan. The settings of those whose address is `unknown` are not all there.
 pub(super) fn resource(
-    resource: &Place<'_>,
+    resource: &Cursor<'_>,
     unknown: &HashSet<String>,
-    visit: &mut Visit<'_>,
+    visit: &mut Visitor<'_>,
 ) -> Result<(), ConfigError> {
     let Some(kind) = word(resource, "type") else {
         return Ok(());
     };
     if let Some(what) = not_read(kind) {
-        return visit(Visited::Unread(resource, what));
+        return visit(Discovery::Unread(resource, what));
     }
     if kind != STAGE {
         return Ok(());
@@ -147,7 +149,7 @@ pub(super) fn resource(
     let Some(values) = resource.peek("values") else {
         return Err(resource.fault("a stage without `values`"));
     };
-    visit(Visited::Found(Found {
+    visit(Discovery::Resource(Resource {
         names: &own_names(&values, &["name"], &others),
         settings: &values,
         globals: None,

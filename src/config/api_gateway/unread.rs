@@ -1,11 +1,11 @@
 //! Parts of CloudFormation's templates that only the service expands, and what they may hold.
 
 use super::{
-    found::{Found, Visit, Visited, kind},
     resolved::is_function,
+    resource::{Discovery, Resource, Visitor, kind},
 };
 use crate::config::{
-    document::{Node, Place, Value},
+    document::{Cursor, Node, Value},
     error::ConfigError,
 };
 
@@ -13,17 +13,20 @@ use crate::config::{
 const KNOWN: [&str; 2] = ["AWS::Serverless-2016-10-31", "AWS::LanguageExtensions"];
 
 /// Macros and includes that hold for the whole template.
-pub(super) fn transforms(template: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), ConfigError> {
+pub(super) fn transforms(
+    template: &Cursor<'_>,
+    visit: &mut Visitor<'_>,
+) -> Result<(), ConfigError> {
     if let Some(transforms) = template.peek("Transform") {
         transforms.each(|transform| match transform.value() {
             Value::Text(name) if KNOWN.contains(&&**name) => Ok(()),
-            _ => visit(Visited::Unread(transform, "a macro")),
+            _ => visit(Discovery::Unread(transform, "a macro")),
         })?;
     }
     macros(template, visit)?;
     if let Some(modules) = template.peek("Modules") {
         let mut modules = modules.entries()?;
-        modules.try_for_each(|(_, module)| visit(Visited::Unread(&module, "a module")))?;
+        modules.try_for_each(|(_, module)| visit(Discovery::Unread(&module, "a module")))?;
     }
     match template.peek("Globals") {
         Some(globals) => macros(&globals, visit),
@@ -31,9 +34,9 @@ pub(super) fn transforms(template: &Place<'_>, visit: &mut Visit<'_>) -> Result<
     }
 }
 
-fn macros(part: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), ConfigError> {
+fn macros(part: &Cursor<'_>, visit: &mut Visitor<'_>) -> Result<(), ConfigError> {
     match part.peek("Fn::Transform") {
-        Some(transform) => visit(Visited::Unread(&transform, "a macro")),
+        Some(transform) => visit(Discovery::Unread(&transform, "a macro")),
         None => Ok(()),
     }
 }
@@ -42,9 +45,9 @@ fn macros(part: &Place<'_>, visit: &mut Visit<'_>) -> Result<(), ConfigError> {
 /// of its own.
 pub(super) fn entry(
     id: &str,
-    resource: &Place<'_>,
+    resource: &Cursor<'_>,
     wanted: &[&str],
-    visit: &mut Visit<'_>,
+    visit: &mut Visitor<'_>,
 ) -> Result<bool, ConfigError> {
     let (holds, what) = if id == "Fn::Transform" {
         (Holds::Maybe, "a macro")
@@ -55,14 +58,14 @@ pub(super) fn entry(
     } else {
         let nested = kind(resource)?.and_then(nested);
         if let Some(nested) = nested {
-            visit(Visited::Unread(resource, nested))?;
+            visit(Discovery::Unread(resource, nested))?;
         }
         return Ok(nested.is_some());
     };
     match holds {
         Holds::Nothing => {}
-        Holds::Maybe => visit(Visited::Unread(resource, what))?,
-        Holds::One => visit(Visited::Found(Found {
+        Holds::Maybe => visit(Discovery::Unread(resource, what))?,
+        Holds::One => visit(Discovery::Resource(Resource {
             names: &[id],
             settings: resource,
             globals: None,

@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::HashMap};
 
 use roxmltree::{Document, Node};
 
-use super::{expression::begins, key::Key};
+use super::{expression::begins, key::CounterKey};
 use crate::config::{
     Warning,
     error::{ConfigError, Position},
@@ -13,19 +13,19 @@ use crate::config::{
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Element<'a> {
     node: Node<'a, 'a>,
-    source: &'a Source<'a>,
+    source: &'a PolicyDocument<'a>,
 }
 
 /// The document of an element.
 #[derive(Debug)]
-pub(super) struct Source<'a> {
+pub(super) struct PolicyDocument<'a> {
     /// The document before its expressions were masked.
     text: &'a str,
     /// The number of each element among its siblings of the same name, from one, by the number of its node.
     ordinals: Vec<usize>,
 }
 
-impl<'a> Source<'a> {
+impl<'a> PolicyDocument<'a> {
     pub(super) fn new(text: &'a str, document: &Document<'_>) -> Self {
         let mut ordinals = Vec::new();
         let mut siblings: HashMap<_, usize> = HashMap::new();
@@ -46,7 +46,7 @@ impl<'a> Source<'a> {
 }
 
 impl<'a> Element<'a> {
-    pub(super) fn new(node: Node<'a, 'a>, source: &'a Source<'a>) -> Self {
+    pub(super) fn new(node: Node<'a, 'a>, source: &'a PolicyDocument<'a>) -> Self {
         Self { node, source }
     }
 
@@ -123,9 +123,9 @@ impl<'a> Element<'a> {
     }
 
     /// By what is counted.
-    pub(super) fn key(self, name: &str) -> Result<Key, ConfigError> {
+    pub(super) fn key(self, name: &str) -> Result<CounterKey, ConfigError> {
         let text = self.text(name).ok_or_else(|| self.missing(name))?;
-        if let Some(key) = Key::of_expression(&text) {
+        if let Some(key) = CounterKey::of_expression(&text) {
             return Ok(key);
         }
         if is_expression(&text) {
@@ -141,7 +141,7 @@ impl<'a> Element<'a> {
                 name,
                 "empty; write by what is counted, or a constant for all requests",
             )),
-            _ => Ok(Key::Everybody),
+            _ => Ok(CounterKey::Everybody),
         }
     }
 

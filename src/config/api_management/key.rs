@@ -1,32 +1,32 @@
-//! By what a policy counts.
+//! The keys of the counters that policies have.
 
 use std::fmt;
 
 use http::HeaderName;
 
-/// By what a policy counts.
+/// The key of a counter that a policy has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Key {
+pub(super) enum CounterKey {
     /// A constant: all requests together.
     Everybody,
-    Client(Identity),
+    Client(ClientSource),
 }
 
-/// What tells clients apart.
+/// The part of a request that tells clients apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Identity {
+pub(super) enum ClientSource {
     Address,
     Header(HeaderName),
 }
 
-impl Identity {
+impl ClientSource {
     /// What API Management sends a subscription's key in.
     pub(super) fn subscription() -> Self {
         Self::Header(HeaderName::from_static("ocp-apim-subscription-key"))
     }
 }
 
-impl fmt::Display for Identity {
+impl fmt::Display for ClientSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address => f.write_str("the address"),
@@ -38,7 +38,7 @@ impl fmt::Display for Identity {
     }
 }
 
-impl Key {
+impl CounterKey {
     /// The key that an expression makes, if it is one that can be made here.
     pub(super) fn of_expression(expression: &str) -> Option<Self> {
         let inner = expression.strip_prefix("@(")?.strip_suffix(')')?;
@@ -61,16 +61,16 @@ impl Key {
 struct Words<'a>(&'a str);
 
 impl<'a> Words<'a> {
-    fn identity(&mut self) -> Option<Identity> {
+    fn identity(&mut self) -> Option<ClientSource> {
         if self.member("Subscription").is_some() {
             return self
                 .member("Id")
                 .or_else(|| self.member("Key"))
-                .map(|()| Identity::subscription());
+                .map(|()| ClientSource::subscription());
         }
         self.member("Request")?;
         if self.member("IpAddress").is_some() {
-            return Some(Identity::Address);
+            return Some(ClientSource::Address);
         }
         self.member("Headers")?;
         self.member("GetValueOrDefault")?;
@@ -86,7 +86,7 @@ impl<'a> Words<'a> {
             self.literal().map(drop).or_else(|| empty(self))?;
         }
         self.eat(")")?;
-        Some(Identity::Header(name))
+        Some(ClientSource::Header(name))
     }
 
     fn member(&mut self, name: &str) -> Option<()> {
@@ -119,15 +119,15 @@ impl<'a> Words<'a> {
 mod tests {
     use super::*;
 
-    fn header(name: &'static str) -> Option<Key> {
+    fn header(name: &'static str) -> Option<CounterKey> {
         let name = HeaderName::from_static(name);
-        Some(Key::Client(Identity::Header(name)))
+        Some(CounterKey::Client(ClientSource::Header(name)))
     }
 
     #[test]
     fn keys_that_can_be_made_here_are_told_from_those_that_cannot() {
-        let address = || Some(Key::Client(Identity::Address));
-        let subscription = || Some(Key::Client(Identity::subscription()));
+        let address = || Some(CounterKey::Client(ClientSource::Address));
+        let subscription = || Some(CounterKey::Client(ClientSource::subscription()));
         let table = [
             ("@(context.Request.IpAddress)", address()),
             ("@( context . Request ?. IpAddress )", address()),
@@ -150,7 +150,7 @@ mod tests {
                 r#"@(context.Request.Headers.GetValueOrDefault("x-api-key", string.Empty))"#,
                 header("x-api-key"),
             ),
-            (r#"@("all")"#, Some(Key::Everybody)),
+            (r#"@("all")"#, Some(CounterKey::Everybody)),
             ("@()", None),
             ("@(context)", None),
             ("@(context.Request.IpAddress + \"x\")", None),
@@ -174,7 +174,11 @@ mod tests {
             ("context.Request.IpAddress", None),
         ];
         for (expression, expected) in table {
-            assert_eq!(Key::of_expression(expression), expected, "{expression}");
+            assert_eq!(
+                CounterKey::of_expression(expression),
+                expected,
+                "{expression}"
+            );
         }
     }
 }

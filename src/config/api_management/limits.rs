@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::{
     element::{Element, brief},
-    found::{Found, Limit},
-    key::{Identity, Key},
+    key::{ClientSource, CounterKey},
+    policy_limits::{PolicyLimit, PolicyLimits},
     window,
 };
 use crate::{
@@ -13,19 +13,22 @@ use crate::{
     limit::{in_flight::InFlight, rate::Rate},
 };
 
-pub(super) fn rate_limit(policy: Element<'_>, found: &mut Found) -> Result<(), ConfigError> {
+pub(super) fn rate_limit(policy: Element<'_>, found: &mut PolicyLimits) -> Result<(), ConfigError> {
     let rate = rate(policy, found)?;
-    let key = Key::Client(Identity::subscription());
-    found.add(policy, "", key, Limit::Rate(rate))
+    let key = CounterKey::Client(ClientSource::subscription());
+    found.add(policy, "", key, PolicyLimit::Rate(rate))
 }
 
-pub(super) fn rate_limit_by_key(policy: Element<'_>, found: &mut Found) -> Result<(), ConfigError> {
+pub(super) fn rate_limit_by_key(
+    policy: Element<'_>,
+    found: &mut PolicyLimits,
+) -> Result<(), ConfigError> {
     let key = counter_key(policy)?;
     let rate = rate(policy, found)?;
-    found.add(policy, "counter-key", key, Limit::Rate(rate))
+    found.add(policy, "counter-key", key, PolicyLimit::Rate(rate))
 }
 
-fn rate(policy: Element<'_>, found: &mut Found) -> Result<Rate, ConfigError> {
+fn rate(policy: Element<'_>, found: &mut PolicyLimits) -> Result<Rate, ConfigError> {
     const LONGEST: u32 = 300;
     let calls = count(policy, "calls", found)?;
     let period = policy.required("renewal-period")?;
@@ -40,16 +43,19 @@ fn rate(policy: Element<'_>, found: &mut Found) -> Result<Rate, ConfigError> {
     Ok(Rate::new(calls.into(), Duration::from_secs(period.into())))
 }
 
-pub(super) fn quota(policy: Element<'_>, found: &mut Found) -> Result<(), ConfigError> {
+pub(super) fn quota(policy: Element<'_>, found: &mut PolicyLimits) -> Result<(), ConfigError> {
     let (calls, period) = volume(policy, found)?;
     let (quota, _) = window::quota(calls, period, window::FIRST);
     let begin = "windows are the same for all clients, and do not begin with the subscription";
     found.warn(policy.warning("renewal-period", begin));
-    let key = Key::Client(Identity::subscription());
-    found.add(policy, "", key, Limit::Quota(quota))
+    let key = CounterKey::Client(ClientSource::subscription());
+    found.add(policy, "", key, PolicyLimit::Quota(quota))
 }
 
-pub(super) fn quota_by_key(policy: Element<'_>, found: &mut Found) -> Result<(), ConfigError> {
+pub(super) fn quota_by_key(
+    policy: Element<'_>,
+    found: &mut PolicyLimits,
+) -> Result<(), ConfigError> {
     const START: &str = "first-period-start";
     let key = counter_key(policy)?;
     let (calls, period) = volume(policy, found)?;
@@ -71,11 +77,11 @@ pub(super) fn quota_by_key(policy: Element<'_>, found: &mut Found) -> Result<(),
         );
         found.warn(policy.warning(START, early));
     }
-    found.add(policy, "counter-key", key, Limit::Quota(quota))
+    found.add(policy, "counter-key", key, PolicyLimit::Quota(quota))
 }
 
 /// The calls in a quota's period.
-fn volume(policy: Element<'_>, found: &mut Found) -> Result<(u32, u32), ConfigError> {
+fn volume(policy: Element<'_>, found: &mut PolicyLimits) -> Result<(u32, u32), ConfigError> {
     const SHORTEST: u32 = 300;
     if policy.text("bandwidth").is_some() {
         let fault = "bytes are not counted; leave it out, and limit `calls`";
@@ -96,7 +102,7 @@ fn volume(policy: Element<'_>, found: &mut Found) -> Result<(u32, u32), ConfigEr
 }
 
 /// By what is counted, and that each request counts one.
-fn counter_key(policy: Element<'_>) -> Result<Key, ConfigError> {
+fn counter_key(policy: Element<'_>) -> Result<CounterKey, ConfigError> {
     let key = policy.key("counter-key")?;
     let condition = policy.text("increment-condition");
     if let Some(condition) = condition.filter(|text| !matches!(&**text, "true" | "@(true)")) {
@@ -117,7 +123,10 @@ fn counter_key(policy: Element<'_>) -> Result<Key, ConfigError> {
     }
 }
 
-pub(super) fn limit_concurrency(policy: Element<'_>, found: &mut Found) -> Result<(), ConfigError> {
+pub(super) fn limit_concurrency(
+    policy: Element<'_>,
+    found: &mut PolicyLimits,
+) -> Result<(), ConfigError> {
     let key = policy.key("key")?;
     let cap = InFlight::new(count(policy, "max-count", found)?.into());
     let serves = |inside: Element<'_>| matches!(inside.name(), "forward-request" | "base");
@@ -125,10 +134,13 @@ pub(super) fn limit_concurrency(policy: Element<'_>, found: &mut Found) -> Resul
         let longer = "a slot is held until the response has ended, not only while the policies inside of it run";
         found.warn(policy.warning("", longer));
     }
-    found.add(policy, "key", key, Limit::InFlight(cap))
+    found.add(policy, "key", key, PolicyLimit::InFlight(cap))
 }
 
-pub(super) fn token_limit(policy: Element<'_>, found: &mut Found) -> Result<(), ConfigError> {
+pub(super) fn token_limit(
+    policy: Element<'_>,
+    found: &mut PolicyLimits,
+) -> Result<(), ConfigError> {
     const ESTIMATE: &str = "estimate-prompt-tokens";
     for attribute in ["token-quota", "token-quota-period"] {
         if policy.text(attribute).is_some() {
@@ -151,11 +163,15 @@ pub(super) fn token_limit(policy: Element<'_>, found: &mut Found) -> Result<(), 
     };
     found.estimate(policy, ESTIMATE, estimated);
     let rate = Rate::per_minute(tokens.into());
-    found.add(policy, "counter-key", key, Limit::Tokens(rate))
+    found.add(policy, "counter-key", key, PolicyLimit::Tokens(rate))
 }
 
 /// How many: none closes.
-fn count(policy: Element<'_>, attribute: &str, found: &mut Found) -> Result<u32, ConfigError> {
+fn count(
+    policy: Element<'_>,
+    attribute: &str,
+    found: &mut PolicyLimits,
+) -> Result<u32, ConfigError> {
     let count = policy.required(attribute)?;
     if count == 0 {
         found.warn(policy.warning(attribute, "0: nothing passes, ever"));

@@ -78,10 +78,10 @@
 
 mod element;
 mod expression;
-mod found;
 mod key;
 mod limits;
 mod policies;
+mod policy_limits;
 mod source;
 mod walk;
 mod window;
@@ -89,8 +89,8 @@ mod window;
 use roxmltree::{Document, Error};
 
 use self::{
-    element::{Element, Source},
-    found::Found,
+    element::{Element, PolicyDocument},
+    policy_limits::PolicyLimits,
 };
 use super::{
     Imported, Reader,
@@ -138,9 +138,9 @@ fn read_policy(xml: &str) -> Result<Imported, ConfigError> {
         return Err(ConfigError::new("", None, fault));
     }
     let document = Document::parse(&masked).map_err(|error| no_xml(&error))?;
-    let source = Source::new(xml, &document);
+    let source = PolicyDocument::new(xml, &document);
     let root = Element::new(document.root_element(), &source);
-    let mut found = Found::default();
+    let mut found = PolicyLimits::default();
     walk::document(root, &mut found)?;
     Ok(found.into_imported(root))
 }

@@ -2,15 +2,15 @@
 
 use super::{
     element::Element,
-    found::Found,
     limits::{limit_concurrency, quota, quota_by_key, rate_limit, rate_limit_by_key, token_limit},
+    policy_limits::PolicyLimits,
 };
 use crate::config::ConfigError;
 
 /// A policy that limits, and what may be said of it.
 struct Policy {
     name: &'static str,
-    read: fn(Element<'_>, &mut Found) -> Result<(), ConfigError>,
+    read: fn(Element<'_>, &mut PolicyLimits) -> Result<(), ConfigError>,
     attributes: &'static [&'static str],
     /// What it tells, and to whom.
     told: &'static [&'static str],
@@ -117,7 +117,7 @@ fn may_limit(name: &str) -> bool {
 }
 
 /// Reads an element if it is a policy that limits.
-pub(super) fn read(element: Element<'_>, found: &mut Found) -> Result<bool, ConfigError> {
+pub(super) fn read(element: Element<'_>, found: &mut PolicyLimits) -> Result<bool, ConfigError> {
     let Some(policy) = POLICIES.iter().find(|policy| policy.name == element.name()) else {
         if !may_limit(element.name()) {
             return Ok(false);

@@ -9,7 +9,7 @@ use super::expression::{begins, length, to};
 
 /// The document with the marks of XML in its expressions replaced, each by one `_`.
 pub(super) fn masked(xml: &str) -> Cow<'_, str> {
-    let expressions = Scan::of(xml.as_bytes()).expressions();
+    let expressions = MarkupScanner::of(xml.as_bytes()).expressions();
     if expressions.is_empty() {
         return Cow::Borrowed(xml);
     }
@@ -31,7 +31,7 @@ const MOST_NAMESPACES: usize = 256;
 
 /// Names what a masked document has too much of for a parser whose time grows with the square of it.
 pub(super) fn too_much(masked: &str) -> Option<String> {
-    let mut scan = Scan::of(masked.as_bytes());
+    let mut scan = MarkupScanner::of(masked.as_bytes());
     let mut most = 0;
     while let Some(attributes) = scan.attributes() {
         most = most.max(attributes);
@@ -51,13 +51,13 @@ pub(super) fn too_much(masked: &str) -> Option<String> {
 }
 
 /// A walk through a document, along its marks alone.
-struct Scan<'a> {
+struct MarkupScanner<'a> {
     bytes: &'a [u8],
     at: usize,
     found: Vec<Range<usize>>,
 }
 
-impl<'a> Scan<'a> {
+impl<'a> MarkupScanner<'a> {
     fn of(bytes: &'a [u8]) -> Self {
         Self {
             bytes,

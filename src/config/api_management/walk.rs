@@ -2,15 +2,15 @@
 
 use super::{
     element::{Element, is_wrapper},
-    found::Found,
     policies::{is_limit, read},
+    policy_limits::PolicyLimits,
 };
 use crate::config::ConfigError;
 
 /// How deep policies may stand in each other.
 const DEEPEST: usize = 32;
 
-pub(super) fn document(root: Element<'_>, found: &mut Found) -> Result<(), ConfigError> {
+pub(super) fn document(root: Element<'_>, found: &mut PolicyLimits) -> Result<(), ConfigError> {
     let name = root.name();
     let is_section = matches!(name, "inbound" | "backend" | "outbound" | "on-error");
     let is_policies = is_wrapper(name) || is_section || is_limit(name);
@@ -21,7 +21,7 @@ pub(super) fn document(root: Element<'_>, found: &mut Found) -> Result<(), Confi
     walk(root, 0, found)
 }
 
-fn walk(element: Element<'_>, depth: usize, found: &mut Found) -> Result<(), ConfigError> {
+fn walk(element: Element<'_>, depth: usize, found: &mut PolicyLimits) -> Result<(), ConfigError> {
     if depth > DEEPEST {
         return Err(element.fault(format!("stands more than {DEEPEST} elements deep")));
     }
@@ -37,13 +37,13 @@ fn walk(element: Element<'_>, depth: usize, found: &mut Found) -> Result<(), Con
     }
 }
 
-fn inside(element: Element<'_>, depth: usize, found: &mut Found) -> Result<(), ConfigError> {
+fn inside(element: Element<'_>, depth: usize, found: &mut PolicyLimits) -> Result<(), ConfigError> {
     let mut children = element.children();
     children.try_for_each(|child| walk(child, depth + 1, found))
 }
 
 /// Fragments may limit, and are not there to be read.
-fn fragments(element: Element<'_>, found: &mut Found) {
+fn fragments(element: Element<'_>, found: &mut PolicyLimits) {
     let inside = std::iter::once(element).chain(element.descendants());
     for fragment in inside.filter(|element| element.name() == "include-fragment") {
         let sentence = "the fragment is not read; if it limits, put its policies in its place";

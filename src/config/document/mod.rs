@@ -3,15 +3,15 @@
 //! Settings are read from the tree and not from a format, so that each error names the setting's path, and its line
 //! and column where the format tells them.
 
+mod cursor;
 mod merge;
-mod place;
 mod positions;
 mod serde;
 mod toml;
 mod yaml;
 
 pub(super) use self::{
-    place::{Fields, Place},
+    cursor::{Cursor, TableReader},
     toml::parse as parse_toml,
     yaml::parse as parse_yaml,
 };
@@ -39,14 +39,14 @@ pub(super) enum Value {
     Text(String),
     List(Vec<Node>),
     /// In the order of the document.
-    Map(Vec<(Key, Node)>),
+    Map(Vec<(SettingKey, Node)>),
     /// What only those understand who know the tag, such as `!Ref Burst`.
     Tagged(String),
 }
 
 /// The name of a setting, and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Key {
+pub(super) struct SettingKey {
     pub(super) name: String,
     pub(super) at: Option<Position>,
 }

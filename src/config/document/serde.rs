@@ -7,7 +7,7 @@ use serde::{
     de::{Error, MapAccess, SeqAccess, Visitor},
 };
 
-use super::{Key, Node, Value};
+use super::{Node, SettingKey, Value};
 
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -78,13 +78,13 @@ impl<'de> Visitor<'de> for AnyValue {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut entries: Vec<(Key, Node)> = Vec::new();
+        let mut entries: Vec<(SettingKey, Node)> = Vec::new();
         let mut names = HashSet::new();
         while let Some(name) = map.next_key::<String>()? {
             if !names.insert(name.clone()) {
                 return Err(A::Error::custom(format_args!("`{name}` is set twice")));
             }
-            entries.push((Key { name, at: None }, map.next_value()?));
+            entries.push((SettingKey { name, at: None }, map.next_value()?));
         }
         Ok(Value::Map(entries))
     }

@@ -5,7 +5,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{Key, Node, Value, positions::Positions};
+use super::{Node, SettingKey, Value, positions::Positions};
 use crate::config::error::ConfigError;
 
 /// Reads TOML 1.0.
@@ -92,7 +92,7 @@ impl Document<'_> {
     fn table(&self, table: &DeTable<'_>) -> Result<Value, ConfigError> {
         let mut entries = Vec::with_capacity(table.len());
         for (name, value) in table {
-            let key = Key {
+            let key = SettingKey {
                 name: name.get_ref().to_string(),
                 at: Some(self.positions.of(&name.span())),
             };

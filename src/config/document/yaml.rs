@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::HashSet};
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 
-use super::{Key, Node, Value};
+use super::{Node, SettingKey, Value};
 use crate::config::error::{ConfigError, Position};
 
 /// How deep lists and tables lie in each other at most.
@@ -80,10 +80,10 @@ struct Open {
 enum Values {
     List(Vec<Node>),
     Map {
-        entries: Vec<(Key, Node)>,
+        entries: Vec<(SettingKey, Node)>,
         names: HashSet<String>,
         /// Of the setting whose value has not come yet.
-        next: Option<Key>,
+        next: Option<SettingKey>,
     },
 }
 
@@ -167,7 +167,7 @@ impl Builder {
                 if !names.insert(name.clone()) {
                     return fault(node.at, format!("`{name}` is set twice"));
                 }
-                *next = Some(Key { name, at: node.at });
+                *next = Some(SettingKey { name, at: node.at });
             }
             Some(Values::Map { entries, next, .. }) => {
                 entries.extend(next.take().map(|key| (key, node)));

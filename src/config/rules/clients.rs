@@ -8,7 +8,7 @@ use super::{
 use crate::{
     client::{Clients, Forwarding, Plan},
     config::{
-        document::{Place, Value},
+        document::{Cursor, Value},
         error::ConfigError,
     },
 };
@@ -18,15 +18,15 @@ pub(super) const FORWARDING: [(&str, Forwarding); 2] = [
     ("forwarded", Forwarding::Forwarded),
 ];
 
-/// What tells clients apart.
-enum Source {
+/// A setting that tells clients apart.
+enum SourceSetting {
     Header(String),
     Hosts(Vec<String>),
     Bearer,
     Address,
 }
 
-pub(super) fn clients(place: &Place<'_>) -> Result<Clients, ConfigError> {
+pub(super) fn clients(place: &Cursor<'_>) -> Result<Clients, ConfigError> {
     let mut fields = place.fields()?;
     let Some(by) = fields.get("by") else {
         return Err(
@@ -35,21 +35,23 @@ pub(super) fn clients(place: &Place<'_>) -> Result<Clients, ConfigError> {
     };
     let sources = by.each(source)?;
     let mut clients = match &sources[..] {
-        [Source::Header(name)] | [Source::Header(name), Source::Address] => {
+        [SourceSetting::Header(name)] | [SourceSetting::Header(name), SourceSetting::Address] => {
             Clients::by_header(name.clone())
         }
-        [Source::Hosts(hosts)] | [Source::Hosts(hosts), Source::Address] => {
+        [SourceSetting::Hosts(hosts)] | [SourceSetting::Hosts(hosts), SourceSetting::Address] => {
             Clients::by_host(hosts.clone())
         }
-        [Source::Bearer] | [Source::Bearer, Source::Address] => Clients::by_bearer(),
-        [Source::Address] => Clients::by_address(),
+        [SourceSetting::Bearer] | [SourceSetting::Bearer, SourceSetting::Address] => {
+            Clients::by_bearer()
+        }
+        [SourceSetting::Address] => Clients::by_address(),
         _ => {
             return Err(
                 by.fault("write a header, hosts or `bearer`, then `address`, or one of them alone")
             );
         }
     };
-    if let [_, Source::Address] = &sources[..] {
+    if let [_, SourceSetting::Address] = &sources[..] {
         clients = clients.or_address();
     }
     if let Some(networks) = fields.get("trusting") {
@@ -82,10 +84,10 @@ pub(super) fn clients(place: &Place<'_>) -> Result<Clients, ConfigError> {
 }
 
 /// `"bearer"`, `"address"`, `{ header = "x-api-key" }`, `{ hosts = ["api.example.com"] }`.
-fn source(place: &Place<'_>) -> Result<Source, ConfigError> {
+fn source(place: &Cursor<'_>) -> Result<SourceSetting, ConfigError> {
     match place.value() {
-        Value::Text(text) if text == "bearer" => Ok(Source::Bearer),
-        Value::Text(text) if text == "address" => Ok(Source::Address),
+        Value::Text(text) if text == "bearer" => Ok(SourceSetting::Bearer),
+        Value::Text(text) if text == "address" => Ok(SourceSetting::Address),
         Value::Map(_) => {
             let mut fields = place.fields()?;
             let header = fields
@@ -96,8 +98,8 @@ fn source(place: &Place<'_>) -> Result<Source, ConfigError> {
                 .map(|hosts| hosts.each(|host| host.text().map(str::to_owned)));
             fields.end()?;
             match (header.transpose()?, hosts.transpose()?) {
-                (Some(name), None) => Ok(Source::Header(name)),
-                (None, Some(hosts)) => Ok(Source::Hosts(hosts)),
+                (Some(name), None) => Ok(SourceSetting::Header(name)),
+                (None, Some(hosts)) => Ok(SourceSetting::Hosts(hosts)),
                 (None, None) => Err(place.fault("a table without `header` or `hosts`")),
                 (Some(_), Some(_)) => Err(place.fault("`header` and `hosts`; write one of them")),
             }
@@ -109,7 +111,7 @@ fn source(place: &Place<'_>) -> Result<Source, ConfigError> {
 }
 
 /// Limits, and those of single routes.
-fn plan(place: &Place<'_>) -> Result<Plan, ConfigError> {
+fn plan(place: &Cursor<'_>) -> Result<Plan, ConfigError> {
     let Value::Map(_) = place.value() else {
         return short(place).map(Plan::new);
     };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     config::{
-        document::{Fields, Place, Value},
+        document::{Cursor, TableReader, Value},
         error::ConfigError,
         quantity::{self, Decimal},
     },
@@ -25,7 +25,7 @@ pub(super) const ACCESS: [(&str, Access); 3] = [
 ];
 
 /// `"unlimited"`, `"closed"`, `"exempt"`, a rate, or a table.
-pub(super) fn limits(place: &Place<'_>) -> Result<Limits, ConfigError> {
+pub(super) fn limits(place: &Cursor<'_>) -> Result<Limits, ConfigError> {
     if let Value::Map(_) = place.value() {
         let mut fields = place.fields()?;
         let limits = limits_of(&mut fields)?;
@@ -36,7 +36,7 @@ pub(super) fn limits(place: &Place<'_>) -> Result<Limits, ConfigError> {
 }
 
 /// Limits that are no table.
-pub(super) fn short(place: &Place<'_>) -> Result<Limits, ConfigError> {
+pub(super) fn short(place: &Cursor<'_>) -> Result<Limits, ConfigError> {
     match place.value() {
         Value::Text(text) if text == "unlimited" => Ok(Limits::unlimited()),
         Value::Text(text) if text == "closed" => Ok(Limits::closed()),
@@ -50,7 +50,7 @@ pub(super) fn short(place: &Place<'_>) -> Result<Limits, ConfigError> {
 }
 
 /// The settings of limits, in a table that may have others.
-pub(super) fn limits_of(fields: &mut Fields<'_>) -> Result<Limits, ConfigError> {
+pub(super) fn limits_of(fields: &mut TableReader<'_>) -> Result<Limits, ConfigError> {
     let mut limits = match fields.get("access") {
         None => Limits::new(),
         Some(access) => Limits {
@@ -123,7 +123,7 @@ pub(super) fn limits_of(fields: &mut Fields<'_>) -> Result<Limits, ConfigError> 
 }
 
 /// `10`, `0.5`, `"600/minute"`, or a table with its burst.
-fn rate(place: &Place<'_>) -> Result<Rate, ConfigError> {
+fn rate(place: &Cursor<'_>) -> Result<Rate, ConfigError> {
     let Value::Map(_) = place.value() else {
         return steady(place);
     };
@@ -145,7 +145,7 @@ fn rate(place: &Place<'_>) -> Result<Rate, ConfigError> {
 
 /// A steady-state rate: so many in a second, or in the period that is written behind them. One of a fraction has a
 /// burst of as many as that, rounded up; any other has its count.
-fn steady(place: &Place<'_>) -> Result<Rate, ConfigError> {
+fn steady(place: &Cursor<'_>) -> Result<Rate, ConfigError> {
     let (number, period) = match place.value() {
         Value::Number(number) => (&**number, Some(SECOND)),
         Value::Text(text) => match text.split_once('/') {
@@ -175,7 +175,7 @@ fn steady(place: &Place<'_>) -> Result<Rate, ConfigError> {
 }
 
 /// `"10000/day"`, or a table with its name.
-fn quota(place: &Place<'_>) -> Result<Quota, ConfigError> {
+fn quota(place: &Cursor<'_>) -> Result<Quota, ConfigError> {
     let Value::Map(_) = place.value() else {
         return window(place);
     };
@@ -193,7 +193,7 @@ fn quota(place: &Place<'_>) -> Result<Quota, ConfigError> {
 }
 
 /// A count, and the window of the calendar that it holds for.
-fn window(place: &Place<'_>) -> Result<Quota, ConfigError> {
+fn window(place: &Cursor<'_>) -> Result<Quota, ConfigError> {
     let text = match place.value() {
         Value::Text(text) => text,
         Value::Number(number) => {
@@ -220,7 +220,7 @@ fn window(place: &Place<'_>) -> Result<Quota, ConfigError> {
 }
 
 /// `8`, or a table with its name.
-fn in_flight(place: &Place<'_>) -> Result<InFlight, ConfigError> {
+fn in_flight(place: &Cursor<'_>) -> Result<InFlight, ConfigError> {
     let Value::Map(_) = place.value() else {
         return Ok(InFlight::new(place.count()?));
     };
@@ -237,7 +237,7 @@ fn in_flight(place: &Place<'_>) -> Result<InFlight, ConfigError> {
     Ok(if shadow { cap.shadow() } else { cap })
 }
 
-fn name_and_shadow(fields: &mut Fields<'_>) -> Result<(Option<String>, bool), ConfigError> {
+fn name_and_shadow(fields: &mut TableReader<'_>) -> Result<(Option<String>, bool), ConfigError> {
     let name = fields
         .get("name")
         .map(|name| name.text().map(str::to_owned));
@@ -245,7 +245,7 @@ fn name_and_shadow(fields: &mut Fields<'_>) -> Result<(Option<String>, bool), Co
     Ok((name.transpose()?, shadow.transpose()?.unwrap_or(false)))
 }
 
-fn duration(place: &Place<'_>) -> Result<Duration, ConfigError> {
+fn duration(place: &Cursor<'_>) -> Result<Duration, ConfigError> {
     let text = match place.value() {
         Value::Text(text) => text,
         Value::Number(number) => {

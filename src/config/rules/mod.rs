@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, se
 use self::{clients::clients, limits::limits};
 use super::{
     Reader,
-    document::{Node, Place, parse_toml, parse_yaml},
+    document::{Cursor, Node, parse_toml, parse_yaml},
     error::ConfigError,
 };
 use crate::{
@@ -121,7 +121,7 @@ const CATCH_ALL: [(&str, CatchAll); 2] = [
 ];
 
 pub(super) fn read(document: &Node) -> Result<Rules, ConfigError> {
-    let root = Place::root(document);
+    let root = Cursor::root(document);
     let mut fields = root.fields()?;
     let mut rules = Rules::new();
     if let Some(total) = fields.get("total") {
@@ -160,8 +160,8 @@ pub(super) fn read(document: &Node) -> Result<Rules, ConfigError> {
 
 /// The entries of a table by route key, as the keys were written. No two of them mean the same route.
 fn by_route<'a, T>(
-    table: &'a Place<'a>,
-    read: impl Fn(&Place<'_>) -> Result<T, ConfigError>,
+    table: &'a Cursor<'a>,
+    read: impl Fn(&Cursor<'_>) -> Result<T, ConfigError>,
 ) -> Result<Vec<(&'a str, T)>, ConfigError> {
     let mut known: HashMap<RouteKey, (&str, Option<usize>)> = HashMap::new();
     let mut all = Vec::new();
@@ -181,7 +181,7 @@ fn by_route<'a, T>(
 }
 
 /// One of a few words.
-fn one_of<T: Copy>(place: &Place<'_>, words: &[(&str, T)]) -> Result<T, ConfigError> {
+fn one_of<T: Copy>(place: &Cursor<'_>, words: &[(&str, T)]) -> Result<T, ConfigError> {
     let text = place.text()?;
     let found = words.iter().find(|(word, _)| *word == text);
     found.map(|(_, value)| *value).ok_or_else(|| {
@@ -191,7 +191,7 @@ fn one_of<T: Copy>(place: &Place<'_>, words: &[(&str, T)]) -> Result<T, ConfigEr
 }
 
 /// `300`, `{ bytes_per_token = 4 }`, `{ header = "x-max-tokens", or = 300, exact = true }`, `{ tokens = 300, … }`.
-fn estimate(place: &Place<'_>) -> Result<Estimate, ConfigError> {
+fn estimate(place: &Cursor<'_>) -> Result<Estimate, ConfigError> {
     if let Ok(tokens) = place.count() {
         return Ok(Estimate::fixed(tokens));
     }

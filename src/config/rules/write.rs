@@ -21,17 +21,17 @@ use crate::{
     usage::{Estimate, EstimateSource},
 };
 
-/// What is written of a setting.
+/// The value of a setting as it is written.
 #[derive(Debug)]
-pub(super) enum Written {
+pub(super) enum DocumentValue {
     Flag(bool),
     Count(u64),
     Text(String),
-    List(Vec<Written>),
-    Table(Vec<(String, Written)>),
+    List(Vec<DocumentValue>),
+    Table(Vec<(String, DocumentValue)>),
 }
 
-impl Serialize for Written {
+impl Serialize for DocumentValue {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Flag(flag) => serializer.serialize_bool(*flag),
@@ -57,42 +57,42 @@ impl Serialize for Written {
 
 /// A table in the making.
 #[derive(Default)]
-struct Table(Vec<(String, Written)>);
+struct TableBuilder(Vec<(String, DocumentValue)>);
 
-impl Table {
-    fn set(&mut self, name: &str, value: Written) {
+impl TableBuilder {
+    fn set(&mut self, name: &str, value: DocumentValue) {
         self.0.push((name.to_owned(), value));
     }
 
-    fn set_some(&mut self, name: &str, value: Option<Written>) {
+    fn set_some(&mut self, name: &str, value: Option<DocumentValue>) {
         if let Some(value) = value {
             self.set(name, value);
         }
     }
 
     /// One alone without a list around it; none not at all.
-    fn set_all(&mut self, name: &str, mut values: Vec<Written>) {
+    fn set_all(&mut self, name: &str, mut values: Vec<DocumentValue>) {
         match values.len() {
             0 => {}
             1 => self
                 .0
                 .extend(values.pop().map(|value| (name.to_owned(), value))),
-            _ => self.set(name, Written::List(values)),
+            _ => self.set(name, DocumentValue::List(values)),
         }
     }
 
-    fn set_entries(&mut self, name: &str, entries: Vec<(String, Written)>) {
+    fn set_entries(&mut self, name: &str, entries: Vec<(String, DocumentValue)>) {
         if !entries.is_empty() {
-            self.set(name, Written::Table(entries));
+            self.set(name, DocumentValue::Table(entries));
         }
     }
 }
 
-fn text(text: impl Into<String>) -> Written {
-    Written::Text(text.into())
+fn text(text: impl Into<String>) -> DocumentValue {
+    DocumentValue::Text(text.into())
 }
 
-pub(super) fn rules(rules: &Rules) -> Result<Written, ConfigError> {
+pub(super) fn rules(rules: &Rules) -> Result<DocumentValue, ConfigError> {
     // Exhaustive, so that a new field is thought about here.
     let Rules {
         total,
@@ -104,7 +104,7 @@ pub(super) fn rules(rules: &Rules) -> Result<Written, ConfigError> {
         estimate,
         rejections,
     } = rules;
-    let mut table = Table::default();
+    let mut table = TableBuilder::default();
     let (word, _) = UNDECLARED
         .iter()
         .find(|(_, value)| value == undeclared)
@@ -140,7 +140,7 @@ pub(super) fn rules(rules: &Rules) -> Result<Written, ConfigError> {
         answers.push((key.to_string(), text(*word)));
     }
     table.set_entries("rejections", answers);
-    Ok(Written::Table(table.0))
+    Ok(DocumentValue::Table(table.0))
 }
 
 fn unwritable(path: &str, what: &str) -> ConfigError {
@@ -152,13 +152,13 @@ fn unwritable(path: &str, what: &str) -> ConfigError {
 }
 
 /// Always as a table: in TOML what is none comes first, and names that were not given count routes in their order.
-fn limits(limits: &Limits) -> Written {
-    let mut table = Table::default();
+fn limits(limits: &Limits) -> DocumentValue {
+    let mut table = TableBuilder::default();
     fill(limits, &mut table);
-    Written::Table(table.0)
+    DocumentValue::Table(table.0)
 }
 
-fn fill(limits: &Limits, table: &mut Table) {
+fn fill(limits: &Limits, table: &mut TableBuilder) {
     let Limits {
         rates,
         quotas,
@@ -180,7 +180,7 @@ fn fill(limits: &Limits, table: &mut Table) {
     match &rates[..] {
         [rate] if rate.name().is_none() && !rate.is_shadow() => {
             table.set("rate", steady(rate));
-            table.set_some("burst", rate.given_burst().map(Written::Count));
+            table.set_some("burst", rate.given_burst().map(DocumentValue::Count));
         }
         rates => table.set_all("rate", rates.iter().map(rate).collect()),
     }
@@ -190,46 +190,49 @@ fn fill(limits: &Limits, table: &mut Table) {
     table.set_some("max_wait", max_wait.map(|wait| text(write_duration(wait))));
     table.set_some(
         "max_waiting",
-        max_waiting.map(|most| Written::Count(most as u64)),
+        max_waiting.map(|most| DocumentValue::Count(most as u64)),
     );
-    table.set_some("publish", publish.map(Written::Flag));
-    table.set_some("max_tokens_per_request", max_tokens.map(Written::Count));
-    let percent = max_percent.map(u64::from).map(Written::Count);
+    table.set_some("publish", publish.map(DocumentValue::Flag));
+    table.set_some(
+        "max_tokens_per_request",
+        max_tokens.map(DocumentValue::Count),
+    );
+    let percent = max_percent.map(u64::from).map(DocumentValue::Count);
     table.set_some("max_reservation_percent", percent);
 }
 
 /// What has neither name nor shadow, nor anything else, is written without a table.
 fn named(
     what: &str,
-    value: Written,
+    value: DocumentValue,
     name: Option<&str>,
     shadow: bool,
     more: Option<(&str, u64)>,
-) -> Written {
+) -> DocumentValue {
     if name.is_none() && !shadow && more.is_none() {
         return value;
     }
-    let mut table = Table::default();
+    let mut table = TableBuilder::default();
     table.set(what, value);
     if let Some((setting, count)) = more {
-        table.set(setting, Written::Count(count));
+        table.set(setting, DocumentValue::Count(count));
     }
     table.set_some("name", name.map(text));
     if shadow {
-        table.set("shadow", Written::Flag(true));
+        table.set("shadow", DocumentValue::Flag(true));
     }
-    Written::Table(table.0)
+    DocumentValue::Table(table.0)
 }
 
-fn rate(rate: &Rate) -> Written {
+fn rate(rate: &Rate) -> DocumentValue {
     let burst = rate.given_burst().map(|burst| ("burst", burst));
     named("rate", steady(rate), rate.name(), rate.is_shadow(), burst)
 }
 
-fn steady(rate: &Rate) -> Written {
+fn steady(rate: &Rate) -> DocumentValue {
     let period = write_duration(rate.period());
     let period = match &*period {
-        "1s" => return Written::Count(rate.count()),
+        "1s" => return DocumentValue::Count(rate.count()),
         "1m" => "minute",
         "1h" => "hour",
         "1d" => "day",
@@ -238,7 +241,7 @@ fn steady(rate: &Rate) -> Written {
     text(format!("{}/{period}", rate.count()))
 }
 
-fn quota(quota: &Quota) -> Written {
+fn quota(quota: &Quota) -> DocumentValue {
     let window = match quota.kind() {
         Window::Day => "day".to_owned(),
         Window::Week => "week".to_owned(),
@@ -249,41 +252,41 @@ fn quota(quota: &Quota) -> Written {
     named("quota", value, quota.name(), quota.is_shadow(), None)
 }
 
-fn cap(cap: &InFlight) -> Written {
+fn cap(cap: &InFlight) -> DocumentValue {
     named(
         "max",
-        Written::Count(cap.count()),
+        DocumentValue::Count(cap.count()),
         cap.name(),
         cap.is_shadow(),
         None,
     )
 }
 
-fn estimate(estimate: &Estimate) -> Result<Option<Written>, ConfigError> {
+fn estimate(estimate: &Estimate) -> Result<Option<DocumentValue>, ConfigError> {
     let (source, otherwise, is_exact) = estimate.parts();
-    let mut table = Table::default();
+    let mut table = TableBuilder::default();
     match source {
-        EstimateSource::Nothing if !is_exact => return Ok(Some(Written::Count(otherwise))),
-        EstimateSource::Nothing => table.set("tokens", Written::Count(otherwise)),
+        EstimateSource::Nothing if !is_exact => return Ok(Some(DocumentValue::Count(otherwise))),
+        EstimateSource::Nothing => table.set("tokens", DocumentValue::Count(otherwise)),
         EstimateSource::ContentLength { bytes_per_token: 4 } if otherwise == 1 && !is_exact => {
             return Ok(None);
         }
         EstimateSource::ContentLength { bytes_per_token } => {
-            table.set("bytes_per_token", Written::Count(*bytes_per_token));
+            table.set("bytes_per_token", DocumentValue::Count(*bytes_per_token));
         }
         EstimateSource::Header(name) => table.set("header", text(&**name)),
         EstimateSource::Closure(_) => return Err(unwritable("estimate", "a closure")),
     }
     if !matches!(source, EstimateSource::Nothing) {
-        table.set("or", Written::Count(otherwise));
+        table.set("or", DocumentValue::Count(otherwise));
     }
     if is_exact {
-        table.set("exact", Written::Flag(true));
+        table.set("exact", DocumentValue::Flag(true));
     }
-    Ok(Some(Written::Table(table.0)))
+    Ok(Some(DocumentValue::Table(table.0)))
 }
 
-fn clients(clients: &Clients) -> Result<Written, ConfigError> {
+fn clients(clients: &Clients) -> Result<DocumentValue, ConfigError> {
     let Clients {
         sources,
         trusted,
@@ -312,12 +315,12 @@ fn clients(clients: &Clients) -> Result<Written, ConfigError> {
     for source in sources {
         by.push(match source {
             IdentitySource::Header(name) => {
-                Written::Table(vec![("header".to_owned(), text(&**name))])
+                DocumentValue::Table(vec![("header".to_owned(), text(&**name))])
             }
             IdentitySource::Host(hosts) => {
                 let hosts = hosts.iter().map(|host| text(&**host));
-                let hosts = Written::List(hosts.collect());
-                Written::Table(vec![("hosts".to_owned(), hosts)])
+                let hosts = DocumentValue::List(hosts.collect());
+                DocumentValue::Table(vec![("hosts".to_owned(), hosts)])
             }
             IdentitySource::Bearer => text("bearer"),
             IdentitySource::Address => text("address"),
@@ -325,7 +328,7 @@ fn clients(clients: &Clients) -> Result<Written, ConfigError> {
         });
     }
     let defaults = Clients::by_address();
-    let mut table = Table::default();
+    let mut table = TableBuilder::default();
     table.set_all("by", by);
     table.set_all(
         "trusting",
@@ -336,29 +339,29 @@ fn clients(clients: &Clients) -> Result<Written, ConfigError> {
         table.set_some("forwarding", word.map(|(word, _)| text(*word)));
     }
     if *ipv6_prefix != defaults.ipv6_prefix {
-        table.set("ipv6_prefix", Written::Count((*ipv6_prefix).into()));
+        table.set("ipv6_prefix", DocumentValue::Count((*ipv6_prefix).into()));
     }
     if *max_clients != defaults.max_clients {
-        table.set("max_clients", Written::Count(*max_clients as u64));
+        table.set("max_clients", DocumentValue::Count(*max_clients as u64));
     }
     table.set_some("each", each.as_ref().map(plan));
     let plans = plans
         .iter()
         .map(|(name, own)| (name.to_string(), plan(own)));
     table.set_entries("plans", plans.collect());
-    Ok(Written::Table(table.0))
+    Ok(DocumentValue::Table(table.0))
 }
 
-fn plan(plan: &Plan) -> Written {
+fn plan(plan: &Plan) -> DocumentValue {
     if plan.routes.is_empty() {
         return limits(&plan.limits);
     }
-    let mut table = Table::default();
+    let mut table = TableBuilder::default();
     fill(&plan.limits, &mut table);
     let routes = plan
         .routes
         .iter()
         .map(|(key, own)| (key.to_string(), limits(own)));
     table.set_entries("routes", routes.collect());
-    Written::Table(table.0)
+    DocumentValue::Table(table.0)
 }

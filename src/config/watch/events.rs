@@ -9,9 +9,9 @@ use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher, event
 
 use super::places::Places;
 
-/// A word to the thread that follows a file.
+/// A message to the thread that follows a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Word {
+pub(super) enum FollowerMessage {
     /// Something was written.
     Written,
     /// Something else lies where something lay, or nothing: what was watched may be gone.
@@ -21,13 +21,13 @@ pub(super) enum Word {
 }
 
 /// Watches all places on the way to a file.
-pub(super) struct Events {
+pub(super) struct FileWatcher {
     watcher: RecommendedWatcher,
     places: Arc<Mutex<Places>>,
 }
 
-impl Events {
-    pub(super) fn new(words: Sender<Word>) -> notify::Result<Self> {
+impl FileWatcher {
+    pub(super) fn new(words: Sender<FollowerMessage>) -> notify::Result<Self> {
         let places = Arc::new(Mutex::new(Places::default()));
         let on_the_way = Arc::clone(&places);
         let tell = move |event: notify::Result<Event>| {
@@ -71,10 +71,10 @@ impl Events {
     }
 }
 
-fn word(event: &notify::Result<Event>, places: &Places) -> Option<Word> {
+fn word(event: &notify::Result<Event>, places: &Places) -> Option<FollowerMessage> {
     // What cannot be told may be a change.
     let Ok(event) = event else {
-        return Some(Word::Moved);
+        return Some(FollowerMessage::Moved);
     };
     if !places.concern(&event.paths) {
         return None;
@@ -82,7 +82,9 @@ fn word(event: &notify::Result<Event>, places: &Places) -> Option<Word> {
     match event.kind {
         // Reading it is no change.
         EventKind::Access(_) => None,
-        EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)) => Some(Word::Written),
-        _ => Some(Word::Moved),
+        EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Metadata(_)) => {
+            Some(FollowerMessage::Written)
+        }
+        _ => Some(FollowerMessage::Moved),
     }
 }

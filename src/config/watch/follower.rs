@@ -13,30 +13,30 @@ use std::{
 };
 
 use super::{
-    Read, Tell, WatchError,
-    events::{Events, Word},
+    ReadRules, ReportReload, WatchError,
+    events::{FileWatcher, FollowerMessage},
 };
 use crate::{config::ConfigError, handle::Handle, observe, rules::Changes};
 
 /// Follows a file.
 pub(super) struct Follower {
-    pub(super) events: Events,
+    pub(super) events: FileWatcher,
     pub(super) path: PathBuf,
-    pub(super) read: Read,
-    pub(super) tell: Tell,
+    pub(super) read: ReadRules,
+    pub(super) tell: ReportReload,
     /// The time between two looks that no event has called for. Zero: there are none.
     pub(super) poll: Duration,
     pub(super) max_bytes: usize,
     pub(super) handle: Handle,
     /// The text of the file, or why it could not be read.
-    pub(super) seen: Option<Result<String, Unread>>,
+    pub(super) seen: Option<Result<String, ReadError>>,
     /// Whether the system tells of changes.
     pub(super) is_watched: bool,
 }
 
-/// Why a file could not be read.
+/// A reason for which a file could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unread {
+pub(super) enum ReadError {
     TooLong,
     Error(io::ErrorKind),
 }
@@ -47,13 +47,13 @@ impl Follower {
     /// How many rests it is waited for at most.
     const RESTS: usize = 10;
 
-    pub(super) fn run(mut self, words: &Receiver<Word>) {
-        let _ended = Ended(self.path.clone());
+    pub(super) fn run(mut self, words: &Receiver<FollowerMessage>) {
+        let _ended = UnexpectedEnd(self.path.clone());
         while let Some(word) = self.wait(words) {
             let Some(word) = settled(word, words) else {
                 return;
             };
-            if word == Word::Moved {
+            if word == FollowerMessage::Moved {
                 self.watch_again();
             }
             self.look_and_tell();
@@ -61,15 +61,15 @@ impl Follower {
     }
 
     /// The next word. When it is time to look, something may have moved. `None`: nobody follows the file any more.
-    fn wait(&self, words: &Receiver<Word>) -> Option<Word> {
+    fn wait(&self, words: &Receiver<FollowerMessage>) -> Option<FollowerMessage> {
         let word = match self.poll {
             Duration::ZERO => words.recv().map_err(RecvTimeoutError::from),
             poll => words.recv_timeout(poll),
         };
         match word {
-            Ok(Word::Stop) | Err(RecvTimeoutError::Disconnected) => None,
+            Ok(FollowerMessage::Stop) | Err(RecvTimeoutError::Disconnected) => None,
             Ok(word) => Some(word),
-            Err(RecvTimeoutError::Timeout) => Some(Word::Moved),
+            Err(RecvTimeoutError::Timeout) => Some(FollowerMessage::Moved),
         }
     }
 
@@ -104,8 +104,8 @@ impl Follower {
             .as_ref()
             .map(String::clone)
             .map_err(|error| match error {
-                None => Unread::TooLong,
-                Some(error) => Unread::Error(error.kind()),
+                None => ReadError::TooLong,
+                Some(error) => ReadError::Error(error.kind()),
             });
         if self.seen.as_ref() == Some(&seen) {
             return None;
@@ -176,9 +176,9 @@ fn is_empty(text: &str) -> bool {
 }
 
 /// Tells when following ends though nobody has ended it.
-struct Ended(PathBuf);
+struct UnexpectedEnd(PathBuf);
 
-impl Drop for Ended {
+impl Drop for UnexpectedEnd {
     fn drop(&mut self) {
         if thread::panicking() {
             observe::following_ended(&self.0);
@@ -187,7 +187,7 @@ impl Drop for Ended {
 }
 
 /// Waits until nothing has come for a while, and takes along what came. `None`: nobody follows the file any more.
-fn settled(first: Word, words: &Receiver<Word>) -> Option<Word> {
+fn settled(first: FollowerMessage, words: &Receiver<FollowerMessage>) -> Option<FollowerMessage> {
     let mut all = first;
     for _ in 0..Follower::RESTS {
         match words.recv_timeout(Follower::REST) {
@@ -196,9 +196,9 @@ fn settled(first: Word, words: &Receiver<Word>) -> Option<Word> {
             Ok(next) => {
                 for word in iter::once(next).chain(words.try_iter()) {
                     match word {
-                        Word::Stop => return None,
-                        Word::Moved => all = Word::Moved,
-                        Word::Written => {}
+                        FollowerMessage::Stop => return None,
+                        FollowerMessage::Moved => all = FollowerMessage::Moved,
+                        FollowerMessage::Written => {}
                     }
                 }
             }
@@ -237,7 +237,7 @@ mod tests {
         let (told, tells) = channel();
         let mut follower = Follower {
             // What it tells, nobody hears.
-            events: Events::new(unheard).expect("a system that tells"),
+            events: FileWatcher::new(unheard).expect("a system that tells"),
             path: path.clone(),
             read: Box::new(|text| Ok(Rules::from_toml(text)?)),
             tell: Box::new(move |changes| {
@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(tells.recv_timeout(long), Ok(false));
         write("default_route = 12");
         assert_eq!(tells.recv_timeout(long), Ok(true));
-        stop.send(Word::Stop).expect("it goes on");
+        stop.send(FollowerMessage::Stop).expect("it goes on");
         thread.join().expect("it ends when it is told to");
         fs::remove_file(&path).expect("removed");
     }

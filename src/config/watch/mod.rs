@@ -17,7 +17,7 @@ use std::{
 
 pub use self::error::WatchError;
 use self::{
-    events::{Events, Word},
+    events::{FileWatcher, FollowerMessage},
     follower::Follower,
 };
 use super::ConfigError;
@@ -55,15 +55,15 @@ pub fn watch(path: impl Into<PathBuf>) -> Watch {
     }
 }
 
-type Read = Box<dyn Fn(&str) -> Result<Rules, Box<dyn Error + Send + Sync>> + Send>;
-type Tell = Box<dyn FnMut(&Result<Changes, WatchError>) + Send>;
+type ReadRules = Box<dyn Fn(&str) -> Result<Rules, Box<dyn Error + Send + Sync>> + Send>;
+type ReportReload = Box<dyn FnMut(&Result<Changes, WatchError>) + Send>;
 
 /// A file that will be followed. From [`watch`].
 #[must_use = "nothing is followed before `start`"]
 pub struct Watch {
     path: PathBuf,
-    read: Option<Read>,
-    tell: Tell,
+    read: Option<ReadRules>,
+    tell: ReportReload,
     poll: Duration,
     max_bytes: usize,
 }
@@ -72,7 +72,7 @@ pub struct Watch {
 #[derive(Debug)]
 #[must_use = "the file is followed until this is dropped"]
 pub struct Watching {
-    words: Sender<Word>,
+    words: Sender<FollowerMessage>,
     thread: JoinHandle<()>,
 }
 
@@ -88,7 +88,7 @@ impl Watching {
 impl Drop for Watching {
     fn drop(&mut self) {
         // It may have ended by itself.
-        let _ = self.words.send(Word::Stop);
+        let _ = self.words.send(FollowerMessage::Stop);
     }
 }
 
@@ -175,7 +175,7 @@ impl Watch {
         };
         let (words, heard) = channel();
         let mut follower = Follower {
-            events: Events::new(words.clone()).map_err(|source| system(&path, source))?,
+            events: FileWatcher::new(words.clone()).map_err(|source| system(&path, source))?,
             path,
             read,
             tell,
@@ -206,7 +206,7 @@ fn system(path: &Path, source: impl Into<Box<dyn Error + Send + Sync>>) -> Watch
     }
 }
 
-fn by_name(path: &Path) -> Result<Read, WatchError> {
+fn by_name(path: &Path) -> Result<ReadRules, WatchError> {
     fn boxed(rules: Result<Rules, ConfigError>) -> Result<Rules, Box<dyn Error + Send + Sync>> {
         Ok(rules?)
     }

@@ -1,35 +1,35 @@
 //! Stages and usage plans in a document, and what may hold others.
 
 use crate::config::{
-    document::{NO_SETTINGS, Place, Value},
+    document::{Cursor, NO_SETTINGS, Value},
     error::ConfigError,
 };
 
 /// A stage or a usage plan in a document.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Found<'f> {
+pub(super) struct Resource<'f> {
     /// All that it goes by.
     pub(super) names: &'f [&'f str],
-    pub(super) settings: &'f Place<'f>,
+    pub(super) settings: &'f Cursor<'f>,
     /// Settings that hold where its own say nothing.
-    pub(super) globals: Option<&'f Place<'f>>,
+    pub(super) globals: Option<&'f Cursor<'f>>,
     /// Whether only the tool that deploys the document knows the settings.
     pub(super) unresolved: bool,
 }
 
-/// What a search comes across.
+/// A place that a search comes across.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Visited<'f> {
-    Found(Found<'f>),
+pub(super) enum Discovery<'f> {
+    Resource(Resource<'f>),
     /// A place that is not read and may hold what is looked for: `a nested stack`.
-    Unread(&'f Place<'f>, &'static str),
+    Unread(&'f Cursor<'f>, &'static str),
 }
 
-pub(super) type Visit<'v> = dyn FnMut(Visited<'_>) -> Result<(), ConfigError> + 'v;
+pub(super) type Visitor<'v> = dyn FnMut(Discovery<'_>) -> Result<(), ConfigError> + 'v;
 
 /// The names that stand among its settings, and others.
 pub(super) fn own_names<'a>(
-    settings: &'a Place<'a>,
+    settings: &'a Cursor<'a>,
     names: &[&str],
     others: &[&'a str],
 ) -> Vec<&'a str> {
@@ -39,12 +39,12 @@ pub(super) fn own_names<'a>(
 
 /// Visits settings that have these names.
 pub(super) fn named(
-    settings: &Place<'_>,
+    settings: &Cursor<'_>,
     names: &[&str],
     others: &[&str],
-    visit: &mut Visit<'_>,
+    visit: &mut Visitor<'_>,
 ) -> Result<(), ConfigError> {
-    visit(Visited::Found(Found {
+    visit(Discovery::Resource(Resource {
         names: &own_names(settings, names, others),
         settings,
         globals: None,
@@ -54,15 +54,15 @@ pub(super) fn named(
 
 /// Visits the settings of a resource, which may have none.
 pub(super) fn properties(
-    resource: &Place<'_>,
+    resource: &Cursor<'_>,
     names: &[&str],
     others: &[&str],
-    globals: Option<&Place<'_>>,
-    visit: &mut Visit<'_>,
+    globals: Option<&Cursor<'_>>,
+    visit: &mut Visitor<'_>,
 ) -> Result<(), ConfigError> {
     let properties = resource.peek("Properties");
     let settings = properties.unwrap_or_else(|| resource.with(&NO_SETTINGS));
-    visit(Visited::Found(Found {
+    visit(Discovery::Resource(Resource {
         names: &own_names(&settings, names, others),
         settings: &settings,
         globals,
@@ -71,7 +71,7 @@ pub(super) fn properties(
 }
 
 /// A setting that is a name. One of digits alone needs no quotes in YAML.
-pub(super) fn word<'a>(settings: &'a Place<'a>, name: &str) -> Option<&'a str> {
+pub(super) fn word<'a>(settings: &'a Cursor<'a>, name: &str) -> Option<&'a str> {
     match settings.peek(name)?.value() {
         Value::Text(word) | Value::Number(word) => Some(word),
         _ => None,
@@ -79,7 +79,7 @@ pub(super) fn word<'a>(settings: &'a Place<'a>, name: &str) -> Option<&'a str> {
 }
 
 /// The type of a resource of CloudFormation.
-pub(super) fn kind<'a>(resource: &'a Place<'a>) -> Result<Option<&'a str>, ConfigError> {
+pub(super) fn kind<'a>(resource: &'a Cursor<'a>) -> Result<Option<&'a str>, ConfigError> {
     match resource.peek("Type") {
         Some(kind) => kind.text().map(Some),
         None => Ok(None),

@@ -2,15 +2,15 @@
 
 use std::fmt;
 
-use super::{Key, Node, Value};
+use super::{Node, SettingKey, Value};
 use crate::config::{
     error::{ConfigError, Position},
     quantity::Decimal,
 };
 
-/// A value and its path.
+/// A position in a document: a value and its path.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::config) struct Place<'a> {
+pub(in crate::config) struct Cursor<'a> {
     node: &'a Node,
     path: Path<'a>,
 }
@@ -19,20 +19,20 @@ pub(in crate::config) struct Place<'a> {
 #[derive(Debug, Clone, Copy)]
 enum Path<'a> {
     Root,
-    Field(&'a Place<'a>, &'a Key),
-    Item(&'a Place<'a>, usize),
+    Field(&'a Cursor<'a>, &'a SettingKey),
+    Item(&'a Cursor<'a>, usize),
 }
 
 /// The settings of a table, asked for by name. What nobody asked for is an error in the end.
 #[derive(Debug)]
-pub(in crate::config) struct Fields<'a> {
-    place: &'a Place<'a>,
-    entries: &'a [(Key, Node)],
+pub(in crate::config) struct TableReader<'a> {
+    place: &'a Cursor<'a>,
+    entries: &'a [(SettingKey, Node)],
     known: Vec<&'static str>,
     passed_over: Vec<&'static str>,
 }
 
-impl<'a> Place<'a> {
+impl<'a> Cursor<'a> {
     pub(in crate::config) fn root(node: &'a Node) -> Self {
         Self {
             node,
@@ -55,7 +55,7 @@ impl<'a> Place<'a> {
     }
 
     /// What stands here, and what it leaves out as it stands there.
-    pub(in crate::config) fn over(&self, other: &Place<'_>) -> Node {
+    pub(in crate::config) fn over(&self, other: &Cursor<'_>) -> Node {
         self.node.over(other.node)
     }
 
@@ -70,13 +70,13 @@ impl<'a> Place<'a> {
     }
 
     /// A setting of what may be a table, without asking what else stands there.
-    pub(in crate::config) fn peek(&'a self, name: &str) -> Option<Place<'a>> {
+    pub(in crate::config) fn peek(&'a self, name: &str) -> Option<Cursor<'a>> {
         let Value::Map(entries) = self.value() else {
             return None;
         };
         let (key, node) = entries.iter().find(|(key, _)| key.name == name)?;
         let path = Path::Field(self, key);
-        Some(Place { node, path })
+        Some(Cursor { node, path })
     }
 
     /// What is wrong with the value here.
@@ -137,12 +137,12 @@ impl<'a> Place<'a> {
     /// The items of a list, or what is no list as the only one.
     pub(in crate::config) fn each<T>(
         &'a self,
-        mut read: impl FnMut(&Place<'_>) -> Result<T, ConfigError>,
+        mut read: impl FnMut(&Cursor<'_>) -> Result<T, ConfigError>,
     ) -> Result<Vec<T>, ConfigError> {
         let Value::List(nodes) = self.value() else {
             return Ok(vec![read(self)?]);
         };
-        let items = nodes.iter().enumerate().map(|(index, node)| Place {
+        let items = nodes.iter().enumerate().map(|(index, node)| Cursor {
             node,
             path: Path::Item(self, index),
         });
@@ -152,22 +152,22 @@ impl<'a> Place<'a> {
     /// The entries of a table whose names are not settings but chosen.
     pub(in crate::config) fn entries(
         &'a self,
-    ) -> Result<impl Iterator<Item = (&'a str, Place<'a>)>, ConfigError> {
+    ) -> Result<impl Iterator<Item = (&'a str, Cursor<'a>)>, ConfigError> {
         let Value::Map(entries) = self.value() else {
             return Err(self.expected("a table"));
         };
         Ok(entries.iter().map(|(key, node)| {
             let path = Path::Field(self, key);
-            (&*key.name, Place { node, path })
+            (&*key.name, Cursor { node, path })
         }))
     }
 
     /// The settings of a table.
-    pub(in crate::config) fn fields(&'a self) -> Result<Fields<'a>, ConfigError> {
+    pub(in crate::config) fn fields(&'a self) -> Result<TableReader<'a>, ConfigError> {
         let Value::Map(entries) = self.value() else {
             return Err(self.expected("a table"));
         };
-        Ok(Fields {
+        Ok(TableReader {
             place: self,
             entries,
             known: Vec::new(),
@@ -176,12 +176,12 @@ impl<'a> Place<'a> {
     }
 }
 
-impl<'a> Fields<'a> {
+impl<'a> TableReader<'a> {
     /// A setting, if it is there.
-    pub(in crate::config) fn get(&mut self, name: &'static str) -> Option<Place<'a>> {
+    pub(in crate::config) fn get(&mut self, name: &'static str) -> Option<Cursor<'a>> {
         self.known.push(name);
         let (key, node) = self.entries.iter().find(|(key, _)| key.name == name)?;
-        Some(Place {
+        Some(Cursor {
             node,
             path: Path::Field(self.place, key),
         })
@@ -191,8 +191,8 @@ impl<'a> Fields<'a> {
     pub(in crate::config) fn any(
         &mut self,
         names: &[&'static str],
-    ) -> Result<Option<Place<'a>>, ConfigError> {
-        let mut found: Option<Place<'a>> = None;
+    ) -> Result<Option<Cursor<'a>>, ConfigError> {
+        let mut found: Option<Cursor<'a>> = None;
         for name in names {
             let Some(place) = self.get(name) else {
                 continue;
@@ -244,7 +244,7 @@ impl fmt::Display for Path<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Root => Ok(()),
-            Self::Field(parent, Key { name, .. }) => {
+            Self::Field(parent, SettingKey { name, .. }) => {
                 parent.path.fmt(f)?;
                 if !matches!(parent.path, Path::Root) {
                     f.write_str(".")?;

@@ -1,10 +1,10 @@
-//! What was found so far.
+//! The limits of the policies that were read so far.
 
 use std::mem;
 
 use super::{
     element::Element,
-    key::{Identity, Key},
+    key::{ClientSource, CounterKey},
 };
 use crate::{
     client::Clients,
@@ -15,31 +15,32 @@ use crate::{
 };
 
 /// One limit, as a policy says it.
-pub(super) enum Limit {
+pub(super) enum PolicyLimit {
     Rate(Rate),
     Quota(Quota),
     Tokens(Rate),
     InFlight(InFlight),
 }
 
+/// The limits of policies, collected one by one.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(super) struct PolicyLimits {
     total: Limits,
-    clients: Option<Told>,
+    clients: Option<ClientLimits>,
     /// Whether prompts are estimated, where model tokens are limited.
     estimated: Option<bool>,
     warnings: Vec<Warning>,
 }
 
-/// How clients are told apart, who says so, and what each of them may do.
+/// The limits of each client, the source that tells clients apart, and the path of the policy that names it.
 #[derive(Debug)]
-struct Told {
-    identity: Identity,
+struct ClientLimits {
+    identity: ClientSource,
     path: String,
     limits: Limits,
 }
 
-impl Found {
+impl PolicyLimits {
     pub(super) fn warn(&mut self, warning: Warning) {
         self.warnings.push(warning);
     }
@@ -49,18 +50,18 @@ impl Found {
         &mut self,
         policy: Element<'_>,
         attribute: &str,
-        key: Key,
-        limit: Limit,
+        key: CounterKey,
+        limit: PolicyLimit,
     ) -> Result<(), ConfigError> {
         let limits = match key {
-            Key::Everybody => &mut self.total,
-            Key::Client(identity) => {
+            CounterKey::Everybody => &mut self.total,
+            CounterKey::Client(identity) => {
                 if let Some(told) = self
                     .clients
                     .as_ref()
                     .filter(|told| told.identity != identity)
                 {
-                    let Told {
+                    let ClientLimits {
                         identity: other,
                         path,
                         ..
@@ -76,7 +77,7 @@ impl Found {
                         caution(&identity).map(|caution| policy.warning(attribute, caution)),
                     );
                 }
-                let told = self.clients.get_or_insert_with(|| Told {
+                let told = self.clients.get_or_insert_with(|| ClientLimits {
                     identity,
                     path: policy.path(),
                     limits: Limits::new(),
@@ -86,10 +87,10 @@ impl Found {
         };
         let others = mem::take(limits);
         *limits = match limit {
-            Limit::Rate(rate) => others.rate(rate),
-            Limit::Quota(quota) => others.quota(quota),
-            Limit::Tokens(rate) => others.tokens(rate),
-            Limit::InFlight(cap) => others.in_flight(cap),
+            PolicyLimit::Rate(rate) => others.rate(rate),
+            PolicyLimit::Quota(quota) => others.quota(quota),
+            PolicyLimit::Tokens(rate) => others.tokens(rate),
+            PolicyLimit::InFlight(cap) => others.in_flight(cap),
         };
         Ok(())
     }
@@ -135,15 +136,15 @@ impl Found {
         if total != nothing {
             rules = rules.total(total);
         }
-        if let Some(Told {
+        if let Some(ClientLimits {
             identity,
             limits,
             path: _,
         }) = clients
         {
             let clients = match identity {
-                Identity::Address => Clients::by_address(),
-                Identity::Header(name) => Clients::by_header(name.as_str().to_owned()),
+                ClientSource::Address => Clients::by_address(),
+                ClientSource::Header(name) => Clients::by_header(name.as_str().to_owned()),
             };
             rules = rules.clients(clients.each(limits));
         }
@@ -161,21 +162,21 @@ const BY_LENGTH: &str =
     "prompts are not read: one token is reserved for each four bytes of the body";
 
 /// What to know before clients are told apart like this.
-fn caution(identity: &Identity) -> Option<&'static str> {
+fn caution(identity: &ClientSource) -> Option<&'static str> {
     match identity {
-        Identity::Address => Some(
+        ClientSource::Address => Some(
             "the address is that of the peer; behind a proxy all clients have its address, unless they are written \
              in Rust with `Clients::trusting`",
         ),
-        subscription if *subscription == Identity::subscription() => Some(
+        subscription if *subscription == ClientSource::subscription() => Some(
             "a subscription is known by the header `Ocp-Apim-Subscription-Key` alone, so its two keys are two \
              clients, and those who send none share the limits of one; the key has to be verified outside of the \
              throttle",
         ),
-        Identity::Header(name) if name == "x-forwarded-for" => Some(
+        ClientSource::Header(name) if name == "x-forwarded-for" => Some(
             "whoever sends it may write into `X-Forwarded-For` what it likes; use the address, in Rust with \
              `Clients::trusting`",
         ),
-        Identity::Header(_) => None,
+        ClientSource::Header(_) => None,
     }
 }
