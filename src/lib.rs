@@ -181,6 +181,12 @@
 //! error; when the response, its body or the future is dropped; when the inner service fails or panics. A stream
 //! holds its slot until it has ended, and a protocol upgrade until its response has.
 //!
+//! A request head whose body does not come holds a slot as long as the inner service waits for that body: one client
+//! that sends as many heads as there are slots keeps all others out. A body timeout bounds that, inside of the throttle
+//! or outside: tower-http's `RequestBodyDeadlineLayer` for the whole body, or its `RequestBodyTimeoutLayer` for the
+//! time between two frames, which a byte now and then outlasts. hyper's `header_read_timeout` ends with the head, and
+//! HTTP/2 keep-alive finds peers that are gone, not peers that are slow.
+//!
 //! # Waiting
 //!
 //! [`Limits::max_wait`] has requests stand in line that would be refused, for a rate or a slot. Each scope has one
@@ -314,7 +320,8 @@
 //! 3. **Authentication**, so that strangers cannot spend the budget of known callers, nor be a new client with
 //!    each key they make up.
 //! 4. **The throttle.**
-//! 5. **Validation, body limit, timeout**: a refused request should not get as far as this work.
+//! 5. **Validation, body limit, timeouts**: a refused request should not get as far as this work. One for the request's
+//!    body bounds how long a [slot](crate#slots) is held for a head alone.
 //!
 //! Whatever rewrites a path or a method (tower-http's `NormalizePath`, a method override) goes outside of
 //! the throttle, or limits hold for what was sent and not for what is served. axum's `Router::layer` runs

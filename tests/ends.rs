@@ -24,8 +24,9 @@ use hyper::body::Incoming;
 use tokio::{
     net::TcpListener,
     sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    time,
 };
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio_stream::wrappers::{TcpListenerStream, UnboundedReceiverStream};
 use tonic::{
     Code,
     transport::{Channel, Server},
@@ -35,7 +36,7 @@ use tonic_health::{
     server::health_reporter,
 };
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn, util::MapResponseLayer};
-use tower_http::timeout::TimeoutLayer;
+use tower_http::timeout::{RequestBodyDeadlineLayer, RequestBodyTimeoutLayer, TimeoutLayer};
 use tower_throttle::{Clients, Estimate, InFlight, Limits, Rate, Rules, ThrottleLayer, Usage};
 
 use support::{client, decision, serve, throttle};
@@ -387,7 +388,7 @@ async fn fail(end: &str) -> Result<Response<Body>, BoxError> {
     match end {
         "error" => Err("broken".into()),
         "late error" => {
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            time::sleep(Duration::from_secs(1)).await;
             Err("broken".into())
         }
         "panic" => std::panic::panic_any("on purpose"),
@@ -458,6 +459,83 @@ async fn errors_panics_and_timeouts_free_all_slots() {
         let spent = spent(&throttle, "a timeout inside").await;
         // Nine requests and nine probes a round, of which none was settled; this probe is not counted yet.
         assert_eq!(spent, round * 18 * RESERVED + 17 * RESERVED);
+    }
+}
+
+/// For how many tenths of a second a request holds its slot that sends its head, and then a byte each so many tenths of a
+/// second, or none. `None`: a minute later, still.
+async fn held_by_a_head<S>(
+    throttle: &ThrottleLayer,
+    service: S,
+    byte_every: Option<u64>,
+) -> Option<u64>
+where
+    S: Service<Request<Body>, Error = Infallible, Future: Send> + Send + 'static,
+    S::Response: Send,
+{
+    let in_flight = || {
+        let snapshot = throttle.handle().snapshot();
+        snapshot.limits.iter().find_map(|limit| limit.in_flight)
+    };
+    let (sends, body) = unbounded_channel::<Result<Bytes, BoxError>>();
+    let body = Body::from_stream(UnboundedReceiverStream::new(body));
+    let request = Request::post("/").body(body).expect("a request");
+    let answer = tokio::spawn(async { service.oneshot(request).await.map(drop) });
+    for tenths in 0..600 {
+        time::sleep(Duration::from_millis(50)).await;
+        if answer.is_finished() {
+            assert_eq!(in_flight(), Some(0), "it comes back at once");
+            return Some(tenths);
+        }
+        assert_eq!(in_flight(), Some(1), "after {tenths} tenths of a second");
+        time::sleep(Duration::from_millis(50)).await;
+        if byte_every.is_some_and(|every| (tenths + 1) % every == 0) {
+            // It may have been refused meanwhile.
+            let _ = sends.send(Ok(Bytes::from_static(b".")));
+        }
+    }
+    answer.abort();
+    let _ = answer.await;
+    assert_eq!(in_flight(), Some(0), "its connection has ended");
+    None
+}
+
+/// Reads the body before it answers, as whatever parses JSON does.
+async fn read<B: http_body::Body>(request: Request<B>) -> Result<Response<Body>, Infallible> {
+    let mut answer = Response::new(Body::empty());
+    if request.into_body().collect().await.is_err() {
+        *answer.status_mut() = StatusCode::REQUEST_TIMEOUT;
+    }
+    Ok(answer)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_without_its_body_holds_a_slot_until_the_body_times_out() {
+    let second = Duration::from_secs(1);
+    let rules = Rules::new().total(Limits::new().in_flight(1));
+    let throttle = throttle(rules);
+    // What is sent; and for how long a slot is held without a timeout, with one between two frames, and with one for the
+    // whole body.
+    for (byte_every, expected) in [
+        (None, [None, Some(10), Some(10)]),
+        (Some(7), [None, None, Some(10)]),
+        (Some(13), [None, Some(10), Some(10)]),
+    ] {
+        let [never, idle, whole] = expected;
+        let plain = throttle.layer(service_fn(read));
+        assert_eq!(held_by_a_head(&throttle, plain, byte_every).await, never);
+
+        let idle_timeout = RequestBodyTimeoutLayer::new(second);
+        let inside = throttle.layer(idle_timeout.layer(service_fn(read)));
+        assert_eq!(held_by_a_head(&throttle, inside, byte_every).await, idle);
+        let outside = idle_timeout.layer(throttle.layer(service_fn(read)));
+        assert_eq!(held_by_a_head(&throttle, outside, byte_every).await, idle);
+
+        let deadline = RequestBodyDeadlineLayer::new(second);
+        let inside = throttle.layer(deadline.layer(service_fn(read)));
+        assert_eq!(held_by_a_head(&throttle, inside, byte_every).await, whole);
+        let outside = deadline.layer(throttle.layer(service_fn(read)));
+        assert_eq!(held_by_a_head(&throttle, outside, byte_every).await, whole);
     }
 }
 
