@@ -16,13 +16,13 @@ pub(super) enum BreakerState {
     Up,
     Down,
     /// It is down, and whoever asked has gone: who is told this asks from now on.
-    Left,
+    Unprobed,
 }
 
 /// It answers; it does not, and somebody asks whether it does again; or nobody asks any more.
 const UP: u64 = 0;
 const PROBED: u64 = 1;
-const LEFT: u64 = 2;
+const UNPROBED: u64 = 2;
 
 impl Breaker {
     pub(super) fn new() -> Self {
@@ -30,36 +30,36 @@ impl Breaker {
     }
 
     #[inline]
-    pub(super) fn look(&self) -> BreakerState {
+    pub(super) fn state(&self) -> BreakerState {
         match self.0.load(Ordering::Acquire) {
             UP => BreakerState::Up,
-            LEFT => self.take_over(),
+            UNPROBED => self.claim_probe(),
             _ => BreakerState::Down,
         }
     }
 
     #[cold]
-    fn take_over(&self) -> BreakerState {
-        match self.exchange(LEFT, PROBED) {
-            Ok(_) => BreakerState::Left,
+    fn claim_probe(&self) -> BreakerState {
+        match self.exchange(UNPROBED, PROBED) {
+            Ok(_) => BreakerState::Unprobed,
             Err(UP) => BreakerState::Up,
             Err(_) => BreakerState::Down,
         }
     }
 
     /// It did not answer. Whether it did before: then who is told so asks from now on.
-    pub(super) fn fall(&self) -> bool {
+    pub(super) fn trip(&self) -> bool {
         self.exchange(UP, PROBED).is_ok()
     }
 
     /// It answers again, says who asks.
-    pub(super) fn rise(&self) {
+    pub(super) fn reset(&self) {
         self.0.store(UP, Ordering::Release);
     }
 
     /// Who asks does so no longer.
-    pub(super) fn leave(&self) {
-        self.0.store(LEFT, Ordering::Release);
+    pub(super) fn abandon_probe(&self) {
+        self.0.store(UNPROBED, Ordering::Release);
     }
 
     fn exchange(&self, from: u64, to: u64) -> Result<u64, u64> {
@@ -90,8 +90,8 @@ mod loom_tests {
             assert_eq!(others, 0, "two ask at a time");
             self.asking.fetch_sub(1, Ordering::AcqRel);
             match answers {
-                true => self.breaker.rise(),
-                false => self.breaker.leave(),
+                true => self.breaker.reset(),
+                false => self.breaker.abandon_probe(),
             }
         }
     }
@@ -106,10 +106,10 @@ mod loom_tests {
             let threads = [false, true].map(|answers| {
                 let store = Arc::clone(&store);
                 thread::spawn(move || {
-                    if store.breaker.fall() {
+                    if store.breaker.trip() {
                         store.probe(answers);
                     }
-                    if store.breaker.look() == BreakerState::Left {
+                    if store.breaker.state() == BreakerState::Unprobed {
                         store.probe(answers);
                     }
                 })
@@ -117,10 +117,10 @@ mod loom_tests {
             for thread in threads {
                 thread.join().expect("no panic");
             }
-            match store.breaker.look() {
-                BreakerState::Up => assert!(store.breaker.fall(), "an outage like the first"),
-                BreakerState::Left => assert_eq!(
-                    store.breaker.look(),
+            match store.breaker.state() {
+                BreakerState::Up => assert!(store.breaker.trip(), "an outage like the first"),
+                BreakerState::Unprobed => assert_eq!(
+                    store.breaker.state(),
                     BreakerState::Down,
                     "somebody asks now"
                 ),

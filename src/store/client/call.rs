@@ -13,7 +13,7 @@ use std::{
 
 use tokio::runtime::Handle;
 
-use super::{LeasedUnits, StoreClient, timers::Key};
+use super::{LeasedUnits, StoreClient, timers::TimerKey};
 use crate::{
     clock::{Moment, Nanos, nanos},
     store::{Balance, Charge, Correction, StoreError, Taken},
@@ -21,21 +21,21 @@ use crate::{
 
 /// A question to the store. Dropped before it is answered, what it takes is given back.
 pub(crate) struct StoreCall {
-    remote: Arc<StoreClient>,
+    store_client: Arc<StoreClient>,
     /// Until it is answered. Nobody waits for its lock: it lets this be shared between threads.
     call: Option<Mutex<Call>>,
     deadline: Duration,
     sent: Moment,
     /// Where it waits for its deadline.
-    key: Option<Key>,
+    timer: Option<TimerKey>,
     /// Whether what it takes too late stays taken.
-    is_kept: bool,
-    /// What was lent besides.
-    lent: LeasedUnits,
+    keeps_charges: bool,
+    /// What was leased besides.
+    leased: LeasedUnits,
     /// Those that ask for leases.
-    leasing: Vec<Charge>,
+    lease_charges: Vec<Charge>,
     /// Whether this process has leases.
-    is_leasing: bool,
+    uses_leases: bool,
     /// Whether it takes nothing, and is asked for what the buckets hold.
     is_peek: bool,
 }
@@ -46,16 +46,16 @@ type Call = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 impl StoreCall {
     pub(super) fn new(
-        remote: Arc<StoreClient>,
+        store_client: Arc<StoreClient>,
         charges: Vec<Charge>,
         sent: Moment,
         deadline: Duration,
-        lent: LeasedUnits,
-        is_leasing: bool,
+        leased: LeasedUnits,
+        uses_leases: bool,
     ) -> Self {
-        let leasing = charges.iter().filter(|charge| charge.lease > 0);
-        let leasing = leasing.cloned().collect();
-        let store = Arc::clone(&remote.store);
+        let lease_charges = charges.iter().filter(|charge| charge.lease > 0);
+        let lease_charges = lease_charges.cloned().collect();
+        let store = Arc::clone(&store_client.store);
         let call: Call = Box::pin(async move {
             let taken = store.take(&charges).await;
             let taken = taken.map(|taken| taken.within_range(&charges));
@@ -63,61 +63,65 @@ impl StoreCall {
         });
         Self {
             sent,
-            remote,
+            store_client,
             call: Some(Mutex::new(call)),
             deadline,
-            key: None,
-            is_kept: false,
-            lent,
-            leasing,
-            is_leasing,
+            timer: None,
+            keeps_charges: false,
+            leased,
+            lease_charges,
+            uses_leases,
             is_peek: false,
         }
     }
 
     /// A question that takes nothing: its charges are of zero units.
     pub(super) fn peek(
-        remote: Arc<StoreClient>,
+        store_client: Arc<StoreClient>,
         charges: Vec<Charge>,
         sent: Moment,
         deadline: Duration,
     ) -> Self {
-        let mut ask = Self::new(
-            remote,
+        let mut call = Self::new(
+            store_client,
             charges,
             sent,
             deadline,
             LeasedUnits::default(),
             false,
         );
-        ask.is_peek = true;
-        ask
+        call.is_peek = true;
+        call
     }
 
     /// When it is given up.
-    fn until(&self) -> Nanos {
+    fn gives_up_at(&self) -> Nanos {
         self.sent.now.saturating_add(nanos(self.deadline))
     }
 
     /// It is over, and was answered this, or not.
-    fn end(&mut self, answer: Option<(&[Charge], &Taken)>) {
-        let leasing = mem::take(&mut self.leasing);
-        if !leasing.is_empty() {
+    fn finish(&mut self, answer: Option<(&[Charge], &Taken)>) {
+        let lease_charges = mem::take(&mut self.lease_charges);
+        if !lease_charges.is_empty() {
             let (charges, taken) = answer.unzip();
-            let (sent, until) = (self.sent, self.until());
-            self.remote
-                .leased(charges.unwrap_or(&leasing), taken, sent, until);
+            let (sent, until) = (self.sent, self.gives_up_at());
+            self.store_client.end_lease_calls(
+                charges.unwrap_or(&lease_charges),
+                taken,
+                sent,
+                until,
+            );
         }
-        let lent = mem::take(&mut self.lent);
+        let leased = mem::take(&mut self.leased);
         if !answer.is_some_and(|(_, taken)| taken.is_admitted) {
-            self.remote.unlend(&lent);
+            self.store_client.unlend(&leased);
         }
     }
 
     /// What the store answers, or that it does not, in time.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Taken, StoreError>> {
         if let Ok(runtime) = Handle::try_current() {
-            self.remote.runtime.get_or_init(|| runtime);
+            self.store_client.runtime.get_or_init(|| runtime);
         }
         let answer = match &mut self.call {
             Some(call) => {
@@ -129,59 +133,62 @@ impl StoreCall {
         if let Poll::Ready((charges, taken)) = answer {
             self.call = None;
             match &taken {
-                Ok(taken) => self
-                    .remote
-                    .heard(&charges, taken, self.sent.now, self.is_peek),
-                Err(error) => self.remote.failed(error, self.deadline),
+                Ok(taken) => {
+                    self.store_client
+                        .record_answer(&charges, taken, self.sent.now, self.is_peek)
+                }
+                Err(error) => self.store_client.record_failure(error, self.deadline),
             }
-            let lent = self.lent;
-            self.end(taken.as_ref().ok().map(|taken| (&charges[..], taken)));
+            let leased = self.leased;
+            self.finish(taken.as_ref().ok().map(|taken| (&charges[..], taken)));
             return Poll::Ready(taken.map(|mut taken| {
                 // To a client, what was leased beside its charge is there.
-                let leased = charges.iter().zip(&mut taken.balances);
-                for (charge, balance) in leased.filter(|(_, balance)| balance.leased > 0) {
+                let balances = charges.iter().zip(&mut taken.balances);
+                for (charge, balance) in balances.filter(|(_, balance)| balance.leased > 0) {
                     let meter = charge.budget.meter();
                     balance.state = meter.refund(balance.state, balance.leased);
                 }
-                lent.with(taken)
+                leased.merge(taken)
             }));
         }
-        let deadline = self.until();
-        if self.remote.clock.now() < deadline {
-            self.remote.wake_at(&mut self.key, deadline, cx.waker());
+        let deadline = self.gives_up_at();
+        if self.store_client.clock.now() < deadline {
+            self.store_client
+                .wake_at(&mut self.timer, deadline, cx.waker());
             return Poll::Pending;
         }
         let late = StoreError::unavailable(LateReply);
-        self.remote.failed(&late, self.deadline);
-        self.end(None);
+        self.store_client.record_failure(&late, self.deadline);
+        self.finish(None);
         Poll::Ready(Err(late))
     }
 
     /// What it takes too late stays taken: the request was let through.
     pub(crate) fn keep(&mut self) {
-        self.is_kept = true;
+        self.keeps_charges = true;
     }
 }
 
 impl Drop for StoreCall {
     fn drop(&mut self) {
-        if let Some(key) = self.key {
-            self.remote.deadlines.leave(key);
+        if let Some(timer) = self.timer {
+            self.store_client.timers.cancel(timer);
         }
         let Some(call) = self.call.take() else {
             return;
         };
         let call = call.into_inner().unwrap_or_else(PoisonError::into_inner);
-        self.end(None);
-        let remote = Arc::clone(&self.remote);
-        let (is_kept, is_leasing) = (self.is_kept, self.is_leasing);
-        self.remote.spawn(async move {
+        self.finish(None);
+        let store_client = Arc::clone(&self.store_client);
+        let (keeps_charges, uses_leases) = (self.keeps_charges, self.uses_leases);
+        self.store_client.spawn(async move {
             let (charges, taken) = call.await;
             match taken {
                 Ok(taken) if taken.is_admitted => {
-                    let undone = undone(charges, &taken, is_kept, is_leasing);
-                    if !undone.is_empty() {
-                        remote.corrected(undone).await;
+                    let corrections_of =
+                        corrections_of(charges, &taken, keeps_charges, uses_leases);
+                    if !corrections_of.is_empty() {
+                        store_client.send_corrections(corrections_of).await;
                     }
                 }
                 _ => {}
@@ -191,20 +198,25 @@ impl Drop for StoreCall {
 }
 
 /// What gives back all that was taken, or what was leased, if the rest is kept.
-fn undone(charges: Vec<Charge>, taken: &Taken, is_kept: bool, is_leasing: bool) -> Vec<Correction> {
+fn corrections_of(
+    charges: Vec<Charge>,
+    taken: &Taken,
+    keeps_charges: bool,
+    uses_leases: bool,
+) -> Vec<Correction> {
     let charges = charges.into_iter().zip(&taken.balances);
     let undo = |(charge, balance): (Charge, &Balance)| {
         // Of these there are no leases.
-        let is_apart = charge.is_shadow || charge.is_settled;
+        let is_unleased = charge.is_shadow || charge.is_settled;
         let Charge {
             key, budget, cost, ..
         } = charge;
-        let cost = if is_kept { 0 } else { cost };
+        let cost = if keeps_charges { 0 } else { cost };
         let units = cost + balance.leased;
         if balance.is_refused || units == 0 {
             return None;
         }
-        Some(match is_leasing && !is_apart {
+        Some(match uses_leases && !is_unleased {
             // Nothing is taken from under the leases of others.
             true => Correction::Return {
                 key,
@@ -237,7 +249,7 @@ impl Error for LateReply {}
 
 impl fmt::Debug for StoreCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Ask")
+        f.debug_struct("StoreCall")
             .field("sent", &self.sent)
             .finish_non_exhaustive()
     }

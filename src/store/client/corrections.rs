@@ -22,7 +22,7 @@ struct Pending {
     /// Units that are owed, or come back where they are fewer than none.
     buckets: HashMap<BucketKey, (Budget, i128)>,
     /// Whether somebody carries them.
-    is_carried: bool,
+    has_task: bool,
 }
 
 /// Whoever carries them. Dropped before it has ended, others are to.
@@ -30,10 +30,10 @@ struct CorrectionTask(Option<Arc<StoreClient>>);
 
 impl Corrections {
     /// Of more buckets than these, changes wait for nobody: they are forgotten, and their charges stand.
-    const MOST: usize = 1 << 16;
+    const MAX_BUCKETS: usize = 1 << 16;
 
-    /// Adds a change. Says whether somebody is to [carry](Self::make) it.
-    pub(super) fn enter(
+    /// Adds a change. Says whether somebody is to [carry](Self::send_all) it.
+    pub(super) fn add(
         &self,
         key: BucketKey,
         budget: Budget,
@@ -41,7 +41,7 @@ impl Corrections {
         units: u64,
     ) -> bool {
         let mut pending = self.lock();
-        if pending.buckets.len() >= Self::MOST && !pending.buckets.contains_key(&key) {
+        if pending.buckets.len() >= Self::MAX_BUCKETS && !pending.buckets.contains_key(&key) {
             return false;
         }
         let (last, sum) = pending.buckets.entry(key).or_insert((budget, 0));
@@ -50,19 +50,21 @@ impl Corrections {
             CorrectionKind::Owe => i128::from(units),
             CorrectionKind::Refund => -i128::from(units),
         };
-        !mem::replace(&mut pending.is_carried, true)
+        !mem::replace(&mut pending.has_task, true)
     }
 
     /// Carries all changes to the store, until there are none.
-    pub(super) fn make(remote: &Arc<StoreClient>) -> impl Future<Output = ()> + Send + use<> {
-        CorrectionTask(Some(Arc::clone(remote))).run()
+    pub(super) fn send_all(
+        store_client: &Arc<StoreClient>,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        CorrectionTask(Some(Arc::clone(store_client))).run()
     }
 
     /// All that there is, or the end of it.
-    fn next(&self) -> Option<Vec<Correction>> {
+    fn take_pending(&self) -> Option<Vec<Correction>> {
         let mut pending = self.lock();
         if pending.buckets.is_empty() {
-            pending.is_carried = false;
+            pending.has_task = false;
             return None;
         }
         let buckets = mem::take(&mut pending.buckets);
@@ -86,20 +88,20 @@ impl Corrections {
 
 impl CorrectionTask {
     async fn run(mut self) {
-        while let Some(remote) = &self.0 {
-            let Some(changes) = remote.changes.next() else {
+        while let Some(store_client) = &self.0 {
+            let Some(changes) = store_client.corrections.take_pending() else {
                 self.0 = None;
                 return;
             };
-            remote.corrected(changes).await;
+            store_client.send_corrections(changes).await;
         }
     }
 }
 
 impl Drop for CorrectionTask {
     fn drop(&mut self) {
-        if let Some(remote) = self.0.take() {
-            remote.changes.lock().is_carried = false;
+        if let Some(store_client) = self.0.take() {
+            store_client.corrections.lock().has_task = false;
         }
     }
 }
@@ -115,7 +117,7 @@ mod tests {
         let key = |limit: &str| BucketKey::new(limit, None);
         let changes = Corrections::default();
         assert!(
-            changes.enter(key("a"), budget, CorrectionKind::Owe, 3),
+            changes.add(key("a"), budget, CorrectionKind::Owe, 3),
             "the first"
         );
         for (name, change, units) in [
@@ -126,9 +128,9 @@ mod tests {
             ("d", CorrectionKind::Owe, u64::MAX),
             ("d", CorrectionKind::Owe, u64::MAX),
         ] {
-            assert!(!changes.enter(key(name), budget, change, units));
+            assert!(!changes.add(key(name), budget, change, units));
         }
-        let mut carried = changes.next().expect("some");
+        let mut carried = changes.take_pending().expect("some");
         carried.sort_by_key(|change| change.parts().0.clone());
         let owe = |name, units| Correction::Owe {
             key: key(name),
@@ -142,13 +144,13 @@ mod tests {
         };
         assert_eq!(carried, [owe("a", 7), back, owe("d", u64::MAX)]);
         assert!(
-            !changes.enter(key("a"), budget, CorrectionKind::Owe, 1),
+            !changes.add(key("a"), budget, CorrectionKind::Owe, 1),
             "on its way"
         );
-        assert_eq!(changes.next(), Some(vec![owe("a", 1)]));
-        assert_eq!(changes.next(), None);
+        assert_eq!(changes.take_pending(), Some(vec![owe("a", 1)]));
+        assert_eq!(changes.take_pending(), None);
         assert!(
-            changes.enter(key("a"), budget, CorrectionKind::Owe, 1),
+            changes.add(key("a"), budget, CorrectionKind::Owe, 1),
             "nobody is left"
         );
     }

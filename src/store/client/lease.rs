@@ -37,7 +37,7 @@ pub(super) struct Leases {
     shards: Box<[Mutex<Shard>]>,
 }
 
-type Shard = HashMap<u64, Lease, BuildHasherDefault<Same>>;
+type Shard = HashMap<u64, Lease, BuildHasherDefault<IdentityHasher>>;
 
 /// One bucket's.
 #[derive(Debug)]
@@ -54,22 +54,22 @@ struct Lease {
     /// Whether it was of use since somebody last looked.
     is_used: bool,
     /// Until when somebody asks for more. A question that is forgotten by then is nobody's.
-    demand: Option<Nanos>,
+    asked_until: Option<Nanos>,
     /// Who waits for that.
-    waiting: Vec<Waker>,
+    wakers: Vec<Waker>,
 }
 
 /// What there is for a charge of one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LeaseUse {
     /// What the bucket holds after it, as far as this process knows; and when the lease ends that it is of.
-    One(Balance, Nanos),
+    Unit(Balance, Nanos),
     Nothing,
     /// Nothing yet: somebody asks.
-    Demand,
+    Pending,
 }
 
-/// A lease as the store has given it.
+/// A lease as the store has granted it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LeaseGrant {
     pub(super) balance: Balance,
@@ -94,12 +94,12 @@ impl Lease {
         }
     }
 
-    fn is_asked(&self, now: Nanos) -> bool {
-        self.demand.is_some_and(|until| now < until)
+    fn is_pending(&self, now: Nanos) -> bool {
+        self.asked_until.is_some_and(|until| now < until)
     }
 
     /// What gives back the rest.
-    fn rest(&self, at: Moment) -> Option<Correction> {
+    fn return_rest(&self, at: Moment) -> Option<Correction> {
         let units = self.units(at);
         (units > 0).then(|| Correction::Return {
             key: self.key.clone(),
@@ -113,7 +113,7 @@ impl Lease {
 impl Leases {
     const SHARDS: usize = if cfg!(throttle_loom) { 1 } else { 64 };
     /// 32,768 buckets in all.
-    const MOST: usize = 512;
+    const MAX_PER_SHARD: usize = 512;
 
     pub(super) fn new() -> Self {
         Self {
@@ -121,7 +121,7 @@ impl Leases {
         }
     }
 
-    fn with<T>(&self, hash: u64, work: impl FnOnce(&mut Shard) -> T) -> T {
+    fn with_shard<T>(&self, hash: u64, work: impl FnOnce(&mut Shard) -> T) -> T {
         let shard = &self.shards[(hash >> 32) as usize % Self::SHARDS];
         // Each step leaves it whole.
         work(&mut shard.lock().unwrap_or_else(PoisonError::into_inner))
@@ -129,7 +129,7 @@ impl Leases {
 
     /// Spends a unit of a bucket that is set to this.
     pub(super) fn spend(&self, hash: u64, meter: &Meter, at: impl FnOnce() -> Moment) -> LeaseUse {
-        self.with(hash, |shard| {
+        self.with_shard(hash, |shard| {
             let Some(lease) = shard.get_mut(&hash) else {
                 return LeaseUse::Nothing;
             };
@@ -146,9 +146,9 @@ impl Leases {
                         state: meter.refund(lease.state, rest),
                         ..Balance::default()
                     };
-                    LeaseUse::One(balance, lease.end)
+                    LeaseUse::Unit(balance, lease.end)
                 }
-                None if lease.is_asked(at.now) => LeaseUse::Demand,
+                None if lease.is_pending(at.now) => LeaseUse::Pending,
                 None => LeaseUse::Nothing,
             }
         })
@@ -157,7 +157,7 @@ impl Leases {
     /// Takes a unit back that was not needed after all, of a lease that ends then. It lapses as it would have; if there
     /// is another lease by now, it has.
     pub(super) fn unspend(&self, hash: u64, end: Nanos) {
-        self.with(hash, |shard| match shard.get_mut(&hash) {
+        self.with_shard(hash, |shard| match shard.get_mut(&hash) {
             Some(lease) if lease.end == end => lease.units += 1,
             _ => {}
         });
@@ -173,10 +173,10 @@ impl Leases {
         at: Moment,
         until: Nanos,
     ) -> bool {
-        self.with(hash, |shard| {
-            if shard.len() >= Self::MOST && !shard.contains_key(&hash) {
-                shard.retain(|_, lease| lease.is_asked(at.now) || lease.units(at) > 0);
-                if shard.len() >= Self::MOST {
+        self.with_shard(hash, |shard| {
+            if shard.len() >= Self::MAX_PER_SHARD && !shard.contains_key(&hash) {
+                shard.retain(|_, lease| lease.is_pending(at.now) || lease.units(at) > 0);
+                if shard.len() >= Self::MAX_PER_SHARD {
                     return false;
                 }
             }
@@ -188,12 +188,12 @@ impl Leases {
                 sent: at,
                 state: 0,
                 is_used: true,
-                demand: None,
-                waiting: Vec::new(),
+                asked_until: None,
+                wakers: Vec::new(),
             });
-            let is_free = !lease.is_asked(at.now);
+            let is_free = !lease.is_pending(at.now);
             if is_free {
-                lease.demand = Some(until);
+                lease.asked_until = Some(until);
             }
             is_free
         })
@@ -206,15 +206,15 @@ impl Leases {
         hash: u64,
         budget: Budget,
         until: Nanos,
-        given: Option<LeaseGrant>,
+        grant: Option<LeaseGrant>,
     ) -> bool {
-        let waiting = self.with(hash, |shard| {
+        let wakers = self.with_shard(hash, |shard| {
             let lease = shard.get_mut(&hash)?;
-            let is_present = lease.demand == Some(until);
+            let is_present = lease.asked_until == Some(until);
             if is_present {
-                lease.demand = None;
+                lease.asked_until = None;
             }
-            if let Some(LeaseGrant { balance, now, sent }) = given {
+            if let Some(LeaseGrant { balance, now, sent }) = grant {
                 // What may have come back to the one before it is forgotten: it lapses sooner.
                 lease.budget = budget;
                 lease.units = balance.leased;
@@ -226,20 +226,20 @@ impl Leases {
                 lease.sent = sent;
                 lease.state = balance.state;
             }
-            (is_present || given.is_some()).then(|| std::mem::take(&mut lease.waiting))
+            (is_present || grant.is_some()).then(|| std::mem::take(&mut lease.wakers))
         });
         // Outside of the lock, for nobody knows what a waker does.
-        waiting.into_iter().flatten().for_each(Waker::wake);
-        given.is_some()
+        wakers.into_iter().flatten().for_each(Waker::wake);
+        grant.is_some()
     }
 
     /// Until nobody asks for a lease of this bucket.
-    pub(super) fn poll_asked(&self, hash: u64, now: Nanos, cx: &Context<'_>) -> Poll<()> {
-        self.with(hash, |shard| match shard.get_mut(&hash) {
-            Some(lease) if lease.is_asked(now) => {
+    pub(super) fn poll_pending(&self, hash: u64, now: Nanos, cx: &Context<'_>) -> Poll<()> {
+        self.with_shard(hash, |shard| match shard.get_mut(&hash) {
+            Some(lease) if lease.is_pending(now) => {
                 let waker = cx.waker();
-                if !lease.waiting.iter().any(|known| known.will_wake(waker)) {
-                    lease.waiting.push(waker.clone());
+                if !lease.wakers.iter().any(|known| known.will_wake(waker)) {
+                    lease.wakers.push(waker.clone());
                 }
                 Poll::Pending
             }
@@ -257,11 +257,11 @@ impl Leases {
                 if is_used && !all {
                     return true;
                 }
-                rests.extend(lease.rest(at));
+                rests.extend(lease.return_rest(at));
                 lease.units = 0;
                 // What is taken back of it comes too late.
                 lease.end = 0;
-                lease.is_asked(at.now)
+                lease.is_pending(at.now)
             });
         }
         rests
@@ -278,9 +278,9 @@ impl Leases {
 
 /// Of what is a hash already.
 #[derive(Debug, Default)]
-struct Same(u64);
+struct IdentityHasher(u64);
 
-impl Hasher for Same {
+impl Hasher for IdentityHasher {
     fn finish(&self) -> u64 {
         self.0
     }
@@ -314,7 +314,7 @@ mod tests {
         BucketKey::new("total/rate-1s", None)
     }
 
-    fn given(state: Nanos, leased: u64, now: Nanos, sent: Nanos) -> LeaseGrant {
+    fn grant(state: Nanos, leased: u64, now: Nanos, sent: Nanos) -> LeaseGrant {
         let balance = Balance {
             state,
             leased,
@@ -329,8 +329,8 @@ mod tests {
 
     fn spend(leases: &Leases, budget: &Budget, now: Nanos) -> Option<u64> {
         match leases.spend(7, budget.meter(), || at(now)) {
-            LeaseUse::One(balance, _) => Some(balance.state),
-            LeaseUse::Nothing | LeaseUse::Demand => None,
+            LeaseUse::Unit(balance, _) => Some(balance.state),
+            LeaseUse::Nothing | LeaseUse::Pending => None,
         }
     }
 
@@ -343,7 +343,7 @@ mod tests {
         assert!(leases.begin(7, &key(), budget, at(0), 1));
         assert!(!leases.begin(7, &key(), budget, at(0), 1), "one at a time");
         // It owes 100 ms, the last 40 of them for four units.
-        let lease = given(hour + 1_100 * MS, 4, hour + 1_000 * MS, 999 * MS);
+        let lease = grant(hour + 1_100 * MS, 4, hour + 1_000 * MS, 999 * MS);
         assert!(leases.end(7, budget, 1, Some(lease)));
         assert_eq!(
             spend(&leases, &budget, 1_000 * MS),
@@ -382,7 +382,7 @@ mod tests {
         assert!(leases.begin(7, &key(), budget, at, 20 * MS), "forgotten");
         assert!(!leases.end(7, budget, 10 * MS, None));
         assert!(!leases.begin(7, &key(), budget, at, 20 * MS), "two ask");
-        let lease = given(100 * MS, 4, 10 * MS, 10 * MS);
+        let lease = grant(100 * MS, 4, 10 * MS, 10 * MS);
         assert!(leases.end(7, budget, 20 * MS, Some(lease)));
         assert!(leases.begin(7, &key(), budget, at, 20 * MS), "it has ended");
     }
@@ -392,7 +392,7 @@ mod tests {
         let budget = Budget::of_quota(&Quota::per(100, Duration::from_secs(1))).expect("open");
         let leases = Leases::new();
         assert!(leases.begin(7, &key(), budget, at(0), 1));
-        let lease = given(3_000 * MS + 5, 4, 2_500 * MS, 400 * MS);
+        let lease = grant(3_000 * MS + 5, 4, 2_500 * MS, 400 * MS);
         assert!(leases.end(7, budget, 1, Some(lease)));
         assert!(spend(&leases, &budget, 899 * MS).is_some());
         let rests = leases.unused(at(899 * MS), false);
@@ -417,7 +417,7 @@ mod tests {
         let other = Budget::of_rate(&Rate::per_second(50).burst(50)).expect("open");
         let leases = Leases::new();
         assert!(leases.begin(7, &key(), budget, at(0), 1));
-        assert!(leases.end(7, budget, 1, Some(given(1_000 * MS, 10, 0, 0))));
+        assert!(leases.end(7, budget, 1, Some(grant(1_000 * MS, 10, 0, 0))));
         assert!(spend(&leases, &other, 0).is_none());
         assert!(spend(&leases, &budget, 0).is_some());
     }
@@ -426,14 +426,14 @@ mod tests {
     fn there_is_room_for_so_many_and_no_more() {
         let budget = Budget::of_rate(&Rate::per_second(100).burst(50)).expect("open");
         let leases = Leases::new();
-        for hash in 0..Leases::MOST as u64 {
+        for hash in 0..Leases::MAX_PER_SHARD as u64 {
             assert!(leases.begin(hash, &key(), budget, at(0), 1));
         }
         assert!(
             !leases.begin(1_000_000, &key(), budget, at(0), 1),
             "all are asked for"
         );
-        let lease = given(1_000 * MS, 10, 0, 0);
+        let lease = grant(1_000 * MS, 10, 0, 0);
         assert!(leases.end(3, budget, 1, Some(lease)));
         assert!(
             !leases.begin(1_000_000, &key(), budget, at(0), 1),
@@ -462,13 +462,13 @@ mod tests {
         for (now, wall, units) in moments {
             let leases = Leases::new();
             assert!(leases.begin(7, &key(), budget, at(0), 1));
-            assert!(leases.end(7, budget, 1, Some(given(1_000 * MS, 10, 0, 0))));
+            assert!(leases.end(7, budget, 1, Some(grant(1_000 * MS, 10, 0, 0))));
             let at = Moment {
                 now: now * MS,
                 wall: wall * MS,
             };
             let spent = (0..20).take_while(|_| {
-                matches!(leases.spend(7, budget.meter(), || at), LeaseUse::One(..))
+                matches!(leases.spend(7, budget.meter(), || at), LeaseUse::Unit(..))
             });
             assert_eq!(spent.count(), units, "{now} and {wall} ms later");
         }
@@ -516,9 +516,9 @@ mod loom_tests {
 
     #[derive(Debug, PartialEq, Eq)]
     enum Had {
-        LeasedUnit,
+        Unit,
         /// It asked, and had a lease or none.
-        Demand,
+        Asked,
         /// It waits for another that asks.
         Waits,
     }
@@ -552,23 +552,23 @@ mod loom_tests {
                 is_refused: false,
             };
             let (now, sent) = (1, NOW);
-            let given = (units > 0).then_some(LeaseGrant { balance, now, sent });
-            self.leases.end(HASH, self.budget, UNTIL, given);
+            let grant = (units > 0).then_some(LeaseGrant { balance, now, sent });
+            self.leases.end(HASH, self.budget, UNTIL, grant);
         }
 
         /// One that needs a unit: it spends one, or asks for a lease of so many, or waits.
         fn needs(&self, lease: u64, waker: &Waker) -> Had {
             loop {
                 match self.leases.spend(HASH, self.budget.meter(), || NOW) {
-                    LeaseUse::One(..) => return Had::LeasedUnit,
+                    LeaseUse::Unit(..) => return Had::Unit,
                     LeaseUse::Nothing if self.begins() => {
                         self.ends(lease);
-                        return Had::Demand;
+                        return Had::Asked;
                     }
-                    LeaseUse::Nothing | LeaseUse::Demand => {}
+                    LeaseUse::Nothing | LeaseUse::Pending => {}
                 }
                 let cx = Context::from_waker(waker);
-                if self.leases.poll_asked(HASH, NOW.now, &cx).is_pending() {
+                if self.leases.poll_pending(HASH, NOW.now, &cx).is_pending() {
                     return Had::Waits;
                 }
             }

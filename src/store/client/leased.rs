@@ -9,7 +9,7 @@ use std::{
 use super::{
     StoreClient,
     lease::{LeaseGrant, LeaseUse},
-    timers::Key,
+    timers::TimerKey,
 };
 use crate::{
     clock::{Moment, Nanos, nanos},
@@ -27,7 +27,7 @@ pub(crate) struct LeasedUnits {
     /// How many the rule has.
     count: usize,
     /// A bucket of which somebody else asks for a lease.
-    demand: Option<u64>,
+    pending: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -62,12 +62,12 @@ impl LeasedUnits {
         self.units.iter().flatten()
     }
 
-    /// An answer to a question for what was not lent, with what was.
-    pub(super) fn with(&self, taken: Taken) -> Taken {
+    /// An answer to a question for what was not leased, with what was.
+    pub(super) fn merge(&self, taken: Taken) -> Taken {
         if self.units().next().is_none() {
             return taken;
         }
-        let mut told = taken.balances.into_iter();
+        let mut answered = taken.balances.into_iter();
         let balances = self.units[..self.count].iter();
         let balances = balances.map(|unit| match unit {
             Some(unit) if taken.is_admitted => unit.balance,
@@ -76,7 +76,7 @@ impl LeasedUnits {
                 state: unit.unspent,
                 ..unit.balance
             },
-            None => told.next().unwrap_or_default(),
+            None => answered.next().unwrap_or_default(),
         });
         Taken {
             balances: balances.collect(),
@@ -88,57 +88,57 @@ impl LeasedUnits {
 impl StoreClient {
     /// Spends what there is of leases for a request.
     pub(crate) fn lend(&self, limit_set: &LimitSet, demand: Demand, now: Nanos) -> LeasedUnits {
-        let mut lent = LeasedUnits::default();
+        let mut leased = LeasedUnits::default();
         if !limit_set.is_leased {
-            return lent;
+            return leased;
         }
         for (index, bound) in limit_set.shared().enumerate() {
-            lent.count = index + 1;
+            leased.count = index + 1;
             let (Some(hash), Some(meter)) = (self.hash(bound, demand.identity), &bound.limit.meter)
             else {
                 continue;
             };
             let at = || self.clock.moment_at(now);
             match self.leases.spend(hash, meter, at) {
-                LeaseUse::One(balance, end) => {
-                    lent.units[index] = Some(LeasedUnit {
+                LeaseUse::Unit(balance, end) => {
+                    leased.units[index] = Some(LeasedUnit {
                         hash,
                         end,
                         balance,
                         unspent: meter.refund(balance.state, 1),
                     });
                 }
-                LeaseUse::Demand => lent.demand = Some(hash),
+                LeaseUse::Pending => leased.pending = Some(hash),
                 LeaseUse::Nothing => {}
             }
         }
-        lent
+        leased
     }
 
-    /// Takes back what was lent to a request that does not pass.
-    pub(crate) fn unlend(&self, lent: &LeasedUnits) {
-        for unit in lent.units() {
+    /// Takes back what was leased to a request that does not pass.
+    pub(crate) fn unlend(&self, leased: &LeasedUnits) {
+        for unit in leased.units() {
             self.leases.unspend(unit.hash, unit.end);
         }
     }
 
-    /// What all buckets of a rule hold from which all was lent, and the store's clock. `held` are those of its limits
+    /// What all buckets of a rule hold from which all was leased, and the store's clock. `held` are those of its limits
     /// that lie in this process.
     pub(crate) fn lent_levels(
         &self,
         limit_set: &LimitSet,
         demand: Demand,
-        lent: &LeasedUnits,
+        leased: &LeasedUnits,
         held: &LimitReadings,
         now: Nanos,
     ) -> (LimitReadings, Nanos) {
-        let balances = lent.units().map(|unit| unit.balance);
+        let balances = leased.units().map(|unit| unit.balance);
         let readings = Self::readings(limit_set, demand, balances, held);
         (readings, self.at(now))
     }
 
     /// Whoever asked for these, from `sent` to `until` at most, has got them, or not.
-    pub(super) fn leased(
+    pub(super) fn end_lease_calls(
         self: &Arc<Self>,
         charges: &[Charge],
         taken: Option<&Taken>,
@@ -146,13 +146,13 @@ impl StoreClient {
         until: Nanos,
     ) {
         let mut balances = taken.iter().flat_map(|taken| &taken.balances);
-        let mut is_given = false;
+        let mut has_grant = false;
         for charge in charges {
             let balance = balances.next();
             if charge.lease == 0 {
                 continue;
             }
-            let given = taken.zip(balance).and_then(|(taken, balance)| {
+            let grant = taken.zip(balance).and_then(|(taken, balance)| {
                 (taken.is_admitted && balance.leased > 0).then_some(LeaseGrant {
                     balance: *balance,
                     now: taken.now,
@@ -160,9 +160,9 @@ impl StoreClient {
                 })
             });
             let hash = self.hash_of(&charge.key);
-            is_given |= self.leases.end(hash, charge.budget, until, given);
+            has_grant |= self.leases.end(hash, charge.budget, until, grant);
         }
-        if is_given && self.tending.claim() {
+        if has_grant && self.return_task.claim() {
             self.spawn(LeaseReturn(Arc::downgrade(self)).run());
         }
     }
@@ -170,29 +170,29 @@ impl StoreClient {
     /// Gives back all that was leased and not spent.
     pub(crate) async fn return_leases(self: &Arc<Self>) {
         let rests = self.leases.unused(self.clock.moment(), true);
-        let remote = Arc::clone(self);
+        let store_client = Arc::clone(self);
         // By a task of its own: whoever waits for it may go away, and it may have taken others along.
-        let task = tokio::spawn(async move { remote.returned(rests).await });
+        let task = tokio::spawn(async move { store_client.send_returns(rests).await });
         let _ = task.await;
     }
 
-    async fn returned(self: &Arc<Self>, rests: Vec<Correction>) {
+    async fn send_returns(self: &Arc<Self>, rests: Vec<Correction>) {
         if !rests.is_empty() && !self.is_down() {
-            self.corrected(rests).await;
+            self.send_corrections(rests).await;
         }
     }
 
     /// A request that waits for a lease that somebody else has asked for.
     pub(crate) fn follow(
         self: &Arc<Self>,
-        lent: &LeasedUnits,
+        leased: &LeasedUnits,
         until: Nanos,
     ) -> Option<LeaseWaiter> {
         Some(LeaseWaiter {
-            remote: Arc::clone(self),
-            hash: lent.demand?,
+            store_client: Arc::clone(self),
+            hash: leased.pending?,
             until,
-            key: None,
+            timer: None,
         })
     }
 }
@@ -205,12 +205,14 @@ impl LeaseReturn {
         const PAUSE: Duration = Duration::from_secs(1);
         loop {
             tokio::time::sleep(PAUSE).await;
-            let Some(remote) = self.0.upgrade() else {
+            let Some(store_client) = self.0.upgrade() else {
                 return;
             };
-            let rests = remote.leases.unused(remote.clock.moment(), false);
-            remote.returned(rests).await;
-            if remote.tending.give_back_if(|| remote.leases.is_empty()) {
+            let leases = &store_client.leases;
+            let rests = leases.unused(store_client.clock.moment(), false);
+            store_client.send_returns(rests).await;
+            let return_task = &store_client.return_task;
+            if return_task.give_back_if(|| leases.is_empty()) {
                 self.0 = Weak::new();
                 return;
             }
@@ -220,8 +222,8 @@ impl LeaseReturn {
 
 impl Drop for LeaseReturn {
     fn drop(&mut self) {
-        if let Some(remote) = self.0.upgrade() {
-            remote.tending.give_back();
+        if let Some(store_client) = self.0.upgrade() {
+            store_client.return_task.give_back();
         }
     }
 }
@@ -229,11 +231,11 @@ impl Drop for LeaseReturn {
 /// Waits for a lease that somebody else has asked for, no longer than until some moment: whoever asks may be held up.
 #[derive(Debug)]
 pub(crate) struct LeaseWaiter {
-    remote: Arc<StoreClient>,
+    store_client: Arc<StoreClient>,
     hash: u64,
     until: Nanos,
     /// Where it waits for that moment.
-    key: Option<Key>,
+    timer: Option<TimerKey>,
 }
 
 impl LeaseWaiter {
@@ -243,20 +245,21 @@ impl LeaseWaiter {
     }
 
     pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
-        let remote = &self.remote;
-        let now = remote.clock.now();
-        if remote.leases.poll_asked(self.hash, now, cx).is_ready() || now >= self.until {
+        let store_client = &self.store_client;
+        let now = store_client.clock.now();
+        let leases = &store_client.leases;
+        if leases.poll_pending(self.hash, now, cx).is_ready() || now >= self.until {
             return Poll::Ready(());
         }
-        remote.wake_at(&mut self.key, self.until, cx.waker());
+        store_client.wake_at(&mut self.timer, self.until, cx.waker());
         Poll::Pending
     }
 }
 
 impl Drop for LeaseWaiter {
     fn drop(&mut self) {
-        if let Some(key) = self.key {
-            self.remote.deadlines.leave(key);
+        if let Some(timer) = self.timer {
+            self.store_client.timers.cancel(timer);
         }
     }
 }

@@ -69,22 +69,22 @@ pub(crate) struct StoreClient {
     /// This process's; the store has its own.
     clock: Clock,
     /// How far the store's clock is ahead of this one, or more, in two's complement.
-    ahead: AtomicU64,
+    offset_at_most: AtomicU64,
     /// The same, or less.
-    ahead_at_least: AtomicU64,
-    denied: DenyCache,
-    deadlines: Arc<Timers>,
-    changes: Corrections,
+    offset_at_least: AtomicU64,
+    deny_cache: DenyCache,
+    timers: Arc<Timers>,
+    corrections: Corrections,
     leases: Leases,
     /// Of the task that gives back those that nobody uses.
-    tending: TaskSlot,
+    return_task: TaskSlot,
     hasher: RandomState,
     breaker: Breaker,
     /// How long is waited for it, in nanoseconds.
-    patience: AtomicU64,
+    probe_deadline: AtomicU64,
     /// Where what outlives its request is driven on.
     runtime: OnceLock<Handle>,
-    told: Box<dyn Fn(Event<'_>) + Send + Sync>,
+    on_event: Box<dyn Fn(Event<'_>) + Send + Sync>,
 }
 
 /// What is known without asking.
@@ -109,13 +109,13 @@ impl StoreSlot {
     }
 
     /// Has balances lie there from now on. `false` if they lie elsewhere already.
-    pub(crate) fn fill(&self, remote: StoreClient) -> bool {
-        self.0.set(Arc::new(remote)).is_ok()
+    pub(crate) fn fill(&self, store_client: StoreClient) -> bool {
+        self.0.set(Arc::new(store_client)).is_ok()
     }
 }
 
 impl StoreClient {
-    /// For so long an empty bucket is believed to be one, so that somebody who fills it by hand is heard.
+    /// For so long an empty bucket is believed to be one, so that somebody who fills it by hand is record_answer.
     const REMEMBERED: Duration = Duration::from_secs(10);
 
     /// The same where others give back what they did not use.
@@ -124,37 +124,37 @@ impl StoreClient {
     pub(crate) fn new(
         store: Arc<dyn Store>,
         clock: Clock,
-        told: impl Fn(Event<'_>) + Send + Sync + 'static,
+        on_event: impl Fn(Event<'_>) + Send + Sync + 'static,
     ) -> Self {
         Self {
             store,
             clock,
-            ahead: AtomicU64::new(0),
-            ahead_at_least: AtomicU64::new(0),
-            denied: DenyCache::new(),
-            deadlines: Arc::default(),
-            changes: Corrections::default(),
+            offset_at_most: AtomicU64::new(0),
+            offset_at_least: AtomicU64::new(0),
+            deny_cache: DenyCache::new(),
+            timers: Arc::default(),
+            corrections: Corrections::default(),
             leases: Leases::new(),
-            tending: TaskSlot::new(),
+            return_task: TaskSlot::new(),
             hasher: RandomState::new(),
             breaker: Breaker::new(),
-            patience: AtomicU64::new(0),
+            probe_deadline: AtomicU64::new(0),
             runtime: OnceLock::new(),
-            told: Box::new(told),
+            on_event: Box::new(on_event),
         }
     }
 
-    /// Asks for all that a rule takes there and that was not lent, and for leases of at most so many units.
+    /// Asks for all that a rule takes there and that was not leased, and for leases of at most so many units.
     pub(crate) fn ask(
         self: &Arc<Self>,
         limit_set: &LimitSet,
         demand: Demand,
         deadline: Duration,
         lease: u64,
-        lent: LeasedUnits,
+        leased: LeasedUnits,
     ) -> StoreCall {
         let limits = limit_set.shared().enumerate();
-        let missing = limits.filter(|(index, _)| !lent.has(*index));
+        let missing = limits.filter(|(index, _)| !leased.has(*index));
         let at = match lease {
             0 | 1 => Moment::monotonic(self.clock.now()),
             _ => self.clock.moment(),
@@ -175,7 +175,7 @@ impl StoreClient {
             Some(charge)
         });
         let charges = charges.collect();
-        StoreCall::new(Arc::clone(self), charges, at, deadline, lent, lease > 1)
+        StoreCall::new(Arc::clone(self), charges, at, deadline, leased, lease > 1)
     }
 
     /// Asks for what the buckets of a rule hold, and takes nothing.
@@ -226,16 +226,16 @@ impl StoreClient {
         demand: Demand,
         now: Nanos,
         memory: &ClientTable,
-        lent: &LeasedUnits,
+        leased: &LeasedUnits,
     ) -> CachedView {
         let held = |bound: &BoundLimit| {
             let charge = bound.charge(memory, demand, now);
             LimitReading::new(charge.place.peek(now), charge.cost)
         };
         let at = self.at(now);
-        let mut guess = CachedView {
+        let mut view = CachedView {
             readings: LimitReadings::default(),
-            at: self.at_least(now),
+            at: self.at_earliest(now),
             is_denied: false,
             is_known: true,
         };
@@ -246,19 +246,19 @@ impl StoreClient {
                 None => held(bound),
                 Some(hash) => {
                     let cost = bound.cost(demand);
-                    if let Some(state) = shared.next().and_then(|index| lent.unspent(index)) {
-                        guess.readings.push(LimitReading {
+                    if let Some(state) = shared.next().and_then(|index| leased.unspent(index)) {
+                        view.readings.push(LimitReading {
                             state,
                             cost,
                             ..LimitReading::default()
                         });
                         continue;
                     }
-                    let known = self.denied.find(hash, now);
-                    guess.is_known &= known.is_some() || index >= limit_set.enforced;
+                    let known = self.deny_cache.find(hash, now);
+                    view.is_known &= known.is_some() || index >= limit_set.enforced;
                     let state = known.unwrap_or(0);
                     let refusal = bound.limit.refusal(state, at, cost);
-                    guess.is_denied |= refusal.is_some() && index < limit_set.enforced;
+                    view.is_denied |= refusal.is_some() && index < limit_set.enforced;
                     never |= refusal == Some(Refusal::Never) && index < limit_set.enforced;
                     LimitReading {
                         state,
@@ -267,11 +267,11 @@ impl StoreClient {
                     }
                 }
             };
-            guess.readings.push(reading);
+            view.readings.push(reading);
         }
         // No wait is told then, whatever the others hold.
-        guess.is_known |= never;
-        guess
+        view.is_known |= never;
+        view
     }
 
     /// Changes a balance, without waiting for it.
@@ -288,37 +288,37 @@ impl StoreClient {
         if self.is_down() {
             return;
         }
-        if self.changes.enter(key, Budget::new(meter), change, units) {
-            self.spawn(Corrections::make(self));
+        if self.corrections.add(key, Budget::new(meter), change, units) {
+            self.spawn(Corrections::send_all(self));
         }
     }
 
     /// Has corrections made. What is not corrected stays as it is: nobody knows whether it was.
-    async fn corrected(&self, corrections: Vec<Correction>) {
+    async fn send_corrections(&self, corrections: Vec<Correction>) {
         let _ = self.store.correct(&corrections).await;
         for correction in corrections {
             // What is remembered was told before.
             let (key, budget, _) = correction.parts();
-            self.denied.forget(self.denied_hash_of(key, budget));
+            self.deny_cache.forget(self.denied_hash_of(key, budget));
         }
     }
 
     /// What the store's clock shows when this one shows `now`, or later.
     pub(crate) fn at(&self, now: Nanos) -> Nanos {
-        let ahead = self.ahead.load(Ordering::Relaxed);
-        now.wrapping_add(ahead).min(Clock::MAX)
+        let offset = self.offset_at_most.load(Ordering::Relaxed);
+        now.wrapping_add(offset).min(Clock::MAX)
     }
 
     /// What the store's clock shows when this one shows `now`, or earlier.
-    fn at_least(&self, now: Nanos) -> Nanos {
-        let ahead = self.ahead_at_least.load(Ordering::Relaxed);
-        now.wrapping_add(ahead).min(Clock::MAX)
+    fn at_earliest(&self, now: Nanos) -> Nanos {
+        let offset = self.offset_at_least.load(Ordering::Relaxed);
+        now.wrapping_add(offset).min(Clock::MAX)
     }
 
     /// Has whoever this is woken at that moment, or later.
-    fn wake_at(&self, key: &mut Option<timers::Key>, deadline: Nanos, waker: &Waker) {
-        if self.deadlines.enter(key, deadline, waker) {
-            self.spawn(self.deadlines.watch(self.clock));
+    fn wake_at(&self, key: &mut Option<timers::TimerKey>, deadline: Nanos, waker: &Waker) {
+        if self.timers.set(key, deadline, waker) {
+            self.spawn(self.timers.run_task(self.clock));
         }
     }
 
@@ -331,12 +331,12 @@ impl StoreClient {
 
     /// What an answer to a question that was sent at `sent` tells of those to come. A `peek` is remembered, whatever
     /// it tells.
-    fn heard(&self, charges: &[Charge], taken: &Taken, sent: Nanos, peek: bool) {
+    fn record_answer(&self, charges: &[Charge], taken: &Taken, sent: Nanos, peek: bool) {
         let now = self.clock.now();
         let store_now = taken.now.min(Clock::MAX);
-        self.ahead
+        self.offset_at_most
             .store(store_now.wrapping_sub(sent), Ordering::Relaxed);
-        self.ahead_at_least
+        self.offset_at_least
             .store(store_now.wrapping_sub(now), Ordering::Relaxed);
         let balances = || {
             let balances = charges.iter().zip(&taken.balances);
@@ -351,7 +351,7 @@ impl StoreClient {
             let hash = self.denied_hash_of(&charge.key, &charge.budget);
             // Who is refused by what is remembered of one bucket is told of all of them.
             if !is_empty {
-                self.denied.refresh(hash, balance.state);
+                self.deny_cache.refresh(hash, balance.state);
                 continue;
             }
             let remembered = if charge.is_settled {
@@ -360,7 +360,7 @@ impl StoreClient {
                 Self::REMEMBERED
             };
             let until = now.saturating_add(nanos(remembered));
-            self.denied.remember(hash, balance.state, now, until);
+            self.deny_cache.remember(hash, balance.state, now, until);
         }
     }
 

@@ -64,10 +64,10 @@ impl StoreClient {
     /// Whether it is not to be asked.
     #[inline]
     pub(crate) fn is_down(self: &Arc<Self>) -> bool {
-        match self.breaker.look() {
+        match self.breaker.state() {
             BreakerState::Up => false,
             BreakerState::Down => true,
-            BreakerState::Left => {
+            BreakerState::Unprobed => {
                 self.probe();
                 true
             }
@@ -75,14 +75,15 @@ impl StoreClient {
     }
 
     /// A question was not answered.
-    pub(super) fn failed(self: &Arc<Self>, error: &StoreError, deadline: Duration) {
-        (self.told)(Event::Failed(error, self.clock.now()));
+    pub(super) fn record_failure(self: &Arc<Self>, error: &StoreError, deadline: Duration) {
+        (self.on_event)(Event::Failed(error, self.clock.now()));
         if !error.is_unavailable() {
             return;
         }
-        self.patience.store(nanos(deadline), Ordering::Relaxed);
-        if self.breaker.fall() {
-            (self.told)(Event::Down(error));
+        self.probe_deadline
+            .store(nanos(deadline), Ordering::Relaxed);
+        if self.breaker.trip() {
+            (self.on_event)(Event::Down(error));
             self.probe();
         }
     }
@@ -95,11 +96,11 @@ impl StoreClient {
 
     /// A request is decided without it.
     pub(crate) fn without(&self, on_outage: OnOutage) {
-        (self.told)(Event::Without(on_outage));
+        (self.on_event)(Event::Without(on_outage));
     }
 
     /// Whether it could take charges.
-    async fn answers(&self, deadline: Duration) -> bool {
+    async fn answers_within(&self, deadline: Duration) -> bool {
         let store = Arc::clone(&self.store);
         // Driven to its end, in time or not.
         let answer = tokio::spawn(async move { store.take(&[]).await.is_ok() });
@@ -116,15 +117,16 @@ impl Probe {
         const FIRST: Duration = Duration::from_millis(20);
         const LONGEST: Duration = Duration::from_secs(1);
         let mut pause = FIRST;
-        while let Some(remote) = self.0.as_ref().and_then(Weak::upgrade) {
-            let deadline = Duration::from_nanos(remote.patience.load(Ordering::Relaxed));
-            if remote.answers(deadline).await {
+        while let Some(store_client) = self.0.as_ref().and_then(Weak::upgrade) {
+            let deadline =
+                Duration::from_nanos(store_client.probe_deadline.load(Ordering::Relaxed));
+            if store_client.answers_within(deadline).await {
                 self.0 = None;
-                remote.breaker.rise();
-                (remote.told)(Event::Up);
+                store_client.breaker.reset();
+                (store_client.on_event)(Event::Up);
                 return;
             }
-            drop(remote);
+            drop(store_client);
             // Replicas that have lost it together do not come back together.
             let random = RandomState::new().hash_one(0) % 1_024;
             sleep(pause * 3 / 4 + pause / 2 * random as u32 / 1_024).await;
@@ -135,8 +137,12 @@ impl Probe {
 
 impl Drop for Probe {
     fn drop(&mut self) {
-        if let Some(remote) = self.0.take().and_then(|remote| remote.upgrade()) {
-            remote.breaker.leave();
+        if let Some(store_client) = self
+            .0
+            .take()
+            .and_then(|store_client| store_client.upgrade())
+        {
+            store_client.breaker.abandon_probe();
         }
     }
 }
