@@ -153,14 +153,14 @@ impl ActiveRules {
         let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.state.load_full();
         let limiter = Arc::clone(&old.limiter);
-        let moves = KeyChanges::between(&old, rules);
-        let mut draft = registry.draft(limiter.now(), moves.handover(&old));
+        let key_changes = KeyChanges::between(&old, rules);
+        let mut draft = registry.draft(limiter.now(), key_changes.handover(&old));
         let compiled = rules.compile(&mut draft)?;
         let new = Arc::new(RuleSet::new(
             compiled,
             &limiter,
             &old.store,
-            Some((&old, moves)),
+            Some((&old, key_changes)),
         )?);
 
         let next = draft.commit(limiter.now());

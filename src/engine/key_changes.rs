@@ -9,36 +9,36 @@ use crate::route::{RouteKey, undeclared::Undeclared};
 /// that takes fewer is as gone.
 #[derive(Debug, Default)]
 pub(super) struct KeyChanges {
-    pub(super) new: HashSet<RouteKey>,
-    pub(super) gone: HashSet<RouteKey>,
+    pub(super) added: HashSet<RouteKey>,
+    pub(super) removed: HashSet<RouteKey>,
     /// Keys that stay, with fewer requests or with more.
     pub(super) changed: HashSet<RouteKey>,
     /// The new keys that are closed.
     pub(super) closed: Vec<RouteKey>,
-    pub(super) near_new: KeyIndex,
-    pub(super) near_gone: KeyIndex,
+    pub(super) added_index: KeyIndex,
+    pub(super) removed_index: KeyIndex,
 }
 
 impl KeyChanges {
     pub(super) fn is_empty(&self) -> bool {
-        self.new.is_empty() && self.gone.is_empty()
+        self.added.is_empty() && self.removed.is_empty()
     }
 
     /// Returns whether some requests of an undeclared route go elsewhere, or come from elsewhere.
-    pub(super) fn touch(&self, route: &Route, set: &Undeclared<Route>) -> bool {
-        let near = [&self.near_new, &self.near_gone];
+    pub(super) fn touches(&self, route: &Route, set: &Undeclared<Route>) -> bool {
+        let near = [&self.added_index, &self.removed_index];
         near.iter()
             .any(|near| near.with_route(route, set).next().is_some())
     }
 
     /// Returns whether all requests of an undeclared route go elsewhere.
-    pub(super) fn take_all(&self, route: &Route, set: &Undeclared<Route>) -> bool {
+    pub(super) fn takes_all_of(&self, route: &Route, set: &Undeclared<Route>) -> bool {
         match (&route.shape, &route.pattern) {
             (Some(shape), _) => {
-                let mut near = self.near_new.with_route(route, set);
-                near.any(|number| shape.is_within(self.near_new.key(number)))
+                let mut near = self.added_index.with_route(route, set);
+                near.any(|number| shape.is_within(self.added_index.key(number)))
             }
-            (None, pattern) => pattern.as_ref().is_some_and(|key| self.new.contains(key)),
+            (None, pattern) => pattern.as_ref().is_some_and(|key| self.added.contains(key)),
         }
     }
 }

@@ -68,13 +68,13 @@ impl FromIterator<RouteKey> for KeyIndex {
 
 /// The routes of a set that nobody declared, as they are now.
 #[derive(Debug)]
-pub(super) struct Apart<'a> {
+pub(super) struct UndeclaredIndex<'a> {
     set: &'a Undeclared<Route>,
     routes: Vec<&'a Route>,
     overlaps: Overlaps,
 }
 
-impl<'a> Apart<'a> {
+impl<'a> UndeclaredIndex<'a> {
     pub(super) fn of(set: &'a Undeclared<Route>) -> Self {
         let routes: Vec<&Route> = set.iter().map(|(_, route)| route).collect();
         let trail = |route: &&Route| match (&route.shape, &route.pattern) {

@@ -14,7 +14,7 @@ pub(super) struct LostKeys {
     /// All rules that remember a route share it, so that its buckets are held once and by nobody else as soon as no
     /// request has anything there.
     pub(super) routes: Vec<Arc<LostKey>>,
-    near: KeyIndex,
+    index: KeyIndex,
 }
 
 /// A route that has lost its key.
@@ -53,7 +53,7 @@ impl LostKeys {
         }
         let route = route();
         if !route.own.is_empty() {
-            self.near.insert(route.key.clone());
+            self.index.insert(route.key.clone());
             self.routes.push(route);
         }
     }
@@ -68,7 +68,7 @@ impl LostKeys {
         key: &RouteKey,
         is_meant: impl Fn(&RouteKey) -> bool,
     ) -> impl Iterator<Item = &'a [BoundLimit]> {
-        self.those(self.near.with(key), is_meant)
+        self.those(self.index.with(key), is_meant)
     }
 
     /// Returns the lost keys that share requests with an undeclared route.
@@ -78,7 +78,7 @@ impl LostKeys {
         set: &Undeclared<Route>,
         is_meant: impl Fn(&RouteKey) -> bool,
     ) -> impl Iterator<Item = &'a [BoundLimit]> {
-        self.those(self.near.with_route(route, set), is_meant)
+        self.those(self.index.with_route(route, set), is_meant)
     }
 
     fn those(

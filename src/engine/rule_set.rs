@@ -53,10 +53,10 @@ pub(crate) struct RuleSet {
     /// For undeclared routes that are not kept apart.
     pub(super) shared: Route,
     /// For requests that may mean several routes.
-    pub(super) unions: CombinedLimits,
+    pub(super) combined_limits: CombinedLimits,
     pub(super) resolver: Option<Resolver>,
     /// Clients without a plan, then each plan.
-    pub(super) classes: Vec<PlanLimits>,
+    pub(super) plans: Vec<PlanLimits>,
     pub(super) estimator: Estimator,
     pub(super) rejections: Option<Table<Arc<dyn Rejection>>>,
     /// The throttle's, whichever rules hold.
@@ -64,8 +64,8 @@ pub(crate) struct RuleSet {
     /// The throttle's, too.
     pub(super) unidentified: Arc<Unidentified>,
     /// The keys that these rules have and those before have not, and the other way.
-    pub(super) moves: KeyChanges,
-    pub(super) gone: LostKeys,
+    pub(super) key_changes: KeyChanges,
+    pub(super) lost_keys: LostKeys,
 }
 
 impl fmt::Debug for RuleSet {
@@ -76,7 +76,7 @@ impl fmt::Debug for RuleSet {
             .field("default", &self.default)
             .field("table", &self.table)
             .field("resolver", &self.resolver)
-            .field("classes", &self.classes)
+            .field("plans", &self.plans)
             .field("estimator", &self.estimator)
             .field("rejections", &self.rejections.is_some())
             .finish_non_exhaustive()
@@ -90,8 +90,8 @@ impl RuleSet {
         store: &StoreSlot,
         before: Option<(&Arc<Self>, KeyChanges)>,
     ) -> Result<Self, RulesError> {
-        let (before, moves) = match before {
-            Some((before, moves)) => (Some(before), moves),
+        let (before, key_changes) = match before {
+            Some((before, key_changes)) => (Some(before), key_changes),
             None => (None, KeyChanges::default()),
         };
         let Compiled {
@@ -101,12 +101,12 @@ impl RuleSet {
             per_route,
             catch_all,
             resolver,
-            plans: classes,
+            plans,
             max_clients,
             estimator,
             rejections,
         } = compiled;
-        let variants = classes.iter().map(|class| class.variants.len()).sum();
+        let variants = plans.iter().map(|plan| plan.variants.len()).sum();
         let known = before.iter().flat_map(|before| before.table.values());
         let known: HashMap<&str, &Route> = known.map(|route| (&*route.key, route)).collect();
         let named = before.map(|before| before.named_by_key());
@@ -133,7 +133,7 @@ impl RuleSet {
         }
         let changes =
             before.is_some_and(|before: &Arc<Self>| before.undeclared.is_some() != per_route);
-        let begins_anew = changes || !moves.is_empty();
+        let begins_anew = changes || !key_changes.is_empty();
         let shared = |before: Option<&Route>| {
             Route::undeclared(
                 UNDECLARED,
@@ -173,20 +173,20 @@ impl RuleSet {
             overlaps: OnceLock::new(),
             undeclared,
             shared: shared(before.map(|before| &before.shared)),
-            unions: CombinedLimits::default(),
+            combined_limits: CombinedLimits::default(),
             total,
             default,
             resolver,
-            classes,
+            plans,
             estimator,
             rejections,
             log: before.map_or_else(Arc::default, |before| Arc::clone(&before.log)),
             unidentified: before
                 .map_or_else(Arc::default, |before| Arc::clone(&before.unidentified)),
-            gone: before.map_or_else(LostKeys::default, |before| {
-                LostKeys::after(before, &moves, per_route, limiter.now())
+            lost_keys: before.map_or_else(LostKeys::default, |before| {
+                LostKeys::after(before, &key_changes, per_route, limiter.now())
             }),
-            moves,
+            key_changes,
         })
     }
 
@@ -194,7 +194,7 @@ impl RuleSet {
     pub(super) fn may_be_shared(&self) -> bool {
         let resolver = self.resolver.as_ref();
         resolver.is_none_or(|resolver| resolver.secret.is_some())
-            || !self.classes.iter().any(PlanLimits::is_limited)
+            || !self.plans.iter().any(PlanLimits::is_limited)
     }
 
     /// How its route answers, if that was said: the first of its readings for which it was.
@@ -220,14 +220,14 @@ impl RuleSet {
     ) -> Result<(MatchedRoute<'_>, Demand), Outdated> {
         let head = Head::of(request);
         let mut demand = Demand::default();
-        let mut class = 0;
+        let mut plan = 0;
         if let Some(resolver) = &self.resolver {
             let client = self.client(resolver, RequestHead::of(request));
             demand.identity = client.identity.bits();
             demand.is_anonymous = client.is_anonymous;
-            class = client.plan.map_or(0, |plan| plan + 1);
+            plan = client.plan.map_or(0, |plan| plan + 1);
         }
-        let class = &self.classes[class];
+        let plan = &self.plans[plan];
         let plain = self.table.plain(&head);
         let is_grpc = protocol == Protocol::Grpc;
         let found = match Readings::of(&head, request, is_grpc, plain.is_some()) {
@@ -236,14 +236,14 @@ impl RuleSet {
                     Some(declared) => declared,
                     None => self.undeclared(&head)?,
                 };
-                let variant = class.variant(|| class.routes.find(&head));
-                let own = self.prepared(route, class, variant);
-                match self.of_other_end(&head, route, class, variant) {
+                let variant = plan.variant(|| plan.routes.find(&head));
+                let own = self.prepared(route, plan, variant);
+                match self.of_other_end(&head, route, plan, variant) {
                     None => MatchedRoute::Kept(own),
-                    Some(other) => self.unions.get(&[own, other], !route.undeclared),
+                    Some(other) => self.combined_limits.get(&[own, other], !route.undeclared),
                 }
             }
-            Some(readings) => self.all(&readings, class)?,
+            Some(readings) => self.all(&readings, plan)?,
         };
         if found.limit_set.has_tokens {
             demand.tokens = self.estimator.tokens(RequestHead::of(request));
@@ -257,7 +257,7 @@ impl RuleSet {
     fn all(
         &self,
         readings: &Readings<'_>,
-        class: &PlanLimits,
+        plan: &PlanLimits,
     ) -> Result<MatchedRoute<'_>, Outdated> {
         let mut all: Vec<&RouteLimits> = Vec::new();
         let mut is_declared = true;
@@ -266,17 +266,17 @@ impl RuleSet {
                 Some(declared) => declared,
                 None => self.undeclared(reading.head())?,
             };
-            let variant = class.variant(|| reading.find(&class.routes));
+            let variant = plan.variant(|| reading.find(&plan.routes));
             is_declared &= !route.undeclared;
-            let own = self.prepared(route, class, variant);
-            let other = self.of_other_end(reading.head(), route, class, variant);
+            let own = self.prepared(route, plan, variant);
+            let other = self.of_other_end(reading.head(), route, plan, variant);
             for prepared in std::iter::once(own).chain(other) {
                 if !all.iter().any(|known| std::ptr::eq(*known, prepared)) {
                     all.push(prepared);
                 }
             }
         }
-        Ok(self.unions.get(&all, is_declared))
+        Ok(self.combined_limits.get(&all, is_declared))
     }
 
     /// Finds the second route that a request is charged on, since its host may take its path for the one with a slash
@@ -286,16 +286,16 @@ impl RuleSet {
         &'a self,
         head: &Head<'_>,
         route: &'a Route,
-        class: &PlanLimits,
+        plan: &PlanLimits,
         variant: usize,
     ) -> Option<&'a RouteLimits> {
         let declared = self.table.of_other_end(head);
-        let in_plan = class.routes.of_other_end(head).copied();
+        let in_plan = plan.routes.of_other_end(head).copied();
         if declared.is_none() && in_plan.is_none() {
             return None;
         }
         let (route, variant) = (declared.unwrap_or(route), in_plan.unwrap_or(variant));
-        Some(self.prepared(route, class, variant))
+        Some(self.prepared(route, plan, variant))
     }
 
     /// Identifies the client, or the anonymous one.
@@ -322,30 +322,30 @@ impl RuleSet {
     fn prepared<'a>(
         &'a self,
         route: &'a Route,
-        class: &PlanLimits,
+        plan: &PlanLimits,
         variant: usize,
     ) -> &'a RouteLimits {
-        let make = || self.prepare(route, class, variant);
-        route.variants[class.first + variant].get_or_init(make)
+        let make = || self.prepare(route, plan, variant);
+        route.variants[plan.first + variant].get_or_init(make)
     }
 
     #[cold]
-    pub(super) fn prepare(&self, route: &Route, class: &PlanLimits, variant: usize) -> RouteLimits {
+    pub(super) fn prepare(&self, route: &Route, plan: &PlanLimits, variant: usize) -> RouteLimits {
         if route.exempt {
             let limit_set = LimitSet::exempt(route.key.clone()).counted_by(&route.counters);
             return RouteLimits::new(&self.limiter, &self.store, limit_set);
         }
-        let clients = class.variants[variant].iter();
+        let clients = plan.variants[variant].iter();
         let limits = clients.chain(&route.own).chain(&self.total);
         let limits = limits.filter(|bound| !bound.rests);
-        let limit_set = LimitSet::new(route.key.clone(), class.plan.clone(), limits.cloned());
+        let limit_set = LimitSet::new(route.key.clone(), plan.plan.clone(), limits.cloned());
         let limit_set = limit_set.counted_by(&route.counters);
         if !route.undeclared || std::ptr::eq(route, &self.shared) {
             return RouteLimits::new(&self.limiter, &self.store, limit_set);
         }
         // The same limits, so the same words.
-        let shared = &self.shared.variants[class.first + variant];
-        let shared = shared.get_or_init(|| self.prepare(&self.shared, class, variant));
+        let shared = &self.shared.variants[plan.first + variant];
+        let shared = shared.get_or_init(|| self.prepare(&self.shared, plan, variant));
         RouteLimits::of(&self.limiter, &self.store, limit_set, &shared.written)
     }
 
@@ -372,7 +372,7 @@ impl RuleSet {
                     .then(|| Arc::new(Shape::of(head, |segment| set.hash(&segment)))),
                 ..Route::undeclared(key, place, &self.default, None, true, variants)
             };
-            self.inherit_gone(&route, set);
+            self.inherit_lost_keys(&route, set);
             route
         });
         route.map_err(|Sealed| Outdated)

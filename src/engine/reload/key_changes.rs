@@ -24,19 +24,19 @@ impl KeyChanges {
         let known: HashSet<&RouteKey> = limited().map(|(key, _)| key).collect();
         let staying = keys.iter().filter(|(_, counts)| *counts);
         let staying: HashSet<&RouteKey> = staying.map(|(key, _)| key).collect();
-        let new = keys
+        let added = keys
             .iter()
             .filter(|(key, counts)| *counts && !known.contains(key));
         let written: HashSet<&RouteKey> = keys.iter().map(|(key, _)| key).collect();
-        let gone = before
+        let removed = before
             .declared()
             .filter(|(key, route)| match route.own.is_empty() {
                 true => !written.contains(key),
                 false => !staying.contains(key),
             });
-        let mut moves = Self {
-            new: new.map(|(key, _)| key.clone()).collect(),
-            gone: gone.map(|(key, _)| key.clone()).collect(),
+        let mut key_changes = Self {
+            added: added.map(|(key, _)| key.clone()).collect(),
+            removed: removed.map(|(key, _)| key.clone()).collect(),
             ..Self::default()
         };
         let stays = |key: &&RouteKey| known.contains(key) && staying.contains(key);
@@ -48,20 +48,20 @@ impl KeyChanges {
             let (before, after) = (before.table.takes(), rules.catch_all);
             if before != after {
                 match after {
-                    CatchAll::Unmatched => moves.new.insert(default.clone()),
-                    CatchAll::Unrouted => moves.gone.insert(default.clone()),
+                    CatchAll::Unmatched => key_changes.added.insert(default.clone()),
+                    CatchAll::Unrouted => key_changes.removed.insert(default.clone()),
                 };
                 changed.insert(default.clone());
             }
         }
-        moves.near_new = moves.new.iter().cloned().collect();
-        moves.near_gone = moves.gone.iter().cloned().collect();
-        for key in &moves.new {
-            let taken = moves.takes_from(before, key).into_iter();
+        key_changes.added_index = key_changes.added.iter().cloned().collect();
+        key_changes.removed_index = key_changes.removed.iter().cloned().collect();
+        for key in &key_changes.added {
+            let taken = key_changes.takes_from(before, key).into_iter();
             changed.extend(taken.filter_map(|route| route.pattern.clone()));
         }
         let overlaps = LazyCell::new(|| Overlaps::of(keys.iter().map(|(key, _)| key)));
-        for key in &moves.gone {
+        for key in &key_changes.removed {
             let found = with_head(key, |head| table.find(head).copied());
             match found {
                 Some(found) => {
@@ -79,16 +79,18 @@ impl KeyChanges {
             }
         }
         let closed = rules.closed_keys();
-        moves.closed = closed.filter(|key| moves.new.contains(key)).collect();
+        key_changes.closed = closed
+            .filter(|key| key_changes.added.contains(key))
+            .collect();
         changed.retain(|key| stays(&key));
-        moves.changed = changed;
-        moves
+        key_changes.changed = changed;
+        key_changes
     }
 
     /// Tells the registry which limits keep neither their buckets nor begin in lines of their own.
     pub(in crate::engine) fn handover(&self, before: &RuleSet) -> Handover {
         let named = before.named_by_key();
-        let lines = self.new.iter().filter_map(|key| {
+        let lines = self.added.iter().filter_map(|key| {
             let own = before.own_of(key, &named)?;
             Some((key.clone(), own.first()?.line))
         });
@@ -96,7 +98,7 @@ impl KeyChanges {
             let undeclared = before.default.iter().map(|template| &template.limit);
             let mut all = others(undeclared, &[]);
             let taken = self.takes_from(before, key).into_iter();
-            let gone = before.gone.with(key, |_| true);
+            let gone = before.lost_keys.with(key, |_| true);
             for own in taken.map(|route| &*route.own).chain(gone) {
                 let limits = own.iter().map(|bound| &bound.limit);
                 all.extend(others(limits, &all));
@@ -119,7 +121,7 @@ impl KeyChanges {
         let found = with_head(key, |head| before.table.find(head));
         // A `$default` that takes more requests than before goes on with its own.
         let takes =
-            |other: &RouteKey| self.gone.contains(other) || key.beats(other) || key == other;
+            |other: &RouteKey| self.removed.contains(other) || key.beats(other) || key == other;
         // A key that is exempt or unlimited is passed over, as if it were not there.
         let passed_over = matches!(found, Some(Some(route)) if route.own.is_empty());
         if let Some(found) = found.filter(|_| !passed_over) {

@@ -14,13 +14,13 @@ impl LostKeys {
     /// The lost keys that the rules before remembered and that have something left, and the keys lost since.
     pub(in crate::engine) fn after(
         before: &RuleSet,
-        moves: &KeyChanges,
+        key_changes: &KeyChanges,
         per_route: bool,
         now: Nanos,
     ) -> Self {
         let mut gone = Self::default();
         let routes = before.declared();
-        let routes = routes.filter(|(key, _)| moves.gone.contains(key));
+        let routes = routes.filter(|(key, _)| key_changes.removed.contains(key));
         for (key, route) in routes {
             gone.add(|| LostKey::new(key, &route.own));
         }
@@ -29,13 +29,13 @@ impl LostKeys {
                 gone.add(|| LostKey::new(&key, &before.shared.own));
             }
         }
-        for route in &before.gone.routes {
+        for route in &before.lost_keys.routes {
             let LostKey { key, own } = &**route;
             let is_spent = own.iter().all(|bound| match &bound.home {
                 Storage::Bucket(bucket) => bucket.is_spent(now),
                 Storage::Client(_) => true,
             });
-            if !is_spent && !moves.new.contains(key) {
+            if !is_spent && !key_changes.added.contains(key) {
                 gone.add(|| Arc::clone(route));
             }
         }

@@ -68,12 +68,12 @@ impl RuleSet {
         routes.flat_map(|route| &route.own)
     }
 
-    /// Makes the rules that were asked for before, so that no request has to. Where there are other classes of clients,
+    /// Makes the rules that were asked for before, so that no request has to. Where there are other plans of clients,
     /// requests make them.
     pub(in crate::engine) fn prepare_as(&self, before: &Self) {
         let variants = |state: &Self| -> Vec<_> {
-            let classes = state.classes.iter();
-            classes.map(|class| class.variants.len()).collect()
+            let plans = state.plans.iter();
+            plans.map(|plan| plan.variants.len()).collect()
         };
         if variants(self) != variants(before) {
             return;
@@ -83,11 +83,11 @@ impl RuleSet {
         let named = self.table.values().chain(self.named_routes());
         let pairs = named.filter_map(|route| Some((route, *old.get(&*route.key)?)));
         for (route, old) in pairs.chain([(&self.shared, &before.shared)]) {
-            for class in &self.classes {
-                for variant in 0..class.variants.len() {
-                    let index = class.first + variant;
+            for plan in &self.plans {
+                for variant in 0..plan.variants.len() {
+                    let index = plan.first + variant;
                     if old.variants[index].get().is_some() {
-                        route.variants[index].get_or_init(|| self.prepare(route, class, variant));
+                        route.variants[index].get_or_init(|| self.prepare(route, plan, variant));
                     }
                 }
             }
@@ -105,6 +105,6 @@ impl RuleSet {
                 prepared.settle();
             }
         }
-        self.unions.settle();
+        self.combined_limits.settle();
     }
 }

@@ -12,7 +12,7 @@ use http::Method;
 
 use super::{
     super::{
-        key_index::{Apart, KeyIndex},
+        key_index::{KeyIndex, UndeclaredIndex},
         routes::{Route, UndeclaredRoutes},
         rule_set::RuleSet,
     },
@@ -57,10 +57,10 @@ impl RuleSet {
     }
 
     /// All routes that nobody declared and that are kept apart, as they are now.
-    fn apart(&self) -> Vec<Apart<'_>> {
+    fn apart(&self) -> Vec<UndeclaredIndex<'_>> {
         let sets = self.undeclared.iter();
         let sets = sets.flat_map(|UndeclaredRoutes { templates, paths }| [templates, paths]);
-        sets.map(Apart::of).collect()
+        sets.map(UndeclaredIndex::of).collect()
     }
 
     /// The limits of the route that had just the requests of a key that is new.
@@ -71,7 +71,7 @@ impl RuleSet {
         key: &RouteKey,
         named: &HashMap<&RouteKey, &'a Route>,
     ) -> Option<&'a [BoundLimit]> {
-        let gone = self.gone.with(key, |gone| gone == key).next();
+        let gone = self.lost_keys.with(key, |gone| gone == key).next();
         gone.or_else(|| self.undeclared_as(key, named).map(|route| &*route.own))
     }
 
@@ -104,12 +104,12 @@ impl RuleSet {
 
     /// A route that nobody declares, as it goes on under these rules.
     pub(in crate::engine) fn adopted(&self, before: &Route, set: &Undeclared<Route>) -> Route {
-        let is_touched = self.moves.touch(before, set);
+        let is_touched = self.key_changes.touches(before, set);
         let route = self.undeclared_route(before, is_touched);
         if is_touched {
-            let (moves, own) = (&self.moves, [&*before.own]);
-            let came = |key: &RouteKey| moves.gone.contains(key);
-            let came = self.gone.with_route(before, set, came);
+            let (key_changes, own) = (&self.key_changes, [&*before.own]);
+            let came = |key: &RouteKey| key_changes.removed.contains(key);
+            let came = self.lost_keys.with_route(before, set, came);
             let sources = own.into_iter().chain(came);
             inherit(&self.limiter, &route.own, sources, false);
         }
@@ -117,19 +117,19 @@ impl RuleSet {
     }
 
     /// Has a route that nobody declared, and that is new, begin with what was used under keys that are gone.
-    pub(in crate::engine) fn inherit_gone(&self, route: &Route, set: &Undeclared<Route>) {
-        let sources = self.gone.with_route(route, set, |_| true);
+    pub(in crate::engine) fn inherit_lost_keys(&self, route: &Route, set: &Undeclared<Route>) {
+        let sources = self.lost_keys.with_route(route, set, |_| true);
         inherit(&self.limiter, &route.own, sources, false);
     }
 
     /// Whether a route that nobody declared goes on under these rules.
     pub(in crate::engine) fn keeps(&self, before: &Route, set: &Undeclared<Route>) -> bool {
-        !self.moves.take_all(before, set)
+        !self.key_changes.takes_all_of(before, set)
     }
 
     /// Lists the routes that begin with what was used elsewhere. Nothing is closed yet: requests go on meanwhile.
     pub(in crate::engine) fn successions<'a>(&'a self, before: &'a Self) -> Vec<Inheritance<'a>> {
-        let moves = &self.moves;
+        let key_changes = &self.key_changes;
         let mut all = Vec::new();
         let mut inherit = |heir: &'a Route, sources: Vec<&'a [BoundLimit]>| {
             all.push(Inheritance { heir, sources });
@@ -137,43 +137,44 @@ impl RuleSet {
         let known: HashMap<_, _> = before.declared().collect();
         let apart = before.apart();
         let free = before.declared().filter(|(_, route)| route.own.is_empty());
-        let free = free.filter(|(key, _)| moves.gone.contains(key));
+        let free = free.filter(|(key, _)| key_changes.removed.contains(key));
         let free: KeyIndex = free.map(|(key, _)| key.clone()).collect();
         for (key, route) in self.declared() {
-            if moves.new.contains(key) {
+            if key_changes.added.contains(key) {
                 inherit(route, self.sources_of(key, before, &apart));
-            } else if moves.changed.contains(key) {
+            } else if key_changes.changed.contains(key) {
                 let known = known.get(key).map(|known| &*known.own);
                 let came = before.declared_with(key);
-                let came = came.filter(|(gone, _)| moves.gone.contains(gone) && gone.beats(key));
+                let came =
+                    came.filter(|(gone, _)| key_changes.removed.contains(gone) && gone.beats(key));
                 let came = came.map(|(_, gone)| &*gone.own);
                 // What keys had used whose requests went to one that is exempt or unlimited, and that gives them away.
                 let had = |lost: &RouteKey| {
                     let mut takers = free.with(lost);
                     takers.any(|number| free.key(number).beats(key))
                 };
-                let came = came.chain(before.gone.with(key, had));
+                let came = came.chain(before.lost_keys.with(key, had));
                 inherit(route, known.into_iter().chain(came).collect());
             }
         }
         let came = || -> Vec<&[BoundLimit]> {
             let gone = before.declared();
-            let gone = gone.filter(|(key, _)| moves.gone.contains(key));
-            let earlier = before.gone.of(|key| moves.gone.contains(key));
+            let gone = gone.filter(|(key, _)| key_changes.removed.contains(key));
+            let earlier = before.lost_keys.of(|key| key_changes.removed.contains(key));
             gone.map(|(_, route)| &*route.own).chain(earlier).collect()
         };
         let changes = before.undeclared.is_some() != self.undeclared.is_some();
-        if changes || self.undeclared.is_none() && !moves.is_empty() {
+        if changes || self.undeclared.is_none() && !key_changes.is_empty() {
             let mut sources = came();
             sources.push(&before.shared.own);
             if self.undeclared.is_none() && changes {
                 sources.extend(before.undeclared_owns());
-                sources.extend(self.gone.of(|_| true));
+                sources.extend(self.lost_keys.of(|_| true));
             }
             inherit(&self.shared, sources);
         }
         for (index, overflow) in self.overflows().into_iter().enumerate() {
-            if changes || !moves.is_empty() {
+            if changes || !key_changes.is_empty() {
                 let known = before.overflows().get(index).copied();
                 let mut sources = came();
                 sources.push(&known.unwrap_or(&before.shared).own);
@@ -188,7 +189,7 @@ impl RuleSet {
         for Inheritance { heir, sources } in successions {
             inherit(&self.limiter, &heir.own, sources, false);
         }
-        self.gone.close();
+        self.lost_keys.close();
     }
 
     /// As [`RuleSet::succeed`], of routes that were entered in the rules before in the meantime.
@@ -199,14 +200,14 @@ impl RuleSet {
         let apart = before.apart();
         let new = self
             .declared()
-            .filter(|(key, _)| self.moves.new.contains(*key));
+            .filter(|(key, _)| self.key_changes.added.contains(*key));
         for (key, heir) in new {
             for route in apart.iter().flat_map(|apart| apart.with(key)) {
                 late(heir, route);
             }
         }
         if self.undeclared.is_none() {
-            for route in apart.iter().flat_map(Apart::routes) {
+            for route in apart.iter().flat_map(UndeclaredIndex::routes) {
                 late(&self.shared, route);
             }
         }
@@ -217,11 +218,11 @@ impl RuleSet {
         &'a self,
         key: &RouteKey,
         before: &'a Self,
-        apart: &[Apart<'a>],
+        apart: &[UndeclaredIndex<'a>],
     ) -> Vec<&'a [BoundLimit]> {
-        let taken = self.moves.takes_from(before, key).into_iter();
+        let taken = self.key_changes.takes_from(before, key).into_iter();
         let mut sources: Vec<&[BoundLimit]> = taken.map(|route| &*route.own).collect();
-        sources.extend(before.gone.with(key, |_| true));
+        sources.extend(before.lost_keys.with(key, |_| true));
         match &before.undeclared {
             None => sources.push(&before.shared.own),
             Some(UndeclaredRoutes { templates, paths }) => {
