@@ -132,12 +132,10 @@ impl StoreCall {
         };
         if let Poll::Ready((charges, taken)) = answer {
             self.call = None;
+            let (store_client, sent) = (&self.store_client, self.sent.now);
             match &taken {
-                Ok(taken) => {
-                    self.store_client
-                        .record_answer(&charges, taken, self.sent.now, self.is_peek)
-                }
-                Err(error) => self.store_client.record_failure(error, self.deadline),
+                Ok(taken) => store_client.record_answer(&charges, taken, sent, self.is_peek),
+                Err(error) => store_client.record_failure(error, self.deadline),
             }
             let leased = self.leased;
             self.finish(taken.as_ref().ok().map(|taken| (&charges[..], taken)));
