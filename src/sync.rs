@@ -2,12 +2,12 @@
 
 #[cfg(throttle_loom)]
 pub(crate) use loom::sync::{
-    Mutex,
+    Mutex, MutexGuard,
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 #[cfg(not(throttle_loom))]
 pub(crate) use std::sync::{
-    Mutex, OnceLock,
+    Mutex, MutexGuard, OnceLock,
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 

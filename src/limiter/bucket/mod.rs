@@ -17,12 +17,11 @@
 //! charge was made with. The monotonic clock promises that only along a happens-before edge, and these orderings draw
 //! it.
 
+#[cfg(all(test, throttle_loom))]
+mod loom_tests;
 mod succession;
 
-use std::{
-    cmp::Ordering::{self as Order, Equal, Greater, Less},
-    sync::Mutex,
-};
+use std::cmp::Ordering::{self as Order, Equal, Greater, Less};
 
 use self::succession::{CLOSED, Succession};
 pub(crate) use self::succession::{LateCorrection, Source, Successor};
@@ -31,7 +30,7 @@ use crate::{
     clock::Nanos,
     limit::meter::Meter,
     limiter::meter_history::{MeterHistory, Version},
-    sync::{AtomicU64, Ordering},
+    sync::{AtomicU64, Mutex, Ordering},
 };
 
 /// The state of a place that is changing hands. No bucket's: states end below it.

@@ -11,12 +11,21 @@
 //! - **Model tokens** that are settled after that are owed to all heirs, and come back to those that inherited from one
 //!   estate alone: in the others they may not be those that count.
 //!
+//! # Invariants
+//!
+//! - **A charge counts once.** Whoever closes a bucket exchanges its state for [`BUSY`], and leaves it so. A charge that
+//!   was exchanged before that is a part of the estate; any other is told that it is outdated, and made anew by other
+//!   rules.
+//! - **What comes back comes back once.** It changes the bucket before that is closed, or the estate and all heirs after
+//!   that, under the lock under which heirs take estates over.
+//! - **Nobody waits for a closed bucket.** A charge looks at most twice.
+//!
 //! Closed buckets are few and short-lived, so one lock for all of them is enough. It is taken by reloads and by what
 //! comes back to a closed bucket, and before the lock of a history.
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::fence},
+    sync::{Arc, PoisonError, Weak, atomic::fence},
 };
 
 use super::{BUSY, Bucket, Untaken};
@@ -24,13 +33,18 @@ use crate::{
     clock::Nanos,
     limit::meter::Meter,
     limiter::meter_history::{MeterHistory, MeterStep, Version},
-    sync::Ordering,
+    sync::{Mutex, MutexGuard, Ordering},
 };
 
 /// The version of a closed bucket, which no charge has. No key of a table is like it, but by a chance of one in 2^48.
 pub(super) const CLOSED: Version = Version::MAX;
 
+#[cfg(not(throttle_loom))]
 static FAMILY: Mutex<()> = Mutex::new(());
+#[cfg(throttle_loom)]
+loom::lazy_static! {
+    static ref FAMILY: Mutex<()> = Mutex::new(());
+}
 
 /// From whom a bucket has inherited, and who inherits from it.
 #[derive(Debug, Default)]
