@@ -10,15 +10,15 @@ use std::{
 };
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use tower_throttle::{__bench::Engine, Limits, Rate, Rules};
+use tower_throttle::{__bench::LocalLimiter, Limits, Rate, Rules};
 
 /// So fast a rate that no request is refused.
 fn endless() -> Rate {
     Rate::new(1_000_000_000, Duration::from_secs(1)).burst(1_000_000_000)
 }
 
-fn engine(rules: &Rules) -> Engine {
-    Engine::new(rules).expect("rules that hold together")
+fn engine(rules: &Rules) -> LocalLimiter {
+    LocalLimiter::new(rules).expect("rules that hold together")
 }
 
 fn decide(criterion: &mut Criterion) {
@@ -60,7 +60,7 @@ fn threads(criterion: &mut Criterion) {
     for (name, second) in [("one bucket", 0), ("two buckets", 1)] {
         group.bench_function(BenchmarkId::from_parameter(name), |bencher| {
             bencher.iter_custom(|times| {
-                let run = |engine: &Engine| {
+                let run = |engine: &LocalLimiter| {
                     let start = Instant::now();
                     for _ in 0..times {
                         black_box(engine.admit());

@@ -16,12 +16,12 @@ use crate::{
 
 /// The limits of each client, the default route's and the total of some rules, without a service around them.
 #[derive(Debug)]
-pub struct Engine {
+pub struct LocalLimiter {
     limiter: Limiter,
     limit_set: LimitSet,
 }
 
-impl Engine {
+impl LocalLimiter {
     pub fn new(rules: &Rules) -> Result<Self, RulesError> {
         let limiter = Limiter::new(Clock::start());
         let registry = Registry::default();

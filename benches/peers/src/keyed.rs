@@ -18,7 +18,7 @@ use std::{
 };
 
 use governor::RateLimiter;
-use tower_throttle::{__bench::Engine, Clients, Rate, Rules};
+use tower_throttle::{__bench::LocalLimiter, Clients, Rate, Rules};
 
 use crate::{memory::resident, rounds::median};
 
@@ -111,10 +111,10 @@ fn text(number: u64) -> String {
     format!("sk-{number:032x}")
 }
 
-fn engine(keys: u64, burst: u32) -> Engine {
+fn engine(keys: u64, burst: u32) -> LocalLimiter {
     let clients = Clients::by(|_| None).each(rate(burst));
     let rules = Rules::new().clients(clients.max_clients(room(keys)));
-    Engine::new(&rules).expect("rules that hold together")
+    LocalLimiter::new(&rules).expect("rules that hold together")
 }
 
 /// All contenders, each asked once for each key.
@@ -122,7 +122,7 @@ fn contenders(keys: Keys, burst: u32) -> Vec<(&'static str, Decide)> {
     let count = keys.count();
     let contenders: Vec<(&'static str, Decide)> = match keys {
         Keys::One => {
-            let ours = Engine::new(&Rules::new().total(rate(burst))).expect("rules");
+            let ours = LocalLimiter::new(&Rules::new().total(rate(burst))).expect("rules");
             let theirs = RateLimiter::direct(quota(burst));
             vec![
                 (FLOOR, floor(1)),
