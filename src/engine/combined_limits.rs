@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use super::route_limits::{MatchedRoute, RouteLimits};
-use crate::route::undeclared::{Sealed, Undeclared};
+use crate::route::undeclared::{BoundedMap, Sealed};
 
 /// The rules of requests that may mean several routes, each made once, as long as there is room.
 ///
@@ -16,7 +16,7 @@ pub(super) struct CombinedLimits {
 }
 
 /// `None`: there is no room.
-type Set = Undeclared<Option<Box<RouteLimits>>>;
+type Set = BoundedMap<Option<Box<RouteLimits>>>;
 
 impl CombinedLimits {
     /// The union of some rules of one state, which are told apart by where they lie. It goes by the name of the first.
@@ -34,7 +34,7 @@ impl CombinedLimits {
             true => &self.declared,
             false => &self.others,
         };
-        let set = set.get_or_init(|| Undeclared::new(None));
+        let set = set.get_or_init(|| BoundedMap::new(None));
         let place = |limit_set: &&RouteLimits| std::ptr::from_ref::<RouteLimits>(limit_set).addr();
         let places: Vec<usize> = rules.iter().map(place).collect();
         let make = || {
@@ -51,7 +51,7 @@ impl CombinedLimits {
     /// Counts what was admitted under each of them.
     pub(super) fn settle(&self) {
         let sets = [self.declared.get(), self.others.get()];
-        let kept = sets.into_iter().flatten().flat_map(Undeclared::iter);
+        let kept = sets.into_iter().flatten().flat_map(BoundedMap::iter);
         for prepared in kept.filter_map(|(_, kept)| kept.as_ref()) {
             prepared.settle();
         }

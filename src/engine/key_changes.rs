@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::{key_index::KeyIndex, routes::Route};
-use crate::route::{RouteKey, undeclared::Undeclared};
+use crate::route::{RouteKey, undeclared::BoundedMap};
 
 /// The keys that a reload adds and removes. A `$default` that stays and takes more requests than before is as new, and one
 /// that takes fewer is as gone.
@@ -25,14 +25,14 @@ impl KeyChanges {
     }
 
     /// Returns whether some requests of an undeclared route go elsewhere, or come from elsewhere.
-    pub(super) fn touches(&self, route: &Route, set: &Undeclared<Route>) -> bool {
+    pub(super) fn touches(&self, route: &Route, set: &BoundedMap<Route>) -> bool {
         let near = [&self.added_index, &self.removed_index];
         near.iter()
             .any(|near| near.with_route(route, set).next().is_some())
     }
 
     /// Returns whether all requests of an undeclared route go elsewhere.
-    pub(super) fn takes_all_of(&self, route: &Route, set: &Undeclared<Route>) -> bool {
+    pub(super) fn takes_all_of(&self, route: &Route, set: &BoundedMap<Route>) -> bool {
         match (&route.shape, &route.pattern) {
             (Some(shape), _) => {
                 let mut near = self.added_index.with_route(route, set);

@@ -6,7 +6,7 @@ use super::routes::Route;
 use crate::route::{
     RouteKey,
     overlaps::{Overlaps, Trail},
-    undeclared::Undeclared,
+    undeclared::BoundedMap,
 };
 
 /// Keys by number.
@@ -35,7 +35,7 @@ impl KeyIndex {
     pub(super) fn with_route(
         &self,
         route: &Route,
-        set: &Undeclared<Route>,
+        set: &BoundedMap<Route>,
     ) -> impl Iterator<Item = usize> {
         let near = match (&route.shape, &route.pattern) {
             (Some(shape), _) => {
@@ -69,13 +69,13 @@ impl FromIterator<RouteKey> for KeyIndex {
 /// The routes of a set that nobody declared, as they are now.
 #[derive(Debug)]
 pub(super) struct UndeclaredIndex<'a> {
-    set: &'a Undeclared<Route>,
+    set: &'a BoundedMap<Route>,
     routes: Vec<&'a Route>,
     overlaps: Overlaps,
 }
 
 impl<'a> UndeclaredIndex<'a> {
-    pub(super) fn of(set: &'a Undeclared<Route>) -> Self {
+    pub(super) fn of(set: &'a BoundedMap<Route>) -> Self {
         let routes: Vec<&Route> = set.iter().map(|(_, route)| route).collect();
         let trail = |route: &&Route| match (&route.shape, &route.pattern) {
             (Some(shape), _) => Some(shape.trail()),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{key_index::KeyIndex, routes::Route};
 use crate::{
     limiter::limit_set::{BoundLimit, Storage},
-    route::{RouteKey, undeclared::Undeclared},
+    route::{RouteKey, undeclared::BoundedMap},
 };
 
 /// Routes that have lost their key, until all that was used there has come back: the last ones first.
@@ -75,7 +75,7 @@ impl LostKeys {
     pub(super) fn with_route<'a>(
         &'a self,
         route: &Route,
-        set: &Undeclared<Route>,
+        set: &BoundedMap<Route>,
         is_meant: impl Fn(&RouteKey) -> bool,
     ) -> impl Iterator<Item = &'a [BoundLimit]> {
         self.those(self.index.with_route(route, set), is_meant)

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use super::route_limits::RouteLimits;
 use crate::{
     limiter::{counters::Counters, limit_set::BoundLimit},
-    route::{RouteKey, overlap::Shape, undeclared::Undeclared},
+    route::{RouteKey, overlap::Shape, undeclared::BoundedMap},
     rules::LimitTemplate,
 };
 
@@ -36,11 +36,11 @@ pub(super) struct Route {
 /// invent, so that these do not take their room.
 #[derive(Debug)]
 pub(super) struct UndeclaredRoutes {
-    pub(super) templates: Undeclared<Route>,
-    pub(super) paths: Undeclared<Route>,
+    pub(super) templates: BoundedMap<Route>,
+    pub(super) paths: BoundedMap<Route>,
 }
 
-impl Undeclared<Route> {
+impl BoundedMap<Route> {
     /// One that has the same routes, or will.
     pub(super) fn after(before: Option<&Self>, shared: impl Fn(Option<&Route>) -> Route) -> Self {
         match before {
@@ -91,7 +91,7 @@ impl Route {
 
 impl Route {
     /// Returns whether some request of an undeclared route may match a key.
-    pub(super) fn meets(&self, key: &RouteKey, set: &Undeclared<Self>) -> bool {
+    pub(super) fn meets(&self, key: &RouteKey, set: &BoundedMap<Self>) -> bool {
         match (&self.shape, &self.pattern) {
             (Some(shape), _) => shape.meets(key, |segment| set.hash(&segment)),
             (None, Some(pattern)) => pattern.meets(key),

@@ -32,7 +32,7 @@ use crate::{
         overlaps::Overlaps,
         readings::Readings,
         table::Table,
-        undeclared::{Sealed, Undeclared},
+        undeclared::{BoundedMap, Sealed},
     },
     rules::{Compiled, DeclaredRoute, LimitTemplate, PlanLimits, RulesError},
     store::client::StoreSlot,
@@ -147,8 +147,8 @@ impl RuleSet {
         let undeclared = per_route.then(|| {
             let before = before.and_then(|before| before.undeclared.as_ref());
             UndeclaredRoutes {
-                templates: Undeclared::after(before.map(|before| &before.templates), shared),
-                paths: Undeclared::after(before.map(|before| &before.paths), shared),
+                templates: BoundedMap::after(before.map(|before| &before.templates), shared),
+                paths: BoundedMap::after(before.map(|before| &before.paths), shared),
             }
         });
         if let (Some(before), Some(resolver)) = (before, &resolver) {

@@ -1,7 +1,7 @@
 //! Which rule a request falls under.
 //!
 //! A [`RouteKey`] is a method and a path. A [`Table`](table::Table) holds the declared ones and finds
-//! the most specific for a request; [`Undeclared`](undeclared::Undeclared) keeps a bounded number of
+//! the most specific for a request; [`BoundedMap`](undeclared::BoundedMap) keeps a bounded number of
 //! the others apart. A request that its host may take for several routes has several
 //! [`Readings`](readings::Readings), and a route for each.
 

@@ -16,14 +16,15 @@ use super::{
 #[derive(Debug)]
 pub(crate) struct Overlaps {
     /// The root is the first.
-    nodes: Vec<Node>,
+    nodes: Vec<SegmentNode>,
     /// Routes that may take any path.
     any: Vec<usize>,
     len: usize,
 }
 
+/// A segment of the paths of routes, and what follows it.
 #[derive(Debug, Default)]
-struct Node {
+struct SegmentNode {
     literals: HashMap<u64, usize, FixedState>,
     param: Option<usize>,
     /// Routes whose path ends here.
@@ -90,7 +91,7 @@ impl Overlaps {
                 None => *node.param.get_or_insert(next),
             };
             if at == next {
-                self.nodes.push(Node::default());
+                self.nodes.push(SegmentNode::default());
             }
         }
         let node = &mut self.nodes[at];
@@ -154,7 +155,7 @@ impl FromIterator<Option<Trail>> for Overlaps {
 impl Default for Overlaps {
     fn default() -> Self {
         Self {
-            nodes: vec![Node::default()],
+            nodes: vec![SegmentNode::default()],
             any: Vec::new(),
             len: 0,
         }

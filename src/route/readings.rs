@@ -28,12 +28,12 @@ use crate::field;
 pub(crate) struct Readings<'a> {
     head: &'a Head<'a>,
     paths: Vec<Spelling<'a>>,
-    others: Others,
+    others: OtherMethods,
 }
 
 /// Methods that a request is read as besides its own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Others {
+struct OtherMethods {
     /// It may be a gRPC call.
     post: bool,
     /// It may open a WebSocket.
@@ -59,16 +59,16 @@ impl<'a> Readings<'a> {
         is_grpc: bool,
         is_plain: bool,
     ) -> Option<Self> {
-        let others = Others::of(request, is_grpc);
+        let others = OtherMethods::of(request, is_grpc);
         let is_plain = is_plain || !is_ambiguous(head.path);
-        match is_plain && others == Others::default() {
+        match is_plain && others == OtherMethods::default() {
             true => None,
             false => Some(Self::all(head, others)),
         }
     }
 
     #[cold]
-    fn all(head: &'a Head<'a>, others: Others) -> Self {
+    fn all(head: &'a Head<'a>, others: OtherMethods) -> Self {
         let mut others = others;
         others.post |= *head.method != Method::POST && is_grpc_path(&canonical(head.path));
         Self {
@@ -94,7 +94,7 @@ impl<'a> Readings<'a> {
     }
 }
 
-impl Others {
+impl OtherMethods {
     #[inline]
     fn of<B>(request: &Request<B>, is_grpc: bool) -> Self {
         let method = request.method();

@@ -30,14 +30,14 @@ use super::{
 #[derive(Debug)]
 pub(crate) struct Table<V> {
     values: Vec<V>,
-    /// The kind of each key, by the number of its value.
-    kinds: Vec<Kind>,
+    /// The specificity of each key, by the number of its value.
+    kinds: Vec<Specificity>,
     /// The path of some key, the root apart, ends with a slash.
     any_slash_end: bool,
     /// Paths without parameters.
     literals: Strings<Methods>,
     /// All paths with parameters; the root is the first.
-    nodes: Vec<Node>,
+    nodes: Vec<PathNode>,
     any_params: bool,
     any_greedy: bool,
     default: Option<usize>,
@@ -45,16 +45,16 @@ pub(crate) struct Table<V> {
     default_is_unrouted: bool,
 }
 
-/// Kinds of keys, the most specific first.
+/// The specificity of keys, the most specific first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
+enum Specificity {
     Literal,
     Params,
     Greedy,
     Default,
 }
 
-impl Kind {
+impl Specificity {
     fn of(pattern: &Pattern) -> Self {
         match pattern {
             Pattern::Default => Self::Default,
@@ -67,8 +67,9 @@ impl Kind {
     }
 }
 
+/// A segment of paths with parameters, and what follows it.
 #[derive(Debug, Default)]
-struct Node {
+struct PathNode {
     literals: Strings<usize>,
     param: Option<usize>,
     /// Keys whose path ends here.
@@ -86,9 +87,9 @@ struct Methods {
     is_ambiguous: bool,
 }
 
-/// The keys that a request may be charged to.
+/// The keys that come into question for a request.
 #[derive(Debug, Clone, Copy)]
-struct Wanted<'a> {
+struct Candidates<'a> {
     method: &'a Method,
     /// Only keys that name the method.
     is_named: bool,
@@ -118,7 +119,7 @@ impl Methods {
     }
 
     #[inline]
-    fn find(&self, wanted: Wanted<'_>) -> Option<usize> {
+    fn find(&self, wanted: Candidates<'_>) -> Option<usize> {
         let named = self.position(wanted.method);
         if wanted.is_named {
             return named;
@@ -132,7 +133,7 @@ impl Methods {
     }
 }
 
-impl<'a> Wanted<'a> {
+impl<'a> Candidates<'a> {
     #[inline]
     fn by(head: &Head<'a>) -> Self {
         Self {
@@ -150,7 +151,7 @@ impl<V> Table<V> {
             kinds: Vec::new(),
             any_slash_end: false,
             literals: Strings::default(),
-            nodes: vec![Node::default()],
+            nodes: vec![PathNode::default()],
             any_params: false,
             any_greedy: false,
             default: None,
@@ -201,7 +202,7 @@ impl<V> Table<V> {
         match inserted {
             Ok(()) => {
                 self.values.push(value);
-                self.kinds.push(Kind::of(key.pattern()));
+                self.kinds.push(Specificity::of(key.pattern()));
                 self.any_slash_end |= has_slash_end(key.pattern());
                 Ok(())
             }
@@ -226,7 +227,7 @@ impl<V> Table<V> {
                 Segment::Param => *self.nodes[at].param.get_or_insert(next),
             };
             if child == next {
-                self.nodes.push(Node::default());
+                self.nodes.push(PathNode::default());
             }
             at = child;
         }
@@ -242,7 +243,7 @@ impl<V> Table<V> {
     /// The route a request falls under.
     #[inline]
     pub(crate) fn find(&self, head: &Head<'_>) -> Option<&V> {
-        self.matched(Wanted::by(head), head)
+        self.matched(Candidates::by(head), head)
             .or_else(|| self.default_for(head))
             .map(|index| &self.values[index])
     }
@@ -258,24 +259,24 @@ impl<V> Table<V> {
     #[inline]
     pub(crate) fn plain(&self, head: &Head<'_>) -> Option<&V> {
         let methods = self.literals.get(head.path)?;
-        let found = methods.find(Wanted::by(head))?;
+        let found = methods.find(Candidates::by(head))?;
         (!methods.is_ambiguous).then(|| &self.values[found])
     }
 
     /// The route of a path that has one reading only, where it is not [`plain`](Self::plain).
     #[inline]
     pub(crate) fn beside_plain(&self, head: &Head<'_>) -> Option<&V> {
-        self.in_tree(Wanted::by(head), head, head.path)
+        self.in_tree(Candidates::by(head), head, head.path)
             .or_else(|| self.default_for(head))
             .map(|index| &self.values[index])
     }
 
     /// The route a request falls under, if its key names the request's method.
     pub(crate) fn find_if_named(&self, head: &Head<'_>) -> Option<&V> {
-        let wanted = Wanted::by(head);
+        let wanted = Candidates::by(head);
         let found = self.matched(wanted, head)?;
         let is_named = true;
-        let named = self.matched(Wanted { is_named, ..wanted }, head);
+        let named = self.matched(Candidates { is_named, ..wanted }, head);
         (named == Some(found)).then(|| &self.values[found])
     }
 
@@ -304,14 +305,14 @@ impl<V> Table<V> {
             None => return None,
         };
         let other = head.read_as(head.method, &other, head.empty_params);
-        let found = self.matched(Wanted::by(&other), &other)?;
-        let own = self.matched(Wanted::by(head), head);
+        let found = self.matched(Candidates::by(&other), &other)?;
+        let own = self.matched(Candidates::by(head), head);
         own.is_none_or(|own| self.kinds[found] < self.kinds[own])
             .then(|| &self.values[found])
     }
 
     #[inline]
-    fn matched(&self, wanted: Wanted<'_>, head: &Head<'_>) -> Option<usize> {
+    fn matched(&self, wanted: Candidates<'_>, head: &Head<'_>) -> Option<usize> {
         // Literal keys are stored in normal form, so a path that equals one needs no work.
         if let Some(value) = self.literal(wanted, head.path) {
             return Some(value);
@@ -327,7 +328,7 @@ impl<V> Table<V> {
 
     /// The best key with parameters for a path in normal form.
     #[inline]
-    fn in_tree(&self, wanted: Wanted<'_>, head: &Head<'_>, path: &str) -> Option<usize> {
+    fn in_tree(&self, wanted: Candidates<'_>, head: &Head<'_>, path: &str) -> Option<usize> {
         if !self.any_params && !self.any_greedy {
             return None;
         }
@@ -340,14 +341,14 @@ impl<V> Table<V> {
         .or_else(|| self.walk(relative, None, wanted))
     }
 
-    fn walk(&self, path: &str, template: Option<&str>, wanted: Wanted<'_>) -> Option<usize> {
+    fn walk(&self, path: &str, template: Option<&str>, wanted: Candidates<'_>) -> Option<usize> {
         let full = || self.full(0, Some(path), template, wanted);
         let greedy = || self.greedy(0, path, template, wanted);
         (self.any_params.then(full).flatten()).or_else(|| self.any_greedy.then(greedy).flatten())
     }
 
     #[inline]
-    fn literal(&self, wanted: Wanted<'_>, path: &str) -> Option<usize> {
+    fn literal(&self, wanted: Candidates<'_>, path: &str) -> Option<usize> {
         self.literals.get(path)?.find(wanted)
     }
 
@@ -357,7 +358,7 @@ impl<V> Table<V> {
         node: usize,
         rest: Option<&str>,
         template: Option<&str>,
-        wanted: Wanted<'_>,
+        wanted: Candidates<'_>,
     ) -> Option<usize> {
         let node = &self.nodes[node];
         let Some(rest) = rest else {
@@ -381,7 +382,7 @@ impl<V> Table<V> {
         node: usize,
         rest: &str,
         template: Option<&str>,
-        wanted: Wanted<'_>,
+        wanted: Candidates<'_>,
     ) -> Option<usize> {
         let node = &self.nodes[node];
         let (literal_only, template) = step(template);

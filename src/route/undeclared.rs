@@ -8,7 +8,7 @@
 //!
 //! - **The set only grows, up to its bound.** A slot is written once, so that reading takes no lock. Routes are entered
 //!   under a lock, one after the other: each is entered once, and the count is that of the slots that are written.
-//! - **A sealed set is complete.** Once [`seal`](Undeclared::seal) has returned, no route is entered, and whoever sealed
+//! - **A sealed set is complete.** Once [`seal`](BoundedMap::seal) has returned, no route is entered, and whoever sealed
 //!   the set finds all routes that anybody was given. So a reload may carry all of them over, and none is charged that
 //!   it does not know.
 //!
@@ -27,7 +27,7 @@ use crate::sync::{AtomicUsize, Mutex, OnceLock, Ordering};
 
 /// Open addressing over slots that are written once. At most half of them ever are.
 #[derive(Debug)]
-pub(crate) struct Undeclared<V> {
+pub(crate) struct BoundedMap<V> {
     slots: Box<[OnceLock<(u64, V)>]>,
     /// Slots that are written.
     used: AtomicUsize,
@@ -41,7 +41,7 @@ pub(crate) struct Undeclared<V> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Sealed;
 
-impl<V> Undeclared<V> {
+impl<V> BoundedMap<V> {
     /// How many routes get a value of their own.
     pub(crate) const MAX: usize = if cfg!(throttle_loom) { 2 } else { 1_024 };
 
@@ -157,16 +157,16 @@ mod tests {
 
     #[test]
     fn a_route_keeps_its_value_and_the_rest_share_one() {
-        let set = Undeclared::new(usize::MAX);
+        let set = BoundedMap::new(usize::MAX);
         let mut own = 0;
         for route in 0..3_000usize {
             let value = *set.get(set.hash(&route), || route).expect("open");
             assert!(value == route || value == usize::MAX);
             own += usize::from(value == route);
         }
-        assert_eq!(own, Undeclared::<usize>::MAX);
+        assert_eq!(own, BoundedMap::<usize>::MAX);
         for route in 0..3_000usize {
-            let expected = if route < Undeclared::<usize>::MAX {
+            let expected = if route < BoundedMap::<usize>::MAX {
                 route
             } else {
                 usize::MAX
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_route_is_found_where_it_was_entered_and_by_whom_comes_after() {
-        let set = Undeclared::new(usize::MAX);
+        let set = BoundedMap::new(usize::MAX);
         let kept: HashSet<_> = (0..100usize)
             .map(|route| (set.hash(&route), route))
             .collect();
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_search_sees_each_slot_once() {
-        let set = Undeclared::new(());
+        let set = BoundedMap::new(());
         for hash in [0, 1, 2, 2_047, 4_096, u64::MAX] {
             let slots = set.from(hash).map(|slot| std::ptr::from_ref(slot).addr());
             let seen: Vec<_> = slots.collect();
@@ -218,14 +218,14 @@ mod tests {
 
     #[test]
     fn a_route_whose_value_cannot_be_made_takes_no_room() {
-        let set = Undeclared::new(usize::MAX);
+        let set = BoundedMap::new(usize::MAX);
         for route in 0..2_000usize {
             let made = panic::catch_unwind(AssertUnwindSafe(|| {
                 let _ = set.get(set.hash(&route), || panic!("no value"));
             }));
             assert!(made.is_err());
         }
-        for route in 0..Undeclared::<usize>::MAX {
+        for route in 0..BoundedMap::<usize>::MAX {
             assert_eq!(set.get(set.hash(&route), || route), Ok(&route));
         }
         assert!(set.is_full());
@@ -233,15 +233,15 @@ mod tests {
 
     #[test]
     fn a_sealed_set_knows_its_routes_and_takes_no_others() {
-        let set = Undeclared::new(usize::MAX);
+        let set = BoundedMap::new(usize::MAX);
         assert_eq!(set.get(1, || 1), Ok(&1));
         set.seal();
         assert_eq!(set.get(1, || 2), Ok(&1));
         assert_eq!(set.get(2, || 2), Err(Sealed));
         assert_eq!(set.iter().count(), 1);
 
-        let set = Undeclared::new(usize::MAX);
-        for route in 0..Undeclared::<usize>::MAX {
+        let set = BoundedMap::new(usize::MAX);
+        for route in 0..BoundedMap::<usize>::MAX {
             assert_eq!(set.get(set.hash(&route), || route), Ok(&route));
         }
         set.seal();
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn threads_agree_on_each_route_and_the_bound_holds() {
-        let set = Undeclared::new(Box::new(usize::MAX));
+        let set = BoundedMap::new(Box::new(usize::MAX));
         let seen: Vec<HashSet<usize>> = thread::scope(|scope| {
             let run = || {
                 let address = |route: usize| {
@@ -268,13 +268,13 @@ mod tests {
         });
         let all: HashSet<_> = seen.iter().flatten().collect();
         assert!(
-            all.len() <= Undeclared::<usize>::MAX + 1,
+            all.len() <= BoundedMap::<usize>::MAX + 1,
             "{} values",
             all.len()
         );
-        assert_eq!(set.used.load(Ordering::Relaxed), Undeclared::<usize>::MAX);
+        assert_eq!(set.used.load(Ordering::Relaxed), BoundedMap::<usize>::MAX);
         let own = set.slots.iter().filter(|slot| slot.get().is_some()).count();
-        assert_eq!(own, Undeclared::<usize>::MAX);
+        assert_eq!(own, BoundedMap::<usize>::MAX);
     }
 }
 
@@ -296,8 +296,8 @@ mod loom_tests {
     }
 
     /// Threads enter these routes, each one after the other. Returns the values they were given.
-    fn entered(set: &Arc<Undeclared<u64>>, routes: &[&'static [u64]]) -> Vec<(u64, u64)> {
-        let enter = |set: &Undeclared<u64>, routes: &[u64]| -> Vec<_> {
+    fn entered(set: &Arc<BoundedMap<u64>>, routes: &[&'static [u64]]) -> Vec<(u64, u64)> {
+        let enter = |set: &BoundedMap<u64>, routes: &[u64]| -> Vec<_> {
             let value = |route| *set.get(route, || route).expect("open");
             routes.iter().map(|&route| (route, value(route))).collect()
         };
@@ -320,7 +320,7 @@ mod loom_tests {
     #[test]
     fn loom_a_route_that_several_enter_takes_one_place_and_each_route_that_fits_has_one() {
         model(|| {
-            let set = Arc::new(Undeclared::new(SHARED));
+            let set = Arc::new(BoundedMap::new(SHARED));
             // Two lie in one slot, if there were room.
             for (route, value) in entered(&set, &[&[1], &[1, 5], &[5]]) {
                 assert_eq!(value, route);
@@ -331,9 +331,9 @@ mod loom_tests {
     #[test]
     fn loom_no_more_routes_than_there_is_room_for_have_a_place_and_none_is_left_empty() {
         model(|| {
-            let set = Arc::new(Undeclared::new(SHARED));
+            let set = Arc::new(BoundedMap::new(SHARED));
             let all = entered(&set, &[&[1, 2], &[2, 1], &[3]]);
-            assert_eq!(set.iter().count(), Undeclared::<u64>::MAX);
+            assert_eq!(set.iter().count(), BoundedMap::<u64>::MAX);
             for (route, value) in all {
                 let own = set.find(route).copied();
                 assert_eq!(value, own.unwrap_or(SHARED), "of {route}");
@@ -343,8 +343,8 @@ mod loom_tests {
 
     /// Routes under two rules, of which the second take the place of the first, and the requests that each has.
     struct Scene {
-        old: Undeclared<Arc<AtomicUsize>>,
-        new: Undeclared<Arc<AtomicUsize>>,
+        old: BoundedMap<Arc<AtomicUsize>>,
+        new: BoundedMap<Arc<AtomicUsize>>,
         is_reloaded: AtomicUsize,
     }
 
@@ -353,7 +353,7 @@ mod loom_tests {
 
         fn new() -> Self {
             let shared = || Arc::new(AtomicUsize::new(0));
-            let old = Undeclared::new(shared());
+            let old = BoundedMap::new(shared());
             Self {
                 new: old.successor(shared()),
                 old,

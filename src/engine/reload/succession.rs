@@ -25,7 +25,7 @@ use crate::{
         bucket::{Source, Successor},
         limit_set::{BoundLimit, Storage},
     },
-    route::{RouteKey, overlaps::Overlaps, undeclared::Undeclared},
+    route::{RouteKey, overlaps::Overlaps, undeclared::BoundedMap},
     rules::pairs,
 };
 
@@ -103,7 +103,7 @@ impl RuleSet {
     }
 
     /// A route that nobody declares, as it goes on under these rules.
-    pub(in crate::engine) fn adopted(&self, before: &Route, set: &Undeclared<Route>) -> Route {
+    pub(in crate::engine) fn adopted(&self, before: &Route, set: &BoundedMap<Route>) -> Route {
         let is_touched = self.key_changes.touches(before, set);
         let route = self.undeclared_route(before, is_touched);
         if is_touched {
@@ -117,13 +117,13 @@ impl RuleSet {
     }
 
     /// Has a route that nobody declared, and that is new, begin with what was used under keys that are gone.
-    pub(in crate::engine) fn inherit_lost_keys(&self, route: &Route, set: &Undeclared<Route>) {
+    pub(in crate::engine) fn inherit_lost_keys(&self, route: &Route, set: &BoundedMap<Route>) {
         let sources = self.lost_keys.with_route(route, set, |_| true);
         inherit(&self.limiter, &route.own, sources, false);
     }
 
     /// Whether a route that nobody declared goes on under these rules.
-    pub(in crate::engine) fn keeps(&self, before: &Route, set: &Undeclared<Route>) -> bool {
+    pub(in crate::engine) fn keeps(&self, before: &Route, set: &BoundedMap<Route>) -> bool {
         !self.key_changes.takes_all_of(before, set)
     }
 
