@@ -178,6 +178,11 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
     }
 }
 
+/// Whole seconds, rounded up.
+pub(crate) fn ceil_seconds(nanos: Nanos) -> u64 {
+    nanos.div_ceil(1_000_000_000)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,10 +12,10 @@ use super::{
     RATE_LIMIT, RATE_LIMIT_POLICY,
     buffer::Buffer,
     dialect::{Dialect, dialect_headers},
-    policies::{MAX_INTEGER, Policies, ceil_seconds, push_quoted, separate},
+    policies::{MAX_INTEGER, Policies, push_quoted, separate},
 };
 use crate::{
-    clock::{Clock, Nanos, nanos},
+    clock::{Clock, Nanos, ceil_seconds, nanos},
     decision::{
         Denial,
         limit_status::{LimitStatus, statuses},

@@ -4,7 +4,7 @@ use http::HeaderValue;
 
 use super::buffer::Buffer;
 use crate::{
-    clock::nanos,
+    clock::{ceil_seconds, nanos},
     limit::{Limit, Terms, rate::Rate},
     limiter::limit_set::{BoundLimit, LimitSet},
 };
@@ -112,11 +112,6 @@ fn window(rate: &Rate) -> (u64, u64) {
     };
     let clamp = |integer: u128| u64::try_from(integer).unwrap_or(u64::MAX).min(MAX_INTEGER);
     (clamp(quota), clamp(window).max(1))
-}
-
-/// Whole seconds, rounded up.
-pub(super) fn ceil_seconds(nanos: u64) -> u64 {
-    nanos.div_ceil(SECOND)
 }
 
 #[cfg(test)]

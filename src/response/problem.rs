@@ -13,9 +13,12 @@ use super::{
     RATE_LIMIT, RATE_LIMIT_POLICY, RETRY_AFTER_MS, Rejection, X_SHOULD_RETRY,
     buffer::integer,
     fields::refused,
-    policies::{Policies, ceil_seconds, policies},
+    policies::{Policies, policies},
 };
-use crate::{clock::nanos, decision::Denial};
+use crate::{
+    clock::{ceil_seconds, nanos},
+    decision::Denial,
+};
 
 /// Waits above this are not slept through by SDKs but ignored: several come back on their own back-off,
 /// within a second. They are told not to retry instead.
