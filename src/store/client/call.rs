@@ -1,4 +1,29 @@
-//! One question to the store.
+//! A call to the store: the charges of one request, or a peek at what their buckets hold.
+//!
+//! The store's future is polled in place, by the request that needs it: a call that is answered in time needs no task.
+//! The future is moved to one only if the request gives up or goes away first.
+//!
+//! # Invariants
+//!
+//! - **Answered once.** The first `Ready` of [`poll`](StoreCall::poll) ends the call: the answer is recorded, the lease
+//!   that it asked for is entered or given up, and the units that it spent of leases are kept or put back. Each of
+//!   these is done once, since [`finish`](StoreCall::finish) takes what it works on.
+//! - **Driven to its end.** A future of the store is never dropped half-way, unless the runtime ends: a charge may be
+//!   on its way, and only its answer tells if it was taken. For the same reason it is never sent again.
+//! - **Taken or given back.** What the store takes after the caller was told that nothing was taken is given back, with
+//!   the units of a lease, unless the caller [keeps the charges](StoreCall::keep).
+//!
+//! # Cancellation
+//!
+//! Dropping a call before its answer, on a timeout or with its request, ends it at once for everybody else: the lease
+//! is given up, so that those who wait for it call for one themselves, and leased units are put back. The future goes
+//! on in a task, of the runtime at hand or else of the first that has polled a call. If that has ended, too, the future
+//! is dropped, and nobody learns what was taken: it stays taken, which errs against the caller.
+//!
+//! # Who may call it
+//!
+//! Calls are made by [`StoreClient::ask`] and [`StoreClient::peek`] alone. The pending request that owns one polls it,
+//! and drops it once it is ready.
 
 use std::{
     error::Error,
@@ -19,32 +44,43 @@ use crate::{
     store::{Balance, Charge, Correction, StoreError, Taken},
 };
 
-/// A question to the store. Dropped before it is answered, what it takes is given back.
+/// A call to the store. Dropped before it is answered, it gives back what the store takes for it.
 pub(crate) struct StoreCall {
     store_client: Arc<StoreClient>,
-    /// Until it is answered. Nobody waits for its lock: it lets this be shared between threads.
+    /// The store's future. `None` once it is answered. The lock is never contended, for it is only reached through
+    /// `&mut`: it makes a future that is `Send` alone one that may lie in a type that is `Sync`, as hosts demand.
     call: Option<Mutex<Call>>,
+    /// The longest time to wait for the answer, counted from `sent`.
     deadline: Duration,
+    /// This process's clocks before the store was called. Leases lapse by it, and it bounds the store's clock from one
+    /// side.
     sent: Moment,
-    /// Where it waits for its deadline.
+    /// The entry among the [timers](super::timers), from the first poll that finds no answer. Removed when the call is
+    /// dropped.
     timer: Option<TimerKey>,
-    /// Whether what it takes too late stays taken.
+    /// Set if charges that are taken after the deadline stay taken, for the request was let through. Leases that come
+    /// with them are given back all the same.
     keeps_charges: bool,
-    /// What was leased besides.
+    /// The units that the request spends of leases, for limits that are not among the charges.
     leased: LeasedUnits,
-    /// Those that ask for leases.
+    /// The charges that ask for a lease. Each of them keeps others from asking for one until it is ended.
     lease_charges: Vec<Charge>,
-    /// Whether this process has leases.
+    /// Set if this process takes leases, of these buckets or of others. Other processes are taken to do the same.
     uses_leases: bool,
-    /// Whether it takes nothing, and is asked for what the buckets hold.
+    /// Set if all costs are zero: nothing is taken, and the answer tells what the buckets hold.
     is_peek: bool,
 }
 
-/// What was asked, and what the answer is.
+/// The charges of a call, and the store's answer to them.
 type Answer = (Vec<Charge>, Result<Taken, StoreError>);
 type Call = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 impl StoreCall {
+    /// Begins a call. The store is not reached before the first poll.
+    ///
+    /// `deadline` counts from `sent`, which is read before this. `leased` was spent for the same request and is put
+    /// back if it does not pass. With `uses_leases`, what comes too late is given back in the way that is safe beside
+    /// leases.
     pub(super) fn new(
         store_client: Arc<StoreClient>,
         charges: Vec<Charge>,
@@ -75,7 +111,7 @@ impl StoreCall {
         }
     }
 
-    /// A question that takes nothing: its charges are of zero units.
+    /// Begins a call that takes nothing. All costs of its `charges` are zero.
     pub(super) fn peek(
         store_client: Arc<StoreClient>,
         charges: Vec<Charge>,
@@ -94,12 +130,13 @@ impl StoreCall {
         call
     }
 
-    /// When it is given up.
+    /// Returns the moment from which an answer is too late. It also names the call to [`Leases`](super::lease::Leases).
     fn gives_up_at(&self) -> Nanos {
         self.sent.now.saturating_add(nanos(self.deadline))
     }
 
-    /// It is over, and was answered this, or not.
+    /// Ends the lease that the call asked for, and puts leased units back unless the request passes. `None`: no answer
+    /// in time. A second time it finds nothing to do.
     fn finish(&mut self, answer: Option<(&[Charge], &Taken)>) {
         let lease_charges = mem::take(&mut self.lease_charges);
         if !lease_charges.is_empty() {
@@ -118,7 +155,16 @@ impl StoreCall {
         }
     }
 
-    /// What the store answers, or that it does not, in time.
+    /// Polls for the store's answer. It has the balances of all limits of the request that lie in the store: those that
+    /// were charged, and those of which leased units were spent.
+    ///
+    /// An answer that is there counts even after the deadline, since it is looked for first. A ready call is not to be
+    /// polled again.
+    ///
+    /// # Errors
+    ///
+    /// The store's own, or [`LateReply`] at the deadline. The failure is recorded before this returns, so the breaker
+    /// may have tripped by then.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Taken, StoreError>> {
         if let Ok(runtime) = Handle::try_current() {
             self.store_client.runtime.get_or_init(|| runtime);
@@ -140,7 +186,7 @@ impl StoreCall {
             let leased = self.leased;
             self.finish(taken.as_ref().ok().map(|taken| (&charges[..], taken)));
             return Poll::Ready(taken.map(|mut taken| {
-                // To a client, what was leased beside its charge is there.
+                // Units that were leased beside a charge are at hand in this process: to a client they are there.
                 let balances = charges.iter().zip(&mut taken.balances);
                 for (charge, balance) in balances.filter(|(_, balance)| balance.leased > 0) {
                     let meter = charge.budget.meter();
@@ -161,7 +207,8 @@ impl StoreCall {
         Poll::Ready(Err(late))
     }
 
-    /// What it takes too late stays taken: the request was let through.
+    /// Leaves taken what the store takes after the deadline: the request was let through by other means. A lease that
+    /// comes with it is given back.
     pub(crate) fn keep(&mut self) {
         self.keeps_charges = true;
     }
@@ -195,7 +242,13 @@ impl Drop for StoreCall {
     }
 }
 
-/// What gives back all that was taken, or what was leased, if the rest is kept.
+/// Lists the corrections that give back what was taken by a call that nobody waits for any more: costs and leases, or
+/// leases alone with `keeps_charges`. Refused shadows have taken nothing.
+///
+/// - Beside leases a plain refund would be unsafe: a unit taken out of the middle of what a bucket owes moves the time
+///   that leases of other processes count on. `Return` gives back to a rate only if nobody was charged since.
+/// - Shadows and settled limits (model tokens) are never leased, so there `Undo` is exact, less what was refilled
+///   since.
 fn corrections_of(
     charges: Vec<Charge>,
     taken: &Taken,
@@ -204,7 +257,7 @@ fn corrections_of(
 ) -> Vec<Correction> {
     let charges = charges.into_iter().zip(&taken.balances);
     let undo = |(charge, balance): (Charge, &Balance)| {
-        // Of these there are no leases.
+        // See `Limit::lease`: these are never leased.
         let is_unleased = charge.is_shadow || charge.is_settled;
         let Charge {
             key, budget, cost, ..
@@ -215,7 +268,7 @@ fn corrections_of(
             return None;
         }
         Some(match uses_leases && !is_unleased {
-            // Nothing is taken from under the leases of others.
+            // Takes nothing from under the leases of others.
             true => Correction::Return {
                 key,
                 budget,
@@ -233,7 +286,7 @@ fn corrections_of(
     charges.filter_map(undo).collect()
 }
 
-/// The store has not answered in time.
+/// The error of a store that has not answered by the deadline. It counts as unavailable, so it trips the breaker.
 #[derive(Debug)]
 struct LateReply;
 

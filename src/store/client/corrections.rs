@@ -1,8 +1,34 @@
 //! Corrections of balances on their way to the store.
 //!
-//! A handler may count each model token, and none of that waits. So what is to be changed is added up by bucket, and
-//! one task at a time carries it there: in the order in which it came, and with no more to remember than there are
-//! buckets.
+//! A handler may count each model token as it is made, and none of that may wait for the store. So corrections are
+//! added up by bucket, in units, and one task at a time sends them: all that came while a call was under way go with
+//! the next.
+//!
+//! # Invariants
+//!
+//! - **A task while there is something to send.** [`add`](Corrections::add) tells its caller to spawn one if none holds
+//!   `has_task`; the task gives that up under the same lock under which it finds nothing left.
+//! - **Sent at most once.** A batch leaves the map before it is sent, and never returns to it: after an error nobody
+//!   knows if the store has carried it out. Its charges then stand as they were taken.
+//! - **Bounded.** No more is kept than a sum for each of [65,536 buckets](Corrections::MAX_BUCKETS), whatever the
+//!   number of corrections. Beyond that, corrections of further buckets are forgotten.
+//! - **In order.** Batches go one after the other. Within one, a bucket gets the sum of its corrections. That differs
+//!   from its parts only where a refund would have found the bucket full: it then counts against what is owed in the
+//!   same batch, instead of being lost.
+//!
+//! Sums saturate only as they are sent, at `u64::MAX` units.
+//!
+//! # Cancellation
+//!
+//! The caller waits for nothing, so it cannot cancel. A task that is dropped, as with its runtime, leaves what it has
+//! not yet taken out of the map to the next `add`; the batch that it was sending is lost, or carried out, and nobody
+//! knows.
+//!
+//! # Who may call it
+//!
+//! [`StoreClient::correct`] adds, unless the store is down, and spawns the task. A call that was given up, and leases
+//! that nobody uses, send their corrections past this: those say at which moment or state they hold, and cannot be
+//! added up.
 
 use std::{
     collections::HashMap,
@@ -13,31 +39,36 @@ use std::{
 use super::{CorrectionKind, StoreClient};
 use crate::store::{BucketKey, Budget, Correction};
 
-/// What is to be changed.
+/// The sums that are still to be sent.
 #[derive(Debug, Default)]
 pub(super) struct Corrections(Mutex<Pending>);
 
+/// The sums, and the task that sends them: changed together, under one lock.
 #[derive(Debug, Default)]
 struct Pending {
-    /// Units that are owed, or come back where they are fewer than none.
+    /// By bucket its latest budget, and the units that are owed. Below zero, they come back.
     buckets: HashMap<BucketKey, (Budget, i128)>,
-    /// Whether somebody carries them.
+    /// Set while a task sends them, or is about to be spawned.
     has_task: bool,
 }
 
-/// Whoever carries them. Dropped before it has ended, others are to.
+/// The task that sends corrections. `None` once it has ended with nothing left. Dropped before that, it lets the next
+/// [`add`](Corrections::add) ask for another. It keeps the store client alive until all are sent.
 struct CorrectionTask(Option<Arc<StoreClient>>);
 
 impl Corrections {
-    /// Of more buckets than these, changes wait for nobody: they are forgotten, and their charges stand.
+    /// The most buckets with a sum to send. Corrections of further ones are forgotten, and their charges stand:
+    /// about ten megabytes, where a store takes no corrections for long.
     const MAX_BUCKETS: usize = 1 << 16;
 
-    /// Adds a change. Says whether somebody is to [carry](Self::send_all) it.
+    /// Adds a correction of `units`. `true` if the caller has to spawn [the task](Self::send_all).
+    ///
+    /// The latest `budget` of a bucket is sent: after a reload, units that were added before count in its terms.
     pub(super) fn add(
         &self,
         key: BucketKey,
         budget: Budget,
-        change: CorrectionKind,
+        kind: CorrectionKind,
         units: u64,
     ) -> bool {
         let mut pending = self.lock();
@@ -46,21 +77,23 @@ impl Corrections {
         }
         let (last, sum) = pending.buckets.entry(key).or_insert((budget, 0));
         *last = budget;
-        *sum += match change {
+        *sum += match kind {
             CorrectionKind::Owe => i128::from(units),
             CorrectionKind::Refund => -i128::from(units),
         };
         !mem::replace(&mut pending.has_task, true)
     }
 
-    /// Carries all changes to the store, until there are none.
+    /// Returns the task, which sends all corrections, those that come meanwhile too, and then ends. It has no deadline:
+    /// nobody waits for it, and the store's futures are driven to their end.
     pub(super) fn send_all(
         store_client: &Arc<StoreClient>,
     ) -> impl Future<Output = ()> + Send + use<> {
         CorrectionTask(Some(Arc::clone(store_client))).run()
     }
 
-    /// All that there is, or the end of it.
+    /// Takes the next batch. `None` if there is nothing to send: the task has to end then, for it no longer counts as
+    /// one.
     fn take_pending(&self) -> Option<Vec<Correction>> {
         let mut pending = self.lock();
         if pending.buckets.is_empty() {
@@ -69,7 +102,7 @@ impl Corrections {
         }
         let buckets = mem::take(&mut pending.buckets);
         drop(pending);
-        let changes = buckets.into_iter().filter_map(|(key, (budget, sum))| {
+        let corrections = buckets.into_iter().filter_map(|(key, (budget, sum))| {
             let units = u64::try_from(sum.unsigned_abs()).unwrap_or(u64::MAX);
             match sum {
                 0 => None,
@@ -77,11 +110,11 @@ impl Corrections {
                 _ => Some(Correction::Refund { key, budget, units }),
             }
         });
-        Some(changes.collect())
+        Some(corrections.collect())
     }
 
     fn lock(&self) -> MutexGuard<'_, Pending> {
-        // Each step leaves it whole.
+        // No panic can come between two writes that belong together.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -89,11 +122,11 @@ impl Corrections {
 impl CorrectionTask {
     async fn run(mut self) {
         while let Some(store_client) = &self.0 {
-            let Some(changes) = store_client.corrections.take_pending() else {
+            let Some(corrections) = store_client.corrections.take_pending() else {
                 self.0 = None;
                 return;
             };
-            store_client.send_corrections(changes).await;
+            store_client.send_corrections(corrections).await;
         }
     }
 }
@@ -115,9 +148,9 @@ mod tests {
     fn changes_add_up_by_bucket_until_somebody_carries_them() {
         let budget = Budget::of_rate(&Rate::per_second(10)).expect("open");
         let key = |limit: &str| BucketKey::new(limit, None);
-        let changes = Corrections::default();
+        let corrections = Corrections::default();
         assert!(
-            changes.add(key("a"), budget, CorrectionKind::Owe, 3),
+            corrections.add(key("a"), budget, CorrectionKind::Owe, 3),
             "the first"
         );
         for (name, change, units) in [
@@ -128,9 +161,9 @@ mod tests {
             ("d", CorrectionKind::Owe, u64::MAX),
             ("d", CorrectionKind::Owe, u64::MAX),
         ] {
-            assert!(!changes.add(key(name), budget, change, units));
+            assert!(!corrections.add(key(name), budget, change, units));
         }
-        let mut carried = changes.take_pending().expect("some");
+        let mut carried = corrections.take_pending().expect("some");
         carried.sort_by_key(|change| change.parts().0.clone());
         let owe = |name, units| Correction::Owe {
             key: key(name),
@@ -144,13 +177,13 @@ mod tests {
         };
         assert_eq!(carried, [owe("a", 7), back, owe("d", u64::MAX)]);
         assert!(
-            !changes.add(key("a"), budget, CorrectionKind::Owe, 1),
+            !corrections.add(key("a"), budget, CorrectionKind::Owe, 1),
             "on its way"
         );
-        assert_eq!(changes.take_pending(), Some(vec![owe("a", 1)]));
-        assert_eq!(changes.take_pending(), None);
+        assert_eq!(corrections.take_pending(), Some(vec![owe("a", 1)]));
+        assert_eq!(corrections.take_pending(), None);
         assert!(
-            changes.add(key("a"), budget, CorrectionKind::Owe, 1),
+            corrections.add(key("a"), budget, CorrectionKind::Owe, 1),
             "nobody is left"
         );
     }

@@ -1,28 +1,53 @@
-//! Buckets that are known to be empty.
+//! The deny cache: buckets of the store that are known to be empty.
+//!
+//! A bucket that refused is refilled by time alone, at a pace that is known here. So until a later moment it can be
+//! told without a call that it would refuse again, and a flood of refused requests reaches the store once, not once
+//! each.
+//!
+//! # Invariants
+//!
+//! - **It refuses, and never admits.** An entry is a state that the bucket has had. A bucket that is not found counts
+//!   as full, and the store is called; a request is admitted by the store's answer or a leased unit, never by an entry.
+//! - **States only grow.** What a bucket owes grows with each charge, so of two answers the later state is the newer
+//!   one, in whatever order they come. What makes a state smaller is a correction, and the process that sends one
+//!   [forgets](DenyCache::forget) the entry. Corrections by other processes are not seen here: until its end an
+//!   entry may refuse what the store would admit by now.
+//! - **Only a newer answer puts the end off.** A request that is refused by an entry makes no call, so the entry ends
+//!   in its time, and the store is called again. [`refresh`](DenyCache::refresh) brings a later state but no later end.
+//! - **Fixed size.** A set-associative table of 4,096 groups with 8 entries each, made at once and never larger. In a
+//!   full group the entry that ends first makes room, which costs a call and nothing else.
+//!
+//! Hashes are keyed by a secret of the process, so no client can choose to fall on the entry of another.
+//!
+//! Each group has a lock of its own, held for a walk over its 8 entries. Threads rarely meet there.
 
 use std::sync::PoisonError;
 
 use crate::{clock::Nanos, sync::Mutex};
 
-/// The last known states of some thousands of buckets, found by hash. Where there is no room, what is forgotten is
-/// what would have been forgotten first: somebody asks the store once more.
+/// The last known states of 32,768 buckets at most, by the hash of a bucket and the terms that its state is in.
 pub(super) struct DenyCache {
     groups: Box<[Mutex<[Entry; DenyCache::WAYS]>]>,
 }
 
+/// One bucket as it was told last. All zeros is a free entry: its end has passed.
 #[derive(Debug, Clone, Copy, Default)]
 struct Entry {
+    /// The bucket, and its meter: settings that a reload brings are looked up as another bucket.
     hash: u64,
+    /// The state of the bucket, by the store's clock.
     state: Nanos,
-    /// When it is forgotten.
+    /// The end of the entry, by this process's clock.
     until: Nanos,
 }
 
 impl DenyCache {
+    /// The number of groups. The upper 12 bits of a hash choose one.
     const GROUPS: usize = 4_096;
+    /// The number of entries in a group.
     const WAYS: usize = 8;
 
-    /// 32,768 buckets, a megabyte.
+    /// Makes an empty cache, of about a megabyte.
     pub(super) fn new() -> Self {
         let group = |_| Mutex::new([Entry::default(); Self::WAYS]);
         Self {
@@ -30,7 +55,7 @@ impl DenyCache {
         }
     }
 
-    /// The state of a bucket that is remembered at `now`.
+    /// Returns the last known state of a bucket, if it is remembered at `now`.
     pub(super) fn find(&self, hash: u64, now: Nanos) -> Option<Nanos> {
         self.with(hash, |entries| {
             let mut found = entries.iter().filter(|entry| entry.hash == hash);
@@ -40,7 +65,8 @@ impl DenyCache {
         })
     }
 
-    /// Remembers at `now` the state of a bucket, until some moment.
+    /// Remembers a state, until the given moment. An answer that is older than the entry changes nothing, not even its
+    /// end.
     pub(super) fn remember(&self, hash: u64, state: Nanos, now: Nanos, until: Nanos) {
         self.with(hash, |entries| {
             let known = entries.iter().position(|entry| entry.hash == hash);
@@ -59,7 +85,7 @@ impl DenyCache {
         });
     }
 
-    /// Remembers a later state of a bucket that is remembered.
+    /// Brings an entry up to a later state. Its end stays, and a bucket that has no entry gets none.
     pub(super) fn refresh(&self, hash: u64, state: Nanos) {
         self.with(hash, |entries| {
             if let Some(entry) = entries.iter_mut().find(|entry| entry.hash == hash) {
@@ -68,6 +94,7 @@ impl DenyCache {
         });
     }
 
+    /// Forgets a bucket, for a correction has made its state smaller.
     pub(super) fn forget(&self, hash: u64) {
         self.with(hash, |entries| {
             for entry in entries.iter_mut().filter(|entry| entry.hash == hash) {
@@ -76,9 +103,10 @@ impl DenyCache {
         });
     }
 
+    /// Works on the group of a hash, under its lock.
     fn with<T>(&self, hash: u64, work: impl FnOnce(&mut [Entry; Self::WAYS]) -> T) -> T {
         let group = &self.groups[(hash >> 52) as usize % Self::GROUPS];
-        // Each step leaves it whole.
+        // No panic can come between two writes that belong together.
         let mut entries = group.lock().unwrap_or_else(PoisonError::into_inner);
         work(&mut entries)
     }

@@ -1,21 +1,44 @@
-//! Leases: units of limits that this process has taken beforehand, and spends without a question.
+//! Leases: units of limits that this process has taken beforehand, and spends without a call to the store.
 //!
-//! # Why they add nothing to a limit
+//! # Why leases add nothing to a limit
 //!
-//! A bucket of a rate is a moment, at which it will be full, and each charge has put that off by the time that pays for
-//! it. So a lease of three units is a piece of time at the end of what the bucket owed then, and each unit is a third
-//! of it. A unit may be spent for as long as its own third has not begun to pass: then all units in all processes that
-//! are not yet spent are different pieces of what the bucket owes still, and what it owes beyond them is no less than
-//! it would owe if each had been charged when it was spent. Nobody has to know of the leases of others, and what is
-//! forgotten, as in a crash, is refilled as if it had been spent.
+//! The bucket of a rate is a moment, at which it will be full, and each charge puts that moment off by the time that
+//! pays for it. So a lease of three units is a piece of time at the end of what the bucket owed then, and each unit is
+//! a third of the piece. A unit may be spent for as long as its own third has not begun to pass. Then all unspent
+//! units, in all processes, are different pieces of what the bucket owes still, and what it owes beyond them is no less
+//! than it would owe if each unit had been charged when it was spent. No process has to know of the leases of others,
+//! and a lease that is forgotten, as in a crash, is refilled as if it had been spent.
 //!
-//! That holds as long as nothing is taken out of the middle: units come back only to a bucket in which nobody has come
-//! after them. A unit of a quota may be spent until its window ends, and comes back until then.
+//! That holds as long as nothing is taken out of the middle: units come back only to a bucket in which nobody was
+//! charged after them. A unit of a quota may be spent until its window ends, and comes back until then.
 //!
-//! Time is this process's own, counted from before the question was sent: so that a unit lapses here a little before
-//! it does there, whatever either clock shows. It lapses by the monotonic clock or by the wall clock, whichever goes on
-//! the furthest: the former stands while a machine is suspended, the latter may be set back. A unit may be spent too late
-//! only if both happen.
+//! # Time
+//!
+//! A lease lapses by this process's own time, counted from before the store was called: so a unit lapses here a little
+//! before it does there, whatever either clock shows. Of the monotonic clock and the wall clock, the one counts that
+//! has gone on the furthest: the former stands while a machine is suspended, and the latter may be set back. A unit may
+//! be spent too late only if both happen. A lead of the wall clock of 50 ms or less is taken for the time between two
+//! readings.
+//!
+//! # Invariants
+//!
+//! - **Each unit is spent once.** It leaves the count under the lock of its shard, and comes back only to the lease
+//!   that it was of, which is told by the [end](Lease::end) of the lease.
+//! - **The last unit lapses first.** At any time a lease has no more units than fit between now and its end.
+//! - **One call for a lease of a bucket at a time.** [`begin`](Leases::begin) marks the bucket until the deadline of
+//!   the call; a mark that nobody has ended by then is nobody's. Calls that come meanwhile ask for no lease.
+//! - **A call that ends wakes all who wait for it.** Wakers are kept only under a mark, and taken as its call ends. A
+//!   mark that lapses wakes nobody: whoever waits has a deadline of its own besides.
+//! - **Units of other terms are none.** A lease is spent under the meter that it was taken under. After a reload that
+//!   changes the meter, the next call replaces it.
+//! - **Bounded.** 32,768 buckets at most have leases. For others each request calls the store.
+//!
+//! No lock is held while a waker runs: it may do anything.
+//!
+//! # Who may call it
+//!
+//! Only [`StoreClient`](super::StoreClient), in its parts `ask` and `leased`. Of the mark, `begin` and `end` come in
+//! pairs: each [`StoreCall`](super::StoreCall) ends what was begun for it, however it ends itself.
 
 use std::{
     collections::HashMap,
@@ -31,50 +54,58 @@ use crate::{
     sync::Mutex,
 };
 
-/// What this process has leased, by the hash of a bucket: of some thousands of buckets at most. For others each
-/// request asks.
+/// The leases of this process, by the hash of a bucket's key. The upper half of the hash chooses the shard.
 pub(super) struct Leases {
     shards: Box<[Mutex<Shard>]>,
 }
 
+/// The leases of one shard, behind one lock.
 type Shard = HashMap<u64, Lease, BuildHasherDefault<IdentityHasher>>;
 
-/// One bucket's.
+/// The lease of one bucket, or the mark of a call that asks for one.
 #[derive(Debug)]
 struct Lease {
     key: BucketKey,
+    /// The allowance that the units were taken under.
     budget: Budget,
+    /// Units that are not spent, lapsed ones among them.
     units: u64,
-    /// When the last of them lapses, by this process's clock.
+    /// The moment at which the last unit lapses, by this process's clock. It also tells one lease of a bucket from the
+    /// next. 0: there is none.
     end: Nanos,
-    /// When it was asked for.
+    /// The moment at which the call for the lease was sent, by both clocks: time is counted from there.
     sent: Moment,
-    /// What the bucket was left in, by the store's.
+    /// The state that the grant has left the bucket in, by the store's clock. Units come back only to a bucket in that
+    /// state.
     state: Nanos,
-    /// Whether it was of use since somebody last looked.
+    /// Set by each request that looks for a unit, and cleared by each pass for unused leases.
     is_used: bool,
-    /// Until when somebody asks for more. A question that is forgotten by then is nobody's.
+    /// The deadline of a call that asks for a lease. The mark lapses there, and names the call until then.
     asked_until: Option<Nanos>,
-    /// Who waits for that.
+    /// Requests that wait until that call has ended.
     wakers: Vec<Waker>,
 }
 
-/// What there is for a charge of one.
+/// The answer to a request that needs one unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LeaseUse {
-    /// What the bucket holds after it, as far as this process knows; and when the lease ends that it is of.
+    /// A unit, which is spent now. The balance is that of the bucket after it, as far as this process knows, and the
+    /// moment is the [end](Lease::end) of its lease.
     Unit(Balance, Nanos),
+    /// No unit, and no call for more: the request calls the store itself, and may ask for a lease.
     Nothing,
-    /// Nothing yet: somebody asks.
+    /// No unit yet: a call asks for more.
     Pending,
 }
 
 /// A lease as the store has granted it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LeaseGrant {
+    /// The bucket as the call has left it, and the number of units of the lease.
     pub(super) balance: Balance,
-    /// The store's clock then, and this process's when it was asked.
+    /// The store's clock as it granted the lease.
     pub(super) now: Nanos,
+    /// This process's clocks before the call was sent.
     pub(super) sent: Moment,
 }
 
@@ -83,22 +114,24 @@ impl Lease {
         self.budget.meter()
     }
 
-    /// The units that have not lapsed, by the clock that has gone on the furthest.
+    /// Returns the units that have not lapsed, by the clock that has gone on the furthest. Those of a quota lapse
+    /// together.
     fn units(&self, at: Moment) -> u64 {
         let left = self.end.saturating_sub(at.since(self.sent));
         match left.checked_div(self.meter().steady(1)) {
             Some(units) => self.units.min(units),
-            // Of a quota.
+            // A quota has no pace: its units are good until the window ends.
             None if left > 0 => self.units,
             None => 0,
         }
     }
 
+    /// Returns whether a call asks for more, and may still be answered in time.
     fn is_pending(&self, now: Nanos) -> bool {
         self.asked_until.is_some_and(|until| now < until)
     }
 
-    /// What gives back the rest.
+    /// Returns the correction that gives back what is neither spent nor lapsed.
     fn return_rest(&self, at: Moment) -> Option<Correction> {
         let units = self.units(at);
         (units > 0).then(|| Correction::Return {
@@ -111,8 +144,9 @@ impl Lease {
 }
 
 impl Leases {
+    /// The number of shards. Under loom one, to keep the interleavings few.
     const SHARDS: usize = if cfg!(throttle_loom) { 1 } else { 64 };
-    /// 32,768 buckets in all.
+    /// The most leases in a shard: 32,768 buckets in all.
     const MAX_PER_SHARD: usize = 512;
 
     pub(super) fn new() -> Self {
@@ -121,13 +155,15 @@ impl Leases {
         }
     }
 
+    /// Works on the shard of a hash, under its lock.
     fn with_shard<T>(&self, hash: u64, work: impl FnOnce(&mut Shard) -> T) -> T {
         let shard = &self.shards[(hash >> 32) as usize % Self::SHARDS];
-        // Each step leaves it whole.
+        // No panic can come between two writes that belong together.
         work(&mut shard.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Spends a unit of a bucket that is set to this.
+    /// Spends a unit of a bucket whose limit has this `meter`. The clocks are read (`at`) only if there is a lease at
+    /// all.
     pub(super) fn spend(&self, hash: u64, meter: &Meter, at: impl FnOnce() -> Moment) -> LeaseUse {
         self.with_shard(hash, |shard| {
             let Some(lease) = shard.get_mut(&hash) else {
@@ -154,8 +190,8 @@ impl Leases {
         })
     }
 
-    /// Takes a unit back that was not needed after all, of a lease that ends then. It lapses as it would have; if there
-    /// is another lease by now, it has.
+    /// Puts a unit back that was not needed after all, of the lease with this `end`. It lapses as it would have. If
+    /// there is another lease by now, or none, the unit is dropped, and stays taken in the store.
     pub(super) fn unspend(&self, hash: u64, end: Nanos) {
         self.with_shard(hash, |shard| match shard.get_mut(&hash) {
             Some(lease) if lease.end == end => lease.units += 1,
@@ -163,8 +199,10 @@ impl Leases {
         });
     }
 
-    /// Returns whether a question that is answered or given up by `until` may ask for a lease: nobody else does, and
-    /// there is room for it.
+    /// Marks a bucket for a call that asks for a lease of it and is answered or given up by `until`.
+    ///
+    /// Returns whether the call may ask: no other does, and there is room. Leases without units make room, if there is
+    /// no other.
     pub(super) fn begin(
         &self,
         hash: u64,
@@ -199,8 +237,14 @@ impl Leases {
         })
     }
 
-    /// Ends a question that [began](Self::begin) with this `until`, with a lease or without one. A question that was
-    /// forgotten meanwhile ends no other. Says whether there is something to be looked after.
+    /// Ends the mark that a call [began](Self::begin) with this `until`, with a lease or without one, and wakes those
+    /// who wait.
+    ///
+    /// - A mark that has lapsed meanwhile may be another call's by now: that one stays.
+    /// - A lease that was granted counts even then. It replaces what was left of the one before, whose last units stay
+    ///   taken in the store until they are refilled.
+    ///
+    /// Returns whether there is a lease to be looked after, which the caller then sees to.
     pub(super) fn end(
         &self,
         hash: u64,
@@ -215,7 +259,7 @@ impl Leases {
                 lease.asked_until = None;
             }
             if let Some(LeaseGrant { balance, now, sent }) = grant {
-                // What may have come back to the one before it is forgotten: it lapses sooner.
+                // Units that are put back to the lease before it are dropped: they lapse sooner than these.
                 lease.budget = budget;
                 lease.units = balance.leased;
                 let end = match lease.meter().steady(1) {
@@ -228,12 +272,13 @@ impl Leases {
             }
             (is_present || grant.is_some()).then(|| std::mem::take(&mut lease.wakers))
         });
-        // Outside of the lock, for nobody knows what a waker does.
+        // Outside of the lock: see the module's invariants.
         wakers.into_iter().flatten().for_each(Waker::wake);
         grant.is_some()
     }
 
-    /// Until nobody asks for a lease of this bucket.
+    /// Polls until no call asks for a lease of this bucket. The waker is kept until then, or until the bucket has its
+    /// next grant.
     pub(super) fn poll_pending(&self, hash: u64, now: Nanos, cx: &Context<'_>) -> Poll<()> {
         self.with_shard(hash, |shard| match shard.get_mut(&hash) {
             Some(lease) if lease.is_pending(now) => {
@@ -247,7 +292,8 @@ impl Leases {
         })
     }
 
-    /// Forgets leases, all or those that nobody has used since this was last called: what gives back the rest of them.
+    /// Takes out the leases that nobody has used since this was last called, or `all` of them. Returns the corrections
+    /// that give back what is left of them. A mark stays, for its call is under way.
     pub(super) fn unused(&self, at: Moment, all: bool) -> Vec<Correction> {
         let mut rests = Vec::new();
         for shard in &self.shards {
@@ -259,7 +305,7 @@ impl Leases {
                 }
                 rests.extend(lease.return_rest(at));
                 lease.units = 0;
-                // What is taken back of it comes too late.
+                // Units that are put back to it later come too late.
                 lease.end = 0;
                 lease.is_pending(at.now)
             });
@@ -267,6 +313,8 @@ impl Leases {
         rests
     }
 
+    /// Returns whether there is neither a lease nor a mark. Each shard is looked at by itself: one that fills meanwhile
+    /// is seen by the next call.
     pub(super) fn is_empty(&self) -> bool {
         let mut shards = self.shards.iter();
         shards.all(|shard| {
@@ -276,7 +324,7 @@ impl Leases {
     }
 }
 
-/// Of what is a hash already.
+/// A hasher for keys that are keyed hashes already.
 #[derive(Debug, Default)]
 struct IdentityHasher(u64);
 

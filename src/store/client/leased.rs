@@ -1,4 +1,22 @@
-//! What one request spends of leases.
+//! The units that one request spends of leases, and the task that returns leases that nobody uses.
+//!
+//! A request that finds a unit for each of its limits in the store passes without a call. If it finds some, the call is
+//! for the others alone. What it has spent is put back if it does not pass, by whoever decided that.
+//!
+//! # Invariants
+//!
+//! - **Spent, then kept or put back.** [`lend`](StoreClient::lend) spends; a request that passes keeps what it has
+//!   spent, and any other puts it back, once, by [`unlend`](StoreClient::unlend). A [`StoreCall`](super::StoreCall)
+//!   that was given the units does that itself, also where it is dropped. Units that are never put back are lost to
+//!   this process and refilled in the store, as if they had been used: an error here never admits more.
+//! - **A waiter waits for half a deadline at most.** So a request that waits in vain can still make a call of its own.
+//! - **One task returns leases**, while there are any: see [`TaskSlot`](super::task_slot::TaskSlot). It holds the store
+//!   client weakly, so it ends within a second of a throttle that is dropped.
+//!
+//! # Cancellation
+//!
+//! Dropping a [`LeaseWaiter`] cancels its timer. Its waker stays with the lease and is woken in vain. Dropping the
+//! returning task, as with its runtime, gives its slot back, and the next lease that is granted spawns another.
 
 use std::{
     sync::{Arc, Weak},
@@ -20,49 +38,58 @@ use crate::{
     store::{Balance, Charge, Correction, Taken},
 };
 
-/// The units of leases that a request spends: by their number among its limits that lie in the store.
+/// The units that a request spends of leases, one at most for each of its limits in the store, by their number among
+/// them.
+///
+/// A copy of what was spent, not a guard: dropping it puts nothing back.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct LeasedUnits {
+    /// `None`: no unit was found, so the limit is to be charged by a call.
     units: [Option<LeasedUnit>; LimitSet::MOST_LEASED],
-    /// How many the rule has.
+    /// The number of limits that the request has in the store. 0 where leases do not serve it.
     count: usize,
-    /// A bucket of which somebody else asks for a lease.
+    /// The hash of a bucket of which another call asks for a lease. Of several, the last.
     pending: Option<u64>,
 }
 
+/// A unit that was spent.
 #[derive(Debug, Clone, Copy)]
 struct LeasedUnit {
+    /// The bucket.
     hash: u64,
-    /// When its lease ends.
+    /// The end of the lease, which tells it from others of its bucket.
     end: Nanos,
-    /// Of its bucket, with this unit spent.
+    /// The bucket's balance with this unit spent.
     balance: Balance,
-    /// The state of its bucket with this unit at hand.
+    /// The bucket's state with this unit at hand.
     unspent: Nanos,
 }
 
 impl LeasedUnits {
+    /// Returns whether a unit was found for the limit of this number.
     pub(super) fn has(&self, index: usize) -> bool {
         self.units.get(index).is_some_and(Option::is_some)
     }
 
-    /// The state of a bucket as a refused request leaves it: with its unit at hand.
+    /// Returns the state of a bucket as a refused request leaves it: with its unit at hand.
     pub(super) fn unspent(&self, index: usize) -> Option<Nanos> {
         let unit = self.units.get(index)?.as_ref()?;
         Some(unit.unspent)
     }
 
-    /// Whether nothing is to be asked for.
+    /// Returns whether a unit was found for all limits in the store, and there are some: no call is needed.
     #[inline]
     pub(crate) fn is_all(&self) -> bool {
         self.count > 0 && self.units().count() == self.count
     }
 
+    /// Lists the units that were found.
     fn units(&self) -> impl Iterator<Item = &LeasedUnit> {
         self.units.iter().flatten()
     }
 
-    /// An answer to a question for what was not leased, with what was.
+    /// Merges the answer to a call for the other limits with the units: balances of all limits in the store, in their
+    /// order. A refused request has its units at hand again.
     pub(super) fn merge(&self, taken: Taken) -> Taken {
         if self.units().next().is_none() {
             return taken;
@@ -71,7 +98,7 @@ impl LeasedUnits {
         let balances = self.units[..self.count].iter();
         let balances = balances.map(|unit| match unit {
             Some(unit) if taken.is_admitted => unit.balance,
-            // It is at hand again.
+            // Put back as the call ended.
             Some(unit) => Balance {
                 state: unit.unspent,
                 ..unit.balance
@@ -86,7 +113,11 @@ impl LeasedUnits {
 }
 
 impl StoreClient {
-    /// Spends what there is of leases for a request.
+    /// Spends a unit of a lease for each limit of a request in the store, as far as there are any. The caller puts them
+    /// back with [`unlend`](Self::unlend) if the request does not pass, or hands them to [`ask`](Self::ask).
+    ///
+    /// Does nothing for a set of limits that has others in the store than leases serve: rates and quotas without
+    /// shadows, six at most.
     pub(crate) fn lend(&self, limit_set: &LimitSet, demand: Demand, now: Nanos) -> LeasedUnits {
         let mut leased = LeasedUnits::default();
         if !limit_set.is_leased {
@@ -115,15 +146,15 @@ impl StoreClient {
         leased
     }
 
-    /// Takes back what was leased to a request that does not pass.
+    /// Puts back the units of a request that does not pass. To be called once for what one `lend` has returned.
     pub(crate) fn unlend(&self, leased: &LeasedUnits) {
         for unit in leased.units() {
             self.leases.unspend(unit.hash, unit.end);
         }
     }
 
-    /// What all buckets of a rule hold from which all was leased, and the store's clock. `held` are those of its limits
-    /// that lie in this process.
+    /// Returns the readings of all limits of a request that passes without a call, and the store's clock at `now`, or
+    /// later. `held` are the readings of those of its limits that lie in this process.
     pub(crate) fn lent_levels(
         &self,
         limit_set: &LimitSet,
@@ -137,7 +168,9 @@ impl StoreClient {
         (readings, self.at(now))
     }
 
-    /// Whoever asked for these, from `sent` to `until` at most, has got them, or not.
+    /// Ends the lease calls among the `charges` of a call that was sent at `sent` and given up by `until`. `taken` is
+    /// its answer: `None` if there was none in time. The first lease that is granted spawns the task that returns
+    /// leases.
     pub(super) fn end_lease_calls(
         self: &Arc<Self>,
         charges: &[Charge],
@@ -167,22 +200,25 @@ impl StoreClient {
         }
     }
 
-    /// Gives back all that was leased and not spent.
+    /// Returns all leases to the store, used or not, and waits until that is done. While the store is down, what was
+    /// leased is forgotten instead, and refilled with time.
     pub(crate) async fn return_leases(self: &Arc<Self>) {
         let rests = self.leases.unused(self.clock.moment(), true);
         let store_client = Arc::clone(self);
-        // By a task of its own: whoever waits for it may go away, and it may have taken others along.
+        // A task of its own: if the caller goes away, leases that were taken out here are returned all the same.
         let task = tokio::spawn(async move { store_client.send_returns(rests).await });
         let _ = task.await;
     }
 
+    /// Sends corrections that return leases, unless the store is down. They have left [`Leases`](super::lease::Leases)
+    /// by then: what is not sent is refilled with time.
     async fn send_returns(self: &Arc<Self>, rests: Vec<Correction>) {
         if !rests.is_empty() && !self.is_down() {
             self.send_corrections(rests).await;
         }
     }
 
-    /// A request that waits for a lease that somebody else has asked for.
+    /// Returns a waiter for the lease that another call asks for, until `until` at most. `None`: there is no such call.
     pub(crate) fn follow(
         self: &Arc<Self>,
         leased: &LeasedUnits,
@@ -197,10 +233,13 @@ impl StoreClient {
     }
 }
 
-/// Gives back what nobody uses, as long as there is something. Dropped before that, others are to.
+/// The task that returns what nobody uses, once a second, until nothing is leased. Dropped before that, it gives its
+/// slot back.
 struct LeaseReturn(Weak<StoreClient>);
 
 impl LeaseReturn {
+    /// Returns leases that no request has looked at since the last pass: so an idle lease is kept for one to two
+    /// seconds.
     async fn run(mut self) {
         const PAUSE: Duration = Duration::from_secs(1);
         loop {
@@ -228,22 +267,25 @@ impl Drop for LeaseReturn {
     }
 }
 
-/// Waits for a lease that somebody else has asked for, no longer than until some moment: whoever asks may be held up.
+/// A request that waits for a lease that another call asks for, until a moment at the latest: that call may be held up.
 #[derive(Debug)]
 pub(crate) struct LeaseWaiter {
     store_client: Arc<StoreClient>,
+    /// The bucket.
     hash: u64,
     until: Nanos,
-    /// Where it waits for that moment.
+    /// The entry among the timers, from the first poll that has to wait.
     timer: Option<TimerKey>,
 }
 
 impl LeaseWaiter {
-    /// For how long it waits at most.
+    /// Returns the longest time to wait, in nanoseconds: half the `deadline` of a call.
     pub(crate) fn patience(deadline: Duration) -> Nanos {
         nanos(deadline / 2)
     }
 
+    /// Polls until no call asks for a lease of the bucket, or the waiter's time is up. Ready does not mean that there
+    /// is a unit: the request tries again to [spend](StoreClient::lend) one.
     pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
         let store_client = &self.store_client;
         let now = store_client.clock.now();

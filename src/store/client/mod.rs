@@ -1,25 +1,62 @@
-//! Limits whose balances lie in a store that several processes share.
+//! The client of a store: all that lies between a decision and balances that several processes share.
 //!
-//! A request that is charged there asks once for all of its charges, and waits for the answer no longer than a
-//! deadline. What the answers tell is remembered for a while: a bucket that is known to be empty until some moment
-//! refuses without a question until then, which is exact, since only time brings something back. (What is given back
-//! does, too: the process that gives it forgets, and what is remembered of model tokens, which come back often, is
-//! remembered for a moment only.)
+//! A request that is charged in the store makes one [call](StoreCall) for all of its charges, and waits for the answer
+//! no longer than a deadline. Whatever can be known without a call is kept here, so that most requests that are
+//! refused, and with leases most that pass, make none.
 //!
-//! # When it does not answer
+//! | part | keeps | saves |
+//! |---|---|---|
+//! | [`breaker`], [`outage`] | if the store is down, and the probe | a deadline for each request in an outage |
+//! | [`deny_cache`] | buckets that refuse | a call for each refused request |
+//! | [`lease`], [`leased`] | units taken beforehand | a call for most requests that pass |
+//! | [`corrections`] | sums to be sent later | a call for each model token |
+//! | [`timers`] | deadlines of calls and waiters | a timer of the runtime for each |
+//! | [`task_slot`] | the slot of a background task | a task that runs without work |
 //!
-//! The first request that is not answered in time, or is answered that nothing can be taken, finds that the store is
-//! *down*. From then on nobody asks it but a probe, at once and then at growing intervals; requests are decided as
-//! [`OnOutage`] says. When the probe is answered the store is up again. So an outage costs the requests that are under
-//! way a deadline, and none after them.
+//! # Invariants
 //!
-//! A question whose asker has gone is driven to its end all the same, and what it has taken by then is given back.
+//! - **A store's word alone admits**, or a unit that it has leased. What is remembered here may refuse, and may tell
+//!   waits; errors of what is remembered err against the caller.
+//! - **At most once.** No call is ever sent again. A call that nobody waits for any more is driven to its end, and
+//!   gives back what it took.
+//! - **No lock is held over a call, a waker or a listener.** All locks here are short, and none is taken under another.
+//! - **Bounded.** The tables of denied buckets, of leases and of corrections have fixed bounds, and say what happens
+//!   beyond.
+//! - **Background tasks end by themselves**: none runs without work. At most one each probes, returns leases, sends
+//!   corrections and watches deadlines; besides, there is one for each call that was given up.
+//!
+//! # Clocks
+//!
+//! States and waits are told by the store's clock; deadlines and the ends of what is remembered by this process's. An
+//! answer bounds how far the store's clock is ahead: it was read after the call was sent and before the answer came.
+//! Both bounds are kept, and each is used where its error does no harm: a remembered bucket is taken to be as full as
+//! it may be ([`at`](StoreClient::at)), and a wait is told as long as it may be ([`CachedView::at`]).
+//!
+//! # When the store does not answer
+//!
+//! The first call that is not answered in time, or is answered that nothing can be taken, finds that the store is
+//! *down*. From then on nothing calls it but a probe, at once and then at growing intervals, and requests are decided
+//! as [`OnOutage`] says. When the probe is answered, the store is up again. So an outage costs the requests that are
+//! under way a deadline, and none after them.
 //!
 //! # Leases
 //!
-//! Where they are asked for, a question takes more than its request needs, and further requests are decided without one
-//! as long as that lasts: see [`lease`]. Whoever comes while somebody asks for more waits for that for a moment, so
-//! that a crowd makes one question and not one each.
+//! Where they are asked for, a call takes more than its request needs, and further requests are decided without one as
+//! long as that lasts: see [`lease`]. Requests that come while a call asks for more wait for it for a moment, so that a
+//! crowd makes one call and not one each.
+//!
+//! # Memory ordering
+//!
+//! The two bounds of the clock and the probe's deadline are relaxed. Each is a value of its own, guards no other
+//! memory, and may be of any recent answer: an older bound is as true as a newer one, as long as the clocks go at the
+//! same pace.
+//!
+//! # Who may call it
+//!
+//! The engine: [`lend`](StoreClient::lend), [`guess`](StoreClient::guess), [`ask`](StoreClient::ask) and
+//! [`peek`](StoreClient::peek) for a decision, in this order. An [admission](crate::admission) calls
+//! [`correct`](StoreClient::correct), and a handle [`return_leases`](StoreClient::return_leases). None of them touches
+//! the [`Store`] itself.
 
 mod breaker;
 mod call;
@@ -63,64 +100,80 @@ use crate::{
     sync::{AtomicU64, Ordering},
 };
 
-/// The store, and what is known of it.
+/// A store, and what is known of it. Shared by all services of a throttle, over reloads.
 pub(crate) struct StoreClient {
     store: Arc<dyn Store>,
-    /// This process's; the store has its own.
+    /// This process's clock. The store has its own.
     clock: Clock,
-    /// How far the store's clock is ahead of this one, or more, in two's complement.
+    /// Nanoseconds by which the store's clock is ahead of this one, or more, in two's complement: by the moment at
+    /// which the last call was sent.
     offset_at_most: AtomicU64,
-    /// The same, or less.
+    /// The same, or less: by the moment at which its answer came.
     offset_at_least: AtomicU64,
+    /// Buckets that are known to refuse.
     deny_cache: DenyCache,
+    /// Deadlines of calls and of requests that wait for a lease.
     timers: Arc<Timers>,
+    /// Corrections that wait to be sent.
     corrections: Corrections,
+    /// Units that were taken beforehand.
     leases: Leases,
-    /// Of the task that gives back those that nobody uses.
+    /// The slot of the task that returns leases that nobody uses.
     return_task: TaskSlot,
+    /// Makes the keys of `deny_cache` and `leases`, under a secret of this process.
     hasher: RandomState,
+    /// Tells if the store is down.
     breaker: Breaker,
-    /// How long is waited for it, in nanoseconds.
+    /// The deadline of a probe in nanoseconds: that of the last call that found the store unavailable.
     probe_deadline: AtomicU64,
-    /// Where what outlives its request is driven on.
+    /// The first runtime that polled a call. Work that outlives its request is spawned there, if it comes from outside
+    /// of any.
     runtime: OnceLock<Handle>,
+    /// Hears of outages. Called by requests and tasks, without a lock.
     on_event: Box<dyn Fn(Event<'_>) + Send + Sync>,
 }
 
-/// What is known without asking.
+/// The buckets of a request as they are known without a call.
 pub(crate) struct CachedView {
+    /// The readings of all limits, in their order. A bucket of the store that is not known counts as full.
     pub(crate) readings: LimitReadings,
-    /// The store's clock: this moment, or a little earlier, so that no wait is told shorter than it is.
+    /// The store's clock: the moment of the view, or a little earlier, so that no wait is told shorter than it is.
     pub(crate) at: Nanos,
-    /// Whether one of the buckets is known to refuse.
+    /// Set if an enforced limit in the store is known to refuse. Those of this process are read and do not count: only
+    /// a charge decides by them.
     pub(crate) is_denied: bool,
-    /// Whether all buckets of enforced limits are known, so that a wait may be told.
+    /// Set if the view suffices for a refusal: all buckets of enforced limits are known, so that the longest wait is,
+    /// or one of them never admits the request, so that no wait is told.
     pub(crate) is_known: bool,
 }
 
-/// The store, once there is one: the same for all who hold a clone of this.
+/// The store client of a throttle, once it has one: the same for all who hold a clone. Filled at most once: what a
+/// request was charged goes back to the store that it has found.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct StoreSlot(Arc<OnceLock<Arc<StoreClient>>>);
 
 impl StoreSlot {
+    /// Returns the store client, if balances lie in a store.
     #[inline]
     pub(crate) fn get(&self) -> Option<&Arc<StoreClient>> {
         self.0.get()
     }
 
-    /// Has balances lie there from now on. `false` if they lie elsewhere already.
+    /// Has balances lie in a store from now on. `false` if they lie in another one already.
     pub(crate) fn fill(&self, store_client: StoreClient) -> bool {
         self.0.set(Arc::new(store_client)).is_ok()
     }
 }
 
 impl StoreClient {
-    /// For so long an empty bucket is believed to be one, so that somebody who fills it by hand is record_answer.
+    /// The time for which an empty bucket is remembered, so that somebody who fills it by hand is heard. Its state is
+    /// exact otherwise, since only time brings something back to it.
     const REMEMBERED: Duration = Duration::from_secs(10);
 
-    /// The same where others give back what they did not use.
+    /// The same for model tokens: other processes often give back what their reservations did not use.
     const SETTLED: Duration = Duration::from_millis(250);
 
+    /// Makes the client of a store that is taken to be up. `on_event` must not block.
     pub(crate) fn new(
         store: Arc<dyn Store>,
         clock: Clock,
@@ -144,7 +197,10 @@ impl StoreClient {
         }
     }
 
-    /// Asks for all that a rule takes there and that was not leased, and for leases of at most so many units.
+    /// Begins a call that charges all limits of a request in the store of which it has no leased unit.
+    ///
+    /// With a `lease` of more than one, each charge asks for at most so many units, its own among them, if no other
+    /// call asks for a lease of that bucket. The marks that this leaves are ended by the call, whatever becomes of it.
     pub(crate) fn ask(
         self: &Arc<Self>,
         limit_set: &LimitSet,
@@ -178,7 +234,7 @@ impl StoreClient {
         StoreCall::new(Arc::clone(self), charges, at, deadline, leased, lease > 1)
     }
 
-    /// Asks for what the buckets of a rule hold, and takes nothing.
+    /// Begins a call that asks what the buckets of a request hold, and takes nothing. Its answer is remembered.
     pub(crate) fn peek(
         self: &Arc<Self>,
         limit_set: &LimitSet,
@@ -193,7 +249,8 @@ impl StoreClient {
         StoreCall::peek(Arc::clone(self), charges.collect(), sent, deadline)
     }
 
-    /// What all buckets of a rule held at an answer. `held` are those of its limits that lie in this process.
+    /// Merges the `balances` of limits in the store with the `held` readings of those in this process, each in their
+    /// order, to the readings of all. A balance that is missing from an answer counts as a full bucket.
     pub(crate) fn readings(
         limit_set: &LimitSet,
         demand: Demand,
@@ -218,8 +275,11 @@ impl StoreClient {
         readings
     }
 
-    /// Returns what is known at `now` of all buckets of a rule. Unknown ones count as full, and no wait is to be told from
-    /// them.
+    /// Returns the view of a request at `now` without a call. Nothing is charged or changed.
+    ///
+    /// Buckets of the store are seen as they were last told, those with a `leased` unit as if the unit were at hand,
+    /// and those in this process as they are. A bucket that is not known counts as full, and no wait is to be told from
+    /// it.
     pub(crate) fn guess(
         &self,
         limit_set: &LimitSet,
@@ -269,17 +329,20 @@ impl StoreClient {
             };
             view.readings.push(reading);
         }
-        // No wait is told then, whatever the others hold.
+        // A request that never fits is told no wait, whatever the others hold.
         view.is_known |= never;
         view
     }
 
-    /// Changes a balance, without waiting for it.
+    /// Corrects a balance of a client by `units`, without waiting for it.
+    ///
+    /// Limits that do not lie in the store are passed over. While the store is down the correction is dropped, and the
+    /// charge stands as it was taken.
     pub(crate) fn correct(
         self: &Arc<Self>,
         bound: &BoundLimit,
         identity: u128,
-        change: CorrectionKind,
+        kind: CorrectionKind,
         units: u64,
     ) {
         let (Some(key), Some(meter)) = (key(bound, identity), bound.limit.meter) else {
@@ -288,40 +351,45 @@ impl StoreClient {
         if self.is_down() {
             return;
         }
-        if self.corrections.add(key, Budget::new(meter), change, units) {
+        if self.corrections.add(key, Budget::new(meter), kind, units) {
             self.spawn(Corrections::send_all(self));
         }
     }
 
-    /// Has corrections made. What is not corrected stays as it is: nobody knows whether it was.
+    /// Sends corrections, and forgets what the deny cache knows of their buckets, whose states may be smaller now.
+    /// After an error nobody knows which were made, and none is sent again.
     async fn send_corrections(&self, corrections: Vec<Correction>) {
         let _ = self.store.correct(&corrections).await;
         for correction in corrections {
-            // What is remembered was told before.
+            // After the call: an answer that came before it may have been remembered meanwhile.
             let (key, budget, _) = correction.parts();
             self.deny_cache.forget(self.denied_hash_of(key, budget));
         }
     }
 
-    /// What the store's clock shows when this one shows `now`, or later.
+    /// Returns what the store's clock shows when this one shows `now`, or later: a bucket is as full by it as it may
+    /// be.
     pub(crate) fn at(&self, now: Nanos) -> Nanos {
         let offset = self.offset_at_most.load(Ordering::Relaxed);
         now.wrapping_add(offset).min(Clock::MAX)
     }
 
-    /// What the store's clock shows when this one shows `now`, or earlier.
+    /// Returns what the store's clock shows when this one shows `now`, or earlier: a wait from it is never too short.
     fn at_earliest(&self, now: Nanos) -> Nanos {
         let offset = self.offset_at_least.load(Ordering::Relaxed);
         now.wrapping_add(offset).min(Clock::MAX)
     }
 
-    /// Has whoever this is woken at that moment, or later.
+    /// Wakes `waker` at a deadline or later, and spawns the task that does, if there is none: see [`Timers::set`].
     fn wake_at(&self, key: &mut Option<timers::TimerKey>, deadline: Nanos, waker: &Waker) {
         if self.timers.set(key, deadline, waker) {
             self.spawn(self.timers.run_task(self.clock));
         }
     }
 
+    /// Spawns work that outlives its request, on the runtime at hand or the first that has polled a call. Without any,
+    /// the work is dropped at once. The tasks of this module say so in `Drop`, and the next request has them spawned
+    /// again; what a call takes after it was given up stays taken.
     fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         let here = Handle::try_current().ok();
         if let Some(runtime) = here.as_ref().or_else(|| self.runtime.get()) {
@@ -329,8 +397,11 @@ impl StoreClient {
         }
     }
 
-    /// What an answer to a question that was sent at `sent` tells of those to come. A `peek` is remembered, whatever
-    /// it tells.
+    /// Records what the answer to a call that was sent at `sent` tells of those to come: the bounds of the clock, and
+    /// the states of enforced buckets.
+    ///
+    /// States are remembered if another request like this one would be refused by one of them, or if the call was a
+    /// `peek`. Otherwise they only bring up to date what is remembered already.
     fn record_answer(&self, charges: &[Charge], taken: &Taken, sent: Nanos, peek: bool) {
         let now = self.clock.now();
         let store_now = taken.now.min(Clock::MAX);
@@ -349,7 +420,7 @@ impl StoreClient {
         let is_empty = peek || balances().any(refuses);
         for (charge, balance) in balances() {
             let hash = self.denied_hash_of(&charge.key, &charge.budget);
-            // Who is refused by what is remembered of one bucket is told of all of them.
+            // All buckets are remembered, not the empty one alone: a refusal tells the readings of all.
             if !is_empty {
                 self.deny_cache.refresh(hash, balance.state);
                 continue;
@@ -364,45 +435,54 @@ impl StoreClient {
         }
     }
 
+    /// Returns the key of a limit's bucket among the leases. `None`: it does not lie in the store.
     #[inline]
     fn hash(&self, bound: &BoundLimit, identity: u128) -> Option<u64> {
         let id = bound.id.as_ref()?;
         Some(self.hasher.hash_one((&**id, bound.client(identity))))
     }
 
+    /// Returns the same from the name by which the store knows the bucket.
     fn hash_of(&self, key: &BucketKey) -> u64 {
         self.hasher.hash_one((key.limit(), key.client()))
     }
 
-    /// What a state is remembered by: the bucket, and the terms that the state is told in.
+    /// Returns the key of a limit's bucket in the deny cache: the bucket, and the meter whose terms its state is in.
+    /// After a reload that changes the meter, an older state is not found.
     #[inline]
     fn denied_hash(&self, bound: &BoundLimit, identity: u128) -> Option<u64> {
         let id = bound.id.as_ref()?;
-        // As the store is told it, which knows no largest cost.
+        // The meter as the store knows it, without a largest cost.
         let budget = Budget::new(bound.limit.meter?);
         let client = bound.client(identity);
         let bucket = (&**id, client, budget.meter());
         Some(self.hasher.hash_one(bucket))
     }
 
+    /// Returns the same from the name by which the store knows the bucket.
     fn denied_hash_of(&self, key: &BucketKey, budget: &Budget) -> u64 {
         let bucket = (key.limit(), key.client(), budget.meter());
         self.hasher.hash_one(bucket)
     }
 }
 
-/// How a balance is changed.
+/// The kinds of corrections that an admission makes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum CorrectionKind {
+    /// Units were used without having been charged.
     Owe,
+    /// Units that were charged come back.
     Refund,
 }
 
+/// Returns the name by which the store knows the bucket. `None`: it does not lie there.
 fn key(bound: &BoundLimit, identity: u128) -> Option<BucketKey> {
     let id = Arc::clone(bound.id.as_ref()?);
     Some(BucketKey::new(id, bound.client(identity)))
 }
 
+/// Returns the charge of a limit for a request, without a lease. `None` for limits that do not lie in the store, or are
+/// closed.
 fn charge(bound: &BoundLimit, demand: Demand) -> Option<Charge> {
     let Limit { meter, shadow, .. } = &bound.limit;
     let budget = Budget::new((*meter)?);

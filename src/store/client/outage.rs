@@ -1,4 +1,24 @@
-//! What becomes of requests while the store is down, and how it is found to be up again.
+//! Outages: what becomes of requests while the store is down, and the probe that finds it up again.
+//!
+//! A call that fails as unavailable, or is not answered by its deadline, trips the [breaker](super::breaker). Until the
+//! probe resets it, [`is_down`](StoreClient::is_down) keeps requests from calling, and the engine decides them as
+//! [`OnOutage`] says. An error of single buckets trips nothing: the store is asked again by the next request.
+//!
+//! # Invariants
+//!
+//! - **Each outage is told once.** `Down` comes from the one call that trips the breaker, before it spawns the probe,
+//!   and `Up` from the probe, after the reset: an outage that begins in that moment may be told before the `Up`.
+//!   `Failed` is told for each failure.
+//! - **A probe charges nothing.** It is a call without charges, which a store answers only if it could take some. Its
+//!   deadline is that of the last call that failed.
+//! - **A probe holds nothing alive.** It upgrades its reference for each call and lets go of it before it pauses, so a
+//!   throttle that is dropped during an outage ends its probe within a pause.
+//!
+//! # Cancellation
+//!
+//! A probe that is dropped, as with its runtime, abandons the breaker's probe; the next request takes it over. That
+//! holds also where there is no runtime to spawn it on. A probe's own call runs in a task and is driven to its end, in
+//! time or not.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -15,25 +35,25 @@ use crate::{
     sync::Ordering,
 };
 
-/// What becomes of requests while the [store](crate::ThrottleLayer::store) does not answer.
+/// The fate of requests while the [store](crate::ThrottleLayer::store) does not answer.
 ///
 /// Slots in flight and limits that are closed hold all the same: they do not lie in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnOutage {
-    /// They are let through, as if there were no limits but those. Their responses carry no `RateLimit` fields: nothing
-    /// true could be told.
+    /// Admits requests, as if there were no limits but those. Their responses carry no `RateLimit` fields: nothing true
+    /// could be told.
     Admit,
-    /// They are refused, with 503 (gRPC `UNAVAILABLE`) and a `Retry-After` of three to eight seconds: see
+    /// Refuses requests, with 503 (gRPC `UNAVAILABLE`) and a `Retry-After` of three to eight seconds: see
     /// [`Denial::is_unavailable`](crate::Denial::is_unavailable).
     Refuse,
-    /// Each process enforces a share of each limit by itself, exactly.
+    /// Has each process enforce a share of each limit by itself, exactly.
     Local {
         /// One in so many: the number of replicas. A rate of 100 in a second with a burst of 20 is one of 25 with a
         /// burst of 5 at a share of 4. A burst and a quota are rounded down, and are 1 at least. Zero is taken for 1.
         ///
-        /// So many replicas together admit at most the greater of the burst (or quota) and `share` at once: a burst of 1
-        /// at a share of 20 admits 20.
+        /// So many replicas together admit at most the greater of the burst (or quota) and `share` at once: a burst of
+        /// 1 at a share of 20 admits 20.
         ///
         /// These buckets are full when the store goes down for the first time, and later as they were left.
         share: u32,
@@ -47,21 +67,22 @@ impl Default for OnOutage {
     }
 }
 
-/// What has become of the store.
+/// A report about the store, for logs and metrics. Whoever hears it is called by requests, and must not block.
 #[derive(Debug)]
 pub(crate) enum Event<'a> {
-    /// It did not do as it was asked, for this reason, at this time.
+    /// A call failed, or had no answer in time, for this reason, at this time of this process's clock.
     Failed(&'a StoreError, Nanos),
-    /// It is down, since this has happened.
+    /// The store is down, since a call failed for this reason.
     Down(&'a StoreError),
-    /// It is up again.
+    /// The store is up again.
     Up,
-    /// A request is decided without it.
+    /// A request is decided without the store.
     Without(OnOutage),
 }
 
 impl StoreClient {
-    /// Whether it is not to be asked.
+    /// Returns whether requests must not call the store. One load, but where a probe was abandoned: then it spawns
+    /// another.
     #[inline]
     pub(crate) fn is_down(self: &Arc<Self>) -> bool {
         match self.breaker.state() {
@@ -74,7 +95,9 @@ impl StoreClient {
         }
     }
 
-    /// A question was not answered.
+    /// Records that a call failed. One that tells that nobody can be charged trips the breaker.
+    ///
+    /// `deadline` is the call's, and becomes the probe's.
     pub(super) fn record_failure(self: &Arc<Self>, error: &StoreError, deadline: Duration) {
         (self.on_event)(Event::Failed(error, self.clock.now()));
         if !error.is_unavailable() {
@@ -88,31 +111,33 @@ impl StoreClient {
         }
     }
 
-    /// From now on somebody asks whether it is up again.
+    /// Spawns the probe. For the one alone whom the breaker has told to.
     #[cold]
     fn probe(self: &Arc<Self>) {
         self.spawn(Probe(Some(Arc::downgrade(self))).run());
     }
 
-    /// A request is decided without it.
+    /// Reports a request that is decided without the store.
     pub(crate) fn without(&self, on_outage: OnOutage) {
         (self.on_event)(Event::Without(on_outage));
     }
 
-    /// Whether it could take charges.
+    /// Returns whether the store could take charges, and says so within `deadline`.
     async fn answers_within(&self, deadline: Duration) -> bool {
         let store = Arc::clone(&self.store);
-        // Driven to its end, in time or not.
+        // A task drives it to its end, in time or not.
         let answer = tokio::spawn(async move { store.take(&[]).await.is_ok() });
         matches!(timeout(deadline, answer).await, Ok(Ok(true)))
     }
 }
 
-/// Asks whether it is up again. Dropped before that, others are to.
+/// The probe. `None` once the store has answered. Dropped before that, it
+/// [abandons](super::breaker::Breaker::abandon_probe) the probe.
 struct Probe(Option<Weak<StoreClient>>);
 
 impl Probe {
-    /// Asks until it answers, or nobody needs it any more.
+    /// Probes until the store answers or the store client is gone: at once, then after 20 ms, and after pauses that
+    /// double up to a second, each a quarter shorter or longer at random.
     async fn run(mut self) {
         const FIRST: Duration = Duration::from_millis(20);
         const LONGEST: Duration = Duration::from_secs(1);
@@ -127,7 +152,7 @@ impl Probe {
                 return;
             }
             drop(store_client);
-            // Replicas that have lost it together do not come back together.
+            // Replicas that have lost the store together do not come back together.
             let random = RandomState::new().hash_one(0) % 1_024;
             sleep(pause * 3 / 4 + pause / 2 * random as u32 / 1_024).await;
             pause = (pause * 2).min(LONGEST);
