@@ -6,6 +6,10 @@ mod answers;
 mod choices;
 #[path = "support/frames.rs"]
 mod frames;
+#[path = "support/leases.rs"]
+mod leases;
+#[path = "support/reloads.rs"]
+mod reloads;
 
 use proptest::prelude::*;
 
@@ -14,6 +18,16 @@ fn bytes(most: usize) -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
+    #[test]
+    fn whatever_replicas_lease_between_reloads_the_bound_holds_and_no_unit_is_used_twice(bytes in bytes(600)) {
+        leases::live(&bytes);
+    }
+
+    #[test]
+    fn whatever_rules_follow_each_other_what_was_used_stays_used(bytes in bytes(800)) {
+        reloads::live(&bytes);
+    }
+
     #[test]
     fn whatever_a_store_answers_admits_nobody_whom_it_forbids_and_loses_no_unit(bytes in bytes(500)) {
         answers::live(&bytes);

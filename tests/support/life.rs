@@ -203,7 +203,7 @@ impl Written {
             .plan("pro", self.pro.limits())
             .member("pro", "2")
             .member("pro", "3")
-            .max_clients(4_096);
+            .max_clients(256);
         Rules::new()
             .total(total)
             .default_route(self.default.limits())
