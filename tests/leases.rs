@@ -467,6 +467,27 @@ async fn what_comes_back_is_not_what_others_count_on() {
     assert_eq!(sum, 43, "but one in part");
 }
 
+/// R20: ten units were spent when the rate in between had refilled them, beside a whole burst.
+#[tokio::test(start_paused = true)]
+async fn what_was_leased_before_a_reload_is_not_spent_once_a_faster_rate_has_refilled_it() {
+    let store = Told::new();
+    let rules = |rate: u64, burst: u64| Rules::new().total(Rate::per_second(rate).burst(burst));
+    let reload = |handle: &tower_throttle::Handle, rules: Rules| {
+        handle.reload(rules).expect("rules that hold together");
+    };
+    let layer = layer(rules(10, 44), &store, 12);
+    let (handle, client) = (layer.handle(), Client::with(layer));
+    assert_eq!(admitted(&client, 1).await, 1);
+    reload(&handle, rules(1_000, 1));
+    assert_eq!(admitted(&client, 1).await, 0, "it owes what was leased");
+    sleep(60 * MS).await;
+    assert_eq!(admitted(&client, 1).await, 1);
+    sleep(40 * MS).await;
+    reload(&handle, rules(10, 44));
+    let sum = admitted(&client, 200).await;
+    assert_eq!(sum, 44, "the burst");
+}
+
 /// When requests were let through, in nanoseconds.
 type Moments = Arc<Mutex<Vec<u64>>>;
 

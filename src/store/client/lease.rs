@@ -190,6 +190,15 @@ impl Leases {
         })
     }
 
+    /// Forgets what was leased of a bucket in other settings than these: from now on the bucket is refilled as these
+    /// have it, and the leased units come back to it before they lapse here.
+    pub(super) fn forget_others(&self, hash: u64, meter: &Meter) {
+        self.with_shard(hash, |shard| match shard.get_mut(&hash) {
+            Some(lease) if lease.meter() != meter => (lease.units, lease.end) = (0, 0),
+            _ => {}
+        });
+    }
+
     /// Puts a unit back that was not needed after all, of the lease with this `end`. It lapses as it would have. If
     /// there is another lease by now, or none, the unit is dropped, and stays taken in the store.
     pub(super) fn unspend(&self, hash: u64, end: Nanos) {

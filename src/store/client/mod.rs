@@ -219,8 +219,11 @@ impl StoreClient {
         let charges = missing.filter_map(|(_, bound)| {
             let mut charge = charge(bound, demand)?;
             let units = bound.limit.lease(lease);
-            if units > 0 && limit_set.is_leased {
-                let hash = self.hash_of(&charge.key);
+            let hash = (lease > 1).then(|| self.hash_of(&charge.key));
+            if let Some(hash) = hash {
+                self.leases.forget_others(hash, charge.budget.meter());
+            }
+            if let Some(hash) = hash.filter(|_| units > 0 && limit_set.is_leased) {
                 if self
                     .leases
                     .begin(hash, &charge.key, charge.budget, at, until)
@@ -345,12 +348,15 @@ impl StoreClient {
         kind: CorrectionKind,
         units: u64,
     ) {
-        let (Some(key), Some(meter)) = (key(bound, identity), bound.limit.meter) else {
-            return;
-        };
         if self.is_down() {
             return;
         }
+        // In the settings that hold by now: in those of its request, the bucket would be refilled as they had it.
+        let present = bound.history.present().map(|(_, meter)| meter);
+        let meter = present.or(bound.limit.meter);
+        let (Some(key), Some(meter)) = (key(bound, identity), meter) else {
+            return;
+        };
         if self.corrections.add(key, Budget::new(meter), kind, units) {
             self.spawn(Corrections::send_all(self));
         }
