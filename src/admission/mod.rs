@@ -15,7 +15,7 @@ use crate::limiter::{limit_set::Demand, readings::LimitReadings};
 pub(crate) struct Admission {
     /// Given back when they are dropped. None are held where no limit is a cap.
     _permits: Permits,
-    account: Option<Arc<TokenReservation>>,
+    reservation: Option<Arc<TokenReservation>>,
 }
 
 impl Admission {
@@ -29,7 +29,7 @@ impl Admission {
     ) -> Self {
         Self {
             _permits: held.unwrap_or_else(|| Permits::new(origin, demand, readings)),
-            account: origin
+            reservation: origin
                 .limit_set
                 .has_tokens
                 .then(|| TokenReservation::new(origin, demand, readings)),
@@ -38,21 +38,21 @@ impl Admission {
 
     /// Where model tokens are counted, if they are limited.
     pub(crate) fn account(&self) -> Option<&Arc<TokenReservation>> {
-        self.account.as_ref()
+        self.reservation.as_ref()
     }
 
     /// The response came to its end. Dropped before that, it was cut short.
     pub(crate) fn complete(&self) {
-        if let Some(account) = &self.account {
-            account.complete();
+        if let Some(reservation) = &self.reservation {
+            reservation.complete();
         }
     }
 }
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        if let Some(account) = &self.account {
-            account.cut();
+        if let Some(reservation) = &self.reservation {
+            reservation.cut_short();
         }
     }
 }
@@ -68,7 +68,7 @@ pub(crate) struct Permits {
     /// And whether it is one that strangers share.
     shared: u32,
     /// The other caps, which only requests have that may mean many routes.
-    others: Option<Box<OtherCaps>>,
+    other_caps: Option<Box<OtherCaps>>,
 }
 
 /// Two flags for each cap that has no bit: a slot is held; strangers share it.
@@ -97,13 +97,13 @@ impl Permits {
             identity: [demand.identity as u64, (demand.identity >> 64) as u64],
             held,
             shared,
-            others: (!others.is_empty()).then(|| Box::new(OtherCaps(others))),
+            other_caps: (!others.is_empty()).then(|| Box::new(OtherCaps(others))),
         }
     }
 
     /// Returns two flags of a cap: a slot is held; strangers share it.
     fn of(&self, cap: usize) -> (bool, bool) {
-        match &self.others {
+        match &self.other_caps {
             Some(others) if cap >= Self::BITS => others.0[cap - Self::BITS],
             _ => (self.held >> cap & 1 == 1, self.shared >> cap & 1 == 1),
         }

@@ -38,23 +38,25 @@ impl Origin {
     }
 
     /// Returns where the balances of a limit lie, if not in this process.
-    fn elsewhere(&self, bound: &BoundLimit) -> Option<&Arc<StoreClient>> {
+    fn store_client(&self, bound: &BoundLimit) -> Option<&Arc<StoreClient>> {
         bound.id.as_ref()?;
         self.store.get()
     }
 
     /// Charges `units` that were used without having been asked for.
     pub(super) fn owe(&self, bound: &BoundLimit, identity: u128, units: u64) {
-        match self.elsewhere(bound) {
-            Some(remote) => remote.correct(bound, identity, CorrectionKind::Owe, units),
+        match self.store_client(bound) {
+            Some(store_client) => store_client.correct(bound, identity, CorrectionKind::Owe, units),
             None => self.limiter.owe(bound, identity, units),
         }
     }
 
     /// Gives back `units` that were taken before; `shared` says whether from a balance that strangers share.
     pub(super) fn refund(&self, bound: &BoundLimit, identity: u128, shared: bool, units: u64) {
-        match self.elsewhere(bound) {
-            Some(remote) => remote.correct(bound, identity, CorrectionKind::Refund, units),
+        match self.store_client(bound) {
+            Some(store_client) => {
+                store_client.correct(bound, identity, CorrectionKind::Refund, units)
+            }
             None => self.limiter.refund(bound, identity, shared, units),
         }
     }
@@ -65,14 +67,14 @@ impl Origin {
         &self,
         bound: &BoundLimit,
         identity: u128,
-        told: u64,
+        state: u64,
         now: Nanos,
     ) -> u64 {
         let Some(meter) = &bound.limit.meter else {
             return 0;
         };
-        match self.elsewhere(bound) {
-            Some(remote) => meter.balance(told, remote.at(now)).0,
+        match self.store_client(bound) {
+            Some(store_client) => meter.balance(state, store_client.at(now)).0,
             None => {
                 let place = bound.place(&self.limiter.memory, identity);
                 place.remaining(meter, now)

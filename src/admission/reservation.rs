@@ -36,13 +36,13 @@ struct LimitReservation {
     /// Whether strangers share the balance.
     is_shared: bool,
     /// The state of its bucket at the last question, where that lies elsewhere.
-    told: u64,
+    state: u64,
 }
 
 #[derive(Debug)]
 struct ReservationState {
     used: u64,
-    settled: bool,
+    is_settled: bool,
 }
 
 /// What has become of a report of what was used.
@@ -85,7 +85,7 @@ impl TokenReservation {
             reserved: reading.cost,
             is_charged: !reading.refused,
             is_shared: reading.shared,
-            told: reading.state,
+            state: reading.state,
         });
         Arc::new(Self {
             origin: Arc::clone(origin),
@@ -94,7 +94,7 @@ impl TokenReservation {
             entries: entries.collect(),
             state: Mutex::new(ReservationState {
                 used: 0,
-                settled: false,
+                is_settled: false,
             }),
         })
     }
@@ -119,7 +119,7 @@ impl TokenReservation {
     /// Counts tokens as used. What goes beyond a reservation is charged at once. `false` if it was settled before.
     pub(crate) fn add(&self, tokens: u64) -> bool {
         self.with(|state| {
-            if state.settled {
+            if state.is_settled {
                 return false;
             }
             let before = Charged::AtLeast(state.used);
@@ -132,11 +132,11 @@ impl TokenReservation {
     /// Settles at `total` tokens. `false` if it was settled before.
     pub(crate) fn settle(&self, total: u64) -> bool {
         self.with(|state| {
-            if state.settled {
+            if state.is_settled {
                 return false;
             }
             self.charge(Charged::AtLeast(state.used), Charged::Exactly(total));
-            (state.used, state.settled) = (total, true);
+            (state.used, state.is_settled) = (total, true);
             true
         })
     }
@@ -148,7 +148,7 @@ impl TokenReservation {
         let most = (reserved.unwrap_or(0))
             .saturating_add(passed.saturating_mul(Self::PER_BYTE))
             .saturating_add(Self::UNSEEN);
-        if total > most && !self.with(|state| state.settled) {
+        if total > most && !self.with(|state| state.is_settled) {
             let limit_set = &self.origin.limit_set;
             limit_set.counters.implausible.add(1);
             return Report::Implausible { most };
@@ -168,30 +168,30 @@ impl TokenReservation {
 
     /// The response came to its end. Unsettled, the reservation stands, and what went beyond it.
     pub(crate) fn complete(&self) {
-        self.with(|state| state.settled = true);
+        self.with(|state| state.is_settled = true);
     }
 
     /// The response was cut short. What was counted stands; if nothing was, the reservation does.
-    pub(crate) fn cut(&self) {
+    pub(crate) fn cut_short(&self) {
         self.with(|state| {
-            if !state.settled && state.used > 0 {
+            if !state.is_settled && state.used > 0 {
                 let used = state.used;
                 self.charge(Charged::AtLeast(used), Charged::Exactly(used));
             }
-            state.settled = true;
+            state.is_settled = true;
         });
     }
 
     /// Tokens that this request may still use without a debt: what is left of its reservation, and what its
     /// limits would admit now. `u64::MAX` is told by no limit.
     pub(crate) fn remaining(&self) -> u64 {
-        let used = self.with(|state| (!state.settled).then_some(state.used));
+        let used = self.with(|state| (!state.is_settled).then_some(state.used));
         let now = self.now();
         let enforced = self.entries().filter(|(_, bound)| !bound.limit.shadow);
         let remaining = enforced.map(|(entry, bound)| {
             let left = used.map_or(0, |used| entry.reserved.saturating_sub(used));
             let origin = &self.origin;
-            let balance = origin.remaining(bound, self.identity, entry.told, now);
+            let balance = origin.remaining(bound, self.identity, entry.state, now);
             left.saturating_add(balance)
         });
         remaining.min().unwrap_or(u64::MAX)
@@ -330,7 +330,7 @@ mod loom_tests {
             assert!(!account.add(1) && !account.settle(1));
             assert_eq!((account.used(), charged(account)), (2, 2));
         });
-        race(settle, TokenReservation::cut, |account| {
+        race(settle, TokenReservation::cut_short, |account| {
             assert!(!account.settle(1));
             let expected = if account.used() == 2 { 2 } else { 5 };
             assert_eq!(charged(account), expected);
