@@ -1,4 +1,26 @@
-//! The guard of one admitted request.
+//! The admission: the guard that an admitted request holds, and gives back what has to come back.
+//!
+//! A request that is charged on rates and quotas alone has nothing to give back, and gets no admission. With slots or
+//! model tokens it gets one, and the guard wanders with the request: from the decision through the future of the inner
+//! service to the body of the response, which lets it go when it ends.
+//!
+//! # Invariants
+//!
+//! - **Freed once, whatever the end.** Slots come back in `Drop`, and nowhere else: at the end of the body, at its
+//!   error, as a response or future is dropped, and on a panic. The guard is made before the inner service is called.
+//! - **Back to where it was taken.** What goes back goes to the [`Origin`] that was charged: the limits, limiter and
+//!   store client of the decision, whatever a reload has put in their place. Buckets that a reload has closed pass it
+//!   on.
+//! - **Settled once.** A [reservation](reservation) of model tokens is settled by a report, by [`Admission::complete`]
+//!   or by the drop of the admission, whichever comes first. The others change nothing then.
+//! - **Tokens before slots.** An admission settles its tokens before it frees its slots, so that a request that is
+//!   woken by a slot finds the balance of tokens as it will stay.
+//!
+//! # Who may call it
+//!
+//! The engine makes [`Admission`]s and, for a request that asks a store or stands in line with its slots, [`Permits`].
+//! The body of the response tells that it is [complete](Admission::complete). A handler's `Usage` reaches the
+//! reservation alone. Once a request is admitted, only this module gives back what it was charged.
 
 mod origin;
 pub(crate) mod reservation;
@@ -9,17 +31,22 @@ pub(crate) use self::origin::Origin;
 use self::reservation::TokenReservation;
 use crate::limiter::{limit_set::Demand, readings::LimitReadings};
 
-/// Lives as long as the request it admitted: from the decision, through the inner service's future, to
-/// the end of the response body. What has to be given back when a request ends is given back by it.
+/// The guard of one admitted request. It lives as long as the request: from the decision, through the inner service's
+/// future, to the end of the response body. Dropped without being [complete](Self::complete), the response was cut
+/// short.
 #[derive(Debug)]
 pub(crate) struct Admission {
-    /// Given back when they are dropped. None are held where no limit is a cap.
+    /// The slots, which come back as this field is dropped: after the reservation is settled. Without caps it holds
+    /// none.
     _permits: Permits,
+    /// The model tokens, if they are limited. Shared with the handler's `Usage`, which may outlive the admission.
     reservation: Option<Arc<TokenReservation>>,
 }
 
 impl Admission {
-    /// Of a request that was admitted under a rule and has left `readings`. The slots may have been `held` before.
+    /// Makes the guard of a request that was admitted by the limits of `origin`, whose charges have left `readings`:
+    /// one for each limit, in their order. `held` are slots that it has taken before, for the same limits of this
+    /// process; without them, the readings tell which slots it holds.
     #[inline(never)]
     pub(crate) fn new(
         origin: &Arc<Origin>,
@@ -36,12 +63,13 @@ impl Admission {
         }
     }
 
-    /// Where model tokens are counted, if they are limited.
+    /// Returns the reservation of model tokens, if they are limited.
     pub(crate) fn account(&self) -> Option<&Arc<TokenReservation>> {
         self.reservation.as_ref()
     }
 
-    /// The response came to its end. Dropped before that, it was cut short.
+    /// Notes that the response came to its end. Without a report the reservation stands, or what was counted if that is
+    /// more.
     pub(crate) fn complete(&self) {
         if let Some(reservation) = &self.reservation {
             reservation.complete();
@@ -49,6 +77,7 @@ impl Admission {
     }
 }
 
+/// Settles a response that was cut short, if nothing has settled it yet.
 impl Drop for Admission {
     fn drop(&mut self) {
         if let Some(reservation) = &self.reservation {
@@ -57,15 +86,21 @@ impl Drop for Admission {
     }
 }
 
-/// The slots that a request holds. They come back when it is dropped.
+/// The slots that a request holds of caps on requests in flight. Each comes back when this is dropped, and wakes who
+/// waits for it.
+///
+/// Caps lie in this process always, also where other limits lie in a store. Kept small, for it moves with each request:
+/// two bits for each of 32 caps, and a box for the rare request that has more.
 #[derive(Debug)]
 pub(crate) struct Permits {
     origin: Arc<Origin>,
-    /// In halves, which need no more than a word's alignment.
+    /// The client, in halves, which need no more than a word's alignment.
     identity: [u64; 2],
-    /// A bit for each of the first caps of the rule, in their order: whether a slot of it is held.
+    /// A bit for each of the first caps of the limits, in their order. Set if a slot of it is held: shadows that would
+    /// have refused have given none.
     held: u32,
-    /// And whether it is one that strangers share.
+    /// A bit for each of them. Set if the slot is one of a balance that strangers share, since the table of clients had
+    /// no room.
     shared: u32,
     /// The other caps, which only requests have that may mean many routes.
     other_caps: Option<Box<OtherCaps>>,
@@ -79,6 +114,8 @@ impl Permits {
     /// The number of caps that have a bit.
     const BITS: usize = 32;
 
+    /// Notes the slots that an admission has taken, as its `readings` tell: one for each limit of `origin`, in their
+    /// order. It takes nothing itself: the caller has charged them, and must not drop two of these for one charge.
     pub(crate) fn new(origin: &Arc<Origin>, demand: Demand, readings: &LimitReadings) -> Self {
         let (mut held, mut shared) = (0, 0);
         let mut others = Vec::new();
@@ -110,6 +147,7 @@ impl Permits {
     }
 }
 
+/// Gives each slot back to the balance that it was taken from.
 impl Drop for Permits {
     fn drop(&mut self) {
         let [low, high] = self.identity;

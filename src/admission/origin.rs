@@ -1,4 +1,14 @@
-//! The place to which what a request was charged goes back.
+//! The origin of charges: the place to which what a request was charged goes back.
+//!
+//! A limit's balances lie in this process or in a store, and a [`BoundLimit`] tells which: one with an `id` lies in the
+//! store client of the throttle, if there is one, and any other in the limiter. The limits that decide while a store is
+//! down (a local share, or those of this process alone) have no `id`, so what they were charged comes back here, even
+//! if the store is up again by then.
+//!
+//! # Who may call it
+//!
+//! The rest of [`admission`](super) gives back and owes; nobody else does. The engine makes an origin for each set of
+//! limits when it prepares them, never for a single request.
 
 use std::sync::Arc;
 
@@ -11,16 +21,20 @@ use crate::{
     store::client::{CorrectionKind, StoreClient, StoreSlot},
 };
 
-/// A rule, with the limiter and the store that charge it: made once for all of its requests, each of which then has one
-/// reference to count, not three.
+/// A set of limits with the limiter and the store that charge it. Made once for all requests under the set, each of
+/// which has one reference to count instead of three.
 #[derive(Debug)]
 pub(crate) struct Origin {
+    /// The balances in this process. The same over all reloads.
     pub(crate) limiter: Arc<Limiter>,
+    /// The store client, from the moment at which the throttle has one.
     store: StoreSlot,
+    /// The limits that were charged. They stay the same for a request that is under way, whatever is reloaded.
     pub(crate) limit_set: Arc<LimitSet>,
 }
 
 impl Origin {
+    /// Makes the origin of what is charged by a set of limits.
     pub(crate) fn new(
         limiter: &Arc<Limiter>,
         store: &StoreSlot,
@@ -33,17 +47,19 @@ impl Origin {
         })
     }
 
+    /// Returns the slot of the throttle's store client.
     pub(crate) fn store(&self) -> &StoreSlot {
         &self.store
     }
 
-    /// Returns where the balances of a limit lie, if not in this process.
+    /// Returns the client of the store where the balances of a limit lie. `None`: they lie in this process.
     fn store_client(&self, bound: &BoundLimit) -> Option<&Arc<StoreClient>> {
         bound.id.as_ref()?;
         self.store.get()
     }
 
-    /// Charges `units` that were used without having been asked for.
+    /// Charges `units` that were used without having been charged, even if there is no room for them: what the bucket
+    /// does not hold is a debt. In a store it is done later, and not at all while that is down.
     pub(super) fn owe(&self, bound: &BoundLimit, identity: u128, units: u64) {
         match self.store_client(bound) {
             Some(store_client) => store_client.correct(bound, identity, CorrectionKind::Owe, units),
@@ -51,7 +67,8 @@ impl Origin {
         }
     }
 
-    /// Gives back `units` that were taken before; `shared` says whether from a balance that strangers share.
+    /// Gives back `units` that were taken before. `shared` tells if they came from a balance that strangers share. In
+    /// this process it is done at once and wakes who waits for them; in a store as with [`owe`](Self::owe).
     pub(super) fn refund(&self, bound: &BoundLimit, identity: u128, shared: bool, units: u64) {
         match self.store_client(bound) {
             Some(store_client) => {
@@ -61,8 +78,8 @@ impl Origin {
         }
     }
 
-    /// Returns what a limit of a client has left at `now`. `told` is the state of its bucket at the last question, where
-    /// that lies in a store.
+    /// Returns the units that a limit of a client has left at `now`. Where its bucket lies in a store, `state` is the
+    /// last that this request was told, and time alone has refilled it since: what others took is not known.
     pub(super) fn remaining(
         &self,
         bound: &BoundLimit,

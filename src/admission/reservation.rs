@@ -1,4 +1,38 @@
-//! What one request has reserved of model tokens, and what it has used.
+//! The reservation of model tokens: what one request was charged beforehand, and what it has used.
+//!
+//! The cost of a request to a model is known only when it has ended. So an estimate is charged at admission, counted
+//! tokens are compared with it while they are produced, and the difference is charged or given back once, at the end.
+//!
+//! # Invariants
+//!
+//! - **Charged with the larger of the two.** Until it is settled, each limit is charged with what it has reserved, or
+//!   with what was used if that is more. Limits with small bursts may have reserved less than others, so each has its
+//!   own entry.
+//! - **Settled once**, by the first of: [`settle`](TokenReservation::settle) or a report, the end of the response, its
+//!   being cut short. From then on nothing changes any more, and [`add`](TokenReservation::add) says so.
+//! - **Conserved.** Each change charges a limit with the difference of two amounts, the one that it was charged with
+//!   and the one that holds now. So they sum up to the amount that was settled, in whatever order reports come.
+//! - **Only what was charged comes back.** A shadow that would have refused was not charged, and is left alone.
+//!
+//! # The four ends
+//!
+//! | end | nothing counted | counted, not settled |
+//! |---|---|---|
+//! | settled at a total | the total | the total |
+//! | the response has ended | the reservation | the larger of reservation and count |
+//! | the response was cut short | the reservation | the count |
+//! | a report that cannot be true | as if there were none | as if there were none |
+//!
+//! # Locking
+//!
+//! A lock orders reports, for a handler may count on one thread while the body is dropped on another. It is held while
+//! limits are charged, so that two differences do not overlap: it comes before all locks of the limiter and of the
+//! store client. Requests that wait for tokens are woken under it, and nothing is awaited.
+//!
+//! # Who may call it
+//!
+//! The [admission](super) makes it, completes it and cuts it short; `Usage` counts, settles and reads; the reader of
+//! answers reports.
 
 use std::sync::{Arc, PoisonError};
 
@@ -13,56 +47,62 @@ use crate::{
 };
 
 /// The model tokens of one request: reserved when it was admitted, settled once.
-///
-/// At any moment each of its limits is charged with the larger of what that limit has reserved and what has been used.
 #[derive(Debug)]
 pub(crate) struct TokenReservation {
+    /// The limits that were charged, and where.
     origin: Arc<Origin>,
+    /// The client that was charged.
     identity: u128,
-    /// What it was estimated at.
+    /// The tokens that the request was estimated at. A limit reserves as many, or fewer if its burst is smaller.
     estimate: u64,
-    /// The token limits of the rule, in their order.
+    /// One entry for each token limit among the limits, in their order.
     entries: Box<[LimitReservation]>,
+    /// The count, which changes with the charges.
     state: Mutex<ReservationState>,
 }
 
-/// The part of one limit in an account.
+/// The part of one limit in a reservation. It never changes: what is charged besides follows from it and the count.
 #[derive(Debug, Clone, Copy)]
 struct LimitReservation {
-    /// What was taken from its bucket at admission.
+    /// Tokens that were taken from its bucket at admission.
     reserved: u64,
-    /// Whether it was charged, which a shadow that would have refused was not.
+    /// Set if it was charged, which a shadow that would have refused was not.
     is_charged: bool,
-    /// Whether strangers share the balance.
+    /// Set if strangers share the balance, since the table of clients had no room.
     is_shared: bool,
-    /// The state of its bucket at the last question, where that lies elsewhere.
+    /// The state of its bucket after the charge, for a bucket in a store: what is left is told from it later.
     state: u64,
 }
 
+/// The count of tokens: written under one lock, together with the charges that follow from it.
 #[derive(Debug)]
 struct ReservationState {
+    /// Tokens that were counted so far, or the total that was settled.
     used: u64,
+    /// Set once nothing changes any more.
     is_settled: bool,
 }
 
-/// What has become of a report of what was used.
+/// The fate of a report of what was used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Report {
-    /// The account is settled, by the report or before it.
+    /// The reservation is settled, by the report or before it.
     Settled,
-    /// The report is above the most that it can be, and changes nothing.
+    /// The report is above the `most` that it can be, and changes nothing.
     Implausible { most: u64 },
 }
 
-/// What limits are charged with.
+/// The amount that all limits are charged with.
 #[derive(Debug, Clone, Copy)]
 enum Charged {
-    /// The reservation, or so many tokens if that is more.
+    /// The limit's reservation, or so many tokens if that is more.
     AtLeast(u64),
+    /// So many tokens, for it is settled.
     Exactly(u64),
 }
 
 impl Charged {
+    /// Returns the tokens that one limit is charged with.
     fn of(self, entry: &LimitReservation) -> u64 {
         match self {
             Self::AtLeast(tokens) => tokens.max(entry.reserved),
@@ -78,6 +118,8 @@ impl TokenReservation {
     /// context of a model is ten million tokens.
     const UNSEEN: u64 = 1 << 24;
 
+    /// Makes the reservation of a request that was admitted, from the `readings` of its limits, in their order. It
+    /// charges nothing: the reserved tokens were taken by the admission.
     pub(crate) fn new(origin: &Arc<Origin>, demand: Demand, readings: &LimitReadings) -> Arc<Self> {
         let readings = origin.limit_set.limits.iter().zip(readings.as_slice());
         let tokens = readings.filter(|(bound, _)| bound.limit.is_tokens());
@@ -99,8 +141,8 @@ impl TokenReservation {
         })
     }
 
-    /// Tokens reserved at admission, by the limit that reserved the least. A shadow counts only if no limit is
-    /// enforced; without limits it is the estimate.
+    /// Returns the tokens reserved at admission, by the limit that reserved the least. A shadow counts only if no limit
+    /// is enforced; without limits it is the estimate.
     pub(crate) fn reserved(&self) -> u64 {
         let reserved = |is_shadow: bool| {
             let entries = self.entries();
@@ -111,12 +153,13 @@ impl TokenReservation {
         enforced.unwrap_or(self.estimate)
     }
 
-    /// Tokens used so far, or settled.
+    /// Returns the tokens counted so far, or the total that was settled.
     pub(crate) fn used(&self) -> u64 {
         self.with(|state| state.used)
     }
 
-    /// Counts tokens as used. What goes beyond a reservation is charged at once. `false` if it was settled before.
+    /// Counts tokens as used, saturating at `u64::MAX`. What goes beyond a reservation is charged at once. `false` if
+    /// it was settled before.
     pub(crate) fn add(&self, tokens: u64) -> bool {
         self.with(|state| {
             if state.is_settled {
@@ -129,7 +172,8 @@ impl TokenReservation {
         })
     }
 
-    /// Settles at `total` tokens. `false` if it was settled before.
+    /// Settles at `total` tokens, those counted before included: the rest of a reservation comes back, and what is
+    /// beyond it is charged. `false` if it was settled before.
     pub(crate) fn settle(&self, total: u64) -> bool {
         self.with(|state| {
             if state.is_settled {
@@ -141,8 +185,10 @@ impl TokenReservation {
         })
     }
 
-    /// Settles at the total that an answer of `passed` bytes reports, unless it is above what was reserved, what these
-    /// bytes carry and what may have gone unseen together: such a report is counted, and changes nothing.
+    /// Settles at the total that an answer of `passed` bytes reports.
+    ///
+    /// A report is not believed if it is above what was reserved, what these bytes can carry and what may have gone
+    /// unseen, together: it is counted as implausible, and changes nothing.
     pub(crate) fn settle_reported(&self, total: u64, passed: u64) -> Report {
         let reserved = self.entries.iter().map(|entry| entry.reserved).max();
         let most = (reserved.unwrap_or(0))
@@ -157,21 +203,24 @@ impl TokenReservation {
         Report::Settled
     }
 
-    /// The key of the request's route.
+    /// Returns the key of the request's route.
     pub(crate) fn route(&self) -> &str {
         &self.origin.limit_set.route
     }
 
+    /// Returns the time by the limiter's clock.
     pub(crate) fn now(&self) -> Nanos {
         self.origin.limiter.now()
     }
 
-    /// The response came to its end. Unsettled, the reservation stands, and what went beyond it.
+    /// Notes the end of the response. Unsettled, the reservation stands, and what went beyond it: nothing has to be
+    /// charged.
     pub(crate) fn complete(&self) {
         self.with(|state| state.is_settled = true);
     }
 
-    /// The response was cut short. What was counted stands; if nothing was, the reservation does.
+    /// Notes that the response was cut short. What was counted stands, and the rest of the reservation comes back; if
+    /// nothing was counted, the reservation stands, for the model may have worked.
     pub(crate) fn cut_short(&self) {
         self.with(|state| {
             if !state.is_settled && state.used > 0 {
@@ -182,8 +231,9 @@ impl TokenReservation {
         });
     }
 
-    /// Tokens that this request may still use without a debt: what is left of its reservation, and what its
-    /// limits would admit now. `u64::MAX` is told by no limit.
+    /// Returns the tokens that this request may still use without a debt: what is left of its reservation, and what its
+    /// limits would admit now, by the limit that has the least. Others may take the latter at any time. `u64::MAX`: no
+    /// limit is enforced.
     pub(crate) fn remaining(&self) -> u64 {
         let used = self.with(|state| (!state.is_settled).then_some(state.used));
         let now = self.now();
@@ -197,7 +247,7 @@ impl TokenReservation {
         remaining.min().unwrap_or(u64::MAX)
     }
 
-    /// Charges each limit with `after` in place of `before`.
+    /// Charges each limit with `after` in place of `before`. The caller holds the lock.
     fn charge(&self, before: Charged, after: Charged) {
         for (entry, bound) in self.entries().filter(|(entry, _)| entry.is_charged) {
             let (before, after) = (before.of(entry), after.of(entry));
@@ -213,15 +263,16 @@ impl TokenReservation {
         }
     }
 
-    /// The entries, each with its limit.
+    /// Lists the entries, each with its limit.
     fn entries(&self) -> impl Iterator<Item = (&LimitReservation, &BoundLimit)> {
         let limits = self.origin.limit_set.limits.iter();
         let tokens = limits.filter(|bound| bound.limit.is_tokens());
         self.entries.iter().zip(tokens)
     }
 
+    /// Works on the count, under the lock.
     fn with<T>(&self, work: impl FnOnce(&mut ReservationState) -> T) -> T {
-        // Each step leaves it whole.
+        // Each step leaves the count whole.
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         work(&mut state)
     }
