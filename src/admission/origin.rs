@@ -62,7 +62,7 @@ impl Origin {
     /// does not hold is a debt. In a store it is done later, and not at all while that is down.
     pub(super) fn owe(&self, bound: &BoundLimit, identity: u128, units: u64) {
         match self.store_client(bound) {
-            Some(store_client) => store_client.correct(bound, identity, CorrectionKind::Owe, units),
+            Some(store) => store.correct(bound, identity, CorrectionKind::Owe, units),
             None => self.limiter.owe(bound, identity, units),
         }
     }
@@ -71,9 +71,7 @@ impl Origin {
     /// this process it is done at once and wakes who waits for them; in a store as with [`owe`](Self::owe).
     pub(super) fn refund(&self, bound: &BoundLimit, identity: u128, shared: bool, units: u64) {
         match self.store_client(bound) {
-            Some(store_client) => {
-                store_client.correct(bound, identity, CorrectionKind::Refund, units)
-            }
+            Some(store) => store.correct(bound, identity, CorrectionKind::Refund, units),
             None => self.limiter.refund(bound, identity, shared, units),
         }
     }
@@ -91,7 +89,7 @@ impl Origin {
             return 0;
         };
         match self.store_client(bound) {
-            Some(store_client) => meter.balance(state, store_client.at(now)).0,
+            Some(store) => meter.balance(state, store.at(now)).0,
             None => {
                 let place = bound.place(&self.limiter.memory, identity);
                 place.remaining(meter, now)
