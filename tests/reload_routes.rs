@@ -739,3 +739,18 @@ async fn what_keys_had_used_is_kept_by_who_follows_a_key_without_limit_that_took
         assert_eq!(passed(&layer, 9, "GET", "/m/a").await, 0, "{key}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_route_that_finds_room_of_its_own_keeps_what_was_used_while_there_was_none() {
+    let layer = throttle(of(slow(2), &[]));
+    for route in 0..1_024 {
+        assert_eq!(passed(&layer, 1, "GET", &format!("/{route}")).await, 1);
+    }
+    assert_eq!(passed(&layer, 3, "GET", "/late").await, 2);
+    // Its room is free now.
+    reload(&layer, of(slow(2), &["GET /0"]));
+    assert_eq!(passed(&layer, 3, "GET", "/late").await, 0);
+    assert_eq!(passed(&layer, 3, "GET", "/1").await, 1);
+    advance(86_400 * SECOND).await;
+    assert_eq!(passed(&layer, 3, "GET", "/late").await, 1);
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::super::{
     key_changes::KeyChanges,
     lost_keys::{LostKey, LostKeys},
-    routes::UNDECLARED,
+    routes::{Route, UNDECLARED, UndeclaredRoutes},
     rule_set::RuleSet,
 };
 use crate::{clock::Nanos, limiter::limit_set::Storage};
@@ -24,9 +24,16 @@ impl LostKeys {
         for (key, route) in routes {
             gone.add(|| LostKey::new(key, &route.own));
         }
-        if per_route && before.undeclared.is_none() {
-            if let Ok(key) = UNDECLARED.parse() {
-                gone.add(|| LostKey::new(&key, &before.shared.own));
+        if let (true, Ok(key)) = (per_route, UNDECLARED.parse()) {
+            let mut add = |route: &Route| gone.add(|| LostKey::new(&key, &route.own));
+            match &before.undeclared {
+                None => add(&before.shared),
+                // Routes for which there was no room may find some now.
+                Some(UndeclaredRoutes { templates, paths }) if !key_changes.is_empty() => {
+                    let full = [templates, paths].into_iter().filter(|set| set.is_full());
+                    full.for_each(|set| add(set.overflow()));
+                }
+                Some(_) => {}
             }
         }
         for route in &before.lost_keys.routes {
