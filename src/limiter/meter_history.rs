@@ -1,12 +1,44 @@
-//! How a limit was measured, and since when: so that a balance which is told in terms of settings that are gone can be
-//! read in those that hold.
+//! Meter history: how one limit was measured, and since when, so that a balance in terms of settings that are gone can
+//! be read in those that hold.
 //!
-//! A reload changes what a unit weighs. What was used stays used: a balance is carried over in units, so that neither
-//! a larger burst nor a faster rate gives back what was taken before. With that the bound of the weakest settings in
-//! force holds over any number of changes: a charge needs room for its units beneath the burst of the moment, which is
-//! at most the largest, and units come back at the rate of the moment, which is at most the fastest. (To carry over the
-//! *fraction* of the burst would not do: a short time under a burst of 1 that is refilled at once, and it is full as
-//! one of 100.)
+//! # Carrying balances over a reload
+//!
+//! A reload changes what a unit weighs: the nanoseconds of state that one unit costs. What was used stays used: a
+//! balance is carried over in units, so that neither a larger burst nor a faster rate gives back what was taken
+//! before. With that the bound of the weakest settings in force holds over any number of changes: a charge needs room
+//! for its units beneath the burst of the moment, which is at most the largest, and units come back at the rate of the
+//! moment, which is at most the fastest. (To carry over the *fraction* of the burst would not do: a short time under a
+//! burst of 1 that is refilled at once, and it is full as one of 100.)
+//!
+//! # Versions
+//!
+//! A [`Version`] is the number of a reload. A limit's version is that of the reload that made it, or that last changed
+//! what its unit weighs: a reload that changes a burst alone leaves it. Each balance has the version in whose terms
+//! its state is (`Bucket` in a word of its own, the client table in sixteen bits of the key), and is rewritten by the
+//! first charge of a later version, or by the reload itself; reading it does not rewrite it.
+//!
+//! # Invariants
+//!
+//! - Steps are in order of versions, the present one last, and there is at least one once the limit has been open or
+//!   has inherited. Closing a limit (a rate of zero) adds no step: its balance waits in the terms in which it was
+//!   open.
+//! - A version is never older in a balance than it was: charges of an older version get `Outdated` and are decided
+//!   anew.
+//! - A step is pushed when the draft of the rules is committed, *before* they hold. Until then charges are made in
+//!   terms that are no longer the present ones. What comes late (refunds, debts) is tried in the terms of its charge
+//!   first, then in the present ones.
+//!
+//! # The lock
+//!
+//! A history is also the lock under which a balance of its limit changes its version: who is in
+//! [`MeterHistory::with_lock`] is the only one to rewrite any bucket of the limit. Charges in present terms never take
+//! it. Lock order: a stripe of the client table or the lock of [successions](super::bucket), then a history; nothing
+//! is locked inside.
+//!
+//! # Callers
+//!
+//! `rules/registry` makes histories and pushes steps, one reload at a time; `store/memory` does for balances of its
+//! own. [`Bucket`](super::bucket::Bucket) and [`ClientTable`](super::client_table::ClientTable) read states by them.
 
 use std::{
     collections::VecDeque,
@@ -16,41 +48,48 @@ use std::{
 
 use crate::{clock::Nanos, limit::meter::Meter, sync::Mutex};
 
-/// The number of the reload that brought a setting.
+/// The number of the reload that brought a setting, counted from 1; in a `MemoryStore`, of the change of a budget. The
+/// largest `u64` is that of closed buckets.
 pub(crate) type Version = u64;
 
-/// How one limit was measured since when. A clone shares it.
+/// The meters of one limit, with their moments. A clone shares them: all routes that have a limit by default share one.
 #[derive(Clone)]
 pub(crate) struct MeterHistory(Arc<Mutex<MeterSteps>>);
 
-/// The settings in whose terms a charge is made.
+/// The terms in which a charge is made: the version of its bound limit, and the history that has that version's meter.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MeterTerms<'a> {
     pub(crate) version: Version,
     pub(crate) history: &'a MeterHistory,
 }
 
-/// From the oldest that is remembered to the present one.
+/// The steps of a history, from the oldest that is remembered to the present one.
 #[derive(Debug)]
 pub(crate) struct MeterSteps(VecDeque<MeterStep>);
 
+/// One change of what a unit weighs.
 #[derive(Debug, Clone)]
 pub(crate) struct MeterStep {
     pub(crate) version: Version,
+    /// The moment of the change, at which balances are carried over: what had come back by then, by the meter before,
+    /// had come back.
     pub(crate) since: Nanos,
     pub(crate) meter: Meter,
 }
 
 impl MeterHistory {
+    /// A history that begins with a step, or with none if the limit is closed.
     pub(crate) fn new(first: Option<MeterStep>) -> Self {
         Self(Arc::new(Mutex::new(MeterSteps(
             first.into_iter().collect(),
         ))))
     }
 
-    /// From now on units weigh something else.
+    /// Adds the present step. Its version is larger than those before.
+    ///
+    /// At the most that is kept the oldest step is dropped.
     pub(crate) fn push(&self, step: MeterStep) {
-        self.alone(|MeterSteps(steps)| {
+        self.with_lock(|MeterSteps(steps)| {
             if steps.len() == MeterSteps::KEPT {
                 steps.pop_front();
             }
@@ -58,27 +97,33 @@ impl MeterHistory {
         });
     }
 
-    /// No balance is told in terms of what was before the present settings.
+    /// Drops all steps but the present one, and the memory for them.
+    ///
+    /// The caller has seen to it that every bucket of the limit is in present terms. Balances in the table of clients
+    /// are not looked through, so histories of clients' limits are never cut short.
     pub(crate) fn forget(&self) {
-        self.alone(|MeterSteps(steps)| {
+        self.with_lock(|MeterSteps(steps)| {
             steps.drain(..steps.len().saturating_sub(1));
             steps.shrink_to_fit();
         });
     }
 
-    /// The settings that hold.
+    /// Returns the present step's version and meter; `None` if the limit has never been open.
     pub(crate) fn present(&self) -> Option<(Version, Meter)> {
-        self.alone(|MeterSteps(steps)| steps.back().map(|step| (step.version, step.meter)))
+        self.with_lock(|MeterSteps(steps)| steps.back().map(|step| (step.version, step.meter)))
     }
 
-    /// Until nobody is alone with it.
+    /// Waits until nobody holds the lock: whoever has found [`BUSY`](super::bucket::BUSY) in a bucket waits here for
+    /// the state that replaces it, instead of spinning.
     #[cold]
     pub(crate) fn wait(&self) {
-        self.alone(|_| ());
+        self.with_lock(|_| ());
     }
 
-    /// Work that nobody else does at the same time.
-    pub(crate) fn alone<T>(&self, work: impl FnOnce(&mut MeterSteps) -> T) -> T {
+    /// Works on the steps while nobody else does, and while no bucket of the limit changes its version.
+    ///
+    /// Not reentrant: `work` calls no method of this history.
+    pub(crate) fn with_lock<T>(&self, work: impl FnOnce(&mut MeterSteps) -> T) -> T {
         // Each step leaves it whole.
         let mut steps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         work(&mut steps)
@@ -86,11 +131,16 @@ impl MeterHistory {
 }
 
 impl MeterSteps {
-    /// How many settings are remembered. A balance that is still owed after so many changes of its limit, without a
-    /// charge in between, is read as a burst that was used when the oldest of them began.
+    /// The most steps that are kept. A balance that is still owed after so many changes of its limit, without a charge
+    /// in between, is read as a burst that was used when the oldest of them began.
     const KEPT: usize = 4_096;
 
-    /// A state of `from`, `None` if that is not remembered, in terms of `to`, which comes after it.
+    /// Returns a state of version `from` in terms of `to`, a later one, by carrying it through each step between them.
+    ///
+    /// `from` is `None` if it is not remembered: the state is then read as a whole burst used when the oldest step
+    /// began, which is never less than what it was, unless it was a debt. Full stays full (0), and a state is returned
+    /// as it is if `to` is not remembered. Costs time in proportion to the steps between, and ends early at a full
+    /// bucket.
     pub(crate) fn read(&self, state: u64, from: Option<Version>, to: Version) -> u64 {
         let Self(steps) = self;
         let at = |version| steps.iter().rposition(|step| step.version == version);
@@ -114,7 +164,7 @@ impl MeterSteps {
         state
     }
 
-    /// The version of which these are the last sixteen bits, if it is remembered.
+    /// Returns the version whose last sixteen bits these are, if it is remembered: the latest, if there are several.
     pub(crate) fn version(&self, mark: u16) -> Option<Version> {
         let versions = self.0.iter().rev().map(|step| step.version);
         { versions }.find(|version| *version as u16 == mark)
@@ -123,7 +173,7 @@ impl MeterSteps {
 
 impl fmt::Debug for MeterHistory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("History")
+        f.debug_tuple("MeterHistory")
             .field(&self.present().map(|(version, _)| version))
             .finish()
     }
@@ -148,8 +198,8 @@ mod tests {
         history.push(step(2));
         history.push(step(3));
         let (remembered, read) = (
-            || history.alone(|steps| [1, 2, 3].map(|mark| steps.version(mark))),
-            || history.alone(|steps| steps.read(1_300, Some(1), 3)),
+            || history.with_lock(|steps| [1, 2, 3].map(|mark| steps.version(mark))),
+            || history.with_lock(|steps| steps.read(1_300, Some(1), 3)),
         );
         assert_eq!(remembered(), [Some(1), Some(2), Some(3)]);
         assert_eq!(read(), 1_900, "three that weigh thrice as much");
@@ -157,6 +207,6 @@ mod tests {
         assert_eq!(remembered(), [None, None, Some(3)]);
         assert_eq!(history.present().map(|(version, _)| version), Some(3));
         assert_eq!(read(), 3_700, "as if all had been taken");
-        assert!(history.alone(|MeterSteps(steps)| steps.capacity() < 4));
+        assert!(history.with_lock(|MeterSteps(steps)| steps.capacity() < 4));
     }
 }

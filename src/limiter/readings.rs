@@ -1,23 +1,41 @@
-//! What the buckets of one decision held.
+//! Readings: what the buckets of one decision held.
+//!
+//! A decision reads each bucket it charges, and all that is said of it later (header fields, the wait, permits, the
+//! reservation) is computed from these readings, not from a second look: a bucket may have moved on by then.
+//!
+//! # Invariants
+//!
+//! - Readings stand in the order of the limit set's limits: enforced ones first, shadows after them. Index `i` belongs
+//!   to `limits[i]`.
+//! - A decision that ends in `Ok` has left one reading for each limit. One that ends in
+//!   [`Outdated`](super::Outdated) may have left some; they are thrown away.
+//! - A state is in terms of the limit's own version, in nanoseconds (see [`Meter`](crate::limit::meter::Meter)). Of a
+//!   store's balances it is a state by the store's clock.
+//!
+//! # Callers
+//!
+//! Written here and by `store` (which fills them from a store's answer); read by `engine`, `admission`, `decision` and
+//! `response`.
 
 use std::ops::{Index, IndexMut};
 
 use crate::clock::Nanos;
 
-/// A balance as it was found or left.
+/// A balance as one access found or left it: what a bucket answers, before the decision adds what it asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct BucketReading {
     pub(crate) state: u64,
-    /// Whether strangers share it, since the table had no room.
+    /// The balance is an overflow bucket, which strangers share since the table had no room.
     pub(crate) shared: bool,
-    /// Whether it is told in terms of settings that the charge knows nothing of.
+    /// The state is in terms of newer settings than the charge's: it may be shown, and not computed with.
     pub(crate) outdated: bool,
-    /// The nanoseconds between the decision's reading of the clock and the charge, since the table takes a new one
-    /// for a client that is new to it. More than `u32::MAX` count as so many.
+    /// The nanoseconds between the decision's reading of the clock and the charge. Zero but for a client without a
+    /// bucket in the table, whose first charge is made with a later reading. Saturates at `u32::MAX`, 4.3 s.
     pub(crate) late: u32,
 }
 
 impl BucketReading {
+    /// A reading of a bucket that nobody shares for lack of room, charged at the decision's own moment.
     pub(crate) fn own(state: u64) -> Self {
         Self {
             state,
@@ -25,7 +43,7 @@ impl BucketReading {
         }
     }
 
-    /// The same, charged at `at` for a decision at `now`.
+    /// The same reading, of a charge at `at` for a decision at `now`.
     pub(crate) fn charged(self, at: Nanos, now: Nanos) -> Self {
         let late = at.saturating_sub(now);
         Self {
@@ -34,6 +52,7 @@ impl BucketReading {
         }
     }
 
+    /// A reading of [`Bucket::peek`](super::bucket::Bucket::peek), whose error is a state in newer terms.
     pub(crate) fn peeked(state: Result<u64, u64>) -> Self {
         let outdated = state.is_err();
         let (Ok(state) | Err(state)) = state;
@@ -45,16 +64,22 @@ impl BucketReading {
     }
 }
 
-/// What a bucket held after (or, refused, at) a decision, and what it was asked for.
+/// One limit's part of a decision: the state its bucket was left in, and the cost that was asked of it.
+///
+/// After an admission the state includes the cost, but for a shadow that would have refused. After a refusal it does
+/// not: on the limit that refused as on the others, it is the balance that was found, or that was left once taken
+/// charges were given back. Where requests wait in front, `limiter/queue` adds to it what they ask for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct LimitReading {
     pub(crate) state: u64,
+    /// In units of the limit: requests, slots or model tokens.
     pub(crate) cost: u64,
-    /// Whether strangers share it, since the table had no room.
+    /// As [`BucketReading::shared`]. A later refund must name the same balance, so permits and reservations keep it.
     pub(crate) shared: bool,
-    /// Whether a shadow would have refused, or others stand in line before what seems to be room.
+    /// A refusal that the state alone does not show: by a shadow, or, of an enforced limit, by requests that wait in
+    /// front of what looks like room.
     pub(crate) refused: bool,
-    /// The nanoseconds between the decision's reading of the clock and the charge; see [`BucketReading::late`].
+    /// As [`BucketReading::late`].
     pub(crate) late: u32,
 }
 
@@ -70,6 +95,8 @@ impl LimitReading {
         }
     }
 
+    /// Returns the part that a bucket wrote, as the start of the next access. [`BucketReading::outdated`] is not kept
+    /// in a reading of a limit, and is `false` here.
     #[inline(always)]
     pub(crate) fn seen(&self) -> BucketReading {
         BucketReading {
@@ -79,6 +106,7 @@ impl LimitReading {
         }
     }
 
+    /// Replaces the part that a bucket wrote. Cost and refusal stay.
     #[inline(always)]
     pub(crate) fn see(&mut self, seen: BucketReading) {
         self.state = seen.state;
@@ -86,21 +114,26 @@ impl LimitReading {
         self.late = seen.late;
     }
 
-    /// The moment at which the bucket holds what the level says, for a decision at `now`.
+    /// Returns the moment of the reading, for a decision at `now`: what remains, and until when, counts from here.
     #[inline]
     pub(crate) fn told_at(&self, now: Nanos) -> Nanos {
         now.saturating_add(self.late.into())
     }
 }
 
-/// The levels of one decision, in the order of its charges. Allocates only for more than four.
+/// The readings of one decision, in the order of its charges.
+///
+/// Up to four lie inline, which covers a total, a route, a client and a client on a route with one limit each; the
+/// fifth moves all of them to the heap.
 #[derive(Debug, Clone)]
 pub(crate) enum LimitReadings {
+    /// The readings, of which so many count. Those after them are default values.
     Few([LimitReading; LimitReadings::FEW], usize),
     Many(Vec<LimitReading>),
 }
 
 impl LimitReadings {
+    /// The readings that lie inline.
     const FEW: usize = 4;
 
     #[inline(always)]
@@ -159,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn levels_keep_their_order_beyond_the_inline_ones() {
+    fn readings_keep_their_order_beyond_the_inline_ones() {
         let mut readings = LimitReadings::default();
         for cost in 0..9 {
             readings.push(LimitReading::new(BucketReading::default(), cost));

@@ -202,7 +202,7 @@ impl Bucket {
     #[cold]
     fn read(&self, version: Version, history: &MeterHistory) -> Result<u64, u64> {
         // Nobody rewrites it meanwhile.
-        history.alone(|steps| {
+        history.with_lock(|steps| {
             let own = self.version.load(Ordering::Acquire);
             let state = self.load();
             match own.cmp(&version) {
@@ -264,7 +264,7 @@ impl Bucket {
     #[cold]
     #[inline(never)]
     pub(crate) fn update(&self, version: Version, history: &MeterHistory) -> Order {
-        history.alone(|steps| {
+        history.with_lock(|steps| {
             let own = self.version.load(Ordering::Acquire);
             if own < version {
                 let change = |state| steps.read(state, Some(own), version);

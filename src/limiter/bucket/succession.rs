@@ -147,7 +147,7 @@ impl Bucket {
         let Some((present, meter)) = history.present().filter(|_| !self.is_closed()) else {
             return;
         };
-        let state = history.alone(|steps| {
+        let state = history.with_lock(|steps| {
             let own = self.version.load(Ordering::Acquire);
             let mut state = self.load();
             while let Err(actual) =
@@ -438,7 +438,7 @@ mod tests {
             );
             let family = family();
             // As a bucket is closed, with a look at the others after the first step.
-            history.alone(|_| {
+            history.with_lock(|_| {
                 bucket.state.store(BUSY, Ordering::Release);
                 let thread = scope.spawn(move || {
                     let (seen, meter) = gives_back;

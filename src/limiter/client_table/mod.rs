@@ -223,7 +223,7 @@ impl ClientTable {
         });
         if let Some((state, word)) = other {
             let MeterTerms { version, history } = key.scale;
-            return BucketReading::peeked(history.alone(|steps| {
+            return BucketReading::peeked(history.with_lock(|steps| {
                 let from = steps.version(word as u16);
                 match from > Some(version) {
                     true => Err(state),
@@ -380,7 +380,7 @@ impl ClientTable {
             }
             let (slot, word) = self.find_other(key)?;
             let MeterTerms { version, history } = key.scale;
-            let order = history.alone(|steps| {
+            let order = history.with_lock(|steps| {
                 let from = steps.version(word as u16);
                 if from > Some(version) {
                     return Order::Greater;
