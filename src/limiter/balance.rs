@@ -1,4 +1,31 @@
-//! The place in this process where one charge's balance is kept.
+//! Balances: one face for what a charge does to a bucket, wherever in this process the bucket lies.
+//!
+//! A balance is a [`Bucket`] of its own or an entry of the [`ClientTable`], each with the terms in which it is charged.
+//! Its operations are those of a [`Meter`], applied atomically:
+//!
+//! | operation | for | in which terms |
+//! |---|---|---|
+//! | `take` | a charge that may be refused | the charge's own; otherwise `Outdated` |
+//! | `give_back` | a charge of a decision that did not stand | the charge's own; otherwise it stays charged |
+//! | `return_lease` | the rest of a store's lease | the charge's own; otherwise it stays charged |
+//! | `refund` | slots, and tokens that were reserved and not used | its own or, after a reload, the present ones |
+//! | `owe` | tokens that were used and not reserved | its own or, after a reload, the present ones |
+//!
+//! The first three go by a state that was seen, which in other terms means another number of units. The last two
+//! come as late as a response ends, and must not be lost: they follow the balance through reloads, and to the heirs of
+//! a bucket that was closed (see [`bucket`](super::bucket)).
+//!
+//! # Invariants
+//!
+//! - Each operation is one exchange of one word, retried until it succeeds or is refused; none of them locks while
+//!   settings stay, but where a client has no bucket in the table: that is looked for again under the lock of a
+//!   stripe.
+//! - `now` is a reading of the throttle's clock, the decision's or a later one; `clock` makes a new one where a
+//!   state may have been written by a later reading. Units are the limit's: requests, slots, tokens.
+//!
+//! # Callers
+//!
+//! The limiter, for requests; `store/memory`, for a store's charges; `admission`, for what remains.
 
 use super::{
     bucket::{Bucket, LateCorrection, Untaken},
@@ -8,15 +35,20 @@ use super::{
 };
 use crate::{clock::Nanos, limit::meter::Meter};
 
-/// The place where one charge's balance is kept.
+/// A reference to one charge's balance, and the terms in which it is charged. Copied freely; charges nothing by itself.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum BalanceRef<'a> {
+    /// A bucket that all requests of a scope share.
     Bucket(&'a Bucket, MeterTerms<'a>),
+    /// A client's bucket, or the overflow bucket that it shares. Its key has the terms.
     Table(&'a ClientTable, TableKey<'a>),
 }
 
 impl BalanceRef<'_> {
-    /// Where [`BalanceRef::take`] starts, if nobody needs to know the balance before.
+    /// Returns a state from which [`BalanceRef::take`] may start, if nobody needs to know the balance before.
+    ///
+    /// It may be in other terms or `BUSY`: `take` finds out. For the table, which looks the key up itself, it is
+    /// nothing.
     #[inline(always)]
     pub(crate) fn start(&self) -> BucketReading {
         match self {
@@ -25,58 +57,69 @@ impl BalanceRef<'_> {
         }
     }
 
-    /// The balance, without a charge.
+    /// Returns the balance in this reference's terms, without a charge.
+    ///
+    /// If newer settings hold, the reading is `outdated`, with the state in their terms.
     #[inline(always)]
     pub(crate) fn peek(&self, now: Nanos) -> BucketReading {
         match self {
-            Self::Bucket(bucket, scale) => {
-                BucketReading::peeked(bucket.peek(scale.version, scale.history))
+            Self::Bucket(bucket, terms) => {
+                BucketReading::peeked(bucket.peek(terms.version, terms.history))
             }
-            Self::Table(memory, key) => memory.peek(key, now),
+            Self::Table(table, key) => table.peek(key, now),
         }
     }
 
-    /// What would be admitted at once, by the settings that hold by now.
+    /// Returns the units that would be admitted at once, by the settings that hold by now; of a closed bucket, the
+    /// least that one of its heirs would admit.
+    ///
+    /// `meter` is that of the charge, used as long as its terms hold.
     pub(crate) fn remaining(&self, meter: &Meter, now: Nanos) -> u64 {
         if let Self::Bucket(bucket, _) = self {
             if let Some(remaining) = bucket.remaining_late(now) {
                 return remaining;
             }
         }
-        let (place, meter) = match (self, self.peek(now).outdated) {
-            (Self::Bucket(bucket, scale), true) => match scale.history.present() {
+        let (balance, meter) = match (self, self.peek(now).outdated) {
+            (Self::Bucket(bucket, terms), true) => match terms.history.present() {
                 Some((version, meter)) => (
-                    Self::Bucket(bucket, MeterTerms { version, ..*scale }),
+                    Self::Bucket(bucket, MeterTerms { version, ..*terms }),
                     meter,
                 ),
                 None => (*self, *meter),
             },
-            (Self::Table(memory, key), true) => match key.scale().history.present() {
-                Some((version, meter)) => (Self::Table(memory, key.told_in(version)), meter),
+            (Self::Table(table, key), true) => match key.terms().history.present() {
+                Some((version, meter)) => (Self::Table(table, key.in_version(version)), meter),
                 None => (*self, *meter),
             },
             _ => (*self, *meter),
         };
-        meter.balance(place.peek(now).state, now).0
+        meter.balance(balance.peek(now).state, now).0
     }
 
-    /// Takes `cost`, or says what refused it.
+    /// Takes `cost`, and returns the balance after it. Refused, it returns the balance that refused, and leaves it as
+    /// it was.
     ///
-    /// `seen` is where to start, from a look before; `clock` tells the time anew where it is needed. What
-    /// refused it leaves the balance as it was.
+    /// `start` is a reading to begin with, from [`BalanceRef::start`] or an earlier look: a stale one costs a second
+    /// try. `clock` makes a new reading for a client that the table does not know yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Untaken::Outdated`] if the balance is in terms of newer settings: nothing was taken, and the request is to be
+    /// decided anew.
     #[inline(always)]
     pub(crate) fn take(
         &self,
-        seen: BucketReading,
+        start: BucketReading,
         meter: &Meter,
         now: Nanos,
         cost: u64,
         clock: impl Fn() -> Nanos,
     ) -> Result<BucketReading, Untaken<BucketReading>> {
         match self {
-            Self::Bucket(bucket, scale) => {
+            Self::Bucket(bucket, terms) => {
                 let next = |state| meter.take(state, now, cost).ok();
-                match bucket.step(seen.state, scale.version, scale.history, next) {
+                match bucket.step(start.state, terms.version, terms.history, next) {
                     Ok(state) => Ok(BucketReading::own(state)),
                     Err(Untaken::Refused(state)) => {
                         Err(Untaken::Refused(BucketReading::own(state)))
@@ -84,69 +127,77 @@ impl BalanceRef<'_> {
                     Err(Untaken::Outdated) => Err(Untaken::Outdated),
                 }
             }
-            Self::Table(memory, key) => memory.take(key, meter, now, cost, clock),
+            Self::Table(table, key) => table.take(key, meter, now, cost, clock),
         }
     }
 
-    /// Charges `units` that were used without having been asked for, by the settings that hold by now.
+    /// Charges `units` that were used without having been asked for: a debt, if there is no room. Never refused.
+    ///
+    /// Follows the balance into newer terms, and to the heirs of a closed bucket.
     pub(crate) fn owe(&self, meter: &Meter, now: Nanos, units: u64, clock: impl Fn() -> Nanos) {
         match self {
-            Self::Bucket(bucket, scale) => {
-                let work = |scale: MeterTerms<'_>, meter: &Meter| {
+            Self::Bucket(bucket, terms) => {
+                let work = |terms: MeterTerms<'_>, meter: &Meter| {
                     let next = |state| Some(meter.owe(state, now, units));
-                    let owed = bucket.step(bucket.load(), scale.version, scale.history, next);
+                    let owed = bucket.step(bucket.load(), terms.version, terms.history, next);
                     owed != Err(Untaken::Outdated)
                 };
                 let late = || bucket.settle_late(LateCorrection::Owe, units, now);
-                settle(*scale, meter, work, late);
+                settle(*terms, meter, work, late);
             }
-            Self::Table(memory, key) => {
-                let work = |scale: MeterTerms<'_>, meter: &Meter| {
+            Self::Table(table, key) => {
+                let work = |terms: MeterTerms<'_>, meter: &Meter| {
                     let next = |state, now| Some(meter.owe(state, now, units));
-                    let owed = memory.step(&key.told_in(scale.version), now, &clock, next);
+                    let owed = table.step(&key.in_version(terms.version), now, &clock, next);
                     owed != Err(Untaken::Outdated)
                 };
-                settle(key.scale(), meter, work, || false);
+                settle(key.terms(), meter, work, || false);
             }
         }
     }
 
-    /// Gives back `units` that were taken before, no more than the bucket holds.
+    /// Gives back `units` that were taken before; a bucket never becomes fuller than full.
     ///
-    /// `shared` says whether they were taken from a balance that strangers share.
+    /// `shared` is that of the reading of the charge: units of an overflow bucket come back there, also if the client
+    /// has got a bucket of its own since. Nothing happens if the bucket has refilled meanwhile. Follows the balance
+    /// into newer terms, and to the heirs of a closed bucket. For slots, `now` may be zero: they know no time.
     pub(crate) fn refund(&self, shared: bool, meter: &Meter, now: Nanos, units: u64) {
         match self {
-            Self::Bucket(bucket, scale) => refund(bucket, *scale, meter, now, units),
-            Self::Table(_, key) if shared => refund(key.overflow(), key.scale(), meter, now, units),
-            Self::Table(memory, key) => {
-                let work = |scale: MeterTerms<'_>, meter: &Meter| {
+            Self::Bucket(bucket, terms) => refund(bucket, *terms, meter, now, units),
+            Self::Table(_, key) if shared => refund(key.overflow(), key.terms(), meter, now, units),
+            Self::Table(table, key) => {
+                let work = |terms: MeterTerms<'_>, meter: &Meter| {
                     let next = |state| (state > now).then(|| meter.refund(state, units));
-                    memory.refund(&key.told_in(scale.version), next)
+                    table.refund(&key.in_version(terms.version), next)
                 };
-                settle(key.scale(), meter, work, || false);
+                settle(key.terms(), meter, work, || false);
             }
         }
     }
 
-    /// Gives back `units` of a lease that has left `left`, if they come back.
+    /// Gives back `units` of a lease whose charge left the state `left`, if [`Meter::return_lease`] lets them come
+    /// back. Once the balance is in other terms, they do not: they stay used.
     pub(crate) fn return_lease(&self, left: Nanos, meter: &Meter, now: Nanos, units: u64) {
         let next = |state| meter.return_lease(state, left, now, units);
-        // Told in other terms, it is another state.
+        // In other terms, `left` is another state.
         match self {
-            Self::Bucket(bucket, scale) => {
-                let _ = bucket.step(bucket.load(), scale.version, scale.history, next);
+            Self::Bucket(bucket, terms) => {
+                let _ = bucket.step(bucket.load(), terms.version, terms.history, next);
             }
-            Self::Table(memory, key) => {
-                memory.refund(key, next);
+            Self::Table(table, key) => {
+                table.refund(key, next);
             }
         }
     }
 
-    /// Gives back `cost`, which was charged at `taken` to what `seen` tells, and looks again. If units weigh
-    /// something else since, it stays charged.
+    /// Gives back a charge of `cost` at `taken` that left the balance at `left`, and returns the balance after it.
+    ///
+    /// Whole if nobody was charged since; otherwise less the time that has passed (see [`crate::limit::gcra`]). If a
+    /// reload has changed what units weigh, it stays charged. If the bucket was closed, `cost` comes back to its heirs
+    /// as a late refund.
     pub(crate) fn give_back(
         &self,
-        seen: BucketReading,
+        left: BucketReading,
         meter: &Meter,
         taken: Nanos,
         cost: u64,
@@ -154,47 +205,50 @@ impl BalanceRef<'_> {
     ) -> BucketReading {
         let weight = meter.weight(cost);
         match self {
-            Self::Bucket(bucket, scale) => {
+            Self::Bucket(bucket, terms) => {
                 let slot = bucket.slot();
-                if !slot.give_back(scale.version, seen.state, meter, taken, weight, clock) {
-                    // Whoever closes it may be between two steps.
-                    scale.history.wait();
+                if !slot.give_back(terms.version, left.state, meter, taken, weight, clock) {
+                    // Being closed, it may have no estate yet: that is set after the history's lock, under the other.
+                    terms.history.wait();
                     bucket.settle_late(LateCorrection::Refund, cost, taken);
                 }
                 self.peek(taken)
             }
-            Self::Table(memory, key) => {
-                memory.give_back(key, seen, meter, taken, weight, &clock);
-                memory.peek(key, clock())
+            Self::Table(table, key) => {
+                table.give_back(key, left, meter, taken, weight, &clock);
+                table.peek(key, clock())
             }
         }
     }
 }
 
-fn refund(bucket: &Bucket, scale: MeterTerms<'_>, meter: &Meter, now: Nanos, units: u64) {
-    let work = |scale: MeterTerms<'_>, meter: &Meter| {
+/// [`BalanceRef::refund`] to a bucket: one of a scope, or an overflow bucket of the table.
+fn refund(bucket: &Bucket, terms: MeterTerms<'_>, meter: &Meter, now: Nanos, units: u64) {
+    let work = |terms: MeterTerms<'_>, meter: &Meter| {
         let next = |state| (state > now).then(|| meter.refund(state, units));
-        let given = bucket.step(bucket.load(), scale.version, scale.history, next);
+        let given = bucket.step(bucket.load(), terms.version, terms.history, next);
         given != Err(Untaken::Outdated)
     };
     let late = || bucket.settle_late(LateCorrection::Refund, units, now);
-    settle(scale, meter, work, late);
+    settle(terms, meter, work, late);
 }
 
-/// Does `work` in the terms of a charge or in those that hold by now, until it says that it is done, or `late` if the
-/// balance has gone over to other buckets.
+/// Does `work` in the terms of a charge, or else in those that hold by now, until it returns `true`; or `late`, if that
+/// returns `true` since the balance has gone over to other buckets.
+///
+/// Each round but the first reads the present terms anew. It ends: only a reload makes terms outdated between a look
+/// and an exchange. A limit that was never open has no terms, and nothing to correct.
 fn settle(
-    scale: MeterTerms<'_>,
+    terms: MeterTerms<'_>,
     meter: &Meter,
     work: impl Fn(MeterTerms<'_>, &Meter) -> bool,
     late: impl Fn() -> bool,
 ) {
-    if work(scale, meter) || late() {
+    if work(terms, meter) || late() {
         return;
     }
-    // A reload may come between: then once more.
-    while let Some((version, meter)) = scale.history.present() {
-        if work(MeterTerms { version, ..scale }, &meter) || late() {
+    while let Some((version, meter)) = terms.history.present() {
+        if work(MeterTerms { version, ..terms }, &meter) || late() {
             return;
         }
     }

@@ -84,7 +84,7 @@ impl QueueScope {
 pub(crate) enum QueueId {
     /// The queue of the total or a route, by the number of its [`QueueScope`].
     Scope(u64),
-    /// The queue of a client, by the hash of its first bucket's key, 48 bits: two clients whose hashes meet share a
+    /// The queue of a client, by the hash of its first bucket's key, 47 bits: two clients whose hashes meet share a
     /// queue.
     Client(u64),
 }

@@ -1,4 +1,24 @@
-//! What one route is charged on.
+//! Limit sets: all limits that one request is charged on.
+//!
+//! The engine makes one set for each route and usage plan, and one for each combination of routes that a request may
+//! mean, and keeps it as long as the rules hold. A request finds its set once; whatever is decided, given back or told
+//! of it goes by the set it was decided under, also after a reload.
+//!
+//! # Invariants
+//!
+//! - Enforced limits stand before shadows; `enforced` is the index of the first shadow.
+//! - Among the enforced, the most specific stand first and the total last (the caller gives them in that order, and
+//!   sorting is stable). [`Limiter::admit`](super::Limiter::admit) takes charges in this order, so that what a
+//!   client's own limit refuses never writes to a bucket that all share. It is also the order in which a decision
+//!   lists limits.
+//! - No two limits of a set have the same balances.
+//! - Flags (`is_patient` and those after it) are derived from `limits` when the set is made, and limits do not change.
+//!   Two may be set afterwards: `exempt`, and `has_tokens` in [`LimitSet::held`].
+//!
+//! # Callers
+//!
+//! Made by `engine`, which keeps the sets of [`held`](LimitSet::held), [`share`](LimitSet::share) and
+//! [`bare`](LimitSet::bare) beside the whole one. Shared with decisions and admissions through an `Arc`.
 
 use std::{cmp::Reverse, sync::Arc};
 
@@ -13,40 +33,44 @@ use crate::{
     },
 };
 
-/// What one route is charged on: the most specific limit first, the total last, and then the shadows.
+/// The limits that one request is charged on: the most specific first, the total last, and then the shadows.
 #[derive(Debug)]
 pub(crate) struct LimitSet {
-    /// The route key, for people.
+    /// The route key, for logs, metrics and answers. Nothing is found by it.
     pub(crate) route: Box<str>,
-    /// The usage plan of the client, where it has one.
+    /// The usage plan of the clients that are charged on this set; `None` for those without one.
     pub(crate) plan: Option<Arc<str>>,
     pub(crate) limits: Box<[BoundLimit]>,
-    /// How many of them are enforced.
+    /// The number of enforced limits. Zero for exempt routes, and for those that have shadows alone.
     pub(crate) enforced: usize,
-    /// Whether requests may wait for one of them.
+    /// A limit has a wait policy: requests may join a queue.
     pub(crate) is_patient: bool,
-    /// Whether one of them counts what is in flight.
+    /// A limit caps what is in flight: admissions hold permits.
     pub(crate) has_slots: bool,
-    /// Whether one of them counts model tokens.
+    /// A limit counts model tokens: requests are estimated, and admissions hold a reservation.
     pub(crate) has_tokens: bool,
-    /// Whether the balances of one of them may be kept in a store.
+    /// A limit has a store's `id`. Nothing follows from that in a throttle without a store.
     pub(crate) is_shared: bool,
-    /// Whether all that a request takes there may be leased.
+    /// All that a request takes in a store may be leased: at most [`LimitSet::MOST_LEASED`] limits are kept there, and
+    /// each of them leases ([`Limit::lease`](crate::limit::Limit::lease)). True also of a set of which nothing is kept
+    /// there.
     pub(crate) is_leased: bool,
-    /// Whether its requests are counted by no scope.
+    /// The route was freed from all limits: `limits` is empty, and its requests are counted as exempt.
     pub(crate) exempt: bool,
-    /// Requests that were admitted under it and are not yet counted by its route and its limits: so that a request
-    /// counts once, however many limits it has.
+    /// Requests that were admitted under it since [`LimitSet::settle`]. An admission adds to this one counter, however
+    /// many limits it has.
     pub(crate) admitted: Counter,
-    /// Of its route.
+    /// The counters of its route, shared with other sets of the same route.
     pub(crate) counters: Arc<Counters>,
 }
 
 impl LimitSet {
-    /// The most limits in a store of which a request finds leases.
+    /// The most limits in a store of which a request finds leases: it looks for them in an array of that size.
     pub(crate) const MOST_LEASED: usize = 6;
 
-    /// From limits of which the most specific stand first.
+    /// A set of limits of which the most specific come first. Shadows are moved behind the others, in the same order.
+    ///
+    /// It counts for a route of its own until [`LimitSet::counted_by`].
     pub(crate) fn new(
         route: impl Into<Box<str>>,
         plan: Option<Arc<str>>,
@@ -74,21 +98,22 @@ impl LimitSet {
         }
     }
 
-    /// Of a route whose requests no scope counts.
+    /// The set of a route that was freed from all limits.
     pub(crate) fn exempt(route: impl Into<Box<str>>) -> Self {
         let mut limit_set = Self::new(route, None, []);
         limit_set.exempt = true;
         limit_set
     }
 
-    /// Counts for a route.
+    /// The same set, counting for a route.
     pub(crate) fn counted_by(self, counters: &Arc<Counters>) -> Self {
         let mut limit_set = self;
         limit_set.counters = Arc::clone(counters);
         limit_set
     }
 
-    /// Without the limits that a store keeps. Model tokens are counted all the same.
+    /// The set without the limits that a store keeps: those that are decided in this process in any case. Requests are
+    /// estimated as for the whole set.
     pub(crate) fn held(&self) -> Self {
         let held = self.limits.iter().filter(|bound| bound.id.is_none());
         let mut limit_set = self.with(held.cloned());
@@ -96,23 +121,27 @@ impl LimitSet {
         limit_set
     }
 
-    /// With one of so many shares of the limits that a store keeps, in this process.
+    /// The set with the limits that a store keeps at one of `shares` equal shares each, kept in this process: what
+    /// holds while the store is down, if that was chosen.
     pub(crate) fn share(&self, shares: u32) -> Self {
         let limits = self.limits.iter();
         self.with(limits.map(|bound| bound.share(shares)))
     }
 
-    /// Without limits.
+    /// The set without limits: for answers that no limit gives, such as that the store is down.
     pub(crate) fn bare(&self) -> Self {
         self.with([])
     }
 
-    /// The same route with other limits.
+    /// A set of the same route and plan with other limits. Counts for the same route, and is not exempt.
     fn with(&self, limits: impl IntoIterator<Item = BoundLimit>) -> Self {
         Self::new(self.route.clone(), self.plan.clone(), limits).counted_by(&self.counters)
     }
 
-    /// Has the route and the limits count what was admitted.
+    /// Adds what was admitted since the last call to the counters of the route and of each limit.
+    ///
+    /// Called before counters are read, and when the set is dropped, so that no request is lost. May run in several
+    /// threads at once: each request is counted by one of them.
     pub(crate) fn settle(&self) {
         let admitted = self.admitted.take();
         if admitted > 0 {
@@ -126,7 +155,10 @@ impl LimitSet {
         }
     }
 
-    /// Counts what shadows would have refused, and tells their numbers.
+    /// Counts the shadows that would have refused, and calls `tell` with the index of each.
+    ///
+    /// `readings` are those of a decision that has asked all limits of this set: shadows have none otherwise, and are
+    /// passed over.
     pub(crate) fn shadowed(&self, readings: &LimitReadings, mut tell: impl FnMut(usize)) {
         let pairs = self.limits.iter().zip(readings.as_slice());
         for (index, (bound, reading)) in pairs.enumerate().skip(self.enforced) {
@@ -138,35 +170,39 @@ impl LimitSet {
         }
     }
 
+    /// Returns the charges of a request on all limits, shadows last, without taking any.
     #[inline]
     pub(crate) fn charges<'a>(
         &'a self,
-        memory: &'a ClientTable,
+        table: &'a ClientTable,
         demand: Demand,
         now: Nanos,
     ) -> impl Iterator<Item = BucketCharge<'a>> + Clone {
         let limits = self.limits.iter();
-        limits.map(move |bound| bound.charge(memory, demand, now))
+        limits.map(move |bound| bound.charge(table, demand, now))
     }
 
-    /// The model tokens that a request in a line reserves there: the most, if limits reserve different amounts.
-    pub(crate) fn tokens_in(&self, line: QueueId, demand: Demand) -> u64 {
+    /// Returns the model tokens that a request in a queue asks of the queue's limits: the most, if they reserve
+    /// different amounts; zero if no enforced one counts tokens. Requests behind add this to the balance they see.
+    pub(crate) fn tokens_in(&self, queue: QueueId, demand: Demand) -> u64 {
         let tokens = self.enforced().filter(|bound| bound.limit.is_tokens());
-        let here = tokens.filter(|bound| bound.line(demand.identity) == line);
+        let here = tokens.filter(|bound| bound.line(demand.identity) == queue);
         here.map(|bound| bound.cost(demand)).max().unwrap_or(0)
     }
 
-    /// Those whose balances may be kept in a store.
+    /// Returns the limits that a store keeps, where there is one.
     pub(crate) fn shared(&self) -> impl Iterator<Item = &BoundLimit> {
         self.limits.iter().filter(|bound| bound.id.is_some())
     }
 
-    /// The limits that are enforced.
+    /// Returns the enforced limits. Their indices are those of the set's readings.
     pub(crate) fn enforced(&self) -> impl Iterator<Item = &BoundLimit> {
         self.limits[..self.enforced].iter()
     }
 
-    /// This rule, and of the other what it has besides. Exempt only if both are.
+    /// Returns the limits of both sets, each balance once: for a request that may mean either of two routes and is
+    /// charged on both. Sorted anew by how specific they are. Route, plan and counters are this set's; exempt only if
+    /// both are.
     pub(crate) fn and(&self, other: &Self) -> Self {
         let besides = other
             .limits

@@ -1,11 +1,46 @@
-//! Admission: all charges of a request, or none.
+//! The limiter: takes all charges of a request or none, on balances in this process.
 //!
-//! A request is looked at twice. The first pass only reads: if any limit after the first would refuse,
-//! nothing has been written anywhere. The second pass takes the charges one by one, and the first is
-//! where its own limit is asked. If another request got in between and a later limit refuses now, what
-//! was taken is given back: whole, or, if a third request was charged since, less the time that has passed
-//! (see [`crate::limit::gcra`] for why). Between the two a third request may be refused that a serial order would
-//! have let in. None is ever admitted that it would not.
+//! # The rooms
+//!
+//! A request comes with a [`Demand`] and is charged on a [`LimitSet`]: its bound limits in order. Each [`BoundLimit`]
+//! yields one [`BucketCharge`] on a [`balance`], which lies in a [`bucket`] of its scope or, for clients, in the
+//! [`client_table`]. What the buckets held is left in [`LimitReadings`]. A balance that a reload has left in other
+//! terms is read by its [`meter_history`]. A request that is refused may wait in a [`queue`], and what a refusal is
+//! told beyond its wait comes from a [`stagger`].
+//!
+//! # All or nothing
+//!
+//! A request is looked at twice. The first pass only reads: if any limit after the first would refuse, nothing has
+//! been written anywhere. The second pass takes the charges one by one; the first limit decides there for the first
+//! time. If another request got in between and a later limit refuses now, what was taken is given back: whole, or, if
+//! a third request was charged since, less the time that has passed (see [`crate::limit::gcra`] for why). Between the
+//! two a third request may be refused that a serial order would have let in. None is ever admitted that it would not.
+//!
+//! Shadows are asked after the enforced limits, each by itself: they refuse nobody, and are charged for what was
+//! admitted.
+//!
+//! # Invariants
+//!
+//! - A refused request has no charge left on an enforced limit, nor on a shadow, when [`Limiter::admit`] returns; but
+//!   one that was taken and whose units a reload weighs anew before it is given back, which stays.
+//! - A decision reads the clock once, and its charges are made at that reading; a client that is new to the table is
+//!   charged at a later one, which its reading tells.
+//! - What was admitted is given back by [`Limiter::refund`] alone, and by units: slots when a permit is dropped, tokens
+//!   when a reservation is settled. A rate's or a quota's request is never given back once the decision stands.
+//! - A decision blocks on no lock while the rules stay, but for a client that is new to the table (a stripe of it),
+//!   and where somebody waits in a queue (the lock of all queues). No lock is held across a decision, and none while a
+//!   waker is woken.
+//!
+//! # Cancellation
+//!
+//! Deciding is synchronous: a request is charged, and has its guard, within one call, or it is not charged. What waits
+//! holds no charge, only a place in a queue, which it leaves when it is dropped.
+//!
+//! # What it may touch
+//!
+//! `limit`, `clock` and `sync`. Neither HTTP, nor a runtime, nor a store; it sets no timers: whoever waits is told
+//! when to ask again. Called by `engine` and its futures for requests, by `admission` for what comes back, and by
+//! `store/memory`, which is a store made of a limiter.
 
 pub(crate) mod balance;
 pub(crate) mod bound_limit;
@@ -31,35 +66,45 @@ use self::{
 };
 use crate::clock::{Clock, Instant, Nanos};
 
-/// Other rules hold by now than those that a request was to be decided by. Nothing was taken: it is to be decided anew.
+/// The error of a decision by rules that no longer hold: a balance is in terms of newer settings, or has gone over to
+/// other buckets. Nothing was taken. The request finds its limits in the rules in force, and is decided anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Outdated;
 
 impl Outdated {
-    /// Whoever puts other rules into place may be between two steps, and short of a processor.
+    /// Yields the thread before the next try: the thread that reloads may be between two steps, and short of a
+    /// processor.
+    ///
+    /// Buckets may be closed before the new rules are in force, so that a request may see several of these in a row.
     #[cold]
     pub(crate) fn pause(self) {
         thread::yield_now();
     }
 }
 
-/// Takes charges, with a clock of its own.
+/// All balances and queues of a throttle, or of a `MemoryStore`, and the clock that they go by.
+///
+/// One lives as long as its throttle, through all reloads. Balances of the total and of routes lie in the
+/// [`BoundLimit`]s, not here.
 #[derive(Debug)]
 pub(crate) struct Limiter {
     clock: Clock,
-    /// Where balances of clients are kept.
+    /// The balances of clients. Without room until rules with clients come.
     pub(crate) memory: ClientTable,
+    /// The requests that wait.
     pub(crate) lines: WaitQueues,
-    spread: Stagger,
+    /// What callers that were refused have been told.
+    stagger: Stagger,
 }
 
 impl Limiter {
+    /// A limiter without room for clients; see [`ClientTable::reserve`].
     pub(crate) fn new(clock: Clock) -> Self {
         Self {
             clock,
             memory: ClientTable::new(),
             lines: WaitQueues::new(),
-            spread: Stagger::new(),
+            stagger: Stagger::new(),
         }
     }
 
@@ -67,20 +112,30 @@ impl Limiter {
         &self.clock
     }
 
+    /// Reads the clock. A decision does so once, and passes the reading on.
     #[inline]
     pub(crate) fn now(&self) -> Nanos {
         self.clock.now()
     }
 
-    /// A point in time as the runtime's timers have it.
+    /// Converts a reading of the clock to the instant of the runtime's timers.
     pub(crate) fn instant(&self, at: Nanos) -> Instant {
         self.clock.instant(at)
     }
 
-    /// Takes all charges of a rule at `now`, a reading of this limiter's clock, or none of them. Shadows are
-    /// asked after that, each by itself.
+    /// Takes all enforced charges of a limit set at `now`, a reading of this limiter's clock, or none of them; then
+    /// asks the shadows.
     ///
-    /// Says whether they were taken, and leaves in `readings` what each bucket holds after it.
+    /// Returns `true` if they were taken. `readings` come empty, and leave with what each bucket holds, in the order
+    /// of the limits, whatever the answer.
+    ///
+    /// Takes no heed of queues: who may not overtake asks through [`Limiter::ask`]. Where the limits of the set are
+    /// in a store, their balances here are charged all the same; the caller passes a set without them.
+    ///
+    /// # Errors
+    ///
+    /// [`Outdated`] if a reload has changed an enforced limit since the set was found. Nothing is taken then, and
+    /// `readings` are to be thrown away.
     #[inline(always)]
     pub(crate) fn admit(
         &self,
@@ -102,11 +157,13 @@ impl Limiter {
         Ok(admitted)
     }
 
-    /// The nanoseconds that a refused request is told beyond the `wait` for the limit that refused it, whose bucket is
-    /// in this `state`.
+    /// Returns the nanoseconds that a refused request is told beyond its true `wait`, so that those that are refused
+    /// together do not come back together. At most a minute.
     ///
-    /// Callers of a shared bucket are told apart if they are `known`. A client's own bucket has one caller, whose
-    /// requests nobody can tell apart.
+    /// `bound` is the limit that decided the wait, in whose bucket the request met this `state` with this `cost`.
+    /// Callers of the total or a route are told apart if they are `known`, that is, identified. A client's own bucket
+    /// has one caller, whose requests nobody can tell apart. Charges nothing, and promises nobody a place; zero for a
+    /// closed limit.
     pub(crate) fn spread(
         &self,
         bound: &BoundLimit,
@@ -124,13 +181,13 @@ impl Limiter {
                 let caller = (demand.identity ^ demand.identity >> 64) as u64;
                 (bound.hash(), known.then_some(caller))
             }
-            Storage::Client(page) => {
-                // Its last bits are the same for all clients.
-                let hash = TableKey::hash_of(demand.identity, page.number());
+            Storage::Client(buckets) => {
+                // Its last bits are the same for all clients, and the stagger goes by those.
+                let hash = TableKey::hash_of(demand.identity, buckets.number());
                 (hash ^ hash >> 32, None)
             }
         };
-        self.spread.more(&ToldWait {
+        self.stagger.more(&ToldWait {
             bucket,
             caller,
             now,
@@ -144,7 +201,10 @@ impl Limiter {
         })
     }
 
-    /// Charges `units` that were used without having been asked for, to a balance in this process.
+    /// Charges `units` that were used without having been asked for, to a balance in this process: what an answer has
+    /// cost beyond its reservation. Never refused; later requests wait for a debt.
+    ///
+    /// Reads the clock itself, since it comes long after the decision.
     pub(crate) fn owe(&self, bound: &BoundLimit, identity: u128, units: u64) {
         if let Some(meter) = &bound.limit.meter {
             let place = bound.place(&self.memory, identity);
@@ -152,8 +212,11 @@ impl Limiter {
         }
     }
 
-    /// Gives back `units` that were taken before, to a balance in this process; `shared` says whether to one that strangers
-    /// share.
+    /// Gives back `units` that were taken before, to a balance in this process, and wakes the first who waits for
+    /// them, if requests may wait for this limit.
+    ///
+    /// `shared` is that of the charge's reading. The caller gives each unit back once: nothing here counts them.
+    /// The order matters to [`queue`]: the units first, then the look for somebody to wake.
     pub(crate) fn refund(&self, bound: &BoundLimit, identity: u128, shared: bool, units: u64) {
         if let Some(meter) = &bound.limit.meter {
             let place = bound.place(&self.memory, identity);
@@ -161,10 +224,10 @@ impl Limiter {
             let now = if meter.is_slots() { 0 } else { self.now() };
             place.refund(shared, meter, now, units);
             if bound.limit.patience.is_some() {
-                let line = bound.line(identity);
-                self.lines.wake(line, || self.now());
+                let queue = bound.line(identity);
+                self.lines.wake(queue, || self.now());
             }
-            // It came back to the buckets of other routes, whose lines are not known here.
+            // It came back to the buckets of other routes, whose queues are not known here.
             if bound.is_closed() {
                 self.lines.wake_all(|| self.now());
             }
@@ -172,7 +235,8 @@ impl Limiter {
     }
 }
 
-/// [`admit`] for a single charge, as many requests have: no other has to be looked at before.
+/// [`admit`] for a single charge, as many requests have: no other has to be looked at before, so that one look and one
+/// exchange decide.
 #[inline(always)]
 fn admit_only(
     charge: BucketCharge<'_>,
@@ -194,8 +258,11 @@ fn admit_only(
     Ok(admitted)
 }
 
-/// What shadows say, each by itself: they are charged for what is admitted and what they would have admitted
-/// too.
+/// Asks shadows, each by itself, and appends their readings. A shadow is charged for what was `admitted` and what it
+/// would have admitted too, so that its bucket goes as if it were enforced alone; otherwise it is only looked at.
+///
+/// A shadow that has outdated terms is not charged, and told from what was seen: it refuses nobody, so nothing is
+/// decided anew for it.
 #[cold]
 pub(crate) fn shadow<'a>(
     charges: impl Iterator<Item = BucketCharge<'a>>,
@@ -226,7 +293,14 @@ pub(crate) fn shadow<'a>(
     }
 }
 
-/// [`Limiter::admit`] with any clock.
+/// Takes all charges or none, with any clock: [`Limiter::admit`] without shadows. `store/memory` uses it for charges
+/// that come without a limit set.
+///
+/// `charges` is run through up to three times, and yields the same each time. `readings` come empty.
+///
+/// # Errors
+///
+/// [`Outdated`], from either pass. Charges that the second pass has taken are given back before.
 #[inline(always)]
 pub(crate) fn admit<'a>(
     charges: impl Iterator<Item = BucketCharge<'a>> + Clone,
@@ -283,7 +357,11 @@ pub(crate) fn admit<'a>(
     Ok(true)
 }
 
-/// Gives back charges that were taken at `taken`, and reads their levels anew.
+/// Gives back charges of a decision that failed after it had taken them, at `taken`, and replaces their readings with
+/// what the buckets hold after that.
+///
+/// In the order in which they were taken. Each is given back by itself: between two of them another request may see one
+/// balance with the charge and one without, and at worst be refused.
 fn give_back<'a>(
     charges: impl Iterator<Item = BucketCharge<'a>>,
     readings: &mut LimitReadings,

@@ -1,13 +1,43 @@
-//! One bucket: an atomic word that holds the state of a [`Meter`], and beside it a word that says whose state it is.
+//! Buckets: one limit's balance in one scope, as two atomic words.
+//!
+//! The *state* is that of a [`Meter`], in nanoseconds: 0 and anything not after the meter's own time is a full bucket,
+//! and each unit that was taken moves it on. The *key* beside it says whose state that is: of a [`Bucket`], the
+//! version of the settings in whose terms it is; of an entry in the table of clients, the client and the version.
+//! Together they are a [`Slot`], and the protocol below is the same for both.
+//!
+//! # Invariants
+//!
+//! - A state other than [`BUSY`] is a meter's, and is that of the key beside it, if the key is the same before and
+//!   after the state is read.
+//! - A charge that returns success is in the state, exactly once, or in what a closed bucket left. One that returns
+//!   anything else is in neither, but for the next case.
+//! - Where a charge meets a change of the key, its exchange may be beyond recall: then a balance holds one charge too
+//!   many. Never one too few: nobody is admitted beyond the bound, whatever the order.
+//! - A bucket's version only grows, up to [closed](succession), which is the last.
 //!
 //! # Who may write what
 //!
-//! - A *charge* exchanges the state, without a lock, and looks at the other word after it: if that is not its own any
-//!   more, it puts the state back and all begins anew. If somebody was charged in that moment, that is one charge too
-//!   many, never too few. A bucket that was [closed](succession) in that moment holds the charge: its state is not
-//!   exchanged any more.
-//! - Who changes the other word is alone in that, by a lock of its own. It exchanges the state for [`BUSY`], then
-//!   writes the word, then the new state. Who finds `BUSY` finds nothing.
+//! - A *charge* exchanges the state, without a lock, and looks at the key after it: if that is not its own any more,
+//!   it puts the state back and all begins anew. If somebody was charged in that moment, that is one charge too many,
+//!   never too few. A bucket that was [closed](succession) in that moment holds the charge: its state is not exchanged
+//!   any more.
+//! - Who changes the key is alone in that, by a lock of its own: the [`MeterHistory`] for versions, a stripe of the
+//!   table for clients. It exchanges the state for `BUSY`, then writes the key, then the new state. Who finds `BUSY`
+//!   finds nothing, and waits by taking the lock.
+//!
+//! ```text
+//! charge    read state ─ compute ─ CAS state ─ read key ─┬ own, or closed: done
+//!                                                        └ other: CAS back, begin anew
+//! rewrite   lock ─ CAS state to BUSY ─ write key ─ write state ─ unlock
+//! ```
+//!
+//! Nothing here is ever cancelled half-way: no step waits for another task, and the only wait is for a thread between
+//! `BUSY` and the state.
+//!
+//! # Callers
+//!
+//! [`balance`](super::balance) for charges and corrections, [`client_table`](super::client_table) for its slots and its
+//! overflow buckets, and `engine` for reloads: [`Bucket::update`], and what [`succession`] makes public.
 //!
 //! # Memory ordering
 //!
@@ -33,10 +63,11 @@ use crate::{
     sync::{AtomicU64, Mutex, Ordering},
 };
 
-/// The state of a place that is changing hands. No bucket's: states end below it.
+/// The state of a slot whose key is being changed, and of a closed bucket for ever. No meter's: debts end at
+/// [`Meter::FARTHEST`], and slots in flight count up from there.
 pub(crate) const BUSY: u64 = u64::MAX;
 
-/// A state, and whose it is, wherever the two lie.
+/// A state and its key, wherever the two lie: in a [`Bucket`], or in a group of the table.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Slot<'a> {
     pub(crate) key: &'a AtomicU64,
@@ -44,8 +75,12 @@ pub(crate) struct Slot<'a> {
 }
 
 impl Slot<'_> {
-    /// Goes from the state that was seen to the `next`, if there is one. `None` if the slot has changed hands
-    /// and is no more that of `key`, or if the state has changed.
+    /// Exchanges the state `seen` for the `next`, if there is one.
+    ///
+    /// - `Some(Ok(next))`: exchanged.
+    /// - `Some(Err(seen))`: `next` has refused that state, and it was `key`'s.
+    /// - `None`: nothing was changed, since the slot is no longer that of `key`, or the state has changed. The caller
+    ///   looks the slot up anew.
     #[inline(always)]
     pub(crate) fn step(
         &self,
@@ -59,7 +94,7 @@ impl Slot<'_> {
         self.step_to(key, seen, next(seen))
     }
 
-    /// [`Slot::step`] from a state that is not [`BUSY`].
+    /// [`Slot::step`] from a state that is not [`BUSY`], with `next` computed.
     #[inline(always)]
     fn step_to(&self, key: u64, seen: u64, next: Option<u64>) -> Option<Result<u64, u64>> {
         let Some(next) = next else {
@@ -72,7 +107,9 @@ impl Slot<'_> {
         self.exchanged(key, seen, next)
     }
 
-    /// [`Slot::step_to`] after its exchange.
+    /// Finishes [`Slot::step_to`] after its exchange: looks at the key, and puts the state back if it is another's.
+    ///
+    /// Putting back is tried once. If it fails, the other was charged meanwhile on top of this charge, and keeps it.
     #[inline(always)]
     fn exchanged(&self, key: u64, seen: u64, next: u64) -> Option<Result<u64, u64>> {
         match self.key.load(Ordering::Acquire) {
@@ -87,12 +124,12 @@ impl Slot<'_> {
         None
     }
 
-    /// Gives back `weight` nanoseconds that were charged at `taken` and left the state at `after`.
+    /// Gives back `weight` nanoseconds of state that were charged at `taken` and left the state at `after`. Returns
+    /// `false` if the slot is another's by now: there is nothing left to give back to.
     ///
-    /// If it is there still, nobody came between, and it goes back to where it was. Otherwise `now` is asked
-    /// after each look at the state: every charge in that state was then made with a reading no later than this
-    /// one, which is what [`Meter::give_back`] relies on. In a slot that is another's by now there is nothing left: it
-    /// returns `false`.
+    /// If the state is `after` still, nobody came between, and it goes back to where it was. Otherwise `now` is asked
+    /// after each look at the state: every charge in that state was then made with a reading no later than this one,
+    /// which is what [`Meter::give_back`] relies on.
     ///
     /// A state that is `after` by chance in a stranger's hands is one that has just become full: taking from what it
     /// owes changes nothing.
@@ -126,8 +163,11 @@ impl Slot<'_> {
         false
     }
 
-    /// Gives a slot from one key to the next, with a state that is made from the one it has. `false` if it has changed
-    /// hands meanwhile. Who calls this for a key is alone in it.
+    /// Changes a slot's key, and its state with it, in one step for all others. Returns `false`, with nothing changed,
+    /// if the slot is not that of `from`.
+    ///
+    /// The caller holds the lock under which this key changes. `change` runs while the state is `BUSY`: it is short,
+    /// does not panic, and takes no lock.
     pub(crate) fn rewrite(&self, from: u64, to: u64, change: impl FnOnce(u64) -> u64) -> bool {
         let exchange = |from, to| {
             self.state
@@ -156,9 +196,9 @@ impl Slot<'_> {
 /// Why a charge was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Untaken<S> {
-    /// Refused by what was seen.
+    /// Refused by this balance.
     Refused(S),
-    /// Settings hold by now that the charge knows nothing of.
+    /// The balance is in terms of newer settings than the charge's, or its bucket is closed.
     Outdated,
 }
 
@@ -169,13 +209,15 @@ pub(crate) enum Untaken<S> {
 #[repr(align(128))]
 pub(crate) struct Bucket {
     state: AtomicU64,
-    /// Of the settings in whose terms the state is told.
+    /// The version of the settings in whose terms the state is; `CLOSED` once another bucket has taken it over.
     version: AtomicU64,
-    /// Whose balance it has taken over and who takes over its own. Most buckets have none, and all stay small.
+    /// The buckets whose balances it has taken over, and those that take over its own. Most buckets have none, and all
+    /// stay small. Locked by reloads and by what comes back late, never by a charge.
     succession: Mutex<Option<Box<Succession>>>,
 }
 
 impl Bucket {
+    /// A full bucket, in the terms of a version.
     pub(crate) fn full(version: Version) -> Self {
         Self {
             state: AtomicU64::new(0),
@@ -184,12 +226,18 @@ impl Bucket {
         }
     }
 
+    /// Reads the state alone, which may be in any terms, or [`BUSY`].
     #[inline(always)]
     pub(crate) fn load(&self) -> u64 {
         self.state.load(Ordering::Acquire)
     }
 
-    /// The state in terms of `version`, without a change; or, as the error, in newer ones.
+    /// Returns the state in terms of `version`, without a change; or, as the error, in newer terms, and 0 for a closed
+    /// bucket.
+    ///
+    /// No lock is taken while the bucket is in these terms. The version is read after the state: where a rewrite comes
+    /// between the two, a state in older terms is returned as if it were in these. That may mislead a refusal in that
+    /// moment, and no charge, whose exchange fails then.
     #[inline]
     pub(crate) fn peek(&self, version: Version, history: &MeterHistory) -> Result<u64, u64> {
         let state = self.load();
@@ -199,6 +247,7 @@ impl Bucket {
         self.read(version, history)
     }
 
+    /// Finishes [`Bucket::peek`] under the lock of the history.
     #[cold]
     fn read(&self, version: Version, history: &MeterHistory) -> Result<u64, u64> {
         // Nobody rewrites it meanwhile.
@@ -208,16 +257,23 @@ impl Bucket {
             match own.cmp(&version) {
                 Less => Ok(steps.read(state, Some(own), version)),
                 Equal => Ok(state),
-                // A closed bucket is told by its heirs.
+                // Closed: its heirs have the balance.
                 Greater if state == BUSY => Err(0),
                 Greater => Err(state),
             }
         })
     }
 
-    /// Goes from a state to the `next`, if there is one, starting from a state that the caller has read.
+    /// Exchanges the state for the `next`, if there is one, beginning with a state `seen` that the caller has read, in
+    /// whatever terms. Returns the state after it.
     ///
-    /// Returns the state it went to, or the one that has none after it.
+    /// A bucket in older terms is rewritten in those of `version` first. `next` may be called several times, with any
+    /// state of the bucket, and counts only for the one that was exchanged.
+    ///
+    /// # Errors
+    ///
+    /// [`Untaken::Refused`] with the state for which `next` had none; [`Untaken::Outdated`] if the bucket is in newer
+    /// terms, or closed. Nothing was changed in either case.
     #[inline(always)]
     pub(crate) fn step(
         &self,
@@ -226,7 +282,7 @@ impl Bucket {
         history: &MeterHistory,
         next: impl Fn(u64) -> Option<u64>,
     ) -> Result<u64, Untaken<u64>> {
-        // Nearly always that is all.
+        // Nearly always that is all. A state in other terms is found out by the look at the key, and put back.
         if seen != BUSY {
             if let Some(stepped) = self.slot().step_to(version, seen, next(seen)) {
                 return stepped.map_err(Untaken::Refused);
@@ -235,6 +291,8 @@ impl Bucket {
         self.step_again(version, history, next)
     }
 
+    /// Finishes [`Bucket::step`] that has failed once: others were charged, or the terms change. Lock-free between
+    /// reloads.
     #[cold]
     #[inline(never)]
     fn step_again(
@@ -260,7 +318,8 @@ impl Bucket {
         }
     }
 
-    /// Tells the state in terms of `version`, if it was told in older ones. Says how its version compares to that.
+    /// Rewrites the state in terms of `version`, if it is in older ones. Returns `Greater` if it is in newer ones, or
+    /// closed, and `Equal` if it is in these now.
     #[cold]
     #[inline(never)]
     pub(crate) fn update(&self, version: Version, history: &MeterHistory) -> Order {
@@ -274,6 +333,7 @@ impl Bucket {
         })
     }
 
+    /// The bucket as a slot, whose key is the version.
     pub(crate) fn slot(&self) -> Slot<'_> {
         Slot {
             key: &self.version,

@@ -1,8 +1,11 @@
 //! Succession: how a balance goes over to the buckets of other routes.
 //!
 //! A reload may move requests from one route to another, as when a route gets a key of its own. The bucket that was
-//! charged for them is then *closed*: nothing more is charged to it, and what it held is its *estate*. Buckets that are
-//! charged from then on are its *heirs*.
+//! charged for them is then *closed*: nothing more is charged to it, and what it held is its *estate*. Buckets that
+//! are charged from then on are its *heirs*; it is their *ancestor*. `engine/reload` says which routes inherit from
+//! which, and pairs their limits; here it is done.
+//!
+//! # What goes over
 //!
 //! - **What was used stays used.** An heir begins with the estate's balance, in units; an heir of several estates with
 //!   the one in which most is used. Each request is thus refused whenever the bucket before would have refused it.
@@ -11,17 +14,44 @@
 //! - **Model tokens** that are settled after that are owed to all heirs, and come back to those that inherited from one
 //!   estate alone: in the others they may not be those that count.
 //!
+//! # The life of a bucket
+//!
+//! ```text
+//! open ── Successor::inherit by another, or retire ──▶ closed ── nobody has it any more ──▶ dropped
+//!   charged by requests                                  state BUSY, version CLOSED
+//!                                                        late corrections go to its estate and its heirs
+//! ```
+//!
+//! A request that was admitted on a bucket holds it (through its limit set) until it ends, closed or not, and corrects
+//! its charge there: [`Bucket::settle_late`] passes that on. A bucket that is closed without heirs, of a route that
+//! has lost its key, keeps its estate for the key that may come back, until nothing is left in it
+//! ([`Bucket::is_spent`]).
+//!
 //! # Invariants
 //!
+//! - A closed bucket is never opened again, and never charged: its state is `BUSY` and its version `CLOSED` for good.
 //! - **A charge counts once.** Whoever closes a bucket exchanges its state for [`BUSY`], and leaves it so. A charge that
 //!   was exchanged before that is a part of the estate; any other is told that it is outdated, and made anew by other
 //!   rules.
 //! - **What comes back comes back once.** It changes the bucket before that is closed, or the estate and all heirs after
 //!   that, under the lock under which heirs take estates over.
 //! - **Nobody waits for a closed bucket.** A charge looks at most twice.
+//! - An heir that has met an ancestor does not inherit from it again.
+//! - Heirs and ancestors are referred to weakly. Neither keeps the other alive, and a dropped heir is passed over.
+//! - Rounding errs against the caller, and so does an estate with several heirs: each begins with all of it.
 //!
-//! Closed buckets are few and short-lived, so one lock for all of them is enough. It is taken by reloads and by what
-//! comes back to a closed bucket, and before the lock of a history.
+//! # Locks
+//!
+//! Closed buckets are few and short-lived, so one lock for all of them is enough: [`family`], taken by reloads and by
+//! what comes back to a closed bucket, and never by a charge. Lock order: the family's, then one bucket's `succession`
+//! or one history. No two of the latter are held at once.
+//!
+//! # Memory ordering
+//!
+//! The version `CLOSED` is stored with release after the state was exchanged for `BUSY`, and loaded with acquire: who
+//! sees it and then takes the family's lock finds the estate. [`Bucket::is_awaited`] reads a reference count, which
+//! std does without ordering; the fence after it pairs with the release of each dropped reference, so that what its
+//! holder has said before (a late correction, [`Bucket::forget`]) is seen.
 
 use std::{
     collections::HashSet,
@@ -36,9 +66,10 @@ use crate::{
     sync::{Mutex, MutexGuard, Ordering},
 };
 
-/// The version of a closed bucket, which no charge has. No key of a table is like it, but by a chance of one in 2^48.
+/// The version of a closed bucket, which no charge has. No key of the table is like it, but by a chance of one in 2^47.
 pub(super) const CLOSED: Version = Version::MAX;
 
+/// The lock of all successions in the process; see the head of this file.
 #[cfg(not(throttle_loom))]
 static FAMILY: Mutex<()> = Mutex::new(());
 #[cfg(throttle_loom)]
@@ -46,49 +77,58 @@ loom::lazy_static! {
     static ref FAMILY: Mutex<()> = Mutex::new(());
 }
 
-/// From whom a bucket has inherited, and who inherits from it.
+/// A bucket's relations: the estate it has left, its heirs and its ancestors.
 #[derive(Debug, Default)]
 pub(super) struct Succession {
-    /// `None`: it is open.
+    /// `None` while it is open, and of a limit that was never open: there is nothing to leave.
     estate: Option<Estate>,
+    /// Buckets that have inherited from this one. The closed among them are dropped when the list grows.
     heirs: Vec<Heir>,
-    /// Closed buckets that something may still come back to.
+    /// Closed buckets from which this one has inherited, as far as something may still come back to them.
     ancestors: Vec<Ancestor>,
-    /// A route that has lost its key holds one reference to the bucket.
+    /// A route that has lost its key holds one reference to the bucket, which is no request's.
     is_remembered: bool,
 }
 
 /// The balance of a closed bucket.
 #[derive(Debug)]
 struct Estate {
+    /// The meter that held when it was closed, in whose terms `state` is.
     meter: Meter,
+    /// What was used, in nanoseconds of state. Of slots, it is not kept up: `slots` is.
     state: u64,
     /// Slots that were taken from this bucket and are still held, without those that it has inherited.
     slots: u64,
 }
 
+/// A bucket that has inherited, as the estate knows it.
 #[derive(Debug, Clone)]
 struct Heir {
     bucket: Weak<Bucket>,
     history: MeterHistory,
-    /// Whether its balance holds what was used in the estate.
+    /// All that was used in the estate is in its balance, and not only the largest of several estates: what comes back
+    /// to the estate may come back to it.
     is_sole: bool,
 }
 
+/// A closed bucket, as its heir knows it.
 #[derive(Debug, Clone)]
 struct Ancestor {
     bucket: Weak<Bucket>,
+    /// As [`Heir::is_sole`].
     is_sole: bool,
 }
 
 /// A change of a balance that comes after its bucket was closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LateCorrection {
+    /// Units were used that had not been asked for.
     Owe,
+    /// Units come back.
     Refund,
 }
 
-/// An open bucket that inherits, and the terms of its limit.
+/// A bucket that inherits, and the terms of its limit under the rules to come.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Successor<'a> {
     pub(crate) bucket: &'a Arc<Bucket>,
@@ -101,11 +141,13 @@ pub(crate) struct Successor<'a> {
 pub(crate) struct Source<'a> {
     pub(crate) bucket: &'a Arc<Bucket>,
     pub(crate) history: &'a MeterHistory,
-    /// Under the rules before. `None`: it was closed.
+    /// The meter under the rules before. `None` if the limit was closed by them.
     pub(crate) meter: Option<Meter>,
 }
 
 impl Heir {
+    /// Tells whether it is there and charged. What was closed since has left all to heirs of its own, which are heirs
+    /// of this estate, too.
     fn is_open(&self) -> bool {
         let bucket = self.bucket.upgrade();
         bucket.is_some_and(|bucket| !bucket.is_closed())
@@ -113,6 +155,7 @@ impl Heir {
 }
 
 impl Estate {
+    /// Applies a late correction to what was left. `units` are of the estate's own meter, in which they were charged.
     fn change(&mut self, late: LateCorrection, units: u64, now: Nanos) {
         match late {
             LateCorrection::Refund if self.meter.is_slots() => {
@@ -124,6 +167,7 @@ impl Estate {
     }
 }
 
+/// Locks all successions. A panic cannot leave one half done that others would misread, so poison is passed over.
 fn family() -> MutexGuard<'static, ()> {
     FAMILY.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -134,7 +178,8 @@ impl Bucket {
         self.version.load(Ordering::Acquire) == CLOSED
     }
 
-    /// Looks at the succession of a bucket, alone. Few buckets have one.
+    /// Works on the succession of a bucket while nobody else does. Makes one if there is none. Not reentrant, and
+    /// `look` looks at no other bucket's.
     fn succession<T>(&self, look: impl FnOnce(&mut Succession) -> T) -> T {
         // Each step leaves it whole.
         let succession = self.succession.lock();
@@ -142,7 +187,10 @@ impl Bucket {
         look(succession.get_or_insert_default())
     }
 
-    /// Closes it, if it is open and its limit has ever been.
+    /// Closes the bucket, if it is open and its limit has ever been, and notes its estate in the present terms.
+    ///
+    /// The caller has the family's lock. Between the exchange for `BUSY` and the estate, charges find nothing and
+    /// wait, or are decided anew; corrections wait for the family's lock.
     fn close(self: &Arc<Self>, history: &MeterHistory) {
         let Some((present, meter)) = history.present().filter(|_| !self.is_closed()) else {
             return;
@@ -173,19 +221,20 @@ impl Bucket {
         self.succession(|succession| succession.estate = Some(estate));
     }
 
-    /// Closes it, with nobody to inherit from it yet.
+    /// Closes the bucket of a route that has lost its key, with nobody to inherit from it yet.
     pub(crate) fn retire(self: &Arc<Self>, history: &MeterHistory) {
         let _family = family();
         self.close(history);
         self.succession(|succession| succession.is_remembered = true);
     }
 
-    /// Slots that were taken from it and are still held, after it was closed.
+    /// Returns the slots that were taken from it and are still held, once it is closed; zero before.
     pub(super) fn held(&self) -> u64 {
         self.succession(|succession| succession.estate.as_ref().map_or(0, |estate| estate.slots))
     }
 
-    /// Notes that the routes that have lost their keys give up their reference to the bucket next.
+    /// Notes that the routes that have lost their keys give up their reference to the bucket next: called before that
+    /// reference is dropped, so that [`Bucket::is_awaited`] never takes it for a request's.
     pub(crate) fn forget(&self) {
         let mut succession = self.succession.lock();
         let succession = succession.as_mut().map(|succession| &mut **succession);
@@ -194,8 +243,8 @@ impl Bucket {
         }
     }
 
-    /// Tells whether somebody may still give something back to a closed bucket, of which the caller holds one reference:
-    /// a request that has had it while it was open.
+    /// Tells whether somebody may still give something back to a closed bucket, of which the caller holds one
+    /// reference: a request that has had it while it was open.
     fn is_awaited(self: &Arc<Self>) -> bool {
         let count = Arc::strong_count(self);
         // Who has given it up since is not in the count, and has said so before.
@@ -204,7 +253,8 @@ impl Bucket {
         count > 1 + usize::from(is_remembered)
     }
 
-    /// Closed buckets from which it has inherited.
+    /// Returns the closed buckets from which it has inherited and that somebody still has, each with `is_sole`;
+    /// forgets the others.
     fn ancestors(&self) -> Vec<(Arc<Self>, bool)> {
         self.succession(|Succession { ancestors, .. }| {
             ancestors.retain(|ancestor| ancestor.bucket.strong_count() > 0);
@@ -229,7 +279,11 @@ impl Bucket {
         awaited
     }
 
-    /// Gives a change that comes too late for a closed bucket to its estate and its heirs. `false` if it is open.
+    /// Passes a correction that comes too late for a closed bucket to its estate and its open heirs. Returns `false`,
+    /// with nothing changed, if the bucket is open.
+    ///
+    /// A debt is owed by all heirs, and a slot comes back to all. Tokens come back to those that are sole heirs and
+    /// have not refilled. `units` are units in each heir's own terms.
     pub(crate) fn settle_late(&self, late: LateCorrection, units: u64, now: Nanos) -> bool {
         if !self.is_closed() {
             return false;
@@ -261,7 +315,8 @@ impl Bucket {
         true
     }
 
-    /// What the heirs of a closed bucket would admit at once: the least of it. `None` if it is open.
+    /// Returns the units that the heirs of a closed bucket would admit at once: the least among them, and zero if
+    /// there are none. `None` if the bucket is open.
     pub(crate) fn remaining_late(&self, now: Nanos) -> Option<u64> {
         if !self.is_closed() {
             return None;
@@ -277,8 +332,10 @@ impl Bucket {
         Some(heirs.iter().filter_map(remaining).min().unwrap_or(0))
     }
 
-    /// Tells whether a bucket that was to be closed has nothing left to inherit, and will have nothing. One of a limit
-    /// that was never open was not closed, and has nothing.
+    /// Tells whether a retired bucket has nothing left to inherit, and will have nothing: all has come back at `now`,
+    /// and no request holds the bucket or an ancestor of it. True of a limit that was never open.
+    ///
+    /// The caller holds one reference, beside that of the lost key.
     pub(crate) fn is_spent(self: &Arc<Self>, now: Nanos) -> bool {
         let _family = family();
         let ancestors = self.ancestors();
@@ -297,7 +354,8 @@ impl Bucket {
             && !ancestors.iter().any(|(ancestor, _)| ancestor.is_awaited())
     }
 
-    /// Exchanges the state of an open bucket, in the terms that hold.
+    /// Exchanges the state of an open bucket for the `next`, in the present terms of its history. Does nothing if it
+    /// is closed, or if its limit was never open.
     fn change(&self, history: &MeterHistory, next: impl Fn(&Meter, u64) -> Option<u64>) {
         while let Some((version, meter)) = history.present() {
             let next = |state| next(&meter, state);
@@ -310,10 +368,17 @@ impl Bucket {
 }
 
 impl Successor<'_> {
-    /// Closes buckets and takes over what they have left. Each comes with the terms in which it was told before, if it
-    /// was open.
+    /// Closes the sources and takes over what they have left, in units of this bucket's own meter at `now`.
     ///
-    /// A bucket that is charged already `adds` that to what was used, but for buckets that it has inherited from before.
+    /// A bucket that `adds` is charged already: the largest estate comes on top of what it has used, apart from
+    /// estates it has inherited before. Otherwise it has what is larger, its own or the largest estate. Slots always
+    /// add up, each counted once.
+    ///
+    /// A successor whose limit is closed is given a meter by the way, the one in which what was used takes longest to
+    /// come back, so that it does not stand still until the limit is opened.
+    ///
+    /// The caller is a reload, or a request that enters a route that nobody declared. The successor is charged by
+    /// nobody yet, unless it `adds`.
     pub(crate) fn inherit(&self, sources: &[Source<'_>], now: Nanos, adds: bool) {
         let _family = family();
         let mut closed: Vec<&Arc<Bucket>> = Vec::new();

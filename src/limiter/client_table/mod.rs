@@ -1,15 +1,30 @@
-//! Balances of clients, in a table whose size is fixed when it is made.
+//! The client table: balances of clients, in memory whose size is fixed when it is made.
 //!
 //! # Bounded, and nothing is lost
 //!
-//! A bucket is a key and a state, 16 bytes. Each key has two groups of eight slots where it may lie. A new
-//! key takes a slot whose bucket is full again: that is equal to one that was never there, so nothing is
-//! lost with it. If all sixteen hold something still, the key shares one of a few *overflow buckets* with
-//! others like it, until a slot is free. Nothing is swept, resized or moved, ever; each step looks at no
-//! more than sixteen slots.
+//! A bucket is a key and a state, 16 bytes; all limits of clients lie in one table. Each key has two groups of eight
+//! slots where it may lie. A new key takes a slot whose bucket is full again: that is equal to one that was never
+//! there, so nothing is lost with it. If all sixteen hold something still, the key shares one of sixteen *overflow
+//! buckets* of its limit with others like it, until a slot is free. Nothing is swept, resized or moved, ever; each
+//! step looks at no more than sixteen slots.
 //!
 //! Two groups to choose from fill evenly: the first key without room comes at about seven tenths of the
 //! capacity, at nine tenths it is one in a hundred.
+//!
+//! # Invariants
+//!
+//! - A key, whatever the version in it, is in one slot at most. A *key* of a [`Slot`] is a [`TableKey`]'s word.
+//! - A slot changes from one client to another only when its bucket is full, by a reading of the clock made under the
+//!   lock of the new key's stripe.
+//! - A client is never without a balance: its slot, or an overflow bucket. It is never charged on both for one request.
+//! - What is not in the table is full: a refund to a key that is not there is nothing, not an error.
+//! - No identity is kept, only 47 bits of a hash of it. Two clients whose hashes meet on a limit share a bucket, which
+//!   errs against them; an identity is keyed by a secret, so nobody can seek such another.
+//!
+//! # Callers
+//!
+//! [`balance`](super::balance) charges and corrects. The engine reserves room when rules come that have clients,
+//! `bound_limit` asks whether the table ever was full, and operators are told of `overflowed`.
 //!
 //! # Who may write what
 //!
@@ -57,15 +72,18 @@ use crate::{
     sync::{AtomicU64, Mutex, Ordering},
 };
 
-/// One limit of clients: its number, and the buckets that those share who find no room.
+/// One limit's part of the table: the number that is hashed into its keys, and the buckets that clients share who find
+/// no room.
 #[derive(Debug)]
 pub(crate) struct ClientBuckets {
+    /// Given once by the rules of a throttle, so that no two limits have the same keys.
     number: u32,
+    /// Made with the limit, 2 KiB, so that they are there when the table is full.
     overflow: [Bucket; ClientBuckets::OVERFLOW],
 }
 
 impl ClientBuckets {
-    /// How many overflow buckets a limit has.
+    /// The overflow buckets of a limit. A client's is chosen by its key, so that it always meets the same strangers.
     const OVERFLOW: usize = 16;
 
     pub(crate) fn new(number: u32, version: Version) -> Self {
@@ -75,16 +93,18 @@ impl ClientBuckets {
         }
     }
 
+    /// The number that is hashed into keys and names the queues of clients.
     pub(crate) fn number(&self) -> u32 {
         self.number
     }
 
+    /// The overflow buckets, for a reload to put them into new terms.
     pub(crate) fn overflow(&self) -> &[Bucket] {
         &self.overflow
     }
 }
 
-/// A client's bucket for one limit, told in the terms of some version of its settings.
+/// The key of a client's bucket for one limit, in the terms of some version of its settings.
 ///
 /// Versions that lie 65,536 changes of a limit apart look the same here: a balance that is still owed after so many is
 /// read as if it were told in the later one.
@@ -93,25 +113,28 @@ pub(crate) struct TableKey<'a> {
     /// The last sixteen bits are those of the version, and the others a hash of the rest. Never zero, which marks a
     /// slot that nobody had yet.
     word: u64,
-    page: &'a ClientBuckets,
-    scale: MeterTerms<'a>,
+    buckets: &'a ClientBuckets,
+    /// The whole version, of which `word` has the end, and the history to read older ones by.
+    terms: MeterTerms<'a>,
 }
 
 impl<'a> TableKey<'a> {
+    /// The bits of a word that are the version's.
     const MARK: u64 = 0xffff;
 
-    /// The bucket for an identity, which is a keyed hash and so nothing an outsider can aim.
+    /// The key of an identity, which is a keyed hash and so nothing an outsider can aim.
     #[inline]
-    pub(crate) fn new(identity: u128, page: &'a ClientBuckets, scale: MeterTerms<'a>) -> Self {
-        let hash = Self::hash_of(identity, page.number);
+    pub(crate) fn new(identity: u128, buckets: &'a ClientBuckets, terms: MeterTerms<'a>) -> Self {
+        let hash = Self::hash_of(identity, buckets.number);
         Self {
-            word: hash | (scale.version & Self::MARK),
-            page,
-            scale,
+            word: hash | (terms.version & Self::MARK),
+            buckets,
+            terms,
         }
     }
 
-    /// What stands for a client's bucket, whatever the version.
+    /// Hashes an identity with the number of a limit: the part of the key that every version has. The last sixteen
+    /// bits are zero, the seventeenth is set, so that it is never zero: 47 bits differ.
     #[inline]
     pub(crate) fn hash_of(identity: u128, number: u32) -> u64 {
         let (low, high) = (identity as u64, (identity >> 64) as u64);
@@ -121,55 +144,61 @@ impl<'a> TableKey<'a> {
         (hash | (Self::MARK + 1)) & !Self::MARK
     }
 
-    pub(crate) fn scale(&self) -> MeterTerms<'a> {
-        self.scale
+    pub(crate) fn terms(&self) -> MeterTerms<'a> {
+        self.terms
     }
 
-    /// The same bucket, told in terms of another version.
-    pub(crate) fn told_in(&self, version: Version) -> Self {
-        let scale = MeterTerms {
+    /// The key of the same bucket in another version.
+    pub(crate) fn in_version(&self, version: Version) -> Self {
+        let terms = MeterTerms {
             version,
-            ..self.scale
+            ..self.terms
         };
         Self {
             word: self.hash() | (version & Self::MARK),
-            scale,
+            terms,
             ..*self
         }
     }
 
+    /// The part of the word that every version has.
     pub(crate) fn hash(&self) -> u64 {
         self.word & !Self::MARK
     }
 
-    /// What it shares with others if the table has no room.
+    /// The bucket that the client shares with others if the table has no room.
     pub(crate) fn overflow(&self) -> &'a Bucket {
-        &self.page.overflow[(self.word >> 32) as usize % ClientBuckets::OVERFLOW]
+        &self.buckets.overflow[(self.word >> 32) as usize % ClientBuckets::OVERFLOW]
     }
 }
 
-/// A table of buckets by key, for many limits together.
+/// A table of buckets by key, for all limits of clients together. Lives as long as its limiter, and is never made anew.
 pub(crate) struct ClientTable {
     /// Made when the first rules come that ask for it.
     table: OnceLock<ClientShards>,
+    /// Charges that were taken from overflow buckets. Relaxed: it orders nothing.
     overflowed: AtomicU64,
 }
 
+/// The memory of a table, made at once.
 struct ClientShards {
     /// As many buckets as were asked for.
     capacity: usize,
     groups: Box<[Group]>,
+    /// The locks under which keys are entered and rewritten. They guard no data of their own.
     stripes: Box<[Stripe]>,
 }
 
+/// A lock on a cache line of its own, so that neighbours do not contend.
 #[derive(Default)]
 #[repr(align(64))]
 struct Stripe(Mutex<()>);
 
 impl ClientTable {
+    /// Two keys meet on a lock once in so many: 4 KiB of them.
     const STRIPES: usize = 64;
 
-    /// Without room.
+    /// A table without room: until [`ClientTable::reserve`], all charges go to overflow buckets.
     pub(crate) fn new() -> Self {
         Self {
             table: OnceLock::new(),
@@ -177,7 +206,8 @@ impl ClientTable {
         }
     }
 
-    /// Makes a table of `capacity` buckets, rounded up to whole groups, unless there is one.
+    /// Makes room for `capacity` buckets of 16 bytes, rounded up to whole groups, unless room was made before: the
+    /// first size stays. Called when rules are put together, before they hold. Of zero, there is no room.
     ///
     /// # Errors
     ///
@@ -199,17 +229,21 @@ impl ClientTable {
         Ok(())
     }
 
-    /// How many buckets were asked for, if the table was made.
+    /// Returns the buckets that were asked for, if room was made.
     pub(crate) fn capacity(&self) -> Option<usize> {
         self.table.get().map(|table| table.capacity)
     }
 
-    /// How many charges went to overflow buckets.
+    /// Returns the charges that overflow buckets have taken. Zero means that no client has ever been charged on a
+    /// shared balance.
     pub(crate) fn overflowed(&self) -> u64 {
         self.overflowed.load(Ordering::Relaxed)
     }
 
-    /// The balance of a key, without a charge.
+    /// Returns the balance of a key in its terms, without a charge.
+    ///
+    /// A key that is not there is full at `now` if a slot is free for it, and otherwise has its overflow bucket's
+    /// balance. A look without a lock: a key that is being entered or rewritten meanwhile may be told as not there.
     pub(crate) fn peek(&self, key: &TableKey<'_>, now: Nanos) -> BucketReading {
         while let Some((slot, state)) = self.find(key) {
             if slot.key.load(Ordering::Acquire) == key.word {
@@ -222,7 +256,7 @@ impl ClientTable {
             unchanged.then_some((state, word))
         });
         if let Some((state, word)) = other {
-            let MeterTerms { version, history } = key.scale;
+            let MeterTerms { version, history } = key.terms;
             return BucketReading::peeked(history.with_lock(|steps| {
                 let from = steps.version(word as u16);
                 match from > Some(version) {
@@ -239,14 +273,14 @@ impl ClientTable {
         {
             return BucketReading::own(0);
         }
-        let MeterTerms { version, history } = key.scale;
+        let MeterTerms { version, history } = key.terms;
         BucketReading {
             shared: true,
             ..BucketReading::peeked(key.overflow().peek(version, history))
         }
     }
 
-    /// Takes `cost`, or says what refused it.
+    /// Takes `cost` of a balance; see [`BalanceRef::take`](super::balance::BalanceRef::take).
     #[inline]
     pub(crate) fn take(
         &self,
@@ -261,8 +295,16 @@ impl ClientTable {
         })
     }
 
-    /// Goes from a balance to the `next`, if there is one. A key that was missed is entered, with a new
-    /// reading of the clock.
+    /// Exchanges a balance for the `next`, if there is one, and returns what it is after that.
+    ///
+    /// `next` is called with a state and the moment of the charge: `now`, or a new reading of `clock` for a key that
+    /// is not there and is entered. It may be called several times, and counts once. A key that `next` refuses though
+    /// it is full is not entered.
+    ///
+    /// # Errors
+    ///
+    /// [`Untaken::Refused`] with the balance that was refused; [`Untaken::Outdated`] if it is in newer terms than the
+    /// key.
     #[inline]
     pub(crate) fn step(
         &self,
@@ -284,10 +326,12 @@ impl ClientTable {
         }
     }
 
-    /// Gives back what `next` says. `false` if settings hold by now that the key knows nothing of.
+    /// Exchanges a balance for the `next`, if there is one, and never enters a key. Returns `false`, with nothing
+    /// changed, if the balance is in newer terms than the key. For units of a client's own slot; those of an overflow
+    /// bucket come back there.
     ///
-    /// Should the slot change hands in between, then because its bucket was full: the stranger can have the
-    /// same state only as one that is full as well, and to a full bucket nothing can be given.
+    /// Should the slot change hands in between, then because its bucket was full: the stranger can have the same state
+    /// only as one that is full as well, and to a full bucket nothing can be given.
     pub(crate) fn refund(&self, key: &TableKey<'_>, next: impl Fn(u64) -> Option<u64>) -> bool {
         loop {
             if let Some((slot, seen)) = self.find(key) {
@@ -306,7 +350,8 @@ impl ClientTable {
         }
     }
 
-    /// Gives back `weight`, which was charged at `taken` and left what `left` tells.
+    /// Gives back `weight` nanoseconds of state, which were charged at `taken` and left the balance at `left`; `left`
+    /// also tells whether that was an overflow bucket. If the balance is in other terms by now, it stays charged.
     pub(crate) fn give_back(
         &self,
         key: &TableKey<'_>,
@@ -317,7 +362,7 @@ impl ClientTable {
         clock: impl Fn() -> Nanos,
     ) {
         if left.shared {
-            let (slot, version) = (key.overflow().slot(), key.scale.version);
+            let (slot, version) = (key.overflow().slot(), key.terms.version);
             slot.give_back(version, left.state, meter, taken, weight, clock);
         } else if let Some((slot, _)) = self.find(key) {
             slot.give_back(key.word, left.state, meter, taken, weight, clock);
@@ -325,13 +370,17 @@ impl ClientTable {
         // A key that is not there any more had a full bucket.
     }
 
-    /// Enters a key that was missed by a decision at `demand`, with its first charge. `None` if it is there after all.
+    /// Enters a key that a decision at `decided` has missed, with its first charge; or charges its overflow bucket, if
+    /// there is no room. `None` if the key is there after all, in its terms by now: the caller looks again.
+    ///
+    /// Holds the stripe of the key, so that no two threads enter it. A slot in its groups may still be claimed by a
+    /// key of another stripe, hence the exchange, and the loop: each lost exchange has made a slot of theirs unfit.
     #[cold]
     #[inline(never)]
     fn enter(
         &self,
         key: &TableKey<'_>,
-        demand: Nanos,
+        decided: Nanos,
         clock: impl Fn() -> Nanos,
         next: impl Fn(u64, Nanos) -> Option<u64>,
     ) -> Option<Result<BucketReading, Untaken<BucketReading>>> {
@@ -352,10 +401,10 @@ impl ClientTable {
             if claimed.is_ok() {
                 slot.key.store(key.word, Ordering::Release);
                 slot.state.store(first, Ordering::Release);
-                return Some(Ok(BucketReading::own(first).charged(now, demand)));
+                return Some(Ok(BucketReading::own(first).charged(now, decided)));
             }
         }
-        let (bucket, MeterTerms { version, history }) = (key.overflow(), key.scale);
+        let (bucket, MeterTerms { version, history }) = (key.overflow(), key.terms);
         let shared = |state| BucketReading {
             shared: true,
             ..BucketReading::own(state)
@@ -365,21 +414,23 @@ impl ClientTable {
             self.overflowed.fetch_add(1, Ordering::Relaxed);
         }
         Some(match taken {
-            Ok(state) => Ok(shared(state).charged(now, demand)),
+            Ok(state) => Ok(shared(state).charged(now, decided)),
             Err(Untaken::Refused(state)) => Err(Untaken::Refused(shared(state))),
             Err(Untaken::Outdated) => Err(Untaken::Outdated),
         })
     }
 
-    /// Tells the balance of a key in its terms, if it was told in older ones, and says how its version compares to
-    /// them. `None` if there is none. Who calls it has the stripe.
+    /// Rewrites the balance of a key in its terms, if it is in older ones. Returns how the version that was found
+    /// compares to the key's, before that; `None` if the key is in no slot.
+    ///
+    /// The caller holds the stripe of the key, which all its versions share.
     fn renew(&self, key: &TableKey<'_>) -> Option<Order> {
         loop {
             if self.find(key).is_some() {
                 return Some(Order::Equal);
             }
             let (slot, word) = self.find_other(key)?;
-            let MeterTerms { version, history } = key.scale;
+            let MeterTerms { version, history } = key.terms;
             let order = history.with_lock(|steps| {
                 let from = steps.version(word as u16);
                 if from > Some(version) {
@@ -394,7 +445,7 @@ impl ClientTable {
         }
     }
 
-    /// The lock of all keys that might be this one.
+    /// Locks the stripe of a key: all keys with the same hash have the same. `None` until room was made.
     fn stripe(&self, key: &TableKey<'_>) -> Option<impl Drop + '_> {
         let ClientShards { stripes, .. } = self.table.get()?;
         let stripe = &stripes[(key.word >> 17) as usize % stripes.len()];
@@ -402,7 +453,8 @@ impl ClientTable {
         Some(stripe.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The slot that has a key, and its state.
+    /// Returns the slot that has a key, and a state that was the key's. The slot may be another's when the caller uses
+    /// it, which [`Slot::step`] finds out.
     #[inline]
     fn find<'a>(&'a self, key: &TableKey<'_>) -> Option<(Slot<'a>, u64)> {
         for group in self.groups_of(key).into_iter().flatten() {
@@ -419,8 +471,8 @@ impl ClientTable {
         None
     }
 
-    /// The slot that has a key with a state of another version, and its word. One that a stranger is about to take
-    /// was full.
+    /// Returns the slot that has a key in another version, older or newer, and its word. One that is `BUSY` is passed
+    /// over: a stranger is about to take it, so it was full, or it is being rewritten in the terms that are sought.
     #[cold]
     fn find_other<'a>(&'a self, key: &TableKey<'_>) -> Option<(Slot<'a>, u64)> {
         let groups = self.groups_of(key).into_iter().flatten();
@@ -433,14 +485,18 @@ impl ClientTable {
         })
     }
 
-    /// A slot for a new key, from the group that has more of them.
+    /// Returns a slot for a new key with the state by which it is full, from the group that has more of them; of
+    /// equals, the first. `None` if both groups have none.
     fn room<'a>(&'a self, key: &TableKey<'_>, now: Nanos) -> Option<(Slot<'a>, u64)> {
         let groups = self.groups_of(key).into_iter().flatten();
         let emptiest = groups.rev().max_by_key(|group| group.full(now).count())?;
         emptiest.full(now).next()
     }
 
-    /// The two groups where a key may lie; none if the table has none.
+    /// Returns the two groups where a key may lie, which may be the same one; none if there is no room.
+    ///
+    /// By the high bits of the hash and of its product with an odd number, each scaled to the number of groups: the
+    /// same in all versions, so that a key never moves.
     #[inline]
     fn groups_of(&self, key: &TableKey<'_>) -> [Option<&Group>; 2] {
         let groups = self.table.get().map_or(&[][..], |table| &table.groups);

@@ -164,7 +164,7 @@ fn loom_a_client_charged_by_old_and_new_settings_has_one_burst() {
                 memory.take(&key, &meter(10, 1), 5, 1, || 5)
             })
         };
-        let key = memory.key(1).told_in(1);
+        let key = memory.key(1).in_version(1);
         let new = memory.take(&key, &meter(20, 1), 5, 1, || 5);
         let old = old.join().expect("no panic");
         assert!(new.is_ok() != old.is_ok(), "{new:?} and {old:?}");

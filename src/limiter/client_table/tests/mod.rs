@@ -49,11 +49,11 @@ impl Kept {
     }
 
     fn key_of(&self, client: u64, limit: usize) -> TableKey<'_> {
-        let scale = MeterTerms {
+        let terms = MeterTerms {
             version: 0,
             history: &self.history,
         };
-        TableKey::new(identity(client), &self.pages[limit], scale)
+        TableKey::new(identity(client), &self.pages[limit], terms)
     }
 
     fn key(&self, client: u64) -> TableKey<'_> {

@@ -37,13 +37,13 @@ impl Reloaded {
         });
     }
 
-    fn scale(&self, version: Version) -> MeterTerms<'_> {
+    fn terms(&self, version: Version) -> MeterTerms<'_> {
         let history = &self.history;
         MeterTerms { version, history }
     }
 
     fn key(&self, version: Version) -> TableKey<'_> {
-        TableKey::new(identity(7), &self.page, self.scale(version))
+        TableKey::new(identity(7), &self.page, self.terms(version))
     }
 
     /// Units charged by the settings of a version, at 1,000.
@@ -84,8 +84,8 @@ fn a_balance_is_read_in_the_terms_of_who_asks() {
     assert_eq!(it.peek(1), outdated);
     assert_eq!(it.take(1, 1), Err(Untaken::Outdated));
     assert!(!it.memory.refund(&it.key(1), |_| Some(0)));
-    let told = it.key(1).told_in(2);
-    assert_eq!(told.scale().version, 2);
+    let told = it.key(1).in_version(2);
+    assert_eq!(told.terms().version, 2);
     assert!(it.memory.refund(&told, |state| Some(state - 200)));
     assert_eq!(it.peek(2), BucketReading::own(1_600));
 }
@@ -128,7 +128,7 @@ fn work_of_old_settings_is_done_in_the_terms_of_the_new() {
     let bucket = Bucket::full(1);
     let places = |version| {
         [
-            BalanceRef::Bucket(&bucket, it.scale(version)),
+            BalanceRef::Bucket(&bucket, it.terms(version)),
             BalanceRef::Table(&it.memory, it.key(version)),
         ]
     };
