@@ -39,7 +39,7 @@ use crate::{
 /// long. Then the old set is sealed, and what was entered meanwhile is carried over before the new rules hold. A request
 /// that would enter a route after that begins anew until they hold.
 pub(crate) struct ActiveRules {
-    state: ArcSwap<RuleSet>,
+    rule_set: ArcSwap<RuleSet>,
     /// Of the rules that hold. Who has it is alone in changing them.
     registry: Mutex<Registry>,
 }
@@ -52,9 +52,9 @@ impl ActiveRules {
         let now = limiter.now();
         let mut draft = empty.draft(now, Handover::default());
         let compiled = rules.compile(&mut draft)?;
-        let state = RuleSet::new(compiled, &limiter, &StoreSlot::default(), None)?;
+        let rule_set = RuleSet::new(compiled, &limiter, &StoreSlot::default(), None)?;
         Ok(Self {
-            state: ArcSwap::from_pointee(state),
+            rule_set: ArcSwap::from_pointee(rule_set),
             registry: Mutex::new(draft.commit(now)),
         })
     }
@@ -62,21 +62,21 @@ impl ActiveRules {
     /// The rules that hold now.
     #[inline]
     pub(crate) fn state(&self) -> Guard<Arc<RuleSet>> {
-        self.state.load()
+        self.rule_set.load()
     }
 
     /// Has balances lie in a store from now on.
-    pub(crate) fn share(&self, store: Arc<dyn Store>) -> Result<(), RulesError> {
+    pub(crate) fn connect(&self, store: Arc<dyn Store>) -> Result<(), RulesError> {
         // No reload between the look and the change.
-        let _ledger = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        let state = self.state.load();
-        if !state.may_be_shared() {
+        let _registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let rule_set = self.rule_set.load();
+        if !rule_set.may_be_shared() {
             return Err(RulesError::NoSecret);
         }
-        let watch = StoreWatch::new(Arc::clone(&state.log));
-        let clock = *state.limiter.clock();
-        let remote = StoreClient::new(store, clock, move |event| watch.told(&event));
-        match state.store.fill(remote) {
+        let watch = StoreWatch::new(Arc::clone(&rule_set.log));
+        let clock = *rule_set.limiter.clock();
+        let store_client = StoreClient::new(store, clock, move |event| watch.told(&event));
+        match rule_set.store.fill(store_client) {
             true => Ok(()),
             false => Err(RulesError::SecondStore),
         }
@@ -85,9 +85,9 @@ impl ActiveRules {
     /// What it looks like now. Waits for a reload, and no request waits for it.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        let state = self.state.load();
-        state.settle();
-        let now = state.limiter.now();
+        let rule_set = self.rule_set.load();
+        rule_set.settle();
+        let now = rule_set.limiter.now();
         let counted = |bound: &BoundLimit, route: Option<&str>, plan: Option<&Arc<str>>| {
             let mut limit = LimitSnapshot::new(bound, route, plan).at(bound, now);
             limit.add(&bound.counters);
@@ -99,14 +99,14 @@ impl ActiveRules {
             limits.map(move |bound| counted(bound, route, key.plan()))
         });
         let mut limits: Vec<_> = declared.collect();
-        for route in state.named_routes() {
+        for route in rule_set.named_routes() {
             let own = route.own.iter().filter(|bound| !bound.rests);
             limits.extend(own.map(|bound| counted(bound, Some(&route.key), None)));
         }
         // Of all others together: each of them has the same limits in the same order.
         let mut others: Vec<_> = Vec::new();
         let mut rest = RouteSnapshot::new(UNDECLARED);
-        for route in state.unnamed_routes() {
+        for route in rule_set.unnamed_routes() {
             rest.add(&route.counters);
             let own = route.own.iter().filter(|bound| !bound.rests);
             for (index, bound) in own.enumerate() {
@@ -117,7 +117,7 @@ impl ActiveRules {
             }
         }
         limits.extend(others);
-        let routes = state.table.values().chain(state.named_routes());
+        let routes = rule_set.table.values().chain(rule_set.named_routes());
         let routes = routes.map(|route| {
             let mut counted = RouteSnapshot::new(&route.key);
             counted.add(&route.counters);
@@ -131,9 +131,9 @@ impl ActiveRules {
         Snapshot {
             limits,
             routes,
-            overflowed: state.limiter.memory.overflowed(),
-            without_address: state.unidentified.without_address.get(),
-            unknown_plans: state.unidentified.unknown_plans.get(),
+            overflowed: rule_set.limiter.memory.overflowed(),
+            without_address: rule_set.unidentified.without_address.get(),
+            unknown_plans: rule_set.unidentified.unknown_plans.get(),
         }
     }
 
@@ -151,7 +151,7 @@ impl ActiveRules {
     ) -> Result<Changes, RulesError> {
         // It is whole whenever it is let go of.
         let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = self.state.load_full();
+        let old = self.rule_set.load_full();
         let limiter = Arc::clone(&old.limiter);
         let key_changes = KeyChanges::between(&old, rules);
         let mut draft = registry.draft(limiter.now(), key_changes.handover(&old));
@@ -178,7 +178,7 @@ impl ActiveRules {
             new.adopt(&old);
             new.succeed_late(&old);
         }
-        self.state.store(Arc::clone(&new));
+        self.rule_set.store(Arc::clone(&new));
         meanwhile(&new);
         let declared = next.scopes().flat_map(|(_, limits)| limits);
         for bound in declared.chain(new.undeclared_limits()) {
@@ -211,6 +211,6 @@ impl ActiveRules {
 
 impl fmt::Debug for ActiveRules {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.state.load().fmt(f)
+        self.rule_set.load().fmt(f)
     }
 }

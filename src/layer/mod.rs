@@ -176,7 +176,7 @@ impl ThrottleLayer {
     /// [`RulesError::NoSecret`] if clients are limited and [`Clients::secret`](crate::Clients::secret) was not given,
     /// and [`RulesError::SecondStore`].
     pub fn store(self, store: impl Store) -> Result<Self, RulesError> {
-        self.shared.live.share(Arc::new(store))?;
+        self.shared.live.connect(Arc::new(store))?;
         Ok(self)
     }
 
