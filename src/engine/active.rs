@@ -1,4 +1,48 @@
-//! The rules that hold, and how others take their place.
+//! The rules in force, and how others take their place.
+//!
+//! A throttle has one [`ActiveRules`], whatever services, clones and connections it has. It holds one [`RuleSet`] at a
+//! time. Requests load it without a lock and are decided by the one that they have found; a reload makes the next one
+//! beside it and exchanges the two at once.
+//!
+//! # Invariants
+//!
+//! - **Whole or not at all.** Rules are compiled and their set is made before anything in force is touched. A reload
+//!   that fails leaves no trace, neither in balances nor in the registry.
+//! - **One reload at a time.** The lock of the registry is held throughout, and connecting a store and snapshots wait
+//!   for it. No request takes it.
+//! - **One balance for each limit.** A limit that stays shares its bucket with the set before, whoever charges it. The
+//!   bucket tells by its version in whose terms its state is: a request that finds newer terms than its own, or a
+//!   closed bucket, takes nothing and begins anew with the rules in force.
+//! - **Used stays used.** A bucket is closed before its heirs are charged for the first time, and they begin with what
+//!   it held. So no request falls between the two.
+//! - **No undeclared route is lost.** Requests enter such routes at any time. The sets of the old rules are sealed
+//!   before the new rules hold, and whatever was entered until then is carried over.
+//!
+//! # The steps of a reload
+//!
+//! 1. Compare the keys, compile the rules, make the new set. All errors come from here.
+//! 2. Commit: the history of each limit that has changed has the new terms from now on. Its bucket is told in the old
+//!    ones until somebody charges it by the new.
+//! 3. Carry over the undeclared routes that there are, and make the limits that requests will look for. This takes the
+//!    longest, and requests go on under the old rules: all but those of undeclared routes that a key takes from or
+//!    gives to, whose buckets are closed here, one after the other.
+//! 4. Hand over the balances of other routes, which closes buckets. A request that needs a closed one yields and looks
+//!    again until step 6, so there is nothing slow from here on.
+//! 5. Seal the old sets, and carry over what was entered since step 3. A request that would enter a route now waits,
+//!    too.
+//! 6. Exchange the sets. Tell the state of each bucket in its new terms, forget the old ones, and wake all lines, since
+//!    any limit may have room now.
+//! 7. Write the registry and let go of its lock. Only then are listeners told, for one may ask for a snapshot.
+//!
+//! # Memory ordering
+//!
+//! The exchange is that of [`ArcSwap`]: who loads a set sees all that was written to make it. Buckets and sealed sets
+//! have orderings of their own, see there; none relies on a request having seen the exchange.
+//!
+//! # Who may call it
+//!
+//! Services and what waits load the rules. A handle reloads and takes snapshots, a layer that is built connects a
+//! store.
 
 use std::{
     fmt,
@@ -27,24 +71,21 @@ use crate::{
     },
 };
 
-/// The rules that hold.
-///
-/// # How others take their place
-///
-/// The new ones are made whole, beside the old, and exchanged at once. A request is decided by those it has found; if
-/// it finds a balance that newer ones have told in their terms, it leaves that alone and begins anew with them. Limits
-/// that stay share their balances with those before, so that it is one balance whoever charges it.
-///
-/// Requests enter routes that nobody declared at any time. Those that are there are carried over first, which takes
-/// long. Then the old set is sealed, and what was entered meanwhile is carried over before the new rules hold. A request
-/// that would enter a route after that begins anew until they hold.
+/// The rules in force of a throttle. See the [module](self) for how others take their place.
 pub(crate) struct ActiveRules {
+    /// The limits and balances. Exchanged by a reload, and never written to otherwise.
     rule_set: ArcSwap<RuleSet>,
-    /// Of the rules that hold. Who has it is alone in changing them.
+    /// The limits as the rules in force declare them, for the next reload to compare with. Who holds the lock is alone
+    /// in changing the rules.
     registry: Mutex<Registry>,
 }
 
 impl ActiveRules {
+    /// Compiles the first rules of a throttle. All its buckets are full.
+    ///
+    /// # Errors
+    ///
+    /// As [`reload`](Self::reload), but for what compares with rules before.
     pub(crate) fn new(rules: &Rules, clock: Clock) -> Result<Self, RulesError> {
         observe::describe();
         let limiter = Arc::new(Limiter::new(clock));
@@ -59,15 +100,24 @@ impl ActiveRules {
         })
     }
 
-    /// The rules that hold now.
+    /// Returns the rules in force now. Two calls may return different ones, so a decision loads them once.
+    ///
+    /// The guard is cheap and meant for the length of a decision: what waits keeps a clone of the `Arc` instead.
     #[inline]
     pub(crate) fn state(&self) -> Guard<Arc<RuleSet>> {
         self.rule_set.load()
     }
 
-    /// Has balances lie in a store from now on.
+    /// Has balances lie in a store from now on, those of rates, quotas and model tokens. Meant for the time before the
+    /// first request: what was charged in this process until then counts no longer, and what comes back of it goes to
+    /// the store.
+    ///
+    /// # Errors
+    ///
+    /// [`RulesError::NoSecret`] if clients are limited and other processes could not know them by the same names.
+    /// [`RulesError::SecondStore`] if there is a store already.
     pub(crate) fn connect(&self, store: Arc<dyn Store>) -> Result<(), RulesError> {
-        // No reload between the look and the change.
+        // No reload may come between the look at the rules and the change.
         let _registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let rule_set = self.rule_set.load();
         if !rule_set.may_be_shared() {
@@ -82,7 +132,10 @@ impl ActiveRules {
         }
     }
 
-    /// What it looks like now. Waits for a reload, and no request waits for it.
+    /// Returns what the throttle looks like now. Waits for a reload that is under way, and no request waits for it.
+    ///
+    /// What requests have counted under one set of limits is added to routes and limits first, so each admitted request
+    /// counts once, though it touches one counter only.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let rule_set = self.rule_set.load();
@@ -103,7 +156,7 @@ impl ActiveRules {
             let own = route.own.iter().filter(|bound| !bound.rests);
             limits.extend(own.map(|bound| counted(bound, Some(&route.key), None)));
         }
-        // Of all others together: each of them has the same limits in the same order.
+        // All other undeclared routes are told as one: each of them has the same limits in the same order.
         let mut others: Vec<_> = Vec::new();
         let mut rest = RouteSnapshot::new(UNDECLARED);
         for route in rule_set.unnamed_routes() {
@@ -137,19 +190,27 @@ impl ActiveRules {
         }
     }
 
-    /// Puts other rules into the place of those that hold, if they hold together.
+    /// Puts other rules into the place of those in force, and tells what has changed.
+    ///
+    /// Takes time in proportion to the routes, limits and undeclared routes that there are, and blocks its thread
+    /// meanwhile. Requests go on, but for the short time in steps 4 to 6 of the [module](self).
+    ///
+    /// # Errors
+    ///
+    /// Whatever is wrong with the rules by themselves, and what a throttle cannot change while it runs: the secret that
+    /// names clients, and the size of the table of clients. The rules in force stay.
     pub(crate) fn reload(&self, rules: &Rules) -> Result<Changes, RulesError> {
         self.reload_while(rules, |_| ())
     }
 
-    /// [`ActiveRules::reload`] with what happens `meanwhile`: under the rules that still hold, just before they are retired,
-    /// and under the new ones as soon as they hold.
+    /// [`ActiveRules::reload`] with what happens `meanwhile`: under the rules that still hold, just before they are
+    /// retired, and under the new ones as soon as they hold. For tests of exactly these moments.
     pub(super) fn reload_while(
         &self,
         rules: &Rules,
         mut meanwhile: impl FnMut(&RuleSet),
     ) -> Result<Changes, RulesError> {
-        // It is whole whenever it is let go of.
+        // The registry is whole whenever the lock is let go of: it is exchanged as one value.
         let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let old = self.rule_set.load_full();
         let limiter = Arc::clone(&old.limiter);
@@ -164,16 +225,16 @@ impl ActiveRules {
         )?);
 
         let next = draft.commit(limiter.now());
-        // What takes long comes first: once a bucket is closed, its requests wait for the new rules.
+        // Step 3. What takes long comes first: once a bucket is closed, its requests wait for the new rules.
         let entered = old.entered();
         let successions = new.successions(&old);
-        // Most routes before anybody needs them there.
+        // Most routes are there before anybody needs them.
         new.adopt(&old);
         new.prepare_as(&old);
         new.succeed(successions);
         meanwhile(&old);
         old.seal();
-        // And those that were new in the meantime, before anybody is decided by rules that know nothing of them.
+        // Step 5: routes that were new in the meantime, before anybody is decided by rules that know nothing of them.
         if old.entered() != entered {
             new.adopt(&old);
             new.succeed_late(&old);
@@ -196,9 +257,10 @@ impl ActiveRules {
         let changes = Changes::between(&registry, &next);
         *registry = next;
         drop(registry);
-        // Nobody knows what a listener does: it may ask for a snapshot.
+        // Without the lock: a listener may do anything, such as ask for a snapshot.
         observe::reloaded(&changes);
-        // It is put away here, and not by the last request that was decided by it, if that ends soon.
+        // The old rules are put away here, and not by the last request that was decided by them, if that ends soon:
+        // dropping thousands of routes takes a while.
         for _ in 0..100 {
             if Arc::strong_count(&old) == 1 {
                 break;

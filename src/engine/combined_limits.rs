@@ -1,56 +1,79 @@
-//! The rules of requests that may mean several routes.
+//! The limits of requests that may mean several routes.
+//!
+//! A path with escapes, empty segments or a slash at its end may mean another route to the host than to us. Such a
+//! request is charged on the limits of all routes that it may mean, all or none, so that no spelling dodges a limit.
+//!
+//! # Invariants
+//!
+//! - **A limit is charged once**, though several of the routes have it, as all have the total.
+//! - **Kept by what is combined.** A combination is found by the addresses of its [`RouteLimits`], in their order.
+//!   These lie in the routes of the same rule set, which never move or change while it lives. So a combination belongs
+//!   to its set, and the next one begins without any.
+//! - **Bounded.** Clients choose spellings, but no more than 1,024 combinations are kept of declared routes, and as
+//!   many with undeclared ones. Beyond that each request makes its own, which decides in the same way, at a greater
+//!   cost.
+//!
+//! # Who may call it
+//!
+//! [`RuleSet::demand`](super::rule_set::RuleSet::demand) looks combinations up, and a reload or snapshot settles their
+//! counts.
 
 use std::sync::OnceLock;
 
 use super::route_limits::{MatchedRoute, RouteLimits};
 use crate::route::undeclared::{BoundedMap, Sealed};
 
-/// The rules of requests that may mean several routes, each made once, as long as there is room.
+/// The limits of requests that may mean several routes, each made once, as long as there is room.
 ///
-/// Unions of declared routes alone, which are as many as rules allow, stand apart from those with undeclared ones, of
-/// which clients invent as many as they like.
+/// Combinations of declared routes alone, which are as many as rules allow, stand apart from those with undeclared
+/// ones, of which clients invent as many as they like. Nothing is allocated before the first.
 #[derive(Debug, Default)]
 pub(super) struct CombinedLimits {
     declared: OnceLock<Set>,
-    others: OnceLock<Set>,
+    undeclared: OnceLock<Set>,
 }
 
-/// `None`: there is no room.
+/// Combinations by hash. `None` is the overflow: there is no room.
 type Set = BoundedMap<Option<Box<RouteLimits>>>;
 
 impl CombinedLimits {
-    /// The union of some rules of one state, which are told apart by where they lie. It goes by the name of the first.
+    /// Returns the combined limits of some routes of one rule set. They go by the name of the first route, and its
+    /// answers.
+    ///
+    /// `routes` has no limits twice and is not empty; a single one is returned as it is. `is_declared`: all routes have
+    /// keys.
     pub(super) fn get<'a>(
         &'a self,
-        rules: &[&'a RouteLimits],
+        routes: &[&'a RouteLimits],
         is_declared: bool,
     ) -> MatchedRoute<'a> {
-        let (first, second, others) = match rules {
+        let (first, second, others) = match routes {
             [] => unreachable!("a request has at least one reading"),
             [only] => return MatchedRoute::Kept(only),
             [first, second, others @ ..] => (first, second, others),
         };
         let set = match is_declared {
             true => &self.declared,
-            false => &self.others,
+            false => &self.undeclared,
         };
         let set = set.get_or_init(|| BoundedMap::new(None));
-        let place = |limit_set: &&RouteLimits| std::ptr::from_ref::<RouteLimits>(limit_set).addr();
-        let places: Vec<usize> = rules.iter().map(place).collect();
+        let address = |limits: &&RouteLimits| std::ptr::from_ref::<RouteLimits>(limits).addr();
+        let addresses: Vec<usize> = routes.iter().map(address).collect();
         let make = || {
             let both = first.limit_set.and(&second.limit_set);
             let others = others.iter();
-            first.under(others.fold(both, |union, other| union.and(&other.limit_set)))
+            first.under(others.fold(both, |combined, other| combined.and(&other.limit_set)))
         };
-        match set.get(set.hash(&places), || Some(Box::new(make()))) {
+        match set.get(set.hash(&addresses), || Some(Box::new(make()))) {
             Ok(Some(kept)) => MatchedRoute::Kept(kept),
             Ok(None) | Err(Sealed) => MatchedRoute::Made(Box::new(make())),
         }
     }
 
-    /// Counts what was admitted under each of them.
+    /// Counts what was admitted under each of them, with their routes and limits. Those that were made for one request
+    /// count as they are dropped.
     pub(super) fn settle(&self) {
-        let sets = [self.declared.get(), self.others.get()];
+        let sets = [self.declared.get(), self.undeclared.get()];
         let kept = sets.into_iter().flatten().flat_map(BoundedMap::iter);
         for prepared in kept.filter_map(|(_, kept)| kept.as_ref()) {
             prepared.settle();

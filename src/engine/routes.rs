@@ -1,4 +1,25 @@
-//! The routes of some rules.
+//! The routes of a rule set, declared and undeclared.
+//!
+//! A *declared* route has a key. An *undeclared* one is a template of the host's router or a path that no key matches:
+//! it is made by its first request from the limits of `default_route`, up to a bound, and requests beyond the bound
+//! share one.
+//!
+//! # Invariants
+//!
+//! - **A route belongs to one rule set.** The next set has another route for the same key, which shares the buckets and
+//!   the counters of those limits that stay.
+//! - **Limits are made once for each variant**, by the request that needs them first, and never exchanged: a reference
+//!   to them is good for as long as the rule set. Their addresses tell them apart in [`CombinedLimits`].
+//! - **Templates and paths stand apart.** Clients invent paths, and cannot take the room of routes that the host knows.
+//! - **No path is kept.** An undeclared path leaves hashes: one of it all, under which it is found, and one of each
+//!   segment, by which a later key is compared with it.
+//!
+//! # Who may touch it
+//!
+//! [`RuleSet`](super::rule_set::RuleSet) makes and finds routes; the [reload](super::reload) reads those of the rules
+//! before.
+//!
+//! [`CombinedLimits`]: super::combined_limits::CombinedLimits
 
 use std::sync::{Arc, OnceLock};
 
@@ -9,39 +30,46 @@ use crate::{
     rules::LimitTemplate,
 };
 
-/// Stands for all routes that no key matches.
+/// The name of all routes that no key matches. Also a key that a user may declare.
 pub(super) const UNDECLARED: &str = "$default";
 
-/// A route, and what is charged there for each variant of each class of clients.
+/// A route, and what is charged there for each variant of each plan of clients.
 #[derive(Debug)]
 pub(super) struct Route {
+    /// The key, or the name by which people know the route.
     pub(super) key: Box<str>,
-    /// What it is known by wherever there are the same rules: the key, or for one that no key names a hash.
+    /// The name by which a store knows the route, the same wherever there are the same rules: the key, or for a path
+    /// that no key names a keyed hash.
     pub(super) place: Box<str>,
-    /// The key, or what the host's router calls the route. `None`: neither is known.
+    /// The declared key, or the one that stands for the template of the host's router. `None`: neither is known.
     pub(super) pattern: Option<RouteKey>,
-    /// What is known of the path where neither is.
+    /// The hashes of an undeclared path, where there is neither key nor template.
     pub(super) shape: Option<Arc<Shape>>,
+    /// The limits of the route itself. Empty where it is unlimited or exempt.
     pub(super) own: Vec<BoundLimit>,
+    /// The counts of its requests, kept over reloads.
     pub(super) counters: Arc<Counters>,
-    /// Whether it has the default's limits, as all undeclared routes have.
+    /// Set if it has the default's limits, as all undeclared routes have.
     pub(super) undeclared: bool,
-    /// No scope counts its requests.
+    /// Set if no scope counts its requests, the total included.
     pub(super) exempt: bool,
-    /// Made when they are first asked for: most routes are asked for by few classes.
+    /// The limits of a request for each variant of each plan: plans one after the other, each from its `first` number
+    /// on. Made when they are first asked for, since few plans ask for most routes.
     pub(super) variants: Box<[OnceLock<RouteLimits>]>,
 }
 
-/// Routes that no key matches. Those that the host's router knows stand apart from paths that clients
-/// invent, so that these do not take their room.
+/// The undeclared routes that are kept apart, each with buckets of its own.
 #[derive(Debug)]
 pub(super) struct UndeclaredRoutes {
+    /// Routes that the host's router has matched, by its template.
     pub(super) templates: BoundedMap<Route>,
+    /// Routes by their path, where the host has told no template.
     pub(super) paths: BoundedMap<Route>,
 }
 
 impl BoundedMap<Route> {
-    /// One that has the same routes, or will.
+    /// Makes the set that follows one, with the same hashes and nothing in it. `shared` makes its overflow route from
+    /// that of the set before.
     pub(super) fn after(before: Option<&Self>, shared: impl Fn(Option<&Route>) -> Route) -> Self {
         match before {
             Some(before) => before.successor(shared(Some(before.overflow()))),
@@ -51,7 +79,8 @@ impl BoundedMap<Route> {
 }
 
 impl Route {
-    /// `before`: the same route under the rules before.
+    /// Makes a declared route with its `own` limits. `before` is the same route under the rules before, whose counters
+    /// it keeps.
     pub(super) fn new(
         key: &str,
         own: Vec<BoundLimit>,
@@ -71,6 +100,10 @@ impl Route {
         }
     }
 
+    /// Makes an undeclared route from the `templates` of its limits.
+    ///
+    /// It shares the buckets of `before`, the same route under the rules before, unless it `begins_anew`: then its
+    /// requests come from several routes or go to several, and its buckets are new until they inherit.
     pub(super) fn undeclared(
         key: &str,
         place: &str,
@@ -90,7 +123,8 @@ impl Route {
 }
 
 impl Route {
-    /// Returns whether some request of an undeclared route may match a key.
+    /// Returns whether some request of an undeclared route may match a key. `set` is the one that it lies in, whose
+    /// hashes its shape is made of. A route of which nothing is known may match any.
     pub(super) fn meets(&self, key: &RouteKey, set: &BoundedMap<Self>) -> bool {
         match (&self.shape, &self.pattern) {
             (Some(shape), _) => shape.meets(key, |segment| set.hash(&segment)),
