@@ -26,17 +26,18 @@ impl KeyChanges {
 
     /// Returns whether some requests of an undeclared route go elsewhere, or come from elsewhere.
     pub(super) fn touches(&self, route: &Route, set: &BoundedMap<Route>) -> bool {
-        let near = [&self.added_index, &self.removed_index];
-        near.iter()
-            .any(|near| near.with_route(route, set).next().is_some())
+        let indexes = [&self.added_index, &self.removed_index];
+        indexes
+            .iter()
+            .any(|index| index.overlapping_route(route, set).next().is_some())
     }
 
     /// Returns whether all requests of an undeclared route go elsewhere.
     pub(super) fn takes_all_of(&self, route: &Route, set: &BoundedMap<Route>) -> bool {
         match (&route.shape, &route.pattern) {
             (Some(shape), _) => {
-                let mut near = self.added_index.with_route(route, set);
-                near.any(|number| shape.is_within(self.added_index.key(number)))
+                let mut takers = self.added_index.overlapping_route(route, set);
+                takers.any(|number| shape.is_within(self.added_index.key(number)))
             }
             (None, pattern) => pattern.as_ref().is_some_and(|key| self.added.contains(key)),
         }

@@ -26,18 +26,18 @@ impl KeyIndex {
     }
 
     /// The numbers of all keys that share requests with a key.
-    pub(super) fn with(&self, key: &RouteKey) -> impl Iterator<Item = usize> {
-        let near = self.overlaps.with(key).into_iter();
-        near.filter(move |number| key.meets(&self.keys[*number]))
+    pub(super) fn overlapping(&self, key: &RouteKey) -> impl Iterator<Item = usize> {
+        let numbers = self.overlaps.with(key).into_iter();
+        numbers.filter(move |number| key.meets(&self.keys[*number]))
     }
 
     /// The numbers of all keys that share requests with a route that nobody declared.
-    pub(super) fn with_route(
+    pub(super) fn overlapping_route(
         &self,
         route: &Route,
         set: &BoundedMap<Route>,
     ) -> impl Iterator<Item = usize> {
-        let near = match (&route.shape, &route.pattern) {
+        let numbers = match (&route.shape, &route.pattern) {
             (Some(shape), _) => {
                 let trail = |key: &RouteKey| Trail::of(key, |segment| set.hash(&segment));
                 let by_path = || self.keys.iter().map(trail).collect();
@@ -47,7 +47,8 @@ impl KeyIndex {
             (None, Some(pattern)) => self.overlaps.with(pattern),
             (None, None) => (0..self.keys.len()).collect(),
         };
-        near.into_iter()
+        numbers
+            .into_iter()
             .filter(move |number| route.meets(&self.keys[*number], set))
     }
 
@@ -58,11 +59,11 @@ impl KeyIndex {
 
 impl FromIterator<RouteKey> for KeyIndex {
     fn from_iter<I: IntoIterator<Item = RouteKey>>(keys: I) -> Self {
-        let mut near = Self::default();
+        let mut index = Self::default();
         for key in keys {
-            near.insert(key);
+            index.insert(key);
         }
-        near
+        index
     }
 }
 
@@ -94,10 +95,11 @@ impl<'a> UndeclaredIndex<'a> {
     }
 
     /// Returns the keys that share requests with a key.
-    pub(super) fn with(&self, key: &RouteKey) -> impl Iterator<Item = &'a Route> {
+    pub(super) fn overlapping(&self, key: &RouteKey) -> impl Iterator<Item = &'a Route> {
         let trail = Trail::of(key, |segment| self.set.hash(&segment));
-        let near = self.overlaps.with_trail(trail.as_ref()).into_iter();
-        near.map(|number| self.routes[number])
+        let numbers = self.overlaps.with_trail(trail.as_ref()).into_iter();
+        numbers
+            .map(|number| self.routes[number])
             .filter(move |route| route.meets(key, self.set))
     }
 }

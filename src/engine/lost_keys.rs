@@ -58,42 +58,42 @@ impl LostKeys {
         }
     }
 
-    pub(super) fn of(&self, is_meant: impl Fn(&RouteKey) -> bool) -> Vec<&[BoundLimit]> {
-        self.those(0..self.routes.len(), is_meant).collect()
+    pub(super) fn matching(&self, is_wanted: impl Fn(&RouteKey) -> bool) -> Vec<&[BoundLimit]> {
+        self.limits_of(0..self.routes.len(), is_wanted).collect()
     }
 
     /// Returns the lost keys that share requests with a key.
-    pub(super) fn with<'a>(
+    pub(super) fn overlapping<'a>(
         &'a self,
         key: &RouteKey,
-        is_meant: impl Fn(&RouteKey) -> bool,
+        is_wanted: impl Fn(&RouteKey) -> bool,
     ) -> impl Iterator<Item = &'a [BoundLimit]> {
-        self.those(self.index.with(key), is_meant)
+        self.limits_of(self.index.overlapping(key), is_wanted)
     }
 
     /// Returns the lost keys that share requests with an undeclared route.
-    pub(super) fn with_route<'a>(
+    pub(super) fn overlapping_route<'a>(
         &'a self,
         route: &Route,
         set: &BoundedMap<Route>,
-        is_meant: impl Fn(&RouteKey) -> bool,
+        is_wanted: impl Fn(&RouteKey) -> bool,
     ) -> impl Iterator<Item = &'a [BoundLimit]> {
-        self.those(self.index.with_route(route, set), is_meant)
+        self.limits_of(self.index.overlapping_route(route, set), is_wanted)
     }
 
-    fn those(
+    fn limits_of(
         &self,
         numbers: impl IntoIterator<Item = usize>,
-        is_meant: impl Fn(&RouteKey) -> bool,
+        is_wanted: impl Fn(&RouteKey) -> bool,
     ) -> impl Iterator<Item = &[BoundLimit]> {
         let routes = numbers.into_iter().map(|number| &*self.routes[number]);
-        let meant = routes.filter(move |gone| is_meant(&gone.key));
-        meant.map(|gone| gone.own.as_slice())
+        let wanted = routes.filter(move |lost| is_wanted(&lost.key));
+        wanted.map(|lost| lost.own.as_slice())
     }
 
     /// Closes the buckets of all lost keys.
     pub(super) fn close(&self) {
-        for bound in self.of(|_| true).into_iter().flatten() {
+        for bound in self.matching(|_| true).into_iter().flatten() {
             if let Storage::Bucket(bucket) = &bound.home {
                 bucket.retire(&bound.history);
             }

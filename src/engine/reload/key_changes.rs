@@ -98,8 +98,8 @@ impl KeyChanges {
             let undeclared = before.default.iter().map(|template| &template.limit);
             let mut all = others(undeclared, &[]);
             let taken = self.takes_from(before, key).into_iter();
-            let gone = before.lost_keys.with(key, |_| true);
-            for own in taken.map(|route| &*route.own).chain(gone) {
+            let lost = before.lost_keys.overlapping(key, |_| true);
+            for own in taken.map(|route| &*route.own).chain(lost) {
                 let limits = own.iter().map(|bound| &bound.limit);
                 all.extend(others(limits, &all));
             }
@@ -129,7 +129,7 @@ impl KeyChanges {
             let heads = heads.filter(|route| route.pattern.as_ref().is_some_and(takes));
             return found.into_iter().chain(heads).collect();
         }
-        let routes = before.declared_with(key);
+        let routes = before.declared_overlapping(key);
         let routes = routes.filter(|(other, _)| takes(other));
         routes.map(|(_, route)| route).collect()
     }

@@ -18,14 +18,14 @@ impl LostKeys {
         per_route: bool,
         now: Nanos,
     ) -> Self {
-        let mut gone = Self::default();
+        let mut lost_keys = Self::default();
         let routes = before.declared();
         let routes = routes.filter(|(key, _)| key_changes.removed.contains(key));
         for (key, route) in routes {
-            gone.add(|| LostKey::new(key, &route.own));
+            lost_keys.add(|| LostKey::new(key, &route.own));
         }
         if let (true, Ok(key)) = (per_route, UNDECLARED.parse()) {
-            let mut add = |route: &Route| gone.add(|| LostKey::new(&key, &route.own));
+            let mut add = |route: &Route| lost_keys.add(|| LostKey::new(&key, &route.own));
             match &before.undeclared {
                 None => add(&before.shared),
                 // Routes for which there was no room may find some now.
@@ -43,9 +43,9 @@ impl LostKeys {
                 Storage::Client(_) => true,
             });
             if !is_spent && !key_changes.added.contains(key) {
-                gone.add(|| Arc::clone(route));
+                lost_keys.add(|| Arc::clone(route));
             }
         }
-        gone
+        lost_keys
     }
 }

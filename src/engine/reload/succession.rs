@@ -44,20 +44,21 @@ impl RuleSet {
     }
 
     /// The declared routes that share requests with a key.
-    pub(in crate::engine) fn declared_with<'a>(
+    pub(in crate::engine) fn declared_overlapping<'a>(
         &'a self,
         key: &RouteKey,
     ) -> impl Iterator<Item = (&'a RouteKey, &'a Route)> {
         let keys = || self.declared().map(|(key, _)| key);
         let overlaps = self.overlaps.get_or_init(|| Overlaps::of(keys()));
-        let near = overlaps.with(key).into_iter();
-        let near = near.filter_map(|number| self.table.value(number));
-        near.filter_map(|route| Some((route.pattern.as_ref()?, route)))
+        let numbers = overlaps.with(key).into_iter();
+        let routes = numbers.filter_map(|number| self.table.value(number));
+        routes
+            .filter_map(|route| Some((route.pattern.as_ref()?, route)))
             .filter(move |(other, _)| key.meets(other))
     }
 
     /// All routes that nobody declared and that are kept apart, as they are now.
-    fn apart(&self) -> Vec<UndeclaredIndex<'_>> {
+    fn undeclared_indexes(&self) -> Vec<UndeclaredIndex<'_>> {
         let sets = self.undeclared.iter();
         let sets = sets.flat_map(|UndeclaredRoutes { templates, paths }| [templates, paths]);
         sets.map(UndeclaredIndex::of).collect()
@@ -71,8 +72,8 @@ impl RuleSet {
         key: &RouteKey,
         named: &HashMap<&RouteKey, &'a Route>,
     ) -> Option<&'a [BoundLimit]> {
-        let gone = self.lost_keys.with(key, |gone| gone == key).next();
-        gone.or_else(|| self.undeclared_as(key, named).map(|route| &*route.own))
+        let lost = self.lost_keys.overlapping(key, |lost| lost == key).next();
+        lost.or_else(|| self.undeclared_as(key, named).map(|route| &*route.own))
     }
 
     /// The route that nobody declared and that had just the requests of a key that is new.
@@ -108,9 +109,9 @@ impl RuleSet {
         let route = self.undeclared_route(before, is_touched);
         if is_touched {
             let (key_changes, own) = (&self.key_changes, [&*before.own]);
-            let came = |key: &RouteKey| key_changes.removed.contains(key);
-            let came = self.lost_keys.with_route(before, set, came);
-            let sources = own.into_iter().chain(came);
+            let incoming = |key: &RouteKey| key_changes.removed.contains(key);
+            let incoming = self.lost_keys.overlapping_route(before, set, incoming);
+            let sources = own.into_iter().chain(incoming);
             inherit(&self.limiter, &route.own, sources, false);
         }
         route
@@ -118,7 +119,7 @@ impl RuleSet {
 
     /// Has a route that nobody declared, and that is new, begin with what was used under keys that are gone.
     pub(in crate::engine) fn inherit_lost_keys(&self, route: &Route, set: &BoundedMap<Route>) {
-        let sources = self.lost_keys.with_route(route, set, |_| true);
+        let sources = self.lost_keys.overlapping_route(route, set, |_| true);
         inherit(&self.limiter, &route.own, sources, false);
     }
 
@@ -135,48 +136,53 @@ impl RuleSet {
             all.push(Inheritance { heir, sources });
         };
         let known: HashMap<_, _> = before.declared().collect();
-        let apart = before.apart();
-        let free = before.declared().filter(|(_, route)| route.own.is_empty());
-        let free = free.filter(|(key, _)| key_changes.removed.contains(key));
-        let free: KeyIndex = free.map(|(key, _)| key.clone()).collect();
+        let indexes = before.undeclared_indexes();
+        let unlimited = before.declared().filter(|(_, route)| route.own.is_empty());
+        let unlimited = unlimited.filter(|(key, _)| key_changes.removed.contains(key));
+        let unlimited: KeyIndex = unlimited.map(|(key, _)| key.clone()).collect();
         for (key, route) in self.declared() {
             if key_changes.added.contains(key) {
-                inherit(route, self.sources_of(key, before, &apart));
+                inherit(route, self.sources_of(key, before, &indexes));
             } else if key_changes.changed.contains(key) {
                 let known = known.get(key).map(|known| &*known.own);
-                let came = before.declared_with(key);
-                let came =
-                    came.filter(|(gone, _)| key_changes.removed.contains(gone) && gone.beats(key));
-                let came = came.map(|(_, gone)| &*gone.own);
+                let incoming = before.declared_overlapping(key);
+                let incoming = incoming
+                    .filter(|(other, _)| key_changes.removed.contains(other) && other.beats(key));
+                let incoming = incoming.map(|(_, route)| &*route.own);
                 // What keys had used whose requests went to one that is exempt or unlimited, and that gives them away.
-                let had = |lost: &RouteKey| {
-                    let mut takers = free.with(lost);
-                    takers.any(|number| free.key(number).beats(key))
+                let was_passed_on = |lost: &RouteKey| {
+                    let mut takers = unlimited.overlapping(lost);
+                    takers.any(|number| unlimited.key(number).beats(key))
                 };
-                let came = came.chain(before.lost_keys.with(key, had));
-                inherit(route, known.into_iter().chain(came).collect());
+                let incoming = incoming.chain(before.lost_keys.overlapping(key, was_passed_on));
+                inherit(route, known.into_iter().chain(incoming).collect());
             }
         }
-        let came = || -> Vec<&[BoundLimit]> {
-            let gone = before.declared();
-            let gone = gone.filter(|(key, _)| key_changes.removed.contains(key));
-            let earlier = before.lost_keys.of(|key| key_changes.removed.contains(key));
-            gone.map(|(_, route)| &*route.own).chain(earlier).collect()
+        let incoming = || -> Vec<&[BoundLimit]> {
+            let removed = before.declared();
+            let removed = removed.filter(|(key, _)| key_changes.removed.contains(key));
+            let earlier = before
+                .lost_keys
+                .matching(|key| key_changes.removed.contains(key));
+            removed
+                .map(|(_, route)| &*route.own)
+                .chain(earlier)
+                .collect()
         };
         let changes = before.undeclared.is_some() != self.undeclared.is_some();
         if changes || self.undeclared.is_none() && !key_changes.is_empty() {
-            let mut sources = came();
+            let mut sources = incoming();
             sources.push(&before.shared.own);
             if self.undeclared.is_none() && changes {
                 sources.extend(before.undeclared_owns());
-                sources.extend(self.lost_keys.of(|_| true));
+                sources.extend(self.lost_keys.matching(|_| true));
             }
             inherit(&self.shared, sources);
         }
         for (index, overflow) in self.overflows().into_iter().enumerate() {
             if changes || !key_changes.is_empty() {
                 let known = before.overflows().get(index).copied();
-                let mut sources = came();
+                let mut sources = incoming();
                 sources.push(&known.unwrap_or(&before.shared).own);
                 inherit(overflow, sources);
             }
@@ -197,17 +203,17 @@ impl RuleSet {
         let late = |heir: &Route, route: &Route| {
             inherit(&self.limiter, &heir.own, [&*route.own], true);
         };
-        let apart = before.apart();
+        let indexes = before.undeclared_indexes();
         let new = self
             .declared()
             .filter(|(key, _)| self.key_changes.added.contains(*key));
         for (key, heir) in new {
-            for route in apart.iter().flat_map(|apart| apart.with(key)) {
+            for route in indexes.iter().flat_map(|index| index.overlapping(key)) {
                 late(heir, route);
             }
         }
         if self.undeclared.is_none() {
-            for route in apart.iter().flat_map(UndeclaredIndex::routes) {
+            for route in indexes.iter().flat_map(UndeclaredIndex::routes) {
                 late(&self.shared, route);
             }
         }
@@ -218,15 +224,15 @@ impl RuleSet {
         &'a self,
         key: &RouteKey,
         before: &'a Self,
-        apart: &[UndeclaredIndex<'a>],
+        indexes: &[UndeclaredIndex<'a>],
     ) -> Vec<&'a [BoundLimit]> {
         let taken = self.key_changes.takes_from(before, key).into_iter();
         let mut sources: Vec<&[BoundLimit]> = taken.map(|route| &*route.own).collect();
-        sources.extend(before.lost_keys.with(key, |_| true));
+        sources.extend(before.lost_keys.overlapping(key, |_| true));
         match &before.undeclared {
             None => sources.push(&before.shared.own),
             Some(UndeclaredRoutes { templates, paths }) => {
-                let met = apart.iter().flat_map(|apart| apart.with(key));
+                let met = indexes.iter().flat_map(|index| index.overlapping(key));
                 sources.extend(met.map(|route| &*route.own));
                 let full = [templates, paths].into_iter().filter(|set| set.is_full());
                 sources.extend(full.map(|set| &*set.overflow().own));
@@ -244,9 +250,9 @@ impl RuleSet {
     fn undeclared_owns(&self) -> Vec<&[BoundLimit]> {
         let sets = self.undeclared.iter();
         let sets = sets.flat_map(|UndeclaredRoutes { templates, paths }| [templates, paths]);
-        let apart = sets.flat_map(|set| set.iter().map(|(_, route)| &*route.own));
+        let kept = sets.flat_map(|set| set.iter().map(|(_, route)| &*route.own));
         let overflows = self.overflows().into_iter().map(|route| &*route.own);
-        apart.chain(overflows).collect()
+        kept.chain(overflows).collect()
     }
 }
 
