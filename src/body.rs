@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::{admission::Admission, usage_reader::UsageReader};
+use crate::{admission::Admission, usage::UsageReader};
 
 pin_project! {
     /// The body of a response that passed a [`Throttle`](crate::Throttle).

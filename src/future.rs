@@ -25,7 +25,7 @@ use crate::{
     body::ResponseBody,
     decision::Decision,
     engine::{Admitted, ResponseParts},
-    usage_reader::UsageReader,
+    usage::UsageReader,
 };
 
 pin_project! {

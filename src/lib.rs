@@ -418,7 +418,6 @@ mod service;
 pub mod store;
 mod sync;
 mod usage;
-mod usage_reader;
 
 pub use self::{
     body::ResponseBody,

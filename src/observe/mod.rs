@@ -24,8 +24,19 @@ mod meters;
 mod meters;
 
 use self::meters::StoreMeters;
-pub(crate) use self::meters::{Meters, describe, implausible};
-use crate::store::client::{Event, OnOutage};
+pub(crate) use self::meters::{Meters, describe};
+use crate::{
+    clock::Nanos,
+    store::client::{Event, OnOutage},
+    usage::ReportListener,
+};
+
+impl ReportListener for Log {
+    fn implausible(&self, route: &str, now: Nanos, reported: u64, most: u64) {
+        meters::implausible(route);
+        self.implausible_usage(route, now, reported, most);
+    }
+}
 
 /// Tells what becomes of the store.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ pub(crate) struct Log {}
 impl Log {
     pub(crate) fn refused(&self, _: &Denial) {}
 
-    pub(crate) fn implausible(&self, _: &str, _: Nanos, _: u64, _: u64) {}
+    pub(crate) fn implausible_usage(&self, _: &str, _: Nanos, _: u64, _: u64) {}
 
     pub(crate) fn no_peer_address(&self) {}
 

@@ -54,7 +54,7 @@ impl Log {
     }
 
     /// An answer has reported more model tokens than it can have used. Told as often as refusals are.
-    pub(crate) fn implausible(&self, route: &str, now: Nanos, reported: u64, most: u64) {
+    pub(crate) fn implausible_usage(&self, route: &str, now: Nanos, reported: u64, most: u64) {
         if let Some(untold) = self.reports.tells(now) {
             warn!(
                 target: TARGET,

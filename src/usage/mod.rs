@@ -1,15 +1,18 @@
 //! Model tokens: what a request is expected to cost, and what it has cost.
 //!
-//! Handlers that know tell it themselves. For those that cannot be changed, [`UsageScanner`] reads it from the answer as
+//! Handlers that know tell it themselves. For those that cannot be changed, [`UsageReader`] reads it from the answer as
 //! it goes by.
 
 mod account;
 mod estimate;
+mod reader;
 mod scan;
 
 pub(crate) use self::estimate::EstimateSource;
+#[cfg(feature = "__bench")]
+pub(crate) use self::scan::{MediaType, UsageScanner};
 pub use self::{account::Usage, estimate::Estimate};
 pub(crate) use self::{
     estimate::{Estimator, InvalidFieldName},
-    scan::{MediaType, UsageScanner},
+    reader::{ReportListener, UsageReader},
 };

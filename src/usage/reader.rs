@@ -1,18 +1,24 @@
 //! The usage of model tokens that the answer of a model server reports, read as it goes by.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use http::{
     HeaderMap,
     header::{CONTENT_ENCODING, CONTENT_TYPE},
 };
 
+use super::scan::{MediaType, UsageScanner};
 use crate::{
     admission::reservation::{Report, TokenReservation},
+    clock::Nanos,
     field,
-    observe::{self, Log},
-    usage::{MediaType, UsageScanner},
 };
+
+/// A listener to reports that are not charged.
+pub(crate) trait ReportListener: fmt::Debug + Send + Sync {
+    /// Notes an answer on this route that has reported more model tokens than the `most` that it can have used.
+    fn implausible(&self, route: &str, now: Nanos, reported: u64, most: u64);
+}
 
 /// A reader of the usage that an answer reports.
 #[derive(Debug)]
@@ -20,14 +26,14 @@ pub(crate) struct UsageReader {
     scan: UsageScanner,
     /// The bytes that have passed.
     passed: u64,
-    log: Arc<Log>,
+    listener: Arc<dyn ReportListener>,
 }
 
 impl UsageReader {
     /// Returns the reader of an answer with these header fields. `None` if it reports nothing: it is compressed, or of
     /// another type.
     #[cold]
-    pub(crate) fn of(headers: &HeaderMap, log: Arc<Log>) -> Option<Box<Self>> {
+    pub(crate) fn of(headers: &HeaderMap, listener: Arc<dyn ReportListener>) -> Option<Box<Self>> {
         let encoding = field::first(headers, &CONTENT_ENCODING);
         if encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case(b"identity")) {
             return None;
@@ -36,7 +42,7 @@ impl UsageReader {
         Some(Box::new(Self {
             scan: UsageScanner::new(kind),
             passed: 0,
-            log,
+            listener,
         }))
     }
 
@@ -52,8 +58,7 @@ impl UsageReader {
             return;
         };
         if let Report::Implausible { most } = account.settle_reported(total, self.passed) {
-            observe::implausible(account.route());
-            self.log
+            self.listener
                 .implausible(account.route(), account.now(), total, most);
         }
     }
