@@ -6,6 +6,7 @@ mod tls;
 #[cfg(feature = "redis-tls")]
 mod tls;
 
+mod backlog;
 mod connection;
 mod queue;
 mod script;
@@ -244,7 +245,7 @@ impl RedisStoreBuilder {
         }
         let inner = RedisClient {
             connector: Connector::new(servers),
-            queue: Queue::default(),
+            queue: Queue::new(),
             script: Code::new(BODY),
             probe: Code::new(PROBE),
             prefix: format!("{prefix}:{{{name}}}:"),

@@ -12,17 +12,13 @@
 //!   runtime ended, its request was cancelled) hands over to a task of a runtime; without one, all that wait are
 //!   answered with an error. A call that is never answered holds up nobody beyond [`Queue::STUCK`].
 
-use std::{
-    collections::VecDeque,
-    mem,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::sync::Arc;
 
 use tokio::{runtime::Handle, sync::oneshot, time::Instant};
 
 use super::{
     RedisClient,
+    backlog::Backlog,
     script::{Batch, BatchEntry},
 };
 use crate::store::{StoreError, Taken};
@@ -30,24 +26,10 @@ use crate::store::{StoreError, Taken};
 pub(super) type TakeResult = Result<Taken, StoreError>;
 
 /// Entries that wait for a call.
-#[derive(Debug, Default)]
-pub(super) struct Queue(Mutex<QueueState>);
-
-#[derive(Debug, Default)]
-struct QueueState {
-    waiting: VecDeque<Job>,
-    /// Calls in flight.
-    calls: usize,
-    /// The time at which the last call was sent.
-    last: Option<Instant>,
-    /// Calls that were sent so far.
-    sent: u64,
-    /// Set if many entries shared the last call.
-    is_crowded: bool,
-}
+pub(super) type Queue = Backlog<Job>;
 
 #[derive(Debug)]
-struct Job {
+pub(super) struct Job {
     entry: BatchEntry,
     answer: oneshot::Sender<TakeResult>,
 }
@@ -61,47 +43,6 @@ struct CallPermit {
 
 /// The right to make a call, on its way to a task of the runtime. If the runtime has ended, nobody makes it.
 struct NextCall(Option<Arc<RedisClient>>);
-
-impl Queue {
-    /// The most calls in flight: the server works on one while it reads the next.
-    const CALLS: usize = 2;
-
-    /// Entries of a call above which one call at a time is made: fewer and larger calls cost both sides less.
-    const CROWD: usize = 8;
-
-    /// The age from which a call in flight does not count any more: it may never be answered.
-    const STUCK: Duration = Duration::from_millis(5);
-
-    fn with<T>(&self, work: impl FnOnce(&mut QueueState) -> T) -> T {
-        // Each step leaves it whole.
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        work(&mut state)
-    }
-}
-
-impl QueueState {
-    /// Counts a call, if one may be made now.
-    fn may_call(&mut self) -> bool {
-        let now = now();
-        let stuck = |last: Instant| now.saturating_duration_since(last) > Queue::STUCK;
-        if self.calls >= self.most() && !self.last.is_some_and(stuck) {
-            return false;
-        }
-        self.calls += 1;
-        self.last = Some(now);
-        true
-    }
-
-    /// Returns how many calls may be in flight.
-    fn most(&self) -> usize {
-        if self.is_crowded { 1 } else { Queue::CALLS }
-    }
-
-    /// Removes all entries that wait. They were not sent, so nothing was taken for them.
-    fn give_up(&mut self) -> VecDeque<Job> {
-        mem::take(&mut self.waiting)
-    }
-}
 
 #[expect(
     clippy::disallowed_methods,
@@ -134,11 +75,7 @@ impl RedisClient {
     }
 
     async fn enqueue(self: &Arc<Self>, jobs: impl IntoIterator<Item = Job>) {
-        let leads = self.queue.with(|state| {
-            state.waiting.extend(jobs);
-            state.may_call()
-        });
-        if leads {
+        if self.queue.add(jobs, now) {
             CallPermit::new(self).call().await;
         }
     }
@@ -168,31 +105,27 @@ impl CallPermit {
     async fn call(mut self) {
         let inner = Arc::clone(&self.inner);
         let mut call = Batch::default();
-        let answers = inner.queue.with(|state| {
-            let mut answers = Vec::with_capacity(state.waiting.len().min(Batch::MOST));
-            while let Some(Job { entry, answer }) = state.waiting.pop_front() {
+        let (number, answers) = inner.queue.send(now, |waiting| {
+            let mut answers = Vec::with_capacity(waiting.len().min(Batch::MOST));
+            while let Some(Job { entry, answer }) = waiting.pop_front() {
                 match call.push(entry) {
                     Ok(()) => answers.push(answer),
                     Err(entry) => {
-                        state.waiting.push_front(Job { entry, answer });
+                        waiting.push_front(Job { entry, answer });
                         break;
                     }
                 }
             }
-            state.is_crowded = answers.len() > Queue::CROWD;
-            state.last = Some(now());
-            state.sent += 1;
-            self.number = state.sent;
             answers
         });
+        self.number = number;
         if answers.is_empty() {
             return;
         }
         let told = inner.call(&call).await;
         if let Err(error) = &told {
             // Nor would it answer those, and by the time that it does nobody wants to know.
-            let waiting = inner.queue.with(QueueState::give_up);
-            for Job { answer, .. } in waiting {
+            for Job { answer, .. } in inner.queue.give_up() {
                 let _ = answer.send(Err(error.clone()));
             }
         }
@@ -212,14 +145,7 @@ impl CallPermit {
 impl Drop for CallPermit {
     fn drop(&mut self) {
         let Self { inner, number } = self;
-        let goes_on = inner.queue.with(|state| {
-            // The last goes on, whatever has become of those before it.
-            let goes_on =
-                !state.waiting.is_empty() && (state.calls <= state.most() || *number == state.sent);
-            state.calls -= usize::from(!goes_on);
-            goes_on
-        });
-        if goes_on {
+        if inner.queue.end(*number) {
             let mut next = NextCall(Some(Arc::clone(inner)));
             let runtime = Handle::try_current();
             let runtime = runtime.as_ref().unwrap_or(&inner.runtime);
@@ -235,11 +161,7 @@ impl Drop for CallPermit {
 impl Drop for NextCall {
     fn drop(&mut self) {
         if let Some(inner) = self.0.take() {
-            let waiting = inner.queue.with(|state| {
-                state.calls -= 1;
-                state.give_up()
-            });
-            drop(waiting);
+            drop(inner.queue.abandon());
         }
     }
 }
