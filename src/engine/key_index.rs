@@ -1,4 +1,18 @@
-//! Keys and undeclared routes that share requests, found without a look at each.
+//! Indexes of keys and of undeclared routes, to find those that share requests without a look at each.
+//!
+//! Rules may have ten thousands of keys, and a reload compares keys with keys and with routes. Each index narrows them
+//! down by the segments of paths ([`Overlaps`]), which gives candidates, and then asks each candidate exactly.
+//!
+//! # Invariants
+//!
+//! - **None is missed.** Candidates are a superset of those that share requests: methods play no part in the index, a
+//!   parameter is followed into all literals, and a route of which nothing is known is a candidate of everything.
+//! - **Hashes of one family.** Undeclared paths are known by hashes under the secret of their set, which its successors
+//!   keep. All sets of paths that one index is asked about descend from each other.
+//!
+//! # Who may touch it
+//!
+//! The [reload](super::reload), and the first request of an undeclared path, which looks for lost keys.
 
 use std::sync::OnceLock;
 
@@ -9,29 +23,33 @@ use crate::route::{
     undeclared::BoundedMap,
 };
 
-/// Keys by number.
+/// Keys, each under a number, in the order in which they were added.
 #[derive(Debug, Default)]
 pub(super) struct KeyIndex {
+    /// The keys by their numbers.
     keys: Vec<RouteKey>,
+    /// Their numbers, by the segments of their paths.
     overlaps: Overlaps,
-    /// The same by the hashes of undeclared paths, made when one is first looked for.
+    /// The same by the hashes of undeclared paths. Made when one is first looked for, and good for all sets of that
+    /// family.
     by_path: OnceLock<Overlaps>,
 }
 
 impl KeyIndex {
-    /// Adds a key under the next number.
+    /// Adds a key under the next number. Not after a path was looked for.
     pub(super) fn insert(&mut self, key: RouteKey) {
         self.overlaps.insert(&key);
         self.keys.push(key);
     }
 
-    /// The numbers of all keys that share requests with a key.
+    /// Lists the numbers of all keys that share requests with a key, in ascending order.
     pub(super) fn overlapping(&self, key: &RouteKey) -> impl Iterator<Item = usize> {
         let numbers = self.overlaps.with(key).into_iter();
         numbers.filter(move |number| key.meets(&self.keys[*number]))
     }
 
-    /// The numbers of all keys that share requests with a route that nobody declared.
+    /// Lists the numbers of all keys that share requests with an undeclared route, in ascending order. `set` is the one
+    /// that the route lies in.
     pub(super) fn overlapping_route(
         &self,
         route: &Route,
@@ -52,6 +70,7 @@ impl KeyIndex {
             .filter(move |number| route.meets(&self.keys[*number], set))
     }
 
+    /// Returns the key of a number.
     pub(super) fn key(&self, number: usize) -> &RouteKey {
         &self.keys[number]
     }
@@ -67,15 +86,19 @@ impl FromIterator<RouteKey> for KeyIndex {
     }
 }
 
-/// The routes of a set that nobody declared, as they are now.
+/// The undeclared routes of a set, as they are at one moment. A route that is entered later is not in it.
 #[derive(Debug)]
 pub(super) struct UndeclaredIndex<'a> {
+    /// The set, for its hashes.
     set: &'a BoundedMap<Route>,
+    /// The routes by number.
     routes: Vec<&'a Route>,
+    /// Their numbers, by the hashes of their segments. Routes of which nothing is known take any path.
     overlaps: Overlaps,
 }
 
 impl<'a> UndeclaredIndex<'a> {
+    /// Lists the routes of a set and indexes them.
     pub(super) fn of(set: &'a BoundedMap<Route>) -> Self {
         let routes: Vec<&Route> = set.iter().map(|(_, route)| route).collect();
         let trail = |route: &&Route| match (&route.shape, &route.pattern) {
@@ -90,11 +113,12 @@ impl<'a> UndeclaredIndex<'a> {
         }
     }
 
+    /// Lists all routes of the index.
     pub(super) fn routes(&self) -> impl Iterator<Item = &'a Route> {
         self.routes.iter().copied()
     }
 
-    /// Returns the keys that share requests with a key.
+    /// Lists the routes that share requests with a key.
     pub(super) fn overlapping(&self, key: &RouteKey) -> impl Iterator<Item = &'a Route> {
         let trail = Trail::of(key, |segment| self.set.hash(&segment));
         let numbers = self.overlaps.with_trail(trail.as_ref()).into_iter();

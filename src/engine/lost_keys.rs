@@ -1,4 +1,25 @@
-//! Routes that have lost their keys.
+//! The lost keys: routes whose keys reloads have removed, and whose balances have not come back yet.
+//!
+//! A key that is removed and added again must not begin with a full bucket. So what was used under it is remembered,
+//! and the routes that take its requests, now or later, begin with that. A lost key is forgotten when everything has
+//! come back: its tokens with time, its slots with the last request that holds one.
+//!
+//! `$default` is lost in the same sense where routes that have shared its bucket may get buckets of their own.
+//!
+//! # Invariants
+//!
+//! - **Closed.** The buckets of a lost key are closed: nothing is charged to them, and what still comes back to them
+//!   goes to their heirs, too.
+//! - **Held once.** All rule sets that remember a route share one [`LostKey`], and that holds one reference to each
+//!   bucket. So the number of references tells if a request still has something there.
+//! - **The latest first.** Keys that this reload has removed come before those that were lost earlier. At most 65,536
+//!   are remembered: the oldest are forgotten first, and such a key begins with a full bucket if it comes back.
+//! - **Numbers agree.** A key's number in the index is that of its route.
+//!
+//! # Who may touch it
+//!
+//! A [reload](super::reload) makes the list for the next rule set and closes the buckets. An undeclared route that is
+//! entered later inherits from it.
 
 use std::sync::Arc;
 
@@ -8,23 +29,26 @@ use crate::{
     route::{RouteKey, undeclared::BoundedMap},
 };
 
-/// Routes that have lost their key, until all that was used there has come back: the last ones first.
+/// The lost keys that a rule set remembers, the last ones first.
 #[derive(Debug, Default)]
 pub(super) struct LostKeys {
-    /// All rules that remember a route share it, so that its buckets are held once and by nobody else as soon as no
-    /// request has anything there.
+    /// The lost keys by number, shared with the rule sets before.
     pub(super) routes: Vec<Arc<LostKey>>,
+    /// The same, to be found by the requests that they had.
     index: KeyIndex,
 }
 
-/// A route that has lost its key.
+/// A route that has lost its key. Dropped by the last rule set that remembers it, it tells its buckets.
 #[derive(Debug)]
 pub(super) struct LostKey {
+    /// The key that was removed.
     pub(super) key: RouteKey,
+    /// The limits that the route had, with their buckets.
     pub(super) own: Vec<BoundLimit>,
 }
 
 impl LostKey {
+    /// Remembers the limits of a route under its key.
     pub(super) fn new(key: &RouteKey, own: &[BoundLimit]) -> Arc<Self> {
         Arc::new(Self {
             key: key.clone(),
@@ -33,6 +57,7 @@ impl LostKey {
     }
 }
 
+/// Tells the buckets that the reference of a lost key goes: the references that are left are those of requests.
 impl Drop for LostKey {
     fn drop(&mut self) {
         for bound in &self.own {
@@ -47,6 +72,7 @@ impl LostKeys {
     /// The most routes that are remembered. Those that lost their keys first are forgotten first.
     const MAX: usize = 65_536;
 
+    /// Adds a route, if there is room and it has limits. To be called for the latest first.
     pub(super) fn add(&mut self, route: impl FnOnce() -> Arc<LostKey>) {
         if self.routes.len() >= Self::MAX {
             return;
@@ -58,11 +84,12 @@ impl LostKeys {
         }
     }
 
+    /// Returns the limits of the lost keys that are wanted.
     pub(super) fn matching(&self, is_wanted: impl Fn(&RouteKey) -> bool) -> Vec<&[BoundLimit]> {
         self.limits_of(0..self.routes.len(), is_wanted).collect()
     }
 
-    /// Returns the lost keys that share requests with a key.
+    /// Returns the limits of the lost keys that are wanted and share requests with a key.
     pub(super) fn overlapping<'a>(
         &'a self,
         key: &RouteKey,
@@ -71,7 +98,8 @@ impl LostKeys {
         self.limits_of(self.index.overlapping(key), is_wanted)
     }
 
-    /// Returns the lost keys that share requests with an undeclared route.
+    /// Returns the limits of the lost keys that are wanted and share requests with an undeclared route. `set` is the
+    /// one that the route lies in.
     pub(super) fn overlapping_route<'a>(
         &'a self,
         route: &Route,
@@ -81,6 +109,7 @@ impl LostKeys {
         self.limits_of(self.index.overlapping_route(route, set), is_wanted)
     }
 
+    /// Returns the limits of the lost keys of these numbers, if they are wanted.
     fn limits_of(
         &self,
         numbers: impl IntoIterator<Item = usize>,
@@ -91,7 +120,8 @@ impl LostKeys {
         wanted.map(|lost| lost.own.as_slice())
     }
 
-    /// Closes the buckets of all lost keys.
+    /// Closes the buckets of all lost keys, those that are closed already among them. To be called once the rules that
+    /// take their requests are made, for nothing can be charged to them after.
     pub(super) fn close(&self) {
         for bound in self.matching(|_| true).into_iter().flatten() {
             if let Storage::Bucket(bucket) = &bound.home {
