@@ -1,4 +1,13 @@
-//! The comparison of the keys of some rules with those that hold.
+//! The comparison of the keys of some rules with those in force.
+//!
+//! Which key takes a request is decided by the [`Table`]: the most specific that matches. So a key gives requests to an
+//! added one only if they share some and the added one *beats* it. For a key with a literal path this is looked up,
+//! which is exact; for others it is asked of each pair that overlaps, which may name a route too many: it then inherits
+//! a balance more, and errs against the caller.
+//!
+//! # Who may call it
+//!
+//! A [reload](super), before it compiles the rules: the registry has to know which limits keep their lines.
 
 use std::{cell::LazyCell, collections::HashSet};
 
@@ -11,7 +20,8 @@ use crate::{
 };
 
 impl KeyChanges {
-    /// Compares the keys of some rules with those that hold. Keys that cannot be read are left out.
+    /// Compares the keys of some rules with those in force. Keys that cannot be read are left out: the rules fail to
+    /// compile later, and say which.
     pub(in crate::engine) fn between(before: &RuleSet, rules: &Rules) -> Self {
         let keys = rules.keys();
         let mut table = Table::new();
@@ -43,7 +53,7 @@ impl KeyChanges {
         let is_default = |key: &&RouteKey| *key.pattern() == Pattern::Default;
         let default = keys.iter().map(|(key, _)| key).find(is_default);
         let mut changed = HashSet::new();
-        // Between it and the routes of the host's router that have no key.
+        // A `$default` that stays may exchange requests with the routes of the host's router that have no key.
         if let Some(default) = default.filter(stays) {
             let (before, after) = (before.table.takes(), rules.catch_all);
             if before != after {
@@ -87,7 +97,11 @@ impl KeyChanges {
         key_changes
     }
 
-    /// Tells the registry which limits keep neither their buckets nor begin in lines of their own.
+    /// Tells the registry which limits cannot keep their buckets, and which added keys take over a waiting line.
+    ///
+    /// An added key takes over the line of the route that had exactly its requests, so that those who wait there keep
+    /// their places. A closed one keeps the limits of all routes that it takes from, so that they are found when it is
+    /// opened.
     pub(in crate::engine) fn handover(&self, before: &RuleSet) -> Handover {
         let named = before.named_by_key();
         let lines = self.added.iter().filter_map(|key| {
@@ -112,7 +126,8 @@ impl KeyChanges {
         }
     }
 
-    /// The declared routes that have taken requests which a new key takes.
+    /// Lists the declared routes that took requests before which an added key takes now. A key with limits, but without
+    /// requests to give, may be among them: see the head of the file.
     pub(in crate::engine) fn takes_from<'a>(
         &self,
         before: &'a RuleSet,
@@ -135,7 +150,8 @@ impl KeyChanges {
     }
 }
 
-/// Looks up the requests of a key that is a method and a literal path. `None` if it is not.
+/// Looks up the requests of a key that is a method and a literal path. `None` if it is not: such keys have many
+/// requests.
 pub(in crate::engine) fn with_head<T>(
     key: &RouteKey,
     look: impl FnOnce(&Head<'_>) -> T,
@@ -145,7 +161,8 @@ pub(in crate::engine) fn with_head<T>(
     Some(look(&Head::alone(method, &path, &none)))
 }
 
-/// Looks up the `HEAD` requests of a key that is `GET` and a literal path. `None` if it is not, or nothing takes them.
+/// Looks up the `HEAD` requests of a key that is `GET` and a literal path. `None` if it is not, or if nothing takes
+/// them.
 fn with_head_of_get<T>(key: &RouteKey, look: impl FnOnce(&Head<'_>) -> Option<T>) -> Option<T> {
     let (method, path) = key.literal()?;
     let none = Extensions::new();

@@ -1,4 +1,7 @@
-//! What becomes of routes that lose their keys.
+//! The list of lost keys as a reload makes it.
+//!
+//! A key is lost with everything that was used under it. It stays on the list, from rule set to rule set, until its
+//! buckets are spent: nothing is charged to them that has not come back, and no request holds anything there.
 
 use std::sync::Arc;
 
@@ -11,7 +14,12 @@ use super::super::{
 use crate::{clock::Nanos, limiter::limit_set::Storage};
 
 impl LostKeys {
-    /// The lost keys that the rules before remembered and that have something left, and the keys lost since.
+    /// Lists the keys that this reload has removed, and then the lost keys of the rules before that have something
+    /// left. A key that is added again leaves the list: its new route has inherited, and is charged from now on.
+    ///
+    /// `per_route` tells if the new rules keep undeclared routes apart: then the routes that shared a bucket until now
+    /// may get one of their own, and begin with what was used in the shared one. `now` is read from the limiter's
+    /// clock.
     pub(in crate::engine) fn after(
         before: &RuleSet,
         key_changes: &KeyChanges,

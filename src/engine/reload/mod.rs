@@ -1,4 +1,24 @@
-//! How the rules that hold next take over what those before have come by.
+//! Reload: the parts of a rule set that carry over what the rules before have come by.
+//!
+//! - [`key_changes`] compares the keys: which routes give requests away, and which take some.
+//! - [`lost_keys`] remembers the routes that have lost their keys.
+//! - [`succession`] hands balances from routes to their heirs.
+//! - This file carries over undeclared routes and the limits that requests have asked for.
+//!
+//! The order of the steps, and what requests do meanwhile, is told in [`active`](super::active).
+//!
+//! # Invariants
+//!
+//! - **The rules before are read, never changed**, but for their counts, their buckets, which are closed, and their
+//!   sets of undeclared routes, which are sealed. Requests are decided by them until the exchange.
+//! - **Carrying over is repeatable.** [`adopt`](RuleSet::adopt) enters what is missing and leaves the rest, so it runs
+//!   once while requests enter routes, and again for the few that were entered since.
+//! - **Nobody sees it half done.** The new rule set is reached by no request before the exchange.
+//!
+//! # Who may call it
+//!
+//! [`ActiveRules`](super::active::ActiveRules), which holds the lock of the registry. A request calls
+//! [`inherit_lost_keys`](RuleSet::inherit_lost_keys) for an undeclared route that it enters.
 
 mod key_changes;
 mod lost_keys;
@@ -13,7 +33,8 @@ use super::{
 use crate::limiter::limit_set::BoundLimit;
 
 impl RuleSet {
-    /// Takes over the undeclared routes of whose place it takes.
+    /// Carries over the undeclared routes of the rules before, those that no key has taken over whole. Routes that are
+    /// there are left alone. Does nothing if one of the two keeps no undeclared routes apart.
     pub(in crate::engine) fn adopt(&self, before: &Self) {
         let (Some(own), Some(before)) = (&self.undeclared, &before.undeclared) else {
             return;
@@ -24,13 +45,14 @@ impl RuleSet {
         ] {
             let kept = before.iter().filter(|(_, route)| self.keeps(route, before));
             for (hash, route) in kept {
-                // Nobody has sealed it before it holds.
+                // A set is sealed only after it was in force, so there is no error.
                 let _ = own.get(*hash, || self.adopted(route, before));
             }
         }
     }
 
-    /// Has all undeclared routes that are entered from now on be entered in the rules that hold next.
+    /// Has all undeclared routes that are entered from now on be entered in the next rules: who would enter one is told
+    /// that these are outdated.
     pub(super) fn seal(&self) {
         if let Some(UndeclaredRoutes { templates, paths }) = &self.undeclared {
             templates.seal();
@@ -45,14 +67,14 @@ impl RuleSet {
         sets.map(|set| set.iter().count()).sum()
     }
 
-    /// Each route that nobody declared and that the host's router has a name for.
+    /// Lists the undeclared routes that the host's router has a name for.
     pub(in crate::engine) fn named_routes(&self) -> impl Iterator<Item = &Route> {
         let sets = self.undeclared.iter();
         let routes = sets.flat_map(|undeclared| undeclared.templates.iter());
         routes.map(|(_, route)| route)
     }
 
-    /// Each other route that nobody declared, and those who share their limits.
+    /// Lists the other undeclared routes: those of paths, and up to three whose limits others share.
     pub(in crate::engine) fn unnamed_routes(&self) -> impl Iterator<Item = &Route> {
         let sets = self.undeclared.iter();
         let routes = sets.flat_map(|UndeclaredRoutes { templates, paths }| {
@@ -62,14 +84,14 @@ impl RuleSet {
         routes.chain([&self.shared])
     }
 
-    /// The limits of all routes that nobody declared.
+    /// Lists the limits of all undeclared routes.
     pub(in crate::engine) fn undeclared_limits(&self) -> impl Iterator<Item = &BoundLimit> {
         let routes = self.named_routes().chain(self.unnamed_routes());
         routes.flat_map(|route| &route.own)
     }
 
-    /// Makes the rules that were asked for before, so that no request has to. Where there are other plans of clients,
-    /// requests make them.
+    /// Makes the limits that requests have asked for under the rules before, so that no request has to. Where the plans
+    /// or their variants have changed, requests make them.
     pub(in crate::engine) fn prepare_as(&self, before: &Self) {
         let variants = |state: &Self| -> Vec<_> {
             let plans = state.plans.iter();
@@ -94,7 +116,7 @@ impl RuleSet {
         }
     }
 
-    /// Has all routes and limits count what was admitted.
+    /// Has all routes and limits count what was admitted. Counts that requests add meanwhile are seen by the next call.
     pub(in crate::engine) fn settle(&self) {
         let routes = self.table.values();
         let routes = routes

@@ -1,10 +1,28 @@
 //! Succession of routes: the balances that routes begin with when a reload moves requests between them.
 //!
-//! A route that gets a key of its own inherits from each route that took one of its requests before: other keys, routes
-//! that nobody declared, and routes that have lost their key. So does a route that takes requests of a key that is gone.
-//! What an heir begins with is told in [`Successor`].
+//! A route that gets a key of its own inherits from each route that took one of its requests before: other keys,
+//! undeclared routes, and routes that have lost their key. So does a route that takes requests of a key that is
+//! removed. The balance with which an heir begins is told in [`Successor`]: of each limit the largest that was used in
+//! one of its sources, and of slots the sum.
 //!
-//! Of routes that nobody declared only hashes are kept, of the path and of its segments, which tell the keys that match.
+//! # Invariants
+//!
+//! - **No request gains by a move.** Each route that took a request before is among the sources of the route that takes
+//!   it now, unless it is that route itself with its own buckets. A source too many errs against the caller.
+//! - **Like with like.** Limits are [paired](pairs) by what they are: a rate inherits from a rate, a shadow from a
+//!   shadow. What has no pair begins full.
+//! - **Listed first, closed later.** [`successions`](RuleSet::successions) takes long and closes nothing;
+//!   [`succeed`](RuleSet::succeed) closes the sources and is short. Routes that are entered in between are handed over
+//!   by [`succeed_late`](RuleSet::succeed_late), and *add* to what an heir has inherited by then.
+//! - **Clients keep their balances.** Buckets of clients lie in the table by plan and limit, not by route, and inherit
+//!   nothing here.
+//!
+//! Of undeclared paths only hashes are kept, of the path and of its segments, which tell the keys that match.
+//!
+//! # Who may call it
+//!
+//! A [reload](super), in the order that [`active`](super::super::active) tells. [`RuleSet::inherit_lost_keys`] is
+//! called by requests, too.
 
 use std::collections::HashMap;
 
@@ -37,13 +55,13 @@ pub(in crate::engine) struct Inheritance<'a> {
 }
 
 impl RuleSet {
-    /// All declared routes, by their keys.
+    /// Lists the declared routes, by their keys.
     pub(in crate::engine) fn declared(&self) -> impl Iterator<Item = (&RouteKey, &Route)> {
         let routes = self.table.values();
         routes.filter_map(|route| Some((route.pattern.as_ref()?, route)))
     }
 
-    /// The declared routes that share requests with a key.
+    /// Lists the declared routes that share requests with a key. The first call indexes all of them.
     pub(in crate::engine) fn declared_overlapping<'a>(
         &'a self,
         key: &RouteKey,
@@ -57,16 +75,16 @@ impl RuleSet {
             .filter(move |(other, _)| key.meets(other))
     }
 
-    /// All routes that nobody declared and that are kept apart, as they are now.
+    /// Indexes the undeclared routes that are kept apart, as they are now.
     fn undeclared_indexes(&self) -> Vec<UndeclaredIndex<'_>> {
         let sets = self.undeclared.iter();
         let sets = sets.flat_map(|UndeclaredRoutes { templates, paths }| [templates, paths]);
         sets.map(UndeclaredIndex::of).collect()
     }
 
-    /// The limits of the route that had just the requests of a key that is new.
+    /// Returns the limits of the route that had exactly the requests of an added key, lost or undeclared.
     ///
-    /// `named`: of [`RuleSet::named_by_key`].
+    /// `named` is made by [`RuleSet::named_by_key`], once for many keys.
     pub(in crate::engine) fn own_of<'a>(
         &'a self,
         key: &RouteKey,
@@ -76,9 +94,10 @@ impl RuleSet {
         lost.or_else(|| self.undeclared_as(key, named).map(|route| &*route.own))
     }
 
-    /// The route that nobody declared and that had just the requests of a key that is new.
+    /// Returns the undeclared route that had exactly the requests of an added key: by its path, if that is literal, or
+    /// by the template of the host's router.
     ///
-    /// `named`: of [`RuleSet::named_by_key`].
+    /// `named` is made by [`RuleSet::named_by_key`], once for many keys.
     pub(in crate::engine) fn undeclared_as<'a>(
         &'a self,
         key: &RouteKey,
@@ -92,7 +111,7 @@ impl RuleSet {
         path.flatten().or_else(|| named.get(key).copied())
     }
 
-    /// The routes that nobody declared and that the host's router has a name for, by that name.
+    /// Finds the undeclared routes that the host's router has a name for, by that name as a key.
     pub(in crate::engine) fn named_by_key(&self) -> HashMap<&RouteKey, &Route> {
         let mut named = HashMap::new();
         for route in self.named_routes() {
@@ -103,7 +122,10 @@ impl RuleSet {
         named
     }
 
-    /// A route that nobody declares, as it goes on under these rules.
+    /// Makes an undeclared route of the rules before as it goes on under these. `set` is the one that it lies in.
+    ///
+    /// It shares its buckets, unless a key takes some of its requests or gives it some: then it has new ones, and the
+    /// old are closed.
     pub(in crate::engine) fn adopted(&self, before: &Route, set: &BoundedMap<Route>) -> Route {
         let is_touched = self.key_changes.touches(before, set);
         let route = self.undeclared_route(before, is_touched);
@@ -117,18 +139,19 @@ impl RuleSet {
         route
     }
 
-    /// Has a route that nobody declared, and that is new, begin with what was used under keys that are gone.
+    /// Has an undeclared route that is new begin with what was used under the lost keys whose requests it takes.
     pub(in crate::engine) fn inherit_lost_keys(&self, route: &Route, set: &BoundedMap<Route>) {
         let sources = self.lost_keys.overlapping_route(route, set, |_| true);
         inherit(&self.limiter, &route.own, sources, false);
     }
 
-    /// Whether a route that nobody declared goes on under these rules.
+    /// Returns whether an undeclared route goes on under these rules. `set` is the one that it lies in.
     pub(in crate::engine) fn keeps(&self, before: &Route, set: &BoundedMap<Route>) -> bool {
         !self.key_changes.takes_all_of(before, set)
     }
 
-    /// Lists the routes that begin with what was used elsewhere. Nothing is closed yet: requests go on meanwhile.
+    /// Lists the routes that begin with what was used elsewhere, with their sources. Nothing is closed yet: requests go
+    /// on meanwhile.
     pub(in crate::engine) fn successions<'a>(&'a self, before: &'a Self) -> Vec<Inheritance<'a>> {
         let key_changes = &self.key_changes;
         let mut all = Vec::new();
@@ -149,7 +172,8 @@ impl RuleSet {
                 let incoming = incoming
                     .filter(|(other, _)| key_changes.removed.contains(other) && other.beats(key));
                 let incoming = incoming.map(|(_, route)| &*route.own);
-                // What keys had used whose requests went to one that is exempt or unlimited, and that gives them away.
+                // What was used under lost keys whose requests went to one that was exempt or unlimited, and that gives
+                // them away now.
                 let was_passed_on = |lost: &RouteKey| {
                     let mut takers = unlimited.overlapping(lost);
                     takers.any(|number| unlimited.key(number).beats(key))
@@ -190,7 +214,8 @@ impl RuleSet {
         all
     }
 
-    /// Hands over to routes what was used where their requests went before, and closes the buckets there.
+    /// Hands over what was used, and closes the buckets of all sources and of all lost keys. From then on requests that
+    /// need one of them wait for these rules.
     pub(in crate::engine) fn succeed(&self, successions: Vec<Inheritance<'_>>) {
         for Inheritance { heir, sources } in successions {
             inherit(&self.limiter, &heir.own, sources, false);
@@ -198,7 +223,8 @@ impl RuleSet {
         self.lost_keys.close();
     }
 
-    /// As [`RuleSet::succeed`], of routes that were entered in the rules before in the meantime.
+    /// Hands over what was used on undeclared routes that were entered in the rules before while these were made. To be
+    /// called after those are sealed, and after [`adopt`](RuleSet::adopt).
     pub(in crate::engine) fn succeed_late(&self, before: &Self) {
         let late = |heir: &Route, route: &Route| {
             inherit(&self.limiter, &heir.own, [&*route.own], true);
@@ -219,7 +245,8 @@ impl RuleSet {
         }
     }
 
-    /// All limits from which a key that is new inherits.
+    /// Lists the limits from which an added key inherits: declared routes, lost keys, undeclared routes that it
+    /// overlaps with, and the shared ones, if some of its requests may have found no room elsewhere.
     fn sources_of<'a>(
         &'a self,
         key: &RouteKey,
@@ -241,12 +268,14 @@ impl RuleSet {
         sources
     }
 
+    /// Lists the routes of those for which there was no room: of templates, then of paths.
     fn overflows(&self) -> Vec<&Route> {
         let sets = self.undeclared.iter();
         sets.flat_map(|sets| [sets.templates.overflow(), sets.paths.overflow()])
             .collect()
     }
 
+    /// Lists the limits of all undeclared routes that are kept apart, and of those for which there was no room.
     fn undeclared_owns(&self) -> Vec<&[BoundLimit]> {
         let sets = self.undeclared.iter();
         let sets = sets.flat_map(|UndeclaredRoutes { templates, paths }| [templates, paths]);
@@ -256,7 +285,9 @@ impl RuleSet {
     }
 }
 
-/// Has the limits of a route begin with what was used of those that they are paired with.
+/// Has the limits of a route begin with what was used of those that they are paired with, and closes the buckets of the
+/// latter. A limit that shares its bucket with the source keeps it. `adds`: what is inherited comes on top of what the
+/// heir has.
 fn inherit<'a>(
     limiter: &Limiter,
     heir: &[BoundLimit],
