@@ -11,7 +11,7 @@
 //! - **Back to where it was taken.** What goes back goes to the [`Origin`] that was charged: the limits, limiter and
 //!   store client of the decision, whatever a reload has put in their place. Buckets that a reload has closed pass it
 //!   on.
-//! - **Settled once.** A [reservation](reservation) of model tokens is settled by a report, by [`Admission::complete`]
+//! - **Settled once.** A [`reservation`] of model tokens is settled by a report, by [`Admission::complete`]
 //!   or by the drop of the admission, whichever comes first. The others change nothing then.
 //! - **Tokens before slots.** An admission settles its tokens before it frees its slots, so that a request that is
 //!   woken by a slot finds the balance of tokens as it will stay.

@@ -1,4 +1,27 @@
-//! The limits and their balances, as some rules have them.
+//! The rule set: the limits and their balances, as some rules have them.
+//!
+//! Compiled once by a reload and shared by all requests, it answers what a request is charged on: its route, its client
+//! and the client's plan, and its cost in model tokens. It decides nothing and charges nothing.
+//!
+//! # Invariants
+//!
+//! - **It does not change**, but for what is made on first use: undeclared routes, the limits of a route for a plan,
+//!   and combinations of limits. Each of these is written once, so that what a request has found stays as it was found.
+//! - **Found once.** The limits that a request falls under are good for as long as these rules are in force: one that
+//!   waits keeps them, and looks again only under other rules.
+//! - **What outlives it is shared**: the limiter, the store, the log, the counters of unidentified clients, and the
+//!   buckets of limits that stay. Dropping a rule set settles the counts of its limits and loses nothing.
+//! - **Every request has a route.** One that no key matches has an undeclared one, of its own while there is room, or
+//!   shared.
+//! - **No scope is dodged.** A request is charged on the limits of its client, its route and the total, and on those of
+//!   all routes that it may mean. An exempt route is the only one whose requests no scope counts.
+//! - **Made whole or not at all.** [`RuleSet::new`] checks what only the rules before can tell, and touches the table
+//!   of clients last: an error leaves everything as it was.
+//!
+//! # Who may call it
+//!
+//! The engine looks up what a request demands, and the [reload](super::reload) carries over what the rules before have
+//! come by. Its fields are read all over the engine, and written in `new` alone.
 
 use std::{
     collections::HashMap,
@@ -41,30 +64,39 @@ use crate::{
 
 /// The limits and their balances, as some rules have them.
 pub(crate) struct RuleSet {
+    /// The balances in this process and the waiting lines. The throttle's, whichever rules are in force.
     pub(crate) limiter: Arc<Limiter>,
+    /// The store client, once there is one. The throttle's, too.
     pub(crate) store: StoreSlot,
+    /// The limits of all requests together.
     pub(super) total: Vec<BoundLimit>,
-    /// What undeclared routes are made from.
+    /// The limits of `default_route`, from which undeclared routes are made.
     pub(super) default: Vec<LimitTemplate>,
+    /// The declared routes.
     pub(super) table: Table<Route>,
-    /// The routes of the table, made when others take the place of these rules.
+    /// The keys of the table, indexed by the next reload, which compares others with them.
     pub(super) overlaps: OnceLock<Overlaps>,
+    /// The undeclared routes with buckets of their own. `None`: all of them share one.
     pub(super) undeclared: Option<UndeclaredRoutes>,
-    /// For undeclared routes that are not kept apart.
+    /// The route of undeclared requests that share one bucket, and the model of those that have their own.
     pub(super) shared: Route,
-    /// For requests that may mean several routes.
+    /// The limits of requests that may mean several routes.
     pub(super) combined_limits: CombinedLimits,
+    /// Identifies clients. `None`: no limit asks who a client is.
     pub(super) resolver: Option<Resolver>,
-    /// Clients without a plan, then each plan.
+    /// The limits of clients: first of those without a plan, then of each plan. Never empty.
     pub(super) plans: Vec<PlanLimits>,
+    /// Estimates the model tokens of a request. Asked only where they are limited.
     pub(super) estimator: Estimator,
+    /// The answers of routes that have their own.
     pub(super) rejections: Option<Table<Arc<dyn Rejection>>>,
-    /// The throttle's, whichever rules hold.
+    /// The throttle's, whichever rules are in force.
     pub(super) log: Arc<Log>,
-    /// The throttle's, too.
+    /// The counts of clients that could not be identified as the rules want it. The throttle's, too.
     pub(super) unidentified: Arc<Unidentified>,
-    /// The keys that these rules have and those before have not, and the other way.
+    /// The keys that these rules have and those before had not, and the other way.
     pub(super) key_changes: KeyChanges,
+    /// The routes that have lost their keys, now or earlier, and are not spent.
     pub(super) lost_keys: LostKeys,
 }
 
@@ -84,6 +116,13 @@ impl fmt::Debug for RuleSet {
 }
 
 impl RuleSet {
+    /// Makes the rule set of compiled rules, with the buckets of those limits of the rules `before` that stay. Nothing
+    /// is handed over yet, and nothing is closed.
+    ///
+    /// # Errors
+    ///
+    /// Two keys for the same route, and what a throttle cannot change while it runs: the secret of clients, the size of
+    /// their table, and clients without a secret where there is a store.
     pub(super) fn new(
         compiled: Compiled,
         limiter: &Arc<Limiter>,
@@ -190,14 +229,15 @@ impl RuleSet {
         })
     }
 
-    /// Whether others may know its clients by the same names.
+    /// Returns whether a store may keep these limits: other processes know the clients by the same names, or none is
+    /// limited.
     pub(super) fn may_be_shared(&self) -> bool {
         let resolver = self.resolver.as_ref();
         resolver.is_none_or(|resolver| resolver.secret.is_some())
             || !self.plans.iter().any(PlanLimits::is_limited)
     }
 
-    /// How its route answers, if that was said: the first of its readings for which it was.
+    /// Returns the answer of the request's route, if it has one of its own: the first of its readings that has.
     pub(super) fn rejection<B>(
         &self,
         request: &Request<B>,
@@ -211,7 +251,14 @@ impl RuleSet {
         }
     }
 
-    /// The rule a request falls under, and what it asks for. `protocol`: of the layer.
+    /// Returns the limits that a request falls under, and what it demands of them. `protocol` is the layer's.
+    ///
+    /// This is where user code runs for a decision: it identifies the client and estimates the tokens.
+    ///
+    /// # Errors
+    ///
+    /// [`Outdated`] if the request would enter an undeclared route, and a reload has sealed them: the caller yields and
+    /// begins anew with the rules that are in force by then.
     #[inline(always)]
     pub(crate) fn demand<B>(
         &self,
@@ -252,7 +299,12 @@ impl RuleSet {
         Ok((found, demand))
     }
 
-    /// What a request is charged on that may mean several routes: all of them, so that its spelling dodges none.
+    /// Returns the limits of a request that may mean several routes: those of all of them, so that its spelling dodges
+    /// none.
+    ///
+    /// # Errors
+    ///
+    /// As [`demand`](Self::demand).
     #[cold]
     fn all(
         &self,
@@ -279,8 +331,8 @@ impl RuleSet {
         Ok(self.combined_limits.get(&all, is_declared))
     }
 
-    /// Finds the second route that a request is charged on, since its host may take its path for the one with a slash
-    /// more or less at its end.
+    /// Returns the limits of the second route that a request is charged on, since its host may take its path for the
+    /// one with a slash more or less at its end. `None` if neither the rules nor the plan have a key there.
     #[inline]
     fn of_other_end<'a>(
         &'a self,
@@ -298,7 +350,7 @@ impl RuleSet {
         Some(self.prepared(route, plan, variant))
     }
 
-    /// Identifies the client, or the anonymous one.
+    /// Identifies the client, or the anonymous one. Counts and logs what the request or its setup lacks.
     fn client(&self, resolver: &Resolver, head: RequestHead<'_>) -> Client {
         let client = resolver.resolve(head);
         if client.lacks_peer {
@@ -312,12 +364,13 @@ impl RuleSet {
         client
     }
 
-    /// Returns whether the client of a request is identified, and not one of the anonymous.
+    /// Returns whether the client of a request is identified, and not the anonymous one.
     pub(super) fn knows(&self, demand: Demand) -> bool {
         let resolver = self.resolver.as_ref();
         resolver.is_some_and(|resolver| resolver.anonymous().bits() != demand.identity)
     }
 
+    /// Returns the limits of a route for a variant of a plan, which the first request makes.
     #[inline(always)]
     fn prepared<'a>(
         &'a self,
@@ -329,6 +382,9 @@ impl RuleSet {
         route.variants[plan.first + variant].get_or_init(make)
     }
 
+    /// Makes the limits of a route for a variant of a plan: those of the client first, then the route's, then the
+    /// total's. Limits that rest, since their scope is closed, are left out: the limit that closes it is there in their
+    /// place.
     #[cold]
     pub(super) fn prepare(&self, route: &Route, plan: &PlanLimits, variant: usize) -> RouteLimits {
         if route.exempt {
@@ -343,13 +399,17 @@ impl RuleSet {
         if !route.undeclared || std::ptr::eq(route, &self.shared) {
             return RouteLimits::new(&self.limiter, &self.store, limit_set);
         }
-        // The same limits, so the same words.
+        // Undeclared routes have the same limits, so they share what is written beforehand.
         let shared = &self.shared.variants[plan.first + variant];
         let shared = shared.get_or_init(|| self.prepare(&self.shared, plan, variant));
         RouteLimits::of(&self.limiter, &self.store, limit_set, &shared.written)
     }
 
-    /// The route of a request that no key matches.
+    /// Returns the route of a request that no key matches, which it enters if it is the first and there is room.
+    ///
+    /// # Errors
+    ///
+    /// [`Outdated`] if the routes are sealed, and this one is not among them.
     fn undeclared(&self, head: &Head<'_>) -> Result<&Route, Outdated> {
         let Some(undeclared) = &self.undeclared else {
             return Ok(&self.shared);
@@ -378,7 +438,8 @@ impl RuleSet {
         route.map_err(|Sealed| Outdated)
     }
 
-    /// What a route that nobody has a name for is known by wherever there are the same rules.
+    /// Names a route without a template for a store: a hash of its path under the secret of the clients, if there is
+    /// one: the same in all processes that have the same rules.
     fn place(&self, head: &Head<'_>) -> String {
         let route = format!("{} {}", head.family(), head.canonical());
         let secret = self.resolver.as_ref().and_then(|resolver| resolver.secret);
@@ -386,7 +447,8 @@ impl RuleSet {
         format!("{UNDECLARED} {hash:032x}")
     }
 
-    /// The same route under these rules.
+    /// Makes the same undeclared route under these rules, from the rules `before`. One that `begins_anew` has other
+    /// buckets, for keys take some of its requests or give it some.
     pub(super) fn undeclared_route(&self, before: &Route, begins_anew: bool) -> Route {
         let Route { key, place, .. } = before;
         let variants = self.shared.variants.len();
@@ -399,7 +461,7 @@ impl RuleSet {
     }
 }
 
-/// Makes the table of clients, whose size stays what it is.
+/// Makes the table of clients, or checks that its size stays what it is.
 fn reserve(memory: &ClientTable, max_clients: usize) -> Result<(), RulesError> {
     match memory.capacity() {
         Some(present) if present != max_clients => Err(RulesError::MaxClientsFixed {
