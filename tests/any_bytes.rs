@@ -10,6 +10,9 @@ mod frames;
 mod leases;
 #[path = "support/reloads.rs"]
 mod reloads;
+#[cfg(all(feature = "redis", unix))]
+#[path = "support/replies.rs"]
+mod replies;
 
 use proptest::prelude::*;
 
@@ -36,5 +39,13 @@ proptest! {
     #[test]
     fn whatever_is_answered_passes_unchanged_and_frees_and_settles_once(bytes in bytes(600)) {
         frames::live(&bytes);
+    }
+}
+
+#[cfg(all(feature = "redis", unix))]
+proptest! {
+    #[test]
+    fn whatever_a_server_replies_admits_nobody_whom_it_forbids_and_holds_up_nobody(bytes in bytes(500)) {
+        replies::live(&bytes);
     }
 }
