@@ -6,8 +6,9 @@
 //!
 //! # Invariants
 //!
-//! - **Only keys with limits count.** A key that is exempt or unlimited has no balance. To get a limit is to be added,
-//!   and to lose the last one is to be removed.
+//! - **Limits make a key count.** A key that is exempt or unlimited has no balance: to get a limit is to be added, and
+//!   to lose the last one is to be removed. It takes requests all the same, so it is removed, too, when it is not
+//!   written any more.
 //! - **Each key is in one set at most**: added, removed, or changed and staying. The one exception is a `$default`
 //!   whose catch-all changes: it is added or removed, and changed.
 //! - **Made once**, before the new rules are compiled, and read only after that.
@@ -28,7 +29,8 @@ pub(super) struct KeyChanges {
     /// Keys with limits that had none before. A `$default` that stays and takes more requests than before is one of
     /// them.
     pub(super) added: HashSet<RouteKey>,
-    /// Keys that had limits and have none any more. A `$default` that stays and takes fewer requests is one of them.
+    /// Keys that had limits and have none any more, and keys without limits that are not written any more. A `$default`
+    /// that stays and takes fewer requests is one of them.
     pub(super) removed: HashSet<RouteKey>,
     /// Keys that stay, with fewer requests or with more.
     pub(super) changed: HashSet<RouteKey>,

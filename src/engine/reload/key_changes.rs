@@ -24,6 +24,7 @@ impl KeyChanges {
     /// compile later, and say which.
     pub(in crate::engine) fn between(before: &RuleSet, rules: &Rules) -> Self {
         let keys = rules.keys();
+        // The new keys as requests will find them, before there are routes to put there.
         let mut table = Table::new();
         for (index, (key, _)) in keys.iter().enumerate() {
             let _ = table.insert(key, index);
@@ -32,6 +33,7 @@ impl KeyChanges {
         // takes its requests when it has a limit again, or has none any more.
         let limited = || (before.declared()).filter(|(_, route)| !route.own.is_empty());
         let known: HashSet<&RouteKey> = limited().map(|(key, _)| key).collect();
+        // Keys that are neither exempt nor unlimited count requests.
         let staying = keys.iter().filter(|(_, counts)| *counts);
         let staying: HashSet<&RouteKey> = staying.map(|(key, _)| key).collect();
         let added = keys
@@ -44,6 +46,7 @@ impl KeyChanges {
                 true => !written.contains(key),
                 false => !staying.contains(key),
             });
+        // `takes_from` needs both sets below; the rest follows from them.
         let mut key_changes = Self {
             added: added.map(|(key, _)| key.clone()).collect(),
             removed: removed.map(|(key, _)| key.clone()).collect(),
@@ -64,23 +67,28 @@ impl KeyChanges {
                 changed.insert(default.clone());
             }
         }
+        // Indexes for undeclared routes, of which there may be thousands.
         key_changes.added_index = key_changes.added.iter().cloned().collect();
         key_changes.removed_index = key_changes.removed.iter().cloned().collect();
+        // Keys that stay and give requests to an added one.
         for key in &key_changes.added {
             let taken = key_changes.takes_from(before, key).into_iter();
             changed.extend(taken.filter_map(|route| route.pattern.clone()));
         }
         let overlaps = LazyCell::new(|| Overlaps::of(keys.iter().map(|(key, _)| key)));
+        // Keys that stay and take requests of a removed one.
         for key in &key_changes.removed {
             let found = with_head(key, |head| table.find(head).copied());
             match found {
                 Some(found) => {
+                    // One path, so its takers are looked up: of the path's `HEAD` requests it may be another key.
                     let heads = with_head_of_get(key, |head| table.find(head).copied());
                     let heads = heads.map(|index| &keys[index].0);
                     changed.extend(heads.filter(|taker| key.beats(taker)).cloned());
                     changed.extend(found.map(|index| keys[index].0.clone()));
                 }
                 None => {
+                    // Many paths: whatever overlaps and is less specific may take some.
                     let takers = overlaps.with(key).into_iter();
                     let takers = takers.map(|index| &keys[index].0).filter(stays);
                     let takers = takers.filter(|taker| taker.meets(key) && key.beats(taker));
@@ -92,6 +100,7 @@ impl KeyChanges {
         key_changes.closed = closed
             .filter(|key| key_changes.added.contains(key))
             .collect();
+        // A key that is added or removed is handled as such.
         changed.retain(|key| stays(&key));
         key_changes.changed = changed;
         key_changes
@@ -104,11 +113,14 @@ impl KeyChanges {
     /// opened.
     pub(in crate::engine) fn handover(&self, before: &RuleSet) -> Handover {
         let named = before.named_by_key();
+        // A line is taken over by its number, which the first limit of a route bears.
         let lines = self.added.iter().filter_map(|key| {
             let own = before.own_of(key, &named)?;
             Some((key.clone(), own.first()?.line))
         });
         let closed = self.closed.iter().map(|key| {
+            // A closed key may have taken requests of undeclared routes, of keys, and of lost keys. Each of their
+            // limits is listed once.
             let undeclared = before.default.iter().map(|template| &template.limit);
             let mut all = others(undeclared, &[]);
             let taken = self.takes_from(before, key).into_iter();
@@ -133,6 +145,7 @@ impl KeyChanges {
         before: &'a RuleSet,
         key: &RouteKey,
     ) -> Vec<&'a Route> {
+        // One path: the table tells which route took it before.
         let found = with_head(key, |head| before.table.find(head));
         // A `$default` that takes more requests than before goes on with its own.
         let takes =
@@ -144,6 +157,7 @@ impl KeyChanges {
             let heads = heads.filter(|route| route.pattern.as_ref().is_some_and(takes));
             return found.into_iter().chain(heads).collect();
         }
+        // Many paths: whatever overlaps may have taken some.
         let routes = before.declared_overlapping(key);
         let routes = routes.filter(|(other, _)| takes(other));
         routes.map(|(_, route)| route).collect()
