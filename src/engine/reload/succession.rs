@@ -160,6 +160,8 @@ impl RuleSet {
         };
         let known: HashMap<_, _> = before.declared().collect();
         let indexes = before.undeclared_indexes();
+        // Keys without limits that are not written any more. They may have taken requests of lost keys, uncounted, and
+        // give them away now.
         let unlimited = before.declared().filter(|(_, route)| route.own.is_empty());
         let unlimited = unlimited.filter(|(key, _)| key_changes.removed.contains(key));
         let unlimited: KeyIndex = unlimited.map(|(key, _)| key.clone()).collect();
@@ -167,6 +169,7 @@ impl RuleSet {
             if key_changes.added.contains(key) {
                 inherit(route, self.sources_of(key, before, &indexes));
             } else if key_changes.changed.contains(key) {
+                // It goes on with its own balance and with those of the keys whose requests come to it.
                 let known = known.get(key).map(|known| &*known.own);
                 let incoming = before.declared_overlapping(key);
                 let incoming = incoming
@@ -182,6 +185,8 @@ impl RuleSet {
                 inherit(route, known.into_iter().chain(incoming).collect());
             }
         }
+        // Many requests share a route, and nobody knows which of them come from where: so the sources are all removed
+        // keys.
         let incoming = || -> Vec<&[BoundLimit]> {
             let removed = before.declared();
             let removed = removed.filter(|(key, _)| key_changes.removed.contains(key));
@@ -193,16 +198,19 @@ impl RuleSet {
                 .chain(earlier)
                 .collect()
         };
+        // Set if undeclared routes get buckets of their own by this reload, or lose them.
         let changes = before.undeclared.is_some() != self.undeclared.is_some();
         if changes || self.undeclared.is_none() && !key_changes.is_empty() {
             let mut sources = incoming();
             sources.push(&before.shared.own);
+            // They shared nothing before: the shared bucket begins with whatever was used on any of them.
             if self.undeclared.is_none() && changes {
                 sources.extend(before.undeclared_owns());
                 sources.extend(self.lost_keys.matching(|_| true));
             }
             inherit(&self.shared, sources);
         }
+        // Those of templates stand first in both.
         for (index, overflow) in self.overflows().into_iter().enumerate() {
             if changes || !key_changes.is_empty() {
                 let known = before.overflows().get(index).copied();
@@ -230,6 +238,8 @@ impl RuleSet {
             inherit(&self.limiter, &heir.own, [&*route.own], true);
         };
         let indexes = before.undeclared_indexes();
+        // Declared keys may have taken routes that were entered late; what none has taken was adopted, or goes to the
+        // shared route.
         let new = self
             .declared()
             .filter(|(key, _)| self.key_changes.added.contains(*key));
@@ -261,6 +271,7 @@ impl RuleSet {
             Some(UndeclaredRoutes { templates, paths }) => {
                 let met = indexes.iter().flat_map(|index| index.overlapping(key));
                 sources.extend(met.map(|route| &*route.own));
+                // A full set has sent further routes to its overflow, and nobody knows which.
                 let full = [templates, paths].into_iter().filter(|set| set.is_full());
                 sources.extend(full.map(|set| &*set.overflow().own));
             }
@@ -300,9 +311,11 @@ fn inherit<'a>(
     for source in sources {
         let known = source.iter().map(|bound| &bound.limit);
         for (index, pair) in pairs(known, &limits).into_iter().enumerate() {
+            // A limit of the source may be no limit of the heir's.
             let Some(before) = pair.map(|pair| &source[pair]) else {
                 continue;
             };
+            // Clients' buckets are not the route's.
             if let Storage::Bucket(bucket) = &before.home {
                 if !before.is(&heir[index]) {
                     from.entry(index).or_default().push(Source {
