@@ -146,6 +146,8 @@ impl RuleSet {
             rejections,
         } = compiled;
         let variants = plans.iter().map(|plan| plan.variants.len()).sum();
+        // A key's route goes on with the counters of the route that had its requests: the same key, or an undeclared
+        // route.
         let known = before.iter().flat_map(|before| before.table.values());
         let known: HashMap<&str, &Route> = known.map(|route| (&*route.key, route)).collect();
         let named = before.map(|before| before.named_by_key());
@@ -170,6 +172,7 @@ impl RuleSet {
                     second: key.to_string(),
                 })?;
         }
+        // Set if undeclared routes get buckets of their own by this reload, or lose them: then all of them begin anew.
         let changes =
             before.is_some_and(|before: &Arc<Self>| before.undeclared.is_some() != per_route);
         let begins_anew = changes || !key_changes.is_empty();
@@ -190,6 +193,7 @@ impl RuleSet {
                 paths: BoundedMap::after(before.map(|before| &before.paths), shared),
             }
         });
+        // Balances of clients are found by the hash of a client, which the secret is a part of.
         if let (Some(before), Some(resolver)) = (before, &resolver) {
             let known = before.resolver.as_ref();
             if known.is_some_and(|known| known.secret != resolver.secret) {
@@ -199,9 +203,12 @@ impl RuleSet {
         let has_secret = resolver
             .as_ref()
             .is_some_and(|resolver| resolver.secret.is_some());
+        // Without a secret each process hashes clients in its own way, and a store would not know them by the same
+        // names.
         if max_clients.is_some() && !has_secret && store.get().is_some() {
             return Err(RulesError::NoSecret);
         }
+        // The last that may fail, for it makes the table.
         if let Some(max_clients) = max_clients {
             reserve(&limiter.memory, max_clients)?;
         }
@@ -275,6 +282,7 @@ impl RuleSet {
             plan = client.plan.map_or(0, |plan| plan + 1);
         }
         let plan = &self.plans[plan];
+        // A path that equals a literal key and has one reading: most requests. Others may mean several routes.
         let plain = self.table.plain(&head);
         let is_grpc = protocol == Protocol::Grpc;
         let found = match Readings::of(&head, request, is_grpc, plain.is_some()) {
@@ -393,6 +401,7 @@ impl RuleSet {
         }
         let clients = plan.variants[variant].iter();
         let limits = clients.chain(&route.own).chain(&self.total);
+        // The most specific first, as a set of limits takes them.
         let limits = limits.filter(|bound| !bound.rests);
         let limit_set = LimitSet::new(route.key.clone(), plan.plan.clone(), limits.cloned());
         let limit_set = limit_set.counted_by(&route.counters);
@@ -421,6 +430,7 @@ impl RuleSet {
         };
         let hash = set.hash(head);
         let route = set.get(hash, || {
+            // The router's template names the route for people. A path is never told: it stays `$default`.
             let key = template.map(|path| format!("{} {path}", head.family()));
             let key = key.as_deref().unwrap_or(UNDECLARED);
             let place = template.is_none().then(|| self.place(head));

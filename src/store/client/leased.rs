@@ -130,6 +130,7 @@ impl StoreClient {
                 continue;
             };
             let at = || self.clock.moment_at(now);
+            // All limits are looked at, even after one without a unit: the call for the others then charges less.
             match self.leases.spend(hash, meter, at) {
                 LeaseUse::Unit(balance, end) => {
                     leased.units[index] = Some(LeasedUnit {
@@ -192,6 +193,7 @@ impl StoreClient {
                     sent,
                 })
             });
+            // Also without a grant: the mark is ended, and those who wait look again.
             let hash = self.hash_of(&charge.key);
             has_grant |= self.leases.end(hash, charge.budget, until, grant);
         }
@@ -244,6 +246,7 @@ impl LeaseReturn {
         const PAUSE: Duration = Duration::from_secs(1);
         loop {
             tokio::time::sleep(PAUSE).await;
+            // Held for one pass, and not over the pause.
             let Some(store_client) = self.0.upgrade() else {
                 return;
             };
@@ -252,6 +255,7 @@ impl LeaseReturn {
             store_client.send_returns(rests).await;
             let return_task = &store_client.return_task;
             if return_task.give_back_if(|| leases.is_empty()) {
+                // The slot is given back already.
                 self.0 = Weak::new();
                 return;
             }
