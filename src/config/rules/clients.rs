@@ -1,9 +1,9 @@
 //! Who asks, and what each may do.
 
 use super::{
-    by_route,
     limits::{limits, limits_of, short},
-    one_of,
+    routes::by_route,
+    words::one_of,
 };
 use crate::{
     client::{Clients, Forwarding, Plan},

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::words::one_of;
 use crate::{
     config::{
         document::{Cursor, TableReader, Value},
@@ -54,7 +55,7 @@ pub(super) fn limits_of(fields: &mut TableReader<'_>) -> Result<Limits, ConfigEr
     let mut limits = match fields.get("access") {
         None => Limits::new(),
         Some(access) => Limits {
-            access: super::one_of(&access, &ACCESS)?,
+            access: one_of(&access, &ACCESS)?,
             ..Limits::new()
         },
     };

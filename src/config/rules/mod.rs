@@ -2,24 +2,24 @@
 
 mod clients;
 mod limits;
+mod routes;
+mod words;
 mod write;
-
-use std::collections::HashMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, ser::Error as _};
 
-use self::{clients::clients, limits::limits};
+use self::{
+    clients::clients,
+    limits::limits,
+    routes::by_route,
+    words::{CATCH_ALL, DIALECTS, UNDECLARED, one_of},
+};
 use super::{
     Reader,
     document::{Cursor, Node, parse_toml, parse_yaml},
     error::ConfigError,
 };
-use crate::{
-    response::Dialect,
-    route::{CatchAll, RouteKey},
-    rules::{Rules, Undeclared},
-    usage::Estimate,
-};
+use crate::{rules::Rules, usage::Estimate};
 
 impl Rules {
     /// The JSON Schema of rules (draft 2020-12), for editors and for checks before a deployment. It says what can be read,
@@ -100,26 +100,6 @@ impl Serialize for Rules {
     }
 }
 
-/// The names of dialects, and of the settings of routes.
-const DIALECTS: [(&str, Dialect); 7] = [
-    ("problem", Dialect::Problem),
-    ("openai", Dialect::OpenAi),
-    ("anthropic", Dialect::Anthropic),
-    ("api_gateway", Dialect::ApiGateway),
-    ("azure_api_management", Dialect::AzureApiManagement),
-    ("kserve", Dialect::KServe),
-    ("json_rpc", Dialect::JsonRpc),
-];
-const UNDECLARED: [(&str, Undeclared); 2] = [
-    ("per_route", Undeclared::PerRoute),
-    ("shared", Undeclared::Shared),
-];
-
-const CATCH_ALL: [(&str, CatchAll); 2] = [
-    ("unmatched", CatchAll::Unmatched),
-    ("unrouted", CatchAll::Unrouted),
-];
-
 pub(super) fn read(document: &Node) -> Result<Rules, ConfigError> {
     let root = Cursor::root(document);
     let mut fields = root.fields()?;
@@ -156,38 +136,6 @@ pub(super) fn read(document: &Node) -> Result<Rules, ConfigError> {
     fields.pass_over(&["$schema"]);
     fields.end()?;
     Ok(rules)
-}
-
-/// The entries of a table by route key, as the keys were written. No two of them mean the same route.
-fn by_route<'a, T>(
-    table: &'a Cursor<'a>,
-    read: impl Fn(&Cursor<'_>) -> Result<T, ConfigError>,
-) -> Result<Vec<(&'a str, T)>, ConfigError> {
-    let mut known: HashMap<RouteKey, (&str, Option<usize>)> = HashMap::new();
-    let mut all = Vec::new();
-    for (written, place) in table.entries()? {
-        let key = written.parse::<RouteKey>();
-        let key = key.map_err(|fault| place.fault(fault.to_string()))?;
-        let line = place.line_of_name();
-        if let Some((first, line)) = known.insert(key, (written, line)) {
-            let on_line = line.map_or_else(String::new, |line| format!(" on line {line}"));
-            return Err(place.fault_of_name(format!(
-                "is the same route as `{first}`{on_line}; keep one of them"
-            )));
-        }
-        all.push((written, read(&place)?));
-    }
-    Ok(all)
-}
-
-/// One of a few words.
-fn one_of<T: Copy>(place: &Cursor<'_>, words: &[(&str, T)]) -> Result<T, ConfigError> {
-    let text = place.text()?;
-    let found = words.iter().find(|(word, _)| *word == text);
-    found.map(|(_, value)| *value).ok_or_else(|| {
-        let words: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
-        place.fault(format!("`{text}` is none of {}", words.join(", ")))
-    })
 }
 
 /// `300`, `{ bytes_per_token = 4 }`, `{ header = "x-max-tokens", or = 300, exact = true }`, `{ tokens = 300, … }`.

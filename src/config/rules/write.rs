@@ -5,7 +5,11 @@ use serde::{
     ser::{SerializeMap as _, SerializeSeq as _},
 };
 
-use super::{CATCH_ALL, DIALECTS, UNDECLARED, clients::FORWARDING, limits::ACCESS};
+use super::{
+    clients::FORWARDING,
+    limits::ACCESS,
+    words::{CATCH_ALL, DIALECTS, UNDECLARED},
+};
 use crate::{
     client::{Clients, IdentitySource, Plan},
     config::{error::ConfigError, quantity::write_duration},

@@ -2,6 +2,7 @@
 
 use std::{
     any::Any,
+    error::Error,
     fs::File,
     io::{self, Read as _},
     iter,
@@ -13,10 +14,21 @@ use std::{
 };
 
 use super::{
-    ReadRules, ReportReload, WatchError,
+    error::WatchError,
     events::{FileWatcher, FollowerMessage},
 };
-use crate::{config::ConfigError, handle::Handle, observe, rules::Changes};
+use crate::{
+    config::ConfigError,
+    handle::Handle,
+    observe,
+    rules::{Changes, Rules},
+};
+
+/// A reader of rules from the text of a file.
+pub(super) type ReadRules = Box<dyn Fn(&str) -> Result<Rules, Box<dyn Error + Send + Sync>> + Send>;
+
+/// A listener to changes of a file, and to what has become of them.
+pub(super) type ReportReload = Box<dyn FnMut(&Result<Changes, WatchError>) + Send>;
 
 /// Follows a file.
 pub(super) struct Follower {

@@ -18,7 +18,7 @@ use std::{
 pub use self::error::WatchError;
 use self::{
     events::{FileWatcher, FollowerMessage},
-    follower::Follower,
+    follower::{Follower, ReadRules, ReportReload},
 };
 use super::ConfigError;
 use crate::{
@@ -54,9 +54,6 @@ pub fn watch(path: impl Into<PathBuf>) -> Watch {
         max_bytes: 8 * 1024 * 1024,
     }
 }
-
-type ReadRules = Box<dyn Fn(&str) -> Result<Rules, Box<dyn Error + Send + Sync>> + Send>;
-type ReportReload = Box<dyn FnMut(&Result<Changes, WatchError>) + Send>;
 
 /// A file that will be followed. From [`watch`].
 #[must_use = "nothing is followed before `start`"]

@@ -1,0 +1,37 @@
+//! The words of settings that have a few values.
+
+use crate::{
+    config::{document::Cursor, error::ConfigError},
+    response::Dialect,
+    route::CatchAll,
+    rules::Undeclared,
+};
+
+pub(super) const DIALECTS: [(&str, Dialect); 7] = [
+    ("problem", Dialect::Problem),
+    ("openai", Dialect::OpenAi),
+    ("anthropic", Dialect::Anthropic),
+    ("api_gateway", Dialect::ApiGateway),
+    ("azure_api_management", Dialect::AzureApiManagement),
+    ("kserve", Dialect::KServe),
+    ("json_rpc", Dialect::JsonRpc),
+];
+pub(super) const UNDECLARED: [(&str, Undeclared); 2] = [
+    ("per_route", Undeclared::PerRoute),
+    ("shared", Undeclared::Shared),
+];
+
+pub(super) const CATCH_ALL: [(&str, CatchAll); 2] = [
+    ("unmatched", CatchAll::Unmatched),
+    ("unrouted", CatchAll::Unrouted),
+];
+
+/// Reads one of a few words.
+pub(super) fn one_of<T: Copy>(place: &Cursor<'_>, words: &[(&str, T)]) -> Result<T, ConfigError> {
+    let text = place.text()?;
+    let found = words.iter().find(|(word, _)| *word == text);
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let words: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
+        place.fault(format!("`{text}` is none of {}", words.join(", ")))
+    })
+}
