@@ -9,9 +9,9 @@ use std::{cmp::Reverse, time::Duration};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{
-    RATE_LIMIT, RATE_LIMIT_POLICY,
     buffer::Buffer,
     dialect::{Dialect, dialect_headers},
+    header_names::{RATE_LIMIT, RATE_LIMIT_POLICY},
     policies::{MAX_INTEGER, Policies, push_quoted, separate},
 };
 use crate::{

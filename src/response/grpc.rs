@@ -11,7 +11,11 @@ use http::{
     header::{CACHE_CONTROL, CONTENT_TYPE as CONTENT_TYPE_HEADER},
 };
 
-use super::{RATE_LIMIT, RATE_LIMIT_POLICY, fields::refused, policies::terms};
+use super::{
+    fields::refused,
+    header_names::{RATE_LIMIT, RATE_LIMIT_POLICY},
+    policies::terms,
+};
 use crate::{
     clock::nanos,
     decision::{Denial, limit_status::LimitStatus},

@@ -5,6 +5,7 @@ mod buffer;
 mod dialect;
 pub(crate) mod fields;
 pub(crate) mod grpc;
+mod header_names;
 mod policies;
 mod problem;
 mod protocol;
@@ -13,6 +14,7 @@ mod templates;
 
 use http::header::{HeaderName, RETRY_AFTER};
 
+use self::header_names::{RATE_LIMIT, RATE_LIMIT_POLICY, RETRY_AFTER_MS, X_SHOULD_RETRY};
 pub use self::{dialect::Dialect, problem::Problem, protocol::Protocol, rejection::Rejection};
 pub(crate) use self::{
     problem::problem,
@@ -20,11 +22,6 @@ pub(crate) use self::{
     rejection::{Rejections, RouteRejection, strip},
     templates::Templates,
 };
-
-pub(crate) const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
-pub(crate) const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-pub(crate) const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
-pub(crate) const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// The header fields that a browser's script may need to read, for CORS `expose_headers`.
 ///

@@ -10,10 +10,11 @@ use http::{
 };
 
 use super::{
-    RATE_LIMIT, RATE_LIMIT_POLICY, RETRY_AFTER_MS, Rejection, X_SHOULD_RETRY,
     buffer::integer,
     fields::refused,
+    header_names::{RATE_LIMIT, RATE_LIMIT_POLICY, RETRY_AFTER_MS, X_SHOULD_RETRY},
     policies::{Policies, policies},
+    rejection::Rejection,
 };
 use crate::{
     clock::{ceil_seconds, nanos},
