@@ -1,7 +1,7 @@
 //! An event stream, line by line, as the HTML standard reads it (section 9.2.6, "Interpreting an event
 //! stream").
 
-use super::{json::JsonScanner, position};
+use super::{json::JsonScanner, position::position};
 
 /// A scanner of an event stream.
 #[derive(Debug, Clone)]

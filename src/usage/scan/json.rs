@@ -6,7 +6,7 @@
 
 use super::{
     name::Name,
-    position,
+    position::position,
     tokens::{TokenCount, Tokens},
 };
 
