@@ -48,7 +48,14 @@ pub(crate) struct DeclaredRoute {
     pub(crate) exempt: bool,
 }
 
-pub(super) fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, RulesError> {
+impl Rules {
+    /// Makes limits with their balances, as far as they are in the registry that the draft follows.
+    pub(crate) fn compile(&self, draft: &mut Draft<'_>) -> Result<Compiled, RulesError> {
+        compile(self, draft)
+    }
+}
+
+fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, RulesError> {
     // Exhaustive, so that a new field is thought about here.
     let Rules {
         total,

@@ -31,7 +31,7 @@ pub(crate) use self::{
     compile::{Compiled, DeclaredRoute},
     pairs::pairs,
     plans::PlanLimits,
-    registry::{Draft, Handover, LimitTemplate, Registry, others},
+    registry::{Handover, LimitTemplate, Registry, others},
 };
 
 /// All limits of a throttle: for the whole server, for every route, for single routes, and for clients.
@@ -202,10 +202,5 @@ impl Rules {
             limits.is_closed() || may_inherit && limits.or(default).is_closed()
         });
         closed.filter_map(|(key, _)| key.parse().ok())
-    }
-
-    /// Limits with their balances, as far as they are in the registry that the draft follows.
-    pub(crate) fn compile(&self, draft: &mut Draft<'_>) -> Result<Compiled, RulesError> {
-        compile::compile(self, draft)
     }
 }
