@@ -18,9 +18,9 @@
 //!
 //! # Who may call it
 //!
-//! The engine makes [`Admission`]s and, for a request that asks a store or stands in line with its slots, [`Permits`].
-//! The body of the response tells that it is [complete](Admission::complete). A handler's `Usage` reaches the
-//! reservation alone. Once a request is admitted, only this module gives back what it was charged.
+//! The engine makes [`Admission`]s and, for a request that holds slots while its other limits lie in a store,
+//! [`Permits`]. The body of the response tells that it is [complete](Admission::complete). A handler's `Usage` reaches
+//! the reservation alone. Once a request is admitted, only this module gives back what it was charged.
 
 mod origin;
 pub(crate) mod reservation;

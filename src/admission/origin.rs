@@ -8,7 +8,7 @@
 //! # Who may call it
 //!
 //! The rest of [`admission`](super) gives back and owes; nobody else does. The engine makes an origin for each set of
-//! limits when it prepares them, never for a single request.
+//! limits when it prepares them; for a single request only where there is no room to keep what it prepared.
 
 use std::sync::Arc;
 

@@ -8,8 +8,9 @@
 //!
 //! - **A route belongs to one rule set.** The next set has another route for the same key, which shares the buckets and
 //!   the counters of those limits that stay.
-//! - **Limits are made once for each variant**, by the request that needs them first, and never exchanged: a reference
-//!   to them is good for as long as the rule set. Their addresses tell them apart in [`CombinedLimits`].
+//! - **Limits are made once for each variant**, by the request that needs them first or by the reload, and never
+//!   exchanged: a reference to them is good for as long as the rule set. Their addresses tell them apart in
+//!   [`CombinedLimits`].
 //! - **Templates and paths stand apart.** Clients invent paths, and cannot take the room of routes that the host knows.
 //! - **No path is kept.** An undeclared path leaves hashes: one of it all, under which it is found, and one of each
 //!   segment, by which a later key is compared with it.

@@ -116,8 +116,8 @@ impl StoreClient {
     /// Spends a unit of a lease for each limit of a request in the store, as far as there are any. The caller puts them
     /// back with [`unlend`](Self::unlend) if the request does not pass, or hands them to [`ask`](Self::ask).
     ///
-    /// Does nothing for a set of limits that has others in the store than leases serve: rates and quotas without
-    /// shadows, six at most.
+    /// Does nothing for a set of limits of which some lie in the store and cannot be leased: shadows, model tokens,
+    /// limits that hold fewer than four units, and rates that give less than one in a second. Nor for more than six.
     pub(crate) fn lend(&self, limit_set: &LimitSet, demand: Demand, now: Nanos) -> LeasedUnits {
         let mut leased = LeasedUnits::default();
         if !limit_set.is_leased {
