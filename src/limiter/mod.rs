@@ -62,7 +62,7 @@ use self::{
     limit_set::{BoundLimit, BucketCharge, Demand, LimitSet, Storage},
     queue::WaitQueues,
     readings::{LimitReading, LimitReadings},
-    stagger::{Stagger, ToldWait},
+    stagger::{RefusedWait, Stagger},
 };
 use crate::clock::{Clock, Instant, Nanos};
 
@@ -187,7 +187,7 @@ impl Limiter {
                 (hash ^ hash >> 32, None)
             }
         };
-        self.stagger.more(&ToldWait {
+        self.stagger.more(&RefusedWait {
             bucket,
             caller,
             now,

@@ -1,31 +1,41 @@
-//! Different waits for clients that are refused together.
+//! Stagger: different waits for clients that are refused together.
 //!
-//! SDKs come back exactly when they were told: all at once if all were told the same. A spread tells later ones more
+//! SDKs come back exactly when they were told: all at once if all were told the same. A stagger tells later ones more
 //! than their true wait, and nobody less. It comes in two kinds:
 //!
-//! - Where callers are told apart, each is told a place in a virtual [`line`](Line): the true wait, then one interval
-//!   more for each caller. Nothing is reserved for anybody.
+//! - Where callers are told apart, each is told a turn in a [virtual queue](VirtualQueue): the true wait, then one
+//!   interval more for each caller. Nothing is reserved for anybody.
 //! - Where they are not, a jitter is added between zero and the time in which the burst refills. One caller with fifty
-//!   requests and fifty callers with one look the same there, so a line would only grow.
+//!   requests and fifty callers with one look the same there, so a queue would only grow.
 //!
 //! The first refusal of a bucket that may have been full since the last one is told the true wait in both.
 //!
-//! Lines lie in an array of fixed size, found by the hash of their bucket; where two meet, the later one replaces the
-//! earlier. Callers lie in another. Both are made when the first wait is spread.
+//! # Invariants
+//!
+//! - What is added is at most a minute, and lifts no wait of less than a minute above one: SDKs do not sleep longer.
+//! - No balance is read or changed: whoever is told a turn and comes then is decided like anybody else.
+//! - Memory is fixed: 256 virtual queues and 4,096 callers, found by hashes. Where two buckets meet, the later one
+//!   replaces the earlier, whose queue begins anew; where two callers meet, one of them is told a new turn. Either
+//!   costs evenness only. All of it is made when the first wait is staggered.
+//!
+//! # Callers
+//!
+//! [`Limiter::spread`](super::Limiter::spread), for refusals alone, and where the layer asks for it. `now` is the
+//! decision's reading of the clock; nothing here reads it. One lock, of one virtual queue, is held for some arithmetic.
 //!
 //! # Memory ordering
 //!
-//! Relaxed: a caller's word stands for itself, and is written under the lock of its line. Where callers of two lines
-//! meet in one word, one of them is told a new place.
+//! Relaxed: a caller's word stands for itself, and is written under the lock of its queue. Where callers of two queues
+//! meet in one word, one of them is told a new turn.
 
-mod line;
+mod virtual_queue;
 
 use std::{
     fmt,
     sync::{OnceLock, PoisonError},
 };
 
-use self::line::{Caller, ToldLine};
+use self::virtual_queue::{Caller, VirtualQueue};
 use crate::{
     clock::Nanos,
     sync::{AtomicU64, Mutex, Ordering},
@@ -37,41 +47,44 @@ const SECOND: Nanos = 1_000_000_000;
 /// the most that is added to a longer one.
 const MOST: Nanos = 60 * SECOND;
 
-/// A refusal by one bucket. Times are in nanoseconds.
+/// A refusal by one bucket, and what its true wait was. Times are in nanoseconds.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct ToldWait {
-    /// The hash of the bucket.
+pub(crate) struct RefusedWait {
+    /// The hash of the bucket, which finds its virtual queue. Its last bits differ from bucket to bucket.
     pub(crate) bucket: u64,
-    /// The hash of the caller, where callers are told apart.
+    /// The hash of the caller, where callers are told apart; `None` asks for a jitter.
     pub(crate) caller: Option<u64>,
+    /// The moment of the decision.
     pub(crate) now: Nanos,
-    /// The true wait.
+    /// The true wait: at `now + wait` the request would pass, if nobody came between.
     pub(crate) wait: Nanos,
-    /// How much later the next request of the same cost passes.
+    /// The interval in the queue: how much later the next request of the same cost passes.
     pub(crate) step: Nanos,
-    /// The time in which the whole burst refills.
+    /// The time in which an empty bucket refills: the range of a jitter, and the span in which callers are counted.
     pub(crate) refill: Nanos,
-    /// The time until the bucket is full, if nothing more is taken.
+    /// The time until the bucket is full, if nothing more is taken: then its queue begins anew.
     pub(crate) full_in: Nanos,
 }
 
-/// The virtual lines of all buckets.
+/// The virtual queues of all buckets.
 pub(crate) struct Stagger {
     tables: OnceLock<StaggerTables>,
-    /// Refusals that were given a jitter.
+    /// The state of the jitter's generator: a step is added for each.
     jittered: AtomicU64,
 }
 
+/// The memory of a stagger, made at once.
 struct StaggerTables {
-    lines: Box<[Mutex<ToldLine>]>,
+    queues: Box<[Mutex<VirtualQueue>]>,
     callers: Box<[Caller]>,
 }
 
 impl Stagger {
-    /// 18 KiB of lines and 32 KiB of callers. One under loom, which keeps account of each.
-    const LINES: usize = if cfg!(throttle_loom) { 1 } else { 256 };
+    /// 16 KiB of queues and 32 KiB of callers. One under loom, which keeps account of each.
+    const QUEUES: usize = if cfg!(throttle_loom) { 1 } else { 256 };
     const CALLERS: usize = if cfg!(throttle_loom) { 4 } else { 4_096 };
 
+    /// A stagger that has told nobody anything, and needs no memory until it has.
     pub(crate) fn new() -> Self {
         Self {
             tables: OnceLock::new(),
@@ -79,23 +92,24 @@ impl Stagger {
         }
     }
 
-    /// The nanoseconds to add to the true wait of a refusal. At most a minute.
-    pub(crate) fn more(&self, refused: &ToldWait) -> Nanos {
+    /// Returns the nanoseconds to add to the true wait of a refusal: at most a minute, and zero for the first refusal
+    /// of a bucket after it may have been full.
+    pub(crate) fn more(&self, refused: &RefusedWait) -> Nanos {
         let most = MOST.checked_sub(refused.wait).unwrap_or(MOST);
-        let StaggerTables { lines, callers } = self.tables();
-        let line = &lines[refused.bucket as usize % lines.len()];
+        let StaggerTables { queues, callers } = self.tables();
+        let queue = &queues[refused.bucket as usize % queues.len()];
         // Each step leaves it whole.
-        let mut line = line.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_new = line.meet(refused);
+        let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = queue.meet(refused);
         match refused.caller {
             Some(caller) => {
-                let hash = line.hash_of(caller);
+                let hash = queue.hash_of(caller);
                 let caller = &callers[hash as usize % callers.len()];
-                line.place(refused, hash, caller, most)
+                queue.place(refused, hash, caller, most)
             }
             None if is_new => 0,
             None => {
-                drop(line);
+                drop(queue);
                 self.jitter(refused) % refused.refill.min(most).saturating_add(1)
             }
         }
@@ -103,13 +117,13 @@ impl Stagger {
 
     fn tables(&self) -> &StaggerTables {
         self.tables.get_or_init(|| StaggerTables {
-            lines: (0..Self::LINES).map(|_| Mutex::default()).collect(),
+            queues: (0..Self::QUEUES).map(|_| Mutex::default()).collect(),
             callers: (0..Self::CALLERS).map(|_| Caller::new()).collect(),
         })
     }
 
-    /// A number that differs from refusal to refusal (the finalizer of SplitMix64 on a counter).
-    fn jitter(&self, refused: &ToldWait) -> u64 {
+    /// Returns a number that differs from refusal to refusal (the finalizer of SplitMix64 on a counter). Not a secret.
+    fn jitter(&self, refused: &RefusedWait) -> u64 {
         let number = self
             .jittered
             .fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
@@ -117,6 +131,7 @@ impl Stagger {
     }
 }
 
+/// Scatters all bits of a number over all others; one to one.
 fn mix(number: u64) -> u64 {
     let number = (number ^ number >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let number = (number ^ number >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -125,7 +140,7 @@ fn mix(number: u64) -> u64 {
 
 impl fmt::Debug for Stagger {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Spread")
+        f.write_str("Stagger")
     }
 }
 
@@ -147,7 +162,7 @@ mod loom_tests {
             let spread = Arc::new(Stagger::new());
             // Loom does not know `OnceLock`: the tables are there before the threads are.
             spread.tables();
-            let refused = |caller| ToldWait {
+            let refused = |caller| RefusedWait {
                 bucket: 7,
                 caller: Some(caller),
                 now: 0,

@@ -6,8 +6,8 @@ use crate::clock::Clock;
 const MILLISECOND: Nanos = 1_000_000;
 
 /// A refusal of a caller by a limit of ten a second with a burst of five.
-fn refused(caller: u64, now: Nanos, wait: Nanos) -> ToldWait {
-    ToldWait {
+fn refused(caller: u64, now: Nanos, wait: Nanos) -> RefusedWait {
+    RefusedWait {
         bucket: 7,
         caller: Some(caller),
         now,
@@ -42,7 +42,7 @@ fn buckets_have_lines_of_their_own() {
     let spread = Stagger::new();
     for bucket in [7, 8, 7 | 1 << 60] {
         let told = [1, 2, 3].map(|caller| {
-            spread.more(&ToldWait {
+            spread.more(&RefusedWait {
                 bucket,
                 ..refused(caller, 0, 0)
             })
@@ -56,7 +56,7 @@ fn buckets_have_lines_of_their_own() {
 fn a_line_is_no_longer_than_its_callers_need() {
     let spread = Stagger::new();
     let told = |caller, now: Nanos| {
-        let refused = ToldWait {
+        let refused = RefusedWait {
             full_in: MOST,
             ..refused(caller, now, 0)
         };
@@ -76,7 +76,7 @@ fn a_wait_that_is_slept_through_stays_one() {
     let told = |caller, wait, step| {
         let full_in = 3_600 * SECOND;
         let refused = refused(caller, 0, wait);
-        spread.more(&ToldWait {
+        spread.more(&RefusedWait {
             step,
             full_in,
             ..refused
@@ -90,7 +90,7 @@ fn a_wait_that_is_slept_through_stays_one() {
     // One an hour: no place can be told, and yet not all come at once.
     let spread = Stagger::new();
     let slow = [1, 2, 3].map(|caller| {
-        spread.more(&ToldWait {
+        spread.more(&RefusedWait {
             step: 3_600 * SECOND,
             ..refused(caller, 0, 0)
         })
@@ -101,7 +101,7 @@ fn a_wait_that_is_slept_through_stays_one() {
 #[test]
 fn a_jitter_lies_between_nothing_and_a_refill() {
     let spread = Stagger::new();
-    let unknown = ToldWait {
+    let unknown = RefusedWait {
         caller: None,
         ..refused(0, 0, 40 * MILLISECOND)
     };
@@ -113,7 +113,7 @@ fn a_jitter_lies_between_nothing_and_a_refill() {
         let count = told.iter().filter(inside).count();
         assert!((50..150).contains(&count), "{count} of 100 in part {part}");
     }
-    let long = ToldWait {
+    let long = RefusedWait {
         refill: u64::MAX,
         wait: 59 * SECOND,
         ..unknown
@@ -133,7 +133,7 @@ proptest! {
         for (bucket, caller, now, [wait, step, refill, full_in]) in demand {
             let caller = caller.map(u64::from);
             let bucket = bucket % 3;
-            let refused = ToldWait { bucket, caller, now, wait, step, refill, full_in };
+            let refused = RefusedWait { bucket, caller, now, wait, step, refill, full_in };
             let more = spread.more(&refused);
             prop_assert!(more <= MOST);
             prop_assert!(wait > MOST || wait + more <= MOST);

@@ -10,7 +10,7 @@ use std::{
 
 use loom::thread;
 
-use super::{line::GRACE, *};
+use super::{wait_queue::GRACE, *};
 use crate::{
     limit::meter::Meter,
     limiter::{bucket::Bucket, meter_history::MeterHistory},

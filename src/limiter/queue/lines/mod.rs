@@ -1,49 +1,85 @@
-//! The lines of all scopes.
+//! Wait queues: those of all scopes of a throttle, under one lock.
+//!
+//! A queue is found by its [`QueueId`], and is there only while somebody stands in it. What happens within one is in
+//! [`wait_queue`]; here are the tickets, the lock, and the count that spares all others the lock.
+//!
+//! # Invariants
+//!
+//! - `waiting` is the number of places in all queues, and changes under the lock alone. Where it is zero, `ahead`,
+//!   `has_earlier` and `wake` have nothing to find.
+//! - Tickets are given once, in the order of arrival, and kept when a request moves: over all queues, the lower ticket
+//!   came first. A request that moves holds two places, in two queues, for the moment between `join` and `leave`.
+//! - Whoever looks at a queue sweeps it first (`expect` apart), so that a place that holds up others is found; there
+//!   is no task that looks for it.
+//! - Each place that is entered is left, by `leave` or by a sweep after its deadline; leaving twice, or after the
+//!   sweep, is nothing.
+//!
+//! # Locks
+//!
+//! One mutex for all queues: it is taken only where somebody waits, and held for a step in one queue. Inside, wakers
+//! are cloned, the clock is not read and no balance is touched; wakers are woken outside of it, and may ask at once.
+//!
+//! # Memory ordering
+//!
+//! Who waits adds to `waiting` and then looks at the limits; who frees a unit gives it back and then looks at
+//! `waiting`. Both do so by a read-modify-write with acquire and release (`wake` adds zero), so that the two are in
+//! one order, and either the first sees the unit or the second sees the waiter. With plain loads, each could miss the
+//! other. [`WaitQueues::is_empty`] is one, with acquire: a newcomer that misses somebody who enters in that moment
+//! came at the same time.
+//!
+//! # Callers
+//!
+//! `limiter/queue/waiter` for all that enters, asks and leaves; [`Limiter::refund`](crate::limiter::Limiter::refund)
+//! and reloads to wake; the engine asks whether anybody waits.
 
-mod line;
+mod wait_queue;
 
 use std::{collections::HashMap, fmt, sync::PoisonError, task::Waker};
 
 #[cfg(test)]
-pub(super) use self::line::GRACE;
-use self::line::WaitQueue;
-pub(crate) use self::line::{QueueAhead, QueuePosition, Ticket};
+pub(super) use self::wait_queue::GRACE;
+use self::wait_queue::WaitQueue;
+pub(crate) use self::wait_queue::{QueueAhead, QueuePosition, Ticket};
 use crate::{
     clock::Nanos,
     limiter::bound_limit::QueueId,
     sync::{AtomicU64, Mutex, Ordering},
 };
 
-/// All lines of a throttle.
+/// The wait queues of a throttle, by scope and client.
 pub(crate) struct WaitQueues {
-    /// Places in all lines.
+    /// The number of places in all queues; see the head of this file for its ordering.
     waiting: AtomicU64,
     inner: Mutex<Inner>,
 }
 
+/// The part of [`WaitQueues`] under the lock.
 #[derive(Default)]
 struct Inner {
+    /// The last ticket that was given. The first is 1.
     tickets: Ticket,
-    lines: HashMap<QueueId, WaitQueue>,
+    /// No queue in it is empty once the lock is released.
+    queues: HashMap<QueueId, WaitQueue>,
 }
 
 impl Inner {
-    /// Room for lines that is kept when nobody waits.
+    /// The most room in the map that is kept when nobody waits.
     const KEPT: usize = 64;
 
-    /// Removes a line in which nobody stands.
+    /// Removes a queue if nobody stands in it.
     fn tidy(&mut self, id: QueueId) {
-        if self.lines.get(&id).is_none_or(WaitQueue::is_empty) {
-            self.lines.remove(&id);
+        if self.queues.get(&id).is_none_or(WaitQueue::is_empty) {
+            self.queues.remove(&id);
             // What a crowd has needed is not kept.
-            if self.lines.is_empty() && self.lines.capacity() > Self::KEPT {
-                self.lines = HashMap::new();
+            if self.queues.is_empty() && self.queues.capacity() > Self::KEPT {
+                self.queues = HashMap::new();
             }
         }
     }
 }
 
 impl WaitQueues {
+    /// No queues, which need no memory until somebody waits.
     pub(crate) fn new() -> Self {
         Self {
             waiting: AtomicU64::new(0),
@@ -51,24 +87,31 @@ impl WaitQueues {
         }
     }
 
-    /// Returns whether nobody waits anywhere.
+    /// Tells whether nobody waits anywhere, without the lock: all that a request pays for queues while they are empty.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting.load(Ordering::Acquire) == 0
     }
 
-    /// Returns what stands in a line and is not passed over.
-    pub(crate) fn ahead(&self, line: QueueId, now: Nanos) -> QueueAhead {
-        self.on(line, now, |line| line.ahead()).unwrap_or_default()
+    /// Returns the requests in a queue that are not passed over, and the tokens that they ask for: what a newcomer
+    /// would wait behind. Zero without a queue.
+    pub(crate) fn ahead(&self, queue: QueueId, now: Nanos) -> QueueAhead {
+        self.on(queue, now, |queue| queue.ahead())
+            .unwrap_or_default()
     }
 
-    /// Returns whether somebody stands in a line who came before a ticket and is not passed over.
-    pub(crate) fn has_earlier(&self, line: QueueId, ticket: Ticket, now: Nanos) -> bool {
-        let first = self.on(line, now, |line| line.first()).flatten();
+    /// Tells whether somebody stands in a queue who came before a ticket and is not passed over. `Ticket::MAX` asks for
+    /// anybody.
+    pub(crate) fn has_earlier(&self, queue: QueueId, ticket: Ticket, now: Nanos) -> bool {
+        let first = self.on(queue, now, |queue| queue.first()).flatten();
         first.is_some_and(|first| first < ticket)
     }
 
-    /// Enters a line until a deadline, at its end or with a ticket from another. `None` if there are `most` in it.
+    /// Enters a queue until a deadline, with a new ticket at its end, or with one from another queue where that
+    /// belongs. Returns the ticket; `None`, with nothing changed, if `most` places are taken.
+    ///
+    /// Places that are passed over count among `most`. `tokens` are what the request asks of the queue's token limits.
+    /// Who is first of the queue is not told by this: that is [`WaitQueues::ask`], which also leaves the waker.
     pub(crate) fn join(
         &self,
         id: QueueId,
@@ -81,82 +124,91 @@ impl WaitQueues {
         // Removes those whose time is over.
         self.on(id, now, |_| ());
         let (ticket, wakers) = self.with(|inner| {
-            if inner.lines.get(&id).map_or(0, WaitQueue::len) >= most {
+            if inner.queues.get(&id).map_or(0, WaitQueue::len) >= most {
                 return None;
             }
             let ticket = ticket.unwrap_or_else(|| {
                 inner.tickets += 1;
                 inner.tickets
             });
-            let line = inner.lines.entry(id).or_default();
-            line.join(ticket, tokens, now, deadline);
+            let queue = inner.queues.entry(id).or_default();
+            queue.join(ticket, tokens, now, deadline);
             self.waiting.fetch_add(1, Ordering::AcqRel);
-            Some((ticket, line.take_woken()))
+            Some((ticket, queue.take_woken()))
         })?;
         wake(wakers);
         Some(ticket)
     }
 
-    /// Asks for a turn: the holder of a place is here, and is to be woken by this waker.
+    /// Asks for a turn: notes that the holder of a place is here, and is to be woken by this waker, which replaces the
+    /// one before. `Gone` if the place was swept away.
+    ///
+    /// Called before the limits are looked at, so that what comes free after the look wakes.
     pub(crate) fn ask(
         &self,
-        line: QueueId,
+        queue: QueueId,
         ticket: Ticket,
         waker: &Waker,
         now: Nanos,
     ) -> QueuePosition {
-        let place = self.on(line, now, |line| line.ask(ticket, waker, now));
+        let place = self.on(queue, now, |queue| queue.ask(ticket, waker, now));
         place.unwrap_or(QueuePosition::Gone)
     }
 
-    /// Notes when the holder of a place asks again without being woken.
+    /// Notes the moment by which the holder of a place asks again without being woken: until
+    /// [`GRACE`](wait_queue::GRACE) after it, nobody passes it over, unless it was woken.
     pub(crate) fn expect(&self, id: QueueId, ticket: Ticket, due: Nanos) {
         self.with(|inner| {
-            if let Some(line) = inner.lines.get_mut(&id) {
-                line.expect(ticket, due);
+            if let Some(queue) = inner.queues.get_mut(&id) {
+                queue.expect(ticket, due);
             }
         });
     }
 
-    /// Leaves a line. Whoever is first after that, and was not before, is woken.
+    /// Leaves a queue, admitted or not. Whoever is first after that, and was not before, is woken.
     pub(crate) fn leave(&self, id: QueueId, ticket: Ticket, now: Nanos) {
-        self.on(id, now, |line| line.leave(ticket, now));
+        self.on(id, now, |queue| queue.leave(ticket, now));
     }
 
-    /// Wakes the first of a line, after something of its scope came back.
+    /// Wakes the first of a queue, after something of its scope came back. Nobody is admitted by this: it asks again.
+    ///
+    /// `now` is read only if somebody waits.
     pub(crate) fn wake(&self, id: QueueId, now: impl FnOnce() -> Nanos) {
         if self.waiting.fetch_add(0, Ordering::AcqRel) == 0 {
             return;
         }
         let now = now();
-        self.on(id, now, |line| line.wake(now));
+        self.on(id, now, |queue| queue.wake(now));
     }
 
-    /// Wakes the first of each line, for other limits hold.
+    /// Wakes the first of each queue: other rules hold, or something came back to queues that are not known.
+    ///
+    /// Queue by queue, with the lock released between: one that is made meanwhile need not be woken.
     pub(crate) fn wake_all(&self, now: impl FnOnce() -> Nanos) {
         if self.waiting.fetch_add(0, Ordering::AcqRel) == 0 {
             return;
         }
         let now = now();
-        let ids: Vec<_> = self.with(|inner| inner.lines.keys().copied().collect());
+        let ids: Vec<_> = self.with(|inner| inner.queues.keys().copied().collect());
         for id in ids {
-            self.on(id, now, |line| line.wake(now));
+            self.on(id, now, |queue| queue.wake(now));
         }
     }
 
-    /// Works on a line, after those who do not ask have been found. `None` if nobody stands in it.
+    /// Sweeps a queue at `now`, works on it, and wakes whom either has woken, once the lock is released. `None` if
+    /// there is no such queue. The one place that takes places off `waiting`.
     fn on<T>(&self, id: QueueId, now: Nanos, work: impl FnOnce(&mut WaitQueue) -> T) -> Option<T> {
         let (done, wakers) = self.with(|inner| {
-            let line = inner.lines.get_mut(&id)?;
-            let before = line.len();
-            line.sweep(now);
-            let done = work(line);
-            let gone = before - line.len();
+            let queue = inner.queues.get_mut(&id)?;
+            let before = queue.len();
+            queue.sweep(now);
+            let done = work(queue);
+            let gone = before - queue.len();
             if gone > 0 {
                 self.waiting.fetch_sub(gone as u64, Ordering::AcqRel);
             }
-            let wakers = line.take_woken();
-            if line.is_empty() {
+            let wakers = queue.take_woken();
+            if queue.is_empty() {
                 inner.tidy(id);
             }
             Some((done, wakers))
@@ -165,6 +217,7 @@ impl WaitQueues {
         Some(done)
     }
 
+    /// Works under the lock. `work` wakes nobody.
     fn with<T>(&self, work: impl FnOnce(&mut Inner) -> T) -> T {
         // No step of it can panic halfway.
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
@@ -172,7 +225,7 @@ impl WaitQueues {
     }
 }
 
-/// Outside of the lock, for nobody knows what a waker does.
+/// Wakes outside of the lock: nobody knows what a waker does.
 fn wake(wakers: Vec<Waker>) {
     wakers.into_iter().for_each(Waker::wake);
 }

@@ -6,7 +6,7 @@ use std::{
     task::{Wake, Waker},
 };
 
-use super::{Inner, QueueAhead, QueuePosition, Ticket, WaitQueues, line::GRACE};
+use super::{Inner, QueueAhead, QueuePosition, Ticket, WaitQueues, wait_queue::GRACE};
 use crate::clock::Nanos;
 use crate::limiter::bound_limit::QueueId;
 
@@ -147,7 +147,7 @@ fn who_is_first_is_woken_and_nobody_else() {
 #[test]
 fn what_a_crowd_has_needed_is_not_kept() {
     let lines = WaitQueues::new();
-    let capacity = || lines.with(|inner| inner.lines.capacity());
+    let capacity = || lines.with(|inner| inner.queues.capacity());
     let ticket = join(&lines, ROUTE, None, 0, 9).expect("there is room");
     lines.leave(ROUTE, ticket, 0);
     assert!(capacity() > 0, "what one has needed is");

@@ -1,16 +1,38 @@
-//! One line: who stands in it, and who is passed over.
+//! One wait queue: who stands in it, whose turn it is, and who is passed over.
 //!
-//! Only the first of a line asks its limits, so a first that does not ask would hold up all others: a future that is held
-//! and not polled, one that is forgotten, a task that is stuck. There is no task that watches. Each place says by when its
-//! holder asks again, and everybody who works on the line has a look at the others:
+//! A queue is a map from tickets to places. Only the first asks its limits, so a first that does not ask would hold up
+//! all others: a future that is held and not polled, one that is forgotten, a task that is stuck. There is no task
+//! that watches. Each place says by when its holder asks again, and everybody who works on the queue has a look at the
+//! others:
 //!
 //! - Whoever has not asked [`GRACE`] after that is woken.
-//! - Whoever was woken and has not asked `GRACE` after that is *passed over*: it counts as if it were not there. It keeps
-//!   its ticket, and is in line again as soon as it asks.
+//! - Whoever was woken and has not asked `GRACE` after that is *passed over*: it counts as if it were not there. It
+//!   keeps its ticket, and is in the queue again as soon as it asks.
 //! - Whoever is past its deadline by `GRACE` has lost its place.
 //!
-//! So that there is somebody to look, those who are not the first set themselves a timer: the next in line one of
-//! `GRACE`, the one after it of twice as much, and so on.
+//! So that there is somebody to look, those who are not the first set themselves a timer: the next one of `GRACE`, the
+//! one after it of twice as much, and so on.
+//!
+//! ```text
+//! join ── due + GRACE passes ──▶ woken ── GRACE passes ──▶ passed over ─┐
+//!   ▲ due = when it asks next      │                         │          │ deadline + GRACE passes,
+//!   └──────────── ask ─────────────┴─────────── ask ─────────┘          ▼ in any state
+//!                                                                     gone
+//! ```
+//!
+//! # Invariants
+//!
+//! - The *first* is the lowest ticket that is not passed over. `ask` answers `First` to nobody who has one of these
+//!   before it.
+//! - Whenever somebody becomes first by another's going, passing over or coming, it or the one that was first is
+//!   woken: no turn is lost.
+//! - `silent` and `silent_tokens` are the count and the tokens of the places that are passed over; `tokens` of all
+//!   places.
+//! - Before `sweeps` a sweep is one comparison; from then on it is a walk over the queue, which sets `sweeps` anew. A
+//!   place may thus be kept up to a `GRACE` longer than it must, and never shorter.
+//! - No method wakes by itself: wakers are collected in `woken`, and the caller takes them out of the lock.
+//!
+//! Times are readings of the throttle's clock, in nanoseconds, passed in; nothing here reads it.
 
 use std::{collections::BTreeMap, mem, task::Waker};
 
@@ -19,57 +41,63 @@ use crate::clock::Nanos;
 /// The place in the order of all that wait. Lower is earlier.
 pub(crate) type Ticket = u64;
 
-/// For so long a place is kept free for a holder that should have asked: 50 ms.
+/// The time for which a place is kept for a holder that should have asked: 50 ms. Once before it is woken, and once
+/// after.
 pub(crate) const GRACE: Nanos = 50_000_000;
 
-/// What stands before a request in a line.
+/// The requests that stand in front of a newcomer, and what they ask for. Those that are passed over are not among
+/// them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct QueueAhead {
     pub(crate) requests: u64,
-    /// Model tokens that they ask for.
+    /// Model tokens that they ask for; saturates.
     pub(crate) tokens: u64,
 }
 
-/// Where a holder of a place stands.
+/// The position of a place, as its holder is told when it asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum QueuePosition {
-    /// It is its turn.
+    /// Nobody is before it: it asks its limits now.
     First,
     /// It asks again when it is woken, or at this moment: those before it may have been passed over by then.
     Behind(Nanos),
-    /// It has none any more.
+    /// The place is no more: it was past its deadline, or left.
     Gone,
 }
 
-/// The line of one scope.
+/// The queue of one scope or one client in it.
 #[derive(Default)]
 pub(super) struct WaitQueue {
     waiters: BTreeMap<Ticket, QueueEntry>,
-    /// Of all of them. Wide enough for as many as there can be.
+    /// The tokens that all of them ask for. Wide enough for as many as there can be.
     tokens: u128,
-    /// Those that are passed over.
+    /// The number of those that are passed over, and what they ask for.
     silent: usize,
     silent_tokens: u128,
-    /// No earlier than this somebody has to be woken, or passed over.
+    /// The moment before which nobody has to be woken, passed over or removed.
     sweeps: Nanos,
-    /// To be woken outside of the lock.
+    /// Wakers to be woken outside of the lock.
     woken: Vec<Waker>,
 }
 
+/// One place in a queue.
 struct QueueEntry {
+    /// What it asks of the queue's token limits.
     tokens: u64,
+    /// The end of its wait. It removes itself then; a sweep removes it [`GRACE`] later.
     deadline: Nanos,
-    /// When it asks again without being woken.
+    /// The moment by which it asks again without being woken.
     due: Nanos,
-    /// When it was woken, if it has not asked since.
+    /// The moment at which it was first woken since it has asked.
     woken: Option<Nanos>,
-    /// Whether it is passed over.
+    /// It is passed over, until it asks.
     is_silent: bool,
-    /// There once it has asked.
+    /// The waker of its last `ask`; `None` before the first.
     waker: Option<Waker>,
 }
 
 impl WaitQueue {
+    /// The number of places, those that are passed over among them.
     pub(super) fn len(&self) -> usize {
         self.waiters.len()
     }
@@ -78,10 +106,12 @@ impl WaitQueue {
         self.waiters.is_empty()
     }
 
+    /// Takes the wakers that are to be woken, once the lock is released.
     pub(super) fn take_woken(&mut self) -> Vec<Waker> {
         mem::take(&mut self.woken)
     }
 
+    /// Counts those that are not passed over, in constant time.
     pub(super) fn ahead(&self) -> QueueAhead {
         QueueAhead {
             requests: (self.waiters.len() - self.silent) as u64,
@@ -89,13 +119,15 @@ impl WaitQueue {
         }
     }
 
-    /// The first that is not passed over.
+    /// Returns the first ticket that is not passed over. Walks over those that are.
     pub(super) fn first(&self) -> Option<Ticket> {
         let mut waiters = self.waiters.iter();
         let first = waiters.find(|(_, waiter)| !waiter.is_silent);
         first.map(|(ticket, _)| *ticket)
     }
 
+    /// Enters a place, due at once: whoever joins asks next. A ticket from another queue may come before the first,
+    /// who is woken then, to stand behind it.
     pub(super) fn join(&mut self, ticket: Ticket, tokens: u64, now: Nanos, deadline: Nanos) {
         let first = self.first();
         let waiter = QueueEntry {
@@ -112,7 +144,11 @@ impl WaitQueue {
         self.stands_before(ticket, first, now);
     }
 
-    /// Its holder is here.
+    /// Notes that the holder of a place is here, and tells where it stands. One that was passed over is in the queue
+    /// again.
+    ///
+    /// Behind others, it is to ask again in as many `GRACE`s as there are places before it, or when the first of them
+    /// that was woken is passed over; it is due then.
     pub(super) fn ask(&mut self, ticket: Ticket, waker: &Waker, now: Nanos) -> QueuePosition {
         let first = self.first();
         let Some(waiter) = self.waiters.get_mut(&ticket) else {
@@ -148,7 +184,7 @@ impl WaitQueue {
         place
     }
 
-    /// Its holder asks again then, without being woken.
+    /// Notes that the holder of a place asks again at `due`, without being woken.
     pub(super) fn expect(&mut self, ticket: Ticket, due: Nanos) {
         if let Some(waiter) = self.waiters.get_mut(&ticket) {
             waiter.due = due;
@@ -156,7 +192,7 @@ impl WaitQueue {
         }
     }
 
-    /// Its holder goes.
+    /// Removes a place, and wakes who becomes first by that.
     pub(super) fn leave(&mut self, ticket: Ticket, now: Nanos) {
         let before = self.first();
         self.remove(ticket);
@@ -165,7 +201,7 @@ impl WaitQueue {
         }
     }
 
-    /// Wakes the first. If all are passed over, it is the first of them.
+    /// Wakes the first; if all are passed over, the first of them, so that what came back is not left lying.
     pub(super) fn wake(&mut self, now: Nanos) {
         let first = self.first().or_else(|| self.waiters.keys().next().copied());
         if let Some(first) = first {
@@ -173,7 +209,8 @@ impl WaitQueue {
         }
     }
 
-    /// Wakes those who should have asked, and passes over those who were woken and have not asked.
+    /// Removes places past their deadline, wakes those that should have asked, passes over those that were woken and
+    /// have not, and wakes who becomes first by that. Sets the moment of the next sweep.
     pub(super) fn sweep(&mut self, now: Nanos) {
         if now < self.sweeps {
             return;
@@ -216,7 +253,7 @@ impl WaitQueue {
         }
     }
 
-    /// Wakes the holder of a place, who is to ask.
+    /// Wakes the holder of a place. From the first wake on it has a `GRACE` to ask; further ones do not lengthen it.
     fn call(&mut self, ticket: Ticket, now: Nanos) {
         if let Some(waiter) = self.waiters.get_mut(&ticket) {
             waiter.woken.get_or_insert(now);
@@ -225,13 +262,15 @@ impl WaitQueue {
         }
     }
 
-    /// A place has been taken before who was the first: who has to look after those before it from now on.
+    /// Wakes who was `first` if a place was taken before it: it has to look after those before it from now on, and
+    /// asks to set its timer.
     fn stands_before(&mut self, ticket: Ticket, first: Option<Ticket>, now: Nanos) {
         if let Some(first) = first.filter(|first| *first > ticket) {
             self.call(first, now);
         }
     }
 
+    /// Removes a place and keeps the sums; wakes nobody.
     fn remove(&mut self, ticket: Ticket) {
         if let Some(waiter) = self.waiters.remove(&ticket) {
             self.tokens -= u128::from(waiter.tokens);
@@ -242,6 +281,7 @@ impl WaitQueue {
         }
     }
 
+    /// Has a sweep find something at `moment`, at the latest.
     fn sweeps_by(&mut self, moment: Nanos) {
         self.sweeps = self.sweeps.min(moment);
     }
