@@ -33,10 +33,13 @@ use tower_throttle::{
 use super::choices::Choices;
 
 /// More steps would only make each run slower.
-const MAX_STEPS: usize = 80;
+const MAX_STEPS: usize = 64;
 
 /// How many milliseconds later than it was taken a charge may be answered.
 const SLOWEST: u64 = 5;
+
+/// The most admissions in a window that is looked at: more than twice the largest burst.
+const LONGEST: usize = 300;
 
 const PATHS: [&str; 2] = ["/a", "/b"];
 
@@ -202,16 +205,23 @@ impl Watched {
             let later = self.settings.get(place + 1);
             later.map_or(now, |(since, _)| *since)
         };
+        // The fastest rate and the largest burst, of those that are looked at so far.
         let mut largest = (0, 0);
-        for (count, (start, by)) in (1_u128..).zip(self.admitted.iter().rev()) {
+        let mut widen = |pace: Pace| {
+            largest = (pace.0.max(largest.0), pace.1.max(largest.1));
+            largest
+        };
+        let mut settings = self.settings.len();
+        // Longer windows would show no more, and take longer.
+        let windows = self.admitted.iter().rev().take(LONGEST);
+        for (count, (start, by)) in (1_u128..).zip(windows) {
             // A unit may have been taken as much earlier as its answer was late.
             let begin = *start - Duration::from_millis(SLOWEST);
-            largest = (by.0.max(largest.0), by.1.max(largest.1));
-            let (mut fastest, mut burst) = largest;
-            for (place, (_, pace)) in self.settings.iter().enumerate() {
-                if let Some(pace) = pace.filter(|_| until(place) >= begin) {
-                    fastest = pace.0.max(fastest);
-                    burst = pace.1.max(burst);
+            let (mut fastest, mut burst) = widen(*by);
+            while settings > 0 && until(settings - 1) >= begin {
+                settings -= 1;
+                if let Some(pace) = self.settings[settings].1 {
+                    (fastest, burst) = widen(pace);
                 }
             }
             let window = (now - begin).as_nanos();
@@ -374,7 +384,7 @@ impl World {
             _ => {
                 let byte = choices.next();
                 let path = usize::from(byte & 1);
-                let count = [1, 2, 3, 10, 40, 130][usize::from(byte >> 1) % 6];
+                let count = [1, 2, 3, 10, 25, 60][usize::from(byte >> 1) % 6];
                 for _ in 0..count {
                     self.send(replica, path);
                 }
