@@ -47,7 +47,7 @@ pub(crate) enum BalanceRef<'a> {
 impl BalanceRef<'_> {
     /// Returns a state from which [`BalanceRef::take`] may start, if nobody needs to know the balance before.
     ///
-    /// It may be in other terms or `BUSY`: `take` finds out. For the table, which looks the key up itself, it is
+    /// The state may be in other terms or `BUSY`: `take` finds out. For the table, which looks the key up itself, it is
     /// nothing.
     #[inline(always)]
     pub(crate) fn start(&self) -> BucketReading {
@@ -236,8 +236,8 @@ fn refund(bucket: &Bucket, terms: MeterTerms<'_>, meter: &Meter, now: Nanos, uni
 /// Does `work` in the terms of a charge, or else in those that hold by now, until it returns `true`; or `late`, if that
 /// returns `true` since the balance has gone over to other buckets.
 ///
-/// Each round but the first reads the present terms anew. It ends: only a reload makes terms outdated between a look
-/// and an exchange. A limit that was never open has no terms, and nothing to correct.
+/// Each round but the first reads the present terms anew. The loop ends: only a reload makes terms outdated between a
+/// look and an exchange. A limit that was never open has no terms, and nothing to correct.
 fn settle(
     terms: MeterTerms<'_>,
     meter: &Meter,

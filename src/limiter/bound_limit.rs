@@ -94,7 +94,7 @@ pub(crate) enum QueueId {
 pub(crate) enum Storage {
     /// One bucket for all requests.
     Bucket(Arc<Bucket>),
-    /// A bucket for each client, in the table; the number that tells this limit's apart, and its overflow buckets.
+    /// A bucket for each client, in the table; here are the number of the limit there and its overflow buckets.
     Client(Arc<ClientBuckets>),
 }
 
@@ -216,8 +216,8 @@ impl BoundLimit {
 
     /// Returns what a request asks of this limit: one request or slot, or the model tokens it reserves.
     ///
-    /// The balance is taken to be no overflow bucket. What the total, a route or the anonymous client has is shared by
-    /// strangers in any case, and [`Limit::reserves`] is told so.
+    /// The balance is taken to be no overflow bucket. Balances of the total, of a route and of the anonymous client
+    /// are shared by strangers in any case, for which [`Limit::reserves`] allows less.
     #[inline]
     pub(crate) fn cost(&self, demand: Demand) -> u64 {
         match &self.limit.terms {

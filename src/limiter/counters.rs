@@ -63,16 +63,17 @@ pub(crate) struct Counters {
     /// [`LimitSet::admitted`]: super::limit_set::LimitSet::admitted
     /// [`LimitSet::settle`]: super::limit_set::LimitSet::settle
     pub(crate) admitted: Counter,
-    /// Requests among `admitted` that passed under an exempt limit set. Of routes alone: an exempt one has no limits.
+    /// Requests among `admitted` that passed under an exempt limit set. Counted for routes alone: an exempt set has no
+    /// limits.
     pub(crate) exempt: Counter,
     /// Requests that it refused, alone or with other limits; of a route, requests that any limit refused.
     pub(crate) refused: Counter,
     /// Requests that a shadow limit would have refused. On a route, one for each such limit.
     pub(crate) would_refuse: Counter,
-    /// Entries into a wait queue for this limit. A request that moves to another queue counts once in each. Of limits
-    /// alone.
+    /// Entries into a wait queue for this limit. A request that moves to another queue counts once in each. Counted
+    /// for limits alone.
     pub(crate) waited: Counter,
-    /// Answers whose report of model tokens was implausible. Of routes alone.
+    /// Answers whose report of model tokens was implausible. Counted for routes alone.
     pub(crate) implausible: Counter,
     /// Requests that wait for this limit now: the one count that falls again, when a `Waiter` is dropped or moves.
     pub(crate) waiting: Counter,

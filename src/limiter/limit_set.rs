@@ -9,7 +9,7 @@
 //! - Enforced limits stand before shadows; `enforced` is the index of the first shadow.
 //! - Among the enforced, the most specific stand first and the total last (the caller gives them in that order, and
 //!   sorting is stable). [`Limiter::admit`](super::Limiter::admit) takes charges in this order, so that what a
-//!   client's own limit refuses never writes to a bucket that all share. It is also the order in which a decision
+//!   client's own limit refuses never writes to a bucket that all share. The same is the order in which a decision
 //!   lists limits.
 //! - No two limits of a set have the same balances.
 //! - Flags (`is_patient` and those after it) are derived from `limits` when the set is made, and limits do not change.
@@ -70,7 +70,7 @@ impl LimitSet {
 
     /// A set of limits of which the most specific come first. Shadows are moved behind the others, in the same order.
     ///
-    /// It counts for a route of its own until [`LimitSet::counted_by`].
+    /// The set counts for a route of its own until [`LimitSet::counted_by`].
     pub(crate) fn new(
         route: impl Into<Box<str>>,
         plan: Option<Arc<str>>,

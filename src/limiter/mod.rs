@@ -4,9 +4,9 @@
 //!
 //! A request comes with a [`Demand`] and is charged on a [`LimitSet`]: its bound limits in order. Each [`BoundLimit`]
 //! yields one [`BucketCharge`] on a [`balance`], which lies in a [`bucket`] of its scope or, for clients, in the
-//! [`client_table`]. What the buckets held is left in [`LimitReadings`]. A balance that a reload has left in other
-//! terms is read by its [`meter_history`]. A request that is refused may wait in a [`queue`], and what a refusal is
-//! told beyond its wait comes from a [`stagger`].
+//! [`client_table`]. The decision leaves what the buckets held in [`LimitReadings`]. A balance that a reload has left
+//! in other terms is read by its [`meter_history`]. A request that is refused may wait in a [`queue`], and what a
+//! refusal is told beyond its wait comes from a [`stagger`].
 //!
 //! # All or nothing
 //!
@@ -25,16 +25,17 @@
 //!   one that was taken and whose units a reload weighs anew before it is given back, which stays.
 //! - A decision reads the clock once, and its charges are made at that reading; a client that is new to the table is
 //!   charged at a later one, which its reading tells.
-//! - What was admitted is given back by [`Limiter::refund`] alone, and by units: slots when a permit is dropped, tokens
-//!   when a reservation is settled. A rate's or a quota's request is never given back once the decision stands.
+//! - Units of an admitted request are given back by [`Limiter::refund`] alone, and by units: slots when a permit is
+//!   dropped, tokens when a reservation is settled. A rate's or a quota's request is never given back once the
+//!   decision stands.
 //! - A decision blocks on no lock while the rules stay, but for a client that is new to the table (a stripe of it),
 //!   and where somebody waits in a queue (the lock of all queues). No lock is held across a decision, and none while a
 //!   waker is woken.
 //!
 //! # Cancellation
 //!
-//! Deciding is synchronous: a request is charged, and has its guard, within one call, or it is not charged. What waits
-//! holds no charge, only a place in a queue, which it leaves when it is dropped.
+//! Deciding is synchronous: a request is charged, and has its guard, within one call, or it is not charged. A request
+//! that waits holds no charge, only a place in a queue, which it leaves when it is dropped.
 //!
 //! # What it may touch
 //!
@@ -93,7 +94,7 @@ pub(crate) struct Limiter {
     pub(crate) memory: ClientTable,
     /// The requests that wait.
     pub(crate) lines: WaitQueues,
-    /// What callers that were refused have been told.
+    /// The waits that refused callers have been told lately.
     stagger: Stagger,
 }
 
@@ -227,7 +228,7 @@ impl Limiter {
                 let queue = bound.line(identity);
                 self.lines.wake(queue, || self.now());
             }
-            // It came back to the buckets of other routes, whose queues are not known here.
+            // The units came back to the buckets of other routes, whose queues are not known here.
             if bound.is_closed() {
                 self.lines.wake_all(|| self.now());
             }

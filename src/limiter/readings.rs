@@ -9,8 +9,8 @@
 //!   to `limits[i]`.
 //! - A decision that ends in `Ok` has left one reading for each limit. One that ends in
 //!   [`Outdated`](super::Outdated) may have left some; they are thrown away.
-//! - A state is in terms of the limit's own version, in nanoseconds (see [`Meter`](crate::limit::meter::Meter)). Of a
-//!   store's balances it is a state by the store's clock.
+//! - A state is in terms of the limit's own version, in nanoseconds (see [`Meter`](crate::limit::meter::Meter)).
+//!   States of a store's balances are by the store's clock.
 //!
 //! # Callers
 //!

@@ -21,9 +21,9 @@
 //!   it puts the state back and all begins anew. If somebody was charged in that moment, that is one charge too many,
 //!   never too few. A bucket that was [closed](succession) in that moment holds the charge: its state is not exchanged
 //!   any more.
-//! - Who changes the key is alone in that, by a lock of its own: the [`MeterHistory`] for versions, a stripe of the
-//!   table for clients. It exchanges the state for `BUSY`, then writes the key, then the new state. Who finds `BUSY`
-//!   finds nothing, and waits by taking the lock.
+//! - A *change of the key* is made under a lock: of the [`MeterHistory`] for versions, of a stripe of the table for
+//!   clients. The state is exchanged for `BUSY`, then the key is written, then the new state. A thread that finds
+//!   `BUSY` finds nothing, and waits by taking the lock.
 //!
 //! ```text
 //! charge    read state ─ compute ─ CAS state ─ read key ─┬ own, or closed: done

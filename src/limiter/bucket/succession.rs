@@ -30,11 +30,11 @@
 //! # Invariants
 //!
 //! - A closed bucket is never opened again, and never charged: its state is `BUSY` and its version `CLOSED` for good.
-//! - **A charge counts once.** Whoever closes a bucket exchanges its state for [`BUSY`], and leaves it so. A charge that
-//!   was exchanged before that is a part of the estate; any other is told that it is outdated, and made anew by other
-//!   rules.
-//! - **What comes back comes back once.** It changes the bucket before that is closed, or the estate and all heirs after
-//!   that, under the lock under which heirs take estates over.
+//! - **A charge counts once.** Whoever closes a bucket exchanges its state for [`BUSY`], and leaves it so. A charge
+//!   that was exchanged before that is a part of the estate; any other is told that it is outdated, and made anew by
+//!   other rules.
+//! - **What comes back comes back once.** It changes the bucket before that is closed, or the estate and all heirs
+//!   after that, under the lock under which heirs take estates over.
 //! - **Nobody waits for a closed bucket.** A charge looks at most twice.
 //! - An heir that has met an ancestor does not inherit from it again.
 //! - Heirs and ancestors are referred to weakly. Neither keeps the other alive, and a dropped heir is passed over.
@@ -95,7 +95,7 @@ pub(super) struct Succession {
 struct Estate {
     /// The meter that held when it was closed, in whose terms `state` is.
     meter: Meter,
-    /// What was used, in nanoseconds of state. Of slots, it is not kept up: `slots` is.
+    /// The units in use, in nanoseconds of state. For slots it is not kept up: `slots` is.
     state: u64,
     /// Slots that were taken from this bucket and are still held, without those that it has inherited.
     slots: u64,
@@ -146,8 +146,8 @@ pub(crate) struct Source<'a> {
 }
 
 impl Heir {
-    /// Tells whether it is there and charged. What was closed since has left all to heirs of its own, which are heirs
-    /// of this estate, too.
+    /// Tells whether it is there and charged. One that was closed since has left all to heirs of its own, which are
+    /// heirs of this estate, too.
     fn is_open(&self) -> bool {
         let bucket = self.bucket.upgrade();
         bucket.is_some_and(|bucket| !bucket.is_closed())
@@ -247,7 +247,7 @@ impl Bucket {
     /// reference: a request that has had it while it was open.
     fn is_awaited(self: &Arc<Self>) -> bool {
         let count = Arc::strong_count(self);
-        // Who has given it up since is not in the count, and has said so before.
+        // A holder that has given it up is not in the count, and what it did before that is seen from here.
         fence(Ordering::Acquire);
         let is_remembered = self.succession(|succession| succession.is_remembered);
         count > 1 + usize::from(is_remembered)
@@ -348,7 +348,7 @@ impl Bucket {
                 }
             })
         });
-        // Who still has it may owe more than has come back with time.
+        // A request that still has it may owe more than has come back with time.
         nothing
             && !Arc::clone(self).is_awaited()
             && !ancestors.iter().any(|(ancestor, _)| ancestor.is_awaited())

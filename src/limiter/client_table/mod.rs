@@ -16,29 +16,29 @@
 //! - A key, whatever the version in it, is in one slot at most. A *key* of a [`Slot`] is a [`TableKey`]'s word.
 //! - A slot changes from one client to another only when its bucket is full, by a reading of the clock made under the
 //!   lock of the new key's stripe.
-//! - A client is never without a balance: its slot, or an overflow bucket. It is never charged on both for one request.
-//! - What is not in the table is full: a refund to a key that is not there is nothing, not an error.
+//! - A client is never without a balance: its slot, or an overflow bucket. One request is never charged on both.
+//! - A key that is not in the table has a full bucket: a refund to a key that is not there is nothing, not an error.
 //! - No identity is kept, only 47 bits of a hash of it. Two clients whose hashes meet on a limit share a bucket, which
 //!   errs against them; an identity is keyed by a secret, so nobody can seek such another.
 //!
 //! # Callers
 //!
 //! [`balance`](super::balance) charges and corrects. The engine reserves room when rules come that have clients,
-//! `bound_limit` asks whether the table ever was full, and operators are told of `overflowed`.
+//! `bound_limit` asks whether the table ever was full, and `observe` shows `overflowed`.
 //!
 //! # Who may write what
 //!
 //! - A *charge* exchanges the state of the slot that has its key, without a lock.
-//! - A *new key* is entered under a lock that all keys of its stripe share, so that no key is ever entered
-//!   twice. It claims a slot by exchanging its state, which is that of a full bucket, for [`BUSY`]; then it
-//!   writes the key, then the state. Who finds `BUSY` finds nothing.
-//! - A slot may thus change hands between a look at its key and an exchange of its state. The state then
-//!   differs, unless it is the same by chance (time that stands still), and the exchange fails: all begins
-//!   anew, for the state may now be a stranger's, and that of another kind of limit. Whoever has exchanged it
-//!   looks at the key once more; if it is a stranger's by now, the state is put back and all begins anew. If
-//!   the stranger was charged in that moment, it pays one charge too many, never too few.
+//! - A *new key* is entered under a lock that all keys of its stripe share, so that no key is ever entered twice. The
+//!   thread claims a slot by exchanging its state, which is that of a full bucket, for [`BUSY`]; then it writes the
+//!   key, then the state. A thread that finds `BUSY` finds nothing.
+//! - A slot may thus change hands between a look at its key and an exchange of its state. The state then differs,
+//!   unless it is the same by chance (time that stands still), and the exchange fails: all begins anew, for the state
+//!   may now be a stranger's, and that of another kind of limit. After an exchange the key is looked at once more; if
+//!   it is a stranger's by now, the state is put back and all begins anew. If the stranger was charged in that moment,
+//!   it pays one charge too many, never too few.
 //!
-//! - After a reload the state is told in terms of settings that are gone. The *version* of these is a part of the key,
+//! - After a reload the state is in terms of settings that are gone. The *version* of these is a part of the key,
 //!   so that it is missed then; under the lock of its stripe it is found by the other part, and rewritten.
 //!
 //! A slot changes hands only when its bucket is full. A charge that was made before weighs nothing by then,
@@ -107,7 +107,7 @@ impl ClientBuckets {
 /// The key of a client's bucket for one limit, in the terms of some version of its settings.
 ///
 /// Versions that lie 65,536 changes of a limit apart look the same here: a balance that is still owed after so many is
-/// read as if it were told in the later one.
+/// read as if it were in terms of the later one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TableKey<'a> {
     /// The last sixteen bits are those of the version, and the others a hash of the rest. Never zero, which marks a
@@ -207,7 +207,7 @@ impl ClientTable {
     }
 
     /// Makes room for `capacity` buckets of 16 bytes, rounded up to whole groups, unless room was made before: the
-    /// first size stays. Called when rules are put together, before they hold. Of zero, there is no room.
+    /// first size stays. Called when rules are put together, before they hold. A capacity of zero makes no room.
     ///
     /// # Errors
     ///
@@ -243,7 +243,7 @@ impl ClientTable {
     /// Returns the balance of a key in its terms, without a charge.
     ///
     /// A key that is not there is full at `now` if a slot is free for it, and otherwise has its overflow bucket's
-    /// balance. A look without a lock: a key that is being entered or rewritten meanwhile may be told as not there.
+    /// balance. A look without a lock: a key that is being entered or rewritten meanwhile may seem not to be there.
     pub(crate) fn peek(&self, key: &TableKey<'_>, now: Nanos) -> BucketReading {
         while let Some((slot, state)) = self.find(key) {
             if slot.key.load(Ordering::Acquire) == key.word {
@@ -298,8 +298,8 @@ impl ClientTable {
     /// Exchanges a balance for the `next`, if there is one, and returns what it is after that.
     ///
     /// `next` is called with a state and the moment of the charge: `now`, or a new reading of `clock` for a key that
-    /// is not there and is entered. It may be called several times, and counts once. A key that `next` refuses though
-    /// it is full is not entered.
+    /// is not there and is entered. Several calls may be made, of which the one that was exchanged counts. A key that
+    /// `next` refuses though it is full is not entered.
     ///
     /// # Errors
     ///
@@ -350,8 +350,8 @@ impl ClientTable {
         }
     }
 
-    /// Gives back `weight` nanoseconds of state, which were charged at `taken` and left the balance at `left`; `left`
-    /// also tells whether that was an overflow bucket. If the balance is in other terms by now, it stays charged.
+    /// Gives back `weight` nanoseconds of state, which were charged at `taken` and left the balance at `left`;
+    /// `left.shared` says that it was an overflow bucket. If the balance is in other terms by now, it stays charged.
     pub(crate) fn give_back(
         &self,
         key: &TableKey<'_>,

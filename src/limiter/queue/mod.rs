@@ -14,9 +14,9 @@
 //! - Nobody overtakes: a request is admitted only if nobody stands before it in any queue of its limits. The
 //!   exceptions are holders that do not ask, and requests that arrive in the same moment.
 //! - A wait is bounded by `max_wait` of each limit that refuses, from the request's arrival, and by what the client
-//!   itself waits; places in one queue by `max_waiting`. Who cannot be served in time by what is known is refused at
-//!   once.
-//! - A request that waits is charged nothing. It is charged in its turn like any other, on all its limits or none.
+//!   itself waits; places in one queue by `max_waiting`. A request that cannot be served in time, by what is known, is
+//!   refused at once.
+//! - A request that waits is charged nothing. In its turn it is charged like any other, on all its limits or none.
 //! - A queue holds no request alive: dropping the waiter leaves it, at any moment, and wakes the next.
 //!
 //! # Callers

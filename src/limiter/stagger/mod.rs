@@ -1,7 +1,7 @@
 //! Stagger: different waits for clients that are refused together.
 //!
 //! SDKs come back exactly when they were told: all at once if all were told the same. A stagger tells later ones more
-//! than their true wait, and nobody less. It comes in two kinds:
+//! than their true wait, and nobody less. There are two kinds:
 //!
 //! - Where callers are told apart, each is told a turn in a [virtual queue](VirtualQueue): the true wait, then one
 //!   interval more for each caller. Nothing is reserved for anybody.
@@ -12,7 +12,7 @@
 //!
 //! # Invariants
 //!
-//! - What is added is at most a minute, and lifts no wait of less than a minute above one: SDKs do not sleep longer.
+//! - At most a minute is added, and a wait of less than a minute is not lifted above one: SDKs do not sleep longer.
 //! - No balance is read or changed: whoever is told a turn and comes then is decided like anybody else.
 //! - Memory is fixed: 256 virtual queues and 4,096 callers, found by hashes. Where two buckets meet, the later one
 //!   replaces the earlier, whose queue begins anew; where two callers meet, one of them is told a new turn. Either

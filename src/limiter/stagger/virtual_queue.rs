@@ -16,9 +16,9 @@ const MICROSECOND: Nanos = 1_000;
 
 /// The virtual queue of one bucket. Locked while it is used.
 ///
-/// It holds no more than could really stand in it:
+/// No more is in it than could really stand there:
 ///
-/// - It begins anew when the bucket may have been full since the last refusal, or has admitted beyond its end.
+/// - The queue begins anew when the bucket may have been full since the last refusal, or has admitted beyond its end.
 /// - A caller has one turn. One that comes back before its time is told that turn again, and it is given to the next
 ///   caller if it was the last: whoever does not sleep keeps nobody waiting.
 /// - The last turn is at most [`VirtualQueue::MULTIPLE`] times what the limit needs to serve the callers that were
@@ -27,7 +27,7 @@ const MICROSECOND: Nanos = 1_000;
 pub(super) struct VirtualQueue {
     /// The hash of the bucket; of another one's refusal, the queue begins anew.
     bucket: u64,
-    /// The moment of the first refusal. It salts the hashes of callers, so that turns of an earlier queue are
+    /// The moment of the first refusal, which salts the hashes of callers, so that turns of an earlier queue are
     /// forgotten.
     began: Nanos,
     /// The moment of the next free turn, in microseconds.
@@ -44,7 +44,7 @@ pub(super) struct VirtualQueue {
 }
 
 /// The last turn of one caller, in one word: 11 bits of its hash as a tag, a bit for having come back early, and 52
-/// bits of microseconds. Of zero, it is nobody's, or long over.
+/// bits of microseconds. Zero is a turn of nobody, long over.
 #[derive(Debug)]
 pub(super) struct Caller(AtomicU64);
 

@@ -1,6 +1,6 @@
 //! Wait queues: those of all scopes of a throttle, under one lock.
 //!
-//! A queue is found by its [`QueueId`], and is there only while somebody stands in it. What happens within one is in
+//! A queue is found by its [`QueueId`], and is there only while somebody stands in it. The order within one is in
 //! [`wait_queue`]; here are the tickets, the lock, and the count that spares all others the lock.
 //!
 //! # Invariants
@@ -9,7 +9,7 @@
 //!   `has_earlier` and `wake` have nothing to find.
 //! - Tickets are given once, in the order of arrival, and kept when a request moves: over all queues, the lower ticket
 //!   came first. A request that moves holds two places, in two queues, for the moment between `join` and `leave`.
-//! - Whoever looks at a queue sweeps it first (`expect` apart), so that a place that holds up others is found; there
+//! - Each look at a queue sweeps it first (`expect` apart), so that a place that holds up others is found; there
 //!   is no task that looks for it.
 //! - Each place that is entered is left, by `leave` or by a sweep after its deadline; leaving twice, or after the
 //!   sweep, is nothing.
@@ -21,11 +21,11 @@
 //!
 //! # Memory ordering
 //!
-//! Who waits adds to `waiting` and then looks at the limits; who frees a unit gives it back and then looks at
-//! `waiting`. Both do so by a read-modify-write with acquire and release (`wake` adds zero), so that the two are in
-//! one order, and either the first sees the unit or the second sees the waiter. With plain loads, each could miss the
-//! other. [`WaitQueues::is_empty`] is one, with acquire: a newcomer that misses somebody who enters in that moment
-//! came at the same time.
+//! A request that waits adds to `waiting` and then looks at the limits; a thread that frees a unit gives it back and
+//! then looks at `waiting`. Both do so by a read-modify-write with acquire and release (`wake` adds zero), so that the
+//! two are in one order, and either the former sees the unit or the latter sees the waiter. With plain loads, each
+//! could miss the other. [`WaitQueues::is_empty`] is one, with acquire: a newcomer that misses somebody who enters in
+//! that moment came at the same time.
 //!
 //! # Callers
 //!
@@ -70,7 +70,7 @@ impl Inner {
     fn tidy(&mut self, id: QueueId) {
         if self.queues.get(&id).is_none_or(WaitQueue::is_empty) {
             self.queues.remove(&id);
-            // What a crowd has needed is not kept.
+            // The memory that a crowd has needed is not kept.
             if self.queues.is_empty() && self.queues.capacity() > Self::KEPT {
                 self.queues = HashMap::new();
             }
@@ -111,7 +111,7 @@ impl WaitQueues {
     /// belongs. Returns the ticket; `None`, with nothing changed, if `most` places are taken.
     ///
     /// Places that are passed over count among `most`. `tokens` are what the request asks of the queue's token limits.
-    /// Who is first of the queue is not told by this: that is [`WaitQueues::ask`], which also leaves the waker.
+    /// The position is not returned: that is [`WaitQueues::ask`], which also leaves the waker.
     pub(crate) fn join(
         &self,
         id: QueueId,
@@ -165,7 +165,7 @@ impl WaitQueues {
         });
     }
 
-    /// Leaves a queue, admitted or not. Whoever is first after that, and was not before, is woken.
+    /// Leaves a queue, admitted or not. A holder that is first after that, and was not before, is woken.
     pub(crate) fn leave(&self, id: QueueId, ticket: Ticket, now: Nanos) {
         self.on(id, now, |queue| queue.leave(ticket, now));
     }

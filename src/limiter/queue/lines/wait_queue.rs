@@ -5,10 +5,10 @@
 //! that watches. Each place says by when its holder asks again, and everybody who works on the queue has a look at the
 //! others:
 //!
-//! - Whoever has not asked [`GRACE`] after that is woken.
-//! - Whoever was woken and has not asked `GRACE` after that is *passed over*: it counts as if it were not there. It
+//! - A holder that has not asked [`GRACE`] after that is woken.
+//! - One that was woken and has not asked `GRACE` after that is *passed over*: it counts as if it were not there. It
 //!   keeps its ticket, and is in the queue again as soon as it asks.
-//! - Whoever is past its deadline by `GRACE` has lost its place.
+//! - One that is past its deadline by `GRACE` has lost its place.
 //!
 //! So that there is somebody to look, those who are not the first set themselves a timer: the next one of `GRACE`, the
 //! one after it of twice as much, and so on.
@@ -59,7 +59,7 @@ pub(crate) struct QueueAhead {
 pub(crate) enum QueuePosition {
     /// Nobody is before it: it asks its limits now.
     First,
-    /// It asks again when it is woken, or at this moment: those before it may have been passed over by then.
+    /// Its holder asks again when it is woken, or at this moment: those before it may have been passed over by then.
     Behind(Nanos),
     /// The place is no more: it was past its deadline, or left.
     Gone,
@@ -82,15 +82,15 @@ pub(super) struct WaitQueue {
 
 /// One place in a queue.
 struct QueueEntry {
-    /// What it asks of the queue's token limits.
+    /// The model tokens that it asks of the queue's limits.
     tokens: u64,
-    /// The end of its wait. It removes itself then; a sweep removes it [`GRACE`] later.
+    /// The end of its wait. The holder leaves then; a sweep removes the place [`GRACE`] later.
     deadline: Nanos,
     /// The moment by which it asks again without being woken.
     due: Nanos,
     /// The moment at which it was first woken since it has asked.
     woken: Option<Nanos>,
-    /// It is passed over, until it asks.
+    /// The place is passed over, until its holder asks.
     is_silent: bool,
     /// The waker of its last `ask`; `None` before the first.
     waker: Option<Waker>,
@@ -281,7 +281,7 @@ impl WaitQueue {
         }
     }
 
-    /// Has a sweep find something at `moment`, at the latest.
+    /// Makes the next walk of a sweep come at `moment`, at the latest.
     fn sweeps_by(&mut self, moment: Nanos) {
         self.sweeps = self.sweeps.min(moment);
     }
