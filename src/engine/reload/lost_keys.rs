@@ -44,10 +44,12 @@ impl LostKeys {
                 Some(_) => {}
             }
         }
+        // Each earlier loss is looked at anew: one that is spent by now leaves the list.
         for route in &before.lost_keys.routes {
             let LostKey { key, own } = &**route;
             let is_spent = own.iter().all(|bound| match &bound.home {
                 Storage::Bucket(bucket) => bucket.is_spent(now),
+                // The table of clients keeps those, whatever routes there are.
                 Storage::Client(_) => true,
             });
             if !is_spent && !key_changes.added.contains(key) {

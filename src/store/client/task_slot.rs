@@ -12,15 +12,19 @@
 //!
 //! # Memory ordering
 //!
-//! Work has to be added and looked for under one lock. It orders the second look with an addition that the look misses:
-//! the slot was free before that. Acquire and release: a task sees what the task before it has done.
+//! Each piece of work has to be added and looked for under the same lock, as a lease under that of its shard. The lock
+//! orders the second look with an addition that the look misses: the slot was free before that. Acquire and release: a
+//! task sees what the task before it has done.
 
 use crate::sync::{AtomicU64, Ordering};
 
+/// The slot of one kind of task, free at first.
 #[derive(Debug)]
 pub(super) struct TaskSlot(AtomicU64);
 
+/// No task runs, or is about to be spawned.
 const FREE: u64 = 0;
+/// A task runs, or whoever claimed the slot is about to spawn it.
 const HELD: u64 = 1;
 
 impl TaskSlot {
