@@ -72,15 +72,15 @@ impl Corrections {
         units: u64,
     ) -> bool {
         let mut pending = self.lock();
-        if pending.buckets.len() >= Self::MAX_BUCKETS && !pending.buckets.contains_key(&key) {
-            return false;
+        if pending.buckets.len() < Self::MAX_BUCKETS || pending.buckets.contains_key(&key) {
+            let (last, sum) = pending.buckets.entry(key).or_insert((budget, 0));
+            *last = budget;
+            *sum += match kind {
+                CorrectionKind::Owe => i128::from(units),
+                CorrectionKind::Refund => -i128::from(units),
+            };
         }
-        let (last, sum) = pending.buckets.entry(key).or_insert((budget, 0));
-        *last = budget;
-        *sum += match kind {
-            CorrectionKind::Owe => i128::from(units),
-            CorrectionKind::Refund => -i128::from(units),
-        };
+        // Where there was no room, others are to be sent.
         !mem::replace(&mut pending.has_task, true)
     }
 
@@ -186,5 +186,23 @@ mod tests {
             corrections.add(key("a"), budget, CorrectionKind::Owe, 1),
             "nobody is left"
         );
+    }
+
+    #[test]
+    fn a_task_that_was_dropped_is_spawned_anew_where_there_is_no_room_for_more() {
+        let budget = Budget::of_rate(&Rate::per_second(10)).expect("open");
+        let corrections = Corrections::default();
+        let add = |client: usize| {
+            let key = BucketKey::new("a", u128::try_from(client).ok());
+            corrections.add(key, budget, CorrectionKind::Owe, 1)
+        };
+        assert!(add(0), "the first");
+        assert!((1..Corrections::MAX_BUCKETS).all(|client| !add(client)));
+        assert!(!add(Corrections::MAX_BUCKETS), "there is a task");
+        // As with its runtime.
+        corrections.lock().has_task = false;
+        assert!(add(Corrections::MAX_BUCKETS), "there is something to send");
+        let sent = corrections.take_pending().expect("some");
+        assert_eq!(sent.len(), Corrections::MAX_BUCKETS);
     }
 }
