@@ -1,8 +1,5 @@
 //! The future of a throttled response.
 
-mod queued;
-mod trip;
-
 use std::{
     fmt,
     future::Future,
@@ -15,16 +12,12 @@ use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use self::queued::Outcome;
-pub(crate) use self::{
-    queued::Queued,
-    trip::{Trip, Way},
-};
 use crate::{
     admission::Admission,
     body::ResponseBody,
+    client::RequestHead,
     decision::Decision,
-    engine::{Admitted, ResponseParts},
+    engine::{Pending, Refusal, ResponseParts, Ticket},
     usage::UsageReader,
 };
 
@@ -53,16 +46,16 @@ pin_project! {
 enum Rest<S, ReqBody> {
     Waiting {
         // Taken when it is over.
-        parked: Option<Parked<S, ReqBody>>,
+        waiting: Option<Box<Waiting<S, ReqBody>>>,
     },
     // Its response passes as it is.
-    Alone,
+    Bare,
     // So it does here. Taken when it is there.
     Held {
         admission: Option<Admission>,
     },
     // Taken piece by piece when there is a response.
-    ResponseParts(ResponseParts),
+    Told(ResponseParts),
     Rejected {
         // On the heap, so that those that are admitted are not as large.
         response: Option<Box<Response<Bytes>>>,
@@ -71,21 +64,30 @@ enum Rest<S, ReqBody> {
 
 impl<S, ReqBody> Rest<S, ReqBody> {
     #[inline]
-    fn of(admitted: Admitted) -> Self {
-        match admitted {
-            Admitted::Alone => Self::Alone,
-            Admitted::Held(admission) => Self::Held {
+    fn of(ticket: Ticket) -> Self {
+        match ticket {
+            Ticket::Bare => Self::Bare,
+            Ticket::Held(admission) => Self::Held {
                 admission: Some(admission),
             },
-            Admitted::ResponseParts(told) => Self::ResponseParts(told),
+            Ticket::Told(parts) => Self::Told(parts),
         }
     }
 }
 
-/// A request that cannot be decided on at once.
-enum Parked<S, ReqBody> {
-    Queued(Box<Queued<S, ReqBody>>),
-    Trip(Box<Trip<S, ReqBody>>),
+/// A request that is not yet decided on, with the service it is for, which was polled ready.
+struct Waiting<S, ReqBody> {
+    service: S,
+    request: Request<ReqBody>,
+    // Taken while it is being decided on.
+    pending: Option<Box<Pending>>,
+}
+
+impl<S, ReqBody> Waiting<S, ReqBody> {
+    #[cold]
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Ticket, Refusal>> {
+        Pending::poll(&mut self.pending, RequestHead::of(&self.request), cx)
+    }
 }
 
 /// What is wrong with a future that is polled once more.
@@ -96,36 +98,34 @@ where
     S: Service<Request<ReqBody>>,
 {
     #[inline]
-    pub(crate) fn admitted(future: S::Future, admitted: Admitted) -> Self {
+    pub(crate) fn admitted(future: S::Future, ticket: Ticket) -> Self {
         Self {
             inner: Some(future),
-            rest: Rest::of(admitted),
+            rest: Rest::of(ticket),
         }
     }
 
-    #[cold]
-    pub(crate) fn queued(queued: Queued<S, ReqBody>) -> Self {
-        Self::parked(Parked::Queued(Box::new(queued)))
-    }
-
-    pub(crate) fn trip(trip: Trip<S, ReqBody>) -> Self {
-        Self::parked(Parked::Trip(Box::new(trip)))
-    }
-
-    fn parked(parked: Parked<S, ReqBody>) -> Self {
+    /// The answer to a request that is refused.
+    pub(crate) fn refused(refusal: Refusal, request: Request<ReqBody>) -> Self {
         Self {
             inner: None,
-            rest: Rest::Waiting {
-                parked: Some(parked),
+            rest: Rest::Rejected {
+                response: Some(refusal.answer(request)),
             },
         }
     }
 
-    pub(crate) fn rejected(response: Response<Bytes>) -> Self {
+    /// A request that waits, with the service that was polled ready for it.
+    pub(crate) fn pending(service: S, request: Request<ReqBody>, pending: Box<Pending>) -> Self {
+        let waiting = Waiting {
+            service,
+            request,
+            pending: Some(pending),
+        };
         Self {
             inner: None,
-            rest: Rest::Rejected {
-                response: Some(Box::new(response)),
+            rest: Rest::Waiting {
+                waiting: Some(Box::new(waiting)),
             },
         }
     }
@@ -141,23 +141,26 @@ where
         let mut this = self.project();
         loop {
             match this.rest {
-                // ## Waiting => (Alone | Held | Told | Rejected)
-                Rest::Waiting { parked } => {
-                    *this.rest = match ready!(leave(parked, cx)) {
-                        Outcome::Admitted {
-                            mut service,
-                            request,
-                            admitted,
-                        } => {
+                // ## Waiting => (Bare | Held | Told | Rejected)
+                Rest::Waiting { waiting } => {
+                    let decided = ready!(waiting.as_mut().expect(POLLED).poll(cx));
+                    let Waiting {
+                        mut service,
+                        mut request,
+                        ..
+                    } = *waiting.take().expect(POLLED);
+                    *this.rest = match decided {
+                        Ok(ticket) => {
+                            ticket.mark(request.extensions_mut());
                             this.inner.set(Some(service.call(request)));
-                            Rest::of(admitted)
+                            Rest::of(ticket)
                         }
-                        Outcome::Denied(response) => Rest::Rejected {
-                            response: Some(Box::new(response)),
+                        Err(refusal) => Rest::Rejected {
+                            response: Some(refusal.answer(request)),
                         },
                     };
                 }
-                Rest::Alone => {
+                Rest::Bare => {
                     let inner = this.inner.as_mut().as_pin_mut().expect(POLLED);
                     let pass = |response: Response<_>| {
                         response.map(|body| ResponseBody::inner(body, None, None))
@@ -172,7 +175,7 @@ where
                         response.map(|body| ResponseBody::inner(body, admission, None))
                     }));
                 }
-                Rest::ResponseParts(told) => {
+                Rest::Told(told) => {
                     // Changed where it lies: a response is large, and each move of it costs.
                     let inner = this.inner.as_mut().as_pin_mut().expect(POLLED);
                     let mut poll = inner.poll(cx);
@@ -214,31 +217,6 @@ where
     }
 }
 
-/// Has a request leave for where it goes, once that is decided.
-#[cold]
-fn leave<S, ReqBody>(
-    parked: &mut Option<Parked<S, ReqBody>>,
-    cx: &mut Context<'_>,
-) -> Poll<Outcome<S, ReqBody>> {
-    let outcome = match parked.as_mut().expect(POLLED) {
-        Parked::Queued(queued) => {
-            let ended = ready!(queued.poll(cx));
-            match parked.take() {
-                Some(Parked::Queued(queued)) => queued.leave(ended),
-                _ => unreachable!("it was polled"),
-            }
-        }
-        Parked::Trip(trip) => {
-            let ended = ready!(trip.poll(cx));
-            match parked.take() {
-                Some(Parked::Trip(trip)) => trip.leave(ended),
-                _ => unreachable!("it was polled"),
-            }
-        }
-    };
-    Poll::Ready(outcome)
-}
-
 impl<S, ReqBody> fmt::Debug for ResponseFuture<S, ReqBody>
 where
     S: Service<Request<ReqBody>>,
@@ -246,7 +224,7 @@ where
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.rest {
             Rest::Waiting { .. } => "Waiting",
-            Rest::Alone | Rest::Held { .. } | Rest::ResponseParts(_) => "Admitted",
+            Rest::Bare | Rest::Held { .. } | Rest::Told(_) => "Admitted",
             Rest::Rejected { .. } => "Rejected",
         };
         f.debug_tuple("ResponseFuture").field(&state).finish()

@@ -14,12 +14,12 @@ use crate::{
 /// All clones of it are one, and it stays one with all services that the layer or a clone of it wraps.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    live: Arc<ActiveRules>,
+    active: Arc<ActiveRules>,
 }
 
 impl Handle {
-    pub(crate) fn new(live: Arc<ActiveRules>) -> Self {
-        Self { live }
+    pub(crate) fn new(active: Arc<ActiveRules>) -> Self {
+        Self { active }
     }
 
     /// Puts other rules into the place of those that hold: all at once, while requests go on.
@@ -97,7 +97,7 @@ impl Handle {
         reason = "as `ThrottleLayer::new` takes them"
     )]
     pub fn reload(&self, rules: Rules) -> Result<Changes, RulesError> {
-        self.live.reload(&rules)
+        self.active.reload(&rules)
     }
 
     /// Gives back what this process has [leased](crate::ThrottleLayer::lease) of limits and not spent: for one that is
@@ -107,7 +107,7 @@ impl Handle {
     ///
     /// Dropped before it has ended, leases may be given back or may lapse.
     pub async fn return_leases(&self) {
-        let remote = self.live.state().store.get().map(Arc::clone);
+        let remote = self.active.rules().store.get().map(Arc::clone);
         if let Some(remote) = remote {
             remote.return_leases().await;
         }
@@ -128,6 +128,6 @@ impl Handle {
     /// ```
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        self.live.snapshot()
+        self.active.snapshot()
     }
 }

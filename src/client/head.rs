@@ -1,6 +1,6 @@
 //! What of a request tells whose it is.
 
-use http::{Extensions, HeaderMap, Method, Request, Uri};
+use http::{Extensions, HeaderMap, Method, Request, Uri, Version};
 
 use crate::field;
 
@@ -9,6 +9,7 @@ use crate::field;
 pub struct RequestHead<'a> {
     method: &'a Method,
     uri: &'a Uri,
+    version: Version,
     headers: &'a HeaderMap,
     extensions: &'a Extensions,
 }
@@ -18,6 +19,7 @@ impl<'a> RequestHead<'a> {
         Self {
             method: request.method(),
             uri: request.uri(),
+            version: request.version(),
             headers: request.headers(),
             extensions: request.extensions(),
         }
@@ -33,6 +35,10 @@ impl<'a> RequestHead<'a> {
     #[must_use]
     pub fn uri(self) -> &'a Uri {
         self.uri
+    }
+
+    pub(crate) fn version(self) -> Version {
+        self.version
     }
 
     /// The header fields.

@@ -104,7 +104,7 @@ impl ActiveRules {
     ///
     /// The guard is cheap and meant for the length of a decision: what waits keeps a clone of the `Arc` instead.
     #[inline]
-    pub(crate) fn state(&self) -> Guard<Arc<RuleSet>> {
+    pub(crate) fn rules(&self) -> Guard<Arc<RuleSet>> {
         self.rule_set.load()
     }
 

@@ -3,9 +3,11 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Method, Request, Response};
+use http::{Method, Response};
 
+use super::outcome::Refusal;
 use crate::{
+    client::RequestHead,
     decision::{Decision, Denial},
     response::{Dialect, Framing, Protocol, Rejection, Templates, grpc, problem, strip},
     store::client::OnOutage,
@@ -32,34 +34,42 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// The answer to a refused request.
+    /// Refuses a request: with the answer that somebody else gives if there is a `Rejection`, of the route or the layer.
     #[inline]
-    pub(crate) fn reject<B>(
+    pub(super) fn refuse(
         &self,
         denial: Denial,
-        request: Request<B>,
+        request: RequestHead<'_>,
         written: &Templates,
-        on_route: Option<&dyn Rejection>,
-    ) -> Response<Bytes> {
-        let rejection = on_route.or(self.rejection.as_deref());
-        let mut answer = match (self.protocol.framing(&request), rejection) {
-            (Framing::Http, Some(rejection)) => others(rejection, &denial, request),
-            (framing, _) => self.own(framing, &denial, &request, written),
-        };
-        if self.decision {
-            answer.extensions_mut().insert(Decision::from(denial));
+        on_route: Option<&Arc<dyn Rejection>>,
+    ) -> Refusal {
+        let (method, headers) = (request.method(), request.headers());
+        let framing = self.protocol.framing(method, request.version(), headers);
+        let rejection = on_route.or(self.rejection.as_ref());
+        match (framing, rejection) {
+            (Framing::Http, Some(rejection)) => Refusal::Custom {
+                denial: Box::new(denial),
+                rejection: Arc::clone(rejection),
+                tells_decision: self.decision,
+            },
+            (framing, _) => {
+                let mut answer = Box::new(self.own(framing, &denial, request, written));
+                if self.decision {
+                    answer.extensions_mut().insert(Decision::from(denial));
+                }
+                Refusal::Answered(answer)
+            }
         }
-        answer
     }
 
     /// Out of line, so that the way of an admitted request stays short.
     #[cold]
     #[inline(never)]
-    fn own<B>(
+    fn own(
         &self,
         framing: Framing,
         denial: &Denial,
-        request: &Request<B>,
+        request: RequestHead<'_>,
         written: &Templates,
     ) -> Response<Bytes> {
         match framing {
@@ -79,18 +89,6 @@ impl Options {
             }
         }
     }
-}
-
-/// The answer that somebody else gives.
-#[cold]
-#[inline(never)]
-fn others<B>(rejection: &dyn Rejection, denial: &Denial, request: Request<B>) -> Response<Bytes> {
-    let (parts, _) = request.into_parts();
-    let mut answer = rejection.reject(denial, &parts);
-    if parts.method == Method::HEAD {
-        strip(&mut answer);
-    }
-    answer
 }
 
 impl Default for Options {

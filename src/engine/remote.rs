@@ -1,156 +1,417 @@
-//! What becomes of a request whose limits lie in a store, as far as that is known at once.
+//! The part of a decision that is about balances in a store.
+//!
+//! A request is charged in this process on what lies here (slots, and limits that are closed), and in the store on the
+//! rest. In this order it finds out whether it needs to ask the store at all:
+//!
+//! 1. The store is down: [`OnOutage`] says what is done.
+//! 2. All units that it needs there are leased: it is decided here.
+//! 3. It stands behind others, or is known to be refused: it waits in line, or is refused.
+//! 4. Somebody else asks for a lease of the same bucket: it waits for that for a moment.
+//! 5. It takes what lies here, and asks.
+//!
+//! # Invariants
+//!
+//! - **Units of a lease that a request has spent go back unless it is admitted**, at once or with its question.
+//! - **Slots are held while the store is asked**, and are free while the request waits in line.
+//! - **No wait is told from less than all balances.** If some are unknown, the store is asked for what they hold before
+//!   a refusal is told; unless a limit refuses whose balance lies here, which is told alone.
+//! - **A request that was decided without the store once is not decided with it again**: its wait in line stays bounded
+//!   whatever the store does.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{mem, sync::Arc};
 
-use http::Request;
-
-use super::{Admitted, Engine, Outcome, RouteLimits, RuleSet};
+use super::{
+    decide::{Attempt, Progress, Reply, Ruling},
+    outcome::{Applied, Outcome},
+    pending::Wait,
+};
 use crate::{
     admission::Permits,
-    clock::Nanos,
-    limiter::{Outdated, limit_set::Demand, readings::LimitReadings},
-    store::client::{CachedView, LeasedUnits, OnOutage, StoreClient},
+    clock::{Nanos, nanos},
+    limiter::{
+        Outdated,
+        queue::{Answer, QueueMoment, Retry},
+        readings::LimitReadings,
+    },
+    store::client::{CachedView, LeaseWaiter, LeasedUnits, OnOutage, StoreCall, StoreClient},
 };
 
-pub(crate) enum Away<'a> {
-    /// It passes.
-    Leased(Leased),
-    There(There),
-    /// It is decided here by other limits: the store is down.
-    Here(Cow<'a, RouteLimits>),
-}
+impl<'a> Attempt<'a> {
+    /// Returns the store, if the request is charged on limits whose balances lie there.
+    pub(super) fn store(&self) -> Option<&'a Arc<StoreClient>> {
+        let store = self.rules.store.get();
+        store.filter(|_| self.limits.limit_set.is_shared)
+    }
 
-/// What a request that passes by what was leased has left, at a moment of the store's clock.
-pub(crate) struct Leased {
-    readings: LimitReadings,
-    at: Nanos,
-    held: Option<Permits>,
-}
+    /// Returns the limits that it is decided by, `is_alone` or with the store.
+    pub(super) fn applied(&self, is_alone: bool) -> Applied {
+        match self.engine.options.on_outage {
+            _ if !is_alone => Applied::All,
+            OnOutage::Local { share } => Applied::Share(share),
+            OnOutage::Admit | OnOutage::Refuse => Applied::Held,
+        }
+    }
 
-/// What becomes of a request that does not pass at once, by what is known of the store.
-pub(crate) enum There {
-    /// It is to be asked, or the request waits in line.
-    Asks,
-    /// It is known to be refused, at a moment of the store's clock.
-    Denied(LimitReadings, Nanos),
-    /// Nobody can decide.
-    Unavailable,
-}
-
-/// What becomes of a request to which all was lent that it takes in the store.
-pub(crate) enum ByLease {
-    Admitted(LimitReadings, Nanos, Option<Permits>),
-    /// By what lies in this process.
-    Refused(LimitReadings),
-}
-
-impl Engine {
+    /// Asks all limits, some of whose balances lie in the store.
     #[inline(never)]
-    pub(crate) fn away<'a>(
+    pub(super) fn ask_store(
         &self,
-        state: &RuleSet,
-        prepared: &'a RouteLimits,
-        demand: Demand,
-        remote: &Arc<StoreClient>,
+        store: &Arc<StoreClient>,
         now: Nanos,
-    ) -> Result<Away<'a>, Outdated> {
-        let is_patient = prepared.limit_set.is_patient;
-        if remote.is_down() {
-            if self.options.on_outage == OnOutage::Refuse || !is_patient {
-                remote.without(self.options.on_outage);
-            }
-            return Ok(match self.options.on_outage {
-                OnOutage::Refuse => Away::There(There::Unavailable),
-                _ if is_patient => Away::There(There::Asks),
-                OnOutage::Admit => Away::Here(Cow::Borrowed(prepared.held())),
-                OnOutage::Local { share } => Away::Here(prepared.share(share)),
-            });
+        progress: &mut Progress,
+        outcome: &mut Outcome,
+    ) -> Result<Ruling, Outdated> {
+        if progress.is_alone || store.is_down() {
+            return self.ask_alone(store, None, now, progress, outcome);
         }
-        if is_patient && !state.limiter.lines.is_empty() {
-            return Ok(Away::There(There::Asks));
-        }
-        let lent = match self.options.lease {
+        let limiter = &self.rules.limiter;
+        let limit_set = &self.limits.limit_set;
+        let is_behind = progress.waiter.is_none()
+            && limit_set.is_patient
+            && !limiter.lines.is_empty()
+            && limiter.is_behind(limit_set, self.demand);
+        let lease = self.engine.options.lease;
+        let leased = match lease {
             0 | 1 => LeasedUnits::default(),
-            _ => remote.lend(&prepared.limit_set, demand, now),
+            _ if is_behind => LeasedUnits::default(),
+            _ => store.lend(limit_set, self.demand, now),
         };
-        if lent.is_all() {
-            return Ok(
-                match state.by_lease(prepared, demand, remote, &lent, now)? {
-                    ByLease::Admitted(readings, at, held) => {
-                        Away::Leased(Leased { readings, at, held })
-                    }
-                    // Not decided again here, where a slot may come free meanwhile: it would pass without a unit.
-                    ByLease::Refused(_) => Away::There(There::Asks),
-                },
-            );
+        if leased.is_all() {
+            let held = match self.take_held(store, &leased, now)? {
+                Ok(held) => held,
+                Err(held) => return Ok(self.refused_here(store, held, now, progress, outcome)),
+            };
+            let (readings, at) =
+                store.lent_levels(limit_set, self.demand, &leased, &held.readings, now);
+            (outcome.readings, outcome.at) = (readings, at);
+            outcome.permits = held.permits;
+            return Ok(Ruling::Admit);
         }
-        remote.unlend(&lent);
-        if is_patient {
-            return Ok(Away::There(There::Asks));
+        let view = self.view(store, now, &leased);
+        if is_behind || (view.is_denied && view.is_known) {
+            store.unlend(&leased);
+            return Ok(self.refused(view.into(), progress, outcome));
         }
-        let memory = &state.limiter.memory;
-        let guess = remote.guess(&prepared.limit_set, demand, now, memory, &lent);
-        let CachedView {
-            readings,
-            at,
-            is_denied,
-            is_known,
-        } = guess;
-        Ok(Away::There(match is_denied && is_known {
-            true => There::Denied(readings, at),
-            false => There::Asks,
+        let deadline = self.engine.options.store_deadline;
+        let until = *progress
+            .lease_until
+            .get_or_insert_with(|| now.saturating_add(LeaseWaiter::patience(deadline)));
+        // The store answers no later than that, or it is given up.
+        if let Some(waiter) = &progress.waiter {
+            waiter.asks_by(now.saturating_add(nanos(deadline)).max(until));
+        }
+        if let Some(lease) = store.follow(&leased, until).filter(|_| now < until) {
+            store.unlend(&leased);
+            return Ok(Ruling::Wait(Wait::Lease(lease)));
+        }
+        let held = match self.take_held(store, &leased, now)? {
+            Ok(held) => held,
+            Err(held) => return Ok(self.refused_here(store, held, now, progress, outcome)),
+        };
+        let call = store.ask(limit_set, self.demand, deadline, lease, leased);
+        Ok(Ruling::Wait(Wait::Store {
+            call: Box::new(call),
+            held,
         }))
     }
 
-    /// [`Engine::admitted`] of one that passes by what was leased.
-    #[inline(never)]
-    pub(crate) fn leased<B>(
+    /// Takes what lies in this process, or returns what is there if it refuses. Then, and if other rules hold, the units
+    /// of leases go back.
+    fn take_held(
         &self,
-        request: &mut Request<B>,
-        state: &RuleSet,
-        prepared: &RouteLimits,
-        demand: Demand,
-        leased: Leased,
-    ) -> Admitted {
-        let Leased {
+        store: &StoreClient,
+        leased: &LeasedUnits,
+        now: Nanos,
+    ) -> Result<Result<Held, LimitReadings>, Outdated> {
+        let limits = self.limits.held();
+        let limiter = &self.rules.limiter;
+        let mut readings = LimitReadings::default();
+        let admitted = limiter.admit(&limits.limit_set, self.demand, now, &mut readings);
+        if admitted != Ok(true) {
+            store.unlend(leased);
+        }
+        if !admitted? {
+            return Ok(Err(readings));
+        }
+        let permits = || Permits::new(&limits.origin, self.demand, &readings);
+        Ok(Ok(Held {
+            permits: limits.limit_set.has_slots.then(permits),
+            readings,
+        }))
+    }
+
+    /// Returns what is known at `now` of all buckets.
+    fn view(&self, store: &StoreClient, now: Nanos, leased: &LeasedUnits) -> CachedView {
+        let memory = &self.rules.limiter.memory;
+        store.guess(&self.limits.limit_set, self.demand, now, memory, leased)
+    }
+
+    /// Goes on with the answer of the store.
+    pub(super) fn heard(
+        &self,
+        wait: Wait,
+        reply: &Reply,
+        progress: &mut Progress,
+        outcome: &mut Outcome,
+    ) -> Result<Ruling, Outdated> {
+        let (limiter, limit_set) = (&self.rules.limiter, &self.limits.limit_set);
+        let Ok(taken) = reply else {
+            let failed = match wait {
+                Wait::Store { call, held } => Some(Failed { call, held }),
+                _ => None,
+            };
+            let Some(store) = self.rules.store.get() else {
+                return Ok(Ruling::Unavailable);
+            };
+            return self.ask_alone(store, failed, limiter.now(), progress, outcome);
+        };
+        let readings = |held: &LimitReadings| {
+            let balances = taken.balances.iter().copied();
+            StoreClient::readings(limit_set, self.demand, balances, held)
+        };
+        let peek_held = || limiter.peek(&self.limits.held().limit_set, self.demand, limiter.now());
+        let is_over = match wait {
+            Wait::Store { held, .. } if taken.is_admitted => {
+                (outcome.readings, outcome.at) = (readings(&held.readings), taken.now);
+                outcome.permits = held.permits;
+                return Ok(Ruling::Admit);
+            }
+            Wait::Peek { is_over, .. } => is_over,
+            // Its slots are free while it waits, and refuse nobody.
+            other => {
+                drop(other);
+                false
+            }
+        };
+        let mut readings = readings(&peek_held());
+        if is_over {
+            limiter.name_refusal(limit_set, self.demand, taken.now, &mut readings);
+            return Ok(self.deny(readings, taken.now, true, outcome));
+        }
+        let found = Balances {
+            readings,
+            at: taken.now,
+            is_known: true,
+        };
+        Ok(self.refused(found, progress, outcome))
+    }
+
+    /// Goes on without the store. A question may have `failed`.
+    fn ask_alone(
+        &self,
+        store: &Arc<StoreClient>,
+        failed: Option<Failed>,
+        now: Nanos,
+        progress: &mut Progress,
+        outcome: &mut Outcome,
+    ) -> Result<Ruling, Outdated> {
+        let on_outage = self.engine.options.on_outage;
+        if !mem::replace(&mut progress.is_alone, true) {
+            store.without(on_outage);
+        }
+        outcome.applied = self.applied(true);
+        // Dropped without being kept, it gives back what the store takes for it too late.
+        let mut call = match (on_outage, failed) {
+            (OnOutage::Refuse, _) => return Ok(Ruling::Unavailable),
+            (OnOutage::Admit, Some(Failed { mut call, held })) => {
+                call.keep();
+                (outcome.readings, outcome.at) = (held.readings, now);
+                outcome.permits = held.permits;
+                return Ok(Ruling::Admit);
+            }
+            (_, Some(Failed { call, .. })) => {
+                if progress.waiter.is_some() {
+                    // It keeps its place.
+                    return Ok(Ruling::Wait(Wait::again()));
+                }
+                Some(call)
+            }
+            (_, None) => None,
+        };
+        let limits = outcome.applied.of(self.limits);
+        let ruling = self.ask_here(&limits, now, progress, outcome)?;
+        if let (Ruling::Admit, Some(call)) = (&ruling, &mut call) {
+            call.keep();
+        }
+        Ok(ruling)
+    }
+
+    /// Goes on with a request that is refused by what lies in this process.
+    fn refused_here(
+        &self,
+        store: &StoreClient,
+        held: LimitReadings,
+        now: Nanos,
+        progress: &mut Progress,
+        outcome: &mut Outcome,
+    ) -> Ruling {
+        // By slots: a look at all of them tells which.
+        let view = self.view(store, now, &LeasedUnits::default());
+        if self.limits.limit_set.is_patient || view.is_known {
+            return self.refused(view.into(), progress, outcome);
+        }
+        (outcome.applied, outcome.readings) = (Applied::Held, held);
+        outcome.at = now;
+        Ruling::Deny
+    }
+
+    /// Goes on with a request that is refused by what was found: it stands in line, or goes.
+    fn refused(&self, found: Balances, progress: &mut Progress, outcome: &mut Outcome) -> Ruling {
+        let Balances {
             mut readings,
             at,
-            mut held,
-        } = leased;
-        let decided = Outcome::at_once(state, demand, at, &mut readings, &mut held);
-        self.admitted(request, prepared, decided)
+            is_known,
+        } = found;
+        let limit_set = &self.limits.limit_set;
+        if !limit_set.is_patient {
+            return self.deny_or_peek(readings, at, is_known, progress, outcome);
+        }
+        let limiter = &self.rules.limiter;
+        let moment = QueueMoment {
+            now: limiter.now(),
+            at,
+            arrived: self.arrived,
+        };
+        let before = readings.clone();
+        let timeout = self.timeout();
+        let waiter = match &mut progress.waiter {
+            Some(waiter) => waiter,
+            none => match limiter.queue(limit_set, self.demand, moment, timeout, &mut readings) {
+                Some(Answer::Waits(waiter)) => none.insert(waiter),
+                Some(_) => return self.deny_or_peek(readings, at, is_known, progress, outcome),
+                // What refused it has come back.
+                None => return Ruling::Wait(Wait::again()),
+            },
+        };
+        match waiter.refused(limit_set, self.demand, moment, &before) {
+            Retry::At(until) => Ruling::Wait(Wait::in_line_until(until, 0)),
+            // What comes free before it has entered its waker wakes nobody: then it asks once more.
+            Retry::Woken(until) if progress.is_entered => Ruling::Wait(Wait::in_line(until)),
+            Retry::Woken(_) | Retry::Elsewhere => Ruling::Wait(Wait::again()),
+            Retry::Never => self.deny_or_peek(readings, at, is_known, progress, outcome),
+        }
+    }
+
+    /// Refuses it, if all buckets are known. Otherwise the store is asked for what they hold: from less than that no
+    /// wait is told.
+    fn deny_or_peek(
+        &self,
+        readings: LimitReadings,
+        at: Nanos,
+        is_known: bool,
+        progress: &Progress,
+        outcome: &mut Outcome,
+    ) -> Ruling {
+        if !is_known && !self.is_refused_here(&readings, at) {
+            if let Some(wait) = self.peek(progress, false) {
+                return Ruling::Wait(wait);
+            }
+        }
+        self.deny(readings, at, is_known, outcome)
+    }
+
+    /// Refuses it, since it has stood in line for long enough.
+    pub(super) fn gives_up(&self, now: Nanos, outcome: &mut Outcome) -> Ruling {
+        let limiter = &self.rules.limiter;
+        let Some(store) = self.rules.store.get() else {
+            return self.deny(LimitReadings::default(), now, true, outcome);
+        };
+        let view = self.view(store, now, &LeasedUnits::default());
+        let Balances {
+            mut readings,
+            at,
+            is_known,
+        } = view.into();
+        if !is_known && !self.is_refused_here(&readings, at) {
+            if let Some(wait) = self.peek(&Progress::default(), true) {
+                return Ruling::Wait(wait);
+            }
+        }
+        limiter.name_refusal(&self.limits.limit_set, self.demand, at, &mut readings);
+        self.deny(readings, at, is_known, outcome)
+    }
+
+    /// Asks the store for what the buckets hold. `None` if it is down.
+    fn peek(&self, progress: &Progress, is_over: bool) -> Option<Wait> {
+        let store = self.rules.store.get().filter(|store| !store.is_down())?;
+        let deadline = self.engine.options.store_deadline;
+        let call = store.peek(&self.limits.limit_set, self.demand, deadline);
+        if let Some(waiter) = &progress.waiter {
+            let now = self.rules.limiter.now();
+            waiter.asks_by(now.saturating_add(nanos(deadline)));
+        }
+        Some(Wait::Peek {
+            call: Box::new(call),
+            is_over,
+        })
+    }
+
+    /// Returns whether a limit has refused whose balance lies in this process: it is told alone, and costs no question.
+    fn is_refused_here(&self, readings: &LimitReadings, at: Nanos) -> bool {
+        let pairs = self.limits.limit_set.enforced().zip(readings.as_slice());
+        let mut here = pairs.filter(|(bound, _)| bound.id.is_none());
+        here.any(|(bound, reading)| {
+            let refusal = bound.limit.refusal(reading.state, at, reading.cost);
+            reading.refused || refusal.is_some()
+        })
+    }
+
+    /// Refuses it. All limits are told, or those of this process if no more is known.
+    fn deny(
+        &self,
+        readings: LimitReadings,
+        at: Nanos,
+        is_known: bool,
+        outcome: &mut Outcome,
+    ) -> Ruling {
+        outcome.at = at;
+        if is_known || !self.is_refused_here(&readings, at) {
+            outcome.readings = readings;
+            return Ruling::Deny;
+        }
+        outcome.applied = Applied::Held;
+        let pairs = self.limits.limit_set.limits.iter().zip(readings.as_slice());
+        let here = pairs.filter(|(bound, _)| bound.id.is_none());
+        here.for_each(|(_, reading)| outcome.readings.push(*reading));
+        Ruling::Deny
     }
 }
 
-impl RuleSet {
-    /// Decides by what lies in this process, where all else was lent. What is refused gives it back.
-    pub(crate) fn by_lease(
-        &self,
-        prepared: &RouteLimits,
-        demand: Demand,
-        remote: &StoreClient,
-        lent: &LeasedUnits,
-        now: Nanos,
-    ) -> Result<ByLease, Outdated> {
-        let RouteLimits {
-            limit_set: held,
-            origin,
-            ..
-        } = prepared.held();
-        let mut readings = LimitReadings::default();
-        let answer = self.limiter.admit(held, demand, now, &mut readings);
-        if !matches!(answer, Ok(true)) {
-            remote.unlend(lent);
+/// What a request has taken in this process while it asks the store.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// None where no limit is a cap.
+    permits: Option<Permits>,
+    /// One for each limit whose balance lies here.
+    readings: LimitReadings,
+}
+
+/// A question that the store has not answered, or not in time.
+struct Failed {
+    call: Box<StoreCall>,
+    held: Held,
+}
+
+/// What the buckets of a refused request hold, at a moment of the store's clock.
+struct Balances {
+    readings: LimitReadings,
+    at: Nanos,
+    /// Whether all of it is known. Else no wait is to be told from it.
+    is_known: bool,
+}
+
+impl From<CachedView> for Balances {
+    fn from(view: CachedView) -> Self {
+        let CachedView {
+            readings,
+            at,
+            is_known,
+            is_denied: _,
+        } = view;
+        Self {
+            readings,
+            at,
+            is_known,
         }
-        Ok(match answer? {
-            true => {
-                let permits = || Permits::new(origin, demand, &readings);
-                let permits = held.has_slots.then(permits);
-                let (readings, at) =
-                    remote.lent_levels(&prepared.limit_set, demand, lent, &readings, now);
-                ByLease::Admitted(readings, at, permits)
-            }
-            false => ByLease::Refused(readings),
-        })
     }
 }

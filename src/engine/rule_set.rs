@@ -29,8 +29,6 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use http::Request;
-
 use super::{
     combined_limits::CombinedLimits,
     key_changes::KeyChanges,
@@ -245,14 +243,15 @@ impl RuleSet {
     }
 
     /// Returns the answer of the request's route, if it has one of its own: the first of its readings that has.
-    pub(super) fn rejection<B>(
+    pub(super) fn rejection(
         &self,
-        request: &Request<B>,
+        request: RequestHead<'_>,
         protocol: Protocol,
     ) -> Option<&Arc<dyn Rejection>> {
         let rejections = self.rejections.as_ref()?;
-        let head = Head::of(request);
-        match Readings::of(&head, request, protocol == Protocol::Grpc, false) {
+        let (uri, headers) = (request.uri(), request.headers());
+        let head = Head::of(request.method(), uri, request.extensions());
+        match Readings::of(&head, uri, headers, protocol == Protocol::Grpc, false) {
             None => rejections.find(&head),
             Some(readings) => readings.iter().find_map(|it| it.find(rejections)),
         }
@@ -267,16 +266,17 @@ impl RuleSet {
     /// [`Outdated`] if the request would enter an undeclared route, and a reload has sealed them: the caller yields and
     /// begins anew with the rules that are in force by then.
     #[inline(always)]
-    pub(crate) fn demand<B>(
+    pub(super) fn look_up(
         &self,
-        request: &Request<B>,
+        request: RequestHead<'_>,
         protocol: Protocol,
     ) -> Result<(MatchedRoute<'_>, Demand), Outdated> {
-        let head = Head::of(request);
+        let (uri, headers) = (request.uri(), request.headers());
+        let head = Head::of(request.method(), uri, request.extensions());
         let mut demand = Demand::default();
         let mut plan = 0;
         if let Some(resolver) = &self.resolver {
-            let client = self.client(resolver, RequestHead::of(request));
+            let client = self.client(resolver, request);
             demand.identity = client.identity.bits();
             demand.is_anonymous = client.is_anonymous;
             plan = client.plan.map_or(0, |plan| plan + 1);
@@ -285,7 +285,7 @@ impl RuleSet {
         // A path that equals a literal key and has one reading: most requests. Others may mean several routes.
         let plain = self.table.plain(&head);
         let is_grpc = protocol == Protocol::Grpc;
-        let found = match Readings::of(&head, request, is_grpc, plain.is_some()) {
+        let found = match Readings::of(&head, uri, headers, is_grpc, plain.is_some()) {
             None => {
                 let route = match plain.or_else(|| self.table.beside_plain(&head)) {
                     Some(declared) => declared,
@@ -301,7 +301,7 @@ impl RuleSet {
             Some(readings) => self.all(&readings, plan)?,
         };
         if found.limit_set.has_tokens {
-            demand.tokens = self.estimator.tokens(RequestHead::of(request));
+            demand.tokens = self.estimator.tokens(request);
             demand.is_exact = self.estimator.is_exact();
         }
         Ok((found, demand))

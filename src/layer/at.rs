@@ -40,9 +40,9 @@ impl ThrottleLayer {
     /// Has the wall clock go on by `passed` while the monotonic clock stands, as on a machine that is suspended. Without
     /// effect on a layer that was not made by [`new_at`](Self::new_at).
     pub fn suspend(&self, passed: Duration) {
-        self.shared
-            .live
-            .state()
+        self.engine
+            .active
+            .rules()
             .limiter
             .clock()
             .suspend(nanos(passed));

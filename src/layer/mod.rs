@@ -26,7 +26,7 @@ use crate::{
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct ThrottleLayer {
-    shared: Arc<Engine>,
+    engine: Arc<Engine>,
 }
 
 impl ThrottleLayer {
@@ -47,8 +47,8 @@ impl ThrottleLayer {
     fn with_clock(rules: &Rules, clock: Clock) -> Result<Self, RulesError> {
         let live = ActiveRules::new(rules, clock)?;
         Ok(Self {
-            shared: Arc::new(Engine {
-                live: Arc::new(live),
+            engine: Arc::new(Engine {
+                active: Arc::new(live),
                 options: Options::default(),
             }),
         })
@@ -176,7 +176,7 @@ impl ThrottleLayer {
     /// [`RulesError::NoSecret`] if clients are limited and [`Clients::secret`](crate::Clients::secret) was not given,
     /// and [`RulesError::SecondStore`].
     pub fn store(self, store: impl Store) -> Result<Self, RulesError> {
-        self.shared.live.connect(Arc::new(store))?;
+        self.engine.active.connect(Arc::new(store))?;
         Ok(self)
     }
 
@@ -219,7 +219,7 @@ impl ThrottleLayer {
     /// This throttle from outside: to change its rules while it works.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle::new(Arc::clone(&self.shared.live))
+        Handle::new(Arc::clone(&self.engine.active))
     }
 
     /// How many requests were charged to overflow buckets, for lack of room in the table of clients; see
@@ -227,11 +227,11 @@ impl ThrottleLayer {
     /// those included that were given back because another limit refused.
     #[must_use]
     pub fn overflowed(&self) -> u64 {
-        self.shared.live.state().limiter.memory.overflowed()
+        self.engine.active.rules().limiter.memory.overflowed()
     }
 
     fn with(mut self, set: impl FnOnce(&mut Options)) -> Self {
-        set(&mut Arc::make_mut(&mut self.shared).options);
+        set(&mut Arc::make_mut(&mut self.engine).options);
         self
     }
 }
@@ -240,7 +240,7 @@ impl<S> Layer<S> for ThrottleLayer {
     type Service = Throttle<S>;
 
     fn layer(&self, inner: S) -> Throttle<S> {
-        Throttle::new(inner, Arc::clone(&self.shared))
+        Throttle::new(inner, Arc::clone(&self.engine))
     }
 }
 

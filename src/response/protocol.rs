@@ -1,6 +1,6 @@
 //! The framing of refusals: HTTP, gRPC or gRPC-Web.
 
-use http::{HeaderMap, Method, Request, Version, header::CONTENT_TYPE};
+use http::{HeaderMap, Method, Version, header::CONTENT_TYPE};
 
 use super::grpc;
 use crate::field;
@@ -35,14 +35,14 @@ pub(crate) enum Framing {
 }
 
 impl Protocol {
-    pub(crate) fn framing<B>(self, request: &Request<B>) -> Framing {
+    pub(crate) fn framing(self, method: &Method, version: Version, headers: &HeaderMap) -> Framing {
         match self {
             Self::Http => Framing::Http,
             Self::Grpc => {
-                let web = field::first(request.headers(), &CONTENT_TYPE).and_then(web);
+                let web = field::first(headers, &CONTENT_TYPE).and_then(web);
                 Framing::Grpc(web.unwrap_or(grpc::CONTENT_TYPE))
             }
-            Self::Auto => detect(request.method(), request.version(), request.headers()),
+            Self::Auto => detect(method, version, headers),
         }
     }
 }

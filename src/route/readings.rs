@@ -14,7 +14,7 @@
 //!
 //! Nearly all requests have one reading, which is found out by a look at the method and one scan of the path.
 
-use http::{HeaderMap, Method, Request, header::CONTENT_TYPE};
+use http::{HeaderMap, Method, Uri, header::CONTENT_TYPE};
 
 use super::{
     head::Head,
@@ -51,15 +51,17 @@ pub(crate) struct Reading<'a> {
 impl<'a> Readings<'a> {
     /// Finds the readings of a request. `None`: the head is the only one.
     ///
-    /// `is_grpc`: all requests are gRPC. `is_plain`: the path equals a literal key that has one reading.
+    /// `uri` and `headers` are of the same request, as a nested service sees it. `is_grpc`: all requests are gRPC.
+    /// `is_plain`: the path equals a literal key that has one reading.
     #[inline]
-    pub(crate) fn of<B>(
+    pub(crate) fn of(
         head: &'a Head<'a>,
-        request: &Request<B>,
+        uri: &Uri,
+        headers: &HeaderMap,
         is_grpc: bool,
         is_plain: bool,
     ) -> Option<Self> {
-        let others = OtherMethods::of(request, is_grpc);
+        let others = OtherMethods::of(head.method, uri, headers, is_grpc);
         let is_plain = is_plain || !is_ambiguous(head.path);
         match is_plain && others == OtherMethods::default() {
             true => None,
@@ -96,15 +98,14 @@ impl<'a> Readings<'a> {
 
 impl OtherMethods {
     #[inline]
-    fn of<B>(request: &Request<B>, is_grpc: bool) -> Self {
-        let method = request.method();
+    fn of(method: &Method, uri: &Uri, headers: &HeaderMap, is_grpc: bool) -> Self {
         if *method == Method::POST {
             return Self::default();
         }
         // The path that a nested service sees.
-        let path = request.uri().path();
+        let path = uri.path();
         Self {
-            post: is_grpc || is_grpc_path(path) || has_grpc_content_type(request.headers()),
+            post: is_grpc || is_grpc_path(path) || has_grpc_content_type(headers),
             get: *method == Method::CONNECT && path.starts_with('/'),
         }
     }
@@ -163,6 +164,8 @@ fn has_grpc_content_type(headers: &HeaderMap) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http::Request;
+
     use super::*;
 
     /// `method path` of each reading.
@@ -173,8 +176,8 @@ mod tests {
             .header(CONTENT_TYPE, content_type)
             .body(())
             .expect("a request");
-        let head = Head::of(&request);
-        let readings = Readings::of(&head, &request, is_grpc, false);
+        let head = Head::of(request.method(), request.uri(), request.extensions());
+        let readings = Readings::of(&head, request.uri(), request.headers(), is_grpc, false);
         let told = |reading: &Reading<'_>| format!("{} {}", reading.head.method, reading.head.path);
         let all = readings.as_ref().map(|readings| {
             let all = readings.iter().map(|reading| told(&reading));

@@ -32,8 +32,10 @@ fn compared_beside(undeclared: usize, keys: usize, replaced: Replaced) -> usize 
     for number in 0..undeclared {
         let request = Request::get(format!("/undeclared{number}/x")).body(());
         let request = request.expect("a request");
-        let state = live.state();
-        state.demand(&request, Protocol::Auto).expect("no reload");
+        let state = live.rules();
+        state
+            .look_up(RequestHead::of(&request), Protocol::Auto)
+            .expect("no reload");
     }
     COMPARED.set(0);
     for which in [1, 0] {

@@ -5,10 +5,12 @@ mod threads;
 
 use std::time::Duration;
 
+use http::Request;
+
 use super::*;
 use crate::{
-    Clients, Denial, Limits, Plan, Protocol, Quota, Rate, Rules, Undeclared, clock::Clock,
-    limiter::readings::LimitReadings,
+    Clients, Denial, Limits, Plan, Protocol, Quota, Rate, RequestHead, Rules, Undeclared,
+    clock::Clock, limiter::readings::LimitReadings,
 };
 
 /// Seconds since the Unix epoch at 23:59:50 UTC, ten seconds before the window of a quota ends, the days
@@ -42,14 +44,16 @@ const ENDS: [End; 7] = [
 
 fn state_of(rules: &Rules, clock: Clock) -> Arc<RuleSet> {
     let live = ActiveRules::new(rules, clock).expect("proper rules");
-    Arc::clone(&live.state())
+    Arc::clone(&live.rules())
 }
 
 /// The wait if it is refused.
 fn ask(state: &RuleSet, key: &str) -> Result<(), Option<Duration>> {
     let request = Request::get("/").header("x-api-key", key).body(());
     let request = request.expect("a request");
-    let (found, demand) = state.demand(&request, Protocol::Auto).expect("no reload");
+    let (found, demand) = state
+        .look_up(RequestHead::of(&request), Protocol::Auto)
+        .expect("no reload");
     let now = state.limiter.now();
     let mut readings = LimitReadings::default();
     if state
@@ -128,7 +132,9 @@ async fn a_class_asks_for_its_own_variants() {
 /// The requests of nine for a path that are admitted.
 fn admitted(state: &RuleSet, path: &str) -> usize {
     let request = Request::get(path).body(()).expect("a request");
-    let (found, demand) = state.demand(&request, Protocol::Auto).expect("no reload");
+    let (found, demand) = state
+        .look_up(RequestHead::of(&request), Protocol::Auto)
+        .expect("no reload");
     let admits = |_: &usize| {
         let mut readings = LimitReadings::default();
         let now = state.limiter.now();
@@ -157,6 +163,6 @@ async fn what_was_used_on_new_routes_while_rules_are_reloaded_stays_used() {
         };
         live.reload_while(rules, meanwhile).expect("proper rules");
         assert_eq!(expected.next(), None, "{what}");
-        assert_eq!(admitted(&live.state(), "/a"), 0, "{what}");
+        assert_eq!(admitted(&live.rules(), "/a"), 0, "{what}");
     }
 }

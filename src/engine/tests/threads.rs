@@ -152,7 +152,9 @@ fn on_a_clock_that_threads_move_every_bucket_keeps_its_bound() {
     let ask = |client: u64, step: u64| {
         let request = Request::get("/").header("x-api-key", client).body(());
         let request = request.expect("a request");
-        let (found, demand) = state.demand(&request, Protocol::Auto).expect("no reload");
+        let (found, demand) = state
+            .look_up(RequestHead::of(&request), Protocol::Auto)
+            .expect("no reload");
         let now = time.load(Ordering::Acquire);
         let charges = found.limit_set.charges(memory, demand, now);
         // A key that is new is charged with a reading of its own, of which nobody is told here which limit made

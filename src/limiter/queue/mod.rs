@@ -36,5 +36,5 @@ mod waiter;
 
 pub(crate) use self::{
     lines::WaitQueues,
-    waiter::{Again, Answer, Next, QueueMoment, Turn, Waiter},
+    waiter::{Answer, Next, QueueMoment, Retry, Waiter},
 };

@@ -70,25 +70,15 @@ pub(crate) enum Next {
 
 /// What becomes of a request that was refused in line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Again {
+pub(crate) enum Retry {
     /// It asks again at this moment, and not before.
-    Later(Nanos),
+    At(Nanos),
     /// It asks again when it is woken, and no later than this.
     Woken(Nanos),
     /// It has gone over to another line.
     Elsewhere,
-    Denied,
-}
-
-/// What becomes of a request in line.
-#[derive(Debug)]
-pub(crate) enum Turn {
-    Admitted(Nanos),
-    Denied(Nanos),
-    /// Ask again when woken, and at this moment.
-    Later(Nanos),
-    /// Ask by the rules that hold by now.
-    Outdated,
+    /// It is refused.
+    Never,
 }
 
 impl Drop for Waiter {
@@ -265,46 +255,6 @@ impl Limiter {
 }
 
 impl Waiter {
-    /// When it came.
-    pub(crate) fn arrived(&self) -> Nanos {
-        self.arrived
-    }
-
-    /// Asks again, if it is the first in line. `waker` is woken when it is worth while to ask again.
-    pub(crate) fn turn(
-        &mut self,
-        limit_set: &LimitSet,
-        demand: Demand,
-        waker: &Waker,
-        readings: &mut LimitReadings,
-    ) -> Turn {
-        let limiter = Arc::clone(&self.limiter);
-        loop {
-            let now = match self.next(limit_set, demand, waker) {
-                Next::Asks(now) => now,
-                Next::Stands(until) => return Turn::Later(until),
-                Next::Goes(now) => {
-                    // Refused without having been asked again.
-                    *readings = limiter.peek(limit_set, demand, now);
-                    limiter.name_refusal(limit_set, demand, now, readings);
-                    return Turn::Denied(now);
-                }
-            };
-            *readings = LimitReadings::default();
-            match limiter.admit(limit_set, demand, now, readings) {
-                Ok(true) => return Turn::Admitted(now),
-                Ok(false) => {}
-                Err(Outdated) => return Turn::Outdated,
-            }
-            let moment = QueueMoment::here(now, self.arrived);
-            match self.refused(limit_set, demand, moment, readings) {
-                Again::Later(until) | Again::Woken(until) => return Turn::Later(until),
-                Again::Elsewhere => {}
-                Again::Denied => return Turn::Denied(now),
-            }
-        }
-    }
-
     /// Whether it is its turn to ask. `waker` is woken when that may have changed.
     pub(crate) fn next(&mut self, limit_set: &LimitSet, demand: Demand, waker: &Waker) -> Next {
         let limiter = Arc::clone(&self.limiter);
@@ -338,12 +288,12 @@ impl Waiter {
         demand: Demand,
         moment: QueueMoment,
         readings: &LimitReadings,
-    ) -> Again {
+    ) -> Retry {
         let again = self.again(limit_set, demand, moment, readings);
         match again {
-            Again::Later(until) => self.asks_by(until),
-            Again::Woken(_) => self.asks_by(self.deadline),
-            Again::Elsewhere | Again::Denied => {}
+            Retry::At(until) => self.asks_by(until),
+            Retry::Woken(_) => self.asks_by(self.deadline),
+            Retry::Elsewhere | Retry::Never => {}
         }
         again
     }
@@ -354,20 +304,20 @@ impl Waiter {
         demand: Demand,
         moment: QueueMoment,
         readings: &LimitReadings,
-    ) -> Again {
+    ) -> Retry {
         let QueueMoment { now, at, .. } = moment;
         match self.why(limit_set, demand, at, readings) {
             // At the deadline itself it does not ask a second time.
             Refused::For(wait) if now.saturating_add(wait.max(1)) <= self.deadline => {
-                Again::Later(now.saturating_add(wait.max(1)))
+                Retry::At(now.saturating_add(wait.max(1)))
             }
-            Refused::Until if now < self.deadline => Again::Woken(self.deadline),
+            Refused::Until if now < self.deadline => Retry::Woken(self.deadline),
             Refused::Elsewhere(bound)
                 if now < self.deadline && self.moves(limit_set, bound, demand, now) =>
             {
-                Again::Elsewhere
+                Retry::Elsewhere
             }
-            _ => Again::Denied,
+            _ => Retry::Never,
         }
     }
 

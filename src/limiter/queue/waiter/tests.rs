@@ -110,14 +110,43 @@ impl Throttle {
     /// What becomes of it now, in time since the start.
     fn turn(&self, standing: &mut Waiter, limit_set: &LimitSet) -> Result<Nanos, Option<Nanos>> {
         let mut readings = LimitReadings::default();
-        match standing.turn(limit_set, Demand::default(), Waker::noop(), &mut readings) {
-            Turn::Admitted(at) => {
+        match turn(standing, limit_set, &mut readings) {
+            Ok(at) => {
                 assert_eq!(at - self.start, self.now());
                 Ok(self.now())
             }
-            Turn::Denied(_) => Err(None),
-            Turn::Later(until) => Err(Some(until - self.start)),
-            Turn::Outdated => unreachable!("no reload"),
+            Err(until) => Err(until.map(|until| until - self.start)),
+        }
+    }
+}
+
+/// The steps of a decision on a request in line: when it is admitted, or else when it asks again, or `None`.
+fn turn(
+    waiter: &mut Waiter,
+    limit_set: &LimitSet,
+    readings: &mut LimitReadings,
+) -> Result<Nanos, Option<Nanos>> {
+    let limiter = Arc::clone(&waiter.limiter);
+    let demand = Demand::default();
+    loop {
+        let now = match waiter.next(limit_set, demand, Waker::noop()) {
+            Next::Asks(now) => now,
+            Next::Stands(until) => return Err(Some(until)),
+            Next::Goes(now) => {
+                *readings = limiter.peek(limit_set, demand, now);
+                limiter.name_refusal(limit_set, demand, now, readings);
+                return Err(None);
+            }
+        };
+        *readings = LimitReadings::default();
+        if limiter.admit(limit_set, demand, now, readings) == Ok(true) {
+            return Ok(now);
+        }
+        let moment = QueueMoment::here(now, waiter.arrived);
+        match waiter.refused(limit_set, demand, moment, readings) {
+            Retry::At(until) | Retry::Woken(until) => return Err(Some(until)),
+            Retry::Elsewhere => {}
+            Retry::Never => return Err(None),
         }
     }
 }
@@ -190,7 +219,7 @@ async fn a_slot_is_waited_for_until_it_is_free_or_the_time_is_over() {
     throttle.takes(&limit_set);
     throttle.at(SECOND).await;
     let mut first = throttle.waits(&limit_set);
-    assert_eq!(first.arrived() - throttle.start, SECOND);
+    assert_eq!(first.arrived - throttle.start, SECOND);
     throttle.at(2 * SECOND).await;
     let mut second = throttle.waits(&limit_set);
     let mut third = throttle.waits(&limit_set);
@@ -270,8 +299,7 @@ async fn who_goes_unasked_is_told_the_line_it_stood_in() {
         Nanos::MAX,
     );
     assert_eq!(before, Some(0), "somebody else stands there");
-    let turn = first.turn(&line, Demand::default(), Waker::noop(), &mut readings);
-    assert!(matches!(turn, Turn::Denied(_)), "{turn:?}");
+    assert_eq!(turn(&mut first, &line, &mut readings), Err(None));
     assert_eq!(refused(&readings), [true]);
     // Where a bucket refuses, that is the reason.
     throttle.takes(&with(&[&limit_set.limits[0]]));
@@ -531,7 +559,7 @@ async fn refused_here_and_there_it_stays_where_it_stands() {
     let (now, demand) = (throttle.limiter.now(), Demand::default());
     let readings = throttle.limiter.peek(&limit_set, demand, now);
     let again = standing.refused(&limit_set, demand, QueueMoment::here(now, now), &readings);
-    assert_eq!(again, Again::Later(now + 1), "it asks at once");
+    assert_eq!(again, Retry::At(now + 1), "it asks at once");
     assert_eq!(throttle.turn(&mut standing, &limit_set), Ok(0));
     // What will never pass does not wait.
     let closed = LimitSet::new(

@@ -1,0 +1,321 @@
+//! The one place where a request is decided on.
+//!
+//! A request comes here when it has arrived, and again at each [`Stage`] of its wait: when its turn may have come, and
+//! when a store has answered. Each time it is looked up once, or keeps what was found of it before, and asks all of its
+//! limits: in this process, by leases, or in a store.
+//!
+//! # Invariants
+//!
+//! - **What is admitted is charged on all limits, what is not on none.** What an attempt has taken before another limit
+//!   refuses goes back within it.
+//! - **A decision is made by one set of rules.** If other rules have come while a request waited, its next turn is
+//!   decided by them. If they come within an attempt, a balance tells so ([`Outdated`]), and the attempt is made anew
+//!   from its beginning: here, and nowhere else.
+//! - **The closures of users run once for a request**, and again only after other rules have come.
+//! - **A guard exists before the inner service is called**: a [`Ticket`] holds what has to come back.
+//!
+//! [`Engine::decide`] is called by the service for a request that has arrived, and by [`Pending`] for one that waits.
+
+use std::{sync::Arc, task::Waker};
+
+use super::{
+    Engine,
+    outcome::{Applied, Outcome, Refusal, Ticket},
+    pending::{Pending, Wait},
+    route_limits::RouteLimits,
+    rule_set::RuleSet,
+};
+use crate::{
+    client::RequestHead,
+    clock::{Nanos, nanos},
+    limiter::{
+        Outdated,
+        limit_set::Demand,
+        queue::{Answer, Next, QueueMoment, Retry, Waiter},
+    },
+    response::grpc::deadline,
+    store::{StoreError, Taken},
+};
+
+/// The moment in the life of a request at which it is decided on.
+pub(crate) enum Stage<'a> {
+    /// It has arrived.
+    Arrived,
+    /// It waits, and its turn may have come. Whoever polls it is woken when it may have come again.
+    Turn(Box<Pending>, &'a Waker),
+    /// The store has answered, or has not in time.
+    Answered(Box<Pending>, Reply, &'a Waker),
+}
+
+/// The answer of a store.
+pub(crate) type Reply = Result<Taken, StoreError>;
+
+/// What becomes of a request.
+pub(crate) enum Decided {
+    /// It goes on to the inner service.
+    Admit(Ticket),
+    /// It is answered here.
+    Refuse(Refusal),
+    /// It is decided on later.
+    Wait(Box<Pending>),
+}
+
+/// What an attempt has come to. What the limits hold is left in its [`Outcome`].
+pub(super) enum Ruling {
+    Admit,
+    Deny,
+    /// Nobody can decide: the store is down.
+    Unavailable,
+    Wait(Wait),
+}
+
+/// One attempt to decide on a request: what was found of it.
+pub(super) struct Attempt<'a> {
+    pub(super) engine: &'a Arc<Engine>,
+    pub(super) rules: &'a Arc<RuleSet>,
+    pub(super) limits: &'a RouteLimits,
+    pub(super) demand: Demand,
+    pub(super) arrived: Nanos,
+    pub(super) head: RequestHead<'a>,
+}
+
+/// How far a request has come that is not yet decided on.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// Its place in line. Left when it is dropped.
+    pub(super) waiter: Option<Waiter>,
+    /// When it asks the store by itself, whoever else asks for a lease: once for all of its turns.
+    pub(super) lease_until: Option<Nanos>,
+    /// Whether whoever polls it is woken when its turn comes.
+    pub(super) is_entered: bool,
+    /// Whether it is decided without the store from now on.
+    pub(super) is_alone: bool,
+}
+
+impl Engine {
+    /// Decides on a request. Charges nothing unless it is admitted.
+    #[inline(never)]
+    pub(crate) fn decide(self: &Arc<Self>, head: RequestHead<'_>, stage: Stage<'_>) -> Decided {
+        let mut stage = stage;
+        loop {
+            let attempt = match stage {
+                Stage::Arrived => self.arrived(head),
+                Stage::Turn(pending, waker) => self.turn(head, pending, waker),
+                Stage::Answered(pending, reply, waker) => {
+                    self.answered(head, pending, &reply, waker)
+                }
+            };
+            match attempt {
+                Ok(decided) => return decided,
+                Err(again) => {
+                    Outdated.pause();
+                    stage = again;
+                }
+            }
+        }
+    }
+
+    /// Decides on a request that has arrived.
+    #[inline(always)]
+    fn arrived<'a>(self: &Arc<Self>, head: RequestHead<'_>) -> Result<Decided, Stage<'a>> {
+        let rules = self.active.rules();
+        let outdated = |_| Stage::Arrived;
+        let (limits, demand) = rules
+            .look_up(head, self.options.protocol)
+            .map_err(outdated)?;
+        let now = rules.limiter.now();
+        let attempt = Attempt {
+            engine: self,
+            rules: &rules,
+            limits: &limits,
+            demand,
+            arrived: now,
+            head,
+        };
+        let mut progress = Progress::default();
+        let mut outcome = Outcome::new(now);
+        let ruling = attempt.ask(now, &mut progress, &mut outcome);
+        Ok(match ruling.map_err(outdated)? {
+            Ruling::Admit => Decided::Admit(attempt.admit(&mut outcome)),
+            Ruling::Deny => Decided::Refuse(attempt.refuse(&mut outcome)),
+            Ruling::Unavailable => Decided::Refuse(attempt.unavailable()),
+            Ruling::Wait(wait) => Decided::Wait(Box::new(attempt.pending(progress, wait))),
+        })
+    }
+
+    /// Decides on a request that waits, if its turn has come.
+    #[inline(never)]
+    fn turn<'w>(
+        self: &Arc<Self>,
+        head: RequestHead<'_>,
+        mut pending: Box<Pending>,
+        waker: &'w Waker,
+    ) -> Result<Decided, Stage<'w>> {
+        if pending.follow(head).is_err() {
+            return Err(Stage::Turn(pending, waker));
+        }
+        let (attempt, progress, not_before) = pending.attempt(head);
+        let mut outcome = Outcome::new(0);
+        let ruling = attempt.take_turn(not_before, waker, progress, &mut outcome);
+        self.settle(head, pending, ruling, outcome, waker)
+    }
+
+    /// Decides on a request that has asked a store.
+    #[inline(never)]
+    fn answered<'w>(
+        self: &Arc<Self>,
+        head: RequestHead<'_>,
+        mut pending: Box<Pending>,
+        reply: &Reply,
+        waker: &'w Waker,
+    ) -> Result<Decided, Stage<'w>> {
+        let wait = pending.take_wait();
+        let (attempt, progress, _) = pending.attempt(head);
+        let mut outcome = Outcome::new(0);
+        let ruling = attempt.heard(wait, reply, progress, &mut outcome);
+        self.settle(head, pending, ruling, outcome, waker)
+    }
+
+    /// Tells what has become of a request that waited.
+    fn settle<'w>(
+        self: &Arc<Self>,
+        head: RequestHead<'_>,
+        mut pending: Box<Pending>,
+        ruling: Result<Ruling, Outdated>,
+        mut outcome: Outcome,
+        waker: &'w Waker,
+    ) -> Result<Decided, Stage<'w>> {
+        let Ok(ruling) = ruling else {
+            return Err(Stage::Turn(pending, waker));
+        };
+        if let Ruling::Wait(wait) = ruling {
+            pending.wait_for(wait);
+            return Ok(Decided::Wait(pending));
+        }
+        let (attempt, progress, _) = pending.attempt(head);
+        let now = attempt.rules.limiter.now();
+        outcome.waited = now.saturating_sub(attempt.arrived);
+        Ok(match ruling {
+            Ruling::Admit => Decided::Admit(attempt.admit(&mut outcome)),
+            Ruling::Unavailable => Decided::Refuse(attempt.unavailable()),
+            Ruling::Deny | Ruling::Wait(_) => {
+                // Whoever stands behind it goes on.
+                progress.waiter = None;
+                Decided::Refuse(attempt.refuse(&mut outcome))
+            }
+        })
+    }
+}
+
+impl Attempt<'_> {
+    /// Asks all limits, wherever their balances lie. Whoever has a place in line has come to its turn.
+    #[inline(always)]
+    pub(super) fn ask(
+        &self,
+        now: Nanos,
+        progress: &mut Progress,
+        outcome: &mut Outcome,
+    ) -> Result<Ruling, Outdated> {
+        if self.limits.limit_set.is_shared {
+            if let Some(store) = self.rules.store.get() {
+                return self.ask_store(store, now, progress, outcome);
+            }
+        }
+        self.ask_here(self.limits, now, progress, outcome)
+    }
+
+    /// Asks limits whose balances lie in this process.
+    #[inline(always)]
+    pub(super) fn ask_here(
+        &self,
+        limits: &RouteLimits,
+        now: Nanos,
+        progress: &mut Progress,
+        outcome: &mut Outcome,
+    ) -> Result<Ruling, Outdated> {
+        let (limiter, limit_set) = (&self.rules.limiter, &limits.limit_set);
+        outcome.at = now;
+        if let Some(waiter) = &mut progress.waiter {
+            if limiter.admit(limit_set, self.demand, now, &mut outcome.readings)? {
+                return Ok(Ruling::Admit);
+            }
+            let moment = QueueMoment::here(now, self.arrived);
+            let retry = waiter.refused(limit_set, self.demand, moment, &outcome.readings);
+            return Ok(match retry {
+                Retry::At(until) | Retry::Woken(until) => Ruling::Wait(Wait::in_line(until)),
+                Retry::Elsewhere => Ruling::Wait(Wait::again()),
+                Retry::Never => Ruling::Deny,
+            });
+        }
+        let timeout = || self.timeout();
+        let readings = &mut outcome.readings;
+        let answer = limiter.ask(limit_set, self.demand, now, self.arrived, timeout, readings)?;
+        Ok(match answer {
+            Answer::Admitted => Ruling::Admit,
+            Answer::Denied => Ruling::Deny,
+            Answer::Waits(waiter) => {
+                progress.waiter = Some(waiter);
+                Ruling::Wait(Wait::again())
+            }
+        })
+    }
+
+    /// Asks all limits if it is the first in line, or stands in none, and `not_before` has come.
+    fn take_turn(
+        &self,
+        not_before: Nanos,
+        waker: &Waker,
+        progress: &mut Progress,
+        outcome: &mut Outcome,
+    ) -> Result<Ruling, Outdated> {
+        let Some(waiter) = &mut progress.waiter else {
+            return self.ask(self.rules.limiter.now(), progress, outcome);
+        };
+        let applied = self.applied(progress.is_alone);
+        let limits = applied.of(self.limits);
+        progress.is_entered = true;
+        match waiter.next(&limits.limit_set, self.demand, waker) {
+            Next::Asks(now) if now >= not_before => self.ask(now, progress, outcome),
+            Next::Asks(_) => {
+                waiter.asks_by(not_before);
+                Ok(Ruling::Wait(Wait::in_line_until(not_before, not_before)))
+            }
+            Next::Stands(until) => Ok(Ruling::Wait(Wait::in_line_until(not_before, until))),
+            Next::Goes(now) if self.store().is_some() && !progress.is_alone => {
+                // It names the limit whose line it has left.
+                progress.waiter = None;
+                Ok(self.gives_up(now, outcome))
+            }
+            Next::Goes(now) => {
+                // Refused without having been asked again.
+                let limiter = &self.rules.limiter;
+                let limit_set = &limits.limit_set;
+                outcome.readings = limiter.peek(limit_set, self.demand, now);
+                limiter.name_refusal(limit_set, self.demand, now, &mut outcome.readings);
+                (outcome.at, outcome.applied) = (now, applied);
+                Ok(Ruling::Deny)
+            }
+        }
+    }
+
+    /// Returns the time that the client itself waits from its request on, if it says so.
+    pub(super) fn timeout(&self) -> Option<Nanos> {
+        deadline(self.head.headers()).map(nanos)
+    }
+
+    fn pending(&self, progress: Progress, wait: Wait) -> Pending {
+        Pending::new(self, progress, wait)
+    }
+}
+
+impl Applied {
+    /// Returns these limits of a route.
+    pub(super) fn of<'a>(&self, limits: &'a RouteLimits) -> std::borrow::Cow<'a, RouteLimits> {
+        use std::borrow::Cow;
+        match *self {
+            Self::All => Cow::Borrowed(limits),
+            Self::Held => Cow::Borrowed(limits.held()),
+            Self::Share(share) => limits.share(share),
+        }
+    }
+}

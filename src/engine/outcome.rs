@@ -1,0 +1,277 @@
+//! What was decided, and what is made of it: a ticket for an admitted request, an answer for a refused one.
+//!
+//! # Invariants
+//!
+//! - **Each decision is counted here, once**: by its route, its limits and the meters of operators.
+//! - **A ticket is a guard.** Dropped at any moment, what the request holds comes back. It exists before the inner
+//!   service is called.
+//! - **A refusal holds nothing**: all that its request had taken has gone back.
+
+use std::{mem, sync::Arc};
+
+use bytes::Bytes;
+use http::{Extensions, Method, Request, Response};
+
+use super::{Engine, decide::Attempt, route_limits::RouteLimits};
+use crate::{
+    admission::{Admission, Permits},
+    clock::Nanos,
+    decision::{Decision, Denial},
+    limiter::readings::LimitReadings,
+    observe::Log,
+    response::{Rejection, fields::RateLimitFields, strip},
+    usage::Usage,
+};
+
+/// A decision before it is told: by which limits and when it was made, and what they held.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) applied: Applied,
+    /// The moment, by the clock of whoever has decided.
+    pub(super) at: Nanos,
+    /// The time for which the request waited before that.
+    pub(super) waited: Nanos,
+    /// One for each of these limits.
+    pub(super) readings: LimitReadings,
+    /// Slots that it holds already.
+    pub(super) permits: Option<Permits>,
+}
+
+/// The limits of a route by which a request was decided.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Applied {
+    All,
+    /// Those whose balances lie in this process, store or not.
+    Held,
+    /// One of so many shares of all, in this process.
+    Share(u32),
+}
+
+/// What an admitted request goes on with.
+#[derive(Debug)]
+pub(crate) enum Ticket {
+    /// Nothing: its response passes as it is.
+    Bare,
+    /// What it holds until its answer has ended, which passes as it is.
+    Held(Admission),
+    /// What changes its response.
+    Told(ResponseParts),
+}
+
+/// What an admitted request's response is told, and what that holds.
+#[derive(Debug)]
+pub(crate) struct ResponseParts {
+    /// What it holds until its answer has ended.
+    pub(crate) admission: Option<Admission>,
+    /// The fields of its response.
+    pub(crate) fields: Option<RateLimitFields>,
+    /// The decision, if it is told.
+    pub(crate) decision: Option<Decision>,
+    /// The log that is told what the answer reports, if that is read.
+    pub(crate) log: Option<Arc<Log>>,
+}
+
+/// The answer to a refused request.
+pub(crate) enum Refusal {
+    /// It is written.
+    Answered(Box<Response<Bytes>>),
+    /// It is for a user's own code to give, which sees the whole head.
+    Custom {
+        denial: Box<Denial>,
+        rejection: Arc<dyn Rejection>,
+        tells_decision: bool,
+    },
+}
+
+impl Outcome {
+    #[inline(always)]
+    pub(super) fn new(at: Nanos) -> Self {
+        Self {
+            applied: Applied::All,
+            at,
+            waited: 0,
+            readings: LimitReadings::default(),
+            permits: None,
+        }
+    }
+
+    /// Returns when the request came, by the same clock.
+    fn arrived(&self) -> Nanos {
+        self.at.saturating_sub(self.waited)
+    }
+}
+
+impl Ticket {
+    /// Has the request carry what its handler may want to know: its account of model tokens, and the decision.
+    #[inline]
+    pub(crate) fn mark(&self, extensions: &mut Extensions) {
+        let (admission, decision) = match self {
+            Self::Bare => return,
+            Self::Held(admission) => (Some(admission), None),
+            Self::Told(parts) => (parts.admission.as_ref(), parts.decision.as_ref()),
+        };
+        if let Some(account) = admission.and_then(Admission::account) {
+            extensions.insert(Usage::new(Arc::clone(account)));
+        }
+        if let Some(decision) = decision {
+            extensions.insert(decision.clone());
+        }
+    }
+}
+
+impl Refusal {
+    /// Returns the answer to this request.
+    pub(crate) fn answer<B>(self, request: Request<B>) -> Box<Response<Bytes>> {
+        match self {
+            Self::Answered(answer) => answer,
+            Self::Custom {
+                denial,
+                rejection,
+                tells_decision,
+            } => {
+                let (parts, _) = request.into_parts();
+                let mut answer = rejection.reject(&denial, &parts);
+                if parts.method == Method::HEAD {
+                    strip(&mut answer);
+                }
+                if tells_decision {
+                    answer.extensions_mut().insert(Decision::from(*denial));
+                }
+                Box::new(answer)
+            }
+        }
+    }
+}
+
+impl Attempt<'_> {
+    /// Returns what the admitted request goes on with.
+    #[inline(always)]
+    pub(super) fn admit(&self, outcome: &mut Outcome) -> Ticket {
+        match outcome.applied {
+            Applied::All => self.admit_by(self.limits, outcome),
+            applied => self.admit_by(&applied.of(self.limits), outcome),
+        }
+    }
+
+    #[inline(always)]
+    fn admit_by(&self, limits: &RouteLimits, outcome: &mut Outcome) -> Ticket {
+        let RouteLimits {
+            limit_set,
+            origin,
+            written,
+            meters,
+            ..
+        } = limits;
+        let options = &self.engine.options;
+        let (now, arrived) = (outcome.at, outcome.arrived());
+        let readings = &mut outcome.readings;
+        limit_set.admitted.add(1);
+        meters.admitted();
+        if limit_set.enforced < limit_set.limits.len() {
+            limit_set.shadowed(readings, |index| meters.by_limit(index));
+        }
+        if outcome.waited > 0 {
+            meters.waited(outcome.waited);
+        }
+        let told = written.policies.as_ref().filter(|_| options.fields);
+        // Most requests are charged on rates alone, and have nothing to give back.
+        let holds = limit_set.has_slots || limit_set.has_tokens || outcome.permits.is_some();
+        let admission =
+            holds.then(|| Admission::new(origin, self.demand, readings, outcome.permits.take()));
+        let reads_answer = options.usage_from_answer && limit_set.has_tokens;
+        if told.is_none() && !options.decision && !reads_answer {
+            return admission.map_or(Ticket::Bare, Ticket::Held);
+        }
+        let mut fields = match told {
+            Some(policies) if RateLimitFields::fit(self.head.method()) => {
+                RateLimitFields::admitted(policies, limit_set, readings, now)
+            }
+            _ => None,
+        };
+        if self.rules.rejections.is_some() || options.dialect.tells_more() {
+            fields = fields.map(|fields| self.in_dialect(fields, limits, readings, now));
+        }
+        let decision = options
+            .decision
+            .then(|| Decision::admitted(Arc::clone(limit_set), mem::take(readings), arrived, now));
+        Ticket::Told(ResponseParts {
+            log: reads_answer.then(|| Arc::clone(&self.rules.log)),
+            admission,
+            fields,
+            decision,
+        })
+    }
+
+    /// Adds the fields of the route's dialect or the layer's, if it has some of its own.
+    #[cold]
+    fn in_dialect(
+        &self,
+        fields: RateLimitFields,
+        limits: &RouteLimits,
+        readings: &LimitReadings,
+        now: Nanos,
+    ) -> RateLimitFields {
+        let Engine { options, .. } = &**self.engine;
+        let on_route = self.rules.rejection(self.head, options.protocol);
+        let dialect = on_route.map_or(options.dialect, |rejection| rejection.dialect());
+        if !dialect.tells_more() {
+            return fields;
+        }
+        let clock = self.rules.limiter.clock();
+        fields.in_dialect(dialect, &limits.limit_set, readings, now, clock)
+    }
+
+    /// Returns the answer to the refused request.
+    pub(super) fn refuse(&self, outcome: &mut Outcome) -> Refusal {
+        let limits = outcome.applied.of(self.limits);
+        let RouteLimits {
+            limit_set,
+            written,
+            meters,
+            ..
+        } = &*limits;
+        let Engine { options, .. } = &**self.engine;
+        let (now, arrived) = (outcome.at, outcome.arrived());
+        let readings = mem::take(&mut outcome.readings);
+        limit_set.counters.refused.add(1);
+        meters.refused();
+        limit_set.shadowed(&readings, |index| meters.by_limit(index));
+        if outcome.waited > 0 {
+            meters.waited(outcome.waited);
+        }
+        let refuses = |index: usize| {
+            limit_set.limits[index].counters.refused.add(1);
+            meters.by_limit(index);
+        };
+        let mut denial = Denial::new(Arc::clone(limit_set), readings, arrived, now, refuses);
+        let limiter = &self.rules.limiter;
+        denial.by(limiter.clock());
+        if let (true, Some(wait)) = (options.spread, denial.wait()) {
+            let (index, charge) = denial.binding_charge();
+            let bound = &limit_set.limits[index];
+            let known = self.rules.knows(self.demand);
+            denial.spread(limiter.spread(bound, self.demand, known, now, wait, charge));
+        }
+        self.rules.log.refused(&denial);
+        let rejection = self.rules.rejection(self.head, options.protocol);
+        options.refuse(denial, self.head, written, rejection)
+    }
+
+    /// Returns the answer to a request that nobody can decide on, since the store is down.
+    #[cold]
+    pub(super) fn unavailable(&self) -> Refusal {
+        let RouteLimits {
+            limit_set,
+            written,
+            meters,
+            ..
+        } = self.limits.bare();
+        let Engine { options, .. } = &**self.engine;
+        limit_set.counters.refused.add(1);
+        meters.refused();
+        let denial = Denial::unavailable(Arc::clone(limit_set), self.rules.limiter.now());
+        self.rules.log.refused(&denial);
+        let rejection = self.rules.rejection(self.head, options.protocol);
+        options.refuse(denial, self.head, written, rejection)
+    }
+}

@@ -1,0 +1,212 @@
+//! A request that is not decided on at once: it waits in line, for a lease, or for a store.
+//!
+//! # Invariants
+//!
+//! - **What was found of the request is kept**: its limits, its client and its cost. It is found anew only after other
+//!   rules have come.
+//! - **Dropped, it gives all back**: its place in line, its slots, and what the store takes for it by then.
+//! - **It decides nothing by itself.** When what it waits for has come, it asks [`Engine::decide`] again, and no more than
+//!   the one that polls it is woken for it.
+
+use std::{
+    fmt,
+    future::Future,
+    mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use tokio::time::{Sleep, sleep_until};
+
+use super::{
+    Engine,
+    decide::{Attempt, Decided, Progress, Reply, Stage},
+    outcome::{Refusal, Ticket},
+    remote::Held,
+    route_limits::RouteLimits,
+    rule_set::RuleSet,
+};
+use crate::{
+    client::RequestHead,
+    clock::Nanos,
+    limiter::{Outdated, limit_set::Demand},
+    store::client::{LeaseWaiter, StoreCall},
+};
+
+/// A request that is not yet decided on.
+pub(crate) struct Pending {
+    engine: Arc<Engine>,
+    /// The rules by which it waits.
+    rules: Arc<RuleSet>,
+    limits: RouteLimits,
+    demand: Demand,
+    arrived: Nanos,
+    progress: Progress,
+    wait: Wait,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// What a request waits for.
+#[derive(Debug)]
+pub(super) enum Wait {
+    /// Its turn in line, or nothing at all.
+    Turn {
+        /// It asks its limits no earlier, even if it is woken.
+        not_before: Nanos,
+        /// It is polled again at this moment, or when it is woken.
+        until: Nanos,
+    },
+    /// A lease that somebody else has asked for.
+    Lease(LeaseWaiter),
+    /// The answer of the store.
+    Store { call: Box<StoreCall>, held: Held },
+    /// What the buckets hold, to tell the wait of a refusal.
+    Peek {
+        call: Box<StoreCall>,
+        /// Whether it has waited for long enough, and does not stand in line again.
+        is_over: bool,
+    },
+}
+
+impl Wait {
+    /// It asks again at once.
+    pub(super) fn again() -> Self {
+        Self::in_line(0)
+    }
+
+    /// It asks again at a moment, or when it is woken.
+    pub(super) fn in_line(until: Nanos) -> Self {
+        Self::in_line_until(0, until)
+    }
+
+    /// It is polled again at `until`, or when it is woken, and asks its limits at `not_before` at the earliest.
+    pub(super) fn in_line_until(not_before: Nanos, until: Nanos) -> Self {
+        Self::Turn { not_before, until }
+    }
+}
+
+impl Pending {
+    pub(super) fn new(attempt: &Attempt<'_>, progress: Progress, wait: Wait) -> Self {
+        Self {
+            engine: Arc::clone(attempt.engine),
+            rules: Arc::clone(attempt.rules),
+            limits: attempt.limits.clone(),
+            demand: attempt.demand,
+            arrived: attempt.arrived,
+            progress,
+            wait,
+            timer: None,
+        }
+    }
+
+    /// Waits until the request is decided on. `head` is the request's.
+    ///
+    /// # Panics
+    ///
+    /// If it is polled again after it was decided on.
+    pub(crate) fn poll(
+        this: &mut Option<Box<Self>>,
+        head: RequestHead<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Ticket, Refusal>> {
+        if let Some(pending) = this {
+            pending.progress.is_entered = false;
+            // Whatever has woken it, it looks whether its turn has come.
+            if let Wait::Turn { until, .. } = &mut pending.wait {
+                *until = 0;
+            }
+        }
+        loop {
+            let pending = this.as_mut().expect("it is not polled after it has ended");
+            let reply = ready!(pending.poll_wait(cx));
+            let Some(pending) = this.take() else {
+                unreachable!("it was there a moment ago");
+            };
+            let engine = Arc::clone(&pending.engine);
+            let stage = match reply {
+                Some(reply) => Stage::Answered(pending, reply, cx.waker()),
+                None => Stage::Turn(pending, cx.waker()),
+            };
+            match engine.decide(head, stage) {
+                Decided::Wait(pending) => *this = Some(pending),
+                Decided::Admit(ticket) => return Poll::Ready(Ok(ticket)),
+                Decided::Refuse(refusal) => return Poll::Ready(Err(refusal)),
+            }
+        }
+    }
+
+    /// Waits until there is a reason to ask again, and returns the answer of a store, if it is that.
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Reply>> {
+        match &mut self.wait {
+            Wait::Turn { until: 0, .. } => Poll::Ready(None),
+            Wait::Turn { until, .. } => {
+                let until = self.rules.limiter.instant(*until);
+                let timer = self
+                    .timer
+                    .get_or_insert_with(|| Box::pin(sleep_until(until)));
+                if timer.deadline() != until {
+                    timer.as_mut().reset(until);
+                }
+                timer.as_mut().poll(cx).map(|()| None)
+            }
+            Wait::Lease(lease) => lease.poll(cx).map(|()| None),
+            Wait::Store { call, .. } | Wait::Peek { call, .. } => call.poll(cx).map(Some),
+        }
+    }
+
+    /// Goes over to the rules that hold by now, with its place in line.
+    pub(super) fn follow(&mut self, head: RequestHead<'_>) -> Result<(), Outdated> {
+        let rules = self.engine.active.rules();
+        if Arc::ptr_eq(&rules, &self.rules) {
+            return Ok(());
+        }
+        let (limits, demand) = rules.look_up(head, self.engine.options.protocol)?;
+        (self.limits, self.demand) = (limits.clone(), demand);
+        self.rules = Arc::clone(&rules);
+        // They may let it pass earlier.
+        if let Wait::Turn { not_before, .. } = &mut self.wait {
+            *not_before = 0;
+        }
+        Ok(())
+    }
+
+    /// Returns what an attempt needs: what was found, how far it has come, and when it asks at the earliest.
+    pub(super) fn attempt<'a>(
+        &'a mut self,
+        head: RequestHead<'a>,
+    ) -> (Attempt<'a>, &'a mut Progress, Nanos) {
+        let not_before = match self.wait {
+            Wait::Turn { not_before, .. } => not_before,
+            _ => 0,
+        };
+        let attempt = Attempt {
+            engine: &self.engine,
+            rules: &self.rules,
+            limits: &self.limits,
+            demand: self.demand,
+            arrived: self.arrived,
+            head,
+        };
+        (attempt, &mut self.progress, not_before)
+    }
+
+    /// Returns what it has waited for, which has come.
+    pub(super) fn take_wait(&mut self) -> Wait {
+        mem::replace(&mut self.wait, Wait::again())
+    }
+
+    pub(super) fn wait_for(&mut self, wait: Wait) {
+        self.wait = wait;
+    }
+}
+
+impl fmt::Debug for Pending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pending")
+            .field("demand", &self.demand)
+            .field("progress", &self.progress)
+            .field("wait", &self.wait)
+            .finish_non_exhaustive()
+    }
+}
