@@ -18,7 +18,7 @@ use crate::{
         Limiter,
         limit_set::{BoundLimit, LimitSet},
     },
-    store::client::{CorrectionKind, StoreClient, StoreSlot},
+    store::client::{BalanceChange, StoreClient, StoreSlot},
 };
 
 /// A set of limits with the limiter and the store that charge it. Made once for all requests under the set, each of
@@ -62,7 +62,7 @@ impl Origin {
     /// does not hold is a debt. In a store it is done later, and not at all while that is down.
     pub(super) fn owe(&self, bound: &BoundLimit, identity: u128, units: u64) {
         match self.store_client(bound) {
-            Some(store) => store.correct(bound, identity, CorrectionKind::Owe, units),
+            Some(store) => store.correct(bound, identity, BalanceChange::Owe, units),
             None => self.limiter.owe(bound, identity, units),
         }
     }
@@ -71,7 +71,7 @@ impl Origin {
     /// this process it is done at once and wakes who waits for them; in a store as with [`owe`](Self::owe).
     pub(super) fn refund(&self, bound: &BoundLimit, identity: u128, shared: bool, units: u64) {
         match self.store_client(bound) {
-            Some(store) => store.correct(bound, identity, CorrectionKind::Refund, units),
+            Some(store) => store.correct(bound, identity, BalanceChange::Refund, units),
             None => self.limiter.refund(bound, identity, shared, units),
         }
     }

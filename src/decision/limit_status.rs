@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use crate::{
     clock::Nanos,
     limit::{
-        Limit, Scope, Terms, gcra::Refusal, in_flight::InFlight, meter::Meter, quota::Quota,
+        Limit, Scope, Terms, gcra::RefusalReason, in_flight::InFlight, meter::Meter, quota::Quota,
         rate::Rate,
     },
     limiter::{
@@ -130,9 +130,9 @@ impl<'a> LimitStatus<'a> {
     pub fn wait(&self) -> Option<Duration> {
         match self.refusal() {
             None => Some(Duration::ZERO),
-            Some(Refusal::Wait(wait)) => Some(Duration::from_nanos(wait)),
-            Some(Refusal::Busy) => Some(Self::UNTIL_FREE),
-            Some(Refusal::Never) => None,
+            Some(RefusalReason::Wait(wait)) => Some(Duration::from_nanos(wait)),
+            Some(RefusalReason::Busy) => Some(Self::UNTIL_FREE),
+            Some(RefusalReason::Never) => None,
         }
     }
 
@@ -146,7 +146,7 @@ impl<'a> LimitStatus<'a> {
         self.limit.meter.map_or((0, 0), balance)
     }
 
-    fn refusal(&self) -> Option<Refusal> {
+    fn refusal(&self) -> Option<RefusalReason> {
         let refused = if self.limit.shadow {
             self.reading.refused
         } else {
@@ -158,7 +158,7 @@ impl<'a> LimitStatus<'a> {
         self.limit
             .refusal(self.reading.state, self.now, self.reading.cost)
             // There is room, and others wait for it.
-            .or_else(|| self.reading.refused.then_some(Refusal::Busy))
+            .or_else(|| self.reading.refused.then_some(RefusalReason::Busy))
     }
 }
 

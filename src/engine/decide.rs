@@ -16,25 +16,26 @@
 //!
 //! [`Engine::decide`] is called by the service for a request that has arrived, and by [`Pending`] for one that waits.
 
-use std::{sync::Arc, task::Waker};
+use std::{
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
+};
 
 use super::{
     Engine,
-    outcome::{Applied, Outcome, Refusal, Ticket},
-    pending::{Pending, Wait},
+    attempt::{Attempt, Progress, Reply, Ruling, Wait},
+    outcome::{Outcome, Refusal, Ticket},
+    pending::Pending,
     route_limits::RouteLimits,
-    rule_set::RuleSet,
 };
 use crate::{
     client::RequestHead,
     clock::{Nanos, nanos},
     limiter::{
         Outdated,
-        limit_set::Demand,
-        queue::{Answer, Next, QueueMoment, Retry, Waiter},
+        queue::{Next, QueueAnswer, QueueMoment, Retry},
     },
     response::grpc::deadline,
-    store::{StoreError, Taken},
 };
 
 /// The moment in the life of a request at which it is decided on.
@@ -47,9 +48,6 @@ pub(crate) enum Stage<'a> {
     Answered(Box<Pending>, Reply, &'a Waker),
 }
 
-/// The answer of a store.
-pub(crate) type Reply = Result<Taken, StoreError>;
-
 /// What becomes of a request.
 pub(crate) enum Decided {
     /// It goes on to the inner service.
@@ -58,38 +56,6 @@ pub(crate) enum Decided {
     Refuse(Refusal),
     /// It is decided on later.
     Wait(Box<Pending>),
-}
-
-/// What an attempt has come to. What the limits hold is left in its [`Outcome`].
-pub(super) enum Ruling {
-    Admit,
-    Deny,
-    /// Nobody can decide: the store is down.
-    Unavailable,
-    Wait(Wait),
-}
-
-/// One attempt to decide on a request: what was found of it.
-pub(super) struct Attempt<'a> {
-    pub(super) engine: &'a Arc<Engine>,
-    pub(super) rules: &'a Arc<RuleSet>,
-    pub(super) limits: &'a RouteLimits,
-    pub(super) demand: Demand,
-    pub(super) arrived: Nanos,
-    pub(super) head: RequestHead<'a>,
-}
-
-/// How far a request has come that is not yet decided on.
-#[derive(Debug, Default)]
-pub(super) struct Progress {
-    /// Its place in line. Left when it is dropped.
-    pub(super) waiter: Option<Waiter>,
-    /// When it asks the store by itself, whoever else asks for a lease: once for all of its turns.
-    pub(super) lease_until: Option<Nanos>,
-    /// Whether whoever polls it is woken when its turn comes.
-    pub(super) is_entered: bool,
-    /// Whether it is decided without the store from now on.
-    pub(super) is_alone: bool,
 }
 
 impl Engine {
@@ -251,9 +217,9 @@ impl Attempt<'_> {
         let readings = &mut outcome.readings;
         let answer = limiter.ask(limit_set, self.demand, now, self.arrived, timeout, readings)?;
         Ok(match answer {
-            Answer::Admitted => Ruling::Admit,
-            Answer::Denied => Ruling::Deny,
-            Answer::Waits(waiter) => {
+            QueueAnswer::Admitted => Ruling::Admit,
+            QueueAnswer::Denied => Ruling::Deny,
+            QueueAnswer::Waits(waiter) => {
                 progress.waiter = Some(waiter);
                 Ruling::Wait(Wait::again())
             }
@@ -308,14 +274,36 @@ impl Attempt<'_> {
     }
 }
 
-impl Applied {
-    /// Returns these limits of a route.
-    pub(super) fn of<'a>(&self, limits: &'a RouteLimits) -> std::borrow::Cow<'a, RouteLimits> {
-        use std::borrow::Cow;
-        match *self {
-            Self::All => Cow::Borrowed(limits),
-            Self::Held => Cow::Borrowed(limits.held()),
-            Self::Share(share) => limits.share(share),
+impl Pending {
+    /// Waits until the request is decided on. `head` is the request's.
+    ///
+    /// # Panics
+    ///
+    /// If it is polled again after it was decided on.
+    pub(crate) fn poll(
+        this: &mut Option<Box<Self>>,
+        head: RequestHead<'_>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Ticket, Refusal>> {
+        if let Some(pending) = this {
+            pending.wake();
+        }
+        loop {
+            let pending = this.as_mut().expect("it is not polled after it has ended");
+            let reply = ready!(pending.poll_wait(cx));
+            let Some(pending) = this.take() else {
+                unreachable!("it was there a moment ago");
+            };
+            let engine = pending.engine();
+            let stage = match reply {
+                Some(reply) => Stage::Answered(pending, reply, cx.waker()),
+                None => Stage::Turn(pending, cx.waker()),
+            };
+            match engine.decide(head, stage) {
+                Decided::Wait(pending) => *this = Some(pending),
+                Decided::Admit(ticket) => return Poll::Ready(Ok(ticket)),
+                Decided::Refuse(refusal) => return Poll::Ready(Err(refusal)),
+            }
         }
     }
 }

@@ -14,6 +14,7 @@
 //! Only `decide` and what is below it take from a balance. Only `active` exchanges rules.
 
 mod active;
+mod attempt;
 mod combined_limits;
 mod decide;
 mod key_changes;

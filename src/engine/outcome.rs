@@ -7,12 +7,12 @@
 //!   service is called.
 //! - **A refusal holds nothing**: all that its request had taken has gone back.
 
-use std::{mem, sync::Arc};
+use std::{borrow::Cow, mem, sync::Arc};
 
 use bytes::Bytes;
 use http::{Extensions, Method, Request, Response};
 
-use super::{Engine, decide::Attempt, route_limits::RouteLimits};
+use super::{Engine, attempt::Attempt, route_limits::RouteLimits};
 use crate::{
     admission::{Admission, Permits},
     clock::Nanos,
@@ -98,6 +98,17 @@ impl Outcome {
     /// Returns when the request came, by the same clock.
     fn arrived(&self) -> Nanos {
         self.at.saturating_sub(self.waited)
+    }
+}
+
+impl Applied {
+    /// Returns these limits of a route.
+    pub(super) fn of<'a>(&self, limits: &'a RouteLimits) -> Cow<'a, RouteLimits> {
+        match *self {
+            Self::All => Cow::Borrowed(limits),
+            Self::Held => Cow::Borrowed(limits.held()),
+            Self::Share(share) => limits.share(share),
+        }
     }
 }
 

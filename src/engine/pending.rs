@@ -14,16 +14,14 @@ use std::{
     mem,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use tokio::time::{Sleep, sleep_until};
 
 use super::{
     Engine,
-    decide::{Attempt, Decided, Progress, Reply, Stage},
-    outcome::{Refusal, Ticket},
-    remote::Held,
+    attempt::{Attempt, Progress, Reply, Wait},
     route_limits::RouteLimits,
     rule_set::RuleSet,
 };
@@ -31,7 +29,6 @@ use crate::{
     client::RequestHead,
     clock::Nanos,
     limiter::{Outdated, limit_set::Demand},
-    store::client::{LeaseWaiter, StoreCall},
 };
 
 /// A request that is not yet decided on.
@@ -45,45 +42,6 @@ pub(crate) struct Pending {
     progress: Progress,
     wait: Wait,
     timer: Option<Pin<Box<Sleep>>>,
-}
-
-/// What a request waits for.
-#[derive(Debug)]
-pub(super) enum Wait {
-    /// Its turn in line, or nothing at all.
-    Turn {
-        /// It asks its limits no earlier, even if it is woken.
-        not_before: Nanos,
-        /// It is polled again at this moment, or when it is woken.
-        until: Nanos,
-    },
-    /// A lease that somebody else has asked for.
-    Lease(LeaseWaiter),
-    /// The answer of the store.
-    Store { call: Box<StoreCall>, held: Held },
-    /// What the buckets hold, to tell the wait of a refusal.
-    Peek {
-        call: Box<StoreCall>,
-        /// Whether it has waited for long enough, and does not stand in line again.
-        is_over: bool,
-    },
-}
-
-impl Wait {
-    /// It asks again at once.
-    pub(super) fn again() -> Self {
-        Self::in_line(0)
-    }
-
-    /// It asks again at a moment, or when it is woken.
-    pub(super) fn in_line(until: Nanos) -> Self {
-        Self::in_line_until(0, until)
-    }
-
-    /// It is polled again at `until`, or when it is woken, and asks its limits at `not_before` at the earliest.
-    pub(super) fn in_line_until(not_before: Nanos, until: Nanos) -> Self {
-        Self::Turn { not_before, until }
-    }
 }
 
 impl Pending {
@@ -100,44 +58,20 @@ impl Pending {
         }
     }
 
-    /// Waits until the request is decided on. `head` is the request's.
-    ///
-    /// # Panics
-    ///
-    /// If it is polled again after it was decided on.
-    pub(crate) fn poll(
-        this: &mut Option<Box<Self>>,
-        head: RequestHead<'_>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Ticket, Refusal>> {
-        if let Some(pending) = this {
-            pending.progress.is_entered = false;
-            // Whatever has woken it, it looks whether its turn has come.
-            if let Wait::Turn { until, .. } = &mut pending.wait {
-                *until = 0;
-            }
-        }
-        loop {
-            let pending = this.as_mut().expect("it is not polled after it has ended");
-            let reply = ready!(pending.poll_wait(cx));
-            let Some(pending) = this.take() else {
-                unreachable!("it was there a moment ago");
-            };
-            let engine = Arc::clone(&pending.engine);
-            let stage = match reply {
-                Some(reply) => Stage::Answered(pending, reply, cx.waker()),
-                None => Stage::Turn(pending, cx.waker()),
-            };
-            match engine.decide(head, stage) {
-                Decided::Wait(pending) => *this = Some(pending),
-                Decided::Admit(ticket) => return Poll::Ready(Ok(ticket)),
-                Decided::Refuse(refusal) => return Poll::Ready(Err(refusal)),
-            }
+    pub(super) fn engine(&self) -> Arc<Engine> {
+        Arc::clone(&self.engine)
+    }
+
+    /// Has it look whether its turn has come, whatever has woken it.
+    pub(super) fn wake(&mut self) {
+        self.progress.is_entered = false;
+        if let Wait::Turn { until, .. } = &mut self.wait {
+            *until = 0;
         }
     }
 
     /// Waits until there is a reason to ask again, and returns the answer of a store, if it is that.
-    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Reply>> {
+    pub(super) fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Reply>> {
         match &mut self.wait {
             Wait::Turn { until: 0, .. } => Poll::Ready(None),
             Wait::Turn { until, .. } => {

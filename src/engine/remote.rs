@@ -21,16 +21,15 @@
 use std::{mem, sync::Arc};
 
 use super::{
-    decide::{Attempt, Progress, Reply, Ruling},
+    attempt::{Attempt, LocalCharges, Progress, Reply, Ruling, Wait},
     outcome::{Applied, Outcome},
-    pending::Wait,
 };
 use crate::{
     admission::Permits,
     clock::{Nanos, nanos},
     limiter::{
         Outdated,
-        queue::{Answer, QueueMoment, Retry},
+        queue::{QueueAnswer, QueueMoment, Retry},
         readings::LimitReadings,
     },
     store::client::{CachedView, LeaseWaiter, LeasedUnits, OnOutage, StoreCall, StoreClient},
@@ -122,7 +121,7 @@ impl<'a> Attempt<'a> {
         store: &StoreClient,
         leased: &LeasedUnits,
         now: Nanos,
-    ) -> Result<Result<Held, LimitReadings>, Outdated> {
+    ) -> Result<Result<LocalCharges, LimitReadings>, Outdated> {
         let limits = self.limits.held();
         let limiter = &self.rules.limiter;
         let mut readings = LimitReadings::default();
@@ -134,7 +133,7 @@ impl<'a> Attempt<'a> {
             return Ok(Err(readings));
         }
         let permits = || Permits::new(&limits.origin, self.demand, &readings);
-        Ok(Ok(Held {
+        Ok(Ok(LocalCharges {
             permits: limits.limit_set.has_slots.then(permits),
             readings,
         }))
@@ -188,7 +187,7 @@ impl<'a> Attempt<'a> {
             limiter.name_refusal(limit_set, self.demand, taken.now, &mut readings);
             return Ok(self.deny(readings, taken.now, true, outcome));
         }
-        let found = Balances {
+        let found = RefusedReadings {
             readings,
             at: taken.now,
             is_known: true,
@@ -256,8 +255,13 @@ impl<'a> Attempt<'a> {
     }
 
     /// Goes on with a request that is refused by what was found: it stands in line, or goes.
-    fn refused(&self, found: Balances, progress: &mut Progress, outcome: &mut Outcome) -> Ruling {
-        let Balances {
+    fn refused(
+        &self,
+        found: RefusedReadings,
+        progress: &mut Progress,
+        outcome: &mut Outcome,
+    ) -> Ruling {
+        let RefusedReadings {
             mut readings,
             at,
             is_known,
@@ -277,7 +281,7 @@ impl<'a> Attempt<'a> {
         let waiter = match &mut progress.waiter {
             Some(waiter) => waiter,
             none => match limiter.queue(limit_set, self.demand, moment, timeout, &mut readings) {
-                Some(Answer::Waits(waiter)) => none.insert(waiter),
+                Some(QueueAnswer::Waits(waiter)) => none.insert(waiter),
                 Some(_) => return self.deny_or_peek(readings, at, is_known, progress, outcome),
                 // What refused it has come back.
                 None => return Ruling::Wait(Wait::again()),
@@ -317,7 +321,7 @@ impl<'a> Attempt<'a> {
             return self.deny(LimitReadings::default(), now, true, outcome);
         };
         let view = self.view(store, now, &LeasedUnits::default());
-        let Balances {
+        let RefusedReadings {
             mut readings,
             at,
             is_known,
@@ -377,30 +381,21 @@ impl<'a> Attempt<'a> {
     }
 }
 
-/// What a request has taken in this process while it asks the store.
-#[derive(Debug)]
-pub(super) struct Held {
-    /// None where no limit is a cap.
-    permits: Option<Permits>,
-    /// One for each limit whose balance lies here.
-    readings: LimitReadings,
-}
-
 /// A question that the store has not answered, or not in time.
 struct Failed {
     call: Box<StoreCall>,
-    held: Held,
+    held: LocalCharges,
 }
 
 /// What the buckets of a refused request hold, at a moment of the store's clock.
-struct Balances {
+struct RefusedReadings {
     readings: LimitReadings,
     at: Nanos,
     /// Whether all of it is known. Else no wait is to be told from it.
     is_known: bool,
 }
 
-impl From<CachedView> for Balances {
+impl From<CachedView> for RefusedReadings {
     fn from(view: CachedView) -> Self {
         let CachedView {
             readings,

@@ -37,7 +37,7 @@ pub(crate) struct Gcra {
 
 /// Why a charge was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(crate) enum RefusalReason {
     /// A charge of the same cost passes after this many nanoseconds if nobody else takes them.
     Wait(u64),
     /// The cost is above the largest that is ever admitted.
@@ -97,9 +97,9 @@ impl Gcra {
 
     /// The state after a charge of `cost`, or why it is refused.
     #[inline(always)]
-    pub(crate) fn take(&self, state: u64, now: Nanos, cost: u64) -> Result<u64, Refusal> {
+    pub(crate) fn take(&self, state: u64, now: Nanos, cost: u64) -> Result<u64, RefusalReason> {
         let Some(weight) = self.weight(cost) else {
-            return Err(Refusal::Never);
+            return Err(RefusalReason::Never);
         };
         if weight == 0 {
             return Ok(state);
@@ -107,7 +107,7 @@ impl Gcra {
         let filled = state.max(now).saturating_add(weight);
         match filled.checked_sub(now + self.tolerance) {
             None | Some(0) => Ok(filled),
-            Some(over) => Err(Refusal::Wait(over)),
+            Some(over) => Err(RefusalReason::Wait(over)),
         }
     }
 
@@ -191,14 +191,14 @@ mod tests {
                         if cost > 0 { admitted.push((now, cost)); }
                         state = next;
                     }
-                    Err(Refusal::Never) => prop_assert!(cost > gcra.burst),
-                    Err(Refusal::Busy) => prop_assert!(false, "a rate knows its wait"),
-                    Err(Refusal::Wait(wait)) => {
+                    Err(RefusalReason::Never) => prop_assert!(cost > gcra.burst),
+                    Err(RefusalReason::Busy) => prop_assert!(false, "a rate knows its wait"),
+                    Err(RefusalReason::Wait(wait)) => {
                         prop_assert!(wait > 0);
                         // R1: admitted after the told wait, and not a nanosecond before.
                         if let Some(then) = now.checked_add(wait).filter(|&then| then <= Clock::MAX) {
                             prop_assert!(gcra.take(state, then, cost).is_ok());
-                            prop_assert_eq!(gcra.take(state, then - 1, cost), Err(Refusal::Wait(1)));
+                            prop_assert_eq!(gcra.take(state, then - 1, cost), Err(RefusalReason::Wait(1)));
                         }
                     }
                 }

@@ -9,7 +9,7 @@
 //! throttle's own clock is thus a full bucket.
 
 use super::{
-    gcra::{Gcra, Refusal},
+    gcra::{Gcra, RefusalReason},
     quota::{Quota, Window},
     rate::Rate,
 };
@@ -167,13 +167,13 @@ impl Meter {
 
     /// The state after a charge of `cost`, or why it is refused.
     #[inline(always)]
-    pub(crate) fn take(&self, state: u64, now: Nanos, cost: u64) -> Result<u64, Refusal> {
+    pub(crate) fn take(&self, state: u64, now: Nanos, cost: u64) -> Result<u64, RefusalReason> {
         let at = self.at(now);
         self.gcra
             .take(state, at, cost)
             .map_err(|refusal| match (refusal, &self.time) {
-                (Refusal::Wait(_), Time::Windows(_)) => Refusal::Wait(at - now),
-                (Refusal::Wait(_), Time::Still) => Refusal::Busy,
+                (RefusalReason::Wait(_), Time::Windows(_)) => RefusalReason::Wait(at - now),
+                (RefusalReason::Wait(_), Time::Still) => RefusalReason::Busy,
                 _ => refusal,
             })
     }
@@ -354,8 +354,8 @@ mod tests {
         assert_eq!(quota.fullest(7), 1_005);
         assert_eq!(quota.capacity(), 5);
         assert_eq!(quota.take(1_004, 7, 1), Ok(1_005));
-        assert_eq!(quota.take(1_005, 7, 1), Err(Refusal::Wait(993)));
-        assert_eq!(quota.take(0, 7, 6), Err(Refusal::Never));
+        assert_eq!(quota.take(1_005, 7, 1), Err(RefusalReason::Wait(993)));
+        assert_eq!(quota.take(0, 7, 6), Err(RefusalReason::Never));
     }
 
     #[test]
@@ -477,7 +477,7 @@ mod tests {
         let one = slots.take(0, 7, 1).expect("free");
         let two = slots.take(one, 7, 1).expect("free");
         for now in [7, 1 << 40, Clock::MAX] {
-            assert_eq!(slots.take(two, now, 1), Err(Refusal::Busy));
+            assert_eq!(slots.take(two, now, 1), Err(RefusalReason::Busy));
             assert_eq!(slots.balance(two, now), (0, 0));
             assert_eq!(slots.balance(one, now), (1, 0));
             assert!(two > now, "a slot that is taken is never a full bucket");
@@ -487,7 +487,7 @@ mod tests {
         assert_eq!(slots.give_back(one, 7, 9, slots.weight(1)), 0, "as new");
         assert_eq!(slots.refund(one, 1), 0, "as new");
         assert_eq!(slots.refund(0, 1), 0, "none is made");
-        assert_eq!(slots.take(0, 7, 3), Err(Refusal::Never));
+        assert_eq!(slots.take(0, 7, 3), Err(RefusalReason::Never));
         assert_eq!(Meter::of_slots(0), None);
         assert!(slots.is_slots() && !rate(100, 3).is_slots() && !quota(3).is_slots());
         let most = Meter::of_slots(u64::MAX).expect("some");
@@ -499,7 +499,7 @@ mod tests {
         let rate = rate(100, 3);
         let owed = rate.owe(0, 1_000, 5);
         assert_eq!(owed, 1_500);
-        assert_eq!(rate.take(owed, 1_000, 1), Err(Refusal::Wait(300)));
+        assert_eq!(rate.take(owed, 1_000, 1), Err(RefusalReason::Wait(300)));
         assert_eq!(rate.refund(owed, 5), 1_000, "full again");
         assert_eq!(rate.balance(rate.refund(owed, 100), 1_000), (3, 0));
     }

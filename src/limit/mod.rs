@@ -15,7 +15,7 @@ pub(crate) mod wait_policy;
 use std::{fmt, mem::discriminant, sync::Arc};
 
 use self::{
-    gcra::Refusal,
+    gcra::RefusalReason,
     in_flight::InFlight,
     meter::Meter,
     quota::{Quota, Window},
@@ -224,10 +224,10 @@ impl Limit {
 
     /// Why a charge of `cost` would be refused at `state`, if it would.
     #[inline]
-    pub(crate) fn refusal(&self, state: u64, now: Nanos, cost: u64) -> Option<Refusal> {
+    pub(crate) fn refusal(&self, state: u64, now: Nanos, cost: u64) -> Option<RefusalReason> {
         match &self.meter {
             Some(meter) => meter.take(state, now, cost).err(),
-            None => Some(Refusal::Never),
+            None => Some(RefusalReason::Never),
         }
     }
 }

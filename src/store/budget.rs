@@ -3,7 +3,7 @@
 use crate::{
     clock::{Clock, Nanos},
     limit::{
-        gcra::Refusal,
+        gcra::RefusalReason,
         meter::Meter,
         quota::{Quota, Window},
         rate::Rate,
@@ -309,7 +309,7 @@ impl Budget {
         let (state, _) = self.read(stored, now);
         match self.meter.take(state, now, cost) {
             Ok(_) => Some(0),
-            Err(Refusal::Wait(wait)) => Some(wait),
+            Err(RefusalReason::Wait(wait)) => Some(wait),
             Err(_) => None,
         }
     }

@@ -36,5 +36,5 @@ mod waiter;
 
 pub(crate) use self::{
     lines::WaitQueues,
-    waiter::{Answer, Next, QueueMoment, Retry, Waiter},
+    waiter::{Next, QueueAnswer, QueueMoment, Retry, Waiter},
 };

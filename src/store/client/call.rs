@@ -72,8 +72,8 @@ pub(crate) struct StoreCall {
 }
 
 /// The charges of a call, and the store's answer to them.
-type Answer = (Vec<Charge>, Result<Taken, StoreError>);
-type Call = Pin<Box<dyn Future<Output = Answer> + Send>>;
+type CallReply = (Vec<Charge>, Result<Taken, StoreError>);
+type Call = Pin<Box<dyn Future<Output = CallReply> + Send>>;
 
 impl StoreCall {
     /// Begins a call. The store is not reached before the first poll.

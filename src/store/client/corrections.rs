@@ -36,16 +36,16 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{CorrectionKind, StoreClient};
+use super::{BalanceChange, StoreClient};
 use crate::store::{BucketKey, Budget, Correction};
 
 /// The sums that are still to be sent.
 #[derive(Debug, Default)]
-pub(super) struct Corrections(Mutex<Pending>);
+pub(super) struct Corrections(Mutex<PendingCorrections>);
 
 /// The sums, and the task that sends them: changed together, under one lock.
 #[derive(Debug, Default)]
-struct Pending {
+struct PendingCorrections {
     /// By bucket its latest budget, and the units that are owed. Below zero, they come back.
     buckets: HashMap<BucketKey, (Budget, i128)>,
     /// Set while a task sends them, or is about to be spawned.
@@ -68,7 +68,7 @@ impl Corrections {
         &self,
         key: BucketKey,
         budget: Budget,
-        kind: CorrectionKind,
+        kind: BalanceChange,
         units: u64,
     ) -> bool {
         let mut pending = self.lock();
@@ -76,8 +76,8 @@ impl Corrections {
             let (last, sum) = pending.buckets.entry(key).or_insert((budget, 0));
             *last = budget;
             *sum += match kind {
-                CorrectionKind::Owe => i128::from(units),
-                CorrectionKind::Refund => -i128::from(units),
+                BalanceChange::Owe => i128::from(units),
+                BalanceChange::Refund => -i128::from(units),
             };
         }
         // Where there was no room, others are to be sent.
@@ -113,7 +113,7 @@ impl Corrections {
         Some(corrections.collect())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Pending> {
+    fn lock(&self) -> MutexGuard<'_, PendingCorrections> {
         // No panic can come between two writes that belong together.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -150,16 +150,16 @@ mod tests {
         let key = |limit: &str| BucketKey::new(limit, None);
         let corrections = Corrections::default();
         assert!(
-            corrections.add(key("a"), budget, CorrectionKind::Owe, 3),
+            corrections.add(key("a"), budget, BalanceChange::Owe, 3),
             "the first"
         );
         for (name, change, units) in [
-            ("a", CorrectionKind::Owe, 4),
-            ("b", CorrectionKind::Refund, 2),
-            ("c", CorrectionKind::Owe, 5),
-            ("c", CorrectionKind::Refund, 5),
-            ("d", CorrectionKind::Owe, u64::MAX),
-            ("d", CorrectionKind::Owe, u64::MAX),
+            ("a", BalanceChange::Owe, 4),
+            ("b", BalanceChange::Refund, 2),
+            ("c", BalanceChange::Owe, 5),
+            ("c", BalanceChange::Refund, 5),
+            ("d", BalanceChange::Owe, u64::MAX),
+            ("d", BalanceChange::Owe, u64::MAX),
         ] {
             assert!(!corrections.add(key(name), budget, change, units));
         }
@@ -177,13 +177,13 @@ mod tests {
         };
         assert_eq!(carried, [owe("a", 7), back, owe("d", u64::MAX)]);
         assert!(
-            !corrections.add(key("a"), budget, CorrectionKind::Owe, 1),
+            !corrections.add(key("a"), budget, BalanceChange::Owe, 1),
             "on its way"
         );
         assert_eq!(corrections.take_pending(), Some(vec![owe("a", 1)]));
         assert_eq!(corrections.take_pending(), None);
         assert!(
-            corrections.add(key("a"), budget, CorrectionKind::Owe, 1),
+            corrections.add(key("a"), budget, BalanceChange::Owe, 1),
             "nobody is left"
         );
     }
@@ -194,7 +194,7 @@ mod tests {
         let corrections = Corrections::default();
         let add = |client: usize| {
             let key = BucketKey::new("a", u128::try_from(client).ok());
-            corrections.add(key, budget, CorrectionKind::Owe, 1)
+            corrections.add(key, budget, BalanceChange::Owe, 1)
         };
         assert!(add(0), "the first");
         assert!((1..Corrections::MAX_BUCKETS).all(|client| !add(client)));

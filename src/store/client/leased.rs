@@ -140,7 +140,7 @@ impl StoreClient {
                         unspent: meter.refund(balance.state, 1),
                     });
                 }
-                LeaseUse::Pending => leased.pending = Some(hash),
+                LeaseUse::PendingCorrections => leased.pending = Some(hash),
                 LeaseUse::Nothing => {}
             }
         }

@@ -90,7 +90,7 @@ pub(crate) use self::{
 };
 use crate::{
     clock::{Clock, Moment, Nanos, nanos},
-    limit::{Limit, gcra::Refusal},
+    limit::{Limit, gcra::RefusalReason},
     limiter::{
         client_table::ClientTable,
         limit_set::{BoundLimit, Demand, LimitSet},
@@ -322,7 +322,7 @@ impl StoreClient {
                     let state = known.unwrap_or(0);
                     let refusal = bound.limit.refusal(state, at, cost);
                     view.is_denied |= refusal.is_some() && index < limit_set.enforced;
-                    never |= refusal == Some(Refusal::Never) && index < limit_set.enforced;
+                    never |= refusal == Some(RefusalReason::Never) && index < limit_set.enforced;
                     LimitReading {
                         state,
                         cost,
@@ -345,7 +345,7 @@ impl StoreClient {
         self: &Arc<Self>,
         bound: &BoundLimit,
         identity: u128,
-        kind: CorrectionKind,
+        kind: BalanceChange,
         units: u64,
     ) {
         if self.is_down() {
@@ -474,7 +474,7 @@ impl StoreClient {
 
 /// The kinds of corrections that an admission makes.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum CorrectionKind {
+pub(crate) enum BalanceChange {
     /// Units were used without having been charged.
     Owe,
     /// Units that were charged come back.

@@ -53,11 +53,11 @@ impl Scene {
     }
 
     /// One poll of a request in line: whether it has the slot now.
-    fn turn(&self, ticket: Ticket, waker: &Waker) -> bool {
+    fn turn(&self, ticket: QueueTicket, waker: &Waker) -> bool {
         self.turn_at(ticket, waker, 0)
     }
 
-    fn turn_at(&self, ticket: Ticket, waker: &Waker, now: Nanos) -> bool {
+    fn turn_at(&self, ticket: QueueTicket, waker: &Waker, now: Nanos) -> bool {
         let has = self.lines.ask(LINE, ticket, waker, now) == QueuePosition::First && self.takes();
         if has {
             self.lines.leave(LINE, ticket, now);
@@ -65,7 +65,7 @@ impl Scene {
         has
     }
 
-    fn enters(&self) -> Ticket {
+    fn enters(&self) -> QueueTicket {
         let ticket = self.lines.join(LINE, None, 0, 9, 0, Nanos::MAX);
         ticket.expect("there is room")
     }

@@ -115,12 +115,12 @@ impl WaitQueues {
     pub(crate) fn join(
         &self,
         id: QueueId,
-        ticket: Option<Ticket>,
+        ticket: Option<QueueTicket>,
         tokens: u64,
         most: usize,
         now: Nanos,
         deadline: Nanos,
-    ) -> Option<Ticket> {
+    ) -> Option<QueueTicket> {
         // Removes those whose time is over.
         self.on(id, now, |_| ());
         let (ticket, wakers) = self.with(|inner| {

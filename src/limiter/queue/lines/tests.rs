@@ -34,14 +34,14 @@ fn wakers<const N: usize>() -> ([Arc<Woken>; N], [Waker; N]) {
 fn join(
     lines: &WaitQueues,
     line: QueueId,
-    ticket: Option<Ticket>,
+    ticket: Option<QueueTicket>,
     tokens: u64,
     most: usize,
-) -> Option<Ticket> {
+) -> Option<QueueTicket> {
     lines.join(line, ticket, tokens, most, 0, Nanos::MAX)
 }
 
-fn is_first(lines: &WaitQueues, line: QueueId, ticket: Ticket, waker: &Waker) -> bool {
+fn is_first(lines: &WaitQueues, line: QueueId, ticket: QueueTicket, waker: &Waker) -> bool {
     lines.ask(line, ticket, waker, 0) == QueuePosition::First
 }
 
@@ -95,9 +95,9 @@ fn who_came_first_stands_before_the_others_wherever_it_has_stood() {
     assert!(is_first(&lines, ROUTE, late, &waker));
     assert!(!lines.has_earlier(ROUTE, late, 0), "itself is not earlier");
     assert!(!lines.has_earlier(ROUTE, early, 0));
-    assert!(lines.has_earlier(ROUTE, Ticket::MAX, 0));
+    assert!(lines.has_earlier(ROUTE, QueueTicket::MAX, 0));
     assert!(lines.has_earlier(CLIENT, late, 0));
-    assert!(!lines.has_earlier(NOBODYS, Ticket::MAX, 0));
+    assert!(!lines.has_earlier(NOBODYS, QueueTicket::MAX, 0));
     assert!(!is_first(&lines, NOBODYS, early, &waker));
 
     join(&lines, ROUTE, Some(early), 0, 9).expect("there is room");
@@ -168,7 +168,7 @@ const SECOND: Nanos = 1_000_000_000;
 /// Three in the line of a route, who have asked at the beginning; the first is woken by what comes back.
 struct Three {
     lines: WaitQueues,
-    tickets: [Ticket; 3],
+    tickets: [QueueTicket; 3],
     woken: [Arc<Woken>; 3],
     wakers: [Waker; 3],
 }
@@ -258,9 +258,9 @@ fn who_does_not_ask_by_itself_is_woken_before_it_is_passed_over() {
 fn those_who_have_gone_without_a_word_lose_their_places_with_their_time() {
     let three = Three::new();
     let over = 10 * SECOND + GRACE;
-    assert!(three.lines.has_earlier(ROUTE, Ticket::MAX, 0));
+    assert!(three.lines.has_earlier(ROUTE, QueueTicket::MAX, 0));
     assert!(!three.lines.is_empty());
-    assert!(!three.lines.has_earlier(ROUTE, Ticket::MAX, over + 1));
+    assert!(!three.lines.has_earlier(ROUTE, QueueTicket::MAX, over + 1));
     assert!(three.lines.is_empty(), "they are not kept");
     assert_eq!(three.asks(0, over + 1), QueuePosition::Gone);
     three.lines.leave(ROUTE, three.tickets[0], over + 1);

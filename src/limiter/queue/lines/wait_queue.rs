@@ -39,7 +39,7 @@ use std::{collections::BTreeMap, mem, task::Waker};
 use crate::clock::Nanos;
 
 /// The place in the order of all that wait. Lower is earlier.
-pub(crate) type Ticket = u64;
+pub(crate) type QueueTicket = u64;
 
 /// The time for which a place is kept for a holder that should have asked: 50 ms. Once before it is woken, and once
 /// after.

@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, task::Waker};
 
-use super::lines::{QueuePosition, Ticket};
+use super::lines::{QueuePosition, QueueTicket};
 use crate::{
     clock::Nanos,
-    limit::{gcra::Refusal, wait_policy::Patience},
+    limit::{gcra::RefusalReason, wait_policy::Patience},
     limiter::{
         Limiter, Outdated,
         bound_limit::QueueId,
@@ -17,7 +17,7 @@ use crate::{
 
 /// What becomes of a request that asks.
 #[derive(Debug)]
-pub(crate) enum Answer {
+pub(crate) enum QueueAnswer {
     Admitted,
     Denied,
     /// It stands in line.
@@ -29,7 +29,7 @@ pub(crate) enum Answer {
 pub(crate) struct Waiter {
     limiter: Arc<Limiter>,
     line: QueueId,
-    ticket: Ticket,
+    ticket: QueueTicket,
     arrived: Nanos,
     deadline: Nanos,
     /// Of the limit that it waits for.
@@ -110,16 +110,16 @@ impl Limiter {
         arrived: Nanos,
         timeout: impl Fn() -> Option<Nanos>,
         readings: &mut LimitReadings,
-    ) -> Result<Answer, Outdated> {
+    ) -> Result<QueueAnswer, Outdated> {
         loop {
             let free = !limit_set.is_patient
                 || self.lines.is_empty()
                 || !self.is_behind(limit_set, demand);
             if free && self.admit(limit_set, demand, now, readings)? {
-                return Ok(Answer::Admitted);
+                return Ok(QueueAnswer::Admitted);
             }
             if !limit_set.is_patient {
-                return Ok(Answer::Denied);
+                return Ok(QueueAnswer::Denied);
             }
             *readings = self.peek(limit_set, demand, now);
             let moment = QueueMoment::here(now, arrived);
@@ -145,7 +145,7 @@ impl Limiter {
         let mut lines = limit_set
             .enforced()
             .map(|bound| bound.line(demand.identity));
-        lines.any(|line| self.lines.has_earlier(line, Ticket::MAX, now))
+        lines.any(|line| self.lines.has_earlier(line, QueueTicket::MAX, now))
     }
 
     /// A place in line, if what refuses allows it. `None` if nothing refuses any more, and nobody stands in line:
@@ -160,7 +160,7 @@ impl Limiter {
         moment: QueueMoment,
         timeout: Option<Nanos>,
         readings: &mut LimitReadings,
-    ) -> Option<Answer> {
+    ) -> Option<QueueAnswer> {
         let QueueMoment { now, at, arrived } = moment;
         let mut longest: Option<(Nanos, QueueId, Patience, &BoundLimit)> = None;
         // At the timeout itself the client is gone.
@@ -182,9 +182,9 @@ impl Limiter {
             }
             let wait = match bound.limit.refusal(reading.state, at, reading.cost) {
                 None if ahead.requests == 0 => continue,
-                None | Some(Refusal::Busy) => 0,
-                Some(Refusal::Wait(wait)) => wait,
-                Some(Refusal::Never) => {
+                None | Some(RefusalReason::Busy) => 0,
+                Some(RefusalReason::Wait(wait)) => wait,
+                Some(RefusalReason::Never) => {
                     waits = false;
                     refused = true;
                     continue;
@@ -222,7 +222,7 @@ impl Limiter {
         if standing.is_none() {
             self.name_refusal(limit_set, demand, at, readings);
         }
-        Some(standing.map_or(Answer::Denied, Answer::Waits))
+        Some(standing.map_or(QueueAnswer::Denied, QueueAnswer::Waits))
     }
 
     /// A denial names a limit. If no bucket refuses, it is the line in front of one that does.
@@ -379,9 +379,9 @@ impl Waiter {
         for (bound, reading) in limit_set.enforced().zip(readings.as_slice()) {
             match bound.limit.refusal(reading.state, at, reading.cost) {
                 None => continue,
-                Some(Refusal::Never) => return Refused::Never,
-                Some(Refusal::Busy) => busy = true,
-                Some(Refusal::Wait(wait)) => longest = longest.max(wait),
+                Some(RefusalReason::Never) => return Refused::Never,
+                Some(RefusalReason::Busy) => busy = true,
+                Some(RefusalReason::Wait(wait)) => longest = longest.max(wait),
             }
             let line = bound.line(demand.identity);
             if line == self.line {

@@ -73,7 +73,7 @@ impl Throttle {
         assert_eq!(self.now(), moment);
     }
 
-    fn demand(&self, limit_set: &LimitSet, timeout: Option<Nanos>) -> (Answer, LimitReadings) {
+    fn demand(&self, limit_set: &LimitSet, timeout: Option<Nanos>) -> (QueueAnswer, LimitReadings) {
         let mut readings = LimitReadings::default();
         let (now, demand) = (self.limiter.now(), Demand::default());
         let answer = self
@@ -85,12 +85,12 @@ impl Throttle {
 
     fn takes(&self, limit_set: &LimitSet) {
         let (answer, _) = self.demand(limit_set, None);
-        assert!(matches!(answer, Answer::Admitted), "{answer:?}");
+        assert!(matches!(answer, QueueAnswer::Admitted), "{answer:?}");
     }
 
     fn waits(&self, limit_set: &LimitSet) -> Waiter {
         match self.demand(limit_set, None) {
-            (Answer::Waits(standing), _) => standing,
+            (QueueAnswer::Waits(standing), _) => standing,
             (answer, _) => panic!("{answer:?}"),
         }
     }
@@ -98,7 +98,7 @@ impl Throttle {
     /// Which of its limits are told to have refused, though there seems to be room.
     fn denied(&self, limit_set: &LimitSet, timeout: Option<Nanos>) -> Vec<bool> {
         match self.demand(limit_set, timeout) {
-            (Answer::Denied, readings) => refused(&readings),
+            (QueueAnswer::Denied, readings) => refused(&readings),
             (answer, _) => panic!("{answer:?}"),
         }
     }
@@ -198,15 +198,18 @@ async fn what_comes_free_before_a_request_has_queued_is_asked_for_again() {
     );
     let queued = queue(&mut readings);
     assert!(
-        matches!(queued, Some(Answer::Waits(_))),
+        matches!(queued, Some(QueueAnswer::Waits(_))),
         "the slot is taken"
     );
     // Somebody stands in line, and goes.
     let behind = queue(&mut readings);
-    assert!(matches!(behind, Some(Answer::Waits(_))));
+    assert!(matches!(behind, Some(QueueAnswer::Waits(_))));
     limiter.refund(&limit_set.limits[0], 0, false, 1);
     let last = queue(&mut readings);
-    assert!(matches!(last, Some(Answer::Waits(_))), "behind the others");
+    assert!(
+        matches!(last, Some(QueueAnswer::Waits(_))),
+        "behind the others"
+    );
     drop((queued, behind, last));
     let queued = queue(&mut readings);
     assert!(queued.is_none(), "all of them are gone");
@@ -318,7 +321,7 @@ async fn a_rate_is_waited_for_no_longer_than_it_takes() {
         "gone by then"
     );
     let mut first = match throttle.demand(&limit_set, Some(SECOND + 1)) {
-        (Answer::Waits(first), _) => first,
+        (QueueAnswer::Waits(first), _) => first,
         (answer, _) => panic!("{answer:?}"),
     };
     let mut second = throttle.waits(&limit_set);
@@ -357,20 +360,20 @@ async fn who_has_waited_before_has_less_time_left() {
     };
     let late = queue(now + SECOND, now);
     assert!(
-        matches!(late, Some(Answer::Waits(_))),
+        matches!(late, Some(QueueAnswer::Waits(_))),
         "two seconds more, after one"
     );
     drop(late);
     throttle.limiter.owe(&limit_set.limits[0], 0, 1);
     let late = queue(now + SECOND, now);
     assert!(
-        matches!(late, Some(Answer::Waits(_))),
+        matches!(late, Some(QueueAnswer::Waits(_))),
         "five seconds more, after one"
     );
     drop(late);
     let too_late = queue(now + SECOND, now - 1);
     assert!(
-        matches!(too_late, Some(Answer::Denied)),
+        matches!(too_late, Some(QueueAnswer::Denied)),
         "one nanosecond more"
     );
 }
