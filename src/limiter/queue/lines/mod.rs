@@ -39,7 +39,7 @@ use std::{collections::HashMap, fmt, sync::PoisonError, task::Waker};
 #[cfg(test)]
 pub(super) use self::wait_queue::GRACE;
 use self::wait_queue::WaitQueue;
-pub(crate) use self::wait_queue::{QueueAhead, QueuePosition, Ticket};
+pub(crate) use self::wait_queue::{QueueAhead, QueuePosition, QueueTicket};
 use crate::{
     clock::Nanos,
     limiter::bound_limit::QueueId,
@@ -57,7 +57,7 @@ pub(crate) struct WaitQueues {
 #[derive(Default)]
 struct Inner {
     /// The last ticket that was given. The first is 1.
-    tickets: Ticket,
+    tickets: QueueTicket,
     /// No queue in it is empty once the lock is released.
     queues: HashMap<QueueId, WaitQueue>,
 }
@@ -100,9 +100,9 @@ impl WaitQueues {
             .unwrap_or_default()
     }
 
-    /// Tells whether somebody stands in a queue who came before a ticket and is not passed over. `Ticket::MAX` asks for
+    /// Tells whether somebody stands in a queue who came before a ticket and is not passed over. `QueueTicket::MAX` asks for
     /// anybody.
-    pub(crate) fn has_earlier(&self, queue: QueueId, ticket: Ticket, now: Nanos) -> bool {
+    pub(crate) fn has_earlier(&self, queue: QueueId, ticket: QueueTicket, now: Nanos) -> bool {
         let first = self.on(queue, now, |queue| queue.first()).flatten();
         first.is_some_and(|first| first < ticket)
     }
@@ -147,7 +147,7 @@ impl WaitQueues {
     pub(crate) fn ask(
         &self,
         queue: QueueId,
-        ticket: Ticket,
+        ticket: QueueTicket,
         waker: &Waker,
         now: Nanos,
     ) -> QueuePosition {
@@ -157,7 +157,7 @@ impl WaitQueues {
 
     /// Notes the moment by which the holder of a place asks again without being woken: until
     /// [`GRACE`](wait_queue::GRACE) after it, nobody passes it over, unless it was woken.
-    pub(crate) fn expect(&self, id: QueueId, ticket: Ticket, due: Nanos) {
+    pub(crate) fn expect(&self, id: QueueId, ticket: QueueTicket, due: Nanos) {
         self.with(|inner| {
             if let Some(queue) = inner.queues.get_mut(&id) {
                 queue.expect(ticket, due);
@@ -166,7 +166,7 @@ impl WaitQueues {
     }
 
     /// Leaves a queue, admitted or not. A holder that is first after that, and was not before, is woken.
-    pub(crate) fn leave(&self, id: QueueId, ticket: Ticket, now: Nanos) {
+    pub(crate) fn leave(&self, id: QueueId, ticket: QueueTicket, now: Nanos) {
         self.on(id, now, |queue| queue.leave(ticket, now));
     }
 

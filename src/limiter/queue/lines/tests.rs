@@ -6,7 +6,7 @@ use std::{
     task::{Wake, Waker},
 };
 
-use super::{Inner, QueueAhead, QueuePosition, Ticket, WaitQueues, wait_queue::GRACE};
+use super::{Inner, QueueAhead, QueuePosition, QueueTicket, WaitQueues, wait_queue::GRACE};
 use crate::clock::Nanos;
 use crate::limiter::bound_limit::QueueId;
 

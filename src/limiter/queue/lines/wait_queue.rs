@@ -68,7 +68,7 @@ pub(crate) enum QueuePosition {
 /// The queue of one scope or one client in it.
 #[derive(Default)]
 pub(super) struct WaitQueue {
-    waiters: BTreeMap<Ticket, QueueEntry>,
+    waiters: BTreeMap<QueueTicket, QueueEntry>,
     /// The tokens that all of them ask for. Wide enough for as many as there can be.
     tokens: u128,
     /// The number of those that are passed over, and what they ask for.
@@ -120,7 +120,7 @@ impl WaitQueue {
     }
 
     /// Returns the first ticket that is not passed over. Walks over those that are.
-    pub(super) fn first(&self) -> Option<Ticket> {
+    pub(super) fn first(&self) -> Option<QueueTicket> {
         let mut waiters = self.waiters.iter();
         let first = waiters.find(|(_, waiter)| !waiter.is_silent);
         first.map(|(ticket, _)| *ticket)
@@ -128,7 +128,7 @@ impl WaitQueue {
 
     /// Enters a place, due at once: whoever joins asks next. A ticket from another queue may come before the first,
     /// who is woken then, to stand behind it.
-    pub(super) fn join(&mut self, ticket: Ticket, tokens: u64, now: Nanos, deadline: Nanos) {
+    pub(super) fn join(&mut self, ticket: QueueTicket, tokens: u64, now: Nanos, deadline: Nanos) {
         let first = self.first();
         let waiter = QueueEntry {
             tokens,
@@ -149,7 +149,7 @@ impl WaitQueue {
     ///
     /// Behind others, it is to ask again in as many `GRACE`s as there are places before it, or when the first of them
     /// that was woken is passed over; it is due then.
-    pub(super) fn ask(&mut self, ticket: Ticket, waker: &Waker, now: Nanos) -> QueuePosition {
+    pub(super) fn ask(&mut self, ticket: QueueTicket, waker: &Waker, now: Nanos) -> QueuePosition {
         let first = self.first();
         let Some(waiter) = self.waiters.get_mut(&ticket) else {
             return QueuePosition::Gone;
@@ -185,7 +185,7 @@ impl WaitQueue {
     }
 
     /// Notes that the holder of a place asks again at `due`, without being woken.
-    pub(super) fn expect(&mut self, ticket: Ticket, due: Nanos) {
+    pub(super) fn expect(&mut self, ticket: QueueTicket, due: Nanos) {
         if let Some(waiter) = self.waiters.get_mut(&ticket) {
             waiter.due = due;
             self.sweeps_by(due.saturating_add(GRACE));
@@ -193,7 +193,7 @@ impl WaitQueue {
     }
 
     /// Removes a place, and wakes who becomes first by that.
-    pub(super) fn leave(&mut self, ticket: Ticket, now: Nanos) {
+    pub(super) fn leave(&mut self, ticket: QueueTicket, now: Nanos) {
         let before = self.first();
         self.remove(ticket);
         if let Some(first) = self.first().filter(|first| before != Some(*first)) {
@@ -254,7 +254,7 @@ impl WaitQueue {
     }
 
     /// Wakes the holder of a place. From the first wake on it has a `GRACE` to ask; further ones do not lengthen it.
-    fn call(&mut self, ticket: Ticket, now: Nanos) {
+    fn call(&mut self, ticket: QueueTicket, now: Nanos) {
         if let Some(waiter) = self.waiters.get_mut(&ticket) {
             waiter.woken.get_or_insert(now);
             self.woken.extend(waiter.waker.clone());
@@ -264,14 +264,14 @@ impl WaitQueue {
 
     /// Wakes who was `first` if a place was taken before it: it has to look after those before it from now on, and
     /// asks to set its timer.
-    fn stands_before(&mut self, ticket: Ticket, first: Option<Ticket>, now: Nanos) {
+    fn stands_before(&mut self, ticket: QueueTicket, first: Option<QueueTicket>, now: Nanos) {
         if let Some(first) = first.filter(|first| *first > ticket) {
             self.call(first, now);
         }
     }
 
     /// Removes a place and keeps the sums; wakes nobody.
-    fn remove(&mut self, ticket: Ticket) {
+    fn remove(&mut self, ticket: QueueTicket) {
         if let Some(waiter) = self.waiters.remove(&ticket) {
             self.tokens -= u128::from(waiter.tokens);
             if waiter.is_silent {
