@@ -30,7 +30,8 @@
 //! - **A call that ends wakes all who wait for it.** Wakers are kept only under a mark, and taken as its call ends. A
 //!   mark that lapses wakes nobody: whoever waits has a deadline of its own besides.
 //! - **Units of other terms are none.** A lease is spent under the meter that it was taken under. After a reload that
-//!   changes the meter, the next call replaces it.
+//!   changes the meter, the first call for the bucket has it [forgotten](Leases::forget_others): from then on the store
+//!   refills the bucket by the new one.
 //! - **Bounded.** 32,768 buckets at most have leases. For others each request calls the store.
 //!
 //! No lock is held while a waker runs: it may do anything.
