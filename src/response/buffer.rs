@@ -45,6 +45,20 @@ impl Buffer {
         self.push(itoa::Buffer::new().format(integer));
     }
 
+    /// Appends a name in quotes. It holds `[A-Za-z0-9_]` only, so nothing has to be escaped.
+    pub(super) fn push_quoted(&mut self, name: &str) {
+        self.push("\"");
+        self.push(name);
+        self.push("\"");
+    }
+
+    /// Appends what stands between two items of a list, unless the first is still to come.
+    pub(super) fn separate(&mut self) {
+        if !self.is_empty() {
+            self.push(", ");
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.sheet.is_empty()
     }

@@ -12,7 +12,7 @@ use super::{
     buffer::Buffer,
     dialect::{Dialect, dialect_headers},
     header_names::{RATE_LIMIT, RATE_LIMIT_POLICY},
-    policies::{MAX_INTEGER, Policies, push_quoted, separate},
+    policies::{MAX_INTEGER, Policies},
 };
 use crate::{
     clock::{Clock, Nanos, ceil_seconds, nanos},
@@ -154,7 +154,7 @@ pub(super) fn refused(denial: &Denial) -> Option<HeaderValue> {
             let mut violated: Vec<_> = denial.violated().collect();
             violated.sort_by_key(|status| Reverse(wait(status)));
             for (index, status) in violated.iter().enumerate() {
-                separate(&mut line);
+                line.separate();
                 let told = if index == 0 {
                     denial.retry_after()
                 } else {
@@ -172,8 +172,8 @@ pub(super) fn refused(denial: &Denial) -> Option<HeaderValue> {
             None => !status.is_refused(),
         });
     for (_, status) in others.filter(|(_, status)| status.limit().published) {
-        separate(&mut line);
-        push_quoted(&mut line, status.limit());
+        line.separate();
+        line.push_quoted(&status.limit().name);
         line.push(";r=");
         push_level(&mut line, status.limit(), status.balance());
     }
@@ -184,7 +184,7 @@ pub(super) fn refused(denial: &Denial) -> Option<HeaderValue> {
 
 /// `"chat";r=0;t=2`, without `t` if it can never pass, or if nobody knows when.
 fn push_refused(line: &mut Buffer, status: &LimitStatus<'_>, told: Option<Duration>) {
-    push_quoted(line, status.limit());
+    line.push_quoted(&status.limit().name);
     line.push(";r=0");
     if let Some(wait) = told.filter(|_| !status.limit().is_slots()) {
         line.push(";t=");

@@ -29,7 +29,7 @@ pub(super) fn policies(limit_set: &LimitSet) -> Option<Policies> {
     let mut line = Buffer::new();
     let items = limit_set.limits.iter().map(|BoundLimit { limit, .. }| {
         limit.published.then(|| {
-            separate(&mut line);
+            line.separate();
             push_policy(&mut line, limit);
             format!("\"{}\";r=", limit.name).into()
         })
@@ -47,7 +47,7 @@ pub(super) fn policies(limit_set: &LimitSet) -> Option<Policies> {
 /// does not know, with a parameter of our own that says so; for caps in flight without a window.
 fn push_policy(line: &mut Buffer, limit: &Limit) {
     let (quota, window) = terms(&limit.terms);
-    push_quoted(line, limit);
+    line.push_quoted(&limit.name);
     line.push(";q=");
     line.push_integer(quota);
     match window {
@@ -81,19 +81,6 @@ pub(super) fn terms(terms: &Terms) -> (u64, Option<u64>) {
         }
     };
     (count, Some(window))
-}
-
-pub(super) fn separate(line: &mut Buffer) {
-    if !line.is_empty() {
-        line.push(", ");
-    }
-}
-
-/// A name holds `[A-Za-z0-9_]` only, so nothing has to be escaped.
-pub(super) fn push_quoted(line: &mut Buffer, limit: &Limit) {
-    line.push("\"");
-    line.push(&limit.name);
-    line.push("\"");
 }
 
 /// A rate as a count in whole seconds, which is all the field can say: the period itself, or the
