@@ -15,8 +15,8 @@
 //!
 //! # Who may call it
 //!
-//! [`RuleSet::demand`](super::rule_set::RuleSet::demand) looks combinations up, and a reload or snapshot settles their
-//! counts.
+//! [`RuleSet::look_up`](super::rule_set::RuleSet::look_up) looks combinations up, and a reload or snapshot settles
+//! their counts.
 
 use std::sync::OnceLock;
 

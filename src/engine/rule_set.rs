@@ -312,7 +312,7 @@ impl RuleSet {
     ///
     /// # Errors
     ///
-    /// As [`demand`](Self::demand).
+    /// As [`look_up`](Self::look_up).
     #[cold]
     fn all(
         &self,

@@ -11,7 +11,8 @@
 //! - **Sent at most once.** A batch leaves the map before it is sent, and never returns to it: after an error nobody
 //!   knows if the store has carried it out. Its charges then stand as they were taken.
 //! - **Bounded.** No more is kept than a sum for each of [65,536 buckets](Corrections::MAX_BUCKETS), whatever the
-//!   number of corrections. Beyond that, corrections of further buckets are forgotten.
+//!   number of corrections. Beyond that, corrections of further buckets are forgotten: they ask for a task all the
+//!   same, for there is enough to send.
 //! - **In order.** Batches go one after the other. Within one, a bucket gets the sum of its corrections. That differs
 //!   from its parts only where a refund would have found the bucket full: it then counts against what is owed in the
 //!   same batch, instead of being lost.
