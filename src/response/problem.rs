@@ -112,12 +112,12 @@ pub(super) struct RefusalHead {
     pub(super) headers: HeaderMap,
     pub(super) status: StatusCode,
     /// `None` if it can never pass.
-    pub(super) wait: Option<Wait>,
+    pub(super) wait: Option<RetryAfter>,
 }
 
 /// Fills in the blanks of a [`template`], in the order in which they stand there.
 pub(super) fn head(denial: &Denial, template: impl FnOnce(bool) -> HeaderMap) -> RefusalHead {
-    let wait = denial.retry_after().map(Wait::of);
+    let wait = denial.retry_after().map(RetryAfter::of);
     let mut headers = template(wait.is_none_or(|wait| wait.seconds > LONGEST_RETRY));
     // To find a field by its name costs a hash.
     let mut blanks = headers.values_mut().filter(|value| value.is_empty());
@@ -152,12 +152,12 @@ pub(super) fn head(denial: &Denial, template: impl FnOnce(bool) -> HeaderMap) ->
 
 /// A wait as it is told: never less than it is, never zero.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wait {
+pub(super) struct RetryAfter {
     pub(super) seconds: u64,
     pub(super) milliseconds: u64,
 }
 
-impl Wait {
+impl RetryAfter {
     fn of(wait: Duration) -> Self {
         let wait = nanos(wait);
         Self {
@@ -217,7 +217,7 @@ impl BodyTemplates {
     }
 }
 
-fn body(denial: &Denial, wait: Option<&Wait>, frames: &BodyTemplates) -> Bytes {
+fn body(denial: &Denial, wait: Option<&RetryAfter>, frames: &BodyTemplates) -> Bytes {
     let Some(wait) = wait else {
         let BodyTemplate { before, after, .. } = frame(denial, false);
         return [before, after].concat().into();

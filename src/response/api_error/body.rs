@@ -1,6 +1,6 @@
 //! The bodies of the dialects. Nothing in them comes from outside, so nothing has to be escaped.
 
-use crate::{decision::Denial, response::problem::Wait};
+use crate::{decision::Denial, response::problem::RetryAfter};
 
 /// Both codes lie among those that JSON-RPC leaves to servers (-32000 to -32099), and there among those that the Model
 /// Context Protocol leaves to implementations (-32000 to -32019), without -32000 to -32002, which its SDKs use for
@@ -13,7 +13,7 @@ const SERVER_UNAVAILABLE: i32 = -32_014;
 pub(super) struct ErrorBody<'a> {
     pub(super) denial: &'a Denial,
     /// Until it may pass, if it can.
-    pub(super) wait: Option<Wait>,
+    pub(super) wait: Option<RetryAfter>,
 }
 
 impl ErrorBody<'_> {
@@ -102,7 +102,7 @@ impl ErrorBody<'_> {
         };
         let message = self.sentence();
         let data = match self.wait {
-            Some(Wait {
+            Some(RetryAfter {
                 seconds,
                 milliseconds,
             }) => format!(r#","data":{{"retryAfter":{seconds},"retryAfterMs":{milliseconds}}}"#),
