@@ -1,4 +1,28 @@
-//! How a request gets into a line, and what becomes of it there.
+//! Waiters: how a request enters a queue, when it asks again, and how it leaves.
+//!
+//! A request that is refused for now joins the queue of the limit it would wait for longest. As the first there it
+//! asks all its limits again; refused by a limit of another scope, it goes over to that scope's queue with its ticket.
+//! It leaves as admitted, or refused at its deadline, or because it is dropped.
+//!
+//! # Invariants
+//!
+//! - A [`Waiter`] is one place in one queue, and one in `waiting` of the limit that it waits for. Both end with it, by
+//!   whatever way: `Drop` leaves the queue, which wakes the next.
+//! - No charge is held while waiting. An admission in turn is [`Limiter::admit`], as of a request that has just come.
+//! - The deadline only comes nearer: it is the arrival plus the least `max_wait` of the limits met so far, and no later
+//!   than the client itself waits. A clock or a store that says otherwise lengthens nothing.
+//! - The waker is entered before the limits are looked at, and every answer that has it wait comes with a moment for
+//!   the caller's timer: a wake that is lost costs time, never the turn.
+//!
+//! # Cancellation
+//!
+//! A waiter may be dropped between any two calls. Once its request was admitted, dropping it only leaves the queue: the
+//! charge belongs to the admission that the caller makes of it.
+//!
+//! # Callers
+//!
+//! `engine/decide`, at each stage of a request. It charges balances by itself, here or in a store, and passes in what
+//! they held, with a [`QueueMoment`] that has both clocks.
 
 use std::{sync::Arc, task::Waker};
 
@@ -15,39 +39,44 @@ use crate::{
     },
 };
 
-/// What becomes of a request that asks.
+/// The answer to a request that asks and may wait.
 #[derive(Debug)]
 pub(crate) enum QueueAnswer {
     Admitted,
     Denied,
-    /// It stands in line.
+    /// It stands in a queue.
     Waits(Waiter),
 }
 
-/// A place in a line. Left when it is dropped.
+/// A request's place in a queue. Left when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Waiter {
     limiter: Arc<Limiter>,
-    line: QueueId,
+    /// The queue in which it stands now.
+    queue: QueueId,
+    /// Its ticket, which it keeps in every queue.
     ticket: QueueTicket,
+    /// The moment at which the request came, from which every `max_wait` counts.
     arrived: Nanos,
+    /// The moment from which it waits no longer. As the first of its queue it may ask once more then.
     deadline: Nanos,
-    /// Of the limit that it waits for.
+    /// The counters of the limit that it waits for.
     counters: Arc<Counters>,
 }
 
-/// When a request asks for a place in line.
+/// The moment at which a request asks for a place in a queue, by both clocks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct QueueMoment {
+    /// The moment by the throttle's clock, by which queues and deadlines go.
     pub(crate) now: Nanos,
-    /// The same by the clock that the balances are told by.
+    /// The same moment by the clock of the balances: the store's, if they lie there.
     pub(crate) at: Nanos,
-    /// When it came.
+    /// The moment at which the request came, by the throttle's clock.
     pub(crate) arrived: Nanos,
 }
 
 impl QueueMoment {
-    /// Of a request whose balances lie in this process.
+    /// The moment of a request whose balances lie in this process.
     pub(crate) fn here(now: Nanos, arrived: Nanos) -> Self {
         Self {
             now,
@@ -57,25 +86,25 @@ impl QueueMoment {
     }
 }
 
-/// Whether a request in line asks again.
+/// The next step of a request in a queue, with the moment at which it was decided or until which it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// It is its turn.
+    /// It is its turn, at this moment.
     Asks(Nanos),
-    /// Not before it is woken, or this moment has come.
+    /// It stands there until it is woken, or this moment has come.
     Stands(Nanos),
-    /// It has stood there for long enough.
+    /// It leaves, refused: its deadline has passed, or it may not wait where it would have to.
     Goes(Nanos),
 }
 
-/// What becomes of a request that was refused in line.
+/// The step after a refusal in a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Retry {
     /// It asks again at this moment, and not before.
     At(Nanos),
     /// It asks again when it is woken, and no later than this.
     Woken(Nanos),
-    /// It has gone over to another line.
+    /// It has gone over to another queue, and finds out at once whether it is the first there.
     Elsewhere,
     /// It is refused.
     Never,
@@ -85,22 +114,29 @@ impl Drop for Waiter {
     fn drop(&mut self) {
         self.counters.waiting.sub(1);
         let limiter = &self.limiter;
-        limiter.lines.leave(self.line, self.ticket, limiter.now());
+        limiter.lines.leave(self.queue, self.ticket, limiter.now());
     }
 }
 
-/// One more stands in line for a limit.
-fn enters(counters: &Arc<Counters>) -> Arc<Counters> {
+/// Counts one more that waits for a limit, now and in all.
+fn count_waiter(counters: &Arc<Counters>) -> Arc<Counters> {
     counters.waited.add(1);
     counters.waiting.add(1);
     Arc::clone(counters)
 }
 
 impl Limiter {
-    /// As [`Limiter::admit`], with a place in line for those who may wait for what refuses them.
+    /// Decides like [`Limiter::admit`], but overtakes nobody that waits, and gives a place in a queue to a request
+    /// that may wait for what refuses it.
     ///
-    /// `arrived` is when it came, and `timeout` how long the client itself will wait from then on. Whatever the answer,
-    /// `readings` are left as if the request had been asked behind those in line.
+    /// `arrived` is the moment at which it came, and `timeout` the nanoseconds that the client itself waits from then
+    /// on. `readings` come empty. Refused or waiting, they leave as if the requests ahead had been charged before.
+    ///
+    /// Where no limit of the set has a wait policy this is `admit`, and where nobody waits anywhere, one load more.
+    ///
+    /// # Errors
+    ///
+    /// [`Outdated`] as of `admit`: nothing is taken, and no place.
     #[inline(always)]
     pub(crate) fn ask(
         self: &Arc<Self>,
@@ -130,7 +166,7 @@ impl Limiter {
         }
     }
 
-    /// What each bucket holds.
+    /// Returns what each bucket of a limit set holds, shadows included, without a charge.
     pub(crate) fn peek(&self, limit_set: &LimitSet, demand: Demand, now: Nanos) -> LimitReadings {
         let mut readings = LimitReadings::default();
         for charge in limit_set.charges(&self.memory, demand, now) {
@@ -139,19 +175,23 @@ impl Limiter {
         readings
     }
 
-    /// Whether somebody waits in a scope of the request.
+    /// Tells whether somebody waits in a queue of the request's enforced limits. Sweeps those queues.
     pub(crate) fn is_behind(&self, limit_set: &LimitSet, demand: Demand) -> bool {
         let now = self.now();
         let mut lines = limit_set
             .enforced()
             .map(|bound| bound.line(demand.identity));
-        lines.any(|line| self.lines.has_earlier(line, QueueTicket::MAX, now))
+        lines.any(|queue| self.lines.has_earlier(queue, QueueTicket::MAX, now))
     }
 
-    /// A place in line, if what refuses allows it. `None` if nothing refuses any more, and nobody stands in line:
-    /// what was held has come back, or who stood there has gone.
+    /// Gives a refused request a place in a queue, if each limit that refuses allows it to wait and the wait that is
+    /// known ends in time. `None` if nothing refuses any more, and nobody stands in a queue: what was held has come
+    /// back, or who stood there has gone. The caller decides anew then.
     ///
-    /// `readings` are what each bucket holds, and are left as it would be if those in line had been charged.
+    /// `readings` are what each bucket holds, and are left as it would be if the requests ahead had been charged.
+    ///
+    /// The queue is that of the longest wait. A request ahead of it in another queue does not matter yet: it goes over
+    /// there when its turn comes. No place is given if `max_waiting` stand there.
     #[cold]
     pub(crate) fn queue(
         self: &Arc<Self>,
@@ -169,8 +209,8 @@ impl Limiter {
         let mut waits = true;
         let mut refused = false;
         for (index, bound) in limit_set.enforced().enumerate() {
-            let line = bound.line(demand.identity);
-            let ahead = self.lines.ahead(line, now);
+            let queue = bound.line(demand.identity);
+            let ahead = self.lines.ahead(queue, now);
             let reading = &mut readings[index];
             if let Some(meter) = bound.limit.meter.as_ref().filter(|_| ahead.requests > 0) {
                 let units = if bound.limit.is_tokens() {
@@ -197,35 +237,36 @@ impl Limiter {
             };
             longest_wait = longest_wait.min(patience.max_wait);
             if longest.is_none_or(|(longest, ..)| wait > longest) {
-                longest = Some((wait, line, patience, bound));
+                longest = Some((wait, queue, patience, bound));
             }
         }
         if !refused {
             return None;
         }
-        let standing = longest
+        let waiter = longest
             .filter(|(wait, ..)| waits && wait.saturating_add(waited) <= longest_wait)
-            .and_then(|(_, line, patience, bound)| {
+            .and_then(|(_, queue, patience, bound)| {
                 let most = patience.max_waiting;
                 let deadline = arrived.saturating_add(longest_wait);
-                let tokens = limit_set.tokens_in(line, demand);
-                let ticket = self.lines.join(line, None, tokens, most, now, deadline)?;
+                let tokens = limit_set.tokens_in(queue, demand);
+                let ticket = self.lines.join(queue, None, tokens, most, now, deadline)?;
                 Some(Waiter {
                     limiter: Arc::clone(self),
-                    line,
+                    queue,
                     ticket,
                     arrived,
                     deadline,
-                    counters: enters(&bound.counters),
+                    counters: count_waiter(&bound.counters),
                 })
             });
-        if standing.is_none() {
+        if waiter.is_none() {
             self.name_refusal(limit_set, demand, at, readings);
         }
-        Some(standing.map_or(QueueAnswer::Denied, QueueAnswer::Waits))
+        Some(waiter.map_or(QueueAnswer::Denied, QueueAnswer::Waits))
     }
 
-    /// A denial names a limit. If no bucket refuses, it is the line in front of one that does.
+    /// Marks the limit that a denial is to name, if by `readings` no bucket refuses: the first that has requests
+    /// waiting in front of it, or else the first of all.
     pub(crate) fn name_refusal(
         &self,
         limit_set: &LimitSet,
@@ -245,8 +286,8 @@ impl Limiter {
         }
         let now = self.now();
         let waited_for = limit_set.enforced().position(|bound| {
-            let line = bound.line(demand.identity);
-            bound.limit.patience.is_some() && self.lines.ahead(line, now).requests > 0
+            let queue = bound.line(demand.identity);
+            bound.limit.patience.is_some() && self.lines.ahead(queue, now).requests > 0
         });
         if limit_set.enforced > 0 {
             readings[waited_for.unwrap_or(0)].refused = true;
@@ -255,33 +296,36 @@ impl Limiter {
 }
 
 impl Waiter {
-    /// Whether it is its turn to ask. `waker` is woken when that may have changed.
+    /// Tells whether it is its turn to ask, and goes over to a queue in which somebody stands who came before it.
+    ///
+    /// `waker` is woken when the answer may have changed. Past the deadline it is never asked to wait longer.
     pub(crate) fn next(&mut self, limit_set: &LimitSet, demand: Demand, waker: &Waker) -> Next {
         let limiter = Arc::clone(&self.limiter);
         loop {
             let now = limiter.now();
             // Entered before the limits are asked, so that what comes free after that wakes it.
-            match limiter.lines.ask(self.line, self.ticket, waker, now) {
+            match limiter.lines.ask(self.queue, self.ticket, waker, now) {
                 QueuePosition::First => {}
                 QueuePosition::Behind(looks) if now < self.deadline => {
                     return Next::Stands(looks.min(self.deadline));
                 }
                 QueuePosition::Behind(_) | QueuePosition::Gone => return Next::Goes(now),
             }
-            match self.elsewhere(limit_set, demand, now) {
+            match self.other_queue(limit_set, demand, now) {
                 None => return Next::Asks(now),
-                Some(bound) if self.moves(limit_set, bound, demand, now) => {}
+                Some(bound) if self.move_to(limit_set, bound, demand, now) => {}
                 Some(_) => return Next::Goes(now),
             }
         }
     }
 
-    /// Notes that its holder asks again at this moment, without being woken: until then it is not passed over.
+    /// Notes that its holder asks again at this moment without being woken, as while a store is asked: until then it
+    /// is not passed over.
     pub(crate) fn asks_by(&self, due: Nanos) {
-        self.limiter.lines.expect(self.line, self.ticket, due);
+        self.limiter.lines.expect(self.queue, self.ticket, due);
     }
 
-    /// What it does, refused by what `readings` tell.
+    /// Tells what it does, refused by what `readings` hold, and notes by when it asks again.
     pub(crate) fn refused(
         &mut self,
         limit_set: &LimitSet,
@@ -289,16 +333,16 @@ impl Waiter {
         moment: QueueMoment,
         readings: &LimitReadings,
     ) -> Retry {
-        let again = self.again(limit_set, demand, moment, readings);
-        match again {
+        let retry = self.retry(limit_set, demand, moment, readings);
+        match retry {
             Retry::At(until) => self.asks_by(until),
             Retry::Woken(_) => self.asks_by(self.deadline),
             Retry::Elsewhere | Retry::Never => {}
         }
-        again
+        retry
     }
 
-    fn again(
+    fn retry(
         &mut self,
         limit_set: &LimitSet,
         demand: Demand,
@@ -306,14 +350,14 @@ impl Waiter {
         readings: &LimitReadings,
     ) -> Retry {
         let QueueMoment { now, at, .. } = moment;
-        match self.why(limit_set, demand, at, readings) {
+        match self.reason(limit_set, demand, at, readings) {
             // At the deadline itself it does not ask a second time.
             Refused::For(wait) if now.saturating_add(wait.max(1)) <= self.deadline => {
                 Retry::At(now.saturating_add(wait.max(1)))
             }
             Refused::Until if now < self.deadline => Retry::Woken(self.deadline),
             Refused::Elsewhere(bound)
-                if now < self.deadline && self.moves(limit_set, bound, demand, now) =>
+                if now < self.deadline && self.move_to(limit_set, bound, demand, now) =>
             {
                 Retry::Elsewhere
             }
@@ -321,8 +365,8 @@ impl Waiter {
         }
     }
 
-    /// Another line of the request where somebody stands who came before it.
-    fn elsewhere<'a>(
+    /// Finds a limit in whose queue, not its own, somebody stands who came before it.
+    fn other_queue<'a>(
         &self,
         limit_set: &'a LimitSet,
         demand: Demand,
@@ -330,13 +374,17 @@ impl Waiter {
     ) -> Option<&'a BoundLimit> {
         let lines = &self.limiter.lines;
         limit_set.enforced().find(|bound| {
-            let line = bound.line(demand.identity);
-            line != self.line && lines.has_earlier(line, self.ticket, now)
+            let queue = bound.line(demand.identity);
+            queue != self.queue && lines.has_earlier(queue, self.ticket, now)
         })
     }
 
-    /// Goes over to another line, with its ticket. `false` if it may not wait there.
-    fn moves(
+    /// Goes over to the queue of another limit, with its ticket. Returns `false`, and stays, if it may not wait there,
+    /// or if there is no room.
+    ///
+    /// Enters there before it leaves here, so that it is never in no queue. Its deadline comes nearer if that limit
+    /// allows less.
+    fn move_to(
         &mut self,
         limit_set: &LimitSet,
         bound: &BoundLimit,
@@ -346,26 +394,27 @@ impl Waiter {
         let Some(patience) = bound.limit.patience else {
             return false;
         };
-        let line = bound.line(demand.identity);
+        let queue = bound.line(demand.identity);
         let lines = &self.limiter.lines;
         let deadline = self.arrived.saturating_add(patience.max_wait);
         let deadline = self.deadline.min(deadline);
         let (ticket, most) = (Some(self.ticket), patience.max_waiting);
-        let tokens = limit_set.tokens_in(line, demand);
-        let ticket = lines.join(line, ticket, tokens, most, now, deadline);
+        let tokens = limit_set.tokens_in(queue, demand);
+        let ticket = lines.join(queue, ticket, tokens, most, now, deadline);
         if ticket.is_none() {
             return false;
         }
-        lines.leave(self.line, self.ticket, now);
-        self.line = line;
+        lines.leave(self.queue, self.ticket, now);
+        self.queue = queue;
         self.counters.waiting.sub(1);
-        self.counters = enters(&bound.counters);
+        self.counters = count_waiter(&bound.counters);
         self.deadline = deadline;
         true
     }
 
-    /// What has refused it, and for how long.
-    fn why<'a>(
+    /// Finds what has refused it: a limit of another queue only if none of its own refuses, and otherwise the longest
+    /// wait.
+    fn reason<'a>(
         &self,
         limit_set: &'a LimitSet,
         demand: Demand,
@@ -383,8 +432,8 @@ impl Waiter {
                 Some(RefusalReason::Busy) => busy = true,
                 Some(RefusalReason::Wait(wait)) => longest = longest.max(wait),
             }
-            let line = bound.line(demand.identity);
-            if line == self.line {
+            let queue = bound.line(demand.identity);
+            if queue == self.queue {
                 here = true;
             } else if elsewhere.is_none() {
                 elsewhere = Some(bound);
@@ -400,13 +449,13 @@ impl Waiter {
     }
 }
 
-/// How a request in line is refused.
+/// The reason for which a request in a queue was refused.
 enum Refused<'a> {
-    /// For so long at least.
+    /// For so many nanoseconds at least, by a limit of its queue or several.
     For(Nanos),
-    /// Until it is woken.
+    /// Until it is woken: by slots, which come free when they do.
     Until,
-    /// By a scope in whose line it does not stand.
+    /// By a limit in whose queue it does not stand, and by none of its own.
     Elsewhere(&'a BoundLimit),
     Never,
 }

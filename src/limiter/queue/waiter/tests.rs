@@ -294,7 +294,7 @@ async fn who_goes_unasked_is_told_the_line_it_stood_in() {
     let mut readings = LimitReadings::default();
     throttle.frees(&limit_set.limits[1]);
     let before = throttle.limiter.lines.join(
-        first.line,
+        first.queue,
         Some(0),
         0,
         9,
@@ -413,7 +413,7 @@ async fn it_stands_where_it_has_to_wait_longest_and_is_counted_there() {
         };
         throttle.takes(&limit_set);
         let standing = throttle.waits(&limit_set);
-        assert_eq!(standing.line, limit_set.limits[longest].line(0));
+        assert_eq!(standing.queue, limit_set.limits[longest].line(0));
         let (mut now, mut later) = ([(0, 0); 2], [(0, 0); 2]);
         (now[longest], later[longest]) = ((1, 1), (0, 1));
         assert_eq!(counts(), now);
@@ -449,7 +449,7 @@ async fn it_goes_over_to_the_line_of_what_refuses_then() {
             continue;
         }
         assert_eq!(waiting, [0, 1], "{what}");
-        assert_eq!(standing.line, limit_set.limits[1].line(0));
+        assert_eq!(standing.queue, limit_set.limits[1].line(0));
         assert!(!throttle.limiter.is_behind(&here, Demand::default()));
         assert!(throttle.limiter.is_behind(&there, Demand::default()));
         throttle.frees(&limit_set.limits[1]);
@@ -472,7 +472,7 @@ async fn whose_time_is_over_goes_nowhere_else() {
     throttle.takes(&there);
     throttle.at(10 * SECOND).await;
     assert_eq!(throttle.turn(&mut standing, &limit_set), Err(None));
-    assert_eq!(standing.line, limit_set.limits[0].line(0));
+    assert_eq!(standing.queue, limit_set.limits[0].line(0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -494,7 +494,7 @@ async fn who_is_first_here_stands_behind_who_came_earlier_there() {
                 throttle.waits(&limit_set)
             }
         };
-        assert_eq!(late.line, limit_set.limits[1].line(0));
+        assert_eq!(late.queue, limit_set.limits[1].line(0));
         throttle.at(3 * SECOND).await;
         // Over to where it is not the first.
         let expected = if most == 9 {
@@ -506,7 +506,7 @@ async fn who_is_first_here_stands_behind_who_came_earlier_there() {
         assert_eq!(throttle.turn(&mut early, &one), Ok(3 * SECOND));
         drop(early);
         if most == 9 {
-            assert_eq!(late.line, limit_set.limits[0].line(0));
+            assert_eq!(late.queue, limit_set.limits[0].line(0));
             assert_eq!(throttle.turn(&mut late, &limit_set), Err(Some(4 * SECOND)));
             throttle.at(4 * SECOND).await;
             assert_eq!(throttle.turn(&mut late, &limit_set), Ok(4 * SECOND));
@@ -547,14 +547,14 @@ async fn refused_here_and_there_it_stays_where_it_stands() {
     let mut standing = throttle.waits(&limit_set);
     let line = limit_set.limits[0].line(0);
     assert_eq!(
-        standing.line, line,
+        standing.queue, line,
         "of lines as long as each other the first"
     );
     assert_eq!(
         throttle.turn(&mut standing, &limit_set),
         Err(Some(10 * SECOND))
     );
-    assert_eq!(standing.line, line);
+    assert_eq!(standing.queue, line);
     // Refused, and then all is free before it has looked again.
     for bound in &limit_set.limits {
         throttle.frees(bound);
