@@ -106,6 +106,28 @@ async fn what_was_reserved_too_much_comes_back_and_too_little_is_owed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_shadow_that_reserves_less_is_told_only_where_nothing_is_enforced() {
+    let rate = |burst| Rate::per_hour(1).burst(burst);
+    let enforced = budget(rate(100));
+    let shadow = Limits::new().tokens(rate(10).shadow());
+    for (rules, reserved) in [
+        (
+            enforced.route("POST /", shadow.clone().max_reservation_percent(100)),
+            60,
+        ),
+        (
+            Rules::new()
+                .total(shadow.max_reservation_percent(100))
+                .estimate(Estimate::by_header("x-tokens")),
+            10,
+        ),
+    ] {
+        let answer = send(&service(rules), 60).await;
+        assert_eq!(usage(&answer).reserved(), reserved);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn it_is_settled_once_by_whatever_comes_first() {
     let service = service(budget(Rate::per_hour(1).burst(1_000)));
     let mut spent = 0;
