@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use crate::{
+    client::RequestHead,
+    decision::Decision,
     engine::ActiveRules,
     observe::snapshot::Snapshot,
+    response::Protocol,
     rules::{Changes, Rules, RulesError},
 };
 
@@ -15,11 +18,12 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Handle {
     active: Arc<ActiveRules>,
+    protocol: Protocol,
 }
 
 impl Handle {
-    pub(crate) fn new(active: Arc<ActiveRules>) -> Self {
-        Self { active }
+    pub(crate) fn new(active: Arc<ActiveRules>, protocol: Protocol) -> Self {
+        Self { active, protocol }
     }
 
     /// Puts other rules into the place of those that hold: all at once, while requests go on.
@@ -111,6 +115,35 @@ impl Handle {
         if let Some(remote) = remote {
             remote.return_leases().await;
         }
+    }
+
+    /// Returns what would be decided on a request now. It charges nothing and changes nothing, and the inner service is
+    /// not called.
+    ///
+    /// The decision tells each limit as the request would leave it, or, if it would be refused, as it is, with the
+    /// wait. Closures that identify clients and estimate tokens are called.
+    ///
+    /// - A request that would wait in line is told as refused, with the time until its limits have room.
+    /// - Of limits that lie in a [store](crate::ThrottleLayer::store) it tells what this process knows of them, and takes
+    ///   the rest for full: the store is not asked.
+    /// - An undeclared route that nobody has asked for yet is told as `$default`, with limits that are full.
+    ///
+    /// ```
+    /// use http::Request;
+    /// use tower_throttle::{Rate, Rules, ThrottleLayer};
+    ///
+    /// let rules = Rules::new().route("POST /v1/chat/completions", Rate::per_second(2).burst(4));
+    /// let handle = ThrottleLayer::new(rules)?.handle();
+    ///
+    /// let request = Request::post("/v1/chat/completions").body(())?;
+    /// let decision = handle.preview(&request);
+    /// assert!(decision.is_admitted());
+    /// assert_eq!(decision.limits().map(|limit| limit.remaining()).min(), Some(3));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn preview<'a>(&self, request: impl Into<RequestHead<'a>>) -> Decision {
+        self.active.preview(request.into(), self.protocol)
     }
 
     /// What the throttle looks like now: each limit with its settings, what remains and what was counted.

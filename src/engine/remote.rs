@@ -142,7 +142,7 @@ impl<'a> Attempt<'a> {
     /// Returns what is known at `now` of all buckets.
     fn view(&self, store: &StoreClient, now: Nanos, leased: &LeasedUnits) -> CachedView {
         let memory = &self.rules.limiter.memory;
-        store.guess(&self.limits.limit_set, self.demand, now, memory, leased)
+        store.view(&self.limits.limit_set, self.demand, now, memory, leased)
     }
 
     /// Goes on with the answer of the store.

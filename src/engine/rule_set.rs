@@ -78,6 +78,8 @@ pub(crate) struct RuleSet {
     pub(super) undeclared: Option<UndeclaredRoutes>,
     /// The route of undeclared requests that share one bucket, and the model of those that have their own.
     pub(super) shared: Route,
+    /// Stands for an undeclared route that nobody has asked for yet, which a preview does not enter. Never charged.
+    fresh: OnceLock<Route>,
     /// The limits of requests that may mean several routes.
     pub(super) combined_limits: CombinedLimits,
     /// Identifies clients. `None`: no limit asks who a client is.
@@ -96,6 +98,15 @@ pub(crate) struct RuleSet {
     pub(super) key_changes: KeyChanges,
     /// The routes that have lost their keys, now or earlier, and are not spent.
     pub(super) lost_keys: LostKeys,
+}
+
+/// The reason to look a request up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Visit {
+    /// It is to be decided on.
+    Request,
+    /// Somebody wants to know how it would be decided on. Nothing changes.
+    Preview,
 }
 
 impl fmt::Debug for RuleSet {
@@ -217,6 +228,7 @@ impl RuleSet {
             overlaps: OnceLock::new(),
             undeclared,
             shared: shared(before.map(|before| &before.shared)),
+            fresh: OnceLock::new(),
             combined_limits: CombinedLimits::default(),
             total,
             default,
@@ -271,12 +283,34 @@ impl RuleSet {
         request: RequestHead<'_>,
         protocol: Protocol,
     ) -> Result<(MatchedRoute<'_>, Demand), Outdated> {
+        self.visit(request, protocol, Visit::Request)
+    }
+
+    /// Returns the same without entering a route, and without counting what the request lacks.
+    pub(super) fn preview(
+        &self,
+        request: RequestHead<'_>,
+        protocol: Protocol,
+    ) -> Result<(MatchedRoute<'_>, Demand), Outdated> {
+        self.visit(request, protocol, Visit::Preview)
+    }
+
+    #[inline(always)]
+    fn visit(
+        &self,
+        request: RequestHead<'_>,
+        protocol: Protocol,
+        visit: Visit,
+    ) -> Result<(MatchedRoute<'_>, Demand), Outdated> {
         let (uri, headers) = (request.uri(), request.headers());
         let head = Head::of(request.method(), uri, request.extensions());
         let mut demand = Demand::default();
         let mut plan = 0;
         if let Some(resolver) = &self.resolver {
-            let client = self.client(resolver, request);
+            let client = match visit {
+                Visit::Request => self.client(resolver, request),
+                Visit::Preview => resolver.resolve(request),
+            };
             demand.identity = client.identity.bits();
             demand.is_anonymous = client.is_anonymous;
             plan = client.plan.map_or(0, |plan| plan + 1);
@@ -289,7 +323,7 @@ impl RuleSet {
             None => {
                 let route = match plain.or_else(|| self.table.beside_plain(&head)) {
                     Some(declared) => declared,
-                    None => self.undeclared(&head)?,
+                    None => self.undeclared(&head, visit)?,
                 };
                 let variant = plan.variant(|| plan.routes.find(&head));
                 let own = self.prepared(route, plan, variant);
@@ -298,7 +332,7 @@ impl RuleSet {
                     Some(other) => self.combined_limits.get(&[own, other], !route.undeclared),
                 }
             }
-            Some(readings) => self.all(&readings, plan)?,
+            Some(readings) => self.all(&readings, plan, visit)?,
         };
         if found.limit_set.has_tokens {
             demand.tokens = self.estimator.tokens(request);
@@ -318,13 +352,14 @@ impl RuleSet {
         &self,
         readings: &Readings<'_>,
         plan: &PlanLimits,
+        visit: Visit,
     ) -> Result<MatchedRoute<'_>, Outdated> {
         let mut all: Vec<&RouteLimits> = Vec::new();
         let mut is_declared = true;
         for reading in readings.iter() {
             let route = match reading.find(&self.table) {
                 Some(declared) => declared,
-                None => self.undeclared(reading.head())?,
+                None => self.undeclared(reading.head(), visit)?,
             };
             let variant = plan.variant(|| reading.find(&plan.routes));
             is_declared &= !route.undeclared;
@@ -419,7 +454,7 @@ impl RuleSet {
     /// # Errors
     ///
     /// [`Outdated`] if the routes are sealed, and this one is not among them.
-    fn undeclared(&self, head: &Head<'_>) -> Result<&Route, Outdated> {
+    fn undeclared(&self, head: &Head<'_>, visit: Visit) -> Result<&Route, Outdated> {
         let Some(undeclared) = &self.undeclared else {
             return Ok(&self.shared);
         };
@@ -429,6 +464,17 @@ impl RuleSet {
             None => &undeclared.paths,
         };
         let hash = set.hash(head);
+        if visit == Visit::Preview {
+            return Ok(match set.find(hash) {
+                Some(route) => route,
+                None if set.is_full() => set.overflow(),
+                None => self.fresh.get_or_init(|| {
+                    let variants = self.shared.variants.len();
+                    let default = &self.default;
+                    Route::undeclared(UNDECLARED, UNDECLARED, default, None, true, variants)
+                }),
+            });
+        }
         let route = set.get(hash, || {
             // The router's template names the route for people. A path is never told: it stays `$default`.
             let key = template.map(|path| format!("{} {path}", head.family()));

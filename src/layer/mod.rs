@@ -219,7 +219,10 @@ impl ThrottleLayer {
     /// This throttle from outside: to change its rules while it works.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle::new(Arc::clone(&self.engine.active))
+        Handle::new(
+            Arc::clone(&self.engine.active),
+            self.engine.options.protocol,
+        )
     }
 
     /// How many requests were charged to overflow buckets, for lack of room in the table of clients; see
