@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use tokio::time::advance;
-use tower::Layer;
+use tower::{Layer, ServiceExt};
 use tower_throttle::{Handle, InFlight, Limits, Quota, Rate, Rules, ThrottleLayer};
 
 use self::{
-    support::{admitted, served, throttle},
+    support::{admitted, decision, request, served, throttle},
     told::Told,
 };
 
@@ -189,4 +189,24 @@ proptest! {
             assert_eq!(sum, 7, "{orders:?}");
         });
     }
+}
+
+/// The quota took the place of the tokens by the name that the scope gives to its first limit, and they began anew.
+#[tokio::test(start_paused = true)]
+async fn model_tokens_are_not_taken_for_requests_by_their_name() {
+    let tokens = |rate: Rate| Limits::new().tokens(rate.burst(10));
+    let estimate = || tower_throttle::Estimate::fixed(5);
+    let before = tokens(Rate::per_hour(1)).named("chat");
+    let after = tokens(Rate::per_minute(1)).quota(Quota::per_week(1_000));
+    let rules = |limits: Limits| Rules::new().total(limits).estimate(estimate());
+    let layer = throttle(rules(before));
+    let ask = async || {
+        let answer = layer.layer(served()).oneshot(request("GET", "/")).await;
+        let answer = answer.unwrap_or_else(|never| match never {});
+        decision(&answer).is_admitted()
+    };
+    assert!(ask().await && ask().await, "the burst");
+    let changes = layer.handle().reload(rules(after.named("chat")));
+    changes.expect("rules that hold together");
+    assert!(!ask().await, "they are used");
 }

@@ -15,7 +15,9 @@ pub(crate) fn pairs<'a>(old: impl Iterator<Item = &'a Limit>, new: &[Limit]) -> 
         equal,
         |a, b| {
             let named = a.is_named && b.is_named && a.name == b.name;
-            named && a.is_slots() == b.is_slots() && a.shadow == b.shadow
+            // Of the same units: requests, model tokens or slots.
+            let units = a.is_slots() == b.is_slots() && a.is_tokens() == b.is_tokens();
+            named && units && a.shadow == b.shadow
         },
         |a, b| a.terms.is_kind_of(&b.terms) && a.terms.window() == b.terms.window(),
         |a, b| a.terms.is_kind_of(&b.terms),
