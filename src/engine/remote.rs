@@ -169,8 +169,10 @@ impl<'a> Attempt<'a> {
             StoreClient::readings(limit_set, self.demand, balances, held)
         };
         let peek_held = || limiter.peek(&self.limits.held().limit_set, self.demand, limiter.now());
+        let is_peek = matches!(wait, Wait::Peek { .. });
         let is_over = match wait {
-            Wait::Store { held, .. } if taken.is_admitted => {
+            // Shadows refuse nobody, whatever the store says.
+            Wait::Store { held, .. } if taken.is_admitted || !self.may_be_refused_there() => {
                 (outcome.readings, outcome.at) = (readings(&held.readings), taken.now);
                 outcome.permits = held.permits;
                 return Ok(Ruling::Admit);
@@ -187,10 +189,14 @@ impl<'a> Attempt<'a> {
             limiter.name_refusal(limit_set, self.demand, taken.now, &mut readings);
             return Ok(self.deny(readings, taken.now, true, outcome));
         }
+        if !is_peek {
+            self.name_refusal_there(&mut readings, taken.now);
+        }
         let found = RefusedReadings {
             readings,
             at: taken.now,
             is_known: true,
+            is_told: true,
         };
         Ok(self.refused(found, progress, outcome))
     }
@@ -254,6 +260,39 @@ impl<'a> Attempt<'a> {
         Ruling::Deny
     }
 
+    /// How long a request waits before it asks a store again whose answer says both that it is refused and that there is
+    /// room for it.
+    const PAUSE: Nanos = 1_000_000;
+
+    /// Tells whether it has waited for as long as it may.
+    fn has_waited(&self, now: Nanos) -> bool {
+        let waits = self.limits.limit_set.enforced();
+        let waits = waits.filter_map(|bound| bound.limit.patience);
+        let waits = waits.map(|patience| patience.max_wait);
+        let longest = waits.chain(self.timeout()).min();
+        now.saturating_sub(self.arrived) >= longest.unwrap_or(0)
+    }
+
+    /// Tells whether an enforced limit lies in the store.
+    fn may_be_refused_there(&self) -> bool {
+        let mut enforced = self.limits.limit_set.enforced();
+        enforced.any(|bound| bound.id.is_some())
+    }
+
+    /// Names the first limit that lies in the store, where that has refused a request and tells of no bucket that does.
+    fn name_refusal_there(&self, readings: &mut LimitReadings, at: Nanos) {
+        let enforced = || self.limits.limit_set.enforced().enumerate();
+        let refuses = enforced().any(|(index, bound)| {
+            let reading = readings[index];
+            let refusal = bound.limit.refusal(reading.state, at, reading.cost);
+            refusal.is_some()
+        });
+        let mut there = enforced().filter(|(_, bound)| bound.id.is_some());
+        if let Some((index, _)) = there.next().filter(|_| !refuses) {
+            readings[index].refused = true;
+        }
+    }
+
     /// Goes on with a request that is refused by what was found: it stands in line, or goes.
     fn refused(
         &self,
@@ -265,6 +304,7 @@ impl<'a> Attempt<'a> {
             mut readings,
             at,
             is_known,
+            is_told,
         } = found;
         let limit_set = &self.limits.limit_set;
         if !limit_set.is_patient {
@@ -283,6 +323,14 @@ impl<'a> Attempt<'a> {
             none => match limiter.queue(limit_set, self.demand, moment, timeout, &mut readings) {
                 Some(QueueAnswer::Waits(waiter)) => none.insert(waiter),
                 Some(_) => return self.deny_or_peek(readings, at, is_known, progress, outcome),
+                None if is_told && self.has_waited(moment.now) => {
+                    return self.deny_or_peek(readings, at, is_known, progress, outcome);
+                }
+                // The store refuses what it tells to be there.
+                None if is_told => {
+                    let until = moment.now.saturating_add(Self::PAUSE);
+                    return Ruling::Wait(Wait::in_line(until));
+                }
                 // What refused it has come back.
                 None => return Ruling::Wait(Wait::again()),
             },
@@ -325,6 +373,7 @@ impl<'a> Attempt<'a> {
             mut readings,
             at,
             is_known,
+            is_told: _,
         } = view.into();
         if !is_known && !self.is_refused_here(&readings, at) {
             if let Some(wait) = self.peek(&Progress::default(), true) {
@@ -393,6 +442,8 @@ struct RefusedReadings {
     at: Nanos,
     /// Whether all of it is known. Else no wait is to be told from it.
     is_known: bool,
+    /// Whether the store has just told it.
+    is_told: bool,
 }
 
 impl From<CachedView> for RefusedReadings {
@@ -407,6 +458,7 @@ impl From<CachedView> for RefusedReadings {
             readings,
             at,
             is_known,
+            is_told: false,
         }
     }
 }
