@@ -97,11 +97,31 @@ impl<S, ReqBody> ResponseFuture<S, ReqBody>
 where
     S: Service<Request<ReqBody>>,
 {
-    #[inline]
-    pub(crate) fn admitted(future: S::Future, ticket: Ticket) -> Self {
+    /// The response to an admitted request that holds nothing, and is told nothing.
+    #[inline(always)]
+    pub(crate) fn bare(future: S::Future) -> Self {
         Self {
             inner: Some(future),
-            rest: Rest::of(ticket),
+            rest: Rest::Bare,
+        }
+    }
+
+    /// The response to an admitted request.
+    #[inline(always)]
+    pub(crate) fn admitted(future: S::Future, ticket: Ticket) -> Self {
+        // Each apart, so that none is moved as the largest of them.
+        match ticket {
+            Ticket::Bare => Self::bare(future),
+            Ticket::Held(admission) => Self {
+                inner: Some(future),
+                rest: Rest::Held {
+                    admission: Some(admission),
+                },
+            },
+            Ticket::Told(parts) => Self {
+                inner: Some(future),
+                rest: Rest::Told(parts),
+            },
         }
     }
 

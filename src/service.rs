@@ -12,7 +12,7 @@ use tower::Service;
 use crate::{
     body::ResponseBody,
     client::RequestHead,
-    engine::{Decided, Engine, Stage},
+    engine::{Decided, Engine, Stage, Ticket},
     future::ResponseFuture,
 };
 
@@ -81,6 +81,7 @@ where
             .engine
             .decide(RequestHead::of(&request), Stage::Arrived)
         {
+            Decided::Admit(Ticket::Bare) => ResponseFuture::bare(self.inner.call(request)),
             Decided::Admit(ticket) => {
                 ticket.mark(request.extensions_mut());
                 ResponseFuture::admitted(self.inner.call(request), ticket)

@@ -70,7 +70,8 @@ pub(super) enum Wait {
     /// The answer of the store.
     Store {
         call: Box<StoreCall>,
-        held: LocalCharges,
+        // On the heap, as what is moved with each decision is large otherwise.
+        held: Box<LocalCharges>,
     },
     /// What the buckets hold, to tell the wait of a refusal.
     Peek {

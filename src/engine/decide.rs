@@ -24,7 +24,7 @@ use std::{
 use super::{
     ActiveRules, Engine,
     attempt::{Attempt, Progress, Reply, Ruling, Wait},
-    outcome::{Outcome, Refusal, Ticket},
+    outcome::{Decided, Outcome, Refusal, Ticket},
     pending::Pending,
     route_limits::RouteLimits,
     rule_set::RuleSet,
@@ -37,6 +37,7 @@ use crate::{
         Outdated,
         limit_set::Demand,
         queue::{Next, QueueAnswer, QueueMoment, Retry},
+        readings::LimitReadings,
     },
     response::{Protocol, grpc::deadline},
     store::client::LeasedUnits,
@@ -52,139 +53,138 @@ pub(crate) enum Stage<'a> {
     Answered(Box<Pending>, Reply, &'a Waker),
 }
 
-/// What becomes of a request.
-pub(crate) enum Decided {
-    /// It goes on to the inner service.
-    Admit(Ticket),
-    /// It is answered here.
-    Refuse(Refusal),
-    /// It is decided on later.
-    Wait(Box<Pending>),
-}
-
 impl Engine {
     /// Decides on a request. Charges nothing unless it is admitted.
     #[inline(never)]
     pub(crate) fn decide(self: &Arc<Self>, head: RequestHead<'_>, stage: Stage<'_>) -> Decided {
-        let mut stage = stage;
-        loop {
-            let attempt = match stage {
-                Stage::Arrived => self.arrived(head),
-                Stage::Turn(pending, waker) => self.turn(head, pending, waker),
-                Stage::Answered(pending, reply, waker) => {
-                    self.answered(head, pending, &reply, waker)
-                }
-            };
-            match attempt {
-                Ok(decided) => return decided,
-                Err(again) => {
-                    Outdated.pause();
-                    stage = again;
-                }
+        match stage {
+            Stage::Arrived => {}
+            Stage::Turn(pending, waker) => return self.waiting(head, pending, None, waker),
+            Stage::Answered(pending, reply, waker) => {
+                return self.waiting(head, pending, Some(reply), waker);
             }
         }
-    }
-
-    /// Decides on a request that has arrived.
-    #[inline(always)]
-    fn arrived<'a>(self: &Arc<Self>, head: RequestHead<'_>) -> Result<Decided, Stage<'a>> {
-        let rules = self.active.rules();
-        let outdated = |_| Stage::Arrived;
-        let (limits, demand) = rules
-            .look_up(head, self.options.protocol)
-            .map_err(outdated)?;
-        let now = rules.limiter.now();
-        let attempt = Attempt {
-            engine: self,
-            rules: &rules,
-            limits: &limits,
-            demand,
-            arrived: now,
-            head,
-        };
-        let mut progress = Progress::default();
-        let mut outcome = Outcome::new(now);
-        let ruling = attempt.ask(now, &mut progress, &mut outcome);
-        Ok(match ruling.map_err(outdated)? {
-            Ruling::Admit => Decided::Admit(attempt.admit(&mut outcome)),
-            Ruling::Deny => Decided::Refuse(attempt.refuse(&mut outcome)),
-            Ruling::Unavailable => Decided::Refuse(attempt.unavailable()),
-            Ruling::Wait(wait) => Decided::Wait(Box::new(attempt.pending(progress, wait))),
-        })
-    }
-
-    /// Decides on a request that waits, if its turn has come.
-    #[inline(never)]
-    fn turn<'w>(
-        self: &Arc<Self>,
-        head: RequestHead<'_>,
-        mut pending: Box<Pending>,
-        waker: &'w Waker,
-    ) -> Result<Decided, Stage<'w>> {
-        if pending.follow(head).is_err() {
-            return Err(Stage::Turn(pending, waker));
+        loop {
+            let rules = self.active.rules();
+            let mut demand = Demand::default();
+            let limits = match rules.look_up(head, self.options.protocol, &mut demand) {
+                Ok(limits) => limits,
+                Err(outdated) => {
+                    outdated.pause();
+                    continue;
+                }
+            };
+            let now = rules.limiter.now();
+            // Made where it is needed, and not before: it is large.
+            let attempt = || Attempt {
+                engine: self,
+                rules: &rules,
+                limits: &limits,
+                demand,
+                arrived: now,
+                head,
+            };
+            // Most requests: nobody waits for these limits, and no store has their balances.
+            let is_plain = !limits.limit_set.is_patient && attempt().store().is_none();
+            if !is_plain {
+                match attempt().arrives(now) {
+                    Ok(decided) => return decided,
+                    Err(outdated) => outdated.pause(),
+                }
+                continue;
+            }
+            let mut readings = LimitReadings::default();
+            let limiter = &rules.limiter;
+            let admitted = limiter.admit(&limits.limit_set, demand, now, &mut readings);
+            let mut outcome = Outcome::new(now, &mut readings);
+            return match admitted {
+                Ok(true) if attempt().is_bare() => {
+                    attempt().count_admitted(&limits, &outcome);
+                    Decided::Admit(Ticket::Bare)
+                }
+                Ok(true) => attempt().admit(&mut outcome),
+                Ok(false) => attempt().refuse(&mut outcome),
+                Err(outdated) => {
+                    outdated.pause();
+                    continue;
+                }
+            };
         }
-        let (attempt, progress, not_before) = pending.attempt(head);
-        let mut outcome = Outcome::new(0);
-        let ruling = attempt.take_turn(not_before, waker, progress, &mut outcome);
-        self.settle(head, pending, ruling, outcome, waker)
     }
 
-    /// Decides on a request that has asked a store.
+    /// Decides on a request that waits: its turn may have come, or a store has answered it.
     #[inline(never)]
-    fn answered<'w>(
+    fn waiting(
         self: &Arc<Self>,
         head: RequestHead<'_>,
         mut pending: Box<Pending>,
-        reply: &Reply,
-        waker: &'w Waker,
-    ) -> Result<Decided, Stage<'w>> {
-        let wait = pending.take_wait();
-        let (attempt, progress, _) = pending.attempt(head);
-        let mut outcome = Outcome::new(0);
-        let ruling = attempt.heard(wait, reply, progress, &mut outcome);
-        self.settle(head, pending, ruling, outcome, waker)
-    }
-
-    /// Tells what has become of a request that waited.
-    fn settle<'w>(
-        self: &Arc<Self>,
-        head: RequestHead<'_>,
-        mut pending: Box<Pending>,
-        ruling: Result<Ruling, Outdated>,
-        mut outcome: Outcome,
-        waker: &'w Waker,
-    ) -> Result<Decided, Stage<'w>> {
-        let Ok(ruling) = ruling else {
-            return Err(Stage::Turn(pending, waker));
+        reply: Option<Reply>,
+        waker: &Waker,
+    ) -> Decided {
+        let mut reply = reply;
+        let mut readings = LimitReadings::default();
+        let mut outcome = Outcome::new(0, &mut readings);
+        let ruling = loop {
+            // After other rules have come, it is its turn again.
+            let ruling = match reply.take() {
+                Some(reply) => {
+                    let wait = pending.take_wait();
+                    let (attempt, progress, _) = pending.attempt(head);
+                    attempt.heard(wait, &reply, progress, &mut outcome)
+                }
+                None => pending.follow(head).and_then(|()| {
+                    let (attempt, progress, not_before) = pending.attempt(head);
+                    attempt.take_turn(not_before, waker, progress, &mut outcome)
+                }),
+            };
+            match ruling {
+                Ok(ruling) => break ruling,
+                Err(outdated) => {
+                    outdated.pause();
+                    outcome.reset();
+                }
+            }
         };
         if let Ruling::Wait(wait) = ruling {
             pending.wait_for(wait);
-            return Ok(Decided::Wait(pending));
+            return Decided::Wait(pending);
         }
         let (attempt, progress, _) = pending.attempt(head);
         let now = attempt.rules.limiter.now();
         outcome.waited = now.saturating_sub(attempt.arrived);
-        Ok(match ruling {
-            Ruling::Admit => Decided::Admit(attempt.admit(&mut outcome)),
-            Ruling::Unavailable => Decided::Refuse(attempt.unavailable()),
+        match ruling {
+            Ruling::Admit => attempt.admit(&mut outcome),
+            Ruling::Unavailable => attempt.unavailable(),
             Ruling::Deny | Ruling::Wait(_) => {
                 // Whoever stands behind it goes on.
                 progress.waiter = None;
-                Decided::Refuse(attempt.refuse(&mut outcome))
+                attempt.refuse(&mut outcome)
             }
-        })
+        }
     }
 }
 
 impl Attempt<'_> {
+    /// Decides on a request that has arrived, and that may wait or ask a store.
+    #[inline(never)]
+    fn arrives(&self, now: Nanos) -> Result<Decided, Outdated> {
+        let mut progress = Progress::default();
+        let mut readings = LimitReadings::default();
+        let mut outcome = Outcome::new(now, &mut readings);
+        Ok(match self.ask(now, &mut progress, &mut outcome)? {
+            Ruling::Admit => self.admit(&mut outcome),
+            Ruling::Deny => self.refuse(&mut outcome),
+            Ruling::Unavailable => self.unavailable(),
+            Ruling::Wait(wait) => Decided::Wait(self.pending(progress, wait)),
+        })
+    }
+
     /// Asks all limits, wherever their balances lie. Whoever has a place in line has come to its turn.
-    #[inline(always)]
     pub(super) fn ask(
         &self,
         now: Nanos,
         progress: &mut Progress,
-        outcome: &mut Outcome,
+        outcome: &mut Outcome<'_>,
     ) -> Result<Ruling, Outdated> {
         if self.limits.limit_set.is_shared {
             if let Some(store) = self.rules.store.get() {
@@ -195,22 +195,21 @@ impl Attempt<'_> {
     }
 
     /// Asks limits whose balances lie in this process.
-    #[inline(always)]
     pub(super) fn ask_here(
         &self,
         limits: &RouteLimits,
         now: Nanos,
         progress: &mut Progress,
-        outcome: &mut Outcome,
+        outcome: &mut Outcome<'_>,
     ) -> Result<Ruling, Outdated> {
         let (limiter, limit_set) = (&self.rules.limiter, &limits.limit_set);
         outcome.at = now;
         if let Some(waiter) = &mut progress.waiter {
-            if limiter.admit(limit_set, self.demand, now, &mut outcome.readings)? {
+            if limiter.admit_apart(limit_set, self.demand, now, outcome.readings)? {
                 return Ok(Ruling::Admit);
             }
             let moment = QueueMoment::here(now, self.arrived);
-            let retry = waiter.refused(limit_set, self.demand, moment, &outcome.readings);
+            let retry = waiter.refused(limit_set, self.demand, moment, outcome.readings);
             return Ok(match retry {
                 Retry::At(until) | Retry::Woken(until) => Ruling::Wait(Wait::in_line(until)),
                 Retry::Elsewhere => Ruling::Wait(Wait::again()),
@@ -218,7 +217,7 @@ impl Attempt<'_> {
             });
         }
         let timeout = || self.timeout();
-        let readings = &mut outcome.readings;
+        let readings = &mut *outcome.readings;
         let answer = limiter.ask(limit_set, self.demand, now, self.arrived, timeout, readings)?;
         Ok(match answer {
             QueueAnswer::Admitted => Ruling::Admit,
@@ -236,7 +235,7 @@ impl Attempt<'_> {
         not_before: Nanos,
         waker: &Waker,
         progress: &mut Progress,
-        outcome: &mut Outcome,
+        outcome: &mut Outcome<'_>,
     ) -> Result<Ruling, Outdated> {
         let Some(waiter) = &mut progress.waiter else {
             return self.ask(self.rules.limiter.now(), progress, outcome);
@@ -260,8 +259,8 @@ impl Attempt<'_> {
                 // Refused without having been asked again.
                 let limiter = &self.rules.limiter;
                 let limit_set = &limits.limit_set;
-                outcome.readings = limiter.peek(limit_set, self.demand, now);
-                limiter.name_refusal(limit_set, self.demand, now, &mut outcome.readings);
+                *outcome.readings = limiter.peek(limit_set, self.demand, now);
+                limiter.name_refusal(limit_set, self.demand, now, outcome.readings);
                 (outcome.at, outcome.applied) = (now, applied);
                 Ok(Ruling::Deny)
             }
@@ -273,8 +272,8 @@ impl Attempt<'_> {
         deadline(self.head.headers()).map(nanos)
     }
 
-    fn pending(&self, progress: Progress, wait: Wait) -> Pending {
-        Pending::new(self, progress, wait)
+    fn pending(&self, progress: Progress, wait: Wait) -> Box<Pending> {
+        Box::new(Pending::new(self, progress, wait))
     }
 }
 
@@ -317,8 +316,9 @@ impl ActiveRules {
     pub(crate) fn preview(&self, head: RequestHead<'_>, protocol: Protocol) -> Decision {
         loop {
             let rules = self.rules();
-            match rules.preview(head, protocol) {
-                Ok((limits, demand)) => return rules.preview_of(&limits, demand),
+            let mut demand = Demand::default();
+            match rules.preview(head, protocol, &mut demand) {
+                Ok(limits) => return rules.preview_of(&limits, demand),
                 Err(outdated) => outdated.pause(),
             }
         }

@@ -36,8 +36,8 @@ use self::options::Options;
 use self::rule_set::RuleSet;
 pub(crate) use self::{
     active::ActiveRules,
-    decide::{Decided, Stage},
-    outcome::{Refusal, ResponseParts, Ticket},
+    decide::Stage,
+    outcome::{Decided, Refusal, ResponseParts, Ticket},
     pending::Pending,
 };
 

@@ -12,7 +12,7 @@ use std::{borrow::Cow, mem, sync::Arc};
 use bytes::Bytes;
 use http::{Extensions, Method, Request, Response};
 
-use super::{Engine, attempt::Attempt, route_limits::RouteLimits};
+use super::{Engine, attempt::Attempt, pending::Pending, route_limits::RouteLimits};
 use crate::{
     admission::{Admission, Permits},
     clock::Nanos,
@@ -23,16 +23,26 @@ use crate::{
     usage::Usage,
 };
 
+/// What becomes of a request.
+pub(crate) enum Decided {
+    /// It goes on to the inner service.
+    Admit(Ticket),
+    /// It is answered here.
+    Refuse(Refusal),
+    /// It is decided on later.
+    Wait(Box<Pending>),
+}
+
 /// A decision before it is told: by which limits and when it was made, and what they held.
 #[derive(Debug)]
-pub(super) struct Outcome {
+pub(super) struct Outcome<'r> {
     pub(super) applied: Applied,
     /// The moment, by the clock of whoever has decided.
     pub(super) at: Nanos,
     /// The time for which the request waited before that.
     pub(super) waited: Nanos,
-    /// One for each of these limits.
-    pub(super) readings: LimitReadings,
+    /// One for each of these limits. Elsewhere, so that they are made where they lie: to move them costs.
+    pub(super) readings: &'r mut LimitReadings,
     /// Slots that it holds already.
     pub(super) permits: Option<Permits>,
 }
@@ -83,16 +93,22 @@ pub(crate) enum Refusal {
     },
 }
 
-impl Outcome {
+impl<'r> Outcome<'r> {
     #[inline(always)]
-    pub(super) fn new(at: Nanos) -> Self {
+    pub(super) fn new(at: Nanos, readings: &'r mut LimitReadings) -> Self {
         Self {
             applied: Applied::All,
             at,
             waited: 0,
-            readings: LimitReadings::default(),
+            readings,
             permits: None,
         }
+    }
+
+    /// Has an attempt begin anew.
+    pub(super) fn reset(&mut self) {
+        (self.applied, self.permits) = (Applied::All, None);
+        *self.readings = LimitReadings::default();
     }
 
     /// Returns when the request came, by the same clock.
@@ -103,6 +119,7 @@ impl Outcome {
 
 impl Applied {
     /// Returns these limits of a route.
+    #[inline(always)]
     pub(super) fn of<'a>(&self, limits: &'a RouteLimits) -> Cow<'a, RouteLimits> {
         match *self {
             Self::All => Cow::Borrowed(limits),
@@ -114,7 +131,7 @@ impl Applied {
 
 impl Ticket {
     /// Has the request carry what its handler may want to know: its account of model tokens, and the decision.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn mark(&self, extensions: &mut Extensions) {
         let (admission, decision) = match self {
             Self::Bare => return,
@@ -155,35 +172,47 @@ impl Refusal {
 }
 
 impl Attempt<'_> {
-    /// Returns what the admitted request goes on with.
+    /// Returns whether a request that all limits admit holds nothing, and nothing is told: as most do where fields are off.
     #[inline(always)]
-    pub(super) fn admit(&self, outcome: &mut Outcome) -> Ticket {
-        match outcome.applied {
-            Applied::All => self.admit_by(self.limits, outcome),
-            applied => self.admit_by(&applied.of(self.limits), outcome),
-        }
+    pub(super) fn is_bare(&self) -> bool {
+        let RouteLimits {
+            limit_set, written, ..
+        } = self.limits;
+        let options = &self.engine.options;
+        let is_told = options.decision || (options.fields && written.policies.is_some());
+        !is_told && !limit_set.has_slots && !limit_set.has_tokens
     }
 
+    /// Counts the admitted request.
     #[inline(always)]
-    fn admit_by(&self, limits: &RouteLimits, outcome: &mut Outcome) -> Ticket {
+    pub(super) fn count_admitted(&self, limits: &RouteLimits, outcome: &Outcome<'_>) {
         let RouteLimits {
-            limit_set,
-            origin,
-            written,
-            meters,
-            ..
+            limit_set, meters, ..
         } = limits;
-        let options = &self.engine.options;
-        let (now, arrived) = (outcome.at, outcome.arrived());
-        let readings = &mut outcome.readings;
         limit_set.admitted.add(1);
         meters.admitted();
         if limit_set.enforced < limit_set.limits.len() {
-            limit_set.shadowed(readings, |index| meters.by_limit(index));
+            limit_set.shadowed(outcome.readings, |index| meters.by_limit(index));
         }
         if outcome.waited > 0 {
             meters.waited(outcome.waited);
         }
+    }
+
+    /// Admits the request, and returns what it goes on with.
+    #[inline(never)]
+    pub(super) fn admit(&self, outcome: &mut Outcome<'_>) -> Decided {
+        let limits = outcome.applied.of(self.limits);
+        let RouteLimits {
+            limit_set,
+            origin,
+            written,
+            ..
+        } = &*limits;
+        let options = &self.engine.options;
+        self.count_admitted(&limits, outcome);
+        let (now, arrived) = (outcome.at, outcome.arrived());
+        let readings = &mut *outcome.readings;
         let told = written.policies.as_ref().filter(|_| options.fields);
         // Most requests are charged on rates alone, and have nothing to give back.
         let holds = limit_set.has_slots || limit_set.has_tokens || outcome.permits.is_some();
@@ -191,7 +220,7 @@ impl Attempt<'_> {
             holds.then(|| Admission::new(origin, self.demand, readings, outcome.permits.take()));
         let reads_answer = options.usage_from_answer && limit_set.has_tokens;
         if told.is_none() && !options.decision && !reads_answer {
-            return admission.map_or(Ticket::Bare, Ticket::Held);
+            return Decided::Admit(admission.map_or(Ticket::Bare, Ticket::Held));
         }
         let mut fields = match told {
             Some(policies) if RateLimitFields::fit(self.head.method()) => {
@@ -200,17 +229,17 @@ impl Attempt<'_> {
             _ => None,
         };
         if self.rules.rejections.is_some() || options.dialect.tells_more() {
-            fields = fields.map(|fields| self.in_dialect(fields, limits, readings, now));
+            fields = fields.map(|fields| self.in_dialect(fields, &limits, readings, now));
         }
         let decision = options
             .decision
             .then(|| Decision::admitted(Arc::clone(limit_set), mem::take(readings), arrived, now));
-        Ticket::Told(ResponseParts {
+        Decided::Admit(Ticket::Told(ResponseParts {
             log: reads_answer.then(|| Arc::clone(&self.rules.log)),
             admission,
             fields,
             decision,
-        })
+        }))
     }
 
     /// Adds the fields of the route's dialect or the layer's, if it has some of its own.
@@ -233,7 +262,8 @@ impl Attempt<'_> {
     }
 
     /// Returns the answer to the refused request.
-    pub(super) fn refuse(&self, outcome: &mut Outcome) -> Refusal {
+    #[inline(never)]
+    pub(super) fn refuse(&self, outcome: &mut Outcome<'_>) -> Decided {
         let limits = outcome.applied.of(self.limits);
         let RouteLimits {
             limit_set,
@@ -243,7 +273,7 @@ impl Attempt<'_> {
         } = &*limits;
         let Engine { options, .. } = &**self.engine;
         let (now, arrived) = (outcome.at, outcome.arrived());
-        let readings = mem::take(&mut outcome.readings);
+        let readings = mem::take(outcome.readings);
         limit_set.counters.refused.add(1);
         meters.refused();
         limit_set.shadowed(&readings, |index| meters.by_limit(index));
@@ -265,12 +295,12 @@ impl Attempt<'_> {
         }
         self.rules.log.refused(&denial);
         let rejection = self.rules.rejection(self.head, options.protocol);
-        options.refuse(denial, self.head, written, rejection)
+        Decided::Refuse(options.refuse(denial, self.head, written, rejection))
     }
 
     /// Returns the answer to a request that nobody can decide on, since the store is down.
     #[cold]
-    pub(super) fn unavailable(&self) -> Refusal {
+    pub(super) fn unavailable(&self) -> Decided {
         let RouteLimits {
             limit_set,
             written,
@@ -283,6 +313,6 @@ impl Attempt<'_> {
         let denial = Denial::unavailable(Arc::clone(limit_set), self.rules.limiter.now());
         self.rules.log.refused(&denial);
         let rejection = self.rules.rejection(self.head, options.protocol);
-        options.refuse(denial, self.head, written, rejection)
+        Decided::Refuse(options.refuse(denial, self.head, written, rejection))
     }
 }

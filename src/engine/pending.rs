@@ -95,7 +95,8 @@ impl Pending {
         if Arc::ptr_eq(&rules, &self.rules) {
             return Ok(());
         }
-        let (limits, demand) = rules.look_up(head, self.engine.options.protocol)?;
+        let mut demand = Demand::default();
+        let limits = rules.look_up(head, self.engine.options.protocol, &mut demand)?;
         (self.limits, self.demand) = (limits.clone(), demand);
         self.rules = Arc::clone(&rules);
         // They may let it pass earlier.

@@ -37,6 +37,7 @@ use crate::{
 
 impl<'a> Attempt<'a> {
     /// Returns the store, if the request is charged on limits whose balances lie there.
+    #[inline(always)]
     pub(super) fn store(&self) -> Option<&'a Arc<StoreClient>> {
         let store = self.rules.store.get();
         store.filter(|_| self.limits.limit_set.is_shared)
@@ -58,7 +59,7 @@ impl<'a> Attempt<'a> {
         store: &Arc<StoreClient>,
         now: Nanos,
         progress: &mut Progress,
-        outcome: &mut Outcome,
+        outcome: &mut Outcome<'_>,
     ) -> Result<Ruling, Outdated> {
         if progress.is_alone || store.is_down() {
             return self.ask_alone(store, None, now, progress, outcome);
@@ -82,7 +83,7 @@ impl<'a> Attempt<'a> {
             };
             let (readings, at) =
                 store.lent_levels(limit_set, self.demand, &leased, &held.readings, now);
-            (outcome.readings, outcome.at) = (readings, at);
+            (*outcome.readings, outcome.at) = (readings, at);
             outcome.permits = held.permits;
             return Ok(Ruling::Admit);
         }
@@ -121,11 +122,11 @@ impl<'a> Attempt<'a> {
         store: &StoreClient,
         leased: &LeasedUnits,
         now: Nanos,
-    ) -> Result<Result<LocalCharges, LimitReadings>, Outdated> {
+    ) -> Result<Result<Box<LocalCharges>, LimitReadings>, Outdated> {
         let limits = self.limits.held();
         let limiter = &self.rules.limiter;
         let mut readings = LimitReadings::default();
-        let admitted = limiter.admit(&limits.limit_set, self.demand, now, &mut readings);
+        let admitted = limiter.admit_apart(&limits.limit_set, self.demand, now, &mut readings);
         if admitted != Ok(true) {
             store.unlend(leased);
         }
@@ -133,10 +134,10 @@ impl<'a> Attempt<'a> {
             return Ok(Err(readings));
         }
         let permits = || Permits::new(&limits.origin, self.demand, &readings);
-        Ok(Ok(LocalCharges {
+        Ok(Ok(Box::new(LocalCharges {
             permits: limits.limit_set.has_slots.then(permits),
             readings,
-        }))
+        })))
     }
 
     /// Returns what is known at `now` of all buckets.
@@ -151,7 +152,7 @@ impl<'a> Attempt<'a> {
         wait: Wait,
         reply: &Reply,
         progress: &mut Progress,
-        outcome: &mut Outcome,
+        outcome: &mut Outcome<'_>,
     ) -> Result<Ruling, Outdated> {
         let (limiter, limit_set) = (&self.rules.limiter, &self.limits.limit_set);
         let Ok(taken) = reply else {
@@ -173,7 +174,7 @@ impl<'a> Attempt<'a> {
         let is_over = match wait {
             // Shadows refuse nobody, whatever the store says.
             Wait::Store { held, .. } if taken.is_admitted || !self.may_be_refused_there() => {
-                (outcome.readings, outcome.at) = (readings(&held.readings), taken.now);
+                (*outcome.readings, outcome.at) = (readings(&held.readings), taken.now);
                 outcome.permits = held.permits;
                 return Ok(Ruling::Admit);
             }
@@ -208,7 +209,7 @@ impl<'a> Attempt<'a> {
         failed: Option<Failed>,
         now: Nanos,
         progress: &mut Progress,
-        outcome: &mut Outcome,
+        outcome: &mut Outcome<'_>,
     ) -> Result<Ruling, Outdated> {
         let on_outage = self.engine.options.on_outage;
         if !mem::replace(&mut progress.is_alone, true) {
@@ -220,7 +221,7 @@ impl<'a> Attempt<'a> {
             (OnOutage::Refuse, _) => return Ok(Ruling::Unavailable),
             (OnOutage::Admit, Some(Failed { mut call, held })) => {
                 call.keep();
-                (outcome.readings, outcome.at) = (held.readings, now);
+                (*outcome.readings, outcome.at) = (held.readings, now);
                 outcome.permits = held.permits;
                 return Ok(Ruling::Admit);
             }
@@ -248,14 +249,14 @@ impl<'a> Attempt<'a> {
         held: LimitReadings,
         now: Nanos,
         progress: &mut Progress,
-        outcome: &mut Outcome,
+        outcome: &mut Outcome<'_>,
     ) -> Ruling {
         // By slots: a look at all of them tells which.
         let view = self.view(store, now, &LeasedUnits::default());
         if self.limits.limit_set.is_patient || view.is_known {
             return self.refused(view.into(), progress, outcome);
         }
-        (outcome.applied, outcome.readings) = (Applied::Held, held);
+        (outcome.applied, *outcome.readings) = (Applied::Held, held);
         outcome.at = now;
         Ruling::Deny
     }
@@ -298,7 +299,7 @@ impl<'a> Attempt<'a> {
         &self,
         found: RefusedReadings,
         progress: &mut Progress,
-        outcome: &mut Outcome,
+        outcome: &mut Outcome<'_>,
     ) -> Ruling {
         let RefusedReadings {
             mut readings,
@@ -352,7 +353,7 @@ impl<'a> Attempt<'a> {
         at: Nanos,
         is_known: bool,
         progress: &Progress,
-        outcome: &mut Outcome,
+        outcome: &mut Outcome<'_>,
     ) -> Ruling {
         if !is_known && !self.is_refused_here(&readings, at) {
             if let Some(wait) = self.peek(progress, false) {
@@ -363,7 +364,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// Refuses it, since it has stood in line for long enough.
-    pub(super) fn gives_up(&self, now: Nanos, outcome: &mut Outcome) -> Ruling {
+    pub(super) fn gives_up(&self, now: Nanos, outcome: &mut Outcome<'_>) -> Ruling {
         let limiter = &self.rules.limiter;
         let Some(store) = self.rules.store.get() else {
             return self.deny(LimitReadings::default(), now, true, outcome);
@@ -415,11 +416,11 @@ impl<'a> Attempt<'a> {
         readings: LimitReadings,
         at: Nanos,
         is_known: bool,
-        outcome: &mut Outcome,
+        outcome: &mut Outcome<'_>,
     ) -> Ruling {
         outcome.at = at;
         if is_known || !self.is_refused_here(&readings, at) {
-            outcome.readings = readings;
+            *outcome.readings = readings;
             return Ruling::Deny;
         }
         outcome.applied = Applied::Held;
@@ -433,7 +434,7 @@ impl<'a> Attempt<'a> {
 /// A question that the store has not answered, or not in time.
 struct Failed {
     call: Box<StoreCall>,
-    held: LocalCharges,
+    held: Box<LocalCharges>,
 }
 
 /// What the buckets of a refused request hold, at a moment of the store's clock.

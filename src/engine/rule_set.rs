@@ -263,13 +263,20 @@ impl RuleSet {
         let rejections = self.rejections.as_ref()?;
         let (uri, headers) = (request.uri(), request.headers());
         let head = Head::of(request.method(), uri, request.extensions());
-        match Readings::of(&head, uri, headers, protocol == Protocol::Grpc, false) {
+        match Readings::of(
+            &head,
+            uri,
+            headers,
+            matches!(protocol, Protocol::Grpc),
+            false,
+        ) {
             None => rejections.find(&head),
             Some(readings) => readings.iter().find_map(|it| it.find(rejections)),
         }
     }
 
-    /// Returns the limits that a request falls under, and what it demands of them. `protocol` is the layer's.
+    /// Returns the limits that a request falls under, and writes what it asks of them to `demand`, which comes as its
+    /// default: it is large, and is made where it lies. `protocol` is the layer's.
     ///
     /// This is where user code runs for a decision: it identifies the client and estimates the tokens.
     ///
@@ -282,8 +289,9 @@ impl RuleSet {
         &self,
         request: RequestHead<'_>,
         protocol: Protocol,
-    ) -> Result<(MatchedRoute<'_>, Demand), Outdated> {
-        self.visit(request, protocol, Visit::Request)
+        demand: &mut Demand,
+    ) -> Result<MatchedRoute<'_>, Outdated> {
+        self.visit(request, protocol, Visit::Request, demand)
     }
 
     /// Returns the same without entering a route, and without counting what the request lacks.
@@ -291,8 +299,9 @@ impl RuleSet {
         &self,
         request: RequestHead<'_>,
         protocol: Protocol,
-    ) -> Result<(MatchedRoute<'_>, Demand), Outdated> {
-        self.visit(request, protocol, Visit::Preview)
+        demand: &mut Demand,
+    ) -> Result<MatchedRoute<'_>, Outdated> {
+        self.visit(request, protocol, Visit::Preview, demand)
     }
 
     #[inline(always)]
@@ -301,10 +310,10 @@ impl RuleSet {
         request: RequestHead<'_>,
         protocol: Protocol,
         visit: Visit,
-    ) -> Result<(MatchedRoute<'_>, Demand), Outdated> {
+        demand: &mut Demand,
+    ) -> Result<MatchedRoute<'_>, Outdated> {
         let (uri, headers) = (request.uri(), request.headers());
         let head = Head::of(request.method(), uri, request.extensions());
-        let mut demand = Demand::default();
         let mut plan = 0;
         if let Some(resolver) = &self.resolver {
             let client = match visit {
@@ -318,7 +327,7 @@ impl RuleSet {
         let plan = &self.plans[plan];
         // A path that equals a literal key and has one reading: most requests. Others may mean several routes.
         let plain = self.table.plain(&head);
-        let is_grpc = protocol == Protocol::Grpc;
+        let is_grpc = matches!(protocol, Protocol::Grpc);
         let found = match Readings::of(&head, uri, headers, is_grpc, plain.is_some()) {
             None => {
                 let route = match plain.or_else(|| self.table.beside_plain(&head)) {
@@ -338,7 +347,7 @@ impl RuleSet {
             demand.tokens = self.estimator.tokens(request);
             demand.is_exact = self.estimator.is_exact();
         }
-        Ok((found, demand))
+        Ok(found)
     }
 
     /// Returns the limits of a request that may mean several routes: those of all of them, so that its spelling dodges

@@ -158,6 +158,23 @@ impl Limiter {
         Ok(admitted)
     }
 
+    /// [`admit`](Self::admit) for whoever is not in a hurry: a function of its own, so that there is one copy of it and
+    /// the way of most requests stays short.
+    ///
+    /// # Errors
+    ///
+    /// As [`admit`](Self::admit).
+    #[inline(never)]
+    pub(crate) fn admit_apart(
+        &self,
+        limit_set: &LimitSet,
+        demand: Demand,
+        now: Nanos,
+        readings: &mut LimitReadings,
+    ) -> Result<bool, Outdated> {
+        self.admit(limit_set, demand, now, readings)
+    }
+
     /// Returns the nanoseconds that a refused request is told beyond its true `wait`, so that those that are refused
     /// together do not come back together. At most a minute.
     ///

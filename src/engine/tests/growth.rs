@@ -33,9 +33,9 @@ fn compared_beside(undeclared: usize, keys: usize, replaced: Replaced) -> usize 
         let request = Request::get(format!("/undeclared{number}/x")).body(());
         let request = request.expect("a request");
         let state = live.rules();
-        state
-            .look_up(RequestHead::of(&request), Protocol::Auto)
-            .expect("no reload");
+        let (head, mut demand) = (RequestHead::of(&request), Demand::default());
+        let found = state.look_up(head, Protocol::Auto, &mut demand);
+        found.expect("no reload");
     }
     COMPARED.set(0);
     for which in [1, 0] {

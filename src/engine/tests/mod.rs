@@ -10,7 +10,8 @@ use http::Request;
 use super::*;
 use crate::{
     Clients, Denial, Limits, Plan, Protocol, Quota, Rate, RequestHead, Rules, Undeclared,
-    clock::Clock, limiter::readings::LimitReadings,
+    clock::Clock,
+    limiter::{limit_set::Demand, readings::LimitReadings},
 };
 
 /// Seconds since the Unix epoch at 23:59:50 UTC, ten seconds before the window of a quota ends, the days
@@ -51,8 +52,9 @@ fn state_of(rules: &Rules, clock: Clock) -> Arc<RuleSet> {
 fn ask(state: &RuleSet, key: &str) -> Result<(), Option<Duration>> {
     let request = Request::get("/").header("x-api-key", key).body(());
     let request = request.expect("a request");
-    let (found, demand) = state
-        .look_up(RequestHead::of(&request), Protocol::Auto)
+    let mut demand = Demand::default();
+    let found = state
+        .look_up(RequestHead::of(&request), Protocol::Auto, &mut demand)
         .expect("no reload");
     let now = state.limiter.now();
     let mut readings = LimitReadings::default();
@@ -132,8 +134,9 @@ async fn a_class_asks_for_its_own_variants() {
 /// The requests of nine for a path that are admitted.
 fn admitted(state: &RuleSet, path: &str) -> usize {
     let request = Request::get(path).body(()).expect("a request");
-    let (found, demand) = state
-        .look_up(RequestHead::of(&request), Protocol::Auto)
+    let mut demand = Demand::default();
+    let found = state
+        .look_up(RequestHead::of(&request), Protocol::Auto, &mut demand)
         .expect("no reload");
     let admits = |_: &usize| {
         let mut readings = LimitReadings::default();

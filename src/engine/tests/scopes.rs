@@ -119,8 +119,9 @@ pub(super) fn state(limited: &[Vec<Allowed>; 5]) -> Arc<RuleSet> {
 pub(super) fn admits(state: &RuleSet, client: u64, path: &str, now: u64) -> bool {
     let request = Request::get(path).header("x-api-key", client).body(());
     let request = request.expect("a request");
-    let (found, demand) = state
-        .look_up(RequestHead::of(&request), Protocol::Auto)
+    let mut demand = Demand::default();
+    let found = state
+        .look_up(RequestHead::of(&request), Protocol::Auto, &mut demand)
         .expect("no reload");
     let charges = found.limit_set.charges(&state.limiter.memory, demand, now);
     limiter::admit(charges, now, || now, &mut LimitReadings::default()) == Ok(true)

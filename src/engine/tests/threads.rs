@@ -152,8 +152,9 @@ fn on_a_clock_that_threads_move_every_bucket_keeps_its_bound() {
     let ask = |client: u64, step: u64| {
         let request = Request::get("/").header("x-api-key", client).body(());
         let request = request.expect("a request");
-        let (found, demand) = state
-            .look_up(RequestHead::of(&request), Protocol::Auto)
+        let mut demand = Demand::default();
+        let found = state
+            .look_up(RequestHead::of(&request), Protocol::Auto, &mut demand)
             .expect("no reload");
         let now = time.load(Ordering::Acquire);
         let charges = found.limit_set.charges(memory, demand, now);

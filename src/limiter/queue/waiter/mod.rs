@@ -151,7 +151,7 @@ impl Limiter {
             let free = !limit_set.is_patient
                 || self.lines.is_empty()
                 || !self.is_behind(limit_set, demand);
-            if free && self.admit(limit_set, demand, now, readings)? {
+            if free && self.admit_apart(limit_set, demand, now, readings)? {
                 return Ok(QueueAnswer::Admitted);
             }
             if !limit_set.is_patient {
