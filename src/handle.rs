@@ -78,7 +78,7 @@ impl Handle {
     ///   back and model tokens that are settled later change all of them.
     /// - Model tokens that come back to a route that follows several others stay used there.
     /// - The same holds for undeclared routes that [shared](crate::Undeclared) their limits and have their own now, and the
-    ///   other way.
+    ///   other way. What they shared follows the limits of the default route, for those that are asked for later.
     /// - So it does for requests that `$default` takes or leaves as [`Rules::catch_all`](crate::Rules::catch_all) changes.
     ///
     /// Limits of clients on single routes are new with their key. Balances that lie in a [store](crate::ThrottleLayer::store)

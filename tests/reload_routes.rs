@@ -754,3 +754,49 @@ async fn a_route_that_finds_room_of_its_own_keeps_what_was_used_while_there_was_
     advance(86_400 * SECOND).await;
     assert_eq!(passed(&layer, 3, "GET", "/late").await, 1);
 }
+
+/// What undeclared routes have shared is what a route begins with that is asked for later. Under a limit that has become
+/// another one in between it comes back as by that one; and with a limit that is gone it is gone.
+#[tokio::test(start_paused = true)]
+async fn what_routes_have_shared_follows_the_limits_that_follow_for_those_that_come_later() {
+    let rate = |burst| Limits::from(Rate::new(1, SECOND).burst(burst)).named("each");
+    // Windows that end in 2043.
+    let quota = || Limits::from(Quota::per(9, Duration::from_nanos(1 << 60))).named("each");
+    let longer = || Limits::from(Quota::per(9, Duration::from_nanos(1 << 61)));
+    let slots = || Limits::new().in_flight(9);
+    // (what, the limits that follow, in turn, how many of the last ones are there at once, and after a minute)
+    let table = [
+        ("a rate, a quota, a rate", vec![quota(), rate(4)], [1, 4]),
+        (
+            "a rate, a quota, slots, a rate",
+            vec![quota(), slots(), rate(4)],
+            [4, 4],
+        ),
+        (
+            "a rate, two quotas, a rate",
+            vec![quota(), longer().rate(slow(9)), rate(4)],
+            [4, 4],
+        ),
+        ("a rate, a quota", vec![quota()], [6, 6]),
+        ("a rate, two quotas", vec![quota(), longer()], [6, 6]),
+    ];
+    for (what, then, expected) in table {
+        for (is_late, expected) in [false, true].into_iter().zip(expected) {
+            let layer = throttle(of(rate(4), &[]).undeclared(Undeclared::Shared));
+            assert_eq!(passed(&layer, 3, "GET", "/a").await, 3, "{what}");
+            for limits in &then {
+                reload(&layer, of(limits.clone(), &[]));
+            }
+            if is_late {
+                advance(60 * SECOND).await;
+            }
+            // Rules that change nothing have each loss looked at.
+            reload(&layer, of(then[then.len() - 1].clone(), &[]));
+            assert_eq!(
+                passed(&layer, 20, "GET", "/b").await,
+                expected,
+                "{what}, {is_late}"
+            );
+        }
+    }
+}

@@ -231,7 +231,7 @@ impl ActiveRules {
         // Most routes are there before anybody needs them.
         new.adopt(&old);
         new.prepare_as(&old);
-        new.succeed(successions);
+        new.succeed(successions, &old);
         meanwhile(&old);
         old.seal();
         // Step 5: routes that were new in the meantime, before anybody is decided by rules that know nothing of them.

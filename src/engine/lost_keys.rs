@@ -4,7 +4,9 @@
 //! and the routes that take its requests, now or later, begin with that. A lost key is forgotten when everything has
 //! come back: its tokens with time, its slots with the last request that holds one.
 //!
-//! `$default` is lost in the same sense where routes that have shared its bucket may get buckets of their own.
+//! `$default` is lost in the same sense where routes that have shared its bucket may get buckets of their own. Its
+//! limits go on, though: what was used there is told in the terms of what they have become, and forgotten with a limit
+//! that is gone.
 //!
 //! # Invariants
 //!
@@ -25,7 +27,10 @@ use std::sync::Arc;
 
 use super::{key_index::KeyIndex, routes::Route};
 use crate::{
-    limiter::limit_set::{BoundLimit, Storage},
+    limiter::{
+        limit_set::{BoundLimit, Storage},
+        meter_history::MeterHistory,
+    },
     route::{RouteKey, undeclared::BoundedMap},
 };
 
@@ -122,10 +127,16 @@ impl LostKeys {
 
     /// Closes the buckets of all lost keys, those that are closed already among them. To be called once the rules that
     /// take their requests are made, for nothing can be charged to them after.
-    pub(super) fn close(&self) {
+    ///
+    /// What undeclared routes have shared goes on with the limits of the default route: it is told in their terms, and
+    /// forgotten with a limit that is gone from there. `gone` tells by its history whether a limit is.
+    pub(super) fn close(&self, gone: impl Fn(&MeterHistory) -> bool) {
         for bound in self.matching(|_| true).into_iter().flatten() {
             if let Storage::Bucket(bucket) = &bound.home {
                 bucket.retire(&bound.history);
+                if gone(&bound.history) {
+                    bucket.lapse();
+                }
             }
         }
     }

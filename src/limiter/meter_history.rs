@@ -113,6 +113,11 @@ impl MeterHistory {
         self.with_lock(|MeterSteps(steps)| steps.back().map(|step| (step.version, step.meter)))
     }
 
+    /// Returns whether it is the same history, and not one with the same steps.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// Waits until nobody holds the lock: whoever has found [`BUSY`](super::bucket::BUSY) in a bucket waits here for
     /// the state that replaces it, instead of spinning.
     #[cold]

@@ -288,6 +288,13 @@ impl Draft<'_> {
 }
 
 impl LimitTemplate {
+    /// Returns whether one of these is what a limit with this history has become. A limit that rests is one of them.
+    pub(crate) fn any_follows(templates: &[Self], history: &MeterHistory) -> bool {
+        templates
+            .iter()
+            .any(|template| template.history.is(history))
+    }
+
     /// The limits of one route, with the balances that it had under the rules before. `place` is what the route is
     /// known by wherever there are the same rules.
     ///

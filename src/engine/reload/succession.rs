@@ -44,7 +44,7 @@ use crate::{
         limit_set::{BoundLimit, Storage},
     },
     route::{RouteKey, overlaps::Overlaps, undeclared::BoundedMap},
-    rules::pairs,
+    rules::{LimitTemplate, pairs},
 };
 
 /// A route, and all limits from which it inherits.
@@ -224,11 +224,13 @@ impl RuleSet {
 
     /// Hands over what was used, and closes the buckets of all sources and of all lost keys. From then on requests that
     /// need one of them wait for these rules.
-    pub(in crate::engine) fn succeed(&self, successions: Vec<Inheritance<'_>>) {
+    pub(in crate::engine) fn succeed(&self, successions: Vec<Inheritance<'_>>, before: &Self) {
         for Inheritance { heir, sources } in successions {
             inherit(&self.limiter, &heir.own, sources, false);
         }
-        self.lost_keys.close();
+        let follows = LimitTemplate::any_follows;
+        self.lost_keys
+            .close(|history| follows(&before.default, history) && !follows(&self.default, history));
     }
 
     /// Hands over what was used on undeclared routes that were entered in the rules before while these were made. To be
@@ -296,6 +298,30 @@ impl RuleSet {
     }
 }
 
+/// Pairs the limits of a source with those of an heir, the latter by number. A limit that has become one of the heir's,
+/// reload by reload, is paired with that, whatever it was when the source was closed.
+fn paired<'a>(
+    source: &'a [BoundLimit],
+    heir: &[BoundLimit],
+    limits: &[Limit],
+) -> Vec<(usize, &'a BoundLimit)> {
+    let (mut paired, mut others) = (Vec::new(), Vec::new());
+    for before in source {
+        let mut found = heir.iter();
+        match found.position(|bound| bound.history.is(&before.history)) {
+            Some(index) => paired.push((index, before)),
+            None => others.push(before),
+        }
+    }
+    let is_free = |index: &usize| paired.iter().all(|(taken, _)| taken != index);
+    let free: Vec<usize> = (0..heir.len()).filter(is_free).collect();
+    let limits: Vec<Limit> = free.iter().map(|index| limits[*index].clone()).collect();
+    let pairs = pairs(others.iter().map(|bound| &bound.limit), &limits);
+    let pairs = free.into_iter().zip(pairs);
+    paired.extend(pairs.filter_map(|(index, pair)| Some((index, others[pair?]))));
+    paired
+}
+
 /// Has the limits of a route begin with what was used of those that they are paired with, and closes the buckets of the
 /// latter. A limit that shares its bucket with the source keeps it. `adds`: what is inherited comes on top of what the
 /// heir has.
@@ -309,12 +335,7 @@ fn inherit<'a>(
     let limits: Vec<Limit> = heir.iter().map(|bound| bound.limit.clone()).collect();
     let mut from: HashMap<usize, Vec<_>> = HashMap::new();
     for source in sources {
-        let known = source.iter().map(|bound| &bound.limit);
-        for (index, pair) in pairs(known, &limits).into_iter().enumerate() {
-            // A limit of the source may be no limit of the heir's.
-            let Some(before) = pair.map(|pair| &source[pair]) else {
-                continue;
-            };
+        for (index, before) in paired(source, heir, &limits) {
             // Clients' buckets are not the route's.
             if let Storage::Bucket(bucket) = &before.home {
                 if !before.is(&heir[index]) {

@@ -62,7 +62,7 @@ use super::{BUSY, Bucket, Untaken};
 use crate::{
     clock::Nanos,
     limit::meter::Meter,
-    limiter::meter_history::{MeterHistory, MeterStep, Version},
+    limiter::meter_history::{MeterHistory, MeterStep, MeterSteps, Version},
     sync::{Mutex, MutexGuard, Ordering},
 };
 
@@ -93,7 +93,9 @@ pub(super) struct Succession {
 /// The balance of a closed bucket.
 #[derive(Debug)]
 struct Estate {
-    /// The meter that held when it was closed, in whose terms `state` is.
+    /// The version of the settings in whose terms `state` is, and their meter: those that held when it was closed or,
+    /// if its limit goes on elsewhere, those that held at the last reload.
+    version: Version,
     meter: Meter,
     /// The units in use, in nanoseconds of state. For slots it is not kept up: `slots` is.
     state: u64,
@@ -155,6 +157,15 @@ impl Heir {
 }
 
 impl Estate {
+    /// Tells the state in the present terms of its history, in which nobody charges it.
+    fn follow(&mut self, history: &MeterHistory, (version, meter): (Version, Meter)) {
+        if self.version != version {
+            let read = |steps: &mut MeterSteps| steps.read(self.state, Some(self.version), version);
+            self.state = history.with_lock(read);
+            (self.version, self.meter) = (version, meter);
+        }
+    }
+
     /// Applies a late correction to what was left. `units` are of the estate's own meter, in which they were charged.
     fn change(&mut self, late: LateCorrection, units: u64, now: Nanos) {
         match late {
@@ -214,6 +225,7 @@ impl Bucket {
             }
         }
         let estate = Estate {
+            version: present,
             meter,
             state,
             slots,
@@ -221,11 +233,26 @@ impl Bucket {
         self.succession(|succession| succession.estate = Some(estate));
     }
 
-    /// Closes the bucket of a route that has lost its key, with nobody to inherit from it yet.
+    /// Closes the bucket of a route that has lost its key, with nobody to inherit from it yet. If it is closed already,
+    /// its estate goes over to the terms that hold by now, as the balances do that are open.
     pub(crate) fn retire(self: &Arc<Self>, history: &MeterHistory) {
         let _family = family();
         self.close(history);
-        self.succession(|succession| succession.is_remembered = true);
+        self.succession(|succession| {
+            succession.is_remembered = true;
+            if let (Some(estate), Some(present)) = (&mut succession.estate, history.present()) {
+                estate.follow(history, present);
+            }
+        });
+    }
+
+    /// Forgets what a closed bucket has left, since its limit is gone from a scope that goes on. Slots come back by
+    /// themselves, and those that have inherited them count on that.
+    pub(crate) fn lapse(&self) {
+        let _family = family();
+        self.succession(|Succession { estate, .. }| {
+            *estate = estate.take().filter(|estate| estate.meter.is_slots());
+        });
     }
 
     /// Returns the slots that were taken from it and are still held, once it is closed; zero before.
@@ -519,6 +546,7 @@ mod tests {
             });
             let (state, slots) = (one, 1);
             let estate = Estate {
+                version: Version::default(),
                 meter,
                 state,
                 slots,
