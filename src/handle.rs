@@ -45,8 +45,9 @@ impl Handle {
     /// # What stays
     ///
     /// A limit of a scope (the total, a route key, a plan, a plan on a route key) is the one before it with the same
-    /// settings; or else with the same name; or else the next one of the same kind and period there, and at last the next
-    /// one of the same kind. A [shadow](crate::Rate::shadow) and an enforced limit are never the same. In a
+    /// settings; or else of the same kind with the same name; or else the next one of the same kind and period there, or
+    /// the next one of the same kind; and at last one of another kind with the same name. A
+    /// [shadow](crate::Rate::shadow) and an enforced limit are never the same. In a
     /// [store](crate::ThrottleLayer::store) a limit is known by its scope, kind and name; without a name, by its scope,
     /// kind and period.
     ///

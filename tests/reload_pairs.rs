@@ -210,3 +210,24 @@ async fn model_tokens_are_not_taken_for_requests_by_their_name() {
     changes.expect("rules that hold together");
     assert!(!ask().await, "they are used");
 }
+
+/// The name that a scope gives to its limits goes to another one of them when a rate comes or goes.
+#[tokio::test(start_paused = true)]
+async fn a_quota_is_taken_for_no_rate_by_its_name_while_another_quota_is_there() {
+    let quota = |count| Limits::new().quota(Quota::per(count, Duration::from_nanos(1 << 61)));
+    let with_rate = |count| quota(count).rate(fast());
+    // (the limits before, of which all five of the quota are used, the limits after, and how many of them are left)
+    let table = [
+        ("the rate goes", with_rate(5), quota(3), 0),
+        ("the rate goes, a larger quota", with_rate(5), quota(7), 2),
+        ("a rate comes", quota(5), with_rate(7), 2),
+        ("a rate instead", quota(5), Limits::new().rate(fast()), 5),
+        ("both stay", with_rate(5), with_rate(6), 1),
+    ];
+    for (what, before, after, left) in table {
+        let layer = of(before.named("whole"));
+        assert_eq!(passed(&layer, 7).await, 5, "{what}");
+        reload(&layer, after.named("whole"));
+        assert_eq!(passed(&layer, 20).await, left, "{what}");
+    }
+}

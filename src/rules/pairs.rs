@@ -1,26 +1,27 @@
 //! Which limit of the new rules is which one of the rules before, and what stores know each by.
 //!
-//! A limit is known by its settings before its name, and by its name before its kind. A shadow and an enforced limit are
-//! never the same: what a shadow has counted was refused to nobody.
+//! A limit is known by its settings before its name, and by its name only among those of its kind, if there are any. A
+//! shadow and an enforced limit are never the same: what a shadow has counted was refused to nobody.
 
 use std::{borrow::Borrow, collections::HashMap, fmt, sync::Arc};
 
 use crate::limit::{Limit, Terms, quota::Window};
 
 /// Pairs each new limit of a place with the old one that it was: the one with the same settings and name, with the same
-/// settings, with the same name, the next one of the same kind and period, or the next one of the same kind.
+/// settings, of the same kind with the same name, the next one of the same kind and period, the next one of the same
+/// kind, or the one of another kind with the same name: a scope gives its name to other limits as kinds come and go.
 pub(crate) fn pairs<'a>(old: impl Iterator<Item = &'a Limit>, new: &[Limit]) -> Vec<Option<usize>> {
-    const PASSES: [fn(&Limit, &Limit) -> bool; 5] = [
+    const PASSES: [fn(&Limit, &Limit) -> bool; 6] = [
         |a, b| equal(a, b) && a.is_named == b.is_named && (!a.is_named || a.name == b.name),
         equal,
-        |a, b| {
-            let named = a.is_named && b.is_named && a.name == b.name;
-            // Of the same units: requests, model tokens or slots.
-            let units = a.is_slots() == b.is_slots() && a.is_tokens() == b.is_tokens();
-            named && units && a.shadow == b.shadow
-        },
+        |a, b| a.terms.is_kind_of(&b.terms) && is_called_as(a, b),
         |a, b| a.terms.is_kind_of(&b.terms) && a.terms.window() == b.terms.window(),
         |a, b| a.terms.is_kind_of(&b.terms),
+        |a, b| {
+            // Of the same units: requests, model tokens or slots.
+            let units = a.is_slots() == b.is_slots() && a.is_tokens() == b.is_tokens();
+            is_called_as(a, b) && units && a.shadow == b.shadow
+        },
     ];
     let mut old: Vec<_> = old.map(Some).collect();
     let mut pairs = vec![None; new.len()];
@@ -37,6 +38,11 @@ pub(crate) fn pairs<'a>(old: impl Iterator<Item = &'a Limit>, new: &[Limit]) -> 
         }
     }
     pairs
+}
+
+/// Returns whether both limits were given the same name.
+fn is_called_as(one: &Limit, other: &Limit) -> bool {
+    one.is_named && other.is_named && one.name == other.name
 }
 
 /// Tells whether two limits have the same settings, whatever their names.
