@@ -4,6 +4,7 @@
 //!   more model tokens, than the largest burst and the fastest rate that were in force in it allow: of the total, of each
 //!   client, and of each method and path, whatever key it is charged by. So what was used stays used.
 //! - A quota gives no more units than the largest that was in force since it began, for its window does not end here.
+//!   Where a name that a scope gives goes to another of its quotas, the one that is changed besides begins anew.
 //! - No more are in flight than there are slots (R15), and none passes where a key is closed.
 //! - *Nothing is lost.* When all is over and time has passed, the whole burst and all slots are there.
 
@@ -352,6 +353,8 @@ struct Watched {
     tokens: Ledger,
     /// Units of a quota since it holds, and the largest that it was.
     quota: Option<(u64, u64)>,
+    /// The last limits that have held.
+    last: Terms,
     /// Changed by each reload that leaves no slots, and no model tokens.
     eras: [u64; 2],
 }
@@ -413,11 +416,17 @@ impl Watched {
         self.tokens.note(terms.tokens);
         self.eras[0] += u64::from(terms.slots.is_none());
         self.eras[1] += u64::from(terms.tokens.is_none());
+        // Limits are known by their names before their windows, and the first quota has the name of its scope: the
+        // one by the week, if there is one.
+        let is_renamed = (terms.noise & self.last.noise) >> 4 & 1 == 1
+            && (terms.noise ^ self.last.noise) >> 1 & 1 == 1
+            && terms.quota != self.last.quota;
         self.quota = match (self.quota, terms.quota) {
-            (Some((used, most)), Some(count)) => Some((used, most.max(count))),
-            (None, Some(count)) => Some((0, count)),
+            (Some((used, most)), Some(count)) if !is_renamed => Some((used, most.max(count))),
+            (_, Some(count)) => Some((0, count)),
             (_, None) => None,
         };
+        self.last = terms;
     }
 
     fn admits(&mut self, terms: Terms, tokens: u64, what: &str) {
