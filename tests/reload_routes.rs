@@ -363,11 +363,16 @@ async fn tokens_that_are_settled_late_are_owed_however_often_rules_changed_meanw
     const NONE: &[&str] = &[];
     const OWN: &[&str] = &["GET /a"];
     const OTHER: &[&str] = &["GET /b"];
-    let table: [While; 4] = [
+    const ALL: &[&str] = &["ANY /{rest+}"];
+    let table: [While; 7] = [
         (OWN, &[NONE], OWN),
         (OWN, &[NONE, OTHER, NONE], OWN),
         (NONE, &[OWN, OTHER, NONE], OWN),
         (NONE, &[OWN, NONE, OTHER, OWN], OWN),
+        // Asked for again only after it is settled.
+        (NONE, &[OWN], NONE),
+        (NONE, &[ALL], NONE),
+        (OWN, &[NONE, ALL, NONE, OTHER], NONE),
     ];
     for (before, meanwhile, after) in table {
         let rate = || Rate::per_second(1).burst(100);

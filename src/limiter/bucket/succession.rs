@@ -309,8 +309,8 @@ impl Bucket {
     /// Passes a correction that comes too late for a closed bucket to its estate and its open heirs. Returns `false`,
     /// with nothing changed, if the bucket is open.
     ///
-    /// A debt is owed by all heirs, and a slot comes back to all. Tokens come back to those that are sole heirs and
-    /// have not refilled. `units` are units in each heir's own terms.
+    /// A debt is owed by all heirs, those that are closed among them, and a slot comes back to all that are open. Tokens
+    /// come back to those that are sole heirs and have not refilled. `units` are units in each heir's own terms.
     pub(crate) fn settle_late(&self, late: LateCorrection, units: u64, now: Nanos) -> bool {
         if !self.is_closed() {
             return false;
@@ -328,9 +328,18 @@ impl Bucket {
             is_sole,
         } in heirs
         {
-            let Some(bucket) = bucket.upgrade().filter(|bucket| !bucket.is_closed()) else {
+            let Some(bucket) = bucket.upgrade() else {
                 continue;
             };
+            if bucket.is_closed() {
+                // Of a route that has lost its key, perhaps, and whose heirs are yet to come.
+                bucket.succession(|Succession { estate, .. }| {
+                    if let (Some(estate), LateCorrection::Owe) = (estate, late) {
+                        estate.change(late, units, now);
+                    }
+                });
+                continue;
+            }
             bucket.change(&history, |meter, state| match late {
                 LateCorrection::Owe => Some(meter.owe(state, now, units)),
                 LateCorrection::Refund if meter.is_slots() => Some(meter.refund(state, units)),
