@@ -26,6 +26,7 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixListener, UnixStream},
     runtime,
+    signal::unix::{SignalKind, signal},
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
@@ -56,6 +57,8 @@ pub(crate) fn live(input: &[u8]) {
 }
 
 async fn run(choices: &mut Choices<'_>) {
+    // A program of Rust's ignores it; that of a fuzzer would end where a socket is closed.
+    let _pipe = signal(SignalKind::pipe()).expect("a handler");
     let mut world = World::new(choices);
     for _ in 0..MAX_STEPS {
         if choices.is_empty() {
