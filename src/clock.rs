@@ -152,8 +152,8 @@ impl Moment {
         Self { now, wall: now }
     }
 
-    /// By so much the wall clock has to be ahead to have gone on while the machine was suspended: two clocks that are read
-    /// one after the other differ a little.
+    /// By so much the wall clock has to be ahead to have gone on while the machine was suspended: two clocks that are
+    /// read one after the other differ a little.
     const SUSPENDED: Nanos = 50_000_000;
 
     /// This moment by a clock that has not stood while the machine was suspended, and that agrees with the one that

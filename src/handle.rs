@@ -45,8 +45,8 @@ impl Handle {
     /// # What stays
     ///
     /// A limit of a scope (the total, a route key, a plan, a plan on a route key) is the one before it with the same
-    /// settings; or else of the same kind with the same name; or else the next one of the same kind and period there, or
-    /// the next one of the same kind; and at last one of another kind with the same name. A
+    /// settings; or else of the same kind with the same name; or else the next one of the same kind and period there,
+    /// or the next one of the same kind; and at last one of another kind with the same name. A
     /// [shadow](crate::Rate::shadow) and an enforced limit are never the same. In a
     /// [store](crate::ThrottleLayer::store) a limit is known by its scope, kind and name; without a name, by its scope,
     /// kind and period.
@@ -59,36 +59,37 @@ impl Handle {
     /// - **Who waits** keeps its place in line and is decided by the new rules when its turn comes; as long as it
     ///   may wait stays what it was.
     /// - **Clients** stay whom they were, and so do their limits, plan by plan.
-    /// - What is **closed** keeps its balances for the day on which it is opened: a limit of zero its own, and a scope that
-    ///   is closed, by [`Limits::closed`](crate::Limits::closed) or any limit of zero, those of all limits that it had, slots
-    ///   included. They go over to other routes as those of a route that is open.
+    /// - What is **closed** keeps its balances for the day on which it is opened: a limit of zero its own, and a scope
+    ///   that is closed, by [`Limits::closed`](crate::Limits::closed) or any limit of zero, those of all limits that it
+    ///   had, slots included. They go over to other routes as those of a route that is open.
     ///
-    /// A limit that is new in an open scope starts full, and one that is gone from there is forgotten; so are all limits of a
-    /// total, a default route or clients that have none in between. A cap on what is in flight that becomes a rate,
-    /// or the other way, is new; so is a shadow that is enforced. A quota that gets another window takes what was used of
-    /// the old one along.
+    /// A limit that is new in an open scope starts full, and one that is gone from there is forgotten; so are all
+    /// limits of a total, a default route or clients that have none in between. A cap on what is in flight that becomes
+    /// a rate, or the other way, is new; so is a shadow that is enforced. A quota that gets another window takes what
+    /// was used of the old one along.
     ///
     /// # Routes that get or lose a key
     ///
-    /// A route that gets a key of its own goes on with what was used before, in its limits, its slots and its line. So does
-    /// a route that loses its key, and one whose requests fall under a key that is more or less specific:
+    /// A route that gets a key of its own goes on with what was used before, in its limits, its slots and its line. So
+    /// does a route that loses its key, and one whose requests fall under a key that is more or less specific:
     ///
-    /// - It begins with what was used on the route that took its requests before; if there were several, as for a key with
-    ///   parameters, on the one where most was used. Its slots are all that are held on any of them.
-    /// - If the requests of one route are spread over several, each begins with what was used on the one. Slots that come
-    ///   back and model tokens that are settled later change all of them.
+    /// - It begins with what was used on the route that took its requests before; if there were several, as for a key
+    ///   with parameters, on the one where most was used. Its slots are all that are held on any of them.
+    /// - If the requests of one route are spread over several, each begins with what was used on the one. Slots that
+    ///   come back and model tokens that are settled later change all of them.
     /// - Model tokens that come back to a route that follows several others stay used there.
-    /// - The same holds for undeclared routes that [shared](crate::Undeclared) their limits and have their own now, and the
-    ///   other way. What they shared follows the limits of the default route, for those that are asked for later.
-    /// - So it does for requests that `$default` takes or leaves as [`Rules::catch_all`](crate::Rules::catch_all) changes.
+    /// - The same holds for undeclared routes that [shared](crate::Undeclared) their limits and have their own now, and
+    ///   the other way. What they shared follows the limits of the default route, for those that are asked for later.
+    /// - So it does for requests that `$default` takes or leaves as [`Rules::catch_all`](crate::Rules::catch_all)
+    ///   changes.
     ///
-    /// Limits of clients on single routes are new with their key. Balances that lie in a [store](crate::ThrottleLayer::store)
-    /// go on only where the key is what the host's router calls the route, such as `GET /models/{id}`; otherwise the route
-    /// has another name there, and is full.
+    /// Limits of clients on single routes are new with their key. Balances that lie in a
+    /// [store](crate::ThrottleLayer::store) go on only where the key is what the host's router calls the route, such as
+    /// `GET /models/{id}`; otherwise the route has another name there, and is full.
     ///
     /// Routes that have lost their keys are remembered until all that was used there has come back, the last 65,536 of
-    /// them. One beyond that is forgotten, the first to lose its key first: it is full when it is next asked for, so that
-    /// the bound above holds for it only from then on.
+    /// them. One beyond that is forgotten, the first to lose its key first: it is full when it is next asked for, so
+    /// that the bound above holds for it only from then on.
     ///
     /// How the layer answers stays as it was set.
     ///
@@ -125,8 +126,8 @@ impl Handle {
     /// wait. Closures that identify clients and estimate tokens are called.
     ///
     /// - A request that would wait in line is told as refused, with the time until its limits have room.
-    /// - Of limits that lie in a [store](crate::ThrottleLayer::store) it tells what this process knows of them, and takes
-    ///   the rest for full: the store is not asked.
+    /// - Of limits that lie in a [store](crate::ThrottleLayer::store) it tells what this process knows of them, and
+    ///   takes the rest for full: the store is not asked.
     /// - An undeclared route that nobody has asked for yet is told as `$default`, with limits that are full.
     ///
     /// ```

@@ -1,8 +1,8 @@
 //! Burst and steady-state rate limits keyed by method and path, as a tower middleware.
 //!
 //! What a managed API gateway does in front of a server, inside it: a default for all routes, overrides
-//! for some, limits and quotas for each client, a total over everything, in the process that does the work. It fits [axum], [tonic], hyper
-//! and any other stack of tower services over [`http`] types.
+//! for some, limits and quotas for each client, a total over everything, in the process that does the work. It fits
+//! [axum], [tonic], hyper and any other stack of tower services over [`http`] types.
 //!
 //! # The idea
 //!
@@ -107,18 +107,18 @@
 //!
 //! - `HEAD` is charged to the key of `GET` unless it has its own.
 //! - No request is free for what it says of itself. A CORS preflight is a request of method `OPTIONS` like any other:
-//!   with CORS [inside](#the-order-of-layers) of the throttle it is charged to `OPTIONS`, `ANY` or `$default`, or to the
-//!   default route, to the total, and to its client: that of its address where addresses tell clients apart, or else the
-//!   anonymous one, since it carries no credentials.
+//!   with CORS [inside](#the-order-of-layers) of the throttle it is charged to `OPTIONS`, `ANY` or `$default`, or to
+//!   the default route, to the total, and to its client: that of its address where addresses tell clients apart, or
+//!   else the anonymous one, since it carries no credentials.
 //! - A request that its host may take for either of two routes is charged to both, all or none: one with escapes or
-//!   empty segments in its path; one for `/pets/` if there is a key for `/pets` and none as specific for `/pets/`, and the
-//!   other way; a gRPC call of another method than `POST`, since tonic looks at the path alone; and
-//!   `CONNECT` with a path, which opens a WebSocket over HTTP/2 and is charged to `GET` too unless a key names `CONNECT`.
+//!   empty segments in its path; one for `/pets/` if there is a key for `/pets` and none as specific for `/pets/`, and
+//!   the other way; a gRPC call of another method than `POST`, since tonic looks at the path alone; and `CONNECT` with
+//!   a path, which opens a WebSocket over HTTP/2 and is charged to `GET` too unless a key names `CONNECT`.
 //! - Query, fragment and host take no part, and other spellings of a path (`/v1/%63hat`) are the same path.
 //! - A gRPC method is `POST /package.Service/Method`. A request is taken for gRPC by its content type, by
 //!   [`Protocol::Grpc`], or by a path of two segments, of which the first has an upper-case letter after its last dot
-//!   and the second begins with one. Services that are named otherwise (`/Greeter/SayHello`) need [`Protocol::Grpc`], or
-//!   `ANY` instead of `POST` in their keys.
+//!   and the second begins with one. Services that are named otherwise (`/Greeter/SayHello`) need [`Protocol::Grpc`],
+//!   or `ANY` instead of `POST` in their keys.
 //! - With the feature `axum`, keys are matched with the whole path, also inside nested routers, and a key
 //!   that fits the route which axum has matched comes before one that does not. Without
 //!   the feature, a layer inside a nested router sees the path that the nest has left of it.
@@ -158,8 +158,8 @@
 //! ```
 //!
 //! - A client is identified by a header field, a bearer token, the host it asks for, its address, or what a layer
-//!   outside has put into the extensions. **Trust only what was verified**: the throttle goes inside of authentication, or else a
-//!   client is somebody new with each key it makes up. See [`Clients`].
+//!   outside has put into the extensions. **Trust only what was verified**: the throttle goes inside of authentication,
+//!   or else a client is somebody new with each key it makes up. See [`Clients`].
 //! - A client that nothing is known of is anonymous, and all that are share one client's budget.
 //! - [`Clients::by_address`] and [`Clients::or_address`] need the peer's address. axum tells it only where the program
 //!   serves `app.into_make_service_with_connect_info::<SocketAddr>()` (feature `axum`). Without it, and without a
@@ -223,8 +223,8 @@
 //! `q` requests in `w` seconds with a burst of `throttle-burst`; `r` of them would pass now, and a client
 //! that spreads those over `t` seconds arrives at the steady rate. What has the least left comes first.
 //! The fields are added to those of the inner service, never in their place.
-//! [`ThrottleLayer::fields`] turns them off on admitted responses. The total's limits are not told, since a server's capacity is
-//! nobody's business, unless [`Limits::publish`] says so. What has refused is named either way.
+//! [`ThrottleLayer::fields`] turns them off on admitted responses. The total's limits are not told, since a server's
+//! capacity is nobody's business, unless [`Limits::publish`] says so. What has refused is named either way.
 //!
 //! Every limit has a name: that of [`Rate::named`] or [`Limits::named`], or else one after its scope and kind (`total`,
 //! `default`, `client`, a plan's name, `post_v1_chat` on the route `POST /v1/chat`, `post_v1_chat_tokens`). Other rules
@@ -236,9 +236,9 @@
 //! above, and a problem document that OpenAI's SDKs can read too. Waits are rounded up, so that a client
 //! which obeys them does not come too soon. A wait above a minute, or none because the request can never
 //! pass, comes with `x-should-retry: false`: some SDKs would otherwise be back within a second.
-//! Every refusal tells its true wait; [`ThrottleLayer::spread`] staggers the waits of clients that are refused together.
-//! Where only caps on what the server has in flight refuse, it is the server that is busy:
-//! status 503, in gRPC 14 (`UNAVAILABLE`).
+//! Every refusal tells its true wait; [`ThrottleLayer::spread`] staggers the waits of clients that are refused
+//! together. Where only caps on what the server has in flight refuse, it is the server that is busy: status 503, in
+//! gRPC 14 (`UNAVAILABLE`).
 //!
 //! [`ThrottleLayer::rejection`] takes a [`Dialect`], as clients of OpenAI, Anthropic, API Gateway, Azure API
 //! Management, KServe or JSON-RPC (MCP) expect it, or an answer of one's own; [`Rules::rejection`] one for a single
@@ -261,8 +261,8 @@
 //! [`ThrottleLayer::handle`] is the throttle from outside. [`Handle::reload`] puts other rules into the place of those
 //! that hold, all at once, and what was used stays used: no reload refills a bucket, frees a slot or forgets a client.
 //! [`Handle::snapshot`] tells what each limit has left, what is in flight and in line, and what has become of requests,
-//! by limit and by route; it is cheap enough for each second. [`Rules::audit`] tells at start-up, or in a test, which keys
-//! match none of the routes that a server has.
+//! by limit and by route; it is cheap enough for each second. [`Rules::audit`] tells at start-up, or in a test, which
+//! keys match none of the routes that a server has.
 //!
 //! ```
 //! use tower_throttle::{Rate, Rules, ThrottleLayer};
@@ -315,8 +315,8 @@
 //! 1. **Tracing**, which then sees refusals too.
 //! 2. **CORS**: a browser's script may read a refusal only if it carries the CORS fields, and
 //!    [`EXPOSE_HEADERS`] names those it may need. Preflights end here. With CORS inside of the throttle, each preflight
-//!    draws on the limits of its route, of the total and of its client: it carries no credentials, so that all preflights
-//!    share the anonymous client's limits unless [`Clients::or_address`] tells them apart.
+//!    draws on the limits of its route, of the total and of its client: it carries no credentials, so that all
+//!    preflights share the anonymous client's limits unless [`Clients::or_address`] tells them apart.
 //! 3. **Authentication**, so that strangers cannot spend the budget of known callers, nor be a new client with
 //!    each key they make up.
 //! 4. **The throttle.**
@@ -327,8 +327,8 @@
 //! the throttle, or limits hold for what was sent and not for what is served. axum's `Router::layer` runs
 //! after routing, so there such layers go around the whole router.
 //!
-//! A proxy has [`CanonicalPathLayer`] around the throttle. A server behind may decode `%2F`, merge `//` or resolve `..`,
-//! and would otherwise serve one resource under many paths, each with a limit of its own.
+//! A proxy has [`CanonicalPathLayer`] around the throttle. A server behind may decode `%2F`, merge `//` or resolve
+//! `..`, and would otherwise serve one resource under many paths, each with a limit of its own.
 //!
 //! # What it costs
 //!
@@ -368,8 +368,8 @@
 //! - `watch`: a file of rules is followed while the server runs; see [`config::watch`].
 //! - `metrics`: counts through the facade [`metrics`](https://docs.rs/metrics), by route and by limit:
 //!   `throttle_admitted_total`, `throttle_refused_total`, `throttle_limit_refused_total`,
-//!   `throttle_limit_would_refuse_total`, `throttle_usage_implausible_total`, `throttle_wait_seconds`; and what is left, as gauges, with
-//!   `Snapshot::record`; and of a store `throttle_store_up`, `throttle_store_errors_total` and
+//!   `throttle_limit_would_refuse_total`, `throttle_usage_implausible_total`, `throttle_wait_seconds`; and what is
+//!   left, as gauges, with `Snapshot::record`; and of a store `throttle_store_up`, `throttle_store_errors_total` and
 //!   `throttle_store_outage_total`. A recorder is installed before the first request.
 //! - `redis`: limits that replicas share in Redis or Valkey; see [`store::RedisStore`].
 //! - `redis-tls`: the same through TLS.
@@ -380,8 +380,8 @@
 //!   single gRPC service can be wrapped. `tonic::transport::Server::layer` needs no feature.
 //! - `tracing`: tells operators of each refusal by limit, route and wait (no more than ten a second, with a count of
 //!   the others), of reloads and what they changed, of a store that is down (and why) and up again, of buckets that it
-//!   cannot charge, of answers whose reported usage is implausible, and once each of a host that tells no addresses though
-//!   clients are told apart by them, and of a plan that does not exist. The target is `tower_throttle`.
+//!   cannot charge, of answers whose reported usage is implausible, and once each of a host that tells no addresses
+//!   though clients are told apart by them, and of a plan that does not exist. The target is `tower_throttle`.
 //!
 //! [axum]: https://docs.rs/axum
 //! [tonic]: https://docs.rs/tonic

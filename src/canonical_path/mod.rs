@@ -64,9 +64,9 @@ use crate::{body::ResponseBody, response::strip};
 /// | `%252F`: a server may decode it twice | 400 | 400 |
 /// | `%00` and other control characters, escapes that are not UTF-8, `%` without two digits | 400 | 400 |
 ///
-/// A `/` at the end stays: the throttle charges such a path to the key without it as well, unless there is one with it. A
-/// path that `normalizing` sends on is one that `strict` lets through. Query, host, method and header fields take no part.
-/// Requests without a path (`OPTIONS *`, and `CONNECT` to an authority) pass.
+/// A `/` at the end stays: the throttle charges such a path to the key without it as well, unless there is one with it.
+/// A path that `normalizing` sends on is one that `strict` lets through. Query, host, method and header fields take no
+/// part. Requests without a path (`OPTIONS *`, and `CONNECT` to an authority) pass.
 ///
 /// The answer is a problem document (RFC 9457) with status 400 that says what is wrong, also where gRPC is spoken.
 ///

@@ -21,8 +21,8 @@ use crate::field;
 ///
 /// Put it into the extensions of each request that comes over the connection, outside of the throttle. tonic
 /// (`TcpConnectInfo`, feature `tonic`) and axum (`ConnectInfo<SocketAddr>`, feature `axum`, where
-/// `into_make_service_with_connect_info::<SocketAddr>()` is served) tell addresses by themselves. A host that serves axum
-/// with a type of its own in `ConnectInfo` keeps that, and puts a `PeerAddr` beside it.
+/// `into_make_service_with_connect_info::<SocketAddr>()` is served) tell addresses by themselves. A host that serves
+/// axum with a type of its own in `ConnectInfo` keeps that, and puts a `PeerAddr` beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerAddr(pub SocketAddr);
 

@@ -129,9 +129,9 @@ impl Clients {
         Self::by_source(IdentitySource::Bearer)
     }
 
-    /// Clients are told apart by the host that they ask for: each host of the list is one client. Requests for any other
-    /// host, and for none, are anonymous, or told apart by address with [`or_address`](Self::or_address); so nobody gets
-    /// buckets by inventing a host.
+    /// Clients are told apart by the host that they ask for: each host of the list is one client. Requests for any
+    /// other host, and for none, are anonymous, or told apart by address with [`or_address`](Self::or_address); so
+    /// nobody gets buckets by inventing a host.
     ///
     /// ```
     /// use tower_throttle::{Clients, Rate};
@@ -143,10 +143,10 @@ impl Clients {
     /// # let _ = clients;
     /// ```
     ///
-    /// The host is read from the target (`:authority` in HTTP/2), or else from the field `Host`; fields that proxies add,
-    /// such as `X-Forwarded-Host`, are not read. Case and a final dot make no difference, and IPv6 addresses stand in
-    /// brackets. An entry without a port, or with 80 or 443, means the host at each port that the list does not name;
-    /// any other port stands for itself: `api.example.com:8443`. Listing a host twice changes nothing.
+    /// The host is read from the target (`:authority` in HTTP/2), or else from the field `Host`; fields that proxies
+    /// add, such as `X-Forwarded-Host`, are not read. Case and a final dot make no difference, and IPv6 addresses stand
+    /// in brackets. An entry without a port, or with 80 or 443, means the host at each port that the list does not
+    /// name; any other port stands for itself: `api.example.com:8443`. Listing a host twice changes nothing.
     ///
     /// # Errors
     ///
@@ -297,9 +297,9 @@ impl Clients {
     /// Says by the request's head on which plan a client is that is no [`member`](Self::member) of one,
     /// for example by what authentication has put into the extensions.
     ///
-    /// `None`, and a plan that is not declared, is none: what [`each`](Self::each) says holds. Requests for which a plan
-    /// is named that is not declared are counted in [`Snapshot::unknown_plans`](crate::Snapshot::unknown_plans), and the
-    /// log says once that there are some (feature `tracing`).
+    /// `None`, and a plan that is not declared, is none: what [`each`](Self::each) says holds. Requests for which a
+    /// plan is named that is not declared are counted in [`Snapshot::unknown_plans`](crate::Snapshot::unknown_plans),
+    /// and the log says once that there are some (feature `tracing`).
     ///
     /// ```
     /// use tower_throttle::{Clients, Rate};
@@ -333,9 +333,9 @@ impl Clients {
     /// [`LimitStatus::is_overflow`](crate::LimitStatus::is_overflow) and
     /// [`ThrottleLayer::overflowed`](crate::ThrottleLayer::overflowed). With 0 all of them do.
     ///
-    /// A client that gets a bucket of its own after it has shared one begins with a full one. So a client is admitted at
-    /// most twice what its limit allows in any window, `2 × (burst - 1 + ⌈w / T⌉)`, and holds at most twice its slots,
-    /// while the table has no room for all; never with room for all.
+    /// A client that gets a bucket of its own after it has shared one begins with a full one. So a client is admitted
+    /// at most twice what its limit allows in any window, `2 × (burst - 1 + ⌈w / T⌉)`, and holds at most twice its
+    /// slots, while the table has no room for all; never with room for all.
     ///
     /// The first client that finds no room comes when about seven tenths of the table are in use, so set it
     /// to one and a half times what you expect. More than there is memory for is an error of

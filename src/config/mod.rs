@@ -72,17 +72,18 @@
 //!
 //! What is left out is left out, never zero: a route inherits it from the default. A rate of `0` closes. A fraction
 //! is exact: `0.5` is one in two seconds. A number of more than twelve digits, as tools print it, is the simplest
-//! fraction within one part in 2^52: `0.0033333333333333335` is one in five minutes. A whole number may be written `5.0`
-//! or `1e3`. A rate without a burst has one of its count, a fraction of what it is in its period, rounded up. Periods are `second`, `minute`, `hour`, `day` or a duration (`ns`, `us`, `ms`, `s`, `m`,
-//! `h`, `d`).
+//! fraction within one part in 2^52: `0.0033333333333333335` is one in five minutes. A whole number may be written
+//! `5.0` or `1e3`. A rate without a burst has one of its count, a fraction of what it is in its period, rounded up.
+//! Periods are `second`, `minute`, `hour`, `day` or a duration (`ns`, `us`, `ms`, `s`, `m`, `h`, `d`).
 //!
-//! **Clients** have `by`: `"address"`, `"bearer"`, `{ header = "x-api-key" }`, `{ hosts = ["api.example.com"] }`, or one
-//! of the latter three and `"address"` in a list; `each` and `plans`, which are limits that may have `routes` of their own; and `trusting`, `forwarding`
-//! (`"x-forwarded-for"`, `"forwarded"`), `ipv6_prefix` and `max_clients` as [`Clients`](crate::Clients) has them. Who
-//! is on a plan is no setting, for keys are secrets: [`Rules::map_clients`](crate::Rules::map_clients) adds them.
+//! **Clients** have `by`: `"address"`, `"bearer"`, `{ header = "x-api-key" }`, `{ hosts = ["api.example.com"] }`, or
+//! one of the latter three and `"address"` in a list; `each` and `plans`, which are limits that may have `routes` of
+//! their own; and `trusting`, `forwarding` (`"x-forwarded-for"`, `"forwarded"`), `ipv6_prefix` and `max_clients` as
+//! [`Clients`](crate::Clients) has them. Who is on a plan is no setting, for keys are secrets:
+//! [`Rules::map_clients`](crate::Rules::map_clients) adds them.
 //!
-//! A document may name its schema, as `$schema`. It has at most 8 MiB in any format, unless a [`Reader`] says otherwise;
-//! a byte order mark before it is passed over.
+//! A document may name its schema, as `$schema`. It has at most 8 MiB in any format, unless a [`Reader`] says
+//! otherwise; a byte order mark before it is passed over.
 //!
 //! [`Rules::JSON_SCHEMA`](crate::Rules::JSON_SCHEMA) says the same to editors and to checks.
 //!

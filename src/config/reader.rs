@@ -4,8 +4,8 @@ use super::error::ConfigError;
 
 /// A reader of documents with a bound on their size.
 ///
-/// The functions that read a document by themselves, such as [`Rules::from_toml`](crate::Rules::from_toml), have a bound
-/// of 8 MiB, the same for every format. The time that a document takes grows with its size.
+/// The functions that read a document by themselves, such as [`Rules::from_toml`](crate::Rules::from_toml), have a
+/// bound of 8 MiB, the same for every format. The time that a document takes grows with its size.
 ///
 /// ```
 /// use tower_throttle::config::Reader;

@@ -174,7 +174,7 @@ impl fmt::Debug for LimitStatus<'_> {
     }
 }
 
-/// The statuses of a rule's limits, before a [`Decision`] is made of them.
+/// The statuses of a rule's limits, before a [`Decision`](super::Decision) is made of them.
 pub(crate) fn statuses<'a>(
     limit_set: &'a LimitSet,
     readings: &'a LimitReadings,

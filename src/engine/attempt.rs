@@ -1,8 +1,8 @@
 //! What an attempt to decide on a request works with, and what it comes to.
 //!
-//! An [`Attempt`] borrows what was found of the request and changes none of it. [`Progress`] is what lasts from one attempt
-//! to the next while the request waits: its place in line above all, which is left when it is dropped. A [`Ruling`] is the
-//! end of one attempt.
+//! An [`Attempt`] borrows what was found of the request and changes none of it. [`Progress`] is what lasts from one
+//! attempt to the next while the request waits: its place in line above all, which is left when it is dropped. A
+//! [`Ruling`] is the end of one attempt.
 //!
 //! Made by `decide` for a request that has arrived, and by `pending` for one that waits.
 
@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// What an attempt has come to. What the limits hold is left in its [`Outcome`].
+/// What an attempt has come to. What the limits hold is left in its [`Outcome`](super::outcome::Outcome).
 pub(super) enum Ruling {
     Admit,
     Deny,

@@ -84,9 +84,9 @@ impl Engine {
                 arrived: now,
                 head,
             };
-            // Most requests: nobody waits for these limits, and no store has their balances.
-            let is_plain = !limits.limit_set.is_patient && attempt().store().is_none();
-            if !is_plain {
+            // Of most requests nobody waits for the limits, and no store has their balances.
+            let (is_patient, is_shared) = (limits.limit_set.is_patient, limits.limit_set.is_shared);
+            if is_patient || (is_shared && rules.store.get().is_some()) {
                 match attempt().arrives(now) {
                     Ok(decided) => return decided,
                     Err(outdated) => outdated.pause(),
@@ -334,7 +334,7 @@ impl RuleSet {
         let (mut readings, at) = match store {
             Some(store) => {
                 let none = LeasedUnits::default();
-                let view = store.view(limit_set, demand, now, &limiter.memory, &none);
+                let view = store.cached_view(limit_set, demand, now, &limiter.memory, &none);
                 (view.readings, view.at)
             }
             None => (limiter.peek(limit_set, demand, now), now),

@@ -26,6 +26,8 @@ pub(crate) struct Options {
     pub(crate) rejection: Option<Arc<dyn Rejection>>,
     /// Whose fields admitted responses carry besides the IETF's.
     pub(crate) dialect: Dialect,
+    /// Whether that has fields of its own, for most have none.
+    pub(crate) tells_more: bool,
     pub(crate) on_outage: OnOutage,
     /// How long the store is waited for.
     pub(crate) store_deadline: Duration,
@@ -34,7 +36,8 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Refuses a request: with the answer that somebody else gives if there is a `Rejection`, of the route or the layer.
+    /// Refuses a request: with the answer that somebody else gives if there is a `Rejection`, of the route or the
+    /// layer.
     #[inline]
     pub(super) fn refuse(
         &self,
@@ -102,6 +105,7 @@ impl Default for Options {
             grpc_retry_pushback: false,
             rejection: None,
             dialect: Dialect::Problem,
+            tells_more: false,
             on_outage: OnOutage::default(),
             store_deadline: Duration::from_millis(25),
             lease: 0,
@@ -120,6 +124,7 @@ impl fmt::Debug for Options {
             grpc_retry_pushback,
             rejection,
             dialect,
+            tells_more: _,
             on_outage,
             store_deadline,
             lease,

@@ -172,7 +172,8 @@ impl Refusal {
 }
 
 impl Attempt<'_> {
-    /// Returns whether a request that all limits admit holds nothing, and nothing is told: as most do where fields are off.
+    /// Returns whether a request that all limits admit holds nothing, and nothing is told: as most do where fields are
+    /// off.
     #[inline(always)]
     pub(super) fn is_bare(&self) -> bool {
         let RouteLimits {
@@ -228,7 +229,7 @@ impl Attempt<'_> {
             }
             _ => None,
         };
-        if self.rules.rejections.is_some() || options.dialect.tells_more() {
+        if self.rules.rejections.is_some() || options.tells_more {
             fields = fields.map(|fields| self.in_dialect(fields, &limits, readings, now));
         }
         let decision = options

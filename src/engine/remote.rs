@@ -74,7 +74,7 @@ impl<'a> Attempt<'a> {
         let leased = match lease {
             0 | 1 => LeasedUnits::default(),
             _ if is_behind => LeasedUnits::default(),
-            _ => store.lend(limit_set, self.demand, now),
+            _ => store.spend_leased(limit_set, self.demand, now),
         };
         if leased.is_all() {
             let held = match self.take_held(store, &leased, now)? {
@@ -82,26 +82,26 @@ impl<'a> Attempt<'a> {
                 Err(held) => return Ok(self.refused_here(store, held, now, progress, outcome)),
             };
             let (readings, at) =
-                store.lent_levels(limit_set, self.demand, &leased, &held.readings, now);
+                store.leased_readings(limit_set, self.demand, &leased, &held.readings, now);
             (*outcome.readings, outcome.at) = (readings, at);
             outcome.permits = held.permits;
             return Ok(Ruling::Admit);
         }
-        let view = self.view(store, now, &leased);
+        let view = self.cached_view(store, now, &leased);
         if is_behind || (view.is_denied && view.is_known) {
-            store.unlend(&leased);
+            store.put_back(&leased);
             return Ok(self.refused(view.into(), progress, outcome));
         }
         let deadline = self.engine.options.store_deadline;
         let until = *progress
             .lease_until
-            .get_or_insert_with(|| now.saturating_add(LeaseWaiter::patience(deadline)));
+            .get_or_insert_with(|| now.saturating_add(LeaseWaiter::longest_wait(deadline)));
         // The store answers no later than that, or it is given up.
         if let Some(waiter) = &progress.waiter {
             waiter.asks_by(now.saturating_add(nanos(deadline)).max(until));
         }
-        if let Some(lease) = store.follow(&leased, until).filter(|_| now < until) {
-            store.unlend(&leased);
+        if let Some(lease) = store.lease_waiter(&leased, until).filter(|_| now < until) {
+            store.put_back(&leased);
             return Ok(Ruling::Wait(Wait::Lease(lease)));
         }
         let held = match self.take_held(store, &leased, now)? {
@@ -115,8 +115,8 @@ impl<'a> Attempt<'a> {
         }))
     }
 
-    /// Takes what lies in this process, or returns what is there if it refuses. Then, and if other rules hold, the units
-    /// of leases go back.
+    /// Takes what lies in this process, or returns what is there if it refuses. Then, and if other rules hold, the
+    /// units of leases go back.
     fn take_held(
         &self,
         store: &StoreClient,
@@ -128,7 +128,7 @@ impl<'a> Attempt<'a> {
         let mut readings = LimitReadings::default();
         let admitted = limiter.admit_apart(&limits.limit_set, self.demand, now, &mut readings);
         if admitted != Ok(true) {
-            store.unlend(leased);
+            store.put_back(leased);
         }
         if !admitted? {
             return Ok(Err(readings));
@@ -141,9 +141,9 @@ impl<'a> Attempt<'a> {
     }
 
     /// Returns what is known at `now` of all buckets.
-    fn view(&self, store: &StoreClient, now: Nanos, leased: &LeasedUnits) -> CachedView {
+    fn cached_view(&self, store: &StoreClient, now: Nanos, leased: &LeasedUnits) -> CachedView {
         let memory = &self.rules.limiter.memory;
-        store.view(&self.limits.limit_set, self.demand, now, memory, leased)
+        store.cached_view(&self.limits.limit_set, self.demand, now, memory, leased)
     }
 
     /// Goes on with the answer of the store.
@@ -213,7 +213,7 @@ impl<'a> Attempt<'a> {
     ) -> Result<Ruling, Outdated> {
         let on_outage = self.engine.options.on_outage;
         if !mem::replace(&mut progress.is_alone, true) {
-            store.without(on_outage);
+            store.report_without(on_outage);
         }
         outcome.applied = self.applied(true);
         // Dropped without being kept, it gives back what the store takes for it too late.
@@ -252,7 +252,7 @@ impl<'a> Attempt<'a> {
         outcome: &mut Outcome<'_>,
     ) -> Ruling {
         // By slots: a look at all of them tells which.
-        let view = self.view(store, now, &LeasedUnits::default());
+        let view = self.cached_view(store, now, &LeasedUnits::default());
         if self.limits.limit_set.is_patient || view.is_known {
             return self.refused(view.into(), progress, outcome);
         }
@@ -261,8 +261,8 @@ impl<'a> Attempt<'a> {
         Ruling::Deny
     }
 
-    /// How long a request waits before it asks a store again whose answer says both that it is refused and that there is
-    /// room for it.
+    /// How long a request waits before it asks a store again whose answer says both that it is refused and that there
+    /// is room for it.
     const PAUSE: Nanos = 1_000_000;
 
     /// Tells whether it has waited for as long as it may.
@@ -369,7 +369,7 @@ impl<'a> Attempt<'a> {
         let Some(store) = self.rules.store.get() else {
             return self.deny(LimitReadings::default(), now, true, outcome);
         };
-        let view = self.view(store, now, &LeasedUnits::default());
+        let view = self.cached_view(store, now, &LeasedUnits::default());
         let RefusedReadings {
             mut readings,
             at,
@@ -448,13 +448,13 @@ struct RefusedReadings {
 }
 
 impl From<CachedView> for RefusedReadings {
-    fn from(view: CachedView) -> Self {
+    fn from(cached_view: CachedView) -> Self {
         let CachedView {
             readings,
             at,
             is_known,
             is_denied: _,
-        } = view;
+        } = cached_view;
         Self {
             readings,
             at,

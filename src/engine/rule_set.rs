@@ -334,7 +334,7 @@ impl RuleSet {
                     Some(declared) => declared,
                     None => self.undeclared(&head, visit)?,
                 };
-                let variant = plan.variant(|| plan.routes.find(&head));
+                let variant = variant_of(plan, || plan.routes.find(&head));
                 let own = self.prepared(route, plan, variant);
                 match self.of_other_end(&head, route, plan, variant) {
                     None => MatchedRoute::Kept(own),
@@ -370,7 +370,7 @@ impl RuleSet {
                 Some(declared) => declared,
                 None => self.undeclared(reading.head(), visit)?,
             };
-            let variant = plan.variant(|| reading.find(&plan.routes));
+            let variant = variant_of(plan, || reading.find(&plan.routes));
             is_declared &= !route.undeclared;
             let own = self.prepared(route, plan, variant);
             let other = self.of_other_end(reading.head(), route, plan, variant);
@@ -523,6 +523,16 @@ impl RuleSet {
             shape: before.shape.clone(),
             ..Route::undeclared(key, place, default, Some(before), begins_anew, variants)
         }
+    }
+}
+
+/// Returns the number of the variant of a plan that a request has, given how to look its route up. Most plans have one,
+/// for any route.
+#[inline(always)]
+fn variant_of<'a>(plan: &PlanLimits, route: impl FnOnce() -> Option<&'a usize>) -> usize {
+    match plan.variants.len() {
+        1 => 0,
+        _ => route().copied().unwrap_or(0),
     }
 }
 

@@ -34,6 +34,6 @@
 //! - A limit is exact in each process, not a target; several processes have each its own, or
 //!   [one together](crate::guides::replicas).
 //! - A refusal says when to come back: `Retry-After`, to the second, and the exact wait beside it.
-//! - HTTP APIs of API Gateway have no limits of clients and no cap on what is in flight, and they cannot stream. Here an
-//!   answer holds its [slot](crate#slots) until its last byte, and [model tokens](crate#model-tokens) are limits as
+//! - HTTP APIs of API Gateway have no limits of clients and no cap on what is in flight, and they cannot stream. Here
+//!   an answer holds its [slot](crate#slots) until its last byte, and [model tokens](crate#model-tokens) are limits as
 //!   requests are.

@@ -26,9 +26,9 @@
 //! the server alone; theirs may show what they like. A request is charged on all of its limits in one call, or on
 //! none. It is charged once: a call is never sent again, whatever has become of its answer. A refusal needs no call if
 //! a bucket is known to be empty and all others of the request are known too; otherwise the store is asked, so that the
-//! wait is true. That is believed for ten seconds at most (a quarter of a second for model tokens), so that somebody who
-//! deletes a key by hand is heard by then. What other replicas took or gave back meanwhile is not known: such a wait may
-//! end earlier or later.
+//! wait is true. That is believed for ten seconds at most (a quarter of a second for model tokens), so that somebody
+//! who deletes a key by hand is heard by then. What other replicas took or gave back meanwhile is not known: such a
+//! wait may end earlier or later.
 //!
 //! Not shared are [slots](crate#slots), which belong to a process and end with it, and [lines](crate#waiting):
 //! requests wait for limits in a store as for others, first come, first served in each process and by chance between
@@ -54,8 +54,8 @@
 //! [`OnOutage`](crate::OnOutage) says: let through, refused with 503, or by limits of this process at a share of the
 //! whole. Without a word it is the whole. Within about a second of the store's return it is asked again. The feature
 //! `tracing` tells both, and the cause, and `metrics` has `throttle_store_up`, `throttle_store_errors_total` and
-//! `throttle_store_outage_total`. A bucket that the store cannot charge, such as a key that another program has written,
-//! is no outage: only its requests are decided so, and `tracing` tells why.
+//! `throttle_store_outage_total`. A bucket that the store cannot charge, such as a key that another program has
+//! written, is no outage: only its requests are decided so, and `tracing` tells why.
 //!
 //! [`RedisStore::connect`](crate::store::RedisStore::connect) is an error if the server is not there;
 //! [`connect_lazy`](crate::store::RedisStoreBuilder::connect_lazy) starts without it.
@@ -70,8 +70,8 @@
 //! back before a process ends. Where limits are small or replicas many, leave it out.
 //!
 //! A lease is of use where many requests are let through: of 50, one call serves 50 of them. Of a limit that is used to
-//! a twentieth, a lease lapses before it is spent, and one that is used up has nothing to lease; then there are about as
-//! many calls as without.
+//! a twentieth, a lease lapses before it is spent, and one that is used up has nothing to lease; then there are about
+//! as many calls as without.
 //!
 //! # The server
 //!
@@ -100,4 +100,5 @@
 //! Replicas with other rules, as in a rolling update, share those limits of a scope that they know by the same kind and
 //! name or, without a name, by the same kind and period; and what was used of one stays used under either of its
 //! settings. A [reload](crate::Handle::reload) changes one process's rules. A limit that gets another name, or without
-//! one another period, is another one there, and starts full; so do limits of clients under another secret. Replicas with different secrets have the same limits each for itself, and nothing tells them.
+//! one another period, is another one there, and starts full; so do limits of clients under another secret. Replicas
+//! with different secrets have the same limits each for itself, and nothing tells them.

@@ -37,8 +37,8 @@ impl ThrottleLayer {
         Self::with_clock(&rules, Clock::suspendable_at(shown))
     }
 
-    /// Has the wall clock go on by `passed` while the monotonic clock stands, as on a machine that is suspended. Without
-    /// effect on a layer that was not made by [`new_at`](Self::new_at).
+    /// Has the wall clock go on by `passed` while the monotonic clock stands, as on a machine that is suspended.
+    /// Without effect on a layer that was not made by [`new_at`](Self::new_at).
     pub fn suspend(&self, passed: Duration) {
         self.engine
             .active

@@ -111,8 +111,8 @@ impl ThrottleLayer {
     /// leaves it as it is. Nothing is held back or copied, and what is kept meanwhile is a few hundred bytes.
     ///
     /// An answer is believed as far as it can be true: a report above what was reserved, four tokens for each byte of
-    /// the answer and 16,777,216 tokens that leave no byte (a context of ten million tokens, the largest of a model, and
-    /// reasoning that is not sent) changes nothing, as if the answer had told nothing. Snapshots count such answers
+    /// the answer and 16,777,216 tokens that leave no byte (a context of ten million tokens, the largest of a model,
+    /// and reasoning that is not sent) changes nothing, as if the answer had told nothing. Snapshots count such answers
     /// ([`RouteSnapshot::implausible_usage`](crate::RouteSnapshot::implausible_usage)), and the log tells them. What a
     /// handler [settles](crate::Usage::settle) is charged whatever it is.
     ///
@@ -143,6 +143,7 @@ impl ThrottleLayer {
     pub fn rejection(self, rejection: impl Rejection) -> Self {
         self.with(|options| {
             options.dialect = rejection.dialect();
+            options.tells_more = options.dialect.tells_more();
             options.rejection = Some(Arc::new(rejection));
         })
     }
@@ -202,12 +203,13 @@ impl ThrottleLayer {
     /// requests that come without asking again: a *lease*. Without this call, and with 0 or 1, each request asks.
     ///
     /// It admits nothing that would not have been: a unit counts as used when it is leased, and what is not used lapses
-    /// as the bucket is refilled, or when a quota's window ends. So a process that stops leaves nothing to be cleaned up;
-    /// what nobody has used for a second or two is given back, as far as nobody came since, and
+    /// as the bucket is refilled, or when a quota's window ends. So a process that stops leaves nothing to be cleaned
+    /// up; what nobody has used for a second or two is given back, as far as nobody came since, and
     /// [`Handle::return_leases`] does so at once. Until then others find as much less, which is why a lease is never
-    /// more than half of what is left, a quarter of what the bucket holds, or what its rate gives in a second. Where that
-    /// is less than one, as for a client with a burst of three, where shadows look on, and where model tokens are
-    /// reserved, requests ask each time. Of 32,768 buckets at most there are leases; requests that are charged on others ask.
+    /// more than half of what is left, a quarter of what the bucket holds, or what its rate gives in a second. Where
+    /// that is less than one, as for a client with a burst of three, where shadows look on, and where model tokens are
+    /// reserved, requests ask each time. Of 32,768 buckets at most there are leases; requests that are charged on
+    /// others ask.
     ///
     /// What clients are told to remain is what this process knows of: what others have used since it asked is missing
     /// from it. All replicas should lease, or none; where some do not, what they give back (for requests whose clients

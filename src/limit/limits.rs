@@ -200,10 +200,10 @@ impl Limits {
     /// held cannot, so for slots a request waits, and is refused when the time is over. If several scopes refuse,
     /// each of them has to allow the wait. A request that goes away while it waits has taken nothing.
     ///
-    /// A place blocks nobody: a response future that is woken and not polled within 50 ms, or is past its time, is passed
-    /// over. It keeps its turn if it is polled again in time. Those behind it notice by timers of their own, the next in
-    /// line every 50 ms, the one after it every 100 ms, and so on; so a runtime that stands still for longer may admit
-    /// them in another order.
+    /// A place blocks nobody: a response future that is woken and not polled within 50 ms, or is past its time, is
+    /// passed over. It keeps its turn if it is polled again in time. Those behind it notice by timers of their own, the
+    /// next in line every 50 ms, the one after it every 100 ms, and so on; so a runtime that stands still for longer
+    /// may admit them in another order.
     ///
     /// The service behind the throttle is ready while a request waits, and kept so: what it reserves in
     /// `poll_ready` stays reserved.
@@ -252,8 +252,8 @@ impl Limits {
     ///
     /// # Errors
     ///
-    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new) returns an error for any other character, an empty name, one of
-    /// more than 64 characters, and a name that another limit was given.
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new) returns an error for any other character, an empty name, one
+    /// of more than 64 characters, and a name that another limit was given.
     pub fn named(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.name = Some(name.into());
         self

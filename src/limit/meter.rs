@@ -207,7 +207,7 @@ impl Meter {
 
     /// The state after `units` come back of a lease that has left `left`. Those of a rate come back only if nobody was
     /// charged since: what others have leased afterwards counts on time that these units have paid for (see
-    /// [`crate::remote`]).
+    /// [`crate::store::client`]).
     pub(crate) fn return_lease(
         &self,
         state: u64,

@@ -72,8 +72,8 @@ pub(crate) struct Limit {
 
 /// What a limit is set to.
 ///
-/// It is shown in a few words: `10 in 1s, burst 5`, `10000 in a day`, `90000 tokens in 60s, burst 90000`, `8 in flight`, or
-/// `closed`; and `shadow` behind that.
+/// It is shown in a few words: `10 in 1s, burst 5`, `10000 in a day`, `90000 tokens in 60s, burst 90000`, `8 in
+/// flight`, or `closed`; and `shadow` behind that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Terms {

@@ -47,8 +47,8 @@ pub struct Quota {
 
 /// The window of a quota, at whose end all its units come back at once.
 ///
-/// The end of a window at a given time is [`Budget::full_state`](crate::store::Budget::full_state). A store that finds it
-/// elsewhere, by a clock of its own, finds the same for all four.
+/// The end of a window at a given time is [`Budget::full_state`](crate::store::Budget::full_state). A store that finds
+/// it elsewhere, by a clock of its own, finds the same for all four.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Window {
     /// A day, from midnight to midnight UTC.

@@ -14,8 +14,8 @@ use crate::{clock::Nanos, decision::Denial, rules::Changes, store::StoreError};
 /// All events are the crate's, whichever of its files they come from.
 const TARGET: &str = "tower_throttle";
 
-/// Tells what one throttle has to say, whichever rules hold: of refusals, and of whatever else each request may cause, no
-/// more than ten in a second.
+/// Tells what one throttle has to say, whichever rules hold: of refusals, and of whatever else each request may cause,
+/// no more than ten in a second.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
     refusals: Sampler,

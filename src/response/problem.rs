@@ -47,8 +47,8 @@ impl Rejection for Problem {
     }
 }
 
-/// The header of [`Problem`] for one rule, with blanks for what each refusal tells. It `ends` a client's attempts, or has
-/// it come back by itself.
+/// The header of [`Problem`] for one rule, with blanks for what each refusal tells. It `ends` a client's attempts, or
+/// has it come back by itself.
 pub(super) fn template(policies: Option<&Policies>, ends: bool) -> HeaderMap {
     let blank = HeaderValue::from_static("");
     let mut headers = HeaderMap::with_capacity(7);

@@ -21,11 +21,10 @@ use super::{comparisons::compared, spelling::normalize};
 /// | `GET /pets/{proxy+}`, `GET /pets/{*rest}` | all that follows, at least one character |
 /// | `$default` | every request that no other key matches |
 ///
-/// Query, fragment and host take no part. Paths are case-sensitive, and `/pets/` is not `/pets`; but a host may take one
-/// for the other, so that a request for either is charged to the key of the other as well, unless its own key is as
-/// specific.
-/// Percent-encoded letters, digits and `-._~` equal the plain ones (RFC 3986, section 6.2.2.2). A request that its host
-/// may take for either of two keys is charged to [both](crate#route-keys).
+/// Query, fragment and host take no part. Paths are case-sensitive, and `/pets/` is not `/pets`; but a host may take
+/// one for the other, so that a request for either is charged to the key of the other as well, unless its own key is as
+/// specific. Percent-encoded letters, digits and `-._~` equal the plain ones (RFC 3986, section 6.2.2.2). A request
+/// that its host may take for either of two keys is charged to [both](crate#route-keys).
 ///
 /// ```
 /// use tower_throttle::RouteKey;

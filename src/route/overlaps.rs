@@ -11,8 +11,8 @@ use super::{
 
 /// Routes by number, found by the segments of their paths.
 ///
-/// To find those that overlap with a route takes as many steps as there are segments and routes that share them, however
-/// many others there are. Only a parameter is followed into all literals in its place.
+/// To find those that overlap with a route takes as many steps as there are segments and routes that share them,
+/// however many others there are. Only a parameter is followed into all literals in its place.
 #[derive(Debug)]
 pub(crate) struct Overlaps {
     /// The root is the first.

@@ -280,8 +280,8 @@ impl<V> Table<V> {
         (named == Some(found)).then(|| &self.values[found])
     }
 
-    /// The route of the same path with a slash more or less at its end, if its key is more specific than that of the path
-    /// itself.
+    /// The route of the same path with a slash more or less at its end, if its key is more specific than that of the
+    /// path itself.
     #[inline]
     pub(crate) fn of_other_end(&self, head: &Head<'_>) -> Option<&V> {
         let has_slash = head.path.ends_with('/') && head.path.len() > 1;

@@ -8,9 +8,9 @@
 //!
 //! - **The set only grows, up to its bound.** A slot is written once, so that reading takes no lock. Routes are entered
 //!   under a lock, one after the other: each is entered once, and the count is that of the slots that are written.
-//! - **A sealed set is complete.** Once [`seal`](BoundedMap::seal) has returned, no route is entered, and whoever sealed
-//!   the set finds all routes that anybody was given. So a reload may carry all of them over, and none is charged that
-//!   it does not know.
+//! - **A sealed set is complete.** Once [`seal`](BoundedMap::seal) has returned, no route is entered, and whoever
+//!   sealed the set finds all routes that anybody was given. So a reload may carry all of them over, and none is
+//!   charged that it does not know.
 //!
 //! # Memory ordering
 //!

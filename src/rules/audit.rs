@@ -72,8 +72,8 @@ impl Audit {
 
     /// Routes of the host that take `OPTIONS`, where clients are told apart by a header field or a token alone.
     ///
-    /// A browser sends no credentials with a CORS preflight, so that all preflights share the anonymous client's limits.
-    /// Put the CORS layer outside of the throttle, where preflights end, or add
+    /// A browser sends no credentials with a CORS preflight, so that all preflights share the anonymous client's
+    /// limits. Put the CORS layer outside of the throttle, where preflights end, or add
     /// [`Clients::or_address`](crate::Clients::or_address).
     pub fn anonymous_preflights(&self) -> impl ExactSizeIterator<Item = &RouteKey> {
         self.anonymous.iter()

@@ -53,9 +53,8 @@ pub(crate) use self::{
 /// - The **total** is one set of buckets for everything that passes the throttle.
 /// - The **default route** holds for each route by itself, as API Gateway's default route settings do:
 ///   every route has buckets of its own. A declared route inherits what it leaves out.
-/// - A **route** is a [`RouteKey`](crate::RouteKey); the most specific key wins. `$default` is a key like any other: one
-///   set of buckets for all requests that no other key matches, not to be confused with the default
-///   route.
+/// - A **route** is a [`RouteKey`](crate::RouteKey); the most specific key wins. `$default` is a key like any other:
+///   one set of buckets for all requests that no other key matches, not to be confused with the default route.
 /// - [`Clients`] are who asks: each has buckets of its own, on whatever route.
 ///
 /// With no rule for it, a request is not limited.

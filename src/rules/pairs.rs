@@ -51,9 +51,9 @@ pub(super) fn equal(one: &Limit, other: &Limit) -> bool {
     one.is_kind_of(other) && one.window() == other.window() && one.size() == other.size()
 }
 
-/// Names the limits of a place for stores, the same in every process with the same rules: by kind and name or, without a
-/// name, by kind and period, and by a number only among those of the same kind and period. `None`: a limit that no store
-/// keeps.
+/// Names the limits of a place for stores, the same in every process with the same rules: by kind and name or, without
+/// a name, by kind and period, and by a number only among those of the same kind and period. `None`: a limit that no
+/// store keeps.
 ///
 /// The number goes by size and not by place, so that limits that change places keep their balances.
 pub(super) fn ids(

@@ -41,15 +41,6 @@ impl PlanLimits {
         }
     }
 
-    /// The variant for a request, given how to look its route up: `None` if the plan has no such route.
-    #[inline(always)]
-    pub(crate) fn variant<'a>(&'a self, route: impl FnOnce() -> Option<&'a usize>) -> usize {
-        match self.variants.len() {
-            1 => 0,
-            _ => route().copied().unwrap_or(0),
-        }
-    }
-
     pub(crate) fn is_limited(&self) -> bool {
         self.variants.iter().any(|bounds| !bounds.is_empty())
     }

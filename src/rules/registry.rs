@@ -339,8 +339,8 @@ fn is_closed(limits: &[Limit]) -> bool {
     enforced.any(|limit| limit.meter.is_none())
 }
 
-/// The limits of before that no new one was paired with, and their numbers: they rest while their place is closed. Those
-/// that have never been open have nothing to keep.
+/// The limits of before that no new one was paired with, and their numbers: they rest while their place is closed.
+/// Those that have never been open have nothing to keep.
 fn unpaired<'a>(
     old: impl Iterator<Item = (&'a Limit, &'a MeterHistory)>,
     pairs: &[Option<usize>],

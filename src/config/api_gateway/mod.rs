@@ -56,17 +56,18 @@
 //! What does not throttle is passed over: logs, metrics, variables, tags. **Nothing that throttles is passed over.**
 //! Settings that are not known are errors, and so are values that only the vendor's tools can resolve (`!Ref`,
 //! `Fn::Sub`, `${var.burst}`), with their path, line and column; so are the settings of a REST API's stage, and of the
-//! events of SAM's functions, `dynamic` blocks, and settings that a plan of Terraform knows only after it was applied. What
-//! is not read and is or may hold another stage (a nested stack, a module, a component, a macro, a loop that `Fn::ForEach`
-//! expands, the stage of another provider such as `awscc`, the next page of a list) is a [`Warning`] beside a stage that
-//! is read, else an error.
+//! events of SAM's functions, `dynamic` blocks, and settings that a plan of Terraform knows only after it was applied.
+//! What is not read and is or may hold another stage (a nested stack, a module, a component, a macro, a loop that
+//! `Fn::ForEach` expands, the stage of another provider such as `awscc`, the next page of a list) is a [`Warning`]
+//! beside a stage that is read, else an error.
 //!
 //! # The traps of API Gateway
 //!
 //! Each is read in the way that is safe, and a [`Warning`] says so.
 //!
-//! - **Absent is not zero.** There, a tool that deploys a block which sets anything else may send zeros for the throttles
-//!   that are missing, and each request is refused. Here what is absent is no limit; a zero that is written closes.
+//! - **Absent is not zero.** There, a tool that deploys a block which sets anything else may send zeros for the
+//!   throttles that are missing, and each request is refused. Here what is absent is no limit; a zero that is written
+//!   closes.
 //! - **An override inherits.** There, what route settings leave out falls to the account's limits. Here it is what the
 //!   default route settings say.
 //! - **A rate without a burst** has as many as come back in a second, rounded up. A burst without a rate is an error,
@@ -75,16 +76,16 @@
 //!   routes belongs, are the default route settings, in any spelling of their name. In two places and different, they
 //!   are an error.
 //! - **`$default` is a route**, that of requests which match no other key and no route of the host
-//!   ([`CatchAll::Unrouted`](crate::CatchAll::Unrouted)), and not the default settings. Where the host tells no routes, as
-//!   without axum, it is that of all requests which match no other key.
+//!   ([`CatchAll::Unrouted`](crate::CatchAll::Unrouted)), and not the default settings. Where the host tells no routes,
+//!   as without axum, it is that of all requests which match no other key.
 //! - **What throttles nothing** limits nothing here, where API Gateway still has the limits of the account.
 //!
 //! # Zero and the maximum
 //!
 //! A rate or burst of 0 closes. Rates go from one in 2^64 - 1 seconds up to 2^64 - 1 a second; bursts up to
-//! 2^64 - 1. Numbers of up to twelve digits are exact; longer ones, as tools print them, are the simplest fraction within
-//! one part in 2^52.
-//! A document of more than 8 MiB, unless a [`Reader`] says otherwise, or more than 64 levels deep, is an error.
+//! 2^64 - 1. Numbers of up to twelve digits are exact; longer ones, as tools print them, are the simplest fraction
+//! within one part in 2^52. A document of more than 8 MiB, unless a [`Reader`] says otherwise, or more than 64 levels
+//! deep, is an error.
 //!
 //! # What is different here
 //!
@@ -134,12 +135,9 @@ use super::{Imported, Reader, error::ConfigError};
 /// ```
 /// use tower_throttle::config::api_gateway;
 ///
-/// let error = api_gateway::stage("defaultRouteSettings: { throttlingBurstLimit: 5, throttlingRate: 10 }").unwrap_err();
-/// assert_eq!(
-///     error.to_string(),
-///     "line 1, column 50: defaultRouteSettings.throttlingRate: no such setting; did you mean \
-///      `throttlingRateLimit`?",
-/// );
+/// let error = api_gateway::stage("defaultRouteSettings: { throttlingBurstLimit: 5, throttlingRate: 10
+/// }").unwrap_err(); assert_eq!( error.to_string(), "line 1, column 50: defaultRouteSettings.throttlingRate: no such
+/// setting; did you mean \ `throttlingRateLimit`?", );
 /// ```
 pub fn stage(text: &str) -> Result<Imported, ConfigError> {
     Reader::new().stage(text)

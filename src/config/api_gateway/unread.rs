@@ -41,8 +41,8 @@ fn macros(part: &Cursor<'_>, visit: &mut Visitor<'_>) -> Result<(), ConfigError>
     }
 }
 
-/// Tells `visit` of an entry of the resources that cannot be read: a loop, a macro, a function, or a stack in a document
-/// of its own.
+/// Tells `visit` of an entry of the resources that cannot be read: a loop, a macro, a function, or a stack in a
+/// document of its own.
 pub(super) fn entry(
     id: &str,
     resource: &Cursor<'_>,

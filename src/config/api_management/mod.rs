@@ -49,7 +49,8 @@
 //! - **Nothing that limits is passed over.** What cannot be kept is an error: other expressions, named values
 //!   (`{{name}}`), conditions and costs (`increment-condition`, `increment-count`), `bandwidth`, quotas for a
 //!   lifetime, quotas of model tokens, limits on an `api` or an `operation`, attributes that are not known, policies
-//!   that are not known and have `limit` or `quota` in their name, and limits inside of `choose`, `retry` or `outbound`.
+//!   that are not known and have `limit` or `quota` in their name, and limits inside of `choose`, `retry` or
+//!   `outbound`.
 //! - A throttle tells clients apart in one way, so policies by different identities are an error, too.
 //! - What is kept in another way is a [`Warning`](super::Warning).
 //!

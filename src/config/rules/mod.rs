@@ -22,16 +22,18 @@ use super::{
 use crate::{rules::Rules, usage::Estimate};
 
 impl Rules {
-    /// The JSON Schema of rules (draft 2020-12), for editors and for checks before a deployment. It says what can be read,
-    /// whether as TOML, YAML or JSON; whether rules hold together, [`ThrottleLayer::new`](crate::ThrottleLayer::new) says.
+    /// The JSON Schema of rules (draft 2020-12), for editors and for checks before a deployment. It says what can be
+    /// read, whether as TOML, YAML or JSON; whether rules hold together,
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new) says.
     pub const JSON_SCHEMA: &'static str = include_str!("schema.json");
 
     /// Reads rules from TOML; see [`config`](crate::config) for what they look like.
     ///
     /// # Errors
     ///
-    /// What is no TOML or longer than 8 MiB (see [`Reader`]), a setting that is not known, and a value that is no setting's, with its path, line and
-    /// column. Rules that contradict themselves are an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    /// What is no TOML or longer than 8 MiB (see [`Reader`]), a setting that is not known, and a value that is no
+    /// setting's, with its path, line and column. Rules that contradict themselves are an error of
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
         Reader::new().toml(text)
     }

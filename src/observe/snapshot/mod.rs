@@ -34,8 +34,8 @@ pub struct Snapshot {
     /// Requests that carried no peer address where clients are told apart by address: all of them share the anonymous
     /// client's limits. See [`Clients::by_address`](crate::Clients::by_address).
     pub without_address: u64,
-    /// Requests for which [`Clients::plan_by`](crate::Clients::plan_by) named a plan that is not declared: they have the
-    /// limits of each client.
+    /// Requests for which [`Clients::plan_by`](crate::Clients::plan_by) named a plan that is not declared: they have
+    /// the limits of each client.
     pub unknown_plans: u64,
 }
 

@@ -20,8 +20,8 @@ pub(super) use self::headers::dialect_headers;
 /// Whatever the dialect, a refusal carries `Retry-After` and `retry-after-ms` (none if it can never pass),
 /// `x-should-retry: false` where it is of no use to come back within a minute, `Cache-Control: no-store`, and the
 /// `RateLimit` field that names the limit. gRPC requests are answered in gRPC. Where the
-/// [server is busy](crate::Denial::is_saturated) or [nobody can decide](crate::Denial::is_unavailable) the status is 503, if the
-/// dialect has none of its own.
+/// [server is busy](crate::Denial::is_saturated) or [nobody can decide](crate::Denial::is_unavailable) the status is
+/// 503, if the dialect has none of its own.
 ///
 /// Those that have fields of their own tell in them of the published limit that refused longest, or else has the
 /// least left; what a limit that is closed has no time for is left out. Where the inner service tells any of them
@@ -33,7 +33,8 @@ pub(super) use self::headers::dialect_headers;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Dialect {
-    /// [`Problem`](crate::Problem): a problem document (RFC 9457) that OpenAI's SDKs read too. No fields but the IETF's.
+    /// [`Problem`](crate::Problem): a problem document (RFC 9457) that OpenAI's SDKs read too. No fields but the
+    /// IETF's.
     #[default]
     Problem,
     /// OpenAI's API: `{"error":{"message":…,"type":"requests","param":null,"code":"rate_limit_exceeded"}}`.

@@ -151,7 +151,7 @@ impl StoreCall {
         }
         let leased = mem::take(&mut self.leased);
         if !answer.is_some_and(|(_, taken)| taken.is_admitted) {
-            self.store_client.unlend(&leased);
+            self.store_client.put_back(&leased);
         }
     }
 

@@ -5,10 +5,11 @@
 //!
 //! # Invariants
 //!
-//! - **Spent, then kept or put back.** [`lend`](StoreClient::lend) spends; a request that passes keeps what it has
-//!   spent, and any other puts it back, once, by [`unlend`](StoreClient::unlend). A [`StoreCall`](super::StoreCall)
-//!   that was given the units does that itself, also where it is dropped. Units that are never put back are lost to
-//!   this process and refilled in the store, as if they had been used: an error here never admits more.
+//! - **Spent, then kept or put back.** [`spend_leased`](StoreClient::spend_leased) spends; a request that passes keeps
+//!   what it has spent, and any other puts it back, once, by [`put_back`](StoreClient::put_back). A
+//!   [`StoreCall`](super::StoreCall) that was given the units does that itself, also where it is dropped. Units that
+//!   are never put back are lost to this process and refilled in the store, as if they had been used: an error here
+//!   never admits more.
 //! - **A waiter waits for half a deadline at most.** So a request that waits in vain can still make a call of its own.
 //! - **One task returns leases**, while there are any: see [`TaskSlot`](super::task_slot::TaskSlot). It holds the store
 //!   client weakly, so it ends within a second of a throttle that is dropped.
@@ -114,11 +115,16 @@ impl LeasedUnits {
 
 impl StoreClient {
     /// Spends a unit of a lease for each limit of a request in the store, as far as there are any. The caller puts them
-    /// back with [`unlend`](Self::unlend) if the request does not pass, or hands them to [`ask`](Self::ask).
+    /// back with [`put_back`](Self::put_back) if the request does not pass, or hands them to [`ask`](Self::ask).
     ///
     /// Does nothing for a set of limits of which some lie in the store and cannot be leased: shadows, model tokens,
     /// limits that hold fewer than four units, and rates that give less than one in a second. Nor for more than six.
-    pub(crate) fn lend(&self, limit_set: &LimitSet, demand: Demand, now: Nanos) -> LeasedUnits {
+    pub(crate) fn spend_leased(
+        &self,
+        limit_set: &LimitSet,
+        demand: Demand,
+        now: Nanos,
+    ) -> LeasedUnits {
         let mut leased = LeasedUnits::default();
         if !limit_set.is_leased {
             return leased;
@@ -148,7 +154,7 @@ impl StoreClient {
     }
 
     /// Puts back the units of a request that does not pass. To be called once for what one `lend` has returned.
-    pub(crate) fn unlend(&self, leased: &LeasedUnits) {
+    pub(crate) fn put_back(&self, leased: &LeasedUnits) {
         for unit in leased.units() {
             self.leases.unspend(unit.hash, unit.end);
         }
@@ -156,7 +162,7 @@ impl StoreClient {
 
     /// Returns the readings of all limits of a request that passes without a call, and the store's clock at `now`, or
     /// later. `held` are the readings of those of its limits that lie in this process.
-    pub(crate) fn lent_levels(
+    pub(crate) fn leased_readings(
         &self,
         limit_set: &LimitSet,
         demand: Demand,
@@ -221,7 +227,7 @@ impl StoreClient {
     }
 
     /// Returns a waiter for the lease that another call asks for, until `until` at most. `None`: there is no such call.
-    pub(crate) fn follow(
+    pub(crate) fn lease_waiter(
         self: &Arc<Self>,
         leased: &LeasedUnits,
         until: Nanos,
@@ -284,12 +290,12 @@ pub(crate) struct LeaseWaiter {
 
 impl LeaseWaiter {
     /// Returns the longest time to wait, in nanoseconds: half the `deadline` of a call.
-    pub(crate) fn patience(deadline: Duration) -> Nanos {
+    pub(crate) fn longest_wait(deadline: Duration) -> Nanos {
         nanos(deadline / 2)
     }
 
     /// Polls until no call asks for a lease of the bucket, or the waiter's time is up. Ready does not mean that there
-    /// is a unit: the request tries again to [spend](StoreClient::lend) one.
+    /// is a unit: the request tries again to [spend](StoreClient::spend_leased) one.
     pub(crate) fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
         let store_client = &self.store_client;
         let now = store_client.clock.now();

@@ -53,10 +53,10 @@
 //!
 //! # Who may call it
 //!
-//! The engine: [`lend`](StoreClient::lend), [`view`](StoreClient::guess), [`ask`](StoreClient::ask) and
-//! [`peek`](StoreClient::peek) for a decision, in this order. An [admission](crate::admission) calls
-//! [`correct`](StoreClient::correct), and a handle [`return_leases`](StoreClient::return_leases). None of them touches
-//! the [`Store`] itself.
+//! The engine: [`spend_leased`](StoreClient::spend_leased), [`cached_view`](StoreClient::cached_view),
+//! [`ask`](StoreClient::ask) and [`peek`](StoreClient::peek) for a decision, in this order. An
+//! [admission](crate::admission) calls [`correct`](StoreClient::correct), and a handle
+//! [`return_leases`](StoreClient::return_leases). None of them touches the [`Store`] itself.
 
 mod breaker;
 mod call;
@@ -283,7 +283,7 @@ impl StoreClient {
     /// Buckets of the store are seen as they were last told, those with a `leased` unit as if the unit were at hand,
     /// and those in this process as they are. A bucket that is not known counts as full, and no wait is to be told from
     /// it.
-    pub(crate) fn view(
+    pub(crate) fn cached_view(
         &self,
         limit_set: &LimitSet,
         demand: Demand,

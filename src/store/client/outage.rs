@@ -118,7 +118,7 @@ impl StoreClient {
     }
 
     /// Reports a request that is decided without the store.
-    pub(crate) fn without(&self, on_outage: OnOutage) {
+    pub(crate) fn report_without(&self, on_outage: OnOutage) {
         (self.on_event)(Event::Without(on_outage));
     }
 

@@ -100,8 +100,8 @@ impl WaitQueues {
             .unwrap_or_default()
     }
 
-    /// Tells whether somebody stands in a queue who came before a ticket and is not passed over. `QueueTicket::MAX` asks for
-    /// anybody.
+    /// Tells whether somebody stands in a queue who came before a ticket and is not passed over. `QueueTicket::MAX`
+    /// asks for anybody.
     pub(crate) fn has_earlier(&self, queue: QueueId, ticket: QueueTicket, now: Nanos) -> bool {
         let first = self.on(queue, now, |queue| queue.first()).flatten();
         first.is_some_and(|first| first < ticket)
