@@ -1,4 +1,16 @@
 //! The future of a throttled response.
+//!
+//! It has one of four ends in view: the response of the inner service as it is; the same, with what the request holds
+//! put into its body; the same, with fields added; or an answer of its own. A request that waits comes to one of these
+//! once it is decided on.
+//!
+//! # Invariants
+//!
+//! - **What a request holds lives in one place**: in this future until there is a response, then in its body. Whichever
+//!   is dropped, it comes back once.
+//! - **The inner service is called at most once**, and only for a request that was admitted: before this future was
+//!   made, or when it has waited.
+//! - **Errors of the inner service pass unchanged**, and end what the request holds.
 
 use std::{
     fmt,
@@ -28,8 +40,8 @@ pin_project! {
     ///
     /// Dropping it drops the inner service's future and ends the request's admission: its slots are free, and its
     /// account of model tokens is settled at the estimate. What was charged to rates and quotas stays charged, for
-    /// the inner service has been called. If the request still waits in line, it leaves its place, and nothing was
-    /// charged.
+    /// the inner service has been called. If the request still waits, it leaves its place in line, and nothing was
+    /// charged; what a store takes for it by then is given back.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S, ReqBody>
     where

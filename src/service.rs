@@ -1,4 +1,14 @@
-//! The middleware.
+//! The service: asks the engine for a decision, and does what that says.
+//!
+//! # Invariants
+//!
+//! - **Decided in `call`.** `poll_ready` forwards, and reserves nothing: the route of a request is known with the
+//!   request.
+//! - **The service that was polled ready is the one that is called.** A request that waits takes it along, and leaves a
+//!   clone of it in its place, which has still to be polled ready. Nothing else clones the inner service.
+//! - **The guard exists before the inner service is called.** Should that panic, the ticket is dropped, and what the
+//!   request holds comes back.
+//! - **No decision is made here.** What a request is charged on, what it is told and how it waits is the engine's.
 
 use std::{
     fmt, mem,

@@ -54,7 +54,11 @@ pub(crate) enum Stage<'a> {
 }
 
 impl Engine {
-    /// Decides on a request. Charges nothing unless it is admitted.
+    /// Decides on a request: admits it, refuses it, or has it wait for a later stage.
+    ///
+    /// `head` is the request's at every stage; it is what closures of users see, and does not change between stages.
+    /// Charges nothing unless the request is admitted. Blocks nowhere: while other rules are being put into force, an
+    /// attempt yields its thread and is made anew.
     #[inline(never)]
     pub(crate) fn decide(self: &Arc<Self>, head: RequestHead<'_>, stage: Stage<'_>) -> Decided {
         match stage {
@@ -112,7 +116,10 @@ impl Engine {
         }
     }
 
-    /// Decides on a request that waits: its turn may have come, or a store has answered it.
+    /// Decides on a request that waits: its turn may have come, or a store has answered it with `reply`.
+    ///
+    /// A reply is heard by the rules that asked for it, for its balances are in the order of their limits. Only the
+    /// turn after it goes over to other rules. The request keeps its place in line until it is admitted or refused.
     #[inline(never)]
     fn waiting(
         self: &Arc<Self>,
@@ -194,7 +201,14 @@ impl Attempt<'_> {
         self.ask_here(self.limits, now, progress, outcome)
     }
 
-    /// Asks limits whose balances lie in this process.
+    /// Asks limits whose balances lie in this process: the route's own, or the form of them that an outage leaves.
+    ///
+    /// A request without a place in line is given one if the limit that refuses it allows that. One that has a place is
+    /// the first in line here, and has entered its waker; refused, it keeps the place until it has waited long enough.
+    ///
+    /// # Errors
+    ///
+    /// [`Outdated`] if other rules have come. Nothing is taken then, and a place in line is kept.
     pub(super) fn ask_here(
         &self,
         limits: &RouteLimits,
@@ -230,6 +244,9 @@ impl Attempt<'_> {
     }
 
     /// Asks all limits if it is the first in line, or stands in none, and `not_before` has come.
+    ///
+    /// Enters `waker` first, so that whatever comes free while the limits are asked wakes it. A request whose time is
+    /// over is refused without having been asked again: by the limit whose line it has stood in, if no other refuses.
     fn take_turn(
         &self,
         not_before: Nanos,

@@ -1,4 +1,7 @@
-//! How a layer talks, apart from what it decides.
+//! Settings of a layer, apart from its rules: what it tells, in which form, and what it does while a store is down.
+//!
+//! They are set while a layer is built, and are the same for all of its requests and all rules that follow each other.
+//! No setting here changes what a request is charged.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -13,25 +16,32 @@ use crate::{
     store::client::OnOutage,
 };
 
-/// How a layer talks, apart from what it decides.
+/// Settings of a layer, apart from its rules.
 #[derive(Clone)]
 pub(crate) struct Options {
+    /// Whether admitted responses carry the fields of the IETF's draft.
     pub(crate) fields: bool,
+    /// Whether the decision lies in the extensions of requests and responses.
     pub(crate) decision: bool,
+    /// Whether those who are refused together are told different waits.
     pub(crate) spread: bool,
+    /// Whether answers are read for the model tokens that they report.
     pub(crate) usage_from_answer: bool,
+    /// The framing of refusals; and whether all requests are gRPC, whatever they say.
     pub(crate) protocol: Protocol,
+    /// Whether gRPC refusals tell a wait in `grpc-retry-pushback-ms`.
     pub(crate) grpc_retry_pushback: bool,
-    /// `None`: the built-in answer.
+    /// The answer that a user's code gives. `None`: the built-in one.
     pub(crate) rejection: Option<Arc<dyn Rejection>>,
     /// Whose fields admitted responses carry besides the IETF's.
     pub(crate) dialect: Dialect,
     /// Whether that has fields of its own, for most have none.
     pub(crate) tells_more: bool,
+    /// What becomes of requests while the store is down.
     pub(crate) on_outage: OnOutage,
-    /// How long the store is waited for.
+    /// The time that a question to the store may take. After that, the store counts as down.
     pub(crate) store_deadline: Duration,
-    /// How many units of each limit are taken there at once.
+    /// The units of each limit that are taken there at once. 0 and 1: those of the request alone.
     pub(crate) lease: u64,
 }
 

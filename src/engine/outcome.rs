@@ -81,7 +81,8 @@ pub(crate) struct ResponseParts {
     pub(crate) log: Option<Arc<Log>>,
 }
 
-/// The answer to a refused request.
+/// The answer to a refused request: written, or still to be given by a user's code, for which the request is needed as
+/// a whole.
 pub(crate) enum Refusal {
     /// It is written.
     Answered(Box<Response<Bytes>>),
@@ -118,7 +119,7 @@ impl<'r> Outcome<'r> {
 }
 
 impl Applied {
-    /// Returns these limits of a route.
+    /// Returns these limits of a route. Borrowed, unless shares are asked for in another number than before.
     #[inline(always)]
     pub(super) fn of<'a>(&self, limits: &'a RouteLimits) -> Cow<'a, RouteLimits> {
         match *self {
@@ -148,7 +149,7 @@ impl Ticket {
 }
 
 impl Refusal {
-    /// Returns the answer to this request.
+    /// Returns the answer to this request, which ends here: its body is dropped.
     pub(crate) fn answer<B>(self, request: Request<B>) -> Box<Response<Bytes>> {
         match self {
             Self::Answered(answer) => answer,
@@ -184,7 +185,8 @@ impl Attempt<'_> {
         !is_told && !limit_set.has_slots && !limit_set.has_tokens
     }
 
-    /// Counts the admitted request.
+    /// Counts the admitted request: on its route, for the meters, and on shadows that would have refused it. Limits
+    /// count with their route, and are summed up when somebody reads them.
     #[inline(always)]
     pub(super) fn count_admitted(&self, limits: &RouteLimits, outcome: &Outcome<'_>) {
         let RouteLimits {
@@ -200,7 +202,10 @@ impl Attempt<'_> {
         }
     }
 
-    /// Admits the request, and returns what it goes on with.
+    /// Admits the request, and returns what it goes on with: the slots that it has taken, its reservation of model
+    /// tokens, and what its response is told. Slots that it held before are taken from `outcome`.
+    ///
+    /// A function of its own, so that what it returns is written where the caller of the decision wants it.
     #[inline(never)]
     pub(super) fn admit(&self, outcome: &mut Outcome<'_>) -> Decided {
         let limits = outcome.applied.of(self.limits);
@@ -262,7 +267,10 @@ impl Attempt<'_> {
         fields.in_dialect(dialect, &limits.limit_set, readings, now, clock)
     }
 
-    /// Returns the answer to the refused request.
+    /// Refuses the request: counts it on its route and on each limit that refuses, logs it, and returns the answer.
+    ///
+    /// The wait that is told is the longest of the limits that refuse. Nothing is given back here, for nothing was
+    /// kept.
     #[inline(never)]
     pub(super) fn refuse(&self, outcome: &mut Outcome<'_>) -> Decided {
         let limits = outcome.applied.of(self.limits);

@@ -31,16 +31,23 @@ use crate::{
     limiter::{Outdated, limit_set::Demand},
 };
 
-/// A request that is not yet decided on.
+/// A request that is not yet decided on, without its body and its service, which are of the host's types.
+///
+/// On the heap, so that a response future is no larger for it. It goes into [`Engine::decide`] and comes out again as
+/// it is, until there is a decision.
 pub(crate) struct Pending {
     engine: Arc<Engine>,
     /// The rules by which it waits.
     rules: Arc<RuleSet>,
+    /// What it is charged on by these rules.
     limits: RouteLimits,
+    /// What it asks of them. Costs are those of the moment at which it was looked up.
     demand: Demand,
+    /// The moment at which it came, by the clock of this process. Other rules do not change it.
     arrived: Nanos,
     progress: Progress,
     wait: Wait,
+    /// Kept from one wait to the next: to set it anew is cheaper than to make it.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -89,7 +96,11 @@ impl Pending {
         }
     }
 
-    /// Goes over to the rules that hold by now, with its place in line.
+    /// Goes over to the rules that hold by now, with its place in line. Without effect if they are the ones it has.
+    ///
+    /// # Errors
+    ///
+    /// [`Outdated`] if these rules are about to be replaced, too. Nothing has changed then.
     pub(super) fn follow(&mut self, head: RequestHead<'_>) -> Result<(), Outdated> {
         let rules = self.engine.active.rules();
         if Arc::ptr_eq(&rules, &self.rules) {

@@ -52,7 +52,15 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Asks all limits, some of whose balances lie in the store.
+    /// Asks all limits, some of whose balances lie in the store. The order of its steps is told at the head of this
+    /// file.
+    ///
+    /// Comes back at once. If the store has to be asked, the question is made and what lies here is taken; both are
+    /// driven, or given back, by whoever holds the [`Wait`].
+    ///
+    /// # Errors
+    ///
+    /// [`Outdated`] if other rules have come. Units of leases have gone back then, and a place in line is kept.
     #[inline(never)]
     pub(super) fn ask_store(
         &self,
@@ -146,7 +154,14 @@ impl<'a> Attempt<'a> {
         store.cached_view(&self.limits.limit_set, self.demand, now, memory, leased)
     }
 
-    /// Goes on with the answer of the store.
+    /// Goes on with the answer of the store, to the question that `wait` has asked.
+    ///
+    /// Admitted: what was taken here goes over to the ticket. Refused: it is freed before anything else is looked at,
+    /// so that slots refuse nobody while the request stands in line. No answer in time: the request goes on alone.
+    ///
+    /// # Errors
+    ///
+    /// [`Outdated`] if the request goes on alone and other rules have come. A question that failed is given up then.
     pub(super) fn heard(
         &self,
         wait: Wait,
@@ -202,7 +217,13 @@ impl<'a> Attempt<'a> {
         Ok(self.refused(found, progress, outcome))
     }
 
-    /// Goes on without the store. A question may have `failed`.
+    /// Goes on without the store, from now on and for all turns to come. A question may have `failed`.
+    ///
+    /// What that takes too late stays taken if the request passes here, and is given back if not.
+    ///
+    /// # Errors
+    ///
+    /// [`Outdated`] if other rules have come.
     fn ask_alone(
         &self,
         store: &Arc<StoreClient>,
@@ -410,7 +431,8 @@ impl<'a> Attempt<'a> {
         })
     }
 
-    /// Refuses it. All limits are told, or those of this process if no more is known.
+    /// Refuses it. All limits are told, or those of this process if no more is known: a balance that nobody has seen is
+    /// told to nobody.
     fn deny(
         &self,
         readings: LimitReadings,

@@ -1,4 +1,14 @@
-//! Rules, with what can be written beforehand.
+//! The limits of one route for one class of clients, with what can be made beforehand.
+//!
+//! Most of what a decision needs is the same for each request of a route: the limits with their balances, the place to
+//! which charges go back, the text of header fields and refusals, and the meters of operators. It is made once, when
+//! the first request asks for it.
+//!
+//! # Invariants
+//!
+//! - **A clone shares all of it.** It is cloned for a request that waits, and for nothing else.
+//! - **All forms of a route charge the balances of the same limits** where they have one in this process: those that
+//!   `held` leaves out lie in the store, and a `share` has buckets of its own.
 
 use std::{
     borrow::Cow,
@@ -14,32 +24,40 @@ use crate::{
     store::client::StoreSlot,
 };
 
-/// A rule, with what can be written beforehand.
+/// The limits of one route for one class of clients, with what can be made beforehand.
 #[derive(Debug, Clone)]
 pub(crate) struct RouteLimits {
+    /// The limits in their order, with their balances.
     pub(crate) limit_set: Arc<LimitSet>,
-    /// The same rule, as what its requests hold has it.
+    /// The place to which charges of its requests go back.
     pub(crate) origin: Arc<Origin>,
+    /// The text of header fields and refusals.
     pub(crate) written: Arc<Templates>,
+    /// Counts for operators, under the labels of the route.
     pub(super) meters: Meters,
+    /// Shared by all clones.
     apart: Arc<Apart>,
 }
 
-/// What requests are decided by where balances lie in a store: made when it is first needed.
+/// Other forms of the route, for requests that are decided without all of its limits: made when they are first needed.
 #[derive(Debug, Default)]
 struct Apart {
+    /// The limits that lie in this process, store or not.
     held: OnceLock<RouteLimits>,
+    /// No limits: what a request is told that nobody can decide on.
     bare: OnceLock<RouteLimits>,
+    /// A share of all limits, with the number of shares, which is the layer's and does not change once it serves.
     share: OnceLock<(u32, RouteLimits)>,
 }
 
 impl RouteLimits {
+    /// Makes the limits of a route, with text of their own.
     pub(super) fn new(limiter: &Arc<Limiter>, store: &StoreSlot, limit_set: LimitSet) -> Self {
         let written = Arc::new(Templates::of(&limit_set));
         Self::of(limiter, store, limit_set, &written)
     }
 
-    /// The same under another rule, in the same words.
+    /// Makes the limits of a route that has the same settings as another one, and shares its text.
     pub(super) fn of(
         limiter: &Arc<Limiter>,
         store: &StoreSlot,
@@ -56,24 +74,25 @@ impl RouteLimits {
         }
     }
 
-    /// The same route under another rule, in words of its own.
+    /// Makes another form of the route, with text of its own.
     pub(super) fn under(&self, limit_set: LimitSet) -> Self {
         Self::new(&self.origin.limiter, self.origin.store(), limit_set)
     }
 
-    /// The limits of it that lie in this process, store or not.
+    /// Returns the form that has the limits whose balances lie in this process: slots, and what is closed.
     pub(crate) fn held(&self) -> &Self {
         let held = || self.under(self.limit_set.held());
         self.apart.held.get_or_init(held)
     }
 
-    /// The same route without limits.
+    /// Returns the form without limits.
     pub(crate) fn bare(&self) -> &Self {
         let bare = || self.under(self.limit_set.bare());
         self.apart.bare.get_or_init(bare)
     }
 
-    /// One of so many shares of all limits, in this process.
+    /// Returns the form that has one of so many shares of each limit, in this process. It is kept for the first number
+    /// that is asked for, and made anew for any other.
     pub(crate) fn share(&self, shares: u32) -> Cow<'_, Self> {
         let make = || self.under(self.limit_set.share(shares));
         let (made, share) = self.apart.share.get_or_init(|| (shares, make()));
@@ -84,7 +103,8 @@ impl RouteLimits {
         }
     }
 
-    /// Has the route and the limits count what was admitted.
+    /// Has the route and its limits count what was admitted under each form. Requests count themselves once, whatever
+    /// the number of their limits; whoever reads the counts sums up.
     pub(super) fn settle(&self) {
         let Apart { held, bare, share } = &*self.apart;
         let share = share.get().map(|(_, share)| share);
@@ -95,10 +115,12 @@ impl RouteLimits {
     }
 }
 
-/// The rule of one request.
+/// The limits that one request is charged on.
 #[derive(Debug)]
 pub(crate) enum MatchedRoute<'a> {
+    /// Those of a route, or of several that a request may mean, which the rules keep.
     Kept(&'a RouteLimits),
+    /// Those of several routes, for which there was no room to be kept.
     Made(Box<RouteLimits>),
 }
 
