@@ -41,7 +41,7 @@ pin_project! {
     /// Dropping it drops the inner service's future and ends the request's admission: its slots are free, and its
     /// account of model tokens is settled at the estimate. What was charged to rates and quotas stays charged, for
     /// the inner service has been called. If the request still waits, it leaves its place in line, and nothing was
-    /// charged; what a store takes for it by then is given back.
+    /// charged; what a store takes for it later is given back.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S, ReqBody>
     where
@@ -62,7 +62,7 @@ enum Rest<S, ReqBody> {
     },
     // Its response passes as it is.
     Bare,
-    // So it does here. Taken when it is there.
+    // Passes as it is, too. The admission moves into the body.
     Held {
         admission: Option<Admission>,
     },

@@ -2,8 +2,8 @@
 //!
 //! # Invariants
 //!
-//! - **Decided in `call`.** `poll_ready` forwards, and reserves nothing: the route of a request is known with the
-//!   request.
+//! - **Decided in `call`.** `poll_ready` forwards, and reserves nothing of its own: the route of a request is known
+//!   with the request.
 //! - **The service that was polled ready is the one that is called.** A request that waits takes it along, and leaves a
 //!   clone of it in its place, which has still to be polled ready. Nothing else clones the inner service.
 //! - **The guard exists before the inner service is called.** Should that panic, the ticket is dropped, and what the
@@ -32,8 +32,9 @@ use crate::{
 /// It decides in `call`, at once: `poll_ready` only asks the inner service, for the request, and so its
 /// route, is not known before. All clones share their limits.
 ///
-/// It is a service of `http` requests if the inner one is, and is `Clone` (it is cloned only for a request that
-/// waits in line, and that takes the one which was polled ready along); its responses are bodies if the inner
+/// It is a service of `http` requests if the inner one is, and is `Clone` (it is cloned only for a request that is
+/// not decided at once, since it waits in line, for a lease or for a store; that takes the one which was polled ready
+/// along, and what it has reserved); its responses are bodies if the inner
 /// ones are, of `Bytes`.
 #[derive(Clone)]
 pub struct Throttle<S> {

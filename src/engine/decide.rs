@@ -1,8 +1,8 @@
 //! The one place where a request is decided on.
 //!
 //! A request comes here when it has arrived, and again at each [`Stage`] of its wait: when its turn may have come, and
-//! when a store has answered. Each time it is looked up once, or keeps what was found of it before, and asks all of its
-//! limits: in this process, by leases, or in a store.
+//! when a store has answered. It is looked up when it arrives, and again only under other rules. An attempt asks all of
+//! its limits: in this process, by leases, or in a store.
 //!
 //! # Invariants
 //!
@@ -11,7 +11,7 @@
 //! - **A decision is made by one set of rules.** If other rules have come while a request waited, its next turn is
 //!   decided by them. If they come within an attempt, a balance tells so ([`Outdated`]), and the attempt is made anew
 //!   from its beginning: here, and nowhere else.
-//! - **The closures of users run once for a request**, and again only after other rules have come.
+//! - **The closures of users run once for a request**, and again only while and after other rules come.
 //! - **A guard exists before the inner service is called**: a [`Ticket`] holds what has to come back.
 //!
 //! [`Engine::decide`] is called by the service for a request that has arrived, and by [`Pending`] for one that waits.
@@ -203,8 +203,8 @@ impl Attempt<'_> {
 
     /// Asks limits whose balances lie in this process: the route's own, or the form of them that an outage leaves.
     ///
-    /// A request without a place in line is given one if the limit that refuses it allows that. One that has a place is
-    /// the first in line here, and has entered its waker; refused, it keeps the place until it has waited long enough.
+    /// A request without a place in line is given one if the limit that refuses it allows that. One that has a place
+    /// keeps it until it has waited long enough.
     ///
     /// # Errors
     ///
@@ -225,8 +225,10 @@ impl Attempt<'_> {
             let moment = QueueMoment::here(now, self.arrived);
             let retry = waiter.refused(limit_set, self.demand, moment, outcome.readings);
             return Ok(match retry {
-                Retry::At(until) | Retry::Woken(until) => Ruling::Wait(Wait::in_line(until)),
-                Retry::Elsewhere => Ruling::Wait(Wait::again()),
+                Retry::At(until) => Ruling::Wait(Wait::in_line(until)),
+                // What comes free before it has entered its waker wakes nobody: then it asks once more.
+                Retry::Woken(until) if progress.is_entered => Ruling::Wait(Wait::in_line(until)),
+                Retry::Woken(_) | Retry::Elsewhere => Ruling::Wait(Wait::again()),
                 Retry::Never => Ruling::Deny,
             });
         }

@@ -8,10 +8,10 @@
 //! active          the rules in force; exchanges them (reload)
 //! └─ rule_set     one set of rules with its balances: looks a request up
 //!    └─ route_limits, routes, combined_limits   what is charged on one route
-//! options         how a layer talks
+//! options         settings of a layer, apart from its rules
 //! ```
 //!
-//! Only `decide` and what is below it take from a balance. Only `active` exchanges rules.
+//! Requests are charged by `decide` and what is below it alone. Only `active` exchanges rules.
 
 mod active;
 mod attempt;

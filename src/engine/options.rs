@@ -1,7 +1,7 @@
 //! Settings of a layer, apart from its rules: what it tells, in which form, and what it does while a store is down.
 //!
 //! They are set while a layer is built, and are the same for all of its requests and all rules that follow each other.
-//! No setting here changes what a request is charged.
+//! What a request is charged on is said by the rules alone.
 
 use std::{fmt, sync::Arc, time::Duration};
 

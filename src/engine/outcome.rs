@@ -5,7 +5,8 @@
 //! - **Each decision is counted here, once**: by its route, its limits and the meters of operators.
 //! - **A ticket is a guard.** Dropped at any moment, what the request holds comes back. It exists before the inner
 //!   service is called.
-//! - **A refusal holds nothing**: all that its request had taken has gone back.
+//! - **A refusal holds nothing**: all that its request had taken has gone back, or is given back by a task if a store
+//!   takes it too late.
 
 use std::{borrow::Cow, mem, sync::Arc};
 
@@ -173,8 +174,8 @@ impl Refusal {
 }
 
 impl Attempt<'_> {
-    /// Returns whether a request that all limits admit holds nothing, and nothing is told: as most do where fields are
-    /// off.
+    /// Returns whether an admitted request holds nothing and its response stays as it is: most, with fields and
+    /// decision off.
     #[inline(always)]
     pub(super) fn is_bare(&self) -> bool {
         let RouteLimits {

@@ -4,9 +4,8 @@
 //!
 //! - **What was found of the request is kept**: its limits, its client and its cost. It is found anew only after other
 //!   rules have come.
-//! - **Dropped, it gives all back**: its place in line, its slots, and what the store takes for it by then.
-//! - **It decides nothing by itself.** When what it waits for has come, it asks [`Engine::decide`] again, and no more
-//!   than the one that polls it is woken for it.
+//! - **Dropped, it gives all back**: its place in line, its slots, and what the store takes for it later.
+//! - **It decides nothing by itself.** When what it waits for has come, it is handed to [`Engine::decide`] again.
 
 use std::{
     fmt,

@@ -13,8 +13,8 @@
 //!
 //! - **Units of a lease that a request has spent go back unless it is admitted**, at once or with its question.
 //! - **Slots are held while the store is asked**, and are free while the request waits in line.
-//! - **No wait is told from less than all balances.** If some are unknown, the store is asked for what they hold before
-//!   a refusal is told; unless a limit refuses whose balance lies here, which is told alone.
+//! - **A wait is told from all balances** while the store is up. If some are unknown, it is asked for what they hold
+//!   before a refusal is told; unless a limit refuses whose balance lies here, which is told alone.
 //! - **A request that was decided without the store once is not decided with it again**: its wait in line stays bounded
 //!   whatever the store does.
 
@@ -358,6 +358,11 @@ impl<'a> Attempt<'a> {
             },
         };
         match waiter.refused(limit_set, self.demand, moment, &before) {
+            // Whatever the store tells to be there, it is not asked again at once.
+            Retry::At(until) if is_told => {
+                let earliest = moment.now.saturating_add(Self::PAUSE);
+                Ruling::Wait(Wait::in_line_until(until.max(earliest), 0))
+            }
             Retry::At(until) => Ruling::Wait(Wait::in_line_until(until, 0)),
             // What comes free before it has entered its waker wakes nobody: then it asks once more.
             Retry::Woken(until) if progress.is_entered => Ruling::Wait(Wait::in_line(until)),
@@ -431,8 +436,7 @@ impl<'a> Attempt<'a> {
         })
     }
 
-    /// Refuses it. All limits are told, or those of this process if no more is known: a balance that nobody has seen is
-    /// told to nobody.
+    /// Refuses it. All limits are told, or those of this process if no more is known.
     fn deny(
         &self,
         readings: LimitReadings,

@@ -8,7 +8,8 @@
 //!
 //! - **A clone shares all of it.** It is cloned for a request that waits, and for nothing else.
 //! - **All forms of a route charge the balances of the same limits** where they have one in this process: those that
-//!   `held` leaves out lie in the store, and a `share` has buckets of its own.
+//!   `held` leaves out lie in the store, and a `share` uses the buckets of this process, which rest while the store is
+//!   up.
 
 use std::{
     borrow::Cow,

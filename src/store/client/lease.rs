@@ -96,7 +96,7 @@ pub(super) enum LeaseUse {
     /// No unit, and no call for more: the request calls the store itself, and may ask for a lease.
     Nothing,
     /// No unit yet: a call asks for more.
-    PendingCorrections,
+    Pending,
 }
 
 /// A lease as the store has granted it.
@@ -185,7 +185,7 @@ impl Leases {
                     };
                     LeaseUse::Unit(balance, lease.end)
                 }
-                None if lease.is_pending(at.now) => LeaseUse::PendingCorrections,
+                None if lease.is_pending(at.now) => LeaseUse::Pending,
                 None => LeaseUse::Nothing,
             }
         })
@@ -388,7 +388,7 @@ mod tests {
     fn spend(leases: &Leases, budget: &Budget, now: Nanos) -> Option<u64> {
         match leases.spend(7, budget.meter(), || at(now)) {
             LeaseUse::Unit(balance, _) => Some(balance.state),
-            LeaseUse::Nothing | LeaseUse::PendingCorrections => None,
+            LeaseUse::Nothing | LeaseUse::Pending => None,
         }
     }
 
@@ -623,7 +623,7 @@ mod loom_tests {
                         self.ends(lease);
                         return Had::Asked;
                     }
-                    LeaseUse::Nothing | LeaseUse::PendingCorrections => {}
+                    LeaseUse::Nothing | LeaseUse::Pending => {}
                 }
                 let cx = Context::from_waker(waker);
                 if self.leases.poll_pending(HASH, NOW.now, &cx).is_pending() {

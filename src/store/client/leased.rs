@@ -146,7 +146,7 @@ impl StoreClient {
                         unspent: meter.refund(balance.state, 1),
                     });
                 }
-                LeaseUse::PendingCorrections => leased.pending = Some(hash),
+                LeaseUse::Pending => leased.pending = Some(hash),
                 LeaseUse::Nothing => {}
             }
         }
