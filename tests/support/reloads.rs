@@ -704,7 +704,6 @@ impl World {
         };
         assert!(usage.settle(total), "settled once");
         let change = total as i64 - held.charged as i64;
-        let is_head = KINDS[held.kind].0 == "HEAD";
         let [of_kind, of_client, of_total] = held.tokens;
         let settles = |watched: &mut Watched, era: Option<u64>, change: i64| {
             if era == Some(watched.eras[1]) {
@@ -712,11 +711,11 @@ impl World {
             }
         };
         settles(&mut self.kinds[held.kind], of_kind, change);
-        if is_head {
-            // Perhaps it was GET's, too.
-            let get = &mut self.kinds[held.kind - 1];
-            let era = Some(get.eras[1]);
-            settles(get, era, change.min(0));
+        // What comes back to a key comes back to all of its requests, whoever had it.
+        for kind in (0..KINDS.len()).filter(|kind| *kind != held.kind && change < 0) {
+            let other = &mut self.kinds[kind];
+            let era = Some(other.eras[1]);
+            settles(other, era, change);
         }
         settles(&mut self.clients[held.client], of_client, change);
         settles(&mut self.total, of_total, change);
