@@ -135,9 +135,13 @@ use super::{Imported, Reader, error::ConfigError};
 /// ```
 /// use tower_throttle::config::api_gateway;
 ///
-/// let error = api_gateway::stage("defaultRouteSettings: { throttlingBurstLimit: 5, throttlingRate: 10
-/// }").unwrap_err(); assert_eq!( error.to_string(), "line 1, column 50: defaultRouteSettings.throttlingRate: no such
-/// setting; did you mean \ `throttlingRateLimit`?", );
+/// let document = "defaultRouteSettings: { throttlingBurstLimit: 5, throttlingRate: 10 }";
+/// let error = api_gateway::stage(document).unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     "line 1, column 50: defaultRouteSettings.throttlingRate: no such setting; did you mean \
+///      `throttlingRateLimit`?",
+/// );
 /// ```
 pub fn stage(text: &str) -> Result<Imported, ConfigError> {
     Reader::new().stage(text)
