@@ -22,25 +22,22 @@ use std::{
 };
 
 use super::{
-    ActiveRules, Engine,
+    Engine,
     attempt::{Attempt, Progress, Reply, Ruling, Wait},
     outcome::{Decided, Outcome, Refusal, Ticket},
     pending::Pending,
     route_limits::RouteLimits,
-    rule_set::RuleSet,
 };
 use crate::{
     client::RequestHead,
     clock::{Nanos, nanos},
-    decision::{Decision, Denial},
     limiter::{
         Outdated,
         limit_set::Demand,
         queue::{Next, QueueAnswer, QueueMoment, Retry},
         readings::LimitReadings,
     },
-    response::{Protocol, grpc::deadline},
-    store::client::LeasedUnits,
+    response::grpc::deadline,
 };
 
 /// The moment in the life of a request at which it is decided on.
@@ -325,63 +322,6 @@ impl Pending {
                 Decided::Wait(pending) => *this = Some(pending),
                 Decided::Admit(ticket) => return Poll::Ready(Ok(ticket)),
                 Decided::Refuse(refusal) => return Poll::Ready(Err(refusal)),
-            }
-        }
-    }
-}
-
-impl ActiveRules {
-    /// Returns what would be decided on a request now. Charges nothing and changes nothing; a store is not asked.
-    pub(crate) fn preview(&self, head: RequestHead<'_>, protocol: Protocol) -> Decision {
-        loop {
-            let rules = self.rules();
-            let mut demand = Demand::default();
-            match rules.preview(head, protocol, &mut demand) {
-                Ok(limits) => return rules.preview_of(&limits, demand),
-                Err(outdated) => outdated.pause(),
-            }
-        }
-    }
-}
-
-impl RuleSet {
-    /// Returns what these limits would decide, each as it would be left.
-    fn preview_of(&self, limits: &RouteLimits, demand: Demand) -> Decision {
-        let (limiter, limit_set) = (&self.limiter, &limits.limit_set);
-        let now = limiter.now();
-        let store = self.store.get().filter(|_| limit_set.is_shared);
-        let (mut readings, at) = match store {
-            Some(store) => {
-                let none = LeasedUnits::default();
-                let view = store.cached_view(limit_set, demand, now, &limiter.memory, &none);
-                (view.readings, view.at)
-            }
-            None => (limiter.peek(limit_set, demand, now), now),
-        };
-        let is_behind = limit_set.is_patient && limiter.is_behind(limit_set, demand);
-        if is_behind {
-            limiter.name_refusal(limit_set, demand, at, &mut readings);
-        }
-        let mut is_admitted = !is_behind;
-        let mut after = readings.clone();
-        for (index, bound) in limit_set.limits.iter().enumerate() {
-            let reading = &mut after[index];
-            let meter = bound.limit.meter.as_ref();
-            let taken = meter.and_then(|meter| meter.take(reading.state, at, reading.cost).ok());
-            let is_enforced = index < limit_set.enforced;
-            is_admitted &= taken.is_some() || !is_enforced;
-            reading.refused |= taken.is_none() && !is_enforced;
-            reading.state = taken.unwrap_or(reading.state);
-        }
-        match is_admitted {
-            true => Decision::admitted(Arc::clone(limit_set), after, at, at),
-            false => {
-                // A refused request is charged on no limit, and a shadow says what it says.
-                for index in limit_set.enforced..limit_set.limits.len() {
-                    readings[index].refused = after[index].refused;
-                }
-                let limit_set = Arc::clone(limit_set);
-                Denial::new(limit_set, readings, at, at, |_| ()).into()
             }
         }
     }

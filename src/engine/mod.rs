@@ -4,10 +4,14 @@
 //! decide          the one place that answers whether a request passes
 //! ├─ remote       the part of that which is about balances in a store
 //! ├─ outcome      what was decided, and the ticket or the answer that is made of it
-//! └─ pending      a request that waits, and asks again
+//! ├─ pending      a request that waits, and asks again
+//! └─ attempt      what all of these work with
+//! preview         what would be decided, without a charge
 //! active          the rules in force; exchanges them (reload)
-//! └─ rule_set     one set of rules with its balances: looks a request up
+//! └─ rule_set     one set of rules with its balances
+//!    ├─ look_up   what a request falls under
 //!    └─ route_limits, routes, combined_limits   what is charged on one route
+//! reload          what becomes of balances when routes get or lose their keys
 //! options         settings of a layer, apart from its rules
 //! ```
 //!
@@ -19,10 +23,12 @@ mod combined_limits;
 mod decide;
 mod key_changes;
 mod key_index;
+mod look_up;
 mod lost_keys;
 pub(crate) mod options;
 mod outcome;
 mod pending;
+mod preview;
 mod reload;
 mod remote;
 mod route_limits;

@@ -1,0 +1,78 @@
+//! The decision on a request that is not made: what it would be, told without a charge.
+//!
+//! # Invariants
+//!
+//! - **Nothing changes.** No balance is charged, no route or client is entered, nothing is counted or logged, and no
+//!   store is asked.
+//! - **It is the decision that comes next.** In this process, a request like it, sent at the same moment, is told the
+//!   same: `tests/preview.rs` holds this.
+//!
+//! Called by `handle`.
+
+use std::sync::Arc;
+
+use super::{active::ActiveRules, route_limits::RouteLimits, rule_set::RuleSet};
+use crate::{
+    client::RequestHead,
+    decision::{Decision, Denial},
+    limiter::limit_set::Demand,
+    response::Protocol,
+    store::client::LeasedUnits,
+};
+
+impl ActiveRules {
+    /// Returns what would be decided on a request now. Charges nothing and changes nothing; a store is not asked.
+    pub(crate) fn preview(&self, head: RequestHead<'_>, protocol: Protocol) -> Decision {
+        loop {
+            let rules = self.rules();
+            let mut demand = Demand::default();
+            match rules.preview(head, protocol, &mut demand) {
+                Ok(limits) => return rules.preview_of(&limits, demand),
+                Err(outdated) => outdated.pause(),
+            }
+        }
+    }
+}
+
+impl RuleSet {
+    /// Returns what these limits would decide, each as it would be left.
+    fn preview_of(&self, limits: &RouteLimits, demand: Demand) -> Decision {
+        let (limiter, limit_set) = (&self.limiter, &limits.limit_set);
+        let now = limiter.now();
+        let store = self.store.get().filter(|_| limit_set.is_shared);
+        let (mut readings, at) = match store {
+            Some(store) => {
+                let none = LeasedUnits::default();
+                let view = store.cached_view(limit_set, demand, now, &limiter.memory, &none);
+                (view.readings, view.at)
+            }
+            None => (limiter.peek(limit_set, demand, now), now),
+        };
+        let is_behind = limit_set.is_patient && limiter.is_behind(limit_set, demand);
+        if is_behind {
+            limiter.name_refusal(limit_set, demand, at, &mut readings);
+        }
+        let mut is_admitted = !is_behind;
+        let mut after = readings.clone();
+        for (index, bound) in limit_set.limits.iter().enumerate() {
+            let reading = &mut after[index];
+            let meter = bound.limit.meter.as_ref();
+            let taken = meter.and_then(|meter| meter.take(reading.state, at, reading.cost).ok());
+            let is_enforced = index < limit_set.enforced;
+            is_admitted &= taken.is_some() || !is_enforced;
+            reading.refused |= taken.is_none() && !is_enforced;
+            reading.state = taken.unwrap_or(reading.state);
+        }
+        match is_admitted {
+            true => Decision::admitted(Arc::clone(limit_set), after, at, at),
+            false => {
+                // A refused request is charged on no limit, and a shadow says what it says.
+                for index in limit_set.enforced..limit_set.limits.len() {
+                    readings[index].refused = after[index].refused;
+                }
+                let limit_set = Arc::clone(limit_set);
+                Denial::new(limit_set, readings, at, at, |_| ()).into()
+            }
+        }
+    }
+}
