@@ -13,13 +13,14 @@
 //!
 //! - **Units of a lease that a request has spent go back unless it is admitted**, at once or with its question.
 //! - **Slots are held while the store is asked**, and are free while the request waits in line.
-//! - **A wait is told from all balances** while the store is up. If some are unknown, it is asked for what they hold
-//!   before a refusal is told; unless a limit refuses whose balance lies here, which is told alone.
 //! - **A request that was decided without the store once is not decided with it again**: its wait in line stays bounded
 //!   whatever the store does.
 
+mod refused;
+
 use std::{mem, sync::Arc};
 
+use self::refused::RefusedReadings;
 use super::{
     attempt::{Attempt, LocalCharges, Progress, Reply, Ruling, Wait},
     outcome::{Applied, Outcome},
@@ -27,11 +28,7 @@ use super::{
 use crate::{
     admission::Permits,
     clock::{Nanos, nanos},
-    limiter::{
-        Outdated,
-        queue::{QueueAnswer, QueueMoment, Retry},
-        readings::LimitReadings,
-    },
+    limiter::{Outdated, readings::LimitReadings},
     store::client::{CachedView, LeaseWaiter, LeasedUnits, OnOutage, StoreCall, StoreClient},
 };
 
@@ -154,6 +151,12 @@ impl<'a> Attempt<'a> {
         store.cached_view(&self.limits.limit_set, self.demand, now, memory, leased)
     }
 
+    /// Tells whether an enforced limit lies in the store.
+    fn may_be_refused_there(&self) -> bool {
+        let mut enforced = self.limits.limit_set.enforced();
+        enforced.any(|bound| bound.id.is_some())
+    }
+
     /// Goes on with the answer of the store, to the question that `wait` has asked.
     ///
     /// Admitted: what was taken here goes over to the ticket. Refused: it is freed before anything else is looked at,
@@ -262,230 +265,10 @@ impl<'a> Attempt<'a> {
         }
         Ok(ruling)
     }
-
-    /// Goes on with a request that is refused by what lies in this process.
-    fn refused_here(
-        &self,
-        store: &StoreClient,
-        held: LimitReadings,
-        now: Nanos,
-        progress: &mut Progress,
-        outcome: &mut Outcome<'_>,
-    ) -> Ruling {
-        // By slots: a look at all of them tells which.
-        let view = self.cached_view(store, now, &LeasedUnits::default());
-        if self.limits.limit_set.is_patient || view.is_known {
-            return self.refused(view.into(), progress, outcome);
-        }
-        (outcome.applied, *outcome.readings) = (Applied::Held, held);
-        outcome.at = now;
-        Ruling::Deny
-    }
-
-    /// How long a request waits before it asks a store again whose answer says both that it is refused and that there
-    /// is room for it.
-    const PAUSE: Nanos = 1_000_000;
-
-    /// Tells whether it has waited for as long as it may.
-    fn has_waited(&self, now: Nanos) -> bool {
-        let waits = self.limits.limit_set.enforced();
-        let waits = waits.filter_map(|bound| bound.limit.patience);
-        let waits = waits.map(|patience| patience.max_wait);
-        let longest = waits.chain(self.timeout()).min();
-        now.saturating_sub(self.arrived) >= longest.unwrap_or(0)
-    }
-
-    /// Tells whether an enforced limit lies in the store.
-    fn may_be_refused_there(&self) -> bool {
-        let mut enforced = self.limits.limit_set.enforced();
-        enforced.any(|bound| bound.id.is_some())
-    }
-
-    /// Names the first limit that lies in the store, where that has refused a request and tells of no bucket that does.
-    fn name_refusal_there(&self, readings: &mut LimitReadings, at: Nanos) {
-        let enforced = || self.limits.limit_set.enforced().enumerate();
-        let refuses = enforced().any(|(index, bound)| {
-            let reading = readings[index];
-            let refusal = bound.limit.refusal(reading.state, at, reading.cost);
-            refusal.is_some()
-        });
-        let mut there = enforced().filter(|(_, bound)| bound.id.is_some());
-        if let Some((index, _)) = there.next().filter(|_| !refuses) {
-            readings[index].refused = true;
-        }
-    }
-
-    /// Goes on with a request that is refused by what was found: it stands in line, or goes.
-    fn refused(
-        &self,
-        found: RefusedReadings,
-        progress: &mut Progress,
-        outcome: &mut Outcome<'_>,
-    ) -> Ruling {
-        let RefusedReadings {
-            mut readings,
-            at,
-            is_known,
-            is_told,
-        } = found;
-        let limit_set = &self.limits.limit_set;
-        if !limit_set.is_patient {
-            return self.deny_or_peek(readings, at, is_known, progress, outcome);
-        }
-        let limiter = &self.rules.limiter;
-        let moment = QueueMoment {
-            now: limiter.now(),
-            at,
-            arrived: self.arrived,
-        };
-        let before = readings.clone();
-        let timeout = self.timeout();
-        let waiter = match &mut progress.waiter {
-            Some(waiter) => waiter,
-            none => match limiter.queue(limit_set, self.demand, moment, timeout, &mut readings) {
-                Some(QueueAnswer::Waits(waiter)) => none.insert(waiter),
-                Some(_) => return self.deny_or_peek(readings, at, is_known, progress, outcome),
-                None if is_told && self.has_waited(moment.now) => {
-                    return self.deny_or_peek(readings, at, is_known, progress, outcome);
-                }
-                // The store refuses what it tells to be there.
-                None if is_told => {
-                    let until = moment.now.saturating_add(Self::PAUSE);
-                    return Ruling::Wait(Wait::in_line(until));
-                }
-                // What refused it has come back.
-                None => return Ruling::Wait(Wait::again()),
-            },
-        };
-        match waiter.refused(limit_set, self.demand, moment, &before) {
-            // Whatever the store tells to be there, it is not asked again at once.
-            Retry::At(until) if is_told => {
-                let earliest = moment.now.saturating_add(Self::PAUSE);
-                Ruling::Wait(Wait::in_line_until(until.max(earliest), 0))
-            }
-            Retry::At(until) => Ruling::Wait(Wait::in_line_until(until, 0)),
-            // What comes free before it has entered its waker wakes nobody: then it asks once more.
-            Retry::Woken(until) if progress.is_entered => Ruling::Wait(Wait::in_line(until)),
-            Retry::Woken(_) | Retry::Elsewhere => Ruling::Wait(Wait::again()),
-            Retry::Never => self.deny_or_peek(readings, at, is_known, progress, outcome),
-        }
-    }
-
-    /// Refuses it, if all buckets are known. Otherwise the store is asked for what they hold: from less than that no
-    /// wait is told.
-    fn deny_or_peek(
-        &self,
-        readings: LimitReadings,
-        at: Nanos,
-        is_known: bool,
-        progress: &Progress,
-        outcome: &mut Outcome<'_>,
-    ) -> Ruling {
-        if !is_known && !self.is_refused_here(&readings, at) {
-            if let Some(wait) = self.peek(progress, false) {
-                return Ruling::Wait(wait);
-            }
-        }
-        self.deny(readings, at, is_known, outcome)
-    }
-
-    /// Refuses it, since it has stood in line for long enough.
-    pub(super) fn gives_up(&self, now: Nanos, outcome: &mut Outcome<'_>) -> Ruling {
-        let limiter = &self.rules.limiter;
-        let Some(store) = self.rules.store.get() else {
-            return self.deny(LimitReadings::default(), now, true, outcome);
-        };
-        let view = self.cached_view(store, now, &LeasedUnits::default());
-        let RefusedReadings {
-            mut readings,
-            at,
-            is_known,
-            is_told: _,
-        } = view.into();
-        if !is_known && !self.is_refused_here(&readings, at) {
-            if let Some(wait) = self.peek(&Progress::default(), true) {
-                return Ruling::Wait(wait);
-            }
-        }
-        limiter.name_refusal(&self.limits.limit_set, self.demand, at, &mut readings);
-        self.deny(readings, at, is_known, outcome)
-    }
-
-    /// Asks the store for what the buckets hold. `None` if it is down.
-    fn peek(&self, progress: &Progress, is_over: bool) -> Option<Wait> {
-        let store = self.rules.store.get().filter(|store| !store.is_down())?;
-        let deadline = self.engine.options.store_deadline;
-        let call = store.peek(&self.limits.limit_set, self.demand, deadline);
-        if let Some(waiter) = &progress.waiter {
-            let now = self.rules.limiter.now();
-            waiter.asks_by(now.saturating_add(nanos(deadline)));
-        }
-        Some(Wait::Peek {
-            call: Box::new(call),
-            is_over,
-        })
-    }
-
-    /// Returns whether a limit has refused whose balance lies in this process: it is told alone, and costs no question.
-    fn is_refused_here(&self, readings: &LimitReadings, at: Nanos) -> bool {
-        let pairs = self.limits.limit_set.enforced().zip(readings.as_slice());
-        let mut here = pairs.filter(|(bound, _)| bound.id.is_none());
-        here.any(|(bound, reading)| {
-            let refusal = bound.limit.refusal(reading.state, at, reading.cost);
-            reading.refused || refusal.is_some()
-        })
-    }
-
-    /// Refuses it. All limits are told, or those of this process if no more is known.
-    fn deny(
-        &self,
-        readings: LimitReadings,
-        at: Nanos,
-        is_known: bool,
-        outcome: &mut Outcome<'_>,
-    ) -> Ruling {
-        outcome.at = at;
-        if is_known || !self.is_refused_here(&readings, at) {
-            *outcome.readings = readings;
-            return Ruling::Deny;
-        }
-        outcome.applied = Applied::Held;
-        let pairs = self.limits.limit_set.limits.iter().zip(readings.as_slice());
-        let here = pairs.filter(|(bound, _)| bound.id.is_none());
-        here.for_each(|(_, reading)| outcome.readings.push(*reading));
-        Ruling::Deny
-    }
 }
 
 /// A question that the store has not answered, or not in time.
 struct Failed {
     call: Box<StoreCall>,
     held: Box<LocalCharges>,
-}
-
-/// What the buckets of a refused request hold, at a moment of the store's clock.
-struct RefusedReadings {
-    readings: LimitReadings,
-    at: Nanos,
-    /// Whether all of it is known. Else no wait is to be told from it.
-    is_known: bool,
-    /// Whether the store has just told it.
-    is_told: bool,
-}
-
-impl From<CachedView> for RefusedReadings {
-    fn from(cached_view: CachedView) -> Self {
-        let CachedView {
-            readings,
-            at,
-            is_known,
-            is_denied: _,
-        } = cached_view;
-        Self {
-            readings,
-            at,
-            is_known,
-            is_told: false,
-        }
-    }
 }
