@@ -12,7 +12,7 @@ use std::{
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use tower_throttle::{__bench::LocalLimiter, Limits, Rate, Rules};
 
-/// So fast a rate that no request is refused.
+/// A rate so fast that no request is refused.
 fn endless() -> Rate {
     Rate::new(1_000_000_000, Duration::from_secs(1)).burst(1_000_000_000)
 }

@@ -28,7 +28,7 @@ pub(crate) fn bare() -> ServiceFn<Answer> {
     )
 }
 
-/// So fast a rate that no request is refused.
+/// A rate so fast that no request is refused.
 pub(crate) fn endless() -> Rate {
     Rate::new(1_000_000_000, Duration::from_secs(1)).burst(1_000_000_000)
 }

@@ -14,24 +14,24 @@ use tokio::{sync::mpsc, time::Instant};
 
 use crate::{BoxError, server::KEY};
 
-/// After so long a client hangs up.
+/// The time after which a client hangs up.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A load is on for so long before anything is counted.
+/// The time for which a load is on before anything is counted.
 const WARM_UP: Duration = Duration::from_secs(3);
 
 type Http = Client<HttpConnector, Full<Bytes>>;
 
-/// Whom to ask.
+/// The server that clients ask.
 #[derive(Clone)]
 pub(crate) struct Target {
     client: Http,
     uri: Uri,
 }
 
-/// How it ended for one client.
+/// The end of one client's request.
 enum End {
-    /// So many tokens, and all of them.
+    /// A whole answer, of so many tokens.
     Whole(u64),
     Refused,
     HungUp,
@@ -44,14 +44,14 @@ struct Story {
     end: End,
 }
 
-/// What became of those who came in some time.
+/// The results of the clients of one measured span of time.
 pub(crate) struct Outcome {
     time: Duration,
     tokens: u64,
     whole: u64,
     pub(crate) refused: u64,
     pub(crate) hung_up: u64,
-    /// Of those who were not refused, sorted.
+    /// Latencies of the clients that were not refused, sorted: `PATIENCE` for one that hung up.
     latencies: Vec<Duration>,
 }
 
@@ -118,7 +118,7 @@ impl Target {
     }
 }
 
-/// So many clients, each of which asks again as soon as it has its answer.
+/// Runs so many clients, each of which asks again as soon as it has its answer.
 pub(crate) async fn in_turn(target: &Target, clients: usize, time: Duration) -> Outcome {
     let (stories, mut told) = mpsc::unbounded_channel();
     let began = now();
@@ -136,7 +136,7 @@ pub(crate) async fn in_turn(target: &Target, clients: usize, time: Duration) -> 
     Outcome::gather(began + WARM_UP, time, &mut told).await
 }
 
-/// So many clients a second, at random.
+/// Runs so many clients a second, at random.
 pub(crate) async fn at_random(target: &Target, rate: f64, time: Duration) -> Outcome {
     let (stories, mut told) = mpsc::unbounded_channel();
     let target = Arc::new(target.clone());

@@ -37,10 +37,10 @@ use server::Server;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// How many clients at a time are tried to find out what the server can do at its best.
+/// Numbers of concurrent clients that are tried to find the best that the server can do.
 const CONCURRENT: [usize; 5] = [1, 2, 4, 8, 16];
 
-/// Multiples of that which are offered then.
+/// Multiples of the best answers a second that are offered then.
 const LOADS: [f64; 7] = [0.4, 0.8, 1.0, 1.5, 2.0, 4.0, 10.0];
 
 /// The load that latencies are compared with, and the greatest.
@@ -50,7 +50,7 @@ const GREATEST: f64 = 10.0;
 const LONG: Duration = Duration::from_secs(30);
 const SHORT: Duration = Duration::from_secs(10);
 
-/// What came of one load.
+/// The results of one load.
 pub(crate) struct Point {
     load: f64,
     goodput: f64,

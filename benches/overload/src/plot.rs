@@ -14,7 +14,7 @@ struct Series<'a> {
 /// One half of the picture.
 struct Panel<'a> {
     caption: &'static str,
-    /// Where its axis ends.
+    /// The end of the vertical axis.
     top: f64,
     legend: SeriesLabelPosition,
     value: &'a dyn Fn(&Point) -> f64,

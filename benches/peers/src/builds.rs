@@ -1,4 +1,4 @@
-//! What each limiter adds to a clean build: crates and seconds.
+//! The cost that each limiter adds to a clean build: crates and seconds.
 
 use std::{
     collections::BTreeSet,
@@ -128,7 +128,7 @@ impl Project {
         Ok(())
     }
 
-    /// The quickest: whatever disturbs a build makes it longer.
+    /// The seconds of the quickest build: whatever disturbs a build makes it longer.
     fn quickest(&self) -> f64 {
         self.seconds.iter().copied().fold(f64::INFINITY, f64::min)
     }

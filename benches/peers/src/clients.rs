@@ -150,7 +150,7 @@ pub fn million_to_thousand() -> f64 {
     among(MILLION) / among(1_000)
 }
 
-/// What ten million made-up identities do to a table of 100,000 buckets.
+/// The effect of ten million made-up identities on a table of 100,000 buckets.
 pub struct Flood {
     /// Requests a second under the flood, to those of a thousand known clients.
     pub throughput: f64,

@@ -30,12 +30,12 @@ const MILLION: u64 = 1_000_000;
 const ROUNDS: usize = 15;
 const CALLS: u64 = 100_000;
 
-/// What is asked for: one bucket, or so many keys.
+/// The keys that are asked for: one bucket, or so many keys.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Keys {
     One,
     Numbers(u64),
-    /// Of 35 bytes.
+    /// Texts of 35 bytes.
     Texts(u64),
 }
 
@@ -91,12 +91,12 @@ struct Key {
 /// Decides for a key.
 type Decide = Box<dyn Fn(&Key) -> bool + Send + Sync>;
 
-/// How many buckets there are for so many keys: two thirds of them are in use.
+/// The number of buckets for so many keys: two thirds of the buckets are in use.
 fn room(keys: u64) -> usize {
     usize::try_from(keys * 149 / 100).expect("that many")
 }
 
-/// Of so long a period that nothing comes back while it is measured.
+/// A rate of so long a period that nothing comes back while the rate is measured.
 fn rate(burst: u32) -> Rate {
     Rate::new(12, Duration::from_secs(3_600)).burst(burst.into())
 }
@@ -266,7 +266,7 @@ fn of_keys(keys: Keys) -> Vec<Measured> {
     measured.collect()
 }
 
-/// What a floor has not is not told.
+/// Writes a figure; one that a floor does not have (NaN) is left out.
 fn told(nanos: f64) -> String {
     match nanos.is_nan() {
         true => String::new(),
@@ -326,7 +326,7 @@ pub fn pauses() -> [f64; 2] {
     [longest(ours), longest(governors)]
 }
 
-/// Whose memory is measured, each in a process of its own.
+/// The limiters whose memory is measured, each in a process of its own.
 pub const HOLDERS: [&str; 3] = [OURS, "governor, numbers", "governor, texts of 35 bytes"];
 
 /// Resident bytes for each of a million live keys.
@@ -339,7 +339,7 @@ pub fn bytes(holder: &str) -> f64 {
     told.trim().parse().expect("a number")
 }
 
-/// The same in this process.
+/// Resident bytes for each of a million live keys, held in this process.
 pub fn own_bytes(holder: &str) -> f64 {
     // What is there once for all does not count.
     assert!(engine(1_000, 1).admit_client(0_u64));

@@ -64,7 +64,7 @@ where
     })
 }
 
-/// As axum calls a route: a clone for each request.
+/// A row that calls as axum calls a route: a clone for each request.
 fn oneshot<S, B>(name: &'static str, service: S) -> Row
 where
     S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + 'static,
@@ -74,7 +74,7 @@ where
     })
 }
 
-/// So fast a rate that no request is refused.
+/// A rate so fast that no request is refused.
 pub fn endless() -> Rate {
     Rate::new(1_000_000_000, Duration::from_secs(1)).burst(1_000_000_000)
 }

@@ -182,7 +182,7 @@ fn direct() {
     );
 }
 
-/// What these rows look like.
+/// Draws the plot of these rows.
 fn plots(rounds: &Rounds) {
     let over = |row: &'static str| (row, rounds.median_difference(row, layers::BARE));
     plot::layers(

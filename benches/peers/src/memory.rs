@@ -1,4 +1,4 @@
-//! What a flood of invented paths costs in memory.
+//! The cost in memory of a flood of invented paths.
 
 use std::{fs, hint::black_box};
 

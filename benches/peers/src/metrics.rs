@@ -1,4 +1,4 @@
-//! What it costs to count through the facade `metrics`, with Prometheus behind it.
+//! The cost of counting through the facade `metrics`, with Prometheus behind it.
 
 use std::{hint::black_box, time::Instant};
 

@@ -8,7 +8,7 @@ use plotters::{
     style::text_anchor::{HPos, Pos, VPos},
 };
 
-/// What a bar is called, and how long it is.
+/// The name of a bar, and its length.
 pub type Bar<'a> = (&'a str, f64);
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
@@ -18,7 +18,7 @@ const THEIRS: RGBColor = RGBColor(112, 112, 112);
 const FAINT: RGBColor = RGBColor(222, 222, 222);
 
 const WIDTH: i32 = 960;
-/// Where bars begin and how far the longest may go: names stand left of it, values right.
+/// The places where bars begin and where the longest may end: names stand left of a bar, values right.
 const BARS: (i32, i32) = (370, 860);
 const ROW: i32 = 30;
 const HEAD: i32 = 50;
@@ -30,7 +30,7 @@ struct Panel<'a> {
     axis: &'a str,
     bars: &'a [Bar<'a>],
     digits: usize,
-    /// What all is compared with.
+    /// The value that all bars are compared with.
     mark: Option<f64>,
 }
 
@@ -211,7 +211,7 @@ impl Panel<'_> {
     }
 }
 
-/// Where an axis ends that holds this much, and how far apart its ticks are.
+/// The end of an axis that holds this much, and the distance of its ticks.
 fn ticks(longest: f64) -> (f64, f64) {
     let power = 10_f64.powf((longest.max(1e-9) / 5.0).log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].map(|step| step * power);

@@ -1,4 +1,4 @@
-//! What a reload of 1,000 routes does to the requests of the meantime, and what a snapshot of them takes.
+//! The effect of a reload of 1,000 routes on the requests of the meantime, and the cost of a snapshot of the routes.
 
 use std::{
     hint::black_box,
@@ -15,7 +15,7 @@ use crate::layers::{bare, now, request};
 const ROUTES: usize = 1_000;
 const RELOADS: usize = 200;
 
-/// All in nanoseconds, as medians.
+/// The figures of this bench, all in nanoseconds, as medians.
 pub struct Found {
     /// A request while nothing is reloaded.
     pub request: f64,
@@ -57,7 +57,7 @@ fn took(work: impl FnOnce()) -> u64 {
     start.elapsed().as_nanos() as u64
 }
 
-/// One thread asks without a pause, another reloads.
+/// Measures while one thread asks without a pause and another reloads.
 pub fn measure() -> Found {
     let layer = ThrottleLayer::new(rules(0)).expect("rules that hold together");
     let handle = layer.handle();
@@ -143,7 +143,7 @@ pub fn measure() -> Found {
     }
 }
 
-/// What each reload has taken. As much time passes after it.
+/// Reloads again and again, and returns the nanoseconds that each reload took. As much time passes after a reload.
 fn reload(handle: &Handle, window: &AtomicUsize, done: &AtomicBool) -> Vec<u64> {
     let times = (1..=RELOADS).map(|turn| {
         let rules = rules(turn);

@@ -1,4 +1,4 @@
-//! What slots and waiting cost: a request that holds a slot, a frame of its body, and 10,000 that wait.
+//! The cost of slots and waiting: a request that holds a slot, a frame of its body, and 10,000 that wait.
 
 use std::{
     convert::Infallible,
@@ -82,7 +82,7 @@ pub fn rows() -> Vec<Row> {
     ]
 }
 
-/// What requests in line cost.
+/// The cost of requests in line.
 pub struct Waiting {
     /// Bytes of each, above the request itself.
     pub bytes: f64,
@@ -90,7 +90,7 @@ pub struct Waiting {
     pub leaving: f64,
 }
 
-/// Has so many requests wait for one slot, and then go away, from the middle of the line outwards.
+/// Makes so many requests wait for one slot and then go away, from the middle of the line outwards.
 pub fn waiting(count: usize) -> Waiting {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()

@@ -98,7 +98,7 @@ impl Table {
         })
     }
 
-    /// One more charge for a key, if it is there.
+    /// Charges a key once more, if the key is there.
     #[inline]
     fn charge<L: Layout>(&self, key: u64, now: u64) -> Option<bool> {
         for (block, half) in self.groups::<L>(key) {
@@ -162,7 +162,7 @@ fn row<L: Layout>(name: &'static str, keys: u64, slots: usize) -> Row {
     (name, lost, Box::new(decide))
 }
 
-/// The least of it: one word of a line, or one of each of two lines that lie together.
+/// The least of a decision: one word of a line, or one of each of two lines that lie together.
 fn floor(name: &'static str, slots: usize, lines: usize) -> Row {
     let table = Table::new(slots);
     let start = tokio::time::Instant::now();

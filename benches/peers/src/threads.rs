@@ -19,7 +19,7 @@ const CALLS: u32 = 100_000;
 pub struct Threads {
     pub apart: f64,
     pub together: f64,
-    /// Without a throttle: what the machine itself takes.
+    /// The time without a throttle: what the machine itself takes.
     pub bare: f64,
 }
 

@@ -56,7 +56,7 @@ impl Server {
         Self(child, port, Instant::now())
     }
 
-    /// Whether it may yet answer: it is not for long that it does not.
+    /// Tells whether the server may still be starting: less than ten seconds have passed since its start.
     fn is_starting(&self) -> bool {
         self.2.elapsed() < Duration::from_secs(10)
     }
@@ -151,7 +151,7 @@ async fn alone<F: Future<Output = ()>>(work: impl Fn(usize) -> F) -> f64 {
     took[took.len() / 2]
 }
 
-/// How many in a second, 64 at a time.
+/// Returns the calls a second, 64 at a time.
 async fn together<F>(work: impl Fn(usize) -> F + Clone + Send + 'static) -> f64
 where
     F: Future<Output = ()> + Send,

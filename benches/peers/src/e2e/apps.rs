@@ -32,7 +32,7 @@ use super::BoxError;
 use crate::layers::{endless, plain, throttle};
 
 pub const PATH: &str = "/hello";
-/// What the route answers.
+/// The body of the route's answer.
 pub const BODY: &str = r#"{"message":"Hello, world!"}"#;
 
 pub const BARE: &str = "bare";
@@ -86,7 +86,8 @@ fn axum_governor() -> Result<axum_governor::GovernorLayer<()>, BoxError> {
     Ok(axum_governor::GovernorLayer::new(config))
 }
 
-/// Its own stack is for axum 0.7; the layer within is for any service, and this axum handles its errors.
+/// The layer inside `axum_gcra`, which is for any service; the crate's own stack is for axum 0.7. The axum of this
+/// bench handles the layer's errors.
 fn axum_gcra() -> RateLimitLayer<()> {
     let quota = gcra::Quota::new(Duration::from_nanos(1), NonZeroU64::from(MANY));
     RateLimitLayer::<()>::builder()

@@ -1,4 +1,4 @@
-//! Who is measured, and what each must answer.
+//! The servers that are measured, and the answers that each must give.
 
 use super::{
     BoxError,
@@ -31,7 +31,7 @@ pub struct Contender {
     pub refuses: bool,
     pub process: Process,
     pub clients: Clients,
-    /// Whether the bare server's work is part of an answer.
+    /// True if the bare server's work is part of an answer.
     pub in_front: bool,
 }
 

@@ -14,7 +14,7 @@ use super::{BoxError, apps::PATH};
 
 const CONNECTIONS: usize = 32;
 
-/// What came of one turn.
+/// The results of one turn.
 pub struct Turn {
     pub passed: u64,
     pub refused: u64,
@@ -58,7 +58,7 @@ impl Clients {
         Ok(String::from_utf8(client.answer[..length].to_vec())?)
     }
 
-    /// All ask for so long.
+    /// Makes all clients ask for so long.
     pub async fn turn(&mut self, time: Duration) -> Result<Turn, BoxError> {
         let begun = Instant::now();
         let end = begun + time;
@@ -183,7 +183,7 @@ impl Answer {
     }
 }
 
-/// What stands after this name, in whatever case.
+/// Returns the part of a field that stands after this name, in whatever case.
 fn value<'a>(field: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let (found, value) = field.split_at_checked(name.len())?;
     found.eq_ignore_ascii_case(name).then_some(value)

@@ -17,7 +17,7 @@ const TURN: Duration = Duration::from_millis(400);
 /// A turn before the first one that counts.
 const WARM_UP: Duration = Duration::from_millis(200);
 
-/// What one turn came to.
+/// The figures of one turn.
 #[derive(Clone, Copy)]
 pub struct Figures {
     /// Answers a second.
@@ -43,12 +43,12 @@ impl Row {
         median(self.pairs.iter().map(|(own, _)| of(own)).collect())
     }
 
-    /// The same of the bare server's turns beside them.
+    /// The median over the bare server's turns beside this contender's.
     pub fn median_bare(&self, of: fn(&Figures) -> f64) -> f64 {
         median(self.pairs.iter().map(|(_, bare)| of(bare)).collect())
     }
 
-    /// Of each pair, in order of size.
+    /// The ratio of each pair, this contender's figure over the bare server's, in order of size.
     fn ratios(&self, of: fn(&Figures) -> f64) -> Vec<f64> {
         let ratio = |(own, bare): &(Figures, Figures)| of(own) / of(bare);
         let mut ratios: Vec<f64> = self.pairs.iter().map(ratio).collect();
@@ -75,7 +75,7 @@ impl Row {
     }
 }
 
-/// All of them in all rounds.
+/// Measures all contenders in all rounds.
 pub fn measure() -> Result<Vec<Row>, BoxError> {
     proxies::installed()?;
     let processors = Processors::part();

@@ -11,7 +11,7 @@ use std::{
 
 use super::BoxError;
 
-/// So long a server may take to begin.
+/// The time that a server may take to begin.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A processor for what serves and one for what asks; all as it was when dropped.
@@ -57,7 +57,7 @@ impl Drop for Processors {
     }
 }
 
-/// Moves this thread; whether it could be moved.
+/// Moves this thread, and tells whether it could be moved.
 fn pin(list: &str) -> bool {
     let id = std::process::id().to_string();
     let moved = Command::new("taskset")
@@ -125,7 +125,7 @@ impl Process {
         self.address
     }
 
-    /// Nanoseconds of a processor that it has had.
+    /// Nanoseconds of a processor that this process has had.
     pub fn processor_time(&self) -> Result<f64, BoxError> {
         processor_time(&self.child.id().to_string())
     }

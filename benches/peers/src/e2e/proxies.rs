@@ -14,7 +14,7 @@ use super::{
     process::{Process, Processors},
 };
 
-/// What a proxy is told to do.
+/// The limit that a proxy is told to enforce.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
     None,
@@ -28,7 +28,7 @@ pub enum Limit {
 pub struct Directory(PathBuf);
 
 impl Directory {
-    /// Under the directory that this program was built in.
+    /// Makes a directory under the one that this program was built in.
     pub fn new() -> Result<Self, BoxError> {
         let this = env::current_exe()?;
         let target = this.parent().and_then(Path::parent);
@@ -47,7 +47,7 @@ impl Drop for Directory {
     }
 }
 
-/// Fails with advice where one of them is missing.
+/// Fails with advice where one of the proxies is missing.
 pub fn installed() -> Result<(), BoxError> {
     for name in ["nginx", "haproxy"] {
         let asked = Command::new(name)
@@ -63,7 +63,7 @@ pub fn installed() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// What they call themselves, for the heading.
+/// The names and versions of the proxies, as the programs print them, for the heading.
 pub fn versions() -> Result<String, BoxError> {
     let nginx = Command::new("nginx").arg("-v").output()?;
     let nginx = String::from_utf8(nginx.stderr)?;
