@@ -22,11 +22,11 @@ pub(crate) struct OnPlan(pub(crate) &'static str);
 pub(crate) struct Document {
     pub(crate) name: String,
     pub(crate) rules: Rules,
-    /// Header fields that tell who it is.
+    /// Header fields that tell who a client is.
     pub(crate) fields: Vec<HeaderName>,
-    /// Whether a bearer token does.
+    /// True if a bearer token tells who a client is.
     pub(crate) by_bearer: bool,
-    /// Whether the address does.
+    /// True if the address tells who a client is.
     pub(crate) by_address: bool,
     pub(crate) plans: BTreeSet<String>,
     /// The keys of the routes.

@@ -1,4 +1,4 @@
-//! How evenly clients are served.
+//! Measures how evenly clients are served.
 
 /// The index of Jain, Chiu and Hawe ("A Quantitative Measure of Fairness and Discrimination for Resource Allocation in
 /// Shared Computer Systems", DEC-TR-301, 1984) of what each of `n` clients was given:
@@ -19,8 +19,8 @@ pub(crate) fn index(given: impl IntoIterator<Item = f64>) -> Option<f64> {
     (squares > 0.0).then(|| sum * sum / (count * squares))
 }
 
-/// What each would have if `total` were shared so that nobody has more than was asked for, and whoever has less than
-/// asked for has as much as anybody: the max-min fair share (Bertsekas and Gallager, "Data Networks", 6.5.2).
+/// Returns each client's share if `total` were shared so that nobody has more than was asked for, and whoever has less
+/// than asked for has as much as anybody: the max-min fair share (Bertsekas and Gallager, "Data Networks", 6.5.2).
 pub(crate) fn fair_shares(asked: &[u32], total: u64) -> Vec<f64> {
     let mut sorted = asked.to_vec();
     sorted.sort_unstable();

@@ -1,4 +1,4 @@
-//! What has become of requests.
+//! Counts what has become of requests.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use crate::fairness;
 use crate::quantity::{MILLISECOND, Nanos, SECOND};
 use crate::world::{Call, World};
 
-/// How often each value was seen.
+/// Counts of how often each value was seen.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Counts(HashMap<u64, u64>);
 
@@ -42,7 +42,7 @@ impl Counts {
     }
 }
 
-/// What became of the requests of one client on one route.
+/// Counts of the requests of one client on one route.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Cell {
     calls: u32,
@@ -50,7 +50,7 @@ struct Cell {
     admitted: u32,
 }
 
-/// What was refused, and who had to wait.
+/// The waits in line, and the waits that the refused were told.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Waits {
     /// Nanoseconds in line, of whoever stood there.
@@ -67,32 +67,32 @@ pub(crate) struct Bin {
     pub(crate) refused: u64,
 }
 
-/// What has become of the requests of a run.
+/// The fates of the requests of a run.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Ledger {
     /// Route keys, as decisions tell them.
     keys: Vec<String>,
-    /// Of each route that is asked for, the number of its key.
+    /// The number of the key, for each route that is asked for.
     key_of: Vec<usize>,
     classes: Vec<String>,
     class_of: Vec<usize>,
-    /// By key, then by client.
+    /// Counts by key, then by client.
     cells: Vec<Cell>,
-    /// By key, then by class.
+    /// Waits by key, then by class.
     waits: Vec<Waits>,
     pub(crate) bins: Vec<Bin>,
-    /// How long each of them is.
+    /// The length of each bin.
     pub(crate) width: Nanos,
     /// Calls that were refused, and not repeated.
     pub(crate) given_up: u64,
     /// Calls that would have been repeated after the end.
     pub(crate) open: u64,
-    /// When the last was admitted.
+    /// The moment at which the last request was admitted.
     pub(crate) last: Option<Nanos>,
     pub(crate) limits: Vec<LimitSnapshot>,
 }
 
-/// What has become of some of them.
+/// The figures of some requests: those of a route, of a class of clients, or all.
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) name: String,
@@ -101,12 +101,12 @@ pub(crate) struct Row {
     pub(crate) admitted: u64,
     pub(crate) stood: Counts,
     pub(crate) told: Counts,
-    /// Of what each client was given, and of that in proportion to its fair share.
+    /// The index of what each client was given, and below that of what was given in proportion to its fair share.
     pub(crate) fairness: Option<f64>,
     pub(crate) share_fairness: Option<f64>,
 }
 
-/// What has become of all of them.
+/// The figures of all requests: by route, by class and together.
 #[derive(Debug)]
 pub(crate) struct Rows {
     pub(crate) routes: Vec<Row>,
@@ -186,7 +186,7 @@ impl Ledger {
         }
     }
 
-    /// It stood in line for so long, whatever came of it.
+    /// Notes that a request stood in line for so long, whatever came of it.
     pub(crate) fn stood(&mut self, call: &Call, wait: Nanos) {
         self.waits(call).stood.add(wait);
     }
@@ -216,7 +216,7 @@ impl Ledger {
         self.row("all".to_owned(), |_, _| true)
     }
 
-    /// Of the keys and classes that are taken.
+    /// The row of the keys and classes that `takes` takes.
     fn row(&self, name: String, takes: impl Fn(usize, usize) -> bool) -> Row {
         let mut clients = vec![Cell::default(); self.class_of.len()];
         let mut waits = Waits::default();

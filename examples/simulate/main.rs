@@ -1,4 +1,4 @@
-//! What limits would do, before they do it: traffic against rules, in virtual time.
+//! Simulates limits before they hold: traffic against rules, in virtual time.
 //!
 //! ```text
 //! cargo run --release --features config,test-util --example simulate -- \

@@ -17,7 +17,7 @@ use crate::options::{Draw, Options};
 use crate::quantity;
 use crate::random::Random;
 
-/// What a request carries in the place of a body: the number of its call, by which the model draws. So whatever the
+/// The content of a request in the place of a body: the number of its call, by which the model draws. So whatever the
 /// rules are, a call takes the same time and the same tokens.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Work(pub(crate) u64);
@@ -27,7 +27,7 @@ pub(crate) struct Model {
     seed: u64,
     service: Draw,
     tokens: Option<Draw>,
-    /// Whether it was called since somebody looked.
+    /// True if the model was called since the last look.
     called: Rc<Cell<bool>>,
 }
 
@@ -41,7 +41,7 @@ impl Model {
         }
     }
 
-    /// Whether it was called since the last look.
+    /// Tells whether the model was called since the last look.
     pub(crate) fn was_called(&self) -> bool {
         self.called.take()
     }

@@ -30,7 +30,7 @@ pub(crate) const USAGE: &str = "usage: simulate [--rules FILE] [--against FILE] 
   --seed N           of all chance (default 1)
   --plot FILE        draws it as SVG";
 
-/// How often each client asks.
+/// The shares of requests that clients send.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Skew {
     Even,
@@ -40,7 +40,7 @@ pub(crate) enum Skew {
     Greedy(f64),
 }
 
-/// What a client does that is refused.
+/// The behaviour of a client that is refused.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Manner {
     Leaves,
@@ -71,7 +71,7 @@ pub(crate) struct Options {
     pub(crate) skew: Skew,
     pub(crate) plans: Vec<(String, f64)>,
     pub(crate) routes: Vec<(String, f64)>,
-    /// With the share of the clients that do so.
+    /// Manners, each with the share of the clients that have it.
     pub(crate) manners: Vec<(Manner, f64)>,
     /// In seconds.
     pub(crate) service: Draw,
@@ -148,7 +148,7 @@ impl Options {
 }
 
 impl Manner {
-    /// As the SDKs of OpenAI and Anthropic do it by default.
+    /// The manner of the SDKs of OpenAI and Anthropic by default.
     const OBEYS: Self = Self::Obeys { attempts: 3 };
 }
 

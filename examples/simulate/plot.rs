@@ -1,4 +1,4 @@
-//! What a run has come to, as a picture: requests a second over virtual time.
+//! Draws the results of a run: requests a second over virtual time.
 
 use std::path::Path;
 
@@ -36,7 +36,7 @@ pub(crate) fn draw(path: &Path, title: &str, outcomes: &[Outcome<'_>]) -> Result
     Ok(())
 }
 
-/// Where axes end, and in what time is told.
+/// The ends of the axes, and the unit of time.
 struct Scale {
     until: f64,
     unit: (&'static str, f64),

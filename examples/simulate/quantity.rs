@@ -66,7 +66,7 @@ pub(crate) fn seconds(time: Nanos) -> f64 {
     Duration::from_nanos(time).as_secs_f64()
 }
 
-/// With commas between thousands.
+/// Writes a number with commas between thousands.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);

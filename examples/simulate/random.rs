@@ -18,7 +18,7 @@ impl Random {
         Self(mix(mix(seed) ^ purpose))
     }
 
-    /// Of one request, whatever others have drawn.
+    /// The random numbers of one request, whatever others have drawn.
     pub(crate) fn of(seed: u64, purpose: u64, number: u64) -> Self {
         Self(mix(mix(mix(seed) ^ purpose) ^ number))
     }

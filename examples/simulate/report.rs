@@ -1,4 +1,4 @@
-//! What a run has come to, as text.
+//! Writes the results of a run as text.
 
 use tower_throttle::{LimitSnapshot, Scope};
 
@@ -7,7 +7,7 @@ use crate::quantity::{MILLISECOND, grouped, told};
 
 /// The rules of a run, and what came of them.
 pub(crate) struct Outcome<'a> {
-    /// What tells it from the other, if there are two.
+    /// The word that tells this outcome from the other, if there are two.
     pub(crate) tag: &'static str,
     pub(crate) rules: &'a str,
     pub(crate) ledger: Ledger,
@@ -50,7 +50,7 @@ fn spaced(tag: &str) -> String {
     }
 }
 
-/// What became of calls, each with all its attempts.
+/// The fates of calls, each with all its attempts.
 fn calls(ledger: &Ledger) -> String {
     let all = ledger.all();
     let last = ledger
@@ -138,7 +138,7 @@ fn cells(label: String, tag: &str, row: &Row) -> Vec<String> {
     ]
 }
 
-/// Which limits have refused.
+/// The table of limits: how many requests each has admitted, refused, would have refused, and had wait in line.
 fn limits(outcomes: &[Outcome<'_>]) -> Table {
     let mut table = Table::new(&[
         "limit",

@@ -87,13 +87,13 @@ struct Run<'a, A> {
     throttle: Throttle<Model>,
     handle: Handle,
     ledger: Ledger,
-    /// Where the runtime's clock stood when the run began.
+    /// The runtime's clock when the run began.
     start: Instant,
     now: Nanos,
     parked: Parked,
-    /// Those that come back, in the order of their times.
+    /// Calls that come back, in the order of their times.
     retries: BTreeMap<(Nanos, u64), Call>,
-    /// How many have.
+    /// The number of calls that were entered in `retries` so far.
     retried: u64,
 }
 
@@ -252,7 +252,7 @@ impl<'a, A: FnMut(Nanos, &Call)> Run<'a, A> {
         }
     }
 
-    /// Has the client do what it does when it is refused.
+    /// Notes a refusal, and plans the next attempt of a client whose manner makes one.
     fn refused(&mut self, call: Call, headers: &HeaderMap) {
         let told = told(headers);
         self.ledger.refused(&call, self.now, told);
@@ -324,7 +324,7 @@ fn told(headers: &HeaderMap) -> Option<u64> {
 #[derive(Default)]
 struct Parked {
     slots: Vec<Option<InFlight>>,
-    /// Of each slot.
+    /// The waker of each slot.
     wakers: Vec<Waker>,
     vacant: Vec<usize>,
     count: usize,
@@ -367,7 +367,7 @@ impl Parked {
     }
 }
 
-/// Those who were woken, in their order.
+/// Slots whose requests were woken, in their order; and the waker of the run.
 #[derive(Default)]
 struct Woken(Mutex<(VecDeque<usize>, Option<Waker>)>);
 
@@ -376,7 +376,7 @@ impl Woken {
         self.with(|(slots, _)| slots.pop_front())
     }
 
-    /// Whether there is somebody. If not, `waker` is woken when there is.
+    /// Tells whether a request was woken. If not, `waker` is woken when one is.
     fn is_some(&self, waker: &Waker) -> bool {
         self.with(|(slots, run)| {
             *run = Some(waker.clone());
@@ -390,7 +390,7 @@ impl Woken {
     }
 }
 
-/// What wakes the request of one slot.
+/// The waker of the request in one slot.
 struct Bell {
     slot: usize,
     woken: Arc<Woken>,

@@ -1,4 +1,4 @@
-//! What the simulator promises.
+//! Tests the simulator's promises.
 
 use std::collections::HashMap;
 

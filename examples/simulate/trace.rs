@@ -9,7 +9,7 @@ pub(crate) struct Row<'a> {
     pub(crate) at: Nanos,
     pub(crate) method: &'a str,
     pub(crate) path: &'a str,
-    /// Nobody is known, if it is empty.
+    /// The text that tells the client from others; if the text is empty, nobody knows who the client is.
     pub(crate) client: &'a str,
     pub(crate) plan: Option<&'a str>,
 }

@@ -1,4 +1,4 @@
-//! When requests come.
+//! The times at which requests come.
 
 use std::f64::consts::TAU;
 use std::path::PathBuf;
@@ -7,18 +7,18 @@ use std::str::FromStr;
 use crate::quantity::{self, Nanos, SECOND, duration, positive, seconds};
 use crate::random::Random;
 
-/// When requests come: at random at a rate that changes with time, or as they once did.
+/// The times at which requests come: at random at a rate that changes with time, or as they once did.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Traffic {
     /// At random, so many a second.
     Poisson { rate: f64 },
-    /// The same for a while, then nothing for a while, and so on.
+    /// Random requests at the same rate for a while, then nothing for a while, and so on.
     Bursts { rate: f64, on: Nanos, off: Nanos },
     /// A rate that rises and falls as a cosine, from its lowest at the beginning.
     Diurnal { mean: f64, peak: f64, period: Nanos },
     /// At random; but those who come in an outage are all there when it ends.
     Herd { rate: f64, outage: Nanos, at: Nanos },
-    /// As a file has it.
+    /// The requests that a file has.
     Trace(PathBuf),
 }
 
@@ -71,7 +71,7 @@ impl FromStr for Traffic {
 }
 
 impl Traffic {
-    /// How long it is on where nobody says. A trace ends when it ends.
+    /// The default length of a run. A trace ends when it ends.
     pub(crate) fn span(&self) -> Nanos {
         match self {
             Self::Diurnal { period, .. } => *period,
@@ -119,7 +119,7 @@ impl Traffic {
         .take_while(move |&at| at < span)
     }
 
-    /// When somebody gets through who comes at `at`.
+    /// The moment at which a client gets through that comes at `at`.
     fn arrives(&self, at: Nanos) -> Nanos {
         match *self {
             Self::Herd {

@@ -1,4 +1,4 @@
-//! Who asks for what: clients, routes, and the requests of a run, which are the same whatever the rules.
+//! The world of a run: clients, routes, and requests, which are the same whatever the rules.
 
 use std::collections::HashMap;
 use std::fs;
@@ -25,17 +25,17 @@ pub(crate) struct World {
     source: Source,
 }
 
-/// What is asked for.
+/// A route that is asked for.
 #[derive(Debug)]
 pub(crate) struct Route {
     pub(crate) method: Method,
     pub(crate) uri: Uri,
 }
 
-/// Who asks.
+/// A client that asks.
 #[derive(Debug)]
 pub(crate) struct Client {
-    /// `None` if nobody knows.
+    /// `None` if nobody knows who the client is.
     pub(crate) key: Option<HeaderValue>,
     pub(crate) bearer: Option<HeaderValue>,
     pub(crate) plan: Option<&'static str>,
@@ -59,7 +59,7 @@ enum Source {
         clients: Weights,
         routes: Weights,
     },
-    /// When, who, and what.
+    /// Requests in the order of their times: the moment, the client and the route.
     Trace(Vec<(Nanos, u32, u32)>),
 }
 
