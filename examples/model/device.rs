@@ -1,4 +1,4 @@
-//! What a model of some size runs on: a device that writes so many tokens a second and no more.
+//! A device that a model of some size runs on: it writes so many tokens a second and no more.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 /// that is busy.
 #[derive(Debug)]
 pub(crate) struct Device {
-    /// How long a token takes.
+    /// The time that a token takes.
     token: Duration,
-    /// How many answers are being written.
+    /// The number of answers that are being written.
     running: AtomicU32,
 }
 
@@ -37,7 +37,7 @@ impl Device {
 #[derive(Debug)]
 pub(crate) struct Running<'a> {
     device: &'a Device,
-    /// When its last token was due.
+    /// The moment at which the answer's last token was due.
     due: Instant,
 }
 

@@ -1,6 +1,6 @@
 //! Texts as vectors: hashed counts of words and of their letter triples.
 
-/// How long a vector is unless the caller says otherwise.
+/// The length of a vector unless the caller says otherwise.
 pub(crate) const DIMENSIONS: usize = 256;
 
 /// A vector of length 1. Texts that share words, or parts of words, point in similar directions.

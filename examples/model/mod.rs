@@ -34,13 +34,13 @@ use self::random::Random;
 use self::stop::StopText;
 use self::tokenizer::{END, Token, Tokenizer};
 
-/// How many tokens one answer may have at most.
+/// The most tokens that one answer may have.
 pub(crate) const MAX_TOKENS: usize = 4096;
 
-/// How much likelier a word becomes when the question has it too.
+/// The factor by which a word becomes likelier when the question has it too.
 const TOPIC_WEIGHT: f64 = 6.0;
 
-/// What to generate, and how.
+/// A request to the model: what to generate, and how.
 #[derive(Clone, Debug)]
 pub(crate) struct Generate {
     pub(crate) prompt: Prompt,
@@ -62,7 +62,7 @@ pub(crate) enum Prompt {
     Answer(String),
 }
 
-/// Why a generation ended.
+/// The reason why a generation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Finish {
     /// The model came to the end of a paragraph, or to a stop text.
@@ -81,7 +81,7 @@ impl Finish {
     }
 }
 
-/// How many tokens went in and came out.
+/// The numbers of tokens that went in and came out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
     pub(crate) prompt_tokens: usize,
@@ -119,7 +119,7 @@ impl Model {
         }
     }
 
-    /// As slow as a model that is some thousand times its size.
+    /// Runs the model on a device, as slow as a model that is some thousand times its size.
     pub(crate) fn on(self, device: Device) -> Self {
         Self {
             device: Some(device),
@@ -127,7 +127,7 @@ impl Model {
         }
     }
 
-    /// How many tokens a text has.
+    /// Returns the number of tokens of a text.
     pub(crate) fn count(&self, text: &str) -> usize {
         self.tokenizer.encode(text).len()
     }

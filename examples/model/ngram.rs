@@ -7,12 +7,12 @@ use super::tokenizer::{END, Token};
 /// A token is chosen by the four before it.
 const ORDER: usize = 5;
 
-/// What a shorter context is worth beside a longer one ("stupid back-off").
+/// The weight of a shorter context beside a longer one ("stupid back-off").
 const BACK_OFF: f64 = 0.2;
 
 #[derive(Debug, Default)]
 pub(crate) struct Ngrams {
-    /// How often each token followed a context of up to `ORDER - 1` tokens.
+    /// Counts of how often each token followed a context of up to `ORDER - 1` tokens.
     followers: HashMap<Box<[Token]>, BTreeMap<Token, u32>>,
 }
 

@@ -42,7 +42,7 @@ impl<'a> StopText<'a> {
         self.stopped
     }
 
-    /// What was held back and turned out to be no stop text.
+    /// Returns the text that was held back and turned out to be no stop text.
     pub(crate) fn into_rest(self) -> String {
         self.held
     }

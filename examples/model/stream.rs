@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use super::{Finish, Generate, Model, Usage};
 
-/// How far the model may run ahead of a client that reads slowly.
+/// The number of events by which the model may run ahead of a client that reads slowly.
 const AHEAD: usize = 16;
 
 /// One step of a generation: texts, then `Finished`, then `Usage`.

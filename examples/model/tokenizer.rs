@@ -9,7 +9,7 @@ pub(crate) type Token = u16;
 /// Stands between paragraphs; no text contains it.
 pub(crate) const END: Token = Token::MAX;
 
-/// How many pairs are merged into tokens of their own.
+/// The number of pairs that are merged into tokens of their own.
 const MERGES: usize = 800;
 
 /// Merging costs the square of a word's length, so a word without end must not reach it whole.
@@ -19,7 +19,7 @@ const LONGEST_WORD: usize = 32;
 pub(crate) struct Tokenizer {
     /// The bytes of every token, the 256 single bytes first.
     pieces: Vec<Vec<u8>>,
-    /// Which token two neighbours become. The older a merge, the smaller its token.
+    /// The token that two neighbours become. The older a merge, the smaller its token.
     merges: HashMap<(Token, Token), Token>,
 }
 
