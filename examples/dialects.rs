@@ -51,7 +51,7 @@ fn throttle() -> Result<ThrottleLayer, RulesError> {
     Ok(ThrottleLayer::new(rules)?.spread(spread))
 }
 
-/// What OpenAI's SDKs take for an answer.
+/// An answer that OpenAI's SDKs accept.
 async fn completion() -> Json<Value> {
     let message = json!({ "role": "assistant", "content": "Hello." });
     Json(json!({
@@ -64,7 +64,7 @@ async fn completion() -> Json<Value> {
     }))
 }
 
-/// What Anthropic's SDKs take for one.
+/// An answer that Anthropic's SDKs accept.
 async fn message() -> Json<Value> {
     Json(json!({
         "id": "msg_1",

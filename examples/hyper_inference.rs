@@ -49,10 +49,10 @@ type Body = BoxBody<Bytes, Infallible>;
 /// The largest request body, in bytes.
 const BODY_LIMIT: usize = 1024 * 1024;
 
-/// How long open answers may still take once the server was asked to end.
+/// The time that open answers may still take once the server was asked to end.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// How often each route may be called.
+/// The rate of each route.
 fn rules() -> Rules {
     Rules::new()
         .route(

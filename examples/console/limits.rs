@@ -11,7 +11,7 @@ use crate::BoxError;
 /// The document of the limits that hold.
 pub(crate) struct Limits(Mutex<Value>);
 
-/// What the form sends: the rate and burst of one route, or of all routes by default.
+/// The change that the form sends: the rate and burst of one route, or of all routes by default.
 #[derive(Deserialize)]
 pub(crate) struct Change {
     /// A route key; without it, the default.

@@ -41,7 +41,7 @@ use crate::limits::{Change, Limits};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// How often the page is told.
+/// The time between two messages to the page.
 const TICK: Duration = Duration::from_millis(500);
 
 struct Console {

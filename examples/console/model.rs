@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use self::small::{Device, Event, Generate, Model, Prompt, embed, fresh_seed, stream};
 
-/// As slow as a larger model, so that slots are seen.
+/// The model's speed: as slow as a larger model, so that slots are seen.
 const TOKENS_PER_SECOND: u32 = 60;
 
 pub(crate) fn routes() -> Router {
@@ -33,7 +33,7 @@ pub(crate) fn routes() -> Router {
         .with_state(model)
 }
 
-/// Some words as they are written.
+/// Sends some words as they are written.
 async fn chat(State(model): State<Arc<Model>>) -> impl IntoResponse {
     let generate = Generate {
         prompt: Prompt::Answer("Tell me about the river.".to_owned()),

@@ -15,8 +15,8 @@ use tokio::net::TcpStream;
 use tower::ServiceExt as _;
 use tower::util::MapResponse;
 
-/// How long an unused connection is kept. Servers close theirs after five seconds (uvicorn, Node.js) or more, and a
-/// request that is sent while they do so is lost.
+/// The time for which an unused connection is kept. Servers close theirs after five seconds (uvicorn, Node.js) or more,
+/// and a request that is sent while a server does so is lost.
 const KEEP_IDLE: Duration = Duration::from_secs(4);
 
 pub(crate) type Connector = MapResponse<HttpConnector, fn(TokioIo<TcpStream>) -> TokioIo<Stream>>;

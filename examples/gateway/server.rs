@@ -19,7 +19,7 @@ use tower_throttle::PeerAddr;
 use crate::BoxError;
 use crate::host::{asked_to_end, no_delay};
 
-/// How long open answers may still take once the gateway was asked to end.
+/// The time that open answers may still take once the gateway was asked to end.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// Serves until the process is asked to end, and then what is under way.

@@ -24,7 +24,8 @@ pub(crate) fn warn(line: impl Display) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
-/// Has each write of a connection leave at once. Otherwise a token of a stream waits until the one before has arrived.
+/// Makes each write of a connection leave at once. Otherwise a token of a stream waits until the one before has
+/// arrived.
 pub(crate) fn no_delay(stream: &mut TcpStream) {
     let _ = stream.set_nodelay(true);
 }

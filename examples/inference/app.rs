@@ -25,14 +25,14 @@ use crate::{api, error, log};
 /// The largest request body, in bytes.
 const BODY_LIMIT: usize = 1024 * 1024;
 
-/// How long a response may take to begin.
+/// The time within which a response has to begin.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How many answers the model writes at a time.
+/// The number of answers that the model writes at a time.
 const SLOTS: u64 = 4;
 
-/// What the model can do at once: an answer holds its slot until its last token is sent. Some may wait half a
-/// second for one; who comes then, or waits in vain, is told that the server is busy.
+/// The slots of the model: an answer holds its slot until its last token is sent. Some requests may wait half a second
+/// for one; a request that comes then, or waits in vain, is told that the server is busy.
 pub(crate) fn slots() -> Limits {
     Limits::new()
         .in_flight(InFlight::new(SLOTS).named("model"))
@@ -40,7 +40,7 @@ pub(crate) fn slots() -> Limits {
         .max_waiting(64)
 }
 
-/// How often each route may be called, how much of the model each client gets.
+/// The rate of each route, and each client's share of the model.
 pub(crate) fn rules() -> Rules {
     Rules::new()
         .total(slots())

@@ -1,4 +1,4 @@
-//! What is checked before a handler runs: the key, and the content type.
+//! Checks before a handler runs: the key, and the content type.
 
 use std::sync::Arc;
 

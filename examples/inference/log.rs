@@ -8,10 +8,9 @@ use axum::response::Response;
 use tower_throttle::Decision;
 use tracing::{Span, info, info_span};
 
-/// What is known before the answer.
+/// The span of a request: what is known before the answer.
 ///
-/// It names the route, not the path: a log must not grow a new label for every path that a
-/// stranger thinks of.
+/// The span names the route, not the path: a log must not grow a new label for every path that a stranger thinks of.
 pub(crate) fn span<B>(request: &Request<B>) -> Span {
     let route = request.extensions().get::<MatchedPath>();
     info_span!(

@@ -90,7 +90,7 @@ impl CompletionRequest {
     }
 }
 
-/// How to choose the tokens.
+/// Settings by which the tokens are chosen.
 #[derive(Debug, Deserialize)]
 struct Sampling {
     temperature: Option<f64>,
@@ -135,7 +135,7 @@ impl Sampling {
     }
 }
 
-/// How to send the answer.
+/// Settings by which the answer is sent.
 #[derive(Clone, Copy, Debug, Deserialize)]
 pub(crate) struct Delivery {
     stream: Option<bool>,

@@ -46,7 +46,7 @@ use crate::{
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Whom authentication has found.
+/// A customer whom authentication has found.
 #[derive(Clone, Copy)]
 struct Customer {
     id: u64,

@@ -77,7 +77,7 @@ async fn authenticate(request: Request, next: Next) -> Result<Response, ApiError
     }
 }
 
-/// What holds for all replicas together.
+/// Rules that hold for all replicas together.
 fn rules(secret: &str) -> Rules {
     let each = Limits::new()
         .rate(Rate::per_minute(12).burst(10).named("key"))
@@ -93,7 +93,7 @@ fn rules(secret: &str) -> Rules {
         .clients(Clients::by_header("x-api-key").each(each).secret(secret))
 }
 
-/// What all replicas have in common.
+/// Settings that all replicas have in common.
 struct Shared {
     secret: String,
     redis: String,
@@ -128,7 +128,7 @@ impl Shared {
     }
 }
 
-/// What is at the bottom of an error.
+/// Returns the innermost source of an error, or the error itself.
 fn cause<'a>(mut error: &'a (dyn Error + 'static)) -> &'a dyn Error {
     while let Some(source) = error.source() {
         error = source;

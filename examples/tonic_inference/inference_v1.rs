@@ -64,7 +64,7 @@ pub(crate) struct Usage {
     pub(crate) completion_tokens: u32,
 }
 
-/// What a server of `inference.v1.Inference` must do.
+/// A server of `inference.v1.Inference`.
 pub(crate) trait Inference: Send + Sync + 'static {
     type GenerateStreamStream: Stream<Item = Result<GenerateChunk, Status>> + Send + 'static;
 

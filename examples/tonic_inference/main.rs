@@ -42,7 +42,7 @@ use crate::pace::{per_minute, per_second};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// How often each method may be called, and how many streams there may be at a time.
+/// The rate of each method, and the number of streams that there may be at a time.
 fn rules() -> Rules {
     Rules::new()
         .route(
