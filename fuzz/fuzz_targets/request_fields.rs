@@ -33,12 +33,12 @@ const PROXY: &str = "10.0.0.1:4711";
 const STRANGER: &str = "203.0.113.9:4711";
 const CLIENT: &str = "198.51.100.1";
 
-/// What is known of an answer at once.
+/// An answer, as far as it is known at once.
 #[derive(Debug, PartialEq)]
 enum Told {
-    /// With so many model tokens reserved.
+    /// Served, with so many model tokens reserved.
     Served(Option<u64>),
-    /// Whether it might pass later.
+    /// Refused; true if the request might pass later.
     Refused(bool),
     Waits,
 }

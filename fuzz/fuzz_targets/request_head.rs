@@ -32,7 +32,7 @@ use tower_throttle::{
 /// More requests would only make each run slower.
 const MAX_REQUESTS: usize = 64;
 
-/// How often each key below may be called: count, seconds, burst.
+/// The rate of each key below: count, seconds, burst.
 const ROUTES: [(&str, [u64; 3]); 6] = [
     ("POST /v1/chat/completions", [60, 60, 4]),
     ("ANY /v1/models/{id}", [1, 1, 2]),
@@ -45,10 +45,10 @@ const ROUTES: [(&str, [u64; 3]); 6] = [
     ),
 ];
 
-/// The same for everything that passes.
+/// The rate of everything that passes: count, seconds, burst.
 const TOTAL: [u64; 3] = [20, 60, 12];
 
-/// What the inner service writes, so that a refused request is known by its absence.
+/// The field that the inner service writes, so that a refused request is known by its absence.
 const SERVED: HeaderName = HeaderName::from_static("x-served");
 
 fuzz_target!(|input: &[u8]| {
@@ -126,13 +126,13 @@ fn rate([count, seconds, burst]: [u64; 3]) -> Rate {
 /// A throttled service, and what it let through.
 struct Server {
     layer: ThrottleLayer,
-    /// Whether those who are refused together are told different waits.
+    /// True if those who are refused together are told different waits.
     spread: bool,
-    /// Whether somebody was refused before.
+    /// True if a request was refused before.
     refused: bool,
-    /// Since the layer was made.
+    /// The time since the layer was made.
     now: Duration,
-    /// When requests were admitted, by the key they were charged to.
+    /// The moments at which requests were admitted, by the key they were charged to.
     admitted: HashMap<String, Vec<Duration>>,
 }
 
@@ -277,7 +277,7 @@ impl Server {
     }
 }
 
-/// All of a request that the inner service must see unchanged.
+/// The parts of a request that the inner service must see unchanged.
 fn head(request: &Request<()>) -> (Method, Uri, Version, HeaderMap) {
     (
         request.method().clone(),
