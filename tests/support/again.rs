@@ -10,14 +10,15 @@ use tokio::time::sleep;
 
 const TOLD: &str = "THROTTLE_TEST_TOLD";
 
-/// What this process was told, if it is the one that is run [again](run).
+/// Returns what this process was told, if it is the one that is run [again](run).
 pub(crate) fn told() -> Option<String> {
     env::var(TOLD).ok()
 }
 
-/// How a process ends that runs this test once more, and is told something: whether well, and what it has written.
+/// Runs this test once more in a process that is told something, and returns whether the process ended well, and what
+/// it has written.
 ///
-/// One that has not ended after two minutes hangs, and is ended.
+/// A process that has not ended after two minutes hangs, and is ended.
 pub(crate) async fn run(test: &str, told: &str, environment: &[(&str, &str)]) -> (bool, String) {
     let own = env::current_exe().expect("this program");
     let child = Command::new(own)

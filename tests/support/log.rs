@@ -1,4 +1,4 @@
-//! What is logged.
+//! A log that tests read.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
@@ -9,7 +9,7 @@ use std::{
 
 use tracing::subscriber::DefaultGuard;
 
-/// What was logged.
+/// The bytes that were logged.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 

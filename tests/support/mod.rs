@@ -1,4 +1,4 @@
-//! What the host tests share: a service, ways to ask it, and a listener for it.
+//! The parts that the host tests share: a service, ways to ask it, and a listener for it.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
@@ -61,7 +61,7 @@ where
     answer.expect("the service does not fail")
 }
 
-/// Whether a request passes.
+/// Tells whether a request passes.
 pub(crate) async fn passes<S, R>(service: &S, request: Request<Body>) -> bool
 where
     S: Service<Request<Body>, Response = Response<R>> + Clone,
@@ -70,7 +70,7 @@ where
     send(service, request).await.status() != StatusCode::TOO_MANY_REQUESTS
 }
 
-/// How many of `count` equal requests pass.
+/// Returns how many of `count` equal requests pass.
 pub(crate) async fn admitted<S, R>(service: &S, count: usize, method: &str, uri: &str) -> usize
 where
     S: Service<Request<Body>, Response = Response<R>> + Clone,
@@ -83,7 +83,7 @@ where
     admitted
 }
 
-/// What the throttle decided, as a layer outside sees it.
+/// Returns the throttle's decision, as a layer outside sees it.
 pub(crate) fn decision<B>(response: &Response<B>) -> &Decision {
     let decision = response.extensions().get();
     decision.expect("a decision in the response's extensions")

@@ -18,7 +18,7 @@ use tokio::{
     time::sleep,
 };
 
-/// Which program it is.
+/// The kind of a server: the program that it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Redis,
@@ -27,7 +27,7 @@ pub(crate) enum Kind {
 
 const VALKEY: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/../valkey/valkey-server");
 
-/// All that tests are to pass on.
+/// The servers that tests have to pass on.
 pub(crate) const KINDS: [Kind; 2] = [Kind::Redis, Kind::Valkey];
 
 impl Kind {
@@ -41,8 +41,8 @@ impl Kind {
     }
 }
 
-/// How long tests wait for what has to come, turn by turn: a minute. It is no limit of any server here: what takes longer
-/// hangs.
+/// The number of turns for which tests wait for what has to come: a minute in all. No server here has such a limit:
+/// what takes longer hangs.
 pub(crate) const PATIENCE: u32 = 3_000;
 pub(crate) const TURN: Duration = Duration::from_millis(20);
 
@@ -58,8 +58,8 @@ pub(crate) struct Server {
 /// The settings of one that watches over others.
 const SENTINEL: &str = "sentinel.conf";
 
-/// A port that nobody listens on, and that no connection is given: those are at 32,768 and above. It is still free when
-/// the server takes it, and when one that was killed comes back.
+/// A port that nobody listens on, and that no connection is given: those are at 32,768 and above. The port is still
+/// free when the server takes it, and when one that was killed comes back.
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let first = u64::from(std::process::id()).wrapping_mul(131);
@@ -77,7 +77,7 @@ impl Server {
         Self::with(kind, &[]).await
     }
 
-    /// With settings as on the command line: `["--maxmemory", "2mb"]`.
+    /// Starts a server with settings as on the command line: `["--maxmemory", "2mb"]`.
     pub(crate) async fn with(kind: Kind, settings: &[&str]) -> Self {
         // Somebody else may take the port before the server does.
         for _ in 0..20 {
@@ -113,7 +113,7 @@ impl Server {
         Self::with(kind, &["--cluster-enabled", "yes", "--cluster-port", &port]).await
     }
 
-    /// One that watches over a primary, which it calls `main`.
+    /// Starts a sentinel that watches over a primary, which it calls `main`.
     pub(crate) async fn sentinel(kind: Kind, primary: u16) -> Self {
         let mut server = Self::not_yet(kind, &[]);
         let port = server.port;
@@ -126,13 +126,13 @@ impl Server {
         server
     }
 
-    /// Starts it, again after [`Server::kill`].
+    /// Starts the server, again after [`Server::kill`].
     pub(crate) async fn run(&mut self) {
         let runs = self.runs().await;
         assert!(runs, "{} ended by itself", self.kind.program());
     }
 
-    /// Starts it, and waits until it answers, and no other server at its port. `false` if it has ended.
+    /// Starts the server, and waits until it answers, and no other server at its port. `false` if it has ended.
     async fn runs(&mut self) -> bool {
         self.launch();
         let own = format!("process_id:{}\r", self.id());
@@ -153,7 +153,7 @@ impl Server {
         panic!("{} does not answer", self.kind.program());
     }
 
-    /// The same, without waiting for it.
+    /// Starts the server without waiting for it.
     pub(crate) fn launch(&mut self) {
         let program = self.kind.program();
         let port = self.port.to_string();
@@ -176,7 +176,7 @@ impl Server {
         }));
     }
 
-    /// Ends it, as a machine that is switched off does.
+    /// Ends the server, as a machine that is switched off does.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -184,12 +184,12 @@ impl Server {
         }
     }
 
-    /// Its process.
+    /// The id of the server's process.
     pub(crate) fn id(&self) -> u32 {
         self.child.as_ref().expect("it runs").id()
     }
 
-    /// Stops it, or lets it go on.
+    /// Sends the server a signal, such as one to stop or to go on.
     pub(crate) fn signal(&self, signal: &str) {
         let done = Command::new("kill")
             .args([signal, &self.id().to_string()])
@@ -205,14 +205,14 @@ impl Server {
         connect(&self.url()).await
     }
 
-    /// What it answers to a command of an operator.
+    /// Returns the server's answer to a command of an operator.
     pub(crate) async fn says(&self, words: &[&str]) -> Value {
         let mut connection = self.connect().await.expect("it runs");
         let answer = ask(&mut connection, words).await;
         answer.unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
-    /// The same, in words.
+    /// Returns the server's answer to a command of an operator, in words.
     pub(crate) async fn tells(&self, words: &[&str]) -> String {
         text(&self.says(words).await)
     }
@@ -260,7 +260,7 @@ impl Drop for Server {
     }
 }
 
-/// Until a replica has what its primary has.
+/// Waits until a replica has what its primary has.
 pub(crate) async fn in_step(primary: &Server, replica: &Server) {
     for _ in 0..PATIENCE {
         let offset = |info: String| {
@@ -306,7 +306,7 @@ pub(crate) async fn cluster(kind: Kind) -> [Server; 3] {
     nodes
 }
 
-/// Until a node knows of so many, and that all slots are served.
+/// Waits until a node knows of so many nodes, and that all slots are served.
 pub(crate) async fn united(node: &Server, nodes: usize) {
     let known = format!("cluster_known_nodes:{nodes}");
     for _ in 0..PATIENCE {
@@ -319,7 +319,7 @@ pub(crate) async fn united(node: &Server, nodes: usize) {
     panic!("the nodes are no cluster");
 }
 
-/// Until sentinels know of a replica and of each other.
+/// Waits until sentinels know of a replica and of each other.
 pub(crate) async fn acquainted(sentinels: &[Server; 2]) {
     'sentinels: for sentinel in sentinels {
         for _ in 0..PATIENCE {
@@ -357,7 +357,7 @@ pub(crate) async fn owes(server: &Server, units: u64) {
     panic!("{owed} units are owed, and not {units}");
 }
 
-/// What a proxy does with what it is sent.
+/// The treatment that a proxy gives to what it is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Passes {
     /// At once.
@@ -396,7 +396,7 @@ impl Proxy {
         }
     }
 
-    /// Whoever connects from now on reaches another server.
+    /// Leads whoever connects from now on to another server.
     pub(crate) fn leads_to(&self, port: u16) {
         self.server.send_replace(port);
     }

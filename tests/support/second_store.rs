@@ -26,7 +26,7 @@ type Statement = Box<dyn FnOnce(&mut Tables, u64) + Send>;
 #[derive(Clone)]
 pub(crate) struct SecondStore {
     database: mpsc::UnboundedSender<Statement>,
-    /// How long an answer is on its way back, in nanoseconds.
+    /// The time for which an answer is on its way back, in nanoseconds.
     latency: Arc<AtomicU64>,
 }
 
@@ -64,7 +64,7 @@ impl SecondStore {
         }
     }
 
-    /// Has the answers of this connection take so long.
+    /// Makes the answers of this connection take so long.
     pub(crate) fn answers_after(&self, latency: Duration) {
         let latency = u64::try_from(latency.as_nanos()).expect("a short time");
         self.latency.store(latency, Ordering::Relaxed);
@@ -127,7 +127,7 @@ struct Tables {
 /// A bucket that refills.
 #[derive(Clone, Copy)]
 struct RateRow {
-    /// When all of it has come back.
+    /// The moment at which all of the bucket has come back.
     full_at: u64,
     /// The nanoseconds that one unit cost when this was written.
     interval: u64,
@@ -211,7 +211,7 @@ impl Tables {
         self.write(&key, budget, now, used);
     }
 
-    /// Whether a bucket holds a charge.
+    /// Tells whether a bucket holds a charge.
     fn fits(&self, charge: &Charge, now: u64) -> bool {
         let Charge { budget, cost, .. } = charge;
         let used = self.used(&charge.key.to_string(), budget, now);
@@ -301,7 +301,7 @@ fn state(budget: &Budget, now: u64, amount: u64) -> u64 {
     }
 }
 
-/// When a window ends, by a calendar of its own.
+/// Returns the moment at which a window ends, by a calendar of its own.
 pub(crate) fn window_end(window: Window, now: u64) -> u64 {
     const DAY: u64 = 24 * 60 * 60 * 1_000_000_000;
     match window {

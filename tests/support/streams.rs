@@ -15,17 +15,17 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::{StreamExt as _, wrappers::UnboundedReceiverStream};
 use tower_throttle::Usage;
 
-/// Where calls come in.
+/// The channel through which calls come in.
 pub(crate) type Calls = mpsc::UnboundedReceiver<Call>;
 
-/// The model's side of it: clones tell the same test.
+/// The model's side of the channel: clones tell the same test.
 #[derive(Clone)]
 pub(crate) struct Model {
     calls: mpsc::UnboundedSender<Call>,
     busy: Arc<Busy>,
 }
 
-/// How many answers are in the making.
+/// The numbers of answers that are in the making: now, and the most at a time.
 #[derive(Default)]
 struct Busy {
     now: AtomicUsize,

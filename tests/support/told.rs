@@ -16,7 +16,7 @@ use tower_throttle::store::{
     Charge, Correction, MemoryStore, Store, StoreError, StoreFuture, Taken,
 };
 
-/// What a store does.
+/// The behaviour of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Does {
     Answers,

@@ -4,7 +4,7 @@
 
 use std::{cmp::Reverse, ops::Range};
 
-/// When a request was decided, in nanoseconds: no earlier than this and no later than that.
+/// The span in which a request was decided, in nanoseconds: no earlier than the first and no later than the second.
 pub(crate) type Between = (u64, u64);
 
 /// The window in which more were let through than a bucket gives, if there is one: from when the first of them was
@@ -68,14 +68,14 @@ pub(crate) fn refused_for_nothing(
 
 /// Numbers of which whole ranges are added to, and of which the least is sought.
 struct Slack {
-    /// Of a heap's nodes, the least of the numbers below it.
+    /// The least of the numbers below each node of a heap.
     least: Vec<i64>,
-    /// What is to be added to all of them.
+    /// The amounts to be added to all numbers below each node.
     added: Vec<i64>,
 }
 
 impl Slack {
-    /// What no number is that counts.
+    /// The value of a place that holds no number: larger than any number that counts.
     const FAR: i64 = i64::MAX / 2;
 
     fn new(numbers: usize) -> Self {
@@ -105,7 +105,7 @@ impl Slack {
         self.least[node] = self.least[2 * node].min(self.least[2 * node + 1]) + self.added[node];
     }
 
-    /// Where the least of them is.
+    /// Returns the place of the least number.
     fn find(&self) -> usize {
         let leaves = self.least.len() / 2;
         let mut node = 1;
@@ -119,7 +119,7 @@ impl Slack {
     }
 }
 
-/// That it finds one too many, and one only if it is too many.
+/// Asserts that `too_many` finds one too many, and one only if it is too many.
 pub(crate) fn proved() {
     const BURST: u64 = 5;
     const INTERVAL: u64 = 100;
