@@ -155,7 +155,7 @@ fn one_stage_in_all_its_forms() {
     assert_eq!(error, "line 1, column 1: no `dev` among `$default`, `prod`");
 }
 
-/// One that says `10` and `5` and no more, in shapes that the whole documents do not have.
+/// A stage that says `10` and `5` and no more, in shapes that the whole documents do not have.
 #[test]
 fn a_stage_may_be_written_shorter() {
     let default = || Rules::new().default_route(Rate::per_second(10).burst(5));
@@ -211,7 +211,7 @@ fn a_stage_may_be_written_shorter() {
     }
 }
 
-/// They were once passed over, limits and all.
+/// Globals of SAM were once passed over, limits and all.
 #[test]
 fn globals_of_sam_hold_where_its_resources_say_nothing() {
     let globals = "Globals: { HttpApi: { CorsConfiguration: true, DefaultRouteSettings: { ThrottlingRateLimit: 10, \
@@ -903,7 +903,8 @@ async fn the_catch_all_route_of_a_stage_takes_what_no_key_matches_where_the_host
     assert!(!client.get("/b").await.is_admitted());
 }
 
-/// What may hold a stage and is not read is told with its place, and is an error where no stage is read.
+/// A part of a document that may hold a stage and is not read is told with its place, and is an error where no stage is
+/// read.
 #[test]
 fn what_may_hold_a_stage_and_is_not_read_is_told_with_its_place() {
     let cloud_formation = |others: &str| {

@@ -589,7 +589,7 @@ async fn a_constant_key_is_one_bucket_for_all() {
     assert!(!client.send(request("a third")).await.is_admitted());
 }
 
-/// What documents are made of, and what confuses who reads them.
+/// Pieces that documents are made of, and that confuse a reader.
 const PIECES: [&str; 34] = [
     "<",
     ">",

@@ -12,7 +12,7 @@ use tower_throttle::{Limits, Rate, Rules, ThrottleLayer};
 
 const MICROSECOND: Duration = Duration::from_micros(1);
 
-/// So many requests, evenly over so long.
+/// A number of requests, evenly over so long.
 type Phase = (u32, Duration);
 
 /// API Gateway's own example of a token bucket: 10,000 a second, a burst of 5,000, as its developer guide gave it. Each

@@ -375,7 +375,7 @@ fn every_error_names_its_place() {
     }
 }
 
-/// It was taken for a number, for it has digits and points alone.
+/// The address was once taken for a number, for it has digits and points alone.
 #[test]
 fn an_address_in_yaml_is_a_text() {
     let yaml = "clients: { by: address, trusting: [10.0.0.1, 10.1.0.0/16], each: 1 }";

@@ -91,7 +91,7 @@ fn pairs(fields: &[(&str, &str)]) -> Vec<(String, String)> {
     owned.collect()
 }
 
-/// Without what depends on the day.
+/// Returns the fields without what depends on the day.
 fn without_dates(fields: Vec<(String, String)>) -> Vec<(String, String)> {
     let is_date =
         |value: &str| value.len() == 20 && value.starts_with("20") && value.ends_with('Z');
@@ -619,7 +619,7 @@ fn a_key_that_cannot_be_meant_is_named() {
     );
 }
 
-/// Whether LangChain (for JavaScript, 1.4) would not come back, for what a message says.
+/// Tells whether LangChain (for JavaScript, 1.4) would not come back, for what a message says.
 fn ends_retries(message: &str) -> bool {
     let message = message.to_lowercase();
     let stops = [
@@ -749,7 +749,7 @@ async fn what_is_told_of_two_limits_that_refuse_is_that_of_the_longer_wait() {
     assert_eq!(headers["x-ratelimit-remaining-tokens"], "5");
 }
 
-/// What is closed said `reset: 0s`, come at once.
+/// A closed limit once said `reset: 0s`, that is, come at once.
 #[tokio::test(start_paused = true)]
 async fn what_is_closed_is_never_reset() {
     let rates = Limits::new()
@@ -813,7 +813,7 @@ async fn neither_slots_nor_what_is_not_published_are_told() {
     );
 }
 
-/// They were appended, and clients read `500, 60`, which is no number.
+/// The throttle's values were once appended, and clients read `500, 60`, which is no number.
 #[tokio::test(start_paused = true)]
 async fn what_the_inner_service_tells_itself_stands_alone() {
     let told = [
@@ -981,7 +981,7 @@ impl Case {
     }
 }
 
-/// What all dialects say alike, and each by itself, of one request after others.
+/// Asserts the promises that all dialects keep alike, and each by itself, of one request after others.
 async fn promises_hold(case: &Case) {
     // Windows of quotas hang on the wall clock, which moves between the layers: their waits are not compared.
     let mut alike = HashMap::new();

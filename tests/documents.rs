@@ -11,7 +11,7 @@ const MOST: usize = 8 * 1024 * 1024;
 /// A way to read a document, with how many routes or limits it has.
 type Read = fn(&Reader, &str) -> Result<usize, ConfigError>;
 
-/// How many lines of the rules, as they are written down, set a rate.
+/// Returns the number of lines of the rules, as they are written down, that set a rate.
 fn rates(rules: &Rules) -> usize {
     let written = rules.to_toml().expect("no closures");
     written
@@ -404,7 +404,7 @@ fn what_an_author_of_toml_most_likely_forgot_is_told() {
     }
 }
 
-/// What an author of a document can mend there is told in the words of documents.
+/// Faults that an author can mend in a document are told in the words of documents.
 #[test]
 fn errors_of_rules_from_a_document_name_no_function() {
     let table = [

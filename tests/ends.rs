@@ -47,7 +47,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 const RESERVED: u64 = 10;
 const FRAME: u64 = 3;
 
-/// What a request does, which is its path; and what it has used in the end.
+/// The ends of a request, each by its path, with the tokens that the request has used in the end.
 const ENDS: [(&str, u64); 9] = [
     // Settled by the handler, and sent with its length.
     ("whole", 7),
@@ -160,7 +160,7 @@ async fn answer(end: &str, usage: Option<Usage>, events: UnboundedSender<()>) ->
     }
 }
 
-/// What is asked after each end: that all slots are free, and how many tokens have been spent.
+/// Asserts after each end that all slots are free, and returns the number of tokens that have been spent.
 async fn spent(throttle: &ThrottleLayer, after: &str) -> u64 {
     let probe = throttle.layer(service_fn(|_: Request<Body>| async {
         Ok::<_, Infallible>(Response::new(Body::empty()))
@@ -194,7 +194,7 @@ async fn spent(throttle: &ThrottleLayer, after: &str) -> u64 {
     1_000_000 - tokens.next().expect("one").remaining() - RESERVED
 }
 
-/// What a client does with an answer on the wire.
+/// Asks on the wire, and treats the answer as a client does that ends it in this way.
 async fn ask(address: SocketAddr, http2: bool, end: &str, events: &mut UnboundedReceiver<()>) {
     let client = client(http2);
     let request = Request::get(format!("http://{address}/{end}")).header("x-api-key", "k");
@@ -539,7 +539,7 @@ async fn a_head_without_its_body_holds_a_slot_until_the_body_times_out() {
     }
 }
 
-/// What is held does not depend on what is told.
+/// The time for which a slot is held does not depend on what is told.
 #[tokio::test(start_paused = true)]
 async fn a_slot_is_held_to_the_end_of_the_body_whether_anything_is_told_or_not() {
     let rate = Rate::per_hour(1_000_000);

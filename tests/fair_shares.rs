@@ -44,7 +44,7 @@ async fn decided(service: &Service, path: &str, key: &str) -> Decision {
     decision(&send(service, request(path, Some(key))).await).clone()
 }
 
-/// How many of `count` requests pass.
+/// Returns how many of `count` requests pass.
 async fn passed(service: &Service, count: usize, path: &str, key: Option<&str>) -> usize {
     let mut passed = 0;
     for _ in 0..count {

@@ -31,7 +31,7 @@ fn with(lines: &[(&str, &str)]) -> Request<Body> {
     request
 }
 
-/// What passes of requests that each have one line.
+/// Tells which requests pass; each has one of the lines.
 fn passed(rules: Rules, lines: &[(&str, &str)]) -> Vec<bool> {
     let service = throttle(rules).layer(served());
     let mut runtime = runtime::Builder::new_current_thread();

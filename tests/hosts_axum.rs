@@ -262,7 +262,7 @@ fn users() -> Router {
     Router::new().route("/users/{id}", get(ok).delete(ok))
 }
 
-/// Where a throttle can stand around a nest.
+/// Places where a throttle can stand around a nest.
 const OUTSIDE: [(&str, Apply<App>); 4] = [
     ("layer outside", |throttle| {
         boxed(Router::new().nest("/api", users()).layer(throttle))
@@ -278,7 +278,7 @@ const OUTSIDE: [(&str, Apply<App>); 4] = [
     }),
 ];
 
-/// Where a throttle can stand inside a nest: the router has taken the prefix off the path there.
+/// Places where a throttle can stand inside a nest: the router has taken the prefix off the path there.
 #[cfg(feature = "axum")]
 const INSIDE: [(&str, Apply<App>); 6] = [
     ("layer inside", |throttle| {

@@ -47,7 +47,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// How many of so many requests are let through.
+/// Returns how many of so many requests are let through.
 async fn admitted(client: &Client, requests: usize) -> usize {
     let mut admitted = 0;
     for _ in 0..requests {
@@ -488,15 +488,15 @@ async fn what_was_leased_before_a_reload_is_not_spent_once_a_faster_rate_has_ref
     assert_eq!(sum, 44, "the burst");
 }
 
-/// When requests were let through, in nanoseconds.
+/// The moments at which requests were let through, in nanoseconds.
 type Moments = Arc<Mutex<Vec<u64>>>;
 
-/// What a replica does for a while.
+/// An act of a replica.
 #[derive(Debug, Clone)]
 enum Act {
-    /// So many requests, so many tenths of a millisecond apart.
+    /// Sends so many requests, so many tenths of a millisecond apart.
     Asks(u32, u64),
-    /// Nothing.
+    /// Rests for so many tenths of a millisecond.
     Rests(u64),
     /// Ends, without giving anything back, and begins anew.
     Crashes,

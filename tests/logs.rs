@@ -159,7 +159,7 @@ async fn a_plan_that_is_not_declared_is_told_once_and_without_its_name() {
     assert!(!lines[0].contains("secret-plan"), "{lines:?}");
 }
 
-/// What a store says of itself, at the end of the line; and that it is up again, in a line of its own.
+/// The cause of an outage stands at the end of the line; that the store is up again is told in a line of its own.
 #[tokio::test(start_paused = true)]
 async fn why_the_store_is_down_is_told() {
     let causes = [

@@ -167,7 +167,7 @@ async fn a_scrape_tells_what_the_requests_did() {
     server.abort();
 }
 
-/// What is counted while this runs, on paused time, in the lines of a scrape.
+/// Returns the counts of what happens while `work` runs, on paused time, in the lines of a scrape.
 fn scraped<F: Future<Output = ()>>(work: impl FnOnce() -> F) -> String {
     let recorder = PrometheusBuilder::new().build_recorder();
     let scrape = recorder.handle();

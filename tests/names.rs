@@ -10,7 +10,7 @@ use tower_throttle::{Clients, InFlight, Limits, Plan, Quota, Rate, Rules, Scope}
 
 use self::support::throttle;
 
-/// Where a limit holds and its settings in words, and its name.
+/// The scope of a limit, its route, plan and terms in words, and its name.
 type Named = ((Scope, Option<String>, Option<String>, String), String);
 
 fn names(rules: Rules) -> Vec<Named> {

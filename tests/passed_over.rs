@@ -31,7 +31,7 @@ type Answer = Response<ResponseBody<Body>>;
 type Serve = fn(Request<Body>) -> std::future::Ready<Result<Response<Body>, Infallible>>;
 type Service = Throttle<tower::util::ServiceFn<Serve>>;
 
-/// Where the balances lie.
+/// The place where the balances lie.
 #[derive(Debug, Clone, Copy)]
 enum Balances {
     Here,
@@ -154,7 +154,8 @@ async fn who_is_passed_over_keeps_its_turn_if_it_comes_back_in_time() {
     }
 }
 
-/// It was woken for each slot that came free, and every later request was refused after its whole time.
+/// A forgotten place was once woken for each slot that came free, and every later request was refused after its whole
+/// time.
 #[tokio::test(start_paused = true)]
 async fn an_hour_later_a_forgotten_place_is_gone() {
     for balances in BOTH {

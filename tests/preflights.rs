@@ -24,7 +24,7 @@ fn preflight(uri: &str) -> Request<Body> {
     request
 }
 
-/// How many of `count` equal preflights pass.
+/// Returns how many of `count` equal preflights pass.
 async fn preflights<S, R>(service: &S, count: usize, uri: &str) -> usize
 where
     S: tower::Service<Request<Body>, Response = Response<R>> + Clone,

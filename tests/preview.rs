@@ -33,7 +33,7 @@ async fn ask(layer: &ThrottleLayer, request: Request<()>) -> Answer {
     answer.unwrap_or_else(|never| match never {})
 }
 
-/// What a decision tells of each limit, shadows last.
+/// Returns what a decision tells of each limit, shadows last.
 fn told(decision: &Decision) -> Vec<(String, u64, bool, Option<Duration>)> {
     let limits = decision.limits().chain(decision.shadow());
     let limits = limits.map(|limit| {

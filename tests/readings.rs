@@ -41,7 +41,7 @@ fn tonic_behind(layer: &ThrottleLayer) -> Throttle<Routes> {
     layer.layer(Routes::new(health).prepare())
 }
 
-/// Whether tonic has run the handler of a call that asks for the whole server's health.
+/// Tells whether tonic has run the handler of a call that asks for the whole server's health.
 async fn is_answered(service: &Throttle<Routes>, method: &str, content_type: bool) -> bool {
     let mut call = match content_type {
         true => grpc(method, CHECK),
@@ -190,7 +190,7 @@ async fn services_of_other_names_are_known_by_content_type_protocol_or_any() {
     assert_eq!(admitted(&any, 9, "PUT", NAMED).await, 0, "ANY");
 }
 
-/// What a client says of itself adds to what it is charged, and takes nothing away.
+/// A client's word about itself adds to what the client is charged, and takes nothing away.
 #[tokio::test(start_paused = true)]
 async fn a_forged_content_type_moves_no_request_from_a_strict_key_to_a_lax_one() {
     let strict = [
@@ -651,7 +651,7 @@ async fn a_literal_key_with_an_empty_segment_is_met_as_it_is_written() {
     );
 }
 
-/// So many that no host reads them, and nobody waits for the answer.
+/// Slashes come in so great a number that no host reads them, and nobody waits for the answer.
 #[tokio::test(start_paused = true)]
 async fn a_path_of_nothing_but_slashes_is_decided_at_once() {
     let rules = Rules::new()

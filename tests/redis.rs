@@ -20,7 +20,7 @@ const OK: StatusCode = StatusCode::OK;
 const REFUSED: StatusCode = StatusCode::TOO_MANY_REQUESTS;
 const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 
-/// So slow that nothing comes back meanwhile.
+/// Rules with a rate so slow that nothing comes back meanwhile.
 fn rules(burst: u64) -> Rules {
     Rules::new().total(Rate::per_hour(1).burst(burst))
 }
@@ -36,7 +36,7 @@ async fn layer(url: &str, burst: u64) -> ThrottleLayer {
         .expect("no clients")
 }
 
-/// How many of so many requests are let through.
+/// Returns how many of so many requests are let through.
 async fn admitted(client: &Client, requests: usize) -> usize {
     let mut admitted = 0;
     for _ in 0..requests {
@@ -47,7 +47,7 @@ async fn admitted(client: &Client, requests: usize) -> usize {
     admitted
 }
 
-/// Until it answers again: it is probed every second at least.
+/// Waits until the store answers again, and returns the status: the store is probed every second at least.
 async fn recovered(client: &Client) -> StatusCode {
     for _ in 0..PATIENCE {
         let status = client.get("/").await.status;

@@ -42,12 +42,12 @@ const REFUSED: StatusCode = StatusCode::TOO_MANY_REQUESTS;
 const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 const MS: Duration = Duration::from_millis(1);
 
-/// So slow that nothing comes back meanwhile.
+/// Rules with a rate so slow that nothing comes back meanwhile.
 fn slow(burst: u64) -> Rules {
     Rules::new().total(Rate::per_hour(1).burst(burst))
 }
 
-/// What is refused in an outage.
+/// A layer over a store that refuses in an outage.
 fn over(store: RedisStore, rules: Rules) -> ThrottleLayer {
     let layer = ThrottleLayer::new(rules).expect("proper rules");
     // A machine under test is slow at times; where the deadline counts, it is set.
@@ -66,7 +66,7 @@ async fn client(url: &str, rules: Rules) -> Client {
     Client::with(layer(url, rules).await)
 }
 
-/// How many of so many requests are let through.
+/// Returns how many of so many requests are let through.
 async fn admitted(client: &Client, requests: usize) -> u64 {
     let mut admitted = 0;
     for _ in 0..requests {
@@ -77,7 +77,7 @@ async fn admitted(client: &Client, requests: usize) -> u64 {
     admitted
 }
 
-/// The first answer that is not that nobody can tell. It is probed every second at least.
+/// Waits for the first answer that is not that nobody can tell. The store is probed every second at least.
 async fn recovered(client: &Client) -> StatusCode {
     for _ in 0..PATIENCE {
         let status = client.get("/").await.status;
@@ -97,7 +97,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// What a replica had not heard of when it became the primary is admitted once more, and nothing else.
+/// Charges that a replica had not heard of when it became the primary are admitted once more, and nothing else.
 #[tokio::test]
 async fn a_failover_forgets_what_the_replica_had_not_heard() {
     const BURST: u64 = 8;
@@ -136,7 +136,7 @@ async fn a_failover_forgets_what_the_replica_had_not_heard() {
 
 /// Two processes, which have leased up to 25 units each of 100 when all is forgotten.
 ///
-/// Of a quota, so that nothing comes back meanwhile.
+/// The limit is a quota, so that nothing comes back meanwhile.
 async fn leasing(server: &Server) -> [Client; 2] {
     let rules = || Rules::new().total(Quota::per_day(100));
     [
@@ -275,7 +275,7 @@ async fn a_sentinel_that_hangs_does_not_hide_the_other() {
     }
 }
 
-/// As servers do with connections that were idle for long enough.
+/// Servers close connections that were idle for long enough.
 #[tokio::test]
 async fn a_connection_that_is_closed_while_nobody_asks_is_no_outage() {
     let log = Log::default();
@@ -296,7 +296,7 @@ async fn a_connection_that_is_closed_while_nobody_asks_is_no_outage() {
     }
 }
 
-/// What was logged of the store.
+/// Returns the lines that were logged of the store.
 fn told_of_store(log: &Log) -> Vec<String> {
     let lines = log.lines().into_iter();
     lines.filter(|line| line.contains("the store is")).collect()
@@ -491,7 +491,7 @@ async fn in_every_window_a_replica_on_its_own_lets_through_its_share_and_no_more
     }
 }
 
-/// What happens on the way to the server, and to itself, one after the other and over again.
+/// Makes faults happen on the way to the server, and to the server itself, one after the other and over again.
 async fn happens(server: &Server, ways: &[Proxy], enough: impl Fn(u32) -> bool) {
     let all = |passes| ways.iter().for_each(|way| way.passes(passes));
     let mut turn = 0;
@@ -735,7 +735,7 @@ async fn a_runtime_that_ends_under_load_ends() {
     }
 }
 
-/// What looks after the store goes on in another runtime when its own has ended.
+/// The recovery of the store goes on in another runtime when its own has ended.
 #[test]
 fn a_runtime_that_ends_in_an_outage_takes_no_recovery_along() {
     let runtime = || {

@@ -57,7 +57,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// How often the server was asked to run a script.
+/// Returns how often the server was asked to run a script.
 async fn calls(server: &Server) -> u64 {
     let told = server.tells(&["INFO", "commandstats"]).await;
     let of = |line: &str| {
@@ -161,7 +161,7 @@ async fn slots_are_each_replica_s_own_and_the_rate_is_everybody_s() {
     }
 }
 
-/// It once was a busy loop: they gave up their slots to each other, and asked again at once.
+/// Requests in line once made a busy loop: they gave up their slots to each other, and asked again at once.
 #[tokio::test]
 async fn who_waits_for_a_slot_and_for_the_rate_asks_when_both_may_be_there() {
     const EACH: usize = 8;
@@ -231,7 +231,7 @@ async fn uses(layer: &ThrottleLayer, used: u64) -> StatusCode {
     status
 }
 
-/// How many units a rate of one an hour owes, as far as its bucket tells, rounded up.
+/// Returns how many units a rate of one an hour owes, as far as its bucket tells, rounded up.
 async fn owed(server: &Server, key: &str) -> u64 {
     let left = server.tells(&["PTTL", key]).await;
     let left: i64 = left.parse().expect("a number");
@@ -309,7 +309,7 @@ async fn what_was_used_stays_used_when_replicas_are_reloaded_one_after_the_other
     }
 }
 
-/// How many calls so many requests make, so far apart.
+/// Returns how many calls so many requests make, so far apart.
 async fn leasing(server: &Server, rules: Rules, requests: u64, apart: Duration) -> u64 {
     let client = Client::with(layer(server, rules).await.lease(50));
     let before = calls(server).await;
@@ -470,7 +470,7 @@ async fn a_bucket_that_is_full_again_is_gone() {
     }
 }
 
-/// What clients send that nobody else is to know.
+/// Texts that clients send and that nobody else is to know.
 const SECRETS: [&str; 12] = [
     "sk-of-gold",
     "sk-of-somebody",
@@ -562,7 +562,7 @@ async fn traffic(kind: Kind, layer: &ThrottleLayer) {
 /// A key that ends what is listened to.
 const THE_END: &str = "the-end-of-it";
 
-/// All that the server is told, byte by byte, until the end.
+/// Listens to all that the server is told, byte by byte, until the end.
 async fn listen(server: &Server) -> JoinHandle<String> {
     let mut monitor = TcpStream::connect(("127.0.0.1", server.port))
         .await

@@ -27,7 +27,7 @@ const OK: StatusCode = StatusCode::OK;
 const REFUSED: StatusCode = StatusCode::TOO_MANY_REQUESTS;
 const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 
-/// Where a program finds the authorities that this machine trusts.
+/// The variable in which a program finds the authorities that this machine trusts.
 const AUTHORITIES: &str = "SSL_CERT_FILE";
 
 /// Keys and certificates, in a directory of their own.
@@ -110,7 +110,7 @@ fn client(store: RedisStore) -> Client {
     Client::with(layer.store(store).expect("no clients"))
 }
 
-/// Until it answers, so many times 200 in all.
+/// Returns how many of so many requests are let through; waits before each until the store answers.
 async fn admitted(client: &Client, requests: usize) -> usize {
     let mut admitted = 0;
     for _ in 0..requests {
@@ -128,7 +128,7 @@ async fn admitted(client: &Client, requests: usize) -> usize {
     admitted
 }
 
-/// Where this machine trusts the authority.
+/// Reaches the server where this machine trusts its authority.
 async fn trusting(port: &str, plain: &str) {
     for host in ["127.0.0.1", "localhost"] {
         let url = format!("rediss://{host}:{port}");
@@ -189,7 +189,7 @@ async fn a_server_that_nobody_vouches_for_is_none() {
     }
 }
 
-/// What comes of it, where only these certificates count.
+/// Connects where only these certificates count.
 async fn reached(
     port: u16,
     certificates: &RedisCertificates,

@@ -43,7 +43,7 @@ fn reload(handle: &Handle, rules: Rules) -> String {
     changes.expect("rules that hold together").to_string()
 }
 
-/// How many of `asked` requests pass.
+/// Returns how many of `asked` requests pass.
 async fn passed(client: &Client, asked: usize) -> usize {
     let mut passed = 0;
     for _ in 0..asked {
@@ -165,7 +165,7 @@ fn clients(clients: Clients) -> Rules {
     rules.clients(clients)
 }
 
-/// What a client has left, without a charge.
+/// Returns what a client has left, without a charge.
 async fn left(client: &Client, key: &str) -> u64 {
     let request = Request::get("/look").header("x-api-key", key);
     let answer = client
@@ -720,14 +720,14 @@ impl Naive {
         self.last = now;
     }
 
-    /// Whether one more fits, if that is not too close to tell: each reload rounds by less than a nanosecond.
+    /// Tells whether one more fits, if that is not too close to tell: each reload rounds by less than a nanosecond.
     fn fits(&self) -> Option<bool> {
         let (would_be, room) = (self.used + Self::UNIT, self.burst * Self::UNIT);
         (would_be.abs_diff(room) > Self::UNIT / 500).then_some(would_be <= room)
     }
 }
 
-/// What was in force when, and what was admitted.
+/// A bucket with the settings that were in force, and the requests that were admitted.
 struct Watched {
     name: &'static str,
     naive: Naive,

@@ -19,10 +19,10 @@ use self::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// So long that nothing of it comes back while a test runs.
+/// A period so long that nothing comes back while a test runs.
 const DAY: Duration = Duration::from_secs(1_000 * 86_400);
 
-/// How many of `count` requests pass.
+/// Returns how many of `count` requests pass.
 async fn passed(layer: &ThrottleLayer, count: usize) -> usize {
     admitted(&layer.layer(served()), count, "GET", "/").await
 }

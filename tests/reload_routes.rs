@@ -760,8 +760,8 @@ async fn a_route_that_finds_room_of_its_own_keeps_what_was_used_while_there_was_
     assert_eq!(passed(&layer, 3, "GET", "/late").await, 1);
 }
 
-/// What undeclared routes have shared is what a route begins with that is asked for later. Under a limit that has become
-/// another one in between it comes back as by that one; and with a limit that is gone it is gone.
+/// A route that is asked for later begins with what undeclared routes have shared. Under a limit that has become
+/// another one in between, a shared charge comes back as by that one; and with a limit that is gone the charge is gone.
 #[tokio::test(start_paused = true)]
 async fn what_routes_have_shared_follows_the_limits_that_follow_for_those_that_come_later() {
     let rate = |burst| Limits::from(Rate::new(1, SECOND).burst(burst)).named("each");

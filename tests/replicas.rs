@@ -32,12 +32,12 @@ use tower_throttle::{
 use windows::{Between, too_many};
 
 const RATE: u64 = 500;
-/// Of two seconds: a machine that does other things for so long leaves nothing of it unused.
+/// The burst of two seconds: a machine that does other things for so long leaves nothing of the rate unused.
 const BURST: u64 = 1_000;
 const SECONDS: u64 = 10;
 const INTERVAL: u64 = 1_000_000_000 / RATE;
 
-/// How many units a process takes beforehand.
+/// Numbers of units that a process takes beforehand.
 const LEASES: [u64; 2] = [1, 50];
 
 /// A store that counts its calls, and notes when each charge was taken, by the server's clock.
@@ -78,12 +78,12 @@ fn since(start: Instant) -> u64 {
     u64::try_from(start.elapsed().as_nanos()).expect("seconds")
 }
 
-/// By how many nanoseconds the server's clock is ahead of this process's: at least, and at most.
+/// The nanoseconds by which the server's clock is ahead of this process's: at least, and at most.
 #[derive(Debug, Clone, Copy)]
 struct Ahead(u64, u64);
 
 impl Ahead {
-    /// What is told by the fastest of twenty answers: it was made up while it was waited for.
+    /// Returns what is told by the fastest of twenty answers: each was made up while it was waited for.
     async fn told(connection: &mut MultiplexedConnection, start: Instant) -> Self {
         let mut best = Self(0, u64::MAX);
         for _ in 0..20 {
@@ -180,13 +180,13 @@ async fn replica(url: &str, lease: u64) {
     print!("{told}");
 }
 
-/// What they have told.
+/// The reports of the replicas, put together.
 #[derive(Default)]
 struct Heard {
     admitted: Vec<Between>,
     calls: u64,
     refused: u64,
-    /// By how much moments may be wrong.
+    /// The nanoseconds by which moments may be wrong.
     unsure: u64,
 }
 

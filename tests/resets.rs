@@ -27,7 +27,7 @@ const RESERVED: u64 = 10;
 const USED: u64 = 3;
 const BUDGET: u64 = 1_000_000;
 
-/// So often each of them.
+/// The number of times that each way to break off is tried.
 const ROUNDS: u64 = 50;
 
 /// A model with so many slots, on a port of its own.

@@ -40,11 +40,11 @@ const ROUTES: [Route; 16] = [
     ("OPTIONS", "/asked"),
 ];
 
-/// Which route has run, as a handler tells it in the extensions of its response.
+/// The route that has run, as its handler tells it in the extensions of the response.
 #[derive(Clone, Copy)]
 struct Ran(Route);
 
-/// How the routers of an application are put together.
+/// The way in which the routers of an application are put together.
 #[derive(Debug, Clone, Copy)]
 enum Shape {
     Flat,
@@ -151,7 +151,7 @@ fn path(random: &mut Random, template: &str) -> String {
     path
 }
 
-/// What a client sends, and says of itself.
+/// A request that a client sends, with what the client says of itself.
 struct Spelled {
     method: &'static str,
     uri: String,

@@ -312,7 +312,7 @@ impl Key {
         text
     }
 
-    /// How well this key fits: the smaller the better, `None` if it does not.
+    /// Returns how well this key fits: the smaller the better, `None` if it does not.
     fn rank(&self, method: &str, path: &[&str]) -> Option<(bool, Vec<u8>, u8)> {
         let by_method = match self.method {
             Some(own) if own == method => 0,

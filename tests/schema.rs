@@ -55,7 +55,7 @@ fn table(settings: &Value, required: Option<&str>) -> Value {
     })
 }
 
-/// What is called by a route key.
+/// An object whose properties are named by route keys.
 fn by_route(of: &str) -> Value {
     json!({
         "type": "object",

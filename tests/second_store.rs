@@ -85,7 +85,7 @@ fn its_windows_end_when_those_of_a_budget_do() {
     }
 }
 
-/// R1: in no window is more let through than one bucket gives, and all of it is.
+/// R1: in no window is more let through than one bucket gives, and nearly all that the bucket gives is let through.
 #[tokio::test(start_paused = true)]
 async fn two_replicas_let_through_what_one_bucket_gives_and_no_more() {
     const BURST: u64 = 5;

@@ -13,10 +13,10 @@ use tower_throttle::{Clients, Limits, Protocol, Rate, Rules, ThrottleLayer};
 
 use common::{Answer, Client};
 
-/// Whether waits are spread.
+/// The way in which waits are told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Told {
-    /// As a layer does without a word.
+    /// Told as a layer does without a word.
     ByDefault,
     Exact,
     Spread,
@@ -48,7 +48,7 @@ async fn ask(client: &Client, key: &str) -> Answer {
     client.send(request.expect("a request")).await
 }
 
-/// As SDKs do it: `retry-after-ms` is slept to the millisecond.
+/// Returns the wait as SDKs sleep it: `retry-after-ms`, to the millisecond.
 fn told(answer: &Answer) -> Duration {
     let text = answer.header("retry-after-ms").expect("a wait");
     Duration::from_millis(text.parse().expect("a number"))
@@ -58,7 +58,7 @@ fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// How many of 50 calls at once succeed that come back as often as SDKs do by default, twice.
+/// Returns how many of 50 calls at once succeed that come back as often as SDKs do by default, twice.
 async fn succeed(client: &Client, key: impl Fn(usize) -> String) -> usize {
     let call = async |key: String| {
         for _ in 0..3 {
@@ -105,7 +105,7 @@ async fn a_herd_of_clients_that_are_told_apart_succeeds_where_waits_are_spread()
     assert!((7..50).contains(&one), "a jitter helps some: {one}");
 }
 
-/// How often somebody asks who does not look at what it was told.
+/// The requests of a client that does not look at what it was told.
 #[derive(Debug, Clone, Copy)]
 struct Hammer {
     every: u64,
@@ -137,8 +137,8 @@ const HAMMERS: [Hammer; 4] = [
     },
 ];
 
-/// How many requests of one who obeys pass in twelve seconds, beside one who does not. It comes back `think` after each
-/// answer.
+/// Returns how many requests of a client that obeys pass in twelve seconds, beside a client that does not. The one that
+/// obeys comes back `think` milliseconds after each answer that admits it.
 async fn obeying(client: &Client, hammer: Hammer, keys: [&str; 2], think: u64) -> usize {
     let [own, other] = keys;
     let (mut passed, mut next) = (0, 0);

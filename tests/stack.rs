@@ -611,7 +611,7 @@ async fn fields_stand_on_answers_but_not_on_tunnels_switches_and_last_redirects(
     }
 }
 
-/// What a body does when it is polled.
+/// A step of a body when it is polled.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Data(&'static [u8]),

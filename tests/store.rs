@@ -253,7 +253,7 @@ async fn an_empty_bucket_is_believed_for_ten_seconds() {
     assert_eq!(store.calls(), 3, "it has asked again");
 }
 
-/// What becomes of a request, how long it takes, and how often the store is asked.
+/// Returns what becomes of a request, how long it takes, and how often the store is asked.
 async fn timed(client: &Client, store: &Told) -> (StatusCode, Duration, u64) {
     #[expect(
         clippy::disallowed_methods,

@@ -21,7 +21,7 @@ use tower_throttle::{
 };
 
 const OK: StatusCode = StatusCode::OK;
-/// No limit is named, for none has refused.
+/// The line of a refusal that no limit has caused: none is named.
 const REFUSED: &str = "INFO tower_throttle: a request was refused, since the store could not decide route=\"$default\" wait_ms=";
 const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 
@@ -30,7 +30,7 @@ const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 struct Caused(&'static str, Option<Box<Caused>>);
 
 impl Caused {
-    /// One that is caused by the next, and so on.
+    /// Makes an error that is caused by the next, and so on.
     fn chain(words: &[&'static str]) -> Self {
         let (first, rest) = words.split_first().expect("a word");
         let cause = (!rest.is_empty()).then(|| Box::new(Self::chain(rest)));

@@ -58,7 +58,7 @@ fn usage<B>(response: &Response<B>) -> Usage {
         .clone()
 }
 
-/// What the token limit has left.
+/// Returns what the token limit has left.
 fn left<B>(response: &Response<B>) -> u64 {
     let mut limits = decision(response).limits();
     let tokens = limits.find(|limit| limit.tokens().is_some());
@@ -395,7 +395,7 @@ async fn fifty_streams_are_granted_no_more_than_the_budget() {
     }
 }
 
-/// What is charged in the end for an answer of this type that is sent in these pieces, of 50 reserved.
+/// Returns what is charged in the end for an answer of this type that is sent in these pieces, of 50 reserved.
 async fn charged_for(
     fields: &[(&'static str, &'static str)],
     pieces: Vec<String>,

@@ -99,13 +99,14 @@ async fn ask(client: &Client, (path, key, tokens): &(&str, String, String)) -> A
     client.send(request.expect("a request")).await
 }
 
-/// As SDKs do it: `retry-after-ms` is slept to the millisecond.
+/// Returns the wait as SDKs sleep it: `retry-after-ms`, to the millisecond.
 fn told(answer: &Answer) -> Duration {
     let text = answer.header("retry-after-ms").expect("a wait");
     Duration::from_millis(text.parse().expect("a number"))
 }
 
-/// How many of so many told waits were false, and the first of them.
+/// Obeys as many told waits as `TOLD_WAITS` says, 2,000 without it, and returns how many were false, and the first of
+/// those.
 async fn obey(layer: impl Fn(Rules) -> ThrottleLayer) -> (usize, Option<String>) {
     let wanted = std::env::var("TOLD_WAITS").map_or(2_000, |text| text.parse().expect("a number"));
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
@@ -152,7 +153,7 @@ async fn a_told_wait_is_true_over_a_store() {
     assert_eq!(wrong, 0, "{}", first.unwrap_or_default());
 }
 
-/// Its answers take up to ten milliseconds each way.
+/// The store's answers take up to ten milliseconds each way.
 #[tokio::test(start_paused = true)]
 async fn a_told_wait_is_true_over_a_slow_store() {
     let over_a_store = |rules| {

@@ -15,7 +15,7 @@ use tower_throttle::{Decision, Rules, Throttle, Undeclared};
 
 use support::{admitted, decision, hourly, passes, request, send, served, throttle};
 
-/// How many undeclared routes have buckets of their own. One more is shared by all others.
+/// The number of undeclared routes that have buckets of their own. One more bucket is shared by all others.
 const OWN_BUCKETS: usize = 1_024;
 
 fn with(mut request: Request<Body>, name: &'static str, value: &str) -> Request<Body> {

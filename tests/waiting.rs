@@ -442,7 +442,7 @@ async fn a_waiting_future_tells_nothing_and_can_be_dropped_at_any_poll() {
     assert_eq!(start.elapsed(), seconds(1), "those before it left no trace");
 }
 
-/// One of those that run, until it is dropped.
+/// A request that runs, counted until it is dropped.
 struct Counted(Arc<AtomicUsize>);
 
 impl Drop for Counted {

@@ -38,13 +38,13 @@ impl Drop for Directory {
     }
 }
 
-/// What is told of the changes of a file that holds [`RULES`] at the start.
+/// Follows a file that holds [`RULES`] at the start; the receiver hears what is told of its changes.
 fn follow(path: &PathBuf) -> (Watching, Receiver<Result<String, String>>) {
     fs::write(path, RULES).expect("a file");
     follow_as_it_is(path)
 }
 
-/// The same without a look that no event has called for.
+/// Follows such a file without a look that no event has called for.
 fn follow_by_events(path: &PathBuf) -> (Watching, Receiver<Result<String, String>>) {
     fs::write(path, RULES).expect("a file");
     follow_with(path, |watch| watch.poll_every(Duration::ZERO))
@@ -73,7 +73,7 @@ fn follow_with(
     (watching, tells)
 }
 
-/// What is told next. A file that is written where it is may be seen empty.
+/// Returns what is told next. A file that is written where it is may be seen empty.
 fn told(tells: &Receiver<Result<String, String>>) -> Result<String, String> {
     loop {
         let told = tells.recv_timeout(LONG).expect("it is told");
@@ -320,7 +320,7 @@ fn a_directory_that_is_made_anew_is_followed() {
     assert_eq!(told(&tells), became(13, 14));
 }
 
-/// As containers mount a single file: the mount has the file itself, and not the directory it lies in.
+/// Containers mount a single file like this: the mount has the file itself, and not the directory it lies in.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_file_that_is_mounted_by_itself_is_followed() {

@@ -718,7 +718,7 @@ async fn of_two_that_are_alike_the_more_specific_is_told_first() {
     );
 }
 
-/// What the details of a gRPC refusal say of the limit that refused.
+/// The details of a gRPC refusal describe the limit that refused, or name its scope if it is not published.
 #[tokio::test(start_paused = true)]
 async fn the_details_describe_what_is_published_and_name_the_scope_of_the_rest() {
     let clients = |limits| Rules::new().clients(Clients::by_header("x-api-key").each(limits));

@@ -73,7 +73,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Whether the inner service answered.
+    /// Tells whether the inner service answered.
     pub(crate) fn is_admitted(&self) -> bool {
         self.headers.contains_key("x-served")
     }
