@@ -18,7 +18,7 @@
 
 use std::{
     sync::Arc,
-    task::{Context, Poll, Waker, ready},
+    task::{Context, Poll, Waker},
 };
 
 use super::{
@@ -266,13 +266,13 @@ impl Attempt<'_> {
                 Ok(Ruling::Wait(Wait::in_line_until(not_before, not_before)))
             }
             Next::Stands(until) => Ok(Ruling::Wait(Wait::in_line_until(not_before, until))),
-            Next::Goes(now) if self.store().is_some() && !progress.is_alone => {
-                // It names the limit whose line it has left.
-                progress.waiter = None;
-                Ok(self.gives_up(now, outcome))
-            }
             Next::Goes(now) => {
                 // Refused without having been asked again.
+                if let Some(store) = self.store().filter(|_| !progress.is_alone) {
+                    // The limit is named whose line it has left.
+                    progress.waiter = None;
+                    return Ok(self.gives_up(store, now, outcome));
+                }
                 let limiter = &self.rules.limiter;
                 let limit_set = &limits.limit_set;
                 *outcome.readings = limiter.peek(limit_set, self.demand, now);
@@ -304,14 +304,12 @@ impl Pending {
         head: RequestHead<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Ticket, Refusal>> {
-        if let Some(pending) = this {
-            pending.wake();
-        }
+        let mut pending = this.take().expect("it is not polled after it has ended");
+        pending.wake();
         loop {
-            let pending = this.as_mut().expect("it is not polled after it has ended");
-            let reply = ready!(pending.poll_wait(cx));
-            let Some(pending) = this.take() else {
-                unreachable!("it was there a moment ago");
+            let Poll::Ready(reply) = pending.poll_wait(cx) else {
+                *this = Some(pending);
+                return Poll::Pending;
             };
             let engine = pending.engine();
             let stage = match reply {
@@ -319,7 +317,7 @@ impl Pending {
                 None => Stage::Turn(pending, cx.waker()),
             };
             match engine.decide(head, stage) {
-                Decided::Wait(pending) => *this = Some(pending),
+                Decided::Wait(next) => pending = next,
                 Decided::Admit(ticket) => return Poll::Ready(Ok(ticket)),
                 Decided::Refuse(refusal) => return Poll::Ready(Err(refusal)),
             }

@@ -141,7 +141,8 @@ impl Attempt<'_> {
             // Whatever the store tells to be there, it is not asked again at once.
             Retry::At(until) if is_told => {
                 let earliest = moment.now.saturating_add(Self::PAUSE);
-                Ruling::Wait(Wait::in_line_until(until.max(earliest), 0))
+                let until = until.max(earliest).min(waiter.deadline());
+                Ruling::Wait(Wait::in_line_until(until, 0))
             }
             Retry::At(until) => Ruling::Wait(Wait::in_line_until(until, 0)),
             // What comes free before it has entered its waker wakes nobody: then it asks once more.
@@ -170,11 +171,13 @@ impl Attempt<'_> {
     }
 
     /// Refuses it, since it has stood in line for long enough.
-    pub(in crate::engine) fn gives_up(&self, now: Nanos, outcome: &mut Outcome<'_>) -> Ruling {
+    pub(in crate::engine) fn gives_up(
+        &self,
+        store: &StoreClient,
+        now: Nanos,
+        outcome: &mut Outcome<'_>,
+    ) -> Ruling {
         let limiter = &self.rules.limiter;
-        let Some(store) = self.rules.store.get() else {
-            return self.deny(LimitReadings::default(), now, true, outcome);
-        };
         let view = self.cached_view(store, now, &LeasedUnits::default());
         let RefusedReadings {
             mut readings,

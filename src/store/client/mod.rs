@@ -298,7 +298,8 @@ impl StoreClient {
         let at = self.at(now);
         let mut view = CachedView {
             readings: LimitReadings::default(),
-            at: self.at_earliest(now),
+            // An answer of another moment may come between the two readings: never later than what refuses.
+            at: self.at_earliest(now).min(at),
             is_denied: false,
             is_known: true,
         };

@@ -296,6 +296,11 @@ impl Limiter {
 }
 
 impl Waiter {
+    /// Returns the moment at which it leaves, admitted or not.
+    pub(crate) fn deadline(&self) -> Nanos {
+        self.deadline
+    }
+
     /// Tells whether it is its turn to ask, and goes over to a queue in which somebody stands who came before it.
     ///
     /// `waker` is woken when the answer may have changed. Past the deadline it is never asked to wait longer.
