@@ -1,9 +1,9 @@
-//! Where a request came from, behind proxies or not.
+//! The address from which a request came, behind proxies or not.
 //!
 //! A proxy appends the address of its own peer to `X-Forwarded-For` or `Forwarded`; all that stands left of
 //! it is what that peer claimed. So the list is read from its right end, over all header lines, as long as
-//! the address that speaks is a trusted proxy's. The first that is not is the client. An entry that cannot
-//! be read ends the walk: what is left of it may have been written by anyone.
+//! the address that speaks is a trusted proxy's. The first address that is not is the client's. An entry that
+//! cannot be read ends the walk: all that stands left of the entry may have been written by anyone.
 
 use std::{
     iter,
@@ -37,12 +37,12 @@ pub enum Forwarding {
     Forwarded,
 }
 
-/// How a client's address is found.
+/// The settings by which a client's address is found.
 #[derive(Debug, Clone)]
 pub(crate) struct Addresses {
     pub(crate) trusted: Vec<IpNet>,
     pub(crate) forwarding: Forwarding,
-    /// How many bits of an IPv6 address tell clients apart.
+    /// The number of leading bits of an IPv6 address that tell clients apart.
     pub(crate) ipv6_prefix: u8,
 }
 

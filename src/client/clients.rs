@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt, sync::Arc};
 
 use super::{ClientKey, Forwarding, Identity, Plan, Principal, RequestHead, Secret, host};
 
-/// Who clients are, and what each of them may do.
+/// The settings of clients: how they are identified, and what each of them may do.
 ///
 /// ```
 /// use tower_throttle::{Clients, Limits, Quota, Rate, Rules, ThrottleLayer};
@@ -20,14 +20,14 @@ use super::{ClientKey, Forwarding, Identity, Plan, Principal, RequestHead, Secre
 ///
 /// # Which identity to trust
 ///
-/// An identity that nobody has verified is one that a client may choose: with each new value of a header it
-/// is somebody else, with full buckets. So the throttle stands **inside of authentication** where clients
+/// An identity that nobody has verified is one that a client may choose: with each new value of a header the
+/// client is somebody else, with full buckets. So the throttle stands **inside of authentication** where clients
 /// are told apart by a key or a token, or by what authentication has put into the request's extensions
 /// ([`by_extension`](Self::by_extension)). Where nobody is authenticated, the address is what cannot be
 /// made up: [`by_address`](Self::by_address), with the proxies in front [named](Self::trusting).
 ///
-/// The first source that finds something says who it is. Who is not found by any is **anonymous**, and all
-/// that are share the buckets of one client.
+/// The first source that finds something identifies the client. A client that no source finds is **anonymous**,
+/// and all anonymous clients share the buckets of one.
 ///
 /// # What is kept
 ///
@@ -69,14 +69,14 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// Its hash, to tell whether it is another one.
+    /// Returns the hash of the member, by which one member is told from another.
     pub(crate) fn bits(&self) -> u128 {
         self.identity.bits()
     }
 }
 
 impl IdentitySource {
-    /// Whether a client that it finds may be this one.
+    /// Returns whether a client that this source finds may be the member.
     pub(super) fn may_find(&self, member: &Member) -> bool {
         match self {
             Self::Header(_) | Self::Bearer => !member.is_number,
@@ -206,24 +206,24 @@ impl Clients {
         Self::by_source(IdentitySource::Closure(Arc::new(identify)))
     }
 
-    /// Who is not found otherwise is told apart by address; see [`by_address`](Self::by_address).
+    /// Tells clients apart by address if nothing else identifies them; see [`by_address`](Self::by_address).
     pub fn or_address(mut self) -> Self {
         self.sources.push(IdentitySource::Address);
         self
     }
 
-    /// Who is not found otherwise is anonymous: all of them share the buckets of one client.
+    /// Leaves clients anonymous that nothing else identifies: all of them share the buckets of one client.
     ///
-    /// That is so without this call, too; it says that it is meant.
+    /// They are so without this call, too; the call says that this is meant.
     pub fn or_anonymous(self) -> Self {
         self
     }
 
-    /// Networks of the proxies in front, such as `10.0.0.0/8` or `2001:db8::1`: their word is taken for
-    /// whose request it is. Without this call nobody's is.
+    /// Adds networks of the proxies in front, such as `10.0.0.0/8` or `2001:db8::1`: the proxies are believed when
+    /// their forwarding field says whose request it is. Without this call no proxy is.
     ///
-    /// The field is read from its right end over all its lines and left at the first address that is not
-    /// trusted, or cannot be read. What is no network is an error of
+    /// The field is read from its right end over all its lines, up to the first address that is not trusted, or
+    /// cannot be read. An entry that is no network is an error of
     /// [`ThrottleLayer::new`](crate::ThrottleLayer::new), and so are proxies where nobody is told apart by
     /// address.
     pub fn trusting<N: Into<Cow<'static, str>>>(
@@ -240,30 +240,29 @@ impl Clients {
         self
     }
 
-    /// How many leading bits of an IPv6 address tell clients apart, 0 to 128. Without this call: 64, the
-    /// size of one subscriber's network. More than 128 is an error of
+    /// Sets the number of leading bits of an IPv6 address that tell clients apart, 0 to 128. Without this call:
+    /// 64, the size of one subscriber's network. More than 128 is an error of
     /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn ipv6_prefix(mut self, bits: u8) -> Self {
         self.ipv6_prefix = bits;
         self
     }
 
-    /// What each client may do that is on no plan, anonymous ones included; and what plans inherit, field
+    /// Sets what each client may do that is on no plan, anonymous ones included; and what plans inherit, field
     /// by field.
     ///
-    /// It has to be said: to limit only plans, say `each(Limits::unlimited())`, and
-    /// `each(Limits::closed())` if nobody else is to get in. Without it,
-    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new) fails.
+    /// Without this call, [`ThrottleLayer::new`](crate::ThrottleLayer::new) fails: to limit only plans, say
+    /// `each(Limits::unlimited())`, and `each(Limits::closed())` if nobody else is to get in.
     pub fn each(mut self, plan: impl Into<Plan>) -> Self {
         self.each = Some(plan.into());
         self
     }
 
-    /// What each client on a plan may do, instead of what [`each`](Self::each) says. What it leaves out it
-    /// inherits from there.
+    /// Declares a plan: what each client on it may do, instead of what [`each`](Self::each) says. The plan inherits
+    /// from there what it leaves out.
     ///
-    /// The name is 1 to 64 of `A-Z a-z 0-9 _`, and its limits are called after it. Who is on it is said by
-    /// [`member`](Self::member) or [`plan_by`](Self::plan_by).
+    /// The name is 1 to 64 of `A-Z a-z 0-9 _`, and the plan's limits are called after it. Clients are put on the plan
+    /// by [`member`](Self::member) or [`plan_by`](Self::plan_by).
     pub fn plan(mut self, name: impl Into<Cow<'static, str>>, plan: impl Into<Plan>) -> Self {
         self.plans.push((name.into(), plan.into()));
         self
@@ -324,14 +323,14 @@ impl Clients {
         self
     }
 
-    /// How many buckets the table of clients holds at most, rounded up to a multiple of eight: one for each
-    /// client and each of its limits, 16 bytes each, allocated when the layer is made. Without this call
-    /// 262,144, which is 4 MiB. The overflow buckets are 2 KiB more for each limit.
+    /// Sets the most buckets that the table of clients holds, rounded up to a multiple of eight: one for each
+    /// client and each of its limits, 16 bytes each, allocated with the first rules that limit clients. Without
+    /// this call 262,144, which is 4 MiB. The overflow buckets are 2 KiB more for each limit.
     ///
     /// Only a bucket that is full again, and so equal to a new one, gives up its place. A client for whom
-    /// there is none shares one of 16 overflow buckets a limit with others, until there is; see
+    /// there is no place shares one of 16 overflow buckets a limit with others, until there is one; see
     /// [`LimitStatus::is_overflow`](crate::LimitStatus::is_overflow) and
-    /// [`ThrottleLayer::overflowed`](crate::ThrottleLayer::overflowed). With 0 all of them do.
+    /// [`ThrottleLayer::overflowed`](crate::ThrottleLayer::overflowed). With 0 all clients do.
     ///
     /// A client that gets a bucket of its own after it has shared one begins with a full one. So a client is admitted
     /// at most twice what its limit allows in any window, `2 × (burst - 1 + ⌈w / T⌉)`, and holds at most twice its
@@ -345,13 +344,14 @@ impl Clients {
         self
     }
 
-    /// What clients are hashed under where their limits are [shared](crate::ThrottleLayer::store): the same for all
-    /// replicas, and nobody else's. At least 16 bytes, better 32, drawn at random and kept where other secrets are.
+    /// Sets the secret under which clients are hashed where their limits are [shared](crate::ThrottleLayer::store):
+    /// the same for all replicas, and nobody else's. At least 16 bytes, better 32, drawn at random and kept where
+    /// other secrets are.
     ///
-    /// A client lies in the store as a SipHash-2-4 of 128 bits under it, of which nobody who does not know it can tell
-    /// whose it is. With another secret every client is a new one, so it stays what it is for as long as a throttle
-    /// lives; replicas whose secrets differ share no limit of a client, and none of a route that nobody declared. It
-    /// prints nowhere.
+    /// A client lies in the store as a SipHash-2-4 of 128 bits under the secret: nobody who does not know the secret
+    /// can tell whose hash it is. With another secret every client is a new one, so the secret stays what it is for as
+    /// long as a throttle lives; replicas whose secrets differ share no limit of a client, and none of a route that
+    /// nobody declared. The secret prints nowhere.
     ///
     /// ```
     /// use tower_throttle::{Clients, Rate};
@@ -363,9 +363,9 @@ impl Clients {
     /// # let _ = clients;
     /// ```
     ///
-    /// A shorter one is an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new), none where limits of clients are
-    /// shared is one of [`ThrottleLayer::store`](crate::ThrottleLayer::store), and another in a reload is one of
-    /// [`Handle::reload`](crate::Handle::reload).
+    /// A shorter secret is an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new), no secret where limits of
+    /// clients are shared is one of [`ThrottleLayer::store`](crate::ThrottleLayer::store), and another secret in a
+    /// reload is one of [`Handle::reload`](crate::Handle::reload).
     pub fn secret(mut self, secret: impl AsRef<[u8]>) -> Self {
         self.secret = Some(Secret::new(secret.as_ref()));
         self

@@ -1,4 +1,4 @@
-//! What of a request tells whose it is.
+//! The parts of a request that tell whose it is.
 
 use http::{Extensions, HeaderMap, Method, Request, Uri, Version, request::Parts};
 
@@ -75,7 +75,7 @@ impl<'a> RequestHead<'a> {
         field::text(self.headers, name)
     }
 
-    /// What layers outside have put there, such as an authenticated user.
+    /// Returns the request's extensions: what layers outside have put there, such as an authenticated user.
     #[must_use]
     pub fn extensions(self) -> &'a Extensions {
         self.extensions

@@ -67,7 +67,8 @@ struct Host<'a> {
 }
 
 impl<'a> Host<'a> {
-    /// What a request says, in normal form: in lower case and without a final dot. `None` if it cannot be a host.
+    /// Reads the host that a request names, in normal form: in lower case and without a final dot. `None` if the text
+    /// cannot be a host.
     fn read(text: &'a str) -> Option<Self> {
         let (name, port) = match text.strip_prefix('[') {
             Some(rest) => {
@@ -104,7 +105,7 @@ impl<'a> Host<'a> {
         })
     }
 
-    /// What a list of hosts says. `None` if no request can ask for it.
+    /// Reads an entry of a list of hosts. `None` if no request can ask for that host.
     fn listed(text: &'a str) -> Option<Self> {
         let host = Self::read(text)?;
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);

@@ -1,10 +1,10 @@
-//! What tells clients apart, and the hash that is kept of it.
+//! The keys that tell clients apart, and the hash that is kept of each.
 //!
-//! Of a key, a token or an address nothing is kept but a SipHash-1-3 of 128 bits under a key that is drawn
-//! once for the process, as the standard library's hash maps use it with 64. Without its key nobody finds two
-//! clients that collide, so that flooding a table with chosen keys does nothing, and nobody can search for
-//! what was hashed. It is fast on texts as short as these, where cryptographic hashes spend most of their time
-//! on starting.
+//! Nothing is kept of a key, a token or an address but a SipHash-1-3 of 128 bits under a key that is drawn
+//! once for the process, as the standard library's hash maps use it with 64. Without the hash's key nobody finds
+//! two clients that collide, so that flooding a table with chosen keys does nothing, and nobody can search for
+//! what was hashed. The hash is fast on texts as short as these, where cryptographic hashes spend most of their
+//! time on starting.
 //!
 //! Members of plans are known by all 128 bits, so that nobody is taken for one. The table of balances folds
 //! them into 64 for each limit: that two of a million clients share a bucket happens in one of twenty million
@@ -23,9 +23,9 @@ use std::{
 
 use siphasher::sip128::{SipHasher13, SipHasher24};
 
-/// What tells a client from others: an API key, a user's number, an address.
+/// The key that tells a client from others: an API key, a user's number, an address.
 ///
-/// It is hashed at once and never kept, and does not print itself.
+/// The key is hashed at once and never kept, and does not print itself.
 ///
 /// ```
 /// use tower_throttle::ClientKey;
@@ -115,7 +115,7 @@ pub(crate) enum Principal<'a> {
 }
 
 impl Principal<'_> {
-    /// Has a hash made of it.
+    /// Makes the identity by `hash`, which gets the kind of the principal and its bytes.
     fn hash(&self, hash: impl FnOnce(IdentityKind, &[u8]) -> u128) -> Identity {
         Identity(match self {
             Self::Anonymous => hash(IdentityKind::Anonymous, &[]),
@@ -167,7 +167,7 @@ pub(crate) struct Secret {
 }
 
 impl Secret {
-    /// How many bytes it is made of at least.
+    /// The least number of bytes of which a secret is made.
     pub(crate) const SHORTEST: usize = 16;
 
     pub(crate) fn new(secret: &[u8]) -> Self {
@@ -188,7 +188,7 @@ impl Secret {
         known.hash(|kind, bytes| self.hashers[kind as usize].hash(bytes).as_u128())
     }
 
-    /// What stands for a path.
+    /// Returns the hash that stands for a path.
     pub(crate) fn of_path(&self, path: &str) -> u128 {
         self.hashers[5].hash(path.as_bytes()).as_u128()
     }

@@ -1,4 +1,4 @@
-//! Whose request it is, and what its client may do.
+//! The client of a request, and what the client may do.
 
 mod address;
 mod clients;

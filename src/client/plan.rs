@@ -1,4 +1,4 @@
-//! What a class of clients may do.
+//! The usage plan of a class of clients.
 
 use crate::limit::limits::Limits;
 
@@ -22,7 +22,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// What each client of the class may do altogether.
+    /// Makes a plan of what each client of the class may do altogether.
     pub fn new(limits: impl Into<Limits>) -> Self {
         Self {
             limits: limits.into(),
@@ -30,8 +30,8 @@ impl Plan {
         }
     }
 
-    /// What each client of the class may do on one route, given by its [`RouteKey`](crate::RouteKey),
-    /// besides what it may do altogether.
+    /// Adds what each client of the class may do on one route, given by its [`RouteKey`](crate::RouteKey),
+    /// besides what the client may do altogether.
     ///
     /// With [`Limits::unlimited`], no limit of the client counts requests to the route; the route's own limits and the
     /// total still do. A route that is [exempt](Limits::exempt) has no limits of clients: both are an error.
