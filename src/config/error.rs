@@ -1,8 +1,9 @@
 use std::fmt;
 
-/// Why a configuration cannot be read. It names the setting at fault, and where it stands.
+/// An error for which a configuration cannot be read. The error names the setting at fault, and where the setting
+/// stands, if that is known.
 ///
-/// It is shown as `line 3, column 21: inbound.rate-limit.calls: …`.
+/// The error is shown as `line 3, column 21: inbound.rate-limit.calls: …`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError {
     path: String,

@@ -10,7 +10,7 @@ use crate::rules::Rules;
 pub struct Imported {
     /// The limits.
     pub rules: Rules,
-    /// What was read and holds in another way here, or not at all.
+    /// The settings that were read and hold in another way here, or not at all.
     pub warnings: Vec<Warning>,
 }
 
@@ -42,7 +42,7 @@ impl Warning {
     }
 }
 
-/// What is at fault is told and passed over.
+/// A setting at fault is told and passed over.
 impl From<ConfigError> for Warning {
     fn from(error: ConfigError) -> Self {
         let (path, sentence) = error.into_parts();

@@ -9,15 +9,15 @@ pub(super) struct Decimal {
     parts: u128,
 }
 
-/// How many significant digits are read exactly as they are written. More of them are what a tool prints of a binary
-/// fraction (IEEE 754, 64 bits), which has no more than seventeen.
+/// The most significant digits that are read exactly as they are written. More of them are what a tool prints of a
+/// binary fraction (IEEE 754, 64 bits), which has no more than seventeen.
 const EXACT_DIGITS: u32 = 12;
 /// The longest fraction, in decimal places.
 const MOST_PLACES: u32 = 36;
 
 const DAY: u64 = 24 * 60 * 60;
 
-/// What a duration is measured in: names, and nanoseconds.
+/// The units of a duration: names, and nanoseconds.
 const UNITS: [(&[&str], u64); 7] = [
     (&["ns"], 1),
     (&["us", "µs"], 1_000),

@@ -61,7 +61,7 @@ impl Block {
         keys.next()?.text().ok()
     }
 
-    /// Whether a block has a route key.
+    /// Returns whether a block has a route key.
     pub(super) fn has_key(block: &Cursor<'_>) -> bool {
         ROUTE_KEY.iter().any(|key| block.peek(key).is_some())
     }

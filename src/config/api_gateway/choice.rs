@@ -1,4 +1,4 @@
-//! What there is to choose from, by name.
+//! The stages or usage plans that there are to choose from, by name.
 
 use std::{collections::HashMap, fmt};
 

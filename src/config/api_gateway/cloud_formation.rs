@@ -122,7 +122,8 @@ fn ignores_globals(resource: &Cursor<'_>) -> Result<bool, ConfigError> {
     }
 }
 
-/// Whether some event of a function belongs to the implicit API. SAM lets it have route settings of its own, too.
+/// Returns whether some event of a function belongs to the implicit API. SAM lets an event have route settings of its
+/// own, too: those are an error.
 fn has_implicit_events(function: &Cursor<'_>) -> Result<bool, ConfigError> {
     let Some(properties) = function.peek("Properties") else {
         return Ok(false);

@@ -24,7 +24,7 @@ struct DefaultThrottling {
 }
 
 impl DefaultRoute {
-    /// Whether `name` is the word for the default route settings, in any spelling.
+    /// Returns whether `name` is the word for the default route settings, in any spelling.
     pub(super) fn is_called(name: &str) -> bool {
         let letters = name.chars().filter(|letter| !matches!(letter, '_' | '-'));
         let letters = letters.map(|letter| letter.to_ascii_lowercase());
@@ -93,7 +93,7 @@ impl DefaultRoute {
         Ok(())
     }
 
-    /// Whether no settings were found, not even empty ones.
+    /// Returns whether no settings were found, not even empty ones.
     pub(super) fn is_missing(&self) -> bool {
         self.found.is_none() && self.empty.is_empty()
     }

@@ -1,4 +1,4 @@
-//! Where stages and usage plans stand, in documents of all kinds.
+//! Finds stages and usage plans in documents of all kinds.
 
 use std::collections::HashSet;
 

@@ -13,7 +13,7 @@ pub(super) struct Resource<'f> {
     pub(super) settings: &'f Cursor<'f>,
     /// Settings that hold where its own say nothing.
     pub(super) globals: Option<&'f Cursor<'f>>,
-    /// Whether only the tool that deploys the document knows the settings.
+    /// True if only the tool that deploys the document knows the settings.
     pub(super) unresolved: bool,
 }
 

@@ -78,7 +78,8 @@ fn each_entry(table: &Cursor<'_>, visit: &mut RouteVisitor<'_>) -> Result<(), Co
     entries.try_for_each(|(key, block)| visit(Some(key), &block))
 }
 
-/// Whether an item of a list is a table by route key, of which the word for the default route settings is one.
+/// Returns whether an item of a list is a table by route key that has the word for the default route settings as one
+/// of its keys.
 fn has_default(item: &Cursor<'_>) -> bool {
     match item.value() {
         Value::Map(entries) if !Block::has_key(item) => entries

@@ -59,7 +59,7 @@ impl<'a> Element<'a> {
         children.map(move |node| Self { node, ..self })
     }
 
-    /// Those inside of it, at any depth.
+    /// Returns the elements inside of this one, at any depth.
     pub(super) fn descendants(self) -> impl Iterator<Item = Self> {
         let inside = self.node.descendants().skip(1).filter(Node::is_element);
         inside.map(move |node| Self { node, ..self })
@@ -145,7 +145,7 @@ impl<'a> Element<'a> {
         }
     }
 
-    /// What is neither an expression nor the name of a value.
+    /// Returns `text` if it is neither an expression nor the name of a value.
     pub(super) fn constant<'t>(self, name: &str, text: &'t str) -> Result<&'t str, ConfigError> {
         let fault = if is_expression(text) {
             "is an expression that only the gateway evaluates; write what it comes to"
@@ -161,7 +161,7 @@ impl<'a> Element<'a> {
         self.refuse(name, "missing")
     }
 
-    /// What is wrong with an attribute, or with the lack of it.
+    /// Returns an error that says what is wrong with an attribute, or with the lack of it.
     pub(super) fn refuse(self, attribute: &str, fault: impl Into<String>) -> ConfigError {
         let start = match self.node.attribute_node(attribute) {
             Some(attribute) => attribute.range().start,
@@ -170,13 +170,13 @@ impl<'a> Element<'a> {
         ConfigError::new(self.path_to(attribute), Some(self.position(start)), fault)
     }
 
-    /// What is wrong with the element.
+    /// Returns an error that says what is wrong with the element.
     pub(super) fn fault(self, fault: impl Into<String>) -> ConfigError {
         let start = self.node.range().start;
         ConfigError::new(self.path(), Some(self.position(start)), fault)
     }
 
-    /// What is different about an attribute.
+    /// Returns a warning that says what is different about an attribute.
     pub(super) fn warning(self, attribute: &str, sentence: impl Into<String>) -> Warning {
         Warning::new(self.path_to(attribute), sentence)
     }
@@ -196,7 +196,8 @@ impl<'a> Element<'a> {
         }
     }
 
-    /// Its name and those around it. The second of a name is `name[2]`.
+    /// Returns the path: the names of the elements around this one, and its own. The second element of a name is
+    /// `name[2]`.
     pub(super) fn path(self) -> String {
         let mut names: Vec<_> = self
             .node
@@ -216,7 +217,7 @@ impl<'a> Element<'a> {
     }
 }
 
-/// Whether it holds nothing but policies, and so goes without saying.
+/// Returns whether an element of this name holds nothing but policies, and so goes without saying.
 pub(super) fn is_wrapper(name: &str) -> bool {
     matches!(name, "policies" | "fragment")
 }

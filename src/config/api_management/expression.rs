@@ -1,11 +1,11 @@
-//! Where a policy expression ends.
+//! Finds the end of a policy expression.
 
-/// Whether an expression in C# begins here: `@(…)` or `@{…}`.
+/// Returns whether an expression in C# begins here: `@(…)` or `@{…}`.
 pub(super) fn begins(bytes: &[u8]) -> bool {
     matches!(bytes, [b'@', b'(' | b'{', ..])
 }
 
-/// How long the expression is that begins here, to its last bracket. `None`: it does not end.
+/// Returns the length of the expression that begins here, to its last bracket. `None`: the expression does not end.
 pub(super) fn length(bytes: &[u8]) -> Option<usize> {
     let (mut depth, mut at) = (0_usize, 1);
     loop {
@@ -59,7 +59,7 @@ fn verbatim(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// How many bytes there are to the end of `mark`.
+/// Returns the number of bytes to the end of the first `mark`. `None`: there is no `mark`.
 pub(super) fn to(bytes: &[u8], mark: &[u8]) -> Option<usize> {
     let at = bytes.windows(mark.len()).position(|window| window == mark);
     at.map(|at| at + mark.len())

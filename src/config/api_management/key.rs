@@ -20,7 +20,7 @@ pub(super) enum ClientSource {
 }
 
 impl ClientSource {
-    /// What API Management sends a subscription's key in.
+    /// Returns the header field that has a subscription's key in API Management.
     pub(super) fn subscription() -> Self {
         Self::Header(HeaderName::from_static("ocp-apim-subscription-key"))
     }
@@ -57,7 +57,7 @@ impl CounterKey {
     }
 }
 
-/// What is left of an expression.
+/// The rest of an expression, which has not been read yet.
 struct Words<'a>(&'a str);
 
 impl<'a> Words<'a> {

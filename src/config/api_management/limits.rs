@@ -166,7 +166,7 @@ pub(super) fn token_limit(
     found.add(policy, "counter-key", key, PolicyLimit::Tokens(rate))
 }
 
-/// How many: none closes.
+/// Reads a count, and warns of zero, by which nothing passes.
 fn count(
     policy: Element<'_>,
     attribute: &str,

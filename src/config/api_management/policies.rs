@@ -12,7 +12,7 @@ struct Policy {
     name: &'static str,
     read: fn(Element<'_>, &mut PolicyLimits) -> Result<(), ConfigError>,
     attributes: &'static [&'static str],
-    /// What it tells, and to whom.
+    /// The attributes that name the fields and variables in which the policy tells its state.
     told: &'static [&'static str],
 }
 
@@ -105,7 +105,7 @@ const TOKENS: &[&str] = &[
     "tokens-consumed-variable-name",
 ];
 
-/// Whether a policy of this name limits.
+/// Returns whether a policy of this name limits.
 pub(super) fn is_limit(name: &str) -> bool {
     POLICIES.iter().any(|policy| policy.name == name)
 }

@@ -27,7 +27,7 @@ pub(super) enum PolicyLimit {
 pub(super) struct PolicyLimits {
     total: Limits,
     clients: Option<ClientLimits>,
-    /// Whether prompts are estimated, where model tokens are limited.
+    /// True if prompts are estimated. `None` where no model tokens are limited.
     estimated: Option<bool>,
     warnings: Vec<Warning>,
 }
@@ -95,7 +95,7 @@ impl PolicyLimits {
         Ok(())
     }
 
-    /// Whether prompts are estimated. One estimate serves all policies.
+    /// Notes whether a policy has prompts estimated. One estimate serves all policies.
     pub(super) fn estimate(&mut self, policy: Element<'_>, attribute: &str, estimated: bool) {
         match self.estimated {
             None => {
@@ -161,7 +161,7 @@ impl PolicyLimits {
 const BY_LENGTH: &str =
     "prompts are not read: one token is reserved for each four bytes of the body";
 
-/// What to know before clients are told apart like this.
+/// Returns what to know before clients are told apart like this.
 fn caution(identity: &ClientSource) -> Option<&'static str> {
     match identity {
         ClientSource::Address => Some(

@@ -154,7 +154,7 @@ impl<'a> MarkupScanner<'a> {
     }
 }
 
-/// Whether somebody took care that it is XML.
+/// Returns whether some bytes hold an entity of XML: somebody took care that they are XML.
 fn escaped(bytes: &[u8]) -> bool {
     let entities: [&[u8]; 6] = [b"&quot;", b"&amp;", b"&lt;", b"&gt;", b"&apos;", b"&#"];
     entities.iter().any(|entity| to(bytes, entity).is_some())

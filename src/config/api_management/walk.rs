@@ -7,7 +7,7 @@ use super::{
 };
 use crate::config::ConfigError;
 
-/// How deep policies may stand in each other.
+/// The most elements in which a policy may stand, one inside the other.
 const DEEPEST: usize = 32;
 
 pub(super) fn document(root: Element<'_>, found: &mut PolicyLimits) -> Result<(), ConfigError> {

@@ -1,4 +1,4 @@
-//! When the windows of a quota begin.
+//! The moments at which the windows of a quota begin.
 
 use std::time::Duration;
 

@@ -54,17 +54,17 @@ impl<'a> Cursor<'a> {
         Self { node, path }
     }
 
-    /// What stands here, and what it leaves out as it stands there.
+    /// Returns what stands here, with what it leaves out taken from `other`.
     pub(in crate::config) fn over(&self, other: &Cursor<'_>) -> Node {
         self.node.over(other.node)
     }
 
-    /// The way to it, as errors tell it.
+    /// The path to this place, as errors tell it.
     pub(in crate::config) fn path(&self) -> String {
         self.path.to_string()
     }
 
-    /// Whether nothing stands here.
+    /// Returns whether nothing stands here.
     pub(in crate::config) fn is_null(&self) -> bool {
         self.node.value == Value::Null
     }
@@ -79,12 +79,12 @@ impl<'a> Cursor<'a> {
         Some(Cursor { node, path })
     }
 
-    /// What is wrong with the value here.
+    /// Returns an error that says what is wrong with the value here.
     pub(in crate::config) fn fault(&self, fault: impl Into<String>) -> ConfigError {
         ConfigError::new(self.path.to_string(), self.node.at, fault)
     }
 
-    /// What is wrong with the name of the value here.
+    /// Returns an error that says what is wrong with the name of the value here.
     pub(in crate::config) fn fault_of_name(&self, fault: impl Into<String>) -> ConfigError {
         ConfigError::new(self.path.to_string(), self.name_at(), fault)
     }
@@ -264,7 +264,7 @@ impl fmt::Display for Path<'_> {
     }
 }
 
-/// How many letters have to be changed, added or left out to make one word of the other.
+/// Returns the number of letters that have to be changed, added or left out to make one word of the other.
 fn distance(known: &str, written: &str) -> usize {
     let written: Vec<char> = written.chars().collect();
     let mut row: Vec<usize> = (0..=written.len()).collect();

@@ -40,7 +40,7 @@ pub(super) enum Value {
     List(Vec<Node>),
     /// In the order of the document.
     Map(Vec<(SettingKey, Node)>),
-    /// What only those understand who know the tag, such as `!Ref Burst`.
+    /// A value that only those understand who know its tag, such as `!Ref Burst`.
     Tagged(String),
 }
 
@@ -52,7 +52,7 @@ pub(super) struct SettingKey {
 }
 
 impl Value {
-    /// What it is, for those who expected something else.
+    /// Returns the kind of the value in words, for those who expected something else.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Null => "nothing",

@@ -10,9 +10,9 @@ const STEP: usize = 256;
 /// An index of a text.
 pub(super) struct Positions<'a> {
     text: &'a str,
-    /// Where each line begins.
+    /// The byte at which each line begins.
     lines: Vec<usize>,
-    /// How many characters begin before each mark.
+    /// The number of characters that begin before each mark.
     marks: Vec<usize>,
 }
 
@@ -45,7 +45,7 @@ impl<'a> Positions<'a> {
         }
     }
 
-    /// How many characters begin before a byte. Looks at less than [`STEP`] bytes.
+    /// Returns the number of characters that begin before a byte. Looks at [`STEP`] bytes at most.
     fn characters_before(&self, at: usize) -> usize {
         let mark = at / STEP;
         match self.marks.get(mark) {
@@ -62,7 +62,7 @@ impl<'a> Positions<'a> {
     }
 }
 
-/// How many characters begin in some bytes of UTF-8.
+/// Returns the number of characters that begin in some bytes of UTF-8.
 fn characters(bytes: &[u8]) -> usize {
     let continues = |byte: &&u8| **byte & 0b1100_0000 == 0b1000_0000;
     bytes.len() - bytes.iter().filter(continues).count()

@@ -7,7 +7,7 @@ use saphyr_parser::{Event, Parser, ScalarStyle, Span, Tag};
 use super::{Node, SettingKey, Value};
 use crate::config::error::{ConfigError, Position};
 
-/// How deep lists and tables lie in each other at most.
+/// The most lists and tables that lie in each other.
 const DEEPEST: usize = 64;
 /// The longest tag, in bytes. A directive can make a long one of each short one.
 const LONGEST_TAG: usize = 256;
@@ -63,7 +63,7 @@ fn without_surrogates(text: &str) -> Cow<'_, str> {
     Cow::Owned(plain)
 }
 
-/// What has been read so far.
+/// The part of a document that has been read so far.
 #[derive(Default)]
 struct Builder {
     /// Lists and tables that are not at their end, the outermost first.
@@ -196,8 +196,8 @@ fn told(tag: &Tag, at: Position) -> Result<Option<String>, ConfigError> {
     Ok((!tag.is_yaml_core_schema()).then(|| format!("{handle}{suffix}")))
 }
 
-/// What is written without quotes, by the core schema (YAML 1.2.2, section 10.3.2). Numbers that are not decimal are
-/// texts.
+/// Reads a value that is written without quotes, by the core schema (YAML 1.2.2, section 10.3.2). Numbers that are not
+/// decimal are texts.
 fn plain(text: &str) -> Value {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => Value::Null,

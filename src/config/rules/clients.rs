@@ -1,4 +1,4 @@
-//! Who asks, and what each may do.
+//! Reads the settings of clients: how they are identified, and what each of them may do.
 
 use super::{
     limits::{limits, limits_of, short},

@@ -205,7 +205,7 @@ fn fill(limits: &Limits, table: &mut TableBuilder) {
     table.set_some("max_reservation_percent", percent);
 }
 
-/// What has neither name nor shadow, nor anything else, is written without a table.
+/// Writes a limit: without a table if it has neither name nor shadow, nor anything else.
 fn named(
     what: &str,
     value: DocumentValue,

@@ -2,7 +2,7 @@ use std::{error::Error, io, path::PathBuf};
 
 use crate::rules::RulesError;
 
-/// Why a file was not followed. The rules that hold go on.
+/// The reason for which a file was not followed. The rules that hold go on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WatchError {
@@ -12,7 +12,7 @@ pub enum WatchError {
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the system.
         source: io::Error,
     },
     /// The name does not say how the file is read.
@@ -25,13 +25,13 @@ pub enum WatchError {
         /// The file.
         path: PathBuf,
     },
-    /// What stands in the file cannot be read as rules.
+    /// The text of the file cannot be read as rules.
     #[error("{}: {source}", path.display())]
     #[non_exhaustive]
     Document {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error in the text.
         source: Box<dyn Error + Send + Sync>,
     },
     /// The rules do not hold together.
@@ -40,7 +40,7 @@ pub enum WatchError {
     Rules {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error in the rules.
         source: RulesError,
     },
     /// The system does not tell when the file changes.
@@ -49,7 +49,7 @@ pub enum WatchError {
     System {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The error of the system.
         source: Box<dyn Error + Send + Sync>,
     },
     /// The file has more bytes than are read.
@@ -58,16 +58,16 @@ pub enum WatchError {
     Length {
         /// The file.
         path: PathBuf,
-        /// How many are read.
+        /// The most bytes that are read.
         max_bytes: usize,
     },
-    /// What reads the file, or takes its rules, panicked.
+    /// The reader of the file, or the reload with its rules, panicked.
     #[error("{}: what reads it panicked: {message}", path.display())]
     #[non_exhaustive]
     Panic {
         /// The file.
         path: PathBuf,
-        /// What it panicked with, if that is a text.
+        /// The message of the panic. `no text` if the message is none.
         message: String,
     },
 }

@@ -1,4 +1,4 @@
-//! What the system tells of a file.
+//! The events that the system tells of a file.
 
 use std::{
     path::Path,

@@ -42,7 +42,7 @@ pub(super) struct Follower {
     pub(super) handle: Handle,
     /// The text of the file, or why it could not be read.
     pub(super) seen: Option<Result<String, ReadError>>,
-    /// Whether the system tells of changes.
+    /// True if the system tells of changes.
     pub(super) is_watched: bool,
 }
 
@@ -54,9 +54,9 @@ pub(super) enum ReadError {
 }
 
 impl Follower {
-    /// How long a file rests before it is read.
+    /// The time for which a file rests before it is read.
     const REST: Duration = Duration::from_millis(50);
-    /// How many rests it is waited for at most.
+    /// The most waits of that length before a file is read.
     const RESTS: usize = 10;
 
     pub(super) fn run(mut self, words: &Receiver<FollowerMessage>) {
@@ -167,7 +167,7 @@ impl Follower {
         })
     }
 
-    /// Has the rules of a text take the place of those that hold.
+    /// Reads the rules of a text, and puts them into the place of those that hold.
     fn take(&self, text: &str) -> Result<Changes, WatchError> {
         let path = || self.path.clone();
         let rules = (self.read)(text).map_err(|source| WatchError::Document {
@@ -219,7 +219,7 @@ fn settled(first: FollowerMessage, words: &Receiver<FollowerMessage>) -> Option<
     Some(all)
 }
 
-/// What a panic says.
+/// Returns the message of a panic, or `no text` if the message is none.
 fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());

@@ -74,8 +74,9 @@ pub struct Watching {
 }
 
 impl Watching {
-    /// Whether the file is still followed. Nothing is known to end that before this is dropped: panics of what reads
-    /// the file, and of what is told of changes, do not. If it does end, that is logged with the feature `tracing`.
+    /// Returns whether the file is still followed. Nothing is known to end the following before this is dropped: panics
+    /// of the reader of the file, and of the listener to changes, do not. If following does end, that is logged with
+    /// the feature `tracing`.
     #[must_use]
     pub fn is_following(&self) -> bool {
         !self.thread.is_finished()
@@ -90,7 +91,7 @@ impl Drop for Watching {
 }
 
 impl Watch {
-    /// How the file is read.
+    /// Sets the closure that reads rules from the text of the file.
     ///
     /// ```
     /// use tower_throttle::{Rules, ThrottleLayer, config};
@@ -116,8 +117,8 @@ impl Watch {
         self
     }
 
-    /// Who is told of each change of the file, on the thread that follows it. With the feature `tracing` it is logged,
-    /// too.
+    /// Sets the closure that is told of each change of the file, on the thread that follows the file. With the feature
+    /// `tracing` each change is logged, too.
     pub fn telling(
         mut self,
         tell: impl FnMut(&Result<Changes, WatchError>) + Send + 'static,

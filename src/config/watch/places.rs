@@ -1,4 +1,4 @@
-//! Where a change of a file may show.
+//! The places at which a change of a file may show.
 
 use std::{
     collections::{BTreeSet, HashSet, VecDeque},
@@ -7,7 +7,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-/// How many links a path leads through at most, as on Linux.
+/// The most links that a path leads through, as on Linux.
 const MOST_LINKS: usize = 40;
 
 /// The places on the way to a file, as the file system is now.
@@ -74,7 +74,7 @@ impl Places {
         }
     }
 
-    /// Whether what has happened at these paths may concern the file.
+    /// Returns whether what has happened at these paths may concern the file.
     pub(super) fn concern(&self, paths: &[PathBuf]) -> bool {
         let mut names = paths.iter().map(|path| path.file_name());
         paths.is_empty()
