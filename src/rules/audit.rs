@@ -1,4 +1,4 @@
-//! Whether rules fit a router.
+//! Checks whether rules fit a router.
 
 use std::fmt;
 
@@ -16,9 +16,9 @@ use crate::{
     },
 };
 
-/// Where rules do not fit the routes of a host. From [`Rules::audit`].
+/// The places at which rules do not fit the routes of a host. From [`Rules::audit`].
 ///
-/// It is shown as one line for each finding, or `nothing`.
+/// An audit is shown as one line for each finding, or `nothing`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Audit {
     unmatched: Vec<Misfit>,
@@ -37,7 +37,7 @@ pub struct Misfit {
 }
 
 impl Audit {
-    /// Whether everything fits.
+    /// Returns whether everything fits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let Self {
@@ -96,7 +96,7 @@ impl Misfit {
         &self.key
     }
 
-    /// Where it was written: `routes`, ``plan `pro` `` and so on.
+    /// Returns where the key was written: `routes`, ``plan `pro` `` and so on.
     #[must_use]
     pub fn place(&self) -> &str {
         &self.place
@@ -110,7 +110,7 @@ impl Misfit {
 }
 
 impl Rules {
-    /// Whether these rules fit the routes that a host has: for a test, or for the log at start-up.
+    /// Checks whether these rules fit the routes that a host has: for a test, or for the log at start-up.
     ///
     /// Routes are methods and paths as routers write them: `GET` or `ANY`, and `/v1/models/{id}`, `/files/{*path}`,
     /// such as axum's `MatchedPath` tells.
@@ -186,7 +186,7 @@ struct Keys<'a> {
     table: Table<usize>,
     /// The requests that `$default` takes.
     catch_all: CatchAll,
-    /// How many segments the longest has.
+    /// The number of segments of the longest key.
     longest: usize,
 }
 
@@ -219,14 +219,14 @@ impl<'a> Keys<'a> {
         })
     }
 
-    /// Whether a key takes what is common to all requests of a route.
+    /// Returns whether a key takes what is common to all requests of a route.
     fn cover(&self, route: &RouteKey) -> bool {
         let sample = common(route, route, self.longest);
         let taken_by = sample.and_then(|(method, path)| self.taken_by(&method, &path));
         taken_by.is_some_and(|index| !self.is_unrouted(&self.all[index]))
     }
 
-    /// Whether a key takes requests alone that match no route of the host.
+    /// Returns whether a key takes only requests that match no route of the host.
     fn is_unrouted(&self, key: &RouteKey) -> bool {
         self.catch_all == CatchAll::Unrouted && matches!(key.pattern(), Pattern::Default)
     }

@@ -1,4 +1,4 @@
-//! What a reload has changed.
+//! The changes that a reload has made.
 
 use std::{fmt, mem::discriminant};
 
@@ -43,7 +43,7 @@ pub struct SettingChange {
     after: String,
 }
 
-/// Where limits stand in a registry: a scope, or the limits that each undeclared route has.
+/// The place of limits in a registry: a scope, or `None` for the limits that each undeclared route has.
 type ScopeRef<'a> = Option<&'a ScopeKey>;
 
 impl Changes {
@@ -192,7 +192,7 @@ impl Change {
         &self.name
     }
 
-    /// Where the limit holds.
+    /// Returns the scope in which the limit holds.
     #[must_use]
     pub fn scope(&self) -> Scope {
         self.scope
@@ -211,13 +211,13 @@ impl Change {
         self.plan.as_deref()
     }
 
-    /// What it was set to. `None` if it is new.
+    /// Returns what the limit was set to. `None` if the limit is new.
     #[must_use]
     pub fn before(&self) -> Option<&Terms> {
         self.before.as_ref()
     }
 
-    /// What it is set to. `None` if it is gone.
+    /// Returns what the limit is set to. `None` if the limit is gone.
     #[must_use]
     pub fn after(&self) -> Option<&Terms> {
         self.after.as_ref()

@@ -23,9 +23,9 @@ use crate::{
 pub(crate) struct Compiled {
     pub(crate) total: Vec<BoundLimit>,
     pub(crate) routes: Vec<DeclaredRoute>,
-    /// What routes without a key are made from.
+    /// The templates from which the limits of routes without a key are made.
     pub(crate) default: Vec<LimitTemplate>,
-    /// Whether each of them gets buckets of its own.
+    /// True if each route without a key gets buckets of its own.
     pub(crate) per_route: bool,
     /// The requests that `$default` takes.
     pub(crate) catch_all: CatchAll,
@@ -33,7 +33,7 @@ pub(crate) struct Compiled {
     pub(crate) resolver: Option<Resolver>,
     /// Clients without a plan, then each plan. At least one.
     pub(crate) plans: Vec<PlanLimits>,
-    /// How many buckets of clients are kept. `None` if clients have no limits.
+    /// The most buckets of clients that are kept. `None` if clients have no limits.
     pub(crate) max_clients: Option<usize>,
     pub(crate) estimator: Estimator,
     /// Answers of single routes. `None` if there are none.

@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use crate::route::RouteKeyError;
 
-/// Why rules do not hold together. Each names the route key or limit at fault.
+/// The reason for which rules do not hold together. Each error names the setting at fault, such as a route key or a
+/// limit.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RulesError {
@@ -12,7 +13,7 @@ pub enum RulesError {
     RouteKey {
         /// The key as written.
         key: String,
-        /// What is wrong with it.
+        /// The fault of the key.
         fault: RouteKeyError,
     },
     /// Two keys for one route.
@@ -41,9 +42,9 @@ pub enum RulesError {
     )]
     #[non_exhaustive]
     LongName {
-        /// Where the name was given.
+        /// The place where the name was given.
         place: String,
-        /// Its first 64 characters.
+        /// The first 64 characters of the name.
         beginning: String,
         /// The number of characters of the name.
         length: usize,
@@ -52,9 +53,9 @@ pub enum RulesError {
     #[error("{place}: name `{name}` is taken by {other}; names tell limits apart, choose another")]
     #[non_exhaustive]
     SameName {
-        /// Where the name was given again.
+        /// The place where the name was given again.
         place: String,
-        /// Where it was given first.
+        /// The place where the name was given first.
         other: String,
         /// The name.
         name: String,
@@ -65,7 +66,7 @@ pub enum RulesError {
     )]
     #[non_exhaustive]
     Period {
-        /// Where the rate stands.
+        /// The place where the rate stands.
         place: String,
         /// The rate's count.
         count: u64,
@@ -77,7 +78,7 @@ pub enum RulesError {
     )]
     #[non_exhaustive]
     TooSlow {
-        /// Where the rate stands.
+        /// The place where the rate stands.
         place: String,
         /// The rate's count.
         count: u64,
@@ -94,14 +95,14 @@ pub enum RulesError {
     )]
     #[non_exhaustive]
     Quota {
-        /// Where the quota stands.
+        /// The place where the quota stands.
         place: String,
         /// The quota's count.
         count: u64,
         /// The length of its shortest window.
         window: Duration,
     },
-    /// What is no header name.
+    /// A name in [`Clients::by_header`](crate::Clients::by_header) that no header field can have.
     #[error("clients: `{name}` is no name of a header field; write one such as `x-api-key`")]
     #[non_exhaustive]
     ClientHeader {
@@ -121,7 +122,7 @@ pub enum RulesError {
     /// [`Clients::by_host`](crate::Clients::by_host) without a host.
     #[error("clients: told apart by host, and no host is listed; list those that are clients")]
     NoHosts,
-    /// What is no network.
+    /// An entry of [`Clients::trusting`](crate::Clients::trusting) that is no network.
     #[error(
         "clients: trusted proxy `{network}` is no address or network; write one such as `10.0.0.0/8`"
     )]
@@ -212,7 +213,7 @@ pub enum RulesError {
     )]
     #[non_exhaustive]
     Secret {
-        /// How long it is.
+        /// The number of bytes of the secret.
         length: usize,
     },
     /// Another secret in a reload, or none: every client would be a new one.
@@ -236,7 +237,7 @@ pub enum RulesError {
     )]
     #[non_exhaustive]
     NoTokens {
-        /// Where the limits stand.
+        /// The place where the limits stand.
         place: String,
         /// The largest request, in model tokens.
         most: u64,
@@ -245,28 +246,28 @@ pub enum RulesError {
     #[error("{place}: {count} {what}; 5 are the most")]
     #[non_exhaustive]
     TooMany {
-        /// Where the limits stand.
+        /// The place where the limits stand.
         place: String,
         /// `caps in flight` or `token rates`.
         what: &'static str,
-        /// How many there are.
+        /// The number of these limits.
         count: usize,
     },
-    /// What is no header name.
+    /// A name in [`Estimate::by_header`](crate::Estimate::by_header) that no header field can have.
     #[error("estimate: `{name}` is no name of a header field; write one such as `x-max-tokens`")]
     #[non_exhaustive]
     EstimateHeader {
         /// The name as written.
         name: String,
     },
-    /// [`Limits::exempt`](crate::Limits::exempt) where it would free more than one known route.
+    /// [`Limits::exempt`](crate::Limits::exempt) where that would free more than one known route.
     #[error(
         "{place}: only a declared route with a named method and a path without parameters can be exempt, such as \
          `GET /health`"
     )]
     #[non_exhaustive]
     Exempt {
-        /// Where it stands.
+        /// The place where `exempt` stands.
         place: String,
     },
     /// A setting beside [`Limits::exempt`](crate::Limits::exempt).
@@ -275,7 +276,7 @@ pub enum RulesError {
     )]
     #[non_exhaustive]
     BesideExempt {
-        /// Where the limits stand.
+        /// The place where the limits stand.
         place: String,
         /// The setting as files call it, such as `rate`.
         setting: &'static str,
@@ -284,7 +285,7 @@ pub enum RulesError {
     #[error("{place}: `{exempt}` is exempt, so no limit of a client holds there; keep either")]
     #[non_exhaustive]
     OnExempt {
-        /// Where the limits of clients stand.
+        /// The place where the limits of clients stand.
         place: String,
         /// The key of the exempt route.
         exempt: String,
@@ -293,7 +294,7 @@ pub enum RulesError {
     #[error("{place}: a limit stands beside `{access}`; keep either")]
     #[non_exhaustive]
     Contradiction {
-        /// Where the limits stand.
+        /// The place where the limits stand.
         place: String,
         /// `unlimited` or `closed`.
         access: &'static str,

@@ -71,7 +71,7 @@ pub struct Rules {
     pub(crate) rejections: Rejections,
 }
 
-/// What the default route's limits mean for requests that no declared route matches.
+/// The meaning of the default route's limits for requests that no declared route matches.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Undeclared {
@@ -116,7 +116,7 @@ impl Rules {
         self
     }
 
-    /// What the default route's limits mean for requests that no declared route matches. Without this
+    /// Sets what the default route's limits mean for requests that no declared route matches. Without this
     /// call: [`Undeclared::PerRoute`].
     pub fn undeclared(mut self, undeclared: Undeclared) -> Self {
         self.undeclared = undeclared;
@@ -140,7 +140,7 @@ impl Rules {
         self
     }
 
-    /// Who asks, and what each client may do. Replaces what was said before.
+    /// Sets how clients are identified, and what each of them may do. Replaces what was set before.
     pub fn clients(mut self, clients: Clients) -> Self {
         self.clients = Some(clients);
         self
@@ -161,8 +161,8 @@ impl Rules {
         self
     }
 
-    /// How many model tokens a request is expected to cost, where its limits count
-    /// [tokens](Limits::tokens). Without this call: one for each four bytes of its body.
+    /// Sets the number of model tokens that a request is expected to cost, where its limits count
+    /// [tokens](Limits::tokens). Without this call: one for each four bytes of the request's body.
     pub fn estimate(mut self, estimate: Estimate) -> Self {
         self.estimate = estimate;
         self

@@ -1,4 +1,4 @@
-//! Which limit of the new rules is which one of the rules before, and what stores know each by.
+//! Pairs the limits of new rules with those of the rules before, and makes the names by which stores know limits.
 //!
 //! A limit is known by its settings before its name, and by its name only among those of its kind, if there are any. A
 //! shadow and an enforced limit are never the same: what a shadow has counted was refused to nobody.

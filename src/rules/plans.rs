@@ -24,7 +24,7 @@ pub(crate) struct PlanLimits {
     pub(crate) plan: Option<Arc<str>>,
     /// The number of variants that the plans before it have.
     pub(crate) first: usize,
-    /// What their limits are on any route, and then on each of their routes.
+    /// The limits of these clients on any route, and then on each of their routes.
     pub(crate) variants: Vec<Vec<BoundLimit>>,
     /// The number of the variant.
     pub(crate) routes: Table<usize>,
@@ -46,7 +46,7 @@ impl PlanLimits {
     }
 }
 
-/// What users said of clients: checked, and its names noted.
+/// Checks what users said of clients, and notes the names in it.
 pub(super) fn reserve_clients(clients: &Clients, names: &mut LimitNames) -> Result<(), RulesError> {
     let each = clients.each.as_ref().ok_or(RulesError::NoEach)?;
     let plans = clients.plans.iter();

@@ -1,4 +1,4 @@
-//! Which limits there are and where their balances are kept, so that new rules find those of the limits that stay.
+//! The limits that there are and the places of their balances, so that new rules find those of the limits that stay.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -28,16 +28,16 @@ use crate::{
 pub(crate) struct Registry {
     /// Counts the rules that have held here.
     version: Version,
-    /// How many numbers of limits of clients were given away.
+    /// The number of limits of clients that were given a number.
     numbers: u32,
     scopes: HashMap<ScopeKey, Vec<BoundLimit>>,
     default: Vec<LimitTemplate>,
     places: Vec<ScopeKey>,
-    /// What else is set.
+    /// The settings that are no limits.
     settings: Settings,
 }
 
-/// Where limits hold.
+/// A place where limits hold.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum ScopeKey {
     Total,
@@ -55,7 +55,7 @@ pub(crate) struct LimitTemplate {
     history: MeterHistory,
     /// The default route is closed, and this limit waits until it is opened.
     rests: bool,
-    /// Which one it was under the rules before.
+    /// The number of the limit that this one was under the rules before.
     before: Option<usize>,
 }
 
@@ -76,7 +76,7 @@ pub(crate) struct Draft<'a> {
     before: &'a Registry,
     registry: Registry,
     now: Nanos,
-    /// Whose units will weigh something else.
+    /// The histories of limits whose units will weigh something else, and how these will be measured.
     changed: Vec<(MeterHistory, Meter)>,
     handover: Handover,
 }
@@ -101,7 +101,7 @@ impl Registry {
         &self.settings
     }
 
-    /// What each undeclared route has.
+    /// Returns the limits that each undeclared route has.
     pub(super) fn templates(&self) -> impl Iterator<Item = &Limit> {
         let templates = self.default.iter().filter(|template| !template.rests);
         templates.map(|template| &template.limit)
@@ -127,7 +127,7 @@ impl Registry {
         }
     }
 
-    /// Whether some limits were declared for a place, if only none.
+    /// Returns whether a place was declared, even without limits.
     pub(super) fn has(&self, place: &ScopeKey) -> bool {
         self.scopes.contains_key(place)
     }
@@ -216,7 +216,7 @@ impl Draft<'_> {
         bounds
     }
 
-    /// What each undeclared route will have.
+    /// Makes the limits that each undeclared route will have.
     pub(crate) fn bind_default(&mut self, limits: Vec<Limit>) -> Vec<LimitTemplate> {
         let old = &self.before.default;
         let pairs = pairs(old.iter().map(|template| &template.limit), &limits);
@@ -271,7 +271,8 @@ impl Draft<'_> {
         }
     }
 
-    /// These rules will hold from now on. Until they do, balances may still be told in the terms before.
+    /// Makes the registry of the rules that will hold from now on. Until the rules do, balances may still be told in
+    /// the terms before.
     pub(crate) fn commit(self, now: Nanos) -> Registry {
         let Self {
             registry, changed, ..

@@ -22,7 +22,7 @@ pub(super) struct Settings(Vec<SetValue>);
 
 #[derive(Debug)]
 struct SetValue {
-    /// Where it is set: empty, or as in ``route `GET /a` ``.
+    /// The place where the value is set: empty, or as in ``route `GET /a` ``.
     place: String,
     name: &'static str,
     value: String,

@@ -22,7 +22,7 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 pub(super) enum ScopeName<'a> {
     Total,
-    /// What each route has.
+    /// The default route: each route by itself.
     Default,
     Route(&'a RouteKey),
     /// Clients on the plan of this name.
@@ -222,7 +222,7 @@ pub(super) fn parse(key: &str) -> Result<RouteKey, RulesError> {
     })
 }
 
-/// Whether a name fits into fields, metrics and logs.
+/// Checks that a name fits into fields, metrics and logs.
 pub(super) fn proper(name: &str, place: &str) -> Result<(), RulesError> {
     let length = name.chars().count();
     if length > stem::LONGEST {

@@ -75,7 +75,7 @@ pub(super) fn of_clients_on_route(plan: Option<&str>, key: &RouteKey) -> String 
     format!("{}_{}", of_clients(plan), of_route(key))
 }
 
-/// Whether a word could be one that tells the limits of one scope apart.
+/// Returns whether a word could be one that tells the limits of one scope apart.
 fn is_ending(word: &str) -> bool {
     let digits = word.trim_end_matches(['n', 's']);
     let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
