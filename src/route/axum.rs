@@ -1,4 +1,4 @@
-//! What axum's router says about a request it has matched.
+//! Reads what axum's router says about a request that it has matched.
 
 use axum::extract::{MatchedPath, OriginalUri};
 use http::Extensions;

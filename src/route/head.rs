@@ -1,4 +1,4 @@
-//! What of a request's head takes part in routing: method and path, nothing else.
+//! The parts of a request that take part in routing: method, path, and what the host's router says of them.
 
 use std::{borrow::Cow, hash::Hash, hash::Hasher};
 
@@ -14,7 +14,7 @@ pub(crate) struct Head<'a> {
     pub(crate) path: &'a str,
     /// The path as it was sent.
     sent: &'a str,
-    /// Whether a parameter of a key matches an empty segment too.
+    /// True if a parameter of a key matches an empty segment too.
     pub(super) empty_params: bool,
     extensions: &'a Extensions,
 }

@@ -47,7 +47,7 @@ pub(crate) enum Pattern {
         /// `None` is `ANY`.
         method: Option<Method>,
         segments: Vec<Segment>,
-        /// Whether the path goes on with at least one character.
+        /// True if the path goes on with at least one character.
         greedy: bool,
     },
 }
@@ -112,7 +112,7 @@ impl Hash for RouteKey {
     }
 }
 
-/// Why a route key could not be read, and what to write instead.
+/// The reason for which a route key could not be read, and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RouteKeyError {

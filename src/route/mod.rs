@@ -1,4 +1,4 @@
-//! Which rule a request falls under.
+//! Finds the rule under which a request falls.
 //!
 //! A [`RouteKey`] is a method and a path. A [`Table`](table::Table) holds the declared ones and finds
 //! the most specific for a request; [`BoundedMap`](undeclared::BoundedMap) keeps a bounded number of

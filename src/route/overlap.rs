@@ -1,4 +1,4 @@
-//! Which requests two routes have in common.
+//! Finds the requests that two routes have in common.
 
 use http::Method;
 
@@ -92,7 +92,7 @@ impl RouteKey {
 pub(crate) struct Shape {
     family: &'static str,
     segments: Box<[u64]>,
-    /// Whether segments follow that are not kept.
+    /// True if segments follow that are not kept.
     goes_on: bool,
 }
 

@@ -34,9 +34,9 @@ pub(crate) struct Readings<'a> {
 /// Methods that a request is read as besides its own.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct OtherMethods {
-    /// It may be a gRPC call.
+    /// True if the request may be a gRPC call.
     post: bool,
-    /// It may open a WebSocket.
+    /// True if the request may open a WebSocket.
     get: bool,
 }
 
@@ -44,7 +44,7 @@ struct OtherMethods {
 #[derive(Debug)]
 pub(crate) struct Reading<'a> {
     head: Head<'a>,
-    /// Whether `CONNECT` is read as `GET`.
+    /// True if `CONNECT` is read as `GET`.
     is_upgrade: bool,
 }
 

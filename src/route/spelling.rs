@@ -15,7 +15,7 @@ use std::borrow::Cow;
 #[derive(Debug)]
 pub(super) struct Spelling<'a> {
     pub(super) path: Cow<'a, str>,
-    /// Whether a parameter of a key matches an empty segment too.
+    /// True if a parameter of a key matches an empty segment too.
     pub(super) empty_params: bool,
 }
 

@@ -41,7 +41,7 @@ pub(crate) struct Table<V> {
     any_params: bool,
     any_greedy: bool,
     default: Option<usize>,
-    /// Whether `$default` takes requests alone that match no route of the host's router.
+    /// True if `$default` takes only requests that match no route of the host's router.
     default_is_unrouted: bool,
 }
 
@@ -83,7 +83,7 @@ struct PathNode {
 struct Methods {
     named: Vec<(Method, usize)>,
     any: Option<usize>,
-    /// Whether the path may be read in several ways.
+    /// True if the path may be read in several ways.
     is_ambiguous: bool,
 }
 
@@ -93,12 +93,12 @@ struct Candidates<'a> {
     method: &'a Method,
     /// Only keys that name the method.
     is_named: bool,
-    /// Whether a parameter matches an empty segment too, unless it is the last.
+    /// True if a parameter matches an empty segment too, unless it is the last.
     empty_params: bool,
 }
 
 impl Methods {
-    /// Whether the method was free.
+    /// Enters a value under a method. Fails with the value that the method has already.
     fn insert(&mut self, method: Option<&Method>, value: usize) -> Result<(), usize> {
         let Some(method) = method else {
             return take(&mut self.any, value);
@@ -435,8 +435,8 @@ fn take(place: &mut Option<usize>, value: usize) -> Result<(), usize> {
     }
 }
 
-/// Whether the next segment of a router's template is a literal, and what follows it. Nothing follows a
-/// greedy end, nor a template that is not known.
+/// Returns whether the next segment of a router's template is a literal, and what follows the segment. Nothing
+/// follows a greedy end, nor a template that is not known.
 fn step(template: Option<&str>) -> (bool, Option<&str>) {
     let Some(template) = template else {
         return (false, None);

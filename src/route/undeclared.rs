@@ -42,7 +42,7 @@ pub(crate) struct BoundedMap<V> {
 pub(crate) struct Sealed;
 
 impl<V> BoundedMap<V> {
-    /// How many routes get a value of their own.
+    /// The most routes that get a value of their own.
     pub(crate) const MAX: usize = if cfg!(throttle_loom) { 2 } else { 1_024 };
 
     pub(crate) fn new(overflow: V) -> Self {
@@ -85,7 +85,7 @@ impl<V> BoundedMap<V> {
         found.next().map(|(_, value)| value)
     }
 
-    /// What a route is known by here, and in those that come after this one.
+    /// Returns the hash by which a route is known in this set, and in its successors.
     pub(crate) fn hash(&self, route: &impl Hash) -> u64 {
         self.hasher.hash_one(route)
     }
