@@ -1,4 +1,4 @@
-//! What a handler sees of its request's account.
+//! The account of a request, as its handler sees it.
 
 use std::{fmt, sync::Arc};
 

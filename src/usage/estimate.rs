@@ -1,4 +1,4 @@
-//! What a request is expected to cost.
+//! The number of model tokens that a request is expected to cost.
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
@@ -6,7 +6,7 @@ use http::{HeaderName, header::CONTENT_LENGTH};
 
 use crate::{client::RequestHead, field};
 
-/// How many model tokens are reserved for a request, before anybody knows what it costs.
+/// The number of model tokens that are reserved for a request, before anybody knows what the request costs.
 ///
 /// ```
 /// use tower_throttle::{Estimate, Limits, Rate, Rules};
@@ -17,10 +17,10 @@ use crate::{client::RequestHead, field};
 /// # let _ = rules;
 /// ```
 ///
-/// Without [`Rules::estimate`](crate::Rules::estimate) it is one token for each four bytes of the body, as its
-/// `Content-Length` tells: about what English text has. That counts what is asked and not what is answered.
-/// Where answers are long, say so: what is reserved too little becomes debt, so that nothing is lost, but more
-/// requests are admitted than the rate bears, and later ones wait for it.
+/// Without [`Rules::estimate`](crate::Rules::estimate) the number is one token for each four bytes of the body, as its
+/// `Content-Length` tells: about what English text has. This counts what is asked and not what is answered. Where
+/// answers are long, say so: what is reserved too little becomes debt, so that nothing is lost, but more requests are
+/// admitted than the rate bears, and later ones wait for that debt.
 ///
 /// # Zero and the maximum
 ///
@@ -91,8 +91,8 @@ impl Estimate {
         Self::of(EstimateSource::Closure(Arc::new(closure)))
     }
 
-    /// What is reserved where nothing else is known, as for a body without a `Content-Length`. Without this
-    /// call: 1.
+    /// Sets the tokens that are reserved where nothing else is known, as for a body without a `Content-Length`.
+    /// Without this call: 1.
     pub fn or(mut self, tokens: u64) -> Self {
         self.otherwise = tokens;
         self
@@ -169,7 +169,7 @@ impl Estimator {
         Ok(Self { field, estimate })
     }
 
-    /// Whether the numbers are what requests cost.
+    /// Returns whether the numbers are what requests cost.
     pub(crate) fn is_exact(&self) -> bool {
         self.estimate.is_exact
     }

@@ -11,7 +11,7 @@ pub(super) struct EventStreamScanner {
     after_return: bool,
     /// The event's data.
     json: JsonScanner,
-    /// What the last event that told a cost has told.
+    /// The cost that was told by the last event that told one.
     total: Option<u64>,
 }
 
@@ -91,7 +91,7 @@ impl EventStreamScanner {
         }
     }
 
-    /// What is left of a line whose field is known.
+    /// Reads the rest of a line whose field is known, and returns the bytes that follow.
     fn rest_of_line<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let end = position(bytes, is_line_end);
         let (line, rest) = bytes.split_at(end.unwrap_or(bytes.len()));

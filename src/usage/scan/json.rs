@@ -29,9 +29,9 @@ pub(super) struct JsonScanner {
     name: Name,
     /// The number that is being read, as long as it can count.
     number: Option<u64>,
-    /// What the usage that is being read has told.
+    /// The counts of the usage that is being read.
     tokens: Tokens,
-    /// What `usage` told, and what `response.usage` did.
+    /// The total that `usage` told, and below that of `response.usage`.
     own: Option<u64>,
     response: Option<u64>,
 }
@@ -95,7 +95,7 @@ enum Container {
 }
 
 impl Container {
-    /// How many arrays and objects are open when it is the innermost.
+    /// Returns the number of arrays and objects that are open when this container is the innermost.
     fn depth(self) -> u8 {
         match self {
             Self::Outside => 0,
@@ -150,7 +150,7 @@ impl JsonScanner {
         }
     }
 
-    /// What was told, if the text is complete.
+    /// Returns the total that was told, if the text is complete.
     pub(super) fn total(&self) -> Option<u64> {
         match self.state {
             JsonState::Next if self.depth == 0 => self.own.or(self.response),
@@ -265,12 +265,12 @@ impl JsonScanner {
         JsonState::Next
     }
 
-    /// Whether what is open innermost is an object.
+    /// Returns whether what is open innermost is an object.
     fn in_object(&self) -> bool {
         self.objects & 1 == 1
     }
 
-    /// Whether what is open innermost is `place`, and not something nested in it.
+    /// Returns whether what is open innermost is `place`, and not something nested in it.
     fn in_place(&self) -> bool {
         self.depth == self.place.depth()
     }

@@ -1,5 +1,5 @@
-//! What a scan should find, said with serde_json and without any regard to time or memory. The fuzz target
-//! uses it too.
+//! The total that a scan should find, read with serde_json and without any regard to time or memory. The fuzz
+//! target uses this file too.
 
 use serde::de::IgnoredAny;
 use serde_json::Value;

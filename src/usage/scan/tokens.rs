@@ -23,7 +23,7 @@ impl TokenCount {
     }
 }
 
-/// What was told so far.
+/// The counts that were told so far.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Tokens {
     counts: [Option<u64>; 5],
@@ -34,7 +34,7 @@ impl Tokens {
         self.counts[count as usize] = value;
     }
 
-    /// What it comes to, if that is told and fits.
+    /// Returns the total: as it was told, or as the sum of two halves that were told and fit.
     pub(super) fn total(&self) -> Option<u64> {
         let [total, prompt, completion, input, output] = self.counts;
         let sum = |one: Option<u64>, other: Option<u64>| one?.checked_add(other?);
