@@ -1,4 +1,4 @@
-//! When windows end: calendar arithmetic in UTC, in integers.
+//! The ends of windows: calendar arithmetic in UTC, in integers.
 
 use super::quota::Window;
 use crate::clock::{Nanos, nanos};

@@ -35,7 +35,7 @@ pub(crate) struct Gcra {
     most: u64,
 }
 
-/// Why a charge was not taken.
+/// The reason for which a charge was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RefusalReason {
     /// A charge of the same cost passes after this many nanoseconds if nobody else takes them.
@@ -89,7 +89,7 @@ impl Gcra {
         self.tolerance
     }
 
-    /// What `cost` units weigh in nanoseconds; `None` if so many are never admitted.
+    /// Returns the weight of `cost` units in nanoseconds; `None` if so many are never admitted.
     #[inline(always)]
     pub(crate) fn weight(&self, cost: u64) -> Option<u64> {
         (cost <= self.most).then(|| self.interval * cost)

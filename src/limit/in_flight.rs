@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-/// How many requests may be in flight at the same moment: from the decision to the end of the response body.
+/// A cap on the requests in flight at the same moment: from the decision to the end of the response body.
 ///
 /// A streamed answer holds its slot until its last byte, its trailers or its error, or until it is dropped;
 /// see [`ResponseBody`](crate::ResponseBody). A request head whose body does not come holds one as long as the inner
@@ -16,10 +16,10 @@ use std::borrow::Cow;
 /// # let _ = (chat, named);
 /// ```
 ///
-/// A request that finds no slot free is refused, or waits for one where [`Limits::max_wait`] says so. How
-/// long a slot is held nobody knows beforehand: a refusal tells a second. Where all who refuse are caps of the
-/// total or of a route, it is the server that is busy, and the answer is 503 (gRPC `UNAVAILABLE`); a client's
-/// own cap is answered with 429, as a rate is.
+/// A request that finds no slot free is refused, or waits for one where [`Limits::max_wait`] says so. Nobody
+/// knows beforehand for how long a slot is held: a refusal tells a second. Where all limits that refuse are caps of
+/// the total or of a route, the server is busy, and the answer is 503 (gRPC `UNAVAILABLE`); a client's own cap is
+/// answered with 429, as a rate is.
 ///
 /// # Zero and the maximum
 ///
@@ -69,7 +69,7 @@ impl InFlight {
         self.count
     }
 
-    /// Whether it only tells what it would refuse.
+    /// Tells whether this limit is a shadow, which only tells what it would refuse.
     #[must_use]
     pub const fn is_shadow(&self) -> bool {
         self.shadow

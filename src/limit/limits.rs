@@ -1,4 +1,4 @@
-//! What holds for one scope.
+//! The settings of one scope: its limits, and how requests wait for them.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -48,7 +48,7 @@ pub struct Limits {
     pub(crate) reservation: Reservation,
 }
 
-/// Whether rates decide, or something simpler.
+/// The way in which a scope decides: by its limits, or always in the same way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Access {
     #[default]
@@ -191,21 +191,21 @@ impl Limits {
         self
     }
 
-    /// Has a request that would be refused wait in line, for at most so long. Without this call nobody waits, and with
+    /// Lets a request that would be refused wait in line, for at most `wait`. Without this call nobody waits, and with
     /// zero neither.
     ///
-    /// All requests of the scope (a route, a client) stand in one line, whether for a rate or for a slot, and
-    /// who came first is admitted first; nobody who comes later passes them. Who would have to wait longer than
-    /// this, or until after its `grpc-timeout`, is refused at once, as far as can be known: how long a slot is
-    /// held cannot, so for slots a request waits, and is refused when the time is over. If several scopes refuse,
-    /// each of them has to allow the wait. A request that goes away while it waits has taken nothing.
+    /// All requests of the scope (a route, a client) stand in one line, whether for a rate or for a slot. The first to
+    /// come is admitted first, and no later request passes an earlier one. A request that would have to wait longer
+    /// than `wait`, or until after its `grpc-timeout`, is refused at once, as far as can be known. The time for which a
+    /// slot is held cannot be known: a request waits for a slot, and is refused when the time is over. If several
+    /// scopes refuse, each of them has to allow the wait. A request that goes away while it waits has taken nothing.
     ///
     /// A place blocks nobody: a response future that is woken and not polled within 50 ms, or is past its time, is
-    /// passed over. It keeps its turn if it is polled again in time. Those behind it notice by timers of their own, the
-    /// next in line every 50 ms, the one after it every 100 ms, and so on; so a runtime that stands still for longer
-    /// may admit them in another order.
+    /// passed over. The future keeps its turn if it is polled again in time. The requests behind it notice by timers of
+    /// their own, the next in line every 50 ms, the one after it every 100 ms, and so on; so a runtime that stands
+    /// still for longer may admit them in another order.
     ///
-    /// The service behind the throttle is ready while a request waits, and kept so: what it reserves in
+    /// The service behind the throttle is ready while a request waits, and kept so: what that service reserves in
     /// `poll_ready` stays reserved.
     ///
     /// # Panics
@@ -216,8 +216,9 @@ impl Limits {
         self
     }
 
-    /// How many requests wait at a time in this scope: on each route, of each client. Further ones are refused
-    /// at once. Without this call 100; of use only with [`max_wait`](Self::max_wait). With zero nobody waits.
+    /// Sets the largest number of requests that wait at a time in this scope: on each route, of each client. Further
+    /// ones are refused at once. Without this call: 100. With zero nobody waits. Of use only with
+    /// [`max_wait`](Self::max_wait).
     pub fn max_waiting(mut self, requests: usize) -> Self {
         self.max_waiting = Some(requests);
         self
@@ -259,7 +260,7 @@ impl Limits {
         self
     }
 
-    /// Whether settings and balance of these limits are told to clients in `RateLimit-Policy` and
+    /// Sets whether settings and balance of these limits are told to clients in `RateLimit-Policy` and
     /// `RateLimit`.
     ///
     /// Without this call: yes for routes and clients, no for the total and for what a route may have in flight,
@@ -269,7 +270,7 @@ impl Limits {
         self
     }
 
-    /// Who may wait.
+    /// Returns the longest wait and the largest number of requests that wait. `None` if no request may wait.
     pub(crate) fn patience(&self) -> Option<Patience> {
         const MAX_WAITING: usize = 100;
         let patience = Patience {
@@ -279,7 +280,7 @@ impl Limits {
         (patience.max_wait > 0 && patience.max_waiting > 0).then_some(patience)
     }
 
-    /// Whether a limit that is enforced is written here.
+    /// Tells whether any of these limits is enforced, and not a shadow.
     pub(crate) fn enforces_anything(&self) -> bool {
         let Self {
             rates,
@@ -342,13 +343,13 @@ impl Limits {
             || (self.in_flight.iter()).any(|cap| !cap.is_shadow() && cap.count() == 0)
     }
 
-    /// Whether nothing was said, so that a route has just what the default has.
+    /// Tells whether nothing was set, so that a route has just what the default has.
     pub(crate) fn inherits_all(&self) -> bool {
         *self == Self::new()
     }
 
-    /// These limits with what they leave out taken from `default`. Names are not handed down: what
-    /// differs from the default is not called like it.
+    /// Returns these limits with what they leave out taken from `default`. Names are not handed down: limits that
+    /// differ from the default do not have its names.
     pub(crate) fn or(&self, default: Option<&Self>) -> Self {
         let mut limits = self.clone();
         let Some(default) = default else {

@@ -1,4 +1,4 @@
-//! What a limit allows, as arithmetic on the state of its bucket: a rate, a quota, or slots.
+//! The arithmetic of a limit on the state of its bucket: a rate, a quota, or slots.
 //!
 //! All three are the same arithmetic on different clocks. A rate's bucket lives on the throttle's clock. A
 //! quota's lives on one that stands at the end of the present window and jumps when the next begins, with
@@ -15,21 +15,21 @@ use super::{
 };
 use crate::clock::{Clock, Nanos, nanos};
 
-/// What a limit allows. A closed limit has none.
+/// The arithmetic of a limit. A closed limit has no meter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Meter {
     gcra: Gcra,
     time: Time,
 }
 
-/// How a bucket's own time passes.
+/// The passage of a bucket's own time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Time {
-    /// As the throttle's: a rate.
+    /// Time passes as the throttle's does: a rate.
     Flowing,
-    /// From the end of one window to that of the next: a quota.
+    /// Time jumps from the end of one window to that of the next: a quota.
     Windows(Window),
-    /// It does not: slots.
+    /// Time stands still: slots.
     Still,
 }
 
@@ -37,7 +37,7 @@ impl Meter {
     /// The longest window, 73 years: so that its end, and a whole quota above it, stay in range.
     const LONGEST: u64 = Clock::MAX / 2;
 
-    /// Where the time of slots stands. No clock of a throttle comes so far.
+    /// The point at which the time of slots stands. No clock of a throttle comes so far.
     const STILL: Nanos = 1 << 63;
 
     /// The farthest a rate's state goes, whatever is owed: as far as a full debt at the end of time.
@@ -78,7 +78,7 @@ impl Meter {
         }
     }
 
-    /// Whether a unit weighs the same in both, so that a state of one is one of the other.
+    /// Tells whether a unit weighs the same in both meters, so that a state of one is a state of the other.
     pub(crate) fn weighs_as(&self, other: &Self) -> bool {
         self.gcra.interval() == other.gcra.interval() && self.time == other.time
     }
@@ -101,7 +101,8 @@ impl Meter {
         state.saturating_add(owed).min(Self::FARTHEST).max(state)
     }
 
-    /// What a state is told in, where it is kept beside that: the weight of a unit, or the end of the window.
+    /// Returns the terms of a state, which a store keeps beside it: the weight of a unit of a rate, the end of a
+    /// quota's window, or the point at which the time of slots stands.
     pub(crate) fn terms(&self, now: Nanos) -> u64 {
         match self.time {
             Time::Flowing => self.gcra.interval(),
@@ -136,7 +137,7 @@ impl Meter {
         self.gcra.burst()
     }
 
-    /// Whether units are slots, which come back only when they are given back.
+    /// Tells whether units are slots, which come back only when they are given back.
     #[inline]
     pub(crate) fn is_slots(&self) -> bool {
         matches!(self.time, Time::Still)
@@ -185,7 +186,7 @@ impl Meter {
         owed.min(Self::FARTHEST).max(state)
     }
 
-    /// What `cost` units weigh in a state.
+    /// Returns the weight of `cost` units in a state. Zero if so many are never admitted.
     pub(crate) fn weight(&self, cost: u64) -> u64 {
         self.gcra.weight(cost).unwrap_or(0)
     }
@@ -199,7 +200,7 @@ impl Meter {
         self.less(state, units.saturating_mul(self.gcra.interval()))
     }
 
-    /// How many of `most` units may be leased at a state: no more than half of what is left.
+    /// Returns the number of units that may be leased at a state: at most `most`, and at most half of what is left.
     pub(crate) fn lease(&self, state: u64, now: Nanos, most: u64) -> u64 {
         let (remaining, _) = self.balance(state, now);
         most.min(remaining / 2)
@@ -270,8 +271,8 @@ impl Meter {
         }
     }
 
-    /// How much later the next request of `cost` passes after one: where nothing comes back by itself, as if a
-    /// slot were held for a second, and a tenth of one for quotas.
+    /// Returns the nanoseconds by which the next request of `cost` passes after one. Where nothing comes back by
+    /// itself, they are told as if a slot were held for a second; for quotas they are a tenth of a second.
     pub(crate) fn step(&self, cost: u64) -> u64 {
         const SECOND: u64 = 1_000_000_000;
         match self.time {
@@ -290,7 +291,7 @@ impl Meter {
         }
     }
 
-    /// What `units` take at the steady rate, in nanoseconds. Quotas and slots have no pace: zero.
+    /// Returns the time that `units` take at the steady rate, in nanoseconds. Quotas and slots have no pace: zero.
     pub(crate) fn steady(&self, units: u64) -> u64 {
         match self.time {
             Time::Flowing => units.saturating_mul(self.gcra.interval()),

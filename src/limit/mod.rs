@@ -25,7 +25,7 @@ use self::{
 };
 use crate::clock::Nanos;
 
-/// Where a limit holds.
+/// The scope of a limit: the requests that it holds for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Scope {
@@ -55,25 +55,25 @@ impl Scope {
 #[derive(Debug, Clone)]
 pub(crate) struct Limit {
     pub(crate) name: Arc<str>,
-    /// Whether a user gave it that name.
+    /// True if a user gave the limit its name.
     pub(crate) is_named: bool,
     pub(crate) scope: Scope,
     pub(crate) terms: Terms,
     /// `None`: closed.
     pub(crate) meter: Option<Meter>,
     pub(crate) published: bool,
-    /// It decides and refuses nobody.
+    /// True if the limit decides and refuses nobody.
     pub(crate) shadow: bool,
-    /// Whether requests may wait for it.
+    /// The longest wait and the largest number of requests that wait. `None` if no request may wait for this limit.
     pub(crate) patience: Option<Patience>,
-    /// What a request reserves of it, if it counts model tokens.
+    /// The most that a request reserves of this limit, if the limit counts model tokens.
     pub(crate) reservation: Reservation,
 }
 
-/// What a limit is set to.
+/// The settings of a limit.
 ///
-/// It is shown in a few words: `10 in 1s, burst 5`, `10000 in a day`, `90000 tokens in 60s, burst 90000`, `8 in
-/// flight`, or `closed`; and `shadow` behind that.
+/// `Display` shows them in a few words: `10 in 1s, burst 5`, `10000 in a day`, `90000 tokens in 60s, burst 90000`,
+/// `8 in flight`, or `closed`; and `shadow` behind that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Terms {
@@ -88,7 +88,7 @@ pub enum Terms {
 }
 
 impl Terms {
-    /// What it allows. `None`: closed.
+    /// Returns the meter of a limit with these settings. `None` if the limit is closed or its figures are out of range.
     pub(crate) fn meter(&self, reservation: Reservation) -> Option<Meter> {
         match self {
             Self::Rate(rate) => Meter::of_rate(rate),
@@ -132,7 +132,7 @@ impl Terms {
         }
     }
 
-    /// How much passes in a period, and at once.
+    /// Returns the number of units that pass in a period, and the number that passes at once.
     pub(crate) fn size(&self) -> (u64, u64) {
         match self {
             Self::Rate(rate) | Self::Tokens(rate) => (rate.count(), rate.burst_limit()),
@@ -141,7 +141,7 @@ impl Terms {
         }
     }
 
-    /// Whether it only tells what it would refuse.
+    /// Tells whether this limit is a shadow, which only tells what it would refuse.
     #[must_use]
     pub fn is_shadow(&self) -> bool {
         match self {
@@ -193,8 +193,8 @@ impl Limit {
         matches!(self.terms, Terms::Tokens(_))
     }
 
-    /// How many model tokens a request reserves that is estimated at so many. An estimate that is refused for its size
-    /// and one that `is_exact` are asked for in full.
+    /// Returns the model tokens that a request reserves whose estimate is `tokens`. An estimate that is refused for its
+    /// size and one that `is_exact` are asked for in full.
     pub(crate) fn reserves(&self, tokens: u64, is_exact: bool, is_shared: bool) -> u64 {
         match &self.meter {
             Some(meter) if !is_exact && !self.reservation.refuses(tokens) => {
@@ -204,14 +204,14 @@ impl Limit {
         }
     }
 
-    /// Whether strangers share its buckets, whoever asks.
+    /// Tells whether strangers share the limit's buckets, whoever asks.
     pub(crate) fn is_shared(&self) -> bool {
         matches!(self.scope, Scope::Total | Scope::Route)
     }
 
-    /// How many of `most` units may be leased beside a charge: no more than a quarter of what a full bucket holds, or
-    /// than a rate gives in a second, so that what a process does not use is not missed by others for long. None of
-    /// model tokens, of which each request needs another number, and none of shadows.
+    /// Returns the number of units that may be leased beside a charge, which takes one of `most`: no more than a
+    /// quarter of what a full bucket holds, or than a rate gives in a second, so that others do not miss for long what
+    /// a process does not use. Zero for model tokens, of which each request needs another number, and for shadows.
     pub(crate) fn lease(&self, most: u64) -> u64 {
         const SECOND: u64 = 1_000_000_000;
         let meter = match (&self.meter, &self.terms) {
@@ -222,7 +222,7 @@ impl Limit {
         most.saturating_sub(1).min(meter.capacity() / 4).min(steady)
     }
 
-    /// Why a charge of `cost` would be refused at `state`, if it would.
+    /// Returns the reason for which a charge of `cost` would be refused at `state`, if it would be refused.
     #[inline]
     pub(crate) fn refusal(&self, state: u64, now: Nanos, cost: u64) -> Option<RefusalReason> {
         match &self.meter {

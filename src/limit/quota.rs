@@ -61,7 +61,7 @@ pub enum Window {
     Every(Duration),
 }
 
-/// What comes after "in": `a day`, `90s`.
+/// The words after "in": `a day`, `90s`.
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -124,7 +124,7 @@ impl Quota {
         self
     }
 
-    /// Whether it only tells what it would refuse.
+    /// Tells whether this limit is a shadow, which only tells what it would refuse.
     #[must_use]
     pub const fn is_shadow(&self) -> bool {
         self.shadow

@@ -66,7 +66,7 @@ impl Rate {
         Self::new(count, Duration::from_secs(60 * 60))
     }
 
-    /// How many requests a full bucket lets through at once.
+    /// Sets the number of requests that a full bucket lets through at once.
     ///
     /// Without this call: as many as the rate's count, and at least one unless that is zero.
     pub const fn burst(mut self, burst: u64) -> Self {
@@ -108,7 +108,7 @@ impl Rate {
         self
     }
 
-    /// Whether it only tells what it would refuse.
+    /// Tells whether this limit is a shadow, which only tells what it would refuse.
     #[must_use]
     pub const fn is_shadow(&self) -> bool {
         self.shadow
@@ -135,7 +135,7 @@ impl Rate {
         }
     }
 
-    /// Whether nothing is ever admitted: the rate or the burst is zero.
+    /// Tells whether nothing is ever admitted: the rate or the burst is zero.
     #[must_use]
     pub const fn is_closed(&self) -> bool {
         self.count == 0 || self.burst_limit() == 0

@@ -1,6 +1,6 @@
 //! The part of an estimate that one limit of model tokens reserves.
 
-/// What one request may reserve of the token limits of a scope.
+/// The most that one request may reserve of the token limits of a scope.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Reservation {
     /// The largest estimate that is admitted.
@@ -14,7 +14,7 @@ impl Reservation {
     const OWN: u8 = 100;
     const SHARED: u8 = 50;
 
-    /// These settings, with those that are missing taken from `default`.
+    /// Returns these settings, with those that are missing taken from `default`.
     pub(crate) fn or(self, default: Self) -> Self {
         Self {
             max_tokens: self.max_tokens.or(default.max_tokens),
@@ -22,7 +22,7 @@ impl Reservation {
         }
     }
 
-    /// Whether an estimate is refused, however full the bucket is.
+    /// Tells whether an estimate is refused, however full the bucket is.
     pub(crate) fn refuses(self, tokens: u64) -> bool {
         self.max_tokens.is_some_and(|most| tokens > most)
     }
