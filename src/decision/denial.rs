@@ -1,4 +1,4 @@
-//! What refused a request, and for how long.
+//! Refusals: the limits that refused a request, and the wait.
 
 use std::{
     fmt,
@@ -88,7 +88,7 @@ impl Denial {
         }
     }
 
-    /// When it was decided.
+    /// Returns the moment of the decision.
     pub(crate) fn now(&self) -> Nanos {
         self.verdict.now
     }
@@ -141,7 +141,7 @@ impl Denial {
         self.verdict.retry_after()
     }
 
-    /// Whether nobody could decide, since the [store](crate::ThrottleLayer::store) is down and
+    /// Tells whether nobody could decide, since the [store](crate::ThrottleLayer::store) is down and
     /// [`OnOutage::Refuse`](crate::OnOutage::Refuse) was chosen. No limit has refused then, and to come back is of use
     /// in some seconds: three to eight are told.
     #[must_use]
@@ -149,7 +149,7 @@ impl Denial {
         self.verdict.unavailable
     }
 
-    /// Whether it is the server that is busy: all that refused are caps on what the total or a route may have in
+    /// Tells whether the server is busy: all limits that refused are caps on what the total or a route may have in
     /// flight.
     #[must_use]
     pub fn is_saturated(&self) -> bool {

@@ -24,7 +24,7 @@ pub struct LimitStatus<'a> {
 }
 
 impl<'a> LimitStatus<'a> {
-    /// What is told of when a slot comes free.
+    /// The time that is told until a slot comes free, which nobody knows.
     const UNTIL_FREE: Duration = Duration::from_secs(1);
 
     /// The limit's name: `[A-Za-z0-9_]+`, as in header fields, metrics and logs.
@@ -33,7 +33,7 @@ impl<'a> LimitStatus<'a> {
         &self.limit.name
     }
 
-    /// Where the limit holds.
+    /// Returns the scope in which the limit holds.
     #[must_use]
     pub fn scope(&self) -> Scope {
         self.limit.scope
@@ -82,7 +82,7 @@ impl<'a> LimitStatus<'a> {
         self.reading.cost
     }
 
-    /// Whether it is a shadow, which decides and refuses nobody.
+    /// Tells whether the limit is a shadow, which decides and refuses nobody.
     #[must_use]
     pub fn is_shadow(&self) -> bool {
         self.limit.shadow
@@ -95,7 +95,7 @@ impl<'a> LimitStatus<'a> {
         self.limit.meter.map_or(0, |meter| meter.capacity())
     }
 
-    /// Whether the balance is not this client's alone: the table of clients had no room for it (see
+    /// Tells whether the balance is not this client's alone: the table of clients had no room for the client (see
     /// [`Clients::max_clients`](crate::Clients::max_clients)).
     #[must_use]
     pub fn is_overflow(&self) -> bool {
@@ -117,15 +117,15 @@ impl<'a> LimitStatus<'a> {
         Duration::from_nanos(self.limit.meter.map_or(0, nanos))
     }
 
-    /// Whether this limit refused the request, or would have if it were no shadow.
+    /// Tells whether this limit refused the request, or would have refused it if the limit were no shadow.
     #[must_use]
     pub fn is_refused(&self) -> bool {
         self.refusal().is_some()
     }
 
-    /// How long this limit makes the request wait: zero if it did not refuse, `None` if it can never
-    /// admit it, because the limit is closed or the request is too large. For a slot to come free nobody
-    /// knows how long: a second is told.
+    /// Returns the time for which this limit makes the request wait: zero if the limit did not refuse, `None` if it
+    /// can never admit the request, because the limit is closed or the request is too large. Nobody knows when a slot
+    /// comes free: a second is told.
     #[must_use]
     pub fn wait(&self) -> Option<Duration> {
         match self.refusal() {
@@ -140,7 +140,7 @@ impl<'a> LimitStatus<'a> {
         self.limit
     }
 
-    /// What remains, and the nanoseconds until one more does. Both are zero if the limit is closed.
+    /// Returns what remains, and the nanoseconds until more does. Both are zero if the limit is closed.
     pub(crate) fn balance(&self) -> (u64, u64) {
         let balance = |meter: Meter| meter.balance(self.reading.state, self.now);
         self.limit.meter.map_or((0, 0), balance)

@@ -1,4 +1,4 @@
-//! What was decided about a request, and why.
+//! The decision about a request, and its reasons.
 
 mod denial;
 pub(crate) mod limit_status;
@@ -12,10 +12,10 @@ use crate::{
     limiter::{limit_set::LimitSet, readings::LimitReadings},
 };
 
-/// What the throttle decided about one request.
+/// The throttle's decision about one request.
 ///
-/// A handler finds it in the request's extensions, a layer outside in the response's, admitted or
-/// refused. It holds the limits that applied, most specific first, with their balance at that moment.
+/// A handler finds the decision in the request's extensions, a layer outside finds it in the response's, admitted or
+/// refused. A decision holds the limits that applied, most specific first, with their balance at that moment.
 ///
 /// ```
 /// use tower_throttle::Decision;
@@ -34,24 +34,24 @@ pub struct Decision {
     verdict: Arc<Verdict>,
 }
 
-/// What a decision and a denial are made of.
+/// The parts of which a decision and a denial are made.
 #[derive(Clone)]
 struct Verdict {
     limit_set: Arc<LimitSet>,
     readings: LimitReadings,
-    /// When the request came, which is earlier than now if it waited in line.
+    /// The moment at which the request came: earlier than `now` if the request waited in line.
     arrived: Nanos,
     now: Nanos,
-    /// The longest wait of the limits that refused; `None` if it can never pass.
+    /// The longest wait of the limits that refused; `None` if the request can never pass.
     wait: Option<Nanos>,
-    /// The limit that makes it wait so long, by its number; of equals the most specific.
+    /// The number of the limit with the longest wait; of equals the most specific.
     binding: usize,
-    /// How many limits refused.
+    /// The number of limits that refused.
     refusals: usize,
-    /// What a refused request is told beyond the wait.
+    /// The time that a refused request is told beyond the wait.
     spread: Nanos,
     admitted: bool,
-    /// Whether nobody could decide, since the store is down.
+    /// True if nobody could decide, since the store is down.
     unavailable: bool,
 }
 
@@ -98,7 +98,7 @@ impl Decision {
         }
     }
 
-    /// Whether the request was let through.
+    /// Tells whether the request was let through.
     #[must_use]
     pub fn is_admitted(&self) -> bool {
         self.verdict.admitted
@@ -126,13 +126,13 @@ impl Decision {
         self.verdict.limits()
     }
 
-    /// What the shadows say, the most specific first: limits that decide and refuse nobody (see
+    /// Returns the statuses of the shadows, the most specific first: limits that decide and refuse nobody (see
     /// [`Rate::shadow`](crate::Rate::shadow)). [`LimitStatus::is_refused`] tells those that would have refused.
     pub fn shadow(&self) -> impl Iterator<Item = LimitStatus<'_>> {
         self.verdict.shadow()
     }
 
-    /// How long the request waited in line before it was decided on; see
+    /// Returns the time for which the request waited in line before the decision; see
     /// [`Limits::max_wait`](crate::Limits::max_wait).
     #[must_use]
     pub fn waited(&self) -> Duration {
