@@ -37,7 +37,7 @@ impl ThrottleLayer {
         Self::with_clock(&rules, Clock::suspendable_at(shown))
     }
 
-    /// Has the wall clock go on by `passed` while the monotonic clock stands, as on a machine that is suspended.
+    /// Puts the wall clock forward by `passed` while the monotonic clock stands, as on a machine that is suspended.
     /// Without effect on a layer that was not made by [`new_at`](Self::new_at).
     pub fn suspend(&self, passed: Duration) {
         self.engine

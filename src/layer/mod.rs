@@ -54,18 +54,18 @@ impl ThrottleLayer {
         })
     }
 
-    /// Whether admitted responses carry `RateLimit-Policy` and `RateLimit`. Without this call: yes.
+    /// Sets whether admitted responses carry `RateLimit-Policy` and `RateLimit`. Without this call: yes.
     ///
-    /// They are added to what the inner service writes itself, never in its place. Refusals carry them
-    /// either way, unless [`rejection`](Self::rejection) answers otherwise.
+    /// The fields are added to those that the inner service writes itself, never in their place. Refusals carry the
+    /// fields either way, unless [`rejection`](Self::rejection) answers otherwise.
     pub fn fields(self, fields: bool) -> Self {
         self.with(|options| options.fields = fields)
     }
 
-    /// Whether a [`Decision`](crate::Decision) is put into the extensions of requests and responses.
+    /// Sets whether a [`Decision`](crate::Decision) is put into the extensions of requests and responses.
     /// Without this call: yes.
     ///
-    /// Without it and without [`fields`](Self::fields), an admitted request costs no allocation, as long
+    /// Without decisions and without [`fields`](Self::fields), an admitted request costs no allocation, as long
     /// as it has no more than four limits, none of them of model tokens, and no `%` in its path.
     pub fn decision(self, decision: bool) -> Self {
         self.with(|options| options.decision = decision)
@@ -100,15 +100,16 @@ impl ThrottleLayer {
         self.with(|options| options.spread = spread)
     }
 
-    /// Whether the model tokens of a request are read from its answer as it goes by, for handlers that cannot be
-    /// changed. Without this call: no.
+    /// Sets whether the model tokens of a request are read from its answer as the answer goes by, for handlers that
+    /// cannot be changed. Without this call: no.
     ///
-    /// Of a JSON answer it is the `usage.total_tokens` that OpenAI's API tells, of a stream of events
-    /// (`text/event-stream`) the last one; such a stream tells it only if it was asked to, with
-    /// `stream_options: {"include_usage": true}`. Where there is no total, it is the sum of `prompt_tokens` and
-    /// `completion_tokens`, or of `input_tokens` and `output_tokens`. The account is settled at it when the response
-    /// ends, unless the handler has done so; an answer that tells nothing, that is compressed or of another type
-    /// leaves it as it is. Nothing is held back or copied, and what is kept meanwhile is a few hundred bytes.
+    /// The count of a JSON answer is the `usage.total_tokens` that OpenAI's API tells; of a stream of events
+    /// (`text/event-stream`), the last one. Such a stream tells a total only if it was asked to, with
+    /// `stream_options: {"include_usage": true}`. Where there is no total, the count is the sum of `prompt_tokens` and
+    /// `completion_tokens`, or of `input_tokens` and `output_tokens`. The account is settled at the count when the
+    /// response ends, unless the handler has done so; an answer that tells nothing, that is compressed or of another
+    /// type leaves the account as it is. Nothing is held back or copied, and what is kept meanwhile is a few hundred
+    /// bytes.
     ///
     /// An answer is believed as far as it can be true: a report above what was reserved, four tokens for each byte of
     /// the answer and 16,777,216 tokens that leave no byte (a context of ten million tokens, the largest of a model,
@@ -116,12 +117,12 @@ impl ThrottleLayer {
     /// ([`RouteSnapshot::implausible_usage`](crate::RouteSnapshot::implausible_usage)), and the log tells them. What a
     /// handler [settles](crate::Usage::settle) is charged whatever it is.
     ///
-    /// It is of use only where a limit counts [tokens](crate::Limits::tokens).
+    /// Reading is of use only where a limit counts [tokens](crate::Limits::tokens).
     pub fn usage_from_openai_response(self, read: bool) -> Self {
         self.with(|options| options.usage_from_answer = read)
     }
 
-    /// How refusals are framed. Without this call: [`Protocol::Auto`].
+    /// Sets the framing of refusals. Without this call: [`Protocol::Auto`].
     pub fn protocol(self, protocol: Protocol) -> Self {
         self.with(|options| options.protocol = protocol)
     }
@@ -148,29 +149,29 @@ impl ThrottleLayer {
         })
     }
 
-    /// Whether gRPC refusals carry `grpc-retry-pushback-ms`. Without this call: no.
+    /// Sets whether gRPC refusals carry `grpc-retry-pushback-ms`. Without this call: no.
     ///
-    /// It makes clients with a retry policy come back after the wait, some of them (gRPC for Java and
-    /// .NET) even if that policy does not list `RESOURCE_EXHAUSTED`. It is -1, do not retry, where the
+    /// The pushback makes clients with a retry policy come back after the wait, some of them (gRPC for Java and
+    /// .NET) even if that policy does not list `RESOURCE_EXHAUSTED`. Its value is -1, do not retry, where the
     /// wait reaches the client's `grpc-timeout` or the request can never pass (gRFC A6).
     pub fn grpc_retry_pushback(self, pushback: bool) -> Self {
         self.with(|options| options.grpc_retry_pushback = pushback)
     }
 
-    /// Has the rates, quotas and rates of model tokens lie in a store that replicas share, so that each limit holds for
-    /// all of them together. Caps on what is [in flight](crate::Limits::in_flight) hold per process all the same: a
+    /// Keeps the rates, quotas and rates of model tokens in a store that replicas share, so that each limit holds for
+    /// all replicas together. Caps on what is [in flight](crate::Limits::in_flight) hold per process all the same: a
     /// slot belongs to a process, and ends with it.
     ///
-    /// Replicas share a limit that they know by the same name: what it [holds for](crate::Scope) (the total, a route
-    /// key, a plan), its kind, and the name that it was given, or else its period. So they should have the same rules;
-    /// where for a while they have not, as in a rolling update, what was used of a limit is used under either of its
-    /// settings.
+    /// Replicas share a limit that they know by the same name: what the limit [holds for](crate::Scope) (the total, a
+    /// route key, a plan), its kind, and the name that it was given, or else its period. So replicas should have the
+    /// same rules; where for a while they have not, as in a rolling update, what was used of a limit is used under
+    /// either of its settings.
     ///
     /// A request that is charged in the store waits for its answer, and for no longer than
-    /// [`store_deadline`](Self::store_deadline). What becomes of it then says [`on_outage`](Self::on_outage).
+    /// [`store_deadline`](Self::store_deadline). [`on_outage`](Self::on_outage) says what becomes of the request then.
     ///
-    /// It is to be called before the layer is cloned or wraps something, for balances that were kept before are left
-    /// behind. Needs a tokio runtime.
+    /// Call this method before the layer is cloned or wraps something, for balances that were kept before are left
+    /// behind. The call needs a tokio runtime.
     ///
     /// # Errors
     ///
@@ -181,38 +182,38 @@ impl ThrottleLayer {
         Ok(self)
     }
 
-    /// What becomes of requests while the [store](Self::store) is down. Without this call: each process enforces the
+    /// Sets the fate of requests while the [store](Self::store) is down. Without this call: each process enforces the
     /// limits by itself, as if it were the only one.
     ///
-    /// Down it is from the first request on that it does not answer in time, or answers that it can take nothing from
-    /// anybody; requests that are under way by then find that out for themselves. It is asked at once whether it is up
-    /// again, and then after 20 ms, 40 ms and so on up to a second.
+    /// The store is marked down by the first call that is not answered in time, or whose answer says that the store can
+    /// take nothing from anybody. Requests that are under way by then find that out for themselves. The store is asked
+    /// at once whether it is up again, and then after 20 ms, 40 ms and so on up to a second.
     pub fn on_outage(self, on_outage: OnOutage) -> Self {
         self.with(|options| options.on_outage = on_outage)
     }
 
-    /// How long a request waits for the [store](Self::store). Without this call: 25 ms. Of zero, no answer is in time.
-    /// It is time of tokio's clock: a test that pauses that and asks a real server has no answer in time.
+    /// Sets the time for which a request waits for the [store](Self::store). Without this call: 25 ms. Zero times out
+    /// every call. The time is that of tokio's clock: a test that pauses that clock and asks a real server has no
+    /// answer in time.
     ///
     /// What the store takes after that is given back, unless the request was let through.
     pub fn store_deadline(self, deadline: Duration) -> Self {
         self.with(|options| options.store_deadline = deadline)
     }
 
-    /// Has this process take up to so many units of a limit in the [store](Self::store) at once, and spend them on the
+    /// Lets this process take up to `units` units of a limit in the [store](Self::store) at once, and spend them on the
     /// requests that come without asking again: a *lease*. Without this call, and with 0 or 1, each request asks.
     ///
-    /// It admits nothing that would not have been: a unit counts as used when it is leased, and what is not used lapses
-    /// as the bucket is refilled, or when a quota's window ends. So a process that stops leaves nothing to be cleaned
-    /// up; what nobody has used for a second or two is given back, as far as nobody came since, and
+    /// A lease admits nothing that would not have been admitted: a unit counts as used when it is leased, and what is
+    /// not used lapses as the bucket is refilled, or when a quota's window ends. So a process that stops leaves nothing
+    /// to be cleaned up; what nobody has used for a second or two is given back, as far as nobody came since, and
     /// [`Handle::return_leases`] does so at once. Until then others find as much less, which is why a lease is never
     /// more than half of what is left, a quarter of what the bucket holds, or what its rate gives in a second. Where
     /// that is less than one, as for a client with a burst of three, where shadows look on, and where model tokens are
-    /// reserved, requests ask each time. Of 32,768 buckets at most there are leases; requests that are charged on
-    /// others ask.
+    /// reserved, requests ask each time. At most 32,768 buckets are leased; requests that are charged on others ask.
     ///
-    /// What clients are told to remain is what this process knows of: what others have used since it asked is missing
-    /// from it. All replicas should lease, or none; where some do not, what they give back (for requests whose clients
+    /// What clients are told to remain is what this process knows of: what others have used since it asked is not
+    /// counted. All replicas should lease, or none; where some do not, what they give back (for requests whose clients
     /// have gone before the answer) may each let another one pass.
     pub fn lease(self, units: u64) -> Self {
         self.with(|options| options.lease = units)
@@ -227,8 +228,8 @@ impl ThrottleLayer {
         )
     }
 
-    /// How many requests were charged to overflow buckets, for lack of room in the table of clients; see
-    /// [`Clients::max_clients`](crate::Clients::max_clients). Counted for each of a request's limits,
+    /// Returns the number of requests that were charged to overflow buckets, for lack of room in the table of clients;
+    /// see [`Clients::max_clients`](crate::Clients::max_clients). Counted for each of a request's limits,
     /// those included that were given back because another limit refused.
     #[must_use]
     pub fn overflowed(&self) -> u64 {
