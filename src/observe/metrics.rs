@@ -7,12 +7,12 @@ use metrics::{
 
 use crate::{clock::Nanos, limiter::limit_set::LimitSet};
 
-/// What counts the requests of one rule: bound once to the recorder, so that counting looks nothing up.
+/// The counters of one rule's requests: bound once to the recorder, so that counting looks nothing up.
 #[derive(Clone)]
 pub(crate) struct Meters {
     admitted: Counter,
     refused: Counter,
-    /// Of each limit: what it has refused, or would have as a shadow.
+    /// The requests that each limit has refused, or would have refused as a shadow.
     by_limit: Box<[Counter]>,
     wait: Histogram,
 }
@@ -44,12 +44,12 @@ impl Meters {
         self.refused.increment(1);
     }
 
-    /// That a limit has refused, or a shadow would have.
+    /// Counts a request that a limit has refused, or a shadow would have refused.
     pub(crate) fn by_limit(&self, index: usize) {
         self.by_limit[index].increment(1);
     }
 
-    /// How long a request has stood in line.
+    /// Records the time for which a request has stood in line.
     #[expect(clippy::float_arithmetic, reason = "what the facade takes")]
     pub(crate) fn waited(&self, wait: Nanos) {
         self.wait.record(wait as f64 / 1e9);
@@ -61,7 +61,7 @@ pub(crate) fn implausible(route: &str) {
     counter!("throttle_usage_implausible_total", "route" => route.to_owned()).increment(1);
 }
 
-/// What counts what becomes of the store.
+/// The meters of the store: its failures, the requests that are decided without it, and whether it is up.
 #[derive(Clone)]
 pub(crate) struct StoreMeters {
     errors: Counter,

@@ -1,4 +1,4 @@
-//! What operators are told.
+//! Logs, metrics and snapshots, for operators.
 
 use std::sync::Arc;
 

@@ -17,7 +17,7 @@ impl Sampler {
     /// Events a second.
     const MOST: u64 = 10;
 
-    /// Whether an event at `now` is told, and how many before it were not.
+    /// Returns how many events before the one at `now` were not told; `None` if that one is not to be told either.
     pub(crate) fn tells(&self, now: Nanos) -> Option<u64> {
         let second = now / 1_000_000_000 + 1;
         if self.second.swap(second, Ordering::Relaxed) != second {

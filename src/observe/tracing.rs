@@ -167,7 +167,7 @@ pub(crate) fn not_watched(path: &Path, error: &str) {
     );
 }
 
-/// What is told of the changes of a file of rules has panicked.
+/// A listener to the changes of a file of rules has panicked.
 #[cfg(feature = "watch")]
 pub(crate) fn listener_panicked(path: &Path, message: &str) {
     error!(

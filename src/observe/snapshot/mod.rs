@@ -1,4 +1,4 @@
-//! What a throttle looks like at one moment.
+//! Snapshots: a throttle at one moment.
 
 #[cfg(feature = "metrics")]
 mod gauges;
@@ -16,10 +16,10 @@ use crate::{
     },
 };
 
-/// What a throttle looks like at one moment: its limits, and what has become of requests. From
+/// A throttle at one moment: its limits, and what has become of requests. From
 /// [`Handle::snapshot`](crate::Handle::snapshot).
 ///
-/// With the feature `config` it is `Serialize`.
+/// With the feature `config` a snapshot is `Serialize`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot {
@@ -28,7 +28,7 @@ pub struct Snapshot {
     /// All routes on which a request can be charged: those that were declared, then those that the host's router has
     /// named so far, and at last all others together, as `$default`.
     pub routes: Vec<RouteSnapshot>,
-    /// How many charges on clients had no room in the table; see
+    /// Charges on clients that had no room in the table; see
     /// [`ThrottleLayer::overflowed`](crate::ThrottleLayer::overflowed).
     pub overflowed: u64,
     /// Requests that carried no peer address where clients are told apart by address: all of them share the anonymous
@@ -45,40 +45,40 @@ pub struct Snapshot {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LimitSnapshot {
-    /// Its name. Unique, but for what each route has by default.
+    /// The limit's name. Unique, but for what each route has by default.
     pub name: Arc<str>,
-    /// Where it holds.
+    /// The scope in which the limit holds.
     pub scope: Scope,
     /// The key of its route. `None` for the total and for clients on any route; with [`Scope::Route`], what each
     /// route has that has no name.
     pub route: Option<String>,
-    /// The plan of the clients for whom it holds.
+    /// The plan of the clients for whom the limit holds.
     pub plan: Option<Arc<str>>,
-    /// What it is set to.
+    /// The limit's settings.
     pub terms: Terms,
-    /// What a full bucket holds: a burst, a quota's count, a cap's slots. Zero if it is closed.
+    /// The units that a full bucket holds: a burst, a quota's count, a cap's slots. Zero if the limit is closed.
     pub burst: u64,
-    /// What would be admitted at once: requests, model tokens or slots. `None` where each client or each route has
-    /// its own.
+    /// The requests, model tokens or slots that would be admitted at once. `None` where each client or each route has
+    /// a balance of its own.
     pub remaining: Option<u64>,
-    /// What is owed beyond an empty bucket: by model tokens that were used and not reserved, and after a reload to a
-    /// smaller burst.
+    /// The units that are owed beyond an empty bucket: for model tokens that were used and not reserved, and after a
+    /// reload to a smaller burst.
     pub owed: Option<u64>,
     /// Requests in flight, for a cap on them.
     pub in_flight: Option<u64>,
-    /// Requests that stand in line for it now.
+    /// Requests that stand in line for this limit now.
     pub waiting: u64,
-    /// Requests that were let through on whose way it was.
+    /// Requests that were let through and to which this limit applied.
     pub admitted: u64,
-    /// Requests that it has refused, alone or with others.
+    /// Requests that this limit has refused, alone or with others.
     pub refused: u64,
-    /// Requests that it would have refused if it were no shadow.
+    /// Requests that this limit would have refused if it were no shadow.
     pub would_refuse: u64,
-    /// Requests that have stood in line for it.
+    /// Requests that have stood in line for this limit.
     pub waited: u64,
 }
 
-/// What has become of the requests of one route.
+/// The counts of one route's requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RouteSnapshot {
