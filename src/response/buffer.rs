@@ -22,7 +22,7 @@ thread_local! {
 impl Buffer {
     /// Bytes of a sheet: some twenty values.
     const SHEET: usize = 1_024;
-    /// What most values are shorter than.
+    /// A length in bytes that most values do not reach.
     const ENOUGH: usize = 64;
 
     pub(super) fn new() -> Self {

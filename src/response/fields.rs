@@ -30,7 +30,7 @@ pub(crate) struct RateLimitFields {
     policy: HeaderValue,
     limit: HeaderValue,
     exhausted: bool,
-    /// Those of a dialect.
+    /// The fields of a dialect.
     more: Option<Box<[(HeaderName, HeaderValue)]>>,
 }
 
@@ -115,7 +115,7 @@ impl RateLimitFields {
         }
     }
 
-    /// Whether responses to this method carry fields: a tunnel does not.
+    /// Tells whether responses to this method carry fields: those that open a tunnel do not.
     pub(crate) fn fit(method: &Method) -> bool {
         *method != Method::CONNECT
     }
@@ -130,7 +130,7 @@ fn add_more(more: Box<[(HeaderName, HeaderValue)]>, headers: &mut HeaderMap) {
     }
 }
 
-/// How many requests like the one that was decided on would pass with a balance.
+/// Returns the number of requests like the one that was decided on that would pass with a balance.
 fn requests(status: &LimitStatus<'_>, (remaining, _): (u64, u64)) -> u64 {
     remaining / status.cost().max(1)
 }

@@ -80,8 +80,8 @@ impl Status {
     }
 }
 
-/// What of a client's deadline is left, from `grpc-timeout`: at most eight digits and a unit. `None` if
-/// it sets none.
+/// Returns what is left of a client's deadline, from `grpc-timeout`: at most eight digits and a unit. `None` if the
+/// field is missing or has another form.
 pub(crate) fn deadline(headers: &HeaderMap) -> Option<Duration> {
     let value = field::text(headers, &TIMEOUT)?;
     let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;

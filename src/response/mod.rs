@@ -1,4 +1,4 @@
-//! What the throttle writes: header fields on admitted responses, and whole answers to refused requests.
+//! The throttle's own output: header fields on admitted responses, and whole answers to refused requests.
 
 mod api_error;
 mod buffer;

@@ -14,13 +14,13 @@ const SECOND: u64 = 1_000_000_000;
 /// The largest integer of a structured field: 15 digits (RFC 9651, section 3.3.1).
 pub(super) const MAX_INTEGER: u64 = 999_999_999_999_999;
 
-/// What is told of the published limits of a rule, written beforehand.
+/// The published limits of a rule as they are told, written beforehand.
 #[derive(Debug, Clone)]
 pub(crate) struct Policies {
     /// `RateLimit-Policy`, most specific first. Constant, so that clients may rely on it (section 4.1 of
     /// the draft).
     pub(crate) line: HeaderValue,
-    /// How each binding's item of `RateLimit` begins, `"chat";r=`, if it is published.
+    /// The beginning of each limit's item of `RateLimit`, `"chat";r=`, if the limit is published.
     pub(super) items: Box<[Option<Box<str>>]>,
 }
 

@@ -107,11 +107,11 @@ pub(crate) fn problem(
     answer
 }
 
-/// What every refusal has above its body.
+/// The head of a refusal: all that stands above its body, and the wait that is told there.
 pub(super) struct RefusalHead {
     pub(super) headers: HeaderMap,
     pub(super) status: StatusCode,
-    /// `None` if it can never pass.
+    /// `None` if the request can never pass.
     pub(super) wait: Option<RetryAfter>,
 }
 
@@ -167,7 +167,7 @@ impl RetryAfter {
     }
 }
 
-/// How a problem begins: RFC 9457 with the types that draft-ietf-httpapi-ratelimit-headers-11 registers.
+/// The beginning of a problem: RFC 9457 with the types that draft-ietf-httpapi-ratelimit-headers-11 registers.
 const REFUSED: &str = concat!(
     r#"{"type":"https://iana.org/assignments/http-problem-types#quota-exceeded","#,
     r#""title":"Request cannot be satisfied as assigned quota has been exceeded","status":429,"#,
@@ -177,7 +177,7 @@ const BUSY: &str = concat!(
     r#""title":"Request cannot be satisfied due to temporary server capacity constraints","status":503,"#,
 );
 
-/// Whether a client that reads messages would take this name in one for an account that is out of money, and not
+/// Tells whether a client that reads messages would take this name in one for an account that is out of money, and not
 /// come back: LangChain for JavaScript looks for `billing`. Its other patterns have spaces, which names have not.
 fn ends_retries(name: &str) -> bool {
     const WORD: &[u8] = b"billing";
@@ -185,7 +185,7 @@ fn ends_retries(name: &str) -> bool {
     words.any(|word| word.eq_ignore_ascii_case(WORD))
 }
 
-/// What is told when nobody can decide.
+/// Returns the body of a refusal when nobody can decide.
 fn unavailable(seconds: u64) -> Bytes {
     let detail = format!("Rate limiter unavailable. Please try again in {seconds}s.");
     let body = format!(

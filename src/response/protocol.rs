@@ -5,7 +5,7 @@ use http::{HeaderMap, Method, Version, header::CONTENT_TYPE};
 use super::grpc;
 use crate::field;
 
-/// How refusals are framed.
+/// The framing of refusals.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Protocol {
@@ -60,7 +60,7 @@ fn detect(method: &Method, version: Version, headers: &HeaderMap) -> Framing {
     web(content_type).map_or(Framing::Http, Framing::Grpc)
 }
 
-/// Whether a content type is of this family: followed by nothing, `+` or `;`.
+/// Tells whether a content type is of this family: the family's name, followed by nothing, `+` or `;`.
 fn is(content_type: &[u8], family: &str) -> bool {
     content_type
         .get(..family.len())

@@ -33,7 +33,8 @@ pub trait Rejection: Send + Sync + 'static {
     /// The whole answer: status, headers and body.
     fn reject(&self, denial: &Denial, request: &Parts) -> Response<Bytes>;
 
-    /// Whose fields tell on admitted responses what is left, besides the IETF's. Without this: no others.
+    /// Returns the dialect whose fields tell on admitted responses what is left, besides the IETF's. Without this: no
+    /// others.
     ///
     /// For answers that begin with those of a dialect:
     ///
@@ -65,12 +66,12 @@ pub trait Rejection: Send + Sync + 'static {
 #[derive(Clone, Default)]
 pub(crate) struct Rejections(pub(crate) Vec<RouteRejection>);
 
-/// How one route answers.
+/// The rejection of one route.
 #[derive(Clone)]
 pub(crate) struct RouteRejection {
     pub(crate) key: Box<str>,
     pub(crate) rejection: Arc<dyn Rejection>,
-    /// If it is nothing but that.
+    /// The dialect, if the rejection is nothing but a dialect.
     pub(crate) dialect: Option<Dialect>,
 }
 

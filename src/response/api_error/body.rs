@@ -12,7 +12,7 @@ const SERVER_UNAVAILABLE: i32 = -32_014;
 /// A refusal, to be told as JSON.
 pub(super) struct ErrorBody<'a> {
     pub(super) denial: &'a Denial,
-    /// Until it may pass, if it can.
+    /// The wait, if the request can ever pass.
     pub(super) wait: Option<RetryAfter>,
 }
 
@@ -56,7 +56,7 @@ impl ErrorBody<'_> {
         format!(r#"{{"message":"{message}"}}"#)
     }
 
-    /// What API Gateway calls it.
+    /// Returns the name that API Gateway has for the refusal.
     pub(super) fn exception(&self) -> &'static str {
         let binding = self.denial.binding();
         if self.is_busy() || self.denial.is_unavailable() {
@@ -138,7 +138,7 @@ impl ErrorBody<'_> {
         self.denial.is_saturated()
     }
 
-    /// What is counted by the limit that refused.
+    /// Returns the unit that is counted by the limit that refused.
     fn unit(&self) -> &'static str {
         let binding = self.denial.binding();
         match binding.is_some_and(|status| status.tokens().is_some()) {

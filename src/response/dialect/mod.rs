@@ -3,7 +3,7 @@
 mod headers;
 
 pub(super) use self::headers::dialect_headers;
-/// How refusals are answered, and which fields tell what is left: as clients of known APIs expect it.
+/// The form of refusals and of the fields that tell what is left: as clients of known APIs expect them.
 ///
 /// ```
 /// use tower_throttle::{Dialect, Rate, Rules, ThrottleLayer};
@@ -23,10 +23,10 @@ pub(super) use self::headers::dialect_headers;
 /// [server is busy](crate::Denial::is_saturated) or [nobody can decide](crate::Denial::is_unavailable) the status is
 /// 503, if the dialect has none of its own.
 ///
-/// Those that have fields of their own tell in them of the published limit that refused longest, or else has the
-/// least left; what a limit that is closed has no time for is left out. Where the inner service tells any of them
-/// itself, as one does that passes on the answers of such an API, its own stand alone.
-/// [`ThrottleLayer::fields`](crate::ThrottleLayer::fields) turns them off on admitted responses.
+/// Dialects that have fields of their own tell in them of the published limit that refused longest, or else has the
+/// least left; what a limit that is closed has no time for is left out. Where the inner service tells any of these
+/// fields itself, as one does that passes on the answers of such an API, its own stand alone.
+/// [`ThrottleLayer::fields`](crate::ThrottleLayer::fields) turns the fields off on admitted responses.
 ///
 /// Messages tell the wait in words that some clients read (`try again in 2s`), and nothing of quotas or billing,
 /// for which they would give up.
@@ -79,7 +79,7 @@ pub enum Dialect {
 }
 
 impl Dialect {
-    /// Whether admitted responses tell more than the IETF's fields.
+    /// Tells whether admitted responses tell more than the IETF's fields.
     pub(crate) fn tells_more(self) -> bool {
         match self {
             Self::Problem | Self::ApiGateway | Self::KServe | Self::JsonRpc => false,
