@@ -112,15 +112,15 @@ pin_project! {
     }
 }
 
-/// What is told how a body goes, and how it has ended.
+/// A guard that is told the data of a body, and its end.
 trait Guard {
     fn data(&mut self, data: &[u8]);
 
-    /// It came to its end. A guard that is dropped instead was cut short.
+    /// Notes that the body came to its end. A body whose guard is dropped instead was cut short.
     fn complete(self);
 }
 
-/// What a response holds until it ends.
+/// The admission that a response holds until it ends, and the reader of the usage that it reports.
 #[derive(Debug)]
 struct Held {
     answer: Option<Box<UsageReader>>,
@@ -141,7 +141,7 @@ impl Guard for Held {
     }
 }
 
-/// Also what was cut short may have told what it has used.
+/// A truncated response may still have reported usage.
 impl Drop for Held {
     fn drop(&mut self) {
         self.settle();

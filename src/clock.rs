@@ -28,7 +28,7 @@ pub(crate) type Nanos = u64;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
     start: Instant,
-    /// What it showed then.
+    /// The time that the clock showed at `start`.
     shown: Nanos,
     wall: Wall,
 }
@@ -39,9 +39,9 @@ enum Wall {
     /// The system's. Its lead is what it has gone on beyond the system's own monotonic clock, which was read here: so
     /// that a paused [`Instant`] is none.
     System(std::time::Instant),
-    /// One that goes with the monotonic clock.
+    /// A wall clock that goes with the monotonic clock.
     Counted,
-    /// One that goes with the monotonic clock, and is ahead of it by so many nanoseconds.
+    /// A wall clock that goes with the monotonic clock, and is ahead of it by so many nanoseconds.
     #[cfg(feature = "test-util")]
     Ahead(&'static AtomicU64),
 }
@@ -93,7 +93,8 @@ impl Clock {
         }
     }
 
-    /// Has the wall clock go on by so many nanoseconds while this clock stands. Of no use to the system's.
+    /// Puts the wall clock forward by so many nanoseconds while this clock stands. Without effect on a clock that was
+    /// not made by [`suspendable_at`](Self::suspendable_at).
     #[cfg(feature = "test-util")]
     pub(crate) fn suspend(&self, passed: Nanos) {
         if let Wall::Ahead(ahead) = self.wall {

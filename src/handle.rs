@@ -14,7 +14,7 @@ use crate::{
 /// A throttle from outside of its services: to change its rules while it works, and to look at it. From
 /// [`ThrottleLayer::handle`](crate::ThrottleLayer::handle).
 ///
-/// All clones of it are one, and it stays one with all services that the layer or a clone of it wraps.
+/// Clones refer to the same throttle, which is that of all services that the layer or a clone of it wraps.
 #[derive(Debug, Clone)]
 pub struct Handle {
     active: Arc<ActiveRules>,
@@ -148,10 +148,10 @@ impl Handle {
         self.active.preview(request.into(), self.protocol)
     }
 
-    /// What the throttle looks like now: each limit with its settings, what remains and what was counted.
+    /// Returns a snapshot of the throttle: each limit with its settings, what remains and what was counted.
     ///
-    /// It takes some microseconds for each ten limits and no lock that a request waits for, so that it may be asked for
-    /// each second under full load. Requests in mid-decision may be missing from it, and are in the next one.
+    /// A snapshot takes some microseconds for each ten limits and no lock that a request waits for, so that one may be
+    /// asked for each second under full load. Requests in mid-decision may be missing from it, and are in the next one.
     ///
     /// ```
     /// use tower_throttle::{Rate, Rules, ThrottleLayer};
