@@ -169,7 +169,7 @@ impl Connector {
         self.current.get(connect).await
     }
 
-    /// Has the next connection be tried at another node first.
+    /// Lets the next connection be tried at another node first.
     fn goes_on(&self) {
         self.begins.fetch_add(1, Ordering::Relaxed);
     }
