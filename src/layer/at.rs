@@ -12,7 +12,8 @@ impl ThrottleLayer {
     /// As [`new`](Self::new), and the wall clock shows `now` at first, by which windows of quotas begin and end. With
     /// tokio's clock paused, a test knows when that is, and a simulation is the same whenever it runs.
     ///
-    /// What is before 1970 is 1970, and what is after 2079 is the end of 2079.
+    /// A time before 1970 counts as the beginning of 1970, and a time after 8 August 2079 (2⁶² - 2⁶⁰ nanoseconds since
+    /// the Unix epoch) as that moment.
     ///
     /// ```
     /// use std::time::{Duration, SystemTime};

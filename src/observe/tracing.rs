@@ -79,7 +79,7 @@ impl Log {
         }
     }
 
-    /// The store does not answer, and is not asked until it does.
+    /// The store does not answer, and requests are decided without it until it does.
     #[expect(clippy::unused_self, reason = "as what else is told")]
     pub(crate) fn store_down(&self, error: &StoreError) {
         warn!(target: TARGET, error = %Chain(error), "the store is down, requests are decided without it");
