@@ -6,6 +6,8 @@ mod answers;
 mod choices;
 #[path = "support/frames.rs"]
 mod frames;
+#[path = "support/keys.rs"]
+mod keys;
 #[path = "support/leases.rs"]
 mod leases;
 #[path = "support/reloads.rs"]

@@ -3,6 +3,8 @@
 
 #[path = "support/cases.rs"]
 mod cases;
+#[path = "support/choices.rs"]
+mod choices;
 #[path = "support/life.rs"]
 mod life;
 

@@ -2,6 +2,8 @@
 
 #[path = "support/cases.rs"]
 mod cases;
+#[path = "support/keys.rs"]
+mod keys;
 #[path = "support/mod.rs"]
 mod support;
 
@@ -24,7 +26,10 @@ use tower_throttle::{
     CatchAll, Clients, InFlight, Limits, Quota, Rate, Rules, ThrottleLayer, Undeclared,
 };
 
-use self::support::{decision, request, served, throttle};
+use self::{
+    keys::{CLIENTS, KEYS, MAY_BE_EXEMPT},
+    support::{decision, request, served, throttle},
+};
 
 /// Requests of one kind: a method, a path, and whether the router has a route for it.
 type Kind = (&'static str, &'static str, bool);
@@ -38,28 +43,6 @@ const KINDS: [Kind; 7] = [
     ("GET", "/q/r/s", false),
     ("POST", "/m/a", true),
 ];
-
-/// From the most specific one to the least: the first that matches has a request.
-const KEYS: [(&str, [bool; 7]); 8] = {
-    const Y: bool = true;
-    const N: bool = false;
-    [
-        ("HEAD /m/a", [N, Y, N, N, N, N, N]),
-        ("GET /m/a", [Y, Y, N, N, N, N, N]),
-        ("ANY /m/a", [Y, Y, N, N, N, N, Y]),
-        ("GET /m/{id}", [Y, Y, Y, Y, N, N, N]),
-        ("GET /{any}/{id}", [Y, Y, Y, Y, N, N, N]),
-        ("GET /x", [N, N, N, N, Y, N, N]),
-        ("ANY /{rest+}", [Y; 7]),
-        ("$default", [Y; 7]),
-    ]
-};
-
-/// Keys with a named method and a literal path.
-const MAY_BE_EXEMPT: [usize; 3] = [0, 1, 5];
-
-/// The second one is on a plan.
-const CLIENTS: [&str; 2] = ["one", "two"];
 
 fn request_of(kind: usize, client: usize) -> Request<Body> {
     let (method, path, _) = KINDS[kind];

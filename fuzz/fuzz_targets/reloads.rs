@@ -4,6 +4,8 @@
 
 #[path = "../../tests/support/choices.rs"]
 mod choices;
+#[path = "../../tests/support/keys.rs"]
+mod keys;
 #[path = "../../tests/support/reloads.rs"]
 mod reloads;
 

@@ -2,6 +2,8 @@
 
 #![no_main]
 
+#[path = "../../tests/support/choices.rs"]
+mod choices;
 #[path = "../../tests/support/life.rs"]
 mod life;
 

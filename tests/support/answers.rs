@@ -23,7 +23,6 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::Empty;
 use tokio::{
-    runtime,
     task::yield_now,
     time::{Instant, advance, sleep},
 };
@@ -34,7 +33,7 @@ use tower_throttle::{
     store::{Balance, Charge, Correction, Store, StoreError, StoreFuture, Taken},
 };
 
-use super::choices::Choices;
+use super::choices::{self, Choices, now};
 
 /// More steps would only make each run slower.
 const MAX_STEPS: usize = 64;
@@ -53,12 +52,7 @@ const MAX_WAIT: Duration = Duration::from_millis(400);
 
 /// Lives the life that some bytes tell of.
 pub(crate) fn live(input: &[u8]) {
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a runtime without input and output");
-    runtime.block_on(run(&mut Choices::of(input)));
+    choices::live(input, run);
 }
 
 async fn run(choices: &mut Choices<'_>) {
@@ -70,11 +64,6 @@ async fn run(choices: &mut Choices<'_>) {
         world.step(choices).await;
     }
     world.end().await;
-}
-
-#[expect(clippy::disallowed_methods, reason = "paused time")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 // ---- What the store says

@@ -2,14 +2,28 @@
 
 #![allow(dead_code, reason = "each model uses its part")]
 
+use tokio::{runtime, time::Instant};
+
+/// Has a model live through the choices that an input tells, in time that stands until somebody sleeps.
+pub(crate) fn live(input: &[u8], life: impl AsyncFnOnce(&mut Choices<'_>)) {
+    let runtime = runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    runtime.block_on(life(&mut Choices(input)));
+}
+
+/// Reads the time that stands.
+#[expect(clippy::disallowed_methods, reason = "paused time")]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
 /// The bytes of an input, and zeros after them.
 pub(crate) struct Choices<'a>(&'a [u8]);
 
 impl<'a> Choices<'a> {
-    pub(crate) fn of(input: &'a [u8]) -> Self {
-        Self(input)
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

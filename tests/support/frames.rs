@@ -21,14 +21,13 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
-use tokio::runtime;
 use tower::{Layer, Service};
 use tower_throttle::{
     Decision, Dialect, Estimate, Limits, Rate, ResponseBody, ResponseFuture, Rules, ThrottleLayer,
     Usage,
 };
 
-use super::choices::Choices;
+use super::choices::{self, Choices};
 
 /// More would only make each run slower.
 const MAX_STEPS: usize = 64;
@@ -39,15 +38,10 @@ const TOKENS: u64 = 1_000;
 
 /// Lives the life that some bytes tell of.
 pub(crate) fn live(input: &[u8]) {
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a runtime without input and output");
-    runtime.block_on(async { run(&mut Choices::of(input)) });
+    choices::live(input, run);
 }
 
-fn run(choices: &mut Choices<'_>) {
+async fn run(choices: &mut Choices<'_>) {
     let mut world = World::new(choices);
     for _ in 0..MAX_STEPS {
         if choices.is_empty() {

@@ -25,12 +25,14 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body::{Body, Frame};
-use tokio::{runtime, time};
+use tokio::time;
 use tower::{Layer, Service};
 use tower_throttle::{
     Clients, Decision, Estimate, Limits, Quota, Rate, ResponseBody, ResponseFuture, Rules,
     ThrottleLayer, Undeclared, Usage,
 };
+
+use super::choices::{self, Choices};
 
 /// More steps would only make each run slower.
 const MAX_STEPS: usize = 96;
@@ -49,29 +51,7 @@ const GRACE: u128 = 50_000_000;
 
 /// Lives the life that some bytes tell of.
 pub(crate) fn live(input: &[u8]) {
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a runtime without input and output");
-    runtime.block_on(run(&mut Choices(input)));
-}
-
-/// The bytes of the input, and zeros after them.
-struct Choices<'a>(&'a [u8]);
-
-impl Choices<'_> {
-    fn next(&mut self) -> u8 {
-        let Some((first, rest)) = self.0.split_first() else {
-            return 0;
-        };
-        self.0 = rest;
-        *first
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        usize::from(self.next()) % end
-    }
+    choices::live(input, run);
 }
 
 async fn run(choices: &mut Choices<'_>) {
@@ -84,7 +64,7 @@ async fn run(choices: &mut Choices<'_>) {
     }
     let mut world = World::new(layer.spread(false), sets);
     for _ in 0..MAX_STEPS {
-        if choices.0.is_empty() {
+        if choices.is_empty() {
             break;
         }
         world.step(choices).await;

@@ -19,17 +19,17 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use tokio::{
-    runtime,
-    time::{Instant, advance},
-};
+use tokio::time::{Instant, advance};
 use tower::{Layer, Service};
 use tower_throttle::{
     Clients, Decision, Estimate, InFlight, Limits, Quota, Rate, ResponseBody, ResponseFuture,
     Rules, ThrottleLayer, Undeclared, Usage,
 };
 
-use super::choices::Choices;
+use super::{
+    choices::{self, Choices, now},
+    keys::{CLIENTS, KEYS, MAY_BE_EXEMPT},
+};
 
 /// More steps would only make each run slower.
 const MAX_STEPS: usize = 80;
@@ -45,36 +45,9 @@ const KINDS: [(&str, &str); 7] = [
     ("POST", "/m/a"),
 ];
 
-/// From the most specific one to the least: the first that matches has a request.
-const KEYS: [(&str, [bool; 7]); 8] = {
-    const Y: bool = true;
-    const N: bool = false;
-    [
-        ("HEAD /m/a", [N, Y, N, N, N, N, N]),
-        ("GET /m/a", [Y, Y, N, N, N, N, N]),
-        ("ANY /m/a", [Y, Y, N, N, N, N, Y]),
-        ("GET /m/{id}", [Y, Y, Y, Y, N, N, N]),
-        ("GET /{any}/{id}", [Y, Y, Y, Y, N, N, N]),
-        ("GET /x", [N, N, N, N, Y, N, N]),
-        ("ANY /{rest+}", [Y; 7]),
-        ("$default", [Y; 7]),
-    ]
-};
-
-/// Keys with a named method and a literal path.
-const MAY_BE_EXEMPT: [usize; 3] = [0, 1, 5];
-
-/// The second one is on a plan.
-const CLIENTS: [&str; 2] = ["one", "two"];
-
 /// Lives the life that some bytes tell of.
 pub(crate) fn live(input: &[u8]) {
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .expect("a runtime without input and output");
-    runtime.block_on(run(&mut Choices::of(input)));
+    choices::live(input, run);
 }
 
 async fn run(choices: &mut Choices<'_>) {
@@ -86,11 +59,6 @@ async fn run(choices: &mut Choices<'_>) {
         world.step(choices).await;
     }
     world.end().await;
-}
-
-#[expect(clippy::disallowed_methods, reason = "paused time")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 // ---- Rules

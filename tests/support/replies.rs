@@ -25,10 +25,9 @@ use http_body_util::Empty;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixListener, UnixStream},
-    runtime,
     signal::unix::{SignalKind, signal},
     task::JoinHandle,
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 use tower::{Layer, Service};
 use tower_throttle::{
@@ -36,7 +35,7 @@ use tower_throttle::{
     store::RedisStore,
 };
 
-use super::choices::Choices;
+use super::choices::{self, Choices, now};
 
 /// More steps would only make each run slower.
 const MAX_STEPS: usize = 24;
@@ -48,12 +47,7 @@ const DECIDED: Duration = Duration::from_millis(100);
 
 /// Lives the life that some bytes tell of.
 pub(crate) fn live(input: &[u8]) {
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .build()
-        .expect("a runtime");
-    runtime.block_on(run(&mut Choices::of(input)));
+    choices::live(input, run);
 }
 
 async fn run(choices: &mut Choices<'_>) {
@@ -67,11 +61,6 @@ async fn run(choices: &mut Choices<'_>) {
         world.step(choices).await;
     }
     world.end();
-}
-
-#[expect(clippy::disallowed_methods, reason = "paused time")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 // ---- What the server sends
