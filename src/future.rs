@@ -54,7 +54,7 @@ pin_project! {
     }
 }
 
-/// What becomes of a request, beside its inner future.
+/// The state of a request, beside its inner future.
 enum Rest<S, ReqBody> {
     Waiting {
         // Taken when it is over.
@@ -102,7 +102,7 @@ impl<S, ReqBody> Waiting<S, ReqBody> {
     }
 }
 
-/// What is wrong with a future that is polled once more.
+/// The message of the panic of a future that is polled once more.
 const POLLED: &str = "a response future is not polled after it has finished";
 
 impl<S, ReqBody> ResponseFuture<S, ReqBody>

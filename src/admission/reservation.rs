@@ -329,7 +329,7 @@ mod loom_tests {
         )
     }
 
-    /// What its bucket is charged with.
+    /// Returns the units with which the bucket of a reservation is charged.
     fn charged(account: &TokenReservation) -> u64 {
         let [bound] = &*account.origin.limit_set.limits else {
             unreachable!("it has one limit");

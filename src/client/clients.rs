@@ -31,8 +31,9 @@ use super::{ClientKey, Forwarding, Identity, Plan, Principal, RequestHead, Secre
 ///
 /// # What is kept
 ///
-/// A client's key, token or address is hashed at once, under a key of the process, and only the hash is
-/// kept; it is not printed, logged or sent either. Balances are kept in a table of fixed size, 16 bytes for
+/// A client's key, token or address is hashed at once, under keys of the process, and only the hash is kept. It is not
+/// printed, logged or sent either. Where balances lie in a [store](crate::ThrottleLayer::store), the hash is made under
+/// the [`secret`](Self::secret), and is the name of the client there. Balances are kept in a table of fixed size, 16 bytes for
 /// each limit that a client has; see [`max_clients`](Self::max_clients). Each route that is asked for keeps 24
 /// bytes more for each plan and for each of its routes.
 #[derive(Clone)]

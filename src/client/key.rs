@@ -1,6 +1,6 @@
 //! The keys that tell clients apart, and the hash that is kept of each.
 //!
-//! Nothing is kept of a key, a token or an address but a SipHash-1-3 of 128 bits under a key that is drawn
+//! Nothing is kept of a key, a token or an address but a SipHash-1-3 of 128 bits under keys that are drawn
 //! once for the process, as the standard library's hash maps use it with 64. Without the hash's key nobody finds
 //! two clients that collide, so that flooding a table with chosen keys does nothing, and nobody can search for
 //! what was hashed. The hash is fast on texts as short as these, where cryptographic hashes spend most of their
@@ -23,7 +23,7 @@ use std::{
 
 use siphasher::sip128::{SipHasher13, SipHasher24};
 
-/// The key that tells a client from others: an API key, a user's number, an address.
+/// The key that tells a client from others: an API key, a user's number, a name.
 ///
 /// The key is hashed at once and never kept, and does not print itself.
 ///

@@ -9,7 +9,7 @@ pub(super) struct Decimal {
     parts: u128,
 }
 
-/// The most significant digits that are read exactly as they are written. More of them are what a tool prints of a
+/// The most significant digits of a fraction that are read exactly as they are written. More of them are what a tool prints of a
 /// binary fraction (IEEE 754, 64 bits), which has no more than seventeen.
 const EXACT_DIGITS: u32 = 12;
 /// The longest fraction, in decimal places.

@@ -108,7 +108,7 @@ impl ActiveRules {
         self.rule_set.load()
     }
 
-    /// Has balances lie in a store from now on, those of rates, quotas and model tokens. Meant for the time before the
+    /// Keeps balances in a store from now on, those of rates, quotas and model tokens. Meant for the time before the
     /// first request: what was charged in this process until then counts no longer, and what comes back of it goes to
     /// the store.
     ///

@@ -42,9 +42,9 @@ use crate::{
 
 /// The moment in the life of a request at which it is decided on.
 pub(crate) enum Stage<'a> {
-    /// It has arrived.
+    /// The request has arrived.
     Arrived,
-    /// It waits, and its turn may have come. Whoever polls it is woken when it may have come again.
+    /// The turn of a request that waits may have come. The waker is woken when it may have come again.
     Turn(Box<Pending>, &'a Waker),
     /// The store has answered, or has not in time.
     Answered(Box<Pending>, Reply, &'a Waker),

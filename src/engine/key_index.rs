@@ -28,7 +28,7 @@ use crate::route::{
 pub(super) struct KeyIndex {
     /// The keys by their numbers.
     keys: Vec<RouteKey>,
-    /// Their numbers, by the segments of their paths.
+    /// The numbers of keys, by the segments of their paths.
     overlaps: Overlaps,
     /// The same by the hashes of undeclared paths. Made when one is first looked for, and good for all sets of that
     /// family.
@@ -93,7 +93,7 @@ pub(super) struct UndeclaredIndex<'a> {
     set: &'a BoundedMap<Route>,
     /// The routes by number.
     routes: Vec<&'a Route>,
-    /// Their numbers, by the hashes of their segments. Routes of which nothing is known take any path.
+    /// The numbers of routes, by the hashes of their segments. Routes of which nothing is known take any path.
     overlaps: Overlaps,
 }
 

@@ -31,7 +31,7 @@ use crate::{
 /// The reason to look a request up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Visit {
-    /// It is to be decided on.
+    /// A decision is to be made.
     Request,
     /// Somebody wants to know how it would be decided on. Nothing changes.
     Preview,

@@ -1,4 +1,5 @@
-//! What all services of a layer share: the rules in force, the decision on a request, and what becomes of it.
+//! The engine, which all services of a layer share: the rules in force, the decision on a request, and what becomes of
+//! it.
 //!
 //! ```text
 //! decide          the one place that answers whether a request passes
@@ -47,7 +48,8 @@ pub(crate) use self::{
     pending::Pending,
 };
 
-/// What all services of a layer share. Cloned only while a layer is being set up.
+/// The engine of a layer: its rules and settings, which all of its services share. Cloned only while a layer is being
+/// set up.
 #[derive(Debug, Clone)]
 pub(crate) struct Engine {
     pub(crate) active: Arc<ActiveRules>,

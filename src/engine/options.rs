@@ -19,25 +19,25 @@ use crate::{
 /// Settings of a layer, apart from its rules.
 #[derive(Clone)]
 pub(crate) struct Options {
-    /// Whether admitted responses carry the fields of the IETF's draft.
+    /// True if admitted responses carry the fields of the IETF's draft.
     pub(crate) fields: bool,
-    /// Whether the decision lies in the extensions of requests and responses.
+    /// True if the decision lies in the extensions of requests and responses.
     pub(crate) decision: bool,
-    /// Whether those who are refused together are told different waits.
+    /// True if those who are refused together are told different waits.
     pub(crate) spread: bool,
-    /// Whether answers are read for the model tokens that they report.
+    /// True if answers are read for the model tokens that they report.
     pub(crate) usage_from_answer: bool,
     /// The framing of refusals; and whether all requests are gRPC, whatever they say.
     pub(crate) protocol: Protocol,
-    /// Whether gRPC refusals tell a wait in `grpc-retry-pushback-ms`.
+    /// True if gRPC refusals tell a wait in `grpc-retry-pushback-ms`.
     pub(crate) grpc_retry_pushback: bool,
     /// The answer that a user's code gives. `None`: the built-in one.
     pub(crate) rejection: Option<Arc<dyn Rejection>>,
-    /// Whose fields admitted responses carry besides the IETF's.
+    /// The dialect whose fields admitted responses carry besides the IETF's.
     pub(crate) dialect: Dialect,
-    /// Whether that has fields of its own, for most have none.
+    /// True if the dialect has fields of its own. Most have none.
     pub(crate) tells_more: bool,
-    /// What becomes of requests while the store is down.
+    /// The decision on requests while the store is down.
     pub(crate) on_outage: OnOutage,
     /// The time that a question to the store may take. After that, the store counts as down.
     pub(crate) store_deadline: Duration,

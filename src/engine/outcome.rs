@@ -1,4 +1,4 @@
-//! What was decided, and what is made of it: a ticket for an admitted request, an answer for a refused one.
+//! The outcome of a decision, and what is made of it: a ticket for an admitted request, an answer for a refused one.
 //!
 //! # Invariants
 //!
@@ -24,13 +24,13 @@ use crate::{
     usage::Usage,
 };
 
-/// What becomes of a request.
+/// A decision.
 pub(crate) enum Decided {
-    /// It goes on to the inner service.
+    /// The request goes on to the inner service.
     Admit(Ticket),
-    /// It is answered here.
+    /// The request is answered here.
     Refuse(Refusal),
-    /// It is decided on later.
+    /// The decision is made later.
     Wait(Box<Pending>),
 }
 
@@ -52,27 +52,27 @@ pub(super) struct Outcome<'r> {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Applied {
     All,
-    /// Those whose balances lie in this process, store or not.
+    /// The limits whose balances lie in this process, store or not.
     Held,
     /// One of so many shares of all, in this process.
     Share(u32),
 }
 
-/// What an admitted request goes on with.
+/// A ticket: what an admitted request goes on with.
 #[derive(Debug)]
 pub(crate) enum Ticket {
     /// Nothing: its response passes as it is.
     Bare,
-    /// What it holds until its answer has ended, which passes as it is.
+    /// A guard, held until the answer has ended. The response passes as it is.
     Held(Admission),
-    /// What changes its response.
+    /// The parts of a response that is changed, and a guard.
     Told(ResponseParts),
 }
 
-/// What an admitted request's response is told, and what that holds.
+/// The parts that an admitted request adds to its response, and what it holds.
 #[derive(Debug)]
 pub(crate) struct ResponseParts {
-    /// What it holds until its answer has ended.
+    /// The guard, held until the answer has ended.
     pub(crate) admission: Option<Admission>,
     /// The fields of its response.
     pub(crate) fields: Option<RateLimitFields>,
@@ -85,12 +85,14 @@ pub(crate) struct ResponseParts {
 /// The answer to a refused request: written, or still to be given by a user's code, for which the request is needed as
 /// a whole.
 pub(crate) enum Refusal {
-    /// It is written.
+    /// An answer that is written.
     Answered(Box<Response<Bytes>>),
-    /// It is for a user's own code to give, which sees the whole head.
+    /// An answer that a user's own code gives, which sees the whole head.
     Custom {
         denial: Box<Denial>,
+        /// The route's, or the layer's.
         rejection: Arc<dyn Rejection>,
+        /// True if the decision lies in the extensions of the answer.
         tells_decision: bool,
     },
 }
@@ -107,7 +109,7 @@ impl<'r> Outcome<'r> {
         }
     }
 
-    /// Has an attempt begin anew.
+    /// Forgets what an attempt has come to, so that it may begin anew.
     pub(super) fn reset(&mut self) {
         (self.applied, self.permits) = (Applied::All, None);
         *self.readings = LimitReadings::default();
@@ -132,7 +134,7 @@ impl Applied {
 }
 
 impl Ticket {
-    /// Has the request carry what its handler may want to know: its account of model tokens, and the decision.
+    /// Puts into the request what its handler may want to know: its account of model tokens, and the decision.
     #[inline(always)]
     pub(crate) fn mark(&self, extensions: &mut Extensions) {
         let (admission, decision) = match self {

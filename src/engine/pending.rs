@@ -32,15 +32,15 @@ use crate::{
 
 /// A request that is not yet decided on, without its body and its service, which are of the host's types.
 ///
-/// On the heap, so that a response future is no larger for it. It goes into [`Engine::decide`] and comes out again as
-/// it is, until there is a decision.
+/// On the heap, so that a response future is no larger for it. It goes into [`Engine::decide`] and comes out again,
+/// until there is a decision.
 pub(crate) struct Pending {
     engine: Arc<Engine>,
     /// The rules by which it waits.
     rules: Arc<RuleSet>,
-    /// What it is charged on by these rules.
+    /// The limits that the request is charged on by these rules.
     limits: RouteLimits,
-    /// What it asks of them. Costs are those of the moment at which it was looked up.
+    /// The client and the cost. Costs are those of the moment at which it was looked up.
     demand: Demand,
     /// The moment at which it came, by the clock of this process. Other rules do not change it.
     arrived: Nanos,
@@ -68,7 +68,7 @@ impl Pending {
         Arc::clone(&self.engine)
     }
 
-    /// Has it look whether its turn has come, whatever has woken it.
+    /// Ends a wait for a turn, whatever has woken the request: it looks whether its turn has come.
     pub(super) fn wake(&mut self) {
         self.progress.is_entered = false;
         if let Wait::Turn { until, .. } = &mut self.wait {

@@ -104,8 +104,8 @@ impl RouteLimits {
         }
     }
 
-    /// Has the route and its limits count what was admitted under each form. Requests count themselves once, whatever
-    /// the number of their limits; whoever reads the counts sums up.
+    /// Sums up what was admitted under each form, for the route and its limits. Requests count themselves once,
+    /// whatever the number of their limits; whoever reads the counts sums up.
     pub(super) fn settle(&self) {
         let Apart { held, bare, share } = &*self.apart;
         let share = share.get().map(|(_, share)| share);
@@ -119,9 +119,9 @@ impl RouteLimits {
 /// The limits that one request is charged on.
 #[derive(Debug)]
 pub(crate) enum MatchedRoute<'a> {
-    /// Those of a route, or of several that a request may mean, which the rules keep.
+    /// Limits of a route, or of several that a request may mean, which the rules keep.
     Kept(&'a RouteLimits),
-    /// Those of several routes, for which there was no room to be kept.
+    /// Limits of several routes, for which there was no room to be kept.
     Made(Box<RouteLimits>),
 }
 

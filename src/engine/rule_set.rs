@@ -14,8 +14,8 @@
 //!
 //! # Who may call it
 //!
-//! The [look-up](super::look_up) finds what a request is charged on, and the [reload](super::reload) carries over what the rules before have
-//! come by. Its fields are read all over the engine, and written in `new` alone.
+//! The [look-up](super::look_up) finds what a request is charged on, and the [reload](super::reload) carries over what
+//! the rules before have come by. Its fields are read all over the engine, and written in `new` alone.
 
 use std::{
     collections::HashMap,

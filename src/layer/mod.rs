@@ -152,8 +152,9 @@ impl ThrottleLayer {
     /// Sets whether gRPC refusals carry `grpc-retry-pushback-ms`. Without this call: no.
     ///
     /// The pushback makes clients with a retry policy come back after the wait, some of them (gRPC for Java and
-    /// .NET) even if that policy does not list `RESOURCE_EXHAUSTED`. Its value is -1, do not retry, where the
-    /// wait reaches the client's `grpc-timeout` or the request can never pass (gRFC A6).
+    /// .NET) even if that policy does not list `RESOURCE_EXHAUSTED`. Its value, in
+    /// milliseconds, is -1, do not retry, where the wait reaches the client's `grpc-timeout`, is longer than 2^31 - 1
+    /// (some 24.8 days), or the request can never pass (gRFC A6).
     pub fn grpc_retry_pushback(self, pushback: bool) -> Self {
         self.with(|options| options.grpc_retry_pushback = pushback)
     }

@@ -57,7 +57,7 @@ pub(crate) struct Unidentified {
 /// Counts of one limit or one route. All but `waiting` only grow.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    /// Requests that were charged to it and admitted. Follows [`LimitSet::admitted`], from which
+    /// Requests to which it applied and that were admitted. Follows [`LimitSet::admitted`], from which
     /// [`LimitSet::settle`] moves the count here: until then it is behind.
     ///
     /// [`LimitSet::admitted`]: super::limit_set::LimitSet::admitted

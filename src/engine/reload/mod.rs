@@ -51,7 +51,7 @@ impl RuleSet {
         }
     }
 
-    /// Has all undeclared routes that are entered from now on be entered in the next rules: who would enter one is told
+    /// Sends all undeclared routes that are entered from now on to the next rules: who would enter one is told
     /// that these are outdated.
     pub(super) fn seal(&self) {
         if let Some(UndeclaredRoutes { templates, paths }) = &self.undeclared {
@@ -116,7 +116,8 @@ impl RuleSet {
         }
     }
 
-    /// Has all routes and limits count what was admitted. Counts that requests add meanwhile are seen by the next call.
+    /// Sums up what was admitted, for all routes and limits. Counts that requests add meanwhile are seen by the next
+    /// call.
     pub(in crate::engine) fn settle(&self) {
         let routes = self.table.values();
         let routes = routes

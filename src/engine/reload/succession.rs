@@ -139,7 +139,7 @@ impl RuleSet {
         route
     }
 
-    /// Has an undeclared route that is new begin with what was used under the lost keys whose requests it takes.
+    /// Starts an undeclared route that is new with what was used under the lost keys whose requests it takes.
     pub(in crate::engine) fn inherit_lost_keys(&self, route: &Route, set: &BoundedMap<Route>) {
         let sources = self.lost_keys.overlapping_route(route, set, |_| true);
         inherit(&self.limiter, &route.own, sources, false);
@@ -322,7 +322,7 @@ fn paired<'a>(
     paired
 }
 
-/// Has the limits of a route begin with what was used of those that they are paired with, and closes the buckets of the
+/// Starts the limits of a route with what was used of those that they are paired with, and closes the buckets of the
 /// latter. A limit that shares its bucket with the source keeps it. `adds`: what is inherited comes on top of what the
 /// heir has.
 fn inherit<'a>(

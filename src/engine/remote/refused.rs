@@ -1,4 +1,4 @@
-//! What becomes of a request that is refused where balances lie in a store: it stands in line, or goes.
+//! The end of an attempt that is refused where balances lie in a store: it stands in line, or goes.
 //!
 //! # Invariants
 //!
@@ -21,13 +21,13 @@ use crate::{
     store::client::{CachedView, LeasedUnits, StoreClient},
 };
 
-/// What the buckets of a refused request hold, at a moment of the store's clock.
+/// The readings of a refused request's buckets, at a moment of the store's clock.
 pub(super) struct RefusedReadings {
     pub(super) readings: LimitReadings,
     pub(super) at: Nanos,
-    /// Whether all of it is known. Else no wait is to be told from it.
+    /// True if all balances are known. Else no wait is to be told from them.
     pub(super) is_known: bool,
-    /// Whether the store has just told it.
+    /// True if the store has just told them.
     pub(super) is_told: bool,
 }
 
@@ -68,8 +68,8 @@ impl Attempt<'_> {
         Ruling::Deny
     }
 
-    /// How long a request waits before it asks a store again whose answer says both that it is refused and that there
-    /// is room for it.
+    /// The time for which a request waits before it asks a store again whose answer says both that it is refused and
+    /// that there is room for it.
     const PAUSE: Nanos = 1_000_000;
 
     /// Tells whether it has waited for as long as it may.

@@ -1,4 +1,4 @@
-//! What plans inherit, and their routes, as it is documented.
+//! Inheritance of plans, and their routes, as it is documented.
 
 use std::collections::HashMap;
 
@@ -81,7 +81,7 @@ fn plan((limits, routes): &WrittenPlan) -> Plan {
 }
 
 proptest! {
-    /// What plans inherit and what their routes say, against the rules as they are documented.
+    /// Inheritance of plans and of their routes, against the rules as they are documented.
     #[test]
     fn plans_inherit_and_their_routes_hold_as_documented(
         each in written_plan(),

@@ -70,7 +70,7 @@ fn threads_never_get_more_than_any_of_all_scopes_allows() {
     assert!(sum(&|on_a, client| on_a && client == 2) <= 250);
 }
 
-/// Whose a balance is.
+/// The owner of a balance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Whose {
     Total,
@@ -81,7 +81,7 @@ enum Whose {
     },
 }
 
-/// Where a client's balance lies.
+/// The place where a client's balance lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Kept {
     Own(u64),
@@ -96,7 +96,7 @@ struct Charged {
     latest: u64,
 }
 
-/// How much was charged in the half-open window that comes closest to its bound, and the bound. A charge counts
+/// The sum that was charged in the half-open window that comes closest to its bound, and the bound. A charge counts
 /// in a window if all of its readings lie there.
 fn tightest(charged: &mut [Charged], most: impl Fn(u64) -> u64) -> (u64, u64) {
     charged.sort_unstable_by_key(|charge| charge.earliest);

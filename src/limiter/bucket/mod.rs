@@ -193,7 +193,7 @@ impl Slot<'_> {
     }
 }
 
-/// Why a charge was not taken.
+/// The reason why a charge was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Untaken<S> {
     /// Refused by this balance.

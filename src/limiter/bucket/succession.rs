@@ -309,8 +309,8 @@ impl Bucket {
     /// Passes a correction that comes too late for a closed bucket to its estate and its open heirs. Returns `false`,
     /// with nothing changed, if the bucket is open.
     ///
-    /// A debt is owed by all heirs, those that are closed among them, and a slot comes back to all that are open. Tokens
-    /// come back to those that are sole heirs and have not refilled. `units` are units in each heir's own terms.
+    /// A debt is owed by all heirs, those that are closed among them, and a slot comes back to all that are open.
+    /// Tokens come back to those that are sole heirs and have not refilled. `units` are units in each heir's own terms.
     pub(crate) fn settle_late(&self, late: LateCorrection, units: u64, now: Nanos) -> bool {
         if !self.is_closed() {
             return false;

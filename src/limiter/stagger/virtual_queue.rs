@@ -39,7 +39,7 @@ pub(super) struct VirtualQueue {
     /// The callers that were refused since then, without those that came back early. One that comes back after its
     /// turn counts again.
     callers: u64,
-    /// Those of the count before it, if that ended when this one began.
+    /// The callers of the count before it, if that ended when this one began.
     callers_before: u64,
 }
 

@@ -80,7 +80,7 @@ fn admit<'a>(
     super::admit(charges, now, clock, readings).expect("no reload")
 }
 
-/// Whether a request of these costs is admitted by a clock that stands still.
+/// Tells whether a request of these costs is admitted by a clock that stands still.
 fn take(limits: &[BoundLimit], costs: &[(usize, u64)], now: Nanos) -> bool {
     admit(
         charges(limits, costs),

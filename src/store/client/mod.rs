@@ -159,7 +159,7 @@ impl StoreSlot {
         self.0.get()
     }
 
-    /// Has balances lie in a store from now on. `false` if they lie in another one already.
+    /// Keeps balances in a store from now on. `false` if they lie in another one already.
     pub(crate) fn fill(&self, store_client: StoreClient) -> bool {
         self.0.set(Arc::new(store_client)).is_ok()
     }

@@ -47,7 +47,7 @@ pub enum OnOutage {
     /// Refuses requests, with 503 (gRPC `UNAVAILABLE`) and a `Retry-After` of three to eight seconds: see
     /// [`Denial::is_unavailable`](crate::Denial::is_unavailable).
     Refuse,
-    /// Has each process enforce a share of each limit by itself, exactly.
+    /// Enforces one share of each limit in each process, exactly.
     Local {
         /// One in so many: the number of replicas. A rate of 100 in a second with a burst of 20 is one of 25 with a
         /// burst of 5 at a share of 4. A burst and a quota are rounded down, and are 1 at least. Zero is taken for 1.

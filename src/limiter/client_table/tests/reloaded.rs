@@ -121,7 +121,7 @@ fn the_balance_of_one_who_finds_no_room_is_that_of_the_others() {
     assert_eq!(it.take(1, 1), Err(Untaken::Outdated));
 }
 
-/// What is left, owed and given back by settings that are gone is so by those that hold, wherever it lies.
+/// Balances that are left, owed and given back by settings that are gone are so by those that hold, wherever it lies.
 #[test]
 fn work_of_old_settings_is_done_in_the_terms_of_the_new() {
     let it = Reloaded::new(64);

@@ -14,7 +14,7 @@ const ROUTE: QueueId = QueueId::Scope(1);
 const CLIENT: QueueId = QueueId::Client(1);
 const NOBODYS: QueueId = QueueId::Client(2);
 
-/// How often it was woken.
+/// The number of times that it was woken.
 #[derive(Default)]
 struct Woken(AtomicU64);
 

@@ -59,7 +59,7 @@ pub(crate) struct QueueAhead {
 pub(crate) enum QueuePosition {
     /// Nobody is before it: it asks its limits now.
     First,
-    /// Its holder asks again when it is woken, or at this moment: those before it may have been passed over by then.
+    /// The holder asks again when it is woken, or at this moment: those before it may have been passed over by then.
     Behind(Nanos),
     /// The place is no more: it was past its deadline, or left.
     Gone,

@@ -44,7 +44,7 @@ use crate::{
 pub(crate) enum QueueAnswer {
     Admitted,
     Denied,
-    /// It stands in a queue.
+    /// The request stands in a queue.
     Waits(Waiter),
 }
 
@@ -54,7 +54,7 @@ pub(crate) struct Waiter {
     limiter: Arc<Limiter>,
     /// The queue in which it stands now.
     queue: QueueId,
-    /// Its ticket, which it keeps in every queue.
+    /// A ticket, which it keeps in every queue.
     ticket: QueueTicket,
     /// The moment at which the request came, from which every `max_wait` counts.
     arrived: Nanos,
@@ -89,24 +89,24 @@ impl QueueMoment {
 /// The next step of a request in a queue, with the moment at which it was decided or until which it holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// It is its turn, at this moment.
+    /// The turn has come, at this moment.
     Asks(Nanos),
-    /// It stands there until it is woken, or this moment has come.
+    /// The request stands there until it is woken, or this moment has come.
     Stands(Nanos),
-    /// It leaves, refused: its deadline has passed, or it may not wait where it would have to.
+    /// The request leaves, refused: its deadline has passed, or it may not wait where it would have to.
     Goes(Nanos),
 }
 
 /// The step after a refusal in a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Retry {
-    /// It asks again at this moment, and not before.
+    /// The request asks again at this moment, and not before.
     At(Nanos),
-    /// It asks again when it is woken, and no later than this.
+    /// The request asks again when it is woken, and no later than this.
     Woken(Nanos),
-    /// It has gone over to another queue, and finds out at once whether it is the first there.
+    /// The request has gone over to another queue, and finds out at once whether it is the first there.
     Elsewhere,
-    /// It is refused.
+    /// The request is refused.
     Never,
 }
 

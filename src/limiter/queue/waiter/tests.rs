@@ -62,7 +62,7 @@ impl Throttle {
         Self { limiter, start }
     }
 
-    /// Where time stands, since the start.
+    /// Returns the time since the start.
     fn now(&self) -> Nanos {
         self.limiter.now() - self.start
     }
@@ -95,7 +95,7 @@ impl Throttle {
         }
     }
 
-    /// Which of its limits are told to have refused, though there seems to be room.
+    /// Returns the limits that are told to have refused, though there seems to be room.
     fn denied(&self, limit_set: &LimitSet, timeout: Option<Nanos>) -> Vec<bool> {
         match self.demand(limit_set, timeout) {
             (QueueAnswer::Denied, readings) => refused(&readings),
@@ -107,7 +107,7 @@ impl Throttle {
         self.limiter.refund(bound, 0, false, 1);
     }
 
-    /// What becomes of it now, in time since the start.
+    /// Takes a turn, and returns its end in time since the start.
     fn turn(&self, standing: &mut Waiter, limit_set: &LimitSet) -> Result<Nanos, Option<Nanos>> {
         let mut readings = LimitReadings::default();
         match turn(standing, limit_set, &mut readings) {
