@@ -59,3 +59,37 @@ mod once_lock {
         }
     }
 }
+
+/// A waker that remembers that it was woken, for models of who wakes whom.
+#[cfg(all(test, throttle_loom))]
+pub(crate) mod flag {
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
+        task::Wake,
+    };
+
+    /// The atomic is none of loom's: it is looked at when all threads have ended, or by the one that is woken.
+    #[derive(Default)]
+    pub(crate) struct Flag(AtomicBool);
+
+    impl Flag {
+        /// Tells whether it was woken.
+        pub(crate) fn is_set(&self) -> bool {
+            self.0.load(Ordering::SeqCst)
+        }
+
+        /// Forgets that it was woken, and tells whether it was.
+        pub(crate) fn clear(&self) -> bool {
+            self.0.swap(false, Ordering::SeqCst)
+        }
+    }
+
+    impl Wake for Flag {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+}

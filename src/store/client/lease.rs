@@ -536,34 +536,19 @@ mod tests {
 /// All interleavings of who asks for a lease and who waits for it. Run with `--cfg throttle_loom`.
 #[cfg(all(test, throttle_loom))]
 mod loom_tests {
-    use std::{
-        sync::{
-            Arc,
-            atomic::{AtomicBool, Ordering as Std},
-        },
-        task::Wake,
-    };
+    use std::sync::Arc;
 
     use loom::thread;
 
     use super::*;
     use crate::{
         limit::rate::Rate,
-        sync::{AtomicU64, Ordering},
+        sync::{AtomicU64, Ordering, flag::Flag},
     };
 
     const HASH: u64 = 7;
     const UNTIL: Nanos = 1_000;
     const NOW: Moment = Moment { now: 0, wall: 0 };
-
-    #[derive(Default)]
-    struct Flag(AtomicBool);
-
-    impl Wake for Flag {
-        fn wake(self: Arc<Self>) {
-            self.0.store(true, Std::SeqCst);
-        }
-    }
 
     /// Leases of one bucket, and a count of those that ask.
     struct Scene {
@@ -575,9 +560,9 @@ mod loom_tests {
     #[derive(Debug, PartialEq, Eq)]
     enum Had {
         Unit,
-        /// It asked, and had a lease or none.
+        /// A question was asked, and brought a lease or none.
         Asked,
-        /// It waits for another that asks.
+        /// The request waits for another that asks.
         Waits,
     }
 
@@ -614,7 +599,7 @@ mod loom_tests {
             self.leases.end(HASH, self.budget, UNTIL, grant);
         }
 
-        /// One that needs a unit: it spends one, or asks for a lease of so many, or waits.
+        /// A request that needs a unit: it spends one, or asks for a lease of so many, or waits.
         fn needs(&self, lease: u64, waker: &Waker) -> Had {
             loop {
                 match self.leases.spend(HASH, self.budget.meter(), || NOW) {
@@ -649,7 +634,7 @@ mod loom_tests {
             let had = threads.map(|thread| thread.join().expect("no panic"));
             for (mut had, flag) in had.into_iter().zip(flags) {
                 while had == Had::Waits {
-                    assert!(flag.0.swap(false, Std::SeqCst), "forgotten");
+                    assert!(flag.clear(), "forgotten");
                     had = scene.needs(1, &Waker::from(Arc::clone(&flag)));
                 }
             }

@@ -1,12 +1,6 @@
 //! All interleavings of who waits and who lets go. Run with `--cfg throttle_loom`.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering as Std},
-    },
-    task::{Wake, Waker},
-};
+use std::{sync::Arc, task::Waker};
 
 use loom::thread;
 
@@ -14,18 +8,10 @@ use super::{wait_queue::GRACE, *};
 use crate::{
     limit::meter::Meter,
     limiter::{bucket::Bucket, meter_history::MeterHistory},
+    sync::flag::Flag,
 };
 
 const LINE: QueueId = QueueId::Scope(0);
-
-#[derive(Default)]
-struct Flag(AtomicBool);
-
-impl Wake for Flag {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Std::SeqCst);
-    }
-}
 
 /// One slot, with a line in front of it.
 struct Scene {
@@ -39,6 +25,28 @@ fn slot() -> Meter {
 }
 
 impl Scene {
+    /// A scene whose slot is taken.
+    fn taken() -> Arc<Self> {
+        let place = Arc::new(Self {
+            lines: WaitQueues::new(),
+            slot: Bucket::full(0),
+            history: MeterHistory::new(None),
+        });
+        assert!(place.takes());
+        place
+    }
+
+    /// Two that stand in line for the slot, each of which has had a turn in vain.
+    fn two_wait(&self) -> ([Arc<Flag>; 2], [Waker; 2], [QueueTicket; 2]) {
+        let flags = [(); 2].map(|()| Arc::new(Flag::default()));
+        let wakers = flags.clone().map(Waker::from);
+        let tickets = [(); 2].map(|()| self.enters());
+        for (ticket, waker) in tickets.iter().zip(&wakers) {
+            assert!(!self.turn(*ticket, waker));
+        }
+        (flags, wakers, tickets)
+    }
+
     fn takes(&self) -> bool {
         let next = |state| slot().take(state, 0, 1).ok();
         self.slot
@@ -80,12 +88,7 @@ fn model(work: impl Fn() + Send + Sync + 'static) {
 #[test]
 fn loom_a_slot_that_comes_free_while_somebody_queues_is_not_missed() {
     model(|| {
-        let place = Arc::new(Scene {
-            lines: WaitQueues::new(),
-            slot: Bucket::full(0),
-            history: MeterHistory::new(None),
-        });
-        assert!(place.takes());
+        let place = Scene::taken();
         let holder = {
             let place = Arc::clone(&place);
             thread::spawn(move || place.frees())
@@ -95,7 +98,7 @@ fn loom_a_slot_that_comes_free_while_somebody_queues_is_not_missed() {
         let ticket = place.enters();
         let has = place.turn(ticket, &waker);
         holder.join().expect("no panic");
-        assert!(has || flag.0.load(Std::SeqCst), "asleep beside a free slot");
+        assert!(has || flag.is_set(), "asleep beside a free slot");
         assert!(has || place.turn(ticket, &waker), "woken in vain");
         assert!(place.lines.is_empty());
     });
@@ -104,18 +107,8 @@ fn loom_a_slot_that_comes_free_while_somebody_queues_is_not_missed() {
 #[test]
 fn loom_a_waiter_that_goes_away_passes_its_wake_up_on() {
     model(|| {
-        let place = Arc::new(Scene {
-            lines: WaitQueues::new(),
-            slot: Bucket::full(0),
-            history: MeterHistory::new(None),
-        });
-        assert!(place.takes());
-        let flags = [(); 2].map(|()| Arc::new(Flag::default()));
-        let wakers = flags.clone().map(Waker::from);
-        let tickets = [(); 2].map(|()| place.enters());
-        for (ticket, waker) in tickets.iter().zip(&wakers) {
-            assert!(!place.turn(*ticket, waker));
-        }
+        let place = Scene::taken();
+        let (flags, wakers, tickets) = place.two_wait();
         let holder = {
             let place = Arc::clone(&place);
             thread::spawn(move || place.frees())
@@ -127,7 +120,7 @@ fn loom_a_waiter_that_goes_away_passes_its_wake_up_on() {
         holder.join().expect("no panic");
         first.join().expect("no panic");
         assert!(
-            flags[1].0.load(Std::SeqCst),
+            flags[1].is_set(),
             "it is the first now, and the slot is free"
         );
         assert!(place.turn(tickets[1], &wakers[1]));
@@ -139,18 +132,8 @@ fn loom_a_waiter_that_goes_away_passes_its_wake_up_on() {
 #[test]
 fn loom_a_slot_goes_to_one_of_two_where_the_first_is_passed_over_and_comes_back() {
     model(|| {
-        let place = Arc::new(Scene {
-            lines: WaitQueues::new(),
-            slot: Bucket::full(0),
-            history: MeterHistory::new(None),
-        });
-        assert!(place.takes());
-        let flags = [(); 2].map(|()| Arc::new(Flag::default()));
-        let wakers = flags.clone().map(Waker::from);
-        let tickets = [(); 2].map(|()| place.enters());
-        for (ticket, waker) in tickets.iter().zip(&wakers) {
-            assert!(!place.turn(*ticket, waker));
-        }
+        let place = Scene::taken();
+        let (flags, wakers, tickets) = place.two_wait();
         place.frees();
         let turns = [0, 1].map(|number| {
             let (place, waker) = (Arc::clone(&place), wakers[number].clone());
@@ -162,9 +145,9 @@ fn loom_a_slot_goes_to_one_of_two_where_the_first_is_passed_over_and_comes_back(
         assert!(!(first && second), "there is one slot");
         // Whoever is left gets the slot when it comes back.
         let left = usize::from(first);
-        flags[left].0.store(false, Std::SeqCst);
+        flags[left].clear();
         place.frees();
-        assert!(flags[left].0.load(Std::SeqCst), "asleep beside a free slot");
+        assert!(flags[left].is_set(), "asleep beside a free slot");
         assert!(place.turn_at(tickets[left], &wakers[left], GRACE));
         assert!(place.lines.is_empty());
     });
