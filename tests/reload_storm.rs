@@ -320,7 +320,7 @@ enum Step {
     /// So many of a kind, of one client.
     Ask(usize, usize, u64),
     End(usize),
-    /// One that waits goes away.
+    /// A request that waits goes away.
     Leave(usize),
     Pass(u64),
 }

@@ -77,7 +77,7 @@ struct Reply {
     now: Clock,
     /// State, leased units and a shadow's refusal, for each charge in turn.
     balances: Vec<(Clock, u64, bool)>,
-    /// How many balances there are.
+    /// The number of balances.
     count: Count,
 }
 
@@ -204,7 +204,7 @@ impl Reply {
         }
     }
 
-    /// Whether a store that keeps its promises could have said so.
+    /// Tells whether a store that keeps its promises could have said so.
     fn is_proper(&self, charges: &[Asked]) -> bool {
         let balances = self.balances.iter().cycle();
         let mut told = charges.iter().zip(balances);
@@ -231,7 +231,7 @@ struct Book {
     corrects: Option<Reply>,
     /// The request that is polled.
     polled: Option<usize>,
-    /// How often it has asked.
+    /// The number of times that it has asked.
     asks: usize,
     /// Enforced charges that an answer has told a request were taken.
     taken: HashMap<usize, u64>,
@@ -246,7 +246,7 @@ struct Book {
     returned: HashMap<String, u64>,
     /// Tokens that were owed, less those that came back.
     owed: i128,
-    /// Whether the store did not do as it was asked.
+    /// True if the store did not do as it was asked.
     has_failed: bool,
     is_proper: bool,
 }
@@ -255,7 +255,7 @@ struct Book {
 #[derive(Clone)]
 struct ScriptedStore {
     book: Arc<Mutex<Book>>,
-    /// What the wall clock showed at the start.
+    /// The time that the wall clock showed at the start.
     began: (u64, Instant),
 }
 
@@ -485,7 +485,7 @@ impl Written {
         rules
     }
 
-    /// How many limits are enforced in the store.
+    /// The number of limits that are enforced in the store.
     fn enforced(&self) -> u64 {
         let rates = [self.total, self.rate, self.client];
         let kinds = [self.quota.is_some(), self.tokens];
@@ -550,9 +550,9 @@ struct World {
     sent: Vec<(usize, usize)>,
     admitted: HashMap<usize, Admitted>,
     refused: u64,
-    /// Those that were let through while the store did not do as it was asked: when, and from where.
+    /// Requests that were let through while the store did not do as it was asked: when, and from where.
     alone: Vec<(usize, usize, Instant)>,
-    /// What is settled, less what was reserved.
+    /// The units that are settled, less what was reserved.
     settled: i128,
     start: Instant,
 }
@@ -685,7 +685,7 @@ impl World {
         done
     }
 
-    /// What was decided here was decided by the share of this process.
+    /// Checks that what was decided here was decided by the share of this process.
     fn shares(&self) {
         let OnOutage::Local { share } = self.written.on_outage else {
             return;
@@ -797,7 +797,7 @@ impl World {
         self.conserved();
     }
 
-    /// What was taken has been used, or was given back.
+    /// Checks that what was taken has been used, or was given back.
     fn conserved(&self) {
         let book = self.store.book();
         let of = |map: &HashMap<String, u64>, key: &String| map.get(key).copied().unwrap_or(0);

@@ -4,7 +4,7 @@
 
 use tokio::{runtime, time::Instant};
 
-/// Has a model live through the choices that an input tells, in time that stands until somebody sleeps.
+/// Runs a model through the choices that an input tells, in time that stands until somebody sleeps.
 pub(crate) fn live(input: &[u8], life: impl AsyncFnOnce(&mut Choices<'_>)) {
     let runtime = runtime::Builder::new_current_thread()
         .enable_all()

@@ -33,7 +33,7 @@ use super::choices::{self, Choices};
 const MAX_STEPS: usize = 64;
 const MAX_FRAMES: usize = 8;
 
-/// What the bucket of model tokens holds. Time stands still, so that nothing comes back but what is given back.
+/// The burst of the bucket of model tokens. Time stands still, so that nothing comes back but what is given back.
 const TOKENS: u64 = 1_000;
 
 /// Lives the life that some bytes tell of.
@@ -58,15 +58,15 @@ async fn run(choices: &mut Choices<'_>) {
 /// An answer as the inner service makes it.
 #[derive(Debug, Clone, Default)]
 struct Script {
-    /// How often the future waits.
+    /// The number of times that the future waits.
     waits: u8,
-    /// Whether there is an error in its place.
+    /// True if there is an error in its place.
     fails: bool,
     status: StatusCode,
     version: Version,
     fields: HeaderMap,
     frames: VecDeque<Step>,
-    /// Whether the body knows that nothing follows.
+    /// True if the body knows that nothing follows.
     knows: bool,
     size: (u64, Option<u64>),
 }
@@ -83,7 +83,7 @@ enum Step {
 #[derive(Debug, PartialEq, Eq)]
 struct Broken(u8);
 
-/// What is put into the extensions of an answer.
+/// A mark that is put into the extensions of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Mark(usize);
 
@@ -278,7 +278,7 @@ impl Future for Answer {
 
 // ---- All of it
 
-/// What is written of the layer.
+/// The settings of the layer, as they are written.
 #[derive(Debug, Clone, Copy)]
 struct Written {
     slots: Option<u64>,
@@ -291,7 +291,7 @@ struct Written {
 struct Exchange {
     script: Script,
     stage: Stage,
-    /// What it still holds.
+    /// The things that an exchange still holds.
     held: Option<Held>,
 }
 
@@ -307,11 +307,11 @@ struct Held {
     reserved: u64,
     counted: u64,
     is_settled: bool,
-    /// Whether its body is read for what it has used.
+    /// True if the body is read for what it has used.
     is_read: bool,
 }
 
-/// How an exchange has ended.
+/// The end of an exchange.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Whole,
@@ -384,7 +384,7 @@ impl World {
         }
     }
 
-    /// What all those are charged with that go on.
+    /// Returns the sum of what exchanges that go on are charged with.
     fn reserved(&self) -> u64 {
         let held = self.exchanges.iter().filter_map(|one| one.held.as_ref());
         held.map(Held::charged).sum()
@@ -532,7 +532,7 @@ impl World {
         self.over(number, End::Cut);
     }
 
-    /// Its handler counts model tokens, or settles them.
+    /// The handler counts model tokens, or settles them.
     fn count(&mut self, number: usize, byte: u8) {
         let Some(held) = &mut self.exchanges[number].held else {
             return;
@@ -583,7 +583,7 @@ impl World {
         }
     }
 
-    /// What the bucket of model tokens is charged with.
+    /// Returns the units with which the bucket of model tokens is charged.
     fn owed(&self) -> u64 {
         let snapshot = self.layer.handle().snapshot();
         let mut limits = snapshot.limits.iter();
@@ -594,7 +594,7 @@ impl World {
         })
     }
 
-    /// What is held is what the exchanges hold that go on.
+    /// Checks that what is held is what the exchanges hold that go on.
     fn look(&self) {
         let snapshot = self.layer.handle().snapshot();
         for limit in &snapshot.limits {
@@ -624,7 +624,7 @@ impl World {
 }
 
 impl Held {
-    /// What the bucket is charged with while it goes on.
+    /// Returns the units with which the bucket is charged while an exchange goes on.
     fn charged(&self) -> u64 {
         match self.is_settled {
             true => self.counted,

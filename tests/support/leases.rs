@@ -1,8 +1,8 @@
 //! Leases between reloads: any bytes tell what replicas ask, when their rules change, and when the store is slow.
 //!
-//! - *The bound of the weakest settings* (R1, R20, R21). In each window that ends with an admission, all replicas together
-//!   admit no more than the largest burst and the fastest rate allow that were in force in it, a lease or not; and of a
-//!   quota no more than the largest.
+//! - *The bound of the weakest settings* (R1, R20, R21). In each window that ends with an admission, all replicas
+//!   together admit no more than the largest burst and the fastest rate allow that were in force in it, a lease or not;
+//!   and of a quota no more than the largest.
 //! - *Units are conserved* (R25). Of each bucket, no more comes back and is admitted than was taken.
 
 use std::{
@@ -34,7 +34,7 @@ use super::choices::{self, Choices, now};
 /// More steps would only make each run slower.
 const MAX_STEPS: usize = 64;
 
-/// How many milliseconds later than it was taken a charge may be answered.
+/// The most milliseconds after which a charge is answered.
 const SLOWEST: u64 = 5;
 
 /// The most admissions in a window that is looked at: more than twice the largest burst.
@@ -124,10 +124,10 @@ impl Store for Booked {
 
 // ---- Rules
 
-/// How many in a second, and the burst.
+/// The number in a second, and the burst.
 type Pace = (u64, u64);
 
-/// What a replica has.
+/// A replica.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Written {
     total: Option<Pace>,
@@ -177,7 +177,7 @@ impl Written {
 
 // ---- What was admitted
 
-/// What was admitted in one scope, and the settings that were in force for it.
+/// The requests that were admitted in one scope, and the settings that were in force for it.
 #[derive(Default)]
 struct Watched {
     /// Each with the setting that has decided it: a question may be answered by rules that are gone.

@@ -1,5 +1,5 @@
-//! The life of a throttled service, as any bytes tell it: rules, then requests that are sent, polled, answered, counted and
-//! dropped at any point, while time goes by and rules are exchanged.
+//! The life of a throttled service, as any bytes tell it: rules, then requests that are sent, polled, answered, counted
+//! and dropped at any point, while time goes by and rules are exchanged.
 //!
 //! A model beside it has buckets that are written down by hand. Requests that wait in line, and limits that a reload
 //! has changed, it knows less of: there it only tells what may never happen.
@@ -43,7 +43,7 @@ const PATHS: [&str; 3] = ["/a", "/b", "/c"];
 /// By the field `x-api-key`; the last sends none. Those from the third on are on the plan `pro`.
 const CLIENTS: [Option<&str>; 5] = [Some("0"), Some("1"), Some("2"), Some("3"), None];
 
-/// How much time there is for who waits.
+/// The longest waits in line, in milliseconds.
 const WAITS: [u64; 4] = [0, 3, 900, 40_000];
 
 /// Nanoseconds for which a request keeps its place in line though nobody polls it.
@@ -153,7 +153,7 @@ struct Written {
     each: Terms,
     pro: Terms,
     shadow: bool,
-    /// Whether undeclared routes are kept apart. Rarely, for the table of those takes its time to make.
+    /// True if undeclared routes are kept apart. Rarely, for the table of those takes its time to make.
     apart: bool,
 }
 
@@ -197,7 +197,7 @@ impl Written {
             .estimate(Estimate::by_header("x-tokens"))
     }
 
-    /// What holds in a scope.
+    /// The limits that hold in a scope.
     fn terms(&self, scope: Scope) -> Terms {
         match scope {
             Scope::Total => self.total,
@@ -219,7 +219,7 @@ enum Scope {
 }
 
 impl Scope {
-    /// What is reserved of an estimate: half of the burst at most where strangers share it.
+    /// Returns what is reserved of an estimate: half of the burst at most where strangers share it.
     fn reserves(self, (_, burst): Pace, tokens: u64) -> u64 {
         let is_own = matches!(self, Self::Client(client) if CLIENTS[client].is_some());
         match burst {
@@ -240,7 +240,7 @@ impl Scope {
 
 // ---- The model
 
-/// What one scope has left, of each kind.
+/// The balances of one scope, of each kind.
 #[derive(Debug, Clone, Copy, Default)]
 struct Balance {
     rate: Owed,
@@ -300,7 +300,7 @@ impl Owed {
     }
 }
 
-/// What becomes of a request.
+/// The end that a request comes to.
 #[derive(Debug, Clone, Copy)]
 struct Verdict {
     /// Nanoseconds until it passes. `None`: never.
@@ -345,7 +345,7 @@ struct Sent {
     client: usize,
     tokens: u64,
     at: u128,
-    /// When it was last polled.
+    /// The moment at which it was last polled.
     polled: u128,
 }
 
@@ -359,12 +359,12 @@ impl Sent {
     }
 }
 
-/// What an admitted request holds.
+/// The things that an admitted request holds.
 #[derive(Debug, Clone)]
 struct Held {
-    /// Where it has slots, and since when.
+    /// The scopes in which it has slots, and since when.
     slots: Vec<(Scope, u32)>,
-    /// Where its model tokens are counted, and how many of them were reserved there.
+    /// The scopes in which its model tokens are counted, and how many of them were reserved there.
     accounts: Vec<(Scope, u64)>,
     used: u64,
     settled: bool,
@@ -377,9 +377,9 @@ struct Model {
     written: Written,
     balances: HashMap<Scope, Balance>,
     sent: Vec<Sent>,
-    /// Those that were let through, by number.
+    /// The requests that were let through, by number.
     held: HashMap<usize, Held>,
-    /// Those that stand in line, in the order in which they came.
+    /// The requests that stand in line, in the order in which they came.
     waiting: Vec<usize>,
 }
 
@@ -545,18 +545,18 @@ impl Model {
 
 type Shared = Rc<RefCell<Model>>;
 
-/// What a request asks of the inner service, in its extensions.
+/// The answer that a request asks of the inner service, in its extensions.
 #[derive(Clone)]
 struct Wish {
     number: usize,
-    /// What its answer is like.
+    /// The kind of the answer.
     kind: u8,
 }
 
 #[derive(Clone)]
 struct Inner {
     model: Shared,
-    /// Whether answers come.
+    /// True if answers come.
     open: Rc<Cell<bool>>,
 }
 
@@ -784,7 +784,7 @@ impl World {
         }
     }
 
-    /// What was decided, if it is refused.
+    /// Returns the decision, if it is refused.
     fn poll(&mut self, number: usize) -> Option<Decision> {
         let cx = &mut Context::from_waker(Waker::noop());
         match &mut self.requests[number] {
@@ -850,7 +850,7 @@ impl World {
         model.end(number, false);
     }
 
-    /// Its handler counts model tokens, or settles them.
+    /// The handler counts model tokens, or settles them.
     fn count(&self, number: usize, byte: u8) {
         let mut model = self.model.borrow_mut();
         let Some(held) = model.held.get_mut(&number) else {

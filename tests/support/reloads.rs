@@ -1,8 +1,8 @@
 //! Reloads between any rules: any bytes tell which rules follow each other, and what requests do meanwhile.
 //!
-//! - *The bound of the weakest settings* (R1, R20). In each window that ends with an admission, no more requests, and no
-//!   more model tokens, than the largest burst and the fastest rate that were in force in it allow: of the total, of each
-//!   client, and of each method and path, whatever key it is charged by. So what was used stays used.
+//! - *The bound of the weakest settings* (R1, R20). In each window that ends with an admission, no more requests, and
+//!   no more model tokens, than the largest burst and the fastest rate that were in force in it allow: of the total, of
+//!   each client, and of each method and path, whatever key it is charged by. So what was used stays used.
 //! - A quota gives no more units than the largest that was in force since it began, for its window does not end here.
 //!   Where a name that a scope gives goes to another of its quotas, the one that is changed besides begins anew.
 //! - No more are in flight than there are slots (R15), and none passes where a key is closed.
@@ -74,7 +74,7 @@ struct Terms {
     quota: Option<u64>,
     slots: Option<u64>,
     wait: Option<u64>,
-    /// What is around them: shadows, quotas that are never used up, names.
+    /// The limits around them: shadows, quotas that are never used up, names.
     noise: u8,
 }
 
@@ -314,7 +314,7 @@ impl Terms {
 
 // ---- What was used
 
-/// What was charged in one scope, and the settings that were in force for it.
+/// The charges in one scope, and the settings that were in force for it.
 #[derive(Default)]
 struct Watched {
     rate: Ledger,
@@ -349,8 +349,8 @@ impl Ledger {
         self.events.push((now(), units));
     }
 
-    /// R1 for each window that ends now, with a charge: what was charged in it, less what came back, is no more than the
-    /// largest burst and the fastest rate in force in it allow.
+    /// R1 for each window that ends now, with a charge: what was charged in it, less what came back, is no more than
+    /// the largest burst and the fastest rate in force in it allow.
     fn admits(&mut self, units: u64, what: &str) {
         let now = now();
         self.changes(units as i64);

@@ -1,7 +1,7 @@
 //! Replies of Redis: any bytes tell what a server sends, to what and when, on a socket to the real client.
 //!
-//! - Nothing panics, and each request is decided soon after the deadline of the store, in time that stands still but for
-//!   that.
+//! - Nothing panics, and each request is decided soon after the deadline of the store, in time that stands still but
+//!   for that.
 //! - *No admission that the replies forbid.* No more requests are let through than the server has sent ones, which is
 //!   what a charge that was taken is told with; or, with leases, as many more as were asked for.
 //! - Snapshots count each request once.
@@ -79,7 +79,7 @@ struct Says {
     replies: Vec<Reply>,
     /// After so many milliseconds.
     after: u64,
-    /// What is said to the commands that open a connection, if it is not what a server says.
+    /// The replies to the commands that open a connection, if it is not what a server says.
     hello: Option<Reply>,
     role: Option<Reply>,
     /// In how many pieces a reply comes.
@@ -193,7 +193,7 @@ struct Server {
 struct Book {
     says: Says,
     turn: usize,
-    /// How many ones were sent.
+    /// The number of ones that were sent.
     ones: u64,
 }
 
