@@ -300,7 +300,7 @@ impl Owed {
     }
 }
 
-/// The end that a request comes to.
+/// The refusal that the model expects.
 #[derive(Debug, Clone, Copy)]
 struct Verdict {
     /// Nanoseconds until it passes. `None`: never.
