@@ -125,7 +125,10 @@ impl Handle {
     /// The decision tells each limit as the request would leave it, or, if it would be refused, as it is, with the
     /// wait. Closures that identify clients and estimate tokens are called.
     ///
-    /// - A request that would wait in line is told as refused, with the time until its limits have room.
+    /// - A request that would wait in line is told as refused, with the time until its limits have room. Requests ahead
+    ///   of it are not counted in that time.
+    /// - Requests are read by the [protocol](crate::ThrottleLayer::protocol) that the layer had when this handle was
+    ///   made.
     /// - Of limits that lie in a [store](crate::ThrottleLayer::store) it tells what this process knows of them, and
     ///   takes the rest for full: the store is not asked.
     /// - An undeclared route that nobody has asked for yet is told as `$default`, with limits that are full.
