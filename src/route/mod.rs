@@ -13,7 +13,6 @@ pub(crate) mod overlap;
 pub(crate) mod overlaps;
 pub(crate) mod readings;
 mod spelling;
-mod strings;
 pub(crate) mod table;
 pub(crate) mod undeclared;
 

@@ -14,16 +14,19 @@
 //! thus found, though routers do not all choose as API Gateway does: under `/x/{*rest}` and `/{a}/{b}`
 //! axum takes `/x/1` for the former, API Gateway for the latter.
 
-use std::borrow::Cow;
+mod tree;
 
+use std::{borrow::Cow, collections::HashMap};
+
+use foldhash::fast::FixedState;
 use http::Method;
 
+use self::tree::Tree;
 use super::{
     catch_all::CatchAll,
     head::Head,
     key::{Pattern, RouteKey, Segment, literal_path},
     spelling::{is_ambiguous, normalize},
-    strings::Strings,
 };
 
 /// A table of route keys with a value each.
@@ -36,10 +39,8 @@ pub(crate) struct Table<V> {
     any_slash_end: bool,
     /// Paths without parameters.
     literals: Strings<Methods>,
-    /// All paths with parameters; the root is the first.
-    nodes: Vec<PathNode>,
-    any_params: bool,
-    any_greedy: bool,
+    /// All other paths.
+    tree: Tree,
     default: Option<usize>,
     /// True if `$default` takes only requests that match no route of the host's router.
     default_is_unrouted: bool,
@@ -65,17 +66,6 @@ impl Specificity {
             },
         }
     }
-}
-
-/// A segment of paths with parameters, and what follows it.
-#[derive(Debug, Default)]
-struct PathNode {
-    literals: Strings<usize>,
-    param: Option<usize>,
-    /// Keys whose path ends here.
-    ends: Methods,
-    /// Keys whose path goes on greedily from here.
-    greedy: Methods,
 }
 
 /// The keys of one path: indices of values by method.
@@ -151,9 +141,7 @@ impl<V> Table<V> {
             kinds: Vec::new(),
             any_slash_end: false,
             literals: Strings::default(),
-            nodes: vec![PathNode::default()],
-            any_params: false,
-            any_greedy: false,
+            tree: Tree::new(),
             default: None,
             default_is_unrouted: false,
         }
@@ -219,25 +207,7 @@ impl<V> Table<V> {
                 ..Methods::default()
             });
         }
-        let mut at = 0;
-        for segment in segments {
-            let next = self.nodes.len();
-            let child = match segment {
-                Segment::Literal(text) => *self.nodes[at].literals.entry(text, || next),
-                Segment::Param => *self.nodes[at].param.get_or_insert(next),
-            };
-            if child == next {
-                self.nodes.push(PathNode::default());
-            }
-            at = child;
-        }
-        self.any_greedy |= greedy;
-        self.any_params |= !greedy;
-        if greedy {
-            &mut self.nodes[at].greedy
-        } else {
-            &mut self.nodes[at].ends
-        }
+        self.tree.methods(segments, greedy)
     }
 
     /// The route a request falls under.
@@ -329,7 +299,7 @@ impl<V> Table<V> {
     /// The best key with parameters for a path in normal form.
     #[inline]
     fn in_tree(&self, wanted: Candidates<'_>, head: &Head<'_>, path: &str) -> Option<usize> {
-        if !self.any_params && !self.any_greedy {
+        if self.tree.is_empty() {
             return None;
         }
         let relative = path.strip_prefix('/')?;
@@ -337,73 +307,66 @@ impl<V> Table<V> {
         (head
             .template()
             .and_then(|template| template.strip_prefix('/')))
-        .and_then(|template| self.walk(relative, Some(template), wanted))
-        .or_else(|| self.walk(relative, None, wanted))
-    }
-
-    fn walk(&self, path: &str, template: Option<&str>, wanted: Candidates<'_>) -> Option<usize> {
-        let full = || self.full(0, Some(path), template, wanted);
-        let greedy = || self.greedy(0, path, template, wanted);
-        (self.any_params.then(full).flatten()).or_else(|| self.any_greedy.then(greedy).flatten())
+        .and_then(|template| self.tree.find(relative, Some(template), wanted))
+        .or_else(|| self.tree.find(relative, None, wanted))
     }
 
     #[inline]
     fn literal(&self, wanted: Candidates<'_>, path: &str) -> Option<usize> {
         self.literals.get(path)?.find(wanted)
     }
+}
 
-    /// The best key below `node` whose path ends where `rest` ends. As deep as the longest key.
-    fn full(
-        &self,
-        node: usize,
-        rest: Option<&str>,
-        template: Option<&str>,
-        wanted: Candidates<'_>,
-    ) -> Option<usize> {
-        let node = &self.nodes[node];
-        let Some(rest) = rest else {
-            return node.ends.find(wanted);
-        };
-        let (segment, rest) = split(rest);
-        let (literal_only, template) = step(template);
-        let literal = node.literals.get(segment);
-        literal
-            .and_then(|&child| self.full(child, rest, template, wanted))
-            .or_else(|| {
-                let fits = !segment.is_empty() || (wanted.empty_params && rest.is_some());
-                let child = node.param.filter(|_| fits && !literal_only)?;
-                self.full(child, rest, template, wanted)
-            })
+/// Strings with a value each: compared one by one while they are few, hashed once they are many.
+///
+/// The strings are configured; what a client sends is only looked up, so that there is no flooding to
+/// defend against.
+#[derive(Debug)]
+enum Strings<T> {
+    Few(Vec<(Box<str>, T)>),
+    Many(HashMap<Box<str>, T, FixedState>),
+}
+
+impl<T> Strings<T> {
+    /// Up to here comparing is faster than hashing: most strings differ in their length already.
+    const FEW: usize = 8;
+
+    #[inline]
+    fn get(&self, text: &str) -> Option<&T> {
+        match self {
+            Self::Few(few) => {
+                let found = few.iter().find(|(known, _)| **known == *text);
+                found.map(|(_, value)| value)
+            }
+            Self::Many(many) => many.get(text),
+        }
     }
 
-    /// The best key at or below `node` that goes on greedily.
-    fn greedy(
-        &self,
-        node: usize,
-        rest: &str,
-        template: Option<&str>,
-        wanted: Candidates<'_>,
-    ) -> Option<usize> {
-        let node = &self.nodes[node];
-        let (literal_only, template) = step(template);
-        let deeper = match split(rest) {
-            (segment, Some(rest)) => {
-                let literal = node.literals.get(segment);
-                literal
-                    .and_then(|&child| self.greedy(child, rest, template, wanted))
-                    .or_else(|| {
-                        let fits = !segment.is_empty() || wanted.empty_params;
-                        let child = node.param.filter(|_| fits && !literal_only)?;
-                        self.greedy(child, rest, template, wanted)
-                    })
+    /// The value of a string, made if it is new.
+    fn entry(&mut self, text: &str, make: impl FnOnce() -> T) -> &mut T {
+        if let Self::Few(few) = self {
+            let known = few.iter().any(|(known, _)| **known == *text);
+            if !known && few.len() == Self::FEW {
+                *self = Self::Many(few.drain(..).collect());
             }
-            (_, None) => None,
-        };
-        deeper.or_else(|| {
-            (!rest.is_empty() && !literal_only)
-                .then(|| node.greedy.find(wanted))
-                .flatten()
-        })
+        }
+        match self {
+            Self::Few(few) => {
+                let known = few.iter().position(|(known, _)| **known == *text);
+                let index = known.unwrap_or_else(|| {
+                    few.push((text.into(), make()));
+                    few.len() - 1
+                });
+                &mut few[index].1
+            }
+            Self::Many(many) => many.entry(text.into()).or_insert_with(make),
+        }
+    }
+}
+
+impl<T> Default for Strings<T> {
+    fn default() -> Self {
+        Self::Few(Vec::new())
     }
 }
 
@@ -435,27 +398,6 @@ fn take(place: &mut Option<usize>, value: usize) -> Result<(), usize> {
     }
 }
 
-/// Returns whether the next segment of a router's template is a literal, and what follows the segment. Nothing
-/// follows a greedy end, nor a template that is not known.
-fn step(template: Option<&str>) -> (bool, Option<&str>) {
-    let Some(template) = template else {
-        return (false, None);
-    };
-    let (segment, rest) = split(template);
-    let greedy = segment.starts_with("{*");
-    let literal = !segment.starts_with('{') || segment.starts_with("{{");
-    (literal, rest.filter(|_| !greedy))
-}
-
-/// The first segment, and what follows its slash if there is one. Segments are short, and a plain loop
-/// over them beats a search that is made for long texts.
-fn split(path: &str) -> (&str, Option<&str>) {
-    match path.bytes().position(|byte| byte == b'/') {
-        Some(slash) => (&path[..slash], Some(&path[slash + 1..])),
-        None => (path, None),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -478,18 +420,18 @@ mod tests {
     }
 
     #[test]
-    fn a_template_is_walked_segment_by_segment() {
-        let table = [
-            (None, (false, None)),
-            (Some("a/{b}"), (true, Some("{b}"))),
-            (Some("{b}/c"), (false, Some("c"))),
-            (Some("{{b}/c"), (true, Some("c"))),
-            (Some("{*rest}"), (false, None)),
-            (Some("{*rest}/c"), (false, None)),
-            (Some("a"), (true, None)),
-        ];
-        for (template, expected) in table {
-            assert_eq!(step(template), expected, "{template:?}");
+    fn each_string_keeps_its_value_however_many_there_are() {
+        let mut strings = Strings::default();
+        for count in 0..40usize {
+            assert_eq!(strings.get(&format!("/{count}")), None);
+            assert_eq!(*strings.entry(&format!("/{count}"), || count), count);
+            for known in 0..=count {
+                assert_eq!(strings.get(&format!("/{known}")), Some(&known));
+                let entry = strings.entry(&format!("/{known}"), || unreachable!("known"));
+                assert_eq!(*entry, known);
+            }
+            let are_few = matches!(strings, Strings::Few(_));
+            assert_eq!(are_few, count < Strings::<usize>::FEW);
         }
     }
 }
