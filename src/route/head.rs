@@ -2,9 +2,11 @@
 
 use std::{borrow::Cow, hash::Hash, hash::Hasher};
 
+#[cfg(feature = "axum")]
+use axum::extract::{MatchedPath, OriginalUri};
 use http::{Extensions, Method, Uri};
 
-use super::{router, spelling::canonical};
+use super::spelling::canonical;
 
 /// Method and path of a request, as route keys see them.
 #[derive(Debug)]
@@ -22,7 +24,7 @@ pub(crate) struct Head<'a> {
 impl<'a> Head<'a> {
     #[inline]
     pub(crate) fn of(method: &'a Method, uri: &'a Uri, extensions: &'a Extensions) -> Self {
-        let sent = router::original_path(extensions).unwrap_or_else(|| uri.path());
+        let sent = original_path(extensions).unwrap_or_else(|| uri.path());
         Self::alone(method, sent, extensions)
     }
 
@@ -40,7 +42,7 @@ impl<'a> Head<'a> {
     /// The router's own name for the route, where the host tells one.
     #[inline]
     pub(crate) fn template(&self) -> Option<&'a str> {
-        router::template(self.extensions)
+        template(self.extensions)
     }
 
     /// The path that stands for the spellings of an undeclared route: normal, and without empty segments.
@@ -68,6 +70,30 @@ impl<'a> Head<'a> {
     pub(crate) fn family(&self) -> &'static str {
         family(self.method)
     }
+}
+
+/// Returns the template of the route that the host's router has matched, nested prefixes included.
+#[cfg(feature = "axum")]
+fn template(extensions: &Extensions) -> Option<&str> {
+    extensions.get::<MatchedPath>().map(MatchedPath::as_str)
+}
+
+/// Returns the path as the host's outermost router saw it, before nested routers stripped their prefix.
+#[cfg(feature = "axum")]
+fn original_path(extensions: &Extensions) -> Option<&str> {
+    extensions.get::<OriginalUri>().map(|uri| uri.0.path())
+}
+
+/// Returns `None`: there is no router to ask, and the path decides.
+#[cfg(not(feature = "axum"))]
+fn template(_: &Extensions) -> Option<&str> {
+    None
+}
+
+/// Returns `None`: there is no router to ask, and the path decides.
+#[cfg(not(feature = "axum"))]
+fn original_path(_: &Extensions) -> Option<&str> {
+    None
 }
 
 pub(super) fn family(method: &Method) -> &'static str {

@@ -16,13 +16,6 @@ mod spelling;
 pub(crate) mod table;
 pub(crate) mod undeclared;
 
-#[cfg(feature = "axum")]
-#[path = "axum.rs"]
-mod router;
-#[cfg(not(feature = "axum"))]
-#[path = "no_router.rs"]
-mod router;
-
 pub(crate) use self::spelling::normalize;
 pub use self::{
     catch_all::CatchAll,
