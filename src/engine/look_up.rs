@@ -24,7 +24,11 @@ use crate::{
     client::{Client, RequestHead, Resolver},
     limiter::{Outdated, limit_set::Demand},
     response::{Protocol, Rejection},
-    route::{head::Head, overlap::Shape, readings::Readings, undeclared::Sealed},
+    route::{
+        head::{Head, Readings},
+        overlap::Shape,
+        undeclared::Sealed,
+    },
     rules::PlanLimits,
 };
 
@@ -50,7 +54,7 @@ impl RuleSet {
         let is_grpc = matches!(protocol, Protocol::Grpc);
         match Readings::of(&head, uri, headers, is_grpc, false) {
             None => rejections.find(&head),
-            Some(readings) => readings.iter().find_map(|it| it.find(rejections)),
+            Some(readings) => readings.iter().find_map(|it| rejections.find_as(&it)),
         }
     }
 
@@ -145,11 +149,11 @@ impl RuleSet {
         let mut all: Vec<&RouteLimits> = Vec::new();
         let mut is_declared = true;
         for reading in readings.iter() {
-            let route = match reading.find(&self.table) {
+            let route = match self.table.find_as(&reading) {
                 Some(declared) => declared,
                 None => self.undeclared(reading.head(), visit)?,
             };
-            let variant = variant_of(plan, || reading.find(&plan.routes));
+            let variant = variant_of(plan, || plan.routes.find_as(&reading));
             is_declared &= !route.undeclared;
             let own = self.prepared(route, plan, variant);
             let other = self.of_other_end(reading.head(), route, plan, variant);

@@ -1,12 +1,29 @@
-//! The parts of a request that take part in routing: method, path, and what the host's router says of them.
+//! The parts of a request that take part in routing, and the routes that it may mean.
+//!
+//! A [`Head`] has the method, the path, and what the host's router says of them.
+//!
+//! The host decides what a request runs, and not all hosts decide by the same method and path as route keys do. A
+//! request that its host may take for either of two routes is charged to both, so that no spelling of it dodges one:
+//!
+//! - **Paths** with escapes or empty segments: see [`spelling`](super::spelling).
+//! - **gRPC.** tonic matches the path alone, whatever the method. A gRPC request is read as its own method and as
+//!   `POST`. It is known by its content type, by the layer's protocol, or by a path such as
+//!   `/inference.v1.Inference/Generate`.
+//! - **A slash at the end.** A nested service of axum has its root with and without it, and so has many a server behind
+//!   a proxy. A path that has no key as specific is charged to the key of the other end as well.
+//! - **`CONNECT` with a path** is how a WebSocket is opened over HTTP/2 (RFC 8441), where HTTP/1.1 has `GET`. It is
+//!   read as its own method and as `GET`, unless the key of its own reading names `CONNECT`.
+//!
+//! Nearly all requests have one reading, which is found out by a look at the method and one scan of the path.
 
 use std::{borrow::Cow, hash::Hash, hash::Hasher};
 
 #[cfg(feature = "axum")]
 use axum::extract::{MatchedPath, OriginalUri};
-use http::{Extensions, Method, Uri};
+use http::{Extensions, HeaderMap, Method, Uri, header::CONTENT_TYPE};
 
-use super::spelling::canonical;
+use super::spelling::{Spelling, canonical, is_ambiguous, spellings};
+use crate::field;
 
 /// Method and path of a request, as route keys see them.
 #[derive(Debug)]
@@ -121,8 +138,135 @@ impl Hash for Head<'_> {
     }
 }
 
+/// All readings of a request that may have several.
+#[derive(Debug)]
+pub(crate) struct Readings<'a> {
+    head: &'a Head<'a>,
+    paths: Vec<Spelling<'a>>,
+    others: OtherMethods,
+}
+
+/// Methods that a request is read as besides its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct OtherMethods {
+    /// True if the request may be a gRPC call.
+    post: bool,
+    /// True if the request may open a WebSocket.
+    get: bool,
+}
+
+/// One reading of a request.
+#[derive(Debug)]
+pub(crate) struct Reading<'a> {
+    pub(super) head: Head<'a>,
+    /// True if `CONNECT` is read as `GET`.
+    pub(super) is_upgrade: bool,
+}
+
+impl<'a> Readings<'a> {
+    /// Finds the readings of a request. `None`: the head is the only one.
+    ///
+    /// `uri` and `headers` are of the same request, as a nested service sees it. `is_grpc`: all requests are gRPC.
+    /// `is_plain`: the path equals a literal key that has one reading.
+    #[inline]
+    pub(crate) fn of(
+        head: &'a Head<'a>,
+        uri: &Uri,
+        headers: &HeaderMap,
+        is_grpc: bool,
+        is_plain: bool,
+    ) -> Option<Self> {
+        let others = OtherMethods::of(head.method, uri, headers, is_grpc);
+        let is_plain = is_plain || !is_ambiguous(head.path);
+        match is_plain && others == OtherMethods::default() {
+            true => None,
+            false => Some(Self::all(head, others)),
+        }
+    }
+
+    #[cold]
+    fn all(head: &'a Head<'a>, others: OtherMethods) -> Self {
+        let mut others = others;
+        others.post |= *head.method != Method::POST && is_grpc_path(&canonical(head.path));
+        Self {
+            head,
+            paths: spellings(head.path, head.template()),
+            others,
+        }
+    }
+
+    /// The readings, the likeliest first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Reading<'_>> {
+        let others = self.others;
+        self.paths.iter().flat_map(move |spelling| {
+            let read_as = |method, is_upgrade| Reading {
+                head: (self.head).read_as(method, &spelling.path, spelling.empty_params),
+                is_upgrade,
+            };
+            let own = read_as(self.head.method, false);
+            let post = others.post.then(|| read_as(&Method::POST, false));
+            let get = others.get.then(|| read_as(&Method::GET, true));
+            [Some(own), post, get].into_iter().flatten()
+        })
+    }
+}
+
+impl OtherMethods {
+    #[inline]
+    fn of(method: &Method, uri: &Uri, headers: &HeaderMap, is_grpc: bool) -> Self {
+        if *method == Method::POST {
+            return Self::default();
+        }
+        // The path that a nested service sees.
+        let path = uri.path();
+        Self {
+            post: is_grpc || is_grpc_path(path) || has_grpc_content_type(headers),
+            get: *method == Method::CONNECT && path.starts_with('/'),
+        }
+    }
+}
+
+impl Reading<'_> {
+    pub(crate) fn head(&self) -> &Head<'_> {
+        &self.head
+    }
+}
+
+/// Returns whether a path has the shape of a gRPC method: two segments, in the first a dot and after the last one an
+/// upper-case letter, which the second begins with too.
+#[inline]
+pub(crate) fn is_grpc_path(path: &str) -> bool {
+    let path = path.as_bytes();
+    let Some((b'/', path)) = path.split_first() else {
+        return false;
+    };
+    let Some(slash) = path.iter().position(|&byte| byte == b'/') else {
+        return false;
+    };
+    let (service, method) = (&path[..slash], &path[slash + 1..]);
+    if !method.first().is_some_and(u8::is_ascii_uppercase) {
+        return false;
+    }
+    let dot = service.iter().rposition(|&byte| byte == b'.');
+    dot.and_then(|dot| service.get(dot + 1))
+        .is_some_and(u8::is_ascii_uppercase)
+        && !method.contains(&b'/')
+}
+
+/// Returns whether one of the lines of the content type is gRPC's: nobody knows which of them a server reads.
+#[inline]
+fn has_grpc_content_type(headers: &HeaderMap) -> bool {
+    const GRPC: &[u8] = b"application/grpc";
+    headers.get_all(CONTENT_TYPE).iter().any(|value| {
+        let essence = field::trim_bytes(value.as_bytes()).get(..GRPC.len());
+        essence.is_some_and(|essence| essence.eq_ignore_ascii_case(GRPC))
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use http::Request;
+
     use super::*;
 
     #[test]
@@ -138,6 +282,119 @@ mod tests {
         }
         for (method, other) in [("HEAD", "GET"), ("PROPFIND", "ANY"), ("get", "ANY")] {
             assert_eq!(family(method), other, "{method}");
+        }
+    }
+
+    /// `method path` of each reading.
+    fn readings(method: &str, path: &str, content_type: &str, is_grpc: bool) -> Vec<String> {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(CONTENT_TYPE, content_type)
+            .body(())
+            .expect("a request");
+        let head = Head::of(request.method(), request.uri(), request.extensions());
+        let readings = Readings::of(&head, request.uri(), request.headers(), is_grpc, false);
+        let told = |reading: &Reading<'_>| format!("{} {}", reading.head.method, reading.head.path);
+        let all = readings.as_ref().map(|readings| {
+            let all = readings.iter().map(|reading| told(&reading));
+            all.collect()
+        });
+        all.unwrap_or_default()
+    }
+
+    #[test]
+    fn most_requests_have_one_reading() {
+        for (method, path, content_type) in [
+            ("GET", "/v1/models", ""),
+            ("POST", "/v1/chat/completions", "application/json"),
+            (
+                "POST",
+                "/inference.v1.Inference/Generate",
+                "application/grpc",
+            ),
+            ("PUT", "/v1.0/chat", "text/plain"),
+            ("OPTIONS", "*", ""),
+            ("CONNECT", "a.example:1", ""),
+        ] {
+            let found = readings(method, path, content_type, false);
+            assert!(found.is_empty(), "{method} {path}: {found:?}");
+        }
+        assert!(readings("POST", "/a", "", true).is_empty());
+    }
+
+    #[test]
+    fn a_request_is_read_as_each_method_that_it_may_mean() {
+        type Case = (
+            &'static str,
+            &'static str,
+            &'static str,
+            bool,
+            &'static [&'static str],
+        );
+        let table: [Case; 6] = [
+            ("PUT", "/a.B/C", "", false, &["PUT /a.B/C", "POST /a.B/C"]),
+            (
+                "GET",
+                "/a",
+                "application/grpc",
+                false,
+                &["GET /a", "POST /a"],
+            ),
+            ("GET", "/a", "", true, &["GET /a", "POST /a"]),
+            ("CONNECT", "/ws", "", false, &["CONNECT /ws", "GET /ws"]),
+            (
+                "CONNECT",
+                "/a.B/C",
+                "",
+                false,
+                &["CONNECT /a.B/C", "POST /a.B/C", "GET /a.B/C"],
+            ),
+            (
+                "PUT",
+                "/a.B//C",
+                "",
+                false,
+                &[
+                    "PUT /a.B//C",
+                    "POST /a.B//C",
+                    "PUT /a.B//C",
+                    "POST /a.B//C",
+                    "PUT /a.B/C",
+                    "POST /a.B/C",
+                ],
+            ),
+        ];
+        for (method, path, content_type, is_grpc, expected) in table {
+            let found = readings(method, path, content_type, is_grpc);
+            assert_eq!(found, expected, "{method} {path} {content_type}");
+        }
+    }
+
+    #[test]
+    fn a_grpc_path_has_two_segments_of_its_shape() {
+        for (path, expected) in [
+            ("/inference.v1.Inference/Generate", true),
+            ("/a.B/C", true),
+            ("/a.b.C/Dd", true),
+            ("/.B/C", true),
+            ("/v1.0/chat", false),
+            ("/v1.0/Chat", false),
+            ("/a.B/c", false),
+            ("/a.b/C", false),
+            ("/A.b/C", false),
+            ("/B/C", false),
+            ("/a./C", false),
+            ("/a.B/", false),
+            ("/a.B", false),
+            ("/a.B/C/", false),
+            ("/a.B/C/d", false),
+            ("//C", false),
+            ("/", false),
+            ("", false),
+            ("*", false),
+        ] {
+            assert_eq!(is_grpc_path(path), expected, "{path}");
         }
     }
 }

@@ -9,9 +9,8 @@ use crate::{
     client::{IdentitySource, Plan},
     route::{
         CatchAll, RouteKey,
-        head::Head,
+        head::{Head, is_grpc_path},
         key::{Pattern, Segment},
-        readings::is_grpc_path,
         table::Table,
     },
 };

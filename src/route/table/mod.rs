@@ -24,7 +24,7 @@ use http::Method;
 use self::tree::Tree;
 use super::{
     catch_all::CatchAll,
-    head::Head,
+    head::{Head, Reading},
     key::{Pattern, RouteKey, Segment, literal_path},
     spelling::{is_ambiguous, normalize},
 };
@@ -241,8 +241,20 @@ impl<V> Table<V> {
             .map(|index| &self.values[index])
     }
 
+    /// Returns the route that one reading of a request falls under.
+    pub(crate) fn find_as(&self, reading: &Reading<'_>) -> Option<&V> {
+        let head = &reading.head;
+        if reading.is_upgrade {
+            let connect = head.read_as(&Method::CONNECT, head.path, head.empty_params);
+            if let Some(named) = self.find_if_named(&connect) {
+                return Some(named);
+            }
+        }
+        self.find(head)
+    }
+
     /// The route a request falls under, if its key names the request's method.
-    pub(crate) fn find_if_named(&self, head: &Head<'_>) -> Option<&V> {
+    fn find_if_named(&self, head: &Head<'_>) -> Option<&V> {
         let wanted = Candidates::by(head);
         let found = self.matched(wanted, head)?;
         let is_named = true;
