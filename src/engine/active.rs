@@ -126,10 +126,8 @@ impl ActiveRules {
         let watch = StoreWatch::new(Arc::clone(&rule_set.log));
         let clock = *rule_set.limiter.clock();
         let store_client = StoreClient::new(store, clock, move |event| watch.told(&event));
-        match rule_set.store.fill(store_client) {
-            true => Ok(()),
-            false => Err(RulesError::SecondStore),
-        }
+        let filled = rule_set.store.set(Arc::new(store_client));
+        filled.map_err(|_| RulesError::SecondStore)
     }
 
     /// Returns what the throttle looks like now. Waits for a reload that is under way, and no request waits for it.

@@ -18,9 +18,9 @@
 //! [`RuleSet::look_up`](super::rule_set::RuleSet::look_up) looks combinations up, and a reload or snapshot settles
 //! their counts.
 
-use std::sync::OnceLock;
+use std::{borrow::Cow, sync::OnceLock};
 
-use super::route_limits::{MatchedRoute, RouteLimits};
+use super::route_limits::RouteLimits;
 use crate::route::undeclared::{BoundedMap, Sealed};
 
 /// The limits of requests that may mean several routes, each made once, as long as there is room.
@@ -46,10 +46,10 @@ impl CombinedLimits {
         &'a self,
         routes: &[&'a RouteLimits],
         is_declared: bool,
-    ) -> MatchedRoute<'a> {
+    ) -> Cow<'a, RouteLimits> {
         let (first, second, others) = match routes {
             [] => unreachable!("a request has at least one reading"),
-            [only] => return MatchedRoute::Kept(only),
+            [only] => return Cow::Borrowed(only),
             [first, second, others @ ..] => (first, second, others),
         };
         let set = match is_declared {
@@ -65,8 +65,8 @@ impl CombinedLimits {
             first.under(others.fold(both, |combined, other| combined.and(&other.limit_set)))
         };
         match set.get(set.hash(&addresses), || Some(Box::new(make()))) {
-            Ok(Some(kept)) => MatchedRoute::Kept(kept),
-            Ok(None) | Err(Sealed) => MatchedRoute::Made(Box::new(make())),
+            Ok(Some(kept)) => Cow::Borrowed(kept),
+            Ok(None) | Err(Sealed) => Cow::Owned(make()),
         }
     }
 

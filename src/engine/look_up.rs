@@ -13,10 +13,10 @@
 //!
 //! Called by the decision for a request that has arrived, or that waits under other rules, and by the preview.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use super::{
-    route_limits::{MatchedRoute, RouteLimits},
+    route_limits::RouteLimits,
     routes::{Route, UNDECLARED},
     rule_set::RuleSet,
 };
@@ -73,7 +73,7 @@ impl RuleSet {
         request: RequestHead<'_>,
         protocol: Protocol,
         demand: &mut Demand,
-    ) -> Result<MatchedRoute<'_>, Outdated> {
+    ) -> Result<Cow<'_, RouteLimits>, Outdated> {
         self.visit(request, protocol, Visit::Request, demand)
     }
 
@@ -83,7 +83,7 @@ impl RuleSet {
         request: RequestHead<'_>,
         protocol: Protocol,
         demand: &mut Demand,
-    ) -> Result<MatchedRoute<'_>, Outdated> {
+    ) -> Result<Cow<'_, RouteLimits>, Outdated> {
         self.visit(request, protocol, Visit::Preview, demand)
     }
 
@@ -94,7 +94,7 @@ impl RuleSet {
         protocol: Protocol,
         visit: Visit,
         demand: &mut Demand,
-    ) -> Result<MatchedRoute<'_>, Outdated> {
+    ) -> Result<Cow<'_, RouteLimits>, Outdated> {
         let (uri, headers) = (request.uri(), request.headers());
         let head = Head::of(request.method(), uri, request.extensions());
         let mut plan = 0;
@@ -120,7 +120,7 @@ impl RuleSet {
                 let variant = variant_of(plan, || plan.routes.find(&head));
                 let own = self.prepared(route, plan, variant);
                 match self.of_other_end(&head, route, plan, variant) {
-                    None => MatchedRoute::Kept(own),
+                    None => Cow::Borrowed(own),
                     Some(other) => self.combined_limits.get(&[own, other], !route.undeclared),
                 }
             }
@@ -145,7 +145,7 @@ impl RuleSet {
         readings: &Readings<'_>,
         plan: &PlanLimits,
         visit: Visit,
-    ) -> Result<MatchedRoute<'_>, Outdated> {
+    ) -> Result<Cow<'_, RouteLimits>, Outdated> {
         let mut all: Vec<&RouteLimits> = Vec::new();
         let mut is_declared = true;
         for reading in readings.iter() {

@@ -107,7 +107,7 @@ impl Pending {
         }
         let mut demand = Demand::default();
         let limits = rules.look_up(head, self.engine.options.protocol, &mut demand)?;
-        (self.limits, self.demand) = (limits.clone(), demand);
+        (self.limits, self.demand) = (limits.into_owned(), demand);
         self.rules = Arc::clone(&rules);
         // They may let it pass earlier.
         if let Wait::Turn { not_before, .. } = &mut self.wait {

@@ -13,7 +13,6 @@
 
 use std::{
     borrow::Cow,
-    ops::Deref,
     sync::{Arc, OnceLock},
 };
 
@@ -112,27 +111,6 @@ impl RouteLimits {
         let apart = [held.get(), bare.get(), share].into_iter().flatten();
         for prepared in apart.chain([self]) {
             prepared.limit_set.settle();
-        }
-    }
-}
-
-/// The limits that one request is charged on.
-#[derive(Debug)]
-pub(crate) enum MatchedRoute<'a> {
-    /// Limits of a route, or of several that a request may mean, which the rules keep.
-    Kept(&'a RouteLimits),
-    /// Limits of several routes, for which there was no room to be kept.
-    Made(Box<RouteLimits>),
-}
-
-impl Deref for MatchedRoute<'_> {
-    type Target = RouteLimits;
-
-    #[inline]
-    fn deref(&self) -> &RouteLimits {
-        match self {
-            Self::Kept(prepared) => prepared,
-            Self::Made(prepared) => prepared,
         }
     }
 }

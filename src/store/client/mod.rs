@@ -147,23 +147,9 @@ pub(crate) struct CachedView {
     pub(crate) is_known: bool,
 }
 
-/// The store client of a throttle, once it has one: the same for all who hold a clone. Filled at most once: what a
-/// request was charged goes back to the store that it has found.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct StoreSlot(Arc<OnceLock<Arc<StoreClient>>>);
-
-impl StoreSlot {
-    /// Returns the store client, if balances lie in a store.
-    #[inline]
-    pub(crate) fn get(&self) -> Option<&Arc<StoreClient>> {
-        self.0.get()
-    }
-
-    /// Keeps balances in a store from now on. `false` if they lie in another one already.
-    pub(crate) fn fill(&self, store_client: StoreClient) -> bool {
-        self.0.set(Arc::new(store_client)).is_ok()
-    }
-}
+/// The store client of a throttle, once it has one: the same for all who hold a clone. Set at most once: what a request
+/// was charged goes back to the store that it has found.
+pub(crate) type StoreSlot = Arc<OnceLock<Arc<StoreClient>>>;
 
 impl StoreClient {
     /// The time for which an empty bucket is remembered, so that somebody who fills it by hand is heard. Its state is
