@@ -66,7 +66,7 @@ impl Engine {
             }
         }
         loop {
-            let rules = self.active.rules();
+            let rules = self.active.rule_set.load();
             let mut demand = Demand::default();
             let limits = match rules.look_up(head, self.options.protocol, &mut demand) {
                 Ok(limits) => limits,

@@ -5,14 +5,8 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http::{Method, Response};
-
-use super::outcome::Refusal;
 use crate::{
-    client::RequestHead,
-    decision::{Decision, Denial},
-    response::{Dialect, Framing, Protocol, Rejection, Templates, grpc, problem, strip},
+    response::{Dialect, Protocol, Rejection},
     store::client::OnOutage,
 };
 
@@ -43,65 +37,6 @@ pub(crate) struct Options {
     pub(crate) store_deadline: Duration,
     /// The units of each limit that are taken there at once. 0 and 1: those of the request alone.
     pub(crate) lease: u64,
-}
-
-impl Options {
-    /// Refuses a request: with the answer that somebody else gives if there is a `Rejection`, of the route or the
-    /// layer.
-    #[inline]
-    pub(super) fn refuse(
-        &self,
-        denial: Denial,
-        request: RequestHead<'_>,
-        written: &Templates,
-        on_route: Option<&Arc<dyn Rejection>>,
-    ) -> Refusal {
-        let (method, headers) = (request.method(), request.headers());
-        let framing = self.protocol.framing(method, request.version(), headers);
-        let rejection = on_route.or(self.rejection.as_ref());
-        match (framing, rejection) {
-            (Framing::Http, Some(rejection)) => Refusal::Custom {
-                denial: Box::new(denial),
-                rejection: Arc::clone(rejection),
-                tells_decision: self.decision,
-            },
-            (framing, _) => {
-                let mut answer = Box::new(self.own(framing, &denial, request, written));
-                if self.decision {
-                    answer.extensions_mut().insert(Decision::from(denial));
-                }
-                Refusal::Answered(answer)
-            }
-        }
-    }
-
-    /// Out of line, so that the way of an admitted request stays short.
-    #[cold]
-    #[inline(never)]
-    fn own(
-        &self,
-        framing: Framing,
-        denial: &Denial,
-        request: RequestHead<'_>,
-        written: &Templates,
-    ) -> Response<Bytes> {
-        match framing {
-            Framing::Grpc(content_type) => {
-                let deadline = || grpc::deadline(request.headers());
-                let pushback = self.grpc_retry_pushback.then(deadline);
-                let policy = written.policies.as_ref().map(|policies| &policies.line);
-                grpc::reject(denial, content_type, policy, pushback)
-            }
-            Framing::Http => {
-                let template = |ends| written.refusals.template(ends);
-                let mut answer = problem(denial, template, &written.bodies);
-                if *request.method() == Method::HEAD {
-                    strip(&mut answer);
-                }
-                answer
-            }
-        }
-    }
 }
 
 impl Default for Options {

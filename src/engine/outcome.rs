@@ -20,7 +20,7 @@ use crate::{
     decision::{Decision, Denial},
     limiter::readings::LimitReadings,
     observe::Log,
-    response::{Rejection, fields::RateLimitFields, strip},
+    response::{Framing, Rejection, Templates, fields::RateLimitFields, grpc, problem, strip},
     usage::Usage,
 };
 
@@ -306,8 +306,7 @@ impl Attempt<'_> {
             denial.spread(limiter.spread(bound, self.demand, known, now, wait, charge));
         }
         self.rules.log.refused(&denial);
-        let rejection = self.rules.rejection(self.head, options.protocol);
-        Decided::Refuse(options.refuse(denial, self.head, written, rejection))
+        Decided::Refuse(self.answer(denial, written))
     }
 
     /// Returns the answer to a request that nobody can decide on, since the store is down.
@@ -319,12 +318,61 @@ impl Attempt<'_> {
             meters,
             ..
         } = self.limits.bare();
-        let Engine { options, .. } = &**self.engine;
         limit_set.counters.refused.add(1);
         meters.refused();
         let denial = Denial::unavailable(Arc::clone(limit_set), self.rules.limiter.now());
         self.rules.log.refused(&denial);
-        let rejection = self.rules.rejection(self.head, options.protocol);
-        Decided::Refuse(options.refuse(denial, self.head, written, rejection))
+        Decided::Refuse(self.answer(denial, written))
+    }
+
+    /// Returns the answer to the refused request: that of a user's [`Rejection`], of the route or the layer, if there is
+    /// one and the request is no gRPC; else the built-in one.
+    #[inline]
+    fn answer(&self, denial: Denial, written: &Templates) -> Refusal {
+        let (head, options) = (self.head, &self.engine.options);
+        let (protocol, method) = (options.protocol, head.method());
+        let framing = protocol.framing(method, head.version(), head.headers());
+        let on_route = self.rules.rejection(head, protocol);
+        match (framing, on_route.or(options.rejection.as_ref())) {
+            (Framing::Http, Some(rejection)) => Refusal::Custom {
+                denial: Box::new(denial),
+                rejection: Arc::clone(rejection),
+                tells_decision: options.decision,
+            },
+            (framing, _) => {
+                let mut answer = Box::new(self.own_answer(framing, &denial, written));
+                if options.decision {
+                    answer.extensions_mut().insert(Decision::from(denial));
+                }
+                Refusal::Answered(answer)
+            }
+        }
+    }
+
+    /// Returns the built-in answer. Out of line, so that the way of an admitted request stays short.
+    #[cold]
+    #[inline(never)]
+    fn own_answer(
+        &self,
+        framing: Framing,
+        denial: &Denial,
+        written: &Templates,
+    ) -> Response<Bytes> {
+        match framing {
+            Framing::Grpc(content_type) => {
+                let deadline = || grpc::deadline(self.head.headers());
+                let pushback = self.engine.options.grpc_retry_pushback.then(deadline);
+                let policy = written.policies.as_ref().map(|policies| &policies.line);
+                grpc::reject(denial, content_type, policy, pushback)
+            }
+            Framing::Http => {
+                let template = |ends| written.refusals.template(ends);
+                let mut answer = problem(denial, template, &written.bodies);
+                if *self.head.method() == Method::HEAD {
+                    strip(&mut answer);
+                }
+                answer
+            }
+        }
     }
 }
