@@ -423,7 +423,7 @@ pub use self::{
     body::ResponseBody,
     canonical_path::{CanonicalPath, CanonicalPathFuture, CanonicalPathLayer},
     client::{ClientKey, Clients, Forwarding, PeerAddr, Plan, RequestHead},
-    decision::{Decision, Denial, limit_status::LimitStatus},
+    decision::{Decision, Denial, LimitStatus},
     future::ResponseFuture,
     handle::Handle,
     layer::ThrottleLayer,

@@ -7,8 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::limit_status::LimitStatus;
-use super::{Decision, Verdict};
+use super::{Decision, LimitStatus, Verdict};
 use crate::{
     clock::{Clock, Nanos, nanos},
     limit::Scope,

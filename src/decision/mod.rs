@@ -1,15 +1,20 @@
-//! The decision about a request, and its reasons.
+//! The decision about a request: its reasons, and each limit as it found and left it.
 
 mod denial;
-pub(crate) mod limit_status;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 pub use self::denial::Denial;
-use self::limit_status::{LimitStatus, statuses};
 use crate::{
     clock::Nanos,
-    limiter::{limit_set::LimitSet, readings::LimitReadings},
+    limit::{
+        Limit, Scope, Terms, gcra::RefusalReason, in_flight::InFlight, meter::Meter, quota::Quota,
+        rate::Rate,
+    },
+    limiter::{
+        limit_set::LimitSet,
+        readings::{LimitReading, LimitReadings},
+    },
 };
 
 /// The throttle's decision about one request.
@@ -158,6 +163,185 @@ impl fmt::Debug for Decision {
             .field("shadow", &self.shadow().collect::<Vec<_>>())
             .finish()
     }
+}
+
+/// One limit as a decision found it, and left it.
+#[derive(Clone, Copy)]
+pub struct LimitStatus<'a> {
+    limit: &'a Limit,
+    reading: LimitReading,
+    now: Nanos,
+    admitted: bool,
+}
+
+impl<'a> LimitStatus<'a> {
+    /// The time that is told until a slot comes free, which nobody knows.
+    const UNTIL_FREE: Duration = Duration::from_secs(1);
+
+    /// The limit's name: `[A-Za-z0-9_]+`, as in header fields, metrics and logs.
+    #[must_use]
+    pub fn name(&self) -> &'a str {
+        &self.limit.name
+    }
+
+    /// Returns the scope in which the limit holds.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        self.limit.scope
+    }
+
+    /// The limit's settings, if it is a rate of requests.
+    #[must_use]
+    pub fn rate(&self) -> Option<&'a Rate> {
+        match &self.limit.terms {
+            Terms::Rate(rate) => Some(rate),
+            _ => None,
+        }
+    }
+
+    /// The limit's settings, if it is a quota.
+    #[must_use]
+    pub fn quota(&self) -> Option<&'a Quota> {
+        match &self.limit.terms {
+            Terms::Quota(quota) => Some(quota),
+            _ => None,
+        }
+    }
+
+    /// The limit's settings, if it is a rate of model tokens.
+    #[must_use]
+    pub fn tokens(&self) -> Option<&'a Rate> {
+        match &self.limit.terms {
+            Terms::Tokens(rate) => Some(rate),
+            _ => None,
+        }
+    }
+
+    /// The limit's settings, if it is a cap on what is in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> Option<&'a InFlight> {
+        match &self.limit.terms {
+            Terms::InFlight(cap) => Some(cap),
+            _ => None,
+        }
+    }
+
+    /// The units that were asked for: 1, or the model tokens to be reserved (see
+    /// [`Limits::tokens`](crate::Limits::tokens)). A request that is too large is told with its whole estimate.
+    #[must_use]
+    pub fn cost(&self) -> u64 {
+        self.reading.cost
+    }
+
+    /// Tells whether the limit is a shadow, which decides and refuses nobody.
+    #[must_use]
+    pub fn is_shadow(&self) -> bool {
+        self.limit.shadow
+    }
+
+    /// Units that a full bucket holds: a rate's burst, a quota's count, a cap's slots. Zero if the limit is
+    /// closed.
+    #[must_use]
+    pub fn burst(&self) -> u64 {
+        self.limit.meter.map_or(0, |meter| meter.capacity())
+    }
+
+    /// Tells whether the balance is not this client's alone: the table of clients had no room for the client (see
+    /// [`Clients::max_clients`](crate::Clients::max_clients)).
+    #[must_use]
+    pub fn is_overflow(&self) -> bool {
+        self.reading.shared
+    }
+
+    /// Requests that would be admitted at once, after this decision; model tokens where those are limited, and
+    /// free slots of a cap.
+    #[must_use]
+    pub fn remaining(&self) -> u64 {
+        self.balance().0
+    }
+
+    /// The time until the bucket is full again if nothing more is charged: to the end of the window for a
+    /// quota. Zero if it is full, or closed, and for a cap on what is in flight.
+    #[must_use]
+    pub fn full_in(&self) -> Duration {
+        let nanos = |meter: Meter| meter.full_in(self.reading.state, self.now);
+        Duration::from_nanos(self.limit.meter.map_or(0, nanos))
+    }
+
+    /// Tells whether this limit refused the request, or would have refused it if the limit were no shadow.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.refusal().is_some()
+    }
+
+    /// Returns the time for which this limit makes the request wait: zero if the limit did not refuse, `None` if it
+    /// can never admit the request, because the limit is closed or the request is too large. Nobody knows when a slot
+    /// comes free: a second is told.
+    #[must_use]
+    pub fn wait(&self) -> Option<Duration> {
+        match self.refusal() {
+            None => Some(Duration::ZERO),
+            Some(RefusalReason::Wait(wait)) => Some(Duration::from_nanos(wait)),
+            Some(RefusalReason::Busy) => Some(Self::UNTIL_FREE),
+            Some(RefusalReason::Never) => None,
+        }
+    }
+
+    pub(crate) fn limit(&self) -> &'a Limit {
+        self.limit
+    }
+
+    /// Returns what remains, and the nanoseconds until more does. Both are zero if the limit is closed.
+    pub(crate) fn balance(&self) -> (u64, u64) {
+        let balance = |meter: Meter| meter.balance(self.reading.state, self.now);
+        self.limit.meter.map_or((0, 0), balance)
+    }
+
+    fn refusal(&self) -> Option<RefusalReason> {
+        let refused = if self.limit.shadow {
+            self.reading.refused
+        } else {
+            !self.admitted
+        };
+        if !refused {
+            return None;
+        }
+        self.limit
+            .refusal(self.reading.state, self.now, self.reading.cost)
+            // There is room, and others wait for it.
+            .or_else(|| self.reading.refused.then_some(RefusalReason::Busy))
+    }
+}
+
+impl fmt::Debug for LimitStatus<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LimitStatus")
+            .field("name", &self.name())
+            .field("scope", &self.scope())
+            .field("remaining", &self.remaining())
+            .field("burst", &self.burst())
+            .field("wait", &self.wait())
+            .finish()
+    }
+}
+
+/// The statuses of a limit set, before a [`Decision`] is made of them.
+pub(crate) fn statuses<'a>(
+    limit_set: &'a LimitSet,
+    readings: &'a LimitReadings,
+    now: Nanos,
+    admitted: bool,
+) -> impl Iterator<Item = LimitStatus<'a>> + Clone {
+    limit_set
+        .limits
+        .iter()
+        .zip(readings.as_slice())
+        .map(move |(binding, &reading)| LimitStatus {
+            limit: &binding.limit,
+            reading,
+            now: reading.told_at(now),
+            admitted,
+        })
 }
 
 #[cfg(test)]

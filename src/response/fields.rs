@@ -16,10 +16,7 @@ use super::{
 };
 use crate::{
     clock::{Clock, Nanos, ceil_seconds, nanos},
-    decision::{
-        Denial,
-        limit_status::{LimitStatus, statuses},
-    },
+    decision::{Denial, LimitStatus, statuses},
     limit::Limit,
     limiter::{limit_set::LimitSet, readings::LimitReadings},
 };

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     clock::nanos,
-    decision::{Denial, limit_status::LimitStatus},
+    decision::{Denial, LimitStatus},
     field,
     limit::Scope,
 };

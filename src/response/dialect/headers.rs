@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue};
 use super::Dialect;
 use crate::{
     clock::{Nanos, nanos},
-    decision::limit_status::LimitStatus,
+    decision::LimitStatus,
     limit::calendar::date,
     response::{buffer::integer, policies::terms},
 };
