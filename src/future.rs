@@ -27,9 +27,9 @@ use tower::Service;
 use crate::{
     admission::Admission,
     body::ResponseBody,
-    client::RequestHead,
     decision::Decision,
     engine::{Pending, Refusal, ResponseParts, Ticket},
+    head::RequestHead,
     usage::UsageReader,
 };
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::{
-    client::RequestHead,
     decision::Decision,
     engine::ActiveRules,
+    head::RequestHead,
     observe::snapshot::Snapshot,
     response::Protocol,
     rules::{Changes, Rules, RulesError},

@@ -402,11 +402,11 @@ mod clock;
 pub mod config;
 mod decision;
 mod engine;
-mod field;
 mod future;
 #[cfg(any(doc, doctest))]
 pub mod guides;
 mod handle;
+mod head;
 mod layer;
 mod limit;
 mod limiter;
@@ -422,10 +422,11 @@ mod usage;
 pub use self::{
     body::ResponseBody,
     canonical_path::{CanonicalPath, CanonicalPathFuture, CanonicalPathLayer},
-    client::{ClientKey, Clients, Forwarding, PeerAddr, Plan, RequestHead},
+    client::{ClientKey, Clients, Forwarding, PeerAddr, Plan},
     decision::{Decision, Denial, LimitStatus},
     future::ResponseFuture,
     handle::Handle,
+    head::RequestHead,
     layer::ThrottleLayer,
     limit::{Scope, Terms, in_flight::InFlight, limits::Limits, quota::Quota, rate::Rate},
     observe::snapshot::{LimitSnapshot, RouteSnapshot, Snapshot},

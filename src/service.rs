@@ -21,9 +21,9 @@ use tower::Service;
 
 use crate::{
     body::ResponseBody,
-    client::RequestHead,
     engine::{Decided, Engine, Stage, Ticket},
     future::ResponseFuture,
+    head::RequestHead,
 };
 
 /// A service behind a throttle. Made by [`ThrottleLayer`](crate::ThrottleLayer); see the

@@ -14,8 +14,8 @@ use std::{
 use http::{HeaderName, header};
 use ipnet::IpNet;
 
-use super::{RequestHead, axum, tonic};
-use crate::field;
+use super::{axum, tonic};
+use crate::head::{self, RequestHead};
 
 /// The address of the peer of a connection, for hosts that have no type of their own for it.
 ///
@@ -99,7 +99,7 @@ impl Addresses {
         entries: impl Iterator<Item = &'a str>,
         hop: impl Fn(&'a str) -> Option<IpAddr>,
     ) -> ControlFlow<()> {
-        for entry in entries.filter(|entry| !field::trim(entry).is_empty()) {
+        for entry in entries.filter(|entry| !head::trim_ows(entry).is_empty()) {
             match hop(entry) {
                 Some(hop) => *origin = hop,
                 None => return ControlFlow::Break(()),
@@ -155,7 +155,7 @@ pub(super) fn canonical(address: IpAddr) -> IpAddr {
 
 /// An address as proxies write it, with a port or without.
 fn hop(text: &str) -> Option<IpAddr> {
-    let text = field::trim(text);
+    let text = head::trim_ows(text);
     let bracketed = text
         .strip_prefix('[')
         .and_then(|text| text.strip_suffix(']'));
@@ -175,8 +175,8 @@ fn forwarded_for(element: &str) -> Option<&str> {
     let mut found = None;
     for pair in split(element, b';') {
         let (name, value) = pair.split_once('=')?;
-        if field::trim(name).eq_ignore_ascii_case("for") {
-            let value = field::trim(value);
+        if head::trim_ows(name).eq_ignore_ascii_case("for") {
+            let value = head::trim_ows(value);
             // Twice in one element is an error (section 4): who knows which of them is meant.
             if found.replace(unquoted(value)?).is_some() {
                 return None;

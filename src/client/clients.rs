@@ -2,7 +2,8 @@
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
-use super::{ClientKey, Forwarding, Identity, Plan, Principal, RequestHead, Secret, host};
+use super::{ClientKey, Forwarding, Identity, Plan, Principal, Secret, host};
+use crate::head::RequestHead;
 
 /// The settings of clients: how they are identified, and what each of them may do.
 ///

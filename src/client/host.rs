@@ -10,8 +10,8 @@ use std::{borrow::Cow, collections::HashMap, fmt, net::Ipv6Addr};
 use foldhash::fast::FixedState;
 use http::{header::HOST, uri::Authority};
 
-use super::{ClientKey, RequestHead};
-use crate::field;
+use super::ClientKey;
+use crate::head::{self, RequestHead};
 
 /// The longest name that the domain name system has.
 const LONGEST: usize = 253;
@@ -49,7 +49,7 @@ impl Hosts {
     /// The listed host that a request asks for, in normal form.
     pub(super) fn find(&self, head: RequestHead<'_>) -> Option<&str> {
         let authority = head.uri().authority().map(Authority::as_str);
-        let target = authority.or_else(|| field::only(head.headers(), HOST))?;
+        let target = authority.or_else(|| head::only_text(head.headers(), HOST))?;
         let host = Host::read(target)?;
         let ports = self.0.get(&*host.name)?;
         let mut listed = ports.listed.iter();

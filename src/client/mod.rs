@@ -2,7 +2,6 @@
 
 mod address;
 mod clients;
-mod head;
 mod host;
 mod key;
 mod plan;
@@ -24,7 +23,6 @@ pub(crate) use self::clients::IdentitySource;
 pub use self::{
     address::{Forwarding, PeerAddr},
     clients::Clients,
-    head::RequestHead,
     key::ClientKey,
     plan::Plan,
 };

@@ -7,12 +7,12 @@ use http::{HeaderName, header::AUTHORIZATION};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{
-    Clients, Identity, Principal, RequestHead, Secret,
+    Clients, Identity, Principal, Secret,
     address::{Addresses, canonical},
     clients::{self, Identify, Member, PlanBy},
     host::Hosts,
 };
-use crate::field;
+use crate::head::{self, RequestHead};
 
 /// A fault in what tells clients apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,7 +118,7 @@ impl Resolver {
         let mut lacks_peer = false;
         let found = self.sources.iter().find_map(|source| match source {
             Extractor::Header(name) => {
-                let value = field::first(head.headers(), name);
+                let value = head::first_value(head.headers(), name);
                 value.map(|value| Principal::Key(value.into()))
             }
             Extractor::Host(hosts) => hosts.find(head).map(|host| Principal::Key(host.into())),
@@ -205,9 +205,9 @@ fn network(text: &str) -> Result<IpNet, ResolverError> {
 /// The token of `Authorization: Bearer`; the scheme's case does not count (RFC 9110, section 11.1).
 fn bearer(head: RequestHead<'_>) -> Option<&[u8]> {
     const SCHEME: &[u8] = b"bearer";
-    let value = field::first(head.headers(), &AUTHORIZATION)?;
+    let value = head::first_value(head.headers(), &AUTHORIZATION)?;
     let (scheme, rest) = value.split_at_checked(SCHEME.len())?;
-    let token = field::trim_bytes(rest);
+    let token = head::trim_ows_bytes(rest);
     // Nothing was taken off in front of it: another scheme, whose name begins like this one's.
     let apart = !token.is_empty() && !rest.starts_with(token);
     (scheme.eq_ignore_ascii_case(SCHEME) && apart).then_some(token)

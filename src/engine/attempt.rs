@@ -11,8 +11,8 @@ use std::sync::Arc;
 use super::{Engine, route_limits::RouteLimits, rule_set::RuleSet};
 use crate::{
     admission::Permits,
-    client::RequestHead,
     clock::Nanos,
+    head::RequestHead,
     limiter::{limit_set::Demand, queue::Waiter, readings::LimitReadings},
     store::{
         StoreError, Taken,

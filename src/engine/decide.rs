@@ -29,8 +29,8 @@ use super::{
     route_limits::RouteLimits,
 };
 use crate::{
-    client::RequestHead,
     clock::{Nanos, nanos},
+    head::RequestHead,
     limiter::{
         Outdated,
         limit_set::Demand,

@@ -21,12 +21,13 @@ use super::{
     rule_set::RuleSet,
 };
 use crate::{
-    client::{Client, RequestHead, Resolver},
+    client::{Client, Resolver},
+    head::RequestHead,
     limiter::{Outdated, limit_set::Demand},
     response::{Protocol, Rejection},
     route::{
-        head::{Head, Readings},
         overlap::Shape,
+        readings::{Head, Readings},
         undeclared::Sealed,
     },
     rules::PlanLimits,

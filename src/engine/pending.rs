@@ -25,8 +25,8 @@ use super::{
     rule_set::RuleSet,
 };
 use crate::{
-    client::RequestHead,
     clock::Nanos,
+    head::RequestHead,
     limiter::{Outdated, limit_set::Demand},
 };
 

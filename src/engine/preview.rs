@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use super::{active::ActiveRules, route_limits::RouteLimits, rule_set::RuleSet};
 use crate::{
-    client::RequestHead,
     decision::{Decision, Denial},
+    head::RequestHead,
     limiter::limit_set::Demand,
     response::Protocol,
     store::client::LeasedUnits,

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     clock::nanos,
     decision::{Denial, LimitStatus},
-    field,
+    head,
     limit::Scope,
 };
 
@@ -83,7 +83,7 @@ impl Status {
 /// Returns what is left of a client's deadline, from `grpc-timeout`: at most eight digits and a unit. `None` if the
 /// field is missing or has another form.
 pub(crate) fn deadline(headers: &HeaderMap) -> Option<Duration> {
-    let value = field::text(headers, &TIMEOUT)?;
+    let value = head::text(headers, &TIMEOUT)?;
     let (digits, unit) = value.split_at_checked(value.len().checked_sub(1)?)?;
     if digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;

@@ -3,7 +3,7 @@
 use http::{HeaderMap, Method, Version, header::CONTENT_TYPE};
 
 use super::grpc;
-use crate::field;
+use crate::head;
 
 /// The framing of refusals.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Protocol {
         match self {
             Self::Http => Framing::Http,
             Self::Grpc => {
-                let web = field::first(headers, &CONTENT_TYPE).and_then(web);
+                let web = head::first_value(headers, &CONTENT_TYPE).and_then(web);
                 Framing::Grpc(web.unwrap_or(grpc::CONTENT_TYPE))
             }
             Self::Auto => detect(method, version, headers),
@@ -50,7 +50,7 @@ impl Protocol {
 /// gRPC is recognised by its content type as a whole, ASCII case aside: `application/grpc` is followed
 /// by nothing, `+` or `;`, so that `application/grpc-web` is not taken for it.
 fn detect(method: &Method, version: Version, headers: &HeaderMap) -> Framing {
-    let content_type = field::first(headers, &CONTENT_TYPE);
+    let content_type = head::first_value(headers, &CONTENT_TYPE);
     let Some(content_type) = content_type.filter(|_| *method == Method::POST) else {
         return Framing::Http;
     };

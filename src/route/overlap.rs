@@ -4,9 +4,9 @@ use http::Method;
 
 use super::{
     comparisons::compared,
-    head::{Head, family},
     key::{Pattern, RouteKey, Segment},
     overlaps::Trail,
+    readings::{Head, family},
 };
 
 impl RouteKey {

@@ -9,8 +9,8 @@ use crate::{
     client::{IdentitySource, Plan},
     route::{
         CatchAll, RouteKey,
-        head::{Head, is_grpc_path},
         key::{Pattern, Segment},
+        readings::{Head, is_grpc_path},
         table::Table,
     },
 };

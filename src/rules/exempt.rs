@@ -6,7 +6,7 @@ use super::{Rules, RulesError, names::parse};
 use crate::{
     client::{Clients, Plan},
     limit::limits::{Access, Limits},
-    route::{RouteKey, head::Head, table::Table},
+    route::{RouteKey, readings::Head, table::Table},
 };
 
 /// Checks each use of [`Limits::exempt`]: on a declared route with a named method and a path without parameters, beside

@@ -4,7 +4,7 @@ use std::{borrow::Cow, fmt, sync::Arc};
 
 use http::{HeaderName, header::CONTENT_LENGTH};
 
-use crate::{client::RequestHead, field};
+use crate::head::{self, RequestHead};
 
 /// The number of model tokens that are reserved for a request, before anybody knows what the request costs.
 ///
@@ -176,7 +176,7 @@ impl Estimator {
 
     /// The tokens of a request: at least one.
     pub(crate) fn tokens(&self, head: RequestHead<'_>) -> u64 {
-        let number = |name| field::number(head.headers(), name);
+        let number = |name| head::number(head.headers(), name);
         let known = match &self.estimate.source {
             EstimateSource::Nothing => None,
             EstimateSource::Header(_) => self.field.as_ref().and_then(number),

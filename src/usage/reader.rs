@@ -11,7 +11,7 @@ use super::scan::{MediaType, UsageScanner};
 use crate::{
     admission::reservation::{Report, TokenReservation},
     clock::Nanos,
-    field,
+    head,
 };
 
 /// A listener to reports that are not charged.
@@ -34,11 +34,11 @@ impl UsageReader {
     /// another type.
     #[cold]
     pub(crate) fn of(headers: &HeaderMap, listener: Arc<dyn ReportListener>) -> Option<Box<Self>> {
-        let encoding = field::first(headers, &CONTENT_ENCODING);
+        let encoding = head::first_value(headers, &CONTENT_ENCODING);
         if encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case(b"identity")) {
             return None;
         }
-        let kind = MediaType::of(field::text(headers, &CONTENT_TYPE)?)?;
+        let kind = MediaType::of(head::text(headers, &CONTENT_TYPE)?)?;
         Some(Box::new(Self {
             scan: UsageScanner::new(kind),
             passed: 0,

@@ -15,7 +15,7 @@ use http::{Extensions, Method};
 
 use super::super::{key_changes::KeyChanges, routes::Route, rule_set::RuleSet};
 use crate::{
-    route::{CatchAll, RouteKey, head::Head, key::Pattern, overlaps::Overlaps, table::Table},
+    route::{CatchAll, RouteKey, key::Pattern, overlaps::Overlaps, readings::Head, table::Table},
     rules::{Handover, Rules, others},
 };
 

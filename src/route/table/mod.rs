@@ -24,8 +24,8 @@ use http::Method;
 use self::tree::Tree;
 use super::{
     catch_all::CatchAll,
-    head::{Head, Reading},
     key::{Pattern, RouteKey, Segment, literal_path},
+    readings::{Head, Reading},
     spelling::{is_ambiguous, normalize},
 };
 

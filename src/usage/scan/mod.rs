@@ -37,7 +37,7 @@ mod tests;
 mod tokens;
 
 use self::{events::EventStreamScanner, json::JsonScanner};
-use crate::field;
+use crate::head;
 
 /// The media type of an answer that may report usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub(crate) enum MediaType {
 impl MediaType {
     /// By the field `content-type`, whose parameters make no difference.
     pub(crate) fn of(content_type: &str) -> Option<Self> {
-        let media_type = field::trim(content_type.split(';').next()?);
+        let media_type = head::trim_ows(content_type.split(';').next()?);
         let is = |name| media_type.eq_ignore_ascii_case(name);
         if is("application/json") {
             Some(Self::Json)

@@ -1,21 +1,101 @@
-//! Values of header fields, read without the optional white space around them.
+//! The head of a request, and values of its fields, read without the optional white space around them.
 //!
 //! HTTP/1.1 servers take that white space off (RFC 9112, section 5.1). HTTP/2 forbids it (RFC 9113, section 8.2.1), but
 //! servers hand it on: a client that adds a space to its key would be a new one with each space. Every field that this
 //! crate reads is read here.
 
-use http::{HeaderMap, header::AsHeaderName};
+use http::{
+    Extensions, HeaderMap, Method, Request, Uri, Version, header::AsHeaderName, request::Parts,
+};
+
+/// The head of a request, for closures that find out whose it is and what it may do.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestHead<'a> {
+    method: &'a Method,
+    uri: &'a Uri,
+    version: Version,
+    headers: &'a HeaderMap,
+    extensions: &'a Extensions,
+}
+
+impl<'a, B> From<&'a Request<B>> for RequestHead<'a> {
+    fn from(request: &'a Request<B>) -> Self {
+        Self::of(request)
+    }
+}
+
+impl<'a> From<&'a Parts> for RequestHead<'a> {
+    fn from(parts: &'a Parts) -> Self {
+        Self {
+            method: &parts.method,
+            uri: &parts.uri,
+            version: parts.version,
+            headers: &parts.headers,
+            extensions: &parts.extensions,
+        }
+    }
+}
+
+impl<'a> RequestHead<'a> {
+    pub(crate) fn of<B>(request: &'a Request<B>) -> Self {
+        Self {
+            method: request.method(),
+            uri: request.uri(),
+            version: request.version(),
+            headers: request.headers(),
+            extensions: request.extensions(),
+        }
+    }
+
+    /// The method.
+    #[must_use]
+    pub fn method(self) -> &'a Method {
+        self.method
+    }
+
+    /// The target, as it was sent.
+    #[must_use]
+    pub fn uri(self) -> &'a Uri {
+        self.uri
+    }
+
+    pub(crate) fn version(self) -> Version {
+        self.version
+    }
+
+    /// The header fields.
+    #[must_use]
+    pub fn headers(self) -> &'a HeaderMap {
+        self.headers
+    }
+
+    /// The value of a header field as text: of several lines the first that is not empty, without the white space
+    /// around it. `None` if there is none, or if it is no UTF-8.
+    ///
+    /// Prefer it to [`headers`](Self::headers) for what tells clients apart: HTTP/2 hands on white space that HTTP/1.1
+    /// takes off, so that a client could be a new one with each space that it adds.
+    #[must_use]
+    pub fn field(self, name: &str) -> Option<&'a str> {
+        text(self.headers, name)
+    }
+
+    /// Returns the request's extensions: what layers outside have put there, such as an authenticated user.
+    #[must_use]
+    pub fn extensions(self) -> &'a Extensions {
+        self.extensions
+    }
+}
 
 /// Optional white space (RFC 9110, section 5.6.3).
 const OPTIONAL_WHITE_SPACE: [char; 2] = [' ', '\t'];
 
 /// A text without the optional white space around it.
-pub(crate) fn trim(text: &str) -> &str {
+pub(crate) fn trim_ows(text: &str) -> &str {
     text.trim_matches(OPTIONAL_WHITE_SPACE)
 }
 
 /// A value without the optional white space around it.
-pub(crate) fn trim_bytes(value: &[u8]) -> &[u8] {
+pub(crate) fn trim_ows_bytes(value: &[u8]) -> &[u8] {
     let is_white_space = |byte: &u8| OPTIONAL_WHITE_SPACE.contains(&char::from(*byte));
     let Some(start) = value.iter().position(|byte| !is_white_space(byte)) else {
         return &[];
@@ -25,22 +105,22 @@ pub(crate) fn trim_bytes(value: &[u8]) -> &[u8] {
 }
 
 /// The first value of a field that is not empty.
-pub(crate) fn first(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&[u8]> {
+pub(crate) fn first_value(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&[u8]> {
     let values = headers.get_all(name).iter();
-    let mut values = values.map(|value| trim_bytes(value.as_bytes()));
+    let mut values = values.map(|value| trim_ows_bytes(value.as_bytes()));
     values.find(|value| !value.is_empty())
 }
 
 /// The first value of a field that is not empty, if it is UTF-8.
 pub(crate) fn text(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&str> {
-    std::str::from_utf8(first(headers, name)?).ok()
+    std::str::from_utf8(first_value(headers, name)?).ok()
 }
 
 /// The value of a field that has one line alone, if it is UTF-8.
-pub(crate) fn only(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&str> {
+pub(crate) fn only_text(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&str> {
     let mut values = headers.get_all(name).iter();
     let only = values.next().filter(|_| values.next().is_none())?;
-    std::str::from_utf8(trim_bytes(only.as_bytes())).ok()
+    std::str::from_utf8(trim_ows_bytes(only.as_bytes())).ok()
 }
 
 /// A number in decimal digits alone: without a sign, which [`str::parse`] would read. What is above the largest counts
@@ -72,9 +152,9 @@ mod tests {
             ("\u{a0}a\u{a0}", "\u{a0}a\u{a0}"),
         ];
         for (value, expected) in table {
-            assert_eq!(trim(value), expected, "{value:?}");
+            assert_eq!(trim_ows(value), expected, "{value:?}");
             assert_eq!(
-                trim_bytes(value.as_bytes()),
+                trim_ows_bytes(value.as_bytes()),
                 expected.as_bytes(),
                 "{value:?}"
             );

@@ -23,7 +23,7 @@ use axum::extract::{MatchedPath, OriginalUri};
 use http::{Extensions, HeaderMap, Method, Uri, header::CONTENT_TYPE};
 
 use super::spelling::{Spelling, canonical, is_ambiguous, spellings};
-use crate::field;
+use crate::head;
 
 /// Method and path of a request, as route keys see them.
 #[derive(Debug)]
@@ -258,7 +258,7 @@ pub(crate) fn is_grpc_path(path: &str) -> bool {
 fn has_grpc_content_type(headers: &HeaderMap) -> bool {
     const GRPC: &[u8] = b"application/grpc";
     headers.get_all(CONTENT_TYPE).iter().any(|value| {
-        let essence = field::trim_bytes(value.as_bytes()).get(..GRPC.len());
+        let essence = head::trim_ows_bytes(value.as_bytes()).get(..GRPC.len());
         essence.is_some_and(|essence| essence.eq_ignore_ascii_case(GRPC))
     })
 }
