@@ -306,8 +306,10 @@ impl<'a> LimitStatus<'a> {
         if !refused {
             return None;
         }
-        self.limit
-            .refusal(self.reading.state, self.now, self.reading.cost)
+        let LimitReading { state, cost, .. } = self.reading;
+        let reason = |meter: Meter| meter.take(state, self.now, cost).err();
+        let closed = Some(RefusalReason::Never);
+        (self.limit.meter.map_or(closed, reason))
             // There is room, and others wait for it.
             .or_else(|| self.reading.refused.then_some(RefusalReason::Busy))
     }

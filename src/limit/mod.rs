@@ -15,7 +15,6 @@ pub(crate) mod wait_policy;
 use std::{fmt, mem::discriminant, sync::Arc};
 
 use self::{
-    gcra::RefusalReason,
     in_flight::InFlight,
     meter::Meter,
     quota::{Quota, Window},
@@ -23,7 +22,6 @@ use self::{
     reservation::Reservation,
     wait_policy::Patience,
 };
-use crate::clock::Nanos;
 
 /// The scope of a limit: the requests that it holds for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -207,27 +205,5 @@ impl Limit {
     /// Tells whether strangers share the limit's buckets, whoever asks.
     pub(crate) fn is_shared(&self) -> bool {
         matches!(self.scope, Scope::Total | Scope::Route)
-    }
-
-    /// Returns the number of units that may be leased beside a charge, which takes one of `most`: no more than a
-    /// quarter of what a full bucket holds, or than a rate gives in a second, so that others do not miss for long what
-    /// a process does not use. Zero for model tokens, of which each request needs another number, and for shadows.
-    pub(crate) fn lease(&self, most: u64) -> u64 {
-        const SECOND: u64 = 1_000_000_000;
-        let meter = match (&self.meter, &self.terms) {
-            (Some(meter), Terms::Rate(_) | Terms::Quota(_)) if !self.shadow => meter,
-            _ => return 0,
-        };
-        let steady = SECOND.checked_div(meter.steady(1)).unwrap_or(u64::MAX);
-        most.saturating_sub(1).min(meter.capacity() / 4).min(steady)
-    }
-
-    /// Returns the reason for which a charge of `cost` would be refused at `state`, if it would be refused.
-    #[inline]
-    pub(crate) fn refusal(&self, state: u64, now: Nanos, cost: u64) -> Option<RefusalReason> {
-        match &self.meter {
-            Some(meter) => meter.take(state, now, cost).err(),
-            None => Some(RefusalReason::Never),
-        }
     }
 }

@@ -31,7 +31,7 @@ use foldhash::fast::FixedState;
 
 use crate::{
     clock::Nanos,
-    limit::{Limit, Terms},
+    limit::{Limit, Terms, gcra::RefusalReason},
     limiter::{
         balance::BalanceRef,
         bucket::Bucket,
@@ -170,9 +170,9 @@ impl BoundLimit {
         BucketCharge {
             limit: &self.limit,
             place,
-            cost: match self.limit.is_tokens() {
-                true => self.reserves(demand, &place, table, now),
-                false => 1,
+            cost: match self.limit.terms {
+                Terms::Tokens(_) => self.reserves(demand, &place, table, now),
+                Terms::Rate(_) | Terms::Quota(_) | Terms::InFlight(_) => 1,
             },
         }
     }
@@ -227,6 +227,28 @@ impl BoundLimit {
                     .reserves(demand.tokens, demand.is_exact, is_shared)
             }
             Terms::Rate(_) | Terms::Quota(_) | Terms::InFlight(_) => 1,
+        }
+    }
+
+    /// Returns the number of units that may be leased beside a charge, which takes one of `most`: no more than a
+    /// quarter of what a full bucket holds, or than a rate gives in a second, so that others do not miss for long what
+    /// a process does not use. Zero for model tokens, of which each request needs another number, and for shadows.
+    pub(crate) fn lease(&self, most: u64) -> u64 {
+        const SECOND: u64 = 1_000_000_000;
+        let meter = match (&self.limit.meter, &self.limit.terms) {
+            (Some(meter), Terms::Rate(_) | Terms::Quota(_)) if !self.limit.shadow => meter,
+            _ => return 0,
+        };
+        let steady = SECOND.checked_div(meter.steady(1)).unwrap_or(u64::MAX);
+        most.saturating_sub(1).min(meter.capacity() / 4).min(steady)
+    }
+
+    /// Returns the reason for which a charge of `cost` would be refused at `state`, if it would be refused.
+    #[inline]
+    pub(crate) fn refusal(&self, state: u64, now: Nanos, cost: u64) -> Option<RefusalReason> {
+        match &self.limit.meter {
+            Some(meter) => meter.take(state, now, cost).err(),
+            None => Some(RefusalReason::Never),
         }
     }
 
@@ -294,4 +316,13 @@ pub(crate) struct BucketCharge<'a> {
     pub(crate) place: BalanceRef<'a>,
     /// In units of the limit: requests, slots or model tokens.
     pub(crate) cost: u64,
+}
+
+impl BucketCharge<'_> {
+    /// Tells whether the limit would refuse the charge at `state`.
+    #[inline(always)]
+    pub(super) fn is_refused(&self, state: u64, now: Nanos) -> bool {
+        let meter = self.limit.meter.as_ref();
+        meter.is_none_or(|meter| meter.take(state, now, self.cost).is_err())
+    }
 }

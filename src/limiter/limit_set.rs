@@ -52,7 +52,7 @@ pub(crate) struct LimitSet {
     /// A limit has a store's `id`. Nothing follows from that in a throttle without a store.
     pub(crate) is_shared: bool,
     /// All that a request takes in a store may be leased: at most [`LimitSet::MOST_LEASED`] limits are kept there, and
-    /// each of them leases ([`Limit::lease`](crate::limit::Limit::lease)). True also of a set of which nothing is kept
+    /// each of them leases ([`BoundLimit::lease`]). True also of a set of which nothing is kept
     /// there.
     pub(crate) is_leased: bool,
     /// The route was freed from all limits: `limits` is empty, and its requests are counted as exempt.
@@ -89,7 +89,7 @@ impl LimitSet {
             is_leased: {
                 let shared = limits.iter().filter(|bound| bound.id.is_some());
                 shared.clone().count() <= Self::MOST_LEASED
-                    && shared.clone().all(|bound| bound.limit.lease(u64::MAX) > 0)
+                    && shared.clone().all(|bound| bound.lease(u64::MAX) > 0)
             },
             exempt: false,
             limits,

@@ -289,7 +289,8 @@ pub(crate) fn shadow<'a>(
     clock: impl Fn() -> Nanos,
     readings: &mut LimitReadings,
 ) {
-    for BucketCharge { limit, place, cost } in charges {
+    for charge in charges {
+        let BucketCharge { limit, place, cost } = charge;
         let seen = place.peek(now);
         let taken = match &limit.meter {
             Some(meter) if admitted => match place.take(seen, meter, now, cost, &clock) {
@@ -298,9 +299,8 @@ pub(crate) fn shadow<'a>(
                 // Nothing was taken, so that nothing may be given back.
                 Err(Untaken::Outdated) => Err(seen),
             },
-            _ => limit
-                .refusal(seen.state, now, cost)
-                .map_or(Ok(seen), |_| Err(seen)),
+            _ if charge.is_refused(seen.state, now) => Err(seen),
+            _ => Ok(seen),
         };
         let refused = taken.is_err();
         let (Ok(seen) | Err(seen)) = taken;
@@ -336,7 +336,7 @@ pub(crate) fn admit<'a>(
             if seen.outdated {
                 return Err(Outdated);
             }
-            refused |= charge.limit.refusal(seen.state, now, cost).is_some();
+            refused |= charge.is_refused(seen.state, now);
             seen
         };
         readings.push(LimitReading::new(seen, cost));

@@ -86,7 +86,7 @@ impl Attempt<'_> {
         let enforced = || self.limits.limit_set.enforced().enumerate();
         let refuses = enforced().any(|(index, bound)| {
             let reading = readings[index];
-            let refusal = bound.limit.refusal(reading.state, at, reading.cost);
+            let refusal = bound.refusal(reading.state, at, reading.cost);
             refusal.is_some()
         });
         let mut there = enforced().filter(|(_, bound)| bound.id.is_some());
@@ -214,7 +214,7 @@ impl Attempt<'_> {
         let pairs = self.limits.limit_set.enforced().zip(readings.as_slice());
         let mut here = pairs.filter(|(bound, _)| bound.id.is_none());
         here.any(|(bound, reading)| {
-            let refusal = bound.limit.refusal(reading.state, at, reading.cost);
+            let refusal = bound.refusal(reading.state, at, reading.cost);
             reading.refused || refusal.is_some()
         })
     }

@@ -204,7 +204,7 @@ impl StoreClient {
         let until = at.now.saturating_add(nanos(deadline));
         let charges = missing.filter_map(|(_, bound)| {
             let mut charge = charge(bound, demand)?;
-            let units = bound.limit.lease(lease);
+            let units = bound.lease(lease);
             let hash = (lease > 1).then(|| self.hash_of(&charge.key));
             if let Some(hash) = hash {
                 self.leases.forget_others(hash, charge.budget.meter());
@@ -307,7 +307,7 @@ impl StoreClient {
                     let known = self.deny_cache.find(hash, now);
                     view.is_known &= known.is_some() || index >= limit_set.enforced;
                     let state = known.unwrap_or(0);
-                    let refusal = bound.limit.refusal(state, at, cost);
+                    let refusal = bound.refusal(state, at, cost);
                     view.is_denied |= refusal.is_some() && index < limit_set.enforced;
                     never |= refusal == Some(RefusalReason::Never) && index < limit_set.enforced;
                     LimitReading {

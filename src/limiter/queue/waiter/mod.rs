@@ -220,7 +220,7 @@ impl Limiter {
                 };
                 reading.state = meter.owe(reading.state, at, units);
             }
-            let wait = match bound.limit.refusal(reading.state, at, reading.cost) {
+            let wait = match bound.refusal(reading.state, at, reading.cost) {
                 None if ahead.requests == 0 => continue,
                 None | Some(RefusalReason::Busy) => 0,
                 Some(RefusalReason::Wait(wait)) => wait,
@@ -276,10 +276,7 @@ impl Limiter {
     ) {
         let refuses = |(index, bound): (usize, &BoundLimit)| {
             let reading = readings[index];
-            bound
-                .limit
-                .refusal(reading.state, at, reading.cost)
-                .is_some()
+            bound.refusal(reading.state, at, reading.cost).is_some()
         };
         if limit_set.enforced().enumerate().any(refuses) {
             return;
@@ -431,7 +428,7 @@ impl Waiter {
         let mut longest = 0;
         let mut busy = false;
         for (bound, reading) in limit_set.enforced().zip(readings.as_slice()) {
-            match bound.limit.refusal(reading.state, at, reading.cost) {
+            match bound.refusal(reading.state, at, reading.cost) {
                 None => continue,
                 Some(RefusalReason::Never) => return Refused::Never,
                 Some(RefusalReason::Busy) => busy = true,
