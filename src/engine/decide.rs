@@ -23,9 +23,8 @@ use std::{
 
 use super::{
     Engine,
-    attempt::{Attempt, Progress, Reply, Ruling, Wait},
     outcome::{Decided, Outcome, Refusal, Ticket},
-    pending::Pending,
+    pending::{Attempt, Pending, Progress, Reply, Ruling, Wait},
     route_limits::RouteLimits,
 };
 use crate::{

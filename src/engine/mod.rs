@@ -19,7 +19,6 @@
 //! Requests are charged by `decide` and what is below it alone. Only `active` exchanges rules.
 
 mod active;
-mod attempt;
 mod combined_limits;
 mod decide;
 mod key_changes;

@@ -13,7 +13,11 @@ use std::{borrow::Cow, mem, sync::Arc};
 use bytes::Bytes;
 use http::{Extensions, Method, Request, Response};
 
-use super::{Engine, attempt::Attempt, pending::Pending, route_limits::RouteLimits};
+use super::{
+    Engine,
+    pending::{Attempt, Pending},
+    route_limits::RouteLimits,
+};
 use crate::{
     admission::{Admission, Permits},
     clock::Nanos,

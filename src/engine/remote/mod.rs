@@ -22,8 +22,8 @@ use std::{mem, sync::Arc};
 
 use self::refused::RefusedReadings;
 use super::{
-    attempt::{Attempt, LocalCharges, Progress, Reply, Ruling, Wait},
     outcome::{Applied, Outcome},
+    pending::{Attempt, LocalCharges, Progress, Reply, Ruling, Wait},
 };
 use crate::{
     admission::Permits,

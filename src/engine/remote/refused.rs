@@ -9,8 +9,8 @@
 //! - **Nothing is held here**: slots and units of leases have gone back before.
 
 use super::super::{
-    attempt::{Attempt, Progress, Ruling, Wait},
     outcome::{Applied, Outcome},
+    pending::{Attempt, Progress, Ruling, Wait},
 };
 use crate::{
     clock::{Nanos, nanos},

@@ -80,8 +80,12 @@ use tokio::runtime::Handle;
 
 pub use self::outage::OnOutage;
 use self::{
-    breaker::Breaker, corrections::Corrections, deny_cache::DenyCache, lease::Leases,
-    task_slot::TaskSlot, timers::Timers,
+    breaker::{Breaker, BreakerState},
+    corrections::Corrections,
+    deny_cache::DenyCache,
+    lease::Leases,
+    task_slot::TaskSlot,
+    timers::Timers,
 };
 pub(crate) use self::{
     call::StoreCall,
@@ -180,6 +184,20 @@ impl StoreClient {
             probe_deadline: AtomicU64::new(0),
             runtime: OnceLock::new(),
             on_event: Box::new(on_event),
+        }
+    }
+
+    /// Returns whether requests must not call the store. One load, but where a probe was abandoned: then it spawns
+    /// another.
+    #[inline]
+    pub(crate) fn is_down(self: &Arc<Self>) -> bool {
+        match self.breaker.state() {
+            BreakerState::Up => false,
+            BreakerState::Down => true,
+            BreakerState::Unprobed => {
+                self.probe();
+                true
+            }
         }
     }
 

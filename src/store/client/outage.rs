@@ -28,7 +28,7 @@ use std::{
 
 use tokio::time::{sleep, timeout};
 
-use super::{StoreClient, breaker::BreakerState};
+use super::StoreClient;
 use crate::{
     clock::{Nanos, nanos},
     store::StoreError,
@@ -81,20 +81,6 @@ pub(crate) enum Event<'a> {
 }
 
 impl StoreClient {
-    /// Returns whether requests must not call the store. One load, but where a probe was abandoned: then it spawns
-    /// another.
-    #[inline]
-    pub(crate) fn is_down(self: &Arc<Self>) -> bool {
-        match self.breaker.state() {
-            BreakerState::Up => false,
-            BreakerState::Down => true,
-            BreakerState::Unprobed => {
-                self.probe();
-                true
-            }
-        }
-    }
-
     /// Records that a call failed. One that tells that nobody can be charged trips the breaker.
     ///
     /// `deadline` is the call's, and becomes the probe's.
@@ -113,7 +99,7 @@ impl StoreClient {
 
     /// Spawns the probe. For the one alone whom the breaker has told to.
     #[cold]
-    fn probe(self: &Arc<Self>) {
+    pub(super) fn probe(self: &Arc<Self>) {
         self.spawn(Probe(Some(Arc::downgrade(self))).run());
     }
 
