@@ -44,11 +44,9 @@
 //! `store/memory`, which is a store made of a limiter.
 
 pub(crate) mod balance;
-pub(crate) mod bound_limit;
 pub(crate) mod bucket;
 pub(crate) mod client_table;
 pub(crate) mod counters;
-mod group;
 pub(crate) mod limit_set;
 pub(crate) mod meter_history;
 pub(crate) mod queue;

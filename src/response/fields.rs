@@ -183,7 +183,7 @@ pub(super) fn refused(denial: &Denial) -> Option<HeaderValue> {
 fn push_refused(line: &mut Buffer, status: &LimitStatus<'_>, told: Option<Duration>) {
     line.push_quoted(&status.limit().name);
     line.push(";r=0");
-    if let Some(wait) = told.filter(|_| !status.limit().is_slots()) {
+    if let Some(wait) = told.filter(|_| status.in_flight().is_none()) {
         line.push(";t=");
         line.push_integer(ceil_seconds(nanos(wait)));
     }

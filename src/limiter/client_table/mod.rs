@@ -24,7 +24,7 @@
 //! # Callers
 //!
 //! [`balance`](super::balance) charges and corrects. The engine reserves room when rules come that have clients,
-//! `bound_limit` asks whether the table ever was full, and `observe` shows `overflowed`.
+//! `limit_set` asks whether the table ever was full, and `observe` shows `overflowed`.
 //!
 //! # Who may write what
 //!
@@ -61,7 +61,7 @@ use std::{
     sync::{OnceLock, PoisonError},
 };
 
-use super::{group::Group, meter_history::MeterTerms, readings::BucketReading};
+use super::{meter_history::MeterTerms, readings::BucketReading};
 use crate::{
     clock::Nanos,
     limit::meter::Meter,
@@ -516,6 +516,45 @@ impl fmt::Debug for ClientTable {
             .field("capacity", &self.capacity())
             .field("overflowed", &self.overflowed())
             .finish_non_exhaustive()
+    }
+}
+
+/// A group: eight pairs of a key and a state, 128 bytes, aligned to two cache lines. A pair never straddles a line, and
+/// two groups never share one, so that a key found among the first four costs one cache line.
+///
+/// It starts zeroed. Key 0 is no client's, and state 0 is a full bucket, so a fresh slot is free.
+#[derive(Default)]
+#[repr(align(128))]
+struct Group([Pair; Group::SLOTS]);
+
+/// One slot: whose balance it is, and the balance.
+#[derive(Default)]
+struct Pair {
+    /// The word of a [`TableKey`]; 0 before the first.
+    key: AtomicU64,
+    /// The state of a meter, or [`BUSY`] while the slot changes hands.
+    state: AtomicU64,
+}
+
+impl Group {
+    /// The slots of a group. Fewer under loom, which explores all orders in which they may be read.
+    const SLOTS: usize = if cfg!(throttle_loom) { 2 } else { 8 };
+
+    /// Returns all slots, in the order in which they are searched.
+    fn slots(&self) -> impl Iterator<Item = Slot<'_>> {
+        self.0.iter().map(|Pair { key, state }| Slot { key, state })
+    }
+
+    /// Returns the slots whose buckets are full at `now`, with the states by which they were.
+    ///
+    /// A state that is not after the throttle's clock is full, whatever meter it belongs to (see
+    /// [`Meter`](crate::limit::meter::Meter)); slots in flight lie after every reading of the clock, and so does
+    /// `BUSY`. A look, no claim: the caller exchanges exactly the state that is returned, or has lost the slot.
+    fn full(&self, now: Nanos) -> impl Iterator<Item = (Slot<'_>, u64)> {
+        self.slots().filter_map(move |slot| {
+            let state = slot.state.load(Ordering::Acquire);
+            (state <= now).then_some((slot, state))
+        })
     }
 }
 

@@ -94,7 +94,7 @@ pub(crate) use self::{
 };
 use crate::{
     clock::{Clock, Moment, Nanos, nanos},
-    limit::{Limit, gcra::RefusalReason},
+    limit::{Limit, Terms, gcra::RefusalReason},
     limiter::{
         client_table::ClientTable,
         limit_set::{BoundLimit, Demand, LimitSet},
@@ -499,7 +499,7 @@ fn charge(bound: &BoundLimit, demand: Demand) -> Option<Charge> {
     let budget = Budget::new((*meter)?);
     let mut charge = Charge::new(key(bound, demand.identity)?, budget, bound.cost(demand));
     charge.is_shadow = *shadow;
-    charge.is_settled = bound.limit.is_tokens();
+    charge.is_settled = matches!(bound.limit.terms, Terms::Tokens(_));
     Some(charge)
 }
 

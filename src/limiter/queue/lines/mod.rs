@@ -42,7 +42,7 @@ use self::wait_queue::WaitQueue;
 pub(crate) use self::wait_queue::{QueueAhead, QueuePosition, QueueTicket};
 use crate::{
     clock::Nanos,
-    limiter::bound_limit::QueueId,
+    limiter::limit_set::QueueId,
     sync::{AtomicU64, Mutex, Ordering},
 };
 

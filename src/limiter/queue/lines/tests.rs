@@ -8,7 +8,7 @@ use std::{
 
 use super::{Inner, QueueAhead, QueuePosition, QueueTicket, WaitQueues, wait_queue::GRACE};
 use crate::clock::Nanos;
-use crate::limiter::bound_limit::QueueId;
+use crate::limiter::limit_set::QueueId;
 
 const ROUTE: QueueId = QueueId::Scope(1);
 const CLIENT: QueueId = QueueId::Client(1);

@@ -32,8 +32,8 @@ use crate::{
     limit::{gcra::RefusalReason, wait_policy::Patience},
     limiter::{
         Limiter, Outdated,
-        bound_limit::QueueId,
         counters::Counters,
+        limit_set::QueueId,
         limit_set::{BoundLimit, Demand, LimitSet},
         readings::{LimitReading, LimitReadings},
     },
