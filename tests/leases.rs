@@ -24,7 +24,7 @@ use http_body_util::Empty;
 use proptest::prelude::*;
 use tokio::time::{Instant, sleep};
 use told::{Does, Told};
-use tower_throttle::{Clients, Limits, OnOutage, Quota, Rate, Rules, ThrottleLayer};
+use tower_throttle::{Clients, Handle, Limits, OnOutage, Quota, Rate, Rules, ThrottleLayer};
 
 const OK: StatusCode = StatusCode::OK;
 const REFUSED: StatusCode = StatusCode::TOO_MANY_REQUESTS;
@@ -472,7 +472,7 @@ async fn what_comes_back_is_not_what_others_count_on() {
 async fn what_was_leased_before_a_reload_is_not_spent_once_a_faster_rate_has_refilled_it() {
     let store = Told::new();
     let rules = |rate: u64, burst: u64| Rules::new().total(Rate::per_second(rate).burst(burst));
-    let reload = |handle: &tower_throttle::Handle, rules: Rules| {
+    let reload = |handle: &Handle, rules: Rules| {
         handle.reload(rules).expect("rules that hold together");
     };
     let layer = layer(rules(10, 44), &store, 12);
@@ -485,6 +485,65 @@ async fn what_was_leased_before_a_reload_is_not_spent_once_a_faster_rate_has_ref
     sleep(40 * MS).await;
     reload(&handle, rules(10, 44));
     let sum = admitted(&client, 200).await;
+    assert_eq!(sum, 44, "the burst");
+}
+
+/// Two processes that lease, and their handles.
+fn two_replicas(rules: &Rules, store: &Told) -> ([Client; 2], [Handle; 2]) {
+    let layers = [(); 2].map(|()| layer(rules.clone(), store, 12));
+    let handles = [layers[0].handle(), layers[1].handle()];
+    (layers.map(Client::with), handles)
+}
+
+/// R20: a lease was spent under a limit like that of before, though another process had asked under the rules in
+/// between, so that the store had refilled what was leased.
+#[tokio::test(start_paused = true)]
+async fn what_was_leased_before_two_reloads_is_not_spent_once_another_process_has_asked_in_between()
+{
+    let total = |rate: u64, burst: u64| Rules::new().total(Rate::per_second(rate).burst(burst));
+    let unlimited = || Rules::new().default_route(Rate::per_second(1_000_000));
+    let before = total(10, 44);
+    let (fast, none) = ((total(1_000, 1), true), (unlimited(), false));
+    for meanwhile in [vec![&fast], vec![&none, &fast, &none]] {
+        let store = Told::new();
+        let ([one, two], handles) = two_replicas(&before, &store);
+        assert_eq!(admitted(&one, 1).await, 1, "more are leased");
+        for (rules, asks) in meanwhile.into_iter().chain([&(before.clone(), false)]) {
+            for handle in &handles {
+                handle.reload(rules.clone()).expect("rules");
+            }
+            admitted(&two, usize::from(*asks)).await;
+        }
+        // The store refills as it was asked last.
+        sleep(200 * MS).await;
+        let sum = admitted(&two, 200).await + admitted(&one, 200).await;
+        assert_eq!(sum, 44, "the burst");
+    }
+}
+
+/// R20: as above, where the answer with the lease comes when the reloads are over.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_is_granted_by_rules_of_before_is_not_spent_under_others() {
+    let rules = |rate: u64, burst: u64| Rules::new().total(Rate::per_second(rate).burst(burst));
+    let store = Told::new();
+    let ([one, two], handles) = two_replicas(&rules(10, 44), &store);
+    let reload = |rules: Rules| {
+        for handle in &handles {
+            handle.reload(rules.clone()).expect("rules");
+        }
+    };
+    let latest = 20 * MS;
+    store.does(Does::Late(latest));
+    let mut asked = pin!(one.get("/"));
+    let cx = &mut Context::from_waker(Waker::noop());
+    assert!(asked.as_mut().poll(cx).is_pending(), "it is taken already");
+    store.does(Does::Answers);
+    reload(rules(1_000, 1));
+    assert_eq!(admitted(&two, 1).await, 0, "it owes what was leased");
+    reload(rules(10, 44));
+    assert_eq!(asked.await.status, OK);
+    sleep(100 * MS).await;
+    let sum = admitted(&two, 200).await + admitted(&one, 200).await;
     assert_eq!(sum, 44, "the burst");
 }
 

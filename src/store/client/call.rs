@@ -38,7 +38,7 @@ use std::{
 
 use tokio::runtime::Handle;
 
-use super::{LeasedUnits, StoreClient, timers::TimerKey};
+use super::{LeasedUnits, StoreClient, leased::LeaseMark, timers::TimerKey};
 use crate::{
     clock::{Moment, Nanos, nanos},
     store::{Balance, Charge, Correction, StoreError, Taken},
@@ -63,8 +63,8 @@ pub(crate) struct StoreCall {
     keeps_charges: bool,
     /// The units that the request spends of leases, for limits that are not among the charges.
     leased: LeasedUnits,
-    /// The charges that ask for a lease. Each of them keeps others from asking for one until it is ended.
-    lease_charges: Vec<Charge>,
+    /// The marks of the charges that ask for a lease. Each of them keeps others from asking for one until it is ended.
+    lease_marks: Vec<LeaseMark>,
     /// Set if this process takes leases, of these buckets or of others. Other processes are taken to do the same.
     uses_leases: bool,
     /// Set if all costs are zero: nothing is taken, and the answer tells what the buckets hold.
@@ -78,19 +78,18 @@ type Call = Pin<Box<dyn Future<Output = CallReply> + Send>>;
 impl StoreCall {
     /// Begins a call. The store is not reached before the first poll.
     ///
-    /// `deadline` counts from `sent`, which is read before this. `leased` was spent for the same request and is put
-    /// back if it does not pass. With `uses_leases`, what comes too late is given back in the way that is safe beside
-    /// leases.
+    /// `deadline` counts from `sent`, which is read before this. `lease_marks` were begun for these charges, and are
+    /// ended by the call. `leased` was spent for the same request and is put back if it does not pass. With
+    /// `uses_leases`, what comes too late is given back in the way that is safe beside leases.
     pub(super) fn new(
         store_client: Arc<StoreClient>,
         charges: Vec<Charge>,
+        lease_marks: Vec<LeaseMark>,
         sent: Moment,
         deadline: Duration,
         leased: LeasedUnits,
         uses_leases: bool,
     ) -> Self {
-        let lease_charges = charges.iter().filter(|charge| charge.lease > 0);
-        let lease_charges = lease_charges.cloned().collect();
         let store = Arc::clone(&store_client.store);
         let call: Call = Box::pin(async move {
             let taken = store.take(&charges).await;
@@ -105,7 +104,7 @@ impl StoreCall {
             timer: None,
             keeps_charges: false,
             leased,
-            lease_charges,
+            lease_marks,
             uses_leases,
             is_peek: false,
         }
@@ -121,6 +120,7 @@ impl StoreCall {
         let mut call = Self::new(
             store_client,
             charges,
+            Vec::new(),
             sent,
             deadline,
             LeasedUnits::default(),
@@ -137,20 +137,15 @@ impl StoreCall {
 
     /// Ends the lease that the call asked for, and puts leased units back unless the request passes. `None`: no answer
     /// in time. A second time it finds nothing to do.
-    fn finish(&mut self, answer: Option<(&[Charge], &Taken)>) {
-        let lease_charges = mem::take(&mut self.lease_charges);
-        if !lease_charges.is_empty() {
-            let (charges, taken) = answer.unzip();
+    fn finish(&mut self, answer: Option<&Taken>) {
+        let lease_marks = mem::take(&mut self.lease_marks);
+        if !lease_marks.is_empty() {
             let (sent, until) = (self.sent, self.gives_up_at());
-            self.store_client.end_lease_calls(
-                charges.unwrap_or(&lease_charges),
-                taken,
-                sent,
-                until,
-            );
+            self.store_client
+                .end_lease_calls(&lease_marks, answer, sent, until);
         }
         let leased = mem::take(&mut self.leased);
-        if !answer.is_some_and(|(_, taken)| taken.is_admitted) {
+        if !answer.is_some_and(|taken| taken.is_admitted) {
             self.store_client.put_back(&leased);
         }
     }
@@ -184,7 +179,7 @@ impl StoreCall {
                 Err(error) => store_client.record_failure(error, self.deadline),
             }
             let leased = self.leased;
-            self.finish(taken.as_ref().ok().map(|taken| (&charges[..], taken)));
+            self.finish(taken.as_ref().ok());
             return Poll::Ready(taken.map(|mut taken| {
                 // Units that were leased beside a charge are at hand in this process: to a client they are there.
                 let balances = charges.iter().zip(&mut taken.balances);

@@ -29,9 +29,10 @@
 //!   the call; a mark that nobody has ended by then is nobody's. Calls that come meanwhile ask for no lease.
 //! - **A call that ends wakes all who wait for it.** Wakers are kept only under a mark, and taken as its call ends. A
 //!   mark that lapses wakes nobody: whoever waits has a deadline of its own besides.
-//! - **Units of other terms are none.** A lease is spent under the meter that it was taken under. After a reload that
-//!   changes the meter, the first call for the bucket has it [forgotten](Leases::forget_others): from then on the store
-//!   refills the bucket by the new one.
+//! - **Units of other terms are none.** A lease is spent in the [terms](LeaseTerms) that it was taken in: the meter of
+//!   its limit, and the version, which tells a limit from an equal one that has followed others. In between, any process
+//!   may have had the store refill the bucket by another meter, so that the leased units are back in it. The first call
+//!   in other terms has the lease [forgotten](Leases::forget_others).
 //! - **Bounded.** 32,768 buckets at most have leases. For others each request calls the store.
 //!
 //! No lock is held while a waker runs: it may do anything.
@@ -51,6 +52,7 @@ use std::{
 use crate::{
     clock::{Moment, Nanos},
     limit::meter::Meter,
+    limiter::{limit_set::BoundLimit, meter_history::Version},
     store::{Balance, BucketKey, Budget, Correction},
     sync::Mutex,
 };
@@ -63,12 +65,22 @@ pub(super) struct Leases {
 /// The leases of one shard, behind one lock.
 type Shard = HashMap<u64, Lease, BuildHasherDefault<IdentityHasher>>;
 
+/// The terms in which a limit is leased. Units that were taken in some are good in no others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LeaseTerms {
+    /// The meter of the limit, as the store knows it.
+    budget: Budget,
+    /// The version of the limit: another one for each time that it was made, or that its units have weighed something
+    /// else. So a limit that is back is not taken for the one that was there before.
+    version: Version,
+}
+
 /// The lease of one bucket, or the mark of a call that asks for one.
 #[derive(Debug)]
 struct Lease {
     key: BucketKey,
-    /// The allowance that the units were taken under.
-    budget: Budget,
+    /// The terms in which the units were taken.
+    terms: LeaseTerms,
     /// Units that are not spent, lapsed ones among them.
     units: u64,
     /// The moment at which the last unit lapses, by this process's clock. It also tells one lease of a bucket from the
@@ -110,9 +122,17 @@ pub(super) struct LeaseGrant {
     pub(super) sent: Moment,
 }
 
+impl LeaseTerms {
+    /// Returns the terms of a limit that has this `budget`.
+    pub(super) fn new(budget: Budget, bound: &BoundLimit) -> Self {
+        let version = bound.version;
+        Self { budget, version }
+    }
+}
+
 impl Lease {
     fn meter(&self) -> &Meter {
-        self.budget.meter()
+        self.terms.budget.meter()
     }
 
     /// Returns the units that have not lapsed, by the clock that has gone on the furthest. Those of a quota lapse
@@ -137,7 +157,7 @@ impl Lease {
         let units = self.units(at);
         (units > 0).then(|| Correction::Return {
             key: self.key.clone(),
-            budget: self.budget,
+            budget: self.terms.budget,
             units,
             state: self.state,
         })
@@ -163,16 +183,21 @@ impl Leases {
         work(&mut shard.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Spends a unit of a bucket whose limit has this `meter`. The clocks are read (`at`) only if there is a lease at
+    /// Spends a unit of a bucket whose limit has these `terms`. The clocks are read (`at`) only if there is a lease at
     /// all.
-    pub(super) fn spend(&self, hash: u64, meter: &Meter, at: impl FnOnce() -> Moment) -> LeaseUse {
+    pub(super) fn spend(
+        &self,
+        hash: u64,
+        terms: &LeaseTerms,
+        at: impl FnOnce() -> Moment,
+    ) -> LeaseUse {
         self.with_shard(hash, |shard| {
             let Some(lease) = shard.get_mut(&hash) else {
                 return LeaseUse::Nothing;
             };
             lease.is_used = true;
             let at = at();
-            let units = match lease.meter() == meter {
+            let units = match lease.terms == *terms {
                 true => lease.units(at),
                 false => 0,
             };
@@ -180,7 +205,7 @@ impl Leases {
                 Some(rest) => {
                     lease.units = rest;
                     let balance = Balance {
-                        state: meter.refund(lease.state, rest),
+                        state: lease.meter().refund(lease.state, rest),
                         ..Balance::default()
                     };
                     LeaseUse::Unit(balance, lease.end)
@@ -191,11 +216,11 @@ impl Leases {
         })
     }
 
-    /// Forgets what was leased of a bucket in other settings than these: from now on the bucket is refilled as these
-    /// have it, and the leased units come back to it before they lapse here.
-    pub(super) fn forget_others(&self, hash: u64, meter: &Meter) {
+    /// Forgets what was leased of a bucket in other `terms`: from now on the bucket is refilled as these have it, and
+    /// the leased units may come back to it before they lapse here.
+    pub(super) fn forget_others(&self, hash: u64, terms: &LeaseTerms) {
         self.with_shard(hash, |shard| match shard.get_mut(&hash) {
-            Some(lease) if lease.meter() != meter => (lease.units, lease.end) = (0, 0),
+            Some(lease) if lease.terms != *terms => (lease.units, lease.end) = (0, 0),
             _ => {}
         });
     }
@@ -217,7 +242,7 @@ impl Leases {
         &self,
         hash: u64,
         key: &BucketKey,
-        budget: Budget,
+        terms: LeaseTerms,
         at: Moment,
         until: Nanos,
     ) -> bool {
@@ -230,7 +255,7 @@ impl Leases {
             }
             let lease = shard.entry(hash).or_insert_with(|| Lease {
                 key: key.clone(),
-                budget,
+                terms,
                 units: 0,
                 end: 0,
                 sent: at,
@@ -258,7 +283,7 @@ impl Leases {
     pub(super) fn end(
         &self,
         hash: u64,
-        budget: Budget,
+        terms: LeaseTerms,
         until: Nanos,
         grant: Option<LeaseGrant>,
     ) -> bool {
@@ -270,7 +295,7 @@ impl Leases {
             }
             if let Some(LeaseGrant { balance, now, sent }) = grant {
                 // Units that are put back to the lease before it are dropped: they lapse sooner than these.
-                lease.budget = budget;
+                lease.terms = terms;
                 lease.units = balance.leased;
                 let end = match lease.meter().steady(1) {
                     0 => lease.meter().at(now),
@@ -385,8 +410,16 @@ mod tests {
         }
     }
 
-    fn spend(leases: &Leases, budget: &Budget, now: Nanos) -> Option<u64> {
-        match leases.spend(7, budget.meter(), || at(now)) {
+    /// The terms of a limit, in its first version.
+    fn of(budget: Option<Budget>) -> LeaseTerms {
+        LeaseTerms {
+            budget: budget.expect("open"),
+            version: 1,
+        }
+    }
+
+    fn spend(leases: &Leases, terms: &LeaseTerms, now: Nanos) -> Option<u64> {
+        match leases.spend(7, terms, || at(now)) {
             LeaseUse::Unit(balance, _) => Some(balance.state),
             LeaseUse::Nothing | LeaseUse::Pending => None,
         }
@@ -395,64 +428,58 @@ mod tests {
     #[test]
     fn units_lapse_one_by_one_as_the_bucket_is_refilled() {
         // A unit in ten milliseconds. The store's clock is an hour ahead.
-        let budget = Budget::of_rate(&Rate::per_second(100).burst(50)).expect("open");
+        let terms = of(Budget::of_rate(&Rate::per_second(100).burst(50)));
         let hour = 3_600_000 * MS;
         let leases = Leases::new();
-        assert!(leases.begin(7, &key(), budget, at(0), 1));
-        assert!(!leases.begin(7, &key(), budget, at(0), 1), "one at a time");
+        assert!(leases.begin(7, &key(), terms, at(0), 1));
+        assert!(!leases.begin(7, &key(), terms, at(0), 1), "one at a time");
         // It owes 100 ms, the last 40 of them for four units.
         let lease = grant(hour + 1_100 * MS, 4, hour + 1_000 * MS, 999 * MS);
-        assert!(leases.end(7, budget, 1, Some(lease)));
+        assert!(leases.end(7, terms, 1, Some(lease)));
         assert_eq!(
-            spend(&leases, &budget, 1_000 * MS),
+            spend(&leases, &terms, 1_000 * MS),
             Some(hour + 1_070 * MS),
             "three are left, and told as such"
         );
         // The last is full price until 1,089 by our clock, and the third until 1,079.
-        assert!(spend(&leases, &budget, 1_079 * MS).is_some());
+        assert!(spend(&leases, &terms, 1_079 * MS).is_some());
         leases.unspend(7, 7);
         leases.unspend(7, 1_099 * MS);
-        assert!(spend(&leases, &budget, 1_080 * MS).is_some(), "one of them");
-        assert!(spend(&leases, &budget, 1_080 * MS).is_none(), "one lapsed");
+        assert!(spend(&leases, &terms, 1_080 * MS).is_some(), "one of them");
+        assert!(spend(&leases, &terms, 1_080 * MS).is_none(), "one lapsed");
 
-        assert!(leases.begin(7, &key(), budget, at(0), 1));
-        assert!(leases.end(7, budget, 1, Some(lease)));
-        assert!(
-            spend(&leases, &budget, 1_089 * MS).is_some(),
-            "just in time"
-        );
-        assert!(leases.begin(7, &key(), budget, at(0), 1));
-        assert!(leases.end(7, budget, 1, Some(lease)));
-        assert!(
-            spend(&leases, &budget, 1_089 * MS + 1).is_none(),
-            "too late"
-        );
+        assert!(leases.begin(7, &key(), terms, at(0), 1));
+        assert!(leases.end(7, terms, 1, Some(lease)));
+        assert!(spend(&leases, &terms, 1_089 * MS).is_some(), "just in time");
+        assert!(leases.begin(7, &key(), terms, at(0), 1));
+        assert!(leases.end(7, terms, 1, Some(lease)));
+        assert!(spend(&leases, &terms, 1_089 * MS + 1).is_none(), "too late");
         assert!(leases.unused(at(1_090 * MS), true).is_empty());
         assert!(leases.is_empty());
     }
 
     #[test]
     fn a_question_that_ends_late_ends_nobody_elses() {
-        let budget = Budget::of_rate(&Rate::per_second(100).burst(50)).expect("open");
+        let terms = of(Budget::of_rate(&Rate::per_second(100).burst(50)));
         let leases = Leases::new();
-        assert!(leases.begin(7, &key(), budget, at(0), 10 * MS));
+        assert!(leases.begin(7, &key(), terms, at(0), 10 * MS));
         let at = at(10 * MS);
-        assert!(leases.begin(7, &key(), budget, at, 20 * MS), "forgotten");
-        assert!(!leases.end(7, budget, 10 * MS, None));
-        assert!(!leases.begin(7, &key(), budget, at, 20 * MS), "two ask");
+        assert!(leases.begin(7, &key(), terms, at, 20 * MS), "forgotten");
+        assert!(!leases.end(7, terms, 10 * MS, None));
+        assert!(!leases.begin(7, &key(), terms, at, 20 * MS), "two ask");
         let lease = grant(100 * MS, 4, 10 * MS, 10 * MS);
-        assert!(leases.end(7, budget, 20 * MS, Some(lease)));
-        assert!(leases.begin(7, &key(), budget, at, 20 * MS), "it has ended");
+        assert!(leases.end(7, terms, 20 * MS, Some(lease)));
+        assert!(leases.begin(7, &key(), terms, at, 20 * MS), "it has ended");
     }
 
     #[test]
     fn units_of_a_quota_are_good_until_its_window_ends() {
-        let budget = Budget::of_quota(&Quota::per(100, Duration::from_secs(1))).expect("open");
+        let terms = of(Budget::of_quota(&Quota::per(100, Duration::from_secs(1))));
         let leases = Leases::new();
-        assert!(leases.begin(7, &key(), budget, at(0), 1));
+        assert!(leases.begin(7, &key(), terms, at(0), 1));
         let lease = grant(3_000 * MS + 5, 4, 2_500 * MS, 400 * MS);
-        assert!(leases.end(7, budget, 1, Some(lease)));
-        assert!(spend(&leases, &budget, 899 * MS).is_some());
+        assert!(leases.end(7, terms, 1, Some(lease)));
+        assert!(spend(&leases, &terms, 899 * MS).is_some());
         let rests = leases.unused(at(899 * MS), false);
         assert!(rests.is_empty(), "somebody uses it");
         let rests = leases.unused(at(899 * MS), false);
@@ -460,53 +487,58 @@ mod tests {
             panic!("the rest: {rests:?}");
         };
         assert_eq!((*units, *state), (3, 3_000 * MS + 5));
-        assert!(spend(&leases, &budget, 899 * MS).is_none(), "it is gone");
-        assert!(leases.begin(7, &key(), budget, at(0), 1));
-        assert!(leases.end(7, budget, 1, Some(lease)));
+        assert!(spend(&leases, &terms, 899 * MS).is_none(), "it is gone");
+        assert!(leases.begin(7, &key(), terms, at(0), 1));
+        assert!(leases.end(7, terms, 1, Some(lease)));
         assert!(
-            spend(&leases, &budget, 900 * MS).is_none(),
+            spend(&leases, &terms, 900 * MS).is_none(),
             "the next window"
         );
     }
 
     #[test]
     fn a_lease_in_other_terms_is_none() {
-        let budget = Budget::of_rate(&Rate::per_second(100).burst(50)).expect("open");
-        let other = Budget::of_rate(&Rate::per_second(50).burst(50)).expect("open");
+        let terms = of(Budget::of_rate(&Rate::per_second(100).burst(50)));
+        let other = of(Budget::of_rate(&Rate::per_second(50).burst(50)));
         let leases = Leases::new();
-        assert!(leases.begin(7, &key(), budget, at(0), 1));
-        assert!(leases.end(7, budget, 1, Some(grant(1_000 * MS, 10, 0, 0))));
+        assert!(leases.begin(7, &key(), terms, at(0), 1));
+        assert!(leases.end(7, terms, 1, Some(grant(1_000 * MS, 10, 0, 0))));
+        let again = LeaseTerms {
+            version: 3,
+            ..terms
+        };
         assert!(spend(&leases, &other, 0).is_none());
-        assert!(spend(&leases, &budget, 0).is_some());
+        assert!(spend(&leases, &again, 0).is_none(), "others came between");
+        assert!(spend(&leases, &terms, 0).is_some());
     }
 
     #[test]
     fn there_is_room_for_so_many_and_no_more() {
-        let budget = Budget::of_rate(&Rate::per_second(100).burst(50)).expect("open");
+        let terms = of(Budget::of_rate(&Rate::per_second(100).burst(50)));
         let leases = Leases::new();
         for hash in 0..Leases::MAX_PER_SHARD as u64 {
-            assert!(leases.begin(hash, &key(), budget, at(0), 1));
+            assert!(leases.begin(hash, &key(), terms, at(0), 1));
         }
         assert!(
-            !leases.begin(1_000_000, &key(), budget, at(0), 1),
+            !leases.begin(1_000_000, &key(), terms, at(0), 1),
             "all are asked for"
         );
         let lease = grant(1_000 * MS, 10, 0, 0);
-        assert!(leases.end(3, budget, 1, Some(lease)));
+        assert!(leases.end(3, terms, 1, Some(lease)));
         assert!(
-            !leases.begin(1_000_000, &key(), budget, at(0), 1),
+            !leases.begin(1_000_000, &key(), terms, at(0), 1),
             "one has units"
         );
-        assert!(!leases.end(4, budget, 1, None));
+        assert!(!leases.end(4, terms, 1, None));
         assert!(
-            leases.begin(1_000_000, &key(), budget, at(0), 1),
+            leases.begin(1_000_000, &key(), terms, at(0), 1),
             "one has none"
         );
     }
 
     #[test]
     fn a_lease_ends_by_the_clock_that_has_gone_on_the_furthest() {
-        let budget = Budget::of_rate(&Rate::per_second(10).burst(10)).expect("open");
+        let terms = of(Budget::of_rate(&Rate::per_second(10).burst(10)));
         let moments = [
             // (monotonic, wall, units that have not lapsed of ten that take 100 ms each)
             (0, 0, 10),
@@ -519,15 +551,14 @@ mod tests {
         ];
         for (now, wall, units) in moments {
             let leases = Leases::new();
-            assert!(leases.begin(7, &key(), budget, at(0), 1));
-            assert!(leases.end(7, budget, 1, Some(grant(1_000 * MS, 10, 0, 0))));
+            assert!(leases.begin(7, &key(), terms, at(0), 1));
+            assert!(leases.end(7, terms, 1, Some(grant(1_000 * MS, 10, 0, 0))));
             let at = Moment {
                 now: now * MS,
                 wall: wall * MS,
             };
-            let spent = (0..20).take_while(|_| {
-                matches!(leases.spend(7, budget.meter(), || at), LeaseUse::Unit(..))
-            });
+            let spent = (0..20)
+                .take_while(|_| matches!(leases.spend(7, &terms, || at), LeaseUse::Unit(..)));
             assert_eq!(spent.count(), units, "{now} and {wall} ms later");
         }
     }
@@ -553,7 +584,7 @@ mod loom_tests {
     /// Leases of one bucket, and a count of those that ask.
     struct Scene {
         leases: Leases,
-        budget: Budget,
+        terms: LeaseTerms,
         asking: AtomicU64,
     }
 
@@ -571,14 +602,17 @@ mod loom_tests {
             let rate = Rate::per_second(100).burst(50);
             Arc::new(Self {
                 leases: Leases::new(),
-                budget: Budget::of_rate(&rate).expect("open"),
+                terms: LeaseTerms {
+                    budget: Budget::of_rate(&rate).expect("open"),
+                    version: 1,
+                },
                 asking: AtomicU64::new(0),
             })
         }
 
         fn begins(&self) -> bool {
             let key = BucketKey::new("total/rate-1s", None);
-            let begins = self.leases.begin(HASH, &key, self.budget, NOW, UNTIL);
+            let begins = self.leases.begin(HASH, &key, self.terms, NOW, UNTIL);
             if begins {
                 let others = self.asking.fetch_add(1, Ordering::Relaxed);
                 assert_eq!(others, 0, "two ask at a time");
@@ -596,13 +630,13 @@ mod loom_tests {
             };
             let (now, sent) = (1, NOW);
             let grant = (units > 0).then_some(LeaseGrant { balance, now, sent });
-            self.leases.end(HASH, self.budget, UNTIL, grant);
+            self.leases.end(HASH, self.terms, UNTIL, grant);
         }
 
         /// A request that needs a unit: it spends one, or asks for a lease of so many, or waits.
         fn needs(&self, lease: u64, waker: &Waker) -> Had {
             loop {
-                match self.leases.spend(HASH, self.budget.meter(), || NOW) {
+                match self.leases.spend(HASH, &self.terms, || NOW) {
                     LeaseUse::Unit(..) => return Had::Unit,
                     LeaseUse::Nothing if self.begins() => {
                         self.ends(lease);

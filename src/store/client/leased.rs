@@ -27,7 +27,7 @@ use std::{
 
 use super::{
     StoreClient,
-    lease::{LeaseGrant, LeaseUse},
+    lease::{LeaseGrant, LeaseTerms, LeaseUse},
     timers::TimerKey,
 };
 use crate::{
@@ -36,7 +36,7 @@ use crate::{
         limit_set::{Demand, LimitSet},
         readings::LimitReadings,
     },
-    store::{Balance, Charge, Correction, Taken},
+    store::{Balance, Budget, Correction, Taken},
 };
 
 /// The units that a request spends of leases, one at most for each of its limits in the store, by their number among
@@ -51,6 +51,17 @@ pub(crate) struct LeasedUnits {
     count: usize,
     /// The hash of a bucket of which another call asks for a lease. Of several, the last.
     pending: Option<u64>,
+}
+
+/// The mark of a call that asks for a lease, which that call has to end.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LeaseMark {
+    /// The number of the charge, among those of the call, that asks for it.
+    pub(super) charge: usize,
+    /// The bucket.
+    pub(super) hash: u64,
+    /// The terms in which the limit is charged.
+    pub(super) terms: LeaseTerms,
 }
 
 /// A unit that was spent.
@@ -131,13 +142,14 @@ impl StoreClient {
         }
         for (index, bound) in limit_set.shared().enumerate() {
             leased.count = index + 1;
-            let (Some(hash), Some(meter)) = (self.hash(bound, demand.identity), &bound.limit.meter)
+            let (Some(hash), Some(meter)) = (self.hash(bound, demand.identity), bound.limit.meter)
             else {
                 continue;
             };
+            let terms = LeaseTerms::new(Budget::new(meter), bound);
             let at = || self.clock.moment_at(now);
             // All limits are looked at, even after one without a unit: the call for the others then charges less.
-            match self.leases.spend(hash, meter, at) {
+            match self.leases.spend(hash, &terms, at) {
                 LeaseUse::Unit(balance, end) => {
                     leased.units[index] = Some(LeasedUnit {
                         hash,
@@ -175,33 +187,27 @@ impl StoreClient {
         (readings, self.at(now))
     }
 
-    /// Ends the lease calls among the `charges` of a call that was sent at `sent` and given up by `until`. `taken` is
-    /// its answer: `None` if there was none in time. The first lease that is granted spawns the task that returns
-    /// leases.
+    /// Ends the `marks` of a call that was sent at `sent` and given up by `until`. `taken` is its answer: `None` if there
+    /// was none in time. The first lease that is granted spawns the task that returns leases.
     pub(super) fn end_lease_calls(
         self: &Arc<Self>,
-        charges: &[Charge],
+        marks: &[LeaseMark],
         taken: Option<&Taken>,
         sent: Moment,
         until: Nanos,
     ) {
-        let mut balances = taken.iter().flat_map(|taken| &taken.balances);
         let mut has_grant = false;
-        for charge in charges {
-            let balance = balances.next();
-            if charge.lease == 0 {
-                continue;
-            }
-            let grant = taken.zip(balance).and_then(|(taken, balance)| {
+        for mark in marks {
+            let grant = taken.and_then(|taken| {
+                let balance = *taken.balances.get(mark.charge)?;
                 (taken.is_admitted && balance.leased > 0).then_some(LeaseGrant {
-                    balance: *balance,
+                    balance,
                     now: taken.now,
                     sent,
                 })
             });
             // Also without a grant: the mark is ended, and those who wait look again.
-            let hash = self.hash_of(&charge.key);
-            has_grant |= self.leases.end(hash, charge.budget, until, grant);
+            has_grant |= self.leases.end(mark.hash, mark.terms, until, grant);
         }
         if has_grant && self.return_task.claim() {
             self.spawn(LeaseReturn(Arc::downgrade(self)).run());

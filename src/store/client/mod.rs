@@ -83,7 +83,8 @@ use self::{
     breaker::{Breaker, BreakerState},
     corrections::Corrections,
     deny_cache::DenyCache,
-    lease::Leases,
+    lease::{LeaseTerms, Leases},
+    leased::LeaseMark,
     task_slot::TaskSlot,
     timers::Timers,
 };
@@ -220,25 +221,39 @@ impl StoreClient {
             _ => self.clock.moment(),
         };
         let until = at.now.saturating_add(nanos(deadline));
-        let charges = missing.filter_map(|(_, bound)| {
-            let mut charge = charge(bound, demand)?;
+        let mut lease_marks = Vec::new();
+        let charges = missing.filter_map(|(_, bound)| Some((bound, charge(bound, demand)?)));
+        let charges = charges.enumerate().map(|(index, (bound, mut charge))| {
+            if lease <= 1 {
+                return charge;
+            }
             let units = bound.lease(lease);
-            let hash = (lease > 1).then(|| self.hash_of(&charge.key));
-            if let Some(hash) = hash {
-                self.leases.forget_others(hash, charge.budget.meter());
+            let hash = self.hash_of(&charge.key);
+            let terms = LeaseTerms::new(charge.budget, bound);
+            self.leases.forget_others(hash, &terms);
+            if units > 0
+                && limit_set.is_leased
+                && self.leases.begin(hash, &charge.key, terms, at, until)
+            {
+                charge.lease = units;
+                lease_marks.push(LeaseMark {
+                    charge: index,
+                    hash,
+                    terms,
+                });
             }
-            if let Some(hash) = hash.filter(|_| units > 0 && limit_set.is_leased) {
-                if self
-                    .leases
-                    .begin(hash, &charge.key, charge.budget, at, until)
-                {
-                    charge.lease = units;
-                }
-            }
-            Some(charge)
+            charge
         });
         let charges = charges.collect();
-        StoreCall::new(Arc::clone(self), charges, at, deadline, leased, lease > 1)
+        StoreCall::new(
+            Arc::clone(self),
+            charges,
+            lease_marks,
+            at,
+            deadline,
+            leased,
+            lease > 1,
+        )
     }
 
     /// Begins a call that asks what the buckets of a request hold, and takes nothing. Its answer is remembered.
