@@ -547,6 +547,24 @@ async fn a_lease_that_is_granted_by_rules_of_before_is_not_spent_under_others() 
     assert_eq!(sum, 44, "the burst");
 }
 
+/// R20: a lease that comes back under rules of before had the store refill its bucket as those did, under a lease of
+/// the present ones.
+#[tokio::test(start_paused = true)]
+async fn what_comes_back_after_a_reload_has_nothing_refilled_as_before() {
+    let rules = |rate: u64, burst: u64| Rules::new().total(Rate::per_second(rate).burst(burst));
+    let store = Told::new();
+    let ([one, two], handles) = two_replicas(&rules(1_000, 44), &store);
+    assert_eq!(admitted(&one, 1).await, 1, "more are leased");
+    for handle in &handles {
+        handle.reload(rules(10, 44)).expect("rules");
+    }
+    assert_eq!(admitted(&two, 1).await, 1, "more are leased");
+    handles[0].return_leases().await;
+    sleep(200 * MS).await;
+    let sum = admitted(&one, 200).await + admitted(&two, 200).await;
+    assert!(sum <= 44, "{sum} at once");
+}
+
 /// The moments at which requests were let through, in nanoseconds.
 type Moments = Arc<Mutex<Vec<u64>>>;
 

@@ -141,6 +141,17 @@ impl Balances {
         bound
     }
 
+    /// Returns a limit whose units weigh as in this meter, and its balances. `None` if there is none: it is not put into
+    /// these terms.
+    fn weighed(&self, key: &Arc<str>, meter: &Meter) -> Option<Arc<BoundLimit>> {
+        let limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        let weighs = |known: &&Arc<BoundLimit>| {
+            let weighed = known.limit.meter.as_ref();
+            weighed.is_some_and(|weighed| weighed.weighs_as(meter))
+        };
+        limits.get(key).filter(weighs).cloned()
+    }
+
     fn take(&self, charges: &[Charge]) -> Taken {
         loop {
             let now = self.limiter.now();
@@ -227,8 +238,20 @@ impl Balances {
             let now = self.limiter.now();
             let clock = || self.limiter.now();
             let (key, budget, units) = correction.parts();
-            let bound = self.limit(key.shared_limit(), *budget.meter(), now);
-            let meter = budget.meter();
+            let (key_of_limit, meter) = (key.shared_limit(), budget.meter());
+            let bound = match correction {
+                Correction::Owe { .. } | Correction::Refund { .. } => {
+                    self.limit(key_of_limit, *meter, now)
+                }
+                // In other terms what they go by is another state, and the units stay taken. Those who hold units of
+                // the bucket count on its being refilled as in its present terms.
+                Correction::Undo { .. } | Correction::Return { .. } => {
+                    match self.weighed(key_of_limit, meter) {
+                        Some(bound) => bound,
+                        None => continue,
+                    }
+                }
+            };
             let place = bound.place(&self.limiter.memory, key.identity());
             match correction {
                 Correction::Owe { .. } => place.owe(meter, now, units, clock),
