@@ -703,6 +703,54 @@ async fn tokens_that_are_reserved_are_settled_after_a_reload_in_units() {
     }
 }
 
+/// A client's balance stays in the terms of its last charge until it is charged anew. What was owed in those after the
+/// reload was read as if it had been owed before: so all that came back since the reload paid for it.
+#[tokio::test(start_paused = true)]
+async fn tokens_of_a_client_that_are_settled_long_after_a_reload_count_from_then_on() {
+    let rules = |interval: Duration| {
+        let tokens = Rate::new(1, interval).burst(1_000);
+        let clients = Clients::by_header("x-api-key").each(Limits::new().tokens(tokens));
+        Rules::new().clients(clients).estimate(Estimate::fixed(100))
+    };
+    let (slow, fast) = (86_400 * SECOND, MS);
+    let handler = |request: Request<Empty<Bytes>>| {
+        let usage = request.extensions().get::<Usage>().cloned();
+        let mut response = Response::new(Full::<Bytes>::default());
+        response
+            .extensions_mut()
+            .insert(usage.expect("tokens are limited"));
+        ready(Ok::<_, Infallible>(response))
+    };
+    let table = [
+        // What was reserved has come back, and 950 are owed.
+        (slow, fast, 1_050, 50),
+        // Nothing has come back yet but what was not used.
+        (fast, slow, 30, 1_000 - 30 - 100),
+    ];
+    for (before, after, settled, left) in table {
+        let layer = ThrottleLayer::new(rules(before)).expect("rules that hold together");
+        let service = layer.clone().layer(service_fn(handler));
+        let ask = || async {
+            let request = Request::get("/").header("x-api-key", "one");
+            let request = request.body(Empty::new()).expect("a request");
+            let answer = service.clone().oneshot(request).await;
+            answer.unwrap_or_else(|never| match never {})
+        };
+        let answer = ask().await;
+        let usage = answer
+            .extensions()
+            .get::<Usage>()
+            .expect("it was put there");
+        reload(&layer.handle(), rules(after));
+        advance(10 * SECOND).await;
+        usage.settle(settled);
+        let answer = ask().await;
+        let decision = answer.extensions().get::<tower_throttle::Decision>();
+        let limit = decision.expect("it is told").limits().next().expect("one");
+        assert_eq!(limit.remaining(), left, "{before:?} to {after:?}");
+    }
+}
+
 /// One bucket, counted in billionths of a unit.
 struct Naive {
     used: u64,

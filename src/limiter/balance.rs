@@ -8,18 +8,20 @@
 //! | `take` | a charge that may be refused | the charge's own; otherwise `Outdated` |
 //! | `give_back` | a charge of a decision that did not stand | the charge's own; otherwise it stays charged |
 //! | `return_lease` | the rest of a store's lease | the charge's own; otherwise it stays charged |
-//! | `refund` | slots, and tokens that were reserved and not used | its own or, after a reload, the present ones |
-//! | `owe` | tokens that were used and not reserved | its own or, after a reload, the present ones |
+//! | `refund` | slots, and tokens that were reserved and not used | the present ones |
+//! | `owe` | tokens that were used and not reserved | the present ones |
 //!
 //! The first three go by a state that was seen, which in other terms means another number of units. The last two
 //! come as late as a response ends, and must not be lost: they follow the balance through reloads, and to the heirs of
-//! a bucket that was closed (see [`bucket`](super::bucket)).
+//! a bucket that was closed (see [`bucket`](super::bucket)). A reload puts each bucket into the present terms itself. An
+//! entry of the table may be in older ones, and what is written there in those is read as if it had been there at the
+//! reload: so the entry is put into the present terms first.
 //!
 //! # Invariants
 //!
-//! - Each operation is one exchange of one word, retried until it succeeds or is refused; none of them locks while
-//!   settings stay, but where a client has no bucket in the table: that is looked for again under the lock of a
-//!   stripe.
+//! - Each operation is one exchange of one word, retried until it succeeds or is refused. While settings stay, two of
+//!   them lock: where a client has no bucket in the table, that is looked for again under the lock of a stripe; and
+//!   `refund` and `owe` of a client look up the present terms in the history.
 //! - `now` is a reading of the throttle's clock, the decision's or a later one; `clock` makes a new one where a
 //!   state may have been written by a later reading. Units are the limit's: requests, slots, tokens.
 //!
@@ -151,7 +153,7 @@ impl BalanceRef<'_> {
                     let owed = table.step(&key.in_version(terms.version), now, &clock, next);
                     owed != Err(Untaken::Outdated)
                 };
-                settle(key.terms(), meter, work, || false);
+                settle_in_present(key.terms(), meter, work);
             }
         }
     }
@@ -170,7 +172,7 @@ impl BalanceRef<'_> {
                     let next = |state| (state > now).then(|| meter.refund(state, units));
                     table.refund(&key.in_version(terms.version), next)
                 };
-                settle(key.terms(), meter, work, || false);
+                settle_in_present(key.terms(), meter, work);
             }
         }
     }
@@ -252,4 +254,18 @@ fn settle(
             return;
         }
     }
+}
+
+/// Does `work` in the terms that hold by now, until it returns `true`: those of the charge, if the history has none.
+fn settle_in_present(
+    terms: MeterTerms<'_>,
+    meter: &Meter,
+    work: impl Fn(MeterTerms<'_>, &Meter) -> bool,
+) {
+    while let Some((version, meter)) = terms.history.present() {
+        if work(MeterTerms { version, ..terms }, &meter) {
+            return;
+        }
+    }
+    work(terms, meter);
 }

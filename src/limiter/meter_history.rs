@@ -25,8 +25,10 @@
 //! - A version is never older in a balance than it was: charges of an older version get `Outdated` and are decided
 //!   anew.
 //! - A step is pushed when the draft of the rules is committed, *before* they hold. Until then charges are made in
-//!   terms that are no longer the present ones. A late correction (a refund, a debt) is tried in the terms of its
-//!   charge first, then in the present ones.
+//!   terms that are no longer the present ones. A late correction (a refund, a debt) of a bucket is tried in the terms
+//!   of its charge first, then in the present ones. That of an entry in the client table is made in the present ones at
+//!   once: the entry stays in older terms until somebody changes it, and all that is in those is carried over as of the
+//!   reload.
 //!
 //! # The lock
 //!
