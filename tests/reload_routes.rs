@@ -392,6 +392,25 @@ async fn tokens_that_are_settled_late_are_owed_however_often_rules_changed_meanw
     }
 }
 
+/// The bucket that was charged forgot some of those that had followed it, as their number grew: among them the one of
+/// the key that was being lost, whose heirs were yet to come.
+#[tokio::test(start_paused = true)]
+async fn tokens_that_are_settled_late_are_owed_where_a_key_is_lost_that_often_began_anew() {
+    let limits = || Limits::new().tokens(Rate::per_second(1).burst(100));
+    let rules = |keys: &[&str]| of(limits(), keys).estimate(Estimate::fixed(10));
+    for turns in 0..20 {
+        let layer = throttle(rules(&["ANY /a"]));
+        let (_held, usage) = counted(&layer, "/a").await;
+        for turn in 0..turns {
+            reload(&layer, rules(&["ANY /a", "HEAD /a"][..=(turn + 1) % 2]));
+        }
+        reload(&layer, rules(&["POST /a"]));
+        usage.settle(1_000);
+        let passed = passed(&layer, 9, "GET", "/a").await;
+        assert_eq!(passed, 0, "after {turns} turns");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_comes_back_with_time_comes_back_to_who_inherited_it() {
     let rate = || Rate::per_second(1).burst(4);

@@ -82,7 +82,7 @@ loom::lazy_static! {
 pub(super) struct Succession {
     /// `None` while it is open, and of a limit that was never open: there is nothing to leave.
     estate: Option<Estate>,
-    /// Buckets that have inherited from this one. The closed among them are dropped when the list grows.
+    /// Buckets that have inherited from this one. Those that nobody has any more are dropped when the list grows.
     heirs: Vec<Heir>,
     /// Closed buckets from which this one has inherited, as far as something may still come back to them.
     ancestors: Vec<Ancestor>,
@@ -145,15 +145,6 @@ pub(crate) struct Source<'a> {
     pub(crate) history: &'a MeterHistory,
     /// The meter under the rules before. `None` if the limit was closed by them.
     pub(crate) meter: Option<Meter>,
-}
-
-impl Heir {
-    /// Tells whether it is there and charged. One that was closed since has left all to heirs of its own, which are
-    /// heirs of this estate, too.
-    fn is_open(&self) -> bool {
-        let bucket = self.bucket.upgrade();
-        bucket.is_some_and(|bucket| !bucket.is_closed())
-    }
 }
 
 impl Estate {
@@ -493,9 +484,9 @@ impl Successor<'_> {
                 is_sole,
             };
             bucket.succession(|Succession { heirs, .. }| {
-                // Those that are closed by now inherit nothing more.
+                // Also those that are closed by now have to hear of debts, for the heirs that they may have yet.
                 if heirs.len() == heirs.capacity() {
-                    heirs.retain(Heir::is_open);
+                    heirs.retain(|heir| heir.bucket.strong_count() > 0);
                 }
                 heirs.push(heir);
             });
