@@ -4,6 +4,27 @@
 //! put into its body; the same, with fields added; or an answer of its own. A request that waits comes to one of these
 //! once it is decided on.
 //!
+//! # States
+//!
+//! ```text
+//!            ┌─ admitted ─▶ call ─▶ Bare | Held | Told ─▶ response of the inner service, or its error
+//! Waiting ───┤
+//!            └─ refused ──────────▶ Rejected ───────────▶ answer of the throttle
+//! ```
+//!
+//! A request that is decided on at once begins in `Bare`, `Held`, `Told` or `Rejected`.
+//!
+//! | state | holds | a poll | a drop |
+//! |---|---|---|---|
+//! | `Waiting` | service, request, [`Pending`] | asks again, then calls the service | leaves the line, gives all back |
+//! | `Bare` | inner future | passes the response | has nothing to give back |
+//! | `Held` | inner future, admission | passes the response, the admission in its body | ends the admission |
+//! | `Told` | inner future, parts | as `Held`, with fields and decision | ends the admission, if there is one |
+//! | `Rejected` | answer | yields the answer | has nothing to give back |
+//!
+//! To end an admission is to free its slots and to settle its model tokens. What a store takes for a request that has
+//! gone from `Waiting` is given back by a task.
+//!
 //! # Invariants
 //!
 //! - **What a request holds lives in one place**: in this future until there is a response, then in its body. Whichever
@@ -11,6 +32,14 @@
 //! - **The inner service is called at most once**, and only for a request that was admitted: before this future was
 //!   made, or when it has waited.
 //! - **Errors of the inner service pass unchanged**, and end what the request holds.
+//! - **Slots are free after the work.** `inner` is declared before `rest`, so a future that is dropped drops the inner
+//!   service's future first. Whoever gets the slot does not run beside what it was taken for.
+//!
+//! # Panics
+//!
+//! A panic of the inner service passes through. One of its call drops the ticket as the stack unwinds. One of its
+//! future leaves the admission here, until this future is dropped. A closure of the user that panics while the request
+//! waits drops the [`Pending`], which gives all back.
 
 use std::{
     fmt,
@@ -39,42 +68,47 @@ pin_project! {
     /// # Cancel safety
     ///
     /// Dropping it drops the inner service's future and ends the request's admission: its slots are free, and its
-    /// account of model tokens is settled at the estimate. What was charged to rates and quotas stays charged, for
-    /// the inner service has been called. If the request still waits, it leaves its place in line, and nothing was
-    /// charged; what a store takes for it later is given back.
+    /// account of model tokens is settled at what the handler has counted, or else at the estimate. What was charged to
+    /// rates and quotas stays charged, for the inner service has been called. If the request still waits, it leaves its
+    /// place in line, and nothing stays charged; what a store takes for it later is given back.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S, ReqBody>
     where
         S: Service<Request<ReqBody>>,
     {
-        // There if it was admitted. It lies beside the rest, and not in it, so that it is moved no more than once.
+        // There if it was admitted. It lies beside the rest, and not in it, so that it is moved no more than once. It
+        // stays until this future is dropped, even if it has ended.
         #[pin]
         inner: Option<S::Future>,
         rest: Rest<S, ReqBody>,
     }
 }
 
-/// The state of a request, beside its inner future.
+/// The state of a request, beside its inner future. See the head of this file for what a poll does in each.
 enum Rest<S, ReqBody> {
+    /// The request is not decided on, and there is no inner future yet.
     Waiting {
-        // Taken when it is over.
+        // Taken when the decision is there. On the heap, since it has a service and a request, and few requests wait.
         waiting: Option<Box<Waiting<S, ReqBody>>>,
     },
-    // Its response passes as it is.
+    /// The request holds nothing, and its response passes as it is.
     Bare,
-    // Passes as it is, too. The admission moves into the body.
+    /// The response passes as it is, too. The admission moves into its body.
     Held {
+        // Taken when there is a response or an error. An error drops it.
         admission: Option<Admission>,
     },
-    // Taken piece by piece when there is a response.
+    /// The response is changed. The parts are taken piece by piece when it is there.
     Told(ResponseParts),
+    /// The request is refused. There is no inner future.
     Rejected {
-        // On the heap, so that those that are admitted are not as large.
+        // On the heap, so that those that are admitted are not as large. Taken by the first poll.
         response: Option<Box<Response<Bytes>>>,
     },
 }
 
 impl<S, ReqBody> Rest<S, ReqBody> {
+    /// The state of a request that was admitted after it has waited.
     #[inline]
     fn of(ticket: Ticket) -> Self {
         match ticket {
@@ -87,22 +121,30 @@ impl<S, ReqBody> Rest<S, ReqBody> {
     }
 }
 
-/// A request that is not yet decided on, with the service it is for, which was polled ready.
+/// A request that is not yet decided on, with the service it is for.
 struct Waiting<S, ReqBody> {
+    /// The service that was polled ready. It keeps what `poll_ready` has reserved until it is called or dropped.
     service: S,
+    /// The request, which does not change before it is admitted: each attempt sees the same head.
     request: Request<ReqBody>,
-    // Taken while it is being decided on.
+    /// The place in line, or the call to a store. Taken while it is being decided on, so that a panic drops it.
     pending: Option<Box<Pending>>,
 }
 
 impl<S, ReqBody> Waiting<S, ReqBody> {
+    /// Polls for the decision. Each poll of a request in line asks for its turn, whoever has woken it.
+    ///
+    /// # Panics
+    ///
+    /// After the decision, and after a poll that has panicked.
     #[cold]
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Ticket, Refusal>> {
         Pending::poll(&mut self.pending, RequestHead::of(&self.request), cx)
     }
 }
 
-/// The message of the panic of a future that is polled once more.
+/// The message of the panic of a future that is polled once more: with an answer of the throttle, which was taken. With
+/// an inner future, a further poll does what that future does.
 const POLLED: &str = "a response future is not polled after it has finished";
 
 impl<S, ReqBody> ResponseFuture<S, ReqBody>
@@ -118,7 +160,7 @@ where
         }
     }
 
-    /// The response to an admitted request.
+    /// The response to an admitted request. `future` comes from a call that was made while the caller held the ticket.
     #[inline(always)]
     pub(crate) fn admitted(future: S::Future, ticket: Ticket) -> Self {
         // Each apart, so that none is moved as the largest of them.
@@ -137,7 +179,8 @@ where
         }
     }
 
-    /// The answer to a request that is refused.
+    /// The answer to a request that is refused. A [`Rejection`](crate::Rejection) of the user's runs now, and not
+    /// in the first poll. The request ends here.
     pub(crate) fn refused(refusal: Refusal, request: Request<ReqBody>) -> Self {
         Self {
             inner: None,
@@ -147,7 +190,8 @@ where
         }
     }
 
-    /// A request that waits, with the service that was polled ready for it.
+    /// A request that waits, with the service that was polled ready for it. Before its first poll it keeps its place in
+    /// line, and the store is not reached.
     pub(crate) fn pending(service: S, request: Request<ReqBody>, pending: Box<Pending>) -> Self {
         let waiting = Waiting {
             service,
@@ -173,7 +217,7 @@ where
         let mut this = self.project();
         loop {
             match this.rest {
-                // ## Waiting => (Bare | Held | Told | Rejected)
+                // ## Waiting => (Bare | Held | Told | Rejected), each of which is polled at once
                 Rest::Waiting { waiting } => {
                     let decided = ready!(waiting.as_mut().expect(POLLED).poll(cx));
                     let Waiting {
@@ -183,6 +227,7 @@ where
                     } = *waiting.take().expect(POLLED);
                     *this.rest = match decided {
                         Ok(ticket) => {
+                            // The ticket is on the stack while the service is called, and is dropped if that panics.
                             ticket.mark(request.extensions_mut());
                             this.inner.set(Some(service.call(request)));
                             Rest::of(ticket)
@@ -192,6 +237,7 @@ where
                         },
                     };
                 }
+                // ## Bare => response
                 Rest::Bare => {
                     let inner = this.inner.as_mut().as_pin_mut().expect(POLLED);
                     let pass = |response: Response<_>| {
@@ -199,14 +245,17 @@ where
                     };
                     return inner.poll(cx).map_ok(pass);
                 }
+                // ## Held => response with a guard in its body
                 Rest::Held { admission } => {
                     let inner = this.inner.as_mut().as_pin_mut().expect(POLLED);
                     let result = ready!(inner.poll(cx));
+                    // Moved into the closure, which an error drops without having called it.
                     let admission = admission.take();
                     return Poll::Ready(result.map(|response| {
                         response.map(|body| ResponseBody::inner(body, admission, None))
                     }));
                 }
+                // ## Told => response with fields and decision, and a guard in its body
                 Rest::Told(told) => {
                     // Changed where it lies: a response is large, and each move of it costs.
                     let inner = this.inner.as_mut().as_pin_mut().expect(POLLED);
@@ -227,11 +276,13 @@ where
                             fields.add_to(response.status(), response.headers_mut());
                         }
                         if let Some(decision) = decision.take() {
+                            // A refusal of a throttle further in is kept, for it has made this response.
                             let inner = response.extensions().get::<Decision>();
                             if inner.is_none_or(Decision::is_admitted) {
                                 response.extensions_mut().insert(decision);
                             }
                         }
+                        // No reader for what reports nothing, such as a compressed body.
                         if let Some(log) = log.take() {
                             answer = UsageReader::of(response.headers(), log);
                         }
@@ -240,6 +291,7 @@ where
                         response.map(|body| ResponseBody::inner(body, admission, answer))
                     });
                 }
+                // ## Rejected => answer of the throttle
                 Rest::Rejected { response } => {
                     let response = response.take().expect(POLLED);
                     return Poll::Ready(Ok((*response).map(ResponseBody::own)));

@@ -9,6 +9,12 @@
 //! - **The guard exists before the inner service is called.** Should that panic, the ticket is dropped, and what the
 //!   request holds comes back.
 //! - **No decision is made here.** What a request is charged on, what it is told and how it waits is the engine's.
+//! - **Errors are the inner service's alone.** A refusal is a response.
+//!
+//! # Cancellation
+//!
+//! `call` does not await. When it returns, the request is charged and the inner service is called, or it is refused, or
+//! it waits in the future, which keeps all that comes back if it is dropped.
 
 use std::{
     fmt, mem,
@@ -39,10 +45,12 @@ use crate::{
 #[derive(Clone)]
 pub struct Throttle<S> {
     inner: S,
+    /// The rules and settings of the layer, shared by all of its services and their clones.
     engine: Arc<Engine>,
 }
 
 impl<S> Throttle<S> {
+    /// Puts a service behind the throttle of a layer. Neither is called.
     pub(crate) fn new(inner: S, engine: Arc<Engine>) -> Self {
         Self { inner, engine }
     }
@@ -94,6 +102,7 @@ where
         {
             Decided::Admit(Ticket::Bare) => ResponseFuture::bare(self.inner.call(request)),
             Decided::Admit(ticket) => {
+                // The ticket is held while the inner service is called, and is dropped if that panics.
                 ticket.mark(request.extensions_mut());
                 ResponseFuture::admitted(self.inner.call(request), ticket)
             }
@@ -105,7 +114,8 @@ where
     }
 }
 
-/// The service that was polled ready, out of which its clone takes the place: it is that one which waits.
+/// Takes out the service that was polled ready, and leaves a clone of it in its place. The next request polls the clone
+/// ready before it is called: a clone need not be ready because its original is.
 fn take_ready<S: Clone>(service: &mut S) -> S {
     let clone = service.clone();
     mem::replace(service, clone)
