@@ -4,6 +4,14 @@
 //! when a store has answered. It is looked up when it arrives, and again only under other rules. An attempt asks all of
 //! its limits: in this process, by leases, or in a store.
 //!
+//! ```text
+//! Arrived ─▶ look up ─▶ attempt ─▶ Admit | Refuse
+//!                          │
+//!                          ▼ Wait
+//!                       Pending ─▶ wake, moment, lease ─▶ Turn ─────▶ attempt ─▶ Admit | Refuse | Wait
+//!                               ─▶ reply of a store  ─▶ Answered ─┘
+//! ```
+//!
 //! # Invariants
 //!
 //! - **What is admitted is charged on all limits, what is not on none.** What an attempt has taken before another limit
@@ -13,6 +21,13 @@
 //!   from its beginning: here, and nowhere else.
 //! - **The closures of users run once for a request**, and again only while and after other rules come.
 //! - **A guard exists before the inner service is called**: a [`Ticket`] holds what has to come back.
+//!
+//! # Cancellation
+//!
+//! A stage awaits nothing, so a request is never dropped within one. Between two stages all that it holds is in its
+//! [`Pending`]. A panic of the user's code within a stage drops that.
+//!
+//! # Who may call it
 //!
 //! [`Engine::decide`] is called by the service for a request that has arrived, and by [`Pending`] for one that waits.
 
@@ -43,9 +58,11 @@ use crate::{
 pub(crate) enum Stage<'a> {
     /// The request has arrived.
     Arrived,
-    /// The turn of a request that waits may have come. The waker is woken when it may have come again.
+    /// The turn of a request that waits may have come, or the lease that it has waited for is there or is not to come.
+    /// The waker is woken when the turn may have come again.
     Turn(Box<Pending>, &'a Waker),
-    /// The store has answered, or has not in time.
+    /// The store has answered, or has not in time, which is an error. The waker is that of a turn, which follows if
+    /// other rules have come.
     Answered(Box<Pending>, Reply, &'a Waker),
 }
 
@@ -53,8 +70,13 @@ impl Engine {
     /// Decides on a request: admits it, refuses it, or has it wait for a later stage.
     ///
     /// `head` is the request's at every stage; it is what closures of users see, and does not change between stages.
-    /// Charges nothing unless the request is admitted. Blocks nowhere: while other rules are being put into force, an
-    /// attempt yields its thread and is made anew.
+    /// Nothing stays charged unless the request is admitted; one that waits for a store holds its slots meanwhile.
+    /// Awaits nothing: while other rules are being put into force, an attempt yields its thread and is made anew.
+    ///
+    /// # Panics
+    ///
+    /// If code of the user does: the closures that identify a client or estimate tokens, on which nothing is charged
+    /// yet, or the dialect of a [`Rejection`](crate::Rejection), on which the guard is there already.
     #[inline(never)]
     pub(crate) fn decide(self: &Arc<Self>, head: RequestHead<'_>, stage: Stage<'_>) -> Decided {
         match stage {
@@ -65,6 +87,7 @@ impl Engine {
             }
         }
         loop {
+            // Loaded once for an attempt: the look-up, the charge and the answer are by the same rules.
             let rules = self.active.rule_set.load();
             let mut demand = Demand::default();
             let limits = match rules.look_up(head, self.options.protocol, &mut demand) {
@@ -74,6 +97,7 @@ impl Engine {
                     continue;
                 }
             };
+            // Read after the closures of users have run, and anew for each attempt.
             let now = rules.limiter.now();
             // Made where it is needed, and not before: it is large.
             let attempt = || Attempt {
@@ -116,6 +140,8 @@ impl Engine {
     ///
     /// A reply is heard by the rules that asked for it, for its balances are in the order of their limits. Only the
     /// turn after it goes over to other rules. The request keeps its place in line until it is admitted or refused.
+    ///
+    /// An admitted request has its ticket before `pending` is dropped and the next in line is woken.
     #[inline(never)]
     fn waiting(
         self: &Arc<Self>,
@@ -126,6 +152,7 @@ impl Engine {
     ) -> Decided {
         let mut reply = reply;
         let mut readings = LimitReadings::default();
+        // An attempt that admits or denies writes the moment, by the clock of whoever has decided.
         let mut outcome = Outcome::new(0, &mut readings);
         let ruling = loop {
             // After other rules have come, it is its turn again.
@@ -168,7 +195,11 @@ impl Engine {
 }
 
 impl Attempt<'_> {
-    /// Decides on a request that has arrived, and that may wait or ask a store.
+    /// Decides on a request that has arrived at `now`, and that may wait or ask a store.
+    ///
+    /// # Errors
+    ///
+    /// [`Outdated`] as of [`ask`](Self::ask). Nothing is kept, and the next attempt begins anew.
     #[inline(never)]
     fn arrives(&self, now: Nanos) -> Result<Decided, Outdated> {
         let mut progress = Progress::default();
@@ -182,7 +213,11 @@ impl Attempt<'_> {
         })
     }
 
-    /// Asks all limits, wherever their balances lie. Whoever has a place in line has come to its turn.
+    /// Asks all limits at `now`, wherever their balances lie. Whoever has a place in line has come to its turn.
+    ///
+    /// # Errors
+    ///
+    /// [`Outdated`] if other rules have come. Nothing stays taken, and `progress` keeps its place in line.
     pub(super) fn ask(
         &self,
         now: Nanos,
@@ -245,6 +280,12 @@ impl Attempt<'_> {
     ///
     /// Enters `waker` first, so that whatever comes free while the limits are asked wakes it. A request whose time is
     /// over is refused without having been asked again: by the limit whose line it has stood in, if no other refuses.
+    ///
+    /// `not_before` of zero asks as soon as it is the first.
+    ///
+    /// # Errors
+    ///
+    /// As [`ask`](Self::ask).
     fn take_turn(
         &self,
         not_before: Nanos,
@@ -282,11 +323,12 @@ impl Attempt<'_> {
         }
     }
 
-    /// Returns the time that the client itself waits from its request on, if it says so.
+    /// Returns the nanoseconds that the client itself waits from its request on, if it says so in `grpc-timeout`.
     pub(super) fn timeout(&self) -> Option<Nanos> {
         deadline(self.head.headers()).map(nanos)
     }
 
+    /// Keeps what was found of the request, and what it holds, for its next stage.
     fn pending(&self, progress: Progress, wait: Wait) -> Box<Pending> {
         Box::new(Pending::new(self, progress, wait))
     }
@@ -295,9 +337,14 @@ impl Attempt<'_> {
 impl Pending {
     /// Waits until the request is decided on. `head` is the request's.
     ///
+    /// Takes the pending request out of `this` while it is decided on, and puts it back if it goes on to wait. After a
+    /// decision or a panic `this` is `None`, and what it held is in the ticket or goes back.
+    ///
+    /// Each poll ends a wait for a turn, so that a poll which nothing has called for costs a look and loses nothing.
+    ///
     /// # Panics
     ///
-    /// If it is polled again after it was decided on.
+    /// If it is polled again after it was decided on, and if code of the user does, as in [`Engine::decide`].
     pub(crate) fn poll(
         this: &mut Option<Box<Self>>,
         head: RequestHead<'_>,

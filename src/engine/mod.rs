@@ -5,18 +5,24 @@
 //! decide          the one place that answers whether a request passes
 //! ├─ remote       the part of that which is about balances in a store
 //! ├─ outcome      what was decided, and the ticket or the answer that is made of it
-//! ├─ pending      a request that waits, and asks again
-//! └─ attempt      what all of these work with
+//! └─ pending      a request that waits and asks again, and the attempt that all of these work with
 //! preview         what would be decided, without a charge
 //! active          the rules in force; exchanges them (reload)
 //! └─ rule_set     one set of rules with its balances
 //!    ├─ look_up   what a request falls under
 //!    └─ route_limits, routes, combined_limits   what is charged on one route
 //! reload          what becomes of balances when routes get or lose their keys
+//! └─ key_changes, lost_keys, key_index   which keys these are, and how they are found
 //! options         settings of a layer, apart from its rules
 //! ```
 //!
 //! Requests are charged by `decide` and what is below it alone. Only `active` exchanges rules.
+//!
+//! # Locks
+//!
+//! A reload, a snapshot and the connection of a store exclude each other by the lock of the registry. No request takes
+//! it. In the engine a request waits for another one only where something is made on first use: the limits of a route
+//! for a plan, an undeclared route, or a combination. No closure of users runs while that is made.
 
 mod active;
 mod combined_limits;
@@ -51,7 +57,9 @@ pub(crate) use self::{
 /// set up.
 #[derive(Debug, Clone)]
 pub(crate) struct Engine {
+    /// The rules in force and their balances. Clones share them.
     pub(crate) active: Arc<ActiveRules>,
+    /// The settings of the layer. Each clone has its own, and once the layer serves, nobody writes them.
     pub(crate) options: Options,
 }
 

@@ -41,24 +41,27 @@ pub(crate) enum Decided {
 /// A decision before it is told: by which limits and when it was made, and what they held.
 #[derive(Debug)]
 pub(super) struct Outcome<'r> {
+    /// The limits by which it was made, whose order the readings have.
     pub(super) applied: Applied,
-    /// The moment, by the clock of whoever has decided.
+    /// The moment, by the clock of whoever has decided: the store's, if that has.
     pub(super) at: Nanos,
-    /// The time for which the request waited before that.
+    /// The nanoseconds for which the request waited before that, by this process's clock. Zero: it was decided on at
+    /// once.
     pub(super) waited: Nanos,
     /// One for each of these limits. Elsewhere, so that they are made where they lie: to move them costs.
     pub(super) readings: &'r mut LimitReadings,
-    /// Slots that it holds already.
+    /// Slots that it holds already, taken while a store was asked. `None`: the readings tell which slots it holds.
     pub(super) permits: Option<Permits>,
 }
 
 /// The limits of a route by which a request was decided.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Applied {
+    /// All of its limits, wherever their balances lie.
     All,
     /// The limits whose balances lie in this process, store or not.
     Held,
-    /// One of so many shares of all, in this process.
+    /// One of so many shares of all, in this process, while the store is down. Zero is taken for 1.
     Share(u32),
 }
 
@@ -113,7 +116,7 @@ impl<'r> Outcome<'r> {
         }
     }
 
-    /// Forgets what an attempt has come to, so that it may begin anew.
+    /// Forgets what an attempt has come to, so that it may begin anew. Slots that it held are free.
     pub(super) fn reset(&mut self) {
         (self.applied, self.permits) = (Applied::All, None);
         *self.readings = LimitReadings::default();
@@ -138,7 +141,8 @@ impl Applied {
 }
 
 impl Ticket {
-    /// Puts into the request what its handler may want to know: its account of model tokens, and the decision.
+    /// Puts into the request what its handler may want to know: its account of model tokens, and the decision. Called
+    /// just before the inner service, by whoever holds the ticket meanwhile.
     #[inline(always)]
     pub(crate) fn mark(&self, extensions: &mut Extensions) {
         let (admission, decision) = match self {
@@ -156,7 +160,8 @@ impl Ticket {
 }
 
 impl Refusal {
-    /// Returns the answer to this request, which ends here: its body is dropped.
+    /// Returns the answer to this request, which ends here. The code of a user's [`Rejection`] runs after the request's
+    /// body is dropped, and its panics pass through.
     pub(crate) fn answer<B>(self, request: Request<B>) -> Box<Response<Bytes>> {
         match self {
             Self::Answered(answer) => answer,
@@ -211,6 +216,9 @@ impl Attempt<'_> {
 
     /// Admits the request, and returns what it goes on with: the slots that it has taken, its reservation of model
     /// tokens, and what its response is told. Slots that it held before are taken from `outcome`.
+    ///
+    /// The guard is made before a user's dialect is asked, so that a panic of that gives back what was taken. Readings
+    /// are moved into the decision last, after the fields are told from them.
     ///
     /// A function of its own, so that what it returns is written where the caller of the decision wants it.
     #[inline(never)]
@@ -276,8 +284,8 @@ impl Attempt<'_> {
 
     /// Refuses the request: counts it on its route and on each limit that refuses, logs it, and returns the answer.
     ///
-    /// The wait that is told is the longest of the limits that refuse. Nothing is given back here, for nothing was
-    /// kept.
+    /// The wait that is told is the longest of the limits that refuse, with up to a minute more if waits are spread.
+    /// Nothing is given back here, for nothing was kept.
     #[inline(never)]
     pub(super) fn refuse(&self, outcome: &mut Outcome<'_>) -> Decided {
         let limits = outcome.applied.of(self.limits);
@@ -313,7 +321,8 @@ impl Attempt<'_> {
         Decided::Refuse(self.answer(denial, written))
     }
 
-    /// Returns the answer to a request that nobody can decide on, since the store is down.
+    /// Returns the answer to a request that nobody can decide on, since the store is down. It tells a wait of three to
+    /// eight seconds, and counts as refused on the route, but on no limit.
     #[cold]
     pub(super) fn unavailable(&self) -> Decided {
         let RouteLimits {
@@ -329,8 +338,8 @@ impl Attempt<'_> {
         Decided::Refuse(self.answer(denial, written))
     }
 
-    /// Returns the answer to the refused request: that of a user's [`Rejection`], of the route or the layer, if there is
-    /// one and the request is no gRPC; else the built-in one.
+    /// Returns the answer to the refused request: that of a user's [`Rejection`], of the route or else the layer, if
+    /// there is one and the request is no gRPC; else the built-in one.
     #[inline]
     fn answer(&self, denial: Denial, written: &Templates) -> Refusal {
         let (head, options) = (self.head, &self.engine.options);

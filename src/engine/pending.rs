@@ -5,6 +5,19 @@
 //! keeps the same for a request that waits, and makes the next attempt of it. [`Progress`] is what lasts from one to
 //! the next: a place in line above all, which is left when it is dropped.
 //!
+//! # What it waits for
+//!
+//! | [`Wait`] | is over | then | dropped before |
+//! |---|---|---|---|
+//! | `Turn` | at a moment, or at the next poll | it looks whether its turn has come | the line is left |
+//! | `Lease` | when no call asks for it, or half a deadline has passed | it looks for a unit | its timer is cancelled |
+//! | `Store` | at the answer, or at the deadline | it is admitted, stands in line or goes | see below |
+//! | `Peek` | at the answer, or at the deadline | it is refused, or stands in line | nothing was taken |
+//!
+//! Dropping a `Store` frees slots and puts leased units back at once. The call goes on in a task, which gives back what
+//! the store takes. Without an answer in time, the request goes on without the store. A place in line lies in
+//! [`Progress`], beside any of these.
+//!
 //! # Invariants
 //!
 //! - **What was found of the request is kept**: its limits, its client and its cost. It is found anew only after other
@@ -49,6 +62,7 @@ pub(super) enum Ruling {
 
 /// The parts of one attempt: what was found of the request.
 pub(super) struct Attempt<'a> {
+    /// The engine of the layer, for its settings.
     pub(super) engine: &'a Arc<Engine>,
     /// The rules that decide.
     pub(super) rules: &'a Arc<RuleSet>,
@@ -58,6 +72,7 @@ pub(super) struct Attempt<'a> {
     pub(super) demand: Demand,
     /// The moment at which the request came, by the clock of this process.
     pub(super) arrived: Nanos,
+    /// The head of the request, from which the answer and the client's own deadline are told.
     pub(super) head: RequestHead<'a>,
 }
 
@@ -69,13 +84,14 @@ pub(super) struct Progress {
     /// The moment from which the request waits for no lease that somebody else asks for. Set in its first turn, for all
     /// of them.
     pub(super) lease_until: Option<Nanos>,
-    /// True if its waker is in the queue: set by a turn, and cleared by each poll.
+    /// True if its waker is in the queue: set by a turn, and cleared by each poll, whose waker may be another. While
+    /// it is not there, what comes free may wake nobody, so the request asks once more before it waits.
     pub(super) is_entered: bool,
-    /// True if the request is decided without the store from now on.
+    /// True if the request is decided without the store from now on. Never cleared.
     pub(super) is_alone: bool,
 }
 
-/// The answer of a store.
+/// The answer of a store. One that is missing at the deadline is an error, too.
 pub(super) type Reply = Result<Taken, StoreError>;
 
 /// The event that a request waits for.
@@ -92,12 +108,15 @@ pub(super) enum Wait {
     Lease(LeaseWaiter),
     /// The answer of the store.
     Store {
+        /// The call that charges the limits whose balances lie there.
         call: Box<StoreCall>,
+        /// What was taken here before the call, and is freed if the store refuses.
         // On the heap, as what is moved with each decision is large otherwise.
         held: Box<LocalCharges>,
     },
     /// The balances of all buckets in the store, from which a refusal tells its wait.
     Peek {
+        /// A call whose costs are all zero.
         call: Box<StoreCall>,
         /// True if the request has waited for long enough. It is refused when they are known.
         is_over: bool,
@@ -125,9 +144,9 @@ impl Wait {
 /// The charges that a request has made in this process while it asks the store.
 #[derive(Debug)]
 pub(super) struct LocalCharges {
-    /// None where no limit is a cap.
+    /// The slots. `None` where no limit is a cap.
     pub(super) permits: Option<Permits>,
-    /// One for each limit whose balance lies here.
+    /// One for each limit whose balance lies here, in their order.
     pub(super) readings: LimitReadings,
 }
 
@@ -136,6 +155,7 @@ pub(super) struct LocalCharges {
 /// On the heap, so that a response future is no larger for it. It goes into [`Engine::decide`] and comes out again,
 /// until there is a decision.
 pub(crate) struct Pending {
+    /// The engine that has begun to decide on it, and goes on.
     engine: Arc<Engine>,
     /// The rules by which it waits.
     rules: Arc<RuleSet>,
@@ -145,13 +165,17 @@ pub(crate) struct Pending {
     demand: Demand,
     /// The moment at which it came, by the clock of this process. Other rules do not change it.
     arrived: Nanos,
+    /// Its place in line.
     progress: Progress,
+    /// The event that brings it to its next stage.
     wait: Wait,
-    /// Kept from one wait to the next: to set it anew is cheaper than to make it.
+    /// The timer of its turns, made for the first that is not at once. Kept from one wait to the next: to set it anew
+    /// is cheaper than to make it.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Pending {
+    /// Keeps what an attempt has found and come to. Nothing is awaited before the first poll.
     pub(super) fn new(attempt: &Attempt<'_>, progress: Progress, wait: Wait) -> Self {
         Self {
             engine: Arc::clone(attempt.engine),
@@ -165,11 +189,13 @@ impl Pending {
         }
     }
 
+    /// Returns its engine: a clone, since the request itself goes into the decision.
     pub(super) fn engine(&self) -> Arc<Engine> {
         Arc::clone(&self.engine)
     }
 
-    /// Ends a wait for a turn, whatever has woken the request: it looks whether its turn has come.
+    /// Ends a wait for a turn, whatever has woken the request: it looks whether its turn has come. Called once by each
+    /// poll, before anything else. Waits for a lease or a store are left alone.
     pub(super) fn wake(&mut self) {
         self.progress.is_entered = false;
         if let Wait::Turn { until, .. } = &mut self.wait {
@@ -178,6 +204,12 @@ impl Pending {
     }
 
     /// Waits until there is a reason to ask again, and returns the answer of a store, if it is that.
+    ///
+    /// A wait that is over is not to be polled again: the decision puts another in its place.
+    ///
+    /// # Panics
+    ///
+    /// If it has to wait for a moment outside of a runtime with timers.
     pub(super) fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Reply>> {
         match &mut self.wait {
             Wait::Turn { until: 0, .. } => Poll::Ready(None),
@@ -207,6 +239,7 @@ impl Pending {
             return Ok(());
         }
         let mut demand = Demand::default();
+        // The only step that may fail, and code of the user: nothing is written before.
         let limits = rules.look_up(head, self.engine.options.protocol, &mut demand)?;
         (self.limits, self.demand) = (limits.into_owned(), demand);
         self.rules = Arc::clone(&rules);
@@ -217,7 +250,8 @@ impl Pending {
         Ok(())
     }
 
-    /// Returns what an attempt needs: what was found, how far it has come, and when it asks at the earliest.
+    /// Returns what an attempt needs: what was found, how far it has come, and the moment at which it asks at the
+    /// earliest. Zero: at once, as after a wait for a lease or a store.
     pub(super) fn attempt<'a>(
         &'a mut self,
         head: RequestHead<'a>,
@@ -237,11 +271,12 @@ impl Pending {
         (attempt, &mut self.progress, not_before)
     }
 
-    /// Returns what it has waited for, which has come.
+    /// Returns what it has waited for, which has come, and leaves a wait that is over at once.
     pub(super) fn take_wait(&mut self) -> Wait {
         mem::replace(&mut self.wait, Wait::again())
     }
 
+    /// Sets what it waits for next, until its next stage.
     pub(super) fn wait_for(&mut self, wait: Wait) {
         self.wait = wait;
     }

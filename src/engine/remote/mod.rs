@@ -9,6 +9,16 @@
 //! 4. Somebody else asks for a lease of the same bucket: it waits for that for a moment.
 //! 5. It takes what lies here, and asks.
 //!
+//! | then it | leased units | slots | what the store took |
+//! |---|---|---|---|
+//! | is admitted | stay spent | go over to the ticket | stays taken |
+//! | waits in line, or is refused | are put back | are free | is nothing |
+//! | waits for a lease | are put back | are not taken yet | is nothing |
+//! | waits for the store | go with the call | are held | is told by the reply |
+//! | goes on without a reply | are put back | are free, and taken anew | goes back, unless it is admitted at once |
+//!
+//! With [`OnOutage::Admit`] a request whose call has failed keeps its slots, and passes.
+//!
 //! # Invariants
 //!
 //! - **Units of a lease that a request has spent go back unless it is admitted**, at once or with its question.
@@ -101,7 +111,8 @@ impl<'a> Attempt<'a> {
         let until = *progress
             .lease_until
             .get_or_insert_with(|| now.saturating_add(LeaseWaiter::longest_wait(deadline)));
-        // The store answers no later than that, or it is given up.
+        // The store answers no later than that, or it is given up. Noted before the call is made, so that nobody passes
+        // the request over while it asks.
         if let Some(waiter) = &progress.waiter {
             waiter.asks_by(now.saturating_add(nanos(deadline)).max(until));
         }
@@ -120,8 +131,14 @@ impl<'a> Attempt<'a> {
         }))
     }
 
-    /// Takes what lies in this process, or returns what is there if it refuses. Then, and if other rules hold, the
-    /// units of leases go back.
+    /// Takes what lies in this process, or returns what is there (the inner error) if it refuses. Then, and if other
+    /// rules hold, the units of leases go back.
+    ///
+    /// Slots are taken before the store is called: a request that they refuse is not charged there.
+    ///
+    /// # Errors
+    ///
+    /// [`Outdated`] if other rules have come. Nothing is taken then.
     fn take_held(
         &self,
         store: &StoreClient,
@@ -145,13 +162,14 @@ impl<'a> Attempt<'a> {
         })))
     }
 
-    /// Returns what is known at `now` of all buckets.
+    /// Returns what is known at `now` of all buckets, without a call. Those of `leased` units are seen as if these
+    /// were at hand.
     fn cached_view(&self, store: &StoreClient, now: Nanos, leased: &LeasedUnits) -> CachedView {
         let memory = &self.rules.limiter.memory;
         store.cached_view(&self.limits.limit_set, self.demand, now, memory, leased)
     }
 
-    /// Tells whether an enforced limit lies in the store.
+    /// Tells whether an enforced limit lies in the store. Without one, the store is asked for its shadows alone.
     fn may_be_refused_there(&self) -> bool {
         let mut enforced = self.limits.limit_set.enforced();
         enforced.any(|bound| bound.id.is_some())
@@ -240,7 +258,8 @@ impl<'a> Attempt<'a> {
             store.report_without(on_outage);
         }
         outcome.applied = self.applied(true);
-        // Dropped without being kept, it gives back what the store takes for it too late.
+        // Dropped without being kept, it gives back what the store takes for it too late. Slots of a failed question
+        // are free at the end of this match, before the limits of this process are asked for them.
         let mut call = match (on_outage, failed) {
             (OnOutage::Refuse, _) => return Ok(Ruling::Unavailable),
             (OnOutage::Admit, Some(Failed { mut call, held })) => {
@@ -269,6 +288,8 @@ impl<'a> Attempt<'a> {
 
 /// A question that the store has not answered, or not in time.
 struct Failed {
+    /// The question, which may still be on its way.
     call: Box<StoreCall>,
+    /// The charges that were made here before it was asked.
     held: Box<LocalCharges>,
 }

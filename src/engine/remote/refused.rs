@@ -23,11 +23,13 @@ use crate::{
 
 /// The readings of a refused request's buckets, at a moment of the store's clock.
 pub(super) struct RefusedReadings {
+    /// One for each limit, in their order.
     pub(super) readings: LimitReadings,
+    /// The moment, by which waits are told from them.
     pub(super) at: Nanos,
     /// True if all balances are known. Else no wait is to be told from them.
     pub(super) is_known: bool,
-    /// True if the store has just told them.
+    /// True if the store has just told them. Then it is not asked again at once, whatever room they tell of.
     pub(super) is_told: bool,
 }
 
@@ -49,7 +51,10 @@ impl From<CachedView> for RefusedReadings {
 }
 
 impl Attempt<'_> {
-    /// Goes on with a request that is refused by what lies in this process.
+    /// Goes on with a request that is refused by what lies in this process. `held` are the readings of that.
+    ///
+    /// If none of its limits has a wait policy, and not all buckets are known, it is refused by these alone: that costs
+    /// no question.
     pub(super) fn refused_here(
         &self,
         store: &StoreClient,
@@ -69,10 +74,11 @@ impl Attempt<'_> {
     }
 
     /// The time for which a request waits before it asks a store again whose answer says both that it is refused and
-    /// that there is room for it.
+    /// that there is room for it: a millisecond.
     const PAUSE: Nanos = 1_000_000;
 
-    /// Tells whether it has waited for as long as it may.
+    /// Tells whether it has waited for as long as it may: the least `max_wait` of its limits, or what the client itself
+    /// waits if that is less. Where neither is set, it may not wait at all.
     fn has_waited(&self, now: Nanos) -> bool {
         let waits = self.limits.limit_set.enforced();
         let waits = waits.filter_map(|bound| bound.limit.patience);
@@ -81,7 +87,8 @@ impl Attempt<'_> {
         now.saturating_sub(self.arrived) >= longest.unwrap_or(0)
     }
 
-    /// Names the first limit that lies in the store, where that has refused a request and tells of no bucket that does.
+    /// Names the first limit that lies in the store, where that has refused a request and tells of no bucket that does:
+    /// a denial names one limit at least.
     pub(super) fn name_refusal_there(&self, readings: &mut LimitReadings, at: Nanos) {
         let enforced = || self.limits.limit_set.enforced().enumerate();
         let refuses = enforced().any(|(index, bound)| {
@@ -96,6 +103,9 @@ impl Attempt<'_> {
     }
 
     /// Goes on with a request that is refused by what was found: it stands in line, or goes.
+    ///
+    /// One that has no place joins a line behind those who wait, if it may wait once these are charged. When it asks
+    /// next follows from `found` as it is.
     pub(super) fn refused(
         &self,
         found: RefusedReadings,
@@ -118,6 +128,7 @@ impl Attempt<'_> {
             at,
             arrived: self.arrived,
         };
+        // The queue returns the others as if the requests ahead had been charged.
         let before = readings.clone();
         let timeout = self.timeout();
         let waiter = match &mut progress.waiter {
@@ -170,7 +181,8 @@ impl Attempt<'_> {
         self.deny(readings, at, is_known, outcome)
     }
 
-    /// Refuses it, since it has stood in line for long enough.
+    /// Refuses it, since it has stood in line for long enough. If not all buckets are known, the store is asked for
+    /// them first, and the request is refused by the answer, whatever that is.
     pub(in crate::engine) fn gives_up(
         &self,
         store: &StoreClient,
@@ -186,6 +198,7 @@ impl Attempt<'_> {
             is_told: _,
         } = view.into();
         if !is_known && !self.is_refused_here(&readings, at) {
+            // It has left its line: no place is to be kept while the store is asked.
             if let Some(wait) = self.peek(&Progress::default(), true) {
                 return Ruling::Wait(wait);
             }
@@ -194,7 +207,8 @@ impl Attempt<'_> {
         self.deny(readings, at, is_known, outcome)
     }
 
-    /// Asks the store for what the buckets hold. `None` if it is down.
+    /// Asks the store for what the buckets hold, and notes for a place in line by when it has answered. `None` if it is
+    /// down.
     fn peek(&self, progress: &Progress, is_over: bool) -> Option<Wait> {
         let store = self.rules.store.get().filter(|store| !store.is_down())?;
         let deadline = self.engine.options.store_deadline;
@@ -219,7 +233,7 @@ impl Attempt<'_> {
         })
     }
 
-    /// Refuses it. All limits are told, or those of this process if no more is known.
+    /// Refuses it. All limits are told, or those of this process if no more is known. `outcome` comes without readings.
     pub(super) fn deny(
         &self,
         readings: LimitReadings,
