@@ -73,8 +73,8 @@ use crate::{
 
 /// The rules in force of a throttle. See the [module](self) for how others take their place.
 pub(crate) struct ActiveRules {
-    /// The limits and balances. Exchanged by a reload, and never written to otherwise. Loaded once for a decision, since
-    /// two loads may return different ones.
+    /// The limits and balances. Exchanged by a reload, and never written to otherwise. Loaded once for a decision,
+    /// since two loads may return different ones.
     pub(super) rule_set: ArcSwap<RuleSet>,
     /// The limits as the rules in force declare them, for the next reload to compare with. Who holds the lock is alone
     /// in changing the rules.

@@ -8,8 +8,8 @@
 //!   all routes that it may mean. An exempt route is the only one whose requests no scope counts.
 //! - **Found once.** The limits that a request falls under are good for as long as these rules are in force: one that
 //!   waits keeps them, and looks again only under other rules.
-//! - **Closures of users run here, and nowhere else**: they identify the client and estimate tokens. Nothing is locked
-//!   while they do.
+//! - **Closures that identify a client or estimate tokens run here**, and nowhere else. Nothing is locked while they
+//!   do, and nothing is charged yet.
 //!
 //! Called by the decision for a request that has arrived, or that waits under other rules, and by the preview.
 
@@ -79,6 +79,10 @@ impl RuleSet {
     }
 
     /// Returns the same without entering a route, and without counting what the request lacks.
+    ///
+    /// # Errors
+    ///
+    /// None, for it enters nothing. The result is that of [`look_up`](Self::look_up), with which it shares its code.
     pub(super) fn preview(
         &self,
         request: RequestHead<'_>,
@@ -88,6 +92,16 @@ impl RuleSet {
         self.visit(request, protocol, Visit::Preview, demand)
     }
 
+    /// Looks a request up, in this order:
+    ///
+    /// 1. The client, whose plan has the variants. Plan 0 is that of clients without one.
+    /// 2. The routes that the request may mean, mostly one. A path that equals a literal key is found without a walk.
+    /// 3. The variant of the plan on each route, and its limits.
+    /// 4. The tokens, only if one of these limits counts them: the estimate may be a closure of the user's.
+    ///
+    /// # Errors
+    ///
+    /// As [`look_up`](Self::look_up). The client may have been counted as unidentified by then, and is once more.
     #[inline(always)]
     fn visit(
         &self,
@@ -186,7 +200,8 @@ impl RuleSet {
         Some(self.prepared(route, plan, variant))
     }
 
-    /// Identifies the client, or the anonymous one. Counts and logs what the request or its setup lacks.
+    /// Identifies the client, or the anonymous one. Counts and logs what the request or its setup lacks. Runs the
+    /// user's closure, if a source of identities is one.
     fn client(&self, resolver: &Resolver, head: RequestHead<'_>) -> Client {
         let client = resolver.resolve(head);
         if client.lacks_peer {
@@ -206,7 +221,8 @@ impl RuleSet {
         resolver.is_some_and(|resolver| resolver.anonymous().bits() != demand.identity)
     }
 
-    /// Returns the limits of a route for a variant of a plan, which the first request makes.
+    /// Returns the limits of a route for a variant of a plan, which the first request makes. Others that ask meanwhile
+    /// wait for it. `variant` is a number within the plan.
     #[inline(always)]
     fn prepared<'a>(
         &'a self,
@@ -219,6 +235,9 @@ impl RuleSet {
     }
 
     /// Returns the route of a request that no key matches, which it enters if it is the first and there is room.
+    /// Without room, or where undeclared routes are not kept apart, it is one that others share.
+    ///
+    /// A route that is entered begins with what was used under lost keys, before any request is charged on it.
     ///
     /// # Errors
     ///

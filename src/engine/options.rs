@@ -15,7 +15,8 @@ use crate::{
 pub(crate) struct Options {
     /// True if admitted responses carry the fields of the IETF's draft.
     pub(crate) fields: bool,
-    /// True if the decision lies in the extensions of requests and responses.
+    /// True if the decision lies in the extensions of requests and responses. Without it and `fields`, most requests
+    /// make no allocation.
     pub(crate) decision: bool,
     /// True if those who are refused together are told different waits.
     pub(crate) spread: bool,
@@ -25,15 +26,17 @@ pub(crate) struct Options {
     pub(crate) protocol: Protocol,
     /// True if gRPC refusals tell a wait in `grpc-retry-pushback-ms`.
     pub(crate) grpc_retry_pushback: bool,
-    /// The answer that a user's code gives. `None`: the built-in one.
+    /// The answer that a user's code gives, where the route has none of its own. `None`: the built-in one.
     pub(crate) rejection: Option<Arc<dyn Rejection>>,
-    /// The dialect whose fields admitted responses carry besides the IETF's.
+    /// The dialect whose fields admitted responses carry besides the IETF's: that of `rejection`, asked once when it is
+    /// set.
     pub(crate) dialect: Dialect,
     /// True if the dialect has fields of its own. Most have none.
     pub(crate) tells_more: bool,
     /// The decision on requests while the store is down.
     pub(crate) on_outage: OnOutage,
-    /// The time that a question to the store may take. After that, the store counts as down.
+    /// The time that a question to the store may take, by tokio's clock. After that, the store counts as down. Zero:
+    /// an answer is in time only if it is there at once.
     pub(crate) store_deadline: Duration,
     /// The units of each limit that are taken there at once. 0 and 1: those of the request alone.
     pub(crate) lease: u64,

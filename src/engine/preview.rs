@@ -22,6 +22,7 @@ use crate::{
 
 impl ActiveRules {
     /// Returns what would be decided on a request now. Charges nothing and changes nothing; a store is not asked.
+    /// Closures of the user run as for a request.
     pub(crate) fn preview(&self, head: RequestHead<'_>, protocol: Protocol) -> Decision {
         loop {
             let rules = self.rules();
@@ -36,6 +37,9 @@ impl ActiveRules {
 
 impl RuleSet {
     /// Returns what these limits would decide, each as it would be left.
+    ///
+    /// Balances in a store are told from what is remembered of them: a bucket that is not known counts as full. A
+    /// request that would have to stand in line is told as refused.
     fn preview_of(&self, limits: &RouteLimits, demand: Demand) -> Decision {
         let (limiter, limit_set) = (&self.limiter, &limits.limit_set);
         let now = limiter.now();
@@ -53,6 +57,7 @@ impl RuleSet {
             limiter.name_refusal(limit_set, demand, at, &mut readings);
         }
         let mut is_admitted = !is_behind;
+        // What the charge would leave, apart from what is there: a refused request would leave the latter.
         let mut after = readings.clone();
         for (index, bound) in limit_set.limits.iter().enumerate() {
             let reading = &mut after[index];

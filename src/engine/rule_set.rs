@@ -74,7 +74,7 @@ pub(crate) struct RuleSet {
     pub(super) plans: Vec<PlanLimits>,
     /// Estimates the model tokens of a request. Asked only where they are limited.
     pub(super) estimator: Estimator,
-    /// The answers of routes that have their own.
+    /// The answers of routes that have their own. `None`: no route has, and nothing is looked up.
     pub(super) rejections: Option<Table<Arc<dyn Rejection>>>,
     /// The throttle's, whichever rules are in force.
     pub(super) log: Arc<Log>,
@@ -103,12 +103,12 @@ impl fmt::Debug for RuleSet {
 
 impl RuleSet {
     /// Makes the rule set of compiled rules, with the buckets of those limits of the rules `before` that stay. Nothing
-    /// is handed over yet, and nothing is closed.
+    /// is handed over yet, and nothing is closed. Without `before` these are the first rules, and all buckets are full.
     ///
     /// # Errors
     ///
     /// Two keys for the same route, and what a throttle cannot change while it runs: the secret of clients, the size of
-    /// their table, and clients without a secret where there is a store.
+    /// their table, and clients without a secret where there is a store. Also a table for which there is no memory.
     pub(super) fn new(
         compiled: Compiled,
         limiter: &Arc<Limiter>,
@@ -233,7 +233,7 @@ impl RuleSet {
 
     /// Makes the limits of a route for a variant of a plan: those of the client first, then the route's, then the
     /// total's. Limits that rest, since their scope is closed, are left out: the limit that closes it is there in their
-    /// place.
+    /// place. `variant` is a number within the plan.
     #[cold]
     pub(super) fn prepare(&self, route: &Route, plan: &PlanLimits, variant: usize) -> RouteLimits {
         if route.exempt {
@@ -270,6 +270,10 @@ impl RuleSet {
 }
 
 /// Makes the table of clients, or checks that its size stays what it is.
+///
+/// # Errors
+///
+/// [`RulesError::MaxClientsFixed`] if it has another size already, [`RulesError::MaxClients`] if there is no memory.
 fn reserve(memory: &ClientTable, max_clients: usize) -> Result<(), RulesError> {
     match memory.capacity() {
         Some(present) if present != max_clients => Err(RulesError::MaxClientsFixed {

@@ -26,6 +26,7 @@ impl LostKeys {
         per_route: bool,
         now: Nanos,
     ) -> Self {
+        // The latest losses first: if the list is full, the earliest are left out.
         let mut lost_keys = Self::default();
         let routes = before.declared();
         let routes = routes.filter(|(key, _)| key_changes.removed.contains(key));

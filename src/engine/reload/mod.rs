@@ -60,7 +60,8 @@ impl RuleSet {
         }
     }
 
-    /// Counts the undeclared routes that have limits of their own. The count never falls.
+    /// Counts the undeclared routes that have limits of their own. The count never falls, so that two equal counts tell
+    /// that nothing was entered between them.
     pub(in crate::engine) fn entered(&self) -> usize {
         let sets = self.undeclared.iter();
         let sets = sets.flat_map(|UndeclaredRoutes { templates, paths }| [templates, paths]);

@@ -50,7 +50,9 @@ use crate::{
 /// A route, and all limits from which it inherits.
 #[derive(Debug)]
 pub(in crate::engine) struct Inheritance<'a> {
+    /// The route of the new rules, which are not in force yet.
     heir: &'a Route,
+    /// The limits of each route from which it inherits.
     sources: Vec<&'a [BoundLimit]>,
 }
 
@@ -75,7 +77,7 @@ impl RuleSet {
             .filter(move |(other, _)| key.meets(other))
     }
 
-    /// Indexes the undeclared routes that are kept apart, as they are now.
+    /// Indexes the undeclared routes that are kept apart, as they are now. Empty where none are.
     fn undeclared_indexes(&self) -> Vec<UndeclaredIndex<'_>> {
         let sets = self.undeclared.iter();
         let sets = sets.flat_map(|UndeclaredRoutes { templates, paths }| [templates, paths]);
@@ -299,7 +301,9 @@ impl RuleSet {
 }
 
 /// Pairs the limits of a source with those of an heir, the latter by number. A limit that has become one of the heir's,
-/// reload by reload, is paired with that, whatever it was when the source was closed.
+/// reload by reload, is paired with that, whatever it was when the source was closed. `limits` are those of the heir.
+///
+/// A limit of the source without a pair is left out.
 fn paired<'a>(
     source: &'a [BoundLimit],
     heir: &[BoundLimit],
@@ -325,6 +329,9 @@ fn paired<'a>(
 /// Starts the limits of a route with what was used of those that they are paired with, and closes the buckets of the
 /// latter. A limit that shares its bucket with the source keeps it. `adds`: what is inherited comes on top of what the
 /// heir has.
+///
+/// All sources of one limit are handed over together, since an heir begins with the largest of them, and with
+/// the sum of slots.
 fn inherit<'a>(
     limiter: &Limiter,
     heir: &[BoundLimit],
