@@ -165,7 +165,8 @@ impl StoreClient {
         leased
     }
 
-    /// Puts back the units of a request that does not pass. To be called once for what one `lend` has returned.
+    /// Puts back the units of a request that does not pass. To be called once for what one
+    /// [`spend_leased`](Self::spend_leased) has returned.
     pub(crate) fn put_back(&self, leased: &LeasedUnits) {
         for unit in leased.units() {
             self.leases.unspend(unit.hash, unit.end);
