@@ -90,20 +90,21 @@ impl Engine {
             // Loaded once for an attempt: the look-up, the charge and the answer are by the same rules.
             let rules = self.active.rule_set.load();
             let mut demand = Demand::default();
-            let limits = match rules.look_up(head, self.options.protocol, &mut demand) {
-                Ok(limits) => limits,
+            let found = match rules.look_up(head, self.options.protocol, &mut demand) {
+                Ok(found) => found,
                 Err(outdated) => {
                     outdated.pause();
                     continue;
                 }
             };
+            let limits = &*found;
             // Read after the closures of users have run, and anew for each attempt.
             let now = rules.limiter.now();
             // Made where it is needed, and not before: it is large.
             let attempt = || Attempt {
                 engine: self,
                 rules: &rules,
-                limits: &limits,
+                limits,
                 demand,
                 arrived: now,
                 head,
@@ -123,7 +124,7 @@ impl Engine {
             let mut outcome = Outcome::new(now, &mut readings);
             return match admitted {
                 Ok(true) if attempt().is_bare() => {
-                    attempt().count_admitted(&limits, &outcome);
+                    attempt().count_admitted(limits, &outcome);
                     Decided::Admit(Ticket::Bare)
                 }
                 Ok(true) => attempt().admit(&mut outcome),
