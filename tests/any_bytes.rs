@@ -16,40 +16,18 @@ mod reloads;
 #[path = "support/replies.rs"]
 mod replies;
 
-use std::env;
-
-use proptest::{
-    prelude::*,
-    test_runner::{Config, RngSeed},
-};
-
-/// The same cases in each run, unless `PROPTEST_CASES` says how many are wanted: one case of some thousands finds
-/// something that is still to be understood, and whoever changes something else is not to be stopped by it.
-fn same_cases() -> Config {
-    let config = Config::default();
-    match env::var_os("PROPTEST_CASES") {
-        Some(_) => config,
-        None => Config {
-            rng_seed: RngSeed::Fixed(18),
-            ..config
-        },
-    }
-}
+use proptest::prelude::*;
 
 fn bytes(most: usize) -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(any::<u8>(), 20..most)
 }
 
 proptest! {
-    #![proptest_config(same_cases())]
-
     #[test]
     fn whatever_rules_follow_each_other_what_was_used_stays_used(bytes in bytes(800)) {
         reloads::live(&bytes);
     }
-}
 
-proptest! {
     #[test]
     fn whatever_replicas_lease_between_reloads_the_bound_holds_and_no_unit_is_used_twice(bytes in bytes(600)) {
         leases::live(&bytes);
