@@ -640,6 +640,41 @@ async fn each_limit_in_the_store_is_charged_with_what_was_settled() {
     }
 }
 
+/// R8, over a store: a call of another method is charged on two routes.
+#[tokio::test(start_paused = true)]
+async fn what_a_request_of_two_routes_has_used_is_settled_in_the_store() {
+    use tower::{Layer, ServiceExt};
+    use tower_throttle::{Estimate, Usage};
+    const CALL: &str = "/package.Service/Method";
+    let store = Told::new();
+    let ask = async || {
+        let tokens = |burst| Limits::new().tokens(Rate::per_hour(1).burst(burst));
+        let rules = Rules::new()
+            .route(format!("POST {CALL}"), tokens(100))
+            .route(format!("PUT {CALL}"), tokens(200))
+            .estimate(Estimate::fixed(30));
+        let serve = tower::service_fn(|request: Request<()>| async move {
+            let usage = request.extensions().get::<Usage>().cloned();
+            usage.expect("tokens are limited").settle(10);
+            Ok::<_, std::convert::Infallible>(http::Response::new(Empty::<bytes::Bytes>::new()))
+        });
+        let request = Request::put(CALL).body(()).expect("a request");
+        let answer = layer(rules, &store).layer(serve).oneshot(request).await;
+        let answer = answer.unwrap_or_else(|never| match never {});
+        let decision = answer.extensions().get::<tower_throttle::Decision>();
+        let limits = decision.expect("a decision").limits();
+        let before: Vec<_> = limits
+            .map(|limit| limit.remaining() + limit.cost())
+            .collect();
+        drop(answer);
+        // What is corrected is not waited for.
+        sleep(Duration::from_millis(300)).await;
+        before
+    };
+    assert_eq!(ask().await, [200, 100]);
+    assert_eq!(ask().await, [190, 90]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_cost_above_what_a_bucket_holds_is_no_question() {
     let store = Told::new();
@@ -1092,6 +1127,54 @@ async fn what_is_refused_without_a_question_tells_of_all_limits() {
     assert_eq!(remain(&known), remain(&asked));
     assert_eq!(known.header("ratelimit"), asked.header("ratelimit"));
     assert!(remain(&known).contains(&997), "{:?}", remain(&known));
+}
+
+/// What is said of who has waited for a slot is about the slot alone: nobody knows what the store holds.
+#[tokio::test(start_paused = true)]
+async fn who_has_waited_for_a_slot_in_vain_costs_no_question() {
+    let store = Told::new();
+    let limits = Limits::new()
+        .rate(Rate::per_hour(1).burst(3).named("calls"))
+        .in_flight(InFlight::new(1).named("slots"))
+        .max_wait(Duration::from_secs(1));
+    let layer = layer(Rules::new().route("GET /", limits), &store);
+    let held = hold(&layer).await;
+    assert_eq!(held.status(), OK);
+    store.calls();
+    let refused = Client::with(layer).get("/").await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(refused.violated(), ["slots"]);
+    let told = told_of(&refused);
+    assert_eq!((told.len(), &*told[0].0), (1, "slots"), "{told:?}");
+    assert_eq!(store.calls(), 0);
+}
+
+/// Who is refused behind others in line is told of a bucket that nobody remembers.
+#[tokio::test(start_paused = true)]
+async fn who_finds_the_line_too_long_is_told_a_wait_from_all_buckets() {
+    let store = Told::new();
+    let clients = Clients::by_header("x-api-key")
+        .each(Limits::new().quota(Quota::per_day(1)))
+        .secret(SECRET);
+    let limits = Limits::new()
+        .rate(Rate::per_second(1).burst(1))
+        .max_wait(Duration::from_millis(1_500));
+    let rules = Rules::new().route("GET /a", limits).clients(clients);
+    let client = Arc::new(replica(rules, &store));
+    assert_eq!(get_as(&client, "/b", "spent").await.status, OK);
+    // So long ago that it is forgotten.
+    advance(Duration::from_secs(11)).await;
+    assert_eq!(get_as(&client, "/a", "first").await.status, OK);
+    let second = Arc::clone(&client);
+    let second = tokio::spawn(async move { get_as(&second, "/a", "second").await.status });
+    sleep(Duration::from_millis(1)).await;
+    store.calls();
+    let refused = get_as(&client, "/a", "spent").await;
+    assert_eq!((refused.status, store.calls()), (REFUSED, 1), "it is asked");
+    let wait = refused.wait().expect("tomorrow");
+    assert_eq!(second.await.expect("no panic"), OK);
+    advance(wait).await;
+    assert_eq!(get_as(&client, "/a", "spent").await.status, OK, "{wait:?}");
 }
 
 #[tokio::test(start_paused = true)]

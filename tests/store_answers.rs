@@ -13,7 +13,7 @@ use std::{
 
 use common::Client;
 use proptest::prelude::*;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tower_throttle::{
     Limits, Quota, Rate, Rules, ThrottleLayer,
     store::{Balance, Charge, Correction, Store, StoreFuture, Taken},
@@ -126,6 +126,11 @@ proptest! {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "paused time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
 /// Refuses all, and tells that each bucket is full.
 #[derive(Debug, Clone, Default)]
 struct Contradicts(Arc<AtomicUsize>);
@@ -153,18 +158,21 @@ impl Store for Contradicts {
 async fn a_store_that_refuses_what_it_tells_to_be_there_refuses_by_a_limit_and_in_time() {
     let wait = Duration::from_millis(500);
     let rate = || Rate::per_second(3).burst(4);
-    for (limits, passes) in [
-        (Limits::new().rate(rate()), false),
-        (Limits::new().rate(rate()).max_wait(wait), false),
-        (Limits::new().rate(rate().shadow()), true),
+    let none = Duration::ZERO;
+    for (limits, passes, waits) in [
+        (Limits::new().rate(rate()), false, none),
+        (Limits::new().rate(rate()).max_wait(wait), false, wait),
+        (Limits::new().rate(rate().shadow()), true, none),
     ] {
         let layer = ThrottleLayer::new(Rules::new().default_route(limits))
             .expect("proper rules")
             .store(Contradicts::default())
             .expect("no other store");
         let client = Client::with(layer);
+        let start = now();
         let answer = timeout(2 * wait, client.get("/")).await.expect("in time");
         let decision = answer.decision();
+        assert_eq!(start.elapsed(), waits, "{decision:?}");
         assert_eq!(decision.is_admitted(), passes, "{decision:?}");
         let refused = decision.limits().filter(|limit| limit.is_refused()).count();
         assert_eq!(refused, usize::from(!passes), "R22: {decision:?}");
