@@ -24,7 +24,9 @@ use http_body_util::Empty;
 use proptest::prelude::*;
 use tokio::time::{Instant, sleep};
 use told::{Does, Told};
-use tower_throttle::{Clients, Handle, Limits, OnOutage, Quota, Rate, Rules, ThrottleLayer};
+use tower_throttle::{
+    Clients, Estimate, Handle, Limits, OnOutage, Quota, Rate, Rules, ThrottleLayer,
+};
 
 const OK: StatusCode = StatusCode::OK;
 const REFUSED: StatusCode = StatusCode::TOO_MANY_REQUESTS;
@@ -271,18 +273,24 @@ async fn a_crowd_makes_few_questions() {
 
 #[tokio::test(start_paused = true)]
 async fn who_asks_and_is_held_up_holds_up_others_for_a_moment() {
-    let store = Told::new();
-    let rules = Rules::new().total(Rate::per_second(1_000).burst(1_000));
-    let client = replica(rules, &store, 50);
-    store.does(Does::Late(MS));
-    // It is polled once, and then never again.
-    let mut held_up = pin!(client.get("/"));
-    let mut context = Context::from_waker(Waker::noop());
-    assert!(matches!(held_up.as_mut().poll(&mut context), Poll::Pending));
-    let start = now();
-    assert_eq!(client.get("/").await.status, OK);
-    let waited = start.elapsed();
-    assert!((12 * MS..=15 * MS).contains(&waited), "{waited:?}");
+    // Whether the deadline of the one is slept until when the other waits, or not yet.
+    for is_slept in [false, true] {
+        let store = Told::new();
+        let rules = Rules::new().total(Rate::per_second(1_000).burst(1_000));
+        let client = replica(rules, &store, 50);
+        store.does(Does::Late(MS));
+        // It is polled once, and then never again.
+        let mut held_up = pin!(client.get("/"));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(matches!(held_up.as_mut().poll(&mut context), Poll::Pending));
+        if is_slept {
+            tokio::task::yield_now().await;
+        }
+        let start = now();
+        assert_eq!(client.get("/").await.status, OK);
+        let waited = start.elapsed();
+        assert!((12 * MS..=15 * MS).contains(&waited), "{waited:?}");
+    }
 }
 
 /// Every later request waited half of the deadline for it, and no other asked for a lease again.
@@ -465,6 +473,46 @@ async fn what_comes_back_is_not_what_others_count_on() {
     let sum = admitted(&third, 100).await + admitted(&second, 100).await;
     assert!(sum <= 44, "{sum} at once");
     assert_eq!(sum, 43, "but one in part");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_answered_too_late_is_not_taken_from_under_the_leases_of_others() {
+    let rules = || Rules::new().total(Rate::per_second(100).burst(44));
+    let store = Told::new();
+    let [first, second] = [replica(rules(), &store, 12), replica(rules(), &store, 12)];
+    let third = replica(rules(), &store, 1);
+    store.does(Does::Late(10 * MS));
+    tokio::select! {
+        _ = first.get("/") => panic!("it has not been answered"),
+        () = sleep(5 * MS) => {}
+    }
+    store.does(Does::Answers);
+    assert_eq!(admitted(&second, 1).await, 1);
+    // Twelve units of the first lie under those of the second.
+    sleep(115 * MS).await;
+    let sum = admitted(&third, 100).await + admitted(&second, 100).await;
+    assert!(sum <= 44, "{sum} at once");
+}
+
+/// Model tokens are never leased: no lease of others lies on top of them.
+#[tokio::test(start_paused = true)]
+async fn tokens_that_are_taken_too_late_come_back_whoever_was_charged_since() {
+    let tokens = || Limits::new().tokens(Rate::per_hour(1).burst(100));
+    let rules = || Rules::new().total(tokens()).estimate(Estimate::fixed(30));
+    let store = Told::new();
+    let [first, second] = [replica(rules(), &store, 20), replica(rules(), &store, 20)];
+    store.does(Does::Late(10 * MS));
+    tokio::select! {
+        _ = first.get("/") => panic!("it has not been answered"),
+        () = sleep(5 * MS) => {}
+    }
+    store.does(Does::Answers);
+    for left in [40, 40] {
+        let answer = second.get("/").await;
+        let told = answer.decision().limits().next();
+        assert_eq!(told.map(|limit| limit.remaining()), Some(left));
+        sleep(10 * MS).await;
+    }
 }
 
 /// R20: ten units were spent when the rate in between had refilled them, beside a whole burst.
