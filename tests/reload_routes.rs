@@ -3,12 +3,17 @@
 #[path = "support/mod.rs"]
 mod support;
 
-use std::{convert::Infallible, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    task::{Context, Waker},
+    time::Duration,
+};
 
 use axum::body::Body;
 use http::{Request, Response};
 use tokio::time::advance;
-use tower::Layer;
+use tower::{Layer, Service, ServiceExt};
 use tower_throttle::{
     Clients, Estimate, Limits, Plan, Quota, Rate, ResponseBody, Rules, ThrottleLayer, Undeclared,
     Usage,
@@ -270,6 +275,22 @@ async fn a_key_takes_nothing_over_from_routes_that_keep_their_requests() {
     drop(busy);
 }
 
+#[cfg(feature = "axum")]
+#[tokio::test(start_paused = true)]
+async fn a_key_takes_nothing_over_from_other_templates() {
+    let rules = |keys: &[&str]| of(slow(3), keys);
+    let layer = throttle(rules(&[]));
+    let route = || axum::routing::get(async || "served");
+    let app = axum::Router::new().route("/models/{id}", route());
+    let app = app.route("/files/{id}", route()).layer(layer.clone());
+    assert_eq!(admitted(&app, 9, "GET", "/models/a").await, 3);
+    // Templates are known from one reload to the next.
+    reload(&layer, rules(&[]));
+    reload(&layer, rules(&["GET /files/{name}"]));
+    assert_eq!(admitted(&app, 9, "GET", "/files/a").await, 3);
+    assert_eq!(admitted(&app, 9, "GET", "/models/a").await, 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_undeclared_routes_share_and_what_each_has_is_the_same_balance() {
     let rules =
@@ -325,6 +346,47 @@ async fn who_waits_for_a_route_that_gets_a_key_keeps_its_place() {
         }
         assert_eq!(*order.lock().expect("no panic"), [0, 1, 2, 3]);
     }
+}
+
+/// Lets one wait for the slot of a path, and another come right after a reload and the moment in which the slot is free:
+/// it waits, too.
+async fn nobody_overtakes<S, B>(service: S, path: &str, reload: impl Fn())
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone,
+{
+    let call = || Box::pin(service.clone().oneshot(request("GET", path)));
+    let mut context = Context::from_waker(Waker::noop());
+    let first = call().await;
+    let mut waiting = call();
+    assert!(waiting.as_mut().poll(&mut context).is_pending());
+    reload();
+    drop(first);
+    let mut newcomer = call();
+    assert!(newcomer.as_mut().poll(&mut context).is_pending());
+    let answer = waiting.await.unwrap_or_else(|never| match never {});
+    assert!(answer.status().is_success());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_overtakes_who_waits_for_a_key_that_goes_and_comes_back() {
+    let limits = || Limits::new().in_flight(1).max_wait(60 * SECOND);
+    let layer = throttle(of(limits(), &["GET /a"]));
+    let change = || {
+        reload(&layer, of(limits(), &[]));
+        reload(&layer, of(limits(), &["GET /a"]));
+    };
+    nobody_overtakes(layer.layer(served()), "/a", change).await;
+}
+
+#[cfg(feature = "axum")]
+#[tokio::test(start_paused = true)]
+async fn nobody_overtakes_who_waits_for_a_template_that_gets_a_key() {
+    let limits = || Limits::new().in_flight(1).max_wait(60 * SECOND);
+    let layer = throttle(of(limits(), &[]));
+    let route = axum::routing::get(async || "served");
+    let app = axum::Router::new().route("/models/{id}", route);
+    let change = || reload(&layer, of(limits(), &["GET /models/{name}"]));
+    nobody_overtakes(app.layer(layer.clone()), "/models/a", change).await;
 }
 
 #[tokio::test(start_paused = true)]
