@@ -6,13 +6,14 @@ mod log;
 #[path = "support/told.rs"]
 mod told;
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use bytes::Bytes;
-use http::Request;
-use http_body_util::Empty;
+use http::{HeaderValue, Request, Response};
+use http_body_util::{BodyExt, Empty, Full};
 use tokio::time::{advance, sleep};
-use tower_throttle::{Clients, Rate, Rules, ThrottleLayer};
+use tower::{Layer, ServiceExt, service_fn};
+use tower_throttle::{Clients, Estimate, Limits, Rate, Rules, ThrottleLayer};
 
 use common::Client;
 use log::Log;
@@ -71,6 +72,34 @@ async fn a_refusal_is_one_line_and_a_flood_is_ten_a_second() {
         "{}",
         lines[0]
     );
+}
+
+/// R17: a report that nobody can believe is not charged, and told with its route.
+#[tokio::test(start_paused = true)]
+async fn a_report_that_cannot_be_true_is_told() {
+    let log = Log::default();
+    let _guard = log.listen();
+    let tokens = Limits::new().tokens(Rate::per_second(1_000).burst(1_000));
+    let rules = Rules::new().route("GET /chat", tokens);
+    let layer = ThrottleLayer::new(rules.estimate(Estimate::fixed(100))).expect("good rules");
+    let serve = service_fn(|_: Request<Empty<Bytes>>| async {
+        let report = r#"{"usage":{"total_tokens":1000000000}}"#;
+        let mut answer = Response::new(Full::new(Bytes::from_static(report.as_bytes())));
+        let json = HeaderValue::from_static("application/json");
+        answer.headers_mut().insert("content-type", json);
+        Ok::<_, Infallible>(answer)
+    });
+    let service = layer.usage_from_openai_response(true).layer(serve);
+    let request = Request::get("/chat").body(Empty::new());
+    let answer = service.oneshot(request.expect("a request")).await;
+    let answer = answer.unwrap_or_else(|never| match never {});
+    answer.into_body().collect().await.expect("never fails");
+    let lines = log.lines();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let told = "WARN tower_throttle: an answer reports more model tokens than it can have used";
+    assert!(lines[0].starts_with(told), "{}", lines[0]);
+    let fields = "route=\"GET /chat\" reported=1000000000 most=";
+    assert!(lines[0].contains(fields), "{}", lines[0]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -751,6 +751,8 @@ async fn a_report_that_cannot_be_true_closes_no_route() {
             "{told}"
         );
     }
+    let owed = charged_for(&json, vec![report(most)], true).await;
+    assert_eq!(owed, 999, "all that is there, and a debt");
     for whole in [true, false] {
         let stream = format!("data: {}\n\n", report(u64::MAX));
         assert_eq!(charged_for(&events, vec![stream], whole).await, 50);
