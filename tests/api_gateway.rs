@@ -1110,6 +1110,12 @@ fn what_may_hold_a_stage_and_is_not_read_is_told_with_its_place() {
         assert!(warning.to_string().contains("not read"), "{warning}");
         same(imported, &expected, &text);
     }
+    // Nothing there may hold one.
+    let topics =
+        "\"Fn::ForEach::Topics\": [Name, [a], { \"T${Name}\": { Type: AWS::SNS::Topic } }]";
+    let imported = stage(&cloud_formation(topics)).expect("a stage");
+    assert_eq!(imported.warnings, [], "{topics}");
+    same(imported, &expected, topics);
     let alone = [
         (
             "Resources: { Sub: { Type: AWS::CloudFormation::Stack } }",

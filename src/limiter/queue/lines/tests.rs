@@ -269,6 +269,17 @@ fn those_who_have_gone_without_a_word_lose_their_places_with_their_time() {
 }
 
 #[test]
+fn who_is_passed_over_and_goes_is_counted_no_more() {
+    let three = Three::new();
+    three.asks(1, GRACE);
+    three.lines.wake(ROUTE, || GRACE);
+    let ahead = |requests, tokens| QueueAhead { requests, tokens };
+    assert_eq!(three.lines.ahead(ROUTE, 2 * GRACE), ahead(2, 18));
+    three.lines.leave(ROUTE, three.tickets[0], 2 * GRACE);
+    assert_eq!(three.lines.ahead(ROUTE, 2 * GRACE), ahead(2, 18));
+}
+
+#[test]
 fn if_nobody_asks_the_first_is_woken_all_the_same() {
     let three = Three::new();
     // All are woken, and then passed over.
