@@ -28,7 +28,7 @@ impl LocalLimiter {
         let compiled = rules.compile(&mut registry.draft(limiter.now(), Handover::default()))?;
         if let Some(max_clients) = compiled.max_clients {
             limiter
-                .memory
+                .clients
                 .reserve(max_clients)
                 .map_err(|_| RulesError::MaxClients { max_clients })?;
         }

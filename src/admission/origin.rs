@@ -91,7 +91,7 @@ impl Origin {
         match self.store_client(bound) {
             Some(store) => meter.balance(state, store.at(now)).0,
             None => {
-                let place = bound.place(&self.limiter.memory, identity);
+                let place = bound.balance(&self.limiter.clients, identity);
                 place.remaining(meter, now)
             }
         }

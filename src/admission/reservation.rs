@@ -310,7 +310,7 @@ mod loom_tests {
             terms,
             published: true,
             shadow: false,
-            patience: None,
+            wait_policy: None,
             reservation: Reservation::default(),
         };
         let limiter = Arc::new(Limiter::new(Clock::started_at(0)));
@@ -334,7 +334,7 @@ mod loom_tests {
         let [bound] = &*account.origin.limit_set.limits else {
             unreachable!("it has one limit");
         };
-        let Storage::Bucket(bucket) = &bound.home else {
+        let Storage::Bucket(bucket) = &bound.storage else {
             unreachable!("with a bucket of its own");
         };
         let left = bucket.load() - account.origin.limiter.now();

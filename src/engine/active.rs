@@ -183,7 +183,7 @@ impl ActiveRules {
         Snapshot {
             limits,
             routes,
-            overflowed: rule_set.limiter.memory.overflowed(),
+            overflowed: rule_set.limiter.clients.overflowed(),
             without_address: rule_set.unidentified.without_address.get(),
             unknown_plans: rule_set.unidentified.unknown_plans.get(),
         }
@@ -242,7 +242,7 @@ impl ActiveRules {
         meanwhile(&new);
         let declared = next.scopes().flat_map(|(_, limits)| limits);
         for bound in declared.chain(new.undeclared_limits()) {
-            let buckets = match &bound.home {
+            let buckets = match &bound.storage {
                 Storage::Bucket(bucket) => std::slice::from_ref(&**bucket),
                 Storage::Client(page) => page.overflow(),
             };
@@ -252,7 +252,7 @@ impl ActiveRules {
         }
         next.forget();
         old.settle();
-        limiter.lines.wake_all(|| limiter.now());
+        limiter.queues.wake_all(|| limiter.now());
         let changes = Changes::between(&registry, &next);
         *registry = next;
         drop(registry);

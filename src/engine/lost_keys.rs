@@ -66,7 +66,7 @@ impl LostKey {
 impl Drop for LostKey {
     fn drop(&mut self) {
         for bound in &self.own {
-            if let Storage::Bucket(bucket) = &bound.home {
+            if let Storage::Bucket(bucket) = &bound.storage {
                 bucket.forget();
             }
         }
@@ -132,7 +132,7 @@ impl LostKeys {
     /// forgotten with a limit that is gone from there. `gone` tells by its history whether a limit is.
     pub(super) fn close(&self, gone: impl Fn(&MeterHistory) -> bool) {
         for bound in self.matching(|_| true).into_iter().flatten() {
-            if let Storage::Bucket(bucket) = &bound.home {
+            if let Storage::Bucket(bucket) = &bound.storage {
                 bucket.retire(&bound.history);
                 if gone(&bound.history) {
                     bucket.lapse();

@@ -47,7 +47,7 @@ impl RuleSet {
         let (mut readings, at) = match store {
             Some(store) => {
                 let none = LeasedUnits::default();
-                let view = store.cached_view(limit_set, demand, now, &limiter.memory, &none);
+                let view = store.cached_view(limit_set, demand, now, &limiter.clients, &none);
                 (view.readings, view.at)
             }
             None => (limiter.peek(limit_set, demand, now), now),

@@ -196,7 +196,7 @@ impl RuleSet {
         }
         // The last that may fail, for it makes the table.
         if let Some(max_clients) = max_clients {
-            reserve(&limiter.memory, max_clients)?;
+            reserve(&limiter.clients, max_clients)?;
         }
         Ok(Self {
             limiter: Arc::clone(limiter),

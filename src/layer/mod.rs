@@ -234,7 +234,7 @@ impl ThrottleLayer {
     /// those included that were given back because another limit refused.
     #[must_use]
     pub fn overflowed(&self) -> u64 {
-        self.engine.active.rules().limiter.memory.overflowed()
+        self.engine.active.rules().limiter.clients.overflowed()
     }
 
     fn with(mut self, set: impl FnOnce(&mut Options)) -> Self {

@@ -3,7 +3,8 @@
 use std::{borrow::Cow, time::Duration};
 
 use super::{
-    in_flight::InFlight, quota::Quota, rate::Rate, reservation::Reservation, wait_policy::Patience,
+    in_flight::InFlight, quota::Quota, rate::Rate, reservation::Reservation,
+    wait_policy::WaitPolicy,
 };
 use crate::clock::nanos;
 
@@ -271,13 +272,13 @@ impl Limits {
     }
 
     /// Returns the longest wait and the largest number of requests that wait. `None` if no request may wait.
-    pub(crate) fn patience(&self) -> Option<Patience> {
+    pub(crate) fn wait_policy(&self) -> Option<WaitPolicy> {
         const MAX_WAITING: usize = 100;
-        let patience = Patience {
+        let wait_policy = WaitPolicy {
             max_wait: nanos(self.max_wait?),
             max_waiting: self.max_waiting.unwrap_or(MAX_WAITING),
         };
-        (patience.max_wait > 0 && patience.max_waiting > 0).then_some(patience)
+        (wait_policy.max_wait > 0 && wait_policy.max_waiting > 0).then_some(wait_policy)
     }
 
     /// Tells whether any of these limits is enforced, and not a shadow.

@@ -20,7 +20,7 @@ use self::{
     quota::{Quota, Window},
     rate::Rate,
     reservation::Reservation,
-    wait_policy::Patience,
+    wait_policy::WaitPolicy,
 };
 
 /// The scope of a limit: the requests that it holds for.
@@ -63,7 +63,7 @@ pub(crate) struct Limit {
     /// True if the limit decides and refuses nobody.
     pub(crate) shadow: bool,
     /// The longest wait and the largest number of requests that wait. `None` if no request may wait for this limit.
-    pub(crate) patience: Option<Patience>,
+    pub(crate) wait_policy: Option<WaitPolicy>,
     /// The most that a request reserves of this limit, if the limit counts model tokens.
     pub(crate) reservation: Reservation,
 }

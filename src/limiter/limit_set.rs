@@ -109,7 +109,7 @@ impl LimitSet {
             route: route.into(),
             plan,
             enforced: limits.partition_point(|bound| !bound.limit.shadow),
-            is_patient: limits.iter().any(|bound| bound.limit.patience.is_some()),
+            is_patient: limits.iter().any(|bound| bound.limit.wait_policy.is_some()),
             has_slots: limits.iter().any(|bound| bound.limit.is_slots()),
             has_tokens: limits.iter().any(|bound| bound.limit.is_tokens()),
             is_shared: limits.iter().any(|bound| bound.id.is_some()),
@@ -213,7 +213,7 @@ impl LimitSet {
     /// different amounts; zero if no enforced one counts tokens. Requests behind add this to the balance they see.
     pub(crate) fn tokens_in(&self, queue: QueueId, demand: Demand) -> u64 {
         let tokens = self.enforced().filter(|bound| bound.limit.is_tokens());
-        let here = tokens.filter(|bound| bound.line(demand.identity) == queue);
+        let here = tokens.filter(|bound| bound.queue(demand.identity) == queue);
         here.map(|bound| bound.cost(demand)).max().unwrap_or(0)
     }
 
@@ -253,9 +253,9 @@ impl Drop for LimitSet {
 #[derive(Debug, Clone)]
 pub(crate) struct BoundLimit {
     pub(crate) limit: Limit,
-    pub(crate) home: Storage,
+    pub(crate) storage: Storage,
     /// The queue of its scope, where a limit of the scope has a [`WaitPolicy`](crate::limit::wait_policy).
-    pub(crate) line: QueueScope,
+    pub(crate) queue: QueueScope,
     /// The version in whose terms it charges: that of the reload that made it, or that last changed what a unit weighs.
     pub(crate) version: Version,
     pub(crate) history: MeterHistory,
@@ -296,7 +296,7 @@ pub(crate) enum QueueId {
     Client(u64),
 }
 
-/// The home of a limit's balances in this process.
+/// The storage of a limit's balances in this process.
 #[derive(Debug, Clone)]
 pub(crate) enum Storage {
     /// One bucket for all requests.
@@ -315,7 +315,7 @@ impl BoundLimit {
 
     /// A limit with a queue of its own.
     #[cfg(test)]
-    pub(crate) fn alone(limit: Limit, home: Storage) -> Self {
+    pub(crate) fn alone(limit: Limit, storage: Storage) -> Self {
         let (version, since) = (0, 0);
         let first = limit
             .meter
@@ -326,8 +326,8 @@ impl BoundLimit {
             });
         Self {
             limit,
-            home,
-            line: QueueScope::next(),
+            storage,
+            queue: QueueScope::next(),
             version,
             history: MeterHistory::new(first),
             counters: Arc::default(),
@@ -339,8 +339,8 @@ impl BoundLimit {
     /// Returns the queue in which a client's requests wait for this limit.
     ///
     /// Computed from the identity: nobody need wait there.
-    pub(crate) fn line(&self, identity: u128) -> QueueId {
-        match self.line {
+    pub(crate) fn queue(&self, identity: u128) -> QueueId {
+        match self.queue {
             QueueScope::Scope(number) => QueueId::Scope(number),
             QueueScope::Client(number) => QueueId::Client(TableKey::hash_of(identity, number)),
         }
@@ -349,12 +349,12 @@ impl BoundLimit {
     /// Returns the balance to charge for a client, in the terms of this limit. `identity` counts only where balances
     /// are kept in the table.
     #[inline]
-    pub(crate) fn place<'a>(&'a self, table: &'a ClientTable, identity: u128) -> BalanceRef<'a> {
+    pub(crate) fn balance<'a>(&'a self, table: &'a ClientTable, identity: u128) -> BalanceRef<'a> {
         let terms = MeterTerms {
             version: self.version,
             history: &self.history,
         };
-        match &self.home {
+        match &self.storage {
             Storage::Bucket(bucket) => BalanceRef::Bucket(bucket, terms),
             Storage::Client(buckets) => {
                 BalanceRef::Table(table, TableKey::new(identity, buckets, terms))
@@ -373,12 +373,12 @@ impl BoundLimit {
         demand: Demand,
         now: Nanos,
     ) -> BucketCharge<'a> {
-        let place = self.place(table, demand.identity);
+        let balance = self.balance(table, demand.identity);
         BucketCharge {
             limit: &self.limit,
-            place,
+            balance,
             cost: match self.limit.terms {
-                Terms::Tokens(_) => self.reserves(demand, &place, table, now),
+                Terms::Tokens(_) => self.reserves(demand, &balance, table, now),
                 Terms::Rate(_) | Terms::Quota(_) | Terms::InFlight(_) => 1,
             },
         }
@@ -393,14 +393,14 @@ impl BoundLimit {
     fn reserves(
         &self,
         demand: Demand,
-        place: &BalanceRef<'_>,
+        balance: &BalanceRef<'_>,
         table: &ClientTable,
         now: Nanos,
     ) -> u64 {
-        let is_shared = match place {
+        let is_shared = match balance {
             BalanceRef::Bucket(..) => false,
             // Most tables had room for all.
-            BalanceRef::Table(..) => table.overflowed() > 0 && place.peek(now).shared,
+            BalanceRef::Table(..) => table.overflowed() > 0 && balance.peek(now).shared,
         };
         match is_shared {
             true => self.limit.reserves(demand.tokens, demand.is_exact, true),
@@ -414,7 +414,7 @@ impl BoundLimit {
     /// With an `id` it is the same in each process that has the same rules; otherwise it is this process's own.
     pub(crate) fn hash(&self) -> u64 {
         let hasher = FixedState::default();
-        match (&self.id, self.line) {
+        match (&self.id, self.queue) {
             (Some(id), _) => hasher.hash_one(id),
             (None, QueueScope::Scope(number)) => hasher.hash_one((number, &self.limit.name)),
             (None, QueueScope::Client(number)) => hasher.hash_one((number, &self.limit.name)),
@@ -461,7 +461,7 @@ impl BoundLimit {
 
     /// Returns the client whose balance is charged; `None` for the total and routes, where it is everybody's.
     pub(crate) fn client(&self, identity: u128) -> Option<u128> {
-        match &self.home {
+        match &self.storage {
             Storage::Bucket(_) => None,
             Storage::Client(_) => Some(identity),
         }
@@ -486,7 +486,7 @@ impl BoundLimit {
     /// Tells whether its bucket was closed by a reload, and is inherited by those of other routes (see
     /// [`bucket`](super::bucket)).
     pub(crate) fn is_closed(&self) -> bool {
-        match &self.home {
+        match &self.storage {
             Storage::Bucket(bucket) => bucket.is_closed(),
             Storage::Client(_) => false,
         }
@@ -494,7 +494,7 @@ impl BoundLimit {
 
     /// Tells whether both have the same balances, by identity: settings are not compared.
     pub(crate) fn is(&self, other: &Self) -> bool {
-        match (&self.home, &other.home) {
+        match (&self.storage, &other.storage) {
             (Storage::Bucket(own), Storage::Bucket(other)) => Arc::ptr_eq(own, other),
             (Storage::Client(own), Storage::Client(other)) => Arc::ptr_eq(own, other),
             _ => false,
@@ -520,7 +520,7 @@ pub(crate) struct Demand {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BucketCharge<'a> {
     pub(crate) limit: &'a Limit,
-    pub(crate) place: BalanceRef<'a>,
+    pub(crate) balance: BalanceRef<'a>,
     /// In units of the limit: requests, slots or model tokens.
     pub(crate) cost: u64,
 }

@@ -89,9 +89,9 @@ impl Outdated {
 pub(crate) struct Limiter {
     clock: Clock,
     /// The balances of clients. Without room until rules with clients come.
-    pub(crate) memory: ClientTable,
+    pub(crate) clients: ClientTable,
     /// The requests that wait.
-    pub(crate) lines: WaitQueues,
+    pub(crate) queues: WaitQueues,
     /// The waits that refused callers have been told lately.
     stagger: Stagger,
 }
@@ -101,8 +101,8 @@ impl Limiter {
     pub(crate) fn new(clock: Clock) -> Self {
         Self {
             clock,
-            memory: ClientTable::new(),
-            lines: WaitQueues::new(),
+            clients: ClientTable::new(),
+            queues: WaitQueues::new(),
             stagger: Stagger::new(),
         }
     }
@@ -145,9 +145,14 @@ impl Limiter {
     ) -> Result<bool, Outdated> {
         let clock = || self.clock.now();
         if let ([only], 1) = (&*limit_set.limits, limit_set.enforced) {
-            return admit_only(only.charge(&self.memory, demand, now), now, clock, readings);
+            return admit_only(
+                only.charge(&self.clients, demand, now),
+                now,
+                clock,
+                readings,
+            );
         }
-        let charge = |bound| BoundLimit::charge(bound, &self.memory, demand, now);
+        let charge = |bound| BoundLimit::charge(bound, &self.clients, demand, now);
         let (enforced, shadows) = limit_set.limits.split_at(limit_set.enforced);
         let admitted = admit(enforced.iter().map(charge), now, clock, readings)?;
         if !shadows.is_empty() {
@@ -192,7 +197,7 @@ impl Limiter {
         let Some(meter) = &bound.limit.meter else {
             return 0;
         };
-        let (bucket, caller) = match &bound.home {
+        let (bucket, caller) = match &bound.storage {
             Storage::Bucket(_) => {
                 let caller = (demand.identity ^ demand.identity >> 64) as u64;
                 (bound.hash(), known.then_some(caller))
@@ -223,8 +228,8 @@ impl Limiter {
     /// Reads the clock itself, since it comes long after the decision.
     pub(crate) fn owe(&self, bound: &BoundLimit, identity: u128, units: u64) {
         if let Some(meter) = &bound.limit.meter {
-            let place = bound.place(&self.memory, identity);
-            place.owe(meter, self.now(), units, || self.clock.now());
+            let balance = bound.balance(&self.clients, identity);
+            balance.owe(meter, self.now(), units, || self.clock.now());
         }
     }
 
@@ -235,17 +240,17 @@ impl Limiter {
     /// The order matters to [`queue`]: the units first, then the look for somebody to wake.
     pub(crate) fn refund(&self, bound: &BoundLimit, identity: u128, shared: bool, units: u64) {
         if let Some(meter) = &bound.limit.meter {
-            let place = bound.place(&self.memory, identity);
+            let balance = bound.balance(&self.clients, identity);
             // Slots know no time.
             let now = if meter.is_slots() { 0 } else { self.now() };
-            place.refund(shared, meter, now, units);
-            if bound.limit.patience.is_some() {
-                let queue = bound.line(identity);
-                self.lines.wake(queue, || self.now());
+            balance.refund(shared, meter, now, units);
+            if bound.limit.wait_policy.is_some() {
+                let queue = bound.queue(identity);
+                self.queues.wake(queue, || self.now());
             }
             // The units came back to the buckets of other routes, whose queues are not known here.
             if bound.is_closed() {
-                self.lines.wake_all(|| self.now());
+                self.queues.wake_all(|| self.now());
             }
         }
     }
@@ -260,11 +265,15 @@ fn admit_only(
     clock: impl Fn() -> Nanos,
     readings: &mut LimitReadings,
 ) -> Result<bool, Outdated> {
-    let BucketCharge { limit, place, cost } = charge;
+    let BucketCharge {
+        limit,
+        balance,
+        cost,
+    } = charge;
     let taken = match &limit.meter {
-        Some(meter) => place.take(place.start(), meter, now, cost, clock),
+        Some(meter) => balance.take(balance.start(), meter, now, cost, clock),
         // Closed.
-        None => Err(Untaken::Refused(place.peek(now))),
+        None => Err(Untaken::Refused(balance.peek(now))),
     };
     let admitted = taken.is_ok();
     match taken {
@@ -288,10 +297,14 @@ pub(crate) fn shadow<'a>(
     readings: &mut LimitReadings,
 ) {
     for charge in charges {
-        let BucketCharge { limit, place, cost } = charge;
-        let seen = place.peek(now);
+        let BucketCharge {
+            limit,
+            balance,
+            cost,
+        } = charge;
+        let seen = balance.peek(now);
         let taken = match &limit.meter {
-            Some(meter) if admitted => match place.take(seen, meter, now, cost, &clock) {
+            Some(meter) if admitted => match balance.take(seen, meter, now, cost, &clock) {
                 Ok(seen) => Ok(seen),
                 Err(Untaken::Refused(seen)) => Err(seen),
                 // Nothing was taken, so that nothing may be given back.
@@ -328,9 +341,9 @@ pub(crate) fn admit<'a>(
     for (index, charge) in charges.clone().enumerate() {
         let cost = charge.cost;
         let seen = if index == 0 {
-            charge.place.start()
+            charge.balance.start()
         } else {
-            let seen = charge.place.peek(now);
+            let seen = charge.balance.peek(now);
             if seen.outdated {
                 return Err(Outdated);
             }
@@ -343,7 +356,7 @@ pub(crate) fn admit<'a>(
         // To be told, not to decide.
         let mut charges = charges;
         if let Some(first) = charges.next() {
-            readings[0].see(first.place.peek(now));
+            readings[0].see(first.balance.peek(now));
         }
         return Ok(false);
     }
@@ -351,11 +364,11 @@ pub(crate) fn admit<'a>(
         let reading = &mut readings[index];
         let Some(meter) = &charge.limit.meter else {
             // Closed, and so the first: any other has refused above, before something was taken.
-            reading.see(charge.place.peek(now));
+            reading.see(charge.balance.peek(now));
             return Ok(false);
         };
         let taken = charge
-            .place
+            .balance
             .take(reading.seen(), meter, now, charge.cost, &clock);
         match taken {
             Ok(seen) => reading.see(seen),
@@ -388,7 +401,7 @@ fn give_back<'a>(
         let reading = &mut readings[index];
         if let Some(meter) = &charge.limit.meter {
             let seen = charge
-                .place
+                .balance
                 .give_back(reading.seen(), meter, taken, charge.cost, &clock);
             reading.see(seen);
         }

@@ -397,7 +397,7 @@ mod tests {
             terms: Terms::Rate(rate),
             published: true,
             shadow: false,
-            patience: None,
+            wait_policy: None,
             reservation: Reservation::default(),
         };
         let mut readings = LimitReadings::default();

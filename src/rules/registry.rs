@@ -116,8 +116,11 @@ impl Registry {
     /// No balance of a bucket is told in older terms than those that hold.
     pub(crate) fn forget(&self) {
         for (_, bounds) in self.scopes() {
-            for BoundLimit { home, history, .. } in bounds {
-                if let Storage::Bucket(_) = home {
+            for BoundLimit {
+                storage, history, ..
+            } in bounds
+            {
+                if let Storage::Bucket(_) = storage {
                     history.forget();
                 }
             }
@@ -160,7 +163,7 @@ impl Draft<'_> {
         };
         let begins_anew =
             matches!(&place, ScopeKey::Route(key) if self.handover.changed.contains(key));
-        let line = match old.first().map(|bound| bound.line).or(known) {
+        let line = match old.first().map(|bound| bound.queue).or(known) {
             Some(line) => line,
             None if by_client => QueueScope::Client(self.registry.numbers),
             None => QueueScope::next(),
@@ -191,8 +194,8 @@ impl Draft<'_> {
                 bound.map(|bound| (bound.version, &bound.history))
             });
             let counters = pair.map(|index| Arc::clone(&old[index].counters));
-            let home = match pair.filter(|_| !begins_anew) {
-                Some(index) => old[index].home.clone(),
+            let storage = match pair.filter(|_| !begins_anew) {
+                Some(index) => old[index].storage.clone(),
                 None if by_client => {
                     let number = self.registry.numbers;
                     self.registry.numbers += 1;
@@ -202,8 +205,8 @@ impl Draft<'_> {
             };
             bounds.push(BoundLimit {
                 limit,
-                home,
-                line,
+                storage,
+                queue: line,
                 version,
                 history,
                 counters: counters.unwrap_or_default(),
@@ -309,18 +312,18 @@ impl LimitTemplate {
         let before = before.unwrap_or_default();
         let line = before
             .first()
-            .map_or_else(QueueScope::next, |bound| bound.line);
+            .map_or_else(QueueScope::next, |bound| bound.queue);
         let limits = templates.iter().filter(|template| !template.rests);
         let limits: Vec<_> = limits.map(|template| &template.limit).collect();
         let bound = |(template, id): (&Self, Option<Arc<str>>)| {
             let kept = template.before.and_then(|index| before.get(index));
             BoundLimit {
                 limit: template.limit.clone(),
-                home: kept.filter(|_| !begins_anew).map_or_else(
+                storage: kept.filter(|_| !begins_anew).map_or_else(
                     || Storage::Bucket(Arc::new(Bucket::full(template.version))),
-                    |kept| kept.home.clone(),
+                    |kept| kept.storage.clone(),
                 ),
-                line,
+                queue: line,
                 version: template.version,
                 history: template.history.clone(),
                 counters: kept.map_or_else(Arc::default, |kept| Arc::clone(&kept.counters)),

@@ -71,7 +71,7 @@ impl MemoryStore {
     /// If there is no memory for it.
     pub fn with_capacity(buckets: usize) -> Result<Self, TryReserveError> {
         let limiter = Limiter::new(Clock::start());
-        limiter.memory.reserve(buckets)?;
+        limiter.clients.reserve(buckets)?;
         let inner = Balances {
             limiter,
             limits: Mutex::default(),
@@ -123,11 +123,11 @@ impl Balances {
                         meter: Some(meter),
                         published: false,
                         shadow: false,
-                        patience: None,
+                        wait_policy: None,
                         reservation: Reservation::default(),
                     },
-                    home: Storage::Client(Arc::new(ClientBuckets::new(number, 0))),
-                    line: QueueScope::Client(number),
+                    storage: Storage::Client(Arc::new(ClientBuckets::new(number, 0))),
+                    queue: QueueScope::Client(number),
                     version: 0,
                     history: MeterHistory::new(Some(step)),
                     counters: Arc::default(),
@@ -165,7 +165,7 @@ impl Balances {
                     .filter(move |(charge, _)| charge.is_shadow == shadows)
                     .map(|(charge, bound)| limit_set::BucketCharge {
                         limit: &bound.limit,
-                        place: bound.place(&self.limiter.memory, charge.key.identity()),
+                        balance: bound.balance(&self.limiter.clients, charge.key.identity()),
                         cost: charge.cost,
                     })
             };
@@ -226,7 +226,7 @@ impl Balances {
         }
         let clock = || self.limiter.now();
         // Somebody may have come between: then there is none.
-        let taken = charge.place.take(level.seen(), meter, now, units, clock);
+        let taken = charge.balance.take(level.seen(), meter, now, units, clock);
         taken.map_or(0, |seen| {
             level.see(seen);
             units
@@ -252,14 +252,14 @@ impl Balances {
                     }
                 }
             };
-            let place = bound.place(&self.limiter.memory, key.identity());
+            let balance = bound.balance(&self.limiter.clients, key.identity());
             match correction {
-                Correction::Owe { .. } => place.owe(meter, now, units, clock),
-                Correction::Refund { .. } => place.refund(false, meter, now, units),
+                Correction::Owe { .. } => balance.owe(meter, now, units, clock),
+                Correction::Refund { .. } => balance.refund(false, meter, now, units),
                 Correction::Undo { taken, .. } => {
-                    place.give_back(BucketReading::default(), meter, *taken, units, clock);
+                    balance.give_back(BucketReading::default(), meter, *taken, units, clock);
                 }
-                Correction::Return { state, .. } => place.return_lease(*state, meter, now, units),
+                Correction::Return { state, .. } => balance.return_lease(*state, meter, now, units),
             }
         }
     }

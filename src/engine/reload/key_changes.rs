@@ -116,7 +116,7 @@ impl KeyChanges {
         // A line is taken over by its number, which the first limit of a route bears.
         let lines = self.added.iter().filter_map(|key| {
             let own = before.own_of(key, &named)?;
-            Some((key.clone(), own.first()?.line))
+            Some((key.clone(), own.first()?.queue))
         });
         let closed = self.closed.iter().map(|key| {
             // A closed key may have taken requests of undeclared routes, of keys, and of lost keys. Each of their

@@ -48,7 +48,7 @@ impl LostKeys {
         // Each earlier loss is looked at anew: one that is spent by now leaves the list.
         for route in &before.lost_keys.routes {
             let LostKey { key, own } = &**route;
-            let is_spent = own.iter().all(|bound| match &bound.home {
+            let is_spent = own.iter().all(|bound| match &bound.storage {
                 Storage::Bucket(bucket) => bucket.is_spent(now),
                 // The table of clients keeps those, whatever routes there are.
                 Storage::Client(_) => true,

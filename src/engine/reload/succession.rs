@@ -344,7 +344,7 @@ fn inherit<'a>(
     for source in sources {
         for (index, before) in paired(source, heir, &limits) {
             // Clients' buckets are not the route's.
-            if let Storage::Bucket(bucket) = &before.home {
+            if let Storage::Bucket(bucket) = &before.storage {
                 if !before.is(&heir[index]) {
                     from.entry(index).or_default().push(Source {
                         bucket,
@@ -357,7 +357,7 @@ fn inherit<'a>(
     }
     for (index, from) in from {
         let bound = &heir[index];
-        if let Storage::Bucket(bucket) = &bound.home {
+        if let Storage::Bucket(bucket) = &bound.storage {
             let successor = Successor {
                 bucket,
                 history: &bound.history,

@@ -83,7 +83,7 @@ impl<'a> Attempt<'a> {
         let limit_set = &self.limits.limit_set;
         let is_behind = progress.waiter.is_none()
             && limit_set.is_patient
-            && !limiter.lines.is_empty()
+            && !limiter.queues.is_empty()
             && limiter.is_behind(limit_set, self.demand);
         let lease = self.engine.options.lease;
         let leased = match lease {
@@ -165,7 +165,7 @@ impl<'a> Attempt<'a> {
     /// Returns what is known at `now` of all buckets, without a call. Those of `leased` units are seen as if these
     /// were at hand.
     fn cached_view(&self, store: &StoreClient, now: Nanos, leased: &LeasedUnits) -> CachedView {
-        let memory = &self.rules.limiter.memory;
+        let memory = &self.rules.limiter.clients;
         store.cached_view(&self.limits.limit_set, self.demand, now, memory, leased)
     }
 

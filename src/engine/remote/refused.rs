@@ -81,8 +81,8 @@ impl Attempt<'_> {
     /// waits if that is less. Where neither is set, it may not wait at all.
     fn has_waited(&self, now: Nanos) -> bool {
         let waits = self.limits.limit_set.enforced();
-        let waits = waits.filter_map(|bound| bound.limit.patience);
-        let waits = waits.map(|patience| patience.max_wait);
+        let waits = waits.filter_map(|bound| bound.limit.wait_policy);
+        let waits = waits.map(|policy| policy.max_wait);
         let longest = waits.chain(self.timeout()).min();
         now.saturating_sub(self.arrived) >= longest.unwrap_or(0)
     }

@@ -123,7 +123,7 @@ pub(super) fn admits(state: &RuleSet, client: u64, path: &str, now: u64) -> bool
     let found = state
         .look_up(RequestHead::of(&request), Protocol::Auto, &mut demand)
         .expect("no reload");
-    let charges = found.limit_set.charges(&state.limiter.memory, demand, now);
+    let charges = found.limit_set.charges(&state.limiter.clients, demand, now);
     limiter::admit(charges, now, || now, &mut LimitReadings::default()) == Ok(true)
 }
 

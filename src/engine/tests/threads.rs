@@ -145,7 +145,7 @@ fn on_a_clock_that_threads_move_every_bucket_keeps_its_bound() {
     let rules = Rules::new().total(rate(TOTAL)).clients(clients);
     let clock = Clock::started_at(0);
     let state = state_of(&rules, clock);
-    let memory = &state.limiter.memory;
+    let memory = &state.limiter.clients;
 
     let time = AtomicU64::new(1);
     // For each limit of an admitted request: its bucket, and the charge.
@@ -173,11 +173,11 @@ fn on_a_clock_that_threads_move_every_bucket_keeps_its_bound() {
         }
         let limits = found.limit_set.limits.iter().zip(readings.as_slice());
         let charged = limits.map(|(bound, reading)| {
-            let whose = match &bound.home {
+            let whose = match &bound.storage {
                 Storage::Bucket(_) => Whose::Total,
                 Storage::Client(page) => {
                     let is_quota = matches!(bound.limit.terms, Terms::Quota(_));
-                    let bucket = match (reading.shared, bound.place(memory, demand.identity)) {
+                    let bucket = match (reading.shared, bound.balance(memory, demand.identity)) {
                         (true, BalanceRef::Table(_, key)) => {
                             Kept::Overflow(std::ptr::from_ref(key.overflow()).addr())
                         }

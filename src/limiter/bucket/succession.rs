@@ -518,7 +518,7 @@ mod tests {
         let bucket = Arc::new(Bucket::full(version));
         let one = meter.take(0, 0, 1).expect("free");
         thread::scope(|scope| {
-            let (place, gives_back) = (
+            let (balance, gives_back) = (
                 BalanceRef::Bucket(
                     &bucket,
                     MeterTerms {
@@ -534,7 +534,7 @@ mod tests {
                 bucket.state.store(BUSY, Ordering::Release);
                 let thread = scope.spawn(move || {
                     let (seen, meter) = gives_back;
-                    place.give_back(seen, meter, 0, 1, || 0);
+                    balance.give_back(seen, meter, 0, 1, || 0);
                 });
                 for _ in 0..1_000 {
                     if thread.is_finished() {

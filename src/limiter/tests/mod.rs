@@ -29,7 +29,7 @@ fn limit(interval: u64, burst: u64) -> Limit {
         meter: Meter::of_rate(&Rate::new(1, Duration::from_nanos(interval)).burst(burst)),
         published: true,
         shadow: false,
-        patience: None,
+        wait_policy: None,
         reservation: Reservation::default(),
     }
 }
@@ -45,7 +45,7 @@ fn charges<'a>(
 ) -> impl Iterator<Item = BucketCharge<'a>> + Clone {
     costs.iter().map(|&(index, cost)| BucketCharge {
         limit: &limits[index].limit,
-        place: limits[index].place(no_memory(), 0),
+        balance: limits[index].balance(no_memory(), 0),
         cost,
     })
 }
@@ -91,7 +91,7 @@ fn take(limits: &[BoundLimit], costs: &[(usize, u64)], now: Nanos) -> bool {
 }
 
 fn bucket(bound: &BoundLimit) -> &Bucket {
-    match &bound.home {
+    match &bound.storage {
         Storage::Bucket(bucket) => bucket,
         Storage::Client(_) => unreachable!("these limits are kept in buckets of their own"),
     }
@@ -308,7 +308,7 @@ fn given_back_in_the_table(
     let bound = client_binding(0, limit(100, 4));
     let charge = |cost| BucketCharge {
         limit: &bound.limit,
-        place: bound.place(&memory, CLIENT),
+        balance: bound.balance(&memory, CLIENT),
         cost,
     };
     let mut readings = LimitReadings::default();
@@ -321,7 +321,7 @@ fn given_back_in_the_table(
     assert_eq!(readings[0].state, 1_300);
     between(&memory);
     give_back([charge(3)].into_iter(), &mut readings, 1_000, || end);
-    (bound.place(&memory, CLIENT).peek(end), readings[0])
+    (bound.balance(&memory, CLIENT).peek(end), readings[0])
 }
 
 const CLIENT: u128 = 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef;
@@ -329,14 +329,14 @@ const CLIENT: u128 = 0x0123_4567_89ab_cdef_0123_4567_89ab_cdef;
 fn charge_in_table(memory: &ClientTable, identity: u128, now: Nanos, cost: u64) -> BucketReading {
     let bound = client_binding(0, limit(100, 4));
     let meter = bound.limit.meter.expect("open");
-    let place = bound.place(memory, identity);
-    let taken = place.take(BucketReading::default(), &meter, now, cost, || now);
+    let balance = bound.balance(memory, identity);
+    let taken = balance.take(BucketReading::default(), &meter, now, cost, || now);
     taken.expect("there is room")
 }
 
 fn peek(memory: &ClientTable, identity: u128, now: Nanos) -> BucketReading {
     let bound = client_binding(0, limit(100, 4));
-    bound.place(memory, identity).peek(now)
+    bound.balance(memory, identity).peek(now)
 }
 
 /// Returns what a client is told to have left of 4 units after a first charge, which the table makes `late` nanoseconds
@@ -346,7 +346,7 @@ fn told_of_a_first_charge(late: Nanos) -> u64 {
     let bound = client_binding(0, limit(100, 4));
     let charge = BucketCharge {
         limit: &bound.limit,
-        place: bound.place(&memory, CLIENT),
+        balance: bound.balance(&memory, CLIENT),
         cost: 1,
     };
     let mut readings = LimitReadings::default();
@@ -420,9 +420,9 @@ fn a_clients_roll_back_gives_nothing_to_who_has_its_slot_now() {
     crowd(&memory);
     let bound = client_binding(0, limit(100, 4));
     let meter = bound.limit.meter.expect("open");
-    let place = bound.place(&memory, CLIENT);
-    place.give_back(BucketReading::own(1_300), &meter, 1_000, 3, || 1_300);
-    place.refund(false, &meter, 1_300, 3);
+    let balance = bound.balance(&memory, CLIENT);
+    balance.give_back(BucketReading::own(1_300), &meter, 1_000, 3, || 1_300);
+    balance.refund(false, &meter, 1_300, 3);
     for other in others() {
         let owed = peek(&memory, other, 1_300);
         assert_eq!(owed, BucketReading::own(1_700), "it owes what it owed");
@@ -442,7 +442,7 @@ fn refused_by_the_last_of_three(between: impl Fn(&ClientTable), end: Nanos) -> [
         .zip([3, 1, 1])
         .map(|(bound, cost)| BucketCharge {
             limit: &bound.limit,
-            place: bound.place(&memory, CLIENT),
+            balance: bound.balance(&memory, CLIENT),
             cost,
         });
     let clock_readings = Cell::new(0);
@@ -467,7 +467,7 @@ fn refused_by_the_last_of_three(between: impl Fn(&ClientTable), end: Nanos) -> [
         "the total is spent"
     );
     assert!(clock_readings.get() > 2, "both keys were entered");
-    let seen: Vec<_> = charges.map(|charge| charge.place.peek(end)).collect();
+    let seen: Vec<_> = charges.map(|charge| charge.balance.peek(end)).collect();
     let told: Vec<_> = readings.as_slice().iter().map(LimitReading::seen).collect();
     assert_eq!(told, seen, "every level is as it was left");
     [seen[0], seen[1]]
@@ -513,10 +513,10 @@ fn a_roll_back_to_a_quota_is_whole_in_its_window_and_nothing_in_the_next() {
         let memory = memory(8);
         let limits = BoundLimit::scope([limit.clone()]);
         for bound in [&limits[0], &client_binding(0, limit.clone())] {
-            let place = bound.place(&memory, CLIENT);
+            let balance = bound.balance(&memory, CLIENT);
             let charge = |cost| BucketCharge {
                 limit: &limit,
-                place,
+                balance,
                 cost,
             };
             let admit = |cost, now, readings: &mut LimitReadings| {
@@ -528,11 +528,11 @@ fn a_roll_back_to_a_quota_is_whole_in_its_window_and_nothing_in_the_next() {
                 assert!(admit(2, now, &mut LimitReadings::default()), "{now}");
             }
             give_back([charge(3)].into_iter(), &mut readings, taken, || end);
-            let seen = place.peek(taken);
+            let seen = balance.peek(taken);
             assert_eq!(
                 seen,
                 BucketReading::own(left),
-                "{taken}, {between:?} and {end} in {place:?}"
+                "{taken}, {between:?} and {end} in {balance:?}"
             );
             assert_eq!(readings[0].seen(), seen, "the level is read anew");
         }

@@ -143,7 +143,7 @@ impl LimitSnapshot {
 
     /// With the balance at `now`, where there is one for all.
     pub(crate) fn at(self, bound: &BoundLimit, now: Nanos) -> Self {
-        let Storage::Bucket(bucket) = &bound.home else {
+        let Storage::Bucket(bucket) = &bound.storage else {
             return self;
         };
         let (Ok(state) | Err(state)) = bucket.peek(bound.version, &bound.history);

@@ -140,7 +140,7 @@ impl LimitNames {
                     meter,
                     published: limits.publish.unwrap_or(!capacity) && !shadow,
                     shadow,
-                    patience: limits.patience(),
+                    wait_policy: limits.wait_policy(),
                     reservation: limits.reservation,
                 }
             };

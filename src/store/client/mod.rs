@@ -309,7 +309,7 @@ impl StoreClient {
     ) -> CachedView {
         let held = |bound: &BoundLimit| {
             let charge = bound.charge(memory, demand, now);
-            LimitReading::new(charge.place.peek(now), charge.cost)
+            LimitReading::new(charge.balance.peek(now), charge.cost)
         };
         let at = self.at(now);
         let mut view = CachedView {

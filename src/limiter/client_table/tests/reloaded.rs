@@ -134,15 +134,15 @@ fn work_of_old_settings_is_done_in_the_terms_of_the_new() {
     };
     let [old, new] = &it.meters;
     let clock = || 1_000;
-    for place in places(1) {
-        assert_eq!(place.remaining(old, 1_000), 9);
-        let taken = place.take(place.start(), old, 1_000, 3, clock);
+    for balance in places(1) {
+        assert_eq!(balance.remaining(old, 1_000), 9);
+        let taken = balance.take(balance.start(), old, 1_000, 3, clock);
         assert_eq!(taken, Ok(BucketReading::own(1_300)));
-        assert_eq!(place.remaining(old, 1_000), 6);
-        place.owe(old, 1_000, 1, clock);
-        assert_eq!(place.peek(1_000), BucketReading::own(1_400));
-        place.refund(false, old, 1_000, 3);
-        assert_eq!(place.peek(1_000), BucketReading::own(1_100));
+        assert_eq!(balance.remaining(old, 1_000), 6);
+        balance.owe(old, 1_000, 1, clock);
+        assert_eq!(balance.peek(1_000), BucketReading::own(1_400));
+        balance.refund(false, old, 1_000, 3);
+        assert_eq!(balance.peek(1_000), BucketReading::own(1_100));
     }
     it.reload();
     for (before, after) in places(1).into_iter().zip(places(2)) {

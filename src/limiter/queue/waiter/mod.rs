@@ -29,7 +29,7 @@ use std::{sync::Arc, task::Waker};
 use super::lines::{QueuePosition, QueueTicket};
 use crate::{
     clock::Nanos,
-    limit::{gcra::RefusalReason, wait_policy::Patience},
+    limit::{gcra::RefusalReason, wait_policy::WaitPolicy},
     limiter::{
         Limiter, Outdated,
         counters::Counters,
@@ -114,7 +114,7 @@ impl Drop for Waiter {
     fn drop(&mut self) {
         self.counters.waiting.sub(1);
         let limiter = &self.limiter;
-        limiter.lines.leave(self.queue, self.ticket, limiter.now());
+        limiter.queues.leave(self.queue, self.ticket, limiter.now());
     }
 }
 
@@ -149,7 +149,7 @@ impl Limiter {
     ) -> Result<QueueAnswer, Outdated> {
         loop {
             let free = !limit_set.is_patient
-                || self.lines.is_empty()
+                || self.queues.is_empty()
                 || !self.is_behind(limit_set, demand);
             if free && self.admit_apart(limit_set, demand, now, readings)? {
                 return Ok(QueueAnswer::Admitted);
@@ -169,8 +169,8 @@ impl Limiter {
     /// Returns what each bucket of a limit set holds, shadows included, without a charge.
     pub(crate) fn peek(&self, limit_set: &LimitSet, demand: Demand, now: Nanos) -> LimitReadings {
         let mut readings = LimitReadings::default();
-        for charge in limit_set.charges(&self.memory, demand, now) {
-            readings.push(LimitReading::new(charge.place.peek(now), charge.cost));
+        for charge in limit_set.charges(&self.clients, demand, now) {
+            readings.push(LimitReading::new(charge.balance.peek(now), charge.cost));
         }
         readings
     }
@@ -180,8 +180,8 @@ impl Limiter {
         let now = self.now();
         let mut lines = limit_set
             .enforced()
-            .map(|bound| bound.line(demand.identity));
-        lines.any(|queue| self.lines.has_earlier(queue, QueueTicket::MAX, now))
+            .map(|bound| bound.queue(demand.identity));
+        lines.any(|queue| self.queues.has_earlier(queue, QueueTicket::MAX, now))
     }
 
     /// Gives a refused request a place in a queue, if each limit that refuses allows it to wait and the wait that is
@@ -202,15 +202,15 @@ impl Limiter {
         readings: &mut LimitReadings,
     ) -> Option<QueueAnswer> {
         let QueueMoment { now, at, arrived } = moment;
-        let mut longest: Option<(Nanos, QueueId, Patience, &BoundLimit)> = None;
+        let mut longest: Option<(Nanos, QueueId, WaitPolicy, &BoundLimit)> = None;
         // At the timeout itself the client is gone.
         let mut longest_wait = timeout.map_or(Nanos::MAX, |timeout| timeout.saturating_sub(1));
         let waited = now.saturating_sub(arrived);
         let mut waits = true;
         let mut refused = false;
         for (index, bound) in limit_set.enforced().enumerate() {
-            let queue = bound.line(demand.identity);
-            let ahead = self.lines.ahead(queue, now);
+            let queue = bound.queue(demand.identity);
+            let ahead = self.queues.ahead(queue, now);
             let reading = &mut readings[index];
             if let Some(meter) = bound.limit.meter.as_ref().filter(|_| ahead.requests > 0) {
                 let units = if bound.limit.is_tokens() {
@@ -231,13 +231,13 @@ impl Limiter {
                 }
             };
             refused = true;
-            let Some(patience) = bound.limit.patience else {
+            let Some(wait_policy) = bound.limit.wait_policy else {
                 waits = false;
                 continue;
             };
-            longest_wait = longest_wait.min(patience.max_wait);
+            longest_wait = longest_wait.min(wait_policy.max_wait);
             if longest.is_none_or(|(longest, ..)| wait > longest) {
-                longest = Some((wait, queue, patience, bound));
+                longest = Some((wait, queue, wait_policy, bound));
             }
         }
         if !refused {
@@ -245,11 +245,11 @@ impl Limiter {
         }
         let waiter = longest
             .filter(|(wait, ..)| waits && wait.saturating_add(waited) <= longest_wait)
-            .and_then(|(_, queue, patience, bound)| {
-                let most = patience.max_waiting;
+            .and_then(|(_, queue, wait_policy, bound)| {
+                let most = wait_policy.max_waiting;
                 let deadline = arrived.saturating_add(longest_wait);
                 let tokens = limit_set.tokens_in(queue, demand);
-                let ticket = self.lines.join(queue, None, tokens, most, now, deadline)?;
+                let ticket = self.queues.join(queue, None, tokens, most, now, deadline)?;
                 Some(Waiter {
                     limiter: Arc::clone(self),
                     queue,
@@ -283,8 +283,8 @@ impl Limiter {
         }
         let now = self.now();
         let waited_for = limit_set.enforced().position(|bound| {
-            let queue = bound.line(demand.identity);
-            bound.limit.patience.is_some() && self.lines.ahead(queue, now).requests > 0
+            let queue = bound.queue(demand.identity);
+            bound.limit.wait_policy.is_some() && self.queues.ahead(queue, now).requests > 0
         });
         if limit_set.enforced > 0 {
             readings[waited_for.unwrap_or(0)].refused = true;
@@ -306,7 +306,7 @@ impl Waiter {
         loop {
             let now = limiter.now();
             // Entered before the limits are asked, so that what comes free after that wakes it.
-            match limiter.lines.ask(self.queue, self.ticket, waker, now) {
+            match limiter.queues.ask(self.queue, self.ticket, waker, now) {
                 QueuePosition::First => {}
                 QueuePosition::Behind(looks) if now < self.deadline => {
                     return Next::Stands(looks.min(self.deadline));
@@ -324,7 +324,7 @@ impl Waiter {
     /// Notes that its holder asks again at this moment without being woken, as while a store is asked: until then it
     /// is not passed over.
     pub(crate) fn asks_by(&self, due: Nanos) {
-        self.limiter.lines.expect(self.queue, self.ticket, due);
+        self.limiter.queues.expect(self.queue, self.ticket, due);
     }
 
     /// Tells what it does, refused by what `readings` hold, and notes by when it asks again.
@@ -374,9 +374,9 @@ impl Waiter {
         demand: Demand,
         now: Nanos,
     ) -> Option<&'a BoundLimit> {
-        let lines = &self.limiter.lines;
+        let lines = &self.limiter.queues;
         limit_set.enforced().find(|bound| {
-            let queue = bound.line(demand.identity);
+            let queue = bound.queue(demand.identity);
             queue != self.queue && lines.has_earlier(queue, self.ticket, now)
         })
     }
@@ -393,14 +393,14 @@ impl Waiter {
         demand: Demand,
         now: Nanos,
     ) -> bool {
-        let Some(patience) = bound.limit.patience else {
+        let Some(wait_policy) = bound.limit.wait_policy else {
             return false;
         };
-        let queue = bound.line(demand.identity);
-        let lines = &self.limiter.lines;
-        let deadline = self.arrived.saturating_add(patience.max_wait);
+        let queue = bound.queue(demand.identity);
+        let lines = &self.limiter.queues;
+        let deadline = self.arrived.saturating_add(wait_policy.max_wait);
         let deadline = self.deadline.min(deadline);
-        let (ticket, most) = (Some(self.ticket), patience.max_waiting);
+        let (ticket, most) = (Some(self.ticket), wait_policy.max_waiting);
         let tokens = limit_set.tokens_in(queue, demand);
         let ticket = lines.join(queue, ticket, tokens, most, now, deadline);
         if ticket.is_none() {
@@ -434,7 +434,7 @@ impl Waiter {
                 Some(RefusalReason::Busy) => busy = true,
                 Some(RefusalReason::Wait(wait)) => longest = longest.max(wait),
             }
-            let queue = bound.line(demand.identity);
+            let queue = bound.queue(demand.identity);
             if queue == self.queue {
                 here = true;
             } else if elsewhere.is_none() {

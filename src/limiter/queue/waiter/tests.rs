@@ -11,14 +11,14 @@ use crate::{
 
 const SECOND: Nanos = 1_000_000_000;
 
-fn patience(max_wait: Nanos, max_waiting: usize) -> Option<Patience> {
-    Some(Patience {
+fn wait_policy(max_wait: Nanos, max_waiting: usize) -> Option<WaitPolicy> {
+    Some(WaitPolicy {
         max_wait,
         max_waiting,
     })
 }
 
-fn limit(terms: Terms, patience: Option<Patience>) -> Limit {
+fn limit(terms: Terms, wait_policy: Option<WaitPolicy>) -> Limit {
     Limit {
         name: "test".into(),
         is_named: false,
@@ -31,21 +31,21 @@ fn limit(terms: Terms, patience: Option<Patience>) -> Limit {
         terms,
         published: true,
         shadow: false,
-        patience,
+        wait_policy,
         reservation: Reservation::default(),
     }
 }
 
 /// One slot.
-fn slot(patience: Option<Patience>) -> Limit {
-    limit(Terms::InFlight(InFlight::new(1)), patience)
+fn slot(wait_policy: Option<WaitPolicy>) -> Limit {
+    limit(Terms::InFlight(InFlight::new(1)), wait_policy)
 }
 
 /// One request in so many seconds.
-fn every(seconds: u64, patience: Option<Patience>) -> Limit {
+fn every(seconds: u64, wait_policy: Option<WaitPolicy>) -> Limit {
     limit(
         Terms::Rate(Rate::new(1, Duration::from_secs(seconds)).burst(1)),
-        patience,
+        wait_policy,
     )
 }
 
@@ -167,7 +167,7 @@ fn limit_set(limits: impl IntoIterator<Item = Limit>) -> LimitSet {
 
 /// One of each of two scopes.
 fn two_slots() -> LimitSet {
-    limit_set([(); 2].map(|()| slot(patience(10 * SECOND, 9))))
+    limit_set([(); 2].map(|()| slot(wait_policy(10 * SECOND, 9))))
 }
 
 /// Another route that has some of the same limits.
@@ -179,7 +179,7 @@ fn with(limits: &[&BoundLimit]) -> LimitSet {
 #[tokio::test(start_paused = true)]
 async fn what_comes_free_before_a_request_has_queued_is_asked_for_again() {
     let limiter = Arc::new(Limiter::new(Clock::start()));
-    let limit_set = limit_set([slot(patience(Nanos::MAX, 9))]);
+    let limit_set = limit_set([slot(wait_policy(Nanos::MAX, 9))]);
     let (demand, mut readings) = (Demand::default(), LimitReadings::default());
     let queue = |readings: &mut LimitReadings| {
         *readings = limiter.peek(&limit_set, demand, 0);
@@ -218,7 +218,7 @@ async fn what_comes_free_before_a_request_has_queued_is_asked_for_again() {
 #[tokio::test(start_paused = true)]
 async fn a_slot_is_waited_for_until_it_is_free_or_the_time_is_over() {
     let throttle = Throttle::new();
-    let limit_set = limit_set([slot(patience(10 * SECOND, 9))]);
+    let limit_set = limit_set([slot(wait_policy(10 * SECOND, 9))]);
     throttle.takes(&limit_set);
     throttle.at(SECOND).await;
     let mut first = throttle.waits(&limit_set);
@@ -277,8 +277,8 @@ async fn a_slot_is_waited_for_until_it_is_free_or_the_time_is_over() {
 async fn who_goes_unasked_is_told_the_line_it_stood_in() {
     let throttle = Throttle::new();
     let limit_set = limit_set([
-        every(1, patience(SECOND / 2, 9)),
-        slot(patience(10 * SECOND, 1)),
+        every(1, wait_policy(SECOND / 2, 9)),
+        slot(wait_policy(10 * SECOND, 1)),
     ]);
     let line = with(&[&limit_set.limits[1]]);
     throttle.takes(&limit_set);
@@ -293,7 +293,7 @@ async fn who_goes_unasked_is_told_the_line_it_stood_in() {
     throttle.at(15 * SECOND).await;
     let mut readings = LimitReadings::default();
     throttle.frees(&limit_set.limits[1]);
-    let before = throttle.limiter.lines.join(
+    let before = throttle.limiter.queues.join(
         first.queue,
         Some(0),
         0,
@@ -312,7 +312,7 @@ async fn who_goes_unasked_is_told_the_line_it_stood_in() {
 #[tokio::test(start_paused = true)]
 async fn a_rate_is_waited_for_no_longer_than_it_takes() {
     let throttle = Throttle::new();
-    let limit_set = limit_set([every(1, patience(2_500_000_000, 9))]);
+    let limit_set = limit_set([every(1, wait_policy(2_500_000_000, 9))]);
     throttle.takes(&limit_set);
     // Each waits a second more than the one before it.
     assert_eq!(
@@ -346,7 +346,7 @@ async fn a_rate_is_waited_for_no_longer_than_it_takes() {
 #[tokio::test(start_paused = true)]
 async fn who_has_waited_before_has_less_time_left() {
     let throttle = Throttle::new();
-    let limit_set = limit_set([every(3, patience(6 * SECOND, 9))]);
+    let limit_set = limit_set([every(3, wait_policy(6 * SECOND, 9))]);
     throttle.takes(&limit_set);
     let now = throttle.limiter.now();
     let queue = |now, arrived| {
@@ -404,7 +404,8 @@ async fn it_stands_where_it_has_to_wait_longest_and_is_counted_there() {
     for longest in [0, 1] {
         let throttle = Throttle::new();
         let seconds = [[3, 1], [1, 3]][longest];
-        let limit_set = limit_set(seconds.map(|seconds| every(seconds, patience(9 * SECOND, 9))));
+        let limit_set =
+            limit_set(seconds.map(|seconds| every(seconds, wait_policy(9 * SECOND, 9))));
         let counts = || {
             let tallies = limit_set.limits.iter().map(|bound| &bound.counters);
             tallies
@@ -413,7 +414,7 @@ async fn it_stands_where_it_has_to_wait_longest_and_is_counted_there() {
         };
         throttle.takes(&limit_set);
         let standing = throttle.waits(&limit_set);
-        assert_eq!(standing.queue, limit_set.limits[longest].line(0));
+        assert_eq!(standing.queue, limit_set.limits[longest].queue(0));
         let (mut now, mut later) = ([(0, 0); 2], [(0, 0); 2]);
         (now[longest], later[longest]) = ((1, 1), (0, 1));
         assert_eq!(counts(), now);
@@ -424,17 +425,17 @@ async fn it_stands_where_it_has_to_wait_longest_and_is_counted_there() {
 
 #[tokio::test(start_paused = true)]
 async fn it_goes_over_to_the_line_of_what_refuses_then() {
-    // (the patience of the other limit; what becomes of it there)
+    // (the wait policy of the other limit; what becomes of it there)
     let table = [
-        (patience(10 * SECOND, 9), Err(Some(10 * SECOND))),
-        (patience(4 * SECOND, 9), Err(Some(4 * SECOND))),
-        (patience(2 * SECOND, 9), Err(Some(2 * SECOND))),
-        (patience(10 * SECOND, 0), Err(None)),
+        (wait_policy(10 * SECOND, 9), Err(Some(10 * SECOND))),
+        (wait_policy(4 * SECOND, 9), Err(Some(4 * SECOND))),
+        (wait_policy(2 * SECOND, 9), Err(Some(2 * SECOND))),
+        (wait_policy(10 * SECOND, 0), Err(None)),
         (None, Err(None)),
     ];
-    for (patience_there, expected) in table {
+    for (wait_policy_there, expected) in table {
         let throttle = Throttle::new();
-        let limit_set = limit_set([slot(patience(10 * SECOND, 9)), slot(patience_there)]);
+        let limit_set = limit_set([slot(wait_policy(10 * SECOND, 9)), slot(wait_policy_there)]);
         let [here, there] = [0, 1].map(|index| with(&[&limit_set.limits[index]]));
         throttle.takes(&here);
         let mut standing = throttle.waits(&limit_set);
@@ -442,14 +443,14 @@ async fn it_goes_over_to_the_line_of_what_refuses_then() {
         throttle.frees(&limit_set.limits[0]);
         throttle.takes(&there);
         throttle.at(SECOND).await;
-        let what = format!("{patience_there:?}");
+        let what = format!("{wait_policy_there:?}");
         assert_eq!(throttle.turn(&mut standing, &limit_set), expected, "{what}");
         let waiting = [0, 1].map(|index| limit_set.limits[index].counters.waiting.get());
         if expected == Err(None) {
             continue;
         }
         assert_eq!(waiting, [0, 1], "{what}");
-        assert_eq!(standing.queue, limit_set.limits[1].line(0));
+        assert_eq!(standing.queue, limit_set.limits[1].queue(0));
         assert!(!throttle.limiter.is_behind(&here, Demand::default()));
         assert!(throttle.limiter.is_behind(&there, Demand::default()));
         throttle.frees(&limit_set.limits[1]);
@@ -472,7 +473,7 @@ async fn whose_time_is_over_goes_nowhere_else() {
     throttle.takes(&there);
     throttle.at(10 * SECOND).await;
     assert_eq!(throttle.turn(&mut standing, &limit_set), Err(None));
-    assert_eq!(standing.queue, limit_set.limits[0].line(0));
+    assert_eq!(standing.queue, limit_set.limits[0].queue(0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -480,8 +481,8 @@ async fn who_is_first_here_stands_behind_who_came_earlier_there() {
     for most in [9, 1] {
         let throttle = Throttle::new();
         let limit_set = limit_set([
-            every(1, patience(10 * SECOND, most)),
-            every(3, patience(8 * SECOND, 9)),
+            every(1, wait_policy(10 * SECOND, most)),
+            every(3, wait_policy(8 * SECOND, 9)),
         ]);
         let one = with(&[&limit_set.limits[0]]);
         throttle.takes(&limit_set);
@@ -494,7 +495,7 @@ async fn who_is_first_here_stands_behind_who_came_earlier_there() {
                 throttle.waits(&limit_set)
             }
         };
-        assert_eq!(late.queue, limit_set.limits[1].line(0));
+        assert_eq!(late.queue, limit_set.limits[1].queue(0));
         throttle.at(3 * SECOND).await;
         // Over to where it is not the first.
         let expected = if most == 9 {
@@ -506,7 +507,7 @@ async fn who_is_first_here_stands_behind_who_came_earlier_there() {
         assert_eq!(throttle.turn(&mut early, &one), Ok(3 * SECOND));
         drop(early);
         if most == 9 {
-            assert_eq!(late.queue, limit_set.limits[0].line(0));
+            assert_eq!(late.queue, limit_set.limits[0].queue(0));
             assert_eq!(throttle.turn(&mut late, &limit_set), Err(Some(4 * SECOND)));
             throttle.at(4 * SECOND).await;
             assert_eq!(throttle.turn(&mut late, &limit_set), Ok(4 * SECOND));
@@ -518,9 +519,9 @@ async fn who_is_first_here_stands_behind_who_came_earlier_there() {
 async fn of_several_reasons_in_one_scope_the_wait_is_told_by_the_longest_that_ends() {
     let throttle = Throttle::new();
     let limits = [
-        slot(patience(10 * SECOND, 9)),
-        every(2, patience(10 * SECOND, 9)),
-        every(5, patience(10 * SECOND, 9)),
+        slot(wait_policy(10 * SECOND, 9)),
+        every(2, wait_policy(10 * SECOND, 9)),
+        every(5, wait_policy(10 * SECOND, 9)),
     ];
     let limit_set = LimitSet::new("GET /", None, BoundLimit::scope(limits));
     throttle.takes(&limit_set);
@@ -545,7 +546,7 @@ async fn refused_here_and_there_it_stays_where_it_stands() {
     let limit_set = two_slots();
     throttle.takes(&limit_set);
     let mut standing = throttle.waits(&limit_set);
-    let line = limit_set.limits[0].line(0);
+    let line = limit_set.limits[0].queue(0);
     assert_eq!(
         standing.queue, line,
         "of lines as long as each other the first"
@@ -568,7 +569,10 @@ async fn refused_here_and_there_it_stays_where_it_stands() {
     let closed = LimitSet::new(
         "GET /",
         None,
-        BoundLimit::scope([slot(patience(SECOND, 9)), every(0, patience(SECOND, 9))]),
+        BoundLimit::scope([
+            slot(wait_policy(SECOND, 9)),
+            every(0, wait_policy(SECOND, 9)),
+        ]),
     );
     assert_eq!(throttle.denied(&closed, None), [false, false]);
 }
