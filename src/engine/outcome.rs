@@ -190,10 +190,12 @@ impl Attempt<'_> {
     #[inline(always)]
     pub(super) fn is_bare(&self) -> bool {
         let RouteLimits {
-            limit_set, written, ..
+            limit_set,
+            templates,
+            ..
         } = self.limits;
         let options = &self.engine.options;
-        let is_told = options.decision || (options.fields && written.policies.is_some());
+        let is_told = options.decision || (options.fields && templates.policies.is_some());
         !is_told && !limit_set.has_slots && !limit_set.has_tokens
     }
 
@@ -227,14 +229,14 @@ impl Attempt<'_> {
         let RouteLimits {
             limit_set,
             origin,
-            written,
+            templates,
             ..
         } = &*limits;
         let options = &self.engine.options;
         self.count_admitted(&limits, outcome);
         let (now, arrived) = (outcome.at, outcome.arrived());
         let readings = &mut *outcome.readings;
-        let told = written.policies.as_ref().filter(|_| options.fields);
+        let told = templates.policies.as_ref().filter(|_| options.fields);
         // Most requests are charged on rates alone, and have nothing to give back.
         let holds = limit_set.has_slots || limit_set.has_tokens || outcome.permits.is_some();
         let admission =
@@ -291,7 +293,7 @@ impl Attempt<'_> {
         let limits = outcome.applied.of(self.limits);
         let RouteLimits {
             limit_set,
-            written,
+            templates,
             meters,
             ..
         } = &*limits;
@@ -318,7 +320,7 @@ impl Attempt<'_> {
             denial.spread(limiter.spread(bound, self.demand, known, now, wait, charge));
         }
         self.rules.log.refused(&denial);
-        Decided::Refuse(self.answer(denial, written))
+        Decided::Refuse(self.answer(denial, templates))
     }
 
     /// Returns the answer to a request that nobody can decide on, since the store is down. It tells a wait of three to
@@ -327,7 +329,7 @@ impl Attempt<'_> {
     pub(super) fn unavailable(&self) -> Decided {
         let RouteLimits {
             limit_set,
-            written,
+            templates,
             meters,
             ..
         } = self.limits.bare();
@@ -335,13 +337,13 @@ impl Attempt<'_> {
         meters.refused();
         let denial = Denial::unavailable(Arc::clone(limit_set), self.rules.limiter.now());
         self.rules.log.refused(&denial);
-        Decided::Refuse(self.answer(denial, written))
+        Decided::Refuse(self.answer(denial, templates))
     }
 
     /// Returns the answer to the refused request: that of a user's [`Rejection`], of the route or else the layer, if
     /// there is one and the request is no gRPC; else the built-in one.
     #[inline]
-    fn answer(&self, denial: Denial, written: &Templates) -> Refusal {
+    fn answer(&self, denial: Denial, templates: &Templates) -> Refusal {
         let (head, options) = (self.head, &self.engine.options);
         let (protocol, method) = (options.protocol, head.method());
         let framing = protocol.framing(method, head.version(), head.headers());
@@ -353,7 +355,7 @@ impl Attempt<'_> {
                 tells_decision: options.decision,
             },
             (framing, _) => {
-                let mut answer = Box::new(self.own_answer(framing, &denial, written));
+                let mut answer = Box::new(self.own_answer(framing, &denial, templates));
                 if options.decision {
                     answer.extensions_mut().insert(Decision::from(denial));
                 }
@@ -369,18 +371,18 @@ impl Attempt<'_> {
         &self,
         framing: Framing,
         denial: &Denial,
-        written: &Templates,
+        templates: &Templates,
     ) -> Response<Bytes> {
         match framing {
             Framing::Grpc(content_type) => {
                 let deadline = || grpc::deadline(self.head.headers());
                 let pushback = self.engine.options.grpc_retry_pushback.then(deadline);
-                let policy = written.policies.as_ref().map(|policies| &policies.line);
+                let policy = templates.policies.as_ref().map(|policies| &policies.line);
                 grpc::reject(denial, content_type, policy, pushback)
             }
             Framing::Http => {
-                let template = |ends| written.refusals.template(ends);
-                let mut answer = problem(denial, template, &written.bodies);
+                let template = |ends| templates.refusals.template(ends);
+                let mut answer = problem(denial, template, &templates.bodies);
                 if *self.head.method() == Method::HEAD {
                     strip(&mut answer);
                 }

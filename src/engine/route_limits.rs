@@ -32,7 +32,7 @@ pub(crate) struct RouteLimits {
     /// The place to which charges of its requests go back.
     pub(crate) origin: Arc<Origin>,
     /// The text of header fields and refusals.
-    pub(crate) written: Arc<Templates>,
+    pub(crate) templates: Arc<Templates>,
     /// Counts for operators, under the labels of the route.
     pub(super) meters: Meters,
     /// Shared by all clones.
@@ -53,8 +53,8 @@ struct Apart {
 impl RouteLimits {
     /// Makes the limits of a route, with text of their own.
     pub(super) fn new(limiter: &Arc<Limiter>, store: &StoreSlot, limit_set: LimitSet) -> Self {
-        let written = Arc::new(Templates::of(&limit_set));
-        Self::of(limiter, store, limit_set, &written)
+        let templates = Arc::new(Templates::of(&limit_set));
+        Self::of(limiter, store, limit_set, &templates)
     }
 
     /// Makes the limits of a route that has the same settings as another one, and shares its text.
@@ -62,12 +62,12 @@ impl RouteLimits {
         limiter: &Arc<Limiter>,
         store: &StoreSlot,
         limit_set: LimitSet,
-        written: &Arc<Templates>,
+        templates: &Arc<Templates>,
     ) -> Self {
         let limit_set = Arc::new(limit_set);
         Self {
             origin: Origin::new(limiter, store, &limit_set),
-            written: Arc::clone(written),
+            templates: Arc::clone(templates),
             meters: Meters::of(&limit_set),
             limit_set,
             apart: Arc::default(),

@@ -252,7 +252,7 @@ impl RuleSet {
         // Undeclared routes have the same limits, so they share what is written beforehand.
         let shared = &self.shared.variants[plan.first + variant];
         let shared = shared.get_or_init(|| self.prepare(&self.shared, plan, variant));
-        RouteLimits::of(&self.limiter, &self.store, limit_set, &shared.written)
+        RouteLimits::of(&self.limiter, &self.store, limit_set, &shared.templates)
     }
 
     /// Makes the same undeclared route under these rules, from the rules `before`. One that `begins_anew` has other
