@@ -193,9 +193,9 @@ impl ThrottleLayer {
         self.with(|options| options.on_outage = on_outage)
     }
 
-    /// Sets the time for which a request waits for the [store](Self::store). Without this call: 25 ms. Zero times out
-    /// every call. The time is that of tokio's clock: a test that pauses that clock and asks a real server has no
-    /// answer in time.
+    /// Sets the time for which a request waits for the [store](Self::store). Without this call: 25 ms. At zero an answer
+    /// counts only if the store gives it at once, as no server does. The time is that of tokio's clock: a test that
+    /// pauses that clock and asks a real server has no answer in time.
     ///
     /// What the store takes after that is given back, unless the request was let through.
     pub fn store_deadline(self, deadline: Duration) -> Self {
