@@ -613,34 +613,6 @@ async fn what_comes_back_after_a_reload_has_nothing_refilled_as_before() {
     assert!(sum <= 44, "{sum} at once");
 }
 
-/// R20: a question by rules of before that reached the store after one by the present rules had it refill the bucket as
-/// those of before did, under a lease of the present ones.
-#[tokio::test(start_paused = true)]
-async fn a_question_by_rules_of_before_that_comes_late_has_nothing_refilled_as_before() {
-    let rules = |rate: u64, burst: u64| Rules::new().total(Rate::per_second(rate).burst(burst));
-    for is_given_up in [false, true] {
-        let store = Told::new();
-        let ([one, two], handles) = two_replicas(&rules(1_000, 1), &store);
-        // Twenty milliseconds at most before the store has it.
-        store.does(Does::Unevenly(200, 0));
-        let mut asked = Box::pin(two.get("/"));
-        let cx = &mut Context::from_waker(Waker::noop());
-        assert!(asked.as_mut().poll(cx).is_pending(), "it is on its way");
-        store.does(Does::Answers);
-        for handle in &handles {
-            handle.reload(rules(10, 44)).expect("rules");
-        }
-        assert_eq!(admitted(&one, 1).await, 1, "more are leased");
-        match is_given_up {
-            true => drop(asked),
-            false => assert_eq!(asked.await.status, REFUSED, "of one, eleven are used"),
-        }
-        sleep(200 * MS).await;
-        let sum = admitted(&two, 200).await + admitted(&one, 200).await;
-        assert!(sum <= 44, "{sum} at once, given up: {is_given_up}");
-    }
-}
-
 /// The moments at which requests were let through, in nanoseconds.
 type Moments = Arc<Mutex<Vec<u64>>>;
 

@@ -165,8 +165,7 @@ pub enum Correction {
         /// The number of units.
         units: u64,
     },
-    /// Units that were taken come back, no more than the bucket holds: [`Budget::refund`]. With zero units the
-    /// bucket is only put into the terms of this allowance, as after a reload.
+    /// Units that were taken come back, no more than the bucket holds: [`Budget::refund`].
     Refund {
         /// The bucket.
         key: BucketKey,

@@ -10,8 +10,6 @@
 //!   these is done once, since [`finish`](StoreCall::finish) takes what it works on.
 //! - **Driven to its end.** A future of the store is never dropped half-way, unless the runtime ends: a charge may be
 //!   on its way, and only its answer tells if it was taken. For the same reason it is never sent again.
-//! - **Present terms in the end.** A store refills a bucket as it was charged last. A call that was made by rules of
-//!   before and is answered under others is followed by a correction that puts its buckets into the present terms.
 //! - **Taken or given back.** What the store takes after the caller was told that nothing was taken is given back, with
 //!   the units of a lease, unless the caller [keeps the charges](StoreCall::keep).
 //!
@@ -43,8 +41,7 @@ use tokio::runtime::Handle;
 use super::{LeasedUnits, StoreClient, leased::LeaseMark, timers::TimerKey};
 use crate::{
     clock::{Moment, Nanos, nanos},
-    limiter::meter_history::MeterHistory,
-    store::{Balance, Budget, Charge, Correction, StoreError, Taken},
+    store::{Balance, Charge, Correction, StoreError, Taken},
 };
 
 /// A call to the store. Dropped before it is answered, it gives back what the store takes for it.
@@ -66,24 +63,12 @@ pub(crate) struct StoreCall {
     keeps_charges: bool,
     /// The units that the request spends of leases, for limits that are not among the charges.
     leased: LeasedUnits,
-    /// The histories of the limits that are charged, in the order of the charges.
-    histories: Vec<MeterHistory>,
     /// The marks of the charges that ask for a lease. Each of them keeps others from asking for one until it is ended.
     lease_marks: Vec<LeaseMark>,
     /// Set if this process takes leases, of these buckets or of others. Other processes are taken to do the same.
     uses_leases: bool,
     /// Set if all costs are zero: nothing is taken, and the answer tells what the buckets hold.
     is_peek: bool,
-}
-
-/// The charges of a call, and what is to be known of their limits when it ends.
-#[derive(Debug, Default)]
-pub(super) struct CallCharges {
-    pub(super) charges: Vec<Charge>,
-    /// The history of each limit, in the order of the charges.
-    pub(super) histories: Vec<MeterHistory>,
-    /// The marks that were begun for some of the charges. The call ends them.
-    pub(super) lease_marks: Vec<LeaseMark>,
 }
 
 /// The charges of a call, and the store's answer to them.
@@ -93,22 +78,18 @@ type Call = Pin<Box<dyn Future<Output = CallReply> + Send>>;
 impl StoreCall {
     /// Begins a call. The store is not reached before the first poll.
     ///
-    /// `deadline` counts from `sent`, which is read before this. `leased` was spent for the same request and is put
-    /// back if it does not pass. With `uses_leases`, what comes too late is given back in the way that is safe beside
-    /// leases.
+    /// `deadline` counts from `sent`, which is read before this. `lease_marks` were begun for these charges, and are
+    /// ended by the call. `leased` was spent for the same request and is put back if it does not pass. With
+    /// `uses_leases`, what comes too late is given back in the way that is safe beside leases.
     pub(super) fn new(
         store_client: Arc<StoreClient>,
-        charges: CallCharges,
+        charges: Vec<Charge>,
+        lease_marks: Vec<LeaseMark>,
         sent: Moment,
         deadline: Duration,
         leased: LeasedUnits,
         uses_leases: bool,
     ) -> Self {
-        let CallCharges {
-            charges,
-            histories,
-            lease_marks,
-        } = charges;
         let store = Arc::clone(&store_client.store);
         let call: Call = Box::pin(async move {
             let taken = store.take(&charges).await;
@@ -123,7 +104,6 @@ impl StoreCall {
             timer: None,
             keeps_charges: false,
             leased,
-            histories,
             lease_marks,
             uses_leases,
             is_peek: false,
@@ -133,12 +113,19 @@ impl StoreCall {
     /// Begins a call that takes nothing. All costs of its `charges` are zero.
     pub(super) fn peek(
         store_client: Arc<StoreClient>,
-        charges: CallCharges,
+        charges: Vec<Charge>,
         sent: Moment,
         deadline: Duration,
     ) -> Self {
-        let leased = LeasedUnits::default();
-        let mut call = Self::new(store_client, charges, sent, deadline, leased, false);
+        let mut call = Self::new(
+            store_client,
+            charges,
+            Vec::new(),
+            sent,
+            deadline,
+            LeasedUnits::default(),
+            false,
+        );
         call.is_peek = true;
         call
     }
@@ -191,12 +178,6 @@ impl StoreCall {
                 Ok(taken) => store_client.record_answer(&charges, taken, sent, self.is_peek),
                 Err(error) => store_client.record_failure(error, self.deadline),
             }
-            let in_present = corrections_to_present(&charges, &mem::take(&mut self.histories));
-            if taken.is_ok() && !in_present.is_empty() {
-                let store_client = Arc::clone(store_client);
-                self.store_client
-                    .spawn(async move { store_client.send_corrections(in_present).await });
-            }
             let leased = self.leased;
             self.finish(taken.as_ref().ok());
             return Poll::Ready(taken.map(|mut taken| {
@@ -240,39 +221,20 @@ impl Drop for StoreCall {
         self.finish(None);
         let store_client = Arc::clone(&self.store_client);
         let (keeps_charges, uses_leases) = (self.keeps_charges, self.uses_leases);
-        let histories = mem::take(&mut self.histories);
         self.store_client.spawn(async move {
             let (charges, taken) = call.await;
-            let Ok(taken) = taken else {
-                return;
-            };
-            let in_present = corrections_to_present(&charges, &histories);
-            let mut corrections = match taken.is_admitted {
-                true => corrections_of(charges, &taken, keeps_charges, uses_leases),
-                false => Vec::new(),
-            };
-            corrections.extend(in_present);
-            if !corrections.is_empty() {
-                store_client.send_corrections(corrections).await;
+            match taken {
+                Ok(taken) if taken.is_admitted => {
+                    let corrections_of =
+                        corrections_of(charges, &taken, keeps_charges, uses_leases);
+                    if !corrections_of.is_empty() {
+                        store_client.send_corrections(corrections_of).await;
+                    }
+                }
+                _ => {}
             }
         });
     }
-}
-
-/// Lists the corrections that put buckets into the present terms of their limits, where those weigh units otherwise than
-/// the charges did: none comes back by them.
-fn corrections_to_present(charges: &[Charge], histories: &[MeterHistory]) -> Vec<Correction> {
-    let limits = charges.iter().zip(histories);
-    let correction = |(charge, history): (&Charge, &MeterHistory)| {
-        let (_, meter) = history.present()?;
-        let key = charge.key.clone();
-        (!meter.weighs_as(charge.budget.meter())).then(|| Correction::Refund {
-            key,
-            budget: Budget::new(meter),
-            units: 0,
-        })
-    };
-    limits.filter_map(correction).collect()
 }
 
 /// Lists the corrections that give back what was taken by a call that nobody waits for any more: costs and leases, or

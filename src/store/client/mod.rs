@@ -81,7 +81,6 @@ use tokio::runtime::Handle;
 pub use self::outage::OnOutage;
 use self::{
     breaker::{Breaker, BreakerState},
-    call::CallCharges,
     corrections::Corrections,
     deny_cache::DenyCache,
     lease::{LeaseTerms, Leases},
@@ -222,32 +221,39 @@ impl StoreClient {
             _ => self.clock.moment(),
         };
         let until = at.now.saturating_add(nanos(deadline));
-        let mut call = CallCharges::default();
-        for (_, bound) in missing {
-            let Some(mut charge) = charge(bound, demand) else {
-                continue;
-            };
-            if lease > 1 {
-                let units = bound.lease(lease);
-                let hash = self.hash_of(&charge.key);
-                let terms = LeaseTerms::new(charge.budget, bound);
-                self.leases.forget_others(hash, &terms);
-                if units > 0
-                    && limit_set.is_leased
-                    && self.leases.begin(hash, &charge.key, terms, at, until)
-                {
-                    charge.lease = units;
-                    call.lease_marks.push(LeaseMark {
-                        charge: call.charges.len(),
-                        hash,
-                        terms,
-                    });
-                }
+        let mut lease_marks = Vec::new();
+        let charges = missing.filter_map(|(_, bound)| Some((bound, charge(bound, demand)?)));
+        let charges = charges.enumerate().map(|(index, (bound, mut charge))| {
+            if lease <= 1 {
+                return charge;
             }
-            call.charges.push(charge);
-            call.histories.push(bound.history.clone());
-        }
-        StoreCall::new(Arc::clone(self), call, at, deadline, leased, lease > 1)
+            let units = bound.lease(lease);
+            let hash = self.hash_of(&charge.key);
+            let terms = LeaseTerms::new(charge.budget, bound);
+            self.leases.forget_others(hash, &terms);
+            if units > 0
+                && limit_set.is_leased
+                && self.leases.begin(hash, &charge.key, terms, at, until)
+            {
+                charge.lease = units;
+                lease_marks.push(LeaseMark {
+                    charge: index,
+                    hash,
+                    terms,
+                });
+            }
+            charge
+        });
+        let charges = charges.collect();
+        StoreCall::new(
+            Arc::clone(self),
+            charges,
+            lease_marks,
+            at,
+            deadline,
+            leased,
+            lease > 1,
+        )
     }
 
     /// Begins a call that asks what the buckets of a request hold, and takes nothing. Its answer is remembered.
@@ -257,15 +263,12 @@ impl StoreClient {
         demand: Demand,
         deadline: Duration,
     ) -> StoreCall {
-        let mut call = CallCharges::default();
-        for bound in limit_set.shared() {
-            if let Some(charge) = charge(bound, demand) {
-                call.charges.push(Charge { cost: 0, ..charge });
-                call.histories.push(bound.history.clone());
-            }
-        }
+        let charges = limit_set.shared().filter_map(|bound| {
+            let charge = charge(bound, demand)?;
+            Some(Charge { cost: 0, ..charge })
+        });
         let sent = Moment::monotonic(self.clock.now());
-        StoreCall::peek(Arc::clone(self), call, sent, deadline)
+        StoreCall::peek(Arc::clone(self), charges.collect(), sent, deadline)
     }
 
     /// Merges the `balances` of limits in the store with the `held` readings of those in this process, each in their
