@@ -21,8 +21,9 @@
 //! # The steps of a reload
 //!
 //! 1. Compare the keys, compile the rules, make the new set. All errors come from here.
-//! 2. Commit: the history of each limit that has changed has the new terms from now on. The state of its bucket stays
-//!    in the old ones until the bucket is charged by the new, or until step 6.
+//! 2. Commit: the history of each limit that has changed has the new terms from now on, but for limits of clients, whose
+//!    histories have them from step 6 on. The state of a bucket stays in the old ones until the bucket is charged by the
+//!    new, or until step 6.
 //! 3. Carry over the undeclared routes that there are, and make the limits that requests will look for. This takes the
 //!    longest, and requests go on under the old rules: all but those of undeclared routes that a key takes from or
 //!    gives to, whose buckets are closed here, one after the other.
@@ -30,7 +31,7 @@
 //!    again until step 6, so there is nothing slow from here on.
 //! 5. Seal the old sets, and carry over what was entered since step 3. A request that would enter a route now waits,
 //!    too.
-//! 6. Exchange the sets. Bring the state of each bucket into its new terms, forget the old ones, and wake all lines,
+//! 6. Have the histories of clients' limits go on, and exchange the sets. Bring the state of each bucket into its new terms, forget the old ones, and wake all lines,
 //!    since any limit may have room now.
 //! 7. Write the registry and let go of its lock. Only then are listeners told, for one may ask for a snapshot.
 //!
@@ -95,9 +96,11 @@ impl ActiveRules {
         let mut draft = empty.draft(now, Handover::default());
         let compiled = rules.compile(&mut draft)?;
         let rule_set = RuleSet::new(compiled, &limiter, &StoreSlot::default(), None)?;
+        let (registry, clients) = draft.commit(now);
+        clients.push(now);
         Ok(Self {
             rule_set: ArcSwap::from_pointee(rule_set),
-            registry: Mutex::new(draft.commit(now)),
+            registry: Mutex::new(registry),
         })
     }
 
@@ -223,7 +226,7 @@ impl ActiveRules {
             Some((&old, key_changes)),
         )?);
 
-        let next = draft.commit(limiter.now());
+        let (next, clients) = draft.commit(limiter.now());
         // Step 3. What takes long comes first: once a bucket is closed, its requests wait for the new rules.
         let entered = old.entered();
         let successions = new.successions(&old);
@@ -238,6 +241,7 @@ impl ActiveRules {
             new.adopt(&old);
             new.succeed_late(&old);
         }
+        clients.push(limiter.now());
         self.rule_set.store(Arc::clone(&new));
         meanwhile(&new);
         let declared = next.scopes().flat_map(|(_, limits)| limits);

@@ -24,11 +24,12 @@
 //!   open.
 //! - A version is never older in a balance than it was: charges of an older version get `Outdated` and are decided
 //!   anew.
-//! - A step is pushed when the draft of the rules is committed, *before* they hold. Until then charges are made in
-//!   terms that are no longer the present ones. A late correction (a refund, a debt) of a bucket is tried in the terms
-//!   of its charge first, then in the present ones. That of an entry in the client table is made in the present ones at
-//!   once: the entry stays in older terms until somebody changes it, and all that is in those is carried over as of the
-//!   reload.
+//! - A bucket's step is pushed when the draft of the rules is committed, *before* they hold. Until then charges are made
+//!   in terms that are no longer the present ones. A late correction (a refund, a debt) of a bucket is tried in the
+//!   terms of its charge first, then in the present ones.
+//! - The step of a client's limit is pushed as the rules begin to hold. A late correction of an entry in the client table
+//!   is made in the present terms at once: the entry stays in older ones until somebody changes it, and all that is in
+//!   those is carried over as of the reload. Slots excepted, which weigh the same in all terms.
 //!
 //! # The lock
 //!

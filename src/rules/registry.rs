@@ -78,6 +78,8 @@ pub(crate) struct Draft<'a> {
     now: Nanos,
     /// The histories of limits whose units will weigh something else, and how these will be measured.
     changed: Vec<(MeterHistory, Meter)>,
+    /// The same of limits whose balances lie in the table of clients.
+    changed_of_clients: Vec<(MeterHistory, Meter)>,
     handover: Handover,
 }
 
@@ -93,6 +95,7 @@ impl Registry {
             },
             now,
             changed: Vec::new(),
+            changed_of_clients: Vec::new(),
             handover,
         }
     }
@@ -187,7 +190,7 @@ impl Draft<'_> {
         let all = limits.into_iter().zip(pairs).chain(resting);
         let mut bounds = Vec::new();
         for ((limit, pair), id) in all.zip(ids.chain(iter::repeat(None))) {
-            let (version, history) = self.measured(&limit, {
+            let (version, history) = self.measured(&limit, by_client, {
                 // A closed one that begins anew has the terms of what it inherits.
                 let keeps = |_: &usize| !begins_anew || limit.meter.is_some();
                 let bound = pair.filter(keeps).map(|index| &old[index]);
@@ -229,7 +232,7 @@ impl Draft<'_> {
         };
         let count = limits.len();
         let template = |(index, (limit, before)): (usize, (Limit, Option<usize>))| {
-            let (version, history) = self.measured(&limit, {
+            let (version, history) = self.measured(&limit, false, {
                 let template = before.map(|index| &old[index]);
                 template.map(|template| (template.version, &template.history))
             });
@@ -251,6 +254,7 @@ impl Draft<'_> {
     fn measured(
         &mut self,
         limit: &Limit,
+        by_client: bool,
         before: Option<(Version, &MeterHistory)>,
     ) -> (Version, MeterHistory) {
         let present = self.registry.version;
@@ -268,26 +272,55 @@ impl Draft<'_> {
             (None, _) => (version, history),
             (Some(meter), Some((version, known))) if meter.weighs_as(&known) => (version, history),
             (Some(meter), _) => {
-                self.changed.push((history.clone(), meter));
+                let changed = match by_client {
+                    true => &mut self.changed_of_clients,
+                    false => &mut self.changed,
+                };
+                changed.push((history.clone(), meter));
                 (present, history)
             }
         }
     }
 
-    /// Makes the registry of the rules that will hold from now on. Until the rules do, balances may still be told in
-    /// the terms before.
-    pub(crate) fn commit(self, now: Nanos) -> Registry {
-        let Self {
-            registry, changed, ..
-        } = self;
-        for (history, meter) in changed {
-            history.push(MeterStep {
-                version: registry.version,
-                since: now,
-                meter,
-            });
-        }
-        registry
+    /// Makes the registry of the rules that will hold, and lets the histories of buckets go on: until the rules hold,
+    /// their balances may still be told in the terms before. Those of clients go on when the rules hold, by
+    /// [`ClientSteps::push`].
+    pub(crate) fn commit(self, now: Nanos) -> (Registry, ClientSteps) {
+        let version = self.registry.version;
+        push_steps(self.changed, version, now);
+        let steps = ClientSteps {
+            version,
+            changed: self.changed_of_clients,
+        };
+        (self.registry, steps)
+    }
+}
+
+/// The steps that the histories of clients' limits have still to make for rules that were committed.
+///
+/// Whatever is settled for a client is settled in the present terms of its limit, and a request by rules of before finds
+/// it outdated from then on. So these terms become the present ones no earlier than the rules do.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct ClientSteps {
+    version: Version,
+    changed: Vec<(MeterHistory, Meter)>,
+}
+
+impl ClientSteps {
+    /// Makes them. The rules hold from now on: the caller puts them into force at once, with nothing slow in between.
+    pub(crate) fn push(self, now: Nanos) {
+        push_steps(self.changed, self.version, now);
+    }
+}
+
+fn push_steps(changed: Vec<(MeterHistory, Meter)>, version: Version, now: Nanos) {
+    for (history, meter) in changed {
+        history.push(MeterStep {
+            version,
+            since: now,
+            meter,
+        });
     }
 }
 
@@ -452,7 +485,9 @@ mod tests {
                 rules(limits)
                     .compile(&mut draft)
                     .expect("rules that hold together");
-                registry = draft.commit(turn as Nanos);
+                let (committed, clients) = draft.commit(turn as Nanos);
+                clients.push(turn as Nanos);
+                registry = committed;
                 let places = registry.scopes().map(|(_, bounds)| bounds.len());
                 most = most.max(places.chain([registry.default.len()]).max().unwrap_or(0));
             }
@@ -460,7 +495,9 @@ mod tests {
             rules(&open())
                 .compile(&mut draft)
                 .expect("rules that hold together");
-            registry = draft.commit(turn as Nanos);
+            let (committed, clients) = draft.commit(turn as Nanos);
+            clients.push(turn as Nanos);
+            registry = committed;
             for (place, bounds) in registry.scopes() {
                 assert_eq!(bounds.len(), 4, "{place}: nothing rests once it is open");
             }

@@ -68,6 +68,37 @@ fn ask(state: &RuleSet, key: &str) -> Result<(), Option<Duration>> {
     Err(Denial::new(Arc::clone(&found.limit_set), readings, now, now, |_| ()).retry_after())
 }
 
+/// A reload takes long after it has committed, and requests go on under the old rules until the new ones hold.
+#[tokio::test(start_paused = true)]
+async fn what_is_settled_while_rules_are_reloaded_keeps_no_request_of_its_client() {
+    let rules = |count| {
+        let each = Rate::per_second(count).burst(20);
+        Rules::new().clients(Clients::by_header("x-api-key").each(each))
+    };
+    let live = ActiveRules::new(&rules(10), Clock::started_at(1)).expect("proper rules");
+    let settle_and_ask = |state: &RuleSet| {
+        let request = Request::get("/").header("x-api-key", "a").body(());
+        let request = request.expect("a request");
+        let mut demand = Demand::default();
+        let found = state
+            .look_up(RequestHead::of(&request), Protocol::Auto, &mut demand)
+            .expect("a client has no route to enter");
+        let limiter = &state.limiter;
+        let ask = || {
+            let mut readings = LimitReadings::default();
+            limiter.admit_apart(&found.limit_set, demand, limiter.now(), &mut readings)
+        };
+        assert_eq!(ask(), Ok(true));
+        let bound = &found.limit_set.limits[0];
+        limiter.owe(bound, demand.identity, 1);
+        assert_eq!(ask(), Ok(true), "the rules that hold decide");
+        limiter.refund(bound, demand.identity, false, 1);
+        assert_eq!(ask(), Ok(true), "the rules that hold decide");
+    };
+    live.reload_while(&rules(20), settle_and_ask)
+        .expect("proper rules");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_quota_starts_anew_exactly_when_its_window_ends() {
     for (start, quota, days, what) in ENDS {
