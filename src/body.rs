@@ -150,8 +150,10 @@ impl Drop for Held {
 
 impl Held {
     fn settle(&mut self) {
-        if let (Some(answer), Some(account)) = (self.answer.take(), self.admission.account()) {
-            answer.settle(account);
+        if let (Some(answer), Some(reservation)) =
+            (self.answer.take(), self.admission.reservation())
+        {
+            answer.settle(reservation);
         }
     }
 }

@@ -64,7 +64,7 @@ impl Admission {
     }
 
     /// Returns the reservation of model tokens, if they are limited.
-    pub(crate) fn account(&self) -> Option<&Arc<TokenReservation>> {
+    pub(crate) fn reservation(&self) -> Option<&Arc<TokenReservation>> {
         self.reservation.as_ref()
     }
 

@@ -309,9 +309,9 @@ impl<'a> LimitStatus<'a> {
         let LimitReading { state, cost, .. } = self.reading;
         let reason = |meter: Meter| meter.take(state, self.now, cost).err();
         let closed = Some(RefusalReason::Never);
-        (self.limit.meter.map_or(closed, reason))
-            // There is room, and others wait for it.
-            .or_else(|| self.reading.refused.then_some(RefusalReason::Busy))
+        let reason = self.limit.meter.map_or(closed, reason);
+        // There is room, and others wait for it.
+        reason.or_else(|| self.reading.refused.then_some(RefusalReason::Busy))
     }
 }
 
@@ -338,8 +338,8 @@ pub(crate) fn statuses<'a>(
         .limits
         .iter()
         .zip(readings.as_slice())
-        .map(move |(binding, &reading)| LimitStatus {
-            limit: &binding.limit,
+        .map(move |(bound, &reading)| LimitStatus {
+            limit: &bound.limit,
             reading,
             now: reading.told_at(now),
             admitted,

@@ -248,7 +248,7 @@ impl ActiveRules {
         for bound in declared.chain(new.undeclared_limits()) {
             let buckets = match &bound.storage {
                 Storage::Bucket(bucket) => std::slice::from_ref(&**bucket),
-                Storage::Client(page) => page.overflow(),
+                Storage::Client(buckets) => buckets.overflow(),
             };
             for bucket in buckets {
                 bucket.update(bound.version, &bound.history);

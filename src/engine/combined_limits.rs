@@ -75,8 +75,8 @@ impl CombinedLimits {
     pub(super) fn settle(&self) {
         let sets = [self.declared.get(), self.undeclared.get()];
         let kept = sets.into_iter().flatten().flat_map(BoundedMap::iter);
-        for prepared in kept.filter_map(|(_, kept)| kept.as_ref()) {
-            prepared.settle();
+        for limits in kept.filter_map(|(_, kept)| kept.as_ref()) {
+            limits.settle();
         }
     }
 }

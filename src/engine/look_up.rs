@@ -133,7 +133,7 @@ impl RuleSet {
                     None => self.undeclared(&head, visit)?,
                 };
                 let variant = variant_of(plan, || plan.routes.find(&head));
-                let own = self.prepared(route, plan, variant);
+                let own = self.limits_of(route, plan, variant);
                 match self.of_other_end(&head, route, plan, variant) {
                     None => Cow::Borrowed(own),
                     Some(other) => self.combined_limits.get(&[own, other], !route.undeclared),
@@ -170,11 +170,11 @@ impl RuleSet {
             };
             let variant = variant_of(plan, || plan.routes.find_as(&reading));
             is_declared &= !route.undeclared;
-            let own = self.prepared(route, plan, variant);
+            let own = self.limits_of(route, plan, variant);
             let other = self.of_other_end(reading.head(), route, plan, variant);
-            for prepared in std::iter::once(own).chain(other) {
-                if !all.iter().any(|known| std::ptr::eq(*known, prepared)) {
-                    all.push(prepared);
+            for limits in std::iter::once(own).chain(other) {
+                if !all.iter().any(|known| std::ptr::eq(*known, limits)) {
+                    all.push(limits);
                 }
             }
         }
@@ -197,7 +197,7 @@ impl RuleSet {
             return None;
         }
         let (route, variant) = (declared.unwrap_or(route), in_plan.unwrap_or(variant));
-        Some(self.prepared(route, plan, variant))
+        Some(self.limits_of(route, plan, variant))
     }
 
     /// Identifies the client, or the anonymous one. Counts and logs what the request or its setup lacks. Runs the
@@ -224,7 +224,7 @@ impl RuleSet {
     /// Returns the limits of a route for a variant of a plan, which the first request makes. Others that ask meanwhile
     /// wait for it. `variant` is a number within the plan.
     #[inline(always)]
-    fn prepared<'a>(
+    fn limits_of<'a>(
         &'a self,
         route: &'a Route,
         plan: &PlanLimits,

@@ -12,7 +12,7 @@
 //!    ├─ look_up   what a request falls under
 //!    └─ route_limits, routes, combined_limits   what is charged on one route
 //! reload          what becomes of balances when routes get or lose their keys
-//! └─ key_changes, lost_keys, key_index   which keys these are, and how they are found
+//! key_changes, lost_keys, key_index   which keys these are, and how they are found: for `rule_set` and `reload`
 //! options         settings of a layer, apart from its rules
 //! ```
 //!

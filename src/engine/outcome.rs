@@ -141,7 +141,7 @@ impl Applied {
 }
 
 impl Ticket {
-    /// Puts into the request what its handler may want to know: its account of model tokens, and the decision. Called
+    /// Puts into the request what its handler may want to know: its reservation of model tokens, and the decision. Called
     /// just before the inner service, by whoever holds the ticket meanwhile.
     #[inline(always)]
     pub(crate) fn mark(&self, extensions: &mut Extensions) {
@@ -150,8 +150,8 @@ impl Ticket {
             Self::Held(admission) => (Some(admission), None),
             Self::Told(parts) => (parts.admission.as_ref(), parts.decision.as_ref()),
         };
-        if let Some(account) = admission.and_then(Admission::account) {
-            extensions.insert(Usage::new(Arc::clone(account)));
+        if let Some(reservation) = admission.and_then(Admission::reservation) {
+            extensions.insert(Usage::new(Arc::clone(reservation)));
         }
         if let Some(decision) = decision {
             extensions.insert(decision.clone());

@@ -109,8 +109,8 @@ impl RouteLimits {
         let Apart { held, bare, share } = &*self.apart;
         let share = share.get().map(|(_, share)| share);
         let apart = [held.get(), bare.get(), share].into_iter().flatten();
-        for prepared in apart.chain([self]) {
-            prepared.limit_set.settle();
+        for limits in apart.chain([self]) {
+            limits.limit_set.settle();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Settings of the waiting line.
+//! The wait policy of a scope: how long requests wait for its limits, and how many.
 
 use crate::clock::Nanos;
 

@@ -79,8 +79,7 @@ pub(crate) struct LimitSet {
     /// A limit has a store's `id`. Nothing follows from that in a throttle without a store.
     pub(crate) is_shared: bool,
     /// All that a request takes in a store may be leased: at most [`LimitSet::MOST_LEASED`] limits are kept there, and
-    /// each of them leases ([`BoundLimit::lease`]). True also of a set of which nothing is kept
-    /// there.
+    /// each of them leases ([`BoundLimit::lease`]). True also of a set of which nothing is kept there.
     pub(crate) is_leased: bool,
     /// The route was freed from all limits: `limits` is empty, and its requests are counted as exempt.
     pub(crate) exempt: bool,
@@ -472,7 +471,7 @@ impl BoundLimit {
     ///
     /// Storage, version and history stay those of the whole limit, while a unit of the share weighs more: a reload
     /// during an outage may carry over more units than were used, never fewer.
-    pub(super) fn share(&self, shares: u32) -> Self {
+    fn share(&self, shares: u32) -> Self {
         Self {
             limit: match self.id {
                 Some(_) => self.limit.share(shares),

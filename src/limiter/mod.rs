@@ -55,9 +55,9 @@ pub(crate) mod stagger;
 
 use std::thread;
 
-use self::client_table::{ClientTable, TableKey};
 use self::{
     bucket::Untaken,
+    client_table::{ClientTable, TableKey},
     limit_set::{BoundLimit, BucketCharge, Demand, LimitSet, Storage},
     queue::WaitQueues,
     readings::{LimitReading, LimitReadings},

@@ -101,13 +101,13 @@ fn original_path(extensions: &Extensions) -> Option<&str> {
     extensions.get::<OriginalUri>().map(|uri| uri.0.path())
 }
 
-/// Returns `None`: there is no router to ask, and the path decides.
+/// Returns no template: there is no router that could tell one.
 #[cfg(not(feature = "axum"))]
 fn template(_: &Extensions) -> Option<&str> {
     None
 }
 
-/// Returns `None`: there is no router to ask, and the path decides.
+/// Returns no path: that of the request is the only one.
 #[cfg(not(feature = "axum"))]
 fn original_path(_: &Extensions) -> Option<&str> {
     None
@@ -158,9 +158,9 @@ struct OtherMethods {
 /// One reading of a request.
 #[derive(Debug)]
 pub(crate) struct Reading<'a> {
-    pub(super) head: Head<'a>,
+    head: Head<'a>,
     /// True if `CONNECT` is read as `GET`.
-    pub(super) is_upgrade: bool,
+    is_upgrade: bool,
 }
 
 impl<'a> Readings<'a> {
@@ -229,6 +229,11 @@ impl OtherMethods {
 impl Reading<'_> {
     pub(crate) fn head(&self) -> &Head<'_> {
         &self.head
+    }
+
+    /// Tells whether `CONNECT` is read as `GET`.
+    pub(super) fn is_upgrade(&self) -> bool {
+        self.is_upgrade
     }
 }
 

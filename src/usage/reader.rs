@@ -52,14 +52,14 @@ impl UsageReader {
         self.scan.read(data);
     }
 
-    /// Settles an account at what the answer reports. A report that is implausible counts as none.
-    pub(crate) fn settle(&self, account: &TokenReservation) {
+    /// Settles a reservation at what the answer reports. A report that is implausible counts as none.
+    pub(crate) fn settle(&self, reservation: &TokenReservation) {
         let Some(total) = self.scan.total() else {
             return;
         };
-        if let Report::Implausible { most } = account.settle_reported(total, self.passed) {
+        if let Report::Implausible { most } = reservation.settle_reported(total, self.passed) {
             self.listener
-                .implausible(account.route(), account.now(), total, most);
+                .implausible(reservation.route(), reservation.now(), total, most);
         }
     }
 }

@@ -124,9 +124,9 @@ impl RuleSet {
         let routes = routes
             .chain(self.named_routes())
             .chain(self.unnamed_routes());
-        for prepared in routes.flat_map(|route| &route.variants) {
-            if let Some(prepared) = prepared.get() {
-                prepared.settle();
+        for limits in routes.flat_map(|route| &route.variants) {
+            if let Some(limits) = limits.get() {
+                limits.settle();
             }
         }
         self.combined_limits.settle();

@@ -175,7 +175,7 @@ fn on_a_clock_that_threads_move_every_bucket_keeps_its_bound() {
         let charged = limits.map(|(bound, reading)| {
             let whose = match &bound.storage {
                 Storage::Bucket(_) => Whose::Total,
-                Storage::Client(page) => {
+                Storage::Client(buckets) => {
                     let is_quota = matches!(bound.limit.terms, Terms::Quota(_));
                     let bucket = match (reading.shared, bound.balance(memory, demand.identity)) {
                         (true, BalanceRef::Table(_, key)) => {
@@ -185,7 +185,7 @@ fn on_a_clock_that_threads_move_every_bucket_keeps_its_bound() {
                     };
                     Whose::Client {
                         is_quota,
-                        number: page.number(),
+                        number: buckets.number(),
                         bucket,
                     }
                 }

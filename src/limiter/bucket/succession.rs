@@ -297,7 +297,7 @@ impl Bucket {
         awaited
     }
 
-    /// Passes a correction that comes too late for a closed bucket to its estate and its open heirs. Returns `false`,
+    /// Passes a correction that comes too late for a closed bucket to its estate and its heirs. Returns `false`,
     /// with nothing changed, if the bucket is open.
     ///
     /// A debt is owed by all heirs, those that are closed among them, and a slot comes back to all that are open.

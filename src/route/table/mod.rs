@@ -243,8 +243,8 @@ impl<V> Table<V> {
 
     /// Returns the route that one reading of a request falls under.
     pub(crate) fn find_as(&self, reading: &Reading<'_>) -> Option<&V> {
-        let head = &reading.head;
-        if reading.is_upgrade {
+        let head = reading.head();
+        if reading.is_upgrade() {
             let connect = head.read_as(&Method::CONNECT, head.path, head.empty_params);
             if let Some(named) = self.find_if_named(&connect) {
                 return Some(named);

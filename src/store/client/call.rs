@@ -252,7 +252,7 @@ fn corrections_of(
 ) -> Vec<Correction> {
     let charges = charges.into_iter().zip(&taken.balances);
     let undo = |(charge, balance): (Charge, &Balance)| {
-        // See `Limit::lease`: these are never leased.
+        // See `BoundLimit::lease`: these are never leased.
         let is_unleased = charge.is_shadow || charge.is_settled;
         let Charge {
             key, budget, cost, ..
