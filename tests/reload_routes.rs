@@ -619,6 +619,73 @@ async fn a_route_keeps_its_balance_and_slots_where_default_takes_other_requests_
     }
 }
 
+/// Nobody asks in between, so no route of the router has taken over what was used. It is kept for those that are asked
+/// for later.
+#[cfg(feature = "axum")]
+#[tokio::test(start_paused = true)]
+async fn what_was_used_stays_used_on_a_route_that_default_leaves_alone_when_it_has_limits_again() {
+    use tower_throttle::{
+        CatchAll::{Unmatched, Unrouted},
+        Undeclared::{PerRoute, Shared},
+    };
+
+    let limits = || Limits::from(slow(3)).in_flight(2);
+    let default = |catch_all| of(limits(), &["$default"]).catch_all(catch_all);
+    let without = || of(limits(), &[]);
+    let unlimited = || without().route("$default", Limits::unlimited());
+    // (what, the rules that the requests were admitted under, the rules after them, the rules after those)
+    let table = [
+        (
+            "had shared it",
+            without().undeclared(Shared),
+            without(),
+            default(Unrouted),
+        ),
+        (
+            "had it under `$default`",
+            default(Unmatched),
+            without(),
+            default(Unrouted),
+        ),
+        (
+            "had it under `$default`, and shares it",
+            default(Unmatched),
+            without(),
+            default(Unrouted).undeclared(Shared),
+        ),
+        (
+            "had it under `$default` before that was unlimited",
+            default(Unmatched),
+            unlimited(),
+            default(Unrouted).undeclared(PerRoute),
+        ),
+    ];
+    let table = table.iter().flat_map(|row| [(1, row), (3, row)]);
+    for (turns, (what, first, second, third)) in table {
+        let what = format!("{what}, {turns} turns");
+        let layer = throttle(first.clone());
+        let app = axum::Router::new().route("/x", axum::routing::get(async || "served"));
+        let app = app.layer(layer.clone());
+        let one = send(&app, request("GET", "/x")).await;
+        let two = send(&app, request("GET", "/x")).await;
+        assert!(
+            one.status().is_success() && two.status().is_success(),
+            "{what}"
+        );
+        for _ in 0..turns {
+            reload(&layer, second.clone());
+            reload(&layer, third.clone());
+        }
+        let refused = send(&app, request("GET", "/x")).await;
+        assert_eq!(refused.status(), 503, "{what}: two are in flight");
+        drop((one, two));
+        let passed = admitted(&app, 9, "GET", "/x").await;
+        assert_eq!(passed, 1, "{what}: one is left of three");
+        let passed = admitted(&app, 9, "GET", "/unknown").await;
+        assert_eq!(passed, 1, "{what}: `$default` inherits as well");
+    }
+}
+
 #[cfg(feature = "axum")]
 #[tokio::test(start_paused = true)]
 async fn requests_that_default_leaves_to_their_routes_take_nothing_of_what_it_has_left() {

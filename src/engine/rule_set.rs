@@ -217,7 +217,8 @@ impl RuleSet {
             unidentified: before
                 .map_or_else(Arc::default, |before| Arc::clone(&before.unidentified)),
             lost_keys: before.map_or_else(LostKeys::default, |before| {
-                LostKeys::after(before, &key_changes, per_route, limiter.now())
+                let now = limiter.now();
+                LostKeys::after(before, &key_changes, catch_all, per_route, now)
             }),
             key_changes,
         })

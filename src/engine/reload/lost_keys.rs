@@ -11,18 +11,25 @@ use super::super::{
     routes::{Route, UNDECLARED, UndeclaredRoutes},
     rule_set::RuleSet,
 };
-use crate::{clock::Nanos, limiter::limit_set::Storage};
+use crate::{
+    clock::Nanos,
+    limiter::limit_set::Storage,
+    route::{CatchAll, RouteKey, key::Pattern},
+};
 
 impl LostKeys {
     /// Lists the keys that this reload has removed, and then the lost keys of the rules before that have something
     /// left. A key that is added again leaves the list: its new route has inherited, and is charged from now on.
     ///
-    /// `per_route` tells if the new rules keep undeclared routes apart: then the routes that shared a bucket until now
-    /// may get one of their own, and begin with what was used in the shared one. `now` is read from the limiter's
-    /// clock.
+    /// `catch_all` tells which requests `$default` takes under the new rules. One that leaves the routes of the host's
+    /// router alone takes less than was charged under its name. It stays on the list, for those of the routes that are
+    /// entered later. `per_route` tells if the new rules keep undeclared routes apart: then the routes that shared a
+    /// bucket until now may get one of their own, and begin with what was used in the shared one. `now` is read from
+    /// the limiter's clock.
     pub(in crate::engine) fn after(
         before: &RuleSet,
         key_changes: &KeyChanges,
+        catch_all: CatchAll,
         per_route: bool,
         now: Nanos,
     ) -> Self {
@@ -45,6 +52,10 @@ impl LostKeys {
                 Some(_) => {}
             }
         }
+        let takes_all_again = |key: &RouteKey| match catch_all {
+            CatchAll::Unmatched => true,
+            CatchAll::Unrouted => *key.pattern() != Pattern::Default,
+        };
         // Each earlier loss is looked at anew: one that is spent by now leaves the list.
         for route in &before.lost_keys.routes {
             let LostKey { key, own } = &**route;
@@ -53,7 +64,8 @@ impl LostKeys {
                 // The table of clients keeps those, whatever routes there are.
                 Storage::Client(_) => true,
             });
-            if !is_spent && !key_changes.added.contains(key) {
+            let is_back = key_changes.added.contains(key) && takes_all_again(key);
+            if !is_spent && !is_back {
                 lost_keys.add(|| Arc::clone(route));
             }
         }
