@@ -257,16 +257,25 @@ fn settle(
 }
 
 /// Does `work` in the terms that hold by now, until it returns `true`: those of the charge, if the history has none.
-/// Slots come back in the terms of the charge first, without a lock: time takes nothing from them meanwhile.
+///
+/// As long as the version of the charge is the present one, its own `meter` weighs the units: that of a share is not the
+/// one of the whole limit, which the history has. Slots come back in the terms of the charge first in any case: time
+/// takes nothing from them meanwhile.
 fn settle_in_present(
     terms: MeterTerms<'_>,
     meter: &Meter,
     work: impl Fn(MeterTerms<'_>, &Meter) -> bool,
 ) {
-    if meter.is_slots() && work(terms, meter) {
+    let is_own = meter.is_slots() || terms.history.is_present(terms.version);
+    if is_own && work(terms, meter) {
         return;
     }
-    while let Some((version, meter)) = terms.history.present() {
+    while let Some((version, present)) = terms.history.present() {
+        let meter = if version == terms.version {
+            *meter
+        } else {
+            present
+        };
         if work(MeterTerms { version, ..terms }, &meter) {
             return;
         }

@@ -49,7 +49,11 @@ use std::{
     sync::{Arc, PoisonError},
 };
 
-use crate::{clock::Nanos, limit::meter::Meter, sync::Mutex};
+use crate::{
+    clock::Nanos,
+    limit::meter::Meter,
+    sync::{AtomicU64, Mutex, Ordering},
+};
 
 /// The number of the reload that brought a setting, counted from 1; in a `MemoryStore`, of the change of a budget. The
 /// largest `u64` is that of closed buckets.
@@ -57,7 +61,16 @@ pub(crate) type Version = u64;
 
 /// The meters of one limit, with their moments. A clone shares them: all routes that have a limit by default share one.
 #[derive(Clone)]
-pub(crate) struct MeterHistory(Arc<Mutex<MeterSteps>>);
+pub(crate) struct MeterHistory(Arc<SharedSteps>);
+
+/// The steps, and the version of the present one beside their lock: `NEVER_OPEN` if there is none.
+///
+/// The version is written under the lock and read without it. Who reads one that has just gone by works in the terms of
+/// the step before, as if it had come a moment earlier.
+struct SharedSteps {
+    present: AtomicU64,
+    steps: Mutex<MeterSteps>,
+}
 
 /// The terms in which a charge is made: the version of its bound limit, and the history that has that version's meter.
 #[derive(Debug, Clone, Copy)]
@@ -81,11 +94,16 @@ pub(crate) struct MeterStep {
 }
 
 impl MeterHistory {
+    /// The version of no reload, in the place of the present one where there are no steps.
+    const NEVER_OPEN: Version = u64::MAX;
+
     /// A history that begins with a step, or with none if the limit is closed.
     pub(crate) fn new(first: Option<MeterStep>) -> Self {
-        Self(Arc::new(Mutex::new(MeterSteps(
-            first.into_iter().collect(),
-        ))))
+        let present = first.as_ref().map_or(Self::NEVER_OPEN, |step| step.version);
+        Self(Arc::new(SharedSteps {
+            present: AtomicU64::new(present),
+            steps: Mutex::new(MeterSteps(first.into_iter().collect())),
+        }))
     }
 
     /// Adds the present step. Its version is larger than those before.
@@ -96,8 +114,15 @@ impl MeterHistory {
             if steps.len() == MeterSteps::KEPT {
                 steps.pop_front();
             }
+            self.0.present.store(step.version, Ordering::Release);
             steps.push_back(step);
         });
+    }
+
+    /// Tells whether a version is that of the present step, without a lock.
+    #[inline]
+    pub(crate) fn is_present(&self, version: Version) -> bool {
+        self.0.present.load(Ordering::Acquire) == version
     }
 
     /// Drops all steps but the present one, and the memory for them.
@@ -133,7 +158,7 @@ impl MeterHistory {
     /// Not reentrant: `work` calls no method of this history.
     pub(crate) fn with_lock<T>(&self, work: impl FnOnce(&mut MeterSteps) -> T) -> T {
         // Each step leaves it whole.
-        let mut steps = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut steps = self.0.steps.lock().unwrap_or_else(PoisonError::into_inner);
         work(&mut steps)
     }
 }

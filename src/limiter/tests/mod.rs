@@ -429,6 +429,36 @@ fn a_clients_roll_back_gives_nothing_to_who_has_its_slot_now() {
     }
 }
 
+#[test]
+fn what_is_settled_on_a_share_weighs_as_on_the_share() {
+    let rate = Rate::per_second(40);
+    let whole = Limit {
+        meter: Meter::of_rate(&rate),
+        terms: Terms::Tokens(rate),
+        ..limit(1, 1)
+    };
+    for by_client in [true, false] {
+        let bound = match by_client {
+            true => client_binding(0, whole.clone()),
+            false => BoundLimit::alone(whole.clone(), Storage::Bucket(Arc::new(Bucket::full(0)))),
+        };
+        let id = Some("a store's".into());
+        let set = LimitSet::new("GET /", None, [BoundLimit { id, ..bound }]).share(4);
+        let (memory, bound) = (memory(8), &set.limits[0]);
+        let meter = bound.limit.meter.expect("open");
+        let balance = bound.balance(&memory, CLIENT);
+        let now = 1_000_000_000;
+        let left = || meter.balance(balance.peek(now).state, now).0;
+        assert_eq!(left(), 10, "a quarter of the burst");
+        let taken = balance.take(balance.start(), &meter, now, 4, || now);
+        assert!(taken.is_ok() && left() == 6);
+        balance.owe(&meter, now, 3, || now);
+        assert_eq!(left(), 3, "of a client: {by_client}");
+        balance.refund(false, &meter, now, 2);
+        assert_eq!(left(), 5, "of a client: {by_client}");
+    }
+}
+
 /// A client's charges on two limits that it has not met yet, at 1,000, and on a total that somebody else spends
 /// between the two passes. Others come in where the clock is read: at 1,000 to enter the first key, at 1,010
 /// to enter the second, then to give back. Tells what the two buckets hold then.
