@@ -21,9 +21,9 @@
 //! # The steps of a reload
 //!
 //! 1. Compare the keys, compile the rules, make the new set. All errors come from here.
-//! 2. Commit: the history of each limit that has changed has the new terms from now on, but for limits of clients, whose
-//!    histories have them from step 6 on. The state of a bucket stays in the old ones until the bucket is charged by the
-//!    new, or until step 6.
+//! 2. Commit: the history of each limit that has changed has the new terms from now on, but for limits of clients,
+//!    whose histories have them from step 6 on. The state of a bucket stays in the old ones until the bucket is
+//!    charged by the new, or until step 6.
 //! 3. Carry over the undeclared routes that there are, and make the limits that requests will look for. This takes the
 //!    longest, and requests go on under the old rules: all but those of undeclared routes that a key takes from or
 //!    gives to, whose buckets are closed here, one after the other.
@@ -31,8 +31,8 @@
 //!    again until step 6, so there is nothing slow from here on.
 //! 5. Seal the old sets, and carry over what was entered since step 3. A request that would enter a route now waits,
 //!    too.
-//! 6. Have the histories of clients' limits go on, and exchange the sets. Bring the state of each bucket into its new terms, forget the old ones, and wake all lines,
-//!    since any limit may have room now.
+//! 6. Have the histories of clients' limits go on, and exchange the sets. Bring the state of each bucket into its new
+//!    terms, forget the old ones, and wake all queues, since any limit may have room now.
 //! 7. Write the registry and let go of its lock. Only then are listeners told, for one may ask for a snapshot.
 //!
 //! # Memory ordering
