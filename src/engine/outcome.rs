@@ -252,7 +252,9 @@ impl Attempt<'_> {
             _ => None,
         };
         if self.rules.rejections.is_some() || options.tells_more {
-            fields = fields.map(|fields| self.in_dialect(fields, &limits, readings, now));
+            if let Some(fields) = &mut fields {
+                self.add_dialect(fields, &limits, readings, now);
+            }
         }
         let decision = options
             .decision
@@ -267,21 +269,20 @@ impl Attempt<'_> {
 
     /// Adds the fields of the route's dialect or the layer's, if it has some of its own.
     #[cold]
-    fn in_dialect(
+    fn add_dialect(
         &self,
-        fields: RateLimitFields,
+        fields: &mut RateLimitFields,
         limits: &RouteLimits,
         readings: &LimitReadings,
         now: Nanos,
-    ) -> RateLimitFields {
+    ) {
         let Engine { options, .. } = &**self.engine;
         let on_route = self.rules.rejection(self.head, options.protocol);
         let dialect = on_route.map_or(options.dialect, |rejection| rejection.dialect());
-        if !dialect.tells_more() {
-            return fields;
+        if dialect.tells_more() {
+            let clock = self.rules.limiter.clock();
+            fields.add_dialect(dialect, &limits.limit_set, readings, now, clock);
         }
-        let clock = self.rules.limiter.clock();
-        fields.in_dialect(dialect, &limits.limit_set, readings, now, clock)
     }
 
     /// Refuses the request: counts it on its route and on each limit that refuses, logs it, and returns the answer.

@@ -30,7 +30,7 @@
 //! The limiter, for requests; `store/memory`, for a store's charges; `admission`, for what remains.
 
 use super::{
-    bucket::{Bucket, LateCorrection, Untaken},
+    bucket::{BUSY, Bucket, LateCorrection, Untaken},
     client_table::{ClientTable, TableKey},
     meter_history::MeterTerms,
     readings::BucketReading,
@@ -121,7 +121,14 @@ impl BalanceRef<'_> {
         match self {
             Self::Bucket(bucket, terms) => {
                 let next = |state| meter.take(state, now, cost).ok();
-                match bucket.step(start.state, terms.version, terms.history, next) {
+                let stepped = match start.state {
+                    BUSY => bucket.step(BUSY, terms.version, terms.history, next),
+                    seen => {
+                        let first = meter.take(seen, now, cost).ok();
+                        bucket.step_to(seen, first, terms.version, terms.history, next)
+                    }
+                };
+                match stepped {
                     Ok(state) => Ok(BucketReading::own(state)),
                     Err(Untaken::Refused(state)) => {
                         Err(Untaken::Refused(BucketReading::own(state)))

@@ -80,21 +80,18 @@ impl RateLimitFields {
         })
     }
 
-    /// Tells what is left in the words of a dialect, too.
+    /// Adds what is left in the words of a dialect.
     #[cold]
-    pub(crate) fn in_dialect(
-        self,
+    pub(crate) fn add_dialect(
+        &mut self,
         dialect: Dialect,
         limit_set: &LimitSet,
         readings: &LimitReadings,
         now: Nanos,
         clock: &Clock,
-    ) -> Self {
+    ) {
         let limits = statuses(limit_set, readings, now, true).take(limit_set.enforced);
-        Self {
-            more: Some(dialect_headers(dialect, &limits, || clock.wall()).into()),
-            ..self
-        }
+        self.more = Some(dialect_headers(dialect, &limits, || clock.wall()).into());
     }
 
     /// Adds the fields to a response, beside those the inner service wrote itself.

@@ -282,13 +282,28 @@ impl Bucket {
         history: &MeterHistory,
         next: impl Fn(u64) -> Option<u64>,
     ) -> Result<u64, Untaken<u64>> {
-        // Nearly always that is all. A state in other terms is found out by the look at the key, and put back.
-        if seen != BUSY {
-            if let Some(stepped) = self.slot().step_to(version, seen, next(seen)) {
-                return stepped.map_err(Untaken::Refused);
-            }
+        match seen {
+            BUSY => self.step_again(version, history, next),
+            _ => self.step_to(seen, next(seen), version, history, next),
         }
-        self.step_again(version, history, next)
+    }
+
+    /// [`Bucket::step`] from a state that is not [`BUSY`], with what `next` returns for it computed by the caller: so
+    /// that the compiler has one copy of that where most requests come by, and another out of the way.
+    #[inline(always)]
+    pub(crate) fn step_to(
+        &self,
+        seen: u64,
+        first: Option<u64>,
+        version: Version,
+        history: &MeterHistory,
+        next: impl Fn(u64) -> Option<u64>,
+    ) -> Result<u64, Untaken<u64>> {
+        // Nearly always that is all. A state in other terms is found out by the look at the key, and put back.
+        match self.slot().step_to(version, seen, first) {
+            Some(stepped) => stepped.map_err(Untaken::Refused),
+            None => self.step_again(version, history, next),
+        }
     }
 
     /// Finishes [`Bucket::step`] that has failed once: others were charged, or the terms change. Lock-free between
