@@ -110,7 +110,7 @@ pub(super) enum Wait {
     Store {
         /// The call that charges the limits whose balances lie there.
         call: Box<StoreCall>,
-        /// What was taken here before the call, and is freed if the store refuses.
+        /// Charges that were made here before the call. They are given back if the store refuses.
         // On the heap, as what is moved with each decision is large otherwise.
         held: Box<LocalCharges>,
     },

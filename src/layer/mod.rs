@@ -213,9 +213,9 @@ impl ThrottleLayer {
     /// that is less than one, as for a client with a burst of three, where shadows look on, and where model tokens are
     /// reserved, requests ask each time. At most 32,768 buckets are leased; requests that are charged on others ask.
     ///
-    /// What clients are told to remain is what this process knows of: what others have used since it asked is not
-    /// counted. All replicas should lease, or none; where some do not, what they give back (for requests whose clients
-    /// have gone before the answer) may each let another one pass.
+    /// Balances are told to clients as this process knows them: units that others have used since it asked are not
+    /// counted. All replicas should lease, or none. Where some do not, each unit that they give back (for requests whose
+    /// clients have gone before the answer) may let another request pass.
     pub fn lease(self, units: u64) -> Self {
         self.with(|options| options.lease = units)
     }
