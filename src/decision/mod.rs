@@ -12,7 +12,7 @@ use crate::{
         rate::Rate,
     },
     limiter::{
-        limit_set::LimitSet,
+        limit_set::{LimitSet, refusal},
         readings::{LimitReading, LimitReadings},
     },
 };
@@ -307,11 +307,9 @@ impl<'a> LimitStatus<'a> {
             return None;
         }
         let LimitReading { state, cost, .. } = self.reading;
-        let reason = |meter: Meter| meter.take(state, self.now, cost).err();
-        let closed = Some(RefusalReason::Never);
-        let reason = self.limit.meter.map_or(closed, reason);
         // There is room, and others wait for it.
-        reason.or_else(|| self.reading.refused.then_some(RefusalReason::Busy))
+        let busy = || self.reading.refused.then_some(RefusalReason::Busy);
+        refusal(self.limit, state, self.now, cost).or_else(busy)
     }
 }
 

@@ -452,10 +452,7 @@ impl BoundLimit {
     /// Returns the reason for which a charge of `cost` would be refused at `state`, if it would be refused.
     #[inline]
     pub(crate) fn refusal(&self, state: u64, now: Nanos, cost: u64) -> Option<RefusalReason> {
-        match &self.limit.meter {
-            Some(meter) => meter.take(state, now, cost).err(),
-            None => Some(RefusalReason::Never),
-        }
+        refusal(&self.limit, state, now, cost)
     }
 
     /// Returns the client whose balance is charged; `None` for the total and routes, where it is everybody's.
@@ -528,7 +525,16 @@ impl BucketCharge<'_> {
     /// Tells whether the limit would refuse the charge at `state`.
     #[inline(always)]
     pub(super) fn is_refused(&self, state: u64, now: Nanos) -> bool {
-        let meter = self.limit.meter.as_ref();
-        meter.is_none_or(|meter| meter.take(state, now, self.cost).is_err())
+        refusal(self.limit, state, now, self.cost).is_some()
+    }
+}
+
+/// Returns the reason for which a limit would refuse a charge of `cost` at `state`, if it would. A closed limit has no
+/// meter, and refuses whatever comes.
+#[inline(always)]
+pub(crate) fn refusal(limit: &Limit, state: u64, now: Nanos, cost: u64) -> Option<RefusalReason> {
+    match &limit.meter {
+        Some(meter) => meter.take(state, now, cost).err(),
+        None => Some(RefusalReason::Never),
     }
 }
