@@ -655,6 +655,16 @@ async fn who_waits_for_a_limit_that_is_gone_goes_on_at_once() {
     drop(held);
 }
 
+/// A handler whose answer carries the usage that the throttle has put into the request.
+fn tells_usage(mut request: Request<Body>) -> Ready<Result<Response<Full<Bytes>>, Infallible>> {
+    let usage = request.extensions_mut().remove::<Usage>();
+    let mut response = Response::new(Full::default());
+    response
+        .extensions_mut()
+        .insert(usage.expect("tokens are limited"));
+    ready(Ok(response))
+}
+
 #[tokio::test(start_paused = true)]
 async fn tokens_that_are_reserved_are_settled_after_a_reload_in_units() {
     let rules = |tokens: Rate| {
@@ -664,16 +674,8 @@ async fn tokens_that_are_reserved_are_settled_after_a_reload_in_units() {
             .estimate(estimate)
     };
     let settled = |rules: Rules, after: Rules, total: u64| async move {
-        let handler = |request: Request<Body>| {
-            let usage = request.extensions().get::<Usage>().cloned();
-            let mut response = Response::new(Full::<Bytes>::default());
-            response
-                .extensions_mut()
-                .insert(usage.expect("tokens are limited"));
-            ready(Ok::<_, Infallible>(response))
-        };
         let layer = ThrottleLayer::new(rules).expect("rules that hold together");
-        let service = layer.clone().layer(service_fn(handler));
+        let service = layer.clone().layer(service_fn(tells_usage));
         let request = || Request::get("/").body(Empty::new()).expect("a request");
         let answer = service.clone().oneshot(request()).await;
         let answer = answer.unwrap_or_else(|never| match never {});
@@ -713,14 +715,6 @@ async fn tokens_of_a_client_that_are_settled_long_after_a_reload_count_from_then
         Rules::new().clients(clients).estimate(Estimate::fixed(100))
     };
     let (slow, fast) = (86_400 * SECOND, MS);
-    let handler = |request: Request<Empty<Bytes>>| {
-        let usage = request.extensions().get::<Usage>().cloned();
-        let mut response = Response::new(Full::<Bytes>::default());
-        response
-            .extensions_mut()
-            .insert(usage.expect("tokens are limited"));
-        ready(Ok::<_, Infallible>(response))
-    };
     let table = [
         // What was reserved has come back, and 950 are owed.
         (slow, fast, 1_050, 50),
@@ -729,7 +723,7 @@ async fn tokens_of_a_client_that_are_settled_long_after_a_reload_count_from_then
     ];
     for (before, after, settled, left) in table {
         let layer = ThrottleLayer::new(rules(before)).expect("rules that hold together");
-        let service = layer.clone().layer(service_fn(handler));
+        let service = layer.clone().layer(service_fn(tells_usage));
         let ask = || async {
             let request = Request::get("/").header("x-api-key", "one");
             let request = request.body(Empty::new()).expect("a request");

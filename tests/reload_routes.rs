@@ -579,6 +579,18 @@ async fn what_was_used_under_a_general_key_stays_used_where_another_key_had_no_l
     }
 }
 
+/// A router that has `/x`, and two answers of it that are not read.
+#[cfg(feature = "axum")]
+async fn two_in_flight(layer: &ThrottleLayer, what: &str) -> (axum::Router, [Response<Body>; 2]) {
+    let app = axum::Router::new().route("/x", axum::routing::get(async || "served"));
+    let app = app.layer(layer.clone());
+    let one = send(&app, request("GET", "/x")).await;
+    let two = send(&app, request("GET", "/x")).await;
+    let passed = [one.status(), two.status()];
+    assert!(passed.iter().all(|status| status.is_success()), "{what}");
+    (app, [one, two])
+}
+
 #[cfg(feature = "axum")]
 #[tokio::test(start_paused = true)]
 async fn a_route_keeps_its_balance_and_slots_where_default_takes_other_requests_than_before() {
@@ -594,18 +606,11 @@ async fn a_route_keeps_its_balance_and_slots_where_default_takes_other_requests_
         for (first, second) in [(Unmatched, Unrouted), (Unrouted, Unmatched)] {
             let what = format!("{undeclared:?}, {first:?}, then {second:?}");
             let layer = throttle(rules(first));
-            let app = axum::Router::new().route("/x", axum::routing::get(async || "served"));
-            let app = app.layer(layer.clone());
-            let one = send(&app, request("GET", "/x")).await;
-            let two = send(&app, request("GET", "/x")).await;
-            assert!(
-                one.status().is_success() && two.status().is_success(),
-                "{what}"
-            );
+            let (app, two) = two_in_flight(&layer, &what).await;
             reload(&layer, rules(second));
             let third = send(&app, request("GET", "/x")).await;
             assert_eq!(third.status(), 503, "{what}: two are in flight");
-            drop((one, two));
+            drop(two);
             let passed = admitted(&app, 9, "GET", "/x").await;
             assert_eq!(passed, 1, "{what}: one is left of three");
             for catch_all in [first, second, second, first] {
@@ -664,21 +669,14 @@ async fn what_was_used_stays_used_on_a_route_that_default_leaves_alone_when_it_h
     for (turns, (what, first, second, third)) in table {
         let what = format!("{what}, {turns} turns");
         let layer = throttle(first.clone());
-        let app = axum::Router::new().route("/x", axum::routing::get(async || "served"));
-        let app = app.layer(layer.clone());
-        let one = send(&app, request("GET", "/x")).await;
-        let two = send(&app, request("GET", "/x")).await;
-        assert!(
-            one.status().is_success() && two.status().is_success(),
-            "{what}"
-        );
+        let (app, two) = two_in_flight(&layer, &what).await;
         for _ in 0..turns {
             reload(&layer, second.clone());
             reload(&layer, third.clone());
         }
         let refused = send(&app, request("GET", "/x")).await;
         assert_eq!(refused.status(), 503, "{what}: two are in flight");
-        drop((one, two));
+        drop(two);
         let passed = admitted(&app, 9, "GET", "/x").await;
         assert_eq!(passed, 1, "{what}: one is left of three");
         let passed = admitted(&app, 9, "GET", "/unknown").await;
