@@ -230,7 +230,8 @@ impl Budget {
         }
     }
 
-    /// Returns the entry after a charge of `cost` units. Zero always fits and changes nothing.
+    /// Returns the entry after a charge of `cost` units. Zero always fits and changes nothing of what is owed, also where
+    /// that is more than the bucket holds.
     ///
     /// # Errors
     ///
@@ -239,9 +240,14 @@ impl Budget {
     pub fn take(&self, stored: Option<Stored>, now: Nanos, cost: u64) -> Result<Stored, Stored> {
         let now = in_range(now);
         let (state, is_owed) = self.read(stored, now);
-        match self.meter.take(state, now, cost) {
-            Ok(next) => Ok(self.keep(next, is_owed, now)),
-            Err(_) => Err(self.keep(state, is_owed, now)),
+        let taken = self.meter.take(state, now, cost);
+        match taken {
+            Ok(next) if cost > 0 => Ok(self.keep(next, is_owed, now)),
+            _ => {
+                let (whole, is_owed) = self.read_all(stored, now);
+                let as_it_is = self.keep(whole, is_owed, now);
+                taken.map(|_| as_it_is).map_err(|_| as_it_is)
+            }
         }
     }
 
@@ -366,6 +372,16 @@ mod tests {
         prop::option::of(entry)
     }
 
+    #[test]
+    fn what_takes_nothing_leaves_what_is_owed_above_a_burst_that_has_shrunk() {
+        let budget = |burst| Budget::of_rate(&Rate::per_hour(1).burst(burst)).expect("open");
+        let (large, small) = (budget(20), budget(5));
+        let now = 1_800_000_000_000_000_000;
+        let used = large.take(None, now, 15).expect("fifteen of twenty");
+        assert_eq!(small.take(Some(used), now, 0), Ok(used), "nothing is taken");
+        assert_eq!(small.take(Some(used), now, 1), Err(used), "it is refused");
+    }
+
     proptest! {
         #[test]
         fn nothing_that_a_store_may_ask_panics(
@@ -388,6 +404,8 @@ mod tests {
             prop_assert!(budget.remaining(Some(undone), now) >= remaining);
             let given = budget.give_back(stored, other, now, units);
             prop_assert!(given.is_none_or(|given| budget.remaining(Some(given), now) >= remaining));
+            let nothing = budget.take(stored, now, 0).expect("zero always fits");
+            prop_assert_eq!(budget.refund(Some(nothing), now, units), budget.refund(stored, now, units));
             let told = budget.stored(other, now);
             prop_assert!(told.state <= Stored::LATEST && told.full_at() == told.state);
         }

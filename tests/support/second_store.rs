@@ -161,7 +161,7 @@ impl Tables {
             let mut used = self.used(&key, budget, now);
             used.amount = used.amount.min(limit(budget, &used));
             let mut leased = 0;
-            if fits {
+            if fits && charge.cost > 0 {
                 used.amount += charge.cost * unit;
                 if !charge.is_shadow {
                     let left = (budget.interval() * budget.capacity()).saturating_sub(used.amount);

@@ -16,6 +16,7 @@
 
 mod arithmetic;
 mod charges;
+mod terms;
 mod time;
 
 use std::{
@@ -49,6 +50,7 @@ pub async fn check(store: Arc<dyn Store>) {
     run.leases_leave_half_and_come_back().await;
     run.quotas_count_in_windows().await;
     run.what_was_used_stays_used_under_other_settings().await;
+    run.what_costs_nothing_changes_nothing().await;
     run.nobody_gets_in_twice().await;
     run.the_widest_and_the_narrowest().await;
     run.as_the_arithmetic_says().await;

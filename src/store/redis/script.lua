@@ -79,7 +79,8 @@ if ARGV[2] then
     answer[last] = taken
     for j = 1, count do
       i = ids[j]
-      if taken == 1 then
+      -- What costs nothing is not written: more may be owed than is read here.
+      if taken == 1 and next[j] > owes[i] then
         owes[i], written[i] = next[j], true
       end
       last = last + 1
@@ -127,6 +128,17 @@ local FARTHEST = 5000000000000000
 -- Of some that seem to owe more than they hold `over` has how much: it is another's who holds more, or a clock was set
 -- back. Charges are refused either way, and corrections begin there.
 local owes, at, burst, ticks, owed, broken, written, over = {}, {}, {}, {}, {}, {}, {}, {}
+-- Buckets of which something is owed that is kept in other terms.
+local foreign = {}
+
+-- Takes from a bucket what was found to fit. What costs nothing is not written, but in terms that are new to the bucket:
+-- more may be owed than is read here.
+local function charge(i, cost)
+  if cost > 0 or foreign[i] then
+    owes[i], written[i], foreign[i] = owes[i] + cost, true, nil
+  end
+  return owes[i]
+end
 
 -- What a bucket owes, of what was kept of it in other terms, or of more than it holds.
 local function reread(i, kept, interval)
@@ -158,6 +170,7 @@ local function reread(i, kept, interval)
     if kind ~= 'w' then
       debt = math.min(math.ceil(debt / told * interval) + 1, FARTHEST)
     end
+    foreign[i] = debt > 0
     owed[i] = debt > burst[i]
   elseif flag == ':o' then
     owed[i] = debt > burst[i]
@@ -217,7 +230,7 @@ while arg <= stop do
     if taken == 1 then
       -- No more than half of what is left, so that others find something, too.
       units = math.max(0, math.min(asked[arg + 3], floor(floor((burst[i] - owes[i]) / unit) / 2)))
-      owes[i] = owes[i] + units * unit
+      charge(i, units * unit)
     end
     answer[last + 1], answer[last + 2] = units, owes[i] or 0
     last = last + 2
@@ -250,7 +263,7 @@ while arg <= stop do
       else
         owes[i] = math.max(0, debt - units)
       end
-      owed[i], over[i], written[i] = owes[i] > burst[i], nil, true
+      owed[i], over[i], written[i], foreign[i] = owes[i] > burst[i], nil, true, nil
     end
   else
     local from = arg + 2
@@ -262,7 +275,7 @@ while arg <= stop do
       if broken[i] then
         taken = -1
         break
-      elseif owes[i] + asked[j + 1] > burst[i] then
+      elseif asked[j + 1] > 0 and owes[i] + asked[j + 1] > burst[i] then
         taken = 0
       end
     end
@@ -270,14 +283,8 @@ while arg <= stop do
     answer[last] = taken
     for j = from, to, 2 do
       local i = asked[j]
-      local debt = owes[i] or 0
-      if taken == 1 then
-        debt = debt + asked[j + 1]
-        owes[i] = debt
-        written[i] = true
-      end
       last = last + 1
-      answer[last] = debt
+      answer[last] = taken == 1 and charge(i, asked[j + 1]) or owes[i] or 0
     end
     for j = to + 1, stop, 2 do
       local i = asked[j]
@@ -285,15 +292,10 @@ while arg <= stop do
       last = last + 1
       if broken[i] then
         answer[last] = 0
-      elseif debt + asked[j + 1] > burst[i] then
+      elseif asked[j + 1] > 0 and debt + asked[j + 1] > burst[i] then
         answer[last] = -1 - debt
       else
-        if taken == 1 then
-          debt = debt + asked[j + 1]
-          owes[i] = debt
-          written[i] = true
-        end
-        answer[last] = debt
+        answer[last] = taken == 1 and charge(i, asked[j + 1]) or debt
       end
     end
     arg = stop + 1
