@@ -197,6 +197,13 @@ impl MeterSteps {
         state
     }
 
+    /// Returns the version of the latest step that was made no later than `until` and weighs units as `meter` does.
+    pub(crate) fn latest(&self, meter: &Meter, until: Nanos) -> Option<Version> {
+        let weighs = |step: &&MeterStep| step.since <= until && step.meter.weighs_as(meter);
+        let found = self.0.iter().rev().find(weighs);
+        found.map(|step| step.version)
+    }
+
     /// Returns the version whose last sixteen bits these are, if it is remembered: the latest, if there are several.
     pub(crate) fn version(&self, mark: u16) -> Option<Version> {
         let versions = self.0.iter().rev().map(|step| step.version);

@@ -222,6 +222,11 @@ impl Budget {
         (state, state > most)
     }
 
+    /// Tells whether something is in use by an entry in other terms.
+    fn is_foreign(&self, stored: &Stored, now: Nanos) -> bool {
+        stored.state > now && stored.terms != self.meter.terms(now)
+    }
+
     fn keep(&self, state: Nanos, is_owed: bool, now: Nanos) -> Stored {
         Stored {
             state,
@@ -230,8 +235,8 @@ impl Budget {
         }
     }
 
-    /// Returns the entry after a charge of `cost` units. Zero always fits and changes nothing of what is owed, also where
-    /// that is more than the bucket holds.
+    /// Returns the entry after a charge of `cost` units. Zero always fits and changes nothing of what is owed,
+    /// though that may be more than the bucket holds.
     ///
     /// # Errors
     ///
@@ -271,11 +276,17 @@ impl Budget {
     /// Returns the entry after a charge of `units`, made at `taken`, was taken back as if it had not been made: its
     /// units come back, less what was refilled since.
     ///
+    /// An entry in other [terms](Stored::terms) is returned as it is: the units stay taken, for nobody knows how many
+    /// of them were refilled since. See [`Correction::Undo`](super::Correction::Undo).
+    ///
     /// More units than the [capacity](Self::capacity), which no charge can have taken, change nothing. A `taken` later
     /// than `now` counts as `now`.
     #[must_use]
     pub fn undo(&self, stored: Option<Stored>, taken: Nanos, now: Nanos, units: u64) -> Stored {
         let now = in_range(now);
+        if let Some(foreign) = stored.filter(|stored| self.is_foreign(stored, now)) {
+            return foreign;
+        }
         let (state, _) = self.read_all(stored, now);
         let weight = self.meter.weight(units);
         let state = self.meter.give_back(state, in_range(taken), now, weight);
@@ -302,6 +313,9 @@ impl Budget {
         units: u64,
     ) -> Option<Stored> {
         let now = in_range(now);
+        if stored.is_some_and(|stored| self.is_foreign(&stored, now)) {
+            return None;
+        }
         let (state, _) = self.read_all(stored, now);
         let state = self.meter.return_lease(state, left, now, units)?;
         Some(self.keep(state, true, now))
@@ -406,6 +420,10 @@ mod tests {
             prop_assert!(given.is_none_or(|given| budget.remaining(Some(given), now) >= remaining));
             let nothing = budget.take(stored, now, 0).expect("zero always fits");
             prop_assert_eq!(budget.refund(Some(nothing), now, units), budget.refund(stored, now, units));
+            let foreign = |entry: &Stored| budget.is_foreign(entry, now.min(1 << 62));
+            if let Some(entry) = stored.filter(foreign) {
+                prop_assert_eq!((undone, given), (entry, None));
+            }
             let told = budget.stored(other, now);
             prop_assert!(told.state <= Stored::LATEST && told.full_at() == told.state);
         }

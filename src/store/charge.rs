@@ -176,6 +176,10 @@ pub enum Correction {
     },
     /// A charge is taken back as if it had not been made: its units come back, less what was refilled since:
     /// [`Budget::undo`].
+    ///
+    /// If the bucket is in other [terms](Stored::terms) by now, the units stay taken, and the bucket keeps its terms.
+    /// Others were charged by other settings since. Settings in between, of which an entry knows nothing, may have
+    /// refilled the units, which would then come back twice.
     Undo {
         /// The bucket.
         key: BucketKey,
@@ -187,8 +191,8 @@ pub enum Correction {
         taken: Nanos,
     },
     /// Units of a lease that were not spent come back, if nobody was charged since: for a rate, if the bucket is still
-    /// in the state that the lease has left it in; for a quota, if its window has not ended. Otherwise they stay taken:
-    /// [`Budget::give_back`].
+    /// in the state that the lease has left it in; for a quota, if its window has not ended. Otherwise they stay taken,
+    /// and so they do if the bucket is in other [terms](Stored::terms) by now, which it keeps: [`Budget::give_back`].
     Return {
         /// The bucket.
         key: BucketKey,

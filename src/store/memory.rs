@@ -141,15 +141,18 @@ impl Balances {
         bound
     }
 
-    /// Returns a limit whose units weigh as in this meter, and its balances. `None` if there is none: it is not put into
-    /// these terms.
-    fn weighed(&self, key: &Arc<str>, meter: &Meter) -> Option<Arc<BoundLimit>> {
+    /// Returns a limit in the terms of a charge by this meter that was made no later than `until`, and its balances.
+    /// `None` if there are no such terms: the limit is not put into them.
+    fn charged(&self, key: &Arc<str>, meter: &Meter, until: Nanos) -> Option<BoundLimit> {
         let limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
-        let weighs = |known: &&Arc<BoundLimit>| {
-            let weighed = known.limit.meter.as_ref();
-            weighed.is_some_and(|weighed| weighed.weighs_as(meter))
-        };
-        limits.get(key).filter(weighs).cloned()
+        let known = limits.get(key)?;
+        let version = known
+            .history
+            .with_lock(|steps| steps.latest(meter, until))?;
+        Some(BoundLimit {
+            version,
+            ..BoundLimit::clone(known)
+        })
     }
 
     fn take(&self, charges: &[Charge]) -> Taken {
@@ -239,18 +242,18 @@ impl Balances {
             let clock = || self.limiter.now();
             let (key, budget, units) = correction.parts();
             let (key_of_limit, meter) = (key.shared_limit(), budget.meter());
+            // Units come back to a bucket that is still in the terms of the charge, whatever those of other buckets of
+            // the limit are. In other terms the state that they go by is another one, and they stay taken. Those who
+            // hold units of the bucket count on its being refilled as in its present terms.
             let bound = match correction {
                 Correction::Owe { .. } | Correction::Refund { .. } => {
-                    self.limit(key_of_limit, *meter, now)
+                    Some(BoundLimit::clone(&self.limit(key_of_limit, *meter, now)))
                 }
-                // In other terms what they go by is another state, and the units stay taken. Those who hold units of
-                // the bucket count on its being refilled as in its present terms.
-                Correction::Undo { .. } | Correction::Return { .. } => {
-                    match self.weighed(key_of_limit, meter) {
-                        Some(bound) => bound,
-                        None => continue,
-                    }
-                }
+                Correction::Undo { taken, .. } => self.charged(key_of_limit, meter, *taken),
+                Correction::Return { .. } => self.charged(key_of_limit, meter, now),
+            };
+            let Some(bound) = bound else {
+                continue;
             };
             let balance = bound.balance(&self.limiter.clients, key.identity());
             match correction {

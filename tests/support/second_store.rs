@@ -188,6 +188,13 @@ impl Tables {
         let (key, base) = (key.to_string(), base(budget, now));
         let weight = units.saturating_mul(budget.interval());
         let used = self.used(&key, budget, now);
+        let is_late = matches!(
+            correction,
+            Correction::Undo { .. } | Correction::Return { .. }
+        );
+        if is_late && self.is_foreign(&key, budget, now) {
+            return;
+        }
         let amount = match correction {
             Correction::Owe { .. } => used.amount.saturating_add(weight),
             Correction::Refund { .. } => used.amount.saturating_sub(weight),
@@ -246,6 +253,20 @@ impl Tables {
                 is_owed: left > capacity && (row.is_owed || row.interval != budget.interval()),
             }
         })
+    }
+
+    /// Tells whether a bucket in use was written for another interval or window.
+    fn is_foreign(&self, key: &str, budget: &Budget, now: u64) -> bool {
+        match budget.window() {
+            None => {
+                let row = self.rates.get(key).filter(|row| row.full_at > now);
+                row.is_some_and(|row| row.interval != budget.interval())
+            }
+            Some(_) => {
+                let row = self.quotas.get(key).filter(|row| row.window_end > now);
+                row.is_some_and(|row| row.window_end != base(budget, now))
+            }
+        }
     }
 
     fn write(&mut self, key: &str, budget: &Budget, now: u64, used: Use) {

@@ -51,6 +51,9 @@ pub async fn check(store: Arc<dyn Store>) {
     run.quotas_count_in_windows().await;
     run.what_was_used_stays_used_under_other_settings().await;
     run.what_costs_nothing_changes_nothing().await;
+    run.what_is_taken_back_changes_no_terms().await;
+    run.what_is_taken_back_in_the_terms_of_its_bucket_comes_back()
+        .await;
     run.nobody_gets_in_twice().await;
     run.the_widest_and_the_narrowest().await;
     run.as_the_arithmetic_says().await;

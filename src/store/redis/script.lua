@@ -23,10 +23,11 @@
 --         n, s, then for n enforced charges and s shadows: the bucket's number, ticks to take
 --         -1, the bucket's number, ticks to owe
 --         -2, the bucket's number, ticks to come back
---         -3, the bucket's number, ticks to come back less what was refilled since, since when in microseconds
+--         -3, the bucket's number, ticks to come back less what was refilled since, since when in microseconds: not to
+--       a bucket that is kept in other terms
 --         -4, the bucket's number, ticks of a unit, how many units are leased at most if the request before was taken
 --         -5, the bucket's number, ticks to come back of a lease, what it has left in microseconds, and nanoseconds
---       behind that
+--       behind that: not to a bucket that is kept in other terms
 -- Answers: the time in microseconds; for each request that asks 1 (taken), 0 (refused) or -1 (a bucket holds what was
 --       not written here), and of each charge what its bucket owes after it, in ticks, a shadow's as -1 - that if it
 --       would have refused; for each lease how many units were taken, and what its bucket owes after it.
@@ -131,8 +132,8 @@ local owes, at, burst, ticks, owed, broken, written, over = {}, {}, {}, {}, {}, 
 -- Buckets of which something is owed that is kept in other terms.
 local foreign = {}
 
--- Takes from a bucket what was found to fit. What costs nothing is not written, but in terms that are new to the bucket:
--- more may be owed than is read here.
+-- Takes from a bucket what was found to fit. What costs nothing is written only in terms that are new to the bucket: in
+-- the same, more may be owed than is read here.
 local function charge(i, cost)
   if cost > 0 or foreign[i] then
     owes[i], written[i], foreign[i] = owes[i] + cost, true, nil
@@ -243,20 +244,22 @@ while arg <= stop do
     end
     -- Of a rate, only if nobody came since.
     local debt = over[i] or owes[i]
-    if not broken[i] and left > 0 and (buckets[5 * i - 1] ~= 0 or left == debt) then
+    if not broken[i] and not foreign[i] and left > 0 and (buckets[5 * i - 1] ~= 0 or left == debt) then
       owes[i] = math.max(0, debt - asked[arg + 2])
       owed[i], over[i], written[i] = owes[i] > burst[i], nil, true
     end
     arg = arg + 5
   elseif count < 0 then
     local i, units = asked[arg + 1], asked[arg + 2]
+    local stays = broken[i]
     arg = arg + 3
     if count == -3 then
       -- A clock that was set back has refilled nothing.
       units = math.max(0, units - math.max(0, (at[i] or now) - asked[arg]) * (ticks[i] or 1000))
       arg = arg + 1
+      stays = stays or foreign[i]
     end
-    if not broken[i] then
+    if not stays then
       local debt = over[i] or owes[i]
       if count == -1 then
         owes[i] = math.max(debt, math.min(debt + units, FARTHEST))
