@@ -12,7 +12,8 @@ use http_body_util::Empty;
 use tokio::time::{Instant, advance, sleep};
 use told::{Does, Told};
 use tower_throttle::{
-    Clients, InFlight, Limits, OnOutage, Quota, Rate, Rules, RulesError, ThrottleLayer,
+    Clients, InFlight, Limits, OnOutage, Quota, Rate, ResponseBody, Rules, RulesError,
+    ThrottleLayer,
     store::{Correction, Store},
 };
 
@@ -549,10 +550,29 @@ async fn model_tokens_are_settled_in_the_store() {
     assert_eq!(used(&two, 0).await, OK);
 }
 
+/// Asks for so many tokens. The answer has the account of the request.
+async fn ask_and_hold(
+    layer: &ThrottleLayer,
+    tokens: u64,
+) -> http::Response<ResponseBody<Empty<bytes::Bytes>>> {
+    use tower::{Layer, ServiceExt};
+    let serve = |request: Request<()>| async move {
+        let mut answer = http::Response::new(Empty::<bytes::Bytes>::new());
+        let usage = request.extensions().get::<tower_throttle::Usage>().cloned();
+        let usage = usage.expect("tokens are limited");
+        answer.extensions_mut().insert(usage);
+        Ok::<_, std::convert::Infallible>(answer)
+    };
+    let request = Request::get("/").header("x-tokens", tokens);
+    let request = request.body(()).expect("a request");
+    let service = layer.layer(tower::service_fn(serve));
+    let answer = service.oneshot(request).await;
+    answer.unwrap_or_else(|never| match never {})
+}
+
 /// R20, over a store: such a request's correction had the bucket refilled by the rate that it was admitted by.
 #[tokio::test(start_paused = true)]
 async fn a_request_that_is_settled_after_a_reload_brings_no_faster_rate_back() {
-    use tower::{Layer, ServiceExt};
     let store = Told::new();
     let rules = |rate: u64| {
         let tokens = Limits::new().tokens(Rate::per_second(rate).burst(100));
@@ -560,29 +580,15 @@ async fn a_request_that_is_settled_after_a_reload_brings_no_faster_rate_back() {
         Rules::new().total(tokens).estimate(estimate)
     };
     let layer = layer(rules(1_000), &store);
-    let ask = async |tokens: u64| {
-        let serve = |request: Request<()>| async move {
-            let mut answer = http::Response::new(Empty::<bytes::Bytes>::new());
-            let usage = request.extensions().get::<tower_throttle::Usage>().cloned();
-            let usage = usage.expect("tokens are limited");
-            answer.extensions_mut().insert(usage);
-            Ok::<_, std::convert::Infallible>(answer)
-        };
-        let request = Request::get("/").header("x-tokens", tokens);
-        let request = request.body(()).expect("a request");
-        let service = layer.layer(tower::service_fn(serve));
-        let answer = service.oneshot(request).await;
-        answer.unwrap_or_else(|never| match never {})
-    };
-    let held = ask(10).await;
+    let held = ask_and_hold(&layer, 10).await;
     let usage: &tower_throttle::Usage = held.extensions().get().expect("an account");
     let reloaded = layer.handle().reload(rules(1));
     reloaded.expect("rules that hold together");
-    assert_eq!(ask(90).await.status(), OK);
+    assert_eq!(ask_and_hold(&layer, 90).await.status(), OK);
     usage.settle(11);
     sleep(Duration::from_secs(1)).await;
     assert_eq!(
-        ask(50).await.status(),
+        ask_and_hold(&layer, 50).await.status(),
         REFUSED,
         "a token came back, not 1,000"
     );
