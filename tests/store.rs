@@ -594,6 +594,54 @@ async fn a_request_that_is_settled_after_a_reload_brings_no_faster_rate_back() {
     );
 }
 
+/// R20, over a store: of two limits of one period the smaller is the first in the store. Where a reload puts another
+/// before the one that a request was charged on, the request's correction had the bucket of the other refilled by the
+/// rate of its own.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_settled_after_a_reload_brings_its_rate_to_no_other_limit() {
+    type Scoped = fn(Limits) -> Rules;
+    let scopes: [Scoped; 3] = [
+        |limits| Rules::new().total(limits),
+        |limits| Rules::new().default_route(limits),
+        |limits| {
+            let clients = Clients::by_header("x-api-key").secret(SECRET);
+            Rules::new().clients(clients.each(limits))
+        },
+    ];
+    let rules = |scoped: Scoped, (one, other): (u64, u64)| {
+        let rate = |count| Rate::per_second(count).burst(100);
+        let tokens = Limits::new().tokens(rate(one)).tokens(rate(other));
+        scoped(tokens).estimate(tower_throttle::Estimate::by_header("x-tokens").exact())
+    };
+    // (the rates before, those after, and what is left of both then)
+    let changes = [
+        // What was the first is the second, and the first is another.
+        ((1_000, 5_000), (1, 1_000), [1, 99]),
+        // What was the second is the first.
+        ((1, 20), (20, 1_000), [20, 99]),
+    ];
+    let changes = changes
+        .iter()
+        .flat_map(|change| scopes.map(|scoped| (scoped, *change)));
+    for (scoped, (before, after, left)) in changes {
+        let store = Told::new();
+        let layer = layer(rules(scoped, before), &store);
+        let held = ask_and_hold(&layer, 10).await;
+        let usage: &tower_throttle::Usage = held.extensions().get().expect("an account");
+        let reloaded = layer.handle().reload(rules(scoped, after));
+        reloaded.expect("rules that hold together");
+        assert_eq!(ask_and_hold(&layer, 90).await.status(), OK);
+        usage.settle(9);
+        // One comes back, as many as the rate says are refilled, and one is taken.
+        sleep(Duration::from_secs(1)).await;
+        let answer = ask_and_hold(&layer, 1).await;
+        let decision = answer.extensions().get::<tower_throttle::Decision>();
+        let limits = decision.expect("a decision").limits();
+        let told: Vec<_> = limits.map(|limit| limit.remaining()).collect();
+        assert_eq!(told, left, "from {before:?} to {after:?} a second");
+    }
+}
+
 /// R25, over a store: each limit has reserved another part of the estimate.
 #[tokio::test(start_paused = true)]
 async fn each_limit_in_the_store_is_charged_with_what_was_settled() {

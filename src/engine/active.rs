@@ -31,8 +31,9 @@
 //!    again until step 6, so there is nothing slow from here on.
 //! 5. Seal the old sets, and carry over what was entered since step 3. A request that would enter a route now waits,
 //!    too.
-//! 6. Have the histories of clients' limits go on, and exchange the sets. Bring the state of each bucket into its new
-//!    terms, forget the old ones, and wake all queues, since any limit may have room now.
+//! 6. Have the histories of clients' limits and the budgets of a store's corrections go on, and exchange the sets. Bring
+//!    the state of each bucket into its new terms, forget the old ones, and wake all queues, since any limit may have
+//!    room now.
 //! 7. Write the registry and let go of its lock. Only then are listeners told, for one may ask for a snapshot.
 //!
 //! # Memory ordering
@@ -68,7 +69,7 @@ use crate::{
     rules::{Changes, Handover, Registry, Rules, RulesError},
     store::{
         Store,
-        client::{StoreClient, StoreSlot},
+        client::{PresentBudgets, StoreClient, StoreSlot},
     },
 };
 
@@ -233,6 +234,9 @@ impl ActiveRules {
         // Most routes are there before anybody needs them.
         new.adopt(&old);
         new.prepare_as(&old);
+        let store_client = new.store.get();
+        let budgets = || store_client.map(|_| present_budgets(&next, &new));
+        let mut present = budgets();
         new.succeed(successions, &old);
         meanwhile(&old);
         old.seal();
@@ -240,6 +244,10 @@ impl ActiveRules {
         if old.entered() != entered {
             new.adopt(&old);
             new.succeed_late(&old);
+            present = budgets();
+        }
+        if let Some((store_client, present)) = store_client.zip(present) {
+            store_client.set_present(present);
         }
         clients.push(limiter.now());
         self.rule_set.store(Arc::clone(&new));
@@ -272,6 +280,12 @@ impl ActiveRules {
         }
         Ok(changes)
     }
+}
+
+/// Returns the budgets by which rules charge a store.
+fn present_budgets(registry: &Registry, rule_set: &RuleSet) -> PresentBudgets {
+    let declared = registry.scopes().flat_map(|(_, limits)| limits);
+    PresentBudgets::of(declared.chain(rule_set.undeclared_limits()))
 }
 
 impl fmt::Debug for ActiveRules {

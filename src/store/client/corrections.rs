@@ -64,7 +64,7 @@ impl Corrections {
 
     /// Adds a correction of `units`. `true` if the caller has to spawn [the task](Self::send_all).
     ///
-    /// The latest `budget` of a bucket is sent: after a reload, units that were added before count in its terms.
+    /// The latest `budget` of a bucket is sent, if there is no [present](super::present_budgets) one by then.
     pub(super) fn add(
         &self,
         key: BucketKey,
@@ -93,9 +93,12 @@ impl Corrections {
         CorrectionTask(Some(Arc::clone(store_client))).run()
     }
 
-    /// Takes the next batch. `None` if there is nothing to send: the task has to end then, for it no longer counts as
-    /// one.
-    fn take_pending(&self) -> Option<Vec<Correction>> {
+    /// Takes the next batch, in the budgets that are `present` by now where there are any. `None` if there is nothing to
+    /// send: the task has to end then, for it no longer counts as one.
+    fn take_pending(
+        &self,
+        present: impl Fn(&BucketKey) -> Option<Budget>,
+    ) -> Option<Vec<Correction>> {
         let mut pending = self.lock();
         if pending.buckets.is_empty() {
             pending.has_task = false;
@@ -103,7 +106,8 @@ impl Corrections {
         }
         let buckets = mem::take(&mut pending.buckets);
         drop(pending);
-        let corrections = buckets.into_iter().filter_map(|(key, (budget, sum))| {
+        let corrections = buckets.into_iter().filter_map(|(key, (last, sum))| {
+            let budget = present(&key).unwrap_or(last);
             let units = u64::try_from(sum.unsigned_abs()).unwrap_or(u64::MAX);
             match sum {
                 0 => None,
@@ -123,7 +127,8 @@ impl Corrections {
 impl CorrectionTask {
     async fn run(mut self) {
         while let Some(store_client) = &self.0 {
-            let Some(corrections) = store_client.corrections.take_pending() else {
+            let present = |key: &BucketKey| store_client.present_budgets().get(key.limit());
+            let Some(corrections) = store_client.corrections.take_pending(present) else {
                 self.0 = None;
                 return;
             };
@@ -164,7 +169,7 @@ mod tests {
         ] {
             assert!(!corrections.add(key(name), budget, change, units));
         }
-        let mut carried = corrections.take_pending().expect("some");
+        let mut carried = corrections.take_pending(|_| None).expect("some");
         carried.sort_by_key(|change| change.parts().0.clone());
         let owe = |name, units| Correction::Owe {
             key: key(name),
@@ -181,8 +186,15 @@ mod tests {
             !corrections.add(key("a"), budget, BalanceChange::Owe, 1),
             "on its way"
         );
-        assert_eq!(corrections.take_pending(), Some(vec![owe("a", 1)]));
-        assert_eq!(corrections.take_pending(), None);
+        let present = Budget::of_rate(&Rate::per_second(20)).expect("open");
+        let in_present = Correction::Owe {
+            key: key("a"),
+            budget: present,
+            units: 1,
+        };
+        let carried = corrections.take_pending(|key| (key.limit() == "a").then_some(present));
+        assert_eq!(carried, Some(vec![in_present]), "a reload came in between");
+        assert_eq!(corrections.take_pending(|_| None), None);
         assert!(
             corrections.add(key("a"), budget, BalanceChange::Owe, 1),
             "nobody is left"
@@ -203,7 +215,7 @@ mod tests {
         // As with its runtime.
         corrections.lock().has_task = false;
         assert!(add(Corrections::MAX_BUCKETS), "there is something to send");
-        let sent = corrections.take_pending().expect("some");
+        let sent = corrections.take_pending(|_| None).expect("some");
         assert_eq!(sent.len(), Corrections::MAX_BUCKETS);
     }
 }

@@ -10,6 +10,7 @@
 //! | [`deny_cache`] | buckets that refuse | a call for each refused request |
 //! | [`lease`], [`leased`] | units taken beforehand | a call for most requests that pass |
 //! | [`corrections`] | sums to be sent later | a call for each model token |
+//! | [`present_budgets`] | budgets of the rules in force | |
 //! | [`timers`] | deadlines of calls and waiters | a timer of the runtime for each |
 //! | [`task_slot`] | the slot of a background task | a task that runs without work |
 //!
@@ -65,13 +66,15 @@ mod deny_cache;
 mod lease;
 mod leased;
 mod outage;
+mod present_budgets;
 mod task_slot;
 mod timers;
 
 use std::{
     fmt,
     hash::{BuildHasher, RandomState},
-    sync::{Arc, OnceLock},
+    mem,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     task::Waker,
     time::Duration,
 };
@@ -92,6 +95,7 @@ pub(crate) use self::{
     call::StoreCall,
     leased::{LeaseWaiter, LeasedUnits},
     outage::Event,
+    present_budgets::PresentBudgets,
 };
 use crate::{
     clock::{Clock, Moment, Nanos, nanos},
@@ -121,6 +125,8 @@ pub(crate) struct StoreClient {
     timers: Arc<Timers>,
     /// Corrections that wait to be sent.
     corrections: Corrections,
+    /// The budgets of the rules in force, in which corrections are sent.
+    present_budgets: Mutex<PresentBudgets>,
     /// Units that were taken beforehand.
     leases: Leases,
     /// The slot of the task that returns leases that nobody uses.
@@ -178,6 +184,7 @@ impl StoreClient {
             deny_cache: DenyCache::new(),
             timers: Arc::default(),
             corrections: Corrections::default(),
+            present_budgets: Mutex::default(),
             leases: Leases::new(),
             return_task: TaskSlot::new(),
             hasher: RandomState::new(),
@@ -360,7 +367,8 @@ impl StoreClient {
     /// Corrects a balance of a client by `units`, without waiting for it.
     ///
     /// Limits that do not lie in the store are passed over. While the store is down the correction is dropped, and the
-    /// charge stands as it was taken. After a reload it is made in the settings that are in force by then.
+    /// charge stands as it was taken. After a reload it is made in the settings that are in force for the bucket as it is
+    /// sent (see [`present_budgets`]).
     pub(crate) fn correct(
         self: &Arc<Self>,
         bound: &BoundLimit,
@@ -371,15 +379,27 @@ impl StoreClient {
         if self.is_down() {
             return;
         }
-        // In the settings that hold by now: in those of its request, the bucket would be refilled as they had it.
-        let present = bound.history.present().map(|(_, meter)| meter);
-        let meter = present.or(bound.limit.meter);
-        let (Some(key), Some(meter)) = (key(bound, identity), meter) else {
+        let (Some(key), Some(meter)) = (key(bound, identity), bound.limit.meter) else {
             return;
         };
         if self.corrections.add(key, Budget::new(meter), kind, units) {
             self.spawn(Corrections::send_all(self));
         }
+    }
+
+    /// Puts the budgets of rules into force, together with the rules.
+    pub(crate) fn set_present(&self, budgets: PresentBudgets) {
+        let mut present = self.present_budgets();
+        let before = mem::replace(&mut *present, budgets);
+        drop(present);
+        // Without the lock: there may be many.
+        drop(before);
+    }
+
+    fn present_budgets(&self) -> MutexGuard<'_, PresentBudgets> {
+        // It is exchanged as one value.
+        let present = self.present_budgets.lock();
+        present.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends corrections, and forgets what the deny cache knows of their buckets, whose states may be smaller now.
