@@ -474,6 +474,25 @@ async fn tokens_that_are_settled_late_are_owed_where_a_key_is_lost_that_often_be
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_more_tokens_come_back_to_another_key_than_it_has_inherited() {
+    let rules = |key| {
+        let limits = Limits::new().tokens(Rate::per_second(1).burst(10));
+        of(limits, &[key]).estimate(Estimate::fixed(5))
+    };
+    // (until the other key takes its place, what passes then, what passes when all that was reserved has come back)
+    for (wait, first, then) in [(1, 1, 1), (4, 1, 1), (60, 2, 0)] {
+        let layer = throttle(rules("GET /a"));
+        let (_held, usage) = counted(&layer, "/a").await;
+        advance(wait * SECOND).await;
+        reload(&layer, rules("ANY /{rest+}"));
+        let what = format!("after {wait} s");
+        assert_eq!(passed(&layer, 9, "GET", "/a").await, first, "{what}");
+        usage.settle(0);
+        assert_eq!(passed(&layer, 9, "GET", "/a").await, then, "{what}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_comes_back_with_time_comes_back_to_who_inherited_it() {
     let rate = || Rate::per_second(1).burst(4);
     let layer = throttle(of(rate(), &[]));

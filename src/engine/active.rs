@@ -21,9 +21,7 @@
 //! # The steps of a reload
 //!
 //! 1. Compare the keys, compile the rules, make the new set. All errors come from here.
-//! 2. Commit: the history of each limit that has changed has the new terms from now on, but for limits of clients,
-//!    whose histories have them from step 6 on. The state of a bucket stays in the old ones until the bucket is
-//!    charged by the new, or until step 6.
+//! 2. Commit: nothing can fail any more.
 //! 3. Carry over the undeclared routes that there are, and make the limits that requests will look for. This takes the
 //!    longest, and requests go on under the old rules: all but those of undeclared routes that a key takes from or
 //!    gives to, whose buckets are closed here, one after the other.
@@ -31,9 +29,9 @@
 //!    again until step 6, so there is nothing slow from here on.
 //! 5. Seal the old sets, and carry over what was entered since step 3. A request that would enter a route now waits,
 //!    too.
-//! 6. Have the histories of clients' limits and the budgets of a store's corrections go on, and exchange the sets. Bring
-//!    the state of each bucket into its new terms, forget the old ones, and wake all queues, since any limit may have
-//!    room now.
+//! 6. Have the histories of changed limits and the budgets of a store's corrections go on, and exchange the sets. Bring
+//!    each bucket, and what each lost key has left, into the new terms, forget the old ones, and wake all queues, since
+//!    any limit may have room now.
 //! 7. Write the registry and let go of its lock. Only then are listeners told, for one may ask for a snapshot.
 //!
 //! # Memory ordering
@@ -97,8 +95,8 @@ impl ActiveRules {
         let mut draft = empty.draft(now, Handover::default());
         let compiled = rules.compile(&mut draft)?;
         let rule_set = RuleSet::new(compiled, &limiter, &StoreSlot::default(), None)?;
-        let (registry, clients) = draft.commit(now);
-        clients.push(now);
+        let (registry, terms) = draft.commit();
+        terms.push(now);
         Ok(Self {
             rule_set: ArcSwap::from_pointee(rule_set),
             registry: Mutex::new(registry),
@@ -227,7 +225,7 @@ impl ActiveRules {
             Some((&old, key_changes)),
         )?);
 
-        let (next, clients) = draft.commit(limiter.now());
+        let (next, terms) = draft.commit();
         // Step 3. What takes long comes first: once a bucket is closed, its requests wait for the new rules.
         let entered = old.entered();
         let successions = new.successions(&old);
@@ -249,7 +247,7 @@ impl ActiveRules {
         if let Some((store_client, present)) = store_client.zip(present) {
             store_client.set_present(present);
         }
-        clients.push(limiter.now());
+        terms.push(limiter.now());
         self.rule_set.store(Arc::clone(&new));
         meanwhile(&new);
         let declared = next.scopes().flat_map(|(_, limits)| limits);
@@ -262,6 +260,7 @@ impl ActiveRules {
                 bucket.update(bound.version, &bound.history);
             }
         }
+        new.lost_keys.follow();
         next.forget();
         old.settle();
         limiter.queues.wake_all(|| limiter.now());

@@ -28,6 +28,7 @@ use std::sync::Arc;
 use super::{key_index::KeyIndex, routes::Route};
 use crate::{
     limiter::{
+        bucket::Bucket,
         limit_set::{BoundLimit, Storage},
         meter_history::MeterHistory,
     },
@@ -128,16 +129,30 @@ impl LostKeys {
     /// Closes the buckets of all lost keys, those that are closed already among them. To be called once the rules that
     /// take their requests are made, for nothing can be charged to them after.
     ///
-    /// What undeclared routes have shared goes on with the limits of the default route: it is told in their terms, and
-    /// forgotten with a limit that is gone from there. `gone` tells by its history whether a limit is.
+    /// What undeclared routes have shared goes on with the limits of the default route: it is forgotten with a limit that
+    /// is gone from there. `gone` tells by its history whether a limit is.
     pub(super) fn close(&self, gone: impl Fn(&MeterHistory) -> bool) {
-        for bound in self.matching(|_| true).into_iter().flatten() {
-            if let Storage::Bucket(bucket) = &bound.storage {
-                bucket.retire(&bound.history);
-                if gone(&bound.history) {
-                    bucket.lapse();
-                }
+        for (bucket, history) in self.buckets() {
+            bucket.retire(history);
+            if gone(history) {
+                bucket.lapse();
             }
         }
+    }
+
+    /// Tells what is left of each lost key in the terms that hold by now, so that those before can be forgotten.
+    pub(super) fn follow(&self) {
+        for (bucket, _) in self.buckets() {
+            bucket.follow();
+        }
+    }
+
+    /// Lists the buckets of all lost keys, each with the history of its limit.
+    fn buckets(&self) -> impl Iterator<Item = (&Arc<Bucket>, &MeterHistory)> {
+        let bounds = self.routes.iter().flat_map(|lost| &lost.own);
+        bounds.filter_map(|bound| match &bound.storage {
+            Storage::Bucket(bucket) => Some((bucket, &bound.history)),
+            Storage::Client(_) => None,
+        })
     }
 }

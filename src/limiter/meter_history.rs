@@ -24,12 +24,12 @@
 //!   open.
 //! - A version is never older in a balance than it was: charges of an older version get `Outdated` and are decided
 //!   anew.
-//! - A bucket's step is pushed when the draft of the rules is committed, *before* they hold. Until then charges are made
-//!   in terms that are no longer the present ones. A late correction (a refund, a debt) of a bucket is tried in the
-//!   terms of its charge first, then in the present ones.
-//! - The step of a client's limit is pushed as the rules begin to hold. A late correction of an entry in the client table
-//!   is made in the present terms at once: the entry stays in older ones until somebody changes it, and all that is in
-//!   those is carried over as of the reload. Slots excepted, which weigh the same in all terms.
+//! - A step is pushed as the rules begin to hold, just before they are put into force. In that moment, charges are made
+//!   in terms that are no longer the present ones.
+//! - A late correction (a refund, a debt) of a bucket is tried in the terms of its charge first, then in the present
+//!   ones: the reload brings each bucket into these. One of an entry in the client table is made in the present terms at
+//!   once: the entry stays in older ones until somebody changes it, and all that is in those is carried over as of the
+//!   reload. Slots excepted, which weigh the same in all terms.
 //!
 //! # The lock
 //!
@@ -202,6 +202,12 @@ impl MeterSteps {
         let weighs = |step: &&MeterStep| step.since <= until && step.meter.weighs_as(meter);
         let found = self.0.iter().rev().find(weighs);
         found.map(|step| step.version)
+    }
+
+    /// Returns the meter of a version, if it is remembered.
+    pub(crate) fn meter(&self, version: Version) -> Option<Meter> {
+        let step = self.0.iter().rfind(|step| step.version == version);
+        step.map(|step| step.meter)
     }
 
     /// Returns the version whose last sixteen bits these are, if it is remembered: the latest, if there are several.

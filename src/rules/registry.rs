@@ -78,8 +78,6 @@ pub(crate) struct Draft<'a> {
     now: Nanos,
     /// The histories of limits whose units will weigh something else, and how these will be measured.
     changed: Vec<(MeterHistory, Meter)>,
-    /// The same of limits whose balances lie in the table of clients.
-    changed_of_clients: Vec<(MeterHistory, Meter)>,
     handover: Handover,
 }
 
@@ -95,7 +93,6 @@ impl Registry {
             },
             now,
             changed: Vec::new(),
-            changed_of_clients: Vec::new(),
             handover,
         }
     }
@@ -190,7 +187,7 @@ impl Draft<'_> {
         let all = limits.into_iter().zip(pairs).chain(resting);
         let mut bounds = Vec::new();
         for ((limit, pair), id) in all.zip(ids.chain(iter::repeat(None))) {
-            let (version, history) = self.measured(&limit, by_client, {
+            let (version, history) = self.measured(&limit, {
                 // A closed one that begins anew has the terms of what it inherits.
                 let keeps = |_: &usize| !begins_anew || limit.meter.is_some();
                 let bound = pair.filter(keeps).map(|index| &old[index]);
@@ -232,7 +229,7 @@ impl Draft<'_> {
         };
         let count = limits.len();
         let template = |(index, (limit, before)): (usize, (Limit, Option<usize>))| {
-            let (version, history) = self.measured(&limit, false, {
+            let (version, history) = self.measured(&limit, {
                 let template = before.map(|index| &old[index]);
                 template.map(|template| (template.version, &template.history))
             });
@@ -254,7 +251,6 @@ impl Draft<'_> {
     fn measured(
         &mut self,
         limit: &Limit,
-        by_client: bool,
         before: Option<(Version, &MeterHistory)>,
     ) -> (Version, MeterHistory) {
         let present = self.registry.version;
@@ -272,55 +268,46 @@ impl Draft<'_> {
             (None, _) => (version, history),
             (Some(meter), Some((version, known))) if meter.weighs_as(&known) => (version, history),
             (Some(meter), _) => {
-                let changed = match by_client {
-                    true => &mut self.changed_of_clients,
-                    false => &mut self.changed,
-                };
-                changed.push((history.clone(), meter));
+                self.changed.push((history.clone(), meter));
                 (present, history)
             }
         }
     }
 
-    /// Makes the registry of the rules that will hold, and lets the histories of buckets go on: until the rules hold,
-    /// their balances may still be told in the terms before. Those of clients go on when the rules hold, by
-    /// [`ClientSteps::push`].
-    pub(crate) fn commit(self, now: Nanos) -> (Registry, ClientSteps) {
-        let version = self.registry.version;
-        push_steps(self.changed, version, now);
-        let steps = ClientSteps {
-            version,
-            changed: self.changed_of_clients,
+    /// Makes the registry of the rules that will hold. Their limits' histories go on when they hold, by
+    /// [`NextTerms::push`].
+    pub(crate) fn commit(self) -> (Registry, NextTerms) {
+        let terms = NextTerms {
+            version: self.registry.version,
+            changed: self.changed,
         };
-        (self.registry, steps)
+        (self.registry, terms)
     }
 }
 
-/// The steps that the histories of clients' limits have still to make for rules that were committed.
+/// The terms of the limits that rules change, for the moment in which the rules begin to hold.
 ///
-/// Whatever is settled for a client is settled in the present terms of its limit, and a request by rules of before finds
-/// it outdated from then on. So these terms become the present ones no earlier than the rules do.
+/// Whatever comes back late, or is owed late, is settled in the present terms of its limit; and a request that is
+/// decided by rules of before finds a balance in newer terms outdated. So terms become the present ones no earlier than
+/// the rules do, and balances are carried over as of that moment.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct ClientSteps {
+pub(crate) struct NextTerms {
     version: Version,
     changed: Vec<(MeterHistory, Meter)>,
 }
 
-impl ClientSteps {
-    /// Makes them. The rules hold from now on: the caller puts them into force at once, with nothing slow in between.
+impl NextTerms {
+    /// Adds the step to each history. The rules hold from `now` on: the caller puts them into force at once, with nothing
+    /// slow in between.
     pub(crate) fn push(self, now: Nanos) {
-        push_steps(self.changed, self.version, now);
-    }
-}
-
-fn push_steps(changed: Vec<(MeterHistory, Meter)>, version: Version, now: Nanos) {
-    for (history, meter) in changed {
-        history.push(MeterStep {
-            version,
-            since: now,
-            meter,
-        });
+        for (history, meter) in self.changed {
+            history.push(MeterStep {
+                version: self.version,
+                since: now,
+                meter,
+            });
+        }
     }
 }
 
@@ -485,8 +472,8 @@ mod tests {
                 rules(limits)
                     .compile(&mut draft)
                     .expect("rules that hold together");
-                let (committed, clients) = draft.commit(turn as Nanos);
-                clients.push(turn as Nanos);
+                let (committed, terms) = draft.commit();
+                terms.push(turn as Nanos);
                 registry = committed;
                 let places = registry.scopes().map(|(_, bounds)| bounds.len());
                 most = most.max(places.chain([registry.default.len()]).max().unwrap_or(0));
@@ -495,8 +482,8 @@ mod tests {
             rules(&open())
                 .compile(&mut draft)
                 .expect("rules that hold together");
-            let (committed, clients) = draft.commit(turn as Nanos);
-            clients.push(turn as Nanos);
+            let (committed, terms) = draft.commit();
+            terms.push(turn as Nanos);
             registry = committed;
             for (place, bounds) in registry.scopes() {
                 assert_eq!(bounds.len(), 4, "{place}: nothing rests once it is open");

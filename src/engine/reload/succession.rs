@@ -362,6 +362,7 @@ fn inherit<'a>(
                 bucket,
                 history: &bound.history,
                 version: bound.version,
+                meter: bound.limit.meter,
             };
             successor.inherit(&from, now, adds);
         }

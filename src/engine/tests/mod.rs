@@ -3,7 +3,12 @@ mod plans;
 mod scopes;
 mod threads;
 
-use std::time::Duration;
+use std::{
+    future::Future,
+    pin::pin,
+    task::{Context, Waker},
+    time::Duration,
+};
 
 use http::Request;
 
@@ -11,7 +16,10 @@ use super::*;
 use crate::{
     Clients, Denial, Limits, Plan, Protocol, Quota, Rate, RequestHead, Rules, Undeclared,
     clock::Clock,
-    limiter::{limit_set::Demand, readings::LimitReadings},
+    limiter::{
+        limit_set::{Demand, LimitSet},
+        readings::LimitReadings,
+    },
 };
 
 /// Seconds since the Unix epoch at 23:59:50 UTC, ten seconds before the window of a quota ends, the days
@@ -97,6 +105,84 @@ async fn what_is_settled_while_rules_are_reloaded_keeps_no_request_of_its_client
     };
     live.reload_while(&rules(20), settle_and_ask)
         .expect("proper rules");
+}
+
+/// The route's bucket is the heir of a closed one, and what comes back late comes back to it while its limit changes.
+#[tokio::test(start_paused = true)]
+async fn what_comes_back_late_while_rules_are_reloaded_keeps_no_request_of_its_route() {
+    let rules = |keys: &[&str], count| {
+        let each = || Rate::per_second(count).burst(20);
+        let rules = Rules::new()
+            .default_route(each())
+            .undeclared(Undeclared::Shared);
+        keys.iter()
+            .fold(rules, |rules, key| rules.route(key, each()))
+    };
+    let request = Request::get("/a").body(()).expect("a request");
+    let demand = Demand::default;
+    let found = |state: &RuleSet| {
+        let head = RequestHead::of(&request);
+        let found = state.look_up(head, Protocol::Auto, &mut demand());
+        Arc::clone(&found.expect("no route to enter").limit_set)
+    };
+    for (what, before, after) in [
+        ("a key", &["GET /{id}"][..], &["GET /{id}"][..]),
+        ("a key that takes the place", &[], &["GET /{id}"]),
+        ("the shared route", &[], &[]),
+    ] {
+        let own = rules(&["GET /a"], 10);
+        let live = ActiveRules::new(&own, Clock::started_at(1)).expect("proper rules");
+        let closed = found(&live.rules());
+        let limiter = Arc::clone(&live.rules().limiter);
+        let ask = |set: &LimitSet| {
+            let mut readings = LimitReadings::default();
+            limiter.admit_apart(set, demand(), limiter.now(), &mut readings)
+        };
+        assert_eq!(ask(&closed), Ok(true), "{what}");
+        live.reload(&rules(before, 10)).expect("proper rules");
+        let mut is_first = true;
+        let settle_and_ask = |state: &RuleSet| {
+            let present = found(state);
+            limiter.owe(&closed.limits[0], demand().identity, 1);
+            // Those whose bucket goes to another key wait for that.
+            if !is_first || before == after {
+                assert_eq!(
+                    ask(&present),
+                    Ok(true),
+                    "{what}: the rules that hold decide"
+                );
+            }
+            is_first = false;
+        };
+        live.reload_while(&rules(after, 20), settle_and_ask)
+            .expect("proper rules");
+        // One by the key, two that were owed, and those that were asked for meanwhile.
+        let used = 1 + 2 + if before == after { 2 } else { 1 };
+        let present = found(&live.rules());
+        let passed = (0..30).filter(|_| ask(&present) == Ok(true)).count();
+        assert_eq!(passed, 20 - used, "{what}");
+    }
+}
+
+/// What a unit weighs changes by six orders of magnitude, after requests have gone on for a while under the old rules.
+#[tokio::test(start_paused = true)]
+async fn what_is_used_while_rules_are_reloaded_is_carried_over_as_of_the_moment_in_which_they_hold()
+{
+    let rules = |count| Rules::new().total(Rate::per_second(count).burst(9));
+    let live = ActiveRules::new(&rules(1_000_000), Clock::started_at(1)).expect("proper rules");
+    let mut is_first = true;
+    let meanwhile = |state: &RuleSet| {
+        if is_first {
+            let cx = &mut Context::from_waker(Waker::noop());
+            let _ = pin!(tokio::time::advance(Duration::from_millis(10))).poll(cx);
+            assert_eq!(admitted(state, "/"), 9);
+        }
+        is_first = false;
+    };
+    live.reload_while(&rules(1), meanwhile)
+        .expect("proper rules");
+    tokio::time::advance(Duration::from_secs(9)).await;
+    assert_eq!(admitted(&live.rules(), "/"), 9);
 }
 
 #[tokio::test(start_paused = true)]

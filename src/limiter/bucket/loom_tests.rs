@@ -88,7 +88,7 @@ impl Scene {
             bucket,
             history,
             version,
-            ..
+            meter,
         } = &self.new;
         let source = Source {
             bucket: &self.old.bucket,
@@ -99,6 +99,7 @@ impl Scene {
             bucket,
             history,
             version: *version,
+            meter: Some(*meter),
         };
         heir.inherit(&[source], NOW, adds);
         self.is_reloaded.store(1, Ordering::Release);

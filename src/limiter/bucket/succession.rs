@@ -12,7 +12,8 @@
 //! - **Slots** are counted, each once: an heir begins with all that are held in its estates and in those that they have
 //!   inherited. A slot that comes back to a closed bucket comes back to all of its heirs.
 //! - **Model tokens** that are settled after that are owed to all heirs, and come back to those that inherited from one
-//!   estate alone: in the others they may not be those that count.
+//!   estate alone: in the others they may not be those that count. No more of them come back than were inherited, for
+//!   all others had come back with time.
 //!
 //! # The life of a bucket
 //!
@@ -43,8 +44,8 @@
 //! # Locks
 //!
 //! Closed buckets are few and short-lived, so one lock for all of them is enough: [`family`], taken by reloads and by
-//! what comes back to a closed bucket, and never by a charge. Lock order: the family's, then one bucket's `succession`
-//! or one history. No two of the latter are held at once.
+//! what comes back to a closed bucket, and never by a charge. Lock order: the family's, then one bucket's `succession`,
+//! then one history. No two of a kind are held at once.
 //!
 //! # Memory ordering
 //!
@@ -63,7 +64,7 @@ use crate::{
     clock::Nanos,
     limit::meter::Meter,
     limiter::meter_history::{MeterHistory, MeterStep, MeterSteps, Version},
-    sync::{Mutex, MutexGuard, Ordering},
+    sync::{AtomicU64, Mutex, MutexGuard, Ordering},
 };
 
 /// The version of a closed bucket, which no charge has. No key of the table is like it, but by a chance of one in 2^47.
@@ -93,8 +94,9 @@ pub(super) struct Succession {
 /// The balance of a closed bucket.
 #[derive(Debug)]
 struct Estate {
+    history: MeterHistory,
     /// The version of the settings in whose terms `state` is, and their meter: those that held when it was closed or,
-    /// if its limit goes on elsewhere, those that held at the last reload.
+    /// if its limit goes on elsewhere, those that hold by now, as far as [`Estate::follow`] was called.
     version: Version,
     meter: Meter,
     /// The units in use, in nanoseconds of state. For slots it is not kept up: `slots` is.
@@ -107,18 +109,35 @@ struct Estate {
 #[derive(Debug, Clone)]
 struct Heir {
     bucket: Weak<Bucket>,
+    terms: HeirTerms,
+    share: Share,
+}
+
+/// The terms of an heir's limit, under the rules by which it has inherited. These may be yet to come: then the history
+/// does not have them.
+#[derive(Debug, Clone)]
+struct HeirTerms {
     history: MeterHistory,
-    /// All that was used in the estate is in its balance, and not only the largest of several estates: what comes back
-    /// to the estate may come back to it.
-    is_sole: bool,
+    version: Version,
+    /// `None` if the limit is closed.
+    meter: Option<Meter>,
+}
+
+/// The units that may still come back from an estate to an heir. Clones share them. Changed under the family's lock.
+#[derive(Debug, Clone)]
+struct Share {
+    /// Those of this estate. None if it was one of several, for then all that was used in the estate is in the heir's
+    /// balance only if it was the largest.
+    own: Arc<AtomicU64>,
+    /// Those of all that the heir has inherited together with it: of the estate and of its ancestors.
+    all: Arc<AtomicU64>,
 }
 
 /// A closed bucket, as its heir knows it.
 #[derive(Debug, Clone)]
 struct Ancestor {
     bucket: Weak<Bucket>,
-    /// As [`Heir::is_sole`].
-    is_sole: bool,
+    share: Share,
 }
 
 /// A change of a balance that comes after its bucket was closed.
@@ -136,6 +155,8 @@ pub(crate) struct Successor<'a> {
     pub(crate) bucket: &'a Arc<Bucket>,
     pub(crate) history: &'a MeterHistory,
     pub(crate) version: Version,
+    /// `None` if the limit is closed.
+    pub(crate) meter: Option<Meter>,
 }
 
 /// A bucket that others inherit from, and the terms of its limit.
@@ -149,16 +170,20 @@ pub(crate) struct Source<'a> {
 
 impl Estate {
     /// Tells the state in the present terms of its history, in which nobody charges it.
-    fn follow(&mut self, history: &MeterHistory, (version, meter): (Version, Meter)) {
-        if self.version != version {
-            let read = |steps: &mut MeterSteps| steps.read(self.state, Some(self.version), version);
-            self.state = history.with_lock(read);
-            (self.version, self.meter) = (version, meter);
+    fn follow(&mut self) {
+        if let Some((version, meter)) = self.history.present() {
+            if self.version != version {
+                let read =
+                    |steps: &mut MeterSteps| steps.read(self.state, Some(self.version), version);
+                self.state = self.history.with_lock(read);
+                (self.version, self.meter) = (version, meter);
+            }
         }
     }
 
-    /// Applies a late correction to what was left. `units` are of the estate's own meter, in which they were charged.
+    /// Applies a late correction to what was left, in the present terms.
     fn change(&mut self, late: LateCorrection, units: u64, now: Nanos) {
+        self.follow();
         match late {
             LateCorrection::Refund if self.meter.is_slots() => {
                 self.slots = self.slots.saturating_sub(units);
@@ -166,6 +191,39 @@ impl Estate {
             LateCorrection::Refund => self.state = self.meter.refund(self.state, units),
             LateCorrection::Owe => self.state = self.meter.owe(self.state, now, units),
         }
+    }
+}
+
+impl HeirTerms {
+    /// Returns the meter of a version, in whose terms the heir's bucket is.
+    fn meter(&self, version: Version) -> Option<Meter> {
+        let own = self.meter.filter(|_| version == self.version);
+        own.or_else(|| self.history.with_lock(|steps| steps.meter(version)))
+    }
+}
+
+impl Share {
+    /// The share in an inheritance of which `all` may come back.
+    fn new(own: u64, all: &Arc<AtomicU64>) -> Self {
+        Self {
+            own: Arc::new(AtomicU64::new(own)),
+            all: Arc::clone(all),
+        }
+    }
+
+    /// Returns the units that may still come back.
+    fn left(&self) -> u64 {
+        let [own, all] = [&self.own, &self.all].map(|units| units.load(Ordering::Relaxed));
+        own.min(all)
+    }
+
+    /// Takes `units` that come back, or as many as may.
+    fn take(&self, units: u64) -> u64 {
+        let units = units.min(self.left());
+        for left in [&self.own, &self.all] {
+            left.store(left.load(Ordering::Relaxed) - units, Ordering::Relaxed);
+        }
+        units
     }
 }
 
@@ -216,6 +274,7 @@ impl Bucket {
             }
         }
         let estate = Estate {
+            history: history.clone(),
             version: present,
             meter,
             state,
@@ -224,17 +283,22 @@ impl Bucket {
         self.succession(|succession| succession.estate = Some(estate));
     }
 
-    /// Closes the bucket of a route that has lost its key, with nobody to inherit from it yet. If it is closed already,
-    /// its estate goes over to the terms that hold by now, as the balances do that are open.
+    /// Closes the bucket of a route that has lost its key, with nobody to inherit from it yet, if it is open.
     pub(crate) fn retire(self: &Arc<Self>, history: &MeterHistory) {
         let _family = family();
         self.close(history);
-        self.succession(|succession| {
-            succession.is_remembered = true;
-            if let (Some(estate), Some(present)) = (&mut succession.estate, history.present()) {
-                estate.follow(history, present);
-            }
-        });
+        self.succession(|succession| succession.is_remembered = true);
+    }
+
+    /// Tells what a closed bucket has left in the terms that hold by now, as the balances are told that are open.
+    pub(crate) fn follow(&self) {
+        let _family = family();
+        self.with_estate(Estate::follow);
+    }
+
+    /// Works on what a closed bucket has left. Does nothing if it is open.
+    fn with_estate<T>(&self, work: impl FnOnce(&mut Estate) -> T) -> Option<T> {
+        self.succession(|Succession { estate, .. }| estate.as_mut().map(work))
     }
 
     /// Forgets what a closed bucket has left, since its limit is gone from a scope that goes on. Slots come back by
@@ -248,7 +312,7 @@ impl Bucket {
 
     /// Returns the slots that were taken from it and are still held, once it is closed; zero before.
     pub(super) fn held(&self) -> u64 {
-        self.succession(|succession| succession.estate.as_ref().map_or(0, |estate| estate.slots))
+        self.with_estate(|estate| estate.slots).unwrap_or(0)
     }
 
     /// Notes that the routes that have lost their keys give up their reference to the bucket next: called before that
@@ -271,26 +335,26 @@ impl Bucket {
         count > 1 + usize::from(is_remembered)
     }
 
-    /// Returns the closed buckets from which it has inherited and that somebody still has, each with `is_sole`;
+    /// Returns the closed buckets from which it has inherited and that somebody still has, each with what may come back;
     /// forgets the others.
-    fn ancestors(&self) -> Vec<(Arc<Self>, bool)> {
+    fn ancestors(&self) -> Vec<(Arc<Self>, Share)> {
         self.succession(|Succession { ancestors, .. }| {
             ancestors.retain(|ancestor| ancestor.bucket.strong_count() > 0);
             let alive = ancestors.iter();
             alive
-                .filter_map(|ancestor| Some((ancestor.bucket.upgrade()?, ancestor.is_sole)))
+                .filter_map(|ancestor| Some((ancestor.bucket.upgrade()?, ancestor.share.clone())))
                 .collect()
         })
     }
 
     /// Returns the ancestors that a request still holds, and forgets all others, so that many heirs do not each look at
     /// them.
-    fn awaited(&self) -> Vec<(Arc<Self>, bool)> {
+    fn awaited(&self) -> Vec<(Arc<Self>, Share)> {
         let mut awaited = self.ancestors();
         awaited.retain(|(bucket, _)| bucket.is_awaited());
-        let ancestor = |(bucket, is_sole): &(Arc<Self>, bool)| Ancestor {
+        let ancestor = |(bucket, share): &(Arc<Self>, Share)| Ancestor {
             bucket: Arc::downgrade(bucket),
-            is_sole: *is_sole,
+            share: share.clone(),
         };
         let ancestors = awaited.iter().map(ancestor).collect();
         self.succession(|succession| succession.ancestors = ancestors);
@@ -301,22 +365,19 @@ impl Bucket {
     /// with nothing changed, if the bucket is open.
     ///
     /// A debt is owed by all heirs, those that are closed among them, and a slot comes back to all that are open.
-    /// Tokens come back to those that are sole heirs and have not refilled. `units` are units in each heir's own terms.
+    /// Tokens come back to sole heirs that have not refilled, as many as they have inherited. `units` are units in each
+    /// heir's own terms.
     pub(crate) fn settle_late(&self, late: LateCorrection, units: u64, now: Nanos) -> bool {
         if !self.is_closed() {
             return false;
         }
         let _family = family();
-        let heirs = self.succession(|Succession { estate, heirs, .. }| {
-            if let Some(estate) = estate {
-                estate.change(late, units, now);
-            }
-            heirs.clone()
-        });
+        self.with_estate(|estate| estate.change(late, units, now));
+        let heirs = self.succession(|succession| succession.heirs.clone());
         for Heir {
             bucket,
-            history,
-            is_sole,
+            terms,
+            share,
         } in heirs
         {
             let Some(bucket) = bucket.upgrade() else {
@@ -324,18 +385,21 @@ impl Bucket {
             };
             if bucket.is_closed() {
                 // Of a route that has lost its key, perhaps, and whose heirs are yet to come.
-                bucket.succession(|Succession { estate, .. }| {
-                    if let (Some(estate), LateCorrection::Owe) = (estate, late) {
-                        estate.change(late, units, now);
-                    }
-                });
+                if late == LateCorrection::Owe {
+                    bucket.with_estate(|estate| estate.change(late, units, now));
+                }
                 continue;
             }
-            bucket.change(&history, |meter, state| match late {
+            // What slots were inherited is counted elsewhere.
+            let refundable = share.take(match late {
+                LateCorrection::Owe => 0,
+                LateCorrection::Refund => units,
+            });
+            bucket.change(&terms, |meter, state| match late {
                 LateCorrection::Owe => Some(meter.owe(state, now, units)),
                 LateCorrection::Refund if meter.is_slots() => Some(meter.refund(state, units)),
                 LateCorrection::Refund => {
-                    (is_sole && state > meter.at(now)).then(|| meter.refund(state, units))
+                    (state > meter.at(now)).then(|| meter.refund(state, refundable))
                 }
             });
         }
@@ -351,8 +415,8 @@ impl Bucket {
         let _family = family();
         let remaining = |heir: &Heir| {
             let bucket = heir.bucket.upgrade().filter(|bucket| !bucket.is_closed())?;
-            let (version, meter) = heir.history.present()?;
-            let (Ok(state) | Err(state)) = bucket.peek(version, &heir.history);
+            let (version, meter) = bucket.terms(&heir.terms)?;
+            let (Ok(state) | Err(state)) = bucket.peek(version, &heir.terms.history);
             Some(meter.balance(state, now).0)
         };
         let heirs = self.succession(|succession| succession.heirs.clone());
@@ -366,31 +430,48 @@ impl Bucket {
     pub(crate) fn is_spent(self: &Arc<Self>, now: Nanos) -> bool {
         let _family = family();
         let ancestors = self.ancestors();
-        let nothing = self.succession(|succession| {
-            succession.estate.as_ref().is_none_or(|estate| {
-                if estate.meter.is_slots() {
-                    estate.slots == 0 && ancestors.iter().all(|(ancestor, _)| ancestor.held() == 0)
-                } else {
-                    estate.meter.used(estate.state, now) == 0
-                }
-            })
+        let nothing = self.with_estate(|estate| {
+            estate.follow();
+            match estate.meter.is_slots() {
+                true => estate.slots == 0,
+                false => estate.meter.used(estate.state, now) == 0,
+            }
         });
+        let nothing =
+            nothing.unwrap_or(true) && ancestors.iter().all(|(ancestor, _)| ancestor.held() == 0);
         // A request that still has it may owe more than has come back with time.
         nothing
             && !Arc::clone(self).is_awaited()
             && !ancestors.iter().any(|(ancestor, _)| ancestor.is_awaited())
     }
 
-    /// Exchanges the state of an open bucket for the `next`, in the present terms of its history. Does nothing if it
-    /// is closed, or if its limit was never open.
-    fn change(&self, history: &MeterHistory, next: impl Fn(&Meter, u64) -> Option<u64>) {
-        while let Some((version, meter)) = history.present() {
+    /// Exchanges the state of an open bucket for the `next`, in whatever terms the bucket is: these may be of rules that
+    /// a reload is about to replace, by which requests are decided until then, or of the rules to come. Does nothing if
+    /// it is closed, or if its limit was never open.
+    fn change(&self, terms: &HeirTerms, next: impl Fn(&Meter, u64) -> Option<u64>) {
+        while let Some((version, meter)) = self.terms(terms) {
             let next = |state| next(&meter, state);
-            let changed = self.step(self.load(), version, history, next);
-            if changed != Err(Untaken::Outdated) || self.is_closed() {
+            let changed = self.step(self.load(), version, &terms.history, next);
+            if changed != Err(Untaken::Outdated) {
                 return;
             }
         }
+    }
+
+    /// Returns the version in whose terms the bucket is, and the meter of these: in the present terms, if those are not
+    /// remembered. `None` if the bucket is closed, or its limit was never open.
+    fn terms(&self, terms: &HeirTerms) -> Option<(Version, Meter)> {
+        let version = self.version.load(Ordering::Acquire);
+        if version == CLOSED {
+            return None;
+        }
+        let own = terms.meter(version).map(|meter| (version, meter));
+        own.or_else(|| {
+            terms
+                .history
+                .present()
+                .filter(|(present, _)| *present > version)
+        })
     }
 }
 
@@ -431,21 +512,19 @@ impl Successor<'_> {
         // In units, by other terms.
         let carried = |meter: &Meter| {
             let inherited = closed.iter().filter_map(|bucket| {
-                let carry = |estate: &Estate| meter.carry(&estate.meter, estate.state, now);
-                bucket.succession(|succession| succession.estate.as_ref().map(carry))
+                bucket.with_estate(|estate| {
+                    estate.follow();
+                    meter.carry(&estate.meter, estate.state, now)
+                })
             });
             inherited.max()
         };
-        if self.history.present().is_none() {
+        if self.meter.is_none() && self.history.present().is_none() {
             // Closed by a limit of zero. Until it is opened, what was used comes back as it did before, by the terms in
             // which that takes longest.
             let open = sources.iter().filter(|source| source.bucket.is_closed());
             let meters = open.filter_map(|source| {
-                let told = |estate: &Estate| estate.meter;
-                let told = || {
-                    let look = |succession: &mut Succession| succession.estate.as_ref().map(told);
-                    source.bucket.succession(look)
-                };
+                let told = || source.bucket.with_estate(|estate| estate.meter);
                 source.meter.or_else(told)
             });
             let Some(meter) = meters.max_by_key(|meter| carried(meter)) else {
@@ -457,17 +536,32 @@ impl Successor<'_> {
                 meter,
             });
         }
-        let mut ancestors: Vec<(Arc<Bucket>, bool)> = Vec::new();
+        let terms = HeirTerms {
+            history: self.history.clone(),
+            version: self.version,
+            meter: self.meter,
+        };
+        // A part of a unit does not come back.
+        let units = |(_, meter): (Version, Meter)| {
+            let used = carried(&meter)?.saturating_sub(meter.at(now));
+            Some(used / meter.interval())
+        };
+        let all = Arc::new(AtomicU64::new(
+            self.bucket.terms(&terms).and_then(units).unwrap_or(0),
+        ));
         let is_sole = adds || closed.len() == 1;
-        let direct = closed.iter().map(|bucket| (Arc::clone(bucket), true));
-        let earlier = closed.iter().flat_map(|bucket| bucket.awaited());
-        for (bucket, was_sole) in direct.chain(earlier) {
+        let mut ancestors: Vec<(Arc<Bucket>, Share)> = Vec::new();
+        let direct = closed.iter().map(|bucket| (Arc::clone(bucket), u64::MAX));
+        let awaited = closed.iter().flat_map(|bucket| bucket.awaited());
+        let earlier = awaited.map(|(bucket, share)| (bucket, share.left()));
+        for (bucket, own) in direct.chain(earlier) {
             if known.insert(Arc::as_ptr(&bucket)) {
-                ancestors.push((bucket, is_sole && was_sole));
+                let own = if is_sole { own } else { 0 };
+                ancestors.push((bucket, Share::new(own, &all)));
             }
         }
         let slots: u64 = ancestors.iter().map(|(bucket, _)| bucket.held()).sum();
-        self.bucket.change(self.history, |meter, state| {
+        self.bucket.change(&terms, |meter, state| {
             if meter.is_slots() {
                 return (slots > 0).then(|| state.max(meter.at(now)).saturating_add(slots));
             }
@@ -477,11 +571,11 @@ impl Successor<'_> {
                 false => state.max(inherited),
             })
         });
-        for (bucket, is_sole) in ancestors {
+        for (bucket, share) in ancestors {
             let heir = Heir {
                 bucket: Arc::downgrade(self.bucket),
-                history: self.history.clone(),
-                is_sole,
+                terms: terms.clone(),
+                share: share.clone(),
             };
             bucket.succession(|Succession { heirs, .. }| {
                 // Also those that are closed by now have to hear of debts, for the heirs that they may have yet.
@@ -492,7 +586,7 @@ impl Successor<'_> {
             });
             let ancestor = Ancestor {
                 bucket: Arc::downgrade(&bucket),
-                is_sole,
+                share,
             };
             (self.bucket).succession(|succession| succession.ancestors.push(ancestor));
         }
@@ -501,10 +595,77 @@ impl Successor<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
+    use std::{thread, time::Duration};
 
     use super::*;
-    use crate::limiter::{balance::BalanceRef, meter_history::MeterTerms, readings::BucketReading};
+    use crate::{
+        limit::rate::Rate,
+        limiter::{balance::BalanceRef, meter_history::MeterTerms, readings::BucketReading},
+    };
+
+    /// Buckets of which each inherits from the one before, at its moment, and from which units come back.
+    #[test]
+    fn no_more_comes_back_to_an_heir_than_was_inherited_on_the_way() {
+        const BURST: u64 = 9;
+        let meter = Meter::of_rate(&Rate::new(1, Duration::from_nanos(10)).burst(BURST));
+        let meter = meter.expect("open");
+        let version = 1;
+        // (units that each bucket is charged with itself, when it goes over; which of them gives back how many, and
+        // what is left in the last one after that; at the last moment)
+        type Case = (&'static [(u64, Nanos)], &'static [(usize, u64, u64)]);
+        let table: [Case; 5] = [
+            (&[(5, 10)], &[(0, 3, 8), (0, 3, 9)]),
+            (&[(5, 30)], &[(0, 1, 8), (0, 4, 9), (0, 1, 9)]),
+            // Nothing of the first is in the last.
+            (&[(5, 50), (4, 60)], &[(0, 5, 6), (1, 2, 8), (1, 9, 9)]),
+            // Three of the first, and one of these in the last with all of the second.
+            (&[(5, 20), (4, 20)], &[(0, 1, 3), (0, 9, 5), (1, 9, 9)]),
+            (&[(5, 20), (0, 40), (6, 40)], &[(0, 9, 3), (2, 2, 5)]),
+        ];
+        for (buckets, corrections) in table {
+            let what = format!("{buckets:?}, {corrections:?}");
+            let bucket = || {
+                let history = MeterHistory::new(Some(MeterStep {
+                    version,
+                    since: 0,
+                    meter,
+                }));
+                (Arc::new(Bucket::full(version)), history)
+            };
+            let mut all = vec![bucket()];
+            let mut now = 0;
+            for (charged, moment) in buckets {
+                let (last, history) = &all[all.len() - 1];
+                let owed = |state| Some(meter.owe(state, now, *charged));
+                (last.step(last.load(), version, history, owed)).expect("open");
+                now = *moment;
+                let (next, next_history) = bucket();
+                let heir = Successor {
+                    bucket: &next,
+                    history: &next_history,
+                    version,
+                    meter: Some(meter),
+                };
+                let source = Source {
+                    bucket: last,
+                    history,
+                    meter: Some(meter),
+                };
+                heir.inherit(&[source], now, false);
+                all.push((next, next_history));
+            }
+            let (last, _) = &all[all.len() - 1];
+            for (from, units, left) in corrections {
+                assert!(
+                    all[*from]
+                        .0
+                        .settle_late(LateCorrection::Refund, *units, now)
+                );
+                let what = format!("{what}: {units} of {from}");
+                assert_eq!(meter.balance(last.load(), now).0, *left, "{what}");
+            }
+        }
+    }
 
     #[test]
     fn a_slot_that_comes_back_while_its_bucket_is_being_closed_comes_back() {
@@ -546,7 +707,8 @@ mod tests {
             });
             let (state, slots) = (one, 1);
             let estate = Estate {
-                version: Version::default(),
+                history: history.clone(),
+                version,
                 meter,
                 state,
                 slots,
