@@ -99,6 +99,7 @@
 //!
 //! Replicas with other rules, as in a rolling update, share those limits of a scope that they know by the same kind and
 //! name or, without a name, by the same kind and period; and what was used of one stays used under either of its
-//! settings. A [reload](crate::Handle::reload) changes one process's rules. A limit that gets another name, or without
-//! one another period, is another one there, and starts full; so do limits of clients under another secret. Replicas
-//! with different secrets have the same limits each for itself, and nothing tells them.
+//! settings. Such a limit is refilled by the settings that charged it last, so another rate holds once all replicas
+//! have it. A [reload](crate::Handle::reload) changes one process's rules. A limit that gets another name, or without one
+//! another period, is another one there, and starts full; so do limits of clients under another secret. Replicas with
+//! different secrets have the same limits each for itself, and nothing tells them.

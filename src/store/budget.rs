@@ -75,6 +75,10 @@ pub struct Stored {
     pub state: Nanos,
     /// The unit of measure of the state: for a rate the nanoseconds that pay for one unit, for a quota the end of the
     /// window. After a change of settings, units in use are carried over by it.
+    ///
+    /// Terms have no order: an entry does not tell which settings are newer. It is in those of the last charge that was
+    /// taken, [`Owe`](super::Correction::Owe) or [`Refund`](super::Correction::Refund), and is refilled by them until
+    /// the next.
     pub terms: u64,
     /// Set if the bucket may owe more than it holds: after units that were used without having been asked for, or
     /// when the bucket became smaller. Where it is not set, a state beyond an empty bucket comes from a clock that was

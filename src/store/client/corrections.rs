@@ -93,8 +93,8 @@ impl Corrections {
         CorrectionTask(Some(Arc::clone(store_client))).run()
     }
 
-    /// Takes the next batch, in the budgets that are `present` by now where there are any. `None` if there is nothing to
-    /// send: the task has to end then, for it no longer counts as one.
+    /// Takes the next batch, in the budgets that are `present` by now where there are any. `None` if there is nothing
+    /// to send: the task has to end then, for it no longer counts as one.
     fn take_pending(
         &self,
         present: impl Fn(&BucketKey) -> Option<Budget>,

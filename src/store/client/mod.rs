@@ -33,6 +33,15 @@
 //! Both bounds are kept, and each is used where its error does no harm: a remembered bucket is taken to be as full as
 //! it may be ([`at`](StoreClient::at)), and a wait is told as long as it may be ([`CachedView::at`]).
 //!
+//! # Reloads
+//!
+//! A store keeps each bucket in the terms in which it was charged last, and terms have no order on the wire. So a call
+//! by the rules before a reload that reaches the store after one by the present rules puts its buckets back into the
+//! older terms: the store cannot tell, and does not refuse it. Such a bucket is refilled by the older terms until the
+//! next charge that is taken in the present ones, or the next correction. Nothing but a call that was on its way during
+//! the reload does so: corrections are sent in the present budgets ([`present_budgets`]), and what is given back late
+//! changes no terms. Replicas that are reloaded one after the other do it to each other, until the last is reloaded.
+//!
 //! # When the store does not answer
 //!
 //! The first call that is not answered in time, or is answered that nothing can be taken, finds that the store is
@@ -367,8 +376,8 @@ impl StoreClient {
     /// Corrects a balance of a client by `units`, without waiting for it.
     ///
     /// Limits that do not lie in the store are passed over. While the store is down the correction is dropped, and the
-    /// charge stands as it was taken. After a reload it is made in the settings that are in force for the bucket as it is
-    /// sent (see [`present_budgets`]).
+    /// charge stands as it was taken. After a reload it is made in the settings that are in force for the bucket when it
+    /// is sent (see [`present_budgets`]).
     pub(crate) fn correct(
         self: &Arc<Self>,
         bound: &BoundLimit,

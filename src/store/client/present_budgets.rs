@@ -5,8 +5,8 @@
 //! puts the bucket into the terms of its budget, so that has to be the budget of the limit that bears the name *now*,
 //! whatever limit the request was charged on.
 //!
-//! A name that no limit bears any more is missing here. Then nobody in this process charges the bucket, and a correction
-//! is made as the charge was.
+//! A name that no limit bears any more is missing here. Then nobody in this process charges the bucket, and a
+//! correction is made as the charge was.
 //!
 //! # Who may call it
 //!
