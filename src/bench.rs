@@ -4,7 +4,7 @@
 
 use crate::{
     client::{ClientKey, Identity, Principal},
-    clock::Clock,
+    clock::Timeline,
     limiter::{
         Limiter,
         limit_set::{Demand, LimitSet},
@@ -23,7 +23,7 @@ pub struct LocalLimiter {
 
 impl LocalLimiter {
     pub fn new(rules: &Rules) -> Result<Self, RulesError> {
-        let limiter = Limiter::new(Clock::start());
+        let limiter = Limiter::new(Timeline::start());
         let registry = Registry::default();
         let compiled = rules.compile(&mut registry.draft(limiter.now(), Handover::default()))?;
         if let Some(max_clients) = compiled.max_clients {

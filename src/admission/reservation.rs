@@ -287,7 +287,7 @@ mod loom_tests {
 
     use super::*;
     use crate::{
-        clock::Clock,
+        clock::Timeline,
         limit::{Limit, Scope, Terms, rate::Rate, reservation::Reservation},
         limiter::{
             Limiter,
@@ -313,7 +313,7 @@ mod loom_tests {
             wait_policy: None,
             reservation: Reservation::default(),
         };
-        let limiter = Arc::new(Limiter::new(Clock::started_at(0)));
+        let limiter = Arc::new(Limiter::new(Timeline::started_at(0)));
         let limit_set = Arc::new(LimitSet::new("test", None, BoundLimit::scope([limit])));
         let demand = Demand {
             tokens: 5,

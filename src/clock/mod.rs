@@ -21,12 +21,12 @@ pub(crate) use tokio::time::Instant;
 
 /// A point in time: nanoseconds since the Unix epoch.
 ///
-/// At most [`Clock::MAX`], in the year 2116; then time stands still.
+/// At most [`Timeline::MAX`], in the year 2116; then time stands still.
 pub(crate) type Nanos = u64;
 
 /// A monotonic clock that shows what the wall clock did when the throttle was made, and goes on from there.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Clock {
+pub(crate) struct Timeline {
     start: Instant,
     /// The time that the clock showed at `start`.
     shown: Nanos,
@@ -55,7 +55,7 @@ pub(crate) struct Moment {
     pub(crate) wall: Nanos,
 }
 
-impl Clock {
+impl Timeline {
     /// The last point in time this clock tells. Leaves room for a full debt above it.
     pub(crate) const MAX: Nanos = 1 << 62;
 
@@ -197,7 +197,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_clock_follows_paused_time() {
-        let clock = Clock::started_at(1_000);
+        let clock = Timeline::started_at(1_000);
         assert_eq!(clock.now(), 1_000);
         tokio::time::advance(Duration::from_millis(5)).await;
         assert_eq!(clock.now(), 5_001_000);
@@ -210,12 +210,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_wall_clock_that_has_gone_astray_leaves_decades() {
-        let clock = Clock::started_at(u64::MAX);
+        let clock = Timeline::started_at(u64::MAX);
         let decades = Duration::from_secs(30 * 365 * 24 * 60 * 60);
         let before = clock.now();
         tokio::time::advance(decades).await;
         assert_eq!(clock.now() - before, nanos(decades));
         tokio::time::advance(decades).await;
-        assert_eq!(clock.now(), Clock::MAX);
+        assert_eq!(clock.now(), Timeline::MAX);
     }
 }

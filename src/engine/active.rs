@@ -54,7 +54,7 @@ use arc_swap::{ArcSwap, Guard};
 
 use super::{key_changes::KeyChanges, routes::UNDECLARED, rule_set::RuleSet};
 use crate::{
-    clock::Clock,
+    clock::Timeline,
     limiter::{
         Limiter,
         limit_set::{BoundLimit, Storage},
@@ -87,7 +87,7 @@ impl ActiveRules {
     /// # Errors
     ///
     /// As [`reload`](Self::reload), but for what compares with rules before.
-    pub(crate) fn new(rules: &Rules, clock: Clock) -> Result<Self, RulesError> {
+    pub(crate) fn new(rules: &Rules, clock: Timeline) -> Result<Self, RulesError> {
         observe::describe();
         let limiter = Arc::new(Limiter::new(clock));
         let empty = Registry::default();

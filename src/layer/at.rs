@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::ThrottleLayer;
 use crate::{
-    clock::{Clock, nanos},
+    clock::{Timeline, nanos},
     rules::{Rules, RulesError},
 };
 
@@ -35,7 +35,7 @@ impl ThrottleLayer {
     )]
     pub fn new_at(rules: Rules, now: SystemTime) -> Result<Self, RulesError> {
         let shown = now.duration_since(UNIX_EPOCH).map_or(0, nanos);
-        Self::with_clock(&rules, Clock::suspendable_at(shown))
+        Self::with_clock(&rules, Timeline::suspendable_at(shown))
     }
 
     /// Puts the wall clock forward by `passed` while the monotonic clock stands, as on a machine that is suspended.

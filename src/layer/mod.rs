@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use tower::Layer;
 
 use crate::{
-    clock::Clock,
+    clock::Timeline,
     engine::{ActiveRules, Engine, options::Options},
     handle::Handle,
     response::{Protocol, Rejection},
@@ -41,10 +41,10 @@ impl ThrottleLayer {
         reason = "rules are spent: their balance lives in the layer"
     )]
     pub fn new(rules: Rules) -> Result<Self, RulesError> {
-        Self::with_clock(&rules, Clock::start())
+        Self::with_clock(&rules, Timeline::start())
     }
 
-    fn with_clock(rules: &Rules, clock: Clock) -> Result<Self, RulesError> {
+    fn with_clock(rules: &Rules, clock: Timeline) -> Result<Self, RulesError> {
         let live = ActiveRules::new(rules, clock)?;
         Ok(Self {
             engine: Arc::new(Engine {

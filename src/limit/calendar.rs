@@ -102,7 +102,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::clock::Clock;
+    use crate::clock::Timeline;
 
     /// Days from the Unix epoch to a date, counted one by one.
     fn days(year: u64, month: usize, day: u64) -> u64 {
@@ -237,7 +237,7 @@ mod tests {
             Window::Month,
             Window::Every(Duration::MAX),
         ] {
-            for now in [0, Clock::MAX] {
+            for now in [0, Timeline::MAX] {
                 assert!(window.end(now) > now, "{window:?} at {now}");
             }
         }

@@ -20,7 +20,7 @@
 //! leaves no trace. If nothing else was charged or given back in between, the state from before is the
 //! right one however much time has passed.
 
-use crate::clock::{Clock, Nanos};
+use crate::clock::{Nanos, Timeline};
 
 /// The parameters of one bucket. Zero intervals do not exist; a closed limit has no `Gcra`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,7 +48,7 @@ pub(crate) enum RefusalReason {
 
 impl Gcra {
     /// The longest time from empty to full: the range that states, debts and the clock share.
-    pub(crate) const MAX_TOLERANCE: u64 = Clock::MAX;
+    pub(crate) const MAX_TOLERANCE: u64 = Timeline::MAX;
 
     /// A bucket of `burst` units, refilled by `count` units in `period` nanoseconds.
     ///
@@ -185,7 +185,7 @@ mod tests {
             let (mut state, mut now) = (0u64, 0u64);
             let mut admitted = Vec::new();
             for (step, cost) in arrivals {
-                now = now.saturating_add(step.saturating_mul(gcra.interval / 2 + 1)).min(Clock::MAX);
+                now = now.saturating_add(step.saturating_mul(gcra.interval / 2 + 1)).min(Timeline::MAX);
                 match gcra.take(state, now, cost) {
                     Ok(next) => {
                         if cost > 0 { admitted.push((now, cost)); }
@@ -196,7 +196,7 @@ mod tests {
                     Err(RefusalReason::Wait(wait)) => {
                         prop_assert!(wait > 0);
                         // R1: admitted after the told wait, and not a nanosecond before.
-                        if let Some(then) = now.checked_add(wait).filter(|&then| then <= Clock::MAX) {
+                        if let Some(then) = now.checked_add(wait).filter(|&then| then <= Timeline::MAX) {
                             prop_assert!(gcra.take(state, then, cost).is_ok());
                             prop_assert_eq!(gcra.take(state, then - 1, cost), Err(RefusalReason::Wait(1)));
                         }
@@ -265,7 +265,7 @@ mod tests {
         }
 
         #[test]
-        fn no_input_panics(gcra in rates(), state: u64, now in 0..=Clock::MAX, cost: u64, taken: u64) {
+        fn no_input_panics(gcra in rates(), state: u64, now in 0..=Timeline::MAX, cost: u64, taken: u64) {
             let state = state.min(now.saturating_add(Gcra::MAX_TOLERANCE));
             let _ = gcra.take(state, now, cost);
             let (remaining, next) = gcra.balance(state, now);
@@ -329,7 +329,7 @@ mod tests {
         assert_eq!(Gcra::new(1, u64::MAX, 1), None);
         assert_eq!(Gcra::new(1, 1 << 32, 1 << 31), None);
         let widest = Gcra::new(1, 1 << 32, 1 << 30).expect("exactly the range");
-        assert_eq!(widest.take(0, Clock::MAX, 1 << 30), Ok(1 << 63));
+        assert_eq!(widest.take(0, Timeline::MAX, 1 << 30), Ok(1 << 63));
         let fastest = Gcra::new(u64::MAX, 1, 1 << 62).expect("one a nanosecond");
         assert_eq!(fastest.interval(), 1);
     }

@@ -13,7 +13,7 @@ use super::{
     quota::{Quota, Window},
     rate::Rate,
 };
-use crate::clock::{Clock, Nanos, nanos};
+use crate::clock::{Nanos, Timeline, nanos};
 
 /// The arithmetic of a limit. A closed limit has no meter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -35,7 +35,7 @@ enum Time {
 
 impl Meter {
     /// The longest window, 73 years: so that its end, and a whole quota above it, stay in range.
-    const LONGEST: u64 = Clock::MAX / 2;
+    const LONGEST: u64 = Timeline::MAX / 2;
 
     /// The point at which the time of slots stands. No clock of a throttle comes so far.
     const STILL: Nanos = 1 << 63;
@@ -477,7 +477,7 @@ mod tests {
         let slots = Meter::of_slots(2).expect("two");
         let one = slots.take(0, 7, 1).expect("free");
         let two = slots.take(one, 7, 1).expect("free");
-        for now in [7, 1 << 40, Clock::MAX] {
+        for now in [7, 1 << 40, Timeline::MAX] {
             assert_eq!(slots.take(two, now, 1), Err(RefusalReason::Busy));
             assert_eq!(slots.balance(two, now), (0, 0));
             assert_eq!(slots.balance(one, now), (1, 0));
@@ -507,7 +507,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_debt_overflows(state: u64, now in 0..=Clock::MAX, units: u64, count in 1..u64::MAX, burst in 1..9u64) {
+        fn no_debt_overflows(state: u64, now in 0..=Timeline::MAX, units: u64, count in 1..u64::MAX, burst in 1..9u64) {
             if let Some(meter) = Meter::of_rate(&Rate::new(count, Duration::from_secs(9)).burst(burst)) {
                 let state = state.min(Meter::FARTHEST);
                 let owed = meter.owe(state, now, units);

@@ -63,7 +63,7 @@ use self::{
     readings::{LimitReading, LimitReadings},
     stagger::{RefusedWait, Stagger},
 };
-use crate::clock::{Clock, Instant, Nanos};
+use crate::clock::{Instant, Nanos, Timeline};
 
 /// The error of a decision by rules that no longer hold: a balance is in terms of newer settings, or has gone over to
 /// other buckets. Nothing was taken. The request finds its limits in the rules in force, and is decided anew.
@@ -87,7 +87,7 @@ impl Outdated {
 /// [`BoundLimit`]s, not here.
 #[derive(Debug)]
 pub(crate) struct Limiter {
-    clock: Clock,
+    clock: Timeline,
     /// The balances of clients. Without room until rules with clients come.
     pub(crate) clients: ClientTable,
     /// The requests that wait.
@@ -98,7 +98,7 @@ pub(crate) struct Limiter {
 
 impl Limiter {
     /// A limiter without room for clients; see [`ClientTable::reserve`].
-    pub(crate) fn new(clock: Clock) -> Self {
+    pub(crate) fn new(clock: Timeline) -> Self {
         Self {
             clock,
             clients: ClientTable::new(),
@@ -107,7 +107,7 @@ impl Limiter {
         }
     }
 
-    pub(crate) fn clock(&self) -> &Clock {
+    pub(crate) fn clock(&self) -> &Timeline {
         &self.clock
     }
 

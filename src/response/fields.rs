@@ -15,7 +15,7 @@ use super::{
     policies::{MAX_INTEGER, Policies},
 };
 use crate::{
-    clock::{Clock, Nanos, ceil_seconds, nanos},
+    clock::{Nanos, Timeline, ceil_seconds, nanos},
     decision::{Denial, LimitStatus, statuses},
     limit::Limit,
     limiter::{limit_set::LimitSet, readings::LimitReadings},
@@ -88,7 +88,7 @@ impl RateLimitFields {
         limit_set: &LimitSet,
         readings: &LimitReadings,
         now: Nanos,
-        clock: &Clock,
+        clock: &Timeline,
     ) {
         let limits = statuses(limit_set, readings, now, true).take(limit_set.enforced);
         self.more = Some(dialect_headers(dialect, &limits, || clock.wall()).into());

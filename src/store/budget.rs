@@ -1,7 +1,7 @@
 //! The arithmetic of a bucket, for those who keep it elsewhere.
 
 use crate::{
-    clock::{Clock, Nanos},
+    clock::{Nanos, Timeline},
     limit::{
         gcra::RefusalReason,
         meter::Meter,
@@ -341,7 +341,7 @@ impl Budget {
 
 /// Holds a moment in the range that the arithmetic has.
 fn in_range(now: Nanos) -> Nanos {
-    now.min(Clock::MAX)
+    now.min(Timeline::MAX)
 }
 
 #[cfg(test)]
@@ -356,7 +356,7 @@ mod tests {
         let near = |number: u64| (0..4_u64).prop_map(move |more| number.saturating_add(more));
         prop_oneof![
             0..4_u64,
-            near(Clock::MAX - 2),
+            near(Timeline::MAX - 2),
             near(Stored::LATEST - 2),
             near(u64::MAX - 3),
             1_700_000_000_000_000_000..1_900_000_000_000_000_000_u64,

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use super::{Budget, Stored};
-use crate::clock::{Clock, Nanos};
+use crate::clock::{Nanos, Timeline};
 
 /// The name of a bucket, the same in all processes that have the same rules: a limit and, for a limit of clients, a
 /// client.
@@ -128,7 +128,7 @@ pub struct Taken {
 impl Taken {
     /// Returns the same with each number in the range that arithmetic has, whatever a store has answered.
     pub(crate) fn within_range(mut self, charges: &[Charge]) -> Self {
-        self.now = self.now.min(Clock::MAX);
+        self.now = self.now.min(Timeline::MAX);
         let asked = charges.iter().map(|charge| charge.lease);
         for (balance, asked) in self.balances.iter_mut().zip(asked) {
             balance.state = balance.state.min(Stored::LATEST);

@@ -9,7 +9,7 @@ use std::{
 
 use super::{Balance, Charge, Correction, Store, StoreFuture, Taken};
 use crate::{
-    clock::{Clock, Nanos},
+    clock::{Nanos, Timeline},
     limit::{Limit, Scope, Terms, meter::Meter, rate::Rate, reservation::Reservation},
     limiter::{
         self, Limiter,
@@ -70,7 +70,7 @@ impl MemoryStore {
     ///
     /// If there is no memory for it.
     pub fn with_capacity(buckets: usize) -> Result<Self, TryReserveError> {
-        let limiter = Limiter::new(Clock::start());
+        let limiter = Limiter::new(Timeline::start());
         limiter.clients.reserve(buckets)?;
         let inner = Balances {
             limiter,

@@ -15,7 +15,7 @@ use http::Request;
 use super::*;
 use crate::{
     Clients, Denial, Limits, Plan, Protocol, Quota, Rate, RequestHead, Rules, Undeclared,
-    clock::Clock,
+    clock::Timeline,
     limiter::{
         limit_set::{Demand, LimitSet},
         readings::LimitReadings,
@@ -51,7 +51,7 @@ const ENDS: [End; 7] = [
     ),
 ];
 
-fn state_of(rules: &Rules, clock: Clock) -> Arc<RuleSet> {
+fn state_of(rules: &Rules, clock: Timeline) -> Arc<RuleSet> {
     let live = ActiveRules::new(rules, clock).expect("proper rules");
     Arc::clone(&live.rules())
 }
@@ -83,7 +83,7 @@ async fn what_is_settled_while_rules_are_reloaded_keeps_no_request_of_its_client
         let each = Rate::per_second(count).burst(20);
         Rules::new().clients(Clients::by_header("x-api-key").each(each))
     };
-    let live = ActiveRules::new(&rules(10), Clock::started_at(1)).expect("proper rules");
+    let live = ActiveRules::new(&rules(10), Timeline::started_at(1)).expect("proper rules");
     let settle_and_ask = |state: &RuleSet| {
         let request = Request::get("/").header("x-api-key", "a").body(());
         let request = request.expect("a request");
@@ -131,7 +131,7 @@ async fn what_comes_back_late_while_rules_are_reloaded_keeps_no_request_of_its_r
         ("the shared route", &[], &[]),
     ] {
         let own = rules(&["GET /a"], 10);
-        let live = ActiveRules::new(&own, Clock::started_at(1)).expect("proper rules");
+        let live = ActiveRules::new(&own, Timeline::started_at(1)).expect("proper rules");
         let closed = found(&live.rules());
         let limiter = Arc::clone(&live.rules().limiter);
         let ask = |set: &LimitSet| {
@@ -169,7 +169,7 @@ async fn what_comes_back_late_while_rules_are_reloaded_keeps_no_request_of_its_r
 async fn what_is_used_while_rules_are_reloaded_is_carried_over_as_of_the_moment_in_which_they_hold()
 {
     let rules = |count| Rules::new().total(Rate::per_second(count).burst(9));
-    let live = ActiveRules::new(&rules(1_000_000), Clock::started_at(1)).expect("proper rules");
+    let live = ActiveRules::new(&rules(1_000_000), Timeline::started_at(1)).expect("proper rules");
     let mut is_first = true;
     let meanwhile = |state: &RuleSet| {
         if is_first {
@@ -188,7 +188,7 @@ async fn what_is_used_while_rules_are_reloaded_is_carried_over_as_of_the_moment_
 #[tokio::test(start_paused = true)]
 async fn a_quota_starts_anew_exactly_when_its_window_ends() {
     for (start, quota, days, what) in ENDS {
-        let clock = Clock::started_at(start * 1_000_000_000);
+        let clock = Timeline::started_at(start * 1_000_000_000);
         let clients = Clients::by_header("x-api-key").each(quota(2));
         let rules = Rules::new().clients(clients);
         let state = state_of(&rules, clock);
@@ -235,7 +235,7 @@ async fn a_quota_starts_anew_exactly_when_its_window_ends() {
 
 #[tokio::test(start_paused = true)]
 async fn a_class_asks_for_its_own_variants() {
-    let clock = Clock::started_at(0);
+    let clock = Timeline::started_at(0);
     let clients = Clients::by_header("x-api-key")
         .each(Plan::new(Limits::closed()).route("GET /", Limits::unlimited()))
         .plan(
@@ -275,7 +275,7 @@ async fn what_was_used_on_new_routes_while_rules_are_reloaded_stays_used() {
         ("routes that share their limits", &shared),
         ("a route that gets a key", &key),
     ] {
-        let live = ActiveRules::new(&default(), Clock::started_at(0)).expect("proper rules");
+        let live = ActiveRules::new(&default(), Timeline::started_at(0)).expect("proper rules");
         let mut expected = [5, 0].into_iter();
         let meanwhile = |state: &RuleSet| {
             let expected = expected.next();

@@ -95,7 +95,7 @@ proptest! {
         // Two clients without a plan, and two on each.
         let members = [("one", "2"), ("one", "3"), ("two", "4"), ("two", "5")];
         let clients = members.into_iter().fold(clients, |clients, (name, key)| clients.member(name, key));
-        let clock = Clock::started_at(0);
+        let clock = Timeline::started_at(0);
         let state = state_of(&Rules::new().clients(clients), clock);
 
         let mut naive: HashMap<(u64, Option<usize>, usize), Naive> = HashMap::new();

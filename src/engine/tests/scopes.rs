@@ -112,7 +112,7 @@ pub(super) fn state(limited: &[Vec<Allowed>; 5]) -> Arc<RuleSet> {
     let clients = Clients::by_header("x-api-key").each(each).plan("pro", pro);
     let clients = clients.member("pro", "2").member("pro", "3");
     let rules = Rules::new().total(all(total)).default_route(all(route));
-    let clock = Clock::started_at(0);
+    let clock = Timeline::started_at(0);
     state_of(&rules.clients(clients), clock)
 }
 

@@ -143,7 +143,7 @@ fn on_a_clock_that_threads_move_every_bucket_keeps_its_bound() {
         clients.member("busy", client.to_string())
     });
     let rules = Rules::new().total(rate(TOTAL)).clients(clients);
-    let clock = Clock::started_at(0);
+    let clock = Timeline::started_at(0);
     let state = state_of(&rules, clock);
     let memory = &state.limiter.clients;
 

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::clock::Clock;
+use crate::clock::Timeline;
 
 const MILLISECOND: Nanos = 1_000_000;
 
@@ -125,7 +125,7 @@ proptest! {
     #[test]
     fn never_more_than_a_minute_and_no_input_panics(
         demand in prop::collection::vec(
-            (any::<u64>(), any::<Option<u8>>(), 0..=Clock::MAX, any::<[u64; 4]>()),
+            (any::<u64>(), any::<Option<u8>>(), 0..=Timeline::MAX, any::<[u64; 4]>()),
             1..50,
         ),
     ) {

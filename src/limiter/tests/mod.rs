@@ -153,7 +153,7 @@ fn shadows_are_charged_for_what_passes_and_say_what_they_would_have_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn a_limiter_asks_all_limits_of_a_rule_and_its_shadows_after_them() {
-    let limiter = Limiter::new(Clock::start());
+    let limiter = Limiter::new(Timeline::start());
     let shadow = Limit {
         shadow: true,
         ..limit(100, 1)
@@ -184,7 +184,7 @@ async fn a_limiter_asks_all_limits_of_a_rule_and_its_shadows_after_them() {
 
 #[tokio::test(start_paused = true)]
 async fn callers_of_a_shared_bucket_are_told_places_and_others_a_jitter() {
-    let limiter = Limiter::new(Clock::start());
+    let limiter = Limiter::new(Timeline::start());
     let route = &bound(&[(100_000, 2), (100_000, 2)])[..];
     let client = client_binding(3, limit(100_000, 2));
     let told = |bound, identity, known| {

@@ -107,7 +107,7 @@ pub(crate) use self::{
     present_budgets::PresentBudgets,
 };
 use crate::{
-    clock::{Clock, Moment, Nanos, nanos},
+    clock::{Moment, Nanos, Timeline, nanos},
     limit::{Limit, Terms, gcra::RefusalReason},
     limiter::{
         client_table::ClientTable,
@@ -122,7 +122,7 @@ use crate::{
 pub(crate) struct StoreClient {
     store: Arc<dyn Store>,
     /// This process's clock. The store has its own.
-    clock: Clock,
+    clock: Timeline,
     /// Nanoseconds by which the store's clock is ahead of this one, or more, in two's complement: by the moment at
     /// which the last call was sent.
     offset_at_most: AtomicU64,
@@ -182,7 +182,7 @@ impl StoreClient {
     /// Makes the client of a store that is taken to be up. `on_event` must not block.
     pub(crate) fn new(
         store: Arc<dyn Store>,
-        clock: Clock,
+        clock: Timeline,
         on_event: impl Fn(Event<'_>) + Send + Sync + 'static,
     ) -> Self {
         Self {
@@ -426,13 +426,13 @@ impl StoreClient {
     /// be.
     pub(crate) fn at(&self, now: Nanos) -> Nanos {
         let offset = self.offset_at_most.load(Ordering::Relaxed);
-        now.wrapping_add(offset).min(Clock::MAX)
+        now.wrapping_add(offset).min(Timeline::MAX)
     }
 
     /// Returns what the store's clock shows when this one shows `now`, or earlier: a wait from it is never too short.
     fn at_earliest(&self, now: Nanos) -> Nanos {
         let offset = self.offset_at_least.load(Ordering::Relaxed);
-        now.wrapping_add(offset).min(Clock::MAX)
+        now.wrapping_add(offset).min(Timeline::MAX)
     }
 
     /// Wakes `waker` at a deadline or later, and spawns the task that does, if there is none: see [`Timers::set`].
@@ -459,7 +459,7 @@ impl StoreClient {
     /// `peek`. Otherwise they only bring up to date what is remembered already.
     fn record_answer(&self, charges: &[Charge], taken: &Taken, sent: Nanos, peek: bool) {
         let now = self.clock.now();
-        let store_now = taken.now.min(Clock::MAX);
+        let store_now = taken.now.min(Timeline::MAX);
         self.offset_at_most
             .store(store_now.wrapping_sub(sent), Ordering::Relaxed);
         self.offset_at_least

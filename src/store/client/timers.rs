@@ -31,7 +31,7 @@ use std::{
 
 use tokio::{sync::Notify, time::timeout_at};
 
-use crate::clock::{Clock, Nanos};
+use crate::clock::{Nanos, Timeline};
 
 /// The deadlines of all who wait, with their wakers. `O(log n)` for each of its operations.
 #[derive(Debug, Default)]
@@ -57,7 +57,7 @@ struct TimerQueue {
 struct TimerTask(Option<Arc<Timers>>);
 
 impl TimerTask {
-    async fn run(mut self, clock: Clock) {
+    async fn run(mut self, clock: Timeline) {
         while let Some(timers) = &self.0 {
             let Some(until) = timers.wake_due(clock.now()) else {
                 self.0 = None;
@@ -119,7 +119,7 @@ impl Timers {
 
     /// Returns the task, which wakes what is due until no entry is left. It holds the timers, not the store client: so
     /// it does not keep a store alive for longer than its last deadline.
-    pub(super) fn run_task(self: &Arc<Self>, clock: Clock) -> impl Future<Output = ()> + use<> {
+    pub(super) fn run_task(self: &Arc<Self>, clock: Timeline) -> impl Future<Output = ()> + use<> {
         TimerTask(Some(Arc::clone(self))).run(clock)
     }
 

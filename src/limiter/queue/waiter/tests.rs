@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::{super::lines::GRACE, *};
 use crate::{
-    clock::Clock,
+    clock::Timeline,
     limit::{
         Limit, Scope, Terms, in_flight::InFlight, meter::Meter, rate::Rate,
         reservation::Reservation,
@@ -57,7 +57,7 @@ struct Throttle {
 
 impl Throttle {
     fn new() -> Self {
-        let limiter = Arc::new(Limiter::new(Clock::start()));
+        let limiter = Arc::new(Limiter::new(Timeline::start()));
         let start = limiter.now();
         Self { limiter, start }
     }
@@ -178,7 +178,7 @@ fn with(limits: &[&BoundLimit]) -> LimitSet {
 /// Between the refusal and the look at the line the slot has come free: it is taken, and not refused.
 #[tokio::test(start_paused = true)]
 async fn what_comes_free_before_a_request_has_queued_is_asked_for_again() {
-    let limiter = Arc::new(Limiter::new(Clock::start()));
+    let limiter = Arc::new(Limiter::new(Timeline::start()));
     let limit_set = limit_set([slot(wait_policy(Nanos::MAX, 9))]);
     let (demand, mut readings) = (Demand::default(), LimitReadings::default());
     let queue = |readings: &mut LimitReadings| {
