@@ -16,6 +16,11 @@
 //! - **Tokens before slots.** An admission settles its tokens before it frees its slots, so that a request that is
 //!   woken by a slot finds the balance of tokens as it will stay.
 //!
+//! # Size
+//!
+//! The guard is moved with each future and each response, so it is three words. What few requests need lies on the heap:
+//! a reservation with the slots beside it, and slots whose claim does not fit (see [`Permits`]).
+//!
 //! # Who may call it
 //!
 //! The engine makes [`Admission`]s and, for a request that holds slots while its other limits lie in a store,
@@ -29,60 +34,71 @@ use std::sync::Arc;
 
 pub(crate) use self::origin::Origin;
 use self::reservation::TokenReservation;
-use crate::limiter::{limit_set::Demand, readings::LimitReadings};
+use crate::limiter::{
+    limit_set::{BoundLimit, Demand},
+    readings::{LimitReading, LimitReadings},
+};
 
 /// The guard of one admitted request. It lives as long as the request: from the decision, through the inner service's
 /// future, to the end of the response body. Dropped without being [complete](Self::complete), the response was cut
 /// short.
 #[derive(Debug)]
-pub(crate) struct Admission {
-    /// The slots, which come back as this field is dropped: after the reservation is settled. Without caps it holds
-    /// none.
-    _permits: Permits,
-    /// The model tokens, if they are limited. Shared with the handler's `Usage`, which may outlive the admission.
-    reservation: Option<Arc<TokenReservation>>,
+pub(crate) enum Admission {
+    /// Slots, which come back as they are dropped. Without caps it holds none.
+    Slots { _permits: Permits },
+    /// Model tokens, and the slots beside them.
+    Tokens(TokenAdmission),
+}
+
+/// An admission with model tokens. Dropped, it settles a response that was cut short, if nothing has settled it yet, and
+/// then frees the slots, which lie in the reservation.
+#[derive(Debug)]
+pub(crate) struct TokenAdmission {
+    /// Shared with the handler's `Usage`, which may outlive the admission.
+    reservation: Arc<TokenReservation>,
 }
 
 impl Admission {
     /// Makes the guard of a request that was admitted by the limits of `origin`, whose charges have left `readings`:
     /// one for each limit, in their order. `held` are slots that it has taken before, for the same limits of this
     /// process; without them, the readings tell which slots it holds.
-    #[inline(never)]
+    #[inline]
     pub(crate) fn new(
         origin: &Arc<Origin>,
         demand: Demand,
         readings: &LimitReadings,
         held: Option<Permits>,
     ) -> Self {
-        Self {
-            _permits: held.unwrap_or_else(|| Permits::new(origin, demand, readings)),
-            reservation: origin
-                .limit_set
-                .has_tokens
-                .then(|| TokenReservation::new(origin, demand, readings)),
+        let permits = held.unwrap_or_else(|| Permits::new(origin, demand, readings));
+        match origin.limit_set.has_tokens {
+            false => Self::Slots { _permits: permits },
+            true => Self::Tokens(TokenAdmission {
+                reservation: TokenReservation::new(origin, demand, readings, permits),
+            }),
         }
     }
 
     /// Returns the reservation of model tokens, if they are limited.
     pub(crate) fn reservation(&self) -> Option<&Arc<TokenReservation>> {
-        self.reservation.as_ref()
+        match self {
+            Self::Slots { .. } => None,
+            Self::Tokens(tokens) => Some(&tokens.reservation),
+        }
     }
 
     /// Notes that the response came to its end. Without a report the reservation stands, or what was counted if that is
     /// more.
     pub(crate) fn complete(&self) {
-        if let Some(reservation) = &self.reservation {
+        if let Some(reservation) = self.reservation() {
             reservation.complete();
         }
     }
 }
 
-/// Settles a response that was cut short, if nothing has settled it yet.
-impl Drop for Admission {
+impl Drop for TokenAdmission {
     fn drop(&mut self) {
-        if let Some(reservation) = &self.reservation {
-            reservation.cut_short();
-        }
+        self.reservation.cut_short();
+        drop(self.reservation.take_permits());
     }
 }
 
@@ -90,75 +106,124 @@ impl Drop for Admission {
 /// waits for it.
 ///
 /// Caps lie in this process always, also where other limits lie in a store. Kept small, for it moves with each request:
-/// two bits for each of 32 caps, and a box for the rare request that has more.
+/// two bits for each of sixteen caps and half of a client's hash, which is all of it where no store has balances of
+/// clients. A claim that is larger lies on the heap.
 #[derive(Debug)]
-pub(crate) struct Permits {
-    origin: Arc<Origin>,
-    /// The client, in halves, which need no more than a word's alignment.
-    identity: [u64; 2],
-    /// A bit for each of the first caps of the limits, in their order. Set if a slot of it is held: shadows that would
-    /// have refused have given none.
-    held: u32,
-    /// A bit for each of them. Set if the slot is one of a balance that strangers share, since the table of clients had
-    /// no room.
-    shared: u32,
-    /// The other caps, which only requests have that may mean many routes.
-    other_caps: Option<Box<OtherCaps>>,
+pub(crate) struct Permits(Claim);
+
+/// The slots that are held, and of which balances.
+#[derive(Debug)]
+enum Claim {
+    /// The claim of most requests.
+    Few {
+        origin: Arc<Origin>,
+        /// The client. Zero if no cap is one of clients.
+        identity: u64,
+        /// A bit for each cap of the limits, in their order. Set if a slot of it is held: shadows that would have
+        /// refused have given none.
+        held: u16,
+        /// A bit for each of them. Set if the slot is one of a balance that strangers share, since the table of clients
+        /// had no room.
+        shared: u16,
+    },
+    /// The claim of a client whose hash is longer, or on more caps, as only requests have that may mean many routes.
+    Many(Box<ManySlots>),
 }
 
-/// Two flags for each cap that has no bit: a slot is held; strangers share it.
+/// A claim of any size.
 #[derive(Debug)]
-struct OtherCaps(Vec<(bool, bool)>);
+struct ManySlots {
+    origin: Arc<Origin>,
+    identity: u128,
+    /// Two flags for each cap: a slot is held; strangers share it.
+    flags: Vec<(bool, bool)>,
+}
 
 impl Permits {
-    /// The number of caps that have a bit.
-    const BITS: usize = 32;
-
     /// Notes the slots that an admission has taken, as its `readings` tell: one for each limit of `origin`, in their
     /// order. It takes nothing itself: the caller has charged them, and must not drop two of these for one charge.
+    #[inline]
     pub(crate) fn new(origin: &Arc<Origin>, demand: Demand, readings: &LimitReadings) -> Self {
-        let (mut held, mut shared) = (0, 0);
-        let mut others = Vec::new();
-        let readings = origin.limit_set.limits.iter().zip(readings.as_slice());
-        let slots = readings.filter(|(bound, _)| bound.limit.is_slots());
-        for (bit, (_, reading)) in slots.enumerate() {
-            if bit < Self::BITS {
-                held |= u32::from(!reading.refused) << bit;
-                shared |= u32::from(reading.shared) << bit;
-            } else {
-                others.push((!reading.refused, reading.shared));
+        let (mut held, mut shared, mut caps) = (0, 0, 0);
+        let mut identity = 0;
+        for (bound, reading) in Self::caps(origin, readings) {
+            if bound.is_of_clients() {
+                identity = demand.identity;
             }
+            held |= u16::from(!reading.refused).checked_shl(caps).unwrap_or(0);
+            shared |= u16::from(reading.shared).checked_shl(caps).unwrap_or(0);
+            caps += 1;
         }
-        Self {
-            origin: Arc::clone(origin),
-            identity: [demand.identity as u64, (demand.identity >> 64) as u64],
-            held,
-            shared,
-            other_caps: (!others.is_empty()).then(|| Box::new(OtherCaps(others))),
+        match u64::try_from(identity) {
+            Ok(identity) if caps <= u16::BITS => Self(Claim::Few {
+                origin: Arc::clone(origin),
+                identity,
+                held,
+                shared,
+            }),
+            _ => Self::many(origin, demand, readings),
         }
     }
 
-    /// Returns two flags of a cap: a slot is held; strangers share it.
-    fn of(&self, cap: usize) -> (bool, bool) {
-        match &self.other_caps {
-            Some(others) if cap >= Self::BITS => others.0[cap - Self::BITS],
-            _ => (self.held >> cap & 1 == 1, self.shared >> cap & 1 == 1),
-        }
+    /// A claim that is too large to lie with the rest of the request.
+    #[cold]
+    fn many(origin: &Arc<Origin>, demand: Demand, readings: &LimitReadings) -> Self {
+        let caps = Self::caps(origin, readings);
+        Self(Claim::Many(Box::new(ManySlots {
+            origin: Arc::clone(origin),
+            identity: demand.identity,
+            flags: caps
+                .map(|(_, reading)| (!reading.refused, reading.shared))
+                .collect(),
+        })))
+    }
+
+    /// Lists the caps among the limits, each with its reading.
+    fn caps<'a>(
+        origin: &'a Origin,
+        readings: &'a LimitReadings,
+    ) -> impl Iterator<Item = (&'a BoundLimit, &'a LimitReading)> {
+        let readings = origin.limit_set.limits.iter().zip(readings.as_slice());
+        readings.filter(|(bound, _)| bound.limit.is_slots())
     }
 }
 
 /// Gives each slot back to the balance that it was taken from.
 impl Drop for Permits {
     fn drop(&mut self) {
-        let [low, high] = self.identity;
-        let identity = u128::from(high) << 64 | u128::from(low);
-        let limits = self.origin.limit_set.limits.iter();
-        let slots = limits.filter(|bound| bound.limit.is_slots());
-        for (cap, bound) in slots.enumerate() {
-            let (is_held, is_shared) = self.of(cap);
-            if is_held {
-                self.origin.refund(bound, identity, is_shared, 1);
+        match &self.0 {
+            Claim::Few {
+                origin,
+                identity,
+                held,
+                shared,
+            } => {
+                let is_set = |bits: u16, cap: usize| bits >> cap & 1 == 1;
+                let flags = |cap| (is_set(*held, cap), is_set(*shared, cap));
+                give_back(origin, (*identity).into(), flags);
             }
+            Claim::Many(slots) => {
+                let ManySlots {
+                    origin,
+                    identity,
+                    flags,
+                } = &**slots;
+                give_back(origin, *identity, |cap| flags[cap]);
+            }
+        }
+    }
+}
+
+/// Gives back the slots of which `flags` tells, by the number of their cap, that they are held, and if strangers share
+/// them.
+#[inline]
+fn give_back(origin: &Origin, identity: u128, flags: impl Fn(usize) -> (bool, bool)) {
+    let limits = origin.limit_set.limits.iter();
+    let slots = limits.filter(|bound| bound.limit.is_slots());
+    for (cap, bound) in slots.enumerate() {
+        let (is_held, is_shared) = flags(cap);
+        if is_held {
+            origin.refund(bound, identity, is_shared, 1);
         }
     }
 }

@@ -36,7 +36,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use super::Origin;
+use super::{Origin, Permits};
 use crate::{
     clock::Nanos,
     limiter::{
@@ -81,6 +81,8 @@ struct ReservationState {
     used: u64,
     /// Set once nothing changes any more.
     is_settled: bool,
+    /// The slots of the request, which the reservation has on the heap for the admission. Taken when that is dropped.
+    permits: Option<Permits>,
 }
 
 /// The fate of a report of what was used.
@@ -119,8 +121,14 @@ impl TokenReservation {
     const UNSEEN: u64 = 1 << 24;
 
     /// Makes the reservation of a request that was admitted, from the `readings` of its limits, in their order. It
-    /// charges nothing: the reserved tokens were taken by the admission.
-    pub(crate) fn new(origin: &Arc<Origin>, demand: Demand, readings: &LimitReadings) -> Arc<Self> {
+    /// charges nothing: the reserved tokens were taken by the admission. `permits` are kept until they are
+    /// [taken](Self::take_permits).
+    pub(crate) fn new(
+        origin: &Arc<Origin>,
+        demand: Demand,
+        readings: &LimitReadings,
+        permits: Permits,
+    ) -> Arc<Self> {
         let readings = origin.limit_set.limits.iter().zip(readings.as_slice());
         let tokens = readings.filter(|(bound, _)| bound.limit.is_tokens());
         let entries = tokens.map(|(_, reading)| LimitReservation {
@@ -137,8 +145,14 @@ impl TokenReservation {
             state: Mutex::new(ReservationState {
                 used: 0,
                 is_settled: false,
+                permits: Some(permits),
             }),
         })
+    }
+
+    /// Takes the slots out. The caller drops them when the lock is free.
+    pub(super) fn take_permits(&self) -> Option<Permits> {
+        self.with(|state| state.permits.take())
     }
 
     /// Returns the tokens reserved at admission, by the limit that reserved the least. A shadow counts only if no limit
@@ -322,11 +336,9 @@ mod loom_tests {
         let mut readings = LimitReadings::default();
         let admitted = limiter.admit(&limit_set, demand, limiter.now(), &mut readings);
         assert_eq!(admitted, Ok(true));
-        TokenReservation::new(
-            &Origin::new(&limiter, &StoreSlot::default(), &limit_set),
-            demand,
-            &readings,
-        )
+        let origin = Origin::new(&limiter, &StoreSlot::default(), &limit_set);
+        let permits = Permits::new(&origin, demand, &readings);
+        TokenReservation::new(&origin, demand, &readings, permits)
     }
 
     /// Returns the units with which the bucket of a reservation is charged.

@@ -345,6 +345,12 @@ impl BoundLimit {
         }
     }
 
+    /// Tells whether each client has a balance or a queue of its own here, so that an identity counts.
+    pub(crate) fn is_of_clients(&self) -> bool {
+        let has_balances = matches!(self.storage, Storage::Client(_));
+        has_balances || matches!(self.queue, QueueScope::Client(_))
+    }
+
     /// Returns the balance to charge for a client, in the terms of this limit. `identity` counts only where balances
     /// are kept in the table.
     #[inline]
