@@ -1,16 +1,21 @@
 //! The body of a response: the inner service's with a guard, or the throttle's own.
 
 use std::{
-    mem,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use crate::{admission::Admission, usage::UsageReader};
+use crate::{
+    admission::Admission,
+    response::Answer,
+    usage::{ReportListener, UsageReader},
+};
 
 pin_project! {
     /// The body of a response that passed a [`Throttle`](crate::Throttle).
@@ -30,20 +35,24 @@ pin_project! {
     #[project = KindProj]
     enum Kind<B> {
         Inner { #[pin] body: Guarded<B, Held> },
-        // Nothing is left of it once it is empty.
-        Own { data: Bytes },
+        // Its data is not empty. `None`: nothing is left of it.
+        Own { answer: Option<Box<Answer>> },
     }
 }
 
-impl<B> ResponseBody<B> {
-    /// `answer` reads the body, if what it has used is to be found there.
-    #[inline]
-    pub(crate) fn inner(
-        body: B,
-        admission: Option<Admission>,
-        answer: Option<Box<UsageReader>>,
-    ) -> Self {
-        let guard = admission.map(|admission| Held { answer, admission });
+/// A body that responses of a throttle have whose inner service answers with bodies `B`.
+pub(crate) trait FromInner<B> {
+    /// The body of an admitted request, and what that holds until it ends.
+    fn inner(body: B, held: Option<Held>) -> Self;
+
+    /// The body of a refused request: what is left of the answer whose head was taken.
+    fn own(answer: Box<Answer>) -> Self;
+}
+
+impl<B> FromInner<B> for ResponseBody<B> {
+    #[inline(always)]
+    fn inner(body: B, held: Option<Held>) -> Self {
+        let guard = held;
         Self {
             kind: Kind::Inner {
                 body: Guarded { body, guard },
@@ -51,9 +60,10 @@ impl<B> ResponseBody<B> {
         }
     }
 
-    pub(crate) fn own(data: Bytes) -> Self {
+    fn own(answer: Box<Answer>) -> Self {
+        let answer = (!answer.data().is_empty()).then_some(answer);
         Self {
-            kind: Kind::Own { data },
+            kind: Kind::Own { answer },
         }
     }
 }
@@ -61,7 +71,9 @@ impl<B> ResponseBody<B> {
 /// An empty body, whatever `B` is.
 impl<B> Default for ResponseBody<B> {
     fn default() -> Self {
-        Self::own(Bytes::new())
+        Self {
+            kind: Kind::Own { answer: None },
+        }
     }
 }
 
@@ -78,9 +90,9 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         match self.project().kind.project() {
             KindProj::Inner { body } => body.poll_frame(cx),
-            KindProj::Own { data } => {
-                let data = mem::take(data);
-                Poll::Ready((!data.is_empty()).then(|| Ok(Frame::data(data))))
+            KindProj::Own { answer } => {
+                let data = answer.take().map(|answer| answer.into_data());
+                Poll::Ready(data.map(|data| Ok(Frame::data(data))))
             }
         }
     }
@@ -88,15 +100,16 @@ where
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Inner { body } => body.is_end_stream(),
-            Kind::Own { data } => data.is_empty(),
+            Kind::Own { answer } => answer.is_none(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Inner { body } => body.size_hint(),
-            Kind::Own { data } => {
-                SizeHint::with_exact(u64::try_from(data.len()).unwrap_or(u64::MAX))
+            Kind::Own { answer } => {
+                let length = answer.as_ref().map_or(0, |answer| answer.data().len());
+                SizeHint::with_exact(u64::try_from(length).unwrap_or(u64::MAX))
             }
         }
     }
@@ -120,41 +133,73 @@ trait Guard {
     fn complete(self);
 }
 
-/// The admission that a response holds until it ends, and the reader of the usage that it reports.
+/// The things that a response holds until it ends.
 #[derive(Debug)]
-struct Held {
-    answer: Option<Box<UsageReader>>,
+pub(crate) enum Held {
+    /// The admission alone.
+    Admission(Admission),
+    /// The admission, and the reader of the usage that the response reports.
+    Read(Box<ReadAdmission>),
+}
+
+/// An admission whose response reports what it has used. Dropped, it settles: a truncated response may still have
+/// reported usage.
+#[derive(Debug)]
+pub(crate) struct ReadAdmission {
+    /// Taken when it has settled.
+    reader: Option<UsageReader>,
     admission: Admission,
+}
+
+impl Held {
+    /// Reads what the response with these header fields reports, too. A response that reports nothing, such as a
+    /// compressed one, is not read.
+    #[cold]
+    pub(crate) fn read(self, headers: &HeaderMap, listener: Arc<dyn ReportListener>) -> Self {
+        match (self, UsageReader::of(headers, listener)) {
+            (Self::Admission(admission), Some(reader)) => Self::Read(Box::new(ReadAdmission {
+                reader: Some(reader),
+                admission,
+            })),
+            (held, _) => held,
+        }
+    }
 }
 
 impl Guard for Held {
     #[inline]
     fn data(&mut self, data: &[u8]) {
-        if let Some(answer) = &mut self.answer {
-            answer.read(data);
+        if let Self::Read(read) = self {
+            if let Some(reader) = &mut read.reader {
+                reader.read(data);
+            }
         }
     }
 
-    fn complete(mut self) {
-        self.settle();
-        self.admission.complete();
+    fn complete(self) {
+        match self {
+            Self::Admission(admission) => admission.complete(),
+            Self::Read(mut read) => {
+                read.settle();
+                read.admission.complete();
+            }
+        }
     }
 }
 
-/// A truncated response may still have reported usage.
-impl Drop for Held {
+impl ReadAdmission {
+    fn settle(&mut self) {
+        if let (Some(reader), Some(reservation)) =
+            (self.reader.take(), self.admission.reservation())
+        {
+            reader.settle(reservation);
+        }
+    }
+}
+
+impl Drop for ReadAdmission {
     fn drop(&mut self) {
         self.settle();
-    }
-}
-
-impl Held {
-    fn settle(&mut self) {
-        if let (Some(answer), Some(reservation)) =
-            (self.answer.take(), self.admission.reservation())
-        {
-            answer.settle(reservation);
-        }
     }
 }
 
@@ -215,7 +260,7 @@ mod tests {
         task::Waker,
     };
 
-    use http::HeaderMap;
+    use http::Response;
 
     use super::*;
 
@@ -333,7 +378,8 @@ mod tests {
     #[test]
     fn an_own_body_tells_its_length_and_end() {
         type Own = ResponseBody<http_body_util::Empty<Bytes>>;
-        let mut body = Own::own(Bytes::from_static(b"refused"));
+        let own = |data| Own::own(Answer::new(Response::new(Bytes::from_static(data))));
+        let mut body = own(b"refused");
         assert_eq!(body.size_hint().exact(), Some(7));
         assert!(!body.is_end_stream());
         let mut cx = Context::from_waker(Waker::noop());
@@ -348,7 +394,7 @@ mod tests {
             Poll::Ready(None)
         ));
         assert!(Own::default().is_end_stream());
-        assert!(Own::own(Bytes::new()).is_end_stream());
+        assert!(own(b"").is_end_stream());
     }
 
     #[test]

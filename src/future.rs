@@ -48,18 +48,17 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
 use http::{Request, Response};
 use pin_project_lite::pin_project;
 use tower::Service;
 
 use crate::{
     admission::Admission,
-    body::ResponseBody,
+    body::{FromInner, Held, ResponseBody},
     decision::Decision,
     engine::{Pending, Refusal, ResponseParts, Ticket},
     head::RequestHead,
-    usage::UsageReader,
+    response::Answer,
 };
 
 pin_project! {
@@ -102,8 +101,8 @@ enum Rest<S, ReqBody> {
     Told(ResponseParts),
     /// The request is refused. There is no inner future.
     Rejected {
-        // On the heap, so that those that are admitted are not as large. Taken by the first poll.
-        response: Option<Box<Response<Bytes>>>,
+        // Taken by the first poll.
+        answer: Option<Box<Answer>>,
     },
 }
 
@@ -185,7 +184,7 @@ where
         Self {
             inner: None,
             rest: Rest::Rejected {
-                response: Some(refusal.answer(request)),
+                answer: Some(refusal.answer(request)),
             },
         }
     }
@@ -214,6 +213,36 @@ where
     type Output = Result<Response<ResponseBody<ResBody>>, S::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.poll_as(cx)
+    }
+}
+
+impl<S, ReqBody, ResBody> ResponseFuture<S, ReqBody>
+where
+    S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+{
+    /// Polls for a response with a body of this type.
+    #[inline(always)]
+    pub(crate) fn poll_as<B: FromInner<ResBody>>(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<B>, S::Error>> {
+        let this = self.as_mut().project();
+        // ## Bare => response
+        if let (Rest::Bare, Some(inner)) = (&this.rest, this.inner.as_pin_mut()) {
+            return inner
+                .poll(cx)
+                .map_ok(|response| response.map(|body| B::inner(body, None)));
+        }
+        self.poll_rest(cx)
+    }
+
+    /// Polls in any state.
+    #[inline(never)]
+    fn poll_rest<B: FromInner<ResBody>>(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<B>, S::Error>> {
         let mut this = self.project();
         loop {
             match this.rest {
@@ -233,27 +262,25 @@ where
                             Rest::of(ticket)
                         }
                         Err(refusal) => Rest::Rejected {
-                            response: Some(refusal.answer(request)),
+                            answer: Some(refusal.answer(request)),
                         },
                     };
                 }
                 // ## Bare => response
                 Rest::Bare => {
                     let inner = this.inner.as_mut().as_pin_mut().expect(POLLED);
-                    let pass = |response: Response<_>| {
-                        response.map(|body| ResponseBody::inner(body, None, None))
-                    };
-                    return inner.poll(cx).map_ok(pass);
+                    return inner
+                        .poll(cx)
+                        .map_ok(|response| response.map(|body| B::inner(body, None)));
                 }
                 // ## Held => response with a guard in its body
                 Rest::Held { admission } => {
                     let inner = this.inner.as_mut().as_pin_mut().expect(POLLED);
                     let result = ready!(inner.poll(cx));
                     // Moved into the closure, which an error drops without having called it.
-                    let admission = admission.take();
-                    return Poll::Ready(result.map(|response| {
-                        response.map(|body| ResponseBody::inner(body, admission, None))
-                    }));
+                    let held = admission.take().map(Held::Admission);
+                    let pass = |response: Response<_>| response.map(|body| B::inner(body, held));
+                    return Poll::Ready(result.map(pass));
                 }
                 // ## Told => response with fields and decision, and a guard in its body
                 Rest::Told(told) => {
@@ -269,8 +296,7 @@ where
                         decision,
                         log,
                     } = told;
-                    let admission = admission.take();
-                    let mut answer = None;
+                    let mut held = admission.take().map(Held::Admission);
                     if let Ok(response) = result {
                         if let Some(fields) = fields.take() {
                             fields.add_to(response.status(), response.headers_mut());
@@ -282,19 +308,16 @@ where
                                 response.extensions_mut().insert(decision);
                             }
                         }
-                        // No reader for what reports nothing, such as a compressed body.
                         if let Some(log) = log.take() {
-                            answer = UsageReader::of(response.headers(), log);
+                            held = held.map(|held| held.read(response.headers(), log));
                         }
                     }
-                    return poll.map_ok(|response| {
-                        response.map(|body| ResponseBody::inner(body, admission, answer))
-                    });
+                    return poll.map_ok(|response| response.map(|body| B::inner(body, held)));
                 }
                 // ## Rejected => answer of the throttle
-                Rest::Rejected { response } => {
-                    let response = response.take().expect(POLLED);
-                    return Poll::Ready(Ok((*response).map(ResponseBody::own)));
+                Rest::Rejected { answer } => {
+                    let answer = answer.take().expect(POLLED);
+                    return Poll::Ready(Ok(answer.respond(B::own)));
                 }
             }
         }
@@ -312,5 +335,47 @@ where
             Rest::Rejected { .. } => "Rejected",
         };
         f.debug_tuple("ResponseFuture").field(&state).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, num::NonZero};
+
+    use bytes::Bytes;
+    use http_body_util::Empty;
+    use tower::service_fn;
+
+    use super::*;
+
+    type EmptyResponse = Result<Response<Empty<Bytes>>, Infallible>;
+
+    /// A future of forty bytes that is never zero, as most are.
+    #[expect(dead_code, reason = "only its size counts")]
+    struct Forty(NonZero<u64>, [u64; 4]);
+
+    impl Future for Forty {
+        type Output = EmptyResponse;
+
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<EmptyResponse> {
+            Poll::Pending
+        }
+    }
+
+    /// Returns the bytes of a service's future, and of the one around it.
+    fn sizes<S: Service<Request<()>>>(_: &S) -> (usize, usize) {
+        (size_of::<S::Future>(), size_of::<ResponseFuture<S, ()>>())
+    }
+
+    /// Each of them is moved several times on the way of a request, and those of requests that hold nothing as others.
+    #[test]
+    fn futures_and_bodies_are_small() {
+        let inner = service_fn(|_: Request<()>| Forty(NonZero::<u64>::MIN, [0; 4]));
+        let (inner, future) = sizes(&inner);
+        assert_eq!(inner, 40);
+        assert!(future <= 184, "a future takes {future} bytes");
+        // A response without a body takes 112.
+        let response = size_of::<Response<ResponseBody<Empty<Bytes>>>>();
+        assert!(response <= 136, "a response takes {response} bytes");
     }
 }

@@ -9,7 +9,10 @@ use bytes::Bytes;
 use http::Response;
 use pin_project_lite::pin_project;
 
-use crate::body::ResponseBody;
+use crate::{
+    body::{FromInner, ResponseBody},
+    response::Answer,
+};
 
 pin_project! {
     /// The future of a [`CanonicalPath`](super::CanonicalPath)'s response.
@@ -25,7 +28,7 @@ pin_project! {
     #[project = FutureStateProj]
     enum FutureState<F> {
         Admitted { #[pin] inner: F },
-        Refused { response: Option<Response<Bytes>> },
+        Refused { answer: Option<Box<Answer>> },
     }
 }
 
@@ -39,7 +42,7 @@ impl<F> CanonicalPathFuture<F> {
     pub(super) fn refused(response: Response<Bytes>) -> Self {
         Self {
             state: FutureState::Refused {
-                response: Some(response),
+                answer: Some(Answer::new(response)),
             },
         }
     }
@@ -55,13 +58,11 @@ where
         match self.project().state.project() {
             FutureStateProj::Admitted { inner } => {
                 let response = ready!(inner.poll(cx))?;
-                Poll::Ready(Ok(
-                    response.map(|body| ResponseBody::inner(body, None, None))
-                ))
+                Poll::Ready(Ok(response.map(|body| ResponseBody::inner(body, None))))
             }
-            FutureStateProj::Refused { response } => {
-                let response = response.take().expect("polled after it was ready");
-                Poll::Ready(Ok(response.map(ResponseBody::own)))
+            FutureStateProj::Refused { answer } => {
+                let answer = answer.take().expect("polled after it was ready");
+                Poll::Ready(Ok(answer.respond(ResponseBody::own)))
             }
         }
     }

@@ -24,7 +24,9 @@ use crate::{
     decision::{Decision, Denial},
     limiter::readings::LimitReadings,
     observe::Log,
-    response::{Framing, Rejection, Templates, fields::RateLimitFields, grpc, problem, strip},
+    response::{
+        Answer, Framing, Rejection, Templates, fields::RateLimitFields, grpc, problem, strip,
+    },
     usage::Usage,
 };
 
@@ -93,7 +95,7 @@ pub(crate) struct ResponseParts {
 /// a whole.
 pub(crate) enum Refusal {
     /// An answer that is written.
-    Answered(Box<Response<Bytes>>),
+    Answered(Box<Answer>),
     /// An answer that a user's own code gives, which sees the whole head.
     Custom {
         denial: Box<Denial>,
@@ -162,7 +164,7 @@ impl Ticket {
 impl Refusal {
     /// Returns the answer to this request, which ends here. The code of a user's [`Rejection`] runs after the request's
     /// body is dropped, and its panics pass through.
-    pub(crate) fn answer<B>(self, request: Request<B>) -> Box<Response<Bytes>> {
+    pub(crate) fn answer<B>(self, request: Request<B>) -> Box<Answer> {
         match self {
             Self::Answered(answer) => answer,
             Self::Custom {
@@ -178,7 +180,7 @@ impl Refusal {
                 if tells_decision {
                     answer.extensions_mut().insert(Decision::from(*denial));
                 }
-                Box::new(answer)
+                Answer::new(answer)
             }
         }
     }
@@ -356,11 +358,11 @@ impl Attempt<'_> {
                 tells_decision: options.decision,
             },
             (framing, _) => {
-                let mut answer = Box::new(self.own_answer(framing, &denial, templates));
+                let mut answer = self.own_answer(framing, &denial, templates);
                 if options.decision {
                     answer.extensions_mut().insert(Decision::from(denial));
                 }
-                Refusal::Answered(answer)
+                Refusal::Answered(Answer::new(answer))
             }
         }
     }

@@ -299,12 +299,14 @@ mod tests {
 
     use super::*;
     use crate::{
-        Rate, Scope,
+        Rate, ResponseBody, Scope,
+        body::FromInner,
         limit::{Limit, Terms, meter::Meter, reservation::Reservation},
         limiter::{
             limit_set::{BoundLimit, LimitSet},
             readings::{LimitReading, LimitReadings},
         },
+        response::Answer,
     };
 
     #[test]
@@ -438,9 +440,8 @@ mod tests {
     #[test]
     fn a_grpc_head_ends_the_stream() {
         let answer = reject(&two_seconds(), CONTENT_TYPE, None, None);
-        assert!(
-            crate::ResponseBody::<http_body_util::Empty<Bytes>>::own(answer.into_body())
-                .is_end_stream()
-        );
+        let body = ResponseBody::<http_body_util::Empty<Bytes>>::own;
+        let response = Answer::new(answer).respond(body);
+        assert!(response.body().is_end_stream());
     }
 }

@@ -1,5 +1,6 @@
 //! The throttle's own output: header fields on admitted responses, and whole answers to refused requests.
 
+mod answer;
 mod api_error;
 mod buffer;
 mod dialect;
@@ -15,13 +16,14 @@ mod templates;
 use http::header::{HeaderName, RETRY_AFTER};
 
 use self::header_names::{RATE_LIMIT, RATE_LIMIT_POLICY, RETRY_AFTER_MS, X_SHOULD_RETRY};
-pub use self::{dialect::Dialect, problem::Problem, protocol::Protocol, rejection::Rejection};
 pub(crate) use self::{
+    answer::Answer,
     problem::problem,
     protocol::Framing,
     rejection::{Rejections, RouteRejection, strip},
     templates::Templates,
 };
+pub use self::{dialect::Dialect, problem::Problem, protocol::Protocol, rejection::Rejection};
 
 /// The header fields that a browser's script may need to read, for CORS `expose_headers`.
 ///

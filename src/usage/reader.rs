@@ -33,17 +33,17 @@ impl UsageReader {
     /// Returns the reader of an answer with these header fields. `None` if it reports nothing: it is compressed, or of
     /// another type.
     #[cold]
-    pub(crate) fn of(headers: &HeaderMap, listener: Arc<dyn ReportListener>) -> Option<Box<Self>> {
+    pub(crate) fn of(headers: &HeaderMap, listener: Arc<dyn ReportListener>) -> Option<Self> {
         let encoding = head::first_value(headers, &CONTENT_ENCODING);
         if encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case(b"identity")) {
             return None;
         }
         let kind = MediaType::of(head::text(headers, &CONTENT_TYPE)?)?;
-        Some(Box::new(Self {
+        Some(Self {
             scan: UsageScanner::new(kind),
             passed: 0,
             listener,
-        }))
+        })
     }
 
     pub(crate) fn read(&mut self, data: &[u8]) {
