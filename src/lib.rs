@@ -363,7 +363,8 @@
 //!
 //! # Features
 //!
-//! - `axum`: reads axum's `MatchedPath`, `OriginalUri` and `ConnectInfo`, as told above.
+//! - `axum`: reads axum's `MatchedPath`, `OriginalUri` and `ConnectInfo`, as told above; and
+//!   `ThrottleLayer::for_axum`, a layer whose responses have axum's body.
 //! - `config`: rules from documents, and from the limits of gateways that people come from; see [`config`].
 //! - `watch`: a file of rules is followed while the server runs; see [`config::watch`].
 //! - `metrics`: counts through the facade [`metrics`](https://docs.rs/metrics), by route and by limit:
@@ -391,6 +392,8 @@
 #[path = "bench.rs"]
 pub mod __bench;
 mod admission;
+#[cfg(feature = "axum")]
+pub mod axum;
 mod body;
 mod canonical_path;
 #[cfg(test)]

@@ -1,0 +1,27 @@
+//! axum's body, as that of responses that pass a throttle.
+
+use axum::{BoxError, body::Body};
+use bytes::Bytes;
+
+use crate::{
+    body::{FromInner, Held, ResponseBody},
+    response::Answer,
+};
+
+impl<B> FromInner<B> for Body
+where
+    B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+{
+    #[inline(always)]
+    fn inner(body: B, held: Option<Held>) -> Self {
+        match held {
+            // No box for one that is axum's.
+            None => Self::new(body),
+            held => Self::new(ResponseBody::inner(body, held)),
+        }
+    }
+
+    fn own(answer: Box<Answer>) -> Self {
+        Self::new(ResponseBody::<Self>::own(answer))
+    }
+}
