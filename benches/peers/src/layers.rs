@@ -23,6 +23,7 @@ use crate::rounds::Row;
 
 pub const BARE: &str = "bare service";
 pub const PLAIN: &str = "tower-throttle, allowed, nothing told";
+pub const AXUMS_BODY: &str = "tower-throttle, allowed, nothing told, axum's body";
 pub const FIELDS: &str = "tower-throttle, allowed, both fields";
 pub const REFUSED: &str = "tower-throttle, refused";
 pub const GOVERNOR: &str = "tower_governor, allowed";
@@ -119,6 +120,10 @@ pub fn rows() -> Vec<Row> {
         call(BARE, bare()),
         call(PLAIN, plain(chat(endless())).layer(bare())),
         call(
+            AXUMS_BODY,
+            plain(chat(endless())).for_axum().layer(bare()),
+        ),
+        call(
             "tower-throttle, allowed, total and route, nothing told",
             plain(total()).layer(bare()),
         ),
@@ -158,6 +163,10 @@ pub fn rows() -> Vec<Row> {
         oneshot(
             "clone and oneshot: tower-throttle, nothing told",
             plain(chat(endless())).layer(bare()),
+        ),
+        oneshot(
+            "clone and oneshot: tower-throttle, nothing told, axum's body",
+            plain(chat(endless())).for_axum().layer(bare()),
         ),
         oneshot(
             "clone and oneshot: tower-throttle, default",

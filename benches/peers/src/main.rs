@@ -208,6 +208,11 @@ fn counts(rows: &mut [Row]) {
         plain, bare,
         "an admitted request of which nothing is told allocates nothing"
     );
+    assert_eq!(
+        of(layers::AXUMS_BODY),
+        bare,
+        "nor does axum's body get a box"
+    );
     // The two of a header map that was empty, and now and then a sheet that texts are cut from.
     let fields = of(layers::FIELDS) - bare;
     assert!(
