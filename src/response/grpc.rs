@@ -12,8 +12,8 @@ use http::{
 };
 
 use super::{
-    fields::refused,
     header_names::{RATE_LIMIT, RATE_LIMIT_POLICY},
+    limit_text::refused,
     policies::terms,
 };
 use crate::{

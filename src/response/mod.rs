@@ -7,6 +7,7 @@ mod dialect;
 pub(crate) mod fields;
 pub(crate) mod grpc;
 mod header_names;
+mod limit_text;
 mod policies;
 mod problem;
 mod protocol;
