@@ -238,20 +238,18 @@ impl Attempt<'_> {
         self.count_admitted(&limits, outcome);
         let (now, arrived) = (outcome.at, outcome.arrived());
         let readings = &mut *outcome.readings;
-        let told = templates.policies.as_ref().filter(|_| options.fields);
+        let is_told = options.fields && templates.policies.is_some();
         // Most requests are charged on rates alone, and have nothing to give back.
         let holds = limit_set.has_slots || limit_set.has_tokens || outcome.permits.is_some();
         let admission =
             holds.then(|| Admission::new(origin, self.demand, readings, outcome.permits.take()));
         let reads_answer = options.usage_from_answer && limit_set.has_tokens;
-        if told.is_none() && !options.decision && !reads_answer {
+        if !is_told && !options.decision && !reads_answer {
             return Decided::Admit(admission.map_or(Ticket::Bare, Ticket::Held));
         }
-        let mut fields = match told {
-            Some(policies) if RateLimitFields::fit(self.head.method()) => {
-                RateLimitFields::admitted(policies, limit_set, readings, now)
-            }
-            _ => None,
+        let mut fields = match is_told && RateLimitFields::fit(self.head.method()) {
+            true => RateLimitFields::admitted(templates, limit_set, readings, now),
+            false => None,
         };
         if self.rules.rejections.is_some() || options.tells_more {
             if let Some(fields) = &mut fields {

@@ -261,6 +261,12 @@ impl Meter {
         debt.div_ceil(self.gcra.interval())
     }
 
+    /// Tells whether a state is that of a bucket that was full at `now`, and of which one unit was taken then.
+    #[inline]
+    pub(crate) fn has_taken_one(&self, state: u64, now: Nanos) -> bool {
+        Gcra::debt(state, self.at(now)) == self.gcra.interval()
+    }
+
     /// Nanoseconds until the bucket is full. Nobody knows for slots: zero.
     pub(crate) fn full_in(&self, state: u64, now: Nanos) -> u64 {
         let at = self.at(now);

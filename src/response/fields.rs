@@ -4,78 +4,56 @@
 //! configured, and what remains of it. Known readers shape what we send within the draft: one takes the
 //! first item alone and wants `r` directly before `t`, so the binding limit comes first.
 
-use std::cmp::Reverse;
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{
-    buffer::Buffer,
     dialect::{Dialect, dialect_headers},
     header_names::{RATE_LIMIT, RATE_LIMIT_POLICY},
-    limit_text::{push_level, requests},
-    policies::Policies,
+    limit_text::LimitText,
+    templates::Templates,
 };
 use crate::{
     clock::{Nanos, Timeline},
-    decision::{LimitStatus, statuses},
+    decision::statuses,
     limiter::{limit_set::LimitSet, readings::LimitReadings},
 };
 
 /// The fields of one admitted response, written when the request was admitted.
 #[derive(Debug)]
 pub(crate) struct RateLimitFields {
-    policy: HeaderValue,
-    limit: HeaderValue,
+    /// The texts that are the same for all requests.
+    templates: Arc<Templates>,
+    /// `RateLimit`. `None`: it is the one in `templates`.
+    limit: Option<HeaderValue>,
     exhausted: bool,
     /// The fields of a dialect.
     more: Option<Box<[(HeaderName, HeaderValue)]>>,
 }
 
 impl RateLimitFields {
-    /// The fields of an admitted request.
+    /// The fields of an admitted request. `None` if nothing is published.
     pub(crate) fn admitted(
-        policies: &Policies,
+        templates: &Arc<Templates>,
         limit_set: &LimitSet,
         readings: &LimitReadings,
         now: Nanos,
     ) -> Option<Self> {
-        let mut published = statuses(limit_set, readings, now, true)
-            .zip(&policies.items)
-            .filter_map(|(status, item)| Some((status, item.as_deref()?)));
-        let all = published.clone();
-        let mut binding = published.next()?;
-        let mut balance = binding.0.balance();
-        let mut passing = requests(&binding.0, balance);
-        let mut others = false;
-        for (status, item) in published {
-            others = true;
-            // What has the least left is what binds; of equals what keeps it longest, or else the most
-            // specific. A cap in flight comes after all else: of it no time can be told.
-            let next = status.balance();
-            let would_pass = requests(&status, next);
-            let key = |status: &LimitStatus<'_>, passing, (_, next)| {
-                (status.limit().is_slots(), passing, Reverse(next))
-            };
-            if key(&status, would_pass, next) < key(&binding.0, passing, balance) {
-                (binding, balance, passing) = ((status, item), next, would_pass);
+        let policies = templates.policies.as_ref()?;
+        let first = templates.first.as_ref();
+        let first = first.filter(|_| LimitText::is_first(policies, limit_set, readings, now));
+        let (limit, exhausted) = match first {
+            Some(first) => (None, first.exhausted),
+            None => {
+                let text = LimitText::new(policies, limit_set, readings, now)?;
+                (Some(text.value), text.exhausted)
             }
-        }
-        let mut line = Buffer::new();
-        line.push(binding.1);
-        push_level(&mut line, binding.0.limit(), balance);
-        if others {
-            for (status, item) in all {
-                if !std::ptr::eq(status.limit(), binding.0.limit()) {
-                    line.push(", ");
-                    line.push(item);
-                    push_level(&mut line, status.limit(), status.balance());
-                }
-            }
-        }
+        };
         Some(Self {
-            policy: policies.line.clone(),
-            limit: line.into_header_value()?,
-            exhausted: balance.0 == 0,
+            templates: Arc::clone(templates),
+            limit,
+            exhausted,
             more: None,
         })
     }
@@ -102,8 +80,14 @@ impl RateLimitFields {
         if status.is_informational() || (status.is_redirection() && self.exhausted) {
             return;
         }
-        headers.append(RATE_LIMIT_POLICY, self.policy);
-        headers.append(RATE_LIMIT, self.limit);
+        let Templates {
+            policies, first, ..
+        } = &*self.templates;
+        let first = || first.as_ref().map(|first| first.value.clone());
+        if let (Some(policies), Some(limit)) = (policies, self.limit.or_else(first)) {
+            headers.append(RATE_LIMIT_POLICY, policies.line.clone());
+            headers.append(RATE_LIMIT, limit);
+        }
         if let Some(more) = self.more {
             add_more(more, headers);
         }
@@ -121,5 +105,134 @@ impl RateLimitFields {
 fn add_more(more: Box<[(HeaderName, HeaderValue)]>, headers: &mut HeaderMap) {
     if !more.iter().any(|(name, _)| headers.contains_key(name)) {
         headers.extend(more);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        InFlight, Quota, Rate,
+        limit::{Limit, Scope, Terms, meter::Meter, reservation::Reservation},
+        limiter::{
+            limit_set::BoundLimit,
+            readings::{BucketReading, LimitReading},
+        },
+    };
+
+    const SECOND: Nanos = 1_000_000_000;
+
+    fn limit((kind, count, burst, published): (u8, u64, u64, bool), name: &str) -> Limit {
+        let rate = Rate::per_minute(count).burst(burst);
+        let (terms, meter) = match kind {
+            0 => (Terms::Quota(Quota::per_day(count)), {
+                Meter::of_quota(&Quota::per_day(count))
+            }),
+            1 => (
+                Terms::InFlight(InFlight::new(count)),
+                Meter::of_slots(count),
+            ),
+            2 => (Terms::Tokens(rate.clone()), Meter::of_rate(&rate)),
+            _ => (Terms::Rate(rate.clone()), Meter::of_rate(&rate)),
+        };
+        Limit {
+            name: name.into(),
+            is_named: true,
+            scope: Scope::Route,
+            terms,
+            meter,
+            published,
+            shadow: false,
+            wait_policy: None,
+            reservation: Reservation::default(),
+        }
+    }
+
+    /// The text of an admitted request, and the one that is written by its readings alone.
+    fn texts(
+        limit_set: &LimitSet,
+        readings: &LimitReadings,
+        now: Nanos,
+    ) -> Option<[(HeaderValue, bool); 2]> {
+        let templates = Arc::new(Templates::of(limit_set));
+        let policies = templates.policies.as_ref()?;
+        let written = LimitText::new(policies, limit_set, readings, now)?;
+        let fields = RateLimitFields::admitted(&templates, limit_set, readings, now)?;
+        let exhausted = fields.exhausted;
+        let mut headers = HeaderMap::new();
+        fields.add_to(StatusCode::OK, &mut headers);
+        let told = headers.remove(RATE_LIMIT)?;
+        Some([(told, exhausted), (written.value, written.exhausted)])
+    }
+
+    #[test]
+    fn the_text_that_is_written_beforehand_is_told_to_whom_it_fits_and_to_nobody_else() {
+        let limits = prop::collection::vec((0..6_u8, 1..9_u64, 1..4_u64, any::<bool>()), 1..6);
+        let charges = prop::collection::vec((0..3_u64, 0..5_u64, 0..3_u32), 5);
+        proptest!(|(limits in limits, charges in charges, now in 0..200_000 * SECOND)| {
+            let limits: Vec<_> = limits.into_iter().zip(["a", "b", "c", "d", "e"]).collect();
+            let limits = limits.into_iter().map(|(limit_of, name)| limit(limit_of, name));
+            let limit_set = LimitSet::new("test", None, BoundLimit::scope(limits));
+            let mut readings = LimitReadings::default();
+            for (bound, (used, cost, late)) in limit_set.limits.iter().zip(charges) {
+                let meter = bound.limit.meter.expect("an open limit");
+                let cost = if used == 0 { 1 } else { cost };
+                let at = now + Nanos::from(late);
+                let before = meter.owe(0, at, used.saturating_sub(1));
+                let left = meter.take(before, at, cost).unwrap_or(before);
+                let seen = BucketReading::own(left).charged(at, now);
+                readings.push(LimitReading::new(seen, cost));
+            }
+            if let Some([told, written]) = texts(&limit_set, &readings, now) {
+                prop_assert_eq!(told, written);
+            }
+        });
+    }
+
+    #[test]
+    fn a_request_that_finds_all_buckets_full_is_told_what_was_written_beforehand() {
+        // (limits, the text, whether it is written beforehand)
+        let table = [
+            (vec![(3, 60, 5, true)], r#""a";r=4;t=4"#, true),
+            (vec![(3, 60, 1, true)], r#""a";r=0;t=1"#, true),
+            (vec![(1, 7, 0, true)], r#""a";r=6"#, true),
+            (vec![(2, 60, 9, true)], r#""a";r=8;t=8"#, true),
+            (
+                vec![(3, 60, 5, true), (3, 60, 3, true)],
+                r#""b";r=2;t=2, "a";r=4;t=4"#,
+                true,
+            ),
+            (
+                vec![(3, 60, 5, false), (3, 60, 3, true)],
+                r#""b";r=2;t=2"#,
+                true,
+            ),
+            (
+                vec![(0, 5, 0, false), (3, 60, 3, true)],
+                r#""b";r=2;t=2"#,
+                true,
+            ),
+            (vec![(0, 5, 0, true)], r#""a";r=4;t=86393"#, false),
+        ];
+        let now = 7 * SECOND;
+        for (limits, text, is_first) in table {
+            let limits = limits.into_iter().zip(["a", "b"]);
+            let limits = limits.map(|(limit_of, name)| limit(limit_of, name));
+            let limit_set = LimitSet::new("test", None, BoundLimit::scope(limits));
+            let mut readings = LimitReadings::default();
+            for bound in &limit_set.limits {
+                let meter = bound.limit.meter.expect("an open limit");
+                let left = meter.take(0, now, 1).expect("room");
+                readings.push(LimitReading::new(BucketReading::own(left), 1));
+            }
+            let [told, written] = texts(&limit_set, &readings, now).expect("it is published");
+            assert_eq!(told.0, text);
+            assert_eq!(told, written);
+            let templates = Arc::new(Templates::of(&limit_set));
+            let fields = RateLimitFields::admitted(&templates, &limit_set, &readings, now);
+            assert_eq!(fields.expect("fields").limit.is_none(), is_first, "{text}");
+        }
     }
 }

@@ -4,15 +4,121 @@ use std::{cmp::Reverse, time::Duration};
 
 use http::HeaderValue;
 
-use super::{buffer::Buffer, policies::MAX_INTEGER};
+use super::{
+    buffer::Buffer,
+    policies::{MAX_INTEGER, Policies},
+};
 use crate::{
-    clock::{ceil_seconds, nanos},
-    decision::{Denial, LimitStatus},
-    limit::Limit,
+    clock::{Nanos, ceil_seconds, nanos},
+    decision::{Denial, LimitStatus, statuses},
+    limit::{Limit, meter::Meter},
+    limiter::{
+        limit_set::LimitSet,
+        readings::{BucketReading, LimitReading, LimitReadings},
+    },
 };
 
+/// `RateLimit` of an admitted request.
+#[derive(Debug)]
+pub(super) struct LimitText {
+    pub(super) value: HeaderValue,
+    /// Nothing remains of the limit that binds.
+    pub(super) exhausted: bool,
+}
+
+impl LimitText {
+    /// Writes the text of a request that is the first for all limits that are published: it has found their buckets
+    /// full, and asks one unit of each. Most requests of a server with room to spare are.
+    ///
+    /// `None` if such a text is not the same at all times, as of a quota, whose window ends sooner and sooner; and if
+    /// nobody is ever admitted.
+    pub(super) fn first(policies: &Policies, limit_set: &LimitSet) -> Option<Self> {
+        let now = 0;
+        let mut readings = LimitReadings::default();
+        for (bound, item) in limit_set.limits.iter().zip(&policies.items) {
+            let seen = match (item, &bound.limit.meter) {
+                (None, _) => BucketReading::default(),
+                (Some(_), Some(meter)) if meter.window().is_none() => {
+                    BucketReading::own(meter.take(0, now, 1).ok()?)
+                }
+                (Some(_), _) => return None,
+            };
+            readings.push(LimitReading::new(seen, 1));
+        }
+        let mut text = Self::new(policies, limit_set, &readings, now)?;
+        // Kept for long, and so in memory of its own.
+        text.value = HeaderValue::from_bytes(text.value.as_bytes()).ok()?;
+        Some(text)
+    }
+
+    /// Tells whether [`first`](Self::first) is the text of an admitted request.
+    #[inline]
+    pub(super) fn is_first(
+        policies: &Policies,
+        limit_set: &LimitSet,
+        readings: &LimitReadings,
+        now: Nanos,
+    ) -> bool {
+        let limits = limit_set.limits.iter().zip(readings.as_slice());
+        let mut published = limits.zip(&policies.items);
+        published.all(|((bound, reading), item)| {
+            let is_first = |meter: &Meter| {
+                reading.cost == 1 && meter.has_taken_one(reading.state, reading.told_at(now))
+            };
+            item.is_none() || bound.limit.meter.as_ref().is_some_and(is_first)
+        })
+    }
+
+    /// Writes the text of an admitted request. `None` if nothing is published.
+    #[inline(never)]
+    pub(super) fn new(
+        policies: &Policies,
+        limit_set: &LimitSet,
+        readings: &LimitReadings,
+        now: Nanos,
+    ) -> Option<Self> {
+        let mut published = statuses(limit_set, readings, now, true)
+            .zip(&policies.items)
+            .filter_map(|(status, item)| Some((status, item.as_deref()?)));
+        let all = published.clone();
+        let mut binding = published.next()?;
+        let mut balance = binding.0.balance();
+        let mut passing = requests(&binding.0, balance);
+        let mut others = false;
+        for (status, item) in published {
+            others = true;
+            // What has the least left is what binds; of equals what keeps it longest, or else the most
+            // specific. A cap in flight comes after all else: of it no time can be told.
+            let next = status.balance();
+            let would_pass = requests(&status, next);
+            let key = |status: &LimitStatus<'_>, passing, (_, next)| {
+                (status.limit().is_slots(), passing, Reverse(next))
+            };
+            if key(&status, would_pass, next) < key(&binding.0, passing, balance) {
+                (binding, balance, passing) = ((status, item), next, would_pass);
+            }
+        }
+        let mut line = Buffer::new();
+        line.push(binding.1);
+        push_level(&mut line, binding.0.limit(), balance);
+        if others {
+            for (status, item) in all {
+                if !std::ptr::eq(status.limit(), binding.0.limit()) {
+                    line.push(", ");
+                    line.push(item);
+                    push_level(&mut line, status.limit(), status.balance());
+                }
+            }
+        }
+        Some(Self {
+            value: line.into_header_value()?,
+            exhausted: balance.0 == 0,
+        })
+    }
+}
+
 /// Returns the number of requests like the one that was decided on that would pass with a balance.
-pub(super) fn requests(status: &LimitStatus<'_>, (remaining, _): (u64, u64)) -> u64 {
+fn requests(status: &LimitStatus<'_>, (remaining, _): (u64, u64)) -> u64 {
     remaining / status.cost().max(1)
 }
 
@@ -77,7 +183,7 @@ fn push_refused(line: &mut Buffer, status: &LimitStatus<'_>, told: Option<Durati
 ///
 /// `t` is the time to the next unit, and at least what `r` units take at the steady rate, so that a
 /// client that spreads `r` over `t` arrives at that rate (the ratio that section 6 asks to cap).
-pub(super) fn push_level(line: &mut Buffer, limit: &Limit, (remaining, next): (u64, u64)) {
+fn push_level(line: &mut Buffer, limit: &Limit, (remaining, next): (u64, u64)) {
     line.push_integer(remaining.min(MAX_INTEGER));
     if let Some(meter) = limit.meter.as_ref().filter(|meter| !meter.is_slots()) {
         let steady = meter.steady(remaining);

@@ -1,6 +1,7 @@
 //! Parts of answers that are written before any request comes.
 
 use super::{
+    limit_text::LimitText,
     policies::{Policies, policies},
     problem::{BodyTemplates, HeadTemplates},
 };
@@ -10,6 +11,8 @@ use crate::limiter::limit_set::LimitSet;
 #[derive(Debug)]
 pub(crate) struct Templates {
     pub(crate) policies: Option<Policies>,
+    /// `RateLimit` of a request that finds full all buckets of which it tells.
+    pub(super) first: Option<LimitText>,
     /// The heads of refusals, with blanks for their waits.
     pub(crate) refusals: HeadTemplates,
     /// And their bodies.
@@ -19,7 +22,9 @@ pub(crate) struct Templates {
 impl Templates {
     pub(crate) fn of(limit_set: &LimitSet) -> Self {
         let policies = policies(limit_set);
+        let first = policies.as_ref();
         Self {
+            first: first.and_then(|policies| LimitText::first(policies, limit_set)),
             refusals: HeadTemplates::of(policies.as_ref()),
             bodies: BodyTemplates::of(limit_set.enforced),
             policies,
