@@ -51,7 +51,7 @@ impl LocalLimiter {
     /// Hashes the client, reads the clock and decides.
     #[must_use]
     pub fn admit_client<'a>(&self, key: impl Into<ClientKey<'a>>) -> bool {
-        let identity = Identity::of(&Principal::Key(key.into())).bits();
+        let identity = Identity::first_of(&Principal::Key(key.into())).bits();
         self.ask(Demand {
             identity,
             ..Demand::default()

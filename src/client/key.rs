@@ -1,14 +1,13 @@
 //! The keys that tell clients apart, and the hash that is kept of each.
 //!
-//! Nothing is kept of a key, a token or an address but a SipHash-1-3 of 128 bits under keys that are drawn
-//! once for the process, as the standard library's hash maps use it with 64. Without the hash's key nobody finds
-//! two clients that collide, so that flooding a table with chosen keys does nothing, and nobody can search for
-//! what was hashed. The hash is fast on texts as short as these, where cryptographic hashes spend most of their
-//! time on starting.
+//! Nothing is kept of a key, a token or an address but a SipHash-1-3 under keys that are drawn once for the process, as
+//! the standard library's hash maps use it. Without the hash's key nobody finds two clients that collide, so that
+//! flooding a table with chosen keys does nothing, and nobody can search for what was hashed. The hash is fast on texts
+//! as short as these, where cryptographic hashes spend most of their time on starting.
 //!
-//! Members of plans are known by all 128 bits, so that nobody is taken for one. The table of balances folds
-//! them into 64 for each limit: that two of a million clients share a bucket happens in one of twenty million
-//! processes, and then they get less, not more.
+//! Members of plans are known by 128 bits of it, so that nobody is taken for one. Balances are known by the first 64,
+//! of which the table keeps 47 for each limit: that two of a million clients share a bucket of a limit happens in one
+//! of 280 processes, and then they get less, not more. The second half is not made where no plan has members.
 //!
 //! These hashes never leave the process. Where limits are shared, clients are hashed under a [`Secret`] that all
 //! replicas know, with SipHash-2-4 of 128 bits, and what lies in the store is that.
@@ -21,7 +20,9 @@ use std::{
     sync::LazyLock,
 };
 
-use siphasher::sip128::{SipHasher13, SipHasher24};
+use siphasher::sip128::SipHasher24;
+
+use super::sip::{SipKey, SipState};
 
 /// The key that tells a client from others: an API key, a user's number, a name.
 ///
@@ -100,7 +101,8 @@ impl From<u128> for ClientKey<'_> {
     }
 }
 
-/// A client as it is kept: 128 bits that nobody can turn back.
+/// A client as it is kept: a hash that nobody can turn back. Of 128 bits for members of plans and for stores, of 64 for
+/// balances of this process.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Identity(u128);
 
@@ -138,19 +140,68 @@ enum IdentityKind {
     V6,
 }
 
-/// One for each kind, with keys drawn from the same source as the standard library's hash maps'.
-static HASHERS: LazyLock<[SipHasher13; 5]> = LazyLock::new(|| {
-    std::array::from_fn(|_| {
+/// A key for each kind of principal, and for each number of blocks, so that no two kinds have the same hash. Drawn from
+/// the same source as the keys of the standard library's hash maps.
+struct ProcessKeys {
+    anonymous: SipKey,
+    bytes: SipKey,
+    number: SipKey,
+    /// Numbers of more than 64 bits.
+    large_number: SipKey,
+    v4: SipKey,
+    v6: SipKey,
+}
+
+static KEYS: LazyLock<ProcessKeys> = LazyLock::new(|| {
+    let random = || {
         let random = RandomState::new();
-        SipHasher13::new_with_keys(random.hash_one(0), random.hash_one(1))
-    })
+        SipKey::new(random.hash_one(0), random.hash_one(1))
+    };
+    ProcessKeys {
+        anonymous: random(),
+        bytes: random(),
+        number: random(),
+        large_number: random(),
+        v4: random(),
+        v6: random(),
+    }
 });
 
+impl ProcessKeys {
+    #[inline(always)]
+    fn hash(&self, known: &Principal<'_>) -> SipState {
+        let halves = |number: u128| [number as u64, (number >> 64) as u64];
+        match known {
+            Principal::Anonymous => self.anonymous.blocks([]),
+            Principal::Key(ClientKey(Raw::Bytes(bytes))) => self.bytes.bytes(bytes),
+            Principal::Key(ClientKey(Raw::Number(bytes))) => {
+                match halves(u128::from_be_bytes(*bytes)) {
+                    [low, 0] => self.number.blocks([low]),
+                    halves => self.large_number.blocks(halves),
+                }
+            }
+            Principal::Address(IpAddr::V4(address)) => self.v4.blocks([address.to_bits().into()]),
+            Principal::Address(IpAddr::V6(address)) => self.v6.blocks(halves(address.to_bits())),
+        }
+    }
+}
+
 impl Identity {
-    /// As this process calls it, and no other does.
+    /// As this process calls it, and no other does: by 128 bits.
     #[inline]
     pub(crate) fn of(known: &Principal<'_>) -> Self {
-        known.hash(|kind, bytes| HASHERS[kind as usize].hash(bytes).as_u128())
+        Self(KEYS.hash(known).whole())
+    }
+
+    /// As the balances of this process call it: by the first 64 bits of [`of`](Self::of).
+    #[inline]
+    pub(crate) fn first_of(known: &Principal<'_>) -> Self {
+        Self(KEYS.hash(known).first().into())
+    }
+
+    /// The first half of an identity, as [`first_of`](Self::first_of) makes it.
+    pub(crate) fn first(self) -> Self {
+        Self((self.0 as u64).into())
     }
 
     pub(crate) fn bits(self) -> u128 {
@@ -242,7 +293,8 @@ mod tests {
         let secret = Secret::new(b"sixteen bytes or more");
         let of_process: Vec<_> = known.iter().map(Identity::of).collect();
         let of_all: Vec<_> = known.iter().map(|known| secret.identity(known)).collect();
-        for identities in [&of_process, &of_all] {
+        let by_half: Vec<_> = known.iter().map(Identity::first_of).collect();
+        for identities in [&of_process, &by_half, &of_all] {
             for (index, one) in identities.iter().enumerate() {
                 assert!(!identities[..index].contains(one), "{index} is told apart");
             }
@@ -262,6 +314,10 @@ mod tests {
                 "the same for all who know it"
             );
             assert_ne!(other.identity(known), *identity, "and for nobody else");
+        }
+        for (known, whole) in known.iter().zip(&of_process) {
+            assert_eq!(Identity::first_of(known), whole.first());
+            assert_ne!(whole.first(), *whole, "the second half is another");
         }
     }
 

@@ -6,6 +6,7 @@ mod host;
 mod key;
 mod plan;
 mod resolver;
+mod sip;
 
 #[cfg(feature = "axum")]
 mod axum;

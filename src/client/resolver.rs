@@ -132,15 +132,15 @@ impl Resolver {
         });
         let known = found.unwrap_or(Principal::Anonymous);
         let is_anonymous = matches!(known, Principal::Anonymous);
-        let identity = Identity::of(&known);
-        let member = self.members.get(&identity).copied();
+        let whole = (!self.members.is_empty()).then(|| Identity::of(&known));
+        let member = whole.and_then(|whole| self.members.get(&whole).copied());
         let closure = self.plan_by.as_ref().filter(|_| member.is_none());
         let named = closure.and_then(|plan_by| plan_by(head));
         let plan = member.or_else(|| self.plans.get(named?).copied());
         Client {
-            identity: match &self.secret {
-                Some(secret) => secret.identity(&known),
-                None => identity,
+            identity: match whole {
+                Some(whole) if self.secret.is_none() => whole.first(),
+                _ => self.identity(&known),
             },
             is_anonymous,
             plan,
@@ -151,12 +151,19 @@ impl Resolver {
 }
 
 impl Resolver {
+    /// Returns the identity by which balances of a client are known: of 128 bits under the secret, if a store may have
+    /// them, and else of 64, whether plans have members or not.
+    #[inline]
+    fn identity(&self, known: &Principal<'_>) -> Identity {
+        match &self.secret {
+            Some(secret) => secret.identity(known),
+            None => Identity::first_of(known),
+        }
+    }
+
     /// Returns the identity that all clients share of whom nothing is known.
     pub(crate) fn anonymous(&self) -> Identity {
-        match &self.secret {
-            Some(secret) => secret.identity(&Principal::Anonymous),
-            None => Identity::of(&Principal::Anonymous),
-        }
+        self.identity(&Principal::Anonymous)
     }
 }
 
@@ -241,7 +248,7 @@ mod tests {
     #[test]
     fn a_bearer_token_is_read_whatever_the_case_of_its_scheme() {
         let clients = Clients::by_bearer();
-        let known = Identity::of(&Principal::Key("abc".into()));
+        let known = Identity::first_of(&Principal::Key("abc".into()));
         for (value, found) in [
             ("Bearer abc", true),
             ("bearer abc", true),
@@ -259,7 +266,7 @@ mod tests {
             let expected = if found {
                 known
             } else {
-                Identity::of(&Principal::Anonymous)
+                Identity::first_of(&Principal::Anonymous)
             };
             assert_eq!(client.identity, expected, "{value:?}");
         }
@@ -269,10 +276,13 @@ mod tests {
     fn the_first_source_that_finds_something_says_who_it_is() {
         let clients = Clients::by_header("x-api-key").or_address();
         let key = client(&clients, &with("x-api-key", "k"));
-        assert_eq!(key.identity, Identity::of(&Principal::Key("k".into())));
+        assert_eq!(
+            key.identity,
+            Identity::first_of(&Principal::Key("k".into()))
+        );
         assert!(!key.lacks_peer, "nobody asked for it");
         let nobody = client(&clients, &with("x-api-key", ""));
-        assert_eq!(nobody.identity, Identity::of(&Principal::Anonymous));
+        assert_eq!(nobody.identity, Identity::first_of(&Principal::Anonymous));
         assert!(nobody.lacks_peer);
     }
 
@@ -292,6 +302,21 @@ mod tests {
         assert_eq!(plan("k", "free"), Some(1), "a member");
         assert_eq!(plan("other", "free"), Some(0));
         assert_eq!(plan("other", "no such plan"), None);
+    }
+
+    #[test]
+    fn a_client_keeps_its_identity_when_plans_get_members_and_under_a_secret_it_has_both_halves() {
+        let alone = || Clients::by_header("x-api-key").plan("pro", crate::Limits::new());
+        let identity = |clients: &Clients| client(clients, &with("x-api-key", "k")).identity;
+        let first = Identity::first_of(&Principal::Key("k".into()));
+        assert_eq!(identity(&alone()), first);
+        assert_eq!(identity(&alone().member("pro", "other")), first);
+        assert_eq!(identity(&alone().member("pro", "k")), first, "a member");
+        let secret = b"sixteen bytes or more";
+        let shared = Secret::new(secret).identity(&Principal::Key("k".into()));
+        assert!(shared.bits() >> 64 > 0, "all 128 bits go into a store");
+        assert_eq!(identity(&alone().secret(secret)), shared);
+        assert_eq!(identity(&alone().secret(secret).member("pro", "k")), shared);
     }
 
     #[test]
@@ -340,7 +365,7 @@ mod tests {
             let found = client(&clients, &request).identity;
             assert_eq!(
                 found,
-                Identity::of(&Principal::Address(expected)),
+                Identity::first_of(&Principal::Address(expected)),
                 "{peer} behind {trusted}"
             );
         }

@@ -508,7 +508,8 @@ impl BoundLimit {
 /// again, after a reload or in a queue, asks with the same one unless its rules have changed.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Demand {
-    /// The client: a keyed hash of 128 bits. Zero where rules have no clients.
+    /// The client: a keyed hash, of 128 bits where a store may have its balances and of 64 otherwise. Zero where rules
+    /// have no clients.
     pub(crate) identity: u128,
     /// Model tokens, as the request is estimated.
     pub(crate) tokens: u64,

@@ -135,11 +135,14 @@ impl<'a> TableKey<'a> {
 
     /// Hashes an identity with the number of a limit: the part of the key that every version has. The last sixteen
     /// bits are zero, the seventeenth is set, so that it is never zero: 47 bits differ.
+    ///
+    /// Both halves of an identity count, of which the second is zero if the first is a whole hash.
     #[inline]
     pub(crate) fn hash_of(identity: u128, number: u32) -> u64 {
         let (low, high) = (identity as u64, (identity >> 64) as u64);
-        let salted = low ^ (u64::from(number) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let product = u128::from(salted) * u128::from(high | 1);
+        let salted =
+            low.wrapping_add(high) ^ (u64::from(number) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let product = u128::from(salted) * 0xa076_1d64_78bd_642f;
         let hash = product as u64 ^ (product >> 64) as u64;
         (hash | (Self::MARK + 1)) & !Self::MARK
     }
