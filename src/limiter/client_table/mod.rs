@@ -169,6 +169,12 @@ impl<'a> TableKey<'a> {
         self.word & !Self::MARK
     }
 
+    /// The hash by which the second group of a key is found.
+    #[inline(always)]
+    fn second(hash: u64) -> u64 {
+        hash.wrapping_mul(0xd134_2543_de82_ef95)
+    }
+
     /// The bucket that the client shares with others if the table has no room.
     pub(crate) fn overflow(&self) -> &'a Bucket {
         &self.buckets.overflow[(self.word >> 32) as usize % ClientBuckets::OVERFLOW]
@@ -460,18 +466,10 @@ impl ClientTable {
     /// it, which [`Slot::step`] finds out.
     #[inline]
     fn find<'a>(&'a self, key: &TableKey<'_>) -> Option<(Slot<'a>, u64)> {
-        for group in self.groups_of(key).into_iter().flatten() {
-            for slot in group.slots() {
-                if slot.key.load(Ordering::Acquire) == key.word {
-                    let state = slot.state.load(Ordering::Acquire);
-                    // It may have changed hands between the two.
-                    if state != BUSY && slot.key.load(Ordering::Acquire) == key.word {
-                        return Some((slot, state));
-                    }
-                }
-            }
-        }
-        None
+        let groups = &self.table.get()?.groups;
+        // Most keys lie in their first group, and need not know the second.
+        let find = |hash| ClientTable::group_at(groups, hash)?.find(key.word);
+        find(key.hash()).or_else(|| find(TableKey::second(key.hash())))
     }
 
     /// Returns the slot that has a key in another version, older or newer, and its word. One that is `BUSY` is passed
@@ -503,12 +501,15 @@ impl ClientTable {
     #[inline]
     fn groups_of(&self, key: &TableKey<'_>) -> [Option<&Group>; 2] {
         let groups = self.table.get().map_or(&[][..], |table| &table.groups);
-        let at = |hash: u64| {
-            let index = (u128::from(hash) * groups.len() as u128) >> 64;
-            groups.get(index as usize)
-        };
         let hash = key.hash();
-        [at(hash), at(hash.wrapping_mul(0xd134_2543_de82_ef95))]
+        [hash, TableKey::second(hash)].map(|hash| Self::group_at(groups, hash))
+    }
+
+    /// Returns the group that a hash stands for. `None` if there are none.
+    #[inline(always)]
+    fn group_at(groups: &[Group], hash: u64) -> Option<&Group> {
+        let index = (u128::from(hash) * groups.len() as u128) >> 64;
+        groups.get(index as usize)
     }
 }
 
@@ -546,6 +547,21 @@ impl Group {
     /// Returns all slots, in the order in which they are searched.
     fn slots(&self) -> impl Iterator<Item = Slot<'_>> {
         self.0.iter().map(|Pair { key, state }| Slot { key, state })
+    }
+
+    /// Returns the slot that has a key's word, and a state that was the key's.
+    #[inline(always)]
+    fn find(&self, word: u64) -> Option<(Slot<'_>, u64)> {
+        for slot in self.slots() {
+            if slot.key.load(Ordering::Acquire) == word {
+                let state = slot.state.load(Ordering::Acquire);
+                // It may have changed hands between the two.
+                if state != BUSY && slot.key.load(Ordering::Acquire) == word {
+                    return Some((slot, state));
+                }
+            }
+        }
+        None
     }
 
     /// Returns the slots whose buckets are full at `now`, with the states by which they were.
