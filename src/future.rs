@@ -227,98 +227,95 @@ where
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response<B>, S::Error>> {
-        let this = self.as_mut().project();
-        // ## Bare => response
-        if let (Rest::Bare, Some(inner)) = (&this.rest, this.inner.as_pin_mut()) {
-            return inner
-                .poll(cx)
-                .map_ok(|response| response.map(|body| B::inner(body, None)));
+        let mut this = self.as_mut().project();
+        // The two that most requests come to, where the caller wants the response.
+        match (this.rest, this.inner.as_mut().as_pin_mut()) {
+            // ## Bare => response
+            (Rest::Bare, Some(inner)) => {
+                let pass = |response: Response<_>| response.map(|body| B::inner(body, None));
+                return inner.poll(cx).map_ok(pass);
+            }
+            // ## Held => response with a guard in its body
+            (Rest::Held { admission }, Some(inner)) => {
+                let result = ready!(inner.poll(cx));
+                // Moved into the closure, which an error drops without having called it.
+                let held = admission.take().map(Held::Admission);
+                let pass = |response: Response<_>| response.map(|body| B::inner(body, held));
+                return Poll::Ready(result.map(pass));
+            }
+            _ => {}
         }
         self.poll_rest(cx)
     }
 
-    /// Polls in any state.
+    /// Polls in the other states.
     #[inline(never)]
     fn poll_rest<B: FromInner<ResBody>>(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response<B>, S::Error>> {
-        let mut this = self.project();
-        loop {
-            match this.rest {
-                // ## Waiting => (Bare | Held | Told | Rejected), each of which is polled at once
-                Rest::Waiting { waiting } => {
-                    let decided = ready!(waiting.as_mut().expect(POLLED).poll(cx));
-                    let Waiting {
-                        mut service,
-                        mut request,
-                        ..
-                    } = *waiting.take().expect(POLLED);
-                    *this.rest = match decided {
-                        Ok(ticket) => {
-                            // The ticket is on the stack while the service is called, and is dropped if that panics.
-                            ticket.mark(request.extensions_mut());
-                            this.inner.set(Some(service.call(request)));
-                            Rest::of(ticket)
-                        }
-                        Err(refusal) => Rest::Rejected {
-                            answer: Some(refusal.answer(request)),
-                        },
-                    };
-                }
-                // ## Bare => response
-                Rest::Bare => {
-                    let inner = this.inner.as_mut().as_pin_mut().expect(POLLED);
-                    return inner
-                        .poll(cx)
-                        .map_ok(|response| response.map(|body| B::inner(body, None)));
-                }
-                // ## Held => response with a guard in its body
-                Rest::Held { admission } => {
-                    let inner = this.inner.as_mut().as_pin_mut().expect(POLLED);
-                    let result = ready!(inner.poll(cx));
-                    // Moved into the closure, which an error drops without having called it.
-                    let held = admission.take().map(Held::Admission);
-                    let pass = |response: Response<_>| response.map(|body| B::inner(body, held));
-                    return Poll::Ready(result.map(pass));
-                }
-                // ## Told => response with fields and decision, and a guard in its body
-                Rest::Told(told) => {
-                    // Changed where it lies: a response is large, and each move of it costs.
-                    let inner = this.inner.as_mut().as_pin_mut().expect(POLLED);
-                    let mut poll = inner.poll(cx);
-                    let Poll::Ready(result) = &mut poll else {
-                        return Poll::Pending;
-                    };
-                    let ResponseParts {
-                        admission,
-                        fields,
-                        decision,
-                        log,
-                    } = told;
-                    let mut held = admission.take().map(Held::Admission);
-                    if let Ok(response) = result {
-                        if let Some(fields) = fields.take() {
-                            fields.add_to(response.status(), response.headers_mut());
-                        }
-                        if let Some(decision) = decision.take() {
-                            // A refusal of a throttle further in is kept, for it has made this response.
-                            let inner = response.extensions().get::<Decision>();
-                            if inner.is_none_or(Decision::is_admitted) {
-                                response.extensions_mut().insert(decision);
-                            }
-                        }
-                        if let Some(log) = log.take() {
-                            held = held.map(|held| held.read(response.headers(), log));
+        let mut this = self.as_mut().project();
+        match this.rest {
+            // ## Waiting => (Bare | Held | Told | Rejected), each of which is polled at once
+            Rest::Waiting { waiting } => {
+                let decided = ready!(waiting.as_mut().expect(POLLED).poll(cx));
+                let Waiting {
+                    mut service,
+                    mut request,
+                    ..
+                } = *waiting.take().expect(POLLED);
+                *this.rest = match decided {
+                    Ok(ticket) => {
+                        // The ticket is on the stack while the service is called, and is dropped if that panics.
+                        ticket.mark(request.extensions_mut());
+                        this.inner.set(Some(service.call(request)));
+                        Rest::of(ticket)
+                    }
+                    Err(refusal) => Rest::Rejected {
+                        answer: Some(refusal.answer(request)),
+                    },
+                };
+                self.poll_as(cx)
+            }
+            // ## Told => response with fields and decision, and a guard in its body
+            Rest::Told(told) => {
+                // Changed where it lies: a response is large, and each move of it costs.
+                let inner = this.inner.as_mut().as_pin_mut().expect(POLLED);
+                let mut poll = inner.poll(cx);
+                let Poll::Ready(result) = &mut poll else {
+                    return Poll::Pending;
+                };
+                let ResponseParts {
+                    admission,
+                    fields,
+                    decision,
+                    log,
+                } = told;
+                let mut held = admission.take().map(Held::Admission);
+                if let Ok(response) = result {
+                    if let Some(fields) = fields.take() {
+                        fields.add_to(response.status(), response.headers_mut());
+                    }
+                    if let Some(decision) = decision.take() {
+                        // A refusal of a throttle further in is kept, for it has made this response.
+                        let inner = response.extensions().get::<Decision>();
+                        if inner.is_none_or(Decision::is_admitted) {
+                            response.extensions_mut().insert(decision);
                         }
                     }
-                    return poll.map_ok(|response| response.map(|body| B::inner(body, held)));
+                    if let Some(log) = log.take() {
+                        held = held.map(|held| held.read(response.headers(), log));
+                    }
                 }
-                // ## Rejected => answer of the throttle
-                Rest::Rejected { answer } => {
-                    let answer = answer.take().expect(POLLED);
-                    return Poll::Ready(Ok(answer.respond(B::own)));
-                }
+                poll.map_ok(|response| response.map(|body| B::inner(body, held)))
+            }
+            // ## Rejected => answer of the throttle
+            Rest::Rejected { answer } => {
+                let answer = answer.take().expect(POLLED);
+                Poll::Ready(Ok(answer.respond(B::own)))
+            }
+            Rest::Bare | Rest::Held { .. } => {
+                unreachable!("an admitted request has an inner future")
             }
         }
     }
