@@ -2,7 +2,8 @@
 //!
 //! A request comes here when it has arrived, and again at each [`Stage`] of its wait: when its turn may have come, and
 //! when a store has answered. It is looked up when it arrives, and again only under other rules. An attempt asks all of
-//! its limits: in this process, by leases, or in a store.
+//! its limits: in this process, by leases, or in a store. Limits that are plain are asked before there is anything to keep
+//! of an attempt, and decide on most requests.
 //!
 //! ```text
 //! Arrived ─▶ look up ─▶ attempt ─▶ Admit | Refuse
@@ -48,10 +49,12 @@ use crate::{
     limiter::{
         Outdated,
         limit_set::Demand,
+        plain::{PlainAnswer, PlainLimits, PlainStates},
         queue::{Next, QueueAnswer, QueueMoment, Retry},
         readings::LimitReadings,
     },
     response::grpc::deadline,
+    store::client::StoreClient,
 };
 
 /// The moment in the life of a request at which it is decided on.
@@ -97,43 +100,33 @@ impl Engine {
                     continue;
                 }
             };
-            let limits = &*found;
             // Read after the closures of users have run, and anew for each attempt.
             let now = rules.limiter.now();
-            // Made where it is needed, and not before: it is large.
-            let attempt = || Attempt {
+            let attempt = Attempt {
                 engine: self,
                 rules: &rules,
-                limits,
+                limits: &found,
                 demand,
                 arrived: now,
                 head,
             };
-            // Of most requests nobody waits for the limits, and no store has their balances.
-            let (is_patient, is_shared) = (limits.limit_set.is_patient, limits.limit_set.is_shared);
-            if is_patient || (is_shared && rules.store.get().is_some()) {
-                match attempt().arrives(now) {
-                    Ok(decided) => return decided,
-                    Err(outdated) => outdated.pause(),
+            if let Some(plain) = attempt.plain() {
+                let (limit_set, limiter) = (&attempt.limits.limit_set, &rules.limiter);
+                let clock = || limiter.now();
+                match plain.take(limit_set, &limiter.clients, demand, now, clock) {
+                    PlainAnswer::Admitted(_) if attempt.is_bare() => {
+                        attempt.limits.count_admitted();
+                        return Decided::Admit(Ticket::Bare);
+                    }
+                    PlainAnswer::Admitted(states) => return attempt.tell_plain(true, states),
+                    PlainAnswer::Refused(states) => return attempt.tell_plain(false, states),
+                    PlainAnswer::Unknown => {}
                 }
-                continue;
             }
-            let mut readings = LimitReadings::default();
-            let limiter = &rules.limiter;
-            let admitted = limiter.admit(&limits.limit_set, demand, now, &mut readings);
-            let mut outcome = Outcome::new(now, &mut readings);
-            return match admitted {
-                Ok(true) if attempt().is_bare() => {
-                    attempt().count_admitted(limits, &outcome);
-                    Decided::Admit(Ticket::Bare)
-                }
-                Ok(true) => attempt().admit(&mut outcome),
-                Ok(false) => attempt().refuse(&mut outcome),
-                Err(outdated) => {
-                    outdated.pause();
-                    continue;
-                }
-            };
+            match attempt.arrives() {
+                Ok(decided) => return decided,
+                Err(outdated) => outdated.pause(),
+            }
         }
     }
 
@@ -196,21 +189,63 @@ impl Engine {
 }
 
 impl Attempt<'_> {
-    /// Decides on a request that has arrived at `now`, and that may wait or ask a store.
+    /// Returns the store, if the request is charged on limits whose balances lie there.
+    #[inline(always)]
+    pub(super) fn store(&self) -> Option<&Arc<StoreClient>> {
+        let store = self.rules.store.get();
+        store.filter(|_| self.limits.limit_set.is_shared)
+    }
+
+    /// Returns the limits in the form in which they are charged fastest, if they have one and no store has their
+    /// balances.
+    #[inline(always)]
+    fn plain(&self) -> Option<&PlainLimits> {
+        let plain = self.limits.plain.as_deref();
+        plain.filter(|_| self.store().is_none())
+    }
+
+    /// Admits or refuses a request as plain limits have it, and tells it their `states`.
+    #[inline(never)]
+    fn tell_plain(&self, is_admitted: bool, states: PlainStates) -> Decided {
+        let mut readings = LimitReadings::default();
+        states.tell(&mut readings);
+        let mut outcome = Outcome::new(self.arrived, &mut readings);
+        match is_admitted {
+            true => self.admit(&mut outcome),
+            false => self.refuse(&mut outcome),
+        }
+    }
+
+    /// Decides on a request that has arrived, by any limits.
     ///
     /// # Errors
     ///
     /// [`Outdated`] as of [`ask`](Self::ask). Nothing is kept, and the next attempt begins anew.
     #[inline(never)]
-    fn arrives(&self, now: Nanos) -> Result<Decided, Outdated> {
-        let mut progress = Progress::default();
+    fn arrives(&self) -> Result<Decided, Outdated> {
+        let now = self.arrived;
         let mut readings = LimitReadings::default();
         let mut outcome = Outcome::new(now, &mut readings);
-        Ok(match self.ask(now, &mut progress, &mut outcome)? {
-            Ruling::Admit => self.admit(&mut outcome),
-            Ruling::Deny => self.refuse(&mut outcome),
-            Ruling::Unavailable => self.unavailable(),
-            Ruling::Wait(wait) => Decided::Wait(self.pending(progress, wait)),
+        let limit_set = &self.limits.limit_set;
+        // Of most requests nobody waits for the limits, and no store has their balances.
+        if limit_set.is_patient || self.store().is_some() {
+            let mut progress = Progress::default();
+            return Ok(match self.ask(now, &mut progress, &mut outcome)? {
+                Ruling::Admit => self.admit(&mut outcome),
+                Ruling::Deny => self.refuse(&mut outcome),
+                Ruling::Unavailable => self.unavailable(),
+                Ruling::Wait(wait) => Decided::Wait(self.pending(progress, wait)),
+            });
+        }
+        let limiter = &self.rules.limiter;
+        let is_admitted = limiter.admit(limit_set, self.demand, now, outcome.readings)?;
+        Ok(match is_admitted {
+            true if self.is_bare() => {
+                self.count_admitted(self.limits, &outcome);
+                Decided::Admit(Ticket::Bare)
+            }
+            true => self.admit(&mut outcome),
+            false => self.refuse(&mut outcome),
         })
     }
 

@@ -183,7 +183,7 @@ impl RuleSet {
 
     /// Returns the limits of the second route that a request is charged on, since its host may take its path for the
     /// one with a slash more or less at its end. `None` if neither the rules nor the plan have a key there.
-    #[inline]
+    #[inline(always)]
     fn of_other_end<'a>(
         &'a self,
         head: &Head<'_>,

@@ -186,6 +186,16 @@ impl Refusal {
     }
 }
 
+impl RouteLimits {
+    /// Counts an admitted request: on its route, and for the meters. Limits count with their route, and are summed up
+    /// when somebody reads them.
+    #[inline(always)]
+    pub(super) fn count_admitted(&self) {
+        self.limit_set.admitted.add(1);
+        self.meters.admitted();
+    }
+}
+
 impl Attempt<'_> {
     /// Returns whether an admitted request holds nothing and its response stays as it is: most, with fields and
     /// decision off.
@@ -201,15 +211,13 @@ impl Attempt<'_> {
         !is_told && !limit_set.has_slots && !limit_set.has_tokens
     }
 
-    /// Counts the admitted request: on its route, for the meters, and on shadows that would have refused it. Limits
-    /// count with their route, and are summed up when somebody reads them.
+    /// Counts the admitted request, also on shadows that would have refused it, and its wait.
     #[inline(always)]
     pub(super) fn count_admitted(&self, limits: &RouteLimits, outcome: &Outcome<'_>) {
+        limits.count_admitted();
         let RouteLimits {
             limit_set, meters, ..
         } = limits;
-        limit_set.admitted.add(1);
-        meters.admitted();
         if limit_set.enforced < limit_set.limits.len() {
             limit_set.shadowed(outcome.readings, |index| meters.by_limit(index));
         }

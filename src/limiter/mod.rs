@@ -5,7 +5,8 @@
 //! A request comes with a [`Demand`] and is charged on a [`LimitSet`]: its bound limits in order. Each [`BoundLimit`]
 //! yields one [`BucketCharge`] on a [`balance`], which lies in a [`bucket`] of its scope or, for clients, in the
 //! [`client_table`]. The decision leaves what the buckets held in [`LimitReadings`]. A balance that a reload has left
-//! in other terms is read by its [`meter_history`]. A request that is refused may wait in a [`queue`], and what a
+//! in other terms is read by its [`meter_history`]. Sets that have a [`plain`] form are charged by that first, which
+//! decides on most requests and leaves the others as they came. A request that is refused may wait in a [`queue`], and what a
 //! refusal is told beyond its wait comes from a [`stagger`].
 //!
 //! # All or nothing
@@ -49,6 +50,7 @@ pub(crate) mod client_table;
 pub(crate) mod counters;
 pub(crate) mod limit_set;
 pub(crate) mod meter_history;
+pub(crate) mod plain;
 pub(crate) mod queue;
 pub(crate) mod readings;
 pub(crate) mod stagger;

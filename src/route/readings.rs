@@ -168,7 +168,7 @@ impl<'a> Readings<'a> {
     ///
     /// `uri` and `headers` are of the same request, as a nested service sees it. `is_grpc`: all requests are gRPC.
     /// `is_plain`: the path equals a literal key that has one reading.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn of(
         head: &'a Head<'a>,
         uri: &Uri,

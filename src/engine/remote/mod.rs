@@ -43,13 +43,6 @@ use crate::{
 };
 
 impl<'a> Attempt<'a> {
-    /// Returns the store, if the request is charged on limits whose balances lie there.
-    #[inline(always)]
-    pub(super) fn store(&self) -> Option<&'a Arc<StoreClient>> {
-        let store = self.rules.store.get();
-        store.filter(|_| self.limits.limit_set.is_shared)
-    }
-
     /// Returns the limits that it is decided by, `is_alone` or with the store.
     pub(super) fn applied(&self, is_alone: bool) -> Applied {
         match self.engine.options.on_outage {

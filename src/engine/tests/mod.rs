@@ -1,4 +1,5 @@
 mod growth;
+mod plain;
 mod plans;
 mod scopes;
 mod threads;

@@ -96,7 +96,12 @@ impl Slot<'_> {
 
     /// [`Slot::step`] from a state that is not [`BUSY`], with `next` computed.
     #[inline(always)]
-    fn step_to(&self, key: u64, seen: u64, next: Option<u64>) -> Option<Result<u64, u64>> {
+    pub(super) fn step_to(
+        &self,
+        key: u64,
+        seen: u64,
+        next: Option<u64>,
+    ) -> Option<Result<u64, u64>> {
         let Some(next) = next else {
             let still_ours = self.key.load(Ordering::Acquire) == key;
             return still_ours.then_some(Err(seen));
@@ -232,6 +237,12 @@ impl Bucket {
         self.state.load(Ordering::Acquire)
     }
 
+    /// Tells whether a state that was read from this bucket is in terms of `version`.
+    #[inline]
+    pub(super) fn is_in(&self, state: u64, version: Version) -> bool {
+        state != BUSY && self.version.load(Ordering::Acquire) == version
+    }
+
     /// Returns the state in terms of `version`, without a change; or, as the error, in newer terms, and 0 for a closed
     /// bucket.
     ///
@@ -241,7 +252,7 @@ impl Bucket {
     #[inline]
     pub(crate) fn peek(&self, version: Version, history: &MeterHistory) -> Result<u64, u64> {
         let state = self.load();
-        if state != BUSY && self.version.load(Ordering::Acquire) == version {
+        if self.is_in(state, version) {
             return Ok(state);
         }
         self.read(version, history)

@@ -147,6 +147,12 @@ impl<'a> TableKey<'a> {
         (hash | (Self::MARK + 1)) & !Self::MARK
     }
 
+    /// The key as the slot of the bucket has it.
+    #[inline]
+    pub(super) fn word(&self) -> u64 {
+        self.word
+    }
+
     pub(crate) fn terms(&self) -> MeterTerms<'a> {
         self.terms
     }
@@ -465,7 +471,7 @@ impl ClientTable {
     /// Returns the slot that has a key, and a state that was the key's. The slot may be another's when the caller uses
     /// it, which [`Slot::step`] finds out.
     #[inline]
-    fn find<'a>(&'a self, key: &TableKey<'_>) -> Option<(Slot<'a>, u64)> {
+    pub(super) fn find<'a>(&'a self, key: &TableKey<'_>) -> Option<(Slot<'a>, u64)> {
         let groups = &self.table.get()?.groups;
         // Most keys lie in their first group, and need not know the second.
         let find = |hash| ClientTable::group_at(groups, hash)?.find(key.word);

@@ -264,7 +264,7 @@ impl<V> Table<V> {
 
     /// The route of the same path with a slash more or less at its end, if its key is more specific than that of the
     /// path itself.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn of_other_end(&self, head: &Head<'_>) -> Option<&V> {
         let has_slash = head.path.ends_with('/') && head.path.len() > 1;
         if !has_slash && !self.any_slash_end {

@@ -1,0 +1,206 @@
+//! The short way of plain limits against the general one, which is the reference.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode};
+use http_body_util::Empty;
+use proptest::prelude::*;
+use tower::{Service, service_fn};
+
+use super::*;
+use crate::{InFlight, ResponseBody, Throttle, limiter::plain::NONE_IS_PLAIN};
+
+/// Nanoseconds for a unit, and the burst.
+type Pace = (u64, u64);
+
+/// The limits of one scope: rates and shadows of rates, a quota, slots.
+#[derive(Debug, Clone)]
+struct Scope {
+    rates: Vec<(Pace, bool)>,
+    quota: Option<u64>,
+    slots: Option<u64>,
+}
+
+/// Rules: of the total, of the default route, of a key and of each client.
+#[derive(Debug, Clone)]
+struct Written([Scope; 4]);
+
+#[derive(Debug, Clone)]
+enum Step {
+    Advance(u64),
+    /// A method, a path, a client, and whether its answer is kept.
+    Ask(usize, usize, usize, bool),
+    /// The oldest answer that is kept has ended.
+    End,
+    Reload(Written),
+}
+
+impl Scope {
+    fn limits(&self) -> Limits {
+        let mut limits = Limits::new();
+        for ((interval, burst), is_shadow) in &self.rates {
+            let rate = Rate::new(1, Duration::from_nanos(*interval)).burst(*burst);
+            limits = limits.rate(if *is_shadow { rate.shadow() } else { rate });
+        }
+        if let Some(count) = self.quota {
+            limits = limits.quota(Quota::per(count, Duration::from_secs(60)));
+        }
+        match self.slots {
+            Some(count) => limits.in_flight(InFlight::new(count)),
+            None => limits,
+        }
+    }
+}
+
+impl Written {
+    fn rules(&self) -> Rules {
+        let [total, default, key, client] = self.0.each_ref().map(Scope::limits);
+        let rules = Rules::new()
+            .total(total)
+            .default_route(default)
+            .route("GET /a", key);
+        match self.0[3].rates.is_empty() {
+            true => rules,
+            false => rules.clients(Clients::by_header("x-api-key").each(client)),
+        }
+    }
+}
+
+fn scope() -> impl Strategy<Value = Scope> {
+    let pace = (
+        prop_oneof![Just(10u64), Just(1_000), Just(0xffff_ffff)],
+        1..6u64,
+    );
+    let rate = (pace, prop::bool::weighted(0.1));
+    let seldom = |most| prop::option::weighted(0.1, 1..most);
+    (
+        prop::collection::vec(rate, 0..3),
+        seldom(9u64),
+        seldom(3u64),
+    )
+        .prop_map(|(rates, quota, slots)| Scope {
+            rates,
+            quota,
+            slots,
+        })
+}
+
+fn written() -> impl Strategy<Value = Written> {
+    let client = prop_oneof![
+        3 => Just(Scope { rates: Vec::new(), quota: None, slots: None }),
+        1 => scope(),
+    ];
+    (scope(), scope(), scope(), client)
+        .prop_map(|(total, default, key, client)| Written([total, default, key, client]))
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => prop_oneof![1..100u64, 1..10_000u64, Just(61_000_000_000)].prop_map(Step::Advance),
+        9 => (0..2usize, 0..3usize, 0..2usize, prop::bool::weighted(0.2))
+            .prop_map(|(method, path, client, kept)| Step::Ask(method, path, client, kept)),
+        1 => Just(Step::End),
+        1 => written().prop_map(Step::Reload),
+    ]
+}
+
+/// All that an answer tells.
+type Told = (StatusCode, HeaderMap, String);
+
+/// A throttle, and the answers of it that are kept.
+struct Throttled {
+    engine: Arc<Engine>,
+    is_general: bool,
+    kept: Vec<ResponseBody<Empty<Bytes>>>,
+}
+
+impl Throttled {
+    fn new(rules: &Rules, options: &Options, is_general: bool) -> Self {
+        let active = ActiveRules::new(rules, Timeline::started_at(1)).expect("proper rules");
+        Self {
+            engine: Arc::new(Engine {
+                active: Arc::new(active),
+                options: options.clone(),
+            }),
+            is_general,
+            kept: Vec::new(),
+        }
+    }
+
+    async fn ask(&mut self, method: &str, path: &str, client: &str, is_kept: bool) -> Told {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("x-api-key", client)
+            .body(())
+            .expect("a request");
+        let inner =
+            service_fn(|_| async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) });
+        NONE_IS_PLAIN.set(self.is_general);
+        let answer = Throttle::new(inner, Arc::clone(&self.engine))
+            .call(request)
+            .await;
+        let (parts, body) = answer.expect("an answer").into_parts();
+        if is_kept {
+            self.kept.push(body);
+        }
+        let decision = parts.extensions.get::<crate::Decision>();
+        (parts.status, parts.headers, format!("{decision:?}"))
+    }
+
+    fn step(&mut self, step: &Step) {
+        NONE_IS_PLAIN.set(self.is_general);
+        match step {
+            Step::End if !self.kept.is_empty() => drop(self.kept.remove(0)),
+            Step::Reload(written) => {
+                self.engine
+                    .active
+                    .reload(&written.rules())
+                    .expect("proper rules");
+            }
+            _ => {}
+        }
+    }
+
+    /// All balances and counts.
+    fn snapshot(&self) -> String {
+        format!("{:?}", self.engine.active.snapshot())
+    }
+}
+
+proptest! {
+    /// Every answer, every balance and every count, over any trace of requests, moments and reloads.
+    #[test]
+    fn the_short_way_answers_as_the_general_one(
+        written in written(),
+        (fields, decision) in any::<(bool, bool)>(),
+        steps in prop::collection::vec(step(), 1..60),
+    ) {
+        let options = Options { fields, decision, spread: false, ..Options::default() };
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let mut both = [false, true].map(|it| Throttled::new(&written.rules(), &options, it));
+            for (number, step) in steps.iter().enumerate() {
+                match step {
+                    Step::Advance(nanos) => tokio::time::advance(Duration::from_nanos(*nanos)).await,
+                    Step::Ask(method, path, client, is_kept) => {
+                        let (method, path) = (["GET", "POST"][*method], ["/a", "/b", "/c/d"][*path]);
+                        let [short, general] = &mut both;
+                        let client = ["a", "b"][*client];
+                        let short = short.ask(method, path, client, *is_kept).await;
+                        let general = general.ask(method, path, client, *is_kept).await;
+                        assert_eq!(short, general, "step {number}");
+                    }
+                    other => both.each_mut().map(|it| it.step(other)).into_iter().collect(),
+                }
+                assert_eq!(both[0].snapshot(), both[1].snapshot(), "after step {number}");
+            }
+        });
+        NONE_IS_PLAIN.set(false);
+    }
+}

@@ -1,0 +1,425 @@
+//! Plain limits: what most requests are charged on, in the form in which that takes the least time.
+//!
+//! The limits of a route are *plain* if they are enforced rates and quotas, at most four, and nobody waits for them. A
+//! request then costs one unit of each, whoever asks, and all that a charge needs lies close together.
+//!
+//! Decided here is what one look at each balance and one exchange decide. Whatever else may be (a bucket that is closed
+//! or in other terms, a client that has no bucket yet, a charge of another thread in between) leaves the balances as they
+//! were, and is decided by [`Limiter::admit`](super::Limiter::admit), which is the reference: what is answered here is
+//! answered there, with the same states left, as a property shows.
+//!
+//! # Invariants
+//!
+//! - All are taken or none. Each is looked at before the first is exchanged; those that were taken before another failed
+//!   are given back as `admit` gives back.
+//! - The key of each slot is looked at after its exchange, as [`Slot::step`] does: no charge in terms that are gone, and
+//!   none on a closed bucket.
+//!
+//! # Callers
+//!
+//! `engine/route_limits` makes them with a limit set, and `engine/decide` asks them first.
+
+#[cfg(test)]
+use std::cell::Cell;
+use std::sync::Arc;
+
+use super::{
+    bucket::{Bucket, Slot},
+    client_table::{ClientBuckets, ClientTable, TableKey},
+    limit_set::{BoundLimit, Demand, LimitSet, Storage},
+    meter_history::MeterTerms,
+    readings::{BucketReading, LimitReading, LimitReadings},
+};
+use crate::{
+    clock::Nanos,
+    limit::{Terms, meter::Meter},
+};
+
+/// The limits of a set, in its order, if all of them are plain.
+#[derive(Debug)]
+pub(crate) struct PlainLimits(Box<[PlainLimit]>);
+
+/// A rate or a quota, and where its balances lie.
+#[derive(Debug)]
+struct PlainLimit {
+    meter: Meter,
+    balance: PlainBalance,
+}
+
+/// As [`Storage`].
+#[derive(Debug)]
+enum PlainBalance {
+    Bucket(Arc<Bucket>),
+    Client(Arc<ClientBuckets>),
+}
+
+/// A charge that may be made: from the state that was `seen` to the one that is `left`.
+#[derive(Debug, Clone, Copy)]
+struct PlainCharge<'a> {
+    slot: Slot<'a>,
+    /// The key that the slot has as long as its state is in the limit's terms.
+    key: u64,
+    seen: u64,
+    left: u64,
+}
+
+/// What plain limits say to a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PlainAnswer {
+    /// All are taken, and have left these states.
+    Admitted(PlainStates),
+    /// One of them has no room, at these states. Nothing was taken.
+    Refused(PlainStates),
+    /// It is not known. Nothing was taken.
+    Unknown,
+}
+
+/// The states of plain limits after a charge, or when it was refused. Those of limits that there are not are zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PlainStates {
+    states: [u64; PlainLimits::MOST],
+    count: usize,
+}
+
+#[cfg(test)]
+thread_local! {
+    /// No limits of this thread are plain: for tests that compare the two ways.
+    pub(crate) static NONE_IS_PLAIN: Cell<bool> = const { Cell::new(false) };
+}
+
+impl PlainLimits {
+    /// The most limits of a set that are charged in this form.
+    const MOST: usize = 4;
+
+    /// Returns the limits of a set in this form. `None` if one of them is not plain, or if there are none.
+    pub(crate) fn of(limit_set: &LimitSet) -> Option<Self> {
+        #[cfg(test)]
+        if NONE_IS_PLAIN.get() {
+            return None;
+        }
+        let all = &limit_set.limits;
+        if limit_set.is_patient || limit_set.enforced != all.len() || all.len() > Self::MOST {
+            return None;
+        }
+        let plain: Option<Box<[_]>> = all.iter().map(PlainLimit::of).collect();
+        plain.filter(|plain| !plain.is_empty()).map(Self)
+    }
+
+    /// Takes one unit of each limit at `now`, or none.
+    ///
+    /// `limit_set` is the set that this was made of. `clock` makes a reading that is later than the charge of any other
+    /// thread, for what is given back.
+    #[inline(always)]
+    pub(crate) fn take(
+        &self,
+        limit_set: &LimitSet,
+        table: &ClientTable,
+        demand: Demand,
+        now: Nanos,
+        clock: impl Fn() -> Nanos,
+    ) -> PlainAnswer {
+        let ([only], [bound]) = (&*self.0, &*limit_set.limits) else {
+            return self.take_all(limit_set, table, demand, now, clock);
+        };
+        match only.look(bound, table, demand, now) {
+            Some(Ok(charge)) if charge.make() => {
+                let mut states = PlainStates::default();
+                states.push(charge.left);
+                PlainAnswer::Admitted(states)
+            }
+            Some(Err(seen)) => self.refuse(limit_set, PlainStates::default(), seen),
+            _ => PlainAnswer::Unknown,
+        }
+    }
+
+    /// [`take`](Self::take) for several limits.
+    #[inline]
+    fn take_all(
+        &self,
+        limit_set: &LimitSet,
+        table: &ClientTable,
+        demand: Demand,
+        now: Nanos,
+        clock: impl Fn() -> Nanos,
+    ) -> PlainAnswer {
+        let mut charges = [None; Self::MOST];
+        let mut seen = PlainStates::default();
+        let limits = self.0.iter().zip(&limit_set.limits);
+        for (place, (limit, bound)) in charges.iter_mut().zip(limits) {
+            match limit.look(bound, table, demand, now) {
+                Some(Ok(charge)) => *place = Some(charge),
+                Some(Err(state)) => return self.refuse(limit_set, seen, state),
+                None => return PlainAnswer::Unknown,
+            }
+            seen.push(place.map_or(0, |charge| charge.seen));
+        }
+        let mut left = PlainStates::default();
+        for charge in charges.iter().flatten() {
+            if !charge.make() {
+                give_back(limit_set, table, demand, left, now, clock);
+                return PlainAnswer::Unknown;
+            }
+            left.push(charge.left);
+        }
+        PlainAnswer::Admitted(left)
+    }
+
+    /// Refuses a request, if all limits are in these terms still: the first that has no room, at `state`. `seen` are the
+    /// states of those before it; those after it are looked at, to be told.
+    ///
+    /// Where a client has a limit, [`Limiter::admit`](super::Limiter::admit) knows more of it.
+    #[inline(never)]
+    fn refuse(&self, limit_set: &LimitSet, seen: PlainStates, state: u64) -> PlainAnswer {
+        let mut seen = seen;
+        let before = seen.count;
+        for (index, (limit, bound)) in self.0.iter().zip(&limit_set.limits).enumerate() {
+            let PlainBalance::Bucket(bucket) = &limit.balance else {
+                return PlainAnswer::Unknown;
+            };
+            let found = match index {
+                _ if index < before => seen.states[index],
+                _ if index == before => state,
+                _ => bucket.load(),
+            };
+            if !bucket.is_in(found, bound.version) {
+                return PlainAnswer::Unknown;
+            }
+            if index >= before {
+                seen.push(found);
+            }
+        }
+        PlainAnswer::Refused(seen)
+    }
+}
+
+impl Default for PlainStates {
+    #[inline(always)]
+    fn default() -> Self {
+        Self {
+            states: [0; PlainLimits::MOST],
+            count: 0,
+        }
+    }
+}
+
+impl PlainStates {
+    /// Adds the state of the next limit. There is room for as many as are plain.
+    #[inline(always)]
+    fn push(&mut self, state: u64) {
+        if let Some(place) = self.states.get_mut(self.count) {
+            *place = state;
+            self.count += 1;
+        }
+    }
+
+    /// Writes them as the readings of a decision.
+    #[inline]
+    pub(crate) fn tell(self, readings: &mut LimitReadings) {
+        for state in self.states.into_iter().take(self.count) {
+            readings.push(LimitReading::new(BucketReading::own(state), 1));
+        }
+    }
+}
+
+impl PlainLimit {
+    fn of(bound: &BoundLimit) -> Option<Self> {
+        let balance = match &bound.storage {
+            Storage::Bucket(bucket) => PlainBalance::Bucket(Arc::clone(bucket)),
+            Storage::Client(buckets) => PlainBalance::Client(Arc::clone(buckets)),
+        };
+        match (&bound.limit.terms, bound.limit.meter) {
+            (Terms::Rate(_) | Terms::Quota(_), Some(meter)) => Some(Self { meter, balance }),
+            _ => None,
+        }
+    }
+
+    /// Looks at the balance, and returns the charge that may be made, or the state that has no room. `None`: there is no
+    /// balance to be seen, as of a client that the table does not know.
+    ///
+    /// `bound` is this limit.
+    #[inline(always)]
+    fn look<'a>(
+        &'a self,
+        bound: &'a BoundLimit,
+        table: &'a ClientTable,
+        demand: Demand,
+        now: Nanos,
+    ) -> Option<Result<PlainCharge<'a>, u64>> {
+        let (slot, key, seen) = match &self.balance {
+            PlainBalance::Bucket(bucket) => (bucket.slot(), bound.version, bucket.load()),
+            PlainBalance::Client(buckets) => {
+                let terms = MeterTerms {
+                    version: bound.version,
+                    history: &bound.history,
+                };
+                let key = TableKey::new(demand.identity, buckets, terms);
+                let (slot, seen) = table.find(&key)?;
+                (slot, key.word(), seen)
+            }
+        };
+        // A bucket that is BUSY is beyond any room.
+        Some(match self.meter.take(seen, now, 1) {
+            Ok(left) => Ok(PlainCharge {
+                slot,
+                key,
+                seen,
+                left,
+            }),
+            Err(_) => Err(seen),
+        })
+    }
+}
+
+impl PlainCharge<'_> {
+    /// Makes the charge, if the state is the one that was seen and in the terms of its limit still. `false`: it is as if
+    /// it had not been made.
+    #[inline(always)]
+    fn make(&self) -> bool {
+        let stepped = self.slot.step_to(self.key, self.seen, Some(self.left));
+        stepped.is_some()
+    }
+}
+
+/// Gives back what was charged on the first limits of a set and has `left` them in these states, as for any limit.
+#[cold]
+#[inline(never)]
+fn give_back(
+    limit_set: &LimitSet,
+    table: &ClientTable,
+    demand: Demand,
+    left: PlainStates,
+    taken: Nanos,
+    clock: impl Fn() -> Nanos,
+) {
+    let charged = limit_set.limits.iter().zip(left.states).take(left.count);
+    for (bound, left) in charged {
+        if let Some(meter) = &bound.limit.meter {
+            let balance = bound.balance(table, demand.identity);
+            balance.give_back(BucketReading::own(left), meter, taken, 1, &clock);
+        }
+    }
+}
+
+/// All interleavings of charges on two limits. Run with `--cfg throttle_loom`.
+#[cfg(all(test, throttle_loom))]
+mod loom_tests {
+    use loom::thread;
+
+    use super::*;
+    use crate::{
+        limit::{Limit, Scope, meter::Meter, rate::Rate, reservation::Reservation},
+        limiter::{
+            bucket::{Source, Successor},
+            meter_history::{MeterHistory, MeterStep},
+        },
+    };
+
+    /// Time stands still.
+    const NOW: Nanos = 5;
+
+    struct Scene {
+        limit_set: LimitSet,
+        plain: PlainLimits,
+        table: ClientTable,
+    }
+
+    impl Scene {
+        /// A route of two requests at once, and a total of so many.
+        fn new(most: u64) -> Arc<Self> {
+            let limits = BoundLimit::scope([2, most].map(|burst| {
+                let rate = Rate::per_hour(1).burst(burst);
+                Limit {
+                    name: "rate".into(),
+                    is_named: true,
+                    scope: Scope::Route,
+                    meter: Meter::of_rate(&rate),
+                    terms: Terms::Rate(rate),
+                    published: true,
+                    shadow: false,
+                    wait_policy: None,
+                    reservation: Reservation::default(),
+                }
+            }));
+            let limit_set = LimitSet::new("GET /", None, limits);
+            let plain = PlainLimits::of(&limit_set).expect("two rates");
+            Arc::new(Self {
+                limit_set,
+                plain,
+                table: ClientTable::new(),
+            })
+        }
+
+        fn take(&self) -> PlainAnswer {
+            let demand = Demand::default();
+            (self.plain).take(&self.limit_set, &self.table, demand, NOW, || NOW)
+        }
+
+        /// The units that are in use on a limit of the set.
+        fn used(&self, index: usize) -> u64 {
+            let bound = &self.limit_set.limits[index];
+            let Storage::Bucket(bucket) = &bound.storage else {
+                unreachable!("a bucket");
+            };
+            let (Ok(state) | Err(state)) = bucket.peek(bound.version, &bound.history);
+            bound.limit.meter.expect("open").used(state, NOW)
+        }
+    }
+
+    #[test]
+    fn loom_of_two_that_there_is_room_for_one_of_one_is_charged_and_the_other_leaves_nothing() {
+        loom::model(|| {
+            let scene = Scene::new(1);
+            let other = {
+                let scene = Arc::clone(&scene);
+                thread::spawn(move || scene.take())
+            };
+            let answers = [scene.take(), other.join().expect("no panic")];
+            let is_admitted = |answer: &&PlainAnswer| matches!(answer, PlainAnswer::Admitted(_));
+            assert_eq!(answers.iter().filter(is_admitted).count(), 1, "{answers:?}");
+            assert_eq!([scene.used(0), scene.used(1)], [1, 1], "{answers:?}");
+        });
+    }
+
+    /// The second bucket is closed meanwhile, and another one inherits from it.
+    #[test]
+    fn loom_what_is_charged_while_a_bucket_is_closed_is_charged_on_both_or_on_none() {
+        loom::model(|| {
+            let scene = Scene::new(2);
+            let request = {
+                let scene = Arc::clone(&scene);
+                thread::spawn(move || scene.take())
+            };
+            let bound = &scene.limit_set.limits[1];
+            let meter = bound.limit.meter.expect("open");
+            let Storage::Bucket(bucket) = &bound.storage else {
+                unreachable!("a bucket");
+            };
+            let (version, since) = (1, 0);
+            let history = MeterHistory::new(Some(MeterStep {
+                version,
+                since,
+                meter,
+            }));
+            let heir = Arc::new(Bucket::full(version));
+            let successor = Successor {
+                bucket: &heir,
+                history: &history,
+                version,
+                meter: Some(meter),
+            };
+            let source = Source {
+                bucket,
+                history: &bound.history,
+                meter: Some(meter),
+            };
+            successor.inherit(&[source], NOW, false);
+            let answer = request.join().expect("no panic");
+            let used = match answer {
+                PlainAnswer::Admitted(_) => 1,
+                PlainAnswer::Refused(_) | PlainAnswer::Unknown => 0,
+            };
+            let of_heir = meter.used(heir.load(), NOW);
+            assert_eq!([scene.used(0), of_heir], [used; 2], "{answer:?}");
+        });
+    }
+}
