@@ -55,14 +55,14 @@ pub(crate) mod queue;
 pub(crate) mod readings;
 pub(crate) mod stagger;
 
-use std::{iter, thread};
+use std::thread;
 
 use self::{
     bucket::Untaken,
     client_table::{ClientTable, TableKey},
     limit_set::{BoundLimit, BucketCharge, Demand, LimitSet, Storage},
     queue::WaitQueues,
-    readings::{BucketReading, LimitReading, LimitReadings},
+    readings::{LimitReading, LimitReadings},
     stagger::{RefusedWait, Stagger},
 };
 use crate::clock::{Instant, Nanos, Timeline};
@@ -146,14 +146,15 @@ impl Limiter {
         readings: &mut LimitReadings,
     ) -> Result<bool, Outdated> {
         let clock = || self.clock.now();
-        let charge = |bound| BoundLimit::charge(bound, &self.clients, demand, now);
-        match (&*limit_set.limits, limit_set.enforced) {
-            ([only], 1) => return admit_only(charge(only), now, clock, readings),
-            ([first, second], 2) => {
-                return admit_two(charge(first), charge(second), now, clock, readings);
-            }
-            _ => {}
+        if let ([only], 1) = (&*limit_set.limits, limit_set.enforced) {
+            return admit_only(
+                only.charge(&self.clients, demand, now),
+                now,
+                clock,
+                readings,
+            );
         }
+        let charge = |bound| BoundLimit::charge(bound, &self.clients, demand, now);
         let (enforced, shadows) = limit_set.limits.split_at(limit_set.enforced);
         let admitted = admit(enforced.iter().map(charge), now, clock, readings)?;
         if !shadows.is_empty() {
@@ -282,59 +283,6 @@ fn admit_only(
         Err(Untaken::Outdated) => return Err(Outdated),
     }
     Ok(admitted)
-}
-
-/// [`admit`] for two charges, as requests have that are charged for their route and their client: the same steps, and
-/// neither a count of them nor a second look for a balance.
-#[inline(always)]
-fn admit_two(
-    first: BucketCharge<'_>,
-    second: BucketCharge<'_>,
-    now: Nanos,
-    clock: impl Fn() -> Nanos,
-    readings: &mut LimitReadings,
-) -> Result<bool, Outdated> {
-    let found = second.balance.peek(now);
-    if found.outdated {
-        return Err(Outdated);
-    }
-    let mut leave = |seen: BucketReading, found: BucketReading| {
-        readings.push(LimitReading::new(seen, first.cost));
-        readings.push(LimitReading::new(found, second.cost));
-    };
-    let (Some(meter), Some(second_meter)) = (&first.limit.meter, &second.limit.meter) else {
-        // Closed.
-        leave(first.balance.peek(now), found);
-        return Ok(false);
-    };
-    if second.is_refused(found.state, now) {
-        // To be told, not to decide.
-        leave(first.balance.peek(now), found);
-        return Ok(false);
-    }
-    let start = first.balance.start();
-    let taken = match first.balance.take(start, meter, now, first.cost, &clock) {
-        Ok(taken) => taken,
-        Err(Untaken::Refused(seen)) => {
-            leave(seen, found);
-            return Ok(false);
-        }
-        Err(Untaken::Outdated) => return Err(Outdated),
-    };
-    let (left, failed) = match second
-        .balance
-        .take(found, second_meter, now, second.cost, &clock)
-    {
-        Ok(left) => {
-            leave(taken, left);
-            return Ok(true);
-        }
-        Err(Untaken::Refused(left)) => (left, Ok(false)),
-        Err(Untaken::Outdated) => (found, Err(Outdated)),
-    };
-    leave(taken, left);
-    give_back(iter::once(first), readings, now, clock);
-    failed
 }
 
 /// Asks shadows, each by itself, and appends their readings. A shadow is charged for what was `admitted` and what it

@@ -70,19 +70,14 @@ fn client_binding(number: u32, limit: Limit) -> BoundLimit {
     )
 }
 
-/// As [`Limiter::admit`] takes charges, without a reload: one or two by a way of their own.
+/// As [`super::admit`], without a reload.
 fn admit<'a>(
     charges: impl Iterator<Item = BucketCharge<'a>> + Clone,
     now: Nanos,
     clock: impl Fn() -> Nanos,
     readings: &mut LimitReadings,
 ) -> bool {
-    let admitted = match charges.clone().collect::<Vec<_>>()[..] {
-        [only] => admit_only(only, now, clock, readings),
-        [first, second] => admit_two(first, second, now, clock, readings),
-        _ => super::admit(charges, now, clock, readings),
-    };
-    admitted.expect("no reload")
+    super::admit(charges, now, clock, readings).expect("no reload")
 }
 
 /// Tells whether a request of these costs is admitted by a clock that stands still.
@@ -133,90 +128,6 @@ proptest! {
                 });
                 prop_assert_eq!(Ok(after), expected, "bucket {}", index);
             }
-        }
-    }
-}
-
-/// One or two limits with a table of clients, in which they may be the clients'.
-struct World {
-    limits: Vec<BoundLimit>,
-    memory: ClientTable,
-}
-
-impl World {
-    fn new(limits: &[(u64, u64, bool)]) -> Self {
-        let bound = |(number, &(interval, burst, is_client)): (usize, &(u64, u64, bool))| {
-            let limit = limit(interval, burst);
-            match is_client {
-                true => client_binding(number as u32, limit),
-                false => BoundLimit::alone(limit, Storage::Bucket(Arc::new(Bucket::full(0)))),
-            }
-        };
-        Self {
-            limits: limits.iter().enumerate().map(bound).collect(),
-            memory: memory(8),
-        }
-    }
-
-    fn charges<'a>(
-        &'a self,
-        identity: u128,
-        costs: &'a [u64],
-    ) -> impl Iterator<Item = BucketCharge<'a>> + Clone {
-        let limits = self.limits.iter().zip(costs);
-        limits.map(move |(bound, &cost)| BucketCharge {
-            limit: &bound.limit,
-            balance: bound.balance(&self.memory, identity),
-            cost,
-        })
-    }
-
-    /// A clock that goes on with each reading. When it is read for the first time, somebody else is charged on the last
-    /// limit, if that is no client's: after the looks, and before the charge.
-    fn clock(&self, now: Nanos, others: u64) -> impl Fn() -> Nanos {
-        let readings = Cell::new(0);
-        let last = self.limits.last().map(|bound| (bound, bound.limit.meter));
-        move || {
-            readings.set(readings.get() + 1);
-            let now = now + readings.get() * 3;
-            if let (1, Some((bound, Some(meter)))) = (readings.get(), last) {
-                // The clock is read under a lock of the table.
-                if let Storage::Bucket(_) = &bound.storage {
-                    bound
-                        .balance(&self.memory, 0)
-                        .owe(&meter, now, others, || now);
-                }
-            }
-            now
-        }
-    }
-
-    fn balances(&self, identity: u128, now: Nanos) -> Vec<BucketReading> {
-        let charges = self.charges(identity, &[1, 1]);
-        charges.map(|charge| charge.balance.peek(now)).collect()
-    }
-}
-
-proptest! {
-    #[test]
-    fn the_ways_of_one_and_two_charges_are_the_general_one(
-        limits in prop::collection::vec((1..50u64, 0..5u64, any::<bool>()), 1..=2),
-        requests in prop::collection::vec(
-            (0..60u64, 0..4u128, [0..4u64, 0..4u64], 0..4u64, any::<bool>()), 1..40),
-    ) {
-        let (general, own) = (World::new(&limits), World::new(&limits));
-        let mut now = 0;
-        for (step, identity, costs, others, is_disturbed) in requests {
-            now += step;
-            let others = if is_disturbed { others } else { 0 };
-            let mut expected = LimitReadings::default();
-            let clock = general.clock(now, others);
-            let admitted = super::admit(general.charges(identity, &costs), now, clock, &mut expected);
-            let mut readings = LimitReadings::default();
-            let clock = own.clock(now, others);
-            prop_assert_eq!(admit(own.charges(identity, &costs), now, clock, &mut readings), admitted == Ok(true));
-            prop_assert_eq!(readings.as_slice(), expected.as_slice());
-            prop_assert_eq!(own.balances(identity, now), general.balances(identity, now));
         }
     }
 }
