@@ -613,3 +613,61 @@ async fn all_slots_of_a_request_that_may_mean_many_routes_come_back() {
         }
     }
 }
+
+/// What a handler keeps of its request to count tokens is no slot.
+#[tokio::test(start_paused = true)]
+async fn a_slot_comes_back_while_somebody_still_has_the_account() {
+    let keep = service_fn(async |request: Request<Body>| {
+        let usage = request.extensions().get::<Usage>().cloned();
+        let mut response = Response::new(Body::from("counted"));
+        response
+            .extensions_mut()
+            .insert(usage.expect("tokens are limited"));
+        Ok::<_, Infallible>(response)
+    });
+    let limits = Limits::new()
+        .in_flight(1)
+        .tokens(Rate::per_hour(1).burst(100));
+    let rules = Rules::new().total(limits).estimate(Estimate::fixed(10));
+    let service = throttle(rules).layer(keep);
+    let ask = || support::send(&service, support::request("GET", "/"));
+    let mut kept = Vec::new();
+    for is_dropped in [true, false, true] {
+        let mut response = ask().await;
+        assert_eq!(response.status(), StatusCode::OK);
+        kept.extend(response.extensions_mut().remove::<Usage>());
+        assert_eq!(ask().await.status(), StatusCode::SERVICE_UNAVAILABLE);
+        if !is_dropped {
+            support::bytes(response).await;
+        }
+    }
+    assert_eq!(kept.len(), 3);
+    assert!(kept.iter().all(|usage| !usage.settle(1)), "all are closed");
+}
+
+/// A client's hash is longer where replicas share limits, and a slot finds it then, too.
+#[tokio::test(start_paused = true)]
+async fn a_slot_of_a_client_comes_back_to_it_whatever_its_hash() {
+    let clients = || Clients::by_header("x-api-key").each(Limits::new().in_flight(1));
+    for clients in [clients(), clients().secret([7; 32])] {
+        let service = throttle(Rules::new().clients(clients)).layer(support::served::<Body>());
+        let ask = async |key| {
+            let request = Request::get("/").header("x-api-key", key);
+            let request = request.body(Body::empty()).expect("a request");
+            support::send(&service, request).await
+        };
+        for _ in 0..3 {
+            let held = [ask("a").await, ask("b").await];
+            assert!(
+                held.iter()
+                    .all(|response| response.status() == StatusCode::OK)
+            );
+            assert_eq!(ask("a").await.status(), StatusCode::TOO_MANY_REQUESTS);
+            let [of_a, of_b] = held;
+            drop(of_a);
+            assert_eq!(ask("a").await.status(), StatusCode::OK, "its own is free");
+            assert_eq!(ask("b").await.status(), StatusCode::TOO_MANY_REQUESTS);
+            drop(of_b);
+        }
+    }
+}
