@@ -105,10 +105,10 @@ fn app(name: &str) -> Result<Router, BoxError> {
     let hourly = Rate::per_hour(1);
     Ok(match name {
         BARE => bare,
-        PLAIN => bare.layer(plain(rules(endless()))),
-        FIELDS => bare.layer(throttle(rules(endless())).decision(false)),
-        DEFAULT => bare.layer(throttle(rules(endless()))),
-        REFUSED => bare.layer(throttle(rules(hourly)).decision(false)),
+        PLAIN => bare.layer(plain(rules(endless())).for_axum()),
+        FIELDS => bare.layer(throttle(rules(endless())).decision(false).for_axum()),
+        DEFAULT => bare.layer(throttle(rules(endless())).for_axum()),
+        REFUSED => bare.layer(throttle(rules(hourly)).decision(false).for_axum()),
         GOVERNOR => governor!(bare, per_nanosecond(1), burst MANY.get()),
         GOVERNOR_HEADERS => governor!(bare, per_nanosecond(1), burst MANY.get(), use_headers),
         GOVERNOR_REFUSED => governor!(bare, per_second(3_600), burst 1),
