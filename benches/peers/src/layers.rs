@@ -119,10 +119,7 @@ pub fn rows() -> Vec<Row> {
     vec![
         call(BARE, bare()),
         call(PLAIN, plain(chat(endless())).layer(bare())),
-        call(
-            AXUMS_BODY,
-            plain(chat(endless())).for_axum().layer(bare()),
-        ),
+        call(AXUMS_BODY, plain(chat(endless())).for_axum().layer(bare())),
         call(
             "tower-throttle, allowed, total and route, nothing told",
             plain(total()).layer(bare()),
