@@ -5,7 +5,7 @@ mod support;
 use criterion::{Criterion, criterion_group, criterion_main};
 use support::{bare, endless, now, request, serve, throttle};
 use tower::{Layer, ServiceExt};
-use tower_throttle::{Rate, Rules};
+use tower_throttle::{DecisionIn, Rate, Rules};
 
 const PATH: &str = "/v1/chat/completions";
 
@@ -17,20 +17,17 @@ fn layer(criterion: &mut Criterion) {
     let rows = [
         (
             "allowed, nothing told",
-            throttle(rules(endless())).fields(false).decision(false),
+            throttle(rules(endless())).fields(false),
         ),
+        ("allowed, both fields", throttle(rules(endless()))),
         (
-            "allowed, both fields",
-            throttle(rules(endless())).decision(false),
+            "allowed, fields and decision",
+            throttle(rules(endless())).decision(DecisionIn::Both),
         ),
-        ("allowed, fields and decision", throttle(rules(endless()))),
-        (
-            "refused",
-            throttle(rules(Rate::per_minute(1))).decision(false),
-        ),
+        ("refused", throttle(rules(Rate::per_minute(1)))),
         (
             "refused, with decision",
-            throttle(rules(Rate::per_minute(1))),
+            throttle(rules(Rate::per_minute(1))).decision(DecisionIn::Both),
         ),
     ];
     for (name, layer) in rows {

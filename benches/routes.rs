@@ -22,7 +22,7 @@ fn routes(criterion: &mut Criterion) {
                     endless(),
                 )
             });
-            let mut service = throttle(rules).fields(false).decision(false).layer(bare());
+            let mut service = throttle(rules).fields(false).layer(bare());
             let path = format!("/v1/models/{}/latest/completions", count - 1);
             group.bench_function(BenchmarkId::new(kind, count), |bencher| {
                 bencher.iter(|| serve(&mut service, &path));

@@ -45,6 +45,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -56,7 +57,7 @@ use crate::{
     admission::Admission,
     body::{FromInner, Held, ResponseBody},
     decision::Decision,
-    engine::{Pending, Refusal, ResponseParts, Ticket},
+    engine::{Engine, Pending, Refusal, ResponseParts, Ticket},
     head::RequestHead,
     response::Answer,
 };
@@ -137,7 +138,7 @@ impl<S, ReqBody> Waiting<S, ReqBody> {
     ///
     /// After the decision, and after a poll that has panicked.
     #[cold]
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Ticket, Refusal>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(Ticket, Arc<Engine>), Refusal>> {
         Pending::poll(&mut self.pending, RequestHead::of(&self.request), cx)
     }
 }
@@ -265,9 +266,9 @@ where
                     ..
                 } = *waiting.take().expect(POLLED);
                 *this.rest = match decided {
-                    Ok(ticket) => {
+                    Ok((mut ticket, engine)) => {
                         // The ticket is on the stack while the service is called, and is dropped if that panics.
-                        ticket.mark(request.extensions_mut());
+                        ticket.mark(&engine.options, request.extensions_mut());
                         this.inner.set(Some(service.call(request)));
                         Rest::of(ticket)
                     }

@@ -33,7 +33,7 @@
 //!
 //! use http::{Request, Response, StatusCode};
 //! use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
-//! use tower_throttle::{Decision, Rate, Rules, ThrottleLayer};
+//! use tower_throttle::{Decision, DecisionIn, Rate, Rules, ThrottleLayer};
 //!
 //! async fn serve(_: Request<()>) -> Result<Response<String>, Infallible> {
 //!     Ok(Response::new("served".to_owned()))
@@ -45,7 +45,7 @@
 //!         .default_route(Rate::per_second(10).burst(5))
 //!         .route("POST /v1/chat/completions", Rate::per_minute(30).burst(2).named("chat"));
 //!     let mut service = ServiceBuilder::new()
-//!         .layer(ThrottleLayer::new(rules)?)
+//!         .layer(ThrottleLayer::new(rules)?.decision(DecisionIn::Response))
 //!         .service(service_fn(serve));
 //!     let chat = || Request::post("/v1/chat/completions").body(());
 //!
@@ -252,9 +252,10 @@
 //!
 //! # The decision
 //!
-//! A handler finds a [`Decision`] in the request's extensions, a layer outside of the throttle in the
-//! response's, admitted or refused: the route key, each limit with what remains, and the wait. That is
-//! what to log and to count by; it holds no string that a client chose.
+//! [`ThrottleLayer::decision`] puts a [`Decision`] into the extensions of the request, for its handler, of the response,
+//! for layers outside of the throttle, admitted or refused, or of both: the route key, each limit with what remains, and
+//! the wait. That is what to log and to count by; it holds no string that a client chose. Who does not ask for it does
+//! not pay for it.
 //!
 //! # While it runs
 //!
@@ -426,7 +427,7 @@ pub use self::{
     body::ResponseBody,
     canonical_path::{CanonicalPath, CanonicalPathFuture, CanonicalPathLayer},
     client::{ClientKey, Clients, Forwarding, PeerAddr, Plan},
-    decision::{Decision, Denial, LimitStatus},
+    decision::{Decision, DecisionIn, Denial, LimitStatus},
     future::ResponseFuture,
     handle::Handle,
     head::RequestHead,

@@ -101,9 +101,9 @@ where
             .decide(RequestHead::of(&request), Stage::Arrived)
         {
             Decided::Admit(Ticket::Bare) => ResponseFuture::bare(self.inner.call(request)),
-            Decided::Admit(ticket) => {
+            Decided::Admit(mut ticket) => {
                 // The ticket is held while the inner service is called, and is dropped if that panics.
-                ticket.mark(request.extensions_mut());
+                ticket.mark(&self.engine.options, request.extensions_mut());
                 ResponseFuture::admitted(self.inner.call(request), ticket)
             }
             Decided::Refuse(refusal) => ResponseFuture::refused(refusal, request),

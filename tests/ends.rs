@@ -37,7 +37,9 @@ use tonic_health::{
 };
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn, util::MapResponseLayer};
 use tower_http::timeout::{RequestBodyDeadlineLayer, RequestBodyTimeoutLayer, TimeoutLayer};
-use tower_throttle::{Clients, Estimate, InFlight, Limits, Rate, Rules, ThrottleLayer, Usage};
+use tower_throttle::{
+    Clients, DecisionIn, Estimate, InFlight, Limits, Rate, Rules, ThrottleLayer, Usage,
+};
 
 use support::{client, decision, serve, throttle};
 
@@ -552,14 +554,16 @@ async fn a_slot_is_held_to_the_end_of_the_body_whether_anything_is_told_or_not()
         Limits::new().in_flight(1).tokens(Rate::per_hour(1_000_000)),
     ];
     for limits in table {
-        for (fields, decision) in [(false, false), (false, true), (true, false), (true, true)] {
+        let places = [DecisionIn::Nowhere, DecisionIn::Request, DecisionIn::Both];
+        let all = places.map(|place| [(false, place), (true, place)]);
+        for (fields, decision) in all.into_iter().flatten() {
             let rules = Rules::new().default_route(limits.clone());
             let throttle = throttle(rules).fields(fields).decision(decision);
             let service = throttle.layer(service_fn(|_: Request<Body>| async {
                 Ok::<_, Infallible>(Response::new(Body::from("whole")))
             }));
             let send = || service.clone().oneshot(Request::new(Body::empty()));
-            let told = format!("{limits:?}, fields: {fields}, decision: {decision}");
+            let told = format!("{limits:?}, fields: {fields}, decision: {decision:?}");
             for _ in 0..3 {
                 let held = send().await.expect("an answer");
                 assert_eq!(held.status(), StatusCode::OK, "{told}");

@@ -22,8 +22,8 @@ use http_body_util::{Empty, Full};
 use tokio::time::{Instant, advance};
 use tower::{Layer, ServiceExt, service_fn, util::ServiceFn};
 use tower_throttle::{
-    Clients, Estimate, Handle, InFlight, Limits, Plan, Quota, Rate, ResponseBody, Rules,
-    RulesError, Scope, Throttle, ThrottleLayer, Undeclared, Usage,
+    Clients, DecisionIn, Estimate, Handle, InFlight, Limits, Plan, Quota, Rate, ResponseBody,
+    Rules, RulesError, Scope, Throttle, ThrottleLayer, Undeclared, Usage,
 };
 
 use common::{Answer, Client};
@@ -675,6 +675,7 @@ async fn tokens_that_are_reserved_are_settled_after_a_reload_in_units() {
     };
     let settled = |rules: Rules, after: Rules, total: u64| async move {
         let layer = ThrottleLayer::new(rules).expect("rules that hold together");
+        let layer = layer.decision(DecisionIn::Response);
         let service = layer.clone().layer(service_fn(tells_usage));
         let request = || Request::get("/").body(Empty::new()).expect("a request");
         let answer = service.clone().oneshot(request()).await;
@@ -723,6 +724,7 @@ async fn tokens_of_a_client_that_are_settled_long_after_a_reload_count_from_then
     ];
     for (before, after, settled, left) in table {
         let layer = ThrottleLayer::new(rules(before)).expect("rules that hold together");
+        let layer = layer.decision(DecisionIn::Response);
         let service = layer.clone().layer(service_fn(tells_usage));
         let ask = || async {
             let request = Request::get("/").header("x-api-key", "one");

@@ -21,7 +21,7 @@ use tonic::transport::{Channel, Server};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_test::mock;
-use tower_throttle::{Decision, Rate, Rules, Throttle, ThrottleLayer};
+use tower_throttle::{Decision, DecisionIn, Rate, Rules, Throttle, ThrottleLayer};
 
 use support::{admitted, client, hourly, passes, request, send, serve, served, throttle, values};
 
@@ -120,7 +120,7 @@ async fn layers_made_apart_count_apart() {
 #[tokio::test(start_paused = true)]
 async fn a_layer_set_up_after_it_was_cloned_leaves_the_clone_as_it_was() {
     let layer = throttle(Rules::new().route("GET /", hourly(9)));
-    let silent = layer.clone().fields(false).decision(false);
+    let silent = layer.clone().fields(false).decision(DecisionIn::Nowhere);
     let told = send(&layer.layer(served()), request("GET", "/")).await;
     assert_eq!(values(&told, "ratelimit").len(), 1);
     let untold = send(&silent.layer(served()), request("GET", "/")).await;

@@ -31,7 +31,9 @@ use tower_http::{
     timeout::TimeoutLayer,
     trace::TraceLayer,
 };
-use tower_throttle::{Decision, EXPOSE_HEADERS, Limits, ResponseBody, Rules, ThrottleLayer};
+use tower_throttle::{
+    Decision, DecisionIn, EXPOSE_HEADERS, Limits, ResponseBody, Rules, ThrottleLayer,
+};
 
 use support::{admitted, bytes, decision, hourly, passes, request, send, served, throttle, values};
 
@@ -379,7 +381,12 @@ async fn the_request_arrives_as_it_was_sent_but_for_the_decision() {
     #[derive(Debug, Clone, PartialEq)]
     struct Mine(u8);
 
-    for tells in [true, false] {
+    for (place, tells) in [
+        (DecisionIn::Nowhere, false),
+        (DecisionIn::Request, true),
+        (DecisionIn::Response, false),
+        (DecisionIn::Both, true),
+    ] {
         let mut sent = Request::builder()
             .method("PATCH")
             .version(Version::HTTP_10)
@@ -423,10 +430,16 @@ async fn the_request_arrives_as_it_was_sent_but_for_the_decision() {
                 Ok::<_, Infallible>(Response::new(Body::empty()))
             }
         });
-        let layer = throttle(Rules::new().default_route(hourly(3))).decision(tells);
+        let layer = throttle(Rules::new().default_route(hourly(3))).decision(place);
         let answer = layer.layer(inner).oneshot(sent).await;
         let answer = answer.unwrap_or_else(|never| match never {});
         assert_eq!(answer.status(), StatusCode::OK);
+        let responses = matches!(place, DecisionIn::Response | DecisionIn::Both);
+        assert_eq!(
+            answer.extensions().get::<Decision>().is_some(),
+            responses,
+            "{place:?}"
+        );
     }
 }
 
@@ -530,7 +543,10 @@ async fn the_response_head_passes_with_our_fields_after_its_own() {
     assert_eq!(answer.extensions().get(), Some(&Theirs(1)));
     assert_eq!(bytes(answer).await, "tea");
 
-    let silent = layer.fields(false).decision(false).layer(inner);
+    let silent = layer
+        .fields(false)
+        .decision(DecisionIn::Nowhere)
+        .layer(inner);
     let answer = send(&silent, request("GET", "/")).await;
     assert_eq!(answer.headers().len(), 5, "as the inner service wrote it");
     assert_eq!(answer.extensions().len(), 1);

@@ -12,7 +12,7 @@ use http_body_util::Empty;
 use tokio::time::{Instant, advance, sleep};
 use told::{Does, Told};
 use tower_throttle::{
-    Clients, InFlight, Limits, OnOutage, Quota, Rate, ResponseBody, Rules, RulesError,
+    Clients, DecisionIn, InFlight, Limits, OnOutage, Quota, Rate, ResponseBody, Rules, RulesError,
     ThrottleLayer,
     store::{Correction, Store},
 };
@@ -27,6 +27,7 @@ const SECRET: [u8; 16] = [7; 16];
 fn layer(rules: Rules, store: &Told) -> ThrottleLayer {
     let layer = ThrottleLayer::new(rules).expect("rules that hold together");
     layer
+        .decision(DecisionIn::Response)
         .store(store.clone())
         .expect("a secret, and no other store")
 }

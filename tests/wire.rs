@@ -13,8 +13,8 @@ use serde_json::json;
 use sfv::{BareItem, ListEntry, Parser};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_throttle::{
-    Clients, Decision, Denial, EXPOSE_HEADERS, Estimate, Limits, Problem, Protocol, Quota, Rate,
-    Rejection, Rules, ThrottleLayer,
+    Clients, Decision, DecisionIn, Denial, EXPOSE_HEADERS, Estimate, Limits, Problem, Protocol,
+    Quota, Rate, Rejection, Rules, ThrottleLayer,
 };
 
 /// 60 a minute, burst 10, called `chat`.
@@ -477,8 +477,8 @@ async fn fields_and_decisions_can_be_turned_off() {
     let layer = ThrottleLayer::new(chat())
         .expect("rules")
         .fields(false)
-        .decision(false);
-    let client = Client::with(layer);
+        .decision(DecisionIn::Nowhere);
+    let client = Client::of(layer);
     for _ in 0..10 {
         let answer = client.request(Method::POST, "/chat").await;
         assert!(answer.is_admitted());
@@ -532,7 +532,9 @@ async fn the_operator_finds_the_decision_on_both_kinds_of_response() {
 #[tokio::test(start_paused = true)]
 async fn of_two_throttles_the_refusal_of_the_inner_one_is_seen_outside() {
     let layer = |name: &'static str, rate: Rate| {
-        ThrottleLayer::new(Rules::new().default_route(rate.named(name))).expect("rules")
+        ThrottleLayer::new(Rules::new().default_route(rate.named(name)))
+            .expect("rules")
+            .decision(DecisionIn::Response)
     };
     let inner = service_fn(|_: Request<Empty<Bytes>>| async {
         Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))

@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
-use tower_throttle::ThrottleLayer;
+use tower_throttle::{DecisionIn, ThrottleLayer};
 
 use crate::guard::ApiKey;
 use crate::host::{asked_to_end, no_delay, tell};
@@ -58,7 +58,7 @@ async fn main() -> Result<(), BoxError> {
     let address = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3000".into());
     let key = env::var("API_KEY").unwrap_or_else(|_| "sk-local".into());
 
-    let throttle = ThrottleLayer::new(app::rules())?;
+    let throttle = ThrottleLayer::new(app::rules())?.decision(DecisionIn::Response);
     let app = app::app(Arc::new(model()?), ApiKey::new(key.clone()), throttle);
 
     let listener = TcpListener::bind(address).await?;

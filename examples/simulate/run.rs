@@ -17,7 +17,9 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use tokio::runtime::Builder;
 use tokio::time::{Instant, advance, sleep_until};
 use tower::{Layer as _, Service as _, ServiceExt as _, service_fn};
-use tower_throttle::{Decision, Handle, PeerAddr, ResponseFuture, Throttle, ThrottleLayer};
+use tower_throttle::{
+    Decision, DecisionIn, Handle, PeerAddr, ResponseFuture, Throttle, ThrottleLayer,
+};
 
 use crate::BoxError;
 use crate::document::{Document, OnPlan};
@@ -63,7 +65,7 @@ fn layer(document: &Document) -> Result<ThrottleLayer, BoxError> {
 
 /// The keys to which the routes of the world are charged.
 async fn names(document: &Document, world: &World) -> Result<Vec<String>, BoxError> {
-    let throttle = layer(document)?;
+    let throttle = layer(document)?.decision(DecisionIn::Response);
     let serve = |_: Request<()>| async { Ok::<_, std::convert::Infallible>(Response::new(())) };
     let mut names = Vec::with_capacity(world.routes.len());
     for route in &world.routes {
@@ -106,7 +108,7 @@ impl<'a, A: FnMut(Nanos, &Call)> Run<'a, A> {
         admitted: A,
     ) -> Result<Self, BoxError> {
         // What is told of limits is left out where it costs and nobody looks.
-        let throttle = layer(document)?.fields(false).decision(false);
+        let throttle = layer(document)?.fields(false);
         let model = Model::new(options);
         Ok(Self {
             document,

@@ -26,7 +26,8 @@ use libfuzzer_sys::fuzz_target;
 use tokio::runtime;
 use tower::{Layer, Service, service_fn};
 use tower_throttle::{
-    Clients, Decision, Estimate, Forwarding, Limits, PeerAddr, Rate, Rules, ThrottleLayer, Usage,
+    Clients, Decision, DecisionIn, Estimate, Forwarding, Limits, PeerAddr, Rate, Rules,
+    ThrottleLayer, Usage,
 };
 
 const PROXY: &str = "10.0.0.1:4711";
@@ -93,7 +94,8 @@ fn fields(name: &'static str, lines: &[&[u8]]) -> Option<HeaderMap> {
 }
 
 fn layer(rules: Rules) -> ThrottleLayer {
-    ThrottleLayer::new(rules).expect("rules that hold together")
+    let layer = ThrottleLayer::new(rules).expect("rules that hold together");
+    layer.decision(DecisionIn::Response)
 }
 
 fn send(layer: &ThrottleLayer, peer: &str, fields: HeaderMap) -> Told {

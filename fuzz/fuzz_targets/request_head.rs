@@ -26,7 +26,8 @@ use libfuzzer_sys::fuzz_target;
 use tokio::{runtime, time};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_throttle::{
-    Decision, Denial, Limits, Protocol, Rate, Rules, RulesError, Scope, ThrottleLayer, Undeclared,
+    Decision, DecisionIn, Denial, Limits, Protocol, Rate, Rules, RulesError, Scope, ThrottleLayer,
+    Undeclared,
 };
 
 /// More requests would only make each run slower.
@@ -157,6 +158,7 @@ impl Server {
         let spread = !chosen(b"exact");
         let mut layer = ThrottleLayer::new(rules)?
             .spread(spread)
+            .decision(DecisionIn::Both)
             .fields(!chosen(b"bare"))
             .grpc_retry_pushback(chosen(b"pushback"));
         if chosen(b"grpc") {

@@ -17,7 +17,7 @@ use std::{
 use http::{Request, Response, Uri};
 use libfuzzer_sys::fuzz_target;
 use tower::{Layer, Service, service_fn};
-use tower_throttle::{Decision, Rate, RouteKey, Rules, RulesError, ThrottleLayer};
+use tower_throttle::{Decision, DecisionIn, Rate, RouteKey, Rules, RulesError, ThrottleLayer};
 
 /// More keys would only make each run slower.
 const MAX_KEYS: usize = 32;
@@ -53,6 +53,7 @@ fuzz_target!(|text: &str| {
     }
     match ThrottleLayer::new(rules(&keys)) {
         Ok(layer) => {
+            let layer = layer.decision(DecisionIn::Response);
             assert!(!repeated, "two keys of one route in {keys:?}");
             for key in &keys {
                 a_literal_key_gets_its_own_requests(&layer, key);

@@ -19,8 +19,8 @@ use crate::{
 
 /// The throttle's decision about one request.
 ///
-/// A handler finds the decision in the request's extensions, a layer outside finds it in the response's, admitted or
-/// refused. A decision holds the limits that applied, most specific first, with their balance at that moment.
+/// A layer that is [told to](crate::ThrottleLayer::decision) puts it into the extensions of the request, where a handler
+/// finds it, of the response, where a layer outside finds it, admitted or refused, or of both. A decision holds the limits that applied, most specific first, with their balance at that moment.
 ///
 /// ```
 /// use tower_throttle::Decision;
@@ -37,6 +37,27 @@ use crate::{
 #[derive(Clone)]
 pub struct Decision {
     verdict: Arc<Verdict>,
+}
+
+/// Where a layer puts the [`Decision`] on each request, beside the header fields of its response.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DecisionIn {
+    /// Nowhere. This costs nothing.
+    #[default]
+    Nowhere,
+    /// The extensions of an admitted request, for its handler. Refused requests reach no handler.
+    Request,
+    /// The extensions of each response, admitted or refused, for layers outside.
+    Response,
+    /// The extensions of both.
+    Both,
+}
+
+impl DecisionIn {
+    /// Tells whether responses have it.
+    pub(crate) fn responses(self) -> bool {
+        matches!(self, Self::Response | Self::Both)
+    }
 }
 
 /// The parts of which a decision and a denial are made.

@@ -385,7 +385,7 @@ impl Pending {
         this: &mut Option<Box<Self>>,
         head: RequestHead<'_>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Ticket, Refusal>> {
+    ) -> Poll<Result<(Ticket, Arc<Engine>), Refusal>> {
         let mut pending = this.take().expect("it is not polled after it has ended");
         pending.wake();
         loop {
@@ -400,7 +400,7 @@ impl Pending {
             };
             match engine.decide(head, stage) {
                 Decided::Wait(next) => pending = next,
-                Decided::Admit(ticket) => return Poll::Ready(Ok(ticket)),
+                Decided::Admit(ticket) => return Poll::Ready(Ok((ticket, engine))),
                 Decided::Refuse(refusal) => return Poll::Ready(Err(refusal)),
             }
         }

@@ -6,6 +6,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
+    decision::DecisionIn,
     response::{Dialect, Protocol, Rejection},
     store::client::OnOutage,
 };
@@ -15,9 +16,8 @@ use crate::{
 pub(crate) struct Options {
     /// True if admitted responses carry the fields of the IETF's draft.
     pub(crate) fields: bool,
-    /// True if the decision lies in the extensions of requests and responses. Without it and `fields`, most requests
-    /// make no allocation.
-    pub(crate) decision: bool,
+    /// Where the decision is put. Without it and `fields`, most requests make no allocation.
+    pub(crate) decision: DecisionIn,
     /// True if those who are refused together are told different waits.
     pub(crate) spread: bool,
     /// True if answers are read for the model tokens that they report.
@@ -46,7 +46,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             fields: true,
-            decision: true,
+            decision: DecisionIn::default(),
             spread: false,
             usage_from_answer: false,
             protocol: Protocol::default(),

@@ -15,13 +15,14 @@ use http::{Extensions, Method, Request, Response};
 
 use super::{
     Engine,
+    options::Options,
     pending::{Attempt, Pending},
     route_limits::RouteLimits,
 };
 use crate::{
     admission::{Admission, Permits},
     clock::Nanos,
-    decision::{Decision, Denial},
+    decision::{Decision, DecisionIn, Denial},
     limiter::readings::LimitReadings,
     observe::Log,
     response::{
@@ -85,7 +86,7 @@ pub(crate) struct ResponseParts {
     pub(crate) admission: Option<Admission>,
     /// The fields of its response.
     pub(crate) fields: Option<RateLimitFields>,
-    /// The decision, if it is told.
+    /// The decision, for whoever is told it: the request, until the ticket has marked it, and the response.
     pub(crate) decision: Option<Decision>,
     /// The log that is told what the answer reports, if that is read.
     pub(crate) log: Option<Arc<Log>>,
@@ -146,17 +147,24 @@ impl Ticket {
     /// Puts into the request what its handler may want to know: its reservation of model tokens, and the decision. Called
     /// just before the inner service, by whoever holds the ticket meanwhile.
     #[inline(always)]
-    pub(crate) fn mark(&self, extensions: &mut Extensions) {
+    pub(crate) fn mark(&mut self, options: &Options, extensions: &mut Extensions) {
         let (admission, decision) = match self {
             Self::Bare => return,
-            Self::Held(admission) => (Some(admission), None),
-            Self::Told(parts) => (parts.admission.as_ref(), parts.decision.as_ref()),
+            Self::Held(admission) => (Some(&*admission), None),
+            Self::Told(parts) => {
+                let decision = match options.decision {
+                    DecisionIn::Nowhere | DecisionIn::Response => None,
+                    DecisionIn::Request => parts.decision.take(),
+                    DecisionIn::Both => parts.decision.clone(),
+                };
+                (parts.admission.as_ref(), decision)
+            }
         };
         if let Some(reservation) = admission.and_then(Admission::reservation) {
             extensions.insert(Usage::new(Arc::clone(reservation)));
         }
         if let Some(decision) = decision {
-            extensions.insert(decision.clone());
+            extensions.insert(decision);
         }
     }
 }
@@ -207,7 +215,8 @@ impl Attempt<'_> {
             ..
         } = self.limits;
         let options = &self.engine.options;
-        let is_told = options.decision || (options.fields && templates.policies.is_some());
+        let is_told = options.decision != DecisionIn::Nowhere
+            || (options.fields && templates.policies.is_some());
         !is_told && !limit_set.has_slots && !limit_set.has_tokens
     }
 
@@ -252,7 +261,8 @@ impl Attempt<'_> {
         let admission =
             holds.then(|| Admission::new(origin, self.demand, readings, outcome.permits.take()));
         let reads_answer = options.usage_from_answer && limit_set.has_tokens;
-        if !is_told && !options.decision && !reads_answer {
+        let is_decision_told = options.decision != DecisionIn::Nowhere;
+        if !is_told && !is_decision_told && !reads_answer {
             return Decided::Admit(admission.map_or(Ticket::Bare, Ticket::Held));
         }
         let mut fields = match is_told && RateLimitFields::fit(self.head.method()) {
@@ -264,8 +274,7 @@ impl Attempt<'_> {
                 self.add_dialect(fields, &limits, readings, now);
             }
         }
-        let decision = options
-            .decision
+        let decision = is_decision_told
             .then(|| Decision::admitted(Arc::clone(limit_set), mem::take(readings), arrived, now));
         Decided::Admit(Ticket::Told(ResponseParts {
             log: reads_answer.then(|| Arc::clone(&self.rules.log)),
@@ -361,11 +370,11 @@ impl Attempt<'_> {
             (Framing::Http, Some(rejection)) => Refusal::Custom {
                 denial: Box::new(denial),
                 rejection: Arc::clone(rejection),
-                tells_decision: options.decision,
+                tells_decision: options.decision.responses(),
             },
             (framing, _) => {
                 let mut answer = self.own_answer(framing, &denial, templates);
-                if options.decision {
+                if options.decision.responses() {
                     answer.extensions_mut().insert(Decision::from(denial));
                 }
                 Refusal::Answered(Answer::new(answer))

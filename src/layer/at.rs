@@ -59,7 +59,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        decision::Decision,
+        decision::{Decision, DecisionIn},
         limit::{quota::Quota, rate::Rate},
         response::Dialect,
     };
@@ -69,7 +69,9 @@ mod tests {
         let midnight = UNIX_EPOCH + Duration::from_secs(20_000 * 86_400);
         let before = Duration::from_nanos(10_000_000_001);
         let rules = Rules::new().total(Quota::per_day(1));
-        let throttle = ThrottleLayer::new_at(rules, midnight - before).expect("rules");
+        let throttle = ThrottleLayer::new_at(rules, midnight - before)
+            .expect("rules")
+            .decision(DecisionIn::Response);
         let serve = |_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) };
         let ask = async || {
             let response = throttle

@@ -9,6 +9,7 @@ use tower::Layer;
 
 use crate::{
     clock::Timeline,
+    decision::DecisionIn,
     engine::{ActiveRules, Engine, options::Options},
     handle::Handle,
     response::{Protocol, Rejection},
@@ -62,13 +63,14 @@ impl ThrottleLayer {
         self.with(|options| options.fields = fields)
     }
 
-    /// Sets whether a [`Decision`](crate::Decision) is put into the extensions of requests and responses.
-    /// Without this call: yes.
+    /// Sets where the [`Decision`](crate::Decision) on each request is put: into the extensions of the request, of the
+    /// response, or of both. Without this call: nowhere, for extensions cost more than all else that is done for a
+    /// request.
     ///
     /// Without decisions and without [`fields`](Self::fields), an admitted request costs no allocation, as long
     /// as it has no more than four limits, none of them of model tokens, and no `%` in its path.
-    pub fn decision(self, decision: bool) -> Self {
-        self.with(|options| options.decision = decision)
+    pub fn decision(self, place: DecisionIn) -> Self {
+        self.with(|options| options.decision = place)
     }
 
     /// Staggers `Retry-After` so that clients refused together do not retry together. Default: `false`, every refusal

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_throttle::{Decision, ResponseBody, Rules, ThrottleLayer};
+use tower_throttle::{Decision, DecisionIn, ResponseBody, Rules, ThrottleLayer};
 
 pub(crate) struct Client {
     layer: ThrottleLayer,
@@ -19,7 +19,13 @@ impl Client {
         Self::with(ThrottleLayer::new(rules).expect("rules that hold together"))
     }
 
+    /// A client of a layer that puts its decisions into responses.
     pub(crate) fn with(layer: ThrottleLayer) -> Self {
+        Self::of(layer.decision(DecisionIn::Response))
+    }
+
+    /// A client of a layer as it is.
+    pub(crate) fn of(layer: ThrottleLayer) -> Self {
         Self { layer }
     }
 

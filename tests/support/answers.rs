@@ -28,8 +28,8 @@ use tokio::{
 };
 use tower::{Layer, Service};
 use tower_throttle::{
-    Clients, Decision, Estimate, Limits, OnOutage, Quota, Rate, ResponseBody, ResponseFuture,
-    Rules, ThrottleLayer, Usage,
+    Clients, Decision, DecisionIn, Estimate, Limits, OnOutage, Quota, Rate, ResponseBody,
+    ResponseFuture, Rules, ThrottleLayer, Usage,
     store::{Balance, Charge, Correction, Store, StoreError, StoreFuture, Taken},
 };
 
@@ -571,6 +571,7 @@ impl World {
         };
         let layer = ThrottleLayer::new(written.rules())
             .expect("rules that hold together")
+            .decision(DecisionIn::Response)
             .spread(false)
             .lease(written.lease)
             .on_outage(written.on_outage)

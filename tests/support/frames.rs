@@ -23,8 +23,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Ve
 use http_body::{Body, Frame, SizeHint};
 use tower::{Layer, Service};
 use tower_throttle::{
-    Decision, Dialect, Estimate, Limits, Rate, ResponseBody, ResponseFuture, Rules, ThrottleLayer,
-    Usage,
+    Decision, DecisionIn, Dialect, Estimate, Limits, Rate, ResponseBody, ResponseFuture, Rules,
+    ThrottleLayer, Usage,
 };
 
 use super::choices::{self, Choices};
@@ -354,7 +354,10 @@ impl World {
         let mut layer = ThrottleLayer::new(rules)
             .expect("rules that hold together")
             .fields(bit(4))
-            .decision(bit(5))
+            .decision(match bit(5) {
+                true => DecisionIn::Both,
+                false => DecisionIn::Response,
+            })
             .usage_from_openai_response(written.reads_usage);
         if bit(6) {
             layer = layer.rejection(Dialect::OpenAi);

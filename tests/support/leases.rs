@@ -25,7 +25,8 @@ use tokio::{
 };
 use tower::{Layer, Service};
 use tower_throttle::{
-    Decision, Limits, OnOutage, Quota, Rate, ResponseFuture, Rules, Scope, ThrottleLayer,
+    Decision, DecisionIn, Limits, OnOutage, Quota, Rate, ResponseFuture, Rules, Scope,
+    ThrottleLayer,
     store::{Charge, Correction, MemoryStore, Store, StoreFuture, Taken},
 };
 
@@ -297,6 +298,7 @@ impl World {
     fn layer(&self, written: &Written) -> ThrottleLayer {
         ThrottleLayer::new(written.rules())
             .expect("rules that hold together")
+            .decision(DecisionIn::Response)
             .spread(false)
             .lease(self.lease)
             .on_outage(OnOutage::Refuse)

@@ -28,8 +28,8 @@ use http_body::{Body, Frame};
 use tokio::time;
 use tower::{Layer, Service};
 use tower_throttle::{
-    Clients, Decision, Estimate, Limits, Quota, Rate, ResponseBody, ResponseFuture, Rules,
-    ThrottleLayer, Undeclared, Usage,
+    Clients, Decision, DecisionIn, Estimate, Limits, Quota, Rate, ResponseBody, ResponseFuture,
+    Rules, ThrottleLayer, Undeclared, Usage,
 };
 
 use super::choices::{self, Choices};
@@ -62,7 +62,7 @@ async fn run(choices: &mut Choices<'_>) {
     if ThrottleLayer::new(sets[1].rules()).is_err() {
         return;
     }
-    let mut world = World::new(layer.spread(false), sets);
+    let mut world = World::new(layer.spread(false).decision(DecisionIn::Both), sets);
     for _ in 0..MAX_STEPS {
         if choices.is_empty() {
             break;

@@ -19,10 +19,12 @@ use hyper_util::{
 };
 use tokio::net::TcpListener;
 use tower::{Service, ServiceExt, service_fn};
-use tower_throttle::{Decision, Rate, Rules, ThrottleLayer};
+use tower_throttle::{Decision, DecisionIn, Rate, Rules, ThrottleLayer};
 
+/// A layer that puts its decisions wherever it can.
 pub(crate) fn throttle(rules: Rules) -> ThrottleLayer {
-    ThrottleLayer::new(rules).expect("rules that hold together")
+    let layer = ThrottleLayer::new(rules).expect("rules that hold together");
+    layer.decision(DecisionIn::Both)
 }
 
 /// A rate that refills nothing while a test runs, so that what passes is exactly the burst.

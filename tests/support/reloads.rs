@@ -22,8 +22,8 @@ use http_body_util::Full;
 use tokio::time::{Instant, advance};
 use tower::{Layer, Service};
 use tower_throttle::{
-    Clients, Decision, Estimate, InFlight, Limits, Quota, Rate, ResponseBody, ResponseFuture,
-    Rules, ThrottleLayer, Undeclared, Usage,
+    Clients, Decision, DecisionIn, Estimate, InFlight, Limits, Quota, Rate, ResponseBody,
+    ResponseFuture, Rules, ThrottleLayer, Undeclared, Usage,
 };
 
 use super::{
@@ -470,7 +470,7 @@ impl World {
     fn new(first: Written) -> Self {
         let layer = ThrottleLayer::new(first.rules()).expect("rules that hold together");
         let mut world = Self {
-            layer: layer.spread(false),
+            layer: layer.spread(false).decision(DecisionIn::Response),
             present: first,
             held: Vec::new(),
             waiting: Vec::new(),

@@ -31,7 +31,7 @@ use tokio::{
 };
 use tower::{Layer, Service};
 use tower_throttle::{
-    Decision, Limits, OnOutage, Quota, Rate, ResponseFuture, Rules, ThrottleLayer,
+    Decision, DecisionIn, Limits, OnOutage, Quota, Rate, ResponseFuture, Rules, ThrottleLayer,
     store::RedisStore,
 };
 
@@ -377,6 +377,7 @@ impl World {
         let store = store.expect("an address").connect_lazy().expect("a name");
         let layer = ThrottleLayer::new(Rules::new().total(limits))
             .expect("rules that hold together")
+            .decision(DecisionIn::Response)
             .lease(lease)
             .on_outage(OnOutage::Refuse)
             .store_deadline(DEADLINE)

@@ -17,7 +17,7 @@ use tower::{Layer, Service, ServiceExt, limit::ConcurrencyLimitLayer, service_fn
 use tower_governor::{
     GovernorLayer, governor::GovernorConfigBuilder, key_extractor::GlobalKeyExtractor,
 };
-use tower_throttle::{Rate, Rules, ThrottleLayer};
+use tower_throttle::{DecisionIn, Rate, Rules, ThrottleLayer};
 
 use crate::rounds::Row;
 
@@ -90,7 +90,7 @@ pub fn throttle(rules: Rules) -> ThrottleLayer {
 
 /// A decision and nothing else.
 pub fn plain(rules: Rules) -> ThrottleLayer {
-    throttle(rules).fields(false).decision(false)
+    throttle(rules).fields(false)
 }
 
 pub fn governor_quota() -> governor::Quota {
@@ -128,23 +128,25 @@ pub fn rows() -> Vec<Row> {
             "tower-throttle, allowed, undeclared route, nothing told",
             plain(Rules::new().default_route(endless())).layer(bare()),
         ),
-        call(
-            FIELDS,
-            throttle(chat(endless())).decision(false).layer(bare()),
-        ),
+        call(FIELDS, throttle(chat(endless())).layer(bare())),
         call(
             "tower-throttle, allowed, fields and decision",
-            throttle(chat(endless())).layer(bare()),
-        ),
-        call(
-            REFUSED,
-            throttle(chat(Rate::per_minute(1)))
-                .decision(false)
+            throttle(chat(endless()))
+                .decision(DecisionIn::Both)
                 .layer(bare()),
         ),
         call(
+            "tower-throttle, allowed, fields, and decision in the request",
+            throttle(chat(endless()))
+                .decision(DecisionIn::Request)
+                .layer(bare()),
+        ),
+        call(REFUSED, throttle(chat(Rate::per_minute(1))).layer(bare())),
+        call(
             "tower-throttle, refused, with decision",
-            throttle(chat(Rate::per_minute(1))).layer(bare()),
+            throttle(chat(Rate::per_minute(1)))
+                .decision(DecisionIn::Response)
+                .layer(bare()),
         ),
         call(GOVERNOR, governor!(per_nanosecond(1), burst 1_000_000_000)),
         call(

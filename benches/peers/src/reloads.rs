@@ -61,7 +61,7 @@ fn took(work: impl FnOnce()) -> u64 {
 pub fn measure() -> Found {
     let layer = ThrottleLayer::new(rules(0)).expect("rules that hold together");
     let handle = layer.handle();
-    let mut service = layer.fields(false).decision(false).layer(bare());
+    let mut service = layer.fields(false).layer(bare());
     let mut asked = 0;
     let mut ask = || {
         let request = request(&path(asked % ROUTES));
@@ -95,7 +95,7 @@ pub fn measure() -> Found {
     });
     // In turns with one that was never reloaded, since the machine is not always as fast.
     let fresh = ThrottleLayer::new(rules(RELOADS)).expect("rules that hold together");
-    let mut fresh = fresh.fields(false).decision(false).layer(bare());
+    let mut fresh = fresh.fields(false).layer(bare());
     let mut ratios: Vec<f64> = (0..20)
         .map(|_| {
             let mut own: Vec<u64> = (0..10 * ROUTES).map(|_| ask()).collect();

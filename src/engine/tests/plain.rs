@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use tower::{Service, service_fn};
 
 use super::*;
-use crate::{InFlight, ResponseBody, Throttle, limiter::plain::NONE_IS_PLAIN};
+use crate::{DecisionIn, InFlight, ResponseBody, Throttle, limiter::plain::NONE_IS_PLAIN};
 
 /// Nanoseconds for a unit, and the burst.
 type Pace = (u64, u64);
@@ -177,6 +177,7 @@ proptest! {
         (fields, decision) in any::<(bool, bool)>(),
         steps in prop::collection::vec(step(), 1..60),
     ) {
+        let decision = if decision { DecisionIn::Both } else { DecisionIn::Nowhere };
         let options = Options { fields, decision, spread: false, ..Options::default() };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()

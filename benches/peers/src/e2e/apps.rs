@@ -26,7 +26,7 @@ use tower::ServiceBuilder;
 use tower_governor::{
     GovernorLayer, governor::GovernorConfigBuilder, key_extractor::GlobalKeyExtractor,
 };
-use tower_throttle::{Rate, Rules};
+use tower_throttle::{DecisionIn, Rate, Rules};
 
 use super::BoxError;
 use crate::layers::{endless, plain, throttle};
@@ -38,7 +38,7 @@ pub const BODY: &str = r#"{"message":"Hello, world!"}"#;
 pub const BARE: &str = "bare";
 pub const PLAIN: &str = "tower-throttle";
 pub const FIELDS: &str = "tower-throttle-fields";
-pub const DEFAULT: &str = "tower-throttle-default";
+pub const DECIDED: &str = "tower-throttle-decided";
 pub const REFUSED: &str = "tower-throttle-refused";
 pub const GOVERNOR: &str = "tower_governor";
 pub const GOVERNOR_HEADERS: &str = "tower_governor-headers";
@@ -106,9 +106,12 @@ fn app(name: &str) -> Result<Router, BoxError> {
     Ok(match name {
         BARE => bare,
         PLAIN => bare.layer(plain(rules(endless())).for_axum()),
-        FIELDS => bare.layer(throttle(rules(endless())).decision(false).for_axum()),
-        DEFAULT => bare.layer(throttle(rules(endless())).for_axum()),
-        REFUSED => bare.layer(throttle(rules(hourly)).decision(false).for_axum()),
+        FIELDS => bare.layer(throttle(rules(endless())).for_axum()),
+        DECIDED => {
+            let layer = throttle(rules(endless())).decision(DecisionIn::Both);
+            bare.layer(layer.for_axum())
+        }
+        REFUSED => bare.layer(throttle(rules(hourly)).for_axum()),
         GOVERNOR => governor!(bare, per_nanosecond(1), burst MANY.get()),
         GOVERNOR_HEADERS => governor!(bare, per_nanosecond(1), burst MANY.get(), use_headers),
         GOVERNOR_REFUSED => governor!(bare, per_second(3_600), burst 1),

@@ -11,7 +11,7 @@ use super::{
 pub const BARE: &str = "axum, bare";
 pub const PLAIN: &str = "tower-throttle, nothing told";
 pub const FIELDS: &str = "tower-throttle, both fields";
-pub const DEFAULT: &str = "tower-throttle, default: fields and decision";
+pub const DECIDED: &str = "tower-throttle, fields and decision";
 pub const GOVERNOR: &str = "tower_governor";
 pub const GOVERNOR_HEADERS: &str = "tower_governor, with headers";
 pub const AXUM_GOVERNOR: &str = "axum-governor, with its headers";
@@ -88,7 +88,7 @@ pub async fn all(
         (GOVERNOR, apps::GOVERNOR, false, &[]),
         (AXUM_GCRA, apps::AXUM_GCRA, false, &[]),
         (FIELDS, apps::FIELDS, false, BOTH),
-        (DEFAULT, apps::DEFAULT, false, BOTH),
+        (DECIDED, apps::DECIDED, false, BOTH),
         (GOVERNOR_HEADERS, apps::GOVERNOR_HEADERS, false, OLD),
         (AXUM_GOVERNOR, apps::AXUM_GOVERNOR, false, ALL),
         (REFUSED, apps::REFUSED, true, BOTH),

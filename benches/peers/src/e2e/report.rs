@@ -2,7 +2,7 @@
 
 use super::{
     contenders::{
-        AXUM_GCRA, AXUM_GOVERNOR, BARE, DEFAULT, FIELDS, GOVERNOR, GOVERNOR_HEADERS,
+        AXUM_GCRA, AXUM_GOVERNOR, BARE, DECIDED, FIELDS, GOVERNOR, GOVERNOR_HEADERS,
         GOVERNOR_REFUSED, HAPROXY, HAPROXY_LIMIT, HAPROXY_REFUSED, NGINX, NGINX_LIMIT,
         NGINX_REFUSED, PLAIN, REFUSED,
     },
@@ -140,7 +140,7 @@ fn plots<'a>(row: &impl Fn(&str) -> &'a Row) {
         GOVERNOR,
         AXUM_GCRA,
         FIELDS,
-        DEFAULT,
+        DECIDED,
         GOVERNOR_HEADERS,
         AXUM_GOVERNOR,
         NGINX,
