@@ -2,7 +2,6 @@
 
 mod answer;
 mod api_error;
-mod buffer;
 mod dialect;
 pub(crate) mod fields;
 pub(crate) mod grpc;

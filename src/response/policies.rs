@@ -1,8 +1,9 @@
 //! `RateLimit-Policy`: what of a rule's limits is told beforehand, as it was configured.
 
+use std::fmt::Write;
+
 use http::HeaderValue;
 
-use super::buffer::Buffer;
 use crate::{
     clock::{ceil_seconds, nanos},
     limit::{Limit, Terms, rate::Rate},
@@ -26,44 +27,40 @@ pub(crate) struct Policies {
 
 /// `None` if nothing is published.
 pub(super) fn policies(limit_set: &LimitSet) -> Option<Policies> {
-    let mut line = Buffer::new();
-    let items = limit_set.limits.iter().map(|BoundLimit { limit, .. }| {
-        limit.published.then(|| {
-            line.separate();
-            push_policy(&mut line, limit);
-            format!("\"{}\";r=", limit.name).into()
-        })
-    });
-    let items = items.collect();
-    (!line.is_empty()).then(|| {
-        Some(Policies {
-            line: line.to_kept_value()?,
-            items,
-        })
-    })?
+    let published = limit_set.limits.iter().filter(|it| it.limit.published);
+    let policies: Vec<String> = published.map(|bound| policy(&bound.limit)).collect();
+    if policies.is_empty() {
+        return None;
+    }
+    let item = |BoundLimit { limit, .. }: &BoundLimit| {
+        let item = || format!("\"{}\";r=", limit.name).into();
+        limit.published.then(item)
+    };
+    Some(Policies {
+        line: HeaderValue::try_from(policies.join(", ")).ok()?,
+        items: limit_set.limits.iter().map(item).collect(),
+    })
 }
 
 /// `"chat";q=60;w=60;throttle-burst=10`, without a burst for a quota. For model tokens, a unit that the draft
 /// does not know, with a parameter of our own that says so; for caps in flight without a window.
-fn push_policy(line: &mut Buffer, limit: &Limit) {
+fn policy(limit: &Limit) -> String {
     let (quota, window) = terms(&limit.terms);
-    line.push_quoted(&limit.name);
-    line.push(";q=");
-    line.push_integer(quota);
-    match window {
-        Some(window) => {
-            line.push(";w=");
-            line.push_integer(window);
-        }
-        None => line.push(";qu=\"concurrent-requests\""),
-    }
+    // A name holds `[A-Za-z0-9_]` only, so nothing has to be escaped.
+    let mut policy = format!("\"{}\";q={quota}", limit.name);
+    // A string takes whatever is written.
+    let _ = match window {
+        Some(window) => write!(policy, ";w={window}"),
+        None => policy.write_str(";qu=\"concurrent-requests\""),
+    };
     if let Terms::Rate(rate) | Terms::Tokens(rate) = &limit.terms {
-        line.push(";throttle-burst=");
-        line.push_integer(rate.burst_limit().min(MAX_INTEGER));
+        let burst = rate.burst_limit().min(MAX_INTEGER);
+        let _ = write!(policy, ";throttle-burst={burst}");
     }
     if limit.is_tokens() {
-        line.push(";throttle-unit=\"tokens\"");
+        policy.push_str(";throttle-unit=\"tokens\"");
     }
+    policy
 }
 
 /// A limit as a count in whole seconds, or at any time for a cap in flight.

@@ -10,9 +10,8 @@ use http::{
 };
 
 use super::{
-    buffer::integer,
     header_names::{RATE_LIMIT, RATE_LIMIT_POLICY, RETRY_AFTER_MS, X_SHOULD_RETRY},
-    limit_text::refused,
+    limit_text::{integer, refused},
     policies::{Policies, policies},
     rejection::Rejection,
 };

@@ -9,7 +9,7 @@ use crate::{
     clock::{Nanos, nanos},
     decision::LimitStatus,
     limit::calendar::date,
-    response::{buffer::integer, policies::terms},
+    response::{limit_text::integer, policies::terms},
 };
 
 type Field = (HeaderName, HeaderValue);
