@@ -4,7 +4,7 @@
 
 use crate::{
     client::{ClientKey, Identity, Principal},
-    clock::Timeline,
+    clock::{Clock, Timeline},
     limiter::{
         Limiter,
         limit_set::{Demand, LimitSet},
@@ -13,6 +13,31 @@ use crate::{
     rules::{Handover, LimitTemplate, Registry, Rules, RulesError},
     usage::{MediaType, UsageScanner},
 };
+
+/// A throttle's clock.
+#[derive(Debug, Clone)]
+pub struct LocalClock(Timeline);
+
+impl LocalClock {
+    #[must_use]
+    pub fn of(clock: &Clock) -> Self {
+        let timeline = Timeline::start();
+        timeline.choose(clock);
+        Self(timeline)
+    }
+
+    /// Nanoseconds since the Unix epoch.
+    #[must_use]
+    pub fn now(&self) -> u64 {
+        self.0.now()
+    }
+
+    /// Never earlier than a reading that happened before.
+    #[must_use]
+    pub fn now_ordered(&self) -> u64 {
+        self.0.now_ordered()
+    }
+}
 
 /// The limits of each client, the default route's and the total of some rules, without a service around them.
 #[derive(Debug)]

@@ -373,6 +373,7 @@
 //!   `throttle_limit_would_refuse_total`, `throttle_usage_implausible_total`, `throttle_wait_seconds`; and what is
 //!   left, as gauges, with `Snapshot::record`; and of a store `throttle_store_up`, `throttle_store_errors_total` and
 //!   `throttle_store_outage_total`. A recorder is installed before the first request.
+//! - `quanta`: adds [`Clock::counter`], by which a throttle decides faster if [`ThrottleLayer::clock`] is given it.
 //! - `redis`: limits that replicas share in Redis or Valkey; see [`store::RedisStore`].
 //! - `redis-tls`: the same through TLS.
 //! - `test-util`: tells whether a store of one's own keeps its promises; see [`store::conformance`]. And
@@ -422,11 +423,15 @@ mod service;
 pub mod store;
 mod sync;
 mod usage;
+#[cfg(all(test, feature = "quanta"))]
+#[path = "../tests/support/windows.rs"]
+mod windows;
 
 pub use self::{
     body::ResponseBody,
     canonical_path::{CanonicalPath, CanonicalPathFuture, CanonicalPathLayer},
     client::{ClientKey, Clients, Forwarding, PeerAddr, Plan},
+    clock::Clock,
     decision::{Decision, DecisionIn, Denial, LimitStatus},
     future::ResponseFuture,
     handle::Handle,

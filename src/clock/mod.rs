@@ -1,7 +1,8 @@
 //! The one place that reads time.
 //!
-//! Decisions use [`tokio::time::Instant`]: monotonic, and deterministic under `tokio::time::pause()`.
-//! A decision reads the clock once and passes the value on.
+//! A [`Timeline`] is what a throttle decides by. Its clock is [`tokio::time::Instant`], monotonic and deterministic
+//! under `tokio::time::pause()`, unless another [`Clock`] was chosen: the processor's [`counter`].
+//! A decision reads the timeline once and passes the value on.
 //!
 //! The wall clock is read when the throttle is made, and counted on from there on the monotonic clock: so that
 //! a wall clock that is set back gives no window of a quota twice.
@@ -13,20 +14,48 @@
 //! store has leased. Decisions stay on the monotonic clock: after a suspension, buckets have refilled nothing of that
 //! time, and windows of quotas end later by it. Both err against the caller.
 
+#[cfg(feature = "quanta")]
+mod counter;
+mod setting;
+
 #[cfg(feature = "test-util")]
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::{Arc, OnceLock},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 pub(crate) use tokio::time::Instant;
+
+#[cfg(feature = "quanta")]
+use self::counter::CounterClock;
+pub use self::setting::Clock;
 
 /// A point in time: nanoseconds since the Unix epoch.
 ///
 /// At most [`Timeline::MAX`], in the year 2116; then time stands still.
 pub(crate) type Nanos = u64;
 
-/// A monotonic clock that shows what the wall clock did when the throttle was made, and goes on from there.
-#[derive(Debug, Clone, Copy)]
+/// The time of a throttle: what the wall clock showed when the throttle was made, and goes on from there by a monotonic
+/// clock. Clones go by the same clock.
+#[derive(Debug, Clone)]
 pub(crate) struct Timeline {
+    runtime: RuntimeClock,
+    /// The clock that was chosen in the runtime's place, or that very one. Nothing was chosen: the runtime's.
+    chosen: Arc<OnceLock<Chosen>>,
+}
+
+/// The clock that a timeline goes by once it was chosen.
+#[derive(Debug)]
+enum Chosen {
+    Runtime,
+    #[cfg(feature = "quanta")]
+    Counter(CounterClock),
+}
+
+/// The monotonic clock of the async runtime, which tests can pause.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RuntimeClock {
     start: Instant,
     /// The time that the clock showed at `start`.
     shown: Nanos,
@@ -56,7 +85,7 @@ pub(crate) struct Moment {
 }
 
 impl Timeline {
-    /// The last point in time this clock tells. Leaves room for a full debt above it.
+    /// The last point in time that is told. Leaves room for a full debt above it.
     pub(crate) const MAX: Nanos = 1 << 62;
 
     /// The last at which it starts, in the year 2079: so that time does not stand still where a wall clock has gone
@@ -67,58 +96,111 @@ impl Timeline {
     pub(crate) fn start() -> Self {
         let start = std::time::Instant::now();
         let shown = SystemTime::now().duration_since(UNIX_EPOCH);
-        Self {
+        Self::of(RuntimeClock {
             wall: Wall::System(start),
-            ..Self::started_at(shown.map_or(0, nanos))
-        }
+            ..RuntimeClock::started_at(shown.map_or(0, nanos))
+        })
     }
 
-    /// A clock that starts now and shows this, as does its wall clock.
-    #[expect(clippy::disallowed_methods, reason = "the clock's own reading")]
+    /// A timeline that starts now and shows this, as does its wall clock.
+    #[cfg(test)]
     pub(crate) fn started_at(shown: Nanos) -> Self {
-        Self {
-            start: Instant::now(),
-            shown: shown.min(Self::LATEST),
-            wall: Wall::Counted,
-        }
+        Self::of(RuntimeClock::started_at(shown))
     }
 
-    /// A clock that starts now and shows this, whose wall clock can be [put forward](Self::suspend).
+    /// A timeline that starts now and shows this, whose wall clock can be [put forward](Self::suspend).
     #[cfg(feature = "test-util")]
     pub(crate) fn suspendable_at(shown: Nanos) -> Self {
-        Self {
+        Self::of(RuntimeClock {
             // Tests make few of them.
             wall: Wall::Ahead(Box::leak(Box::default())),
-            ..Self::started_at(shown)
+            ..RuntimeClock::started_at(shown)
+        })
+    }
+
+    fn of(runtime: RuntimeClock) -> Self {
+        Self {
+            runtime,
+            chosen: Arc::default(),
         }
     }
 
-    /// Puts the wall clock forward by so many nanoseconds while this clock stands. Without effect on a clock that was
-    /// not made by [`suspendable_at`](Self::suspendable_at).
+    /// Goes on by another clock, from the moment that the present one shows. Returns `false` if a clock was chosen
+    /// before: the timeline goes on by that.
+    pub(crate) fn choose(&self, clock: &Clock) -> bool {
+        let chosen = match clock.kind() {
+            setting::ClockKind::Tokio => Chosen::Runtime,
+            #[cfg(feature = "quanta")]
+            setting::ClockKind::Counter(counter) => {
+                Chosen::Counter(CounterClock::start(counter.clone(), self.now()))
+            }
+        };
+        self.chosen.set(chosen).is_ok()
+    }
+
+    #[cfg(feature = "quanta")]
+    #[inline]
+    fn counter(&self) -> Option<&CounterClock> {
+        match self.chosen.get() {
+            Some(Chosen::Counter(counter)) => Some(counter),
+            Some(Chosen::Runtime) | None => None,
+        }
+    }
+
+    /// Puts the wall clock forward by so many nanoseconds while this clock stands. Without effect on a timeline that
+    /// was not made by [`suspendable_at`](Self::suspendable_at).
     #[cfg(feature = "test-util")]
     pub(crate) fn suspend(&self, passed: Nanos) {
-        if let Wall::Ahead(ahead) = self.wall {
+        if let Wall::Ahead(ahead) = self.runtime.wall {
             ahead.fetch_add(passed, Ordering::Relaxed);
         }
     }
 
-    /// A point in time as the runtime's timers have it.
-    pub(crate) fn instant(&self, at: Nanos) -> Instant {
-        let later = at.min(Self::MAX).saturating_sub(self.shown);
-        self.start + Duration::from_nanos(later)
+    /// The runtime's clock, whichever was chosen: for those who ask for the wall clock alone.
+    pub(crate) fn runtime(&self) -> &RuntimeClock {
+        &self.runtime
     }
 
-    /// Now. Never earlier than a value read before.
-    #[expect(clippy::disallowed_methods, reason = "the clock's own reading")]
+    /// A point in time as the runtime's timers have it. By a clock that was chosen, it is told from now on: a timer
+    /// may end before that clock shows the moment, by what the two have drifted apart meanwhile.
+    #[cfg_attr(
+        feature = "quanta",
+        expect(clippy::disallowed_methods, reason = "the clock's own reading")
+    )]
+    pub(crate) fn instant(&self, at: Nanos) -> Instant {
+        #[cfg(feature = "quanta")]
+        if let Some(counter) = self.counter() {
+            let remains = at.min(Self::MAX).saturating_sub(counter.now());
+            return Instant::now() + Duration::from_nanos(remains);
+        }
+        self.runtime.instant(at)
+    }
+
+    /// Now. Never earlier than a value that this thread has read before, nor, but for what a processor reads ahead,
+    /// than one of another thread that it knows of: for that see [`now_ordered`](Self::now_ordered).
     #[inline]
     pub(crate) fn now(&self) -> Nanos {
-        let passed = nanos(Instant::now().saturating_duration_since(self.start));
-        self.shown.saturating_add(passed).min(Self::MAX)
+        #[cfg(feature = "quanta")]
+        if let Some(counter) = self.counter() {
+            return counter.now().min(Self::MAX);
+        }
+        self.runtime.now()
+    }
+
+    /// Now, read after everything that this thread has loaded so far: never earlier than a reading of another thread
+    /// that happened before. Costs more than [`now`](Self::now) where a counter was chosen.
+    #[inline]
+    pub(crate) fn now_ordered(&self) -> Nanos {
+        #[cfg(feature = "quanta")]
+        if let Some(counter) = self.counter() {
+            return counter.now_ordered().min(Self::MAX);
+        }
+        self.runtime.now()
     }
 
     /// The moment of the wall clock. Earlier than one that was read before, if it was set back.
     pub(crate) fn wall(&self) -> Nanos {
-        self.moment_at(self.now()).wall
+        self.runtime.wall()
     }
 
     /// This moment by both clocks.
@@ -127,8 +209,41 @@ impl Timeline {
     }
 
     /// This moment, which was read as `now` already.
-    #[expect(clippy::disallowed_methods, reason = "the clock's own reading")]
     pub(crate) fn moment_at(&self, now: Nanos) -> Moment {
+        self.runtime.moment_at(now)
+    }
+}
+
+impl RuntimeClock {
+    /// A clock that starts now and shows this, as does its wall clock.
+    #[expect(clippy::disallowed_methods, reason = "the clock's own reading")]
+    fn started_at(shown: Nanos) -> Self {
+        Self {
+            start: Instant::now(),
+            shown: shown.min(Timeline::LATEST),
+            wall: Wall::Counted,
+        }
+    }
+
+    fn instant(&self, at: Nanos) -> Instant {
+        let later = at.min(Timeline::MAX).saturating_sub(self.shown);
+        self.start + Duration::from_nanos(later)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the clock's own reading")]
+    #[inline]
+    fn now(&self) -> Nanos {
+        let passed = nanos(Instant::now().saturating_duration_since(self.start));
+        self.shown.saturating_add(passed).min(Timeline::MAX)
+    }
+
+    /// See [`Timeline::wall`].
+    pub(crate) fn wall(&self) -> Nanos {
+        self.moment_at(self.now()).wall
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the clock's own reading")]
+    fn moment_at(&self, now: Nanos) -> Moment {
         let wall = match self.wall {
             Wall::System(start) => {
                 let wall = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -142,7 +257,7 @@ impl Timeline {
         };
         Moment {
             now,
-            wall: wall.min(Self::MAX),
+            wall: wall.min(Timeline::MAX),
         }
     }
 }
@@ -203,9 +318,13 @@ mod tests {
         assert_eq!(clock.now(), 5_001_000);
         assert_eq!(
             clock.instant(5_001_000),
-            clock.start + Duration::from_millis(5)
+            clock.runtime.start + Duration::from_millis(5)
         );
-        assert_eq!(clock.instant(0), clock.start, "not before it has begun");
+        assert_eq!(
+            clock.instant(0),
+            clock.runtime.start,
+            "not before it has begun"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -217,5 +336,46 @@ mod tests {
         assert_eq!(clock.now() - before, nanos(decades));
         tokio::time::advance(decades).await;
         assert_eq!(clock.now(), Timeline::MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_runtimes_clock_that_is_chosen_is_the_one_that_there_was() {
+        let clock = Timeline::started_at(1_000);
+        assert!(clock.choose(&Clock::tokio()));
+        assert!(
+            !clock.clone().choose(&Clock::tokio()),
+            "once for all clones"
+        );
+        tokio::time::advance(Duration::from_millis(5)).await;
+        assert_eq!(clock.now(), 5_001_000);
+        assert_eq!(clock.now_ordered(), 5_001_000);
+    }
+
+    #[cfg(feature = "quanta")]
+    #[tokio::test(start_paused = true)]
+    async fn the_counter_goes_on_where_the_runtimes_clock_stands() {
+        const SECOND: Nanos = 1_000_000_000;
+        let clock = Timeline::started_at(7 * SECOND);
+        tokio::time::advance(Duration::from_secs(3)).await;
+        let copy = clock.clone();
+        assert!(clock.choose(&Clock::counter()));
+        let chosen = copy.now();
+        assert!(chosen >= 10 * SECOND, "from what was shown: {chosen}");
+        while clock.now() < chosen + 1_000 {}
+        let later = clock.now_ordered();
+        assert!(copy.now() >= later);
+        tokio::time::advance(Duration::from_secs(3_600)).await;
+        assert!(
+            clock.now() < later + 1_800 * SECOND,
+            "no pause, and no advance"
+        );
+        // What remains is counted from now.
+        let now = clock.now();
+        let remains = clock.instant(now + 60 * SECOND) - clock.runtime.start;
+        let most = Duration::from_secs(3_603 + 60);
+        assert!(remains <= most && remains > most - Duration::from_secs(60));
+        let passed = clock.instant(0) - clock.runtime.start;
+        assert_eq!(passed, Duration::from_secs(3_603), "not before now");
+        assert!(!clock.choose(&Clock::tokio()));
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use super::{Decision, LimitStatus, Verdict};
 use crate::{
-    clock::{Nanos, Timeline, nanos},
+    clock::{Nanos, RuntimeClock, Timeline, nanos},
     limit::Scope,
     limiter::{limit_set::LimitSet, readings::LimitReadings},
 };
@@ -19,7 +19,7 @@ use crate::{
 pub struct Denial {
     verdict: Verdict,
     /// The clock that tells moments.
-    clock: Option<Timeline>,
+    clock: Option<RuntimeClock>,
 }
 
 impl Denial {
@@ -94,12 +94,12 @@ impl Denial {
 
     /// Tells moments by this clock.
     pub(crate) fn by(&mut self, clock: &Timeline) {
-        self.clock = Some(*clock);
+        self.clock = Some(*clock.runtime());
     }
 
     /// The moment of the wall clock, to which waits are added where a moment is told.
     pub(crate) fn wall(&self) -> Nanos {
-        self.clock.as_ref().map_or(self.now(), Timeline::wall)
+        self.clock.as_ref().map_or(self.now(), RuntimeClock::wall)
     }
 
     /// Tells this much more than the wait.

@@ -162,7 +162,7 @@ impl Decision {
     /// [`Limits::max_wait`](crate::Limits::max_wait).
     #[must_use]
     pub fn waited(&self) -> Duration {
-        Duration::from_nanos(self.verdict.now - self.verdict.arrived)
+        Duration::from_nanos(self.verdict.now.saturating_sub(self.verdict.arrived))
     }
 
     /// Returns the time until a request like this one passes if nobody else takes its place: the longest wait of the

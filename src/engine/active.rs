@@ -54,7 +54,7 @@ use arc_swap::{ArcSwap, Guard};
 
 use super::{key_changes::KeyChanges, routes::UNDECLARED, rule_set::RuleSet};
 use crate::{
-    clock::Timeline,
+    clock::{Clock, Timeline},
     limiter::{
         Limiter,
         limit_set::{BoundLimit, Storage},
@@ -127,10 +127,22 @@ impl ActiveRules {
             return Err(RulesError::NoSecret);
         }
         let watch = StoreWatch::new(Arc::clone(&rule_set.log));
-        let clock = *rule_set.limiter.clock();
+        let clock = rule_set.limiter.clock().clone();
         let store_client = StoreClient::new(store, clock, move |event| watch.told(&event));
         let filled = rule_set.store.set(Arc::new(store_client));
         filled.map_err(|_| RulesError::SecondStore)
+    }
+
+    /// Decides by another clock from now on. Meant for the time before the first request.
+    ///
+    /// # Errors
+    ///
+    /// [`RulesError::SecondClock`] if a clock was chosen already.
+    pub(crate) fn choose(&self, clock: &Clock) -> Result<(), RulesError> {
+        match self.rule_set.load().limiter.clock().choose(clock) {
+            true => Ok(()),
+            false => Err(RulesError::SecondClock),
+        }
     }
 
     /// Returns what the throttle looks like now. Waits for a reload that is under way, and no request waits for it.

@@ -112,7 +112,7 @@ impl Engine {
             };
             if let Some(plain) = attempt.plain() {
                 let (limit_set, limiter) = (&attempt.limits.limit_set, &rules.limiter);
-                let clock = || limiter.now();
+                let clock = || limiter.now_ordered();
                 match plain.take(limit_set, &limiter.clients, demand, now, clock) {
                     PlainAnswer::Admitted(_) if attempt.is_bare() => {
                         attempt.limits.count_admitted();

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use tower::Layer;
 
 use crate::{
-    clock::Timeline,
+    clock::{Clock, Timeline},
     decision::DecisionIn,
     engine::{ActiveRules, Engine, options::Options},
     handle::Handle,
@@ -161,6 +161,23 @@ impl ThrottleLayer {
         self.with(|options| options.grpc_retry_pushback = pushback)
     }
 
+    /// Sets the clock by which the throttle decides. Without this call: [`Clock::tokio`].
+    ///
+    /// [`Clock::counter`], with the feature `quanta`, is read faster. Waits and deadlines are slept through by tokio's
+    /// timers either way, and a [store](Self::store) has a clock of its own.
+    ///
+    /// Call this method before the layer is cloned or wraps something. The other clock goes on from the moment that
+    /// the present one shows.
+    ///
+    /// # Errors
+    ///
+    /// [`RulesError::SecondClock`] if the throttle was given a clock already.
+    #[expect(clippy::needless_pass_by_value, reason = "as with all settings")]
+    pub fn clock(self, clock: Clock) -> Result<Self, RulesError> {
+        self.engine.active.choose(&clock)?;
+        Ok(self)
+    }
+
     /// Keeps the rates, quotas and rates of model tokens in a store that replicas share, so that each limit holds for
     /// all replicas together. Caps on what is [in flight](crate::Limits::in_flight) hold per process all the same: a
     /// slot belongs to a process, and ends with it.
@@ -260,9 +277,64 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_clock_is_given_once() {
+        let throttle = ThrottleLayer::new(Rules::new()).expect("proper rules");
+        let throttle = throttle.clock(Clock::tokio()).expect("the first");
+        for throttle in [throttle.clone(), throttle] {
+            let second = throttle.clock(Clock::tokio()).map(|_| ());
+            assert_eq!(second, Err(RulesError::SecondClock));
+        }
+    }
+
+    #[test]
     fn auto_traits() {
         fn traits<T: Clone + fmt::Debug + Send + Sync + Unpin + 'static>() {}
         traits::<ThrottleLayer>();
         traits::<Throttle<()>>();
+    }
+
+    /// Threads ask for as long as two lines of the clock hold, and each request is decided between two of its moments.
+    #[cfg(feature = "quanta")]
+    #[test]
+    fn the_bound_holds_by_the_counter() {
+        use std::{convert::Infallible, thread};
+
+        use http::{Request, Response};
+        use tower::{ServiceExt, service_fn};
+
+        use crate::{limit::rate::Rate, windows};
+
+        const BURST: u64 = 5;
+        const INTERVAL: u64 = 100_000;
+        let rate = Rate::new(1, Duration::from_nanos(INTERVAL)).burst(BURST);
+        let throttle = ThrottleLayer::new(Rules::new().total(rate)).expect("proper rules");
+        let throttle = throttle.clock(Clock::counter()).expect("the first");
+        let limiter = Arc::clone(&throttle.engine.active.rules().limiter);
+        let end = limiter.now() + 1_500_000_000;
+        let ask = || {
+            let mut admitted = Vec::new();
+            let runtime = tokio::runtime::Builder::new_current_thread().build();
+            let runtime = runtime.expect("a runtime");
+            let serve = |_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) };
+            loop {
+                let before = limiter.now_ordered();
+                let service = throttle.layer(service_fn(serve));
+                let Ok(response) = runtime.block_on(service.oneshot(Request::new(())));
+                let after = limiter.now_ordered();
+                if response.status().is_success() {
+                    admitted.push((before, after));
+                }
+                if after > end {
+                    return admitted;
+                }
+            }
+        };
+        let admitted: Vec<_> = thread::scope(|scope| {
+            let threads = [(); 3].map(|()| scope.spawn(ask));
+            let admitted = threads.map(|thread| thread.join().expect("no panic"));
+            admitted.into_iter().flatten().collect()
+        });
+        assert!(admitted.len() >= 5, "the burst at least");
+        assert_eq!(windows::too_many(&admitted, BURST, INTERVAL), None);
     }
 }

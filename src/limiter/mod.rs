@@ -119,6 +119,11 @@ impl Limiter {
         self.clock.now()
     }
 
+    /// Reads the clock after all that this thread has loaded so far, for those who give back.
+    pub(crate) fn now_ordered(&self) -> Nanos {
+        self.clock.now_ordered()
+    }
+
     /// Converts a reading of the clock to the instant of the runtime's timers.
     pub(crate) fn instant(&self, at: Nanos) -> Instant {
         self.clock.instant(at)
@@ -145,7 +150,7 @@ impl Limiter {
         now: Nanos,
         readings: &mut LimitReadings,
     ) -> Result<bool, Outdated> {
-        let clock = || self.clock.now();
+        let clock = || self.clock.now_ordered();
         if let ([only], 1) = (&*limit_set.limits, limit_set.enforced) {
             return admit_only(
                 only.charge(&self.clients, demand, now),

@@ -172,7 +172,7 @@ impl Balances {
                         cost: charge.cost,
                     })
             };
-            let clock = || self.limiter.now();
+            let clock = || self.limiter.now_ordered();
             let mut levels = LimitReadings::default();
             let Ok(is_admitted) = limiter::admit(of(false), now, clock, &mut levels) else {
                 continue;
@@ -227,7 +227,7 @@ impl Balances {
         if units == 0 {
             return 0;
         }
-        let clock = || self.limiter.now();
+        let clock = || self.limiter.now_ordered();
         // Somebody may have come between: then there is none.
         let taken = charge.balance.take(level.seen(), meter, now, units, clock);
         taken.map_or(0, |seen| {
@@ -239,7 +239,7 @@ impl Balances {
     fn correct(&self, corrections: &[Correction]) {
         for correction in corrections {
             let now = self.limiter.now();
-            let clock = || self.limiter.now();
+            let clock = || self.limiter.now_ordered();
             let (key, budget, units) = correction.parts();
             let (key_of_limit, meter) = (key.shared_limit(), budget.meter());
             // Units come back to a bucket that is still in the terms of the charge, whatever those of other buckets of

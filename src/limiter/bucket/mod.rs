@@ -44,8 +44,8 @@
 //! A state guards no other memory but the word beside it, which is written before the state and with release; who sees
 //! the new state with acquire sees the new word. Loads acquire and exchanges release for one more reason: giving back
 //! compares two clock readings, and a thread that sees a charge must also see a clock that is not behind the one the
-//! charge was made with. The monotonic clock promises that only along a happens-before edge, and these orderings draw
-//! it.
+//! charge was made with. The clock promises that only along a happens-before edge, and these orderings draw it; and only
+//! where it is read after the load, as [`Timeline::now_ordered`](crate::clock::Timeline::now_ordered) is.
 
 #[cfg(all(test, throttle_loom))]
 mod loom_tests;

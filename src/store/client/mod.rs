@@ -438,7 +438,7 @@ impl StoreClient {
     /// Wakes `waker` at a deadline or later, and spawns the task that does, if there is none: see [`Timers::set`].
     fn wake_at(&self, key: &mut Option<timers::TimerKey>, deadline: Nanos, waker: &Waker) {
         if self.timers.set(key, deadline, waker) {
-            self.spawn(self.timers.run_task(self.clock));
+            self.spawn(self.timers.run_task(self.clock.clone()));
         }
     }
 

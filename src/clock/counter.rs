@@ -1,0 +1,577 @@
+//! A clock by the processor's counter that follows the clock of the operating system, and never goes back.
+//!
+//! # How it goes
+//!
+//! Time is a *line*: so many nanoseconds for each tick, from a moment on. A line holds within its *reach*, a second of
+//! ticks. Whoever finds the counter beyond it reads the operating system's clock and draws the next line through that
+//! moment, at the same slope. One thread does that; others, until it has done so, read the operating system's clock.
+//! Nobody waits for anybody.
+//!
+//! Where the line was behind the operating system's clock, time leaps forwards. Where it was ahead, time stands: no
+//! reading is below the *floor*, and the floor is raised to the end of each line before the next one is drawn.
+//!
+//! # It never goes back
+//!
+//! Let one reading happen before another, in the sense of the memory model, and let the counter not go back between the
+//! two. Then the second is no earlier than the first.
+//!
+//! Lines are numbered in the order in which they are drawn. `anchoring` lets only one thread draw, so that each knows
+//! all that the one before has written. Line `k` holds from `since[k]` on, and its *end* is what it shows when its
+//! reach ends. Before line `k + 1` is drawn the floor is raised to the end of line `k`. Whoever draws writes `floor`,
+//! `line`, `since`, with release; whoever reads loads `since`, `line`, `floor`, with acquire, and the counter after
+//! them. So
+//!
+//! 1. who has `since[j]` has a line `k` that is no older, `k ≥ j`, and has a floor that is no lower than the end of
+//!    line `k - 1`, nor than those of the lines before (the floor only rises);
+//! 2. a reading of a line is within `since[j]` and its reach with `j ≤ k`, and `since` only grows, so it is no later
+//!    than the end of line `k`, however late the counter was read after `line` was loaded;
+//! 3. who reads later loads `since` and `line` no older than those who read before (coherence).
+//!
+//! Be the first reading one of line `k`, and the second one of line `m`; `m ≥ k` by 3. If `m = k`, the counter has not
+//! gone back, and a line only rises. If `m > k`, the second is no lower than its floor, which by 1 is no lower than the
+//! end of line `k`, and so by 2 than the first reading.
+//!
+//! Who finds the counter beyond the reach and does not draw takes the later of the operating system's clock, of the end
+//! of the line that it has loaded, and of the floor, and raises the floor to that before it returns: that is no earlier
+//! than any reading of that line (2, 3), and all later readings are no lower than the floor. If the counter has been
+//! given up, readings are those of the operating system's clock, which does not go back, above a floor that nobody
+//! raises from then on but those who came before. A reading of a line that happens before one of these was no later
+//! than the end of that line, which the floor was raised to when the counter was given up.
+//!
+//! No argument above needs an order between the counter and memory but one: that the second reading's counter was read
+//! after the first one's. A processor may read its counter a little ahead of the load through which a thread learns of
+//! another's reading. [`CounterClock::now_ordered`] reads the operating system's clock first, which keeps the processor
+//! from that (Linux: `lfence` or `rdtscp` on x86-64, `isb` on AArch64). What was read ahead is late by some hundred
+//! instructions at most: [`CounterClock::now`] may be earlier by that than a reading of *another* thread. A charge does
+//! not mind, for its bound holds whatever the order of readings; giving back does, see [`crate::limiter::bucket`].
+//!
+//! # When the counter is given up
+//!
+//! A line is compared with the operating system's clock when its reach has ended. If the counter has gone back, or was
+//! off by more than 1 ms and a 512th of the time that has passed, its reach is set to nothing, for good. Since no line
+//! is read beyond its reach, a counter that leaps ahead by an hour moves time by a second at most.
+
+use std::time::Instant;
+
+use super::{Nanos, nanos};
+use crate::sync::{AtomicU64, Ordering};
+
+/// Two clocks: the counter, and the one that it is compared with.
+pub(super) trait Clocks {
+    /// Reads the counter.
+    fn ticks(&self) -> u64;
+
+    /// Reads the operating system's monotonic clock, which does not go back. Orders what is read after it behind what
+    /// was loaded before it.
+    fn system(&self) -> Nanos;
+}
+
+/// The processor's counter, or what `quanta` reads in its place.
+#[derive(Debug)]
+pub(super) struct Processor {
+    counter: quanta::Clock,
+    start: Instant,
+    /// The time that is shown at `start`.
+    shown: Nanos,
+}
+
+impl Clocks for Processor {
+    #[inline]
+    fn ticks(&self) -> u64 {
+        self.counter.raw()
+    }
+
+    fn system(&self) -> Nanos {
+        self.shown.saturating_add(nanos(self.start.elapsed()))
+    }
+}
+
+/// A clock by the processor's counter. See the [module](self) for how it goes.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(super) struct CounterClock<S = Processor> {
+    source: S,
+    /// Nanoseconds in 2⁴⁰ ticks.
+    slope: u64,
+    /// The count from which lines are reckoned: no line holds before it.
+    zero: u64,
+    /// The ticks by which a line holds before the moment through which it was drawn: a processor that is a little
+    /// behind another does not make the counter one that went back.
+    slack: u64,
+    /// The count from which the line holds.
+    since: AtomicU64,
+    /// The moment of the line at `zero`, in two's complement.
+    line: AtomicU64,
+    /// The moment that no reading is below.
+    floor: AtomicU64,
+    /// The ticks for which a line holds. 0: the counter has been given up.
+    reach: AtomicU64,
+    /// 1 while a thread draws the next line.
+    anchoring: AtomicU64,
+}
+
+/// What the clock shows, or the end of the line if the counter is beyond it.
+enum LineReading {
+    Now(Nanos),
+    Beyond(Nanos),
+}
+
+impl CounterClock {
+    /// A clock that shows this now.
+    #[expect(clippy::disallowed_methods, reason = "the clock's own reading")]
+    pub(super) fn start(counter: quanta::Clock, shown: Nanos) -> Self {
+        const SECOND: u128 = 1_000_000_000;
+        let slope = counter.delta_as_nanos(0, 1 << Self::SHIFT).max(1);
+        let second = (SECOND << Self::SHIFT) / u128::from(slope);
+        let source = Processor {
+            counter,
+            start: Instant::now(),
+            // The first line, which holds a little before that too, has no moment below zero.
+            shown: shown.max(Self::OFF),
+        };
+        Self::new(source, slope, u64::try_from(second).unwrap_or(u64::MAX / 4))
+    }
+}
+
+impl<S: Clocks> CounterClock<S> {
+    const SHIFT: u32 = 40;
+
+    /// The most that the counter may be off beside a [`SHARE`](Self::SHARE) of the time that has passed, in
+    /// nanoseconds.
+    const OFF: u64 = 1_000_000;
+    const SHARE: u64 = 512;
+
+    /// A clock that shows what the other clock of the source does, whose lines hold for `second` ticks and a
+    /// thousandth.
+    fn new(source: S, slope: u64, second: u64) -> Self {
+        let slack = second >> 10;
+        let shown = source.system();
+        let zero = source.ticks().wrapping_sub(slack);
+        let clock = Self {
+            source,
+            slope,
+            zero,
+            slack,
+            since: AtomicU64::new(zero),
+            line: AtomicU64::new(0),
+            floor: AtomicU64::new(shown),
+            reach: AtomicU64::new(second + slack),
+            anchoring: AtomicU64::new(0),
+        };
+        let before = clock.reckon(0, zero.wrapping_add(slack));
+        let line = shown.wrapping_sub(before);
+        clock.line.store(line, Ordering::Relaxed);
+        clock
+    }
+
+    /// Now: see the [module](self) for what it is never earlier than.
+    #[inline]
+    pub(super) fn now(&self) -> Nanos {
+        match self.read() {
+            LineReading::Now(now) => now,
+            LineReading::Beyond(_) => self.now_beyond(),
+        }
+    }
+
+    /// Now, read after all that this thread has loaded before: never earlier than a reading that happened before.
+    #[inline(never)]
+    pub(super) fn now_ordered(&self) -> Nanos {
+        self.source.system();
+        self.now()
+    }
+
+    /// The moment of a line at a count.
+    #[inline]
+    fn reckon(&self, line: u64, ticks: u64) -> Nanos {
+        let ticks = u128::from(ticks.wrapping_sub(self.zero));
+        let passed = (ticks * u128::from(self.slope)) >> Self::SHIFT;
+        line.wrapping_add(passed as u64)
+    }
+
+    /// Reads the counter by the line. The order of the loads matters.
+    #[inline]
+    fn read(&self) -> LineReading {
+        let since = self.since.load(Ordering::Acquire);
+        let line = self.line.load(Ordering::Acquire);
+        let floor = self.floor.load(Ordering::Acquire);
+        let reach = self.reach.load(Ordering::Acquire);
+        let ticks = self.source.ticks();
+        match ticks.wrapping_sub(since) < reach {
+            true => LineReading::Now(self.reckon(line, ticks).max(floor)),
+            false => LineReading::Beyond(self.reckon(line, since.wrapping_add(reach))),
+        }
+    }
+
+    /// Finishes [`now`](Self::now) beyond the line.
+    #[cold]
+    #[inline(never)]
+    fn now_beyond(&self) -> Nanos {
+        if self.reach.load(Ordering::Acquire) > 0 && self.claim() {
+            // Another may have drawn the line since.
+            if let LineReading::Beyond(end) = self.read() {
+                self.anchor(end);
+            }
+            self.anchoring.store(0, Ordering::Release);
+        }
+        let system = self.source.system();
+        let now = match self.read() {
+            LineReading::Now(now) => return now,
+            LineReading::Beyond(end) => system.max(end),
+        };
+        match self.reach.load(Ordering::Acquire) {
+            // The floor has been raised to the end of the last line.
+            0 => system.max(self.floor.load(Ordering::Acquire)),
+            _ => now.max(self.floor.fetch_max(now, Ordering::AcqRel)),
+        }
+    }
+
+    fn claim(&self) -> bool {
+        let claimed = self
+            .anchoring
+            .compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed);
+        claimed.is_ok()
+    }
+
+    /// Draws the next line through the present moment of the operating system's clock, or gives up the counter. `end`
+    /// is that of the present line, which lies behind. The caller has claimed it.
+    fn anchor(&self, end: Nanos) {
+        let since = self.since.load(Ordering::Acquire);
+        let line = self.line.load(Ordering::Acquire);
+        let reach = self.reach.load(Ordering::Acquire);
+        self.floor.fetch_max(end, Ordering::AcqRel);
+        let (ticks, system, doubt) = self.both();
+        let shown = self.reckon(line, ticks);
+        let passed = system.saturating_sub(self.reckon(line, since));
+        let has_gone_back = !(reach / 2..u64::MAX / 2).contains(&ticks.wrapping_sub(since));
+        if has_gone_back || shown.abs_diff(system) > passed / Self::SHARE + Self::OFF + doubt {
+            self.reach.store(0, Ordering::Release);
+            return;
+        }
+        let next = line.wrapping_add(system.wrapping_sub(shown));
+        self.line.store(next, Ordering::Release);
+        let since = ticks.wrapping_sub(self.slack);
+        self.since.store(since, Ordering::Release);
+    }
+
+    /// Reads both clocks at the same moment, and the nanoseconds by which they may be apart all the same: those of the
+    /// shortest of a few tries, for a thread may be interrupted between two readings.
+    fn both(&self) -> (u64, Nanos, u64) {
+        const TRIES: u32 = if cfg!(throttle_loom) { 1 } else { 5 };
+        let mut best = (0, 0, u64::MAX);
+        for _ in 0..TRIES {
+            let before = self.source.ticks();
+            let system = self.source.system();
+            let between = self.source.ticks().wrapping_sub(before);
+            if between < best.2 {
+                best = (before.wrapping_add(between / 2), system, between);
+            }
+        }
+        let (ticks, system, between) = best;
+        let doubt = self.reckon(0, self.zero.wrapping_add(between));
+        (ticks, system, doubt)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    /// Clocks that a test sets. Two nanoseconds are a tick.
+    #[derive(Default)]
+    struct Set {
+        ticks: AtomicU64,
+        system: AtomicU64,
+    }
+
+    impl Clocks for &Set {
+        fn ticks(&self) -> u64 {
+            self.ticks.load(Relaxed)
+        }
+
+        fn system(&self) -> Nanos {
+            self.system.load(Relaxed)
+        }
+    }
+
+    impl Set {
+        /// A clock whose counter and whose moment are anything.
+        fn clock(&self) -> CounterClock<&Self> {
+            self.ticks.store(u64::MAX - 7, Relaxed);
+            self.system.store(100 * SECOND, Relaxed);
+            CounterClock::new(self, 2 << 40, SECOND / 2)
+        }
+
+        /// The counter goes on as far as so many nanoseconds, and the system's clock by so many.
+        fn pass(&self, counted: u64, system: u64) {
+            self.ticks.fetch_add(counted / 2, Relaxed);
+            self.system.fetch_add(system, Relaxed);
+        }
+
+        fn back(&self, counted: u64) {
+            self.ticks.fetch_sub(counted / 2, Relaxed);
+        }
+    }
+
+    /// What a clock shows after each step: so far on by the counter, and by the system's clock, from 100 seconds.
+    fn shown(steps: &[(u64, u64)]) -> Vec<Nanos> {
+        let set = Set::default();
+        let clock = set.clock();
+        assert_eq!(clock.now(), 100 * SECOND);
+        let step = |&(counted, system)| {
+            set.pass(counted, system);
+            clock.now() - 100 * SECOND
+        };
+        steps.iter().map(step).collect()
+    }
+
+    #[test]
+    fn within_a_second_the_counter_is_the_clock() {
+        let steps = [(2, 0), (SECOND / 2, 7), (0, SECOND)];
+        assert_eq!(shown(&steps), [2, SECOND / 2 + 2, SECOND / 2 + 2]);
+    }
+
+    #[test]
+    fn after_a_second_it_leaps_to_where_the_systems_clock_is() {
+        let steps = [(SECOND + 1_000_000, SECOND + 1_000_900), (100, 0), (0, 50)];
+        assert_eq!(
+            shown(&steps),
+            [SECOND + 1_000_900, SECOND + 1_001_000, SECOND + 1_001_000]
+        );
+    }
+
+    #[test]
+    fn it_stands_where_it_was_ahead_and_goes_on_when_the_system_has_caught_up() {
+        // 900 ns ahead at the end of its reach.
+        let end = SECOND;
+        let steps = [
+            (end - 2, 0),
+            (2, end - 900),
+            (300, 300),
+            (700, 700),
+            (100, 100),
+        ];
+        assert_eq!(shown(&steps), [end - 2, end, end, end + 100, end + 200]);
+    }
+
+    #[test]
+    fn an_idle_hour_is_that_of_the_systems_clock() {
+        let hour = 3_600 * SECOND;
+        let steps = [(hour + SECOND, hour), (1_000, 0)];
+        assert_eq!(shown(&steps), [hour, hour + 1_000]);
+    }
+
+    #[test]
+    fn a_counter_that_leaps_is_given_up_before_time_has_leapt_by_more_than_a_second() {
+        let hour = 3_600 * SECOND;
+        let steps = [
+            (10, 10),
+            (hour, 10),
+            // By the system's clock alone.
+            (hour, SECOND),
+            (100, 100),
+            (0, SECOND),
+        ];
+        assert_eq!(
+            shown(&steps),
+            [10, SECOND, SECOND + 20, SECOND + 120, 2 * SECOND + 120]
+        );
+    }
+
+    #[test]
+    fn a_counter_that_stands_is_given_up_when_it_goes_on() {
+        let steps = [(10, SECOND), (SECOND, SECOND), (0, 5), (SECOND / 2, 5)];
+        assert_eq!(
+            shown(&steps),
+            [10, 2 * SECOND, 2 * SECOND + 5, 2 * SECOND + 10]
+        );
+    }
+
+    #[test]
+    fn a_counter_that_goes_back_is_given_up_unless_a_processor_was_a_little_behind() {
+        let set = Set::default();
+        let clock = set.clock();
+        set.pass(10, 10);
+        assert_eq!(clock.now(), 100 * SECOND + 10);
+        set.back(900_000);
+        assert_eq!(clock.now(), 100 * SECOND, "no earlier than the floor");
+        set.pass(900_000, 0);
+        assert_eq!(clock.now(), 100 * SECOND + 10);
+        set.back(2_000_000);
+        assert_eq!(clock.now(), 101 * SECOND, "the end of the line");
+        set.pass(3_000_000, 2 * SECOND);
+        assert_eq!(clock.now(), 102 * SECOND + 10, "the system's");
+    }
+
+    #[test]
+    fn what_was_read_with_an_interruption_between_is_no_measure() {
+        /// Reads a counter that goes on by so many ticks with each reading, over and over.
+        struct Interrupted(AtomicU64, [u64; 4]);
+
+        impl Clocks for Interrupted {
+            fn ticks(&self) -> u64 {
+                let reading = self.0.fetch_add(1, Relaxed) as usize;
+                self.1.iter().cycle().take(reading).sum()
+            }
+
+            fn system(&self) -> Nanos {
+                self.ticks()
+            }
+        }
+
+        let source = Interrupted(AtomicU64::new(0), [500, 9, 11, 700]);
+        let clock = CounterClock::new(source, 1 << 40, SECOND);
+        let (ticks, system, doubt) = clock.both();
+        assert_eq!(doubt, 20);
+        assert_eq!(ticks + 1, system + 2, "the middle is {ticks}");
+    }
+
+    proptest! {
+        #[test]
+        fn it_never_goes_back_and_is_off_by_no_more_than_the_counter_in_a_second(
+            steps in prop::collection::vec(
+                (prop_oneof![0..1_000u64, 0..SECOND, 0..9 * SECOND], 0..100u64, any::<bool>()), 1..100),
+        ) {
+            let set = Set::default();
+            let clock = set.clock();
+            let mut last = clock.now();
+            for (passed, millionths, is_fast) in steps {
+                let off = passed / 1_000_000 * millionths;
+                set.pass(if is_fast { passed + off } else { passed - off }, passed);
+                let now = clock.now();
+                prop_assert!(now >= last);
+                last = now;
+                // A line drifts for a second, by 100 ns a millisecond; and each step rounds a tick down.
+                let system = (&set).system();
+                prop_assert!(now.abs_diff(system) <= 100_200 + 200, "{} and {}", now, system);
+            }
+        }
+
+        #[test]
+        fn it_never_goes_back_whatever_the_counter_does(
+            steps in prop::collection::vec(
+                (prop_oneof![Just(0u64), 0..SECOND, any::<u64>()], 0..2 * SECOND), 1..50),
+        ) {
+            let set = Set::default();
+            let clock = set.clock();
+            let mut last = clock.now();
+            for (ticks, passed) in steps {
+                set.ticks.fetch_add(ticks, Relaxed);
+                set.system.fetch_add(passed, Relaxed);
+                let now = clock.now();
+                // Within a line the counter itself may go back by its slack, which no clock that reads it can mend.
+                prop_assert!(now + 1_000_000 >= last, "{} after {}", now, last);
+                last = now.max(last);
+            }
+        }
+    }
+}
+
+/// All interleavings of threads that read the clock. Run with `--cfg throttle_loom`.
+///
+/// The counter does not go back, and orders nothing: it is a number that each reading takes on, relaxed.
+#[cfg(all(test, throttle_loom))]
+mod loom_tests {
+    use std::sync::Arc;
+
+    use loom::thread;
+
+    use super::*;
+
+    /// Both clocks, as functions of the readings so far.
+    struct Model {
+        readings: AtomicU64,
+        ticks: fn(u64) -> u64,
+        system: fn(u64) -> u64,
+    }
+
+    impl Model {
+        fn next(&self) -> u64 {
+            self.readings.fetch_add(1, Ordering::Relaxed)
+        }
+    }
+
+    impl Clocks for Model {
+        fn ticks(&self) -> u64 {
+            (self.ticks)(self.next())
+        }
+
+        fn system(&self) -> Nanos {
+            (self.system)(self.next())
+        }
+    }
+
+    /// Threads that read the clock, each so often, and know of the latest of all readings that they have seen. A line
+    /// holds for so many ticks.
+    fn never_back(
+        [threads, often]: [usize; 2],
+        reach: u64,
+        ticks: fn(u64) -> u64,
+        system: fn(u64) -> u64,
+    ) {
+        let mut model = loom::model::Builder::new();
+        // Three threads take too long with more.
+        model.preemption_bound = Some(if threads > 2 { 2 } else { 3 });
+        model.check(move || {
+            let source = Model {
+                readings: AtomicU64::new(0),
+                ticks,
+                system,
+            };
+            let clock = Arc::new(CounterClock::new(source, 1 << 40, reach));
+            let told = Arc::new(AtomicU64::new(0));
+            let read = {
+                let (clock, told) = (Arc::clone(&clock), Arc::clone(&told));
+                move || {
+                    for _ in 0..often {
+                        let before = told.load(Ordering::Acquire);
+                        let now = clock.now();
+                        assert!(now >= before, "{now} after {before}");
+                        told.fetch_max(now, Ordering::AcqRel);
+                    }
+                }
+            };
+            let others: Vec<_> = (1..threads).map(|_| thread::spawn(read.clone())).collect();
+            read();
+            for other in others {
+                other.join().expect("no panic");
+            }
+        });
+    }
+
+    /// A counter that goes ten times as fast as the system's clock, until its first line has ended.
+    fn fast(reading: u64) -> u64 {
+        reading + 9 * reading.min(4)
+    }
+
+    #[test]
+    fn loom_a_counter_that_is_too_fast_makes_time_stand_and_never_go_back() {
+        never_back([2, 2], 15, fast, |reading| 1_000 + reading);
+    }
+
+    #[test]
+    fn loom_a_counter_that_is_too_slow_makes_time_leap_and_never_go_back() {
+        // The first line ends with the first reading.
+        let slow = |reading: u64| reading + 20 * reading.min(2);
+        never_back([2, 2], 16, slow, |reading| 1_000 + 9 * reading);
+    }
+
+    #[test]
+    fn loom_a_counter_that_is_given_up_leaves_time_that_never_goes_back() {
+        let leaps = |reading| match reading {
+            ..4 => fast(reading),
+            _ => reading << 40,
+        };
+        never_back([2, 2], 15, leaps, |reading| 1_000 + reading);
+    }
+
+    #[test]
+    fn loom_three_threads_at_the_end_of_a_line() {
+        never_back([3, 1], 5, fast, |reading| 1_000 + reading);
+    }
+}
