@@ -17,14 +17,16 @@ use tower::{Layer, Service, ServiceExt, limit::ConcurrencyLimitLayer, service_fn
 use tower_governor::{
     GovernorLayer, governor::GovernorConfigBuilder, key_extractor::GlobalKeyExtractor,
 };
-use tower_throttle::{DecisionIn, Rate, Rules, ThrottleLayer};
+use tower_throttle::{Clock, DecisionIn, Rate, Rules, ThrottleLayer};
 
 use crate::rounds::Row;
 
 pub const BARE: &str = "bare service";
 pub const PLAIN: &str = "tower-throttle, allowed, nothing told";
 pub const AXUMS_BODY: &str = "tower-throttle, allowed, nothing told, axum's body";
+pub const PLAIN_COUNTER: &str = "tower-throttle, allowed, nothing told, counter";
 pub const FIELDS: &str = "tower-throttle, allowed, both fields";
+pub const FIELDS_COUNTER: &str = "tower-throttle, allowed, both fields, counter";
 pub const REFUSED: &str = "tower-throttle, refused";
 pub const GOVERNOR: &str = "tower_governor, allowed";
 pub const GOVERNOR_HEADERS: &str = "tower_governor, allowed, with headers";
@@ -88,6 +90,11 @@ pub fn throttle(rules: Rules) -> ThrottleLayer {
     ThrottleLayer::new(rules).expect("rules that hold together")
 }
 
+/// By the clock that governor goes by, too.
+fn by_counter(throttle: ThrottleLayer) -> ThrottleLayer {
+    throttle.clock(Clock::counter()).expect("the first clock")
+}
+
 /// A decision and nothing else.
 pub fn plain(rules: Rules) -> ThrottleLayer {
     throttle(rules).fields(false)
@@ -121,6 +128,10 @@ pub fn rows() -> Vec<Row> {
         call(PLAIN, plain(chat(endless())).layer(bare())),
         call(AXUMS_BODY, plain(chat(endless())).for_axum().layer(bare())),
         call(
+            PLAIN_COUNTER,
+            by_counter(plain(chat(endless()))).layer(bare()),
+        ),
+        call(
             "tower-throttle, allowed, total and route, nothing told",
             plain(total()).layer(bare()),
         ),
@@ -129,6 +140,10 @@ pub fn rows() -> Vec<Row> {
             plain(Rules::new().default_route(endless())).layer(bare()),
         ),
         call(FIELDS, throttle(chat(endless())).layer(bare())),
+        call(
+            FIELDS_COUNTER,
+            by_counter(throttle(chat(endless()))).layer(bare()),
+        ),
         call(
             "tower-throttle, allowed, fields and decision",
             throttle(chat(endless()))

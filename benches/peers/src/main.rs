@@ -7,6 +7,7 @@
 mod allocations;
 mod builds;
 mod clients;
+mod clock;
 mod e2e;
 mod keyed;
 mod layers;
@@ -29,6 +30,14 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue};
 use keyed::Keys;
 use rounds::{Rounds, Row};
+use tower_throttle::{__bench::LocalClock, Clock};
+
+fn counter() -> Row {
+    let counter = LocalClock::of(&Clock::counter());
+    Row::new("clock: the counter, as the layer reads it", move || {
+        black_box(counter.now());
+    })
+}
 
 /// Floors: what no limiter can do without.
 fn floors() -> Vec<Row> {
@@ -41,6 +50,7 @@ fn floors() -> Vec<Row> {
         Row::new("clock: tokio", || {
             black_box(tokio::time::Instant::now());
         }),
+        counter(),
         Row::new("compare-and-swap", move || {
             let seen = word.load(Ordering::Acquire);
             let _ = black_box(word.compare_exchange(
@@ -78,6 +88,7 @@ fn main() {
         Some("serve") => return e2e::serve(),
         Some("e2e") => return e2e::measure(),
         Some("build") => return builds::measure(),
+        Some("clock") => return clock::drive(std::env::args().nth(2)),
         Some("keyed") => return direct(),
         Some("tables") => return tables::measure(),
         Some("bytes") => {
