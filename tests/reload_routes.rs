@@ -970,3 +970,51 @@ async fn what_routes_have_shared_follows_the_limits_that_follow_for_those_that_c
         }
     }
 }
+
+/// Counted and settled after the route got its key, at less than was counted.
+#[tokio::test(start_paused = true)]
+async fn tokens_that_are_counted_late_come_back_where_they_are_settled_at_less() {
+    let rules =
+        |keys: &[&str]| of(Limits::new().tokens(slow(100)), keys).estimate(Estimate::fixed(5));
+    for keys in [&[][..], &["GET /a"][..]] {
+        let layer = throttle(rules(&[]));
+        let (answer, usage) = counted(&layer, "/a").await;
+        reload(&layer, rules(keys));
+        assert!(usage.add(40));
+        assert!(usage.settle(2));
+        drop(answer);
+        // Two are used, 98 are left: nineteen requests of five.
+        assert_eq!(passed(&layer, 30, "GET", "/a").await, 19, "{keys:?}");
+    }
+}
+
+/// A nanosecond lies between the reservation and the reload.
+#[tokio::test(start_paused = true)]
+async fn a_part_of_a_unit_that_has_come_back_with_time_costs_none_of_the_others() {
+    let rules =
+        |keys: &[&str]| of(Limits::new().tokens(slow(10)), keys).estimate(Estimate::fixed(1));
+    for keys in [&[][..], &["GET /a"][..]] {
+        let layer = throttle(rules(&[]));
+        let (answer, usage) = counted(&layer, "/a").await;
+        advance(Duration::from_nanos(1)).await;
+        reload(&layer, rules(keys));
+        assert!(usage.settle(0));
+        drop(answer);
+        assert_eq!(passed(&layer, 30, "GET", "/a").await, 10, "{keys:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_key_under_which_nothing_was_used_keeps_no_tokens_from_coming_back() {
+    let rules =
+        |keys: &[&str]| of(Limits::new().tokens(slow(100)), keys).estimate(Estimate::fixed(50));
+    for first in [&[][..], &["GET /a"][..]] {
+        let layer = throttle(rules(first));
+        reload(&layer, rules(&[]));
+        let (answer, usage) = counted(&layer, "/a").await;
+        reload(&layer, rules(&["GET /a"]));
+        assert!(usage.settle(0));
+        drop(answer);
+        assert_eq!(passed(&layer, 9, "GET", "/a").await, 2, "{first:?}");
+    }
+}

@@ -1255,3 +1255,73 @@ async fn what_a_largest_request_is_set_for_is_remembered_like_any_limit() {
         assert_eq!(store.calls(), 0, "{most:?}: no question");
     }
 }
+
+/// An undeclared route that is entered after the reload that has made it possible again.
+#[tokio::test(start_paused = true)]
+async fn a_route_that_is_entered_after_a_reload_is_corrected_in_its_present_terms() {
+    let rules = |rate: u64, undeclared: tower_throttle::Undeclared| {
+        let tokens = Limits::new().tokens(Rate::per_second(rate).burst(100));
+        let estimate = tower_throttle::Estimate::by_header("x-tokens").exact();
+        Rules::new()
+            .default_route(tokens)
+            .undeclared(undeclared)
+            .estimate(estimate)
+    };
+    for direct in [true, false] {
+        let store = Told::new();
+        let layer = layer(rules(1_000, tower_throttle::Undeclared::default()), &store);
+        let held = ask_and_hold(&layer, 10).await;
+        let usage: &tower_throttle::Usage = held.extensions().get().expect("an account");
+        if !direct {
+            layer
+                .handle()
+                .reload(rules(1, tower_throttle::Undeclared::Shared))
+                .expect("rules");
+        }
+        layer
+            .handle()
+            .reload(rules(1, tower_throttle::Undeclared::default()))
+            .expect("rules");
+        assert_eq!(ask_and_hold(&layer, 90).await.status(), OK);
+        usage.settle(11);
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(
+            ask_and_hold(&layer, 50).await.status(),
+            REFUSED,
+            "direct: {direct}"
+        );
+    }
+}
+
+/// One reload: a key becomes an undeclared route of the host's router, which a store knows by the same name.
+#[tokio::test(start_paused = true)]
+async fn a_route_that_a_key_has_become_is_corrected_in_its_present_terms() {
+    use tower::ServiceExt;
+    let tokens = |rate: u64| Limits::new().tokens(Rate::per_second(rate).burst(100));
+    let estimate = || tower_throttle::Estimate::by_header("x-tokens").exact();
+    let before = Rules::new().default_route(tokens(1));
+    let before = before.route("GET /", tokens(1_000)).estimate(estimate());
+    let after = Rules::new().default_route(tokens(1)).estimate(estimate());
+    let store = Told::new();
+    let layer = layer(before, &store);
+    let serve = |usage: axum::extract::Extension<tower_throttle::Usage>| async move {
+        let mut answer = axum::response::Response::new(axum::body::Body::empty());
+        answer.extensions_mut().insert(usage.0);
+        answer
+    };
+    let app = axum::Router::new()
+        .route("/", axum::routing::get(serve))
+        .layer(layer.clone());
+    let ask = |tokens: u64| {
+        let request = Request::get("/").header("x-tokens", tokens);
+        let request = request.body(axum::body::Body::empty()).expect("a request");
+        app.clone().oneshot(request)
+    };
+    let held = ask(10).await.expect("an answer");
+    let usage: &tower_throttle::Usage = held.extensions().get().expect("an account");
+    layer.handle().reload(after).expect("rules");
+    assert_eq!(ask(90).await.expect("an answer").status(), OK);
+    usage.settle(11);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(ask(50).await.expect("an answer").status(), REFUSED);
+}

@@ -277,6 +277,9 @@ impl RuleSet {
                 ..Route::undeclared(key, place, &self.default, None, true, variants)
             };
             self.inherit_lost_keys(&route, set);
+            if let Some(store_client) = self.store.get() {
+                store_client.add_present(&route.own);
+            }
             route
         });
         route.map_err(|Sealed| Outdated)

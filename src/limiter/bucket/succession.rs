@@ -12,8 +12,8 @@
 //! - **Slots** are counted, each once: an heir begins with all that are held in its estates and in those that they have
 //!   inherited. A slot that comes back to a closed bucket comes back to all of its heirs.
 //! - **Model tokens** that are settled after that are owed to all heirs, and come back to those that inherited from one
-//!   estate alone: in the others they may not be those that count. No more of them come back than were inherited, for
-//!   all others had come back with time.
+//!   estate alone that was in use: in the others they may not be those that count. No more of them come back than were
+//!   inherited, and owed after that: all others had come back with time.
 //!
 //! # The life of a bucket
 //!
@@ -126,8 +126,8 @@ struct HeirTerms {
 /// The units that may still come back from an estate to an heir. Clones share them. Changed under the family's lock.
 #[derive(Debug, Clone)]
 struct Share {
-    /// Those of this estate. None if it was one of several, for then all that was used in the estate is in the heir's
-    /// balance only if it was the largest.
+    /// Those of this estate. None if it was one of several in use, for then all that was used in the estate is in the
+    /// heir's balance only if it was the largest.
     own: Arc<AtomicU64>,
     /// Those of all that the heir has inherited together with it: of the estate and of its ancestors.
     all: Arc<AtomicU64>,
@@ -215,6 +215,14 @@ impl Share {
     fn left(&self) -> u64 {
         let [own, all] = [&self.own, &self.all].map(|units| units.load(Ordering::Relaxed));
         own.min(all)
+    }
+
+    /// Adds `units` that are owed late: they may come back as those that were inherited.
+    fn add(&self, units: u64) {
+        for left in [&self.own, &self.all] {
+            let units = left.load(Ordering::Relaxed).saturating_add(units);
+            left.store(units, Ordering::Relaxed);
+        }
     }
 
     /// Takes `units` that come back, or as many as may.
@@ -383,6 +391,9 @@ impl Bucket {
             let Some(bucket) = bucket.upgrade() else {
                 continue;
             };
+            if late == LateCorrection::Owe {
+                share.add(units);
+            }
             if bucket.is_closed() {
                 // Of a route that has lost its key, perhaps, and whose heirs are yet to come.
                 if late == LateCorrection::Owe {
@@ -541,22 +552,38 @@ impl Successor<'_> {
             version: self.version,
             meter: self.meter,
         };
-        // A part of a unit does not come back.
-        let units = |(_, meter): (Version, Meter)| {
-            let used = carried(&meter)?.saturating_sub(meter.at(now));
-            Some(used / meter.interval())
-        };
+        // A part of a unit comes back as one: that is less than the bound leaves room for.
+        let units = |(_, meter): (Version, Meter)| Some(meter.used(carried(&meter)?, now));
         let all = Arc::new(AtomicU64::new(
             self.bucket.terms(&terms).and_then(units).unwrap_or(0),
         ));
-        let is_sole = adds || closed.len() == 1;
+        // Of one estate alone that is in use, all is in the balance of the heir. From any other nothing comes back.
+        let is_in_use = |bucket: &&&Arc<Bucket>| {
+            let used = bucket.with_estate(|estate| {
+                estate.follow();
+                estate.meter.used(estate.state, now)
+            });
+            adds || used.is_some_and(|used| used > 0)
+        };
+        let in_use: HashSet<_> = (closed.iter().filter(is_in_use))
+            .map(|bucket| Arc::as_ptr(bucket))
+            .collect();
+        let is_sole = adds || in_use.len() <= 1;
+        let may_come_back =
+            |source: &Arc<Bucket>, units| match in_use.contains(&Arc::as_ptr(source)) {
+                true if is_sole => units,
+                _ => 0,
+            };
         let mut ancestors: Vec<(Arc<Bucket>, Share)> = Vec::new();
-        let direct = closed.iter().map(|bucket| (Arc::clone(bucket), u64::MAX));
-        let awaited = closed.iter().flat_map(|bucket| bucket.awaited());
-        let earlier = awaited.map(|(bucket, share)| (bucket, share.left()));
+        let direct = closed
+            .iter()
+            .map(|bucket| (Arc::clone(bucket), may_come_back(bucket, u64::MAX)));
+        let earlier = closed.iter().flat_map(|source| {
+            let awaited = source.awaited().into_iter();
+            awaited.map(move |(bucket, share)| (bucket, may_come_back(source, share.left())))
+        });
         for (bucket, own) in direct.chain(earlier) {
             if known.insert(Arc::as_ptr(&bucket)) {
-                let own = if is_sole { own } else { 0 };
                 ancestors.push((bucket, Share::new(own, &all)));
             }
         }

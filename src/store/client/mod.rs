@@ -405,8 +405,13 @@ impl StoreClient {
         drop(before);
     }
 
+    /// Adds the budgets of a route that requests of the rules in force enter.
+    pub(crate) fn add_present(&self, limits: &[BoundLimit]) {
+        self.present_budgets().add(limits);
+    }
+
     fn present_budgets(&self) -> MutexGuard<'_, PresentBudgets> {
-        // It is exchanged as one value.
+        // It is exchanged as one value, or grows.
         let present = self.present_budgets.lock();
         present.unwrap_or_else(PoisonError::into_inner)
     }

@@ -10,8 +10,9 @@
 //!
 //! # Who may call it
 //!
-//! The engine makes one in each reload, from the limits of the new rules, and puts it into force with them. The first
-//! rules have none, and undeclared routes that are made later are missing: their requests know no other rules.
+//! The engine makes one in each reload, from the limits of the new rules, and puts it into force with them. It adds the
+//! limits of undeclared routes as these are entered: a store may know one by a name that another limit has had. The other
+//! limits of the first rules are missing, and bear the names that they are charged by.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -29,6 +30,12 @@ impl PresentBudgets {
             Some((id, Budget::new(bound.limit.meter?)))
         };
         Self(limits.filter_map(budget).collect())
+    }
+
+    /// Adds the budgets of limits, in place of others of their names.
+    pub(super) fn add(&mut self, limits: &[BoundLimit]) {
+        let Self(added) = Self::of(limits.iter());
+        self.0.extend(added);
     }
 
     /// Returns the budget of the limit that bears a name.
