@@ -257,22 +257,21 @@ impl Buffer {
     }
 }
 
-/// An integer as a header value.
+/// An integer as a header value. One below a hundred, as the seconds of most waits are, takes no memory.
 pub(super) fn integer(integer: u64) -> HeaderValue {
-    const SMALL: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
-    let small = usize::try_from(integer)
-        .ok()
-        .and_then(|index| SMALL.get(index));
-    match small {
-        Some(digit) => HeaderValue::from_static(digit),
-        None => {
-            let mut digits = Buffer::new();
-            digits.push_integer(integer);
-            digits
-                .into_header_value()
-                .unwrap_or(HeaderValue::from_static("0"))
-        }
+    const PAIRS: &str = "00010203040506070809101112131415161718192021222324252627282930313233343536373839\
+        40414243444546474849505152535455565758596061626364656667686970717273747576777879\
+        8081828384858687888990919293949596979899";
+    let small = usize::try_from(integer).ok().filter(|small| *small < 100);
+    if let Some(small) = small {
+        let from = 2 * small + usize::from(small < 10);
+        return HeaderValue::from_static(&PAIRS[from..2 * small + 2]);
     }
+    let mut digits = Buffer::new();
+    digits.push_integer(integer);
+    digits
+        .into_header_value()
+        .unwrap_or(HeaderValue::from_static("0"))
 }
 
 #[cfg(test)]
@@ -325,7 +324,7 @@ mod tests {
 
     #[test]
     fn an_integer_is_told_whole() {
-        for number in [0, 9, 10, 60_000, u64::MAX] {
+        for number in (0..1_001).chain([60_000, u64::MAX]) {
             assert_eq!(integer(number), number.to_string());
         }
     }
