@@ -24,14 +24,14 @@
 //! 2. Commit: nothing can fail any more.
 //! 3. Carry over the undeclared routes that there are, and make the limits that requests will look for. This takes the
 //!    longest, and requests go on under the old rules: all but those of undeclared routes that a key takes from or
-//!    gives to, whose buckets are closed here, one after the other.
+//!    gives to, whose buckets are closed here, one after the other. Over a store, list the budgets of corrections.
 //! 4. Hand over the balances of other routes, which closes buckets. A request that needs a closed one yields and looks
 //!    again until step 6, so there is nothing slow from here on.
-//! 5. Seal the old sets, and carry over what was entered since step 3. A request that would enter a route now waits,
-//!    too.
+//! 5. Seal the old sets, and carry over what was entered since step 3; if something was, list the budgets anew. A request
+//!    that would enter a route now waits, too.
 //! 6. Have the histories of changed limits and the budgets of a store's corrections go on, and exchange the sets. Bring
-//!    each bucket, and what each lost key has left, into the new terms, forget the old ones, and wake all queues, since
-//!    any limit may have room now.
+//!    each bucket, and what each lost key has left, into the new terms, forget the old ones, add up
+//!    what the old set has counted, and wake all queues, since any limit may have room now.
 //! 7. Write the registry and let go of its lock. Only then are listeners told, for one may ask for a snapshot.
 //!
 //! # Memory ordering
@@ -41,8 +41,8 @@
 //!
 //! # Who may call it
 //!
-//! Services and what waits load the rules. A handle reloads and takes snapshots, a layer that is built connects a
-//! store.
+//! Services and what waits load the rules. A handle reloads and takes snapshots, a layer that is built chooses a clock
+//! and connects a store.
 
 use std::{
     fmt,
@@ -256,9 +256,8 @@ impl ActiveRules {
             new.succeed_late(&old);
             present = budgets();
         }
-        if let Some((store_client, present)) = store_client.zip(present) {
-            store_client.set_present(present);
-        }
+        let replaced = store_client.zip(present);
+        let replaced = replaced.map(|(store_client, present)| store_client.set_present(present));
         terms.push(limiter.now());
         self.rule_set.store(Arc::clone(&new));
         meanwhile(&new);
@@ -272,6 +271,8 @@ impl ActiveRules {
                 bucket.update(bound.version, &bound.history);
             }
         }
+        // There may be many.
+        drop(replaced);
         new.lost_keys.follow();
         next.forget();
         old.settle();

@@ -66,7 +66,8 @@
 //! The engine: [`spend_leased`](StoreClient::spend_leased), [`cached_view`](StoreClient::cached_view),
 //! [`ask`](StoreClient::ask) and [`peek`](StoreClient::peek) for a decision, in this order. An
 //! [admission](crate::admission) calls [`correct`](StoreClient::correct), and a handle
-//! [`return_leases`](StoreClient::return_leases). None of them touches the [`Store`] itself.
+//! [`return_leases`](StoreClient::return_leases). A reload calls [`set_present`](StoreClient::set_present), and whoever
+//! enters an undeclared route [`add_present`](StoreClient::add_present). None of them touches the [`Store`] itself.
 
 mod breaker;
 mod call;
@@ -396,13 +397,10 @@ impl StoreClient {
         }
     }
 
-    /// Puts the budgets of rules into force, together with the rules.
-    pub(crate) fn set_present(&self, budgets: PresentBudgets) {
-        let mut present = self.present_budgets();
-        let before = mem::replace(&mut *present, budgets);
-        drop(present);
-        // Without the lock: there may be many.
-        drop(before);
+    /// Puts the budgets of rules into force, together with the rules. Returns those before, for the caller to drop when
+    /// nobody waits for it.
+    pub(crate) fn set_present(&self, budgets: PresentBudgets) -> PresentBudgets {
+        mem::replace(&mut *self.present_budgets(), budgets)
     }
 
     /// Adds the budgets of a route that requests of the rules in force enter.
