@@ -554,7 +554,12 @@ async fn a_slot_is_held_to_the_end_of_the_body_whether_anything_is_told_or_not()
         Limits::new().in_flight(1).tokens(Rate::per_hour(1_000_000)),
     ];
     for limits in table {
-        let places = [DecisionIn::Nowhere, DecisionIn::Request, DecisionIn::Both];
+        let places = [
+            DecisionIn::Nowhere,
+            DecisionIn::Request,
+            DecisionIn::Response,
+            DecisionIn::Both,
+        ];
         let all = places.map(|place| [(false, place), (true, place)]);
         for (fields, decision) in all.into_iter().flatten() {
             let rules = Rules::new().default_route(limits.clone());

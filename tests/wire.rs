@@ -473,11 +473,8 @@ async fn an_own_answer_is_sent_as_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fields_and_decisions_can_be_turned_off() {
-    let layer = ThrottleLayer::new(chat())
-        .expect("rules")
-        .fields(false)
-        .decision(DecisionIn::Nowhere);
+async fn fields_can_be_turned_off_and_decisions_are_off_until_asked_for() {
+    let layer = ThrottleLayer::new(chat()).expect("rules").fields(false);
     let client = Client::of(layer);
     for _ in 0..10 {
         let answer = client.request(Method::POST, "/chat").await;

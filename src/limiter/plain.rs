@@ -1,7 +1,7 @@
 //! Plain limits: what most requests are charged on, in the form in which that takes the least time.
 //!
-//! The limits of a route are *plain* if they are enforced rates and quotas, at most four, and nobody waits for them. A
-//! request then costs one unit of each, whoever asks, and all that a charge needs lies close together.
+//! The limits of a route are *plain* if they are enforced rates and quotas, none of them closed, at most four, and nobody
+//! waits for them. A request then costs one unit of each, whoever asks, and all that a charge needs lies close together.
 //!
 //! Decided here is what one look at each balance and one exchange decide. Whatever else may be (a bucket that is closed
 //! or in other terms, a client that has no bucket yet, a charge of another thread in between) leaves the balances as they
@@ -147,11 +147,13 @@ impl PlainLimits {
         let limits = self.0.iter().zip(&limit_set.limits);
         for (place, (limit, bound)) in charges.iter_mut().zip(limits) {
             match limit.look(bound, table, demand, now) {
-                Some(Ok(charge)) => *place = Some(charge),
+                Some(Ok(charge)) => {
+                    seen.push(charge.seen);
+                    *place = Some(charge);
+                }
                 Some(Err(state)) => return self.refuse(limit_set, seen, state),
                 None => return PlainAnswer::Unknown,
             }
-            seen.push(place.map_or(0, |charge| charge.seen));
         }
         let mut left = PlainStates::default();
         for charge in charges.iter().flatten() {

@@ -356,7 +356,7 @@ impl World {
             .fields(bit(4))
             .decision(match bit(5) {
                 true => DecisionIn::Both,
-                false => DecisionIn::Response,
+                false => DecisionIn::Nowhere,
             })
             .usage_from_openai_response(written.reads_usage);
         if bit(6) {

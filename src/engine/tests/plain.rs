@@ -117,6 +117,7 @@ struct Throttled {
 
 impl Throttled {
     fn new(rules: &Rules, options: &Options, is_general: bool) -> Self {
+        NONE_IS_PLAIN.set(is_general);
         let active = ActiveRules::new(rules, Timeline::started_at(1)).expect("proper rules");
         Self {
             engine: Arc::new(Engine {
@@ -166,6 +167,37 @@ impl Throttled {
     /// All balances and counts.
     fn snapshot(&self) -> String {
         format!("{:?}", self.engine.active.snapshot())
+    }
+}
+
+/// Of limits that are not plain the two ways would be one.
+#[tokio::test(start_paused = true)]
+async fn enforced_rates_and_quotas_are_plain_and_nothing_else_is() {
+    let rate = || Limits::from(Rate::per_second(9));
+    let three = || rate().rate(Rate::per_hour(99)).quota(Quota::per_day(9));
+    let four = || three().quota(Quota::per_week(9));
+    let table = [
+        ("a rate", rate(), true),
+        ("a quota", Quota::per_day(9).into(), true),
+        ("four", four(), true),
+        ("five", four().quota(Quota::per_month(9)), false),
+        ("none", Limits::new(), false),
+        ("a shadow", rate().rate(Rate::per_hour(9).shadow()), false),
+        ("slots", rate().in_flight(9), false),
+        ("tokens", rate().tokens(Rate::per_hour(9)), false),
+        ("closed", Rate::per_hour(0).into(), false),
+        ("who waits", rate().max_wait(Duration::from_secs(1)), false),
+    ];
+    for (what, limits, is_plain) in table {
+        let state = state_of(&Rules::new().total(limits), Timeline::started_at(0));
+        let request = Request::get("/").body(()).expect("a request");
+        let mut demand = Demand::default();
+        let found = state.look_up(RequestHead::of(&request), Protocol::Auto, &mut demand);
+        assert_eq!(
+            found.expect("no reload").plain.is_some(),
+            is_plain,
+            "{what}"
+        );
     }
 }
 
