@@ -254,8 +254,8 @@
 //!
 //! [`ThrottleLayer::decision`] puts a [`Decision`] into the extensions of the request, for its handler, of the response,
 //! for layers outside of the throttle, admitted or refused, or of both: the route key, each limit with what remains, and
-//! the wait. That is what to log and to count by; it holds no string that a client chose. Who does not ask for it does
-//! not pay for it.
+//! the wait. That is what to log and to count by; it holds no string that a client chose. Without that
+//! call it costs nothing.
 //!
 //! # While it runs
 //!
@@ -338,8 +338,8 @@
 //! compare-and-swap a limit; for clients, a hash of the key. No lock (but for a client that has no bucket
 //! yet), no task, no timer, no boxed future, no clone of the inner service; only for a request that waits in line
 //! there are a lock, a timer, a box and a clone. A slot costs one exchange more, and one when it comes back.
-//! With fields and decision off, an admitted request allocates nothing, as long as it has no more than four
-//! limits and no `%` in its path. A bucket is 8 bytes, alone on 128 so that neighbours do not contend.
+//! With fields off, an admitted request allocates nothing, as long as it has no more than four limits, none of them of
+//! model tokens, no cap in flight for each client where clients have a [secret](Clients::secret), and no `%` in its path. A bucket is 8 bytes, alone on 128 so that neighbours do not contend.
 //!
 //! Where limits lie in a store, a request that has to ask it is boxed with a clone of the inner service, and waits for
 //! a round trip.

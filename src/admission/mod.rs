@@ -106,8 +106,8 @@ impl Drop for TokenAdmission {
 /// waits for it.
 ///
 /// Caps lie in this process always, also where other limits lie in a store. Kept small, for it moves with each request:
-/// two bits for each of sixteen caps and half of a client's hash, which is all of it where no store has balances of
-/// clients. A claim that is larger lies on the heap.
+/// two bits for each of sixteen caps and half of a client's hash, which is all of it where clients have no
+/// secret. A claim that is larger lies on the heap.
 #[derive(Debug)]
 pub(crate) struct Permits(Claim);
 

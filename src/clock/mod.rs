@@ -176,7 +176,8 @@ impl Timeline {
         self.runtime.instant(at)
     }
 
-    /// Now. Never earlier than a value that this thread has read before, nor, but for what a processor reads ahead,
+    /// Now. As long as the clock that was chosen does not go back, never earlier than a value that this thread has read
+    /// before, nor, but for what a processor reads ahead,
     /// than one of another thread that it knows of: for that see [`now_ordered`](Self::now_ordered).
     #[inline]
     pub(crate) fn now(&self) -> Nanos {

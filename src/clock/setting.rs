@@ -20,17 +20,19 @@ impl Clock {
     }
 
     /// The counter of the processor (feature `quanta`): the time stamp counter of x86-64, the system counter of
-    /// AArch64. Reading it takes a third of the time that reading the clock of the operating system takes. **Not for
-    /// tests:** `tokio::time::pause()` does not stop it, nor does `advance` move it.
+    /// AArch64. Reading it takes less time than reading the clock of the operating system: `benches/peers` has both.
+    /// **Not for tests:** `tokio::time::pause()` does not stop it, nor does `advance` move it.
     ///
     /// # What it shows
     ///
     /// The counter is scaled to nanoseconds by the crate `quanta`. The first call in a process calibrates it against
     /// the monotonic clock of the operating system, and blocks for a few milliseconds, at most 200. After that the
     /// request that finds a second gone by reads the operating system's clock beside the counter, and sets right what
-    /// the counter was off. Time never goes back: where the counter was ahead, the clock stands until the operating
-    /// system's clock has caught up. So the two are never further apart than what the counter drifts in a second of
-    /// traffic. The drift depends on the calibration, and is another in each process.
+    /// the counter was off. As long as the counter does not go back, time does not: where the counter was ahead, the
+    /// clock stands until the operating system's clock has caught up. As long as it does not leap either, the two are
+    /// never further apart than what it drifts in a second of traffic. A counter that goes back, or leaps, takes time
+    /// with it by up to a second: this is noticed when the second has ended. The drift depends on the calibration, and is
+    /// another in each process.
     ///
     /// On two busy processors of an AMD EPYC under KVM whose kernel goes by the counter, the counter alone drifted by
     /// 0.001 millionths in a minute in one process, and in another, in which the calibration was disturbed, by 17.8
@@ -43,7 +45,7 @@ impl Clock {
     /// `nonstop_tsc` in Linux's `/proc/cpuinfo`), `quanta` reads the monotonic clock of the operating system instead.
     /// Where the counter is found to have gone back, or to be off by more than a millisecond and a 512th of the time
     /// that has passed, it is given up: from then on the throttle goes by the operating system's clock, for as long as
-    /// it lives. That takes as long as tokio's clock takes.
+    /// it lives. A reading takes longer then than one of tokio's clock.
     ///
     /// # Virtual machines
     ///

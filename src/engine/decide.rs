@@ -2,8 +2,8 @@
 //!
 //! A request comes here when it has arrived, and again at each [`Stage`] of its wait: when its turn may have come, and
 //! when a store has answered. It is looked up when it arrives, and again only under other rules. An attempt asks all of
-//! its limits: in this process, by leases, or in a store. Limits that are plain are asked before there is anything to keep
-//! of an attempt, and decide on most requests.
+//! its limits: in this process, by leases, or in a store. Plain limits (`limiter/plain`) are asked first, and decide
+//! on most requests.
 //!
 //! ```text
 //! Arrived ─▶ look up ─▶ attempt ─▶ Admit | Refuse

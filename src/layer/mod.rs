@@ -64,11 +64,11 @@ impl ThrottleLayer {
     }
 
     /// Sets where the [`Decision`](crate::Decision) on each request is put: into the extensions of the request, of the
-    /// response, or of both. Without this call: nowhere, for extensions cost more than all else that is done for a
-    /// request.
+    /// response, or of both. Without this call: nowhere, since extensions cost more than the rest of a decision.
     ///
     /// Without decisions and without [`fields`](Self::fields), an admitted request costs no allocation, as long
-    /// as it has no more than four limits, none of them of model tokens, and no `%` in its path.
+    /// as it has no more than four limits, none of them of model tokens, no cap in flight for each client where clients
+    /// have a [secret](crate::Clients::secret), and no `%` in its path.
     pub fn decision(self, place: DecisionIn) -> Self {
         self.with(|options| options.decision = place)
     }

@@ -36,7 +36,7 @@
 //!
 //! # Callers
 //!
-//! [`balance`](super::balance) for charges and corrections, [`client_table`](super::client_table) for its slots and its
+//! [`balance`](super::balance) for charges and corrections, [`plain`](super::plain) for charges in one exchange, [`client_table`](super::client_table) for its slots and its
 //! overflow buckets, and `engine` for reloads: [`Bucket::update`], and what [`succession`] makes public.
 //!
 //! # Memory ordering

@@ -126,8 +126,8 @@ struct HeirTerms {
 /// The units that may still come back from an estate to an heir. Clones share them. Changed under the family's lock.
 #[derive(Debug, Clone)]
 struct Share {
-    /// Those of this estate. None if it was one of several in use, for then all that was used in the estate is in the
-    /// heir's balance only if it was the largest.
+    /// Those of this estate that were inherited, and those that were owed late since. Of several estates in use none was
+    /// inherited so: all that was used in one is in the heir's balance only if it was the largest.
     own: Arc<AtomicU64>,
     /// Those of all that the heir has inherited together with it: of the estate and of its ancestors.
     all: Arc<AtomicU64>,
@@ -373,7 +373,7 @@ impl Bucket {
     /// with nothing changed, if the bucket is open.
     ///
     /// A debt is owed by all heirs, those that are closed among them, and a slot comes back to all that are open.
-    /// Tokens come back to sole heirs that have not refilled, as many as they have inherited. `units` are units in each
+    /// Tokens come back to sole heirs that have not refilled, as many as they have inherited, and owed late since. `units` are units in each
     /// heir's own terms.
     pub(crate) fn settle_late(&self, late: LateCorrection, units: u64, now: Nanos) -> bool {
         if !self.is_closed() {
@@ -401,7 +401,7 @@ impl Bucket {
                 }
                 continue;
             }
-            // What slots were inherited is counted elsewhere.
+            // Inherited slots are counted in their estates.
             let refundable = share.take(match late {
                 LateCorrection::Owe => 0,
                 LateCorrection::Refund => units,
