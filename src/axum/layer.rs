@@ -20,8 +20,12 @@ impl ThrottleLayer {
     /// Returns this layer for routes of axum: its services answer with axum's body, and a response that holds nothing
     /// is not put into a box anew. It shares the limits of this layer, and keeps the settings that it has now.
     ///
-    /// Of use where axum takes the response, as in `Router::layer`, `Router::route_layer` and `MethodRouter::layer`; in
+    /// Use it where axum takes the response, as in `Router::layer`, `Router::route_layer` and `MethodRouter::layer`; in
     /// front of other hosts the general layer is as good. Inner services of any body can be wrapped.
+    ///
+    /// It spares the box only if no layer beside it in the same stack changes the body, as tower-http's
+    /// `RequestBodyLimitLayer` does inside, and its `TraceLayer` outside. A response that holds slots or model tokens is
+    /// boxed either way.
     ///
     /// ```
     /// use axum::{Router, routing::post};
