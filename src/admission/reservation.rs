@@ -315,18 +315,7 @@ mod loom_tests {
     /// An account of 5 of 10 tokens, of a bucket that refills nothing while a model runs.
     fn account() -> Arc<TokenReservation> {
         let rate = Rate::new(1, Duration::from_nanos(INTERVAL)).burst(10);
-        let terms = Terms::Tokens(rate);
-        let limit = Limit {
-            name: "test".into(),
-            is_named: false,
-            scope: Scope::Route,
-            meter: terms.meter(Reservation::default()),
-            terms,
-            published: true,
-            shadow: false,
-            wait_policy: None,
-            reservation: Reservation::default(),
-        };
+        let limit = Limit::of(Terms::Tokens(rate));
         let limiter = Arc::new(Limiter::new(Timeline::started_at(0)));
         let limit_set = Arc::new(LimitSet::new("test", None, BoundLimit::scope([limit])));
         let demand = Demand {

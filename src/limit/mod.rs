@@ -181,6 +181,23 @@ impl Limit {
         }
     }
 
+    /// A published limit of a route, called `test`, with nothing besides.
+    #[cfg(test)]
+    pub(crate) fn of(terms: Terms) -> Self {
+        let reservation = Reservation::default();
+        Self {
+            name: "test".into(),
+            is_named: false,
+            scope: Scope::Route,
+            meter: terms.meter(reservation),
+            terms,
+            published: true,
+            shadow: false,
+            wait_policy: None,
+            reservation,
+        }
+    }
+
     #[inline]
     pub(crate) fn is_slots(&self) -> bool {
         matches!(self.terms, Terms::InFlight(_))

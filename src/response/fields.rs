@@ -115,7 +115,7 @@ mod tests {
     use super::*;
     use crate::{
         InFlight, Quota, Rate,
-        limit::{Limit, Scope, Terms, meter::Meter, reservation::Reservation},
+        limit::{Limit, Terms},
         limiter::{
             limit_set::BoundLimit,
             readings::{BucketReading, LimitReading},
@@ -126,27 +126,17 @@ mod tests {
 
     fn limit((kind, count, burst, published): (u8, u64, u64, bool), name: &str) -> Limit {
         let rate = Rate::per_minute(count).burst(burst);
-        let (terms, meter) = match kind {
-            0 => (Terms::Quota(Quota::per_day(count)), {
-                Meter::of_quota(&Quota::per_day(count))
-            }),
-            1 => (
-                Terms::InFlight(InFlight::new(count)),
-                Meter::of_slots(count),
-            ),
-            2 => (Terms::Tokens(rate.clone()), Meter::of_rate(&rate)),
-            _ => (Terms::Rate(rate.clone()), Meter::of_rate(&rate)),
+        let terms = match kind {
+            0 => Terms::Quota(Quota::per_day(count)),
+            1 => Terms::InFlight(InFlight::new(count)),
+            2 => Terms::Tokens(rate),
+            _ => Terms::Rate(rate),
         };
         Limit {
             name: name.into(),
             is_named: true,
-            scope: Scope::Route,
-            terms,
-            meter,
             published,
-            shadow: false,
-            wait_policy: None,
-            reservation: Reservation::default(),
+            ..Limit::of(terms)
         }
     }
 

@@ -299,9 +299,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        Rate, ResponseBody, Scope,
+        Rate, ResponseBody,
         body::FromInner,
-        limit::{Limit, Terms, meter::Meter, reservation::Reservation},
+        limit::{Limit, Terms},
         limiter::{
             limit_set::{BoundLimit, LimitSet},
             readings::{LimitReading, LimitReadings},
@@ -394,13 +394,7 @@ mod tests {
         let limit = Limit {
             name: "chat".into(),
             is_named: true,
-            scope: Scope::Route,
-            meter: Meter::of_rate(&rate),
-            terms: Terms::Rate(rate),
-            published: true,
-            shadow: false,
-            wait_policy: None,
-            reservation: Reservation::default(),
+            ..Limit::of(Terms::Rate(rate))
         };
         let mut readings = LimitReadings::default();
         readings.push(LimitReading {

@@ -3,10 +3,7 @@ use std::time::Duration;
 use super::{super::lines::GRACE, *};
 use crate::{
     clock::Timeline,
-    limit::{
-        Limit, Scope, Terms, in_flight::InFlight, meter::Meter, rate::Rate,
-        reservation::Reservation,
-    },
+    limit::{Limit, Terms, in_flight::InFlight, rate::Rate},
 };
 
 const SECOND: Nanos = 1_000_000_000;
@@ -20,19 +17,8 @@ fn wait_policy(max_wait: Nanos, max_waiting: usize) -> Option<WaitPolicy> {
 
 fn limit(terms: Terms, wait_policy: Option<WaitPolicy>) -> Limit {
     Limit {
-        name: "test".into(),
-        is_named: false,
-        scope: Scope::Route,
-        meter: match &terms {
-            Terms::InFlight(_) => Meter::of_slots(1),
-            Terms::Rate(rate) | Terms::Tokens(rate) => Meter::of_rate(rate),
-            Terms::Quota(quota) => Meter::of_quota(quota),
-        },
-        terms,
-        published: true,
-        shadow: false,
         wait_policy,
-        reservation: Reservation::default(),
+        ..Limit::of(terms)
     }
 }
 
