@@ -32,7 +32,7 @@
 //! gone back, and a line only rises. If `m > k`, the second is no lower than its floor, which by 1 is no lower than the
 //! end of line `k`, and so by 2 than the first reading.
 //!
-//! Who finds the counter beyond the reach and does not draw takes the later of the operating system's clock, of the end
+//! A thread that finds the counter beyond the reach and does not draw takes the later of the operating system's clock, of the end
 //! of the line that it has loaded, and of the floor, and raises the floor to that before it returns: that is no earlier
 //! than any reading of that line (2, 3), and all later readings are no lower than the floor. If the counter has been
 //! given up, readings are those of the operating system's clock, which does not go back, above a floor that nobody
@@ -111,7 +111,7 @@ pub(super) struct CounterClock<S = Processor> {
     anchoring: AtomicU64,
 }
 
-/// What the clock shows, or the end of the line if the counter is beyond it.
+/// A reading of a line: the moment, or the end of the line if the counter is beyond it.
 enum LineReading {
     Now(Nanos),
     Beyond(Nanos),
@@ -319,7 +319,7 @@ mod tests {
         }
     }
 
-    /// What a clock shows after each step: so far on by the counter, and by the system's clock, from 100 seconds.
+    /// Reads a clock after each step: so far on by the counter, and by the system's clock, from 100 seconds.
     fn shown(steps: &[(u64, u64)]) -> Vec<Nanos> {
         let set = Set::default();
         let clock = set.clock();

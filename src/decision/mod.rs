@@ -39,7 +39,7 @@ pub struct Decision {
     verdict: Arc<Verdict>,
 }
 
-/// Where a layer puts the [`Decision`] on each request, beside the header fields of its response.
+/// The places in which a layer puts the [`Decision`] on each request, beside the header fields of its response.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum DecisionIn {
     /// Nowhere. This costs nothing.

@@ -49,7 +49,7 @@ use crate::{
     limiter::{
         Outdated,
         limit_set::Demand,
-        plain::{PlainAnswer, PlainLimits, PlainStates},
+        plain::{self, PlainAnswer, PlainStates},
         queue::{Next, QueueAnswer, QueueMoment, Retry},
         readings::LimitReadings,
     },
@@ -110,10 +110,10 @@ impl Engine {
                 arrived: now,
                 head,
             };
-            if let Some(plain) = attempt.plain() {
-                let (limit_set, limiter) = (&attempt.limits.limit_set, &rules.limiter);
+            let (limit_set, limiter) = (&attempt.limits.limit_set, &rules.limiter);
+            if limit_set.is_plain && attempt.store().is_none() {
                 let clock = || limiter.now_ordered();
-                match plain.take(limit_set, &limiter.clients, demand, now, clock) {
+                match plain::take(limit_set, &limiter.clients, demand, now, clock) {
                     PlainAnswer::Admitted(_) if attempt.is_bare() => {
                         attempt.limits.count_admitted();
                         return Decided::Admit(Ticket::Bare);
@@ -196,14 +196,6 @@ impl Attempt<'_> {
         store.filter(|_| self.limits.limit_set.is_shared)
     }
 
-    /// Returns the limits in the form in which they are charged fastest, if they have one and no store has their
-    /// balances.
-    #[inline(always)]
-    fn plain(&self) -> Option<&PlainLimits> {
-        let plain = self.limits.plain.as_deref();
-        plain.filter(|_| self.store().is_none())
-    }
-
     /// Admits or refuses a request as plain limits have it, and tells it their `states`.
     #[inline(never)]
     fn tell_plain(&self, is_admitted: bool, states: PlainStates) -> Decided {
@@ -240,10 +232,6 @@ impl Attempt<'_> {
         let limiter = &self.rules.limiter;
         let is_admitted = limiter.admit(limit_set, self.demand, now, outcome.readings)?;
         Ok(match is_admitted {
-            true if self.is_bare() => {
-                self.count_admitted(self.limits, &outcome);
-                Decided::Admit(Ticket::Bare)
-            }
             true => self.admit(&mut outcome),
             false => self.refuse(&mut outcome),
         })

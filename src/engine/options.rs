@@ -1,7 +1,7 @@
 //! Settings of a layer, apart from its rules: what it tells, in which form, and what it does while a store is down.
 //!
-//! They are set while a layer is built, and are the same for all of its requests and all rules that follow each other.
-//! What a request is charged on is said by the rules alone.
+//! Set while a layer is built, they are the same for all of its requests and all rules that follow each other.
+//! The rules alone say on which limits a request is charged.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -16,7 +16,7 @@ use crate::{
 pub(crate) struct Options {
     /// True if admitted responses carry the fields of the IETF's draft.
     pub(crate) fields: bool,
-    /// Where the decision is put. Without it and `fields`, most requests make no allocation.
+    /// The places in which the decision is put. Without it and `fields`, most requests make no allocation.
     pub(crate) decision: DecisionIn,
     /// True if those who are refused together are told different waits.
     pub(crate) spread: bool,
@@ -40,6 +40,14 @@ pub(crate) struct Options {
     pub(crate) store_deadline: Duration,
     /// The units of each limit that are taken there at once. 0 and 1: those of the request alone.
     pub(crate) lease: u64,
+}
+
+impl Options {
+    /// Tells whether the decision on an admitted request is put anywhere.
+    #[inline(always)]
+    pub(super) fn tells_decision(&self) -> bool {
+        self.decision != DecisionIn::Nowhere
+    }
 }
 
 impl Default for Options {

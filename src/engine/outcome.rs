@@ -215,24 +215,8 @@ impl Attempt<'_> {
             ..
         } = self.limits;
         let options = &self.engine.options;
-        let is_told = options.decision != DecisionIn::Nowhere
-            || (options.fields && templates.policies.is_some());
+        let is_told = options.tells_decision() || (options.fields && templates.policies.is_some());
         !is_told && !limit_set.has_slots && !limit_set.has_tokens
-    }
-
-    /// Counts the admitted request, also on shadows that would have refused it, and its wait.
-    #[inline(always)]
-    pub(super) fn count_admitted(&self, limits: &RouteLimits, outcome: &Outcome<'_>) {
-        limits.count_admitted();
-        let RouteLimits {
-            limit_set, meters, ..
-        } = limits;
-        if limit_set.enforced < limit_set.limits.len() {
-            limit_set.shadowed(outcome.readings, |index| meters.by_limit(index));
-        }
-        if outcome.waited > 0 {
-            meters.waited(outcome.waited);
-        }
     }
 
     /// Admits the request, and returns what it goes on with: the slots that it has taken, its reservation of model
@@ -249,10 +233,17 @@ impl Attempt<'_> {
             limit_set,
             origin,
             templates,
+            meters,
             ..
         } = &*limits;
         let options = &self.engine.options;
-        self.count_admitted(&limits, outcome);
+        limits.count_admitted();
+        if limit_set.enforced < limit_set.limits.len() {
+            limit_set.shadowed(outcome.readings, |index| meters.by_limit(index));
+        }
+        if outcome.waited > 0 {
+            meters.waited(outcome.waited);
+        }
         let (now, arrived) = (outcome.at, outcome.arrived());
         let readings = &mut *outcome.readings;
         let is_told = options.fields && templates.policies.is_some();
@@ -261,8 +252,7 @@ impl Attempt<'_> {
         let admission =
             holds.then(|| Admission::new(origin, self.demand, readings, outcome.permits.take()));
         let reads_answer = options.usage_from_answer && limit_set.has_tokens;
-        let is_decision_told = options.decision != DecisionIn::Nowhere;
-        if !is_told && !is_decision_told && !reads_answer {
+        if !is_told && !options.tells_decision() && !reads_answer {
             return Decided::Admit(admission.map_or(Ticket::Bare, Ticket::Held));
         }
         let mut fields = match is_told && RateLimitFields::fit(self.head.method()) {
@@ -274,7 +264,7 @@ impl Attempt<'_> {
                 self.add_dialect(fields, &limits, readings, now);
             }
         }
-        let decision = is_decision_told
+        let decision = (options.tells_decision())
             .then(|| Decision::admitted(Arc::clone(limit_set), mem::take(readings), arrived, now));
         Decided::Admit(Ticket::Told(ResponseParts {
             log: reads_answer.then(|| Arc::clone(&self.rules.log)),

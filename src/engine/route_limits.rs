@@ -18,7 +18,7 @@ use std::{
 
 use crate::{
     admission::Origin,
-    limiter::{Limiter, limit_set::LimitSet, plain::PlainLimits},
+    limiter::{Limiter, limit_set::LimitSet},
     observe::Meters,
     response::Templates,
     store::client::StoreSlot,
@@ -29,8 +29,6 @@ use crate::{
 pub(crate) struct RouteLimits {
     /// The limits in their order, with their balances.
     pub(crate) limit_set: Arc<LimitSet>,
-    /// The limits in the form in which they are charged fastest, if they have one.
-    pub(super) plain: Option<Arc<PlainLimits>>,
     /// The place to which charges of its requests go back.
     pub(crate) origin: Arc<Origin>,
     /// The text of header fields and refusals.
@@ -68,7 +66,6 @@ impl RouteLimits {
     ) -> Self {
         let limit_set = Arc::new(limit_set);
         Self {
-            plain: PlainLimits::of(&limit_set).map(Arc::new),
             origin: Origin::new(limiter, store, &limit_set),
             templates: Arc::clone(templates),
             meters: Meters::of(&limit_set),

@@ -36,6 +36,8 @@
 //! `admission` gives back through bound limits; `store/client` takes `id` and [`BoundLimit::cost`] into a store's
 //! charges; `observe` reads their counters.
 
+#[cfg(test)]
+use std::cell::Cell;
 use std::{
     cmp::Reverse,
     hash::BuildHasher,
@@ -78,6 +80,8 @@ pub(crate) struct LimitSet {
     pub(crate) has_tokens: bool,
     /// A limit has a store's `id`. Nothing follows from that in a throttle without a store.
     pub(crate) is_shared: bool,
+    /// The limits are plain: [`plain::take`](super::plain::take) may charge them, where no store has their balances.
+    pub(crate) is_plain: bool,
     /// All that a request takes in a store may be leased: at most [`LimitSet::MOST_LEASED`] limits are kept there, and
     /// each of them leases ([`BoundLimit::lease`]). True also of a set of which nothing is kept there.
     pub(crate) is_leased: bool,
@@ -91,6 +95,9 @@ pub(crate) struct LimitSet {
 }
 
 impl LimitSet {
+    /// The most limits that are charged the short way.
+    pub(super) const MOST_PLAIN: usize = 4;
+
     /// The most limits in a store of which a request finds leases: it looks for them in an array of that size.
     pub(crate) const MOST_LEASED: usize = 6;
 
@@ -112,6 +119,7 @@ impl LimitSet {
             has_slots: limits.iter().any(|bound| bound.limit.is_slots()),
             has_tokens: limits.iter().any(|bound| bound.limit.is_tokens()),
             is_shared: limits.iter().any(|bound| bound.id.is_some()),
+            is_plain: are_plain(&limits),
             is_leased: {
                 let shared = limits.iter().filter(|bound| bound.id.is_some());
                 shared.clone().count() <= Self::MOST_LEASED
@@ -240,6 +248,26 @@ impl LimitSet {
         limit_set.exempt = self.exempt && other.exempt;
         limit_set
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// No limits of this thread are plain: for tests that compare the two ways.
+    pub(crate) static NONE_IS_PLAIN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Tells whether a set of these limits is plain.
+fn are_plain(limits: &[BoundLimit]) -> bool {
+    #[cfg(test)]
+    if NONE_IS_PLAIN.get() {
+        return false;
+    }
+    let is_plain = |BoundLimit { limit, .. }: &BoundLimit| {
+        let is_kind = matches!(limit.terms, Terms::Rate(_) | Terms::Quota(_));
+        let is_enforced = !limit.shadow && limit.meter.is_some();
+        is_kind && is_enforced && limit.wait_policy.is_none()
+    };
+    (1..=LimitSet::MOST_PLAIN).contains(&limits.len()) && limits.iter().all(is_plain)
 }
 
 impl Drop for LimitSet {

@@ -1,12 +1,12 @@
-//! Plain limits: what most requests are charged on, in the form in which that takes the least time.
+//! The short way: how most requests are charged, with the least to do.
 //!
-//! The limits of a route are *plain* if they are enforced rates and quotas, none of them closed, at most four, and nobody
-//! waits for them. A request then costs one unit of each, whoever asks, and all that a charge needs lies close together.
+//! A set is *plain* if its limits are enforced rates and quotas, none of them closed, at most four, and nobody waits for
+//! them. A request then costs one unit of each, whoever asks.
 //!
-//! Decided here is what one look at each balance and one exchange decide. Whatever else may be (a bucket that is closed
-//! or in other terms, a client that has no bucket yet, a charge of another thread in between) leaves the balances as they
-//! were, and is decided by [`Limiter::admit`](super::Limiter::admit), which is the reference: what is answered here is
-//! answered there, with the same states left, as a property shows.
+//! One look at each balance and one exchange decide here. In all other cases (a bucket that is closed or in other terms,
+//! a client that has no bucket yet, a charge of another thread in between) the balances are left as they were, and
+//! [`Limiter::admit`](super::Limiter::admit) decides, which is the reference: an answer of this module is the answer
+//! there, with the same states left, as a property shows.
 //!
 //! # Invariants
 //!
@@ -17,41 +17,19 @@
 //!
 //! # Callers
 //!
-//! `engine/route_limits` makes them with a limit set, and `engine/decide` asks them first.
-
-#[cfg(test)]
-use std::cell::Cell;
-use std::sync::Arc;
+//! `engine/decide` charges sets that [are plain](LimitSet::is_plain) so.
 
 use super::{
-    bucket::{Bucket, Slot},
-    client_table::{ClientBuckets, ClientTable, TableKey},
+    bucket::Slot,
+    client_table::{ClientTable, TableKey},
     limit_set::{BoundLimit, Demand, LimitSet, Storage},
     meter_history::MeterTerms,
     readings::{BucketReading, LimitReading, LimitReadings},
 };
-use crate::{
-    clock::Nanos,
-    limit::{Terms, meter::Meter},
-};
+use crate::clock::Nanos;
 
-/// The limits of a set, in its order, if all of them are plain.
-#[derive(Debug)]
-pub(crate) struct PlainLimits(Box<[PlainLimit]>);
-
-/// A rate or a quota, and where its balances lie.
-#[derive(Debug)]
-struct PlainLimit {
-    meter: Meter,
-    balance: PlainBalance,
-}
-
-/// As [`Storage`].
-#[derive(Debug)]
-enum PlainBalance {
-    Bucket(Arc<Bucket>),
-    Client(Arc<ClientBuckets>),
-}
+/// The most limits of a plain set.
+const MOST: usize = LimitSet::MOST_PLAIN;
 
 /// A charge that may be made: from the state that was `seen` to the one that is `left`.
 #[derive(Debug, Clone, Copy)]
@@ -63,134 +41,157 @@ struct PlainCharge<'a> {
     left: u64,
 }
 
-/// What plain limits say to a request.
+/// The answer of plain limits to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PlainAnswer {
     /// All are taken, and have left these states.
     Admitted(PlainStates),
     /// One of them has no room, at these states. Nothing was taken.
     Refused(PlainStates),
-    /// It is not known. Nothing was taken.
+    /// The general way has to decide. Nothing was taken.
     Unknown,
 }
 
 /// The states of plain limits after a charge, or when it was refused. Those of limits that there are not are zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PlainStates {
-    states: [u64; PlainLimits::MOST],
+    states: [u64; MOST],
     count: usize,
 }
 
-#[cfg(test)]
-thread_local! {
-    /// No limits of this thread are plain: for tests that compare the two ways.
-    pub(crate) static NONE_IS_PLAIN: Cell<bool> = const { Cell::new(false) };
+/// Takes one unit of each limit of a plain set at `now`, or none.
+///
+/// `clock` makes a reading that is later than the charge of any other thread, for what is given back.
+#[inline(always)]
+pub(crate) fn take(
+    limit_set: &LimitSet,
+    table: &ClientTable,
+    demand: Demand,
+    now: Nanos,
+    clock: impl Fn() -> Nanos,
+) -> PlainAnswer {
+    let [only] = &*limit_set.limits else {
+        return take_all(limit_set, table, demand, now, clock);
+    };
+    match look(only, table, demand, now) {
+        Some(Ok(charge)) if charge.make() => {
+            let mut states = PlainStates::default();
+            states.push(charge.left);
+            PlainAnswer::Admitted(states)
+        }
+        Some(Err(state)) => refuse(limit_set, PlainStates::default(), state),
+        _ => PlainAnswer::Unknown,
+    }
 }
 
-impl PlainLimits {
-    /// The most limits of a set that are charged in this form.
-    const MOST: usize = 4;
-
-    /// Returns the limits of a set in this form. `None` if one of them is not plain, or if there are none.
-    pub(crate) fn of(limit_set: &LimitSet) -> Option<Self> {
-        #[cfg(test)]
-        if NONE_IS_PLAIN.get() {
-            return None;
+/// [`take`] for several limits.
+#[inline]
+fn take_all(
+    limit_set: &LimitSet,
+    table: &ClientTable,
+    demand: Demand,
+    now: Nanos,
+    clock: impl Fn() -> Nanos,
+) -> PlainAnswer {
+    let mut charges = [None; MOST];
+    let mut seen = PlainStates::default();
+    for (place, bound) in charges.iter_mut().zip(&limit_set.limits) {
+        match look(bound, table, demand, now) {
+            Some(Ok(charge)) => {
+                seen.push(charge.seen);
+                *place = Some(charge);
+            }
+            Some(Err(state)) => return refuse(limit_set, seen, state),
+            None => return PlainAnswer::Unknown,
         }
-        let all = &limit_set.limits;
-        if limit_set.is_patient || limit_set.enforced != all.len() || all.len() > Self::MOST {
-            return None;
-        }
-        let plain: Option<Box<[_]>> = all.iter().map(PlainLimit::of).collect();
-        plain.filter(|plain| !plain.is_empty()).map(Self)
     }
+    let mut left = PlainStates::default();
+    for charge in charges.iter().flatten() {
+        if !charge.make() {
+            give_back(limit_set, table, demand, left, now, clock);
+            return PlainAnswer::Unknown;
+        }
+        left.push(charge.left);
+    }
+    PlainAnswer::Admitted(left)
+}
 
-    /// Takes one unit of each limit at `now`, or none.
-    ///
-    /// `limit_set` is the set that this was made of. `clock` makes a reading that is later than the charge of any other
-    /// thread, for what is given back.
-    #[inline(always)]
-    pub(crate) fn take(
-        &self,
-        limit_set: &LimitSet,
-        table: &ClientTable,
-        demand: Demand,
-        now: Nanos,
-        clock: impl Fn() -> Nanos,
-    ) -> PlainAnswer {
-        let ([only], [bound]) = (&*self.0, &*limit_set.limits) else {
-            return self.take_all(limit_set, table, demand, now, clock);
+/// Looks at the balance of a limit, and returns the charge that may be made, or the state that has no room. `None`: there
+/// is no balance to be seen, as of a client that the table does not know.
+#[inline(always)]
+fn look<'a>(
+    bound: &'a BoundLimit,
+    table: &'a ClientTable,
+    demand: Demand,
+    now: Nanos,
+) -> Option<Result<PlainCharge<'a>, u64>> {
+    let (slot, key, seen) = match &bound.storage {
+        Storage::Bucket(bucket) => (bucket.slot(), bound.version, bucket.load()),
+        Storage::Client(buckets) => {
+            let terms = MeterTerms {
+                version: bound.version,
+                history: &bound.history,
+            };
+            let key = TableKey::new(demand.identity, buckets, terms);
+            let (slot, seen) = table.find(&key)?;
+            (slot, key.word(), seen)
+        }
+    };
+    // A bucket that is BUSY is beyond any room.
+    let taken = bound.limit.meter.as_ref()?.take(seen, now, 1);
+    let charge = |left| PlainCharge {
+        slot,
+        key,
+        seen,
+        left,
+    };
+    Some(taken.map(charge).map_err(|_| seen))
+}
+
+/// Refuses a request, if all limits are in these terms still: the first that has no room, at `state`. `seen` are the
+/// states of those before it; those after it are looked at, to be told.
+///
+/// Leaves limits of clients to [`Limiter::admit`](super::Limiter::admit), which looks at more of the table.
+#[inline(never)]
+fn refuse(limit_set: &LimitSet, seen: PlainStates, state: u64) -> PlainAnswer {
+    let mut seen = seen;
+    let before = seen.count;
+    for (index, bound) in limit_set.limits.iter().enumerate() {
+        let Storage::Bucket(bucket) = &bound.storage else {
+            return PlainAnswer::Unknown;
         };
-        match only.look(bound, table, demand, now) {
-            Some(Ok(charge)) if charge.make() => {
-                let mut states = PlainStates::default();
-                states.push(charge.left);
-                PlainAnswer::Admitted(states)
-            }
-            Some(Err(seen)) => self.refuse(limit_set, PlainStates::default(), seen),
-            _ => PlainAnswer::Unknown,
+        let found = match index {
+            _ if index < before => seen.states[index],
+            _ if index == before => state,
+            _ => bucket.load(),
+        };
+        if !bucket.is_in(found, bound.version) {
+            return PlainAnswer::Unknown;
+        }
+        if index >= before {
+            seen.push(found);
         }
     }
+    PlainAnswer::Refused(seen)
+}
 
-    /// [`take`](Self::take) for several limits.
-    #[inline]
-    fn take_all(
-        &self,
-        limit_set: &LimitSet,
-        table: &ClientTable,
-        demand: Demand,
-        now: Nanos,
-        clock: impl Fn() -> Nanos,
-    ) -> PlainAnswer {
-        let mut charges = [None; Self::MOST];
-        let mut seen = PlainStates::default();
-        let limits = self.0.iter().zip(&limit_set.limits);
-        for (place, (limit, bound)) in charges.iter_mut().zip(limits) {
-            match limit.look(bound, table, demand, now) {
-                Some(Ok(charge)) => {
-                    seen.push(charge.seen);
-                    *place = Some(charge);
-                }
-                Some(Err(state)) => return self.refuse(limit_set, seen, state),
-                None => return PlainAnswer::Unknown,
-            }
+/// Gives back what was charged on the first limits of a set and has `left` them in these states, as for any limit.
+#[cold]
+#[inline(never)]
+fn give_back(
+    limit_set: &LimitSet,
+    table: &ClientTable,
+    demand: Demand,
+    left: PlainStates,
+    taken: Nanos,
+    clock: impl Fn() -> Nanos,
+) {
+    let charged = limit_set.limits.iter().zip(left.states).take(left.count);
+    for (bound, left) in charged {
+        if let Some(meter) = &bound.limit.meter {
+            let balance = bound.balance(table, demand.identity);
+            balance.give_back(BucketReading::own(left), meter, taken, 1, &clock);
         }
-        let mut left = PlainStates::default();
-        for charge in charges.iter().flatten() {
-            if !charge.make() {
-                give_back(limit_set, table, demand, left, now, clock);
-                return PlainAnswer::Unknown;
-            }
-            left.push(charge.left);
-        }
-        PlainAnswer::Admitted(left)
-    }
-
-    /// Refuses a request, if all limits are in these terms still: the first that has no room, at `state`. `seen` are the
-    /// states of those before it; those after it are looked at, to be told.
-    ///
-    /// Where a client has a limit, [`Limiter::admit`](super::Limiter::admit) knows more of it.
-    #[inline(never)]
-    fn refuse(&self, limit_set: &LimitSet, seen: PlainStates, state: u64) -> PlainAnswer {
-        let mut seen = seen;
-        let before = seen.count;
-        for (index, (limit, bound)) in self.0.iter().zip(&limit_set.limits).enumerate() {
-            let PlainBalance::Bucket(bucket) = &limit.balance else {
-                return PlainAnswer::Unknown;
-            };
-            let found = match index {
-                _ if index < before => seen.states[index],
-                _ if index == before => state,
-                _ => bucket.load(),
-            };
-            if !bucket.is_in(found, bound.version) {
-                return PlainAnswer::Unknown;
-            }
-            if index >= before {
-                seen.push(found);
-            }
-        }
-        PlainAnswer::Refused(seen)
     }
 }
 
@@ -198,7 +199,7 @@ impl Default for PlainStates {
     #[inline(always)]
     fn default() -> Self {
         Self {
-            states: [0; PlainLimits::MOST],
+            states: [0; MOST],
             count: 0,
         }
     }
@@ -223,55 +224,6 @@ impl PlainStates {
     }
 }
 
-impl PlainLimit {
-    fn of(bound: &BoundLimit) -> Option<Self> {
-        let balance = match &bound.storage {
-            Storage::Bucket(bucket) => PlainBalance::Bucket(Arc::clone(bucket)),
-            Storage::Client(buckets) => PlainBalance::Client(Arc::clone(buckets)),
-        };
-        match (&bound.limit.terms, bound.limit.meter) {
-            (Terms::Rate(_) | Terms::Quota(_), Some(meter)) => Some(Self { meter, balance }),
-            _ => None,
-        }
-    }
-
-    /// Looks at the balance, and returns the charge that may be made, or the state that has no room. `None`: there is no
-    /// balance to be seen, as of a client that the table does not know.
-    ///
-    /// `bound` is this limit.
-    #[inline(always)]
-    fn look<'a>(
-        &'a self,
-        bound: &'a BoundLimit,
-        table: &'a ClientTable,
-        demand: Demand,
-        now: Nanos,
-    ) -> Option<Result<PlainCharge<'a>, u64>> {
-        let (slot, key, seen) = match &self.balance {
-            PlainBalance::Bucket(bucket) => (bucket.slot(), bound.version, bucket.load()),
-            PlainBalance::Client(buckets) => {
-                let terms = MeterTerms {
-                    version: bound.version,
-                    history: &bound.history,
-                };
-                let key = TableKey::new(demand.identity, buckets, terms);
-                let (slot, seen) = table.find(&key)?;
-                (slot, key.word(), seen)
-            }
-        };
-        // A bucket that is BUSY is beyond any room.
-        Some(match self.meter.take(seen, now, 1) {
-            Ok(left) => Ok(PlainCharge {
-                slot,
-                key,
-                seen,
-                left,
-            }),
-            Err(_) => Err(seen),
-        })
-    }
-}
-
 impl PlainCharge<'_> {
     /// Makes the charge, if the state is the one that was seen and in the terms of its limit still. `false`: it is as if
     /// it had not been made.
@@ -282,36 +234,18 @@ impl PlainCharge<'_> {
     }
 }
 
-/// Gives back what was charged on the first limits of a set and has `left` them in these states, as for any limit.
-#[cold]
-#[inline(never)]
-fn give_back(
-    limit_set: &LimitSet,
-    table: &ClientTable,
-    demand: Demand,
-    left: PlainStates,
-    taken: Nanos,
-    clock: impl Fn() -> Nanos,
-) {
-    let charged = limit_set.limits.iter().zip(left.states).take(left.count);
-    for (bound, left) in charged {
-        if let Some(meter) = &bound.limit.meter {
-            let balance = bound.balance(table, demand.identity);
-            balance.give_back(BucketReading::own(left), meter, taken, 1, &clock);
-        }
-    }
-}
-
 /// All interleavings of charges on two limits. Run with `--cfg throttle_loom`.
 #[cfg(all(test, throttle_loom))]
 mod loom_tests {
+    use std::sync::Arc;
+
     use loom::thread;
 
     use super::*;
     use crate::{
-        limit::{Limit, Scope, meter::Meter, rate::Rate, reservation::Reservation},
+        limit::{Limit, Terms, rate::Rate},
         limiter::{
-            bucket::{Source, Successor},
+            bucket::{Bucket, Source, Successor},
             meter_history::{MeterHistory, MeterStep},
         },
     };
@@ -321,39 +255,26 @@ mod loom_tests {
 
     struct Scene {
         limit_set: LimitSet,
-        plain: PlainLimits,
         table: ClientTable,
     }
 
     impl Scene {
         /// A route of two requests at once, and a total of so many.
         fn new(most: u64) -> Arc<Self> {
-            let limits = BoundLimit::scope([2, most].map(|burst| {
-                let rate = Rate::per_hour(1).burst(burst);
-                Limit {
-                    name: "rate".into(),
-                    is_named: true,
-                    scope: Scope::Route,
-                    meter: Meter::of_rate(&rate),
-                    terms: Terms::Rate(rate),
-                    published: true,
-                    shadow: false,
-                    wait_policy: None,
-                    reservation: Reservation::default(),
-                }
-            }));
+            let limits = BoundLimit::scope(
+                [2, most].map(|burst| Limit::of(Terms::Rate(Rate::per_hour(1).burst(burst)))),
+            );
             let limit_set = LimitSet::new("GET /", None, limits);
-            let plain = PlainLimits::of(&limit_set).expect("two rates");
+            assert!(limit_set.is_plain, "two rates");
             Arc::new(Self {
                 limit_set,
-                plain,
                 table: ClientTable::new(),
             })
         }
 
         fn take(&self) -> PlainAnswer {
             let demand = Demand::default();
-            (self.plain).take(&self.limit_set, &self.table, demand, NOW, || NOW)
+            take(&self.limit_set, &self.table, demand, NOW, || NOW)
         }
 
         /// The units that are in use on a limit of the set.

@@ -165,7 +165,7 @@ async fn what_comes_back_late_while_rules_are_reloaded_keeps_no_request_of_its_r
     }
 }
 
-/// What a unit weighs changes by six orders of magnitude, after requests have gone on for a while under the old rules.
+/// A reload makes units weigh a million times as much, after requests have gone on for a while under the old rules.
 #[tokio::test(start_paused = true)]
 async fn what_is_used_while_rules_are_reloaded_is_carried_over_as_of_the_moment_in_which_they_hold()
 {

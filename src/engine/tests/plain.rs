@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use tower::{Service, service_fn};
 
 use super::*;
-use crate::{DecisionIn, InFlight, ResponseBody, Throttle, limiter::plain::NONE_IS_PLAIN};
+use crate::{DecisionIn, InFlight, ResponseBody, Throttle, limiter::limit_set::NONE_IS_PLAIN};
 
 /// Nanoseconds for a unit, and the burst.
 type Pace = (u64, u64);
@@ -170,7 +170,7 @@ impl Throttled {
     }
 }
 
-/// Of limits that are not plain the two ways would be one.
+/// Looks at both sides: where no limits were plain, the comparison below would compare one way with itself.
 #[tokio::test(start_paused = true)]
 async fn enforced_rates_and_quotas_are_plain_and_nothing_else_is() {
     let rate = || Limits::from(Rate::per_second(9));
@@ -194,7 +194,7 @@ async fn enforced_rates_and_quotas_are_plain_and_nothing_else_is() {
         let mut demand = Demand::default();
         let found = state.look_up(RequestHead::of(&request), Protocol::Auto, &mut demand);
         assert_eq!(
-            found.expect("no reload").plain.is_some(),
+            found.expect("no reload").limit_set.is_plain,
             is_plain,
             "{what}"
         );
