@@ -694,6 +694,40 @@ mod tests {
         }
     }
 
+    /// The terms of a limit change after its bucket was closed, and before the reload has told the estate in them.
+    #[test]
+    fn a_debt_of_an_estate_is_owed_in_the_present_terms() {
+        let meter = |interval| {
+            let rate = Rate::new(1, Duration::from_nanos(interval)).burst(9);
+            Meter::of_rate(&rate).expect("open")
+        };
+        let step = |version, since, interval| MeterStep {
+            version,
+            since,
+            meter: meter(interval),
+        };
+        let history = MeterHistory::new(Some(step(1, 0, 10)));
+        let closed = Arc::new(Bucket::full(1));
+        closed.retire(&history);
+        history.push(step(2, 100, 1_000));
+        let now = 1_000;
+        assert!(closed.settle_late(LateCorrection::Owe, 1, now));
+        let heir = Arc::new(Bucket::full(2));
+        let successor = Successor {
+            bucket: &heir,
+            history: &history,
+            version: 2,
+            meter: Some(meter(1_000)),
+        };
+        let source = Source {
+            bucket: &closed,
+            history: &history,
+            meter: Some(meter(10)),
+        };
+        successor.inherit(&[source], now, false);
+        assert_eq!(meter(1_000).used(heir.load(), now), 1);
+    }
+
     #[test]
     fn a_slot_that_comes_back_while_its_bucket_is_being_closed_comes_back() {
         let version = 3;
