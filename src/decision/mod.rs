@@ -19,8 +19,9 @@ use crate::{
 
 /// The throttle's decision about one request.
 ///
-/// A layer that is [told to](crate::ThrottleLayer::decision) puts it into the extensions of the request, where a handler
-/// finds it, of the response, where a layer outside finds it, admitted or refused, or of both. A decision holds the limits that applied, most specific first, with their balance at that moment.
+/// [`ThrottleLayer::decision`](crate::ThrottleLayer::decision) says where it is put: into the extensions of the request,
+/// for its handler; into those of the response, admitted or refused, for layers outside; or into both. It holds the
+/// limits that applied, most specific first, with their balance at that moment.
 ///
 /// ```
 /// use tower_throttle::Decision;

@@ -167,7 +167,8 @@ impl ThrottleLayer {
     /// timers either way, and a [store](Self::store) has a clock of its own.
     ///
     /// Call this method before the layer is cloned or wraps something. The other clock goes on from the moment that
-    /// the present one shows.
+    /// the present one shows. A later call changes the clock of all clones and services, and a request that is decided
+    /// in that moment may find time a little earlier.
     ///
     /// # Errors
     ///

@@ -240,7 +240,8 @@ impl Budget {
     }
 
     /// Returns the entry after a charge of `cost` units. Zero always fits and changes nothing of what is owed,
-    /// though that may be more than the bucket holds.
+    /// though that may be more than the bucket holds: an entry in other [terms](Stored::terms) is then told in those of
+    /// this budget, and need not be written.
     ///
     /// # Errors
     ///
@@ -307,7 +308,8 @@ impl Budget {
     }
 
     /// Returns the entry after `units` of a lease came back, which had left the bucket in the state `left`. `None` if
-    /// they stay taken, and nothing is to be written: see [`Correction::Return`](super::Correction::Return).
+    /// they stay taken, and nothing is to be written, as always of an entry in other [terms](Stored::terms): see
+    /// [`Correction::Return`](super::Correction::Return).
     #[must_use]
     pub fn give_back(
         &self,
