@@ -27,7 +27,8 @@ pub(crate) fn mutant(function: usize) -> usize {
     if !REACHED[function].load(Relaxed) && !REACHED[function].swap(true, Relaxed) {
         if let Some(path) = env::var_os("REACHED") {
             let mut file = fs::File::options().append(true).create(true).open(path).expect("it can be written");
-            writeln!(file, "{function}").expect("it can be written");
+            // At once, so that no other thread writes into the line.
+            file.write_all(format!("{function}\n").as_bytes()).expect("it can be written");
         }
     }
     *MUTANT.get_or_init(|| env::var("MUTANT").map_or(0, |number| number.parse().expect("MUTANT is a number")))

@@ -925,6 +925,18 @@ async fn a_route_that_finds_room_of_its_own_keeps_what_was_used_while_there_was_
     assert_eq!(passed(&layer, 3, "GET", "/late").await, 1);
 }
 
+/// The default route had no limit of the key's kind when the key was lost, and has one when all undeclared routes begin to
+/// share.
+#[tokio::test(start_paused = true)]
+async fn what_was_used_under_a_lost_key_is_a_part_of_what_routes_share_from_then_on() {
+    let default = || Rules::new().default_route(Quota::per_week(99));
+    let layer = throttle(default().route("GET /a", slow(5)));
+    assert_eq!(passed(&layer, 3, "GET", "/a").await, 3);
+    reload(&layer, default());
+    reload(&layer, of(slow(5), &[]).undeclared(Undeclared::Shared));
+    assert_eq!(passed(&layer, 9, "GET", "/a").await, 2);
+}
+
 /// A route that is asked for later begins with what undeclared routes have shared. Under a limit that has become
 /// another one in between, a shared charge comes back as by that one; and with a limit that is gone the charge is gone.
 #[tokio::test(start_paused = true)]
