@@ -55,6 +55,12 @@ pub enum DecisionIn {
 }
 
 impl DecisionIn {
+    /// Tells whether requests or responses have it.
+    #[inline(always)]
+    pub(crate) fn anywhere(self) -> bool {
+        self != Self::Nowhere
+    }
+
     /// Tells whether responses have it.
     pub(crate) fn responses(self) -> bool {
         matches!(self, Self::Response | Self::Both)

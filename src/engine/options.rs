@@ -42,14 +42,6 @@ pub(crate) struct Options {
     pub(crate) lease: u64,
 }
 
-impl Options {
-    /// Tells whether the decision on an admitted request is put anywhere.
-    #[inline(always)]
-    pub(super) fn tells_decision(&self) -> bool {
-        self.decision != DecisionIn::Nowhere
-    }
-}
-
 impl Default for Options {
     fn default() -> Self {
         Self {

@@ -215,7 +215,8 @@ impl Attempt<'_> {
             ..
         } = self.limits;
         let options = &self.engine.options;
-        let is_told = options.tells_decision() || (options.fields && templates.policies.is_some());
+        let is_told =
+            options.decision.anywhere() || (options.fields && templates.policies.is_some());
         !is_told && !limit_set.has_slots && !limit_set.has_tokens
     }
 
@@ -252,7 +253,7 @@ impl Attempt<'_> {
         let admission =
             holds.then(|| Admission::new(origin, self.demand, readings, outcome.permits.take()));
         let reads_answer = options.usage_from_answer && limit_set.has_tokens;
-        if !is_told && !options.tells_decision() && !reads_answer {
+        if !is_told && !options.decision.anywhere() && !reads_answer {
             return Decided::Admit(admission.map_or(Ticket::Bare, Ticket::Held));
         }
         let mut fields = match is_told && RateLimitFields::fit(self.head.method()) {
@@ -264,7 +265,7 @@ impl Attempt<'_> {
                 self.add_dialect(fields, &limits, readings, now);
             }
         }
-        let decision = (options.tells_decision())
+        let decision = (options.decision.anywhere())
             .then(|| Decision::admitted(Arc::clone(limit_set), mem::take(readings), arrived, now));
         Decided::Admit(Ticket::Told(ResponseParts {
             log: reads_answer.then(|| Arc::clone(&self.rules.log)),
