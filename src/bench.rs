@@ -27,6 +27,7 @@ impl LocalClock {
     }
 
     /// Nanoseconds since the Unix epoch.
+    #[inline]
     #[must_use]
     pub fn now(&self) -> u64 {
         self.0.now()
@@ -48,7 +49,14 @@ pub struct LocalLimiter {
 
 impl LocalLimiter {
     pub fn new(rules: &Rules) -> Result<Self, RulesError> {
-        let limiter = Limiter::new(Timeline::start());
+        Self::by(rules, &Clock::tokio())
+    }
+
+    /// The same by another clock.
+    pub fn by(rules: &Rules, clock: &Clock) -> Result<Self, RulesError> {
+        let timeline = Timeline::start();
+        timeline.choose(clock);
+        let limiter = Limiter::new(timeline);
         let registry = Registry::default();
         let compiled = rules.compile(&mut registry.draft(limiter.now(), Handover::default()))?;
         if let Some(max_clients) = compiled.max_clients {
