@@ -11,7 +11,7 @@ use tower_governor::{
 use tower_throttle::{Clients, Limits, Plan, Quota, Rate, Rules, ThrottleLayer};
 
 use crate::{
-    layers::{bare, endless, now, plain, request},
+    layers::{bare, endless, now, ours, plain, request},
     memory::resident,
     rounds::{Row, median},
 };
@@ -50,10 +50,10 @@ fn ask<S: Service<Request<Body>>>(service: &mut S, key: HeaderValue) -> bool {
     black_box(now(service.call(keyed(key))).is_ok())
 }
 
-fn row<S: Service<Request<Body>> + 'static>(name: &'static str, mut service: S) -> Row {
-    Row::new(name, move || {
+fn asked<S: Service<Request<Body>>>(mut service: S) -> impl FnMut() {
+    move || {
         ask(&mut service, KEY);
-    })
+    }
 }
 
 fn chat() -> Rules {
@@ -67,25 +67,25 @@ pub fn rows() -> Vec<Row> {
         .key_extractor(ByHeader)
         .finish()
         .expect("neither is zero");
+    let governor = GovernorLayer::new(Arc::new(governor)).layer(bare());
     let each = || Clients::by_header("x-api-key").each(endless());
-    let plan = Limits::new()
-        .rate(endless())
-        .quota(Quota::per_day(80_000_000_000_000));
-    let all = each()
-        .plan("pro", Plan::new(plan))
-        .member("pro", KEY.to_str().expect("text"));
-    vec![
-        row(BARE, bare()),
-        row(
-            GOVERNOR,
-            GovernorLayer::new(Arc::new(governor)).layer(bare()),
-        ),
-        row(ONE, plain(chat().clients(each())).layer(bare())),
-        row(
-            ALL,
-            plain(chat().total(endless()).clients(all)).layer(bare()),
-        ),
-    ]
+    let all = || {
+        let plan = Limits::new()
+            .rate(endless())
+            .quota(Quota::per_day(80_000_000_000_000));
+        let clients = each()
+            .plan("pro", Plan::new(plan))
+            .member("pro", KEY.to_str().expect("text"));
+        plain(chat().total(endless()).clients(clients))
+    };
+    let row = |name, layer: ThrottleLayer| Row::over(BARE, name, asked(layer.layer(bare())));
+    let mut rows = vec![
+        Row::alone(BARE, asked(bare())),
+        Row::over(BARE, GOVERNOR, asked(governor)),
+    ];
+    rows.extend(ours(ONE, || plain(chat().clients(each())), row));
+    rows.extend(ours(ALL, all, row));
+    rows
 }
 
 fn key(client: u64) -> String {

@@ -97,7 +97,7 @@ fn cost<T>(reading: impl Fn() -> T) -> f64 {
     (0..7).map(round).fold(f64::INFINITY, f64::min)
 }
 
-pub fn drive(seconds: Option<String>) {
+pub fn drive(seconds: Option<&str>) {
     let seconds = seconds.map_or(5, |seconds| seconds.parse().expect("seconds"));
     let length = Duration::from_secs(seconds);
     let counter = LocalClock::of(&Clock::counter());

@@ -1,9 +1,8 @@
 //! Decisions alone, without a service: on one bucket and among many keys, on one thread and on two.
 //!
 //! Keys are asked for in no order, so that among a million of them each decision finds its memory cold; a text itself is
-//! warm, as one is that has just been received. The floors do
-//! the least that a decision can do: they read the clock and exchange one word, always the same or one of a table that
-//! is as large as ours.
+//! warm, as one is that has just been received. The floors do the least that a decision can do: they read one of the
+//! clocks and exchange one word, always the same or one of a table that is as large as ours.
 
 use std::{
     hint::black_box,
@@ -18,16 +17,19 @@ use std::{
 };
 
 use governor::RateLimiter;
-use tower_throttle::{__bench::LocalLimiter, Clients, Rate, Rules};
+use tower_throttle::{
+    __bench::{LocalClock, LocalLimiter},
+    Clients, Rate, Rules,
+};
 
-use crate::{memory::resident, rounds::median};
+use crate::{memory::resident, ours::By, processes::Processes, rounds::Rounds};
 
 pub const FLOOR: &str = "clock and exchange";
 pub const OURS: &str = "tower-throttle";
 pub const GOVERNOR: &str = "governor";
 
 const MILLION: u64 = 1_000_000;
-const ROUNDS: usize = 15;
+const ROUNDS: usize = 9;
 const CALLS: u64 = 100_000;
 
 /// The keys that are asked for: one bucket, or so many keys.
@@ -72,14 +74,30 @@ impl Keys {
     }
 }
 
-/// Nanoseconds of a decision.
-pub struct Measured {
-    pub keys: Keys,
-    pub name: &'static str,
-    pub allowed: f64,
-    pub refused: f64,
+/// What is asked of a contender.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    Allowed,
+    Refused,
     /// Allowed, on each of two threads.
-    pub on_two: f64,
+    OnTwo,
+}
+
+impl Asked {
+    const ALL: [Self; 3] = [Self::Allowed, Self::Refused, Self::OnTwo];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Refused => "refused",
+            Self::OnTwo => "on two threads",
+        }
+    }
+}
+
+/// What a row is called.
+pub fn name(keys: Keys, contender: &str, asked: Asked) -> String {
+    format!("{}: {contender}: {}", keys.name(), asked.name())
 }
 
 /// A key, as a number and, where that is asked for, as a text.
@@ -111,52 +129,61 @@ fn text(number: u64) -> String {
     format!("sk-{number:032x}")
 }
 
-fn engine(keys: u64, burst: u32) -> LocalLimiter {
+fn engine(keys: u64, burst: u32, by: By) -> LocalLimiter {
     let clients = Clients::by(|_| None).each(rate(burst));
     let rules = Rules::new().clients(clients.max_clients(room(keys)));
-    LocalLimiter::new(&rules).expect("rules that hold together")
+    LocalLimiter::by(&rules, &by.clock()).expect("rules that hold together")
+}
+
+/// Ours, by one of the clocks.
+fn ours(keys: Keys, burst: u32, by: By) -> Decide {
+    match keys {
+        Keys::One => {
+            let ours = LocalLimiter::by(&Rules::new().total(rate(burst)), &by.clock());
+            let ours = ours.expect("rules that hold together");
+            Box::new(move |_| ours.admit())
+        }
+        Keys::Numbers(count) => {
+            let ours = engine(count, burst, by);
+            Box::new(move |key| ours.admit_client(key.number))
+        }
+        Keys::Texts(count) => {
+            let ours = engine(count, burst, by);
+            Box::new(move |key| ours.admit_client(&*key.text))
+        }
+    }
+}
+
+fn governor(keys: Keys, burst: u32) -> Decide {
+    match keys {
+        Keys::One => {
+            let theirs = RateLimiter::direct(quota(burst));
+            Box::new(move |_| theirs.check().is_ok())
+        }
+        Keys::Numbers(_) => {
+            let theirs = RateLimiter::keyed(quota(burst));
+            Box::new(move |key| theirs.check_key(&key.number).is_ok())
+        }
+        Keys::Texts(_) => {
+            let theirs = RateLimiter::keyed(quota(burst));
+            Box::new(move |key| theirs.check_key(&key.text).is_ok())
+        }
+    }
 }
 
 /// All contenders, each asked once for each key.
-fn contenders(keys: Keys, burst: u32) -> Vec<(&'static str, Decide)> {
-    let count = keys.count();
-    let contenders: Vec<(&'static str, Decide)> = match keys {
-        Keys::One => {
-            let ours = LocalLimiter::new(&Rules::new().total(rate(burst))).expect("rules");
-            let theirs = RateLimiter::direct(quota(burst));
-            vec![
-                (FLOOR, floor(1)),
-                (OURS, Box::new(move |_| ours.admit())),
-                (GOVERNOR, Box::new(move |_| theirs.check().is_ok())),
-            ]
-        }
-        Keys::Numbers(_) => {
-            let ours = engine(count, burst);
-            let theirs = RateLimiter::keyed(quota(burst));
-            vec![
-                (FLOOR, floor(2 * room(count))),
-                (OURS, Box::new(move |key| ours.admit_client(key.number))),
-                (
-                    GOVERNOR,
-                    Box::new(move |key| theirs.check_key(&key.number).is_ok()),
-                ),
-            ]
-        }
-        Keys::Texts(_) => {
-            let ours = engine(count, burst);
-            let theirs = RateLimiter::keyed(quota(burst));
-            vec![
-                (FLOOR, floor(2 * room(count))),
-                (OURS, Box::new(move |key| ours.admit_client(&*key.text))),
-                (
-                    GOVERNOR,
-                    Box::new(move |key| theirs.check_key(&key.text).is_ok()),
-                ),
-            ]
-        }
+fn contenders(keys: Keys, burst: u32) -> Vec<(String, Decide)> {
+    let words = match keys {
+        Keys::One => 1,
+        Keys::Numbers(count) | Keys::Texts(count) => 2 * room(count),
     };
+    let mut contenders = vec![(GOVERNOR.to_owned(), governor(keys, burst))];
+    for by in By::BOTH {
+        contenders.push((by.name(FLOOR), floor(words, by)));
+        contenders.push((by.name(OURS), ours(keys, burst, by)));
+    }
     for (name, decide) in &contenders {
-        for number in 0..count {
+        for number in 0..keys.count() {
             assert!(
                 decide(&keys.key(number)),
                 "{name} admits the first of each key"
@@ -166,23 +193,17 @@ fn contenders(keys: Keys, burst: u32) -> Vec<(&'static str, Decide)> {
     contenders
 }
 
-fn floor(words: usize) -> Decide {
+fn floor(words: usize, by: By) -> Decide {
     let words: Box<[AtomicU64]> = (0..words).map(|_| AtomicU64::new(0)).collect();
-    let now = tokio::time::Instant::now;
-    let start = now();
-    Box::new(move |key| {
+    let exchange = move |key: &Key, now: u64| {
         let spread = u128::from(key.number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let word = &words[((spread * words.len() as u128) >> 64) as usize];
-        let passed = now().saturating_duration_since(start).as_nanos() as u64;
-        let seen = word.load(Ordering::Acquire);
-        word.compare_exchange(
-            seen,
-            seen.max(passed) + 1,
-            Ordering::AcqRel,
-            Ordering::Acquire,
-        )
-        .is_ok()
-    })
+        let later = |seen: u64| Some(seen.max(now) + 1);
+        word.fetch_update(Ordering::AcqRel, Ordering::Acquire, later)
+            .is_ok()
+    };
+    let clock = LocalClock::of(&by.clock());
+    Box::new(move |key| exchange(key, clock.now()))
 }
 
 /// Keys in no order.
@@ -232,70 +253,61 @@ fn nanos(decide: &Decide, keys: Keys, threads: u64, seed: u64, admits: bool) -> 
     times.iter().sum::<f64>() / times.len() as f64
 }
 
-pub fn measure() -> Vec<Measured> {
-    Keys::ALL.into_iter().flat_map(of_keys).collect()
+/// Measures all keys, one after the other; of each, every contender in every round.
+pub fn measure() -> Rounds {
+    let mut rounds = Rounds::default();
+    for keys in Keys::ALL {
+        of_keys(keys, &mut rounds);
+    }
+    rounds
 }
 
-fn of_keys(keys: Keys) -> Vec<Measured> {
+fn of_keys(keys: Keys, rounds: &mut Rounds) {
     const MANY: u32 = 6_000_000;
     let open = contenders(keys, MANY);
     let closed = contenders(keys, 1);
     let mut times = vec![[const { Vec::new() }; 3]; open.len()];
     for round in 0..ROUNDS as u64 {
-        for (index, [allowed, refused, on_two]) in times.iter_mut().enumerate() {
-            let (open, closed) = (&open[index].1, &closed[index].1);
-            // A floor refuses nobody.
-            let is_floor = index == 0;
+        for (((name, open), (_, closed)), [allowed, refused, on_two]) in
+            open.iter().zip(&closed).zip(&mut times)
+        {
             allowed.push(nanos(open, keys, 1, round, true));
-            refused.push(nanos(closed, keys, 1, round, is_floor));
-            let together = if is_floor { None } else { Some(open) };
-            on_two.push(together.map_or(f64::NAN, |open| nanos(open, keys, 2, round, true)));
+            // A floor refuses nobody.
+            let admits = name.starts_with(FLOOR);
+            refused.push(nanos(closed, keys, 1, round, admits));
+            on_two.push(nanos(open, keys, 2, round, true));
         }
     }
-    let names = open.iter().map(|(name, _)| *name);
-    let measured = names.zip(times).map(|(name, [allowed, refused, on_two])| {
-        let [allowed, refused, on_two] = [allowed, refused, on_two].map(median);
-        Measured {
-            keys,
-            name,
-            allowed,
-            refused,
-            on_two,
+    for ((contender, _), times) in open.iter().zip(times) {
+        for (asked, times) in Asked::ALL.into_iter().zip(times) {
+            rounds.push(name(keys, contender, asked), None, times);
         }
-    });
-    measured.collect()
-}
-
-/// Writes a figure; one that a floor does not have (NaN) is left out.
-fn told(nanos: f64) -> String {
-    match nanos.is_nan() {
-        true => String::new(),
-        false => format!("{nanos:.1}"),
     }
 }
 
-pub fn print(measured: &[Measured]) {
+pub fn print(processes: &Processes) {
     println!(
-        "| keys | | allowed, ns | to floor | refused, ns | on two threads, ns |\n|---|---|---|---|---|---|"
+        "| keys | | allowed, ns | to its floor | refused, ns | on two threads, ns |\n|---|---|---|---|---|---|"
     );
-    for row in measured {
-        let floor = find(measured, row.keys, FLOOR).allowed;
-        println!(
-            "| {} | {} | {:.1} | {:.2} | {} | {} |",
-            row.keys.name(),
-            row.name,
-            row.allowed,
-            row.allowed / floor,
-            told(row.refused),
-            told(row.on_two),
-        );
+    for keys in Keys::ALL {
+        let row = |contender: &str, floor: &str| {
+            let of = |asked| name(keys, contender, asked);
+            let nanos = |asked| processes.spread(|rounds| rounds.nanos(&of(asked)));
+            let floor = name(keys, floor, Asked::Allowed);
+            let ratio = processes.spread(|rounds| rounds.ratio(&of(Asked::Allowed), &floor));
+            let [allowed, refused, on_two] = Asked::ALL.map(nanos);
+            println!(
+                "| {} | {contender} | {allowed} | {:.2} | {refused} | {on_two} |",
+                keys.name(),
+                ratio.median,
+            );
+        };
+        for by in By::BOTH {
+            row(&by.name(FLOOR), &by.name(FLOOR));
+            row(&by.name(OURS), &by.name(FLOOR));
+        }
+        row(GOVERNOR, &By::Counter.name(FLOOR));
     }
-}
-
-pub fn find<'a>(measured: &'a [Measured], keys: Keys, name: &str) -> &'a Measured {
-    let mut rows = measured.iter();
-    rows.find(|row| row.keys == keys && row.name == name)
-        .expect("it was measured")
 }
 
 /// The longest of a million first decisions, in nanoseconds: of several fills the shortest such, so that what the
@@ -316,7 +328,7 @@ fn longest<D: Fn(u64) -> bool>(make: impl Fn() -> D) -> f64 {
 /// The longest first decision among a million numbers: ours and governor's.
 pub fn pauses() -> [f64; 2] {
     let ours = || {
-        let engine = engine(MILLION, 1);
+        let engine = engine(MILLION, 1, By::Tokio);
         move |key| engine.admit_client(key)
     };
     let governors = || {
@@ -342,12 +354,12 @@ pub fn bytes(holder: &str) -> f64 {
 /// Resident bytes for each of a million live keys, held in this process.
 pub fn own_bytes(holder: &str) -> f64 {
     // What is there once for all does not count.
-    assert!(engine(1_000, 1).admit_client(0_u64));
+    assert!(engine(1_000, 1, By::Tokio).admit_client(0_u64));
     assert!(RateLimiter::keyed(quota(1)).check_key(&text(0)).is_ok());
     let before = resident();
     let grown = || (resident() - before) / MILLION as f64;
     if holder == HOLDERS[0] {
-        let engine = engine(MILLION, 1);
+        let engine = engine(MILLION, 1, By::Tokio);
         (0..MILLION).for_each(|key| assert!(engine.admit_client(key)));
         return grown();
     }

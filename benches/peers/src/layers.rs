@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     future::Future,
     hint::black_box,
+    net::SocketAddr,
     num::NonZeroU32,
     pin::pin,
     sync::Arc,
@@ -11,26 +12,35 @@ use std::{
     time::Duration,
 };
 
-use axum::body::Body;
+use axum::{body::Body, extract::ConnectInfo};
 use http::{Request, Response};
 use tower::{Layer, Service, ServiceExt, limit::ConcurrencyLimitLayer, service_fn};
 use tower_governor::{
     GovernorLayer, governor::GovernorConfigBuilder, key_extractor::GlobalKeyExtractor,
 };
-use tower_throttle::{Clock, DecisionIn, Rate, Rules, ThrottleLayer};
+use tower_throttle::{DecisionIn, Rate, Rules, ThrottleLayer};
 
-use crate::rounds::Row;
+use crate::{ours::By, rounds::Row};
 
 pub const BARE: &str = "bare service";
 pub const PLAIN: &str = "tower-throttle, allowed, nothing told";
 pub const AXUMS_BODY: &str = "tower-throttle, allowed, nothing told, axum's body";
-pub const PLAIN_COUNTER: &str = "tower-throttle, allowed, nothing told, counter";
 pub const FIELDS: &str = "tower-throttle, allowed, both fields";
-pub const FIELDS_COUNTER: &str = "tower-throttle, allowed, both fields, counter";
+pub const FALLING: &str = "tower-throttle, allowed, both fields, falling balance";
+pub const IN_REQUEST: &str = "tower-throttle, allowed, fields, and decision in the request";
 pub const REFUSED: &str = "tower-throttle, refused";
 pub const GOVERNOR: &str = "tower_governor, allowed";
 pub const GOVERNOR_HEADERS: &str = "tower_governor, allowed, with headers";
+pub const GOVERNOR_FALLING: &str = "tower_governor, allowed, with headers, falling balance";
 pub const GOVERNOR_REFUSED: &str = "tower_governor, refused";
+
+/// Called as axum calls a route: a clone for each request.
+pub const CLONED: &str = "clone and oneshot: bare";
+pub const CLONED_PLAIN: &str = "clone and oneshot: tower-throttle, nothing told";
+pub const CLONED_AXUMS_BODY: &str = "clone and oneshot: tower-throttle, nothing told, axum's body";
+pub const CLONED_GOVERNOR: &str = "clone and oneshot: tower_governor";
+
+pub const DEFAULT: &str = "by default: bare service, with a peer's address";
 
 pub const PATH: &str = "/v1/chat/completions";
 
@@ -58,28 +68,60 @@ pub fn now<F: Future>(future: F) -> F::Output {
     }
 }
 
-fn call<S, B>(name: &'static str, mut service: S) -> Row
+fn asked<S>(mut service: S) -> impl FnMut()
 where
-    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + 'static,
+    S: Service<Request<Body>>,
 {
-    Row::new(name, move || {
+    move || {
         black_box(now(service.call(request(PATH))).is_ok());
-    })
+    }
+}
+
+fn call<S>(name: impl Into<String>, service: S) -> Row
+where
+    S: Service<Request<Body>> + 'static,
+{
+    Row::over(BARE, name, asked(service))
+}
+
+fn cloned<S>(service: S) -> impl FnMut()
+where
+    S: Service<Request<Body>> + Clone,
+{
+    move || {
+        black_box(now(service.clone().oneshot(request(PATH))).is_ok());
+    }
 }
 
 /// A row that calls as axum calls a route: a clone for each request.
-fn oneshot<S, B>(name: &'static str, service: S) -> Row
+fn oneshot<S>(name: impl Into<String>, service: S) -> Row
 where
-    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + 'static,
+    S: Service<Request<Body>> + Clone + 'static,
 {
-    Row::new(name, move || {
-        black_box(now(service.clone().oneshot(request(PATH))).is_ok());
-    })
+    Row::over(CLONED, name, cloned(service))
+}
+
+/// Requests that have the address of their peer, as axum's servers add it.
+fn addressed<S>(mut service: S) -> impl FnMut()
+where
+    S: Service<Request<Body>>,
+{
+    let peer = SocketAddr::from(([192, 0, 2, 1], 4_242));
+    move || {
+        let mut request = request(PATH);
+        request.extensions_mut().insert(ConnectInfo(peer));
+        black_box(now(service.call(request)).is_ok());
+    }
 }
 
 /// A rate so fast that no request is refused.
 pub fn endless() -> Rate {
     Rate::new(1_000_000_000, Duration::from_secs(1)).burst(1_000_000_000)
+}
+
+/// A rate so slow that each request finds one less than the one before, and none is refused.
+fn falling() -> Rate {
+    Rate::per_second(1).burst(1_000_000_000)
 }
 
 fn chat(rate: Rate) -> Rules {
@@ -90,107 +132,156 @@ pub fn throttle(rules: Rules) -> ThrottleLayer {
     ThrottleLayer::new(rules).expect("rules that hold together")
 }
 
-/// By the clock that governor goes by, too.
-fn by_counter(throttle: ThrottleLayer) -> ThrottleLayer {
-    throttle.clock(Clock::counter()).expect("the first clock")
-}
-
 /// A decision and nothing else.
 pub fn plain(rules: Rules) -> ThrottleLayer {
     throttle(rules).fields(false)
 }
 
+const MANY: u32 = 1_000_000_000;
+
 pub fn governor_quota() -> governor::Quota {
-    let burst = NonZeroU32::new(1_000_000_000).expect("not zero");
+    let burst = NonZeroU32::new(MANY).expect("not zero");
     governor::Quota::with_period(Duration::from_nanos(1))
         .expect("not zero")
         .allow_burst(burst)
 }
 
-/// tower_governor with one key for all; a macro, for its type changes with its headers.
+/// tower_governor, by default with a key for each peer's address; a macro, for its type changes with what is set.
 macro_rules! governor {
-    ($period:ident($n:expr), burst $burst:expr $(, $with:ident)?) => {{
+    ($period:ident($n:expr), burst $burst:expr $(, $set:ident($($to:expr)?))*) => {{
         let config = GovernorConfigBuilder::default()
             .$period($n)
             .burst_size($burst)
-            .key_extractor(GlobalKeyExtractor)
-            $(.$with())?
+            $(.$set($($to)?))*
             .finish()
             .expect("neither is zero");
         GovernorLayer::new(Arc::new(config)).layer(bare())
     }};
 }
 
-pub fn rows() -> Vec<Row> {
-    let total = || chat(endless()).total(endless());
-    vec![
-        call(BARE, bare()),
-        call(PLAIN, plain(chat(endless())).layer(bare())),
-        call(AXUMS_BODY, plain(chat(endless())).for_axum().layer(bare())),
-        call(
-            PLAIN_COUNTER,
-            by_counter(plain(chat(endless()))).layer(bare()),
-        ),
+/// tower_governor with one key for all, which refuses nobody.
+pub fn governor() -> impl Governed {
+    governor!(per_nanosecond(1), burst MANY, key_extractor(GlobalKeyExtractor))
+}
+
+/// What the layer of tower_governor makes of a bare service.
+pub trait Governed:
+    Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static
+{
+}
+
+impl<S> Governed for S where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static
+{
+}
+
+/// A row of ours by each clock.
+pub fn ours(
+    name: &str,
+    throttle: impl Fn() -> ThrottleLayer,
+    row: impl Fn(String, ThrottleLayer) -> Row,
+) -> [Row; 2] {
+    By::BOTH.map(|by| row(by.name(name), by.layer(throttle())))
+}
+
+/// Where nothing is told. Each floor stands beside those that are compared with it.
+fn silent() -> Vec<Row> {
+    let service = |name, throttle: ThrottleLayer| call(name, throttle.layer(bare()));
+    let for_axum = |name, throttle: ThrottleLayer| call(name, throttle.for_axum().layer(bare()));
+    let route = || plain(chat(endless()));
+    let mut rows = vec![Row::alone(BARE, asked(bare()))];
+    rows.extend(ours(PLAIN, route, service));
+    rows.extend(ours(AXUMS_BODY, route, for_axum));
+    rows.extend([
+        call(GOVERNOR, governor()),
         call(
             "tower-throttle, allowed, total and route, nothing told",
-            plain(total()).layer(bare()),
+            plain(chat(endless()).total(endless())).layer(bare()),
         ),
         call(
             "tower-throttle, allowed, undeclared route, nothing told",
             plain(Rules::new().default_route(endless())).layer(bare()),
         ),
-        call(FIELDS, throttle(chat(endless())).layer(bare())),
-        call(
-            FIELDS_COUNTER,
-            by_counter(throttle(chat(endless()))).layer(bare()),
-        ),
-        call(
-            "tower-throttle, allowed, fields and decision",
-            throttle(chat(endless()))
-                .decision(DecisionIn::Both)
-                .layer(bare()),
-        ),
-        call(
-            "tower-throttle, allowed, fields, and decision in the request",
-            throttle(chat(endless()))
-                .decision(DecisionIn::Request)
-                .layer(bare()),
-        ),
-        call(REFUSED, throttle(chat(Rate::per_minute(1))).layer(bare())),
-        call(
-            "tower-throttle, refused, with decision",
-            throttle(chat(Rate::per_minute(1)))
-                .decision(DecisionIn::Response)
-                .layer(bare()),
-        ),
-        call(GOVERNOR, governor!(per_nanosecond(1), burst 1_000_000_000)),
-        call(
-            GOVERNOR_HEADERS,
-            governor!(per_nanosecond(1), burst 1_000_000_000, use_headers),
-        ),
-        call(GOVERNOR_REFUSED, governor!(per_second(60), burst 1)),
         call(
             "tower, ConcurrencyLimit, polled ready",
             Ready(ConcurrencyLimitLayer::new(1_000).layer(bare())),
         ),
-        oneshot("clone and oneshot: bare", bare()),
-        oneshot(
-            "clone and oneshot: tower-throttle, nothing told",
-            plain(chat(endless())).layer(bare()),
+        Row::alone(CLONED, cloned(bare())),
+    ]);
+    let service = |name, throttle: ThrottleLayer| oneshot(name, throttle.layer(bare()));
+    let for_axum = |name, throttle: ThrottleLayer| oneshot(name, throttle.for_axum().layer(bare()));
+    rows.extend(ours(CLONED_PLAIN, route, service));
+    rows.extend(ours(CLONED_AXUMS_BODY, route, for_axum));
+    rows.push(oneshot(CLONED_GOVERNOR, governor()));
+    rows
+}
+
+/// Where something is told, or refused.
+fn telling() -> Vec<Row> {
+    let service = |name, throttle: ThrottleLayer| call(name, throttle.layer(bare()));
+    let refusing = || chat(Rate::per_minute(1));
+    let mut rows = Vec::new();
+    rows.extend(ours(FIELDS, || throttle(chat(endless())), service));
+    rows.push(call(
+        GOVERNOR_HEADERS,
+        governor!(per_nanosecond(1), burst MANY, key_extractor(GlobalKeyExtractor), use_headers()),
+    ));
+    rows.extend(ours(FALLING, || throttle(chat(falling())), service));
+    rows.push(call(
+        GOVERNOR_FALLING,
+        governor!(per_second(1), burst MANY, key_extractor(GlobalKeyExtractor), use_headers()),
+    ));
+    let in_request = || throttle(chat(endless())).decision(DecisionIn::Request);
+    rows.extend(ours(IN_REQUEST, in_request, service));
+    rows.push(call(
+        "tower-throttle, allowed, fields and decision in both",
+        throttle(chat(endless()))
+            .decision(DecisionIn::Both)
+            .layer(bare()),
+    ));
+    rows.extend(ours(REFUSED, || throttle(refusing()), service));
+    rows.extend([
+        call(
+            "tower-throttle, refused, with decision",
+            throttle(refusing())
+                .decision(DecisionIn::Response)
+                .layer(bare()),
         ),
-        oneshot(
-            "clone and oneshot: tower-throttle, nothing told, axum's body",
-            plain(chat(endless())).for_axum().layer(bare()),
+        call(
+            "tower-throttle, refused for an hour",
+            throttle(chat(Rate::per_hour(1))).layer(bare()),
         ),
-        oneshot(
-            "clone and oneshot: tower-throttle, default",
-            throttle(chat(endless())).layer(bare()),
+        call(
+            GOVERNOR_REFUSED,
+            governor!(per_second(60), burst 1, key_extractor(GlobalKeyExtractor)),
         ),
-        oneshot(
-            "clone and oneshot: tower_governor",
-            governor!(per_nanosecond(1), burst 1_000_000_000),
+    ]);
+    rows
+}
+
+/// What each crate does where nothing but a limit is set: ours tells its fields, tower_governor tells nothing and knows
+/// clients by their address.
+fn by_default() -> Vec<Row> {
+    let governor = governor!(per_nanosecond(1), burst MANY);
+    vec![
+        Row::alone(DEFAULT, addressed(bare())),
+        Row::over(
+            DEFAULT,
+            "by default: tower-throttle",
+            addressed(throttle(chat(endless())).layer(bare())),
         ),
+        Row::over(DEFAULT, "by default: tower_governor", addressed(governor)),
     ]
+}
+
+pub fn rows() -> Vec<Row> {
+    [silent(), telling(), by_default()]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// The last of 1, 50 and 500 declared routes, without and with a parameter.
@@ -215,7 +306,7 @@ pub fn routes() -> Vec<Row> {
             });
             let mut service = plain(rules).layer(bare());
             let path = format!("/v1/models/{}/latest/completions", count - 1);
-            Row::new(name, move || {
+            Row::over(BARE, name, move || {
                 black_box(now(service.call(request(&path))).is_ok());
             })
         })

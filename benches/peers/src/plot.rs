@@ -1,4 +1,5 @@
-//! Figures as pictures: bars with their values, on axes that begin at zero.
+//! Figures as pictures: bars with their values, on axes that begin at zero. A line in the bar's foot is its spread: where
+//! two of them overlap, the bars say nothing of which is longer.
 
 use std::{error::Error, fs, path::Path};
 
@@ -8,8 +9,10 @@ use plotters::{
     style::text_anchor::{HPos, Pos, VPos},
 };
 
-/// The name of a bar, and its length.
-pub type Bar<'a> = (&'a str, f64);
+use crate::processes::Spread;
+
+/// The name of a bar, its length, and what it was between.
+pub type Bar<'a> = (&'a str, Spread);
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
@@ -41,14 +44,14 @@ pub fn end_to_end(rates: &[Bar<'_>], micros: &[Bar<'_>]) {
         &[
             Panel {
                 caption: "Everything allowed: requests a second of a whole server",
-                axis: "of the bare server's",
+                axis: "of the bare server's; lines: the middle half of the rounds",
                 bars: rates,
                 digits: 3,
                 mark: Some(1.0),
             },
             Panel {
                 caption: "Everything allowed: processor time of one request",
-                axis: "µs, the kernel's part and that of the server behind a proxy included",
+                axis: "µs, the kernel's part and that of the server behind a proxy included; lines: the middle half",
                 bars: micros,
                 digits: 1,
                 mark: None,
@@ -64,14 +67,14 @@ pub fn flood(rates: &[Bar<'_>], micros: &[Bar<'_>]) {
         &[
             Panel {
                 caption: "Everything refused: answers a second",
-                axis: "of the bare server's, which answers 200",
+                axis: "of the bare server's, which answers 200; lines: the middle half of the rounds",
                 bars: rates,
                 digits: 2,
                 mark: Some(1.0),
             },
             Panel {
                 caption: "Everything refused: processor time of one answer",
-                axis: "µs, the kernel's part included",
+                axis: "µs, the kernel's part included; lines: the middle half of the rounds",
                 bars: micros,
                 digits: 1,
                 mark: None,
@@ -84,7 +87,7 @@ pub fn flood(rates: &[Bar<'_>], micros: &[Bar<'_>]) {
 pub fn layers(allowed: &[Bar<'_>], refused: &[Bar<'_>]) {
     let panel = |caption, bars| Panel {
         caption,
-        axis: "ns over the bare service",
+        axis: "ns over the bare service; lines: lowest to highest of the processes",
         bars,
         digits: 0,
         mark: None,
@@ -114,7 +117,11 @@ pub fn keys(bytes: &[Bar<'_>], nanos: &[Bar<'_>]) {
         "keys.svg",
         &[
             panel("A million live keys: memory", "bytes a key", bytes),
-            panel("A million live keys: one decision", "ns", nanos),
+            panel(
+                "A million live keys: one decision",
+                "ns; lines: lowest to highest of the processes",
+                nanos,
+            ),
         ],
     );
 }
@@ -147,7 +154,8 @@ impl Panel<'_> {
     }
 
     fn draw(&self, root: &Area<'_>, top: i32) -> Result<(), Box<dyn Error>> {
-        let longest = self.bars.iter().map(|bar| bar.1).chain(self.mark);
+        let longest = self.bars.iter().map(|bar| bar.1.highest);
+        let longest = longest.chain(self.mark);
         let (end, step) = ticks(longest.fold(0.0, f64::max));
         let (from, to) = BARS;
         let x = |value: f64| from + (f64::from(to - from) * value / end).round() as i32;
@@ -183,13 +191,13 @@ impl Panel<'_> {
             let line = [(x(mark), first), (x(mark), last)];
             root.draw(&PathElement::new(line, BLACK))?;
         }
-        for (row, (name, value)) in self.bars.iter().enumerate() {
+        for (row, (name, spread)) in self.bars.iter().enumerate() {
             let middle = first + ROW * row as i32 + ROW / 2;
             let colour = match name.starts_with("tower-throttle") {
                 true => OURS,
                 false => THEIRS,
             };
-            let end = x(value.max(0.0));
+            let end = x(spread.median.max(0.0));
             let corners = [(from, middle - 10), (end, middle + 10)];
             root.draw(&Rectangle::new(corners, colour.filled()))?;
             text(
@@ -199,11 +207,16 @@ impl Panel<'_> {
                 HPos::Right,
                 BLACK,
             )?;
-            let told = format!("{value:.*}", self.digits);
+            let told = format!("{:.*}", self.digits, spread.median);
             // Within the bar, where no line crosses it, if there is room.
             match end - from > 80 {
-                true => text(told, (end - 8, middle), 15, HPos::Right, WHITE)?,
-                false => text(told, (end + 8, middle), 15, HPos::Left, BLACK)?,
+                true => text(told, (end - 8, middle - 2), 15, HPos::Right, WHITE)?,
+                false => text(told, (end + 8, middle - 2), 15, HPos::Left, BLACK)?,
+            }
+            if spread.lowest < spread.highest {
+                let [low, high] = [spread.lowest, spread.highest].map(|value| x(value.max(0.0)));
+                let line = [(low, middle + 8), (high, middle + 8)];
+                root.draw(&PathElement::new(line, BLACK))?;
             }
         }
         root.draw(&PathElement::new([(from, first), (from, last)], BLACK))?;

@@ -15,11 +15,11 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Frame;
 use tower::{Layer, Service, service_fn};
-use tower_throttle::{Limits, Rules};
+use tower_throttle::{Limits, Rules, ThrottleLayer};
 
 use crate::{
     allocations,
-    layers::{PATH, bare, endless, now, plain, request, throttle},
+    layers::{BARE, PATH, bare, endless, now, ours, plain, request, throttle},
     rounds::Row,
 };
 
@@ -61,25 +61,28 @@ fn capped(slots: u64) -> Rules {
 }
 
 pub fn rows() -> Vec<Row> {
-    let mut slot = plain(capped(1_000)).layer(bare());
-    let streams = service_fn(|_: Request<Body>| async {
+    let slot = |name, layer: ThrottleLayer| {
+        let mut service = layer.layer(bare());
+        Row::over(BARE, name, move || {
+            black_box(now(service.call(request(PATH))).is_ok());
+        })
+    };
+    let mut streams = service_fn(|_: Request<Body>| async {
         Ok::<_, Infallible>(Response::new(Thousand(1_000)))
     });
     let mut throttled = plain(capped(1_000)).layer(streams);
-    let mut streams = streams;
-    vec![
-        Row::new(WITH_SLOT, move || {
-            black_box(now(slot.call(request(PATH))).is_ok());
-        }),
-        Row::new(FRAMES, move || {
+    let mut rows = Vec::from(ours(WITH_SLOT, || plain(capped(1_000)), slot));
+    rows.extend([
+        Row::alone(FRAMES, move || {
             let answer = now(streams.call(request(PATH))).expect("never fails");
             drain(Box::pin(answer.into_body()));
         }),
-        Row::new(THROTTLED_FRAMES, move || {
+        Row::over(FRAMES, THROTTLED_FRAMES, move || {
             let answer = now(throttled.call(request(PATH))).expect("never fails");
             drain(Box::pin(answer.into_body()));
         }),
-    ]
+    ]);
+    rows
 }
 
 /// The cost of requests in line.

@@ -1,58 +1,72 @@
-//! Two threads on one bucket and on two, against one thread.
+//! Two threads on one bucket and on two, against one thread and against tower_governor's layer.
 
 use std::{convert::Infallible, hint::black_box, sync::Barrier, thread, time::Instant};
 
 use axum::body::Body;
 use http::{Request, Response};
 use tower::{Layer, Service};
-use tower_throttle::Rules;
+use tower_throttle::{Rules, ThrottleLayer};
 
 use crate::{
-    layers::{bare, endless, now, plain},
-    rounds::median,
+    layers::{bare, endless, governor, now, plain},
+    ours::By,
+    rounds::Rounds,
 };
 
-const ROUNDS: usize = 41;
-const CALLS: u32 = 100_000;
+pub const BARE_ALONE: &str = "one thread: bare service";
+pub const BARE: &str = "two threads: bare service";
+pub const ALONE: &str = "one thread: tower-throttle, nothing told";
+pub const APART: &str = "two threads, two buckets: tower-throttle, nothing told";
+pub const TOGETHER: &str = "two threads, one bucket: tower-throttle, nothing told";
+pub const GOVERNOR: &str = "two threads, one bucket: tower_governor";
 
-/// Time of one request on each of two threads, as a multiple of that on one thread alone.
-pub struct Threads {
-    pub apart: f64,
-    pub together: f64,
-    /// The time without a throttle: what the machine itself takes.
-    pub bare: f64,
+const ROUNDS: usize = 31;
+const CALLS: u32 = 50_000;
+
+/// Returns the nanoseconds of a request, of one round.
+type Run = Box<dyn Fn() -> f64>;
+
+/// Measures every row in every round.
+pub fn measure() -> Rounds {
+    let mut rows: Vec<(String, Option<&str>, Run)> = vec![
+        (BARE_ALONE.into(), None, Box::new(|| run(bare, &["/a"]))),
+        (BARE.into(), None, Box::new(|| run(bare, &["/a", "/b"]))),
+    ];
+    let layers: [(&str, &str, &'static [&str]); 3] = [
+        (ALONE, BARE_ALONE, &["/a"]),
+        (APART, BARE, &["/a", "/b"]),
+        (TOGETHER, BARE, &["/a", "/a"]),
+    ];
+    for by in By::BOTH {
+        let layer = by.layer(throttle());
+        for (name, floor, paths) in layers {
+            let layer = layer.clone();
+            let run = move || run(|| layer.layer(bare()), paths);
+            rows.push((by.name(name), Some(floor), Box::new(run)));
+        }
+    }
+    let service = governor();
+    let governors = move || run(|| service.clone(), &["/a", "/a"]);
+    rows.push((GOVERNOR.into(), Some(BARE), Box::new(governors)));
+
+    let mut nanos = vec![Vec::with_capacity(ROUNDS); rows.len()];
+    for _ in 0..ROUNDS {
+        for ((.., run), nanos) in rows.iter().zip(&mut nanos) {
+            nanos.push(run());
+        }
+    }
+    let mut rounds = Rounds::default();
+    for ((name, floor, _), nanos) in rows.into_iter().zip(nanos) {
+        rounds.push(name, floor, nanos);
+    }
+    rounds
 }
 
-pub fn measure() -> Threads {
+fn throttle() -> ThrottleLayer {
     let rules = Rules::new()
         .route("POST /a", endless())
         .route("POST /b", endless());
-    let layer = plain(rules);
-    let throttled = || layer.layer(bare());
-    let rounds: Vec<[f64; 5]> = (0..ROUNDS)
-        .map(|_| {
-            [
-                run(throttled, &["/a"]),
-                run(throttled, &["/a", "/b"]),
-                run(throttled, &["/a", "/a"]),
-                run(bare, &["/a"]),
-                run(bare, &["/a", "/b"]),
-            ]
-        })
-        .collect();
-    let ratio = |index: usize, to: usize| {
-        median(
-            rounds
-                .iter()
-                .map(|round| round[index] / round[to])
-                .collect(),
-        )
-    };
-    Threads {
-        apart: ratio(1, 0),
-        together: ratio(2, 0),
-        bare: ratio(4, 3),
-    }
+    plain(rules)
 }
 
 /// The mean time of a request over one thread for each path, all of them starting together.

@@ -22,10 +22,9 @@ use std::{error::Error, process::exit};
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// The server that the second argument names; ends with its parent.
-pub fn serve() {
-    let name = std::env::args().nth(2).unwrap_or_default();
-    end(apps::serve(&name));
+/// The server of this name; ends with its parent.
+pub fn serve(name: &str) {
+    end(apps::serve(name));
 }
 
 /// Everything: tables, budgets and plots.

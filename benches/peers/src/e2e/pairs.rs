@@ -10,7 +10,7 @@ use super::{
     process::{self, Processors},
     proxies::{self, Directory},
 };
-use crate::rounds::median;
+use crate::{processes::Spread, rounds::median};
 
 const ROUNDS: usize = 15;
 const TURN: Duration = Duration::from_millis(400);
@@ -40,31 +40,29 @@ pub struct Row {
 impl Row {
     /// The median over all turns.
     pub fn median(&self, of: fn(&Figures) -> f64) -> f64 {
-        median(self.pairs.iter().map(|(own, _)| of(own)).collect())
+        self.spread(of).median
     }
 
     /// The median over the bare server's turns beside this contender's.
     pub fn median_bare(&self, of: fn(&Figures) -> f64) -> f64 {
-        median(self.pairs.iter().map(|(_, bare)| of(bare)).collect())
-    }
-
-    /// The ratio of each pair, this contender's figure over the bare server's, in order of size.
-    fn ratios(&self, of: fn(&Figures) -> f64) -> Vec<f64> {
-        let ratio = |(own, bare): &(Figures, Figures)| of(own) / of(bare);
-        let mut ratios: Vec<f64> = self.pairs.iter().map(ratio).collect();
-        ratios.sort_by(f64::total_cmp);
-        ratios
+        self.spread_bare(of).median
     }
 
     /// The median over the pairs of this over the bare server's.
     pub fn ratio(&self, of: fn(&Figures) -> f64) -> f64 {
-        median(self.ratios(of))
+        self.spread_of_ratio(of).median
     }
 
-    /// Between which half of those ratios lie.
-    pub fn middle_half(&self, of: fn(&Figures) -> f64) -> (f64, f64) {
-        let ratios = self.ratios(of);
-        (ratios[ratios.len() / 4], ratios[ratios.len() * 3 / 4])
+    pub fn spread(&self, of: fn(&Figures) -> f64) -> Spread {
+        middle(self.pairs.iter().map(|(own, _)| of(own)))
+    }
+
+    pub fn spread_bare(&self, of: fn(&Figures) -> f64) -> Spread {
+        middle(self.pairs.iter().map(|(_, bare)| of(bare)))
+    }
+
+    pub fn spread_of_ratio(&self, of: fn(&Figures) -> f64) -> Spread {
+        middle(self.pairs.iter().map(|(own, bare)| of(own) / of(bare)))
     }
 
     /// The median over the rounds of the one ratio over the other's.
@@ -72,6 +70,17 @@ impl Row {
         let ratio = |(own, bare): &(Figures, Figures)| of(own) / of(bare);
         let rounds = self.pairs.iter().zip(&other.pairs);
         median(rounds.map(|(a, b)| ratio(a) / ratio(b)).collect())
+    }
+}
+
+/// The median, and between which the middle half lies.
+fn middle(figures: impl Iterator<Item = f64>) -> Spread {
+    let mut figures: Vec<f64> = figures.collect();
+    figures.sort_by(f64::total_cmp);
+    Spread {
+        lowest: figures[figures.len() / 4],
+        highest: figures[figures.len() * 3 / 4],
+        median: median(figures),
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
     },
     pairs::{Figures, Row},
 };
-use crate::plot;
+use crate::{plot, processes::Spread};
 
 const RATE: fn(&Figures) -> f64 = |figures| figures.rate;
 const P99: fn(&Figures) -> f64 = |figures| figures.p99_micros;
@@ -41,12 +41,14 @@ fn table(rows: &[Row]) {
         bare.median_bare(ASKING),
     );
     for row in rows {
-        let (low, high) = row.middle_half(RATE);
+        let rate = row.spread_of_ratio(RATE);
         println!(
-            "| {} | {:.0} | {:.3} | {low:.3} to {high:.3} | {:.0} | {:.2} | {:.2} | {:.3} | {:.0} % | {:.2} |",
+            "| {} | {:.0} | {:.3} | {:.3} to {:.3} | {:.0} | {:.2} | {:.2} | {:.3} | {:.0} % | {:.2} |",
             row.name,
             row.median(RATE),
-            row.ratio(RATE),
+            rate.median,
+            rate.lowest,
+            rate.highest,
             row.median(P99),
             row.ratio(P99),
             row.median(COST),
@@ -131,10 +133,12 @@ fn budgets<'a>(row: &impl Fn(&str) -> &'a Row) {
 }
 
 fn plots<'a>(row: &impl Fn(&str) -> &'a Row) {
-    let bars = |names: &[&'static str], of: &dyn Fn(&Row) -> f64| -> Vec<(&'static str, f64)> {
-        names.iter().map(|&name| (name, of(row(name)))).collect()
-    };
-    let rate = |row: &Row| row.ratio(RATE);
+    let bars =
+        |names: &[&'static str], of: &dyn Fn(&Row) -> Spread| -> Vec<(&'static str, Spread)> {
+            names.iter().map(|&name| (name, of(row(name)))).collect()
+        };
+    let rate = |row: &Row| row.spread_of_ratio(RATE);
+    let cost = |row: &Row| row.spread(COST);
     let allowed = [
         PLAIN,
         GOVERNOR,
@@ -148,12 +152,9 @@ fn plots<'a>(row: &impl Fn(&str) -> &'a Row) {
         HAPROXY,
         HAPROXY_LIMIT,
     ];
-    let mut micros = vec![(BARE, row(PLAIN).median_bare(COST))];
-    micros.extend(bars(&allowed, &|row| row.median(COST)));
+    let mut micros = vec![(BARE, row(PLAIN).spread_bare(COST))];
+    micros.extend(bars(&allowed, &cost));
     plot::end_to_end(&bars(&allowed, &rate), &micros);
     let refused = [REFUSED, GOVERNOR_REFUSED, NGINX_REFUSED, HAPROXY_REFUSED];
-    plot::flood(
-        &bars(&refused, &rate),
-        &bars(&refused, &|row| row.median(COST)),
-    );
+    plot::flood(&bars(&refused, &rate), &bars(&refused, &cost));
 }

@@ -1,0 +1,35 @@
+//! Rows of ours, each by both clocks.
+
+use tower_throttle::{Clock, ThrottleLayer};
+
+/// The clock that a row of ours goes by.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// The processor's counter, which governor goes by too.
+    Counter,
+    /// tokio's, as by default.
+    Tokio,
+}
+
+impl By {
+    pub const BOTH: [Self; 2] = [Self::Counter, Self::Tokio];
+
+    /// What a row is called by this clock.
+    pub fn name(self, row: &str) -> String {
+        match self {
+            Self::Counter => format!("{row}, counter"),
+            Self::Tokio => row.to_owned(),
+        }
+    }
+
+    pub fn clock(self) -> Clock {
+        match self {
+            Self::Counter => Clock::counter(),
+            Self::Tokio => Clock::tokio(),
+        }
+    }
+
+    pub fn layer(self, throttle: ThrottleLayer) -> ThrottleLayer {
+        throttle.clock(self.clock()).expect("the first clock")
+    }
+}
