@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 
 use crate::{
     admission::Admission,
-    response::Answer,
+    response::AnswerBody,
     usage::{ReportListener, UsageReader},
 };
 
@@ -36,7 +36,7 @@ pin_project! {
     enum Kind<B> {
         Inner { #[pin] body: Guarded<B, Held> },
         // Its data is not empty. `None`: nothing is left of it.
-        Own { answer: Option<Box<Answer>> },
+        Own { answer: Option<AnswerBody> },
     }
 }
 
@@ -46,7 +46,7 @@ pub(crate) trait FromInner<B> {
     fn inner(body: B, held: Option<Held>) -> Self;
 
     /// The body of a refused request: what is left of the answer whose head was taken.
-    fn own(answer: Box<Answer>) -> Self;
+    fn own(answer: AnswerBody) -> Self;
 }
 
 impl<B> FromInner<B> for ResponseBody<B> {
@@ -60,7 +60,7 @@ impl<B> FromInner<B> for ResponseBody<B> {
         }
     }
 
-    fn own(answer: Box<Answer>) -> Self {
+    fn own(answer: AnswerBody) -> Self {
         let answer = (!answer.data().is_empty()).then_some(answer);
         Self {
             kind: Kind::Own { answer },
@@ -91,7 +91,7 @@ where
         match self.project().kind.project() {
             KindProj::Inner { body } => body.poll_frame(cx),
             KindProj::Own { answer } => {
-                let data = answer.take().map(|answer| answer.into_data());
+                let data = answer.take().map(AnswerBody::into_data);
                 Poll::Ready(data.map(|data| Ok(Frame::data(data))))
             }
         }
@@ -263,6 +263,7 @@ mod tests {
     use http::Response;
 
     use super::*;
+    use crate::response::Answer;
 
     /// Tells how it went: whether it was completed, or is gone at least.
     #[derive(Debug, Default, Clone)]
@@ -378,7 +379,11 @@ mod tests {
     #[test]
     fn an_own_body_tells_its_length_and_end() {
         type Own = ResponseBody<http_body_util::Empty<Bytes>>;
-        let own = |data| Own::own(Answer::new(Response::new(Bytes::from_static(data))));
+        let own = |data| {
+            Answer::new(Response::new(Bytes::from_static(data)))
+                .respond(Own::own)
+                .into_body()
+        };
         let mut body = own(b"refused");
         assert_eq!(body.size_hint().exact(), Some(7));
         assert!(!body.is_end_stream());

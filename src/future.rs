@@ -103,7 +103,7 @@ enum Rest<S, ReqBody> {
     /// The request is refused. There is no inner future.
     Rejected {
         // Taken by the first poll.
-        answer: Option<Box<Answer>>,
+        answer: Option<Answer>,
     },
 }
 

@@ -5,7 +5,7 @@ use bytes::Bytes;
 
 use crate::{
     body::{FromInner, Held, ResponseBody},
-    response::Answer,
+    response::AnswerBody,
 };
 
 impl<B> FromInner<B> for Body
@@ -21,7 +21,7 @@ where
         }
     }
 
-    fn own(answer: Box<Answer>) -> Self {
+    fn own(answer: AnswerBody) -> Self {
         Self::new(ResponseBody::<Self>::own(answer))
     }
 }

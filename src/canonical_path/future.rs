@@ -28,7 +28,7 @@ pin_project! {
     #[project = FutureStateProj]
     enum FutureState<F> {
         Admitted { #[pin] inner: F },
-        Refused { answer: Option<Box<Answer>> },
+        Refused { answer: Option<Answer> },
     }
 }
 

@@ -52,6 +52,7 @@ pub(crate) use self::{
     outcome::{Decided, Refusal, ResponseParts, Ticket},
     pending::Pending,
 };
+use crate::response::KeptRefusals;
 
 /// The engine of a layer: its rules and settings, which all of its services share. Cloned only while a layer is being
 /// set up.
@@ -61,6 +62,18 @@ pub(crate) struct Engine {
     pub(crate) active: Arc<ActiveRules>,
     /// The settings of the layer. Each clone has its own, and once the layer serves, nobody writes them.
     pub(crate) options: Options,
+    /// Answers to refused requests that are kept for others. Clones share them.
+    refusals: Arc<KeptRefusals>,
+}
+
+impl Engine {
+    pub(crate) fn new(active: Arc<ActiveRules>, options: Options) -> Self {
+        Self {
+            active,
+            options,
+            refusals: Arc::default(),
+        }
+    }
 }
 
 #[cfg(test)]

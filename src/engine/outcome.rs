@@ -96,7 +96,7 @@ pub(crate) struct ResponseParts {
 /// a whole.
 pub(crate) enum Refusal {
     /// An answer that is written.
-    Answered(Box<Answer>),
+    Answered(Answer),
     /// An answer that a user's own code gives, which sees the whole head.
     Custom {
         denial: Box<Denial>,
@@ -172,7 +172,7 @@ impl Ticket {
 impl Refusal {
     /// Returns the answer to this request, which ends here. The code of a user's [`Rejection`] runs after the request's
     /// body is dropped, and its panics pass through.
-    pub(crate) fn answer<B>(self, request: Request<B>) -> Box<Answer> {
+    pub(crate) fn answer<B>(self, request: Request<B>) -> Answer {
         match self {
             Self::Answered(answer) => answer,
             Self::Custom {
@@ -363,6 +363,13 @@ impl Attempt<'_> {
                 rejection: Arc::clone(rejection),
                 tells_decision: options.decision.responses(),
             },
+            (Framing::Http, None) if !options.decision.responses() && *method != Method::HEAD => {
+                let kept = self.engine.refusals.get(&denial, templates);
+                Refusal::Answered(match kept {
+                    Some(kept) => Answer::Kept(kept),
+                    None => Answer::new(self.own_answer(framing, &denial, templates)),
+                })
+            }
             (framing, _) => {
                 let mut answer = self.own_answer(framing, &denial, templates);
                 if options.decision.responses() {

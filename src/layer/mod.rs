@@ -48,10 +48,7 @@ impl ThrottleLayer {
     fn with_clock(rules: &Rules, clock: Timeline) -> Result<Self, RulesError> {
         let live = ActiveRules::new(rules, clock)?;
         Ok(Self {
-            engine: Arc::new(Engine {
-                active: Arc::new(live),
-                options: Options::default(),
-            }),
+            engine: Arc::new(Engine::new(Arc::new(live), Options::default())),
         })
     }
 

@@ -182,12 +182,34 @@ fn push_refused(line: &mut Buffer, status: &LimitStatus<'_>, told: Option<Durati
 ///
 /// `t` is the time to the next unit, and at least what `r` units take at the steady rate, so that a
 /// client that spreads `r` over `t` arrives at that rate (the ratio that section 6 asks to cap).
-fn push_level(line: &mut Buffer, limit: &Limit, (remaining, next): (u64, u64)) {
-    line.push_integer(remaining.min(MAX_INTEGER));
-    if let Some(meter) = limit.meter.as_ref().filter(|meter| !meter.is_slots()) {
-        let steady = meter.steady(remaining);
+fn push_level(line: &mut Buffer, limit: &Limit, balance: (u64, u64)) {
+    let Level { remaining, seconds } = Level::of(limit, balance);
+    line.push_integer(remaining);
+    if let Some(seconds) = seconds {
         line.push(";t=");
-        line.push_integer(ceil_seconds(steady.max(next)).min(MAX_INTEGER));
+        line.push_integer(seconds);
+    }
+}
+
+/// What is left of a limit, in the numbers in which it is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Level {
+    /// `r`: requests, slots or model tokens.
+    pub(super) remaining: u64,
+    /// `t`, in seconds. `None` for a cap, and for a limit that is closed.
+    pub(super) seconds: Option<u64>,
+}
+
+impl Level {
+    /// A balance is what remains, and the nanoseconds until more does.
+    #[inline]
+    pub(super) fn of(limit: &Limit, (remaining, next): (u64, u64)) -> Self {
+        let meter = limit.meter.as_ref().filter(|meter| !meter.is_slots());
+        let seconds = |meter: &Meter| ceil_seconds(meter.steady(remaining).max(next));
+        Self {
+            remaining: remaining.min(MAX_INTEGER),
+            seconds: meter.map(|meter| seconds(meter).min(MAX_INTEGER)),
+        }
     }
 }
 

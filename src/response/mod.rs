@@ -6,6 +6,7 @@ mod dialect;
 pub(crate) mod fields;
 pub(crate) mod grpc;
 mod header_names;
+mod kept;
 mod limit_text;
 mod policies;
 mod problem;
@@ -17,7 +18,8 @@ use http::header::{HeaderName, RETRY_AFTER};
 
 use self::header_names::{RATE_LIMIT, RATE_LIMIT_POLICY, RETRY_AFTER_MS, X_SHOULD_RETRY};
 pub(crate) use self::{
-    answer::Answer,
+    answer::{Answer, AnswerBody},
+    kept::KeptRefusals,
     problem::problem,
     protocol::Framing,
     rejection::{Rejections, RouteRejection, strip},

@@ -157,7 +157,7 @@ pub(super) struct RetryAfter {
 }
 
 impl RetryAfter {
-    fn of(wait: Duration) -> Self {
+    pub(super) fn of(wait: Duration) -> Self {
         let wait = nanos(wait);
         Self {
             seconds: ceil_seconds(wait).max(1),

@@ -1,5 +1,7 @@
 //! Parts of answers that are written before any request comes.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::{
     limit_text::LimitText,
     policies::{Policies, policies},
@@ -10,6 +12,8 @@ use crate::limiter::limit_set::LimitSet;
 /// Parts of answers that depend on a rule's limits alone.
 #[derive(Debug)]
 pub(crate) struct Templates {
+    /// Theirs alone, for as long as the process lasts.
+    pub(super) number: u64,
     pub(crate) policies: Option<Policies>,
     /// `RateLimit` of a request that finds full all buckets of which it tells.
     pub(super) first: Option<LimitText>,
@@ -21,9 +25,11 @@ pub(crate) struct Templates {
 
 impl Templates {
     pub(crate) fn of(limit_set: &LimitSet) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         let policies = policies(limit_set);
         let first = policies.as_ref();
         Self {
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
             first: first.and_then(|policies| LimitText::first(policies, limit_set)),
             refusals: HeadTemplates::of(policies.as_ref()),
             bodies: BodyTemplates::of(limit_set.enforced),

@@ -120,10 +120,7 @@ impl Throttled {
         NONE_IS_PLAIN.set(is_general);
         let active = ActiveRules::new(rules, Timeline::started_at(1)).expect("proper rules");
         Self {
-            engine: Arc::new(Engine {
-                active: Arc::new(active),
-                options: options.clone(),
-            }),
+            engine: Arc::new(Engine::new(Arc::new(active), options.clone())),
             is_general,
             kept: Vec::new(),
         }

@@ -1,0 +1,388 @@
+//! Refusals that are kept: built-in answers, written once for all requests that are told the same.
+//!
+//! Under overload most refusals of a second differ in nothing but the milliseconds of their wait. So an answer is kept
+//! under all that its text depends on, and copied for the next request of which that is the same. What a client sends
+//! is no part of it.
+//!
+//! # Invariants
+//!
+//! - **No answer is kept for another request's words.** A [`RefusalKey`] has all numbers that an answer tells but for
+//!   the milliseconds, and the templates have all else; the milliseconds are written into each copy.
+//! - **Bounded.** There are [`PLACES`] places for all routes of a layer, whatever waits are told, and none before the
+//!   first refusal. An answer is kept when it is asked for a second time, so that answers of which there is one each
+//!   cost no more than they did.
+//! - **Nobody waits.** A place is read and written without a lock. Two threads that write one at a time write two right
+//!   answers, of which one stays.
+//!
+//! Answers of a rule that is gone stay until others take their place. They are found no more, since each rule's
+//! templates have a number of their own.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Response, StatusCode,
+    header::{HeaderName, RETRY_AFTER},
+};
+
+use super::{
+    header_names::{RATE_LIMIT, RETRY_AFTER_MS},
+    limit_text::{Level, integer},
+    problem::{RetryAfter, problem},
+    templates::Templates,
+};
+use crate::decision::Denial;
+
+/// The number of answers that a layer keeps. Each takes some 1.5 KiB.
+const PLACES: usize = 256;
+
+/// The most limits of which an answer tells what is left, beside the one that has refused.
+const MOST_OTHERS: usize = 3;
+
+/// The answers that a layer keeps.
+#[derive(Default)]
+pub(crate) struct KeptRefusals {
+    places: OnceLock<Box<[Place]>>,
+}
+
+/// A place for one answer.
+#[derive(Default)]
+struct Place {
+    refusal: ArcSwapOption<KeptRefusal>,
+    /// The hash of the answer that was last asked for and not found.
+    asked: AtomicU64,
+}
+
+/// All numbers that an answer tells, but for the milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct RefusalKey {
+    /// The number of the templates in which the numbers are told.
+    templates: u64,
+    /// The number of the limit that refused.
+    limit: usize,
+    /// The wait in seconds. `None`: it can never pass.
+    seconds: Option<u64>,
+    /// What is left of the other limits.
+    others: [Option<Level>; MOST_OTHERS],
+}
+
+/// An answer that is kept.
+#[derive(Debug)]
+pub(crate) struct KeptRefusal {
+    key: RefusalKey,
+    status: StatusCode,
+    /// All fields, with a blank for the milliseconds.
+    headers: HeaderMap,
+    /// The place of that blank in the order of the fields. `None`: no milliseconds are told.
+    blank: Option<usize>,
+    data: Bytes,
+}
+
+/// A copy of a kept answer, before it is made.
+#[derive(Debug)]
+pub(crate) struct KeptAnswer {
+    refusal: Arc<KeptRefusal>,
+    milliseconds: u64,
+}
+
+impl KeptRefusals {
+    /// Returns the answer to this refusal, if it is kept. `None`: it has to be written.
+    pub(crate) fn get(&self, denial: &Denial, templates: &Templates) -> Option<KeptAnswer> {
+        let wait = denial.retry_after().map(RetryAfter::of);
+        let key = RefusalKey::of(denial, templates, wait.as_ref())?;
+        let milliseconds = wait.map_or(0, |wait| wait.milliseconds);
+        let place = self.place(&key);
+        let kept = place.refusal.load();
+        if let Some(refusal) = kept.as_ref().filter(|refusal| refusal.key == key) {
+            return Some(KeptAnswer {
+                refusal: Arc::clone(refusal),
+                milliseconds,
+            });
+        }
+        drop(kept);
+        place.keep(key, denial, templates)
+    }
+
+    fn place(&self, key: &RefusalKey) -> &Place {
+        let places = || (0..PLACES).map(|_| Place::default()).collect();
+        let places = self.places.get_or_init(places);
+        // Seconds that follow each other have places that do.
+        let [number, ..] = key.templates.wrapping_mul(GOLDEN).to_be_bytes();
+        let seconds = key.seconds.unwrap_or(0).to_le_bytes()[0];
+        &places[usize::from(number.wrapping_add(seconds))]
+    }
+}
+
+/// The odd number next to 2⁶⁴ divided by the golden ratio: products with it differ most in their highest bits.
+const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+
+impl Place {
+    /// Keeps the answer to this refusal, if the same was asked for before.
+    #[cold]
+    fn keep(&self, key: RefusalKey, denial: &Denial, templates: &Templates) -> Option<KeptAnswer> {
+        // Two answers of one hash are kept early, and no more.
+        let hash = key.hash();
+        if self.asked.swap(hash, Ordering::Relaxed) != hash {
+            return None;
+        }
+        let answer = problem(
+            denial,
+            |ends| templates.refusals.template(ends),
+            &templates.bodies,
+        );
+        let refusal = Arc::new(KeptRefusal::new(key, answer)?);
+        self.refusal.store(Some(Arc::clone(&refusal)));
+        let wait = denial.retry_after().map(RetryAfter::of);
+        Some(KeptAnswer {
+            refusal,
+            milliseconds: wait.map_or(0, |wait| wait.milliseconds),
+        })
+    }
+}
+
+impl RefusalKey {
+    /// `None`: its answer is not kept. It tells that nobody could decide, what several limits have refused, or what is
+    /// left of too many.
+    fn of(denial: &Denial, templates: &Templates, wait: Option<&RetryAfter>) -> Option<Self> {
+        let limit = denial.only()?;
+        let mut others = [None; MOST_OTHERS];
+        let mut places = others.iter_mut();
+        for (index, status) in denial.limits().enumerate() {
+            if index != limit && status.limit().published {
+                *places.next()? = Some(Level::of(status.limit(), status.balance()));
+            }
+        }
+        Some(Self {
+            templates: templates.number,
+            limit,
+            seconds: wait.map(|wait| wait.seconds),
+            others,
+        })
+    }
+
+    /// Of numbers alone, and for answers of this process: clients do not choose them.
+    fn hash(&self) -> u64 {
+        let others = self.others.iter().flatten();
+        let levels = others.flat_map(|level| [level.remaining, level.seconds.unwrap_or(0)]);
+        let [limit, ends] = [self.limit as u64, self.seconds.is_none().into()];
+        let seconds = self.seconds.unwrap_or(0);
+        [self.templates, limit, ends, seconds]
+            .into_iter()
+            .chain(levels)
+            .fold(GOLDEN, |hash, number| {
+                (hash.rotate_left(23) ^ number).wrapping_mul(GOLDEN)
+            })
+    }
+}
+
+impl KeptRefusal {
+    fn new(key: RefusalKey, answer: Response<Bytes>) -> Option<Self> {
+        let (head, data) = answer.into_parts();
+        let mut headers = head.headers;
+        if let Some(milliseconds) = headers.get_mut(RETRY_AFTER_MS) {
+            *milliseconds = HeaderValue::from_static("");
+        }
+        // Kept for long, and so in memory of their own.
+        for name in [RETRY_AFTER, RATE_LIMIT] {
+            if let Some(value) = headers.get_mut(name) {
+                *value = HeaderValue::from_bytes(value.as_bytes()).ok()?;
+            }
+        }
+        let is_blank = |name: &HeaderName| *name == RETRY_AFTER_MS;
+        Some(Self {
+            key,
+            status: head.status,
+            blank: headers.keys().position(is_blank),
+            headers,
+            data,
+        })
+    }
+
+    pub(super) fn data(&self) -> &Bytes {
+        &self.data
+    }
+}
+
+impl KeptAnswer {
+    /// Returns the response, with a body that is made of what is kept.
+    #[inline]
+    pub(super) fn respond<B>(self, body: impl FnOnce(Arc<KeptRefusal>) -> B) -> Response<B> {
+        let Self {
+            refusal,
+            milliseconds,
+        } = self;
+        let mut headers = refusal.headers.clone();
+        // To find a field by its name costs a hash.
+        if let Some(value) = refusal
+            .blank
+            .and_then(|place| headers.values_mut().nth(place))
+        {
+            *value = integer(milliseconds);
+        }
+        let status = refusal.status;
+        let mut response = Response::new(body(refusal));
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response
+    }
+}
+
+impl fmt::Debug for KeptRefusals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let places = self.places.get().into_iter().flatten();
+        let kept = places
+            .filter(|place| place.refusal.load().is_some())
+            .count();
+        f.debug_struct("KeptRefusals").field("kept", &kept).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{array, time::Duration};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        clock::Nanos,
+        limit::{Limit, Scope, Terms, in_flight::InFlight, meter::Meter, quota::Quota, rate::Rate},
+        limiter::{
+            limit_set::{BoundLimit, LimitSet},
+            readings::{LimitReading, LimitReadings},
+        },
+        response::Answer,
+    };
+
+    /// Limits of all kinds, some of them not told: nine to choose from.
+    fn limit(number: usize) -> Limit {
+        let names = ["a", "b", "c", "d", "e", "f", "g", "h", "billing"];
+        let rate = Rate::new(3, Duration::from_millis(1_500)).burst(40);
+        let terms = match number {
+            0 | 8 => Terms::Rate(rate),
+            1 => Terms::Rate(Rate::per_hour(2)),
+            2 | 3 => Terms::Quota(Quota::per_week(20)),
+            4 => Terms::Tokens(Rate::per_minute(900)),
+            5 => Terms::Rate(rate.burst(0)),
+            _ => Terms::InFlight(InFlight::new(7)),
+        };
+        Limit {
+            name: names[number].into(),
+            scope: [Scope::Route, Scope::Total, Scope::Client][number % 3],
+            published: number % 4 != 3,
+            ..Limit::of(terms)
+        }
+    }
+
+    /// Limits with what a layer makes of them beforehand.
+    struct Rule {
+        limit_set: Arc<LimitSet>,
+        templates: Templates,
+    }
+
+    impl Rule {
+        fn new(limits: &[usize]) -> Self {
+            let limits = limits.iter().copied().map(limit);
+            let limit_set = LimitSet::new("GET /", None, BoundLimit::scope(limits));
+            Self {
+                templates: Templates::of(&limit_set),
+                limit_set: Arc::new(limit_set),
+            }
+        }
+
+        /// A refusal at a moment at which so many units of each limit were in use at the start of time.
+        fn denial(&self, used: [u64; 5], cost: u64, spread: Nanos, now: Nanos) -> Denial {
+            let mut readings = LimitReadings::default();
+            for (bound, used) in self.limit_set.limits.iter().zip(used) {
+                let owed = |meter: &Meter| meter.owe(0, 0, used);
+                readings.push(LimitReading {
+                    state: bound.limit.meter.as_ref().map_or(0, owed),
+                    cost,
+                    ..LimitReading::default()
+                });
+            }
+            let set = Arc::clone(&self.limit_set);
+            let mut denial = Denial::new(set, readings, now, now, |_| ());
+            denial.spread(spread);
+            denial
+        }
+    }
+
+    /// All that a client sees of a response, its fields in their order.
+    fn told(response: &Response<Bytes>) -> String {
+        format!("{response:?}")
+    }
+
+    fn written(denial: &Denial, templates: &Templates) -> Response<Bytes> {
+        let template = |ends| templates.refusals.template(ends);
+        problem(denial, template, &templates.bodies)
+    }
+
+    fn copied(answer: KeptAnswer) -> Response<Bytes> {
+        let mut data = Bytes::new();
+        let response = Answer::Kept(answer).respond(|body| data = body.into_data());
+        response.map(|()| data)
+    }
+
+    proptest! {
+        /// Refusals of several rules, at moments close to each other: many tell the same, and more tell nearly the same.
+        #[test]
+        fn a_kept_answer_is_the_one_that_would_be_written(
+            sets in [prop::collection::vec(0..9_usize, 1..=5), prop::collection::vec(0..9_usize, 1..=2)],
+            refusals in prop::collection::vec(
+                (0..2_usize, array::from_fn::<_, 5, _>(|_| 0..44_u64), 1..=2_u64, 0..3_u64, 0..8_u64),
+                1..60,
+            ),
+        ) {
+            let rules = sets.map(|limits| Rule::new(&limits));
+            let kept = KeptRefusals::default();
+            for (rule, used, cost, spread, now) in refusals {
+                let Rule { templates, .. } = &rules[rule];
+                let denial = rules[rule].denial(used, cost, spread * 700_000_000, now * 250_000_000);
+                for _ in 0..3 {
+                    if let Some(answer) = kept.get(&denial, templates) {
+                        prop_assert_eq!(told(&copied(answer)), told(&written(&denial, templates)));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_answer_is_kept_when_it_is_asked_for_again_and_told_with_its_own_milliseconds() {
+        let rule = Rule::new(&[1]);
+        let kept = KeptRefusals::default();
+        let refusal = |now| rule.denial([2; 5], 1, 0, now);
+        let get = |now| kept.get(&refusal(now), &rule.templates);
+        assert!(get(0).is_none(), "it is written for the first");
+        let milliseconds = [0, 300_000_000, 999_999_999].map(|now| {
+            let response = copied(get(now).expect("it is kept"));
+            response.headers()[RETRY_AFTER_MS].clone()
+        });
+        assert_eq!(milliseconds, ["1800000", "1799700", "1799001"]);
+        assert!(get(1_000_000_000).is_none(), "another second");
+        assert_eq!(format!("{kept:?}"), "KeptRefusals { kept: 1 }");
+    }
+
+    #[test]
+    fn what_is_kept_does_not_grow_with_what_is_told() {
+        let kept = KeptRefusals::default();
+        for _ in 0..4 {
+            let rule = Rule::new(&[1]);
+            for second in 0..1_000 {
+                let denial = rule.denial([2; 5], 1, 0, second * 1_000_000_000);
+                for _ in 0..2 {
+                    kept.get(&denial, &rule.templates);
+                }
+            }
+        }
+        assert_eq!(format!("{kept:?}"), "KeptRefusals { kept: 256 }");
+    }
+}
