@@ -119,7 +119,7 @@ impl Engine {
                         return Decided::Admit(Ticket::Bare);
                     }
                     PlainAnswer::Admitted(states) => return attempt.tell_plain(true, states),
-                    PlainAnswer::Refused(states) => return attempt.tell_plain(false, states),
+                    PlainAnswer::Refused(states) => return attempt.refuse_plain(states),
                     PlainAnswer::Unknown => {}
                 }
             }
@@ -198,7 +198,7 @@ impl Attempt<'_> {
 
     /// Admits or refuses a request as plain limits have it, and tells it their `states`.
     #[inline(never)]
-    fn tell_plain(&self, is_admitted: bool, states: PlainStates) -> Decided {
+    pub(super) fn tell_plain(&self, is_admitted: bool, states: PlainStates) -> Decided {
         let mut readings = LimitReadings::default();
         states.tell(&mut readings);
         let mut outcome = Outcome::new(self.arrived, &mut readings);

@@ -8,7 +8,7 @@
 //! - **A refusal holds nothing**: all that its request had taken has gone back, or is given back by a task if a store
 //!   takes it too late.
 
-use std::{borrow::Cow, mem, sync::Arc};
+use std::{borrow::Cow, mem, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Extensions, Method, Request, Response};
@@ -23,10 +23,12 @@ use crate::{
     admission::{Admission, Permits},
     clock::Nanos,
     decision::{Decision, DecisionIn, Denial},
-    limiter::readings::LimitReadings,
+    limit::{gcra::RefusalReason, meter::Meter},
+    limiter::{plain::PlainStates, readings::LimitReadings},
     observe::Log,
     response::{
-        Answer, Framing, Rejection, Templates, fields::RateLimitFields, grpc, problem, strip,
+        Answer, Framing, KeptAnswer, Rejection, Templates, fields::RateLimitFields, grpc, problem,
+        strip,
     },
     usage::Usage,
 };
@@ -330,6 +332,67 @@ impl Attempt<'_> {
         }
         self.rules.log.refused(&denial);
         Decided::Refuse(self.answer(denial, templates))
+    }
+
+    /// Refuses the request as plain limits have it: by the answer that is kept for all who are told the same, if there
+    /// is one, and as [`refuse`](Self::refuse) does if there is none.
+    #[inline(never)]
+    pub(super) fn refuse_plain(&self, states: PlainStates) -> Decided {
+        match self.kept_answer(&states) {
+            Some(answer) => Decided::Refuse(Refusal::Answered(Answer::Kept(answer))),
+            None => self.tell_plain(false, states),
+        }
+    }
+
+    /// Returns the kept answer to a request that one of its plain limits refuses, and counts it. `None`: it is not kept,
+    /// or more is to be told or done than that, and nothing is counted.
+    #[inline]
+    fn kept_answer(&self, states: &PlainStates) -> Option<KeptAnswer> {
+        let (options, now) = (&self.engine.options, self.arrived);
+        let is_written = options.rejection.is_some() || self.rules.rejections.is_some();
+        let is_more = options.spread || options.decision.responses();
+        if is_written || is_more || !self.is_kept_http() || self.rules.log.tells_refusals() {
+            return None;
+        }
+        let RouteLimits {
+            limit_set,
+            templates,
+            meters,
+            ..
+        } = self.limits;
+        let limits = limit_set.limits.iter().zip(states.iter()).enumerate();
+        let mut only = None;
+        for (index, (bound, state)) in limits.clone() {
+            match bound.refusal(state, now, 1) {
+                None => {}
+                Some(RefusalReason::Wait(wait)) if only.is_none() => only = Some((index, wait)),
+                Some(_) => return None,
+            }
+        }
+        let (limit, wait) = only?;
+        let others = limits.filter(|(index, _)| *index != limit);
+        let others = others.map(|(_, (bound, state))| {
+            let balance = |meter: &Meter| meter.balance(state, now);
+            let limit = &bound.limit;
+            (limit, limit.meter.as_ref().map_or((0, 0), balance))
+        });
+        let refusals = &self.engine.refusals;
+        let wait = Duration::from_nanos(wait);
+        let answer = refusals.find(templates, limit, wait, others)?;
+        limit_set.counters.refused.add(1);
+        meters.refused();
+        limit_set.limits[limit].counters.refused.add(1);
+        meters.by_limit(limit);
+        Some(answer)
+    }
+
+    /// Tells whether its refusal is HTTP, and has a body: one that may be kept.
+    #[inline]
+    fn is_kept_http(&self) -> bool {
+        let (head, method) = (self.head, self.head.method());
+        let protocol = self.engine.options.protocol;
+        let framing = protocol.framing(method, head.version(), head.headers());
+        framing == Framing::Http && *method != Method::HEAD
     }
 
     /// Returns the answer to a request that nobody can decide on, since the store is down. It tells a wait of three to

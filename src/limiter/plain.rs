@@ -215,10 +215,16 @@ impl PlainStates {
         }
     }
 
+    /// Returns them in the order of the limits.
+    #[inline]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = u64> + Clone {
+        self.states.into_iter().take(self.count)
+    }
+
     /// Writes them as the readings of a decision.
     #[inline]
     pub(crate) fn tell(self, readings: &mut LimitReadings) {
-        for state in self.states.into_iter().take(self.count) {
+        for state in self.iter() {
             readings.push(LimitReading::new(BucketReading::own(state), 1));
         }
     }

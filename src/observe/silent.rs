@@ -7,6 +7,10 @@ pub(crate) struct Log {}
 
 #[expect(clippy::unused_self, reason = "as where somebody listens")]
 impl Log {
+    pub(crate) fn tells_refusals(&self) -> bool {
+        false
+    }
+
     pub(crate) fn refused(&self, _: &Denial) {}
 
     pub(crate) fn implausible_usage(&self, _: &str, _: Nanos, _: u64, _: u64) {}

@@ -26,9 +26,16 @@ pub(crate) struct Log {
 }
 
 impl Log {
+    /// Tells whether somebody listens to refusals.
+    #[inline]
+    #[expect(clippy::unused_self, reason = "as what else is told")]
+    pub(crate) fn tells_refusals(&self) -> bool {
+        tracing::enabled!(target: TARGET, Level::INFO)
+    }
+
     /// A request was refused. Tells nothing that a client has sent.
     pub(crate) fn refused(&self, denial: &Denial) {
-        if !tracing::enabled!(target: TARGET, Level::INFO) {
+        if !self.tells_refusals() {
             return;
         }
         let Some(untold) = self.refusals.tells(denial.now()) else {

@@ -23,6 +23,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use arc_swap::ArcSwapOption;
@@ -38,7 +39,7 @@ use super::{
     problem::{RetryAfter, problem},
     templates::Templates,
 };
-use crate::decision::Denial;
+use crate::{decision::Denial, limit::Limit};
 
 /// The number of answers that a layer keeps. Each takes some 1.5 KiB.
 const PLACES: usize = 256;
@@ -95,19 +96,37 @@ pub(crate) struct KeptAnswer {
 impl KeptRefusals {
     /// Returns the answer to this refusal, if it is kept. `None`: it has to be written.
     pub(crate) fn get(&self, denial: &Denial, templates: &Templates) -> Option<KeptAnswer> {
-        let wait = denial.retry_after().map(RetryAfter::of);
-        let key = RefusalKey::of(denial, templates, wait.as_ref())?;
-        let milliseconds = wait.map_or(0, |wait| wait.milliseconds);
+        let limit = denial.only()?;
+        let others = denial.limits().enumerate();
+        let others = others.filter(|(index, _)| *index != limit);
+        let others = others.map(|(_, status)| (status.limit(), status.balance()));
+        let wait = denial.retry_after();
+        let (key, milliseconds) = RefusalKey::of(templates, limit, wait, others)?;
         let place = self.place(&key);
-        let kept = place.refusal.load();
-        if let Some(refusal) = kept.as_ref().filter(|refusal| refusal.key == key) {
-            return Some(KeptAnswer {
-                refusal: Arc::clone(refusal),
-                milliseconds,
-            });
-        }
-        drop(kept);
-        place.keep(key, denial, templates)
+        let kept = place.get(&key);
+        let refusal = kept.or_else(|| place.keep(key, denial, templates))?;
+        Some(KeptAnswer {
+            refusal,
+            milliseconds,
+        })
+    }
+
+    /// Returns the answer to a refusal by one limit alone, if it is kept, without a denial: the limit's number, the
+    /// wait, and the balances of the others as [`LimitStatus::balance`](crate::LimitStatus) has them.
+    #[inline]
+    pub(crate) fn find<'l>(
+        &self,
+        templates: &Templates,
+        limit: usize,
+        wait: Duration,
+        others: impl Iterator<Item = (&'l Limit, (u64, u64))>,
+    ) -> Option<KeptAnswer> {
+        let (key, milliseconds) = RefusalKey::of(templates, limit, Some(wait), others)?;
+        let refusal = self.place(&key).get(&key)?;
+        Some(KeptAnswer {
+            refusal,
+            milliseconds,
+        })
     }
 
     fn place(&self, key: &RefusalKey) -> &Place {
@@ -124,9 +143,21 @@ impl KeptRefusals {
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Place {
+    #[inline]
+    fn get(&self, key: &RefusalKey) -> Option<Arc<KeptRefusal>> {
+        let kept = self.refusal.load();
+        let kept = kept.as_ref().filter(|refusal| refusal.key == *key);
+        kept.map(Arc::clone)
+    }
+
     /// Keeps the answer to this refusal, if the same was asked for before.
     #[cold]
-    fn keep(&self, key: RefusalKey, denial: &Denial, templates: &Templates) -> Option<KeptAnswer> {
+    fn keep(
+        &self,
+        key: RefusalKey,
+        denial: &Denial,
+        templates: &Templates,
+    ) -> Option<Arc<KeptRefusal>> {
         // Two answers of one hash are kept early, and no more.
         let hash = key.hash();
         if self.asked.swap(hash, Ordering::Relaxed) != hash {
@@ -139,32 +170,33 @@ impl Place {
         );
         let refusal = Arc::new(KeptRefusal::new(key, answer)?);
         self.refusal.store(Some(Arc::clone(&refusal)));
-        let wait = denial.retry_after().map(RetryAfter::of);
-        Some(KeptAnswer {
-            refusal,
-            milliseconds: wait.map_or(0, |wait| wait.milliseconds),
-        })
+        Some(refusal)
     }
 }
 
 impl RefusalKey {
-    /// `None`: its answer is not kept. It tells that nobody could decide, what several limits have refused, or what is
-    /// left of too many.
-    fn of(denial: &Denial, templates: &Templates, wait: Option<&RetryAfter>) -> Option<Self> {
-        let limit = denial.only()?;
-        let mut others = [None; MOST_OTHERS];
-        let mut places = others.iter_mut();
-        for (index, status) in denial.limits().enumerate() {
-            if index != limit && status.limit().published {
-                *places.next()? = Some(Level::of(status.limit(), status.balance()));
-            }
-        }
-        Some(Self {
+    /// Returns the key of a refusal by one limit, and the milliseconds of its wait. `None`: its answer is not kept,
+    /// since it tells what is left of too many others.
+    #[inline]
+    fn of<'l>(
+        templates: &Templates,
+        limit: usize,
+        wait: Option<Duration>,
+        others: impl Iterator<Item = (&'l Limit, (u64, u64))>,
+    ) -> Option<(Self, u64)> {
+        let mut key = Self {
             templates: templates.number,
             limit,
-            seconds: wait.map(|wait| wait.seconds),
-            others,
-        })
+            seconds: None,
+            others: [None; MOST_OTHERS],
+        };
+        let mut places = key.others.iter_mut();
+        for (limit, balance) in others.filter(|(limit, _)| limit.published) {
+            *places.next()? = Some(Level::of(limit, balance));
+        }
+        let wait = wait.map(RetryAfter::of);
+        key.seconds = wait.map(|wait| wait.seconds);
+        Some((key, wait.map_or(0, |wait| wait.milliseconds)))
     }
 
     /// Of numbers alone, and for answers of this process: clients do not choose them.
@@ -246,14 +278,14 @@ impl fmt::Debug for KeptRefusals {
 
 #[cfg(test)]
 mod tests {
-    use std::{array, time::Duration};
+    use std::array;
 
     use proptest::prelude::*;
 
     use super::*;
     use crate::{
         clock::Nanos,
-        limit::{Limit, Scope, Terms, in_flight::InFlight, meter::Meter, quota::Quota, rate::Rate},
+        limit::{Scope, Terms, in_flight::InFlight, meter::Meter, quota::Quota, rate::Rate},
         limiter::{
             limit_set::{BoundLimit, LimitSet},
             readings::{LimitReading, LimitReadings},

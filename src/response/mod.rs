@@ -19,7 +19,7 @@ use http::header::{HeaderName, RETRY_AFTER};
 use self::header_names::{RATE_LIMIT, RATE_LIMIT_POLICY, RETRY_AFTER_MS, X_SHOULD_RETRY};
 pub(crate) use self::{
     answer::{Answer, AnswerBody},
-    kept::KeptRefusals,
+    kept::{KeptAnswer, KeptRefusals},
     problem::problem,
     protocol::Framing,
     rejection::{Rejections, RouteRejection, strip},
