@@ -1,5 +1,12 @@
 //! A limit that replicas share in Redis: what a decision costs, beside what the server and the connection cost at
-//! least, and beside throttled (the crate), which shares one bucket a call over the same server. A Markdown table.
+//! least, and beside two peers over the same server. A Markdown table.
+//!
+//! - throttled is no layer. Each call shares one bucket: a script, of one key.
+//! - barnacle-rs is a layer as ours is. For a request it takes a connection from a pool (of twice as many as there are
+//!   processors), which asks the server first whether that connection is alive, and calls one script for all counters
+//!   of the request: two round trips, one after the other. Its counters are of fixed windows, and all of them are the
+//!   client's, for a request has one key. It puts the request's body into a box, and tells `x-ratelimit-*` fields.
+//! - Ours makes one call for all buckets, on one connection, and those who wait meanwhile share the next call.
 //!
 //! Each round measures every row, one after the other; told is the median of the rounds.
 
@@ -19,7 +26,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::{Request, Response, StatusCode};
+use axum::body::Body;
+use barnacle_rs::{
+    BarnacleKey, BarnacleLayer, Identity, Limit, RateLimitScope, RedisBarnacleStore,
+};
+use http::{Request, Response, StatusCode, request::Parts};
 use redis::aio::MultiplexedConnection;
 use throttled::RateLimiter;
 use tower::{Layer, ServiceExt, service_fn, util::BoxCloneSyncService};
@@ -32,6 +43,32 @@ const ROUNDS: usize = 5;
 const ALONE: usize = 2_000;
 const TOGETHER: usize = 64;
 const EACH: usize = 400;
+
+/// Rows.
+const NAMES: [&str; 11] = [
+    "INCR",
+    "a script on one key",
+    "strict, three buckets",
+    "throttled, one bucket",
+    "throttled, three calls for three",
+    "barnacle-rs, one window",
+    "barnacle-rs, three windows",
+    "in memory",
+    "while the store is down",
+    "refused, known to be empty",
+    "leases of 50, three buckets",
+];
+const INCR: usize = 0;
+const SCRIPT: usize = 1;
+const STRICT: usize = 2;
+const THROTTLED: usize = 3;
+const THROTTLED_THREE: usize = 4;
+const BARNACLE: usize = 5;
+const BARNACLE_THREE: usize = 6;
+const MEMORY: usize = 7;
+const DOWN: usize = 8;
+const REFUSED: usize = 9;
+const LEASED: usize = 10;
 
 type Service = BoxCloneSyncService<Request<()>, Response<()>, Infallible>;
 
@@ -115,6 +152,31 @@ fn serve(layer: &ThrottleLayer) -> Service {
         service,
         |response: Response<_>| response.map(|_| ()),
     ))
+}
+
+/// A client's windows in barnacle-rs, by their names.
+fn barnacle(url: &str, windows: &[&'static str]) -> Service {
+    let limit = |name: &&'static str| {
+        let scope = RateLimitScope::Named((*name).into());
+        Limit::new(1 << 30, Duration::from_secs(3_600)).with_scope(scope)
+    };
+    let key = |parts: &Parts, (): &()| {
+        let key = parts.headers.get("x-api-key")?.to_str().ok()?;
+        Some(Identity::new(BarnacleKey::Custom(key.to_owned())))
+    };
+    let layer: BarnacleLayer<RedisBarnacleStore> = BarnacleLayer::builder()
+        .with_store(RedisBarnacleStore::from_url(url).expect("a url"))
+        .with_limits(windows.iter().map(limit))
+        .with_identifier(key)
+        .build()
+        .expect("limits that hold together");
+    let serve =
+        service_fn(|_: Request<Body>| async { Ok::<_, Infallible>(Response::new(Body::empty())) });
+    let service = layer
+        .layer(serve)
+        .map_request(|request: Request<()>| request.map(|()| Body::empty()))
+        .map_response(|response: Response<_>| response.map(|_| ()));
+    BoxCloneSyncService::new(service)
 }
 
 /// Three buckets: a client's, a route's and the total.
@@ -244,26 +306,21 @@ async fn main() {
         Arc::new(throttled::RedisRateLimiter::new(manager))
     };
 
-    let names = [
-        "INCR",
-        "a script on one key",
-        "strict, three buckets",
-        "throttled, one bucket",
-        "throttled, three calls for three",
-        "in memory",
-        "while the store is down",
-        "refused, known to be empty",
-        "leases of 50, three buckets",
-    ];
-    let mut rows: Vec<Row> = names.iter().map(|_| Row::default()).collect();
+    let one_window = barnacle(&server.url(), &["first"]);
+    let three_windows = barnacle(&server.url(), &["first", "second", "third"]);
+    for service in [&one_window, &three_windows] {
+        assert_eq!(decide(service, 0).await, StatusCode::OK);
+    }
+
+    let mut rows: Vec<Row> = NAMES.iter().map(|_| Row::default()).collect();
     decide(&down, 0).await;
     decide(&refused, 0).await;
     let mut asked = (0, 0, 0, 0);
     for _ in 0..ROUNDS {
         let floor = |_| increment(&connection, "floor");
-        rows[0].alone.push(alone(floor).await);
+        rows[INCR].alone.push(alone(floor).await);
         let shared = connection.clone();
-        rows[0].together.push(
+        rows[INCR].together.push(
             together(move |_| {
                 let shared = shared.clone();
                 async move { increment(&shared, "floor").await }
@@ -279,20 +336,22 @@ async fn main() {
                 .await
                 .expect("it runs");
         };
-        rows[1]
+        rows[SCRIPT]
             .alone
             .push(alone(|_| script(connection.clone(), Arc::clone(&one))).await);
         let (shared, code) = (connection.clone(), Arc::clone(&one));
-        rows[1]
+        rows[SCRIPT]
             .together
             .push(together(move |_| script(shared.clone(), Arc::clone(&code))).await);
 
         let services = [
-            (2, &strict),
-            (5, &memory),
-            (6, &down),
-            (7, &refused),
-            (8, &leased),
+            (STRICT, &strict),
+            (BARNACLE, &one_window),
+            (BARNACLE_THREE, &three_windows),
+            (MEMORY, &memory),
+            (DOWN, &down),
+            (REFUSED, &refused),
+            (LEASED, &leased),
         ];
         for (index, service) in services {
             calls.store(0, Ordering::Relaxed);
@@ -314,15 +373,15 @@ async fn main() {
             );
             let calls = calls.load(Ordering::Relaxed);
             match index {
-                2 => asked.0 += calls,
-                7 => asked.1 += calls,
-                8 => asked.3 += calls,
+                STRICT => asked.0 += calls,
+                REFUSED => asked.1 += calls,
+                LEASED => asked.3 += calls,
                 _ => {}
             }
-            asked.2 += (ALONE + TOGETHER * EACH) as u64 * u64::from(index == 2);
+            asked.2 += (ALONE + TOGETHER * EACH) as u64 * u64::from(index == STRICT);
         }
 
-        for (index, keys) in [(3, 1), (4, 3)] {
+        for (index, keys) in [(THROTTLED, 1), (THROTTLED_THREE, 3)] {
             let check = move |peer: Arc<throttled::RedisRateLimiter>, key: usize| async move {
                 let quota =
                     throttled::Quota::per_second(NonZeroU32::new(1_000_000).expect("not zero"));
@@ -348,11 +407,11 @@ async fn main() {
         .iter_mut()
         .map(|row| (median(&mut row.alone), median(&mut row.together)))
         .collect();
-    let floor = told[0];
+    let floor = told[INCR];
     println!(
         "| | p50 alone, µs | to `INCR` | a second, 64 at a time | to `INCR` |\n|---|---|---|---|---|"
     );
-    for (name, (alone, together)) in names.iter().zip(told.drain(..)) {
+    for (name, (alone, together)) in NAMES.iter().zip(told.drain(..)) {
         println!(
             "| {name} | {alone:.1} | {:.2} | {together:.0} | {:.2} |",
             alone / floor.0,
@@ -369,7 +428,7 @@ async fn main() {
     };
     println!(
         "p50 to that in memory: with leases {:.2}, while the store is down {:.2}",
-        ratio(8, 5),
-        ratio(6, 5)
+        ratio(LEASED, MEMORY),
+        ratio(DOWN, MEMORY)
     );
 }
