@@ -114,6 +114,10 @@ pub const LAYERS: &[Budget] = &[
         most: by_tokio(1.5),
         of: |rounds, _| rounds.ratio("500 routes, {param}", "1 route, {param}"),
     },
+];
+
+/// The same of what is not a ratio.
+pub const AMOUNTS: &[Budget] = &[
     Budget {
         what: "a frame of a body that holds a slot: ns over a bare one",
         most: by_tokio(10.0),
@@ -182,7 +186,7 @@ pub const KEYED: &[Budget] = &[
 ];
 
 /// Prints a line for each, with the verdict on the median.
-pub fn print(budgets: &[Budget], processes: &Processes) {
+pub fn print<'a>(budgets: impl IntoIterator<Item = &'a Budget>, processes: &Processes) {
     println!(
         "| budget | with the counter, at most | measured | | by tokio's clock, at most | measured | |\n|---|---|---|---|---|---|---|"
     );
@@ -194,6 +198,20 @@ pub fn print(budgets: &[Budget], processes: &Processes) {
                 format!("{most} | {found:.2} | {}", verdict(found.median <= most))
             }
             None => "– | |".to_owned(),
+        });
+        let cells: Vec<String> = cells.collect();
+        println!("| {} | {} |", budget.what, cells.join(" | "));
+    }
+}
+
+/// Prints the ratios of budgets without a verdict, for instructions.
+pub fn print_ratios(budgets: &[Budget], processes: &Processes) {
+    println!("| ratio | with the counter | by tokio's clock |\n|---|---|---|");
+    for budget in budgets {
+        let clocks = By::BOTH.into_iter().zip(budget.most);
+        let cells = clocks.map(|(by, most)| match most {
+            Some(_) => format!("{:.2}", processes.spread(|rounds| (budget.of)(rounds, by))),
+            None => "–".to_owned(),
         });
         let cells: Vec<String> = cells.collect();
         println!("| {} | {} |", budget.what, cells.join(" | "));

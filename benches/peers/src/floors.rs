@@ -9,7 +9,7 @@ use std::{
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tower_throttle::{__bench::LocalClock, Clock};
 
-use crate::{layers::governor_quota, rounds::Row};
+use crate::{layers::governor_quota, ours::By, rounds::Row};
 
 pub fn rows() -> Vec<Row> {
     let word = AtomicU64::new(0);
@@ -22,9 +22,12 @@ pub fn rows() -> Vec<Row> {
         Row::alone("clock: tokio", || {
             black_box(tokio::time::Instant::now());
         }),
-        Row::alone("clock: the counter, as the layer reads it", move || {
-            black_box(counter.now());
-        }),
+        Row::alone(
+            By::Counter.name("clock: as the layer reads it"),
+            move || {
+                black_box(counter.now());
+            },
+        ),
         Row::alone("compare-and-swap", move || {
             let seen = word.load(Ordering::Acquire);
             let _ = black_box(word.compare_exchange(

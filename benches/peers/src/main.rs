@@ -12,6 +12,7 @@ mod clock;
 mod counts;
 mod e2e;
 mod floors;
+mod instructions;
 mod keyed;
 mod layers;
 mod machine;
@@ -45,6 +46,7 @@ fn main() {
         ["layers"] => headed(|| report::layers(count)),
         ["threads"] => headed(|| report::threads(count)),
         ["keyed"] => headed(|| report::keyed(count)),
+        ["instructions"] => headed(|| report::instructions(&rows())),
         ["memory"] => headed(once::memory),
         ["reloads"] => headed(once::reloads),
         ["tables"] => headed(tables::measure),
@@ -80,7 +82,7 @@ fn count_of_processes(words: &mut Vec<String>) -> usize {
         .expect("--processes N, last")
 }
 
-/// All but the clean builds and the ways to lay out a table, which take minutes each.
+/// All but instructions, clean builds and the ways to lay out a table, which take minutes each.
 fn everything(count: usize) {
     machine::print();
     let tables: [&dyn Fn(); 6] = [
@@ -130,5 +132,6 @@ fn repeat(name: &str, times: u32) {
     let mut rows = rows();
     let row = rows.iter_mut().find(|row| row.name == name);
     let row = row.unwrap_or_else(|| panic!("no table and no row is called {name}"));
-    row.repeat(times);
+    row.repeat(100);
+    instructions::counted(|| row.repeat(times));
 }

@@ -2,6 +2,8 @@
 
 use tower_throttle::{Clock, ThrottleLayer};
 
+const COUNTER: &str = ", counter";
+
 /// The clock that a row of ours goes by.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum By {
@@ -17,8 +19,16 @@ impl By {
     /// What a row is called by this clock.
     pub fn name(self, row: &str) -> String {
         match self {
-            Self::Counter => format!("{row}, counter"),
+            Self::Counter => format!("{row}{COUNTER}"),
             Self::Tokio => row.to_owned(),
+        }
+    }
+
+    /// The clock that a row is called by, and what it is called by tokio's.
+    pub fn of(name: &str) -> (Self, &str) {
+        match name.strip_suffix(COUNTER) {
+            Some(row) => (Self::Counter, row),
+            None => (Self::Tokio, name),
         }
     }
 

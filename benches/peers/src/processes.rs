@@ -20,6 +20,11 @@ impl Processes {
         Self((0..count).map(|_| one(table)).collect())
     }
 
+    /// Something that is the same in each process, and was measured once.
+    pub fn once(rounds: Rounds) -> Self {
+        Self(vec![rounds])
+    }
+
     /// The rows, as the first process has them.
     pub fn rows(&self) -> &[Figures] {
         self.0.first().expect("a process").rows()

@@ -1,18 +1,32 @@
 //! The tables and plots of what several processes measured.
 
 use crate::{
-    budgets,
+    budgets, e2e, instructions,
     keyed::{self, Asked, Keys},
     layers, once,
     ours::By,
     plot,
     processes::{Processes, Spread},
+    rounds::Row,
 };
 
 /// One request in one layer.
 pub fn layers(count: usize) {
     let processes = Processes::measure("layers", count);
-    println!("| work | ns | over its floor | × its floor | allocations |\n|---|---|---|---|---|");
+    rows(&processes, "ns");
+    println!();
+    budgets::print(budgets::LAYERS.iter().chain(budgets::AMOUNTS), &processes);
+    plot_layers(&processes);
+}
+
+fn rows(processes: &Processes, unit: &str) {
+    let counts = processes.rows().iter().any(|row| row.allocations.is_some());
+    let (head, line) = if counts {
+        (" allocations |", "---|")
+    } else {
+        ("", "")
+    };
+    println!("| work | {unit} | over its floor | × its floor |{head}\n|---|---|---|---|{line}");
     for row in processes.rows() {
         let nanos = processes.spread(|rounds| rounds.nanos(&row.name));
         let floor = row.floor.as_ref().map_or_else(
@@ -23,16 +37,21 @@ pub fn layers(count: usize) {
                 format!("{over} | {:.2}", ratio.median)
             },
         );
-        let allocations = row.allocations.map(|count| count.to_string());
-        println!(
-            "| {} | {nanos} | {floor} | {} |",
-            row.name,
-            allocations.unwrap_or_default()
-        );
+        let allocations = row.allocations.map(|count| format!(" {count} |"));
+        let allocations = allocations.unwrap_or_default();
+        println!("| {} | {nanos} | {floor} |{allocations}", row.name);
     }
+}
+
+/// Instructions of the same rows, the ratios of the budgets by them, and those of whole servers.
+pub fn instructions(layers: &[Row]) {
+    let measured = instructions::measure(layers).unwrap_or_else(|fault| panic!("{fault}"));
+    let measured = Processes::once(measured);
+    rows(&measured, "instructions");
     println!();
-    budgets::print(budgets::LAYERS, &processes);
-    plot_layers(&processes);
+    budgets::print_ratios(budgets::LAYERS, &measured);
+    println!();
+    rows(&Processes::once(e2e::instructions()), "instructions");
 }
 
 fn plot_layers(processes: &Processes) {
@@ -73,15 +92,7 @@ fn bars(figures: &[(String, Spread)]) -> Vec<plot::Bar<'_>> {
 /// Two threads.
 pub fn threads(count: usize) {
     let processes = Processes::measure("threads", count);
-    println!("| work | ns | over its floor |\n|---|---|---|");
-    for row in processes.rows() {
-        let nanos = processes.spread(|rounds| rounds.nanos(&row.name));
-        let over = row.floor.as_ref().map(|_| {
-            let over = processes.spread(|rounds| rounds.over(&row.name));
-            over.to_string()
-        });
-        println!("| {} | {nanos} | {} |", row.name, over.unwrap_or_default());
-    }
+    rows(&processes, "ns");
     println!();
     budgets::print(budgets::THREADS, &processes);
 }

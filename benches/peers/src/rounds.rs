@@ -11,7 +11,7 @@ const SLICE_NANOS: f64 = 2_000_000.0;
 /// One piece of work.
 pub struct Row {
     pub name: String,
-    floor: Option<&'static str>,
+    pub floor: Option<&'static str>,
     work: Box<dyn FnMut()>,
 }
 

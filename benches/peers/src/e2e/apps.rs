@@ -3,7 +3,7 @@
 use std::{
     convert::Infallible,
     future::ready,
-    io::{Read as _, stdin},
+    io::stdin,
     num::{NonZeroU32, NonZeroU64},
     process::exit,
     sync::Arc,
@@ -21,7 +21,7 @@ use axum::{
 };
 use axum_gcra::{RateLimitLayer, gcra};
 use serde::Serialize;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::mpsc::unbounded_channel};
 use tower::ServiceBuilder;
 use tower_governor::{
     GovernorLayer, governor::GovernorConfigBuilder, key_extractor::GlobalKeyExtractor,
@@ -29,7 +29,11 @@ use tower_governor::{
 use tower_throttle::{DecisionIn, Rate, Rules};
 
 use super::BoxError;
-use crate::layers::{endless, plain, throttle};
+use crate::{
+    instructions::counted,
+    layers::{endless, plain, throttle},
+    ours::By,
+};
 
 pub const PATH: &str = "/hello";
 /// The body of the route's answer.
@@ -103,15 +107,17 @@ fn refusal(_: axum_gcra::Error<Infallible, Infallible>) -> std::future::Ready<Re
 fn app(name: &str) -> Result<Router, BoxError> {
     let bare = Router::new().route(PATH, get(hello));
     let hourly = Rate::per_hour(1);
-    Ok(match name {
+    let (by, row) = By::of(name);
+    let ours = |throttle| by.layer(throttle).for_axum();
+    Ok(match row {
         BARE => bare,
-        PLAIN => bare.layer(plain(rules(endless())).for_axum()),
-        FIELDS => bare.layer(throttle(rules(endless())).for_axum()),
+        PLAIN => bare.layer(ours(plain(rules(endless())))),
+        FIELDS => bare.layer(ours(throttle(rules(endless())))),
         DECIDED => {
             let layer = throttle(rules(endless())).decision(DecisionIn::Both);
-            bare.layer(layer.for_axum())
+            bare.layer(ours(layer))
         }
-        REFUSED => bare.layer(throttle(rules(hourly)).for_axum()),
+        REFUSED => bare.layer(ours(throttle(rules(hourly)))),
         GOVERNOR => governor!(bare, per_nanosecond(1), burst MANY.get()),
         GOVERNOR_HEADERS => governor!(bare, per_nanosecond(1), burst MANY.get(), use_headers),
         GOVERNOR_REFUSED => governor!(bare, per_second(3_600), burst 1),
@@ -125,25 +131,32 @@ fn app(name: &str) -> Result<Router, BoxError> {
     })
 }
 
-/// Serves on one thread until its standard input ends, and says where.
+/// Serves on one thread until its standard input ends, and says where. Between two lines from there the thread is
+/// counted; each is answered with a line.
 pub fn serve(name: &str) -> Result<(), BoxError> {
-    thread::spawn(|| {
+    let (turn, mut turns) = unbounded_channel();
+    thread::spawn(move || {
         // However it ends, the parent is gone.
-        let _ = stdin().read_to_end(&mut Vec::new());
+        for _ in stdin().lines().map_while(Result::ok) {
+            let _ = turn.send(());
+        }
         exit(0);
     });
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(async {
-        let app = app(name)?;
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        println!("{}", listener.local_addr()?);
-        let listener = listener.tap_io(|stream| {
-            // A connection that is gone already is noticed soon enough.
-            let _ = stream.set_nodelay(true);
-        });
-        axum::serve(listener, app).await?;
-        Ok(())
-    })
+    let app = app(name)?;
+    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
+    println!("{}", listener.local_addr()?);
+    let listener = listener.tap_io(|stream| {
+        // A connection that is gone already is noticed soon enough.
+        let _ = stream.set_nodelay(true);
+    });
+    let serving = runtime.spawn(async { axum::serve(listener, app).await });
+    runtime.block_on(turns.recv());
+    println!("counting");
+    counted(|| runtime.block_on(turns.recv()));
+    println!("counted");
+    runtime.block_on(serving)??;
+    Ok(())
 }

@@ -25,6 +25,59 @@ pub const HAPROXY: &str = "HAProxy in front, no limit";
 pub const HAPROXY_LIMIT: &str = "HAProxy in front, stick table";
 pub const HAPROXY_REFUSED: &str = "HAProxy, stick table, refused";
 
+const CONNECTIONS: usize = 32;
+
+const BOTH: &[&str] = &["ratelimit:", "ratelimit-policy:"];
+const OLD: &[&str] = &["x-ratelimit-limit:"];
+const ALL: &[&str] = &["ratelimit:", "ratelimit-policy:", "x-ratelimit-limit:"];
+
+/// A layer around the bare server's route.
+pub struct Layer {
+    pub name: &'static str,
+    /// Its name among `apps`.
+    pub app: &'static str,
+    pub is_ours: bool,
+    pub refuses: bool,
+    /// The fields that it adds.
+    fields: &'static [&'static str],
+}
+
+const fn layer(name: &'static str, app: &'static str, fields: &'static [&'static str]) -> Layer {
+    Layer {
+        name,
+        app,
+        is_ours: false,
+        refuses: false,
+        fields,
+    }
+}
+
+const fn ours(layer: Layer) -> Layer {
+    Layer {
+        is_ours: true,
+        ..layer
+    }
+}
+
+const fn refusing(layer: Layer) -> Layer {
+    Layer {
+        refuses: true,
+        ..layer
+    }
+}
+
+pub const LAYERS: [Layer; 9] = [
+    ours(layer(PLAIN, apps::PLAIN, &[])),
+    layer(GOVERNOR, apps::GOVERNOR, &[]),
+    layer(AXUM_GCRA, apps::AXUM_GCRA, &[]),
+    ours(layer(FIELDS, apps::FIELDS, BOTH)),
+    ours(layer(DECIDED, apps::DECIDED, BOTH)),
+    layer(GOVERNOR_HEADERS, apps::GOVERNOR_HEADERS, OLD),
+    layer(AXUM_GOVERNOR, apps::AXUM_GOVERNOR, ALL),
+    ours(refusing(layer(REFUSED, apps::REFUSED, BOTH))),
+    refusing(layer(GOVERNOR_REFUSED, apps::GOVERNOR_REFUSED, &[])),
+];
+
 /// A server, its clients, and what it must answer.
 pub struct Contender {
     pub name: &'static str,
@@ -43,7 +96,7 @@ impl Contender {
         in_front: bool,
         fields: &[&str],
     ) -> Result<Self, BoxError> {
-        let clients = Clients::connect(process.address()).await?;
+        let clients = Clients::connect(process.address(), CONNECTIONS).await?;
         let mut contender = Self {
             name,
             refuses,
@@ -80,25 +133,18 @@ pub async fn all(
     directory: &Directory,
     processors: Option<&Processors>,
 ) -> Result<(Contender, Vec<Contender>), BoxError> {
-    const BOTH: &[&str] = &["ratelimit:", "ratelimit-policy:"];
-    const OLD: &[&str] = &["x-ratelimit-limit:"];
-    const ALL: &[&str] = &["ratelimit:", "ratelimit-policy:", "x-ratelimit-limit:"];
-    let layers = [
-        (PLAIN, apps::PLAIN, false, &[][..]),
-        (GOVERNOR, apps::GOVERNOR, false, &[]),
-        (AXUM_GCRA, apps::AXUM_GCRA, false, &[]),
-        (FIELDS, apps::FIELDS, false, BOTH),
-        (DECIDED, apps::DECIDED, false, BOTH),
-        (GOVERNOR_HEADERS, apps::GOVERNOR_HEADERS, false, OLD),
-        (AXUM_GOVERNOR, apps::AXUM_GOVERNOR, false, ALL),
-        (REFUSED, apps::REFUSED, true, BOTH),
-        (GOVERNOR_REFUSED, apps::GOVERNOR_REFUSED, true, &[]),
-    ];
     let process = Process::serve(processors, apps::BARE)?;
     let upstream = process.address();
     let bare = Contender::new(BARE, process, false, false, &[]).await?;
     let mut contenders = Vec::new();
-    for (name, app, refuses, fields) in layers {
+    for Layer {
+        name,
+        app,
+        refuses,
+        fields,
+        ..
+    } in LAYERS
+    {
         let process = Process::serve(processors, app)?;
         contenders.push(Contender::new(name, process, refuses, false, fields).await?);
     }

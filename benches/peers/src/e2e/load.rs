@@ -12,8 +12,6 @@ use tokio::{
 
 use super::{BoxError, apps::PATH};
 
-const CONNECTIONS: usize = 32;
-
 /// The results of one turn.
 pub struct Turn {
     pub passed: u64,
@@ -43,9 +41,10 @@ struct Answer {
 }
 
 impl Clients {
-    pub async fn connect(address: SocketAddr) -> Result<Self, BoxError> {
-        let mut clients = Vec::new();
-        for _ in 0..CONNECTIONS {
+    /// So many, each with a connection of its own.
+    pub async fn connect(address: SocketAddr, count: usize) -> Result<Self, BoxError> {
+        let mut clients = Vec::with_capacity(count);
+        for _ in 0..count {
             clients.push(Client::connect(address).await?);
         }
         Ok(Self(clients))

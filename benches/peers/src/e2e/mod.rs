@@ -12,6 +12,7 @@
 
 mod apps;
 mod contenders;
+mod instructions;
 mod load;
 mod pairs;
 mod process;
@@ -19,6 +20,8 @@ mod proxies;
 mod report;
 
 use std::{error::Error, process::exit};
+
+use crate::rounds::Rounds;
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -32,9 +35,14 @@ pub fn measure() {
     end(pairs::measure().map(|rows| report::print(&rows)));
 }
 
-fn end(result: Result<(), BoxError>) {
-    if let Err(fault) = result {
+/// Instructions of one request to each server.
+pub fn instructions() -> Rounds {
+    end(instructions::measure())
+}
+
+fn end<T>(result: Result<T, BoxError>) -> T {
+    result.unwrap_or_else(|fault| {
         eprintln!("end to end: {fault}");
         exit(1);
-    }
+    })
 }

@@ -2,9 +2,9 @@
 
 use std::{
     env, fs,
-    io::{BufRead as _, BufReader, ErrorKind},
+    io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -72,6 +72,8 @@ fn pin(list: &str) -> bool {
 pub struct Process {
     child: Child,
     address: SocketAddr,
+    /// What it says, if it is this program.
+    output: Option<BufReader<ChildStdout>>,
 }
 
 impl Process {
@@ -79,7 +81,12 @@ impl Process {
     pub fn serve(processors: Option<&Processors>, name: &str) -> Result<Self, BoxError> {
         let this = env::current_exe()?;
         let this = this.to_str().ok_or("a path that is text")?;
-        let child = Processors::command(processors, this)
+        Self::start(Processors::command(processors, this), name)
+    }
+
+    /// The same, by a command that this program's arguments can be added to.
+    pub fn start(mut command: Command, name: &str) -> Result<Self, BoxError> {
+        let child = command
             .args(["serve", name])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -88,21 +95,50 @@ impl Process {
         let mut process = Self {
             child,
             address: ([127, 0, 0, 1], 0).into(),
+            output: None,
         };
-        let mut line = String::new();
-        let output = process.child.stdout.take().ok_or("it was piped")?;
-        BufReader::new(output).read_line(&mut line)?;
-        process.address = line
-            .trim()
+        process.output = process.child.stdout.take().map(BufReader::new);
+        process.address = process
+            .line()?
             .parse()
             .map_err(|_| format!("the server {name} did not begin"))?;
         Ok(process)
     }
 
+    fn line(&mut self) -> Result<String, BoxError> {
+        let mut line = String::new();
+        let output = self.output.as_mut().ok_or("it was piped")?;
+        output.read_line(&mut line)?;
+        Ok(line.trim().to_owned())
+    }
+
+    /// Begins or ends what is counted of one of `apps`.
+    pub fn turn(&mut self) -> Result<(), BoxError> {
+        let input = self.child.stdin.as_mut().ok_or("it was piped")?;
+        input.write_all(b"\n")?;
+        match self.line()?.is_empty() {
+            true => Err("it has ended".into()),
+            false => Ok(()),
+        }
+    }
+
+    /// Has one of `apps` end, and returns what it said of errors, which were piped.
+    pub fn end(mut self) -> Result<String, BoxError> {
+        drop(self.child.stdin.take());
+        let mut told = String::new();
+        let mut errors = self.child.stderr.take().ok_or("they were piped")?;
+        errors.read_to_string(&mut told)?;
+        Ok(told)
+    }
+
     /// Another program, which is known to have begun by its port being open.
     pub fn proxy(mut command: Command, address: SocketAddr) -> Result<Self, BoxError> {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
-        let mut process = Self { child, address };
+        let mut process = Self {
+            child,
+            address,
+            output: None,
+        };
         let begun = Instant::now();
         loop {
             if let Some(status) = process.child.try_wait()? {
