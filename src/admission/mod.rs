@@ -36,7 +36,7 @@ pub(crate) use self::origin::Origin;
 use self::reservation::TokenReservation;
 use crate::limiter::{
     limit_set::{BoundLimit, Demand},
-    readings::{LimitReading, LimitReadings},
+    readings::LimitReadings,
 };
 
 /// The guard of one admitted request. It lives as long as the request: from the decision, through the inner service's
@@ -71,11 +71,17 @@ impl Admission {
     ) -> Self {
         let permits = held.unwrap_or_else(|| Permits::new(origin, demand, readings));
         match origin.limit_set.has_tokens {
-            false => Self::Slots { _permits: permits },
+            false => Self::of_slots(permits),
             true => Self::Tokens(TokenAdmission {
                 reservation: TokenReservation::new(origin, demand, readings, permits),
             }),
         }
+    }
+
+    /// Makes the guard of a request that holds slots, where model tokens are not limited.
+    #[inline]
+    pub(crate) fn of_slots(permits: Permits) -> Self {
+        Self::Slots { _permits: permits }
     }
 
     /// Returns the reservation of model tokens, if they are limited.
@@ -144,14 +150,33 @@ impl Permits {
     /// order. It takes nothing itself: the caller has charged them, and must not drop two of these for one charge.
     #[inline]
     pub(crate) fn new(origin: &Arc<Origin>, demand: Demand, readings: &LimitReadings) -> Self {
+        let readings = readings.as_slice();
+        let flags = |limit: usize| {
+            let reading = readings.get(limit);
+            reading.map_or((false, false), |it| (!it.refused, it.shared))
+        };
+        Self::of(origin, demand, flags)
+    }
+
+    /// Notes a slot of each cap of `origin`, all of them of balances that are not shared. As [`new`](Self::new), where
+    /// there are no readings.
+    #[inline]
+    pub(crate) fn own(origin: &Arc<Origin>, demand: Demand) -> Self {
+        Self::of(origin, demand, |_| (true, false))
+    }
+
+    /// Notes slots of which `flags` tells, by the number of the limit, that they are held, and if strangers share them.
+    #[inline(always)]
+    fn of(origin: &Arc<Origin>, demand: Demand, flags: impl Fn(usize) -> (bool, bool)) -> Self {
         let (mut held, mut shared, mut caps) = (0, 0, 0);
         let mut identity = 0;
-        for (bound, reading) in Self::caps(origin, readings) {
+        for (limit, bound) in Self::caps(origin) {
             if bound.is_of_clients() {
                 identity = demand.identity;
             }
-            held |= u16::from(!reading.refused).checked_shl(caps).unwrap_or(0);
-            shared |= u16::from(reading.shared).checked_shl(caps).unwrap_or(0);
+            let (is_held, is_shared) = flags(limit);
+            held |= u16::from(is_held).checked_shl(caps).unwrap_or(0);
+            shared |= u16::from(is_shared).checked_shl(caps).unwrap_or(0);
             caps += 1;
         }
         match u64::try_from(identity) {
@@ -161,30 +186,24 @@ impl Permits {
                 held,
                 shared,
             }),
-            _ => Self::many(origin, demand, readings),
+            _ => Self::many(origin, demand, flags),
         }
     }
 
     /// A claim that is too large to lie with the rest of the request.
     #[cold]
-    fn many(origin: &Arc<Origin>, demand: Demand, readings: &LimitReadings) -> Self {
-        let caps = Self::caps(origin, readings);
+    fn many(origin: &Arc<Origin>, demand: Demand, flags: impl Fn(usize) -> (bool, bool)) -> Self {
         Self(Claim::Many(Box::new(ManySlots {
             origin: Arc::clone(origin),
             identity: demand.identity,
-            flags: caps
-                .map(|(_, reading)| (!reading.refused, reading.shared))
-                .collect(),
+            flags: Self::caps(origin).map(|(limit, _)| flags(limit)).collect(),
         })))
     }
 
-    /// Lists the caps among the limits, each with its reading.
-    fn caps<'a>(
-        origin: &'a Origin,
-        readings: &'a LimitReadings,
-    ) -> impl Iterator<Item = (&'a BoundLimit, &'a LimitReading)> {
-        let readings = origin.limit_set.limits.iter().zip(readings.as_slice());
-        readings.filter(|(bound, _)| bound.limit.is_slots())
+    /// Lists the caps among the limits, each with the number of the limit.
+    fn caps(origin: &Origin) -> impl Iterator<Item = (usize, &BoundLimit)> {
+        let limits = origin.limit_set.limits.iter().enumerate();
+        limits.filter(|(_, bound)| bound.limit.is_slots())
     }
 }
 

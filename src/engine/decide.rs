@@ -114,9 +114,12 @@ impl Engine {
             if limit_set.is_plain && attempt.store().is_none() {
                 let clock = || limiter.now_ordered();
                 match plain::take(limit_set, &limiter.clients, demand, now, clock) {
-                    PlainAnswer::Admitted(_) if attempt.is_bare() => {
+                    PlainAnswer::Admitted(_) if !attempt.is_told() => {
                         attempt.limits.count_admitted();
-                        return Decided::Admit(Ticket::Bare);
+                        return Decided::Admit(match limit_set.has_slots {
+                            true => attempt.hold_slots(),
+                            false => Ticket::Bare,
+                        });
                     }
                     PlainAnswer::Admitted(states) => return attempt.tell_plain(true, states),
                     PlainAnswer::Refused(states) => return attempt.refuse_plain(states),

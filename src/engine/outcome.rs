@@ -207,19 +207,21 @@ impl RouteLimits {
 }
 
 impl Attempt<'_> {
-    /// Returns whether an admitted request holds nothing and its response stays as it is: most, with fields and
-    /// decision off.
+    /// Tells whether the response to an admitted request is changed, or the decision put anywhere.
     #[inline(always)]
-    pub(super) fn is_bare(&self) -> bool {
-        let RouteLimits {
-            limit_set,
-            templates,
-            ..
-        } = self.limits;
-        let options = &self.engine.options;
-        let is_told =
-            options.decision.anywhere() || (options.fields && templates.policies.is_some());
-        !is_told && !limit_set.has_slots && !limit_set.has_tokens
+    pub(super) fn is_told(&self) -> bool {
+        let Options {
+            decision, fields, ..
+        } = &self.engine.options;
+        decision.anywhere() || (*fields && self.limits.templates.policies.is_some())
+    }
+
+    /// Returns the ticket of a request that plain limits have admitted, with the slots that it has taken of its own
+    /// balances.
+    #[inline(never)]
+    pub(super) fn hold_slots(&self) -> Ticket {
+        let permits = Permits::own(&self.limits.origin, self.demand);
+        Ticket::Held(Admission::of_slots(permits))
     }
 
     /// Admits the request, and returns what it goes on with: the slots that it has taken, its reservation of model

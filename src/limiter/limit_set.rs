@@ -263,9 +263,9 @@ fn are_plain(limits: &[BoundLimit]) -> bool {
         return false;
     }
     let is_plain = |BoundLimit { limit, .. }: &BoundLimit| {
-        let is_kind = matches!(limit.terms, Terms::Rate(_) | Terms::Quota(_));
         let is_enforced = !limit.shadow && limit.meter.is_some();
-        is_kind && is_enforced && limit.wait_policy.is_none()
+        // What a request reserves of model tokens is not one unit.
+        is_enforced && !limit.is_tokens() && limit.wait_policy.is_none()
     };
     (1..=LimitSet::MOST_PLAIN).contains(&limits.len()) && limits.iter().all(is_plain)
 }

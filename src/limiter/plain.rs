@@ -1,7 +1,7 @@
 //! The short way: how most requests are charged, with the least to do.
 //!
-//! A set is *plain* if its limits are enforced rates and quotas, none of them closed, at most four, and nobody waits for
-//! them. A request then costs one unit of each, whoever asks.
+//! A set is *plain* if its limits are enforced rates, quotas and caps in flight, none of them closed, at most four, and
+//! nobody waits for them. A request then costs one unit of each, whoever asks.
 //!
 //! One look at each balance and one exchange decide here. In all other cases (a bucket that is closed or in other terms,
 //! a client that has no bucket yet, a charge of another thread in between) the balances are left as they were, and

@@ -4,7 +4,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
-use http_body_util::Empty;
+use http_body_util::{BodyExt, Empty};
 use proptest::prelude::*;
 use tower::{Service, service_fn};
 
@@ -73,11 +73,11 @@ fn scope() -> impl Strategy<Value = Scope> {
         1..6u64,
     );
     let rate = (pace, prop::bool::weighted(0.1));
-    let seldom = |most| prop::option::weighted(0.1, 1..most);
+    let maybe = |often, most| prop::option::weighted(often, 1..most);
     (
         prop::collection::vec(rate, 0..3),
-        seldom(9u64),
-        seldom(3u64),
+        maybe(0.1, 9u64),
+        maybe(0.3, 3u64),
     )
         .prop_map(|(rates, quota, slots)| Scope {
             rates,
@@ -106,7 +106,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// All that an answer tells.
-type Told = (StatusCode, HeaderMap, String);
+type Told = (StatusCode, HeaderMap, Option<Bytes>, String);
 
 /// A throttle, and the answers of it that are kept.
 struct Throttled {
@@ -140,11 +140,15 @@ impl Throttled {
             .call(request)
             .await;
         let (parts, body) = answer.expect("an answer").into_parts();
-        if is_kept {
-            self.kept.push(body);
-        }
+        let data = match is_kept {
+            true => {
+                self.kept.push(body);
+                None
+            }
+            false => Some(body.collect().await.expect("an answer").to_bytes()),
+        };
         let decision = parts.extensions.get::<crate::Decision>();
-        (parts.status, parts.headers, format!("{decision:?}"))
+        (parts.status, parts.headers, data, format!("{decision:?}"))
     }
 
     fn step(&mut self, step: &Step) {
@@ -169,7 +173,7 @@ impl Throttled {
 
 /// Looks at both sides: where no limits were plain, the comparison below would compare one way with itself.
 #[tokio::test(start_paused = true)]
-async fn enforced_rates_and_quotas_are_plain_and_nothing_else_is() {
+async fn enforced_rates_quotas_and_caps_are_plain_and_nothing_else_is() {
     let rate = || Limits::from(Rate::per_second(9));
     let three = || rate().rate(Rate::per_hour(99)).quota(Quota::per_day(9));
     let four = || three().quota(Quota::per_week(9));
@@ -180,7 +184,12 @@ async fn enforced_rates_and_quotas_are_plain_and_nothing_else_is() {
         ("five", four().quota(Quota::per_month(9)), false),
         ("none", Limits::new(), false),
         ("a shadow", rate().rate(Rate::per_hour(9).shadow()), false),
-        ("slots", rate().in_flight(9), false),
+        ("slots", rate().in_flight(9), true),
+        (
+            "slots as a shadow",
+            rate().in_flight(InFlight::new(9).shadow()),
+            false,
+        ),
         ("tokens", rate().tokens(Rate::per_hour(9)), false),
         ("closed", Rate::per_hour(0).into(), false),
         ("who waits", rate().max_wait(Duration::from_secs(1)), false),
