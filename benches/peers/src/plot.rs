@@ -20,9 +20,9 @@ const OURS: RGBColor = RGBColor(0, 92, 175);
 const THEIRS: RGBColor = RGBColor(112, 112, 112);
 const FAINT: RGBColor = RGBColor(222, 222, 222);
 
-const WIDTH: i32 = 960;
+const WIDTH: i32 = 1_020;
 /// The places where bars begin and where the longest may end: names stand left of a bar, values right.
-const BARS: (i32, i32) = (370, 860);
+const BARS: (i32, i32) = (430, 920);
 const ROW: i32 = 30;
 const HEAD: i32 = 50;
 const FOOT: i32 = 56;

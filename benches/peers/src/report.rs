@@ -57,7 +57,8 @@ pub fn instructions(layers: &[Row]) {
 fn plot_layers(processes: &Processes) {
     let over = |row: String| {
         let over = processes.spread(|rounds| rounds.over(&row));
-        (row, over)
+        // The caption says so of all.
+        (row.replace(", allowed", ""), over)
     };
     let ours = |row: &str| By::BOTH.map(|by| over(by.name(row)));
     let theirs = |row: &str| [over(row.to_owned())];
