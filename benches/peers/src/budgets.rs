@@ -195,7 +195,8 @@ pub fn print<'a>(budgets: impl IntoIterator<Item = &'a Budget>, processes: &Proc
         let cells = clocks.map(|(by, most)| match most {
             Some(most) => {
                 let found = processes.spread(|rounds| (budget.of)(rounds, by));
-                format!("{most} | {found:.2} | {}", verdict(found.median <= most))
+                let verdict = verdict(found.median <= most);
+                format!("{most} | {found:.3} | {verdict}")
             }
             None => "– | |".to_owned(),
         });
@@ -210,7 +211,7 @@ pub fn print_ratios(budgets: &[Budget], processes: &Processes) {
     for budget in budgets {
         let clocks = By::BOTH.into_iter().zip(budget.most);
         let cells = clocks.map(|(by, most)| match most {
-            Some(_) => format!("{:.2}", processes.spread(|rounds| (budget.of)(rounds, by))),
+            Some(_) => format!("{:.3}", processes.spread(|rounds| (budget.of)(rounds, by))),
             None => "–".to_owned(),
         });
         let cells: Vec<String> = cells.collect();
