@@ -94,4 +94,10 @@ mod tests {
             assert!(locked(lock, name).starts_with(|first: char| first.is_ascii_digit()));
         }
     }
+
+    #[test]
+    fn the_newest_of_several_versions_is_told() {
+        let lock = "name = \"axum\"\nversion = \"0.7.9\"\n\nname = \"axum\"\nversion = \"0.8.9\"\n";
+        assert_eq!(locked(lock, "axum"), "0.8.9");
+    }
 }
