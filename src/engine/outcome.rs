@@ -201,7 +201,7 @@ impl RouteLimits {
     /// when somebody reads them.
     #[inline(always)]
     pub(super) fn count_admitted(&self) {
-        self.limit_set.admitted.add(1);
+        self.limit_set.admitted.count();
         self.meters.admitted();
     }
 }

@@ -14,7 +14,15 @@
 //! Relaxed throughout: a counter orders no other memory. A reader may thus see a request in one counter and not yet in
 //! another; sums over several counters agree only when no request is being decided.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    cell::Cell,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use crate::sync::AtomicU64 as SeatBits;
 
 /// A number that many threads count up, from zero.
 ///
@@ -36,11 +44,139 @@ impl Counter {
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
+}
 
-    /// Returns the count and sets it to zero in one step, so that what is added meanwhile is in exactly one of two
-    /// calls.
+/// A number that many threads count up, each for itself. It only grows, from zero.
+///
+/// A thread has a [seat](Seats) for as long as it lives, and writes the number of its seat alone: without an exchange,
+/// and in a line of memory that no other thread writes. Threads without a seat count together. Whoever reads sums up.
+///
+/// It takes half a KiB, and is for what each admitted request counts.
+#[derive(Debug, Default)]
+pub(crate) struct ThreadCounter {
+    /// The numbers of the seats, and last that of all threads without one.
+    counts: [CountLine; Seats::COUNT + 1],
+    /// What was taken of their sum.
+    taken: AtomicU64,
+}
+
+/// A number in a line of memory of its own.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct CountLine(AtomicU64);
+
+impl ThreadCounter {
+    /// Counts one.
+    #[inline]
+    pub(crate) fn count(&self) {
+        let seat = Seats::own();
+        let Some(CountLine(count)) = self.counts.get(seat) else {
+            return;
+        };
+        match seat {
+            Seats::NONE => {
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+            // Nobody else writes it: who had the seat before has gone.
+            _ => count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed),
+        }
+    }
+
+    /// Returns what was counted since the last call. What is counted meanwhile is in exactly one of two calls, also if
+    /// they run at a time: sums grow, and each takes what is above the largest before it.
     pub(crate) fn take(&self) -> u64 {
-        self.0.swap(0, Ordering::Relaxed)
+        let counts = self.counts.iter();
+        let sum = counts
+            .map(|CountLine(count)| count.load(Ordering::Relaxed))
+            .sum();
+        let before = self.taken.fetch_max(sum, Ordering::Relaxed);
+        sum.saturating_sub(before)
+    }
+}
+
+/// The seats of threads that count: some threads of a process have one each, and the others have none.
+///
+/// A thread takes a seat when it first counts and leaves it as it ends. Who takes it next sees all that was counted there:
+/// to leave is a release, and to take an acquire.
+#[derive(Debug)]
+struct Seats {
+    /// A bit for each seat that is free.
+    free: SeatBits,
+}
+
+impl Seats {
+    /// The most seats: more would take more memory in each counter.
+    const COUNT: usize = 7;
+    /// The number that threads without a seat have.
+    const NONE: usize = Self::COUNT;
+
+    fn new() -> Self {
+        let free = SeatBits::new((1 << Self::COUNT) - 1);
+        Self { free }
+    }
+
+    /// Takes a free seat. [`Seats::NONE`]: there is none.
+    fn take(&self) -> usize {
+        let mut free = self.free.load(Ordering::Relaxed);
+        while free != 0 {
+            let less = free & (free - 1);
+            let (success, failure) = (Ordering::Acquire, Ordering::Relaxed);
+            match self
+                .free
+                .compare_exchange_weak(free, less, success, failure)
+            {
+                Ok(_) => return free.trailing_zeros() as usize,
+                Err(seen) => free = seen,
+            }
+        }
+        Self::NONE
+    }
+
+    fn leave(&self, seat: usize) {
+        if seat < Self::COUNT {
+            self.free.fetch_or(1 << seat, Ordering::Release);
+        }
+    }
+
+    /// The seats of this process.
+    fn of_process() -> &'static Self {
+        static SEATS: OnceLock<Seats> = OnceLock::new();
+        SEATS.get_or_init(Self::new)
+    }
+
+    /// Returns the seat of this thread, for as long as it lives.
+    #[inline]
+    fn own() -> usize {
+        match SEAT.get() {
+            Some(seat) => seat,
+            None => Self::take_own(),
+        }
+    }
+
+    #[cold]
+    fn take_own() -> usize {
+        // A thread that ends has left its seat.
+        let seat = TAKEN.try_with(|taken| taken.0).unwrap_or(Self::NONE);
+        SEAT.set(Some(seat));
+        seat
+    }
+}
+
+thread_local! {
+    /// The seat of this thread, once it has asked for one.
+    static SEAT: Cell<Option<usize>> = const { Cell::new(None) };
+    /// Leaves it as the thread ends.
+    static TAKEN: TakenSeat = TakenSeat(Seats::of_process().take());
+}
+
+/// The seat that a thread has.
+struct TakenSeat(usize);
+
+impl Drop for TakenSeat {
+    fn drop(&mut self) {
+        // What this thread counts from here on, it counts without a seat.
+        SEAT.set(Some(Seats::NONE));
+        Seats::of_process().leave(self.0);
     }
 }
 
@@ -77,4 +213,100 @@ pub(crate) struct Counters {
     pub(crate) implausible: Counter,
     /// Requests that wait for this limit now: the one count that falls again, when a `Waiter` is dropped or moves.
     pub(crate) waiting: Counter,
+}
+
+#[cfg(all(test, not(throttle_loom)))]
+mod tests {
+    use std::{
+        sync::{Arc, Barrier},
+        thread,
+    };
+
+    use super::*;
+
+    /// More threads than seats, one after another and at a time.
+    #[test]
+    fn each_request_is_counted_once_whichever_threads_come_and_go() {
+        const THREADS: u64 = 20;
+        const EACH: u64 = 20_000;
+        let counter = Arc::new(ThreadCounter::default());
+        let mut taken = 0;
+        for round in 1..=5 {
+            let barrier = Arc::new(Barrier::new(20));
+            let threads: Vec<_> = (0..THREADS)
+                .map(|_| {
+                    let (counter, barrier) = (Arc::clone(&counter), Arc::clone(&barrier));
+                    thread::spawn(move || {
+                        // Each has its seat, or none, before one leaves.
+                        counter.count();
+                        barrier.wait();
+                        (1..EACH).for_each(|_| counter.count());
+                    })
+                })
+                .collect();
+            // Beside the others: what is taken here is not told again.
+            taken += counter.take();
+            threads
+                .into_iter()
+                .for_each(|it| it.join().expect("no panic"));
+            taken += counter.take();
+            assert_eq!(taken, round * THREADS * EACH);
+        }
+        assert_eq!(counter.take(), 0);
+    }
+
+    #[test]
+    fn no_two_have_a_seat_at_a_time() {
+        let seats = Seats::new();
+        let mut taken: Vec<_> = (0..Seats::COUNT).map(|_| seats.take()).collect();
+        assert_eq!(seats.take(), Seats::NONE);
+        seats.leave(Seats::NONE);
+        assert_eq!(seats.take(), Seats::NONE, "nobody has left one");
+        seats.leave(3);
+        assert_eq!(seats.take(), 3);
+        taken.sort_unstable();
+        assert_eq!(taken, (0..Seats::COUNT).collect::<Vec<_>>());
+    }
+}
+
+/// All interleavings of threads that take and leave seats. Run with `--cfg throttle_loom`.
+#[cfg(all(test, throttle_loom))]
+mod loom_tests {
+    use std::sync::Arc;
+
+    use loom::thread;
+
+    use super::*;
+
+    /// One seat alone is free, so that both threads want the same.
+    #[test]
+    fn loom_what_is_counted_in_a_seat_is_seen_by_whoever_takes_it_next() {
+        loom::model(|| {
+            let seats = Arc::new(Seats {
+                free: SeatBits::new(1),
+            });
+            let counts = Arc::new([SeatBits::new(0), SeatBits::new(0)]);
+            let count = {
+                let (seats, counts) = (Arc::clone(&seats), Arc::clone(&counts));
+                move || {
+                    let seat = seats.take();
+                    match seat {
+                        Seats::NONE => {
+                            counts[1].fetch_add(1, Ordering::Relaxed);
+                        }
+                        _ => {
+                            let count = counts[seat].load(Ordering::Relaxed);
+                            counts[seat].store(count + 1, Ordering::Relaxed);
+                        }
+                    }
+                    seats.leave(seat);
+                }
+            };
+            let other = thread::spawn(count.clone());
+            count();
+            other.join().expect("no panic");
+            let sum: u64 = counts.iter().map(|it| it.load(Ordering::Relaxed)).sum();
+            assert_eq!(sum, 2);
+        });
+    }
 }

@@ -56,7 +56,7 @@ use crate::{
         balance::BalanceRef,
         bucket::Bucket,
         client_table::{ClientBuckets, ClientTable, TableKey},
-        counters::{Counter, Counters},
+        counters::{Counters, ThreadCounter},
         meter_history::{MeterHistory, MeterTerms, Version},
         readings::LimitReadings,
     },
@@ -89,7 +89,7 @@ pub(crate) struct LimitSet {
     pub(crate) exempt: bool,
     /// Requests that were admitted under it since [`LimitSet::settle`]. An admission adds to this one counter, however
     /// many limits it has.
-    pub(crate) admitted: Counter,
+    pub(crate) admitted: ThreadCounter,
     /// The counters of its route, shared with other sets of the same route.
     pub(crate) counters: Arc<Counters>,
 }
@@ -127,7 +127,7 @@ impl LimitSet {
             },
             exempt: false,
             limits,
-            admitted: Counter::default(),
+            admitted: ThreadCounter::default(),
             counters: Arc::default(),
         }
     }
