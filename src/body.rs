@@ -42,6 +42,9 @@ pin_project! {
 
 /// A body that responses of a throttle have whose inner service answers with bodies `B`.
 pub(crate) trait FromInner<B> {
+    /// The body of an admitted request that holds nothing.
+    fn bare(body: B) -> Self;
+
     /// The body of an admitted request, and what that holds until it ends.
     fn inner(body: B, held: Option<Held>) -> Self;
 
@@ -50,6 +53,11 @@ pub(crate) trait FromInner<B> {
 }
 
 impl<B> FromInner<B> for ResponseBody<B> {
+    #[inline(always)]
+    fn bare(body: B) -> Self {
+        Self::inner(body, None)
+    }
+
     #[inline(always)]
     fn inner(body: B, held: Option<Held>) -> Self {
         let guard = held;

@@ -12,7 +12,8 @@
 //!            └─ refused ──────────▶ Rejected ───────────▶ answer of the throttle
 //! ```
 //!
-//! A request that is decided on at once begins in `Bare`, `Held`, `Told` or `Rejected`.
+//! A request that is decided on at once begins in `Bare`, `Held`, `Told` or `Rejected`. `Bare` is the lack of any other
+//! state.
 //!
 //! | state | holds | a poll | a drop |
 //! |---|---|---|---|
@@ -45,7 +46,6 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -57,7 +57,7 @@ use crate::{
     admission::Admission,
     body::{FromInner, Held, ResponseBody},
     decision::Decision,
-    engine::{Engine, Pending, Refusal, ResponseParts, Ticket},
+    engine::{Admitted, Pending, Refusal, ResponseParts, Ticket},
     head::RequestHead,
     response::Answer,
 };
@@ -80,7 +80,9 @@ pin_project! {
         // stays until this future is dropped, even if it has ended.
         #[pin]
         inner: Option<S::Future>,
-        rest: Rest<S, ReqBody>,
+        // `None`: the request holds nothing, and its response passes as it is. Most do, and have nothing else to be
+        // dropped.
+        rest: Option<Rest<S, ReqBody>>,
     }
 }
 
@@ -91,9 +93,7 @@ enum Rest<S, ReqBody> {
         // Taken when the decision is there. On the heap, since it has a service and a request, and few requests wait.
         waiting: Option<Box<Waiting<S, ReqBody>>>,
     },
-    /// The request holds nothing, and its response passes as it is.
-    Bare,
-    /// The response passes as it is, too. The admission moves into its body.
+    /// The response passes as it is. The admission moves into its body.
     Held {
         // Taken when there is a response or an error. An error drops it.
         admission: Option<Admission>,
@@ -112,7 +112,6 @@ impl<S, ReqBody> Rest<S, ReqBody> {
     #[inline]
     fn of(ticket: Ticket) -> Self {
         match ticket {
-            Ticket::Bare => Self::Bare,
             Ticket::Held(admission) => Self::Held {
                 admission: Some(admission),
             },
@@ -138,7 +137,7 @@ impl<S, ReqBody> Waiting<S, ReqBody> {
     ///
     /// After the decision, and after a poll that has panicked.
     #[cold]
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(Ticket, Arc<Engine>), Refusal>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Admitted, Refusal>> {
         Pending::poll(&mut self.pending, RequestHead::of(&self.request), cx)
     }
 }
@@ -156,7 +155,7 @@ where
     pub(crate) fn bare(future: S::Future) -> Self {
         Self {
             inner: Some(future),
-            rest: Rest::Bare,
+            rest: None,
         }
     }
 
@@ -165,16 +164,15 @@ where
     pub(crate) fn admitted(future: S::Future, ticket: Ticket) -> Self {
         // Each apart, so that none is moved as the largest of them.
         match ticket {
-            Ticket::Bare => Self::bare(future),
             Ticket::Held(admission) => Self {
                 inner: Some(future),
-                rest: Rest::Held {
+                rest: Some(Rest::Held {
                     admission: Some(admission),
-                },
+                }),
             },
             Ticket::Told(parts) => Self {
                 inner: Some(future),
-                rest: Rest::Told(parts),
+                rest: Some(Rest::Told(parts)),
             },
         }
     }
@@ -184,9 +182,9 @@ where
     pub(crate) fn refused(refusal: Refusal, request: Request<ReqBody>) -> Self {
         Self {
             inner: None,
-            rest: Rest::Rejected {
+            rest: Some(Rest::Rejected {
                 answer: Some(refusal.answer(request)),
-            },
+            }),
         }
     }
 
@@ -200,9 +198,9 @@ where
         };
         Self {
             inner: None,
-            rest: Rest::Waiting {
+            rest: Some(Rest::Waiting {
                 waiting: Some(Box::new(waiting)),
-            },
+            }),
         }
     }
 }
@@ -232,12 +230,11 @@ where
         // The two that most requests come to, where the caller wants the response.
         match (this.rest, this.inner.as_mut().as_pin_mut()) {
             // ## Bare => response
-            (Rest::Bare, Some(inner)) => {
-                let pass = |response: Response<_>| response.map(|body| B::inner(body, None));
-                return inner.poll(cx).map_ok(pass);
+            (None, Some(inner)) => {
+                return inner.poll(cx).map_ok(|response| response.map(B::bare));
             }
             // ## Held => response with a guard in its body
-            (Rest::Held { admission }, Some(inner)) => {
+            (Some(Rest::Held { admission }), Some(inner)) => {
                 let result = ready!(inner.poll(cx));
                 // Moved into the closure, which an error drops without having called it.
                 let held = admission.take().map(Held::Admission);
@@ -258,7 +255,7 @@ where
         let mut this = self.as_mut().project();
         match this.rest {
             // ## Waiting => (Bare | Held | Told | Rejected), each of which is polled at once
-            Rest::Waiting { waiting } => {
+            Some(Rest::Waiting { waiting }) => {
                 let decided = ready!(waiting.as_mut().expect(POLLED).poll(cx));
                 let Waiting {
                     mut service,
@@ -266,20 +263,22 @@ where
                     ..
                 } = *waiting.take().expect(POLLED);
                 *this.rest = match decided {
-                    Ok((mut ticket, engine)) => {
+                    Ok(Admitted { mut ticket, engine }) => {
                         // The ticket is on the stack while the service is called, and is dropped if that panics.
-                        ticket.mark(&engine.options, request.extensions_mut());
+                        if let Some(ticket) = &mut ticket {
+                            ticket.mark(&engine.options, request.extensions_mut());
+                        }
                         this.inner.set(Some(service.call(request)));
-                        Rest::of(ticket)
+                        ticket.map(Rest::of)
                     }
-                    Err(refusal) => Rest::Rejected {
+                    Err(refusal) => Some(Rest::Rejected {
                         answer: Some(refusal.answer(request)),
-                    },
+                    }),
                 };
                 self.poll_as(cx)
             }
             // ## Told => response with fields and decision, and a guard in its body
-            Rest::Told(told) => {
+            Some(Rest::Told(told)) => {
                 // Changed where it lies: a response is large, and each move of it costs.
                 let inner = this.inner.as_mut().as_pin_mut().expect(POLLED);
                 let mut poll = inner.poll(cx);
@@ -311,11 +310,11 @@ where
                 poll.map_ok(|response| response.map(|body| B::inner(body, held)))
             }
             // ## Rejected => answer of the throttle
-            Rest::Rejected { answer } => {
+            Some(Rest::Rejected { answer }) => {
                 let answer = answer.take().expect(POLLED);
                 Poll::Ready(Ok(answer.respond(B::own)))
             }
-            Rest::Bare | Rest::Held { .. } => {
+            None | Some(Rest::Held { .. }) => {
                 unreachable!("an admitted request has an inner future")
             }
         }
@@ -328,9 +327,9 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.rest {
-            Rest::Waiting { .. } => "Waiting",
-            Rest::Bare | Rest::Held { .. } | Rest::Told(_) => "Admitted",
-            Rest::Rejected { .. } => "Rejected",
+            Some(Rest::Waiting { .. }) => "Waiting",
+            None | Some(Rest::Held { .. } | Rest::Told(_)) => "Admitted",
+            Some(Rest::Rejected { .. }) => "Rejected",
         };
         f.debug_tuple("ResponseFuture").field(&state).finish()
     }

@@ -27,7 +27,7 @@ use tower::Service;
 
 use crate::{
     body::ResponseBody,
-    engine::{Decided, Engine, Stage, Ticket},
+    engine::{Decided, Engine},
     future::ResponseFuture,
     head::RequestHead,
 };
@@ -96,11 +96,8 @@ where
     // that hands it on, it would be moved once more.
     #[inline(never)]
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
-        match self
-            .engine
-            .decide(RequestHead::of(&request), Stage::Arrived)
-        {
-            Decided::Admit(Ticket::Bare) => ResponseFuture::bare(self.inner.call(request)),
+        match self.engine.decide(RequestHead::of(&request)) {
+            Decided::Pass => ResponseFuture::bare(self.inner.call(request)),
             Decided::Admit(mut ticket) => {
                 // The ticket is held while the inner service is called, and is dropped if that panics.
                 ticket.mark(&self.engine.options, request.extensions_mut());

@@ -13,10 +13,15 @@ where
     B: http_body::Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
 {
     #[inline(always)]
+    fn bare(body: B) -> Self {
+        // No box for one that is axum's.
+        Self::new(body)
+    }
+
+    #[inline(always)]
     fn inner(body: B, held: Option<Held>) -> Self {
         match held {
-            // No box for one that is axum's.
-            None => Self::new(body),
+            None => Self::bare(body),
             held => Self::new(ResponseBody::inner(body, held)),
         }
     }

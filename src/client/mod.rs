@@ -29,5 +29,5 @@ pub use self::{
 };
 pub(crate) use self::{
     key::{Identity, Principal, Secret},
-    resolver::{Client, Resolver, ResolverError},
+    resolver::{Resolver, ResolverError},
 };

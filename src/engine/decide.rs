@@ -1,12 +1,15 @@
 //! The one place where a request is decided on.
 //!
-//! A request comes here when it has arrived, and again at each [`Stage`] of its wait: when its turn may have come, and
+//! A request comes here when it has arrived, and again at each stage of its wait: when its turn may have come, and
 //! when a store has answered. It is looked up when it arrives, and again only under other rules. An attempt asks all of
 //! its limits: in this process, by leases, or in a store. Plain limits (`limiter/plain`) are asked first, and decide
-//! on most requests.
+//! on most requests. Where nothing is told, they are asked before there is an attempt: the short way.
 //!
 //! ```text
-//! Arrived ─▶ look up ─▶ attempt ─▶ Admit | Refuse
+//! Arrived ─▶ at once ─▶ Pass
+//!               │
+//!               ▼ at length
+//!            look up ─▶ attempt ─▶ Pass | Admit | Refuse
 //!                          │
 //!                          ▼ Wait
 //!                       Pending ─▶ wake, moment, lease ─▶ Turn ─────▶ attempt ─▶ Admit | Refuse | Wait
@@ -30,9 +33,11 @@
 //!
 //! # Who may call it
 //!
-//! [`Engine::decide`] is called by the service for a request that has arrived, and by [`Pending`] for one that waits.
+//! [`Engine::decide`] is called by the service for a request that has arrived, and [`Engine::decide_again`] by
+//! [`Pending`] for one that waits.
 
 use std::{
+    borrow::Cow,
     sync::Arc,
     task::{Context, Poll, Waker},
 };
@@ -42,35 +47,37 @@ use super::{
     outcome::{Decided, Outcome, Refusal, Ticket},
     pending::{Attempt, Pending, Progress, Reply, Ruling, Wait},
     route_limits::RouteLimits,
+    rule_set::RuleSet,
 };
 use crate::{
     clock::{Nanos, nanos},
     head::RequestHead,
     limiter::{
         Outdated,
-        limit_set::Demand,
+        limit_set::{Demand, LimitSet},
         plain::{self, PlainAnswer, PlainStates},
         queue::{Next, QueueAnswer, QueueMoment, Retry},
         readings::LimitReadings,
     },
     response::grpc::deadline,
+    rules::PlanLimits,
     store::client::StoreClient,
 };
 
-/// The moment in the life of a request at which it is decided on.
-pub(crate) enum Stage<'a> {
-    /// The request has arrived.
-    Arrived,
-    /// The turn of a request that waits may have come, or the lease that it has waited for is there or is not to come.
-    /// The waker is woken when the turn may have come again.
-    Turn(Box<Pending>, &'a Waker),
-    /// The store has answered, or has not in time, which is an error. The waker is that of a turn, which follows if
-    /// other rules have come.
-    Answered(Box<Pending>, Reply, &'a Waker),
+/// An admitted request that has waited.
+pub(crate) struct Admitted {
+    /// What it goes on with. `None`: nothing, and its response passes as it is.
+    pub(crate) ticket: Option<Ticket>,
+    /// The engine that has decided.
+    pub(crate) engine: Arc<Engine>,
 }
 
 impl Engine {
-    /// Decides on a request: admits it, refuses it, or has it wait for a later stage.
+    /// Decides on a request that has arrived: admits it, refuses it, or has it wait for a later stage.
+    ///
+    /// Most requests mean the route of a literal key, and fall under plain limits. Those that are told nothing pass here;
+    /// all others are decided on [at length](Self::decide_at_length). The short way charges all limits as the general one
+    /// would, or none, so that a request may leave it anywhere.
     ///
     /// `head` is the request's at every stage; it is what closures of users see, and does not change between stages.
     /// Nothing stays charged unless the request is admitted; one that waits for a store holds its slots meanwhile.
@@ -81,66 +88,111 @@ impl Engine {
     /// If code of the user does: the closures that identify a client or estimate tokens, on which nothing is charged
     /// yet, or the dialect of a [`Rejection`](crate::Rejection), on which the guard is there already.
     #[inline(never)]
-    pub(crate) fn decide(self: &Arc<Self>, head: RequestHead<'_>, stage: Stage<'_>) -> Decided {
-        match stage {
-            Stage::Arrived => {}
-            Stage::Turn(pending, waker) => return self.waiting(head, pending, None, waker),
-            Stage::Answered(pending, reply, waker) => {
-                return self.waiting(head, pending, Some(reply), waker);
+    pub(crate) fn decide(self: &Arc<Self>, head: RequestHead<'_>) -> Decided {
+        // Loaded once for an attempt: the look-up, the charge and the answer are by the same rules.
+        let rules = self.active.rule_set.load();
+        let mut demand = Demand::default();
+        let plan = rules.identify(head, &mut demand);
+        let found = rules.at_once(head, self.options.protocol, plan);
+        if let Some(limits) = found {
+            if !self.may_tell() && Self::passes(&rules, &limits.limit_set, demand) {
+                limits.count_admitted();
+                return limits.untold(demand);
             }
         }
+        self.decide_at_length(head, &rules, plan, found, demand)
+    }
+
+    /// Tells whether an admitted request may be told something. If not, it is told nothing, whatever its limits are.
+    #[inline(always)]
+    fn may_tell(&self) -> bool {
+        self.options.fields || self.options.decision.anywhere()
+    }
+
+    /// Charges a request on plain limits. `false`: nothing was charged, and it has to be decided on at length.
+    #[inline(always)]
+    fn passes(rules: &RuleSet, limit_set: &LimitSet, demand: Demand) -> bool {
+        let limiter = &rules.limiter;
+        if limit_set.is_shared && rules.store.get().is_some() {
+            return false;
+        }
+        // Read after the closures of users have run.
+        let now = limiter.now();
+        let clock = || limiter.now_ordered();
+        plain::pass(limit_set, &limiter.clients, demand, now, clock)
+    }
+
+    /// Decides on a request that has arrived, in the general way.
+    ///
+    /// The first attempt is by the rules, the plan, the limits, if they were found already, and the demand that are
+    /// passed. Further ones begin anew.
+    #[inline(never)]
+    fn decide_at_length(
+        self: &Arc<Self>,
+        head: RequestHead<'_>,
+        rules: &Arc<RuleSet>,
+        plan: &PlanLimits,
+        found: Option<&RouteLimits>,
+        demand: Demand,
+    ) -> Decided {
+        let protocol = self.options.protocol;
+        let mut demand = demand;
+        let found = match found {
+            Some(limits) => Ok(Cow::Borrowed(limits)),
+            None => rules.look_up_for(head, protocol, plan, &mut demand),
+        };
+        let mut decided = found.and_then(|limits| self.arrives(head, rules, &limits, demand));
         loop {
-            // Loaded once for an attempt: the look-up, the charge and the answer are by the same rules.
-            let rules = self.active.rule_set.load();
-            let mut demand = Demand::default();
-            let found = match rules.look_up(head, self.options.protocol, &mut demand) {
-                Ok(found) => found,
-                Err(outdated) => {
-                    outdated.pause();
-                    continue;
-                }
-            };
-            // Read after the closures of users have run, and anew for each attempt.
-            let now = rules.limiter.now();
-            let attempt = Attempt {
-                engine: self,
-                rules: &rules,
-                limits: &found,
-                demand,
-                arrived: now,
-                head,
-            };
-            let (limit_set, limiter) = (&attempt.limits.limit_set, &rules.limiter);
-            if limit_set.is_plain && attempt.store().is_none() {
-                let clock = || limiter.now_ordered();
-                match plain::take(limit_set, &limiter.clients, demand, now, clock) {
-                    PlainAnswer::Admitted(_) if !attempt.is_told() => {
-                        attempt.limits.count_admitted();
-                        return Decided::Admit(match limit_set.has_slots {
-                            true => attempt.hold_slots(),
-                            false => Ticket::Bare,
-                        });
-                    }
-                    PlainAnswer::Admitted(states) => return attempt.tell_plain(true, states),
-                    PlainAnswer::Refused(states) => return attempt.refuse_plain(states),
-                    PlainAnswer::Unknown => {}
-                }
-            }
-            match attempt.arrives() {
+            match decided {
                 Ok(decided) => return decided,
                 Err(outdated) => outdated.pause(),
             }
+            let rules = self.active.rule_set.load();
+            let mut demand = Demand::default();
+            let found = rules.look_up(head, protocol, &mut demand);
+            decided = found.and_then(|limits| self.arrives(head, &rules, &limits, demand));
         }
     }
 
-    /// Decides on a request that waits: its turn may have come, or a store has answered it with `reply`.
+    /// Decides on a request that has arrived, by the limits that were found for it.
+    ///
+    /// # Errors
+    ///
+    /// [`Outdated`] if other rules have come. Nothing is kept, and the next attempt begins anew.
+    fn arrives(
+        self: &Arc<Self>,
+        head: RequestHead<'_>,
+        rules: &Arc<RuleSet>,
+        limits: &RouteLimits,
+        demand: Demand,
+    ) -> Result<Decided, Outdated> {
+        let attempt = Attempt {
+            engine: self,
+            rules,
+            limits,
+            demand,
+            // Read after the closures of users have run, and anew for each attempt.
+            arrived: rules.limiter.now(),
+            head,
+        };
+        attempt.arrives()
+    }
+
+    /// Decides on a request that waits: its turn may have come, or the lease that it has waited for is there or is not to
+    /// come. Or a store has answered it with `reply`, or has not in time, which is an error.
+    ///
+    /// `waker` is woken when the turn may have come again.
     ///
     /// A reply is heard by the rules that asked for it, for its balances are in the order of their limits. Only the
     /// turn after it goes over to other rules. The request keeps its place in line until it is admitted or refused.
     ///
     /// An admitted request has its ticket before `pending` is dropped and the next in line is woken.
+    ///
+    /// # Panics
+    ///
+    /// As [`decide`](Self::decide).
     #[inline(never)]
-    fn waiting(
+    pub(super) fn decide_again(
         self: &Arc<Self>,
         head: RequestHead<'_>,
         mut pending: Box<Pending>,
@@ -199,6 +251,30 @@ impl Attempt<'_> {
         store.filter(|_| self.limits.limit_set.is_shared)
     }
 
+    /// Asks plain limits.
+    #[inline(always)]
+    fn ask_plain(&self) -> PlainAnswer {
+        let (limit_set, limiter) = (&self.limits.limit_set, &self.rules.limiter);
+        let clock = || limiter.now_ordered();
+        plain::take(
+            limit_set,
+            &limiter.clients,
+            self.demand,
+            self.arrived,
+            clock,
+        )
+    }
+
+    /// Admits a request as plain limits have it.
+    #[inline(always)]
+    fn admit_plain(&self, states: PlainStates) -> Decided {
+        if !self.is_told() {
+            self.limits.count_admitted();
+            return self.limits.untold(self.demand);
+        }
+        self.tell_plain(true, states)
+    }
+
     /// Admits or refuses a request as plain limits have it, and tells it their `states`.
     #[inline(never)]
     pub(super) fn tell_plain(&self, is_admitted: bool, states: PlainStates) -> Decided {
@@ -211,14 +287,20 @@ impl Attempt<'_> {
         }
     }
 
-    /// Decides on a request that has arrived, by any limits.
+    /// Decides on a request that has arrived, by any limits: the short way, if they are plain.
     ///
     /// # Errors
     ///
     /// [`Outdated`] as of [`ask`](Self::ask). Nothing is kept, and the next attempt begins anew.
-    #[inline(never)]
     fn arrives(&self) -> Result<Decided, Outdated> {
         let now = self.arrived;
+        if self.limits.limit_set.is_plain && self.store().is_none() {
+            match self.ask_plain() {
+                PlainAnswer::Admitted(states) => return Ok(self.admit_plain(states)),
+                PlainAnswer::Refused(states) => return Ok(self.refuse_plain(states)),
+                PlainAnswer::Unknown => {}
+            }
+        }
         let mut readings = LimitReadings::default();
         let mut outcome = Outcome::new(now, &mut readings);
         let limit_set = &self.limits.limit_set;
@@ -376,7 +458,7 @@ impl Pending {
         this: &mut Option<Box<Self>>,
         head: RequestHead<'_>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(Ticket, Arc<Engine>), Refusal>> {
+    ) -> Poll<Result<Admitted, Refusal>> {
         let mut pending = this.take().expect("it is not polled after it has ended");
         pending.wake();
         loop {
@@ -385,14 +467,17 @@ impl Pending {
                 return Poll::Pending;
             };
             let engine = pending.engine();
-            let stage = match reply {
-                Some(reply) => Stage::Answered(pending, reply, cx.waker()),
-                None => Stage::Turn(pending, cx.waker()),
-            };
-            match engine.decide(head, stage) {
+            match engine.decide_again(head, pending, reply, cx.waker()) {
                 Decided::Wait(next) => pending = next,
-                Decided::Admit(ticket) => return Poll::Ready(Ok((ticket, engine))),
                 Decided::Refuse(refusal) => return Poll::Ready(Err(refusal)),
+                Decided::Pass => {
+                    let ticket = None;
+                    return Poll::Ready(Ok(Admitted { ticket, engine }));
+                }
+                Decided::Admit(ticket) => {
+                    let ticket = Some(ticket);
+                    return Poll::Ready(Ok(Admitted { ticket, engine }));
+                }
             }
         }
     }

@@ -21,7 +21,7 @@ use super::{
     rule_set::RuleSet,
 };
 use crate::{
-    client::{Client, Resolver},
+    client::Resolver,
     head::RequestHead,
     limiter::{Outdated, limit_set::Demand},
     response::{Protocol, Rejection},
@@ -52,8 +52,7 @@ impl RuleSet {
         let rejections = self.rejections.as_ref()?;
         let (uri, headers) = (request.uri(), request.headers());
         let head = Head::of(request.method(), uri, request.extensions());
-        let is_grpc = matches!(protocol, Protocol::Grpc);
-        match Readings::of(&head, uri, headers, is_grpc, false) {
+        match Readings::of(&head, uri, headers, is_grpc(protocol), false) {
             None => rejections.find(&head),
             Some(readings) => readings.iter().find_map(|it| rejections.find_as(&it)),
         }
@@ -102,7 +101,6 @@ impl RuleSet {
     /// # Errors
     ///
     /// As [`look_up`](Self::look_up). The client may have been counted as unidentified by then, and is once more.
-    #[inline(always)]
     fn visit(
         &self,
         request: RequestHead<'_>,
@@ -110,25 +108,80 @@ impl RuleSet {
         visit: Visit,
         demand: &mut Demand,
     ) -> Result<Cow<'_, RouteLimits>, Outdated> {
+        let plan = match &self.resolver {
+            Some(resolver) => self.client(resolver, request, visit, demand),
+            None => &self.plans[0],
+        };
+        self.visit_for(request, protocol, plan, visit, demand)
+    }
+
+    /// Identifies the client of a request, writes it to `demand`, and returns its plan. The first step of
+    /// [`look_up`](Self::look_up).
+    #[inline(always)]
+    pub(super) fn identify(&self, request: RequestHead<'_>, demand: &mut Demand) -> &PlanLimits {
+        match &self.resolver {
+            Some(resolver) => self.client(resolver, request, Visit::Request, demand),
+            None => &self.plans[0],
+        }
+    }
+
+    /// Returns the limits of a request that means the route of a literal key and nothing else, and whose limits are
+    /// plain, for a client that has the same limits on all routes. `None`: there may be more to it. The short way of
+    /// [`look_up_for`](Self::look_up_for).
+    ///
+    /// No key of the path's other end is as specific, and such a client's plan has none.
+    #[inline(always)]
+    pub(super) fn at_once(
+        &self,
+        request: RequestHead<'_>,
+        protocol: Protocol,
+        plan: &PlanLimits,
+    ) -> Option<&RouteLimits> {
+        let head = Head::of(request.method(), request.uri(), request.extensions());
+        let plain = self.table.plain(&head)?;
+        let limits = plain.value.variants.get(plan.first)?.get()?;
+        let is_one = plan.variants.len() == 1
+            && limits.limit_set.is_plain
+            && !plain.has_other_methods(&head, request.uri(), request.headers(), is_grpc(protocol));
+        is_one.then_some(limits)
+    }
+
+    /// Goes on with [`look_up`](Self::look_up) for a client that was identified.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub(super) fn look_up_for(
+        &self,
+        request: RequestHead<'_>,
+        protocol: Protocol,
+        plan: &PlanLimits,
+        demand: &mut Demand,
+    ) -> Result<Cow<'_, RouteLimits>, Outdated> {
+        self.visit_for(request, protocol, plan, Visit::Request, demand)
+    }
+
+    /// Goes on with [`visit`](Self::visit) for a client that was identified.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    fn visit_for(
+        &self,
+        request: RequestHead<'_>,
+        protocol: Protocol,
+        plan: &PlanLimits,
+        visit: Visit,
+        demand: &mut Demand,
+    ) -> Result<Cow<'_, RouteLimits>, Outdated> {
         let (uri, headers) = (request.uri(), request.headers());
         let head = Head::of(request.method(), uri, request.extensions());
-        let mut plan = 0;
-        if let Some(resolver) = &self.resolver {
-            let client = match visit {
-                Visit::Request => self.client(resolver, request),
-                Visit::Preview => resolver.resolve(request),
-            };
-            demand.identity = client.identity.bits();
-            demand.is_anonymous = client.is_anonymous;
-            plan = client.plan.map_or(0, |plan| plan + 1);
-        }
-        let plan = &self.plans[plan];
         // A path that equals a literal key and has one reading: most requests. Others may mean several routes.
-        let plain = self.table.plain(&head);
-        let is_grpc = matches!(protocol, Protocol::Grpc);
-        let found = match Readings::of(&head, uri, headers, is_grpc, plain.is_some()) {
+        let plain = self.table.plain(&head).map(|plain| plain.value);
+        let found = match Readings::of(&head, uri, headers, is_grpc(protocol), plain.is_some()) {
             None => {
-                let route = match plain.or_else(|| self.table.beside_plain(&head)) {
+                let declared = plain.or_else(|| self.table.beside_plain(&head));
+                let route = match declared {
                     Some(declared) => declared,
                     None => self.undeclared(&head, visit)?,
                 };
@@ -200,19 +253,27 @@ impl RuleSet {
         Some(self.limits_of(route, plan, variant))
     }
 
-    /// Identifies the client, or the anonymous one. Counts and logs what the request or its setup lacks. Runs the
-    /// user's closure, if a source of identities is one.
-    fn client(&self, resolver: &Resolver, head: RequestHead<'_>) -> Client {
-        let client = resolver.resolve(head);
-        if client.lacks_peer {
+    /// Identifies the client, or the anonymous one, writes it to `demand`, and returns its plan. Counts and logs what the
+    /// request or its setup lacks. Runs the user's closure, if a source of identities is one.
+    fn client(
+        &self,
+        resolver: &Resolver,
+        request: RequestHead<'_>,
+        visit: Visit,
+        demand: &mut Demand,
+    ) -> &PlanLimits {
+        let client = resolver.resolve(request);
+        if client.lacks_peer && visit == Visit::Request {
             self.unidentified.without_address.add(1);
             self.log.no_peer_address();
         }
-        if client.lacks_plan {
+        if client.lacks_plan && visit == Visit::Request {
             self.unidentified.unknown_plans.add(1);
             self.log.unknown_plan();
         }
-        client
+        demand.identity = client.identity.bits();
+        demand.is_anonymous = client.is_anonymous;
+        &self.plans[client.plan.map_or(0, |plan| plan + 1)]
     }
 
     /// Returns whether the client of a request is identified, and not the anonymous one.
@@ -303,4 +364,10 @@ fn variant_of<'a>(plan: &PlanLimits, route: impl FnOnce() -> Option<&'a usize>) 
         1 => 0,
         _ => route().copied().unwrap_or(0),
     }
+}
+
+/// Tells whether all requests of a layer are gRPC.
+#[inline(always)]
+fn is_grpc(protocol: Protocol) -> bool {
+    matches!(protocol, Protocol::Grpc)
 }

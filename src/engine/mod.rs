@@ -48,7 +48,7 @@ use self::options::Options;
 use self::rule_set::RuleSet;
 pub(crate) use self::{
     active::ActiveRules,
-    decide::Stage,
+    decide::Admitted,
     outcome::{Decided, Refusal, ResponseParts, Ticket},
     pending::Pending,
 };

@@ -24,7 +24,7 @@ use crate::{
     clock::Nanos,
     decision::{Decision, DecisionIn, Denial},
     limit::{gcra::RefusalReason, meter::Meter},
-    limiter::{plain::PlainStates, readings::LimitReadings},
+    limiter::{limit_set::Demand, plain::PlainStates, readings::LimitReadings},
     observe::Log,
     response::{
         Answer, Framing, KeptAnswer, Rejection, Templates, fields::RateLimitFields, grpc, problem,
@@ -35,7 +35,10 @@ use crate::{
 
 /// A decision.
 pub(crate) enum Decided {
-    /// The request goes on to the inner service.
+    /// The request goes on to the inner service with nothing: its response passes as it is. Most are decided so, where
+    /// nothing is told.
+    Pass,
+    /// The request goes on to the inner service with a ticket.
     Admit(Ticket),
     /// The request is answered here.
     Refuse(Refusal),
@@ -73,8 +76,6 @@ pub(super) enum Applied {
 /// A ticket: what an admitted request goes on with.
 #[derive(Debug)]
 pub(crate) enum Ticket {
-    /// Nothing: its response passes as it is.
-    Bare,
     /// A guard, held until the answer has ended. The response passes as it is.
     Held(Admission),
     /// The parts of a response that is changed, and a guard.
@@ -151,7 +152,6 @@ impl Ticket {
     #[inline(always)]
     pub(crate) fn mark(&mut self, options: &Options, extensions: &mut Extensions) {
         let (admission, decision) = match self {
-            Self::Bare => return,
             Self::Held(admission) => (Some(&*admission), None),
             Self::Told(parts) => {
                 let decision = match options.decision {
@@ -204,6 +204,22 @@ impl RouteLimits {
         self.limit_set.admitted.count();
         self.meters.admitted();
     }
+
+    /// Admits a request that is told nothing, and was charged on plain limits: with the slots that it has taken of its own
+    /// balances, if it has.
+    #[inline(always)]
+    pub(super) fn untold(&self, demand: Demand) -> Decided {
+        match self.limit_set.has_slots {
+            true => self.holding_slots(demand),
+            false => Decided::Pass,
+        }
+    }
+
+    #[inline(never)]
+    fn holding_slots(&self, demand: Demand) -> Decided {
+        let permits = Permits::own(&self.origin, demand);
+        Decided::Admit(Ticket::Held(Admission::of_slots(permits)))
+    }
 }
 
 impl Attempt<'_> {
@@ -214,14 +230,6 @@ impl Attempt<'_> {
             decision, fields, ..
         } = &self.engine.options;
         decision.anywhere() || (*fields && self.limits.templates.policies.is_some())
-    }
-
-    /// Returns the ticket of a request that plain limits have admitted, with the slots that it has taken of its own
-    /// balances.
-    #[inline(never)]
-    pub(super) fn hold_slots(&self) -> Ticket {
-        let permits = Permits::own(&self.limits.origin, self.demand);
-        Ticket::Held(Admission::of_slots(permits))
     }
 
     /// Admits the request, and returns what it goes on with: the slots that it has taken, its reservation of model
@@ -258,7 +266,8 @@ impl Attempt<'_> {
             holds.then(|| Admission::new(origin, self.demand, readings, outcome.permits.take()));
         let reads_answer = options.usage_from_answer && limit_set.has_tokens;
         if !is_told && !options.decision.anywhere() && !reads_answer {
-            return Decided::Admit(admission.map_or(Ticket::Bare, Ticket::Held));
+            let held = |admission| Decided::Admit(Ticket::Held(admission));
+            return admission.map_or(Decided::Pass, held);
         }
         let mut fields = match is_told && RateLimitFields::fit(self.head.method()) {
             true => RateLimitFields::admitted(templates, limit_set, readings, now),

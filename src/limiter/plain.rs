@@ -59,6 +59,25 @@ pub(crate) struct PlainStates {
     count: usize,
 }
 
+/// Takes one unit of each limit of a plain set at `now`, or none, for a request that is told nothing. `false`: nothing
+/// was taken, and [`take`] has to be asked.
+///
+/// `clock` is as there.
+#[inline(always)]
+pub(crate) fn pass(
+    limit_set: &LimitSet,
+    table: &ClientTable,
+    demand: Demand,
+    now: Nanos,
+    clock: impl Fn() -> Nanos,
+) -> bool {
+    let [only] = &*limit_set.limits else {
+        let answer = take_all(limit_set, table, demand, now, clock);
+        return matches!(answer, PlainAnswer::Admitted(_));
+    };
+    matches!(look(only, table, demand, now), Some(Ok(charge)) if charge.make())
+}
+
 /// Takes one unit of each limit of a plain set at `now`, or none.
 ///
 /// `clock` makes a reading that is later than the charge of any other thread, for what is given back.

@@ -39,13 +39,14 @@ pub(crate) struct Head<'a> {
 }
 
 impl<'a> Head<'a> {
-    #[inline]
+    #[inline(always)]
     pub(crate) fn of(method: &'a Method, uri: &'a Uri, extensions: &'a Extensions) -> Self {
         let sent = original_path(extensions).unwrap_or_else(|| uri.path());
         Self::alone(method, sent, extensions)
     }
 
     /// A method and a path of no request.
+    #[inline(always)]
     pub(crate) fn alone(method: &'a Method, path: &'a str, extensions: &'a Extensions) -> Self {
         Self {
             method,
@@ -97,6 +98,7 @@ fn template(extensions: &Extensions) -> Option<&str> {
 
 /// Returns the path as the host's outermost router saw it, before nested routers stripped their prefix.
 #[cfg(feature = "axum")]
+#[inline(always)]
 fn original_path(extensions: &Extensions) -> Option<&str> {
     extensions.get::<OriginalUri>().map(|uri| uri.0.path())
 }
@@ -176,7 +178,7 @@ impl<'a> Readings<'a> {
         is_grpc: bool,
         is_plain: bool,
     ) -> Option<Self> {
-        let others = OtherMethods::of(head.method, uri, headers, is_grpc);
+        let others = OtherMethods::of(head.method, uri, headers, is_grpc, is_grpc_path);
         let is_plain = is_plain || !is_ambiguous(head.path);
         match is_plain && others == OtherMethods::default() {
             true => None,
@@ -211,17 +213,51 @@ impl<'a> Readings<'a> {
     }
 }
 
+/// The route of a path that equals a literal key and has one reading only.
+pub(crate) struct Plain<'a, V> {
+    pub(crate) value: &'a V,
+    /// True if the path has the shape of a gRPC method.
+    pub(super) is_grpc: bool,
+}
+
+impl<V> Plain<'_, V> {
+    /// Returns whether a request of this route may be read as other methods besides its own. The arguments are those of
+    /// [`Readings::of`].
+    #[inline(always)]
+    pub(crate) fn has_other_methods(
+        &self,
+        head: &Head<'_>,
+        uri: &Uri,
+        headers: &HeaderMap,
+        is_grpc: bool,
+    ) -> bool {
+        // Looked at beforehand, unless a nested service sees another path.
+        let is_path = |path: &str| match std::ptr::eq(path, head.path) {
+            true => self.is_grpc,
+            false => is_grpc_path(path),
+        };
+        let others = OtherMethods::of(head.method, uri, headers, is_grpc, is_path);
+        others != OtherMethods::default()
+    }
+}
+
 impl OtherMethods {
-    #[inline]
-    fn of(method: &Method, uri: &Uri, headers: &HeaderMap, is_grpc: bool) -> Self {
-        if *method == Method::POST {
+    #[inline(always)]
+    fn of(
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+        is_grpc: bool,
+        is_grpc_path: impl FnOnce(&str) -> bool,
+    ) -> Self {
+        if matches!(*method, Method::POST) {
             return Self::default();
         }
         // The path that a nested service sees.
         let path = uri.path();
         Self {
             post: is_grpc || is_grpc_path(path) || has_grpc_content_type(headers),
-            get: *method == Method::CONNECT && path.starts_with('/'),
+            get: matches!(*method, Method::CONNECT) && path.starts_with('/'),
         }
     }
 }
@@ -259,13 +295,17 @@ pub(crate) fn is_grpc_path(path: &str) -> bool {
 }
 
 /// Returns whether one of the lines of the content type is gRPC's: nobody knows which of them a server reads.
-#[inline]
+#[inline(always)]
 fn has_grpc_content_type(headers: &HeaderMap) -> bool {
     const GRPC: &[u8] = b"application/grpc";
-    headers.get_all(CONTENT_TYPE).iter().any(|value| {
-        let essence = head::trim_ows_bytes(value.as_bytes()).get(..GRPC.len());
-        essence.is_some_and(|essence| essence.eq_ignore_ascii_case(GRPC))
-    })
+    let are_grpc = || {
+        headers.get_all(CONTENT_TYPE).iter().any(|value| {
+            let essence = head::trim_ows_bytes(value.as_bytes()).get(..GRPC.len());
+            essence.is_some_and(|essence| essence.eq_ignore_ascii_case(GRPC))
+        })
+    };
+    // Most requests that are no `POST` have none.
+    headers.contains_key(CONTENT_TYPE) && are_grpc()
 }
 
 #[cfg(test)]

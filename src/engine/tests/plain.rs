@@ -26,11 +26,14 @@ struct Scope {
 #[derive(Debug, Clone)]
 struct Written([Scope; 4]);
 
+/// Paths of keys, of keys with another end, of gRPC methods, and of no key.
+const PATHS: [&str; 7] = ["/a", "/a/", "/b", "/b/", "/a.B/C", "//a", "/c/d"];
+
 #[derive(Debug, Clone)]
 enum Step {
     Advance(u64),
-    /// A method, a path, a client, and whether its answer is kept.
-    Ask(usize, usize, usize, bool),
+    /// A method, a path, a client, and whether it may be gRPC and its answer is kept.
+    Ask(usize, usize, usize, [bool; 2]),
     /// The oldest answer that is kept has ended.
     End,
     Reload(Written),
@@ -59,7 +62,11 @@ impl Written {
         let rules = Rules::new()
             .total(total)
             .default_route(default)
-            .route("GET /a", key);
+            .route("GET /a", key.clone())
+            .route("GET /b/", key.clone())
+            .route("ANY /b", Rate::per_minute(2))
+            .route("GET /a.B/C", key)
+            .route("POST /a.B/C", Rate::per_minute(3));
         match self.0[3].rates.is_empty() {
             true => rules,
             false => rules.clients(Clients::by_header("x-api-key").each(client)),
@@ -98,8 +105,8 @@ fn written() -> impl Strategy<Value = Written> {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => prop_oneof![1..100u64, 1..10_000u64, Just(61_000_000_000)].prop_map(Step::Advance),
-        9 => (0..2usize, 0..3usize, 0..2usize, prop::bool::weighted(0.2))
-            .prop_map(|(method, path, client, kept)| Step::Ask(method, path, client, kept)),
+        9 => (0..4usize, 0..PATHS.len(), 0..2usize, [0.1, 0.2].map(prop::bool::weighted))
+            .prop_map(|(method, path, client, is)| Step::Ask(method, path, client, is)),
         1 => Just(Step::End),
         1 => written().prop_map(Step::Reload),
     ]
@@ -126,11 +133,19 @@ impl Throttled {
         }
     }
 
-    async fn ask(&mut self, method: &str, path: &str, client: &str, is_kept: bool) -> Told {
+    async fn ask(
+        &mut self,
+        method: &str,
+        path: &str,
+        client: &str,
+        [is_grpc, is_kept]: [bool; 2],
+    ) -> Told {
+        let content_type = ["text/plain", "application/grpc"][usize::from(is_grpc)];
         let request = Request::builder()
             .method(method)
             .uri(path)
             .header("x-api-key", client)
+            .header("content-type", content_type)
             .body(())
             .expect("a request");
         let inner =
@@ -227,12 +242,12 @@ proptest! {
             for (number, step) in steps.iter().enumerate() {
                 match step {
                     Step::Advance(nanos) => tokio::time::advance(Duration::from_nanos(*nanos)).await,
-                    Step::Ask(method, path, client, is_kept) => {
-                        let (method, path) = (["GET", "POST"][*method], ["/a", "/b", "/c/d"][*path]);
+                    Step::Ask(method, path, client, is) => {
+                        let (method, path) = (["GET", "GET", "POST", "HEAD"][*method], PATHS[*path]);
                         let [short, general] = &mut both;
                         let client = ["a", "b"][*client];
-                        let short = short.ask(method, path, client, *is_kept).await;
-                        let general = general.ask(method, path, client, *is_kept).await;
+                        let short = short.ask(method, path, client, *is).await;
+                        let general = general.ask(method, path, client, *is).await;
                         assert_eq!(short, general, "step {number}");
                     }
                     other => both.each_mut().map(|it| it.step(other)).into_iter().collect(),

@@ -25,7 +25,7 @@ use self::tree::Tree;
 use super::{
     catch_all::CatchAll,
     key::{Pattern, RouteKey, Segment, literal_path},
-    readings::{Head, Reading},
+    readings::{Head, Plain, Reading, is_grpc_path},
     spelling::{is_ambiguous, normalize},
 };
 
@@ -75,6 +75,8 @@ struct Methods {
     any: Option<usize>,
     /// True if the path may be read in several ways.
     is_ambiguous: bool,
+    /// True if the path has the shape of a gRPC method.
+    is_grpc: bool,
 }
 
 /// The keys that come into question for a request.
@@ -201,9 +203,9 @@ impl<V> Table<V> {
     /// The keys of a path, made if there are none yet.
     fn methods(&mut self, segments: &[Segment], greedy: bool) -> &mut Methods {
         if let Some(path) = literal_path(segments).filter(|_| !greedy) {
-            let is_ambiguous = is_ambiguous(&path);
             return self.literals.entry(&path, || Methods {
-                is_ambiguous,
+                is_ambiguous: is_ambiguous(&path),
+                is_grpc: is_grpc_path(&path),
                 ..Methods::default()
             });
         }
@@ -226,11 +228,14 @@ impl<V> Table<V> {
     }
 
     /// The route of a path that equals a literal key and has one reading only.
-    #[inline]
-    pub(crate) fn plain(&self, head: &Head<'_>) -> Option<&V> {
+    #[inline(always)]
+    pub(crate) fn plain(&self, head: &Head<'_>) -> Option<Plain<'_, V>> {
         let methods = self.literals.get(head.path)?;
         let found = methods.find(Candidates::by(head))?;
-        (!methods.is_ambiguous).then(|| &self.values[found])
+        (!methods.is_ambiguous).then(|| Plain {
+            value: &self.values[found],
+            is_grpc: methods.is_grpc,
+        })
     }
 
     /// The route of a path that has one reading only, where it is not [`plain`](Self::plain).
@@ -343,15 +348,21 @@ impl<T> Strings<T> {
     /// Up to here comparing is faster than hashing: most strings differ in their length already.
     const FEW: usize = 8;
 
-    #[inline]
+    #[inline(always)]
     fn get(&self, text: &str) -> Option<&T> {
         match self {
             Self::Few(few) => {
                 let found = few.iter().find(|(known, _)| **known == *text);
                 found.map(|(_, value)| value)
             }
-            Self::Many(many) => many.get(text),
+            Self::Many(many) => Self::among(many, text),
         }
+    }
+
+    /// The value of a string among many. Out of line, so that few are compared where the caller looks them up.
+    #[inline(never)]
+    fn among<'a>(many: &'a HashMap<Box<str>, T, FixedState>, text: &str) -> Option<&'a T> {
+        many.get(text)
     }
 
     /// The value of a string, made if it is new.
