@@ -7,12 +7,12 @@
 //! # States
 //!
 //! ```text
-//!            ┌─ admitted ─▶ call ─▶ Bare | Held | Told ─▶ response of the inner service, or its error
+//!            ┌─ admitted ─▶ call ─▶ Bare | Held | Written | Told ─▶ response of the inner service, or its error
 //! Waiting ───┤
 //!            └─ refused ──────────▶ Rejected ───────────▶ answer of the throttle
 //! ```
 //!
-//! A request that is decided on at once begins in `Bare`, `Held`, `Told` or `Rejected`. `Bare` is the lack of any other
+//! A request that is decided on at once begins in `Bare`, `Held`, `Written`, `Told` or `Rejected`. `Bare` is the lack of any other
 //! state.
 //!
 //! | state | holds | a poll | a drop |
@@ -20,6 +20,7 @@
 //! | `Waiting` | service, request, [`Pending`] | asks again, then calls the service | leaves the line, gives all back |
 //! | `Bare` | inner future | passes the response | has nothing to give back |
 //! | `Held` | inner future, admission | passes the response, the admission in its body | ends the admission |
+//! | `Written` | inner future, text | passes the response, with fields | has nothing to give back |
 //! | `Told` | inner future, parts | as `Held`, with fields and decision | ends the admission, if there is one |
 //! | `Rejected` | answer | yields the answer | has nothing to give back |
 //!
@@ -46,6 +47,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -59,7 +61,7 @@ use crate::{
     decision::Decision,
     engine::{Admitted, Pending, Refusal, ResponseParts, Ticket},
     head::RequestHead,
-    response::Answer,
+    response::{Answer, Templates},
 };
 
 pin_project! {
@@ -98,6 +100,8 @@ enum Rest<S, ReqBody> {
         // Taken when there is a response or an error. An error drops it.
         admission: Option<Admission>,
     },
+    /// The response gets fields that were written beforehand.
+    Written(Arc<Templates>),
     /// The response is changed. The parts are taken piece by piece when it is there.
     Told(ResponseParts),
     /// The request is refused. There is no inner future.
@@ -115,6 +119,7 @@ impl<S, ReqBody> Rest<S, ReqBody> {
             Ticket::Held(admission) => Self::Held {
                 admission: Some(admission),
             },
+            Ticket::Written(templates) => Self::Written(templates),
             Ticket::Told(parts) => Self::Told(parts),
         }
     }
@@ -169,6 +174,10 @@ where
                 rest: Some(Rest::Held {
                     admission: Some(admission),
                 }),
+            },
+            Ticket::Written(templates) => Self {
+                inner: Some(future),
+                rest: Some(Rest::Written(templates)),
             },
             Ticket::Told(parts) => Self {
                 inner: Some(future),
@@ -277,6 +286,16 @@ where
                 };
                 self.poll_as(cx)
             }
+            // ## Written => response with fields
+            Some(Rest::Written(templates)) => {
+                // Changed where it lies, as below.
+                let inner = this.inner.as_mut().as_pin_mut().expect(POLLED);
+                let mut poll = inner.poll(cx);
+                if let Poll::Ready(Ok(response)) = &mut poll {
+                    templates.add_first_to(response.status(), response.headers_mut());
+                }
+                poll.map_ok(|response| response.map(B::bare))
+            }
             // ## Told => response with fields and decision, and a guard in its body
             Some(Rest::Told(told)) => {
                 // Changed where it lies: a response is large, and each move of it costs.
@@ -328,7 +347,7 @@ where
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.rest {
             Some(Rest::Waiting { .. }) => "Waiting",
-            None | Some(Rest::Held { .. } | Rest::Told(_)) => "Admitted",
+            None | Some(Rest::Held { .. } | Rest::Written(_) | Rest::Told(_)) => "Admitted",
             Some(Rest::Rejected { .. }) => "Rejected",
         };
         f.debug_tuple("ResponseFuture").field(&state).finish()

@@ -23,6 +23,9 @@
 //! - **A decision is made by one set of rules.** If other rules have come while a request waited, its next turn is
 //!   decided by them. If they come within an attempt, a balance tells so ([`Outdated`]), and the attempt is made anew
 //!   from its beginning: here, and nowhere else.
+//! - **The short way is the general one with less to do.** It charges all limits or none, so that a request may leave
+//!   it anywhere. The general way goes on with the client, the plan and the limits that were found on it. What is told,
+//!   left and counted is the same, as a property of `engine/tests/plain` shows.
 //! - **The closures of users run once for a request**, and again only while and after other rules come.
 //! - **A guard exists before the inner service is called**: a [`Ticket`] holds what has to come back.
 //!
@@ -59,7 +62,7 @@ use crate::{
         queue::{Next, QueueAnswer, QueueMoment, Retry},
         readings::LimitReadings,
     },
-    response::grpc::deadline,
+    response::{fields::RateLimitFields, grpc::deadline},
     rules::PlanLimits,
     store::client::StoreClient,
 };
@@ -75,9 +78,8 @@ pub(crate) struct Admitted {
 impl Engine {
     /// Decides on a request that has arrived: admits it, refuses it, or has it wait for a later stage.
     ///
-    /// Most requests mean the route of a literal key, and fall under plain limits. Those that are told nothing pass here;
-    /// all others are decided on [at length](Self::decide_at_length). The short way charges all limits as the general one
-    /// would, or none, so that a request may leave it anywhere.
+    /// Most requests mean the route of a literal key, and fall under plain limits. Those that are told nothing pass
+    /// here. All others are decided on [at length](Self::decide_at_length).
     ///
     /// `head` is the request's at every stage; it is what closures of users see, and does not change between stages.
     /// Nothing stays charged unless the request is admitted; one that waits for a store holds its slots meanwhile.
@@ -95,12 +97,45 @@ impl Engine {
         let plan = rules.identify(head, &mut demand);
         let found = rules.at_once(head, self.options.protocol, plan);
         if let Some(limits) = found {
-            if !self.may_tell() && Self::passes(&rules, &limits.limit_set, demand) {
+            if self.may_tell() {
+                return self.decide_and_tell(head, &rules, plan, limits, demand);
+            }
+            if Self::passes(&rules, &limits.limit_set, demand) {
                 limits.count_admitted();
                 return limits.untold(demand);
             }
         }
         self.decide_at_length(head, &rules, plan, found, demand)
+    }
+
+    /// Decides on a request that has arrived, by plain limits. If it finds full all buckets of which it is told, what
+    /// it is told was written beforehand, and nothing has to be computed.
+    #[inline(never)]
+    fn decide_and_tell(
+        self: &Arc<Self>,
+        head: RequestHead<'_>,
+        rules: &Arc<RuleSet>,
+        plan: &PlanLimits,
+        limits: &RouteLimits,
+        demand: Demand,
+    ) -> Decided {
+        let attempt = Attempt {
+            engine: self,
+            rules,
+            limits,
+            demand,
+            // Read after the closures of users have run.
+            arrived: rules.limiter.now(),
+            head,
+        };
+        if attempt.store().is_some() {
+            return self.decide_at_length(head, rules, plan, Some(limits), demand);
+        }
+        match attempt.ask_plain() {
+            PlainAnswer::Admitted(states) => attempt.admit_plain(states),
+            PlainAnswer::Refused(states) => attempt.refuse_plain(states),
+            PlainAnswer::Unknown => self.decide_at_length(head, rules, plan, Some(limits), demand),
+        }
     }
 
     /// Tells whether an admitted request may be told something. If not, it is told nothing, whatever its limits are.
@@ -178,8 +213,8 @@ impl Engine {
         attempt.arrives()
     }
 
-    /// Decides on a request that waits: its turn may have come, or the lease that it has waited for is there or is not to
-    /// come. Or a store has answered it with `reply`, or has not in time, which is an error.
+    /// Decides on a request that waits: its turn may have come, or the lease that it has waited for is there or is not
+    /// to come. Or a store has answered it with `reply`, or has not in time, which is an error.
     ///
     /// `waker` is woken when the turn may have come again.
     ///
@@ -272,7 +307,29 @@ impl Attempt<'_> {
             self.limits.count_admitted();
             return self.limits.untold(self.demand);
         }
+        if self.is_written(&states) {
+            self.limits.count_admitted();
+            return Decided::Admit(Ticket::Written(Arc::clone(&self.limits.templates)));
+        }
         self.tell_plain(true, states)
+    }
+
+    /// Tells whether the fields of a request that plain limits have admitted and left in these states were written
+    /// beforehand, and it is told nothing else and holds nothing.
+    #[inline(always)]
+    fn is_written(&self, states: &PlainStates) -> bool {
+        let options = &self.engine.options;
+        let RouteLimits {
+            limit_set,
+            templates,
+            ..
+        } = self.limits;
+        let may_be_told_more = options.tells_more || self.rules.rejections.is_some();
+        !options.decision.anywhere()
+            && !may_be_told_more
+            && !limit_set.has_slots
+            && RateLimitFields::fit(self.head.method())
+            && templates.are_first(limit_set, states.iter(), self.arrived)
     }
 
     /// Admits or refuses a request as plain limits have it, and tells it their `states`.

@@ -253,8 +253,8 @@ impl RuleSet {
         Some(self.limits_of(route, plan, variant))
     }
 
-    /// Identifies the client, or the anonymous one, writes it to `demand`, and returns its plan. Counts and logs what the
-    /// request or its setup lacks. Runs the user's closure, if a source of identities is one.
+    /// Identifies the client, or the anonymous one, writes it to `demand`, and returns its plan. Counts and logs what
+    /// the request or its setup lacks. Runs the user's closure, if a source of identities is one.
     fn client(
         &self,
         resolver: &Resolver,

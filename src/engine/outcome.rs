@@ -78,6 +78,8 @@ pub(super) enum Applied {
 pub(crate) enum Ticket {
     /// A guard, held until the answer has ended. The response passes as it is.
     Held(Admission),
+    /// The fields of its response, which were written beforehand: all that is told. Nothing is held.
+    Written(Arc<Templates>),
     /// The parts of a response that is changed, and a guard.
     Told(ResponseParts),
 }
@@ -152,6 +154,7 @@ impl Ticket {
     #[inline(always)]
     pub(crate) fn mark(&mut self, options: &Options, extensions: &mut Extensions) {
         let (admission, decision) = match self {
+            Self::Written(_) => return,
             Self::Held(admission) => (Some(&*admission), None),
             Self::Told(parts) => {
                 let decision = match options.decision {
@@ -205,8 +208,8 @@ impl RouteLimits {
         self.meters.admitted();
     }
 
-    /// Admits a request that is told nothing, and was charged on plain limits: with the slots that it has taken of its own
-    /// balances, if it has.
+    /// Admits a request that is told nothing, and was charged on plain limits: with the slots that it has taken of its
+    /// own balances, if it has.
     #[inline(always)]
     pub(super) fn untold(&self, demand: Demand) -> Decided {
         match self.limit_set.has_slots {

@@ -42,7 +42,11 @@ impl RateLimitFields {
     ) -> Option<Self> {
         let policies = templates.policies.as_ref()?;
         let first = templates.first.as_ref();
-        let first = first.filter(|_| LimitText::is_first(policies, limit_set, readings, now));
+        let taken = readings.as_slice().iter().map(|reading| {
+            let at = reading.told_at(now);
+            (reading.cost == 1).then_some((reading.state, at))
+        });
+        let first = first.filter(|_| LimitText::is_first(policies, limit_set, taken));
         let (limit, exhausted) = match first {
             Some(first) => (None, first.exhausted),
             None => {
@@ -77,7 +81,7 @@ impl RateLimitFields {
     /// Not to a protocol switch, which is no answer; and to a redirect only if something remains, for
     /// a client may wait before it follows (section 6.4 of the draft).
     pub(crate) fn add_to(self, status: StatusCode, headers: &mut HeaderMap) {
-        if status.is_informational() || (status.is_redirection() && self.exhausted) {
+        if !are_told(status, self.exhausted) {
             return;
         }
         let Templates {
@@ -96,6 +100,40 @@ impl RateLimitFields {
     /// Tells whether responses to this method carry fields: those that open a tunnel do not.
     pub(crate) fn fit(method: &Method) -> bool {
         *method != Method::CONNECT
+    }
+}
+
+/// Tells whether a response of this status has the fields.
+#[inline]
+fn are_told(status: StatusCode, exhausted: bool) -> bool {
+    !(status.is_informational() || status.is_redirection() && exhausted)
+}
+
+impl Templates {
+    /// Tells whether the fields of an admitted request were written beforehand: it was charged one unit of each limit
+    /// at `now`, and has left these states.
+    #[inline]
+    pub(crate) fn are_first(
+        &self,
+        limit_set: &LimitSet,
+        states: impl Iterator<Item = u64>,
+        now: Nanos,
+    ) -> bool {
+        let (Some(policies), Some(_)) = (&self.policies, &self.first) else {
+            return false;
+        };
+        let taken = states.map(|state| Some((state, now)));
+        LimitText::is_first(policies, limit_set, taken)
+    }
+
+    /// Adds the fields that were written beforehand, as [`RateLimitFields::add_to`] does.
+    pub(crate) fn add_first_to(&self, status: StatusCode, headers: &mut HeaderMap) {
+        if let (Some(policies), Some(first)) = (&self.policies, &self.first) {
+            if are_told(status, first.exhausted) {
+                headers.append(RATE_LIMIT_POLICY, policies.line.clone());
+                headers.append(RATE_LIMIT, first.value.clone());
+            }
+        }
     }
 }
 

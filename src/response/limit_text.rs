@@ -50,20 +50,18 @@ impl LimitText {
         Some(text)
     }
 
-    /// Tells whether [`first`](Self::first) is the text of an admitted request.
+    /// Tells whether [`first`](Self::first) is the text of an admitted request. `taken` has the state that each limit was
+    /// left in, and the moment of its charge, if that was one unit.
     #[inline]
     pub(super) fn is_first(
         policies: &Policies,
         limit_set: &LimitSet,
-        readings: &LimitReadings,
-        now: Nanos,
+        taken: impl Iterator<Item = Option<(u64, Nanos)>>,
     ) -> bool {
-        let limits = limit_set.limits.iter().zip(readings.as_slice());
-        let mut published = limits.zip(&policies.items);
-        published.all(|((bound, reading), item)| {
-            let is_first = |meter: &Meter| {
-                reading.cost == 1 && meter.has_taken_one(reading.state, reading.told_at(now))
-            };
+        let mut published = limit_set.limits.iter().zip(taken).zip(&policies.items);
+        published.all(|((bound, taken), item)| {
+            let is_first =
+                |meter: &Meter| taken.is_some_and(|(state, at)| meter.has_taken_one(state, at));
             item.is_none() || bound.limit.meter.as_ref().is_some_and(is_first)
         })
     }
