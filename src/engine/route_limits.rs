@@ -35,8 +35,8 @@ pub(crate) struct RouteLimits {
     pub(crate) templates: Arc<Templates>,
     /// Counts for operators, under the labels of the route.
     pub(super) meters: Meters,
-    /// Shared by all clones.
-    apart: Arc<Apart>,
+    /// Shared by all clones. Made when one of them is needed, for few routes need one.
+    apart: Arc<OnceLock<Box<Apart>>>,
 }
 
 /// Other forms of the route, for requests that are decided without all of its limits: made when they are first needed.
@@ -82,20 +82,20 @@ impl RouteLimits {
     /// Returns the form that has the limits whose balances lie in this process: slots, and what is closed.
     pub(crate) fn held(&self) -> &Self {
         let held = || self.under(self.limit_set.held());
-        self.apart.held.get_or_init(held)
+        self.apart().held.get_or_init(held)
     }
 
     /// Returns the form without limits.
     pub(crate) fn bare(&self) -> &Self {
         let bare = || self.under(self.limit_set.bare());
-        self.apart.bare.get_or_init(bare)
+        self.apart().bare.get_or_init(bare)
     }
 
     /// Returns the form that has one of so many shares of each limit, in this process. It is kept for the first number
     /// that is asked for, and made anew for any other.
     pub(crate) fn share(&self, shares: u32) -> Cow<'_, Self> {
         let make = || self.under(self.limit_set.share(shares));
-        let (made, share) = self.apart.share.get_or_init(|| (shares, make()));
+        let (made, share) = self.apart().share.get_or_init(|| (shares, make()));
         if *made == shares {
             Cow::Borrowed(share)
         } else {
@@ -103,12 +103,19 @@ impl RouteLimits {
         }
     }
 
+    fn apart(&self) -> &Apart {
+        self.apart.get_or_init(Box::default)
+    }
+
     /// Sums up what was admitted under each form, for the route and its limits. Requests count themselves once,
     /// whatever the number of their limits; whoever reads the counts sums up.
     pub(super) fn settle(&self) {
-        let Apart { held, bare, share } = &*self.apart;
-        let share = share.get().map(|(_, share)| share);
-        let apart = [held.get(), bare.get(), share].into_iter().flatten();
+        let apart = self.apart.get().map(|apart| {
+            let Apart { held, bare, share } = &**apart;
+            let share = share.get().map(|(_, share)| share);
+            [held.get(), bare.get(), share]
+        });
+        let apart = apart.into_iter().flatten().flatten();
         for limits in apart.chain([self]) {
             limits.limit_set.settle();
         }

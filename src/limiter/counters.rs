@@ -51,12 +51,15 @@ impl Counter {
 /// A thread has a [seat](Seats) for as long as it lives, and writes the number of its seat alone: without an exchange,
 /// and in a line of memory that no other thread writes. Threads without a seat count together. Whoever reads sums up.
 ///
-/// It takes half a KiB, and is for what each admitted request counts.
+/// It is for what each admitted request counts, and takes half a KiB, but not before it has counted to
+/// [`FEW`](Self::FEW): until then all threads count together.
 #[derive(Debug, Default)]
 pub(crate) struct ThreadCounter {
+    /// What was counted together.
+    few: AtomicU64,
     /// The numbers of the seats, and last that of all threads without one.
-    counts: [CountLine; Seats::COUNT + 1],
-    /// What was taken of their sum.
+    counts: OnceLock<Box<[CountLine; Seats::COUNT + 1]>>,
+    /// What was taken of the sum.
     taken: AtomicU64,
 }
 
@@ -66,13 +69,17 @@ pub(crate) struct ThreadCounter {
 struct CountLine(AtomicU64);
 
 impl ThreadCounter {
+    /// The number up to which threads count together. A client that makes many routes up counts less on each.
+    const FEW: u64 = 64;
+
     /// Counts one.
     #[inline]
     pub(crate) fn count(&self) {
-        let seat = Seats::own();
-        let Some(CountLine(count)) = self.counts.get(seat) else {
-            return;
+        let Some(counts) = self.counts.get() else {
+            return self.count_together();
         };
+        let seat = Seats::own();
+        let CountLine(count) = &counts[seat];
         match seat {
             Seats::NONE => {
                 count.fetch_add(1, Ordering::Relaxed);
@@ -82,13 +89,23 @@ impl ThreadCounter {
         }
     }
 
+    #[cold]
+    fn count_together(&self) {
+        if self.few.fetch_add(1, Ordering::Relaxed) >= Self::FEW {
+            self.counts.get_or_init(Box::default);
+        }
+    }
+
     /// Returns what was counted since the last call. What is counted meanwhile is in exactly one of two calls, also if
     /// they run at a time: sums grow, and each takes what is above the largest before it.
     pub(crate) fn take(&self) -> u64 {
-        let counts = self.counts.iter();
-        let sum = counts
-            .map(|CountLine(count)| count.load(Ordering::Relaxed))
-            .sum();
+        let counts = self
+            .counts
+            .get()
+            .into_iter()
+            .flat_map(|counts| counts.iter());
+        let counts = counts.map(|CountLine(count)| count.load(Ordering::Relaxed));
+        let sum = self.few.load(Ordering::Relaxed) + counts.sum::<u64>();
         let before = self.taken.fetch_max(sum, Ordering::Relaxed);
         sum.saturating_sub(before)
     }
