@@ -243,6 +243,16 @@ impl Meter {
         }
     }
 
+    /// The state of slots with one less taken, whatever their number. `None`: none is taken, or it is the state of
+    /// something else.
+    pub(crate) fn without_slot(state: u64) -> Option<u64> {
+        match state {
+            ..=Self::STILL | u64::MAX => None,
+            _ if state == Self::STILL + 1 => Some(0),
+            _ => Some(state - 1),
+        }
+    }
+
     /// Units that would be admitted at once, and the nanoseconds until there are more: zero if the
     /// bucket is full, and for slots.
     pub(crate) fn balance(&self, state: u64, now: Nanos) -> (u64, u64) {

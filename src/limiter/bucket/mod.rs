@@ -19,8 +19,8 @@
 //!
 //! - A *charge* exchanges the state, without a lock, and looks at the key after it: if that is not its own any more,
 //!   it puts the state back and all begins anew. If somebody was charged in that moment, that is one charge too many,
-//!   never too few. A bucket that was [closed](succession) in that moment holds the charge: its state is not exchanged
-//!   any more.
+//!   never too few; slots in flight are put back all the same. A bucket that was [closed](succession) in that moment
+//!   holds the charge: its state is not exchanged any more.
 //! - A *change of the key* is made under a lock: of the [`MeterHistory`] for versions, of a stripe of the table for
 //!   clients. The state is exchanged for `BUSY`, then the key is written, then the new state. A thread that finds
 //!   `BUSY` finds nothing, and waits by taking the lock.
@@ -114,7 +114,8 @@ impl Slot<'_> {
 
     /// Finishes [`Slot::step_to`] after its exchange: looks at the key, and puts the state back if it is another's.
     ///
-    /// Putting back is tried once. If it fails, the other was charged meanwhile on top of this charge, and keeps it.
+    /// Putting back is tried once. If it fails, the other was charged meanwhile on top of this charge, and keeps it. A
+    /// slot in flight would be kept for ever, and is put back whatever others do.
     #[inline(always)]
     fn exchanged(&self, key: u64, seen: u64, next: u64) -> Option<Result<u64, u64>> {
         match self.key.load(Ordering::Acquire) {
@@ -123,9 +124,33 @@ impl Slot<'_> {
             CLOSED => return Some(Ok(next)),
             _ => {}
         }
-        let _ = self
-            .state
-            .compare_exchange(next, seen, Ordering::AcqRel, Ordering::Acquire);
+        self.exchanged_late(seen, next)
+    }
+
+    /// Finishes [`Slot::exchanged`] where the key is another's.
+    ///
+    /// A slot in flight keeps the key where it is. So one that was freed has been its holder's until then, and the key
+    /// has changed after that; and one that was taken is charged to the stranger for as long as it is not given back.
+    #[cold]
+    fn exchanged_late(&self, seen: u64, next: u64) -> Option<Result<u64, u64>> {
+        let exchange = |from, to| {
+            self.state
+                .compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire)
+        };
+        if Meter::without_slot(seen) == Some(next) {
+            return Some(Ok(next));
+        }
+        if Meter::without_slot(next) != Some(seen) {
+            let _ = exchange(next, seen);
+            return None;
+        }
+        let mut state = next;
+        while let Some(less) = Meter::without_slot(state) {
+            match exchange(state, less) {
+                Ok(_) => break,
+                Err(actual) => state = actual,
+            }
+        }
         None
     }
 
@@ -395,6 +420,51 @@ mod tests {
             let done = bucket.slot().exchanged(OURS, before, after);
             assert_eq!(done, Some(Ok(after)), "{what} once, and not once more");
             assert_eq!(bucket.held(), held, "{what}");
+        }
+    }
+
+    #[test]
+    fn no_stranger_keeps_a_slot_that_was_taken_or_freed_as_the_key_changed() {
+        const ONE: u64 = Meter::FARTHEST + 1;
+        type Case = (&'static str, u64, u64, u64, Option<Result<u64, u64>>, u64);
+        // (what, the state seen, the next, the stranger's by then; what is told, the state that is left)
+        let table: [Case; 6] = [
+            ("taken", 0, ONE, ONE, None, 0),
+            ("taken, and so has the stranger", 0, ONE, ONE + 1, None, ONE),
+            (
+                "one more taken, and the stranger's freed",
+                ONE,
+                ONE + 1,
+                ONE,
+                None,
+                0,
+            ),
+            (
+                "the last freed, and the stranger has none",
+                ONE,
+                0,
+                0,
+                Some(Ok(0)),
+                0,
+            ),
+            (
+                "the last freed, and the stranger has one",
+                ONE,
+                0,
+                ONE,
+                Some(Ok(0)),
+                ONE,
+            ),
+            ("one of two freed", ONE + 1, ONE, ONE, Some(Ok(ONE)), ONE),
+        ];
+        for (what, seen, next, state, told, left) in table {
+            let (key, state) = (AtomicU64::new(STRANGERS), AtomicU64::new(state));
+            let slot = Slot {
+                key: &key,
+                state: &state,
+            };
+            assert_eq!(slot.exchanged(OURS, seen, next), told, "{what}");
+            assert_eq!(slot.state.load(Ordering::Acquire), left, "{what}");
         }
     }
 

@@ -36,8 +36,7 @@
 //!   unless it is the same by chance (time that stands still), and the exchange fails: all begins anew, for the state
 //!   may now be a stranger's, and that of another kind of limit. After an exchange the key is looked at once more; if
 //!   it is a stranger's by now, the state is put back and all begins anew. If the stranger was charged in that moment,
-//!   it pays one charge too many, never too few.
-//!
+//!   it pays one charge too many, never too few; but a slot in flight is put back all the same.
 //! - After a reload the state is in terms of settings that are gone. The *version* of these is a part of the key,
 //!   so that it is missed then; under the lock of its stripe it is found by the other part, and rewritten.
 //!
