@@ -7,13 +7,13 @@
 //! # States
 //!
 //! ```text
-//!            ┌─ admitted ─▶ call ─▶ Bare | Held | Written | Told ─▶ response of the inner service, or its error
+//!            ┌─ admitted ─▶ call ─▶ Bare | Held | Written | Fields | Told ─▶ response of the inner service
 //! Waiting ───┤
 //!            └─ refused ──────────▶ Rejected ───────────▶ answer of the throttle
 //! ```
 //!
-//! A request that is decided on at once begins in `Bare`, `Held`, `Written`, `Told` or `Rejected`. `Bare` is the lack of any other
-//! state.
+//! A request that is decided on at once begins in any of these but `Waiting`. `Bare` is the lack of any other state.
+//! The inner service's error passes in all of them.
 //!
 //! | state | holds | a poll | a drop |
 //! |---|---|---|---|
@@ -21,6 +21,7 @@
 //! | `Bare` | inner future | passes the response | has nothing to give back |
 //! | `Held` | inner future, admission | passes the response, the admission in its body | ends the admission |
 //! | `Written` | inner future, text | passes the response, with fields | has nothing to give back |
+//! | `Fields` | inner future, fields | passes the response, with fields | has nothing to give back |
 //! | `Told` | inner future, parts | as `Held`, with fields and decision | ends the admission, if there is one |
 //! | `Rejected` | answer | yields the answer | has nothing to give back |
 //!
@@ -61,7 +62,7 @@ use crate::{
     decision::Decision,
     engine::{Admitted, Pending, Refusal, ResponseParts, Ticket},
     head::RequestHead,
-    response::{Answer, Templates},
+    response::{Answer, Templates, fields::RateLimitFields},
 };
 
 pin_project! {
@@ -102,6 +103,11 @@ enum Rest<S, ReqBody> {
     },
     /// The response gets fields that were written beforehand.
     Written(Arc<Templates>),
+    /// The response gets fields.
+    Fields {
+        // Taken when there is a response.
+        fields: Option<RateLimitFields>,
+    },
     /// The response is changed. The parts are taken piece by piece when it is there.
     Told(ResponseParts),
     /// The request is refused. There is no inner future.
@@ -120,6 +126,9 @@ impl<S, ReqBody> Rest<S, ReqBody> {
                 admission: Some(admission),
             },
             Ticket::Written(templates) => Self::Written(templates),
+            Ticket::Fields(fields) => Self::Fields {
+                fields: Some(fields),
+            },
             Ticket::Told(parts) => Self::Told(parts),
         }
     }
@@ -178,6 +187,12 @@ where
             Ticket::Written(templates) => Self {
                 inner: Some(future),
                 rest: Some(Rest::Written(templates)),
+            },
+            Ticket::Fields(fields) => Self {
+                inner: Some(future),
+                rest: Some(Rest::Fields {
+                    fields: Some(fields),
+                }),
             },
             Ticket::Told(parts) => Self {
                 inner: Some(future),
@@ -296,6 +311,18 @@ where
                 }
                 poll.map_ok(|response| response.map(B::bare))
             }
+            // ## Fields => response with fields
+            Some(Rest::Fields { fields }) => {
+                // Changed where it lies, as below.
+                let inner = this.inner.as_mut().as_pin_mut().expect(POLLED);
+                let mut poll = inner.poll(cx);
+                if let Poll::Ready(Ok(response)) = &mut poll {
+                    if let Some(fields) = fields.take() {
+                        fields.add_to(response.status(), response.headers_mut());
+                    }
+                }
+                poll.map_ok(|response| response.map(B::bare))
+            }
             // ## Told => response with fields and decision, and a guard in its body
             Some(Rest::Told(told)) => {
                 // Changed where it lies: a response is large, and each move of it costs.
@@ -347,7 +374,10 @@ where
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.rest {
             Some(Rest::Waiting { .. }) => "Waiting",
-            None | Some(Rest::Held { .. } | Rest::Written(_) | Rest::Told(_)) => "Admitted",
+            None
+            | Some(Rest::Held { .. } | Rest::Written(_) | Rest::Fields { .. } | Rest::Told(_)) => {
+                "Admitted"
+            }
             Some(Rest::Rejected { .. }) => "Rejected",
         };
         f.debug_tuple("ResponseFuture").field(&state).finish()

@@ -307,29 +307,37 @@ impl Attempt<'_> {
             self.limits.count_admitted();
             return self.limits.untold(self.demand);
         }
-        if self.is_written(&states) {
-            self.limits.count_admitted();
-            return Decided::Admit(Ticket::Written(Arc::clone(&self.limits.templates)));
+        if self.tells_fields_alone() {
+            let RouteLimits {
+                limit_set,
+                templates,
+                ..
+            } = self.limits;
+            if templates.are_first(limit_set, states.iter(), self.arrived) {
+                self.limits.count_admitted();
+                return Decided::Admit(Ticket::Written(Arc::clone(templates)));
+            }
+            let states = states.iter();
+            if let Some(fields) =
+                RateLimitFields::of_states(templates, limit_set, states, self.arrived)
+            {
+                self.limits.count_admitted();
+                return Decided::Admit(Ticket::Fields(fields));
+            }
         }
         self.tell_plain(true, states)
     }
 
-    /// Tells whether the fields of a request that plain limits have admitted and left in these states were written
-    /// beforehand, and it is told nothing else and holds nothing.
+    /// Tells whether a request that plain limits have admitted is told fields, but no others than the IETF's, and holds
+    /// nothing.
     #[inline(always)]
-    fn is_written(&self, states: &PlainStates) -> bool {
+    fn tells_fields_alone(&self) -> bool {
         let options = &self.engine.options;
-        let RouteLimits {
-            limit_set,
-            templates,
-            ..
-        } = self.limits;
         let may_be_told_more = options.tells_more || self.rules.rejections.is_some();
         !options.decision.anywhere()
             && !may_be_told_more
-            && !limit_set.has_slots
+            && !self.limits.limit_set.has_slots
             && RateLimitFields::fit(self.head.method())
-            && templates.are_first(limit_set, states.iter(), self.arrived)
     }
 
     /// Admits or refuses a request as plain limits have it, and tells it their `states`.

@@ -80,6 +80,8 @@ pub(crate) enum Ticket {
     Held(Admission),
     /// The fields of its response, which were written beforehand: all that is told. Nothing is held.
     Written(Arc<Templates>),
+    /// The fields of its response: all that is told. Nothing is held.
+    Fields(RateLimitFields),
     /// The parts of a response that is changed, and a guard.
     Told(ResponseParts),
 }
@@ -154,7 +156,7 @@ impl Ticket {
     #[inline(always)]
     pub(crate) fn mark(&mut self, options: &Options, extensions: &mut Extensions) {
         let (admission, decision) = match self {
-            Self::Written(_) => return,
+            Self::Written(_) | Self::Fields(_) => return,
             Self::Held(admission) => (Some(&*admission), None),
             Self::Told(parts) => {
                 let decision = match options.decision {

@@ -62,6 +62,25 @@ impl RateLimitFields {
         })
     }
 
+    /// The fields of a request that was charged one unit of each limit at `now`, and has left these states. `None` if
+    /// nothing is published.
+    #[inline]
+    pub(crate) fn of_states(
+        templates: &Arc<Templates>,
+        limit_set: &LimitSet,
+        states: impl Iterator<Item = u64> + Clone,
+        now: Nanos,
+    ) -> Option<Self> {
+        let policies = templates.policies.as_ref()?;
+        let text = LimitText::of_states(policies, limit_set, states, now)?;
+        Some(Self {
+            templates: Arc::clone(templates),
+            limit: Some(text.value),
+            exhausted: text.exhausted,
+            more: None,
+        })
+    }
+
     /// Adds what is left in the words of a dialect.
     #[cold]
     pub(crate) fn add_dialect(

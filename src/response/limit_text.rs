@@ -74,36 +74,76 @@ impl LimitText {
         readings: &LimitReadings,
         now: Nanos,
     ) -> Option<Self> {
-        let mut published = statuses(limit_set, readings, now, true)
+        let told = statuses(limit_set, readings, now, true).map(|status| {
+            let balance @ (remaining, _) = status.balance();
+            ToldBalance {
+                limit: status.limit(),
+                balance,
+                requests: remaining / status.cost().max(1),
+            }
+        });
+        Self::of(policies, told)
+    }
+
+    /// Writes the text of a request that was charged one unit of each limit at `now`, and has left these states. `None`
+    /// if nothing is published.
+    #[inline(never)]
+    pub(super) fn of_states(
+        policies: &Policies,
+        limit_set: &LimitSet,
+        states: impl Iterator<Item = u64> + Clone,
+        now: Nanos,
+    ) -> Option<Self> {
+        let limits = limit_set.limits.iter().zip(states);
+        let told = limits.map(|(bound, state)| {
+            let balance = |meter: &Meter| meter.balance(state, now);
+            let balance @ (requests, _) = bound.limit.meter.as_ref().map_or((0, 0), balance);
+            ToldBalance {
+                limit: &bound.limit,
+                balance,
+                requests,
+            }
+        });
+        Self::of(policies, told)
+    }
+
+    /// Writes what is left of the limits that are published.
+    #[inline(always)]
+    fn of<'l>(
+        policies: &Policies,
+        told: impl Iterator<Item = ToldBalance<'l>> + Clone,
+    ) -> Option<Self> {
+        let mut published = told
             .zip(&policies.items)
-            .filter_map(|(status, item)| Some((status, item.as_deref()?)));
+            .filter_map(|(told, item)| Some((told, item.as_deref()?)));
         let all = published.clone();
         let mut binding = published.next()?;
-        let mut balance = binding.0.balance();
-        let mut passing = requests(&binding.0, balance);
         let mut others = false;
-        for (status, item) in published {
+        for next in published {
             others = true;
             // What has the least left is what binds; of equals what keeps it longest, or else the most
             // specific. A cap in flight comes after all else: of it no time can be told.
-            let next = status.balance();
-            let would_pass = requests(&status, next);
-            let key = |status: &LimitStatus<'_>, passing, (_, next)| {
-                (status.limit().is_slots(), passing, Reverse(next))
+            let key = |ToldBalance {
+                           limit,
+                           balance: (_, next),
+                           requests,
+                       }: &ToldBalance<'_>| {
+                (limit.is_slots(), *requests, Reverse(*next))
             };
-            if key(&status, would_pass, next) < key(&binding.0, passing, balance) {
-                (binding, balance, passing) = ((status, item), next, would_pass);
+            if key(&next.0) < key(&binding.0) {
+                binding = next;
             }
         }
+        let (ToldBalance { limit, balance, .. }, item) = binding;
         let mut line = Buffer::new();
-        line.push(binding.1);
-        push_level(&mut line, binding.0.limit(), balance);
+        line.push(item);
+        push_level(&mut line, limit, balance);
         if others {
-            for (status, item) in all {
-                if !std::ptr::eq(status.limit(), binding.0.limit()) {
+            for (other, item) in all {
+                if !std::ptr::eq(other.limit, limit) {
                     line.push(", ");
                     line.push(item);
-                    push_level(&mut line, status.limit(), status.balance());
+                    push_level(&mut line, other.limit, other.balance);
                 }
             }
         }
@@ -114,9 +154,13 @@ impl LimitText {
     }
 }
 
-/// Returns the number of requests like the one that was decided on that would pass with a balance.
-fn requests(status: &LimitStatus<'_>, (remaining, _): (u64, u64)) -> u64 {
-    remaining / status.cost().max(1)
+/// What is left of a limit after a request was admitted.
+struct ToldBalance<'l> {
+    limit: &'l Limit,
+    /// What remains, and the nanoseconds until more does.
+    balance: (u64, u64),
+    /// The number of requests like the one that was decided on that would pass with it.
+    requests: u64,
 }
 
 /// `RateLimit` of a refused request: what refused longest first, so that its `t` is the wait told.
