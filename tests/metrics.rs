@@ -4,14 +4,31 @@ mod common;
 #[path = "support/told.rs"]
 mod told;
 
-use std::{collections::BTreeMap, future::Future, time::Duration};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 use axum::{Router, body::Body, routing::get};
+use bytes::Bytes;
 use http::{Request, StatusCode};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Empty};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use metrics::{
+    Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::{net::TcpListener, runtime, time::sleep};
+use tower::{Layer, ServiceExt, service_fn};
 use tower_throttle::{Clients, InFlight, Limits, OnOutage, Rate, Rules, ThrottleLayer};
 
 use common::Client as Asked;
@@ -262,5 +279,71 @@ fn what_a_store_that_is_down_makes_of_requests_is_counted() {
         assert_counted(&down, &counts);
         assert_counted(&down, &[("throttle_store_up", "0")]);
         assert_counted(&scrape(Does::Answers), &[("throttle_store_up", "1")]);
+    }
+}
+
+/// A recorder whose counters panic as long as that is asked for.
+#[derive(Clone, Default)]
+struct Panicking(Arc<AtomicBool>);
+
+impl CounterFn for Panicking {
+    fn increment(&self, _: u64) {
+        assert!(!self.0.load(Relaxed), "a panic of the recorder");
+    }
+
+    fn absolute(&self, _: u64) {}
+}
+
+impl Recorder for Panicking {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::from_arc(Arc::new(self.clone()))
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+/// With fields and without, beside a limit that is not plain and without one.
+#[test]
+fn a_recorder_that_panics_loses_no_slot() {
+    for (fields, is_plain) in [(true, true), (false, true), (true, false), (false, false)] {
+        let recorder = Panicking::default();
+        let slot = Limits::new().in_flight(InFlight::new(1));
+        let limits = match is_plain {
+            true => slot,
+            false => slot.rate(Rate::per_second(9).shadow()),
+        };
+        metrics::with_local_recorder(&recorder, || {
+            let throttle = ThrottleLayer::new(Rules::new().total(limits)).expect("proper rules");
+            let model = service_fn(|_: Request<()>| async {
+                Ok::<_, Infallible>(http::Response::new(Empty::<Bytes>::new()))
+            });
+            let service = throttle.fields(fields).layer(model);
+            let ask = || {
+                let request = Request::get("/").body(()).expect("a request");
+                let answer = pin!(service.clone().oneshot(request));
+                match answer.poll(&mut Context::from_waker(Waker::noop())) {
+                    Poll::Ready(answer) => answer.expect("no error").status(),
+                    Poll::Pending => unreachable!("nobody waits"),
+                }
+            };
+            recorder.0.store(true, Relaxed);
+            for _ in 0..3 {
+                catch_unwind(AssertUnwindSafe(ask)).expect_err("the recorder panics");
+            }
+            recorder.0.store(false, Relaxed);
+            assert_eq!(ask(), StatusCode::OK, "fields {fields}, plain {is_plain}");
+        });
     }
 }

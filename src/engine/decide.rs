@@ -101,7 +101,6 @@ impl Engine {
                 return self.decide_and_tell(head, &rules, plan, limits, demand);
             }
             if Self::passes(&rules, &limits.limit_set, demand) {
-                limits.count_admitted();
                 return limits.untold(demand);
             }
         }
@@ -304,7 +303,6 @@ impl Attempt<'_> {
     #[inline(always)]
     fn admit_plain(&self, states: PlainStates) -> Decided {
         if !self.is_told() {
-            self.limits.count_admitted();
             return self.limits.untold(self.demand);
         }
         if self.tells_fields_alone() {

@@ -211,19 +211,23 @@ impl RouteLimits {
     }
 
     /// Admits a request that is told nothing, and was charged on plain limits: with the slots that it has taken of its
-    /// own balances, if it has.
+    /// own balances, if it has. Counts it.
     #[inline(always)]
     pub(super) fn untold(&self, demand: Demand) -> Decided {
-        match self.limit_set.has_slots {
-            true => self.holding_slots(demand),
-            false => Decided::Pass,
+        if self.limit_set.has_slots {
+            return self.holding_slots(demand);
         }
+        self.count_admitted();
+        Decided::Pass
     }
 
     #[inline(never)]
     fn holding_slots(&self, demand: Demand) -> Decided {
         let permits = Permits::own(&self.origin, demand);
-        Decided::Admit(Ticket::Held(Admission::of_slots(permits)))
+        let ticket = Ticket::Held(Admission::of_slots(permits));
+        // A meter is a user's code, and may panic: the guard is there.
+        self.count_admitted();
+        Decided::Admit(ticket)
     }
 }
 
@@ -240,8 +244,8 @@ impl Attempt<'_> {
     /// Admits the request, and returns what it goes on with: the slots that it has taken, its reservation of model
     /// tokens, and what its response is told. Slots that it held before are taken from `outcome`.
     ///
-    /// The guard is made before a user's dialect is asked, so that a panic of that gives back what was taken. Readings
-    /// are moved into the decision last, after the fields are told from them.
+    /// The guard is made before a user's meters and dialect are called, so that a panic of them gives back what was
+    /// taken. Readings are moved into the decision last, after the fields are told from them.
     ///
     /// A function of its own, so that what it returns is written where the caller of the decision wants it.
     #[inline(never)]
@@ -255,20 +259,20 @@ impl Attempt<'_> {
             ..
         } = &*limits;
         let options = &self.engine.options;
-        limits.count_admitted();
-        if limit_set.enforced < limit_set.limits.len() {
-            limit_set.shadowed(outcome.readings, |index| meters.by_limit(index));
-        }
-        if outcome.waited > 0 {
-            meters.waited(outcome.waited);
-        }
         let (now, arrived) = (outcome.at, outcome.arrived());
         let readings = &mut *outcome.readings;
-        let is_told = options.fields && templates.policies.is_some();
         // Most requests are charged on rates alone, and have nothing to give back.
         let holds = limit_set.has_slots || limit_set.has_tokens || outcome.permits.is_some();
         let admission =
             holds.then(|| Admission::new(origin, self.demand, readings, outcome.permits.take()));
+        limits.count_admitted();
+        if limit_set.enforced < limit_set.limits.len() {
+            limit_set.shadowed(readings, |index| meters.by_limit(index));
+        }
+        if outcome.waited > 0 {
+            meters.waited(outcome.waited);
+        }
+        let is_told = options.fields && templates.policies.is_some();
         let reads_answer = options.usage_from_answer && limit_set.has_tokens;
         if !is_told && !options.decision.anywhere() && !reads_answer {
             let held = |admission| Decided::Admit(Ticket::Held(admission));

@@ -164,7 +164,7 @@ impl Seats {
     /// Returns the seat of this thread, for as long as it lives.
     #[inline]
     fn own() -> usize {
-        match SEAT.get() {
+        match SEAT.try_with(Cell::get).ok().flatten() {
             Some(seat) => seat,
             None => Self::take_own(),
         }
@@ -174,7 +174,7 @@ impl Seats {
     fn take_own() -> usize {
         // A thread that ends has left its seat.
         let seat = TAKEN.try_with(|taken| taken.0).unwrap_or(Self::NONE);
-        SEAT.set(Some(seat));
+        let _ = SEAT.try_with(|own| own.set(Some(seat)));
         seat
     }
 }
@@ -192,7 +192,7 @@ struct TakenSeat(usize);
 impl Drop for TakenSeat {
     fn drop(&mut self) {
         // What this thread counts from here on, it counts without a seat.
-        SEAT.set(Some(Seats::NONE));
+        let _ = SEAT.try_with(|own| own.set(Some(Seats::NONE)));
         Seats::of_process().leave(self.0);
     }
 }
