@@ -7,12 +7,13 @@
 //! # States
 //!
 //! ```text
-//!            ┌─ admitted ─▶ call ─▶ Bare | Held | Written | Fields | Told ─▶ response of the inner service
+//!            ┌─ admitted ─▶ call ─▶ Bare | Held | Told ─▶ response of the inner service
 //! Waiting ───┤
 //!            └─ refused ──────────▶ Rejected ───────────▶ answer of the throttle
 //! ```
 //!
-//! A request that is decided on at once begins in any of these but `Waiting`. `Bare` is the lack of any other state.
+//! A request that is decided on when it arrives begins in `Bare`, `Held`, `Written`, `Fields`, `Told` or `Rejected`.
+//! `Bare` is the lack of any other state.
 //! The inner service's error passes in all of them.
 //!
 //! | state | holds | a poll | a drop |
@@ -20,7 +21,7 @@
 //! | `Waiting` | service, request, [`Pending`] | asks again, then calls the service | leaves the line, gives all back |
 //! | `Bare` | inner future | passes the response | has nothing to give back |
 //! | `Held` | inner future, admission | passes the response, the admission in its body | ends the admission |
-//! | `Written` | inner future, text | passes the response, with fields | has nothing to give back |
+//! | `Written` | inner future, templates | passes the response, with fields | has nothing to give back |
 //! | `Fields` | inner future, fields | passes the response, with fields | has nothing to give back |
 //! | `Told` | inner future, parts | as `Held`, with fields and decision | ends the admission, if there is one |
 //! | `Rejected` | answer | yields the answer | has nothing to give back |
@@ -83,8 +84,7 @@ pin_project! {
         // stays until this future is dropped, even if it has ended.
         #[pin]
         inner: Option<S::Future>,
-        // `None`: the request holds nothing, and its response passes as it is. Most do, and have nothing else to be
-        // dropped.
+        // `None`: the request holds nothing, and its response passes as it is. There is nothing else to be dropped.
         rest: Option<Rest<S, ReqBody>>,
     }
 }
@@ -251,7 +251,7 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response<B>, S::Error>> {
         let mut this = self.as_mut().project();
-        // The two that most requests come to, where the caller wants the response.
+        // The two that change no head, where the caller wants the response.
         match (this.rest, this.inner.as_mut().as_pin_mut()) {
             // ## Bare => response
             (None, Some(inner)) => {

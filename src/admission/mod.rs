@@ -18,8 +18,8 @@
 //!
 //! # Size
 //!
-//! The guard is moved with each future and each response, so it is three words. What few requests need lies on the heap:
-//! a reservation with the slots beside it, and slots whose claim does not fit (see [`Permits`]).
+//! The guard is moved with each future and each response, so it is three words. What few requests need lies on the
+//! heap: a reservation with the slots beside it, and slots whose claim does not fit (see [`Permits`]).
 //!
 //! # Who may call it
 //!
@@ -50,8 +50,8 @@ pub(crate) enum Admission {
     Tokens(TokenAdmission),
 }
 
-/// An admission with model tokens. Dropped, it settles a response that was cut short, if nothing has settled it yet, and
-/// then frees the slots, which lie in the reservation.
+/// An admission with model tokens. Dropped, it settles a response that was cut short, if nothing has settled it yet,
+/// and then frees the slots, which lie in the reservation.
 #[derive(Debug)]
 pub(crate) struct TokenAdmission {
     /// Shared with the handler's `Usage`, which may outlive the admission.
@@ -165,7 +165,8 @@ impl Permits {
         Self::of(origin, demand, |_| (true, false))
     }
 
-    /// Notes slots of which `flags` tells, by the number of the limit, that they are held, and if strangers share them.
+    /// Notes the slots of the caps. `flags` tells, by the number of the limit, whether its slot is held, and whether it
+    /// is one of a balance that strangers share.
     #[inline(always)]
     fn of(origin: &Arc<Origin>, demand: Demand, flags: impl Fn(usize) -> (bool, bool)) -> Self {
         let (mut held, mut shared, mut caps) = (0, 0, 0);

@@ -3,10 +3,11 @@
 //! A request comes here when it has arrived, and again at each stage of its wait: when its turn may have come, and
 //! when a store has answered. It is looked up when it arrives, and again only under other rules. An attempt asks all of
 //! its limits: in this process, by leases, or in a store. Plain limits (`limiter/plain`) are asked first, and decide
-//! on most requests. Where nothing is told, they are asked before there is an attempt: the short way.
+//! on most requests. A request that means the route of a literal key and falls under plain limits is decided on at
+//! once: it passes, is admitted with fields, or is refused. Any other is decided on at length.
 //!
 //! ```text
-//! Arrived ─▶ at once ─▶ Pass
+//! Arrived ─▶ at once ─▶ Pass | Admit | Refuse
 //!               │
 //!               ▼ at length
 //!            look up ─▶ attempt ─▶ Pass | Admit | Refuse
@@ -23,9 +24,10 @@
 //! - **A decision is made by one set of rules.** If other rules have come while a request waited, its next turn is
 //!   decided by them. If they come within an attempt, a balance tells so ([`Outdated`]), and the attempt is made anew
 //!   from its beginning: here, and nowhere else.
-//! - **The short way is the general one with less to do.** It charges all limits or none, so that a request may leave
-//!   it anywhere. The general way goes on with the client, the plan and the limits that were found on it. What is told,
-//!   left and counted is the same, as a property of `engine/tests/plain` shows.
+//! - **To decide at once is to decide at length with less to do.** All limits are charged or none, so that a request
+//!   may go over to the general way anywhere. That goes on with the client, the plan and the limits that were found.
+//!   What is told, left and counted is the same. A property of `engine/tests/plain` compares both, with fields and
+//!   without, and with the decision in both extensions and in none.
 //! - **The closures of users run once for a request**, and again only while and after other rules come.
 //! - **A guard exists before the inner service is called**: a [`Ticket`] holds what has to come back.
 //!
@@ -76,19 +78,17 @@ pub(crate) struct Admitted {
 }
 
 impl Engine {
-    /// Decides on a request that has arrived: admits it, refuses it, or has it wait for a later stage.
+    /// Decides on a request that has arrived: admits it, refuses it, or has it wait.
     ///
-    /// Most requests mean the route of a literal key, and fall under plain limits. Those that are told nothing pass
-    /// here. All others are decided on [at length](Self::decide_at_length).
-    ///
-    /// `head` is the request's at every stage; it is what closures of users see, and does not change between stages.
-    /// Nothing stays charged unless the request is admitted; one that waits for a store holds its slots meanwhile.
-    /// Awaits nothing: while other rules are being put into force, an attempt yields its thread and is made anew.
+    /// `head` is the request's: it is what closures of users see, and each later attempt is given the same. Nothing
+    /// stays charged unless the request is admitted; one that waits for a store holds its slots meanwhile. Awaits
+    /// nothing: while other rules are being put into force, an attempt yields its thread and is made anew.
     ///
     /// # Panics
     ///
     /// If code of the user does: the closures that identify a client or estimate tokens, on which nothing is charged
-    /// yet, or the dialect of a [`Rejection`](crate::Rejection), on which the guard is there already.
+    /// yet, or a recorder of metrics or the dialect of a [`Rejection`](crate::Rejection), when the guard of an admitted
+    /// request is there.
     #[inline(never)]
     pub(crate) fn decide(self: &Arc<Self>, head: RequestHead<'_>) -> Decided {
         // Loaded once for an attempt: the look-up, the charge and the answer are by the same rules.
@@ -107,8 +107,8 @@ impl Engine {
         self.decide_at_length(head, &rules, plan, found, demand)
     }
 
-    /// Decides on a request that has arrived, by plain limits. If it finds full all buckets of which it is told, what
-    /// it is told was written beforehand, and nothing has to be computed.
+    /// Decides on a request that has arrived, by plain limits. A request that finds all published buckets full gets
+    /// fields that were written beforehand.
     #[inline(never)]
     fn decide_and_tell(
         self: &Arc<Self>,
@@ -137,7 +137,7 @@ impl Engine {
         }
     }
 
-    /// Tells whether an admitted request may be told something. If not, it is told nothing, whatever its limits are.
+    /// Tells whether an admitted request may be told something. If not, a request on plain limits is told nothing.
     #[inline(always)]
     fn may_tell(&self) -> bool {
         self.options.fields || self.options.decision.anywhere()

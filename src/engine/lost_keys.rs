@@ -129,8 +129,8 @@ impl LostKeys {
     /// Closes the buckets of all lost keys, those that are closed already among them. To be called once the rules that
     /// take their requests are made, for nothing can be charged to them after.
     ///
-    /// Forgets the shared balances of undeclared routes whose limit is gone from the default route, with whose limits they
-    /// go on otherwise. `gone` tells by its history whether a limit is.
+    /// Forgets the shared balances of undeclared routes whose limit is gone from the default route, with whose limits
+    /// they go on otherwise. `gone` tells by its history whether a limit is.
     pub(super) fn close(&self, gone: impl Fn(&MeterHistory) -> bool) {
         for (bucket, history) in self.buckets() {
             bucket.retire(history);

@@ -3,8 +3,8 @@
 //! # Invariants
 //!
 //! - **Each decision is counted here, once**: by its route, its limits and the meters of operators.
-//! - **A ticket is a guard.** Dropped at any moment, what the request holds comes back. It exists before the inner
-//!   service is called.
+//! - **A ticket has the guard**, where a request holds something. Dropped at any moment, that comes back. It exists
+//!   before the inner service is called.
 //! - **A refusal holds nothing**: all that its request had taken has gone back, or is given back by a task if a store
 //!   takes it too late.
 
@@ -151,8 +151,8 @@ impl Applied {
 }
 
 impl Ticket {
-    /// Puts into the request what its handler may want to know: its reservation of model tokens, and the decision. Called
-    /// just before the inner service, by whoever holds the ticket meanwhile.
+    /// Puts into the request what its handler may want to know: its reservation of model tokens, and the decision.
+    /// Called just before the inner service, by whoever holds the ticket meanwhile.
     #[inline(always)]
     pub(crate) fn mark(&mut self, options: &Options, extensions: &mut Extensions) {
         let (admission, decision) = match self {
@@ -221,11 +221,11 @@ impl RouteLimits {
         Decided::Pass
     }
 
+    /// Admits it with the slots that it has taken. The guard is made first, since a meter may panic.
     #[inline(never)]
     fn holding_slots(&self, demand: Demand) -> Decided {
         let permits = Permits::own(&self.origin, demand);
         let ticket = Ticket::Held(Admission::of_slots(permits));
-        // A meter is a user's code, and may panic: the guard is there.
         self.count_admitted();
         Decided::Admit(ticket)
     }
@@ -364,8 +364,8 @@ impl Attempt<'_> {
         }
     }
 
-    /// Returns the kept answer to a request that one of its plain limits refuses, and counts it. `None`: it is not kept,
-    /// or more is to be told or done than that, and nothing is counted.
+    /// Returns the kept answer to a request that one of its plain limits refuses, and counts it. `None`: it is not
+    /// kept, or more is to be told or done than that, and nothing is counted.
     #[inline]
     fn kept_answer(&self, states: &PlainStates) -> Option<KeptAnswer> {
         let (options, now) = (&self.engine.options, self.arrived);

@@ -23,7 +23,7 @@
 //! - **What was found of the request is kept**: its limits, its client and its cost. It is found anew only after other
 //!   rules have come.
 //! - **Dropped, it gives all back**: its place in line, its slots, and what the store takes for it later.
-//! - **It decides nothing by itself.** When what it waits for has come, it is handed to [`Engine::decide`] again.
+//! - **It decides nothing by itself.** When what it waits for has come, it is handed to [`Engine::decide_again`].
 
 use std::{
     fmt,
@@ -152,8 +152,8 @@ pub(super) struct LocalCharges {
 
 /// A request that is not yet decided on, without its body and its service, which are of the host's types.
 ///
-/// On the heap, so that a response future is no larger for it. It goes into [`Engine::decide`] and comes out again,
-/// until there is a decision.
+/// On the heap, so that a response future is no larger for it. It goes into [`Engine::decide_again`] and comes out
+/// again, until there is a decision.
 pub(crate) struct Pending {
     /// The engine that has begun to decide on it, and goes on.
     engine: Arc<Engine>,

@@ -243,8 +243,7 @@ impl Meter {
         }
     }
 
-    /// The state of slots with one less taken, whatever their number. `None`: none is taken, or it is the state of
-    /// something else.
+    /// Returns the state with one slot less. `None` for a state without slots: full, a rate's, or busy.
     pub(crate) fn without_slot(state: u64) -> Option<u64> {
         match state {
             ..=Self::STILL | u64::MAX => None,

@@ -6,13 +6,14 @@
 //!
 //! # Callers
 //!
-//! The engine counts refusals, `limiter/queue` who waits, `admission` implausible reports, and
-//! [`LimitSet`](super::limit_set::LimitSet) the rest. `observe` reads.
+//! The engine counts who is admitted and who is refused, `limiter/queue` who waits, `admission` implausible reports,
+//! and [`LimitSet`](super::limit_set::LimitSet) shadows. It moves what was admitted to its limits. `observe` reads.
 //!
 //! # Memory ordering
 //!
-//! Relaxed throughout: a counter orders no other memory. A reader may thus see a request in one counter and not yet in
-//! another; sums over several counters agree only when no request is being decided.
+//! Relaxed but for the seats of threads: to leave one is a release and to take one an acquire, so that the next thread
+//! adds to what the last one has counted. A counter orders no other memory. A reader may thus see a request in one
+//! counter and not yet in another; sums over several counters agree only when no request is being decided.
 
 use std::{
     cell::Cell,
@@ -63,13 +64,15 @@ pub(crate) struct ThreadCounter {
     taken: AtomicU64,
 }
 
-/// A number in a line of memory of its own.
+/// A number in a line of memory of its own. One line, where a [`Bucket`](super::bucket::Bucket) has two: a neighbour
+/// that is fetched along costs a count less than twice the memory.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct CountLine(AtomicU64);
 
 impl ThreadCounter {
-    /// The number up to which threads count together. A client that makes many routes up counts less on each.
+    /// The number up to which threads count together, and a counter stays small: most undeclared routes are asked for
+    /// rarely.
     const FEW: u64 = 64;
 
     /// Counts one.
@@ -97,7 +100,7 @@ impl ThreadCounter {
     }
 
     /// Returns what was counted since the last call. What is counted meanwhile is in exactly one of two calls, also if
-    /// they run at a time: sums grow, and each takes what is above the largest before it.
+    /// they run at the same time: sums grow, and each takes what is above the largest before it.
     pub(crate) fn take(&self) -> u64 {
         let counts = self
             .counts
@@ -113,8 +116,8 @@ impl ThreadCounter {
 
 /// The seats of threads that count: some threads of a process have one each, and the others have none.
 ///
-/// A thread takes a seat when it first counts and leaves it as it ends. Who takes it next sees all that was counted there:
-/// to leave is a release, and to take an acquire.
+/// A thread takes a seat when it first counts on a counter that has seats, and leaves it as it ends. Who takes the seat
+/// next sees all that was counted there: to leave is a release, and to take an acquire.
 #[derive(Debug)]
 struct Seats {
     /// A bit for each seat that is free.
@@ -241,7 +244,7 @@ mod tests {
 
     use super::*;
 
-    /// More threads than seats, one after another and at a time.
+    /// More threads than seats, one after another and at the same time.
     #[test]
     fn each_request_is_counted_once_whichever_threads_come_and_go() {
         const THREADS: u64 = 20;
@@ -273,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_have_a_seat_at_a_time() {
+    fn no_two_have_a_seat_at_the_same_time() {
         let seats = Seats::new();
         let mut taken: Vec<_> = (0..Seats::COUNT).map(|_| seats.take()).collect();
         assert_eq!(seats.take(), Seats::NONE);

@@ -3,17 +3,17 @@
 //! A set is *plain* if its limits are enforced rates, quotas and caps in flight, none of them closed, at most four, and
 //! nobody waits for them. A request then costs one unit of each, whoever asks.
 //!
-//! One look at each balance and one exchange decide here. In all other cases (a bucket that is closed or in other terms,
-//! a client that has no bucket yet, a charge of another thread in between) the balances are left as they were, and
-//! [`Limiter::admit`](super::Limiter::admit) decides, which is the reference: an answer of this module is the answer
-//! there, with the same states left, as a property shows.
+//! One look at each balance and one exchange decide here. In all other cases (a bucket that is closed or in other
+//! terms, a client that has no bucket yet, a charge of another thread in between) the balances are left as they were,
+//! and [`Limiter::admit`](super::Limiter::admit) decides, which is the reference: an answer of this module is the
+//! answer there, with the same states left, as a property shows.
 //!
 //! # Invariants
 //!
-//! - All are taken or none. Each is looked at before the first is exchanged; those that were taken before another failed
-//!   are given back as `admit` gives back.
-//! - The key of each slot is looked at after its exchange, as [`Slot::step`] does: no charge in terms that are gone, and
-//!   none on a closed bucket.
+//! - All are taken or none. Each is looked at before the first is exchanged; those that were taken before another
+//!   failed are given back as `admit` gives back.
+//! - The key of each slot is looked at after its exchange, as [`Slot::step`] does: no charge in terms that are gone,
+//!   and none on a closed bucket.
 //!
 //! # Callers
 //!
@@ -135,8 +135,8 @@ fn take_all(
     PlainAnswer::Admitted(left)
 }
 
-/// Looks at the balance of a limit, and returns the charge that may be made, or the state that has no room. `None`: there
-/// is no balance to be seen, as of a client that the table does not know.
+/// Looks at the balance of a limit, and returns the charge that may be made, or the state that has no room. `None`:
+/// there is no balance to be seen, as of a client that the table does not know.
 #[inline(always)]
 fn look<'a>(
     bound: &'a BoundLimit,
@@ -250,8 +250,8 @@ impl PlainStates {
 }
 
 impl PlainCharge<'_> {
-    /// Makes the charge, if the state is the one that was seen and in the terms of its limit still. `false`: it is as if
-    /// it had not been made.
+    /// Makes the charge, if the state is the one that was seen and in the terms of its limit still. `false`: it is as
+    /// if it had not been made.
     #[inline(always)]
     fn make(&self) -> bool {
         let stepped = self.slot.step_to(self.key, self.seen, Some(self.left));

@@ -1,7 +1,7 @@
 //! Refusals that are kept: built-in answers, written once for all requests that are told the same.
 //!
 //! Under overload most refusals of a second differ in nothing but the milliseconds of their wait. So an answer is kept
-//! under all that its text depends on, and copied for the next request of which that is the same. What a client sends
+//! under all that its text depends on, and copied for the next request that is told the same. What a client sends
 //! is no part of it.
 //!
 //! # Invariants
@@ -9,10 +9,10 @@
 //! - **No answer is kept for another request's words.** A [`RefusalKey`] has all numbers that an answer tells but for
 //!   the milliseconds, and the templates have all else; the milliseconds are written into each copy.
 //! - **Bounded.** There are [`PLACES`] places for all routes of a layer, whatever waits are told, and none before the
-//!   first refusal. An answer is kept when it is asked for a second time, so that answers of which there is one each
-//!   cost no more than they did.
-//! - **Nobody waits.** A place is read and written without a lock. Two threads that write one at a time write two right
-//!   answers, of which one stays.
+//!   first refusal. An answer is kept when it is asked for twice in a row, so that answers that occur once are not
+//!   kept.
+//! - **Nobody waits**, but for the first refusal, which makes the places. A place is read and written without a lock.
+//!   Two threads that write at the same time write equal answers; one stays.
 //!
 //! Answers of a rule that is gone stay until others take their place. They are found no more, since each rule's
 //! templates have a number of their own.
@@ -132,7 +132,9 @@ impl KeptRefusals {
     fn place(&self, key: &RefusalKey) -> &Place {
         let places = || (0..PLACES).map(|_| Place::default()).collect();
         let places = self.places.get_or_init(places);
-        // Seconds that follow each other have places that do.
+        const { assert!(PLACES == 256, "as many as a byte has values") };
+        // Seconds that follow each other have places that do. Two limits of a rule that refuse for as many seconds take
+        // turns in one.
         let [number, ..] = key.templates.wrapping_mul(GOLDEN).to_be_bytes();
         let seconds = key.seconds.unwrap_or(0).to_le_bytes()[0];
         &places[usize::from(number.wrapping_add(seconds))]
@@ -364,7 +366,8 @@ mod tests {
     }
 
     proptest! {
-        /// Refusals of several rules, at moments close to each other: many tell the same, and more tell nearly the same.
+        /// Refusals of several rules, at moments close to each other: many tell the same, and more tell nearly the
+        /// same.
         #[test]
         fn a_kept_answer_is_the_one_that_would_be_written(
             sets in [prop::collection::vec(0..9_usize, 1..=5), prop::collection::vec(0..9_usize, 1..=2)],

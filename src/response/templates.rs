@@ -12,7 +12,7 @@ use crate::limiter::limit_set::LimitSet;
 /// Parts of answers that depend on a rule's limits alone.
 #[derive(Debug)]
 pub(crate) struct Templates {
-    /// Theirs alone, for as long as the process lasts.
+    /// A number that no other templates of this process have.
     pub(super) number: u64,
     pub(crate) policies: Option<Policies>,
     /// `RateLimit` of a request that finds full all buckets of which it tells.

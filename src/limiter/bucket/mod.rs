@@ -27,7 +27,7 @@
 //!
 //! ```text
 //! charge    read state ─ compute ─ CAS state ─ read key ─┬ own, or closed: done
-//!                                                        └ other: CAS back, begin anew
+//!                                                        └ other: CAS back (a slot that was freed: done), begin anew
 //! rewrite   lock ─ CAS state to BUSY ─ write key ─ write state ─ unlock
 //! ```
 //!
@@ -36,16 +36,17 @@
 //!
 //! # Callers
 //!
-//! [`balance`](super::balance) for charges and corrections, [`plain`](super::plain) for charges in one exchange, [`client_table`](super::client_table) for its slots and its
-//! overflow buckets, and `engine` for reloads: [`Bucket::update`], and what [`succession`] makes public.
+//! [`balance`](super::balance) for charges and corrections, [`plain`](super::plain) for charges in one exchange,
+//! [`client_table`](super::client_table) for its slots and its overflow buckets, and `engine` for reloads:
+//! [`Bucket::update`], and what [`succession`] makes public.
 //!
 //! # Memory ordering
 //!
 //! A state guards no other memory but the word beside it, which is written before the state and with release; who sees
 //! the new state with acquire sees the new word. Loads acquire and exchanges release for one more reason: giving back
 //! compares two clock readings, and a thread that sees a charge must also see a clock that is not behind the one the
-//! charge was made with. The clock promises that only along a happens-before edge, and these orderings draw it; and only
-//! where it is read after the load, as [`Timeline::now_ordered`](crate::clock::Timeline::now_ordered) is.
+//! charge was made with. The clock promises that only along a happens-before edge, and these orderings draw it; and
+//! only where it is read after the load, as [`Timeline::now_ordered`](crate::clock::Timeline::now_ordered) is.
 
 #[cfg(all(test, throttle_loom))]
 mod loom_tests;
@@ -131,6 +132,9 @@ impl Slot<'_> {
     ///
     /// A slot in flight keeps the key where it is. So one that was freed has been its holder's until then, and the key
     /// has changed after that; and one that was taken is charged to the stranger for as long as it is not given back.
+    ///
+    /// `BUSY` ends it: only a change of the terms rewrites a bucket in which a slot is taken, and it makes another kind
+    /// of limit of it, whose unit comes back with time.
     #[cold]
     fn exchanged_late(&self, seen: u64, next: u64) -> Option<Result<u64, u64>> {
         let exchange = |from, to| {

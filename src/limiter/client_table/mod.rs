@@ -23,8 +23,9 @@
 //!
 //! # Callers
 //!
-//! [`balance`](super::balance) charges and corrects; [`plain`](super::plain) charges keys that are there. The engine reserves room when rules come that have clients,
-//! `limit_set` asks whether the table ever was full, and `observe` shows `overflowed`.
+//! [`balance`](super::balance) charges and corrects; [`plain`](super::plain) charges keys that are there. The engine
+//! reserves room when rules come that have clients, `limit_set` asks whether the table ever was full, and `observe`
+//! shows `overflowed`.
 //!
 //! # Who may write what
 //!
