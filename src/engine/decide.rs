@@ -27,7 +27,7 @@
 //! - **To decide at once is to decide at length with less to do.** All limits are charged or none, so that a request
 //!   may go over to the general way anywhere. That goes on with the client, the plan and the limits that were found.
 //!   What is told, left and counted is the same. A property of `engine/tests/plain` compares both, with fields and
-//!   without, and with the decision in both extensions and in none.
+//!   without, and with the decision in any of its places.
 //! - **The closures of users run once for a request**, and again only while and after other rules come.
 //! - **A guard exists before the inner service is called**: a [`Ticket`] holds what has to come back.
 //!
@@ -96,11 +96,13 @@ impl Engine {
         let mut demand = Demand::default();
         let plan = rules.identify(head, &mut demand);
         let found = rules.at_once(head, self.options.protocol, plan);
-        if let Some(limits) = found {
+        // The clock is read after the closures of users have run, and once for an attempt.
+        let found = found.map(|limits| (limits, rules.limiter.now()));
+        if let Some((limits, arrived)) = found {
             if self.may_tell() {
-                return self.decide_and_tell(head, &rules, plan, limits, demand);
+                return self.decide_and_tell(head, &rules, plan, (limits, arrived), demand);
             }
-            if Self::passes(&rules, &limits.limit_set, demand) {
+            if Self::passes(&rules, &limits.limit_set, demand, arrived) {
                 return limits.untold(demand);
             }
         }
@@ -115,7 +117,7 @@ impl Engine {
         head: RequestHead<'_>,
         rules: &Arc<RuleSet>,
         plan: &PlanLimits,
-        limits: &RouteLimits,
+        found @ (limits, arrived): (&RouteLimits, Nanos),
         demand: Demand,
     ) -> Decided {
         let attempt = Attempt {
@@ -123,17 +125,16 @@ impl Engine {
             rules,
             limits,
             demand,
-            // Read after the closures of users have run.
-            arrived: rules.limiter.now(),
+            arrived,
             head,
         };
         if attempt.store().is_some() {
-            return self.decide_at_length(head, rules, plan, Some(limits), demand);
+            return self.decide_at_length(head, rules, plan, Some(found), demand);
         }
         match attempt.ask_plain() {
             PlainAnswer::Admitted(states) => attempt.admit_plain(states),
             PlainAnswer::Refused(states) => attempt.refuse_plain(states),
-            PlainAnswer::Unknown => self.decide_at_length(head, rules, plan, Some(limits), demand),
+            PlainAnswer::Unknown => self.decide_at_length(head, rules, plan, Some(found), demand),
         }
     }
 
@@ -145,37 +146,35 @@ impl Engine {
 
     /// Charges a request on plain limits. `false`: nothing was charged, and it has to be decided on at length.
     #[inline(always)]
-    fn passes(rules: &RuleSet, limit_set: &LimitSet, demand: Demand) -> bool {
+    fn passes(rules: &RuleSet, limit_set: &LimitSet, demand: Demand, now: Nanos) -> bool {
         let limiter = &rules.limiter;
         if limit_set.is_shared && rules.store.get().is_some() {
             return false;
         }
-        // Read after the closures of users have run.
-        let now = limiter.now();
         let clock = || limiter.now_ordered();
         plain::pass(limit_set, &limiter.clients, demand, now, clock)
     }
 
     /// Decides on a request that has arrived, in the general way.
     ///
-    /// The first attempt is by the rules, the plan, the limits, if they were found already, and the demand that are
-    /// passed. Further ones begin anew.
+    /// The first attempt is by the rules, the plan and the demand that are passed, and by the limits and the moment, if
+    /// they were found already. Further ones begin anew.
     #[inline(never)]
     fn decide_at_length(
         self: &Arc<Self>,
         head: RequestHead<'_>,
         rules: &Arc<RuleSet>,
         plan: &PlanLimits,
-        found: Option<&RouteLimits>,
+        found: Option<(&RouteLimits, Nanos)>,
         demand: Demand,
     ) -> Decided {
         let protocol = self.options.protocol;
         let mut demand = demand;
-        let found = match found {
-            Some(limits) => Ok(Cow::Borrowed(limits)),
-            None => rules.look_up_for(head, protocol, plan, &mut demand),
+        let (found, at) = match found {
+            Some((limits, arrived)) => (Ok(Cow::Borrowed(limits)), Some(arrived)),
+            None => (rules.look_up_for(head, protocol, plan, &mut demand), None),
         };
-        let mut decided = found.and_then(|limits| self.arrives(head, rules, &limits, demand));
+        let mut decided = found.and_then(|limits| self.arrives(head, rules, &limits, at, demand));
         loop {
             match decided {
                 Ok(decided) => return decided,
@@ -184,11 +183,11 @@ impl Engine {
             let rules = self.active.rule_set.load();
             let mut demand = Demand::default();
             let found = rules.look_up(head, protocol, &mut demand);
-            decided = found.and_then(|limits| self.arrives(head, &rules, &limits, demand));
+            decided = found.and_then(|limits| self.arrives(head, &rules, &limits, None, demand));
         }
     }
 
-    /// Decides on a request that has arrived, by the limits that were found for it.
+    /// Decides on a request that has arrived, by the limits that were found for it, at a moment, or now.
     ///
     /// # Errors
     ///
@@ -198,6 +197,7 @@ impl Engine {
         head: RequestHead<'_>,
         rules: &Arc<RuleSet>,
         limits: &RouteLimits,
+        at: Option<Nanos>,
         demand: Demand,
     ) -> Result<Decided, Outdated> {
         let attempt = Attempt {
@@ -205,8 +205,8 @@ impl Engine {
             rules,
             limits,
             demand,
-            // Read after the closures of users have run, and anew for each attempt.
-            arrived: rules.limiter.now(),
+            // Read after the closures of users have run.
+            arrived: at.unwrap_or_else(|| rules.limiter.now()),
             head,
         };
         attempt.arrives()
