@@ -9,7 +9,9 @@ use proptest::prelude::*;
 use tower::{Service, service_fn};
 
 use super::*;
-use crate::{DecisionIn, InFlight, ResponseBody, Throttle, limiter::limit_set::NONE_IS_PLAIN};
+use crate::{
+    DecisionIn, Dialect, InFlight, ResponseBody, Throttle, limiter::limit_set::NONE_IS_PLAIN,
+};
 
 /// Nanoseconds for a unit, and the burst.
 type Pace = (u64, u64);
@@ -24,7 +26,16 @@ struct Scope {
 
 /// Rules: of the total, of the default route, of a key and of each client.
 #[derive(Debug, Clone)]
-struct Written([Scope; 4]);
+struct Written {
+    scopes: [Scope; 4],
+    /// The limits that each client has on one key.
+    on_key: Option<Scope>,
+    /// True if a key has a rejection of its own.
+    rejects: bool,
+}
+
+/// Methods of keys, and the two whose answers differ from theirs.
+const METHODS: [&str; 5] = ["GET", "GET", "POST", "HEAD", "CONNECT"];
 
 /// Paths of keys, of keys with another end, of gRPC methods, and of no key.
 const PATHS: [&str; 7] = ["/a", "/a/", "/b", "/b/", "/a.B/C", "//a", "/c/d"];
@@ -58,7 +69,7 @@ impl Scope {
 
 impl Written {
     fn rules(&self) -> Rules {
-        let [total, default, key, client] = self.0.each_ref().map(Scope::limits);
+        let [total, default, key, client] = self.scopes.each_ref().map(Scope::limits);
         let rules = Rules::new()
             .total(total)
             .default_route(default)
@@ -67,9 +78,16 @@ impl Written {
             .route("ANY /b", Rate::per_minute(2))
             .route("GET /a.B/C", key)
             .route("POST /a.B/C", Rate::per_minute(3));
-        match self.0[3].rates.is_empty() {
-            true => rules,
-            false => rules.clients(Clients::by_header("x-api-key").each(client)),
+        let rules = match self.rejects {
+            true => rules.rejection("GET /b/", Dialect::OpenAi),
+            false => rules,
+        };
+        let each = Plan::new(client);
+        let clients = Clients::by_header("x-api-key");
+        match &self.on_key {
+            Some(on_key) => rules.clients(clients.each(each.route("GET /a", on_key.limits()))),
+            None if self.scopes[3].rates.is_empty() => rules,
+            None => rules.clients(clients.each(each)),
         }
     }
 }
@@ -98,14 +116,27 @@ fn written() -> impl Strategy<Value = Written> {
         3 => Just(Scope { rates: Vec::new(), quota: None, slots: None }),
         1 => scope(),
     ];
-    (scope(), scope(), scope(), client)
-        .prop_map(|(total, default, key, client)| Written([total, default, key, client]))
+    (
+        [
+            scope().boxed(),
+            scope().boxed(),
+            scope().boxed(),
+            client.boxed(),
+        ],
+        prop::option::weighted(0.2, scope()),
+        prop::bool::weighted(0.2),
+    )
+        .prop_map(|(scopes, on_key, rejects)| Written {
+            scopes,
+            on_key,
+            rejects,
+        })
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => prop_oneof![1..100u64, 1..10_000u64, Just(61_000_000_000)].prop_map(Step::Advance),
-        9 => (0..4usize, 0..PATHS.len(), 0..2usize, [0.1, 0.2].map(prop::bool::weighted))
+        9 => (0..METHODS.len(), 0..PATHS.len(), 0..2usize, [0.1, 0.2].map(prop::bool::weighted))
             .prop_map(|(method, path, client, is)| Step::Ask(method, path, client, is)),
         1 => Just(Step::End),
         1 => written().prop_map(Step::Reload),
@@ -234,9 +265,14 @@ proptest! {
             1 => Just(DecisionIn::Response),
             1 => Just(DecisionIn::Both),
         ],
+        dialect in prop_oneof![4 => Just(None), 1 => Just(Some(Dialect::OpenAi)), 1 => Just(Some(Dialect::Problem))],
         steps in prop::collection::vec(step(), 1..60),
     ) {
-        let options = Options { fields, decision, spread: false, ..Options::default() };
+        let mut options = Options { fields, decision, spread: false, ..Options::default() };
+        if let Some(dialect) = dialect {
+            options.rejection = Some(Arc::new(dialect));
+            (options.dialect, options.tells_more) = (dialect, dialect.tells_more());
+        }
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .start_paused(true)
@@ -248,7 +284,7 @@ proptest! {
                 match step {
                     Step::Advance(nanos) => tokio::time::advance(Duration::from_nanos(*nanos)).await,
                     Step::Ask(method, path, client, is) => {
-                        let (method, path) = (["GET", "GET", "POST", "HEAD"][*method], PATHS[*path]);
+                        let (method, path) = (METHODS[*method], PATHS[*path]);
                         let [short, general] = &mut both;
                         let client = ["a", "b"][*client];
                         let short = short.ask(method, path, client, *is).await;
