@@ -47,7 +47,7 @@ enum Step {
     Ask(usize, usize, usize, [bool; 2]),
     /// The oldest answer that is kept has ended.
     End,
-    Reload(Written),
+    Reload(Box<Written>),
 }
 
 impl Scope {
@@ -139,7 +139,7 @@ fn step() -> impl Strategy<Value = Step> {
         9 => (0..METHODS.len(), 0..PATHS.len(), 0..2usize, [0.1, 0.2].map(prop::bool::weighted))
             .prop_map(|(method, path, client, is)| Step::Ask(method, path, client, is)),
         1 => Just(Step::End),
-        1 => written().prop_map(Step::Reload),
+        1 => written().prop_map(|written| Step::Reload(Box::new(written))),
     ]
 }
 
