@@ -27,8 +27,7 @@ use crate::{
     limiter::{limit_set::Demand, plain::PlainStates, readings::LimitReadings},
     observe::Log,
     response::{
-        Answer, Framing, KeptAnswer, Rejection, Templates, fields::RateLimitFields, grpc, problem,
-        strip,
+        Answer, Framing, KeptAnswer, Rejection, Templates, fields::RateLimitFields, grpc, strip,
     },
     usage::Usage,
 };
@@ -272,13 +271,13 @@ impl Attempt<'_> {
         if outcome.waited > 0 {
             meters.waited(outcome.waited);
         }
-        let is_told = options.fields && templates.policies.is_some();
+        let has_fields = options.fields && templates.policies.is_some();
         let reads_answer = options.usage_from_answer && limit_set.has_tokens;
-        if !is_told && !options.decision.anywhere() && !reads_answer {
+        if !has_fields && !options.decision.anywhere() && !reads_answer {
             let held = |admission| Decided::Admit(Ticket::Held(admission));
             return admission.map_or(Decided::Pass, held);
         }
-        let mut fields = match is_told && RateLimitFields::fit(self.head.method()) {
+        let mut fields = match has_fields && RateLimitFields::fit(self.head.method()) {
             true => RateLimitFields::admitted(templates, limit_set, readings, now),
             false => None,
         };
@@ -370,8 +369,8 @@ impl Attempt<'_> {
     fn kept_answer(&self, states: &PlainStates) -> Option<KeptAnswer> {
         let (options, now) = (&self.engine.options, self.arrived);
         let is_written = options.rejection.is_some() || self.rules.rejections.is_some();
-        let is_more = options.spread || options.decision.responses();
-        if is_written || is_more || !self.is_kept_http() || self.rules.log.tells_refusals() {
+        let is_more = options.spread || self.rules.log.tells_refusals();
+        if is_written || is_more || !self.may_be_kept(self.framing()) {
             return None;
         }
         let RouteLimits {
@@ -406,13 +405,19 @@ impl Attempt<'_> {
         Some(answer)
     }
 
-    /// Tells whether its refusal is HTTP, and has a body: one that may be kept.
+    /// Returns the framing of a refusal of this request.
     #[inline]
-    fn is_kept_http(&self) -> bool {
-        let (head, method) = (self.head, self.head.method());
+    fn framing(&self) -> Framing {
+        let head = self.head;
         let protocol = self.engine.options.protocol;
-        let framing = protocol.framing(method, head.version(), head.headers());
-        framing == Framing::Http && *method != Method::HEAD
+        protocol.framing(head.method(), head.version(), head.headers())
+    }
+
+    /// Tells whether the built-in answer in this framing may be one that is kept: it has nothing of its own request.
+    #[inline]
+    fn may_be_kept(&self, framing: Framing) -> bool {
+        let tells_decision = self.engine.options.decision.responses();
+        framing == Framing::Http && *self.head.method() != Method::HEAD && !tells_decision
     }
 
     /// Returns the answer to a request that nobody can decide on, since the store is down. It tells a wait of three to
@@ -436,17 +441,16 @@ impl Attempt<'_> {
     /// there is one and the request is no gRPC; else the built-in one.
     #[inline]
     fn answer(&self, denial: Denial, templates: &Templates) -> Refusal {
-        let (head, options) = (self.head, &self.engine.options);
-        let (protocol, method) = (options.protocol, head.method());
-        let framing = protocol.framing(method, head.version(), head.headers());
-        let on_route = self.rules.rejection(head, protocol);
+        let options = &self.engine.options;
+        let framing = self.framing();
+        let on_route = self.rules.rejection(self.head, options.protocol);
         match (framing, on_route.or(options.rejection.as_ref())) {
             (Framing::Http, Some(rejection)) => Refusal::Custom {
                 denial: Box::new(denial),
                 rejection: Arc::clone(rejection),
                 tells_decision: options.decision.responses(),
             },
-            (Framing::Http, None) if !options.decision.responses() && *method != Method::HEAD => {
+            (Framing::Http, None) if self.may_be_kept(framing) => {
                 let kept = self.engine.refusals.get(&denial, templates);
                 Refusal::Answered(match kept {
                     Some(kept) => Answer::Kept(kept),
@@ -480,8 +484,7 @@ impl Attempt<'_> {
                 grpc::reject(denial, content_type, policy, pushback)
             }
             Framing::Http => {
-                let template = |ends| templates.refusals.template(ends);
-                let mut answer = problem(denial, template, &templates.bodies);
+                let mut answer = templates.problem(denial);
                 if *self.head.method() == Method::HEAD {
                     strip(&mut answer);
                 }

@@ -36,7 +36,7 @@ use http::{
 use super::{
     header_names::{RATE_LIMIT, RETRY_AFTER_MS},
     limit_text::{Level, integer},
-    problem::{RetryAfter, problem},
+    problem::RetryAfter,
     templates::Templates,
 };
 use crate::{decision::Denial, limit::Limit};
@@ -70,7 +70,7 @@ struct RefusalKey {
     limit: usize,
     /// The wait in seconds. `None`: it can never pass.
     seconds: Option<u64>,
-    /// What is left of the other limits.
+    /// The levels of the other limits that are told.
     others: [Option<Level>; MOST_OTHERS],
 }
 
@@ -165,12 +165,7 @@ impl Place {
         if self.asked.swap(hash, Ordering::Relaxed) != hash {
             return None;
         }
-        let answer = problem(
-            denial,
-            |ends| templates.refusals.template(ends),
-            &templates.bodies,
-        );
-        let refusal = Arc::new(KeptRefusal::new(key, answer)?);
+        let refusal = Arc::new(KeptRefusal::new(key, templates.problem(denial))?);
         self.refusal.store(Some(Arc::clone(&refusal)));
         Some(refusal)
     }
@@ -201,7 +196,7 @@ impl RefusalKey {
         Some((key, wait.map_or(0, |wait| wait.milliseconds)))
     }
 
-    /// Of numbers alone, and for answers of this process: clients do not choose them.
+    /// Returns a hash of the numbers. It needs no secret: clients do not choose them.
     fn hash(&self) -> u64 {
         let others = self.others.iter().flatten();
         let levels = others.flat_map(|level| [level.remaining, level.seconds.unwrap_or(0)]);
@@ -354,11 +349,6 @@ mod tests {
         format!("{response:?}")
     }
 
-    fn written(denial: &Denial, templates: &Templates) -> Response<Bytes> {
-        let template = |ends| templates.refusals.template(ends);
-        problem(denial, template, &templates.bodies)
-    }
-
     fn copied(answer: KeptAnswer) -> Response<Bytes> {
         let mut data = Bytes::new();
         let response = Answer::Kept(answer).respond(|body| data = body.into_data());
@@ -383,7 +373,7 @@ mod tests {
                 let denial = rules[rule].denial(used, cost, spread * 700_000_000, now * 250_000_000);
                 for _ in 0..3 {
                     if let Some(answer) = kept.get(&denial, templates) {
-                        prop_assert_eq!(told(&copied(answer)), told(&written(&denial, templates)));
+                        prop_assert_eq!(told(&copied(answer)), told(&templates.problem(&denial)));
                     }
                 }
             }

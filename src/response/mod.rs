@@ -20,7 +20,6 @@ use self::header_names::{RATE_LIMIT, RATE_LIMIT_POLICY, RETRY_AFTER_MS, X_SHOULD
 pub(crate) use self::{
     answer::{Answer, AnswerBody},
     kept::{KeptAnswer, KeptRefusals},
-    problem::problem,
     protocol::Framing,
     rejection::{Rejections, RouteRejection, strip},
     templates::Templates,

@@ -2,12 +2,15 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
+use http::Response;
+
 use super::{
     limit_text::LimitText,
     policies::{Policies, policies},
-    problem::{BodyTemplates, HeadTemplates},
+    problem::{BodyTemplates, HeadTemplates, problem},
 };
-use crate::limiter::limit_set::LimitSet;
+use crate::{decision::Denial, limiter::limit_set::LimitSet};
 
 /// Parts of answers that depend on a rule's limits alone.
 #[derive(Debug)]
@@ -18,9 +21,9 @@ pub(crate) struct Templates {
     /// `RateLimit` of a request that finds full all buckets of which it tells.
     pub(super) first: Option<LimitText>,
     /// The heads of refusals, with blanks for their waits.
-    pub(crate) refusals: HeadTemplates,
+    refusals: HeadTemplates,
     /// And their bodies.
-    pub(crate) bodies: BodyTemplates,
+    bodies: BodyTemplates,
 }
 
 impl Templates {
@@ -35,5 +38,11 @@ impl Templates {
             bodies: BodyTemplates::of(limit_set.enforced),
             policies,
         }
+    }
+
+    /// Writes the [built-in answer](super::Problem) to a request that these limits refuse.
+    pub(crate) fn problem(&self, denial: &Denial) -> Response<Bytes> {
+        let template = |ends| self.refusals.template(ends);
+        problem(denial, template, &self.bodies)
     }
 }
