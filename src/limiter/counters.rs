@@ -56,11 +56,11 @@ impl Counter {
 /// [`FEW`](Self::FEW): until then all threads count together.
 #[derive(Debug, Default)]
 pub(crate) struct ThreadCounter {
-    /// What was counted together.
+    /// The number that threads have counted together.
     few: AtomicU64,
     /// The numbers of the seats, and last that of all threads without one.
     counts: OnceLock<Box<[CountLine; Seats::COUNT + 1]>>,
-    /// What was taken of the sum.
+    /// The part of the sum that was taken.
     taken: AtomicU64,
 }
 

@@ -9,7 +9,7 @@ use super::kept::{KeptAnswer, KeptRefusal};
 
 /// The answer to a refused request, from the decision until its body is sent.
 ///
-/// It is small, since futures and bodies of admitted requests have room for it, too.
+/// Kept small, since futures and bodies of admitted requests have room for it, too.
 #[derive(Debug)]
 pub(crate) enum Answer {
     /// Written for one request alone. Its box goes from the decision through the future to the body of the response,

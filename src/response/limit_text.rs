@@ -154,10 +154,10 @@ impl LimitText {
     }
 }
 
-/// What is left of a limit after a request was admitted.
+/// The balance of a limit after a request was admitted.
 struct ToldBalance<'l> {
     limit: &'l Limit,
-    /// What remains, and the nanoseconds until more does.
+    /// The units that remain, and the nanoseconds until more do.
     balance: (u64, u64),
     /// The number of requests like the one that was decided on that would pass with it.
     requests: u64,
@@ -233,7 +233,7 @@ fn push_level(line: &mut Buffer, limit: &Limit, balance: (u64, u64)) {
     }
 }
 
-/// What is left of a limit, in the numbers in which it is told.
+/// The balance of a limit in the numbers in which it is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Level {
     /// `r`: requests, slots or model tokens.
