@@ -26,8 +26,8 @@
 //!   from its beginning: here, and nowhere else.
 //! - **To decide at once is to decide at length with less to do.** All limits are charged or none, so that a request
 //!   may go over to the general way anywhere. That goes on with the client, the plan and the limits that were found.
-//!   What is told, left and counted is the same. A property of `engine/tests/plain` compares both, with fields and
-//!   without, and with the decision in any of its places.
+//!   Answers, balances and counts are the same. A property of `engine/tests/plain` compares both, with fields, dialects,
+//!   rejections and plans and without, and with the decision in any of its places.
 //! - **The closures of users run once for a request**, and again only while and after other rules come.
 //! - **A guard exists before the inner service is called**: a [`Ticket`] holds what has to come back.
 //!
@@ -42,13 +42,13 @@
 //! [`Pending`] for one that waits.
 
 use std::{
-    borrow::Cow,
     sync::Arc,
     task::{Context, Poll, Waker},
 };
 
 use super::{
     Engine,
+    look_up::FirstLook,
     outcome::{Decided, Outcome, Refusal, Ticket},
     pending::{Attempt, Pending, Progress, Reply, Ruling, Wait},
     route_limits::RouteLimits,
@@ -71,7 +71,7 @@ use crate::{
 
 /// An admitted request that has waited.
 pub(crate) struct Admitted {
-    /// What it goes on with. `None`: nothing, and its response passes as it is.
+    /// The ticket with which it goes on. `None`: its response passes as it is.
     pub(crate) ticket: Option<Ticket>,
     /// The engine that has decided.
     pub(crate) engine: Arc<Engine>,
@@ -95,29 +95,26 @@ impl Engine {
         let rules = self.active.rule_set.load();
         let mut demand = Demand::default();
         let plan = rules.identify(head, &mut demand);
-        let found = rules.at_once(head, self.options.protocol, plan);
-        // The clock is read after the closures of users have run, and once for an attempt.
-        let found = found.map(|limits| (limits, rules.limiter.now()));
-        if let Some((limits, arrived)) = found {
-            if self.may_tell() {
-                return self.decide_and_tell(head, &rules, plan, (limits, arrived), demand);
-            }
-            if Self::passes(&rules, &limits.limit_set, demand, arrived) {
-                return limits.untold(demand);
-            }
+        let look = rules.first_look(head);
+        let Some(limits) = rules.at_once(head, self.options.protocol, plan, &look) else {
+            return self.decide_at_length(head, &rules, plan, &look, demand);
+        };
+        // Read after the closures of users have run, and once for an attempt.
+        let arrived = rules.limiter.now();
+        if !self.may_tell() && Self::passes(&rules, &limits.limit_set, demand, arrived) {
+            return limits.untold(demand);
         }
-        self.decide_at_length(head, &rules, plan, found, demand)
+        self.decide_found(head, &rules, limits, arrived, demand)
     }
 
-    /// Decides on a request that has arrived, by plain limits. A request that finds all published buckets full gets
-    /// fields that were written beforehand.
+    /// Decides on a request that has arrived, by limits that were found for it at once.
     #[inline(never)]
-    fn decide_and_tell(
+    fn decide_found(
         self: &Arc<Self>,
         head: RequestHead<'_>,
         rules: &Arc<RuleSet>,
-        plan: &PlanLimits,
-        found @ (limits, arrived): (&RouteLimits, Nanos),
+        limits: &RouteLimits,
+        arrived: Nanos,
         demand: Demand,
     ) -> Decided {
         let attempt = Attempt {
@@ -128,13 +125,9 @@ impl Engine {
             arrived,
             head,
         };
-        if attempt.store().is_some() {
-            return self.decide_at_length(head, rules, plan, Some(found), demand);
-        }
-        match attempt.ask_plain() {
-            PlainAnswer::Admitted(states) => attempt.admit_plain(states),
-            PlainAnswer::Refused(states) => attempt.refuse_plain(states),
-            PlainAnswer::Unknown => self.decide_at_length(head, rules, plan, Some(found), demand),
+        match attempt.arrives() {
+            Ok(decided) => decided,
+            Err(outdated) => self.decide_anew(head, outdated),
         }
     }
 
@@ -155,39 +148,41 @@ impl Engine {
         plain::pass(limit_set, &limiter.clients, demand, now, clock)
     }
 
-    /// Decides on a request that has arrived, in the general way.
-    ///
-    /// The first attempt is by the rules, the plan and the demand that are passed, and by the limits and the moment, if
-    /// they were found already. Further ones begin anew.
+    /// Decides on a request that has arrived, whatever it may mean.
     #[inline(never)]
     fn decide_at_length(
         self: &Arc<Self>,
         head: RequestHead<'_>,
         rules: &Arc<RuleSet>,
         plan: &PlanLimits,
-        found: Option<(&RouteLimits, Nanos)>,
+        look: &FirstLook<'_, '_>,
         demand: Demand,
     ) -> Decided {
-        let protocol = self.options.protocol;
         let mut demand = demand;
-        let (found, at) = match found {
-            Some((limits, arrived)) => (Ok(Cow::Borrowed(limits)), Some(arrived)),
-            None => (rules.look_up_for(head, protocol, plan, &mut demand), None),
-        };
-        let mut decided = found.and_then(|limits| self.arrives(head, rules, &limits, at, demand));
-        loop {
-            match decided {
-                Ok(decided) => return decided,
-                Err(outdated) => outdated.pause(),
-            }
-            let rules = self.active.rule_set.load();
-            let mut demand = Demand::default();
-            let found = rules.look_up(head, protocol, &mut demand);
-            decided = found.and_then(|limits| self.arrives(head, &rules, &limits, None, demand));
+        let found = rules.look_further(head, self.options.protocol, plan, look, &mut demand);
+        match found.and_then(|limits| self.arrives(head, rules, &limits, demand)) {
+            Ok(decided) => decided,
+            Err(outdated) => self.decide_anew(head, outdated),
         }
     }
 
-    /// Decides on a request that has arrived, by the limits that were found for it, at a moment, or now.
+    /// Decides on a request that has arrived, after other rules have come within its first attempt.
+    #[cold]
+    fn decide_anew(self: &Arc<Self>, head: RequestHead<'_>, outdated: Outdated) -> Decided {
+        let mut outdated = outdated;
+        loop {
+            outdated.pause();
+            let rules = self.active.rule_set.load();
+            let mut demand = Demand::default();
+            let found = rules.look_up(head, self.options.protocol, &mut demand);
+            match found.and_then(|limits| self.arrives(head, &rules, &limits, demand)) {
+                Ok(decided) => return decided,
+                Err(again) => outdated = again,
+            }
+        }
+    }
+
+    /// Decides on a request that has arrived, now, by the limits that were found for it.
     ///
     /// # Errors
     ///
@@ -197,7 +192,6 @@ impl Engine {
         head: RequestHead<'_>,
         rules: &Arc<RuleSet>,
         limits: &RouteLimits,
-        at: Option<Nanos>,
         demand: Demand,
     ) -> Result<Decided, Outdated> {
         let attempt = Attempt {
@@ -206,7 +200,7 @@ impl Engine {
             limits,
             demand,
             // Read after the closures of users have run.
-            arrived: at.unwrap_or_else(|| rules.limiter.now()),
+            arrived: rules.limiter.now(),
             head,
         };
         attempt.arrives()
@@ -285,18 +279,17 @@ impl Attempt<'_> {
         store.filter(|_| self.limits.limit_set.is_shared)
     }
 
-    /// Asks plain limits.
+    /// Decides by plain limits. `None`: nothing was taken, and they have to be asked as any other limits.
     #[inline(always)]
-    fn ask_plain(&self) -> PlainAnswer {
+    fn by_plain(&self) -> Option<Decided> {
         let (limit_set, limiter) = (&self.limits.limit_set, &self.rules.limiter);
+        let (demand, arrived) = (self.demand, self.arrived);
         let clock = || limiter.now_ordered();
-        plain::take(
-            limit_set,
-            &limiter.clients,
-            self.demand,
-            self.arrived,
-            clock,
-        )
+        match plain::take(limit_set, &limiter.clients, demand, arrived, clock) {
+            PlainAnswer::Admitted(states) => Some(self.admit_plain(states)),
+            PlainAnswer::Refused(states) => Some(self.refuse_plain(states)),
+            PlainAnswer::Unknown => None,
+        }
     }
 
     /// Admits a request as plain limits have it.
@@ -350,20 +343,25 @@ impl Attempt<'_> {
         }
     }
 
-    /// Decides on a request that has arrived, by any limits: the short way, if they are plain.
+    /// Decides on a request that has arrived, by any limits. Plain ones are asked first.
     ///
     /// # Errors
     ///
     /// [`Outdated`] as of [`ask`](Self::ask). Nothing is kept, and the next attempt begins anew.
+    #[inline(always)]
     fn arrives(&self) -> Result<Decided, Outdated> {
-        let now = self.arrived;
         if self.limits.limit_set.is_plain && self.store().is_none() {
-            match self.ask_plain() {
-                PlainAnswer::Admitted(states) => return Ok(self.admit_plain(states)),
-                PlainAnswer::Refused(states) => return Ok(self.refuse_plain(states)),
-                PlainAnswer::Unknown => {}
+            if let Some(decided) = self.by_plain() {
+                return Ok(decided);
             }
         }
+        self.by_any()
+    }
+
+    /// [`arrives`](Self::arrives), in the general way.
+    #[inline(never)]
+    fn by_any(&self) -> Result<Decided, Outdated> {
+        let now = self.arrived;
         let mut readings = LimitReadings::default();
         let mut outcome = Outcome::new(now, &mut readings);
         let limit_set = &self.limits.limit_set;

@@ -214,13 +214,13 @@ impl<'a> Readings<'a> {
 }
 
 /// The route of a path that equals a literal key and has one reading only.
-pub(crate) struct Plain<'a, V> {
+pub(crate) struct LiteralRoute<'a, V> {
     pub(crate) value: &'a V,
     /// True if the path has the shape of a gRPC method.
     pub(super) is_grpc: bool,
 }
 
-impl<V> Plain<'_, V> {
+impl<V> LiteralRoute<'_, V> {
     /// Returns whether a request of this route may be read as other methods besides its own. The arguments are those of
     /// [`Readings::of`].
     #[inline(always)]

@@ -25,7 +25,7 @@ use self::tree::Tree;
 use super::{
     catch_all::CatchAll,
     key::{Pattern, RouteKey, Segment, literal_path},
-    readings::{Head, Plain, Reading, is_grpc_path},
+    readings::{Head, LiteralRoute, Reading, is_grpc_path},
     spelling::{is_ambiguous, normalize},
 };
 
@@ -229,10 +229,10 @@ impl<V> Table<V> {
 
     /// The route of a path that equals a literal key and has one reading only.
     #[inline(always)]
-    pub(crate) fn plain(&self, head: &Head<'_>) -> Option<Plain<'_, V>> {
+    pub(crate) fn plain(&self, head: &Head<'_>) -> Option<LiteralRoute<'_, V>> {
         let methods = self.literals.get(head.path)?;
         let found = methods.find(Candidates::by(head))?;
-        (!methods.is_ambiguous).then(|| Plain {
+        (!methods.is_ambiguous).then(|| LiteralRoute {
             value: &self.values[found],
             is_grpc: methods.is_grpc,
         })
