@@ -60,11 +60,11 @@ use crate::{
     limiter::{
         Outdated,
         limit_set::{Demand, LimitSet},
-        plain::{self, PlainAnswer, PlainStates},
+        plain,
         queue::{Next, QueueAnswer, QueueMoment, Retry},
         readings::LimitReadings,
     },
-    response::{fields::RateLimitFields, grpc::deadline},
+    response::grpc::deadline,
     rules::PlanLimits,
     store::client::StoreClient,
 };
@@ -277,70 +277,6 @@ impl Attempt<'_> {
     pub(super) fn store(&self) -> Option<&Arc<StoreClient>> {
         let store = self.rules.store.get();
         store.filter(|_| self.limits.limit_set.is_shared)
-    }
-
-    /// Decides by plain limits. `None`: nothing was taken, and they have to be asked as any other limits.
-    #[inline(always)]
-    fn by_plain(&self) -> Option<Decided> {
-        let (limit_set, limiter) = (&self.limits.limit_set, &self.rules.limiter);
-        let (demand, arrived) = (self.demand, self.arrived);
-        let clock = || limiter.now_ordered();
-        match plain::take(limit_set, &limiter.clients, demand, arrived, clock) {
-            PlainAnswer::Admitted(states) => Some(self.admit_plain(states)),
-            PlainAnswer::Refused(states) => Some(self.refuse_plain(states)),
-            PlainAnswer::Unknown => None,
-        }
-    }
-
-    /// Admits a request as plain limits have it.
-    #[inline(always)]
-    fn admit_plain(&self, states: PlainStates) -> Decided {
-        if !self.is_told() {
-            return self.limits.untold(self.demand);
-        }
-        if self.tells_fields_alone() {
-            let RouteLimits {
-                limit_set,
-                templates,
-                ..
-            } = self.limits;
-            if templates.are_first(limit_set, states.iter(), self.arrived) {
-                self.limits.count_admitted();
-                return Decided::Admit(Ticket::Written(Arc::clone(templates)));
-            }
-            let states = states.iter();
-            if let Some(fields) =
-                RateLimitFields::of_states(templates, limit_set, states, self.arrived)
-            {
-                self.limits.count_admitted();
-                return Decided::Admit(Ticket::Fields(fields));
-            }
-        }
-        self.tell_plain(true, states)
-    }
-
-    /// Tells whether a request that plain limits have admitted is told fields, but no others than the IETF's, and holds
-    /// nothing.
-    #[inline(always)]
-    fn tells_fields_alone(&self) -> bool {
-        let options = &self.engine.options;
-        let may_be_told_more = options.tells_more || self.rules.rejections.is_some();
-        !options.decision.anywhere()
-            && !may_be_told_more
-            && !self.limits.limit_set.has_slots
-            && RateLimitFields::fit(self.head.method())
-    }
-
-    /// Admits or refuses a request as plain limits have it, and tells it their `states`.
-    #[inline(never)]
-    pub(super) fn tell_plain(&self, is_admitted: bool, states: PlainStates) -> Decided {
-        let mut readings = LimitReadings::default();
-        states.tell(&mut readings);
-        let mut outcome = Outcome::new(self.arrived, &mut readings);
-        match is_admitted {
-            true => self.admit(&mut outcome),
-            false => self.refuse(&mut outcome),
-        }
     }
 
     /// Decides on a request that has arrived, by any limits. Plain ones are asked first.

@@ -4,6 +4,7 @@
 //! ```text
 //! decide          the one place that answers whether a request passes
 //! ├─ remote       the part of that which is about balances in a store
+//! ├─ plain        the part of that which is about plain limits, which decide on most requests
 //! ├─ outcome      what was decided, and the ticket or the answer that is made of it
 //! └─ pending      a request that waits and asks again, and the attempt that all of these work with
 //! preview         what would be decided, without a charge
@@ -34,6 +35,7 @@ mod lost_keys;
 pub(crate) mod options;
 mod outcome;
 mod pending;
+mod plain;
 mod preview;
 mod reload;
 mod remote;

@@ -8,7 +8,7 @@
 //! - **A refusal holds nothing**: all that its request had taken has gone back, or is given back by a task if a store
 //!   takes it too late.
 
-use std::{borrow::Cow, mem, sync::Arc, time::Duration};
+use std::{borrow::Cow, mem, sync::Arc};
 
 use bytes::Bytes;
 use http::{Extensions, Method, Request, Response};
@@ -23,12 +23,9 @@ use crate::{
     admission::{Admission, Permits},
     clock::Nanos,
     decision::{Decision, DecisionIn, Denial},
-    limit::{gcra::RefusalReason, meter::Meter},
-    limiter::{limit_set::Demand, plain::PlainStates, readings::LimitReadings},
+    limiter::{limit_set::Demand, readings::LimitReadings},
     observe::Log,
-    response::{
-        Answer, Framing, KeptAnswer, Rejection, Templates, fields::RateLimitFields, grpc, strip,
-    },
+    response::{Answer, Framing, Rejection, Templates, fields::RateLimitFields, grpc, strip},
     usage::Usage,
 };
 
@@ -353,61 +350,9 @@ impl Attempt<'_> {
         Decided::Refuse(self.answer(denial, templates))
     }
 
-    /// Refuses the request as plain limits have it: by the answer that is kept for all who are told the same, if there
-    /// is one, and as [`refuse`](Self::refuse) does if there is none.
-    #[inline(never)]
-    pub(super) fn refuse_plain(&self, states: PlainStates) -> Decided {
-        match self.kept_answer(&states) {
-            Some(answer) => Decided::Refuse(Refusal::Answered(Answer::Kept(answer))),
-            None => self.tell_plain(false, states),
-        }
-    }
-
-    /// Returns the kept answer to a request that one of its plain limits refuses, and counts it. `None`: it is not
-    /// kept, or more is to be told or done than that, and nothing is counted.
-    #[inline]
-    fn kept_answer(&self, states: &PlainStates) -> Option<KeptAnswer> {
-        let (options, now) = (&self.engine.options, self.arrived);
-        let is_written = options.rejection.is_some() || self.rules.rejections.is_some();
-        let is_more = options.spread || self.rules.log.tells_refusals();
-        if is_written || is_more || !self.may_be_kept(self.framing()) {
-            return None;
-        }
-        let RouteLimits {
-            limit_set,
-            templates,
-            meters,
-            ..
-        } = self.limits;
-        let limits = limit_set.limits.iter().zip(states.iter()).enumerate();
-        let mut only = None;
-        for (index, (bound, state)) in limits.clone() {
-            match bound.refusal(state, now, 1) {
-                None => {}
-                Some(RefusalReason::Wait(wait)) if only.is_none() => only = Some((index, wait)),
-                Some(_) => return None,
-            }
-        }
-        let (limit, wait) = only?;
-        let others = limits.filter(|(index, _)| *index != limit);
-        let others = others.map(|(_, (bound, state))| {
-            let balance = |meter: &Meter| meter.balance(state, now);
-            let limit = &bound.limit;
-            (limit, limit.meter.as_ref().map_or((0, 0), balance))
-        });
-        let refusals = &self.engine.refusals;
-        let wait = Duration::from_nanos(wait);
-        let answer = refusals.find(templates, limit, wait, others)?;
-        limit_set.counters.refused.add(1);
-        meters.refused();
-        limit_set.limits[limit].counters.refused.add(1);
-        meters.by_limit(limit);
-        Some(answer)
-    }
-
     /// Returns the framing of a refusal of this request.
     #[inline]
-    fn framing(&self) -> Framing {
+    pub(super) fn framing(&self) -> Framing {
         let head = self.head;
         let protocol = self.engine.options.protocol;
         protocol.framing(head.method(), head.version(), head.headers())
@@ -415,7 +360,7 @@ impl Attempt<'_> {
 
     /// Tells whether the built-in answer in this framing may be one that is kept: it has nothing of its own request.
     #[inline]
-    fn may_be_kept(&self, framing: Framing) -> bool {
+    pub(super) fn may_be_kept(&self, framing: Framing) -> bool {
         let tells_decision = self.engine.options.decision.responses();
         framing == Framing::Http && *self.head.method() != Method::HEAD && !tells_decision
     }

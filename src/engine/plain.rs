@@ -1,0 +1,149 @@
+//! Attempts by plain limits, which decide on most requests.
+//!
+//! [`plain`] charges them with the least to do, and leaves states alone. Here the least is made of those: a request that
+//! is told nothing passes, one that is told fields alone gets them without readings, and one that is refused gets a copy
+//! of an answer that is kept. All else is told as what any limits decide is, by [`Attempt::admit`] and
+//! [`Attempt::refuse`], from readings that are made of the states.
+//!
+//! # Invariants
+//!
+//! - **What is told is what readings would tell**: the same fields, the same answer, the same decision.
+//! - **Counted once**, on the route and the limits, and by the meters, as there.
+//! - **Nothing is counted or told before all limits have decided.** Where they have not, the attempt goes on in the
+//!   general way as if it began.
+//!
+//! Called by `decide`, for limits that [are plain](crate::limiter::limit_set::LimitSet::is_plain) and lie in this process.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    outcome::{Decided, Outcome, Refusal, Ticket},
+    pending::Attempt,
+    route_limits::RouteLimits,
+};
+use crate::{
+    limit::{gcra::RefusalReason, meter::Meter},
+    limiter::{
+        plain::{self, PlainAnswer, PlainStates},
+        readings::LimitReadings,
+    },
+    response::{Answer, KeptAnswer, fields::RateLimitFields},
+};
+
+impl Attempt<'_> {
+    /// Decides by plain limits. `None`: nothing was taken, and they have to be asked as any other limits.
+    #[inline(always)]
+    pub(super) fn by_plain(&self) -> Option<Decided> {
+        let (limit_set, limiter) = (&self.limits.limit_set, &self.rules.limiter);
+        let (demand, arrived) = (self.demand, self.arrived);
+        let clock = || limiter.now_ordered();
+        match plain::take(limit_set, &limiter.clients, demand, arrived, clock) {
+            PlainAnswer::Admitted(states) => Some(self.admit_plain(states)),
+            PlainAnswer::Refused(states) => Some(self.refuse_plain(states)),
+            PlainAnswer::Unknown => None,
+        }
+    }
+
+    /// Admits a request as plain limits have it.
+    #[inline(always)]
+    fn admit_plain(&self, states: PlainStates) -> Decided {
+        if !self.is_told() {
+            return self.limits.untold(self.demand);
+        }
+        if self.tells_fields_alone() {
+            let RouteLimits {
+                limit_set,
+                templates,
+                ..
+            } = self.limits;
+            if templates.are_first(limit_set, states.iter(), self.arrived) {
+                self.limits.count_admitted();
+                return Decided::Admit(Ticket::Written(Arc::clone(templates)));
+            }
+            let states = states.iter();
+            if let Some(fields) =
+                RateLimitFields::of_states(templates, limit_set, states, self.arrived)
+            {
+                self.limits.count_admitted();
+                return Decided::Admit(Ticket::Fields(fields));
+            }
+        }
+        self.tell_plain(true, states)
+    }
+
+    /// Tells whether a request that plain limits have admitted is told fields, but no others than the IETF's, and holds
+    /// nothing.
+    #[inline(always)]
+    fn tells_fields_alone(&self) -> bool {
+        let options = &self.engine.options;
+        let may_be_told_more = options.tells_more || self.rules.rejections.is_some();
+        !options.decision.anywhere()
+            && !may_be_told_more
+            && !self.limits.limit_set.has_slots
+            && RateLimitFields::fit(self.head.method())
+    }
+
+    /// Refuses the request as plain limits have it: by the answer that is kept for all who are told the same, if there
+    /// is one, and as [`refuse`](Self::refuse) does if there is none.
+    #[inline(never)]
+    fn refuse_plain(&self, states: PlainStates) -> Decided {
+        match self.kept_answer(&states) {
+            Some(answer) => Decided::Refuse(Refusal::Answered(Answer::Kept(answer))),
+            None => self.tell_plain(false, states),
+        }
+    }
+
+    /// Returns the kept answer to a request that one of its plain limits refuses, and counts it. `None`: it is not
+    /// kept, or more is to be told or done than that, and nothing is counted.
+    #[inline]
+    fn kept_answer(&self, states: &PlainStates) -> Option<KeptAnswer> {
+        let (options, now) = (&self.engine.options, self.arrived);
+        let is_written = options.rejection.is_some() || self.rules.rejections.is_some();
+        let is_more = options.spread || self.rules.log.tells_refusals();
+        if is_written || is_more || !self.may_be_kept(self.framing()) {
+            return None;
+        }
+        let RouteLimits {
+            limit_set,
+            templates,
+            meters,
+            ..
+        } = self.limits;
+        let limits = limit_set.limits.iter().zip(states.iter()).enumerate();
+        let mut only = None;
+        for (index, (bound, state)) in limits.clone() {
+            match bound.refusal(state, now, 1) {
+                None => {}
+                Some(RefusalReason::Wait(wait)) if only.is_none() => only = Some((index, wait)),
+                Some(_) => return None,
+            }
+        }
+        let (limit, wait) = only?;
+        let others = limits.filter(|(index, _)| *index != limit);
+        let others = others.map(|(_, (bound, state))| {
+            let balance = |meter: &Meter| meter.balance(state, now);
+            let limit = &bound.limit;
+            (limit, limit.meter.as_ref().map_or((0, 0), balance))
+        });
+        let refusals = &self.engine.refusals;
+        let wait = Duration::from_nanos(wait);
+        let answer = refusals.find(templates, limit, wait, others)?;
+        limit_set.counters.refused.add(1);
+        meters.refused();
+        limit_set.limits[limit].counters.refused.add(1);
+        meters.by_limit(limit);
+        Some(answer)
+    }
+
+    /// Admits or refuses a request as plain limits have it, and tells it their `states`.
+    #[inline(never)]
+    fn tell_plain(&self, is_admitted: bool, states: PlainStates) -> Decided {
+        let mut readings = LimitReadings::default();
+        states.tell(&mut readings);
+        let mut outcome = Outcome::new(self.arrived, &mut readings);
+        match is_admitted {
+            true => self.admit(&mut outcome),
+            false => self.refuse(&mut outcome),
+        }
+    }
+}
