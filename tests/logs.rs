@@ -74,6 +74,28 @@ async fn a_refusal_is_one_line_and_a_flood_is_ten_a_second() {
     );
 }
 
+/// As above, where nothing but the limit of a route holds: refusals that tell the same are copies of one.
+#[tokio::test(start_paused = true)]
+async fn a_flood_that_is_answered_by_copies_is_ten_a_second_too() {
+    let log = Log::default();
+    let _guard = log.listen();
+    let rules = Rules::new().route("GET /slow", Rate::per_minute(1).burst(1));
+    let client = Client::of(ThrottleLayer::new(rules).expect("rules that hold together"));
+    for _ in 0..21 {
+        ask(&client, "/slow").await;
+    }
+    assert_eq!(log.lines().len(), 10, "of twenty");
+    advance(Duration::from_secs(1)).await;
+    ask(&client, "/slow").await;
+    let lines = log.lines();
+    assert_eq!(lines.len(), 1);
+    assert!(
+        lines[0].ends_with("wait_ms=59000 untold=10"),
+        "{}",
+        lines[0]
+    );
+}
+
 /// R17: a report that nobody can believe is not charged, and told with its route.
 #[tokio::test(start_paused = true)]
 async fn a_report_that_cannot_be_true_is_told() {

@@ -263,6 +263,18 @@ async fn a_place_is_told_once_to_each_client_and_none_beyond_what_they_need() {
     assert!(wait <= millis(2 * 100 * 102), "{wait:?}");
 }
 
+/// Refusals that tell the same are copies of one, where no decision lies in them.
+#[tokio::test(start_paused = true)]
+async fn who_stands_behind_is_not_told_the_answer_of_the_first() {
+    let rules = known().route("GET /", Rate::per_second(10).burst(1));
+    let client = Client::of(layer(rules, Told::Spread));
+    assert_eq!(ask(&client, "served").await.status, StatusCode::OK);
+    for number in 1..=9 {
+        let wait = told(&ask(&client, &format!("key-{number}")).await);
+        assert_eq!(wait, millis(100 * number), "the next place");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_wait_that_is_slept_through_is_not_lifted_above_a_minute() {
     let client = client(

@@ -151,6 +151,25 @@ async fn what_is_refused_costs_nothing_and_tells_the_truth() {
     );
 }
 
+/// Requests that are told nothing, and those that are told the decision, have a shorter way in one process.
+#[tokio::test(start_paused = true)]
+async fn replicas_share_a_limit_of_which_nothing_is_told() {
+    for decision in [DecisionIn::Nowhere, DecisionIn::Response] {
+        let store = Told::new();
+        let replicas = [(); 2].map(|()| {
+            let rules = Rules::new().route("GET /", Rate::per_hour(1).burst(3));
+            let layer = layer(rules, &store).fields(false);
+            Client::of(layer.decision(decision))
+        });
+        let mut admitted = 0;
+        for number in 0..8 {
+            let answer = get_as(&replicas[number % 2], "/", "").await;
+            admitted += usize::from(answer.status == OK);
+        }
+        assert_eq!(admitted, 3, "{decision:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_known_to_be_empty_is_not_asked_for() {
     let store = Told::new();
