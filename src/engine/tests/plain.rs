@@ -28,7 +28,7 @@ struct Scope {
 #[derive(Debug, Clone)]
 struct Written {
     scopes: [Scope; 4],
-    /// The limits that each client has on one key.
+    /// The limits that each client has on two keys.
     on_key: Option<Scope>,
     /// True if a key has a rejection of its own.
     rejects: bool,
@@ -38,7 +38,7 @@ struct Written {
 const METHODS: [&str; 5] = ["GET", "GET", "POST", "HEAD", "CONNECT"];
 
 /// Paths of keys, of keys with another end, of gRPC methods, and of no key.
-const PATHS: [&str; 7] = ["/a", "/a/", "/b", "/b/", "/a.B/C", "//a", "/c/d"];
+const PATHS: [&str; 8] = ["/a", "/a/", "/b", "/b/", "/a.B/C", "//a", "/c/d", "/e"];
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -79,13 +79,22 @@ impl Written {
             .route("GET /a.B/C", key)
             .route("POST /a.B/C", Rate::per_minute(3));
         let rules = match self.rejects {
-            true => rules.rejection("GET /b/", Dialect::OpenAi),
+            // Of a key, and of one of the paths without a key, which share their texts.
+            true => {
+                (rules.rejection("GET /b/", Dialect::OpenAi)).rejection("ANY /c/d", Dialect::OpenAi)
+            }
             false => rules,
         };
         let each = Plan::new(client);
+        // One key as it is in the rules, and one that is a part of what a key of the rules takes.
+        let on_keys = |limits: Limits| {
+            each.clone()
+                .route("GET /a", limits.clone())
+                .route("GET /b", limits)
+        };
         let clients = Clients::by_header("x-api-key");
         match &self.on_key {
-            Some(on_key) => rules.clients(clients.each(each.route("GET /a", on_key.limits()))),
+            Some(on_key) => rules.clients(clients.each(on_keys(on_key.limits()))),
             None if self.scopes[3].rates.is_empty() => rules,
             None => rules.clients(clients.each(each)),
         }
@@ -194,6 +203,10 @@ impl Throttled {
             false => Some(body.collect().await.expect("an answer").to_bytes()),
         };
         let decision = parts.extensions.get::<crate::Decision>();
+        // Both ways copy answers, and might be wrong together.
+        let tells_decision = self.engine.options.decision.responses();
+        assert_eq!(decision.is_some(), tells_decision);
+        assert!(method != "HEAD" || data.as_ref().is_none_or(Bytes::is_empty));
         (parts.status, parts.headers, data, format!("{decision:?}"))
     }
 
