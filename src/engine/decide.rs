@@ -48,7 +48,6 @@ use std::{
 
 use super::{
     Engine,
-    look_up::FirstLook,
     outcome::{Decided, Outcome, Refusal, Ticket},
     pending::{Attempt, Pending, Progress, Reply, Ruling, Wait},
     route_limits::RouteLimits,
@@ -60,7 +59,7 @@ use crate::{
     limiter::{
         Outdated,
         limit_set::{Demand, LimitSet},
-        plain,
+        plain::{self, PlainAnswer},
         queue::{Next, QueueAnswer, QueueMoment, Retry},
         readings::LimitReadings,
     },
@@ -95,9 +94,8 @@ impl Engine {
         let rules = self.active.rule_set.load();
         let mut demand = Demand::default();
         let plan = rules.identify(head, &mut demand);
-        let look = rules.first_look(head);
-        let Some(limits) = rules.at_once(head, self.options.protocol, plan, &look) else {
-            return self.decide_at_length(head, &rules, plan, &look, demand);
+        let Some(limits) = rules.at_once(head, self.options.protocol, plan) else {
+            return self.decide_at_length(head, &rules, plan, demand);
         };
         // Read after the closures of users have run, and once for an attempt.
         let arrived = rules.limiter.now();
@@ -125,10 +123,7 @@ impl Engine {
             arrived,
             head,
         };
-        match attempt.arrives() {
-            Ok(decided) => decided,
-            Err(outdated) => self.decide_anew(head, outdated),
-        }
+        attempt.decide()
     }
 
     /// Tells whether an admitted request may be told something. If not, a request on plain limits is told nothing.
@@ -155,18 +150,17 @@ impl Engine {
         head: RequestHead<'_>,
         rules: &Arc<RuleSet>,
         plan: &PlanLimits,
-        look: &FirstLook<'_, '_>,
         demand: Demand,
     ) -> Decided {
         let mut demand = demand;
-        let found = rules.look_further(head, self.options.protocol, plan, look, &mut demand);
-        match found.and_then(|limits| self.arrives(head, rules, &limits, demand)) {
-            Ok(decided) => decided,
+        match rules.look_up_for(head, self.options.protocol, plan, &mut demand) {
+            Ok(limits) => self.now(head, rules, &limits, demand).decide(),
             Err(outdated) => self.decide_anew(head, outdated),
         }
     }
 
-    /// Decides on a request that has arrived, after other rules have come within its first attempt.
+    /// Decides on a request that has arrived, after other rules have come within its first attempt. Plain limits are asked
+    /// in the general way, as any others.
     #[cold]
     fn decide_anew(self: &Arc<Self>, head: RequestHead<'_>, outdated: Outdated) -> Decided {
         let mut outdated = outdated;
@@ -175,26 +169,23 @@ impl Engine {
             let rules = self.active.rule_set.load();
             let mut demand = Demand::default();
             let found = rules.look_up(head, self.options.protocol, &mut demand);
-            match found.and_then(|limits| self.arrives(head, &rules, &limits, demand)) {
+            match found.and_then(|limits| self.now(head, &rules, &limits, demand).by_any()) {
                 Ok(decided) => return decided,
                 Err(again) => outdated = again,
             }
         }
     }
 
-    /// Decides on a request that has arrived, now, by the limits that were found for it.
-    ///
-    /// # Errors
-    ///
-    /// [`Outdated`] if other rules have come. Nothing is kept, and the next attempt begins anew.
-    fn arrives(
-        self: &Arc<Self>,
-        head: RequestHead<'_>,
-        rules: &Arc<RuleSet>,
-        limits: &RouteLimits,
+    /// Begins an attempt for a request that has arrived, by the limits that were found for it.
+    #[inline(always)]
+    fn now<'a>(
+        self: &'a Arc<Self>,
+        head: RequestHead<'a>,
+        rules: &'a Arc<RuleSet>,
+        limits: &'a RouteLimits,
         demand: Demand,
-    ) -> Result<Decided, Outdated> {
-        let attempt = Attempt {
+    ) -> Attempt<'a> {
+        Attempt {
             engine: self,
             rules,
             limits,
@@ -202,8 +193,7 @@ impl Engine {
             // Read after the closures of users have run.
             arrived: rules.limiter.now(),
             head,
-        };
-        attempt.arrives()
+        }
     }
 
     /// Decides on a request that waits: its turn may have come, or the lease that it has waited for is there or is not
@@ -280,21 +270,26 @@ impl Attempt<'_> {
     }
 
     /// Decides on a request that has arrived, by any limits. Plain ones are asked first.
+    #[inline(always)]
+    fn decide(&self) -> Decided {
+        if self.limits.limit_set.is_plain && self.store().is_none() {
+            match self.ask_plain() {
+                PlainAnswer::Admitted(states) => return self.admit_plain(states),
+                PlainAnswer::Refused(states) => return self.refuse_plain(states),
+                PlainAnswer::Unknown => {}
+            }
+        }
+        match self.by_any() {
+            Ok(decided) => decided,
+            Err(outdated) => self.engine.decide_anew(self.head, outdated),
+        }
+    }
+
+    /// Decides on a request that has arrived, by any limits, in the general way.
     ///
     /// # Errors
     ///
     /// [`Outdated`] as of [`ask`](Self::ask). Nothing is kept, and the next attempt begins anew.
-    #[inline(always)]
-    fn arrives(&self) -> Result<Decided, Outdated> {
-        if self.limits.limit_set.is_plain && self.store().is_none() {
-            if let Some(decided) = self.by_plain() {
-                return Ok(decided);
-            }
-        }
-        self.by_any()
-    }
-
-    /// [`arrives`](Self::arrives), in the general way.
     #[inline(never)]
     fn by_any(&self) -> Result<Decided, Outdated> {
         let now = self.arrived;

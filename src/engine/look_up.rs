@@ -27,7 +27,7 @@ use crate::{
     response::{Protocol, Rejection},
     route::{
         overlap::Shape,
-        readings::{Head, LiteralRoute, Readings},
+        readings::{Head, Readings},
         undeclared::Sealed,
     },
     rules::PlanLimits,
@@ -40,13 +40,6 @@ enum Visit {
     Request,
     /// Somebody wants to know how it would be decided on. Nothing changes.
     Preview,
-}
-
-/// The first look at a request, of which most need no other.
-pub(super) struct FirstLook<'r, 'h> {
-    head: Head<'h>,
-    /// The route of the literal key that its path equals. `None`: there is none, or the path has several readings.
-    literal: Option<LiteralRoute<'r, Route>>,
 }
 
 impl RuleSet {
@@ -116,8 +109,7 @@ impl RuleSet {
         demand: &mut Demand,
     ) -> Result<Cow<'_, RouteLimits>, Outdated> {
         let plan = self.plan_of(request, visit, demand);
-        let look = self.first_look(request);
-        self.visit_further(request, protocol, plan, &look, visit, demand)
+        self.visit_for(request, protocol, plan, visit, demand)
     }
 
     /// Identifies the client of a request, writes it to `demand`, and returns its plan. The first step of
@@ -135,82 +127,73 @@ impl RuleSet {
         }
     }
 
-    /// Looks for a literal key that the path of a request equals. The second step of [`look_up`](Self::look_up).
-    #[inline(always)]
-    pub(super) fn first_look<'h>(&self, request: RequestHead<'h>) -> FirstLook<'_, 'h> {
-        let head = Head::of(request.method(), request.uri(), request.extensions());
-        FirstLook {
-            literal: self.table.plain(&head),
-            head,
-        }
-    }
-
     /// Returns the limits of a request that means the route of a literal key and nothing else, and whose limits are
     /// plain, for a client that has the same limits on all routes. `None`: there may be more to it.
     ///
     /// A literal key is never less specific than a key at the other end of its path, and such a client's plan has no
     /// keys.
     #[inline(always)]
-    pub(super) fn at_once<'r>(
-        &'r self,
+    pub(super) fn at_once(
+        &self,
         request: RequestHead<'_>,
         protocol: Protocol,
         plan: &PlanLimits,
-        look: &FirstLook<'r, '_>,
-    ) -> Option<&'r RouteLimits> {
-        let FirstLook { head, literal } = look;
-        let literal = literal.as_ref()?;
-        let limits = literal.value.variants.get(plan.first)?.get()?;
+    ) -> Option<&RouteLimits> {
         let (uri, headers) = (request.uri(), request.headers());
+        let head = Head::of(request.method(), uri, request.extensions());
+        let literal = self.table.plain(&head)?;
+        let limits = literal.value.variants.get(plan.first)?.get()?;
         let is_one = plan.variants.len() == 1
             && limits.limit_set.is_plain
-            && !literal.has_other_methods(head, uri, headers, is_grpc(protocol));
+            && !literal.has_other_methods(&head, uri, headers, is_grpc(protocol));
         is_one.then_some(limits)
     }
 
-    /// Goes on with [`look_up`](Self::look_up) after the first look, for a client that was identified.
+    /// Goes on with [`look_up`](Self::look_up) for a client that was identified.
+    ///
+    /// It looks for a literal key again, after [`at_once`](Self::at_once): to hand on what was found there costs the
+    /// requests that are decided at once more than it spares the others.
     ///
     /// # Errors
     ///
     /// As there.
-    pub(super) fn look_further<'r>(
-        &'r self,
+    pub(super) fn look_up_for(
+        &self,
         request: RequestHead<'_>,
         protocol: Protocol,
         plan: &PlanLimits,
-        look: &FirstLook<'r, '_>,
         demand: &mut Demand,
-    ) -> Result<Cow<'r, RouteLimits>, Outdated> {
-        self.visit_further(request, protocol, plan, look, Visit::Request, demand)
+    ) -> Result<Cow<'_, RouteLimits>, Outdated> {
+        self.visit_for(request, protocol, plan, Visit::Request, demand)
     }
 
-    /// Goes on with [`visit`](Self::visit) after the first look.
+    /// Goes on with [`visit`](Self::visit) for a client that was identified.
     ///
     /// # Errors
     ///
     /// As there.
-    fn visit_further<'r>(
-        &'r self,
+    fn visit_for(
+        &self,
         request: RequestHead<'_>,
         protocol: Protocol,
         plan: &PlanLimits,
-        FirstLook { head, literal }: &FirstLook<'r, '_>,
         visit: Visit,
         demand: &mut Demand,
-    ) -> Result<Cow<'r, RouteLimits>, Outdated> {
+    ) -> Result<Cow<'_, RouteLimits>, Outdated> {
         let (uri, headers) = (request.uri(), request.headers());
+        let head = Head::of(request.method(), uri, request.extensions());
         // A path that equals a literal key and has one reading: most requests. Others may mean several routes.
-        let literal = literal.as_ref().map(|literal| literal.value);
-        let found = match Readings::of(head, uri, headers, is_grpc(protocol), literal.is_some()) {
+        let literal = self.table.plain(&head).map(|literal| literal.value);
+        let found = match Readings::of(&head, uri, headers, is_grpc(protocol), literal.is_some()) {
             None => {
-                let declared = literal.or_else(|| self.table.beside_plain(head));
+                let declared = literal.or_else(|| self.table.beside_plain(&head));
                 let route = match declared {
                     Some(declared) => declared,
-                    None => self.undeclared(head, visit)?,
+                    None => self.undeclared(&head, visit)?,
                 };
-                let variant = variant_of(plan, || plan.routes.find(head));
+                let variant = variant_of(plan, || plan.routes.find(&head));
                 let own = self.limits_of(route, plan, variant);
-                match self.of_other_end(head, route, plan, variant) {
+                match self.of_other_end(&head, route, plan, variant) {
                     None => Cow::Borrowed(own),
                     Some(other) => self.combined_limits.get(&[own, other], !route.undeclared),
                 }

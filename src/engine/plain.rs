@@ -31,22 +31,18 @@ use crate::{
 };
 
 impl Attempt<'_> {
-    /// Decides by plain limits. `None`: nothing was taken, and they have to be asked as any other limits.
+    /// Asks plain limits, and takes one unit of each or none.
     #[inline(always)]
-    pub(super) fn by_plain(&self) -> Option<Decided> {
+    pub(super) fn ask_plain(&self) -> PlainAnswer {
         let (limit_set, limiter) = (&self.limits.limit_set, &self.rules.limiter);
         let (demand, arrived) = (self.demand, self.arrived);
         let clock = || limiter.now_ordered();
-        match plain::take(limit_set, &limiter.clients, demand, arrived, clock) {
-            PlainAnswer::Admitted(states) => Some(self.admit_plain(states)),
-            PlainAnswer::Refused(states) => Some(self.refuse_plain(states)),
-            PlainAnswer::Unknown => None,
-        }
+        plain::take(limit_set, &limiter.clients, demand, arrived, clock)
     }
 
     /// Admits a request as plain limits have it.
     #[inline(always)]
-    fn admit_plain(&self, states: PlainStates) -> Decided {
+    pub(super) fn admit_plain(&self, states: PlainStates) -> Decided {
         if !self.is_told() {
             return self.limits.untold(self.demand);
         }
@@ -86,7 +82,7 @@ impl Attempt<'_> {
     /// Refuses the request as plain limits have it: by the answer that is kept for all who are told the same, if there
     /// is one, and as [`refuse`](Self::refuse) does if there is none.
     #[inline(never)]
-    fn refuse_plain(&self, states: PlainStates) -> Decided {
+    pub(super) fn refuse_plain(&self, states: PlainStates) -> Decided {
         match self.kept_answer(&states) {
             Some(answer) => Decided::Refuse(Refusal::Answered(Answer::Kept(answer))),
             None => self.tell_plain(false, states),
