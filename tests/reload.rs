@@ -628,6 +628,40 @@ async fn nobody_overtakes_who_has_waited_since_before_the_reload() {
     }
 }
 
+/// A slot that was taken while nobody could wait for it came free, and woke nobody: the first in line slept until its
+/// time was over, and all behind it.
+#[tokio::test(start_paused = true)]
+async fn who_waits_since_a_reload_is_woken_by_slots_that_were_taken_before() {
+    let slots = |is_patient: bool| {
+        let slots = Limits::new().in_flight(1);
+        match is_patient {
+            true => slots.max_wait(60 * SECOND).max_waiting(9),
+            false => slots,
+        }
+    };
+    let places: [(&str, fn(Limits) -> Rules); 4] = [
+        ("total", |limits| Rules::new().total(limits)),
+        ("route", |limits| Rules::new().route("GET /", limits)),
+        ("default route", |limits| Rules::new().default_route(limits)),
+        ("clients", |limits| {
+            Rules::new().clients(Clients::by_header("x-api-key").each(limits))
+        }),
+    ];
+    for (place, rules) in places {
+        let (service, handle) = service(rules(slots(false)));
+        let held = call(&service).await;
+        reload(&handle, rules(slots(true)));
+        let start = Instant::now();
+        let waiter = tokio::spawn(async move { (call(&service).await.status(), start.elapsed()) });
+        tokio::task::yield_now().await;
+        advance(SECOND).await;
+        drop(held);
+        let (status, waited) = waiter.await.expect("no panic");
+        assert!(status.is_success(), "{place}: {status}");
+        assert_eq!(waited, SECOND, "{place}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_waits_for_a_limit_that_is_gone_goes_on_at_once() {
     let patient = Limits::new()

@@ -140,7 +140,9 @@ impl Engine {
             return false;
         }
         let clock = || limiter.now_ordered();
-        plain::pass(limit_set, &limiter.clients, demand, now, clock)
+        let gave_back = || limiter.wake_for_slots(limit_set, demand);
+        let table = &limiter.clients;
+        plain::pass(limit_set, table, demand, now, clock, gave_back)
     }
 
     /// Decides on a request that has arrived, whatever it may mean.

@@ -37,7 +37,9 @@ impl Attempt<'_> {
         let (limit_set, limiter) = (&self.limits.limit_set, &self.rules.limiter);
         let (demand, arrived) = (self.demand, self.arrived);
         let clock = || limiter.now_ordered();
-        plain::take(limit_set, &limiter.clients, demand, arrived, clock)
+        let gave_back = || limiter.wake_for_slots(limit_set, demand);
+        let table = &limiter.clients;
+        plain::take(limit_set, table, demand, arrived, clock, gave_back)
     }
 
     /// Admits a request as plain limits have it.

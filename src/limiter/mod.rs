@@ -161,7 +161,8 @@ impl Limiter {
         }
         let charge = |bound| BoundLimit::charge(bound, &self.clients, demand, now);
         let (enforced, shadows) = limit_set.limits.split_at(limit_set.enforced);
-        let admitted = admit(enforced.iter().map(charge), now, clock, readings)?;
+        let gave_back = || self.wake_for_slots(limit_set, demand);
+        let admitted = admit(enforced.iter().map(charge), now, clock, gave_back, readings)?;
         if !shadows.is_empty() {
             shadow(shadows.iter().map(charge), admitted, now, clock, readings);
         }
@@ -241,24 +242,47 @@ impl Limiter {
     }
 
     /// Gives back `units` that were taken before, to a balance in this process, and wakes the first who waits for
-    /// them, if requests may wait for this limit.
+    /// them.
     ///
     /// `shared` is that of the charge's reading. The caller gives each unit back once: nothing here counts them.
     /// The order matters to [`queue`]: the units first, then the look for somebody to wake.
+    ///
+    /// A limit for which nobody waited when its units were taken may have a queue since a reload. A plain load tells if
+    /// there are queues, so that other limits pay no exchange: who enters one in that very moment may be missed, and
+    /// asks again at its next moment.
     pub(crate) fn refund(&self, bound: &BoundLimit, identity: u128, shared: bool, units: u64) {
         if let Some(meter) = &bound.limit.meter {
             let balance = bound.balance(&self.clients, identity);
             // Slots know no time.
             let now = if meter.is_slots() { 0 } else { self.now() };
             balance.refund(shared, meter, now, units);
-            if bound.limit.wait_policy.is_some() {
+            if bound.limit.wait_policy.is_some() || !self.queues.is_empty() {
                 let queue = bound.queue(identity);
                 self.queues.wake(queue, || self.now());
             }
-            // The units came back to the buckets of other routes, whose queues are not known here.
-            if bound.is_closed() {
-                self.queues.wake_all(|| self.now());
-            }
+            self.wake_heirs(bound);
+        }
+    }
+
+    /// Wakes the first who waits for the slots of a set, after an attempt has taken some and given them back. Whoever
+    /// looked at them meanwhile sleeps until a slot comes free, and all may be free by now.
+    ///
+    /// Whether requests may wait for them is not asked: by the rules in force by now they may.
+    #[cold]
+    pub(crate) fn wake_for_slots(&self, limit_set: &LimitSet, demand: Demand) {
+        for bound in limit_set.enforced().filter(|bound| bound.limit.is_slots()) {
+            self.queues
+                .wake(bound.queue(demand.identity), || self.now());
+            self.wake_heirs(bound);
+        }
+    }
+
+    /// Wakes the first of each queue, if the bucket of a limit is closed: its units came back to the buckets of other
+    /// routes, whose queues are not known here.
+    #[inline]
+    fn wake_heirs(&self, bound: &BoundLimit) {
+        if bound.is_closed() {
+            self.queues.wake_all(|| self.now());
         }
     }
 }
@@ -332,7 +356,8 @@ pub(crate) fn shadow<'a>(
 /// Takes all charges or none, with any clock: [`Limiter::admit`] without shadows. `store/memory` uses it for charges
 /// that come without a limit set.
 ///
-/// `charges` is run through up to three times, and yields the same each time. `readings` come empty.
+/// `charges` is run through up to three times, and yields the same each time. `readings` come empty. `gave_back` is
+/// called after charges were given back that the second pass has taken, for those who have seen them.
 ///
 /// # Errors
 ///
@@ -342,6 +367,7 @@ pub(crate) fn admit<'a>(
     charges: impl Iterator<Item = BucketCharge<'a>> + Clone,
     now: Nanos,
     clock: impl Fn() -> Nanos,
+    gave_back: impl FnOnce(),
     readings: &mut LimitReadings,
 ) -> Result<bool, Outdated> {
     let mut refused = false;
@@ -377,18 +403,22 @@ pub(crate) fn admit<'a>(
         let taken = charge
             .balance
             .take(reading.seen(), meter, now, charge.cost, &clock);
-        match taken {
-            Ok(seen) => reading.see(seen),
+        let answer = match taken {
+            Ok(seen) => {
+                reading.see(seen);
+                continue;
+            }
             Err(Untaken::Refused(seen)) => {
                 reading.see(seen);
-                give_back(charges.take(index), readings, now, clock);
-                return Ok(false);
+                Ok(false)
             }
-            Err(Untaken::Outdated) => {
-                give_back(charges.take(index), readings, now, clock);
-                return Err(Outdated);
-            }
+            Err(Untaken::Outdated) => Err(Outdated),
+        };
+        if index > 0 {
+            give_back(charges.take(index), readings, now, clock);
+            gave_back();
         }
+        return answer;
     }
     Ok(true)
 }

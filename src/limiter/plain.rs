@@ -62,7 +62,7 @@ pub(crate) struct PlainStates {
 /// Takes one unit of each limit of a plain set at `now`, or none, for a request that is told nothing. `false`: nothing
 /// was taken, and [`take`] has to be asked.
 ///
-/// `clock` is as there.
+/// `clock` and `gave_back` are as there.
 #[inline(always)]
 pub(crate) fn pass(
     limit_set: &LimitSet,
@@ -70,9 +70,10 @@ pub(crate) fn pass(
     demand: Demand,
     now: Nanos,
     clock: impl Fn() -> Nanos,
+    gave_back: impl FnOnce(),
 ) -> bool {
     let [only] = &*limit_set.limits else {
-        let answer = take_all(limit_set, table, demand, now, clock);
+        let answer = take_all(limit_set, table, demand, now, clock, gave_back);
         return matches!(answer, PlainAnswer::Admitted(_));
     };
     matches!(look(only, table, demand, now), Some(Ok(charge)) if charge.make())
@@ -80,7 +81,8 @@ pub(crate) fn pass(
 
 /// Takes one unit of each limit of a plain set at `now`, or none.
 ///
-/// `clock` makes a reading that is later than the charge of any other thread, for what is given back.
+/// `clock` makes a reading that is later than the charge of any other thread, for what is given back. `gave_back` is
+/// called after that, for those who have seen it taken.
 #[inline(always)]
 pub(crate) fn take(
     limit_set: &LimitSet,
@@ -88,9 +90,10 @@ pub(crate) fn take(
     demand: Demand,
     now: Nanos,
     clock: impl Fn() -> Nanos,
+    gave_back: impl FnOnce(),
 ) -> PlainAnswer {
     let [only] = &*limit_set.limits else {
-        return take_all(limit_set, table, demand, now, clock);
+        return take_all(limit_set, table, demand, now, clock, gave_back);
     };
     match look(only, table, demand, now) {
         Some(Ok(charge)) if charge.make() => {
@@ -111,6 +114,7 @@ fn take_all(
     demand: Demand,
     now: Nanos,
     clock: impl Fn() -> Nanos,
+    gave_back: impl FnOnce(),
 ) -> PlainAnswer {
     let mut charges = [None; MOST];
     let mut seen = PlainStates::default();
@@ -127,7 +131,10 @@ fn take_all(
     let mut left = PlainStates::default();
     for charge in charges.iter().flatten() {
         if !charge.make() {
-            give_back(limit_set, table, demand, left, now, clock);
+            if left.count > 0 {
+                give_back(limit_set, table, demand, left, now, clock);
+                gave_back();
+            }
             return PlainAnswer::Unknown;
         }
         left.push(charge.left);
@@ -299,7 +306,7 @@ mod loom_tests {
 
         fn take(&self) -> PlainAnswer {
             let demand = Demand::default();
-            take(&self.limit_set, &self.table, demand, NOW, || NOW)
+            take(&self.limit_set, &self.table, demand, NOW, || NOW, || ())
         }
 
         /// The units that are in use on a limit of the set.

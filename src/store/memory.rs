@@ -174,7 +174,8 @@ impl Balances {
             };
             let clock = || self.limiter.now_ordered();
             let mut levels = LimitReadings::default();
-            let Ok(is_admitted) = limiter::admit(of(false), now, clock, &mut levels) else {
+            let admitted = limiter::admit(of(false), now, clock, || (), &mut levels);
+            let Ok(is_admitted) = admitted else {
                 continue;
             };
             let mut leased = Vec::new();

@@ -124,7 +124,8 @@ pub(super) fn admits(state: &RuleSet, client: u64, path: &str, now: u64) -> bool
         .look_up(RequestHead::of(&request), Protocol::Auto, &mut demand)
         .expect("no reload");
     let charges = found.limit_set.charges(&state.limiter.clients, demand, now);
-    limiter::admit(charges, now, || now, &mut LimitReadings::default()) == Ok(true)
+    let readings = &mut LimitReadings::default();
+    limiter::admit(charges, now, || now, || (), readings) == Ok(true)
 }
 
 proptest! {

@@ -166,7 +166,7 @@ fn on_a_clock_that_threads_move_every_bucket_keeps_its_bound() {
             last.get()
         };
         let mut readings = LimitReadings::default();
-        let admitted = limiter::admit(charges, now, read, &mut readings) == Ok(true);
+        let admitted = limiter::admit(charges, now, read, || (), &mut readings) == Ok(true);
         time.fetch_add(step, Ordering::AcqRel);
         if !admitted {
             return Vec::new();

@@ -29,7 +29,9 @@
 //! For a rate the first of a queue sets itself a timer. A slot that comes free wakes the first of its scope's
 //! queue, and this order loses none: who waits first enters the queue, which counts, and then looks at the slots;
 //! who frees one first frees it, and then looks at the count. Both change the count in place (with acquire and
-//! release), so that one of the two sees the other.
+//! release), so that one of the two sees the other. An attempt that has taken a slot and gives it back, since another
+//! limit refuses, frees it for whoever has looked meanwhile. A slot that was taken under rules by which nobody waited
+//! wakes the queue that there is by now.
 
 mod lines;
 mod waiter;

@@ -66,7 +66,7 @@ fn admit<'a>(
     clock: impl Fn() -> Nanos,
     readings: &mut LimitReadings,
 ) -> bool {
-    super::admit(charges, now, clock, readings).expect("no reload")
+    super::admit(charges, now, clock, || (), readings).expect("no reload")
 }
 
 /// Tells whether a request of these costs is admitted by a clock that stands still.

@@ -1,9 +1,14 @@
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    task::Wake,
+    time::Duration,
+};
 
 use super::{super::lines::GRACE, *};
 use crate::{
     clock::Timeline,
     limit::{Limit, Terms, in_flight::InFlight, rate::Rate},
+    limiter::plain::{self, PlainAnswer},
 };
 
 const SECOND: Nanos = 1_000_000_000;
@@ -257,6 +262,89 @@ async fn a_slot_is_waited_for_until_it_is_free_or_the_time_is_over() {
         Err(None),
         "behind somebody, and over"
     );
+}
+
+/// A waker that counts how often it was woken.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// An attempt takes a slot, is refused by the next limit, and gives the slot back. Whoever looks at it in between would
+/// sleep on beside a free slot, and all behind it.
+#[tokio::test(start_paused = true)]
+async fn who_has_seen_a_slot_taken_by_an_attempt_in_vain_is_woken() {
+    let Throttle { limiter, start } = Throttle::new();
+    let demand = Demand::default();
+    let line = limit_set([slot(wait_policy(10 * SECOND, 9))]);
+    let [bound] = &*line.limits else {
+        panic!("one limit")
+    };
+    // The rate has one unit and is asked for two, which no look at it tells: as if another had taken the first.
+    let rate = BoundLimit::scope([every(1, None)]).remove(0);
+    let [in_vain, before_the_line] = [
+        bound.clone(),
+        BoundLimit {
+            limit: slot(None),
+            ..bound.clone()
+        },
+    ]
+    .map(|slot| with(&[&slot, &rate, &rate]));
+    let admit = |limit_set: &LimitSet| {
+        let mut readings = LimitReadings::default();
+        let admitted = limiter.admit(limit_set, demand, start, &mut readings);
+        admitted.expect("no reload")
+    };
+    assert!(admit(&line), "it is free");
+    let mut waiter = match limiter.ask(
+        &line,
+        demand,
+        start,
+        start,
+        || None,
+        &mut LimitReadings::default(),
+    ) {
+        Ok(QueueAnswer::Waits(waiter)) => waiter,
+        answer => panic!("{answer:?}"),
+    };
+    let woken = Arc::new(Woken::default());
+    let mut is_woken = || {
+        let before = woken.0.swap(0, Ordering::Relaxed);
+        assert_eq!(
+            waiter.next(&line, demand, &Arc::clone(&woken).into()),
+            Next::Asks(start)
+        );
+        before > 0
+    };
+    is_woken();
+    assert!(!admit(&in_vain), "the slot is taken");
+    assert!(!is_woken(), "nothing came back");
+    limiter.refund(bound, 0, false, 1);
+    assert!(is_woken(), "the slot came back");
+    assert!(!admit(&in_vain), "the second unit is missing");
+    assert!(is_woken(), "after an attempt that gave it back");
+    // By rules of before, under which nobody waits for it.
+    let wake = || limiter.wake_for_slots(&before_the_line, demand);
+    let take = || {
+        plain::take(
+            &before_the_line,
+            &limiter.clients,
+            demand,
+            start,
+            || start,
+            wake,
+        )
+    };
+    assert!(before_the_line.is_plain);
+    assert_eq!(take(), PlainAnswer::Unknown);
+    assert!(is_woken(), "after a short attempt");
+    assert!(admit(&with(&[&rate])), "its unit came back too");
+    assert_ne!(take(), PlainAnswer::Unknown);
+    assert!(!is_woken(), "nothing was taken");
 }
 
 #[tokio::test(start_paused = true)]
