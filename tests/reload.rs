@@ -639,7 +639,8 @@ async fn who_waits_since_a_reload_is_woken_by_slots_that_were_taken_before() {
             false => slots,
         }
     };
-    let places: [(&str, fn(Limits) -> Rules); 4] = [
+    type Place = (&'static str, fn(Limits) -> Rules);
+    let places: [Place; 4] = [
         ("total", |limits| Rules::new().total(limits)),
         ("route", |limits| Rules::new().route("GET /", limits)),
         ("default route", |limits| Rules::new().default_route(limits)),
