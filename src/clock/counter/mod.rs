@@ -4,9 +4,9 @@
 //! # Lines
 //!
 //! Time is a *line*: so many nanoseconds for each tick, from a moment on. A line holds within its *reach*, a second of
-//! ticks. A thread that finds the counter beyond it reads the operating system's clock and draws the next line through that
-//! moment, at the same slope. One thread does that; others, until it has done so, read the operating system's clock.
-//! Nobody waits for anybody.
+//! ticks. A thread that finds the counter beyond it reads the operating system's clock and draws the next line through
+//! that moment, at the same slope. One thread does that; others, until it has done so, read the operating system's
+//! clock. Nobody waits for anybody.
 //!
 //! Where the line was behind the operating system's clock, time leaps forwards. Where it was ahead, time stands: no
 //! reading is below the *floor*, and the floor is raised to the end of each line before the next one is drawn.
@@ -28,29 +28,31 @@
 //!    than the end of line `k`, however late the counter was read after `line` was loaded;
 //! 3. who reads later loads `since` and `line` no older than those who read before (coherence).
 //!
-//! Let the first reading be one of line `k`, and the second one of line `m`; `m ≥ k` by 3. If `m = k`, the counter has not
-//! gone back, and a line only rises. If `m > k`, the second is no lower than its floor, which by 1 is no lower than the
-//! end of line `k`, and so by 2 than the first reading.
+//! Let the first reading be one of line `k`, and the second one of line `m`; `m ≥ k` by 3. If `m = k`, the counter has
+//! not gone back, and a line only rises. If `m > k`, the second is no lower than its floor, which by 1 is no lower than
+//! the end of line `k`, and so by 2 than the first reading.
 //!
-//! A thread that finds the counter beyond the reach and does not draw takes the later of the operating system's clock, of the end
-//! of the line that it has loaded, and of the floor, and raises the floor to that before it returns: that is no earlier
-//! than any reading of that line (2, 3), and all later readings are no lower than the floor. If the counter has been
-//! given up, readings are those of the operating system's clock, which does not go back, above a floor that nobody
-//! raises from then on but those who came before. A reading of a line that happens before one of these was no later
-//! than the end of that line, which the floor was raised to when the counter was given up.
+//! A thread that finds the counter beyond the reach and does not draw takes the later of the operating system's clock,
+//! of the end of the line that it has loaded, and of the floor, and raises the floor to that before it returns: that is
+//! no earlier than any reading of that line (2, 3), and all later readings are no lower than the floor. If the counter
+//! has been given up, readings are those of the operating system's clock, which does not go back, above a floor that
+//! nobody raises from then on but those who came before. A reading of a line that happens before one of these was no
+//! later than the end of that line, which the floor was raised to when the counter was given up.
 //!
 //! No argument above needs an order between the counter and memory but one: that the second reading's counter was read
 //! after the first one's. A processor may read its counter a little ahead of the load through which a thread learns of
 //! another's reading. [`CounterClock::now_ordered`] reads the operating system's clock first, which keeps the processor
 //! from that (Linux: `lfence` or `rdtscp` on x86-64, `isb` on AArch64). A count that is read ahead is too early by some
-//! hundred instructions at most: [`CounterClock::now`] may be earlier by that than a reading of *another* thread. A charge does
-//! not mind, for its bound holds whatever the order of readings; giving back does, see [`crate::limiter::bucket`].
+//! hundred instructions at most: [`CounterClock::now`] may be earlier by that than a reading of *another* thread. A
+//! charge does not mind, for its bound holds whatever the order of readings; giving back does, see
+//! [`crate::limiter::bucket`].
 //!
 //! # When the counter is given up
 //!
 //! A line is compared with the operating system's clock when its reach has ended. If the counter lies before it, or was
-//! off by more than 1 ms, a 512th of the time that has passed and what the two readings are in doubt by, its reach is set to nothing, for good. Since no line
-//! is read beyond its reach, a counter that leaps ahead by an hour moves time by a second at most.
+//! off by more than 1 ms, a 512th of the time that has passed and what the two readings are in doubt by, its reach is
+//! set to nothing, for good. Since no line is read beyond its reach, a counter that leaps ahead by an hour moves time by
+//! a second at most.
 
 #[cfg(test)]
 mod tests;
