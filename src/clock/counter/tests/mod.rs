@@ -1,3 +1,4 @@
+mod interrupted;
 #[cfg(throttle_loom)]
 mod loom_tests;
 
@@ -133,6 +134,18 @@ fn a_counter_that_goes_back_is_given_up_unless_a_processor_was_a_little_behind()
     assert_eq!(clock.now(), 101 * SECOND, "the end of the line");
     set.pass(3_000_000, 2 * SECOND);
     assert_eq!(clock.now(), 102 * SECOND + 10, "the system's");
+}
+
+#[test]
+fn a_counter_that_goes_back_by_less_than_it_may_be_off_is_given_up_all_the_same() {
+    let set = Set::default();
+    let clock = set.clock();
+    set.pass(SECOND, SECOND);
+    assert_eq!(clock.now(), 101 * SECOND, "the second line");
+    set.back(990_000);
+    assert_eq!(clock.now(), 102 * SECOND, "its end");
+    set.pass(0, 3 * SECOND);
+    assert_eq!(clock.now(), 104 * SECOND, "the system's");
 }
 
 #[test]
