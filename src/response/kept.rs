@@ -35,7 +35,8 @@ use http::{
 
 use super::{
     header_names::{RATE_LIMIT, RETRY_AFTER_MS},
-    limit_text::{Level, integer},
+    integer::{write_to, written},
+    limit_text::Level,
     problem::RetryAfter,
     templates::Templates,
 };
@@ -218,10 +219,14 @@ impl KeptRefusal {
         if let Some(milliseconds) = headers.get_mut(RETRY_AFTER_MS) {
             *milliseconds = HeaderValue::from_static("");
         }
-        // Kept for long, and so in memory of their own.
+        // Kept for long, and so in memory of their own, or in none.
         for name in [RETRY_AFTER, RATE_LIMIT] {
-            if let Some(value) = headers.get_mut(name) {
-                *value = HeaderValue::from_bytes(value.as_bytes()).ok()?;
+            if let Some(value) = headers.get_mut(&name) {
+                let seconds = key.seconds.filter(|_| name == RETRY_AFTER);
+                *value = match seconds.and_then(written) {
+                    Some(text) => HeaderValue::from_static(text),
+                    None => HeaderValue::from_bytes(value.as_bytes()).ok()?,
+                };
             }
         }
         let is_blank = |name: &HeaderName| *name == RETRY_AFTER_MS;
@@ -253,7 +258,7 @@ impl KeptAnswer {
             .blank
             .and_then(|place| headers.values_mut().nth(place))
         {
-            *value = integer(milliseconds);
+            write_to(value, milliseconds);
         }
         let status = refusal.status;
         let mut response = Response::new(body(refusal));

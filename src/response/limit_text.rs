@@ -261,7 +261,7 @@ impl Level {
 /// sheet is used again from its beginning once all that was cut from it is gone, and as long as one of them is there,
 /// it is there as a whole; it is therefore small.
 #[derive(Debug)]
-struct Buffer {
+pub(super) struct Buffer {
     sheet: BytesMut,
 }
 
@@ -275,7 +275,7 @@ impl Buffer {
     /// A length in bytes that most values do not reach.
     const ENOUGH: usize = 64;
 
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         // There is none where another is at work, or where the thread ends.
         let kept = SHEET.try_with(Cell::take).ok().flatten();
         let mut sheet = kept.unwrap_or_default();
@@ -291,7 +291,7 @@ impl Buffer {
     }
 
     #[inline]
-    fn push_integer(&mut self, integer: u64) {
+    pub(super) fn push_integer(&mut self, integer: u64) {
         self.push(itoa::Buffer::new().format(integer));
     }
 
@@ -314,28 +314,11 @@ impl Buffer {
     }
 
     /// The text as a header value; nothing but visible ASCII and spaces is ever pushed for one.
-    fn into_header_value(mut self) -> Option<HeaderValue> {
+    pub(super) fn into_header_value(mut self) -> Option<HeaderValue> {
         let text = self.sheet.split().freeze();
         let _ = SHEET.try_with(|kept| kept.set(Some(self.sheet)));
         HeaderValue::from_maybe_shared(text).ok()
     }
-}
-
-/// An integer as a header value. One below a hundred, as the seconds of most waits are, takes no memory.
-pub(super) fn integer(integer: u64) -> HeaderValue {
-    const PAIRS: &str = "00010203040506070809101112131415161718192021222324252627282930313233343536373839\
-        40414243444546474849505152535455565758596061626364656667686970717273747576777879\
-        8081828384858687888990919293949596979899";
-    let small = usize::try_from(integer).ok().filter(|small| *small < 100);
-    if let Some(small) = small {
-        let from = 2 * small + usize::from(small < 10);
-        return HeaderValue::from_static(&PAIRS[from..2 * small + 2]);
-    }
-    let mut digits = Buffer::new();
-    digits.push_integer(integer);
-    digits
-        .into_header_value()
-        .unwrap_or(HeaderValue::from_static("0"))
 }
 
 #[cfg(test)]
@@ -384,12 +367,5 @@ mod tests {
         assert_eq!(value(|inner| inner.push("inner")), "inner");
         outer.push(" still");
         assert_eq!(outer.into_header_value().expect("text"), "outer still");
-    }
-
-    #[test]
-    fn an_integer_is_told_whole() {
-        for number in (0..1_001).chain([60_000, u64::MAX]) {
-            assert_eq!(integer(number), number.to_string());
-        }
     }
 }

@@ -6,6 +6,7 @@ mod dialect;
 pub(crate) mod fields;
 pub(crate) mod grpc;
 mod header_names;
+mod integer;
 mod kept;
 mod limit_text;
 mod policies;

@@ -11,7 +11,8 @@ use http::{
 
 use super::{
     header_names::{RATE_LIMIT, RATE_LIMIT_POLICY, RETRY_AFTER_MS, X_SHOULD_RETRY},
-    limit_text::{integer, refused},
+    integer::integer,
+    limit_text::refused,
     policies::{Policies, policies},
     rejection::Rejection,
 };

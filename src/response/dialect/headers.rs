@@ -9,7 +9,7 @@ use crate::{
     clock::{Nanos, nanos},
     decision::LimitStatus,
     limit::calendar::date,
-    response::{limit_text::integer, policies::terms},
+    response::{integer::integer, policies::terms},
 };
 
 type Field = (HeaderName, HeaderValue);

@@ -1,0 +1,103 @@
+//! Integers as header values.
+//!
+//! Seconds and milliseconds of a wait are told by each refusal, and milliseconds are another number each time. So the
+//! texts of integers up to a minute's milliseconds are written once for the process, a hundred of them at a time, when
+//! one of these hundred is first told. A value is then cut from them: that takes no memory and counts nothing.
+//!
+//! All of them take 290 KB. Nothing that a client sends makes them more.
+
+use std::{fmt::Write, sync::OnceLock};
+
+use http::HeaderValue;
+
+use super::limit_text::Buffer;
+
+/// The number of integers that are written together. Those of a group are equally long, but for the first.
+const GROUP: usize = 100;
+
+/// The number of groups: up to 60,099, and so a minute in milliseconds.
+const GROUPS: usize = 601;
+
+/// Returns an integer as a header value.
+pub(super) fn integer(integer: u64) -> HeaderValue {
+    match written(integer) {
+        Some(text) => HeaderValue::from_static(text),
+        None => on_sheet(integer),
+    }
+}
+
+/// Writes an integer to where a header value lies, which costs less than to move one there.
+#[inline]
+pub(super) fn write_to(value: &mut HeaderValue, integer: u64) {
+    match written(integer) {
+        Some(text) => *value = HeaderValue::from_static(text),
+        None => *value = on_sheet(integer),
+    }
+}
+
+/// Returns the text of an integer that is written once. `None`: it is too large.
+#[inline(never)]
+pub(super) fn written(integer: u64) -> Option<&'static str> {
+    let integer = usize::try_from(integer).ok()?;
+    let (group, place) = (integer / GROUP, integer % GROUP);
+    if group == 0 {
+        let from = 2 * place + usize::from(place < 10);
+        return FIRST.get(from..2 * place + 2);
+    }
+    let group = self::group(group)?;
+    let length = group.len() / GROUP;
+    group.get(place * length..(place + 1) * length)
+}
+
+/// The integers of the first group, each of them in two digits.
+const FIRST: &str = "00010203040506070809101112131415161718192021222324252627282930313233343536373839\
+    40414243444546474849505152535455565758596061626364656667686970717273747576777879\
+    8081828384858687888990919293949596979899";
+
+/// Returns the integers of a group, one after the other. `None`: there are not so many groups.
+#[inline]
+fn group(number: usize) -> Option<&'static str> {
+    static WRITTEN: [OnceLock<Box<str>>; GROUPS] = [const { OnceLock::new() }; GROUPS];
+    let group = WRITTEN.get(number)?;
+    Some(group.get_or_init(|| write_group(number)))
+}
+
+/// Writes the integers of a group.
+#[cold]
+fn write_group(group: usize) -> Box<str> {
+    let mut text = String::with_capacity(5 * GROUP);
+    for integer in group * GROUP..(group + 1) * GROUP {
+        // A string takes whatever is written.
+        let _ = write!(text, "{integer}");
+    }
+    text.into()
+}
+
+/// Writes an integer as a header value.
+#[inline(never)]
+fn on_sheet(integer: u64) -> HeaderValue {
+    let mut digits = Buffer::new();
+    digits.push_integer(integer);
+    digits
+        .into_header_value()
+        .unwrap_or(HeaderValue::from_static("0"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_integer_is_told_whole() {
+        let last = (GROUPS * GROUP) as u64;
+        for number in (0..last + 2).chain([u64::MAX - 1, u64::MAX]) {
+            let text = number.to_string();
+            assert_eq!(integer(number), text);
+            let is_written = written(number) == Some(&text);
+            assert_eq!(is_written, number < last, "{number}");
+            let mut value = HeaderValue::from_static("before");
+            write_to(&mut value, number);
+            assert_eq!(value, text);
+        }
+    }
+}
