@@ -14,7 +14,7 @@
 //!
 //! Called by `decide`, for limits that [are plain](crate::limiter::limit_set::LimitSet::is_plain) and lie in this process.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use super::{
     outcome::{Decided, Outcome, Refusal, Ticket},
@@ -124,7 +124,6 @@ impl Attempt<'_> {
             (limit, limit.meter.as_ref().map_or((0, 0), balance))
         });
         let refusals = &self.engine.refusals;
-        let wait = Duration::from_nanos(wait);
         let answer = refusals.find(templates, limit, wait, others)?;
         limit_set.counters.refused.add(1);
         meters.refused();

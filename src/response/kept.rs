@@ -29,8 +29,9 @@ use std::{
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Response, StatusCode,
+    HeaderValue, Response,
     header::{HeaderName, RETRY_AFTER},
+    response::Parts,
 };
 
 use super::{
@@ -40,7 +41,7 @@ use super::{
     problem::RetryAfter,
     templates::Templates,
 };
-use crate::{decision::Denial, limit::Limit};
+use crate::{clock::Nanos, decision::Denial, limit::Limit};
 
 /// The number of answers that a layer keeps. Each takes some 1.5 KiB.
 const PLACES: usize = 256;
@@ -79,9 +80,9 @@ struct RefusalKey {
 #[derive(Debug)]
 pub(crate) struct KeptRefusal {
     key: RefusalKey,
-    status: StatusCode,
-    /// All fields, with a blank for the milliseconds.
-    headers: HeaderMap,
+    /// The status, and all fields, with a blank for the milliseconds. To clone it costs less than to put the fields into
+    /// a new one.
+    head: Parts,
     /// The place of that blank in the order of the fields. `None`: no milliseconds are told.
     blank: Option<usize>,
     data: Bytes,
@@ -103,7 +104,7 @@ impl KeptRefusals {
         let others = others.map(|(_, status)| (status.limit(), status.balance()));
         let wait = denial.retry_after();
         let (key, milliseconds) = RefusalKey::of(templates, limit, wait, others)?;
-        let place = self.place(&key);
+        let place = self.place(key.templates, key.seconds);
         let kept = place.get(&key);
         let refusal = kept.or_else(|| place.keep(key, denial, templates))?;
         Some(KeptAnswer {
@@ -119,25 +120,31 @@ impl KeptRefusals {
         &self,
         templates: &Templates,
         limit: usize,
-        wait: Duration,
+        wait: Nanos,
         others: impl Iterator<Item = (&'l Limit, (u64, u64))>,
     ) -> Option<KeptAnswer> {
-        let (key, milliseconds) = RefusalKey::of(templates, limit, Some(wait), others)?;
-        let refusal = self.place(&key).get(&key)?;
-        Some(KeptAnswer {
-            refusal,
+        let RetryAfter {
+            seconds,
+            milliseconds,
+        } = RetryAfter::of_nanos(wait);
+        let kept = self.place(templates.number, Some(seconds)).refusal.load();
+        let refusal = kept.as_ref()?;
+        let is_same = refusal.key.is_of(templates.number, limit, seconds, others);
+        is_same.then(|| KeptAnswer {
+            refusal: Arc::clone(refusal),
             milliseconds,
         })
     }
 
-    fn place(&self, key: &RefusalKey) -> &Place {
+    #[inline]
+    fn place(&self, templates: u64, seconds: Option<u64>) -> &Place {
         let places = || (0..PLACES).map(|_| Place::default()).collect();
         let places = self.places.get_or_init(places);
         const { assert!(PLACES == 256, "as many as a byte has values") };
         // Seconds that follow each other have places that do. Two limits of a rule that refuse for as many seconds take
         // turns in one.
-        let [number, ..] = key.templates.wrapping_mul(GOLDEN).to_be_bytes();
-        let seconds = key.seconds.unwrap_or(0).to_le_bytes()[0];
+        let [number, ..] = templates.wrapping_mul(GOLDEN).to_be_bytes();
+        let seconds = seconds.unwrap_or(0).to_le_bytes()[0];
         &places[usize::from(number.wrapping_add(seconds))]
     }
 }
@@ -146,7 +153,6 @@ impl KeptRefusals {
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Place {
-    #[inline]
     fn get(&self, key: &RefusalKey) -> Option<Arc<KeptRefusal>> {
         let kept = self.refusal.load();
         let kept = kept.as_ref().filter(|refusal| refusal.key == *key);
@@ -175,7 +181,6 @@ impl Place {
 impl RefusalKey {
     /// Returns the key of a refusal by one limit, and the milliseconds of its wait. `None`: its answer is not kept,
     /// since it tells what is left of too many others.
-    #[inline]
     fn of<'l>(
         templates: &Templates,
         limit: usize,
@@ -197,6 +202,25 @@ impl RefusalKey {
         Some((key, wait.map_or(0, |wait| wait.milliseconds)))
     }
 
+    /// Tells whether it is the key of this refusal by one limit, whose wait is in seconds. Without a key made of that: a
+    /// key is large, and most refusals are by a set of one limit.
+    #[inline]
+    fn is_of<'l>(
+        &self,
+        templates: u64,
+        limit: usize,
+        seconds: u64,
+        others: impl Iterator<Item = (&'l Limit, (u64, u64))>,
+    ) -> bool {
+        if (self.templates, self.limit, self.seconds) != (templates, limit, Some(seconds)) {
+            return false;
+        }
+        let mut known = self.others.iter().flatten();
+        let mut published = others.filter(|(limit, _)| limit.published);
+        published.all(|(limit, balance)| known.next() == Some(&Level::of(limit, balance)))
+            && known.next().is_none()
+    }
+
     /// Returns a hash of the numbers. It needs no secret: clients do not choose them.
     fn hash(&self) -> u64 {
         let others = self.others.iter().flatten();
@@ -214,8 +238,8 @@ impl RefusalKey {
 
 impl KeptRefusal {
     fn new(key: RefusalKey, answer: Response<Bytes>) -> Option<Self> {
-        let (head, data) = answer.into_parts();
-        let mut headers = head.headers;
+        let (mut head, data) = answer.into_parts();
+        let headers = &mut head.headers;
         if let Some(milliseconds) = headers.get_mut(RETRY_AFTER_MS) {
             *milliseconds = HeaderValue::from_static("");
         }
@@ -232,9 +256,8 @@ impl KeptRefusal {
         let is_blank = |name: &HeaderName| *name == RETRY_AFTER_MS;
         Some(Self {
             key,
-            status: head.status,
             blank: headers.keys().position(is_blank),
-            headers,
+            head,
             data,
         })
     }
@@ -252,19 +275,13 @@ impl KeptAnswer {
             refusal,
             milliseconds,
         } = self;
-        let mut headers = refusal.headers.clone();
+        let mut head = refusal.head.clone();
         // To find a field by its name costs a hash.
-        if let Some(value) = refusal
-            .blank
-            .and_then(|place| headers.values_mut().nth(place))
-        {
+        let mut values = head.headers.values_mut();
+        if let Some(value) = refusal.blank.and_then(|place| values.nth(place)) {
             write_to(value, milliseconds);
         }
-        let status = refusal.status;
-        let mut response = Response::new(body(refusal));
-        *response.status_mut() = status;
-        *response.headers_mut() = headers;
-        response
+        Response::from_parts(head, body(refusal))
     }
 }
 
@@ -286,7 +303,6 @@ mod tests {
 
     use super::*;
     use crate::{
-        clock::Nanos,
         limit::{Scope, Terms, in_flight::InFlight, meter::Meter, quota::Quota, rate::Rate},
         limiter::{
             limit_set::{BoundLimit, LimitSet},

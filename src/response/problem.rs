@@ -17,7 +17,7 @@ use super::{
     rejection::Rejection,
 };
 use crate::{
-    clock::{ceil_seconds, nanos},
+    clock::{Nanos, ceil_seconds, nanos},
     decision::Denial,
 };
 
@@ -159,7 +159,11 @@ pub(super) struct RetryAfter {
 
 impl RetryAfter {
     pub(super) fn of(wait: Duration) -> Self {
-        let wait = nanos(wait);
+        Self::of_nanos(nanos(wait))
+    }
+
+    #[inline]
+    pub(super) fn of_nanos(wait: Nanos) -> Self {
         Self {
             seconds: ceil_seconds(wait).max(1),
             milliseconds: wait.div_ceil(1_000_000).max(1),

@@ -50,8 +50,10 @@ impl Protocol {
 /// gRPC is recognised by its content type as a whole, ASCII case aside: `application/grpc` is followed
 /// by nothing, `+` or `;`, so that `application/grpc-web` is not taken for it.
 fn detect(method: &Method, version: Version, headers: &HeaderMap) -> Framing {
-    let content_type = head::first_value(headers, &CONTENT_TYPE);
-    let Some(content_type) = content_type.filter(|_| *method == Method::POST) else {
+    if *method != Method::POST {
+        return Framing::Http;
+    }
+    let Some(content_type) = head::first_value(headers, &CONTENT_TYPE) else {
         return Framing::Http;
     };
     if is(content_type, grpc::CONTENT_TYPE) && version >= Version::HTTP_2 {
