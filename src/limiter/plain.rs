@@ -101,7 +101,14 @@ pub(crate) fn take(
             states.push(charge.left);
             PlainAnswer::Admitted(states)
         }
-        Some(Err(state)) => refuse(limit_set, PlainStates::default(), state),
+        Some(Err(state)) => match &only.storage {
+            Storage::Bucket(bucket) if bucket.is_in(state, only.version) => {
+                let mut seen = PlainStates::default();
+                seen.push(state);
+                PlainAnswer::Refused(seen)
+            }
+            _ => PlainAnswer::Unknown,
+        },
         _ => PlainAnswer::Unknown,
     }
 }
@@ -244,7 +251,7 @@ impl PlainStates {
     /// Returns them in the order of the limits.
     #[inline]
     pub(crate) fn iter(&self) -> impl Iterator<Item = u64> + Clone {
-        self.states.into_iter().take(self.count)
+        self.states[..self.count.min(MOST)].iter().copied()
     }
 
     /// Writes them as the readings of a decision.
