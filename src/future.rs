@@ -201,13 +201,14 @@ where
         }
     }
 
-    /// The answer to a request that is refused. A [`Rejection`](crate::Rejection) of the user's runs now, and not
-    /// in the first poll. The request ends here.
-    pub(crate) fn refused(refusal: Refusal, request: Request<ReqBody>) -> Self {
+    /// The answer to a request that was refused. A [`Rejection`](crate::Rejection) of the user's has run by now, and
+    /// the request has ended.
+    #[inline(always)]
+    pub(crate) fn answered(answer: Answer) -> Self {
         Self {
             inner: None,
             rest: Some(Rest::Rejected {
-                answer: Some(refusal.answer(request)),
+                answer: Some(answer),
             }),
         }
     }
@@ -251,7 +252,7 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Result<Response<B>, S::Error>> {
         let mut this = self.as_mut().project();
-        // The two that change no head, where the caller wants the response.
+        // Those that change no head, where the caller wants the response.
         match (this.rest, this.inner.as_mut().as_pin_mut()) {
             // ## Bare => response
             (None, Some(inner)) => {
@@ -265,6 +266,8 @@ where
                 let pass = |response: Response<_>| response.map(|body| B::inner(body, held));
                 return Poll::Ready(result.map(pass));
             }
+            // ## Rejected => answer of the throttle
+            (Some(Rest::Rejected { answer }), _) => return Poll::Ready(Ok(respond(answer))),
             _ => {}
         }
         self.poll_rest(cx)
@@ -355,16 +358,18 @@ where
                 }
                 poll.map_ok(|response| response.map(|body| B::inner(body, held)))
             }
-            // ## Rejected => answer of the throttle
-            Some(Rest::Rejected { answer }) => {
-                let answer = answer.take().expect(POLLED);
-                Poll::Ready(Ok(answer.respond(B::own)))
-            }
-            None | Some(Rest::Held { .. }) => {
+            None | Some(Rest::Held { .. } | Rest::Rejected { .. }) => {
                 unreachable!("an admitted request has an inner future")
             }
         }
     }
+}
+
+/// Takes the answer of the throttle, and returns its response. Out of line, where few registers are taken.
+#[inline(never)]
+fn respond<ResBody, B: FromInner<ResBody>>(answer: &mut Option<Answer>) -> Response<B> {
+    let answer = answer.take().expect(POLLED);
+    answer.respond(B::own)
 }
 
 impl<S, ReqBody> fmt::Debug for ResponseFuture<S, ReqBody>

@@ -27,7 +27,7 @@ use tower::Service;
 
 use crate::{
     body::ResponseBody,
-    engine::{Decided, Engine},
+    engine::{Decided, Engine, Refusal},
     future::ResponseFuture,
     head::RequestHead,
 };
@@ -103,7 +103,11 @@ where
                 ticket.mark(&self.engine.options, request.extensions_mut());
                 ResponseFuture::admitted(self.inner.call(request), ticket)
             }
-            Decided::Refuse(refusal) => ResponseFuture::refused(refusal, request),
+            Decided::Refuse(Refusal::Answered(answer)) => {
+                drop(request);
+                ResponseFuture::answered(answer)
+            }
+            Decided::Refuse(refusal) => ResponseFuture::answered(refusal.answer(request)),
             Decided::Wait(pending) => {
                 ResponseFuture::pending(take_ready(&mut self.inner), request, pending)
             }
