@@ -14,9 +14,10 @@ use http_body_util::{BodyExt, Empty, Full};
 use tokio::time::{advance, sleep};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_throttle::{Clients, Estimate, Limits, Rate, Rules, ThrottleLayer};
+use tracing::{Level, Metadata};
 
 use common::Client;
-use log::Log;
+use log::{Filter, Log};
 use told::{Does, Told};
 
 async fn ask(client: &Client, path: &str) {
@@ -84,7 +85,9 @@ async fn a_flood_that_is_answered_by_copies_is_ten_a_second_too() {
     for _ in 0..21 {
         ask(&client, "/slow").await;
     }
-    assert_eq!(log.lines().len(), 10, "of twenty");
+    let told = "INFO tower_throttle: a request was refused";
+    let line = format!("{told} limit=\"get_slow\" route=\"GET /slow\" wait_ms=60000 untold=0");
+    assert_eq!(log.lines(), vec![line; 10], "of twenty");
     advance(Duration::from_secs(1)).await;
     ask(&client, "/slow").await;
     let lines = log.lines();
@@ -93,6 +96,60 @@ async fn a_flood_that_is_answered_by_copies_is_ten_a_second_too() {
         lines[0].ends_with("wait_ms=59000 untold=10"),
         "{}",
         lines[0]
+    );
+}
+
+/// A filter may go by what an event is, and by each of its fields.
+#[tokio::test(start_paused = true)]
+async fn no_refusal_is_lost_under_a_filter_that_takes_it() {
+    let fields = ["message", "limit", "route", "plan", "wait_ms", "untold"];
+    let by_field = fields.map(|field| {
+        let filter = move |it: &Metadata<'_>| it.fields().field(field).is_some();
+        (field, Box::new(filter) as Box<dyn Filter>)
+    });
+    let is_event = |it: &Metadata<'_>| it.is_event();
+    let by_kind = ("kind", Box::new(is_event) as Box<dyn Filter>);
+    for (name, filter) in by_field.into_iter().chain([by_kind]) {
+        let log = Log::default();
+        let _guard = log.listen_to(filter);
+        let rules = Rules::new()
+            .route("GET /slow", Rate::per_minute(1).burst(1))
+            .route("GET /closed", Rate::per_second(0));
+        let client = Client::of(ThrottleLayer::new(rules).expect("rules that hold together"));
+        // Of the first route, the third and all after it are copies.
+        for path in ["/slow", "/slow", "/slow", "/slow", "/closed"] {
+            ask(&client, path).await;
+        }
+        let lines = log.lines();
+        assert_eq!(lines.len(), 4, "by {name}: {lines:?}");
+        assert!(
+            lines.iter().all(|line| line.contains(" untold=0")),
+            "{lines:?}"
+        );
+    }
+}
+
+/// What was not told is counted from the moment on at which somebody listens.
+#[tokio::test(start_paused = true)]
+async fn what_nobody_listens_to_is_not_counted_as_untold() {
+    let rules = Rules::new().route("GET /slow", Rate::per_minute(1).burst(1));
+    let client = Client::of(ThrottleLayer::new(rules).expect("rules that hold together"));
+    let log = Log::default();
+    let guard = log.listen_to(|it: &Metadata<'_>| *it.level() < Level::INFO);
+    for _ in 0..21 {
+        ask(&client, "/slow").await;
+    }
+    assert!(log.lines().is_empty(), "no level that is listened to");
+    drop(guard);
+    let _guard = log.listen();
+    for _ in 0..12 {
+        ask(&client, "/slow").await;
+    }
+    let lines = log.lines();
+    assert_eq!(lines.len(), 10, "{lines:?}");
+    assert!(
+        lines.iter().all(|line| line.ends_with(" untold=0")),
+        "{lines:?}"
     );
 }
 

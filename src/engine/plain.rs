@@ -91,14 +91,13 @@ impl Attempt<'_> {
         }
     }
 
-    /// Returns the kept answer to a request that one of its plain limits refuses, and counts it. `None`: it is not
+    /// Returns the kept answer to a request that one of its plain limits refuses, counts and logs it. `None`: it is not
     /// kept, or more is to be told or done than that, and nothing is counted.
     #[inline]
     fn kept_answer(&self, states: &PlainStates) -> Option<KeptAnswer> {
         let (options, now) = (&self.engine.options, self.arrived);
         let is_written = options.rejection.is_some() || self.rules.rejections.is_some();
-        let is_more = options.spread || self.rules.log.tells_refusals();
-        if is_written || is_more || !self.may_be_kept(self.framing()) {
+        if is_written || options.spread || !self.may_be_kept(self.framing()) {
             return None;
         }
         let RouteLimits {
@@ -125,10 +124,12 @@ impl Attempt<'_> {
         });
         let refusals = &self.engine.refusals;
         let answer = refusals.find(templates, limit, wait, others)?;
+        let bound = &limit_set.limits[limit];
         limit_set.counters.refused.add(1);
         meters.refused();
-        limit_set.limits[limit].counters.refused.add(1);
+        bound.counters.refused.add(1);
         meters.by_limit(limit);
+        self.rules.log.refused_by(bound, limit_set, wait, now);
         Some(answer)
     }
 

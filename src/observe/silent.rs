@@ -1,17 +1,22 @@
 //! Nobody to tell.
 
-use crate::{clock::Nanos, decision::Denial, rules::Changes, store::StoreError};
+use crate::{
+    clock::Nanos,
+    decision::Denial,
+    limiter::limit_set::{BoundLimit, LimitSet},
+    rules::Changes,
+    store::StoreError,
+};
 
 #[derive(Debug, Default)]
 pub(crate) struct Log {}
 
 #[expect(clippy::unused_self, reason = "as where somebody listens")]
 impl Log {
-    pub(crate) fn tells_refusals(&self) -> bool {
-        false
-    }
-
     pub(crate) fn refused(&self, _: &Denial) {}
+
+    #[inline]
+    pub(crate) fn refused_by(&self, _: &BoundLimit, _: &LimitSet, _: Nanos, _: Nanos) {}
 
     pub(crate) fn implausible_usage(&self, _: &str, _: Nanos, _: u64, _: u64) {}
 

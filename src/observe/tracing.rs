@@ -6,10 +6,16 @@ use std::{error::Error, fmt, sync::OnceLock};
 
 #[cfg(feature = "watch")]
 use tracing::error;
-use tracing::{Level, debug, info, warn};
+use tracing::{Level, debug, event_enabled, info, warn};
 
 use super::sampler::Sampler;
-use crate::{clock::Nanos, decision::Denial, rules::Changes, store::StoreError};
+use crate::{
+    clock::{Nanos, nanos},
+    decision::Denial,
+    limiter::limit_set::{BoundLimit, LimitSet},
+    rules::Changes,
+    store::StoreError,
+};
 
 /// All events are the crate's, whichever of its files they come from.
 const TARGET: &str = "tower_throttle";
@@ -26,38 +32,49 @@ pub(crate) struct Log {
 }
 
 impl Log {
-    /// Tells whether somebody listens to refusals.
-    #[inline]
-    #[expect(clippy::unused_self, reason = "as what else is told")]
-    pub(crate) fn tells_refusals(&self) -> bool {
-        tracing::enabled!(target: TARGET, Level::INFO)
-    }
-
     /// A request was refused. Tells nothing that a client has sent.
     pub(crate) fn refused(&self, denial: &Denial) {
-        if !self.tells_refusals() {
-            return;
-        }
-        let Some(untold) = self.refusals.tells(denial.now()) else {
+        let Some(untold) = self.tells_refusal(denial.now()) else {
             return;
         };
         let limits: Vec<_> = denial.violated().map(|limit| limit.name()).collect();
+        let limits = limits.join(",");
         let reason = match denial.is_unavailable() {
             true => "a request was refused, since the store could not decide",
-            false => "a request was refused",
+            false => REFUSED,
         };
-        let wait = denial.retry_after().map(|wait| wait.as_millis());
-        info!(
+        let wait = denial.retry_after().map(nanos);
+        refused(reason, &limits, denial.route(), denial.plan(), wait, untold);
+    }
+
+    /// A request was refused at `now` by one limit of a set alone, for so long. Tells the same, without a denial.
+    #[inline]
+    pub(crate) fn refused_by(&self, bound: &BoundLimit, set: &LimitSet, wait: Nanos, now: Nanos) {
+        if let Some(untold) = self.tells_refusal(now) {
+            let (limit, plan) = (&bound.limit.name, set.plan.as_deref());
+            refused(REFUSED, limit, &set.route, plan, Some(wait), untold);
+        }
+    }
+
+    /// Returns how many refusals before the one at `now` were not told; `None` if that one is not to be told either, or
+    /// nobody listens.
+    #[inline]
+    fn tells_refusal(&self, now: Nanos) -> Option<u64> {
+        // Asked by all that a filter may go by: an event, with these fields.
+        let is_heard = event_enabled!(
             target: TARGET,
-            // Nothing: none has refused.
-            limit = (!limits.is_empty()).then(|| limits.join(",")),
-            route = denial.route(),
-            plan = denial.plan(),
-            // Nothing: it can never pass.
-            wait_ms = wait.map(|wait| u64::try_from(wait).unwrap_or(u64::MAX)),
-            untold,
-            "{reason}"
+            Level::INFO,
+            message,
+            limit,
+            route,
+            plan,
+            wait_ms,
+            untold
         );
+        if !is_heard {
+            return None;
+        }
+        self.refusals.tells(now)
     }
 
     /// An answer has reported more model tokens than it can have used. Told as often as refusals are.
@@ -122,6 +139,32 @@ impl Log {
             );
         });
     }
+}
+
+/// The message of most refusals.
+const REFUSED: &str = "a request was refused";
+
+/// Tells a refusal: by the limits that have refused, for a wait.
+#[cold]
+fn refused(
+    reason: &str,
+    limits: &str,
+    route: &str,
+    plan: Option<&str>,
+    wait: Option<Nanos>,
+    untold: u64,
+) {
+    info!(
+        target: TARGET,
+        // Nothing: none has refused.
+        limit = (!limits.is_empty()).then_some(limits),
+        route,
+        plan,
+        // Nothing: it can never pass.
+        wait_ms = wait.map(|wait| wait / 1_000_000),
+        untold,
+        "{reason}"
+    );
 }
 
 /// An error, and what has caused it.

@@ -7,7 +7,13 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use tracing::subscriber::DefaultGuard;
+use tracing::{Metadata, subscriber::DefaultGuard};
+use tracing_subscriber::{filter::filter_fn, layer::SubscriberExt};
+
+/// A filter of what is told.
+pub(crate) trait Filter: Fn(&Metadata<'_>) -> bool + Send + Sync + 'static {}
+
+impl<F: Fn(&Metadata<'_>) -> bool + Send + Sync + 'static> Filter for F {}
 
 /// The bytes that were logged.
 #[derive(Clone, Default)]
@@ -27,12 +33,17 @@ impl io::Write for Log {
 impl Log {
     /// Hears what this thread tells.
     pub(crate) fn listen(&self) -> DefaultGuard {
+        self.listen_to(|_| true)
+    }
+
+    /// Hears what this thread tells, of what the filter takes.
+    pub(crate) fn listen_to(&self, filter: impl Filter) -> DefaultGuard {
         let writer = self.clone();
         let subscriber = tracing_subscriber::fmt()
             .with_writer(move || writer.clone())
             .with_ansi(false)
             .without_time();
-        tracing::subscriber::set_default(subscriber.finish())
+        tracing::subscriber::set_default(subscriber.finish().with(filter_fn(filter)))
     }
 
     /// The lines since this was asked last.
