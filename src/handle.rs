@@ -98,6 +98,10 @@ impl Handle {
     /// As [`ThrottleLayer::new`](crate::ThrottleLayer::new), and for another
     /// [`max_clients`](crate::Clients::max_clients) than that of the first rules with limits of clients. The rules that
     /// hold then go on, untouched.
+    ///
+    /// # Panics
+    ///
+    /// If a recorder of `metrics` does, when it is asked for counters. The new rules hold then.
     #[expect(
         clippy::needless_pass_by_value,
         reason = "as `ThrottleLayer::new` takes them"

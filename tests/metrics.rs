@@ -347,3 +347,70 @@ fn a_recorder_that_panics_loses_no_slot() {
         });
     }
 }
+
+/// A recorder that panics when it is asked for a counter, as long as that is asked for.
+struct WithoutCounters(AtomicBool);
+
+impl Recorder for WithoutCounters {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        assert!(!self.0.load(Relaxed), "a panic of the recorder");
+        Counter::noop()
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+/// The bucket of `/b` was closed for the key that takes some of its requests, and the new rules never came: each request
+/// looked for them without end.
+#[test]
+fn a_recorder_that_panics_in_a_reload_leaves_no_route_without_rules() {
+    let recorder = WithoutCounters(AtomicBool::new(false));
+    metrics::with_local_recorder(&recorder, || {
+        let rules = || Rules::new().default_route(Rate::per_hour(1).burst(2));
+        let throttle = ThrottleLayer::new(rules()).expect("proper rules");
+        let handle = throttle.handle();
+        let model = service_fn(|_: Request<()>| async {
+            Ok::<_, Infallible>(http::Response::new(Empty::<Bytes>::new()))
+        });
+        let service = throttle.layer(model);
+        let ask = || {
+            let request = Request::get("/b").body(()).expect("a request");
+            let answer = pin!(service.clone().oneshot(request));
+            match answer.poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(answer) => answer.expect("no error").status(),
+                Poll::Pending => unreachable!("nobody waits"),
+            }
+        };
+        assert_eq!(ask(), StatusCode::OK);
+        recorder.0.store(true, Relaxed);
+        let next = || rules().route("HEAD /b", Rate::per_hour(1));
+        catch_unwind(AssertUnwindSafe(|| handle.reload(next()))).expect_err("the recorder panics");
+        recorder.0.store(false, Relaxed);
+        let snapshot = handle.snapshot();
+        let mut routes = snapshot.routes.iter();
+        assert!(
+            routes.any(|told| told.route == "HEAD /b"),
+            "the new rules hold"
+        );
+        assert_eq!(ask(), StatusCode::OK);
+        assert_eq!(
+            ask(),
+            StatusCode::TOO_MANY_REQUESTS,
+            "what was used stays used"
+        );
+        let changes = handle.reload(next()).expect("proper rules");
+        assert!(changes.is_empty(), "{changes}");
+    });
+}

@@ -46,6 +46,7 @@
 
 use std::{
     fmt,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{Arc, Mutex, PoisonError},
     thread,
 };
@@ -212,6 +213,10 @@ impl ActiveRules {
     ///
     /// Whatever is wrong with the rules by themselves, and what a throttle cannot change while it runs: the secret that
     /// names clients, and the size of the table of clients. The rules in force stay.
+    ///
+    /// # Panics
+    ///
+    /// If a recorder of metrics does, when it is asked for meters. The new rules are in force then.
     pub(crate) fn reload(&self, rules: &Rules) -> Result<Changes, RulesError> {
         self.reload_while(rules, |_| ())
     }
@@ -243,7 +248,9 @@ impl ActiveRules {
         let successions = new.successions(&old);
         // Most routes are there before anybody needs them.
         new.adopt(&old);
-        new.prepare_as(&old);
+        // A recorder of metrics that panics ends no reload half-way: buckets are closed by now, whose requests wait for
+        // the new rules.
+        let prepared = catch_unwind(AssertUnwindSafe(|| new.prepare_as(&old)));
         let store_client = new.store.get();
         let budgets = || store_client.map(|_| present_budgets(&next, &new));
         let mut present = budgets();
@@ -290,7 +297,10 @@ impl ActiveRules {
             }
             thread::yield_now();
         }
-        Ok(changes)
+        match prepared {
+            Ok(()) => Ok(changes),
+            Err(panic) => resume_unwind(panic),
+        }
     }
 }
 
