@@ -374,7 +374,7 @@ mod loom_tests {
                 history: &bound.history,
                 meter: Some(meter),
             };
-            successor.inherit(&[source], NOW, false);
+            successor.inherit(&[source], || NOW, false);
             let answer = request.join().expect("no panic");
             let used = match answer {
                 PlainAnswer::Admitted(_) => 1,

@@ -338,7 +338,6 @@ fn inherit<'a>(
     sources: impl IntoIterator<Item = &'a [BoundLimit]>,
     adds: bool,
 ) {
-    let now = limiter.now();
     let limits: Vec<Limit> = heir.iter().map(|bound| bound.limit.clone()).collect();
     let mut from: HashMap<usize, Vec<_>> = HashMap::new();
     for source in sources {
@@ -364,7 +363,7 @@ fn inherit<'a>(
                 version: bound.version,
                 meter: bound.limit.meter,
             };
-            successor.inherit(&from, now, adds);
+            successor.inherit(&from, || limiter.now_ordered(), adds);
         }
     }
 }

@@ -101,7 +101,7 @@ impl Scene {
             version: *version,
             meter: Some(*meter),
         };
-        heir.inherit(&[source], NOW, adds);
+        heir.inherit(&[source], || NOW, adds);
         self.is_reloaded.store(1, Ordering::Release);
     }
 

@@ -487,7 +487,10 @@ impl Bucket {
 }
 
 impl Successor<'_> {
-    /// Closes the sources and takes over what they have left, in units of this bucket's own meter at `now`.
+    /// Closes the sources and takes over what they have left, in units of this bucket's own meter.
+    ///
+    /// `clock` is read when they are closed, and so after the last charge on any of them: by an earlier reading a
+    /// source would seem to owe units for the time that has passed since.
     ///
     /// A bucket that `adds` is charged already: the largest estate comes on top of what it has used, apart from
     /// estates it has inherited before. Otherwise it has what is larger, its own or the largest estate. Slots always
@@ -498,7 +501,12 @@ impl Successor<'_> {
     ///
     /// The caller is a reload, or a request that enters a route that nobody declared. The successor is charged by
     /// nobody yet, unless it `adds`.
-    pub(crate) fn inherit(&self, sources: &[Source<'_>], now: Nanos, adds: bool) {
+    pub(crate) fn inherit(
+        &self,
+        sources: &[Source<'_>],
+        clock: impl FnOnce() -> Nanos,
+        adds: bool,
+    ) {
         let _family = family();
         let mut closed: Vec<&Arc<Bucket>> = Vec::new();
         let mut seen = HashSet::new();
@@ -520,6 +528,7 @@ impl Successor<'_> {
         if closed.is_empty() {
             return;
         }
+        let now = clock();
         // In units, by other terms.
         let carried = |meter: &Meter| {
             let inherited = closed.iter().filter_map(|bucket| {
@@ -678,7 +687,7 @@ mod tests {
                     history,
                     meter: Some(meter),
                 };
-                heir.inherit(&[source], now, false);
+                heir.inherit(&[source], || now, false);
                 all.push((next, next_history));
             }
             let (last, _) = &all[all.len() - 1];
@@ -692,6 +701,55 @@ mod tests {
                 assert_eq!(meter.balance(last.load(), now).0, *left, "{what}");
             }
         }
+    }
+
+    /// Requests are charged on a source until it is closed. By a reading of before, the last of them seemed to owe all
+    /// that had come back meanwhile, in units of an heir that may be a thousand times as slow.
+    #[test]
+    fn an_heir_takes_over_no_time_that_has_passed_before_its_source_was_closed() {
+        let (version, time) = (1, AtomicU64::new(0));
+        let meter = |interval| {
+            let rate = Rate::new(1, Duration::from_nanos(interval)).burst(3);
+            Meter::of_rate(&rate).expect("open")
+        };
+        let bucket = |meter| {
+            let (version, since) = (version, 0);
+            let history = MeterHistory::new(Some(MeterStep {
+                version,
+                since,
+                meter,
+            }));
+            (Arc::new(Bucket::full(version)), history)
+        };
+        let (fast, slow) = (meter(10), meter(10_000));
+        let ((source, source_history), (heir, history)) = (bucket(fast), bucket(slow));
+        // Once in ten nanoseconds, to the last moment.
+        let charge = || {
+            let now = time.fetch_add(10, Ordering::Relaxed);
+            let next = |state| fast.take(state, now, 1).ok();
+            source.step(source.load(), version, &source_history, next)
+        };
+        for _ in 0..100 {
+            charge().expect("one has come back");
+        }
+        let successor = Successor {
+            bucket: &heir,
+            history: &history,
+            version,
+            meter: Some(slow),
+        };
+        let from = Source {
+            bucket: &source,
+            history: &source_history,
+            meter: Some(fast),
+        };
+        let clock = || {
+            charge().expect_err("nothing is charged any more");
+            time.load(Ordering::Relaxed)
+        };
+        successor.inherit(&[from], clock, false);
+        let now = time.load(Ordering::Relaxed);
+        assert!(slow.used(heir.load(), now) <= 1, "one was in use");
     }
 
     /// The terms of a limit change after its bucket was closed, and before the reload has told the estate in them.
@@ -724,7 +782,7 @@ mod tests {
             history: &history,
             meter: Some(meter(10)),
         };
-        successor.inherit(&[source], now, false);
+        successor.inherit(&[source], || now, false);
         assert_eq!(meter(1_000).used(heir.load(), now), 1);
     }
 
