@@ -12,7 +12,7 @@
 //!            └─ refused ──────────▶ Rejected ───────────▶ answer of the throttle
 //! ```
 //!
-//! A request that is decided on when it arrives begins in `Bare`, `Held`, `Written`, `Fields`, `Told` or `Rejected`.
+//! A request that is decided on when it arrives begins in `Bare`, `Held`, `Written`, `Unwritten`, `Told` or `Rejected`.
 //! `Bare` is the lack of any other state.
 //! The inner service's error passes in all of them.
 //!
@@ -22,7 +22,7 @@
 //! | `Bare` | inner future | passes the response | has nothing to give back |
 //! | `Held` | inner future, admission | passes the response, the admission in its body | ends the admission |
 //! | `Written` | inner future, templates | passes the response, with fields | has nothing to give back |
-//! | `Fields` | inner future, fields | passes the response, with fields | has nothing to give back |
+//! | `Unwritten` | inner future, states | passes the response, with fields of them | has nothing to give back |
 //! | `Told` | inner future, parts | as `Held`, with fields and decision | ends the admission, if there is one |
 //! | `Rejected` | answer | yields the answer | has nothing to give back |
 //!
@@ -63,7 +63,7 @@ use crate::{
     decision::Decision,
     engine::{Admitted, Pending, Refusal, ResponseParts, Ticket},
     head::RequestHead,
-    response::{Answer, Templates, fields::RateLimitFields},
+    response::{Answer, Templates, fields::UnwrittenFields},
 };
 
 pin_project! {
@@ -103,11 +103,8 @@ enum Rest<S, ReqBody> {
     },
     /// The response gets fields that were written beforehand.
     Written(Arc<Templates>),
-    /// The response gets fields.
-    Fields {
-        // Taken when there is a response.
-        fields: Option<RateLimitFields>,
-    },
+    /// The response gets fields, which are written when it is there.
+    Unwritten(UnwrittenFields),
     /// The response is changed. The parts are taken piece by piece when it is there.
     Told(ResponseParts),
     /// The request is refused. There is no inner future.
@@ -126,9 +123,7 @@ impl<S, ReqBody> Rest<S, ReqBody> {
                 admission: Some(admission),
             },
             Ticket::Written(templates) => Self::Written(templates),
-            Ticket::Fields(fields) => Self::Fields {
-                fields: Some(fields),
-            },
+            Ticket::Unwritten(fields) => Self::Unwritten(fields),
             Ticket::Told(parts) => Self::Told(parts),
         }
     }
@@ -188,11 +183,9 @@ where
                 inner: Some(future),
                 rest: Some(Rest::Written(templates)),
             },
-            Ticket::Fields(fields) => Self {
+            Ticket::Unwritten(fields) => Self {
                 inner: Some(future),
-                rest: Some(Rest::Fields {
-                    fields: Some(fields),
-                }),
+                rest: Some(Rest::Unwritten(fields)),
             },
             Ticket::Told(parts) => Self {
                 inner: Some(future),
@@ -314,15 +307,13 @@ where
                 }
                 poll.map_ok(|response| response.map(B::bare))
             }
-            // ## Fields => response with fields
-            Some(Rest::Fields { fields }) => {
+            // ## Unwritten => response with fields
+            Some(Rest::Unwritten(fields)) => {
                 // Changed where it lies, as below.
                 let inner = this.inner.as_mut().as_pin_mut().expect(POLLED);
                 let mut poll = inner.poll(cx);
                 if let Poll::Ready(Ok(response)) = &mut poll {
-                    if let Some(fields) = fields.take() {
-                        fields.add_to(response.status(), response.headers_mut());
-                    }
+                    fields.add_to(response.status(), response.headers_mut());
                 }
                 poll.map_ok(|response| response.map(B::bare))
             }
@@ -380,7 +371,7 @@ where
         let state = match &self.rest {
             Some(Rest::Waiting { .. }) => "Waiting",
             None
-            | Some(Rest::Held { .. } | Rest::Written(_) | Rest::Fields { .. } | Rest::Told(_)) => {
+            | Some(Rest::Held { .. } | Rest::Written(_) | Rest::Unwritten(_) | Rest::Told(_)) => {
                 "Admitted"
             }
             Some(Rest::Rejected { .. }) => "Rejected",

@@ -25,7 +25,11 @@ use crate::{
     decision::{Decision, DecisionIn, Denial},
     limiter::{limit_set::Demand, readings::LimitReadings},
     observe::Log,
-    response::{Answer, Framing, Rejection, Templates, fields::RateLimitFields, grpc, strip},
+    response::{
+        Answer, Framing, Rejection, Templates,
+        fields::{RateLimitFields, UnwrittenFields},
+        grpc, strip,
+    },
     usage::Usage,
 };
 
@@ -76,8 +80,8 @@ pub(crate) enum Ticket {
     Held(Admission),
     /// The fields of its response, which were written beforehand: all that is told. Nothing is held.
     Written(Arc<Templates>),
-    /// The fields of its response: all that is told. Nothing is held.
-    Fields(RateLimitFields),
+    /// The fields of its response, which are written when it is there: all that is told. Nothing is held.
+    Unwritten(UnwrittenFields),
     /// The parts of a response that is changed, and a guard.
     Told(ResponseParts),
 }
@@ -152,7 +156,7 @@ impl Ticket {
     #[inline(always)]
     pub(crate) fn mark(&mut self, options: &Options, extensions: &mut Extensions) {
         let (admission, decision) = match self {
-            Self::Written(_) | Self::Fields(_) => return,
+            Self::Written(_) | Self::Unwritten(_) => return,
             Self::Held(admission) => (Some(&*admission), None),
             Self::Told(parts) => {
                 let decision = match options.decision {

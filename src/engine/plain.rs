@@ -27,7 +27,10 @@ use crate::{
         plain::{self, PlainAnswer, PlainStates},
         readings::LimitReadings,
     },
-    response::{Answer, KeptAnswer, fields::RateLimitFields},
+    response::{
+        Answer, KeptAnswer,
+        fields::{RateLimitFields, UnwrittenFields},
+    },
 };
 
 impl Attempt<'_> {
@@ -49,22 +52,13 @@ impl Attempt<'_> {
             return self.limits.untold(self.demand);
         }
         if self.tells_fields_alone() {
-            let RouteLimits {
-                limit_set,
-                templates,
-                ..
-            } = self.limits;
-            if templates.are_first(limit_set, states.iter(), self.arrived) {
-                self.limits.count_admitted();
-                return Decided::Admit(Ticket::Written(Arc::clone(templates)));
-            }
-            let states = states.iter();
-            if let Some(fields) =
-                RateLimitFields::of_states(templates, limit_set, states, self.arrived)
-            {
-                self.limits.count_admitted();
-                return Decided::Admit(Ticket::Fields(fields));
-            }
+            let templates = &self.limits.templates;
+            self.limits.count_admitted();
+            let is_written = templates.are_first(states.as_slice(), self.arrived);
+            return Decided::Admit(match is_written {
+                true => Ticket::Written(Arc::clone(templates)),
+                false => Ticket::Unwritten(UnwrittenFields::new(templates, states, self.arrived)),
+            });
         }
         self.tell_plain(true, states)
     }

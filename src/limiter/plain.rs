@@ -250,8 +250,14 @@ impl PlainStates {
 
     /// Returns them in the order of the limits.
     #[inline]
+    pub(crate) fn as_slice(&self) -> &[u64] {
+        &self.states[..self.count.min(MOST)]
+    }
+
+    /// Returns them in the order of the limits.
+    #[inline]
     pub(crate) fn iter(&self) -> impl Iterator<Item = u64> + Clone {
-        self.states[..self.count.min(MOST)].iter().copied()
+        self.as_slice().iter().copied()
     }
 
     /// Writes them as the readings of a decision.

@@ -17,8 +17,41 @@ use super::{
 use crate::{
     clock::{Nanos, Timeline},
     decision::statuses,
-    limiter::{limit_set::LimitSet, readings::LimitReadings},
+    limiter::{limit_set::LimitSet, plain::PlainStates, readings::LimitReadings},
 };
+
+/// The fields of a response that are written when it is there, from what the request has left of plain limits.
+#[derive(Debug)]
+pub(crate) struct UnwrittenFields {
+    templates: Arc<Templates>,
+    /// The states that its limits were left in, one unit taken of each at `now`.
+    states: PlainStates,
+    now: Nanos,
+}
+
+impl UnwrittenFields {
+    #[inline(always)]
+    pub(crate) fn new(templates: &Arc<Templates>, states: PlainStates, now: Nanos) -> Self {
+        Self {
+            templates: Arc::clone(templates),
+            states,
+            now,
+        }
+    }
+
+    /// Adds the fields to a response, as [`RateLimitFields::add_to`] does.
+    pub(crate) fn add_to(&self, status: StatusCode, headers: &mut HeaderMap) {
+        let Some(policies) = &self.templates.policies else {
+            return;
+        };
+        let text = LimitText::of_states(policies, self.states.as_slice(), self.now);
+        if let Some(LimitText { value, exhausted }) = text {
+            if are_told(status, exhausted) {
+                self.templates.add(value, headers);
+            }
+        }
+    }
+}
 
 /// The fields of one admitted response, written when the request was admitted.
 #[derive(Debug)]
@@ -46,7 +79,7 @@ impl RateLimitFields {
             let at = reading.told_at(now);
             (reading.cost == 1).then_some((reading.state, at))
         });
-        let first = first.filter(|_| LimitText::is_first(policies, limit_set, taken));
+        let first = first.filter(|_| LimitText::is_first(policies, taken));
         let (limit, exhausted) = match first {
             Some(first) => (None, first.exhausted),
             None => {
@@ -58,25 +91,6 @@ impl RateLimitFields {
             templates: Arc::clone(templates),
             limit,
             exhausted,
-            more: None,
-        })
-    }
-
-    /// The fields of a request that was charged one unit of each limit at `now`, and has left these states. `None` if
-    /// nothing is published.
-    #[inline]
-    pub(crate) fn of_states(
-        templates: &Arc<Templates>,
-        limit_set: &LimitSet,
-        states: impl Iterator<Item = u64> + Clone,
-        now: Nanos,
-    ) -> Option<Self> {
-        let policies = templates.policies.as_ref()?;
-        let text = LimitText::of_states(policies, limit_set, states, now)?;
-        Some(Self {
-            templates: Arc::clone(templates),
-            limit: Some(text.value),
-            exhausted: text.exhausted,
             more: None,
         })
     }
@@ -103,13 +117,14 @@ impl RateLimitFields {
         if !are_told(status, self.exhausted) {
             return;
         }
-        let Templates {
-            policies, first, ..
-        } = &*self.templates;
-        let first = || first.as_ref().map(|first| first.value.clone());
-        if let (Some(policies), Some(limit)) = (policies, self.limit.or_else(first)) {
-            headers.append(RATE_LIMIT_POLICY, policies.line.clone());
-            headers.append(RATE_LIMIT, limit);
+        let first = || {
+            self.templates
+                .first
+                .as_ref()
+                .map(|first| first.value.clone())
+        };
+        if let Some(limit) = self.limit.or_else(first) {
+            self.templates.add(limit, headers);
         }
         if let Some(more) = self.more {
             add_more(more, headers);
@@ -132,26 +147,34 @@ impl Templates {
     /// Tells whether the fields of an admitted request were written beforehand: it was charged one unit of each limit
     /// at `now`, and has left these states.
     #[inline]
-    pub(crate) fn are_first(
-        &self,
-        limit_set: &LimitSet,
-        states: impl Iterator<Item = u64>,
-        now: Nanos,
-    ) -> bool {
+    pub(crate) fn are_first(&self, states: &[u64], now: Nanos) -> bool {
         let (Some(policies), Some(_)) = (&self.policies, &self.first) else {
             return false;
         };
-        let taken = states.map(|state| Some((state, now)));
-        LimitText::is_first(policies, limit_set, taken)
+        let taken = states.iter().map(|state| Some((*state, now)));
+        LimitText::is_first(policies, taken)
     }
 
     /// Adds the fields that were written beforehand, as [`RateLimitFields::add_to`] does.
     pub(crate) fn add_first_to(&self, status: StatusCode, headers: &mut HeaderMap) {
-        if let (Some(policies), Some(first)) = (&self.policies, &self.first) {
+        if let Some(first) = &self.first {
             if are_told(status, first.exhausted) {
-                headers.append(RATE_LIMIT_POLICY, policies.line.clone());
-                headers.append(RATE_LIMIT, first.value.clone());
+                self.add(first.value.clone(), headers);
             }
+        }
+    }
+
+    /// Adds both fields, with this `RateLimit`.
+    fn add(&self, limit: HeaderValue, headers: &mut HeaderMap) {
+        if headers.is_empty() {
+            // A copy of a map spares the hashes of two names.
+            *headers = self.fields.clone();
+            if let Some(blank) = headers.values_mut().nth(1) {
+                *blank = limit;
+            }
+        } else if let Some(policies) = &self.policies {
+            headers.append(RATE_LIMIT_POLICY, policies.line.clone());
+            headers.append(RATE_LIMIT, limit);
         }
     }
 }

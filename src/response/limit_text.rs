@@ -6,7 +6,7 @@ use std::{cell::Cell, cmp::Reverse, time::Duration};
 use bytes::BytesMut;
 use http::HeaderValue;
 
-use super::policies::{MAX_INTEGER, Policies};
+use super::policies::{LimitItem, MAX_INTEGER, Policies};
 use crate::{
     clock::{Nanos, ceil_seconds, nanos},
     decision::{Denial, LimitStatus, statuses},
@@ -55,14 +55,13 @@ impl LimitText {
     #[inline]
     pub(super) fn is_first(
         policies: &Policies,
-        limit_set: &LimitSet,
         taken: impl Iterator<Item = Option<(u64, Nanos)>>,
     ) -> bool {
-        let mut published = limit_set.limits.iter().zip(taken).zip(&policies.items);
-        published.all(|((bound, taken), item)| {
+        policies.items.iter().zip(taken).all(|(item, taken)| {
             let is_first =
                 |meter: &Meter| taken.is_some_and(|(state, at)| meter.has_taken_one(state, at));
-            item.is_none() || bound.limit.meter.as_ref().is_some_and(is_first)
+            let meter = item.as_ref().map(|item| &item.meter);
+            meter.is_none_or(|meter| meter.as_ref().is_some_and(is_first))
         })
     }
 
@@ -74,93 +73,106 @@ impl LimitText {
         readings: &LimitReadings,
         now: Nanos,
     ) -> Option<Self> {
-        let told = statuses(limit_set, readings, now, true).map(|status| {
+        let told = statuses(limit_set, readings, now, true).zip(&policies.items);
+        Self::of(told.filter_map(|(status, item)| {
             let balance @ (remaining, _) = status.balance();
-            ToldBalance {
-                limit: status.limit(),
+            Some(ToldBalance {
+                item: item.as_ref()?,
                 balance,
                 requests: remaining / status.cost().max(1),
-            }
-        });
-        Self::of(policies, told)
+            })
+        }))
     }
 
     /// Writes the text of a request that was charged one unit of each limit at `now`, and has left these states. `None`
     /// if nothing is published.
     #[inline(never)]
-    pub(super) fn of_states(
-        policies: &Policies,
-        limit_set: &LimitSet,
-        states: impl Iterator<Item = u64> + Clone,
-        now: Nanos,
-    ) -> Option<Self> {
-        let limits = limit_set.limits.iter().zip(states);
-        let told = limits.map(|(bound, state)| {
+    pub(super) fn of_states(policies: &Policies, states: &[u64], now: Nanos) -> Option<Self> {
+        let told = |item: &LimitItem, state| {
             let balance = |meter: &Meter| meter.balance(state, now);
-            let balance @ (requests, _) = bound.limit.meter.as_ref().map_or((0, 0), balance);
-            ToldBalance {
-                limit: &bound.limit,
+            item.meter.as_ref().map_or((0, 0), balance)
+        };
+        // Most routes have one limit.
+        if let ([Some(item)], [state]) = (&*policies.items, states) {
+            let balance = told(item, *state);
+            let mut line = Buffer::new();
+            item.push(balance, &mut line);
+            return Self::finish(line, balance);
+        }
+        let limits = policies.items.iter().zip(states);
+        Self::of(limits.filter_map(|(item, state)| {
+            let item = item.as_ref()?;
+            let balance @ (requests, _) = told(item, *state);
+            Some(ToldBalance {
+                item,
                 balance,
                 requests,
-            }
-        });
-        Self::of(policies, told)
+            })
+        }))
     }
 
     /// Writes what is left of the limits that are published.
     #[inline(always)]
-    fn of<'l>(
-        policies: &Policies,
-        told: impl Iterator<Item = ToldBalance<'l>> + Clone,
-    ) -> Option<Self> {
-        let mut published = told
-            .zip(&policies.items)
-            .filter_map(|(told, item)| Some((told, item.as_deref()?)));
-        let all = published.clone();
-        let mut binding = published.next()?;
+    fn of<'l>(told: impl Iterator<Item = ToldBalance<'l>> + Clone) -> Option<Self> {
+        let all = told.clone();
+        let mut told = told;
+        let mut binding = told.next()?;
         let mut others = false;
-        for next in published {
+        for next in told {
             others = true;
             // What has the least left is what binds; of equals what keeps it longest, or else the most
             // specific. A cap in flight comes after all else: of it no time can be told.
             let key = |ToldBalance {
-                           limit,
+                           item,
                            balance: (_, next),
                            requests,
                        }: &ToldBalance<'_>| {
-                (limit.is_slots(), *requests, Reverse(*next))
+                (item.is_slots, *requests, Reverse(*next))
             };
-            if key(&next.0) < key(&binding.0) {
+            if key(&next) < key(&binding) {
                 binding = next;
             }
         }
-        let (ToldBalance { limit, balance, .. }, item) = binding;
+        let ToldBalance { item, balance, .. } = binding;
         let mut line = Buffer::new();
-        line.push(item);
-        push_level(&mut line, limit, balance);
+        item.push(balance, &mut line);
         if others {
-            for (other, item) in all {
-                if !std::ptr::eq(other.limit, limit) {
+            for other in all {
+                if !std::ptr::eq(other.item, item) {
                     line.push(", ");
-                    line.push(item);
-                    push_level(&mut line, other.limit, other.balance);
+                    other.item.push(other.balance, &mut line);
                 }
             }
         }
+        Self::finish(line, balance)
+    }
+
+    /// Makes a value of a line whose first limit has this balance.
+    #[inline]
+    fn finish(line: Buffer, (remaining, _): (u64, u64)) -> Option<Self> {
         Some(Self {
             value: line.into_header_value()?,
-            exhausted: balance.0 == 0,
+            exhausted: remaining == 0,
         })
     }
 }
 
 /// The balance of a limit after a request was admitted.
 struct ToldBalance<'l> {
-    limit: &'l Limit,
+    item: &'l LimitItem,
     /// The units that remain, and the nanoseconds until more do.
     balance: (u64, u64),
     /// The number of requests like the one that was decided on that would pass with it.
     requests: u64,
+}
+
+impl LimitItem {
+    /// Appends `"chat";r=9;t=9`.
+    #[inline]
+    fn push(&self, balance: (u64, u64), line: &mut Buffer) {
+        line.push(&self.beginning);
+        push_level(line, Level::by(self.meter.as_ref(), balance));
+    }
 }
 
 /// `RateLimit` of a refused request: what refused longest first, so that its `t` is the wait told.
@@ -203,7 +215,7 @@ pub(super) fn refused(denial: &Denial) -> Option<HeaderValue> {
         line.separate();
         line.push_quoted(&status.limit().name);
         line.push(";r=");
-        push_level(&mut line, status.limit(), status.balance());
+        push_level(&mut line, Level::of(status.limit(), status.balance()));
     }
     (!line.is_empty())
         .then(|| line.into_header_value())
@@ -224,8 +236,7 @@ fn push_refused(line: &mut Buffer, status: &LimitStatus<'_>, told: Option<Durati
 ///
 /// `t` is the time to the next unit, and at least what `r` units take at the steady rate, so that a
 /// client that spreads `r` over `t` arrives at that rate (the ratio that section 6 asks to cap).
-fn push_level(line: &mut Buffer, limit: &Limit, balance: (u64, u64)) {
-    let Level { remaining, seconds } = Level::of(limit, balance);
+fn push_level(line: &mut Buffer, Level { remaining, seconds }: Level) {
     line.push_integer(remaining);
     if let Some(seconds) = seconds {
         line.push(";t=");
@@ -245,8 +256,14 @@ pub(super) struct Level {
 impl Level {
     /// A balance is what remains, and the nanoseconds until more does.
     #[inline]
-    pub(super) fn of(limit: &Limit, (remaining, next): (u64, u64)) -> Self {
-        let meter = limit.meter.as_ref().filter(|meter| !meter.is_slots());
+    pub(super) fn of(limit: &Limit, balance: (u64, u64)) -> Self {
+        Self::by(limit.meter.as_ref(), balance)
+    }
+
+    /// The same, of a limit that is read with this meter. `None`: it is closed.
+    #[inline]
+    fn by(meter: Option<&Meter>, (remaining, next): (u64, u64)) -> Self {
+        let meter = meter.filter(|meter| !meter.is_slots());
         let seconds = |meter: &Meter| ceil_seconds(meter.steady(remaining).max(next));
         Self {
             remaining: remaining.min(MAX_INTEGER),

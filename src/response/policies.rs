@@ -6,7 +6,7 @@ use http::HeaderValue;
 
 use crate::{
     clock::{ceil_seconds, nanos},
-    limit::{Limit, Terms, rate::Rate},
+    limit::{Limit, Terms, meter::Meter, rate::Rate},
     limiter::limit_set::{BoundLimit, LimitSet},
 };
 
@@ -21,8 +21,18 @@ pub(crate) struct Policies {
     /// `RateLimit-Policy`, most specific first. Constant, so that clients may rely on it (section 4.1 of
     /// the draft).
     pub(crate) line: HeaderValue,
-    /// The beginning of each limit's item of `RateLimit`, `"chat";r=`, if the limit is published.
-    pub(super) items: Box<[Option<Box<str>>]>,
+    /// What each limit's item of `RateLimit` is written from, if the limit is published.
+    pub(super) items: Box<[Option<LimitItem>]>,
+}
+
+/// A limit's item of `RateLimit`: `"chat";r=9;t=9`.
+#[derive(Debug, Clone)]
+pub(super) struct LimitItem {
+    /// `"chat";r=`.
+    pub(super) beginning: Box<str>,
+    /// What its balance is read with. `None`: it is closed.
+    pub(super) meter: Option<Meter>,
+    pub(super) is_slots: bool,
 }
 
 /// `None` if nothing is published.
@@ -33,8 +43,11 @@ pub(super) fn policies(limit_set: &LimitSet) -> Option<Policies> {
         return None;
     }
     let item = |BoundLimit { limit, .. }: &BoundLimit| {
-        let item = || format!("\"{}\";r=", limit.name).into();
-        limit.published.then(item)
+        limit.published.then(|| LimitItem {
+            beginning: format!("\"{}\";r=", limit.name).into(),
+            meter: limit.meter,
+            is_slots: limit.is_slots(),
+        })
     };
     Some(Policies {
         line: HeaderValue::try_from(policies.join(", ")).ok()?,

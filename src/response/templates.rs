@@ -3,9 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use http::Response;
+use http::{HeaderMap, HeaderValue, Response};
 
 use super::{
+    header_names::{RATE_LIMIT, RATE_LIMIT_POLICY},
     limit_text::LimitText,
     policies::{Policies, policies},
     problem::{BodyTemplates, HeadTemplates, problem},
@@ -20,6 +21,8 @@ pub(crate) struct Templates {
     pub(crate) policies: Option<Policies>,
     /// `RateLimit` of a request that finds full all buckets of which it tells.
     pub(super) first: Option<LimitText>,
+    /// `RateLimit-Policy`, and a blank for `RateLimit`. Nothing, if nothing is published.
+    pub(super) fields: HeaderMap,
     /// The heads of refusals, with blanks for their waits.
     refusals: HeadTemplates,
     /// And their bodies.
@@ -31,9 +34,16 @@ impl Templates {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let policies = policies(limit_set);
         let first = policies.as_ref();
+        let first = first.and_then(|policies| LimitText::first(policies, limit_set));
+        let mut fields = HeaderMap::new();
+        if let Some(policies) = &policies {
+            fields.append(RATE_LIMIT_POLICY, policies.line.clone());
+            fields.append(RATE_LIMIT, HeaderValue::from_static(""));
+        }
         Self {
             number: NEXT.fetch_add(1, Ordering::Relaxed),
-            first: first.and_then(|policies| LimitText::first(policies, limit_set)),
+            first,
+            fields,
             refusals: HeadTemplates::of(policies.as_ref()),
             bodies: BodyTemplates::of(limit_set.enforced),
             policies,
