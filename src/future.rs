@@ -122,8 +122,8 @@ impl<S, ReqBody> Rest<S, ReqBody> {
             Ticket::Held(admission) => Self::Held {
                 admission: Some(admission),
             },
-            Ticket::Written(templates) => Self::Written(templates),
-            Ticket::Unwritten(fields) => Self::Unwritten(fields),
+            Ticket::Written(templates, _) => Self::Written(templates),
+            Ticket::Unwritten(fields, _) => Self::Unwritten(fields),
             Ticket::Told(parts) => Self::Told(parts),
         }
     }
@@ -179,11 +179,11 @@ where
                     admission: Some(admission),
                 }),
             },
-            Ticket::Written(templates) => Self {
+            Ticket::Written(templates, _) => Self {
                 inner: Some(future),
                 rest: Some(Rest::Written(templates)),
             },
-            Ticket::Unwritten(fields) => Self {
+            Ticket::Unwritten(fields, _) => Self {
                 inner: Some(future),
                 rest: Some(Rest::Unwritten(fields)),
             },

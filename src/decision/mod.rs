@@ -13,6 +13,7 @@ use crate::{
     },
     limiter::{
         limit_set::{LimitSet, refusal},
+        plain::PlainStates,
         readings::{LimitReading, LimitReadings},
     },
 };
@@ -129,6 +130,13 @@ impl Decision {
                 unavailable: false,
             }),
         }
+    }
+
+    /// The decision on a request that was admitted at `now`, and has left plain limits in these states.
+    pub(crate) fn plain(limit_set: Arc<LimitSet>, states: PlainStates, now: Nanos) -> Self {
+        let mut readings = LimitReadings::default();
+        states.tell(&mut readings);
+        Self::admitted(limit_set, readings, now, now)
     }
 
     /// Tells whether the request was let through.

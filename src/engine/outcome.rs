@@ -78,10 +78,11 @@ pub(super) enum Applied {
 pub(crate) enum Ticket {
     /// A guard, held until the answer has ended. The response passes as it is.
     Held(Admission),
-    /// The fields of its response, which were written beforehand: all that is told. Nothing is held.
-    Written(Arc<Templates>),
-    /// The fields of its response, which are written when it is there: all that is told. Nothing is held.
-    Unwritten(UnwrittenFields),
+    /// The fields of its response, which were written beforehand, and the decision, until it lies in the request.
+    /// Nothing is held.
+    Written(Arc<Templates>, Option<Decision>),
+    /// The same, with fields that are written when the response is there.
+    Unwritten(UnwrittenFields, Option<Decision>),
     /// The parts of a response that is changed, and a guard.
     Told(ResponseParts),
 }
@@ -156,7 +157,8 @@ impl Ticket {
     #[inline(always)]
     pub(crate) fn mark(&mut self, options: &Options, extensions: &mut Extensions) {
         let (admission, decision) = match self {
-            Self::Written(_) | Self::Unwritten(_) => return,
+            Self::Written(_, None) | Self::Unwritten(_, None) => return,
+            Self::Written(_, decision) | Self::Unwritten(_, decision) => (None, decision.take()),
             Self::Held(admission) => (Some(&*admission), None),
             Self::Told(parts) => {
                 let decision = match options.decision {

@@ -1,8 +1,8 @@
 //! Attempts by plain limits, which decide on most requests.
 //!
 //! [`plain`] charges them with the least to do, and leaves states alone. Here the least is made of those: a request that
-//! is told nothing passes, one that is told fields alone gets them without readings, and one that is refused gets a copy
-//! of an answer that is kept. All else is told as what any limits decide is, by [`Attempt::admit`] and
+//! is told nothing passes, one that is told fields gets them written when its response is there, and one that is refused
+//! gets a copy of an answer that is kept. All else is told as what any limits decide is, by [`Attempt::admit`] and
 //! [`Attempt::refuse`], from readings that are made of the states.
 //!
 //! # Invariants
@@ -17,11 +17,13 @@
 use std::sync::Arc;
 
 use super::{
+    options::Options,
     outcome::{Decided, Outcome, Refusal, Ticket},
     pending::Attempt,
     route_limits::RouteLimits,
 };
 use crate::{
+    decision::Decision,
     limit::{gcra::RefusalReason, meter::Meter},
     limiter::{
         plain::{self, PlainAnswer, PlainStates},
@@ -51,28 +53,32 @@ impl Attempt<'_> {
         if !self.is_told() {
             return self.limits.untold(self.demand);
         }
-        if self.tells_fields_alone() {
-            let templates = &self.limits.templates;
+        if !self.engine.options.decision.anywhere() && self.tells_fields_alone() {
             self.limits.count_admitted();
-            let is_written = templates.are_first(states.as_slice(), self.arrived);
-            return Decided::Admit(match is_written {
-                true => Ticket::Written(Arc::clone(templates)),
-                false => Ticket::Unwritten(UnwrittenFields::new(templates, states, self.arrived)),
-            });
+            return Decided::Admit(self.fields(states, None));
         }
         self.tell_plain(true, states)
     }
 
-    /// Tells whether a request that plain limits have admitted is told fields, but no others than the IETF's, and holds
-    /// nothing.
+    /// Tells whether a request that plain limits have admitted holds nothing, and its response is told no fields but the
+    /// IETF's.
     #[inline(always)]
     fn tells_fields_alone(&self) -> bool {
         let options = &self.engine.options;
         let may_be_told_more = options.tells_more || self.rules.rejections.is_some();
-        !options.decision.anywhere()
-            && !may_be_told_more
+        !may_be_told_more
             && !self.limits.limit_set.has_slots
             && RateLimitFields::fit(self.head.method())
+    }
+
+    /// Returns the ticket with the fields of plain limits, and the decision for the request, if that is told it.
+    #[inline(always)]
+    fn fields(&self, states: PlainStates, decision: Option<Decision>) -> Ticket {
+        let (templates, now) = (&self.limits.templates, self.arrived);
+        match templates.are_first(states.as_slice(), now) {
+            true => Ticket::Written(Arc::clone(templates), decision),
+            false => Ticket::Unwritten(UnwrittenFields::new(templates, states, now), decision),
+        }
     }
 
     /// Refuses the request as plain limits have it: by the answer that is kept for all who are told the same, if there
@@ -130,6 +136,12 @@ impl Attempt<'_> {
     /// Admits or refuses a request as plain limits have it, and tells it their `states`.
     #[inline(never)]
     fn tell_plain(&self, is_admitted: bool, states: PlainStates) -> Decided {
+        if is_admitted && self.tells_request() {
+            let limit_set = Arc::clone(&self.limits.limit_set);
+            let decision = Decision::plain(limit_set, states, self.arrived);
+            self.limits.count_admitted();
+            return Decided::Admit(self.fields(states, Some(decision)));
+        }
         let mut readings = LimitReadings::default();
         states.tell(&mut readings);
         let mut outcome = Outcome::new(self.arrived, &mut readings);
@@ -137,5 +149,15 @@ impl Attempt<'_> {
             true => self.admit(&mut outcome),
             false => self.refuse(&mut outcome),
         }
+    }
+
+    /// Tells whether an admitted request is told the decision, and its response fields alone.
+    #[inline(always)]
+    fn tells_request(&self) -> bool {
+        let Options {
+            decision, fields, ..
+        } = &self.engine.options;
+        let is_told_fields = *fields && self.limits.templates.policies.is_some();
+        !decision.responses() && is_told_fields && self.tells_fields_alone()
     }
 }
