@@ -54,6 +54,8 @@
 //! set to nothing, for good. Since no line is read beyond its reach, a counter that leaps ahead by an hour moves time by
 //! a second at most.
 
+#[cfg(all(test, throttle_loom))]
+mod loom_tests;
 #[cfg(test)]
 mod tests;
 

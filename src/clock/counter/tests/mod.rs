@@ -1,6 +1,4 @@
 mod interrupted;
-#[cfg(throttle_loom)]
-mod loom_tests;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
