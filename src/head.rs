@@ -5,7 +5,8 @@
 //! crate reads is read here.
 
 use http::{
-    Extensions, HeaderMap, Method, Request, Uri, Version, header::AsHeaderName, request::Parts,
+    Extensions, HeaderMap, HeaderName, Method, Request, Uri, Version, header::AsHeaderName,
+    request::Parts,
 };
 
 /// The head of a request, for closures that find out whose it is and what it may do.
@@ -95,13 +96,28 @@ pub(crate) fn trim_ows(text: &str) -> &str {
 }
 
 /// A value without the optional white space around it.
+#[inline]
 pub(crate) fn trim_ows_bytes(value: &[u8]) -> &[u8] {
-    let is_white_space = |byte: &u8| OPTIONAL_WHITE_SPACE.contains(&char::from(*byte));
-    let Some(start) = value.iter().position(|byte| !is_white_space(byte)) else {
-        return &[];
-    };
-    let end = value.iter().rposition(|byte| !is_white_space(byte));
-    &value[start..end.map_or(start, |last| last + 1)]
+    let mut value = value;
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
+}
+
+/// The number of lines up to which a field is found by comparing names. The map would hash the name byte by byte, which
+/// takes longer.
+const FEW_LINES: usize = 8;
+
+/// The first value of a field that is not empty, as [`first_value`] finds it, for fields that each request is asked for.
+#[inline]
+pub(crate) fn first_value_of<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
+    if headers.len() > FEW_LINES {
+        return first_value(headers, name);
+    }
+    let values = headers.iter().filter(|(other, _)| *other == name);
+    let mut values = values.map(|(_, value)| trim_ows_bytes(value.as_bytes()));
+    values.find(|value| !value.is_empty())
 }
 
 /// The first value of a field that is not empty.
@@ -171,6 +187,34 @@ mod tests {
             }
             number(&headers, &CONTENT_LENGTH)
         };
+        let first = |values: &[&str]| {
+            let name = HeaderName::from_static("x-key");
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("another"));
+            for value in values {
+                let value = HeaderValue::from_str(value).expect("a value");
+                headers.append(&name, value);
+            }
+            let few = first_value_of(&headers, &name).map(<[u8]>::to_vec);
+            for other in 0..FEW_LINES {
+                let other: HeaderName = format!("x-{other}").parse().expect("a name");
+                headers.insert(other, HeaderValue::from_static("another"));
+            }
+            let many = first_value_of(&headers, &name).map(<[u8]>::to_vec);
+            assert_eq!(few, many, "{values:?}");
+            let text = few.map(String::from_utf8);
+            text.map(|text| text.expect("as it was written"))
+        };
+        let table: [(&[&str], Option<&str>); 5] = [
+            (&[], None),
+            (&["", " "], None),
+            (&[" 12\t"], Some("12")),
+            (&["\t", "12", "13"], Some("12")),
+            (&["1 2"], Some("1 2")),
+        ];
+        for (values, expected) in table {
+            assert_eq!(first(values).as_deref(), expected, "{values:?}");
+        }
         let table: [(&[&str], Option<u64>); 8] = [
             (&[], None),
             (&["", " "], None),

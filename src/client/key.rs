@@ -199,6 +199,18 @@ impl Identity {
         Self(KEYS.hash(known).first().into())
     }
 
+    /// As [`of`](Self::of) calls a client by the bytes of its key.
+    #[inline]
+    pub(crate) fn of_key(key: &[u8]) -> Self {
+        Self(KEYS.bytes.bytes(key).whole())
+    }
+
+    /// As [`first_of`](Self::first_of) calls a client by the bytes of its key.
+    #[inline]
+    pub(crate) fn first_of_key(key: &[u8]) -> Self {
+        Self(KEYS.bytes.bytes(key).first().into())
+    }
+
     /// The first half of an identity, as [`first_of`](Self::first_of) makes it.
     pub(crate) fn first(self) -> Self {
         Self((self.0 as u64).into())

@@ -45,6 +45,9 @@ pub(crate) struct Resolver {
     plan_by: Option<PlanBy>,
     /// The secret under which clients are hashed, where their limits are shared.
     pub(crate) secret: Option<Secret>,
+    /// The field that alone tells who a client is and on which plan, if it has a value: no closure names plans, and there
+    /// is no secret.
+    only_field: Option<HeaderName>,
 }
 
 /// A source of identities, read and checked.
@@ -99,8 +102,14 @@ impl Resolver {
         }
         let trusted = clients.trusted.iter().map(|text| network(text));
         let sources = clients.sources.iter().map(Extractor::new);
+        let sources: Box<[_]> = sources.collect::<Result<_, _>>()?;
+        let is_alone = clients.plan_by.is_none() && secret.is_none();
+        let only_field = match sources.first() {
+            Some(Extractor::Header(name)) if is_alone => Some(name.clone()),
+            _ => None,
+        };
         Ok(Self {
-            sources: sources.collect::<Result<_, _>>()?,
+            sources,
             addresses: Addresses {
                 trusted: trusted.collect::<Result<_, _>>()?,
                 forwarding: clients.forwarding,
@@ -110,7 +119,21 @@ impl Resolver {
             plans,
             plan_by: clients.plan_by.clone(),
             secret,
+            only_field,
         })
+    }
+
+    /// Identifies the client of a request by the one field that tells clients apart, and returns the number of its plan,
+    /// if it is on one, as [`resolve`](Self::resolve) would. `None`: there may be more to it.
+    #[inline]
+    pub(crate) fn at_once(&self, head: RequestHead<'_>) -> Option<(Identity, Option<usize>)> {
+        let name = self.only_field.as_ref()?;
+        let key = head::first_value_of(head.headers(), name)?;
+        if self.members.is_empty() {
+            return Some((Identity::first_of_key(key), None));
+        }
+        let whole = Identity::of_key(key);
+        Some((whole.first(), self.members.get(&whole).copied()))
     }
 
     /// Identifies the client of a request, or the anonymous one.
@@ -118,7 +141,7 @@ impl Resolver {
         let mut lacks_peer = false;
         let found = self.sources.iter().find_map(|source| match source {
             Extractor::Header(name) => {
-                let value = head::first_value(head.headers(), name);
+                let value = head::first_value_of(head.headers(), name);
                 value.map(|value| Principal::Key(value.into()))
             }
             Extractor::Host(hosts) => hosts.find(head).map(|host| Principal::Key(host.into())),
@@ -212,7 +235,7 @@ fn network(text: &str) -> Result<IpNet, ResolverError> {
 /// The token of `Authorization: Bearer`; the scheme's case does not count (RFC 9110, section 11.1).
 fn bearer(head: RequestHead<'_>) -> Option<&[u8]> {
     const SCHEME: &[u8] = b"bearer";
-    let value = head::first_value(head.headers(), &AUTHORIZATION)?;
+    let value = head::first_value_of(head.headers(), &AUTHORIZATION)?;
     let (scheme, rest) = value.split_at_checked(SCHEME.len())?;
     let token = head::trim_ows_bytes(rest);
     // Nothing was taken off in front of it: another scheme, whose name begins like this one's.
@@ -235,9 +258,17 @@ mod tests {
 
     use super::*;
 
+    /// Returns what is found at once, if something is, and checks that it is what is found at length.
     fn client(clients: &Clients, request: &Request<()>) -> Client {
         let resolver = Resolver::new(clients).expect("proper clients");
-        resolver.resolve(RequestHead::of(request))
+        let head = RequestHead::of(request);
+        let client = resolver.resolve(head);
+        if let Some(found) = resolver.at_once(head) {
+            assert_eq!(found, (client.identity, client.plan));
+            let lacks = client.lacks_peer || client.lacks_plan;
+            assert!(!client.is_anonymous && !lacks, "found whole");
+        }
+        client
     }
 
     fn with(name: &str, value: &str) -> Request<()> {
@@ -284,6 +315,37 @@ mod tests {
         let nobody = client(&clients, &with("x-api-key", ""));
         assert_eq!(nobody.identity, Identity::first_of(&Principal::Anonymous));
         assert!(nobody.lacks_peer);
+    }
+
+    #[test]
+    fn a_field_is_enough_for_those_who_have_it_where_neither_a_closure_nor_a_secret_counts() {
+        let field = || Clients::by_header("x-api-key").plan("pro", crate::Limits::new());
+        let member = || field().member("pro", "k");
+        let table = [
+            (field(), "k", true),
+            (field(), " ", false),
+            (member(), "k", true),
+            (member(), "other", true),
+            (member().or_address(), "k", true),
+            (member().plan_by(|_| None), "k", false),
+            (member().secret(b"sixteen bytes or more"), "k", false),
+            (Clients::by_bearer(), "Bearer k", false),
+            (Clients::by_address(), "k", false),
+        ];
+        for (clients, value, is_enough) in table {
+            let request = with("x-api-key", value);
+            client(&clients, &request);
+            let resolver = Resolver::new(&clients).expect("proper clients");
+            let found = resolver.at_once(RequestHead::of(&request));
+            assert_eq!(found.is_some(), is_enough, "{clients:?}");
+        }
+        let resolver = Resolver::new(&member()).expect("proper clients");
+        let plan = |key| {
+            resolver
+                .at_once(RequestHead::of(&with("x-api-key", key)))?
+                .1
+        };
+        assert_eq!((plan("k"), plan("other")), (Some(0), None));
     }
 
     #[test]

@@ -36,7 +36,12 @@ impl SipKey {
             state.add(u64::from_le_bytes(*block));
             rest = more;
         }
-        state.add((bytes.len() as u64) << 56 | short(rest));
+        let rest = match bytes.last_chunk() {
+            // The end of the last eight bytes. Eight of them are no rest, and shifted out in two steps.
+            Some(last) => u64::from_le_bytes(*last) >> 8 >> (56 - rest.len() * 8),
+            None => short(rest),
+        };
+        state.add((bytes.len() as u64) << 56 | rest);
         state
     }
 

@@ -261,7 +261,24 @@ impl RuleSet {
 
     /// Identifies the client, or the anonymous one, writes it to `demand`, and returns its plan. Counts and logs what
     /// the request or its setup lacks. Runs the user's closure, if a source of identities is one.
+    #[inline(always)]
     fn client(
+        &self,
+        resolver: &Resolver,
+        request: RequestHead<'_>,
+        visit: Visit,
+        demand: &mut Demand,
+    ) -> &PlanLimits {
+        let Some((identity, plan)) = resolver.at_once(request) else {
+            return self.client_at_length(resolver, request, visit, demand);
+        };
+        demand.identity = identity.bits();
+        self.limits_of_plan(plan)
+    }
+
+    /// [`client`](Self::client) for clients that may have a plan, or no identity.
+    #[inline(never)]
+    fn client_at_length(
         &self,
         resolver: &Resolver,
         request: RequestHead<'_>,
@@ -279,7 +296,13 @@ impl RuleSet {
         }
         demand.identity = client.identity.bits();
         demand.is_anonymous = client.is_anonymous;
-        &self.plans[client.plan.map_or(0, |plan| plan + 1)]
+        self.limits_of_plan(client.plan)
+    }
+
+    /// Returns the limits of a plan by its number. `None`: those of clients on no plan.
+    #[inline(always)]
+    fn limits_of_plan(&self, plan: Option<usize>) -> &PlanLimits {
+        &self.plans[plan.map_or(0, |plan| plan + 1)]
     }
 
     /// Returns whether the client of a request is identified, and not the anonymous one.
