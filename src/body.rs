@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use crate::{
-    admission::Admission,
+    admission::{Admission, HeldSlot},
     response::AnswerBody,
     usage::{ReportListener, UsageReader},
 };
@@ -144,6 +144,8 @@ trait Guard {
 /// The things that a response holds until it ends.
 #[derive(Debug)]
 pub(crate) enum Held {
+    /// One slot.
+    Slot(HeldSlot),
     /// The admission alone.
     Admission(Admission),
     /// The admission, and the reader of the usage that the response reports.
@@ -186,6 +188,7 @@ impl Guard for Held {
 
     fn complete(self) {
         match self {
+            Self::Slot(slot) => drop(slot),
             Self::Admission(admission) => admission.complete(),
             Self::Read(mut read) => {
                 read.settle();

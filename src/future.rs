@@ -12,7 +12,8 @@
 //!            └─ refused ──────────▶ Rejected ───────────▶ answer of the throttle
 //! ```
 //!
-//! A request that is decided on when it arrives begins in `Bare`, `Held`, `Written`, `Unwritten`, `Told` or `Rejected`.
+//! A request that is decided on when it arrives begins in `Bare`, `Slot`, `Held`, `Written`, `Unwritten`, `Told` or
+//! `Rejected`.
 //! `Bare` is the lack of any other state.
 //! The inner service's error passes in all of them.
 //!
@@ -20,6 +21,7 @@
 //! |---|---|---|---|
 //! | `Waiting` | service, request, [`Pending`] | asks again, then calls the service | leaves the line, gives all back |
 //! | `Bare` | inner future | passes the response | has nothing to give back |
+//! | `Slot` | inner future, a slot | passes the response, the slot in its body | frees the slot |
 //! | `Held` | inner future, admission | passes the response, the admission in its body | ends the admission |
 //! | `Written` | inner future, templates | passes the response, with fields | has nothing to give back |
 //! | `Unwritten` | inner future, states | passes the response, with fields of them | has nothing to give back |
@@ -58,7 +60,7 @@ use pin_project_lite::pin_project;
 use tower::Service;
 
 use crate::{
-    admission::Admission,
+    admission::{Admission, HeldSlot},
     body::{FromInner, Held, ResponseBody},
     decision::Decision,
     engine::{Admitted, Pending, Refusal, ResponseParts, Ticket},
@@ -96,6 +98,11 @@ enum Rest<S, ReqBody> {
         // Taken when the decision is there. On the heap, since it has a service and a request, and few requests wait.
         waiting: Option<Box<Waiting<S, ReqBody>>>,
     },
+    /// The response passes as it is. The slot moves into its body.
+    Slot {
+        // Taken when there is a response or an error. An error drops it.
+        slot: Option<HeldSlot>,
+    },
     /// The response passes as it is. The admission moves into its body.
     Held {
         // Taken when there is a response or an error. An error drops it.
@@ -119,6 +126,7 @@ impl<S, ReqBody> Rest<S, ReqBody> {
     #[inline]
     fn of(ticket: Ticket) -> Self {
         match ticket {
+            Ticket::Slot(slot) => Self::Slot { slot: Some(slot) },
             Ticket::Held(admission) => Self::Held {
                 admission: Some(admission),
             },
@@ -168,11 +176,22 @@ where
         }
     }
 
+    /// The response to an admitted request that holds a slot. `future` comes from a call that was made while the caller
+    /// held it.
+    #[inline(always)]
+    pub(crate) fn holding(future: S::Future, slot: HeldSlot) -> Self {
+        Self {
+            inner: Some(future),
+            rest: Some(Rest::Slot { slot: Some(slot) }),
+        }
+    }
+
     /// The response to an admitted request. `future` comes from a call that was made while the caller held the ticket.
     #[inline(always)]
     pub(crate) fn admitted(future: S::Future, ticket: Ticket) -> Self {
         // Each apart, so that none is moved as the largest of them.
         match ticket {
+            Ticket::Slot(slot) => Self::holding(future, slot),
             Ticket::Held(admission) => Self {
                 inner: Some(future),
                 rest: Some(Rest::Held {
@@ -251,11 +270,11 @@ where
             (None, Some(inner)) => {
                 return inner.poll(cx).map_ok(|response| response.map(B::bare));
             }
-            // ## Held => response with a guard in its body
-            (Some(Rest::Held { admission }), Some(inner)) => {
+            // ## Slot => response with a slot in its body
+            (Some(Rest::Slot { slot }), Some(inner)) => {
                 let result = ready!(inner.poll(cx));
                 // Moved into the closure, which an error drops without having called it.
-                let held = admission.take().map(Held::Admission);
+                let held = slot.take().map(Held::Slot);
                 let pass = |response: Response<_>| response.map(|body| B::inner(body, held));
                 return Poll::Ready(result.map(pass));
             }
@@ -296,6 +315,15 @@ where
                     }),
                 };
                 self.poll_as(cx)
+            }
+            // ## Held => response with a guard in its body
+            Some(Rest::Held { admission }) => {
+                let inner = this.inner.as_mut().as_pin_mut().expect(POLLED);
+                let result = ready!(inner.poll(cx));
+                // Moved into the closure, which an error drops without having called it.
+                let held = admission.take().map(Held::Admission);
+                let pass = |response: Response<_>| response.map(|body| B::inner(body, held));
+                Poll::Ready(result.map(pass))
             }
             // ## Written => response with fields
             Some(Rest::Written(templates)) => {
@@ -349,7 +377,7 @@ where
                 }
                 poll.map_ok(|response| response.map(|body| B::inner(body, held)))
             }
-            None | Some(Rest::Held { .. } | Rest::Rejected { .. }) => {
+            None | Some(Rest::Slot { .. } | Rest::Rejected { .. }) => {
                 unreachable!("an admitted request has an inner future")
             }
         }
@@ -371,9 +399,13 @@ where
         let state = match &self.rest {
             Some(Rest::Waiting { .. }) => "Waiting",
             None
-            | Some(Rest::Held { .. } | Rest::Written(_) | Rest::Unwritten(_) | Rest::Told(_)) => {
-                "Admitted"
-            }
+            | Some(
+                Rest::Slot { .. }
+                | Rest::Held { .. }
+                | Rest::Written(_)
+                | Rest::Unwritten(_)
+                | Rest::Told(_),
+            ) => "Admitted",
             Some(Rest::Rejected { .. }) => "Rejected",
         };
         f.debug_tuple("ResponseFuture").field(&state).finish()

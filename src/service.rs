@@ -98,6 +98,8 @@ where
     fn call(&mut self, mut request: Request<ReqBody>) -> Self::Future {
         match self.engine.decide(RequestHead::of(&request)) {
             Decided::Pass => ResponseFuture::bare(self.inner.call(request)),
+            // The slot is held while the inner service is called, and is free if that panics.
+            Decided::Hold(slot) => ResponseFuture::holding(self.inner.call(request), slot),
             Decided::Admit(mut ticket) => {
                 // The ticket is held while the inner service is called, and is dropped if that panics.
                 ticket.mark(&self.engine.options, request.extensions_mut());

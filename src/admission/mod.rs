@@ -18,8 +18,8 @@
 //!
 //! # Size
 //!
-//! The guard is moved with each future and each response, so it is three words. What few requests need lies on the
-//! heap: a reservation with the slots beside it, and slots whose claim does not fit (see [`Permits`]).
+//! The guard is moved with each future and each response, so it is three words, and one where a request holds one slot
+//! alone ([`HeldSlot`]). What few requests need lies on the heap: a reservation with the slots beside it, and slots whose claim does not fit (see [`Permits`]).
 //!
 //! # Who may call it
 //!
@@ -105,6 +105,29 @@ impl Drop for TokenAdmission {
     fn drop(&mut self) {
         self.reservation.cut_short();
         drop(self.reservation.take_permits());
+    }
+}
+
+/// The one slot that a request holds, of a cap that is the only one of its limits and has one bucket for all clients.
+/// It comes back when this is dropped, and wakes who waits for it, as with [`Permits`], which hold any slots.
+#[derive(Debug)]
+pub(crate) struct HeldSlot(Arc<Origin>);
+
+impl HeldSlot {
+    /// Notes the slot that an admission has taken by the limits of `origin`. It takes nothing itself. `None`: they have
+    /// other caps than one, and [`Permits`] note their slots.
+    #[inline]
+    pub(crate) fn own(origin: &Arc<Origin>) -> Option<Self> {
+        let is_one = origin.only_cap.is_some();
+        is_one.then(|| Self(Arc::clone(origin)))
+    }
+}
+
+/// Gives the slot back to the bucket that it was taken from.
+impl Drop for HeldSlot {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.free_only_slot();
     }
 }
 

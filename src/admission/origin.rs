@@ -31,6 +31,9 @@ pub(crate) struct Origin {
     store: StoreSlot,
     /// The limits that were charged. They stay the same for a request that is under way, whatever is reloaded.
     pub(crate) limit_set: Arc<LimitSet>,
+    /// The number of the limit that caps what is in flight, if there is one alone, and clients share its bucket and its
+    /// queue.
+    pub(super) only_cap: Option<usize>,
 }
 
 impl Origin {
@@ -41,6 +44,7 @@ impl Origin {
         limit_set: &Arc<LimitSet>,
     ) -> Arc<Self> {
         Arc::new(Self {
+            only_cap: limit_set.only_cap(),
             limiter: Arc::clone(limiter),
             store: store.clone(),
             limit_set: Arc::clone(limit_set),
@@ -73,6 +77,15 @@ impl Origin {
         match self.store_client(bound) {
             Some(store) => store.correct(bound, identity, BalanceChange::Refund, units),
             None => self.limiter.refund(bound, identity, shared, units),
+        }
+    }
+
+    /// Gives back a slot of the only cap, if there is one alone.
+    #[inline]
+    pub(super) fn free_only_slot(&self) {
+        let cap = self.only_cap.and_then(|cap| self.limit_set.limits.get(cap));
+        if let Some(bound) = cap {
+            self.limiter.free_slot(bound);
         }
     }
 

@@ -468,6 +468,10 @@ impl Pending {
                     let ticket = None;
                     return Poll::Ready(Ok(Admitted { ticket, engine }));
                 }
+                Decided::Hold(slot) => {
+                    let ticket = Some(Ticket::Slot(slot));
+                    return Poll::Ready(Ok(Admitted { ticket, engine }));
+                }
                 Decided::Admit(ticket) => {
                     let ticket = Some(ticket);
                     return Poll::Ready(Ok(Admitted { ticket, engine }));

@@ -20,7 +20,7 @@ use super::{
     route_limits::RouteLimits,
 };
 use crate::{
-    admission::{Admission, Permits},
+    admission::{Admission, HeldSlot, Permits},
     clock::Nanos,
     decision::{Decision, DecisionIn, Denial},
     limiter::{limit_set::Demand, readings::LimitReadings},
@@ -38,6 +38,9 @@ pub(crate) enum Decided {
     /// The request goes on to the inner service with nothing: its response passes as it is. Most are decided so, where
     /// nothing is told.
     Pass,
+    /// The request goes on to the inner service with a slot, held until the answer has ended: its response passes as it
+    /// is. Apart from tickets, which are large.
+    Hold(HeldSlot),
     /// The request goes on to the inner service with a ticket.
     Admit(Ticket),
     /// The request is answered here.
@@ -76,6 +79,8 @@ pub(super) enum Applied {
 /// A ticket: what an admitted request goes on with.
 #[derive(Debug)]
 pub(crate) enum Ticket {
+    /// A slot, held until the answer has ended. The response passes as it is.
+    Slot(HeldSlot),
     /// A guard, held until the answer has ended. The response passes as it is.
     Held(Admission),
     /// The fields of its response, which were written beforehand, and the decision, until it lies in the request.
@@ -157,7 +162,7 @@ impl Ticket {
     #[inline(always)]
     pub(crate) fn mark(&mut self, options: &Options, extensions: &mut Extensions) {
         let (admission, decision) = match self {
-            Self::Written(_, None) | Self::Unwritten(_, None) => return,
+            Self::Slot(_) | Self::Written(_, None) | Self::Unwritten(_, None) => return,
             Self::Written(_, decision) | Self::Unwritten(_, decision) => (None, decision.take()),
             Self::Held(admission) => (Some(&*admission), None),
             Self::Told(parts) => {
@@ -217,13 +222,18 @@ impl RouteLimits {
     #[inline(always)]
     pub(super) fn untold(&self, demand: Demand) -> Decided {
         if self.limit_set.has_slots {
-            return self.holding_slots(demand);
+            let Some(slot) = HeldSlot::own(&self.origin) else {
+                return self.holding_slots(demand);
+            };
+            // The guard is made first, since a meter may panic.
+            self.count_admitted();
+            return Decided::Hold(slot);
         }
         self.count_admitted();
         Decided::Pass
     }
 
-    /// Admits it with the slots that it has taken. The guard is made first, since a meter may panic.
+    /// Admits it with the slots that it has taken, as there.
     #[inline(never)]
     fn holding_slots(&self, demand: Demand) -> Decided {
         let permits = Permits::own(&self.origin, demand);

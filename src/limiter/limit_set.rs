@@ -172,6 +172,15 @@ impl LimitSet {
         Self::new(self.route.clone(), self.plan.clone(), limits).counted_by(&self.counters)
     }
 
+    /// Returns the number of the limit that caps what is in flight, if there is one alone, and clients share its bucket
+    /// and its queue.
+    pub(crate) fn only_cap(&self) -> Option<usize> {
+        let caps = self.limits.iter().enumerate();
+        let mut caps = caps.filter(|(_, bound)| bound.limit.is_slots());
+        let (cap, bound) = caps.next().filter(|_| caps.next().is_none())?;
+        (!bound.is_of_clients()).then_some(cap)
+    }
+
     /// Adds what was admitted since the last call to the counters of the route and of each limit.
     ///
     /// Called before counters are read, and when the set is dropped, so that no request is lost. May run in several

@@ -241,6 +241,16 @@ impl Limiter {
         }
     }
 
+    /// Gives back one slot of a limit with one bucket, as [`refund`](Self::refund): by one look and one exchange, unless
+    /// the bucket was changed meanwhile, or is in other terms.
+    #[inline]
+    pub(crate) fn free_slot(&self, bound: &BoundLimit) {
+        match &bound.storage {
+            Storage::Bucket(bucket) if bucket.free_slot(bound.version) => self.came_back(bound, 0),
+            _ => self.refund(bound, 0, false, 1),
+        }
+    }
+
     /// Gives back `units` that were taken before, to a balance in this process, and wakes the first who waits for
     /// them.
     ///
@@ -256,12 +266,18 @@ impl Limiter {
             // Slots know no time.
             let now = if meter.is_slots() { 0 } else { self.now() };
             balance.refund(shared, meter, now, units);
-            if bound.limit.wait_policy.is_some() || !self.queues.is_empty() {
-                let queue = bound.queue(identity);
-                self.queues.wake(queue, || self.now());
-            }
-            self.wake_heirs(bound);
+            self.came_back(bound, identity);
         }
+    }
+
+    /// Wakes the first who waits for units that have come back to a limit.
+    #[inline]
+    fn came_back(&self, bound: &BoundLimit, identity: u128) {
+        if bound.limit.wait_policy.is_some() || !self.queues.is_empty() {
+            let queue = bound.queue(identity);
+            self.queues.wake(queue, || self.now());
+        }
+        self.wake_heirs(bound);
     }
 
     /// Wakes the first who waits for the slots of a set, after an attempt has taken some and given them back. Whoever

@@ -346,6 +346,17 @@ impl Bucket {
         }
     }
 
+    /// Gives a slot back by one exchange. `false`: nothing was changed, since others have changed the state meanwhile, or
+    /// it is in other terms than those of `version`, or has no slot.
+    #[inline]
+    pub(super) fn free_slot(&self, version: Version) -> bool {
+        let seen = self.load();
+        let Some(next) = Meter::without_slot(seen) else {
+            return false;
+        };
+        self.slot().step_to(version, seen, Some(next)).is_some()
+    }
+
     /// Finishes [`Bucket::step`] that has failed once: others were charged, or the terms change. Lock-free between
     /// reloads.
     #[cold]
@@ -469,6 +480,25 @@ mod tests {
             };
             assert_eq!(slot.exchanged(OURS, seen, next), told, "{what}");
             assert_eq!(slot.state.load(Ordering::Acquire), left, "{what}");
+        }
+    }
+
+    #[test]
+    fn a_slot_comes_back_by_one_exchange_where_there_is_one() {
+        const ONE: u64 = Meter::FARTHEST + 1;
+        // (what, the state, what is told, the state that is left)
+        let table = [
+            ("the last", ONE, true, 0),
+            ("one of two", ONE + 1, true, ONE),
+            ("none is taken", 0, false, 0),
+            ("that of a rate", 70, false, 70),
+            ("on its way", BUSY, false, BUSY),
+        ];
+        for (what, state, told, left) in table {
+            let bucket = Bucket::full(OURS);
+            bucket.state.store(state, Ordering::Release);
+            assert_eq!(bucket.free_slot(OURS), told, "{what}");
+            assert_eq!(bucket.load(), left, "{what}");
         }
     }
 
