@@ -8,6 +8,7 @@ use crate::{
     limiter::{
         Limiter,
         limit_set::{Demand, LimitSet},
+        plain::{self, PlainAnswer},
         readings::LimitReadings,
     },
     rules::{Handover, LimitTemplate, Registry, Rules, RulesError},
@@ -91,14 +92,24 @@ impl LocalLimiter {
         })
     }
 
+    /// Asks as for a request that is told nothing: plain limits with the least to do, and then any.
     #[inline]
     fn ask(&self, demand: Demand) -> bool {
-        let now = self.limiter.now();
+        let Self { limiter, limit_set } = self;
+        let now = limiter.now();
+        if limit_set.is_plain {
+            let (table, clock) = (&limiter.clients, || limiter.now_ordered());
+            if plain::pass(limit_set, table, demand, now, clock, || ()) {
+                return true;
+            }
+            match plain::take(limit_set, table, demand, now, clock, || ()) {
+                PlainAnswer::Admitted(_) => return true,
+                PlainAnswer::Refused(_) => return false,
+                PlainAnswer::Unknown => {}
+            }
+        }
         let mut readings = LimitReadings::default();
-        let admitted = self
-            .limiter
-            .admit(&self.limit_set, demand, now, &mut readings);
-        admitted == Ok(true)
+        limiter.admit(limit_set, demand, now, &mut readings) == Ok(true)
     }
 }
 
