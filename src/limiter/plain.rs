@@ -123,14 +123,11 @@ pub(crate) fn take(
             states.push(charge.left);
             PlainAnswer::Admitted(states)
         }
-        Some(Err(state)) => match &only.storage {
-            Storage::Bucket(bucket) if bucket.is_in(state, only.version) => {
-                let mut seen = PlainStates::default();
-                seen.push(state);
-                PlainAnswer::Refused(seen)
-            }
-            _ => PlainAnswer::Unknown,
-        },
+        Some(Err(state)) if is_in_terms(only, state) => {
+            let mut seen = PlainStates::default();
+            seen.push(state);
+            PlainAnswer::Refused(seen)
+        }
         _ => PlainAnswer::Unknown,
     }
 }
@@ -153,7 +150,7 @@ fn take_all(
                 seen.push(charge.seen);
                 *place = Some(charge);
             }
-            Some(Err(state)) => return refuse(limit_set, seen, state),
+            Some(Err(state)) => return refuse(limit_set, table, demand, seen, state),
             None => return PlainAnswer::Unknown,
         }
     }
@@ -180,18 +177,7 @@ fn look<'a>(
     demand: Demand,
     now: Nanos,
 ) -> Option<Result<PlainCharge<'a>, u64>> {
-    let (slot, key, seen) = match &bound.storage {
-        Storage::Bucket(bucket) => (bucket.slot(), bound.version, bucket.load()),
-        Storage::Client(buckets) => {
-            let terms = MeterTerms {
-                version: bound.version,
-                history: &bound.history,
-            };
-            let key = TableKey::new(demand.identity, buckets, terms);
-            let (slot, seen) = table.find(&key)?;
-            (slot, key.word(), seen)
-        }
-    };
+    let (slot, key, seen) = find(bound, table, demand)?;
     // A bucket that is BUSY is beyond any room.
     let taken = bound.limit.meter.as_ref()?.take(seen, now, 1);
     let charge = |left| PlainCharge {
@@ -203,26 +189,59 @@ fn look<'a>(
     Some(taken.map(charge).map_err(|_| seen))
 }
 
+/// Finds the balance of a limit: where it lies, its key in the limit's terms, and its state.
+#[inline(always)]
+fn find<'a>(
+    bound: &'a BoundLimit,
+    table: &'a ClientTable,
+    demand: Demand,
+) -> Option<(Slot<'a>, u64, u64)> {
+    match &bound.storage {
+        Storage::Bucket(bucket) => Some((bucket.slot(), bound.version, bucket.load())),
+        Storage::Client(buckets) => {
+            let terms = MeterTerms {
+                version: bound.version,
+                history: &bound.history,
+            };
+            let key = TableKey::new(demand.identity, buckets, terms);
+            let (slot, seen) = table.find(&key)?;
+            Some((slot, key.word(), seen))
+        }
+    }
+}
+
+/// Tells whether a state that [`find`] has found is in the terms of its limit. That of a client is: the table has
+/// looked at its key after it.
+#[inline]
+fn is_in_terms(bound: &BoundLimit, state: u64) -> bool {
+    match &bound.storage {
+        Storage::Bucket(bucket) => bucket.is_in(state, bound.version),
+        Storage::Client(_) => true,
+    }
+}
+
 /// Refuses a request, if all limits are in these terms still: the first that has no room, at `state`. `seen` are the
-/// states of those before it; those after it are looked at, to be told.
-///
-/// Leaves limits of clients to [`Limiter::admit`](super::Limiter::admit), which looks at more of the table.
+/// states of those before it; those after it are looked at, to be told. Leaves a client that the table does not know
+/// for one of them to [`Limiter::admit`](super::Limiter::admit).
 #[inline(never)]
-fn refuse(limit_set: &LimitSet, seen: PlainStates, state: u64) -> PlainAnswer {
+fn refuse(
+    limit_set: &LimitSet,
+    table: &ClientTable,
+    demand: Demand,
+    seen: PlainStates,
+    state: u64,
+) -> PlainAnswer {
     let mut seen = seen;
     let before = seen.count;
     for (index, bound) in limit_set.limits.iter().enumerate() {
-        let Storage::Bucket(bucket) = &bound.storage else {
-            return PlainAnswer::Unknown;
-        };
         let found = match index {
-            _ if index < before => seen.states[index],
-            _ if index == before => state,
-            _ => bucket.load(),
+            _ if index < before => Some(seen.states[index]),
+            _ if index == before => Some(state),
+            _ => find(bound, table, demand).map(|(_, _, state)| state),
         };
-        if !bucket.is_in(found, bound.version) {
+        let Some(found) = found.filter(|state| is_in_terms(bound, *state)) else {
             return PlainAnswer::Unknown;
-        }
+        };
         if index >= before {
             seen.push(found);
         }
