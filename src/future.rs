@@ -213,10 +213,19 @@ where
         }
     }
 
-    /// The answer to a request that was refused. A [`Rejection`](crate::Rejection) of the user's has run by now, and
-    /// the request has ended.
-    #[inline(always)]
-    pub(crate) fn answered(answer: Answer) -> Self {
+    /// The answer to a request that is refused. A [`Rejection`](crate::Rejection) of the user's runs now, and not in the
+    /// first poll. The request ends here.
+    ///
+    /// A function of its own, so that the way of an admitted request has no part in it.
+    #[inline(never)]
+    pub(crate) fn refused(refusal: Refusal, request: Request<ReqBody>) -> Self {
+        let answer = match refusal {
+            Refusal::Answered(answer) => {
+                drop(request);
+                answer
+            }
+            refusal => refusal.answer(request),
+        };
         Self {
             inner: None,
             rest: Some(Rest::Rejected {

@@ -27,7 +27,7 @@ use tower::Service;
 
 use crate::{
     body::ResponseBody,
-    engine::{Decided, Engine, Refusal},
+    engine::{Decided, Engine},
     future::ResponseFuture,
     head::RequestHead,
 };
@@ -105,11 +105,7 @@ where
                 ticket.mark(&self.engine.options, request.extensions_mut());
                 ResponseFuture::admitted(self.inner.call(request), ticket)
             }
-            Decided::Refuse(Refusal::Answered(answer)) => {
-                drop(request);
-                ResponseFuture::answered(answer)
-            }
-            Decided::Refuse(refusal) => ResponseFuture::answered(refusal.answer(request)),
+            Decided::Refuse(refusal) => ResponseFuture::refused(refusal, request),
             Decided::Wait(pending) => {
                 ResponseFuture::pending(take_ready(&mut self.inner), request, pending)
             }
