@@ -252,15 +252,21 @@ async fn a_place_is_told_once_to_each_client_and_none_beyond_what_they_need() {
         let wait = told(&ask(&client, &format!("key-{number}")).await);
         assert_eq!(wait, millis(100 * number), "the next place");
     }
-    // Who comes back before its time is told the same, and stands there once.
-    for number in [40, 7, 99] {
+    // Who comes back before its time is told the same, and stands there once. Callers whose hashes meet in one word are
+    // told new places: one pair in three runs, and seven in none.
+    let mut forgotten = 0;
+    for number in 1..=100 {
         let key = format!("key-{number}");
-        for _ in 0..5 {
-            assert_eq!(told(&ask(&client, &key).await), millis(100 * number));
-        }
+        let again = [
+            told(&ask(&client, &key).await),
+            told(&ask(&client, &key).await),
+        ];
+        forgotten += u64::from(again[0] != millis(100 * number));
+        assert_eq!(again[0], again[1], "{key}, told a moment ago");
     }
+    assert!(forgotten <= 12, "{forgotten} of 100");
     let wait = told(&ask(&client, "another").await);
-    assert!(wait <= millis(2 * 100 * 102), "{wait:?}");
+    assert!(wait <= millis(2 * 100 * (102 + forgotten)), "{wait:?}");
 }
 
 /// Refusals that tell the same are copies of one, where no decision lies in them.
