@@ -19,7 +19,8 @@
 //! # Size
 //!
 //! The guard is moved with each future and each response, so it is three words, and one where a request holds one slot
-//! alone ([`HeldSlot`]). What few requests need lies on the heap: a reservation with the slots beside it, and slots whose claim does not fit (see [`Permits`]).
+//! alone ([`HeldSlot`]). What few requests need lies on the heap: a reservation with the slots beside it, and slots
+//! whose claim does not fit (see [`Permits`]).
 //!
 //! # Who may call it
 //!

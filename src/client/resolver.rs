@@ -45,8 +45,8 @@ pub(crate) struct Resolver {
     plan_by: Option<PlanBy>,
     /// The secret under which clients are hashed, where their limits are shared.
     pub(crate) secret: Option<Secret>,
-    /// The field that alone tells who a client is and on which plan, if it has a value: no closure names plans, and there
-    /// is no secret.
+    /// The field that alone tells who a client is and on which plan, if it has a value: no closure names plans, and
+    /// there is no secret.
     only_field: Option<HeaderName>,
 }
 
@@ -123,8 +123,8 @@ impl Resolver {
         })
     }
 
-    /// Identifies the client of a request by the one field that tells clients apart, and returns the number of its plan,
-    /// if it is on one, as [`resolve`](Self::resolve) would. `None`: there may be more to it.
+    /// Identifies the client of a request by the one field that tells clients apart, and returns the number of its
+    /// plan, if it is on one, as [`resolve`](Self::resolve) would. `None`: there may be more to it.
     #[inline]
     pub(crate) fn at_once(&self, head: RequestHead<'_>) -> Option<(Identity, Option<usize>)> {
         let name = self.only_field.as_ref()?;
