@@ -219,17 +219,10 @@ where
     /// A function of its own, so that the way of an admitted request has no part in it.
     #[inline(never)]
     pub(crate) fn refused(refusal: Refusal, request: Request<ReqBody>) -> Self {
-        let answer = match refusal {
-            Refusal::Answered(answer) => {
-                drop(request);
-                answer
-            }
-            refusal => refusal.answer(request),
-        };
         Self {
             inner: None,
             rest: Some(Rest::Rejected {
-                answer: Some(answer),
+                answer: Some(refusal.answer(request)),
             }),
         }
     }

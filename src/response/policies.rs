@@ -21,17 +21,18 @@ pub(crate) struct Policies {
     /// `RateLimit-Policy`, most specific first. Constant, so that clients may rely on it (section 4.1 of
     /// the draft).
     pub(crate) line: HeaderValue,
-    /// What each limit's item of `RateLimit` is written from, if the limit is published.
+    /// The parts of each limit's item of `RateLimit`, if the limit is published.
     pub(super) items: Box<[Option<LimitItem>]>,
 }
 
 /// A limit's item of `RateLimit`: `"chat";r=9;t=9`.
 #[derive(Debug, Clone)]
 pub(super) struct LimitItem {
-    /// `"chat";r=`.
+    /// The text before the units that remain: `"chat";r=`.
     pub(super) beginning: Box<str>,
-    /// What its balance is read with. `None`: it is closed.
+    /// The meter of its balance. `None`: the limit is closed.
     pub(super) meter: Option<Meter>,
+    /// The limit is a cap on what is in flight.
     pub(super) is_slots: bool,
 }
 
