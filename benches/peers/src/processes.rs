@@ -53,6 +53,13 @@ fn one(table: &str) -> Rounds {
     Rounds::read(&written).unwrap_or_else(|| panic!("not rows: {written}"))
 }
 
+/// Runs this program for a table that it prints by itself.
+pub fn alone(table: &str) {
+    let this = env::current_exe().expect("this program");
+    let status = Command::new(this).arg(table).status().expect("it runs");
+    assert!(status.success(), "{table}: {status}");
+}
+
 /// A figure over the processes.
 #[derive(Clone, Copy)]
 pub struct Spread {
