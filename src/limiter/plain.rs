@@ -337,6 +337,33 @@ mod tests {
         bound.limit.meter.expect("open").used(bucket.load(), NOW)
     }
 
+    /// A state without room says nothing by terms that are gone: more may have come back by the new ones.
+    #[test]
+    fn a_state_in_other_terms_refuses_nobody() {
+        let limit = Limit::of(Terms::Rate(Rate::per_hour(1).burst(1)));
+        let limits = BoundLimit::scope([limit.clone(), limit]);
+        let [one, two] = &*limits else {
+            unreachable!("two limits");
+        };
+        let table = ClientTable::new();
+        let take = |limits: &[&BoundLimit]| {
+            let limits = limits.iter().map(|bound| (*bound).clone());
+            let limit_set = LimitSet::new("GET /", None, limits);
+            let demand = Demand::default();
+            take(&limit_set, &table, demand, NOW, || NOW, || ())
+        };
+        assert!(matches!(take(&[one]), PlainAnswer::Admitted(_)));
+        assert!(matches!(take(&[one]), PlainAnswer::Refused(_)));
+        let later = BoundLimit {
+            version: one.version + 1,
+            ..one.clone()
+        };
+        for limits in [&[&later] as &[_], &[&later, two], &[two, &later]] {
+            assert_eq!(take(limits), PlainAnswer::Unknown);
+        }
+        assert_eq!((used(one), used(two)), (1, 0));
+    }
+
     #[test]
     fn two_limits_pass_a_request_both_or_neither() {
         let rate = |burst| Limit::of(Terms::Rate(Rate::per_hour(1).burst(burst)));

@@ -3,14 +3,15 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use proptest::prelude::*;
 use tower::{Service, service_fn};
 
 use super::*;
 use crate::{
-    DecisionIn, Dialect, InFlight, ResponseBody, Throttle, limiter::limit_set::NONE_IS_PLAIN,
+    Decision, DecisionIn, Dialect, InFlight, ResponseBody, Throttle,
+    limiter::limit_set::NONE_IS_PLAIN,
 };
 
 /// Nanoseconds for a unit, and the burst.
@@ -152,8 +153,28 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// All that an answer tells.
-type Told = (StatusCode, HeaderMap, Option<Bytes>, String);
+/// All that an answer tells, and at last the decisions that it and its request have.
+type Told = (StatusCode, HeaderMap, Option<Bytes>, [String; 2]);
+
+/// The decision that an admitted request had, as the inner service found it.
+#[derive(Clone)]
+struct InRequest(Option<Decision>);
+
+/// Answers at once: to some paths with a field of its own, to some with a redirect.
+fn serve(request: &Request<()>) -> Response<Empty<Bytes>> {
+    let mut response = Response::new(Empty::new());
+    let path = request.uri().path();
+    if path.contains('b') {
+        let headers = response.headers_mut();
+        headers.insert("ratelimit", HeaderValue::from_static("\"inner\";r=1"));
+    }
+    if path.ends_with('/') {
+        *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+    }
+    let decision = request.extensions().get().cloned();
+    response.extensions_mut().insert(InRequest(decision));
+    response
+}
 
 /// A throttle, and the answers of it that are kept.
 struct Throttled {
@@ -188,8 +209,7 @@ impl Throttled {
             .header("content-type", content_type)
             .body(())
             .expect("a request");
-        let inner =
-            service_fn(|_| async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) });
+        let inner = service_fn(|request| async move { Ok::<_, Infallible>(serve(&request)) });
         NONE_IS_PLAIN.set(self.is_general);
         let answer = Throttle::new(inner, Arc::clone(&self.engine))
             .call(request)
@@ -202,12 +222,16 @@ impl Throttled {
             }
             false => Some(body.collect().await.expect("an answer").to_bytes()),
         };
-        let decision = parts.extensions.get::<crate::Decision>();
+        let decision = parts.extensions.get::<Decision>();
+        let in_request = parts.extensions.get::<InRequest>().map(|it| &it.0);
         // Both ways copy answers, and might be wrong together.
-        let tells_decision = self.engine.options.decision.responses();
-        assert_eq!(decision.is_some(), tells_decision);
+        let place = self.engine.options.decision;
+        assert_eq!(decision.is_some(), place.responses());
+        let tells_request = matches!(place, DecisionIn::Request | DecisionIn::Both);
+        assert!(in_request.is_none_or(|it| it.is_some() == tells_request));
         assert!(method != "HEAD" || data.as_ref().is_none_or(Bytes::is_empty));
-        (parts.status, parts.headers, data, format!("{decision:?}"))
+        let decisions = [format!("{decision:?}"), format!("{in_request:?}")];
+        (parts.status, parts.headers, data, decisions)
     }
 
     fn step(&mut self, step: &Step) {
