@@ -560,20 +560,42 @@ async fn a_slot_is_held_to_the_end_of_the_body_whether_anything_is_told_or_not()
             DecisionIn::Response,
             DecisionIn::Both,
         ];
+        let rules = |scope: &str| {
+            let (rules, limits) = (Rules::new(), || limits.clone());
+            let clients = || Clients::by_header("x-api-key").each(limits());
+            match scope {
+                "route" => rules.default_route(limits()),
+                "total and route" => rules.total(limits()).default_route(limits()),
+                "client" => rules.clients(clients()),
+                "route and client" => rules.default_route(limits()).clients(clients()),
+                other => unreachable!("{other}"),
+            }
+        };
+        let scopes = [
+            ("route", StatusCode::SERVICE_UNAVAILABLE),
+            ("total and route", StatusCode::SERVICE_UNAVAILABLE),
+            ("client", StatusCode::TOO_MANY_REQUESTS),
+            ("route and client", StatusCode::TOO_MANY_REQUESTS),
+        ];
         let all = places.map(|place| [(false, place), (true, place)]);
-        for (fields, decision) in all.into_iter().flatten() {
-            let rules = Rules::new().default_route(limits.clone());
-            let throttle = throttle(rules).fields(fields).decision(decision);
+        let all = all.as_flattened().iter();
+        let all = all.flat_map(|place| scopes.map(|scope| (*place, scope)));
+        for ((fields, decision), (scope, refusal)) in all {
+            let throttle = throttle(rules(scope)).fields(fields).decision(decision);
             let service = throttle.layer(service_fn(|_: Request<Body>| async {
                 Ok::<_, Infallible>(Response::new(Body::from("whole")))
             }));
-            let send = || service.clone().oneshot(Request::new(Body::empty()));
-            let told = format!("{limits:?}, fields: {fields}, decision: {decision:?}");
+            let send = || {
+                let request = Request::get("/").header("x-api-key", "one");
+                let request = request.body(Body::empty()).expect("a request");
+                service.clone().oneshot(request)
+            };
+            let told = format!("{scope}: {limits:?}, fields: {fields}, decision: {decision:?}");
             for _ in 0..3 {
                 let held = send().await.expect("an answer");
                 assert_eq!(held.status(), StatusCode::OK, "{told}");
                 let refused = send().await.expect("an answer").status();
-                assert_eq!(refused, StatusCode::SERVICE_UNAVAILABLE, "{told}");
+                assert_eq!(refused, refusal, "{told}");
                 let body = held.into_body().collect().await.expect("a body");
                 assert_eq!(body.to_bytes(), "whole", "{told}");
             }
