@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::limit::gcd;
+
 /// A number that is not negative, as a reduced fraction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Decimal {
@@ -128,10 +130,6 @@ impl Decimal {
         let nanos = self.count.checked_mul(nanos.into())?;
         (nanos % self.parts == 0).then(|| from_nanos(nanos / self.parts))?
     }
-}
-
-fn gcd(a: u128, b: u128) -> u128 {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 fn from_nanos(nanos: u128) -> Option<Duration> {

@@ -23,6 +23,11 @@ use self::{
     wait_policy::WaitPolicy,
 };
 
+/// Returns the greatest common divisor.
+pub(crate) fn gcd(a: u128, b: u128) -> u128 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
 /// The scope of a limit: the requests that it holds for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]

@@ -6,7 +6,7 @@ use http::HeaderValue;
 
 use crate::{
     clock::{ceil_seconds, nanos},
-    limit::{Limit, Terms, meter::Meter, rate::Rate},
+    limit::{Limit, Terms, gcd, meter::Meter, rate::Rate},
     limiter::limit_set::{BoundLimit, LimitSet},
 };
 
@@ -100,10 +100,10 @@ fn window(rate: &Rate) -> (u64, u64) {
     let period = u128::from(nanos(rate.period()).max(1));
     let count = u128::from(rate.count());
     let second = u128::from(SECOND);
-    let whole = (1..=1_000).find(|times| period * times % second == 0);
+    let whole = second / gcd(period, second);
     let (quota, window) = match whole {
-        Some(times) => (count * times, period * times / second),
-        None => {
+        times @ ..=1_000 => (count * times, period * times / second),
+        _ => {
             let window = period.div_ceil(second);
             (count * window * second / period, window)
         }
@@ -126,7 +126,11 @@ mod tests {
             (Rate::new(5, Duration::from_millis(500)), (10, 1)),
             (Rate::new(1, Duration::from_millis(1_500)), (2, 3)),
             (Rate::new(7, Duration::from_millis(999)), (7_000, 999)),
-            // No multiple of these is whole: what comes nearest from below.
+            (
+                Rate::new(3, Duration::from_nanos(3_001_000_000)),
+                (3_000, 3_001),
+            ),
+            // No multiple of these is whole, or none that is short: what comes nearest from below.
             (Rate::new(1, Duration::from_nanos(1)), (1_000_000_000, 1)),
             (
                 Rate::new(1_000, Duration::from_nanos(1_500_000_001)),
