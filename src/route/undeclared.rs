@@ -17,6 +17,8 @@
 //! The lock orders entries among each other and with the seal; a slot carries the value that is written there. The
 //! count is written with release after each slot, and read with acquire: who finds the set full sees all of its routes.
 
+#[cfg(test)]
+use std::cell::Cell;
 use std::{
     collections::hash_map::RandomState,
     hash::{BuildHasher, Hash},
@@ -24,6 +26,12 @@ use std::{
 };
 
 use crate::sync::{AtomicUsize, Mutex, OnceLock, Ordering};
+
+#[cfg(test)]
+thread_local! {
+    /// The most routes that sets made by this thread take: for tests that make many sets, each of a few routes.
+    pub(crate) static MOST_ROUTES: Cell<usize> = const { Cell::new(BoundedMap::<()>::MAX) };
+}
 
 /// Open addressing over slots that are written once. At most half of them ever are.
 #[derive(Debug)]
@@ -46,8 +54,12 @@ impl<V> BoundedMap<V> {
     pub(crate) const MAX: usize = if cfg!(throttle_loom) { 2 } else { 1_024 };
 
     pub(crate) fn new(overflow: V) -> Self {
+        #[cfg(not(test))]
+        let most = Self::MAX;
+        #[cfg(test)]
+        let most = MOST_ROUTES.get();
         Self {
-            slots: (0..2 * Self::MAX).map(|_| OnceLock::new()).collect(),
+            slots: (0..2 * most).map(|_| OnceLock::new()).collect(),
             used: AtomicUsize::new(0),
             entering: Mutex::new(false),
             overflow,
@@ -75,7 +87,7 @@ impl<V> BoundedMap<V> {
 
     /// Tells whether new routes find no room.
     pub(crate) fn is_full(&self) -> bool {
-        self.used.load(Ordering::Acquire) >= Self::MAX
+        self.used.load(Ordering::Acquire) >= self.slots.len() / 2
     }
 
     /// The value of its own that a route has.
