@@ -407,6 +407,7 @@ mod clock;
 pub mod config;
 mod decision;
 mod engine;
+mod error;
 mod future;
 #[cfg(any(doc, doctest))]
 pub mod guides;
@@ -437,7 +438,13 @@ pub use self::{
     handle::Handle,
     head::RequestHead,
     layer::ThrottleLayer,
-    limit::{Scope, Terms, in_flight::InFlight, limits::Limits, quota::Quota, rate::Rate},
+    limit::{
+        Scope, Terms,
+        in_flight::InFlight,
+        limits::Limits,
+        quota::Quota,
+        rate::{Rate, RateParseError},
+    },
     observe::snapshot::{LimitSnapshot, RouteSnapshot, Snapshot},
     response::{Dialect, EXPOSE_HEADERS, Problem, Protocol, Rejection},
     route::{CatchAll, RouteKey, RouteKeyError},

@@ -372,6 +372,11 @@ fn every_error_names_its_place() {
             error.to_string().starts_with(said),
             "{document}\n{error}\n{said}"
         );
+        assert_eq!(
+            format!("{error:?}"),
+            error.to_string(),
+            "as `unwrap` shows it"
+        );
     }
 }
 

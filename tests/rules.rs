@@ -10,7 +10,14 @@ fn error(rules: Rules) -> RulesError {
     let shown = format!("{rules:?}");
     match ThrottleLayer::new(rules) {
         Ok(_) => panic!("accepted {shown}"),
-        Err(error) => error,
+        Err(error) => {
+            assert_eq!(
+                format!("{error:?}"),
+                error.to_string(),
+                "as `unwrap` shows it"
+            );
+            error
+        }
     }
 }
 

@@ -1,10 +1,12 @@
 use std::fmt;
 
+use crate::error::debug_as_display;
+
 /// An error for which a configuration cannot be read. The error names the setting at fault, and where the setting
 /// stands, if that is known.
 ///
 /// The error is shown as `line 3, column 21: inbound.rate-limit.calls: …`.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError {
     path: String,
     position: Option<Position>,
@@ -53,6 +55,8 @@ impl ConfigError {
         self.position.map(|position| position.column)
     }
 }
+
+debug_as_display!(ConfigError);
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

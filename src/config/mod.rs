@@ -96,7 +96,6 @@
 mod document;
 mod error;
 mod imported;
-mod quantity;
 mod reader;
 mod rules;
 #[cfg(feature = "watch")]

@@ -7,6 +7,7 @@ pub(crate) mod gcra;
 pub(crate) mod in_flight;
 pub(crate) mod limits;
 pub(crate) mod meter;
+pub(crate) mod quantity;
 pub(crate) mod quota;
 pub(crate) mod rate;
 pub(crate) mod reservation;

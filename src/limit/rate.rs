@@ -1,6 +1,9 @@
 //! A steady-state rate and a burst.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, str::FromStr, time::Duration};
+
+use super::quantity::{self, Decimal};
+use crate::error::debug_as_display;
 
 /// A steady-state rate with a burst: *how many in that period*, and how many at once.
 ///
@@ -17,6 +20,11 @@ use std::{borrow::Cow, time::Duration};
 /// let api_gateway_default = Rate::per_second(10_000).burst(5_000);
 /// let every_two_seconds = Rate::new(1, Duration::from_secs(2));
 /// assert_eq!(every_two_seconds.burst_limit(), 1);
+///
+/// // As in a configuration file. Fractions are exact.
+/// let written: Rate = "0.5/s".parse()?;
+/// assert_eq!(written, every_two_seconds);
+/// # Ok::<(), tower_throttle::RateParseError>(())
 /// ```
 ///
 /// # Zero and the maximum
@@ -64,6 +72,12 @@ impl Rate {
     /// `count` requests in each hour.
     pub const fn per_hour(count: u64) -> Self {
         Self::new(count, Duration::from_secs(60 * 60))
+    }
+
+    /// `count` requests in each 24 hours, refilled evenly. For a count that begins anew at midnight see
+    /// [`Quota::per_day`](crate::Quota::per_day).
+    pub const fn per_day(count: u64) -> Self {
+        Self::new(count, Duration::from_secs(24 * 60 * 60))
     }
 
     /// Sets the number of requests that a full bucket lets through at once.
@@ -166,6 +180,48 @@ impl Rate {
     }
 }
 
+/// Reads a rate as configuration files write it: a count, a slash and a period, such as `600/minute`, `0.5/s`, `3/2h`
+/// or `1_000/day`. A count alone is one a second.
+///
+/// A fraction loses nothing: `0.333/s` is 333 in 1,000 seconds. Of more than twelve significant digits it is the
+/// simplest fraction within one part in 2⁵², so that a third that a tool has printed is a third. The burst is the
+/// count as written, rounded up.
+///
+/// The units of a period are `ns`, `us`, `ms`, `s`, `m`, `h` and `d`, and their names, such as `second` and `minutes`.
+impl FromStr for Rate {
+    type Err = RateParseError;
+
+    fn from_str(text: &str) -> Result<Self, RateParseError> {
+        let (number, period) = match text.split_once('/') {
+            Some((number, period)) => (number.trim(), quantity::duration(period.trim())),
+            None => (text, Some(Duration::from_secs(1))),
+        };
+        let rate = Decimal::parse(number).zip(period);
+        let rate = rate.and_then(|(number, period)| {
+            let (count, period) = number.per(period)?;
+            let rate = Self::new(count, period);
+            Some(match number.ceil() {
+                burst if burst == count => rate,
+                burst => rate.burst(burst),
+            })
+        });
+        rate.ok_or_else(|| RateParseError {
+            text: text.to_owned(),
+        })
+    }
+}
+
+/// An error for a text that is not a [`Rate`].
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{text}` is no rate; write how many a second, such as 10 or 0.5, or in which time, such as `600/minute`"
+)]
+pub struct RateParseError {
+    text: String,
+}
+
+debug_as_display!(RateParseError);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,6 +232,32 @@ mod tests {
         assert_eq!(Rate::per_second(10).burst(5).burst_limit(), 5);
         assert_eq!(Rate::per_minute(600).period(), Duration::from_secs(60));
         assert_eq!(Rate::per_hour(1).period(), Duration::from_secs(3600));
+    }
+
+    #[test]
+    fn a_text_is_read_as_files_write_it() {
+        let seconds = Duration::from_secs;
+        let table = [
+            ("10", Rate::per_second(10)),
+            ("600/minute", Rate::per_minute(600)),
+            ("1_000 / day", Rate::per_day(1_000)),
+            ("0.5/s", Rate::new(1, seconds(2))),
+            ("2.5/s", Rate::new(5, seconds(2)).burst(3)),
+            ("3/2h", Rate::new(3, seconds(7_200))),
+            ("0/s", Rate::per_second(0)),
+        ];
+        for (text, expected) in table {
+            assert_eq!(text.parse(), Ok(expected), "{text}");
+        }
+        for text in ["", "/s", "10/", "ten/s", "-1/s", "10/fortnight", "1/s/s"] {
+            let error = text.parse::<Rate>().expect_err(text);
+            assert!(
+                error
+                    .to_string()
+                    .starts_with(&format!("`{text}` is no rate"))
+            );
+            assert_eq!(format!("{error:?}"), error.to_string());
+        }
     }
 
     #[test]

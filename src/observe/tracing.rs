@@ -2,7 +2,7 @@
 
 #[cfg(feature = "watch")]
 use std::path::Path;
-use std::{error::Error, fmt, sync::OnceLock};
+use std::{error::Error, sync::OnceLock};
 
 #[cfg(feature = "watch")]
 use tracing::error;
@@ -12,6 +12,7 @@ use super::sampler::Sampler;
 use crate::{
     clock::{Nanos, nanos},
     decision::Denial,
+    error::Chain,
     limiter::limit_set::{BoundLimit, LimitSet},
     rules::Changes,
     store::StoreError,
@@ -165,22 +166,6 @@ fn refused(
         untold,
         "{reason}"
     );
-}
-
-/// An error, and what has caused it.
-struct Chain<'a>(&'a dyn Error);
-
-impl fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(error) = self;
-        error.fmt(f)?;
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
-    }
 }
 
 /// Tells that other rules hold, in one line that does not grow with their number. Each change has a line at the level

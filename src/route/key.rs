@@ -10,6 +10,7 @@ use std::{
 use http::Method;
 
 use super::{comparisons::compared, spelling::normalize};
+use crate::error::debug_as_display;
 
 /// A route: a method and a path, as API Gateway writes them.
 ///
@@ -113,7 +114,7 @@ impl Hash for RouteKey {
 }
 
 /// The reason for which a route key could not be read, and what to write instead.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RouteKeyError {
     /// Not two words.
@@ -148,6 +149,8 @@ pub enum RouteKeyError {
     #[error("greedy parameter `{0}` is not the last segment; only the end of a path can be greedy")]
     GreedyNotLast(String),
 }
+
+debug_as_display!(RouteKeyError);
 
 impl FromStr for RouteKey {
     type Err = RouteKeyError;

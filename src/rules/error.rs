@@ -1,10 +1,10 @@
 use std::time::Duration;
 
-use crate::route::RouteKeyError;
+use crate::{error::debug_as_display, route::RouteKeyError};
 
 /// The reason for which rules do not hold together. Each error names the setting at fault, such as a route key or a
 /// limit.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RulesError {
     /// A route key that cannot be read.
@@ -303,3 +303,5 @@ pub enum RulesError {
         access: &'static str,
     },
 }
+
+debug_as_display!(RulesError);

@@ -2,6 +2,8 @@
 
 use std::{error::Error, fmt, sync::Arc};
 
+use crate::error::Chain;
+
 /// An error of a [`Store`](super::Store) that did not do as it was asked.
 ///
 /// Its source is the cause. The feature `tracing` tells operators both, so the cause should name the server and what
@@ -40,10 +42,7 @@ impl StoreError {
 
 impl fmt::Debug for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("StoreError")
-            .field("is_unavailable", &self.is_unavailable)
-            .field("source", &self.source)
-            .finish()
+        write!(f, "{}", Chain(self))
     }
 }
 

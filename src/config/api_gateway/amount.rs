@@ -8,9 +8,8 @@ use crate::{
         Warning,
         document::{Cursor, Value},
         error::ConfigError,
-        quantity::Decimal,
     },
-    limit::{limits::Limits, rate::Rate},
+    limit::{limits::Limits, quantity::Decimal, rate::Rate},
 };
 
 const SECOND: Duration = Duration::from_secs(1);

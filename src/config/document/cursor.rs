@@ -3,9 +3,9 @@
 use std::fmt;
 
 use super::{Node, SettingKey, Value};
-use crate::config::{
-    error::{ConfigError, Position},
-    quantity::Decimal,
+use crate::{
+    config::error::{ConfigError, Position},
+    limit::quantity::Decimal,
 };
 
 /// A position in a document: a value and its path.

@@ -7,17 +7,15 @@ use crate::{
     config::{
         document::{Cursor, TableReader, Value},
         error::ConfigError,
-        quantity::{self, Decimal},
     },
     limit::{
         in_flight::InFlight,
         limits::{Access, Limits},
+        quantity::{self, Decimal},
         quota::Quota,
-        rate::Rate,
+        rate::{Rate, RateParseError},
     },
 };
-
-const SECOND: Duration = Duration::from_secs(1);
 
 pub(super) const ACCESS: [(&str, Access); 3] = [
     ("unlimited", Access::Unlimited),
@@ -144,35 +142,15 @@ fn rate(place: &Cursor<'_>) -> Result<Rate, ConfigError> {
     Ok(if shadow { rate.shadow() } else { rate })
 }
 
-/// A steady-state rate: so many in a second, or in the period that is written behind them. One of a fraction has a
-/// burst of as many as that, rounded up; any other has its count.
+/// A steady-state rate, as [`Rate`] reads it from text. A number is one a second.
 fn steady(place: &Cursor<'_>) -> Result<Rate, ConfigError> {
-    let (number, period) = match place.value() {
-        Value::Number(number) => (&**number, Some(SECOND)),
-        Value::Text(text) => match text.split_once('/') {
-            Some((number, period)) => (number.trim(), quantity::duration(period.trim())),
-            None => (&**text, Some(SECOND)),
-        },
-        _ => return Err(place.expected("a rate such as 10 or `\"600/minute\"`")),
-    };
-    let decimal = Decimal::parse(number);
-    let rate = decimal.zip(period).and_then(|(decimal, period)| {
-        let (count, longer) = decimal.per(period)?;
-        let rate = Rate::new(count, longer);
-        Some(match decimal.ceil() {
-            burst if burst == count => rate,
-            burst => rate.burst(burst),
-        })
-    });
-    rate.ok_or_else(|| {
-        let written = match place.value() {
-            Value::Text(text) | Value::Number(text) => text,
-            _ => number,
-        };
-        place.fault(format!(
-            "`{written}` is no rate; write how many a second, such as 10 or 0.5, or in which time, such as `600/minute`"
-        ))
-    })
+    match place.value() {
+        Value::Number(text) | Value::Text(text) => {
+            let rate = text.parse();
+            rate.map_err(|error: RateParseError| place.fault(error.to_string()))
+        }
+        _ => Err(place.expected("a rate such as 10 or `\"600/minute\"`")),
+    }
 }
 
 /// `"10000/day"`, or a table with its name.

@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     client::{Clients, IdentitySource, Plan},
-    config::{error::ConfigError, quantity::write_duration},
+    config::error::ConfigError,
+    limit::quantity::write_duration,
     limit::{
         in_flight::InFlight,
         limits::Limits,

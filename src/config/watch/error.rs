@@ -1,9 +1,9 @@
 use std::{error::Error, io, path::PathBuf};
 
-use crate::rules::RulesError;
+use crate::{error::debug_as_display, rules::RulesError};
 
 /// The reason for which a file was not followed. The rules that hold go on.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum WatchError {
     /// The file cannot be read.
@@ -71,3 +71,5 @@ pub enum WatchError {
         message: String,
     },
 }
+
+debug_as_display!(WatchError);

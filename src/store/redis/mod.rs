@@ -88,7 +88,7 @@ impl Code {
 ///
 /// Its source tells the cause, with the address of the server and without who logs in there. No type of the crate
 /// `redis` can be had of it.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum RedisStoreError {
     /// An address that cannot be read.
@@ -105,6 +105,18 @@ pub enum RedisStoreError {
     /// The server could not be reached, does not let us in or is a replica.
     #[error("the server cannot be used")]
     Connect(#[source] StoreError),
+}
+
+/// Writes what `Display` does, and the causes.
+impl fmt::Debug for RedisStoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")?;
+        match self {
+            Self::Url(source) | Self::Certificates(source) => write!(f, ": {source}"),
+            Self::Connect(source) => write!(f, ": {source:?}"),
+            Self::Name(_) => Ok(()),
+        }
+    }
 }
 
 /// Settings of a [`RedisStore`].

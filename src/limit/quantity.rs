@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::limit::gcd;
+use super::gcd;
 
 /// A number that is not negative, as a reduced fraction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Decimal {
+pub(crate) struct Decimal {
     count: u128,
     parts: u128,
 }
@@ -35,7 +35,7 @@ impl Decimal {
     ///
     /// Of more than twelve significant digits it is the simplest fraction within one part in 2^52, which is the
     /// precision of what tools print: 0.0033333333333333335 is one three-hundredth.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let text = text.replace('_', "");
         let (mantissa, exponent) = match text.split_once(['e', 'E']) {
             Some((mantissa, exponent)) => (mantissa, exponent.parse::<i32>().ok()?),
@@ -108,18 +108,19 @@ impl Decimal {
     }
 
     /// The number, if it is whole and has at most 64 bits.
-    pub(super) fn whole(self) -> Option<u64> {
+    #[cfg(feature = "config")]
+    pub(crate) fn whole(self) -> Option<u64> {
         (self.parts == 1).then(|| u64::try_from(self.count).ok())?
     }
 
     /// Rounded up, and at most as many as 64 bits hold.
-    pub(super) fn ceil(self) -> u64 {
+    pub(crate) fn ceil(self) -> u64 {
         u64::try_from(self.count.div_ceil(self.parts)).unwrap_or(u64::MAX)
     }
 
     /// This many in a period, as a whole number in another one. `None` if that is more than 64 bits
     /// hold, or longer than a duration can be.
-    pub(super) fn per(self, period: Duration) -> Option<(u64, Duration)> {
+    pub(crate) fn per(self, period: Duration) -> Option<(u64, Duration)> {
         let count = u64::try_from(self.count).ok()?;
         let longer = period.as_nanos().checked_mul(self.parts)?;
         Some((count, from_nanos(longer)?))
@@ -139,7 +140,7 @@ fn from_nanos(nanos: u128) -> Option<Duration> {
 }
 
 /// `500ms`, `1.5s`, `2 minutes`, `1h`, and `second` for one of them.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     let unit_at = text.find(|c: char| c.is_alphabetic())?;
     let (number, unit) = text.split_at(unit_at);
     let (_, nanos) = UNITS.iter().find(|(names, _)| names.contains(&unit))?;
@@ -150,7 +151,8 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
 }
 
 /// As [`duration`] reads it, in the largest unit that needs no fraction.
-pub(super) fn write_duration(duration: Duration) -> String {
+#[cfg(any(test, feature = "config"))]
+pub(crate) fn write_duration(duration: Duration) -> String {
     let nanos = duration.as_nanos();
     let fits = |(_, unit): &&(&[&str], u64)| nanos != 0 && nanos % u128::from(*unit) == 0;
     match UNITS.iter().rev().find(fits) {
