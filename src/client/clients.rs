@@ -66,8 +66,8 @@ pub(crate) enum IdentitySource {
 #[derive(Clone)]
 pub(crate) struct Member {
     pub(super) identity: Identity,
-    /// A number and a text are different keys.
-    is_number: bool,
+    /// True if the key is bytes, as a field of a request is. A number or a tuple is another key.
+    is_bytes: bool,
 }
 
 impl Member {
@@ -81,7 +81,7 @@ impl IdentitySource {
     /// Returns whether a client that this source finds may be the member.
     pub(super) fn may_find(&self, member: &Member) -> bool {
         match self {
-            Self::Header(_) | Self::Bearer => !member.is_number,
+            Self::Header(_) | Self::Bearer => member.is_bytes,
             Self::Host(hosts) => hosts.iter().any(|written| {
                 let key = host::key(written.as_ref().into());
                 Identity::of(&Principal::Key(key)) == member.identity
@@ -288,7 +288,7 @@ impl Clients {
             _ => key.into(),
         };
         let member = Member {
-            is_number: key.is_number(),
+            is_bytes: key.is_bytes(),
             identity: Identity::of(&Principal::Key(key)),
         };
         self.members.push((plan.into(), member));

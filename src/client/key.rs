@@ -32,10 +32,15 @@ use super::sip::{SipKey, SipState};
 /// use tower_throttle::ClientKey;
 ///
 /// let by_name: ClientKey = "acme".into();
-/// let by_number: ClientKey = 4711_u64.into();
+/// let by_number: ClientKey = 4711.into();
+/// let user_of_tenant: ClientKey = ("acme", 4711).into();
 /// assert_eq!(format!("{by_name:?}"), "ClientKey");
-/// # let _ = by_number;
+/// # let _ = (by_number, user_of_tenant);
 /// ```
+///
+/// Keys of different kinds are different clients: the text `"1"` is not the number `1`, and neither is the pair
+/// `("1", 1)`. Numbers are compared by value, whatever their type. The sixteen bytes of a UUID are the number that
+/// they write, most significant byte first.
 #[derive(Clone)]
 pub struct ClientKey<'a>(Raw<'a>);
 
@@ -43,19 +48,38 @@ pub struct ClientKey<'a>(Raw<'a>);
 enum Raw<'a> {
     Bytes(Cow<'a, [u8]>),
     Number([u8; 16]),
+    /// Several keys, each with its kind and length before it.
+    Tuple(Vec<u8>),
 }
 
 impl ClientKey<'_> {
+    /// Makes one key of several.
+    fn tuple(parts: &[ClientKey<'_>]) -> Self {
+        let mut bytes = Vec::new();
+        for ClientKey(part) in parts {
+            let (kind, part): (u8, &[u8]) = match part {
+                Raw::Bytes(part) => (0, part),
+                Raw::Number(part) => (1, part),
+                Raw::Tuple(part) => (2, part),
+            };
+            bytes.push(kind);
+            bytes.extend((part.len() as u64).to_be_bytes());
+            bytes.extend(part);
+        }
+        Self(Raw::Tuple(bytes))
+    }
+
     /// The key, if it is a text.
     pub(super) fn text(&self) -> Option<&str> {
         match &self.0 {
             Raw::Bytes(bytes) => std::str::from_utf8(bytes).ok(),
-            Raw::Number(_) => None,
+            Raw::Number(_) | Raw::Tuple(_) => None,
         }
     }
 
-    pub(super) fn is_number(&self) -> bool {
-        matches!(self.0, Raw::Number(_))
+    /// Tells whether the key is bytes, as a header field or a token is.
+    pub(super) fn is_bytes(&self) -> bool {
+        matches!(self.0, Raw::Bytes(_))
     }
 }
 
@@ -89,15 +113,61 @@ impl From<String> for ClientKey<'_> {
     }
 }
 
-impl From<u64> for ClientKey<'_> {
-    fn from(number: u64) -> Self {
-        u128::from(number).into()
+impl<'a> From<Cow<'a, str>> for ClientKey<'a> {
+    fn from(text: Cow<'a, str>) -> Self {
+        match text {
+            Cow::Borrowed(text) => text.into(),
+            Cow::Owned(text) => text.into(),
+        }
     }
 }
 
-impl From<u128> for ClientKey<'_> {
-    fn from(number: u128) -> Self {
-        Self(Raw::Number(number.to_be_bytes()))
+impl From<Vec<u8>> for ClientKey<'_> {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self(Raw::Bytes(bytes.into()))
+    }
+}
+
+/// A number, most significant byte first, such as a UUID.
+impl From<[u8; 16]> for ClientKey<'_> {
+    fn from(number: [u8; 16]) -> Self {
+        Self(Raw::Number(number))
+    }
+}
+
+/// Numbers of each type. A negative one is the number of 128 bits that has the same bits.
+macro_rules! numbers {
+    ($($number:ty)*) => {$(
+        impl From<$number> for ClientKey<'_> {
+            fn from(number: $number) -> Self {
+                (number as u128).to_be_bytes().into()
+            }
+        }
+    )*};
+}
+
+numbers!(u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize);
+
+/// Two keys that tell a client together, such as a tenant and a user.
+impl<'a, A, B> From<(A, B)> for ClientKey<'a>
+where
+    A: Into<ClientKey<'a>>,
+    B: Into<ClientKey<'a>>,
+{
+    fn from((first, second): (A, B)) -> Self {
+        Self::tuple(&[first.into(), second.into()])
+    }
+}
+
+/// Three keys that tell a client together.
+impl<'a, A, B, C> From<(A, B, C)> for ClientKey<'a>
+where
+    A: Into<ClientKey<'a>>,
+    B: Into<ClientKey<'a>>,
+    C: Into<ClientKey<'a>>,
+{
+    fn from((first, second, third): (A, B, C)) -> Self {
+        Self::tuple(&[first.into(), second.into(), third.into()])
     }
 }
 
@@ -123,6 +193,7 @@ impl Principal<'_> {
             Self::Anonymous => hash(IdentityKind::Anonymous, &[]),
             Self::Key(ClientKey(Raw::Bytes(bytes))) => hash(IdentityKind::Bytes, bytes),
             Self::Key(ClientKey(Raw::Number(bytes))) => hash(IdentityKind::Number, bytes),
+            Self::Key(ClientKey(Raw::Tuple(bytes))) => hash(IdentityKind::Tuple, bytes),
             Self::Address(IpAddr::V4(address)) => hash(IdentityKind::V4, &address.octets()),
             Self::Address(IpAddr::V6(address)) => hash(IdentityKind::V6, &address.octets()),
         })
@@ -138,6 +209,8 @@ enum IdentityKind {
     Number,
     V4,
     V6,
+    // The fifth key is that of paths.
+    Tuple = 6,
 }
 
 /// A key for each kind of principal, and for each number of blocks, so that no two kinds have the same hash. Drawn from
@@ -150,6 +223,7 @@ struct ProcessKeys {
     large_number: SipKey,
     v4: SipKey,
     v6: SipKey,
+    tuple: SipKey,
 }
 
 static KEYS: LazyLock<ProcessKeys> = LazyLock::new(|| {
@@ -164,6 +238,7 @@ static KEYS: LazyLock<ProcessKeys> = LazyLock::new(|| {
         large_number: random(),
         v4: random(),
         v6: random(),
+        tuple: random(),
     }
 });
 
@@ -180,6 +255,7 @@ impl ProcessKeys {
                     halves => self.large_number.blocks(halves),
                 }
             }
+            Principal::Key(ClientKey(Raw::Tuple(bytes))) => self.tuple.bytes(bytes),
             Principal::Address(IpAddr::V4(address)) => self.v4.blocks([address.to_bits().into()]),
             Principal::Address(IpAddr::V6(address)) => self.v6.blocks(halves(address.to_bits())),
         }
@@ -224,7 +300,7 @@ impl Identity {
 /// The key under which all who share a store hash their clients.
 #[derive(Clone, Copy)]
 pub(crate) struct Secret {
-    hashers: [SipHasher24; 6],
+    hashers: [SipHasher24; 7],
     /// Of what it was made.
     pub(crate) length: usize,
 }
@@ -236,7 +312,7 @@ impl Secret {
     pub(crate) fn new(secret: &[u8]) -> Self {
         // A key for each kind, drawn from the secret by the same function.
         let half = |number| SipHasher24::new_with_keys(number, !number).hash(secret);
-        let hashers = [0, 1, 2, 3, 4, 5].map(|number: u64| {
+        let hashers = [0, 1, 2, 3, 4, 5, 6].map(|number: u64| {
             let key = half(number).as_u128();
             SipHasher24::new_with_keys(key as u64, (key >> 64) as u64)
         });
@@ -289,13 +365,20 @@ mod tests {
 
     #[test]
     fn clients_are_told_apart_and_kinds_too() {
-        let keys: [ClientKey<'_>; 6] = [
+        let keys: [ClientKey<'_>; 13] = [
             "".into(),
             "a".into(),
             "b".into(),
             "\u{1}".into(),
             1_u64.into(),
             (1_u128 << 64).into(),
+            (-1).into(),
+            ("a", "b").into(),
+            ("", "ab").into(),
+            ("ab", "").into(),
+            ("a", 1).into(),
+            ("a", "b", "").into(),
+            (("a", "b"), "").into(),
         ];
         let addresses = ["0.0.0.1", "::1", "97.0.0.0"];
         let addresses = addresses.map(|address| address.parse().expect("an address"));
