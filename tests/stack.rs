@@ -53,7 +53,7 @@ fn cors() -> CorsLayer {
     CorsLayer::new()
         .allow_origin(HeaderValue::from_static("https://app.example"))
         .allow_methods([Method::GET, Method::POST])
-        .expose_headers(EXPOSE_HEADERS)
+        .expose_headers(EXPOSE_HEADERS.to_vec())
 }
 
 fn timeout() -> TimeoutLayer {

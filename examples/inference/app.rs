@@ -94,7 +94,7 @@ pub(crate) fn app(model: Arc<Model>, key: ApiKey, throttle: ThrottleLayer) -> Ro
                 .allow_origin(Any)
                 .allow_methods([Method::GET, Method::POST])
                 .allow_headers(AllowHeaders::mirror_request())
-                .expose_headers(EXPOSE_HEADERS),
+                .expose_headers(EXPOSE_HEADERS.to_vec()),
         )
         // 3. Strangers are turned away before they can spend anybody's budget.
         .layer(from_fn_with_state(key, guard::require_key))

@@ -32,10 +32,12 @@ pub use self::{dialect::Dialect, problem::Problem, protocol::Protocol, rejection
 /// ```
 /// use tower_http::cors::CorsLayer;
 ///
-/// let cors = CorsLayer::new().expose_headers(tower_throttle::EXPOSE_HEADERS);
+/// let cors = CorsLayer::new().expose_headers(tower_throttle::EXPOSE_HEADERS.to_vec());
 /// # let _ = cors;
 /// ```
-pub const EXPOSE_HEADERS: [HeaderName; 9] = [
+pub static EXPOSE_HEADERS: &[HeaderName] = &HEADERS;
+
+static HEADERS: [HeaderName; 9] = [
     RATE_LIMIT,
     RATE_LIMIT_POLICY,
     RETRY_AFTER,
