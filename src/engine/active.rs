@@ -12,7 +12,8 @@
 //!   for it. No request takes it.
 //! - **One balance for each limit.** A limit that stays shares its bucket with the set before, whoever charges it. The
 //!   bucket tells by its version in whose terms its state is: a request that finds newer terms than its own, or a
-//!   closed bucket, takes nothing and begins anew with the rules in force.
+//!   closed bucket, takes nothing and begins anew with the rules in force. No request is charged in terms that are
+//!   gone: see [`meter_history`](crate::limiter::meter_history).
 //! - **Used stays used.** A bucket is closed before its heirs are charged for the first time, and they begin with what
 //!   it held. So no request falls between the two.
 //! - **No undeclared route is lost.** Requests enter such routes at any time. The sets of the old rules are sealed
@@ -29,9 +30,10 @@
 //!    again until step 6, so there is nothing slow from here on.
 //! 5. Seal the old sets, and carry over what was entered since step 3; if something was, list the budgets anew. A request
 //!    that would enter a route now waits, too.
-//! 6. Have the histories of changed limits and the budgets of a store's corrections go on, and exchange the sets. Bring
-//!    each bucket, and what each lost key has left, into the new terms, forget the old ones, add up
-//!    what the old set has counted, and wake all queues, since any limit may have room now.
+//! 6. Have the budgets of a store's corrections and the histories of changed limits go on, bring each bucket of these
+//!    into the new terms, and exchange the sets. A request that needs a changed limit waits in between. Bring what each
+//!    lost key has left into the new terms, forget the old ones, add up what the old set has counted, and wake all
+//!    queues, since any limit may have room now.
 //! 7. Write the registry and let go of its lock. Only then are listeners told, for one may ask for a snapshot.
 //!
 //! # Memory ordering
@@ -45,7 +47,7 @@
 //! and connects a store.
 
 use std::{
-    fmt,
+    fmt, iter,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{Arc, Mutex, PoisonError},
     thread,
@@ -56,10 +58,7 @@ use arc_swap::{ArcSwap, Guard};
 use super::{key_changes::KeyChanges, routes::UNDECLARED, rule_set::RuleSet};
 use crate::{
     clock::{Clock, Timeline},
-    limiter::{
-        Limiter,
-        limit_set::{BoundLimit, Storage},
-    },
+    limiter::{Limiter, limit_set::BoundLimit},
     observe::{
         self, StoreWatch,
         snapshot::{LimitSnapshot, RouteSnapshot, Snapshot},
@@ -97,7 +96,8 @@ impl ActiveRules {
         let compiled = rules.compile(&mut draft)?;
         let rule_set = RuleSet::new(compiled, &limiter, &StoreSlot::default(), None)?;
         let (registry, terms) = draft.commit();
-        terms.push(now);
+        // There are no balances yet.
+        terms.push(iter::empty(), || now);
         Ok(Self {
             rule_set: ArcSwap::from_pointee(rule_set),
             registry: Mutex::new(registry),
@@ -265,19 +265,11 @@ impl ActiveRules {
         }
         let replaced = store_client.zip(present);
         let replaced = replaced.map(|(store_client, present)| store_client.set_present(present));
-        terms.push(limiter.now());
+        let declared = next.scopes().flat_map(|(_, limits)| limits);
+        let bounds = declared.chain(new.undeclared_limits());
+        terms.push(bounds, || limiter.now_ordered());
         self.rule_set.store(Arc::clone(&new));
         meanwhile(&new);
-        let declared = next.scopes().flat_map(|(_, limits)| limits);
-        for bound in declared.chain(new.undeclared_limits()) {
-            let buckets = match &bound.storage {
-                Storage::Bucket(bucket) => std::slice::from_ref(&**bucket),
-                Storage::Client(buckets) => buckets.overflow(),
-            };
-            for bucket in buckets {
-                bucket.update(bound.version, &bound.history);
-            }
-        }
         // There may be many.
         drop(replaced);
         new.lost_keys.follow();

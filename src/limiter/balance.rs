@@ -194,7 +194,7 @@ impl BalanceRef<'_> {
                 let _ = bucket.step(bucket.load(), terms.version, terms.history, next);
             }
             Self::Table(table, key) => {
-                table.refund(key, next);
+                table.refund(&key.lasting(), next);
             }
         }
     }

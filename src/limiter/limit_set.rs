@@ -41,6 +41,7 @@ use std::cell::Cell;
 use std::{
     cmp::Reverse,
     hash::BuildHasher,
+    slice,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -337,7 +338,8 @@ pub(crate) enum QueueId {
 pub(crate) enum Storage {
     /// One bucket for all requests.
     Bucket(Arc<Bucket>),
-    /// A bucket for each client, in the table; here are the number of the limit there and its overflow buckets.
+    /// A bucket for each client, in the table; here are the number of the limit there and its overflow buckets, for
+    /// charges in the terms of the limit's version.
     Client(Arc<ClientBuckets>),
 }
 
@@ -401,6 +403,14 @@ impl BoundLimit {
             Storage::Client(buckets) => {
                 BalanceRef::Table(table, TableKey::new(identity, buckets, terms))
             }
+        }
+    }
+
+    /// Lists the buckets that are not in the table.
+    pub(crate) fn buckets(&self) -> &[Bucket] {
+        match &self.storage {
+            Storage::Bucket(bucket) => slice::from_ref(bucket),
+            Storage::Client(buckets) => buckets.overflow(),
         }
     }
 
@@ -535,7 +545,7 @@ impl BoundLimit {
     pub(crate) fn is(&self, other: &Self) -> bool {
         match (&self.storage, &other.storage) {
             (Storage::Bucket(own), Storage::Bucket(other)) => Arc::ptr_eq(own, other),
-            (Storage::Client(own), Storage::Client(other)) => Arc::ptr_eq(own, other),
+            (Storage::Client(own), Storage::Client(other)) => own.is(other),
             _ => false,
         }
     }

@@ -14,8 +14,23 @@
 //!
 //! A [`Version`] is the number of a reload. A limit's version is that of the reload that made it, or that last changed
 //! what its unit weighs: a reload that changes a burst alone leaves it. Each balance has the version in whose terms
-//! its state is (`Bucket` in a word of its own, the client table in sixteen bits of the key), and is rewritten by the
-//! first charge of a later version, or by the reload itself; reading it does not rewrite it.
+//! its state is (`Bucket` in a word of its own, the client table in sixteen bits of the key). The reload rewrites each
+//! bucket, and the first charge of a later version an entry of the table; reading it does not rewrite it.
+//!
+//! # The moment of a change
+//!
+//! A balance is carried over as of one moment: until then units come back as before, and after it by the new terms. A
+//! charge that is made in old terms by a later reading of the clock would be read as if the time in between had been
+//! used as well: ten milliseconds are five thousand units of two microseconds. A thread may be kept from running for
+//! longer, with terms that it has found in force. So no balance takes such a charge:
+//!
+//! - A *bucket* is carried over by the reload, as of a reading that is made while its state is
+//!   [`BUSY`](super::bucket::BUSY), and so after each charge that is in it.
+//! - An *entry of the table* is carried over as of the step, whenever that is done. Its limit is
+//!   [retired](super::client_table::ClientBuckets::retire) before the step's moment is read: a request that looks the
+//!   entry up after that finds none, and one that has looked it up before has read the clock before.
+//! - A *correction* reads the clock before it looks for the terms in force, and a step is pushed, with its moment,
+//!   under the lock.
 //!
 //! # Invariants
 //!
@@ -24,8 +39,10 @@
 //!   open.
 //! - A version is never older in a balance than it was: charges of an older version get `Outdated` and are decided
 //!   anew.
-//! - A step is pushed as the rules begin to hold, just before they are put into force. In that moment, charges are made
-//!   in terms that are no longer the present ones.
+//! - A step is pushed just before the rules are put into force. A request that is decided by the rules before in that
+//!   moment is [outdated](super::Outdated), and looks for the new ones.
+//! - No charge in older terms than the present ones is made by a reading that is later than the moment as of which its
+//!   balance is carried over.
 //! - A late correction (a refund, a debt) of a bucket is tried in the terms of its charge first, then in the present
 //!   ones: the reload brings each bucket into these. One of an entry in the client table is made in the present terms at
 //!   once: the entry stays in older ones until somebody changes it, and all that is in those is carried over as of the
@@ -52,7 +69,7 @@ use std::{
 use crate::{
     clock::Nanos,
     limit::meter::Meter,
-    sync::{AtomicU64, Mutex, Ordering},
+    sync::{AtomicU64, Mutex, Ordering, fence},
 };
 
 /// The number of the reload that brought a setting, counted from 1; in a `MemoryStore`, of the change of a budget. The
@@ -65,8 +82,8 @@ pub(crate) struct MeterHistory(Arc<SharedSteps>);
 
 /// The steps, and the version of the present one beside their lock: `NEVER_OPEN` if there is none.
 ///
-/// The version is written under the lock and read without it. Who reads one that has just gone by works in the terms of
-/// the step before, as if it had come a moment earlier.
+/// The version is written under the lock, before the step's moment is read, and it is read without the lock: a thread
+/// that finds a version present has no reading of the clock that is later than the step after it.
 struct SharedSteps {
     present: AtomicU64,
     steps: Mutex<MeterSteps>,
@@ -84,7 +101,7 @@ pub(crate) struct MeterTerms<'a> {
 pub(crate) struct MeterSteps(VecDeque<MeterStep>);
 
 /// One change of what a unit weighs.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct MeterStep {
     pub(crate) version: Version,
     /// The moment of the change, at which balances are carried over: what had come back by then, by the meter before,
@@ -106,23 +123,50 @@ impl MeterHistory {
         }))
     }
 
-    /// Adds the present step. Its version is larger than those before.
+    /// Adds the present step, of which there is nothing to carry over yet. Its version is larger than those before.
+    pub(crate) fn push(&self, step: MeterStep) {
+        self.go_on(step.version, step.meter, || step.since, |_| ());
+    }
+
+    /// Adds the present step, whose version is larger than those before, and has `carry_over` rewrite the buckets of
+    /// the limit. `clock` tells the moment, after all readings of those who have found other terms to be present.
     ///
     /// At the most that is kept the oldest step is dropped.
-    pub(crate) fn push(&self, step: MeterStep) {
-        self.with_lock(|MeterSteps(steps)| {
-            if steps.len() == MeterSteps::KEPT {
-                steps.pop_front();
+    pub(crate) fn go_on(
+        &self,
+        version: Version,
+        meter: Meter,
+        clock: impl FnOnce() -> Nanos,
+        carry_over: impl FnOnce(&MeterSteps),
+    ) {
+        self.with_lock(|steps| {
+            if steps.0.len() == MeterSteps::KEPT {
+                steps.0.pop_front();
             }
-            self.0.present.store(step.version, Ordering::Release);
-            steps.push_back(step);
+            self.0.present.store(version, Ordering::Release);
+            // The clock is not read before others can see that, and that limits are retired.
+            fence(Ordering::SeqCst);
+            steps.0.push_back(MeterStep {
+                version,
+                since: clock(),
+                meter,
+            });
+            carry_over(steps);
         });
     }
 
-    /// Tells whether a version is that of the present step, without a lock.
+    /// Tells whether a version is that of the present step, without a lock. If it is, each reading of the clock that
+    /// the caller has made before is no later than the step that follows.
     #[inline]
     pub(crate) fn is_present(&self, version: Version) -> bool {
         self.0.present.load(Ordering::Acquire) == version
+    }
+
+    /// Tells whether other terms are present than those of a version, without a lock. If not, the same is true of the
+    /// caller's readings as of [`MeterHistory::is_present`].
+    pub(crate) fn is_past(&self, version: Version) -> bool {
+        let present = self.0.present.load(Ordering::Acquire);
+        present != version && present != Self::NEVER_OPEN
     }
 
     /// Drops all steps but the present one, and the memory for them.
@@ -143,7 +187,12 @@ impl MeterHistory {
 
     /// Returns whether it is the same history, and not one with the same steps.
     pub(crate) fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        self.place() == other.place()
+    }
+
+    /// Returns where the history is, by which it is told from others.
+    pub(crate) fn place(&self) -> usize {
+        Arc::as_ptr(&self.0).addr()
     }
 
     /// Waits until nobody holds the lock: whoever has found [`BUSY`](super::bucket::BUSY) in a bucket waits here for
@@ -175,6 +224,31 @@ impl MeterSteps {
     /// as it is if `to` is not remembered. Costs time in proportion to the steps between, and ends early at a full
     /// bucket.
     pub(crate) fn read(&self, state: u64, from: Option<Version>, to: Version) -> u64 {
+        self.read_as_of(state, from, to, |step| step.since)
+    }
+
+    /// [`MeterSteps::read`] as of another moment than the last step's, which `clock` tells. It is no earlier.
+    pub(crate) fn read_now(
+        &self,
+        state: u64,
+        from: Version,
+        to: Version,
+        clock: impl Fn() -> Nanos,
+    ) -> u64 {
+        self.read_as_of(state, Some(from), to, |step| match step.version == to {
+            true => clock(),
+            false => step.since,
+        })
+    }
+
+    /// [`MeterSteps::read`] with the moments as of which the state is carried through steps.
+    fn read_as_of(
+        &self,
+        state: u64,
+        from: Option<Version>,
+        to: Version,
+        moment: impl Fn(&MeterStep) -> Nanos,
+    ) -> u64 {
         let Self(steps) = self;
         let at = |version| steps.iter().rposition(|step| step.version == version);
         let (Some(to), false) = (at(to), state == 0) else {
@@ -189,7 +263,7 @@ impl MeterSteps {
         };
         let pairs = steps.iter().zip(steps.iter().skip(1));
         for (before, after) in pairs.take(to).skip(from) {
-            state = after.meter.carry(&before.meter, state, after.since);
+            state = after.meter.carry(&before.meter, state, moment(after));
             if state == 0 {
                 break;
             }

@@ -78,6 +78,8 @@ pub(crate) struct Draft<'a> {
     now: Nanos,
     /// The histories of limits whose units will weigh something else, and how these will be measured.
     changed: Vec<(MeterHistory, Meter)>,
+    /// Those of them that are limits of clients, as they are before.
+    retired: Vec<Arc<ClientBuckets>>,
     handover: Handover,
 }
 
@@ -93,6 +95,7 @@ impl Registry {
             },
             now,
             changed: Vec::new(),
+            retired: Vec::new(),
             handover,
         }
     }
@@ -195,7 +198,7 @@ impl Draft<'_> {
             });
             let counters = pair.map(|index| Arc::clone(&old[index].counters));
             let storage = match pair.filter(|_| !begins_anew) {
-                Some(index) => old[index].storage.clone(),
+                Some(index) => self.kept(&old[index], version),
                 None if by_client => {
                     let number = self.registry.numbers;
                     self.registry.numbers += 1;
@@ -247,6 +250,17 @@ impl Draft<'_> {
         templates
     }
 
+    /// The balances of a limit from before, for charges in the terms of `version`.
+    fn kept(&mut self, bound: &BoundLimit, version: Version) -> Storage {
+        match &bound.storage {
+            Storage::Client(buckets) if bound.version != version => {
+                self.retired.push(Arc::clone(buckets));
+                Storage::Client(Arc::new(buckets.in_version(version)))
+            }
+            storage => storage.clone(),
+        }
+    }
+
     /// In which terms a limit is told, if before it was told in others.
     fn measured(
         &mut self,
@@ -280,6 +294,7 @@ impl Draft<'_> {
         let terms = NextTerms {
             version: self.registry.version,
             changed: self.changed,
+            retired: self.retired,
         };
         (self.registry, terms)
     }
@@ -288,24 +303,52 @@ impl Draft<'_> {
 /// The terms of the limits that rules change, for the moment in which the rules begin to hold.
 ///
 /// Whatever comes back late, or is owed late, is settled in the present terms of its limit; and a request that is
-/// decided by rules of before finds a balance in newer terms outdated. So terms become the present ones no earlier than
-/// the rules do, and balances are carried over as of that moment.
+/// decided by rules of before finds a balance in newer terms outdated. So terms become the present ones just before the
+/// rules do, and balances are carried over as of that moment.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct NextTerms {
     version: Version,
     changed: Vec<(MeterHistory, Meter)>,
+    retired: Vec<Arc<ClientBuckets>>,
 }
 
 impl NextTerms {
-    /// Adds the step to each history. The rules hold from `now` on: the caller puts them into force at once, with nothing
-    /// slow in between.
-    pub(crate) fn push(self, now: Nanos) {
-        for (history, meter) in self.changed {
-            history.push(MeterStep {
-                version: self.version,
-                since: now,
-                meter,
+    /// Ends charges in the terms before, adds the step to each history, and carries over the buckets of `bounds`, which
+    /// are all limits of the new rules. Balances in the table follow as they are charged.
+    ///
+    /// The caller puts the rules into force at once, with nothing slow in between: requests on changed limits wait for
+    /// them. `clock` makes readings that are later than those of others who were seen.
+    pub(crate) fn push<'a>(
+        self,
+        bounds: impl Iterator<Item = &'a BoundLimit>,
+        clock: impl Fn() -> Nanos,
+    ) {
+        let Self {
+            version,
+            changed,
+            retired,
+        } = self;
+        let places = changed.iter().map(|(history, _)| history.place());
+        let mut buckets: HashMap<usize, Vec<&Bucket>> =
+            places.map(|place| (place, Vec::new())).collect();
+        if buckets.is_empty() {
+            return;
+        }
+        for bound in bounds {
+            if let Some(buckets) = buckets.get_mut(&bound.history.place()) {
+                buckets.extend(bound.buckets());
+            }
+        }
+        for buckets in retired {
+            buckets.retire();
+        }
+        for (history, meter) in changed {
+            let buckets = buckets.remove(&history.place()).unwrap_or_default();
+            history.go_on(version, meter, &clock, |steps| {
+                for bucket in buckets {
+                    bucket.carry_over(version, steps, &clock);
+                }
             });
         }
     }
@@ -473,7 +516,7 @@ mod tests {
                     .compile(&mut draft)
                     .expect("rules that hold together");
                 let (committed, terms) = draft.commit();
-                terms.push(turn as Nanos);
+                terms.push(iter::empty(), || turn as Nanos);
                 registry = committed;
                 let places = registry.scopes().map(|(_, bounds)| bounds.len());
                 most = most.max(places.chain([registry.default.len()]).max().unwrap_or(0));
@@ -483,7 +526,7 @@ mod tests {
                 .compile(&mut draft)
                 .expect("rules that hold together");
             let (committed, terms) = draft.commit();
-            terms.push(turn as Nanos);
+            terms.push(iter::empty(), || turn as Nanos);
             registry = committed;
             for (place, bounds) in registry.scopes() {
                 assert_eq!(bounds.len(), 4, "{place}: nothing rests once it is open");

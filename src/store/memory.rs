@@ -19,7 +19,7 @@ use crate::{
         readings::BucketReading,
         readings::{LimitReading, LimitReadings},
     },
-    sync::Mutex,
+    sync::{Mutex, MutexGuard},
 };
 
 /// A store in this process, for several throttles in it.
@@ -47,8 +47,11 @@ pub struct MemoryStore {
 
 struct Balances {
     limiter: Limiter,
-    limits: Mutex<HashMap<Arc<str>, Arc<BoundLimit>>>,
+    limits: Mutex<KnownLimits>,
 }
+
+/// The limits by their names, each as it was last asked for.
+type KnownLimits = HashMap<Arc<str>, Arc<BoundLimit>>;
 
 impl MemoryStore {
     const DEFAULT_MAX: usize = 1 << 18;
@@ -83,10 +86,15 @@ impl MemoryStore {
 }
 
 impl Balances {
+    /// Locks the limits. Each step leaves them whole.
+    fn limits(&self) -> MutexGuard<'_, KnownLimits> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Returns a limit with this meter, and its balances.
-    fn limit(&self, key: &Arc<str>, meter: Meter, now: Nanos) -> Arc<BoundLimit> {
-        // Each step leaves it whole.
-        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+    ///
+    /// Where it had another, its balances are carried over. Who has found it in those terms begins anew.
+    fn limit(&self, limits: &mut KnownLimits, key: &Arc<str>, meter: Meter) -> Arc<BoundLimit> {
         let before = limits.get(key);
         if let Some(same) = before.filter(|known| known.limit.meter == Some(meter)) {
             return Arc::clone(same);
@@ -97,10 +105,15 @@ impl Balances {
                 let weighed = before.limit.meter;
                 if weighed.is_none_or(|weighed| !weighed.weighs_as(&meter)) {
                     bound.version += 1;
-                    bound.history.push(MeterStep {
-                        version: bound.version,
-                        since: now,
-                        meter,
+                    let (version, clock) = (bound.version, || self.limiter.now_ordered());
+                    if let Storage::Client(buckets) = &before.storage {
+                        bound.storage = Storage::Client(Arc::new(buckets.in_version(version)));
+                        buckets.retire();
+                    }
+                    before.history.go_on(version, meter, clock, |steps| {
+                        for bucket in before.buckets() {
+                            bucket.carry_over(version, steps, clock);
+                        }
                     });
                 }
                 bound.limit.meter = Some(meter);
@@ -110,7 +123,7 @@ impl Balances {
                 let number = u32::try_from(limits.len()).unwrap_or(u32::MAX);
                 let step = MeterStep {
                     version: 0,
-                    since: now,
+                    since: self.limiter.now(),
                     meter,
                 };
                 BoundLimit {
@@ -144,24 +157,37 @@ impl Balances {
     /// Returns a limit in the terms of a charge by this meter that was made no later than `until`, and its balances.
     /// `None` if there are no such terms: the limit is not put into them.
     fn charged(&self, key: &Arc<str>, meter: &Meter, until: Nanos) -> Option<BoundLimit> {
-        let limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        let limits = self.limits();
         let known = limits.get(key)?;
         let version = known
             .history
             .with_lock(|steps| steps.latest(meter, until))?;
-        Some(BoundLimit {
-            version,
-            ..BoundLimit::clone(known)
-        })
+        let mut bound = BoundLimit::clone(known);
+        if let Storage::Client(buckets) = &known.storage {
+            bound.storage = Storage::Client(Arc::new(buckets.in_version(version)));
+        }
+        bound.version = version;
+        Some(bound)
     }
 
     fn take(&self, charges: &[Charge]) -> Taken {
+        let mut is_anew = false;
         loop {
-            let now = self.limiter.now();
-            let limit = |charge: &Charge| {
-                self.limit(charge.key.shared_limit(), *charge.budget.meter(), now)
-            };
+            let mut known = self.limits();
+            for charge in charges {
+                self.limit(
+                    &mut known,
+                    charge.key.shared_limit(),
+                    *charge.budget.meter(),
+                );
+            }
+            // One that is asked for twice is there as it was last.
+            let limit = |charge: &Charge| Arc::clone(&known[charge.key.shared_limit()]);
             let limits: Vec<_> = charges.iter().map(limit).collect();
+            // Others may ask for other settings meanwhile. Who had to begin anew for that keeps them waiting.
+            let _alone = is_anew.then_some(known);
+            is_anew = true;
+            let now = self.limiter.now();
             let pairs = || charges.iter().zip(&limits);
             let of = |shadows: bool| {
                 pairs()
@@ -248,7 +274,8 @@ impl Balances {
             // hold units of the bucket count on its being refilled as in its present terms.
             let bound = match correction {
                 Correction::Owe { .. } | Correction::Refund { .. } => {
-                    Some(BoundLimit::clone(&self.limit(key_of_limit, *meter, now)))
+                    let limit = self.limit(&mut self.limits(), key_of_limit, *meter);
+                    Some(BoundLimit::clone(&limit))
                 }
                 Correction::Undo { taken, .. } => self.charged(key_of_limit, meter, *taken),
                 Correction::Return { .. } => self.charged(key_of_limit, meter, now),
@@ -289,5 +316,67 @@ impl Default for MemoryStore {
 impl fmt::Debug for MemoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryStore").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        limiter::bucket::Untaken,
+        store::{BucketKey, Budget},
+    };
+
+    fn budget(interval: u64) -> Budget {
+        let rate = Rate::new(1, Duration::from_micros(interval)).burst(3);
+        Budget::of_rate(&rate).expect("open")
+    }
+
+    fn charge(interval: u64) -> Charge {
+        Charge::new(BucketKey::new("route", Some(1)), budget(interval), 1)
+    }
+
+    /// One throttle has found the limit as its own settings have it, and is kept from running. Another one has others.
+    #[tokio::test(start_paused = true)]
+    async fn nobody_owes_time_for_a_charge_by_settings_of_before() {
+        for capacity in [8, 0] {
+            let store = MemoryStore::with_capacity(capacity).expect("there is as much memory");
+            let balances = &store.inner;
+            let (fast, slow) = (charge(2), charge(10_000));
+            let limit = |charge: &Charge| {
+                let (key, meter) = (charge.key.shared_limit(), *charge.budget.meter());
+                balances.limit(&mut balances.limits(), key, meter)
+            };
+            assert!(balances.take(std::slice::from_ref(&fast)).is_admitted);
+            let before = limit(&fast);
+            assert!(balances.take(std::slice::from_ref(&slow)).is_admitted);
+            limit(&fast);
+            limit(&slow);
+            tokio::time::advance(Duration::from_millis(5)).await;
+            let now = balances.limiter.now();
+            for late in [before, limit(&fast)] {
+                limit(&slow);
+                let balance = late.balance(&balances.limiter.clients, slow.key.identity());
+                let meter = late.limit.meter.expect("open");
+                let taken = balance.take(balance.start(), &meter, now, 1, || now);
+                assert_eq!(taken, Err(Untaken::Outdated), "{capacity}");
+            }
+            let present = limit(&slow);
+            let balance = present.balance(&balances.limiter.clients, slow.key.identity());
+            let used = slow.budget.meter().used(balance.peek(now).state, now);
+            assert!(used <= 2, "{capacity}: {used} of two");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_limit_that_is_asked_for_by_two_settings_at_once_goes_by_the_last() {
+        let store = MemoryStore::with_capacity(8).expect("there is as much memory");
+        let taken = store.inner.take(&[charge(2), charge(10_000)]);
+        assert!(taken.is_admitted);
+        let used = |balance: &Balance| budget(10_000).meter().used(balance.state, taken.now);
+        let used: Vec<_> = taken.balances.iter().map(used).collect();
+        assert_eq!(used, [1, 2]);
     }
 }

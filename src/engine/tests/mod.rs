@@ -1,4 +1,5 @@
 mod growth;
+mod late;
 mod plain;
 mod plans;
 mod scopes;

@@ -1,6 +1,6 @@
 //! All interleavings of a bucket that is closed and of those that still have it. Run with `--cfg throttle_loom`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use loom::thread;
 
@@ -222,5 +222,74 @@ fn loom_a_charge_that_is_given_back_or_owed_during_a_reload_comes_to_the_heir() 
         owes.join().expect("no panic");
         refunds.join().expect("no panic");
         assert_eq!(scene.new.used(), 1);
+    });
+}
+
+/// A rate of which a unit weighs so many nanoseconds.
+fn paced(interval: u64) -> Meter {
+    let rate = Rate::new(1, Duration::from_nanos(interval)).burst(3);
+    Meter::of_rate(&rate).expect("open")
+}
+
+/// A unit weighs a hundred times as much from a moment on, in which the clock goes on by 500.
+#[test]
+fn loom_a_bucket_owes_no_time_for_a_charge_as_its_terms_change() {
+    model(|| {
+        let old = Arc::new(Under::new(1, paced(10)));
+        let time = Arc::new(AtomicU64::new(5));
+        let request = {
+            let (old, time) = (Arc::clone(&old), Arc::clone(&time));
+            thread::spawn(move || {
+                let now = time.load(Ordering::Acquire);
+                let next = |state| old.meter.take(state, now, 1).ok();
+                let taken = (old.bucket).step(old.bucket.load(), 1, &old.history, next);
+                taken.is_ok()
+            })
+        };
+        let now = || time.load(Ordering::Acquire);
+        let passes = || time.fetch_add(500, Ordering::AcqRel);
+        old.history.go_on(2, paced(1_000), passes, |steps| {
+            old.bucket.carry_over(2, steps, now);
+        });
+        let is_taken = request.join().expect("no panic");
+        let used = paced(1_000).used(old.bucket.load(), now());
+        assert!(used <= 1 && (is_taken || used == 0), "{used}, {is_taken}");
+        assert!(old.bucket.is_in(old.bucket.load(), 2));
+    });
+}
+
+/// The same of what a closed bucket has left, and is owed late.
+#[test]
+fn loom_an_estate_owes_no_time_for_a_debt_as_its_terms_change() {
+    model(|| {
+        let old = Arc::new(Under::new(1, paced(10)));
+        old.bucket.retire(&old.history);
+        let time = Arc::new(AtomicU64::new(5));
+        let owes = {
+            let (old, time) = (Arc::clone(&old), Arc::clone(&time));
+            thread::spawn(move || {
+                let now = time.load(Ordering::Acquire);
+                assert!(old.bucket.settle_late(LateCorrection::Owe, 1, now));
+            })
+        };
+        let passes = || time.fetch_add(500, Ordering::AcqRel);
+        old.history.go_on(2, paced(1_000), passes, |_| ());
+        old.bucket.follow();
+        owes.join().expect("no panic");
+        let heir = Under::new(2, paced(1_000));
+        let successor = Successor {
+            bucket: &heir.bucket,
+            history: &heir.history,
+            version: 2,
+            meter: Some(heir.meter),
+        };
+        let source = Source {
+            bucket: &old.bucket,
+            history: &old.history,
+            meter: Some(paced(1_000)),
+        };
+        successor.inherit(&[source], || 505, false);
+        let used = heir.meter.used(heir.bucket.load(), 505);
+        assert!(used <= 1, "{used} of one");
     });
 }

@@ -31,6 +31,9 @@
 //! rewrite   lock ─ CAS state to BUSY ─ write key ─ write state ─ unlock
 //! ```
 //!
+//! A reload rewrites each bucket as of a reading of the clock that it makes while the state is `BUSY`: a moment that no
+//! charge in the bucket comes after (see [`meter_history`](super::meter_history)).
+//!
 //! Nothing here is ever cancelled half-way: no step waits for another task, and the only wait is for a thread between
 //! `BUSY` and the state.
 //!
@@ -38,7 +41,7 @@
 //!
 //! [`balance`](super::balance) for charges and corrections, [`plain`](super::plain) for charges in one exchange,
 //! [`client_table`](super::client_table) for its slots and its overflow buckets, and `engine` for reloads:
-//! [`Bucket::update`], and what [`succession`] makes public.
+//! [`Bucket::carry_over`], and what [`succession`] makes public.
 //!
 //! # Memory ordering
 //!
@@ -60,7 +63,7 @@ pub(crate) use self::succession::{LateCorrection, Source, Successor};
 use crate::{
     clock::Nanos,
     limit::meter::Meter,
-    limiter::meter_history::{MeterHistory, Version},
+    limiter::meter_history::{MeterHistory, MeterSteps, Version},
     sync::{AtomicU64, Mutex, Ordering},
 };
 
@@ -201,7 +204,7 @@ impl Slot<'_> {
     /// if the slot is not that of `from`.
     ///
     /// The caller holds the lock under which this key changes. `change` runs while the state is `BUSY`: it is short,
-    /// does not panic, and takes no lock.
+    /// does not panic, and takes no lock, but for what a reading of the clock does.
     pub(crate) fn rewrite(&self, from: u64, to: u64, change: impl FnOnce(u64) -> u64) -> bool {
         let exchange = |from, to| {
             self.state
@@ -397,6 +400,21 @@ impl Bucket {
             }
             if own > version { Greater } else { Equal }
         })
+    }
+
+    /// Rewrites the state in terms of `version`, the present ones, if it is in older ones: as of a reading of `clock`
+    /// that is made after the last charge in those. The caller has the lock of the history, whose `steps` these are.
+    pub(crate) fn carry_over(
+        &self,
+        version: Version,
+        steps: &MeterSteps,
+        clock: impl Fn() -> Nanos,
+    ) {
+        let own = self.version.load(Ordering::Acquire);
+        if own < version {
+            let change = |state| steps.read_now(state, own, version, clock);
+            self.slot().rewrite(own, version, change);
+        }
     }
 
     /// The bucket as a slot, whose key is the version.

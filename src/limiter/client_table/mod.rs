@@ -40,6 +40,9 @@
 //!   it pays one charge too many, never too few; but a slot in flight is put back all the same.
 //! - After a reload the state is in terms of settings that are gone. The *version* of these is a part of the key,
 //!   so that it is missed then; under the lock of its stripe it is found by the other part, and rewritten.
+//! - Before the moment of such a reload is read, the limit is [*retired*](ClientBuckets::retire) in the terms before.
+//!   Its charges have keys from then on that are in no slot, so nobody is charged in those terms by a later reading.
+//!   What comes back has the key that is there.
 //!
 //! A slot changes hands only when its bucket is full. A charge that was made before weighs nothing by then,
 //! so what is given back too late is nothing either (see [`crate::limit::gcra`]).
@@ -58,7 +61,7 @@ use std::{
     cmp::Ordering as Order,
     collections::TryReserveError,
     fmt,
-    sync::{OnceLock, PoisonError},
+    sync::{Arc, OnceLock, PoisonError},
 };
 
 use super::{meter_history::MeterTerms, readings::BucketReading};
@@ -72,25 +75,62 @@ use crate::{
     sync::{AtomicU64, Mutex, Ordering},
 };
 
-/// One limit's part of the table: the number that is hashed into its keys, and the buckets that clients share who find
-/// no room.
+/// One limit's part of the table, in the terms of one version: the number that is hashed into its keys, and the buckets
+/// that clients share who find no room.
 #[derive(Debug)]
 pub(crate) struct ClientBuckets {
+    /// The number, as it is hashed.
+    salt: u64,
+    /// The end of the keys of charges: that of the version's keys, or [`ClientBuckets::RETIRED`]. Read relaxed: it
+    /// guards no memory, and who has a reading of the clock from after a change of it has seen that change.
+    mark: AtomicU64,
     /// Given once by the rules of a throttle, so that no two limits have the same keys.
     number: u32,
-    /// Made with the limit, 2 KiB, so that they are there when the table is full.
-    overflow: [Bucket; ClientBuckets::OVERFLOW],
+    /// Made with the limit, 2 KiB, so that they are there when the table is full. The same in all versions.
+    overflow: Arc<[Bucket; ClientBuckets::OVERFLOW]>,
 }
 
 impl ClientBuckets {
     /// The overflow buckets of a limit. A client's is chosen by its key, so that it always meets the same strangers.
     const OVERFLOW: usize = 16;
 
+    /// The end of keys that no slot has: without [`TableKey::ENTERED`], and not zero.
+    const RETIRED: u64 = 1;
+
     pub(crate) fn new(number: u32, version: Version) -> Self {
         Self {
+            salt: Self::salt(number),
+            mark: AtomicU64::new(TableKey::mark(version)),
             number,
-            overflow: [(); Self::OVERFLOW].map(|()| Bucket::full(version)),
+            overflow: Arc::new([(); Self::OVERFLOW].map(|()| Bucket::full(version))),
         }
+    }
+
+    /// The same buckets in the terms of another version.
+    pub(crate) fn in_version(&self, version: Version) -> Self {
+        Self {
+            salt: self.salt,
+            mark: AtomicU64::new(TableKey::mark(version)),
+            number: self.number,
+            overflow: Arc::clone(&self.overflow),
+        }
+    }
+
+    /// Ends all charges in these terms: a key that is made from now on is found nowhere, and its charge is outdated.
+    ///
+    /// A request reads the clock before it makes its keys. So a reading that is made after this call and a fence is no
+    /// earlier than that of any charge in these terms.
+    pub(crate) fn retire(&self) {
+        self.mark.store(Self::RETIRED, Ordering::Release);
+    }
+
+    /// Tells whether both are the same buckets, in whatever terms.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.overflow, &other.overflow)
+    }
+
+    fn salt(number: u32) -> u64 {
+        (u64::from(number) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 
     /// The number that is hashed into keys and names the queues of clients.
@@ -100,7 +140,7 @@ impl ClientBuckets {
 
     /// The overflow buckets, for a reload to put them into new terms.
     pub(crate) fn overflow(&self) -> &[Bucket] {
-        &self.overflow
+        &self.overflow[..]
     }
 }
 
@@ -110,8 +150,9 @@ impl ClientBuckets {
 /// read as if it were in terms of the later one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TableKey<'a> {
-    /// The last sixteen bits are those of the version, and the others a hash of the rest. Never zero, which marks a
-    /// slot that nobody had yet.
+    /// The last sixteen bits are those of the version, the one before is [`TableKey::ENTERED`], and the others are a
+    /// hash of the rest. Never zero, which marks a slot that nobody had yet. Of a charge on a limit that is retired, it
+    /// ends in [`ClientBuckets::RETIRED`], as no word in a slot does.
     word: u64,
     buckets: &'a ClientBuckets,
     /// The whole version, of which `word` has the end, and the history to read older ones by.
@@ -120,31 +161,46 @@ pub(crate) struct TableKey<'a> {
 
 impl<'a> TableKey<'a> {
     /// The bits of a word that are the version's.
-    const MARK: u64 = 0xffff;
+    const VERSION: u64 = 0xffff;
 
-    /// The key of an identity, which is a keyed hash and so nothing an outsider can aim.
+    /// The bit that is set in each word that is in a slot, so that none is zero.
+    const ENTERED: u64 = Self::VERSION + 1;
+
+    /// The bits of a word that are the hash.
+    const HASH: u64 = !(Self::VERSION | Self::ENTERED);
+
+    /// The key of an identity, which is a keyed hash and so nothing an outsider can aim, for a charge at a moment that
+    /// has been read before. `buckets` are those of the version in `terms`.
     #[inline]
     pub(crate) fn new(identity: u128, buckets: &'a ClientBuckets, terms: MeterTerms<'a>) -> Self {
-        let hash = Self::hash_of(identity, buckets.number);
+        let mark = buckets.mark.load(Ordering::Relaxed);
+        debug_assert!([Self::mark(terms.version), ClientBuckets::RETIRED].contains(&mark));
         Self {
-            word: hash | (terms.version & Self::MARK),
+            word: Self::salted(identity, buckets.salt) | mark,
             buckets,
             terms,
         }
     }
 
-    /// Hashes an identity with the number of a limit: the part of the key that every version has. The last sixteen
-    /// bits are zero, the seventeenth is set, so that it is never zero: 47 bits differ.
+    /// Hashes an identity with the number of a limit: the part of the key that every version has, 47 bits, with zeros
+    /// behind them.
     ///
     /// Both halves of an identity count, of which the second is zero if the first is a whole hash.
     #[inline]
     pub(crate) fn hash_of(identity: u128, number: u32) -> u64 {
+        Self::salted(identity, ClientBuckets::salt(number))
+    }
+
+    #[inline(always)]
+    fn salted(identity: u128, salt: u64) -> u64 {
         let (low, high) = (identity as u64, (identity >> 64) as u64);
-        let salted =
-            low.wrapping_add(high) ^ (u64::from(number) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let product = u128::from(salted) * 0xa076_1d64_78bd_642f;
-        let hash = product as u64 ^ (product >> 64) as u64;
-        (hash | (Self::MARK + 1)) & !Self::MARK
+        let product = u128::from(low.wrapping_add(high) ^ salt) * 0xa076_1d64_78bd_642f;
+        (product as u64 ^ (product >> 64) as u64) & Self::HASH
+    }
+
+    /// The end of a version's keys.
+    fn mark(version: Version) -> u64 {
+        Self::ENTERED | (version & Self::VERSION)
     }
 
     /// The key as the slot of the bucket has it.
@@ -153,18 +209,29 @@ impl<'a> TableKey<'a> {
         self.word
     }
 
+    /// Tells whether the limit was retired in these terms before the key was made.
+    fn is_retired(&self) -> bool {
+        self.word & Self::ENTERED == 0
+    }
+
     pub(crate) fn terms(&self) -> MeterTerms<'a> {
         self.terms
     }
 
-    /// The key of the same bucket in another version.
+    /// The key under which the balance is there in these terms, whether the limit is retired in them or not: for what
+    /// comes back.
+    pub(crate) fn lasting(&self) -> Self {
+        self.in_version(self.terms.version)
+    }
+
+    /// The key of the same bucket in another version, also if the limit is retired in that.
     pub(crate) fn in_version(&self, version: Version) -> Self {
         let terms = MeterTerms {
             version,
             ..self.terms
         };
         Self {
-            word: self.hash() | (version & Self::MARK),
+            word: self.hash() | Self::mark(version),
             terms,
             ..*self
         }
@@ -172,7 +239,7 @@ impl<'a> TableKey<'a> {
 
     /// The part of the word that every version has.
     pub(crate) fn hash(&self) -> u64 {
-        self.word & !Self::MARK
+        self.word & Self::HASH
     }
 
     /// The hash by which the second group of a key is found.
@@ -319,7 +386,7 @@ impl ClientTable {
     /// # Errors
     ///
     /// [`Untaken::Refused`] with the balance that was refused; [`Untaken::Outdated`] if it is in newer terms than the
-    /// key.
+    /// key, or if there are newer ones and the key is not there, or its limit retired.
     #[inline]
     pub(crate) fn step(
         &self,
@@ -347,7 +414,10 @@ impl ClientTable {
     ///
     /// Should the slot change hands in between, then because its bucket was full: the stranger can have the same state
     /// only as one that is full as well, and to a full bucket nothing can be given.
+    ///
+    /// The key is [one that may be there](TableKey::lasting).
     pub(crate) fn refund(&self, key: &TableKey<'_>, next: impl Fn(u64) -> Option<u64>) -> bool {
+        debug_assert!(!key.is_retired());
         loop {
             if let Some((slot, seen)) = self.find(key) {
                 if slot.step(key.word, seen, &next).is_some() {
@@ -379,8 +449,11 @@ impl ClientTable {
         if left.shared {
             let (slot, version) = (key.overflow().slot(), key.terms.version);
             slot.give_back(version, left.state, meter, taken, weight, clock);
-        } else if let Some((slot, _)) = self.find(key) {
-            slot.give_back(key.word, left.state, meter, taken, weight, clock);
+        } else {
+            let key = key.lasting();
+            if let Some((slot, _)) = self.find(&key) {
+                slot.give_back(key.word, left.state, meter, taken, weight, clock);
+            }
         }
         // A key that is not there any more had a full bucket.
     }
@@ -400,12 +473,19 @@ impl ClientTable {
         next: impl Fn(u64, Nanos) -> Option<u64>,
     ) -> Option<Result<BucketReading, Untaken<BucketReading>>> {
         let _alone = self.stripe(key);
+        if key.is_retired() {
+            return Some(Err(Untaken::Outdated));
+        }
         match self.renew(key) {
             None => {}
             Some(Order::Greater) => return Some(Err(Untaken::Outdated)),
             Some(_) => return None,
         }
         let now = clock();
+        // By a reading that may be later than the step after these terms, it would owe the time in between.
+        if key.terms.history.is_past(key.terms.version) {
+            return Some(Err(Untaken::Outdated));
+        }
         let Some(first) = next(0, now) else {
             return Some(Err(Untaken::Refused(BucketReading::default())));
         };
@@ -486,7 +566,7 @@ impl ClientTable {
         let slots = groups.flat_map(Group::slots);
         let mut words = slots.map(|slot| (slot, slot.key.load(Ordering::Acquire)));
         words.find(|(slot, word)| {
-            word & !TableKey::MARK == key.hash()
+            word & !TableKey::VERSION == key.hash() | TableKey::ENTERED
                 && *word != key.word
                 && slot.state.load(Ordering::Acquire) != BUSY
         })

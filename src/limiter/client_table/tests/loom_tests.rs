@@ -139,6 +139,108 @@ fn loom_a_slot_goes_from_a_quota_to_a_rate_and_takes_nothing_along() {
     });
 }
 
+/// A limit of which a unit weighs 10, and 1,000 as soon as that is changed, on a clock that goes on by 500 in the very
+/// moment of the change.
+struct Slowed {
+    memory: ClientTable,
+    pages: [ClientBuckets; 2],
+    history: MeterHistory,
+    time: crate::sync::AtomicU64,
+}
+
+impl Slowed {
+    fn new(capacity: usize) -> Arc<Self> {
+        let memory = ClientTable::new();
+        memory.reserve(capacity).expect("there is as much memory");
+        let page = ClientBuckets::new(0, 1);
+        let first = crate::limiter::meter_history::MeterStep {
+            version: 1,
+            since: 0,
+            meter: Self::meter(1),
+        };
+        Arc::new(Self {
+            memory,
+            pages: [page.in_version(2), page],
+            history: MeterHistory::new(Some(first)),
+            time: crate::sync::AtomicU64::new(5),
+        })
+    }
+
+    fn meter(version: Version) -> Meter {
+        meter(if version == 1 { 10 } else { 1_000 }, 3)
+    }
+
+    fn now(&self) -> Nanos {
+        self.time.load(Ordering::Acquire)
+    }
+
+    /// Takes a unit by the terms of a version, as a request does: it reads the clock, and then looks up its client.
+    fn takes(&self, version: Version) -> bool {
+        let (history, now) = (&self.history, self.now());
+        let page = &self.pages[version as usize % 2];
+        let key = TableKey::new(identity(1), page, MeterTerms { version, history });
+        let taken = (self.memory).take(&key, &Self::meter(version), now, 1, || self.now());
+        taken.is_ok()
+    }
+
+    fn slow_down(&self) {
+        self.pages[1].retire();
+        let passes = || self.time.fetch_add(500, Ordering::AcqRel);
+        self.history.go_on(2, Self::meter(2), passes, |steps| {
+            for bucket in self.pages[1].overflow() {
+                bucket.carry_over(2, steps, || self.now());
+            }
+        });
+    }
+
+    fn used(&self) -> u64 {
+        let terms = MeterTerms {
+            version: 2,
+            history: &self.history,
+        };
+        let key = TableKey::new(identity(1), &self.pages[0], terms);
+        let now = self.now();
+        Self::meter(2).used(self.memory.peek(&key, now).state, now)
+    }
+}
+
+/// A client that is in the table owes what it was charged, and not the time of the change.
+#[test]
+fn loom_a_client_owes_no_time_for_a_charge_in_terms_that_are_gone() {
+    model(|| {
+        let it = Slowed::new(2);
+        assert!(it.takes(1));
+        let late = {
+            let it = Arc::clone(&it);
+            thread::spawn(move || u64::from(it.takes(1)))
+        };
+        it.slow_down();
+        let late = late.join().expect("no panic");
+        let used = it.used();
+        assert!(used <= 1 + late && used >= late, "{used}, {late} late");
+        assert!(!it.takes(1), "these terms are gone");
+    });
+}
+
+/// The same of one that is new, whether there is room for it or not.
+#[test]
+fn loom_a_new_client_owes_no_time_for_a_charge_in_terms_that_are_gone() {
+    for capacity in [2, 0] {
+        model(move || {
+            let it = Slowed::new(capacity);
+            let late = {
+                let it = Arc::clone(&it);
+                thread::spawn(move || u64::from(it.takes(1)))
+            };
+            it.slow_down();
+            let late = late.join().expect("no panic");
+            let used = it.used();
+            assert!(used <= 1, "{used}, {late} late");
+            assert!(!it.takes(1), "these terms are gone");
+        });
+    }
+}
+
 /// Two settings of one limit: an interval of 10, and from 5 on one of 20.
 fn changed(history: &MeterHistory) {
     for (version, since, interval) in [(0, 0, 10), (1, 5, 20)] {

@@ -6,7 +6,8 @@ use crate::limiter::meter_history::MeterStep;
 /// A limit whose units weigh 100 nanoseconds in version 1, and 200 in version 2.
 struct Reloaded {
     memory: ClientTable,
-    page: ClientBuckets,
+    /// Of each version.
+    pages: [ClientBuckets; 2],
     history: MeterHistory,
     meters: [Meter; 2],
 }
@@ -21,9 +22,10 @@ impl Reloaded {
             since: 0,
             meter: meters[0],
         };
+        let page = ClientBuckets::new(3, 1);
         Self {
             memory,
-            page: ClientBuckets::new(3, 1),
+            pages: [page.in_version(2), page],
             history: MeterHistory::new(Some(first)),
             meters,
         }
@@ -43,7 +45,8 @@ impl Reloaded {
     }
 
     fn key(&self, version: Version) -> TableKey<'_> {
-        TableKey::new(identity(7), &self.page, self.terms(version))
+        let page = &self.pages[version as usize % 2];
+        TableKey::new(identity(7), page, self.terms(version))
     }
 
     /// Units charged by the settings of a version, at 1,000.
@@ -195,4 +198,61 @@ fn what_was_shared_comes_back_to_those_who_share_by_the_settings_that_hold() {
         Ok(1_200),
         "two, which weigh more, less one"
     );
+}
+
+/// A request has found its limits and is kept from running. The table has its client in the same terms, in which nobody
+/// is charged any more.
+#[test]
+fn nobody_is_charged_in_terms_that_are_retired() {
+    let it = Reloaded::new(64);
+    let early = it.key(1);
+    assert_eq!(it.take(1, 3), Ok(BucketReading::own(1_300)));
+    it.pages[1].retire();
+    let late = it.key(1);
+    let take = |key: &TableKey<'_>, now| it.memory.take(key, &it.meters[0], now, 1, || now);
+    assert_eq!(take(&late, 1_000), Err(Untaken::Outdated));
+    assert_eq!(
+        it.memory.peek(&late, 1_000),
+        BucketReading::own(1_300),
+        "it may be looked at"
+    );
+    let seen = take(&early, 1_000);
+    assert_eq!(
+        seen,
+        Ok(BucketReading::own(1_400)),
+        "by a reading of before"
+    );
+    let weight = it.meters[0].weight(1);
+    (it.memory).give_back(
+        &late,
+        BucketReading::own(1_400),
+        &it.meters[0],
+        1_000,
+        weight,
+        || 1_000,
+    );
+    assert_eq!(it.peek(1), BucketReading::own(1_300), "it comes back");
+    BalanceRef::Table(&it.memory, late).return_lease(1_300, &it.meters[0], 1_000, 1);
+    assert_eq!(it.peek(1), BucketReading::own(1_200), "it comes back");
+    it.reload();
+    assert_eq!(it.peek(2), BucketReading::own(1_400), "two that weigh more");
+    assert_eq!(take(&late, 9_000), Err(Untaken::Outdated));
+    assert_eq!(it.peek(2), BucketReading::own(1_400));
+}
+
+/// A client that is new is charged with a reading of its own, which may be later than the reload.
+#[test]
+fn no_client_is_entered_in_terms_that_are_gone() {
+    for capacity in [64, 0] {
+        let it = Reloaded::new(capacity);
+        let early = it.key(1);
+        let clock = || {
+            it.pages[1].retire();
+            it.reload();
+            9_000
+        };
+        let taken = it.memory.take(&early, &it.meters[0], 900, 1, clock);
+        assert_eq!(taken, Err(Untaken::Outdated), "{capacity}");
+        assert_eq!(it.peek(2).state, 0, "{capacity}");
+    }
 }
