@@ -374,6 +374,7 @@
 //!   left, as gauges, with `Snapshot::record`; and of a store `throttle_store_up`, `throttle_store_errors_total` and
 //!   `throttle_store_outage_total`. A recorder is installed before the first request.
 //! - `quanta`: adds [`Clock::counter`], by which a throttle decides faster if [`ThrottleLayer::clock`] is given it.
+//! - `serde`: a [`Snapshot`] is `Serialize`. The feature `config` has it, too.
 //! - `redis`: limits that replicas share in Redis or Valkey; see [`store::RedisStore`].
 //! - `redis-tls`: the same through TLS.
 //! - `test-util`: tells whether a store of one's own keeps its promises; see [`store::conformance`]. And
@@ -388,6 +389,8 @@
 //!
 //! [axum]: https://docs.rs/axum
 //! [tonic]: https://docs.rs/tonic
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "__bench")]
 #[doc(hidden)]

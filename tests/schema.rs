@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tower_throttle::{Rules, ThrottleLayer};
 
 /// Generated from here; `BLESS=1` writes it anew.
-const FILE: &str = "src/config/rules/schema.json";
+const FILE: &str = "schema/tower-throttle.json";
 
 const NUMBER: &str = r"[0-9][0-9_]*(\.[0-9]+)?([eE][-+]?[0-9]+)?";
 const UNIT: &str = "(ns|us|µs|ms|s|sec|seconds?|m|min|minutes?|h|hours?|d|days?)";
@@ -18,6 +18,13 @@ fn one_of(schemas: impl IntoIterator<Item = Value>) -> Value {
 
 fn defined(name: &str) -> Value {
     json!({ "$ref": format!("#/$defs/{name}") })
+}
+
+/// The same schema, with what an editor tells of it.
+fn described(schema: Value, what: &str) -> Value {
+    let mut schema = schema;
+    schema["description"] = json!(what);
+    schema
 }
 
 /// One of a kind, or a list of them.
@@ -66,15 +73,19 @@ fn by_route(of: &str) -> Value {
 
 fn settings_of_limits() -> Value {
     json!({
-        "access": { "enum": ["unlimited", "closed", "exempt"] },
-        "rate": some("rate"),
+        "access": {
+            "enum": ["unlimited", "closed", "exempt"],
+            "description": "`unlimited` frees the scope from inherited limits, `closed` refuses every request, and \
+                            `exempt` frees a declared route from all limits, those of clients and the total included.",
+        },
+        "rate": described(some("rate"), "The steady-state rate, or several of them. All hold."),
         "burst": count("Requests at once, beside a single rate."),
-        "quota": some("quota"),
-        "tokens": some("rate"),
-        "in_flight": some("in_flight"),
-        "max_wait": defined("duration"),
+        "quota": described(some("quota"), "Requests in a day, week, month (UTC) or other window."),
+        "tokens": described(some("rate"), "The rate of model tokens, which are reserved and then settled."),
+        "in_flight": described(some("in_flight"), "Requests at the same time, each to the end of its response."),
+        "max_wait": described(defined("duration"), "The longest time in line. Without it, nobody waits."),
         "max_waiting": count("Requests in line."),
-        "name": defined("name"),
+        "name": described(defined("name"), "The name in header fields, answers, metrics and logs."),
         "publish": { "type": "boolean", "description": "Whether header fields tell these limits." },
         "max_tokens_per_request": count("The largest request in model tokens; larger ones are refused."),
         "max_reservation_percent": {
@@ -98,13 +109,28 @@ fn limits(settings: &Value) -> Value {
 
 fn schema() -> Value {
     let mut of_plan = settings_of_limits();
-    of_plan["routes"] = by_route("limits");
+    of_plan["routes"] = described(
+        by_route("limits"),
+        "Limits that each client has on a route besides, by route key.",
+    );
     let named = |kind: Value, name: &str| {
-        let mut settings = json!({ "name": defined("name"), "shadow": { "type": "boolean" } });
+        let mut settings = json!({
+            "name": described(defined("name"), "The name in header fields, answers, metrics and logs."),
+            "shadow": {
+                "type": "boolean",
+                "description": "Whether the limit only reports what it would refuse.",
+            },
+        });
         settings[name] = kind;
         settings
     };
-    let mut rate = named(defined("steady"), "rate");
+    let mut rate = named(
+        described(
+            defined("steady"),
+            "So many a second, or in a period, such as `600/minute`.",
+        ),
+        "rate",
+    );
     rate["burst"] = count("Requests, or model tokens, at once.");
     let window = format!("[0-9][0-9_]* */ *(day|week|month|({NUMBER} *)?{UNIT})");
     let steady = json!({ "type": "number", "minimum": 0, "description": "So many a second." });
@@ -112,17 +138,35 @@ fn schema() -> Value {
     let slots = count("Requests at the same time.");
     let source = one_of([
         json!({ "enum": ["bearer", "address"] }),
-        table(&json!({ "header": { "type": "string" } }), Some("header")),
-        table(&json!({ "hosts": texts() }), Some("hosts")),
+        table(
+            &json!({ "header": { "type": "string", "description": "The header field with the client's key." } }),
+            Some("header"),
+        ),
+        table(
+            &json!({ "hosts": described(texts(), "The hosts that clients ask for, each of them a client.") }),
+            Some("hosts"),
+        ),
     ]);
     let clients = json!({
-        "by": one_of([source.clone(), json!({ "type": "array", "items": source, "minItems": 1, "maxItems": 2 })]),
-        "trusting": texts(),
-        "forwarding": { "enum": ["x-forwarded-for", "forwarded"] },
-        "ipv6_prefix": { "type": "integer", "minimum": 0, "maximum": 128 },
-        "max_clients": count("Buckets of clients that are kept."),
-        "each": defined("plan"),
+        "by": described(
+            one_of([source.clone(), json!({ "type": "array", "items": source, "minItems": 1, "maxItems": 2 })]),
+            "How clients are told apart: `bearer`, `address`, a header field, or hosts; or one of them and then `address`.",
+        ),
+        "trusting": described(texts(), "The networks of trusted proxies, such as `10.0.0.0/8`."),
+        "forwarding": {
+            "enum": ["x-forwarded-for", "forwarded"],
+            "description": "The header field in which trusted proxies name the client.",
+        },
+        "ipv6_prefix": {
+            "type": "integer",
+            "minimum": 0,
+            "maximum": 128,
+            "description": "The bits of an IPv6 address that tell clients apart. Default: 64.",
+        },
+        "max_clients": count("Buckets of clients that are kept, of 16 bytes each."),
+        "each": described(defined("plan"), "The limits of each client that is on no plan."),
         "plans": {
+            "description": "Usage plans, by name. Their members are set in code.",
             "type": "object",
             "propertyNames": defined("name"),
             "additionalProperties": defined("plan"),
@@ -132,13 +176,17 @@ fn schema() -> Value {
     let estimate = one_of([
         count("Model tokens."),
         table(
-            &json!({ "header": { "type": "string" }, "or": count("Without the header."), "exact": exact }),
+            &json!({
+                "header": { "type": "string", "description": "The header field with the number of model tokens." },
+                "or": count("The tokens of a request without the header field."),
+                "exact": exact,
+            }),
             Some("header"),
         ),
         table(
             &json!({
-                "bytes_per_token": count("Of the body."),
-                "or": count("Without a length."),
+                "bytes_per_token": count("Bytes of the body for each token."),
+                "or": count("The tokens of a request without a length."),
                 "exact": exact,
             }),
             Some("bytes_per_token"),
@@ -149,23 +197,33 @@ fn schema() -> Value {
         ),
     ]);
     let root = json!({
-        "$schema": { "type": "string" },
-        "total": defined("limits"),
-        "default_route": defined("limits"),
-        "undeclared": { "enum": ["per_route", "shared"] },
-        "catch_all": { "enum": ["unmatched", "unrouted"] },
-        "routes": by_route("limits"),
-        "clients": table(&clients, Some("by")),
-        "estimate": estimate,
-        "rejections": by_route("dialect"),
+        "$schema": { "type": "string", "description": "The address of this schema, for editors." },
+        "total": described(defined("limits"), "Limits of all requests together."),
+        "default_route": described(defined("limits"), "Limits that each route has for itself, and that declared routes inherit."),
+        "undeclared": {
+            "enum": ["per_route", "shared"],
+            "description": "Whether routes without a key have buckets of their own, or share one set.",
+        },
+        "catch_all": {
+            "enum": ["unmatched", "unrouted"],
+            "description": "Whether `$default` takes all requests without a key, or only those that the router does not know.",
+        },
+        "routes": described(by_route("limits"), "Limits of single routes, by route key, such as `POST /v1/chat/completions`."),
+        "clients": described(table(&clients, Some("by")), "Limits of clients: how they are told apart, and what each may do."),
+        "estimate": described(estimate, "The model tokens that are reserved for a request."),
+        "rejections": described(by_route("dialect"), "The dialect of refusals, by route key."),
     });
     let mut schema = table(&root, None);
     schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
+    schema["$id"] = json!("https://docs.rs/tower-throttle/latest/schema/tower-throttle.json");
     schema["title"] = json!("Rules of tower-throttle");
+    schema["description"] = json!(
+        "Rate limits keyed by method and path. A setting that is left out is inherited, never zero."
+    );
     schema["$defs"] = json!({
         "steady": one_of([steady, per]),
         "rate": one_of([defined("steady"), table(&rate, Some("rate"))]),
-        "quota": one_of([text(&window), table(&named(text(&window), "quota"), Some("quota"))]),
+        "quota": one_of([text(&window), table(&named(described(text(&window), "So many in a window, such as `10000/day`."), "quota"), Some("quota"))]),
         "in_flight": one_of([slots.clone(), table(&named(slots, "max"), Some("max"))]),
         "duration": text(&format!("({NUMBER} *)?{UNIT}")),
         "name": text("[A-Za-z0-9_]{1,64}"),
@@ -203,6 +261,32 @@ fn the_schema_is_the_one_that_is_generated() {
         kept == generated && Rules::JSON_SCHEMA == generated,
         "write it with `BLESS=1 cargo test --all-features --test schema`, and test again"
     );
+}
+
+/// Editors show it beside a key.
+#[test]
+fn each_key_has_a_description() {
+    fn look(place: &str, schema: &Value, keys: &mut usize) {
+        match schema {
+            Value::Object(entries) => {
+                for (key, value) in entries {
+                    if let ("properties", Value::Object(settings)) = (&**key, value) {
+                        for (name, setting) in settings {
+                            let told = setting["description"].as_str().unwrap_or_default();
+                            assert!(told.ends_with('.'), "{place}.{name}: {told:?}");
+                            *keys += 1;
+                        }
+                    }
+                    look(&format!("{place}.{key}"), value, keys);
+                }
+            }
+            Value::Array(entries) => entries.iter().for_each(|entry| look(place, entry, keys)),
+            _ => {}
+        }
+    }
+    let mut keys = 0;
+    look("", &schema(), &mut keys);
+    assert!(keys > 50, "{keys}");
 }
 
 /// The documents between two fences or raw strings of a source.

@@ -85,13 +85,20 @@
 //! A document may name its schema, as `$schema`. It has at most 8 MiB in any format, unless a [`Reader`] says
 //! otherwise; a byte order mark before it is passed over.
 //!
-//! [`Rules::JSON_SCHEMA`](crate::Rules::JSON_SCHEMA) says the same to editors and to checks.
+//! [`JSON_SCHEMA`] says the same to editors and to checks, and lies in the repository as `schema/tower-throttle.json`. In
+//! JSON, name it as `$schema`. In YAML and TOML, editors know the comments
+//! `# yaml-language-server: $schema=tower-throttle.json` and `#:schema tower-throttle.json`.
 //!
 //! # Gateways
 //!
 //! What is read becomes rules as if they had been written by hand. What cannot be kept is an error that names it, with
 //! its line and column; what is kept in another way is a [`Warning`]. Nothing is left out in silence that would limit
 //! somebody. See [`api_gateway`] and [`api_management`].
+
+/// The JSON Schema of rules (draft 2020-12), for editors and for checks before a deployment. It describes what can be
+/// read, as TOML, YAML or JSON. Rules that contradict each other are found by
+/// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+pub const JSON_SCHEMA: &str = include_str!("../../schema/tower-throttle.json");
 
 mod document;
 mod error;

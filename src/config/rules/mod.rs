@@ -22,10 +22,8 @@ use super::{
 use crate::{rules::Rules, usage::Estimate};
 
 impl Rules {
-    /// The JSON Schema of rules (draft 2020-12), for editors and for checks before a deployment. It says what can be
-    /// read, whether as TOML, YAML or JSON; whether rules hold together,
-    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new) says.
-    pub const JSON_SCHEMA: &'static str = include_str!("schema.json");
+    /// The JSON Schema of rules (draft 2020-12): [`config::JSON_SCHEMA`](crate::config::JSON_SCHEMA).
+    pub const JSON_SCHEMA: &'static str = crate::config::JSON_SCHEMA;
 
     /// Reads rules from TOML; see [`config`](crate::config) for what they look like.
     ///

@@ -2,7 +2,7 @@
 
 #[cfg(feature = "metrics")]
 mod gauges;
-#[cfg(feature = "config")]
+#[cfg(feature = "serde")]
 mod serialize;
 
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::{
 /// A throttle at one moment: its limits, and what has become of requests. From
 /// [`Handle::snapshot`](crate::Handle::snapshot).
 ///
-/// With the feature `config` a snapshot is `Serialize`.
+/// With the feature `serde` a snapshot is `Serialize`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot {
