@@ -3,7 +3,7 @@
 mod support;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use support::{bare, endless, now, request, serve, throttle};
+use support::{bare, build, endless, now, request, serve, throttle};
 use tower::{Layer, ServiceExt};
 use tower_throttle::{DecisionIn, Rate, Rules};
 
@@ -17,24 +17,24 @@ fn layer(criterion: &mut Criterion) {
     let rows = [
         (
             "allowed, nothing told",
-            throttle(rules(endless())).fields(false),
+            build(throttle(rules(endless())).fields(false)),
         ),
-        ("allowed, both fields", throttle(rules(endless()))),
+        ("allowed, both fields", build(throttle(rules(endless())))),
         (
             "allowed, fields and decision",
-            throttle(rules(endless())).decision(DecisionIn::Both),
+            build(throttle(rules(endless())).decision(DecisionIn::Both)),
         ),
-        ("refused", throttle(rules(Rate::per_minute(1)))),
+        ("refused", build(throttle(rules(Rate::per_minute(1))))),
         (
             "refused, with decision",
-            throttle(rules(Rate::per_minute(1))).decision(DecisionIn::Both),
+            build(throttle(rules(Rate::per_minute(1))).decision(DecisionIn::Both)),
         ),
     ];
     for (name, layer) in rows {
         let mut service = layer.layer(bare());
         group.bench_function(name, |bencher| bencher.iter(|| serve(&mut service, PATH)));
     }
-    let service = throttle(rules(endless())).layer(bare());
+    let service = build(throttle(rules(endless()))).layer(bare());
     group.bench_function("clone and oneshot, as axum does", |bencher| {
         bencher.iter(|| now(service.clone().oneshot(request(PATH))).is_ok());
     });

@@ -3,7 +3,7 @@
 mod support;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use support::{bare, endless, serve, throttle};
+use support::{bare, build, endless, serve, throttle};
 use tower::Layer;
 use tower_throttle::Rules;
 
@@ -22,7 +22,7 @@ fn routes(criterion: &mut Criterion) {
                     endless(),
                 )
             });
-            let mut service = throttle(rules).fields(false).layer(bare());
+            let mut service = build(throttle(rules).fields(false)).layer(bare());
             let path = format!("/v1/models/{}/latest/completions", count - 1);
             group.bench_function(BenchmarkId::new(kind, count), |bencher| {
                 bencher.iter(|| serve(&mut service, &path));

@@ -48,7 +48,7 @@ fn throttle() -> Result<ThrottleLayer, RulesError> {
         // Told apart by their keys, and limited by the routes alone.
         .clients(Clients::by_bearer().each(Limits::unlimited()));
     let spread = env::var("SPREAD").is_ok_and(|spread| spread == "on");
-    Ok(ThrottleLayer::new(rules)?.spread(spread))
+    ThrottleLayer::builder(rules).spread(spread).build()
 }
 
 /// An answer that OpenAI's SDKs accept.

@@ -22,9 +22,7 @@ pub struct LocalClock(Timeline);
 impl LocalClock {
     #[must_use]
     pub fn of(clock: &Clock) -> Self {
-        let timeline = Timeline::start();
-        timeline.choose(clock);
-        Self(timeline)
+        Self(Timeline::start().by(clock))
     }
 
     /// Nanoseconds since the Unix epoch.
@@ -55,9 +53,7 @@ impl LocalLimiter {
 
     /// The same by another clock.
     pub fn by(rules: &Rules, clock: &Clock) -> Result<Self, RulesError> {
-        let timeline = Timeline::start();
-        timeline.choose(clock);
-        let limiter = Limiter::new(timeline);
+        let limiter = Limiter::new(Timeline::start().by(clock));
         let registry = Registry::default();
         let compiled = rules.compile(&mut registry.draft(limiter.now(), Handover::default()))?;
         if let Some(max_clients) = compiled.max_clients {

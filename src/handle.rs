@@ -48,8 +48,8 @@ impl Handle {
     /// settings; or else of the same kind with the same name; or else the next one of the same kind and period there,
     /// or the next one of the same kind; and at last one of another kind with the same name. A
     /// [shadow](crate::Rate::shadow) and an enforced limit are never the same. In a
-    /// [store](crate::ThrottleLayer::store) a limit is known by its scope, kind and name; without a name, by its scope,
-    /// kind and period.
+    /// [store](crate::ThrottleLayerBuilder::store) a limit is known by its scope, kind and name; without a name, by its
+    /// scope, kind and period.
     ///
     /// - **What was used stays used**, in units: ten requests in debt are ten requests in debt under any other rate and
     ///   burst, model tokens too. A larger burst or quota adds what it is larger by, and nothing else. However often
@@ -84,8 +84,8 @@ impl Handle {
     ///   changes.
     ///
     /// Limits of clients on single routes are new with their key. Balances that lie in a
-    /// [store](crate::ThrottleLayer::store) go on only where the key is what the host's router calls the route, such as
-    /// `GET /models/{id}`; otherwise the route has another name there, and is full.
+    /// [store](crate::ThrottleLayerBuilder::store) go on only where the key is what the host's router calls the route,
+    /// such as `GET /models/{id}`; otherwise the route has another name there, and is full.
     ///
     /// Routes that have lost their keys are remembered until all that was used there has come back, the last 65,536 of
     /// them. One beyond that is forgotten, the first to lose its key first: it is full when it is next asked for, so
@@ -110,14 +110,14 @@ impl Handle {
         self.active.reload(&rules)
     }
 
-    /// Gives back what this process has [leased](crate::ThrottleLayer::lease) of limits and not spent: for one that is
-    /// about to end. Without a store and without leases there is nothing to do.
+    /// Gives back what this process has [leased](crate::ThrottleLayerBuilder::lease) of limits and not spent: for one
+    /// that is about to end. Without a store and without leases there is nothing to do.
     ///
     /// # Cancel safety
     ///
     /// Dropped before it has ended, leases may be given back or may lapse.
     pub async fn return_leases(&self) {
-        let remote = self.active.rules().store.get().map(Arc::clone);
+        let remote = self.active.rules().store.clone();
         if let Some(remote) = remote {
             remote.return_leases().await;
         }
@@ -131,10 +131,10 @@ impl Handle {
     ///
     /// - A request that would wait in line is told as refused, with the time until its limits have room. Requests ahead
     ///   of it are not counted in that time.
-    /// - Requests are read by the [protocol](crate::ThrottleLayer::protocol) that the layer had when this handle was
-    ///   made.
-    /// - Of limits that lie in a [store](crate::ThrottleLayer::store) it tells what this process knows of them, and
-    ///   takes the rest for full: the store is not asked.
+    /// - Requests are read by the [protocol](crate::ThrottleLayerBuilder::protocol) that the layer had when this handle
+    ///   was made.
+    /// - Of limits that lie in a [store](crate::ThrottleLayerBuilder::store) it tells what this process knows of them,
+    ///   and takes the rest for full: the store is not asked.
     /// - An undeclared route that nobody has asked for yet is told as `$default`, with limits that are full.
     ///
     /// ```

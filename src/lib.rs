@@ -44,8 +44,11 @@
 //!     let rules = Rules::new()
 //!         .default_route(Rate::per_second(10).burst(5))
 //!         .route("POST /v1/chat/completions", Rate::per_minute(30).burst(2).named("chat"));
+//!     let throttle = ThrottleLayer::builder(rules)
+//!         .decision(DecisionIn::Response)
+//!         .build()?;
 //!     let mut service = ServiceBuilder::new()
-//!         .layer(ThrottleLayer::new(rules)?.decision(DecisionIn::Response))
+//!         .layer(throttle)
 //!         .service(service_fn(serve));
 //!     let chat = || Request::post("/v1/chat/completions").body(());
 //!
@@ -201,7 +204,7 @@
 //! what was reserved too little is a debt that later requests wait for. An estimate refuses nobody for its size: each
 //! limit reserves at most its burst, and half of it where strangers share the bucket.
 //! [`Limits::max_tokens_per_request`] refuses large requests.
-//! [`ThrottleLayer::usage_from_openai_response`] reads it from answers as OpenAI's API gives them.
+//! [`ThrottleLayerBuilder::usage_from_openai_response`] reads it from answers as OpenAI's API gives them.
 //!
 //! # Shadows
 //!
@@ -220,11 +223,11 @@
 //! ratelimit: "chat";r=9;t=9
 //! ```
 //!
-//! `q` requests in `w` seconds with a burst of `throttle-burst`; `r` of them would pass now, and a client
-//! that spreads those over `t` seconds arrives at the steady rate. What has the least left comes first.
-//! The fields are added to those of the inner service, never in their place.
-//! [`ThrottleLayer::fields`] turns them off on admitted responses. The total's limits are not told, since a server's
-//! capacity is nobody's business, unless [`Limits::publish`] says so. What has refused is named either way.
+//! `q` requests in `w` seconds with a burst of `throttle-burst`; `r` of them would pass now, and a client that spreads
+//! those over `t` seconds arrives at the steady rate. What has the least left comes first. The fields are added to
+//! those of the inner service, never in their place. [`ThrottleLayerBuilder::fields`] turns them off on admitted
+//! responses. The total's limits are not told, since a server's capacity is nobody's business, unless
+//! [`Limits::publish`] says so. What has refused is named either way.
 //!
 //! Every limit has a name: that of [`Rate::named`] or [`Limits::named`], or else one after its scope and kind (`total`,
 //! `default`, `client`, a plan's name, `post_v1_chat` on the route `POST /v1/chat`, `post_v1_chat_tokens`). Other rules
@@ -236,25 +239,25 @@
 //! above, and a problem document that OpenAI's SDKs can read too. Waits are rounded up, so that a client
 //! which obeys them does not come too soon. A wait above a minute, or none because the request can never
 //! pass, comes with `x-should-retry: false`: some SDKs would otherwise be back within a second.
-//! Every refusal tells its true wait; [`ThrottleLayer::spread`] staggers the waits of clients that are refused
+//! Every refusal tells its true wait; [`ThrottleLayerBuilder::spread`] staggers the waits of clients that are refused
 //! together. Where only caps on what the server has in flight refuse, it is the server that is busy: status 503, in
 //! gRPC 14 (`UNAVAILABLE`).
 //!
-//! [`ThrottleLayer::rejection`] takes a [`Dialect`], as clients of OpenAI, Anthropic, API Gateway, Azure API
+//! [`ThrottleLayerBuilder::rejection`] takes a [`Dialect`], as clients of OpenAI, Anthropic, API Gateway, Azure API
 //! Management, KServe or JSON-RPC (MCP) expect it, or an answer of one's own; [`Rules::rejection`] one for a single
 //! route. A dialect has its own body, and some have fields of their own on admitted responses; waits, `x-should-retry`
 //! and the fields above are told in each.
 //!
 //! A gRPC request is answered in gRPC: one HEADERS frame with `grpc-status: 8` (`RESOURCE_EXHAUSTED`) and
 //! in the details `RetryInfo`, `QuotaFailure` and `ErrorInfo`. gRPC-Web gets the same in its own content
-//! type. [`Protocol`] can fix the framing, and [`ThrottleLayer::grpc_retry_pushback`] has the client's
+//! type. [`Protocol`] can fix the framing, and [`ThrottleLayerBuilder::grpc_retry_pushback`] has the client's
 //! library retry after the wait.
 //!
 //! # The decision
 //!
-//! [`ThrottleLayer::decision`] puts a [`Decision`] into the extensions of the request, for its handler, of the response,
-//! for layers outside of the throttle, admitted or refused, or of both: the route key, each limit with what remains, and
-//! the wait. That is what to log and to count by; it holds no string that a client chose. Without that
+//! [`ThrottleLayerBuilder::decision`] puts a [`Decision`] into the extensions of the request, for its handler, of the
+//! response, for layers outside of the throttle, admitted or refused, or of both: the route key, each limit with what
+//! remains, and the wait. That is what to log and to count by; it holds no string that a client chose. Without that
 //! call it costs nothing.
 //!
 //! # While it runs
@@ -281,28 +284,29 @@
 //!
 //! # Replicas
 //!
-//! Each process has balances of its own, unless [`ThrottleLayer::store`] puts them where all replicas of a server
-//! have them: into Redis or Valkey with a [`RedisStore`](store::RedisStore) (feature `redis`), or into a
-//! [`Store`](store::Store) of one's own. Then each rate, quota and rate of model tokens holds for all of them
-//! together, as exactly as for one:
+//! Each process has balances of its own, unless [`ThrottleLayerBuilder::store`] puts them where all replicas of a
+//! server have them: into Redis or Valkey with a [`RedisStore`](store::RedisStore) (feature `redis`), or into a
+//! [`Store`](store::Store) of one's own. Then each rate, quota and rate of model tokens holds for all of them together,
+//! as exactly as for one:
 //!
 //! ```no_run
 //! use tower_throttle::{OnOutage, Rate, Rules, ThrottleLayer, store::RedisStore};
 //!
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! let rules = Rules::new().total(Rate::per_second(100).burst(50));
-//! let throttle = ThrottleLayer::new(rules)?
-//!     .store(RedisStore::connect("redis://localhost").await?)?
-//!     .on_outage(OnOutage::Local { share: 2 });
+//! let throttle = ThrottleLayer::builder(rules)
+//!     .store(RedisStore::connect("redis://localhost").await?)
+//!     .on_outage(OnOutage::Local { share: 2 })
+//!     .build()?;
 //! # Ok(())
 //! # }
 //! ```
 //!
 //! - All charges of a request are one call, which is never made twice. Requests of the same moment share a call, a
-//!   bucket that is known to be empty refuses without one, and with [`ThrottleLayer::lease`] a process takes several
-//!   units in one.
+//!   bucket that is known to be empty refuses without one, and with [`ThrottleLayerBuilder::lease`] a process takes
+//!   several units in one.
 //! - While the store is down, [`OnOutage`] says what becomes of requests. That costs those that are under way
-//!   [25 ms](ThrottleLayer::store_deadline), and others nothing.
+//!   [25 ms](ThrottleLayerBuilder::store_deadline), and others nothing.
 //! - Clients are hashed under a [secret](Clients::secret) that all replicas know and the store does not.
 //! - Slots and lines stay in each process.
 //!
@@ -373,13 +377,14 @@
 //!   `throttle_limit_would_refuse_total`, `throttle_usage_implausible_total`, `throttle_wait_seconds`; and what is
 //!   left, as gauges, with `Snapshot::record`; and of a store `throttle_store_up`, `throttle_store_errors_total` and
 //!   `throttle_store_outage_total`. A recorder is installed before the first request.
-//! - `quanta`: adds [`Clock::counter`], by which a throttle decides faster if [`ThrottleLayer::clock`] is given it.
+//! - `quanta`: adds [`Clock::counter`], by which a throttle decides faster if [`ThrottleLayerBuilder::clock`] is given
+//!   it.
 //! - `serde`: a [`Snapshot`] is `Serialize`. The feature `config` has it, too.
 //! - `redis`: limits that replicas share in Redis or Valkey; see [`store::RedisStore`].
 //! - `redis-tls`: the same through TLS.
 //! - `test-util`: tells whether a store of one's own keeps its promises; see [`store::conformance`]. And
-//!   [`ThrottleLayer::new_at`], a throttle whose wall clock is set, and [`ThrottleLayer::suspend`], which has it go on
-//!   alone as while a machine is suspended.
+//!   [`ThrottleLayerBuilder::wall_clock`], a throttle whose wall clock is set, and [`ThrottleLayer::suspend`], which
+//!   has it go on alone as while a machine is suspended.
 //! - `tonic`: reads tonic's `TcpConnectInfo`, and `Throttle<S>` is a tonic `NamedService` if `S` is, so that a
 //!   single gRPC service can be wrapped. `tonic::transport::Server::layer` needs no feature.
 //! - `tracing`: tells operators of each refusal by limit, route and wait (no more than ten a second, with a count of
@@ -440,7 +445,7 @@ pub use self::{
     future::ResponseFuture,
     handle::Handle,
     head::RequestHead,
-    layer::ThrottleLayer,
+    layer::{ThrottleLayer, ThrottleLayerBuilder},
     limit::{
         Scope, Terms,
         in_flight::InFlight,

@@ -557,8 +557,8 @@ fn request(subscription: &str) -> Request<Empty<Bytes>> {
 #[tokio::test(start_paused = true)]
 async fn limits_hold_for_each_subscription() {
     let imported = read(include_str!("fixtures/api_management/product.xml"));
-    let layer = ThrottleLayer::new(imported.rules).expect("rules that hold together");
-    let client = Client::with(layer.rejection(Dialect::AzureApiManagement));
+    let builder = ThrottleLayer::builder(imported.rules);
+    let client = Client::with(builder.rejection(Dialect::AzureApiManagement));
     for _ in 0..5 {
         assert!(client.send(request("one")).await.is_admitted());
     }

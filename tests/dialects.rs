@@ -21,7 +21,7 @@ use tower_throttle::{
     ThrottleLayer,
 };
 
-use support::{bytes, throttle, values};
+use support::{build, bytes, throttle, throttling, values};
 use told::{Does, Told};
 
 const DIALECTS: [Dialect; 7] = [
@@ -54,8 +54,13 @@ async fn get(layer: &ThrottleLayer, path: &str) -> Answer {
     send(layer, Method::GET, path).await
 }
 
+/// A layer whose refusals are answered in a dialect.
+fn speaking(rules: Rules, dialect: Dialect) -> ThrottleLayer {
+    build(throttling(rules).rejection(dialect))
+}
+
 fn layer(limits: impl Into<Limits>, dialect: Dialect) -> ThrottleLayer {
-    throttle(Rules::new().route("GET /", limits)).rejection(dialect)
+    speaking(Rules::new().route("GET /", limits), dialect)
 }
 
 /// Two requests a minute, of which a second is refused for 20 s after 10 of 30.
@@ -124,7 +129,7 @@ async fn every_refusal(dialect: Dialect) -> String {
     let long = layer(Rate::per_hour(1), dialect);
     get(&long, "/").await;
     told += &written(get(&long, "/").await).await;
-    told += &written(send(&long.spread(false), Method::HEAD, "/").await).await;
+    told += &written(send(&long, Method::HEAD, "/").await).await;
     told += &written(get(&layer(Limits::closed(), dialect), "/").await).await;
     let busy = layer(Limits::new().in_flight(1), dialect);
     let held = get(&busy, "/").await;
@@ -351,7 +356,7 @@ async fn a_dialect_says_what_is_counted_where_its_original_does() {
     ];
     for (dialect, limits, words) in table {
         let rules = Rules::new().route("GET /", limits.clone());
-        let layer = throttle(rules.estimate(Estimate::fixed(1))).rejection(dialect);
+        let layer = speaking(rules.estimate(Estimate::fixed(1)), dialect);
         get(&layer, "/").await;
         let answer = get(&layer, "/").await;
         assert_eq!(
@@ -461,10 +466,9 @@ async fn where_nobody_can_decide_that_is_told() {
     for (dialect, words) in table {
         let store = Told::new();
         store.does(Does::Fails);
-        let layer = layer(Rate::per_second(1), dialect)
-            .store(store)
-            .expect("no clients")
-            .on_outage(OnOutage::Refuse);
+        let rules = Rules::new().route("GET /", Rate::per_second(1));
+        let builder = throttling(rules).rejection(dialect).store(store);
+        let layer = build(builder.on_outage(OnOutage::Refuse));
         let answer = get(&layer, "/").await;
         assert_eq!(
             answer.status(),
@@ -528,7 +532,7 @@ async fn admitted_responses_tell_what_is_left_in_the_words_of_the_dialect() {
         ),
     ];
     for (dialect, fields) in table {
-        let answer = get(&throttle(rules()).rejection(dialect), "/").await;
+        let answer = get(&speaking(rules(), dialect), "/").await;
         assert_eq!(answer.status(), StatusCode::OK);
         assert_eq!(
             without_dates(own_fields(&answer)),
@@ -540,10 +544,11 @@ async fn admitted_responses_tell_what_is_left_in_the_words_of_the_dialect() {
             1,
             "{dialect:?}: the IETF's too"
         );
-        let silent = throttle(rules()).rejection(dialect).fields(false);
+        let silent = throttling(rules()).rejection(dialect).fields(false);
+        let silent = build(silent);
         assert_eq!(get(&silent, "/").await.headers().len(), 0, "{dialect:?}");
         // What is not published is told by no dialect.
-        let hidden = throttle(Rules::new().total(limits())).rejection(dialect);
+        let hidden = speaking(Rules::new().total(limits()), dialect);
         assert_eq!(get(&hidden, "/").await.headers().len(), 0, "{dialect:?}");
     }
 }
@@ -558,7 +563,7 @@ async fn each_route_may_have_its_own() {
             "GET /plain",
             |_: &tower_throttle::Denial, _: &http::request::Parts| Response::new("no"),
         );
-    let layer = throttle(rules).rejection(Dialect::ApiGateway);
+    let layer = speaking(rules, Dialect::ApiGateway);
     let table = [
         (
             Method::POST,
@@ -736,7 +741,7 @@ async fn what_is_told_of_two_limits_that_refuse_is_that_of_the_longer_wait() {
     let rules = Rules::new()
         .route("GET /", limits())
         .estimate(Estimate::fixed(40).exact());
-    let layer = throttle(rules).rejection(Dialect::OpenAi);
+    let layer = speaking(rules, Dialect::OpenAi);
     get(&layer, "/").await;
     tokio::time::advance(Duration::from_millis(100)).await;
     let answer = get(&layer, "/").await;
@@ -782,8 +787,8 @@ async fn neither_slots_nor_what_is_not_published_are_told() {
         .rate(Rate::per_hour(9).burst(9).named("large"));
     let hidden = Limits::new().rate(Rate::per_hour(1));
     let slots = limits.in_flight(1).publish(true);
-    let layer = throttle(Rules::new().route("GET /", slots).total(hidden));
-    let answer = get(&layer.rejection(Dialect::OpenAi), "/").await;
+    let rules = Rules::new().route("GET /", slots).total(hidden);
+    let answer = get(&speaking(rules, Dialect::OpenAi), "/").await;
     assert!(
         values(&answer, "ratelimit")
             .concat()
@@ -796,13 +801,13 @@ async fn neither_slots_nor_what_is_not_published_are_told() {
     let slots = Limits::new()
         .rate(Rate::per_minute(60).burst(10))
         .in_flight(1);
-    let answer = get(&self::layer(slots.publish(true), Dialect::OpenAi), "/").await;
+    let answer = get(&layer(slots.publish(true), Dialect::OpenAi), "/").await;
     assert_eq!(answer.headers()["x-ratelimit-limit-requests"], "60");
     // What refused is the total, of which nothing is told.
     let few = Rules::new()
         .route("GET /", Rate::per_minute(60).burst(10))
         .total(Rate::per_hour(1));
-    let layer = throttle(few).rejection(Dialect::Anthropic);
+    let layer = speaking(few, Dialect::Anthropic);
     get(&layer, "/").await;
     let answer = get(&layer, "/").await;
     assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);
@@ -977,7 +982,7 @@ impl Case {
             false => Rules::new().route("GET /", limits),
         };
         let cost = self.tokens.map_or(1, |(_, cost)| cost);
-        throttle(rules.estimate(Estimate::fixed(cost))).rejection(dialect)
+        speaking(rules.estimate(Estimate::fixed(cost)), dialect)
     }
 }
 
@@ -1049,7 +1054,7 @@ async fn promises_hold(case: &Case) {
         if dialect != Dialect::ApiGateway {
             assert_eq!(wait_in(&message), seconds, "{dialect:?}: {message}");
         }
-        let head = send(&layer.clone().spread(false), Method::HEAD, "/").await;
+        let head = send(&layer, Method::HEAD, "/").await;
         assert!(bytes(head).await.is_empty(), "{dialect:?}: HEAD");
         drop(held);
     }
@@ -1073,7 +1078,8 @@ proptest! {
 async fn grpc_is_answered_in_grpc_whatever_the_dialect() {
     let mut answers = HashSet::new();
     for dialect in DIALECTS {
-        let layer = throttle(Rules::new().total(Rate::per_hour(1).named("all"))).rejection(dialect);
+        let rules = Rules::new().total(Rate::per_hour(1).named("all"));
+        let layer = speaking(rules, dialect);
         get(&layer, "/").await;
         let request = Request::post("/pkg.Service/Method")
             .version(http::Version::HTTP_2)

@@ -26,22 +26,22 @@ use tokio::time::{Instant, sleep};
 use told::{Does, Told};
 use tower_throttle::{
     Clients, Estimate, Handle, Limits, OnOutage, Quota, Rate, Rules, ThrottleLayer,
+    ThrottleLayerBuilder,
 };
 
 const OK: StatusCode = StatusCode::OK;
 const REFUSED: StatusCode = StatusCode::TOO_MANY_REQUESTS;
 const MS: Duration = Duration::from_millis(1);
 
-fn layer(rules: Rules, store: &Told, lease: u64) -> ThrottleLayer {
-    let layer = ThrottleLayer::new(rules).expect("rules that hold together");
-    let layer = layer.lease(lease).on_outage(OnOutage::Refuse);
-    layer
+fn builder(rules: Rules, store: &Told, lease: u64) -> ThrottleLayerBuilder {
+    ThrottleLayer::builder(rules)
+        .lease(lease)
+        .on_outage(OnOutage::Refuse)
         .store(store.clone())
-        .expect("a secret, and no other store")
 }
 
 fn replica(rules: Rules, store: &Told, lease: u64) -> Client {
-    Client::with(layer(rules, store, lease))
+    Client::with(builder(rules, store, lease))
 }
 
 #[expect(clippy::disallowed_methods, reason = "paused time")]
@@ -140,9 +140,10 @@ async fn a_process_that_ends_gives_back_what_it_has() {
     for lease in [1, 20] {
         let store = Told::new();
         let rules = || Rules::new().total(Rate::per_second(20).burst(100));
-        let ends = layer(rules(), &store, lease);
+        let ends = replica(rules(), &store, lease);
         let handle = ends.handle();
-        assert_eq!(admitted(&Client::with(ends), 1).await, 1);
+        assert_eq!(admitted(&ends, 1).await, 1);
+        drop(ends);
         handle.return_leases().await;
         assert_eq!(admitted(&replica(rules(), &store, 1), 200).await, 99);
         handle.return_leases().await;
@@ -155,8 +156,8 @@ async fn a_process_that_ends_gives_back_what_it_has() {
 async fn what_a_crash_strands_lapses() {
     let store = Told::new();
     let rules = || Rules::new().total(Rate::per_second(20).burst(100));
-    let crashes = layer(rules(), &store, 20);
-    assert_eq!(admitted(&Client::with(crashes.clone()), 1).await, 1);
+    let crashes = replica(rules(), &store, 20);
+    assert_eq!(admitted(&crashes, 1).await, 1);
     // It is not dropped, so that nothing is given back, and it is never asked again.
     let other = replica(rules(), &store, 1);
     assert_eq!(admitted(&other, 200).await, 80);
@@ -341,7 +342,7 @@ async fn a_question_that_is_answered_too_late_leaves_no_lease_behind() {
         (OnOutage::Local { share: 1 }, 99),
     ] {
         let store = Told::new();
-        let client = Client::with(layer(rules(), &store, 20).on_outage(on_outage));
+        let client = Client::with(builder(rules(), &store, 20).on_outage(on_outage));
         store.does(Does::Late(40 * MS));
         client.get("/").await;
         store.does(Does::Answers);
@@ -415,8 +416,8 @@ async fn who_finds_a_slot_at_the_last_moment_is_charged_all_the_same() {
 async fn other_rules_spend_no_lease_of_these() {
     let store = Told::new();
     let rules = |burst| Rules::new().total(Rate::per_second(10).burst(burst));
-    let layer = layer(rules(40), &store, 10);
-    let (handle, client) = (layer.handle(), Client::with(layer));
+    let client = replica(rules(40), &store, 10);
+    let handle = client.handle();
     assert_eq!(admitted(&client, 1).await, 1, "nine more are leased");
     handle.reload(rules(20)).expect("rules");
     assert_eq!(admitted(&client, 100).await, 10, "ten of twenty are used");
@@ -462,8 +463,8 @@ async fn what_has_lapsed_is_not_spent_on_top_of_a_bucket_that_is_full() {
 async fn what_comes_back_is_not_what_others_count_on() {
     let rules = || Rules::new().total(Rate::per_second(100).burst(44));
     let store = Told::new();
-    let first = layer(rules(), &store, 12);
-    let (handle, first) = (first.handle(), Client::with(first));
+    let first = replica(rules(), &store, 12);
+    let handle = first.handle();
     let [second, third] = [replica(rules(), &store, 12), replica(rules(), &store, 1)];
     assert_eq!(admitted(&first, 1).await, 1);
     assert_eq!(admitted(&second, 1).await, 1);
@@ -523,8 +524,8 @@ async fn what_was_leased_before_a_reload_is_not_spent_once_a_faster_rate_has_ref
     let reload = |handle: &Handle, rules: Rules| {
         handle.reload(rules).expect("rules that hold together");
     };
-    let layer = layer(rules(10, 44), &store, 12);
-    let (handle, client) = (layer.handle(), Client::with(layer));
+    let client = replica(rules(10, 44), &store, 12);
+    let handle = client.handle();
     assert_eq!(admitted(&client, 1).await, 1);
     reload(&handle, rules(1_000, 1));
     assert_eq!(admitted(&client, 1).await, 0, "it owes what was leased");
@@ -538,9 +539,9 @@ async fn what_was_leased_before_a_reload_is_not_spent_once_a_faster_rate_has_ref
 
 /// Two processes that lease, and their handles.
 fn two_replicas(rules: &Rules, store: &Told) -> ([Client; 2], [Handle; 2]) {
-    let layers = [(); 2].map(|()| layer(rules.clone(), store, 12));
-    let handles = [layers[0].handle(), layers[1].handle()];
-    (layers.map(Client::with), handles)
+    let replicas = [(); 2].map(|()| replica(rules.clone(), store, 12));
+    let handles = [replicas[0].handle(), replicas[1].handle()];
+    (replicas, handles)
 }
 
 /// R20: a lease was spent under a limit like that of before, though another process had asked under the rules in
@@ -653,11 +654,9 @@ async fn live(
     moments: Moments,
 ) {
     let begin = || {
-        let layer = layer(rules.clone(), &store, lease);
-        (
-            layer.handle(),
-            Client::with(layer.store_deadline(Duration::from_secs(1))),
-        )
+        let builder = builder(rules.clone(), &store, lease);
+        let client = Client::with(builder.store_deadline(Duration::from_secs(1)));
+        (client.handle(), client)
     };
     let tenths = |count: u64| Duration::from_micros(100 * count);
     let (mut handle, mut client) = begin();
@@ -747,18 +746,22 @@ proptest! {
 mod suspended {
     use std::time::SystemTime;
 
+    use tower_throttle::DecisionIn;
+
     use super::*;
 
     const HOURS: Duration = Duration::from_secs(10 * 3_600);
 
     fn replica(rules: Rules, store: &Told) -> (ThrottleLayer, Client) {
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(20_000 * 86_400);
-        let layer = ThrottleLayer::new_at(rules, now).expect("rules that hold together");
-        let layer = layer
+        let layer = ThrottleLayer::builder(rules)
+            .wall_clock(now)
+            .decision(DecisionIn::Response)
             .lease(50)
             .store(store.clone())
-            .expect("no other store");
-        (layer.clone(), Client::with(layer))
+            .build()
+            .expect("rules that hold together");
+        (layer.clone(), Client::of(layer))
     }
 
     /// The store's clock goes on while one replica's machine is suspended, and so its bucket is full again.

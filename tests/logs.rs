@@ -40,8 +40,7 @@ async fn a_refusal_is_one_line_and_a_flood_is_ten_a_second() {
                 .plan("pro", Rate::per_second(99))
                 .member("pro", "secret-of-a-client"),
         );
-    let layer = ThrottleLayer::new(rules).expect("rules that hold together");
-    let client = Client::with(layer.spread(false));
+    let client = Client::with(ThrottleLayer::builder(rules).spread(false));
     ask(&client, "/secret").await;
     assert!(log.lines().is_empty(), "nothing was refused");
     ask(&client, "/secret").await;
@@ -160,7 +159,10 @@ async fn a_report_that_cannot_be_true_is_told() {
     let _guard = log.listen();
     let tokens = Limits::new().tokens(Rate::per_second(1_000).burst(1_000));
     let rules = Rules::new().route("GET /chat", tokens);
-    let layer = ThrottleLayer::new(rules.estimate(Estimate::fixed(100))).expect("good rules");
+    let layer = ThrottleLayer::builder(rules.estimate(Estimate::fixed(100)))
+        .usage_from_openai_response(true)
+        .build()
+        .expect("good rules");
     let serve = service_fn(|_: Request<Empty<Bytes>>| async {
         let report = r#"{"usage":{"total_tokens":1000000000}}"#;
         let mut answer = Response::new(Full::new(Bytes::from_static(report.as_bytes())));
@@ -168,7 +170,7 @@ async fn a_report_that_cannot_be_true_is_told() {
         answer.headers_mut().insert("content-type", json);
         Ok::<_, Infallible>(answer)
     });
-    let service = layer.usage_from_openai_response(true).layer(serve);
+    let service = layer.layer(serve);
     let request = Request::get("/chat").body(Empty::new());
     let answer = service.oneshot(request.expect("a request")).await;
     let answer = answer.unwrap_or_else(|never| match never {});
@@ -253,8 +255,7 @@ async fn a_plan_that_is_not_declared_is_told_once_and_without_its_name() {
         .each(Rate::per_second(99))
         .plan("pro", Rate::per_second(99))
         .plan_by(|_| Some("secret-plan"));
-    let layer = ThrottleLayer::new(Rules::new().clients(clients)).expect("good rules");
-    let client = Client::with(layer);
+    let client = Client::new(Rules::new().clients(clients));
     for _ in 0..3 {
         ask(&client, "/").await;
     }
@@ -281,9 +282,8 @@ async fn why_the_store_is_down_is_told() {
         let log = Log::default();
         let _guard = log.listen();
         let store = Told::new();
-        let layer = ThrottleLayer::new(Rules::new().total(Rate::per_second(9)));
-        let layer = layer.expect("rules that hold together");
-        let client = Client::with(layer.store(store.clone()).expect("no clients"));
+        let builder = ThrottleLayer::builder(Rules::new().total(Rate::per_second(9)));
+        let client = Client::with(builder.store(store.clone()));
         ask(&client, "/").await;
         assert!(log.lines().is_empty(), "it answers");
         store.does(does);

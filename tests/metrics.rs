@@ -213,7 +213,7 @@ fn who_waits_and_is_refused_is_counted_with_its_wait() {
             .max_wait(Duration::from_secs(2));
         let rules = Rules::new().route("GET /", limits);
         let layer = ThrottleLayer::new(rules).expect("rules that hold together");
-        let client = Asked::with(layer.clone());
+        let client = Asked::of(layer.clone());
         let held = common::hold(&layer).await;
         assert_eq!(held.status(), StatusCode::OK);
         for _ in 0..3 {
@@ -254,11 +254,10 @@ fn what_a_store_that_is_down_makes_of_requests_is_counted() {
             scraped(move || async move {
                 let store = Told::new();
                 let limits = Limits::new().rate(Rate::per_hour(1).burst(2));
-                let layer = ThrottleLayer::new(Rules::new().route("GET /", limits));
-                let layer = layer
-                    .expect("rules that hold together")
-                    .on_outage(on_outage);
-                let client = Asked::with(layer.store(store.clone()).expect("no clients"));
+                let builder = ThrottleLayer::builder(Rules::new().route("GET /", limits))
+                    .on_outage(on_outage)
+                    .store(store.clone());
+                let client = Asked::with(builder);
                 client.get("/").await;
                 store.does(Does::Fails);
                 for _ in 0..3 {
@@ -325,11 +324,14 @@ fn a_recorder_that_panics_loses_no_slot() {
             false => slot.rate(Rate::per_second(9).shadow()),
         };
         metrics::with_local_recorder(&recorder, || {
-            let throttle = ThrottleLayer::new(Rules::new().total(limits)).expect("proper rules");
+            let throttle = ThrottleLayer::builder(Rules::new().total(limits))
+                .fields(fields)
+                .build()
+                .expect("proper rules");
             let model = service_fn(|_: Request<()>| async {
                 Ok::<_, Infallible>(http::Response::new(Empty::<Bytes>::new()))
             });
-            let service = throttle.fields(fields).layer(model);
+            let service = throttle.layer(model);
             let ask = || {
                 let request = Request::get("/").body(()).expect("a request");
                 let answer = pin!(service.clone().oneshot(request));

@@ -25,7 +25,7 @@ use tokio::{
 use tower::{Layer, ServiceExt, service_fn};
 use tower_throttle::{Limits, Rate, ResponseBody, Rules, Throttle, store::MemoryStore};
 
-use support::{decision, request, throttle};
+use support::{build, decision, request, throttling};
 
 type Answer = Response<ResponseBody<Body>>;
 type Serve = fn(Request<Body>) -> std::future::Ready<Result<Response<Body>, Infallible>>;
@@ -42,12 +42,12 @@ const BOTH: [Balances; 2] = [Balances::Here, Balances::InAStore];
 
 fn service(limits: Limits, balances: Balances) -> Service {
     let serve: Serve = |_| std::future::ready(Ok(Response::new(Body::from("served"))));
-    let layer = throttle(Rules::new().route("GET /", limits));
-    let layer = match balances {
-        Balances::Here => layer,
-        Balances::InAStore => layer.store(MemoryStore::new()).expect("no clients"),
+    let builder = throttling(Rules::new().route("GET /", limits));
+    let builder = match balances {
+        Balances::Here => builder,
+        Balances::InAStore => builder.store(MemoryStore::new()),
     };
-    layer.layer(service_fn(serve))
+    build(builder).layer(service_fn(serve))
 }
 
 fn call(service: &Service) -> impl Future<Output = Answer> + Send + 'static {

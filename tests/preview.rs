@@ -75,7 +75,10 @@ proptest! {
             .build()
             .expect("a runtime");
         runtime.block_on(async {
-            let layer = ThrottleLayer::new(rules()).expect("rules that hold together").decision(DecisionIn::Response);
+            let layer = ThrottleLayer::builder(rules())
+                .decision(DecisionIn::Response)
+                .build()
+                .expect("rules that hold together");
             let handle = layer.handle();
             let mut held = Vec::new();
             for (path, client, pause, holds) in steps {
@@ -109,9 +112,10 @@ async fn previews_take_no_room_of_routes_and_clients() {
                 .each(Rate::per_hour(1).burst(1))
                 .max_clients(8),
         );
-    let layer = ThrottleLayer::new(rules)
-        .expect("rules that hold together")
-        .decision(DecisionIn::Response);
+    let layer = ThrottleLayer::builder(rules)
+        .decision(DecisionIn::Response)
+        .build()
+        .expect("rules that hold together");
     let handle = layer.handle();
     for number in 0..3_000 {
         let decision = handle.preview(&request(&format!("/{number}"), &format!("c{number}")));
@@ -137,9 +141,10 @@ async fn who_would_wait_in_line_is_told_as_refused() {
         .rate(Rate::per_second(1).burst(1))
         .max_wait(Duration::from_secs(5));
     let rules = Rules::new().route("GET /chat", limits);
-    let layer = ThrottleLayer::new(rules)
-        .expect("rules that hold together")
-        .decision(DecisionIn::Response);
+    let layer = ThrottleLayer::builder(rules)
+        .decision(DecisionIn::Response)
+        .build()
+        .expect("rules that hold together");
     let handle = layer.handle();
     assert_eq!(
         ask(&layer, request("/chat", "a")).await.status(),

@@ -15,7 +15,9 @@ use tower_throttle::{
     Clients, Denial, Dialect, Limits, Plan, Protocol, Rate, Rules, Throttle, ThrottleLayer,
 };
 
-use support::{admitted, decision, hourly, passes, request, send, served, throttle};
+use support::{
+    admitted, build, decision, hourly, passes, request, send, served, throttle, throttling,
+};
 
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 
@@ -180,7 +182,7 @@ async fn services_of_other_names_are_known_by_content_type_protocol_or_any() {
         "nothing tells that it is gRPC"
     );
 
-    let protocol = throttle(closed()).protocol(Protocol::Grpc).layer(served());
+    let protocol = build(throttling(closed()).protocol(Protocol::Grpc)).layer(served());
     for method in METHODS {
         let answer = send(&protocol, request(method, NAMED)).await;
         assert!(!decision(&answer).is_admitted(), "Protocol::Grpc: {method}");

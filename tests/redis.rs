@@ -12,7 +12,7 @@ use http::StatusCode;
 use servers::{KINDS, PATIENCE, Passes, Proxy, Server, TURN, acquainted, cluster, in_step, owes};
 use tokio::time::{Instant, sleep};
 use tower_throttle::{
-    Clients, OnOutage, Rate, Rules, ThrottleLayer,
+    Clients, OnOutage, Rate, Rules, ThrottleLayer, ThrottleLayerBuilder,
     store::{RedisStore, conformance},
 };
 
@@ -25,15 +25,18 @@ fn rules(burst: u64) -> Rules {
     Rules::new().total(Rate::per_hour(1).burst(burst))
 }
 
-async fn layer(url: &str, burst: u64) -> ThrottleLayer {
+async fn builder(url: &str, burst: u64) -> ThrottleLayerBuilder {
     let store = RedisStore::connect(url).await.expect("a server");
-    let layer = ThrottleLayer::new(rules(burst)).expect("proper rules");
-    // A machine under test is slow at times; where the deadline counts, it is set.
-    let layer = layer.store_deadline(Duration::from_secs(2));
-    layer
+    over(store, rules(burst))
+}
+
+/// A builder of a layer over a store that refuses in an outage.
+fn over(store: RedisStore, rules: Rules) -> ThrottleLayerBuilder {
+    ThrottleLayer::builder(rules)
+        // A machine under test is slow at times; where the deadline counts, it is set.
+        .store_deadline(Duration::from_secs(2))
         .on_outage(OnOutage::Refuse)
         .store(store)
-        .expect("no clients")
 }
 
 /// Returns how many of so many requests are let through.
@@ -84,7 +87,7 @@ async fn stores_in_redis_and_valkey_keep_their_promises() {
 async fn scripts_that_are_forgotten_are_sent_again() {
     for kind in KINDS {
         let server = Server::start(kind).await;
-        let client = Client::with(layer(&server.url(), 5).await);
+        let client = Client::with(builder(&server.url(), 5).await);
         assert_eq!(admitted(&client, 2).await, 2);
         server.says(&["SCRIPT", "FLUSH"]).await;
         assert_eq!(admitted(&client, 9).await, 3, "{kind:?}");
@@ -98,8 +101,8 @@ async fn a_store_that_is_emptied_gives_one_burst_more_and_no_other() {
         let mut sum = 0;
         // Two replicas: one has refused and remembers that, the other asks.
         let clients = [
-            Client::with(layer(&server.url(), 5).await),
-            Client::with(layer(&server.url(), 5).await),
+            Client::with(builder(&server.url(), 5).await),
+            Client::with(builder(&server.url(), 5).await),
         ];
         sum += admitted(&clients[0], 9).await;
         server.says(&["FLUSHALL"]).await;
@@ -114,7 +117,7 @@ async fn a_store_that_is_emptied_gives_one_burst_more_and_no_other() {
 async fn a_server_that_is_killed_and_comes_back_empty() {
     for kind in KINDS {
         let mut server = Server::start(kind).await;
-        let client = Client::with(layer(&server.url(), 5).await);
+        let client = Client::with(builder(&server.url(), 5).await);
         assert_eq!(admitted(&client, 3).await, 3);
         server.kill();
         for _ in 0..20 {
@@ -155,8 +158,8 @@ async fn a_server_that_is_paused_costs_one_deadline() {
     const DEADLINE: Duration = Duration::from_millis(300);
     for kind in KINDS {
         let server = Server::start(kind).await;
-        let layer = layer(&server.url(), 5).await.store_deadline(DEADLINE);
-        let client = Client::with(layer);
+        let builder = builder(&server.url(), 5).await.store_deadline(DEADLINE);
+        let client = Client::with(builder);
         assert_eq!(admitted(&client, 2).await, 2);
         server.signal("-STOP");
         let start = now();
@@ -182,8 +185,8 @@ async fn an_answer_that_is_lost_is_not_asked_for_again() {
     for kind in KINDS {
         let server = Server::start(kind).await;
         let proxy = Proxy::to(server.port).await;
-        let client = Client::with(layer(&proxy.url(), 5).await);
-        let other = Client::with(layer(&server.url(), 5).await);
+        let client = Client::with(builder(&proxy.url(), 5).await);
+        let other = Client::with(builder(&server.url(), 5).await);
         assert_eq!(admitted(&client, 1).await, 1);
         proxy.passes(Passes::Reset);
         assert_eq!(client.get("/").await.status, UNAVAILABLE, "{kind:?}");
@@ -203,9 +206,9 @@ async fn a_slow_server_is_waited_for_and_late_answers_are_given_back() {
     for kind in KINDS {
         let server = Server::start(kind).await;
         let proxy = Proxy::to(server.port).await;
-        let patient = Client::with(layer(&proxy.url(), 5).await);
-        let layer = layer(&proxy.url(), 5).await;
-        let hasty = Client::with(layer.store_deadline(Duration::from_millis(300)));
+        let patient = Client::with(builder(&proxy.url(), 5).await);
+        let builder = builder(&proxy.url(), 5).await;
+        let hasty = Client::with(builder.store_deadline(Duration::from_millis(300)));
         proxy.passes(Passes::Slowly(Duration::from_millis(600)));
         assert_eq!(admitted(&patient, 1).await, 1, "{kind:?}");
         assert_eq!(hasty.get("/").await.status, UNAVAILABLE, "{kind:?}");
@@ -234,11 +237,7 @@ async fn what_lies_under_our_key_and_is_another_s_is_left_alone() {
             server.says(foreign).await;
             let rules = rules(5).route("GET /free", Rate::per_hour(1));
             let store = RedisStore::connect(&server.url()).await.expect("a server");
-            let layer = ThrottleLayer::new(rules).expect("proper rules");
-            let layer = layer
-                .on_outage(OnOutage::Refuse)
-                .store_deadline(Duration::from_secs(2));
-            let client = Client::with(layer.store(store).expect("no clients"));
+            let client = Client::with(over(store, rules));
             for _ in 0..3 {
                 let refused = client.get("/").await;
                 assert_eq!(refused.status, UNAVAILABLE, "{kind:?}: {foreign:?}");
@@ -266,7 +265,7 @@ async fn what_lies_under_our_key_and_is_another_s_is_left_alone() {
 async fn a_server_that_is_out_of_memory_takes_nothing() {
     for kind in KINDS {
         let server = Server::start(kind).await;
-        let client = Client::with(layer(&server.url(), 5).await);
+        let client = Client::with(builder(&server.url(), 5).await);
         assert_eq!(admitted(&client, 2).await, 2);
         server.says(&["CONFIG", "SET", "maxmemory", "1"]).await;
         for _ in 0..5 {
@@ -286,7 +285,7 @@ async fn a_replica_is_no_store_and_becomes_one_when_it_is_made_a_primary() {
         replica
             .says(&["REPLICAOF", "127.0.0.1", &primary.port.to_string()])
             .await;
-        let client = Client::with(layer(&primary.url(), 5).await);
+        let client = Client::with(builder(&primary.url(), 5).await);
         assert_eq!(admitted(&client, 2).await, 2);
         in_step(&primary, &replica).await;
 
@@ -296,11 +295,7 @@ async fn a_replica_is_no_store_and_becomes_one_when_it_is_made_a_primary() {
             .expect("a url")
             .connect_lazy()
             .expect("a name");
-        let layer = ThrottleLayer::new(rules(5))
-            .expect("proper rules")
-            .store_deadline(Duration::from_secs(2))
-            .on_outage(OnOutage::Refuse);
-        let other = Client::with(layer.store(lazy).expect("no clients"));
+        let other = Client::with(over(lazy, rules(5)));
         assert_eq!(other.get("/").await.status, UNAVAILABLE);
 
         // The primary is lost, and the replica takes its place with what it has.
@@ -320,7 +315,7 @@ async fn a_primary_that_becomes_a_replica_is_no_store_any_more() {
     for kind in KINDS {
         let server = Server::start(kind).await;
         let other = Server::start(kind).await;
-        let client = Client::with(layer(&server.url(), 5).await);
+        let client = Client::with(builder(&server.url(), 5).await);
         assert_eq!(admitted(&client, 2).await, 2);
         server
             .says(&["REPLICAOF", "127.0.0.1", &other.port.to_string()])
@@ -356,7 +351,7 @@ async fn a_user_may_do_no_more_than_it_has_to() {
         ];
         server.says(&rights).await;
         let url = format!("redis://limits:secret@127.0.0.1:{}", server.port);
-        let client = Client::with(layer(&url, 5).await);
+        let client = Client::with(builder(&url, 5).await);
         assert_eq!(admitted(&client, 9).await, 5, "{kind:?}");
         let wrong = format!("redis://limits:wrong@127.0.0.1:{}", server.port);
         let error = RedisStore::connect(&wrong)
@@ -394,10 +389,10 @@ async fn nothing_of_a_client_is_told_to_the_server() {
             .default_route(Rate::per_second(100))
             .clients(clients);
         let store = RedisStore::connect(&server.url()).await.expect("a server");
-        let layer = ThrottleLayer::new(rules)
-            .expect("proper rules")
-            .store_deadline(Duration::from_secs(2));
-        let client = Client::with(layer.store(store).expect("a secret"));
+        let builder = ThrottleLayer::builder(rules)
+            .store_deadline(Duration::from_secs(2))
+            .store(store);
+        let client = Client::with(builder);
         for (key, requests) in [("sk-of-gold", 4), ("sk-of-somebody", 3)] {
             for _ in 0..requests {
                 let request =
@@ -462,11 +457,7 @@ async fn in_a_cluster_all_of_a_throttle_lies_on_one_node_wherever_that_is() {
                 .connect()
                 .await
                 .expect("a node");
-            let layer = ThrottleLayer::new(rules).expect("proper rules");
-            let layer = layer
-                .on_outage(OnOutage::Refuse)
-                .store_deadline(Duration::from_secs(2));
-            let client = Client::with(layer.store(store).expect("a secret"));
+            let client = Client::with(over(store, rules));
             assert_eq!(
                 client.get("/").await.status,
                 OK,
@@ -480,11 +471,7 @@ async fn in_a_cluster_all_of_a_throttle_lies_on_one_node_wherever_that_is() {
             .connect()
             .await
             .expect("a node");
-        let layer = ThrottleLayer::new(rules(5))
-            .expect("proper rules")
-            .on_outage(OnOutage::Refuse);
-        let layer = layer.store_deadline(Duration::from_secs(2));
-        let client = Client::with(layer.store(store).expect("no clients"));
+        let client = Client::with(over(store, rules(5)));
         assert_eq!(admitted(&client, 1).await, 1);
 
         // The slot moves to another node while requests go on.
@@ -525,11 +512,7 @@ async fn in_a_cluster_all_of_a_throttle_lies_on_one_node_wherever_that_is() {
             .expect("a url")
             .connect()
             .await;
-        let layer = ThrottleLayer::new(rules(5))
-            .expect("proper rules")
-            .on_outage(OnOutage::Refuse);
-        let layer = layer.store_deadline(Duration::from_secs(2));
-        let client = Client::with(layer.store(store.expect("a node")).expect("no clients"));
+        let client = Client::with(over(store.expect("a node"), rules(5)));
         assert_eq!(
             admitted(&client, 2).await,
             2,
@@ -559,11 +542,7 @@ async fn sentinels_say_which_server_it_is() {
         let urls = urls.iter().map(String::as_str);
         let store = RedisStore::sentinels(urls, "main", "redis://by-sentinels").expect("urls");
         let store = store.connect().await.expect("a primary");
-        let layer = ThrottleLayer::new(rules(5))
-            .expect("proper rules")
-            .on_outage(OnOutage::Refuse);
-        let layer = layer.store_deadline(Duration::from_secs(2));
-        let client = Client::with(layer.store(store).expect("no clients"));
+        let client = Client::with(over(store, rules(5)));
         assert_eq!(admitted(&client, 2).await, 2);
         in_step(&primary, &replica).await;
         acquainted(&sentinels).await;

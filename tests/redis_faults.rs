@@ -33,7 +33,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tower_throttle::{
-    OnOutage, Quota, Rate, Rules, ThrottleLayer,
+    OnOutage, Quota, Rate, Rules, ThrottleLayer, ThrottleLayerBuilder,
     store::{RedisStore, RedisStoreBuilder, RedisStoreError},
 };
 
@@ -47,23 +47,21 @@ fn slow(burst: u64) -> Rules {
     Rules::new().total(Rate::per_hour(1).burst(burst))
 }
 
-/// A layer over a store that refuses in an outage.
-fn over(store: RedisStore, rules: Rules) -> ThrottleLayer {
-    let layer = ThrottleLayer::new(rules).expect("proper rules");
-    // A machine under test is slow at times; where the deadline counts, it is set.
-    let layer = layer.store_deadline(Duration::from_secs(2));
-    layer
+/// A builder of a layer over a store that refuses in an outage.
+fn over(store: RedisStore, rules: Rules) -> ThrottleLayerBuilder {
+    ThrottleLayer::builder(rules)
+        // A machine under test is slow at times; where the deadline counts, it is set.
+        .store_deadline(Duration::from_secs(2))
         .on_outage(OnOutage::Refuse)
         .store(store)
-        .expect("no clients")
 }
 
-async fn layer(url: &str, rules: Rules) -> ThrottleLayer {
+async fn builder(url: &str, rules: Rules) -> ThrottleLayerBuilder {
     over(RedisStore::connect(url).await.expect("a server"), rules)
 }
 
 async fn client(url: &str, rules: Rules) -> Client {
-    Client::with(layer(url, rules).await)
+    Client::with(builder(url, rules).await)
 }
 
 /// Returns how many of so many requests are let through.
@@ -140,8 +138,8 @@ async fn a_failover_forgets_what_the_replica_had_not_heard() {
 async fn leasing(server: &Server) -> [Client; 2] {
     let rules = || Rules::new().total(Quota::per_day(100));
     [
-        Client::with(layer(&server.url(), rules()).await.lease(50)),
-        Client::with(layer(&server.url(), rules()).await.lease(50)),
+        Client::with(builder(&server.url(), rules()).await.lease(50)),
+        Client::with(builder(&server.url(), rules()).await.lease(50)),
     ]
 }
 
@@ -428,9 +426,9 @@ async fn replicas_that_are_on_their_own_have_a_share_each() {
         let mut server = Server::start(kind).await;
         let mut clients = Vec::new();
         for _ in 0..REPLICAS {
-            let layer = layer(&server.url(), slow(22)).await;
+            let builder = builder(&server.url(), slow(22)).await;
             let share = OnOutage::Local { share: REPLICAS };
-            clients.push(Client::with(layer.on_outage(share)));
+            clients.push(Client::with(builder.on_outage(share)));
         }
         for client in &clients {
             assert_eq!(client.get("/").await.status, OK);
@@ -464,8 +462,8 @@ async fn in_every_window_a_replica_on_its_own_lets_through_its_share_and_no_more
     for kind in KINDS {
         let mut server = Server::start(kind).await;
         let rules = Rules::new().total(Rate::per_second(800).burst(40));
-        let layer = layer(&server.url(), rules).await;
-        let client = Client::with(layer.on_outage(OnOutage::Local { share: 4 }));
+        let builder = builder(&server.url(), rules).await;
+        let client = Client::with(builder.on_outage(OnOutage::Local { share: 4 }));
         server.kill();
         let start = now();
         let moment = || u64::try_from(start.elapsed().as_nanos()).expect("a minute");
@@ -532,10 +530,10 @@ async fn in_every_window_no_more_is_let_through_while_the_way_to_the_server_fail
             let mut crowd = Vec::new();
             for way in &ways {
                 let rules = Rules::new().total(Rate::per_second(RATE).burst(BURST));
-                let layer = layer(&way.url(), rules).await.lease(lease);
-                let layer = layer.store_deadline(25 * MS);
+                let builder = builder(&way.url(), rules).await.lease(lease);
+                let client = Arc::new(Client::with(builder.store_deadline(25 * MS)));
                 for _ in 0..8 {
-                    let client = Client::with(layer.clone());
+                    let client = Arc::clone(&client);
                     let (passes, is_over) = (Arc::clone(&passes), Arc::clone(&is_over));
                     crowd.push(tokio::spawn(async move {
                         let (mut passed, mut unanswered) = (Vec::new(), 0);
@@ -585,8 +583,8 @@ async fn whoever_admits_in_an_outage_tells_nothing_of_limits() {
     for kind in KINDS {
         let mut server = Server::start(kind).await;
         let rules = Rules::new().default_route(Rate::per_hour(1).burst(3));
-        let layer = layer(&server.url(), rules).await;
-        let client = Client::with(layer.on_outage(OnOutage::Admit));
+        let builder = builder(&server.url(), rules).await;
+        let client = Client::with(builder.on_outage(OnOutage::Admit));
         let told = client.get("/").await;
         assert!(told.header("ratelimit").is_some(), "{kind:?}: of a limit");
         server.kill();
@@ -671,10 +669,11 @@ fn ends_under_load(url: &str, server: &str, lease: u64, threads: usize) {
         };
         let runtime = runtime.expect("a runtime");
         let rules = Rules::new().total(Rate::per_second(1_000_000).burst(1_000_000));
-        let layer = runtime.block_on(layer(url, rules)).lease(lease);
+        let builder = runtime.block_on(builder(url, rules)).lease(lease);
+        let client = Arc::new(Client::with(builder));
         let load = async {
             let crowd = (0..128).map(|_| {
-                let client = Client::with(layer.clone());
+                let client = Arc::clone(&client);
                 tokio::spawn(async move {
                     loop {
                         client.get("/").await;
@@ -698,7 +697,6 @@ fn ends_under_load(url: &str, server: &str, lease: u64, threads: usize) {
         }
         // What is left of it serves another runtime.
         let runtime = Runtime::new().expect("a runtime");
-        let client = Client::with(layer.on_outage(OnOutage::Refuse));
         assert_eq!(runtime.block_on(recovered(&client)), OK);
     }
     println!("it has ended");

@@ -17,7 +17,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use common::{Answer, Client};
+use common::{Answer, Client, build};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
 use servers::{KINDS, Kind, PATIENCE, Server, TURN, ask, connect};
@@ -29,8 +29,8 @@ use tokio::{
 };
 use tower::{Layer, ServiceExt, service_fn};
 use tower_throttle::{
-    Clients, Estimate, Limits, OnOutage, PeerAddr, Plan, Quota, Rate, ResponseBody, Rules,
-    ThrottleLayer, Usage, store::RedisStore,
+    Clients, DecisionIn, Estimate, Limits, OnOutage, PeerAddr, Plan, Quota, Rate, ResponseBody,
+    Rules, ThrottleLayer, ThrottleLayerBuilder, Usage, store::RedisStore,
 };
 
 const OK: StatusCode = StatusCode::OK;
@@ -38,15 +38,18 @@ const REFUSED: StatusCode = StatusCode::TOO_MANY_REQUESTS;
 const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 const MS: Duration = Duration::from_millis(1);
 
-async fn layer(server: &Server, rules: Rules) -> ThrottleLayer {
+async fn builder(server: &Server, rules: Rules) -> ThrottleLayerBuilder {
     let store = RedisStore::connect(&server.url()).await.expect("a server");
-    let layer = ThrottleLayer::new(rules).expect("proper rules");
-    // A machine under test is slow at times.
-    let layer = layer.store_deadline(Duration::from_secs(5));
-    layer
+    ThrottleLayer::builder(rules)
+        .decision(DecisionIn::Response)
+        // A machine under test is slow at times.
+        .store_deadline(Duration::from_secs(5))
         .on_outage(OnOutage::Refuse)
         .store(store)
-        .expect("a secret, and no other store")
+}
+
+async fn layer(server: &Server, rules: Rules) -> ThrottleLayer {
+    build(builder(server, rules).await)
 }
 
 #[expect(
@@ -80,8 +83,8 @@ async fn who_may_wait_waits_in_each_replica_and_all_pass_at_the_rate_of_one() {
             Rules::new().route("GET /", limits)
         };
         let replicas = [
-            Arc::new(Client::with(layer(&server, rules()).await)),
-            Arc::new(Client::with(layer(&server, rules()).await)),
+            Arc::new(Client::with(builder(&server, rules()).await)),
+            Arc::new(Client::with(builder(&server, rules()).await)),
         ];
         let start = now();
         let moment = move || u64::try_from(start.elapsed().as_nanos()).expect("seconds");
@@ -279,11 +282,10 @@ async fn what_was_used_stays_used_when_replicas_are_reloaded_one_after_the_other
         // Named, so that the store knows it in terms of any period.
         let rules =
             |burst| Rules::new().default_route(Rate::per_hour(1).burst(burst).named("each"));
-        let [one, two] = [
-            layer(&server, rules(4)).await,
-            layer(&server, rules(4)).await,
+        let [first, second] = [
+            Client::with(builder(&server, rules(4)).await),
+            Client::with(builder(&server, rules(4)).await),
         ];
-        let [first, second] = [Client::with(one.clone()), Client::with(two.clone())];
         for client in [&first, &second, &first] {
             assert_eq!(client.get("/").await.status, OK, "{kind:?}");
         }
@@ -296,13 +298,13 @@ async fn what_was_used_stays_used_when_replicas_are_reloaded_one_after_the_other
             let rate = Rate::new(12, Duration::from_secs(86_400));
             Rules::new().default_route(rate.burst(6).named("each"))
         };
-        one.handle().reload(larger()).expect("proper rules");
+        first.handle().reload(larger()).expect("proper rules");
         let answer = first.get("/").await;
         assert_eq!((answer.status, left(&answer)), (OK, Some(2)), "{kind:?}");
         assert_eq!(second.get("/").await.status, REFUSED, "four of four");
-        two.handle().reload(larger()).expect("proper rules");
+        second.handle().reload(larger()).expect("proper rules");
         assert_eq!(left(&second.get("/").await), Some(1), "{kind:?}");
-        two.handle().reload(rules(5)).expect("proper rules");
+        second.handle().reload(rules(5)).expect("proper rules");
         assert_eq!(second.get("/").await.status, REFUSED, "five of five");
         assert_eq!(first.get("/").await.status, OK, "{kind:?}: six of six");
         assert_eq!(first.get("/").await.status, REFUSED, "{kind:?}");
@@ -311,7 +313,7 @@ async fn what_was_used_stays_used_when_replicas_are_reloaded_one_after_the_other
 
 /// Returns how many calls so many requests make, so far apart.
 async fn leasing(server: &Server, rules: Rules, requests: u64, apart: Duration) -> u64 {
-    let client = Client::with(layer(server, rules).await.lease(50));
+    let client = Client::with(builder(server, rules).await.lease(50));
     let before = calls(server).await;
     for _ in 0..requests {
         assert_eq!(client.get("/").await.status, OK);
@@ -386,7 +388,7 @@ async fn a_bucket_is_kept_until_it_is_full_and_no_longer() {
             .estimate(Estimate::fixed(500));
         let layer = layer(&server, rules).await;
         let chat = layer.clone();
-        let client = Client::with(layer);
+        let client = Client::of(layer);
         const USED: i64 = 40;
         for _ in 1..USED {
             assert_eq!(client.get("/").await.status, OK);
@@ -590,7 +592,7 @@ async fn nothing_of_a_client_is_told_to_the_server_whatever_is_asked_of_it() {
         let server = Server::start(kind).await;
         let heard = listen(&server).await;
         for lease in [1, 20] {
-            let layer = layer(&server, private()).await.lease(lease);
+            let layer = build(builder(&server, private()).await.lease(lease));
             traffic(kind, &layer).await;
             let more = private().default_route(Rate::per_second(31).burst(11));
             layer.handle().reload(more).expect("proper rules");

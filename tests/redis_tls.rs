@@ -103,11 +103,11 @@ impl Drop for Papers {
 
 fn client(store: RedisStore) -> Client {
     let rules = Rules::new().total(Rate::per_hour(1).burst(5));
-    let layer = ThrottleLayer::new(rules).expect("proper rules");
-    let layer = layer
+    let builder = ThrottleLayer::builder(rules)
         .store_deadline(Duration::from_secs(5))
-        .on_outage(OnOutage::Refuse);
-    Client::with(layer.store(store).expect("no clients"))
+        .on_outage(OnOutage::Refuse)
+        .store(store);
+    Client::with(builder)
 }
 
 /// Returns how many of so many requests are let through; waits before each until the store answers.

@@ -26,16 +26,16 @@ use tower_throttle::{
     Rules, RulesError, Scope, Throttle, ThrottleLayer, Undeclared, Usage,
 };
 
-use common::{Answer, Client};
+use common::{Answer, Client, build};
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A throttle that tells each wait as it is, and its handle.
 fn throttled(rules: Rules) -> (Client, Handle) {
-    let layer = ThrottleLayer::new(rules).expect("rules that hold together");
-    let handle = layer.handle();
-    (Client::with(layer.spread(false)), handle)
+    let client = Client::with(ThrottleLayer::builder(rules).spread(false));
+    let handle = client.handle();
+    (client, handle)
 }
 
 fn reload(handle: &Handle, rules: Rules) -> String {
@@ -520,9 +520,9 @@ type Service = Throttle<ServiceFn<Handler>>;
 /// A service whose answers are held by who asked.
 fn service(rules: Rules) -> (Service, Handle) {
     let handler: Handler = |_| ready(Ok(Response::new(Full::default())));
-    let layer = ThrottleLayer::new(rules).expect("rules that hold together");
+    let layer = build(ThrottleLayer::builder(rules).spread(false));
     let handle = layer.handle();
-    (layer.spread(false).layer(service_fn(handler)), handle)
+    (layer.layer(service_fn(handler)), handle)
 }
 
 async fn call(service: &Service) -> Answered {
@@ -709,8 +709,7 @@ async fn tokens_that_are_reserved_are_settled_after_a_reload_in_units() {
             .estimate(estimate)
     };
     let settled = |rules: Rules, after: Rules, total: u64| async move {
-        let layer = ThrottleLayer::new(rules).expect("rules that hold together");
-        let layer = layer.decision(DecisionIn::Response);
+        let layer = build(ThrottleLayer::builder(rules).decision(DecisionIn::Response));
         let service = layer.clone().layer(service_fn(tells_usage));
         let request = || Request::get("/").body(Empty::new()).expect("a request");
         let answer = service.clone().oneshot(request()).await;
@@ -758,8 +757,8 @@ async fn tokens_of_a_client_that_are_settled_long_after_a_reload_count_from_then
         (fast, slow, 30, 1_000 - 30 - 100),
     ];
     for (before, after, settled, left) in table {
-        let layer = ThrottleLayer::new(rules(before)).expect("rules that hold together");
-        let layer = layer.decision(DecisionIn::Response);
+        let builder = ThrottleLayer::builder(rules(before));
+        let layer = build(builder.decision(DecisionIn::Response));
         let service = layer.clone().layer(service_fn(tells_usage));
         let ask = || async {
             let request = Request::get("/").header("x-api-key", "one");
@@ -979,9 +978,8 @@ fn threads_get_no_more_than_the_bursts_while_rules_are_reloaded() {
             .route("GET /declared", slow())
             .clients(clients)
     };
-    let layer = ThrottleLayer::new(rules(1)).expect("rules that hold together");
-    let handle = layer.handle();
-    let client = Client::with(layer);
+    let client = Client::new(rules(1));
+    let handle = client.handle();
     // What every path and every client has had.
     let paths = ["/declared", "/new", "/other"];
     let admitted = [(); 3].map(|()| [(); 3].map(|()| AtomicU64::new(0)));

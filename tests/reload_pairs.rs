@@ -13,7 +13,7 @@ use tower::{Layer, ServiceExt};
 use tower_throttle::{Handle, InFlight, Limits, Quota, Rate, Rules, ThrottleLayer};
 
 use self::{
-    support::{admitted, decision, request, served, throttle},
+    support::{admitted, build, decision, request, served, throttle, throttling},
     told::Told,
 };
 
@@ -138,7 +138,7 @@ async fn a_shadow_that_is_enforced_begins_anew_and_counts_for_nothing_before() {
 #[tokio::test(start_paused = true)]
 async fn limits_that_change_places_refill_nothing_in_a_store() {
     let store = Told::new();
-    let layer = |order| of(both(order)).store(store.clone()).expect("no clients");
+    let layer = |order| build(throttling(Rules::new().total(both(order))).store(store.clone()));
     let first = layer([fast(), slow()]);
     spend(&first).await;
     reload(&first, both([slow(), fast()]));

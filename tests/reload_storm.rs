@@ -28,7 +28,7 @@ use tower_throttle::{
 
 use self::{
     keys::{CLIENTS, KEYS, MAY_BE_EXEMPT},
-    support::{decision, request, served, throttle},
+    support::{build, decision, request, served, throttle, throttling},
 };
 
 /// Requests of one kind: a method, a path, and whether the router has a route for it.
@@ -422,7 +422,7 @@ struct Server {
 
 impl Server {
     fn new(first: Written, has_router: bool) -> Self {
-        let layer = throttle(first.rules()).spread(false);
+        let layer = build(throttling(first.rules()).spread(false));
         let service = service(&layer, has_router);
         let mut server = Self {
             layer,

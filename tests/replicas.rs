@@ -121,12 +121,13 @@ async fn replica(url: &str, lease: u64) {
         taken: Arc::clone(&taken),
     };
     let rules = Rules::new().total(Rate::per_second(RATE).burst(BURST));
-    let layer = ThrottleLayer::new(rules).expect("proper rules");
-    let layer = layer
+    let layer = ThrottleLayer::builder(rules)
         .lease(lease)
         .store_deadline(Duration::from_secs(5))
-        .on_outage(OnOutage::Refuse);
-    let layer = layer.store(store).expect("no clients");
+        .on_outage(OnOutage::Refuse)
+        .store(store)
+        .build()
+        .expect("proper rules");
     let mut connection = servers::connect(url).await.expect("it runs");
     let start = now();
     let ahead = Ahead::told(&mut connection, start).await;

@@ -41,11 +41,14 @@ fn status(throttle: &ThrottleLayer, earlier: usize) -> StatusCode {
     status.expect("it was sent")
 }
 
-fn throttle() -> ThrottleLayer {
-    let rules = Rules::new()
+fn rules() -> Rules {
+    Rules::new()
         .total(Rate::per_second(100))
-        .route("POST /v1/chat", Rate::per_hour(2));
-    ThrottleLayer::new(rules).expect("rules that hold together")
+        .route("POST /v1/chat", Rate::per_hour(2))
+}
+
+fn throttle() -> ThrottleLayer {
+    ThrottleLayer::new(rules()).expect("rules that hold together")
 }
 
 #[test]
@@ -61,8 +64,9 @@ fn refused() {
 
 #[test]
 fn over_a_store() {
-    let throttle = throttle()
+    let throttle = ThrottleLayer::builder(rules())
         .store(MemoryStore::new())
+        .build()
         .expect("limits that a store keeps");
     assert_eq!(status(&throttle, 1), StatusCode::OK);
 }

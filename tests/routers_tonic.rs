@@ -38,7 +38,7 @@ use tower::{Layer, Service, service_fn};
 use tower_throttle::{Clients, Decision, Limits, Plan, Protocol, Rules, ThrottleLayer, Undeclared};
 
 use spelled::{App, METHODS, Random, as_preflight, boxed, routed, spelled_otherwise};
-use support::{hourly, request, send, throttle};
+use support::{build, hourly, request, send, throttling};
 
 // ---- The host
 
@@ -351,7 +351,7 @@ impl Written {
             true => Protocol::Grpc,
             false => Protocol::Auto,
         };
-        throttle(rules).protocol(protocol)
+        build(throttling(rules).protocol(protocol))
     }
 
     /// The methods that a call is read as, and the key of each. `None` for a key: it is undeclared there.

@@ -10,14 +10,14 @@ mod windows;
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use common::{Answer, Client};
+use common::{Answer, Client, build};
 use http::{Request, Response, StatusCode};
 use http_body_util::Empty;
 use second_store::{SecondStore, window_end};
 use tokio::time::{Instant, advance, sleep};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_throttle::{
-    Estimate, Limits, OnOutage, Quota, Rate, Rules, ThrottleLayer, Usage,
+    Estimate, Limits, OnOutage, Quota, Rate, Rules, ThrottleLayer, ThrottleLayerBuilder, Usage,
     store::{Budget, Charge, Store, conformance},
 };
 use windows::too_many;
@@ -36,16 +36,13 @@ fn now() -> Instant {
     Instant::now()
 }
 
-fn layer(rules: Rules, store: &SecondStore) -> ThrottleLayer {
-    let layer = ThrottleLayer::new(rules).expect("rules that hold together");
-    layer
-        .store(store.clone())
-        .expect("a secret, and no other store")
+fn builder(rules: Rules, store: &SecondStore) -> ThrottleLayerBuilder {
+    ThrottleLayer::builder(rules).store(store.clone())
 }
 
 /// Two replicas with a connection each.
 fn replicas(rules: impl Fn() -> Rules, store: &SecondStore) -> [Client; 2] {
-    [(); 2].map(|()| Client::with(layer(rules(), &store.connect())))
+    [(); 2].map(|()| Client::with(builder(rules(), &store.connect())))
 }
 
 fn remaining(answer: &Answer) -> Option<u64> {
@@ -97,8 +94,8 @@ async fn two_replicas_let_through_what_one_bucket_gives_and_no_more() {
         let replicas = [(); 2].map(|()| {
             let store = store.connect();
             store.answers_after(3 * MS);
-            let layer = layer(rules(), &store).lease(lease);
-            let client = Arc::new(Client::with(layer));
+            let builder = builder(rules(), &store).lease(lease);
+            let client = Arc::new(Client::with(builder));
             // Each asks every 7 ms, and more often than that at once.
             let asks = (0..1_000).map(move |turn| {
                 let client = Arc::clone(&client);
@@ -203,8 +200,8 @@ async fn what_came_too_late_or_for_nobody_is_given_back() {
     let rules = || Rules::new().default_route(Rate::per_hour(1).burst(4));
     // An answer after the deadline of 25 ms.
     let store = SecondStore::starting_at(LATE);
-    let (slow, other) = (store.connect(), Client::with(layer(rules(), &store)));
-    let client = Client::with(layer(rules(), &slow).on_outage(OnOutage::Refuse));
+    let (slow, other) = (store.connect(), Client::with(builder(rules(), &store)));
+    let client = Client::with(builder(rules(), &slow).on_outage(OnOutage::Refuse));
     slow.answers_after(40 * MS);
     assert_eq!(
         client.get("/").await.status,
@@ -224,8 +221,8 @@ async fn what_came_too_late_or_for_nobody_is_given_back() {
 
     // A client that has gone.
     let store = SecondStore::starting_at(LATE);
-    let (slow, other) = (store.connect(), Client::with(layer(rules(), &store)));
-    let client = Client::with(layer(rules(), &slow));
+    let (slow, other) = (store.connect(), Client::with(builder(rules(), &store)));
+    let client = Client::with(builder(rules(), &slow));
     slow.answers_after(10 * MS);
     tokio::select! {
         _ = client.get("/") => panic!("it has not been answered"),
@@ -247,7 +244,7 @@ async fn model_tokens_are_settled_by_any_replica() {
         let rules = Rules::new().route("GET /", tokens);
         rules.estimate(Estimate::fixed(30))
     };
-    let layers = [(); 2].map(|()| layer(rules(), &store.connect()));
+    let layers = [(); 2].map(|()| build(builder(rules(), &store.connect())));
     let used = async |replica: usize, used: u64| {
         let serve = service_fn(move |request: Request<()>| async move {
             let usage = request.extensions().get::<Usage>().cloned();
@@ -319,9 +316,9 @@ async fn quotas_begin_anew_by_the_store_s_calendar() {
 async fn leased_units_come_back_before_a_replica_ends() {
     let store = SecondStore::starting_at(LATE);
     let rules = || Rules::new().total(Limits::new().quota(Quota::per_month(40)));
-    let ends = layer(rules(), &store.connect()).lease(50);
-    let (handle, client) = (ends.handle(), Client::with(ends));
-    let other = Client::with(layer(rules(), &store.connect()));
+    let client = Client::with(builder(rules(), &store.connect()).lease(50));
+    let handle = client.handle();
+    let other = Client::with(builder(rules(), &store.connect()));
     assert_eq!(client.get("/").await.status, OK);
     let left = remaining(&other.get("/").await).expect("a quota");
     assert!(left < 38, "of 40 two are used, and some are leased: {left}");
@@ -339,7 +336,7 @@ async fn a_database_that_has_gone_is_an_outage() {
     let error = error.expect_err("nobody is there");
     assert!(error.is_unavailable());
     let rules = Rules::new().total(Rate::per_second(1).burst(3));
-    let client = Client::with(layer(rules, &store).on_outage(OnOutage::Refuse));
+    let client = Client::with(builder(rules, &store).on_outage(OnOutage::Refuse));
     assert_eq!(
         client.get("/").await.status,
         StatusCode::SERVICE_UNAVAILABLE

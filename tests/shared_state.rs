@@ -21,13 +21,22 @@ use tonic::transport::{Channel, Server};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_test::mock;
-use tower_throttle::{Decision, DecisionIn, Rate, Rules, Throttle, ThrottleLayer};
+use tower_throttle::{
+    Decision, DecisionIn, Dialect, Rate, Rules, Throttle, ThrottleLayer, ThrottleLayerBuilder,
+};
 
-use support::{admitted, client, hourly, passes, request, send, serve, served, throttle, values};
+use support::{
+    admitted, build, client, hourly, passes, request, send, serve, served, throttle, throttling,
+    values,
+};
 
 /// No type parameters: a function can return it by name, and a struct can hold it.
 fn limits() -> ThrottleLayer {
-    throttle(Rules::new().total(hourly(7)).route("GET /", hourly(4)))
+    throttle(rules())
+}
+
+fn rules() -> Rules {
+    Rules::new().total(hourly(7)).route("GET /", hourly(4))
 }
 
 #[tokio::test]
@@ -80,25 +89,24 @@ async fn one_layer_serves_axum_tonic_and_hyper_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn clones_of_layer_and_service_share_one_state() {
-    type Make = fn(&ThrottleLayer) -> ThrottleLayer;
-    let layers: [(&str, Make); 3] = [
-        ("a clone", Clone::clone),
-        // How a layer talks is its own; what it counts is not.
-        ("a clone that writes no fields", |layer| {
-            layer.clone().fields(false)
-        }),
-        ("a clone with another answer", |layer| {
-            layer.clone().rejection(|_: &_, _: &_| {
-                let mut answer = Response::new("no");
-                *answer.status_mut() = StatusCode::TOO_MANY_REQUESTS;
-                answer
-            })
-        }),
+    let rejection = |_: &_, _: &_| {
+        let mut answer = Response::new("no");
+        *answer.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+        answer
+    };
+    let builder = || throttling(rules());
+    let builders = [
+        ("a layer", builder()),
+        ("a layer that writes no fields", builder().fields(false)),
+        (
+            "a layer with another answer",
+            builder().rejection(rejection),
+        ),
     ];
-    for (what, make) in layers {
-        let layer = limits();
+    for (what, builder) in builders {
+        let layer = build(builder);
         let first = layer.layer(served());
-        let second = make(&layer).layer(served());
+        let second = layer.clone().layer(served());
         let third = second.clone();
         let mut passed = 0;
         for _ in 0..5 {
@@ -118,18 +126,42 @@ async fn layers_made_apart_count_apart() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_layer_set_up_after_it_was_cloned_leaves_the_clone_as_it_was() {
-    let layer = throttle(Rules::new().route("GET /", hourly(9)));
-    let silent = layer.clone().fields(false).decision(DecisionIn::Nowhere);
-    let told = send(&layer.layer(served()), request("GET", "/")).await;
-    assert_eq!(values(&told, "ratelimit").len(), 1);
+async fn of_a_setting_that_is_given_twice_the_last_one_counts() {
+    let answer = async |builder: ThrottleLayerBuilder| {
+        let service = build(builder).layer(served());
+        assert!(passes(&service, request("GET", "/")).await);
+        send(&service, request("GET", "/")).await
+    };
+    let builder = || ThrottleLayer::builder(Rules::new().total(hourly(1)));
+    let own = |status: StatusCode| {
+        move |_: &_, _: &_| {
+            let mut answer = Response::new("no");
+            *answer.status_mut() = status;
+            answer
+        }
+    };
+    let twice = builder().rejection(Dialect::OpenAi);
+    let twice = twice.rejection(own(StatusCode::IM_A_TEAPOT));
+    assert_eq!(answer(twice).await.status(), StatusCode::IM_A_TEAPOT);
+    let decided = answer(builder().decision(DecisionIn::Response)).await;
+    assert!(decided.extensions().get::<Decision>().is_some());
+    let twice = builder().decision(DecisionIn::Response);
+    let twice = answer(twice.decision(DecisionIn::Nowhere)).await;
+    assert!(twice.extensions().get::<Decision>().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn clones_of_a_builder_are_layers_of_their_own() {
+    let builder = throttling(rules());
+    let silent = build(builder.clone().fields(false).decision(DecisionIn::Nowhere));
+    let layer = build(builder);
     let untold = send(&silent.layer(served()), request("GET", "/")).await;
     assert!(values(&untold, "ratelimit").is_empty());
     assert!(untold.extensions().get::<Decision>().is_none());
     let told = send(&layer.layer(served()), request("GET", "/")).await;
     assert!(
-        values(&told, "ratelimit")[0].starts_with(r#""get";r=6;"#),
-        "all three were charged to one bucket: {told:?}"
+        values(&told, "ratelimit")[0].starts_with(r#""get";r=3;"#),
+        "charged for the first time: {told:?}"
     );
 }
 

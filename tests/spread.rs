@@ -9,9 +9,9 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::Empty;
 use tokio::time::advance;
-use tower_throttle::{Clients, Limits, Protocol, Rate, Rules, ThrottleLayer};
+use tower_throttle::{Clients, Limits, Protocol, Rate, Rules, ThrottleLayer, ThrottleLayerBuilder};
 
-use common::{Answer, Client};
+use common::{Answer, Client, build};
 
 /// The way in which waits are told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,17 +22,17 @@ enum Told {
     Spread,
 }
 
-fn layer(rules: Rules, told: Told) -> ThrottleLayer {
-    let layer = ThrottleLayer::new(rules).expect("rules that hold together");
+fn builder(rules: Rules, told: Told) -> ThrottleLayerBuilder {
+    let builder = ThrottleLayer::builder(rules);
     match told {
-        Told::ByDefault => layer,
-        Told::Exact => layer.spread(false),
-        Told::Spread => layer.spread(true),
+        Told::ByDefault => builder,
+        Told::Exact => builder.spread(false),
+        Told::Spread => builder.spread(true),
     }
 }
 
 fn client(rules: Rules, told: Told) -> Client {
-    Client::with(layer(rules, told))
+    Client::with(builder(rules, told))
 }
 
 /// Rules that know clients, and limit none of them.
@@ -273,7 +273,7 @@ async fn a_place_is_told_once_to_each_client_and_none_beyond_what_they_need() {
 #[tokio::test(start_paused = true)]
 async fn who_stands_behind_is_not_told_the_answer_of_the_first() {
     let rules = known().route("GET /", Rate::per_second(10).burst(1));
-    let client = Client::of(layer(rules, Told::Spread));
+    let client = Client::of(build(builder(rules, Told::Spread)));
     assert_eq!(ask(&client, "served").await.status, StatusCode::OK);
     for number in 1..=9 {
         let wait = told(&ask(&client, &format!("key-{number}")).await);
@@ -319,9 +319,9 @@ async fn a_pushback_and_a_deadline_go_by_the_true_wait() {
     for rules in [Rules::new(), known()] {
         let rules = rules.total(Rate::per_second(5).burst(5));
         for kind in [Told::ByDefault, Told::Spread] {
-            let layer = layer(rules.clone(), kind);
-            let layer = layer.protocol(Protocol::Grpc).grpc_retry_pushback(true);
-            let client = Client::with(layer);
+            let builder = builder(rules.clone(), kind);
+            let builder = builder.protocol(Protocol::Grpc).grpc_retry_pushback(true);
+            let client = Client::with(builder);
             for number in 0..130 {
                 let request = Request::post("/pkg.Service/Method")
                     .header("content-type", "application/grpc")

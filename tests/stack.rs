@@ -35,7 +35,10 @@ use tower_throttle::{
     Decision, DecisionIn, EXPOSE_HEADERS, Limits, ResponseBody, Rules, ThrottleLayer,
 };
 
-use support::{admitted, bytes, decision, hourly, passes, request, send, served, throttle, values};
+use support::{
+    admitted, build, bytes, decision, hourly, passes, request, send, served, throttle, throttling,
+    values,
+};
 
 /// `GET /` with a burst of three.
 fn three() -> ThrottleLayer {
@@ -430,7 +433,7 @@ async fn the_request_arrives_as_it_was_sent_but_for_the_decision() {
                 Ok::<_, Infallible>(Response::new(Body::empty()))
             }
         });
-        let layer = throttle(Rules::new().default_route(hourly(3))).decision(place);
+        let layer = build(throttling(Rules::new().default_route(hourly(3))).decision(place));
         let answer = layer.layer(inner).oneshot(sent).await;
         let answer = answer.unwrap_or_else(|never| match never {});
         assert_eq!(answer.status(), StatusCode::OK);
@@ -521,7 +524,8 @@ async fn the_response_head_passes_with_our_fields_after_its_own() {
         response.extensions_mut().insert(Theirs(1));
         Ok::<_, Infallible>(response)
     });
-    let layer = throttle(Rules::new().route("GET /", hourly(3).named("ours")));
+    let rules = Rules::new().route("GET /", hourly(3).named("ours"));
+    let layer = throttle(rules.clone());
     let answer = send(&layer.layer(inner), request("GET", "/")).await;
     assert_eq!(answer.status(), StatusCode::IM_A_TEAPOT);
     assert_eq!(answer.version(), Version::HTTP_2);
@@ -543,10 +547,8 @@ async fn the_response_head_passes_with_our_fields_after_its_own() {
     assert_eq!(answer.extensions().get(), Some(&Theirs(1)));
     assert_eq!(bytes(answer).await, "tea");
 
-    let silent = layer
-        .fields(false)
-        .decision(DecisionIn::Nowhere)
-        .layer(inner);
+    let silent = throttling(rules).fields(false);
+    let silent = build(silent.decision(DecisionIn::Nowhere)).layer(inner);
     let answer = send(&silent, request("GET", "/")).await;
     assert_eq!(answer.headers().len(), 5, "as the inner service wrote it");
     assert_eq!(answer.extensions().len(), 1);

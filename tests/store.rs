@@ -6,14 +6,14 @@ mod told;
 
 use std::{sync::Arc, time::Duration};
 
-use common::{Answer, Client, hold};
+use common::{Answer, Client, build, hold};
 use http::{Request, StatusCode};
 use http_body_util::Empty;
 use tokio::time::{Instant, advance, sleep};
 use told::{Does, Told};
 use tower_throttle::{
     Clients, DecisionIn, InFlight, Limits, OnOutage, Quota, Rate, ResponseBody, Rules, RulesError,
-    ThrottleLayer,
+    ThrottleLayer, ThrottleLayerBuilder,
     store::{Correction, Store},
 };
 
@@ -24,16 +24,18 @@ fn now() -> Instant {
 
 const SECRET: [u8; 16] = [7; 16];
 
-fn layer(rules: Rules, store: &Told) -> ThrottleLayer {
-    let layer = ThrottleLayer::new(rules).expect("rules that hold together");
-    layer
+fn builder(rules: Rules, store: &Told) -> ThrottleLayerBuilder {
+    ThrottleLayer::builder(rules)
         .decision(DecisionIn::Response)
         .store(store.clone())
-        .expect("a secret, and no other store")
+}
+
+fn layer(rules: Rules, store: &Told) -> ThrottleLayer {
+    build(builder(rules, store))
 }
 
 fn replica(rules: Rules, store: &Told) -> Client {
-    Client::with(layer(rules, store))
+    Client::with(builder(rules, store))
 }
 
 async fn get_as(client: &Client, path: &str, key: &str) -> Answer {
@@ -158,8 +160,8 @@ async fn replicas_share_a_limit_of_which_nothing_is_told() {
         let store = Told::new();
         let replicas = [(); 2].map(|()| {
             let rules = Rules::new().route("GET /", Rate::per_hour(1).burst(3));
-            let layer = layer(rules, &store).fields(false);
-            Client::of(layer.decision(decision))
+            let builder = builder(rules, &store).fields(false);
+            Client::of(build(builder.decision(decision)))
         });
         let mut admitted = 0;
         for number in 0..8 {
@@ -233,8 +235,8 @@ async fn a_wait_is_told_in_terms_of_the_settings_that_hold() {
         let rate = Rate::per_minute(per_minute).burst(burst).named("chat");
         Rules::new().default_route(rate)
     };
-    let layer = layer(rules(600, 30), &store);
-    let (handle, client) = (layer.handle(), Client::with(layer));
+    let client = replica(rules(600, 30), &store);
+    let handle = client.handle();
     for _ in 0..30 {
         assert_eq!(client.get("/").await.status, OK);
     }
@@ -304,8 +306,7 @@ async fn an_outage_costs_one_deadline_and_no_more() {
     ];
     for (on_outage, first, others) in modes {
         let store = Told::new();
-        let layer = layer(rate(4), &store).on_outage(on_outage);
-        let client = Client::with(layer);
+        let client = Client::with(builder(rate(4), &store).on_outage(on_outage));
         assert_eq!(timed(&client, &store).await, (OK, Duration::ZERO, 1));
 
         store.does(Does::Late(Duration::from_secs(60)));
@@ -336,7 +337,7 @@ async fn an_outage_costs_one_deadline_and_no_more() {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_fails_is_probed_ever_more_seldom() {
     let store = Told::new();
-    let client = Client::with(layer(rate(4), &store).on_outage(OnOutage::Admit));
+    let client = Client::with(builder(rate(4), &store).on_outage(OnOutage::Admit));
     store.does(Does::Fails);
     assert_eq!(timed(&client, &store).await, (OK, Duration::ZERO, 1));
     let mut probes = Vec::new();
@@ -372,7 +373,7 @@ async fn a_store_that_fails_is_probed_ever_more_seldom() {
 #[tokio::test(start_paused = true)]
 async fn a_bucket_that_fails_is_no_outage() {
     let store = Told::new();
-    let client = Client::with(layer(rate(4), &store).on_outage(OnOutage::Refuse));
+    let client = Client::with(builder(rate(4), &store).on_outage(OnOutage::Refuse));
     store.does(Does::FailsHere);
     for _ in 0..3 {
         let (status, _, calls) = timed(&client, &store).await;
@@ -390,7 +391,7 @@ async fn what_is_taken_too_late_is_given_back_unless_it_was_let_through() {
         (OnOutage::Local { share: 1 }, 3),
     ] {
         let store = Told::new();
-        let client = Client::with(layer(rate(4), &store).on_outage(on_outage));
+        let client = Client::with(builder(rate(4), &store).on_outage(on_outage));
         store.does(Does::Late(Duration::from_millis(40)));
         client.get("/").await;
         store.does(Does::Answers);
@@ -442,15 +443,15 @@ async fn slots_belong_to_a_process() {
     let held = hold(&one).await;
     assert_eq!(held.status(), OK);
     store.calls();
-    let busy = Client::with(one.clone()).get("/").await;
+    let busy = Client::of(one.clone()).get("/").await;
     assert_eq!(busy.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(store.calls(), 0, "no slot, no question");
     assert_eq!(hold(&two).await.status(), OK, "one in each process");
     drop(held);
-    assert_eq!(Client::with(one.clone()).get("/").await.status, OK);
+    assert_eq!(Client::of(one.clone()).get("/").await.status, OK);
     // Refused by the store, it holds no slot.
     for _ in 0..3 {
-        let refused = Client::with(one.clone()).get("/").await;
+        let refused = Client::of(one.clone()).get("/").await;
         assert_eq!(
             (refused.status, refused.violated()),
             (REFUSED, vec!["get".to_owned()])
@@ -765,23 +766,17 @@ async fn what_is_set_wrong_is_an_error_that_says_so() {
     let by_key = || Clients::by_header("x-api-key").each(Rate::per_second(1));
     let rules = |clients| Rules::new().clients(clients);
     let store = Told::new();
-    let layer = |clients| ThrottleLayer::new(rules(clients));
-    let share = |layer: ThrottleLayer| layer.store(store.clone()).map(|_| ());
-    assert_eq!(
-        share(layer(by_key()).expect("proper rules")),
-        Err(RulesError::NoSecret)
-    );
-    let short = layer(by_key().secret("fifteen bytes ?")).map(|_| ());
+    let builder = |clients| ThrottleLayer::builder(rules(clients));
+    let share = |builder: ThrottleLayerBuilder| builder.store(store.clone()).build();
+    let refused = share(builder(by_key())).map(|_| ());
+    assert_eq!(refused, Err(RulesError::NoSecret));
+    let short = builder(by_key().secret("fifteen bytes ?")).build();
+    let short = short.map(|_| ());
     assert!(
         matches!(short, Err(RulesError::Secret { length: 15, .. })),
         "{short:?}"
     );
-    let shared = layer(by_key().secret(SECRET)).expect("proper rules");
-    assert_eq!(share(shared.clone()), Ok(()));
-    assert_eq!(share(shared.clone()), Err(RulesError::SecondStore));
-    // Those whom nothing limits have no buckets.
-    let free = Clients::by_header("x-api-key").each(Limits::unlimited());
-    assert_eq!(share(layer(free.clone()).expect("proper rules")), Ok(()));
+    let shared = share(builder(by_key().secret(SECRET))).expect("proper rules");
     let handle = shared.handle();
     for clients in [by_key(), by_key().secret([8; 16])] {
         let changed = handle.reload(rules(clients)).map(|_| ());
@@ -789,23 +784,31 @@ async fn what_is_set_wrong_is_an_error_that_says_so() {
     }
     let clients = by_key().secret(SECRET);
     assert!(handle.reload(rules(clients)).is_ok());
-    let unlimited = ThrottleLayer::new(rules(free)).expect("proper rules");
+    // Those whom nothing limits have no buckets.
+    let free = Clients::by_header("x-api-key").each(Limits::unlimited());
+    let unlimited = share(builder(free)).expect("nothing to hash");
     let handle = unlimited.handle();
-    share(unlimited).expect("nothing to hash");
     let changed = handle.reload(rules(by_key())).map(|_| ());
     assert_eq!(changed, Err(RulesError::NoSecret));
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_two_stores_the_last_one_counts() {
+    let (first, last) = (Told::new(), Told::new());
+    let client = Client::with(builder(rate(4), &first).store(last.clone()));
+    assert_eq!(client.get("/").await.status, OK);
+    assert_eq!((first.calls(), last.calls()), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_used_stays_used_when_replicas_are_reloaded_one_after_the_other() {
     let store = Told::new();
-    let (one, two) = (layer(rate(4), &store), layer(rate(4), &store));
-    let (first, second) = (Client::with(one.clone()), Client::with(two.clone()));
+    let (first, second) = (replica(rate(4), &store), replica(rate(4), &store));
     for client in [&first, &second, &first] {
         assert_eq!(client.get("/").await.status, OK);
     }
     let larger = || Rules::new().default_route(Rate::per_second(1).burst(6));
-    one.handle().reload(larger()).expect("proper rules");
+    first.handle().reload(larger()).expect("proper rules");
     let left = |answer: &Answer| {
         answer
             .decision()
@@ -815,7 +818,7 @@ async fn what_was_used_stays_used_when_replicas_are_reloaded_one_after_the_other
     };
     assert_eq!(left(&first.get("/").await), Some(2), "four of six");
     assert_eq!(second.get("/").await.status, REFUSED, "four of four");
-    two.handle().reload(larger()).expect("proper rules");
+    second.handle().reload(larger()).expect("proper rules");
     assert_eq!(left(&second.get("/").await), Some(1));
 }
 
@@ -850,7 +853,7 @@ async fn who_waits_for_a_slot_lets_others_work() {
         .max_wait(Duration::from_secs(3));
     let layer = layer(Rules::new().route("GET /", limits), &store);
     let held = hold(&layer).await;
-    let client = Arc::new(Client::with(layer));
+    let client = Arc::new(Client::of(layer));
     let start = now();
     let waiting = (0..2).map(|_| {
         let client = Arc::clone(&client);
@@ -883,9 +886,9 @@ async fn a_reload_in_an_outage_is_followed() {
                     .max_wait(Duration::from_secs(1)),
             ),
         };
-        let layer = layer(rules(10), &store).on_outage(OnOutage::Local { share: 1 });
-        let handle = layer.handle();
-        let client = Client::with(layer);
+        let builder = builder(rules(10), &store).on_outage(OnOutage::Local { share: 1 });
+        let client = Client::with(builder);
+        let handle = client.handle();
         // Its share here is told in the old terms.
         store.does(Does::Fails);
         assert_eq!(client.get("/").await.status, OK);
@@ -911,8 +914,7 @@ fn an_outage_that_a_runtime_has_found_is_ended_in_another() {
         builder.build().expect("a runtime")
     };
     let store = Told::new();
-    let layer = layer(rate(100), &store).on_outage(OnOutage::Refuse);
-    let client = Client::with(layer);
+    let client = Client::with(builder(rate(100), &store).on_outage(OnOutage::Refuse));
     let down = runtime();
     store.does(Does::Late(Duration::from_secs(1)));
     assert_eq!(
@@ -960,7 +962,7 @@ async fn replicas_without_a_store_admit_the_greater_of_the_burst_and_their_numbe
         let mut admitted = 0;
         for _ in 0..REPLICAS {
             let share = OnOutage::Local { share: REPLICAS };
-            let client = Client::with(layer(rate(burst), &store).on_outage(share));
+            let client = Client::with(builder(rate(burst), &store).on_outage(share));
             for _ in 0..5 {
                 admitted += u64::from(client.get("/").await.status == OK);
             }
@@ -998,8 +1000,8 @@ async fn a_refusal_in_an_outage_tells_of_the_share_that_refused() {
     // Decided at once, or where those are decided who may wait.
     for wait in [Duration::ZERO, Duration::from_secs(2)] {
         let store = Told::new();
-        let layer = layer(halved(5, wait), &store).on_outage(share);
-        let client = Client::with(layer.spread(false));
+        let builder = builder(halved(5, wait), &store).on_outage(share);
+        let client = Client::with(builder.spread(false));
         let whole = client.get("/").await;
         let policy = whole.header("ratelimit-policy").expect("a field");
         assert!(policy.starts_with("\"calls\";q=10;w=60;throttle-burst=4, \"era\";q=9;"));
@@ -1067,11 +1069,12 @@ async fn who_has_waited_in_an_outage_is_told_of_the_share() {
     let store = Told::new();
     store.does(Does::Fails);
     let share = OnOutage::Local { share: 2 };
-    let layer = layer(halved(1, Duration::from_secs(2)), &store).on_outage(share);
+    let builder = builder(halved(1, Duration::from_secs(2)), &store);
+    let layer = build(builder.on_outage(share));
     let held = hold(&layer).await;
     assert_eq!(held.status(), OK);
     let start = now();
-    let refused = Client::with(layer).get("/").await;
+    let refused = Client::of(layer).get("/").await;
     assert_eq!(now() - start, Duration::from_secs(2));
     assert_eq!(
         refused.status,
@@ -1091,8 +1094,8 @@ async fn who_has_waited_in_an_outage_is_told_of_the_share() {
 #[tokio::test(start_paused = true)]
 async fn who_is_refused_by_its_share_is_not_charged_too_late() {
     let store = Told::new();
-    let layer = layer(rate(10), &store).on_outage(OnOutage::Local { share: 10 });
-    let client = Arc::new(Client::with(layer));
+    let builder = builder(rate(10), &store).on_outage(OnOutage::Local { share: 10 });
+    let client = Arc::new(Client::with(builder));
     store.does(Does::Late(Duration::from_millis(60)));
     let crowd = (0..6).map(|_| {
         let client = Arc::clone(&client);
@@ -1122,8 +1125,8 @@ async fn who_stands_in_line_keeps_its_place_and_its_time_in_an_outage() {
         .rate(Rate::new(1, Duration::from_millis(1_300)).burst(1))
         .max_wait(Duration::from_millis(2_700));
     let rules = Rules::new().route("GET /", limits);
-    let layer = layer(rules, &store).on_outage(OnOutage::Local { share: 1 });
-    let client = Arc::new(Client::with(layer));
+    let builder = builder(rules, &store).on_outage(OnOutage::Local { share: 1 });
+    let client = Arc::new(Client::with(builder));
     assert_eq!(client.get("/").await.status, OK);
     let start = now();
     let waits = || {
@@ -1215,7 +1218,7 @@ async fn who_has_waited_for_a_slot_in_vain_costs_no_question() {
     let held = hold(&layer).await;
     assert_eq!(held.status(), OK);
     store.calls();
-    let refused = Client::with(layer).get("/").await;
+    let refused = Client::of(layer).get("/").await;
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(refused.violated(), ["slots"]);
     let told = told_of(&refused);

@@ -111,12 +111,10 @@ proptest! {
                 true => limits.max_wait(Duration::from_millis(500)),
                 false => limits,
             };
-            let layer = ThrottleLayer::new(Rules::new().default_route(limits))
-                .expect("proper rules")
+            let builder = ThrottleLayer::builder(Rules::new().default_route(limits))
                 .store(Says(Arc::new(Mutex::new(said))))
-                .expect("no other store")
                 .lease(lease);
-            let client = Client::with(layer);
+            let client = Client::with(builder);
             for _ in 0..8 {
                 // Answered, whatever it is.
                 client.get("/").await;
@@ -164,11 +162,9 @@ async fn a_store_that_refuses_what_it_tells_to_be_there_refuses_by_a_limit_and_i
         (Limits::new().rate(rate()).max_wait(wait), false, wait),
         (Limits::new().rate(rate().shadow()), true, none),
     ] {
-        let layer = ThrottleLayer::new(Rules::new().default_route(limits))
-            .expect("proper rules")
-            .store(Contradicts::default())
-            .expect("no other store");
-        let client = Client::with(layer);
+        let builder = ThrottleLayer::builder(Rules::new().default_route(limits))
+            .store(Contradicts::default());
+        let client = Client::with(builder);
         let start = now();
         let answer = timeout(2 * wait, client.get("/")).await.expect("in time");
         let decision = answer.decision();

@@ -90,9 +90,8 @@ impl Store for Moody {
 
 fn client(store: &Moody) -> Client {
     let rules = Rules::new().total(Rate::per_second(1).burst(1_000));
-    let layer = ThrottleLayer::new(rules).expect("rules that hold together");
-    let layer = layer.on_outage(OnOutage::Refuse);
-    Client::with(layer.store(store.clone()).expect("no other store"))
+    let builder = ThrottleLayer::builder(rules).on_outage(OnOutage::Refuse);
+    Client::with(builder.store(store.clone()))
 }
 
 #[tokio::test(start_paused = true)]

@@ -26,7 +26,7 @@ use tower_throttle::{
     ThrottleLayer, Usage,
 };
 
-use support::{bytes, decision, throttle, values};
+use support::{build, bytes, decision, throttle, throttling, values};
 
 type Inner = fn(Request<Body>) -> std::future::Ready<Result<Response<Body>, Infallible>>;
 type Service = Throttle<tower::util::ServiceFn<Inner>>;
@@ -414,7 +414,7 @@ async fn charged_for(
         std::future::ready(Ok::<_, Infallible>(response))
     };
     let rules = budget(Rate::per_hour(1).burst(1_000));
-    let layer = throttle(rules).usage_from_openai_response(true);
+    let layer = build(throttling(rules).usage_from_openai_response(true));
     let request = |tokens: u64| {
         let request = Request::post("/").header("x-tokens", tokens);
         request.body(Body::empty()).expect("a request")
@@ -764,7 +764,7 @@ async fn reports_that_can_be_true_are_owed_and_others_are_counted() {
     let rules = Rules::new()
         .default_route(Limits::new().tokens(Rate::per_second(1_000_000).burst(1_000)))
         .estimate(Estimate::fixed(100));
-    let layer = throttle(rules).usage_from_openai_response(true);
+    let layer = build(throttling(rules).usage_from_openai_response(true));
     let serve = |request: Request<Body>| {
         let total = request.uri().query().expect("a total");
         let mut response = Response::new(Body::from(report(total.parse().expect("a number"))));

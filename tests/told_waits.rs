@@ -15,7 +15,8 @@ use http_body_util::Empty;
 use tokio::time::advance;
 use told_store::{Does, Told};
 use tower_throttle::{
-    Clients, Estimate, Limits, Plan, Quota, Rate, Rules, ThrottleLayer, store::MemoryStore,
+    Clients, Estimate, Limits, Plan, Quota, Rate, Rules, ThrottleLayer, ThrottleLayerBuilder,
+    store::MemoryStore,
 };
 
 /// A generator of numbers, the same for the same seed (xorshift64*).
@@ -107,12 +108,12 @@ fn told(answer: &Answer) -> Duration {
 
 /// Obeys as many told waits as `TOLD_WAITS` says, 2,000 without it, and returns how many were false, and the first of
 /// those.
-async fn obey(layer: impl Fn(Rules) -> ThrottleLayer) -> (usize, Option<String>) {
+async fn obey(builder: impl Fn(Rules) -> ThrottleLayerBuilder) -> (usize, Option<String>) {
     let wanted = std::env::var("TOLD_WAITS").map_or(2_000, |text| text.parse().expect("a number"));
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let (mut obeyed, mut wrong, mut first) = (0, 0, None);
     while obeyed < wanted {
-        let client = Client::with(layer(random.rules()));
+        let client = Client::with(builder(random.rules()));
         for step in 0..150 {
             advance(Duration::from_millis(random.below(60))).await;
             let request = random.request();
@@ -139,16 +140,13 @@ async fn obey(layer: impl Fn(Rules) -> ThrottleLayer) -> (usize, Option<String>)
 
 #[tokio::test(start_paused = true)]
 async fn a_told_wait_is_true_in_process() {
-    let (wrong, first) = obey(|rules| ThrottleLayer::new(rules).expect("rules that hold")).await;
+    let (wrong, first) = obey(ThrottleLayer::builder).await;
     assert_eq!(wrong, 0, "{}", first.unwrap_or_default());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_told_wait_is_true_over_a_store() {
-    let over_a_store = |rules| {
-        let layer = ThrottleLayer::new(rules).expect("rules that hold");
-        layer.store(MemoryStore::new()).expect("a secret")
-    };
+    let over_a_store = |rules| ThrottleLayer::builder(rules).store(MemoryStore::new());
     let (wrong, first) = obey(over_a_store).await;
     assert_eq!(wrong, 0, "{}", first.unwrap_or_default());
 }
@@ -159,8 +157,7 @@ async fn a_told_wait_is_true_over_a_slow_store() {
     let over_a_store = |rules| {
         let store = Told::new();
         store.does(Does::Unevenly(100, 100));
-        let layer = ThrottleLayer::new(rules).expect("rules that hold");
-        layer.store(store).expect("a secret")
+        ThrottleLayer::builder(rules).store(store)
     };
     let (wrong, first) = obey(over_a_store).await;
     assert_eq!(wrong, 0, "{}", first.unwrap_or_default());

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use tower::{Service, service_fn, util::ServiceFn};
-use tower_throttle::{Rate, Rules, ThrottleLayer};
+use tower_throttle::{Rate, Rules, ThrottleLayer, ThrottleLayerBuilder};
 
 pub(crate) type Body = Full<Bytes>;
 type Answer = fn(Request<Body>) -> Ready<Result<Response<Body>, Infallible>>;
@@ -33,8 +33,12 @@ pub(crate) fn endless() -> Rate {
     Rate::new(1_000_000_000, Duration::from_secs(1)).burst(1_000_000_000)
 }
 
-pub(crate) fn throttle(rules: Rules) -> ThrottleLayer {
-    ThrottleLayer::new(rules).expect("rules that hold together")
+pub(crate) fn throttle(rules: Rules) -> ThrottleLayerBuilder {
+    ThrottleLayer::builder(rules)
+}
+
+pub(crate) fn build(builder: ThrottleLayerBuilder) -> ThrottleLayer {
+    builder.build().expect("rules that hold together")
 }
 
 pub(crate) fn request(path: &str) -> Request<Body> {

@@ -70,7 +70,9 @@ async fn run() -> Result<(), BoxError> {
     let bound = TcpListener::bind(&address).await;
     let listener = bound.map_err(|error| format!("--address {address}: {error}"))?;
     let url = format!("http://{}", listener.local_addr()?);
-    let throttle = ThrottleLayer::new(Rules::new())?.rejection(Dialect::ApiGateway);
+    let throttle = ThrottleLayer::builder(Rules::new())
+        .rejection(Dialect::ApiGateway)
+        .build()?;
     let _following = stage.start(&url, &throttle.handle())?;
 
     let proxy = Arc::new(Proxy::new(upstream));

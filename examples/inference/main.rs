@@ -58,7 +58,9 @@ async fn main() -> Result<(), BoxError> {
     let address = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3000".into());
     let key = env::var("API_KEY").unwrap_or_else(|_| "sk-local".into());
 
-    let throttle = ThrottleLayer::new(app::rules())?.decision(DecisionIn::Response);
+    let throttle = ThrottleLayer::builder(app::rules())
+        .decision(DecisionIn::Response)
+        .build()?;
     let app = app::app(Arc::new(model()?), ApiKey::new(key.clone()), throttle);
 
     let listener = TcpListener::bind(address).await?;

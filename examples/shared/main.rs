@@ -121,10 +121,11 @@ impl Shared {
 
     fn throttle(&self, store: RedisStore) -> Result<ThrottleLayer, RulesError> {
         let share = self.replicas;
-        Ok(ThrottleLayer::new(rules(&self.secret))?
-            .store(store)?
+        ThrottleLayer::builder(rules(&self.secret))
+            .store(store)
             .store_deadline(self.deadline)
-            .on_outage(OnOutage::Local { share }))
+            .on_outage(OnOutage::Local { share })
+            .build()
     }
 }
 

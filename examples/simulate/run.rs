@@ -19,6 +19,7 @@ use tokio::time::{Instant, advance, sleep_until};
 use tower::{Layer as _, Service as _, ServiceExt as _, service_fn};
 use tower_throttle::{
     Decision, DecisionIn, Handle, PeerAddr, ResponseFuture, Throttle, ThrottleLayer,
+    ThrottleLayerBuilder,
 };
 
 use crate::BoxError;
@@ -57,15 +58,20 @@ fn runtime() -> Result<tokio::runtime::Runtime, BoxError> {
     Ok(builder.enable_time().start_paused(true).build()?)
 }
 
-fn layer(document: &Document) -> Result<ThrottleLayer, BoxError> {
-    let throttle =
-        ThrottleLayer::new_at(document.rules.clone(), SystemTime::UNIX_EPOCH + BEGINNING);
-    Ok(throttle.map_err(|error| format!("{}: {error}", document.name))?)
+/// Builds the document's throttle, whose wall clock shows the beginning.
+fn build(
+    document: &Document,
+    set: impl FnOnce(ThrottleLayerBuilder) -> ThrottleLayerBuilder,
+) -> Result<ThrottleLayer, BoxError> {
+    let builder = ThrottleLayer::builder(document.rules.clone());
+    let builder = builder.wall_clock(SystemTime::UNIX_EPOCH + BEGINNING);
+    let built = set(builder).build();
+    Ok(built.map_err(|error| format!("{}: {error}", document.name))?)
 }
 
 /// The keys to which the routes of the world are charged.
 async fn names(document: &Document, world: &World) -> Result<Vec<String>, BoxError> {
-    let throttle = layer(document)?.decision(DecisionIn::Response);
+    let throttle = build(document, |builder| builder.decision(DecisionIn::Response))?;
     let serve = |_: Request<()>| async { Ok::<_, std::convert::Infallible>(Response::new(())) };
     let mut names = Vec::with_capacity(world.routes.len());
     for route in &world.routes {
@@ -108,7 +114,7 @@ impl<'a, A: FnMut(Nanos, &Call)> Run<'a, A> {
         admitted: A,
     ) -> Result<Self, BoxError> {
         // What is told of limits is left out where it costs and nobody looks.
-        let throttle = layer(document)?.fields(false);
+        let throttle = build(document, |builder| builder.fields(false))?;
         let model = Model::new(options);
         Ok(Self {
             document,

@@ -94,8 +94,10 @@ fn fields(name: &'static str, lines: &[&[u8]]) -> Option<HeaderMap> {
 }
 
 fn layer(rules: Rules) -> ThrottleLayer {
-    let layer = ThrottleLayer::new(rules).expect("rules that hold together");
-    layer.decision(DecisionIn::Response)
+    ThrottleLayer::builder(rules)
+        .decision(DecisionIn::Response)
+        .build()
+        .expect("rules that hold together")
 }
 
 fn send(layer: &ThrottleLayer, peer: &str, fields: HeaderMap) -> Told {

@@ -156,25 +156,25 @@ impl Server {
             rules = rules.undeclared(Undeclared::Shared);
         }
         let spread = !chosen(b"exact");
-        let mut layer = ThrottleLayer::new(rules)?
+        let mut builder = ThrottleLayer::builder(rules)
             .spread(spread)
             .decision(DecisionIn::Both)
             .fields(!chosen(b"bare"))
             .grpc_retry_pushback(chosen(b"pushback"));
         if chosen(b"grpc") {
-            layer = layer.protocol(Protocol::Grpc);
+            builder = builder.protocol(Protocol::Grpc);
         } else if chosen(b"http") {
-            layer = layer.protocol(Protocol::Http);
+            builder = builder.protocol(Protocol::Http);
         }
         if chosen(b"own") {
-            layer = layer.rejection(|denial: &Denial, _: &Parts| {
+            builder = builder.rejection(|denial: &Denial, _: &Parts| {
                 let mut answer = Response::new(format!("{denial:?}"));
                 *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
                 answer
             });
         }
         Ok(Self {
-            layer,
+            layer: builder.build()?,
             spread,
             refused: false,
             now: Duration::ZERO,

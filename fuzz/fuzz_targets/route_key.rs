@@ -51,9 +51,9 @@ fuzz_target!(|text: &str| {
             }
         }
     }
-    match ThrottleLayer::new(rules(&keys)) {
+    let builder = ThrottleLayer::builder(rules(&keys));
+    match builder.decision(DecisionIn::Response).build() {
         Ok(layer) => {
-            let layer = layer.decision(DecisionIn::Response);
             assert!(!repeated, "two keys of one route in {keys:?}");
             for key in &keys {
                 a_literal_key_gets_its_own_requests(&layer, key);

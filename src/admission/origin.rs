@@ -18,7 +18,7 @@ use crate::{
         Limiter,
         limit_set::{BoundLimit, LimitSet},
     },
-    store::client::{BalanceChange, StoreClient, StoreSlot},
+    store::client::{BalanceChange, StoreClient},
 };
 
 /// A set of limits with the limiter and the store that charge it. Made once for all requests under the set, each of
@@ -27,8 +27,8 @@ use crate::{
 pub(crate) struct Origin {
     /// The balances in this process. The same over all reloads.
     pub(crate) limiter: Arc<Limiter>,
-    /// The store client, from the moment at which the throttle has one.
-    store: StoreSlot,
+    /// The store client, if the throttle has a store.
+    store: Option<Arc<StoreClient>>,
     /// The limits that were charged. They stay the same for a request that is under way, whatever is reloaded.
     pub(crate) limit_set: Arc<LimitSet>,
     /// The number of the limit that caps what is in flight, if there is one alone, and clients share its bucket and its
@@ -40,7 +40,7 @@ impl Origin {
     /// Makes the origin of what is charged by a set of limits.
     pub(crate) fn new(
         limiter: &Arc<Limiter>,
-        store: &StoreSlot,
+        store: &Option<Arc<StoreClient>>,
         limit_set: &Arc<LimitSet>,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -51,15 +51,15 @@ impl Origin {
         })
     }
 
-    /// Returns the slot of the throttle's store client.
-    pub(crate) fn store(&self) -> &StoreSlot {
+    /// Returns the throttle's store client.
+    pub(crate) fn store(&self) -> &Option<Arc<StoreClient>> {
         &self.store
     }
 
     /// Returns the client of the store where the balances of a limit lie. `None`: they lie in this process.
     fn store_client(&self, bound: &BoundLimit) -> Option<&Arc<StoreClient>> {
         bound.id.as_ref()?;
-        self.store.get()
+        self.store.as_ref()
     }
 
     /// Charges `units` that were used without having been charged, even if there is no room for them: what the bucket

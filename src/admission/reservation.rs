@@ -307,7 +307,7 @@ mod loom_tests {
             Limiter,
             limit_set::{LimitSet, Storage},
         },
-        store::client::StoreSlot,
+        store::client::StoreClient,
     };
 
     const INTERVAL: u64 = 1 << 40;
@@ -325,7 +325,7 @@ mod loom_tests {
         let mut readings = LimitReadings::default();
         let admitted = limiter.admit(&limit_set, demand, limiter.now(), &mut readings);
         assert_eq!(admitted, Ok(true));
-        let origin = Origin::new(&limiter, &StoreSlot::default(), &limit_set);
+        let origin = Origin::new(&limiter, &None, &limit_set);
         let permits = Permits::new(&origin, demand, &readings);
         TokenReservation::new(&origin, demand, &readings, permits)
     }

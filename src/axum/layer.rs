@@ -18,7 +18,7 @@ pub struct AxumThrottleLayer {
 
 impl ThrottleLayer {
     /// Returns this layer for routes of axum: its services answer with axum's body, and a response that holds nothing
-    /// is not put into a box anew. It shares the limits of this layer, and keeps the settings that it has now.
+    /// is not put into a box anew. It has the limits and settings of this layer.
     ///
     /// Use it where axum takes the response, as in `Router::layer`, `Router::route_layer` and `MethodRouter::layer`; in
     /// front of other hosts the general layer is as good. Inner services of any body can be wrapped.

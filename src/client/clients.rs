@@ -33,10 +33,10 @@ use crate::head::RequestHead;
 /// # What is kept
 ///
 /// A client's key, token or address is hashed at once, under keys of the process, and only the hash is kept. It is not
-/// printed, logged or sent either. Where balances lie in a [store](crate::ThrottleLayer::store), the hash is made under
-/// the [`secret`](Self::secret), and is the name of the client there. Balances are kept in a table of fixed size, 16 bytes for
-/// each limit that a client has; see [`max_clients`](Self::max_clients). Each route that is asked for keeps 24
-/// bytes more for each plan and for each of its routes.
+/// printed, logged or sent either. Where balances lie in a [store](crate::ThrottleLayerBuilder::store), the hash is
+/// made under the [`secret`](Self::secret), and is the name of the client there. Balances are kept in a table of fixed
+/// size, 16 bytes for each limit that a client has; see [`max_clients`](Self::max_clients). Each route that is asked
+/// for keeps 24 bytes more for each plan and for each of its routes.
 #[derive(Clone)]
 #[must_use]
 pub struct Clients {
@@ -346,9 +346,9 @@ impl Clients {
         self
     }
 
-    /// Sets the secret under which clients are hashed where their limits are [shared](crate::ThrottleLayer::store):
-    /// the same for all replicas, and nobody else's. At least 16 bytes, better 32, drawn at random and kept where
-    /// other secrets are.
+    /// Sets the secret under which clients are hashed where their limits are
+    /// [shared](crate::ThrottleLayerBuilder::store): the same for all replicas, and nobody else's. At least 16 bytes,
+    /// better 32, drawn at random and kept where other secrets are.
     ///
     /// A client lies in the store as a SipHash-2-4 of 128 bits under the secret: nobody who does not know the secret
     /// can tell whose hash it is. With another secret every client is a new one, so the secret stays what it is for as
@@ -366,8 +366,8 @@ impl Clients {
     /// ```
     ///
     /// A shorter secret is an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new), no secret where limits of
-    /// clients are shared is one of [`ThrottleLayer::store`](crate::ThrottleLayer::store), and another secret in a
-    /// reload is one of [`Handle::reload`](crate::Handle::reload).
+    /// clients are shared is one of [`ThrottleLayerBuilder::build`](crate::ThrottleLayerBuilder::build), and another
+    /// secret in a reload is one of [`Handle::reload`](crate::Handle::reload).
     pub fn secret(mut self, secret: impl AsRef<[u8]>) -> Self {
         self.secret = Some(Secret::new(secret.as_ref()));
         self

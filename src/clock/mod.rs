@@ -18,12 +18,11 @@
 mod counter;
 mod setting;
 
+#[cfg(feature = "quanta")]
+use std::sync::Arc;
 #[cfg(feature = "test-util")]
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::{
-    sync::{Arc, OnceLock},
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub(crate) use tokio::time::Instant;
 
@@ -41,16 +40,9 @@ pub(crate) type Nanos = u64;
 #[derive(Debug, Clone)]
 pub(crate) struct Timeline {
     runtime: RuntimeClock,
-    /// The clock that was chosen in the runtime's place, or that very one. Nothing was chosen: the runtime's.
-    chosen: Arc<OnceLock<Chosen>>,
-}
-
-/// The clock that a timeline goes by once it was chosen.
-#[derive(Debug)]
-enum Chosen {
-    Runtime,
+    /// The clock that was chosen in the runtime's place.
     #[cfg(feature = "quanta")]
-    Counter(CounterClock),
+    counter: Option<Arc<CounterClock>>,
 }
 
 /// The monotonic clock of the async runtime, which tests can pause.
@@ -121,29 +113,23 @@ impl Timeline {
     fn of(runtime: RuntimeClock) -> Self {
         Self {
             runtime,
-            chosen: Arc::default(),
+            #[cfg(feature = "quanta")]
+            counter: None,
         }
     }
 
-    /// Goes on by another clock, from the moment that the present one shows. Returns `false` if a clock was chosen
-    /// before: the timeline goes on by that.
-    pub(crate) fn choose(&self, clock: &Clock) -> bool {
-        let chosen = match clock.kind() {
-            setting::ClockKind::Tokio => Chosen::Runtime,
+    /// Goes on by this clock, from the moment that the present one shows. For the one choice of a throttle's clock.
+    pub(crate) fn by(self, clock: &Clock) -> Self {
+        match clock.kind() {
+            setting::ClockKind::Tokio => self,
             #[cfg(feature = "quanta")]
             setting::ClockKind::Counter(counter) => {
-                Chosen::Counter(CounterClock::start(counter.clone(), self.now()))
+                let counter = CounterClock::start(counter.clone(), self.now());
+                Self {
+                    counter: Some(Arc::new(counter)),
+                    ..self
+                }
             }
-        };
-        self.chosen.set(chosen).is_ok()
-    }
-
-    #[cfg(feature = "quanta")]
-    #[inline]
-    fn counter(&self) -> Option<&CounterClock> {
-        match self.chosen.get() {
-            Some(Chosen::Counter(counter)) => Some(counter),
-            Some(Chosen::Runtime) | None => None,
         }
     }
 
@@ -169,7 +155,7 @@ impl Timeline {
     )]
     pub(crate) fn instant(&self, at: Nanos) -> Instant {
         #[cfg(feature = "quanta")]
-        if let Some(counter) = self.counter() {
+        if let Some(counter) = &self.counter {
             let remains = at.min(Self::MAX).saturating_sub(counter.now());
             return Instant::now() + Duration::from_nanos(remains);
         }
@@ -182,7 +168,7 @@ impl Timeline {
     #[inline]
     pub(crate) fn now(&self) -> Nanos {
         #[cfg(feature = "quanta")]
-        if let Some(counter) = self.counter() {
+        if let Some(counter) = &self.counter {
             return counter.now().min(Self::MAX);
         }
         self.runtime.now()
@@ -193,7 +179,7 @@ impl Timeline {
     #[inline]
     pub(crate) fn now_ordered(&self) -> Nanos {
         #[cfg(feature = "quanta")]
-        if let Some(counter) = self.counter() {
+        if let Some(counter) = &self.counter {
             return counter.now_ordered().min(Self::MAX);
         }
         self.runtime.now()
@@ -341,12 +327,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_runtimes_clock_that_is_chosen_is_the_one_that_there_was() {
-        let clock = Timeline::started_at(1_000);
-        assert!(clock.choose(&Clock::tokio()));
-        assert!(
-            !clock.clone().choose(&Clock::tokio()),
-            "once for all clones"
-        );
+        let clock = Timeline::started_at(1_000).by(&Clock::tokio());
         tokio::time::advance(Duration::from_millis(5)).await;
         assert_eq!(clock.now(), 5_001_000);
         assert_eq!(clock.now_ordered(), 5_001_000);
@@ -358,8 +339,8 @@ mod tests {
         const SECOND: Nanos = 1_000_000_000;
         let clock = Timeline::started_at(7 * SECOND);
         tokio::time::advance(Duration::from_secs(3)).await;
+        let clock = clock.by(&Clock::counter());
         let copy = clock.clone();
-        assert!(clock.choose(&Clock::counter()));
         let chosen = copy.now();
         assert!(chosen >= 10 * SECOND, "from what was shown: {chosen}");
         while clock.now() < chosen + 1_000 {}
@@ -377,6 +358,5 @@ mod tests {
         assert!(remains <= most && remains > most - Duration::from_secs(60));
         let passed = clock.instant(0) - clock.runtime.start;
         assert_eq!(passed, Duration::from_secs(3_603), "not before now");
-        assert!(!clock.choose(&Clock::tokio()));
     }
 }

@@ -1,6 +1,6 @@
 //! The choice of a clock.
 
-/// The clock by which a throttle decides; see [`ThrottleLayer::clock`](crate::ThrottleLayer::clock).
+/// The clock by which a throttle decides; see [`ThrottleLayerBuilder::clock`](crate::ThrottleLayerBuilder::clock).
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Clock(ClockKind);

@@ -133,14 +133,14 @@ impl Denial {
     /// Returns the wait that is told: after it the request passes if nobody else takes its place.
     ///
     /// It is the longest wait of the limits that refused, and more where
-    /// [`ThrottleLayer::spread`](crate::ThrottleLayer::spread) adds to it. More than zero; `None` if the request can
-    /// never pass.
+    /// [`ThrottleLayerBuilder::spread`](crate::ThrottleLayerBuilder::spread) adds to it. More than zero; `None` if the
+    /// request can never pass.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.verdict.retry_after()
     }
 
-    /// Tells whether nobody could decide, since the [store](crate::ThrottleLayer::store) is down and
+    /// Tells whether nobody could decide, since the [store](crate::ThrottleLayerBuilder::store) is down and
     /// [`OnOutage::Refuse`](crate::OnOutage::Refuse) was chosen. No limit has refused then, and to come back is of use
     /// in some seconds: three to eight are told.
     #[must_use]

@@ -20,9 +20,9 @@ use crate::{
 
 /// The throttle's decision about one request.
 ///
-/// [`ThrottleLayer::decision`](crate::ThrottleLayer::decision) says where it is put: into the extensions of the request,
-/// for its handler; into those of the response, admitted or refused, for layers outside; or into both. It holds the
-/// limits that applied, most specific first, with their balance at that moment.
+/// [`ThrottleLayerBuilder::decision`](crate::ThrottleLayerBuilder::decision) says where it is put: into the extensions
+/// of the request, for its handler; into those of the response, admitted or refused, for layers outside; or into both.
+/// It holds the limits that applied, most specific first, with their balance at that moment.
 ///
 /// ```
 /// use tower_throttle::Decision;
@@ -181,7 +181,8 @@ impl Decision {
     }
 
     /// Returns the time until a request like this one passes if nobody else takes its place: the longest wait of the
-    /// limits that refused, and more where [`ThrottleLayer::spread`](crate::ThrottleLayer::spread) adds to it.
+    /// limits that refused, and more where [`ThrottleLayerBuilder::spread`](crate::ThrottleLayerBuilder::spread) adds
+    /// to it.
     ///
     /// Zero if it was admitted; `None` if it can never pass.
     #[must_use]

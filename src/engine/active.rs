@@ -8,8 +8,8 @@
 //!
 //! - **Whole or not at all.** Rules are compiled and their set is made before anything in force is touched. A reload
 //!   that fails leaves no trace, neither in balances nor in the registry.
-//! - **One reload at a time.** The lock of the registry is held throughout, and connecting a store and snapshots wait
-//!   for it. No request takes it.
+//! - **One reload at a time.** The lock of the registry is held throughout, and snapshots wait for it. No request takes
+//!   it.
 //! - **One balance for each limit.** A limit that stays shares its bucket with the set before, whoever charges it. The
 //!   bucket tells by its version in whose terms its state is: a request that finds newer terms than its own, or a
 //!   closed bucket, takes nothing and begins anew with the rules in force. No request is charged in terms that are
@@ -43,8 +43,8 @@
 //!
 //! # Who may call it
 //!
-//! Services and what waits load the rules. A handle reloads and takes snapshots, a layer that is built chooses a clock
-//! and connects a store.
+//! Services and what waits load the rules. A layer that is built makes the first ones. A handle reloads and takes
+//! snapshots.
 
 use std::{
     fmt, iter,
@@ -57,17 +57,17 @@ use arc_swap::{ArcSwap, Guard};
 
 use super::{key_changes::KeyChanges, routes::UNDECLARED, rule_set::RuleSet};
 use crate::{
-    clock::{Clock, Timeline},
+    clock::Timeline,
     limiter::{Limiter, limit_set::BoundLimit},
     observe::{
-        self, StoreWatch,
+        self, Log, StoreWatch,
         snapshot::{LimitSnapshot, RouteSnapshot, Snapshot},
     },
     route::RouteKey,
     rules::{Changes, Handover, Registry, Rules, RulesError},
     store::{
         Store,
-        client::{PresentBudgets, StoreClient, StoreSlot},
+        client::{PresentBudgets, StoreClient},
     },
 };
 
@@ -82,19 +82,31 @@ pub(crate) struct ActiveRules {
 }
 
 impl ActiveRules {
-    /// Compiles the first rules of a throttle. All its buckets are full.
+    /// Compiles the first rules of a throttle. All its buckets are full. With a store, the balances of rates, quotas
+    /// and model tokens are kept there.
     ///
     /// # Errors
     ///
     /// As [`reload`](Self::reload), but for what compares with rules before.
-    pub(crate) fn new(rules: &Rules, clock: Timeline) -> Result<Self, RulesError> {
+    pub(crate) fn new(
+        rules: &Rules,
+        clock: Timeline,
+        store: Option<Arc<dyn Store>>,
+    ) -> Result<Self, RulesError> {
         observe::describe();
         let limiter = Arc::new(Limiter::new(clock));
         let empty = Registry::default();
         let now = limiter.now();
         let mut draft = empty.draft(now, Handover::default());
         let compiled = rules.compile(&mut draft)?;
-        let rule_set = RuleSet::new(compiled, &limiter, &StoreSlot::default(), None)?;
+        let log = Arc::<Log>::default();
+        let store_client = store.map(|store| {
+            let watch = StoreWatch::new(Arc::clone(&log));
+            let clock = limiter.clock().clone();
+            let client = StoreClient::new(store, clock, move |event| watch.told(&event));
+            Arc::new(client)
+        });
+        let rule_set = RuleSet::new(compiled, &limiter, &store_client, &log, None)?;
         let (registry, terms) = draft.commit();
         // There are no balances yet.
         terms.push(iter::empty(), || now);
@@ -110,40 +122,6 @@ impl ActiveRules {
     #[inline]
     pub(crate) fn rules(&self) -> Guard<Arc<RuleSet>> {
         self.rule_set.load()
-    }
-
-    /// Keeps balances in a store from now on, those of rates, quotas and model tokens. Meant for the time before the
-    /// first request: what was charged in this process until then counts no longer, and what comes back of it goes to
-    /// the store.
-    ///
-    /// # Errors
-    ///
-    /// [`RulesError::NoSecret`] if clients are limited and other processes could not know them by the same names.
-    /// [`RulesError::SecondStore`] if there is a store already.
-    pub(crate) fn connect(&self, store: Arc<dyn Store>) -> Result<(), RulesError> {
-        // No reload may come between the look at the rules and the change.
-        let _registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        let rule_set = self.rule_set.load();
-        if !rule_set.may_be_shared() {
-            return Err(RulesError::NoSecret);
-        }
-        let watch = StoreWatch::new(Arc::clone(&rule_set.log));
-        let clock = rule_set.limiter.clock().clone();
-        let store_client = StoreClient::new(store, clock, move |event| watch.told(&event));
-        let filled = rule_set.store.set(Arc::new(store_client));
-        filled.map_err(|_| RulesError::SecondStore)
-    }
-
-    /// Decides by another clock from now on. Meant for the time before the first request.
-    ///
-    /// # Errors
-    ///
-    /// [`RulesError::SecondClock`] if a clock was chosen already.
-    pub(crate) fn choose(&self, clock: &Clock) -> Result<(), RulesError> {
-        match self.rule_set.load().limiter.clock().choose(clock) {
-            true => Ok(()),
-            false => Err(RulesError::SecondClock),
-        }
     }
 
     /// Returns what the throttle looks like now. Waits for a reload that is under way, and no request waits for it.
@@ -239,6 +217,7 @@ impl ActiveRules {
             compiled,
             &limiter,
             &old.store,
+            &old.log,
             Some((&old, key_changes)),
         )?);
 
@@ -251,7 +230,7 @@ impl ActiveRules {
         // A recorder of metrics that panics ends no reload half-way: buckets are closed by now, whose requests wait for
         // the new rules.
         let prepared = catch_unwind(AssertUnwindSafe(|| new.prepare_as(&old)));
-        let store_client = new.store.get();
+        let store_client = new.store.as_ref();
         let budgets = || store_client.map(|_| present_budgets(&next, &new));
         let mut present = budgets();
         new.succeed(successions, &old);

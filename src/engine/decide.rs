@@ -136,7 +136,7 @@ impl Engine {
     #[inline(always)]
     fn passes(rules: &RuleSet, limit_set: &LimitSet, demand: Demand, now: Nanos) -> bool {
         let limiter = &rules.limiter;
-        if limit_set.is_shared && rules.store.get().is_some() {
+        if limit_set.is_shared && rules.store.is_some() {
             return false;
         }
         let clock = || limiter.now_ordered();
@@ -267,7 +267,7 @@ impl Attempt<'_> {
     /// Returns the store, if the request is charged on limits whose balances lie there.
     #[inline(always)]
     pub(super) fn store(&self) -> Option<&Arc<StoreClient>> {
-        let store = self.rules.store.get();
+        let store = self.rules.store.as_ref();
         store.filter(|_| self.limits.limit_set.is_shared)
     }
 
@@ -328,7 +328,7 @@ impl Attempt<'_> {
         outcome: &mut Outcome<'_>,
     ) -> Result<Ruling, Outdated> {
         if self.limits.limit_set.is_shared {
-            if let Some(store) = self.rules.store.get() {
+            if let Some(store) = &self.rules.store {
                 return self.ask_store(store, now, progress, outcome);
             }
         }

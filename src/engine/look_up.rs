@@ -367,7 +367,7 @@ impl RuleSet {
                 ..Route::undeclared(key, place, &self.default, None, true, variants)
             };
             self.inherit_lost_keys(&route, set);
-            if let Some(store_client) = self.store.get() {
+            if let Some(store_client) = &self.store {
                 store_client.add_present(&route.own);
             }
             route

@@ -21,9 +21,9 @@
 //!
 //! # Locks
 //!
-//! A reload, a snapshot and the connection of a store exclude each other by the lock of the registry. No request takes
-//! it. In the engine a request waits for another one only where something is made on first use: the limits of a route
-//! for a plan, an undeclared route, or a combination. No closure of users runs while that is made.
+//! A reload and a snapshot exclude each other by the lock of the registry. No request takes it. In the engine a request
+//! waits for another one only where something is made on first use: the limits of a route for a plan, an undeclared
+//! route, or a combination. No closure of users runs while that is made.
 
 mod active;
 mod combined_limits;
@@ -56,16 +56,15 @@ pub(crate) use self::{
 };
 use crate::response::KeptRefusals;
 
-/// The engine of a layer: its rules and settings, which all of its services share. Cloned only while a layer is being
-/// set up.
-#[derive(Debug, Clone)]
+/// The engine of a layer: its rules and settings, which all of its services share.
+#[derive(Debug)]
 pub(crate) struct Engine {
-    /// The rules in force and their balances. Clones share them.
+    /// The rules in force and their balances. Handles share them.
     pub(crate) active: Arc<ActiveRules>,
-    /// The settings of the layer. Each clone has its own, and once the layer serves, nobody writes them.
+    /// The settings of the layer. Nobody writes them.
     pub(crate) options: Options,
-    /// Answers to refused requests that are kept for others. Clones share them.
-    refusals: Arc<KeptRefusals>,
+    /// Answers to refused requests that are kept for others.
+    refusals: KeptRefusals,
 }
 
 impl Engine {
@@ -73,7 +72,7 @@ impl Engine {
         Self {
             active,
             options,
-            refusals: Arc::default(),
+            refusals: KeptRefusals::default(),
         }
     }
 }

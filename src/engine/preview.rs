@@ -43,7 +43,7 @@ impl RuleSet {
     fn preview_of(&self, limits: &RouteLimits, demand: Demand) -> Decision {
         let (limiter, limit_set) = (&self.limiter, &limits.limit_set);
         let now = limiter.now();
-        let store = self.store.get().filter(|_| limit_set.is_shared);
+        let store = self.store.as_ref().filter(|_| limit_set.is_shared);
         let (mut readings, at) = match store {
             Some(store) => {
                 let none = LeasedUnits::default();

@@ -21,7 +21,7 @@ use crate::{
     limiter::{Limiter, limit_set::LimitSet},
     observe::Meters,
     response::Templates,
-    store::client::StoreSlot,
+    store::client::StoreClient,
 };
 
 /// The limits of one route for one class of clients, with what can be made beforehand.
@@ -52,7 +52,11 @@ struct Apart {
 
 impl RouteLimits {
     /// Makes the limits of a route, with text of their own.
-    pub(super) fn new(limiter: &Arc<Limiter>, store: &StoreSlot, limit_set: LimitSet) -> Self {
+    pub(super) fn new(
+        limiter: &Arc<Limiter>,
+        store: &Option<Arc<StoreClient>>,
+        limit_set: LimitSet,
+    ) -> Self {
         let templates = Arc::new(Templates::of(&limit_set));
         Self::of(limiter, store, limit_set, &templates)
     }
@@ -60,7 +64,7 @@ impl RouteLimits {
     /// Makes the limits of a route that has the same settings as another one, and shares its text.
     pub(super) fn of(
         limiter: &Arc<Limiter>,
-        store: &StoreSlot,
+        store: &Option<Arc<StoreClient>>,
         limit_set: LimitSet,
         templates: &Arc<Templates>,
     ) -> Self {

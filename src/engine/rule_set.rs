@@ -42,7 +42,7 @@ use crate::{
     response::Rejection,
     route::{RouteKey, overlaps::Overlaps, table::Table, undeclared::BoundedMap},
     rules::{Compiled, DeclaredRoute, LimitTemplate, PlanLimits, RulesError},
-    store::client::StoreSlot,
+    store::client::StoreClient,
     usage::Estimator,
 };
 
@@ -50,8 +50,8 @@ use crate::{
 pub(crate) struct RuleSet {
     /// The balances in this process and the waiting lines. The throttle's, whichever rules are in force.
     pub(crate) limiter: Arc<Limiter>,
-    /// The store client, once there is one. The throttle's, too.
-    pub(crate) store: StoreSlot,
+    /// The client of the store where balances are kept. The throttle's, too. `None`: they are kept in this process.
+    pub(crate) store: Option<Arc<StoreClient>>,
     /// The limits of all requests together.
     pub(super) total: Vec<BoundLimit>,
     /// The limits of `default_route`, from which undeclared routes are made.
@@ -112,7 +112,8 @@ impl RuleSet {
     pub(super) fn new(
         compiled: Compiled,
         limiter: &Arc<Limiter>,
-        store: &StoreSlot,
+        store: &Option<Arc<StoreClient>>,
+        log: &Arc<Log>,
         before: Option<(&Arc<Self>, KeyChanges)>,
     ) -> Result<Self, RulesError> {
         let (before, key_changes) = match before {
@@ -191,7 +192,7 @@ impl RuleSet {
             .is_some_and(|resolver| resolver.secret.is_some());
         // Without a secret each process hashes clients in its own way, and a store would not know them by the same
         // names.
-        if max_clients.is_some() && !has_secret && store.get().is_some() {
+        if max_clients.is_some() && !has_secret && store.is_some() {
             return Err(RulesError::NoSecret);
         }
         // The last that may fail, for it makes the table.
@@ -213,7 +214,7 @@ impl RuleSet {
             plans,
             estimator,
             rejections,
-            log: before.map_or_else(Arc::default, |before| Arc::clone(&before.log)),
+            log: Arc::clone(log),
             unidentified: before
                 .map_or_else(Arc::default, |before| Arc::clone(&before.unidentified)),
             lost_keys: before.map_or_else(LostKeys::default, |before| {
@@ -222,14 +223,6 @@ impl RuleSet {
             }),
             key_changes,
         })
-    }
-
-    /// Returns whether a store may keep these limits: other processes know the clients by the same names, or none is
-    /// limited.
-    pub(super) fn may_be_shared(&self) -> bool {
-        let resolver = self.resolver.as_ref();
-        resolver.is_none_or(|resolver| resolver.secret.is_some())
-            || !self.plans.iter().any(PlanLimits::is_limited)
     }
 
     /// Makes the limits of a route for a variant of a plan: those of the client first, then the route's, then the

@@ -9,10 +9,11 @@
 //!     .total(Rate::per_second(100).burst(50))
 //!     // The same secret for all replicas: clients are hashed under it.
 //!     .clients(Clients::by_header("x-api-key").each(each).secret(secret));
-//! let throttle = ThrottleLayer::new(rules)?
-//!     .store(RedisStore::connect("redis://limits:password@10.0.0.5").await?)?
+//! let throttle = ThrottleLayer::builder(rules)
+//!     .store(RedisStore::connect("redis://limits:password@10.0.0.5").await?)
 //!     .on_outage(OnOutage::Local { share: 4 })
-//!     .lease(50);
+//!     .lease(50)
+//!     .build()?;
 //! # Ok(())
 //! # }
 //! ```
@@ -49,23 +50,23 @@
 //!
 //! # Outages
 //!
-//! A request waits no longer than [`store_deadline`](crate::ThrottleLayer::store_deadline), 25 ms without a word. The
-//! first that waits in vain finds the store down; from then on it is probed, and all others are decided without it as
-//! [`OnOutage`](crate::OnOutage) says: let through, refused with 503, or by limits of this process at a share of the
-//! whole. Without a word it is the whole. Within about a second of the store's return it is asked again. The feature
-//! `tracing` tells both, and the cause, and `metrics` has `throttle_store_up`, `throttle_store_errors_total` and
-//! `throttle_store_outage_total`. A bucket that the store cannot charge, such as a key that another program has
-//! written, is no outage: only its requests are decided so, and `tracing` tells why.
+//! A request waits no longer than [`store_deadline`](crate::ThrottleLayerBuilder::store_deadline), 25 ms without a
+//! word. The first that waits in vain finds the store down; from then on it is probed, and all others are decided
+//! without it as [`OnOutage`](crate::OnOutage) says: let through, refused with 503, or by limits of this process at a
+//! share of the whole. Without a word it is the whole. Within about a second of the store's return it is asked again.
+//! The feature `tracing` tells both, and the cause, and `metrics` has `throttle_store_up`,
+//! `throttle_store_errors_total` and `throttle_store_outage_total`. A bucket that the store cannot charge, such as a
+//! key that another program has written, is no outage: only its requests are decided so, and `tracing` tells why.
 //!
 //! [`RedisStore::connect`](crate::store::RedisStore::connect) is an error if the server is not there;
 //! [`connect_lazy`](crate::store::RedisStoreBuilder::connect_lazy) starts without it.
 //!
 //! # Leases
 //!
-//! With [`lease(50)`](crate::ThrottleLayer::lease) each process takes up to 50 units of a bucket at a time and spends
-//! them without a call. It never admits more than the limit: a unit is charged when it is leased. What it costs is
-//! that others may be refused while one still has some: as many as it holds, which is never more than half of what is
-//! left, a quarter of the bucket or a second's rate. What a process that crashes has not spent comes back at the
+//! With [`lease(50)`](crate::ThrottleLayerBuilder::lease) each process takes up to 50 units of a bucket at a time and
+//! spends them without a call. It never admits more than the limit: a unit is charged when it is leased. What it costs
+//! is that others may be refused while one still has some: as many as it holds, which is never more than half of what
+//! is left, a quarter of the bucket or a second's rate. What a process that crashes has not spent comes back at the
 //! rate's pace, of a quota at the end of its window. [`Handle::return_leases`](crate::Handle::return_leases) gives it
 //! back before a process ends. Where limits are small or replicas many, leave it out.
 //!

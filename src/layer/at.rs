@@ -2,15 +2,13 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::ThrottleLayer;
-use crate::{
-    clock::{Timeline, nanos},
-    rules::{Rules, RulesError},
-};
+use super::{ThrottleLayer, ThrottleLayerBuilder};
+use crate::clock::{Timeline, nanos};
 
-impl ThrottleLayer {
-    /// As [`new`](Self::new), and the wall clock shows `now` at first, by which windows of quotas begin and end. With
-    /// tokio's clock paused, a test knows when that is, and a simulation is the same whenever it runs.
+impl ThrottleLayerBuilder {
+    /// Sets the wall clock, by which windows of quotas begin and end: it shows `now` at this call. Default: the
+    /// system's. With tokio's clock paused, a test knows when windows end, and a simulation is the same whenever it
+    /// runs.
     ///
     /// A time before 1970 counts as the beginning of 1970, and a time after 8 August 2079 (2⁶² - 2⁶⁰ nanoseconds since
     /// the Unix epoch) as that moment.
@@ -22,24 +20,22 @@ impl ThrottleLayer {
     ///
     /// // Ten seconds before midnight.
     /// let now = SystemTime::UNIX_EPOCH + Duration::from_secs(20_000 * 86_400 - 10);
-    /// let throttle = ThrottleLayer::new_at(Rules::new().total(Quota::per_day(100)), now)?;
+    /// let throttle = ThrottleLayer::builder(Rules::new().total(Quota::per_day(100)))
+    ///     .wall_clock(now)
+    ///     .build()?;
+    /// # let _ = throttle;
     /// # Ok::<(), tower_throttle::RulesError>(())
     /// ```
-    ///
-    /// # Errors
-    ///
-    /// As [`new`](Self::new).
-    #[expect(
-        clippy::needless_pass_by_value,
-        reason = "rules are spent, as by `new`"
-    )]
-    pub fn new_at(rules: Rules, now: SystemTime) -> Result<Self, RulesError> {
+    pub fn wall_clock(mut self, now: SystemTime) -> Self {
         let shown = now.duration_since(UNIX_EPOCH).map_or(0, nanos);
-        Self::with_clock(&rules, Timeline::suspendable_at(shown))
+        self.timeline = Some(Timeline::suspendable_at(shown));
+        self
     }
+}
 
+impl ThrottleLayer {
     /// Puts the wall clock forward by `passed` while the monotonic clock stands, as on a machine that is suspended.
-    /// Without effect on a layer that was not made by [`new_at`](Self::new_at).
+    /// Without effect on a layer that was built without [`wall_clock`](ThrottleLayerBuilder::wall_clock).
     pub fn suspend(&self, passed: Duration) {
         self.engine
             .active
@@ -62,6 +58,7 @@ mod tests {
         decision::{Decision, DecisionIn},
         limit::{quota::Quota, rate::Rate},
         response::Dialect,
+        rules::Rules,
     };
 
     #[tokio::test(start_paused = true)]
@@ -69,9 +66,11 @@ mod tests {
         let midnight = UNIX_EPOCH + Duration::from_secs(20_000 * 86_400);
         let before = Duration::from_nanos(10_000_000_001);
         let rules = Rules::new().total(Quota::per_day(1));
-        let throttle = ThrottleLayer::new_at(rules, midnight - before)
-            .expect("rules")
-            .decision(DecisionIn::Response);
+        let throttle = ThrottleLayer::builder(rules)
+            .wall_clock(midnight - before)
+            .decision(DecisionIn::Response)
+            .build()
+            .expect("rules");
         let serve = |_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) };
         let ask = async || {
             let response = throttle
@@ -97,8 +96,11 @@ mod tests {
         // 2024-10-04T00:00:00Z.
         let now = UNIX_EPOCH + Duration::from_secs(20_000 * 86_400);
         let rules = Rules::new().default_route(Rate::per_hour(1));
-        let throttle = ThrottleLayer::new_at(rules, now).expect("rules");
-        let throttle = throttle.rejection(Dialect::Anthropic);
+        let throttle = ThrottleLayer::builder(rules)
+            .wall_clock(now)
+            .rejection(Dialect::Anthropic)
+            .build()
+            .expect("rules");
         let serve = |_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) };
         let reset = async || {
             let service = throttle.layer(service_fn(serve));

@@ -25,7 +25,7 @@ use std::{borrow::Cow, fmt, time::Duration};
 /// # Restarts
 ///
 /// Quotas are kept in the memory of the process: after a restart all of them are whole again. In a
-/// [store](crate::ThrottleLayer::store) they stay what they were, for all replicas together.
+/// [store](crate::ThrottleLayerBuilder::store) they stay what they were, for all replicas together.
 ///
 /// # Zero and the maximum
 ///
@@ -35,7 +35,7 @@ use std::{borrow::Cow, fmt, time::Duration};
 ///
 /// The wall clock is read once, when the layer is made; from there on windows end by the monotonic clock. A
 /// wall clock that is set afterwards moves no window. On a machine that was suspended windows end later, by the time of
-/// the suspension; those of a [store](crate::ThrottleLayer::store) go by its own clock.
+/// the suspension; those of a [store](crate::ThrottleLayerBuilder::store) go by its own clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Quota {

@@ -17,12 +17,13 @@ use crate::decision::Denial;
 /// use http::{Response, StatusCode, request::Parts};
 /// use tower_throttle::{Denial, Problem, Rate, Rejection, Rules, ThrottleLayer};
 ///
-/// let layer = ThrottleLayer::new(Rules::new().total(Rate::per_second(100)))?
+/// let layer = ThrottleLayer::builder(Rules::new().total(Rate::per_second(100)))
 ///     .rejection(|denial: &Denial, request: &Parts| {
 ///         let mut answer = Problem.reject(denial, request);
 ///         *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
 ///         answer
-///     });
+///     })
+///     .build()?;
 /// # let _ = layer;
 /// # Ok::<(), tower_throttle::RulesError>(())
 /// ```

@@ -227,12 +227,6 @@ pub enum RulesError {
          `.secret(…)`, the same for all replicas"
     )]
     NoSecret,
-    /// A second store.
-    #[error("this throttle has a store already; give one, before the layer is cloned")]
-    SecondStore,
-    /// A second clock.
-    #[error("this throttle was given a clock already; give one, before the layer is cloned")]
-    SecondClock,
     /// A largest request in model tokens where no model tokens are limited.
     #[error(
         "{place}: `max_tokens_per_request` is {most}, and no limit of model tokens stands there to hold it; add \

@@ -25,8 +25,8 @@ use crate::{
 /// A store in this process, for several throttles in it.
 ///
 /// It is of use where two servers in one process share limits, and in tests of code that is built upon
-/// [`ThrottleLayer::store`](crate::ThrottleLayer::store). It is made of the throttle's own buckets and table of
-/// clients, and decides as a throttle without a store does.
+/// [`ThrottleLayerBuilder::store`](crate::ThrottleLayerBuilder::store). It is made of the throttle's own buckets and
+/// table of clients, and decides as a throttle without a store does.
 ///
 /// It follows tokio's clock, and so [paused time](https://docs.rs/tokio/latest/tokio/time/fn.pause.html).
 ///
@@ -35,8 +35,12 @@ use crate::{
 ///
 /// let store = MemoryStore::new();
 /// let rules = || Rules::new().total(Rate::per_second(10).burst(5));
-/// let public = ThrottleLayer::new(rules())?.store(store.clone())?;
-/// let internal = ThrottleLayer::new(rules())?.store(store)?;
+/// let public = ThrottleLayer::builder(rules())
+///     .store(store.clone())
+///     .build()?;
+/// let internal = ThrottleLayer::builder(rules())
+///     .store(store)
+///     .build()?;
 /// # let _ = (public, internal);
 /// # Ok::<(), tower_throttle::RulesError>(())
 /// ```

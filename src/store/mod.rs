@@ -1,8 +1,8 @@
 //! Storage of balances: in this process, or in a store that several processes share.
 //!
-//! Without [`ThrottleLayer::store`](crate::ThrottleLayer::store) each process keeps its own balances and enforces its
-//! own limits. With it, rates, quotas and rates of model tokens are charged to a store that all replicas of a server
-//! share, so that a limit holds for all of them together. Slots in flight stay in the process: see
+//! Without [`ThrottleLayerBuilder::store`](crate::ThrottleLayerBuilder::store) each process keeps its own balances and
+//! enforces its own limits. With it, rates, quotas and rates of model tokens are charged to a store that all replicas
+//! of a server share, so that a limit holds for all of them together. Slots in flight stay in the process: see
 //! [`Limits::in_flight`](crate::Limits::in_flight).
 //!
 //! - [`MemoryStore`] keeps balances in this process, for several layers in it.
@@ -59,10 +59,10 @@ pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>>
 ///
 /// # Promises of the throttle
 ///
-/// - It has a [deadline](crate::ThrottleLayer::store_deadline) of its own for each call. It drives every future to its
-///   end, beyond the deadline and when the client has gone away, and gives back with [`Store::correct`] what was taken
-///   too late. A store needs no timeout but for calls that never end, and nothing has to be undone where a future is
-///   dropped, as it is when the runtime ends.
+/// - It has a [deadline](crate::ThrottleLayerBuilder::store_deadline) of its own for each call. It drives every future
+///   to its end, beyond the deadline and when the client has gone away, and gives back with [`Store::correct`] what was
+///   taken too late. A store needs no timeout but for calls that never end, and nothing has to be undone where a future
+///   is dropped, as it is when the runtime ends.
 /// - A call of [`Store::take`] has no bucket twice and no more charges than a request has limits, rarely more than
 ///   five. A call of [`Store::correct`] may have a bucket several times.
 /// - Calls come from several tasks at once, and a request waits for each: a store does not block.

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_throttle::{Decision, DecisionIn, ResponseBody, Rules, ThrottleLayer};
+use tower_throttle::{
+    Decision, DecisionIn, Handle, ResponseBody, Rules, ThrottleLayer, ThrottleLayerBuilder,
+};
 
 pub(crate) struct Client {
     layer: ThrottleLayer,
@@ -16,17 +18,21 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(rules: Rules) -> Self {
-        Self::with(ThrottleLayer::new(rules).expect("rules that hold together"))
+        Self::with(ThrottleLayer::builder(rules))
     }
 
     /// A client of a layer that puts its decisions into responses.
-    pub(crate) fn with(layer: ThrottleLayer) -> Self {
-        Self::of(layer.decision(DecisionIn::Response))
+    pub(crate) fn with(builder: ThrottleLayerBuilder) -> Self {
+        Self::of(build(builder.decision(DecisionIn::Response)))
     }
 
     /// A client of a layer as it is.
     pub(crate) fn of(layer: ThrottleLayer) -> Self {
         Self { layer }
+    }
+
+    pub(crate) fn handle(&self) -> Handle {
+        self.layer.handle()
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -59,6 +65,10 @@ impl Client {
             body: body.to_bytes(),
         }
     }
+}
+
+pub(crate) fn build(builder: ThrottleLayerBuilder) -> ThrottleLayer {
+    builder.build().expect("rules that hold together")
 }
 
 /// An answer to `GET /` whose body is not read.

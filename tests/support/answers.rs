@@ -569,15 +569,15 @@ impl World {
             })),
             began: (shown.map_or(0, |shown| shown.as_nanos() as u64), now()),
         };
-        let layer = ThrottleLayer::new(written.rules())
-            .expect("rules that hold together")
+        let layer = ThrottleLayer::builder(written.rules())
             .decision(DecisionIn::Response)
             .spread(false)
             .lease(written.lease)
             .on_outage(written.on_outage)
             .store_deadline(DEADLINE)
             .store(store.clone())
-            .expect("a secret, and no other store");
+            .build()
+            .expect("rules that hold together");
         Self {
             written,
             store,

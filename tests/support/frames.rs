@@ -351,8 +351,7 @@ impl World {
         }
         let estimate = Estimate::by_header("x-tokens").exact();
         let rules = Rules::new().route("POST /a", limits).estimate(estimate);
-        let mut layer = ThrottleLayer::new(rules)
-            .expect("rules that hold together")
+        let mut builder = ThrottleLayer::builder(rules)
             .fields(bit(4))
             .decision(match bit(5) {
                 true => DecisionIn::Both,
@@ -360,11 +359,11 @@ impl World {
             })
             .usage_from_openai_response(written.reads_usage);
         if bit(6) {
-            layer = layer.rejection(Dialect::OpenAi);
+            builder = builder.rejection(Dialect::OpenAi);
         }
         Self {
             written,
-            layer,
+            layer: builder.build().expect("rules that hold together"),
             admitted: Rc::default(),
             exchanges: Vec::new(),
             charged: Cell::new(0),

@@ -296,15 +296,15 @@ impl World {
     }
 
     fn layer(&self, written: &Written) -> ThrottleLayer {
-        ThrottleLayer::new(written.rules())
-            .expect("rules that hold together")
+        ThrottleLayer::builder(written.rules())
             .decision(DecisionIn::Response)
             .spread(false)
             .lease(self.lease)
             .on_outage(OnOutage::Refuse)
             .store_deadline(Duration::from_secs(5))
             .store(self.store.clone())
-            .expect("no other store")
+            .build()
+            .expect("rules that hold together")
     }
 
     /// Notes what holds from now on.

@@ -56,13 +56,14 @@ pub(crate) fn live(input: &[u8]) {
 
 async fn run(choices: &mut Choices<'_>) {
     let sets = [(); 2].map(|()| Written::read(choices));
-    let Ok(layer) = ThrottleLayer::new(sets[0].rules()) else {
+    let builder = ThrottleLayer::builder(sets[0].rules());
+    let Ok(layer) = builder.spread(false).decision(DecisionIn::Both).build() else {
         return;
     };
     if ThrottleLayer::new(sets[1].rules()).is_err() {
         return;
     }
-    let mut world = World::new(layer.spread(false).decision(DecisionIn::Both), sets);
+    let mut world = World::new(layer, sets);
     for _ in 0..MAX_STEPS {
         if choices.is_empty() {
             break;

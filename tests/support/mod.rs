@@ -19,12 +19,20 @@ use hyper_util::{
 };
 use tokio::net::TcpListener;
 use tower::{Service, ServiceExt, service_fn};
-use tower_throttle::{Decision, DecisionIn, Rate, Rules, ThrottleLayer};
+use tower_throttle::{Decision, DecisionIn, Rate, Rules, ThrottleLayer, ThrottleLayerBuilder};
 
 /// A layer that puts its decisions wherever it can.
 pub(crate) fn throttle(rules: Rules) -> ThrottleLayer {
-    let layer = ThrottleLayer::new(rules).expect("rules that hold together");
-    layer.decision(DecisionIn::Both)
+    build(throttling(rules))
+}
+
+/// A builder of such a layer, for other settings.
+pub(crate) fn throttling(rules: Rules) -> ThrottleLayerBuilder {
+    ThrottleLayer::builder(rules).decision(DecisionIn::Both)
+}
+
+pub(crate) fn build(builder: ThrottleLayerBuilder) -> ThrottleLayer {
+    builder.build().expect("rules that hold together")
 }
 
 /// A rate that refills nothing while a test runs, so that what passes is exactly the burst.

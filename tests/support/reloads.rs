@@ -468,9 +468,13 @@ const HOUR: Duration = Duration::from_secs(3_600);
 
 impl World {
     fn new(first: Written) -> Self {
-        let layer = ThrottleLayer::new(first.rules()).expect("rules that hold together");
+        let layer = ThrottleLayer::builder(first.rules())
+            .spread(false)
+            .decision(DecisionIn::Response)
+            .build()
+            .expect("rules that hold together");
         let mut world = Self {
-            layer: layer.spread(false).decision(DecisionIn::Response),
+            layer,
             present: first,
             held: Vec::new(),
             waiting: Vec::new(),

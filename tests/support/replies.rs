@@ -375,14 +375,14 @@ impl World {
             false => RedisStore::cluster([&*url]),
         };
         let store = store.expect("an address").connect_lazy().expect("a name");
-        let layer = ThrottleLayer::new(Rules::new().total(limits))
-            .expect("rules that hold together")
+        let layer = ThrottleLayer::builder(Rules::new().total(limits))
             .decision(DecisionIn::Response)
             .lease(lease)
             .on_outage(OnOutage::Refuse)
             .store_deadline(DEADLINE)
             .store(store)
-            .expect("no other store");
+            .build()
+            .expect("rules that hold together");
         Self {
             server,
             accepts,

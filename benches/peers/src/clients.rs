@@ -11,7 +11,7 @@ use tower_governor::{
 use tower_throttle::{Clients, Limits, Plan, Quota, Rate, Rules, ThrottleLayer};
 
 use crate::{
-    layers::{bare, endless, now, ours, plain, request},
+    layers::{bare, build, endless, now, ours, plain, request},
     memory::resident,
     rounds::{Row, median},
 };
@@ -95,7 +95,9 @@ fn key(client: u64) -> String {
 fn hourly(max_clients: usize) -> ThrottleLayer {
     let each = Rate::new(1_000_000, Duration::from_secs(3_600_000)).burst(1_000_000);
     let clients = Clients::by_header("x-api-key").each(each);
-    plain(Rules::new().clients(clients.max_clients(max_clients)))
+    build(plain(
+        Rules::new().clients(clients.max_clients(max_clients)),
+    ))
 }
 
 const MILLION: u64 = 1_000_000;

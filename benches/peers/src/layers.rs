@@ -18,7 +18,7 @@ use tower::{Layer, Service, ServiceExt, limit::ConcurrencyLimitLayer, service_fn
 use tower_governor::{
     GovernorLayer, governor::GovernorConfigBuilder, key_extractor::GlobalKeyExtractor,
 };
-use tower_throttle::{DecisionIn, Rate, Rules, ThrottleLayer};
+use tower_throttle::{DecisionIn, Rate, Rules, ThrottleLayer, ThrottleLayerBuilder};
 
 use crate::{ours::By, rounds::Row};
 
@@ -129,12 +129,16 @@ fn chat(rate: Rate) -> Rules {
     Rules::new().route(format!("POST {PATH}"), rate)
 }
 
-pub fn throttle(rules: Rules) -> ThrottleLayer {
-    ThrottleLayer::new(rules).expect("rules that hold together")
+pub fn throttle(rules: Rules) -> ThrottleLayerBuilder {
+    ThrottleLayer::builder(rules)
+}
+
+pub fn build(builder: ThrottleLayerBuilder) -> ThrottleLayer {
+    builder.build().expect("rules that hold together")
 }
 
 /// A decision and nothing else.
-pub fn plain(rules: Rules) -> ThrottleLayer {
+pub fn plain(rules: Rules) -> ThrottleLayerBuilder {
     throttle(rules).fields(false)
 }
 
@@ -182,7 +186,7 @@ impl<S> Governed for S where
 /// A row of ours by each clock.
 pub fn ours(
     name: &str,
-    throttle: impl Fn() -> ThrottleLayer,
+    throttle: impl Fn() -> ThrottleLayerBuilder,
     row: impl Fn(String, ThrottleLayer) -> Row,
 ) -> [Row; 2] {
     By::BOTH.map(|by| row(by.name(name), by.layer(throttle())))
@@ -200,11 +204,11 @@ fn silent() -> Vec<Row> {
         call(GOVERNOR, governor()),
         call(
             "tower-throttle, allowed, total and route, nothing told",
-            plain(chat(endless()).total(endless())).layer(bare()),
+            build(plain(chat(endless()).total(endless()))).layer(bare()),
         ),
         call(
             "tower-throttle, allowed, undeclared route, nothing told",
-            plain(Rules::new().default_route(endless())).layer(bare()),
+            build(plain(Rules::new().default_route(endless()))).layer(bare()),
         ),
         call(
             "tower, ConcurrencyLimit, polled ready",
@@ -239,21 +243,17 @@ fn telling() -> Vec<Row> {
     rows.extend(ours(IN_REQUEST, in_request, service));
     rows.push(call(
         "tower-throttle, allowed, fields and decision in both",
-        throttle(chat(endless()))
-            .decision(DecisionIn::Both)
-            .layer(bare()),
+        build(throttle(chat(endless())).decision(DecisionIn::Both)).layer(bare()),
     ));
     rows.extend(ours(REFUSED, || throttle(refusing()), service));
     rows.extend([
         call(
             "tower-throttle, refused, with decision",
-            throttle(refusing())
-                .decision(DecisionIn::Response)
-                .layer(bare()),
+            build(throttle(refusing()).decision(DecisionIn::Response)).layer(bare()),
         ),
         call(
             "tower-throttle, refused for an hour",
-            throttle(chat(Rate::per_hour(1))).layer(bare()),
+            build(throttle(chat(Rate::per_hour(1)))).layer(bare()),
         ),
         call(
             GOVERNOR_REFUSED,
@@ -272,7 +272,7 @@ fn by_default() -> Vec<Row> {
         Row::over(
             DEFAULT,
             "by default: tower-throttle",
-            addressed(throttle(chat(endless())).layer(bare())),
+            addressed(build(throttle(chat(endless()))).layer(bare())),
         ),
         Row::over(DEFAULT, "by default: tower_governor", addressed(governor)),
     ]
@@ -305,7 +305,7 @@ pub fn routes() -> Vec<Row> {
             let rules = (0..count).fold(Rules::new(), |rules, route| {
                 rules.route(key(route), endless())
             });
-            let mut service = plain(rules).layer(bare());
+            let mut service = build(plain(rules)).layer(bare());
             let path = format!("/v1/models/{}/latest/completions", count - 1);
             Row::over(BARE, name, move || {
                 black_box(now(service.call(request(&path))).is_ok());

@@ -8,7 +8,7 @@ use tower_throttle::Rules;
 
 use crate::{
     budgets::{beside, line},
-    layers::{PATH, bare, endless, now, request, throttle},
+    layers::{PATH, bare, build, endless, now, request, throttle},
 };
 
 const ROUNDS: usize = 40;
@@ -27,7 +27,7 @@ pub fn print() {
 /// Nanoseconds of an allowed request, without a recorder and with one, as medians.
 fn measure() -> (f64, f64) {
     let service = || {
-        let mut service = throttle(Rules::new().default_route(endless())).layer(bare());
+        let mut service = build(throttle(Rules::new().default_route(endless()))).layer(bare());
         // Counters are bound when a route is first asked for.
         black_box(now(service.call(request(PATH))).is_ok());
         service

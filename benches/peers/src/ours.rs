@@ -1,6 +1,8 @@
 //! Rows of ours, each by both clocks.
 
-use tower_throttle::{Clock, ThrottleLayer};
+use tower_throttle::{Clock, ThrottleLayer, ThrottleLayerBuilder};
+
+use crate::layers::build;
 
 const COUNTER: &str = ", counter";
 
@@ -39,7 +41,7 @@ impl By {
         }
     }
 
-    pub fn layer(self, throttle: ThrottleLayer) -> ThrottleLayer {
-        throttle.clock(self.clock()).expect("the first clock")
+    pub fn layer(self, builder: ThrottleLayerBuilder) -> ThrottleLayer {
+        build(builder.clock(self.clock()))
     }
 }

@@ -8,9 +8,9 @@ use std::{
 };
 
 use tower::{Layer, Service};
-use tower_throttle::{Handle, Rate, Rules, ThrottleLayer};
+use tower_throttle::{Handle, Rate, Rules};
 
-use crate::layers::{bare, now, request};
+use crate::layers::{bare, build, now, plain, request};
 
 const ROUTES: usize = 1_000;
 const RELOADS: usize = 200;
@@ -59,9 +59,9 @@ fn took(work: impl FnOnce()) -> u64 {
 
 /// Measures while one thread asks without a pause and another reloads.
 pub fn measure() -> Found {
-    let layer = ThrottleLayer::new(rules(0)).expect("rules that hold together");
+    let layer = build(plain(rules(0)));
     let handle = layer.handle();
-    let mut service = layer.fields(false).layer(bare());
+    let mut service = layer.layer(bare());
     let mut asked = 0;
     let mut ask = || {
         let request = request(&path(asked % ROUTES));
@@ -94,8 +94,7 @@ pub fn measure() -> Found {
         reloading.join().expect("no panic")
     });
     // In turns with one that was never reloaded, since the machine is not always as fast.
-    let fresh = ThrottleLayer::new(rules(RELOADS)).expect("rules that hold together");
-    let mut fresh = fresh.fields(false).layer(bare());
+    let mut fresh = build(plain(rules(RELOADS))).layer(bare());
     let mut ratios: Vec<f64> = (0..20)
         .map(|_| {
             let mut own: Vec<u64> = (0..10 * ROUTES).map(|_| ask()).collect();

@@ -19,7 +19,7 @@ use tower_throttle::{Limits, Rules, ThrottleLayer};
 
 use crate::{
     allocations,
-    layers::{BARE, PATH, bare, endless, now, ours, plain, request, throttle},
+    layers::{BARE, PATH, bare, build, endless, now, ours, plain, request, throttle},
     rounds::Row,
 };
 
@@ -70,7 +70,7 @@ pub fn rows() -> Vec<Row> {
     let mut streams = service_fn(|_: Request<Body>| async {
         Ok::<_, Infallible>(Response::new(Thousand(1_000)))
     });
-    let mut throttled = plain(capped(1_000)).layer(streams);
+    let mut throttled = build(plain(capped(1_000))).layer(streams);
     let mut rows = Vec::from(ours(WITH_SLOT, || plain(capped(1_000)), slot));
     rows.extend([
         Row::alone(FRAMES, move || {
@@ -104,7 +104,7 @@ pub fn waiting(count: usize) -> Waiting {
         .in_flight(1)
         .max_wait(Duration::from_secs(3_600))
         .max_waiting(count);
-    let mut service = throttle(Rules::new().total(limits)).layer(bare());
+    let mut service = build(throttle(Rules::new().total(limits))).layer(bare());
     let held = now(service.call(request(PATH)));
     let mut cx = Context::from_waker(Waker::noop());
     let mut line = Vec::with_capacity(count);

@@ -5,7 +5,7 @@ use std::{convert::Infallible, hint::black_box, sync::Barrier, thread, time::Ins
 use axum::body::Body;
 use http::{Request, Response};
 use tower::{Layer, Service};
-use tower_throttle::{Rules, ThrottleLayer};
+use tower_throttle::{Rules, ThrottleLayerBuilder};
 
 use crate::{
     layers::{bare, endless, governor, now, plain},
@@ -62,7 +62,7 @@ pub fn measure() -> Rounds {
     rounds
 }
 
-fn throttle() -> ThrottleLayer {
+fn throttle() -> ThrottleLayerBuilder {
     let rules = Rules::new()
         .route("POST /a", endless())
         .route("POST /b", endless());

@@ -35,7 +35,7 @@ use redis::aio::MultiplexedConnection;
 use throttled::RateLimiter;
 use tower::{Layer, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_throttle::{
-    Clients, OnOutage, Rate, Rules, ThrottleLayer,
+    Clients, OnOutage, Rate, Rules, ThrottleLayer, ThrottleLayerBuilder,
     store::{Charge, Correction, RedisStore, Store, StoreError, StoreFuture, Taken},
 };
 
@@ -145,7 +145,8 @@ impl Store for Down {
     }
 }
 
-fn serve(layer: &ThrottleLayer) -> Service {
+fn serve(builder: ThrottleLayerBuilder) -> Service {
+    let layer = builder.build().expect("rules that hold together");
     let serve = service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(())) });
     let service = layer.layer(serve);
     BoxCloneSyncService::new(tower::ServiceExt::map_response(
@@ -272,33 +273,27 @@ async fn main() {
     ));
     let calls = Arc::new(AtomicU64::new(0));
     let store = RedisStore::connect(&server.url()).await.expect("it runs");
-    let layer = |rules: Rules| {
-        ThrottleLayer::new(rules)
-            .expect("proper rules")
-            .store_deadline(Duration::from_secs(5))
-    };
-    let strict = layer(rules(1 << 30)).store(Counted(store.clone(), Arc::clone(&calls)));
-    let strict = serve(&strict.expect("a secret"));
+    let builder =
+        |rules: Rules| ThrottleLayer::builder(rules).store_deadline(Duration::from_secs(5));
+    let strict = builder(rules(1 << 30)).store(Counted(store.clone(), Arc::clone(&calls)));
+    let strict = serve(strict);
     let leased = {
-        let builder = RedisStore::server(&server.url()).expect("a url");
-        let store = builder.name("leased").connect().await.expect("it runs");
-        layer(rules(1 << 30))
+        let store = RedisStore::server(&server.url()).expect("a url");
+        let store = store.name("leased").connect().await.expect("it runs");
+        builder(rules(1 << 30))
             .lease(50)
             .store(Counted(store, Arc::clone(&calls)))
     };
-    let leased = serve(&leased.expect("a secret"));
-    let memory = serve(&ThrottleLayer::new(rules(1 << 30)).expect("proper rules"));
+    let leased = serve(leased);
+    let memory = serve(ThrottleLayer::builder(rules(1 << 30)));
     let down = serve(
-        &layer(rules(1 << 30))
+        builder(rules(1 << 30))
             .on_outage(OnOutage::Local { share: 1 })
-            .store(Down)
-            .expect("a secret"),
+            .store(Down),
     );
     let empty = Rules::new().total(Rate::per_hour(1));
-    let refused = layer(empty)
-        .store(Counted(store, Arc::clone(&calls)))
-        .expect("no clients");
-    let refused = serve(&refused);
+    let refused = builder(empty).store(Counted(store, Arc::clone(&calls)));
+    let refused = serve(refused);
     let peer = {
         let manager = redis::aio::ConnectionManager::new(client)
             .await

@@ -21,7 +21,9 @@
 //! for warning in &imported.warnings {
 //!     eprintln!("{warning}");
 //! }
-//! let throttle = ThrottleLayer::new(imported.rules)?.rejection(Dialect::ApiGateway);
+//! let throttle = ThrottleLayer::builder(imported.rules)
+//!     .rejection(Dialect::ApiGateway)
+//!     .build()?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

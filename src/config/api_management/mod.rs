@@ -18,7 +18,9 @@
 //! for warning in &imported.warnings {
 //!     eprintln!("{warning}");
 //! }
-//! let throttle = ThrottleLayer::new(imported.rules)?.rejection(Dialect::AzureApiManagement);
+//! let throttle = ThrottleLayer::builder(imported.rules)
+//!     .rejection(Dialect::AzureApiManagement)
+//!     .build()?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!

@@ -153,11 +153,11 @@ pub(super) fn read(element: Element<'_>, found: &mut PolicyLimits) -> Result<boo
 fn told(attribute: &str) -> &'static str {
     match attribute.strip_suffix("-variable-name") {
         Some(_) => {
-            "no variable is set; with `ThrottleLayer::decision(DecisionIn::Request)` a handler finds a `Decision` in the request's extensions"
+            "no variable is set; with `ThrottleLayerBuilder::decision(DecisionIn::Request)` a handler finds a `Decision` in the request's extensions"
         }
         None => {
-            "fields have names of their own here; `ThrottleLayer::rejection(Dialect::AzureApiManagement)` answers as \
-             API Management does"
+            "fields have names of their own here; `ThrottleLayerBuilder::rejection(Dialect::AzureApiManagement)` \
+             answers as API Management does"
         }
     }
 }

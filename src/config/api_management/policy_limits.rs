@@ -100,7 +100,7 @@ impl PolicyLimits {
         match self.estimated {
             None => {
                 let settle = "what an answer has cost is told by a handler's `Usage`, or read from it with \
-                              `ThrottleLayer::usage_from_openai_response`";
+                              `ThrottleLayerBuilder::usage_from_openai_response`";
                 self.warn(policy.warning("", settle));
                 if estimated {
                     self.warn(policy.warning(attribute, BY_LENGTH));

@@ -189,7 +189,7 @@ impl<'a> Attempt<'a> {
                 Wait::Store { call, held } => Some(Failed { call, held }),
                 _ => None,
             };
-            let Some(store) = self.rules.store.get() else {
+            let Some(store) = &self.rules.store else {
                 return Ok(Ruling::Unavailable);
             };
             return self.ask_alone(store, failed, limiter.now(), progress, outcome);

@@ -210,7 +210,7 @@ impl Attempt<'_> {
     /// Asks the store for what the buckets hold, and notes for a place in line by when it has answered. `None` if it is
     /// down.
     fn peek(&self, progress: &Progress, is_over: bool) -> Option<Wait> {
-        let store = self.rules.store.get().filter(|store| !store.is_down())?;
+        let store = self.rules.store.as_ref().filter(|store| !store.is_down())?;
         let deadline = self.engine.options.store_deadline;
         let call = store.peek(&self.limits.limit_set, self.demand, deadline);
         if let Some(waiter) = &progress.waiter {

@@ -28,7 +28,7 @@ fn compared_beside(undeclared: usize, keys: usize, replaced: Replaced) -> usize 
         let keys = (0..keys).map(|number| replaced(number)[which].clone());
         keys.fold(rules, |rules, key| rules.route(key, Rate::per_second(1)))
     };
-    let live = ActiveRules::new(&rules(0), Timeline::started_at(0)).expect("proper rules");
+    let live = ActiveRules::new(&rules(0), Timeline::started_at(0), None).expect("proper rules");
     for number in 0..undeclared {
         let request = Request::get(format!("/undeclared{number}/x")).body(());
         let request = request.expect("a request");
@@ -118,7 +118,7 @@ async fn the_work_of_making_rules_grows_with_the_keys_of_a_plan_and_not_with_the
         let clients = Clients::by_bearer().each(plan()).plan("pro", plan());
         let rules = Rules::new().clients(clients);
         COMPARED.set(0);
-        ActiveRules::new(&rules, Timeline::started_at(0)).expect("proper rules");
+        ActiveRules::new(&rules, Timeline::started_at(0), None).expect("proper rules");
         COMPARED.get()
     });
 }

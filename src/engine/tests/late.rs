@@ -95,7 +95,8 @@ async fn whoever_is_charged_by_rules_that_are_gone_owes_no_time_that_has_passed_
     for (what, rules) in SCOPES {
         for is_short in [true, false] {
             let [fast, slow] = fast_and_slow().map(rules);
-            let live = ActiveRules::new(&fast, Timeline::started_at(1)).expect("proper rules");
+            let live =
+                ActiveRules::new(&fast, Timeline::started_at(1), None).expect("proper rules");
             let old = Found::in_rules(&live.rules());
             let mut admitted = 0;
             let mut is_first = true;
@@ -132,7 +133,7 @@ async fn whoever_is_charged_by_rules_that_are_gone_owes_no_time_that_has_passed_
 async fn what_is_in_use_stays_in_use_whoever_comes_with_rules_that_are_gone() {
     for (what, rules) in SCOPES {
         let [fast, slow] = fast_and_slow().map(rules);
-        let live = ActiveRules::new(&fast, Timeline::started_at(1)).expect("proper rules");
+        let live = ActiveRules::new(&fast, Timeline::started_at(1), None).expect("proper rules");
         let old = Found::in_rules(&live.rules());
         for _ in 0..2 {
             assert!(old.is_admitted(&live.rules(), false), "{what}");
@@ -173,7 +174,8 @@ async fn no_window_that_has_ended_since_a_reload_is_owed() {
     for (what, rules) in SCOPES {
         for other in others {
             let before = rules(minute().named("it"));
-            let live = ActiveRules::new(&before, Timeline::started_at(1)).expect("proper rules");
+            let live =
+                ActiveRules::new(&before, Timeline::started_at(1), None).expect("proper rules");
             let old = Found::in_rules(&live.rules());
             let mut admitted = 0;
             let mut is_first = true;
@@ -199,7 +201,7 @@ async fn no_window_that_has_ended_since_a_reload_is_owed() {
 async fn what_is_owed_late_is_no_more_than_what_was_used() {
     for (what, rules) in SCOPES {
         let [fast, slow] = fast_and_slow().map(rules);
-        let live = ActiveRules::new(&fast, Timeline::started_at(1)).expect("proper rules");
+        let live = ActiveRules::new(&fast, Timeline::started_at(1), None).expect("proper rules");
         let old = Found::in_rules(&live.rules());
         let mut is_first = true;
         let meanwhile = |state: &RuleSet| {

@@ -54,7 +54,7 @@ const ENDS: [End; 7] = [
 ];
 
 fn state_of(rules: &Rules, clock: Timeline) -> Arc<RuleSet> {
-    let live = ActiveRules::new(rules, clock).expect("proper rules");
+    let live = ActiveRules::new(rules, clock, None).expect("proper rules");
     Arc::clone(&live.rules())
 }
 
@@ -85,7 +85,7 @@ async fn what_is_settled_while_rules_are_reloaded_keeps_no_request_of_its_client
         let each = Rate::per_second(count).burst(20);
         Rules::new().clients(Clients::by_header("x-api-key").each(each))
     };
-    let live = ActiveRules::new(&rules(10), Timeline::started_at(1)).expect("proper rules");
+    let live = ActiveRules::new(&rules(10), Timeline::started_at(1), None).expect("proper rules");
     let settle_and_ask = |state: &RuleSet| {
         let request = Request::get("/").header("x-api-key", "a").body(());
         let request = request.expect("a request");
@@ -133,7 +133,7 @@ async fn what_comes_back_late_while_rules_are_reloaded_keeps_no_request_of_its_r
         ("the shared route", &[], &[]),
     ] {
         let own = rules(&["GET /a"], 10);
-        let live = ActiveRules::new(&own, Timeline::started_at(1)).expect("proper rules");
+        let live = ActiveRules::new(&own, Timeline::started_at(1), None).expect("proper rules");
         let closed = found(&live.rules());
         let limiter = Arc::clone(&live.rules().limiter);
         let ask = |set: &LimitSet| {
@@ -171,7 +171,8 @@ async fn what_comes_back_late_while_rules_are_reloaded_keeps_no_request_of_its_r
 async fn what_is_used_while_rules_are_reloaded_is_carried_over_as_of_the_moment_in_which_they_hold()
 {
     let rules = |count| Rules::new().total(Rate::per_second(count).burst(9));
-    let live = ActiveRules::new(&rules(1_000_000), Timeline::started_at(1)).expect("proper rules");
+    let live =
+        ActiveRules::new(&rules(1_000_000), Timeline::started_at(1), None).expect("proper rules");
     let mut is_first = true;
     let meanwhile = |state: &RuleSet| {
         if is_first {
@@ -277,7 +278,8 @@ async fn what_was_used_on_new_routes_while_rules_are_reloaded_stays_used() {
         ("routes that share their limits", &shared),
         ("a route that gets a key", &key),
     ] {
-        let live = ActiveRules::new(&default(), Timeline::started_at(0)).expect("proper rules");
+        let live =
+            ActiveRules::new(&default(), Timeline::started_at(0), None).expect("proper rules");
         let mut expected = [5, 0].into_iter();
         let meanwhile = |state: &RuleSet| {
             let expected = expected.next();

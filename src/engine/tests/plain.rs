@@ -194,7 +194,7 @@ struct Throttled {
 impl Throttled {
     fn new(rules: &Rules, options: &Options, is_general: bool) -> Self {
         NONE_IS_PLAIN.set(is_general);
-        let active = ActiveRules::new(rules, Timeline::started_at(1)).expect("proper rules");
+        let active = ActiveRules::new(rules, Timeline::started_at(1), None).expect("proper rules");
         Self {
             engine: Arc::new(Engine::new(Arc::new(active), options.clone())),
             is_general,

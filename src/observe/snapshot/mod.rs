@@ -94,7 +94,7 @@ pub struct RouteSnapshot {
     /// Times a shadow would have refused.
     pub would_refuse: u64,
     /// Answers that reported more model tokens than they can have used, and whose report was not charged; see
-    /// [`ThrottleLayer::usage_from_openai_response`](crate::ThrottleLayer::usage_from_openai_response).
+    /// [`ThrottleLayerBuilder::usage_from_openai_response`](crate::ThrottleLayerBuilder::usage_from_openai_response).
     pub implausible_usage: u64,
 }
 

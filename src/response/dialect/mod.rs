@@ -12,7 +12,9 @@ pub(super) use self::headers::dialect_headers;
 /// let rules = Rules::new()
 ///     .default_route(Rate::per_second(10))
 ///     .rejection("POST /v1/messages", Dialect::Anthropic);
-/// let throttle = ThrottleLayer::new(rules)?.rejection(Dialect::OpenAi);
+/// let throttle = ThrottleLayer::builder(rules)
+///     .rejection(Dialect::OpenAi)
+///     .build()?;
 /// # let _ = throttle;
 /// # Ok::<(), tower_throttle::RulesError>(())
 /// ```
@@ -26,7 +28,7 @@ pub(super) use self::headers::dialect_headers;
 /// Dialects that have fields of their own tell in them of the published limit that refused longest, or else has the
 /// least left; what a limit that is closed has no time for is left out. Where the inner service tells any of these
 /// fields itself, as one does that passes on the answers of such an API, its own stand alone.
-/// [`ThrottleLayer::fields`](crate::ThrottleLayer::fields) turns the fields off on admitted responses.
+/// [`ThrottleLayerBuilder::fields`](crate::ThrottleLayerBuilder::fields) turns the fields off on admitted responses.
 ///
 /// Messages tell the wait in words that some clients read (`try again in 2s`), and nothing of quotas or billing,
 /// for which they would give up.

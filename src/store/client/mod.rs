@@ -168,10 +168,6 @@ pub(crate) struct CachedView {
     pub(crate) is_known: bool,
 }
 
-/// The store client of a throttle, once it has one: the same for all who hold a clone. Set at most once: what a request
-/// was charged goes back to the store that it has found.
-pub(crate) type StoreSlot = Arc<OnceLock<Arc<StoreClient>>>;
-
 impl StoreClient {
     /// The time for which an empty bucket is remembered, so that somebody who fills it by hand is heard. Its state is
     /// exact otherwise, since only time brings something back to it.

@@ -35,7 +35,7 @@ use crate::{
     sync::Ordering,
 };
 
-/// The fate of requests while the [store](crate::ThrottleLayer::store) does not answer.
+/// The fate of requests while the [store](crate::ThrottleLayerBuilder::store) does not answer.
 ///
 /// Slots in flight and limits that are closed hold all the same: they do not lie in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -34,7 +34,9 @@ use crate::store::{BucketKey, Charge, Correction, Store, StoreError, StoreFuture
 ///
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 /// let rules = Rules::new().total(Rate::per_second(100).burst(50));
-/// let throttle = ThrottleLayer::new(rules)?.store(RedisStore::connect("redis://localhost").await?)?;
+/// let throttle = ThrottleLayer::builder(rules)
+///     .store(RedisStore::connect("redis://localhost").await?)
+///     .build()?;
 /// # Ok(())
 /// # }
 /// ```
