@@ -17,7 +17,7 @@ fn layer(criterion: &mut Criterion) {
     let rows = [
         (
             "allowed, nothing told",
-            build(throttle(rules(endless())).fields(false)),
+            build(throttle(rules(endless())).rate_limit_headers(false)),
         ),
         ("allowed, both fields", build(throttle(rules(endless())))),
         (

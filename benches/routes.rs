@@ -22,7 +22,7 @@ fn routes(criterion: &mut Criterion) {
                     endless(),
                 )
             });
-            let mut service = build(throttle(rules).fields(false)).layer(bare());
+            let mut service = build(throttle(rules).rate_limit_headers(false)).layer(bare());
             let path = format!("/v1/models/{}/latest/completions", count - 1);
             group.bench_function(BenchmarkId::new(kind, count), |bencher| {
                 bencher.iter(|| serve(&mut service, &path));

@@ -225,8 +225,8 @@
 //!
 //! `q` requests in `w` seconds with a burst of `throttle-burst`; `r` of them would pass now, and a client that spreads
 //! those over `t` seconds arrives at the steady rate. What has the least left comes first. The fields are added to
-//! those of the inner service, never in their place. [`ThrottleLayerBuilder::fields`] turns them off on admitted
-//! responses. The total's limits are not told, since a server's capacity is nobody's business, unless
+//! those of the inner service, never in their place. [`ThrottleLayerBuilder::rate_limit_headers`] turns them off on
+//! admitted responses. The total's limits are not told, since a server's capacity is nobody's business, unless
 //! [`Limits::publish`] says so. What has refused is named either way.
 //!
 //! Every limit has a name: that of [`Rate::named`] or [`Limits::named`], or else one after its scope and kind (`total`,

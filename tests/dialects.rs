@@ -544,7 +544,9 @@ async fn admitted_responses_tell_what_is_left_in_the_words_of_the_dialect() {
             1,
             "{dialect:?}: the IETF's too"
         );
-        let silent = throttling(rules()).rejection(dialect).fields(false);
+        let silent = throttling(rules())
+            .rejection(dialect)
+            .rate_limit_headers(false);
         let silent = build(silent);
         assert_eq!(get(&silent, "/").await.headers().len(), 0, "{dialect:?}");
         // What is not published is told by no dialect.

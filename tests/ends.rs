@@ -581,7 +581,7 @@ async fn a_slot_is_held_to_the_end_of_the_body_whether_anything_is_told_or_not()
         let all = all.as_flattened().iter();
         let all = all.flat_map(|place| scopes.map(|scope| (*place, scope)));
         for ((fields, decision), (scope, refusal)) in all {
-            let builder = throttling(rules(scope)).fields(fields);
+            let builder = throttling(rules(scope)).rate_limit_headers(fields);
             let throttle = build(builder.decision(decision));
             let service = throttle.layer(service_fn(|_: Request<Body>| async {
                 Ok::<_, Infallible>(Response::new(Body::from("whole")))

@@ -325,7 +325,7 @@ fn a_recorder_that_panics_loses_no_slot() {
         };
         metrics::with_local_recorder(&recorder, || {
             let throttle = ThrottleLayer::builder(Rules::new().total(limits))
-                .fields(fields)
+                .rate_limit_headers(fields)
                 .build()
                 .expect("proper rules");
             let model = service_fn(|_: Request<()>| async {

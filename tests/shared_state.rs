@@ -97,7 +97,10 @@ async fn clones_of_layer_and_service_share_one_state() {
     let builder = || throttling(rules());
     let builders = [
         ("a layer", builder()),
-        ("a layer that writes no fields", builder().fields(false)),
+        (
+            "a layer that writes no fields",
+            builder().rate_limit_headers(false),
+        ),
         (
             "a layer with another answer",
             builder().rejection(rejection),
@@ -153,7 +156,12 @@ async fn of_a_setting_that_is_given_twice_the_last_one_counts() {
 #[tokio::test(start_paused = true)]
 async fn clones_of_a_builder_are_layers_of_their_own() {
     let builder = throttling(rules());
-    let silent = build(builder.clone().fields(false).decision(DecisionIn::Nowhere));
+    let silent = build(
+        builder
+            .clone()
+            .rate_limit_headers(false)
+            .decision(DecisionIn::Nowhere),
+    );
     let layer = build(builder);
     let untold = send(&silent.layer(served()), request("GET", "/")).await;
     assert!(values(&untold, "ratelimit").is_empty());

@@ -547,7 +547,7 @@ async fn the_response_head_passes_with_our_fields_after_its_own() {
     assert_eq!(answer.extensions().get(), Some(&Theirs(1)));
     assert_eq!(bytes(answer).await, "tea");
 
-    let silent = throttling(rules).fields(false);
+    let silent = throttling(rules).rate_limit_headers(false);
     let silent = build(silent.decision(DecisionIn::Nowhere)).layer(inner);
     let answer = send(&silent, request("GET", "/")).await;
     assert_eq!(answer.headers().len(), 5, "as the inner service wrote it");

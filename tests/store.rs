@@ -160,7 +160,7 @@ async fn replicas_share_a_limit_of_which_nothing_is_told() {
         let store = Told::new();
         let replicas = [(); 2].map(|()| {
             let rules = Rules::new().route("GET /", Rate::per_hour(1).burst(3));
-            let builder = builder(rules, &store).fields(false);
+            let builder = builder(rules, &store).rate_limit_headers(false);
             Client::of(build(builder.decision(decision)))
         });
         let mut admitted = 0;

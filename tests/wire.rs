@@ -468,7 +468,7 @@ async fn an_own_answer_is_sent_as_it_is() {
 #[tokio::test(start_paused = true)]
 async fn fields_can_be_turned_off_and_decisions_are_off_until_asked_for() {
     let layer = ThrottleLayer::builder(chat())
-        .fields(false)
+        .rate_limit_headers(false)
         .build()
         .expect("rules");
     let client = Client::of(layer);

@@ -114,7 +114,7 @@ impl<'a, A: FnMut(Nanos, &Call)> Run<'a, A> {
         admitted: A,
     ) -> Result<Self, BoxError> {
         // What is told of limits is left out where it costs and nobody looks.
-        let throttle = build(document, |builder| builder.fields(false))?;
+        let throttle = build(document, |builder| builder.rate_limit_headers(false))?;
         let model = Model::new(options);
         Ok(Self {
             document,

@@ -159,7 +159,7 @@ impl Server {
         let mut builder = ThrottleLayer::builder(rules)
             .spread(spread)
             .decision(DecisionIn::Both)
-            .fields(!chosen(b"bare"))
+            .rate_limit_headers(!chosen(b"bare"))
             .grpc_retry_pushback(chosen(b"pushback"));
         if chosen(b"grpc") {
             builder = builder.protocol(Protocol::Grpc);

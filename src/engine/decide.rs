@@ -129,7 +129,7 @@ impl Engine {
     /// Tells whether an admitted request may be told something. If not, a request on plain limits is told nothing.
     #[inline(always)]
     fn may_tell(&self) -> bool {
-        self.options.fields || self.options.decision.anywhere()
+        self.options.rate_limit_headers || self.options.decision.anywhere()
     }
 
     /// Charges a request on plain limits. `false`: nothing was charged, and it has to be decided on at length.

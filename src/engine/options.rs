@@ -15,8 +15,8 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct Options {
     /// True if admitted responses carry the fields of the IETF's draft.
-    pub(crate) fields: bool,
-    /// The places in which the decision is put. Without it and `fields`, most requests make no allocation.
+    pub(crate) rate_limit_headers: bool,
+    /// The places in which the decision is put. Without it and `rate_limit_headers`, most requests make no allocation.
     pub(crate) decision: DecisionIn,
     /// True if those who are refused together are told different waits.
     pub(crate) spread: bool,
@@ -45,7 +45,7 @@ pub(crate) struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            fields: true,
+            rate_limit_headers: true,
             decision: DecisionIn::default(),
             spread: false,
             usage_from_answer: false,
@@ -64,7 +64,7 @@ impl Default for Options {
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
-            fields,
+            rate_limit_headers,
             decision,
             spread,
             usage_from_answer,
@@ -78,7 +78,7 @@ impl fmt::Debug for Options {
             lease,
         } = self;
         f.debug_struct("Options")
-            .field("fields", fields)
+            .field("rate_limit_headers", rate_limit_headers)
             .field("decision", decision)
             .field("spread", spread)
             .field("dialect", dialect)

@@ -248,9 +248,11 @@ impl Attempt<'_> {
     #[inline(always)]
     pub(super) fn is_told(&self) -> bool {
         let Options {
-            decision, fields, ..
+            decision,
+            rate_limit_headers,
+            ..
         } = &self.engine.options;
-        decision.anywhere() || (*fields && self.limits.templates.policies.is_some())
+        decision.anywhere() || (*rate_limit_headers && self.limits.templates.policies.is_some())
     }
 
     /// Admits the request, and returns what it goes on with: the slots that it has taken, its reservation of model
@@ -284,7 +286,7 @@ impl Attempt<'_> {
         if outcome.waited > 0 {
             meters.waited(outcome.waited);
         }
-        let has_fields = options.fields && templates.policies.is_some();
+        let has_fields = options.rate_limit_headers && templates.policies.is_some();
         let reads_answer = options.usage_from_answer && limit_set.has_tokens;
         if !has_fields && !options.decision.anywhere() && !reads_answer {
             let held = |admission| Decided::Admit(Ticket::Held(admission));

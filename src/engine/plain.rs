@@ -155,9 +155,11 @@ impl Attempt<'_> {
     #[inline(always)]
     fn tells_request(&self) -> bool {
         let Options {
-            decision, fields, ..
+            decision,
+            rate_limit_headers,
+            ..
         } = &self.engine.options;
-        let is_told_fields = *fields && self.limits.templates.policies.is_some();
+        let is_told_fields = *rate_limit_headers && self.limits.templates.policies.is_some();
         !decision.responses() && is_told_fields && self.tells_fields_alone()
     }
 }

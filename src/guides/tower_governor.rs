@@ -10,7 +10,7 @@
 //! | `GlobalKeyExtractor` | [`Rules::total`](crate::Rules::total) |
 //! | a `KeyExtractor` of one's own | [`Clients::by`](crate::Clients::by) |
 //! | `.methods([…])` | route keys with a method |
-//! | `.use_headers()` | fields are told unless [`fields(false)`](crate::ThrottleLayerBuilder::fields) says otherwise |
+//! | `.use_headers()` | fields are told unless [`rate_limit_headers(false)`](crate::ThrottleLayerBuilder::rate_limit_headers) says otherwise |
 //! | `.error_handler(…)` | [`ThrottleLayerBuilder::rejection`](crate::ThrottleLayerBuilder::rejection) |
 //! | a task that calls `retain_recent` | nothing: the table of clients is bounded and has no task |
 //!

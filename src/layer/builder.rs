@@ -63,16 +63,16 @@ impl ThrottleLayerBuilder {
     ///
     /// The fields are added to those that the inner service writes itself, never in their place. Refusals carry the
     /// fields either way, unless [`rejection`](Self::rejection) answers otherwise.
-    pub fn fields(self, fields: bool) -> Self {
-        self.with(|options| options.fields = fields)
+    pub fn rate_limit_headers(self, headers: bool) -> Self {
+        self.with(|options| options.rate_limit_headers = headers)
     }
 
     /// Sets where the [`Decision`](crate::Decision) on each request is put: into the extensions of the request, of the
     /// response, or of both. Default: [`DecisionIn::Nowhere`], since extensions cost more than the rest of a decision.
     ///
-    /// Without decisions and without [`fields`](Self::fields), an admitted request costs no allocation, as long
-    /// as it has no more than four limits, none of them of model tokens, no cap in flight for each client where clients
-    /// have a [secret](crate::Clients::secret), and no `%` in its path.
+    /// Without decisions and without [`rate_limit_headers`](Self::rate_limit_headers), an admitted request costs no
+    /// allocation, as long as it has no more than four limits, none of them of model tokens, no cap in flight for each
+    /// client where clients have a [secret](crate::Clients::secret), and no `%` in its path.
     pub fn decision(self, place: DecisionIn) -> Self {
         self.with(|options| options.decision = place)
     }

@@ -352,7 +352,7 @@ impl World {
         let estimate = Estimate::by_header("x-tokens").exact();
         let rules = Rules::new().route("POST /a", limits).estimate(estimate);
         let mut builder = ThrottleLayer::builder(rules)
-            .fields(bit(4))
+            .rate_limit_headers(bit(4))
             .decision(match bit(5) {
                 true => DecisionIn::Both,
                 false => DecisionIn::Nowhere,

@@ -139,7 +139,7 @@ pub fn build(builder: ThrottleLayerBuilder) -> ThrottleLayer {
 
 /// A decision and nothing else.
 pub fn plain(rules: Rules) -> ThrottleLayerBuilder {
-    throttle(rules).fields(false)
+    throttle(rules).rate_limit_headers(false)
 }
 
 const MANY: u32 = 1_000_000_000;

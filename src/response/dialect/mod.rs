@@ -28,7 +28,8 @@ pub(super) use self::headers::dialect_headers;
 /// Dialects that have fields of their own tell in them of the published limit that refused longest, or else has the
 /// least left; what a limit that is closed has no time for is left out. Where the inner service tells any of these
 /// fields itself, as one does that passes on the answers of such an API, its own stand alone.
-/// [`ThrottleLayerBuilder::fields`](crate::ThrottleLayerBuilder::fields) turns the fields off on admitted responses.
+/// [`ThrottleLayerBuilder::rate_limit_headers`](crate::ThrottleLayerBuilder::rate_limit_headers) turns the fields off
+/// on admitted responses.
 ///
 /// Messages tell the wait in words that some clients read (`try again in 2s`), and nothing of quotas or billing,
 /// for which they would give up.
