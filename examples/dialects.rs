@@ -48,7 +48,9 @@ fn throttle() -> Result<ThrottleLayer, RulesError> {
         // Told apart by their keys, and limited by the routes alone.
         .clients(Clients::by_bearer().each(Limits::unlimited()));
     let spread = env::var("SPREAD").is_ok_and(|spread| spread == "on");
-    ThrottleLayer::builder(rules).spread(spread).build()
+    ThrottleLayer::builder(rules)
+        .stagger_retry_after(spread)
+        .build()
 }
 
 /// An answer that OpenAI's SDKs accept.

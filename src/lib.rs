@@ -235,13 +235,12 @@
 //!
 //! # Refusals
 //!
-//! A refused request is answered with [`Problem`]: status 429, `Retry-After`, `retry-after-ms`, the fields
-//! above, and a problem document that OpenAI's SDKs can read too. Waits are rounded up, so that a client
-//! which obeys them does not come too soon. A wait above a minute, or none because the request can never
-//! pass, comes with `x-should-retry: false`: some SDKs would otherwise be back within a second.
-//! Every refusal tells its true wait; [`ThrottleLayerBuilder::spread`] staggers the waits of clients that are refused
-//! together. Where only caps on what the server has in flight refuse, it is the server that is busy: status 503, in
-//! gRPC 14 (`UNAVAILABLE`).
+//! A refused request is answered with [`Problem`]: status 429, `Retry-After`, `retry-after-ms`, the fields above, and a
+//! problem document that OpenAI's SDKs can read too. Waits are rounded up, so that a client which obeys them does not
+//! come too soon. A wait above a minute, or none because the request can never pass, comes with
+//! `x-should-retry: false`: some SDKs would otherwise be back within a second. Every refusal tells its true wait;
+//! [`ThrottleLayerBuilder::stagger_retry_after`] staggers the waits of clients that are refused together. Where only
+//! caps on what the server has in flight refuse, it is the server that is busy: status 503, in gRPC 14 (`UNAVAILABLE`).
 //!
 //! [`ThrottleLayerBuilder::rejection`] takes a [`Dialect`], as clients of OpenAI, Anthropic, API Gateway, Azure API
 //! Management, KServe or JSON-RPC (MCP) expect it, or an answer of one's own; [`Rules::rejection`] one for a single

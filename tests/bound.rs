@@ -98,7 +98,7 @@ async fn the_burst_passes_then_the_rate() {
 async fn after_the_told_wait_a_request_passes_and_not_before() {
     let rules = Rules::new().total(Rate::new(3, Duration::from_secs(1)).burst(2));
     // Told to several, it would be more than the wait of one.
-    let client = Client::with(ThrottleLayer::builder(rules).spread(false));
+    let client = Client::with(ThrottleLayer::builder(rules).stagger_retry_after(false));
     for _ in 0..20 {
         while client.get("/").await.is_admitted() {}
         let wait = client.get("/").await.wait().expect("it can pass later");

@@ -40,7 +40,7 @@ async fn a_refusal_is_one_line_and_a_flood_is_ten_a_second() {
                 .plan("pro", Rate::per_second(99))
                 .member("pro", "secret-of-a-client"),
         );
-    let client = Client::with(ThrottleLayer::builder(rules).spread(false));
+    let client = Client::with(ThrottleLayer::builder(rules).stagger_retry_after(false));
     ask(&client, "/secret").await;
     assert!(log.lines().is_empty(), "nothing was refused");
     ask(&client, "/secret").await;

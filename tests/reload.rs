@@ -33,7 +33,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 /// A throttle that tells each wait as it is, and its handle.
 fn throttled(rules: Rules) -> (Client, Handle) {
-    let client = Client::with(ThrottleLayer::builder(rules).spread(false));
+    let client = Client::with(ThrottleLayer::builder(rules).stagger_retry_after(false));
     let handle = client.handle();
     (client, handle)
 }
@@ -520,7 +520,7 @@ type Service = Throttle<ServiceFn<Handler>>;
 /// A service whose answers are held by who asked.
 fn service(rules: Rules) -> (Service, Handle) {
     let handler: Handler = |_| ready(Ok(Response::new(Full::default())));
-    let layer = build(ThrottleLayer::builder(rules).spread(false));
+    let layer = build(ThrottleLayer::builder(rules).stagger_retry_after(false));
     let handle = layer.handle();
     (layer.layer(service_fn(handler)), handle)
 }

@@ -422,7 +422,7 @@ struct Server {
 
 impl Server {
     fn new(first: Written, has_router: bool) -> Self {
-        let layer = build(throttling(first.rules()).spread(false));
+        let layer = build(throttling(first.rules()).stagger_retry_after(false));
         let service = service(&layer, has_router);
         let mut server = Self {
             layer,

@@ -26,8 +26,8 @@ fn builder(rules: Rules, told: Told) -> ThrottleLayerBuilder {
     let builder = ThrottleLayer::builder(rules);
     match told {
         Told::ByDefault => builder,
-        Told::Exact => builder.spread(false),
-        Told::Spread => builder.spread(true),
+        Told::Exact => builder.stagger_retry_after(false),
+        Told::Spread => builder.stagger_retry_after(true),
     }
 }
 

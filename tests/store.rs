@@ -1001,7 +1001,7 @@ async fn a_refusal_in_an_outage_tells_of_the_share_that_refused() {
     for wait in [Duration::ZERO, Duration::from_secs(2)] {
         let store = Told::new();
         let builder = builder(halved(5, wait), &store).on_outage(share);
-        let client = Client::with(builder.spread(false));
+        let client = Client::with(builder.stagger_retry_after(false));
         let whole = client.get("/").await;
         let policy = whole.header("ratelimit-policy").expect("a field");
         assert!(policy.starts_with("\"calls\";q=10;w=60;throttle-burst=4, \"era\";q=9;"));

@@ -157,7 +157,7 @@ impl Server {
         }
         let spread = !chosen(b"exact");
         let mut builder = ThrottleLayer::builder(rules)
-            .spread(spread)
+            .stagger_retry_after(spread)
             .decision(DecisionIn::Both)
             .rate_limit_headers(!chosen(b"bare"))
             .grpc_retry_pushback(chosen(b"pushback"));

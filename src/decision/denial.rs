@@ -133,8 +133,8 @@ impl Denial {
     /// Returns the wait that is told: after it the request passes if nobody else takes its place.
     ///
     /// It is the longest wait of the limits that refused, and more where
-    /// [`ThrottleLayerBuilder::spread`](crate::ThrottleLayerBuilder::spread) adds to it. More than zero; `None` if the
-    /// request can never pass.
+    /// [`ThrottleLayerBuilder::stagger_retry_after`](crate::ThrottleLayerBuilder::stagger_retry_after) adds to it. More
+    /// than zero; `None` if the request can never pass.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.verdict.retry_after()

@@ -181,8 +181,8 @@ impl Decision {
     }
 
     /// Returns the time until a request like this one passes if nobody else takes its place: the longest wait of the
-    /// limits that refused, and more where [`ThrottleLayerBuilder::spread`](crate::ThrottleLayerBuilder::spread) adds
-    /// to it.
+    /// limits that refused, and more where
+    /// [`ThrottleLayerBuilder::stagger_retry_after`](crate::ThrottleLayerBuilder::stagger_retry_after) adds to it.
     ///
     /// Zero if it was admitted; `None` if it can never pass.
     #[must_use]

@@ -19,7 +19,7 @@ pub(crate) struct Options {
     /// The places in which the decision is put. Without it and `rate_limit_headers`, most requests make no allocation.
     pub(crate) decision: DecisionIn,
     /// True if those who are refused together are told different waits.
-    pub(crate) spread: bool,
+    pub(crate) stagger_retry_after: bool,
     /// True if answers are read for the model tokens that they report.
     pub(crate) usage_from_answer: bool,
     /// The framing of refusals; and whether all requests are gRPC, whatever they say.
@@ -47,7 +47,7 @@ impl Default for Options {
         Self {
             rate_limit_headers: true,
             decision: DecisionIn::default(),
-            spread: false,
+            stagger_retry_after: false,
             usage_from_answer: false,
             protocol: Protocol::default(),
             grpc_retry_pushback: false,
@@ -66,7 +66,7 @@ impl fmt::Debug for Options {
         let Self {
             rate_limit_headers,
             decision,
-            spread,
+            stagger_retry_after,
             usage_from_answer,
             protocol,
             grpc_retry_pushback,
@@ -80,7 +80,7 @@ impl fmt::Debug for Options {
         f.debug_struct("Options")
             .field("rate_limit_headers", rate_limit_headers)
             .field("decision", decision)
-            .field("spread", spread)
+            .field("stagger_retry_after", stagger_retry_after)
             .field("dialect", dialect)
             .field("on_outage", on_outage)
             .field("store_deadline", store_deadline)

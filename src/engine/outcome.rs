@@ -331,7 +331,7 @@ impl Attempt<'_> {
 
     /// Refuses the request: counts it on its route and on each limit that refuses, logs it, and returns the answer.
     ///
-    /// The wait that is told is the longest of the limits that refuse, with up to a minute more if waits are spread.
+    /// The wait that is told is the longest of the limits that refuse, with up to a minute more if waits are staggered.
     /// Nothing is given back here, for nothing was kept.
     #[inline(never)]
     pub(super) fn refuse(&self, outcome: &mut Outcome<'_>) -> Decided {
@@ -358,7 +358,7 @@ impl Attempt<'_> {
         let mut denial = Denial::new(Arc::clone(limit_set), readings, arrived, now, refuses);
         let limiter = &self.rules.limiter;
         denial.by(limiter.clock());
-        if let (true, Some(wait)) = (options.spread, denial.wait()) {
+        if let (true, Some(wait)) = (options.stagger_retry_after, denial.wait()) {
             let (index, charge) = denial.binding_charge();
             let bound = &limit_set.limits[index];
             let known = self.rules.knows(self.demand);

@@ -97,7 +97,7 @@ impl Attempt<'_> {
     fn kept_answer(&self, states: &PlainStates) -> Option<KeptAnswer> {
         let (options, now) = (&self.engine.options, self.arrived);
         let is_written = options.rejection.is_some() || self.rules.rejections.is_some();
-        if is_written || options.spread || !self.may_be_kept(self.framing()) {
+        if is_written || options.stagger_retry_after || !self.may_be_kept(self.framing()) {
             return None;
         }
         let RouteLimits {

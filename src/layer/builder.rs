@@ -102,8 +102,8 @@ impl ThrottleLayerBuilder {
     /// a client that retries without sleeping, that is most of it where requests cannot be told apart, and clients
     /// under many addresses or keys lengthen a line together. So it is off by default. To serve a herd, let it wait:
     /// [`Limits::max_wait`](crate::Limits::max_wait) keeps a real line.
-    pub fn spread(self, spread: bool) -> Self {
-        self.with(|options| options.spread = spread)
+    pub fn stagger_retry_after(self, stagger: bool) -> Self {
+        self.with(|options| options.stagger_retry_after = stagger)
     }
 
     /// Sets whether the model tokens of a request are read from its answer as the answer goes by, for handlers that

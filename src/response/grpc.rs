@@ -143,7 +143,7 @@ pub(crate) fn reject(
 /// Returns the milliseconds to wait, or -1: do not retry. A pushback past the deadline would have the client see
 /// the deadline instead of the refusal (gRFC A6).
 ///
-/// A spread wait that is past the deadline gives way to the true wait.
+/// A staggered wait that is past the deadline gives way to the true wait.
 fn pushback_value(
     told: Option<Duration>,
     wait: Option<Duration>,
@@ -375,7 +375,11 @@ mod tests {
         assert_eq!(value(Some(one), Some(one), None), "1420");
         assert_eq!(value(Some(one), Some(one), Some(two)), "1420");
         assert_eq!(value(Some(two), Some(two), Some(two)), "-1");
-        assert_eq!(value(Some(two), Some(one), None), "2000", "the spread wait");
+        assert_eq!(
+            value(Some(two), Some(one), None),
+            "2000",
+            "the staggered wait"
+        );
         assert_eq!(
             value(Some(two), Some(one), Some(two)),
             "1420",

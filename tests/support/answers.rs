@@ -571,7 +571,7 @@ impl World {
         };
         let layer = ThrottleLayer::builder(written.rules())
             .decision(DecisionIn::Response)
-            .spread(false)
+            .stagger_retry_after(false)
             .lease(written.lease)
             .on_outage(written.on_outage)
             .store_deadline(DEADLINE)

@@ -298,7 +298,7 @@ impl World {
     fn layer(&self, written: &Written) -> ThrottleLayer {
         ThrottleLayer::builder(written.rules())
             .decision(DecisionIn::Response)
-            .spread(false)
+            .stagger_retry_after(false)
             .lease(self.lease)
             .on_outage(OnOutage::Refuse)
             .store_deadline(Duration::from_secs(5))

@@ -57,7 +57,11 @@ pub(crate) fn live(input: &[u8]) {
 async fn run(choices: &mut Choices<'_>) {
     let sets = [(); 2].map(|()| Written::read(choices));
     let builder = ThrottleLayer::builder(sets[0].rules());
-    let Ok(layer) = builder.spread(false).decision(DecisionIn::Both).build() else {
+    let Ok(layer) = builder
+        .stagger_retry_after(false)
+        .decision(DecisionIn::Both)
+        .build()
+    else {
         return;
     };
     if ThrottleLayer::new(sets[1].rules()).is_err() {

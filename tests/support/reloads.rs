@@ -469,7 +469,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 impl World {
     fn new(first: Written) -> Self {
         let layer = ThrottleLayer::builder(first.rules())
-            .spread(false)
+            .stagger_retry_after(false)
             .decision(DecisionIn::Response)
             .build()
             .expect("rules that hold together");

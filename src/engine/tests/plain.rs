@@ -323,7 +323,12 @@ proptest! {
             println!("{before} traces without a difference");
         }
         let many = MOST_ROUTES.replace(most_routes);
-        let mut options = Options { rate_limit_headers: fields, decision, spread: false, ..Options::default() };
+        let mut options = Options {
+            rate_limit_headers: fields,
+            decision,
+            stagger_retry_after: false,
+            ..Options::default()
+        };
         if let Some(dialect) = dialect {
             options.rejection = Some(Arc::new(dialect));
             (options.dialect, options.tells_more) = (dialect, dialect.tells_more());
