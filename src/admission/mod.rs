@@ -177,7 +177,7 @@ impl Permits {
         let readings = readings.as_slice();
         let flags = |limit: usize| {
             let reading = readings.get(limit);
-            reading.map_or((false, false), |it| (!it.refused, it.shared))
+            reading.map_or((false, false), |it| (it.is_charged(), it.shared))
         };
         Self::of(origin, demand, flags)
     }

@@ -133,7 +133,7 @@ impl TokenReservation {
         let tokens = readings.filter(|(bound, _)| bound.limit.is_tokens());
         let entries = tokens.map(|(_, reading)| LimitReservation {
             reserved: reading.cost,
-            is_charged: !reading.refused,
+            is_charged: reading.is_charged(),
             is_shared: reading.shared,
             state: reading.state,
         });

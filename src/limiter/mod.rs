@@ -333,8 +333,8 @@ fn admit_only(
 /// Asks shadows, each by itself, and appends their readings. A shadow is charged for what was `admitted` and what it
 /// would have admitted too, so that its bucket goes as if it were enforced alone; otherwise it is only looked at.
 ///
-/// A shadow that has outdated terms is not charged, and told from what was seen: it refuses nobody, so nothing is
-/// decided anew for it.
+/// A shadow that has outdated terms is not asked: it refuses nobody, so nothing is decided anew for it, and nobody knows
+/// what it would have done.
 #[cold]
 pub(crate) fn shadow<'a>(
     charges: impl Iterator<Item = BucketCharge<'a>>,
@@ -350,20 +350,24 @@ pub(crate) fn shadow<'a>(
             cost,
         } = charge;
         let seen = balance.peek(now);
+        let mut unasked = seen.outdated;
         let taken = match &limit.meter {
             Some(meter) if admitted => match balance.take(seen, meter, now, cost, &clock) {
                 Ok(seen) => Ok(seen),
                 Err(Untaken::Refused(seen)) => Err(seen),
-                // Nothing was taken, so that nothing may be given back.
-                Err(Untaken::Outdated) => Err(seen),
+                Err(Untaken::Outdated) => {
+                    unasked = true;
+                    Ok(seen)
+                }
             },
-            _ if charge.is_refused(seen.state, now) => Err(seen),
+            _ if !unasked && charge.is_refused(seen.state, now) => Err(seen),
             _ => Ok(seen),
         };
         let refused = taken.is_err();
         let (Ok(seen) | Err(seen)) = taken;
         readings.push(LimitReading {
             refused,
+            unasked,
             ..LimitReading::new(seen, cost)
         });
     }

@@ -79,6 +79,8 @@ pub(crate) struct LimitReading {
     /// A refusal that the state alone does not show: by a shadow, or, of an enforced limit, by requests that wait in
     /// front of what looks like room.
     pub(crate) refused: bool,
+    /// A shadow whose balance is in newer terms: it was not charged, and says nothing of this request.
+    pub(crate) unasked: bool,
     /// As [`BucketReading::late`].
     pub(crate) late: u32,
 }
@@ -91,6 +93,7 @@ impl LimitReading {
             cost,
             shared: seen.shared,
             refused: false,
+            unasked: false,
             late: seen.late,
         }
     }
@@ -112,6 +115,12 @@ impl LimitReading {
         self.state = seen.state;
         self.shared = seen.shared;
         self.late = seen.late;
+    }
+
+    /// Tells whether the limit was charged for a request that was admitted.
+    #[inline(always)]
+    pub(crate) fn is_charged(&self) -> bool {
+        !self.refused && !self.unasked
     }
 
     /// Returns the moment of the reading, for a decision at `now`: what remains, and until when, counts from here.

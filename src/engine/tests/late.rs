@@ -224,3 +224,29 @@ async fn what_is_owed_late_is_no_more_than_what_was_used() {
         assert_eq!(new.used(&state), 1, "{what}");
     }
 }
+
+/// Nobody knows what a shadow would have done in terms that are gone: it counts no refusal, and takes nothing.
+#[tokio::test(start_paused = true)]
+async fn a_shadow_in_terms_that_are_gone_refuses_nobody_in_thought_either() {
+    for (what, rules) in SCOPES {
+        let rates = [Duration::from_micros(2), 10 * MILLISECOND];
+        let [fast, slow] = rates.map(|period| rules(Rate::new(1, period).burst(3).shadow().into()));
+        let live = ActiveRules::new(&fast, Timeline::started_at(1), None).expect("proper rules");
+        let old = Found::in_rules(&live.rules());
+        let ask = |found: &Found, state: &RuleSet| {
+            let mut readings = LimitReadings::default();
+            let (limiter, now) = (&state.limiter, state.limiter.now());
+            let admitted = limiter.admit(&found.limits, found.demand, now, &mut readings);
+            assert_eq!(admitted, Ok(true), "{what}");
+            readings[0]
+        };
+        assert!(ask(&old, &live.rules()).is_charged(), "{what}");
+        live.reload(&slow).expect("proper rules");
+        let state = live.rules();
+        let late = ask(&old, &state);
+        assert!(!late.refused && !late.is_charged(), "{what}: {late:?}");
+        let new = Found::in_rules(&state);
+        assert_eq!(new.used(&state), 1, "{what}");
+        assert!(ask(&new, &state).is_charged(), "{what}");
+    }
+}

@@ -40,8 +40,8 @@
 //! # Callers
 //!
 //! [`balance`](super::balance) for charges and corrections, [`plain`](super::plain) for charges in one exchange,
-//! [`client_table`](super::client_table) for its slots and its overflow buckets, and `engine` for reloads:
-//! [`Bucket::carry_over`], and what [`succession`] makes public.
+//! [`client_table`](super::client_table) for its slots and its overflow buckets, `rules/registry` and
+//! `store/memory` for [`Bucket::carry_over`], and `engine` for what [`succession`] makes public.
 //!
 //! # Memory ordering
 //!

@@ -82,7 +82,8 @@ pub(crate) struct ClientBuckets {
     /// The number, as it is hashed.
     salt: u64,
     /// The end of the keys of charges: that of the version's keys, or [`ClientBuckets::RETIRED`]. Read relaxed: it
-    /// guards no memory, and who has a reading of the clock from after a change of it has seen that change.
+    /// guards no memory. A reading of the clock from after a change of it has a look at the key after it that sees the
+    /// change, but for the nanoseconds that a processor reads ahead, which err against the caller.
     mark: AtomicU64,
     /// Given once by the rules of a throttle, so that no two limits have the same keys.
     number: u32,
