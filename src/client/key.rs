@@ -39,8 +39,8 @@ use super::sip::{SipKey, SipState};
 /// ```
 ///
 /// Keys of different kinds are different clients: the text `"1"` is not the number `1`, and neither is the pair
-/// `("1", 1)`. Numbers are compared by value, whatever their type. The sixteen bytes of a UUID are the number that
-/// they write, most significant byte first.
+/// `("1", 1)`. Numbers are compared by value, whatever their type. An array of sixteen bytes, such as
+/// `Uuid::into_bytes` returns, is the number that it writes, most significant byte first; a slice is bytes.
 #[derive(Clone)]
 pub struct ClientKey<'a>(Raw<'a>);
 
@@ -48,11 +48,22 @@ pub struct ClientKey<'a>(Raw<'a>);
 enum Raw<'a> {
     Bytes(Cow<'a, [u8]>),
     Number([u8; 16]),
-    /// Several keys, each with its kind and length before it.
+    /// Several keys, each with its kind and length before it; or [`ClientKey::NEGATIVE`] and a number below zero.
     Tuple(Vec<u8>),
 }
 
 impl ClientKey<'_> {
+    /// The first byte of a negative number, which no tuple begins with.
+    const NEGATIVE: u8 = 3;
+
+    /// Makes a key of a number below zero.
+    fn negative(number: i128) -> Self {
+        let bytes = number.to_be_bytes().into_iter();
+        Self(Raw::Tuple(
+            [Self::NEGATIVE].into_iter().chain(bytes).collect(),
+        ))
+    }
+
     /// Makes one key of several.
     fn tuple(parts: &[ClientKey<'_>]) -> Self {
         let mut bytes = Vec::new();
@@ -135,12 +146,15 @@ impl From<[u8; 16]> for ClientKey<'_> {
     }
 }
 
-/// Numbers of each type. A negative one is the number of 128 bits that has the same bits.
 macro_rules! numbers {
     ($($number:ty)*) => {$(
         impl From<$number> for ClientKey<'_> {
             fn from(number: $number) -> Self {
-                (number as u128).to_be_bytes().into()
+                match u128::try_from(number) {
+                    Ok(number) => number.to_be_bytes().into(),
+                    // Only the signed types get here, and each fits.
+                    Err(_) => Self::negative(number as i128),
+                }
             }
         }
     )*};
@@ -301,7 +315,7 @@ impl Identity {
 #[derive(Clone, Copy)]
 pub(crate) struct Secret {
     hashers: [SipHasher24; 7],
-    /// Of what it was made.
+    /// The length of the text that it was made of, in bytes.
     pub(crate) length: usize,
 }
 
@@ -365,7 +379,7 @@ mod tests {
 
     #[test]
     fn clients_are_told_apart_and_kinds_too() {
-        let keys: [ClientKey<'_>; 13] = [
+        let keys: [ClientKey<'_>; 17] = [
             "".into(),
             "a".into(),
             "b".into(),
@@ -373,6 +387,10 @@ mod tests {
             1_u64.into(),
             (1_u128 << 64).into(),
             (-1).into(),
+            u128::MAX.into(),
+            i128::MIN.into(),
+            (-1, "").into(),
+            (1, "").into(),
             ("a", "b").into(),
             ("", "ab").into(),
             ("ab", "").into(),

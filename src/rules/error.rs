@@ -159,7 +159,7 @@ pub enum RulesError {
     /// A member of a plan whose key no source can find.
     #[error(
         "clients: a member of plan `{plan}` has a key that clients are not told apart by: addresses are no \
-         keys, header fields and tokens are texts, not numbers, and hosts are those that were listed; use \
+         keys, header fields and tokens are texts, not numbers, arrays or tuples, and hosts are those that were listed; use \
          `.plan_by(…)`, or give the key as it is sent"
     )]
     #[non_exhaustive]
