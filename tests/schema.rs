@@ -197,7 +197,7 @@ fn schema() -> Value {
         ),
     ]);
     let root = json!({
-        "$schema": { "type": "string", "description": "The address of this schema, for editors." },
+        "$schema": { "type": "string", "description": "The address of a copy of this schema, for editors." },
         "total": described(defined("limits"), "Limits of all requests together."),
         "default_route": described(defined("limits"), "Limits that each route has for itself, and that declared routes inherit."),
         "undeclared": {
@@ -215,7 +215,7 @@ fn schema() -> Value {
     });
     let mut schema = table(&root, None);
     schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
-    schema["$id"] = json!("https://docs.rs/tower-throttle/latest/schema/tower-throttle.json");
+    schema["$id"] = json!("urn:tower-throttle:rules");
     schema["title"] = json!("Rules of tower-throttle");
     schema["description"] = json!(
         "Rate limits keyed by method and path. A setting that is left out is inherited, never zero."
@@ -343,6 +343,7 @@ fn what_is_valid_is_read_and_what_is_not_is_not() {
         "total.in_flight = [1, { max = 2, name = 'b' }]",
         "total.tokens = { rate = 1, burst = 9 }",
         "total = { max_wait = 'second', max_waiting = 0 }",
+        "total = { max_wait = '1e3s', rate = '10/1.5e1 s', quota = '5/1e2m' }",
         "total = { access = 'unlimited', publish = true }",
         "routes.'GET /a' = 1",
         "routes.'$default' = 1",

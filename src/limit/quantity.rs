@@ -33,7 +33,7 @@ const UNITS: [(&[&str], u64); 7] = [
 impl Decimal {
     /// `10`, `0.5`, `1e3`; `None` for what is no number, negative, or longer than anybody would write.
     ///
-    /// Of more than twelve significant digits it is the simplest fraction within one part in 2^52, which is the
+    /// A number of more than twelve significant digits is the simplest fraction within one part in 2^52, which is the
     /// precision of what tools print: 0.0033333333333333335 is one three-hundredth.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let text = text.replace('_', "");
@@ -141,8 +141,8 @@ fn from_nanos(nanos: u128) -> Option<Duration> {
 
 /// `500ms`, `1.5s`, `2 minutes`, `1h`, and `second` for one of them.
 pub(crate) fn duration(text: &str) -> Option<Duration> {
-    let unit_at = text.find(|c: char| c.is_alphabetic())?;
-    let (number, unit) = text.split_at(unit_at);
+    let number = text.trim_end_matches(char::is_alphabetic);
+    let unit = &text[number.len()..];
     let (_, nanos) = UNITS.iter().find(|(names, _)| names.contains(&unit))?;
     match number.trim() {
         "" => Some(Duration::from_nanos(*nanos)),
@@ -241,12 +241,14 @@ mod tests {
             ("1h", Duration::from_secs(3_600)),
             ("7d", Duration::from_secs(7 * DAY)),
             ("10ns", Duration::from_nanos(10)),
+            ("1e3s", Duration::from_secs(1_000)),
+            ("5E-1 h", Duration::from_secs(1_800)),
             ("0s", Duration::ZERO),
         ];
         for (text, expected) in table {
             assert_eq!(duration(text), Some(expected), "{text}");
         }
-        for text in ["", "5", "5x", "-1s", "0.1ns", "1e30d"] {
+        for text in ["", "5", "5x", "-1s", "0.1ns", "1e30d", "1e5", "1es", "e5s"] {
             assert_eq!(duration(text), None, "{text}");
         }
     }
