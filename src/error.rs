@@ -21,12 +21,27 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
-/// Implements `Debug` for error types by their `Display`, which names the cause itself where there is one.
+/// The causes of an error's source, for errors that show their source themselves.
+pub(crate) struct CausesOfSource<'a>(pub(crate) &'a dyn Error);
+
+impl fmt::Display for CausesOfSource<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(error) = self;
+        let mut cause = error.source().and_then(Error::source);
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// Implements `Debug` for error types by their `Display`, which shows the source where there is one, and its causes.
 macro_rules! debug_as_display {
     ($($error:ty),+) => {$(
         impl std::fmt::Debug for $error {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                std::fmt::Display::fmt(self, f)
+                write!(f, "{self}{}", $crate::error::CausesOfSource(self))
             }
         }
     )+};
