@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use tower_throttle::config::{Imported, api_gateway, api_management};
-use tower_throttle::{LimitSnapshot, Rules, Scope, ThrottleLayer};
+use tower_throttle::{LimitSnapshot, RouteKey, Rules, Scope, ThrottleLayer};
 
 type BoxError = Box<dyn Error>;
 
@@ -87,8 +87,19 @@ fn check(arguments: &Arguments) -> Result<bool, BoxError> {
         return Ok(true);
     };
     let text = read(routes)?;
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    let pairs = lines.filter_map(|line| line.split_once(' '));
+    let mut pairs = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let at_fault = |what| format!("{}: line {}: {what}", routes.display(), number + 1);
+        match *line.split_whitespace().collect::<Vec<_>>() {
+            [] => {}
+            [method, path] => {
+                let key = format!("{method} {path}").parse::<RouteKey>();
+                key.map_err(|error| at_fault(format!("`{line}`: {error}")))?;
+                pairs.push((method, path));
+            }
+            _ => return Err(at_fault(format!("`{line}` is no method and path")).into()),
+        }
+    }
     let audit = rules.audit(pairs).map_err(|error| at_fault(error.into()))?;
     if !audit.is_empty() {
         println!("\n{audit}");
@@ -105,8 +116,9 @@ fn read(path: &Path) -> Result<String, BoxError> {
 fn document(path: &Path, text: &str, stage: Option<&str>) -> Result<Imported, BoxError> {
     let ending = path.extension().and_then(|ending| ending.to_str());
     match (ending, stage) {
-        (Some("toml"), _) => Ok(Rules::from_toml(text)?.into()),
-        (Some("xml"), _) => Ok(api_management::policy(text)?),
+        (Some("toml" | "xml"), Some(_)) => Err("`--stage` is for documents of API Gateway".into()),
+        (Some("toml"), None) => Ok(Rules::from_toml(text)?.into()),
+        (Some("xml"), None) => Ok(api_management::policy(text)?),
         (_, Some(name)) => {
             let stage = api_gateway::stage_named(text, name);
             Ok(stage
@@ -129,7 +141,7 @@ fn table(limits: &[LimitSnapshot]) -> String {
     rows.extend(limits.iter().map(|limit| {
         let each = match limit.scope {
             Scope::Total => "all requests",
-            Scope::Route => "each route without a key",
+            Scope::Route => "routes without a key",
             _ => "any route",
         };
         let route = limit.route.clone().unwrap_or_else(|| each.to_owned());

@@ -1,7 +1,7 @@
 //! Limits the routes of an axum server.
 //!
 //! ```sh
-//! cargo run --example hello_axum
+//! cargo run --features axum --example hello_axum
 //! for n in $(seq 6); do curl -si http://127.0.0.1:3000/hello | head -1; done # five times 200, once 429
 //! curl -si http://127.0.0.1:3000/hello                                       # the refusal as a whole
 //! ```
@@ -17,7 +17,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let app = Router::new()
         .route("/hello", get(async || "hello\n"))
         .route("/health", get(async || "healthy\n"))
-        .layer(ThrottleLayer::new(rules)?);
+        .layer(ThrottleLayer::new(rules)?.for_axum());
 
     let address = std::env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3000".to_owned());
     let listener = tokio::net::TcpListener::bind(address).await?;

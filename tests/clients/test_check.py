@@ -22,7 +22,7 @@ def test_the_limits_of_a_stage_are_told():
     assert rows(told) == [
         ["route", "clients", "limit", "terms"],
         ["POST /v1/chat/completions", "-", "post_v1_chat_completions", "1 in 2s, burst 2"],
-        ["each route without a key", "-", "default", "10 in 1s, burst 5"],
+        ["routes without a key", "-", "default", "10 in 1s, burst 5"],
     ]
 
 
@@ -54,6 +54,13 @@ def test_what_cannot_be_read_is_told_with_file_line_and_setting(tmp_path):
     code, _, error = check(tmp_path / "missing.toml")
     assert code == 2 and "missing.toml" in error
     assert check()[0] == 2 and check(rules, "--other")[0] == 2
+    rules.write_text("default_route = 5\n")
+    routes = tmp_path / "routes.txt"
+    for line in ["/v1/models", "GET", "GET v1", "GET /a /b"]:
+        routes.write_text(f"GET /a\n{line}\n")
+        code, _, error = check(rules, "--routes", routes)
+        assert code == 2 and error.startswith(f"error: {routes}: line 2: `{line}`"), error
+    assert check(rules, "--stage", "prod")[0] == 2
 
 
 def test_help_is_no_error():
