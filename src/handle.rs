@@ -51,15 +51,15 @@ impl Handle {
     /// [store](crate::ThrottleLayerBuilder::store) a limit is known by its scope, kind and name; without a name, by its
     /// scope, kind and period.
     ///
-    /// - **What was used stays used**, in units: ten requests in debt are ten requests in debt under any other rate and
+    /// - **Used units stay used**, in units: ten requests in debt are ten requests in debt under any other rate and
     ///   burst, model tokens too. A larger burst or quota adds what it is larger by, and nothing else. However often
     ///   rules are reloaded, no more passes than the largest of the bursts and the fastest of the rates in force would
     ///   have let through.
     /// - **Slots** that are held count against the new cap, and free it when they end.
-    /// - **Who waits** keeps its place in line and is decided by the new rules when its turn comes; as long as it
+    /// - **A waiting request** keeps its place in line and is decided by the new rules when its turn comes; as long as it
     ///   may wait stays what it was.
     /// - **Clients** stay whom they were, and so do their limits, plan by plan.
-    /// - What is **closed** keeps its balances for the day on which it is opened: a limit of zero its own, and a scope
+    /// - A **closed** limit keeps its balances for the day on which it is opened: a limit of zero its own, and a scope
     ///   that is closed, by [`Limits::closed`](crate::Limits::closed) or any limit of zero, those of all limits that it
     ///   had, slots included. They go over to other routes as those of a route that is open.
     ///
@@ -73,7 +73,7 @@ impl Handle {
     /// A route that gets a key of its own goes on with what was used before, in its limits, its slots and its line. So
     /// does a route that loses its key, and one whose requests fall under a key that is more or less specific:
     ///
-    /// - It begins with what was used on the route that took its requests before; if there were several, as for a key
+    /// - A route begins with what was used on the route that took its requests before; if there were several, as for a key
     ///   with parameters, on the one where most was used. Its slots are all that are held on any of them.
     /// - If the requests of one route are spread over several, each begins with what was used on the one. Slots that
     ///   come back and model tokens that are settled later change all of them.
@@ -91,7 +91,7 @@ impl Handle {
     /// them. One beyond that is forgotten, the first to lose its key first: it is full when it is next asked for, so
     /// that the bound above holds for it only from then on.
     ///
-    /// How the layer answers stays as it was set.
+    /// The settings of the layer stay as they were built.
     ///
     /// # Errors
     ///
@@ -133,7 +133,7 @@ impl Handle {
     ///   of it are not counted in that time.
     /// - Requests are read by the [protocol](crate::ThrottleLayerBuilder::protocol) that the layer had when this handle
     ///   was made.
-    /// - Of limits that lie in a [store](crate::ThrottleLayerBuilder::store) it tells what this process knows of them,
+    /// - For limits in a [store](crate::ThrottleLayerBuilder::store) it tells what this process knows of them,
     ///   and takes the rest for full: the store is not asked.
     /// - An undeclared route that nobody has asked for yet is told as `$default`, with limits that are full.
     ///

@@ -35,10 +35,10 @@ use crate::{
 /// A service behind a throttle. Made by [`ThrottleLayer`](crate::ThrottleLayer); see the
 /// [crate](crate) for what it does.
 ///
-/// It decides in `call`, at once: `poll_ready` only asks the inner service, for the request, and so its
+/// The service decides in `call`, at once: `poll_ready` only asks the inner service, for the request, and so its
 /// route, is not known before. All clones share their limits.
 ///
-/// It is a service of `http` requests if the inner one is, and is `Clone` (it is cloned only for a request that is
+/// The throttle is a service of `http` requests if the inner one is, and is `Clone` (it is cloned only for a request that is
 /// not decided at once, since it waits in line, for a lease or for a store; that takes the one which was polled ready
 /// along, and what it has reserved); its responses are bodies if the inner
 /// ones are, of `Bytes`.

@@ -10,6 +10,32 @@
 //! this crate (TOML, YAML, JSON), or a Pulumi program in Python. It is followed: when it changes, its limits hold at
 //! once, and what was used stays used. A refused request never reaches the upstream.
 //!
+//! A Pulumi program in Python is served as it is, without an account, a network or the command `pulumi`:
+//!
+//! ```sh
+//! pip install pulumi pulumi-aws
+//! cargo run --features watch --example gateway -- --pulumi program.py --upstream http://127.0.0.1:3000
+//! ```
+//!
+//! ```python
+//! import pulumi
+//! import pulumi_aws as aws
+//!
+//! api = aws.apigatewayv2.Api(
+//!     "api", protocol_type="HTTP", route_selection_expression="$request.method $request.path"
+//! )
+//! stage = aws.apigatewayv2.Stage(
+//!     "stage",
+//!     api_id=api.id,
+//!     route_settings={"defaultRouteSettings": {"throttling_burst_limit": 5, "throttling_rate_limit": 10}},
+//!     auto_deploy=True,
+//! )
+//! pulumi.export("url", stage.invoke_url)
+//! ```
+//!
+//! Each method and path has its burst of 5 and 10 a second. API Gateway refuses `defaultRouteSettings` as a route and
+//! takes `default_route_settings` of the stage; here either is read, the former with a warning.
+//!
 //! A path with more than one reading is refused, so that the upstream reads the path that was matched. Paths without
 //! route settings share the limits of the default route, so that nobody gains from inventing them; `--undeclared each`
 //! gives each method and path its own.

@@ -4,6 +4,28 @@
 //! cargo run --example inference
 //! ```
 //!
+//! It needs no download and no key of yours. Then, from another terminal, the burst passes and one more is refused:
+//!
+//! ```sh
+//! ask() {
+//!   curl -si "http://127.0.0.1:3000/v1/$1" -H 'authorization: Bearer sk-local' \
+//!     -H 'content-type: application/json' "${@:2}"
+//! }
+//! chat='{"model":"ngram","messages":[{"role":"user","content":"Tell me about the river."}]}'
+//!
+//! for n in $(seq 11); do ask chat/completions -d "$chat" | head -1; done   # ten times 200, once 429
+//! ask chat/completions -d "$chat"                                          # the refusal as a whole
+//! ask embeddings -d '{"model":"ngram-embedding","input":"a river"}'        # another route is untouched
+//! sleep 1; ask chat/completions -d "$chat"                                 # after the told wait it passes
+//! ```
+//!
+//! The server logs one line a request, with the decision of the throttle:
+//!
+//! ```text
+//! INFO request{method=POST route="/v1/embeddings"}: status=200 latency=530.105µs throttle=admitted (embeddings: 39 left) (model: 3 left)
+//! INFO request{method=POST route="/v1/chat/completions"}: status=429 latency=208.328µs throttle=refused (tokens: 59867 left) (chat: 0 left) (model: 4 left), again in 619.92ms
+//! ```
+//!
 //! Read `app.rs` first: it has the limits and the order of the layers. `api.rs` has the handlers, `openai.rs`
 //! what goes over the wire, `error.rs` the one shape of all errors, `guard.rs` the checks at the door, `log.rs`
 //! the log line. The model is in `../model`.

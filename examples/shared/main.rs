@@ -5,6 +5,17 @@
 //! THROTTLE_SECRET=$(openssl rand -hex 32) cargo run --features redis,tracing --example shared
 //! ```
 //!
+//! From another terminal, ten of these twelve requests are answered with 200, whichever server is asked, and two with
+//! 429:
+//!
+//! ```sh
+//! for n in $(seq 6); do for port in 3001 3002; do
+//!   curl -s -o /dev/null -w '%{http_code}\n' http://127.0.0.1:$port/v1/models -H 'x-api-key: sk-one'
+//! done; done
+//! ```
+//!
+//! Without Redis, each server answers five to a key that is new to it (`sk-two`), and says so in its log.
+//!
 //! Each replica has a connection and a throttle of its own, as two processes have it, and knows of the other only by
 //! what lies in Redis. To see it in two processes, start this twice, each with one `ADDR`, the same `THROTTLE_SECRET`
 //! and `REPLICAS=2`.

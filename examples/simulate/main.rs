@@ -6,11 +6,11 @@
 //!     --traffic herd:40,30s --for 2m --clients 1000 --plot herd.svg
 //! ```
 //!
-//! What decides is the crate itself: requests go through a `ThrottleLayer` around a service that takes as long as it is
+//! The crate itself decides: requests go through a `ThrottleLayer` around a service that takes as long as it is
 //! told, under tokio's paused clock. Rates, quotas, plans, caps on what is in flight, lines, shadows and model tokens are
 //! what they are in production. `--help` has all options. Without `--rules`, those of `rules.toml` here hold.
 //!
-//! It prints, by route, by class of clients and of all: what was offered, admitted and refused, how long those waited
+//! The program prints, by route, by class of clients and of all: what was offered, admitted and refused, how long those waited
 //! who stood in line, which wait the refused were told, and how evenly clients were served; then which limit has
 //! refused how often. `--plot` draws offered, admitted and refused requests a second over virtual time.
 //!

@@ -23,7 +23,7 @@ impl ThrottleLayer {
     /// Use it where axum takes the response, as in `Router::layer`, `Router::route_layer` and `MethodRouter::layer`; in
     /// front of other hosts the general layer is as good. Inner services of any body can be wrapped.
     ///
-    /// It spares the box only if no layer beside it in the same stack changes the body, as tower-http's
+    /// The layer spares the box only if no layer beside it in the same stack changes the body, as tower-http's
     /// `RequestBodyLimitLayer` does inside, and its `TraceLayer` outside. A response that holds slots or model tokens is
     /// boxed either way.
     ///

@@ -64,13 +64,13 @@
 //! | `quota` | `"10000/day"`, `"/week"`, `"/month"` or a duration; a table with `quota`, `name`, `shadow`; or a list |
 //! | `tokens` | rates of [model tokens](crate::Limits::tokens), written as `rate` |
 //! | `in_flight` | `8`, a table with `max`, `name`, `shadow`, or a list |
-//! | `max_wait`, `max_waiting` | a duration such as `"500ms"`, and a number: [waiting](crate#waiting) |
+//! | `max_wait`, `max_waiting` | a duration such as `"500ms"`, and a number: [waiting](crate::guides::models#queues) |
 //! | `max_tokens_per_request` | the largest estimate that is [admitted](crate::Limits::max_tokens_per_request) |
 //! | `max_reservation_percent` | the part of a burst of tokens that one request [reserves](crate::Limits::max_reservation_percent) at most |
 //! | `name`, `publish` | [`Limits::named`](crate::Limits::named): 1 to 64 of `A-Z a-z 0-9 _`; [`Limits::publish`](crate::Limits::publish) |
 //! | `access` | `"unlimited"` or `"closed"`, beside other settings; or [`"exempt"`](crate::Limits::exempt) alone |
 //!
-//! What is left out is left out, never zero: a route inherits it from the default. A rate of `0` closes. A fraction
+//! A setting that is left out is never zero: a route inherits it from the default. A rate of `0` closes. A fraction
 //! is exact: `0.5` is one in two seconds. A number of more than twelve digits, as tools print it, is the simplest
 //! fraction within one part in 2^52: `0.0033333333333333335` is one in five minutes. A whole number may be written
 //! `5.0` or `1e3`. A rate without a burst has one of its count, a fraction of what it is in its period, rounded up.
@@ -91,7 +91,7 @@
 //!
 //! # Gateways
 //!
-//! What is read becomes rules as if they had been written by hand. What cannot be kept is an error that names it, with
+//! A document becomes rules as if they had been written by hand. A setting that cannot be kept is an error that names it, with
 //! its line and column; what is kept in another way is a [`Warning`]. Nothing is left out in silence that would limit
 //! somebody. See [`api_gateway`] and [`api_management`].
 

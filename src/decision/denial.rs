@@ -65,7 +65,7 @@ impl Denial {
         }
     }
 
-    /// Of a request that nobody can decide on, under a rule without limits.
+    /// The denial of a request that nobody can decide on, under a rule without limits.
     pub(crate) fn unavailable(limit_set: Arc<LimitSet>, now: Nanos) -> Self {
         // Not all at once.
         const SECOND: Nanos = 1_000_000_000;
@@ -132,7 +132,7 @@ impl Denial {
 
     /// Returns the wait that is told: after it the request passes if nobody else takes its place.
     ///
-    /// It is the longest wait of the limits that refused, and more where
+    /// The longest wait of the limits that refused, and more where
     /// [`ThrottleLayerBuilder::stagger_retry_after`](crate::ThrottleLayerBuilder::stagger_retry_after) adds to it. More
     /// than zero; `None` if the request can never pass.
     #[must_use]

@@ -90,7 +90,7 @@ struct Verdict {
 }
 
 impl Verdict {
-    /// Of the limits that are enforced.
+    /// Returns the limits that are enforced.
     fn limits(&self) -> impl Iterator<Item = LimitStatus<'_>> + Clone {
         self.all().take(self.limit_set.enforced)
     }

@@ -26,14 +26,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Stages need not be rewritten: [`config::api_gateway`](crate::config::api_gateway) reads them as they are, says which
-//! documents, and tells of the traps that are not here. The example `gateway` is the whole program.
+//! Stages need not be rewritten: [`config::api_gateway`](crate::config::api_gateway) reads them as they are, says
+//! which documents, and tells of the traps that are not here. The example `gateway` is the whole program.
 //!
 //! # What is different
 //!
-//! - A limit is exact in each process, not a target; several processes have each its own, or
-//!   [one together](crate::guides::replicas).
+//! - A limit is exact in each process, not a target; several processes have each its own, or [one
+//!   together](crate::guides::replicas).
 //! - A refusal says when to come back: `Retry-After`, to the second, and the exact wait beside it.
 //! - HTTP APIs of API Gateway have no limits of clients and no cap on what is in flight, and they cannot stream. Here
-//!   an answer holds its [slot](crate#slots) until its last byte, and [model tokens](crate#model-tokens) are limits as
-//!   requests are.
+//!   an answer holds its [slot](crate::guides::models#slots) until its last byte, and [model
+//!   tokens](crate::guides::models#tokens) are limits as requests are.

@@ -10,7 +10,7 @@
 //! | `llm-token-limit`, `azure-openai-token-limit` | [`Limits::tokens`](crate::Limits::tokens) |
 //! | a product, with its own policy | [`Clients::plan`](crate::Clients::plan) |
 //! | scopes: global, API, operation | [`Rules::total`](crate::Rules::total), [`Rules::default_route`](crate::Rules::default_route), [`Rules::route`](crate::Rules::route) |
-//! | `remaining-calls-header-name` | the [fields](crate#header-fields) `RateLimit` and `RateLimit-Policy` |
+//! | `remaining-calls-header-name` | the [fields](crate::guides::refusals#header-fields) `RateLimit` and `RateLimit-Policy` |
 //! | its 429 and 403 | [`Dialect::AzureApiManagement`](crate::Dialect::AzureApiManagement) |
 //!
 //! ```
@@ -36,4 +36,4 @@
 //! - A slot is held until the answer's last byte, so that a cap holds for streams, too.
 //! - Model tokens are reserved before the call and settled after it, so that calls at the same time cannot all pass on
 //!   the same balance.
-//! - What is refused costs nothing, on any of its limits.
+//! - A refused request costs nothing, on any of its limits.

@@ -1,8 +1,29 @@
-//! For those who come from elsewhere: what they know by another name, and what is different here. And
-//! [for those who run several replicas](replicas).
+//! Guides: how to use the crate, and what those who come from elsewhere know by another name.
+//!
+//! - [Limits](limits): routes, rates, quotas, totals.
+//! - [Clients and plans](clients): identity, proxies, plans from a database.
+//! - [Serving models](models): slots, queues, model tokens.
+//! - [Configuration files](configuration): settings, reloads, gateways' documents.
+//! - [Replicas](replicas): limits in Redis or Valkey.
+//! - [Operating](operating): metrics, logs, snapshots.
+//! - [Refusals and header fields](refusals), dialects and answers of your own.
+//! - [The order of layers](layers), and hosts.
+//! - [Simulate before you change](simulate), and test in virtual time.
+//! - [Calling others](calling): the layer around a client.
+//! - Coming from [API Gateway](api_gateway), [Azure API Management](api_management), [nginx](nginx) or
+//!   [tower_governor](tower_governor).
 
 pub mod api_gateway;
 pub mod api_management;
+pub mod calling;
+pub mod clients;
+pub mod configuration;
+pub mod layers;
+pub mod limits;
+pub mod models;
 pub mod nginx;
+pub mod operating;
+pub mod refusals;
 pub mod replicas;
+pub mod simulate;
 pub mod tower_governor;

@@ -46,4 +46,4 @@
 //! - Limits of a more specific route add to what it leaves out of the default; in nginx a `limit_req` of a `location`
 //!   takes the place of all above it.
 //! - Refusals tell the wait, and the fields of admitted answers what is left; nginx tells neither.
-//! - What was used survives a reload, whatever it changes.
+//! - Used units survive a reload, whatever it changes.

@@ -23,17 +23,17 @@
 //!
 //! # What is exact
 //!
-//! The [bound](crate#the-idea) holds for all replicas together, to the nanosecond of what is kept and by the clock of
-//! the server alone; theirs may show what they like. A request is charged on all of its limits in one call, or on
-//! none. It is charged once: a call is never sent again, whatever has become of its answer. A refusal needs no call if
-//! a bucket is known to be empty and all others of the request are known too; otherwise the store is asked, so that the
-//! wait is true. That is believed for ten seconds at most (a quarter of a second for model tokens), so that somebody
-//! who deletes a key by hand is heard by then. What other replicas took or gave back meanwhile is not known: such a
-//! wait may end earlier or later.
+//! The [bound](crate#what-it-promises) holds for all replicas together, to the nanosecond of what is kept and by the
+//! clock of the server alone; theirs may show what they like. A request is charged on all of its limits in one call,
+//! or on none. It is charged once: a call is never sent again, whatever has become of its answer. A refusal needs no
+//! call if a bucket is known to be empty and all others of the request are known too; otherwise the store is asked,
+//! so that the wait is true. That is believed for ten seconds at most (a quarter of a second for model tokens), so
+//! that somebody who deletes a key by hand is heard by then. What other replicas took or gave back meanwhile is not
+//! known: such a wait may end earlier or later.
 //!
-//! Not shared are [slots](crate#slots), which belong to a process and end with it, and [lines](crate#waiting):
-//! requests wait for limits in a store as for others, first come, first served in each process and by chance between
-//! them.
+//! Not shared are [slots](crate::guides::models#slots), which belong to a process and end with it, and
+//! [lines](crate::guides::models#queues): requests wait for limits in a store as for others, first come, first served
+//! in each process and by chance between them.
 //!
 //! # What may be lost
 //!
@@ -70,13 +70,13 @@
 //! rate's pace, of a quota at the end of its window. [`Handle::return_leases`](crate::Handle::return_leases) gives it
 //! back before a process ends. Where limits are small or replicas many, leave it out.
 //!
-//! A lease is of use where many requests are let through: of 50, one call serves 50 of them. Of a limit that is used to
-//! a twentieth, a lease lapses before it is spent, and one that is used up has nothing to lease; then there are about
-//! as many calls as without.
+//! A lease is of use where many requests are let through: of 50, one call serves 50 of them. Of a limit that is used
+//! to a twentieth, a lease lapses before it is spent, and one that is used up has nothing to lease; then there are
+//! about as many calls as without.
 //!
 //! # The server
 //!
-//! - **Which.** Redis 5 or newer, or Valkey; one, [sentinels](crate::store::RedisStore::sentinels) or a
+//! - **Versions.** Redis 5 or newer, or Valkey; one, [sentinels](crate::store::RedisStore::sentinels) or a
 //!   [cluster](crate::store::RedisStore::cluster). A replica is never asked: what it tells is old.
 //! - **Memory.** Some 170 bytes for each bucket that is not full, which expires when it is: of a quota with its
 //!   window. [`max_clients`](crate::Clients::max_clients) bounds the table of a process and not the server, so let
@@ -88,19 +88,18 @@
 //!   [name](crate::store::RedisStoreBuilder::name). While their slot moves, requests may be decided as in an outage.
 //! - **TLS.** `rediss://`, with the feature `redis-tls`; an authority and a certificate of one's own with
 //!   `RedisStoreBuilder::certificates`.
-//! - **A user.** It needs no more than this:
-//!   `ACL SETUSER limits on >password ~throttle:* +hello +eval +evalsha +mget +exists +set +del +time +ping +role`.
-//!   Without `+hello` a connection that the server closes while nobody asks is found to be closed by the next request,
-//!   which is then decided as in an outage.
-//! - **What it learns.** Names of limits and route keys. A client is 32 hexadecimal digits, a hash under the
+//! - **A user.** It needs no more than this: `ACL SETUSER limits on >password ~throttle:* +hello +eval +evalsha +mget
+//!   +exists +set +del +time +ping +role`. Without `+hello` a connection that the server closes while nobody asks is
+//!   found to be closed by the next request, which is then decided as in an outage.
+//! - **Its knowledge.** Names of limits and route keys. A client is 32 hexadecimal digits, a hash under the
 //!   [secret](crate::Clients::secret); a path that nobody declared is one, too, which hides it only if there is a
 //!   secret.
 //!
 //! # Other rules
 //!
-//! Replicas with other rules, as in a rolling update, share those limits of a scope that they know by the same kind and
-//! name or, without a name, by the same kind and period; and what was used of one stays used under either of its
+//! Replicas with other rules, as in a rolling update, share those limits of a scope that they know by the same kind
+//! and name or, without a name, by the same kind and period; and what was used of one stays used under either of its
 //! settings. Such a limit is refilled by the settings that charged it last, so another rate holds once all replicas
-//! have it. A [reload](crate::Handle::reload) changes one process's rules. A limit that gets another name, or without one
-//! another period, is another one there, and starts full; so do limits of clients under another secret. Replicas with
-//! different secrets have the same limits each for itself, and nothing tells them.
+//! have it. A [reload](crate::Handle::reload) changes one process's rules. A limit that gets another name, or without
+//! one another period, is another one there, and starts full; so do limits of clients under another secret. Replicas
+//! with different secrets have the same limits each for itself, and nothing tells them.

@@ -71,7 +71,7 @@ struct March {
     first: u64,
     /// From 0.
     month: u64,
-    /// Of the month, from 1.
+    /// The day of the month, from 1.
     day: u64,
 }
 

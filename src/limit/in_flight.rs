@@ -6,7 +6,7 @@ use std::borrow::Cow;
 ///
 /// A streamed answer holds its slot until its last byte, its trailers or its error, or until it is dropped;
 /// see [`ResponseBody`](crate::ResponseBody). A request head whose body does not come holds one as long as the inner
-/// service waits for it: see [slots](crate#slots) for the timeouts that bound that.
+/// service waits for it: see [slots](crate::guides::models#slots) for the timeouts that bound that.
 ///
 /// ```
 /// use tower_throttle::{InFlight, Limits};

@@ -156,7 +156,7 @@ impl Limits {
     /// A body whose length is not told, as many are in HTTP/2 and in chunks, is estimated at
     /// [`Estimate::or`](crate::Estimate::or), by default 1: more than `tokens` there refuses such requests.
     ///
-    /// It belongs to the [token limits](Self::tokens) of the scope, which name the refusal; a shadow among them counts
+    /// The bound belongs to the [token limits](Self::tokens) of the scope, which name the refusal; a shadow among them counts
     /// what it would refuse. With zero every request is refused. A scope without token limits is an error of
     /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     ///

@@ -104,7 +104,7 @@ impl Rate {
     /// Decides without refusing: what it would have refused is told in
     /// [`Decision::shadow`](crate::Decision::shadow), and nobody is refused or waits for it.
     ///
-    /// It has a bucket of its own, charged for each request that passes the enforced limits and finds room in
+    /// A shadow has a bucket of its own, charged for each request that passes the enforced limits and finds room in
     /// it: what the bucket tells is what it would tell if this limit were enforced too. It spends nothing of an
     /// enforced limit, and header fields do not tell it.
     ///

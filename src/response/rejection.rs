@@ -28,7 +28,7 @@ use crate::decision::Denial;
 /// # Ok::<(), tower_throttle::RulesError>(())
 /// ```
 ///
-/// It is asked for requests that are answered over plain HTTP; a gRPC request gets a gRPC status, unless
+/// The rejection is asked for requests that are answered over plain HTTP; a gRPC request gets a gRPC status, unless
 /// [`Protocol::Http`](super::Protocol::Http) is set. The answer to a `HEAD` request is stripped of its body.
 pub trait Rejection: Send + Sync + 'static {
     /// The whole answer: status, headers and body.

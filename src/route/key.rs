@@ -25,7 +25,7 @@ use crate::error::debug_as_display;
 /// Query, fragment and host take no part. Paths are case-sensitive, and `/pets/` is not `/pets`; but a host may take
 /// one for the other, so that a request for either is charged to the key of the other as well, unless its own key is as
 /// specific. Percent-encoded letters, digits and `-._~` equal the plain ones (RFC 3986, section 6.2.2.2). A request
-/// that its host may take for either of two keys is charged to [both](crate#route-keys).
+/// that its host may take for either of two keys is charged to [both](crate::guides::limits#route-keys).
 ///
 /// ```
 /// use tower_throttle::RouteKey;

@@ -12,7 +12,7 @@ use crate::limit::{Limit, Scope, Terms};
 /// The difference that a [reload](crate::Handle::reload) has made: limits that are new, gone or set to something else,
 /// and all other settings of the rules.
 ///
-/// It is shown as one line, such as ``route `POST /chat`, limit `chat`: 10 in 1s, burst 5 => 20 in 1s, burst 5``, with
+/// A change is shown as one line, such as ``route `POST /chat`, limit `chat`: 10 in 1s, burst 5 => 20 in 1s, burst 5``, with
 /// `; ` between two changes, or `nothing`. Closures and answers of one's own cannot be compared: one in the place of
 /// another is not told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub struct Change {
 
 /// One setting that is no limit, such as `max_wait`, and that a reload has changed.
 ///
-/// It is shown as ``route `POST /chat`, max_wait: none => 2s``.
+/// A change is shown as ``route `POST /chat`, max_wait: none => 2s``.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SettingChange {
     place: String,

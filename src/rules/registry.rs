@@ -42,7 +42,7 @@ pub(crate) struct Registry {
 pub(crate) enum ScopeKey {
     Total,
     Route(RouteKey),
-    /// Of each client, on the plan of this name.
+    /// The limits of each client on the plan of this name.
     Client(Option<Arc<str>>),
     ClientOnRoute(Option<Arc<str>>, RouteKey),
 }

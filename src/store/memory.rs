@@ -24,11 +24,11 @@ use crate::{
 
 /// A store in this process, for several throttles in it.
 ///
-/// It is of use where two servers in one process share limits, and in tests of code that is built upon
+/// This store is of use where two servers in one process share limits, and in tests of code that is built upon
 /// [`ThrottleLayerBuilder::store`](crate::ThrottleLayerBuilder::store). It is made of the throttle's own buckets and
 /// table of clients, and decides as a throttle without a store does.
 ///
-/// It follows tokio's clock, and so [paused time](https://docs.rs/tokio/latest/tokio/time/fn.pause.html).
+/// The store follows tokio's clock, and so [paused time](https://docs.rs/tokio/latest/tokio/time/fn.pause.html).
 ///
 /// ```
 /// use tower_throttle::{Rate, Rules, ThrottleLayer, store::MemoryStore};

@@ -42,7 +42,7 @@ use crate::admission::reservation::TokenReservation;
 /// - Where nobody settles, the reservation stands, or what was added if that is more. If the response is cut
 ///   short (dropped, or ended by an error) after something was added, that is what counts. So add the tokens of the
 ///   prompt before the first that is produced: a client that goes away then pays for both.
-/// - It is settled once, by whatever comes first; after that, nothing changes any more.
+/// - The account is settled once, by whatever comes first; after that, nothing changes any more.
 ///
 /// # The bound
 ///
@@ -60,7 +60,7 @@ impl Usage {
 
     /// Counts `tokens` as used. `false`, and nothing is changed, if the account was settled before.
     ///
-    /// What is used beyond the reservation is charged at once.
+    /// Use beyond the reservation is charged at once.
     pub fn add(&self, tokens: u64) -> bool {
         self.account.add(tokens)
     }

@@ -55,7 +55,7 @@
 //! | `ThrottlingBurstLimit`, `burstLimit` | its [burst](crate::Rate::burst) |
 //! | a usage plan's throttle, quota and throttle of methods | what [each](crate::Clients::each) client by `x-api-key` may do |
 //!
-//! What does not throttle is passed over: logs, metrics, variables, tags. **Nothing that throttles is passed over.**
+//! Settings that throttle nothing are passed over: logs, metrics, variables, tags. **Nothing that throttles is passed over.**
 //! Settings that are not known are errors, and so are values that only the vendor's tools can resolve (`!Ref`,
 //! `Fn::Sub`, `${var.burst}`), with their path, line and column; so are the settings of a REST API's stage, and of the
 //! events of SAM's functions, `dynamic` blocks, and settings that a plan of Terraform knows only after it was applied.
@@ -80,7 +80,7 @@
 //! - **`$default` is a route**, that of requests which match no other key and no route of the host
 //!   ([`CatchAll::Unrouted`](crate::CatchAll::Unrouted)), and not the default settings. Where the host tells no routes,
 //!   as without axum, it is that of all requests which match no other key.
-//! - **What throttles nothing** limits nothing here, where API Gateway still has the limits of the account.
+//! - **Settings that throttle nothing** limit nothing here, where API Gateway still has the limits of the account.
 //!
 //! # Zero and the maximum
 //!
@@ -132,7 +132,7 @@ use super::{Imported, Reader, error::ConfigError};
 ///
 /// # Errors
 ///
-/// What is neither JSON nor YAML or has no stage in it, several stages, and what is not understood.
+/// A text that is neither JSON nor YAML or has no stage in it, several stages, and settings that are not understood.
 ///
 /// ```
 /// use tower_throttle::config::api_gateway;

@@ -54,7 +54,7 @@
 //!   that are not known and have `limit` or `quota` in their name, and limits inside of `choose`, `retry` or
 //!   `outbound`.
 //! - A throttle tells clients apart in one way, so policies by different identities are an error, too.
-//! - What is kept in another way is a [`Warning`](super::Warning).
+//! - A setting that is kept in another way is a [`Warning`](super::Warning).
 //!
 //! # Zero and the maximum
 //!
@@ -71,7 +71,7 @@
 //!   at once and up to as many again within the same period. To have no more than `calls` in any period, halve
 //!   the number.
 //! - **429 for a quota**, too, where API Management answers 403, after which clients do not come back. Where a cap in
-//!   flight refuses that everybody shares, it is 503: see [refusals](crate#refusals).
+//!   flight refuses that everybody shares, it is 503: see [refusals](crate::guides::refusals).
 //! - **A slot is held** until the response's body has ended.
 //! - **Model tokens** are reserved before and settled after. With `estimate-prompt-tokens="true"` one token is
 //!   reserved for each four bytes of the body, with `false` a single one, so that what an answer costs is owed by the
@@ -107,7 +107,7 @@ use super::{
 ///
 /// # Errors
 ///
-/// What is no XML, or not understood, or cannot be kept, with its line and column. Paths leave out `policies` and
+/// A text that is no XML, or an element that is not understood or cannot be kept, with its line and column. Paths leave out `policies` and
 /// `fragment`; the second of a name is `rate-limit-by-key[2]`.
 ///
 /// ```

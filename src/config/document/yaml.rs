@@ -82,7 +82,7 @@ enum Values {
     Map {
         entries: Vec<(SettingKey, Node)>,
         names: HashSet<String>,
-        /// Of the setting whose value has not come yet.
+        /// The key of the setting whose value has not come yet.
         next: Option<SettingKey>,
     },
 }

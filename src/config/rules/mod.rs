@@ -29,7 +29,7 @@ impl Rules {
     ///
     /// # Errors
     ///
-    /// What is no TOML or longer than 8 MiB (see [`Reader`]), a setting that is not known, and a value that is no
+    /// A text that is no TOML or longer than 8 MiB (see [`Reader`]), a setting that is not known, and a value that is no
     /// setting's, with its path, line and column. Rules that contradict themselves are an error of
     /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
@@ -38,7 +38,7 @@ impl Rules {
 
     /// Reads rules from YAML or JSON, which is a part of it.
     ///
-    /// It is YAML 1.2 without aliases, one document of at most 64 levels.
+    /// The language is YAML 1.2 without aliases, one document of at most 64 levels.
     ///
     /// ```
     /// use tower_throttle::Rules;
@@ -60,7 +60,7 @@ impl Rules {
     ///
     /// # Errors
     ///
-    /// What no document can hold, by name: closures, and the keys of members, which are kept as hashes alone.
+    /// Rules that no document can hold, by name: closures, and the keys of members, which are kept as hashes alone.
     pub fn to_toml(&self) -> Result<String, ConfigError> {
         let document = write::rules(self)?;
         toml::to_string(&document).map_err(|error| ConfigError::new("", None, error.to_string()))

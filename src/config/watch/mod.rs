@@ -138,7 +138,7 @@ impl Watch {
 
     /// Sets the most bytes that are read of the file. Default: 8 MiB. A longer file is [`WatchError::Length`].
     ///
-    /// What reads the file has a bound of its own: see [`Reader::max_bytes`](super::Reader::max_bytes).
+    /// The reader of the file has a bound of its own: see [`Reader::max_bytes`](super::Reader::max_bytes).
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self
@@ -146,7 +146,7 @@ impl Watch {
 
     /// Reads the file, puts its rules into the place of those that hold, and does so again whenever it changes.
     ///
-    /// What is watched are the file, all links on the way to it, the directories in which these lie, and their
+    /// Watched are the file, all links on the way to it, the directories in which these lie, and their
     /// parents, and they are watched anew when something else takes their place. So a file may be edited where it is
     /// or through another of its names, put into the place of another by a rename or by turning a link as Kubernetes
     /// does, mounted by itself, or lie in a directory that is removed and made anew. Beside that the file is looked at

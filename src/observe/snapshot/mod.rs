@@ -86,8 +86,7 @@ pub struct RouteSnapshot {
     pub route: String,
     /// Requests that were let through.
     pub admitted: u64,
-    /// Of the admitted requests, those that no scope counted, since the route is
-    /// [exempt](crate::Limits::exempt).
+    /// The part of the admitted requests that no scope counted, since the route is [exempt](crate::Limits::exempt).
     pub exempt: u64,
     /// Requests that were refused, by whatever limit.
     pub refused: u64,

@@ -130,7 +130,7 @@ impl Connector {
 
     /// Sends a command once to the server that carries it out.
     ///
-    /// It is sent again only where a server redirects it (`MOVED`, `ASK`), which has not carried it out.
+    /// A command is sent again only where a server redirects it (`MOVED`, `ASK`), which has not carried it out.
     pub(super) async fn send(&self, command: &Cmd) -> RedisResult<Value> {
         let mut tracked = self.connection().await?;
         for _ in 0..MOVES {

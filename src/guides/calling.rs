@@ -1,0 +1,48 @@
+//! Calling others: the layer around a client.
+//!
+//! A client of tower is a service over `http` types, so the layer fits around it. Use it to stay below the limits of
+//! a model provider, instead of finding them out by 429:
+//!
+//! ```
+//! use std::{convert::Infallible, time::Duration};
+//!
+//! use http::{Request, Response, StatusCode};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//! use tower_throttle::{Decision, DecisionIn, Limits, Rate, Rules, ThrottleLayer};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let provider = Limits::new().rate(Rate::per_second(2).burst(1)).max_wait(Duration::from_secs(1));
+//! let throttle = ThrottleLayer::builder(Rules::new().route("POST /v1/chat/completions", provider))
+//!     .decision(DecisionIn::Response)
+//!     .build()?;
+//! // Such as `hyper_util::client::legacy::Client`.
+//! let connection = service_fn(|_: Request<String>| async { Ok::<_, Infallible>(Response::new("an answer".to_owned())) });
+//! let client = ServiceBuilder::new().layer(throttle).service(connection);
+//!
+//! let ask = || {
+//!     let request = Request::post("http://provider.example/v1/chat/completions");
+//!     client.clone().oneshot(request.body("a question".to_owned()).expect("a request"))
+//! };
+//! let begun = tokio::time::Instant::now();
+//! for _ in 0..3 {
+//!     assert_eq!(ask().await?.status(), StatusCode::OK);
+//! }
+//! assert!(begun.elapsed() >= Duration::from_secs(1), "two of them waited for half a second");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! - The route key is the method and the path of the request. The host takes no part. Use one layer for each
+//!   provider.
+//! - [`Limits::max_wait`](crate::Limits::max_wait) waits for the limit, in order of calls. A request that would wait
+//!   longer is not sent.
+//! - A local refusal is a response with status 429, as the provider's would be. With
+//!   `decision(DecisionIn::Response)`, a [`Decision`](crate::Decision) in its extensions tells it apart:
+//!   `is_admitted` is false, and `retry_after` is the wait. A response of the provider carries a decision that is
+//!   admitted.
+//! - [`Limits::in_flight`](crate::Limits::in_flight) holds a slot until the response's body has ended or is dropped.
+//! - Response bodies become [`ResponseBody`](crate::ResponseBody), which is a body of `Bytes`.
+//!
+//! `reqwest::Client` is no service over `http` types: its requests and responses are types of its own. Use
+//! hyper-util's client, or a layer in front of your own function that sends with reqwest.

@@ -1,0 +1,73 @@
+//! Configuration files: limits as settings, followed while the server runs.
+//!
+//! ```
+//! use tower_throttle::{Rules, ThrottleLayer, config};
+//!
+//! # let directory = std::env::temp_dir().join(format!("throttle-guide-{}", std::process::id()));
+//! # std::fs::create_dir_all(&directory)?;
+//! # let file = directory.join("limits.toml");
+//! # std::fs::write(&file, "default_route = { rate = 10, burst = 5 }")?;
+//! // `file` is the path of the rules, such as `limits.toml`.
+//! let throttle = ThrottleLayer::new(Rules::new())?;
+//! let watching = config::watch(&file).start(&throttle.handle())?; // reads the file, and follows it
+//! # let limits = throttle.handle().snapshot();
+//! # drop(watching);
+//! # std::fs::remove_dir_all(directory)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A file says all that [`Rules`](crate::Rules) says, except closures and the keys of plan members:
+//!
+//! ```
+//! # let document = r#"
+//! total = { rate = 10000, burst = 5000 }
+//! default_route = { rate = 10, burst = 5 }
+//!
+//! [routes]
+//! "GET /health" = "exempt"
+//! "GET /v1/models" = "600/minute"
+//!
+//! [routes."POST /v1/chat/completions"]
+//! rate = { rate = "600/minute", burst = 20, name = "chat" }
+//! tokens = "90000/minute"
+//! in_flight = 8
+//! max_wait = "2s"
+//!
+//! [clients]
+//! by = [{ header = "x-api-key" }, "address"]
+//! each = { rate = 1, burst = 5 }
+//!
+//! [clients.plans.pro]
+//! rate = 20
+//! burst = 40
+//! quota = "10000/day"
+//! # "#;
+//! # tower_throttle::ThrottleLayer::new(tower_throttle::Rules::from_toml(document)?)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! [`config`](crate::config) lists every setting. YAML and JSON say the same.
+//! [`Rules::JSON_SCHEMA`](crate::Rules::JSON_SCHEMA) describes it to editors. Members of plans are secrets and stay
+//! in code:
+//!
+//! ```
+//! use tower_throttle::Rules;
+//!
+//! let rules = Rules::from_toml("[clients]\nby = { header = \"x-api-key\" }\neach = 1\nplans.pro = 20")?
+//!     .map_clients(|clients| clients.member("pro", "key-of-a-customer"));
+//! # tower_throttle::ThrottleLayer::new(rules)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Reloads
+//!
+//! New rules take effect all at once. Used units stay used: no reload refills a bucket, frees a slot or forgets a
+//! client. A file that is missing, cut short or wrong changes nothing, and the error is logged. Mounted files and
+//! directories, renames and Kubernetes' links are followed. Without a file, [`Handle::reload`](crate::Handle::reload)
+//! does the same from code and returns the changes.
+//!
+//! # Gateways
+//!
+//! [`config::api_gateway`](crate::config::api_gateway) reads the throttling of API Gateway stages, and
+//! [`config::api_management`](crate::config::api_management) the policies of Azure API Management. What cannot be
+//! kept is an error with line and column; what is kept in another way is a warning.

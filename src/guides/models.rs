@@ -1,0 +1,91 @@
+//! Serving models: slots, queues and model tokens.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use tower_throttle::{Estimate, Limits, Rate, Rules, ThrottleLayer};
+//!
+//! let chat = Limits::new()
+//!     .rate(Rate::per_minute(600).burst(20))
+//!     .tokens(Rate::per_minute(90_000))
+//!     .in_flight(8)
+//!     .max_wait(Duration::from_secs(2))
+//!     .max_waiting(100);
+//! let rules = Rules::new()
+//!     .route("POST /v1/chat/completions", chat)
+//!     .estimate(Estimate::by_header("x-max-tokens").or(500));
+//! let throttle = ThrottleLayer::new(rules)?;
+//! # let _ = throttle;
+//! # Ok::<(), tower_throttle::RulesError>(())
+//! ```
+//!
+//! # Slots
+//!
+//! [`Limits::in_flight`](crate::Limits::in_flight) caps the requests that are in flight. A request holds its slot
+//! from the decision to the last byte, the trailers or the error of its response, or until the client goes away. A
+//! stream of ten minutes holds a slot for ten minutes. A server without a free slot answers 503; a client over its
+//! own cap gets 429.
+//!
+//! A request whose body does not arrive holds a slot for as long as the handler waits for that body. Bound it with
+//! tower-http's `RequestBodyDeadlineLayer` inside the throttle.
+//!
+//! # Queues
+//!
+//! [`Limits::max_wait`](crate::Limits::max_wait) queues requests that would be rejected, in order of arrival, for
+//! rates and slots alike. A request that would wait longer than allowed, or longer than its `grpc-timeout`, is
+//! rejected at once. [`Limits::max_waiting`](crate::Limits::max_waiting) bounds the queue. A client that is over its
+//! own limit delays nobody else. A request that goes away leaves the queue and has used nothing.
+//!
+//! # Tokens
+//!
+//! [`Limits::tokens`](crate::Limits::tokens) is a rate of model tokens. The cost of a request is estimated and
+//! reserved before it runs, and settled afterwards:
+//!
+//! ```
+//! use std::convert::Infallible;
+//!
+//! use http::{Request, Response, StatusCode};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//! use tower_throttle::{Estimate, Limits, Rate, Rules, ThrottleLayer, Usage};
+//!
+//! async fn complete(request: Request<()>) -> Result<Response<String>, Infallible> {
+//!     // Absent where no limit counts tokens, as after a reload.
+//!     if let Some(usage) = request.extensions().get::<Usage>() {
+//!         usage.settle(70); // or `add` while it streams, and stop when `remaining` is zero
+//!     }
+//!     Ok(Response::new("an answer of 70 tokens".to_owned()))
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let rules = Rules::new()
+//!     .route("POST /chat", Limits::new().tokens(Rate::per_minute(100)))
+//!     .estimate(Estimate::fixed(50));
+//! let service = ServiceBuilder::new().layer(ThrottleLayer::new(rules)?).service(service_fn(complete));
+//! let ask = || service.clone().oneshot(Request::post("/chat").body(()).expect("a request"));
+//!
+//! assert_eq!(ask().await?.status(), StatusCode::OK); // 50 reserved, 70 used: 30 are left
+//! assert_eq!(ask().await?.status(), StatusCode::TOO_MANY_REQUESTS);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! - Tokens that were reserved and not used come back. Tokens that were used and not reserved become a debt, which
+//!   later requests wait for.
+//! - Without [`Rules::estimate`](crate::Rules::estimate), the estimate is one token for each four bytes of
+//!   `Content-Length`. An [`Estimate`](crate::Estimate) can be fixed, a header field or a closure.
+//! - An estimate above the burst is admitted, since it is a guess. A limit reserves at most its burst, and half of it
+//!   where strangers share the bucket ([`max_reservation_percent`](crate::Limits::max_reservation_percent)).
+//!   [`max_tokens_per_request`](crate::Limits::max_tokens_per_request) rejects larger requests.
+//! - `ThrottleLayer::builder(rules).usage_from_openai_response(true)` reads `usage.total_tokens` from responses as
+//!   they pass, for handlers that cannot be changed.
+//!
+//! # Refusals that clients obey
+//!
+//! SDKs retry when they are told to. A [`Dialect`](crate::Dialect) answers in the format that they parse: OpenAI,
+//! Anthropic, KServe, JSON-RPC (MCP), API Gateway, Azure API Management. gRPC requests get `RESOURCE_EXHAUSTED` with
+//! `RetryInfo`.
+//!
+//! `stagger_retry_after(true)` tells clients that are rejected together different waits. Fifty clients of OpenAI's
+//! SDK at once, with a burst of five and ten a second, need it: about ten succeed without it, and all fifty with it.
+//! A queue (`max_wait`) serves such a herd without retries.

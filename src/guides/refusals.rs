@@ -1,0 +1,83 @@
+//! Refusals and header fields: what clients are told, and how to change it.
+//!
+//! # Over HTTP
+//!
+//! A rejected request never reaches the service behind the throttle, and its body is not read. The answer is
+//! [`Problem`](crate::Problem), status 429:
+//!
+//! ```text
+//! HTTP/1.1 429 Too Many Requests
+//! content-type: application/problem+json
+//! cache-control: no-store
+//! retry-after: 1
+//! retry-after-ms: 676
+//! ratelimit-policy: "chat";q=60;w=60;throttle-burst=10
+//! ratelimit: "chat";r=0;t=1
+//! ```
+//!
+//! One body serves readers of problem documents (RFC 9457) and OpenAI's SDKs. Waits are rounded up, so that a client
+//! that obeys them does not come too soon. `retry-after` is in whole seconds, at least 1. A wait of more than a
+//! minute adds `x-should-retry: false`, since some SDKs ignore such a wait and come back at once. A request that can
+//! never pass gets that field without a `retry-after`. `HEAD` gets the fields without the body. Where only caps on
+//! what the server has in flight reject, the status is 503.
+//!
+//! # Over gRPC
+//!
+//! A gRPC request gets one HEADERS frame with `grpc-status: 8` (`RESOURCE_EXHAUSTED`; 14, `UNAVAILABLE`, from a
+//! server without a free slot). The details are `RetryInfo`, `QuotaFailure` and `ErrorInfo`. gRPC-Web gets the same
+//! in its own content type. A request is gRPC by its content type, by [`Protocol::Grpc`](crate::Protocol::Grpc), or
+//! by a path of the shape `/package.Service/Method`. `grpc_retry_pushback(true)` makes client libraries retry after
+//! the wait.
+//!
+//! # Header fields
+//!
+//! Admitted responses and refusals carry the fields of the IETF draft [RateLimit header fields for
+//! HTTP](https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/), version 11:
+//!
+//! ```text
+//! ratelimit-policy: "chat";q=60;w=60;throttle-burst=10
+//! ratelimit: "chat";r=9;t=9
+//! ```
+//!
+//! The policy is `q` requests in `w` seconds with a burst of `throttle-burst`. `r` requests would pass now, and a
+//! client that spreads them over `t` seconds arrives at the steady rate. The limit with the least left comes first.
+//! The fields are added to those of the inner service, never in their place. `rate_limit_headers(false)` turns them
+//! off on admitted responses.
+//!
+//! The total's limits are not told, since a server's capacity is nobody's business, unless
+//! [`Limits::publish`](crate::Limits::publish) says so.
+//!
+//! Browsers hide these fields from scripts. Name them to CORS by [`EXPOSE_HEADERS`](crate::EXPOSE_HEADERS).
+//!
+//! # Dialects
+//!
+//! A [`Dialect`](crate::Dialect) answers as the clients of a known API expect it: OpenAI, Anthropic, API Gateway,
+//! Azure API Management, KServe, JSON-RPC (MCP). Set it for all routes with `rejection`, or for one with
+//! [`Rules::rejection`](crate::Rules::rejection).
+//!
+//! # An answer of your own
+//!
+//! A closure gets the [`Denial`](crate::Denial) and the request's head. It may begin with the default answer, and
+//! keep its fields:
+//!
+//! ```
+//! use http::{StatusCode, request::Parts};
+//! use tower_throttle::{Denial, Problem, Rejection, Rules, RulesError, ThrottleLayer};
+//!
+//! fn throttle(rules: Rules) -> Result<ThrottleLayer, RulesError> {
+//!     ThrottleLayer::builder(rules)
+//!         .rejection(|denial: &Denial, request: &Parts| {
+//!             let mut answer = Problem.reject(denial, request);
+//!             *answer.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+//!             answer
+//!         })
+//!         .build()
+//! }
+//! # throttle(Rules::new()).map(|_| ())?;
+//! # Ok::<(), RulesError>(())
+//! ```
+//!
+//! # Waits
+//!
+//! Each refusal tells its true wait. `stagger_retry_after(true)` tells clients that are rejected together different
+//! waits, so that they do not return together. Nobody is told less than its wait.
