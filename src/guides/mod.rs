@@ -10,8 +10,8 @@
 //! - [The order of layers](layers), and hosts.
 //! - [Simulate before you change](simulate), and test in virtual time.
 //! - [Calling others](calling): the layer around a client.
-//! - Coming from [API Gateway](api_gateway), [Azure API Management](api_management), [nginx](nginx) or
-//!   [tower_governor](tower_governor).
+//! - Coming from [API Gateway](api_gateway), [Azure API Management](api_management), [nginx] or
+//!   [tower_governor].
 
 pub mod api_gateway;
 pub mod api_management;
