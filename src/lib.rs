@@ -4,7 +4,7 @@
 //! A default for all routes, overrides for some, limits and quotas for each client, and a total over everything, with
 //! burst and steady-state rate. For model servers: concurrency slots held until a stream ends, bounded queues, and
 //! model tokens that are reserved and then settled. It fits [axum], [tonic], hyper and any other stack of tower
-//! services over [`http`] types.
+//! services over [`http`](https://docs.rs/http) types.
 //!
 //! ```
 //! use std::convert::Infallible;
@@ -102,8 +102,6 @@
 #[path = "bench.rs"]
 pub mod __bench;
 mod admission;
-#[cfg(feature = "axum")]
-pub mod axum;
 mod body;
 mod canonical_path;
 #[cfg(test)]
@@ -111,8 +109,6 @@ mod canonical_path;
 mod cases;
 mod client;
 mod clock;
-#[cfg(feature = "config")]
-pub mod config;
 mod decision;
 mod engine;
 mod error;
@@ -135,6 +131,12 @@ mod usage;
 #[cfg(all(test, feature = "quanta"))]
 #[path = "../tests/support/windows.rs"]
 mod windows;
+
+// After the others: pages of types show their methods in the order of modules, and `new` comes first.
+#[cfg(feature = "axum")]
+pub mod axum;
+#[cfg(feature = "config")]
+pub mod config;
 
 pub use self::{
     body::ResponseBody,

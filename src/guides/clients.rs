@@ -7,7 +7,10 @@
 //! let clients = Clients::by_header("x-api-key")
 //!     .or_address()
 //!     .each(Rate::per_second(1).burst(5))
-//!     .plan("pro", Plan::new(pro).route("POST /v1/chat/completions", Rate::per_second(2).burst(4)))
+//!     .plan(
+//!         "pro",
+//!         Plan::new(pro).route("POST /v1/chat/completions", Rate::per_second(2).burst(4)),
+//!     )
 //!     .member("pro", "key-of-a-customer");
 //! let throttle = ThrottleLayer::new(Rules::new().clients(clients))?;
 //! # let _ = throttle;
@@ -37,7 +40,8 @@
 //! reaches a limit:
 //!
 //! ```
-//! use axum::{Router, extract::Request, middleware::{Next, from_fn}, response::Response, routing::post};
+//! use axum::middleware::{Next, from_fn};
+//! use axum::{Router, extract::Request, response::Response, routing::post};
 //! use http::StatusCode;
 //! use tower_throttle::{Clients, Plan, Rate, Rules, RulesError, ThrottleLayer};
 //!

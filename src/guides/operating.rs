@@ -1,4 +1,4 @@
-//! Operating: metrics, logs, snapshots, shutdown.
+//! Operating: metrics, logs, snapshots, restarts.
 //!
 //! # Metrics
 //!
@@ -36,6 +36,7 @@
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //! use tower_throttle::{Decision, DecisionIn, Rate, Rules, ThrottleLayer};
 //!
+//! # async fn serve(_: Request<()>) -> Result<Response<String>, Infallible> { Ok(Response::new(String::new())) }
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let throttle = ThrottleLayer::builder(Rules::new().total(Rate::per_second(1)))
@@ -43,10 +44,11 @@
 //!     .build()?;
 //! let service = ServiceBuilder::new()
 //!     .layer(throttle)
-//!     .service(service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(String::new())) }));
+//!     .service(service_fn(serve));
 //! let response = service.oneshot(Request::new(())).await?;
 //! let decision = response.extensions().get::<Decision>().expect("told");
-//! println!("{} of route {}", if decision.is_admitted() { "admitted" } else { "refused" }, decision.route());
+//! let outcome = if decision.is_admitted() { "admitted" } else { "refused" };
+//! println!("{outcome}: {}", decision.route());
 //! # Ok(())
 //! # }
 //! ```

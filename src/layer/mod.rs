@@ -1,7 +1,5 @@
 //! The layer.
 
-#[cfg(feature = "test-util")]
-mod at;
 mod builder;
 
 use std::sync::Arc;
@@ -82,6 +80,10 @@ impl<S> Layer<S> for ThrottleLayer {
         Throttle::new(inner, Arc::clone(&self.engine))
     }
 }
+
+// After the others, as its methods are on the page of the layer.
+#[cfg(feature = "test-util")]
+mod at;
 
 #[cfg(test)]
 mod tests {
