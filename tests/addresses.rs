@@ -72,7 +72,7 @@ async fn in_axum_the_peer_is_known_and_proxies_if_they_are_trusted() {
         }
     }
     let clients = Clients::by_address()
-        .trusting(["127.0.0.1"])
+        .trusted_proxies(["127.0.0.1"])
         .each(hourly(1));
     let server = axum_server(throttle(Rules::new().clients(clients))).await;
     for (from, client, expected) in [

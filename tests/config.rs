@@ -34,7 +34,7 @@ publish = false
 
 [clients]
 by = [{ header = "x-api-key" }, "address"]
-trusting = ["10.0.0.0/8", "fd00::/8"]
+trusted_proxies = ["10.0.0.0/8", "fd00::/8"]
 forwarding = "forwarded"
 ipv6_prefix = 56
 max_clients = 1000
@@ -85,7 +85,7 @@ fn whole() -> Rules {
         .quota(Quota::per_month(1_000_000));
     let clients = Clients::by_header("x-api-key")
         .or_address()
-        .trusting(["10.0.0.0/8", "fd00::/8"])
+        .trusted_proxies(["10.0.0.0/8", "fd00::/8"])
         .forwarding(tower_throttle::Forwarding::Forwarded)
         .ipv6_prefix(56)
         .max_clients(1_000)
@@ -383,10 +383,10 @@ fn every_error_names_its_place() {
 /// The address was once taken for a number, for it has digits and points alone.
 #[test]
 fn an_address_in_yaml_is_a_text() {
-    let yaml = "clients: { by: address, trusting: [10.0.0.1, 10.1.0.0/16], each: 1 }";
+    let yaml = "clients: { by: address, trusted_proxies: [10.0.0.1, 10.1.0.0/16], each: 1 }";
     let rules = Rules::from_yaml(yaml).unwrap_or_else(|error| panic!("{error}"));
     let clients = Clients::by_address()
-        .trusting(["10.0.0.1", "10.1.0.0/16"])
+        .trusted_proxies(["10.0.0.1", "10.1.0.0/16"])
         .each(Rate::per_second(1));
     assert_eq!(shown(&rules), shown(&Rules::new().clients(clients)));
 }

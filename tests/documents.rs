@@ -409,9 +409,9 @@ fn what_an_author_of_toml_most_likely_forgot_is_told() {
 fn errors_of_rules_from_a_document_name_no_function() {
     let table = [
         "clients = { by = 'address' }",
-        "clients = { by = 'bearer', each = 1, trusting = '10.0.0.0/8' }",
-        "clients = { by = 'address', each = 1, trusting = '::ffff:10.0.0.0/8' }",
-        "clients = { by = 'address', each = 1, trusting = 'proxy' }",
+        "clients = { by = 'bearer', each = 1, trusted_proxies = '10.0.0.0/8' }",
+        "clients = { by = 'address', each = 1, trusted_proxies = '::ffff:10.0.0.0/8' }",
+        "clients = { by = 'address', each = 1, trusted_proxies = 'proxy' }",
         "clients = { by = { header = 'a b' }, each = 1 }",
         "clients = { by = { hosts = [] }, each = 1 }",
         "clients = { by = 'address', each = 1, max_clients = 18446744073709551615 }",

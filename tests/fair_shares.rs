@@ -452,7 +452,7 @@ fn what_cannot_be_meant_is_an_error_that_names_it() {
             "clients: `x key` is no name",
         ),
         (
-            each().or_address().trusting(["10.0.0.0/99"]),
+            each().or_address().trusted_proxies(["10.0.0.0/99"]),
             "clients: trusted proxy `10.0.0.0/99`",
         ),
         (
@@ -468,8 +468,8 @@ fn what_cannot_be_meant_is_an_error_that_names_it() {
             "clients: a member of plan `pro` has a key that clients are not told apart by",
         ),
         (
-            each().trusting(["10.0.0.0/8"]),
-            "clients: `trusting` names proxies, and nobody is told apart by address",
+            each().trusted_proxies(["10.0.0.0/8"]),
+            "clients: `trusted_proxies` names proxies, and nobody is told apart by address",
         ),
         (
             each().plan("a", Limits::new()).plan("a", Limits::new()),

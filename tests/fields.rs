@@ -46,9 +46,9 @@ fn passed(rules: Rules, lines: &[(&str, &str)]) -> Vec<bool> {
     })
 }
 
-fn trusting(forwarding: Forwarding) -> Clients {
+fn trusted_proxies(forwarding: Forwarding) -> Clients {
     let clients = Clients::by_address().forwarding(forwarding);
-    clients.trusting(["10.0.0.0/8"])
+    clients.trusted_proxies(["10.0.0.0/8"])
 }
 
 proptest! {
@@ -67,13 +67,13 @@ proptest! {
             (Clients::by_header("x-api-key"), "x-api-key", plain, padded),
             (Clients::by_bearer(), "authorization", format!("Bearer {key}"), bearer(&key)),
             (
-                trusting(Forwarding::XForwardedFor),
+                trusted_proxies(Forwarding::XForwardedFor),
                 "x-forwarded-for",
                 address.to_owned(),
                 format!("{before}1.1.1.1{after},{before}{address}{after}"),
             ),
             (
-                trusting(Forwarding::Forwarded),
+                trusted_proxies(Forwarding::Forwarded),
                 "forwarded",
                 format!("for={address}"),
                 format!("{before}for={address}{after};{before}proto=https{after}"),

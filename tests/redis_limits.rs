@@ -498,7 +498,7 @@ fn private() -> Rules {
     let gold = Plan::new(gold).route("POST /chat", Rate::per_second(40).burst(20));
     let clients = Clients::by_header("x-api-key")
         .or_address()
-        .trusting(["127.0.0.1"])
+        .trusted_proxies(["127.0.0.1"])
         .each(each)
         .plan("gold", gold)
         .member("gold", "sk-of-gold")

@@ -129,7 +129,7 @@ async fn admitted(client: &Client, requests: usize) -> usize {
 }
 
 /// Reaches the server where this machine trusts its authority.
-async fn trusting(port: &str, plain: &str) {
+async fn trusted_proxies(port: &str, plain: &str) {
     for host in ["127.0.0.1", "localhost"] {
         let url = format!("rediss://{host}:{port}");
         let store = RedisStore::connect(&url).await;
@@ -154,7 +154,7 @@ async fn trusting(port: &str, plain: &str) {
 async fn a_server_is_reached_through_tls_if_its_authority_is_trusted() {
     if let Some(told) = again::told() {
         let (port, plain) = told.split_once(' ').expect("two ports");
-        return trusting(port, plain).await;
+        return trusted_proxies(port, plain).await;
     }
     for kind in KINDS {
         let papers = Papers::new(&format!("{kind:?}-trusted"));

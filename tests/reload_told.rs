@@ -118,13 +118,13 @@ fn every_setting_that_a_reload_changes_is_told_by_name_from_and_to() {
             with(
                 clients()
                     .or_address()
-                    .trusting(["10.0.0.0/8"])
+                    .trusted_proxies(["10.0.0.0/8"])
                     .forwarding(Forwarding::Forwarded)
                     .ipv6_prefix(56),
             ),
             &[
                 "clients, told apart by: header `x-api-key` => header `x-api-key`, then address",
-                "clients, trusting: none => 10.0.0.0/8",
+                "clients, trusted_proxies: none => 10.0.0.0/8",
                 "clients, forwarding: XForwardedFor => Forwarded",
                 "clients, ipv6_prefix: 64 => 56",
             ],

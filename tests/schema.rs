@@ -152,7 +152,7 @@ fn schema() -> Value {
             one_of([source.clone(), json!({ "type": "array", "items": source, "minItems": 1, "maxItems": 2 })]),
             "How clients are told apart: `bearer`, `address`, a header field, or hosts; or one of them and then `address`.",
         ),
-        "trusting": described(texts(), "The networks of trusted proxies, such as `10.0.0.0/8`."),
+        "trusted_proxies": described(texts(), "The networks of trusted proxies, such as `10.0.0.0/8`."),
         "forwarding": {
             "enum": ["x-forwarded-for", "forwarded"],
             "description": "The header field in which trusted proxies name the client.",
@@ -355,7 +355,7 @@ fn what_is_valid_is_read_and_what_is_not_is_not() {
         "clients = { by.hosts = 'a.example', each = 1 }",
         "clients = { by = [{ hosts = ['a.example', '[::1]:8080'] }, 'address'], each = 1 }",
         "clients = { by.header = 'k', each = { routes.'GET /' = 1 }, plans.a = 'closed' }",
-        "clients = { by = 'address', trusting = '::1', forwarding = 'forwarded', ipv6_prefix = 0, each = 1 }",
+        "clients = { by = 'address', trusted_proxies = '::1', forwarding = 'forwarded', ipv6_prefix = 0, each = 1 }",
         "estimate = 5",
         "estimate = { bytes_per_token = 4, or = 1 }",
         "estimate.header = 'x'",

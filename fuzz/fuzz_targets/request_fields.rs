@@ -138,7 +138,7 @@ fn addresses(forwarding: Forwarding, lines: &[&[u8]], appended: &str) {
         _ => "x-forwarded-for",
     };
     let clients = Clients::by_address()
-        .trusting(["10.0.0.0/8"])
+        .trusted_proxies(["10.0.0.0/8"])
         .forwarding(forwarding);
     let last = lines.last().copied().unwrap_or_default();
     // Appended to the last line, or in a line of its own.

@@ -25,7 +25,7 @@ use crate::head::RequestHead;
 /// client is somebody else, with full buckets. So the throttle stands **inside of authentication** where clients
 /// are told apart by a key or a token, or by what authentication has put into the request's extensions
 /// ([`by_extension`](Self::by_extension)). Where nobody is authenticated, the address is what cannot be
-/// made up: [`by_address`](Self::by_address), with the proxies in front [named](Self::trusting).
+/// made up: [`by_address`](Self::by_address), with the proxies in front [named](Self::trusted_proxies).
 ///
 /// The first source that finds something identifies the client. A client that no source finds is **anonymous**,
 /// and all anonymous clients share the buckets of one.
@@ -158,7 +158,7 @@ impl Clients {
         Self::by_source(IdentitySource::Host(hosts.collect()))
     }
 
-    /// Clients are told apart by their address: the peer's, or, behind [trusted](Self::trusting) proxies,
+    /// Clients are told apart by their address: the peer's, or, behind [trusted](Self::trusted_proxies) proxies,
     /// the one these vouch for. IPv6 addresses of one /64 are one client, unless
     /// [`ipv6_prefix`](Self::ipv6_prefix) says otherwise.
     ///
@@ -228,7 +228,7 @@ impl Clients {
     /// cannot be read. An entry that is no network is an error of
     /// [`ThrottleLayer::new`](crate::ThrottleLayer::new), and so are proxies where nobody is told apart by
     /// address.
-    pub fn trusting<N: Into<Cow<'static, str>>>(
+    pub fn trusted_proxies<N: Into<Cow<'static, str>>>(
         mut self,
         networks: impl IntoIterator<Item = N>,
     ) -> Self {

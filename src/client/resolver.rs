@@ -412,7 +412,7 @@ mod tests {
             ("::/0", "10.1.2.3", false),
         ];
         for (trusted, peer, believed) in table {
-            let clients = Clients::by_address().trusting([trusted]).ipv6_prefix(128);
+            let clients = Clients::by_address().trusted_proxies([trusted]).ipv6_prefix(128);
             let mut request = with("x-forwarded-for", "::ffff:192.0.2.7");
             let address: IpAddr = peer.parse().expect("an address");
             request
@@ -442,16 +442,16 @@ mod tests {
             ResolverError::Header("x key".into())
         );
         assert_eq!(
-            fault(by().trusting(["10.0.0.0/33"])),
+            fault(by().trusted_proxies(["10.0.0.0/33"])),
             ResolverError::Network("10.0.0.0/33".into())
         );
         assert_eq!(
-            fault(by().trusting(["proxy"])),
+            fault(by().trusted_proxies(["proxy"])),
             ResolverError::Network("proxy".into())
         );
         for wide in ["::ffff:10.0.0.0/8", "::ffff:0:0/95", "64:ff9b::/64"] {
             assert_eq!(
-                fault(by().trusting([wide])),
+                fault(by().trusted_proxies([wide])),
                 ResolverError::Mapped(wide.into())
             );
         }
@@ -465,17 +465,17 @@ mod tests {
         assert_eq!(fault(pro(by()).member("pro", "10.0.0.1")), never);
         assert_eq!(fault(pro(Clients::by_bearer()).member("pro", 1_u64)), never);
         let key = Clients::by_header("x-api-key");
-        assert_eq!(fault(key.trusting(["10.0.0.0/8"])), ResolverError::Trusting);
+        assert_eq!(fault(key.trusted_proxies(["10.0.0.0/8"])), ResolverError::Trusting);
         for found in [
             pro(by().or_address()),
             pro(Clients::by(|_| None)).member("pro", 1_u64),
             pro(Clients::by(|_| None)).member("pro", "k"),
             pro(Clients::by_bearer().or_address())
                 .member("pro", "k")
-                .trusting(["::1"]),
+                .trusted_proxies(["::1"]),
         ] {
             assert!(Resolver::new(&found).is_ok(), "{found:?}");
         }
-        assert!(Resolver::new(&by().trusting(["10.0.0.1", "::1", "fd00::/8"])).is_ok());
+        assert!(Resolver::new(&by().trusted_proxies(["10.0.0.1", "::1", "fd00::/8"])).is_ok());
     }
 }

@@ -78,7 +78,7 @@
 //!
 //! **Clients** have `by`: `"address"`, `"bearer"`, `{ header = "x-api-key" }`, `{ hosts = ["api.example.com"] }`, or
 //! one of the latter three and `"address"` in a list; `each` and `plans`, which are limits that may have `routes` of
-//! their own; and `trusting`, `forwarding` (`"x-forwarded-for"`, `"forwarded"`), `ipv6_prefix` and `max_clients` as
+//! their own; and `trusted_proxies`, `forwarding` (`"x-forwarded-for"`, `"forwarded"`), `ipv6_prefix` and `max_clients` as
 //! [`Clients`](crate::Clients) has them. Who is on a plan is no setting, for keys are secrets:
 //! [`Rules::map_clients`](crate::Rules::map_clients) adds them.
 //!

@@ -95,7 +95,7 @@
 //! into the extensions. Without it all clients are anonymous, and the log says so once (feature `tracing`).
 //!
 //! Behind a proxy every peer is the proxy. Name the proxies that you trust:
-//! `Clients::by_address().trusting(["10.0.0.0/8"])`. `X-Forwarded-For` (or `Forwarded`, by
+//! `Clients::by_address().trusted_proxies(["10.0.0.0/8"])`. `X-Forwarded-For` (or `Forwarded`, by
 //! [`forwarding`](crate::Clients::forwarding)) is then read from its right end, over all its lines, up to the first
 //! address that is not trusted. The left end is never believed: clients write it.
 //!

@@ -11,7 +11,7 @@
 //! | zone size, `10m` | [`Clients::max_clients`](crate::Clients::max_clients) |
 //! | `limit_req_dry_run on` | [`Rate::shadow`](crate::Rate::shadow), for each limit |
 //! | `limit_req_status 429` | 429 without a word; 503 for a full server |
-//! | `set_real_ip_from 10.0.0.0/8` | [`Clients::trusting`](crate::Clients::trusting) |
+//! | `set_real_ip_from 10.0.0.0/8` | [`Clients::trusted_proxies`](crate::Clients::trusted_proxies) |
 //! | `nginx -s reload` | [`Handle::reload`](crate::Handle::reload) |
 //!
 //! ```nginx

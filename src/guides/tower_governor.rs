@@ -6,7 +6,7 @@
 //! | `.per_second(2)`: one in **two seconds** | [`Rate::new(1, Duration::from_secs(2))`](crate::Rate::new); [`Rate::per_second(2)`](crate::Rate::per_second) is two in one |
 //! | `.burst_size(5)` | [`Rate::burst(5)`](crate::Rate::burst) |
 //! | `PeerIpKeyExtractor` | [`Clients::by_address`](crate::Clients::by_address) |
-//! | `SmartIpKeyExtractor` | [`Clients::by_address`](crate::Clients::by_address) with [`trusting`](crate::Clients::trusting): fields are believed of proxies that are named alone |
+//! | `SmartIpKeyExtractor` | [`Clients::by_address`](crate::Clients::by_address) with [`trusted_proxies`](crate::Clients::trusted_proxies): fields are believed of proxies that are named alone |
 //! | `GlobalKeyExtractor` | [`Rules::total`](crate::Rules::total) |
 //! | a `KeyExtractor` of one's own | [`Clients::by`](crate::Clients::by) |
 //! | `.methods([…])` | route keys with a method |
@@ -32,7 +32,7 @@
 //! use tower_throttle::{Clients, Rate, Rules, ThrottleLayer};
 //!
 //! let each = Rate::new(1, Duration::from_secs(2)).burst(5);
-//! let clients = Clients::by_address().trusting(["10.0.0.0/8"]).each(each);
+//! let clients = Clients::by_address().trusted_proxies(["10.0.0.0/8"]).each(each);
 //! let throttle = ThrottleLayer::new(Rules::new().clients(clients))?;
 //! # Ok::<(), tower_throttle::RulesError>(())
 //! ```

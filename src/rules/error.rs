@@ -122,7 +122,7 @@ pub enum RulesError {
     /// [`Clients::by_host`](crate::Clients::by_host) without a host.
     #[error("clients: told apart by host, and no host is listed; list those that are clients")]
     NoHosts,
-    /// An entry of [`Clients::trusting`](crate::Clients::trusting) that is no network.
+    /// An entry of [`Clients::trusted_proxies`](crate::Clients::trusted_proxies) that is no network.
     #[error(
         "clients: trusted proxy `{network}` is no address or network; write one such as `10.0.0.0/8`"
     )]
@@ -169,11 +169,11 @@ pub enum RulesError {
     },
     /// Trusted proxies where nobody is told apart by address.
     #[error(
-        "clients: `trusting` names proxies, and nobody is told apart by address; tell clients apart by address, too, or \
+        "clients: `trusted_proxies` names proxies, and nobody is told apart by address; tell clients apart by address, too, or \
          leave the proxies out"
     )]
     #[non_exhaustive]
-    TrustingNobody,
+    UnusedProxies,
     /// Two plans of one name.
     #[error("clients: plan `{name}` is declared twice; keep one of them")]
     #[non_exhaustive]

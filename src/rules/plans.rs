@@ -155,7 +155,7 @@ pub(super) fn resolver(clients: &Clients) -> Result<Resolver, RulesError> {
         ResolverError::Prefix(bits) => RulesError::Ipv6Prefix { bits },
         ResolverError::Plan(name) => RulesError::UnknownPlan { name },
         ResolverError::Member(plan) => RulesError::UnknownMember { plan },
-        ResolverError::Trusting => RulesError::TrustingNobody,
+        ResolverError::Trusting => RulesError::UnusedProxies,
         ResolverError::Secret(length) => RulesError::Secret { length },
     })
 }

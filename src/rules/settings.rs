@@ -186,7 +186,7 @@ impl Settings {
         let sources: Vec<_> = sources.iter().map(source).collect();
         self.set(place, "told apart by", "none", sources.join(", then "));
         if !trusted.is_empty() {
-            self.set(place, "trusting", "none", trusted.join(" "));
+            self.set(place, "trusted_proxies", "none", trusted.join(" "));
         }
         self.set(place, "forwarding", "", format!("{forwarding:?}"));
         self.set(place, "ipv6_prefix", "", ipv6_prefix.to_string());

@@ -166,7 +166,7 @@ fn caution(identity: &ClientSource) -> Option<&'static str> {
     match identity {
         ClientSource::Address => Some(
             "the address is that of the peer; behind a proxy all clients have its address, unless they are written \
-             in Rust with `Clients::trusting`",
+             in Rust with `Clients::trusted_proxies`",
         ),
         subscription if *subscription == ClientSource::subscription() => Some(
             "a subscription is known by the header `Ocp-Apim-Subscription-Key` alone, so its two keys are two \
@@ -175,7 +175,7 @@ fn caution(identity: &ClientSource) -> Option<&'static str> {
         ),
         ClientSource::Header(name) if name == "x-forwarded-for" => Some(
             "whoever sends it may write into `X-Forwarded-For` what it likes; use the address, in Rust with \
-             `Clients::trusting`",
+             `Clients::trusted_proxies`",
         ),
         ClientSource::Header(_) => None,
     }

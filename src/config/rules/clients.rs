@@ -54,9 +54,9 @@ pub(super) fn clients(place: &Cursor<'_>) -> Result<Clients, ConfigError> {
     if let [_, SourceSetting::Address] = &sources[..] {
         clients = clients.or_address();
     }
-    if let Some(networks) = fields.get("trusting") {
+    if let Some(networks) = fields.get("trusted_proxies") {
         let networks = networks.each(|network| Ok(network.text()?.to_owned()))?;
-        clients = clients.trusting(networks);
+        clients = clients.trusted_proxies(networks);
     }
     if let Some(forwarding) = fields.get("forwarding") {
         clients = clients.forwarding(one_of(&forwarding, &FORWARDING)?);

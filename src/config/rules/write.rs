@@ -336,7 +336,7 @@ fn clients(clients: &Clients) -> Result<DocumentValue, ConfigError> {
     let mut table = TableBuilder::default();
     table.set_all("by", by);
     table.set_all(
-        "trusting",
+        "trusted_proxies",
         trusted.iter().map(|network| text(&**network)).collect(),
     );
     if *forwarding != defaults.forwarding {
