@@ -154,7 +154,7 @@ fn table(limits: &[LimitSnapshot]) -> String {
             route,
             clients,
             limit.name.to_string(),
-            limit.terms.to_string(),
+            limit.settings.to_string(),
         ]
     }));
     let width = |column: usize| {

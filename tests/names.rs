@@ -17,7 +17,7 @@ fn names(rules: Rules) -> Vec<Named> {
     let limits = throttle(rules).handle().snapshot().limits;
     let named = limits.into_iter().map(|limit| {
         let plan = limit.plan.map(|plan| plan.to_string());
-        let terms = limit.terms.to_string();
+        let terms = limit.settings.to_string();
         (
             (limit.scope, limit.route, plan, terms),
             limit.name.to_string(),

@@ -80,7 +80,7 @@ async fn what_each_limit_has_left_and_what_it_did() {
         (stricter.remaining, stricter.refused, stricter.would_refuse),
         (Some(0), 0, 5)
     );
-    assert!(stricter.terms.is_shadow());
+    assert!(stricter.settings.is_shadow());
     let slots = limit(&handle, "slots");
     assert_eq!(
         (slots.in_flight, slots.remaining, slots.burst),

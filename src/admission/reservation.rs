@@ -302,7 +302,7 @@ mod loom_tests {
     use super::*;
     use crate::{
         clock::Timeline,
-        limit::{Limit, Scope, Terms, rate::Rate, reservation::Reservation},
+        limit::{Limit, Scope, LimitSettings, rate::Rate, reservation::Reservation},
         limiter::{
             Limiter,
             limit_set::{LimitSet, Storage},
@@ -315,7 +315,7 @@ mod loom_tests {
     /// An account of 5 of 10 tokens, of a bucket that refills nothing while a model runs.
     fn account() -> Arc<TokenReservation> {
         let rate = Rate::new(1, Duration::from_nanos(INTERVAL)).burst(10);
-        let limit = Limit::of(Terms::Tokens(rate));
+        let limit = Limit::of(LimitSettings::Tokens(rate));
         let limiter = Arc::new(Limiter::new(Timeline::started_at(0)));
         let limit_set = Arc::new(LimitSet::new("test", None, BoundLimit::scope([limit])));
         let demand = Demand {

@@ -8,7 +8,7 @@ pub use self::denial::Denial;
 use crate::{
     clock::Nanos,
     limit::{
-        Limit, Scope, Terms, gcra::RefusalReason, in_flight::InFlight, meter::Meter, quota::Quota,
+        Limit, Scope, LimitSettings, gcra::RefusalReason, in_flight::InFlight, meter::Meter, quota::Quota,
         rate::Rate,
     },
     limiter::{
@@ -231,7 +231,7 @@ impl<'a> LimitStatus<'a> {
     #[must_use]
     pub fn rate(&self) -> Option<&'a Rate> {
         match &self.limit.terms {
-            Terms::Rate(rate) => Some(rate),
+            LimitSettings::Rate(rate) => Some(rate),
             _ => None,
         }
     }
@@ -240,7 +240,7 @@ impl<'a> LimitStatus<'a> {
     #[must_use]
     pub fn quota(&self) -> Option<&'a Quota> {
         match &self.limit.terms {
-            Terms::Quota(quota) => Some(quota),
+            LimitSettings::Quota(quota) => Some(quota),
             _ => None,
         }
     }
@@ -249,7 +249,7 @@ impl<'a> LimitStatus<'a> {
     #[must_use]
     pub fn tokens(&self) -> Option<&'a Rate> {
         match &self.limit.terms {
-            Terms::Tokens(rate) => Some(rate),
+            LimitSettings::Tokens(rate) => Some(rate),
             _ => None,
         }
     }
@@ -258,7 +258,7 @@ impl<'a> LimitStatus<'a> {
     #[must_use]
     pub fn in_flight(&self) -> Option<&'a InFlight> {
         match &self.limit.terms {
-            Terms::InFlight(cap) => Some(cap),
+            LimitSettings::InFlight(cap) => Some(cap),
             _ => None,
         }
     }

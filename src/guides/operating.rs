@@ -66,7 +66,7 @@
 //! let throttle = ThrottleLayer::new(Rules::new().total(Rate::per_second(10)))?;
 //! let handle = throttle.handle();
 //! for limit in handle.snapshot().limits {
-//!     println!("{}: {}, {:?} left", limit.name, limit.terms, limit.remaining);
+//!     println!("{}: {}, {:?} left", limit.name, limit.settings, limit.remaining);
 //! }
 //! # Ok::<(), tower_throttle::RulesError>(())
 //! ```

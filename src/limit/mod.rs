@@ -62,7 +62,7 @@ pub(crate) struct Limit {
     /// True if a user gave the limit its name.
     pub(crate) is_named: bool,
     pub(crate) scope: Scope,
-    pub(crate) terms: Terms,
+    pub(crate) terms: LimitSettings,
     /// `None`: closed.
     pub(crate) meter: Option<Meter>,
     pub(crate) published: bool,
@@ -80,7 +80,7 @@ pub(crate) struct Limit {
 /// `8 in flight`, or `closed`; and `shadow` behind that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Terms {
+pub enum LimitSettings {
     /// A rate of requests.
     Rate(Rate),
     /// A number of requests in each window.
@@ -91,7 +91,7 @@ pub enum Terms {
     InFlight(InFlight),
 }
 
-impl Terms {
+impl LimitSettings {
     /// Returns the meter of a limit with these settings. `None` if the limit is closed or its figures are out of range.
     pub(crate) fn meter(&self, reservation: Reservation) -> Option<Meter> {
         match self {
@@ -156,7 +156,7 @@ impl Terms {
     }
 }
 
-impl fmt::Display for Terms {
+impl fmt::Display for LimitSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             closed if closed.is_closed() => f.write_str("closed"),
@@ -189,7 +189,7 @@ impl Limit {
 
     /// A published limit of a route, called `test`, with nothing besides.
     #[cfg(test)]
-    pub(crate) fn of(terms: Terms) -> Self {
+    pub(crate) fn of(terms: LimitSettings) -> Self {
         let reservation = Reservation::default();
         Self {
             name: "test".into(),
@@ -206,12 +206,12 @@ impl Limit {
 
     #[inline]
     pub(crate) fn is_slots(&self) -> bool {
-        matches!(self.terms, Terms::InFlight(_))
+        matches!(self.terms, LimitSettings::InFlight(_))
     }
 
     #[inline]
     pub(crate) fn is_tokens(&self) -> bool {
-        matches!(self.terms, Terms::Tokens(_))
+        matches!(self.terms, LimitSettings::Tokens(_))
     }
 
     /// Returns the model tokens that a request reserves whose estimate is `tokens`. An estimate that is refused for its

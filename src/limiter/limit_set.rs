@@ -52,7 +52,7 @@ use foldhash::fast::FixedState;
 
 use crate::{
     clock::Nanos,
-    limit::{Limit, Terms, gcra::RefusalReason},
+    limit::{Limit, LimitSettings, gcra::RefusalReason},
     limiter::{
         balance::BalanceRef,
         bucket::Bucket,
@@ -430,8 +430,8 @@ impl BoundLimit {
             limit: &self.limit,
             balance,
             cost: match self.limit.terms {
-                Terms::Tokens(_) => self.reserves(demand, &balance, table, now),
-                Terms::Rate(_) | Terms::Quota(_) | Terms::InFlight(_) => 1,
+                LimitSettings::Tokens(_) => self.reserves(demand, &balance, table, now),
+                LimitSettings::Rate(_) | LimitSettings::Quota(_) | LimitSettings::InFlight(_) => 1,
             },
         }
     }
@@ -480,12 +480,12 @@ impl BoundLimit {
     #[inline]
     pub(crate) fn cost(&self, demand: Demand) -> u64 {
         match &self.limit.terms {
-            Terms::Tokens(_) => {
+            LimitSettings::Tokens(_) => {
                 let is_shared = self.limit.is_shared() || demand.is_anonymous;
                 self.limit
                     .reserves(demand.tokens, demand.is_exact, is_shared)
             }
-            Terms::Rate(_) | Terms::Quota(_) | Terms::InFlight(_) => 1,
+            LimitSettings::Rate(_) | LimitSettings::Quota(_) | LimitSettings::InFlight(_) => 1,
         }
     }
 
@@ -495,7 +495,7 @@ impl BoundLimit {
     pub(crate) fn lease(&self, most: u64) -> u64 {
         const SECOND: u64 = 1_000_000_000;
         let meter = match (&self.limit.meter, &self.limit.terms) {
-            (Some(meter), Terms::Rate(_) | Terms::Quota(_)) if !self.limit.shadow => meter,
+            (Some(meter), LimitSettings::Rate(_) | LimitSettings::Quota(_)) if !self.limit.shadow => meter,
             _ => return 0,
         };
         let steady = SECOND.checked_div(meter.steady(1)).unwrap_or(u64::MAX);

@@ -325,7 +325,7 @@ mod tests {
     use std::cell::Cell;
 
     use super::*;
-    use crate::limit::{Limit, Terms, rate::Rate};
+    use crate::limit::{Limit, LimitSettings, rate::Rate};
 
     const NOW: Nanos = 5;
 
@@ -340,7 +340,7 @@ mod tests {
     /// A state without room says nothing by terms that are gone: more may have come back by the new ones.
     #[test]
     fn a_state_in_other_terms_refuses_nobody() {
-        let limit = Limit::of(Terms::Rate(Rate::per_hour(1).burst(1)));
+        let limit = Limit::of(LimitSettings::Rate(Rate::per_hour(1).burst(1)));
         let limits = BoundLimit::scope([limit.clone(), limit]);
         let [one, two] = &*limits else {
             unreachable!("two limits");
@@ -366,7 +366,7 @@ mod tests {
 
     #[test]
     fn two_limits_pass_a_request_both_or_neither() {
-        let rate = |burst| Limit::of(Terms::Rate(Rate::per_hour(1).burst(burst)));
+        let rate = |burst| Limit::of(LimitSettings::Rate(Rate::per_hour(1).burst(burst)));
         let limits = BoundLimit::scope([rate(1), rate(2)]);
         let [one, two] = &*limits else {
             unreachable!("two limits");
@@ -402,7 +402,7 @@ mod loom_tests {
 
     use super::*;
     use crate::{
-        limit::{Limit, Terms, rate::Rate},
+        limit::{Limit, LimitSettings, rate::Rate},
         limiter::{
             bucket::{Bucket, Source, Successor},
             meter_history::{MeterHistory, MeterStep},
@@ -421,7 +421,7 @@ mod loom_tests {
         /// A route of two requests at once, and a total of so many.
         fn new(most: u64) -> Arc<Self> {
             let limits = BoundLimit::scope(
-                [2, most].map(|burst| Limit::of(Terms::Rate(Rate::per_hour(1).burst(burst)))),
+                [2, most].map(|burst| Limit::of(LimitSettings::Rate(Rate::per_hour(1).burst(burst)))),
             );
             let limit_set = LimitSet::new("GET /", None, limits);
             assert!(limit_set.is_plain, "two rates");

@@ -195,7 +195,7 @@ mod tests {
     use super::*;
     use crate::{
         InFlight, Quota, Rate,
-        limit::{Limit, Terms},
+        limit::{Limit, LimitSettings},
         limiter::{
             limit_set::BoundLimit,
             readings::{BucketReading, LimitReading},
@@ -207,10 +207,10 @@ mod tests {
     fn limit((kind, count, burst, published): (u8, u64, u64, bool), name: &str) -> Limit {
         let rate = Rate::per_minute(count).burst(burst);
         let terms = match kind {
-            0 => Terms::Quota(Quota::per_day(count)),
-            1 => Terms::InFlight(InFlight::new(count)),
-            2 => Terms::Tokens(rate),
-            _ => Terms::Rate(rate),
+            0 => LimitSettings::Quota(Quota::per_day(count)),
+            1 => LimitSettings::InFlight(InFlight::new(count)),
+            2 => LimitSettings::Tokens(rate),
+            _ => LimitSettings::Rate(rate),
         };
         Limit {
             name: name.into(),

@@ -301,7 +301,7 @@ mod tests {
     use crate::{
         Rate, ResponseBody,
         body::FromInner,
-        limit::{Limit, Terms},
+        limit::{Limit, LimitSettings},
         limiter::{
             limit_set::{BoundLimit, LimitSet},
             readings::{LimitReading, LimitReadings},
@@ -398,7 +398,7 @@ mod tests {
         let limit = Limit {
             name: "chat".into(),
             is_named: true,
-            ..Limit::of(Terms::Rate(rate))
+            ..Limit::of(LimitSettings::Rate(rate))
         };
         let mut readings = LimitReadings::default();
         readings.push(LimitReading {

@@ -303,7 +303,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        limit::{Scope, Terms, in_flight::InFlight, meter::Meter, quota::Quota, rate::Rate},
+        limit::{Scope, LimitSettings, in_flight::InFlight, meter::Meter, quota::Quota, rate::Rate},
         limiter::{
             limit_set::{BoundLimit, LimitSet},
             readings::{LimitReading, LimitReadings},
@@ -316,12 +316,12 @@ mod tests {
         let names = ["a", "b", "c", "d", "e", "f", "g", "h", "billing"];
         let rate = Rate::new(3, Duration::from_millis(1_500)).burst(40);
         let terms = match number {
-            0 | 8 => Terms::Rate(rate),
-            1 => Terms::Rate(Rate::per_hour(2)),
-            2 | 3 => Terms::Quota(Quota::per_week(20)),
-            4 => Terms::Tokens(Rate::per_minute(900)),
-            5 => Terms::Rate(rate.burst(0)),
-            _ => Terms::InFlight(InFlight::new(7)),
+            0 | 8 => LimitSettings::Rate(rate),
+            1 => LimitSettings::Rate(Rate::per_hour(2)),
+            2 | 3 => LimitSettings::Quota(Quota::per_week(20)),
+            4 => LimitSettings::Tokens(Rate::per_minute(900)),
+            5 => LimitSettings::Rate(rate.burst(0)),
+            _ => LimitSettings::InFlight(InFlight::new(7)),
         };
         Limit {
             name: names[number].into(),

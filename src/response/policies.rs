@@ -6,7 +6,7 @@ use http::HeaderValue;
 
 use crate::{
     clock::{ceil_seconds, nanos},
-    limit::{Limit, Terms, gcd, meter::Meter, rate::Rate},
+    limit::{Limit, LimitSettings, gcd, meter::Meter, rate::Rate},
     limiter::limit_set::{BoundLimit, LimitSet},
 };
 
@@ -67,7 +67,7 @@ fn policy(limit: &Limit) -> String {
         Some(window) => write!(policy, ";w={window}"),
         None => policy.write_str(";qu=\"concurrent-requests\""),
     };
-    if let Terms::Rate(rate) | Terms::Tokens(rate) = &limit.terms {
+    if let LimitSettings::Rate(rate) | LimitSettings::Tokens(rate) = &limit.terms {
         let burst = rate.burst_limit().min(MAX_INTEGER);
         let _ = write!(policy, ";throttle-burst={burst}");
     }
@@ -78,12 +78,12 @@ fn policy(limit: &Limit) -> String {
 }
 
 /// A limit as a count in whole seconds, or at any time for a cap in flight.
-pub(super) fn terms(terms: &Terms) -> (u64, Option<u64>) {
+pub(super) fn terms(terms: &LimitSettings) -> (u64, Option<u64>) {
     let (count, window) = match terms {
-        Terms::Rate(rate) | Terms::Tokens(rate) if rate.is_closed() => (0, window(rate).1),
-        Terms::Rate(rate) | Terms::Tokens(rate) => window(rate),
-        Terms::InFlight(cap) => return (cap.count().min(MAX_INTEGER), None),
-        Terms::Quota(quota) => {
+        LimitSettings::Rate(rate) | LimitSettings::Tokens(rate) if rate.is_closed() => (0, window(rate).1),
+        LimitSettings::Rate(rate) | LimitSettings::Tokens(rate) => window(rate),
+        LimitSettings::InFlight(cap) => return (cap.count().min(MAX_INTEGER), None),
+        LimitSettings::Quota(quota) => {
             let seconds = ceil_seconds(nanos(quota.window()));
             (
                 quota.count().min(MAX_INTEGER),
@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn of_a_closed_rate_nothing_is_told_but_its_window() {
         let closed = Rate::per_minute(60).burst(0);
-        assert_eq!(terms(&Terms::Rate(closed)), (0, Some(60)));
-        assert_eq!(terms(&Terms::Tokens(Rate::per_minute(60))), (60, Some(60)));
+        assert_eq!(terms(&LimitSettings::Rate(closed)), (0, Some(60)));
+        assert_eq!(terms(&LimitSettings::Tokens(Rate::per_minute(60))), (60, Some(60)));
     }
 }

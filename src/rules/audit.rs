@@ -20,8 +20,8 @@ use crate::{
 /// An audit is shown as one line for each finding, or `nothing`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Audit {
-    unmatched: Vec<Misfit>,
-    shadowed: Vec<Misfit>,
+    unmatched: Vec<UnreachableKey>,
+    shadowed: Vec<UnreachableKey>,
     unlimited: Vec<RouteKey>,
     anonymous: Vec<RouteKey>,
     unknown_grpc: Vec<RouteKey>,
@@ -29,7 +29,7 @@ pub struct Audit {
 
 /// A route key that no request reaches.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Misfit {
+pub struct UnreachableKey {
     place: String,
     key: RouteKey,
     by: Option<RouteKey>,
@@ -54,12 +54,12 @@ impl Audit {
     }
 
     /// Keys that match no route of the host: a typing error, or a route that is gone.
-    pub fn unmatched(&self) -> impl ExactSizeIterator<Item = &Misfit> {
+    pub fn unmatched(&self) -> impl ExactSizeIterator<Item = &UnreachableKey> {
         self.unmatched.iter()
     }
 
     /// Keys whose requests all go to more specific ones, on the routes that the host has.
-    pub fn shadowed(&self) -> impl ExactSizeIterator<Item = &Misfit> {
+    pub fn shadowed(&self) -> impl ExactSizeIterator<Item = &UnreachableKey> {
         self.shadowed.iter()
     }
 
@@ -88,7 +88,7 @@ impl Audit {
     }
 }
 
-impl Misfit {
+impl UnreachableKey {
     /// The key as it was written.
     #[must_use]
     pub fn key(&self) -> &RouteKey {
@@ -233,7 +233,7 @@ impl<'a> Keys<'a> {
     fn look(&self, host: &[RouteKey], audit: &mut Audit) {
         let routed = self.all.iter().enumerate();
         for (index, key) in routed.filter(|(_, key)| !self.is_unrouted(key)) {
-            let misfit = |by| Misfit {
+            let unreachable = |by| UnreachableKey {
                 place: self.place.to_owned(),
                 key: key.clone(),
                 by,
@@ -245,9 +245,9 @@ impl<'a> Keys<'a> {
                 .filter_map(|(method, path)| self.taken_by(&method, &path))
                 .collect();
             match taken.first() {
-                None => audit.unmatched.push(misfit(None)),
+                None => audit.unmatched.push(unreachable(None)),
                 Some(_) if taken.contains(&index) => {}
-                Some(&other) => audit.shadowed.push(misfit(Some(self.all[other].clone()))),
+                Some(&other) => audit.shadowed.push(unreachable(Some(self.all[other].clone()))),
             }
         }
     }
@@ -348,7 +348,7 @@ fn common(key: &RouteKey, route: &RouteKey, longest: usize) -> Option<(Method, S
 impl fmt::Display for Audit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut between = "";
-        for Misfit { place, key, by } in self.unmatched.iter().chain(&self.shadowed) {
+        for UnreachableKey { place, key, by } in self.unmatched.iter().chain(&self.shadowed) {
             match by {
                 None => write!(f, "{between}{place}: `{key}` matches no route")?,
                 Some(by) => write!(
@@ -477,7 +477,7 @@ mod tests {
         let audit = rules.audit([("GET", "/a")]).expect("keys that can be read");
         let places = audit
             .unmatched()
-            .map(|misfit| (misfit.place(), misfit.key().as_str()));
+            .map(|unreachable| (unreachable.place(), unreachable.key().as_str()));
         assert_eq!(
             places.collect::<Vec<_>>(),
             [

@@ -7,7 +7,7 @@ use super::{
     registry::{Registry, ScopeKey},
     settings::Settings,
 };
-use crate::limit::{Limit, Scope, Terms};
+use crate::limit::{Limit, Scope, LimitSettings};
 
 /// The difference that a [reload](crate::Handle::reload) has made: limits that are new, gone or set to something else,
 /// and all other settings of the rules.
@@ -28,8 +28,8 @@ pub struct Change {
     scope: Scope,
     route: Option<String>,
     plan: Option<String>,
-    before: Option<Terms>,
-    after: Option<Terms>,
+    before: Option<LimitSettings>,
+    after: Option<LimitSettings>,
 }
 
 /// One setting that is no limit, such as `max_wait`, and that a reload has changed.
@@ -213,13 +213,13 @@ impl Change {
 
     /// Returns what the limit was set to. `None` if the limit is new.
     #[must_use]
-    pub fn before(&self) -> Option<&Terms> {
+    pub fn before(&self) -> Option<&LimitSettings> {
         self.before.as_ref()
     }
 
     /// Returns what the limit is set to. `None` if the limit is gone.
     #[must_use]
-    pub fn after(&self) -> Option<&Terms> {
+    pub fn after(&self) -> Option<&LimitSettings> {
         self.after.as_ref()
     }
 }

@@ -23,7 +23,7 @@ use crate::{
 };
 
 pub use self::{
-    audit::{Audit, Misfit},
+    audit::{Audit, UnreachableKey},
     change::{Change, Changes, SettingChange},
     error::RulesError,
 };

@@ -5,7 +5,7 @@
 
 use std::{borrow::Borrow, collections::HashMap, fmt, sync::Arc};
 
-use crate::limit::{Limit, Terms, quota::Window};
+use crate::limit::{Limit, LimitSettings, quota::Window};
 
 /// Pairs each new limit of a place with the old one that it was: the one with the same settings and name, with the same
 /// settings, of the same kind with the same name, the next one of the same kind and period, the next one of the same
@@ -67,10 +67,10 @@ pub(super) fn ids(
     for index in order {
         let limit = limits[index].borrow();
         let kind = match (&limit.terms, limit.meter) {
-            (_, None) | (Terms::InFlight(_), _) => continue,
-            (Terms::Rate(_), _) => "rate",
-            (Terms::Quota(_), _) => "quota",
-            (Terms::Tokens(_), _) => "tokens",
+            (_, None) | (LimitSettings::InFlight(_), _) => continue,
+            (LimitSettings::Rate(_), _) => "rate",
+            (LimitSettings::Quota(_), _) => "quota",
+            (LimitSettings::Tokens(_), _) => "tokens",
         };
         let shadow = if limit.shadow { "-shadow" } else { "" };
         ids[index] = Some(match limit.terms.window() {

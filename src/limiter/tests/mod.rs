@@ -16,11 +16,11 @@ use proptest::prelude::*;
 use super::bucket::Bucket;
 use super::*;
 use super::{client_table::ClientBuckets, readings::BucketReading};
-use crate::limit::{Limit, Terms, quota::Quota, rate::Rate};
+use crate::limit::{Limit, LimitSettings, quota::Quota, rate::Rate};
 
 fn limit(interval: u64, burst: u64) -> Limit {
     let rate = Rate::new(1, Duration::from_nanos(interval)).burst(burst);
-    Limit::of(Terms::Rate(rate))
+    Limit::of(LimitSettings::Rate(rate))
 }
 
 fn bound(limits: &[(u64, u64)]) -> Vec<BoundLimit> {
@@ -421,7 +421,7 @@ fn a_clients_roll_back_gives_nothing_to_who_has_its_slot_now() {
 #[test]
 fn what_is_settled_on_a_share_weighs_as_on_the_share() {
     let rate = Rate::per_second(40);
-    let whole = Limit::of(Terms::Tokens(rate));
+    let whole = Limit::of(LimitSettings::Tokens(rate));
     for by_client in [true, false] {
         let bound = match by_client {
             true => client_binding(0, whole.clone()),
@@ -510,7 +510,7 @@ fn who_is_refused_by_the_last_limit_gets_back_what_the_others_took() {
 #[test]
 fn a_roll_back_to_a_quota_is_whole_in_its_window_and_nothing_in_the_next() {
     let quota = Quota::per(8, Duration::from_nanos(1_000));
-    let limit = Limit::of(Terms::Quota(quota));
+    let limit = Limit::of(LimitSettings::Quota(quota));
     // (charged 3 at, then 2 at, given back at, the state that is left): the windows end at 1,000 and 2,000.
     let table = [
         (10, Some(20), 999, 1_002),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::{
     clock::Nanos,
-    limit::{Scope, Terms},
+    limit::{Scope, LimitSettings},
     limiter::{
         counters::Counters,
         limit_set::{BoundLimit, Storage},
@@ -55,7 +55,7 @@ pub struct LimitSnapshot {
     /// The plan of the clients for whom the limit holds.
     pub plan: Option<Arc<str>>,
     /// The limit's settings.
-    pub terms: Terms,
+    pub terms: LimitSettings,
     /// The units that a full bucket holds: a burst, a quota's count, a cap's slots. Zero if the limit is closed.
     pub burst: u64,
     /// The requests, model tokens or slots that would be admitted at once. `None` where each client or each route has

@@ -3,7 +3,7 @@
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use super::{LimitSnapshot, RouteSnapshot, Snapshot};
-use crate::limit::{Scope, Terms};
+use crate::limit::{Scope, LimitSettings};
 
 impl Serialize for Snapshot {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -24,7 +24,7 @@ impl Serialize for Snapshot {
     }
 }
 
-/// `kind` is `rate`, `quota`, `tokens` or `in_flight`; `terms` are shown as [`Terms`] are.
+/// `kind` is `rate`, `quota`, `tokens` or `in_flight`; `terms` are shown as [`LimitSettings`] are.
 impl Serialize for LimitSnapshot {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let scope = match self.scope {
@@ -34,10 +34,10 @@ impl Serialize for LimitSnapshot {
             Scope::ClientOnRoute => "client_on_route",
         };
         let kind = match &self.terms {
-            Terms::Rate(_) => "rate",
-            Terms::Quota(_) => "quota",
-            Terms::Tokens(_) => "tokens",
-            Terms::InFlight(_) => "in_flight",
+            LimitSettings::Rate(_) => "rate",
+            LimitSettings::Quota(_) => "quota",
+            LimitSettings::Tokens(_) => "tokens",
+            LimitSettings::InFlight(_) => "in_flight",
         };
         let mut fields = serializer.serialize_struct("LimitSnapshot", 16)?;
         fields.serialize_field("name", &*self.name)?;

@@ -5,15 +5,15 @@ use std::{
     time::Duration,
 };
 
-use crate::limit::{Terms, quota::Window};
+use crate::limit::{LimitSettings, quota::Window};
 
 /// An order of limits that does not go by their place: enforced ones before shadows, then by kind, period and size.
-pub(super) fn rank(terms: &Terms) -> (bool, u8, Duration, u64, u64) {
+pub(super) fn rank(terms: &LimitSettings) -> (bool, u8, Duration, u64, u64) {
     let (kind, period, count, burst) = match terms {
-        Terms::Rate(rate) => (0, rate.period(), rate.count(), rate.burst_limit()),
-        Terms::Quota(quota) => (1, quota.window(), quota.count(), 0),
-        Terms::Tokens(rate) => (2, rate.period(), rate.count(), rate.burst_limit()),
-        Terms::InFlight(cap) => (3, Duration::ZERO, cap.count(), 0),
+        LimitSettings::Rate(rate) => (0, rate.period(), rate.count(), rate.burst_limit()),
+        LimitSettings::Quota(quota) => (1, quota.window(), quota.count(), 0),
+        LimitSettings::Tokens(rate) => (2, rate.period(), rate.count(), rate.burst_limit()),
+        LimitSettings::InFlight(cap) => (3, Duration::ZERO, cap.count(), 0),
     };
     (terms.is_shadow(), kind, period, count, burst)
 }
@@ -21,24 +21,24 @@ pub(super) fn rank(terms: &Terms) -> (bool, u8, Duration, u64, u64) {
 /// Names each of some limits, which are in the order of [`rank`], by its kind: nothing for the rate with the shortest
 /// period, `_per_hour` for another one, `_daily`, `_tokens`, `_in_flight`; then `_shadow`; and at last a number for
 /// limits of the same kind and period.
-pub(super) fn words<'a>(all: impl Iterator<Item = &'a Terms>) -> Vec<String> {
+pub(super) fn words<'a>(all: impl Iterator<Item = &'a LimitSettings>) -> Vec<String> {
     let mut shortest: HashMap<(bool, bool), Duration> = HashMap::new();
     let mut numbers: HashMap<String, u64> = HashMap::new();
-    let one = |terms: &Terms| {
+    let one = |terms: &LimitSettings| {
         let shadow = terms.is_shadow();
         let mut words = match terms {
-            Terms::Rate(_) => String::new(),
-            Terms::Tokens(_) => "_tokens".to_owned(),
-            Terms::Quota(quota) => match quota.kind() {
+            LimitSettings::Rate(_) => String::new(),
+            LimitSettings::Tokens(_) => "_tokens".to_owned(),
+            LimitSettings::Quota(quota) => match quota.kind() {
                 Window::Day => "_daily".to_owned(),
                 Window::Week => "_weekly".to_owned(),
                 Window::Month => "_monthly".to_owned(),
                 Window::Every(length) => per(length),
             },
-            Terms::InFlight(_) => "_in_flight".to_owned(),
+            LimitSettings::InFlight(_) => "_in_flight".to_owned(),
         };
-        if let Terms::Rate(rate) | Terms::Tokens(rate) = terms {
-            let is_tokens = matches!(terms, Terms::Tokens(_));
+        if let LimitSettings::Rate(rate) | LimitSettings::Tokens(rate) = terms {
+            let is_tokens = matches!(terms, LimitSettings::Tokens(_));
             match shortest.entry((shadow, is_tokens)) {
                 Entry::Vacant(first) => {
                     first.insert(rate.period());

@@ -8,7 +8,7 @@ use std::{borrow::Cow, collections::HashMap};
 use super::RulesError;
 use crate::{
     limit::{
-        Limit, Scope, Terms,
+        Limit, Scope, LimitSettings,
         in_flight::InFlight,
         limits::{Access, Limits},
         meter::Meter,
@@ -91,24 +91,24 @@ impl LimitNames {
         let scope = place.scope();
         let closed = (limits.access == Access::Closed).then(|| Rate::per_second(0));
         let rates = closed.iter().chain(&limits.rates).map(|rate| {
-            let terms = Terms::Rate(rate.clone());
+            let terms = LimitSettings::Rate(rate.clone());
             (rate.name(), terms, Meter::of_rate(rate))
         });
         let quotas = limits.quotas.iter().map(|quota| {
-            let (terms, meter) = (Terms::Quota(quota.clone()), Meter::of_quota(quota));
+            let (terms, meter) = (LimitSettings::Quota(quota.clone()), Meter::of_quota(quota));
             (quota.name(), terms, meter)
         });
         let tokens = limits.tokens.iter().map(|rate| {
-            let terms = Terms::Tokens(rate.clone());
+            let terms = LimitSettings::Tokens(rate.clone());
             let meter = terms.meter(limits.reservation);
             (rate.name(), terms, meter)
         });
         let in_flight = limits.in_flight.iter().map(|cap| {
-            let (terms, meter) = (Terms::InFlight(cap.clone()), Meter::of_slots(cap.count()));
+            let (terms, meter) = (LimitSettings::InFlight(cap.clone()), Meter::of_slots(cap.count()));
             (cap.name(), terms, meter)
         });
         let all = rates.chain(quotas).chain(tokens).chain(in_flight);
-        let all: Vec<(Option<&str>, Terms, Option<Meter>)> = all.collect();
+        let all: Vec<(Option<&str>, LimitSettings, Option<Meter>)> = all.collect();
         let mut unnamed: Vec<_> = (0..all.len())
             .filter(|index| all[*index].0.is_none())
             .collect();
@@ -125,13 +125,13 @@ impl LimitNames {
             .map(|(index, words)| (*index, self.unique(&stem, &words)))
             .collect();
         let limit =
-            |(index, (own, terms, meter)): (usize, (Option<&str>, Terms, Option<Meter>))| {
+            |(index, (own, terms, meter)): (usize, (Option<&str>, LimitSettings, Option<Meter>))| {
                 let made = made.remove(&index);
                 let is_named = made.is_none();
                 let name = made.as_deref().or(own).unwrap_or(&stem);
                 let shadow = terms.is_shadow();
                 let capacity = scope == Scope::Total
-                    || scope == Scope::Route && matches!(terms, Terms::InFlight(_));
+                    || scope == Scope::Route && matches!(terms, LimitSettings::InFlight(_));
                 Limit {
                     name: name.into(),
                     is_named,

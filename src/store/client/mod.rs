@@ -109,7 +109,7 @@ pub(crate) use self::{
 };
 use crate::{
     clock::{Moment, Nanos, Timeline, nanos},
-    limit::{Limit, Terms, gcra::RefusalReason},
+    limit::{Limit, LimitSettings, gcra::RefusalReason},
     limiter::{
         client_table::ClientTable,
         limit_set::{BoundLimit, Demand, LimitSet},
@@ -542,7 +542,7 @@ fn charge(bound: &BoundLimit, demand: Demand) -> Option<Charge> {
     let budget = Budget::new((*meter)?);
     let mut charge = Charge::new(key(bound, demand.identity)?, budget, bound.cost(demand));
     charge.is_shadow = *shadow;
-    charge.is_settled = matches!(bound.limit.terms, Terms::Tokens(_));
+    charge.is_settled = matches!(bound.limit.terms, LimitSettings::Tokens(_));
     Some(charge)
 }
 

@@ -7,7 +7,7 @@ use std::{
 use super::{super::lines::GRACE, *};
 use crate::{
     clock::Timeline,
-    limit::{Limit, Terms, in_flight::InFlight, rate::Rate},
+    limit::{Limit, LimitSettings, in_flight::InFlight, rate::Rate},
     limiter::plain::{self, PlainAnswer},
 };
 
@@ -20,7 +20,7 @@ fn wait_policy(max_wait: Nanos, max_waiting: usize) -> Option<WaitPolicy> {
     })
 }
 
-fn limit(terms: Terms, wait_policy: Option<WaitPolicy>) -> Limit {
+fn limit(terms: LimitSettings, wait_policy: Option<WaitPolicy>) -> Limit {
     Limit {
         wait_policy,
         ..Limit::of(terms)
@@ -29,13 +29,13 @@ fn limit(terms: Terms, wait_policy: Option<WaitPolicy>) -> Limit {
 
 /// One slot.
 fn slot(wait_policy: Option<WaitPolicy>) -> Limit {
-    limit(Terms::InFlight(InFlight::new(1)), wait_policy)
+    limit(LimitSettings::InFlight(InFlight::new(1)), wait_policy)
 }
 
 /// One request in so many seconds.
 fn every(seconds: u64, wait_policy: Option<WaitPolicy>) -> Limit {
     limit(
-        Terms::Rate(Rate::new(1, Duration::from_secs(seconds)).burst(1)),
+        LimitSettings::Rate(Rate::new(1, Duration::from_secs(seconds)).burst(1)),
         wait_policy,
     )
 }
