@@ -137,7 +137,7 @@ fn document(path: &Path, text: &str, stage: Option<&str>) -> Result<Imported, Bo
 
 /// A line for each limit, the most general first.
 fn table(limits: &[LimitSnapshot]) -> String {
-    let mut rows = vec![["route", "clients", "limit", "terms"].map(str::to_owned)];
+    let mut rows = vec![["route", "clients", "limit", "settings"].map(str::to_owned)];
     rows.extend(limits.iter().map(|limit| {
         let each = match limit.scope {
             Scope::Total => "all requests",

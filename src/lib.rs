@@ -149,7 +149,7 @@ pub use self::{
     head::RequestHead,
     layer::{ThrottleLayer, ThrottleLayerBuilder},
     limit::{
-        Scope, LimitSettings,
+        LimitSettings, Scope,
         in_flight::InFlight,
         limits::Limits,
         quota::Quota,
@@ -158,7 +158,7 @@ pub use self::{
     observe::snapshot::{LimitSnapshot, RouteSnapshot, Snapshot},
     response::{Dialect, EXPOSE_HEADERS, Problem, Protocol, Rejection},
     route::{CatchAll, RouteKey, RouteKeyError},
-    rules::{Audit, Change, Changes, UnreachableKey, Rules, RulesError, SettingChange, Undeclared},
+    rules::{Audit, Change, Changes, Rules, RulesError, SettingChange, Undeclared, UnreachableKey},
     service::Throttle,
     store::client::OnOutage,
     usage::{Estimate, Usage},

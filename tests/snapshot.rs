@@ -239,7 +239,7 @@ async fn it_is_told_to_other_programs() {
     let expected = serde_json::json!({
         "limits": [{
             "name": "all", "scope": "total", "route": null, "plan": null,
-            "kind": "rate", "terms": "2 in 1s, burst 2", "shadow": false, "burst": 2,
+            "kind": "rate", "settings": "2 in 1s, burst 2", "shadow": false, "burst": 2,
             "remaining": 0, "owed": 0, "in_flight": null,
             "waiting": 0, "admitted": 2, "refused": 1, "would_refuse": 0, "waited": 0,
         }],

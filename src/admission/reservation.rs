@@ -302,7 +302,7 @@ mod loom_tests {
     use super::*;
     use crate::{
         clock::Timeline,
-        limit::{Limit, Scope, LimitSettings, rate::Rate, reservation::Reservation},
+        limit::{Limit, LimitSettings, Scope, rate::Rate, reservation::Reservation},
         limiter::{
             Limiter,
             limit_set::{LimitSet, Storage},

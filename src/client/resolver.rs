@@ -412,7 +412,9 @@ mod tests {
             ("::/0", "10.1.2.3", false),
         ];
         for (trusted, peer, believed) in table {
-            let clients = Clients::by_address().trusted_proxies([trusted]).ipv6_prefix(128);
+            let clients = Clients::by_address()
+                .trusted_proxies([trusted])
+                .ipv6_prefix(128);
             let mut request = with("x-forwarded-for", "::ffff:192.0.2.7");
             let address: IpAddr = peer.parse().expect("an address");
             request
@@ -465,7 +467,10 @@ mod tests {
         assert_eq!(fault(pro(by()).member("pro", "10.0.0.1")), never);
         assert_eq!(fault(pro(Clients::by_bearer()).member("pro", 1_u64)), never);
         let key = Clients::by_header("x-api-key");
-        assert_eq!(fault(key.trusted_proxies(["10.0.0.0/8"])), ResolverError::Trusting);
+        assert_eq!(
+            fault(key.trusted_proxies(["10.0.0.0/8"])),
+            ResolverError::Trusting
+        );
         for found in [
             pro(by().or_address()),
             pro(Clients::by(|_| None)).member("pro", 1_u64),

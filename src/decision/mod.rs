@@ -8,8 +8,8 @@ pub use self::denial::Denial;
 use crate::{
     clock::Nanos,
     limit::{
-        Limit, Scope, LimitSettings, gcra::RefusalReason, in_flight::InFlight, meter::Meter, quota::Quota,
-        rate::Rate,
+        Limit, LimitSettings, Scope, gcra::RefusalReason, in_flight::InFlight, meter::Meter,
+        quota::Quota, rate::Rate,
     },
     limiter::{
         limit_set::{LimitSet, refusal},
@@ -230,7 +230,7 @@ impl<'a> LimitStatus<'a> {
     /// The limit's settings, if it is a rate of requests.
     #[must_use]
     pub fn rate(&self) -> Option<&'a Rate> {
-        match &self.limit.terms {
+        match &self.limit.settings {
             LimitSettings::Rate(rate) => Some(rate),
             _ => None,
         }
@@ -239,7 +239,7 @@ impl<'a> LimitStatus<'a> {
     /// The limit's settings, if it is a quota.
     #[must_use]
     pub fn quota(&self) -> Option<&'a Quota> {
-        match &self.limit.terms {
+        match &self.limit.settings {
             LimitSettings::Quota(quota) => Some(quota),
             _ => None,
         }
@@ -248,7 +248,7 @@ impl<'a> LimitStatus<'a> {
     /// The limit's settings, if it is a rate of model tokens.
     #[must_use]
     pub fn tokens(&self) -> Option<&'a Rate> {
-        match &self.limit.terms {
+        match &self.limit.settings {
             LimitSettings::Tokens(rate) => Some(rate),
             _ => None,
         }
@@ -257,7 +257,7 @@ impl<'a> LimitStatus<'a> {
     /// The limit's settings, if it is a cap on what is in flight.
     #[must_use]
     pub fn in_flight(&self) -> Option<&'a InFlight> {
-        match &self.limit.terms {
+        match &self.limit.settings {
             LimitSettings::InFlight(cap) => Some(cap),
             _ => None,
         }

@@ -62,7 +62,7 @@ pub(crate) struct Limit {
     /// True if a user gave the limit its name.
     pub(crate) is_named: bool,
     pub(crate) scope: Scope,
-    pub(crate) terms: LimitSettings,
+    pub(crate) settings: LimitSettings,
     /// `None`: closed.
     pub(crate) meter: Option<Meter>,
     pub(crate) published: bool,
@@ -178,25 +178,25 @@ impl fmt::Display for LimitSettings {
 impl Limit {
     /// One of so many equal shares of it, a burst of 1 at least.
     pub(crate) fn share(&self, shares: u32) -> Self {
-        let terms = self.terms.share(shares);
+        let settings = self.settings.share(shares);
         Self {
             // What would take too long to fill stays whole.
-            meter: terms.meter(self.reservation).or(self.meter),
-            terms,
+            meter: settings.meter(self.reservation).or(self.meter),
+            settings,
             ..self.clone()
         }
     }
 
     /// A published limit of a route, called `test`, with nothing besides.
     #[cfg(test)]
-    pub(crate) fn of(terms: LimitSettings) -> Self {
+    pub(crate) fn of(settings: LimitSettings) -> Self {
         let reservation = Reservation::default();
         Self {
             name: "test".into(),
             is_named: false,
             scope: Scope::Route,
-            meter: terms.meter(reservation),
-            terms,
+            meter: settings.meter(reservation),
+            settings,
             published: true,
             shadow: false,
             wait_policy: None,
@@ -206,12 +206,12 @@ impl Limit {
 
     #[inline]
     pub(crate) fn is_slots(&self) -> bool {
-        matches!(self.terms, LimitSettings::InFlight(_))
+        matches!(self.settings, LimitSettings::InFlight(_))
     }
 
     #[inline]
     pub(crate) fn is_tokens(&self) -> bool {
-        matches!(self.terms, LimitSettings::Tokens(_))
+        matches!(self.settings, LimitSettings::Tokens(_))
     }
 
     /// Returns the model tokens that a request reserves whose estimate is `tokens`. An estimate that is refused for its

@@ -429,7 +429,7 @@ impl BoundLimit {
         BucketCharge {
             limit: &self.limit,
             balance,
-            cost: match self.limit.terms {
+            cost: match self.limit.settings {
                 LimitSettings::Tokens(_) => self.reserves(demand, &balance, table, now),
                 LimitSettings::Rate(_) | LimitSettings::Quota(_) | LimitSettings::InFlight(_) => 1,
             },
@@ -479,7 +479,7 @@ impl BoundLimit {
     /// are shared by strangers in any case, for which [`Limit::reserves`] allows less.
     #[inline]
     pub(crate) fn cost(&self, demand: Demand) -> u64 {
-        match &self.limit.terms {
+        match &self.limit.settings {
             LimitSettings::Tokens(_) => {
                 let is_shared = self.limit.is_shared() || demand.is_anonymous;
                 self.limit
@@ -494,8 +494,12 @@ impl BoundLimit {
     /// a process does not use. Zero for model tokens, of which each request needs another number, and for shadows.
     pub(crate) fn lease(&self, most: u64) -> u64 {
         const SECOND: u64 = 1_000_000_000;
-        let meter = match (&self.limit.meter, &self.limit.terms) {
-            (Some(meter), LimitSettings::Rate(_) | LimitSettings::Quota(_)) if !self.limit.shadow => meter,
+        let meter = match (&self.limit.meter, &self.limit.settings) {
+            (Some(meter), LimitSettings::Rate(_) | LimitSettings::Quota(_))
+                if !self.limit.shadow =>
+            {
+                meter
+            }
             _ => return 0,
         };
         let steady = SECOND.checked_div(meter.steady(1)).unwrap_or(u64::MAX);

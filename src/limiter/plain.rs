@@ -421,7 +421,8 @@ mod loom_tests {
         /// A route of two requests at once, and a total of so many.
         fn new(most: u64) -> Arc<Self> {
             let limits = BoundLimit::scope(
-                [2, most].map(|burst| Limit::of(LimitSettings::Rate(Rate::per_hour(1).burst(burst)))),
+                [2, most]
+                    .map(|burst| Limit::of(LimitSettings::Rate(Rate::per_hour(1).burst(burst)))),
             );
             let limit_set = LimitSet::new("GET /", None, limits);
             assert!(limit_set.is_plain, "two rates");

@@ -1,8 +1,8 @@
 //! Events of `tracing`.
 
+use std::sync::OnceLock;
 #[cfg(feature = "watch")]
-use std::path::Path;
-use std::{error::Error, sync::OnceLock};
+use std::{error::Error, path::Path};
 
 #[cfg(feature = "watch")]
 use tracing::error;

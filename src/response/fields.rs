@@ -206,7 +206,7 @@ mod tests {
 
     fn limit((kind, count, burst, published): (u8, u64, u64, bool), name: &str) -> Limit {
         let rate = Rate::per_minute(count).burst(burst);
-        let terms = match kind {
+        let settings = match kind {
             0 => LimitSettings::Quota(Quota::per_day(count)),
             1 => LimitSettings::InFlight(InFlight::new(count)),
             2 => LimitSettings::Tokens(rate),
@@ -216,7 +216,7 @@ mod tests {
             name: name.into(),
             is_named: true,
             published,
-            ..Limit::of(terms)
+            ..Limit::of(settings)
         }
     }
 

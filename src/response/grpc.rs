@@ -14,7 +14,7 @@ use http::{
 use super::{
     header_names::{RATE_LIMIT, RATE_LIMIT_POLICY},
     limit_text::refused,
-    policies::terms,
+    policies::count_and_window,
 };
 use crate::{
     clock::nanos,
@@ -209,7 +209,7 @@ fn description(status: &LimitStatus<'_>) -> String {
         Scope::Route => return "limit of this route".to_owned(),
         Scope::Client | Scope::ClientOnRoute => return "limit of this client".to_owned(),
     }
-    let (count, window) = terms(&status.limit().terms);
+    let (count, window) = count_and_window(&status.limit().settings);
     let unit = if status.limit().is_tokens() {
         " tokens"
     } else {

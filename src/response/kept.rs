@@ -303,7 +303,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        limit::{Scope, LimitSettings, in_flight::InFlight, meter::Meter, quota::Quota, rate::Rate},
+        limit::{
+            LimitSettings, Scope, in_flight::InFlight, meter::Meter, quota::Quota, rate::Rate,
+        },
         limiter::{
             limit_set::{BoundLimit, LimitSet},
             readings::{LimitReading, LimitReadings},
@@ -315,7 +317,7 @@ mod tests {
     fn limit(number: usize) -> Limit {
         let names = ["a", "b", "c", "d", "e", "f", "g", "h", "billing"];
         let rate = Rate::new(3, Duration::from_millis(1_500)).burst(40);
-        let terms = match number {
+        let settings = match number {
             0 | 8 => LimitSettings::Rate(rate),
             1 => LimitSettings::Rate(Rate::per_hour(2)),
             2 | 3 => LimitSettings::Quota(Quota::per_week(20)),
@@ -327,7 +329,7 @@ mod tests {
             name: names[number].into(),
             scope: [Scope::Route, Scope::Total, Scope::Client][number % 3],
             published: number % 4 != 3,
-            ..Limit::of(terms)
+            ..Limit::of(settings)
         }
     }
 

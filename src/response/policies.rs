@@ -59,7 +59,7 @@ pub(super) fn policies(limit_set: &LimitSet) -> Option<Policies> {
 /// `"chat";q=60;w=60;throttle-burst=10`, without a burst for a quota. For model tokens, a unit that the draft
 /// does not know, with a parameter of our own that says so; for caps in flight without a window.
 fn policy(limit: &Limit) -> String {
-    let (quota, window) = terms(&limit.terms);
+    let (quota, window) = count_and_window(&limit.settings);
     // A name holds `[A-Za-z0-9_]` only, so nothing has to be escaped.
     let mut policy = format!("\"{}\";q={quota}", limit.name);
     // A string takes whatever is written.
@@ -67,7 +67,7 @@ fn policy(limit: &Limit) -> String {
         Some(window) => write!(policy, ";w={window}"),
         None => policy.write_str(";qu=\"concurrent-requests\""),
     };
-    if let LimitSettings::Rate(rate) | LimitSettings::Tokens(rate) = &limit.terms {
+    if let LimitSettings::Rate(rate) | LimitSettings::Tokens(rate) = &limit.settings {
         let burst = rate.burst_limit().min(MAX_INTEGER);
         let _ = write!(policy, ";throttle-burst={burst}");
     }
@@ -78,9 +78,11 @@ fn policy(limit: &Limit) -> String {
 }
 
 /// A limit as a count in whole seconds, or at any time for a cap in flight.
-pub(super) fn terms(terms: &LimitSettings) -> (u64, Option<u64>) {
-    let (count, window) = match terms {
-        LimitSettings::Rate(rate) | LimitSettings::Tokens(rate) if rate.is_closed() => (0, window(rate).1),
+pub(super) fn count_and_window(settings: &LimitSettings) -> (u64, Option<u64>) {
+    let (count, window) = match settings {
+        LimitSettings::Rate(rate) | LimitSettings::Tokens(rate) if rate.is_closed() => {
+            (0, window(rate).1)
+        }
         LimitSettings::Rate(rate) | LimitSettings::Tokens(rate) => window(rate),
         LimitSettings::InFlight(cap) => return (cap.count().min(MAX_INTEGER), None),
         LimitSettings::Quota(quota) => {
@@ -150,7 +152,13 @@ mod tests {
     #[test]
     fn of_a_closed_rate_nothing_is_told_but_its_window() {
         let closed = Rate::per_minute(60).burst(0);
-        assert_eq!(terms(&LimitSettings::Rate(closed)), (0, Some(60)));
-        assert_eq!(terms(&LimitSettings::Tokens(Rate::per_minute(60))), (60, Some(60)));
+        assert_eq!(
+            count_and_window(&LimitSettings::Rate(closed)),
+            (0, Some(60))
+        );
+        assert_eq!(
+            count_and_window(&LimitSettings::Tokens(Rate::per_minute(60))),
+            (60, Some(60))
+        );
     }
 }

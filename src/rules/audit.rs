@@ -247,7 +247,9 @@ impl<'a> Keys<'a> {
             match taken.first() {
                 None => audit.unmatched.push(unreachable(None)),
                 Some(_) if taken.contains(&index) => {}
-                Some(&other) => audit.shadowed.push(unreachable(Some(self.all[other].clone()))),
+                Some(&other) => audit
+                    .shadowed
+                    .push(unreachable(Some(self.all[other].clone()))),
             }
         }
     }

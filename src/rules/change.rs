@@ -7,7 +7,7 @@ use super::{
     registry::{Registry, ScopeKey},
     settings::Settings,
 };
-use crate::limit::{Limit, Scope, LimitSettings};
+use crate::limit::{Limit, LimitSettings, Scope};
 
 /// The difference that a [reload](crate::Handle::reload) has made: limits that are new, gone or set to something else,
 /// and all other settings of the rules.
@@ -82,14 +82,14 @@ impl Changes {
     fn compare(&mut self, place: ScopeRef<'_>, old: &[&Limit], new: &[Limit]) {
         let mut pairs = pairs(old.iter().copied(), new);
         let limit = |name: &str, before: Option<&Limit>, after: Option<&Limit>| {
-            let terms = |limit: Option<&Limit>| limit.map(|limit| limit.terms.clone());
+            let settings = |limit: Option<&Limit>| limit.map(|limit| limit.settings.clone());
             Change {
                 name: name.to_owned(),
                 scope: place.map_or(Scope::Route, ScopeKey::scope),
                 route: place.and_then(ScopeKey::route).map(ToString::to_string),
                 plan: place.and_then(ScopeKey::plan).map(ToString::to_string),
-                before: terms(before),
-                after: terms(after),
+                before: settings(before),
+                after: settings(after),
             }
         };
         // A limit that becomes a shadow, or the other way, begins anew and is told as one change.
@@ -178,11 +178,11 @@ impl Changes {
 
 /// Tells whether one is the other as a shadow, or as an enforced limit.
 fn turned(one: &Limit, other: &Limit) -> bool {
-    let (terms, others) = (&one.terms, &other.terms);
+    let (settings, others) = (&one.settings, &other.settings);
     let same_name = one.is_named && other.is_named && one.name == other.name;
-    discriminant(terms) == discriminant(others)
+    discriminant(settings) == discriminant(others)
         && one.shadow != other.shadow
-        && (same_name || terms.window() == others.window() && terms.size() == others.size())
+        && (same_name || settings.window() == others.window() && settings.size() == others.size())
 }
 
 impl Change {

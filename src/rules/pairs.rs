@@ -14,9 +14,9 @@ pub(crate) fn pairs<'a>(old: impl Iterator<Item = &'a Limit>, new: &[Limit]) -> 
     const PASSES: [fn(&Limit, &Limit) -> bool; 6] = [
         |a, b| equal(a, b) && a.is_named == b.is_named && (!a.is_named || a.name == b.name),
         equal,
-        |a, b| a.terms.is_kind_of(&b.terms) && is_called_as(a, b),
-        |a, b| a.terms.is_kind_of(&b.terms) && a.terms.window() == b.terms.window(),
-        |a, b| a.terms.is_kind_of(&b.terms),
+        |a, b| a.settings.is_kind_of(&b.settings) && is_called_as(a, b),
+        |a, b| a.settings.is_kind_of(&b.settings) && a.settings.window() == b.settings.window(),
+        |a, b| a.settings.is_kind_of(&b.settings),
         |a, b| {
             // Of the same units: requests, model tokens or slots.
             let units = a.is_slots() == b.is_slots() && a.is_tokens() == b.is_tokens();
@@ -47,7 +47,7 @@ fn is_called_as(one: &Limit, other: &Limit) -> bool {
 
 /// Tells whether two limits have the same settings, whatever their names.
 pub(super) fn equal(one: &Limit, other: &Limit) -> bool {
-    let (one, other) = (&one.terms, &other.terms);
+    let (one, other) = (&one.settings, &other.settings);
     one.is_kind_of(other) && one.window() == other.window() && one.size() == other.size()
 }
 
@@ -61,19 +61,19 @@ pub(super) fn ids(
     limits: &[impl Borrow<Limit>],
 ) -> Vec<Option<Arc<str>>> {
     let mut order: Vec<usize> = (0..limits.len()).collect();
-    order.sort_by_key(|index| limits[*index].borrow().terms.size());
+    order.sort_by_key(|index| limits[*index].borrow().settings.size());
     let mut numbers: HashMap<String, u32> = HashMap::new();
     let mut ids = vec![None; limits.len()];
     for index in order {
         let limit = limits[index].borrow();
-        let kind = match (&limit.terms, limit.meter) {
+        let kind = match (&limit.settings, limit.meter) {
             (_, None) | (LimitSettings::InFlight(_), _) => continue,
             (LimitSettings::Rate(_), _) => "rate",
             (LimitSettings::Quota(_), _) => "quota",
             (LimitSettings::Tokens(_), _) => "tokens",
         };
         let shadow = if limit.shadow { "-shadow" } else { "" };
-        ids[index] = Some(match limit.terms.window() {
+        ids[index] = Some(match limit.settings.window() {
             Some(window) if !limit.is_named => {
                 let window = match window {
                     Window::Day => "day".to_owned(),

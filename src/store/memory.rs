@@ -10,7 +10,7 @@ use std::{
 use super::{Balance, Charge, Correction, Store, StoreFuture, Taken};
 use crate::{
     clock::{Nanos, Timeline},
-    limit::{Limit, Scope, LimitSettings, meter::Meter, rate::Rate, reservation::Reservation},
+    limit::{Limit, LimitSettings, Scope, meter::Meter, rate::Rate, reservation::Reservation},
     limiter::{
         self, Limiter,
         client_table::ClientBuckets,
@@ -136,7 +136,7 @@ impl Balances {
                         is_named: false,
                         scope: Scope::Client,
                         // What it is set to is told nowhere.
-                        terms: LimitSettings::Rate(Rate::per_second(1)),
+                        settings: LimitSettings::Rate(Rate::per_second(1)),
                         meter: Some(meter),
                         published: false,
                         shadow: false,

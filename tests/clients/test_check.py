@@ -20,7 +20,7 @@ def test_the_limits_of_a_stage_are_told():
     code, told, _ = check(ROOT / "examples" / "gateway" / "stage.json")
     assert code == 0
     assert rows(told) == [
-        ["route", "clients", "limit", "terms"],
+        ["route", "clients", "limit", "settings"],
         ["POST /v1/chat/completions", "-", "post_v1_chat_completions", "1 in 2s, burst 2"],
         ["routes without a key", "-", "default", "10 in 1s, burst 5"],
     ]

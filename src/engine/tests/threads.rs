@@ -176,7 +176,7 @@ fn on_a_clock_that_threads_move_every_bucket_keeps_its_bound() {
             let whose = match &bound.storage {
                 Storage::Bucket(_) => Whose::Total,
                 Storage::Client(buckets) => {
-                    let is_quota = matches!(bound.limit.terms, LimitSettings::Quota(_));
+                    let is_quota = matches!(bound.limit.settings, LimitSettings::Quota(_));
                     let bucket = match (reading.shared, bound.balance(memory, demand.identity)) {
                         (true, BalanceRef::Table(_, key)) => {
                             Kept::Overflow(std::ptr::from_ref(key.overflow()).addr())

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::{
     clock::Nanos,
-    limit::{Scope, LimitSettings},
+    limit::{LimitSettings, Scope},
     limiter::{
         counters::Counters,
         limit_set::{BoundLimit, Storage},
@@ -55,7 +55,7 @@ pub struct LimitSnapshot {
     /// The plan of the clients for whom the limit holds.
     pub plan: Option<Arc<str>>,
     /// The limit's settings.
-    pub terms: LimitSettings,
+    pub settings: LimitSettings,
     /// The units that a full bucket holds: a burst, a quota's count, a cap's slots. Zero if the limit is closed.
     pub burst: u64,
     /// The requests, model tokens or slots that would be admitted at once. `None` where each client or each route has
@@ -127,7 +127,7 @@ impl LimitSnapshot {
             scope: limit.scope,
             route: route.map(str::to_owned),
             plan: plan.map(Arc::clone),
-            terms: limit.terms.clone(),
+            settings: limit.settings.clone(),
             burst: limit.meter.map_or(0, |meter| meter.capacity()),
             remaining: None,
             owed: None,

@@ -3,7 +3,7 @@
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use super::{LimitSnapshot, RouteSnapshot, Snapshot};
-use crate::limit::{Scope, LimitSettings};
+use crate::limit::{LimitSettings, Scope};
 
 impl Serialize for Snapshot {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -24,7 +24,7 @@ impl Serialize for Snapshot {
     }
 }
 
-/// `kind` is `rate`, `quota`, `tokens` or `in_flight`; `terms` are shown as [`LimitSettings`] are.
+/// `kind` is `rate`, `quota`, `tokens` or `in_flight`; `settings` are shown as [`LimitSettings`] are.
 impl Serialize for LimitSnapshot {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let scope = match self.scope {
@@ -33,7 +33,7 @@ impl Serialize for LimitSnapshot {
             Scope::Client => "client",
             Scope::ClientOnRoute => "client_on_route",
         };
-        let kind = match &self.terms {
+        let kind = match &self.settings {
             LimitSettings::Rate(_) => "rate",
             LimitSettings::Quota(_) => "quota",
             LimitSettings::Tokens(_) => "tokens",
@@ -45,8 +45,8 @@ impl Serialize for LimitSnapshot {
         fields.serialize_field("route", &self.route)?;
         fields.serialize_field("plan", &self.plan.as_deref())?;
         fields.serialize_field("kind", kind)?;
-        fields.serialize_field("terms", &self.terms.to_string())?;
-        fields.serialize_field("shadow", &self.terms.is_shadow())?;
+        fields.serialize_field("settings", &self.settings.to_string())?;
+        fields.serialize_field("shadow", &self.settings.is_shadow())?;
         fields.serialize_field("burst", &self.burst)?;
         fields.serialize_field("remaining", &self.remaining)?;
         fields.serialize_field("owed", &self.owed)?;

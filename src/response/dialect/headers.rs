@@ -9,7 +9,7 @@ use crate::{
     clock::{Nanos, nanos},
     decision::LimitStatus,
     limit::calendar::date,
-    response::{integer::integer, policies::terms},
+    response::{integer::integer, policies::count_and_window},
 };
 
 type Field = (HeaderName, HeaderValue);
@@ -61,7 +61,7 @@ pub(in crate::response) fn dialect_headers<'a>(
             reset,
         } = header_names(tokens, dialect);
         let left = integer(status.remaining());
-        let most = integer(terms(&status.limit().terms).0);
+        let most = integer(count_and_window(&status.limit().settings).0);
         let full_in = nanos(status.full_in());
         let text = match dialect {
             Dialect::OpenAi => duration(full_in),

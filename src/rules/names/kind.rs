@@ -8,14 +8,14 @@ use std::{
 use crate::limit::{LimitSettings, quota::Window};
 
 /// An order of limits that does not go by their place: enforced ones before shadows, then by kind, period and size.
-pub(super) fn rank(terms: &LimitSettings) -> (bool, u8, Duration, u64, u64) {
-    let (kind, period, count, burst) = match terms {
+pub(super) fn rank(settings: &LimitSettings) -> (bool, u8, Duration, u64, u64) {
+    let (kind, period, count, burst) = match settings {
         LimitSettings::Rate(rate) => (0, rate.period(), rate.count(), rate.burst_limit()),
         LimitSettings::Quota(quota) => (1, quota.window(), quota.count(), 0),
         LimitSettings::Tokens(rate) => (2, rate.period(), rate.count(), rate.burst_limit()),
         LimitSettings::InFlight(cap) => (3, Duration::ZERO, cap.count(), 0),
     };
-    (terms.is_shadow(), kind, period, count, burst)
+    (settings.is_shadow(), kind, period, count, burst)
 }
 
 /// Names each of some limits, which are in the order of [`rank`], by its kind: nothing for the rate with the shortest
@@ -24,9 +24,9 @@ pub(super) fn rank(terms: &LimitSettings) -> (bool, u8, Duration, u64, u64) {
 pub(super) fn words<'a>(all: impl Iterator<Item = &'a LimitSettings>) -> Vec<String> {
     let mut shortest: HashMap<(bool, bool), Duration> = HashMap::new();
     let mut numbers: HashMap<String, u64> = HashMap::new();
-    let one = |terms: &LimitSettings| {
-        let shadow = terms.is_shadow();
-        let mut words = match terms {
+    let one = |settings: &LimitSettings| {
+        let shadow = settings.is_shadow();
+        let mut words = match settings {
             LimitSettings::Rate(_) => String::new(),
             LimitSettings::Tokens(_) => "_tokens".to_owned(),
             LimitSettings::Quota(quota) => match quota.kind() {
@@ -37,8 +37,8 @@ pub(super) fn words<'a>(all: impl Iterator<Item = &'a LimitSettings>) -> Vec<Str
             },
             LimitSettings::InFlight(_) => "_in_flight".to_owned(),
         };
-        if let LimitSettings::Rate(rate) | LimitSettings::Tokens(rate) = terms {
-            let is_tokens = matches!(terms, LimitSettings::Tokens(_));
+        if let LimitSettings::Rate(rate) | LimitSettings::Tokens(rate) = settings {
+            let is_tokens = matches!(settings, LimitSettings::Tokens(_));
             match shortest.entry((shadow, is_tokens)) {
                 Entry::Vacant(first) => {
                     first.insert(rate.period());

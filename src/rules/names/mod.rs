@@ -8,7 +8,7 @@ use std::{borrow::Cow, collections::HashMap};
 use super::RulesError;
 use crate::{
     limit::{
-        Limit, Scope, LimitSettings,
+        Limit, LimitSettings, Scope,
         in_flight::InFlight,
         limits::{Access, Limits},
         meter::Meter,
@@ -91,21 +91,24 @@ impl LimitNames {
         let scope = place.scope();
         let closed = (limits.access == Access::Closed).then(|| Rate::per_second(0));
         let rates = closed.iter().chain(&limits.rates).map(|rate| {
-            let terms = LimitSettings::Rate(rate.clone());
-            (rate.name(), terms, Meter::of_rate(rate))
+            let settings = LimitSettings::Rate(rate.clone());
+            (rate.name(), settings, Meter::of_rate(rate))
         });
         let quotas = limits.quotas.iter().map(|quota| {
-            let (terms, meter) = (LimitSettings::Quota(quota.clone()), Meter::of_quota(quota));
-            (quota.name(), terms, meter)
+            let (settings, meter) = (LimitSettings::Quota(quota.clone()), Meter::of_quota(quota));
+            (quota.name(), settings, meter)
         });
         let tokens = limits.tokens.iter().map(|rate| {
-            let terms = LimitSettings::Tokens(rate.clone());
-            let meter = terms.meter(limits.reservation);
-            (rate.name(), terms, meter)
+            let settings = LimitSettings::Tokens(rate.clone());
+            let meter = settings.meter(limits.reservation);
+            (rate.name(), settings, meter)
         });
         let in_flight = limits.in_flight.iter().map(|cap| {
-            let (terms, meter) = (LimitSettings::InFlight(cap.clone()), Meter::of_slots(cap.count()));
-            (cap.name(), terms, meter)
+            let (settings, meter) = (
+                LimitSettings::InFlight(cap.clone()),
+                Meter::of_slots(cap.count()),
+            );
+            (cap.name(), settings, meter)
         });
         let all = rates.chain(quotas).chain(tokens).chain(in_flight);
         let all: Vec<(Option<&str>, LimitSettings, Option<Meter>)> = all.collect();
@@ -124,26 +127,28 @@ impl LimitNames {
             .filter(|(index, _)| Some(**index) != first)
             .map(|(index, words)| (*index, self.unique(&stem, &words)))
             .collect();
-        let limit =
-            |(index, (own, terms, meter)): (usize, (Option<&str>, LimitSettings, Option<Meter>))| {
-                let made = made.remove(&index);
-                let is_named = made.is_none();
-                let name = made.as_deref().or(own).unwrap_or(&stem);
-                let shadow = terms.is_shadow();
-                let capacity = scope == Scope::Total
-                    || scope == Scope::Route && matches!(terms, LimitSettings::InFlight(_));
-                Limit {
-                    name: name.into(),
-                    is_named,
-                    scope,
-                    terms,
-                    meter,
-                    published: limits.publish.unwrap_or(!capacity) && !shadow,
-                    shadow,
-                    wait_policy: limits.wait_policy(),
-                    reservation: limits.reservation,
-                }
-            };
+        let limit = |(index, (own, settings, meter)): (
+            usize,
+            (Option<&str>, LimitSettings, Option<Meter>),
+        )| {
+            let made = made.remove(&index);
+            let is_named = made.is_none();
+            let name = made.as_deref().or(own).unwrap_or(&stem);
+            let shadow = settings.is_shadow();
+            let capacity = scope == Scope::Total
+                || scope == Scope::Route && matches!(settings, LimitSettings::InFlight(_));
+            Limit {
+                name: name.into(),
+                is_named,
+                scope,
+                settings,
+                meter,
+                published: limits.publish.unwrap_or(!capacity) && !shadow,
+                shadow,
+                wait_policy: limits.wait_policy(),
+                reservation: limits.reservation,
+            }
+        };
         all.into_iter().enumerate().map(limit).collect()
     }
 

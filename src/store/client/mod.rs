@@ -542,7 +542,7 @@ fn charge(bound: &BoundLimit, demand: Demand) -> Option<Charge> {
     let budget = Budget::new((*meter)?);
     let mut charge = Charge::new(key(bound, demand.identity)?, budget, bound.cost(demand));
     charge.is_shadow = *shadow;
-    charge.is_settled = matches!(bound.limit.terms, LimitSettings::Tokens(_));
+    charge.is_settled = matches!(bound.limit.settings, LimitSettings::Tokens(_));
     Some(charge)
 }
 
