@@ -5,7 +5,7 @@ mod support;
 use criterion::{Criterion, criterion_group, criterion_main};
 use support::{bare, build, endless, now, request, serve, throttle};
 use tower::{Layer, ServiceExt};
-use tower_throttle::{DecisionIn, Rate, Rules};
+use tower_throttle::{Rate, Rules, decision::DecisionIn};
 
 const PATH: &str = "/v1/chat/completions";
 

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use tower_throttle::config::{Imported, api_gateway, api_management};
-use tower_throttle::{LimitSnapshot, RouteKey, Rules, Scope, ThrottleLayer};
+use tower_throttle::{RouteKey, Rules, ThrottleLayer, limit::Scope, snapshot::LimitSnapshot};
 
 type BoxError = Box<dyn Error>;
 

@@ -28,7 +28,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, time::sleep};
-use tower_throttle::{Clients, Dialect, Limits, Rules, RulesError, ThrottleLayer};
+use tower_throttle::{Clients, Limits, Rules, RulesError, ThrottleLayer, response::Dialect};
 
 use crate::host::{asked_to_end, no_delay, tell};
 

@@ -37,7 +37,7 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{StreamExt as _, once};
 use tower::{ServiceBuilder, service_fn};
-use tower_throttle::{Limits, Rules, ThrottleLayer, Undeclared};
+use tower_throttle::{Limits, Rules, ThrottleLayer, rules::Undeclared};
 
 use crate::host::{asked_to_end, no_delay, tell, warn};
 use crate::model::{Event, Generate, MAX_TOKENS, Model, Prompt, Usage, fresh_seed};

@@ -1,4 +1,4 @@
-//! The body of a response: the inner service's with a guard, or the throttle's own.
+//! The body of a response: the inner service's, or the throttle's own.
 
 use std::{
     pin::Pin,

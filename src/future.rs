@@ -1,51 +1,51 @@
 //! The future of a throttled response.
-//!
-//! It has one of four ends in view: the response of the inner service as it is; the same, with what the request holds
-//! put into its body; the same, with fields added; or an answer of its own. A request that waits comes to one of these
-//! once it is decided on.
-//!
-//! # States
-//!
-//! ```text
-//!            ┌─ admitted ─▶ call ─▶ Bare | Held | Told ─▶ response of the inner service
-//! Waiting ───┤
-//!            └─ refused ──────────▶ Rejected ───────────▶ answer of the throttle
-//! ```
-//!
-//! A request that is decided on when it arrives begins in `Bare`, `Slot`, `Held`, `Written`, `Unwritten`, `Told` or
-//! `Rejected`.
-//! `Bare` is the lack of any other state.
-//! The inner service's error passes in all of them.
-//!
-//! | state | holds | a poll | a drop |
-//! |---|---|---|---|
-//! | `Waiting` | service, request, [`Pending`] | asks again, then calls the service | leaves the line, gives all back |
-//! | `Bare` | inner future | passes the response | has nothing to give back |
-//! | `Slot` | inner future, a slot | passes the response, the slot in its body | frees the slot |
-//! | `Held` | inner future, admission | passes the response, the admission in its body | ends the admission |
-//! | `Written` | inner future, templates | passes the response, with fields | has nothing to give back |
-//! | `Unwritten` | inner future, states | passes the response, with fields of them | has nothing to give back |
-//! | `Told` | inner future, parts | as `Held`, with fields and decision | ends the admission, if there is one |
-//! | `Rejected` | answer | yields the answer | has nothing to give back |
-//!
-//! To end an admission is to free its slots and to settle its model tokens. What a store takes for a request that has
-//! gone from `Waiting` is given back by a task.
-//!
-//! # Invariants
-//!
-//! - **What a request holds lives in one place**: in this future until there is a response, then in its body. Whichever
-//!   is dropped, it comes back once.
-//! - **The inner service is called at most once**, and only for a request that was admitted: before this future was
-//!   made, or when it has waited.
-//! - **Errors of the inner service pass unchanged**, and end what the request holds.
-//! - **Slots are free after the work.** `inner` is declared before `rest`, so a future that is dropped drops the inner
-//!   service's future first. Whoever gets the slot does not run beside what it was taken for.
-//!
-//! # Panics
-//!
-//! A panic of the inner service passes through. One of its call drops the ticket as the stack unwinds. One of its
-//! future leaves the admission here, until this future is dropped. A closure of the user that panics while the request
-//! waits drops the [`Pending`], which gives all back.
+
+// It has one of four ends in view: the response of the inner service as it is; the same, with what the request holds
+// put into its body; the same, with fields added; or an answer of its own. A request that waits comes to one of these
+// once it is decided on.
+//
+// # States
+//
+// ```text
+//            ┌─ admitted ─▶ call ─▶ Bare | Held | Told ─▶ response of the inner service
+// Waiting ───┤
+//            └─ refused ──────────▶ Rejected ───────────▶ answer of the throttle
+// ```
+//
+// A request that is decided on when it arrives begins in `Bare`, `Slot`, `Held`, `Written`, `Unwritten`, `Told` or
+// `Rejected`.
+// `Bare` is the lack of any other state.
+// The inner service's error passes in all of them.
+//
+// | state | holds | a poll | a drop |
+// |---|---|---|---|
+// | `Waiting` | service, request, [`Pending`] | asks again, then calls the service | leaves the line, gives all back |
+// | `Bare` | inner future | passes the response | has nothing to give back |
+// | `Slot` | inner future, a slot | passes the response, the slot in its body | frees the slot |
+// | `Held` | inner future, admission | passes the response, the admission in its body | ends the admission |
+// | `Written` | inner future, templates | passes the response, with fields | has nothing to give back |
+// | `Unwritten` | inner future, states | passes the response, with fields of them | has nothing to give back |
+// | `Told` | inner future, parts | as `Held`, with fields and decision | ends the admission, if there is one |
+// | `Rejected` | answer | yields the answer | has nothing to give back |
+//
+// To end an admission is to free its slots and to settle its model tokens. What a store takes for a request that has
+// gone from `Waiting` is given back by a task.
+//
+// # Invariants
+//
+// - **What a request holds lives in one place**: in this future until there is a response, then in its body. Whichever
+//   is dropped, it comes back once.
+// - **The inner service is called at most once**, and only for a request that was admitted: before this future was
+//   made, or when it has waited.
+// - **Errors of the inner service pass unchanged**, and end what the request holds.
+// - **Slots are free after the work.** `inner` is declared before `rest`, so a future that is dropped drops the inner
+//   service's future first. Whoever gets the slot does not run beside what it was taken for.
+//
+// # Panics
+//
+// A panic of the inner service passes through. One of its call drops the ticket as the stack unwinds. One of its
+// future leaves the admission here, until this future is dropped. A closure of the user that panics while the request
+// waits drops the [`Pending`], which gives all back.
 
 use std::{
     fmt,
@@ -213,7 +213,7 @@ where
         }
     }
 
-    /// The answer to a request that is refused. A [`Rejection`](crate::Rejection) of the user's runs now, and not in the
+    /// The answer to a request that is refused. A [`Rejection`](crate::response::Rejection) of the user's runs now, and not in the
     /// first poll. The request ends here.
     ///
     /// A function of its own, so that the way of an admitted request has no part in it.

@@ -78,7 +78,7 @@ impl Handle {
     /// - If the requests of one route are spread over several, each begins with what was used on the one. Slots that
     ///   come back and model tokens that are settled later change all of them.
     /// - Model tokens that come back to a route that follows several others stay used there.
-    /// - The same holds for undeclared routes that [shared](crate::Undeclared) their limits and have their own now, and
+    /// - The same holds for undeclared routes that [shared](crate::rules::Undeclared) their limits and have their own now, and
     ///   the other way. What they shared follows the limits of the default route, for those that are asked for later.
     /// - So it does for requests that `$default` takes or leaves as [`Rules::catch_all`](crate::Rules::catch_all)
     ///   changes.

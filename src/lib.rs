@@ -44,7 +44,7 @@
 //! | limit routes, with rates, quotas and totals | [`Rules`], [`Limits`], [`Rate`], [`Quota`], and the guide [Limits](guides::limits) |
 //! | limit clients, on plans | [`Clients`], [`Plan`], and the guide [Clients and plans](guides::clients) |
 //! | limit what a model does | [`Limits::in_flight`], [`Limits::max_wait`], [`Limits::tokens`], [`Usage`], and the guide [Serving models](guides::models) |
-//! | choose what clients are told | [`ThrottleLayer::builder`], [`Dialect`], and the guide [Refusals and header fields](guides::refusals) |
+//! | choose what clients are told | [`ThrottleLayer::builder`], [`Dialect`](response::Dialect), and the guide [Refusals and header fields](guides::refusals) |
 //! | put it in the right place | the guide [The order of layers](guides::layers) |
 //! | keep limits in a file | [`config`], and the guide [Configuration files](guides::configuration) |
 //! | share limits between replicas | [`store`], and the guide [Replicas](guides::replicas) |
@@ -84,7 +84,7 @@
 //! |---|---|
 //! | `axum` | axum's matched route, original path and peer's address; `ThrottleLayer::for_axum`, a layer whose responses have axum's body |
 //! | `tonic` | tonic's peer address; `Throttle<S>` is a `NamedService` if `S` is |
-//! | `serde` | a [`Snapshot`] is `Serialize` |
+//! | `serde` | a [`Snapshot`](snapshot::Snapshot) is `Serialize` |
 //! | `config` | rules from [documents](config): TOML, YAML, JSON, API Gateway, Azure API Management |
 //! | `watch` | a file of rules that is [followed](config::watch) |
 //! | `redis`, `redis-tls` | limits shared by replicas in Redis or Valkey: [`store::RedisStore`] |
@@ -102,32 +102,32 @@
 #[path = "bench.rs"]
 pub mod __bench;
 mod admission;
-mod body;
-mod canonical_path;
+pub mod body;
+pub mod canonical_path;
 #[cfg(test)]
 #[path = "../tests/support/cases.rs"]
 mod cases;
-mod client;
+pub mod client;
 mod clock;
-mod decision;
+pub mod decision;
 mod engine;
 mod error;
-mod future;
+pub mod future;
 #[cfg(any(doc, doctest))]
 pub mod guides;
 mod handle;
 mod head;
 mod layer;
-mod limit;
+pub mod limit;
 mod limiter;
 mod observe;
-mod response;
-mod route;
-mod rules;
+pub mod response;
+pub mod route;
+pub mod rules;
 mod service;
 pub mod store;
 mod sync;
-mod usage;
+pub mod usage;
 #[cfg(all(test, feature = "quanta"))]
 #[path = "../tests/support/windows.rs"]
 mod windows;
@@ -138,31 +138,24 @@ pub mod axum;
 #[cfg(feature = "config")]
 pub mod config;
 
+#[doc(inline)]
 pub use self::{
-    body::ResponseBody,
-    canonical_path::{CanonicalPath, CanonicalPathFuture, CanonicalPathLayer},
-    client::{ClientKey, Clients, Forwarding, PeerAddr, Plan},
+    client::{Clients, Plan},
     clock::Clock,
-    decision::{Decision, DecisionIn, Denial, LimitStatus},
-    future::ResponseFuture,
+    decision::{Decision, Denial},
     handle::Handle,
-    head::RequestHead,
     layer::{ThrottleLayer, ThrottleLayerBuilder},
-    limit::{
-        LimitSettings, Scope,
-        in_flight::InFlight,
-        limits::Limits,
-        quota::Quota,
-        rate::{Rate, RateParseError},
-    },
-    observe::snapshot::{LimitSnapshot, RouteSnapshot, Snapshot},
-    response::{Dialect, EXPOSE_HEADERS, Problem, Protocol, Rejection},
-    route::{CatchAll, RouteKey, RouteKeyError},
-    rules::{Audit, Change, Changes, Rules, RulesError, SettingChange, Undeclared, UnreachableKey},
+    limit::{in_flight::InFlight, limits::Limits, quota::Quota, rate::Rate},
+    route::RouteKey,
+    rules::{Rules, RulesError},
     service::Throttle,
-    store::client::OnOutage,
-    usage::{Estimate, Usage},
+    usage::Usage,
 };
+
+/// A throttle at one moment, as [`Handle::snapshot`] returns it: its limits and routes, with balances and counts.
+pub mod snapshot {
+    pub use crate::observe::snapshot::{LimitSnapshot, RouteSnapshot, Snapshot};
+}
 
 /// The code of the README, compiled and run with the other examples.
 #[cfg(doctest)]

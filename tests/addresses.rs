@@ -112,7 +112,7 @@ async fn in_hyper_the_peer_is_what_the_server_says_it_is() {
         server::conn::auto::Builder,
         service::TowerToHyperService,
     };
-    use tower_throttle::PeerAddr;
+    use tower_throttle::client::PeerAddr;
 
     let layer = by_address();
     let (listener, server) = listen().await;

@@ -8,11 +8,12 @@ use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Empty;
 use tower_throttle::{
-    CatchAll, Clients, Limits, Plan, Quota, Rate, Rules,
+    Clients, Limits, Plan, Quota, Rate, Rules,
     config::{
         ConfigError, Imported, Warning,
         api_gateway::{stage, stage_named, usage_plan, usage_plan_named},
     },
+    route::CatchAll,
 };
 
 use common::Client;

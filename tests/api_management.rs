@@ -9,8 +9,10 @@ use http::Request;
 use http_body_util::Empty;
 use proptest::prelude::*;
 use tower_throttle::{
-    Clients, Dialect, Estimate, Limits, Quota, Rate, Rules, ThrottleLayer,
+    Clients, Limits, Quota, Rate, Rules, ThrottleLayer,
     config::{Imported, api_management::policy},
+    response::Dialect,
+    usage::Estimate,
 };
 
 use common::Client;

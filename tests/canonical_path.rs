@@ -13,7 +13,9 @@ use axum::body::Body;
 use http::{Request, Response, StatusCode, Uri};
 use proptest::prelude::*;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
-use tower_throttle::{CanonicalPathLayer, Decision, Rules, ThrottleLayer, Undeclared};
+use tower_throttle::{
+    Decision, Rules, ThrottleLayer, canonical_path::CanonicalPathLayer, rules::Undeclared,
+};
 
 use support::{admitted, bytes, hourly, request, send, throttle, values};
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use tower_throttle::{
-    Clients, Dialect, Estimate, InFlight, Limits, Plan, Quota, Rate, Rules, ThrottleLayer,
-    Undeclared,
+    Clients, InFlight, Limits, Plan, Quota, Rate, Rules, ThrottleLayer, response::Dialect,
+    rules::Undeclared, usage::Estimate,
 };
 
 /// A model server's whole policy.
@@ -86,7 +86,7 @@ fn whole() -> Rules {
     let clients = Clients::by_header("x-api-key")
         .or_address()
         .trusted_proxies(["10.0.0.0/8", "fd00::/8"])
-        .forwarding(tower_throttle::Forwarding::Forwarded)
+        .forwarding(tower_throttle::client::Forwarding::Forwarded)
         .ipv6_prefix(56)
         .max_clients(1_000)
         .each(

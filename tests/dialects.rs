@@ -17,8 +17,8 @@ use http::{Method, Request, Response, StatusCode};
 use proptest::prelude::*;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_throttle::{
-    Decision, Dialect, Estimate, Limits, OnOutage, Quota, Rate, ResponseBody, Rules, RulesError,
-    ThrottleLayer,
+    Decision, Limits, Quota, Rate, Rules, RulesError, ThrottleLayer, body::ResponseBody,
+    response::Dialect, store::OnOutage, usage::Estimate,
 };
 
 use support::{build, bytes, throttle, throttling, values};

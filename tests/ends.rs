@@ -38,7 +38,8 @@ use tonic_health::{
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn, util::MapResponseLayer};
 use tower_http::timeout::{RequestBodyDeadlineLayer, RequestBodyTimeoutLayer, TimeoutLayer};
 use tower_throttle::{
-    Clients, DecisionIn, Estimate, InFlight, Limits, Rate, Rules, ThrottleLayer, Usage,
+    Clients, InFlight, Limits, Rate, Rules, ThrottleLayer, Usage, decision::DecisionIn,
+    usage::Estimate,
 };
 
 use support::{build, client, decision, serve, throttle, throttling};

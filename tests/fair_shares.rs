@@ -11,8 +11,8 @@ use http::{Request, Response, StatusCode};
 use proptest::prelude::*;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_throttle::{
-    Clients, Decision, InFlight, Limits, PeerAddr, Plan, Quota, Rate, Rules, RulesError, Scope,
-    Throttle, ThrottleLayer,
+    Clients, Decision, InFlight, Limits, Plan, Quota, Rate, Rules, RulesError, Throttle,
+    ThrottleLayer, client::PeerAddr, limit::Scope,
 };
 
 use support::{bytes, decision, hourly, throttle, values};

@@ -13,7 +13,9 @@ use proptest::prelude::*;
 use tokio::runtime;
 use tower::Layer;
 use tower_throttle::{
-    Clients, Estimate, Forwarding, Limits, PeerAddr, Quota, Rate, Rules, ThrottleLayer,
+    Clients, Limits, Quota, Rate, Rules, ThrottleLayer,
+    client::{Forwarding, PeerAddr},
+    usage::Estimate,
 };
 
 use support::{bytes, client, hourly, passes, request, send, serve, served, throttle};

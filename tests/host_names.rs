@@ -13,7 +13,7 @@ use tokio::{
     net::TcpStream,
 };
 use tower::Layer;
-use tower_throttle::{Clients, PeerAddr, Rules, ThrottleLayer};
+use tower_throttle::{Clients, Rules, ThrottleLayer, client::PeerAddr};
 
 use support::{admitted, bytes, hourly, passes, serve, served, throttle};
 

@@ -23,7 +23,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt, Full};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_throttle::{
-    Estimate, InFlight, Limits, Rules, ThrottleLayer, Usage, axum::AxumThrottleLayer,
+    InFlight, Limits, Rules, ThrottleLayer, Usage, axum::AxumThrottleLayer, usage::Estimate,
 };
 
 use support::{

@@ -25,8 +25,8 @@ use proptest::prelude::*;
 use tokio::time::{Instant, sleep};
 use told::{Does, Told};
 use tower_throttle::{
-    Clients, Estimate, Handle, Limits, OnOutage, Quota, Rate, Rules, ThrottleLayer,
-    ThrottleLayerBuilder,
+    Clients, Handle, Limits, Quota, Rate, Rules, ThrottleLayer, ThrottleLayerBuilder,
+    store::OnOutage, usage::Estimate,
 };
 
 const OK: StatusCode = StatusCode::OK;
@@ -746,7 +746,7 @@ proptest! {
 mod suspended {
     use std::time::SystemTime;
 
-    use tower_throttle::DecisionIn;
+    use tower_throttle::decision::DecisionIn;
 
     use super::*;
 

@@ -13,7 +13,7 @@ use http::{HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Empty, Full};
 use tokio::time::{advance, sleep};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_throttle::{Clients, Estimate, Limits, Rate, Rules, ThrottleLayer};
+use tower_throttle::{Clients, Limits, Rate, Rules, ThrottleLayer, usage::Estimate};
 use tracing::{Level, Metadata};
 
 use common::Client;
@@ -240,7 +240,7 @@ async fn a_host_that_tells_no_address_is_told_the_way_that_breaks_no_type_of_its
 
     for host in 1..4 {
         let mut request = request();
-        let peer = tower_throttle::PeerAddr(([192, 0, 2, host], 4711).into());
+        let peer = tower_throttle::client::PeerAddr(([192, 0, 2, host], 4711).into());
         request.extensions_mut().insert(peer);
         let answer = client.send(request).await;
         assert!(answer.is_admitted(), "a client of its own");

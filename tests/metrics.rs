@@ -29,7 +29,7 @@ use metrics::{
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::{net::TcpListener, runtime, time::sleep};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_throttle::{Clients, InFlight, Limits, OnOutage, Rate, Rules, ThrottleLayer};
+use tower_throttle::{Clients, InFlight, Limits, Rate, Rules, ThrottleLayer, store::OnOutage};
 
 use common::Client as Asked;
 use told::{Does, Told};

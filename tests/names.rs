@@ -6,7 +6,7 @@ mod support;
 use std::{collections::HashSet, time::Duration};
 
 use proptest::prelude::*;
-use tower_throttle::{Clients, InFlight, Limits, Plan, Quota, Rate, Rules, Scope};
+use tower_throttle::{Clients, InFlight, Limits, Plan, Quota, Rate, Rules, limit::Scope};
 
 use self::support::throttle;
 

@@ -23,7 +23,7 @@ use tokio::{
     time::{Instant, advance, sleep},
 };
 use tower::{Layer, ServiceExt, service_fn};
-use tower_throttle::{Limits, Rate, ResponseBody, Rules, Throttle, store::MemoryStore};
+use tower_throttle::{Limits, Rate, Rules, Throttle, body::ResponseBody, store::MemoryStore};
 
 use support::{build, decision, request, throttling};
 

@@ -121,7 +121,7 @@ async fn a_preflight_is_charged_to_its_address_or_to_the_anonymous_client() {
         let peer = std::net::SocketAddr::from(([192, 0, 2, host], 1));
         preflight
             .extensions_mut()
-            .insert(tower_throttle::PeerAddr(peer));
+            .insert(tower_throttle::client::PeerAddr(peer));
         preflight.extensions_mut().insert(ConnectInfo(peer));
         preflight
     };

@@ -10,10 +10,11 @@ use proptest::prelude::*;
 use tokio::time::advance;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_throttle::{
-    Clients, Decision, DecisionIn, Estimate, Limits, Quota, Rate, Rules, ThrottleLayer, Usage,
+    Clients, Decision, Limits, Quota, Rate, Rules, ThrottleLayer, Usage, decision::DecisionIn,
+    usage::Estimate,
 };
 
-type Answer = Response<tower_throttle::ResponseBody<http_body_util::Empty<bytes::Bytes>>>;
+type Answer = Response<tower_throttle::body::ResponseBody<http_body_util::Empty<bytes::Bytes>>>;
 
 fn request(path: &str, client: &str) -> Request<()> {
     let request = Request::get(path).header("x-api-key", client).body(());

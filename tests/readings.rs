@@ -12,7 +12,8 @@ use http::{HeaderValue, Method, Request, StatusCode, Version};
 use tonic::service::Routes;
 use tower::{Layer, util::BoxCloneSyncService};
 use tower_throttle::{
-    Clients, Denial, Dialect, Limits, Plan, Protocol, Rate, Rules, Throttle, ThrottleLayer,
+    Clients, Denial, Limits, Plan, Rate, Rules, Throttle, ThrottleLayer,
+    response::{Dialect, Protocol},
 };
 
 use support::{

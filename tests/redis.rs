@@ -12,8 +12,8 @@ use http::StatusCode;
 use servers::{KINDS, PATIENCE, Passes, Proxy, Server, TURN, acquainted, cluster, in_step, owes};
 use tokio::time::{Instant, sleep};
 use tower_throttle::{
-    Clients, OnOutage, Rate, Rules, ThrottleLayer, ThrottleLayerBuilder,
-    store::{RedisStore, conformance},
+    Clients, Rate, Rules, ThrottleLayer, ThrottleLayerBuilder,
+    store::{OnOutage, RedisStore, conformance},
 };
 
 const OK: StatusCode = StatusCode::OK;

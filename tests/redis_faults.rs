@@ -33,8 +33,8 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tower_throttle::{
-    OnOutage, Quota, Rate, Rules, ThrottleLayer, ThrottleLayerBuilder,
-    store::{RedisStore, RedisStoreBuilder, RedisStoreError},
+    Quota, Rate, Rules, ThrottleLayer, ThrottleLayerBuilder,
+    store::{OnOutage, RedisStore, RedisStoreBuilder, RedisStoreError},
 };
 
 const OK: StatusCode = StatusCode::OK;

@@ -29,8 +29,12 @@ use tokio::{
 };
 use tower::{Layer, ServiceExt, service_fn};
 use tower_throttle::{
-    Clients, DecisionIn, Estimate, Limits, OnOutage, PeerAddr, Plan, Quota, Rate, ResponseBody,
-    Rules, ThrottleLayer, ThrottleLayerBuilder, Usage, store::RedisStore,
+    Clients, Limits, Plan, Quota, Rate, Rules, ThrottleLayer, ThrottleLayerBuilder, Usage,
+    body::ResponseBody,
+    client::PeerAddr,
+    decision::DecisionIn,
+    store::{OnOutage, RedisStore},
+    usage::Estimate,
 };
 
 const OK: StatusCode = StatusCode::OK;

@@ -19,8 +19,8 @@ use http::StatusCode;
 use servers::{KINDS, Kind, PATIENCE, Server, TURN, free_port, united, url};
 use tokio::time::{sleep, timeout};
 use tower_throttle::{
-    OnOutage, Rate, Rules, ThrottleLayer,
-    store::{RedisCertificates, RedisStore, RedisStoreError},
+    Rate, Rules, ThrottleLayer,
+    store::{OnOutage, RedisCertificates, RedisStore, RedisStoreError},
 };
 
 const OK: StatusCode = StatusCode::OK;

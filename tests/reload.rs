@@ -22,8 +22,9 @@ use http_body_util::{Empty, Full};
 use tokio::time::{Instant, advance};
 use tower::{Layer, ServiceExt, service_fn, util::ServiceFn};
 use tower_throttle::{
-    Clients, DecisionIn, Estimate, Handle, InFlight, Limits, Plan, Quota, Rate, ResponseBody,
-    Rules, RulesError, Scope, Throttle, ThrottleLayer, Undeclared, Usage,
+    Clients, Handle, InFlight, Limits, Plan, Quota, Rate, Rules, RulesError, Throttle,
+    ThrottleLayer, Usage, body::ResponseBody, decision::DecisionIn, limit::Scope,
+    rules::Undeclared, usage::Estimate,
 };
 
 use common::{Answer, Client, build};

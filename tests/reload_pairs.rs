@@ -195,7 +195,7 @@ proptest! {
 #[tokio::test(start_paused = true)]
 async fn model_tokens_are_not_taken_for_requests_by_their_name() {
     let tokens = |rate: Rate| Limits::new().tokens(rate.burst(10));
-    let estimate = || tower_throttle::Estimate::fixed(5);
+    let estimate = || tower_throttle::usage::Estimate::fixed(5);
     let before = tokens(Rate::per_hour(1)).named("chat");
     let after = tokens(Rate::per_minute(1)).quota(Quota::per_week(1_000));
     let rules = |limits: Limits| Rules::new().total(limits).estimate(estimate());

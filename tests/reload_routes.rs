@@ -15,8 +15,8 @@ use http::{Request, Response};
 use tokio::time::advance;
 use tower::{Layer, Service, ServiceExt};
 use tower_throttle::{
-    Clients, Estimate, Limits, Plan, Quota, Rate, ResponseBody, Rules, ThrottleLayer, Undeclared,
-    Usage,
+    Clients, Limits, Plan, Quota, Rate, Rules, ThrottleLayer, Usage, body::ResponseBody,
+    rules::Undeclared, usage::Estimate,
 };
 
 use self::support::{admitted, request, send, served, throttle};
@@ -613,7 +613,7 @@ async fn two_in_flight(layer: &ThrottleLayer, what: &str) -> (axum::Router, [Res
 #[cfg(feature = "axum")]
 #[tokio::test(start_paused = true)]
 async fn a_route_keeps_its_balance_and_slots_where_default_takes_other_requests_than_before() {
-    use tower_throttle::CatchAll::{Unmatched, Unrouted};
+    use tower_throttle::route::CatchAll::{Unmatched, Unrouted};
 
     let limits = || Limits::from(slow(3)).in_flight(2);
     for undeclared in [Undeclared::PerRoute, Undeclared::Shared] {
@@ -649,8 +649,8 @@ async fn a_route_keeps_its_balance_and_slots_where_default_takes_other_requests_
 #[tokio::test(start_paused = true)]
 async fn what_was_used_stays_used_on_a_route_that_default_leaves_alone_when_it_has_limits_again() {
     use tower_throttle::{
-        CatchAll::{Unmatched, Unrouted},
-        Undeclared::{PerRoute, Shared},
+        route::CatchAll::{Unmatched, Unrouted},
+        rules::Undeclared::{PerRoute, Shared},
     };
 
     let limits = || Limits::from(slow(3)).in_flight(2);
@@ -706,7 +706,7 @@ async fn what_was_used_stays_used_on_a_route_that_default_leaves_alone_when_it_h
 #[cfg(feature = "axum")]
 #[tokio::test(start_paused = true)]
 async fn requests_that_default_leaves_to_their_routes_take_nothing_of_what_it_has_left() {
-    use tower_throttle::CatchAll::{Unmatched, Unrouted};
+    use tower_throttle::route::CatchAll::{Unmatched, Unrouted};
 
     let rules = |catch_all| {
         let rules = Rules::new().default_route(slow(5));

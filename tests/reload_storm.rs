@@ -23,7 +23,8 @@ use tokio::{
 };
 use tower::{Layer, ServiceExt, util::BoxCloneSyncService};
 use tower_throttle::{
-    CatchAll, Clients, InFlight, Limits, Quota, Rate, Rules, ThrottleLayer, Undeclared,
+    Clients, InFlight, Limits, Quota, Rate, Rules, ThrottleLayer, route::CatchAll,
+    rules::Undeclared,
 };
 
 use self::{

@@ -6,8 +6,8 @@ mod support;
 use std::time::Duration;
 
 use tower_throttle::{
-    CatchAll, Clients, Dialect, Estimate, Forwarding, InFlight, Limits, Plan, Quota, Rate, Rules,
-    Undeclared,
+    Clients, InFlight, Limits, Plan, Quota, Rate, Rules, client::Forwarding, response::Dialect,
+    route::CatchAll, rules::Undeclared, usage::Estimate,
 };
 
 use self::support::throttle;

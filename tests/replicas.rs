@@ -26,8 +26,8 @@ use servers::{KINDS, Kind, Server};
 use tokio::time::Instant;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_throttle::{
-    OnOutage, Rate, Rules, ThrottleLayer,
-    store::{Charge, Correction, RedisStore, Store, StoreFuture, Taken},
+    Rate, Rules, ThrottleLayer,
+    store::{Charge, Correction, OnOutage, RedisStore, Store, StoreFuture, Taken},
 };
 use windows::{Between, too_many};
 

@@ -15,7 +15,7 @@ use tokio::{
     net::TcpStream,
 };
 use tower::{Layer as _, service_fn};
-use tower_throttle::{Estimate, Limits, Rate, Rules, ThrottleLayer};
+use tower_throttle::{Limits, Rate, Rules, ThrottleLayer, usage::Estimate};
 
 use support::{
     decision, request, send, serve, served,

@@ -35,7 +35,9 @@ use tonic_health::pb::{
 };
 use tonic_prost::ProstCodec;
 use tower::{Layer, Service, service_fn};
-use tower_throttle::{Clients, Decision, Limits, Plan, Protocol, Rules, ThrottleLayer, Undeclared};
+use tower_throttle::{
+    Clients, Decision, Limits, Plan, Rules, ThrottleLayer, response::Protocol, rules::Undeclared,
+};
 
 use spelled::{App, METHODS, Random, as_preflight, boxed, routed, spelled_otherwise};
 use support::{build, hourly, request, send, throttling};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use common::Client;
 use http::Method;
 use proptest::prelude::*;
-use tower_throttle::{Decision, Limits, Rate, RouteKey, Rules, ThrottleLayer, Undeclared};
+use tower_throttle::{Decision, Limits, Rate, RouteKey, Rules, ThrottleLayer, rules::Undeclared};
 
 /// The key that a request is charged to.
 async fn charged_to(client: &Client, method: &str, path: &str) -> String {

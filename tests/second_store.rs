@@ -17,8 +17,9 @@ use second_store::{SecondStore, window_end};
 use tokio::time::{Instant, advance, sleep};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_throttle::{
-    Estimate, Limits, OnOutage, Quota, Rate, Rules, ThrottleLayer, ThrottleLayerBuilder, Usage,
-    store::{Budget, Charge, Store, conformance},
+    Limits, Quota, Rate, Rules, ThrottleLayer, ThrottleLayerBuilder, Usage,
+    store::{Budget, Charge, OnOutage, Store, conformance},
+    usage::Estimate,
 };
 use windows::too_many;
 

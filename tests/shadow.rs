@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use tower_throttle::{Decision, InFlight, Limits, Quota, Rate, Rules, Scope, ThrottleLayer};
+use tower_throttle::{Decision, InFlight, Limits, Quota, Rate, Rules, ThrottleLayer, limit::Scope};
 
 use common::Client;
 

@@ -22,7 +22,8 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_test::mock;
 use tower_throttle::{
-    Decision, DecisionIn, Dialect, Rate, Rules, Throttle, ThrottleLayer, ThrottleLayerBuilder,
+    Decision, Rate, Rules, Throttle, ThrottleLayer, ThrottleLayerBuilder, decision::DecisionIn,
+    response::Dialect,
 };
 
 use support::{

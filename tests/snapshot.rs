@@ -7,8 +7,8 @@ use http::{Request, Response, StatusCode};
 use tokio::time::advance;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_throttle::{
-    Clients, Estimate, Handle, LimitSnapshot, Limits, Quota, Rate, Rules, Scope, ThrottleLayer,
-    Usage,
+    Clients, Handle, Limits, Quota, Rate, Rules, ThrottleLayer, Usage, limit::Scope,
+    snapshot::LimitSnapshot, usage::Estimate,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -19,7 +19,10 @@ fn layer(rules: Rules) -> (ThrottleLayer, Handle) {
     (layer, handle)
 }
 
-async fn ask(layer: &ThrottleLayer, path: &str) -> Response<tower_throttle::ResponseBody<Body>> {
+async fn ask(
+    layer: &ThrottleLayer,
+    path: &str,
+) -> Response<tower_throttle::body::ResponseBody<Body>> {
     let served = |request: Request<Body>| {
         if let Some(usage) = request.extensions().get::<Usage>() {
             usage.settle(350);

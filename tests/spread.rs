@@ -9,7 +9,9 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::Empty;
 use tokio::time::advance;
-use tower_throttle::{Clients, Limits, Protocol, Rate, Rules, ThrottleLayer, ThrottleLayerBuilder};
+use tower_throttle::{
+    Clients, Limits, Rate, Rules, ThrottleLayer, ThrottleLayerBuilder, response::Protocol,
+};
 
 use common::{Answer, Client, build};
 

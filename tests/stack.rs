@@ -32,7 +32,8 @@ use tower_http::{
     trace::TraceLayer,
 };
 use tower_throttle::{
-    Decision, DecisionIn, EXPOSE_HEADERS, Limits, ResponseBody, Rules, ThrottleLayer,
+    Decision, Limits, Rules, ThrottleLayer, body::ResponseBody, decision::DecisionIn,
+    response::EXPOSE_HEADERS,
 };
 
 use support::{

@@ -12,9 +12,10 @@ use http_body_util::Empty;
 use tokio::time::{Instant, advance, sleep};
 use told::{Does, Told};
 use tower_throttle::{
-    Clients, DecisionIn, InFlight, Limits, OnOutage, Quota, Rate, ResponseBody, Rules, RulesError,
-    ThrottleLayer, ThrottleLayerBuilder,
-    store::{Correction, Store},
+    Clients, InFlight, Limits, Quota, Rate, Rules, RulesError, ThrottleLayer, ThrottleLayerBuilder,
+    body::ResponseBody,
+    decision::DecisionIn,
+    store::{Correction, OnOutage, Store},
 };
 
 #[expect(clippy::disallowed_methods, reason = "paused time")]
@@ -529,7 +530,7 @@ async fn model_tokens_are_settled_in_the_store() {
         let tokens = Limits::new().tokens(Rate::per_hour(1).burst(100));
         Rules::new()
             .route("GET /", tokens)
-            .estimate(tower_throttle::Estimate::fixed(30))
+            .estimate(tower_throttle::usage::Estimate::fixed(30))
     };
     let (one, two) = (layer(rules(), &store), layer(rules(), &store));
     let used = |layer: &ThrottleLayer, used: u64| {
@@ -597,7 +598,7 @@ async fn a_request_that_is_settled_after_a_reload_brings_no_faster_rate_back() {
     let store = Told::new();
     let rules = |rate: u64| {
         let tokens = Limits::new().tokens(Rate::per_second(rate).burst(100));
-        let estimate = tower_throttle::Estimate::by_header("x-tokens").exact();
+        let estimate = tower_throttle::usage::Estimate::by_header("x-tokens").exact();
         Rules::new().total(tokens).estimate(estimate)
     };
     let layer = layer(rules(1_000), &store);
@@ -632,7 +633,7 @@ async fn a_request_that_is_settled_after_a_reload_brings_its_rate_to_no_other_li
     let rules = |scoped: Scoped, (one, other): (u64, u64)| {
         let rate = |count| Rate::per_second(count).burst(100);
         let tokens = Limits::new().tokens(rate(one)).tokens(rate(other));
-        scoped(tokens).estimate(tower_throttle::Estimate::by_header("x-tokens").exact())
+        scoped(tokens).estimate(tower_throttle::usage::Estimate::by_header("x-tokens").exact())
     };
     // (the rates before, those after, and what is left of both then)
     let changes = [
@@ -667,7 +668,7 @@ async fn a_request_that_is_settled_after_a_reload_brings_its_rate_to_no_other_li
 #[tokio::test(start_paused = true)]
 async fn each_limit_in_the_store_is_charged_with_what_was_settled() {
     use tower::{Layer, ServiceExt};
-    use tower_throttle::{Estimate, Usage};
+    use tower_throttle::{Usage, usage::Estimate};
     // (settled, or dropped after so many were added; what is left of the route's 80 and the total's 1,000)
     for (settled, added, left) in [
         (Some(30), 0, [50, 970]),
@@ -719,7 +720,7 @@ async fn each_limit_in_the_store_is_charged_with_what_was_settled() {
 #[tokio::test(start_paused = true)]
 async fn what_a_request_of_two_routes_has_used_is_settled_in_the_store() {
     use tower::{Layer, ServiceExt};
-    use tower_throttle::{Estimate, Usage};
+    use tower_throttle::{Usage, usage::Estimate};
     const CALL: &str = "/package.Service/Method";
     let store = Told::new();
     let ask = async || {
@@ -755,7 +756,7 @@ async fn a_cost_above_what_a_bucket_holds_is_no_question() {
     let store = Told::new();
     let rules = Rules::new()
         .route("GET /", Limits::new().tokens(Rate::per_hour(1).burst(10)))
-        .estimate(tower_throttle::Estimate::fixed(11).exact());
+        .estimate(tower_throttle::usage::Estimate::fixed(11).exact());
     let refused = replica(rules, &store).get("/").await;
     assert_eq!((refused.status, refused.wait()), (REFUSED, None));
     assert_eq!(store.calls(), 0);
@@ -1157,7 +1158,7 @@ async fn who_stands_in_line_keeps_its_place_and_its_time_in_an_outage() {
 #[tokio::test(start_paused = true)]
 async fn what_remains_of_tokens_is_what_the_store_told() {
     use tower::{Layer, ServiceExt, service_fn};
-    use tower_throttle::{Estimate, Usage};
+    use tower_throttle::{Usage, usage::Estimate};
     let store = Told::new();
     let rules = Rules::new()
         .total(Limits::new().tokens(Rate::per_hour(1).burst(100)))
@@ -1265,7 +1266,7 @@ async fn what_a_largest_request_is_set_for_is_remembered_like_any_limit() {
         };
         let rules = Rules::new()
             .route("GET /", tokens)
-            .estimate(tower_throttle::Estimate::fixed(5));
+            .estimate(tower_throttle::usage::Estimate::fixed(5));
         let client = replica(rules, &store);
         for _ in 0..2 {
             assert_eq!(client.get("/").await.status, OK, "{most:?}");
@@ -1281,9 +1282,9 @@ async fn what_a_largest_request_is_set_for_is_remembered_like_any_limit() {
 /// An undeclared route that is entered after the reload that has made it possible again.
 #[tokio::test(start_paused = true)]
 async fn a_route_that_is_entered_after_a_reload_is_corrected_in_its_present_terms() {
-    let rules = |rate: u64, undeclared: tower_throttle::Undeclared| {
+    let rules = |rate: u64, undeclared: tower_throttle::rules::Undeclared| {
         let tokens = Limits::new().tokens(Rate::per_second(rate).burst(100));
-        let estimate = tower_throttle::Estimate::by_header("x-tokens").exact();
+        let estimate = tower_throttle::usage::Estimate::by_header("x-tokens").exact();
         Rules::new()
             .default_route(tokens)
             .undeclared(undeclared)
@@ -1291,18 +1292,21 @@ async fn a_route_that_is_entered_after_a_reload_is_corrected_in_its_present_term
     };
     for direct in [true, false] {
         let store = Told::new();
-        let layer = layer(rules(1_000, tower_throttle::Undeclared::default()), &store);
+        let layer = layer(
+            rules(1_000, tower_throttle::rules::Undeclared::default()),
+            &store,
+        );
         let held = ask_and_hold(&layer, 10).await;
         let usage: &tower_throttle::Usage = held.extensions().get().expect("an account");
         if !direct {
             layer
                 .handle()
-                .reload(rules(1, tower_throttle::Undeclared::Shared))
+                .reload(rules(1, tower_throttle::rules::Undeclared::Shared))
                 .expect("rules");
         }
         layer
             .handle()
-            .reload(rules(1, tower_throttle::Undeclared::default()))
+            .reload(rules(1, tower_throttle::rules::Undeclared::default()))
             .expect("rules");
         assert_eq!(ask_and_hold(&layer, 90).await.status(), OK);
         usage.settle(11);
@@ -1320,7 +1324,7 @@ async fn a_route_that_is_entered_after_a_reload_is_corrected_in_its_present_term
 async fn a_route_that_a_key_has_become_is_corrected_in_its_present_terms() {
     use tower::ServiceExt;
     let tokens = |rate: u64| Limits::new().tokens(Rate::per_second(rate).burst(100));
-    let estimate = || tower_throttle::Estimate::by_header("x-tokens").exact();
+    let estimate = || tower_throttle::usage::Estimate::by_header("x-tokens").exact();
     let before = Rules::new().default_route(tokens(1));
     let before = before.route("GET /", tokens(1_000)).estimate(estimate());
     let after = Rules::new().default_route(tokens(1)).estimate(estimate());

@@ -16,8 +16,8 @@ use http::StatusCode;
 use log::Log;
 use tokio::time::{advance, sleep};
 use tower_throttle::{
-    OnOutage, Rate, Rules, ThrottleLayer,
-    store::{Charge, Correction, MemoryStore, Store, StoreError, StoreFuture, Taken},
+    Rate, Rules, ThrottleLayer,
+    store::{Charge, Correction, MemoryStore, OnOutage, Store, StoreError, StoreFuture, Taken},
 };
 
 const OK: StatusCode = StatusCode::OK;

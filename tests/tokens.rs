@@ -22,8 +22,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_throttle::{
-    Clients, Estimate, Limits, Rate, ResponseBody, Rules, RulesError, Scope, Throttle,
-    ThrottleLayer, Usage,
+    Clients, Limits, Rate, Rules, RulesError, Throttle, ThrottleLayer, Usage, body::ResponseBody,
+    limit::Scope, usage::Estimate,
 };
 
 use support::{build, bytes, decision, throttle, throttling, values};

@@ -15,8 +15,8 @@ use http_body_util::Empty;
 use tokio::time::advance;
 use told_store::{Does, Told};
 use tower_throttle::{
-    Clients, Estimate, Limits, Plan, Quota, Rate, Rules, ThrottleLayer, ThrottleLayerBuilder,
-    store::MemoryStore,
+    Clients, Limits, Plan, Quota, Rate, Rules, ThrottleLayer, ThrottleLayerBuilder,
+    store::MemoryStore, usage::Estimate,
 };
 
 /// A generator of numbers, the same for the same seed (xorshift64*).

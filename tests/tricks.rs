@@ -11,7 +11,7 @@ use http::{Request, StatusCode, Version, header::HeaderName};
 use tonic::service::Routes;
 use tower::Layer;
 use tower_http::normalize_path::NormalizePathLayer;
-use tower_throttle::{Decision, Rules, Throttle, Undeclared};
+use tower_throttle::{Decision, Rules, Throttle, rules::Undeclared};
 
 use support::{admitted, decision, hourly, passes, request, send, served, throttle};
 

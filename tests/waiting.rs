@@ -23,7 +23,9 @@ use futures_util_lite::poll_once;
 use http::{Request, Response, StatusCode};
 use tokio::{task::JoinHandle, time::Instant};
 use tower::{Layer, ServiceBuilder, ServiceExt, limit::ConcurrencyLimitLayer, service_fn};
-use tower_throttle::{Clients, Estimate, Limits, Rate, ResponseBody, Rules, Throttle, Usage};
+use tower_throttle::{
+    Clients, Limits, Rate, Rules, Throttle, Usage, body::ResponseBody, usage::Estimate,
+};
 
 use support::{decision, throttle};
 

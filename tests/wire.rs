@@ -13,8 +13,10 @@ use serde_json::json;
 use sfv::{BareItem, ListEntry, Parser};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_throttle::{
-    Clients, Decision, DecisionIn, Denial, EXPOSE_HEADERS, Estimate, Limits, Problem, Protocol,
-    Quota, Rate, Rejection, Rules, ThrottleLayer,
+    Clients, Decision, Denial, Limits, Quota, Rate, Rules, ThrottleLayer,
+    decision::DecisionIn,
+    response::{EXPOSE_HEADERS, Problem, Protocol, Rejection},
+    usage::Estimate,
 };
 
 /// 60 a minute, burst 10, called `chat`.

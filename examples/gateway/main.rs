@@ -63,7 +63,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tower::{ServiceBuilder, service_fn};
-use tower_throttle::{CanonicalPathLayer, Dialect, Rules, ThrottleLayer};
+use tower_throttle::{Rules, ThrottleLayer, canonical_path::CanonicalPathLayer, response::Dialect};
 
 use crate::host::{tell, warn};
 use crate::options::{Options, USAGE};

@@ -4,7 +4,7 @@ use std::env;
 use std::path::PathBuf;
 
 use hyper::Uri;
-use tower_throttle::Undeclared;
+use tower_throttle::rules::Undeclared;
 
 use crate::BoxError;
 use crate::stage::{Source, Stage};

@@ -11,7 +11,7 @@ use hyper::header::{
 };
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper_util::client::legacy::{Client, Error};
-use tower_throttle::PeerAddr;
+use tower_throttle::client::PeerAddr;
 
 use crate::again::{Again, Upload};
 use crate::connector::{Connector, client};

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Map, Value};
 use tower_throttle::config::{Imported, api_gateway};
-use tower_throttle::{Limits, RouteKey, Undeclared};
+use tower_throttle::{Limits, RouteKey, rules::Undeclared};
 
 use crate::BoxError;
 use crate::host::tell;

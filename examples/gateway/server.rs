@@ -14,7 +14,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tower::Service;
-use tower_throttle::PeerAddr;
+use tower_throttle::client::PeerAddr;
 
 use crate::BoxError;
 use crate::host::{asked_to_end, no_delay};

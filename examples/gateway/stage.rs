@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use tower_throttle::config::{self, Imported, Watch, Watching, api_gateway};
-use tower_throttle::{Handle, Rules, Undeclared};
+use tower_throttle::{Handle, Rules, rules::Undeclared};
 
 use crate::BoxError;
 use crate::host::{tell, warn};

@@ -13,8 +13,8 @@ use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
 use tower_throttle::{
-    Clients, EXPOSE_HEADERS, Estimate, InFlight, Limits, Plan, Rate, Rules, ThrottleLayer,
-    Undeclared,
+    Clients, InFlight, Limits, Plan, Rate, Rules, ThrottleLayer, response::EXPOSE_HEADERS,
+    rules::Undeclared, usage::Estimate,
 };
 
 use crate::guard::{self, ApiKey};

@@ -53,7 +53,7 @@ use std::sync::Arc;
 
 use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
-use tower_throttle::{DecisionIn, ThrottleLayer};
+use tower_throttle::{ThrottleLayer, decision::DecisionIn};
 
 use crate::guard::ApiKey;
 use crate::host::{asked_to_end, no_delay, tell};

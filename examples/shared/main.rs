@@ -63,8 +63,8 @@ use axum::{
 };
 use tokio::{net::TcpListener, task::JoinSet};
 use tower_throttle::{
-    Clients, Limits, OnOutage, Quota, Rate, Rules, RulesError, ThrottleLayer,
-    store::{RedisStore, RedisStoreError},
+    Clients, Limits, Quota, Rate, Rules, RulesError, ThrottleLayer,
+    store::{OnOutage, RedisStore, RedisStoreError},
 };
 
 use crate::{

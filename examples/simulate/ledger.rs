@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use tower_throttle::LimitSnapshot;
+use tower_throttle::snapshot::LimitSnapshot;
 
 use crate::fairness;
 use crate::quantity::{MILLISECOND, Nanos, SECOND};

@@ -1,6 +1,6 @@
 //! Writes the results of a run as text.
 
-use tower_throttle::{LimitSnapshot, Scope};
+use tower_throttle::{limit::Scope, snapshot::LimitSnapshot};
 
 use crate::ledger::{Ledger, Row, Rows};
 use crate::quantity::{MILLISECOND, grouped, told};

@@ -18,8 +18,8 @@ use tokio::runtime::Builder;
 use tokio::time::{Instant, advance, sleep_until};
 use tower::{Layer as _, Service as _, ServiceExt as _, service_fn};
 use tower_throttle::{
-    Decision, DecisionIn, Handle, PeerAddr, ResponseFuture, Throttle, ThrottleLayer,
-    ThrottleLayerBuilder,
+    Decision, Handle, Throttle, ThrottleLayer, ThrottleLayerBuilder, client::PeerAddr,
+    decision::DecisionIn, future::ResponseFuture,
 };
 
 use crate::BoxError;

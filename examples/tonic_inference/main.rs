@@ -31,7 +31,7 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
-use tower_throttle::{InFlight, Limits, Rules, ThrottleLayer, Undeclared};
+use tower_throttle::{InFlight, Limits, Rules, ThrottleLayer, rules::Undeclared};
 
 use crate::host::{asked_to_end, tell};
 use crate::inference_v1::{

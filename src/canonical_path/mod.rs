@@ -1,4 +1,4 @@
-//! Refuses, or rewrites, paths that servers read in more than one way.
+//! A layer that refuses, or rewrites, paths that servers read in more than one way.
 
 mod future;
 mod path;
@@ -30,7 +30,7 @@ use crate::{body::ResponseBody, response::strip};
 ///
 /// use http::{Request, Response, StatusCode};
 /// use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
-/// use tower_throttle::{CanonicalPathLayer, Rate, Rules, ThrottleLayer, Undeclared};
+/// use tower_throttle::{Rate, Rules, ThrottleLayer, canonical_path::CanonicalPathLayer, rules::Undeclared};
 ///
 /// async fn forward(request: Request<()>) -> Result<Response<String>, Infallible> {
 ///     Ok(Response::new(request.uri().path().to_owned()))
@@ -71,7 +71,7 @@ use crate::{body::ResponseBody, response::strip};
 /// The answer is a problem document (RFC 9457) with status 400 that says what is wrong, also where gRPC is spoken.
 ///
 /// Upper and lower case stay apart. Where a server behind takes `/V1/Chat` for `/v1/chat`, limit it by
-/// [`Rules::total`](crate::Rules::total) or a shared bucket for [undeclared routes](crate::Undeclared::Shared) as well.
+/// [`Rules::total`](crate::Rules::total) or a shared bucket for [undeclared routes](crate::rules::Undeclared::Shared) as well.
 ///
 /// In axum this layer goes around the whole router if it is to rewrite, for `Router::layer` runs after routing.
 #[derive(Debug, Clone, Default)]

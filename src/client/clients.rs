@@ -164,7 +164,7 @@ impl Clients {
     ///
     /// The peer is found in axum's `ConnectInfo<SocketAddr>` (feature `axum`, and the server made by
     /// `into_make_service_with_connect_info`), tonic's `TcpConnectInfo` (feature `tonic`), or in a
-    /// [`PeerAddr`](crate::PeerAddr) that your own code puts into the extensions. Where there is none, all
+    /// [`PeerAddr`](crate::client::PeerAddr) that your own code puts into the extensions. Where there is none, all
     /// clients are anonymous, which the log says once (feature `tracing`).
     pub fn by_address() -> Self {
         Self::by_source(IdentitySource::Address)
@@ -299,7 +299,7 @@ impl Clients {
     /// for example by what authentication has put into the extensions.
     ///
     /// `None`, and a plan that is not declared, is none: what [`each`](Self::each) says holds. Requests for which a
-    /// plan is named that is not declared are counted in [`Snapshot::unknown_plans`](crate::Snapshot::unknown_plans),
+    /// plan is named that is not declared are counted in [`Snapshot::unknown_plans`](crate::snapshot::Snapshot::unknown_plans),
     /// and the log says once that there are some (feature `tracing`).
     ///
     /// ```
@@ -331,7 +331,7 @@ impl Clients {
     ///
     /// Only a bucket that is full again, and so equal to a new one, gives up its place. A client for whom
     /// there is no place shares one of 16 overflow buckets a limit with others, until there is one; see
-    /// [`LimitStatus::is_overflow`](crate::LimitStatus::is_overflow) and
+    /// [`LimitStatus::is_overflow`](crate::decision::LimitStatus::is_overflow) and
     /// [`ThrottleLayer::overflowed`](crate::ThrottleLayer::overflowed). With 0 all clients do.
     ///
     /// A client that gets a bucket of its own after it has shared one begins with a full one. So a client is admitted

@@ -29,7 +29,7 @@ use super::sip::{SipKey, SipState};
 /// The key is hashed at once and never kept, and does not print itself.
 ///
 /// ```
-/// use tower_throttle::ClientKey;
+/// use tower_throttle::client::ClientKey;
 ///
 /// let by_name: ClientKey = "acme".into();
 /// let by_number: ClientKey = 4711.into();

@@ -1,4 +1,7 @@
-//! The client of a request, and what the client may do.
+//! Clients: their keys, their addresses, and the head of a request by which a closure identifies them.
+//!
+//! [`Clients`] sets how clients are told apart, and what each may do. The guide
+//! [Clients and plans](crate::guides::clients) explains it.
 
 mod address;
 mod clients;
@@ -31,3 +34,4 @@ pub(crate) use self::{
     key::{Identity, Principal, Secret},
     resolver::{Resolver, ResolverError},
 };
+pub use crate::head::RequestHead;

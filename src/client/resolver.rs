@@ -419,7 +419,7 @@ mod tests {
             let address: IpAddr = peer.parse().expect("an address");
             request
                 .extensions_mut()
-                .insert(crate::PeerAddr((address, 443).into()));
+                .insert(crate::client::PeerAddr((address, 443).into()));
             let forwarded = "192.0.2.7".parse().expect("an address");
             let expected = if believed {
                 forwarded

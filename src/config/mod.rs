@@ -49,11 +49,11 @@
 //! |---|---|
 //! | `total`, `default_route` | limits |
 //! | `routes` | limits, by [route key](crate::RouteKey) |
-//! | `undeclared` | `"per_route"` or `"shared"`: [`Undeclared`](crate::Undeclared) |
-//! | `catch_all` | `"unmatched"` or `"unrouted"`: [`CatchAll`](crate::CatchAll) |
+//! | `undeclared` | `"per_route"` or `"shared"`: [`Undeclared`](crate::rules::Undeclared) |
+//! | `catch_all` | `"unmatched"` or `"unrouted"`: [`CatchAll`](crate::route::CatchAll) |
 //! | `clients` | see below |
-//! | `estimate` | [tokens](crate::Estimate) of a request: `300`, `{ header = "x-max-tokens", or = 300 }` or `{ bytes_per_token = 4 }`; with `exact = true` it is what a request costs |
-//! | `rejections` | a [`Dialect`](crate::Dialect), by route key: `"problem"`, `"openai"`, `"anthropic"`, `"api_gateway"`, `"azure_api_management"`, `"kserve"`, `"json_rpc"` |
+//! | `estimate` | [tokens](crate::usage::Estimate) of a request: `300`, `{ header = "x-max-tokens", or = 300 }` or `{ bytes_per_token = 4 }`; with `exact = true` it is what a request costs |
+//! | `rejections` | a [`Dialect`](crate::response::Dialect), by route key: `"problem"`, `"openai"`, `"anthropic"`, `"api_gateway"`, `"azure_api_management"`, `"kserve"`, `"json_rpc"` |
 //!
 //! **Limits** are a rate, `"unlimited"`, `"closed"`, `"exempt"`, or a table:
 //!

@@ -86,7 +86,7 @@ impl Engine {
     /// # Panics
     ///
     /// If code of the user does: the closures that identify a client or estimate tokens, on which nothing is charged
-    /// yet, or a recorder of metrics or the dialect of a [`Rejection`](crate::Rejection), when the guard of an admitted
+    /// yet, or a recorder of metrics or the dialect of a [`Rejection`](crate::response::Rejection), when the guard of an admitted
     /// request is there.
     #[inline(never)]
     pub(crate) fn decide(self: &Arc<Self>, head: RequestHead<'_>) -> Decided {

@@ -11,7 +11,7 @@
 //! | usage plan, API key | [`Clients::plan`](crate::Clients::plan), [`Clients::by_header`](crate::Clients::by_header) |
 //! | usage plan's quota | [`Quota`](crate::Quota) |
 //! | `auto_deploy` | [`config::watch`](crate::config::watch) |
-//! | `{"message":"Too Many Requests"}` | [`Dialect::ApiGateway`](crate::Dialect::ApiGateway) |
+//! | `{"message":"Too Many Requests"}` | [`Dialect::ApiGateway`](crate::response::Dialect::ApiGateway) |
 //! | CloudWatch's `Count`, `4xx` by route | [`Handle::snapshot`](crate::Handle::snapshot), the feature `metrics` |
 //!
 //! The stage that everybody begins with, in its own words and in ours:

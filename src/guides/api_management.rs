@@ -11,7 +11,7 @@
 //! | a product, with its own policy | [`Clients::plan`](crate::Clients::plan) |
 //! | scopes: global, API, operation | [`Rules::total`](crate::Rules::total), [`Rules::default_route`](crate::Rules::default_route), [`Rules::route`](crate::Rules::route) |
 //! | `remaining-calls-header-name` | the [fields](crate::guides::refusals#header-fields) `RateLimit` and `RateLimit-Policy` |
-//! | its 429 and 403 | [`Dialect::AzureApiManagement`](crate::Dialect::AzureApiManagement) |
+//! | its 429 and 403 | [`Dialect::AzureApiManagement`](crate::response::Dialect::AzureApiManagement) |
 //!
 //! ```
 //! use tower_throttle::{Clients, Limits, Quota, Rate, Rules, config::api_management};

@@ -8,7 +8,7 @@
 //!
 //! use http::{Request, Response, StatusCode};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
-//! use tower_throttle::{Decision, DecisionIn, Limits, Rate, Rules, ThrottleLayer};
+//! use tower_throttle::{Decision, Limits, Rate, Rules, ThrottleLayer, decision::DecisionIn};
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -42,7 +42,7 @@
 //!   `is_admitted` is false, and `retry_after` is the wait. A response of the provider carries a decision that is
 //!   admitted.
 //! - [`Limits::in_flight`](crate::Limits::in_flight) holds a slot until the response's body has ended or is dropped.
-//! - Response bodies become [`ResponseBody`](crate::ResponseBody), which is a body of `Bytes`.
+//! - Response bodies become [`ResponseBody`](crate::body::ResponseBody), which is a body of `Bytes`.
 //!
 //! `reqwest::Client` is no service over `http` types: its requests and responses are types of its own. Use
 //! hyper-util's client, or a layer in front of your own function that sends with reqwest.

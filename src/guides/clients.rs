@@ -91,8 +91,9 @@
 //! # Addresses and proxies
 //!
 //! The host tells the address of the peer. In axum, serve `app.into_make_service_with_connect_info::<SocketAddr>()`
-//! (feature `axum`); tonic tells it by itself (feature `tonic`); on bare hyper, put a [`PeerAddr`](crate::PeerAddr)
-//! into the extensions. Without it all clients are anonymous, and the log says so once (feature `tracing`).
+//! (feature `axum`); tonic tells it by itself (feature `tonic`); on bare hyper, put a
+//! [`PeerAddr`](crate::client::PeerAddr) into the extensions. Without it all clients are anonymous, and the log says
+//! so once (feature `tracing`).
 //!
 //! Behind a proxy every peer is the proxy. Name the proxies that you trust:
 //! `Clients::by_address().trusted_proxies(["10.0.0.0/8"])`. `X-Forwarded-For` (or `Forwarded`, by

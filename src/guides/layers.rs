@@ -12,7 +12,7 @@
 //!     cors::CorsLayer, limit::RequestBodyLimitLayer, timeout::{RequestBodyDeadlineLayer, TimeoutLayer},
 //!     trace::TraceLayer, validate_request::ValidateRequestHeaderLayer,
 //! };
-//! use tower_throttle::{DecisionIn, EXPOSE_HEADERS, Rules, RulesError, ThrottleLayer};
+//! use tower_throttle::{Rules, RulesError, ThrottleLayer, decision::DecisionIn, response::EXPOSE_HEADERS};
 //!
 //! fn layered(app: Router, rules: Rules) -> Result<Router, RulesError> {
 //!     let throttle = ThrottleLayer::builder(rules).decision(DecisionIn::Response).build()?;
@@ -55,8 +55,9 @@
 //!
 //! A layer that rewrites a path or a method, such as `NormalizePath`, goes outside the throttle. In axum that means
 //! around the whole router, since `Router::layer` runs after routing. A proxy has
-//! [`CanonicalPathLayer`](crate::CanonicalPathLayer) around the throttle: a server behind it may decode `%2F`, merge
-//! `//` or resolve `..`, and would serve one resource under many paths, each with limits of its own.
+//! [`CanonicalPathLayer`](crate::canonical_path::CanonicalPathLayer) around the throttle: a server behind it may
+//! decode `%2F`, merge `//` or resolve `..`, and would serve one resource under many paths, each with limits of its
+//! own.
 //!
 //! # Hosts
 //!

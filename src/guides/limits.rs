@@ -81,8 +81,8 @@
 //!
 //! With a default route, a request that no key matches has buckets of its own: in axum (feature `axum`) for each
 //! method and router template, elsewhere for each method and path. Clients choose paths, so the first 1,024 are kept
-//! apart and all others share one more set of buckets. [`Undeclared::Shared`](crate::Undeclared::Shared) and a key
-//! `$default` put all of them into one set. Prefer either where no router tells templates.
+//! apart and all others share one more set of buckets. [`Undeclared::Shared`](crate::rules::Undeclared::Shared) and a
+//! key `$default` put all of them into one set. Prefer either where no router tells templates.
 //!
 //! # Names
 //!

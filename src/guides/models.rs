@@ -3,7 +3,7 @@
 //! ```
 //! use std::time::Duration;
 //!
-//! use tower_throttle::{Estimate, Limits, Rate, Rules, ThrottleLayer};
+//! use tower_throttle::{Limits, Rate, Rules, ThrottleLayer, usage::Estimate};
 //!
 //! let chat = Limits::new()
 //!     .rate(Rate::per_minute(600).burst(20))
@@ -46,7 +46,7 @@
 //!
 //! use http::{Request, Response, StatusCode};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
-//! use tower_throttle::{Estimate, Limits, Rate, Rules, ThrottleLayer, Usage};
+//! use tower_throttle::{Limits, Rate, Rules, ThrottleLayer, Usage, usage::Estimate};
 //!
 //! async fn complete(request: Request<()>) -> Result<Response<String>, Infallible> {
 //!     // Absent where no limit counts tokens, as after a reload.
@@ -73,7 +73,7 @@
 //! - Tokens that were reserved and not used come back. Tokens that were used and not reserved become a debt, which
 //!   later requests wait for.
 //! - Without [`Rules::estimate`](crate::Rules::estimate), the estimate is one token for each four bytes of
-//!   `Content-Length`. An [`Estimate`](crate::Estimate) can be fixed, a header field or a closure.
+//!   `Content-Length`. An [`Estimate`](crate::usage::Estimate) can be fixed, a header field or a closure.
 //! - An estimate above the burst is admitted, since it is a guess. A limit reserves at most its burst, and half of it
 //!   where strangers share the bucket ([`max_reservation_percent`](crate::Limits::max_reservation_percent)).
 //!   [`max_tokens_per_request`](crate::Limits::max_tokens_per_request) rejects larger requests.
@@ -82,9 +82,9 @@
 //!
 //! # Refusals that clients obey
 //!
-//! SDKs retry when they are told to. A [`Dialect`](crate::Dialect) answers in the format that they parse: OpenAI,
-//! Anthropic, KServe, JSON-RPC (MCP), API Gateway, Azure API Management. gRPC requests get `RESOURCE_EXHAUSTED` with
-//! `RetryInfo`.
+//! SDKs retry when they are told to. A [`Dialect`](crate::response::Dialect) answers in the format that they parse:
+//! OpenAI, Anthropic, KServe, JSON-RPC (MCP), API Gateway, Azure API Management. gRPC requests get
+//! `RESOURCE_EXHAUSTED` with `RetryInfo`.
 //!
 //! `stagger_retry_after(true)` tells clients that are rejected together different waits. Fifty clients of OpenAI's
 //! SDK at once, with a burst of five and ten a second, need it: about ten succeed without it, and all fifty with it.

@@ -34,7 +34,7 @@
 //!
 //! use http::{Request, Response};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
-//! use tower_throttle::{Decision, DecisionIn, Rate, Rules, ThrottleLayer};
+//! use tower_throttle::{Decision, Rate, Rules, ThrottleLayer, decision::DecisionIn};
 //!
 //! # async fn serve(_: Request<()>) -> Result<Response<String>, Infallible> { Ok(Response::new(String::new())) }
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]

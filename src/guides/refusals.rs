@@ -3,7 +3,7 @@
 //! # Over HTTP
 //!
 //! A rejected request never reaches the service behind the throttle, and its body is not read. The answer is
-//! [`Problem`](crate::Problem), status 429:
+//! [`Problem`](crate::response::Problem), status 429:
 //!
 //! ```text
 //! HTTP/1.1 429 Too Many Requests
@@ -25,9 +25,9 @@
 //!
 //! A gRPC request gets one HEADERS frame with `grpc-status: 8` (`RESOURCE_EXHAUSTED`; 14, `UNAVAILABLE`, from a
 //! server without a free slot). The details are `RetryInfo`, `QuotaFailure` and `ErrorInfo`. gRPC-Web gets the same
-//! in its own content type. A request is gRPC by its content type, by [`Protocol::Grpc`](crate::Protocol::Grpc), or
-//! by a path of the shape `/package.Service/Method`. `grpc_retry_pushback(true)` makes client libraries retry after
-//! the wait.
+//! in its own content type. A request is gRPC by its content type, by
+//! [`Protocol::Grpc`](crate::response::Protocol::Grpc), or by a path of the shape `/package.Service/Method`.
+//! `grpc_retry_pushback(true)` makes client libraries retry after the wait.
 //!
 //! # Header fields
 //!
@@ -47,12 +47,12 @@
 //! The total's limits are not told, since a server's capacity is nobody's business, unless
 //! [`Limits::publish`](crate::Limits::publish) says so.
 //!
-//! Browsers hide these fields from scripts. Name them to CORS by [`EXPOSE_HEADERS`](crate::EXPOSE_HEADERS).
+//! Browsers hide these fields from scripts. Name them to CORS by [`EXPOSE_HEADERS`](crate::response::EXPOSE_HEADERS).
 //!
 //! # Dialects
 //!
-//! A [`Dialect`](crate::Dialect) answers as the clients of a known API expect it: OpenAI, Anthropic, API Gateway,
-//! Azure API Management, KServe, JSON-RPC (MCP). Set it for all routes with `rejection`, or for one with
+//! A [`Dialect`](crate::response::Dialect) answers as the clients of a known API expect it: OpenAI, Anthropic, API
+//! Gateway, Azure API Management, KServe, JSON-RPC (MCP). Set it for all routes with `rejection`, or for one with
 //! [`Rules::rejection`](crate::Rules::rejection).
 //!
 //! # An answer of your own
@@ -62,7 +62,7 @@
 //!
 //! ```
 //! use http::{StatusCode, request::Parts};
-//! use tower_throttle::{Denial, Problem, Rejection, Rules, RulesError, ThrottleLayer};
+//! use tower_throttle::{Denial, Rules, RulesError, ThrottleLayer, response::{Problem, Rejection}};
 //!
 //! fn throttle(rules: Rules) -> Result<ThrottleLayer, RulesError> {
 //!     ThrottleLayer::builder(rules)

@@ -1,7 +1,7 @@
 //! Limits that several replicas share.
 //!
 //! ```no_run
-//! use tower_throttle::{Clients, Limits, OnOutage, Quota, Rate, Rules, ThrottleLayer, store::RedisStore};
+//! use tower_throttle::{Clients, Limits, Quota, Rate, Rules, ThrottleLayer, store::{OnOutage, RedisStore}};
 //!
 //! # async fn run(secret: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
 //! let each = Limits::new().rate(Rate::per_second(2).burst(10)).quota(Quota::per_day(1_000));
@@ -42,7 +42,7 @@
 //! | a key is evicted or deleted, or the server starts empty | one burst of that bucket, and what was [leased](#leases) of it: `n` in each process |
 //! | a replica of the server takes its place | what was charged within the lag of replication |
 //! | it does so with a clock that is ahead | what comes back within the difference; behind, requests wait for longer, as at an empty bucket at most |
-//! | the server is away, [`OnOutage::Local`](crate::OnOutage::Local) with the number of replicas | one burst when that begins and one when it ends; the number of replicas in place of a burst or quota that is smaller |
+//! | the server is away, [`OnOutage::Local`](crate::store::OnOutage::Local) with the number of replicas | one burst when that begins and one when it ends; the number of replicas in place of a burst or quota that is smaller |
 //! | one replica of four alone does not reach it, likewise | a quarter of the limit, for as long as that lasts |
 //! | an answer is late or lost | nothing; a charge may be left that nobody used |
 //!
@@ -52,9 +52,9 @@
 //!
 //! A request waits no longer than [`store_deadline`](crate::ThrottleLayerBuilder::store_deadline), 25 ms without a
 //! word. The first that waits in vain finds the store down; from then on it is probed, and all others are decided
-//! without it as [`OnOutage`](crate::OnOutage) says: let through, refused with 503, or by limits of this process at a
-//! share of the whole. Without a word it is the whole. Within about a second of the store's return it is asked again.
-//! The feature `tracing` tells both, and the cause, and `metrics` has `throttle_store_up`,
+//! without it as [`OnOutage`](crate::store::OnOutage) says: let through, refused with 503, or by limits of this
+//! process at a share of the whole. Without a word it is the whole. Within about a second of the store's return it is
+//! asked again. The feature `tracing` tells both, and the cause, and `metrics` has `throttle_store_up`,
 //! `throttle_store_errors_total` and `throttle_store_outage_total`. A bucket that the store cannot charge, such as a
 //! key that another program has written, is no outage: only its requests are decided so, and `tracing` tells why.
 //!
@@ -64,11 +64,11 @@
 //! # Leases
 //!
 //! With [`lease(50)`](crate::ThrottleLayerBuilder::lease) each process takes up to 50 units of a bucket at a time and
-//! spends them without a call. It never admits more than the limit: a unit is charged when it is leased. What it costs
-//! is that others may be refused while one still has some: as many as it holds, which is never more than half of what
-//! is left, a quarter of the bucket or a second's rate. What a process that crashes has not spent comes back at the
-//! rate's pace, of a quota at the end of its window. [`Handle::return_leases`](crate::Handle::return_leases) gives it
-//! back before a process ends. Where limits are small or replicas many, leave it out.
+//! spends them without a call. It never admits more than the limit: a unit is charged when it is leased. What it
+//! costs is that others may be refused while one still has some: as many as it holds, which is never more than half
+//! of what is left, a quarter of the bucket or a second's rate. What a process that crashes has not spent comes back
+//! at the rate's pace, of a quota at the end of its window. [`Handle::return_leases`](crate::Handle::return_leases)
+//! gives it back before a process ends. Where limits are small or replicas many, leave it out.
 //!
 //! A lease is of use where many requests are let through: of 50, one call serves 50 of them. Of a limit that is used
 //! to a twentieth, a lease lapses before it is spent, and one that is used up has nothing to lease; then there are

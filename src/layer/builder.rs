@@ -18,7 +18,7 @@ use crate::{
 /// use std::time::Duration;
 ///
 /// use tower_throttle::{
-///     DecisionIn, Dialect, OnOutage, Rate, Rules, ThrottleLayer, store::MemoryStore,
+///     Rate, Rules, ThrottleLayer, decision::DecisionIn, response::Dialect, store::{MemoryStore, OnOutage}
 /// };
 ///
 /// let rules = Rules::new()
@@ -120,7 +120,7 @@ impl ThrottleLayerBuilder {
     /// An answer is believed as far as it can be true: a report above what was reserved, four tokens for each byte of
     /// the answer and 16,777,216 tokens that leave no byte (a context of ten million tokens, the largest of a model,
     /// and reasoning that is not sent) changes nothing, as if the answer had told nothing. Snapshots count such answers
-    /// ([`RouteSnapshot::implausible_usage`](crate::RouteSnapshot::implausible_usage)), and the log tells them. What a
+    /// ([`RouteSnapshot::implausible_usage`](crate::snapshot::RouteSnapshot::implausible_usage)), and the log tells them. What a
     /// handler [settles](crate::Usage::settle) is charged whatever it is.
     ///
     /// Reading is of use only where a limit counts [tokens](crate::Limits::tokens).
@@ -133,9 +133,9 @@ impl ThrottleLayerBuilder {
         self.with(|options| options.protocol = protocol)
     }
 
-    /// Sets the answer to refused requests. Default: [`Problem`](crate::Problem).
+    /// Sets the answer to refused requests. Default: [`Problem`](crate::response::Problem).
     ///
-    /// A [`Dialect`](crate::Dialect) answers as the clients of a known API expect it, and says so on admitted responses
+    /// A [`Dialect`](crate::response::Dialect) answers as the clients of a known API expect it, and says so on admitted responses
     /// too. [`Rules::rejection`] answers for a single route.
     ///
     /// A closure has to name the types of its arguments:
@@ -182,7 +182,7 @@ impl ThrottleLayerBuilder {
     /// [in flight](crate::Limits::in_flight) hold per process all the same: a slot belongs to a process, and ends with
     /// it.
     ///
-    /// Replicas share a limit that they know by the same name: what the limit [holds for](crate::Scope) (the total, a
+    /// Replicas share a limit that they know by the same name: what the limit [holds for](crate::limit::Scope) (the total, a
     /// route key, a plan), its kind, and the name that it was given, or else its period. So replicas should have the
     /// same rules; where for a while they have not, as in a rolling update, what was used of a limit is used under
     /// either of its settings.

@@ -97,7 +97,7 @@ impl Limits {
     ///
     /// Exempt is only a declared route whose key has a named method and a path without parameters; `GET` includes
     /// `HEAD`. A request that may mean another route as well, such as one with escapes in its path, is charged there.
-    /// Snapshots count exempt requests in [`RouteSnapshot::exempt`](crate::RouteSnapshot::exempt).
+    /// Snapshots count exempt requests in [`RouteSnapshot::exempt`](crate::snapshot::RouteSnapshot::exempt).
     ///
     /// # Errors
     ///
@@ -151,10 +151,10 @@ impl Limits {
     }
 
     /// Refuses requests whose estimate is above `tokens`, at once and without a time to come back. Without this call no
-    /// estimate is refused for its size, unless it is [exact](crate::Estimate::exact).
+    /// estimate is refused for its size, unless it is [exact](crate::usage::Estimate::exact).
     ///
     /// A body whose length is not told, as many are in HTTP/2 and in chunks, is estimated at
-    /// [`Estimate::or`](crate::Estimate::or), by default 1: more than `tokens` there refuses such requests.
+    /// [`Estimate::or`](crate::usage::Estimate::or), by default 1: more than `tokens` there refuses such requests.
     ///
     /// The bound belongs to the [token limits](Self::tokens) of the scope, which name the refusal; a shadow among them counts
     /// what it would refuse. With zero every request is refused. A scope without token limits is an error of

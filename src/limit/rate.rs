@@ -24,7 +24,7 @@ use crate::error::debug_as_display;
 /// // As in a configuration file. Fractions are exact.
 /// let written: Rate = "0.5/s".parse()?;
 /// assert_eq!(written, every_two_seconds);
-/// # Ok::<(), tower_throttle::RateParseError>(())
+/// # Ok::<(), tower_throttle::limit::RateParseError>(())
 /// ```
 ///
 /// # Zero and the maximum

@@ -299,8 +299,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        Rate, ResponseBody,
-        body::FromInner,
+        Rate,
+        body::{FromInner, ResponseBody},
         limit::{Limit, LimitSettings},
         limiter::{
             limit_set::{BoundLimit, LimitSet},

@@ -114,7 +114,7 @@ impl KeptRefusals {
     }
 
     /// Returns the answer to a refusal by one limit alone, if it is kept, without a denial: the limit's number, the
-    /// wait, and the balances of the others as [`LimitStatus::balance`](crate::LimitStatus) has them.
+    /// wait, and the balances of the others as [`LimitStatus::balance`](crate::decision::LimitStatus) has them.
     #[inline]
     pub(crate) fn find<'l>(
         &self,

@@ -1,4 +1,6 @@
-//! The throttle's own output: header fields on admitted responses, and whole answers to refused requests.
+//! Answers to refused requests, and the header fields of admitted ones.
+//!
+//! The guide [Refusals and header fields](crate::guides::refusals) shows them on the wire.
 
 mod answer;
 mod api_error;
@@ -32,7 +34,7 @@ pub use self::{dialect::Dialect, problem::Problem, protocol::Protocol, rejection
 /// ```
 /// use tower_http::cors::CorsLayer;
 ///
-/// let cors = CorsLayer::new().expose_headers(tower_throttle::EXPOSE_HEADERS.to_vec());
+/// let cors = CorsLayer::new().expose_headers(tower_throttle::response::EXPOSE_HEADERS.to_vec());
 /// # let _ = cors;
 /// ```
 pub static EXPOSE_HEADERS: &[HeaderName] = &HEADERS;

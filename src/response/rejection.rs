@@ -15,7 +15,7 @@ use crate::decision::Denial;
 ///
 /// ```
 /// use http::{Response, StatusCode, request::Parts};
-/// use tower_throttle::{Denial, Problem, Rate, Rejection, Rules, ThrottleLayer};
+/// use tower_throttle::{Denial, Rate, Rules, ThrottleLayer, response::{Problem, Rejection}};
 ///
 /// let layer = ThrottleLayer::builder(Rules::new().total(Rate::per_second(100)))
 ///     .rejection(|denial: &Denial, request: &Parts| {
@@ -42,7 +42,7 @@ pub trait Rejection: Send + Sync + 'static {
     /// ```
     /// use bytes::Bytes;
     /// use http::{Response, request::Parts};
-    /// use tower_throttle::{Denial, Dialect, Rejection};
+    /// use tower_throttle::{Denial, response::{Dialect, Rejection}};
     ///
     /// struct Signed;
     ///

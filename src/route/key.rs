@@ -33,7 +33,7 @@ use crate::error::debug_as_display;
 /// let key: RouteKey = "POST /v1/models/{id}".parse()?;
 /// assert_eq!(key.to_string(), "POST /v1/models/{id}");
 /// assert!("/v1/models".parse::<RouteKey>().is_err());
-/// # Ok::<(), tower_throttle::RouteKeyError>(())
+/// # Ok::<(), tower_throttle::route::RouteKeyError>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct RouteKey {

@@ -1,9 +1,9 @@
-//! Finds the rule under which a request falls.
+//! Route keys, and the requests that they match.
 //!
-//! A [`RouteKey`] is a method and a path. A [`Table`](table::Table) holds the declared ones and finds
-//! the most specific for a request; [`BoundedMap`](undeclared::BoundedMap) keeps a bounded number of
-//! the others apart. A request that its host may take for several routes has several
-//! [`Readings`](readings::Readings), and a route for each.
+//! The guide [Limits](crate::guides::limits#route-keys) explains which key wins.
+
+// A `Table` holds the declared keys and finds the most specific for a request; a `BoundedMap` keeps a bounded number of
+// other routes apart. A request that its host may take for several routes has several `Readings`, and a route for each.
 
 mod catch_all;
 pub(crate) mod comparisons;

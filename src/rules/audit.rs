@@ -82,7 +82,7 @@ impl Audit {
     /// case, as `POST /Greeter/SayHello`.
     ///
     /// gRPC servers match the path alone, so that a request of another method without a gRPC content type passes by
-    /// such a key. Use `ANY`, or [`Protocol::Grpc`](crate::Protocol::Grpc).
+    /// such a key. Use `ANY`, or [`Protocol::Grpc`](crate::response::Protocol::Grpc).
     pub fn unknown_grpc(&self) -> impl ExactSizeIterator<Item = &RouteKey> {
         self.unknown_grpc.iter()
     }
@@ -385,7 +385,7 @@ impl fmt::Display for Audit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Clients, Dialect, Limits, Rate};
+    use crate::{Clients, Limits, Rate, response::Dialect};
 
     fn rules(keys: &[&str]) -> Rules {
         keys.iter().fold(Rules::new(), |rules, key| {

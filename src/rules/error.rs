@@ -250,7 +250,7 @@ pub enum RulesError {
         /// The number of these limits.
         count: usize,
     },
-    /// A name in [`Estimate::by_header`](crate::Estimate::by_header) that no header field can have.
+    /// A name in [`Estimate::by_header`](crate::usage::Estimate::by_header) that no header field can have.
     #[error("estimate: `{name}` is no name of a header field; write one such as `x-max-tokens`")]
     #[non_exhaustive]
     EstimateHeader {

@@ -1,4 +1,4 @@
-//! All limits of a throttle.
+//! Rules: all limits of a throttle, and what compares them with a server's routes and with other rules.
 
 mod audit;
 mod change;
@@ -53,7 +53,7 @@ pub(crate) use self::{
 /// - The **total** is one set of buckets for everything that passes the throttle.
 /// - The **default route** holds for each route by itself, as API Gateway's default route settings do:
 ///   every route has buckets of its own. A declared route inherits what it leaves out.
-/// - A **route** is a [`RouteKey`](crate::RouteKey); the most specific key wins. `$default` is a key like any other:
+/// - A **route** is a [`RouteKey`]; the most specific key wins. `$default` is a key like any other:
 ///   one set of buckets for all requests that no other key matches, not to be confused with the default route.
 /// - [`Clients`] are who asks: each has buckets of its own, on whatever route.
 ///
@@ -107,7 +107,7 @@ impl Rules {
         self
     }
 
-    /// Limits for one route, given by its [`RouteKey`](crate::RouteKey).
+    /// Limits for one route, given by its [`RouteKey`].
     ///
     /// A key that cannot be read, or that means the same route as another, is an error of
     /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
@@ -127,7 +127,7 @@ impl Rules {
     /// [`CatchAll::Unmatched`].
     ///
     /// ```
-    /// use tower_throttle::{CatchAll, Rate, Rules};
+    /// use tower_throttle::{Rate, Rules, route::CatchAll};
     ///
     /// // 404s share one request a second; every route of the axum router has ten of its own.
     /// let rules = Rules::new()
@@ -168,8 +168,8 @@ impl Rules {
         self
     }
 
-    /// The answer to refused requests on one route, given by its [`RouteKey`](crate::RouteKey), in the place of the
-    /// layer's: a [`Dialect`](crate::Dialect) or any other [`Rejection`](crate::Rejection).
+    /// The answer to refused requests on one route, given by its [`RouteKey`], in the place of the
+    /// layer's: a [`Dialect`](crate::response::Dialect) or any other [`Rejection`].
     ///
     /// The most specific key wins, as for limits; the route need not have limits of its own. A key that cannot be
     /// read, or that means the same route as another one here, is an error of

@@ -31,6 +31,7 @@ mod redis;
 
 use std::{fmt, future::Future, pin::Pin};
 
+pub use self::client::OnOutage;
 #[cfg(feature = "redis-tls")]
 pub use self::redis::RedisCertificates;
 #[cfg(feature = "redis")]

@@ -9,7 +9,7 @@ use crate::head::{self, RequestHead};
 /// The number of model tokens that are reserved for a request, before anybody knows what the request costs.
 ///
 /// ```
-/// use tower_throttle::{Estimate, Limits, Rate, Rules};
+/// use tower_throttle::{Limits, Rate, Rules, usage::Estimate};
 ///
 /// let rules = Rules::new()
 ///     .route("POST /v1/chat/completions", Limits::new().tokens(Rate::per_minute(90_000)))
@@ -78,7 +78,7 @@ impl Estimate {
     /// As many as a closure makes of the request's head. `None`: not known.
     ///
     /// ```
-    /// use tower_throttle::Estimate;
+    /// use tower_throttle::usage::Estimate;
     ///
     /// // What an extractor outside has found in the body, for example `max_tokens`.
     /// #[derive(Clone)]
@@ -103,7 +103,7 @@ impl Estimate {
     /// they are estimates.
     ///
     /// ```
-    /// use tower_throttle::Estimate;
+    /// use tower_throttle::usage::Estimate;
     ///
     /// // A layer outside has counted, and has removed what the client sent under this name.
     /// let cost = Estimate::by_header("x-counted-tokens").or(1_000).exact();

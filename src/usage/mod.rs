@@ -1,7 +1,10 @@
 //! Model tokens: what a request is expected to cost, and what it has cost.
 //!
-//! Handlers that know tell it themselves. For those that cannot be changed, [`UsageReader`] reads it from the answer as
-//! it goes by.
+//! A handler settles its cost with [`Usage`]. The guide [Serving models](crate::guides::models#tokens) explains
+//! reservation and settlement.
+
+// Handlers that know the cost tell it themselves. For those that cannot be changed, `UsageReader` reads it from the answer
+// as the answer goes by.
 
 mod account;
 mod estimate;

@@ -9,7 +9,8 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_throttle::{
-    Decision, DecisionIn, Handle, ResponseBody, Rules, ThrottleLayer, ThrottleLayerBuilder,
+    Decision, Handle, Rules, ThrottleLayer, ThrottleLayerBuilder, body::ResponseBody,
+    decision::DecisionIn,
 };
 
 pub(crate) struct Client {
@@ -109,7 +110,7 @@ impl Answer {
     /// The names of the limits that refused.
     pub(crate) fn violated(&self) -> Vec<String> {
         let limits = self.decision().limits();
-        let refused = limits.filter(tower_throttle::LimitStatus::is_refused);
+        let refused = limits.filter(tower_throttle::decision::LimitStatus::is_refused);
         refused.map(|limit| limit.name().to_owned()).collect()
     }
 

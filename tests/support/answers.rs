@@ -28,9 +28,12 @@ use tokio::{
 };
 use tower::{Layer, Service};
 use tower_throttle::{
-    Clients, Decision, DecisionIn, Estimate, Limits, OnOutage, Quota, Rate, ResponseBody,
-    ResponseFuture, Rules, ThrottleLayer, Usage,
-    store::{Balance, Charge, Correction, Store, StoreError, StoreFuture, Taken},
+    Clients, Decision, Limits, Quota, Rate, Rules, ThrottleLayer, Usage,
+    body::ResponseBody,
+    decision::DecisionIn,
+    future::ResponseFuture,
+    store::{Balance, Charge, Correction, OnOutage, Store, StoreError, StoreFuture, Taken},
+    usage::Estimate,
 };
 
 use super::choices::{self, Choices, now};

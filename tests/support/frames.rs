@@ -23,8 +23,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Ve
 use http_body::{Body, Frame, SizeHint};
 use tower::{Layer, Service};
 use tower_throttle::{
-    Decision, DecisionIn, Dialect, Estimate, Limits, Rate, ResponseBody, ResponseFuture, Rules,
-    ThrottleLayer, Usage,
+    Decision, Limits, Rate, Rules, ThrottleLayer, Usage, body::ResponseBody, decision::DecisionIn,
+    future::ResponseFuture, response::Dialect, usage::Estimate,
 };
 
 use super::choices::{self, Choices};

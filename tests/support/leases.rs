@@ -25,9 +25,11 @@ use tokio::{
 };
 use tower::{Layer, Service};
 use tower_throttle::{
-    Decision, DecisionIn, Limits, OnOutage, Quota, Rate, ResponseFuture, Rules, Scope,
-    ThrottleLayer,
-    store::{Charge, Correction, MemoryStore, Store, StoreFuture, Taken},
+    Decision, Limits, Quota, Rate, Rules, ThrottleLayer,
+    decision::DecisionIn,
+    future::ResponseFuture,
+    limit::Scope,
+    store::{Charge, Correction, MemoryStore, OnOutage, Store, StoreFuture, Taken},
 };
 
 use super::choices::{self, Choices, now};

@@ -28,8 +28,8 @@ use http_body::{Body, Frame};
 use tokio::time;
 use tower::{Layer, Service};
 use tower_throttle::{
-    Clients, Decision, DecisionIn, Estimate, Limits, Quota, Rate, ResponseBody, ResponseFuture,
-    Rules, ThrottleLayer, Undeclared, Usage,
+    Clients, Decision, Limits, Quota, Rate, Rules, ThrottleLayer, Usage, body::ResponseBody,
+    decision::DecisionIn, future::ResponseFuture, rules::Undeclared, usage::Estimate,
 };
 
 use super::choices::{self, Choices};

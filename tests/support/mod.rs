@@ -19,7 +19,9 @@ use hyper_util::{
 };
 use tokio::net::TcpListener;
 use tower::{Service, ServiceExt, service_fn};
-use tower_throttle::{Decision, DecisionIn, Rate, Rules, ThrottleLayer, ThrottleLayerBuilder};
+use tower_throttle::{
+    Decision, Rate, Rules, ThrottleLayer, ThrottleLayerBuilder, decision::DecisionIn,
+};
 
 /// A layer that puts its decisions wherever it can.
 pub(crate) fn throttle(rules: Rules) -> ThrottleLayer {

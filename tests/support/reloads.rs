@@ -22,8 +22,9 @@ use http_body_util::Full;
 use tokio::time::{Instant, advance};
 use tower::{Layer, Service};
 use tower_throttle::{
-    Clients, Decision, DecisionIn, Estimate, InFlight, Limits, Quota, Rate, ResponseBody,
-    ResponseFuture, Rules, ThrottleLayer, Undeclared, Usage,
+    Clients, Decision, InFlight, Limits, Quota, Rate, Rules, ThrottleLayer, Usage,
+    body::ResponseBody, decision::DecisionIn, future::ResponseFuture, rules::Undeclared,
+    usage::Estimate,
 };
 
 use super::{

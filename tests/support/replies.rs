@@ -31,8 +31,10 @@ use tokio::{
 };
 use tower::{Layer, Service};
 use tower_throttle::{
-    Decision, DecisionIn, Limits, OnOutage, Quota, Rate, ResponseFuture, Rules, ThrottleLayer,
-    store::RedisStore,
+    Decision, Limits, Quota, Rate, Rules, ThrottleLayer,
+    decision::DecisionIn,
+    future::ResponseFuture,
+    store::{OnOutage, RedisStore},
 };
 
 use super::choices::{self, Choices, now};

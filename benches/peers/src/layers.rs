@@ -18,7 +18,7 @@ use tower::{Layer, Service, ServiceExt, limit::ConcurrencyLimitLayer, service_fn
 use tower_governor::{
     GovernorLayer, governor::GovernorConfigBuilder, key_extractor::GlobalKeyExtractor,
 };
-use tower_throttle::{DecisionIn, Rate, Rules, ThrottleLayer, ThrottleLayerBuilder};
+use tower_throttle::{Rate, Rules, ThrottleLayer, ThrottleLayerBuilder, decision::DecisionIn};
 
 use crate::{ours::By, rounds::Row};
 

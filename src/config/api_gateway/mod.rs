@@ -1,7 +1,7 @@
 //! Amazon API Gateway: the throttling of its stages and usage plans, as rules.
 //!
 //! ```
-//! use tower_throttle::{Dialect, ThrottleLayer, config::api_gateway};
+//! use tower_throttle::{ThrottleLayer, config::api_gateway, response::Dialect};
 //!
 //! // What `aws apigatewayv2 get-stage` prints.
 //! let imported = api_gateway::stage(
@@ -78,7 +78,7 @@
 //!   routes belongs, are the default route settings, in any spelling of their name. In two places and different, they
 //!   are an error.
 //! - **`$default` is a route**, that of requests which match no other key and no route of the host
-//!   ([`CatchAll::Unrouted`](crate::CatchAll::Unrouted)), and not the default settings. Where the host tells no routes,
+//!   ([`CatchAll::Unrouted`](crate::route::CatchAll::Unrouted)), and not the default settings. Where the host tells no routes,
 //!   as without axum, it is that of all requests which match no other key.
 //! - **Settings that throttle nothing** limit nothing here, where API Gateway still has the limits of the account.
 //!

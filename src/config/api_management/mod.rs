@@ -1,7 +1,7 @@
 //! Azure API Management: its policies that limit, as rules.
 //!
 //! ```
-//! use tower_throttle::{Dialect, ThrottleLayer, config::api_management};
+//! use tower_throttle::{ThrottleLayer, config::api_management, response::Dialect};
 //!
 //! let imported = api_management::policy(
 //!     r#"<policies>

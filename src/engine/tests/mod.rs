@@ -16,12 +16,15 @@ use http::Request;
 
 use super::*;
 use crate::{
-    Clients, Denial, Limits, Plan, Protocol, Quota, Rate, RequestHead, Rules, Undeclared,
+    Clients, Denial, Limits, Plan, Quota, Rate, Rules,
+    client::RequestHead,
     clock::Timeline,
     limiter::{
         limit_set::{Demand, LimitSet},
         readings::LimitReadings,
     },
+    response::Protocol,
+    rules::Undeclared,
 };
 
 /// Seconds since the Unix epoch at 23:59:50 UTC, ten seconds before the window of a quota ends, the days

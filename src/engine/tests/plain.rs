@@ -17,8 +17,9 @@ use tower::{Service, service_fn};
 
 use super::*;
 use crate::{
-    Decision, DecisionIn, Dialect, InFlight, ResponseBody, Throttle,
-    limiter::limit_set::NONE_IS_PLAIN, observe::snapshot::Snapshot, route::undeclared::MOST_ROUTES,
+    Decision, InFlight, Throttle, body::ResponseBody, decision::DecisionIn,
+    limiter::limit_set::NONE_IS_PLAIN, observe::snapshot::Snapshot, response::Dialect,
+    route::undeclared::MOST_ROUTES,
 };
 
 /// Nanoseconds for a unit, and the burst.

@@ -6,7 +6,7 @@ pub(super) use self::headers::dialect_headers;
 /// The form of refusals and of the fields that tell what is left: as clients of known APIs expect them.
 ///
 /// ```
-/// use tower_throttle::{Dialect, Rate, Rules, ThrottleLayer};
+/// use tower_throttle::{Rate, Rules, ThrottleLayer, response::Dialect};
 ///
 /// // One for the layer, and another for a route.
 /// let rules = Rules::new()
@@ -36,7 +36,7 @@ pub(super) use self::headers::dialect_headers;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Dialect {
-    /// [`Problem`](crate::Problem): a problem document (RFC 9457) that OpenAI's SDKs read too. No fields but the
+    /// [`Problem`](crate::response::Problem): a problem document (RFC 9457) that OpenAI's SDKs read too. No fields but the
     /// IETF's.
     #[default]
     Problem,

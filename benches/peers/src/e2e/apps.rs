@@ -26,7 +26,7 @@ use tower::ServiceBuilder;
 use tower_governor::{
     GovernorLayer, governor::GovernorConfigBuilder, key_extractor::GlobalKeyExtractor,
 };
-use tower_throttle::{DecisionIn, Rate, Rules};
+use tower_throttle::{Rate, Rules, decision::DecisionIn};
 
 use super::BoxError;
 use crate::{
