@@ -25,7 +25,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use libfuzzer_sys::fuzz_target;
 use tokio::runtime;
 use tower::{Layer, Service, service_fn};
-use tower_throttle::{Clients, Decision, Limits, Rate, Rules, ThrottleLayer, Usage, client::{Forwarding, PeerAddr}, decision::DecisionIn, usage::Estimate};
+use tower_throttle::{
+    Clients, Decision, Limits, Rate, Rules, ThrottleLayer, Usage,
+    client::{Forwarding, PeerAddr},
+    decision::DecisionIn,
+    usage::Estimate,
+};
 
 const PROXY: &str = "10.0.0.1:4711";
 const STRANGER: &str = "203.0.113.9:4711";

@@ -25,7 +25,10 @@ use http_body_util::{BodyExt, Full};
 use libfuzzer_sys::fuzz_target;
 use tokio::{runtime, time};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_throttle::{Decision, Denial, Limits, Rate, Rules, RulesError, ThrottleLayer, decision::DecisionIn, limit::Scope, response::Protocol, rules::Undeclared};
+use tower_throttle::{
+    Decision, Denial, Limits, Rate, Rules, RulesError, ThrottleLayer, decision::DecisionIn,
+    limit::Scope, response::Protocol, rules::Undeclared,
+};
 
 /// More requests would only make each run slower.
 const MAX_REQUESTS: usize = 64;

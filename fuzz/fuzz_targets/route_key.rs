@@ -17,7 +17,9 @@ use std::{
 use http::{Request, Response, Uri};
 use libfuzzer_sys::fuzz_target;
 use tower::{Layer, Service, service_fn};
-use tower_throttle::{Decision, Rate, RouteKey, Rules, RulesError, ThrottleLayer, decision::DecisionIn};
+use tower_throttle::{
+    Decision, Rate, RouteKey, Rules, RulesError, ThrottleLayer, decision::DecisionIn,
+};
 
 /// More keys would only make each run slower.
 const MAX_KEYS: usize = 32;

@@ -34,7 +34,10 @@ use http::{Request, Response, StatusCode, request::Parts};
 use redis::aio::MultiplexedConnection;
 use throttled::RateLimiter;
 use tower::{Layer, ServiceExt, service_fn, util::BoxCloneSyncService};
-use tower_throttle::{Clients, Rate, Rules, ThrottleLayer, ThrottleLayerBuilder, store::{Charge, Correction, OnOutage, RedisStore, Store, StoreError, StoreFuture, Taken}};
+use tower_throttle::{
+    Clients, Rate, Rules, ThrottleLayer, ThrottleLayerBuilder,
+    store::{Charge, Correction, OnOutage, RedisStore, Store, StoreError, StoreFuture, Taken},
+};
 
 const ROUNDS: usize = 5;
 const ALONE: usize = 2_000;
