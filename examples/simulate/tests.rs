@@ -47,10 +47,15 @@ fn assert_bound(times: &[Nanos], burst: u64, interval: Nanos, what: &str) {
 }
 
 #[test]
-fn the_readme_has_what_the_command_in_it_prints() {
-    let readme = include_str!("../../README.md");
+fn the_guide_has_what_the_command_in_it_prints() {
+    let guide = include_str!("../../src/guides/simulate.rs");
+    let lines = guide.lines().map(|line| {
+        let line = line.strip_prefix("//!").unwrap_or(line);
+        line.strip_prefix(' ').unwrap_or(line)
+    });
+    let guide = lines.collect::<Vec<_>>().join("\n");
     let command = "--traffic herd:40,30s --for 90s --clients 1000 --service exp:500ms";
-    assert!(readme.contains(&format!("{command} --plot herd.svg\n")));
+    assert!(guide.contains(&format!("{command} --plot herd.svg\n")));
 
     let options = Options::read(command.split_whitespace()).expect("options");
     let documents = [Document::built_in().expect("rules")];
@@ -63,7 +68,7 @@ fn the_readme_has_what_the_command_in_it_prints() {
     let printed = report::write(&head(&options, &world), &[outcome]);
     let (summary, _) = printed.split_once("\n\nlimit ").expect("tables");
     assert!(
-        readme.contains(&format!("```text\n{summary}\n```")),
+        guide.contains(&format!("```text\n{summary}\n```")),
         "{summary}"
     );
 }
