@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The file has rules of this crate (TOML, YAML, JSON), a stage or usage plan of API Gateway (JSON, YAML), or a policy
-//! of Azure API Management (XML). `--routes` names a file with the routes of the server, such as `GET /v1/models/{id}`, a
-//! line each, and reports keys that match none of them and routes without a limit. `--stage` names a stage or plan.
+//! of Azure API Management (XML). `--routes` names a file with the routes of the server, such as `GET /v1/models/{id}`,
+//! a line each, and reports keys that match none of them and routes without a limit. `--stage` names a stage or plan.
 //!
 //! The exit code is 0 if all is well, 1 if routes and keys do not fit, and 2 if something cannot be read.
 

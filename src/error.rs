@@ -12,39 +12,65 @@ impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(error) = self;
         error.fmt(f)?;
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
+        write_causes(error.source(), f)
     }
 }
 
-/// The causes of an error's source, for errors that show their source themselves.
-pub(crate) struct CausesOfSource<'a>(pub(crate) &'a dyn Error);
-
-impl fmt::Display for CausesOfSource<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(error) = self;
-        let mut cause = error.source().and_then(Error::source);
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        Ok(())
-    }
+/// Writes an error whose `Display` shows its source, if it has one, and the causes of that.
+pub(crate) fn write_with_source(error: &dyn Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fmt::Display::fmt(error, f)?;
+    write_causes(error.source().and_then(Error::source), f)
 }
 
-/// Implements `Debug` for error types by their `Display`, which shows the source where there is one, and its causes.
+fn write_causes(cause: Option<&dyn Error>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let mut cause = cause;
+    while let Some(error) = cause {
+        write!(f, ": {error}")?;
+        cause = error.source();
+    }
+    Ok(())
+}
+
+/// Implements `Debug` for error types by [`write_with_source`].
 macro_rules! debug_as_display {
     ($($error:ty),+) => {$(
         impl std::fmt::Debug for $error {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                write!(f, "{self}{}", $crate::error::CausesOfSource(self))
+                $crate::error::write_with_source(self, f)
             }
         }
     )+};
 }
 
 pub(crate) use debug_as_display;
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("no answer")]
+    struct Silence(#[source] io::Error);
+
+    #[derive(thiserror::Error)]
+    #[error("limits.toml: {source}")]
+    struct Shown {
+        source: Silence,
+    }
+
+    debug_as_display!(Shown);
+
+    #[test]
+    fn each_cause_is_written_once() {
+        let source = Silence(io::Error::other("the line is cut"));
+        assert_eq!(Chain(&source).to_string(), "no answer: the line is cut");
+        let shown = Shown { source };
+        assert_eq!(shown.to_string(), "limits.toml: no answer");
+        assert_eq!(
+            format!("{shown:?}"),
+            "limits.toml: no answer: the line is cut"
+        );
+    }
+}

@@ -213,8 +213,8 @@ where
         }
     }
 
-    /// The answer to a request that is refused. A [`Rejection`](crate::response::Rejection) of the user's runs now, and not in the
-    /// first poll. The request ends here.
+    /// The answer to a request that is refused. A [`Rejection`](crate::response::Rejection) of the user's runs now, and
+    /// not in the first poll. The request ends here.
     ///
     /// A function of its own, so that the way of an admitted request has no part in it.
     #[inline(never)]

@@ -56,8 +56,8 @@ impl Handle {
     ///   rules are reloaded, no more passes than the largest of the bursts and the fastest of the rates in force would
     ///   have let through.
     /// - **Slots** that are held count against the new cap, and free it when they end.
-    /// - **A waiting request** keeps its place in line and is decided by the new rules when its turn comes; as long as it
-    ///   may wait stays what it was.
+    /// - **A waiting request** keeps its place in line and is decided by the new rules when its turn comes; as long as
+    ///   it may wait stays what it was.
     /// - **Clients** stay whom they were, and so do their limits, plan by plan.
     /// - A **closed** limit keeps its balances for the day on which it is opened: a limit of zero its own, and a scope
     ///   that is closed, by [`Limits::closed`](crate::Limits::closed) or any limit of zero, those of all limits that it
@@ -73,13 +73,14 @@ impl Handle {
     /// A route that gets a key of its own goes on with what was used before, in its limits, its slots and its line. So
     /// does a route that loses its key, and one whose requests fall under a key that is more or less specific:
     ///
-    /// - A route begins with what was used on the route that took its requests before; if there were several, as for a key
-    ///   with parameters, on the one where most was used. Its slots are all that are held on any of them.
+    /// - A route begins with what was used on the route that took its requests before; if there were several, as for a
+    ///   key with parameters, on the one where most was used. Its slots are all that are held on any of them.
     /// - If the requests of one route are spread over several, each begins with what was used on the one. Slots that
     ///   come back and model tokens that are settled later change all of them.
     /// - Model tokens that come back to a route that follows several others stay used there.
-    /// - The same holds for undeclared routes that [shared](crate::rules::Undeclared) their limits and have their own now, and
-    ///   the other way. What they shared follows the limits of the default route, for those that are asked for later.
+    /// - The same holds for undeclared routes that [shared](crate::rules::Undeclared) their limits and have their own
+    ///   now, and the other way. What they shared follows the limits of the default route, for those that are asked for
+    ///   later.
     /// - So it does for requests that `$default` takes or leaves as [`Rules::catch_all`](crate::Rules::catch_all)
     ///   changes.
     ///

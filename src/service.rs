@@ -38,10 +38,9 @@ use crate::{
 /// The service decides in `call`, at once: `poll_ready` only asks the inner service, for the request, and so its
 /// route, is not known before. All clones share their limits.
 ///
-/// The throttle is a service of `http` requests if the inner one is, and is `Clone` (it is cloned only for a request that is
-/// not decided at once, since it waits in line, for a lease or for a store; that takes the one which was polled ready
-/// along, and what it has reserved); its responses are bodies if the inner
-/// ones are, of `Bytes`.
+/// The throttle is a service of `http` requests if the inner one is, and is `Clone` (it is cloned only for a request
+/// that is not decided at once, since it waits in line, for a lease or for a store; that takes the one which was polled
+/// ready along, and what it has reserved); its responses are bodies if the inner ones are, of `Bytes`.
 #[derive(Clone)]
 pub struct Throttle<S> {
     inner: S,

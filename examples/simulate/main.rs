@@ -10,8 +10,8 @@
 //! told, under tokio's paused clock. Rates, quotas, plans, caps on what is in flight, lines, shadows and model tokens are
 //! what they are in production. `--help` has all options. Without `--rules`, those of `rules.toml` here hold.
 //!
-//! The program prints, by route, by class of clients and of all: what was offered, admitted and refused, how long those waited
-//! who stood in line, which wait the refused were told, and how evenly clients were served; then which limit has
+//! The program prints, by route, by class of clients and of all: what was offered, admitted and refused, how long those
+//! waited who stood in line, which wait the refused were told, and how evenly clients were served; then which limit has
 //! refused how often. `--plot` draws offered, admitted and refused requests a second over virtual time.
 //!
 //! # Time

@@ -1,9 +1,10 @@
 //! A throttle for axum, whose responses have axum's own body.
 //!
 //! [`ThrottleLayer`](crate::ThrottleLayer) fits axum as it does any host, and answers with a
-//! [`ResponseBody`](crate::body::ResponseBody) around the body of the inner service. axum puts each body that is not its own
-//! [`Body`] into a box, with an allocation for each response and a call through the box for each frame. A throttle that
-//! is made with [`ThrottleLayer::for_axum`](crate::ThrottleLayer::for_axum) answers with axum's body itself:
+//! [`ResponseBody`](crate::body::ResponseBody) around the body of the inner service. axum puts each body that is not
+//! its own [`Body`] into a box, with an allocation for each response and a call through the box for each frame. A
+//! throttle that is made with [`ThrottleLayer::for_axum`](crate::ThrottleLayer::for_axum) answers with axum's body
+//! itself:
 //!
 //! - A response that holds nothing passes on the body of the inner service as it is, if that is axum's, as in a
 //!   `Router`. Most responses hold nothing: rates and quotas are charged when the request comes.

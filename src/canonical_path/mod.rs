@@ -71,7 +71,8 @@ use crate::{body::ResponseBody, response::strip};
 /// The answer is a problem document (RFC 9457) with status 400 that says what is wrong, also where gRPC is spoken.
 ///
 /// Upper and lower case stay apart. Where a server behind takes `/V1/Chat` for `/v1/chat`, limit it by
-/// [`Rules::total`](crate::Rules::total) or a shared bucket for [undeclared routes](crate::rules::Undeclared::Shared) as well.
+/// [`Rules::total`](crate::Rules::total) or a shared bucket for [undeclared routes](crate::rules::Undeclared::Shared)
+/// as well.
 ///
 /// In axum this layer goes around the whole router if it is to rewrite, for `Router::layer` runs after routing.
 #[derive(Debug, Clone, Default)]

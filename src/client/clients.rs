@@ -299,8 +299,9 @@ impl Clients {
     /// for example by what authentication has put into the extensions.
     ///
     /// `None`, and a plan that is not declared, is none: what [`each`](Self::each) says holds. Requests for which a
-    /// plan is named that is not declared are counted in [`Snapshot::unknown_plans`](crate::snapshot::Snapshot::unknown_plans),
-    /// and the log says once that there are some (feature `tracing`).
+    /// plan is named that is not declared are counted in
+    /// [`Snapshot::unknown_plans`](crate::snapshot::Snapshot::unknown_plans), and the log says once that there are some
+    /// (feature `tracing`).
     ///
     /// ```
     /// use tower_throttle::{Clients, Rate};

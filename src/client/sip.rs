@@ -1,7 +1,7 @@
 //! SipHash-1-3 of 128 bits, of what is there as a whole.
 //!
-//! The hash is for short texts, and takes no more steps than it has to: nothing is buffered, the second half of a hash is
-//! made only where it is asked for, and a number is hashed as it is. On bytes it is the function of the crate
+//! The hash is for short texts, and takes no more steps than it has to: nothing is buffered, the second half of a hash
+//! is made only where it is asked for, and a number is hashed as it is. On bytes it is the function of the crate
 //! `siphasher`, which hashes what leaves the process.
 
 /// A key of 128 bits, as the state in which a hash begins.

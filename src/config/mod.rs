@@ -78,22 +78,26 @@
 //!
 //! **Clients** have `by`: `"address"`, `"bearer"`, `{ header = "x-api-key" }`, `{ hosts = ["api.example.com"] }`, or
 //! one of the latter three and `"address"` in a list; `each` and `plans`, which are limits that may have `routes` of
-//! their own; and `trusted_proxies`, `forwarding` (`"x-forwarded-for"`, `"forwarded"`), `ipv6_prefix` and `max_clients` as
-//! [`Clients`](crate::Clients) has them. Who is on a plan is no setting, for keys are secrets:
+//! their own; and `trusted_proxies`, `forwarding` (`"x-forwarded-for"`, `"forwarded"`), `ipv6_prefix` and `max_clients`
+//! as [`Clients`](crate::Clients) has them. Who is on a plan is no setting, for keys are secrets:
 //! [`Rules::map_clients`](crate::Rules::map_clients) adds them.
 //!
 //! A document may name its schema, as `$schema`. It has at most 8 MiB in any format, unless a [`Reader`] says
 //! otherwise; a byte order mark before it is passed over.
 //!
-//! [`JSON_SCHEMA`] says the same to editors and to checks, and lies in the repository as `schema/tower-throttle.json`. In
-//! JSON, name it as `$schema`. In YAML and TOML, editors know the comments
-//! `# yaml-language-server: $schema=tower-throttle.json` and `#:schema tower-throttle.json`.
+//! [`JSON_SCHEMA`] says the same to editors and to checks, and lies in the repository as `schema/tower-throttle.json`.
+//! In JSON, name it as `$schema`. In YAML and TOML, editors read it from a comment:
+//!
+//! ```text
+//! # yaml-language-server: $schema=tower-throttle.json
+//! #:schema tower-throttle.json
+//! ```
 //!
 //! # Gateways
 //!
-//! A document becomes rules as if they had been written by hand. A setting that cannot be kept is an error that names it, with
-//! its line and column; what is kept in another way is a [`Warning`]. Nothing is left out in silence that would limit
-//! somebody. See [`api_gateway`] and [`api_management`].
+//! A document becomes rules as if they had been written by hand. A setting that cannot be kept is an error that names
+//! it, with its line and column; what is kept in another way is a [`Warning`]. Nothing is left out in silence that
+//! would limit somebody. See [`api_gateway`] and [`api_management`].
 
 /// The JSON Schema of rules (draft 2020-12), for editors and for checks before a deployment. It describes what can be
 /// read, as TOML, YAML or JSON. Rules that contradict each other are found by

@@ -141,8 +141,8 @@ impl Denial {
     }
 
     /// Tells whether nobody could decide, since the [store](crate::ThrottleLayerBuilder::store) is down and
-    /// [`OnOutage::Refuse`](crate::store::OnOutage::Refuse) was chosen. No limit has refused then, and to come back is of use
-    /// in some seconds: three to eight are told.
+    /// [`OnOutage::Refuse`](crate::store::OnOutage::Refuse) was chosen. No limit has refused then, and to come back is
+    /// of use in some seconds: three to eight are told.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
         self.verdict.unavailable

@@ -1,7 +1,7 @@
 //! The decision about a request: whether it was admitted, and each limit as the decision found and left it.
 //!
-//! [`ThrottleLayerBuilder::decision`](crate::ThrottleLayerBuilder::decision) puts it into the extensions of the request,
-//! the response, or both.
+//! [`ThrottleLayerBuilder::decision`](crate::ThrottleLayerBuilder::decision) puts it into the extensions of the
+//! request, the response, or both.
 
 mod denial;
 

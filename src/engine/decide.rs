@@ -86,8 +86,8 @@ impl Engine {
     /// # Panics
     ///
     /// If code of the user does: the closures that identify a client or estimate tokens, on which nothing is charged
-    /// yet, or a recorder of metrics or the dialect of a [`Rejection`](crate::response::Rejection), when the guard of an admitted
-    /// request is there.
+    /// yet, or a recorder of metrics or the dialect of a [`Rejection`](crate::response::Rejection), when the guard of
+    /// an admitted request is there.
     #[inline(never)]
     pub(crate) fn decide(self: &Arc<Self>, head: RequestHead<'_>) -> Decided {
         // Loaded once for an attempt: the look-up, the charge and the answer are by the same rules.

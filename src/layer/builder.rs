@@ -120,8 +120,8 @@ impl ThrottleLayerBuilder {
     /// An answer is believed as far as it can be true: a report above what was reserved, four tokens for each byte of
     /// the answer and 16,777,216 tokens that leave no byte (a context of ten million tokens, the largest of a model,
     /// and reasoning that is not sent) changes nothing, as if the answer had told nothing. Snapshots count such answers
-    /// ([`RouteSnapshot::implausible_usage`](crate::snapshot::RouteSnapshot::implausible_usage)), and the log tells them. What a
-    /// handler [settles](crate::Usage::settle) is charged whatever it is.
+    /// ([`RouteSnapshot::implausible_usage`](crate::snapshot::RouteSnapshot::implausible_usage)), and the log tells
+    /// them. What a handler [settles](crate::Usage::settle) is charged whatever it is.
     ///
     /// Reading is of use only where a limit counts [tokens](crate::Limits::tokens).
     pub fn usage_from_openai_response(self, read: bool) -> Self {
@@ -135,8 +135,8 @@ impl ThrottleLayerBuilder {
 
     /// Sets the answer to refused requests. Default: [`Problem`](crate::response::Problem).
     ///
-    /// A [`Dialect`](crate::response::Dialect) answers as the clients of a known API expect it, and says so on admitted responses
-    /// too. [`Rules::rejection`] answers for a single route.
+    /// A [`Dialect`](crate::response::Dialect) answers as the clients of a known API expect it, and says so on admitted
+    /// responses too. [`Rules::rejection`] answers for a single route.
     ///
     /// A closure has to name the types of its arguments:
     ///
@@ -182,10 +182,10 @@ impl ThrottleLayerBuilder {
     /// [in flight](crate::Limits::in_flight) hold per process all the same: a slot belongs to a process, and ends with
     /// it.
     ///
-    /// Replicas share a limit that they know by the same name: what the limit [holds for](crate::limit::Scope) (the total, a
-    /// route key, a plan), its kind, and the name that it was given, or else its period. So replicas should have the
-    /// same rules; where for a while they have not, as in a rolling update, what was used of a limit is used under
-    /// either of its settings.
+    /// Replicas share a limit that they know by the same name: what the limit [holds for](crate::limit::Scope) (the
+    /// total, a route key, a plan), its kind, and the name that it was given, or else its period. So replicas should
+    /// have the same rules; where for a while they have not, as in a rolling update, what was used of a limit is used
+    /// under either of its settings.
     ///
     /// A request that is charged in the store waits for its answer, and for no longer than
     /// [`store_deadline`](Self::store_deadline). [`on_outage`](Self::on_outage) says what becomes of the request then.

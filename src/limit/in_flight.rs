@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 /// A cap on the requests in flight at the same moment: from the decision to the end of the response body.
 ///
-/// A streamed answer holds its slot until its last byte, its trailers or its error, or until it is dropped;
-/// see [`ResponseBody`](crate::body::ResponseBody). A request head whose body does not come holds one as long as the inner
+/// A streamed answer holds its slot until its last byte, its trailers or its error, or until it is dropped; see
+/// [`ResponseBody`](crate::body::ResponseBody). A request head whose body does not come holds one as long as the inner
 /// service waits for it: see [slots](crate::guides::models#slots) for the timeouts that bound that.
 ///
 /// ```

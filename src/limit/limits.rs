@@ -156,8 +156,8 @@ impl Limits {
     /// A body whose length is not told, as many are in HTTP/2 and in chunks, is estimated at
     /// [`Estimate::or`](crate::usage::Estimate::or), by default 1: more than `tokens` there refuses such requests.
     ///
-    /// The bound belongs to the [token limits](Self::tokens) of the scope, which name the refusal; a shadow among them counts
-    /// what it would refuse. With zero every request is refused. A scope without token limits is an error of
+    /// The bound belongs to the [token limits](Self::tokens) of the scope, which name the refusal; a shadow among them
+    /// counts what it would refuse. With zero every request is refused. A scope without token limits is an error of
     /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     ///
     /// ```

@@ -1,7 +1,7 @@
 //! Settings of one limit, as snapshots and decisions show them: where it holds, and how much.
 
-// Settings of limits and their arithmetic: pure, without storage and without a runtime. Here stands one limit and where it
-// holds; the settings of a scope are in `limits`.
+// Settings of limits and their arithmetic: pure, without storage and without a runtime. Here stands one limit and where
+// it holds; the settings of a scope are in `limits`.
 
 pub(crate) mod calendar;
 pub(crate) mod gcra;

@@ -333,8 +333,8 @@ fn admit_only(
 /// Asks shadows, each by itself, and appends their readings. A shadow is charged for what was `admitted` and what it
 /// would have admitted too, so that its bucket goes as if it were enforced alone; otherwise it is only looked at.
 ///
-/// A shadow that has outdated terms is not asked: it refuses nobody, so nothing is decided anew for it, and nobody knows
-/// what it would have done.
+/// A shadow that has outdated terms is not asked: it refuses nobody, so nothing is decided anew for it, and nobody
+/// knows what it would have done.
 #[cold]
 pub(crate) fn shadow<'a>(
     charges: impl Iterator<Item = BucketCharge<'a>>,

@@ -12,9 +12,9 @@ use crate::limit::{Limit, LimitSettings, Scope};
 /// The difference that a [reload](crate::Handle::reload) has made: limits that are new, gone or set to something else,
 /// and all other settings of the rules.
 ///
-/// A change is shown as one line, such as ``route `POST /chat`, limit `chat`: 10 in 1s, burst 5 => 20 in 1s, burst 5``, with
-/// `; ` between two changes, or `nothing`. Closures and answers of one's own cannot be compared: one in the place of
-/// another is not told.
+/// A change is shown as one line, such as ``route `POST /chat`, limit `chat`: 10 in 1s, burst 5 => 20 in 1s, burst 5``,
+/// with `; ` between two changes, or `nothing`. Closures and answers of one's own cannot be compared: one in the place
+/// of another is not told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changes {
     limits: Vec<Change>,

@@ -60,12 +60,12 @@ pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>>
 ///
 /// # Promises of the throttle
 ///
-/// - The throttle has a [deadline](crate::ThrottleLayerBuilder::store_deadline) of its own for each call. It drives every future
-///   to its end, beyond the deadline and when the client has gone away, and gives back with [`Store::correct`] what was
-///   taken too late. A store needs no timeout but for calls that never end, and nothing has to be undone where a future
-///   is dropped, as it is when the runtime ends.
-/// - A call of [`Store::take`] has no bucket twice, no limit with two budgets, and no more charges than a request has limits, rarely more than
-///   five. A call of [`Store::correct`] may have a bucket several times.
+/// - The throttle has a [deadline](crate::ThrottleLayerBuilder::store_deadline) of its own for each call. It drives
+///   every future to its end, beyond the deadline and when the client has gone away, and gives back with
+///   [`Store::correct`] what was taken too late. A store needs no timeout but for calls that never end, and nothing has
+///   to be undone where a future is dropped, as it is when the runtime ends.
+/// - A call of [`Store::take`] has no bucket twice, no limit with two budgets, and no more charges than a request has
+///   limits, rarely more than five. A call of [`Store::correct`] may have a bucket several times.
 /// - Calls come from several tasks at once, and a request waits for each: a store does not block.
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Takes all enforced charges or none of them, and then each shadow by itself.

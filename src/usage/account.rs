@@ -35,8 +35,8 @@ use crate::admission::reservation::TokenReservation;
 /// # Accounts balance
 ///
 /// - While the request lasts, each of its limits is charged with what it has reserved of the
-///   [estimate](crate::usage::Estimate), or with what was [added](Self::add) if that is more. What goes beyond is charged
-///   even if there is no room for it: a debt that later requests wait for.
+///   [estimate](crate::usage::Estimate), or with what was [added](Self::add) if that is more. What goes beyond is
+///   charged even if there is no room for it: a debt that later requests wait for.
 /// - [`settle`](Self::settle) puts the true total in the place of the reservation. What was reserved too much goes
 ///   back into the bucket, up to the burst; what was reserved too little becomes debt.
 /// - Where nobody settles, the reservation stands, or what was added if that is more. If the response is cut

@@ -3,8 +3,8 @@
 //! A handler settles its cost with [`Usage`]. The guide [Serving models](crate::guides::models#tokens) explains
 //! reservation and settlement.
 
-// Handlers that know the cost tell it themselves. For those that cannot be changed, `UsageReader` reads it from the answer
-// as the answer goes by.
+// Handlers that know the cost tell it themselves. For those that cannot be changed, `UsageReader` reads it from the
+// answer as the answer goes by.
 
 mod account;
 mod estimate;

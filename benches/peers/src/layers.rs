@@ -60,7 +60,8 @@ pub fn bare() -> tower::util::ServiceFn<Bare> {
     )
 }
 
-/// Polls once; nothing here ever waits. Inlined for all, or the harness would move the futures of some and not of others.
+/// Polls once; nothing here ever waits. Inlined for all, or the harness would move the futures of some and not of
+/// others.
 #[inline(always)]
 pub fn now<F: Future>(future: F) -> F::Output {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {

@@ -55,8 +55,8 @@
 //! | `ThrottlingBurstLimit`, `burstLimit` | its [burst](crate::Rate::burst) |
 //! | a usage plan's throttle, quota and throttle of methods | what [each](crate::Clients::each) client by `x-api-key` may do |
 //!
-//! Settings that throttle nothing are passed over: logs, metrics, variables, tags. **Nothing that throttles is passed over.**
-//! Settings that are not known are errors, and so are values that only the vendor's tools can resolve (`!Ref`,
+//! Settings that throttle nothing are passed over: logs, metrics, variables, tags. **Nothing that throttles is passed
+//! over.** Settings that are not known are errors, and so are values that only the vendor's tools can resolve (`!Ref`,
 //! `Fn::Sub`, `${var.burst}`), with their path, line and column; so are the settings of a REST API's stage, and of the
 //! events of SAM's functions, `dynamic` blocks, and settings that a plan of Terraform knows only after it was applied.
 //! What is not read and is or may hold another stage (a nested stack, a module, a component, a macro, a loop that
@@ -78,8 +78,8 @@
 //!   routes belongs, are the default route settings, in any spelling of their name. In two places and different, they
 //!   are an error.
 //! - **`$default` is a route**, that of requests which match no other key and no route of the host
-//!   ([`CatchAll::Unrouted`](crate::route::CatchAll::Unrouted)), and not the default settings. Where the host tells no routes,
-//!   as without axum, it is that of all requests which match no other key.
+//!   ([`CatchAll::Unrouted`](crate::route::CatchAll::Unrouted)), and not the default settings. Where the host tells no
+//!   routes, as without axum, it is that of all requests which match no other key.
 //! - **Settings that throttle nothing** limit nothing here, where API Gateway still has the limits of the account.
 //!
 //! # Zero and the maximum

@@ -107,8 +107,8 @@ use super::{
 ///
 /// # Errors
 ///
-/// A text that is no XML, or an element that is not understood or cannot be kept, with its line and column. Paths leave out `policies` and
-/// `fragment`; the second of a name is `rate-limit-by-key[2]`.
+/// A text that is no XML, or an element that is not understood or cannot be kept, with its line and column. Paths leave
+/// out `policies` and `fragment`; the second of a name is `rate-limit-by-key[2]`.
 ///
 /// ```
 /// use tower_throttle::config::api_management;

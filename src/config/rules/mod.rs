@@ -29,8 +29,8 @@ impl Rules {
     ///
     /// # Errors
     ///
-    /// A text that is no TOML or longer than 8 MiB (see [`Reader`]), a setting that is not known, and a value that is no
-    /// setting's, with its path, line and column. Rules that contradict themselves are an error of
+    /// A text that is no TOML or longer than 8 MiB (see [`Reader`]), a setting that is not known, and a value that is
+    /// no setting's, with its path, line and column. Rules that contradict themselves are an error of
     /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
         Reader::new().toml(text)

@@ -128,7 +128,7 @@ async fn whoever_is_charged_by_rules_that_are_gone_owes_no_time_that_has_passed_
     }
 }
 
-/// What is in use when the rules change is carried over, no more and no less, whoever comes late.
+/// Units in use when the rules change are carried over, no more and no less, whoever comes late.
 #[tokio::test(start_paused = true)]
 async fn what_is_in_use_stays_in_use_whoever_comes_with_rules_that_are_gone() {
     for (what, rules) in SCOPES {
@@ -225,7 +225,7 @@ async fn what_is_owed_late_is_no_more_than_what_was_used() {
     }
 }
 
-/// Nobody knows what a shadow would have done in terms that are gone: it counts no refusal, and takes nothing.
+/// A shadow in terms that are gone is not asked: it counts no refusal, and takes nothing.
 #[tokio::test(start_paused = true)]
 async fn a_shadow_in_terms_that_are_gone_refuses_nobody_in_thought_either() {
     for (what, rules) in SCOPES {

@@ -6,7 +6,8 @@ use super::{LimitSnapshot, Snapshot};
 
 impl Snapshot {
     /// Sets a gauge of the facade `metrics` for what each limit has left, owes, has in flight and in line. To be called
-    /// before a scrape, or every few seconds; the guide [Operating](crate::guides::operating) says what is counted without it.
+    /// before a scrape, or every few seconds; the guide [Operating](crate::guides::operating) says what is counted
+    /// without it.
     pub fn record(&self) {
         for limit in &self.limits {
             limit.record();

@@ -183,6 +183,14 @@ impl Slowed {
         taken.is_ok()
     }
 
+    /// Slows down while another request takes a unit by the old terms. Returns how many that request has taken.
+    fn slow_down_beside(self: &Arc<Self>) -> u64 {
+        let other = Arc::clone(self);
+        let late = thread::spawn(move || u64::from(other.takes(1)));
+        self.slow_down();
+        late.join().expect("no panic")
+    }
+
     fn slow_down(&self) {
         self.pages[1].retire();
         let passes = || self.time.fetch_add(500, Ordering::AcqRel);
@@ -210,12 +218,7 @@ fn loom_a_client_owes_no_time_for_a_charge_in_terms_that_are_gone() {
     model(|| {
         let it = Slowed::new(2);
         assert!(it.takes(1));
-        let late = {
-            let it = Arc::clone(&it);
-            thread::spawn(move || u64::from(it.takes(1)))
-        };
-        it.slow_down();
-        let late = late.join().expect("no panic");
+        let late = it.slow_down_beside();
         let used = it.used();
         assert!(used <= 1 + late && used >= late, "{used}, {late} late");
         assert!(!it.takes(1), "these terms are gone");
@@ -228,12 +231,7 @@ fn loom_a_new_client_owes_no_time_for_a_charge_in_terms_that_are_gone() {
     for capacity in [2, 0] {
         model(move || {
             let it = Slowed::new(capacity);
-            let late = {
-                let it = Arc::clone(&it);
-                thread::spawn(move || u64::from(it.takes(1)))
-            };
-            it.slow_down();
-            let late = late.join().expect("no panic");
+            let late = it.slow_down_beside();
             let used = it.used();
             assert!(used <= late, "{used}, {late} late");
             assert!(!it.takes(1), "these terms are gone");

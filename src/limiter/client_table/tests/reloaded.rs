@@ -6,7 +6,7 @@ use crate::limiter::meter_history::MeterStep;
 /// A limit whose units weigh 100 nanoseconds in version 1, and 200 in version 2.
 struct Reloaded {
     memory: ClientTable,
-    /// Of each version.
+    /// The buckets in the terms of each version, the later one first.
     pages: [ClientBuckets; 2],
     history: MeterHistory,
     meters: [Meter; 2],
