@@ -6,6 +6,7 @@
 mod address;
 mod clients;
 mod host;
+mod identity;
 mod key;
 mod plan;
 mod resolver;
@@ -31,7 +32,7 @@ pub use self::{
     plan::Plan,
 };
 pub(crate) use self::{
-    key::{Identity, Principal, Secret},
+    identity::{Identity, Principal, Secret},
     resolver::{Resolver, ResolverError},
 };
 pub use crate::head::RequestHead;
