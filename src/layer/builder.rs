@@ -18,7 +18,10 @@ use crate::{
 /// use std::time::Duration;
 ///
 /// use tower_throttle::{
-///     Rate, Rules, ThrottleLayer, decision::DecisionIn, response::Dialect, store::{MemoryStore, OnOutage}
+///     Rate, Rules, ThrottleLayer,
+///     decision::DecisionIn,
+///     response::Dialect,
+///     store::{MemoryStore, OnOutage},
 /// };
 ///
 /// let rules = Rules::new()
