@@ -1,13 +1,18 @@
 //! Requests that have found their limits before a reload, and are charged after it.
 
 use super::*;
-use crate::limiter::plain::{self, PlainAnswer};
+use crate::{
+    admission::{Admission, Origin},
+    limiter::plain::{self, PlainAnswer},
+    usage::Estimate,
+};
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 
 /// The limits that a request has found, and whose request it is.
 struct Found {
     limits: Arc<LimitSet>,
+    origin: Arc<Origin>,
     demand: Demand,
 }
 
@@ -21,8 +26,18 @@ impl Found {
             .expect("no route to enter");
         Self {
             limits: Arc::clone(&found.limit_set),
+            origin: Arc::clone(&found.origin),
             demand,
         }
+    }
+
+    /// Asks its limits, none of which refuses, and returns what they read.
+    fn read(&self, state: &RuleSet) -> LimitReadings {
+        let mut readings = LimitReadings::default();
+        let (limiter, now) = (&state.limiter, state.limiter.now());
+        let admitted = limiter.admit(&self.limits, self.demand, now, &mut readings);
+        assert_eq!(admitted, Ok(true));
+        readings
     }
 
     /// Tells whether it is admitted now, in the short way or in general.
@@ -233,20 +248,37 @@ async fn a_shadow_in_terms_that_are_gone_refuses_nobody_in_thought_either() {
         let [fast, slow] = rates.map(|period| rules(Rate::new(1, period).burst(3).shadow().into()));
         let live = ActiveRules::new(&fast, Timeline::started_at(1), None).expect("proper rules");
         let old = Found::in_rules(&live.rules());
-        let ask = |found: &Found, state: &RuleSet| {
-            let mut readings = LimitReadings::default();
-            let (limiter, now) = (&state.limiter, state.limiter.now());
-            let admitted = limiter.admit(&found.limits, found.demand, now, &mut readings);
-            assert_eq!(admitted, Ok(true), "{what}");
-            readings[0]
-        };
-        assert!(ask(&old, &live.rules()).is_charged(), "{what}");
+        assert!(old.read(&live.rules())[0].is_charged(), "{what}");
         live.reload(&slow).expect("proper rules");
         let state = live.rules();
-        let late = ask(&old, &state);
+        let late = old.read(&state)[0];
         assert!(!late.refused && !late.is_charged(), "{what}: {late:?}");
         let new = Found::in_rules(&state);
         assert_eq!(new.used(&state), 1, "{what}");
-        assert!(ask(&new, &state).is_charged(), "{what}");
+        assert!(new.read(&state)[0].is_charged(), "{what}");
+    }
+}
+
+/// Tokens that a shadow was not asked for do not come back to it.
+#[tokio::test(start_paused = true)]
+async fn a_shadow_that_was_not_asked_gets_nothing_back() {
+    for (what, rules) in SCOPES {
+        let [fast, slow] = [Duration::from_micros(2), 10 * MILLISECOND].map(|period| {
+            let shadow = Rate::new(1, period).burst(100).shadow();
+            rules(Limits::new().tokens(shadow)).estimate(Estimate::fixed(10))
+        });
+        let live = ActiveRules::new(&fast, Timeline::started_at(1), None).expect("proper rules");
+        let old = Found::in_rules(&live.rules());
+        live.reload(&slow).expect("proper rules");
+        let state = live.rules();
+        let new = Found::in_rules(&state);
+        new.read(&state);
+        assert_eq!(new.used(&state), 10, "{what}");
+        for (found, left) in [(&old, 10), (&new, 10)] {
+            let admission = Admission::new(&found.origin, found.demand, &found.read(&state), None);
+            let reservation = admission.reservation().expect("tokens are limited");
+            assert!(reservation.settle(0), "{what}");
+            assert_eq!(new.used(&state), left, "{what}");
+        }
     }
 }
