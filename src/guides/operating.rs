@@ -3,7 +3,7 @@
 //! # Metrics
 //!
 //! The feature `metrics` counts through the facade [`metrics`](https://docs.rs/metrics). Install a recorder before
-//! the first request.
+//! the throttle is built: descriptions, units and the meters of the store are told to it there.
 //!
 //! | metric | labels | value |
 //! |---|---|---|
@@ -52,6 +52,85 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # OpenTelemetry
+//!
+//! Neither facade knows OpenTelemetry; a crate for each does:
+//!
+//! ```toml
+//! metrics = "0.24"
+//! metrics-opentelemetry = "0.24033"         # for metrics 0.24 and opentelemetry 0.33
+//! opentelemetry = "0.33"
+//! opentelemetry-appender-tracing = "0.33"
+//! opentelemetry-otlp = "0.33"
+//! opentelemetry_sdk = "0.33"
+//! tower-throttle = { version = "0.1", features = ["metrics", "tracing"] }
+//! tracing-subscriber = "0.3"
+//! ```
+//!
+//! Call this before the throttle is built, with the exporters of `opentelemetry-otlp`:
+//! `MetricExporter::builder().with_http().build()?` and `LogExporter::builder().with_http().build()?`. Any other
+//! exporters do as well. Keep the providers, and call `shutdown` on both when the server ends, which sends what is left:
+//!
+//! ```
+//! use std::error::Error;
+//!
+//! use metrics_opentelemetry::{OpenTelemetryMetrics, OpenTelemetryRecorder};
+//! use opentelemetry::metrics::MeterProvider;
+//! use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
+//! use opentelemetry_sdk::logs::{LogExporter, SdkLoggerProvider};
+//! use opentelemetry_sdk::metrics::{SdkMeterProvider, exporter::PushMetricExporter};
+//! use tracing::Level;
+//! use tracing_subscriber::{filter::Targets, prelude::*};
+//!
+//! fn export(
+//!     metric_exporter: impl PushMetricExporter,
+//!     log_exporter: impl LogExporter + 'static,
+//! ) -> Result<(SdkMeterProvider, SdkLoggerProvider), Box<dyn Error>> {
+//!     let meters = SdkMeterProvider::builder().with_periodic_exporter(metric_exporter).build();
+//!     let recorder = OpenTelemetryRecorder::new(OpenTelemetryMetrics::new(meters.meter("tower_throttle")));
+//!     // The SDK's own bounds are for milliseconds.
+//!     let bounds = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0];
+//!     recorder.set_histogram_bounds(["throttle_wait_seconds"].into_iter(), &bounds);
+//!     metrics::set_global_recorder(recorder)?;
+//!
+//!     let logs = SdkLoggerProvider::builder().with_batch_exporter(log_exporter).build();
+//!     // Targets by name: what the exporter logs of itself would be exported, and logged, without end.
+//!     let targets = Targets::new().with_target("tower_throttle", Level::INFO).with_target("my_server", Level::INFO);
+//!     let bridge = OpenTelemetryTracingBridge::new(&logs).with_filter(targets);
+//!     tracing_subscriber::registry().with(bridge).with(tracing_subscriber::fmt::layer()).try_init()?;
+//!     Ok((meters, logs))
+//! }
+//! # use opentelemetry_sdk::{logs::InMemoryLogExporter, metrics::InMemoryMetricExporter};
+//! # use tower_throttle::{Rate, Rules, ThrottleLayer};
+//! # use tower::{ServiceBuilder, ServiceExt};
+//! # fn main() -> Result<(), Box<dyn Error>> {
+//! # let (metric_exporter, log_exporter) = (InMemoryMetricExporter::default(), InMemoryLogExporter::default());
+//! # let (meters, logs) = export(metric_exporter.clone(), log_exporter.clone())?;
+//! # let throttle = ThrottleLayer::new(Rules::new().total(Rate::per_second(0)))?;
+//! # let service = ServiceBuilder::new().layer(throttle).service_fn(async |_: http::Request<()>| {
+//! #     Ok::<_, std::convert::Infallible>(http::Response::new(String::new()))
+//! # });
+//! # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+//! # assert_eq!(runtime.block_on(service.oneshot(http::Request::new(())))?.status(), 429);
+//! # meters.force_flush()?;
+//! # logs.force_flush()?;
+//! # let exported = metric_exporter.get_finished_metrics()?;
+//! # let metrics: Vec<_> = exported[0].scope_metrics().flat_map(|scope| scope.metrics()).collect();
+//! # assert!(metrics.iter().any(|metric| metric.name() == "throttle_refused_total"));
+//! # assert_eq!(log_exporter.get_emitted_logs()?.len(), 1);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Metrics keep their names, labels become attributes, and units are `s` and `1`. Events become log records: the
+//! message is the body, fields are attributes, the target is the scope. `Snapshot::record` needs a task that calls it
+//! as often as metrics are exported, every minute by default.
+//!
+//! The crate opens no spans. Where the server has some and `tracing-opentelemetry` exports them, a log record carries
+//! the trace and span in which a request was refused.
+//!
+//! If a collector scrapes Prometheus endpoints anyway, `metrics-exporter-prometheus` needs no bridge.
 //!
 //! # Snapshots
 //!
