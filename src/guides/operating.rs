@@ -97,8 +97,8 @@
 //!     let logs = SdkLoggerProvider::builder().with_batch_exporter(log_exporter).build();
 //!     // Targets by name: what the exporter logs of itself would be exported, and logged, without end.
 //!     let targets = Targets::new().with_target("tower_throttle", Level::INFO).with_target("my_server", Level::INFO);
-//!     let bridge = OpenTelemetryTracingBridge::new(&logs).with_filter(targets);
-//!     tracing_subscriber::registry().with(bridge).with(tracing_subscriber::fmt::layer()).try_init()?;
+//!     let bridge = OpenTelemetryTracingBridge::new(&logs);
+//!     tracing_subscriber::registry().with(targets).with(bridge).with(tracing_subscriber::fmt::layer()).try_init()?;
 //!     Ok((meters, logs))
 //! }
 //! # use opentelemetry_sdk::{logs::InMemoryLogExporter, metrics::InMemoryMetricExporter};
@@ -123,9 +123,10 @@
 //! # }
 //! ```
 //!
-//! Metrics keep their names, labels become attributes, and units are `s` and `1`. Events become log records: the
-//! message is the body, fields are attributes, the target is the scope. `Snapshot::record` needs a task that calls it
-//! as often as metrics are exported, every minute by default.
+//! Metrics keep their names, and labels become attributes. Events become log records: the
+//! message is the body, fields are attributes, the target is the scope. Tell events apart by their bodies: `tracing` names
+//! them by file and line. `Snapshot::record` needs a task that calls it as often as metrics are exported, every minute
+//! by default.
 //!
 //! The crate opens no spans. Where the server has some and `tracing-opentelemetry` exports them, a log record carries
 //! the trace and span in which a request was refused.
