@@ -203,7 +203,10 @@ async fn counts_gauges_waits_and_events_arrive() {
     let waited = (vec![0, 1, 0, 0], 1.0);
     assert_eq!(waits(wait), expected(&[("route=GET /line", waited)]));
 
-    let remaining = gauges(named("throttle_limit_remaining"));
+    let remaining = named("throttle_limit_remaining");
+    // In units of `1` it would be a ratio.
+    assert_eq!(remaining.unit(), "");
+    let remaining = gauges(remaining);
     assert_eq!(remaining["limit=chat route=POST /chat"], 0.0);
     assert_eq!(remaining["limit=slots route=GET /line"], 2.0);
 

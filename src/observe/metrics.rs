@@ -157,7 +157,8 @@ pub(crate) fn describe() {
         ("throttle_store_up", "Whether the store answers"),
     ];
     for (name, what) in gauges {
-        describe_gauge!(name, Unit::Count, what);
+        // No unit: a gauge in units of one is a ratio to OpenTelemetry, and Prometheus has it as `…_ratio`.
+        describe_gauge!(name, what);
     }
 }
 
