@@ -146,7 +146,7 @@ fn a_bad_name_is_named_with_its_place() {
         for (rules, place) in table {
             let error = error(rules).to_string();
             assert!(
-                error.starts_with(&format!("{place}: name `{name}` is not made of")),
+                error.starts_with(&format!("{place}: name `{name}`: a name has 1 to 64 of")),
                 "{error}"
             );
         }

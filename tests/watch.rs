@@ -149,7 +149,7 @@ fn a_bad_file_changes_nothing_and_says_why() {
         (
             "total = { rate = 1, name = \"a b\" }",
             format!(
-                "{name}: the total: name `a b` is not made of A-Z, a-z, 0-9 and _ alone, at least one of them"
+                "{name}: the total: name `a b`: a name has 1 to 64 of the characters A-Z, a-z, 0-9 and _, such as `chat_daily`"
             ),
         ),
     ];

@@ -27,7 +27,7 @@ pub enum RulesError {
     },
     /// A name that a header field or a metric could not carry.
     #[error(
-        "{place}: name `{name}` is not made of A-Z, a-z, 0-9 and _ alone, at least one of them"
+        "{place}: name `{name}`: a name has 1 to 64 of the characters A-Z, a-z, 0-9 and _, such as `chat_daily`"
     )]
     #[non_exhaustive]
     Name {
