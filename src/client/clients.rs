@@ -116,12 +116,13 @@ impl Clients {
     }
 
     /// Clients are told apart by the value of a header field, such as `x-api-key`, without the white space around it.
+    /// In gRPC such a field is a key of the metadata.
     /// Of several lines the first that is not empty counts.
     ///
     /// Put authentication outside: see [above](Self#which-identity-to-trust). What is no name of a field is
     /// an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
-    pub fn by_header(name: impl Into<Cow<'static, str>>) -> Self {
-        Self::by_source(IdentitySource::Header(name.into()))
+    pub fn by_header(name: impl AsRef<str>) -> Self {
+        Self::by_source(IdentitySource::Header(name.as_ref().to_owned().into()))
     }
 
     /// Clients are told apart by the token of `Authorization: Bearer` (RFC 6750, section 2.1).

@@ -65,8 +65,8 @@ impl Estimate {
     ///
     /// Whoever sends it decides, so a layer outside should have set it. What is no name of a field is an error
     /// of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
-    pub fn by_header(name: impl Into<Cow<'static, str>>) -> Self {
-        Self::of(EstimateSource::Header(name.into()))
+    pub fn by_header(name: impl AsRef<str>) -> Self {
+        Self::of(EstimateSource::Header(name.as_ref().to_owned().into()))
     }
 
     /// One token for each so many bytes of the body, rounded up, as its `Content-Length` tells. Zero bytes count

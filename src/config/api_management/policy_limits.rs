@@ -144,7 +144,7 @@ impl PolicyLimits {
         {
             let clients = match identity {
                 ClientSource::Address => Clients::by_address(),
-                ClientSource::Header(name) => Clients::by_header(name.as_str().to_owned()),
+                ClientSource::Header(name) => Clients::by_header(name),
             };
             rules = rules.clients(clients.each(limits));
         }

@@ -36,7 +36,7 @@ pub(super) fn clients(place: &Cursor<'_>) -> Result<Clients, ConfigError> {
     let sources = by.each(source)?;
     let mut clients = match &sources[..] {
         [SourceSetting::Header(name)] | [SourceSetting::Header(name), SourceSetting::Address] => {
-            Clients::by_header(name.clone())
+            Clients::by_header(name)
         }
         [SourceSetting::Hosts(hosts)] | [SourceSetting::Hosts(hosts), SourceSetting::Address] => {
             Clients::by_host(hosts.clone())

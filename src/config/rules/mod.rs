@@ -148,7 +148,7 @@ fn estimate(place: &Cursor<'_>) -> Result<Estimate, ConfigError> {
         .map_err(|_| place.expected("a number of tokens or a table"))?;
     let sources = ["header", "bytes_per_token", "tokens"].map(|name| fields.get(name));
     let estimate = match sources {
-        [Some(header), None, None] => Estimate::by_header(header.text()?.to_owned()),
+        [Some(header), None, None] => Estimate::by_header(header.text()?),
         [None, Some(bytes), None] => Estimate::by_content_length(bytes.count()?),
         [None, None, Some(tokens)] => Estimate::fixed(tokens.count()?),
         _ => return Err(place.fault("write `header` or `bytes_per_token`, one of them")),
