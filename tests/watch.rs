@@ -432,3 +432,36 @@ fn a_file_that_is_emptied_lifts_no_limit() {
         assert!(told(&tells).is_ok());
     }
 }
+
+/// Members of a plan stand in no file. Each reading of the file adds them again.
+#[test]
+fn what_code_adds_to_a_file_is_added_at_each_reading() {
+    let directory = Directory::new("mapped");
+    let path = directory.file("throttle.toml");
+    let rules = |pro| format!("clients = {{ by = 'bearer', each = 1, plans.pro = {pro} }}");
+    fs::write(&path, rules(20)).expect("a file");
+    let layer = ThrottleLayer::new(Rules::new()).expect("rules");
+    let handle = layer.handle();
+    let (tell, tells) = channel();
+    let _watching = config::watch(&path)
+        .map_rules(|rules| rules.map_clients(|clients| clients.member("pro", "sk-7")))
+        .telling(move |changes| {
+            let changes = changes.as_ref().map(ToString::to_string);
+            let _ = tell.send(changes.map_err(ToString::to_string));
+        })
+        .start(&handle)
+        .expect("a good file");
+    let request = http::Request::post("/").header("authorization", "Bearer sk-7");
+    let request = request.body(()).expect("a request");
+    let remaining = || {
+        let decision = handle.preview(&request);
+        let mut limits = decision.limits();
+        limits
+            .next()
+            .map(|limit| (limit.name().to_owned(), limit.remaining()))
+    };
+    assert_eq!(remaining(), Some(("pro".to_owned(), 19)));
+    fs::write(&path, rules(30)).expect("written");
+    assert!(told(&tells).is_ok());
+    assert_eq!(remaining(), Some(("pro".to_owned(), 29)));
+}

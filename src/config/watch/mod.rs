@@ -35,8 +35,8 @@ use crate::{
 /// # std::fs::create_dir_all(&directory)?;
 /// # let file = directory.join("throttle.toml");
 /// # std::fs::write(&file, "default_route = { rate = 10, burst = 5 }")?;
-/// // `file` is where the rules stand, such as `throttle.toml`.
-/// let throttle = ThrottleLayer::new(Rules::from_toml(&std::fs::read_to_string(&file)?)?)?;
+/// // `file` is where the rules stand, such as `throttle.toml`. They are in force when `start` returns.
+/// let throttle = ThrottleLayer::new(Rules::new())?;
 /// let watching = config::watch(&file).start(&throttle.handle())?;
 /// # drop(watching);
 /// # std::fs::remove_dir_all(directory)?;
@@ -44,11 +44,13 @@ use crate::{
 /// ```
 ///
 /// The name says how it is read: `.toml` by [`Rules::from_toml`], `.yaml`, `.yml` and `.json` by [`Rules::from_yaml`];
-/// [`reading`](Watch::reading) says otherwise. See [`Handle::reload`] for what a change keeps.
+/// [`reading`](Watch::reading) says otherwise. The rules of the file replace all that were in force, and
+/// [`map_rules`](Watch::map_rules) adds what only code can say. See [`Handle::reload`] for what a change keeps.
 pub fn watch(path: impl Into<PathBuf>) -> Watch {
     Watch {
         path: path.into(),
         read: None,
+        map: None,
         tell: Box::new(|_| ()),
         poll: Duration::from_secs(5),
         max_bytes: 8 * 1024 * 1024,
@@ -60,10 +62,14 @@ pub fn watch(path: impl Into<PathBuf>) -> Watch {
 pub struct Watch {
     path: PathBuf,
     read: Option<ReadRules>,
+    map: Option<MapRules>,
     tell: ReportReload,
     poll: Duration,
     max_bytes: usize,
 }
+
+/// A change of rules that were read, before they are put into force.
+type MapRules = Box<dyn Fn(Rules) -> Rules + Send>;
 
 /// A file that is followed, until this is dropped. From [`Watch::start`].
 #[derive(Debug)]
@@ -117,6 +123,30 @@ impl Watch {
         self
     }
 
+    /// Sets the closure that adds to the rules of the file, each time the file is read, what no file says: closures, and
+    /// the keys of plan members. What rules from elsewhere had of these is gone as soon as the file is read.
+    ///
+    /// ```
+    /// use tower_throttle::{Rules, ThrottleLayer, config};
+    ///
+    /// # let directory = std::env::temp_dir().join(format!("throttle-map-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&directory)?;
+    /// # let file = directory.join("limits.toml");
+    /// # std::fs::write(&file, "[clients]\nby = { header = \"x-api-key\" }\neach = 1\nplans.pro = 20")?;
+    /// // `file` is the path of rules with `clients` and the plan `pro`.
+    /// let throttle = ThrottleLayer::new(Rules::new())?;
+    /// let watching = config::watch(&file)
+    ///     .map_rules(|rules| rules.map_clients(|clients| clients.member("pro", "key-of-a-customer")))
+    ///     .start(&throttle.handle())?;
+    /// # drop(watching);
+    /// # std::fs::remove_dir_all(directory)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn map_rules(mut self, change: impl Fn(Rules) -> Rules + Send + 'static) -> Self {
+        self.map = Some(Box::new(change));
+        self
+    }
+
     /// Sets the closure that is told of each change of the file, on the thread that follows the file. With the feature
     /// `tracing` each change is logged, too.
     pub fn telling(
@@ -163,14 +193,18 @@ impl Watch {
         let Self {
             path,
             read,
+            map,
             tell,
             poll,
             max_bytes,
         } = self;
-        let read = match read {
+        let mut read = match read {
             Some(read) => read,
             None => by_name(&path)?,
         };
+        if let Some(map) = map {
+            read = Box::new(move |text| read(text).map(&map));
+        }
         let (words, heard) = channel();
         let mut follower = Follower {
             events: FileWatcher::new(words.clone()).map_err(|source| system(&path, source))?,
