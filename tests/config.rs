@@ -238,7 +238,21 @@ fn every_error_names_its_place() {
         ),
         (
             "[clients]\nby = [\"address\", \"bearer\"]\neach = 1",
-            "line 2, column 6: clients.by: write a header, hosts or `bearer`, then `address`, or one of them alone",
+            "line 2, column 6: clients.by: write a header, hosts or `bearer`, then `address`, or one of them or `code` alone",
+        ),
+        (
+            "[clients]\nby = [\"code\", \"address\"]\neach = 1",
+            "line 2, column 6: clients.by: write a header, hosts or `bearer`, then `address`, or one of them or `code` alone",
+        ),
+        (
+            "[clients]\nby = \"bearer\"\neach = 1\nmembers = [\"key\"]",
+            "line 4, column 11: clients.members: keys of clients are secrets and stand in code; call `Clients::member` in \
+             `Rules::map_clients`",
+        ),
+        (
+            "[clients]\nby = \"bearer\"\neach = 1\nplans.pro = { rate = 2, member = \"key\" }",
+            "line 4, column 34: clients.plans.pro.member: keys of clients are secrets and stand in code; call \
+             `Clients::member` in `Rules::map_clients`",
         ),
         (
             "[clients]\nby = \"address\"\nipv6_prefix = 129",
@@ -334,7 +348,7 @@ fn every_error_names_its_place() {
         ),
         (
             "[clients]\nby = \"cookie\"",
-            "line 2, column 6: clients.by: write `bearer`, `address` or",
+            "line 2, column 6: clients.by: write `bearer`, `address`, `code` or",
         ),
         (
             "[clients]\nby = { haeder = \"k\" }",
@@ -439,6 +453,53 @@ fn what_no_document_can_hold_is_named() {
         let error = serde_json::to_string(&rules).expect_err(said);
         assert_eq!(error.to_string(), said);
     }
+}
+
+/// A file has the plans, and code says who is on them.
+#[test]
+fn clients_of_a_file_may_be_told_apart_by_code() {
+    #[derive(Clone)]
+    struct Account(u64);
+
+    let text = "[clients]\nby = \"code\"\neach = 5\nplans.pro = 20\n";
+    let read = || Rules::from_toml(text).expect(text);
+    let again = Rules::from_toml(&read().to_toml().expect("nothing but data")).expect("the same");
+    assert_eq!(shown(&again), shown(&read()));
+    let error = ThrottleLayer::new(read()).expect_err("nobody tells them apart");
+    let said = "clients: `by` is `code`, and no code tells clients apart; call `Clients::identify_by` in \
+                `Rules::map_clients`, or write `by` such as `address`";
+    assert_eq!(error.to_string(), said);
+
+    let rules = read().map_clients(|clients| {
+        clients
+            .identify_by(|head| Some(head.extensions().get::<Account>()?.0.into()))
+            .member("pro", 7)
+    });
+    let handle = ThrottleLayer::new(rules).expect("complete").handle();
+    for (number, limit) in [(7, "pro"), (8, "client")] {
+        let mut request = http::Request::new(());
+        request.extensions_mut().insert(Account(number));
+        let decision = handle.preview(&request);
+        let names: Vec<_> = decision
+            .limits()
+            .map(|limit| limit.name().to_owned())
+            .collect();
+        assert_eq!(names, [limit]);
+    }
+    // The closure stands in the place of what the file says, and not behind it.
+    let rules = Rules::from_toml(&text.replace("code", "bearer")).expect("rules");
+    let rules = rules.map_clients(|clients| {
+        clients
+            .identify_by(|_| Some("one".into()))
+            .member("pro", "one")
+    });
+    let handle = ThrottleLayer::new(rules).expect("complete").handle();
+    let request = http::Request::get("/").header("authorization", "Bearer sk-1");
+    let decision = handle.preview(&request.body(()).expect("a request"));
+    assert!(
+        decision.limits().all(|limit| limit.name() == "pro"),
+        "{decision:?}"
+    );
 }
 
 #[test]

@@ -149,8 +149,13 @@ fn schema() -> Value {
     ]);
     let clients = json!({
         "by": described(
-            one_of([source.clone(), json!({ "type": "array", "items": source, "minItems": 1, "maxItems": 2 })]),
-            "How clients are told apart: `bearer`, `address`, a header field, or hosts; or one of them and then `address`.",
+            one_of([
+                source.clone(),
+                json!({ "enum": ["code"] }),
+                json!({ "type": "array", "items": source, "minItems": 1, "maxItems": 2 }),
+            ]),
+            "How clients are told apart: `bearer`, `address`, a header field, or hosts; or one of them and then `address`; \
+             or `code`, where the server's code tells them apart.",
         ),
         "trusted_proxies": described(texts(), "The networks of trusted proxies, such as `10.0.0.0/8`."),
         "forwarding": {
@@ -351,6 +356,7 @@ fn what_is_valid_is_read_and_what_is_not_is_not() {
         "routes.'GET /health' = 'exempt'",
         "routes.'GET /health'.access = 'exempt'",
         "clients = { by = 'address', each = 1 }",
+        "clients = { by = 'code', each = 1 }",
         "clients = { by = ['bearer', 'address'], each.rate = 1 }",
         "clients = { by.hosts = 'a.example', each = 1 }",
         "clients = { by = [{ hosts = ['a.example', '[::1]:8080'] }, 'address'], each = 1 }",
@@ -401,6 +407,7 @@ fn what_is_valid_is_read_and_what_is_not_is_not() {
         "clients = 'address'",
         "clients.each = 1",
         "clients = { by = 'cookie', each = 1 }",
+        "clients = { by = ['code', 'address'], each = 1 }",
         "clients = { by.host = 'a.example', each = 1 }",
         "clients = { by.hosts = 1, each = 1 }",
         "clients = { by = { header = 'k', hosts = 'a.example' }, each = 1 }",

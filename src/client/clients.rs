@@ -101,8 +101,18 @@ impl Clients {
     const DEFAULT_MAX: usize = 1 << 18;
 
     fn by_source(source: IdentitySource) -> Self {
+        Self::by_sources(vec![source])
+    }
+
+    /// Clients that code will [identify](Self::identify_by): the settings of a file alone.
+    #[cfg(feature = "config")]
+    pub(crate) fn by_code() -> Self {
+        Self::by_sources(Vec::new())
+    }
+
+    fn by_sources(sources: Vec<IdentitySource>) -> Self {
         Self {
-            sources: vec![source],
+            sources,
             trusted: Vec::new(),
             forwarding: Forwarding::default(),
             ipv6_prefix: 64,
@@ -207,6 +217,30 @@ impl Clients {
         F: for<'a> Fn(RequestHead<'a>) -> Option<ClientKey<'a>> + Send + Sync + 'static,
     {
         Self::by_source(IdentitySource::Closure(Arc::new(identify)))
+    }
+
+    /// Sets the closure that identifies clients, in place of all that identified them before: for clients that were
+    /// read from a document, which holds no closure.
+    ///
+    /// ```
+    /// use tower_throttle::{Clients, Rate};
+    ///
+    /// #[derive(Clone)]
+    /// struct User {
+    ///     id: u64,
+    /// }
+    ///
+    /// # let clients = Clients::by_bearer().each(Rate::per_second(1));
+    /// // `clients` are those of a file that says `by = "code"`.
+    /// let clients = clients.identify_by(|head| Some(head.extensions().get::<User>()?.id.into()));
+    /// # let _ = clients;
+    /// ```
+    pub fn identify_by<F>(mut self, identify: F) -> Self
+    where
+        F: for<'a> Fn(RequestHead<'a>) -> Option<ClientKey<'a>> + Send + Sync + 'static,
+    {
+        self.sources = vec![IdentitySource::Closure(Arc::new(identify))];
+        self
     }
 
     /// Tells clients apart by address if nothing else identifies them; see [`by_address`](Self::by_address).

@@ -17,6 +17,8 @@ use crate::head::{self, RequestHead};
 /// A fault in what tells clients apart.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ResolverError {
+    /// Clients that nothing tells apart.
+    NoSource,
     Header(String),
     /// A text that is no host.
     Host(String),
@@ -75,6 +77,9 @@ pub(crate) struct Client {
 
 impl Resolver {
     pub(crate) fn new(clients: &Clients) -> Result<Self, ResolverError> {
+        if clients.sources.is_empty() {
+            return Err(ResolverError::NoSource);
+        }
         let names = clients.plans.iter().map(|(name, _)| name.as_ref().into());
         let plans: HashMap<Box<str>, usize, _> = names.zip(0..).collect();
         let member = |(plan, member): &(Cow<'static, str>, Member)| {

@@ -80,7 +80,8 @@
 //! one of the latter three and `"address"` in a list; `each` and `plans`, which are limits that may have `routes` of
 //! their own; and `trusted_proxies`, `forwarding` (`"x-forwarded-for"`, `"forwarded"`), `ipv6_prefix` and `max_clients`
 //! as [`Clients`](crate::Clients) has them. Who is on a plan is no setting, for keys are secrets:
-//! [`Rules::map_clients`](crate::Rules::map_clients) adds them.
+//! [`Rules::map_clients`](crate::Rules::map_clients) adds them. With `by = "code"`,
+//! [`Clients::identify_by`](crate::Clients::identify_by) is called there, too, and tells clients apart.
 //!
 //! A document may name its schema, as `$schema`. It has at most 8 MiB in any format, unless a [`Reader`] says
 //! otherwise; a byte order mark before it is passed over.

@@ -47,17 +47,48 @@
 //! ```
 //!
 //! [`config`](crate::config) lists every setting. YAML and JSON say the same.
-//! [`Rules::JSON_SCHEMA`](crate::Rules::JSON_SCHEMA) describes it to editors. Members of plans are secrets and stay
-//! in code:
+//! [`Rules::JSON_SCHEMA`](crate::Rules::JSON_SCHEMA) describes it to editors.
+//!
+//! # Settings that only code has
+//!
+//! Members of plans are secrets, and closures are code. Add them with [`Rules::map_clients`](crate::Rules::map_clients).
+//! A file that is followed replaces all rules each time it is read, so add them there, with
+//! [`map_rules`](crate::config::Watch::map_rules). Here an authentication layer has put the account into the extensions,
+//! and the file has the limits of its plans:
 //!
 //! ```
-//! use tower_throttle::Rules;
+//! use tower_throttle::{Clients, Rules, ThrottleLayer, config};
 //!
-//! let rules = Rules::from_toml("[clients]\nby = { header = \"x-api-key\" }\neach = 1\nplans.pro = 20")?
-//!     .map_clients(|clients| clients.member("pro", "key-of-a-customer"));
-//! # tower_throttle::ThrottleLayer::new(rules)?;
+//! #[derive(Clone)]
+//! struct Account {
+//!     id: u64,
+//!     plan: &'static str,
+//! }
+//!
+//! fn by_account(clients: Clients) -> Clients {
+//!     clients
+//!         .identify_by(|head| Some(head.extensions().get::<Account>()?.id.into()))
+//!         .plan_by(|head| Some(head.extensions().get::<Account>()?.plan))
+//! }
+//!
+//! # let directory = std::env::temp_dir().join(format!("throttle-code-{}", std::process::id()));
+//! # std::fs::create_dir_all(&directory)?;
+//! # let file = directory.join("limits.toml");
+//! # std::fs::write(&file, "[clients]\nby = \"code\"\neach = 1\nplans.pro = 20")?;
+//! // `file` says `by = "code"` in its table `[clients]`.
+//! let throttle = ThrottleLayer::new(Rules::new())?;
+//! let watching = config::watch(&file)
+//!     .map_rules(|rules| rules.map_clients(by_account))
+//!     .start(&throttle.handle())?;
+//! # let limits = throttle.handle().snapshot();
+//! # assert_eq!(limits.limits.len(), 2);
+//! # drop(watching);
+//! # std::fs::remove_dir_all(directory)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! The dialect of all refusals is a setting of the [builder](crate::ThrottleLayerBuilder::rejection), or
+//! `rejections."$default"` in the file.
 //!
 //! # Reloads
 //!

@@ -181,6 +181,13 @@ pub enum RulesError {
         /// The plan's name.
         name: String,
     },
+    /// Clients of a document that leaves it to code to tell them apart, and no code does.
+    #[error(
+        "clients: `by` is `code`, and no code tells clients apart; call `Clients::identify_by` in `Rules::map_clients`, or \
+         write `by` such as `address`"
+    )]
+    #[non_exhaustive]
+    NoIdentity,
     /// Clients for whom nothing is said.
     #[error(
         "clients: nothing is said for those who are on no plan; set `each` to limits, `unlimited` or `closed`"

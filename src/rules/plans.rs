@@ -147,6 +147,7 @@ fn plan_limits(
 
 pub(super) fn resolver(clients: &Clients) -> Result<Resolver, RulesError> {
     Resolver::new(clients).map_err(|fault| match fault {
+        ResolverError::NoSource => RulesError::NoIdentity,
         ResolverError::Header(name) => RulesError::ClientHeader { name },
         ResolverError::Host(host) => RulesError::ClientHost { host },
         ResolverError::NoHosts => RulesError::NoHosts,

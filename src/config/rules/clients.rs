@@ -24,6 +24,7 @@ enum SourceSetting {
     Hosts(Vec<String>),
     Bearer,
     Address,
+    Code,
 }
 
 pub(super) fn clients(place: &Cursor<'_>) -> Result<Clients, ConfigError> {
@@ -45,10 +46,11 @@ pub(super) fn clients(place: &Cursor<'_>) -> Result<Clients, ConfigError> {
             Clients::by_bearer()
         }
         [SourceSetting::Address] => Clients::by_address(),
+        [SourceSetting::Code] => Clients::by_code(),
         _ => {
-            return Err(
-                by.fault("write a header, hosts or `bearer`, then `address`, or one of them alone")
-            );
+            return Err(by.fault(
+                "write a header, hosts or `bearer`, then `address`, or one of them or `code` alone",
+            ));
         }
     };
     if let [_, SourceSetting::Address] = &sources[..] {
@@ -79,15 +81,30 @@ pub(super) fn clients(place: &Cursor<'_>) -> Result<Clients, ConfigError> {
             clients = clients.plan(name.to_owned(), plan(&place)?);
         }
     }
+    no_members(place)?;
     fields.end()?;
     Ok(clients)
 }
 
-/// `"bearer"`, `"address"`, `{ header = "x-api-key" }`, `{ hosts = ["api.example.com"] }`.
+/// Refuses members of plans, which some expect to stand here.
+fn no_members(place: &Cursor<'_>) -> Result<(), ConfigError> {
+    let members = ["member", "members"]
+        .iter()
+        .find_map(|name| place.peek(name));
+    match members {
+        Some(members) => Err(members.fault(
+            "keys of clients are secrets and stand in code; call `Clients::member` in `Rules::map_clients`",
+        )),
+        None => Ok(()),
+    }
+}
+
+/// `"bearer"`, `"address"`, `"code"`, `{ header = "x-api-key" }`, `{ hosts = ["api.example.com"] }`.
 fn source(place: &Cursor<'_>) -> Result<SourceSetting, ConfigError> {
     match place.value() {
         Value::Text(text) if text == "bearer" => Ok(SourceSetting::Bearer),
         Value::Text(text) if text == "address" => Ok(SourceSetting::Address),
+        Value::Text(text) if text == "code" => Ok(SourceSetting::Code),
         Value::Map(_) => {
             let mut fields = place.fields()?;
             let header = fields
@@ -105,7 +122,7 @@ fn source(place: &Cursor<'_>) -> Result<SourceSetting, ConfigError> {
             }
         }
         _ => Err(place.fault(
-            "write `bearer`, `address` or a table: `{ header = \"x-api-key\" }`, `{ hosts = [\"api.example.com\"] }`",
+            "write `bearer`, `address`, `code` or a table: `{ header = \"x-api-key\" }`, `{ hosts = [\"api.example.com\"] }`",
         )),
     }
 }
@@ -116,6 +133,7 @@ fn plan(place: &Cursor<'_>) -> Result<Plan, ConfigError> {
         return short(place).map(Plan::new);
     };
     let mut fields = place.fields()?;
+    no_members(place)?;
     let mut plan = Plan::new(limits_of(&mut fields)?);
     if let Some(routes) = fields.get("routes") {
         for (key, limits) in by_route(&routes, limits)? {

@@ -332,6 +332,9 @@ fn clients(clients: &Clients) -> Result<DocumentValue, ConfigError> {
             IdentitySource::Closure(_) => return Err(unwritable("clients.by", "a closure")),
         });
     }
+    if by.is_empty() {
+        by.push(text("code"));
+    }
     let defaults = Clients::by_address();
     let mut table = TableBuilder::default();
     table.set_all("by", by);
