@@ -23,6 +23,7 @@
 //! The columns are: requests that waited in a queue and for how long, the median wait that refusals told, and how
 //! evenly clients were served (Jain's index). The table shows that the total rejects the herd and tells each client
 //! the same short wait, so that most clients give up. Routes with a `max_wait` hold such a herd in a queue instead.
+//! The repository has the plot, `examples/simulate/herd.svg`.
 //!
 //! `--rules limits.toml --against tighter.toml` sends the same traffic through both files and prints them side by
 //! side. Traffic is random, in bursts, by day and night, a herd, or a CSV of your own (`trace:requests.csv`). Clients
