@@ -1,11 +1,11 @@
-//! Limits per client, as they are configured.
+//! The settings of clients, as users write them.
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
 use super::{ClientKey, Forwarding, Identity, Plan, Principal, Secret, host};
 use crate::head::RequestHead;
 
-/// The settings of clients: how they are identified, and what each of them may do.
+/// The settings of clients: how they are identified, and the limits of each.
 ///
 /// ```
 /// use tower_throttle::{Clients, Limits, Quota, Rate, Rules, ThrottleLayer};
@@ -13,7 +13,7 @@ use crate::head::RequestHead;
 /// let clients = Clients::by_header("x-api-key")
 ///     .or_address()
 ///     .each(Rate::per_second(1).burst(5))
-///     .plan("pro", Limits::new().rate(Rate::per_second(20).burst(40)).quota(Quota::per_day(10_000)))
+///     .plan("pro", Limits::new().rate(Rate::per_second(20)).quota(Quota::per_day(10_000)))
 ///     .member("pro", "key-of-a-customer");
 /// let throttle = ThrottleLayer::new(Rules::new().clients(clients))?;
 /// # Ok::<(), tower_throttle::RulesError>(())
@@ -21,22 +21,22 @@ use crate::head::RequestHead;
 ///
 /// # Which identity to trust
 ///
-/// An identity that nobody has verified is one that a client may choose: with each new value of a header the
-/// client is somebody else, with full buckets. So the throttle stands **inside of authentication** where clients
-/// are told apart by a key or a token, or by what authentication has put into the request's extensions
-/// ([`by_extension`](Self::by_extension)). Where nobody is authenticated, the address is what cannot be
-/// made up: [`by_address`](Self::by_address), with the proxies in front [named](Self::trusted_proxies).
+/// A client can choose an identity that is not verified: each new value of a header field is a new client, with full
+/// buckets. Put the throttle **inside of authentication** if clients are identified by a key, by a token, or by a value
+/// that authentication inserts into the request's extensions ([`by_extension`](Self::by_extension)). Without
+/// authentication, limit by address, which a client cannot forge: [`by_address`](Self::by_address), with
+/// [`trusted_proxies`](Self::trusted_proxies).
 ///
-/// The first source that finds something identifies the client. A client that no source finds is **anonymous**,
-/// and all anonymous clients share the buckets of one.
+/// The first source that finds an identity is used. A request without an identity is **anonymous**, and all anonymous
+/// requests share the buckets of one client.
 ///
-/// # What is kept
+/// # Storage
 ///
-/// A client's key, token or address is hashed at once, under keys of the process, and only the hash is kept. It is not
-/// printed, logged or sent either. Where balances lie in a [store](crate::ThrottleLayerBuilder::store), the hash is
-/// made under the [`secret`](Self::secret), and is the name of the client there. Balances are kept in a table of fixed
-/// size, 16 bytes for each limit that a client has; see [`max_clients`](Self::max_clients). Each route that is asked
-/// for keeps 24 bytes more for each plan and for each of its routes.
+/// A client's key, token or address is hashed at once with a key of the process. Only the hash is kept, and it is never
+/// printed, logged or sent. In a [store](crate::ThrottleLayerBuilder::store) a client is named by its hash under the
+/// [`secret`](Self::secret). Balances are in a table of fixed size, with 16 bytes for each limit of a client; see
+/// [`max_clients`](Self::max_clients). Each requested route takes 24 bytes more for each plan and for each route of a
+/// plan.
 #[derive(Clone)]
 #[must_use]
 pub struct Clients {
@@ -125,26 +125,25 @@ impl Clients {
         }
     }
 
-    /// Clients are told apart by the value of a header field, such as `x-api-key`, without the white space around it.
-    /// In gRPC such a field is a key of the metadata.
-    /// Of several lines the first that is not empty counts.
+    /// Identifies clients by the value of a header field, such as `x-api-key`, without surrounding white space. If the
+    /// field has several lines, the first that is not empty counts. In gRPC such a field is a key of the metadata.
     ///
-    /// Put authentication outside: see [above](Self#which-identity-to-trust). What is no name of a field is
-    /// an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    /// Put authentication outside: see [above](Self#which-identity-to-trust). An invalid name is an error of
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn by_header(name: impl AsRef<str>) -> Self {
         Self::by_source(IdentitySource::Header(name.as_ref().to_owned().into()))
     }
 
-    /// Clients are told apart by the token of `Authorization: Bearer` (RFC 6750, section 2.1).
+    /// Identifies clients by the token of `Authorization: Bearer` (RFC 6750, section 2.1).
     ///
     /// Put authentication outside: see [above](Self#which-identity-to-trust).
     pub fn by_bearer() -> Self {
         Self::by_source(IdentitySource::Bearer)
     }
 
-    /// Clients are told apart by the host that they ask for: each host of the list is one client. Requests for any
-    /// other host, and for none, are anonymous, or told apart by address with [`or_address`](Self::or_address); so
-    /// nobody gets buckets by inventing a host.
+    /// Identifies clients by the requested host: each host of the list is one client. Requests for other hosts or none
+    /// are anonymous, or identified by address with [`or_address`](Self::or_address). A client thus gets no buckets by
+    /// inventing a host.
     ///
     /// ```
     /// use tower_throttle::{Clients, Rate};
@@ -163,26 +162,25 @@ impl Clients {
     ///
     /// # Errors
     ///
-    /// An empty list, and an entry that is no host, are errors of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    /// An empty list and an invalid host are errors of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn by_host<H: Into<Cow<'static, str>>>(hosts: impl IntoIterator<Item = H>) -> Self {
         let hosts = hosts.into_iter().map(Into::into);
         Self::by_source(IdentitySource::Host(hosts.collect()))
     }
 
-    /// Clients are told apart by their address: the peer's, or, behind [trusted](Self::trusted_proxies) proxies,
-    /// the one these vouch for. IPv6 addresses of one /64 are one client, unless
-    /// [`ipv6_prefix`](Self::ipv6_prefix) says otherwise.
+    /// Identifies clients by their address: that of the peer, or the one that [trusted proxies](Self::trusted_proxies)
+    /// forward. IPv6 addresses of one /64 network are one client; see [`ipv6_prefix`](Self::ipv6_prefix).
     ///
-    /// The peer is found in axum's `ConnectInfo<SocketAddr>` (feature `axum`, and the server made by
-    /// `into_make_service_with_connect_info`), tonic's `TcpConnectInfo` (feature `tonic`), or in a
-    /// [`PeerAddr`](crate::client::PeerAddr) that your own code puts into the extensions. Where there is none, all
-    /// clients are anonymous, which the log says once (feature `tracing`).
+    /// The peer is read from axum's `ConnectInfo<SocketAddr>` (feature `axum`, and a server made by
+    /// `into_make_service_with_connect_info`), from tonic's `TcpConnectInfo` (feature `tonic`), or from a
+    /// [`PeerAddr`](crate::client::PeerAddr) that your code inserts into the extensions. Without any of them all
+    /// clients are anonymous, and a warning is logged once (feature `tracing`).
     pub fn by_address() -> Self {
         Self::by_source(IdentitySource::Address)
     }
 
-    /// Clients are told apart by something that a layer outside, such as authentication, has put into the
-    /// request's extensions.
+    /// Identifies clients by a value that an outer layer, such as authentication, has inserted into the request's
+    /// extensions.
     ///
     /// ```
     /// use tower_throttle::Clients;
@@ -203,7 +201,7 @@ impl Clients {
         Self::by(move |head| head.extensions().get().map(&key))
     }
 
-    /// Clients are told apart by what a closure makes of the request's head. `None`: not found.
+    /// Identifies clients by a closure over the request's head. `None` means that the request has no identity.
     ///
     /// ```
     /// use tower_throttle::Clients;
@@ -219,8 +217,7 @@ impl Clients {
         Self::by_source(IdentitySource::Closure(Arc::new(identify)))
     }
 
-    /// Sets the closure that identifies clients, in place of all that identified them before: for clients that were
-    /// read from a document, which holds no closure.
+    /// Replaces all sources by a closure, for clients that were read from a document, which cannot hold one.
     ///
     /// ```
     /// use tower_throttle::{Clients, Rate};
@@ -231,7 +228,7 @@ impl Clients {
     /// }
     ///
     /// # let clients = Clients::by_bearer().each(Rate::per_second(1));
-    /// // `clients` are those of a file that says `by = "code"`.
+    /// // `clients` come from a file with `by = "code"`.
     /// let clients = clients.identify_by(|head| Some(head.extensions().get::<User>()?.id.into()));
     /// # let _ = clients;
     /// ```
@@ -243,26 +240,25 @@ impl Clients {
         self
     }
 
-    /// Tells clients apart by address if nothing else identifies them; see [`by_address`](Self::by_address).
+    /// Identifies clients by address if no other source finds an identity; see [`by_address`](Self::by_address).
     pub fn or_address(mut self) -> Self {
         self.sources.push(IdentitySource::Address);
         self
     }
 
-    /// Leaves clients anonymous that nothing else identifies: all of them share the buckets of one client.
+    /// Leaves clients anonymous if no other source finds an identity: all of them share the buckets of one client.
     ///
-    /// They are so without this call, too; the call says that this is meant.
+    /// This is the default; the call makes it explicit.
     pub fn or_anonymous(self) -> Self {
         self
     }
 
-    /// Adds networks of the proxies in front, such as `10.0.0.0/8` or `2001:db8::1`: the proxies are believed when
-    /// their forwarding field says whose request it is. Without this call no proxy is.
+    /// Adds networks of trusted proxies, such as `10.0.0.0/8` or `2001:db8::1`. The forwarding field of a request is
+    /// believed only if its peer is trusted. Default: no proxy is trusted.
     ///
-    /// The field is read from its right end over all its lines, up to the first address that is not trusted, or
-    /// cannot be read. An entry that is no network is an error of
-    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new), and so are proxies where nobody is told apart by
-    /// address.
+    /// The field is read from its right end over all its lines, up to the first address that is not trusted or cannot
+    /// be read. An invalid network is an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new), and so are trusted
+    /// proxies without a source that reads addresses.
     pub fn trusted_proxies<N: Into<Cow<'static, str>>>(
         mut self,
         networks: impl IntoIterator<Item = N>,
@@ -271,48 +267,46 @@ impl Clients {
         self
     }
 
-    /// The field in which trusted proxies say for whom they ask. Without this call: `X-Forwarded-For`.
+    /// Sets the field in which trusted proxies forward the client's address. Default: `X-Forwarded-For`.
     pub fn forwarding(mut self, forwarding: Forwarding) -> Self {
         self.forwarding = forwarding;
         self
     }
 
-    /// Sets the number of leading bits of an IPv6 address that tell clients apart, 0 to 128. Without this call:
-    /// 64, the size of one subscriber's network. More than 128 is an error of
-    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    /// Sets the number of leading bits of an IPv6 address that identify a client, 0 to 128. Default: 64, the size of
+    /// one subscriber's network. More than 128 is an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn ipv6_prefix(mut self, bits: u8) -> Self {
         self.ipv6_prefix = bits;
         self
     }
 
-    /// Sets what each client may do that is on no plan, anonymous ones included; and what plans inherit, field
-    /// by field.
+    /// Sets the limits of each client without a plan, anonymous ones included. Plans inherit them field by field.
     ///
-    /// Without this call, [`ThrottleLayer::new`](crate::ThrottleLayer::new) fails: to limit only plans, say
-    /// `each(Limits::unlimited())`, and `each(Limits::closed())` if nobody else is to get in.
+    /// Without this call [`ThrottleLayer::new`](crate::ThrottleLayer::new) fails. Use `each(Limits::unlimited())` to
+    /// limit only plans, and `each(Limits::closed())` to refuse all clients without a plan.
     pub fn each(mut self, plan: impl Into<Plan>) -> Self {
         self.each = Some(plan.into());
         self
     }
 
-    /// Declares a plan: what each client on it may do, instead of what [`each`](Self::each) says. The plan inherits
-    /// from there what it leaves out.
+    /// Declares a plan: the limits of each of its clients, in place of those of [`each`](Self::each). A plan inherits
+    /// from `each` the fields that it leaves out.
     ///
-    /// The name is 1 to 64 of `A-Z a-z 0-9 _`, and the plan's limits are called after it. Clients are put on the plan
-    /// by [`member`](Self::member) or [`plan_by`](Self::plan_by).
+    /// The name has 1 to 64 of `A-Z a-z 0-9 _`, and the plan's limits are named after it. Assign clients by
+    /// [`member`](Self::member) or [`plan_by`](Self::plan_by).
     pub fn plan(mut self, name: impl Into<Cow<'static, str>>, plan: impl Into<Plan>) -> Self {
         self.plans.push((name.into(), plan.into()));
         self
     }
 
-    /// Puts a client on a plan, by its key: the value of the header field, the token, or what the closure
-    /// makes. It is hashed at once, and only the hash is kept.
+    /// Puts a client on a plan by its key: the value of the header field, the token, or the result of the closure. The
+    /// key is hashed at once, and only the hash is kept.
     ///
-    /// A client that is put on several is on the last. A text and a number are different keys, and an address
-    /// is none: use [`plan_by`](Self::plan_by) for those. A plan that is not declared, and a key that no
-    /// source can find (any where clients are told apart by address alone, a number where they are by a header
-    /// field or a token, a host that was not listed), are errors of
-    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    /// A client that is put on several plans is on the last. A string and a number are different keys. An address is
+    /// not a key: use [`plan_by`](Self::plan_by) for addresses. Errors of
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new) are a plan that is not declared, and a key that no source can
+    /// find: any key if clients are identified only by address, a number if by a header field or a token, and a host
+    /// that is not listed.
     pub fn member<'a>(
         mut self,
         plan: impl Into<Cow<'static, str>>,
@@ -330,13 +324,12 @@ impl Clients {
         self
     }
 
-    /// Says by the request's head on which plan a client is that is no [`member`](Self::member) of one,
-    /// for example by what authentication has put into the extensions.
+    /// Assigns clients that are no [`member`](Self::member) of a plan to plans by a closure over the request's head,
+    /// for example by a value that authentication has inserted into the extensions.
     ///
-    /// `None`, and a plan that is not declared, is none: what [`each`](Self::each) says holds. Requests for which a
-    /// plan is named that is not declared are counted in
-    /// [`Snapshot::unknown_plans`](crate::snapshot::Snapshot::unknown_plans), and the log says once that there are some
-    /// (feature `tracing`).
+    /// If the closure returns `None` or an undeclared plan, the limits of [`each`](Self::each) hold.
+    /// [`Snapshot::unknown_plans`](crate::snapshot::Snapshot::unknown_plans) counts requests with an undeclared plan,
+    /// and a warning is logged once (feature `tracing`).
     ///
     /// ```
     /// use tower_throttle::{Clients, Rate};
@@ -361,35 +354,35 @@ impl Clients {
         self
     }
 
-    /// Sets the most buckets that the table of clients holds, rounded up to a multiple of eight: one for each
-    /// client and each of its limits, 16 bytes each, allocated with the first rules that limit clients. Without
-    /// this call 262,144, which is 4 MiB. The overflow buckets are 2 KiB more for each limit.
+    /// Sets the number of buckets in the table of clients, rounded up to a multiple of eight. Default: 262,144, which
+    /// is 4 MiB. Each limit of each client takes one bucket of 16 bytes. The table is allocated with the first rules
+    /// that limit clients. Overflow buckets take 2 KiB more for each limit.
     ///
-    /// Only a bucket that is full again, and so equal to a new one, gives up its place. A client for whom
-    /// there is no place shares one of 16 overflow buckets a limit with others, until there is one; see
+    /// Only a full bucket, which equals a new one, gives up its place. A client for which the table has no place shares
+    /// one of 16 overflow buckets of its limit until there is one; see
     /// [`LimitStatus::is_overflow`](crate::decision::LimitStatus::is_overflow) and
-    /// [`ThrottleLayer::overflowed`](crate::ThrottleLayer::overflowed). With 0 all clients do.
+    /// [`ThrottleLayer::overflowed`](crate::ThrottleLayer::overflowed). With 0 all clients share them.
     ///
-    /// A client that gets a bucket of its own after it has shared one begins with a full one. So a client is admitted
-    /// at most twice what its limit allows in any window, `2 × (burst - 1 + ⌈w / T⌉)`, and holds at most twice its
-    /// slots, while the table has no room for all; never with room for all.
+    /// A client that moves from a shared bucket to one of its own begins with a full one. While the table has no room
+    /// for all clients, a client is therefore admitted at most twice what its limit allows in any window, `2 × (burst -
+    /// 1 + ⌈w / T⌉)`, and holds at most twice its slots. With room for all this never happens.
     ///
-    /// The first client that finds no room comes when about seven tenths of the table are in use, so set it
-    /// to one and a half times what you expect. More than there is memory for is an error of
+    /// The table runs out of places when about seven tenths of it are in use, so set it to one and a half times the
+    /// expected number. More buckets than there is memory for are an error of
     /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn max_clients(mut self, buckets: usize) -> Self {
         self.max_clients = buckets;
         self
     }
 
-    /// Sets the secret under which clients are hashed where their limits are
-    /// [shared](crate::ThrottleLayerBuilder::store): the same for all replicas, and nobody else's. At least 16 bytes,
-    /// better 32, drawn at random and kept where other secrets are.
+    /// Sets the secret that clients are hashed with if their limits are [shared](crate::ThrottleLayerBuilder::store).
+    /// All replicas need the same secret, and nobody else may know it. Use at least 16 random bytes, better 32, and
+    /// keep them with your other secrets.
     ///
-    /// A client lies in the store as a SipHash-2-4 of 128 bits under the secret: nobody who does not know the secret
-    /// can tell whose hash it is. With another secret every client is a new one, so the secret stays what it is for as
-    /// long as a throttle lives; replicas whose secrets differ share no limit of a client, and none of a route that
-    /// nobody declared. The secret prints nowhere.
+    /// The store sees a client only as a SipHash-2-4 of 128 bits under the secret, which cannot be traced to the client
+    /// without it. Under another secret every client is a new one, so the secret is fixed for the lifetime of a
+    /// throttle. Replicas with different secrets share no limits of clients and none of undeclared routes. The secret
+    /// is never printed.
     ///
     /// ```
     /// use tower_throttle::{Clients, Rate};
@@ -401,9 +394,9 @@ impl Clients {
     /// # let _ = clients;
     /// ```
     ///
-    /// A shorter secret is an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new), no secret where limits of
-    /// clients are shared is one of [`ThrottleLayerBuilder::build`](crate::ThrottleLayerBuilder::build), and another
-    /// secret in a reload is one of [`Handle::reload`](crate::Handle::reload).
+    /// A shorter secret is an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new). A missing secret with shared
+    /// limits of clients is an error of [`ThrottleLayerBuilder::build`](crate::ThrottleLayerBuilder::build). A
+    /// different secret in a reload is an error of [`Handle::reload`](crate::Handle::reload).
     pub fn secret(mut self, secret: impl AsRef<[u8]>) -> Self {
         self.secret = Some(Secret::new(secret.as_ref()));
         self

@@ -10,7 +10,7 @@ use crate::clock::nanos;
 
 /// The limits of one scope: the whole server, every route, one route, every client, or a usage plan.
 ///
-/// A request has to pass all of them, and is charged on all of them or on none.
+/// A request must pass all of them, and is charged on all of them or on none.
 ///
 /// ```
 /// use tower_throttle::{Limits, Rate};
@@ -27,13 +27,14 @@ use crate::clock::nanos;
 ///
 /// # Inheritance
 ///
-/// A route's limits override the default's field by field: what a route leaves out, it inherits. All rates
-/// together are one field: a route with a rate of its own has none of the default's; and so are all quotas, all
-/// token rates, and all caps in flight. A [shadow](Rate::shadow) does not stand in for what is enforced: a route
-/// with shadows alone has the default's limits besides.
-/// A rate comes with its burst: without [`Rate::burst`] that is the rate's own count, not the default's burst.
-/// [`Limits::new`] leaves everything out, so a route with it alone has the default's rates, in a bucket
-/// of its own. [`Limits::unlimited`] inherits nothing.
+/// A route's limits override the default's field by field, and a route inherits the fields that it leaves out. All
+/// rates together are one field: a route with a rate of its own has none of the default's rates. The same holds for all
+/// quotas, all token rates and all caps in flight. A [shadow](Rate::shadow) replaces no enforced limit: a route with
+/// shadows alone keeps the default's limits as well.
+///
+/// A rate comes with its burst: without [`Rate::burst`] the burst is the rate's own count, not the default's burst.
+/// [`Limits::new`] leaves everything out, so a route with it has the default's rates, in a bucket of its own.
+/// [`Limits::unlimited`] inherits nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use]
 pub struct Limits {
@@ -60,18 +61,17 @@ pub(crate) enum Access {
 }
 
 impl Limits {
-    /// Nothing said yet: everything is inherited from the default route.
+    /// Creates empty limits: a route inherits everything from the default route.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// No limit in this scope, whatever the default says.
+    /// Creates limits that limit nothing in this scope, whatever the default says.
     ///
-    /// The other scopes still hold: a route with it is counted by the total and by the client's limits, its slots
-    /// included, and is refused by them. Use [`exempt`](Self::exempt) for a route that nothing may refuse, such as a
-    /// health check.
+    /// Other scopes still hold: the total and the client's limits, slots included, count and refuse the route's
+    /// requests. Use [`exempt`](Self::exempt) for a route that must never be refused, such as a health check.
     ///
-    /// A limit beside it contradicts it: an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    /// A limit set beside it is an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn unlimited() -> Self {
         Self {
             access: Access::Unlimited,
@@ -79,10 +79,10 @@ impl Limits {
         }
     }
 
-    /// Frees a route of every limit: no scope counts its requests, not the total, a client, a plan, a slot in flight
-    /// or a shadow.
+    /// Frees a route from every limit: no scope counts its requests, neither the total nor a client, a plan, a slot in
+    /// flight or a shadow.
     ///
-    /// Made for health checks:
+    /// Use it for health checks:
     ///
     /// ```
     /// use tower_throttle::{Limits, Rate, Rules, ThrottleLayer};
@@ -95,15 +95,15 @@ impl Limits {
     /// # Ok::<(), tower_throttle::RulesError>(())
     /// ```
     ///
-    /// Exempt is only a declared route whose key has a named method and a path without parameters; `GET` includes
-    /// `HEAD`. A request that may mean another route as well, such as one with escapes in its path, is charged there.
-    /// Snapshots count exempt requests in [`RouteSnapshot::exempt`](crate::snapshot::RouteSnapshot::exempt).
+    /// Only a declared route with a named method and a path without parameters can be exempt; `GET` includes `HEAD`. A
+    /// request that may match another route as well, such as one with escapes in its path, is charged there. Snapshots
+    /// count exempt requests in [`RouteSnapshot::exempt`](crate::snapshot::RouteSnapshot::exempt).
     ///
     /// # Errors
     ///
-    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new) refuses it on `$default`, `ANY` and paths with parameters, for
-    /// the total, the default route, clients and plans, and beside any other setting; and it refuses a client's or a
-    /// plan's route of the same key.
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new) refuses it for `$default`, `ANY` and paths with parameters,
+    /// for the total, the default route, clients and plans, and beside any other setting. A client's or plan's route
+    /// with the same key is an error, too.
     pub fn exempt() -> Self {
         Self {
             access: Access::Exempt,
@@ -111,9 +111,9 @@ impl Limits {
         }
     }
 
-    /// Admits nothing, ever: a rate of zero by name.
+    /// Creates limits that refuse every request, like a rate of zero.
     ///
-    /// A limit beside it contradicts it: an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    /// A limit set beside it is an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn closed() -> Self {
         Self {
             access: Access::Closed,
@@ -133,32 +133,34 @@ impl Limits {
         self
     }
 
-    /// Adds a rate of **model tokens**: what a request costs is estimated and reserved when it is admitted, and
+    /// Adds a rate of **model tokens**. The cost of a request is estimated and reserved when it is admitted, and
     /// settled when it is known.
     ///
-    /// The estimate is that of [`Rules::estimate`](crate::Rules::estimate). A handler counts and settles with
-    /// the [`Usage`](crate::Usage) in the request's extensions.
+    /// The estimate comes from [`Rules::estimate`](crate::Rules::estimate). A handler counts and settles with the
+    /// [`Usage`](crate::Usage) in the request's extensions.
     ///
-    /// An estimate above the burst is no reason to refuse: it is a guess, and a picture in base64 looks like a long
-    /// text. Each limit reserves the smaller of the estimate and a part of its burst: all of it where each client has
-    /// a bucket of its own, half of it where strangers share one (the total, a route, anonymous clients, clients
-    /// without room in the table). [`max_reservation_percent`](Self::max_reservation_percent) sets that part. Settling
-    /// charges the rest, and what the bucket does not hold is owed. To refuse large requests, set
+    /// A request is not refused because its estimate is above the burst: the estimate is a guess, and an image in
+    /// base64 looks like a long text. Each limit reserves the smaller of the estimate and a part of its burst. That
+    /// part is all of the burst in a client's own bucket, and half of it in a shared bucket (the total, a route,
+    /// anonymous clients, clients without room in the table);
+    /// [`max_reservation_percent`](Self::max_reservation_percent) sets it. Settling charges the rest, and a bucket that
+    /// does not hold enough owes it. To refuse large requests, set
     /// [`max_tokens_per_request`](Self::max_tokens_per_request).
     pub fn tokens(mut self, rate: Rate) -> Self {
         self.tokens.push(rate);
         self
     }
 
-    /// Refuses requests whose estimate is above `tokens`, at once and without a time to come back. Without this call no
+    /// Refuses requests whose estimate is above `tokens`, at once and without a wait to retry after. By default no
     /// estimate is refused for its size, unless it is [exact](crate::usage::Estimate::exact).
     ///
-    /// A body whose length is not told, as many are in HTTP/2 and in chunks, is estimated at
-    /// [`Estimate::or`](crate::usage::Estimate::or), by default 1: more than `tokens` there refuses such requests.
+    /// A body of unknown length, as many are in HTTP/2 and with chunked encoding, is estimated at
+    /// [`Estimate::or`](crate::usage::Estimate::or), by default 1. If that is above `tokens`, such requests are
+    /// refused.
     ///
-    /// The bound belongs to the [token limits](Self::tokens) of the scope, which name the refusal; a shadow among them
-    /// counts what it would refuse. With zero every request is refused. A scope without token limits is an error of
-    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    /// The bound belongs to the [token limits](Self::tokens) of the scope, and the refusal names them. A shadow among
+    /// them counts the requests that it would refuse. Zero refuses every request. A scope without token limits is an
+    /// error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     ///
     /// ```
     /// use tower_throttle::{Limits, Rate};
@@ -173,52 +175,51 @@ impl Limits {
         self
     }
 
-    /// Sets the largest part of a burst of [tokens](Self::tokens) that one request reserves, in per cent. Without this
-    /// call 50 in buckets that strangers share, so that the estimate of one request does not empty them, and 100 in a
-    /// client's own bucket.
+    /// Sets the largest part of a burst of [tokens](Self::tokens) that one request reserves, in percent. Default: 50 in
+    /// shared buckets, so that one estimate does not empty them, and 100 in a client's own bucket.
     ///
-    /// At least one token is reserved, with zero too. More than 100 counts as 100.
+    /// At least one token is reserved, even with zero. More than 100 counts as 100.
     pub fn max_reservation_percent(mut self, percent: u8) -> Self {
         self.reservation.max_percent = Some(percent);
         self
     }
 
-    /// Adds a cap on how many requests are in flight, from the decision to the end of the response body.
+    /// Adds a cap on the number of requests in flight, from the decision to the end of the response body.
     ///
-    /// More than one is of use only if others are [shadows](InFlight::shadow). More than five in one scope
-    /// are an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    /// A second cap is useful only as a [shadow](InFlight::shadow). More than five caps in one scope are an error of
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn in_flight(mut self, cap: impl Into<InFlight>) -> Self {
         self.in_flight.push(cap.into());
         self
     }
 
-    /// Lets a request that would be refused wait in line, for at most `wait`. Without this call nobody waits, and with
-    /// zero neither.
+    /// Lets a request that would be refused wait in a queue, for at most `wait`. By default, and with zero, no request
+    /// waits.
     ///
-    /// All requests of the scope (a route, a client) stand in one line, whether for a rate or for a slot. The first to
-    /// come is admitted first, and no later request passes an earlier one. A request that would have to wait longer
-    /// than `wait`, or until after its `grpc-timeout`, is refused at once, as far as can be known. The time for which a
-    /// slot is held cannot be known: a request waits for a slot, and is refused when the time is over. If several
-    /// scopes refuse, each of them has to allow the wait. A request that goes away while it waits has taken nothing.
+    /// All requests of the scope (a route, a client) share one queue, for rates and for slots. It is first come, first
+    /// served. A request is refused at once if it would have to wait longer than `wait` or past its `grpc-timeout`, as
+    /// far as that is known. The time until a slot is returned is not known: a request waits for a slot, and is refused
+    /// when its time is over. If several scopes refuse a request, each of them must allow the wait. A request that is
+    /// cancelled while it waits has taken nothing.
     ///
-    /// A place blocks nobody: a response future that is woken and not polled within 50 ms, or is past its time, is
-    /// passed over. The future keeps its turn if it is polled again in time. The requests behind it notice by timers of
-    /// their own, the next in line every 50 ms, the one after it every 100 ms, and so on; so a runtime that stands
-    /// still for longer may admit them in another order.
+    /// A stalled request blocks no other: a response future that is not polled within 50 ms after it was woken, or
+    /// whose time is over, is skipped. The future keeps its turn if it is polled again in time. Requests behind it use
+    /// timers of their own, the next in the queue every 50 ms, the one after it every 100 ms, and so on. A runtime that
+    /// stalls for longer may admit them in another order.
     ///
-    /// The service behind the throttle is ready while a request waits, and kept so: what that service reserves in
-    /// `poll_ready` stays reserved.
+    /// The inner service is ready while a request waits, and stays so: whatever it reserves in `poll_ready` stays
+    /// reserved.
     ///
     /// # Panics
     ///
-    /// A request that has to wait needs a tokio runtime with time enabled.
+    /// Panics if a request has to wait outside of a tokio runtime with time enabled.
     pub fn max_wait(mut self, wait: Duration) -> Self {
         self.max_wait = Some(wait);
         self
     }
 
-    /// Sets the largest number of requests that wait at a time in this scope: on each route, of each client. Further
-    /// ones are refused at once. Without this call: 100. With zero nobody waits. Of use only with
+    /// Sets the largest number of requests that wait in this scope at a time: on each route, or of each client. Further
+    /// requests are refused at once. Default: 100. With zero no request waits. It has no effect without
     /// [`max_wait`](Self::max_wait).
     pub fn max_waiting(mut self, requests: usize) -> Self {
         self.max_waiting = Some(requests);
@@ -227,10 +228,10 @@ impl Limits {
 
     /// Names the limits of this scope that have no name of their own: 1 to 64 of `A-Z a-z 0-9 _`.
     ///
-    /// One limit has the name itself: the rate with the shortest period, or else the first quota, token rate or cap.
-    /// The others have the name with their kind behind it, as in `chat_per_hour`, `chat_daily`, `chat_tokens`,
-    /// `chat_in_flight`; a shadow has `_shadow` behind that. Limits of the same kind and period are numbered by size
-    /// from the second on.
+    /// One limit gets the name itself: the rate with the shortest period, or else the first quota, token rate or cap.
+    /// The others get the name with a suffix for their kind, such as `chat_per_hour`, `chat_daily`, `chat_tokens` or
+    /// `chat_in_flight`; a shadow also gets `_shadow`. Limits of the same kind and period are numbered by size from the
+    /// second on.
     ///
     /// Without this call the limits are named after their scope:
     ///
@@ -244,28 +245,29 @@ impl Limits {
     /// | of each client; of clients on the plan `pro` | `client`; `pro` |
     /// | of those on the route `POST /v1/chat` | `client_post_v1_chat`; `pro_post_v1_chat` |
     ///
-    /// There, only a rate has that name alone, and all others have their kind behind it, as in `total_in_flight`. Other
-    /// rules never change such a name. A key or plan whose words could belong to another one, whether there is another
-    /// one or not, has a hash of itself behind its words: a path with other characters than letters and digits, such as
-    /// `POST /v1/chat-completions` (`post_v1_chat_completions_2e5e0cbf`) or any gRPC method
-    /// (`POST /inference.v1.Inference/Generate` is `post_inference_v1_Inference_Generate_599ad515`), a final slash, a
-    /// method of one's own, and words of more than 64 characters. So has a limit whose name was given to another limit.
-    /// Name such limits, where the names are shown to people.
+    /// Only a rate gets that name alone; all other limits get the suffix of their kind, as in `total_in_flight`. Other
+    /// rules never change such a name.
+    ///
+    /// A hash is appended to a name that another key or plan could also produce, whether there is one or not: a path
+    /// with characters other than letters and digits, such as `POST /v1/chat-completions`
+    /// (`post_v1_chat_completions_2e5e0cbf`), any gRPC method (`POST /inference.v1.Inference/Generate` becomes
+    /// `post_inference_v1_Inference_Generate_599ad515`), a final slash, a custom method, or more than 64 characters. A
+    /// limit whose name was given to another limit also gets a hash. Name such limits yourself if people see the names.
     ///
     /// # Errors
     ///
-    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new) returns an error for any other character, an empty name, one
-    /// of more than 64 characters, and a name that another limit was given.
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new) returns an error for any other character, an empty name, a
+    /// name of more than 64 characters, and a name that another limit was given.
     pub fn named(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Sets whether settings and balance of these limits are told to clients in `RateLimit-Policy` and
+    /// Sets whether the settings and balances of these limits are sent to clients in `RateLimit-Policy` and
     /// `RateLimit`.
     ///
-    /// Without this call: yes for routes and clients, no for the total and for what a route may have in flight,
-    /// since a server's capacity is nobody's business. A refusal names its limit and the wait either way.
+    /// Default: yes for routes and clients; no for the total and for caps in flight of routes, which reveal the
+    /// server's capacity. A refusal names its limit and the wait in either case.
     pub fn publish(mut self, publish: bool) -> Self {
         self.publish = Some(publish);
         self
