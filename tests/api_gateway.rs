@@ -150,7 +150,7 @@ fn one_stage_in_all_its_forms() {
     let error = stage(several).expect_err("which?").to_string();
     assert_eq!(
         error,
-        "line 1, column 1: several; name one of `$default`, `prod`"
+        "line 1, column 1: there are several; choose one of `$default`, `prod`"
     );
     let error = stage_named(several, "dev").expect_err("none").to_string();
     assert_eq!(error, "line 1, column 1: no `dev` among `$default`, `prod`");
@@ -268,7 +268,7 @@ fn globals_of_sam_hold_where_its_resources_say_nothing() {
     let error = stage(&both).expect_err("two").to_string();
     assert_eq!(
         error,
-        "line 1, column 1: several; name one of `prod`, `$default`"
+        "line 1, column 1: there are several; choose one of `prod`, `$default`"
     );
     assert!(stage_named(&both, "ServerlessHttpApi").is_ok());
 }
@@ -309,7 +309,7 @@ fn a_stage_goes_by_each_of_its_names() {
         let error = stage(text).expect_err("several").to_string();
         assert_eq!(
             error,
-            format!("line 1, column 1: several; name one of {choice}")
+            format!("line 1, column 1: there are several; choose one of {choice}")
         );
         for name in names {
             assert!(stage_named(text, name).is_ok(), "{name}");
@@ -318,7 +318,7 @@ fn a_stage_goes_by_each_of_its_names() {
     let error = stage_named(template, "$default").expect_err("two");
     assert_eq!(
         error.to_string(),
-        "line 1, column 1: `$default` is the name of several; name one of `A`, `B`, `prod`"
+        "line 1, column 1: several are named `$default`; choose one of `A`, `B`, `prod`"
     );
     assert!(stage_named("{ Items: [{ StageName: 1 }, { StageName: 2 }] }", "2").is_ok());
 }
@@ -383,17 +383,17 @@ fn traps_are_read_the_safe_way_and_told() {
         (
             "defaultRouteSettings: { throttlingRateLimit: 2.5 }",
             Rules::new().default_route(Rate::new(5, Duration::from_secs(2)).burst(3)),
-            vec!["defaultRouteSettings: a rate without a burst has one of 3"],
+            vec!["defaultRouteSettings: a rate without a burst gets a burst of 3"],
         ),
         (
             "defaultRouteSettings: { throttlingRateLimit: 0, throttlingBurstLimit: 5 }",
             Rules::new().default_route(closed()),
-            vec!["defaultRouteSettings: a zero closes"],
+            vec!["defaultRouteSettings: zero refuses every request"],
         ),
         (
             "defaultRouteSettings: { throttlingBurstLimit: 0 }",
             Rules::new().default_route(closed()),
-            vec!["defaultRouteSettings: a zero closes"],
+            vec!["defaultRouteSettings: zero refuses every request"],
         ),
         (
             "{ defaultRouteSettings: { throttlingRateLimit: 10, throttlingBurstLimit: 5 }, \
@@ -411,26 +411,24 @@ fn traps_are_read_the_safe_way_and_told() {
             "{ defaultRouteSettings: { throttlingRateLimit: 10, throttlingBurstLimit: 5 }, \
              routeSettings: [{ routeKey: GET /a, loggingLevel: INFO }] }",
             route(Limits::new()),
-            vec![
-                "routeSettings[0]: sets no throttle, and has that of the default route settings here",
-            ],
+            vec!["routeSettings[0]: sets no throttle, and gets that of the default route settings"],
         ),
         (
             "RouteSettings: { $default: { ThrottlingRateLimit: 1, ThrottlingBurstLimit: 1 } }",
             Rules::new()
                 .route("$default", Rate::per_second(1).burst(1))
                 .catch_all(CatchAll::Unrouted),
-            vec!["RouteSettings.\"$default\": is a route"],
+            vec!["RouteSettings.\"$default\": is the catch-all route"],
         ),
         (
             "{ defaultRouteSettings: null, routeSettings: [] }",
             Rules::new(),
-            vec!["throttles nothing, and nothing is limited here"],
+            vec!["has no throttle; nothing is limited"],
         ),
         (
             "Resources: { A: { Type: AWS::ApiGatewayV2::Stage, Properties: { StageName: prod } } }",
             Rules::new(),
-            vec!["Resources.A.Properties: throttles nothing"],
+            vec!["Resources.A.Properties: has no throttle"],
         ),
         (
             "routeSettings: [{ routeKey: GET /a, loggingLevel: INFO }]",
@@ -452,14 +450,17 @@ fn traps_are_read_the_safe_way_and_told() {
             "{ throttle: { rateLimit: 1, burstLimit: 1 }, quota: { limit: \"9\", offset: 2, period: MONTH } }",
             "quota.offset: shortens the first period",
         ),
-        ("quota: { limit: 0, period: DAY }", "quota: a zero closes"),
+        (
+            "quota: { limit: 0, period: DAY }",
+            "quota: zero refuses every request",
+        ),
         (
             "throttle: { rateLimit: 0.5 }",
-            "throttle: a rate without a burst has one of 1",
+            "throttle: a rate without a burst gets a burst of 1",
         ),
         (
             "{ name: free, throttle: {}, apiStages: [] }",
-            "throttles nothing and has no quota",
+            "has no throttle and no quota",
         ),
     ];
     for (text, warned) in plans {
@@ -478,27 +479,27 @@ fn what_is_not_understood_is_named() {
     let plans: Read = usage_plan;
     let table = [
         (stages, "", "an empty document"),
-        (stages, "hello", "line 1, column 1: nothing in it is known"),
+        (stages, "hello", "line 1, column 1: unknown document"),
         (
             stages,
             "{ routeKey: GET /a }",
-            "line 1, column 1: nothing in it is known",
+            "line 1, column 1: unknown document",
         ),
         (
             stages,
             "Resources: {}",
-            "line 1, column 1: nothing in it is known",
+            "line 1, column 1: unknown document",
         ),
         (stages, "{ \"StageName\": ", "line 2, column 1: "),
         (
             stages,
             "StageName: prod\nThrottle: {}",
-            "line 2, column 1: Throttle: no such setting",
+            "line 2, column 1: Throttle: unknown setting",
         ),
         (
             stages,
             "DefaultRouteSettings:\n  ThrotlingRateLimit: 10",
-            "line 2, column 3: DefaultRouteSettings.ThrotlingRateLimit: no such setting; did you mean \
+            "line 2, column 3: DefaultRouteSettings.ThrotlingRateLimit: unknown setting; did you mean \
              `ThrottlingRateLimit`?",
         ),
         (
@@ -509,12 +510,12 @@ fn what_is_not_understood_is_named() {
         (
             stages,
             "default_route_settings: { throttling_burst_limit: 5 }",
-            "line 1, column 25: default_route_settings: a burst without a rate that fills it; write a rate beside it",
+            "line 1, column 25: default_route_settings: a burst without a rate; write a rate beside it",
         ),
         (
             stages,
             "default_route_settings: { throttling_rate_limit: fast }",
-            "line 1, column 50: default_route_settings.throttling_rate_limit: `fast` is no number",
+            "line 1, column 50: default_route_settings.throttling_rate_limit: `fast` is not a number",
         ),
         (
             stages,
@@ -540,74 +541,73 @@ fn what_is_not_understood_is_named() {
         (
             stages,
             "default_route_settings: { throttling_rate_limit: \"${var.rate}\" }",
-            "line 1, column 50: default_route_settings.throttling_rate_limit: `${var.rate}` is known to the tool alone",
+            "line 1, column 50: default_route_settings.throttling_rate_limit: `${var.rate}` is known only to the deployment tool",
         ),
         (
             stages,
             "DefaultRouteSettings: { ThrottlingRateLimit: !Ref Rate }",
-            "line 1, column 46: DefaultRouteSettings.ThrottlingRateLimit: `!Ref Rate` is known to the tool alone that \
-             deploys it; write what it stands for",
+            "line 1, column 46: DefaultRouteSettings.ThrottlingRateLimit: `!Ref Rate` is known only to the deployment \
+             tool; write its value",
         ),
         (
             stages,
             "DefaultRouteSettings: { ThrottlingRateLimit: { \"Fn::If\": [Big, 10, 1] } }",
-            "line 1, column 46: DefaultRouteSettings.ThrottlingRateLimit: `Fn::If` is known to the tool alone",
+            "line 1, column 46: DefaultRouteSettings.ThrottlingRateLimit: `Fn::If` is known only to the deployment tool",
         ),
         (
             stages,
             "DefaultRouteSettings: !If [A, {}, {}]",
-            "line 1, column 23: DefaultRouteSettings: `!If` is known to the tool alone that deploys it; write what it \
-             stands for",
+            "line 1, column 23: DefaultRouteSettings: `!If` is known only to the deployment tool; write its value",
         ),
         (
             stages,
             "RouteSettings: { Ref: Routes }",
-            "line 1, column 16: RouteSettings: `Ref` is known to the tool alone",
+            "line 1, column 16: RouteSettings: `Ref` is known only to the deployment tool",
         ),
         (
             stages,
             "route_settings: \"${local.routes}\"",
-            "line 1, column 17: route_settings: `${local.routes}` is known to the tool alone",
+            "line 1, column 17: route_settings: `${local.routes}` is known only to the deployment tool",
         ),
         (
             stages,
             "route_settings: [{ route_key: !Sub \"GET ${Path}\", throttling_rate_limit: 1 }]",
-            "line 1, column 31: route_settings[0].route_key: `!Sub GET ${Path}` is known to the tool alone",
+            "line 1, column 31: route_settings[0].route_key: `!Sub GET ${Path}` is known only to the deployment tool",
         ),
         (
             stages,
             "defaultRouteSettings: { throttlingRateLimit: { \"fn::invoke\": {} } }",
-            "line 1, column 46: defaultRouteSettings.throttlingRateLimit: `fn::invoke` is known to the tool alone",
+            "line 1, column 46: defaultRouteSettings.throttlingRateLimit: `fn::invoke` is known only to the deployment tool",
         ),
         (
             plans,
             "Quota: { Limit: !Ref Most, Period: DAY }",
-            "line 1, column 17: Quota.Limit: `!Ref Most` is known to the tool alone",
+            "line 1, column 17: Quota.Limit: `!Ref Most` is known only to the deployment tool",
         ),
         (
             plans,
             "Quota: { Limit: 10, Period: { Ref: Period } }",
-            "line 1, column 29: Quota.Period: `Ref` is known to the tool alone",
+            "line 1, column 29: Quota.Period: `Ref` is known only to the deployment tool",
         ),
         (
             plans,
             "Throttle: !If [Big, {}, {}]",
-            "line 1, column 11: Throttle: `!If` is known to the tool alone",
+            "line 1, column 11: Throttle: `!If` is known only to the deployment tool",
         ),
         (
             plans,
             "ApiStages: [!Ref Stage]",
-            "line 1, column 13: ApiStages[0]: `!Ref Stage` is known to the tool alone",
+            "line 1, column 13: ApiStages[0]: `!Ref Stage` is known only to the deployment tool",
         ),
         (
             stages,
             "DefaultRouteSettings: {}\ndefaultRouteSettings: {}",
-            "line 2, column 23: defaultRouteSettings: is `DefaultRouteSettings` by another name",
+            "line 2, column 23: defaultRouteSettings: is another name of `DefaultRouteSettings`; keep one of them",
         ),
         (
             stages,
             "route_settings: [{ throttling_rate_limit: 1 }]",
-            "line 1, column 18: route_settings[0]: settings of a route without its key",
+            "line 1, column 18: route_settings[0]: the settings of a route have no route key",
         ),
         (
             stages,
@@ -622,13 +622,13 @@ fn what_is_not_understood_is_named() {
         (
             stages,
             "{ stageName: prod, methodSettings: { '*/*': { throttlingRateLimit: 10 } } }",
-            "line 1, column 36: methodSettings: are those of a REST API's stage, which are not read; write them as route \
-             settings",
+            "line 1, column 36: methodSettings: are settings of a REST API's stage, which are not read; write them as \
+             route settings",
         ),
         (
             stages,
             "default_route_settings: [{}, {}]",
-            "line 1, column 25: default_route_settings: default route settings twice",
+            "line 1, column 25: default_route_settings: default route settings are given twice",
         ),
         (
             stages,
@@ -650,22 +650,22 @@ fn what_is_not_understood_is_named() {
             stages,
             "Globals: { HttpApi: { CorsConfiguration: true } }\nResources: { A: { Type: AWS::Serverless::HttpApi, \
              IgnoreGlobals: [Auth] } }",
-            "line 2, column 66: Resources.A.IgnoreGlobals: is read as `*` alone, which ignores all of them",
+            "line 2, column 66: Resources.A.IgnoreGlobals: only `*` is supported, which ignores all properties",
         ),
         (
             stages,
             "RouteSettings: { GET /a: { RouteKey: GET /b, ThrottlingRateLimit: 1 } }",
-            "line 1, column 26: RouteSettings.\"GET /a\": settings of a route with two keys",
+            "line 1, column 26: RouteSettings.\"GET /a\": the settings of a route have two route keys",
         ),
         (
             plans,
             "throttle: { rateLimit: 1, burst: 1 }",
-            "line 1, column 27: throttle.burst: no such setting; did you mean `burstLimit`?",
+            "line 1, column 27: throttle.burst: unknown setting; did you mean `burstLimit`?",
         ),
         (
             plans,
             "quota: { limit: 10, period: HOUR }",
-            "line 1, column 29: quota.period: `HOUR` is none of `DAY`, `WEEK`, `MONTH`",
+            "line 1, column 29: quota.period: `HOUR` is not one of `DAY`, `WEEK`, `MONTH`",
         ),
         (
             plans,
@@ -685,23 +685,24 @@ fn what_is_not_understood_is_named() {
         (
             plans,
             "apiStages: [{ throttle: { /a/GET: { rateLimit: 1 } } }, { throttle: { /a/GET: { rateLimit: 1 } } }]",
-            "line 1, column 79: apiStages[1].throttle.\"/a/GET\": `GET /a` is throttled before, or what equals it",
+            "line 1, column 79: apiStages[1].throttle.\"/a/GET\": `GET /a` or its equivalent is throttled before",
         ),
         (
             plans,
             "throttle_settings: { rate_limit: 1 }",
-            "line 1, column 1: throttle_settings: no such setting; there are throttle, Throttle, quota, Quota, apiStages, \
+            "line 1, column 1: throttle_settings: unknown setting; the settings are throttle, Throttle, quota, Quota, \
+             apiStages, \
              ApiStages",
         ),
         (
             stages,
             "routeSettings: [{ routeKey: 'GET /a/{id}' }, { routeKey: 'GET /a/{name}' }]",
-            "line 1, column 46: routeSettings[1]: route key `GET /a/{name}` stands before, or what equals it",
+            "line 1, column 46: routeSettings[1]: route key `GET /a/{name}` or its equivalent is given before",
         ),
         (
             stages,
             "default_route_settings: { route_key: $default, throttling_rate_limit: 1 }",
-            "line 1, column 25: default_route_settings: default route settings with a route key",
+            "line 1, column 25: default_route_settings: default route settings must not have a route key",
         ),
     ];
     let mut wrong = Vec::new();
@@ -815,23 +816,23 @@ fn default_route_settings_in_two_places_that_differ_are_an_error() {
         (
             "{ defaultRouteSettings: { throttlingRateLimit: 10 }, routeSettings: { defaultRouteSettings: { \
              throttlingRateLimit: 11 } } }",
-            "line 1, column 93: routeSettings.defaultRouteSettings: default route settings that differ from those in \
+            "line 1, column 93: routeSettings.defaultRouteSettings: default route settings differ from those in \
              `defaultRouteSettings`; keep one of them",
         ),
         (
             "{ defaultRouteSettings: { throttlingRateLimit: 10 }, routeSettings: { defaultRouteSettings: { \
              throttlingRateLimit: 10, throttlingBurstLimit: 5 } } }",
-            "line 1, column 93: routeSettings.defaultRouteSettings: default route settings that differ",
+            "line 1, column 93: routeSettings.defaultRouteSettings: default route settings differ",
         ),
         (
             "routeSettings: [{ defaultRouteSettings: { throttlingRateLimit: 10 } }, { DefaultRouteSettings: { \
              throttlingRateLimit: 0 } }]",
-            "line 1, column 96: routeSettings[1].DefaultRouteSettings: default route settings that differ from those \
+            "line 1, column 96: routeSettings[1].DefaultRouteSettings: default route settings differ from those \
              in `routeSettings[0].defaultRouteSettings`",
         ),
         (
             "routeSettings: { defaultRouteSettings: { routeKey: GET /a, throttlingRateLimit: 10 } }",
-            "line 1, column 40: routeSettings.defaultRouteSettings: default route settings with a route key",
+            "line 1, column 40: routeSettings.defaultRouteSettings: default route settings must not have a route key",
         ),
     ];
     for (text, expected) in table {
@@ -1177,7 +1178,7 @@ fn a_stage_that_is_not_all_there_is_an_error() {
         let expected = Rules::new().route("GET /a", Rate::per_second(10).burst(5));
         same(read(&plan(unknown)), &expected, unknown);
     }
-    let expanded = "is expanded by the tool alone that deploys it";
+    let expanded = "is expanded only by the deployment tool";
     let table = [
         (plan("default_route_settings: true"), expanded),
         (
@@ -1195,11 +1196,11 @@ fn a_stage_that_is_not_all_there_is_an_error() {
         (
             "resource: { aws_apigatewayv2_stage: { prod: { dynamic: { route_settings: { for_each: '${var.routes}' } } } } }"
                 .to_owned(),
-            "resource.aws_apigatewayv2_stage.prod.dynamic: blocks that Terraform makes",
+            "resource.aws_apigatewayv2_stage.prod.dynamic: dynamic blocks are known only to Terraform",
         ),
         (
             "{ version: 4, terraform_version: 1.9.0, resources: [] }".to_owned(),
-            "resources: a state as Terraform stores it, which is not read; give what `terraform show -json` prints",
+            "resources: the state file of Terraform is not supported; use the output of `terraform show -json`",
         ),
     ];
     for (text, expected) in table {
@@ -1217,14 +1218,14 @@ fn a_loop_over_stages_is_never_passed_over() {
     let alone = stage(&format!("Resources: {{ {looped} }}")).expect_err("alone");
     assert_eq!(
         alone.to_string(),
-        "line 1, column 37: Resources.\"Fn::ForEach::Stages\": is expanded by the tool alone that deploys it; write out \
-         what it stands for",
+        "line 1, column 37: Resources.\"Fn::ForEach::Stages\": is expanded only by the deployment tool; write out its \
+         value",
     );
     let text = format!("Resources: {{ {prod}, {looped} }}");
     let several = stage(&text).expect_err("which of them?");
     assert_eq!(
         several.to_string(),
-        "line 1, column 1: several; name one of `prod`, `Fn::ForEach::Stages`",
+        "line 1, column 1: there are several; choose one of `prod`, `Fn::ForEach::Stages`",
     );
     let named = stage_named(&text, "prod").expect("it is there");
     let expected = Rules::new().default_route(Rate::per_second(10).burst(5));

@@ -174,7 +174,8 @@ fn each_policy_is_read_by_itself() {
 
 #[test]
 fn what_is_kept_in_another_way_is_told() {
-    let subscription = "a subscription is known by the header `Ocp-Apim-Subscription-Key` alone";
+    let subscription =
+        "a subscription is identified only by the header `Ocp-Apim-Subscription-Key`";
     let table: [(&str, &[&str]); 16] = [
         (
             r#"<rate-limit calls="1" renewal-period="300"/>"#,
@@ -183,19 +184,19 @@ fn what_is_kept_in_another_way_is_told() {
         (
             r#"<fragment><rate-limit calls="1" renewal-period="301" total-calls-header-name="x"/></fragment>"#,
             &[
-                "rate-limit.total-calls-header-name: fields have names of their own here",
-                "rate-limit.renewal-period: API Management takes 300 at most; 301 hold here",
+                "rate-limit.total-calls-header-name: header fields have fixed names here",
+                "rate-limit.renewal-period: API Management accepts at most 300; 301 is used here",
                 &format!("rate-limit: {subscription}"),
             ],
         ),
         (
             r#"<rate-limit-by-key calls="1" renewal-period="1" counter-key="@(context.Request.IpAddress)"/>"#,
-            &["rate-limit-by-key.counter-key: the address is that of the peer"],
+            &["rate-limit-by-key.counter-key: the address is the peer's"],
         ),
         (
             r#"<rate-limit-by-key calls="1" renewal-period="1"
                 counter-key='@(context.Request.Headers.GetValueOrDefault("X-Forwarded-For"))'/>"#,
-            &["rate-limit-by-key.counter-key: whoever sends it may write into `X-Forwarded-For`"],
+            &["rate-limit-by-key.counter-key: clients can forge `X-Forwarded-For`"],
         ),
         (
             r#"<rate-limit-by-key calls="1" renewal-period="1" counter-key="x"/>"#,
@@ -203,7 +204,7 @@ fn what_is_kept_in_another_way_is_told() {
         ),
         (
             r#"<rate-limit-by-key calls="0" renewal-period="1" counter-key="x"/>"#,
-            &["rate-limit-by-key.calls: 0: nothing passes, ever"],
+            &["rate-limit-by-key.calls: 0: every request is refused"],
         ),
         (
             r#"<quota-by-key calls="1" renewal-period="300" counter-key="x"/>"#,
@@ -211,7 +212,7 @@ fn what_is_kept_in_another_way_is_told() {
         ),
         (
             r#"<quota-by-key calls="1" renewal-period="299" counter-key="x" first-period-start="1970-01-01T00:00:00Z"/>"#,
-            &["quota-by-key.renewal-period: API Management takes 300 at least; 299 hold here"],
+            &["quota-by-key.renewal-period: API Management accepts at least 300; 299 is used here"],
         ),
         (
             r#"<quota-by-key calls="1" renewal-period="2592000" counter-key="x"/>"#,
@@ -228,7 +229,7 @@ fn what_is_kept_in_another_way_is_told() {
         (
             r#"<limit-concurrency key="x" max-count="0"/>"#,
             &[
-                "limit-concurrency.max-count: 0: nothing passes, ever",
+                "limit-concurrency.max-count: 0: every request is refused",
                 "limit-concurrency: a slot is held until the response has ended",
             ],
         ),
@@ -238,8 +239,8 @@ fn what_is_kept_in_another_way_is_told() {
                  <llm-token-limit counter-key="y" tokens-per-minute="1" estimate-prompt-tokens="true"/>
                </fragment>"#,
             &[
-                "llm-token-limit: what an answer has cost is told by a handler's `Usage`",
-                "llm-token-limit[2].estimate-prompt-tokens: one estimate serves all policies",
+                "llm-token-limit: the cost of an answer is counted by a handler's `Usage`",
+                "llm-token-limit[2].estimate-prompt-tokens: all policies share one estimate",
                 "llm-token-limit[2].estimate-prompt-tokens: prompts are not read",
             ],
         ),
@@ -290,7 +291,8 @@ fn what_cannot_be_kept_is_refused_by_name_and_place() {
         // A name that is not known, beside one that is.
         (
             format!(r#"<inbound>{rate}¦<rate-limits calls="1" renewal-period="1"/></inbound>"#),
-            "inbound.rate-limits: no policy that is read; those that limit are `rate-limit`, `rate-limit-by-key`, `quota`, \
+            "inbound.rate-limits: unknown policy; the policies that limit are `rate-limit`, `rate-limit-by-key`, \
+             `quota`, \
              `quota-by-key`, `limit-concurrency`, `llm-token-limit`, `azure-openai-token-limit`",
         ),
         // Numbers.
@@ -298,19 +300,19 @@ fn what_cannot_be_kept_is_refused_by_name_and_place() {
         (r#"¦<rate-limit calls="1"/>"#.to_owned(), "rate-limit.renewal-period: missing"),
         (
             r#"<rate-limit ¦calls="ten" renewal-period="1"/>"#.to_owned(),
-            "rate-limit.calls: `ten` is no whole number from 0 to 2147483647",
+            "rate-limit.calls: `ten` is not a whole number from 0 to 2147483647",
         ),
         (
             r#"<rate-limit ¦calls="-1" renewal-period="1"/>"#.to_owned(),
-            "rate-limit.calls: `-1` is no whole number",
+            "rate-limit.calls: `-1` is not a whole number",
         ),
         (
             r#"<rate-limit ¦calls="2147483648" renewal-period="1"/>"#.to_owned(),
-            "rate-limit.calls: `2147483648` is no whole number",
+            "rate-limit.calls: `2147483648` is not a whole number",
         ),
         (
             r#"<rate-limit calls="1" ¦renewal-period="0"/>"#.to_owned(),
-            "rate-limit.renewal-period: 0 is no period",
+            "rate-limit.renewal-period: 0 is not a period",
         ),
         (
             r#"<rate-limit ¦calls="@(context.Api.IsCurrentRevision ? 1 : 2)" renewal-period="1"/>"#.to_owned(),
@@ -345,7 +347,7 @@ fn what_cannot_be_kept_is_refused_by_name_and_place() {
         (by_key(r#"¦counter-key=" ""#), "inbound.rate-limit-by-key.counter-key: empty"),
         (
             by_key(r#"counter-key="x" ¦increment-condition="@(context.Response.StatusCode == 200)""#),
-            "inbound.rate-limit-by-key.increment-condition: `@(context.Response.StatusCode == 200)`: each request \
+            "inbound.rate-limit-by-key.increment-condition: `@(context.Response.StatusCode == 200)`: every request \
              counts",
         ),
         (
@@ -358,19 +360,19 @@ fn what_cannot_be_kept_is_refused_by_name_and_place() {
         ),
         (
             by_key(r#"counter-key="x" ¦remaining-call-header-name="y""#),
-            "inbound.rate-limit-by-key.remaining-call-header-name: `rate-limit-by-key` has no such attribute",
+            "inbound.rate-limit-by-key.remaining-call-header-name: unknown attribute of `rate-limit-by-key`",
         ),
         // Identities.
         (
             format!("<inbound>{rate}\n<rate-limit-by-key calls=\"1\" renewal-period=\"1\" ¦{address}/></inbound>"),
-            "inbound.rate-limit-by-key.counter-key: clients are told apart by the address here and by the \
+            "inbound.rate-limit-by-key.counter-key: clients are identified by the address here and by the \
              subscription in `inbound.rate-limit`",
         ),
         (
             format!(
                 "<inbound><quota-by-key calls=\"1\" renewal-period=\"300\" {address}/>\n¦{rate}</inbound>"
             ),
-            "inbound.rate-limit: clients are told apart by the subscription here and by the address in \
+            "inbound.rate-limit: clients are identified by the subscription here and by the address in \
              `inbound.quota-by-key`",
         ),
         // Quotas.
@@ -382,19 +384,19 @@ fn what_cannot_be_kept_is_refused_by_name_and_place() {
         (quota(r#"calls="1" ¦renewal-period="0""#), "quota-by-key.renewal-period: 0 is a quota for a lifetime"),
         (
             quota(r#"calls="1" renewal-period="300" ¦first-period-start="2026-02-30T00:00:00Z""#),
-            "quota-by-key.first-period-start: `2026-02-30T00:00:00Z` is no moment",
+            "quota-by-key.first-period-start: `2026-02-30T00:00:00Z` is not a moment",
         ),
         (
             "<quota calls=\"1\" renewal-period=\"300\">\n  ¦<api name=\"a\" calls=\"1\"/></quota>".to_owned(),
-            "quota.api: the name of an API or an operation is no path",
+            "quota.api: the name of an API or an operation is not a path",
         ),
         (
             r#"<rate-limit calls="1" renewal-period="1">¦<api id="a"><operation id="b"/></api></rate-limit>"#.to_owned(),
-            "rate-limit.api: the name of an API or an operation is no path",
+            "rate-limit.api: the name of an API or an operation is not a path",
         ),
         (
             format!(r#"<rate-limit calls="1" renewal-period="1">¦{rate}</rate-limit>"#),
-            "rate-limit.rate-limit: nothing is read here",
+            "rate-limit.rate-limit: unexpected element",
         ),
         // Model tokens.
         (tokens(r#"¦token-quota="1" token-quota-period="Daily""#), "llm-token-limit.token-quota: a quota counts requests"),
@@ -422,36 +424,36 @@ fn what_cannot_be_kept_is_refused_by_name_and_place() {
         (
             r#"<limit-concurrency key="x" max-count="1"><rate-limit ¦calls="x" renewal-period="1"/></limit-concurrency>"#
                 .to_owned(),
-            "limit-concurrency.rate-limit.calls: `x` is no whole number",
+            "limit-concurrency.rate-limit.calls: `x` is not a whole number",
         ),
         // Places.
         (
             format!("<inbound><choose>\n<when condition=\"@(f(\"x\") < 1)\">\n  ¦{rate}</when></choose></inbound>"),
-            "inbound.choose.when.rate-limit: stands in `when`, so that an expression decides",
+            "inbound.choose.when.rate-limit: is in `when`, so that an expression decides",
         ),
         (
             format!("<choose><otherwise>¦{rate}</otherwise></choose>"),
-            "choose.otherwise.rate-limit: stands in `otherwise`, so that an expression decides",
+            "choose.otherwise.rate-limit: is in `otherwise`, so that an expression decides",
         ),
         (
             format!("<policies><outbound>¦{rate}</outbound></policies>"),
-            "outbound.rate-limit: stands in `outbound`, when the answer is there",
+            "outbound.rate-limit: is in `outbound`, which runs after the decision",
         ),
         (
             format!("<policies><inbounds>¦{rate}</inbounds></policies>"),
-            "inbounds.rate-limit: stands in `inbounds`, where no limit is read",
+            "inbounds.rate-limit: is in `inbounds`, where no limit is read",
         ),
         (
             format!("{}¦{}", "<limit-concurrency key=\"x\" max-count=\"1\">".repeat(33), "<x/>")
                 + &"</limit-concurrency>".repeat(33),
-            "stands more than 32 elements deep",
+            "is nested more than 32 elements deep",
         ),
         // Documents.
-        ("¦<html/>".to_owned(), "html: no policy document"),
-        ("<policies>\n  <inbound>\n</policies¦>".to_owned(), "no XML: "),
-        ("<policies>\n  <inbound ¦a/>\n</policies>".to_owned(), "no XML: "),
+        ("¦<html/>".to_owned(), "html: not a policy document"),
+        ("<policies>\n  <inbound>\n</policies¦>".to_owned(), "not XML: "),
+        ("<policies>\n  <inbound ¦a/>\n</policies>".to_owned(), "not XML: "),
         ("¦<!DOCTYPE policies><policies/>".to_owned(), "a document type declaration"),
-        ("¦".to_owned(), "no XML: "),
+        ("¦".to_owned(), "not XML: "),
     ];
     for (marked, expected) in table {
         let at = marked.find('¦').expect("a mark");
@@ -466,7 +468,7 @@ fn what_cannot_be_kept_is_refused_by_name_and_place() {
         let Err(error) = policy(&xml) else {
             panic!("accepted {xml}");
         };
-        if expected == "no XML: " {
+        if expected == "not XML: " {
             // Where it ends to be XML is for the parser to say.
             assert!(
                 error.line().is_some() && error.column().is_some(),
@@ -501,7 +503,7 @@ fn a_document_is_bounded() {
     assert_eq!((error.line(), error.path()), (None, ""));
     assert_eq!(
         error.to_string(),
-        "a document of 8388609 bytes; 8388608 are the most"
+        "the document has 8388609 bytes; 8388608 is the maximum"
     );
 }
 
@@ -528,13 +530,16 @@ fn attributes_and_namespaces_are_bounded() {
     let table = [
         (
             element(129),
-            "an element with 129 attributes; 128 are the most",
+            "an element has 129 attributes; 128 is the maximum",
         ),
         (
             element(200_000),
-            "an element with 200000 attributes; 128 are the most",
+            "an element has 200000 attributes; 128 is the maximum",
         ),
-        (namespaces(257), "257 namespaces; 256 are the most"),
+        (
+            namespaces(257),
+            "the document has 257 namespaces; 256 is the maximum",
+        ),
     ];
     for (xml, expected) in table {
         let error = policy(&xml).expect_err(expected);

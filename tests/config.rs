@@ -182,20 +182,21 @@ fn every_error_names_its_place() {
         ("total = [", "line 1, column 10: "),
         (
             "totl = 10",
-            "line 1, column 1: totl: no such setting; did you mean `total`?",
+            "line 1, column 1: totl: unknown setting; did you mean `total`?",
         ),
         (
             "nonsense = 10",
-            "line 1, column 1: nonsense: no such setting; there are total, default_route, undeclared, catch_all, routes, \
+            "line 1, column 1: nonsense: unknown setting; the settings are total, default_route, undeclared, \
+             catch_all, routes, \
              clients, estimate, rejections",
         ),
         (
             "\n[routes.\"POST /x\"]\nrate = 10\n  brust = 5",
-            "line 4, column 3: routes.\"POST /x\".brust: no such setting; did you mean `burst`?",
+            "line 4, column 3: routes.\"POST /x\".brust: unknown setting; did you mean `burst`?",
         ),
         (
             "[routes.\"POST /x\"]\nrate = 10\nburst = \"5\"",
-            "line 3, column 9: routes.\"POST /x\".burst: expected a whole number, found a text",
+            "line 3, column 9: routes.\"POST /x\".burst: expected a whole number, found a string",
         ),
         (
             "[routes.\"POST /x\"]\nburst = 5",
@@ -203,30 +204,30 @@ fn every_error_names_its_place() {
         ),
         (
             "total = { rate = [10, \"x/minute\"] }",
-            "line 1, column 23: total.rate[1]: `x/minute` is no rate; write how many a second, such as 10 or 0.5, \
-             or in which time, such as `600/minute`",
+            "line 1, column 23: total.rate[1]: `x/minute` is not a rate; write a number per second, such as 10 or \
+             0.5, or per period, such as `600/minute`",
         ),
         (
             "total = -1",
-            "line 1, column 9: total: `-1` is no rate; write how many a second, such as 10 or 0.5, or in which \
-             time, such as `600/minute`",
+            "line 1, column 9: total: `-1` is not a rate; write a number per second, such as 10 or 0.5, or per \
+             period, such as `600/minute`",
         ),
         (
             "total = { rate = 10, max_wait = \"soon\" }",
-            "line 1, column 33: total.max_wait: `soon` is no duration; write one such as `\"500ms\"` or `\"2s\"`",
+            "line 1, column 33: total.max_wait: `soon` is not a duration; write one such as `\"500ms\"` or `\"2s\"`",
         ),
         (
             "total = { quota = \"10\" }",
-            "line 1, column 19: total.quota: `10` is no quota; write how many in which window, such as `10000/day`, \
+            "line 1, column 19: total.quota: `10` is not a quota; write a number per window, such as `10000/day`, \
              `5000/month` or `100/6h`",
         ),
         (
             "total = { in_flight = 0.5 }",
-            "line 1, column 23: total.in_flight: `0.5` is no whole number from 0 to 2^64 - 1",
+            "line 1, column 23: total.in_flight: `0.5` is not a whole number from 0 to 2^64 - 1",
         ),
         (
             "undeclared = \"none\"",
-            "line 1, column 14: undeclared: `none` is none of `per_route`, `shared`",
+            "line 1, column 14: undeclared: `none` is not one of `per_route`, `shared`",
         ),
         (
             "[routes]\n\"FETCH/x\" = 10",
@@ -234,7 +235,7 @@ fn every_error_names_its_place() {
         ),
         (
             "[clients]\neach = 1",
-            "line 1, column 1: clients: clients without `by`; write what tells them apart, such as `address`",
+            "line 1, column 1: clients: clients without `by`; write how they are identified, such as `address`",
         ),
         (
             "[clients]\nby = [\"address\", \"bearer\"]\neach = 1",
@@ -256,7 +257,7 @@ fn every_error_names_its_place() {
         ),
         (
             "[clients]\nby = \"address\"\nipv6_prefix = 129",
-            "line 3, column 15: clients.ipv6_prefix: an IPv6 address has 128 bits",
+            "line 3, column 15: clients.ipv6_prefix: an IPv6 prefix has at most 128 bits",
         ),
         (
             "[clients]\nby = \"address\"\nplans.pro.routes.\"GET /\".rate = true",
@@ -265,18 +266,18 @@ fn every_error_names_its_place() {
         ),
         (
             "estimate = { or = 4 }",
-            "line 1, column 12: estimate: write `header` or `bytes_per_token`, one of them",
+            "line 1, column 12: estimate: write either `header` or `bytes_per_token`",
         ),
         (
             "rejections.\"GET /\" = \"oai\"",
-            "line 1, column 22: rejections.\"GET /\": `oai` is none of `problem`, `openai`, `anthropic`, \
+            "line 1, column 22: rejections.\"GET /\": `oai` is not one of `problem`, `openai`, `anthropic`, \
              `api_gateway`, `azure_api_management`, `kserve`, `json_rpc`",
         ),
         ("total = 1\ntotal = 2", "line 2, column 1: "),
         (
             "total = 1979-05-27",
-            "line 1, column 9: total: `1979-05-27` is no rate; write how many a second, such as 10 or 0.5, or in which \
-             time, such as `600/minute`",
+            "line 1, column 9: total: `1979-05-27` is not a rate; write a number per second, such as 10 or 0.5, or \
+             per period, such as `600/minute`",
         ),
         (
             "total = []",
@@ -292,11 +293,11 @@ fn every_error_names_its_place() {
         ),
         (
             "[routes]\n\"get /\" = 1",
-            "line 2, column 11: routes.\"get /\": `get` is no method",
+            "line 2, column 11: routes.\"get /\": `get` is not a method",
         ),
         (
             "[routes]\n\"GET /a?b\" = 1",
-            "line 2, column 14: routes.\"GET /a?b\": path holds '?'",
+            "line 2, column 14: routes.\"GET /a?b\": path contains '?'",
         ),
         (
             "[routes]\n\"GET /%zz\" = 1",
@@ -304,11 +305,11 @@ fn every_error_names_its_place() {
         ),
         (
             "total.access = \"open\"",
-            "line 1, column 16: total.access: `open` is none of `unlimited`, `closed`, `exempt`",
+            "line 1, column 16: total.access: `open` is not one of `unlimited`, `closed`, `exempt`",
         ),
         (
             "total = { rate = [1], burst = 5 }",
-            "line 1, column 31: total.burst: stands beside a single rate alone",
+            "line 1, column 31: total.burst: is allowed only beside a single rate",
         ),
         (
             "total.rate = { burst = 5 }",
@@ -324,15 +325,15 @@ fn every_error_names_its_place() {
         ),
         (
             "total.in_flight = \"many\"",
-            "line 1, column 19: total.in_flight: expected a whole number, found a text",
+            "line 1, column 19: total.in_flight: expected a whole number, found a string",
         ),
         (
             "total.tokens = { rate = 1, windw = 5 }",
-            "line 1, column 28: total.tokens.windw: no such setting",
+            "line 1, column 28: total.tokens.windw: unknown setting",
         ),
         (
             "total.max_waiting = -1",
-            "line 1, column 21: total.max_waiting: `-1` is no whole number",
+            "line 1, column 21: total.max_waiting: `-1` is not a whole number",
         ),
         (
             "total.publish = 1",
@@ -340,7 +341,7 @@ fn every_error_names_its_place() {
         ),
         (
             "total.name = 7",
-            "line 1, column 14: total.name: expected a text, found a number",
+            "line 1, column 14: total.name: expected a string, found a number",
         ),
         (
             "total.rate = [{ rate = 1, shadow = \"yes\" }]",
@@ -352,11 +353,11 @@ fn every_error_names_its_place() {
         ),
         (
             "[clients]\nby = { haeder = \"k\" }",
-            "line 2, column 8: clients.by.haeder: no such setting; did you mean `header`?",
+            "line 2, column 8: clients.by.haeder: unknown setting; did you mean `header`?",
         ),
         (
             "[clients]\nby = \"address\"\nforwarding = \"via\"",
-            "line 3, column 14: clients.forwarding: `via` is none of",
+            "line 3, column 14: clients.forwarding: `via` is not one of",
         ),
         (
             "[clients]\nby = \"address\"\nmax_clients = \"all\"",
@@ -364,19 +365,19 @@ fn every_error_names_its_place() {
         ),
         (
             "estimate = { bytes_per_token = 4, header = \"x\" }",
-            "line 1, column 12: estimate: write `header` or",
+            "line 1, column 12: estimate: write either `header` or",
         ),
         (
             "estimate = { tokens = 4, or = 3 }",
-            "line 1, column 31: estimate.or: stands beside `tokens`; keep either",
+            "line 1, column 31: estimate.or: cannot be combined with `tokens`; keep one of them",
         ),
         (
             "[total]\ntokens = 9\nmax_reservation_percent = 101",
-            "line 3, column 27: total.max_reservation_percent: more than 100 per cent of a burst",
+            "line 3, column 27: total.max_reservation_percent: more than 100 percent of a burst",
         ),
         (
             "estimate = \"much\"",
-            "line 1, column 12: estimate: expected a number of tokens or a table, found a text",
+            "line 1, column 12: estimate: expected a number of tokens or a table, found a string",
         ),
     ];
     assert!(table.len() >= 40);
@@ -409,7 +410,7 @@ fn an_address_in_yaml_is_a_text() {
 fn an_error_in_json_names_its_path() {
     let document = r#"{ "routes": { "POST /x": { "rate": 10, "burst": -5 } } }"#;
     let error = serde_json::from_str::<Rules>(document).expect_err("no burst");
-    let said = r#"routes."POST /x".burst: `-5` is no whole number from 0 to 2^64 - 1"#;
+    let said = r#"routes."POST /x".burst: `-5` is not a whole number from 0 to 2^64 - 1"#;
     assert!(error.to_string().starts_with(said), "{error}");
     let error = serde_json::from_str::<Rules>(r#"{ "total": 1, "total": 2 }"#).expect_err("twice");
     assert!(
@@ -433,7 +434,7 @@ fn what_no_document_can_hold_is_named() {
         ),
         (
             Rules::new().clients(plan().member("pro", "sk-secret")),
-            "clients.members: a member's key, which is kept as a hash alone, cannot be written into a document",
+            "clients.members: a member's key, which is kept only as a hash, cannot be written into a document",
         ),
         (
             Rules::new().clients(Clients::by(|_| None).each(Rate::per_second(1))),
@@ -444,7 +445,7 @@ fn what_no_document_can_hold_is_named() {
                 "GET /",
                 |_: &tower_throttle::Denial, _: &http::request::Parts| http::Response::new("no"),
             ),
-            "rejections.\"GET /\": an answer of one's own cannot be written into a document",
+            "rejections.\"GET /\": a custom rejection cannot be written into a document",
         ),
     ];
     for (rules, said) in table {

@@ -154,7 +154,7 @@ fn documents_of_every_format_have_one_bound_that_may_be_set() {
         let error = read(&Reader::new(), &long[..=MOST]).expect_err(format);
         assert_eq!(
             error.to_string(),
-            "a document of 8388609 bytes; 8388608 are the most",
+            "the document has 8388609 bytes; 8388608 is the maximum",
             "{format}"
         );
         let larger = Reader::new().max_bytes(2 * MOST);
@@ -162,7 +162,7 @@ fn documents_of_every_format_have_one_bound_that_may_be_set() {
         let none = read(&Reader::new().max_bytes(0), "x").expect_err(format);
         assert_eq!(
             none.to_string(),
-            "a document of 1 bytes; 0 are the most",
+            "the document has 1 bytes; 0 is the maximum",
             "{format}"
         );
     }
@@ -190,7 +190,7 @@ fn a_byte_order_mark_before_a_document_changes_nothing() {
         Rules::from_yaml("\u{feff}x: 1").map(drop),
         api_management::policy("\u{feff}<x/>").map(drop),
     ];
-    for error in errors.map(|read| read.expect_err("no such setting")) {
+    for error in errors.map(|read| read.expect_err("unknown setting")) {
         assert_eq!(error.column(), Some(1), "{error}");
     }
 }
@@ -262,7 +262,7 @@ fn a_document_may_name_its_schema() {
     assert_eq!(Rules::from_toml(&toml).map(|rules| rates(&rules)), Ok(1));
     let below =
         Rules::from_yaml("total: { $schema: x, rate: 1 }").expect_err("the document's alone");
-    assert!(below.to_string().contains("no such setting"), "{below}");
+    assert!(below.to_string().contains("unknown setting"), "{below}");
 }
 
 #[test]
@@ -278,7 +278,7 @@ fn a_number_where_a_duration_belongs_is_told_the_word() {
         ),
         (
             "default_route = { max_wait = '2' }",
-            "line 1, column 30: default_route.max_wait: `2` is no duration; write `\"2s\"` for seconds",
+            "line 1, column 30: default_route.max_wait: `2` is not a duration; write `\"2s\"` for seconds",
         ),
         (
             "default_route = { max_wait = true }",
@@ -286,7 +286,8 @@ fn a_number_where_a_duration_belongs_is_told_the_word() {
         ),
         (
             "default_route = { max_wait = 'soon' }",
-            "line 1, column 30: default_route.max_wait: `soon` is no duration; write one such as `\"500ms\"` or `\"2s\"`",
+            "line 1, column 30: default_route.max_wait: `soon` is not a duration; write one such as `\"500ms\"` or \
+             `\"2s\"`",
         ),
         (
             "default_route = { rate = 1, quota = 100 }",
@@ -332,17 +333,20 @@ fn a_whole_number_may_be_written_as_tools_print_it() {
         assert_eq!(rules.to_toml().expect("no closures"), expected, "{text}");
     }
     let table = [
-        ("burst: 2.5", "`2.5` is no whole number from 0 to 2^64 - 1"),
+        (
+            "burst: 2.5",
+            "`2.5` is not a whole number from 0 to 2^64 - 1",
+        ),
         (
             "burst: 1e20",
-            "`1e20` is no whole number from 0 to 2^64 - 1",
+            "`1e20` is not a whole number from 0 to 2^64 - 1",
         ),
-        ("burst: -1", "`-1` is no whole number from 0 to 2^64 - 1"),
+        ("burst: -1", "`-1` is not a whole number from 0 to 2^64 - 1"),
         (
             "burst: '5'",
-            "expected a whole number, found a text; write 5 without quotes",
+            "expected a whole number, found a string; write 5 without quotes",
         ),
-        ("burst: five", "expected a whole number, found a text"),
+        ("burst: five", "expected a whole number, found a string"),
     ];
     for (text, expected) in table {
         let error = Rules::from_yaml(&format!("total: {{ rate: 1, {text} }}")).expect_err(text);
@@ -353,8 +357,9 @@ fn a_whole_number_may_be_written_as_tools_print_it() {
 
 #[test]
 fn what_an_author_of_toml_most_likely_forgot_is_told() {
-    let route = "a name with spaces or slashes, such as a route key, has quotes around it: `\"GET /health\" = …`";
-    let quotes = "no number; a text has quotes around it, such as `\"600/minute\"`";
+    let route =
+        "a name with spaces or slashes, such as a route key, needs quotes: `\"GET /health\" = …`";
+    let quotes = "not a number; a string needs quotes, such as `\"600/minute\"`";
     let table = [
         ("[routes]\nGET /a = 1", format!("line 2, column 5: {route}")),
         ("[routes]\n/a = 1", format!("line 2, column 1: {route}")),
@@ -369,23 +374,22 @@ fn what_an_author_of_toml_most_likely_forgot_is_told() {
         ("total = .5", format!("line 1, column 9: {quotes}")),
         (
             "total = \n",
-            "line 1, column 9: a value is missing behind `=`".to_owned(),
+            "line 1, column 9: a value is missing after `=`".to_owned(),
         ),
         (
             "total = 'unlimted'",
-            "line 1, column 9: total: `unlimted` is none of `unlimited`, `closed`, `exempt`, and no rate such as \
-             `600/minute`"
+            "line 1, column 9: total: `unlimted` is not `unlimited`, `closed`, `exempt` or a rate such as `600/minute`"
                 .to_owned(),
         ),
         (
             "total = 2026-11-23",
-            "line 1, column 9: total: `2026-11-23` is no rate; write how many a second, such as 10 or 0.5, or in which \
-             time, such as `600/minute`"
+            "line 1, column 9: total: `2026-11-23` is not a rate; write a number per second, such as 10 or 0.5, or \
+             per period, such as `600/minute`"
                 .to_owned(),
         ),
         (
             "total = { max_wait = 00:00:02 }",
-            "line 1, column 22: total.max_wait: `00:00:02` is no duration; write one such as `\"500ms\"` or `\"2s\"`"
+            "line 1, column 22: total.max_wait: `00:00:02` is not a duration; write one such as `\"500ms\"` or `\"2s\"`"
                 .to_owned(),
         ),
         // Where nobody can tell, these are the parser's own words.

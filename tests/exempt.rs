@@ -206,33 +206,33 @@ fn only_a_declared_route_with_a_named_method_and_a_literal_path_can_be_exempt() 
         ),
         (
             on_plan("GET /health"),
-            "plan `pro`, route `GET /health`: `GET /health` is exempt, so no limit of a client holds there; \
-             keep either"
+            "plan `pro`, route `GET /health`: `GET /health` is exempt, so that no client's limit can hold there; keep \
+             one of them"
                 .to_owned(),
         ),
         (
             on_plan("HEAD /health"),
-            "plan `pro`, route `HEAD /health`: `GET /health` is exempt, so no limit of a client holds there; \
-             keep either"
+            "plan `pro`, route `HEAD /health`: `GET /health` is exempt, so that no client's limit can hold there; \
+             keep one of them"
                 .to_owned(),
         ),
         (
             beside(exempt().rate(hourly(1))),
-            "route `GET /health`: `rate` stands beside `exempt`, which leaves nothing to set; keep either".to_owned(),
+            "route `GET /health`: `rate` cannot be combined with `exempt`; keep one of them".to_owned(),
         ),
         (
             beside(exempt().in_flight(InFlight::new(1).shadow())),
-            "route `GET /health`: `in_flight` stands beside `exempt`, which leaves nothing to set; keep either"
+            "route `GET /health`: `in_flight` cannot be combined with `exempt`; keep one of them"
                 .to_owned(),
         ),
         (
             beside(exempt().max_waiting(1)),
-            "route `GET /health`: `max_waiting` stands beside `exempt`, which leaves nothing to set; keep either"
+            "route `GET /health`: `max_waiting` cannot be combined with `exempt`; keep one of them"
                 .to_owned(),
         ),
         (
             beside(exempt().named("health")),
-            "route `GET /health`: `name` stands beside `exempt`, which leaves nothing to set; keep either".to_owned(),
+            "route `GET /health`: `name` cannot be combined with `exempt`; keep one of them".to_owned(),
         ),
     ];
     for (rules, expected) in table {

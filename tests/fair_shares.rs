@@ -445,11 +445,11 @@ fn what_cannot_be_meant_is_an_error_that_names_it() {
     let table = [
         (
             by_key(),
-            "clients: nothing is said for those who are on no plan",
+            "clients: no limits are set for clients without a plan",
         ),
         (
             Clients::by_header("x key").each(Rate::per_second(1)),
-            "clients: `x key` is no name",
+            "clients: `x key` is not a valid header name",
         ),
         (
             each().or_address().trusted_proxies(["10.0.0.0/99"]),
@@ -461,15 +461,15 @@ fn what_cannot_be_meant_is_an_error_that_names_it() {
         ),
         (
             each().member("pro", "k"),
-            "clients: plan `pro` has members and is not declared",
+            "clients: plan `pro` has members but is not declared",
         ),
         (
             each().plan("pro", Limits::new()).member("pro", 1_u64),
-            "clients: a member of plan `pro` has a key that clients are not told apart by",
+            "clients: a member of plan `pro` has a key that identifies no client",
         ),
         (
             each().trusted_proxies(["10.0.0.0/8"]),
-            "clients: `trusted_proxies` names proxies, and nobody is told apart by address",
+            "clients: `trusted_proxies` is set, but no client is identified by address",
         ),
         (
             each().plan("a", Limits::new()).plan("a", Limits::new()),
@@ -494,7 +494,7 @@ fn what_cannot_be_meant_is_an_error_that_names_it() {
         ),
         (
             by_key().each(Limits::closed().quota(Quota::per(1, day))),
-            "each client: a limit stands beside `closed`",
+            "each client: a limit cannot be combined with `closed`",
         ),
         (
             each().plan(
@@ -520,7 +520,7 @@ fn what_cannot_be_meant_is_an_error_that_names_it() {
             by_key()
                 .each(Rate::per_second(1).named("n"))
                 .plan("a", Rate::per_second(1).named("n")),
-            "plan `a`: name `n` is taken by each client",
+            "plan `a`: name `n` is already used by each client",
         ),
     ];
     for (clients, expected) in table {

@@ -138,14 +138,14 @@ fn a_list_that_is_none_is_an_error_at_build_time() {
     assert_eq!(
         error(Clients::by_host(none)),
         Err(
-            "clients: told apart by host, and no host is listed; list those that are clients"
+            "clients: identified by host, but no host is listed; list the hosts that are clients"
                 .to_owned()
         )
     );
     for host in ["exa mple", "", "*.example", "http://a.example", "::1"] {
         let expected = format!(
-            "clients: `{host}` is no host; write a name or an address, such as `api.example.com`, `192.0.2.1` or \
-             `[::1]`, with a port behind it or none"
+            "clients: `{host}` is not a host; write a name or an address, such as `api.example.com`, `192.0.2.1` or \
+             `[::1]`, with or without a port"
         );
         assert_eq!(error(Clients::by_host(["a.example", host])), Err(expected));
     }
@@ -153,7 +153,7 @@ fn a_list_that_is_none_is_an_error_at_build_time() {
     assert!(
         stranger
             .expect_err("no member")
-            .contains("hosts are those that were listed"),
+            .contains("hosts are those listed"),
         "a member that no request can be"
     );
     assert_eq!(

@@ -48,14 +48,14 @@ async fn a_refusal_is_one_line_and_a_flood_is_ten_a_second() {
     assert_eq!(
         log.lines(),
         [format!(
-            "{told} limit=\"slow\" route=\"$default\" plan=\"pro\" wait_ms=60000 untold=0"
+            "{told} limit=\"slow\" route=\"$default\" plan=\"pro\" wait_ms=60000 suppressed=0"
         )]
     );
     ask(&client, "/closed").await;
     assert_eq!(
         log.lines(),
         [format!(
-            "{told} limit=\"shut\" route=\"GET /closed\" plan=\"pro\" untold=0"
+            "{told} limit=\"shut\" route=\"GET /closed\" plan=\"pro\" suppressed=0"
         )]
     );
     for _ in 0..50 {
@@ -68,7 +68,7 @@ async fn a_refusal_is_one_line_and_a_flood_is_ten_a_second() {
     let lines = log.lines();
     assert_eq!(lines.len(), 1);
     assert!(
-        lines[0].ends_with("wait_ms=59000 untold=42"),
+        lines[0].ends_with("wait_ms=59000 suppressed=42"),
         "{}",
         lines[0]
     );
@@ -85,14 +85,14 @@ async fn a_flood_that_is_answered_by_copies_is_ten_a_second_too() {
         ask(&client, "/slow").await;
     }
     let told = "INFO tower_throttle: a request was refused";
-    let line = format!("{told} limit=\"get_slow\" route=\"GET /slow\" wait_ms=60000 untold=0");
+    let line = format!("{told} limit=\"get_slow\" route=\"GET /slow\" wait_ms=60000 suppressed=0");
     assert_eq!(log.lines(), vec![line; 10], "of twenty");
     advance(Duration::from_secs(1)).await;
     ask(&client, "/slow").await;
     let lines = log.lines();
     assert_eq!(lines.len(), 1);
     assert!(
-        lines[0].ends_with("wait_ms=59000 untold=10"),
+        lines[0].ends_with("wait_ms=59000 suppressed=10"),
         "{}",
         lines[0]
     );
@@ -101,7 +101,7 @@ async fn a_flood_that_is_answered_by_copies_is_ten_a_second_too() {
 /// A filter may go by what an event is, and by each of its fields.
 #[tokio::test(start_paused = true)]
 async fn no_refusal_is_lost_under_a_filter_that_takes_it() {
-    let fields = ["message", "limit", "route", "plan", "wait_ms", "untold"];
+    let fields = ["message", "limit", "route", "plan", "wait_ms", "suppressed"];
     let by_field = fields.map(|field| {
         let filter = move |it: &Metadata<'_>| it.fields().field(field).is_some();
         (field, Box::new(filter) as Box<dyn Filter>)
@@ -122,7 +122,7 @@ async fn no_refusal_is_lost_under_a_filter_that_takes_it() {
         let lines = log.lines();
         assert_eq!(lines.len(), 4, "by {name}: {lines:?}");
         assert!(
-            lines.iter().all(|line| line.contains(" untold=0")),
+            lines.iter().all(|line| line.contains(" suppressed=0")),
             "{lines:?}"
         );
     }
@@ -147,7 +147,7 @@ async fn what_nobody_listens_to_is_not_counted_as_untold() {
     let lines = log.lines();
     assert_eq!(lines.len(), 10, "{lines:?}");
     assert!(
-        lines.iter().all(|line| line.ends_with(" untold=0")),
+        lines.iter().all(|line| line.ends_with(" suppressed=0")),
         "{lines:?}"
     );
 }
@@ -177,7 +177,7 @@ async fn a_report_that_cannot_be_true_is_told() {
     answer.into_body().collect().await.expect("never fails");
     let lines = log.lines();
     assert_eq!(lines.len(), 1, "{lines:?}");
-    let told = "WARN tower_throttle: an answer reports more model tokens than it can have used";
+    let told = "WARN tower_throttle: an answer reports an implausible number of model tokens";
     assert!(lines[0].starts_with(told), "{}", lines[0]);
     let fields = "route=\"GET /chat\" reported=1000000000 most=";
     assert!(lines[0].contains(fields), "{}", lines[0]);
@@ -234,7 +234,7 @@ async fn a_host_that_tells_no_address_is_told_the_way_that_breaks_no_type_of_its
         "one anonymous client"
     );
     let lines = log.lines();
-    let advice = "where axum's `ConnectInfo` has a type of the host's own, put a `PeerAddr`";
+    let advice = "if axum's `ConnectInfo` has a custom type, insert a `PeerAddr`";
     let told = lines.iter().filter(|line| line.contains(advice));
     assert_eq!(told.count(), 1, "once: {lines:?}");
 
@@ -290,7 +290,7 @@ async fn why_the_store_is_down_is_told() {
         for _ in 0..3 {
             ask(&client, "/").await;
         }
-        let told = "WARN tower_throttle: the store is down, requests are decided without it";
+        let told = "WARN tower_throttle: the store is down; requests are decided without it";
         let error = format!("{told} error=the store is not available: {cause}");
         assert_eq!(log.lines(), [error], "once");
         store.does(Does::Answers);
@@ -304,8 +304,12 @@ async fn why_the_store_is_down_is_told() {
         // A bucket that fails is no outage.
         store.does(Does::FailsHere);
         ask(&client, "/").await;
-        let told = "WARN tower_throttle: the store cannot charge a bucket, its requests are decided without it";
-        let error = "error=a bucket of the store cannot be taken from: told to fail";
-        assert_eq!(log.lines(), [format!("{told} {error} untold=0")], "{cause}");
+        let told = "WARN tower_throttle: the store cannot charge a bucket; its requests are decided without the store";
+        let error = "error=the store cannot charge a bucket: told to fail";
+        assert_eq!(
+            log.lines(),
+            [format!("{told} {error} suppressed=0")],
+            "{cause}"
+        );
     }
 }

@@ -631,7 +631,7 @@ async fn a_change_of_state_is_one_line() {
             sleep(300 * MS).await;
             assert_eq!(client.get("/").await.status, UNAVAILABLE, "{kind:?}");
             let lines = told_of_store(&log);
-            let told = "WARN tower_throttle: the store is down, requests are decided without it";
+            let told = "WARN tower_throttle: the store is down; requests are decided without it";
             assert_eq!(lines.len(), 1, "{kind:?}, {turn}: {lines:?}");
             assert!(lines[0].starts_with(told), "{lines:?}");
             // With the server, and what has become of the way to it.

@@ -123,7 +123,7 @@ fn every_setting_that_a_reload_changes_is_told_by_name_from_and_to() {
                     .ipv6_prefix(56),
             ),
             &[
-                "clients, told apart by: header `x-api-key` => header `x-api-key`, then address",
+                "clients, identified by: header `x-api-key` => header `x-api-key`, then address",
                 "clients, trusted_proxies: none => 10.0.0.0/8",
                 "clients, forwarding: XForwardedFor => Forwarded",
                 "clients, ipv6_prefix: 64 => 56",

@@ -31,31 +31,31 @@ fn a_bad_route_key_is_named_with_what_to_write_instead() {
         ("GET ", "such as `POST /v1/chat`"),
         ("default", "`$default`"),
         ("get /chat", "in capitals"),
-        ("G\u{c9}T /chat", "`G\u{c9}T` is no method"),
+        ("G\u{c9}T /chat", "`G\u{c9}T` is not a method"),
         ("any /chat", "`ANY` for all"),
         ("GET chat", "does not begin with `/`"),
         ("GET http://host/chat", "does not begin with `/`"),
         ("GET  /chat", "one space"),
         (
             "POST,GET /chat",
-            "`POST,GET` is no method; write one in capitals",
+            "`POST,GET` is not a method; write one in capitals",
         ),
-        ("GET /users/<id>", "path holds '<'"),
+        ("GET /users/<id>", "path contains '<'"),
         (
             "GET /{id:[0-9]+}",
-            "parameter `{id:[0-9]+}` has no proper name",
+            "parameter `{id:[0-9]+}` has no valid name",
         ),
-        ("GET /chat ", "path holds ' '"),
-        ("GET /chat?x=1", "path holds '?'"),
-        ("GET /chat#x", "path holds '#'"),
-        ("GET /a\nb", "path holds '\\n'"),
-        ("GET /{}", "parameter `{}` has no proper name"),
-        ("GET /{+}", "parameter `{+}` has no proper name"),
-        ("GET /{*}", "parameter `{*}` has no proper name"),
-        ("GET /{*a+}", "parameter `{*a+}` has no proper name"),
-        ("GET /{a}{b}", "parameter `{a}{b}` has no proper name"),
-        ("GET /{a}/{a}", "parameter `a` stands twice"),
-        ("GET /{a}/{a+}", "parameter `a` stands twice"),
+        ("GET /chat ", "path contains ' '"),
+        ("GET /chat?x=1", "path contains '?'"),
+        ("GET /chat#x", "path contains '#'"),
+        ("GET /a\nb", "path contains '\\n'"),
+        ("GET /{}", "parameter `{}` has no valid name"),
+        ("GET /{+}", "parameter `{+}` has no valid name"),
+        ("GET /{*}", "parameter `{*}` has no valid name"),
+        ("GET /{*a+}", "parameter `{*a+}` has no valid name"),
+        ("GET /{a}{b}", "parameter `{a}{b}` has no valid name"),
+        ("GET /{a}/{a}", "parameter `a` is used twice"),
+        ("GET /{a}/{a+}", "parameter `a` is used twice"),
         (
             "GET /x{a}",
             "segment `x{a}`: a parameter is a whole segment",
@@ -199,9 +199,7 @@ fn a_name_of_more_than_64_characters_is_an_error_wherever_it_is_given() {
         for (rules, place) in rules(&"a".repeat(length)) {
             assert_eq!(
                 error(rules).to_string(),
-                format!(
-                    "{place}: a name of {length} characters, `{at_most}…`; 64 are the most, choose a shorter one"
-                ),
+                format!("{place}: name `{at_most}…` has {length} characters; use at most 64"),
             );
         }
     }
@@ -214,7 +212,7 @@ fn a_name_given_twice_is_an_error_and_a_made_up_one_gives_way() {
         .route("GET /x", Rate::per_second(1).named("x"));
     assert_eq!(
         error(rules).to_string(),
-        "route `GET /x`: name `x` is taken by the total; names tell limits apart, choose another"
+        "route `GET /x`: name `x` is already used by the total; choose another name"
     );
     let rules = Rules::new()
         .total(Rate::per_second(1).named("get_x"))
@@ -229,7 +227,7 @@ fn rates_that_cannot_be_kept_are_named_with_their_place() {
     let rules = Rules::new().route("GET /x", Rate::new(5, Duration::ZERO));
     assert_eq!(
         error(rules).to_string(),
-        "route `GET /x`: a rate of 5 in a period of zero; give the time in which that many may pass"
+        "route `GET /x`: a rate of 5 has a period of zero; give a period above zero"
     );
     let century = Duration::from_secs(100 * 365 * 86_400);
     for (rate, fits) in [
@@ -266,7 +264,8 @@ fn limits_that_say_two_things_are_an_error() {
         (Limits::closed(), "closed"),
     ] {
         let rules = Rules::new().route("GET /x", limits.rate(Rate::per_second(1)));
-        let expected = format!("route `GET /x`: a limit stands beside `{access}`; keep either");
+        let expected =
+            format!("route `GET /x`: a limit cannot be combined with `{access}`; keep one of them");
         assert_eq!(error(rules).to_string(), expected);
     }
 }

@@ -140,6 +140,6 @@ fn a_closed_route_has_nothing_beside_it_that_is_enforced() {
     let error = rules(Limits::closed().in_flight(1)).expect_err("a contradiction");
     assert_eq!(
         error.to_string(),
-        "the total: a limit stands beside `closed`; keep either"
+        "the total: a limit cannot be combined with `closed`; keep one of them"
     );
 }

@@ -22,7 +22,8 @@ use tower_throttle::{
 
 const OK: StatusCode = StatusCode::OK;
 /// The line of a refusal that no limit has caused: none is named.
-const REFUSED: &str = "INFO tower_throttle: a request was refused, since the store could not decide route=\"$default\" wait_ms=";
+const REFUSED: &str = "INFO tower_throttle: a request was refused because the store could not decide \
+                       route=\"$default\" wait_ms=";
 const UNAVAILABLE: StatusCode = StatusCode::SERVICE_UNAVAILABLE;
 
 /// An error with a cause.
@@ -127,7 +128,7 @@ async fn an_outage_is_told_with_all_its_causes() {
         let lines = log.lines();
         let (refused, told): (Vec<_>, Vec<_>) =
             lines.iter().partition(|line| line.contains("refused"));
-        let down = "WARN tower_throttle: the store is down, requests are decided without it";
+        let down = "WARN tower_throttle: the store is down; requests are decided without it";
         let up = "WARN tower_throttle: the store is up again";
         assert_eq!(told, [&*format!("{down} error={cause}"), up]);
         assert_eq!(refused.len(), 3, "{refused:?}");
@@ -155,11 +156,11 @@ async fn a_bucket_that_cannot_be_taken_from_is_told_with_its_causes() {
         assert!(refused.len() <= 10, "{refused:?}");
         told
     };
-    let told = "WARN tower_throttle: the store cannot charge a bucket, its requests are decided without it \
-                error=a bucket of the store cannot be taken from: what lies there is a list: \
+    let told = "WARN tower_throttle: the store cannot charge a bucket; its requests are decided without the store \
+                error=the store cannot charge a bucket: what lies there is a list: \
                 another program has put it there";
     assert_eq!(client.get("/").await.status, UNAVAILABLE);
-    assert_eq!(told_of_buckets(), [format!("{told} untold=0")]);
+    assert_eq!(told_of_buckets(), [format!("{told} suppressed=0")]);
     // No more than ten in a second, however many there are.
     for _ in 0..50 {
         assert_eq!(client.get("/").await.status, UNAVAILABLE);
@@ -167,7 +168,7 @@ async fn a_bucket_that_cannot_be_taken_from_is_told_with_its_causes() {
     assert_eq!(told_of_buckets().len(), 9);
     advance(Duration::from_secs(1)).await;
     assert_eq!(client.get("/").await.status, UNAVAILABLE);
-    assert_eq!(told_of_buckets(), [format!("{told} untold=41")]);
+    assert_eq!(told_of_buckets(), [format!("{told} suppressed=41")]);
     store.is(Mood::Answers);
     assert_eq!(client.get("/").await.status, OK);
     assert!(log.lines().is_empty(), "it was no outage");

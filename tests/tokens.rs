@@ -285,7 +285,7 @@ fn an_estimate_by_what_is_no_field_is_an_error() {
     assert!(
         error
             .to_string()
-            .starts_with("estimate: `x tokens` is no name"),
+            .starts_with("estimate: `x tokens` is not a valid header name"),
         "{error}"
     );
     let many = (0..9).fold(Limits::new(), |limits, _| {
@@ -294,7 +294,7 @@ fn an_estimate_by_what_is_no_field_is_an_error() {
     let error = ThrottleLayer::new(Rules::new().total(many)).expect_err("too many");
     assert_eq!(
         error.to_string(),
-        "the total: 9 token rates; 5 are the most"
+        "the total: 9 token rates are too many; use at most 5"
     );
 }
 
@@ -677,8 +677,8 @@ async fn who_sets_a_largest_request_refuses_larger_ones_at_once() {
     let error = ThrottleLayer::new(Rules::new().route("GET /", nowhere)).expect_err("of no use");
     assert_eq!(
         error.to_string(),
-        "route `GET /`: `max_tokens_per_request` is 9, and no limit of model tokens stands there to hold it; add \
-         `tokens`, or leave it out"
+        "route `GET /`: `max_tokens_per_request` is 9, but no model tokens are limited there; add `tokens`, or remove \
+         `max_tokens_per_request`"
     );
     let inherits = rules(Limits::new().tokens(Rate::per_hour(1).burst(100)));
     let inherits = inherits.route("POST /", Limits::new().max_tokens_per_request(9));

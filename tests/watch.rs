@@ -143,7 +143,7 @@ fn a_bad_file_changes_nothing_and_says_why() {
         (
             "default_rout = 11",
             format!(
-                "{name}: line 1, column 1: default_rout: no such setting; did you mean `default_route`?"
+                "{name}: line 1, column 1: default_rout: unknown setting; did you mean `default_route`?"
             ),
         ),
         (
@@ -394,7 +394,7 @@ fn a_listener_that_panics_is_told_of_the_next_change_all_the_same() {
     }
     fs::write(&path, "panic").expect("written");
     let panicked = told(&tells);
-    let expected = format!("{}: what reads it panicked: in the reader", path.display());
+    let expected = format!("{}: the reader panicked: in the reader", path.display());
     assert_eq!(panicked, Err(expected));
     fs::write(&path, rules(13)).expect("written");
     assert_eq!(
@@ -410,7 +410,7 @@ fn a_file_that_is_too_long_is_not_read() {
     fs::write(&path, RULES).expect("a file");
     let (_watching, tells) = follow_with(&path, |watch| watch.max_bytes(100));
     fs::write(&path, "#".repeat(101)).expect("written");
-    let expected = format!("{}: more than 100 bytes", path.display());
+    let expected = format!("{}: the file has more than 100 bytes", path.display());
     assert_eq!(told(&tells), Err(expected));
 }
 

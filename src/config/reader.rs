@@ -45,7 +45,7 @@ impl Reader {
     pub(super) fn admit<'t>(&self, text: &'t str) -> Result<&'t str, ConfigError> {
         let (length, most) = (text.len(), self.max_bytes);
         if length > most {
-            let fault = format!("a document of {length} bytes; {most} are the most");
+            let fault = format!("the document has {length} bytes; {most} is the maximum");
             return Err(ConfigError::new("", None, fault));
         }
         Ok(text.strip_prefix('\u{feff}').unwrap_or(text))

@@ -214,7 +214,7 @@ impl FromStr for Rate {
 /// An error for a text that is not a [`Rate`].
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{text}` is no rate; write how many a second, such as 10 or 0.5, or in which time, such as `600/minute`"
+    "`{text}` is not a rate; write a number per second, such as 10 or 0.5, or per period, such as `600/minute`"
 )]
 pub struct RateParseError {
     text: String,
@@ -254,7 +254,7 @@ mod tests {
             assert!(
                 error
                     .to_string()
-                    .starts_with(&format!("`{text}` is no rate"))
+                    .starts_with(&format!("`{text}` is not a rate"))
             );
             assert_eq!(format!("{error:?}"), error.to_string());
         }

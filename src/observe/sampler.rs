@@ -10,7 +10,7 @@ use crate::clock::Nanos;
 pub(crate) struct Sampler {
     second: AtomicU64,
     told: AtomicU64,
-    untold: AtomicU64,
+    suppressed: AtomicU64,
 }
 
 impl Sampler {
@@ -24,9 +24,9 @@ impl Sampler {
             self.told.store(0, Ordering::Relaxed);
         }
         if self.told.fetch_add(1, Ordering::Relaxed) < Self::MOST {
-            return Some(self.untold.swap(0, Ordering::Relaxed));
+            return Some(self.suppressed.swap(0, Ordering::Relaxed));
         }
-        self.untold.fetch_add(1, Ordering::Relaxed);
+        self.suppressed.fetch_add(1, Ordering::Relaxed);
         None
     }
 }
@@ -44,7 +44,7 @@ mod tests {
             let told: Vec<_> = told.flatten().collect();
             assert_eq!(told.len(), 10);
             assert_eq!(told[0], if second == 0 { 0 } else { 15 });
-            assert!(told[1..].iter().all(|untold| *untold == 0));
+            assert!(told[1..].iter().all(|suppressed| *suppressed == 0));
         }
     }
 }

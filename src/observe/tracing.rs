@@ -35,25 +35,32 @@ pub(crate) struct Log {
 impl Log {
     /// A request was refused. Tells nothing that a client has sent.
     pub(crate) fn refused(&self, denial: &Denial) {
-        let Some(untold) = self.tells_refusal(denial.now()) else {
+        let Some(suppressed) = self.tells_refusal(denial.now()) else {
             return;
         };
         let limits: Vec<_> = denial.violated().map(|limit| limit.name()).collect();
         let limits = limits.join(",");
         let reason = match denial.is_unavailable() {
-            true => "a request was refused, since the store could not decide",
+            true => "a request was refused because the store could not decide",
             false => REFUSED,
         };
         let wait = denial.retry_after().map(nanos);
-        refused(reason, &limits, denial.route(), denial.plan(), wait, untold);
+        refused(
+            reason,
+            &limits,
+            denial.route(),
+            denial.plan(),
+            wait,
+            suppressed,
+        );
     }
 
     /// A request was refused at `now` by one limit of a set alone, for so long. Tells the same, without a denial.
     #[inline]
     pub(crate) fn refused_by(&self, bound: &BoundLimit, set: &LimitSet, wait: Nanos, now: Nanos) {
-        if let Some(untold) = self.tells_refusal(now) {
+        if let Some(suppressed) = self.tells_refusal(now) {
             let (limit, plan) = (&bound.limit.name, set.plan.as_deref());
-            refused(REFUSED, limit, &set.route, plan, Some(wait), untold);
+            refused(REFUSED, limit, &set.route, plan, Some(wait), suppressed);
         }
     }
 
@@ -70,7 +77,7 @@ impl Log {
             route,
             plan,
             wait_ms,
-            untold
+            suppressed
         );
         if !is_heard {
             return None;
@@ -80,26 +87,26 @@ impl Log {
 
     /// An answer has reported more model tokens than it can have used. Told as often as refusals are.
     pub(crate) fn implausible_usage(&self, route: &str, now: Nanos, reported: u64, most: u64) {
-        if let Some(untold) = self.reports.tells(now) {
+        if let Some(suppressed) = self.reports.tells(now) {
             warn!(
                 target: TARGET,
                 route,
                 reported,
                 most,
-                untold,
-                "an answer reports more model tokens than it can have used: the report is not charged"
+                suppressed,
+                "an answer reports an implausible number of model tokens; the report is not charged"
             );
         }
     }
 
     /// Tells that the store cannot take from the buckets of a request, as often as refusals are told.
     pub(crate) fn bucket_failed(&self, error: &StoreError, now: Nanos) {
-        if let Some(untold) = self.bucket_failures.tells(now) {
+        if let Some(suppressed) = self.bucket_failures.tells(now) {
             warn!(
                 target: TARGET,
                 error = %Chain(error),
-                untold,
-                "the store cannot charge a bucket, its requests are decided without it"
+                suppressed,
+                "the store cannot charge a bucket; its requests are decided without the store"
             );
         }
     }
@@ -107,7 +114,7 @@ impl Log {
     /// The store does not answer, and requests are decided without it until it does.
     #[expect(clippy::unused_self, reason = "as what else is told")]
     pub(crate) fn store_down(&self, error: &StoreError) {
-        warn!(target: TARGET, error = %Chain(error), "the store is down, requests are decided without it");
+        warn!(target: TARGET, error = %Chain(error), "the store is down; requests are decided without it");
     }
 
     /// The store answers again.
@@ -121,7 +128,7 @@ impl Log {
         self.unplanned.get_or_init(|| {
             warn!(
                 target: TARGET,
-                "`Clients::plan_by` has named a plan that is not declared: such requests have the limits of each client. \
+                "`Clients::plan_by` returned a plan that is not declared; such requests get the limits of `each`. \
                  `Snapshot::unknown_plans` counts them"
             );
         });
@@ -132,11 +139,11 @@ impl Log {
         self.unaddressed.get_or_init(|| {
             warn!(
                 target: TARGET,
-                "the throttle tells clients apart by address, but this request has none: all such requests share \
-                 the anonymous client's limits. In axum, serve \
+                "clients are identified by address, but this request has none; all such requests share the anonymous \
+                 client's limits. In axum, serve \
                  `into_make_service_with_connect_info::<SocketAddr>()` and enable the feature `axum`; in tonic, \
-                 enable the feature `tonic`; elsewhere, and where axum's `ConnectInfo` has a type of the host's own, put a \
-                 `PeerAddr` into the request's extensions outside of the throttle, from what the host knows"
+                 enable the feature `tonic`; elsewhere, or if axum's `ConnectInfo` has a custom type, insert a \
+                 `PeerAddr` into the request's extensions outside of the throttle"
             );
         });
     }
@@ -153,7 +160,7 @@ fn refused(
     route: &str,
     plan: Option<&str>,
     wait: Option<Nanos>,
-    untold: u64,
+    suppressed: u64,
 ) {
     info!(
         target: TARGET,
@@ -163,7 +170,7 @@ fn refused(
         plan,
         // Nothing: it can never pass.
         wait_ms = wait.map(|wait| wait / 1_000_000),
-        untold,
+        suppressed,
         "{reason}"
     );
 }
@@ -197,7 +204,7 @@ pub(crate) fn not_reloaded(error: &dyn Error) {
 pub(crate) fn not_watched(path: &Path, error: &str) {
     warn!(
         target: TARGET,
-        "{}: the system does not tell when it changes ({error}); it is looked at in an interval alone",
+        "{}: changes cannot be watched ({error}); the file is only polled",
         path.display()
     );
 }
@@ -207,7 +214,7 @@ pub(crate) fn not_watched(path: &Path, error: &str) {
 pub(crate) fn listener_panicked(path: &Path, message: &str) {
     error!(
         target: TARGET,
-        "{}: what is told of its changes panicked: {message}; the file is followed all the same",
+        "{}: the listener to its changes panicked: {message}; the file is still followed",
         path.display()
     );
 }
@@ -217,7 +224,7 @@ pub(crate) fn listener_panicked(path: &Path, message: &str) {
 pub(crate) fn following_ended(path: &Path) {
     error!(
         target: TARGET,
-        "{}: is not followed any more; the throttle's rules stay as they are",
+        "{}: the file is no longer followed; the throttle's rules stay as they are",
         path.display()
     );
 }

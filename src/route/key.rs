@@ -121,32 +121,34 @@ pub enum RouteKeyError {
     #[error("expected a method, one space and a path, such as `POST /v1/chat`, or `$default`")]
     Shape,
     /// Not a method in capitals.
-    #[error("`{0}` is no method; write one in capitals, such as `GET`, or `ANY` for all")]
+    #[error("`{0}` is not a method; write one in capitals, such as `GET`, or `ANY` for all")]
     Method(String),
     /// The path does not begin with a slash.
     #[error("path `{0}` does not begin with `/`")]
     Slash(String),
     /// The path holds a character that no request path has.
-    #[error("path holds {0:?}; a route key is a path alone, without query, fragment or spaces")]
+    #[error("path contains {0:?}; a route key has no query, fragment or spaces")]
     Character(char),
     /// A percent sign that begins no escape.
-    #[error("`%` in segment `{0}` is not followed by two hexadecimal digits; a plain one is `%25`")]
+    #[error(
+        "`%` in segment `{0}` is not followed by two hexadecimal digits; write a literal one as `%25`"
+    )]
     Escape(String),
     /// A segment mixes text and parameter, or names a parameter in a way no router here reads.
     #[error(
-        "segment `{0}`: a parameter is a whole segment, `{{name}}`, or at the end `{{name+}}` or `{{*name}}`"
+        "segment `{0}`: a parameter is a whole segment, `{{name}}`, or `{{name+}}` or `{{*name}}` at the end"
     )]
     Segment(String),
     /// A parameter without a name, or with a name that is none.
     #[error(
-        "parameter `{0}` has no proper name; use letters, digits, `_`, `-` and `.`, and no pattern"
+        "parameter `{0}` has no valid name; use letters, digits, `_`, `-` and `.`, and no pattern"
     )]
     ParameterName(String),
     /// Two parameters of one name.
-    #[error("parameter `{0}` stands twice; name each once")]
+    #[error("parameter `{0}` is used twice; use each name once")]
     ParameterTwice(String),
     /// A greedy parameter before the end.
-    #[error("greedy parameter `{0}` is not the last segment; only the end of a path can be greedy")]
+    #[error("greedy parameter `{0}` is not the last segment; only the last segment can be greedy")]
     GreedyNotLast(String),
 }
 

@@ -374,7 +374,8 @@ impl fmt::Display for Audit {
         for key in &self.unknown_grpc {
             write!(
                 f,
-                "{between}`{key}` looks like a gRPC method, and its path is not known for one: use `ANY` or `Protocol::Grpc`"
+                "{between}`{key}` looks like a gRPC method, but its path is not known as one: use `ANY` or \
+                 `Protocol::Grpc`"
             )?;
             between = "\n";
         }

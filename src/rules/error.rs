@@ -37,9 +37,7 @@ pub enum RulesError {
         name: String,
     },
     /// A name that is longer than header fields, metrics and logs are to carry.
-    #[error(
-        "{place}: a name of {length} characters, `{beginning}…`; 64 are the most, choose a shorter one"
-    )]
+    #[error("{place}: name `{beginning}…` has {length} characters; use at most 64")]
     #[non_exhaustive]
     LongName {
         /// The place where the name was given.
@@ -50,7 +48,7 @@ pub enum RulesError {
         length: usize,
     },
     /// Two limits of one name.
-    #[error("{place}: name `{name}` is taken by {other}; names tell limits apart, choose another")]
+    #[error("{place}: name `{name}` is already used by {other}; choose another name")]
     #[non_exhaustive]
     SameName {
         /// The place where the name was given again.
@@ -61,9 +59,7 @@ pub enum RulesError {
         name: String,
     },
     /// A rate without a period.
-    #[error(
-        "{place}: a rate of {count} in a period of zero; give the time in which that many may pass"
-    )]
+    #[error("{place}: a rate of {count} has a period of zero; give a period above zero")]
     #[non_exhaustive]
     Period {
         /// The place where the rate stands.
@@ -103,7 +99,7 @@ pub enum RulesError {
         window: Duration,
     },
     /// A name in [`Clients::by_header`](crate::Clients::by_header) that no header field can have.
-    #[error("clients: `{name}` is no name of a header field; write one such as `x-api-key`")]
+    #[error("clients: `{name}` is not a valid header name; write one such as `x-api-key`")]
     #[non_exhaustive]
     ClientHeader {
         /// The name as written.
@@ -111,8 +107,8 @@ pub enum RulesError {
     },
     /// An entry of [`Clients::by_host`](crate::Clients::by_host) that is no host.
     #[error(
-        "clients: `{host}` is no host; write a name or an address, such as `api.example.com`, `192.0.2.1` or `[::1]`, \
-         with a port behind it or none"
+        "clients: `{host}` is not a host; write a name or an address, such as `api.example.com`, `192.0.2.1` or \
+         `[::1]`, with or without a port"
     )]
     #[non_exhaustive]
     ClientHost {
@@ -120,11 +116,11 @@ pub enum RulesError {
         host: String,
     },
     /// [`Clients::by_host`](crate::Clients::by_host) without a host.
-    #[error("clients: told apart by host, and no host is listed; list those that are clients")]
+    #[error("clients: identified by host, but no host is listed; list the hosts that are clients")]
     NoHosts,
     /// An entry of [`Clients::trusted_proxies`](crate::Clients::trusted_proxies) that is no network.
     #[error(
-        "clients: trusted proxy `{network}` is no address or network; write one such as `10.0.0.0/8`"
+        "clients: trusted proxy `{network}` is not an address or network; write one such as `10.0.0.0/8`"
     )]
     #[non_exhaustive]
     Network {
@@ -134,8 +130,8 @@ pub enum RulesError {
     /// A network of IPv4 addresses within IPv6, of fewer than the 96 bits that all of these have in common. No peer is
     /// in it, for such addresses are compared as IPv4.
     #[error(
-        "clients: trusted proxy `{network}` is IPv4 within IPv6 and has fewer than 96 bits, and no peer is in it; write \
-         the network as one of IPv4, such as `10.0.0.0/8`"
+        "clients: trusted proxy `{network}` is IPv4 within IPv6 with fewer than 96 bits, so that no peer is in it; \
+         write an IPv4 network, such as `10.0.0.0/8`"
     )]
     #[non_exhaustive]
     MappedNetwork {
@@ -143,14 +139,14 @@ pub enum RulesError {
         network: String,
     },
     /// An IPv6 prefix of more bits than an address has.
-    #[error("clients: an IPv6 prefix of {bits} bits; an address has 128")]
+    #[error("clients: an IPv6 prefix of {bits} bits is too long; use at most 128")]
     #[non_exhaustive]
     Ipv6Prefix {
         /// The bits as written.
         bits: u8,
     },
     /// A plan that was not declared.
-    #[error("clients: plan `{name}` has members and is not declared; declare it among the plans")]
+    #[error("clients: plan `{name}` has members but is not declared; declare it among the plans")]
     #[non_exhaustive]
     UnknownPlan {
         /// The plan's name.
@@ -158,9 +154,9 @@ pub enum RulesError {
     },
     /// A member of a plan whose key no source can find.
     #[error(
-        "clients: a member of plan `{plan}` has a key that clients are not told apart by: addresses are no \
-         keys, header fields and tokens are texts, not numbers, arrays or tuples, and hosts are those that were listed; use \
-         `.plan_by(…)`, or give the key as it is sent"
+        "clients: a member of plan `{plan}` has a key that identifies no client: addresses are not keys, header \
+         fields and tokens are strings, not numbers, arrays or tuples, and hosts are those \
+         listed; use `.plan_by(…)`, or give the key as it is sent"
     )]
     #[non_exhaustive]
     UnknownMember {
@@ -169,8 +165,8 @@ pub enum RulesError {
     },
     /// Trusted proxies where nobody is told apart by address.
     #[error(
-        "clients: `trusted_proxies` names proxies, and nobody is told apart by address; tell clients apart by address, too, or \
-         leave the proxies out"
+        "clients: `trusted_proxies` is set, but no client is identified by address; identify clients by address as \
+         well, or remove `trusted_proxies`"
     )]
     #[non_exhaustive]
     UnusedProxies,
@@ -190,7 +186,7 @@ pub enum RulesError {
     NoIdentity,
     /// Clients for whom nothing is said.
     #[error(
-        "clients: nothing is said for those who are on no plan; set `each` to limits, `unlimited` or `closed`"
+        "clients: no limits are set for clients without a plan; set `each` to limits, `unlimited` or `closed`"
     )]
     #[non_exhaustive]
     NoEach,
@@ -203,8 +199,8 @@ pub enum RulesError {
     },
     /// A reload that asks for another size of the table of clients, which is fixed when the first rules ask for one.
     #[error(
-        "clients: `max_clients` is {present} for as long as this throttle lives, and cannot become {max_clients} \
-         in a reload"
+        "clients: `max_clients` cannot change from {present} to {max_clients} in a reload; it is fixed for the \
+         lifetime of the throttle"
     )]
     #[non_exhaustive]
     MaxClientsFixed {
@@ -215,8 +211,8 @@ pub enum RulesError {
     },
     /// A secret that is too short.
     #[error(
-        "clients: a secret of {length} bytes; it has at least 16, drawn at random: whoever guesses it can tell whose \
-         buckets are whose"
+        "clients: the secret has {length} bytes; use at least 16 random bytes, since whoever guesses it can tell \
+         which bucket is whose"
     )]
     #[non_exhaustive]
     Secret {
@@ -224,20 +220,18 @@ pub enum RulesError {
         length: usize,
     },
     /// Another secret in a reload, or none: every client would be a new one.
-    #[error(
-        "clients: the secret stays what it is for as long as this throttle lives; give the same again"
-    )]
+    #[error("clients: the secret cannot change in a reload; give the same secret again")]
     SecretFixed,
     /// Limits of clients that are shared without a secret.
     #[error(
-        "clients: their limits are kept in a store that replicas share, and no secret is given to hash them under; add \
-         `.secret(…)`, the same for all replicas"
+        "clients: limits are kept in a shared store, but no secret is set to hash clients with; add `.secret(…)`, the \
+         same for all replicas"
     )]
     NoSecret,
     /// A largest request in model tokens where no model tokens are limited.
     #[error(
-        "{place}: `max_tokens_per_request` is {most}, and no limit of model tokens stands there to hold it; add \
-         `tokens`, or leave it out"
+        "{place}: `max_tokens_per_request` is {most}, but no model tokens are limited there; add `tokens`, or remove \
+         `max_tokens_per_request`"
     )]
     #[non_exhaustive]
     NoTokens {
@@ -247,7 +241,7 @@ pub enum RulesError {
         most: u64,
     },
     /// More limits of a kind in one scope than make sense.
-    #[error("{place}: {count} {what}; 5 are the most")]
+    #[error("{place}: {count} {what} are too many; use at most 5")]
     #[non_exhaustive]
     TooMany {
         /// The place where the limits stand.
@@ -258,7 +252,7 @@ pub enum RulesError {
         count: usize,
     },
     /// A name in [`Estimate::by_header`](crate::usage::Estimate::by_header) that no header field can have.
-    #[error("estimate: `{name}` is no name of a header field; write one such as `x-max-tokens`")]
+    #[error("estimate: `{name}` is not a valid header name; write one such as `x-max-tokens`")]
     #[non_exhaustive]
     EstimateHeader {
         /// The name as written.
@@ -275,9 +269,7 @@ pub enum RulesError {
         place: String,
     },
     /// A setting beside [`Limits::exempt`](crate::Limits::exempt).
-    #[error(
-        "{place}: `{setting}` stands beside `exempt`, which leaves nothing to set; keep either"
-    )]
+    #[error("{place}: `{setting}` cannot be combined with `exempt`; keep one of them")]
     #[non_exhaustive]
     BesideExempt {
         /// The place where the limits stand.
@@ -286,7 +278,9 @@ pub enum RulesError {
         setting: &'static str,
     },
     /// Limits of clients on a route that is exempt.
-    #[error("{place}: `{exempt}` is exempt, so no limit of a client holds there; keep either")]
+    #[error(
+        "{place}: `{exempt}` is exempt, so that no client's limit can hold there; keep one of them"
+    )]
     #[non_exhaustive]
     OnExempt {
         /// The place where the limits of clients stand.
@@ -295,7 +289,7 @@ pub enum RulesError {
         exempt: String,
     },
     /// Limits that say two things at once.
-    #[error("{place}: a limit stands beside `{access}`; keep either")]
+    #[error("{place}: a limit cannot be combined with `{access}`; keep one of them")]
     #[non_exhaustive]
     Contradiction {
         /// The place where the limits stand.

@@ -184,7 +184,7 @@ impl Settings {
             IdentitySource::Closure(_) => "custom".to_owned(),
         };
         let sources: Vec<_> = sources.iter().map(source).collect();
-        self.set(place, "told apart by", "none", sources.join(", then "));
+        self.set(place, "identified by", "none", sources.join(", then "));
         if !trusted.is_empty() {
             self.set(place, "trusted_proxies", "none", trusted.join(" "));
         }

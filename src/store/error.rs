@@ -50,7 +50,7 @@ impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.is_unavailable {
             true => "the store is not available",
-            false => "a bucket of the store cannot be taken from",
+            false => "the store cannot charge a bucket",
         })
     }
 }

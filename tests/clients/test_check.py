@@ -50,7 +50,7 @@ def test_what_cannot_be_read_is_told_with_file_line_and_setting(tmp_path):
     rules.write_text('default_route = { rate = "x" }\n')
     code, told, error = check(rules)
     assert (code, told) == (2, "")
-    assert error.startswith(f"error: {rules}: line 1, column 26: default_route.rate: `x` is no rate")
+    assert error.startswith(f"error: {rules}: line 1, column 26: default_route.rate: `x` is not a rate")
     code, _, error = check(tmp_path / "missing.toml")
     assert code == 2 and "missing.toml" in error
     assert check()[0] == 2 and check(rules, "--other")[0] == 2

@@ -73,7 +73,7 @@ def test_an_edited_stage_holds_at_once_and_refills_nothing(gateway, upstream):
     while "not reloaded" not in running.log.read_text():
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    assert "defaultRouteSettings.throttlingBurstLimit: `many` is no number" in running.log.read_text()
+    assert "defaultRouteSettings.throttlingBurstLimit: `many` is not a number" in running.log.read_text()
     assert running.passed("GET", "/c") == 0
     running.write(stage(7))
     running.line()

@@ -108,8 +108,8 @@ def test_a_program_that_fails_changes_nothing_and_is_told(deploy):
         ("oops(", "SyntaxError: '(' was never closed"),
         (program(9, more="print(undefined)"), "NameError: name 'undefined' is not defined"),
         (program(9, more="import os; os._exit(3)"), "ended with status"),
-        (program(9).replace("throttling_burst_limit", "throttling_burst"), "throttling_burst: no such setting"),
-        ("import pulumi", "nothing in it is known"),
+        (program(9).replace("throttling_burst_limit", "throttling_burst"), "throttling_burst: unknown setting"),
+        ("import pulumi", "unknown document"),
     ]:
         running.write(text)
         deadline = time.monotonic() + PATIENCE

@@ -127,7 +127,7 @@ def test_a_changed_limit_takes_effect(page):
 
 def test_what_cannot_be_read_is_said(page):
     said = save(page, MODELS, "fast", "8")
-    assert said.startswith("Not saved: ") and "`fast` is no rate" in said
+    assert said.startswith("Not saved: ") and "`fast` is not a rate" in said
     assert "10 in 1s, burst 5" in row(page, MODELS).text
 
 

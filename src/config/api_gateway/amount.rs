@@ -40,8 +40,8 @@ impl Throttling {
     pub(super) fn or(self, default: Self, place: &Cursor<'_>, warnings: &mut Vec<Warning>) -> Self {
         let mut warn = |what: &str| {
             let sentence = format!(
-                "leaves out the {what}, which is that of the default route settings here; API Gateway takes \
-                 its account's"
+                "leaves out the {what}; that of the default route settings is used here, and that of the account in \
+                 API Gateway"
             );
             warnings.push(Warning::new(place.path(), sentence));
         };
@@ -68,19 +68,17 @@ impl Throttling {
         let (rate, burst) = match (self.rate, self.burst) {
             (None, None) => return Ok(None),
             (rate, burst) if burst == Some(0) || rate == zero => {
-                warn("a zero closes: each request is refused".to_owned());
+                warn("zero refuses every request".to_owned());
                 return Ok(Some(Limits::closed()));
             }
             (None, Some(_)) => {
-                return Err(
-                    place.fault("a burst without a rate that fills it; write a rate beside it")
-                );
+                return Err(place.fault("a burst without a rate; write a rate beside it"));
             }
             (Some(rate), Some(burst)) => (rate, burst),
             (Some(rate), None) => {
                 let burst = rate.ceil();
                 warn(format!(
-                    "a rate without a burst has one of {burst} here; API Gateway takes its account's, or zero"
+                    "a rate without a burst gets a burst of {burst}; API Gateway uses its account's, or zero"
                 ));
                 (rate, burst)
             }
@@ -129,8 +127,8 @@ fn amount(place: &Cursor<'_>) -> Result<Option<Decimal>, ConfigError> {
         Some(decimal) => Ok(Some(decimal)),
         None if text.starts_with('-') => Err(place.fault(format!("`{text}` is below zero"))),
         None if text.parse::<f64>().is_ok_and(f64::is_finite) => {
-            Err(place.fault(format!("`{text}` is too long a number, or too small")))
+            Err(place.fault(format!("the number `{text}` is too long or too small")))
         }
-        None => Err(place.fault(format!("`{text}` is no number"))),
+        None => Err(place.fault(format!("`{text}` is not a number"))),
     }
 }

@@ -69,8 +69,8 @@ impl Block {
     /// Warns that a block does not throttle, and says what holds instead.
     pub(super) fn without_throttle(path: &str, instead: &str) -> Warning {
         let sentence = format!(
-            "sets no throttle, and {instead}; a tool that deploys it may send zeros, by which API Gateway refuses \
-             each request"
+            "sets no throttle, and {instead}; a deployment tool may send zeros, with which API Gateway refuses every \
+             request"
         );
         Warning::new(path, sentence)
     }

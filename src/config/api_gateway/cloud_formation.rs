@@ -118,7 +118,7 @@ fn ignores_globals(resource: &Cursor<'_>) -> Result<bool, ConfigError> {
     match resource.peek("IgnoreGlobals") {
         None => Ok(false),
         Some(ignored) if ignored.text().is_ok_and(|all| all == "*") => Ok(true),
-        Some(ignored) => Err(ignored.fault("is read as `*` alone, which ignores all of them")),
+        Some(ignored) => Err(ignored.fault("only `*` is supported, which ignores all properties")),
     }
 }
 

@@ -38,12 +38,12 @@ impl DefaultRoute {
             let Block { throttle, key } = Block::read(block)?;
             match key {
                 None => self.add_throttle(throttle, block),
-                Some(_) => Err(block.fault("default route settings with a route key")),
+                Some(_) => Err(block.fault("default route settings must not have a route key")),
             }
         })?;
         match blocks.len() {
             0 | 1 => Ok(()),
-            _ => Err(settings.fault("default route settings twice")),
+            _ => Err(settings.fault("default route settings are given twice")),
         }
     }
 
@@ -63,7 +63,7 @@ impl DefaultRoute {
     }
 
     fn warn_misplaced(&mut self, settings: &Cursor<'_>) {
-        let sentence = "is read as the default route settings; API Gateway takes them beside the route settings, as \
+        let sentence = "is read as the default route settings; API Gateway expects them beside the route settings, as \
                         `DefaultRouteSettings` of the stage, and refuses them as the key of a route";
         self.warnings.push(Warning::new(settings.path(), sentence));
     }
@@ -78,7 +78,7 @@ impl DefaultRoute {
             Some(found) if found.throttle == throttle => {}
             Some(found) => {
                 return Err(block.fault(format!(
-                    "default route settings that differ from those in `{}`; keep one of them",
+                    "default route settings differ from those in `{}`; keep one of them",
                     found.path
                 )));
             }

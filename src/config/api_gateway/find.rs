@@ -50,7 +50,7 @@ pub(super) fn stages(root: &Cursor<'_>, visit: &mut Visitor<'_>) -> Result<(), C
     }
     if let Some(resources) = root.peek("resources") {
         if root.peek("terraform_version").is_some() {
-            let fault = "a state as Terraform stores it, which is not read; give what `terraform show -json` prints";
+            let fault = "the state file of Terraform is not supported; use the output of `terraform show -json`";
             return Err(resources.fault(fault));
         }
         return pulumi::program(root, &resources, visit);

@@ -80,8 +80,9 @@ fn import(text: &str, name: Option<&str>, kind: &ResourceKind) -> Result<Importe
     match (asked_for, name) {
         (1, _) => {}
         _ if all.is_empty() => {
-            let unknown =
-                || root.fault("nothing in it is known; see `config::api_gateway` for what is read");
+            let unknown = || {
+                root.fault("unknown document; see `config::api_gateway` for the supported formats")
+            };
             return Err(unread.into_iter().next().unwrap_or_else(unknown));
         }
         (0, Some(name)) => {
@@ -92,10 +93,10 @@ fn import(text: &str, name: Option<&str>, kind: &ResourceKind) -> Result<Importe
             return Err(root.fault(format!("no `{name}` among {all}{or_there}")));
         }
         (_, Some(name)) => {
-            let fault = format!("`{name}` is the name of several; name one of {all}");
+            let fault = format!("several are named `{name}`; choose one of {all}");
             return Err(root.fault(fault));
         }
-        (_, None) => return Err(root.fault(format!("several; name one of {all}"))),
+        (_, None) => return Err(root.fault(format!("there are several; choose one of {all}"))),
     }
     let mut rules = Rules::new();
     let mut warnings: Vec<_> = unread.into_iter().map(Warning::from).collect();
@@ -108,9 +109,9 @@ fn import(text: &str, name: Option<&str>, kind: &ResourceKind) -> Result<Importe
         }
         rules = match found.globals {
             _ if found.unresolved => {
-                return Err(found.settings.fault(
-                    "is expanded by the tool alone that deploys it; write out what it stands for",
-                ));
+                return Err(found
+                    .settings
+                    .fault("is expanded only by the deployment tool; write out its value"));
             }
             Some(globals) => {
                 let merged = found.settings.over(globals);

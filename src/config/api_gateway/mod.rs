@@ -141,7 +141,7 @@ use super::{Imported, Reader, error::ConfigError};
 /// let error = api_gateway::stage(document).unwrap_err();
 /// assert_eq!(
 ///     error.to_string(),
-///     "line 1, column 50: defaultRouteSettings.throttlingRate: no such setting; did you mean \
+///     "line 1, column 50: defaultRouteSettings.throttlingRate: unknown setting; did you mean \
 ///      `throttlingRateLimit`?",
 /// );
 /// ```

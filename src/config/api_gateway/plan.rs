@@ -58,7 +58,7 @@ pub(super) fn usage_plan(
     }
     fields.end()?;
     if plan == Plan::default() {
-        let sentence = "throttles nothing and has no quota, and nothing is limited here";
+        let sentence = "has no throttle and no quota; nothing is limited";
         warnings.push(Warning::new(place.path(), sentence));
     }
     Ok(Rules::new().clients(Clients::by_header("x-api-key").each(plan)))
@@ -90,13 +90,13 @@ fn quota(block: &Cursor<'_>, warnings: &mut Vec<Warning>) -> Result<Quota, Confi
     };
     if let Some(offset) = offset {
         if whole(&offset, "quota's offset")?.is_some_and(|offset| offset > 0) {
-            let sentence = "shortens the first period, once, when the plan is made; it is not known here whether \
+            let sentence = "shortens the first period, once, when the plan is created; it is unknown here whether \
                             that is over, and each period has the whole limit";
             warnings.push(Warning::new(offset.path(), sentence));
         }
     }
     if limit == 0 {
-        let sentence = "a zero closes: each request is refused";
+        let sentence = "zero refuses every request";
         warnings.push(Warning::new(block.path(), sentence));
     }
     resolved(&period)?;
@@ -104,7 +104,7 @@ fn quota(block: &Cursor<'_>, warnings: &mut Vec<Warning>) -> Result<Quota, Confi
         "DAY" => Ok(Quota::per_day(limit)),
         "WEEK" => Ok(Quota::per_week(limit)),
         "MONTH" => Ok(Quota::per_month(limit)),
-        other => Err(period.fault(format!("`{other}` is none of `DAY`, `WEEK`, `MONTH`"))),
+        other => Err(period.fault(format!("`{other}` is not one of `DAY`, `WEEK`, `MONTH`"))),
     }
 }
 
@@ -136,8 +136,7 @@ fn methods(
         if let Some(limits) = throttle(&block, warnings)? {
             if !known.insert(key.clone()) {
                 return Err(block.fault(format!(
-                    "`{key}` is throttled before, or what equals it; a plan for several stages is read \
-                     one by one"
+                    "`{key}` or its equivalent is throttled before; read a plan for several stages one stage at a time"
                 )));
             }
             routes.push((key, limits));

@@ -20,7 +20,7 @@ pub(super) fn resolved(place: &Cursor<'_>) -> Result<(), ConfigError> {
         _ => return Ok(()),
     };
     Err(place.fault(format!(
-        "`{function}` is known to the tool alone that deploys it; write what it stands for"
+        "`{function}` is known only to the deployment tool; write its value"
     )))
 }
 

@@ -46,7 +46,7 @@ pub(super) fn routes(
         let (key, limits) = route(key, block, default, warnings)?;
         if !known.insert(key.clone()) {
             return Err(block.fault(format!(
-                "route key `{key}` stands before, or what equals it"
+                "route key `{key}` or its equivalent is given before"
             )));
         }
         routes.push((key, limits));
@@ -103,22 +103,24 @@ fn route(
     let key = match (key, written) {
         (Some(key), None) => key.to_owned(),
         (None, Some(key)) => key,
-        (None, None) => return Err(block.fault("settings of a route without its key")),
-        (Some(_), Some(_)) => return Err(block.fault("settings of a route with two keys")),
+        (None, None) => return Err(block.fault("the settings of a route have no route key")),
+        (Some(_), Some(_)) => {
+            return Err(block.fault("the settings of a route have two route keys"));
+        }
     };
     let key: RouteKey = key
         .parse()
         .map_err(|fault| block.fault(format!("route key `{key}`: {fault}")))?;
     if key.as_str() == "$default" {
-        let sentence = "is a route, that of requests which match no other key and no route of the host, and not the \
-                        default settings; where the host tells no routes, as axum does by its `MatchedPath`, it is that \
-                        of all requests which match no other key";
+        let sentence = "is the catch-all route, not the default settings: it takes requests that match no other key \
+                        and no route of the host; if the host provides no routes, as axum does by `MatchedPath`, it takes all \
+                        requests that match no other key";
         warnings.push(Warning::new(block.path(), sentence));
     }
     if own.is_empty() {
         let instead = match default.is_empty() {
             true => "none is set here",
-            false => "has that of the default route settings here",
+            false => "gets that of the default route settings",
         };
         warnings.push(Block::without_throttle(&block.path(), instead));
         return Ok((key, Limits::new()));

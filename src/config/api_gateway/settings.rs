@@ -81,8 +81,7 @@ pub(super) fn stage(place: &Cursor<'_>, warnings: &mut Vec<Warning>) -> Result<R
     resolved(place)?;
     if let Some(blocks) = place.peek("dynamic") {
         return Err(blocks.fault(
-            "blocks that Terraform makes, which are known to it alone; write them out, or give what `terraform show -json` \
-             prints",
+            "dynamic blocks are known only to Terraform; write them out, or use the output of `terraform show -json`",
         ));
     }
     let mut fields = place.fields()?;
@@ -99,7 +98,7 @@ pub(super) fn stage(place: &Cursor<'_>, warnings: &mut Vec<Warning>) -> Result<R
     let settings = fields.any(&names)?.filter(|settings| !settings.is_null());
     if let Some(settings) = fields.any(&["MethodSettings", "methodSettings"])? {
         return Err(settings.fault(
-            "are those of a REST API's stage, which are not read; write them as route settings",
+            "are settings of a REST API's stage, which are not read; write them as route settings",
         ));
     }
     fields.end()?;
@@ -118,7 +117,8 @@ pub(super) fn stage(place: &Cursor<'_>, warnings: &mut Vec<Warning>) -> Result<R
     let routes = routes.transpose()?.unwrap_or_default();
 
     if default.is_missing() && routes.is_empty() {
-        let sentence = "throttles nothing, and nothing is limited here; API Gateway has the limits of its account";
+        let sentence =
+            "has no throttle; nothing is limited; API Gateway uses the limits of its account";
         warnings.push(Warning::new(place.path(), sentence));
     }
     let mut rules = match limits {

@@ -109,7 +109,7 @@ impl<'a> Element<'a> {
             None => Err(self.refuse(
                 name,
                 format!(
-                    "`{}` is no whole number from 0 to {}",
+                    "`{}` is not a whole number from 0 to {}",
                     brief(text),
                     i32::MAX
                 ),
@@ -130,8 +130,8 @@ impl<'a> Element<'a> {
         }
         if is_expression(&text) {
             let fault = format!(
-                "`{}` is an expression that only the gateway evaluates; what is read are the address, the \
-                 subscription, a header and a constant, and `Clients::by` takes a closure in Rust",
+                "`{}` is an expression that only the gateway evaluates; write the address, the subscription, a header \
+                 or a constant, or pass a closure to `Clients::by` in Rust",
                 brief(&text)
             );
             return Err(self.refuse(name, fault));
@@ -139,7 +139,7 @@ impl<'a> Element<'a> {
         match self.constant(name, &text)? {
             "" => Err(self.refuse(
                 name,
-                "empty; write by what is counted, or a constant for all requests",
+                "empty; write a counter key, or a constant for all requests",
             )),
             _ => Ok(CounterKey::Everybody),
         }
@@ -148,9 +148,9 @@ impl<'a> Element<'a> {
     /// Returns `text` if it is neither an expression nor the name of a value.
     pub(super) fn constant<'t>(self, name: &str, text: &'t str) -> Result<&'t str, ConfigError> {
         let fault = if is_expression(text) {
-            "is an expression that only the gateway evaluates; write what it comes to"
+            "is an expression that only the gateway evaluates; write its value"
         } else if text.contains("{{") {
-            "is a named value that only the gateway knows; write what it stands for"
+            "is a named value that only the gateway knows; write the value itself"
         } else {
             return Ok(text);
         };

@@ -33,11 +33,11 @@ fn rate(policy: Element<'_>, found: &mut PolicyLimits) -> Result<Rate, ConfigErr
     let calls = count(policy, "calls", found)?;
     let period = policy.required("renewal-period")?;
     if period == 0 {
-        let fault = "0 is no period; write the seconds in which so many calls may pass, at least 1";
+        let fault = "0 is not a period; write at least 1 second";
         return Err(policy.refuse("renewal-period", fault));
     }
     if period > LONGEST {
-        let longer = format!("API Management takes {LONGEST} at most; {period} hold here");
+        let longer = format!("API Management accepts at most {LONGEST}; {period} is used here");
         found.warn(policy.warning("renewal-period", longer));
     }
     Ok(Rate::new(calls.into(), Duration::from_secs(period.into())))
@@ -46,7 +46,7 @@ fn rate(policy: Element<'_>, found: &mut PolicyLimits) -> Result<Rate, ConfigErr
 pub(super) fn quota(policy: Element<'_>, found: &mut PolicyLimits) -> Result<(), ConfigError> {
     let (calls, period) = volume(policy, found)?;
     let (quota, _) = window::quota(calls, period, window::FIRST);
-    let begin = "windows are the same for all clients, and do not begin with the subscription";
+    let begin = "windows are the same for all clients and do not begin with the subscription";
     found.warn(policy.warning("renewal-period", begin));
     let key = CounterKey::Client(ClientSource::subscription());
     found.add(policy, "", key, PolicyLimit::Quota(quota))
@@ -63,7 +63,7 @@ pub(super) fn quota_by_key(
         None => window::FIRST,
         Some(text) => window::moment(policy.constant(START, &text)?).ok_or_else(|| {
             let fault = format!(
-                "`{}` is no moment such as `2026-11-23T00:00:00Z`",
+                "`{}` is not a moment such as `2026-11-23T00:00:00Z`",
                 brief(&text)
             );
             policy.refuse(START, fault)
@@ -84,18 +84,18 @@ pub(super) fn quota_by_key(
 fn volume(policy: Element<'_>, found: &mut PolicyLimits) -> Result<(u32, u32), ConfigError> {
     const SHORTEST: u32 = 300;
     if policy.text("bandwidth").is_some() {
-        let fault = "bytes are not counted; leave it out, and limit `calls`";
+        let fault = "bytes are not counted; remove the attribute, and limit `calls`";
         return Err(policy.refuse("bandwidth", fault));
     }
     let calls = count(policy, "calls", found)?;
     let period = policy.required("renewal-period")?;
     if period == 0 {
         let fault =
-            "0 is a quota for a lifetime, and balances do not outlive the process; write seconds";
+            "0 is a quota for a lifetime, but balances do not outlive the process; write seconds";
         return Err(policy.refuse("renewal-period", fault));
     }
     if period < SHORTEST {
-        let shorter = format!("API Management takes {SHORTEST} at least; {period} hold here");
+        let shorter = format!("API Management accepts at least {SHORTEST}; {period} is used here");
         found.warn(policy.warning("renewal-period", shorter));
     }
     Ok((calls, period))
@@ -107,7 +107,7 @@ fn counter_key(policy: Element<'_>) -> Result<CounterKey, ConfigError> {
     let condition = policy.text("increment-condition");
     if let Some(condition) = condition.filter(|text| !matches!(&**text, "true" | "@(true)")) {
         let fault = format!(
-            "`{}`: each request counts, whatever comes of it; leave it out",
+            "`{}`: every request counts, whatever its answer; remove the attribute",
             brief(&condition)
         );
         return Err(policy.refuse("increment-condition", fault));
@@ -116,7 +116,7 @@ fn counter_key(policy: Element<'_>) -> Result<CounterKey, ConfigError> {
         None | Some(1) => Ok(key),
         Some(count) => {
             let fault = format!(
-                "{count}: each request counts one; leave it out, and write `calls` in requests"
+                "{count}: each request counts one; remove the attribute, and write `calls` in requests"
             );
             Err(policy.refuse("increment-count", fault))
         }
@@ -131,7 +131,8 @@ pub(super) fn limit_concurrency(
     let cap = InFlight::new(count(policy, "max-count", found)?.into());
     let serves = |inside: Element<'_>| matches!(inside.name(), "forward-request" | "base");
     if !policy.descendants().any(serves) {
-        let longer = "a slot is held until the response has ended, not only while the policies inside of it run";
+        let longer =
+            "a slot is held until the response has ended, not only while the inner policies run";
         found.warn(policy.warning("", longer));
     }
     found.add(policy, "key", key, PolicyLimit::InFlight(cap))
@@ -144,7 +145,8 @@ pub(super) fn token_limit(
     const ESTIMATE: &str = "estimate-prompt-tokens";
     for attribute in ["token-quota", "token-quota-period"] {
         if policy.text(attribute).is_some() {
-            let fault = "a quota counts requests here, not model tokens; leave it out, and limit `tokens-per-minute`";
+            let fault = "a quota counts requests here, not model tokens; remove the attribute, and limit \
+                         `tokens-per-minute`";
             return Err(policy.refuse(attribute, fault));
         }
     }
@@ -174,7 +176,7 @@ fn count(
 ) -> Result<u32, ConfigError> {
     let count = policy.required(attribute)?;
     if count == 0 {
-        found.warn(policy.warning(attribute, "0: nothing passes, ever"));
+        found.warn(policy.warning(attribute, "0: every request is refused"));
     }
     Ok(count)
 }

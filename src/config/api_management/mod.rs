@@ -116,8 +116,8 @@ use super::{
 /// let error = api_management::policy(r#"<rate-limit calls="{{calls}}" renewal-period="60" />"#).unwrap_err();
 /// assert_eq!(
 ///     error.to_string(),
-///     "line 1, column 13: rate-limit.calls: `{{calls}}` is a named value that only the gateway knows; write what \
-///      it stands for",
+///     "line 1, column 13: rate-limit.calls: `{{calls}}` is a named value that only the gateway knows; write the \
+///      value itself",
 /// );
 /// ```
 pub fn policy(xml: &str) -> Result<Imported, ConfigError> {
@@ -155,10 +155,10 @@ fn no_xml(error: &Error) -> ConfigError {
         column: at.col as usize,
     };
     let fault = match error {
-        Error::DtdDetected => "a document type declaration, which policies do not have".to_owned(),
+        Error::DtdDetected => "a document type declaration is not allowed in policies".to_owned(),
         // Its words end with the position.
         _ => format!(
-            "no XML: {}",
+            "not XML: {}",
             error.to_string().replace(&format!(" at {at}"), "")
         ),
     };

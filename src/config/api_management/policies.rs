@@ -124,7 +124,7 @@ pub(super) fn read(element: Element<'_>, found: &mut PolicyLimits) -> Result<boo
         }
         let known = POLICIES.map(|Policy { name, .. }| name).join("`, `");
         return Err(element.fault(format!(
-            "no policy that is read; those that limit are `{known}`"
+            "unknown policy; the policies that limit are `{known}`"
         )));
     };
     for attribute in element.attributes() {
@@ -132,7 +132,10 @@ pub(super) fn read(element: Element<'_>, found: &mut PolicyLimits) -> Result<boo
             found.warn(element.warning(attribute, told(attribute)));
         } else if !policy.attributes.contains(&attribute) {
             let known = policy.attributes.join("`, `");
-            let fault = format!("`{}` has no such attribute; it has `{known}`", policy.name);
+            let fault = format!(
+                "unknown attribute of `{}`; its attributes are `{known}`",
+                policy.name
+            );
             return Err(element.refuse(attribute, fault));
         }
     }
@@ -140,10 +143,10 @@ pub(super) fn read(element: Element<'_>, found: &mut PolicyLimits) -> Result<boo
     if let Some(child) = child.filter(|_| policy.name != LIMIT_CONCURRENCY) {
         return Err(child.fault(match child.name() {
             "api" | "operation" => {
-                "the name of an API or an operation is no path; leave it out, and write in Rust what it may do, with \
+                "the name of an API or an operation is not a path; remove it, and set its limits in Rust, with \
                  `Rules::route(\"POST /its/path\", …)` or, for each client, `Plan::route`"
             }
-            _ => "nothing is read here; write policies one after another",
+            _ => "unexpected element; write policies one after another",
         }));
     }
     (policy.read)(element, found)?;
@@ -153,11 +156,12 @@ pub(super) fn read(element: Element<'_>, found: &mut PolicyLimits) -> Result<boo
 fn told(attribute: &str) -> &'static str {
     match attribute.strip_suffix("-variable-name") {
         Some(_) => {
-            "no variable is set; with `ThrottleLayerBuilder::decision(DecisionIn::Request)` a handler finds a `Decision` in the request's extensions"
+            "variables are not set; `ThrottleLayerBuilder::decision(DecisionIn::Request)` inserts a `Decision` into \
+             the request's extensions"
         }
         None => {
-            "fields have names of their own here; `ThrottleLayerBuilder::rejection(Dialect::AzureApiManagement)` \
-             answers as API Management does"
+            "header fields have fixed names here; `ThrottleLayerBuilder::rejection(Dialect::AzureApiManagement)` uses \
+             those of API Management"
         }
     }
 }

@@ -67,8 +67,8 @@ impl PolicyLimits {
                         ..
                     } = told;
                     let fault = format!(
-                        "clients are told apart by {identity} here and by {other} in `{path}`; a throttle does so in \
-                         one way: keep one, or put two throttles around the service"
+                        "clients are identified by {identity} here and by {other} in `{path}`; a throttle identifies \
+                         clients in one way: keep one, or put two throttles around the service"
                     );
                     return Err(policy.refuse(attribute, fault));
                 }
@@ -99,7 +99,7 @@ impl PolicyLimits {
     pub(super) fn estimate(&mut self, policy: Element<'_>, attribute: &str, estimated: bool) {
         match self.estimated {
             None => {
-                let settle = "what an answer has cost is told by a handler's `Usage`, or read from it with \
+                let settle = "the cost of an answer is counted by a handler's `Usage`, or read from the answer with \
                               `ThrottleLayerBuilder::usage_from_openai_response`";
                 self.warn(policy.warning("", settle));
                 if estimated {
@@ -107,7 +107,7 @@ impl PolicyLimits {
                 }
             }
             Some(other) if other != estimated => {
-                let both = "one estimate serves all policies, and another one says otherwise: `true` holds for both";
+                let both = "all policies share one estimate, and another policy differs; `true` is used for both";
                 self.warn(policy.warning(attribute, both));
                 if estimated {
                     self.warn(policy.warning(attribute, BY_LENGTH));
@@ -130,7 +130,7 @@ impl PolicyLimits {
         if total == nothing && clients.is_none() {
             warnings.push(Warning::new(
                 root.name(),
-                "no limit was found, so nothing is limited",
+                "no limit was found; nothing is limited",
             ));
         }
         if total != nothing {
@@ -159,22 +159,21 @@ impl PolicyLimits {
 }
 
 const BY_LENGTH: &str =
-    "prompts are not read: one token is reserved for each four bytes of the body";
+    "prompts are not read; one token is reserved for every four bytes of the body";
 
 /// Returns what to know before clients are told apart like this.
 fn caution(identity: &ClientSource) -> Option<&'static str> {
     match identity {
         ClientSource::Address => Some(
-            "the address is that of the peer; behind a proxy all clients have its address, unless they are written \
-             in Rust with `Clients::trusted_proxies`",
+            "the address is the peer's; behind a proxy all clients share the proxy's address, unless the proxy is \
+             declared in Rust with `Clients::trusted_proxies`",
         ),
         subscription if *subscription == ClientSource::subscription() => Some(
-            "a subscription is known by the header `Ocp-Apim-Subscription-Key` alone, so its two keys are two \
-             clients, and those who send none share the limits of one; the key has to be verified outside of the \
-             throttle",
+            "a subscription is identified only by the header `Ocp-Apim-Subscription-Key`, so that its two keys are \
+             two clients, and requests without a key share one client's limits; verify the key outside of the throttle",
         ),
         ClientSource::Header(name) if name == "x-forwarded-for" => Some(
-            "whoever sends it may write into `X-Forwarded-For` what it likes; use the address, in Rust with \
+            "clients can forge `X-Forwarded-For`; use the address, in Rust with \
              `Clients::trusted_proxies`",
         ),
         ClientSource::Header(_) => None,

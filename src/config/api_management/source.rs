@@ -39,11 +39,11 @@ pub(super) fn too_much(masked: &str) -> Option<String> {
     let namespaces = masked.matches("xmlns").count();
     if most > MOST_ATTRIBUTES {
         Some(format!(
-            "an element with {most} attributes; {MOST_ATTRIBUTES} are the most"
+            "an element has {most} attributes; {MOST_ATTRIBUTES} is the maximum"
         ))
     } else if namespaces > MOST_NAMESPACES {
         Some(format!(
-            "{namespaces} namespaces; {MOST_NAMESPACES} are the most"
+            "the document has {namespaces} namespaces; {MOST_NAMESPACES} is the maximum"
         ))
     } else {
         None

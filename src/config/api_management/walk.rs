@@ -15,7 +15,7 @@ pub(super) fn document(root: Element<'_>, found: &mut PolicyLimits) -> Result<()
     let is_section = matches!(name, "inbound" | "backend" | "outbound" | "on-error");
     let is_policies = is_wrapper(name) || is_section || is_limit(name);
     if !is_policies && !root.descendants().any(|inside| is_limit(inside.name())) {
-        let fault = "no policy document; its root is `policies`, `fragment` or a policy such as `rate-limit`";
+        let fault = "not a policy document; its root is `policies`, `fragment` or a policy such as `rate-limit`";
         return Err(root.fault(fault));
     }
     walk(root, 0, found)
@@ -23,7 +23,7 @@ pub(super) fn document(root: Element<'_>, found: &mut PolicyLimits) -> Result<()
 
 fn walk(element: Element<'_>, depth: usize, found: &mut PolicyLimits) -> Result<(), ConfigError> {
     if depth > DEEPEST {
-        return Err(element.fault(format!("stands more than {DEEPEST} elements deep")));
+        return Err(element.fault(format!("is nested more than {DEEPEST} elements deep")));
     }
     match element.name() {
         "outbound" | "on-error" => none_inside(element),
@@ -46,7 +46,7 @@ fn inside(element: Element<'_>, depth: usize, found: &mut PolicyLimits) -> Resul
 fn fragments(element: Element<'_>, found: &mut PolicyLimits) {
     let inside = std::iter::once(element).chain(element.descendants());
     for fragment in inside.filter(|element| element.name() == "include-fragment") {
-        let sentence = "the fragment is not read; if it limits, put its policies in its place";
+        let sentence = "the fragment is not read; if it limits, replace it by its policies";
         found.warn(fragment.warning("fragment-id", sentence));
     }
 }
@@ -59,12 +59,12 @@ fn none_inside(element: Element<'_>) -> Result<(), ConfigError> {
     let around = limit.parent().map_or(element.name(), Element::name);
     Err(limit.fault(match element.name() {
         "outbound" | "on-error" => format!(
-            "stands in `{around}`, when the answer is there; limits are decided before: move it to `inbound`"
+            "is in `{around}`, which runs after the decision; move it to `inbound`"
         ),
         "choose" | "retry" => format!(
-            "stands in `{around}`, so that an expression decides whether it holds; move it out, or write in Rust \
-             what it means, with `Rules::route` or `Clients::plan_by`"
+            "is in `{around}`, so that an expression decides whether it applies; move it out, or set its limits in \
+             Rust, with `Rules::route` or `Clients::plan_by`"
         ),
-        _ => format!("stands in `{around}`, where no limit is read; move it to `inbound`"),
+        _ => format!("is in `{around}`, where no limit is read; move it to `inbound`"),
     }))
 }

@@ -109,7 +109,7 @@ impl<'a> Cursor<'a> {
     pub(in crate::config) fn text(&self) -> Result<&'a str, ConfigError> {
         match self.value() {
             Value::Text(text) => Ok(text),
-            _ => Err(self.expected("a text")),
+            _ => Err(self.expected("a string")),
         }
     }
 
@@ -125,10 +125,12 @@ impl<'a> Cursor<'a> {
         let whole = |digits: &str| Decimal::parse(digits).and_then(Decimal::whole);
         match self.value() {
             Value::Number(digits) => whole(digits).ok_or_else(|| {
-                self.fault(format!("`{digits}` is no whole number from 0 to 2^64 - 1"))
+                self.fault(format!(
+                    "`{digits}` is not a whole number from 0 to 2^64 - 1"
+                ))
             }),
             Value::Text(text) if whole(text).is_some() => Err(self.fault(format!(
-                "expected a whole number, found a text; write {text} without quotes"
+                "expected a whole number, found a string; write {text} without quotes"
             ))),
             _ => Err(self.expected("a whole number")),
         }
@@ -198,7 +200,10 @@ impl<'a> TableReader<'a> {
                 continue;
             };
             if let Some(first) = &found {
-                return Err(place.fault(format!("is `{}` by another name", first.path)));
+                return Err(place.fault(format!(
+                    "is another name of `{}`; keep one of them",
+                    first.path
+                )));
             }
             found = Some(place);
         }
@@ -231,8 +236,8 @@ impl<'a> TableReader<'a> {
         let nearest = alike.min_by_key(|known| distance(known, &key.name));
         let near = nearest.filter(|known| distance(known, &key.name) <= known.len().div_ceil(2));
         let fault = match near {
-            Some(known) => format!("no such setting; did you mean `{known}`?"),
-            None => format!("no such setting; there are {}", known.join(", ")),
+            Some(known) => format!("unknown setting; did you mean `{known}`?"),
+            None => format!("unknown setting; the settings are {}", known.join(", ")),
         };
         let path = Path::Field(place, key).to_string();
         Err(ConfigError::new(path, key.at, fault))

@@ -22,7 +22,7 @@ impl<'de> Visitor<'de> for AnyValue {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a table, a list, a text, a number, true or false")
+        f.write_str("a table, a list, a string, a number, true or false")
     }
 
     fn visit_bool<E>(self, value: bool) -> Result<Value, E> {

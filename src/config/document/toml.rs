@@ -45,14 +45,14 @@ fn forgotten(text: &str, at: usize) -> Option<&'static str> {
     if !before.contains('=') {
         let is_route = name.contains('/') || name.trim().contains(char::is_whitespace);
         return is_route.then_some(
-            "a name with spaces or slashes, such as a route key, has quotes around it: `\"GET /health\" = …`",
+            "a name with spaces or slashes, such as a route key, needs quotes: `\"GET /health\" = …`",
         );
     }
     match value.trim_start().chars().next() {
-        None | Some('#') => Some("a value is missing behind `=`"),
+        None | Some('#') => Some("a value is missing after `=`"),
         Some('"' | '\'' | '[' | '{') => None,
         Some(_) if value.contains([',', '#']) => None,
-        Some(_) => Some("no number; a text has quotes around it, such as `\"600/minute\"`"),
+        Some(_) => Some("not a number; a string needs quotes, such as `\"600/minute\"`"),
     }
 }
 
@@ -74,7 +74,7 @@ impl Document<'_> {
             DeValue::Boolean(value) => Value::Bool(*value),
             DeValue::Integer(integer) => {
                 let digits = i128::from_str_radix(integer.as_str(), integer.radix());
-                let beyond = |_| ConfigError::new("", at, "an integer beyond all bounds");
+                let beyond = |_| ConfigError::new("", at, "the integer is out of range");
                 Value::Number(digits.map_err(beyond)?.to_string())
             }
             DeValue::Float(float) => Value::Number(float.as_str().to_owned()),

@@ -93,11 +93,9 @@ impl Builder {
         let fault = |fault: String| Err(ConfigError::new("", Some(at), fault));
         match event {
             Event::DocumentStart(_) if self.done.is_some() => {
-                fault("a second document; write one alone".to_owned())
+                fault("a second document; write only one".to_owned())
             }
-            Event::Alias(_) => {
-                fault("an alias, which is not read; write out what it is".to_owned())
-            }
+            Event::Alias(_) => fault("aliases are not supported; write out the value".to_owned()),
             Event::SequenceStart(_, tag) => self.open(at, tag.as_deref(), Values::List(Vec::new())),
             Event::MappingStart(_, tag) => {
                 let map = Values::Map {
@@ -143,7 +141,7 @@ impl Builder {
 
     fn open(&mut self, at: Position, tag: Option<&Tag>, values: Values) -> Result<(), ConfigError> {
         if self.open.len() == DEEPEST {
-            let fault = format!("more than {DEEPEST} lists and tables in each other");
+            let fault = format!("lists and tables are nested more than {DEEPEST} deep");
             return Err(ConfigError::new("", Some(at), fault));
         }
         let tag = tag.map(|tag| told(tag, at)).transpose()?.flatten();
@@ -162,7 +160,7 @@ impl Builder {
                     Value::Text(name) | Value::Number(name) => name,
                     Value::Bool(name) => name.to_string(),
                     Value::Null => "null".to_owned(),
-                    value => return fault(node.at, format!("{} is no name", value.kind())),
+                    value => return fault(node.at, format!("{} is not a name", value.kind())),
                 };
                 if !names.insert(name.clone()) {
                     return fault(node.at, format!("`{name}` is set twice"));
@@ -190,7 +188,7 @@ fn told(tag: &Tag, at: Position) -> Result<Option<String>, ConfigError> {
     let Tag { handle, suffix } = tag;
     let length = handle.len() + suffix.len();
     if length > LONGEST_TAG {
-        let fault = format!("a tag of {length} bytes; {LONGEST_TAG} are the most");
+        let fault = format!("a tag of {length} bytes is too long; {LONGEST_TAG} is the maximum");
         return Err(ConfigError::new("", Some(at), fault));
     }
     Ok((!tag.is_yaml_core_schema()).then(|| format!("{handle}{suffix}")))
@@ -334,21 +332,21 @@ mod tests {
             ("", "an empty document"),
             (
                 "a: &x 1\nb: *x",
-                "line 2, column 4: an alias, which is not read; write out what it is",
+                "line 2, column 4: aliases are not supported; write out the value",
             ),
             ("a: 1\na: 2", "line 2, column 1: `a` is set twice"),
             (
                 "a: 1\n---\nb: 2",
-                "line 2, column 1: a second document; write one alone",
+                "line 2, column 1: a second document; write only one",
             ),
-            ("? [a]\n: 1", "line 1, column 3: a list is no name"),
+            ("? [a]\n: 1", "line 1, column 3: a list is not a name"),
             (
                 &deep,
-                "line 1, column 65: more than 64 lists and tables in each other",
+                "line 1, column 65: lists and tables are nested more than 64 deep",
             ),
             (
                 &tags,
-                "line 3, column 3: a tag of 261 bytes; 256 are the most",
+                "line 3, column 3: a tag of 261 bytes is too long; 256 is the maximum",
             ),
         ];
         for (text, expected) in table {

@@ -31,7 +31,7 @@ pub(super) fn clients(place: &Cursor<'_>) -> Result<Clients, ConfigError> {
     let mut fields = place.fields()?;
     let Some(by) = fields.get("by") else {
         return Err(
-            place.fault("clients without `by`; write what tells them apart, such as `address`")
+            place.fault("clients without `by`; write how they are identified, such as `address`")
         );
     };
     let sources = by.each(source)?;
@@ -66,7 +66,7 @@ pub(super) fn clients(place: &Cursor<'_>) -> Result<Clients, ConfigError> {
     if let Some(bits) = fields.get("ipv6_prefix") {
         let bits_of_address = u8::try_from(bits.count()?).ok().filter(|bits| *bits <= 128);
         let Some(bits) = bits_of_address else {
-            return Err(bits.fault("an IPv6 address has 128 bits"));
+            return Err(bits.fault("an IPv6 prefix has at most 128 bits"));
         };
         clients = clients.ipv6_prefix(bits);
     }

@@ -40,9 +40,11 @@ pub(super) fn short(place: &Cursor<'_>) -> Result<Limits, ConfigError> {
         Value::Text(text) if text == "unlimited" => Ok(Limits::unlimited()),
         Value::Text(text) if text == "closed" => Ok(Limits::closed()),
         Value::Text(text) if text == "exempt" => Ok(Limits::exempt()),
-        Value::Text(text) if !text.contains(|c: char| c.is_ascii_digit()) => Err(place.fault(format!(
-            "`{text}` is none of `unlimited`, `closed`, `exempt`, and no rate such as `600/minute`"
-        ))),
+        Value::Text(text) if !text.contains(|c: char| c.is_ascii_digit()) => {
+            Err(place.fault(format!(
+                "`{text}` is not `unlimited`, `closed`, `exempt` or a rate such as `600/minute`"
+            )))
+        }
         Value::Number(_) | Value::Text(_) => Ok(steady(place)?.into()),
         _ => Err(place.expected("a rate, `unlimited`, `closed`, `exempt` or a table")),
     }
@@ -65,8 +67,9 @@ pub(super) fn limits_of(fields: &mut TableReader<'_>) -> Result<Limits, ConfigEr
                 limits = limits.rate(steady(&rate)?.burst(burst.count()?));
             }
             _ => {
-                return Err(burst
-                    .fault("stands beside a single rate alone; write it into the table of each"));
+                return Err(burst.fault(
+                    "is allowed only beside a single rate; write it into the table of each rate",
+                ));
             }
         },
         (Some(rates), None) => {
@@ -115,7 +118,7 @@ pub(super) fn limits_of(fields: &mut TableReader<'_>) -> Result<Limits, ConfigEr
         let part = part.filter(|part| *part <= 100);
         limits =
             limits.max_reservation_percent(part.ok_or_else(|| {
-                percent.fault("more than 100 per cent of a burst; write 0 to 100")
+                percent.fault("more than 100 percent of a burst; write 0 to 100")
             })?);
     }
     Ok(limits)
@@ -193,7 +196,7 @@ fn window(place: &Cursor<'_>) -> Result<Quota, ConfigError> {
     });
     quota.ok_or_else(|| {
         place.fault(format!(
-            "`{text}` is no quota; write how many in which window, such as `10000/day`, `5000/month` or `100/6h`"
+            "`{text}` is not a quota; write a number per window, such as `10000/day`, `5000/month` or `100/6h`"
         ))
     })
 }
@@ -205,7 +208,7 @@ fn in_flight(place: &Cursor<'_>) -> Result<InFlight, ConfigError> {
     };
     let mut fields = place.fields()?;
     let Some(max) = fields.get("max") else {
-        return Err(place.fault("a cap without `max`; write how many may be in flight"));
+        return Err(place.fault("a cap without `max`; write the number of requests in flight"));
     };
     let mut cap = InFlight::new(max.count()?);
     let (name, shadow) = name_and_shadow(&mut fields)?;
@@ -236,8 +239,10 @@ fn duration(place: &Cursor<'_>) -> Result<Duration, ConfigError> {
     };
     quantity::duration(text).ok_or_else(|| {
         place.fault(match Decimal::parse(text) {
-            Some(_) => format!("`{text}` is no duration; write `\"{text}s\"` for seconds"),
-            None => format!("`{text}` is no duration; write one such as `\"500ms\"` or `\"2s\"`"),
+            Some(_) => format!("`{text}` is not a duration; write `\"{text}s\"` for seconds"),
+            None => {
+                format!("`{text}` is not a duration; write one such as `\"500ms\"` or `\"2s\"`")
+            }
         })
     })
 }

@@ -151,11 +151,13 @@ fn estimate(place: &Cursor<'_>) -> Result<Estimate, ConfigError> {
         [Some(header), None, None] => Estimate::by_header(header.text()?),
         [None, Some(bytes), None] => Estimate::by_content_length(bytes.count()?),
         [None, None, Some(tokens)] => Estimate::fixed(tokens.count()?),
-        _ => return Err(place.fault("write `header` or `bytes_per_token`, one of them")),
+        _ => return Err(place.fault("write either `header` or `bytes_per_token`")),
     };
     let is_fixed = place.peek("tokens").is_some();
     let estimate = match fields.get("or") {
-        Some(or) if is_fixed => return Err(or.fault("stands beside `tokens`; keep either")),
+        Some(or) if is_fixed => {
+            return Err(or.fault("cannot be combined with `tokens`; keep one of them"));
+        }
         Some(tokens) => estimate.or(tokens.count()?),
         None => estimate,
     };

@@ -32,6 +32,6 @@ pub(super) fn one_of<T: Copy>(place: &Cursor<'_>, words: &[(&str, T)]) -> Result
     let found = words.iter().find(|(word, _)| *word == text);
     found.map(|(_, value)| *value).ok_or_else(|| {
         let words: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
-        place.fault(format!("`{text}` is none of {}", words.join(", ")))
+        place.fault(format!("`{text}` is not one of {}", words.join(", ")))
     })
 }

@@ -140,7 +140,7 @@ pub(super) fn rules(rules: &Rules) -> Result<DocumentValue, ConfigError> {
             .find(|(_, dialect)| Some(*dialect) == *known);
         let Some((word, _)) = known else {
             let path = format!("rejections.{key:?}");
-            return Err(unwritable(&path, "an answer of one's own"));
+            return Err(unwritable(&path, "a custom rejection"));
         };
         answers.push((key.to_string(), text(*word)));
     }
@@ -313,7 +313,7 @@ fn clients(clients: &Clients) -> Result<DocumentValue, ConfigError> {
     if !members.is_empty() {
         return Err(unwritable(
             "clients.members",
-            "a member's key, which is kept as a hash alone,",
+            "a member's key, which is kept only as a hash,",
         ));
     }
     let mut by = Vec::new();

@@ -17,7 +17,7 @@ pub enum WatchError {
     },
     /// The name does not say how the file is read.
     #[error(
-        "{}: no name that ends with `.toml`, `.yaml`, `.yml` or `.json`; say with `reading` how it is read",
+        "{}: the name does not end with `.toml`, `.yaml`, `.yml` or `.json`; set a reader with `reading`",
         path.display()
     )]
     #[non_exhaustive]
@@ -53,7 +53,7 @@ pub enum WatchError {
         source: Box<dyn Error + Send + Sync>,
     },
     /// The file has more bytes than are read.
-    #[error("{}: more than {max_bytes} bytes", path.display())]
+    #[error("{}: the file has more than {max_bytes} bytes", path.display())]
     #[non_exhaustive]
     Length {
         /// The file.
@@ -62,7 +62,7 @@ pub enum WatchError {
         max_bytes: usize,
     },
     /// The reader of the file, or the reload with its rules, panicked.
-    #[error("{}: what reads it panicked: {message}", path.display())]
+    #[error("{}: the reader panicked: {message}", path.display())]
     #[non_exhaustive]
     Panic {
         /// The file.

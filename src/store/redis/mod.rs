@@ -94,15 +94,13 @@ impl Code {
 #[non_exhaustive]
 pub enum RedisStoreError {
     /// An address that cannot be read.
-    #[error("the server's address cannot be read; write one such as `redis://localhost:6379`")]
+    #[error("the server's address is invalid; write one such as `redis://localhost:6379`")]
     Url(#[source] Box<dyn Error + Send + Sync>),
     /// A name or a prefix that would take keys elsewhere.
-    #[error(
-        "`{0}` is empty or has braces, a colon or spaces in it; what stands before keys has none"
-    )]
+    #[error("`{0}` is empty or contains braces, a colon or spaces; choose another prefix")]
     Name(String),
     /// Certificates that cannot be read.
-    #[error("the certificates cannot be read; they are texts that begin with `-----BEGIN`")]
+    #[error("the certificates cannot be read; they are PEM, which begins with `-----BEGIN`")]
     Certificates(#[source] Box<dyn Error + Send + Sync>),
     /// The server could not be reached, does not let us in or is a replica.
     #[error("the server cannot be used")]
