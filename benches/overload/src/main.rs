@@ -5,11 +5,13 @@
 //! 4,000 tokens a second that all answers share. Clients come at random (a Poisson process) whether or not
 //! earlier ones have been answered, ask for a stream, do not retry, and hang up after ten seconds.
 //!
-//! Told are the tokens of whole answers and the time to the end of an answer. What hung up counts as ten seconds.
+//! The results are the tokens of whole answers and the time to the end of an answer. A request whose client hung up
+//! counts as ten seconds. `draw benches/README.md PLOT` draws the table of an earlier run again.
 
 mod clients;
 mod plot;
 mod server;
+mod table;
 
 // The example's own modules, which name each other from the root of their crate.
 #[path = "../../../examples/inference/api.rs"]
@@ -76,8 +78,9 @@ impl Point {
 fn main() -> ExitCode {
     let result = match env::args().nth(1).as_deref() {
         Some("serve") => server::serve(env::args().nth(2).as_deref() == Some("throttled")),
+        Some("draw") => redraw(env::args().skip(2)),
         Some(path) => measure(path),
-        None => Err("which file shall the plot go to? e.g. benches/overload.svg".into()),
+        None => Err("name the file of the plot, such as benches/overload.svg".into()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -127,6 +130,15 @@ fn measure(path: &str) -> Result<(), BoxError> {
     };
     budgets(best, with);
     plot::draw(path, best, with, without)
+}
+
+/// Draws the table of a document, as `benches/README.md` has one.
+fn redraw(mut arguments: impl Iterator<Item = String>) -> Result<(), BoxError> {
+    let (Some(document), Some(plot)) = (arguments.next(), arguments.next()) else {
+        return Err("usage: draw DOCUMENT PLOT".into());
+    };
+    let [with, without] = table::read(&std::fs::read_to_string(document)?)?;
+    plot::draw(&plot, 1.0, &with, &without)
 }
 
 /// Goodput, in tokens a second, and answers a second, of as many clients as get the most out of the server.
