@@ -20,9 +20,9 @@ use crate::{
 pin_project! {
     /// The body of a response that passed a [`Throttle`](crate::Throttle).
     ///
-    /// Either the inner service's body, passed on frame by frame as it is, or the answer to a refused
-    /// request. While the former lasts, so does the request's admission: to the end of the data, the
-    /// trailers or an error, or until the body is dropped.
+    /// It is either the inner service's body, forwarded frame by frame, or the answer to a refused request. The
+    /// request's admission lasts as long as the inner body: to the end of the data, the trailers or an error, or until
+    /// the body is dropped.
     #[derive(Debug)]
     pub struct ResponseBody<B> {
         #[pin]
@@ -40,15 +40,15 @@ pin_project! {
     }
 }
 
-/// A body that responses of a throttle have whose inner service answers with bodies `B`.
+/// A body type for responses of a throttle whose inner service has bodies `B`.
 pub(crate) trait FromInner<B> {
-    /// The body of an admitted request that holds nothing.
+    /// Makes the body of an admitted request that holds nothing.
     fn bare(body: B) -> Self;
 
-    /// The body of an admitted request, and what that holds until it ends.
+    /// Makes the body of an admitted request that holds something until it ends.
     fn inner(body: B, held: Option<Held>) -> Self;
 
-    /// The body of a refused request: what is left of the answer whose head was taken.
+    /// Makes the body of a refused request from an answer whose head was taken.
     fn own(answer: AnswerBody) -> Self;
 }
 
@@ -124,7 +124,7 @@ where
 }
 
 pin_project! {
-    /// A body that lets a guard go as soon as it has ended, and at the latest when it is dropped.
+    /// A body that releases a guard as soon as it has ended, and at the latest when it is dropped.
     #[derive(Debug)]
     struct Guarded<B, G> {
         #[pin]
@@ -133,7 +133,7 @@ pin_project! {
     }
 }
 
-/// A guard that is told the data of a body, and its end.
+/// A guard that observes the data of a body, and its end.
 trait Guard {
     fn data(&mut self, data: &[u8]);
 
@@ -162,8 +162,8 @@ pub(crate) struct ReadAdmission {
 }
 
 impl Held {
-    /// Reads what the response with these header fields reports, too. A response that reports nothing, such as a
-    /// compressed one, is not read.
+    /// Reads the usage that the response with these header fields reports as well. A response that reports nothing,
+    /// such as a compressed one, is not read.
     #[cold]
     pub(crate) fn read(self, headers: &HeaderMap, listener: Arc<dyn ReportListener>) -> Self {
         match (self, UsageReader::of(headers, listener)) {
@@ -235,8 +235,7 @@ where
         }
         let ended = match &poll {
             Poll::Pending => false,
-            // Who knows that nothing follows need not ask for more: a server that has sent as many bytes as it
-            // has told does not.
+            // A server that has sent the declared number of bytes does not poll again, so the end is detected here.
             Poll::Ready(Some(Ok(frame))) => frame.is_trailers() || this.body.is_end_stream(),
             Poll::Ready(Some(Err(_))) => {
                 *this.guard = None;

@@ -1,4 +1,4 @@
-//! axum's body, as that of responses that pass a throttle.
+//! axum's body as the body of responses that pass a throttle.
 
 use axum::{BoxError, body::Body};
 use bytes::Bytes;
@@ -14,7 +14,7 @@ where
 {
     #[inline(always)]
     fn bare(body: B) -> Self {
-        // No box for one that is axum's.
+        // A body that is axum's already is not boxed again.
         Self::new(body)
     }
 

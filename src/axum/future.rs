@@ -20,8 +20,8 @@ pin_project! {
     ///
     /// # Cancel safety
     ///
-    /// As that of [`ResponseFuture`](crate::future::ResponseFuture): dropped, it drops the inner service's future and
-    /// gives back what the request holds.
+    /// Like [`ResponseFuture`](crate::future::ResponseFuture): dropping it drops the inner service's future and returns
+    /// what the request holds.
     #[must_use = "futures do nothing unless polled"]
     pub struct AxumResponseFuture<S, ReqBody>
     where

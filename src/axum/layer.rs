@@ -5,11 +5,11 @@ use tower::Layer;
 use super::AxumThrottle;
 use crate::layer::ThrottleLayer;
 
-/// A [`ThrottleLayer`] whose responses have axum's body. Made by [`ThrottleLayer::for_axum`]; see the
-/// [module](super) for what it spares.
+/// A [`ThrottleLayer`] whose responses have axum's body. [`ThrottleLayer::for_axum`] makes it; the [module](super)
+/// explains what it saves.
 ///
-/// Clones share their limits with each other and with the layer that they are made from. It has no type parameters, so
-/// that a function can return it and a struct can hold it.
+/// Clones share their limits with each other and with the layer that they are made from. The type has no type
+/// parameters, so that a function can return it and a struct can hold it.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct AxumThrottleLayer {
@@ -17,15 +17,15 @@ pub struct AxumThrottleLayer {
 }
 
 impl ThrottleLayer {
-    /// Returns this layer for routes of axum: its services answer with axum's body, and a response that holds nothing
-    /// is not put into a box anew. It has the limits and settings of this layer.
+    /// Converts this layer for routes of axum: its services answer with axum's body, and a response that holds nothing
+    /// is not boxed again. It keeps the limits and settings of this layer.
     ///
-    /// Use it where axum takes the response, as in `Router::layer`, `Router::route_layer` and `MethodRouter::layer`; in
-    /// front of other hosts the general layer is as good. Inner services of any body can be wrapped.
+    /// Use it in `Router::layer`, `Router::route_layer` and `MethodRouter::layer`. In front of other hosts the general
+    /// layer is as good. Inner services of any body can be wrapped.
     ///
-    /// The layer spares the box only if no layer beside it in the same stack changes the body, as tower-http's
-    /// `RequestBodyLimitLayer` does inside, and its `TraceLayer` outside. A response that holds slots or model tokens is
-    /// boxed either way.
+    /// The layer saves the box only if no other layer in the stack changes the body, as tower-http's
+    /// `RequestBodyLimitLayer` does inside and its `TraceLayer` outside. A response that holds slots or model tokens is
+    /// boxed in any case.
     ///
     /// ```
     /// use axum::{Router, routing::post};

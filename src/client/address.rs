@@ -1,9 +1,9 @@
-//! The address from which a request came, behind proxies or not.
+//! The address of a client, behind proxies or not.
 //!
-//! A proxy appends the address of its own peer to `X-Forwarded-For` or `Forwarded`; all that stands left of
-//! it is what that peer claimed. So the list is read from its right end, over all header lines, as long as
-//! the address that speaks is a trusted proxy's. The first address that is not is the client's. An entry that
-//! cannot be read ends the walk: all that stands left of the entry may have been written by anyone.
+//! A proxy appends the address of its peer to `X-Forwarded-For` or `Forwarded`; everything left of that address is a
+//! claim of the peer. The list is therefore read from its right end, over all header lines, as long as the address is a
+//! trusted proxy's. The first untrusted address is the client's. An entry that cannot be parsed ends the walk, since
+//! anyone may have written the entries left of it.
 
 use std::{
     iter,
@@ -17,32 +17,32 @@ use ipnet::IpNet;
 use super::{axum, tonic};
 use crate::head::{self, RequestHead};
 
-/// The address of the peer of a connection, for hosts that have no type of their own for it.
+/// The address of a connection's peer, for hosts without a type of their own for it.
 ///
-/// Put it into the extensions of each request that comes over the connection, outside of the throttle. tonic
-/// (`TcpConnectInfo`, feature `tonic`) and axum (`ConnectInfo<SocketAddr>`, feature `axum`, where
-/// `into_make_service_with_connect_info::<SocketAddr>()` is served) tell addresses by themselves. A host that serves
-/// axum with a type of its own in `ConnectInfo` keeps that, and puts a `PeerAddr` beside it.
+/// Insert it into the extensions of each request of the connection, outside of the throttle. tonic (`TcpConnectInfo`,
+/// feature `tonic`) and axum (`ConnectInfo<SocketAddr>`, feature `axum`, served with
+/// `into_make_service_with_connect_info::<SocketAddr>()`) provide addresses themselves. If axum is served with a custom
+/// type in `ConnectInfo`, insert a `PeerAddr` beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerAddr(pub SocketAddr);
 
-/// The header field in which trusted proxies say for whom they ask. Only one of them is ever read.
+/// The header field in which trusted proxies forward the client's address. Only this one is read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Forwarding {
-    /// `X-Forwarded-For`: addresses with commas between them.
+    /// `X-Forwarded-For`: addresses separated by commas.
     #[default]
     XForwardedFor,
     /// `Forwarded` (RFC 7239): its `for` parameters.
     Forwarded,
 }
 
-/// The settings by which a client's address is found.
+/// The settings for finding a client's address.
 #[derive(Debug, Clone)]
 pub(crate) struct Addresses {
     pub(crate) trusted: Vec<IpNet>,
     pub(crate) forwarding: Forwarding,
-    /// The number of leading bits of an IPv6 address that tell clients apart.
+    /// The number of leading bits of an IPv6 address that identify a client.
     pub(crate) ipv6_prefix: u8,
 }
 
@@ -59,13 +59,13 @@ impl Default for Addresses {
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 impl Addresses {
-    /// The address, or network, that stands for the client. `None` if the host tells no peer.
+    /// Returns the address or network of the client. `None` if the host provides no peer.
     pub(crate) fn client(&self, head: RequestHead<'_>) -> Option<IpAddr> {
         let peer = canonical(peer(head)?);
         Some(self.network(self.origin(peer, head)))
     }
 
-    /// The last address that was vouched for.
+    /// Returns the last address that a trusted proxy forwarded.
     fn origin(&self, peer: IpAddr, head: RequestHead<'_>) -> IpAddr {
         let name = match self.forwarding {
             Forwarding::XForwardedFor => X_FORWARDED_FOR,
@@ -76,7 +76,7 @@ impl Addresses {
             return origin;
         }
         for line in head.headers().get_all(name).iter().rev() {
-            // What is no text spoils the entry in which it stands, and not those that a proxy appended.
+            // Invalid UTF-8 spoils its own entry, and not those that a proxy appended.
             let line = String::from_utf8_lossy(line.as_bytes());
             let walk = match self.forwarding {
                 Forwarding::XForwardedFor => self.walk(&mut origin, line.rsplit(','), hop),
@@ -91,8 +91,7 @@ impl Addresses {
         origin
     }
 
-    /// Steps from the right as long as the address that speaks is trusted. Empty entries are no entries
-    /// (RFC 9110, section 5.6.1).
+    /// Walks from the right as long as the address is trusted. Empty entries are skipped (RFC 9110, section 5.6.1).
     fn walk<'a>(
         &self,
         origin: &mut IpAddr,
@@ -129,7 +128,7 @@ impl Addresses {
     }
 }
 
-/// The other end of the connection, as the host tells it.
+/// Returns the peer of the connection, as the host provides it.
 fn peer(head: RequestHead<'_>) -> Option<IpAddr> {
     let extensions = head.extensions();
     let told = extensions.get().map(|&PeerAddr(peer)| peer);
@@ -138,7 +137,7 @@ fn peer(head: RequestHead<'_>) -> Option<IpAddr> {
         .map(|peer| peer.ip())
 }
 
-/// One form for one address: IPv4 that was mapped into IPv6 (RFC 4291, section 2.5.5.2) or translated
+/// Returns the canonical form of an address: IPv4 that was mapped into IPv6 (RFC 4291, section 2.5.5.2) or translated
 /// (NAT64, RFC 6052) is IPv4.
 pub(super) fn canonical(address: IpAddr) -> IpAddr {
     const NAT64: [u16; 6] = [0x64, 0xff9b, 0, 0, 0, 0];
@@ -153,7 +152,7 @@ pub(super) fn canonical(address: IpAddr) -> IpAddr {
     }
 }
 
-/// An address as proxies write it, with a port or without.
+/// Parses an address as proxies write it, with or without a port.
 fn hop(text: &str) -> Option<IpAddr> {
     let text = head::trim_ows(text);
     let bracketed = text
@@ -169,15 +168,15 @@ fn hop(text: &str) -> Option<IpAddr> {
     address.map(canonical)
 }
 
-/// The `for` of one element of `Forwarded`: `for="[2001:db8::1]:4711";proto=https`. `None` for `unknown`
-/// and for names that hide the address (RFC 7239, section 6), which are no addresses.
+/// Returns the `for` of one element of `Forwarded`: `for="[2001:db8::1]:4711";proto=https`. `None` for `unknown` and
+/// for obfuscated names (RFC 7239, section 6), which are no addresses.
 fn forwarded_for(element: &str) -> Option<&str> {
     let mut found = None;
     for pair in split(element, b';') {
         let (name, value) = pair.split_once('=')?;
         if head::trim_ows(name).eq_ignore_ascii_case("for") {
             let value = head::trim_ows(value);
-            // Twice in one element is an error (section 4): who knows which of them is meant.
+            // A parameter given twice in one element is an error (section 4), since either may be meant.
             if found.replace(unquoted(value)?).is_some() {
                 return None;
             }
@@ -186,7 +185,7 @@ fn forwarded_for(element: &str) -> Option<&str> {
     found
 }
 
-/// No address needs an escape within quotes.
+/// Removes quotes. Escapes within them are left, since no address has any.
 fn unquoted(value: &str) -> Option<&str> {
     match value.strip_prefix('"') {
         Some(rest) => rest
@@ -196,9 +195,9 @@ fn unquoted(value: &str) -> Option<&str> {
     }
 }
 
-/// The elements of `Forwarded` from the last to the first. Quotes are paired from the right too: the proxy's
-/// own, which stand there, are closed, and those that a client left open swallow nothing but what is left of
-/// them. Within quotes, one behind a backslash is no end of them: it may be a client's that the proxy quotes.
+/// Returns the elements of `Forwarded` from the last to the first. Quotes are paired from the right: those of the proxy
+/// are closed, and those that a client left open affect only the elements left of them. A quote behind a backslash does
+/// not end a quoted string, since the proxy may quote a value of the client.
 fn elements(line: &str) -> impl Iterator<Item = &str> {
     let mut rest = Some(line);
     iter::from_fn(move || {
@@ -219,13 +218,13 @@ fn elements(line: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Returns whether what follows this is escaped by it.
+/// Returns whether the character after `before` is escaped.
 fn is_escaped(before: &str) -> bool {
     let backslashes = before.bytes().rev().take_while(|&byte| byte == b'\\');
     backslashes.count() % 2 == 1
 }
 
-/// Parts between separators that do not stand within quotes.
+/// Returns the parts between separators that are not within quotes.
 fn split(text: &str, separator: u8) -> impl Iterator<Item = &str> {
     let mut quoted = false;
     let mut escaped = false;

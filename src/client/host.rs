@@ -1,9 +1,9 @@
 //! Hosts, as requests name them.
 //!
 //! HTTP/2 and requests in absolute form name the host in the target (`:authority`), others in the field `Host`, which
-//! the target overrides (RFC 9112, section 3.2.2). One host has several spellings: case, a final dot and a default port
-//! make no difference, and an IPv6 address has many forms. A host that was not listed has no name here, so that nobody
-//! gets buckets by inventing one.
+//! the target overrides (RFC 9112, section 3.2.2). A host has several spellings: case, a final dot and a default port
+//! make no difference, and an IPv6 address has many forms. An unlisted host has no name here, so that a client gets no
+//! buckets by inventing one.
 
 use std::{borrow::Cow, collections::HashMap, fmt, net::Ipv6Addr};
 
@@ -13,10 +13,10 @@ use http::{header::HOST, uri::Authority};
 use super::ClientKey;
 use crate::head::{self, RequestHead};
 
-/// The longest name that the domain name system has.
+/// The maximum length of a name in the domain name system.
 const LONGEST: usize = 253;
 
-/// The ports of `http` and `https`. Behind a proxy that ends TLS nobody knows which of the two was meant.
+/// The ports of `http` and `https`. Behind a proxy that terminates TLS it is unknown which of the two was meant.
 const DEFAULT_PORTS: [u16; 2] = [80, 443];
 
 /// The hosts that are clients.
@@ -31,7 +31,7 @@ struct Ports {
 }
 
 impl Hosts {
-    /// The hosts of a list, or the first entry of it that is no host.
+    /// Returns the hosts of a list, or the first invalid entry.
     pub(super) fn new<'a>(list: impl Iterator<Item = &'a str>) -> Result<Self, &'a str> {
         let mut hosts: HashMap<_, Ports, _> = HashMap::default();
         for written in list {
@@ -46,7 +46,7 @@ impl Hosts {
         Ok(Self(hosts))
     }
 
-    /// The listed host that a request asks for, in normal form.
+    /// Returns the listed host of a request, in normal form.
     pub(super) fn find(&self, head: RequestHead<'_>) -> Option<&str> {
         let authority = head.uri().authority().map(Authority::as_str);
         let target = authority.or_else(|| head::only_text(head.headers(), HOST))?;
@@ -59,7 +59,7 @@ impl Hosts {
     }
 }
 
-/// A host and the port that was written behind it, unless that is a default one.
+/// A host and its port, unless that is a default one.
 #[derive(Debug, PartialEq, Eq)]
 struct Host<'a> {
     name: Cow<'a, str>,
@@ -125,7 +125,7 @@ impl fmt::Display for Host<'_> {
     }
 }
 
-/// A host as the key of a client, in normal form where it is one.
+/// Returns a host as the key of a client, in normal form if it is a host.
 pub(super) fn key(key: ClientKey<'_>) -> ClientKey<'_> {
     match key.text().and_then(Host::listed) {
         Some(host) => host.to_string().into(),

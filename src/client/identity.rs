@@ -1,16 +1,16 @@
-//! The hash that is kept of each client.
+//! The hash that identifies a client.
 //!
-//! Nothing is kept of a key, a token or an address but a SipHash-1-3 under keys that are drawn once for the process, as
-//! the standard library's hash maps use it. Without the hash's key nobody finds two clients that collide, so that
-//! flooding a table with chosen keys does nothing, and nobody can search for what was hashed. The hash is fast on texts
-//! as short as these, where cryptographic hashes spend most of their time on starting.
+//! A key, a token or an address is stored only as a SipHash-1-3 under keys that are drawn once for the process, as in
+//! the standard library's hash maps. Without the hash's key nobody can find clients that collide or search for a hashed
+//! value, so chosen keys cannot flood a table. The hash is fast on short inputs, where cryptographic hashes spend most
+//! of their time on setup.
 //!
-//! Members of plans are known by 128 bits of it, so that nobody is taken for one. Balances are known by the first 64,
-//! of which the table keeps 47 for each limit: that two of a million clients share a bucket of a limit happens in one
-//! of 280 processes, and then they get less, not more. The second half is not made where no plan has members.
+//! Members of plans are identified by 128 bits, so that no other client is taken for a member. Balances are identified
+//! by the first 64 bits, of which the table stores 47 for each limit. In one of 280 processes two of a million clients
+//! share a bucket of a limit, and then they get less, not more. The second half is not computed if no plan has members.
 //!
-//! These hashes never leave the process. Where limits are shared, clients are hashed under a [`Secret`] that all
-//! replicas know, with SipHash-2-4 of 128 bits, and what lies in the store is that.
+//! These hashes never leave the process. For shared limits, clients are hashed with SipHash-2-4 of 128 bits under a
+//! [`Secret`] that all replicas know, and the store sees that hash.
 
 use std::{
     fmt,
@@ -26,15 +26,14 @@ use super::{
     sip::{SipKey, SipState},
 };
 
-/// A client as it is kept: a hash that nobody can turn back. Of 128 bits for members of plans and for stores, of 64 for
-/// balances of this process.
+/// A client as a one-way hash: 128 bits for members of plans and for stores, 64 for balances of this process.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Identity(u128);
 
 /// The identity of a client before it is hashed.
 #[derive(Debug, Clone)]
 pub(crate) enum Principal<'a> {
-    /// All clients of which nothing is known.
+    /// All unidentified clients.
     Anonymous,
     Key(ClientKey<'a>),
     /// An address, or the network that stands for it.
@@ -55,8 +54,7 @@ impl Principal<'_> {
     }
 }
 
-/// The kind of a principal. Each is hashed under a key of its own, so that nobody is called like
-/// somebody else's address.
+/// The kind of a principal. Each kind is hashed under a key of its own, so that a key never has the hash of an address.
 #[derive(Debug, Clone, Copy)]
 enum IdentityKind {
     Anonymous,
@@ -118,31 +116,31 @@ impl ProcessKeys {
 }
 
 impl Identity {
-    /// As this process calls it, and no other does: by 128 bits.
+    /// Returns the identity within this process, of 128 bits.
     #[inline]
     pub(crate) fn of(known: &Principal<'_>) -> Self {
         Self(KEYS.hash(known).whole())
     }
 
-    /// As the balances of this process call it: by the first 64 bits of [`of`](Self::of).
+    /// Returns the identity of a balance in this process: the first 64 bits of [`of`](Self::of).
     #[inline]
     pub(crate) fn first_of(known: &Principal<'_>) -> Self {
         Self(KEYS.hash(known).first().into())
     }
 
-    /// As [`of`](Self::of) calls a client by the bytes of its key.
+    /// Returns the identity of a client by the bytes of its key, as [`of`](Self::of) does.
     #[inline]
     pub(crate) fn of_key(key: &[u8]) -> Self {
         Self(KEYS.bytes.bytes(key).whole())
     }
 
-    /// As [`first_of`](Self::first_of) calls a client by the bytes of its key.
+    /// Returns the identity of a client by the bytes of its key, as [`first_of`](Self::first_of) does.
     #[inline]
     pub(crate) fn first_of_key(key: &[u8]) -> Self {
         Self(KEYS.bytes.bytes(key).first().into())
     }
 
-    /// The first half of an identity, as [`first_of`](Self::first_of) makes it.
+    /// Returns the first half of an identity, as [`first_of`](Self::first_of) does.
     pub(crate) fn first(self) -> Self {
         Self((self.0 as u64).into())
     }
@@ -152,16 +150,16 @@ impl Identity {
     }
 }
 
-/// The key under which all who share a store hash their clients.
+/// The key under which all processes that share a store hash their clients.
 #[derive(Clone, Copy)]
 pub(crate) struct Secret {
     hashers: [SipHasher24; 7],
-    /// The length of the text that it was made of, in bytes.
+    /// The length of the given secret, in bytes.
     pub(crate) length: usize,
 }
 
 impl Secret {
-    /// The least number of bytes of which a secret is made.
+    /// The least number of bytes of a secret.
     pub(crate) const SHORTEST: usize = 16;
 
     pub(crate) fn new(secret: &[u8]) -> Self {
@@ -177,7 +175,7 @@ impl Secret {
         }
     }
 
-    /// As all call it who know the secret.
+    /// Returns the identity of a client under the secret.
     pub(crate) fn identity(&self, known: &Principal<'_>) -> Identity {
         known.hash(|kind, bytes| self.hashers[kind as usize].hash(bytes).as_u128())
     }
@@ -188,7 +186,7 @@ impl Secret {
     }
 }
 
-/// Nobody's secret.
+/// The secret that is used when none is set.
 impl Default for Secret {
     fn default() -> Self {
         Self::new(&[])

@@ -1,10 +1,10 @@
-//! The keys that tell clients apart, as users give them.
+//! The keys of clients, as users give them.
 
 use std::{borrow::Cow, fmt};
 
-/// The key that tells a client from others: an API key, a user's number, a name.
+/// The key of a client: an API key, a user's number, a name.
 ///
-/// The key is hashed at once and never kept, and does not print itself.
+/// The key is hashed at once and never stored, and `Debug` does not print it.
 ///
 /// ```
 /// use tower_throttle::client::ClientKey;
@@ -16,9 +16,9 @@ use std::{borrow::Cow, fmt};
 /// # let _ = (by_number, user_of_tenant);
 /// ```
 ///
-/// Keys of different kinds are different clients: the text `"1"` is not the number `1`, and neither is the pair
+/// Keys of different kinds are different clients: the string `"1"` is not the number `1`, and neither is the pair
 /// `("1", 1)`. Numbers are compared by value, whatever their type. An array of sixteen bytes, such as
-/// `Uuid::into_bytes` returns, is the number that it writes, most significant byte first; a slice is bytes.
+/// `Uuid::into_bytes` returns, is the number that it encodes, most significant byte first; a slice is bytes.
 #[derive(Clone)]
 pub struct ClientKey<'a>(pub(super) Raw<'a>);
 
@@ -35,7 +35,7 @@ impl ClientKey<'_> {
     /// The first byte of a negative number, which no tuple begins with.
     const NEGATIVE: u8 = 3;
 
-    /// Makes a key of a number below zero.
+    /// Makes a key from a number below zero.
     fn negative(number: i128) -> Self {
         let bytes = number.to_be_bytes().into_iter();
         Self(Raw::Tuple(
@@ -43,7 +43,7 @@ impl ClientKey<'_> {
         ))
     }
 
-    /// Makes one key of several.
+    /// Makes one key from several.
     fn tuple(parts: &[ClientKey<'_>]) -> Self {
         let mut bytes = Vec::new();
         for ClientKey(part) in parts {
@@ -59,7 +59,7 @@ impl ClientKey<'_> {
         Self(Raw::Tuple(bytes))
     }
 
-    /// The key, if it is a text.
+    /// Returns the key if it is a string.
     pub(super) fn text(&self) -> Option<&str> {
         match &self.0 {
             Raw::Bytes(bytes) => std::str::from_utf8(bytes).ok(),
@@ -67,7 +67,7 @@ impl ClientKey<'_> {
         }
     }
 
-    /// Tells whether the key is bytes, as a header field or a token is.
+    /// Returns whether the key is bytes, as a header field or a token is.
     pub(super) fn is_bytes(&self) -> bool {
         matches!(self.0, Raw::Bytes(_))
     }
@@ -141,7 +141,7 @@ macro_rules! numbers {
 
 numbers!(u8 u16 u32 u64 u128 usize i8 i16 i32 i64 i128 isize);
 
-/// Two keys that tell a client together, such as a tenant and a user.
+/// Two keys that identify a client together, such as a tenant and a user.
 impl<'a, A, B> From<(A, B)> for ClientKey<'a>
 where
     A: Into<ClientKey<'a>>,
@@ -152,7 +152,7 @@ where
     }
 }
 
-/// Three keys that tell a client together.
+/// Three keys that identify a client together.
 impl<'a, A, B, C> From<(A, B, C)> for ClientKey<'a>
 where
     A: Into<ClientKey<'a>>,

@@ -1,7 +1,7 @@
-//! Clients: their keys, their addresses, and the head of a request by which a closure identifies them.
+//! Clients: keys, addresses, and the head of a request by which a closure identifies its client.
 //!
-//! [`Clients`] sets how clients are told apart, and what each may do. The guide
-//! [Clients and plans](crate::guides::clients) explains it.
+//! [`Clients`] sets how clients are identified, and the limits of each. The guide [Clients and
+//! plans](crate::guides::clients) explains it.
 
 mod address;
 mod clients;

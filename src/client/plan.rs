@@ -2,14 +2,14 @@
 
 use crate::limit::limits::Limits;
 
-/// A usage plan: what each client of a class may do, and on single routes besides.
+/// A usage plan: the limits of each client on it, altogether and on single routes.
 ///
-/// [`Limits`] and [`Rate`](crate::Rate)s turn into a plan without routes by themselves.
+/// [`Limits`] and a [`Rate`](crate::Rate) convert into a plan without routes.
 ///
 /// ```
 /// use tower_throttle::{Limits, Plan, Quota, Rate};
 ///
-/// let pro = Plan::new(Limits::new().rate(Rate::per_second(20).burst(40)).quota(Quota::per_day(10_000)))
+/// let pro = Plan::new(Limits::new().rate(Rate::per_second(20)).quota(Quota::per_day(10_000)))
 ///     .route("POST /v1/chat/completions", Rate::per_second(2).burst(4))
 ///     .route("GET /v1/models", Limits::unlimited());
 /// # let _ = pro;
@@ -22,7 +22,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Makes a plan of what each client of the class may do altogether.
+    /// Creates a plan with the limits that each of its clients has altogether.
     pub fn new(limits: impl Into<Limits>) -> Self {
         Self {
             limits: limits.into(),
@@ -30,11 +30,11 @@ impl Plan {
         }
     }
 
-    /// Adds what each client of the class may do on one route, given by its [`RouteKey`](crate::RouteKey),
-    /// besides what the client may do altogether.
+    /// Adds limits of each client on one route, given by its [`RouteKey`](crate::RouteKey), besides the client's other
+    /// limits.
     ///
-    /// With [`Limits::unlimited`], no limit of the client counts requests to the route; the route's own limits and the
-    /// total still do. A route that is [exempt](Limits::exempt) has no limits of clients: both are an error.
+    /// With [`Limits::unlimited`], no limit of the client counts requests to the route. The route's own limits and the
+    /// total still do. Limits on an [exempt](Limits::exempt) route are an error.
     pub fn route(mut self, key: impl AsRef<str>, limits: impl Into<Limits>) -> Self {
         self.routes.push((key.as_ref().into(), limits.into()));
         self

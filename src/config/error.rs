@@ -2,10 +2,9 @@ use std::fmt;
 
 use crate::error::debug_as_display;
 
-/// An error for which a configuration cannot be read. The error names the setting at fault, and where the setting
-/// stands, if that is known.
+/// An error in a configuration. It names the setting at fault and its position, if that is known.
 ///
-/// The error is shown as `line 3, column 21: inbound.rate-limit.calls: …`.
+/// `Display` writes `line 3, column 21: inbound.rate-limit.calls: …`.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigError {
     path: String,
@@ -37,19 +36,19 @@ impl ConfigError {
         (self.path, self.fault)
     }
 
-    /// The setting at fault, as in `inbound.rate-limit.calls`. Empty for the document as a whole.
+    /// Returns the path of the setting at fault, such as `inbound.rate-limit.calls`. Empty for the document as a whole.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// The line it stands on, from one.
+    /// Returns the line of the setting, from one.
     #[must_use]
     pub fn line(&self) -> Option<usize> {
         self.position.map(|position| position.line)
     }
 
-    /// The column at which it begins, in characters, from one.
+    /// Returns the column of the setting in characters, from one.
     #[must_use]
     pub fn column(&self) -> Option<usize> {
         self.position.map(|position| position.column)

@@ -3,18 +3,18 @@ use std::fmt;
 use super::ConfigError;
 use crate::rules::Rules;
 
-/// Rules that were read, and what is different about them here.
+/// Rules that were imported, and warnings about differences.
 #[derive(Debug, Clone)]
 #[must_use]
 #[non_exhaustive]
 pub struct Imported {
-    /// The limits.
+    /// The rules.
     pub rules: Rules,
-    /// The settings that were read and hold in another way here, or not at all.
+    /// The settings that differ here or have no effect.
     pub warnings: Vec<Warning>,
 }
 
-/// Rules of this crate hold as they are written.
+/// Rules of this crate have no warnings.
 impl From<Rules> for Imported {
     fn from(rules: Rules) -> Self {
         Self {
@@ -24,7 +24,7 @@ impl From<Rules> for Imported {
     }
 }
 
-/// A setting that holds in another way here, or not at all. It is shown as a sentence.
+/// A setting that differs here or has no effect. `Display` writes it as a sentence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Warning {
@@ -42,7 +42,7 @@ impl Warning {
     }
 }
 
-/// A setting at fault is told and passed over.
+/// Turns an error into a warning about a setting that is skipped.
 impl From<ConfigError> for Warning {
     fn from(error: ConfigError) -> Self {
         let (path, sentence) = error.into_parts();

@@ -1,9 +1,9 @@
-//! Rules as documents: the library's own, and those of the gateways that people come from.
+//! Rules as documents: the crate's own format, and those of API gateways.
 //!
 //! # Rules
 //!
-//! Limits are settings, not code. All that [`Rules`](crate::Rules) can say but closures and keys of members can be
-//! written down, and [`Rules::from_toml`](crate::Rules::from_toml) reads it:
+//! A document can hold all of [`Rules`](crate::Rules) except closures and keys of members.
+//! [`Rules::from_toml`](crate::Rules::from_toml) reads it:
 //!
 //! ```
 //! use tower_throttle::{Rules, ThrottleLayer};
@@ -41,9 +41,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`Rules::from_yaml`](crate::Rules::from_yaml) reads the same from YAML and from JSON. Any other format comes through
-//! serde: `Rules` is `Deserialize` and `Serialize`. Errors tell the path to the setting at fault, and line and column
-//! where it was not serde that read it.
+//! [`Rules::from_yaml`](crate::Rules::from_yaml) reads the same from YAML and from JSON. Other formats use serde:
+//! `Rules` is `Deserialize` and `Serialize`. An error states the path of the setting at fault, and its line and column
+//! unless serde has read it.
 //!
 //! | setting | what it is |
 //! |---|---|
@@ -52,7 +52,7 @@
 //! | `undeclared` | `"per_route"` or `"shared"`: [`Undeclared`](crate::rules::Undeclared) |
 //! | `catch_all` | `"unmatched"` or `"unrouted"`: [`CatchAll`](crate::route::CatchAll) |
 //! | `clients` | see below |
-//! | `estimate` | [tokens](crate::usage::Estimate) of a request: `300`, `{ header = "x-max-tokens", or = 300 }` or `{ bytes_per_token = 4 }`; with `exact = true` it is what a request costs |
+//! | `estimate` | [tokens](crate::usage::Estimate) of a request: `300`, `{ header = "x-max-tokens", or = 300 }` or `{ bytes_per_token = 4 }`; with `exact = true` it is the [cost](crate::usage::Estimate::exact) |
 //! | `rejections` | a [`Dialect`](crate::response::Dialect), by route key: `"problem"`, `"openai"`, `"anthropic"`, `"api_gateway"`, `"azure_api_management"`, `"kserve"`, `"json_rpc"` |
 //!
 //! **Limits** are a rate, `"unlimited"`, `"closed"`, `"exempt"`, or a table:
@@ -60,7 +60,7 @@
 //! | setting | what it is |
 //! |---|---|
 //! | `rate` | `10` or `0.5` a second, `"600/minute"`, `"5/90s"`, `{ rate = 10, burst = 5, name = "chat", shadow = true }`, or a list of those |
-//! | `burst` | of that rate, if there is one alone |
+//! | `burst` | of that rate, if it is the only one |
 //! | `quota` | `"10000/day"`, `"/week"`, `"/month"` or a duration; a table with `quota`, `name`, `shadow`; or a list |
 //! | `tokens` | rates of [model tokens](crate::Limits::tokens), written as `rate` |
 //! | `in_flight` | `8`, a table with `max`, `name`, `shadow`, or a list |
@@ -68,26 +68,32 @@
 //! | `max_tokens_per_request` | the largest estimate that is [admitted](crate::Limits::max_tokens_per_request) |
 //! | `max_reservation_percent` | the part of a burst of tokens that one request [reserves](crate::Limits::max_reservation_percent) at most |
 //! | `name`, `publish` | [`Limits::named`](crate::Limits::named): 1 to 64 of `A-Z a-z 0-9 _`; [`Limits::publish`](crate::Limits::publish) |
-//! | `access` | `"unlimited"` or `"closed"`, beside other settings; or [`"exempt"`](crate::Limits::exempt) alone |
+//! | `access` | `"unlimited"` or `"closed"`, with other settings; or only [`"exempt"`](crate::Limits::exempt) |
 //!
-//! A setting that is left out is never zero: a route inherits it from the default. A rate of `0` closes. A fraction
-//! is exact: `0.5` is one in two seconds. A number of more than twelve digits, as tools print it, is the simplest
-//! fraction within one part in 2^52: `0.0033333333333333335` is one in five minutes. A whole number may be written
-//! `5.0` or `1e3`. A rate without a burst has one of its count, a fraction of what it is in its period, rounded up.
-//! Periods are `second`, `minute`, `hour`, `day` or a duration (`ns`, `us`, `ms`, `s`, `m`, `h`, `d`).
+//! A setting that is left out is never zero: a route inherits it from the default. A rate of `0` closes.
 //!
-//! **Clients** have `by`: `"address"`, `"bearer"`, `{ header = "x-api-key" }`, `{ hosts = ["api.example.com"] }`, or
-//! one of the latter three and `"address"` in a list; `each` and `plans`, which are limits that may have `routes` of
-//! their own; and `trusted_proxies`, `forwarding` (`"x-forwarded-for"`, `"forwarded"`), `ipv6_prefix` and `max_clients`
-//! as [`Clients`](crate::Clients) has them. Who is on a plan is no setting, for keys are secrets:
-//! [`Rules::map_clients`](crate::Rules::map_clients) adds them. With `by = "code"`,
-//! [`Clients::identify_by`](crate::Clients::identify_by) is called there, too, and tells clients apart.
+//! Fractions are exact: `0.5` is one in two seconds. A number of more than twelve digits, as tools print it, is the
+//! simplest fraction within one part in 2^52: `0.0033333333333333335` is one in five minutes. A whole number may be
+//! written `5.0` or `1e3`. The default burst of a rate is its count, rounded up. Periods are `second`, `minute`,
+//! `hour`, `day` or a duration (`ns`, `us`, `ms`, `s`, `m`, `h`, `d`).
 //!
-//! A document may name its schema, as `$schema`. It has at most 8 MiB in any format, unless a [`Reader`] says
-//! otherwise; a byte order mark before it is passed over.
+//! **Clients** have these settings:
 //!
-//! [`JSON_SCHEMA`] says the same to editors and to checks, and lies in the repository as `schema/tower-throttle.json`.
-//! In JSON, name it as `$schema`. In YAML and TOML, editors read it from a comment:
+//! - `by`: `"address"`, `"bearer"`, `{ header = "x-api-key" }`, `{ hosts = ["api.example.com"] }`, or a list of one of
+//!   the last three and `"address"`; or `"code"`, if [`Clients::identify_by`](crate::Clients::identify_by) identifies
+//!   clients.
+//! - `each` and `plans`: limits that may have `routes` of their own.
+//! - `trusted_proxies`, `forwarding` (`"x-forwarded-for"`, `"forwarded"`), `ipv6_prefix` and `max_clients`, as in
+//!   [`Clients`](crate::Clients).
+//!
+//! Members of plans are not settings, since their keys are secrets. [`Rules::map_clients`](crate::Rules::map_clients)
+//! adds them, and is the place to call `identify_by`.
+//!
+//! A document may name its schema as `$schema`. It has at most 8 MiB in any format, or the size that a [`Reader`] sets.
+//! A byte order mark is ignored.
+//!
+//! [`JSON_SCHEMA`] describes these settings for editors and checks, and is in the repository as
+//! `schema/tower-throttle.json`. In JSON, name it as `$schema`. In YAML and TOML, editors read it from a comment:
 //!
 //! ```text
 //! # yaml-language-server: $schema=tower-throttle.json
@@ -96,13 +102,12 @@
 //!
 //! # Gateways
 //!
-//! A document becomes rules as if they had been written by hand. A setting that cannot be kept is an error that names
-//! it, with its line and column; what is kept in another way is a [`Warning`]. Nothing is left out in silence that
-//! would limit somebody. See [`api_gateway`] and [`api_management`].
+//! A gateway's document becomes rules as if they had been written by hand. An unsupported setting is an error that
+//! names it, with its line and column; a setting that is approximated is a [`Warning`]. No setting that limits is
+//! ignored silently. See [`api_gateway`] and [`api_management`].
 
-/// The JSON Schema of rules (draft 2020-12), for editors and for checks before a deployment. It describes what can be
-/// read, as TOML, YAML or JSON. Rules that contradict each other are found by
-/// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+/// The JSON Schema of rules (draft 2020-12), for editors and for checks before a deployment. It describes documents in
+/// TOML, YAML and JSON. Contradictory rules are reported only by [`ThrottleLayer::new`](crate::ThrottleLayer::new).
 pub const JSON_SCHEMA: &str = include_str!("../../schema/tower-throttle.json");
 
 mod document;

@@ -1,12 +1,12 @@
-//! A cap on what is in flight.
+//! A cap on requests in flight.
 
 use std::borrow::Cow;
 
 /// A cap on the requests in flight at the same moment: from the decision to the end of the response body.
 ///
 /// A streamed answer holds its slot until its last byte, its trailers or its error, or until it is dropped; see
-/// [`ResponseBody`](crate::body::ResponseBody). A request head whose body does not come holds one as long as the inner
-/// service waits for it: see [slots](crate::guides::models#slots) for the timeouts that bound that.
+/// [`ResponseBody`](crate::body::ResponseBody). A request whose body does not arrive holds a slot as long as the inner
+/// service waits for the body; see [slots](crate::guides::models#slots) for timeouts.
 ///
 /// ```
 /// use tower_throttle::{InFlight, Limits};
@@ -16,14 +16,13 @@ use std::borrow::Cow;
 /// # let _ = (chat, named);
 /// ```
 ///
-/// A request that finds no slot free is refused, or waits for one where [`Limits::max_wait`] says so. Nobody
-/// knows beforehand for how long a slot is held: a refusal tells a second. Where all limits that refuse are caps of
-/// the total or of a route, the server is busy, and the answer is 503 (gRPC `UNAVAILABLE`); a client's own cap is
-/// answered with 429, as a rate is.
+/// A request without a free slot is refused, or waits for one if [`Limits::max_wait`] is set. The time until a slot is
+/// free is unknown, so a refusal states one second. If all limits that refuse are caps of the total or of a route, the
+/// server is busy, and the answer is 503 (gRPC `UNAVAILABLE`). A client's own cap is answered with 429, like a rate.
 ///
 /// # Zero and the maximum
 ///
-/// Zero is a **closed** limit: it admits nothing, ever. More than 2⁶² count as so many.
+/// Zero is a **closed** limit: it refuses every request. More than 2⁶² counts as 2⁶².
 ///
 /// [`Limits::max_wait`]: crate::Limits::max_wait
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +34,7 @@ pub struct InFlight {
 }
 
 impl InFlight {
-    /// At most `count` requests at a time.
+    /// Creates a cap of `count` requests at a time.
     pub const fn new(count: u64) -> Self {
         Self {
             count,
@@ -44,9 +43,9 @@ impl InFlight {
         }
     }
 
-    /// Names this limit in header fields, answers, metrics and logs: 1 to 64 of `A-Z a-z 0-9 _`.
+    /// Sets the name of this limit in header fields, answers, metrics and logs: 1 to 64 of `A-Z a-z 0-9 _`.
     ///
-    /// Without this call it is named after its scope, route key and kind: see [`Limits::named`](crate::Limits::named).
+    /// By default it is named after its scope, route key and kind: see [`Limits::named`](crate::Limits::named).
     ///
     /// # Errors
     ///
@@ -57,19 +56,19 @@ impl InFlight {
         self
     }
 
-    /// Decides without refusing: see [`Rate::shadow`](crate::Rate::shadow).
+    /// Turns this limit into a shadow: see [`Rate::shadow`](crate::Rate::shadow).
     pub const fn shadow(mut self) -> Self {
         self.shadow = true;
         self
     }
 
-    /// Requests at a time.
+    /// Returns the number of requests at a time.
     #[must_use]
     pub const fn count(&self) -> u64 {
         self.count
     }
 
-    /// Tells whether this limit is a shadow, which only tells what it would refuse.
+    /// Returns whether this limit is a shadow, which reports and refuses nothing.
     #[must_use]
     pub const fn is_shadow(&self) -> bool {
         self.shadow

@@ -1,7 +1,7 @@
-//! Settings of one limit, as snapshots and decisions show them: where it holds, and how much.
+//! The settings of one limit, as snapshots and decisions show them: its scope and its size.
 
-// Settings of limits and their arithmetic: pure, without storage and without a runtime. Here stands one limit and where
-// it holds; the settings of a scope are in `limits`.
+// Settings of limits and their arithmetic, without storage and without a runtime. This file has one limit and its
+// scope; `limits` has the settings of a whole scope.
 
 pub(crate) mod calendar;
 pub(crate) mod gcra;
@@ -32,15 +32,15 @@ pub(crate) fn gcd(a: u128, b: u128) -> u128 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// The scope of a limit: the requests that it holds for.
+/// The scope of a limit: the requests that it counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Scope {
-    /// Everything that passes the throttle.
+    /// All requests.
     Total,
     /// One route: a method and a path.
     Route,
-    /// One client, whatever it asks for.
+    /// One client, on all routes.
     Client,
     /// One client on one route.
     ClientOnRoute,
@@ -79,8 +79,8 @@ pub(crate) struct Limit {
 
 /// The settings of a limit.
 ///
-/// `Display` shows them in a few words: `10 in 1s, burst 5`, `10000 in a day`, `90000 tokens in 60s, burst 90000`,
-/// `8 in flight`, or `closed`; and `shadow` behind that.
+/// `Display` writes them briefly: `10 in 1s, burst 5`, `10000 in a day`, `90000 tokens in 60s, burst 90000`, `8 in
+/// flight`, or `closed`, and then `shadow` if the limit is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LimitSettings {
@@ -90,7 +90,7 @@ pub enum LimitSettings {
     Quota(Quota),
     /// A rate of model tokens.
     Tokens(Rate),
-    /// A cap on what is in flight.
+    /// A cap on requests in flight.
     InFlight(InFlight),
 }
 
@@ -125,12 +125,12 @@ impl LimitSettings {
         }
     }
 
-    /// Tells whether both are of the same kind, both enforced or both shadows.
+    /// Returns whether both are of the same kind, and both are enforced or both are shadows.
     pub(crate) fn is_kind_of(&self, other: &Self) -> bool {
         discriminant(self) == discriminant(other) && self.is_shadow() == other.is_shadow()
     }
 
-    /// The period of a rate or the window of a quota. `None`: a cap in flight.
+    /// Returns the period of a rate or the window of a quota. `None` for a cap in flight.
     pub(crate) fn window(&self) -> Option<Window> {
         match self {
             Self::Rate(rate) | Self::Tokens(rate) => Some(Window::Every(rate.period())),
@@ -148,7 +148,7 @@ impl LimitSettings {
         }
     }
 
-    /// Tells whether this limit is a shadow, which only tells what it would refuse.
+    /// Returns whether this limit is a shadow, which reports and refuses nothing.
     #[must_use]
     pub fn is_shadow(&self) -> bool {
         match self {
@@ -179,7 +179,7 @@ impl fmt::Display for LimitSettings {
 }
 
 impl Limit {
-    /// One of so many equal shares of it, a burst of 1 at least.
+    /// Returns one of `shares` equal shares, with a burst of at least 1.
     pub(crate) fn share(&self, shares: u32) -> Self {
         let settings = self.settings.share(shares);
         Self {
@@ -228,7 +228,7 @@ impl Limit {
         }
     }
 
-    /// Tells whether strangers share the limit's buckets, whoever asks.
+    /// Returns whether different clients share the limit's buckets.
     pub(crate) fn is_shared(&self) -> bool {
         matches!(self.scope, Scope::Total | Scope::Route)
     }

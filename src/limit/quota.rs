@@ -2,14 +2,14 @@
 
 use std::{borrow::Cow, fmt, time::Duration};
 
-/// A number of requests in a fixed window of time, which starts anew when the window ends.
+/// A number of requests in a fixed window of time, which starts again when the window ends.
 ///
-/// A day, a week and a month are those of the calendar in UTC: they end at midnight, at midnight before
-/// Monday, at midnight before the first. A window of any other length is counted from the Unix epoch.
-/// What a refusal tells is the exact time to the window's end.
+/// Days, weeks and months are those of the calendar in UTC: they end at midnight, at midnight before Monday, and at
+/// midnight before the first. A window of any other length is counted from the Unix epoch. A refusal states the exact
+/// time to the window's end.
 ///
-/// A quota does not pace: all of it may be used at once, and at the end of a window twice as much in a
-/// moment. To pace, put a [`Rate`](crate::Rate) beside it.
+/// A quota does not pace: all of it may be used at once, and twice as much around the end of a window. To pace, add a
+/// [`Rate`](crate::Rate).
 ///
 /// ```
 /// use std::time::Duration;
@@ -24,18 +24,18 @@ use std::{borrow::Cow, fmt, time::Duration};
 ///
 /// # Restarts
 ///
-/// Quotas are kept in the memory of the process: after a restart all of them are whole again. In a
-/// [store](crate::ThrottleLayerBuilder::store) they stay what they were, for all replicas together.
+/// Quotas are kept in the memory of the process, and a restart makes all of them whole. In a
+/// [store](crate::ThrottleLayerBuilder::store) they survive, for all replicas together.
 ///
 /// # Zero and the maximum
 ///
-/// A quota of zero is a **closed** limit: it admits nothing, ever. A window of zero or of more than 2⁶¹
-/// nanoseconds (73 years), or a quota of more requests than its window has nanoseconds, is an error of
+/// A quota of zero is a **closed** limit: it refuses every request. A window of zero or of more than 2⁶¹ nanoseconds
+/// (73 years), and a quota of more requests than its window has nanoseconds, are errors of
 /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
 ///
-/// The wall clock is read once, when the layer is made; from there on windows end by the monotonic clock. A
-/// wall clock that is set afterwards moves no window. On a machine that was suspended windows end later, by the time of
-/// the suspension; those of a [store](crate::ThrottleLayerBuilder::store) go by its own clock.
+/// The wall clock is read once, when the layer is made. From then on windows end by the monotonic clock, so that
+/// setting the wall clock moves no window. On a suspended machine windows end later, by the time of the suspension.
+/// Windows in a [store](crate::ThrottleLayerBuilder::store) follow the store's clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Quota {
@@ -45,10 +45,10 @@ pub struct Quota {
     shadow: bool,
 }
 
-/// The window of a quota, at whose end all its units come back at once.
+/// The window of a quota, at whose end all its units are available again.
 ///
-/// The end of a window at a given time is [`Budget::full_state`](crate::store::Budget::full_state). A store that finds
-/// it elsewhere, by a clock of its own, finds the same for all four.
+/// [`Budget::full_state`](crate::store::Budget::full_state) is the end of the window at a given time. A store that
+/// computes the end by its own clock gets the same result for all four kinds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Window {
     /// A day, from midnight to midnight UTC.
@@ -57,7 +57,7 @@ pub enum Window {
     Week,
     /// A calendar month, from the first to the last day UTC.
     Month,
-    /// A window of this length, of which the first began at the Unix epoch. From 1 to 2⁶¹ nanoseconds (73 years).
+    /// A window of this length, counted from the Unix epoch. From 1 to 2⁶¹ nanoseconds (73 years).
     Every(Duration),
 }
 
@@ -76,22 +76,22 @@ impl fmt::Display for Window {
 impl Quota {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-    /// `count` requests in each window of this length, the first of which began with the Unix epoch.
+    /// Creates a quota of `count` requests in each window of this length, counted from the Unix epoch.
     pub const fn per(count: u64, window: Duration) -> Self {
         Self::new(count, Window::Every(window))
     }
 
-    /// `count` requests a day, from midnight to midnight UTC.
+    /// Creates a quota of `count` requests a day, from midnight to midnight UTC.
     pub const fn per_day(count: u64) -> Self {
         Self::new(count, Window::Day)
     }
 
-    /// `count` requests a week, from Monday to Sunday UTC (ISO 8601).
+    /// Creates a quota of `count` requests a week, from Monday to Sunday UTC (ISO 8601).
     pub const fn per_week(count: u64) -> Self {
         Self::new(count, Window::Week)
     }
 
-    /// `count` requests a calendar month, from the first to the last day UTC.
+    /// Creates a quota of `count` requests a calendar month, from the first to the last day UTC.
     pub const fn per_month(count: u64) -> Self {
         Self::new(count, Window::Month)
     }
@@ -105,9 +105,9 @@ impl Quota {
         }
     }
 
-    /// Names this limit in header fields, answers, metrics and logs: 1 to 64 of `A-Z a-z 0-9 _`.
+    /// Sets the name of this limit in header fields, answers, metrics and logs: 1 to 64 of `A-Z a-z 0-9 _`.
     ///
-    /// Without this call it is named after its scope, route key and kind: see [`Limits::named`](crate::Limits::named).
+    /// By default it is named after its scope, route key and kind: see [`Limits::named`](crate::Limits::named).
     ///
     /// # Errors
     ///
@@ -118,25 +118,25 @@ impl Quota {
         self
     }
 
-    /// Decides without refusing: see [`Rate::shadow`](crate::Rate::shadow).
+    /// Turns this limit into a shadow: see [`Rate::shadow`](crate::Rate::shadow).
     pub const fn shadow(mut self) -> Self {
         self.shadow = true;
         self
     }
 
-    /// Tells whether this limit is a shadow, which only tells what it would refuse.
+    /// Returns whether this limit is a shadow, which reports and refuses nothing.
     #[must_use]
     pub const fn is_shadow(&self) -> bool {
         self.shadow
     }
 
-    /// Requests per window.
+    /// Returns the number of requests per window.
     #[must_use]
     pub const fn count(&self) -> u64 {
         self.count
     }
 
-    /// The length of a window: the longest there is, 31 days, for a month.
+    /// Returns the length of a window. A month counts as 31 days, the longest.
     #[must_use]
     pub const fn window(&self) -> Duration {
         match self.window {
@@ -147,7 +147,7 @@ impl Quota {
         }
     }
 
-    /// The length of the shortest window: that of February for a month.
+    /// Returns the length of the shortest window: that of February for a month.
     pub(crate) const fn shortest(&self) -> Duration {
         match self.window {
             Window::Month => Duration::from_secs(28 * Self::DAY.as_secs()),
@@ -159,7 +159,7 @@ impl Quota {
         self.window
     }
 
-    /// One of so many equal shares.
+    /// Returns one of `shares` equal shares.
     pub(crate) fn share(&self, shares: u32) -> Self {
         Self {
             count: (self.count / u64::from(shares.max(1))).max(1),

@@ -5,13 +5,12 @@ use std::{borrow::Cow, str::FromStr, time::Duration};
 use super::quantity::{self, Decimal};
 use crate::error::debug_as_display;
 
-/// A steady-state rate with a burst: *how many in that period*, and how many at once.
+/// A steady-state rate with a burst: a number of requests in each period, and a number at once.
 ///
-/// A bucket holds `burst` requests, starts full and is refilled evenly at the rate. In any window of
-/// length `w` at most `burst - 1 + ⌈w × count / period⌉` requests are admitted, exactly.
+/// A bucket holds `burst` requests, starts full and is refilled evenly at the rate. In any window of length `w` it
+/// admits at most `burst - 1 + ⌈w × count / period⌉` requests, exactly.
 ///
-/// The number is always a count per period, never a spacing: `Rate::per_second(10)` lets ten requests
-/// through in each second.
+/// The number is always a count per period, never a spacing: `Rate::per_second(10)` admits ten requests in each second.
 ///
 /// ```
 /// use std::time::Duration;
@@ -29,14 +28,15 @@ use crate::error::debug_as_display;
 ///
 /// # Zero and the maximum
 ///
-/// A rate or a burst of zero is a **closed** limit, as a throttle of 0 is in API Gateway: it admits
-/// nothing, ever. It has to be written to be had.
+/// A rate or a burst of zero is a **closed** limit, like a throttle of 0 in API Gateway: it refuses every request. No
+/// default is zero.
 ///
-/// Rates are kept to the nanosecond: more than 1,000,000,000 a second count as one a nanosecond, and a
-/// spacing that is no whole number of nanoseconds is rounded up, by less than one (which is much for rates
-/// of hundreds of millions a second, and nothing for others). An empty bucket must
-/// be full again within 2⁶² nanoseconds (146 years); a rate and burst beyond that, or a period of zero,
-/// are an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+/// Rates are exact to the nanosecond. More than 1,000,000,000 a second count as one a nanosecond. A spacing that is not
+/// a whole number of nanoseconds is rounded up, by less than one; this matters only for rates of hundreds of millions a
+/// second.
+///
+/// An empty bucket must be full again within 2⁶² nanoseconds (146 years). A slower rate, a larger burst, and a period
+/// of zero are errors of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Rate {
@@ -48,7 +48,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// `count` requests in each `period`.
+    /// Creates a rate of `count` requests in each `period`.
     pub const fn new(count: u64, period: Duration) -> Self {
         Self {
             count,
@@ -59,38 +59,38 @@ impl Rate {
         }
     }
 
-    /// `count` requests in each second.
+    /// Creates a rate of `count` requests in each second.
     pub const fn per_second(count: u64) -> Self {
         Self::new(count, Duration::from_secs(1))
     }
 
-    /// `count` requests in each minute.
+    /// Creates a rate of `count` requests in each minute.
     pub const fn per_minute(count: u64) -> Self {
         Self::new(count, Duration::from_secs(60))
     }
 
-    /// `count` requests in each hour.
+    /// Creates a rate of `count` requests in each hour.
     pub const fn per_hour(count: u64) -> Self {
         Self::new(count, Duration::from_secs(60 * 60))
     }
 
-    /// `count` requests in each 24 hours, refilled evenly. For a count that begins anew at midnight see
-    /// [`Quota::per_day`](crate::Quota::per_day).
+    /// Creates a rate of `count` requests in each 24 hours, refilled evenly. For a count that starts again at midnight
+    /// see [`Quota::per_day`](crate::Quota::per_day).
     pub const fn per_day(count: u64) -> Self {
         Self::new(count, Duration::from_secs(24 * 60 * 60))
     }
 
-    /// Sets the number of requests that a full bucket lets through at once.
+    /// Sets the number of requests that a full bucket admits at once.
     ///
-    /// Without this call: as many as the rate's count, and at least one unless that is zero.
+    /// Default: the rate's count, and at least one unless the count is zero.
     pub const fn burst(mut self, burst: u64) -> Self {
         self.burst = Some(burst);
         self
     }
 
-    /// Names this limit in header fields, answers, metrics and logs: 1 to 64 of `A-Z a-z 0-9 _`.
+    /// Sets the name of this limit in header fields, answers, metrics and logs: 1 to 64 of `A-Z a-z 0-9 _`.
     ///
-    /// Without this call it is named after its scope, route key and kind: see [`Limits::named`](crate::Limits::named).
+    /// By default it is named after its scope, route key and kind: see [`Limits::named`](crate::Limits::named).
     ///
     /// # Errors
     ///
@@ -101,17 +101,17 @@ impl Rate {
         self
     }
 
-    /// Decides without refusing: what it would have refused is told in
-    /// [`Decision::shadow`](crate::Decision::shadow), and nobody is refused or waits for it.
+    /// Turns this limit into a shadow: it decides and refuses nothing, and no request waits for it.
+    /// [`Decision::shadow`](crate::Decision::shadow) reports what it would have refused.
     ///
-    /// A shadow has a bucket of its own, charged for each request that passes the enforced limits and finds room in
-    /// it: what the bucket tells is what it would tell if this limit were enforced too. It spends nothing of an
-    /// enforced limit, and header fields do not tell it.
+    /// A shadow has a bucket of its own. It is charged for each request that passes the enforced limits and finds room
+    /// in it, so its reports are those of an enforced limit. It takes nothing from an enforced limit, and header fields
+    /// do not show it.
     ///
     /// ```
     /// use tower_throttle::{Limits, Rate};
     ///
-    /// // To find out who would notice, before it is enforced.
+    /// // Shows which requests a stricter limit would refuse.
     /// let chat = Limits::new()
     ///     .rate(Rate::per_second(10))
     ///     .rate(Rate::per_second(5).named("stricter").shadow());
@@ -122,25 +122,25 @@ impl Rate {
         self
     }
 
-    /// Tells whether this limit is a shadow, which only tells what it would refuse.
+    /// Returns whether this limit is a shadow, which reports and refuses nothing.
     #[must_use]
     pub const fn is_shadow(&self) -> bool {
         self.shadow
     }
 
-    /// Requests per period.
+    /// Returns the number of requests per period.
     #[must_use]
     pub const fn count(&self) -> u64 {
         self.count
     }
 
-    /// The period the count refers to.
+    /// Returns the period that the count refers to.
     #[must_use]
     pub const fn period(&self) -> Duration {
         self.period
     }
 
-    /// Requests that a full bucket holds.
+    /// Returns the number of requests that a full bucket holds.
     #[must_use]
     pub const fn burst_limit(&self) -> u64 {
         match self.burst {
@@ -149,19 +149,19 @@ impl Rate {
         }
     }
 
-    /// Tells whether nothing is ever admitted: the rate or the burst is zero.
+    /// Returns whether this limit refuses every request, since its rate or burst is zero.
     #[must_use]
     pub const fn is_closed(&self) -> bool {
         self.count == 0 || self.burst_limit() == 0
     }
 
-    /// The burst, where it was said.
+    /// Returns the burst if it was set.
     #[cfg(feature = "config")]
     pub(crate) fn given_burst(&self) -> Option<u64> {
         self.burst
     }
 
-    /// One of so many equal shares.
+    /// Returns one of `shares` equal shares.
     pub(crate) fn share(&self, shares: u32) -> Self {
         let shares = shares.max(1);
         Self {
@@ -180,11 +180,11 @@ impl Rate {
     }
 }
 
-/// Reads a rate as configuration files write it: a count, a slash and a period, such as `600/minute`, `0.5/s`, `3/2h`
-/// or `1_000/day`. A count alone is one a second.
+/// Parses a rate as in configuration files: a count, a slash and a period, such as `600/minute`, `0.5/s`, `3/2h` or
+/// `1_000/day`. A count alone is per second.
 ///
-/// A fraction loses nothing: `0.333/s` is 333 in 1,000 seconds. Of more than twelve significant digits it is the
-/// simplest fraction within one part in 2⁵², so that a third that a tool has printed is a third. The burst is the
+/// Fractions are exact: `0.333/s` is 333 in 1,000 seconds. A number of more than twelve significant digits is read as
+/// the simplest fraction within one part in 2⁵², so that a third as printed by a tool is a third. The burst is the
 /// count as written, rounded up.
 ///
 /// The units of a period are `ns`, `us`, `ms`, `s`, `m`, `h` and `d`, and their names, such as `second` and `minutes`.

@@ -1,8 +1,8 @@
 //! `RateLimit-Policy` and `RateLimit`: draft-ietf-httpapi-ratelimit-headers-11.
 //!
-//! Both are lists of structured-field items (RFC 9651), one a published limit: the policy (`policies`) as it was
-//! configured, and what remains of it. Known readers shape what we send within the draft: one takes the
-//! first item alone and wants `r` directly before `t`, so the binding limit comes first.
+//! Both are lists of structured-field items (RFC 9651), one for each published limit: its policy as configured
+//! (`policies`), and its remaining units. Known parsers read only the first item and expect `r` directly before `t`, so
+//! the binding limit comes first.
 
 use std::sync::Arc;
 
@@ -20,11 +20,11 @@ use crate::{
     limiter::{limit_set::LimitSet, plain::PlainStates, readings::LimitReadings},
 };
 
-/// The fields of a response that are written when it is there, from what the request has left of plain limits.
+/// The fields of a response that are written when it is ready, from the states of plain limits.
 #[derive(Debug)]
 pub(crate) struct UnwrittenFields {
     templates: Arc<Templates>,
-    /// The states that its limits were left in, one unit taken of each at `now`.
+    /// The states of the limits after the request took one unit of each at `now`.
     states: PlainStates,
     now: Nanos,
 }
@@ -95,7 +95,7 @@ impl RateLimitFields {
         })
     }
 
-    /// Adds what is left in the words of a dialect.
+    /// Adds the fields of a dialect.
     #[cold]
     pub(crate) fn add_dialect(
         &mut self,
@@ -109,10 +109,10 @@ impl RateLimitFields {
         self.more = Some(dialect_headers(dialect, &limits, || clock.wall()).into());
     }
 
-    /// Adds the fields to a response, beside those the inner service wrote itself.
+    /// Adds the fields to a response, beside those that the inner service has set.
     ///
-    /// Not to a protocol switch, which is no answer; and to a redirect only if something remains, for
-    /// a client may wait before it follows (section 6.4 of the draft).
+    /// A protocol switch gets none, since it is no answer. A redirect gets them only if units remain, since a client
+    /// may wait before it follows (section 6.4 of the draft).
     pub(crate) fn add_to(self, status: StatusCode, headers: &mut HeaderMap) {
         if !are_told(status, self.exhausted) {
             return;
@@ -131,21 +131,21 @@ impl RateLimitFields {
         }
     }
 
-    /// Tells whether responses to this method carry fields: those that open a tunnel do not.
+    /// Returns whether responses to this method carry fields: those that open a tunnel do not.
     pub(crate) fn fit(method: &Method) -> bool {
         *method != Method::CONNECT
     }
 }
 
-/// Tells whether a response of this status has the fields.
+/// Returns whether a response of this status carries the fields.
 #[inline]
 fn are_told(status: StatusCode, exhausted: bool) -> bool {
     !(status.is_informational() || status.is_redirection() && exhausted)
 }
 
 impl Templates {
-    /// Tells whether the fields of an admitted request were written beforehand: it was charged one unit of each limit
-    /// at `now`, and has left these states.
+    /// Returns whether the fields of an admitted request were written beforehand: the request took one unit of each
+    /// limit at `now` and left these states.
     #[inline]
     pub(crate) fn are_first(&self, states: &[u64], now: Nanos) -> bool {
         let (Some(policies), Some(_)) = (&self.policies, &self.first) else {
@@ -179,8 +179,8 @@ impl Templates {
     }
 }
 
-/// Adds the fields of a dialect, unless the inner service tells one of them: they are no lists, and what is left of
-/// one limit makes no sense beside the size of another.
+/// Adds the fields of a dialect, unless the inner service has set one of them: they are no lists, and the remaining
+/// units of one limit make no sense beside the size of another.
 #[cold]
 fn add_more(more: Box<[(HeaderName, HeaderValue)]>, headers: &mut HeaderMap) {
     if !more.iter().any(|(name, _)| headers.contains_key(name)) {

@@ -29,7 +29,7 @@ pub(crate) use self::{
 };
 pub use self::{dialect::Dialect, problem::Problem, protocol::Protocol, rejection::Rejection};
 
-/// The header fields that a browser's script may need to read, for CORS `expose_headers`.
+/// The header fields for CORS `expose_headers`, which scripts in a browser may need to read.
 ///
 /// ```
 /// use tower_http::cors::CorsLayer;

@@ -9,10 +9,10 @@ use crate::head;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Protocol {
-    /// As the request asks: gRPC for a `POST` over HTTP/2 of `application/grpc`, gRPC-Web for a `POST`
-    /// of `application/grpc-web`, else HTTP.
+    /// Chosen by the request: gRPC for a `POST` over HTTP/2 of `application/grpc`, gRPC-Web for a `POST` of
+    /// `application/grpc-web`, else HTTP.
     ///
-    /// A client can thus choose the framing of its own refusal, never whether it is refused.
+    /// A client can thus choose the framing of its refusal, but not whether it is refused.
     #[default]
     Auto,
     /// Always HTTP.
@@ -20,9 +20,8 @@ pub enum Protocol {
     /// Always gRPC: gRPC-Web for a request of `application/grpc-web`, whatever its method and version,
     /// else gRPC itself.
     ///
-    /// For a throttle inside of tonic's `GrpcWebLayer`, which passes gRPC-Web on as `application/grpc`
-    /// over HTTP/1.1 and would have an HTTP answer encoded as if it were gRPC. Outside of that layer
-    /// nothing has to be set.
+    /// Use it for a throttle inside of tonic's `GrpcWebLayer`, which passes gRPC-Web on as `application/grpc` over
+    /// HTTP/1.1 and would encode an HTTP answer as if it were gRPC. Outside of that layer the default works.
     Grpc,
 }
 
@@ -47,8 +46,8 @@ impl Protocol {
     }
 }
 
-/// gRPC is recognised by its content type as a whole, ASCII case aside: `application/grpc` is followed
-/// by nothing, `+` or `;`, so that `application/grpc-web` is not taken for it.
+/// Detects gRPC by the whole content type, ignoring ASCII case: `application/grpc` is followed by nothing, `+` or `;`,
+/// so that `application/grpc-web` does not match.
 fn detect(method: &Method, version: Version, headers: &HeaderMap) -> Framing {
     if *method != Method::POST {
         return Framing::Http;
@@ -62,7 +61,7 @@ fn detect(method: &Method, version: Version, headers: &HeaderMap) -> Framing {
     web(content_type).map_or(Framing::Http, Framing::Grpc)
 }
 
-/// Tells whether a content type is of this family: the family's name, followed by nothing, `+` or `;`.
+/// Returns whether a content type is of this family: the family's name, followed by nothing, `+` or `;`.
 fn is(content_type: &[u8], family: &str) -> bool {
     content_type
         .get(..family.len())

@@ -10,8 +10,8 @@ use crate::decision::Denial;
 
 /// Builds the answer to a refused request.
 ///
-/// Closures do: what they return is sent as it is. [`Problem`](super::Problem) is the default, and a
-/// good place to start from; a [`Dialect`] answers as the clients of a known API expect it.
+/// A closure is a rejection, and its answer is sent as it is. [`Problem`](super::Problem) is the default and a good
+/// basis for custom answers. A [`Dialect`] answers as clients of a known API expect.
 ///
 /// ```
 /// use http::{Response, StatusCode, request::Parts};
@@ -28,16 +28,16 @@ use crate::decision::Denial;
 /// # Ok::<(), tower_throttle::RulesError>(())
 /// ```
 ///
-/// The rejection is asked for requests that are answered over plain HTTP; a gRPC request gets a gRPC status, unless
-/// [`Protocol::Http`](super::Protocol::Http) is set. The answer to a `HEAD` request is stripped of its body.
+/// The rejection answers requests over plain HTTP. A gRPC request gets a gRPC status, unless
+/// [`Protocol::Http`](super::Protocol::Http) is set. The body is removed from the answer to a `HEAD` request.
 pub trait Rejection: Send + Sync + 'static {
-    /// The whole answer: status, headers and body.
+    /// Returns the whole answer: status, header fields and body.
     fn reject(&self, denial: &Denial, request: &Parts) -> Response<Bytes>;
 
-    /// Returns the dialect whose fields tell on admitted responses what is left, besides the IETF's. Without this: no
-    /// others.
+    /// Returns the dialect whose header fields are added to admitted responses, besides the IETF's. Default: only the
+    /// IETF's.
     ///
-    /// For answers that begin with those of a dialect:
+    /// Override it for answers that are based on a dialect:
     ///
     /// ```
     /// use bytes::Bytes;
@@ -63,7 +63,7 @@ pub trait Rejection: Send + Sync + 'static {
     }
 }
 
-/// Rejections of single routes, as they were written.
+/// The rejections of single routes, as users write them.
 #[derive(Clone, Default)]
 pub(crate) struct Rejections(pub(crate) Vec<RouteRejection>);
 
@@ -96,8 +96,7 @@ where
     }
 }
 
-/// Leaves of an answer what `HEAD` may see: all fields, and the length the body would have had
-/// (RFC 9110, section 8.6).
+/// Removes the body, and keeps all fields and the length that the body would have had (RFC 9110, section 8.6).
 pub(crate) fn strip(answer: &mut Response<Bytes>) {
     let body = std::mem::take(answer.body_mut());
     if !answer.headers().contains_key(CONTENT_LENGTH) {

@@ -1,4 +1,4 @@
-//! The arithmetic of a bucket, for those who keep it elsewhere.
+//! The arithmetic of a bucket, for custom stores.
 
 use crate::{
     clock::{Nanos, Timeline},
@@ -15,9 +15,9 @@ use crate::{
 ///
 /// # Two ways to use it
 ///
-/// A store that runs Rust where its data is reads what it [keeps](Stored) of a bucket, if anything, calls
-/// [`take`](Self::take), [`owe`](Self::owe), [`refund`](Self::refund), [`undo`](Self::undo), [`lease`](Self::lease) or
-/// [`give_back`](Self::give_back), and writes the result, while nobody else reads or writes that bucket:
+/// A store that runs Rust next to its data reads the [entry](Stored) of a bucket, if any, calls [`take`](Self::take),
+/// [`owe`](Self::owe), [`refund`](Self::refund), [`undo`](Self::undo), [`lease`](Self::lease) or
+/// [`give_back`](Self::give_back), and writes the result, while no other task accesses that bucket:
 ///
 /// ```
 /// use tower_throttle::{Rate, store::Budget};
@@ -31,8 +31,8 @@ use crate::{
 /// ```
 ///
 /// A store that computes elsewhere (a script in the database, a procedure in SQL) sends [`capacity`](Self::capacity),
-/// [`interval`](Self::interval) and [`window`](Self::window) along with each charge and does the same arithmetic there.
-/// `RedisStore` is such a store. It needs nothing that is not public here:
+/// [`interval`](Self::interval) and [`window`](Self::window) with each charge and does the same arithmetic there.
+/// `RedisStore` is such a store, and uses only public items:
 ///
 /// ```
 /// use tower_throttle::{Quota, Rate, store::{Budget, Window}};
@@ -40,7 +40,7 @@ use crate::{
 /// // A bucket of 5 units that refills one unit every 250 ms.
 /// let rate = Budget::of_rate(&Rate::per_second(4).burst(5)).expect("open");
 /// assert_eq!((rate.capacity(), rate.interval(), rate.window()), (5, 250_000_000, None));
-/// // A count of 100 units that begins anew at midnight UTC.
+/// // A count of 100 units that starts again at midnight UTC.
 /// let quota = Budget::of_quota(&Quota::per_day(100)).expect("open");
 /// assert_eq!((quota.capacity(), quota.interval(), quota.window()), (100, 1, Some(Window::Day)));
 /// ```
@@ -50,17 +50,17 @@ use crate::{
 /// A bucket is one number, its *state*, a moment in nanoseconds since the Unix epoch:
 ///
 /// - The state of a full bucket is [`full_state(now)`](Self::full_state): `now` for a rate, the end of the present
-///   window for a quota. Any state that is not later than that is a full bucket, too.
-/// - Each unit in use moves it on by [`interval`](Self::interval). A rate's bucket refills because `now` goes on; a
-///   quota's because, with the next window, the end of the window does.
+///   window for a quota. Any earlier state is a full bucket, too.
+/// - Each unit in use adds one [`interval`](Self::interval). A rate's bucket refills because `now` advances; a quota's
+///   because the next window ends later.
 /// - A charge of `cost` units fits if the state after it is at most `full_state(now) + capacity × interval`. Debts
-///   ([`owe`](Self::owe)) go beyond that, up to [`Stored::LATEST`].
+///   ([`owe`](Self::owe)) exceed that, up to [`Stored::LATEST`].
 ///
 /// # Ranges
 ///
-/// Moments are nanoseconds since the Unix epoch, up to 2⁶² (the year 2116); a later `now` counts as 2⁶². Time that is
-/// set back refills nothing. Numbers of units may be anything: what a bucket cannot hold is refused by `take`, and held
-/// at the ends of the range by corrections. No method panics, whatever it is given.
+/// Moments are nanoseconds since the Unix epoch, up to 2⁶² (the year 2116); a later `now` counts as 2⁶². A clock that
+/// is set back refills nothing. Numbers of units may be anything: `take` refuses more than the bucket holds, and
+/// corrections saturate at the ends of the range. No method panics, whatever its arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
     meter: Meter,
@@ -70,27 +70,28 @@ pub struct Budget {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stored {
     /// The state of the bucket, in nanoseconds since the Unix epoch. For a rate, the moment at which the bucket is full
-    /// again. For a quota, the end of its window and one nanosecond more for each unit that was used in it. At most
+    /// again. For a quota, the end of its window plus one nanosecond for each used unit. At most
     /// [`LATEST`](Self::LATEST).
     pub state: Nanos,
     /// The unit of measure of the state: for a rate the nanoseconds that pay for one unit, for a quota the end of the
-    /// window. After a change of settings, units in use are carried over by it.
+    /// window. After a change of settings it converts the units in use.
     ///
-    /// Terms have no order: an entry does not tell which settings are newer. It is in those of the last charge that was
-    /// taken, [`Owe`](super::Correction::Owe) or [`Refund`](super::Correction::Refund), and is refilled by them until
-    /// the next.
+    /// Terms have no order: an entry does not show which settings are newer. An entry is in the terms of the last
+    /// charge that was taken, [`Owe`](super::Correction::Owe) or [`Refund`](super::Correction::Refund), and is refilled
+    /// by them until the next.
     pub terms: u64,
-    /// Set if the bucket may owe more than it holds: after units that were used without having been asked for, or
-    /// when the bucket became smaller. Where it is not set, a state beyond an empty bucket comes from a clock that was
-    /// set back, and counts as an empty bucket.
+    /// Set if the bucket may owe more than it holds: after units that were used without a charge, or when the bucket
+    /// became smaller. If it is not set, a state beyond an empty bucket comes from a clock that was set back, and
+    /// counts as an empty bucket.
     pub is_owed: bool,
 }
 
 impl Stored {
-    /// The latest state that a bucket can be in, 2⁶³: a debt that is larger counts as this.
+    /// The latest state of a bucket, 2⁶³: a larger debt counts as this.
     pub const LATEST: Nanos = Meter::FARTHEST;
 
-    /// Returns the moment from which the entry may be forgotten: the bucket is full then, as it is without an entry.
+    /// Returns the moment from which the entry may be dropped: from then on the bucket is full, as it is without an
+    /// entry.
     #[must_use]
     pub fn full_at(&self) -> Nanos {
         self.state
@@ -133,8 +134,8 @@ impl Budget {
 
     /// Returns the nanoseconds that pay for one unit. From 1 to 2⁶².
     ///
-    /// For a rate, its period divided by its count and rounded up, so that one refilled unit costs so much time. For a
-    /// quota, 1: its units come back all at once, and only the number of them counts.
+    /// For a rate, its period divided by its count and rounded up, so that one unit is refilled in this time. For a
+    /// quota, 1: its units come back all at once, and only their number counts.
     #[must_use]
     pub fn interval(&self) -> u64 {
         self.meter.interval()
@@ -148,8 +149,8 @@ impl Budget {
 
     /// Returns the state of a full bucket at `now`: `now` for a rate, the end of the window of `now` for a quota.
     ///
-    /// With `units` in use the state is this and `units ×` [`interval`](Self::interval). At a `now` of 2⁶² and later,
-    /// the value for 2⁶².
+    /// With `units` in use the state is this plus `units ×` [`interval`](Self::interval). For a `now` later than 2⁶²
+    /// the result is that for 2⁶².
     ///
     /// ```
     /// use std::time::Duration;
@@ -166,11 +167,11 @@ impl Budget {
         self.meter.at(in_range(now))
     }
 
-    /// Returns the entry of a bucket in this state, as of `now`: for a state that was computed elsewhere, or that a
-    /// [`Balance`](super::Balance) has.
+    /// Returns the entry of a bucket in this state, as of `now`. Use it for a state that was computed elsewhere, or
+    /// that of a [`Balance`](super::Balance).
     ///
     /// The entry is [owed](Stored::is_owed) if the state is beyond that of an empty bucket. States above
-    /// [`Stored::LATEST`] count as that.
+    /// [`Stored::LATEST`] count as `LATEST`.
     #[must_use]
     pub fn stored(&self, state: Nanos, now: Nanos) -> Stored {
         self.keep(state.min(Stored::LATEST), true, in_range(now))
@@ -196,7 +197,7 @@ impl Budget {
         self.meter.balance(state, now).0
     }
 
-    /// Returns the state that is kept, read in these terms at `now`, and no more than the bucket holds unless that is
+    /// Returns the stored state, converted to these terms at `now`, and at most that of an empty bucket unless it is
     /// owed.
     fn read(&self, stored: Option<Stored>, now: Nanos) -> (Nanos, bool) {
         let (state, is_owed) = self.read_all(stored, now);
@@ -206,8 +207,8 @@ impl Budget {
         }
     }
 
-    /// Returns the same, whatever the bucket holds: used units stay used, whatever they weighed. Corrections begin
-    /// here, for where another's bucket is larger it is not forgotten.
+    /// Returns the stored state, converted to these terms, however much the bucket holds: used units stay used,
+    /// whatever they weighed. Corrections begin here, so that a larger bucket of other terms is not cut.
     fn read_all(&self, stored: Option<Stored>, now: Nanos) -> (Nanos, bool) {
         let Some(Stored {
             state,
@@ -226,7 +227,7 @@ impl Budget {
         (state, state > most)
     }
 
-    /// Tells whether something is in use by an entry in other terms.
+    /// Returns whether something is in use by an entry in other terms.
     fn is_foreign(&self, stored: &Stored, now: Nanos) -> bool {
         stored.state > now && stored.terms != self.meter.terms(now)
     }
@@ -239,13 +240,13 @@ impl Budget {
         }
     }
 
-    /// Returns the entry after a charge of `cost` units. Zero always fits and changes nothing of what is owed,
-    /// though that may be more than the bucket holds: an entry in other [terms](Stored::terms) is then told in those of
-    /// this budget, and need not be written.
+    /// Returns the entry after a charge of `cost` units. Zero always fits and changes no debt, even one above what the
+    /// bucket holds. An entry in other [terms](Stored::terms) is then converted to those of this budget, and need not
+    /// be written.
     ///
     /// # Errors
     ///
-    /// If the bucket does not hold so many: the entry as it is, which need not be written. A cost above the
+    /// The unchanged entry, which need not be written, if the bucket does not hold enough. A cost above the
     /// [capacity](Self::capacity) never fits.
     pub fn take(&self, stored: Option<Stored>, now: Nanos, cost: u64) -> Result<Stored, Stored> {
         let now = in_range(now);
@@ -261,8 +262,8 @@ impl Budget {
         }
     }
 
-    /// Returns the entry after `units` that were used without having been asked for. Those that the bucket does not
-    /// hold are owed, up to [`Stored::LATEST`].
+    /// Returns the entry after `units` were used without a charge. Units that the bucket does not hold are owed, up to
+    /// [`Stored::LATEST`].
     #[must_use]
     pub fn owe(&self, stored: Option<Stored>, now: Nanos, units: u64) -> Stored {
         let now = in_range(now);
@@ -270,7 +271,7 @@ impl Budget {
         self.keep(self.meter.owe(state, now, units), true, now)
     }
 
-    /// Returns the entry after `units` came back, no more than the bucket holds.
+    /// Returns the entry after `units` came back, at most as many as the bucket holds.
     #[must_use]
     pub fn refund(&self, stored: Option<Stored>, now: Nanos, units: u64) -> Stored {
         let now = in_range(now);
@@ -278,11 +279,11 @@ impl Budget {
         self.keep(self.meter.refund(state, units), true, now)
     }
 
-    /// Returns the entry after a charge of `units`, made at `taken`, was taken back as if it had not been made: its
-    /// units come back, less what was refilled since.
+    /// Returns the entry after a charge of `units`, made at `taken`, was undone: its units come back, less those
+    /// refilled since.
     ///
-    /// An entry in other [terms](Stored::terms) is returned as it is: the units stay taken, for nobody knows how many
-    /// of them were refilled since. See [`Correction::Undo`](super::Correction::Undo).
+    /// An entry in other [terms](Stored::terms) is returned unchanged: the units stay taken, since it is unknown how
+    /// many of them were refilled since. See [`Correction::Undo`](super::Correction::Undo).
     ///
     /// More units than the [capacity](Self::capacity), which no charge can have taken, change nothing. A `taken` later
     /// than `now` counts as `now`.
@@ -298,8 +299,8 @@ impl Budget {
         self.keep(state, true, now)
     }
 
-    /// Returns how many units of a lease may be taken beside a charge that has left `stored`: at most `most`, and no
-    /// more than half of what remains, so that others find something, too.
+    /// Returns how many units of a lease may be taken besides a charge that has left `stored`: at most `most`, and at
+    /// most half of the remaining units, so that other processes find some, too.
     #[must_use]
     pub fn lease(&self, stored: Option<Stored>, now: Nanos, most: u64) -> u64 {
         let now = in_range(now);
@@ -308,7 +309,7 @@ impl Budget {
     }
 
     /// Returns the entry after `units` of a lease came back, which had left the bucket in the state `left`. `None` if
-    /// they stay taken, and nothing is to be written, as always of an entry in other [terms](Stored::terms): see
+    /// they stay taken and nothing has to be written, as for an entry in other [terms](Stored::terms): see
     /// [`Correction::Return`](super::Correction::Return).
     #[must_use]
     pub fn give_back(
@@ -327,8 +328,8 @@ impl Budget {
         Some(self.keep(state, true, now))
     }
 
-    /// Returns how long until `cost` fits if nobody else takes anything, in nanoseconds: zero if it fits now, `None` if
-    /// it never does, since it is above the [capacity](Self::capacity).
+    /// Returns the time until `cost` fits, in nanoseconds, if nothing else is taken: zero if it fits now, `None` if it
+    /// never does, since it is above the [capacity](Self::capacity).
     #[must_use]
     pub fn wait(&self, stored: Option<Stored>, now: Nanos, cost: u64) -> Option<Nanos> {
         let now = in_range(now);
@@ -341,7 +342,7 @@ impl Budget {
     }
 }
 
-/// Holds a moment in the range that the arithmetic has.
+/// Clamps a moment to the range of the arithmetic.
 fn in_range(now: Nanos) -> Nanos {
     now.min(Timeline::MAX)
 }

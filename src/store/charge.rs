@@ -1,4 +1,4 @@
-//! Questions to a store, and its answers.
+//! Charges to a store, and its answers.
 
 use std::{fmt, sync::Arc};
 
@@ -8,8 +8,8 @@ use crate::clock::{Nanos, Timeline};
 /// The name of a bucket, the same in all processes that have the same rules: a limit and, for a limit of clients, a
 /// client.
 ///
-/// `Display` writes the key as a store should keep it: the limit and, behind a colon, the client as 32 hexadecimal
-/// digits. A client is a keyed hash under a secret that only the processes know that share the store
+/// `Display` writes the key as a store should keep it: the limit, then for a client a colon and 32 hexadecimal digits.
+/// A client is a keyed hash under a secret that only the processes sharing the store know
 /// ([`Clients::secret`](crate::Clients::secret)).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BucketKey {
@@ -26,9 +26,9 @@ impl BucketKey {
         }
     }
 
-    /// Returns the limit, by where it holds, its kind, and its period (`route POST /chat/rate-60s`, `total/quota-day`)
-    /// or the name that it was given (`route POST /chat/rate/chat`). Shadows are of kinds of their own (`rate-shadow`),
-    /// and limits that are equal in all of this are numbered by size (`rate-60s-2`).
+    /// Returns the limit: its scope, kind and period (`route POST /chat/rate-60s`, `total/quota-day`), or its scope,
+    /// kind and name (`route POST /chat/rate/chat`). Shadows have kinds of their own (`rate-shadow`), and limits that
+    /// are equal in all of this are numbered by size (`rate-60s-2`).
     #[must_use]
     pub fn limit(&self) -> &str {
         &self.limit
@@ -68,16 +68,16 @@ pub struct Charge {
     pub key: BucketKey,
     /// The allowance of the bucket.
     pub budget: Budget,
-    /// The units to take. Zero takes nothing and always fits: it asks for the balance, so that a true wait can be told.
-    /// More than the [capacity](Budget::capacity) never fit.
+    /// The units to take. Zero takes nothing and always fits: it reads the balance, so that a refusal can state a true
+    /// wait. More than the [capacity](Budget::capacity) never fits.
     pub cost: u64,
-    /// Set if the charge refuses nobody.
+    /// Set if the charge is a shadow's, which refuses no request.
     pub is_shadow: bool,
     /// Set if the units are often corrected afterwards, as model tokens are. A hint: buckets without it rarely owe more
     /// than they hold.
     pub is_settled: bool,
-    /// Units that may be taken beside the cost, for requests to come: a lease. Zero asks for none, and a store may
-    /// always give fewer, or none. Shadows are given none.
+    /// Units that may be taken in addition, for requests to come: a lease. Zero asks for none. A store may always give
+    /// fewer, or none. Shadows get none.
     pub lease: u64,
 }
 
@@ -95,7 +95,7 @@ impl Charge {
         }
     }
 
-    /// Demands a lease of at most so many units, too.
+    /// Demands a lease of at most `units`, too.
     #[must_use]
     pub fn lease(self, units: u64) -> Self {
         Self {
@@ -104,7 +104,7 @@ impl Charge {
         }
     }
 
-    /// Refuses nobody.
+    /// Makes the charge that of a shadow.
     #[must_use]
     pub fn shadow(self) -> Self {
         Self {
@@ -119,14 +119,14 @@ impl Charge {
 pub struct Taken {
     /// Set if the enforced charges were taken.
     pub is_admitted: bool,
-    /// The store's clock at that moment, in nanoseconds since the Unix epoch. Later than 2⁶² counts as that.
+    /// The time of the call by the store's clock, in nanoseconds since the Unix epoch. Later than 2⁶² counts as 2⁶².
     pub now: Nanos,
     /// The bucket of each charge after the call, in the order of the charges.
     pub balances: Vec<Balance>,
 }
 
 impl Taken {
-    /// Returns the same with each number in the range that arithmetic has, whatever a store has answered.
+    /// Returns the same answer with each number clamped to the range of the arithmetic.
     pub(crate) fn within_range(mut self, charges: &[Charge]) -> Self {
         self.now = self.now.min(Timeline::MAX);
         let asked = charges.iter().map(|charge| charge.lease);
@@ -141,22 +141,22 @@ impl Taken {
 /// The balance of a bucket.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Balance {
-    /// The state of the bucket, as [`Stored::state`]. Any moment that is not later than [`Taken::now`] is a full
-    /// bucket, zero for example.
+    /// The state of the bucket, as [`Stored::state`]. Any moment not later than [`Taken::now`] is a full bucket, for
+    /// example zero.
     pub state: Nanos,
     /// Set if this is the balance of a shadow that would have refused.
     pub is_refused: bool,
-    /// Units of a [lease](Charge::lease) that were taken beside the cost. More than were asked for count as so many.
+    /// Units of a [lease](Charge::lease) that were taken besides the cost. More than were asked for count as that many.
     pub leased: u64,
 }
 
-/// A change of a balance, whatever it is.
+/// An unconditional change of a balance.
 ///
-/// A store carries out all of these kinds, so there is no other that it might leave out unseen: one more would be a
+/// A store must implement every kind. The enum is exhaustive, so that a new kind cannot be overlooked: adding one is a
 /// breaking change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Correction {
-    /// Units were used without having been asked for. Those that the bucket does not hold are owed: [`Budget::owe`].
+    /// Units were used without a charge. Units that the bucket does not hold are owed: [`Budget::owe`].
     Owe {
         /// The bucket.
         key: BucketKey,
@@ -165,7 +165,7 @@ pub enum Correction {
         /// The number of units.
         units: u64,
     },
-    /// Units that were taken come back, no more than the bucket holds: [`Budget::refund`].
+    /// Taken units come back, at most as many as the bucket holds: [`Budget::refund`].
     Refund {
         /// The bucket.
         key: BucketKey,
@@ -174,11 +174,10 @@ pub enum Correction {
         /// The number of units.
         units: u64,
     },
-    /// A charge is taken back as if it had not been made: its units come back, less what was refilled since:
-    /// [`Budget::undo`].
+    /// A charge is undone: its units come back, less those refilled since: [`Budget::undo`].
     ///
     /// If the bucket is in other [terms](Stored::terms) by now, the units stay taken, and the bucket keeps its terms.
-    /// Others were charged by other settings since. Settings in between, of which an entry knows nothing, may have
+    /// Charges by other settings were made since. Settings in between, which an entry does not record, may have
     /// refilled the units, which would then come back twice.
     Undo {
         /// The bucket.
@@ -190,9 +189,9 @@ pub enum Correction {
         /// The time of the charge: the [`Taken::now`] of its answer.
         taken: Nanos,
     },
-    /// Units of a lease that were not spent come back, if nobody was charged since: for a rate, if the bucket is still
-    /// in the state that the lease has left it in; for a quota, if its window has not ended. Otherwise they stay taken,
-    /// and so they do if the bucket is in other [terms](Stored::terms) by now, which it keeps: [`Budget::give_back`].
+    /// Unspent units of a lease come back if nothing was charged since: for a rate, if the bucket is still in the state
+    /// that the lease left; for a quota, if its window has not ended. Otherwise they stay taken. They also stay taken
+    /// if the bucket is in other [terms](Stored::terms) by now, which it keeps: [`Budget::give_back`].
     Return {
         /// The bucket.
         key: BucketKey,
@@ -200,7 +199,7 @@ pub enum Correction {
         budget: Budget,
         /// The number of units.
         units: u64,
-        /// The state that the lease has left: the [`Balance::state`] of its answer.
+        /// The state that the lease left: the [`Balance::state`] of its answer.
         state: Nanos,
     },
 }

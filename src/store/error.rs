@@ -4,10 +4,10 @@ use std::{error::Error, fmt, sync::Arc};
 
 use crate::error::Chain;
 
-/// An error of a [`Store`](super::Store) that did not do as it was asked.
+/// An error of a call to a [`Store`](super::Store).
 ///
-/// Its source is the cause. The feature `tracing` tells operators both, so the cause should name the server and what
-/// became of the way to it, and nothing of a client.
+/// Its source is the cause. The feature `tracing` logs both, so the cause should name the server and the failure of the
+/// connection, and nothing of a client.
 #[derive(Clone)]
 pub struct StoreError {
     is_unavailable: bool,
@@ -15,8 +15,8 @@ pub struct StoreError {
 }
 
 impl StoreError {
-    /// Reports that the store takes nothing from anybody: it cannot be reached, cannot be written, or did not answer in
-    /// time. Requests are decided without it until it answers again.
+    /// Reports that the store can charge no bucket: it cannot be reached, cannot be written, or did not answer in time.
+    /// Requests are decided without it until it answers again.
     pub fn unavailable(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self {
             is_unavailable: true,
@@ -24,8 +24,8 @@ impl StoreError {
         }
     }
 
-    /// Reports that the buckets of this call cannot be taken from: what lies there is not what the store has written.
-    /// Only this request is decided without the store.
+    /// Reports that the buckets of this call cannot be charged, for example because the store did not write their
+    /// entries. Only this request is decided without the store.
     pub fn bucket(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self {
             is_unavailable: false,
@@ -33,7 +33,7 @@ impl StoreError {
         }
     }
 
-    /// Returns whether the store takes nothing from anybody.
+    /// Returns whether the store can charge no bucket.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
         self.is_unavailable

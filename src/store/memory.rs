@@ -22,11 +22,11 @@ use crate::{
     sync::{Mutex, MutexGuard},
 };
 
-/// A store in this process, for several throttles in it.
+/// A store in this process, which several throttles in it can share.
 ///
-/// This store is of use where two servers in one process share limits, and in tests of code that is built upon
-/// [`ThrottleLayerBuilder::store`](crate::ThrottleLayerBuilder::store). It is made of the throttle's own buckets and
-/// table of clients, and decides as a throttle without a store does.
+/// Use it if two servers in one process share limits, and in tests of code that uses
+/// [`ThrottleLayerBuilder::store`](crate::ThrottleLayerBuilder::store). It uses the throttle's own buckets and client
+/// table, and decides as a throttle without a store does.
 ///
 /// The store follows tokio's clock, and so [paused time](https://docs.rs/tokio/latest/tokio/time/fn.pause.html).
 ///
@@ -70,7 +70,7 @@ impl MemoryStore {
         Self::with_capacity(Self::DEFAULT_MAX).expect("4 MiB of memory")
     }
 
-    /// Creates an empty store with room for so many buckets, of 16 bytes each. Where there is no room, several keys
+    /// Creates an empty store with room for `buckets` buckets of 16 bytes each. When the store is full, several keys
     /// share a bucket; see [`Clients::max_clients`](crate::Clients::max_clients).
     ///
     /// # Errors
@@ -97,7 +97,8 @@ impl Balances {
 
     /// Returns a limit with this meter, and its balances.
     ///
-    /// Where it had another, its balances are carried over. Who has found it in those terms begins anew.
+    /// If it had another meter, its balances are carried over. A caller that has found the limit with the former meter
+    /// starts over.
     fn limit(&self, limits: &mut KnownLimits, key: &Arc<str>, meter: Meter) -> Arc<BoundLimit> {
         let before = limits.get(key);
         if let Some(same) = before.filter(|known| known.limit.meter == Some(meter)) {

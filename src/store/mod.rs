@@ -7,17 +7,17 @@
 //!
 //! - [`MemoryStore`] keeps balances in this process, for several layers in it.
 //! - `RedisStore`, with the feature `redis`, keeps them in Redis or Valkey.
-//! - Any other database takes an implementation of [`Store`].
+//! - Any other database needs an implementation of [`Store`].
 //!
-//! # A store of one's own
+//! # Custom stores
 //!
-//! A [`Store`] has two methods: [`take`](Store::take) charges buckets, [`correct`](Store::correct) changes them
-//! afterwards. Each [`Charge`] says which bucket it means ([`BucketKey`]) and what that allows ([`Budget`]), so a store
-//! needs no configuration. There are two ways to do the arithmetic, both described at [`Budget`]: in Rust, next to the
-//! data, with the methods of `Budget`; or in the database, from the numbers that `Budget` tells. `RedisStore` does the
-//! latter, in a script, with nothing but the public types of this module.
+//! A [`Store`] has two methods: [`take`](Store::take) charges buckets, and [`correct`](Store::correct) changes them
+//! afterwards. Each [`Charge`] names its bucket ([`BucketKey`]) and its allowance ([`Budget`]), so a store needs no
+//! configuration. [`Budget`] describes two ways to do the arithmetic: in Rust, next to the data, with the methods of
+//! `Budget`; or in the database, from the numbers of `Budget`. `RedisStore` does the latter in a script, using only the
+//! public types of this module.
 //!
-//! With the feature `test-util`, `store::conformance` checks that a store keeps the promises below.
+//! With the feature `test-util`, `store::conformance` tests that a store keeps the promises of [`Store`].
 
 mod budget;
 mod charge;
@@ -53,44 +53,43 @@ pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>>
 ///
 /// - *All or nothing.* Either all enforced charges of a call are taken, or nothing is written.
 /// - *One call at a time.* Calls that touch the same bucket are carried out one after the other.
-/// - *One clock.* All processes are answered by the same clock, in nanoseconds since the Unix epoch: the store's, not
-///   theirs. A store that counts more coarsely rounds so that nobody gets a unit too soon.
-/// - *At most once.* A call that may have been carried out is never sent again, whatever became of its answer.
-/// - *Nothing is forgotten early.* An entry is kept until its bucket is full again ([`Stored::full_at`]).
+/// - *One clock.* All answers follow one clock, the store's and not that of any process, in nanoseconds since the Unix
+///   epoch. A store with a coarser clock rounds so that no unit comes back too soon.
+/// - *At most once.* A call that may have been carried out is never sent again, even if its answer was lost.
+/// - *No early expiry.* An entry is kept until its bucket is full again ([`Stored::full_at`]).
 ///
 /// # Promises of the throttle
 ///
-/// - The throttle has a [deadline](crate::ThrottleLayerBuilder::store_deadline) of its own for each call. It drives
-///   every future to its end, beyond the deadline and when the client has gone away, and gives back with
-///   [`Store::correct`] what was taken too late. A store needs no timeout but for calls that never end, and nothing has
-///   to be undone where a future is dropped, as it is when the runtime ends.
+/// - The throttle sets a [deadline](crate::ThrottleLayerBuilder::store_deadline) for each call. It drives every future
+///   to its end, even past the deadline or after the client has gone away, and returns with [`Store::correct`] what was
+///   taken too late. A store needs a timeout only for calls that never end. When a future is dropped, as at the end of
+///   the runtime, nothing has to be undone.
 /// - A call of [`Store::take`] has no bucket twice, no limit with two budgets, and no more charges than a request has
 ///   limits, rarely more than five. A call of [`Store::correct`] may have a bucket several times.
-/// - Calls come from several tasks at once, and a request waits for each: a store does not block.
+/// - Several tasks call at once, and a request waits for each call: a store must not block.
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Takes all enforced charges or none of them, and then each shadow by itself.
     ///
     /// - An enforced charge is refused if its bucket does not hold its cost. If one is refused, nothing is taken, and
     ///   [`Taken::is_admitted`] is `false`.
-    /// - Otherwise all are taken, and beside each up to [`Charge::lease`] units more, as many as [`Budget::lease`]
-    ///   allows or fewer.
-    /// - Otherwise each shadow ([`Charge::is_shadow`]) is taken, too, if its bucket holds its cost. A shadow whose
-    ///   bucket does not is told as [refused](Balance::is_refused), whether the call is admitted or not.
+    /// - Otherwise all are taken. In addition, each takes up to [`Charge::lease`] more units, as many as
+    ///   [`Budget::lease`] allows or fewer.
+    /// - Each shadow ([`Charge::is_shadow`]) is then taken as well, if its bucket holds its cost. A shadow whose bucket
+    ///   does not is reported as [refused](Balance::is_refused), whether the call is admitted or not.
     ///
-    /// The answer has a balance for each charge, in the order of the charges, as the call has left it.
+    /// The answer has a balance for each charge, in the order of the charges, after the call.
     ///
-    /// A cost of zero takes nothing and always fits: it asks for the balance. A call without charges asks whether
-    /// charges could be taken now, as after an outage: a store that can be read and not written answers with an error.
+    /// A cost of zero takes nothing and always fits: it reads the balance. A call without charges asks whether charges
+    /// could be taken now, as after an outage. A store that can be read but not written answers it with an error.
     ///
     /// # Errors
     ///
-    /// [`StoreError::unavailable`] if it can take nothing from anybody: then no request asks it until it answers a call
-    /// without charges. [`StoreError::bucket`] if it is these buckets that cannot be taken from. In either case nothing
-    /// was taken, or nobody knows; the call is never made again.
+    /// [`StoreError::unavailable`] if the store can charge no bucket: no request asks it again until it answers a call
+    /// without charges. [`StoreError::bucket`] if only these buckets cannot be charged. In both cases nothing was
+    /// taken, or the result is unknown; the call is never repeated.
     fn take<'a>(&'a self, charges: &'a [Charge]) -> StoreFuture<'a, Taken>;
 
-    /// Changes balances, whatever they are. Each correction stands by itself: one that fails keeps no other from being
-    /// made.
+    /// Changes balances unconditionally. Each correction is independent: if one fails, the others are still made.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! The account of a request, as its handler sees it.
+//! The token account of a request, as its handler sees it.
 
 use std::{fmt, sync::Arc};
 
@@ -6,10 +6,10 @@ use crate::admission::reservation::TokenReservation;
 
 /// The model tokens of one request: reserved at admission, counted while they are produced, settled once.
 ///
-/// A handler finds it in the request's extensions where a limit counts [tokens](crate::Limits::tokens), and only there:
-/// rules may change while the server runs, so take it as optional (in axum `Option<Extension<Usage>>`; a bare
-/// `Extension<Usage>` answers 500 where no limit counts tokens). A clone is the same account, so that it can move along
-/// with a stream.
+/// A handler finds it in the request's extensions, but only if a limit counts [tokens](crate::Limits::tokens). Rules
+/// may change while the server runs, so take it as optional (in axum `Option<Extension<Usage>>`; a bare
+/// `Extension<Usage>` answers 500 if no limit counts tokens). Clones share one account, so that a clone can move into a
+/// stream.
 ///
 /// ```
 /// use http::Request;
@@ -21,10 +21,10 @@ use crate::admission::reservation::TokenReservation;
 ///     if let Some(usage) = &usage {
 ///         usage.add(1);
 ///         if usage.remaining() == 0 {
-///             // Stop here, or go on with a smaller model.
+///             // Stop here, or continue with a smaller model.
 ///         }
 ///     }
-///     // And when all of it is known:
+///     // When the total is known:
 ///     if let Some(usage) = &usage {
 ///         usage.settle(42);
 ///     }
@@ -34,20 +34,20 @@ use crate::admission::reservation::TokenReservation;
 ///
 /// # Accounts balance
 ///
-/// - While the request lasts, each of its limits is charged with what it has reserved of the
-///   [estimate](crate::usage::Estimate), or with what was [added](Self::add) if that is more. What goes beyond is
-///   charged even if there is no room for it: a debt that later requests wait for.
-/// - [`settle`](Self::settle) puts the true total in the place of the reservation. What was reserved too much goes
-///   back into the bucket, up to the burst; what was reserved too little becomes debt.
-/// - Where nobody settles, the reservation stands, or what was added if that is more. If the response is cut
-///   short (dropped, or ended by an error) after something was added, that is what counts. So add the tokens of the
-///   prompt before the first that is produced: a client that goes away then pays for both.
-/// - The account is settled once, by whatever comes first; after that, nothing changes any more.
+/// - While the request lasts, each of its limits is charged with its reserved part of the
+///   [estimate](crate::usage::Estimate), or with the tokens [added](Self::add) if these are more. Tokens beyond the
+///   reservation are charged even if there is no room for them: they are a debt that later requests wait for.
+/// - [`settle`](Self::settle) replaces the reservation by the true total. A surplus of the reservation goes back into
+///   the bucket, up to the burst; a shortfall becomes debt.
+/// - Without `settle` the reservation is final, or the tokens added if these are more. If the response is cut short
+///   (dropped, or ended by an error) after tokens were added, the tokens added are final. So add the tokens of the
+///   prompt before the first produced token: a client that goes away then pays for both.
+/// - The account is settled once. Later calls change nothing.
 ///
 /// # The bound
 ///
-/// From a moment at which no request is in flight, in any time `t`, the tokens used are at most the burst, and
-/// what the rate refills in `t`, and of each request in flight what it used beyond its reservation.
+/// Starting when no request is in flight, the tokens used in any time `t` are at most the burst, plus the refill of
+/// `t`, plus the tokens that each request in flight used beyond its reservation.
 #[derive(Clone)]
 pub struct Usage {
     account: Arc<TokenReservation>,
@@ -58,37 +58,37 @@ impl Usage {
         Self { account }
     }
 
-    /// Counts `tokens` as used. `false`, and nothing is changed, if the account was settled before.
+    /// Counts `tokens` as used. Returns `false`, and changes nothing, if the account was settled before.
     ///
-    /// Use beyond the reservation is charged at once.
+    /// Tokens beyond the reservation are charged at once.
     pub fn add(&self, tokens: u64) -> bool {
         self.account.add(tokens)
     }
 
-    /// Settles the account at `total` tokens, those added before included. `false`, and nothing is changed, if
-    /// it was settled before.
+    /// Settles the account at `total` tokens, including those added before. Returns `false`, and changes nothing, if
+    /// the account was settled before.
     ///
-    /// The total is charged whole, however large it is: what the limits cannot hold is a debt, and later requests are
-    /// refused until it is paid. Clamp a number that comes from somewhere else.
+    /// The total is charged in full, however large it is: the part that the limits cannot hold is a debt, and later
+    /// requests are refused until it is paid. Clamp a number from an untrusted source.
     pub fn settle(&self, total: u64) -> bool {
         self.account.settle(total)
     }
 
-    /// Tokens that can still be used without a debt: what is left of the reservation, and what the limits would
-    /// admit at this moment. Others may take the latter at any time.
+    /// Returns the tokens that can still be used without a debt: the rest of the reservation, and what the limits would
+    /// admit at this moment. Other requests may take the latter at any time.
     #[must_use]
     pub fn remaining(&self) -> u64 {
         self.account.remaining()
     }
 
-    /// Tokens reserved when the request was admitted: by the limit that reserved the least, where limits with bursts of
-    /// different sizes reserved different parts of the estimate.
+    /// Returns the tokens reserved when the request was admitted. If limits with bursts of different sizes reserved
+    /// different parts of the estimate, this is the smallest part.
     #[must_use]
     pub fn reserved(&self) -> u64 {
         self.account.reserved()
     }
 
-    /// Tokens added so far, or the total that was settled.
+    /// Returns the tokens added so far, or the settled total.
     #[must_use]
     pub fn used(&self) -> u64 {
         self.account.used()

@@ -6,7 +6,7 @@ use http::{HeaderName, header::CONTENT_LENGTH};
 
 use crate::head::{self, RequestHead};
 
-/// The number of model tokens that are reserved for a request, before anybody knows what the request costs.
+/// The number of model tokens that are reserved for a request before its cost is known.
 ///
 /// ```
 /// use tower_throttle::{Limits, Rate, Rules, usage::Estimate};
@@ -17,18 +17,18 @@ use crate::head::{self, RequestHead};
 /// # let _ = rules;
 /// ```
 ///
-/// Without [`Rules::estimate`](crate::Rules::estimate) the number is one token for each four bytes of the body, as its
-/// `Content-Length` tells: about what English text has. This counts what is asked and not what is answered. Where
-/// answers are long, say so: what is reserved too little becomes debt, so that nothing is lost, but more requests are
-/// admitted than the rate bears, and later ones wait for that debt.
+/// By default the number is one token for every four bytes of the body, by its `Content-Length`, which is typical of
+/// English text. It covers the prompt and not the answer. If answers are long, set a larger estimate: a shortfall
+/// becomes debt, so that no tokens are lost, but more requests are admitted than the rate allows, and later ones wait
+/// for that debt.
 ///
 /// # Zero and the maximum
 ///
-/// At least one token is reserved, whatever the estimate says, so that an empty bucket admits nobody. An estimate of
-/// any size is admitted, since it is a guess: each limit reserves no more than a part of its burst, and settling
-/// charges the rest; see [`Limits::tokens`](crate::Limits::tokens). Large requests are refused by
-/// [`Limits::max_tokens_per_request`](crate::Limits::max_tokens_per_request), and those above the burst by
-/// [`exact`](Self::exact) numbers. A number above 2⁶⁴ − 1 counts as that.
+/// At least one token is reserved, whatever the estimate, so that an empty bucket admits no request. An estimate of any
+/// size is admitted, since it is a guess: each limit reserves no more than a part of its burst, and settling charges
+/// the rest; see [`Limits::tokens`](crate::Limits::tokens).
+/// [`Limits::max_tokens_per_request`](crate::Limits::max_tokens_per_request) refuses large requests, and
+/// [`exact`](Self::exact) numbers above the burst are refused. A number above 2⁶⁴ − 1 counts as 2⁶⁴ − 1.
 #[derive(Clone)]
 #[must_use]
 pub struct Estimate {
@@ -56,31 +56,31 @@ impl Estimate {
         }
     }
 
-    /// The same for each request.
+    /// Creates an estimate that is the same for each request.
     pub fn fixed(tokens: u64) -> Self {
         Self::of(EstimateSource::Nothing).or(tokens)
     }
 
-    /// As many as a header field says, in decimal digits.
+    /// Creates an estimate that is read from a header field, in decimal digits.
     ///
-    /// Whoever sends it decides, so a layer outside should have set it. What is no name of a field is an error
-    /// of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    /// A client can send any number, so an outer layer should set the field. An invalid name is an error of
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn by_header(name: impl AsRef<str>) -> Self {
         Self::of(EstimateSource::Header(name.as_ref().to_owned().into()))
     }
 
-    /// One token for each so many bytes of the body, rounded up, as its `Content-Length` tells. Zero bytes count
-    /// as one.
+    /// Creates an estimate of one token for every `bytes_per_token` bytes of the body, rounded up, by its
+    /// `Content-Length`. Zero `bytes_per_token` count as one.
     pub fn by_content_length(bytes_per_token: u64) -> Self {
         Self::of(EstimateSource::ContentLength { bytes_per_token })
     }
 
-    /// As many as a closure makes of the request's head. `None`: not known.
+    /// Creates an estimate from a closure over the request's head. `None` means that the number is not known.
     ///
     /// ```
     /// use tower_throttle::usage::Estimate;
     ///
-    /// // What an extractor outside has found in the body, for example `max_tokens`.
+    /// // Inserted by an outer layer that has read `max_tokens` from the body.
     /// #[derive(Clone)]
     /// struct MaxTokens(u64);
     ///
@@ -91,21 +91,21 @@ impl Estimate {
         Self::of(EstimateSource::Closure(Arc::new(closure)))
     }
 
-    /// Sets the tokens that are reserved where nothing else is known, as for a body without a `Content-Length`.
-    /// Without this call: 1.
+    /// Sets the tokens that are reserved if the source has no number, as for a body without a `Content-Length`.
+    /// Default: 1.
     pub fn or(mut self, tokens: u64) -> Self {
         self.otherwise = tokens;
         self
     }
 
-    /// Takes the numbers for what requests cost, as where a layer outside has counted tokens: they are reserved in
-    /// full, and a request above a limit's burst is refused at once, without a time to come back. Without this call
-    /// they are estimates.
+    /// Treats the numbers as exact costs, for example if an outer layer has counted tokens. They are reserved in full,
+    /// and a request above a limit's burst is refused at once, without a wait to retry after. By default the numbers
+    /// are estimates.
     ///
     /// ```
     /// use tower_throttle::usage::Estimate;
     ///
-    /// // A layer outside has counted, and has removed what the client sent under this name.
+    /// // An outer layer has counted, and has removed any such field that the client sent.
     /// let cost = Estimate::by_header("x-counted-tokens").or(1_000).exact();
     /// # let _ = cost;
     /// ```

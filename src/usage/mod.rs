@@ -1,10 +1,10 @@
-//! Model tokens: what a request is expected to cost, and what it has cost.
+//! Model tokens: the estimated and the true cost of a request.
 //!
-//! A handler settles its cost with [`Usage`]. The guide [Serving models](crate::guides::models#tokens) explains
+//! A handler settles the cost with [`Usage`]. The guide [Serving models](crate::guides::models#tokens) explains
 //! reservation and settlement.
 
-// Handlers that know the cost tell it themselves. For those that cannot be changed, `UsageReader` reads it from the
-// answer as the answer goes by.
+// A handler that knows the cost reports it itself. For handlers that cannot be changed, `UsageReader` reads the cost
+// from the answer as it streams.
 
 mod account;
 mod estimate;

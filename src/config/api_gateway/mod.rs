@@ -3,7 +3,7 @@
 //! ```
 //! use tower_throttle::{ThrottleLayer, config::api_gateway, response::Dialect};
 //!
-//! // What `aws apigatewayv2 get-stage` prints.
+//! // The output of `aws apigatewayv2 get-stage`.
 //! let imported = api_gateway::stage(
 //!     r#"{
 //!         "StageName": "prod",
@@ -27,11 +27,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # What is read
+//! # Supported documents
 //!
-//! JSON or YAML. What it is, is told by its shape:
+//! Documents are JSON or YAML, and are recognized by their shape:
 //!
-//! | [`stage`] reads | that is |
+//! | [`stage`] reads | recognized by |
 //! |---|---|
 //! | `aws apigatewayv2 get-stage`, `get-stages` | `StageName`, `RouteSettings`; a list in `Items` |
 //! | CloudFormation | resources of the type `AWS::ApiGatewayV2::Stage` |
@@ -39,68 +39,70 @@
 //! | Pulumi | a stage's properties in camel or snake case; a program in YAML; `pulumi stack export`; a resource of either |
 //! | Terraform | `resource.aws_apigatewayv2_stage` in JSON; `terraform show -json` of a state or a plan; a resource of it |
 //!
-//! | [`usage_plan`] reads | that is |
+//! | [`usage_plan`] reads | recognized by |
 //! |---|---|
 //! | `aws apigateway get-usage-plan`, `get-usage-plans` | `throttle`, `quota`; a list in `items` |
 //! | CloudFormation | resources of the type `AWS::ApiGateway::UsagePlan` |
 //!
-//! Where a document has several, [`stage_named`] and [`usage_plan_named`] take one of them, by its own name or that
-//! of its resource: a logical id, an address, a URN or its end.
+//! If a document has several, [`stage_named`] and [`usage_plan_named`] select one by its own name or that of its
+//! resource: a logical id, an address, a URN or its end.
 //!
-//! | there | here |
+//! | in API Gateway | here |
 //! |---|---|
-//! | default route settings | [`Rules::default_route`]: each route has it for itself |
+//! | default route settings | [`Rules::default_route`], for each route by itself |
 //! | route settings | [`Rules::route`], by the same [route key](crate::RouteKey) |
-//! | `ThrottlingRateLimit`, `rateLimit` | a [`Rate`](crate::Rate) a second, fractions exactly |
+//! | `ThrottlingRateLimit`, `rateLimit` | a [`Rate`](crate::Rate) per second, with exact fractions |
 //! | `ThrottlingBurstLimit`, `burstLimit` | its [burst](crate::Rate::burst) |
-//! | a usage plan's throttle, quota and throttle of methods | what [each](crate::Clients::each) client by `x-api-key` may do |
+//! | a usage plan's throttle, quota and throttle of methods | the limits of [each](crate::Clients::each) client by `x-api-key` |
 //!
-//! Settings that throttle nothing are passed over: logs, metrics, variables, tags. **Nothing that throttles is passed
-//! over.** Settings that are not known are errors, and so are values that only the vendor's tools can resolve (`!Ref`,
-//! `Fn::Sub`, `${var.burst}`), with their path, line and column; so are the settings of a REST API's stage, and of the
-//! events of SAM's functions, `dynamic` blocks, and settings that a plan of Terraform knows only after it was applied.
-//! What is not read and is or may hold another stage (a nested stack, a module, a component, a macro, a loop that
-//! `Fn::ForEach` expands, the stage of another provider such as `awscc`, the next page of a list) is a [`Warning`]
-//! beside a stage that is read, else an error.
+//! Settings that do not throttle are ignored: logs, metrics, variables, tags. **No setting that throttles is ignored.**
+//! These are errors, with their path, line and column:
 //!
-//! # The traps of API Gateway
+//! - unknown settings;
+//! - values that only the vendor's tools can resolve (`!Ref`, `Fn::Sub`, `${var.burst}`);
+//! - the settings of a REST API's stage, and of the events of SAM's functions;
+//! - `dynamic` blocks, and settings that a Terraform plan knows only after it was applied.
 //!
-//! Each is read in the way that is safe, and a [`Warning`] says so.
+//! An element that is not read but may hold another stage is a [`Warning`] if a stage was read, else an error: a nested
+//! stack, a module, a component, a macro, a loop that `Fn::ForEach` expands, the stage of another provider such as
+//! `awscc`, the next page of a list.
 //!
-//! - **Absent is not zero.** There, a tool that deploys a block which sets anything else may send zeros for the
-//!   throttles that are missing, and each request is refused. Here what is absent is no limit; a zero that is written
-//!   closes.
-//! - **An override inherits.** There, what route settings leave out falls to the account's limits. Here it is what the
-//!   default route settings say.
-//! - **A rate without a burst** has as many as come back in a second, rounded up. A burst without a rate is an error,
-//!   for there is nothing that fills it.
-//! - **Default route settings among the route settings**, as programs have them that pass a table where a list of
-//!   routes belongs, are the default route settings, in any spelling of their name. In two places and different, they
-//!   are an error.
-//! - **`$default` is a route**, that of requests which match no other key and no route of the host
-//!   ([`CatchAll::Unrouted`](crate::route::CatchAll::Unrouted)), and not the default settings. Where the host tells no
-//!   routes, as without axum, it is that of all requests which match no other key.
-//! - **Settings that throttle nothing** limit nothing here, where API Gateway still has the limits of the account.
+//! # Ambiguous settings
+//!
+//! Each is read in the safe way, with a [`Warning`].
+//!
+//! - **Absent is not zero.** In API Gateway, a tool that deploys a block with other settings may send zeros for missing
+//!   throttles, and every request is refused. Here an absent throttle is no limit, and an explicit zero closes.
+//! - **An override inherits.** In API Gateway, settings that a route leaves out are those of the account. Here they are
+//!   those of the default route settings.
+//! - **A rate without a burst** gets a burst of one second's requests, rounded up. A burst without a rate is an error,
+//!   since it would never be refilled.
+//! - **Default route settings among the route settings**, in any spelling of their name, are read as the default route
+//!   settings. Programs write them when they pass a table in place of a list of routes. Two different ones are an
+//!   error.
+//! - **`$default` is a route**, not the default settings: it takes requests that match no other key and no route of the
+//!   host ([`CatchAll::Unrouted`](crate::route::CatchAll::Unrouted)). If the host provides no routes, as without axum,
+//!   it takes all requests that match no other key.
+//! - **A stage without a throttle** limits nothing here, whereas API Gateway still applies the limits of the account.
 //!
 //! # Zero and the maximum
 //!
-//! A rate or burst of 0 closes. Rates go from one in 2^64 - 1 seconds up to 2^64 - 1 a second; bursts up to
-//! 2^64 - 1. Numbers of up to twelve digits are exact; longer ones, as tools print them, are the simplest fraction
-//! within one part in 2^52. A document of more than 8 MiB, unless a [`Reader`] says otherwise, or more than 64 levels
-//! deep, is an error.
+//! A rate or burst of 0 closes. Rates range from one in 2⁶⁴ − 1 seconds to 2⁶⁴ − 1 per second; bursts go up to 2⁶⁴ − 1.
+//! Numbers of up to twelve digits are exact; longer ones, as tools print them, are the simplest fraction within one
+//! part in 2⁵². Documents of more than 8 MiB, or the size that a [`Reader`] sets, and of more than 64 levels are
+//! errors.
 //!
-//! # What is different here
+//! # Differences
 //!
-//! - **Exact.** API Gateway throttles on a best-effort basis, its limits are targets. Here they hold to the request, in
-//!   the process that serves it.
-//! - **No account.** The limits of an account and a Region are not in these documents; [`Rules::total`] is the place
-//!   for such a one.
-//! - **All paths.** Routes that API Gateway would not have found have the default route settings too.
-//! - **Slots and tokens** it does not have: a cap [in flight](crate::Limits::in_flight) is what a stream needs that
-//!   lasts for minutes.
-//! - **A method's throttle** in a usage plan holds besides that of the plan, as there: the stricter one decides.
-//! - **Quotas** of a week run from Monday, of a day from midnight UTC, all of them exactly; who has no key in a usage
-//!   plan is not refused but the anonymous client.
+//! - **Exact.** API Gateway throttles on a best-effort basis, and its limits are targets. Here limits are exact, in the
+//!   process that serves the request.
+//! - **No account.** The limits of an account and a Region are not in these documents; set them with [`Rules::total`].
+//! - **All paths.** Routes that API Gateway would not have found get the default route settings, too.
+//! - **Slots and tokens** do not exist in API Gateway. Streams that last for minutes need a cap [in
+//!   flight](crate::Limits::in_flight).
+//! - **A method's throttle** in a usage plan holds in addition to that of the plan, as in API Gateway.
+//! - **Quotas** of a week start on Monday, those of a day at midnight UTC, and all are exact. A request without a key
+//!   is not refused, but belongs to the anonymous client.
 //!
 //! [`Rules::default_route`]: crate::Rules::default_route
 //! [`Rules::route`]: crate::Rules::route
@@ -126,13 +128,13 @@ mod unread;
 use self::import::{read_stage, read_usage_plan};
 use super::{Imported, Reader, error::ConfigError};
 
-/// Reads the throttling of the one stage that a document has.
+/// Reads the throttling of the only stage of a document.
 ///
-/// See [above](self) for what is read.
+/// See [above](self#supported-documents) for the supported documents.
 ///
 /// # Errors
 ///
-/// A text that is neither JSON nor YAML or has no stage in it, several stages, and settings that are not understood.
+/// Text that is neither JSON nor YAML, a document without a stage or with several, and unsupported settings.
 ///
 /// ```
 /// use tower_throttle::config::api_gateway;
@@ -149,7 +151,7 @@ pub fn stage(text: &str) -> Result<Imported, ConfigError> {
     Reader::new().stage(text)
 }
 
-/// Reads the throttling of the stage of this name, which may be that of its resource.
+/// Reads the throttling of the stage with this name, or whose resource has this name.
 ///
 /// ```
 /// use tower_throttle::config::api_gateway;
@@ -161,23 +163,23 @@ pub fn stage(text: &str) -> Result<Imported, ConfigError> {
 /// ";
 /// assert!(api_gateway::stage_named(template, "Models").is_ok());
 /// let error = api_gateway::stage(template).unwrap_err();
-/// assert_eq!(error.to_string(), "line 2, column 3: several; name one of `Chat`, `Models`");
+/// assert_eq!(error.to_string(), "line 2, column 3: there are several; choose one of `Chat`, `Models`");
 /// ```
 ///
 /// # Errors
 ///
-/// As [`stage`], and a name that no stage has or several have.
+/// Those of [`stage`], and a name that no stage or several stages have.
 pub fn stage_named(text: &str, name: &str) -> Result<Imported, ConfigError> {
     Reader::new().stage_named(text, name)
 }
 
-/// Reads the throttles and the quota of the one usage plan that a document has.
+/// Reads the throttles and the quota of the only usage plan of a document.
 ///
-/// See [above](self) for what is read.
+/// See [above](self#supported-documents) for the supported documents.
 ///
 /// # Errors
 ///
-/// As [`stage`].
+/// Those of [`stage`].
 ///
 /// ```
 /// use tower_throttle::{ThrottleLayer, config::api_gateway};
@@ -197,48 +199,48 @@ pub fn usage_plan(text: &str) -> Result<Imported, ConfigError> {
     Reader::new().usage_plan(text)
 }
 
-/// Reads the throttles and the quota of the usage plan of this name, which may be that of its resource.
+/// Reads the throttles and the quota of the usage plan with this name, or whose resource has this name.
 ///
 /// # Errors
 ///
-/// As [`stage_named`].
+/// Those of [`stage_named`].
 pub fn usage_plan_named(text: &str, name: &str) -> Result<Imported, ConfigError> {
     Reader::new().usage_plan_named(text, name)
 }
 
 impl Reader {
-    /// Reads the one stage of Amazon API Gateway that a document has.
+    /// Reads the only stage of an Amazon API Gateway document.
     ///
     /// # Errors
     ///
-    /// As [`stage`].
+    /// Those of [`stage`].
     pub fn stage(&self, text: &str) -> Result<Imported, ConfigError> {
         read_stage(self.admit(text)?, None)
     }
 
-    /// Reads the stage of this name.
+    /// Reads the stage with this name.
     ///
     /// # Errors
     ///
-    /// As [`stage_named`].
+    /// Those of [`stage_named`].
     pub fn stage_named(&self, text: &str, name: &str) -> Result<Imported, ConfigError> {
         read_stage(self.admit(text)?, Some(name))
     }
 
-    /// Reads the one usage plan of Amazon API Gateway that a document has.
+    /// Reads the only usage plan of an Amazon API Gateway document.
     ///
     /// # Errors
     ///
-    /// As [`usage_plan`].
+    /// Those of [`usage_plan`].
     pub fn usage_plan(&self, text: &str) -> Result<Imported, ConfigError> {
         read_usage_plan(self.admit(text)?, None)
     }
 
-    /// Reads the usage plan of this name.
+    /// Reads the usage plan with this name.
     ///
     /// # Errors
     ///
-    /// As [`usage_plan_named`].
+    /// Those of [`usage_plan_named`].
     pub fn usage_plan_named(&self, text: &str, name: &str) -> Result<Imported, ConfigError> {
         read_usage_plan(self.admit(text)?, Some(name))
     }

@@ -1,4 +1,4 @@
-//! Azure API Management: its policies that limit, as rules.
+//! Azure API Management: its limiting policies, as rules.
 //!
 //! ```
 //! use tower_throttle::{ThrottleLayer, config::api_management, response::Dialect};
@@ -24,60 +24,59 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # What is read
+//! # Supported policies
 //!
-//! A document (`policies`), a fragment, a section or a single policy, as XML or as the portal shows it, with quotes
-//! and `<` as they are inside of expressions.
+//! A document (`policies`), a fragment, a section or a single policy can be read, as XML or as the portal shows it,
+//! with unescaped quotes and `<` inside of expressions.
 //!
 //! | policy | becomes |
 //! |---|---|
-//! | `rate-limit`, `rate-limit-by-key` | a [`Rate`](crate::Rate) of `calls` in `renewal-period`, and as many at once |
+//! | `rate-limit`, `rate-limit-by-key` | a [`Rate`](crate::Rate) of `calls` in `renewal-period`, with a burst of `calls` |
 //! | `quota`, `quota-by-key` | a [`Quota`](crate::Quota) of `calls`; a week is one of the calendar |
-//! | `limit-concurrency` | a cap [in flight](crate::Limits::in_flight); what stands inside of it is read too |
+//! | `limit-concurrency` | a cap [in flight](crate::Limits::in_flight); policies inside of it are read, too |
 //! | `llm-token-limit`, `azure-openai-token-limit` | a rate of [model tokens](crate::Limits::tokens) a minute |
 //!
-//! | `counter-key` or `key` | whose limit it is |
+//! | `counter-key` or `key` | counts |
 //! |---|---|
-//! | a constant, `@("all")` | everybody's, in the [total](crate::Rules::total) |
-//! | `@(context.Request.IpAddress)` | each [address](crate::Clients::by_address)'s |
-//! | `@(context.Subscription.Id)`, `.Key`, `?.Id`; no key (`rate-limit`, `quota`) | each subscription's |
-//! | `@(context.Request.Headers.GetValueOrDefault("x-api-key",""))` | each value's of that [header](crate::Clients::by_header) |
+//! | a constant, `@("all")` | all requests, in the [total](crate::Rules::total) |
+//! | `@(context.Request.IpAddress)` | each [address](crate::Clients::by_address) |
+//! | `@(context.Subscription.Id)`, `.Key`, `?.Id`; no key (`rate-limit`, `quota`) | each subscription |
+//! | `@(context.Request.Headers.GetValueOrDefault("x-api-key",""))` | each value of that [header](crate::Clients::by_header) |
 //!
-//! A subscription is known by the header `Ocp-Apim-Subscription-Key`; where an API takes its key in a header of
-//! another name, write that header. The three last may end with `?? "text"`: who has no identity shares the limits of
-//! one client, as there.
+//! A subscription is identified by the header `Ocp-Apim-Subscription-Key`. If an API takes its key in another header,
+//! write that header. The last three may end with `?? "text"`: requests without an identity share the limits of one
+//! client, as in API Management.
 //!
-//! - Policies that do not limit are passed over, and so is `base`: what it stands for has to be read by itself.
-//! - **Nothing that limits is passed over.** What cannot be kept is an error: other expressions, named values
-//!   (`{{name}}`), conditions and costs (`increment-condition`, `increment-count`), `bandwidth`, quotas for a
-//!   lifetime, quotas of model tokens, limits on an `api` or an `operation`, attributes that are not known, policies
-//!   that are not known and have `limit` or `quota` in their name, and limits inside of `choose`, `retry` or
-//!   `outbound`.
-//! - A throttle tells clients apart in one way, so policies by different identities are an error, too.
-//! - A setting that is kept in another way is a [`Warning`](super::Warning).
+//! - Policies that do not limit are ignored, and so is `base`: read the policies that it stands for separately.
+//! - **No policy that limits is ignored.** Unsupported policies are errors: other expressions, named values
+//!   (`{{name}}`), conditions and costs (`increment-condition`, `increment-count`), `bandwidth`, quotas for a lifetime,
+//!   quotas of model tokens, limits on an `api` or an `operation`, unknown attributes, unknown policies with `limit` or
+//!   `quota` in their name, and limits inside of `choose`, `retry` or `outbound`.
+//! - A throttle identifies clients in one way, so policies with different identities are an error, too.
+//! - A setting that is approximated is a [`Warning`](super::Warning).
 //!
 //! # Zero and the maximum
 //!
-//! Counts are those of the schema's `xs:int`: from 0, which admits nothing, to 2,147,483,647. A document of more than
-//! 8 MiB unless a [`Reader`] says otherwise, one with a document type declaration, policies more than 32 elements deep,
-//! an element with more than 128 attributes, or more than 256 namespaces are an error.
-//! `renewal-period` may be longer, or for a quota shorter, than the 300 seconds at which API Management draws the
-//! line; a warning says so.
+//! Counts are those of the schema's `xs:int`: from 0, which refuses every request, to 2,147,483,647. Errors are a
+//! document of more than 8 MiB, or the size that a [`Reader`] sets, a document type declaration, policies more than 32
+//! elements deep, an element with more than 128 attributes, and more than 256 namespaces.
 //!
-//! # What is different here
+//! API Management limits `renewal-period` to at most 300 seconds, and for a quota to at least 300. Here other values
+//! are accepted with a warning.
 //!
-//! - **Exact.** A limit holds to the request, in the process that serves it, and what is refused costs nothing.
-//! - **A bucket, not a sliding window.** Calls come back one by one, as in the v2 tiers: after a pause, `calls` pass
-//!   at once and up to as many again within the same period. To have no more than `calls` in any period, halve
-//!   the number.
-//! - **429 for a quota**, too, where API Management answers 403, after which clients do not come back. Where a cap in
-//!   flight refuses that everybody shares, it is 503: see [refusals](crate::guides::refusals).
+//! # Differences
+//!
+//! - **Exact.** Limits are exact, in the process that serves the request, and a refused request costs nothing.
+//! - **A bucket, not a sliding window.** Calls come back one by one, as in the v2 tiers: after a pause, `calls` pass at
+//!   once and up to as many again within the same period. To admit at most `calls` in any period, halve the number.
+//! - **429 for a quota**, too, where API Management answers 403, after which clients do not retry. A refusal by a
+//!   shared cap in flight is 503: see [refusals](crate::guides::refusals).
 //! - **A slot is held** until the response's body has ended.
-//! - **Model tokens** are reserved before and settled after. With `estimate-prompt-tokens="true"` one token is
-//!   reserved for each four bytes of the body, with `false` a single one, so that what an answer costs is owed by the
-//!   requests after it. In streams too, where API Management always estimates.
-//! - **One process.** Counters are not shared between APIs, scopes or gateways; each policy has its own, even if
-//!   two have the same key.
+//! - **Model tokens** are reserved before and settled after. With `estimate-prompt-tokens="true"` one token is reserved
+//!   for every four bytes of the body, otherwise a single one, so that later requests pay for the answer. This holds
+//!   for streams, too, for which API Management always estimates.
+//! - **One process.** Counters are not shared between APIs, scopes or gateways. Each policy has its own, even if two
+//!   have the same key.
 
 mod element;
 mod expression;
@@ -102,13 +101,13 @@ use super::{
 
 /// Reads the limits of a policy document, a fragment, a section or a single policy.
 ///
-/// See [above](self) for what is read. What rules cannot keep, such as more than five caps in one scope, is an error
-/// of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+/// See [above](self#supported-policies) for the supported policies. Limits beyond those of rules, such as more than
+/// five caps in one scope, are an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
 ///
 /// # Errors
 ///
-/// A text that is no XML, or an element that is not understood or cannot be kept, with its line and column. Paths leave
-/// out `policies` and `fragment`; the second of a name is `rate-limit-by-key[2]`.
+/// Text that is not XML, and unsupported elements, with their line and column. Paths leave out `policies` and
+/// `fragment`; the second policy of a name is `rate-limit-by-key[2]`.
 ///
 /// ```
 /// use tower_throttle::config::api_management;
@@ -129,7 +128,7 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// As [`policy`].
+    /// Those of [`policy`].
     pub fn policy(&self, xml: &str) -> Result<Imported, ConfigError> {
         read_policy(self.admit(xml)?)
     }

@@ -25,18 +25,17 @@ impl Rules {
     /// The JSON Schema of rules (draft 2020-12): [`config::JSON_SCHEMA`](crate::config::JSON_SCHEMA).
     pub const JSON_SCHEMA: &'static str = crate::config::JSON_SCHEMA;
 
-    /// Reads rules from TOML; see [`config`](crate::config) for what they look like.
+    /// Reads rules from TOML; see [`config`](crate::config) for the format.
     ///
     /// # Errors
     ///
-    /// A text that is no TOML or longer than 8 MiB (see [`Reader`]), a setting that is not known, and a value that is
-    /// no setting's, with its path, line and column. Rules that contradict themselves are an error of
-    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    /// Text that is not TOML or longer than 8 MiB (see [`Reader`]), unknown settings and invalid values, with their
+    /// path, line and column. Contradictory rules are an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
         Reader::new().toml(text)
     }
 
-    /// Reads rules from YAML or JSON, which is a part of it.
+    /// Reads rules from YAML, or from JSON, which is a subset of it.
     ///
     /// The language is YAML 1.2 without aliases, one document of at most 64 levels.
     ///
@@ -51,7 +50,7 @@ impl Rules {
     ///
     /// # Errors
     ///
-    /// As [`from_toml`](Self::from_toml).
+    /// Those of [`from_toml`](Self::from_toml).
     pub fn from_yaml(text: &str) -> Result<Self, ConfigError> {
         Reader::new().yaml(text)
     }
@@ -60,7 +59,7 @@ impl Rules {
     ///
     /// # Errors
     ///
-    /// Rules that no document can hold, by name: closures, and the keys of members, which are kept as hashes alone.
+    /// Rules that a document cannot hold, by name: closures, and the keys of members, which are kept only as hashes.
     pub fn to_toml(&self) -> Result<String, ConfigError> {
         let document = write::rules(self)?;
         toml::to_string(&document).map_err(|error| ConfigError::new("", None, error.to_string()))
@@ -72,7 +71,7 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// As [`Rules::from_toml`].
+    /// Those of [`Rules::from_toml`].
     pub fn toml(&self, text: &str) -> Result<Rules, ConfigError> {
         read(&parse_toml(self.admit(text)?)?)
     }
@@ -81,7 +80,7 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// As [`Rules::from_yaml`].
+    /// Those of [`Rules::from_yaml`].
     pub fn yaml(&self, text: &str) -> Result<Rules, ConfigError> {
         read(&parse_yaml(self.admit(text)?)?)
     }

@@ -2,7 +2,7 @@ use std::{error::Error, io, path::PathBuf};
 
 use crate::{error::debug_as_display, rules::RulesError};
 
-/// The reason for which a file was not followed. The rules that hold go on.
+/// The reason why a file is not followed or not applied. The present rules stay in force.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum WatchError {
@@ -15,7 +15,7 @@ pub enum WatchError {
         /// The error of the system.
         source: io::Error,
     },
-    /// The name does not say how the file is read.
+    /// The name has no known ending, and no reader is set.
     #[error(
         "{}: the name does not end with `.toml`, `.yaml`, `.yml` or `.json`; set a reader with `reading`",
         path.display()
@@ -25,7 +25,7 @@ pub enum WatchError {
         /// The file.
         path: PathBuf,
     },
-    /// The text of the file cannot be read as rules.
+    /// The text cannot be read as rules.
     #[error("{}: {source}", path.display())]
     #[non_exhaustive]
     Document {
@@ -34,7 +34,7 @@ pub enum WatchError {
         /// The error in the text.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// The rules do not hold together.
+    /// The rules contradict each other.
     #[error("{}: {source}", path.display())]
     #[non_exhaustive]
     Rules {
@@ -43,7 +43,7 @@ pub enum WatchError {
         /// The error in the rules.
         source: RulesError,
     },
-    /// The system does not tell when the file changes.
+    /// The system cannot report changes of the file.
     #[error("{}: {source}", path.display())]
     #[non_exhaustive]
     System {
@@ -52,13 +52,13 @@ pub enum WatchError {
         /// The error of the system.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// The file has more bytes than are read.
+    /// The file is too long.
     #[error("{}: the file has more than {max_bytes} bytes", path.display())]
     #[non_exhaustive]
     Length {
         /// The file.
         path: PathBuf,
-        /// The most bytes that are read.
+        /// The maximum number of bytes.
         max_bytes: usize,
     },
     /// The reader of the file, or the reload with its rules, panicked.
@@ -67,7 +67,7 @@ pub enum WatchError {
     Panic {
         /// The file.
         path: PathBuf,
-        /// The message of the panic. `no text` if the message is none.
+        /// The message of the panic, or `no text` if it has none.
         message: String,
     },
 }

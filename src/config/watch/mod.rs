@@ -26,7 +26,7 @@ use crate::{
     rules::{Changes, Rules},
 };
 
-/// Follows a file of rules: each time it changes, its rules take the place of those that hold.
+/// Follows a file of rules: each time it changes, its rules replace the present ones.
 ///
 /// ```
 /// use tower_throttle::{Rules, ThrottleLayer, config};
@@ -35,7 +35,7 @@ use crate::{
 /// # std::fs::create_dir_all(&directory)?;
 /// # let file = directory.join("throttle.toml");
 /// # std::fs::write(&file, "default_route = { rate = 10, burst = 5 }")?;
-/// // `file` is where the rules stand, such as `throttle.toml`. They are in force when `start` returns.
+/// // `file` is the path of the rules, such as `throttle.toml`. They are in force when `start` returns.
 /// let throttle = ThrottleLayer::new(Rules::new())?;
 /// let watching = config::watch(&file).start(&throttle.handle())?;
 /// # drop(watching);
@@ -43,9 +43,10 @@ use crate::{
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// The name says how it is read: `.toml` by [`Rules::from_toml`], `.yaml`, `.yml` and `.json` by [`Rules::from_yaml`];
-/// [`reading`](Watch::reading) says otherwise. The rules of the file replace all that were in force, and
-/// [`map_rules`](Watch::map_rules) adds what only code can say. See [`Handle::reload`] for what a change keeps.
+/// The name determines the format: `.toml` is read by [`Rules::from_toml`], `.yaml`, `.yml` and `.json` by
+/// [`Rules::from_yaml`]; [`reading`](Watch::reading) sets another reader. The rules of the file replace all that were
+/// in force, and [`map_rules`](Watch::map_rules) adds settings that only code can hold. See [`Handle::reload`] for what
+/// a change keeps.
 pub fn watch(path: impl Into<PathBuf>) -> Watch {
     Watch {
         path: path.into(),
@@ -57,7 +58,7 @@ pub fn watch(path: impl Into<PathBuf>) -> Watch {
     }
 }
 
-/// A file that will be followed. From [`watch`].
+/// A file to follow. Made by [`watch`].
 #[must_use = "nothing is followed before `start`"]
 pub struct Watch {
     path: PathBuf,
@@ -71,7 +72,7 @@ pub struct Watch {
 /// A change of rules that were read, before they are put into force.
 type MapRules = Box<dyn Fn(Rules) -> Rules + Send>;
 
-/// A file that is followed, until this is dropped. From [`Watch::start`].
+/// A file that is followed until this value is dropped. Made by [`Watch::start`].
 #[derive(Debug)]
 #[must_use = "the file is followed until this is dropped"]
 pub struct Watching {
@@ -80,9 +81,8 @@ pub struct Watching {
 }
 
 impl Watching {
-    /// Returns whether the file is still followed. Nothing is known to end the following before this is dropped: panics
-    /// of the reader of the file, and of the listener to changes, do not. If following does end, that is logged with
-    /// the feature `tracing`.
+    /// Returns whether the file is still followed. No known failure ends the following before this value is dropped:
+    /// panics of the reader and of the listener do not. If it ends, an error is logged (feature `tracing`).
     #[must_use]
     pub fn is_following(&self) -> bool {
         !self.thread.is_finished()
@@ -91,7 +91,7 @@ impl Watching {
 
 impl Drop for Watching {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The follower may have ended already.
         let _ = self.words.send(FollowerMessage::Stop);
     }
 }
@@ -106,7 +106,7 @@ impl Watch {
     /// # std::fs::create_dir_all(&directory)?;
     /// # let file = directory.join("stage.json");
     /// # std::fs::write(&file, r#"{"DefaultRouteSettings":{"ThrottlingBurstLimit":5,"ThrottlingRateLimit":10}}"#)?;
-    /// // `file` is what `aws apigatewayv2 get-stage` wrote.
+    /// // `file` has the output of `aws apigatewayv2 get-stage`.
     /// let throttle = ThrottleLayer::new(Rules::new())?;
     /// let watching = config::watch(&file)
     ///     .reading(|text| Ok(config::api_gateway::stage(text)?.rules))
@@ -123,8 +123,8 @@ impl Watch {
         self
     }
 
-    /// Sets the closure that adds to the rules of the file, each time the file is read, what no file says: closures, and
-    /// the keys of plan members. What rules from elsewhere had of these is gone as soon as the file is read.
+    /// Sets a closure that adds, each time the file is read, what no file holds: closures, and the keys of plan
+    /// members. Reading the file discards those of earlier rules.
     ///
     /// ```
     /// use tower_throttle::{Rules, ThrottleLayer, config};
@@ -147,7 +147,7 @@ impl Watch {
         self
     }
 
-    /// Sets the closure that is told of each change of the file, on the thread that follows the file. With the feature
+    /// Sets a closure that is called with each change of the file, on the thread that follows it. With the feature
     /// `tracing` each change is logged, too.
     pub fn telling(
         mut self,
@@ -157,38 +157,37 @@ impl Watch {
         self
     }
 
-    /// Sets the time between two looks at the file that no event has called for. Default: five seconds. Zero: none.
+    /// Sets the interval at which the file is polled without an event. Default: five seconds. Zero: never.
     ///
-    /// Not every change is an event: a file system of another machine tells none, and neither does a mount over the
-    /// file. One look reads the file once.
+    /// Some changes cause no event: those on a network file system, and a mount over the file. A poll reads the file
+    /// once.
     pub fn poll_every(mut self, interval: Duration) -> Self {
         self.poll = interval;
         self
     }
 
-    /// Sets the most bytes that are read of the file. Default: 8 MiB. A longer file is [`WatchError::Length`].
+    /// Sets the maximum number of bytes to read. Default: 8 MiB. A longer file is [`WatchError::Length`].
     ///
-    /// The reader of the file has a bound of its own: see [`Reader::max_bytes`](super::Reader::max_bytes).
+    /// The reader has a bound of its own: see [`Reader::max_bytes`](super::Reader::max_bytes).
     pub fn max_bytes(mut self, bytes: usize) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// Reads the file, puts its rules into the place of those that hold, and does so again whenever it changes.
+    /// Reads the file and applies its rules, then does so again whenever the file changes.
     ///
-    /// Watched are the file, all links on the way to it, the directories in which these lie, and their
-    /// parents, and they are watched anew when something else takes their place. So a file may be edited where it is
-    /// or through another of its names, put into the place of another by a rename or by turning a link as Kubernetes
-    /// does, mounted by itself, or lie in a directory that is removed and made anew. Beside that the file is looked at
-    /// in an [interval](Watch::poll_every).
+    /// The file is watched together with all links on the way to it, their directories and the parents of these, and
+    /// again when any of them is replaced. The file may thus be edited in place or through another name, be replaced by
+    /// a rename or by a changed link as in Kubernetes, be mounted by itself, or be in a directory that is recreated.
+    /// The file is also polled at an [interval](Watch::poll_every).
     ///
-    /// When a file has come to rest for 50 milliseconds it is read, and at the latest half a second after it began to
-    /// change. A file that is gone, empty, cannot be read, or holds bad rules changes nothing and is told as an error;
-    /// one that reads as before is not told.
+    /// The file is read 50 milliseconds after its last change, and at the latest half a second after its first. A file
+    /// that is missing, empty, unreadable or invalid changes nothing and is reported as an error. A file that reads as
+    /// before is not reported.
     ///
     /// # Errors
     ///
-    /// All that can be wrong with the file as it is now, and a system that does not tell of changes.
+    /// Any fault of the file as it is now, and a system that does not report changes.
     pub fn start(self, handle: &Handle) -> Result<Watching, WatchError> {
         let Self {
             path,
@@ -219,7 +218,7 @@ impl Watch {
         };
         let watched = follower.events.watch(&follower.path);
         watched.map_err(|source| system(&follower.path, source))?;
-        // Read now that no change is missed any more.
+        // Reads the file once changes can no longer be missed.
         if let Some(changes) = follower.look() {
             changes?;
         }

@@ -1,4 +1,4 @@
-//! Checks of the promises of a [`Store`].
+//! Tests of the promises of a [`Store`].
 //!
 //! A test of a store is one call:
 //!
@@ -11,8 +11,8 @@
 //! # }
 //! ```
 //!
-//! A check takes a second or two, most of it waiting, and leaves entries behind, most of which may be forgotten within
-//! some days, and those of the slowest buckets after decades. Each run has keys of its own.
+//! A run takes a second or two, most of it waiting. It leaves entries behind: most expire within some days, those of
+//! the slowest buckets after decades. Each run uses keys of its own.
 
 mod arithmetic;
 mod charges;
@@ -27,12 +27,11 @@ use std::{
 use super::{BucketKey, Budget, Charge, Correction, Store, Taken};
 use crate::limit::rate::Rate;
 
-/// Checks all that [`Store`] promises and that can be seen from outside, against a store that others may use
-/// meanwhile.
+/// Checks every promise of [`Store`] that can be observed from outside. Others may use the store meanwhile.
 ///
 /// # Panics
 ///
-/// If the store does not keep a promise, with a report of what was seen.
+/// Panics if the store breaks a promise, with a report.
 pub async fn check(store: Arc<dyn Store>) {
     let run = Run {
         store,
@@ -64,7 +63,7 @@ struct Run {
     number: u64,
 }
 
-/// Returns a budget so slow that nothing comes back while this runs.
+/// Returns a budget so slow that nothing is refilled during the run.
 fn slow(burst: u64) -> Budget {
     rate(&Rate::per_hour(1).burst(burst))
 }
@@ -73,7 +72,7 @@ fn rate(rate: &Rate) -> Budget {
     Budget::of_rate(rate).expect("an open rate")
 }
 
-/// Returns what is left at the moment of an answer.
+/// Returns the units that remain at the time of an answer.
 fn left(budget: &Budget, taken: &Taken, index: usize) -> u64 {
     let stored = budget.stored(taken.balances[index].state, taken.now);
     budget.remaining(Some(stored), taken.now)

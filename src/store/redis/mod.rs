@@ -26,8 +26,8 @@ use self::{
 };
 use crate::store::{BucketKey, Charge, Correction, Store, StoreError, StoreFuture, Taken};
 
-/// Balances in Redis or Valkey, which all who connect to the same server with the same [name](RedisStoreBuilder::name)
-/// share.
+/// Balances in Redis or Valkey. All processes that connect to the same server with the same
+/// [name](RedisStoreBuilder::name) share them.
 ///
 /// ```no_run
 /// use tower_throttle::{Rate, Rules, ThrottleLayer, store::RedisStore};
@@ -41,23 +41,23 @@ use crate::store::{BucketKey, Charge, Correction, Store, StoreError, StoreFuture
 /// # }
 /// ```
 ///
-/// # What it does
+/// # Calls and keys
 ///
-/// All charges of a request are checked and taken in one call of a script, by the server's clock. Requests that wait at
-/// the same moment share a call, and each is still taken whole or not at all. A call is sent once: whatever has become
-/// of it, it is never sent again, unless the server itself said that it did not carry it out (`NOSCRIPT`, `MOVED`,
-/// `ASK`). Connections that break are made anew.
+/// All charges of a request are checked and taken in one call of a script, by the server's clock. Simultaneous requests
+/// share a call, and each is still taken whole or not at all. A call is sent only once, unless the server reports that
+/// it did not carry the call out (`NOSCRIPT`, `MOVED`, `ASK`). Broken connections are made anew.
 ///
-/// A bucket is a key, `throttle:{default}:route POST /chat/rate-60s` or, of a client's,
-/// `throttle:{default}:client/rate-60s:` and 32 hexadecimal digits, and expires when it is full. Nothing else is kept,
-/// and of a client nothing but a hash under [a secret](crate::Clients::secret). All keys of a throttle have one hash
-/// tag and so lie on one node of a cluster.
+/// A bucket is a key, such as `throttle:{default}:route POST /chat/rate-60s`, or `throttle:{default}:client/rate-60s:`
+/// and 32 hexadecimal digits for a client, and expires when it is full. Nothing else is stored, and a client only as a
+/// hash under [a secret](crate::Clients::secret). All keys of a throttle have one hash tag and so are on one node of a
+/// cluster.
 ///
-/// # What it needs
+/// # Requirements
 ///
-/// Redis 5 or newer, or Valkey, on a 64-bit machine, with `maxmemory-policy noeviction`: a key that is evicted is a
-/// bucket that is full. A user with access to the keys `throttle:*` and the commands
-/// `+hello +eval +evalsha +mget +exists +set +del +time +ping +role`.
+/// - Redis 5 or newer, or Valkey, on a 64-bit machine.
+/// - `maxmemory-policy noeviction`: an evicted key is a full bucket.
+/// - A user with access to the keys `throttle:*` and the commands `+hello +eval +evalsha +mget +exists +set +del +time
+///   +ping +role`.
 #[derive(Clone)]
 pub struct RedisStore {
     inner: Arc<RedisClient>,
@@ -86,28 +86,28 @@ impl Code {
     }
 }
 
-/// An error of setting up a [`RedisStore`].
+/// An error while setting up a [`RedisStore`].
 ///
-/// Its source tells the cause, with the address of the server and without who logs in there. No type of the crate
-/// `redis` can be had of it.
+/// Its source is the cause, with the address of the server and without the user. It exposes no type of the crate
+/// `redis`.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum RedisStoreError {
-    /// An address that cannot be read.
+    /// An invalid address.
     #[error("the server's address is invalid; write one such as `redis://localhost:6379`")]
     Url(#[source] Box<dyn Error + Send + Sync>),
-    /// A name or a prefix that would take keys elsewhere.
+    /// A name or a prefix that would break the form of keys.
     #[error("`{0}` is empty or contains braces, a colon or spaces; choose another prefix")]
     Name(String),
     /// Certificates that cannot be read.
     #[error("the certificates cannot be read; they are PEM, which begins with `-----BEGIN`")]
     Certificates(#[source] Box<dyn Error + Send + Sync>),
-    /// The server could not be reached, does not let us in or is a replica.
+    /// The server could not be reached, refuses the user, or is a replica.
     #[error("the server cannot be used")]
     Connect(#[source] StoreError),
 }
 
-/// Writes what `Display` does, and the causes.
+/// Writes the text of `Display`, and the causes.
 impl fmt::Debug for RedisStoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")?;
@@ -129,8 +129,7 @@ pub struct RedisStoreBuilder {
 }
 
 impl RedisStore {
-    /// Connects to one server, with the settings that hold without a word: [`RedisStore::server`] and
-    /// [`RedisStoreBuilder::connect`].
+    /// Connects to one server with the default settings: [`RedisStore::server`] and [`RedisStoreBuilder::connect`].
     ///
     /// # Errors
     ///
@@ -149,11 +148,11 @@ impl RedisStore {
         Ok(RedisStoreBuilder::new(Servers::One(info(url)?)))
     }
 
-    /// Sets up a store on a cluster, of which some nodes are given. All keys of a throttle lie on one of its nodes,
-    /// which is found by asking any; the user and the kind of connection are those of the first.
+    /// Sets up a store on a cluster, given some of its nodes. All keys of a throttle are on one node, which any node
+    /// can name. The user and the kind of connection are those of the first address.
     ///
-    /// While the slot of that node moves to another, calls may find some buckets here and some there; they are
-    /// answered as in an outage until it has moved.
+    /// While the slot of that node moves to another, calls may find only some of the buckets; they are answered as in
+    /// an outage until it has moved.
     ///
     /// # Errors
     ///
@@ -165,11 +164,10 @@ impl RedisStore {
         Ok(RedisStoreBuilder::new(Servers::Cluster(nodes)))
     }
 
-    /// Sets up a store on the server that sentinels call the primary of a service. They are asked for it whenever a
-    /// connection is made.
+    /// Sets up a store on the primary of a service, as sentinels name it. They are asked whenever a connection is made.
     ///
-    /// `server` is a URL as that of [`RedisStore::server`] for the user and the kind of connection; its host and port
-    /// are what the sentinels tell.
+    /// `server` is a URL as for [`RedisStore::server`] and sets the user and the kind of connection. Its host and port
+    /// are replaced by those that the sentinels name.
     ///
     /// # Errors
     ///
@@ -196,7 +194,7 @@ impl RedisStoreBuilder {
         }
     }
 
-    /// Sets the beginning of all keys. Without this call: `throttle`.
+    /// Sets the prefix of all keys. Default: `throttle`.
     pub fn prefix(self, prefix: impl Into<String>) -> Self {
         Self {
             prefix: prefix.into(),
@@ -204,7 +202,8 @@ impl RedisStoreBuilder {
         }
     }
 
-    /// Tells throttles on one server apart: those of one name share their limits. Without this call: `default`.
+    /// Sets the name of the throttle on its server: throttles with the same name share their limits. Default:
+    /// `default`.
     pub fn name(self, name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -217,11 +216,11 @@ impl RedisStoreBuilder {
     /// # Errors
     ///
     /// [`RedisStoreError::Name`], and [`RedisStoreError::Connect`] if the server cannot be reached within a second,
-    /// does not let us in, or cannot be written.
+    /// refuses the user, or cannot be written.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime, as [`RedisStoreBuilder::connect_lazy`].
+    /// Panics outside of a tokio runtime, like [`RedisStoreBuilder::connect_lazy`].
     pub async fn connect(self) -> Result<RedisStore, RedisStoreError> {
         let store = self.connect_lazy()?;
         store
@@ -232,8 +231,8 @@ impl RedisStoreBuilder {
         Ok(store)
     }
 
-    /// Connects when it is first asked. Until then, and for as long as the server cannot be reached, all is as in an
-    /// outage: for servers that start whether Redis is there or not.
+    /// Connects on first use. Until then, and while the server cannot be reached, requests are decided as in an outage.
+    /// Use it for servers that must start even if Redis is down.
     ///
     /// # Errors
     ///
@@ -241,7 +240,7 @@ impl RedisStoreBuilder {
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime.
+    /// Panics outside of a tokio runtime.
     pub fn connect_lazy(self) -> Result<RedisStore, RedisStoreError> {
         let Self {
             servers,
