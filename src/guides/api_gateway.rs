@@ -1,6 +1,6 @@
 //! Coming from Amazon API Gateway.
 //!
-//! | there | here |
+//! | API Gateway | here |
 //! |---|---|
 //! | stage | [`Rules`](crate::Rules) |
 //! | default route settings | [`Rules::default_route`](crate::Rules::default_route) |
@@ -14,7 +14,7 @@
 //! | `{"message":"Too Many Requests"}` | [`Dialect::ApiGateway`](crate::response::Dialect::ApiGateway) |
 //! | CloudWatch's `Count`, `4xx` by route | [`Handle::snapshot`](crate::Handle::snapshot), the feature `metrics` |
 //!
-//! The stage that everybody begins with, in its own words and in ours:
+//! The usual first stage as a document, and in Rust:
 //!
 //! ```
 //! use tower_throttle::{Rate, Rules, config::api_gateway};
@@ -26,14 +26,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Stages need not be rewritten: [`config::api_gateway`](crate::config::api_gateway) reads them as they are, says
-//! which documents, and tells of the traps that are not here. The example `gateway` is the whole program.
+//! Existing stages need not be rewritten: [`config::api_gateway`](crate::config::api_gateway) reads them, and lists the
+//! supported documents and ambiguous settings. The example `gateway` is a whole program.
 //!
-//! # What is different
+//! # Differences
 //!
-//! - A limit is exact in each process, not a target; several processes have each its own, or [one
-//!   together](crate::guides::replicas).
-//! - A refusal says when to come back: `Retry-After`, to the second, and the exact wait beside it.
-//! - HTTP APIs of API Gateway have no limits of clients and no cap on what is in flight, and they cannot stream. Here
+//! - A limit is exact in each process, not a target. Several processes have limits of their own, or [share
+//!   them](crate::guides::replicas).
+//! - A refusal states when to retry: `Retry-After` in seconds, and the exact wait in milliseconds.
+//! - HTTP APIs of API Gateway have no limits of clients and no cap on requests in flight, and they cannot stream. Here
 //!   an answer holds its [slot](crate::guides::models#slots) until its last byte, and [model
-//!   tokens](crate::guides::models#tokens) are limits as requests are.
+//!   tokens](crate::guides::models#tokens) are limited like requests.

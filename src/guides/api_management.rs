@@ -1,6 +1,6 @@
 //! Coming from Azure API Management.
 //!
-//! | there | here |
+//! | API Management | here |
 //! |---|---|
 //! | `rate-limit`, for each subscription | [`Clients::each`](crate::Clients::each), with a [`Rate`](crate::Rate) |
 //! | `rate-limit-by-key` on a constant | [`Rules::total`](crate::Rules::total) |
@@ -27,13 +27,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`config::api_management`](crate::config::api_management) reads policies as they are, and says which.
+//! [`config::api_management`](crate::config::api_management) reads existing policies, and lists the supported ones.
 //!
-//! # What is different
+//! # Differences
 //!
 //! - A rate is a bucket and not a sliding window: after a pause all calls pass at once, and then they come back one by
 //!   one.
 //! - A slot is held until the answer's last byte, so that a cap holds for streams, too.
-//! - Model tokens are reserved before the call and settled after it, so that calls at the same time cannot all pass on
-//!   the same balance.
+//! - Model tokens are reserved before the call and settled after it, so that simultaneous calls cannot all pass on the
+//!   same balance.
 //! - A refused request costs nothing, on any of its limits.

@@ -1,7 +1,7 @@
 //! Calling others: the layer around a client.
 //!
-//! A client of tower is a service over `http` types, so the layer fits around it. Use it to stay below the limits of
-//! a model provider, instead of finding them out by 429:
+//! A tower client is a service over `http` types, so the layer can wrap it. Use it to stay below the limits of a model
+//! provider, instead of running into its 429:
 //!
 //! ```
 //! use std::{convert::Infallible, time::Duration};
@@ -16,7 +16,7 @@
 //! let throttle = ThrottleLayer::builder(Rules::new().route("POST /v1/chat/completions", provider))
 //!     .decision(DecisionIn::Response)
 //!     .build()?;
-//! // Such as `hyper_util::client::legacy::Client`.
+//! // For example `hyper_util::client::legacy::Client`.
 //! let connection = service_fn(|_: Request<String>| async { Ok::<_, Infallible>(Response::new("an answer".to_owned())) });
 //! let client = ServiceBuilder::new().layer(throttle).service(connection);
 //!
@@ -37,12 +37,11 @@
 //!   provider.
 //! - [`Limits::max_wait`](crate::Limits::max_wait) waits for the limit, in order of calls. A request that would wait
 //!   longer is not sent.
-//! - A local refusal is a response with status 429, as the provider's would be. With
-//!   `decision(DecisionIn::Response)`, a [`Decision`](crate::Decision) in its extensions tells it apart:
-//!   `is_admitted` is false, and `retry_after` is the wait. A response of the provider carries a decision that is
-//!   admitted.
+//! - A local refusal is a response with status 429, like the provider's. With `decision(DecisionIn::Response)`, a
+//!   [`Decision`](crate::Decision) in its extensions identifies it: `is_admitted` is false, and `retry_after` is the
+//!   wait. In a response of the provider the decision is admitted.
 //! - [`Limits::in_flight`](crate::Limits::in_flight) holds a slot until the response's body has ended or is dropped.
 //! - Response bodies become [`ResponseBody`](crate::body::ResponseBody), which is a body of `Bytes`.
 //!
-//! `reqwest::Client` is no service over `http` types: its requests and responses are types of its own. Use
-//! hyper-util's client, or a layer in front of your own function that sends with reqwest.
+//! `reqwest::Client` is not a service over `http` types: it has its own request and response types. Use hyper-util's
+//! client, or put the layer in front of a function that sends with reqwest.

@@ -16,7 +16,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A file says all that [`Rules`](crate::Rules) says, except closures and the keys of plan members:
+//! A file can hold all of [`Rules`](crate::Rules) except closures and the keys of plan members:
 //!
 //! ```
 //! # let document = r#"
@@ -46,8 +46,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`config`](crate::config) lists every setting. YAML and JSON say the same.
-//! [`Rules::JSON_SCHEMA`](crate::Rules::JSON_SCHEMA) describes it to editors.
+//! [`config`](crate::config) lists every setting. YAML and JSON have the same settings.
+//! [`Rules::JSON_SCHEMA`](crate::Rules::JSON_SCHEMA) describes them to editors.
 //!
 //! # Settings that only code has
 //!
@@ -100,5 +100,5 @@
 //! # Gateways
 //!
 //! [`config::api_gateway`](crate::config::api_gateway) reads the throttling of API Gateway stages, and
-//! [`config::api_management`](crate::config::api_management) the policies of Azure API Management. What cannot be
-//! kept is an error with line and column; what is kept in another way is a warning.
+//! [`config::api_management`](crate::config::api_management) the policies of Azure API Management. An unsupported
+//! setting is an error with line and column; one that is approximated is a warning.

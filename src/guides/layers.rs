@@ -1,4 +1,4 @@
-//! The order of layers, and what the throttle asks of its host.
+//! The order of layers, and the requirements of the throttle on its host.
 //!
 //! With tower-http 0.7, from the outside in:
 //!
@@ -43,39 +43,37 @@
 //! 2. **CORS** is outside the throttle. Scripts in a browser may read a refusal only if it carries the CORS fields,
 //!    and preflights end there. Inside the throttle, each preflight is charged to its route, the total, and its
 //!    client. Without credentials that is the anonymous client, or with `or_address` the one of its address.
-//! 3. **Authentication** is outside where limits are about who calls. Strangers cannot spend the limits of known
-//!    callers, nor be a new client with each key they make up.
+//! 3. **Authentication** is outside if limits identify clients. Strangers then cannot spend the limits of known
+//!    clients, nor be a new client with each invented key.
 //! 4. **The throttle.**
-//! 5. **Validation, body limit and timeouts** are inside: a rejected request does not get as far. The deadline for
-//!    the request's body bounds how long a [slot](super::models#slots) is held for a head alone.
-//!    `RequestBodyTimeoutLayer` bounds the time between two frames, which a client outlasts that sends a byte now and
-//!    then.
+//! 5. **Validation, body limit and timeouts** are inside, since a rejected request does not reach them. The deadline
+//!    for the request's body bounds how long a request without its body holds a [slot](super::models#slots).
+//!    `RequestBodyTimeoutLayer` bounds only the time between two frames, which a client can stretch by sending a byte
+//!    now and then.
 //!
 //! # Layers that rewrite
 //!
 //! A layer that rewrites a path or a method, such as `NormalizePath`, goes outside the throttle. In axum that means
-//! around the whole router, since `Router::layer` runs after routing. A proxy has
-//! [`CanonicalPathLayer`](crate::canonical_path::CanonicalPathLayer) around the throttle: a server behind it may
-//! decode `%2F`, merge `//` or resolve `..`, and would serve one resource under many paths, each with limits of its
-//! own.
+//! around the whole router, since `Router::layer` runs after routing. A proxy needs
+//! [`CanonicalPathLayer`](crate::canonical_path::CanonicalPathLayer) around the throttle: an upstream server may decode
+//! `%2F`, merge `//` or resolve `..`, and would serve one resource under many paths, each with limits of its own.
 //!
 //! # Hosts
 //!
-//! - **axum.** `Router::layer` throttles unmatched paths, too; `Router::route_layer` matched routes alone. Keys match
-//!   the whole path, also inside nested routers (feature `axum`). `for_axum()` answers with axum's own body, and
-//!   spares a box where no layer beside it changes the body.
+//! - **axum.** `Router::layer` throttles unmatched paths, too; `Router::route_layer` only matched routes. Keys match
+//!   the whole path, also inside nested routers (feature `axum`). `for_axum()` answers with axum's own body, and saves
+//!   a box if no other layer changes the body.
 //! - **tonic.** `Server::layer` needs no feature. With the feature `tonic`, a single service can be wrapped and
 //!   added.
 //! - **hyper.** Make one layer, and wrap one service with it for each connection:
 //!   `TowerToHyperService::new(throttle.layer(service))`.
 //!
-//! # What to know
+//! # Notes
 //!
 //! - Without a [store](super::replicas) limits hold for each process.
-//! - Limits that belong together go into one [`Rules`](crate::Rules). Two throttles around one service decide one
-//!   after the other: what the outer one has taken stays taken when the inner one rejects.
-//! - A rejected request has been received, and its head was read. The throttle saves the work behind it, not the
-//!   connection. HTTP/1.1 servers may close the connection after a rejected upload; HTTP/2 servers reset it with
-//!   `NO_ERROR`.
-//! - An inner service that reserves something in `poll_ready`, as tower's `ConcurrencyLimit` does, keeps it through a
+//! - Limits that belong together go into one [`Rules`](crate::Rules). Two throttles around one service decide one after
+//!   the other: units taken by the outer one stay taken when the inner one rejects.
+//! - A rejected request was received and its head parsed. The throttle saves the work behind it, not the connection.
+//!   HTTP/1.1 servers may close the connection after a rejected upload; HTTP/2 servers reset it with `NO_ERROR`.
+//! - An inner service that reserves something in `poll_ready`, like tower's `ConcurrencyLimit`, keeps it through a
 //!   refusal until its next call, or until it is dropped.

@@ -1,4 +1,4 @@
-//! Guides: how to use the crate, and what those who come from elsewhere know by another name.
+//! Guides: how to use the crate, and what its settings are called in other limiters.
 //!
 //! - [Limits](limits): routes, rates, quotas, totals.
 //! - [Clients and plans](clients): identity, proxies, plans from a database.
@@ -6,12 +6,12 @@
 //! - [Configuration files](configuration): settings, reloads, gateways' documents.
 //! - [Replicas](replicas): limits in Redis or Valkey.
 //! - [Operating](operating): metrics, logs, snapshots.
-//! - [Refusals and header fields](refusals), dialects and answers of your own.
-//! - [The order of layers](layers), and hosts.
-//! - [Simulate before you change](simulate), and test in virtual time.
+//! - [Refusals and header fields](refusals): answers, dialects, custom rejections.
+//! - [The order of layers](layers): which layers go outside, and hosts.
+//! - [Simulate before you change](simulate): limits in virtual time, and in tests.
 //! - [Calling others](calling): the layer around a client.
-//! - Coming from [API Gateway](api_gateway), [Azure API Management](api_management), [nginx] or
-//!   [tower_governor].
+//! - [API Gateway](api_gateway), [Azure API Management](api_management), [nginx] and [tower_governor]: for users who
+//!   come from these.
 
 pub mod api_gateway;
 pub mod api_management;

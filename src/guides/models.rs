@@ -21,20 +21,19 @@
 //!
 //! # Slots
 //!
-//! [`Limits::in_flight`](crate::Limits::in_flight) caps the requests that are in flight. A request holds its slot
-//! from the decision to the last byte, the trailers or the error of its response, or until the client goes away. A
-//! stream of ten minutes holds a slot for ten minutes. A server without a free slot answers 503; a client over its
-//! own cap gets 429.
+//! [`Limits::in_flight`](crate::Limits::in_flight) caps the requests in flight. A request holds its slot from the
+//! decision to the last byte, the trailers or the error of its response, or until the client goes away. A stream of ten
+//! minutes holds a slot for ten minutes. A server without a free slot answers 503; a client over its own cap gets 429.
 //!
 //! A request whose body does not arrive holds a slot for as long as the handler waits for that body. Bound it with
 //! tower-http's `RequestBodyDeadlineLayer` inside the throttle.
 //!
 //! # Queues
 //!
-//! [`Limits::max_wait`](crate::Limits::max_wait) queues requests that would be rejected, in order of arrival, for
-//! rates and slots alike. A request that would wait longer than allowed, or longer than its `grpc-timeout`, is
-//! rejected at once. [`Limits::max_waiting`](crate::Limits::max_waiting) bounds the queue. A client that is over its
-//! own limit delays nobody else. A request that goes away leaves the queue and has used nothing.
+//! [`Limits::max_wait`](crate::Limits::max_wait) queues requests that would be rejected, in order of arrival, for rates
+//! and slots alike. A request that would wait longer than allowed, or longer than its `grpc-timeout`, is rejected at
+//! once. [`Limits::max_waiting`](crate::Limits::max_waiting) bounds the queue. A client over its own limit delays no
+//! other client. A cancelled request leaves the queue and has used nothing.
 //!
 //! # Tokens
 //!
@@ -49,7 +48,7 @@
 //! use tower_throttle::{Limits, Rate, Rules, ThrottleLayer, Usage, usage::Estimate};
 //!
 //! async fn complete(request: Request<()>) -> Result<Response<String>, Infallible> {
-//!     // Absent where no limit counts tokens, as after a reload.
+//!     // Absent if no limit counts tokens, for example after a reload.
 //!     if let Some(usage) = request.extensions().get::<Usage>() {
 //!         usage.settle(70); // or `add` while it streams, and stop when `remaining` is zero
 //!     }
@@ -70,22 +69,23 @@
 //! # }
 //! ```
 //!
-//! - Tokens that were reserved and not used come back. Tokens that were used and not reserved become a debt, which
-//!   later requests wait for.
-//! - Without [`Rules::estimate`](crate::Rules::estimate), the estimate is one token for each four bytes of
-//!   `Content-Length`. An [`Estimate`](crate::usage::Estimate) can be fixed, a header field or a closure.
-//! - An estimate above the burst is admitted, since it is a guess. A limit reserves at most its burst, and half of it
-//!   where strangers share the bucket ([`max_reservation_percent`](crate::Limits::max_reservation_percent)).
+//! - Reserved tokens that were not used come back. Tokens used beyond the reservation become a debt, which later
+//!   requests wait for.
+//! - By default the estimate is one token for every four bytes of `Content-Length`.
+//!   [`Rules::estimate`](crate::Rules::estimate) sets another [`Estimate`](crate::usage::Estimate): a fixed number, a
+//!   header field or a closure.
+//! - An estimate above the burst is admitted, since it is a guess. A limit reserves at most its burst, and at most half
+//!   of it in a shared bucket ([`max_reservation_percent`](crate::Limits::max_reservation_percent)).
 //!   [`max_tokens_per_request`](crate::Limits::max_tokens_per_request) rejects larger requests.
 //! - `ThrottleLayer::builder(rules).usage_from_openai_response(true)` reads `usage.total_tokens` from responses as
 //!   they pass, for handlers that cannot be changed.
 //!
 //! # Refusals that clients obey
 //!
-//! SDKs retry when they are told to. A [`Dialect`](crate::response::Dialect) answers in the format that they parse:
-//! OpenAI, Anthropic, KServe, JSON-RPC (MCP), API Gateway, Azure API Management. gRPC requests get
+//! SDKs parse the wait of a refusal and retry after it. A [`Dialect`](crate::response::Dialect) answers in the format
+//! that they parse: OpenAI, Anthropic, KServe, JSON-RPC (MCP), API Gateway, Azure API Management. gRPC requests get
 //! `RESOURCE_EXHAUSTED` with `RetryInfo`.
 //!
-//! `stagger_retry_after(true)` tells clients that are rejected together different waits. Fifty clients of OpenAI's
-//! SDK at once, with a burst of five and ten a second, need it: about ten succeed without it, and all fifty with it.
-//! A queue (`max_wait`) serves such a herd without retries.
+//! `stagger_retry_after(true)` gives different waits to clients that are rejected together. If fifty clients of
+//! OpenAI's SDK call at once, with a burst of five and ten a second, about ten succeed without it, and all fifty with
+//! it. A queue (`max_wait`) serves such a herd without retries.

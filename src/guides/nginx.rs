@@ -1,6 +1,6 @@
 //! Coming from nginx: `limit_req` and `limit_conn`.
 //!
-//! | there | here |
+//! | nginx | here |
 //! |---|---|
 //! | `limit_req_zone $binary_remote_addr rate=10r/s` | [`Clients::by_address`](crate::Clients::by_address), [`each`](crate::Clients::each) with [`Rate::per_second(10)`](crate::Rate::per_second) |
 //! | `limit_req_zone $server_name …` | [`Rules::total`](crate::Rules::total) |
@@ -10,7 +10,7 @@
 //! | `location` | [`Rules::route`](crate::Rules::route), by method and path |
 //! | zone size, `10m` | [`Clients::max_clients`](crate::Clients::max_clients) |
 //! | `limit_req_dry_run on` | [`Rate::shadow`](crate::Rate::shadow), for each limit |
-//! | `limit_req_status 429` | 429 without a word; 503 for a full server |
+//! | `limit_req_status 429` | 429 by default; 503 for a full server |
 //! | `set_real_ip_from 10.0.0.0/8` | [`Clients::trusted_proxies`](crate::Clients::trusted_proxies) |
 //! | `nginx -s reload` | [`Handle::reload`](crate::Handle::reload) |
 //!
@@ -38,12 +38,12 @@
 //! # Ok::<(), tower_throttle::RulesError>(())
 //! ```
 //!
-//! # What is different
+//! # Differences
 //!
-//! - nginx counts the excess: `burst=20` lets through the one that is due and twenty more. A bucket here holds all that
-//!   pass at once, hence 21.
+//! - nginx counts the excess: `burst=20` admits the request that is due and twenty more. A bucket here holds all
+//!   requests that pass at once, hence 21.
 //! - Several limits are one decision: a request that one of them refuses is charged on none.
-//! - Limits of a more specific route add to what it leaves out of the default; in nginx a `limit_req` of a `location`
-//!   takes the place of all above it.
-//! - Refusals tell the wait, and the fields of admitted answers what is left; nginx tells neither.
+//! - A declared route inherits from the default the fields that it leaves out; in nginx a `limit_req` of a `location`
+//!   replaces all outer ones.
+//! - Refusals state the wait, and header fields of admitted answers the remaining units; nginx sends neither.
 //! - Used units survive a reload, whatever it changes.

@@ -2,8 +2,8 @@
 //!
 //! # Metrics
 //!
-//! The feature `metrics` counts through the facade [`metrics`](https://docs.rs/metrics). Install a recorder before
-//! the throttle is built: descriptions, units and the meters of the store are told to it there.
+//! The feature `metrics` counts through the facade [`metrics`](https://docs.rs/metrics). Install a recorder before the
+//! throttle is built, since descriptions, units and the meters of the store are registered there.
 //!
 //! | metric | labels | value |
 //! |---|---|---|
@@ -22,11 +22,11 @@
 //! # Logs
 //!
 //! The feature `tracing` writes events with the target `tower_throttle`: each refusal with limit, route and wait (at
-//! most ten a second, with a count of those left out), each reload with its changes, and each outage of the store
-//! with its cause. It warns once if clients are limited by address and the host tells none, and once of a plan that
-//! does not exist.
+//! most ten a second; the field `suppressed` counts those left out), each reload with its changes, and each outage of
+//! the store with its cause. It warns once if clients are limited by address and the host provides none, and once about
+//! an undeclared plan.
 //!
-//! To log requests, have the throttle tell the [`Decision`](crate::Decision) in the response's extensions. It holds
+//! To log requests, let the throttle insert the [`Decision`](crate::Decision) into the response's extensions. It holds
 //! no text that a client chose:
 //!
 //! ```
@@ -135,10 +135,10 @@
 //!
 //! # Snapshots
 //!
-//! [`Handle::snapshot`](crate::Handle::snapshot) returns the balance of each limit, what is in flight and waiting,
-//! and the counts of each limit and route. It is cheap enough for once a second.
+//! [`Handle::snapshot`](crate::Handle::snapshot) returns the balance of each limit, the requests in flight and in
+//! queues, and the counts of each limit and route. It is cheap enough for once a second.
 //! [`Handle::preview`](crate::Handle::preview) decides on a request without charging it.
-//! [`Rules::audit`](crate::Rules::audit) compares the keys of rules with the routes that a server has.
+//! [`Rules::audit`](crate::Rules::audit) compares the keys of rules with the routes of a server.
 //!
 //! ```
 //! use tower_throttle::{Rate, Rules, ThrottleLayer};
@@ -153,4 +153,4 @@
 //!
 //! # Restarts
 //!
-//! Balances lie in memory. A restart begins with full buckets, unless the limits lie in a [store](super::replicas).
+//! Balances are in memory. A restart begins with full buckets, unless the limits are in a [store](super::replicas).

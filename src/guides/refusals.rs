@@ -1,8 +1,8 @@
-//! Refusals and header fields: what clients are told, and how to change it.
+//! Refusals and header fields: the answers that clients get, and how to change them.
 //!
 //! # Over HTTP
 //!
-//! A rejected request never reaches the service behind the throttle, and its body is not read. The answer is
+//! A rejected request never reaches the service behind the throttle, and its body is not read. The default answer is
 //! [`Problem`](crate::response::Problem), status 429:
 //!
 //! ```text
@@ -15,11 +15,11 @@
 //! ratelimit: "chat";r=0;t=1
 //! ```
 //!
-//! One body serves readers of problem documents (RFC 9457) and OpenAI's SDKs. Waits are rounded up, so that a client
-//! that obeys them does not come too soon. `retry-after` is in whole seconds, at least 1. A wait of more than a
-//! minute adds `x-should-retry: false`, since some SDKs ignore such a wait and come back at once. A request that can
-//! never pass gets that field without a `retry-after`. `HEAD` gets the fields without the body. Where only caps on
-//! what the server has in flight reject, the status is 503.
+//! The body is both a problem document (RFC 9457) and an error that OpenAI's SDKs parse. Waits are rounded up, so that
+//! a client that obeys them does not retry too soon. `retry-after` is in whole seconds, at least 1. A wait of more than
+//! a minute adds `x-should-retry: false`, since some SDKs ignore such a wait and retry at once. A request that can
+//! never pass gets that field without a `retry-after`. `HEAD` gets the fields without the body. If only caps in flight
+//! of the total or a route reject, the status is 503.
 //!
 //! # Over gRPC
 //!
@@ -44,10 +44,11 @@
 //! The fields are added to those of the inner service, never in their place. `rate_limit_headers(false)` turns them
 //! off on admitted responses.
 //!
-//! The total's limits are not told, since a server's capacity is nobody's business, unless
-//! [`Limits::publish`](crate::Limits::publish) says so.
+//! The total's limits are not published, since they reveal the server's capacity;
+//! [`Limits::publish`](crate::Limits::publish) changes that.
 //!
-//! Browsers hide these fields from scripts. Name them to CORS by [`EXPOSE_HEADERS`](crate::response::EXPOSE_HEADERS).
+//! Browsers hide these fields from scripts. Expose them in CORS with
+//! [`EXPOSE_HEADERS`](crate::response::EXPOSE_HEADERS).
 //!
 //! # Dialects
 //!
@@ -55,10 +56,10 @@
 //! Gateway, Azure API Management, KServe, JSON-RPC (MCP). Set it for all routes with `rejection`, or for one with
 //! [`Rules::rejection`](crate::Rules::rejection).
 //!
-//! # An answer of your own
+//! # Custom answers
 //!
-//! A closure gets the [`Denial`](crate::Denial) and the request's head. It may begin with the default answer, and
-//! keep its fields:
+//! A closure gets the [`Denial`](crate::Denial) and the request's head. It can start from the default answer and keep
+//! its fields:
 //!
 //! ```
 //! use http::{StatusCode, request::Parts};
@@ -79,5 +80,5 @@
 //!
 //! # Waits
 //!
-//! Each refusal tells its true wait. `stagger_retry_after(true)` tells clients that are rejected together different
-//! waits, so that they do not return together. Nobody is told less than its wait.
+//! Each refusal states its true wait. `stagger_retry_after(true)` gives different waits to clients that are rejected
+//! together, so that they do not return together. No stated wait is shorter than the true one.

@@ -18,88 +18,96 @@
 //! # }
 //! ```
 //!
-//! Four replicas that do so have one limit of a hundred a second, and each client has one quota, wherever it asks.
-//! The example `shared` is two model servers of this kind in one command.
+//! Four replicas with these rules share one limit of a hundred a second, and each client has one quota, whichever
+//! replica it calls. The example `shared` runs two such model servers with one command.
 //!
 //! # What is exact
 //!
-//! The [bound](crate#what-it-promises) holds for all replicas together, to the nanosecond of what is kept and by the
-//! clock of the server alone; theirs may show what they like. A request is charged on all of its limits in one call,
-//! or on none. It is charged once: a call is never sent again, whatever has become of its answer. A refusal needs no
-//! call if a bucket is known to be empty and all others of the request are known too; otherwise the store is asked,
-//! so that the wait is true. That is believed for ten seconds at most (a quarter of a second for model tokens), so
-//! that somebody who deletes a key by hand is heard by then. What other replicas took or gave back meanwhile is not
-//! known: such a wait may end earlier or later.
+//! The [bound](crate#what-it-promises) holds for all replicas together, to the nanosecond, by the clock of the store's
+//! server. The clocks of replicas take no part. A request is charged on all of its limits in one call, or on none. It
+//! is charged once: a call is never repeated, even if its answer is lost.
 //!
-//! Not shared are [slots](crate::guides::models#slots), which belong to a process and end with it, and
-//! [lines](crate::guides::models#queues): requests wait for limits in a store as for others, first come, first served
-//! in each process and by chance between them.
+//! A refusal needs no call if a bucket is known to be empty and all other buckets of the request are known, too.
+//! Otherwise the store is asked, so that the stated wait is true. Such knowledge is used for at most ten seconds (a
+//! quarter of a second for model tokens), so that a key deleted by hand takes effect by then. Units that other replicas
+//! take or return meanwhile are not known: a wait may then turn out shorter or longer.
 //!
-//! # What may be lost
+//! [Slots](crate::guides::models#slots) are not shared, since they belong to a process and end with it.
+//! [Queues](crate::guides::models#queues) are not shared either: requests wait for limits in a store as for others,
+//! first come, first served in each process, but in any order between processes.
 //!
-//! | what happens | admitted beyond the limit, at most |
+//! # Losses
+//!
+//! | event | admitted beyond the limit, at most |
 //! |---|---|
-//! | a key is evicted or deleted, or the server starts empty | one burst of that bucket, and what was [leased](#leases) of it: `n` in each process |
-//! | a replica of the server takes its place | what was charged within the lag of replication |
-//! | it does so with a clock that is ahead | what comes back within the difference; behind, requests wait for longer, as at an empty bucket at most |
-//! | the server is away, [`OnOutage::Local`](crate::store::OnOutage::Local) with the number of replicas | one burst when that begins and one when it ends; the number of replicas in place of a burst or quota that is smaller |
-//! | one replica of four alone does not reach it, likewise | a quarter of the limit, for as long as that lasts |
-//! | an answer is late or lost | nothing; a charge may be left that nobody used |
+//! | a key is evicted or deleted, or the server starts empty | one burst of that bucket, and its [leased](#leases) units: `n` in each process |
+//! | failover to a replica of the server | the charges within the replication lag |
+//! | failover to a server whose clock is ahead | the refill of the difference; if its clock is behind, requests wait longer, at most as with an empty bucket |
+//! | an outage, with [`OnOutage::Local`](crate::store::OnOutage::Local) and the number of replicas as `share` | one burst at its begin and one at its end, or the number of replicas if that is more |
+//! | one replica of four cannot reach the server, same setting | a quarter of the limit, while that lasts |
+//! | an answer is late or lost | nothing; an unused charge may remain |
 //!
 //! A quota's burst is the quota. Keep the clocks of servers that may replace each other in step, as NTP does.
 //!
 //! # Outages
 //!
-//! A request waits no longer than [`store_deadline`](crate::ThrottleLayerBuilder::store_deadline), 25 ms without a
-//! word. The first that waits in vain finds the store down; from then on it is probed, and all others are decided
-//! without it as [`OnOutage`](crate::store::OnOutage) says: let through, refused with 503, or by limits of this
-//! process at a share of the whole. Without a word it is the whole. Within about a second of the store's return it is
-//! asked again. The feature `tracing` tells both, and the cause, and `metrics` has `throttle_store_up`,
-//! `throttle_store_errors_total` and `throttle_store_outage_total`. A bucket that the store cannot charge, such as a
-//! key that another program has written, is no outage: only its requests are decided so, and `tracing` tells why.
+//! A request waits for the store at most [`store_deadline`](crate::ThrottleLayerBuilder::store_deadline), by default 25
+//! ms. The first call that times out marks the store down. From then on one probe at a time asks it, and all other
+//! requests are decided without it, as set by [`OnOutage`](crate::store::OnOutage): admitted, refused with 503, or
+//! limited by this process at a share of the limits, by default all of them. The store is used again within about a
+//! second of its return.
 //!
-//! [`RedisStore::connect`](crate::store::RedisStore::connect) is an error if the server is not there;
+//! The feature `tracing` logs both changes with their cause, and `metrics` has `throttle_store_up`,
+//! `throttle_store_errors_total` and `throttle_store_outage_total`. A bucket that the store cannot charge, such as a
+//! key that another program has written, is no outage: only its requests are decided without the store, and the cause
+//! is logged.
+//!
+//! [`RedisStore::connect`](crate::store::RedisStore::connect) fails if the server cannot be reached;
 //! [`connect_lazy`](crate::store::RedisStoreBuilder::connect_lazy) starts without it.
 //!
 //! # Leases
 //!
 //! With [`lease(50)`](crate::ThrottleLayerBuilder::lease) each process takes up to 50 units of a bucket at a time and
-//! spends them without a call. It never admits more than the limit: a unit is charged when it is leased. What it
-//! costs is that others may be refused while one still has some: as many as it holds, which is never more than half
-//! of what is left, a quarter of the bucket or a second's rate. What a process that crashes has not spent comes back
-//! at the rate's pace, of a quota at the end of its window. [`Handle::return_leases`](crate::Handle::return_leases)
-//! gives it back before a process ends. Where limits are small or replicas many, leave it out.
+//! spends them without a call. It never admits more than the limit, since a unit is charged when it is leased. The cost
+//! is that other processes may refuse while one still holds units: never more than half of the remaining units, a
+//! quarter of the bucket, or one second's rate.
 //!
-//! A lease is of use where many requests are let through: of 50, one call serves 50 of them. Of a limit that is used
-//! to a twentieth, a lease lapses before it is spent, and one that is used up has nothing to lease; then there are
-//! about as many calls as without.
+//! Unspent units of a crashed process come back at the rate's pace; those of a quota at the end of its window.
+//! [`Handle::return_leases`](crate::Handle::return_leases) returns them before a process ends. Do not use leases if
+//! limits are small or replicas many.
+//!
+//! A lease pays if many requests are admitted: one call then serves 50 of them. If a limit is used only to a twentieth,
+//! a lease lapses before it is spent. If it is used up, there is nothing to lease. In both cases there are about as
+//! many calls as without.
 //!
 //! # The server
 //!
-//! - **Versions.** Redis 5 or newer, or Valkey; one, [sentinels](crate::store::RedisStore::sentinels) or a
-//!   [cluster](crate::store::RedisStore::cluster). A replica is never asked: what it tells is old.
-//! - **Memory.** Some 170 bytes for each bucket that is not full, which expires when it is: of a quota with its
-//!   window. [`max_clients`](crate::Clients::max_clients) bounds the table of a process and not the server, so let
-//!   only verified identities through, or give the server as much memory as a flood of others may take. Set
-//!   `maxmemory-policy noeviction`: a full server is then an outage, while one that evicts forgets what was used.
-//!   Nothing has to be saved to disk; what is not is lost with a restart, as in the table above.
-//! - **Clusters.** All keys of one throttle are in one hash slot, since they are charged in one step: so one node has
-//!   all of its load, and another takes over when that fails. Several throttles are spread by
+//! - **Versions.** Redis 5 or newer, or Valkey: one server, [sentinels](crate::store::RedisStore::sentinels) or a
+//!   [cluster](crate::store::RedisStore::cluster). A replica is never asked, since its data is old.
+//! - **Memory.** About 170 bytes for each bucket that is not full. A bucket expires when it is full; that of a quota
+//!   with its window. [`max_clients`](crate::Clients::max_clients) bounds the table of a process and not the server, so
+//!   admit only verified identities, or give the server enough memory for a flood of others. Set `maxmemory-policy
+//!   noeviction`: a full server is then an outage, whereas eviction forgets usage. Persistence is not needed; without
+//!   it a restart loses balances, as in the table above.
+//! - **Clusters.** All keys of one throttle are in one hash slot, since they are charged in one step. One node thus has
+//!   all of its load, and another takes over when it fails. Several throttles are spread by
 //!   [name](crate::store::RedisStoreBuilder::name). While their slot moves, requests may be decided as in an outage.
-//! - **TLS.** `rediss://`, with the feature `redis-tls`; an authority and a certificate of one's own with
-//!   `RedisStoreBuilder::certificates`.
-//! - **A user.** It needs no more than this: `ACL SETUSER limits on >password ~throttle:* +hello +eval +evalsha +mget
-//!   +exists +set +del +time +ping +role`. Without `+hello` a connection that the server closes while nobody asks is
-//!   found to be closed by the next request, which is then decided as in an outage.
-//! - **Its knowledge.** Names of limits and route keys. A client is 32 hexadecimal digits, a hash under the
-//!   [secret](crate::Clients::secret); a path that nobody declared is one, too, which hides it only if there is a
-//!   secret.
+//! - **TLS.** `rediss://`, with the feature `redis-tls`; `RedisStoreBuilder::certificates` sets a custom authority and
+//!   a client certificate.
+//! - **Permissions.** A user needs only these: `ACL SETUSER limits on >password ~throttle:* +hello +eval +evalsha +mget
+//!   +exists +set +del +time +ping +role`. Without `+hello`, an idle connection that the server has closed is noticed
+//!   only by the next request, which is then decided as in an outage.
+//! - **Stored data.** Names of limits and route keys. A client is stored as 32 hexadecimal digits, a hash under the
+//!   [secret](crate::Clients::secret). An undeclared path is stored as such a hash, too, which hides it only if there
+//!   is a secret.
 //!
-//! # Other rules
+//! # Replicas with different rules
 //!
-//! Replicas with other rules, as in a rolling update, share those limits of a scope that they know by the same kind
-//! and name or, without a name, by the same kind and period; and what was used of one stays used under either of its
-//! settings. Such a limit is refilled by the settings that charged it last, so another rate holds once all replicas
-//! have it. A [reload](crate::Handle::reload) changes one process's rules. A limit that gets another name, or without
-//! one another period, is another one there, and starts full; so do limits of clients under another secret. Replicas
-//! with different secrets have the same limits each for itself, and nothing tells them.
+//! Replicas with different rules, as during a rolling update, share the limits of a scope that have the same kind and
+//! name, or without a name the same kind and period. Used units stay used under either of the settings. Such a limit is
+//! refilled by the settings that charged it last, so a new rate holds once all replicas have it. A
+//! [reload](crate::Handle::reload) changes the rules of one process.
+//!
+//! A limit with a new name, or an unnamed limit with a new period, is a different limit in the store and starts full.
+//! So do limits of clients under a new secret. Replicas with different secrets do not share limits of clients, and no
+//! error reports that.

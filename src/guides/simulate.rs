@@ -1,7 +1,7 @@
-//! Simulate before you change: what a limit does to traffic, before it holds.
+//! Simulate before you change: the effect of limits on traffic, in virtual time.
 //!
-//! The example `simulate` sends traffic through the layer itself in virtual time. This is a herd of clients that were
-//! cut off for half a minute, and obey `Retry-After`:
+//! The example `simulate` sends traffic through the layer itself in virtual time. Here, clients that were cut off for
+//! half a minute return together (a herd), and obey `Retry-After`:
 //!
 //! ```sh
 //! cargo run --release --features config,test-util --example simulate -- \
@@ -20,10 +20,10 @@
 //! all                          5,730     2,461    3,269  57.1 %      125  716 ms  1.00 s  1.00 s   20 ms  0.729      0.796
 //! ```
 //!
-//! The columns are: requests that waited in a queue and for how long, the median wait that refusals told, and how
-//! evenly clients were served (Jain's index). The table shows that the total rejects the herd and tells each client
-//! the same short wait, so that most clients give up. Routes with a `max_wait` hold such a herd in a queue instead.
-//! The repository has the plot, `examples/simulate/herd.svg`.
+//! The columns are: requests that waited in a queue and for how long, the median wait stated by refusals, and how
+//! evenly clients were served (Jain's index). The table shows that the total rejects the herd and tells each client the
+//! same short wait, so that most clients give up. Routes with a `max_wait` hold such a herd in a queue instead. The
+//! repository has the plot, `examples/simulate/herd.svg`.
 //!
 //! `--rules limits.toml --against tighter.toml` sends the same traffic through both files and prints them side by
 //! side. Traffic is random, in bursts, by day and night, a herd, or a CSV of your own (`trace:requests.csv`). Clients
