@@ -20,9 +20,9 @@ use crate::{
 pin_project! {
     /// The body of a response that passed a [`Throttle`](crate::Throttle).
     ///
-    /// It is either the inner service's body, forwarded frame by frame, or the answer to a refused request. The
-    /// request's admission lasts as long as the inner body: to the end of the data, the trailers or an error, or until
-    /// the body is dropped.
+    /// Either the inner service's body, forwarded frame by frame, or the answer to a refused request. The request's
+    /// admission lasts as long as the inner body: to the end of the data, the trailers or an error, or until the body
+    /// is dropped.
     #[derive(Debug)]
     pub struct ResponseBody<B> {
         #[pin]

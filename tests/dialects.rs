@@ -780,7 +780,7 @@ async fn what_is_closed_is_never_reset() {
     }
 }
 
-/// Of what is told, the least that is left; of as little, what keeps it longest.
+/// The limit with the least left is reported; among equals, the one that takes longest to refill.
 #[tokio::test(start_paused = true)]
 async fn neither_slots_nor_what_is_not_published_are_told() {
     let limits = Limits::new()

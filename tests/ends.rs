@@ -647,7 +647,7 @@ async fn all_slots_of_a_request_that_may_mean_many_routes_come_back() {
     }
 }
 
-/// What a handler keeps of its request to count tokens is no slot.
+/// A handler that keeps the account of its request holds no slot.
 #[tokio::test(start_paused = true)]
 async fn a_slot_comes_back_while_somebody_still_has_the_account() {
     let keep = service_fn(async |request: Request<Body>| {

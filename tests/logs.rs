@@ -128,7 +128,7 @@ async fn no_refusal_is_lost_under_a_filter_that_takes_it() {
     }
 }
 
-/// What was not told is counted from the moment on at which somebody listens.
+/// Suppressed refusals are counted from the moment on at which a subscriber listens.
 #[tokio::test(start_paused = true)]
 async fn what_nobody_listens_to_is_not_counted_as_untold() {
     let rules = Rules::new().route("GET /slow", Rate::per_minute(1).burst(1));

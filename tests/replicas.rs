@@ -1,7 +1,7 @@
 //! R1 across processes: four of them hammer one bucket in Redis for ten seconds, with clocks that are minutes apart.
 //! Once each request asks, and once they lease.
 //!
-//! It runs itself: with arguments it is one of the four.
+//! The test runs itself: with arguments it is one of the four.
 
 #[path = "support/redis.rs"]
 mod servers;

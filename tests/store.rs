@@ -1207,7 +1207,7 @@ async fn what_is_refused_without_a_question_tells_of_all_limits() {
     assert!(remain(&known).contains(&997), "{:?}", remain(&known));
 }
 
-/// What is said of who has waited for a slot is about the slot alone: nobody knows what the store holds.
+/// A refusal after a wait for a slot is about the slot alone, since the balances in the store are not known.
 #[tokio::test(start_paused = true)]
 async fn who_has_waited_for_a_slot_in_vain_costs_no_question() {
     let store = Told::new();
@@ -1227,7 +1227,7 @@ async fn who_has_waited_for_a_slot_in_vain_costs_no_question() {
     assert_eq!(store.calls(), 0);
 }
 
-/// Who is refused behind others in line is told of a bucket that nobody remembers.
+/// A request that is refused behind others in a queue gets a wait from all buckets, none of which is remembered.
 #[tokio::test(start_paused = true)]
 async fn who_finds_the_line_too_long_is_told_a_wait_from_all_buckets() {
     let store = Told::new();

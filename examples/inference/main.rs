@@ -4,7 +4,7 @@
 //! cargo run --example inference
 //! ```
 //!
-//! It needs no download and no key of yours. Then, from another terminal, the burst passes and one more is refused:
+//! The example needs no download and no key. Then, from another terminal, the burst passes and one more is refused:
 //!
 //! ```sh
 //! ask() {

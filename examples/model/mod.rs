@@ -1,9 +1,8 @@
 //! A small language model, trained on `corpus.txt` when the server starts.
 //!
-//! It is a real model in miniature: byte-pair tokens, a back-off n-gram over them, sampling with a
-//! temperature and a seed. It needs no download and no graphics card, and it has the two
-//! properties that matter to a server. It is CPU-bound, so it runs off the async threads, and it
-//! gives its answer a token at a time, so it streams.
+//! A real model in miniature: byte-pair tokens, a back-off n-gram over them, sampling with a temperature and a seed. It
+//! needs no download and no graphics card, and it has the two properties that matter to a server. It is CPU-bound, so
+//! it runs off the async threads, and it produces its answer a token at a time, so it streams.
 //!
 //! The three examples share it: `inference` (axum), `tonic_inference` and `hyper_inference`.
 

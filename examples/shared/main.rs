@@ -20,8 +20,8 @@
 //! what lies in Redis. To see it in two processes, start this twice, each with one `ADDR`, the same `THROTTLE_SECRET`
 //! and `REPLICAS=2`.
 //!
-//! It starts whether Redis is there or not. As long as it is not, each replica enforces its share of each limit by
-//! itself; with the feature `tracing`, the throttle says when that begins and ends. The handlers are those of the
+//! The servers start even if Redis cannot be reached. Until it can, each replica enforces its share of each limit by
+//! itself; with the feature `tracing`, the throttle logs the begin and the end of that. The handlers are those of the
 //! example `inference`.
 //!
 //! Environment:

@@ -72,7 +72,7 @@ impl Clock {
     ///
     /// # The bound
     ///
-    /// What a bucket admits is bounded in windows of the clock that was chosen.
+    /// The bound of a bucket holds in windows of the chosen clock.
     #[cfg(feature = "quanta")]
     pub fn counter() -> Self {
         Self(ClockKind::Counter(quanta::Clock::new()))

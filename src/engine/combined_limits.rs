@@ -1,22 +1,21 @@
-//! The limits of requests that may mean several routes.
+//! The limits of requests that may match several routes.
 //!
-//! A path with escapes, empty segments or a slash at its end may mean another route to the host than to us. Such a
-//! request is charged on the limits of all routes that it may mean, all or none, so that no spelling dodges a limit.
+//! A host may match a path with escapes, empty segments or a final slash to another route than this crate. Such a
+//! request is charged on the limits of all routes that it may match, all or none, so that no spelling dodges a limit.
 //!
 //! # Invariants
 //!
-//! - **A limit is charged once**, though several of the routes have it, as all have the total.
-//! - **Kept by what is combined.** A combination is found by the addresses of its [`RouteLimits`], in their order.
-//!   These lie in the routes of the same rule set, which never move or change while it lives. So a combination belongs
-//!   to its set, and the next one begins without any.
-//! - **Bounded.** Clients choose spellings, but no more than 1,024 combinations are kept of declared routes, and as
-//!   many with undeclared ones. Beyond that each request makes its own, which decides in the same way, at a greater
-//!   cost.
+//! - **A limit is charged once**, even if several of the routes have it, like the total.
+//! - **Found by address.** A combination is found by the addresses of its [`RouteLimits`], in their order. These belong
+//!   to the routes of the same rule set, which never move or change while it lives. A combination thus belongs to its
+//!   set, and the next set starts without any.
+//! - **Bounded.** Clients choose spellings, but at most 1,024 combinations of declared routes are kept, and as many
+//!   with undeclared ones. Further requests make their own, with the same result at a greater cost.
 //!
 //! # Who may call it
 //!
-//! [`RuleSet::look_up`](super::rule_set::RuleSet::look_up) looks combinations up, and a reload or snapshot settles
-//! their counts.
+//! [`RuleSet::look_up`](super::rule_set::RuleSet::look_up) finds combinations, and a reload or snapshot settles their
+//! counts.
 
 use std::{borrow::Cow, sync::OnceLock};
 

@@ -1,14 +1,14 @@
-//! Indexes of keys and of undeclared routes, to find those that share requests without a look at each.
+//! Indexes of keys and of undeclared routes, which find routes that share requests without comparing all of them.
 //!
-//! Rules may have ten thousands of keys, and a reload compares keys with keys and with routes. Each index narrows them
-//! down by the segments of paths ([`Overlaps`]), which gives candidates, and then asks each candidate exactly.
+//! Rules may have tens of thousands of keys, and a reload compares keys with keys and with routes. Each index narrows
+//! them down by the segments of paths ([`Overlaps`]) to candidates, which are then compared exactly.
 //!
 //! # Invariants
 //!
-//! - **None is missed.** Candidates are a superset of those that share requests: methods play no part in the index, a
-//!   parameter is followed into all literals, and a route of which nothing is known is a candidate of everything.
-//! - **Hashes of one family.** Undeclared paths are known by hashes under the secret of their set, which its successors
-//!   keep. All sets of paths that one index is asked about descend from each other.
+//! - **None is missed.** Candidates are a superset of the routes that share requests: the index ignores methods, a
+//!   parameter matches all literals, and an unknown route is always a candidate.
+//! - **Hashes under one secret.** Undeclared paths are identified by hashes under the secret of their set, which its
+//!   successors keep. All sets of paths that one index is compared with descend from each other.
 //!
 //! # Who may touch it
 //!

@@ -2,16 +2,16 @@
 //!
 //! # Invariants
 //!
-//! - **Every request has a route.** One that no key matches has an undeclared one, of its own while there is room, or
-//!   shared.
+//! - **Every request has a route.** A request that matches no key has an undeclared route: its own while there is room,
+//!   else a shared one.
 //! - **No scope is dodged.** A request is charged on the limits of its client, its route and the total, and on those of
-//!   all routes that it may mean. An exempt route is the only one whose requests no scope counts.
-//! - **Found once.** The limits that a request falls under are good for as long as these rules are in force: one that
-//!   waits keeps them, and looks again only under other rules.
-//! - **Closures that identify a client or estimate tokens run here**, and nowhere else. Nothing is locked while they
-//!   do, and nothing is charged yet.
+//!   all routes that it may match. Only the requests of an exempt route are counted by no scope.
+//! - **Found once.** The limits of a request stay valid while its rules are in force: a waiting request keeps them, and
+//!   looks them up again only under new rules.
+//! - **Closures that identify a client or estimate tokens run here**, and nowhere else. No lock is held meanwhile, and
+//!   nothing is charged yet.
 //!
-//! Called by the decision for a request that has arrived, or that waits under other rules, and by the preview.
+//! The decision calls it for a request that has arrived, or that waits under new rules. The preview calls it, too.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -151,12 +151,12 @@ impl RuleSet {
 
     /// Goes on with [`look_up`](Self::look_up) for a client that was identified.
     ///
-    /// It looks for a literal key again, after [`at_once`](Self::at_once): to hand on what was found there costs the
-    /// requests that are decided at once more than it spares the others.
+    /// Looks for a literal key again, after [`at_once`](Self::at_once): passing on that result would cost requests that
+    /// are decided at once more than it saves the others.
     ///
     /// # Errors
     ///
-    /// As there.
+    /// Those of [`look_up`](Self::look_up).
     pub(super) fn look_up_for(
         &self,
         request: RequestHead<'_>,

@@ -1,21 +1,20 @@
-//! The lost keys: routes whose keys reloads have removed, and whose balances have not come back yet.
+//! The lost keys: routes whose keys reloads have removed, and whose balances are not refilled yet.
 //!
-//! A key that is removed and added again must not begin with a full bucket. So what was used under it is remembered,
-//! and the routes that take its requests, now or later, begin with that. A lost key is forgotten when everything has
-//! come back: its tokens with time, its slots with the last request that holds one.
+//! A key that is removed and added again must not begin with a full bucket. Its usage is therefore remembered, and the
+//! routes that take its requests, now or later, begin with it. A lost key is forgotten when everything has come back:
+//! its tokens with time, its slots with the last request that holds one.
 //!
-//! `$default` is lost in the same sense where routes that have shared its bucket may get buckets of their own. Its
-//! limits go on, though: what was used there is told in the terms of what they have become, and forgotten with a limit
-//! that is gone.
+//! `$default` is lost in the same sense if routes that shared its bucket may get buckets of their own. Its limits stay,
+//! though: its usage is expressed in their present terms, and forgotten with a limit that is removed.
 //!
 //! # Invariants
 //!
-//! - **Closed.** The buckets of a lost key are closed: nothing is charged to them, and what still comes back to them
-//!   goes to their heirs, too.
-//! - **Held once.** All rule sets that remember a route share one [`LostKey`], and that holds one reference to each
-//!   bucket. So the number of references tells if a request still has something there.
-//! - **The latest first.** Keys that this reload has removed come before those that were lost earlier. At most 65,536
-//!   are remembered: the oldest are forgotten first, and such a key begins with a full bucket if it comes back.
+//! - **Closed.** The buckets of a lost key are closed: nothing is charged to them, and units that still come back to
+//!   them go to their heirs, too.
+//! - **Held once.** All rule sets that remember a route share one [`LostKey`], which holds one reference to each
+//!   bucket. The number of references thus shows whether a request still holds something there.
+//! - **The latest first.** Keys removed by this reload come before those that were lost earlier. At most 65,536 are
+//!   remembered; the oldest are forgotten first, and begin with a full bucket if they come back.
 //! - **Numbers agree.** A key's number in the index is that of its route.
 //!
 //! # Who may touch it

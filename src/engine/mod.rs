@@ -1,29 +1,29 @@
-//! The engine, which all services of a layer share: the rules in force, the decision on a request, and what becomes of
-//! it.
+//! The engine, which all services of a layer share: the rules in force, the decision on a request, and its
+//! consequences.
 //!
 //! ```text
-//! decide          the one place that answers whether a request passes
-//! ├─ remote       the part of that which is about balances in a store
-//! ├─ plain        the part of that which is about plain limits, which decide on most requests
-//! ├─ outcome      what was decided, and the ticket or the answer that is made of it
-//! └─ pending      a request that waits and asks again, and the attempt that all of these work with
-//! preview         what would be decided, without a charge
+//! decide          the only place that decides whether a request passes
+//! ├─ remote       decisions that need balances in a store
+//! ├─ plain        decisions by plain limits, which are most
+//! ├─ outcome      the result of a decision, and the ticket or the answer for it
+//! └─ pending      a request that waits and tries again, and the attempt that all of these share
+//! preview         the decision that would be made, without a charge
 //! active          the rules in force; exchanges them (reload)
 //! └─ rule_set     one set of rules with its balances
-//!    ├─ look_up   what a request falls under
-//!    └─ route_limits, routes, combined_limits   what is charged on one route
-//! reload          what becomes of balances when routes get or lose their keys
-//! key_changes, lost_keys, key_index   which keys these are, and how they are found: for `rule_set` and `reload`
+//!    ├─ look_up   finds the limits of a request
+//!    └─ route_limits, routes, combined_limits   the limits of one route, or of several
+//! reload          carries balances over when routes get or lose their keys
+//! key_changes, lost_keys, key_index   find these keys, for `rule_set` and `reload`
 //! options         settings of a layer, apart from its rules
 //! ```
 //!
-//! Requests are charged by `decide` and what is below it alone. Only `active` exchanges rules.
+//! Only `decide` and the modules below it charge requests. Only `active` exchanges rules.
 //!
 //! # Locks
 //!
-//! A reload and a snapshot exclude each other by the lock of the registry. No request takes it. In the engine a request
-//! waits for another one only where something is made on first use: the limits of a route for a plan, an undeclared
-//! route, or a combination. No closure of users runs while that is made.
+//! The lock of the registry lets a reload and a snapshot exclude each other. No request takes it. In the engine a
+//! request waits for another one only while something is made on first use: the limits of a route for a plan, an
+//! undeclared route, or a combination. No user closure runs meanwhile.
 
 mod active;
 mod combined_limits;

@@ -1,18 +1,19 @@
 //! Attempts by plain limits, which decide on most requests.
 //!
-//! [`plain`] charges them with the least to do, and leaves states alone. Here the least is made of those: a request that
-//! is told nothing passes, one that is told fields gets them written when its response is there, and one that is refused
-//! gets a copy of an answer that is kept. All else is told as what any limits decide is, by [`Attempt::admit`] and
-//! [`Attempt::refuse`], from readings that are made of the states.
+//! [`plain`] charges them and leaves only states. This module turns the states into the cheapest result: a request
+//! without fields passes, one with fields gets them written when its response is ready, and a refused one gets a copy
+//! of a cached answer. [`Attempt::admit`] and [`Attempt::refuse`] do the rest, as for any limits, from readings made of
+//! the states.
 //!
 //! # Invariants
 //!
-//! - **What is told is what readings would tell**: the same fields, the same answer, the same decision.
-//! - **Counted once**, on the route and the limits, and by the meters, as there.
-//! - **Nothing is counted or told before all limits have decided.** Where they have not, the attempt goes on in the
-//!   general way as if it began.
+//! - **Same results as from readings**: the same fields, the same answer, the same decision.
+//! - **Counted once**, on the route and the limits, and by the meters, as in the general way.
+//! - **Nothing is counted or answered before all limits have decided.** Otherwise the attempt goes on in the general
+//!   way as if it were new.
 //!
-//! Called by `decide`, for limits that [are plain](crate::limiter::limit_set::LimitSet::is_plain) and lie in this process.
+//! `decide` calls it for limits that [are plain](crate::limiter::limit_set::LimitSet::is_plain) and are in this
+//! process.
 
 use std::sync::Arc;
 

@@ -1,15 +1,14 @@
-//! The limits of one route for one class of clients, with what can be made beforehand.
+//! The limits of one route for one class of clients, with everything that can be prepared.
 //!
-//! Most of what a decision needs is the same for each request of a route: the limits with their balances, the place to
-//! which charges go back, the text of header fields and refusals, and the meters of operators. It is made once, when
-//! the first request asks for it.
+//! Most of a decision's input is the same for each request of a route: the limits with their balances, the origin to
+//! which charges go back, the text of header fields and refusals, and the meters of operators. It is prepared once,
+//! when the first request asks for it.
 //!
 //! # Invariants
 //!
-//! - **A clone shares all of it.** It is cloned for a request that waits, and for nothing else.
-//! - **All forms of a route charge the balances of the same limits** where they have one in this process: those that
-//!   `held` leaves out lie in the store, and a `share` uses the buckets of this process, which rest while the store is
-//!   up.
+//! - **A clone shares everything.** Only a request that waits clones it.
+//! - **All forms of a route charge the same balances** in this process. Limits left out of `held` are in the store. A
+//!   `share` uses the buckets of this process, which are idle while the store is up.
 
 use std::{
     borrow::Cow,

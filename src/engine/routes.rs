@@ -1,24 +1,25 @@
 //! The routes of a rule set, declared and undeclared.
 //!
-//! A *declared* route has a key. An *undeclared* one is a template of the host's router or a path that no key matches:
-//! it is made by its first request from the limits of `default_route`, up to a bound, and requests beyond the bound
-//! share one.
+//! A *declared* route has a key. An *undeclared* one is a template of the host's router or a path that no key matches.
+//! Its first request makes it from the limits of `default_route`, up to a bound; requests beyond the bound share one
+//! route.
 //!
 //! # Invariants
 //!
 //! - **A route belongs to one rule set.** The next set has another route for the same key, which shares the buckets and
 //!   the counters of those limits that stay.
-//! - **Limits are made once for each variant**, by the request that needs them first or by the reload, and never
-//!   exchanged: a reference to them is good for as long as the rule set. Their addresses tell them apart in
+//! - **Limits are made once for each variant**, by the first request that needs them or by the reload, and never
+//!   replaced: a reference to them is valid as long as the rule set. Their addresses identify them in
 //!   [`CombinedLimits`].
-//! - **Templates and paths stand apart.** Clients invent paths, and cannot take the room of routes that the host knows.
-//! - **No path is kept.** An undeclared path leaves hashes: one of it all, under which it is found, and one of each
-//!   segment, by which a later key is compared with it.
+//! - **Templates and paths are separate.** Clients invent paths, and cannot take the room of routes that the host
+//!   knows.
+//! - **No path is stored.** An undeclared path leaves hashes: one of the whole path, by which it is found, and one of
+//!   each segment, by which a later key is compared with it.
 //!
 //! # Who may touch it
 //!
-//! [`RuleSet`](super::rule_set::RuleSet) makes and finds routes; the [reload](super::reload) reads those of the rules
-//! before.
+//! [`RuleSet`](super::rule_set::RuleSet) makes and finds routes; the [reload](super::reload) reads those of the
+//! previous rules.
 //!
 //! [`CombinedLimits`]: super::combined_limits::CombinedLimits
 
@@ -103,8 +104,8 @@ impl Route {
 
     /// Makes an undeclared route from the `templates` of its limits.
     ///
-    /// It shares the buckets of `before`, the same route under the rules before, unless it `begins_anew`: then its
-    /// requests come from several routes or go to several, and its buckets are new until they inherit.
+    /// The route shares the buckets of `before`, the same route under the previous rules, unless it `begins_anew`: then
+    /// its requests come from several routes or go to several, and its buckets are new until they inherit.
     pub(super) fn undeclared(
         key: &str,
         place: &str,

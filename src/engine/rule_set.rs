@@ -1,21 +1,21 @@
-//! The rule set: the limits and their balances, as some rules have them.
+//! The rule set: the limits and balances of some rules.
 //!
-//! Compiled once by a reload and shared by all requests, it has all that a request may be charged on: routes, plans of
-//! clients, and the total. It decides nothing and charges nothing.
+//! A reload compiles it once, and all requests share it. It has everything that a request may be charged on: routes,
+//! plans of clients, and the total. It decides nothing and charges nothing.
 //!
 //! # Invariants
 //!
-//! - **It does not change**, but for what is made on first use: undeclared routes, the limits of a route for a plan,
-//!   and combinations of limits. Each of these is written once, so that what a request has found stays as it was found.
-//! - **What outlives it is shared**: the limiter, the store, the log, the counters of unidentified clients, and the
+//! - **Immutable**, except for parts made on first use: undeclared routes, the limits of a route for a plan, and
+//!   combinations of limits. Each of these is written once, so that limits found by a request never change.
+//! - **Lasting parts are shared**: the limiter, the store, the log, the counters of unidentified clients, and the
 //!   buckets of limits that stay. Dropping a rule set settles the counts of its limits and loses nothing.
-//! - **Made whole or not at all.** [`RuleSet::new`] checks what only the rules before can tell, and touches the table
-//!   of clients last: an error leaves everything as it was.
+//! - **Made whole or not at all.** [`RuleSet::new`] checks conditions that depend on the previous rules, and changes
+//!   the table of clients last: an error leaves everything as it was.
 //!
 //! # Who may call it
 //!
-//! The [look-up](super::look_up) finds what a request is charged on, and the [reload](super::reload) carries over what
-//! the rules before have come by. Its fields are read all over the engine, and written in `new` alone.
+//! The [look-up](super::look_up) finds the limits of a request, and the [reload](super::reload) carries over the state
+//! of the previous rules. The whole engine reads its fields; only `new` writes them.
 
 use std::{
     collections::HashMap,

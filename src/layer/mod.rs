@@ -33,7 +33,7 @@ use crate::{
 /// The limits and their balances are made with the layer and shared by every service that it or a clone of it wraps,
 /// however often a framework wraps and clones.
 ///
-/// It has no type parameters, so that a function can return it and a struct can hold it.
+/// The type has no type parameters, so that a function can return it and a struct can hold it.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct ThrottleLayer {

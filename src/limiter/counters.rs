@@ -52,8 +52,8 @@ impl Counter {
 /// A thread has a [seat](Seats) for as long as it lives, and writes the number of its seat alone: without an exchange,
 /// and in a line of memory that no other thread writes. Threads without a seat count together. Whoever reads sums up.
 ///
-/// It is for what each admitted request counts, and takes half a KiB, but not before it has counted to
-/// [`FEW`](Self::FEW): until then all threads count together.
+/// The counter is for events of every admitted request. It takes half a KiB, but only after it has counted to
+/// [`FEW`](Self::FEW); until then all threads share one number.
 #[derive(Debug, Default)]
 pub(crate) struct ThreadCounter {
     /// The number that threads have counted together.

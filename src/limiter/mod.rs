@@ -283,7 +283,7 @@ impl Limiter {
     /// Wakes the first who waits for the slots of a set, after an attempt has taken some and given them back. Whoever
     /// looked at them meanwhile sleeps until a slot comes free, and all may be free by now.
     ///
-    /// Whether requests may wait for them is not asked: by the rules in force by now they may.
+    /// The wait policy is not checked, since by the rules in force now requests may wait.
     #[cold]
     pub(crate) fn wake_for_slots(&self, limit_set: &LimitSet, demand: Demand) {
         for bound in limit_set.enforced().filter(|bound| bound.limit.is_slots()) {

@@ -177,9 +177,9 @@ impl LimitItem {
 
 /// `RateLimit` of a refused request: what refused longest first, so that its `t` is the wait told.
 ///
-/// What refused is named whether it is published or not: its name and its wait are in the body too, and
-/// a client that reads the first item alone must not find one that has room. Settings and balances of
-/// unpublished limits are not told.
+/// The limit that refused is named even if it is not published: its name and its wait are in the body too, and a client
+/// that reads only the first item must not find one that has room. Settings and balances of unpublished limits are not
+/// included.
 pub(super) fn refused(denial: &Denial) -> Option<HeaderValue> {
     let wait = |status: &LimitStatus<'_>| status.wait().unwrap_or(Duration::MAX);
     let mut line = Buffer::new();

@@ -1,13 +1,13 @@
-//! The ways in which a host may read one path.
+//! The readings that a host may give one path.
 //!
-//! Keys are compared with paths in a normal form. Hosts read paths as they like:
+//! Keys are compared with paths in a normal form. Hosts read paths in other ways:
 //!
 //! - **Escapes.** A router that compares paths as they were sent takes `/files/%68ealth` for `/files/{id}`, even if it
 //!   has `/files/health`.
 //! - **Empty segments.** axum takes an empty segment for a parameter, a nested service of axum drops one slash where
 //!   it begins, and other servers merge slashes.
 //!
-//! A request does not tell which of its readings the host means.
+//! A request does not show which of its readings the host uses.
 
 use std::borrow::Cow;
 
@@ -83,7 +83,7 @@ const LONG: usize = 4_096;
 /// single slash, in all combinations as far as there are not too many; the path itself first, and always the one
 /// whose slashes are all merged.
 ///
-/// Of a path that has too many, the runs at its beginning are combined: keys are no longer than their segments.
+/// If a path has too many, only the runs at its beginning are combined, since keys are no longer than their segments.
 fn with_fewer_slashes(path: &str) -> Vec<Cow<'_, str>> {
     if !path.contains("//") {
         return vec![Cow::Borrowed(path)];

@@ -9,7 +9,7 @@
 //! - Where nobody waits, exactly those are admitted whom the model admits: so a refused request has cost nothing (R2),
 //!   an account has been settled once at what was used (R17), a slot has come back when and only when its request has
 //!   ended (R15), and a reload has refilled nothing (R20). A shadow plays no part (R19).
-//! - Who is refused is told exactly when it would pass (R1), or that it never will (R6).
+//! - A refusal states exactly when the request would pass (R1), or that it never will (R6).
 //! - At the end, all slots are free and nobody stands in line.
 
 use std::{

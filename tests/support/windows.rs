@@ -42,8 +42,8 @@ pub(crate) fn too_many(admitted: &[Between], burst: u64, interval: u64) -> Optio
 /// A refusal before which something was certainly left of a bucket that gives `burst` at once and one more for each
 /// `interval`, if there is one. Requests came one after the other.
 ///
-/// What was admitted is taken to be paid for as late as it can have been, and the refusal for as early as it can have
-/// been decided: then the bucket has least.
+/// An admitted request counts as charged as late as it can have been, and the refusal as decided as early as it can
+/// have been: then the bucket has least.
 pub(crate) fn refused_for_nothing(
     admitted: &[Between],
     refused: &[Between],

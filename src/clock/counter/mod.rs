@@ -22,11 +22,11 @@
 //! `line`, `since`, with release; whoever reads loads `since`, `line`, `floor`, with acquire, and the counter after
 //! them. So
 //!
-//! 1. who has `since[j]` has a line `k` that is no older, `k ≥ j`, and has a floor that is no lower than the end of
-//!    line `k - 1`, nor than those of the lines before (the floor only rises);
+//! 1. a thread that has `since[j]` has a line `k` that is no older, `k ≥ j`, and has a floor that is no lower than the
+//!    end of line `k - 1`, nor than those of the lines before (the floor only rises);
 //! 2. a reading of a line is within `since[j]` and its reach with `j ≤ k`, and `since` only grows, so it is no later
 //!    than the end of line `k`, however late the counter was read after `line` was loaded;
-//! 3. who reads later loads `since` and `line` no older than those who read before (coherence).
+//! 3. a later reader loads `since` and `line` no older than an earlier reader (coherence).
 //!
 //! Let the first reading be one of line `k`, and the second one of line `m`; `m ≥ k` by 3. If `m = k`, the counter has
 //! not gone back, and a line only rises. If `m > k`, the second is no lower than its floor, which by 1 is no lower than

@@ -1,13 +1,13 @@
-//! The comparison of the keys of some rules with those in force.
+//! Compares the keys of new rules with those in force.
 //!
-//! Which key takes a request is decided by the [`Table`]: the most specific that matches. So a key gives requests to an
+//! The [`Table`] decides which key takes a request: the most specific that matches. A key thus gives requests to an
 //! added one only if they share some and the added one *beats* it. For a key with a literal path this is looked up,
-//! which is exact; for others it is asked of each pair that overlaps, which may name a route too many: it then inherits
-//! a balance more, and errs against the caller.
+//! which is exact. For others each overlapping pair is compared, which may name a route too many: that route then
+//! inherits one balance more, and errs against the caller.
 //!
 //! # Who may call it
 //!
-//! A [reload](super), before it compiles the rules: the registry has to know which limits keep their lines.
+//! A [reload](super), before it compiles the rules: the registry must know which limits keep their queues.
 
 use std::{cell::LazyCell, collections::HashSet};
 

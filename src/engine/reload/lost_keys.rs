@@ -1,7 +1,7 @@
-//! The list of lost keys as a reload makes it.
+//! Makes the list of lost keys of a reload.
 //!
-//! A key is lost with everything that was used under it. It stays on the list, from rule set to rule set, until its
-//! buckets are spent: nothing is charged to them that has not come back, and no request holds anything there.
+//! A key is lost with all usage under it. It stays on the list, from rule set to rule set, until its buckets are spent:
+//! all charges have come back, and no request holds anything there.
 
 use std::sync::Arc;
 

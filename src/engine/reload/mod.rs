@@ -1,24 +1,24 @@
-//! Reload: the parts of a rule set that carry over what the rules before have come by.
+//! Reload: carries state over from the previous rule set.
 //!
 //! - [`key_changes`] compares the keys: which routes give requests away, and which take some.
 //! - [`lost_keys`] remembers the routes that have lost their keys.
 //! - [`succession`] hands balances from routes to their heirs.
 //! - This file carries over undeclared routes and the limits that requests have asked for.
 //!
-//! The order of the steps, and what requests do meanwhile, is told in [`active`](super::active).
+//! [`active`](super::active) documents the order of the steps, and the requests meanwhile.
 //!
 //! # Invariants
 //!
-//! - **The rules before are read, never changed**, but for their counts, their buckets, which are closed, and their
-//!   sets of undeclared routes, which are sealed. Requests are decided by them until the exchange.
-//! - **Carrying over is repeatable.** [`adopt`](RuleSet::adopt) enters what is missing and leaves the rest, so it runs
-//!   once while requests enter routes, and again for the few that were entered since.
-//! - **Nobody sees it half done.** The new rule set is reached by no request before the exchange.
+//! - **The previous rules are read, never changed**, except for their counts, their buckets, which are closed, and
+//!   their sets of undeclared routes, which are sealed. They decide requests until the exchange.
+//! - **Carrying over is idempotent.** [`adopt`](RuleSet::adopt) adds missing entries and leaves the rest. It runs once
+//!   while requests add routes, and again for the few that were added since.
+//! - **No request sees it half done.** No request reaches the new rule set before the exchange.
 //!
 //! # Who may call it
 //!
 //! [`ActiveRules`](super::active::ActiveRules), which holds the lock of the registry. A request calls
-//! [`inherit_lost_keys`](RuleSet::inherit_lost_keys) for an undeclared route that it enters.
+//! [`inherit_lost_keys`](RuleSet::inherit_lost_keys) for an undeclared route that it adds.
 
 mod key_changes;
 mod lost_keys;

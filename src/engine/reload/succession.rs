@@ -1,9 +1,9 @@
 //! Succession of routes: the balances that routes begin with when a reload moves requests between them.
 //!
 //! A route that gets a key of its own inherits from each route that took one of its requests before: other keys,
-//! undeclared routes, and routes that have lost their key. So does a route that takes requests of a key that is
-//! removed. The balance with which an heir begins is told in [`Successor`]: of each limit the largest that was used in
-//! one of its sources, and of slots the sum.
+//! undeclared routes, and routes that have lost their key. A route that takes requests of a removed key inherits
+//! likewise. [`Successor`] defines the balance with which an heir begins: for each limit the largest usage of its
+//! sources, and for slots the sum.
 //!
 //! # Invariants
 //!
@@ -17,12 +17,13 @@
 //! - **Clients keep their balances.** Buckets of clients lie in the table by plan and limit, not by route, and inherit
 //!   nothing here.
 //!
-//! Of undeclared paths only hashes are kept, of the path and of its segments, which tell the keys that match.
+//! Undeclared paths are stored only as hashes, of the path and of its segments, which suffice to find the keys that
+//! match.
 //!
 //! # Who may call it
 //!
-//! A [reload](super), in the order that [`active`](super::super::active) tells. [`RuleSet::inherit_lost_keys`] is
-//! called by requests, too.
+//! A [reload](super), in the order that [`active`](super::super::active) documents. Requests also call
+//! [`RuleSet::inherit_lost_keys`].
 
 use std::collections::HashMap;
 
@@ -126,8 +127,8 @@ impl RuleSet {
 
     /// Makes an undeclared route of the rules before as it goes on under these. `set` is the one that it lies in.
     ///
-    /// It shares its buckets, unless a key takes some of its requests or gives it some: then it has new ones, and the
-    /// old are closed.
+    /// The new route shares the buckets of `before`, unless a key takes some of its requests or gives it some: then its
+    /// buckets are new, and the old ones are closed.
     pub(in crate::engine) fn adopted(&self, before: &Route, set: &BoundedMap<Route>) -> Route {
         let is_touched = self.key_changes.touches(before, set);
         let route = self.undeclared_route(before, is_touched);

@@ -1,30 +1,30 @@
-//! The part of a decision that is about balances in a store.
+//! Decisions that need balances in a store.
 //!
-//! A request is charged in this process on what lies here (slots, and limits that are closed), and in the store on the
-//! rest. In this order it finds out whether it needs to ask the store at all:
+//! A request is charged in this process on local limits (slots, and limits that are closed), and in the store on the
+//! rest. These steps find out, in order, whether the store must be asked:
 //!
-//! 1. The store is down: [`OnOutage`] says what is done.
-//! 2. All units that it needs there are leased: it is decided here.
-//! 3. It stands behind others, or is known to be refused: it waits in line, or is refused.
-//! 4. Somebody else asks for a lease of the same bucket: it waits for that for a moment.
-//! 5. It takes what lies here, and asks.
+//! 1. If the store is down, [`OnOutage`] decides.
+//! 2. If all needed units are leased, the request is decided here.
+//! 3. If the request is behind others in a queue, or known to be refused, it waits in the queue or is refused.
+//! 4. If another request is asking for a lease of the same bucket, it waits briefly for that lease.
+//! 5. Otherwise it takes its local charges, and asks the store.
 //!
-//! | then it | leased units | slots | what the store took |
+//! | the request then | leased units | slots | units taken in the store |
 //! |---|---|---|---|
-//! | is admitted | stay spent | go over to the ticket | stays taken |
-//! | waits in line, or is refused | are put back | are free | is nothing |
-//! | waits for a lease | are put back | are not taken yet | is nothing |
-//! | waits for the store | go with the call | are held | is told by the reply |
-//! | goes on without a reply | are put back | are free, and taken anew | goes back, unless it is admitted at once |
+//! | is admitted | stay spent | move to the ticket | stay taken |
+//! | waits in a queue, or is refused | are put back | are free | none |
+//! | waits for a lease | are put back | are not taken yet | none |
+//! | waits for the store | go with the call | are held | stated in the reply |
+//! | goes on without a reply | are put back | are free, and taken again | come back, unless it is admitted at once |
 //!
 //! With [`OnOutage::Admit`] a request whose call has failed keeps its slots, and passes.
 //!
 //! # Invariants
 //!
-//! - **Units of a lease that a request has spent go back unless it is admitted**, at once or with its question.
-//! - **Slots are held while the store is asked**, and are free while the request waits in line.
-//! - **A request that was decided without the store once is not decided with it again**: its wait in line stays bounded
-//!   whatever the store does.
+//! - **Spent units of a lease go back unless the request is admitted**, at once or with its call.
+//! - **Slots are held while the store is asked**, and are free while the request waits in a queue.
+//! - **A request that was decided without the store once is never decided with it again**: its wait in a queue stays
+//!   bounded whatever the store does.
 
 mod refused;
 
@@ -233,7 +233,7 @@ impl<'a> Attempt<'a> {
 
     /// Goes on without the store, from now on and for all turns to come. A question may have `failed`.
     ///
-    /// What that takes too late stays taken if the request passes here, and is given back if not.
+    /// If the store takes units too late, they stay taken if the request passes here, and are given back if not.
     ///
     /// # Errors
     ///

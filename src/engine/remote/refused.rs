@@ -1,12 +1,12 @@
-//! The end of an attempt that is refused where balances lie in a store: it stands in line, or goes.
+//! The end of an attempt that is refused while balances are in a store: it waits in a queue, or is answered.
 //!
 //! # Invariants
 //!
-//! - **A wait is told from all balances** while the store is up. If some are unknown, it is asked for what they hold
-//!   before a refusal is told; unless a limit refuses whose balance lies here, which is told alone.
-//! - **A request in line waits no longer than it may**, whatever the store answers. One that contradicts itself, and
-//!   refuses while it tells of room, is asked again after a pause, and not at once.
-//! - **Nothing is held here**: slots and units of leases have gone back before.
+//! - **A wait is computed from all balances** while the store is up. If some are unknown, the store is asked for them
+//!   before a refusal is sent. If a limit with a local balance refuses, its wait alone is stated.
+//! - **A queued request waits no longer than it may**, whatever the store answers. If a store contradicts itself,
+//!   refusing although there is room, it is asked again after a pause, and not at once.
+//! - **Nothing is held here**: slots and leased units have gone back before.
 
 use super::super::{
     outcome::{Applied, Outcome},

@@ -1,19 +1,19 @@
-//! Succession: how a balance goes over to the buckets of other routes.
+//! Succession: moves a balance to the buckets of other routes.
 //!
-//! A reload may move requests from one route to another, as when a route gets a key of its own. The bucket that was
-//! charged for them is then *closed*: nothing more is charged to it, and what it held is its *estate*. Buckets that
-//! are charged from then on are its *heirs*; it is their *ancestor*. `engine/reload` says which routes inherit from
-//! which, and pairs their limits; here it is done.
+//! A reload may move requests from one route to another, for example when a route gets a key of its own. The bucket
+//! that was charged for them is then *closed*: nothing more is charged to it, and its balance is its *estate*. The
+//! buckets charged from then on are its *heirs*; it is their *ancestor*. `engine/reload` decides which routes inherit
+//! from which, and pairs their limits.
 //!
-//! # What goes over
+//! # What is inherited
 //!
-//! - **What was used stays used.** An heir begins with the estate's balance, in units; an heir of several estates with
-//!   the one in which most is used. Each request is thus refused whenever the bucket before would have refused it.
-//! - **Slots** are counted, each once: an heir begins with all that are held in its estates and in those that they have
+//! - **Used units stay used.** An heir begins with the estate's balance, in units; an heir of several estates with the
+//!   largest usage of them. Each request is thus refused whenever the former bucket would have refused it.
+//! - **Slots** are counted once each: an heir begins with all that are held in its estates and in those that they have
 //!   inherited. A slot that comes back to a closed bucket comes back to all of its heirs.
-//! - **Model tokens** that are settled after that are owed to all heirs, and come back to those that inherited from one
-//!   estate alone that was in use: in the others they may not be those that count. No more of them come back than were
-//!   inherited, and owed after that: all others had come back with time.
+//! - **Model tokens** settled after that are owed to all heirs. They come back only to heirs that inherited from a
+//!   single estate in use, since in others they may not be the ones that count. At most the inherited tokens and those
+//!   owed since come back: all others have come back with time.
 //!
 //! # The life of a bucket
 //!
@@ -24,19 +24,18 @@
 //! ```
 //!
 //! A request that was admitted on a bucket holds it (through its limit set) until it ends, closed or not, and corrects
-//! its charge there: [`Bucket::settle_late`] passes that on. A bucket that is closed without heirs, of a route that
-//! has lost its key, keeps its estate for the key that may come back, until nothing is left in it
+//! its charge there; [`Bucket::settle_late`] forwards the correction. A bucket that is closed without heirs, because
+//! its route has lost its key, keeps its estate for the key that may come back, until nothing is left in it
 //! ([`Bucket::is_spent`]).
 //!
 //! # Invariants
 //!
 //! - A closed bucket is never opened again, and never charged: its state is `BUSY` and its version `CLOSED` for good.
-//! - **A charge counts once.** Whoever closes a bucket exchanges its state for [`BUSY`], and leaves it so. A charge
-//!   that was exchanged before that is a part of the estate; any other is told that it is outdated, and made anew by
-//!   other rules.
-//! - **What comes back comes back once.** It changes the bucket before that is closed, or the estate and all heirs
-//!   after that, under the lock under which heirs take estates over.
-//! - **Nobody waits for a closed bucket.** A charge looks at most twice.
+//! - **A charge counts once.** Closing a bucket exchanges its state for [`BUSY`] for good. A charge exchanged before
+//!   that is part of the estate; any other is reported as outdated, and repeated under the new rules.
+//! - **Units come back once.** They change the bucket before it is closed, or the estate and all heirs after that,
+//!   under the lock under which heirs take estates over.
+//! - **No charge waits for a closed bucket.** It looks at most twice.
 //! - An heir that has met an ancestor does not inherit from it again.
 //! - Heirs and ancestors are referred to weakly. Neither keeps the other alive, and a dropped heir is passed over.
 //! - Rounding errs against the caller, and so does an estate with several heirs: each begins with all of it.
@@ -44,15 +43,15 @@
 //! # Locks
 //!
 //! Closed buckets are few and short-lived, so one lock for all of them is enough: [`family`], taken by reloads and by
-//! what comes back to a closed bucket, and never by a charge. Lock order: the family's, then one bucket's `succession`,
-//! then one history. No two of a kind are held at once.
+//! units that come back to a closed bucket, and never by a charge. Lock order: the family's, then one bucket's
+//! `succession`, then one history. No two of a kind are held at once.
 //!
 //! # Memory ordering
 //!
-//! The version `CLOSED` is stored with release after the state was exchanged for `BUSY`, and loaded with acquire: who
-//! sees it and then takes the family's lock finds the estate. [`Bucket::is_awaited`] reads a reference count, which
-//! std does without ordering; the fence after it pairs with the release of each dropped reference, so that what its
-//! holder has said before (a late correction, [`Bucket::forget`]) is seen.
+//! The version `CLOSED` is stored with release after the state was exchanged for `BUSY`, and loaded with acquire: a
+//! thread that sees it and then takes the family's lock finds the estate. [`Bucket::is_awaited`] reads a reference
+//! count, which std does without ordering; the fence after it pairs with the release of each dropped reference, so that
+//! earlier writes of its holder (a late correction, [`Bucket::forget`]) are seen.
 
 use std::{
     collections::HashSet,

@@ -1,61 +1,61 @@
 //! The client table: balances of clients, in memory whose size is fixed when it is made.
 //!
-//! # Bounded, and nothing is lost
+//! # Bounds
 //!
-//! A bucket is a key and a state, 16 bytes; all limits of clients lie in one table. Each key has two groups of eight
-//! slots where it may lie. A new key takes a slot whose bucket is full again: that is equal to one that was never
-//! there, so nothing is lost with it. If all sixteen hold something still, the key shares one of sixteen *overflow
-//! buckets* of its limit with others like it, until a slot is free. Nothing is swept, resized or moved, ever; each
-//! step looks at no more than sixteen slots.
+//! A bucket is a key and a state, 16 bytes; all limits of clients are in one table. Each key has two groups of eight
+//! slots where it may be stored. A new key takes a slot whose bucket is full again: a full bucket equals a missing one,
+//! so nothing is lost. If none of the sixteen is full, the key shares one of sixteen *overflow buckets* of its limit
+//! with other such keys, until a slot is free. The table is never swept, resized or moved; each step reads at most
+//! sixteen slots.
 //!
-//! Two groups to choose from fill evenly: the first key without room comes at about seven tenths of the
-//! capacity, at nine tenths it is one in a hundred.
+//! Two groups to choose from fill evenly: the first key without room occurs at about seven tenths of the capacity; at
+//! nine tenths it is one in a hundred.
 //!
 //! # Invariants
 //!
 //! - A key, whatever the version in it, is in one slot at most. A *key* of a [`Slot`] is a [`TableKey`]'s word.
 //! - A slot changes from one client to another only when its bucket is full, by a reading of the clock made under the
 //!   lock of the new key's stripe.
-//! - A client is never without a balance: its slot, or an overflow bucket. One request is never charged on both.
-//! - A key that is not in the table has a full bucket: a refund to a key that is not there is nothing, not an error.
-//! - No identity is kept, only 47 bits of a hash of it. Two clients whose hashes meet on a limit share a bucket, which
-//!   errs against them; an identity is keyed by a secret, so nobody can seek such another.
+//! - A client always has a balance: its slot, or an overflow bucket. One request is never charged on both.
+//! - A key that is not in the table has a full bucket: a refund to a missing key changes nothing, and is no error.
+//! - No identity is stored, only 47 bits of a hash of it. Two clients whose hashes collide on a limit share a bucket,
+//!   which errs against them. The hash has a secret key, so nobody can search for collisions.
 //!
 //! # Callers
 //!
-//! [`balance`](super::balance) charges and corrects; [`plain`](super::plain) charges keys that are there. The engine
-//! reserves room when rules come that have clients, `limit_set` asks whether the table ever was full, and `observe`
-//! shows `overflowed`.
+//! [`balance`](super::balance) charges and corrects; [`plain`](super::plain) charges keys that are present. The engine
+//! reserves room when rules with clients come, `limit_set` asks whether the table ever was full, and `observe` shows
+//! `overflowed`.
 //!
-//! # Who may write what
+//! # Writers
 //!
 //! - A *charge* exchanges the state of the slot that has its key, without a lock.
 //! - A *new key* is entered under a lock that all keys of its stripe share, so that no key is ever entered twice. The
 //!   thread claims a slot by exchanging its state, which is that of a full bucket, for [`BUSY`]; then it writes the
 //!   key, then the state. A thread that finds `BUSY` finds nothing.
 //! - A slot may thus change hands between a look at its key and an exchange of its state. The state then differs,
-//!   unless it is the same by chance (time that stands still), and the exchange fails: all begins anew, for the state
-//!   may now be a stranger's, and that of another kind of limit. After an exchange the key is looked at once more; if
-//!   it is a stranger's by now, the state is put back and all begins anew. If the stranger was charged in that moment,
-//!   it pays one charge too many, never too few; but a slot in flight is put back all the same.
-//! - After a reload the state is in terms of settings that are gone. The *version* of these is a part of the key,
-//!   so that it is missed then; under the lock of its stripe it is found by the other part, and rewritten.
-//! - Before the moment of such a reload is read, the limit is [*retired*](ClientBuckets::retire) in the terms before.
-//!   Its charges have keys from then on that are in no slot, so nobody is charged in those terms by a later reading.
-//!   What comes back has the key that is there.
+//!   unless it is the same by chance (time that stands still), and the exchange fails. Everything starts over, since
+//!   the state may now be a stranger's, and of another kind of limit. After an exchange the key is read once more; if
+//!   it is a stranger's by now, the state is put back and everything starts over. If the stranger was charged in that
+//!   moment, it pays one charge too many, never too few; a slot in flight is put back all the same.
+//! - After a reload the state is in terms of former settings. Their *version* is a part of the key, so that a look-up
+//!   misses it; under the lock of its stripe it is found by the other part, and rewritten.
+//! - Before the time of such a reload is read, the limit is [*retired*](ClientBuckets::retire) in the former terms.
+//!   From then on its charges have keys that are in no slot, so that no later reading is charged in those terms. Units
+//!   that come back use the key that is present.
 //!
-//! A slot changes hands only when its bucket is full. A charge that was made before weighs nothing by then,
-//! so what is given back too late is nothing either (see [`crate::limit::gcra`]).
+//! A slot changes hands only when its bucket is full. An earlier charge weighs nothing by then, so a late refund is
+//! nothing either (see [`crate::limit::gcra`]).
 //!
 //! # Time
 //!
-//! A thread may hold a reading of the clock that is older than the one with which its bucket was found to be
-//! full and given away. A new key is therefore charged with a reading of its own, made after it was missed.
+//! A thread may hold a clock reading older than the one with which its bucket was found full and given away. A new key
+//! is therefore charged with a reading of its own, made after the miss.
 //!
 //! # Memory ordering
 //!
-//! States as in [`crate::limiter::bucket`]. A key is written after `BUSY` and before the state, each with release;
-//! who sees the new state with acquire sees the new key.
+//! States are ordered as in [`crate::limiter::bucket`]. A key is written after `BUSY` and before the state, each with
+//! release; a thread that sees the new state with acquire sees the new key.
 
 use std::{
     cmp::Ordering as Order,
@@ -613,7 +613,7 @@ impl fmt::Debug for ClientTable {
 /// A group: eight pairs of a key and a state, 128 bytes, aligned to two cache lines. A pair never straddles a line, and
 /// two groups never share one, so that a key found among the first four costs one cache line.
 ///
-/// It starts zeroed. Key 0 is no client's, and state 0 is a full bucket, so a fresh slot is free.
+/// A group starts zeroed. Key 0 is no client's, and state 0 is a full bucket, so a fresh slot is free.
 #[derive(Default)]
 #[repr(align(128))]
 struct Group([Pair; Group::SLOTS]);

@@ -6,12 +6,12 @@
 //!
 //! # Invariants
 //!
-//! - **It refuses, and never admits.** An entry is a state that the bucket has had. A bucket that is not found counts
-//!   as full, and the store is called; a request is admitted by the store's answer or a leased unit, never by an entry.
-//! - **States only grow.** What a bucket owes grows with each charge, so of two answers the later state is the newer
-//!   one, in whatever order they come. What makes a state smaller is a correction, and the process that sends one
-//!   [forgets](DenyCache::forget) the entry. Corrections by other processes are not seen here: until its end an
-//!   entry may refuse what the store would admit by now.
+//! - **An entry refuses, and never admits.** It is a former state of the bucket. A bucket without an entry counts as
+//!   full, and the store is called. Only the store's answer or a leased unit admits a request.
+//! - **States only grow.** Each charge adds to a bucket's state, so of two answers the later state is the newer one, in
+//!   whatever order they arrive. Only a correction makes a state smaller, and the process that sends one
+//!   [forgets](DenyCache::forget) the entry. Corrections by other processes are not seen here: until its end an entry
+//!   may refuse requests that the store would admit by now.
 //! - **Only a newer answer puts the end off.** A request that is refused by an entry makes no call, so the entry ends
 //!   in its time, and the store is called again. [`refresh`](DenyCache::refresh) brings a later state but no later end.
 //! - **Fixed size.** A set-associative table of 4,096 groups with 8 entries each, made at once and never larger. In a

@@ -1,30 +1,29 @@
-//! Tokens, read from a model server's answer as it goes by.
+//! Reads token usage from a model server's answer as it streams.
 //!
-//! Answers in OpenAI's manner tell what they have cost: in the member `usage` of a JSON answer, or of one
-//! of the last events of a stream. A [`UsageScanner`] is shown the bytes on their way, cut anywhere, and finds it.
-//! It delays and copies nothing and keeps no part of the answer: its memory is fixed, its time linear,
-//! whatever comes.
+//! Answers in OpenAI's format report their cost in the member `usage` of a JSON answer, or of one of the last events of
+//! a stream. A [`UsageScanner`] is fed the bytes as they pass, split anywhere, and finds it. It neither delays nor
+//! copies nor stores any part of the answer: its memory is fixed and its time linear, whatever the input.
 //!
-//! # Where it looks
+//! # Rules
 //!
-//! - A JSON answer is one JSON text; of an event stream, each event's data is one. What is no JSON, such as
-//!   `[DONE]`, tells nothing.
-//! - It counts what stands in the top-level object's `usage`, or else in `response.usage`, where the events
-//!   of the Responses API have it. A `usage` anywhere else is somebody else's.
+//! - A JSON answer is one JSON text; in an event stream, each event's data is one. Data that is not JSON, such as
+//!   `[DONE]`, reports nothing.
+//! - The `usage` of the top-level object counts, or else that of `response`, where the events of the Responses API have
+//!   it. A `usage` anywhere else is ignored.
 //! - The cost is `total_tokens`, or else `prompt_tokens` and `completion_tokens` together, or else
 //!   `input_tokens` and `output_tokens` together. Half of a pair is not the cost.
-//! - A number counts if it is written as a non-negative integer and fits `u64`. Others (`12.0`, `1e3`, `-1`)
-//!   are as if they were not there, as is everything that is no number.
-//! - Of members of the same name the last counts. A name may be written with escapes.
-//! - Of the events, the last that tells a cost counts, so that `"usage": null` takes nothing back.
+//! - A number counts if it is written as a non-negative integer and fits `u64`. Other numbers (`12.0`, `1e3`, `-1`) and
+//!   other values are ignored.
+//! - The last of several members with the same name counts. A name may be written with escapes.
+//! - The last event that reports a cost counts, so that `"usage": null` does not remove one.
 //!
-//! # What is told when
+//! # Truncated answers
 //!
-//! A JSON answer tells once its last brace is there, an event once its empty line is: one that was cut
-//! short tells nothing. Nor does JSON that breaks the grammar or is more than [127 levels](json::DEPTH) deep.
-//! Strings are not decoded, so that wrong UTF-8 and lone surrogates go unnoticed.
+//! A JSON answer reports its cost once its last brace has arrived, an event once its empty line has. A truncated one
+//! reports nothing. Nor does JSON that breaks the grammar or is more than [127 levels](json::DEPTH) deep. Strings are
+//! not decoded, so that invalid UTF-8 and lone surrogates go unnoticed.
 //!
-//! Bytes are taken as they are: an answer that was compressed further inside tells nothing.
+//! Bytes are not decompressed: a compressed answer reports nothing.
 
 mod events;
 mod json;
