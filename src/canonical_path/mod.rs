@@ -30,7 +30,8 @@ use crate::{body::ResponseBody, response::strip};
 ///
 /// use http::{Request, Response, StatusCode};
 /// use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
-/// use tower_throttle::{Rate, Rules, ThrottleLayer, canonical_path::CanonicalPathLayer, rules::Undeclared};
+/// use tower_throttle::{canonical_path::CanonicalPathLayer, rules::Undeclared};
+/// use tower_throttle::{Rate, Rules, ThrottleLayer};
 ///
 /// async fn forward(request: Request<()>) -> Result<Response<String>, Infallible> {
 ///     Ok(Response::new(request.uri().path().to_owned()))

@@ -12,12 +12,16 @@
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let provider = Limits::new().rate(Rate::per_second(2).burst(1)).max_wait(Duration::from_secs(1));
+//! let provider = Limits::new()
+//!     .rate(Rate::per_second(2).burst(1))
+//!     .max_wait(Duration::from_secs(1));
 //! let throttle = ThrottleLayer::builder(Rules::new().route("POST /v1/chat/completions", provider))
 //!     .decision(DecisionIn::Response)
 //!     .build()?;
 //! // For example `hyper_util::client::legacy::Client`.
-//! let connection = service_fn(|_: Request<String>| async { Ok::<_, Infallible>(Response::new("an answer".to_owned())) });
+//! let connection = service_fn(async |_: Request<String>| {
+//!     Ok::<_, Infallible>(Response::new("an answer".to_owned()))
+//! });
 //! let client = ServiceBuilder::new().layer(throttle).service(connection);
 //!
 //! let ask = || {

@@ -12,7 +12,8 @@
 //!     cors::CorsLayer, limit::RequestBodyLimitLayer, timeout::{RequestBodyDeadlineLayer, TimeoutLayer},
 //!     trace::TraceLayer, validate_request::ValidateRequestHeaderLayer,
 //! };
-//! use tower_throttle::{Rules, RulesError, ThrottleLayer, decision::DecisionIn, response::EXPOSE_HEADERS};
+//! use tower_throttle::{decision::DecisionIn, response::EXPOSE_HEADERS};
+//! use tower_throttle::{Rules, RulesError, ThrottleLayer};
 //!
 //! fn layered(app: Router, rules: Rules) -> Result<Router, RulesError> {
 //!     let throttle = ThrottleLayer::builder(rules).decision(DecisionIn::Response).build()?;

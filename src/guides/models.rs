@@ -60,7 +60,9 @@
 //! let rules = Rules::new()
 //!     .route("POST /chat", Limits::new().tokens(Rate::per_minute(100)))
 //!     .estimate(Estimate::fixed(50));
-//! let service = ServiceBuilder::new().layer(ThrottleLayer::new(rules)?).service(service_fn(complete));
+//! let service = ServiceBuilder::new()
+//!     .layer(ThrottleLayer::new(rules)?)
+//!     .service(service_fn(complete));
 //! let ask = || service.clone().oneshot(Request::post("/chat").body(()).expect("a request"));
 //!
 //! assert_eq!(ask().await?.status(), StatusCode::OK); // 50 reserved, 70 used: 30 are left

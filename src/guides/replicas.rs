@@ -1,10 +1,13 @@
 //! Limits that several replicas share.
 //!
 //! ```no_run
-//! use tower_throttle::{Clients, Limits, Quota, Rate, Rules, ThrottleLayer, store::{OnOutage, RedisStore}};
+//! use tower_throttle::store::{OnOutage, RedisStore};
+//! use tower_throttle::{Clients, Limits, Quota, Rate, Rules, ThrottleLayer};
 //!
 //! # async fn run(secret: &[u8]) -> Result<(), Box<dyn std::error::Error>> {
-//! let each = Limits::new().rate(Rate::per_second(2).burst(10)).quota(Quota::per_day(1_000));
+//! let each = Limits::new()
+//!     .rate(Rate::per_second(2).burst(10))
+//!     .quota(Quota::per_day(1_000));
 //! let rules = Rules::new()
 //!     .total(Rate::per_second(100).burst(50))
 //!     // The same secret for all replicas: clients are hashed under it.

@@ -46,7 +46,9 @@
 //!     let rules = Rules::new().total(Rate::per_minute(1));
 //!     let service = ServiceBuilder::new()
 //!         .layer(ThrottleLayer::new(rules)?)
-//!         .service(service_fn(|_: Request<()>| async { Ok::<_, Infallible>(Response::new(String::new())) }));
+//!         .service(service_fn(async |_: Request<()>| {
+//!             Ok::<_, Infallible>(Response::new(String::new()))
+//!         }));
 //!     let ask = || service.clone().oneshot(Request::new(()));
 //!     assert_eq!(ask().await?.status(), StatusCode::OK);
 //!     assert_eq!(ask().await?.status(), StatusCode::TOO_MANY_REQUESTS);

@@ -101,7 +101,7 @@ impl Rate {
         self
     }
 
-    /// Turns this limit into a shadow: it decides and refuses nothing, and no request waits for it.
+    /// Turns this limit into a shadow, which decides but never refuses, and for which no request waits.
     /// [`Decision::shadow`](crate::Decision::shadow) reports what it would have refused.
     ///
     /// A shadow has a bucket of its own. It is charged for each request that passes the enforced limits and finds room

@@ -2,8 +2,7 @@ use std::time::Duration;
 
 use crate::{error::debug_as_display, route::RouteKeyError};
 
-/// The reason for which rules do not hold together. Each error names the setting at fault, such as a route key or a
-/// limit.
+/// An error in rules: contradictory or invalid settings. It names the setting at fault, such as a route key or a limit.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RulesError {
@@ -36,7 +35,7 @@ pub enum RulesError {
         /// The name.
         name: String,
     },
-    /// A name that is longer than header fields, metrics and logs are to carry.
+    /// A name that is too long for header fields, metrics and logs.
     #[error("{place}: name `{beginning}…` has {length} characters; use at most 64")]
     #[non_exhaustive]
     LongName {
@@ -127,8 +126,8 @@ pub enum RulesError {
         /// The network as written.
         network: String,
     },
-    /// A network of IPv4 addresses within IPv6, of fewer than the 96 bits that all of these have in common. No peer is
-    /// in it, for such addresses are compared as IPv4.
+    /// A network of IPv4 addresses within IPv6 with fewer than the 96 bits that all of them share. No peer is in it,
+    /// since such addresses are compared as IPv4.
     #[error(
         "clients: trusted proxy `{network}` is IPv4 within IPv6 with fewer than 96 bits, so that no peer is in it; \
          write an IPv4 network, such as `10.0.0.0/8`"
@@ -152,7 +151,7 @@ pub enum RulesError {
         /// The plan's name.
         name: String,
     },
-    /// A member of a plan whose key no source can find.
+    /// A member of a plan with a key that no source can find.
     #[error(
         "clients: a member of plan `{plan}` has a key that identifies no client: addresses are not keys, header \
          fields and tokens are strings, not numbers, arrays or tuples, and hosts are those \
@@ -163,7 +162,7 @@ pub enum RulesError {
         /// The plan's name.
         plan: String,
     },
-    /// Trusted proxies where nobody is told apart by address.
+    /// Trusted proxies without a source that reads addresses.
     #[error(
         "clients: `trusted_proxies` is set, but no client is identified by address; identify clients by address as \
          well, or remove `trusted_proxies`"
@@ -184,20 +183,20 @@ pub enum RulesError {
     )]
     #[non_exhaustive]
     NoIdentity,
-    /// Clients for whom nothing is said.
+    /// No limits for clients without a plan.
     #[error(
         "clients: no limits are set for clients without a plan; set `each` to limits, `unlimited` or `closed`"
     )]
     #[non_exhaustive]
     NoEach,
-    /// More buckets for clients than there is memory for.
+    /// More buckets for clients than fit into memory.
     #[error("clients: no memory for a table of {max_clients} buckets; lower `max_clients`")]
     #[non_exhaustive]
     MaxClients {
         /// The capacity asked for.
         max_clients: usize,
     },
-    /// A reload that asks for another size of the table of clients, which is fixed when the first rules ask for one.
+    /// A reload with another size of the table of clients, which the first rules with clients fix.
     #[error(
         "clients: `max_clients` cannot change from {present} to {max_clients} in a reload; it is fixed for the \
          lifetime of the throttle"
@@ -219,10 +218,10 @@ pub enum RulesError {
         /// The number of bytes of the secret.
         length: usize,
     },
-    /// Another secret in a reload, or none: every client would be a new one.
+    /// Another secret in a reload, or none. Every client would be a new one.
     #[error("clients: the secret cannot change in a reload; give the same secret again")]
     SecretFixed,
-    /// Limits of clients that are shared without a secret.
+    /// Shared limits of clients without a secret.
     #[error(
         "clients: limits are kept in a shared store, but no secret is set to hash clients with; add `.secret(…)`, the \
          same for all replicas"
@@ -240,7 +239,7 @@ pub enum RulesError {
         /// The largest request, in model tokens.
         most: u64,
     },
-    /// More limits of a kind in one scope than make sense.
+    /// Too many limits of a kind in one scope.
     #[error("{place}: {count} {what} are too many; use at most 5")]
     #[non_exhaustive]
     TooMany {
@@ -258,7 +257,7 @@ pub enum RulesError {
         /// The name as written.
         name: String,
     },
-    /// [`Limits::exempt`](crate::Limits::exempt) where that would free more than one known route.
+    /// [`Limits::exempt`](crate::Limits::exempt) on anything but a declared route with a named method and a plain path.
     #[error(
         "{place}: only a declared route with a named method and a path without parameters can be exempt, such as \
          `GET /health`"
@@ -268,7 +267,7 @@ pub enum RulesError {
         /// The place where `exempt` stands.
         place: String,
     },
-    /// A setting beside [`Limits::exempt`](crate::Limits::exempt).
+    /// Another setting together with [`Limits::exempt`](crate::Limits::exempt).
     #[error("{place}: `{setting}` cannot be combined with `exempt`; keep one of them")]
     #[non_exhaustive]
     BesideExempt {
@@ -277,7 +276,7 @@ pub enum RulesError {
         /// The setting as files call it, such as `rate`.
         setting: &'static str,
     },
-    /// Limits of clients on a route that is exempt.
+    /// Limits of clients on an exempt route.
     #[error(
         "{place}: `{exempt}` is exempt, so that no client's limit can hold there; keep one of them"
     )]
@@ -288,7 +287,7 @@ pub enum RulesError {
         /// The key of the exempt route.
         exempt: String,
     },
-    /// Limits that say two things at once.
+    /// Contradictory limits.
     #[error("{place}: a limit cannot be combined with `{access}`; keep one of them")]
     #[non_exhaustive]
     Contradiction {
