@@ -43,38 +43,38 @@
 //! |---|---|
 //! | limit routes, with rates, quotas and totals | [`Rules`], [`Limits`], [`Rate`], [`Quota`], and the guide [Limits](guides::limits) |
 //! | limit clients, on plans | [`Clients`], [`Plan`], and the guide [Clients and plans](guides::clients) |
-//! | limit what a model does | [`Limits::in_flight`], [`Limits::max_wait`], [`Limits::tokens`], [`Usage`], and the guide [Serving models](guides::models) |
-//! | choose what clients are told | [`ThrottleLayer::builder`], [`Dialect`](response::Dialect), and the guide [Refusals and header fields](guides::refusals) |
-//! | put it in the right place | the guide [The order of layers](guides::layers) |
+//! | limit model servers | [`Limits::in_flight`], [`Limits::max_wait`], [`Limits::tokens`], [`Usage`], and the guide [Serving models](guides::models) |
+//! | choose the answers to clients | [`ThrottleLayer::builder`], [`Dialect`](response::Dialect), and the guide [Refusals and header fields](guides::refusals) |
+//! | order the layers | the guide [The order of layers](guides::layers) |
 //! | keep limits in a file | [`config`], and the guide [Configuration files](guides::configuration) |
 //! | share limits between replicas | [`store`], and the guide [Replicas](guides::replicas) |
-//! | change rules, observe | [`Handle`], [`Decision`], and the guide [Operating](guides::operating) |
+//! | change rules, operate | [`Handle`], [`Decision`], and the guide [Operating](guides::operating) |
 //! | try a limit first | [`Rate::shadow`], and the guide [Simulate before you change](guides::simulate) |
-//! | come from elsewhere | the other [guides] |
+//! | switch from another limiter | the other [guides] |
 //!
 //! # What it promises
 //!
 //! - **An exact bound.** In any half-open window of length `w`, a bucket admits at most `burst - 1 + ⌈w × count /
 //!   period⌉` requests, over all threads, connections and clones of a layer.
 //! - **All or none.** A request is charged to all of its limits or to none. A rejected request costs nothing.
-//! - **True waits.** A request that waits as long as it was told is admitted, unless another has taken its place.
+//! - **True waits.** A request that waits as long as its refusal states is admitted, unless another has taken its
+//!   place.
 //! - **Bounded memory**, whatever paths and identities clients invent.
 //! - **No way around.** A request that its host may take for either of two routes is charged to both.
-//! - **Errors come early.** [`ThrottleLayer::new`] rejects rules that contradict themselves. No request fails later
-//!   because of a rule.
+//! - **Early errors.** [`ThrottleLayer::new`] rejects contradictory rules. No request fails later because of a rule.
 //!
 //! # What it costs
 //!
-//! A decision is made in `call`: one reading of the clock, one look-up and one exchange for each limit. No lock (but
-//! for a client that has no bucket yet), no task, no timer, no boxed future. A request that queues, or asks a store,
-//! costs a box and a clone of the inner service. Where nothing is told, an admitted request allocates nothing.
+//! A decision is made in `call`: one reading of the clock, one look-up and one exchange for each limit. There is no
+//! lock (except for a client without a bucket), no task, no timer and no boxed future. A request that queues, or asks a
+//! store, costs a box and a clone of the inner service. An admitted request without header fields allocates nothing.
 //!
 //! # What it does not do yet
 //!
 //! - Caps on what is in flight, and queues, hold for each process, not for all replicas.
-//! - A request is one unit of a rate or quota, whatever it does. Model tokens alone are counted by cost.
+//! - A request is one unit of a rate or quota, whatever its cost. Only model tokens are counted by cost.
 //! - Without a store, a restart begins with full buckets.
-//! - A snapshot lists limits and routes, and no clients.
+//! - A snapshot lists limits and routes, but no clients.
 //!
 //! # Features
 //!
@@ -90,7 +90,7 @@
 //! | `redis`, `redis-tls` | limits shared by replicas in Redis or Valkey: [`store::RedisStore`] |
 //! | `metrics`, `tracing` | counters, gauges and events: see the guide [Operating](guides::operating) |
 //! | `quanta` | [`Clock::counter`], which is read faster than tokio's clock |
-//! | `test-util` | a wall clock that tests set; a [conformance suite](store::conformance) for stores |
+//! | `test-util` | a wall clock for tests; a [conformance suite](store::conformance) for stores |
 //!
 //! [axum]: https://docs.rs/axum
 //! [tonic]: https://docs.rs/tonic
@@ -152,7 +152,8 @@ pub use self::{
     usage::Usage,
 };
 
-/// A throttle at one moment, as [`Handle::snapshot`] returns it: its limits and routes, with balances and counts.
+/// The state of a throttle at one moment, as [`Handle::snapshot`] returns it: its limits and routes, with balances and
+/// counts.
 pub mod snapshot {
     pub use crate::observe::snapshot::{LimitSnapshot, RouteSnapshot, Snapshot};
 }

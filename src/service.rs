@@ -1,20 +1,20 @@
-//! The service: asks the engine for a decision, and does what that says.
+//! The service: asks the engine for a decision, and acts on it.
 //!
 //! # Invariants
 //!
-//! - **Decided in `call`.** `poll_ready` forwards, and reserves nothing of its own: the route of a request is known
-//!   with the request.
-//! - **The service that was polled ready is the one that is called.** A request that waits takes it along, and leaves a
-//!   clone of it in its place, which has still to be polled ready. Nothing else clones the inner service.
-//! - **The guard exists before the inner service is called.** Should that panic, the ticket is dropped, and what the
+//! - **Decided in `call`.** `poll_ready` forwards, and reserves nothing of its own: the route is not known before the
+//!   request.
+//! - **The service that was polled ready is the one that is called.** A waiting request takes it along, and leaves a
+//!   clone, which has yet to be polled ready. Nothing else clones the inner service.
+//! - **The guard exists before the inner service is called.** If that call panics, the ticket is dropped, and what the
 //!   request holds comes back.
-//! - **No decision is made here.** What a request is charged on, what it is told and how it waits is the engine's.
-//! - **Errors are the inner service's alone.** A refusal is a response.
+//! - **No decision is made here.** The engine decides on the limits, the fields and the wait of a request.
+//! - **All errors are the inner service's.** A refusal is a response.
 //!
 //! # Cancellation
 //!
-//! `call` does not await. When it returns, the request is charged and the inner service is called, or it is refused, or
-//! it waits in the future, which keeps all that comes back if it is dropped.
+//! `call` does not await. When it returns, the request is charged and the inner service called, or it is refused, or it
+//! waits in the future, which returns everything if it is dropped.
 
 use std::{
     fmt, mem,
@@ -32,15 +32,15 @@ use crate::{
     head::RequestHead,
 };
 
-/// A service behind a throttle. Made by [`ThrottleLayer`](crate::ThrottleLayer); see the
-/// [crate](crate) for what it does.
+/// A service behind a throttle. Made by [`ThrottleLayer`](crate::ThrottleLayer); the [crate](crate) documentation
+/// describes it.
 ///
-/// The service decides in `call`, at once: `poll_ready` only asks the inner service, for the request, and so its
-/// route, is not known before. All clones share their limits.
+/// The service decides in `call`, at once. `poll_ready` only asks the inner service, since the request and its route
+/// are not known yet. All clones share their limits.
 ///
-/// The throttle is a service of `http` requests if the inner one is, and is `Clone` (it is cloned only for a request
-/// that is not decided at once, since it waits in line, for a lease or for a store; that takes the one which was polled
-/// ready along, and what it has reserved); its responses are bodies if the inner ones are, of `Bytes`.
+/// It is a service of `http` requests if the inner one is. The inner service must be `Clone`; it is cloned only for a
+/// request that is not decided at once, because it waits in a queue, for a lease or for a store. Such a request takes
+/// the service that was polled ready along, with anything that it has reserved. Response bodies are bodies of `Bytes`.
 #[derive(Clone)]
 pub struct Throttle<S> {
     inner: S,
@@ -49,7 +49,7 @@ pub struct Throttle<S> {
 }
 
 impl<S> Throttle<S> {
-    /// Puts a service behind the throttle of a layer. Neither is called.
+    /// Makes a service behind the throttle of a layer. Neither is called.
     pub(crate) fn new(inner: S, engine: Arc<Engine>) -> Self {
         Self { inner, engine }
     }
@@ -59,12 +59,12 @@ impl<S> Throttle<S> {
         &self.inner
     }
 
-    /// The service behind the throttle. Requests sent to it directly are not throttled.
+    /// Returns the inner service. Requests sent to it directly are not throttled.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
-    /// The service behind the throttle, without it.
+    /// Returns the inner service without the throttle.
     pub fn into_inner(self) -> S {
         self.inner
     }

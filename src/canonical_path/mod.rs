@@ -1,4 +1,4 @@
-//! A layer that refuses, or rewrites, paths that servers read in more than one way.
+//! A layer that refuses, or rewrites, paths that servers may read in several ways.
 
 mod future;
 mod path;
@@ -17,13 +17,13 @@ pub use self::future::CanonicalPathFuture;
 use self::path::Ambiguity;
 use crate::{body::ResponseBody, response::strip};
 
-/// A layer for proxies and file servers: it lets a path through only if what is behind reads it as the throttle does.
+/// A layer for proxies and file servers: it admits a path only if the server behind reads it as the throttle does.
 ///
 /// Limits are found by the path as the throttle reads it. A server behind a proxy may read the same characters as
-/// another path: uvicorn decodes `%2F`, nginx merges `//`, servlet containers drop `;x=1`. So may a service in the same
-/// process that is no router: `ServeDir` of tower-http decodes `%2F` and passes over `//` and `/./`. Requests for one
-/// resource then have as many spellings as there are buckets. This layer stands around the
-/// [throttle](crate::ThrottleLayer), so that what is matched, what is charged and what is sent on is one path:
+/// another path: uvicorn decodes `%2F`, nginx merges `//`, servlet containers drop `;x=1`. A service in the same
+/// process that is not a router may do so, too: `ServeDir` of tower-http decodes `%2F` and ignores `//` and `/./`.
+/// Requests for one resource then have as many spellings as there are buckets. Put this layer around the
+/// [throttle](crate::ThrottleLayer), so that one path is matched, charged and forwarded:
 ///
 /// ```
 /// use std::convert::Infallible;
@@ -65,17 +65,17 @@ use crate::{body::ResponseBody, response::strip};
 /// | `%252F`: a server may decode it twice | 400 | 400 |
 /// | `%00` and other control characters, escapes that are not UTF-8, `%` without two digits | 400 | 400 |
 ///
-/// A `/` at the end stays: the throttle charges such a path to the key without it as well, unless there is one with it.
-/// A path that `normalizing` sends on is one that `strict` lets through. Query, host, method and header fields take no
-/// part. Requests without a path (`OPTIONS *`, and `CONNECT` to an authority) pass.
+/// A final `/` stays: the throttle also charges such a path to the key without it, unless there is a key with it. Every
+/// path that `normalizing` forwards is one that `strict` admits. Query, host, method and header fields take no part.
+/// Requests without a path (`OPTIONS *`, and `CONNECT` to an authority) pass.
 ///
-/// The answer is a problem document (RFC 9457) with status 400 that says what is wrong, also where gRPC is spoken.
+/// The answer is a problem document (RFC 9457) with status 400 that states the fault, also for gRPC.
 ///
-/// Upper and lower case stay apart. Where a server behind takes `/V1/Chat` for `/v1/chat`, limit it by
+/// Upper and lower case are different. If a server behind treats `/V1/Chat` as `/v1/chat`, limit it by
 /// [`Rules::total`](crate::Rules::total) or a shared bucket for [undeclared routes](crate::rules::Undeclared::Shared)
 /// as well.
 ///
-/// In axum this layer goes around the whole router if it is to rewrite, for `Router::layer` runs after routing.
+/// In axum, `normalizing` goes around the whole router, since `Router::layer` runs after routing.
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct CanonicalPathLayer {
@@ -91,12 +91,12 @@ enum Mode {
 }
 
 impl CanonicalPathLayer {
-    /// Makes a layer that answers 400 to a path that can be read in more than one way. The default.
+    /// Creates a layer that answers 400 to a path that can be read in several ways. The default.
     pub fn strict() -> Self {
         Self { mode: Mode::Strict }
     }
 
-    /// Makes a layer that rewrites the request's path to its normal form, and answers 400 where there is none.
+    /// Creates a layer that rewrites the request's path to its normal form, and answers 400 if it has none.
     pub fn normalizing() -> Self {
         Self {
             mode: Mode::Normalizing,

@@ -14,13 +14,13 @@ use super::{
 };
 use crate::head::{self, RequestHead};
 
-/// A fault in what tells clients apart.
+/// A fault in the sources of identities.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ResolverError {
-    /// Clients that nothing tells apart.
+    /// Clients without a source.
     NoSource,
     Header(String),
-    /// A text that is no host.
+    /// An invalid host.
     Host(String),
     /// A list of hosts without any.
     NoHosts,
@@ -31,7 +31,7 @@ pub(crate) enum ResolverError {
     Plan(String),
     /// A member of this plan that no source finds.
     Member(String),
-    /// Proxies are trusted, and no source asks for an address.
+    /// Trusted proxies without a source that reads addresses.
     Trusting,
     /// A secret of so many bytes.
     Secret(usize),
@@ -41,14 +41,14 @@ pub(crate) enum ResolverError {
 pub(crate) struct Resolver {
     sources: Box<[Extractor]>,
     addresses: Addresses,
-    /// Identities are hashes that no outsider can aim: any hasher does.
+    /// Identities are hashes that no outsider can choose: any hasher is safe.
     members: HashMap<Identity, usize, FixedState>,
     plans: HashMap<Box<str>, usize, FixedState>,
     plan_by: Option<PlanBy>,
-    /// The secret under which clients are hashed, where their limits are shared.
+    /// The secret under which clients are hashed, if their limits are shared.
     pub(crate) secret: Option<Secret>,
-    /// The field that alone tells who a client is and on which plan, if it has a value: no closure names plans, and
-    /// there is no secret.
+    /// The only field that identifies a client and its plan, if it has a value: no closure returns plans, and there is
+    /// no secret.
     only_field: Option<HeaderName>,
 }
 
@@ -65,13 +65,13 @@ enum Extractor {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Client {
     pub(crate) identity: Identity,
-    /// Set if nothing is known of it, so that strangers share its limits.
+    /// Set if the client was not identified and shares the limits of others.
     pub(crate) is_anonymous: bool,
     /// The number of its plan, by the order in which they were declared.
     pub(crate) plan: Option<usize>,
-    /// Set if an address was asked for and the host told no peer.
+    /// Set if an address is needed and the host provides no peer.
     pub(crate) lacks_peer: bool,
-    /// Set if the closure has named a plan that is not declared.
+    /// Set if the closure has returned an undeclared plan.
     pub(crate) lacks_plan: bool,
 }
 
@@ -128,8 +128,8 @@ impl Resolver {
         })
     }
 
-    /// Identifies the client of a request by the one field that tells clients apart, and returns the number of its
-    /// plan, if it is on one, as [`resolve`](Self::resolve) would. `None`: there may be more to it.
+    /// Identifies the client of a request by the only field, and returns the number of its plan, if it is on one, as
+    /// [`resolve`](Self::resolve) would. `None`: use `resolve`.
     #[inline]
     pub(crate) fn at_once(&self, head: RequestHead<'_>) -> Option<(Identity, Option<usize>)> {
         let name = self.only_field.as_ref()?;
@@ -189,7 +189,7 @@ impl Resolver {
         }
     }
 
-    /// Returns the identity that all clients share of whom nothing is known.
+    /// Returns the identity that all unidentified clients share.
     pub(crate) fn anonymous(&self) -> Identity {
         self.identity(&Principal::Anonymous)
     }

@@ -1,6 +1,6 @@
 //! The choice of a clock.
 
-/// The clock by which a throttle decides; see [`ThrottleLayerBuilder::clock`](crate::ThrottleLayerBuilder::clock).
+/// The clock of a throttle; see [`ThrottleLayerBuilder::clock`](crate::ThrottleLayerBuilder::clock).
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Clock(ClockKind);
@@ -13,62 +13,61 @@ pub(super) enum ClockKind {
 }
 
 impl Clock {
-    /// The clock of tokio, which `tokio::time::pause()` stops in tests: what a throttle decides by if nobody says
-    /// otherwise.
+    /// Returns tokio's clock, the default. `tokio::time::pause()` stops it in tests.
     pub fn tokio() -> Self {
         Self(ClockKind::Tokio)
     }
 
-    /// The counter of the processor (feature `quanta`): the time stamp counter of x86-64, the system counter of
-    /// AArch64. Reading it takes less time than reading the clock of the operating system: `benches/peers` has both.
-    /// **Not for tests:** `tokio::time::pause()` does not stop it, nor does `advance` move it.
+    /// Returns the processor's counter (feature `quanta`): the time stamp counter of x86-64, the system counter of
+    /// AArch64. It is faster to read than the clock of the operating system: `benches/peers` measures both. **Not for
+    /// tests:** `tokio::time::pause()` does not stop it, and `advance` does not move it.
     ///
-    /// # What it shows
+    /// # Accuracy
     ///
-    /// The counter is scaled to nanoseconds by the crate `quanta`. The first call in a process calibrates it against
-    /// the monotonic clock of the operating system, and blocks for a few milliseconds, at most 200. After that the
-    /// request that finds a second gone by reads the operating system's clock beside the counter, and sets right what
-    /// the counter was off. As long as the counter does not go back, time does not: where the counter was ahead, the
-    /// clock stands until the operating system's clock has caught up. As long as it does not leap either, the two are
-    /// never further apart than what it drifts in a second of traffic. A counter that goes back, or leaps, takes time
-    /// with it by up to a second: this is noticed when the second has ended. The drift depends on the calibration, and is
-    /// another in each process.
+    /// The crate `quanta` scales the counter to nanoseconds. The first call in a process calibrates it against the
+    /// monotonic clock of the operating system, and blocks for a few milliseconds, at most 200. After that, the first
+    /// request of each second also reads the operating system's clock, and corrects the counter's error.
     ///
-    /// On two busy processors of an AMD EPYC under KVM whose kernel goes by the counter, the counter alone drifted by
-    /// 0.001 millionths in a minute in one process, and in another, in which the calibration was disturbed, by 17.8
+    /// Time does not go back unless the counter does: if the counter was ahead, the clock stands until the operating
+    /// system's clock has caught up. Unless the counter leaps, the two clocks are never further apart than the drift of
+    /// one second of traffic. A counter that goes back, or leaps, takes time with it for up to a second, until the next
+    /// correction. The drift depends on the calibration, and differs between processes.
+    ///
+    /// On two busy processors of an AMD EPYC under KVM whose kernel uses the counter, the counter alone drifted by
+    /// 0.001 millionths in a minute in one process. In another, whose calibration was disturbed, it drifted by 17.8
     /// millionths in ten minutes, which makes 11 ms. This clock was off by 0.01 µs and by 10 µs at most
     /// (`scripts/verify clock`, which fails at 250 µs).
     ///
-    /// # When it is not used
+    /// # Fallback
     ///
-    /// Where the processor has no counter that goes at the same pace in all states of power (`constant_tsc` and
-    /// `nonstop_tsc` in Linux's `/proc/cpuinfo`), `quanta` reads the monotonic clock of the operating system instead.
-    /// Where the counter is found to have gone back, or to be off by more than a millisecond and a 512th of the time
-    /// that has passed, it is given up: from then on the throttle goes by the operating system's clock, for as long as
-    /// it lives. A reading takes longer then than one of tokio's clock.
+    /// If the processor has no counter with a constant pace in all power states (`constant_tsc` and `nonstop_tsc` in
+    /// Linux's `/proc/cpuinfo`), `quanta` reads the monotonic clock of the operating system instead. If the counter has
+    /// gone back, or is off by more than a millisecond and a 512th of the elapsed time, it is given up: the throttle
+    /// then uses the operating system's clock for the rest of its lifetime. A reading then takes longer than one of
+    /// tokio's clock.
     ///
     /// # Virtual machines
     ///
-    /// A counter is as good as the hypervisor makes it. Known cases in which it went at another pace than time, or
+    /// The hypervisor determines the quality of a counter. In these known cases it ran at another pace than time, or
     /// leapt: live migration to a host with another frequency where the hypervisor does not scale the counter
     /// ([SmartOS](https://github.com/erigones/esdc-factory/issues/114), [Cloud Hypervisor before
-    /// 2023](https://github.com/cloud-hypervisor/cloud-hypervisor/pull/5787)); processes that CRIU restores, which
-    /// [find a smaller count](https://github.com/checkpoint-restore/criu/issues/2668); snapshots that Firecracker
-    /// restores, where [counters of processors may
-    /// differ](https://github.com/firecracker-microvm/firecracker/pull/6200); guests of Xen, in which Linux [found the
-    /// counter unstable](https://github.com/QubesOS/qubes-issues/issues/2044). And a counter that is steady may be
-    /// calibrated badly: `quanta` was [off by 84 millionths](https://github.com/metrics-rs/quanta/issues/99) against a
-    /// wall clock, 84 µs in each second before it is set right here.
+    /// 2023](https://github.com/cloud-hypervisor/cloud-hypervisor/pull/5787)); processes restored by CRIU, which [find
+    /// a smaller count](https://github.com/checkpoint-restore/criu/issues/2668); snapshots restored by Firecracker,
+    /// where [counters of processors may differ](https://github.com/firecracker-microvm/firecracker/pull/6200); guests
+    /// of Xen, in which Linux [found the counter unstable](https://github.com/QubesOS/qubes-issues/issues/2044). A
+    /// steady counter may also be calibrated badly: `quanta` was [off by 84
+    /// millionths](https://github.com/metrics-rs/quanta/issues/99) against a wall clock, 84 µs in each second before
+    /// the correction here.
     ///
-    /// Choose the counter where the operating system itself goes by it: on Linux, where
-    /// `/sys/devices/system/clocksource/clocksource0/current_clocksource` says `tsc` or `arch_sys_counter`. There the
-    /// kernel has compared the counters of all processors. Elsewhere a processor may be ahead of another by more than
-    /// anybody checks.
+    /// Choose the counter if the operating system itself uses it: on Linux, if
+    /// `/sys/devices/system/clocksource/clocksource0/current_clocksource` is `tsc` or `arch_sys_counter`. The kernel
+    /// has then compared the counters of all processors. Elsewhere one processor may be ahead of another without any
+    /// check.
     ///
-    /// # A machine that was suspended
+    /// # Suspended machines
     ///
-    /// Some counters stand meanwhile, some go on, and some begin at zero. One that has gone on or begun anew is given
-    /// up, as above; the throttle goes on by the monotonic clock, which has stood.
+    /// During a suspension some counters stand, some go on, and some start at zero. One that has gone on or restarted
+    /// is given up, as above; the throttle continues with the monotonic clock, which has stood.
     ///
     /// # The bound
     ///

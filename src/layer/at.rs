@@ -1,4 +1,4 @@
-//! A layer whose wall clock is set.
+//! A layer with a custom wall clock.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -6,9 +6,8 @@ use super::{ThrottleLayer, ThrottleLayerBuilder};
 use crate::clock::{Timeline, nanos};
 
 impl ThrottleLayerBuilder {
-    /// Sets the wall clock, by which windows of quotas begin and end: it shows `now` at this call. Default: the
-    /// system's. With tokio's clock paused, a test knows when windows end, and a simulation is the same whenever it
-    /// runs.
+    /// Sets the wall clock, by which windows of quotas begin and end, to `now` at this call. Default: the system's.
+    /// With tokio's clock paused, a test knows when windows end, and a simulation has the same result at any time.
     ///
     /// A time before 1970 counts as the beginning of 1970, and a time after 8 August 2079 (2⁶² - 2⁶⁰ nanoseconds since
     /// the Unix epoch) as that moment.
@@ -34,8 +33,8 @@ impl ThrottleLayerBuilder {
 }
 
 impl ThrottleLayer {
-    /// Puts the wall clock forward by `passed` while the monotonic clock stands, as on a machine that is suspended.
-    /// Without effect on a layer that was built without [`wall_clock`](ThrottleLayerBuilder::wall_clock).
+    /// Moves the wall clock forward by `passed` while the monotonic clock stands, as on a suspended machine. It has no
+    /// effect on a layer that was built without [`wall_clock`](ThrottleLayerBuilder::wall_clock).
     pub fn suspend(&self, passed: Duration) {
         self.engine
             .active

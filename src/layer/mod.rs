@@ -14,7 +14,7 @@ use crate::{
     service::Throttle,
 };
 
-/// A layer that throttles by method and path. See the [crate](crate) for what it does.
+/// A layer that throttles by method and path. The [crate](crate) documentation describes it.
 ///
 /// ```
 /// use tower_throttle::{Rate, Rules, ThrottleLayer};
@@ -27,10 +27,10 @@ use crate::{
 /// # Ok::<(), tower_throttle::RulesError>(())
 /// ```
 ///
-/// [`ThrottleLayer::builder`] has the settings beside the rules. A layer that is built changes only through its
+/// [`ThrottleLayer::builder`] has all settings other than the rules. A built layer changes only through its
 /// [`handle`](Self::handle).
 ///
-/// The limits and their balances are made with the layer and shared by every service that it or a clone of it wraps,
+/// The limits and their balances are made with the layer, and all services that it or its clones wrap share them,
 /// however often a framework wraps and clones.
 ///
 /// The type has no type parameters, so that a function can return it and a struct can hold it.
@@ -45,7 +45,7 @@ impl ThrottleLayer {
     ///
     /// # Errors
     ///
-    /// As of [`ThrottleLayerBuilder::build`].
+    /// Those of [`ThrottleLayerBuilder::build`].
     pub fn new(rules: Rules) -> Result<Self, RulesError> {
         Self::builder(rules).build()
     }
@@ -55,7 +55,7 @@ impl ThrottleLayer {
         ThrottleLayerBuilder::new(rules)
     }
 
-    /// Returns this throttle from outside: to change its rules while it works, and to look at it.
+    /// Returns a handle to this throttle, which reloads its rules and inspects it.
     #[must_use]
     pub fn handle(&self) -> Handle {
         Handle::new(
@@ -64,9 +64,9 @@ impl ThrottleLayer {
         )
     }
 
-    /// Returns the number of requests that were charged to overflow buckets, for lack of room in the table of clients;
-    /// see [`Clients::max_clients`](crate::Clients::max_clients). Counted for each of a request's limits,
-    /// those included that were given back because another limit refused.
+    /// Returns the number of requests that were charged to overflow buckets, since the table of clients had no room;
+    /// see [`Clients::max_clients`](crate::Clients::max_clients). Each limit of a request counts, including those given
+    /// back because another limit refused.
     #[must_use]
     pub fn overflowed(&self) -> u64 {
         self.engine.active.rules().limiter.clients.overflowed()

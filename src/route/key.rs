@@ -22,10 +22,10 @@ use crate::error::debug_as_display;
 /// | `GET /pets/{proxy+}`, `GET /pets/{*rest}` | all that follows, at least one character |
 /// | `$default` | every request that no other key matches |
 ///
-/// Query, fragment and host take no part. Paths are case-sensitive, and `/pets/` is not `/pets`; but a host may take
-/// one for the other, so that a request for either is charged to the key of the other as well, unless its own key is as
-/// specific. Percent-encoded letters, digits and `-._~` equal the plain ones (RFC 3986, section 6.2.2.2). A request
-/// that its host may take for either of two keys is charged to [both](crate::guides::limits#route-keys).
+/// Query, fragment and host take no part. Paths are case-sensitive. `/pets/` is not `/pets`, but a host may match
+/// either, so a request for one is also charged to the key of the other, unless its own key is as specific.
+/// Percent-encoded letters, digits and `-._~` equal the plain ones (RFC 3986, section 6.2.2.2). A request that its host
+/// may match to either of two keys is charged to [both](crate::guides::limits#route-keys).
 ///
 /// ```
 /// use tower_throttle::RouteKey;
@@ -78,7 +78,7 @@ impl RouteKey {
         Some((method, literal_path(segments)?))
     }
 
-    /// The key as it was written.
+    /// Returns the key as written.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
@@ -97,7 +97,7 @@ impl AsRef<str> for RouteKey {
     }
 }
 
-/// Two keys are equal if they mean the same route: parameter names do not count.
+/// Two keys are equal if they match the same route: parameter names do not count.
 impl PartialEq for RouteKey {
     fn eq(&self, other: &Self) -> bool {
         compared();
@@ -113,11 +113,11 @@ impl Hash for RouteKey {
     }
 }
 
-/// The reason for which a route key could not be read, and what to write instead.
+/// An error in a route key. `Display` states the fault, and what to write instead.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RouteKeyError {
-    /// Not two words.
+    /// Not a method and a path.
     #[error("expected a method, one space and a path, such as `POST /v1/chat`, or `$default`")]
     Shape,
     /// Not a method in capitals.
@@ -126,7 +126,7 @@ pub enum RouteKeyError {
     /// The path does not begin with a slash.
     #[error("path `{0}` does not begin with `/`")]
     Slash(String),
-    /// The path holds a character that no request path has.
+    /// The path contains a character that no request path has.
     #[error("path contains {0:?}; a route key has no query, fragment or spaces")]
     Character(char),
     /// A percent sign that begins no escape.
@@ -134,12 +134,12 @@ pub enum RouteKeyError {
         "`%` in segment `{0}` is not followed by two hexadecimal digits; write a literal one as `%25`"
     )]
     Escape(String),
-    /// A segment mixes text and parameter, or names a parameter in a way no router here reads.
+    /// A segment mixes text and parameter, or has a parameter in another router's syntax.
     #[error(
         "segment `{0}`: a parameter is a whole segment, `{{name}}`, or `{{name+}}` or `{{*name}}` at the end"
     )]
     Segment(String),
-    /// A parameter without a name, or with a name that is none.
+    /// A parameter without a valid name.
     #[error(
         "parameter `{0}` has no valid name; use letters, digits, `_`, `-` and `.`, and no pattern"
     )]
@@ -258,7 +258,7 @@ fn parameter(word: &str) -> Result<Option<Parameter<'_>>, RouteKeyError> {
         .strip_prefix('{')
         .and_then(|rest| rest.strip_suffix('}'));
     let Some(inner) = inner else {
-        // `:id` and `*rest` are how older routers wrote parameters: most likely one is meant.
+        // Older routers write parameters as `:id` and `*rest`: most likely one is meant.
         return if word.contains(['{', '}']) || word.starts_with([':', '*']) {
             Err(RouteKeyError::Segment(word.to_owned()))
         } else {

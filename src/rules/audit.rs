@@ -15,9 +15,9 @@ use crate::{
     },
 };
 
-/// The places at which rules do not fit the routes of a host. From [`Rules::audit`].
+/// The differences between rules and the routes of a host. Made by [`Rules::audit`].
 ///
-/// An audit is shown as one line for each finding, or `nothing`.
+/// `Display` writes one line for each finding, or `nothing`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Audit {
     unmatched: Vec<UnreachableKey>,
@@ -36,7 +36,7 @@ pub struct UnreachableKey {
 }
 
 impl Audit {
-    /// Returns whether everything fits.
+    /// Returns whether there are no findings.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         let Self {
@@ -53,55 +53,56 @@ impl Audit {
             && unknown_grpc.is_empty()
     }
 
-    /// Keys that match no route of the host: a typing error, or a route that is gone.
+    /// Returns keys that match no route of the host: a typing error, or a route that is gone.
     pub fn unmatched(&self) -> impl ExactSizeIterator<Item = &UnreachableKey> {
         self.unmatched.iter()
     }
 
-    /// Keys whose requests all go to more specific ones, on the routes that the host has.
+    /// Returns keys whose requests all go to more specific keys, on the routes of the host.
     pub fn shadowed(&self) -> impl ExactSizeIterator<Item = &UnreachableKey> {
         self.shadowed.iter()
     }
 
-    /// Routes of the host for which there is no key and no default route. The total and the limits of clients may
-    /// hold there all the same. A key with [`Limits::unlimited`](crate::Limits::unlimited) says that it is meant.
+    /// Returns routes of the host without a key and without a default route. The total and the limits of clients may
+    /// still hold there. A key with [`Limits::unlimited`](crate::Limits::unlimited) marks a route as unlimited on
+    /// purpose.
     pub fn unlimited(&self) -> impl ExactSizeIterator<Item = &RouteKey> {
         self.unlimited.iter()
     }
 
-    /// Routes of the host that take `OPTIONS`, where clients are told apart by a header field or a token alone.
+    /// Returns routes of the host that take `OPTIONS`, if clients are identified only by a header field or a token.
     ///
-    /// A browser sends no credentials with a CORS preflight, so that all preflights share the anonymous client's
-    /// limits. Put the CORS layer outside of the throttle, where preflights end, or add
+    /// Browsers send no credentials with a CORS preflight, so all preflights share the anonymous client's limits. Put
+    /// the CORS layer outside of the throttle, where preflights end, or add
     /// [`Clients::or_address`](crate::Clients::or_address).
     pub fn anonymous_preflights(&self) -> impl ExactSizeIterator<Item = &RouteKey> {
         self.anonymous.iter()
     }
 
-    /// Keys that look like gRPC methods of services whose names are not known for such: without a package, or in lower
-    /// case, as `POST /Greeter/SayHello`.
+    /// Returns keys that look like gRPC methods of services with unusual names: without a package, or in lower case,
+    /// such as `POST /Greeter/SayHello`.
     ///
-    /// gRPC servers match the path alone, so that a request of another method without a gRPC content type passes by
-    /// such a key. Use `ANY`, or [`Protocol::Grpc`](crate::response::Protocol::Grpc).
+    /// gRPC servers match only the path, so a request with another method and without a gRPC content type bypasses such
+    /// a key. Use `ANY`, or [`Protocol::Grpc`](crate::response::Protocol::Grpc).
     pub fn unknown_grpc(&self) -> impl ExactSizeIterator<Item = &RouteKey> {
         self.unknown_grpc.iter()
     }
 }
 
 impl UnreachableKey {
-    /// The key as it was written.
+    /// Returns the key as written.
     #[must_use]
     pub fn key(&self) -> &RouteKey {
         &self.key
     }
 
-    /// Returns where the key was written: `routes`, ``plan `pro` `` and so on.
+    /// Returns the place of the key in the rules: `routes`, ``plan `pro` `` and so on.
     #[must_use]
     pub fn place(&self) -> &str {
         &self.place
     }
 
-    /// A more specific key that takes its requests.
+    /// Returns a more specific key that takes its requests.
     #[must_use]
     pub fn shadowed_by(&self) -> Option<&RouteKey> {
         self.by.as_ref()
@@ -109,10 +110,10 @@ impl UnreachableKey {
 }
 
 impl Rules {
-    /// Checks whether these rules fit the routes that a host has: for a test, or for the log at start-up.
+    /// Compares these rules with the routes of a host, in a test or at start-up.
     ///
-    /// Routes are methods and paths as routers write them: `GET` or `ANY`, and `/v1/models/{id}`, `/files/{*path}`,
-    /// such as axum's `MatchedPath` tells.
+    /// Routes are methods and paths as routers write them: `GET` or `ANY`, and `/v1/models/{id}`, `/files/{*path}`, as
+    /// in axum's `MatchedPath`.
     ///
     /// ```
     /// use tower_throttle::{Rate, Rules};
@@ -133,7 +134,7 @@ impl Rules {
     ///
     /// # Errors
     ///
-    /// A key, or a route of the host, that cannot be read, and two keys that mean the same.
+    /// An invalid key or route of the host, and two keys for the same route.
     pub fn audit<M: AsRef<str>, P: AsRef<str>>(
         &self,
         routes: impl IntoIterator<Item = (M, P)>,
@@ -260,7 +261,7 @@ impl<'a> Keys<'a> {
     }
 }
 
-/// Tells whether a route takes requests of method `OPTIONS`.
+/// Returns whether a route takes requests of method `OPTIONS`.
 fn takes_options(route: &RouteKey) -> bool {
     match route.pattern() {
         Pattern::Default => false,
@@ -270,7 +271,7 @@ fn takes_options(route: &RouteKey) -> bool {
     }
 }
 
-/// Tells whether a key is written as that of a gRPC method, and requests to it are not known for such by their path.
+/// Returns whether a key looks like a gRPC method whose path does not identify it as one.
 fn is_unknown_grpc(key: &RouteKey) -> bool {
     let Pattern::Path {
         method: Some(Method::POST),

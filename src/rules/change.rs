@@ -9,12 +9,12 @@ use super::{
 };
 use crate::limit::{Limit, LimitSettings, Scope};
 
-/// The difference that a [reload](crate::Handle::reload) has made: limits that are new, gone or set to something else,
-/// and all other settings of the rules.
+/// The changes of a [reload](crate::Handle::reload): limits that were added, removed or changed, and all other settings
+/// of the rules.
 ///
-/// A change is shown as one line, such as ``route `POST /chat`, limit `chat`: 10 in 1s, burst 5 => 20 in 1s, burst 5``,
-/// with `; ` between two changes, or `nothing`. Closures and answers of one's own cannot be compared: one in the place
-/// of another is not told.
+/// `Display` writes each change as in ``route `POST /chat`, limit `chat`: 10 in 1s, burst 5 => 20 in 1s, burst 5``,
+/// with `; ` between two changes, or `nothing`. Closures and custom answers cannot be compared: replacing one by
+/// another is not reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Changes {
     limits: Vec<Change>,
@@ -32,9 +32,9 @@ pub struct Change {
     after: Option<LimitSettings>,
 }
 
-/// One setting that is no limit, such as `max_wait`, and that a reload has changed.
+/// A setting other than a limit, such as `max_wait`, that a reload has changed.
 ///
-/// A change is shown as ``route `POST /chat`, max_wait: none => 2s``.
+/// `Display` writes ``route `POST /chat`, max_wait: none => 2s``.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SettingChange {
     place: String,
@@ -123,8 +123,8 @@ impl Changes {
         }
     }
 
-    /// Returns the limits that have changed: those that each route has, then all others by the order of the new rules,
-    /// and then those of places that are gone.
+    /// Returns the changed limits: those that each route has, then all others in the order of the new rules, then
+    /// removed ones.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Change> {
         self.limits.iter()
     }
@@ -134,7 +134,7 @@ impl Changes {
         self.settings.iter()
     }
 
-    /// Returns how many limits and settings have changed.
+    /// Returns the number of changed limits and settings.
     #[must_use]
     pub fn len(&self) -> usize {
         self.limits.len() + self.settings.len()
@@ -176,7 +176,7 @@ impl Changes {
     }
 }
 
-/// Tells whether one is the other as a shadow, or as an enforced limit.
+/// Returns whether one is the other as a shadow, or as an enforced limit.
 fn turned(one: &Limit, other: &Limit) -> bool {
     let (settings, others) = (&one.settings, &other.settings);
     let same_name = one.is_named && other.is_named && one.name == other.name;
@@ -186,7 +186,7 @@ fn turned(one: &Limit, other: &Limit) -> bool {
 }
 
 impl Change {
-    /// The limit's name, that of after the reload if it is there still.
+    /// Returns the limit's name, that of the new rules if the limit still exists.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
@@ -198,26 +198,25 @@ impl Change {
         self.scope
     }
 
-    /// The key of the route where it holds. `None` for the total, for clients on any route, and for what each route has
-    /// by default.
+    /// Returns the key of the limit's route. `None` for the total, for clients on any route, and for the default route.
     #[must_use]
     pub fn route(&self) -> Option<&str> {
         self.route.as_deref()
     }
 
-    /// The plan of the clients for whom it holds.
+    /// Returns the plan of the clients that the limit holds for.
     #[must_use]
     pub fn plan(&self) -> Option<&str> {
         self.plan.as_deref()
     }
 
-    /// Returns what the limit was set to. `None` if the limit is new.
+    /// Returns the former settings. `None` if the limit is new.
     #[must_use]
     pub fn before(&self) -> Option<&LimitSettings> {
         self.before.as_ref()
     }
 
-    /// Returns what the limit is set to. `None` if the limit is gone.
+    /// Returns the new settings. `None` if the limit was removed.
     #[must_use]
     pub fn after(&self) -> Option<&LimitSettings> {
         self.after.as_ref()
@@ -243,7 +242,7 @@ impl Change {
 }
 
 impl SettingChange {
-    /// Returns where it is set, as in ``route `GET /a` ``; empty for the rules as a whole.
+    /// Returns the place of the setting, such as ``route `GET /a` ``; empty for the rules as a whole.
     #[must_use]
     pub fn place(&self) -> &str {
         &self.place

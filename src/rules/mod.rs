@@ -1,4 +1,4 @@
-//! Rules: all limits of a throttle, and what compares them with a server's routes and with other rules.
+//! Rules: all limits of a throttle, their audit against a server's routes, and their changes in a reload.
 
 mod audit;
 mod change;
@@ -50,14 +50,14 @@ pub(crate) use self::{
 ///
 /// A request is charged on the total, on its route and on its client, on all of them or on none.
 ///
-/// - The **total** is one set of buckets for everything that passes the throttle.
-/// - The **default route** holds for each route by itself, as API Gateway's default route settings do:
-///   every route has buckets of its own. A declared route inherits what it leaves out.
-/// - A **route** is a [`RouteKey`]; the most specific key wins. `$default` is a key like any other:
-///   one set of buckets for all requests that no other key matches, not to be confused with the default route.
-/// - [`Clients`] are who asks: each has buckets of its own, on whatever route.
+/// - The **total** is one set of buckets for all requests.
+/// - The **default route** holds for each route by itself, like API Gateway's default route settings: every route has
+///   buckets of its own. A declared route inherits what it leaves out.
+/// - A **route** is a [`RouteKey`]; the most specific key wins. `$default` is a key like any other: one set of buckets
+///   for all requests that no other key matches. It is not the default route.
+/// - [`Clients`] are the callers: each has buckets of its own, on all routes.
 ///
-/// With no rule for it, a request is not limited.
+/// A request that no rule covers is not limited.
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct Rules {
@@ -71,53 +71,52 @@ pub struct Rules {
     pub(crate) rejections: Rejections,
 }
 
-/// The meaning of the default route's limits for requests that no declared route matches.
+/// The use of the default route's limits for requests that no declared route matches.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Undeclared {
     /// Each route has buckets of its own.
     ///
-    /// A route is a method and what the router matched; in axum that is the template (feature `axum`),
-    /// elsewhere the literal path. The first 1,024 such routes are kept apart, all others share one set
-    /// of buckets, so that inventing paths gains nothing.
+    /// A route is a method and the matched route of the router: in axum the template (feature `axum`), elsewhere the
+    /// literal path. The first 1,024 such routes have buckets of their own, and all others share one set, so that
+    /// inventing paths gains nothing.
     #[default]
     PerRoute,
-    /// All of them share one set of buckets; their [`Decision::route`](crate::Decision::route) is
-    /// `$default`.
+    /// All of them share one set of buckets, and their [`Decision::route`](crate::Decision::route) is `$default`.
     Shared,
 }
 
 impl Rules {
-    /// No limits.
+    /// Creates rules without limits.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Limits for everything that passes the throttle, together.
+    /// Sets the limits of all requests together.
     ///
-    /// Not told to clients in header fields unless [`Limits::publish`] says so.
+    /// They are not published in header fields unless [`Limits::publish`] is set.
     pub fn total(mut self, limits: impl Into<Limits>) -> Self {
         self.total = Some(limits.into());
         self
     }
 
-    /// Limits for every route by itself, and what declared routes inherit.
+    /// Sets the limits of every route by itself, which declared routes inherit.
     pub fn default_route(mut self, limits: impl Into<Limits>) -> Self {
         self.default_route = Some(limits.into());
         self
     }
 
-    /// Limits for one route, given by its [`RouteKey`].
+    /// Sets the limits of one route, given by its [`RouteKey`].
     ///
-    /// A key that cannot be read, or that means the same route as another, is an error of
+    /// An invalid key and a second key for the same route are errors of
     /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn route(mut self, key: impl AsRef<str>, limits: impl Into<Limits>) -> Self {
         self.routes.push((key.as_ref().into(), limits.into()));
         self
     }
 
-    /// Sets what the default route's limits mean for requests that no declared route matches. Without this
-    /// call: [`Undeclared::PerRoute`].
+    /// Sets the use of the default route's limits for requests that no declared route matches. Default:
+    /// [`Undeclared::PerRoute`].
     pub fn undeclared(mut self, undeclared: Undeclared) -> Self {
         self.undeclared = undeclared;
         self
@@ -140,13 +139,13 @@ impl Rules {
         self
     }
 
-    /// Sets how clients are identified, and what each of them may do. Replaces what was set before.
+    /// Sets the clients: how they are identified, and the limits of each. Replaces earlier ones.
     pub fn clients(mut self, clients: Clients) -> Self {
         self.clients = Some(clients);
         self
     }
 
-    /// Changes who asks, where that is known: for rules that were read from a document, which has no keys of members.
+    /// Changes the clients, if there are any: for rules from a document, which cannot hold keys of members or closures.
     ///
     /// ```
     /// use tower_throttle::{Clients, Rate, Rules};
@@ -161,19 +160,18 @@ impl Rules {
         self
     }
 
-    /// Sets the number of model tokens that a request is expected to cost, where its limits count
-    /// [tokens](Limits::tokens). Without this call: one for each four bytes of the request's body.
+    /// Sets the estimate of the model tokens of a request, for limits that count [tokens](Limits::tokens). Default: one
+    /// for every four bytes of the request's body.
     pub fn estimate(mut self, estimate: Estimate) -> Self {
         self.estimate = estimate;
         self
     }
 
-    /// The answer to refused requests on one route, given by its [`RouteKey`], in the place of the
-    /// layer's: a [`Dialect`](crate::response::Dialect) or any other [`Rejection`].
+    /// Sets the answer to refused requests on one route, given by its [`RouteKey`], in place of the layer's: a
+    /// [`Dialect`](crate::response::Dialect) or any other [`Rejection`].
     ///
-    /// The most specific key wins, as for limits; the route need not have limits of its own. A key that cannot be
-    /// read, or that means the same route as another one here, is an error of
-    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    /// The most specific key wins, as for limits; the route need not have limits of its own. An invalid key and a
+    /// second key for the same route are errors of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn rejection(mut self, key: impl AsRef<str>, rejection: impl Rejection) -> Self {
         let any: &dyn Any = &rejection;
         self.rejections.0.push(RouteRejection {

@@ -5,9 +5,9 @@ use metrics::{Label, gauge};
 use super::{LimitSnapshot, Snapshot};
 
 impl Snapshot {
-    /// Sets a gauge of the facade `metrics` for what each limit has left, owes, has in flight and in line. To be called
-    /// before a scrape, or every few seconds; the guide [Operating](crate::guides::operating) says what is counted
-    /// without it.
+    /// Sets gauges of the facade `metrics` for each limit: remaining and owed units, requests in flight and waiting.
+    /// Call it before a scrape, or every few seconds. The guide [Operating](crate::guides::operating) lists the metrics
+    /// that need no call.
     pub fn record(&self) {
         for limit in &self.limits {
             limit.record();

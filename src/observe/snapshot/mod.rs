@@ -16,41 +16,41 @@ use crate::{
     },
 };
 
-/// A throttle at one moment: its limits, and what has become of requests. From
+/// The state of a throttle at one moment: its limits, and the counts of requests. Made by
 /// [`Handle::snapshot`](crate::Handle::snapshot).
 ///
 /// With the feature `serde` a snapshot is `Serialize`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// All limits: the total, declared routes and clients in the order of the rules, then what other routes have.
+    /// All limits: the total, declared routes and clients in the order of the rules, then the limits of other routes.
     pub limits: Vec<LimitSnapshot>,
-    /// All routes on which a request can be charged: those that were declared, then those that the host's router has
-    /// named so far, and at last all others together, as `$default`.
+    /// All routes on which a request can be charged: the declared ones, then those that the host's router has named so
+    /// far, and last all others together, as `$default`.
     pub routes: Vec<RouteSnapshot>,
     /// Charges on clients that had no room in the table; see
     /// [`ThrottleLayer::overflowed`](crate::ThrottleLayer::overflowed).
     pub overflowed: u64,
-    /// Requests that carried no peer address where clients are told apart by address: all of them share the anonymous
+    /// Requests without a peer address although clients are identified by address: all of them share the anonymous
     /// client's limits. See [`Clients::by_address`](crate::Clients::by_address).
     pub without_address: u64,
-    /// Requests for which [`Clients::plan_by`](crate::Clients::plan_by) named a plan that is not declared: they have
-    /// the limits of each client.
+    /// Requests for which [`Clients::plan_by`](crate::Clients::plan_by) returned an undeclared plan: they have the
+    /// limits of each client.
     pub unknown_plans: u64,
 }
 
 /// One limit at one moment.
 ///
-/// Counts are of requests since the throttle was made; a reload keeps those of limits that stay.
+/// Counts start when the throttle is made; a reload keeps those of limits that stay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LimitSnapshot {
-    /// The limit's name. Unique, but for what each route has by default.
+    /// The limit's name. Unique, except for limits of the default route.
     pub name: Arc<str>,
     /// The scope in which the limit holds.
     pub scope: Scope,
-    /// The key of its route. `None` for the total and for clients on any route; with [`Scope::Route`], what each
-    /// route has that has no name.
+    /// The key of its route. `None` for the total and for clients on any route; with [`Scope::Route`], for the limits
+    /// of undeclared routes.
     pub route: Option<String>,
     /// The plan of the clients for whom the limit holds.
     pub plan: Option<Arc<str>>,
@@ -58,23 +58,23 @@ pub struct LimitSnapshot {
     pub settings: LimitSettings,
     /// The units that a full bucket holds: a burst, a quota's count, a cap's slots. Zero if the limit is closed.
     pub burst: u64,
-    /// The requests, model tokens or slots that would be admitted at once. `None` where each client or each route has
-    /// a balance of its own.
+    /// The requests, model tokens or slots that would be admitted at once. `None` if each client or each route has a
+    /// balance of its own.
     pub remaining: Option<u64>,
-    /// The units that are owed beyond an empty bucket: for model tokens that were used and not reserved, and after a
-    /// reload to a smaller burst.
+    /// The units owed beyond an empty bucket: after model tokens were used beyond a reservation, and after a reload
+    /// with a smaller burst.
     pub owed: Option<u64>,
     /// Requests in flight, for a cap on them.
     pub in_flight: Option<u64>,
-    /// Requests that stand in line for this limit now.
+    /// Requests that wait for this limit now.
     pub waiting: u64,
-    /// Requests that were let through and to which this limit applied.
+    /// Admitted requests that this limit was applied to.
     pub admitted: u64,
     /// Requests that this limit has refused, alone or with others.
     pub refused: u64,
-    /// Requests that this limit would have refused if it were no shadow.
+    /// Requests that this shadow would have refused.
     pub would_refuse: u64,
-    /// Requests that have stood in line for this limit.
+    /// Requests that have waited for this limit.
     pub waited: u64,
 }
 
@@ -82,17 +82,17 @@ pub struct LimitSnapshot {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RouteSnapshot {
-    /// The route key as [`Decision::route`](crate::Decision::route) tells it.
+    /// The route key, as in [`Decision::route`](crate::Decision::route).
     pub route: String,
-    /// Requests that were let through.
+    /// Admitted requests.
     pub admitted: u64,
-    /// The part of the admitted requests that no scope counted, since the route is [exempt](crate::Limits::exempt).
+    /// Admitted requests that no scope counted, since the route is [exempt](crate::Limits::exempt).
     pub exempt: u64,
-    /// Requests that were refused, by whatever limit.
+    /// Requests that were refused, by any limit.
     pub refused: u64,
-    /// Times a shadow would have refused.
+    /// Refusals that shadows would have caused.
     pub would_refuse: u64,
-    /// Answers that reported more model tokens than they can have used, and whose report was not charged; see
+    /// Answers with an implausible report of model tokens, which was not charged; see
     /// [`ThrottleLayerBuilder::usage_from_openai_response`](crate::ThrottleLayerBuilder::usage_from_openai_response).
     pub implausible_usage: u64,
 }
