@@ -1,33 +1,33 @@
-//! Balances: one face for what a charge does to a bucket, wherever in this process the bucket lies.
+//! Balances: one interface for charges to a bucket, wherever in this process the bucket is.
 //!
 //! A balance is a [`Bucket`] of its own or an entry of the [`ClientTable`], each with the terms in which it is charged.
 //! Its operations are those of a [`Meter`], applied atomically:
 //!
-//! | operation | for | in which terms |
+//! | operation | for | terms |
 //! |---|---|---|
-//! | `take` | a charge that may be refused | the charge's own; otherwise `Outdated` |
-//! | `give_back` | a charge of a decision that did not stand | the charge's own; otherwise it stays charged |
-//! | `return_lease` | the rest of a store's lease | the charge's own; otherwise it stays charged |
-//! | `refund` | slots, and tokens that were reserved and not used | the present ones |
-//! | `owe` | tokens that were used and not reserved | the present ones |
+//! | `take` | a charge that may be refused | those of the charge; otherwise `Outdated` |
+//! | `give_back` | a charge of an abandoned decision | those of the charge; otherwise it stays charged |
+//! | `return_lease` | the rest of a store's lease | those of the charge; otherwise it stays charged |
+//! | `refund` | slots, and unused reserved tokens | the present ones |
+//! | `owe` | tokens used beyond the reservation | the present ones |
 //!
-//! The first three go by a state that was seen, which in other terms means another number of units. The last two
-//! come as late as a response ends, and must not be lost: they follow the balance through reloads, and to the heirs of
-//! a bucket that was closed (see [`bucket`](super::bucket)). A reload puts each bucket into the present terms itself. An
-//! entry of the table may be in older ones, and what is written there in those is read as if it had been there at the
-//! reload: so the entry is put into the present terms first.
+//! The first three use a state that was read, which in other terms is another number of units. The last two may come as
+//! late as the end of a response, and must not be lost: they follow the balance through reloads, and to the heirs of a
+//! closed bucket (see [`bucket`](super::bucket)). A reload converts each bucket to the present terms itself. An entry
+//! of the table may be in former ones, in which a new write would be read as if it had been made at the reload: so the
+//! entry is converted first.
 //!
 //! # Invariants
 //!
 //! - Each operation is one exchange of one word, retried until it succeeds or is refused. While settings stay, two of
-//!   them lock: where a client has no bucket in the table, that is looked for again under the lock of a stripe; and
-//!   `refund` and `owe` of a client look up the present terms in the history.
+//!   them lock: a client without a bucket in the table is searched for again under the lock of a stripe; and `refund`
+//!   and `owe` of a client look up the present terms in the history.
 //! - `now` is a reading of the throttle's clock, the decision's or a later one; `clock` makes a new one where a
 //!   state may have been written by a later reading. Units are the limit's: requests, slots, tokens.
 //!
 //! # Callers
 //!
-//! The limiter, for requests; `store/memory`, for a store's charges; `admission`, for what remains.
+//! The limiter, for requests; `store/memory`, for a store's charges; `admission`, for units that come back.
 
 use super::{
     bucket::{BUSY, Bucket, LateCorrection, Untaken},

@@ -1,18 +1,19 @@
 //! Counts of decisions, for operators.
 //!
-//! Each limit and each route has one set of [`Counters`] behind an `Arc`; a reload hands it on to the limit or route
-//! that stays, so that counts run from the making of the throttle. No decision reads them: they feed the snapshot and
-//! the metrics alone.
+//! Each limit and each route has one set of [`Counters`] behind an `Arc`. A reload hands it on to limits and routes
+//! that stay, so that counts start when the throttle is made. No decision reads them; only the snapshot and the metrics
+//! do.
 //!
 //! # Callers
 //!
-//! The engine counts who is admitted and who is refused, `limiter/queue` who waits, `admission` implausible reports,
-//! and [`LimitSet`](super::limit_set::LimitSet) shadows. It moves what was admitted to its limits. `observe` reads.
+//! The engine counts admitted and refused requests, `limiter/queue` waiting ones, `admission` implausible reports, and
+//! [`LimitSet`](super::limit_set::LimitSet) shadows; it also adds admitted requests to its limits. `observe` reads the
+//! counters.
 //!
 //! # Memory ordering
 //!
-//! Relaxed but for the seats of threads: to leave one is a release and to take one an acquire, so that the next thread
-//! adds to what the last one has counted. A counter orders no other memory. A reader may thus see a request in one
+//! Relaxed, except for the seats of threads: leaving one is a release and taking one an acquire, so that the next
+//! thread adds to the counts of the last one. A counter orders no other memory. A reader may thus see a request in one
 //! counter and not yet in another; sums over several counters agree only when no request is being decided.
 
 use std::{

@@ -1,40 +1,38 @@
 //! Limit sets: all limits that one request is charged on, each with its balances.
 //!
-//! A [`Limit`] is what was configured. Bound to a scope it has a [`Storage`]: one bucket (the total, a route) or a
-//! part of the client table (each client, each client on a route). Binding is done by `rules/registry` when rules are
-//! compiled, and hands on what the limit had under the rules before: storage, history, counters and queue.
+//! A [`Limit`] is a configured limit. Bound to a scope it has a [`Storage`]: one bucket (the total, a route) or a part
+//! of the client table (each client, each client on a route). `rules/registry` binds limits when rules are compiled,
+//! and hands on what the limit had under the previous rules: storage, history, counters and queue.
 //!
 //! The engine makes one set of bound limits for each route and usage plan, and one for each combination of routes that
-//! a request may mean, and keeps it as long as the rules hold. A request finds its set once; whatever is decided, given
-//! back or told of it goes by the set it was decided under, also after a reload.
+//! a request may match, and keeps it as long as the rules. A request finds its set once. Its decision, its units and
+//! its response use that set, also after a reload.
 //!
 //! # Invariants of a bound limit
 //!
-//! - A bound limit never changes; a reload makes others that share its storage. Balances live as long as somebody holds
-//!   the storage: rules in force, a request that was charged, or the memory of a lost key.
+//! - A bound limit never changes; a reload makes new ones that share its storage. Balances live as long as the storage
+//!   is referenced: by rules in force, a charged request, or the memory of a lost key.
 //! - `version` is one of the steps of `history`, unless the limit is closed (`limit.meter` is `None`).
-//! - All enforced limits and shadows of a scope have one [`QueueScope`]: who waits for one of them waits in the same
-//!   queue as who waits for another.
-//! - `id` is `None` for slots, which are never kept in a store, for closed limits, and for limits that rest. Where
-//!   there is a store, a limit with an `id` uses its balance in this process only while the store is down.
+//! - All enforced limits and shadows of a scope have one [`QueueScope`], and so one queue.
+//! - `id` is `None` for slots, which are never kept in a store, for closed limits, and for limits that rest. With a
+//!   store, a limit with an `id` uses its balance in this process only while the store is down.
 //!
 //! # Invariants of a set
 //!
 //! - Enforced limits stand before shadows; `enforced` is the index of the first shadow.
-//! - Among the enforced, the most specific stand first and the total last (the caller gives them in that order, and
-//!   sorting is stable). [`Limiter::admit`](super::Limiter::admit) takes charges in this order, so that what a
-//!   client's own limit refuses never writes to a bucket that all share. The same is the order in which a decision
-//!   lists limits.
+//! - Among the enforced, the most specific come first and the total last (the caller gives them in that order, and
+//!   sorting is stable). [`Limiter::admit`](super::Limiter::admit) takes charges in this order, so that a request
+//!   refused by a client's own limit never writes to a shared bucket. A decision lists limits in the same order.
 //! - No two limits of a set have the same balances.
 //! - Flags (`is_patient` and those after it) are derived from `limits` when the set is made, and limits do not change.
 //!   Two may be set afterwards: `exempt`, and `has_tokens` in [`LimitSet::held`].
 //!
 //! # Callers
 //!
-//! Sets are made by `engine`, which keeps the sets of [`held`](LimitSet::held), [`share`](LimitSet::share) and
-//! [`bare`](LimitSet::bare) beside the whole one, and are shared with decisions and admissions through an `Arc`.
-//! `admission` gives back through bound limits; `store/client` takes `id` and [`BoundLimit::cost`] into a store's
-//! charges; `observe` reads their counters.
+//! `engine` makes sets, and keeps those of [`held`](LimitSet::held), [`share`](LimitSet::share) and
+//! [`bare`](LimitSet::bare) beside the whole one. Decisions and admissions share them through an `Arc`. `admission`
+//! gives back through bound limits; `store/client` puts `id` and [`BoundLimit::cost`] into a store's charges; `observe`
+//! reads their counters.
 
 #[cfg(test)]
 use std::cell::Cell;

@@ -1,64 +1,62 @@
-//! Meter history: how one limit was measured, and since when, so that a balance in terms of settings that are gone can
-//! be read in those that hold.
+//! Meter history: the settings of one limit over time, so that a balance in former terms can be read in the present
+//! ones.
 //!
 //! # Carrying balances over a reload
 //!
-//! A reload changes what a unit weighs: the nanoseconds of state that one unit costs. What was used stays used: a
-//! balance is carried over in units, so that neither a larger burst nor a faster rate gives back what was taken
-//! before. With that the bound of the weakest settings in force holds over any number of changes: a charge needs room
-//! for its units beneath the burst of the moment, which is at most the largest, and units come back at the rate of the
-//! moment, which is at most the fastest. (To carry over the *fraction* of the burst would not do: a short time under a
-//! burst of 1 that is refilled at once, and it is full as one of 100.)
+//! A reload changes the weight of a unit: the nanoseconds of state that one unit costs. Used units stay used: a balance
+//! is converted in units, so that neither a larger burst nor a faster rate gives back earlier usage. The bound of the
+//! weakest settings in force then holds over any number of changes: a charge needs room for its units beneath the
+//! present burst, which is at most the largest, and units come back at the present rate, which is at most the fastest.
+//! (Converting the *fraction* of the burst would not suffice: a burst of 1 refills at once, and would then be a full
+//! burst of 100.)
 //!
 //! # Versions
 //!
 //! A [`Version`] is the number of a reload. A limit's version is that of the reload that made it, or that last changed
-//! what its unit weighs: a reload that changes a burst alone leaves it. Each balance has the version in whose terms
-//! its state is (`Bucket` in a word of its own, the client table in sixteen bits of the key). The reload rewrites each
-//! bucket, and the first charge of a later version an entry of the table; reading it does not rewrite it.
+//! the weight of its unit: a reload that changes only a burst keeps it. Each balance has the version of its terms
+//! (`Bucket` in a word of its own, the client table in sixteen bits of the key). The reload rewrites each bucket, and
+//! the first charge of a later version rewrites an entry of the table; reading does not.
 //!
 //! # The moment of a change
 //!
-//! A balance is carried over as of one moment: until then units come back as before, and after it by the new terms. A
-//! charge that is made in old terms by a later reading of the clock would be read as if the time in between had been
-//! used as well: ten milliseconds are five thousand units of two microseconds. A thread may be kept from running for
-//! longer, with terms that it has found in force. So no balance takes such a charge:
+//! A balance is converted as of one moment: until then units come back by the former terms, and after it by the new
+//! ones. A charge made in former terms by a later clock reading would be read as if the time in between had been used
+//! as well: ten milliseconds are five thousand units of two microseconds. A thread may be paused for longer, with terms
+//! that it found in force. So no balance takes such a charge:
 //!
-//! - A *bucket* is carried over by the reload, as of a reading that is made while its state is
-//!   [`BUSY`](super::bucket::BUSY), and so after each charge that is in it.
-//! - An *entry of the table* is carried over as of the step, whenever that is done. Its limit is
-//!   [retired](super::client_table::ClientBuckets::retire) before the step's moment is read: a request that looks the
-//!   entry up after that finds none, and one that has looked it up before has read the clock before.
-//! - A *correction* reads the clock before it looks for the terms in force, and a step is pushed, with its moment,
-//!   under the lock.
+//! - A *bucket* is converted by the reload, as of a clock reading made while its state is
+//!   [`BUSY`](super::bucket::BUSY), and so after each charge in it.
+//! - An *entry of the table* is converted as of the step, whenever that happens. Its limit is
+//!   [retired](super::client_table::ClientBuckets::retire) before the time of the step is read: a later request does
+//!   not find the entry, and an earlier one has read the clock before.
+//! - A *correction* reads the clock before it looks up the terms in force, and a step is pushed, with its time, under
+//!   the lock.
 //!
 //! # Invariants
 //!
 //! - Steps are in order of versions, the present one last, and there is at least one once the limit has been open or
 //!   has inherited. Closing a limit (a rate of zero) adds no step: its balance waits in the terms in which it was
 //!   open.
-//! - A version is never older in a balance than it was: charges of an older version get `Outdated` and are decided
-//!   anew.
-//! - A step is pushed just before the rules are put into force. A request that is decided by the rules before in that
-//!   moment is [outdated](super::Outdated), and looks for the new ones.
-//! - No charge in older terms than the present ones is made by a reading that is later than the moment as of which its
-//!   balance is carried over.
+//! - The version of a balance never decreases: charges of an older version get `Outdated` and are decided again.
+//! - A step is pushed just before the rules are put into force. A request decided by the previous rules in that moment
+//!   is [outdated](super::Outdated), and looks for the new ones.
+//! - No charge in former terms is made by a clock reading later than the moment of the conversion.
 //! - A late correction (a refund, a debt) of a bucket is tried in the terms of its charge first, then in the present
-//!   ones: the reload brings each bucket into these. One of an entry in the client table is made in the present terms at
-//!   once: the entry stays in older ones until somebody changes it, and all that is in those is carried over as of the
-//!   reload. Slots excepted, which weigh the same in all terms.
+//!   ones, into which the reload converts each bucket. A correction of an entry in the client table is made in the
+//!   present terms at once. The entry stays in former ones until it is changed, and is then converted as of the reload.
+//!   Slots are an exception, since they weigh the same in all terms.
 //!
 //! # The lock
 //!
-//! A history is also the lock under which a balance of its limit changes its version: who is in
-//! [`MeterHistory::with_lock`] is the only one to rewrite any bucket of the limit. Charges in present terms never take
-//! it. Lock order: a stripe of the client table or the lock of [successions](super::bucket), then a history; nothing
-//! is locked inside.
+//! A history is also the lock under which a balance of its limit changes its version: only the holder of
+//! [`MeterHistory::with_lock`] may rewrite a bucket of the limit. Charges in present terms never take it. Lock order: a
+//! stripe of the client table or the lock of [successions](super::bucket), then a history; nothing is locked inside.
 //!
 //! # Callers
 //!
-//! `rules/registry` makes histories and pushes steps, one reload at a time; `store/memory` does for balances of its
-//! own. [`Bucket`](super::bucket::Bucket) and [`ClientTable`](super::client_table::ClientTable) read states by them.
+//! `rules/registry` makes histories and pushes steps, one reload at a time; `store/memory` does so for balances of its
+//! own. [`Bucket`](super::bucket::Bucket) and [`ClientTable`](super::client_table::ClientTable) read states through
+//! them.
 
 use std::{
     collections::VecDeque,

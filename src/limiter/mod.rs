@@ -1,48 +1,47 @@
 //! The limiter: takes all charges of a request or none, on balances in this process.
 //!
-//! # The rooms
+//! # Modules
 //!
-//! A request comes with a [`Demand`] and is charged on a [`LimitSet`]: its bound limits in order. Each [`BoundLimit`]
-//! yields one [`BucketCharge`] on a [`balance`], which lies in a [`bucket`] of its scope or, for clients, in the
-//! [`client_table`]. The decision leaves what the buckets held in [`LimitReadings`]. A balance that a reload has left
-//! in other terms is read by its [`meter_history`]. Sets that have a [`plain`] form are charged by that first, which
-//! decides on most requests and leaves the others as they came. A request that is refused may wait in a [`queue`], and what a
-//! refusal is told beyond its wait comes from a [`stagger`].
+//! A request has a [`Demand`] and is charged on a [`LimitSet`]: its bound limits in order. Each [`BoundLimit`] yields
+//! one [`BucketCharge`] on a [`balance`], which is in a [`bucket`] of its scope or, for clients, in the
+//! [`client_table`]. The decision keeps the balances in [`LimitReadings`]. A [`meter_history`] reads a balance that a
+//! reload has left in former terms. Sets with a [`plain`] form are charged by that first: it decides most requests and
+//! leaves the others untouched. A refused request may wait in a [`queue`], and a [`stagger`] may lengthen the wait of a
+//! refusal.
 //!
 //! # All or nothing
 //!
-//! A request is looked at twice. The first pass only reads: if any limit after the first would refuse, nothing has
-//! been written anywhere. The second pass takes the charges one by one; the first limit decides there for the first
-//! time. If another request got in between and a later limit refuses now, what was taken is given back: whole, or, if
-//! a third request was charged since, less the time that has passed (see [`crate::limit::gcra`] for why). Between the
-//! two a third request may be refused that a serial order would have let in. None is ever admitted that it would not.
+//! A request is charged in two passes. The first only reads: if any limit after the first would refuse, nothing has
+//! been written. The second takes the charges one by one; there the first limit decides for the first time. If another
+//! request got in between and a later limit refuses now, the charges taken are given back: whole, or, if a third
+//! request was charged since, less the time that has passed (see [`crate::limit::gcra`] for the reason). Between the
+//! two a third request may be refused that a serial order would have admitted. No request is ever admitted that it
+//! would not.
 //!
-//! Shadows are asked after the enforced limits, each by itself: they refuse nobody, and are charged for what was
-//! admitted.
+//! Shadows are charged after the enforced limits, each by itself: they refuse no request, and count admitted ones.
 //!
 //! # Invariants
 //!
-//! - A refused request has no charge left on an enforced limit, nor on a shadow, when [`Limiter::admit`] returns; but
-//!   one that was taken and whose units a reload weighs anew before it is given back, which stays.
-//! - A decision reads the clock once, and its charges are made at that reading; a client that is new to the table is
-//!   charged at a later one, which its reading tells.
-//! - Units of an admitted request are given back by [`Limiter::refund`] alone, and by units: slots when a permit is
-//!   dropped, tokens when a reservation is settled. A rate's or a quota's request is never given back once the
-//!   decision stands.
-//! - A decision blocks on no lock while the rules stay, but for a client that is new to the table (a stripe of it),
-//!   and where somebody waits in a queue (the lock of all queues). No lock is held across a decision, and none while a
+//! - A refused request has no charge left on an enforced limit, nor on a shadow, when [`Limiter::admit`] returns. The
+//!   exception is a charge whose units a reload converts before it is given back: it stays.
+//! - A decision reads the clock once, and its charges are made at that reading. A client that is new to the table is
+//!   charged at a later one, which its reading states.
+//! - Only [`Limiter::refund`] gives back units of an admitted request: slots when a permit is dropped, tokens when a
+//!   reservation is settled. A unit of a rate or a quota is never given back once the decision stands.
+//! - A decision blocks on no lock while the rules stay, except for a client that is new to the table (a stripe of it),
+//!   and while requests wait in a queue (the lock of all queues). No lock is held across a decision, and none while a
 //!   waker is woken.
 //!
 //! # Cancellation
 //!
-//! Deciding is synchronous: a request is charged, and has its guard, within one call, or it is not charged. A request
-//! that waits holds no charge, only a place in a queue, which it leaves when it is dropped.
+//! A decision is synchronous: within one call a request is either charged, and has its guard, or not charged. A waiting
+//! request holds no charge, only a place in a queue, which it leaves when it is dropped.
 //!
-//! # What it may touch
+//! # Dependencies and callers
 //!
-//! `limit`, `clock` and `sync`. Neither HTTP, nor a runtime, nor a store; it sets no timers: whoever waits is told
-//! when to ask again. Called by `engine` and its futures for requests, by `admission` for what comes back, and by
-//! `store/memory`, which is a store made of a limiter.
+//! The limiter uses `limit`, `clock` and `sync`, but neither HTTP, nor a runtime, nor a store. It sets no timers:
+//! waiting requests are told when to try again. `engine` and its futures call it for requests, `admission` for units
+//! that come back, and `store/memory`, which is a store made of a limiter.
 
 pub(crate) mod balance;
 pub(crate) mod bucket;

@@ -1,23 +1,23 @@
-//! The short way: how most requests are charged, with the least to do.
+//! The short way to charge most requests, with the least work.
 //!
 //! A set is *plain* if its limits are enforced rates, quotas and caps in flight, none of them closed, at most four, and
-//! nobody waits for them. A request then costs one unit of each, whoever asks.
+//! without a queue. A request then costs one unit of each, whatever its client.
 //!
 //! One look at each balance and one exchange decide here. In all other cases (a bucket that is closed or in other
-//! terms, a client that has no bucket yet, a charge of another thread in between) the balances are left as they were,
-//! and [`Limiter::admit`](super::Limiter::admit) decides, which is the reference: an answer of this module is the
-//! answer there, with the same states left, as a property shows.
+//! terms, a client without a bucket, a simultaneous charge of another thread) the balances are left untouched, and
+//! [`Limiter::admit`](super::Limiter::admit) decides, which is the reference: a property shows that this module gives
+//! the same answers and leaves the same states.
 //!
 //! # Invariants
 //!
-//! - All are taken or none. Each is looked at before the first is exchanged; those that were taken before another
-//!   failed are given back as `admit` gives back.
-//! - The key of each slot is looked at after its exchange, as [`Slot::step`] does: no charge in terms that are gone,
-//!   and none on a closed bucket.
+//! - All are taken or none. Each is read before the first is exchanged; those taken before another failed are given
+//!   back as in `admit`.
+//! - The key of each slot is read after its exchange, as in [`Slot::step`]: there is no charge in former terms, and
+//!   none on a closed bucket.
 //!
 //! # Callers
 //!
-//! `engine/decide` charges sets that [are plain](LimitSet::is_plain) so.
+//! `engine/decide`, for sets that [are plain](LimitSet::is_plain).
 
 use super::{
     bucket::Slot,

@@ -1,16 +1,16 @@
-//! Readings: what the buckets of one decision held.
+//! Readings: the balances of the buckets of one decision.
 //!
-//! A decision reads each bucket it charges, and all that is said of it later (header fields, the wait, permits, the
-//! reservation) is computed from these readings, not from a second look: a bucket may have moved on by then.
+//! A decision reads each bucket that it charges. Everything derived from it later (header fields, the wait, permits,
+//! the reservation) uses these readings, since a bucket may have changed by then.
 //!
 //! # Invariants
 //!
 //! - Readings stand in the order of the limit set's limits: enforced ones first, shadows after them. Index `i` belongs
 //!   to `limits[i]`.
-//! - A decision that ends in `Ok` has left one reading for each limit. One that ends in
-//!   [`Outdated`](super::Outdated) may have left some; they are thrown away.
-//! - A state is in terms of the limit's own version, in nanoseconds (see [`Meter`](crate::limit::meter::Meter)).
-//!   States of a store's balances are by the store's clock.
+//! - A decision that ends in `Ok` has one reading for each limit. One that ends in [`Outdated`](super::Outdated) may
+//!   have some; they are discarded.
+//! - A state is in terms of the limit's own version, in nanoseconds (see [`Meter`](crate::limit::meter::Meter)). States
+//!   of a store's balances follow the store's clock.
 //!
 //! # Callers
 //!

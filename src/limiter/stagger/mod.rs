@@ -1,32 +1,32 @@
 //! Stagger: different waits for clients that are refused together.
 //!
-//! SDKs come back exactly when they were told: all at once if all were told the same. A stagger tells later ones more
-//! than their true wait, and nobody less. There are two kinds:
+//! SDKs retry exactly after the stated wait: all at once if all got the same. A stagger gives later ones more than
+//! their true wait, and none less. There are two kinds:
 //!
-//! - Where callers are told apart, each is told a turn in a [virtual queue](VirtualQueue): the true wait, then one
-//!   interval more for each caller. Nothing is reserved for anybody.
-//! - Where they are not, a jitter is added between zero and the time in which the burst refills. One caller with fifty
-//!   requests and fifty callers with one look the same there, so a queue would only grow.
+//! - Callers that can be told apart each get a turn in a [virtual queue](VirtualQueue): the true wait, then one
+//!   interval more for each caller. Nothing is reserved.
+//! - Other callers get a jitter between zero and the time in which the burst refills. One caller with fifty requests
+//!   and fifty callers with one look the same there, so a queue would only grow.
 //!
-//! The first refusal of a bucket that may have been full since the last one is told the true wait in both.
+//! In both kinds, the first refusal of a bucket that may have been full since the last one states the true wait.
 //!
 //! # Invariants
 //!
 //! - At most a minute is added, and a wait of less than a minute is not lifted above one: SDKs do not sleep longer.
-//! - No balance is read or changed: whoever is told a turn and comes then is decided like anybody else.
-//! - Memory is fixed: 256 virtual queues and 4,096 callers, found by hashes. Where two buckets meet, the later one
-//!   replaces the earlier, whose queue begins anew; where two callers meet, one of them is told a new turn. Either
-//!   costs evenness only. All of it is made when the first wait is staggered.
+//! - No balance is read or changed: a caller that returns at its turn is decided like any other.
+//! - Memory is fixed: 256 virtual queues and 4,096 callers, found by hashes. If two buckets collide, the later one
+//!   replaces the earlier, whose queue starts over; if two callers collide, one of them gets a new turn. Both only make
+//!   turns less even. All of it is allocated when the first wait is staggered.
 //!
 //! # Callers
 //!
-//! [`Limiter::spread`](super::Limiter::spread), for refusals alone, and where the layer asks for it. `now` is the
-//! decision's reading of the clock; nothing here reads it. One lock, of one virtual queue, is held for some arithmetic.
+//! [`Limiter::spread`](super::Limiter::spread), only for refusals, and if the layer enables it. `now` is the decision's
+//! clock reading; nothing here reads the clock. One lock, of one virtual queue, is held for some arithmetic.
 //!
 //! # Memory ordering
 //!
-//! Relaxed: a caller's word stands for itself, and is written under the lock of its queue. Where callers of two queues
-//! meet in one word, one of them is told a new turn.
+//! Relaxed: a caller's word guards no other memory, and is written under the lock of its queue. If callers of two
+//! queues collide in one word, one of them gets a new turn.
 
 mod virtual_queue;
 

@@ -1,9 +1,9 @@
-//! Virtual queues: the turns that callers of one bucket were told, without anybody standing there.
+//! Virtual queues: the turns that callers of one bucket were given, although none of them waits there.
 //!
-//! A turn is a moment at which a caller was told to come back. Its caller's word keeps it, so that one that comes back
-//! early is told the same again; the queue keeps only where its end is. Moments are in whole microseconds since the
-//! Unix epoch, rounded up, so that 52 bits hold them until 2112, and steps of such add up without loss; what is told
-//! is in nanoseconds again.
+//! A turn is the moment at which a caller was told to return. The caller's word stores it, so that a caller that
+//! returns early gets the same turn again; the queue stores only its end. Moments are in whole microseconds since the
+//! Unix epoch, rounded up, so that 52 bits hold them until 2112, and steps add up without loss; waits are converted
+//! back to nanoseconds.
 
 use super::{MOST, RefusedWait, SECOND, mix};
 use crate::{
@@ -16,11 +16,11 @@ const MICROSECOND: Nanos = 1_000;
 
 /// The virtual queue of one bucket. Locked while it is used.
 ///
-/// No more is in it than could really stand there:
+/// It holds no more turns than a real queue could:
 ///
-/// - The queue begins anew when the bucket may have been full since the last refusal, or has admitted beyond its end.
-/// - A caller has one turn. One that comes back before its time is told that turn again, and it is given to the next
-///   caller if it was the last: whoever does not sleep keeps nobody waiting.
+/// - The queue starts over when the bucket may have been full since the last refusal, or has admitted beyond its end.
+/// - A caller has one turn. A caller that returns early gets that turn again, and the turn goes to the next caller if
+///   it was the last: callers that do not sleep delay no other.
 /// - The last turn is at most [`VirtualQueue::MULTIPLE`] times what the limit needs to serve the callers that were
 ///   refused in the last refill of its burst, of at least a second.
 #[derive(Debug, Default)]
