@@ -1,29 +1,29 @@
 //! Buckets: one limit's balance in one scope, as two atomic words.
 //!
-//! The *state* is that of a [`Meter`], in nanoseconds: 0 and anything not after the meter's own time is a full bucket,
-//! and each unit that was taken moves it on. The *key* beside it says whose state that is: of a [`Bucket`], the
-//! version of the settings in whose terms it is; of an entry in the table of clients, the client and the version.
-//! Together they are a [`Slot`], and the protocol below is the same for both.
+//! The *state* is that of a [`Meter`], in nanoseconds: 0 and any moment not after the meter's own time is a full
+//! bucket, and each taken unit adds to it. The *key* beside it identifies the state: for a [`Bucket`], the version of
+//! the settings in whose terms it is; for an entry in the table of clients, the client and the version. Together they
+//! are a [`Slot`], and the protocol below is the same for both.
 //!
 //! # Invariants
 //!
 //! - A state other than [`BUSY`] is a meter's, and is that of the key beside it, if the key is the same before and
 //!   after the state is read.
-//! - A charge that returns success is in the state, exactly once, or in what a closed bucket left. One that returns
-//!   anything else is in neither, but for the next case.
-//! - Where a charge meets a change of the key, its exchange may be beyond recall: then a balance holds one charge too
-//!   many. Never one too few: nobody is admitted beyond the bound, whatever the order.
+//! - A charge that returns success is in the state exactly once, or in the estate of a closed bucket. One that returns
+//!   anything else is in neither, except in the next case.
+//! - If a charge meets a change of the key, its exchange may be irrevocable: a balance then holds one charge too many,
+//!   and never one too few. No request is admitted beyond the bound, whatever the order.
 //! - A bucket's version only grows, up to [closed](succession), which is the last.
 //!
-//! # Who may write what
+//! # Writers
 //!
-//! - A *charge* exchanges the state, without a lock, and looks at the key after it: if that is not its own any more,
-//!   it puts the state back and all begins anew. If somebody was charged in that moment, that is one charge too many,
-//!   never too few; slots in flight are put back all the same. A bucket that was [closed](succession) in that moment
-//!   holds the charge: its state is not exchanged any more.
+//! - A *charge* exchanges the state, without a lock, and reads the key after it. If that has changed, it puts the state
+//!   back and starts over. If another charge was made in that moment, that is one charge too many, never too few; slots
+//!   in flight are put back all the same. A bucket that was [closed](succession) in that moment keeps the charge: its
+//!   state is not exchanged any more.
 //! - A *change of the key* is made under a lock: of the [`MeterHistory`] for versions, of a stripe of the table for
 //!   clients. The state is exchanged for `BUSY`, then the key is written, then the new state. A thread that finds
-//!   `BUSY` finds nothing, and waits by taking the lock.
+//!   `BUSY` finds no bucket, and waits by taking the lock.
 //!
 //! ```text
 //! charge    read state ─ compute ─ CAS state ─ read key ─┬ own, or closed: done
@@ -31,11 +31,11 @@
 //! rewrite   lock ─ CAS state to BUSY ─ write key ─ write state ─ unlock
 //! ```
 //!
-//! A reload rewrites each bucket as of a reading of the clock that it makes while the state is `BUSY`: a moment that no
-//! charge in the bucket comes after (see [`meter_history`](super::meter_history)).
+//! A reload rewrites each bucket as of a clock reading made while the state is `BUSY`: no charge in the bucket comes
+//! after that moment (see [`meter_history`](super::meter_history)).
 //!
-//! Nothing here is ever cancelled half-way: no step waits for another task, and the only wait is for a thread between
-//! `BUSY` and the state.
+//! No step is ever cancelled half-way: none waits for another task, and the only wait is for a thread between `BUSY`
+//! and the state.
 //!
 //! # Callers
 //!
@@ -45,11 +45,11 @@
 //!
 //! # Memory ordering
 //!
-//! A state guards no other memory but the word beside it, which is written before the state and with release; who sees
-//! the new state with acquire sees the new word. Loads acquire and exchanges release for one more reason: giving back
-//! compares two clock readings, and a thread that sees a charge must also see a clock that is not behind the one the
-//! charge was made with. The clock promises that only along a happens-before edge, and these orderings draw it; and
-//! only where it is read after the load, as [`Timeline::now_ordered`](crate::clock::Timeline::now_ordered) is.
+//! A state guards no other memory but the word beside it, which is written before the state and with release; a thread
+//! that sees the new state with acquire sees the new word. Loads acquire and exchanges release for one more reason:
+//! giving back compares two clock readings, and a thread that sees a charge must also see a clock that is not behind
+//! the one of the charge. The clock promises that only along a happens-before edge, which these orderings create, and
+//! only if it is read after the load, as [`Timeline::now_ordered`](crate::clock::Timeline::now_ordered) does.
 
 #[cfg(all(test, throttle_loom))]
 mod loom_tests;

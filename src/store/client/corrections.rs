@@ -1,18 +1,17 @@
 //! Corrections of balances on their way to the store.
 //!
-//! A handler may count each model token as it is made, and none of that may wait for the store. So corrections are
-//! added up by bucket, in units, and one task at a time sends them: all that came while a call was under way go with
-//! the next.
+//! A handler may count each model token as it is made, and must not wait for the store. Corrections are therefore added
+//! up by bucket, in units, and one task at a time sends them: all that arrive during a call go with the next.
 //!
 //! # Invariants
 //!
 //! - **A task while there is something to send.** [`add`](Corrections::add) tells its caller to spawn one if none holds
 //!   `has_task`; the task gives that up under the same lock under which it finds nothing left.
-//! - **Sent at most once.** A batch leaves the map before it is sent, and never returns to it: after an error nobody
-//!   knows if the store has carried it out. Its charges then stand as they were taken.
-//! - **Bounded.** No more is kept than a sum for each of [65,536 buckets](Corrections::MAX_BUCKETS), whatever the
-//!   number of corrections. Beyond that, corrections of further buckets are forgotten: they ask for a task all the
-//!   same, for there is enough to send.
+//! - **Sent at most once.** A batch leaves the map before it is sent, and never returns to it: after an error it is
+//!   unknown whether the store has carried it out. Its charges then stand as they were taken.
+//! - **Bounded.** At most one sum is kept for each of [65,536 buckets](Corrections::MAX_BUCKETS), whatever the number
+//!   of corrections. Corrections of further buckets are dropped; they still ask for a task, since there is enough to
+//!   send.
 //! - **In order.** Batches go one after the other. Within one, a bucket gets the sum of its corrections. That differs
 //!   from its parts only where a refund would have found the bucket full: it then counts against what is owed in the
 //!   same batch, instead of being lost.
@@ -21,15 +20,13 @@
 //!
 //! # Cancellation
 //!
-//! The caller waits for nothing, so it cannot cancel. A task that is dropped, as with its runtime, leaves what it has
-//! not yet taken out of the map to the next `add`; the batch that it was sending is lost, or carried out, and nobody
-//! knows.
+//! The caller does not wait, so it cannot cancel. A task that is dropped, as with its runtime, leaves the rest of the
+//! map to the next `add`; the batch under way is lost or carried out, which remains unknown.
 //!
 //! # Who may call it
 //!
-//! [`StoreClient::correct`] adds, unless the store is down, and spawns the task. A call that was given up, and leases
-//! that nobody uses, send their corrections past this: those say at which moment or state they hold, and cannot be
-//! added up.
+//! [`StoreClient::correct`] adds, unless the store is down, and spawns the task. Abandoned calls and unused leases send
+//! their corrections directly: these depend on a moment or state, and cannot be added up.
 
 use std::{
     collections::HashMap,

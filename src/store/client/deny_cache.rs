@@ -1,8 +1,7 @@
 //! The deny cache: buckets of the store that are known to be empty.
 //!
-//! A bucket that refused is refilled by time alone, at a pace that is known here. So until a later moment it can be
-//! told without a call that it would refuse again, and a flood of refused requests reaches the store once, not once
-//! each.
+//! A bucket that refused is refilled only by time, at a known pace. Until a known moment it would refuse again, and
+//! needs no call to say so. A flood of refused requests thus reaches the store once, not once each.
 //!
 //! # Invariants
 //!
@@ -12,12 +11,12 @@
 //!   whatever order they arrive. Only a correction makes a state smaller, and the process that sends one
 //!   [forgets](DenyCache::forget) the entry. Corrections by other processes are not seen here: until its end an entry
 //!   may refuse requests that the store would admit by now.
-//! - **Only a newer answer puts the end off.** A request that is refused by an entry makes no call, so the entry ends
-//!   in its time, and the store is called again. [`refresh`](DenyCache::refresh) brings a later state but no later end.
-//! - **Fixed size.** A set-associative table of 4,096 groups with 8 entries each, made at once and never larger. In a
-//!   full group the entry that ends first makes room, which costs a call and nothing else.
+//! - **Only a newer answer extends an entry.** A request refused by an entry makes no call, so the entry ends in its
+//!   time, and the store is called again. [`refresh`](DenyCache::refresh) sets a later state but no later end.
+//! - **Fixed size.** A set-associative table of 4,096 groups with 8 entries each, allocated at once and never larger.
+//!   In a full group the entry that ends first makes room, which costs one call.
 //!
-//! Hashes are keyed by a secret of the process, so no client can choose to fall on the entry of another.
+//! Hashes are keyed by a secret of the process, so no client can choose to collide with the entry of another.
 //!
 //! Each group has a lock of its own, held for a walk over its 8 entries. Threads rarely meet there.
 

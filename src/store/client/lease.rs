@@ -1,45 +1,45 @@
-//! Leases: units of limits that this process has taken beforehand, and spends without a call to the store.
+//! Leases: units of limits that this process takes beforehand, and spends without a call to the store.
 //!
 //! # Why leases add nothing to a limit
 //!
-//! The bucket of a rate is a moment, at which it will be full, and each charge puts that moment off by the time that
-//! pays for it. So a lease of three units is a piece of time at the end of what the bucket owed then, and each unit is
-//! a third of the piece. A unit may be spent for as long as its own third has not begun to pass. Then all unspent
-//! units, in all processes, are different pieces of what the bucket owes still, and what it owes beyond them is no less
-//! than it would owe if each unit had been charged when it was spent. No process has to know of the leases of others,
-//! and a lease that is forgotten, as in a crash, is refilled as if it had been spent.
+//! The state of a rate's bucket is the moment at which it will be full, and each charge moves that moment by the time
+//! that pays for it. A lease of three units is thus a span of time at the end of the bucket's debt at that time, and
+//! each unit is a third of the span. A unit may be spent until its own third begins to pass. All unspent units, in all
+//! processes, are then different spans of the present debt, and the debt besides them is at least as large as if each
+//! unit had been charged when it was spent. Processes need not know of each other's leases, and a lease that is
+//! forgotten, as in a crash, is refilled as if it had been spent.
 //!
-//! That holds as long as nothing is taken out of the middle: units come back only to a bucket in which nobody was
-//! charged after them. A unit of a quota may be spent until its window ends, and comes back until then.
+//! That holds as long as nothing is removed from the middle: units come back only to a bucket without later charges. A
+//! unit of a quota may be spent until its window ends, and comes back until then.
 //!
 //! # Time
 //!
-//! A lease lapses by this process's own time, counted from before the store was called: so a unit lapses here a little
-//! before it does there, whatever either clock shows. Of the monotonic clock and the wall clock, the one counts that
-//! has gone on the furthest: the former stands while a machine is suspended, and the latter may be set back. A unit may
-//! be spent too late only if both happen. A lead of the wall clock of 50 ms or less is taken for the time between two
+//! A lease lapses by this process's own time, counted from before the call to the store: a unit thus lapses here
+//! slightly before it does there, whatever either clock shows. Of the monotonic clock and the wall clock, the one that
+//! has advanced further counts: the former stands while a machine is suspended, and the latter may be set back. A unit
+//! may be spent too late only if both happen. A lead of the wall clock of 50 ms or less counts as the time between two
 //! readings.
 //!
 //! # Invariants
 //!
-//! - **Each unit is spent once.** It leaves the count under the lock of its shard, and comes back only to the lease
-//!   that it was of, which is told by the [end](Lease::end) of the lease.
+//! - **Each unit is spent once.** It leaves the count under the lock of its shard, and comes back only to its own
+//!   lease, which the [end](Lease::end) of the lease identifies.
 //! - **The last unit lapses first.** At any time a lease has no more units than fit between now and its end.
 //! - **One call for a lease of a bucket at a time.** [`begin`](Leases::begin) marks the bucket until the deadline of
-//!   the call; a mark that nobody has ended by then is nobody's. Calls that come meanwhile ask for no lease.
-//! - **A call that ends wakes all who wait for it.** Wakers are kept only under a mark, and taken as its call ends. A
-//!   mark that lapses wakes nobody: whoever waits has a deadline of its own besides.
-//! - **Units of other terms are none.** A lease is spent in the [terms](LeaseTerms) that it was taken in: the meter of
-//!   its limit, and the version, which tells a limit from an equal one that has followed others. In between, any process
-//!   may have had the store refill the bucket by another meter, so that the leased units are back in it. The first call
-//!   in other terms has the lease [forgotten](Leases::forget_others).
-//! - **Bounded.** 32,768 buckets at most have leases. For others each request calls the store.
+//!   the call; a mark that nobody has ended by then has no owner. Calls made meanwhile ask for no lease.
+//! - **A call that ends wakes all that wait for it.** Wakers are kept only under a mark, and taken as its call ends. A
+//!   mark that lapses wakes nothing: each waiter has a deadline of its own.
+//! - **Units of other terms are void.** A lease is spent in the [terms](LeaseTerms) that it was taken in: the meter of
+//!   its limit, and the version, which distinguishes a limit from a later equal one. In between, any process may have
+//!   let the store refill the bucket by another meter, so that the leased units are back in it. The first call in other
+//!   terms [forgets](Leases::forget_others) the lease.
+//! - **Bounded.** At most 32,768 buckets have leases. For others each request calls the store.
 //!
 //! No lock is held while a waker runs: it may do anything.
 //!
 //! # Who may call it
 //!
-//! Only [`StoreClient`](super::StoreClient), in its parts `ask` and `leased`. Of the mark, `begin` and `end` come in
+//! Only [`StoreClient`](super::StoreClient), in its parts `ask` and `leased`. `begin` and `end` of a mark come in
 //! pairs: each [`StoreCall`](super::StoreCall) ends what was begun for it, however it ends itself.
 
 use std::{

@@ -1,7 +1,7 @@
-//! The units that one request spends of leases, and the task that returns leases that nobody uses.
+//! The leased units that one request spends, and the task that returns unused leases.
 //!
-//! A request that finds a unit for each of its limits in the store passes without a call. If it finds some, the call is
-//! for the others alone. What it has spent is put back if it does not pass, by whoever decided that.
+//! A request that finds a leased unit for each of its limits in the store passes without a call. If it finds only some,
+//! the call is for the others. If it does not pass, the code that decided so puts the spent units back.
 //!
 //! # Invariants
 //!
@@ -10,14 +10,15 @@
 //!   [`StoreCall`](super::StoreCall) that was given the units does that itself, also where it is dropped. Units that
 //!   are never put back are lost to this process and refilled in the store, as if they had been used: an error here
 //!   never admits more.
-//! - **A waiter waits for half a deadline at most.** So a request that waits in vain can still make a call of its own.
+//! - **A waiter waits for at most half a deadline**, so that a request that waits in vain can still make a call of its
+//!   own.
 //! - **One task returns leases**, while there are any: see [`TaskSlot`](super::task_slot::TaskSlot). It holds the store
 //!   client weakly, so it ends within a second of a throttle that is dropped.
 //!
 //! # Cancellation
 //!
-//! Dropping a [`LeaseWaiter`] cancels its timer. Its waker stays with the lease and is woken in vain. Dropping the
-//! returning task, as with its runtime, gives its slot back, and the next lease that is granted spawns another.
+//! Dropping a [`LeaseWaiter`] cancels its timer. Its waker stays with the lease, and waking it has no effect. Dropping
+//! the returning task, as with its runtime, gives its slot back, and the next granted lease spawns another.
 
 use std::{
     sync::{Arc, Weak},

@@ -1,14 +1,14 @@
-//! The client of a store: all that lies between a decision and balances that several processes share.
+//! The client of a store: everything between a decision and balances that several processes share.
 //!
 //! A request that is charged in the store makes one [call](StoreCall) for all of its charges, and waits for the answer
-//! no longer than a deadline. Whatever can be known without a call is kept here, so that most requests that are
-//! refused, and with leases most that pass, make none.
+//! at most until a deadline. Knowledge that saves a call is kept here, so that most refused requests, and with leases
+//! most admitted ones, make none.
 //!
 //! | part | keeps | saves |
 //! |---|---|---|
-//! | [`breaker`], [`outage`] | if the store is down, and the probe | a deadline for each request in an outage |
+//! | [`breaker`], [`outage`] | the state of the store, and the probe | a deadline for each request in an outage |
 //! | [`deny_cache`] | buckets that refuse | a call for each refused request |
-//! | [`lease`], [`leased`] | units taken beforehand | a call for most requests that pass |
+//! | [`lease`], [`leased`] | units taken beforehand | a call for most admitted requests |
 //! | [`corrections`] | sums to be sent later | a call for each model token |
 //! | [`present_budgets`] | budgets of the rules in force | |
 //! | [`timers`] | deadlines of calls and waiters | a timer of the runtime for each |
@@ -16,49 +16,47 @@
 //!
 //! # Invariants
 //!
-//! - **A store's word alone admits**, or a unit that it has leased. What is remembered here may refuse, and may tell
-//!   waits; errors of what is remembered err against the caller.
-//! - **At most once.** No call is ever sent again. A call that nobody waits for any more is driven to its end, and
-//!   gives back what it took.
+//! - **Only the store admits**, by its answer or a leased unit. Knowledge kept here may refuse, and may state waits;
+//!   its errors err against the caller.
+//! - **At most once.** No call is ever sent again. An abandoned call is driven to its end, and gives back what it took.
 //! - **No lock is held over a call, a waker or a listener.** All locks here are short, and none is taken under another.
-//! - **Bounded.** The tables of denied buckets, of leases and of corrections have fixed bounds, and say what happens
-//!   beyond.
+//! - **Bounded.** The tables of denied buckets, of leases and of corrections have fixed bounds, and document the
+//!   behaviour beyond them.
 //! - **Background tasks end by themselves**: none runs without work. At most one each probes, returns leases, sends
 //!   corrections and watches deadlines; besides, there is one for each call that was given up.
 //!
 //! # Clocks
 //!
-//! States and waits are told by the store's clock; deadlines and the ends of what is remembered by this process's. An
-//! answer bounds how far the store's clock is ahead: it was read after the call was sent and before the answer came.
-//! Both bounds are kept, and each is used where its error does no harm: a remembered bucket is taken to be as full as
-//! it may be ([`at`](StoreClient::at)), and a wait is told as long as it may be ([`CachedView::at`]).
+//! States and waits follow the store's clock; deadlines and expiries follow this process's clock. An answer bounds the
+//! lead of the store's clock, which was read after the call was sent and before the answer came. Both bounds are kept,
+//! and each is used where its error is harmless: a remembered bucket is taken to be as full as it may be
+//! ([`at`](StoreClient::at)), and a wait as long as it may be ([`CachedView::at`]).
 //!
 //! # Reloads
 //!
-//! A store keeps each bucket in the terms in which it was charged last, and terms have no order on the wire. So a call
-//! by the rules before a reload that reaches the store after one by the present rules puts its buckets back into the
-//! older terms: the store cannot tell, and does not refuse it. Such a bucket is refilled by the older terms until the
-//! next charge that is taken in the present ones, or the next correction. Nothing but a call that was on its way during
-//! the reload does so: corrections are sent in the present budgets ([`present_budgets`]), and what is given back late
-//! changes no terms. Replicas that are reloaded one after the other do it to each other, until the last is reloaded.
+//! A store keeps each bucket in the terms of its last charge, and terms have no order on the wire. A call by the
+//! previous rules that reaches the store after one by the present rules thus puts its buckets back into the former
+//! terms: the store cannot notice that, and does not refuse it. Such a bucket is refilled by the former terms until the
+//! next charge taken in the present ones, or the next correction. Only a call under way during the reload does so:
+//! corrections are sent in the present budgets ([`present_budgets`]), and late refunds change no terms. Replicas that
+//! are reloaded one after the other have the same effect, until the last is reloaded.
 //!
-//! # When the store does not answer
+//! # Outages
 //!
-//! The first call that is not answered in time, or is answered that nothing can be taken, finds that the store is
-//! *down*. From then on nothing calls it but a probe, at once and then at growing intervals, and requests are decided
-//! as [`OnOutage`] says. When the probe is answered, the store is up again. So an outage costs the requests that are
-//! under way a deadline, and none after them.
+//! The first call that times out, or whose answer is that nothing can be charged, marks the store *down*. From then on
+//! only a probe calls it, at once and then at growing intervals, and [`OnOutage`] decides requests. When the probe is
+//! answered, the store is up again. An outage thus costs each request under way one deadline, and later ones nothing.
 //!
 //! # Leases
 //!
-//! Where they are asked for, a call takes more than its request needs, and further requests are decided without one as
-//! long as that lasts: see [`lease`]. Requests that come while a call asks for more wait for it for a moment, so that a
+//! If leases are enabled, a call takes more than its request needs, and further requests are decided without a call
+//! while that lasts: see [`lease`]. Requests that arrive while a call asks for a lease wait for it briefly, so that a
 //! crowd makes one call and not one each.
 //!
 //! # Memory ordering
 //!
 //! The two bounds of the clock and the probe's deadline are relaxed. Each is a value of its own, guards no other
-//! memory, and may be of any recent answer: an older bound is as true as a newer one, as long as the clocks go at the
+//! memory, and may be of any recent answer: an older bound is as true as a newer one, as long as the clocks run at the
 //! same pace.
 //!
 //! # Who may call it
@@ -66,8 +64,9 @@
 //! The engine: [`spend_leased`](StoreClient::spend_leased), [`cached_view`](StoreClient::cached_view),
 //! [`ask`](StoreClient::ask) and [`peek`](StoreClient::peek) for a decision, in this order. An
 //! [admission](crate::admission) calls [`correct`](StoreClient::correct), and a handle
-//! [`return_leases`](StoreClient::return_leases). A reload calls [`set_present`](StoreClient::set_present), and whoever
-//! enters an undeclared route [`add_present`](StoreClient::add_present). None of them touches the [`Store`] itself.
+//! [`return_leases`](StoreClient::return_leases). A reload calls [`set_present`](StoreClient::set_present), and the
+//! first request of an undeclared route [`add_present`](StoreClient::add_present). None of them uses the [`Store`]
+//! directly.
 
 mod breaker;
 mod call;
