@@ -175,7 +175,7 @@ def spent_tonic(tmp_path_factory):
 @pytest.fixture
 def plans(tmp_path):
     """A server of usage plans that nobody has used, and that refills at most five units a minute."""
-    yield from run("plans", tmp_path / "log", slower=60)
+    yield from run("plans", tmp_path / "log")
 
 
 @pytest.fixture
