@@ -9,15 +9,14 @@
 //! what is left is told in their fields.
 //! Behind `/slow` one answer is written at a time, and who comes meanwhile is told that the server is busy.
 //!
-//! Environment: `ADDR` (default `127.0.0.1:3002`, port 0 takes a free one), `SPREAD=on`, which tells clients that are
-//! refused together different waits, and `SLOWER` (see `pace`).
+//! `--help` lists the environment variables that it reads.
 
 #[path = "host/mod.rs"]
 mod host;
 #[path = "pace/mod.rs"]
 mod pace;
 
-use std::{env, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use axum::{
     Json, Router,
@@ -27,12 +26,19 @@ use axum::{
     serve::ListenerExt as _,
 };
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, time::sleep};
+use tokio::time::sleep;
 use tower_throttle::{Clients, Limits, Rules, RulesError, ThrottleLayer, response::Dialect};
 
-use crate::host::{asked_to_end, no_delay, tell};
+use crate::host::{asked_to_end, listen, no_delay, tell, variable};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+const USAGE: &str = "usage: dialects
+
+Environment variables:
+  ADDR    where to listen (default 127.0.0.1:3002, port 0 takes a free one)
+  SPREAD  `on` tells clients that are refused together different waits
+  SLOWER  a factor by which limits refill more slowly (default 1)";
 
 fn throttle() -> Result<ThrottleLayer, RulesError> {
     let rules = Rules::new()
@@ -47,7 +53,7 @@ fn throttle() -> Result<ThrottleLayer, RulesError> {
         .rejection("POST /mcp", Dialect::JsonRpc)
         // Told apart by their keys, and limited by the routes alone.
         .clients(Clients::by_bearer().each(Limits::unlimited()));
-    let spread = env::var("SPREAD").is_ok_and(|spread| spread == "on");
+    let spread = variable("SPREAD", "off") == "on";
     ThrottleLayer::builder(rules)
         .stagger_retry_after(spread)
         .build()
@@ -116,8 +122,11 @@ async fn mcp(Json(message): Json<Value>) -> Response {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
-    let address = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3002".into());
+async fn main() -> ExitCode {
+    host::run(USAGE, serve()).await
+}
+
+async fn serve() -> Result<(), BoxError> {
     let app = Router::new()
         .route("/openai/v1/chat/completions", post(completion))
         .route("/anthropic/v1/messages", post(message))
@@ -128,7 +137,7 @@ async fn main() -> Result<(), BoxError> {
         .route("/mcp", post(mcp))
         .layer(throttle()?);
 
-    let listener = TcpListener::bind(address).await?;
+    let listener = listen(&variable("ADDR", "127.0.0.1:3002")).await?;
     let address = listener.local_addr()?;
     tell(format_args!("listening on http://{address}"));
     tell(format_args!(

@@ -9,8 +9,7 @@
 use axum::{Router, routing::get};
 use tower_throttle::{Limits, Rate, Rules, ThrottleLayer};
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn serve() -> Result<(), Box<dyn std::error::Error>> {
     let rules = Rules::new()
         .default_route(Rate::per_minute(1).burst(5)) // each route has its own bucket
         .route("GET /health", Limits::exempt());
@@ -24,4 +23,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("listening on http://{}", listener.local_addr()?);
     axum::serve(listener, app).await?;
     Ok(())
+}
+
+#[tokio::main]
+async fn main() {
+    if let Err(error) = serve().await {
+        eprintln!("error: {error}");
+        std::process::exit(2);
+    }
 }

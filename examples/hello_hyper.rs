@@ -7,9 +7,8 @@
 
 use std::convert::Infallible;
 
-use hyper::{Request, Response, body::Incoming};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::{server::conn::auto, service::TowerToHyperService};
+use hyper::{Request, Response, body::Incoming, server::conn::http1};
+use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tower::{Layer, service_fn};
 use tower_throttle::{Rate, Rules, ThrottleLayer};
 
@@ -17,10 +16,9 @@ async fn hello(_: Request<Incoming>) -> Result<Response<String>, Infallible> {
     Ok(Response::new("hello\n".to_owned()))
 }
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let throttle =
-        ThrottleLayer::new(Rules::new().route("GET /hello", Rate::per_minute(1).burst(5)))?;
+async fn serve() -> Result<(), Box<dyn std::error::Error>> {
+    let rules = Rules::new().route("GET /hello", Rate::per_minute(1).burst(5));
+    let throttle = ThrottleLayer::new(rules)?;
     let address = std::env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3000".to_owned());
     let listener = tokio::net::TcpListener::bind(address).await?;
     println!("listening on http://{}", listener.local_addr()?);
@@ -28,9 +26,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let (stream, _) = listener.accept().await?;
         // A service for each connection, of one layer: they share its limits.
         let service = TowerToHyperService::new(throttle.layer(service_fn(hello)));
-        tokio::spawn(async move {
-            let server = auto::Builder::new(TokioExecutor::new());
-            let _ = server.serve_connection(TokioIo::new(stream), service).await;
-        });
+        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+    }
+}
+
+#[tokio::main]
+async fn main() {
+    if let Err(error) = serve().await {
+        eprintln!("error: {error}");
+        std::process::exit(2);
     }
 }

@@ -9,17 +9,11 @@ use tokio::net::TcpListener;
 use tonic::transport::{Server, server::TcpIncoming};
 use tower_throttle::{Limits, Rate, Rules, ThrottleLayer};
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
+async fn serve() -> Result<(), Box<dyn std::error::Error>> {
+    let (calls, streams) = (Rate::per_minute(1).burst(5), Limits::new().in_flight(2));
     let rules = Rules::new()
-        .route(
-            "POST /grpc.health.v1.Health/Check",
-            Rate::per_minute(1).burst(5),
-        )
-        .route(
-            "POST /grpc.health.v1.Health/Watch",
-            Limits::new().in_flight(2),
-        );
+        .route("POST /grpc.health.v1.Health/Check", calls)
+        .route("POST /grpc.health.v1.Health/Watch", streams);
     let (_reporter, health) = tonic_health::server::health_reporter();
 
     let address = std::env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:50051".to_owned());
@@ -31,4 +25,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .serve_with_incoming(TcpIncoming::from(listener))
         .await?;
     Ok(())
+}
+
+#[tokio::main]
+async fn main() {
+    if let Err(error) = serve().await {
+        eprintln!("error: {error}");
+        std::process::exit(2);
+    }
 }

@@ -7,7 +7,7 @@
 //! HTTP/1.1 and HTTP/2 on one listener, no framework: a function from request to response, and the
 //! throttle around it. The model is in `model`.
 //!
-//! Environment: `ADDR` (default `127.0.0.1:3001`, port 0 takes a free one), and `SLOWER` (see `pace`).
+//! `--help` lists the environment variables that it reads.
 
 #[path = "host/mod.rs"]
 mod host;
@@ -17,7 +17,7 @@ mod model;
 mod pace;
 
 use std::convert::Infallible;
-use std::env;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,18 +33,23 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{StreamExt as _, once};
 use tower::{ServiceBuilder, service_fn};
 use tower_throttle::{Limits, Rules, ThrottleLayer, rules::Undeclared};
 
-use crate::host::{asked_to_end, no_delay, tell, warn};
+use crate::host::{asked_to_end, listen, no_delay, tell, variable, warn};
 use crate::model::{Event, Generate, MAX_TOKENS, Model, Prompt, Usage, fresh_seed};
 use crate::pace::{per_minute, per_second};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Body = BoxBody<Bytes, Infallible>;
+
+const USAGE: &str = "usage: hyper_inference
+
+Environment variables:
+  ADDR    where to listen (default 127.0.0.1:3001, port 0 takes a free one)
+  SLOWER  a factor by which limits refill more slowly (default 1)";
 
 /// The largest request body, in bytes.
 const BODY_LIMIT: usize = 1024 * 1024;
@@ -209,8 +214,11 @@ fn json_body(status: StatusCode, value: &Value) -> Response<Body> {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
-    let address = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3001".into());
+async fn main() -> ExitCode {
+    host::run(USAGE, listen_and_serve()).await
+}
+
+async fn listen_and_serve() -> Result<(), BoxError> {
     let model = Arc::new(Model::train());
 
     // Built once: its clones, one per connection, share the buckets.
@@ -218,7 +226,7 @@ async fn main() -> Result<(), BoxError> {
         .layer(ThrottleLayer::new(rules())?)
         .service(service_fn(move |request| serve(model.clone(), request)));
 
-    let listener = TcpListener::bind(address).await?;
+    let listener = listen(&variable("ADDR", "127.0.0.1:3001")).await?;
     let address = listener.local_addr()?;
     tell(format_args!("listening on http://{address}"));
     tell(format_args!(

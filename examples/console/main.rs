@@ -9,7 +9,7 @@
 //! `limits.rs` has the limits and how they change, `model.rs` the routes, `page.html` is the page: one file, without
 //! anything from elsewhere. It is told of the throttle twice a second, by server-sent events.
 //!
-//! Environment: `ADDR` (default `127.0.0.1:3005`, port 0 takes a free one).
+//! `--help` lists the environment variables that it reads.
 
 #[path = "../host/mod.rs"]
 mod host;
@@ -17,7 +17,7 @@ mod limits;
 mod model;
 
 use std::convert::Infallible;
-use std::env;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,17 +29,21 @@ use axum::routing::get;
 use axum::serve::ListenerExt as _;
 use axum::{Json, Router};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_stream::wrappers::IntervalStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tower_http::set_header::SetResponseHeaderLayer;
 use tower_throttle::{Handle, ThrottleLayer};
 
-use crate::host::{asked_to_end, no_delay, tell};
+use crate::host::{asked_to_end, listen, no_delay, tell, variable};
 use crate::limits::{Change, Limits};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+const USAGE: &str = "usage: console
+
+Environment variables:
+  ADDR  where to listen (default 127.0.0.1:3005, port 0 takes a free one)";
 
 /// The time between two messages to the page.
 const TICK: Duration = Duration::from_millis(500);
@@ -50,8 +54,11 @@ struct Console {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
-    let address = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3005".into());
+async fn main() -> ExitCode {
+    host::run(USAGE, serve()).await
+}
+
+async fn serve() -> Result<(), BoxError> {
     let limits = Limits::default();
     let throttle = ThrottleLayer::new(limits.rules()?)?;
     let console = Arc::new(Console {
@@ -63,7 +70,7 @@ async fn main() -> Result<(), BoxError> {
         // Outside of the throttle: who looks at a full server is not refused by it.
         .merge(routes(console));
 
-    let listener = TcpListener::bind(address).await?;
+    let listener = listen(&variable("ADDR", "127.0.0.1:3005")).await?;
     tell(format_args!(
         "listening on http://{}",
         listener.local_addr()?

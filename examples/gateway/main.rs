@@ -61,11 +61,10 @@ use std::convert::Infallible;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
 use tower::{ServiceBuilder, service_fn};
 use tower_throttle::{Rules, ThrottleLayer, canonical_path::CanonicalPathLayer, response::Dialect};
 
-use crate::host::{tell, warn};
+use crate::host::{listen, tell};
 use crate::options::{Options, USAGE};
 use crate::proxy::Proxy;
 
@@ -73,13 +72,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run().await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            warn(error);
-            ExitCode::FAILURE
-        }
-    }
+    host::ended(run().await)
 }
 
 async fn run() -> Result<(), BoxError> {
@@ -93,8 +86,8 @@ async fn run() -> Result<(), BoxError> {
         address,
     } = options;
 
-    let bound = TcpListener::bind(&address).await;
-    let listener = bound.map_err(|error| format!("--address {address}: {error}"))?;
+    let listener = listen(&address).await;
+    let listener = listener.map_err(|error| format!("--address {error}"))?;
     let url = format!("http://{}", listener.local_addr()?);
     let throttle = ThrottleLayer::builder(Rules::new())
         .rejection(Dialect::ApiGateway)

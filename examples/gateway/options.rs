@@ -36,7 +36,7 @@ impl Options {
         let mut address = "127.0.0.1:8080".to_owned();
         let mut arguments = env::args().skip(1);
         while let Some(option) = arguments.next() {
-            if option == "--help" {
+            if option == "--help" || option == "-h" {
                 return Ok(None);
             }
             let mut value = || {

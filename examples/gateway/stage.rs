@@ -35,10 +35,14 @@ impl Stage {
         } = self;
         match source {
             Source::Input => {
-                let text = io::read_to_string(io::stdin())?;
-                let imported = document(&text, name.as_deref())?;
+                let at_fault = |error: BoxError| format!("standard input: {error}");
+                let text =
+                    io::read_to_string(io::stdin()).map_err(|error| at_fault(error.into()))?;
+                let imported = document(&text, name.as_deref()).map_err(at_fault)?;
                 let rules = rules(Path::new("standard input"), imported);
-                handle.reload(rules.undeclared(undeclared.unwrap_or(Undeclared::Shared)))?;
+                let reloaded =
+                    handle.reload(rules.undeclared(undeclared.unwrap_or(Undeclared::Shared)));
+                reloaded.map_err(|error| at_fault(error.into()))?;
                 Ok(None)
             }
             Source::Document(path) => {

@@ -30,9 +30,7 @@
 //! what goes over the wire, `error.rs` the one shape of all errors, `guard.rs` the checks at the door, `log.rs`
 //! the log line. The model is in `../model`.
 //!
-//! Environment: `ADDR` (default `127.0.0.1:3000`, port 0 takes a free one), `API_KEY` (default `sk-local`),
-//! `TOKENS_PER_SECOND`, of all answers together, as a larger model has it (default: as many as the processor
-//! can), and `SLOWER` (see `../pace`).
+//! `--help` lists the environment variables that it reads.
 
 mod api;
 mod app;
@@ -49,43 +47,54 @@ mod pace;
 
 use std::env;
 use std::io::IsTerminal as _;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use axum::serve::ListenerExt as _;
-use tokio::net::TcpListener;
 use tower_throttle::{ThrottleLayer, decision::DecisionIn};
 
 use crate::guard::ApiKey;
-use crate::host::{asked_to_end, no_delay, tell};
+use crate::host::{asked_to_end, listen, no_delay, parsed, tell, variable};
 use crate::model::{Device, Model};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
+const USAGE: &str = "usage: inference
+
+Environment variables:
+  ADDR               where to listen (default 127.0.0.1:3000, port 0 takes a free one)
+  API_KEY            the key of its clients (default sk-local)
+  TOKENS_PER_SECOND  of all answers together, as a larger model has it (default: as many as the processor can)
+  SLOWER             a factor by which limits refill more slowly (default 1)";
+
 fn model() -> Result<Model, BoxError> {
     let model = Model::train();
-    Ok(match env::var("TOKENS_PER_SECOND") {
-        Ok(tokens) => model.on(Device::new(tokens.parse()?)),
-        Err(_) => model,
+    Ok(match env::var_os("TOKENS_PER_SECOND") {
+        Some(_) => model.on(Device::new(parsed("TOKENS_PER_SECOND", "")?)),
+        None => model,
     })
 }
 
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
+async fn main() -> ExitCode {
+    host::run(USAGE, serve()).await
+}
+
+async fn serve() -> Result<(), BoxError> {
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
 
-    let address = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3000".into());
-    let key = env::var("API_KEY").unwrap_or_else(|_| "sk-local".into());
+    let key = variable("API_KEY", "sk-local");
 
     let throttle = ThrottleLayer::builder(app::rules())
         .decision(DecisionIn::Response)
         .build()?;
     let app = app::app(Arc::new(model()?), ApiKey::new(key.clone()), throttle);
 
-    let listener = TcpListener::bind(address).await?;
+    let listener = listen(&variable("ADDR", "127.0.0.1:3000")).await?;
     let address = listener.local_addr()?;
     tell(format_args!("listening on http://{address}"));
     tell(format_args!(

@@ -1,4 +1,4 @@
-//! Two servers of a language model behind one limit, which lies in Redis.
+//! Two servers behind one limit, which lies in Redis.
 //!
 //! ```text
 //! redis-server &
@@ -21,69 +21,63 @@
 //! and `REPLICAS=2`.
 //!
 //! The servers start even if Redis cannot be reached. Until it can, each replica enforces its share of each limit by
-//! itself; with the feature `tracing`, the throttle logs the begin and the end of that. The handlers are those of the
-//! example `inference`.
+//! itself; with the feature `tracing`, the throttle logs the begin and the end of that.
 //!
-//! Environment:
-//!
-//! - `THROTTLE_SECRET`: what clients are hashed under, at least 16 bytes and the same for all replicas. Must be given.
-//! - `REDIS_URL` (default `redis://127.0.0.1:6379`).
-//! - `ADDR` (default `127.0.0.1:3001,127.0.0.1:3002`, a replica on each; port 0 takes a free one).
-//! - `REPLICAS`: how many there are, here and elsewhere (default: those that are here).
-//! - `STORE_DEADLINE_MS`: how long a request waits for Redis (default 25).
+//! `--help` lists the environment variables that it reads.
 
-#[path = "../inference/api.rs"]
-mod api;
-#[path = "../inference/error.rs"]
-#[allow(dead_code, reason = "the other example needs all of it")]
-mod error;
 #[path = "../host/mod.rs"]
 mod host;
-#[path = "../model/mod.rs"]
-mod model;
-#[path = "../inference/openai.rs"]
-mod openai;
 
 use std::{
     env,
     error::Error,
     io::{self, IsTerminal as _},
     net::SocketAddr,
-    sync::Arc,
+    process::ExitCode,
     time::Duration,
 };
 
 use axum::{
     Router,
     extract::Request,
+    http::StatusCode,
     middleware::{Next, from_fn},
     response::Response,
     routing::{get, post},
     serve::ListenerExt as _,
 };
-use tokio::{net::TcpListener, task::JoinSet};
+use tokio::task::JoinSet;
 use tower_throttle::{
     Clients, Limits, Quota, Rate, Rules, RulesError, ThrottleLayer,
     store::{OnOutage, RedisStore, RedisStoreError},
 };
 
-use crate::{
-    error::ApiError,
-    host::{asked_to_end, no_delay, tell},
-    model::Model,
-};
+use crate::host::{asked_to_end, listen, no_delay, parsed, tell, variable};
 
 type BoxError = Box<dyn Error + Send + Sync>;
+
+const USAGE: &str = "usage: shared
+
+Environment variables:
+  THROTTLE_SECRET    what clients are hashed under, at least 16 bytes and the same for all replicas; must be given
+  REDIS_URL          the server (default redis://127.0.0.1:6379)
+  ADDR               where to listen, a replica on each (default 127.0.0.1:3001,127.0.0.1:3002; port 0 takes a free one)
+  REPLICAS           how many there are, here and elsewhere (default: those that are here)
+  STORE_DEADLINE_MS  how long a request waits for Redis (default 25)";
 
 /// A real service would ask its database.
 const KEYS: [&str; 3] = ["sk-one", "sk-two", "sk-three"];
 
 /// Lets those pass who have a key: with a made-up one anybody would be a new client, with a full bucket.
-async fn authenticate(request: Request, next: Next) -> Result<Response, ApiError> {
+async fn authenticate(
+    request: Request,
+    next: Next,
+) -> Result<Response, (StatusCode, &'static str)> {
     match request.headers().get("x-api-key") {
         Some(key) if KEYS.iter().any(|known| key == known) => Ok(next.run(request).await),
-        _ => Err(ApiError::unauthorized(
-            "Incorrect API key provided. Send it as `x-api-key: <key>`.",
+        _ => Err((
+            StatusCode::UNAUTHORIZED,
+            "Send a key that is known as `x-api-key: <key>`.\n",
         )),
     }
 }
@@ -148,48 +142,46 @@ fn cause<'a>(mut error: &'a (dyn Error + 'static)) -> &'a dyn Error {
     error
 }
 
-fn app(model: Arc<Model>, throttle: ThrottleLayer) -> Router {
+fn app(throttle: ThrottleLayer) -> Router {
     Router::new()
-        .route("/v1/chat/completions", post(api::chat_completions))
-        .route("/v1/completions", post(api::completions))
-        .route("/v1/embeddings", post(api::embeddings))
-        .route("/v1/models", get(api::models))
-        .route("/v1/models/{id}", get(api::model))
+        .route("/v1/chat/completions", post(async || "an answer\n"))
+        .route("/v1/models", get(async || "a model\n"))
         .layer(throttle)
         // Of axum's layers the last is outermost.
         .layer(from_fn(authenticate))
         // Outside of both: whoever watches over the server has no key.
-        .route("/health", get(api::health))
-        .with_state(model)
+        .route("/health", get(async || "healthy\n"))
 }
 
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
+async fn main() -> ExitCode {
+    host::run(USAGE, serve()).await
+}
+
+async fn serve() -> Result<(), BoxError> {
     tracing_subscriber::fmt()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal())
         .init();
 
-    let set = |name, default: &str| env::var(name).unwrap_or_else(|_| default.into());
-    let addresses = set("ADDR", "127.0.0.1:3001,127.0.0.1:3002");
+    let addresses = variable("ADDR", "127.0.0.1:3001,127.0.0.1:3002");
     let addresses: Vec<_> = addresses.split(',').map(str::trim).collect();
     let shared = Shared {
         secret: env::var("THROTTLE_SECRET").map_err(
             |_| "set THROTTLE_SECRET, the same for all replicas: `openssl rand -hex 32` draws one",
         )?,
-        redis: set("REDIS_URL", "redis://127.0.0.1:6379"),
-        replicas: set("REPLICAS", &addresses.len().to_string()).parse()?,
-        deadline: Duration::from_millis(set("STORE_DEADLINE_MS", "25").parse()?),
+        redis: variable("REDIS_URL", "redis://127.0.0.1:6379"),
+        replicas: parsed("REPLICAS", &addresses.len().to_string())?,
+        deadline: Duration::from_millis(parsed("STORE_DEADLINE_MS", "25")?),
     };
 
-    let model = Arc::new(Model::train());
     let mut servers = JoinSet::new();
     let mut urls = Vec::new();
     for address in addresses {
-        let listener = TcpListener::bind(address).await?;
+        let listener = listen(address).await?;
         let address = listener.local_addr()?;
         let store = shared.store(address).await?;
-        let app = app(Arc::clone(&model), shared.throttle(store)?);
+        let app = app(shared.throttle(store)?);
         tell(format_args!("listening on http://{address}"));
         urls.push(format!("http://{address}"));
         let server =

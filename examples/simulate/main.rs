@@ -51,6 +51,8 @@
 
 mod document;
 mod fairness;
+#[path = "../host/mod.rs"]
+mod host;
 mod ledger;
 mod model;
 mod options;
@@ -79,18 +81,15 @@ use crate::world::World;
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> ExitCode {
-    match simulate() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+    host::ended(simulate())
 }
 
 fn simulate() -> Result<(), BoxError> {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    if arguments.iter().any(|argument| argument == "--help") {
+    if arguments
+        .iter()
+        .any(|argument| argument == "--help" || argument == "-h")
+    {
         println!("{USAGE}");
         return Ok(());
     }
@@ -125,7 +124,8 @@ fn simulate() -> Result<(), BoxError> {
     }
     print!("{}", report::write(&head(&options, &world), &outcomes));
     if let Some(path) = &options.plot {
-        plot::draw(path, &title(&options.traffic), &outcomes)?;
+        let drawn = plot::draw(path, &title(&options.traffic), &outcomes);
+        drawn.map_err(|error| format!("{}: {error}", path.display()))?;
     }
     Ok(())
 }

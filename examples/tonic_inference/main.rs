@@ -11,7 +11,7 @@
 //! `inference_v1.rs` is what a code generator makes of `../proto/inference.proto`, written by hand:
 //! this example needs no protoc. The model is in `../model`.
 //!
-//! Environment: `ADDR` (default `127.0.0.1:50051`, port 0 takes a free one), and `SLOWER` (see `../pace`).
+//! `--help` lists the environment variables that it reads.
 
 #[path = "../host/mod.rs"]
 mod host;
@@ -21,11 +21,10 @@ mod model;
 #[path = "../pace/mod.rs"]
 mod pace;
 
-use std::env;
 use std::pin::Pin;
+use std::process::ExitCode;
 use std::sync::Arc;
 
-use tokio::net::TcpListener;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::transport::Server;
@@ -33,7 +32,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 use tower_throttle::{InFlight, Limits, Rules, ThrottleLayer, rules::Undeclared};
 
-use crate::host::{asked_to_end, tell};
+use crate::host::{asked_to_end, listen, tell, variable};
 use crate::inference_v1::{
     FinishReason, GenerateChunk, GenerateRequest, GenerateResponse, Inference, InferenceServer,
 };
@@ -41,6 +40,12 @@ use crate::model::{Event, Finish, Generate, MAX_TOKENS, Model, Prompt, fresh_see
 use crate::pace::{per_minute, per_second};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+const USAGE: &str = "usage: tonic_inference
+
+Environment variables:
+  ADDR    where to listen (default 127.0.0.1:50051, port 0 takes a free one)
+  SLOWER  a factor by which limits refill more slowly (default 1)";
 
 /// The rate of each method, and the number of streams that there may be at a time.
 fn rules() -> Rules {
@@ -155,9 +160,11 @@ impl From<model::Usage> for inference_v1::Usage {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), BoxError> {
-    let address = env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:50051".into());
+async fn main() -> ExitCode {
+    host::run(USAGE, serve()).await
+}
 
+async fn serve() -> Result<(), BoxError> {
     let inference = InferenceServer::new(NgramInference {
         model: Arc::new(Model::train()),
     });
@@ -166,7 +173,7 @@ async fn main() -> Result<(), BoxError> {
         .set_serving::<InferenceServer<NgramInference>>()
         .await;
 
-    let listener = TcpListener::bind(address).await?;
+    let listener = listen(&variable("ADDR", "127.0.0.1:50051")).await?;
     let address = listener.local_addr()?;
     tell(format_args!("listening on http://{address}"));
     tell(format_args!(

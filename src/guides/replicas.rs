@@ -22,7 +22,7 @@
 //! ```
 //!
 //! Four replicas with these rules share one limit of a hundred a second, and each client has one quota, whichever
-//! replica it calls. The example `shared` runs two such model servers with one command.
+//! replica it calls. The example `shared` runs two such servers with one command.
 //!
 //! # What is exact
 //!

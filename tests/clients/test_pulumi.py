@@ -178,7 +178,7 @@ def test_a_program_given_as_a_document_is_told_how_to_run_it(tmp_path):
     gateway = TARGET / "debug" / "examples" / "gateway"
     command = [gateway, "--stage", path, "--upstream", "http://127.0.0.1:1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert f"--pulumi {path}" in done.stderr and "--stage -" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
