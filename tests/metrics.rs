@@ -11,7 +11,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     task::{Context, Poll, Waker},
@@ -415,4 +415,69 @@ fn a_recorder_that_panics_in_a_reload_leaves_no_route_without_rules() {
         let changes = handle.reload(next()).expect("proper rules");
         assert!(changes.is_empty(), "{changes}");
     });
+}
+
+/// A recorder that notes what is described, and of which kind.
+#[derive(Default)]
+struct Described(Mutex<Vec<(String, &'static str)>>);
+
+impl Described {
+    fn note(&self, name: &KeyName, kind: &'static str) {
+        let described = (name.as_str().to_owned(), kind);
+        self.0.lock().expect("no panic").push(described);
+    }
+}
+
+impl Recorder for Described {
+    fn describe_counter(&self, name: KeyName, _: Option<Unit>, _: SharedString) {
+        self.note(&name, "counter");
+    }
+
+    fn describe_gauge(&self, name: KeyName, _: Option<Unit>, _: SharedString) {
+        self.note(&name, "gauge");
+    }
+
+    fn describe_histogram(&self, name: KeyName, _: Option<Unit>, _: SharedString) {
+        self.note(&name, "histogram");
+    }
+
+    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        Counter::noop()
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+#[test]
+fn the_guide_lists_each_metric_with_its_kind() {
+    let recorder = Described::default();
+    let built = metrics::with_local_recorder(&recorder, || ThrottleLayer::new(Rules::new()));
+    assert!(built.is_ok(), "no rules hold together");
+    let guide = include_str!("../src/guides/operating.rs");
+    let described = recorder.0.into_inner().expect("no panic");
+    assert!(!described.is_empty());
+    for (name, kind) in &described {
+        let cell = format!("`{name}`");
+        let row = |line: &&str| line.starts_with("//! | `") && line.contains(&cell);
+        let [row] = guide.lines().filter(row).collect::<Vec<_>>()[..] else {
+            panic!("one row has {name}");
+        };
+        // Gauges of snapshots have a table of their own.
+        let is_of_snapshots = name.starts_with("throttle_limit_") && *kind == "gauge";
+        assert!(
+            is_of_snapshots || row.contains(&format!(" | {kind} | ")),
+            "{row}"
+        );
+    }
+    let listed = guide
+        .lines()
+        .filter(|line| line.starts_with("//! | `throttle_"));
+    let listed: usize = listed.map(|line| line.matches("`throttle_").count()).sum();
+    assert_eq!(listed, described.len(), "no row without a metric");
 }

@@ -216,7 +216,7 @@ async fn counts_gauges_waits_and_events_arrive() {
         let attributes = [
             ("limit", AnyValue::from(limit)),
             ("route", AnyValue::from(route)),
-            ("untold", AnyValue::from(0)),
+            ("suppressed", AnyValue::from(0)),
             ("wait_ms", AnyValue::from(60_000)),
         ];
         ("a request was refused", BTreeMap::from(attributes))

@@ -5,26 +5,53 @@
 //! The feature `metrics` counts through the facade [`metrics`](https://docs.rs/metrics). Install a recorder before the
 //! throttle is built, since descriptions, units and the meters of the store are registered there.
 //!
-//! | metric | labels | value |
-//! |---|---|---|
-//! | `throttle_admitted_total`, `throttle_refused_total` | `route` | requests |
-//! | `throttle_limit_refused_total` | `limit`, `route` | refusals by this limit |
-//! | `throttle_limit_would_refuse_total` | `limit`, `route` | requests that a shadow would have refused |
-//! | `throttle_wait_seconds` | `route` | a histogram of the time spent in a queue |
-//! | `throttle_usage_implausible_total` | `route` | responses whose reported usage was not believed |
-//! | `throttle_store_up` | | 1 if the store answers |
-//! | `throttle_store_errors_total` | | calls to the store that failed |
-//! | `throttle_store_outage_total` | `outcome` | requests decided without the store |
+//! | metric | kind | labels | value |
+//! |---|---|---|---|
+//! | `throttle_admitted_total`, `throttle_refused_total` | counter | `route` | requests |
+//! | `throttle_limit_refused_total` | counter | `limit`, `route` | requests that this limit refused |
+//! | `throttle_limit_would_refuse_total` | counter | `limit`, `route` | requests that a shadow would have refused |
+//! | `throttle_wait_seconds` | histogram | `route` | seconds in a queue, of requests that had to wait |
+//! | `throttle_usage_implausible_total` | counter | `route` | responses whose reported usage was not believed |
+//! | `throttle_store_up` | gauge | | 1 if the store answers, otherwise 0 |
+//! | `throttle_store_errors_total` | counter | | calls to the store that failed or were not answered in time |
+//! | `throttle_store_outage_total` | counter | `outcome` | requests decided without it: `admit`, `refuse`, `local` |
 //!
-//! Labels are names from the rules. No client chooses a label, so the number of series is bounded. `Snapshot::record`
-//! adds gauges: `throttle_limit_remaining`, `_owed`, `_in_flight` and `_waiting`.
+//! Those of the store need a store. [`Snapshot::record`](crate::snapshot::Snapshot::record) sets gauges, with the
+//! labels `limit` and, for a limit of one route, `route`:
+//!
+//! | gauge | value |
+//! |---|---|
+//! | `throttle_limit_remaining` | requests, model tokens or slots that would be admitted at once |
+//! | `throttle_limit_owed` | units owed beyond an empty bucket |
+//! | `throttle_limit_in_flight` | requests in flight, of a cap on them |
+//! | `throttle_limit_waiting` | requests in line |
+//!
+//! A limit of which each client or each route has a balance of its own has the last alone.
+//!
+//! Labels are names from the rules: `route` is a key of the rules, a template of axum's router, or `$default`. No
+//! client chooses a label, so the number of series is bounded.
 //!
 //! # Logs
 //!
-//! The feature `tracing` writes events with the target `tower_throttle`: each refusal with limit, route and wait (at
-//! most ten a second; the field `suppressed` counts those left out), each reload with its changes, and each outage of
-//! the store with its cause. It warns once if clients are limited by address and the host provides none, and once about
-//! an undeclared plan.
+//! The feature `tracing` writes events with the target `tower_throttle`:
+//!
+//! | level | message | fields |
+//! |---|---|---|
+//! | info | a request was refused | `limit`, `route`, `plan`, `wait_ms`, `suppressed` |
+//! | info | the throttle's rules were reloaded | `changes`: how many; `told`: which, in at most 2,048 bytes |
+//! | debug | one change of a reload | `limit` or `setting`: its name |
+//! | warn | an answer reports an implausible number of model tokens | `route`, `reported`, `most`, `suppressed` |
+//! | warn | the store is down; the store is up again | `error`: the cause, of the first |
+//! | warn | the store cannot charge a bucket | `error`, `suppressed` |
+//! | warn | a request has no address, though clients are identified by address (once) | |
+//! | warn | `Clients::plan_by` returned a plan that is not declared (once) | |
+//! | error | a file of rules was not reloaded, with the cause; the file is no longer followed | |
+//! | warn | changes of a file of rules cannot be watched; the file is only polled | |
+//!
+//! Of refusals, implausible reports and failing buckets, ten a second are written each; `suppressed` counts those left
+//! out since the last. `limit` holds the names of all limits that refused, separated by commas. `plan` is absent for a
+//! client without one, and `wait_ms` if waiting does not help. The last two rows name the file in their messages
+//! (feature `watch`).
 //!
 //! To log requests, let the throttle insert the [`Decision`](crate::Decision) into the response's extensions. It holds
 //! no text that a client chose:
@@ -70,7 +97,7 @@
 //!
 //! Call this before the throttle is built, with the exporters of `opentelemetry-otlp`:
 //! `MetricExporter::builder().with_http().build()?` and `LogExporter::builder().with_http().build()?`. Any other
-//! exporters do as well. Keep the providers, and call `shutdown` on both when the server ends, which sends what is left:
+//! exporters do as well. Keep the providers, and call `shutdown` on both when the server ends: it sends what is left.
 //!
 //! ```
 //! use std::error::Error;
@@ -124,9 +151,9 @@
 //! ```
 //!
 //! Metrics keep their names, and labels become attributes. Events become log records: the
-//! message is the body, fields are attributes, the target is the scope. Tell events apart by their bodies: `tracing` names
-//! them by file and line. `Snapshot::record` needs a task that calls it as often as metrics are exported, every minute
-//! by default.
+//! message is the body, fields are attributes, the target is the scope. Tell events apart by their bodies: `tracing`
+//! names them by file and line. `Snapshot::record` needs a task that calls it as often as metrics are exported, every
+//! minute by default.
 //!
 //! The crate opens no spans. Where the server has some and `tracing-opentelemetry` exports them, a log record carries
 //! the trace and span in which a request was refused.

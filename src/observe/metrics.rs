@@ -131,7 +131,7 @@ pub(crate) fn describe() {
         ),
         (
             "throttle_store_errors_total",
-            "Requests that the store did not answer in time, or not as it was asked",
+            "Calls to the store that failed or were not answered in time",
         ),
         (
             "throttle_store_outage_total",
