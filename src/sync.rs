@@ -76,7 +76,7 @@ pub(crate) mod flag {
     pub(crate) struct Flag(AtomicBool);
 
     impl Flag {
-        /// Tells whether it was woken.
+        /// Returns whether it was woken.
         pub(crate) fn is_set(&self) -> bool {
             self.0.load(Ordering::SeqCst)
         }

@@ -1,4 +1,4 @@
-//! R12, R14: clients known by their address, in each host.
+//! R12, R14: clients identified by their address, in each host.
 
 mod support;
 

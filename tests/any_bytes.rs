@@ -1,4 +1,4 @@
-//! R1, R2, R15, R17, R18, R20, R21, R25: what the fuzz targets of the same names look at, as properties.
+//! R1, R2, R15, R17, R18, R20, R21, R25: the models of the fuzz targets of the same names, as properties.
 
 #[path = "support/answers.rs"]
 mod answers;

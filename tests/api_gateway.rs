@@ -1,4 +1,4 @@
-//! Stages and usage plans of API Gateway hold here as they were meant, and its traps are sprung.
+//! Stages and usage plans of API Gateway are read as they are meant, and ambiguous settings the safe way.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! Policies of Azure API Management hold here as they were meant, or are refused by name.
+//! Policies of Azure API Management are read as they are meant, or refused by name.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! R1: never more than the bound, and exactly when promised. R6: what can never pass is told so.
+//! R1: never more than the bound, and admission exactly when promised. R6: requests that can never pass are told so.
 
 #[path = "support/cases.rs"]
 mod cases;

@@ -1,4 +1,4 @@
-//! Paths that a proxy sends on: one reading, and the same to the throttle and to the server behind.
+//! Paths that a proxy forwards have one reading, the same for the throttle and the server behind.
 
 #[path = "support/cases.rs"]
 mod cases;

@@ -1,4 +1,4 @@
-//! Documents of every format: their size, how they begin, and what stands in them twice.
+//! Documents of every format: their size, their beginning, and duplicate settings.
 
 use tower_throttle::{
     Rules, ThrottleLayer,

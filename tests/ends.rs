@@ -1,7 +1,6 @@
-//! R15 and R17: whatever ends a request, its slots come back exactly once, and its account balances.
+//! R15 and R17: whatever ends a request, its slots come back exactly once, and its token account is settled once.
 //!
-//! Each cap is one slot, so that a slot that is lost refuses the next request, and each account is settled at
-//! what was used.
+//! Each cap is one slot, so that a lost slot refuses the next request, and each account is settled at the tokens used.
 
 mod support;
 

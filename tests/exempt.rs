@@ -1,4 +1,4 @@
-//! R8: an exempt route is declared by name, and then nothing counts its requests: no total, client, slot or shadow.
+//! R8: an exempt route is declared by name, and nothing counts its requests: no total, client, slot or shadow.
 
 mod support;
 

@@ -1,5 +1,5 @@
-//! R23: a header field means the same with and without optional white space around its value. HTTP/1.1 servers take it
-//! off, HTTP/2 servers hand it on.
+//! R23: a header field means the same with and without optional white space around its value. HTTP/1.1 servers remove
+//! it, HTTP/2 servers pass it on.
 
 #[path = "support/cases.rs"]
 mod cases;

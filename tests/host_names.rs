@@ -1,4 +1,4 @@
-//! Clients that are told apart by the host they ask for, over HTTP/1.1 and HTTP/2.
+//! Clients that are identified by the requested host, over HTTP/1.1 and HTTP/2.
 
 mod support;
 

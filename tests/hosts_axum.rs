@@ -1,4 +1,4 @@
-//! The throttle in axum 0.8: every way to apply a layer, and what axum does with it.
+//! The throttle in axum 0.8: every way to apply a layer, and its interplay with axum.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! The layer for axum: responses with axum's own body, and otherwise what the general layer does.
+//! The layer for axum: responses with axum's own body, and otherwise the behaviour of the general layer.
 
 mod support;
 

@@ -1,5 +1,5 @@
-//! R1 and R21 where replicas lease: units that a process has taken beforehand are spent without a question, and nobody
-//! gets in who would not have.
+//! R1 and R21 with leases: leased units are spent without a call, and no request is admitted that would be refused
+//! without leases.
 
 #[path = "support/cases.rs"]
 mod cases;

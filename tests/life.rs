@@ -1,5 +1,5 @@
-//! R1, R2, R6, R15 to R17, R19, R20, R22: whatever becomes of a service, a model with buckets that are written down by
-//! hand agrees with it.
+//! R1, R2, R6, R15 to R17, R19, R20, R22: a service under any events agrees with a model whose buckets are computed
+//! separately.
 
 #[path = "support/cases.rs"]
 mod cases;

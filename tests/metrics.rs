@@ -1,4 +1,4 @@
-//! A Prometheus exporter that is scraped tells what the requests did, and nothing that a client has sent.
+//! A scraped Prometheus exporter shows what the requests did, and nothing that a client has sent.
 
 mod common;
 #[path = "support/told.rs"]

@@ -1,4 +1,4 @@
-//! R16: a place in line whose holder does not ask blocks nobody. It is passed over, and keeps its turn.
+//! R16: a queued request whose holder does not poll it blocks no other. It is skipped, and keeps its turn.
 
 #![expect(
     clippy::disallowed_methods,

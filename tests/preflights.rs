@@ -1,4 +1,4 @@
-//! R8 and R23: a CORS preflight is a request of method `OPTIONS` like any other. Nothing that it says of itself frees it.
+//! R8 and R23: a CORS preflight is a request of method `OPTIONS` like any other. None of its header fields frees it.
 
 mod support;
 

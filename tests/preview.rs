@@ -1,4 +1,4 @@
-//! A preview tells what would be decided, and changes nothing.
+//! A preview returns the decision that would be made, and changes nothing.
 
 #[path = "support/cases.rs"]
 mod cases;

@@ -1,4 +1,4 @@
-//! R8 and R23: a request that may mean several keys is charged to all of them, or to none. It is unlimited or exempt
+//! R8 and R23: a request that may match several keys is charged to all of them, or to none. It is unlimited or exempt
 //! only if all of them are.
 
 mod support;

@@ -1,4 +1,4 @@
-//! R21 on real servers: what holds while they are killed, paused, slow, emptied and replaced.
+//! R21 on real servers that are killed, paused, slow, emptied and replaced.
 
 #[path = "support/redis.rs"]
 mod servers;

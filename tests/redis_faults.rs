@@ -1,5 +1,5 @@
-//! R21 on real servers that fail in rarer ways: what is promised then, what it costs in requests too many, and that it
-//! is over when they are well again.
+//! R21 on real servers that fail in rarer ways: the promises during a fault, the excess requests that it admits, and
+//! the recovery.
 
 #[path = "support/again.rs"]
 mod again;

@@ -1,5 +1,5 @@
-//! R21 on real servers: lines, slots, model tokens and reloads hold there as elsewhere, what is kept is kept for as long
-//! as it counts, and nothing of a client is told.
+//! R21 on real servers: queues, slots, model tokens and reloads work as elsewhere, entries are kept as long as they
+//! count, and nothing discloses a client.
 
 #[path = "support/redis.rs"]
 mod servers;

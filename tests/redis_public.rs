@@ -1,5 +1,5 @@
-//! R21: `RedisStore` needs nothing of this crate that is not public. Here it is compiled as a store of a user's own
-//! would be, outside of the crate, and keeps its promises.
+//! R21: `RedisStore` needs only public items of this crate. Here it is compiled outside of the crate, like a user's
+//! store, and keeps its promises.
 
 #[path = "support/redis.rs"]
 mod servers;

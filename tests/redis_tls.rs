@@ -1,4 +1,4 @@
-//! A store that is reached through TLS, on a server whose certificate an authority of the house has signed.
+//! A store over TLS, on a server whose certificate a private authority has signed.
 
 #[path = "support/again.rs"]
 mod again;

@@ -1,4 +1,4 @@
-//! R20: a reload knows a limit by its settings before its name, and never by its place among others.
+//! R20: a reload identifies a limit by its settings before its name, and never by its position among others.
 
 #[path = "support/mod.rs"]
 mod support;

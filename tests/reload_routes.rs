@@ -1,4 +1,4 @@
-//! R20: a route that gets or loses a key of its own keeps what was used, its slots and its line.
+//! R20: a route that gets or loses a key of its own keeps its usage, its slots and its queue.
 
 #[path = "support/mod.rs"]
 mod support;

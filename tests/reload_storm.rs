@@ -1,4 +1,4 @@
-//! R20: whatever is declared and undeclared, in whatever order, the bound of the weakest settings holds for each path.
+//! R20: in any sequence of declaring and undeclaring keys, the bound of the weakest settings holds for each path.
 
 #[path = "support/cases.rs"]
 mod cases;

@@ -1,4 +1,4 @@
-//! R20: a reload tells all that it changes, each by its name, from and to.
+//! R20: a reload reports all that it changes, each by its name, with the old and the new value.
 
 #[path = "support/mod.rs"]
 mod support;

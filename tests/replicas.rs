@@ -1,5 +1,5 @@
-//! R1 across processes: four of them hammer one bucket in Redis for ten seconds, with clocks that are minutes apart.
-//! Once each request asks, and once they lease.
+//! R1 across processes: four of them hammer one bucket in Redis for ten seconds, with clocks that are minutes apart,
+//! once with a call for each request, and once with leases.
 //!
 //! The test runs itself: with arguments it is one of the four.
 

@@ -1,5 +1,5 @@
 //! One request of each kind from its head to the end of its answer, for `scripts/request-files`, which counts the files
-//! that each enters.
+//! that each passes.
 
 use std::convert::Infallible;
 

@@ -1,5 +1,5 @@
-//! Clients that break off in midstream, as the wire shows it: a TCP reset, RST_STREAM, a connection that is gone.
-//! Each leaves its slot, and of its reservation what was not used.
+//! Clients that break off in midstream, on the wire: a TCP reset, RST_STREAM, a lost connection. Each returns its slot
+//! and the unused part of its reservation.
 
 mod support;
 

@@ -1,7 +1,6 @@
-//! R8 and R23: axum's router and the throttle against each other. Whatever a request spells, no handler runs whose
-//! route is closed.
+//! R8 and R23: axum's router against the throttle. However a request is spelled, no handler of a closed route runs.
 //!
-//! `ROUTED` sets how many requests are sent, 20,000 without it.
+//! `ROUTED` sets the number of requests. Default: 20,000.
 
 #![cfg(feature = "axum")]
 

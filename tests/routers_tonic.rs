@@ -1,10 +1,10 @@
-//! R8 and R23: tonic's routing and the throttle against each other. A call runs if no key that names it is closed, and
-//! only then, whatever its method, its content type, and what else it says of itself.
+//! R8 and R23: tonic's routing against the throttle. A call runs if and only if no key that names it is closed,
+//! whatever its method, its content type and its other fields.
 //!
-//! tonic's services read nothing but the path, and nothing but the very path of a method runs. So which keys name a call
-//! that may run is found here in a few lines, in a way of its own.
+//! tonic's services read only the path, and only the exact path of a method runs. The keys that name such a call are
+//! found here by a separate implementation of a few lines.
 //!
-//! `ROUTED` sets how many requests are sent, 20,000 without it.
+//! `ROUTED` sets the number of requests. Default: 20,000.
 
 #![cfg(all(feature = "axum", feature = "tonic"))]
 

@@ -1,4 +1,4 @@
-//! R7 to R9: which rule a request falls under, and that callers cannot choose their way round it.
+//! R7 to R9: the rule of a request, which callers cannot bypass.
 
 #[path = "support/cases.rs"]
 mod cases;

@@ -1,4 +1,4 @@
-//! R10: bad rules are an error at build time that names what is at fault and says what to write.
+//! R10: bad rules are an error at build time that names the setting at fault and the remedy.
 
 use std::time::Duration;
 

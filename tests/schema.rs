@@ -1,4 +1,4 @@
-//! The JSON Schema of rules: what it says is what the reader reads.
+//! The JSON Schema of rules agrees with the reader.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! R21: whoever brings a store of their own can do all that ours do. This one is written against what is public alone,
-//! and keeps the promises of a store and the bound of a throttle.
+//! R21: a custom store can do all that the crate's stores do. This one uses only public items, and keeps the promises
+//! of a store and the bound of a throttle.
 
 mod common;
 #[path = "support/second_store.rs"]

@@ -1,4 +1,4 @@
-//! R19: a shadow decides and reports; it refuses nobody, waits for nobody, and spends nothing of what is enforced.
+//! R19: a shadow decides and reports. It refuses no request, delays none, and takes nothing from an enforced limit.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! A snapshot tells what each limit is set to, what remains of it, and what has become of requests.
+//! A snapshot shows the settings of each limit, its remaining units, and the counts of requests.
 
 use std::{convert::Infallible, future::ready, time::Duration};
 

@@ -1,5 +1,4 @@
-//! R1 and waits that are spread: who is refused is told a wait that is true, or, where a spread is asked for, a longer one
-//! that stays in its bounds.
+//! R1 and staggered waits: a refusal states a true wait or, with a stagger, a longer one within bounds.
 
 mod common;
 

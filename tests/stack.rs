@@ -1,5 +1,5 @@
-//! The throttle in a bare `ServiceBuilder` stack, above and below other layers, and R18: what passes,
-//! passes unchanged.
+//! The throttle in a bare `ServiceBuilder` stack, above and below other layers, and R18: admitted requests pass
+//! unchanged.
 
 mod support;
 

@@ -1,4 +1,4 @@
-//! R21: limits whose balances lie in a store that replicas share: what holds while it answers, and while it does not.
+//! R21: limits in a store that replicas share, while the store answers and while it does not.
 
 mod common;
 #[path = "support/told.rs"]

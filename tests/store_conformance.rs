@@ -1,4 +1,4 @@
-//! Stores keep their promises: the one in memory here, that in Redis in `tests/redis.rs`.
+//! Stores keep their promises: the one in memory here, the one in Redis in `tests/redis.rs`.
 
 use std::sync::Arc;
 

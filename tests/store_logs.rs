@@ -1,4 +1,4 @@
-//! R21 and R22 for operators: whatever the store does not do is told with its cause, all the way down.
+//! R21 and R22 for operators: each failure of the store is logged with its whole chain of causes.
 
 mod common;
 #[path = "support/log.rs"]

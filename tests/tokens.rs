@@ -1,5 +1,5 @@
-//! R17: model tokens are reserved at admission and settled once; what was too much comes back, what was too little
-//! is waited for.
+//! R17: model tokens are reserved at admission and settled once; a surplus comes back, and later requests wait for a
+//! shortfall.
 
 #![expect(
     clippy::disallowed_methods,

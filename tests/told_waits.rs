@@ -1,6 +1,6 @@
-//! R1: a wait that is told is true. Whoever sleeps through it is admitted, if nobody else took anything meanwhile.
+//! R1: a stated wait is true. A client that sleeps through it is admitted, if no other has taken units meanwhile.
 //!
-//! `TOLD_WAITS` sets how many waits are obeyed for each kind of layer, 2,000 without it.
+//! `TOLD_WAITS` sets the number of obeyed waits for each kind of layer. Default: 2,000.
 
 mod common;
 #[path = "support/told.rs"]

@@ -1,8 +1,8 @@
-//! R8 and R9: what a caller may try to get more than a limit gives, and does not.
+//! R8 and R9: attempts of a caller to get more than a limit allows, which all fail.
 //!
-//! Where a request is spelled differently but means the same route, it is charged to the same bucket.
-//! Where it means another route, to the router as to us, it still meets a limit: those of undeclared
-//! routes are bounded in number.
+//! A request that is spelled differently but matches the same route is charged to the same bucket. If it matches
+//! another route, for the router as for this crate, it still meets a limit: the number of undeclared routes with limits
+//! of their own is bounded.
 
 mod support;
 

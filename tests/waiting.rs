@@ -1,5 +1,5 @@
-//! R16: requests that wait in line: bounded in time and number, first come first served, and gone without a trace
-//! when they go away.
+//! R16: queued requests are bounded in time and number, served first come, first served, and leave no trace when they
+//! are cancelled.
 
 #![expect(
     clippy::disallowed_methods,

@@ -1,4 +1,4 @@
-//! A file of rules is followed: however it is written, and only while it is good.
+//! A file of rules is followed in whatever way it is written, and only while it is valid.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! R22: what a client is told. The answers on the wire, field by field.
+//! R22: the answers on the wire, field by field.
 
 mod common;
 

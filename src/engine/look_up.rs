@@ -395,7 +395,7 @@ fn variant_of<'a>(plan: &PlanLimits, route: impl FnOnce() -> Option<&'a usize>) 
     }
 }
 
-/// Tells whether all requests of a layer are gRPC.
+/// Returns whether all requests of a layer are gRPC.
 #[inline(always)]
 fn is_grpc(protocol: Protocol) -> bool {
     matches!(protocol, Protocol::Grpc)

@@ -61,7 +61,7 @@ impl Attempt<'_> {
         self.tell_plain(true, states)
     }
 
-    /// Tells whether a request that plain limits have admitted holds nothing, and its response is told no fields but the
+    /// Returns whether a request that plain limits have admitted holds nothing, and its response is told no fields but the
     /// IETF's.
     #[inline(always)]
     fn tells_fields_alone(&self) -> bool {
@@ -152,7 +152,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// Tells whether an admitted request is told the decision, and its response fields alone.
+    /// Returns whether an admitted request is told the decision, and its response fields alone.
     #[inline(always)]
     fn tells_request(&self) -> bool {
         let Options {

@@ -283,7 +283,7 @@ impl Limits {
         (wait_policy.max_wait > 0 && wait_policy.max_waiting > 0).then_some(wait_policy)
     }
 
-    /// Tells whether any of these limits is enforced, and not a shadow.
+    /// Returns whether any of these limits is enforced, and not a shadow.
     pub(crate) fn enforces_anything(&self) -> bool {
         let Self {
             rates,
@@ -346,7 +346,7 @@ impl Limits {
             || (self.in_flight.iter()).any(|cap| !cap.is_shadow() && cap.count() == 0)
     }
 
-    /// Tells whether nothing was set, so that a route has just what the default has.
+    /// Returns whether nothing was set, so that a route has just what the default has.
     pub(crate) fn inherits_all(&self) -> bool {
         *self == Self::new()
     }

@@ -78,7 +78,7 @@ impl Meter {
         }
     }
 
-    /// Tells whether a unit weighs the same in both meters, so that a state of one is a state of the other.
+    /// Returns whether a unit weighs the same in both meters, so that a state of one is a state of the other.
     pub(crate) fn weighs_as(&self, other: &Self) -> bool {
         self.gcra.interval() == other.gcra.interval() && self.time == other.time
     }
@@ -137,7 +137,7 @@ impl Meter {
         self.gcra.burst()
     }
 
-    /// Tells whether units are slots, which come back only when they are given back.
+    /// Returns whether units are slots, which come back only when they are given back.
     #[inline]
     pub(crate) fn is_slots(&self) -> bool {
         matches!(self.time, Time::Still)
@@ -270,7 +270,7 @@ impl Meter {
         debt.div_ceil(self.gcra.interval())
     }
 
-    /// Tells whether a state is that of a bucket that was full at `now`, and of which one unit was taken then.
+    /// Returns whether a state is that of a bucket that was full at `now`, and of which one unit was taken then.
     #[inline]
     pub(crate) fn has_taken_one(&self, state: u64, now: Nanos) -> bool {
         Gcra::debt(state, self.at(now)) == self.gcra.interval()

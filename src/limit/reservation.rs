@@ -22,7 +22,7 @@ impl Reservation {
         }
     }
 
-    /// Tells whether an estimate is refused, however full the bucket is.
+    /// Returns whether an estimate is refused, however full the bucket is.
     pub(crate) fn refuses(self, tokens: u64) -> bool {
         self.max_tokens.is_some_and(|most| tokens > most)
     }

@@ -264,7 +264,7 @@ thread_local! {
     pub(crate) static NONE_IS_PLAIN: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Tells whether a set of these limits is plain.
+/// Returns whether a set of these limits is plain.
 fn are_plain(limits: &[BoundLimit]) -> bool {
     #[cfg(test)]
     if NONE_IS_PLAIN.get() {
@@ -382,7 +382,7 @@ impl BoundLimit {
         }
     }
 
-    /// Tells whether each client has a balance or a queue of its own here, so that an identity counts.
+    /// Returns whether each client has a balance or a queue of its own here, so that an identity counts.
     pub(crate) fn is_of_clients(&self) -> bool {
         let has_balances = matches!(self.storage, Storage::Client(_));
         has_balances || matches!(self.queue, QueueScope::Client(_))
@@ -534,7 +534,7 @@ impl BoundLimit {
         }
     }
 
-    /// Tells whether its bucket was closed by a reload, and is inherited by those of other routes (see
+    /// Returns whether its bucket was closed by a reload, and is inherited by those of other routes (see
     /// [`bucket`](super::bucket)).
     pub(crate) fn is_closed(&self) -> bool {
         match &self.storage {
@@ -543,7 +543,7 @@ impl BoundLimit {
         }
     }
 
-    /// Tells whether both have the same balances, by identity: settings are not compared.
+    /// Returns whether both have the same balances, by identity: settings are not compared.
     pub(crate) fn is(&self, other: &Self) -> bool {
         match (&self.storage, &other.storage) {
             (Storage::Bucket(own), Storage::Bucket(other)) => Arc::ptr_eq(own, other),
@@ -578,7 +578,7 @@ pub(crate) struct BucketCharge<'a> {
 }
 
 impl BucketCharge<'_> {
-    /// Tells whether the limit would refuse the charge at `state`.
+    /// Returns whether the limit would refuse the charge at `state`.
     #[inline(always)]
     pub(super) fn is_refused(&self, state: u64, now: Nanos) -> bool {
         refusal(self.limit, state, now, self.cost).is_some()

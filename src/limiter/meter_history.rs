@@ -153,14 +153,14 @@ impl MeterHistory {
         });
     }
 
-    /// Tells whether a version is that of the present step, without a lock. If it is, each reading of the clock that
+    /// Returns whether a version is that of the present step, without a lock. If it is, each reading of the clock that
     /// the caller has made before is no later than the step that follows.
     #[inline]
     pub(crate) fn is_present(&self, version: Version) -> bool {
         self.0.present.load(Ordering::Acquire) == version
     }
 
-    /// Tells whether other terms are present than those of a version, without a lock. If not, the same is true of the
+    /// Returns whether other terms are present than those of a version, without a lock. If not, the same is true of the
     /// caller's readings as of [`MeterHistory::is_present`].
     pub(crate) fn is_past(&self, version: Version) -> bool {
         let present = self.0.present.load(Ordering::Acquire);

@@ -210,7 +210,7 @@ fn find<'a>(
     }
 }
 
-/// Tells whether a state that [`find`] has found is in the terms of its limit. That of a client is: the table has
+/// Returns whether a state that [`find`] has found is in the terms of its limit. That of a client is: the table has
 /// looked at its key after it.
 #[inline]
 fn is_in_terms(bound: &BoundLimit, state: u64) -> bool {

@@ -117,7 +117,7 @@ impl LimitReading {
         self.late = seen.late;
     }
 
-    /// Tells whether the limit was charged for a request that was admitted.
+    /// Returns whether the limit was charged for a request that was admitted.
     #[inline(always)]
     pub(crate) fn is_charged(&self) -> bool {
         !self.refused && !self.unasked

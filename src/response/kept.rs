@@ -202,7 +202,7 @@ impl RefusalKey {
         Some((key, wait.map_or(0, |wait| wait.milliseconds)))
     }
 
-    /// Tells whether it is the key of this refusal by one limit, whose wait is in seconds. Without a key made of that: a
+    /// Returns whether it is the key of this refusal by one limit, whose wait is in seconds. Without a key made of that: a
     /// key is large, and most refusals are by a set of one limit.
     #[inline]
     fn is_of<'l>(

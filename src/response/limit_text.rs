@@ -50,7 +50,7 @@ impl LimitText {
         Some(text)
     }
 
-    /// Tells whether [`first`](Self::first) is the text of an admitted request. `taken` has the state that each limit
+    /// Returns whether [`first`](Self::first) is the text of an admitted request. `taken` has the state that each limit
     /// was left in, and the moment of its charge, if that was one unit.
     #[inline]
     pub(super) fn is_first(

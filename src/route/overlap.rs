@@ -10,7 +10,7 @@ use super::{
 };
 
 impl RouteKey {
-    /// Tells whether some request may match both keys.
+    /// Returns whether some request may match both keys.
     pub(crate) fn meets(&self, other: &Self) -> bool {
         compared();
         let (
@@ -46,7 +46,7 @@ impl RouteKey {
         methods && lengths && segments.iter().zip(others).all(same)
     }
 
-    /// Tells whether a request that matches both keys is this one's.
+    /// Returns whether a request that matches both keys is this one's.
     pub(crate) fn beats(&self, other: &Self) -> bool {
         let (
             Pattern::Path {
@@ -120,7 +120,7 @@ impl Shape {
         }
     }
 
-    /// Tells whether some request for the path may match a key. `hash` is the one that made the shape.
+    /// Returns whether some request for the path may match a key. `hash` is the one that made the shape.
     pub(crate) fn meets(&self, key: &RouteKey, hash: impl Fn(&str) -> u64) -> bool {
         compared();
         let Pattern::Path {
@@ -148,7 +148,7 @@ impl Shape {
         methods && lengths && self.segments.iter().zip(segments).all(same)
     }
 
-    /// Tells whether all requests for the path whose method belongs to the same family match a key that it meets.
+    /// Returns whether all requests for the path whose method belongs to the same family match a key that it meets.
     pub(crate) fn is_within(&self, key: &RouteKey) -> bool {
         match key.pattern() {
             Pattern::Default => true,

@@ -267,7 +267,7 @@ impl Reading<'_> {
         &self.head
     }
 
-    /// Tells whether `CONNECT` is read as `GET`.
+    /// Returns whether `CONNECT` is read as `GET`.
     pub(super) fn is_upgrade(&self) -> bool {
         self.is_upgrade
     }

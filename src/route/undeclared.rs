@@ -85,7 +85,7 @@ impl<V> BoundedMap<V> {
         &self.overflow
     }
 
-    /// Tells whether new routes find no room.
+    /// Returns whether new routes find no room.
     pub(crate) fn is_full(&self) -> bool {
         self.used.load(Ordering::Acquire) >= self.slots.len() / 2
     }

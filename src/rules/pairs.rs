@@ -45,7 +45,7 @@ fn is_called_as(one: &Limit, other: &Limit) -> bool {
     one.is_named && other.is_named && one.name == other.name
 }
 
-/// Tells whether two limits have the same settings, whatever their names.
+/// Returns whether two limits have the same settings, whatever their names.
 pub(super) fn equal(one: &Limit, other: &Limit) -> bool {
     let (one, other) = (&one.settings, &other.settings);
     one.is_kind_of(other) && one.window() == other.window() && one.size() == other.size()

@@ -1,12 +1,12 @@
-//! Any answers of a store: any bytes tell what a store says, when it says so, and what requests do meanwhile.
+//! Any answers of a store: bytes determine the answers, their timing, and the requests meanwhile.
 //!
-//! - Nothing panics, and no request asks for ever: each is decided soon after the longest that it may wait.
+//! - Nothing panics, and no request asks without end: each is decided soon after its longest wait.
 //! - *No admission that the answers forbid.* The inner service is called for a request only if the store has answered
-//!   that its charges were taken, or has leased as many units before, of which each is spent once; or, while the store
-//!   does not do as it was asked, as [`OnOutage`] has it: then no more pass than the share of this process holds.
-//! - *Units are conserved* (R25). What was taken for a request that was not let through is undone, once, and nothing
-//!   is given back that was not taken. What is corrected of model tokens adds up to what was settled.
-//! - Slots lie in this process (R15), and snapshots count each request once.
+//!   that its charges were taken, or has leased as many units before, each of which is spent once. While the store
+//!   fails, [`OnOutage`] decides, and at most the share of this process is admitted.
+//! - *Units are conserved* (R25). Units taken for a request that was not admitted are returned once, and no other units
+//!   are returned. Corrections of model tokens add up to the settled amount.
+//! - Slots are in this process (R15), and snapshots count each request once.
 
 use std::{
     collections::HashMap,

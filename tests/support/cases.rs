@@ -1,4 +1,4 @@
-//! The number of cases that a property looks at.
+//! The number of cases of a property.
 
 use std::env;
 

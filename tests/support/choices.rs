@@ -1,4 +1,4 @@
-//! Choices that bytes tell: what a model of any lives is driven by.
+//! Choices that bytes determine, which drive the models of any lives.
 
 #![allow(dead_code, reason = "each model uses its part")]
 

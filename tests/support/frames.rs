@@ -1,12 +1,12 @@
-//! Answers of any frames: any bytes tell what an inner service answers, frame by frame, and when the host polls it or
-//! lets it go.
+//! Answers of any frames: bytes determine the answer of an inner service, frame by frame, and the polls and drops of
+//! the host.
 //!
-//! - *Unchanged* (R18). The head keeps its status, its version, its fields in their order, its extensions; each frame,
-//!   each error and each pause comes as it was sent, and so does what the body knows of its end and its size.
-//! - *Slots* (R15). In flight are, at any moment, as many as have been admitted and have not ended.
-//! - *Model tokens* (R17, R25). At any moment the bucket is charged with the larger of what was reserved and what was
-//!   counted, for each answer that goes on; and with what it was settled at, once, when it is over.
-//! - *Counts.* At the end, snapshots tell as many admitted and refused requests as there were.
+//! - *Unchanged* (R18). The head keeps its status, its version, its fields in their order and its extensions. Each
+//!   frame, error and pause arrives as it was sent, and the body reports the same end and size.
+//! - *Slots* (R15). At any moment, as many are in flight as have been admitted and have not ended.
+//! - *Model tokens* (R17, R25). At any moment the bucket is charged with the larger of reservation and count for each
+//!   running answer, and with the settled amount, once, for each ended one.
+//! - *Counts.* At the end, snapshots count as many admitted and refused requests as there were.
 
 use std::{
     cell::{Cell, RefCell},

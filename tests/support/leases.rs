@@ -1,9 +1,10 @@
-//! Leases between reloads: any bytes tell what replicas ask, when their rules change, and when the store is slow.
+//! Leases between reloads: bytes determine the requests of replicas, the changes of their rules, and delays of the
+//! store.
 //!
 //! - *The bound of the weakest settings* (R1, R20, R21). In each window that ends with an admission, all replicas
 //!   together admit no more than the largest burst and the fastest rate allow that were in force in it, a lease or not;
 //!   and of a quota no more than the largest.
-//! - *Units are conserved* (R25). Of each bucket, no more comes back and is admitted than was taken.
+//! - *Units are conserved* (R25). For each bucket, no more units come back and are admitted than were taken.
 
 use std::{
     collections::HashMap,

@@ -1,16 +1,16 @@
-//! The life of a throttled service, as any bytes tell it: rules, then requests that are sent, polled, answered, counted
-//! and dropped at any point, while time goes by and rules are exchanged.
+//! The life of a throttled service, determined by bytes: rules, then requests that are sent, polled, answered, counted
+//! and dropped at any point, while time passes and rules are exchanged.
 //!
-//! A model beside it has buckets that are written down by hand. Requests that wait in line, and limits that a reload
-//! has changed, it knows less of: there it only tells what may never happen.
+//! A model computes the buckets separately. It knows less of queued requests, and of limits that a reload has changed:
+//! there it only checks what must never happen.
 //!
-//! - Nothing panics, and the inner service is called for none whom a bucket of the model would refuse (R1), nor in
-//!   another order than they came (R16).
-//! - Where nobody waits, exactly those are admitted whom the model admits: so a refused request has cost nothing (R2),
-//!   an account has been settled once at what was used (R17), a slot has come back when and only when its request has
-//!   ended (R15), and a reload has refilled nothing (R20). A shadow plays no part (R19).
+//! - Nothing panics, and the inner service is called for no request that a bucket of the model would refuse (R1), nor
+//!   in another order than requests came (R16).
+//! - While no request waits, exactly those are admitted that the model admits: a refused request has cost nothing (R2),
+//!   an account has been settled once at the tokens used (R17), a slot has come back exactly when its request has ended
+//!   (R15), and a reload has refilled nothing (R20). A shadow plays no part (R19).
 //! - A refusal states exactly when the request would pass (R1), or that it never will (R6).
-//! - At the end, all slots are free and nobody stands in line.
+//! - At the end, all slots are free and all queues empty.
 
 use std::{
     cell::{Cell, RefCell},

@@ -1,4 +1,4 @@
-//! The parts that the host tests share: a service, ways to ask it, and a listener for it.
+//! The parts that the host tests share: a service, functions that call it, and a listener for it.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 

@@ -1,4 +1,4 @@
-//! Real servers of this machine's own, on loopback.
+//! Real servers on this machine, on loopback.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 

@@ -1,12 +1,12 @@
-//! Reloads between any rules: any bytes tell which rules follow each other, and what requests do meanwhile.
+//! Reloads between any rules: bytes determine the sequence of rules, and the requests meanwhile.
 //!
 //! - *The bound of the weakest settings* (R1, R20). In each window that ends with an admission, no more requests, and
-//!   no more model tokens, than the largest burst and the fastest rate that were in force in it allow: of the total, of
-//!   each client, and of each method and path, whatever key it is charged by. So what was used stays used.
-//! - A quota gives no more units than the largest that was in force since it began, for its window does not end here.
-//!   Where a name that a scope gives goes to another of its quotas, the one that is changed besides begins anew.
-//! - No more are in flight than there are slots (R15), and none passes where a key is closed.
-//! - *Nothing is lost.* When all is over and time has passed, the whole burst and all slots are there.
+//!   no more model tokens, than the largest burst and the fastest rate in force in it allow: for the total, for each
+//!   client, and for each method and path, whatever key it is charged by. Used units thus stay used.
+//! - A quota gives no more units than the largest that was in force since it began, since its window does not end here.
+//!   If a name in a scope moves to another of its quotas, the one that is also changed starts over.
+//! - No more requests are in flight than there are slots (R15), and none passes a closed key.
+//! - *Nothing is lost.* At the end, after enough time, the whole burst and all slots are available.
 
 use std::{
     convert::Infallible,

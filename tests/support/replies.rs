@@ -1,9 +1,9 @@
-//! Replies of Redis: any bytes tell what a server sends, to what and when, on a socket to the real client.
+//! Replies of Redis: bytes determine what a server sends on a socket to the real client, in reply to what, and when.
 //!
-//! - Nothing panics, and each request is decided soon after the deadline of the store, in time that stands still but
-//!   for that.
-//! - *No admission that the replies forbid.* No more requests are let through than the server has sent ones, which is
-//!   what a charge that was taken is told with; or, with leases, as many more as were asked for.
+//! - Nothing panics, and each request is decided soon after the deadline of the store, in time that otherwise stands
+//!   still.
+//! - *No admission that the replies forbid.* No more requests are admitted than the server has sent ones, the reply to
+//!   a taken charge; or, with leases, as many more as were asked for.
 //! - Snapshots count each request once.
 
 use std::{

@@ -1,5 +1,5 @@
-//! A store that somebody else has written, against what is public alone: tables of its own, a clock of its own, and an
-//! arithmetic of its own from what a budget tells. Nothing of `Budget::take` and its like is used here.
+//! A custom store that uses only public items: its own tables, its own clock, and its own arithmetic from the numbers
+//! of a budget. It uses neither `Budget::take` nor similar methods.
 
 use std::{
     collections::HashMap,

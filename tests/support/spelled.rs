@@ -1,4 +1,4 @@
-//! Requests that are spelled at random, for routers and the throttle to differ about.
+//! Requests with random spellings, on which routers and the throttle might differ.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 

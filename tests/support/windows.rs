@@ -1,4 +1,4 @@
-//! R1 as it is seen from outside, where nobody can tell when exactly a request was decided.
+//! R1 as seen from outside, where the exact time of a decision is unknown.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 

@@ -24,7 +24,7 @@ pub(super) fn resolved(place: &Cursor<'_>) -> Result<(), ConfigError> {
     )))
 }
 
-/// Tells whether a name is a function of CloudFormation or Pulumi.
+/// Returns whether a name is a function of CloudFormation or Pulumi.
 pub(super) fn is_function(name: &str) -> bool {
     name == "Ref" || name.starts_with("Fn::") || name.starts_with("fn::")
 }

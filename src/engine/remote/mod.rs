@@ -162,7 +162,7 @@ impl<'a> Attempt<'a> {
         store.cached_view(&self.limits.limit_set, self.demand, now, memory, leased)
     }
 
-    /// Tells whether an enforced limit lies in the store. Without one, the store is asked for its shadows alone.
+    /// Returns whether an enforced limit lies in the store. Without one, the store is asked for its shadows alone.
     fn may_be_refused_there(&self) -> bool {
         let mut enforced = self.limits.limit_set.enforced();
         enforced.any(|bound| bound.id.is_some())

@@ -40,7 +40,7 @@ impl Found {
         readings
     }
 
-    /// Tells whether it is admitted now, in the short way or in general.
+    /// Returns whether it is admitted now, in the short way or in general.
     fn is_admitted(&self, state: &RuleSet, is_short: bool) -> bool {
         let (limiter, now) = (&state.limiter, state.limiter.now());
         if is_short {

@@ -269,7 +269,7 @@ impl Bucket {
         self.state.load(Ordering::Acquire)
     }
 
-    /// Tells whether a state that was read from this bucket is in terms of `version`.
+    /// Returns whether a state that was read from this bucket is in terms of `version`.
     #[inline]
     pub(super) fn is_in(&self, state: u64, version: Version) -> bool {
         state != BUSY && self.version.load(Ordering::Acquire) == version

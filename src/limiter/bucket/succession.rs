@@ -240,7 +240,7 @@ fn family() -> MutexGuard<'static, ()> {
 }
 
 impl Bucket {
-    /// Tells whether nothing is charged to it any more.
+    /// Returns whether nothing is charged to it any more.
     pub(crate) fn is_closed(&self) -> bool {
         self.version.load(Ordering::Acquire) == CLOSED
     }
@@ -332,7 +332,7 @@ impl Bucket {
         }
     }
 
-    /// Tells whether somebody may still give something back to a closed bucket, of which the caller holds one
+    /// Returns whether somebody may still give something back to a closed bucket, of which the caller holds one
     /// reference: a request that has had it while it was open.
     fn is_awaited(self: &Arc<Self>) -> bool {
         let count = Arc::strong_count(self);
@@ -433,7 +433,7 @@ impl Bucket {
         Some(heirs.iter().filter_map(remaining).min().unwrap_or(0))
     }
 
-    /// Tells whether a retired bucket has nothing left to inherit, and will have nothing: all has come back at `now`,
+    /// Returns whether a retired bucket has nothing left to inherit, and will have nothing: all has come back at `now`,
     /// and no request holds the bucket or an ancestor of it. True of a limit that was never open.
     ///
     /// The caller holds one reference, beside that of the lost key.

@@ -125,7 +125,7 @@ impl ClientBuckets {
         self.mark.store(Self::RETIRED, Ordering::Release);
     }
 
-    /// Tells whether both are the same buckets, in whatever terms.
+    /// Returns whether both are the same buckets, in whatever terms.
     pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.overflow, &other.overflow)
     }
@@ -210,7 +210,7 @@ impl<'a> TableKey<'a> {
         self.word
     }
 
-    /// Tells whether the limit was retired in these terms before the key was made.
+    /// Returns whether the limit was retired in these terms before the key was made.
     fn is_retired(&self) -> bool {
         self.word & Self::ENTERED == 0
     }

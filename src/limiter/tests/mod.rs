@@ -69,7 +69,7 @@ fn admit<'a>(
     super::admit(charges, now, clock, || (), readings).expect("no reload")
 }
 
-/// Tells whether a request of these costs is admitted by a clock that stands still.
+/// Returns whether a request of these costs is admitted by a clock that stands still.
 fn take(limits: &[BoundLimit], costs: &[(usize, u64)], now: Nanos) -> bool {
     admit(
         charges(limits, costs),

@@ -36,7 +36,7 @@ impl Tree {
         }
     }
 
-    /// Tells whether there is no path.
+    /// Returns whether there is no path.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         !self.any_params && !self.any_greedy

@@ -87,7 +87,7 @@ impl WaitQueues {
         }
     }
 
-    /// Tells whether nobody waits anywhere, without the lock: all that a request pays for queues while they are empty.
+    /// Returns whether nobody waits anywhere, without the lock: all that a request pays for queues while they are empty.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting.load(Ordering::Acquire) == 0
@@ -100,7 +100,7 @@ impl WaitQueues {
             .unwrap_or_default()
     }
 
-    /// Tells whether somebody stands in a queue who came before a ticket and is not passed over. `QueueTicket::MAX`
+    /// Returns whether somebody stands in a queue who came before a ticket and is not passed over. `QueueTicket::MAX`
     /// asks for anybody.
     pub(crate) fn has_earlier(&self, queue: QueueId, ticket: QueueTicket, now: Nanos) -> bool {
         let first = self.on(queue, now, |queue| queue.first()).flatten();

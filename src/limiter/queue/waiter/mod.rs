@@ -175,7 +175,7 @@ impl Limiter {
         readings
     }
 
-    /// Tells whether somebody waits in a queue of the request's enforced limits. Sweeps those queues.
+    /// Returns whether somebody waits in a queue of the request's enforced limits. Sweeps those queues.
     pub(crate) fn is_behind(&self, limit_set: &LimitSet, demand: Demand) -> bool {
         let now = self.now();
         let mut lines = limit_set
@@ -298,7 +298,7 @@ impl Waiter {
         self.deadline
     }
 
-    /// Tells whether it is its turn to ask, and goes over to a queue in which somebody stands who came before it.
+    /// Returns whether it is its turn to ask, and goes over to a queue in which somebody stands who came before it.
     ///
     /// `waker` is woken when the answer may have changed. Past the deadline it is never asked to wait longer.
     pub(crate) fn next(&mut self, limit_set: &LimitSet, demand: Demand, waker: &Waker) -> Next {
