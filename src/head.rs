@@ -9,7 +9,7 @@ use http::{
     request::Parts,
 };
 
-/// The head of a request, for closures that find out whose it is and what it may do.
+/// The head of a request, which user closures identify clients and estimate tokens by.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestHead<'a> {
     method: &'a Method,
@@ -48,13 +48,13 @@ impl<'a> RequestHead<'a> {
         }
     }
 
-    /// The method.
+    /// Returns the method.
     #[must_use]
     pub fn method(self) -> &'a Method {
         self.method
     }
 
-    /// The target, as it was sent.
+    /// Returns the target as it was sent.
     #[must_use]
     pub fn uri(self) -> &'a Uri {
         self.uri
@@ -64,17 +64,17 @@ impl<'a> RequestHead<'a> {
         self.version
     }
 
-    /// The header fields.
+    /// Returns the header fields.
     #[must_use]
     pub fn headers(self) -> &'a HeaderMap {
         self.headers
     }
 
-    /// The value of a header field as text: of several lines the first that is not empty, without the white space
-    /// around it. `None` if there is none, or if it is no UTF-8.
+    /// Returns the value of a header field as a string, without surrounding white space. If the field has several
+    /// lines, the first that is not empty counts. `None` if there is none, or if it is not UTF-8.
     ///
-    /// Prefer it to [`headers`](Self::headers) for what tells clients apart: HTTP/2 hands on white space that HTTP/1.1
-    /// takes off, so that a client could be a new one with each space that it adds.
+    /// Prefer it to [`headers`](Self::headers) for identities: HTTP/2 passes on white space that HTTP/1.1 removes, so
+    /// that a client could be a new one with each added space.
     #[must_use]
     pub fn field(self, name: &str) -> Option<&'a str> {
         text(self.headers, name)

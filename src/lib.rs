@@ -21,23 +21,26 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let rules = Rules::new()
 //!     .default_route(Rate::per_second(10).burst(5)) // each route has its own bucket
-//!     .route("POST /v1/chat/completions", Rate::per_minute(30).burst(1).named("chat"))
+//!     .route("POST /v1/chat", Rate::per_minute(30).burst(1).named("chat"))
 //!     .route("GET /health", Limits::exempt());
-//! let service = ServiceBuilder::new().layer(ThrottleLayer::new(rules)?).service_fn(model);
+//! let service = ServiceBuilder::new()
+//!     .layer(ThrottleLayer::new(rules)?)
+//!     .service_fn(model);
 //!
-//! let chat = || Request::post("/v1/chat/completions").body(()).expect("a request");
+//! let chat = || Request::post("/v1/chat").body(()).expect("a request");
 //! let answer = service.clone().oneshot(chat()).await?;
 //! assert_eq!(answer.status(), StatusCode::OK);
 //! assert_eq!(answer.headers()["ratelimit"], "\"chat\";r=0;t=2");
 //!
-//! let refusal = service.clone().oneshot(chat()).await?; // `model` never sees this request
+//! // `model` never sees this request.
+//! let refusal = service.clone().oneshot(chat()).await?;
 //! assert_eq!(refusal.status(), StatusCode::TOO_MANY_REQUESTS);
 //! assert_eq!(refusal.headers()["retry-after"], "2");
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! # Where to read on
+//! # Documentation
 //!
 //! | to | see |
 //! |---|---|
@@ -52,7 +55,7 @@
 //! | try a limit first | [`Rate::shadow`], and the guide [Simulate before you change](guides::simulate) |
 //! | switch from another limiter | the other [guides] |
 //!
-//! # What it promises
+//! # Guarantees
 //!
 //! - **An exact bound.** In any half-open window of length `w`, a bucket admits at most `burst - 1 + ⌈w × count /
 //!   period⌉` requests, over all threads, connections and clones of a layer.
@@ -63,13 +66,13 @@
 //! - **No way around.** A request that its host may take for either of two routes is charged to both.
 //! - **Early errors.** [`ThrottleLayer::new`] rejects contradictory rules. No request fails later because of a rule.
 //!
-//! # What it costs
+//! # Costs
 //!
 //! A decision is made in `call`: one reading of the clock, one look-up and one exchange for each limit. There is no
 //! lock (except for a client without a bucket), no task, no timer and no boxed future. A request that queues, or asks a
 //! store, costs a box and a clone of the inner service. An admitted request without header fields allocates nothing.
 //!
-//! # What it does not do yet
+//! # Limitations
 //!
 //! - Caps on what is in flight, and queues, hold for each process, not for all replicas.
 //! - A request is one unit of a rate or quota, whatever its cost. Only model tokens are counted by cost.
@@ -78,7 +81,7 @@
 //!
 //! # Features
 //!
-//! Nothing is on by default.
+//! No feature is on by default.
 //!
 //! | feature | adds |
 //! |---|---|

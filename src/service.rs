@@ -38,9 +38,10 @@ use crate::{
 /// The service decides in `call`, at once. `poll_ready` only asks the inner service, since the request and its route
 /// are not known yet. All clones share their limits.
 ///
-/// It is a service of `http` requests if the inner one is. The inner service must be `Clone`; it is cloned only for a
-/// request that is not decided at once, because it waits in a queue, for a lease or for a store. Such a request takes
-/// the service that was polled ready along, with anything that it has reserved. Response bodies are bodies of `Bytes`.
+/// A throttle is a service of `http` requests if the inner one is. The inner service must be `Clone`; it is cloned only
+/// for a request that is not decided at once, because it waits in a queue, for a lease or for a store. Such a request
+/// takes the service that was polled ready along, with anything that it has reserved. Response bodies are bodies of
+/// `Bytes`.
 #[derive(Clone)]
 pub struct Throttle<S> {
     inner: S,

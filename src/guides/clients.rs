@@ -1,4 +1,4 @@
-//! Clients and plans: who is limited, by which identity, and with what.
+//! Clients and plans: identities, proxies, and the limits of each client.
 //!
 //! ```
 //! use tower_throttle::{Clients, Limits, Plan, Quota, Rate, Rules, ThrottleLayer};
@@ -23,21 +23,21 @@
 //! |---|---|
 //! | [`by_header`](crate::Clients::by_header) | a header field, such as `x-api-key` |
 //! | [`by_bearer`](crate::Clients::by_bearer) | the bearer token |
-//! | [`by_host`](crate::Clients::by_host) | the host that is asked for, out of a list |
+//! | [`by_host`](crate::Clients::by_host) | the requested host, out of a list |
 //! | [`by_address`](crate::Clients::by_address), [`or_address`](crate::Clients::or_address) | the address of the peer; IPv6 by its /64 network |
-//! | [`by_extension`](crate::Clients::by_extension), [`by`](crate::Clients::by) | what authentication has put into the request's extensions, or a closure |
+//! | [`by_extension`](crate::Clients::by_extension), [`by`](crate::Clients::by) | a value that authentication has inserted into the request's extensions, or a closure |
 //!
-//! Keys, tokens and addresses are hashed at once. Only the hashes are kept, and nothing prints them.
+//! Keys, tokens and addresses are hashed at once. Only the hashes are stored, and they are never printed.
 //!
-//! Trust an identity that was verified. A key that nobody has checked is a new client with each value, and each new
-//! client has full buckets. Put authentication outside the throttle. Where nobody authenticates, limit by address,
-//! which a client cannot make up. Unidentified requests share the limits of one anonymous client.
+//! Use verified identities. An unverified key is a new client with each value, and each new client has full buckets.
+//! Put authentication outside the throttle. Without authentication, limit by address, which a client cannot forge.
+//! Unidentified requests share the limits of one anonymous client.
 //!
 //! # Identity and plan from a database
 //!
-//! Look them up in the authentication layer, which is asynchronous and outside the throttle. Put the result into the
-//! request's extensions, and read it from there. `call` of the throttle stays synchronous, and an invalid key never
-//! reaches a limit:
+//! Look them up in the authentication layer, which is asynchronous and outside the throttle. Insert the result into the
+//! request's extensions, and read it from there. `call` of the throttle stays synchronous, and a request with an
+//! invalid key never reaches a limit:
 //!
 //! ```
 //! use axum::middleware::{Next, from_fn};
@@ -90,10 +90,10 @@
 //!
 //! # Addresses and proxies
 //!
-//! The host tells the address of the peer. In axum, serve `app.into_make_service_with_connect_info::<SocketAddr>()`
-//! (feature `axum`); tonic tells it by itself (feature `tonic`); on bare hyper, put a
-//! [`PeerAddr`](crate::client::PeerAddr) into the extensions. Without it all clients are anonymous, and the log says
-//! so once (feature `tracing`).
+//! The host provides the address of the peer. In axum, serve `app.into_make_service_with_connect_info::<SocketAddr>()`
+//! (feature `axum`); tonic provides it by itself (feature `tonic`); on bare hyper, insert a
+//! [`PeerAddr`](crate::client::PeerAddr) into the extensions. Without it all clients are anonymous, and a warning is
+//! logged once (feature `tracing`).
 //!
 //! Behind a proxy every peer is the proxy. Name the proxies that you trust:
 //! `Clients::by_address().trusted_proxies(["10.0.0.0/8"])`. `X-Forwarded-For` (or `Forwarded`, by
@@ -102,14 +102,14 @@
 //!
 //! # Plans
 //!
-//! [`Clients::each`](crate::Clients::each) sets the limits of every client. A plan replaces them, and inherits what
-//! it leaves out. [`Plan::route`](crate::Plan::route) adds limits for one route. Assign clients to plans by key
+//! [`Clients::each`](crate::Clients::each) sets the limits of every client. A plan replaces them, and inherits what it
+//! leaves out. [`Plan::route`](crate::Plan::route) adds limits for one route. Assign clients to plans by key
 //! ([`member`](crate::Clients::member)) or by a closure ([`plan_by`](crate::Clients::plan_by)). A plan that does not
-//! exist counts as none, and the log says so once.
+//! exist counts as none, and a warning is logged once.
 //!
 //! # Memory
 //!
-//! All balances of clients lie in one table of fixed size: 16 bytes for each limit of a client, 4 MiB unless
-//! [`max_clients`](crate::Clients::max_clients) says otherwise. Only a full bucket gives up its place, so a flood of
-//! made-up identities cannot reset what a client has used. When the table is full, clients without a bucket share
-//! overflow buckets.
+//! All balances of clients are in one table of fixed size: 16 bytes for each limit of a client, 4 MiB unless
+//! [`max_clients`](crate::Clients::max_clients) is set. Only a full bucket gives up its place, so a flood of invented
+//! identities cannot reset the usage of a client. When the table is full, clients without a bucket share overflow
+//! buckets.

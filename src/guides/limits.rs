@@ -1,4 +1,4 @@
-//! Routes, rates, quotas and totals: what a limit counts, and which limits a request is charged to.
+//! Limits: routes, rates, quotas and totals, and how a request is charged.
 //!
 //! ```
 //! use tower_throttle::{Limits, Quota, Rate, Rules, ThrottleLayer};
@@ -20,9 +20,9 @@
 //!
 //! # Rates and bursts
 //!
-//! A bucket holds as many requests as the limit's *burst* and starts full. An admitted request takes one. Requests
-//! come back evenly, at the *steady-state rate*, until the bucket is full again. In any half-open window of length
-//! `w` a bucket admits at most
+//! A bucket holds as many requests as the limit's *burst* and starts full. An admitted request takes one. Requests are
+//! refilled evenly, at the *steady-state rate*, until the bucket is full again. In any half-open window of length `w` a
+//! bucket admits at most
 //!
 //! ```text
 //! burst - 1 + ⌈w × count / period⌉
@@ -37,14 +37,14 @@
 //!
 //! # Quotas
 //!
-//! A [`Quota`](crate::Quota) is a count in a day, week or month (UTC), or in any window. It begins anew with each
-//! window. A process keeps it in memory: a restart makes it whole, unless it lies in a [store](super::replicas).
+//! A [`Quota`](crate::Quota) is a count in a day, week or month (UTC), or in any window. It starts again with each
+//! window. It is kept in memory: a restart makes it whole, unless it is in a [store](super::replicas).
 //!
 //! # All or none
 //!
-//! A request is charged to its route's limits, its client's limits and the total: to all of them or to none. A
-//! rejected request costs nothing anywhere. A request that waits as long as it was told is admitted, unless another
-//! request has taken its place.
+//! A request is charged to its route's limits, its client's limits and the total: to all of them or to none. A rejected
+//! request costs nothing. A request that waits as long as its refusal states is admitted, unless another request has
+//! taken its place.
 //!
 //! # Inheritance
 //!
@@ -74,15 +74,15 @@
 //! has it.
 //!
 //! Query, host and fragment take no part. Spellings of a path (`/v1/%63hat`) are the same path. A request that its
-//! server may take for either of two routes is charged to both, so that no spelling avoids a limit: escapes, empty
-//! segments, a slash at the end, gRPC of any method, `CONNECT` with a path.
+//! server may match to either of two routes is charged to both, so that no spelling avoids a limit: escapes, empty
+//! segments, a final slash, gRPC with any method, `CONNECT` with a path.
 //!
 //! # Undeclared routes
 //!
-//! With a default route, a request that no key matches has buckets of its own: in axum (feature `axum`) for each
-//! method and router template, elsewhere for each method and path. Clients choose paths, so the first 1,024 are kept
-//! apart and all others share one more set of buckets. [`Undeclared::Shared`](crate::rules::Undeclared::Shared) and a
-//! key `$default` put all of them into one set. Prefer either where no router tells templates.
+//! With a default route, a request that no key matches has buckets of its own: in axum (feature `axum`) for each method
+//! and router template, elsewhere for each method and path. Clients choose paths, so the first 1,024 have buckets of
+//! their own, and all others share one more set. [`Undeclared::Shared`](crate::rules::Undeclared::Shared) and a key
+//! `$default` put all of them into one set. Prefer either if no router provides templates.
 //!
 //! # Names
 //!
@@ -91,11 +91,11 @@
 //!
 //! # Shadows
 //!
-//! A limit with `.shadow()` is decided on and never enforced. It reports what it would have rejected, in snapshots,
-//! metrics and [`Decision::shadow`](crate::Decision::shadow). Use it to try a limit on real traffic.
+//! A limit with `.shadow()` decides but is never enforced. Snapshots, metrics and
+//! [`Decision::shadow`](crate::Decision::shadow) report what it would have rejected. Use it to try a limit on real
+//! traffic.
 //!
 //! # Errors
 //!
-//! [`ThrottleLayer::new`](crate::ThrottleLayer::new) rejects keys that cannot be read, keys that mean the same route,
-//! names that are taken and rates that never refill. The error names the setting and says what to write instead.
-//! Rules that pass never fail a request later.
+//! [`ThrottleLayer::new`](crate::ThrottleLayer::new) rejects invalid keys, two keys for one route, names already in use
+//! and rates that never refill. The error names the setting and the remedy. Valid rules never fail a request later.

@@ -63,7 +63,8 @@
 //!
 //! ```
 //! use http::{StatusCode, request::Parts};
-//! use tower_throttle::{Denial, Rules, RulesError, ThrottleLayer, response::{Problem, Rejection}};
+//! use tower_throttle::response::{Problem, Rejection};
+//! use tower_throttle::{Denial, Rules, RulesError, ThrottleLayer};
 //!
 //! fn throttle(rules: Rules) -> Result<ThrottleLayer, RulesError> {
 //!     ThrottleLayer::builder(rules)

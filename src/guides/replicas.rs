@@ -1,4 +1,4 @@
-//! Limits that several replicas share.
+//! Replicas: limits that several processes share.
 //!
 //! ```no_run
 //! use tower_throttle::store::{OnOutage, RedisStore};
@@ -26,7 +26,7 @@
 //!
 //! # What is exact
 //!
-//! The [bound](crate#what-it-promises) holds for all replicas together, to the nanosecond, by the clock of the store's
+//! The [bound](crate#guarantees) holds for all replicas together, to the nanosecond, by the clock of the store's
 //! server. The clocks of replicas take no part. A request is charged on all of its limits in one call, or on none. It
 //! is charged once: a call is never repeated, even if its answer is lost.
 //!

@@ -16,7 +16,7 @@ const MICROSECOND: Nanos = 1_000;
 
 /// The virtual queue of one bucket. Locked while it is used.
 ///
-/// It holds no more turns than a real queue could:
+/// A virtual queue holds no more turns than a real queue could:
 ///
 /// - The queue starts over when the bucket may have been full since the last refusal, or has admitted beyond its end.
 /// - A caller has one turn. A caller that returns early gets that turn again, and the turn goes to the next caller if
