@@ -164,7 +164,7 @@ mod tests {
             (" a", "a"),
             ("a\t", "a"),
             ("\t a \t b \t", "a \t b"),
-            // What is no optional white space belongs to the value.
+            // Other white space belongs to the value.
             ("\u{a0}a\u{a0}", "\u{a0}a\u{a0}"),
         ];
         for (value, expected) in table {

@@ -66,7 +66,7 @@ async fn in_axum_the_peer_is_known_and_proxies_if_they_are_trusted() {
         ("127.0.0.2", [SERVED, SERVED, REFUSED]),
     ] {
         for (turn, expected) in expected.into_iter().enumerate() {
-            // What it claims gains it nothing.
+            // The claim gains it nothing.
             let claim = format!("x-forwarded-for: 192.0.2.{turn}\r\n");
             assert_eq!(ask(server, from, &claim).await, expected, "{from}");
         }

@@ -577,7 +577,7 @@ async fn limits_hold_for_each_subscription() {
         "{message}"
     );
     assert!(client.send(request("another")).await.is_admitted());
-    // Who sends none shares one client's limits, and is never unlimited.
+    // Requests without a key share one client's limits, and are never unlimited.
     for n in 0..6 {
         assert_eq!(client.get("/").await.is_admitted(), n < 5, "{n}");
     }

@@ -109,7 +109,7 @@ async fn no_spelling_of_a_path_is_sent_on_by_the_strict_layer() {
         assert!(detail.starts_with("the path has "), "{path}: {detail}");
     }
     assert_eq!(upstream.taken(), [""; 0]);
-    // What was refused has cost nothing.
+    // The refused requests have cost nothing.
     assert_eq!(admitted(&proxy, 5, "POST", "/v1/chat/completions").await, 2);
     assert_eq!(admitted(&proxy, 5, "POST", "/v1/models").await, 3);
 }

@@ -549,7 +549,7 @@ async fn admitted_responses_tell_what_is_left_in_the_words_of_the_dialect() {
             .rate_limit_headers(false);
         let silent = build(silent);
         assert_eq!(get(&silent, "/").await.headers().len(), 0, "{dialect:?}");
-        // What is not published is told by no dialect.
+        // No dialect shows an unpublished limit.
         let hidden = speaking(Rules::new().total(limits()), dialect);
         assert_eq!(get(&hidden, "/").await.headers().len(), 0, "{dialect:?}");
     }
@@ -751,7 +751,7 @@ async fn what_is_told_of_two_limits_that_refuse_is_that_of_the_longer_wait() {
     assert_eq!(headers["x-ratelimit-limit-requests"], "7");
     assert_eq!(headers["x-ratelimit-remaining-requests"], "0");
     assert_eq!(headers["x-ratelimit-reset-requests"], "8m34.186s");
-    // Of the quick ones fewer remain, and it is the slow ones that are waited for.
+    // The quick limit has fewer left, but the slow one determines the wait.
     assert_eq!(headers["x-ratelimit-limit-tokens"], "45");
     assert_eq!(headers["x-ratelimit-remaining-tokens"], "5");
 }
@@ -805,7 +805,7 @@ async fn neither_slots_nor_what_is_not_published_are_told() {
         .in_flight(1);
     let answer = get(&layer(slots.publish(true), Dialect::OpenAi), "/").await;
     assert_eq!(answer.headers()["x-ratelimit-limit-requests"], "60");
-    // What refused is the total, of which nothing is told.
+    // The total has refused, and is not published.
     let few = Rules::new()
         .route("GET /", Rate::per_minute(60).burst(10))
         .total(Rate::per_hour(1));

@@ -216,7 +216,7 @@ async fn ask(address: SocketAddr, http2: bool, end: &str, events: &mut Unbounded
             body.frame().await.expect("a frame").expect("data");
         }
         "error" => {
-            // It may come before the head was sent.
+            // The answer may come before the head was sent.
             if let Ok(answer) = answer.await {
                 assert!(answer.into_body().collect().await.is_err(), "broken");
             }
@@ -492,7 +492,7 @@ where
         assert_eq!(in_flight(), Some(1), "after {tenths} tenths of a second");
         time::sleep(Duration::from_millis(50)).await;
         if byte_every.is_some_and(|every| (tenths + 1) % every == 0) {
-            // It may have been refused meanwhile.
+            // The request may have been refused meanwhile.
             let _ = sends.send(Ok(Bytes::from_static(b".")));
         }
     }
@@ -516,8 +516,8 @@ async fn a_head_without_its_body_holds_a_slot_until_the_body_times_out() {
     let second = Duration::from_secs(1);
     let rules = Rules::new().total(Limits::new().in_flight(1));
     let throttle = throttle(rules);
-    // What is sent; and for how long a slot is held without a timeout, with one between two frames, and with one for the
-    // whole body.
+    // The pace of the body; and the time for which a slot is held without a timeout, with one between two frames, and
+    // with one for the whole body.
     for (byte_every, expected) in [
         (None, [None, Some(10), Some(10)]),
         (Some(7), [None, None, Some(10)]),

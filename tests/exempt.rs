@@ -26,7 +26,7 @@ async fn no_scope_counts_a_request_of_an_exempt_route() {
         ("HEAD", "/health", 20),
         ("GET", "/health?probe=1", 20),
         ("POST", "/grpc.health.v1.Health/Check", 20),
-        // What is not declared exempt to the letter.
+        // Spellings that are not declared exempt.
         ("POST", "/health", 0),
         ("OPTIONS", "/health", 0),
         ("GET", "/health/", 0),

@@ -158,7 +158,7 @@ async fn what_a_crash_strands_lapses() {
     let rules = || Rules::new().total(Rate::per_second(20).burst(100));
     let crashes = replica(rules(), &store, 20);
     assert_eq!(admitted(&crashes, 1).await, 1);
-    // It is not dropped, so that nothing is given back, and it is never asked again.
+    // The lease is not dropped, so that nothing is given back, and the store is never asked again.
     let other = replica(rules(), &store, 1);
     assert_eq!(admitted(&other, 200).await, 80);
     sleep(Duration::from_secs(5)).await;
@@ -274,13 +274,13 @@ async fn a_crowd_makes_few_questions() {
 
 #[tokio::test(start_paused = true)]
 async fn who_asks_and_is_held_up_holds_up_others_for_a_moment() {
-    // Whether the deadline of the one is slept until when the other waits, or not yet.
+    // With and without sleeping through the deadline of the one before the other waits.
     for is_slept in [false, true] {
         let store = Told::new();
         let rules = Rules::new().total(Rate::per_second(1_000).burst(1_000));
         let client = replica(rules, &store, 50);
         store.does(Does::Late(MS));
-        // It is polled once, and then never again.
+        // The request is polled once, and then never again.
         let mut held_up = pin!(client.get("/"));
         let mut context = Context::from_waker(Waker::noop());
         assert!(matches!(held_up.as_mut().poll(&mut context), Poll::Pending));
@@ -394,7 +394,7 @@ async fn who_finds_a_slot_at_the_last_moment_is_charged_all_the_same() {
         let (client, admitted) = (Arc::clone(&client), Arc::clone(&admitted));
         tokio::spawn(async move {
             let mut turn = 0;
-            // How many find the slot taken depends on the machine.
+            // The number of requests that find the slot taken depends on the machine.
             while turn < 8_000 || admitted.load(Ordering::Relaxed) <= BURST / 2 {
                 assert!(turn < 10_000_000, "hardly any is admitted");
                 turn += 1;

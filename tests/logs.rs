@@ -115,7 +115,7 @@ async fn no_refusal_is_lost_under_a_filter_that_takes_it() {
             .route("GET /slow", Rate::per_minute(1).burst(1))
             .route("GET /closed", Rate::per_second(0));
         let client = Client::of(ThrottleLayer::new(rules).expect("rules that hold together"));
-        // Of the first route, the third and all after it are copies.
+        // The third refusal of the first route and all later ones are copies.
         for path in ["/slow", "/slow", "/slow", "/slow", "/closed"] {
             ask(&client, path).await;
         }

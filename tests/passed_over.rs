@@ -145,7 +145,7 @@ async fn who_is_passed_over_keeps_its_turn_if_it_comes_back_in_time() {
         let third = enter(&service).await;
         assert_eq!(second.await.expect("no panic").status(), StatusCode::OK);
         let passed = start.elapsed();
-        // It came before the third.
+        // The second came before the third.
         assert_eq!(late.await.status(), StatusCode::OK);
         assert!(start.elapsed() < passed + seconds(1) + SOON, "{balances:?}");
         assert!(!third.is_finished(), "{balances:?}");
@@ -187,7 +187,7 @@ async fn a_forgotten_place_lengthens_no_wait_of_those_who_come_later() {
     for _ in 0..2 {
         mem::forget(held(&service).await);
     }
-    // It stands behind both, finds out that neither asks, and passes them.
+    // The third is behind both, finds that neither asks, and passes them.
     let third = enter(&service).await;
     advance(Duration::from_millis(2_500)).await;
     assert_eq!(third.await.expect("no panic").status(), StatusCode::OK);

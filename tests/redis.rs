@@ -174,7 +174,7 @@ async fn a_server_that_is_paused_costs_one_deadline() {
         }
         server.signal("-CONT");
         assert_eq!(recovered(&client).await, OK);
-        // What the server did when it went on was given back, and nothing was taken twice.
+        // The charges that the server made when it resumed were given back, and nothing was taken twice.
         owes(&server, 3).await;
         assert_eq!(admitted(&client, 9).await, 2, "{kind:?}: five in all");
     }

@@ -104,7 +104,7 @@ async fn a_failover_forgets_what_the_replica_had_not_heard() {
             let mut primary = Server::start(kind).await;
             let replica = Server::start(kind).await;
             let lag = Proxy::to(primary.port).await;
-            // What keeps its address whichever of them it is.
+            // A proxy keeps the address, whichever server is behind.
             let service = Proxy::to(primary.port).await;
             replica
                 .says(&["REPLICAOF", "127.0.0.1", &lag.port.to_string()])
@@ -120,7 +120,7 @@ async fn a_failover_forgets_what_the_replica_had_not_heard() {
             replica.says(&["REPLICAOF", "NO", "ONE"]).await;
             service.leads_to(replica.port);
 
-            // Whoever remembers that the bucket is empty does not ask; another one does.
+            // A client that remembers the empty bucket does not ask; another one does.
             let two = client(&service.url(), slow(BURST)).await;
             let after = admitted(&two, 20).await;
             let status = recovered(&one).await;
@@ -396,7 +396,7 @@ async fn rights_that_are_taken_away_and_given_back() {
             ("-evalsha", "+evalsha"),
             ("-mget", "+mget"),
             ("resetkeys", "~throttle:*"),
-            // Whoever is switched off is thrown out at some point.
+            // A user that is switched off is disconnected at some point.
             ("off", "on"),
         ] {
             server.says(&["ACL", "SETUSER", "limits", taken]).await;
@@ -442,7 +442,7 @@ async fn replicas_that_are_on_their_own_have_a_share_each() {
             );
         }
         server.run().await;
-        // It was empty; until it is asked again nobody gets more than its share.
+        // The bucket was empty; until the store is asked again no replica gets more than its share.
         let mut sum = 0;
         for _ in 0..PATIENCE {
             for client in &clients {
@@ -627,7 +627,7 @@ async fn a_change_of_state_is_one_line() {
             for one in crowd.collect::<Vec<_>>() {
                 assert_eq!(one.await.expect("no panic"), UNAVAILABLE, "{kind:?}");
             }
-            // It is probed for a while.
+            // The store is probed for a while.
             sleep(300 * MS).await;
             assert_eq!(client.get("/").await.status, UNAVAILABLE, "{kind:?}");
             let lines = told_of_store(&log);
@@ -677,7 +677,7 @@ fn ends_under_load(url: &str, server: &str, lease: u64, threads: usize) {
                 tokio::spawn(async move {
                     loop {
                         client.get("/").await;
-                        // What is leased is answered at once, and a task that never waits never ends.
+                        // Leased requests are answered at once, and a task that never waits never ends.
                         yield_now().await;
                     }
                 })
@@ -695,7 +695,7 @@ fn ends_under_load(url: &str, server: &str, lease: u64, threads: usize) {
         if stops {
             signal("-CONT");
         }
-        // What is left of it serves another runtime.
+        // The rest of the lease serves another runtime.
         let runtime = Runtime::new().expect("a runtime");
         assert_eq!(runtime.block_on(recovered(&client)), OK);
     }

@@ -342,7 +342,7 @@ async fn who_leases_asks_once_for_many() {
             "{kind:?}: one, and fifty more"
         );
 
-        // Of a rate they lapse as it refills: the less of it is used, the more of them.
+        // Leased units of a rate lapse as it refills: the lower the usage, the more of them.
         for apart in [0, 2, 20] {
             let rate = Rate::per_second(1_000).burst(1_500);
             let name = format!("rate_{apart}");
@@ -397,7 +397,7 @@ async fn a_bucket_is_kept_until_it_is_full_and_no_longer() {
         for _ in 1..USED {
             assert_eq!(client.get("/").await.status, OK);
         }
-        // Of its 500 tokens 300 come back.
+        // The request returns 300 of its 500 tokens.
         let serve = service_fn(|request: Request<()>| async move {
             let usage = request.extensions().get::<Usage>().cloned();
             usage.expect("tokens are limited").settle(200);
@@ -603,7 +603,7 @@ async fn nothing_of_a_client_is_told_to_the_server_whatever_is_asked_of_it() {
             // Until there is something again.
             sleep(300 * MS).await;
             traffic(kind, &layer).await;
-            // Whoever goes away has what was taken for it given back.
+            // A cancelled request gives back what was taken for it.
             let gone = Request::post("/chat").header("x-api-key", "sk-of-gold");
             tokio::select! {
                 biased;
@@ -639,7 +639,7 @@ async fn nothing_of_a_client_is_told_to_the_server_whatever_is_asked_of_it() {
         for raw in SECRETS {
             assert!(!keys.to_lowercase().contains(raw), "{kind:?}: {keys}");
         }
-        // What is kept has nothing but digits in it, and what it is counted in.
+        // Values have only digits, and the unit that they count in.
         for (key, value, ..) in kept(&server).await {
             let plain = |c: char| c.is_ascii_digit() || [':', 'w', 'o'].contains(&c);
             let ours = key.starts_with("throttle:");

@@ -139,7 +139,7 @@ async fn trusted_proxies(port: &str, plain: &str) {
     let store = RedisStore::connect(&url).await;
     let client = client(store.expect("it is trusted"));
     assert_eq!(admitted(&client, 2).await, 2);
-    // It comes back through TLS, too.
+    // The store comes back through TLS, too.
     let operator = format!("redis://127.0.0.1:{plain}");
     let mut operator = servers::connect(&operator).await.expect("it runs");
     let kill = ["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"];

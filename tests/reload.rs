@@ -752,7 +752,7 @@ async fn tokens_of_a_client_that_are_settled_long_after_a_reload_count_from_then
     };
     let (slow, fast) = (86_400 * SECOND, MS);
     let table = [
-        // What was reserved has come back, and 950 are owed.
+        // The reservation has come back, and 950 are owed.
         (slow, fast, 1_050, 50),
         // Nothing has come back yet but what was not used.
         (fast, slow, 30, 1_000 - 30 - 100),
@@ -981,7 +981,7 @@ fn threads_get_no_more_than_the_bursts_while_rules_are_reloaded() {
     };
     let client = Client::new(rules(1));
     let handle = client.handle();
-    // What every path and every client has had.
+    // The usage of every path and every client.
     let paths = ["/declared", "/new", "/other"];
     let admitted = [(); 3].map(|()| [(); 3].map(|()| AtomicU64::new(0)));
     let [asked, reloads] = [(); 2].map(|()| AtomicU64::new(0));
@@ -1034,7 +1034,7 @@ fn threads_get_no_more_than_the_bursts_while_rules_are_reloaded() {
     });
     for (what, sum) in sums.into_iter().flatten() {
         assert!(sum <= BURST, "{sum} of a {what}");
-        // Who meets a reload in mid-charge may pay for one that it did not get.
+        // A request charged during a reload may pay for a unit that it did not get.
         assert!(sum > BURST * 9 / 10, "{sum} of a {what}");
     }
 }

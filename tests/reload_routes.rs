@@ -97,7 +97,7 @@ async fn a_route_that_gets_a_key_of_its_own_keeps_what_was_used_and_back_again()
             sum += passed(&layer, 1, "GET", "/models/a").await;
         }
         assert_eq!(sum, 5, "{key}");
-        // What a key with parameters had counted may have been any of its paths'.
+        // Units counted by a key with parameters may have been those of any of its paths.
         let left = if key.ends_with("/models/a") { 5 } else { 0 };
         assert_eq!(
             passed(&layer, 9, "GET", "/models/b").await,
@@ -210,7 +210,7 @@ async fn slots_of_paths_that_a_key_unites_are_counted_once_each() {
         reload(&layer, of(limits(), &["GET /models/{id}"]));
         assert_eq!(held(&layer, 9, "/models/c").await.len(), 1, "four of five");
         reload(&layer, of(limits(), &[]));
-        // Whose the four were is not known there: each path counts them all.
+        // The owner of the four is not known there: each path counts them all.
         assert_eq!(held(&layer, 9, "/models/b").await.len(), 1);
         assert_eq!(held(&layer, 9, "/models/a").await.len(), 1);
     }

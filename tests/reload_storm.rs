@@ -448,7 +448,7 @@ impl Server {
     fn note(&mut self) {
         for kind in 0..KINDS.len() {
             let setting = match self.of(kind) {
-                // What an undeclared route has used comes back as the default has it, whoever takes its requests.
+                // Usage of an undeclared route is refilled by the default's rate, whichever key takes its requests.
                 Given::Unlimited | Given::Exempt => self.present.default.and_then(Given::setting),
                 given => given.setting(),
             };
@@ -517,7 +517,7 @@ impl Server {
         });
         if let Some((.., slots)) = given.setting() {
             self.kinds[kind].admits(&name);
-            // Of the same limits, while it has no key of its own.
+            // `HEAD` has the limits of `GET`, while it has no key of its own.
             if method == "HEAD" && !self.present.has(&name) {
                 self.kinds[kind - 1].admits(&format!("{name} as GET"));
             }

@@ -91,7 +91,7 @@ impl Ahead {
             let time = redis::cmd("TIME").query_async(connection).await;
             let (seconds, micros): (u64, u64) = time.expect("it answers");
             let answered = since(start);
-            // It is cut off to microseconds.
+            // The time is truncated to microseconds.
             let told = 1_000 * (1_000_000 * seconds + micros);
             let ahead = Self(told - answered, told + 999 - asked);
             if ahead.1 - ahead.0 < best.1 - best.0 {

@@ -121,7 +121,7 @@ async fn connect(address: SocketAddr) -> (http2::SendRequest<Body>, net::TcpStre
     let stream = TokioIo::new(stream.expect("another handle of it"));
     let handshake = http2::handshake(TokioExecutor::new(), stream);
     let (sender, connection) = handshake.await.expect("HTTP/2");
-    // It ends with the test, or breaks off with the socket.
+    // The connection ends with the test, or breaks off with the socket.
     tokio::spawn(connection);
     (sender, socket)
 }

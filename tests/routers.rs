@@ -261,7 +261,7 @@ async fn no_handler_of_a_closed_route_runs_whatever_a_request_spells() {
         }
     }
     println!("{sent} requests: {served} served, {refused} refused, {would_run} for a closed route");
-    // It means something: many requests are for closed routes, and many for open ones.
+    // The test is meaningful: many requests are for closed routes, and many for open ones.
     assert!(
         would_run > sent / 10,
         "{would_run} of {sent} are for a closed route"

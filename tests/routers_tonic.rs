@@ -592,7 +592,7 @@ async fn a_call_runs_if_no_key_that_names_it_is_closed_and_only_then() {
         "{sent} requests: {served} handlers have run, {refused} refused; {closed} for a closed key, \
          {spent} for an empty bucket"
     );
-    // It means something: many are for closed keys, and many for open ones.
+    // The test is meaningful: many are for closed keys, and many for open ones.
     assert!(closed > sent / 10, "{closed} of {sent} for a closed key");
     assert!(served > sent / 10, "{served} of {sent} have run");
     assert!(spent > sent / 100, "{spent} of {sent} for an empty bucket");

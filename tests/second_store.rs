@@ -255,7 +255,7 @@ async fn model_tokens_are_settled_by_any_replica() {
         let request = Request::get("/").body(()).expect("a request");
         let answer = layers[replica].layer(serve).oneshot(request).await;
         let status = answer.unwrap_or_else(|never| match never {}).status();
-        // What is corrected is not waited for.
+        // Requests do not wait for corrections.
         sleep(300 * MS).await;
         status
     };

@@ -101,7 +101,7 @@ async fn a_herd_of_clients_that_are_told_apart_succeeds_where_waits_are_spread()
     assert_eq!(few, 7, "five, and one at each return");
     let all = succeed(&client(rules(), Told::Spread), own).await;
     assert_eq!(all, 50, "each at its place");
-    // Of one key nobody knows whether one client has sent them or fifty.
+    // Requests with one key may come from one client or from fifty.
     let one = succeed(&client(rules(), Told::Spread), |_| "one".to_owned()).await;
     assert!((7..50).contains(&one), "a jitter helps some: {one}");
 }
@@ -214,7 +214,7 @@ async fn after_a_pause_in_which_the_bucket_refilled_the_true_wait_is_told() {
 
 #[tokio::test(start_paused = true)]
 async fn where_callers_are_not_told_apart_waits_are_spread_over_the_time_of_a_refill() {
-    // Of a route, of a client of its own, and of all of whom nothing is known.
+    // Limits of a route, of an identified client, and of all unidentified ones.
     let rate = || Rate::per_second(10).burst(5);
     let own = Clients::by_header("x-api-key").each(rate()).secret([7; 32]);
     let cases = [
@@ -253,8 +253,8 @@ async fn a_place_is_told_once_to_each_client_and_none_beyond_what_they_need() {
         let wait = told(&ask(&client, &format!("key-{number}")).await);
         assert_eq!(wait, millis(100 * number), "the next place");
     }
-    // Who comes back before its time is told the same, and stands there once. Callers whose hashes meet in one word are
-    // told new places: one pair in three runs, and seven in none.
+    // A caller that returns early gets the same turn, and has only one. Callers whose hashes collide in one word get
+    // new turns: one pair in three runs, and seven in none.
     let mut forgotten = 0;
     for number in 1..=100 {
         let key = format!("key-{number}");

@@ -323,7 +323,7 @@ async fn an_outage_costs_one_deadline_and_no_more() {
                 "{on_outage:?}"
             );
         }
-        // It is found out that it is up again without a request.
+        // A probe notices without a request that the store is up again.
         store.does(Does::Answers);
         sleep(Duration::from_secs(2)).await;
         let (status, took, calls) = timed(&client, &store).await;
@@ -547,7 +547,7 @@ async fn model_tokens_are_settled_in_the_store() {
             let answer = answer.await.unwrap_or_else(|never| match never {});
             let status = answer.status();
             drop(answer);
-            // What is corrected is not waited for.
+            // Requests do not wait for corrections.
             sleep(Duration::from_millis(300)).await;
             status
         }
@@ -637,9 +637,9 @@ async fn a_request_that_is_settled_after_a_reload_brings_its_rate_to_no_other_li
     };
     // (the rates before, those after, and what is left of both then)
     let changes = [
-        // What was the first is the second, and the first is another.
+        // The first became the second, and the first is another.
         ((1_000, 5_000), (1, 1_000), [1, 99]),
-        // What was the second is the first.
+        // The second became the first.
         ((1, 20), (20, 1_000), [20, 99]),
     ];
     let changes = changes
@@ -701,7 +701,7 @@ async fn each_limit_in_the_store_is_charged_with_what_was_settled() {
         let answer = ask().await.unwrap_or_else(|never| match never {});
         assert_eq!(answer.status(), OK, "a guess refuses nobody");
         drop(answer);
-        // What is corrected is not waited for.
+        // Requests do not wait for corrections.
         sleep(Duration::from_millis(300)).await;
         let probe = ask().await.unwrap_or_else(|never| match never {});
         let decision = probe.extensions().get::<tower_throttle::Decision>();
@@ -743,7 +743,7 @@ async fn what_a_request_of_two_routes_has_used_is_settled_in_the_store() {
             .map(|limit| limit.remaining() + limit.cost())
             .collect();
         drop(answer);
-        // What is corrected is not waited for.
+        // Requests do not wait for corrections.
         sleep(Duration::from_millis(300)).await;
         before
     };
@@ -933,7 +933,7 @@ fn an_outage_that_a_runtime_has_found_is_ended_in_another() {
         sleep(Duration::from_millis(1)).await;
         assert_eq!(client.get("/").await.status, OK, "somebody asks again");
     });
-    // Whoever watched over deadlines has gone with its runtime, too.
+    // The task that watched deadlines has gone with its runtime, too.
     store.does(Does::Late(Duration::from_secs(1)));
     let first = runtime();
     first.block_on(async {
@@ -1199,7 +1199,7 @@ async fn what_is_refused_without_a_question_tells_of_all_limits() {
     };
     let known = client.get("/").await;
     assert_eq!((known.status, store.calls()), (REFUSED, 0));
-    // Who remembers nothing asks.
+    // A replica that remembers nothing asks.
     let asked = replica(rules, &store).get("/").await;
     assert_eq!((asked.status, store.calls()), (REFUSED, 1));
     assert_eq!(remain(&known), remain(&asked));

@@ -122,7 +122,7 @@ async fn an_outage_is_told_with_all_its_causes() {
         for _ in 0..3 {
             assert_eq!(client.get("/").await.status, UNAVAILABLE, "{cause}");
         }
-        // It is found to be up again, and whoever hung has gone.
+        // The probe has found the store up again, and the calls that hung are gone.
         store.is(Mood::Answers);
         sleep(Duration::from_secs(10)).await;
         let lines = log.lines();

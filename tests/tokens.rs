@@ -740,7 +740,7 @@ fn report(total: u64) -> String {
 async fn a_report_that_cannot_be_true_closes_no_route() {
     let json = [("content-type", "application/json")];
     let events = [("content-type", "text/event-stream")];
-    // What was reserved, four tokens a byte, and what may leave no byte.
+    // The reservation, four tokens a byte, and the bound for answers without bytes.
     let most = 50 + 4 * 35 + (1 << 24);
     assert_eq!(report(most).len(), 35);
     for total in [u64::MAX, u64::MAX / 2, 1 << 40, most + 1] {

@@ -160,7 +160,7 @@ fn a_bad_file_changes_nothing_and_says_why() {
     fs::remove_file(&path).expect("removed");
     let gone = told(&tells).expect_err("it is gone");
     assert!(gone.starts_with(&name.to_string()), "{gone}");
-    // What held before goes on, and the file is followed when it is there again.
+    // The previous rules stay, and the file is followed when it is there again.
     fs::write(&path, "default_route = 11").expect("written");
     let changes = "default route, limit `default`: 10 in 1s, burst 10 => 11 in 1s, burst 11";
     assert_eq!(told(&tells).as_deref(), Ok(changes));
@@ -312,7 +312,7 @@ fn a_directory_that_is_made_anew_is_followed() {
     fs::rename(&away, &inner).expect("put into its place");
     let mut last = told(&tells);
     if last.is_err() {
-        // It was looked at between the two.
+        // The file was read between the two.
         last = told(&tells);
     }
     assert_eq!(last, became(12, 13));

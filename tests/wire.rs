@@ -560,7 +560,7 @@ async fn every_field_a_refusal_carries_can_be_exposed() {
         client.request(Method::POST, "/").await,
     ] {
         for name in answer.headers.keys() {
-            // What CORS lets every script read.
+            // Fields that CORS lets every script read.
             let safelisted = ["cache-control", "content-type"].contains(&name.as_str());
             assert!(safelisted || EXPOSE_HEADERS.contains(name), "{name}");
         }
@@ -679,7 +679,7 @@ async fn a_tunnel_has_no_fields() {
 
 #[tokio::test(start_paused = true)]
 async fn what_lets_the_fewest_requests_of_this_size_pass_is_told_first() {
-    // Of five requests and of 1,000 less so many tokens.
+    // Five requests, and 1,000 tokens less the used ones.
     for (size, expected) in [
         (300, r#""tokens";r=700;t=70, "requests";r=5;t=5"#),
         (100, r#""requests";r=5;t=5, "tokens";r=900;t=90"#),

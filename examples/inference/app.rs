@@ -48,11 +48,11 @@ pub(crate) fn rules() -> Rules {
             "POST /v1/chat/completions",
             Limits::new()
                 .rate(per_minute(60).burst(10).named("chat"))
-                // What half of that would refuse is logged, and nobody is refused.
+                // A shadow of half the rate: its refusals are logged, and refuse no request.
                 .rate(per_minute(30).burst(5).named("stricter").shadow()),
         )
-        // Of the model's tokens each key has a budget: so much is reserved for a chat, and settled when it is
-        // known (see `api.rs`).
+        // Each key has a budget of model tokens: a chat reserves some, and settles them when its cost is known (see
+        // `api.rs`).
         .clients(
             Clients::by_bearer().or_address().each(
                 Plan::new(Limits::unlimited()).route(

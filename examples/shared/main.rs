@@ -147,7 +147,7 @@ fn app(throttle: ThrottleLayer) -> Router {
         .route("/v1/chat/completions", post(async || "an answer\n"))
         .route("/v1/models", get(async || "a model\n"))
         .layer(throttle)
-        // Of axum's layers the last is outermost.
+        // The last of axum's layers is the outermost.
         .layer(from_fn(authenticate))
         // Outside of both: whoever watches over the server has no key.
         .route("/health", get(async || "healthy\n"))

@@ -113,7 +113,7 @@ impl<'a, A: FnMut(Nanos, &Call)> Run<'a, A> {
         ledger: Ledger,
         admitted: A,
     ) -> Result<Self, BoxError> {
-        // What is told of limits is left out where it costs and nobody looks.
+        // Header fields cost time, and nothing reads them here.
         let throttle = build(document, |builder| builder.rate_limit_headers(false))?;
         let model = Model::new(options);
         Ok(Self {

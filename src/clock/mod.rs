@@ -351,7 +351,7 @@ mod tests {
             clock.now() < later + 1_800 * SECOND,
             "no pause, and no advance"
         );
-        // What remains is counted from now.
+        // The remaining time is counted from now.
         let now = clock.now();
         let remains = clock.instant(now + 60 * SECOND) - clock.runtime.start;
         let most = Duration::from_secs(3_603 + 60);

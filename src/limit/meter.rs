@@ -448,7 +448,7 @@ mod tests {
             (rate, 900, 900, 1_000, 1, None),
             (quota, 1_004, 1_003, 7, 2, Some(1_002)),
             (quota, 1_004, 1_001, 7, 9, Some(1_000)),
-            // It was leased in the window before.
+            // Leased in the window before.
             (quota, 2_004, 1_003, 1_007, 2, None),
             (quota, 2_004, 2_000, 1_007, 2, None),
             (quota, 1_000, 1_003, 7, 2, None),

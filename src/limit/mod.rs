@@ -183,7 +183,7 @@ impl Limit {
     pub(crate) fn share(&self, shares: u32) -> Self {
         let settings = self.settings.share(shares);
         Self {
-            // What would take too long to fill stays whole.
+            // A limit that would take too long to fill stays whole.
             meter: settings.meter(self.reservation).or(self.meter),
             settings,
             ..self.clone()

@@ -195,7 +195,7 @@ struct TakenSeat(usize);
 
 impl Drop for TakenSeat {
     fn drop(&mut self) {
-        // What this thread counts from here on, it counts without a seat.
+        // From here on, this thread counts without a seat.
         let _ = SEAT.try_with(|own| own.set(Some(Seats::NONE)));
         Seats::of_process().leave(self.0);
     }

@@ -272,7 +272,7 @@ fn are_plain(limits: &[BoundLimit]) -> bool {
     }
     let is_plain = |BoundLimit { limit, .. }: &BoundLimit| {
         let is_enforced = !limit.shadow && limit.meter.is_some();
-        // What a request reserves of model tokens is not one unit.
+        // A reservation of model tokens is not one unit.
         is_enforced && !limit.is_tokens() && limit.wait_policy.is_none()
     };
     (1..=LimitSet::MOST_PLAIN).contains(&limits.len()) && limits.iter().all(is_plain)

@@ -74,7 +74,7 @@ pub(crate) fn pass(
 ) -> bool {
     match &*limit_set.limits {
         [only] => matches!(look(only, table, demand, now), Some(Ok(charge)) if charge.make()),
-        // What `take_all` does, without a list of charges.
+        // As `take_all`, without a list of charges.
         [first, second] => {
             let Some(Ok(first)) = look(first, table, demand, now) else {
                 return false;

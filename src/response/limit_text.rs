@@ -120,8 +120,8 @@ impl LimitText {
         let mut others = false;
         for next in told {
             others = true;
-            // What has the least left is what binds; of equals what keeps it longest, or else the most
-            // specific. A cap in flight comes after all else: of it no time can be told.
+            // The limit with the least left binds; among equals the one that takes longest to refill, or else the most
+            // specific. Caps in flight come last, since they have no time.
             let key = |ToldBalance {
                            item,
                            balance: (_, next),

@@ -243,7 +243,7 @@ mod tests {
                 if table.find(&head).is_some() {
                     prop_assert!(shape.meets(&key, hash), "{key} on {path}");
                 } else if shape.meets(&key, hash) && path.len() < 32 {
-                    // Of the same family, and of another method.
+                    // A key of the same family, with another method.
                     prop_assert!(!shape.is_within(&key), "{key} on {method} {path}");
                 }
             }

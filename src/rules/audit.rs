@@ -302,7 +302,7 @@ fn common(key: &RouteKey, route: &RouteKey, longest: usize) -> Option<(Method, S
         greedy,
     } = route.pattern()
     else {
-        // Whatever the host does not know, which is for the key of the same name.
+        // Requests unknown to the host, which are for the key of the same name.
         let sample = (Method::from_bytes(OTHER).ok()?, format!("/{ANYTHING}"));
         return matches!(key.pattern(), Pattern::Default).then_some(sample);
     };

@@ -18,7 +18,7 @@ pub(crate) fn pairs<'a>(old: impl Iterator<Item = &'a Limit>, new: &[Limit]) -> 
         |a, b| a.settings.is_kind_of(&b.settings) && a.settings.window() == b.settings.window(),
         |a, b| a.settings.is_kind_of(&b.settings),
         |a, b| {
-            // Of the same units: requests, model tokens or slots.
+            // Both have the same units: requests, model tokens or slots.
             let units = a.is_slots() == b.is_slots() && a.is_tokens() == b.is_tokens();
             is_called_as(a, b) && units && a.shadow == b.shadow
         },

@@ -136,7 +136,7 @@ impl Balances {
                         name: Arc::clone(key),
                         is_named: false,
                         scope: Scope::Client,
-                        // What it is set to is told nowhere.
+                        // The settings are not shown anywhere.
                         settings: LimitSettings::Rate(Rate::per_second(1)),
                         meter: Some(meter),
                         published: false,

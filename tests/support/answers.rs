@@ -774,7 +774,7 @@ impl World {
     }
 
     async fn end(&mut self) {
-        // Whatever the store says, each is decided soon after the longest that it waits.
+        // Whatever the store answers, each request is decided soon after its longest wait.
         for _ in 0..40 {
             self.pass(25).await;
             for number in 0..self.requests.len() {
@@ -825,7 +825,7 @@ impl World {
                 sum <= *taken,
                 "{key}: {used} used, {back} undone of {taken}"
             );
-            // Who is let through after all keeps what comes too late.
+            // A request admitted after all keeps charges that come too late.
             if self.written.on_outage == OnOutage::Refuse {
                 assert_eq!(sum, *taken, "{key}: {used} used, {back} undone");
             }

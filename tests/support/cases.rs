@@ -10,7 +10,7 @@ use proptest::test_runner::Config;
 pub(crate) fn cases(default: u32) -> Config {
     let config = Config::default();
     match env::var_os("PROPTEST_CASES") {
-        // What `Config::default` has read.
+        // The number that `Config::default` has read.
         Some(_) => config,
         None => Config {
             cases: default,

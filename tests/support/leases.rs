@@ -332,7 +332,7 @@ impl World {
             3..=6 => {
                 const MILLIS: [u64; 10] = [1, 2, 5, 10, 20, 50, 100, 250, 1_000, 2_500];
                 let millis = choices.of_these(&MILLIS);
-                // Who looks after leases does so each second.
+                // The task that returns leases runs each second.
                 let mut left = millis;
                 for _ in 0..SLOWEST.min(millis) {
                     if self.asked.is_empty() {
@@ -343,7 +343,7 @@ impl World {
                     left -= 1;
                 }
                 if left > 0 {
-                    // Who is not answered by now has asked for too long.
+                    // A request without an answer by now has asked for too long.
                     self.asked.clear();
                 }
                 while left > 0 {

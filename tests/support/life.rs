@@ -428,7 +428,7 @@ impl Model {
             let same = |other: &Sent| {
                 (other.path, other.client, other.tokens) == (sent.path, sent.client, sent.tokens)
             };
-            // Of those that may have been passed over it knows nothing.
+            // The model does not know the places of skipped requests.
             let keeps_its_place = |earlier: &Sent| self.now < earlier.polled + GRACE;
             let earlier = self.waiting[..place].iter().find(|earlier| {
                 let earlier = &self.sent[**earlier];
@@ -516,7 +516,7 @@ impl Model {
     fn reload(&mut self, written: Written) {
         for scope in Scope::all() {
             let (old, new) = (self.written.terms(scope), written.terms(scope));
-            // What undeclared routes have each is not what they share, though it be alike.
+            // The limits that undeclared routes each have are not the shared ones, even if they are equal.
             let moved = scope == Scope::UNDECLARED && self.written.apart != written.apart;
             let balance = self.balances.entry(scope).or_default();
             let owed = || Owed {

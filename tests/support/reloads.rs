@@ -500,7 +500,7 @@ impl World {
     fn note(&mut self) {
         for kind in 0..KINDS.len() {
             let terms = match self.present.of(kind) {
-                // What an undeclared route has used comes back as the default has it, whoever takes its requests.
+                // Usage of an undeclared route is refilled by the default's rate, whichever key takes its requests.
                 Given::Unlimited | Given::Exempt => self.present.default.terms(),
                 given => given.terms(),
             };
@@ -588,7 +588,7 @@ impl World {
     /// Polls those who wait, and notes who was admitted.
     fn look(&mut self) {
         let cx = &mut Context::from_waker(Waker::noop());
-        // Who leaves may let another one pass.
+        // A request that leaves may let another one pass.
         for _ in 0..2 {
             let mut index = 0;
             while index < self.waiting.len() {
@@ -643,7 +643,7 @@ impl World {
             _body: answer.into_body(),
         });
         self.kinds[kind].admits(given.terms(), tokens, &name);
-        // Of the same limits, while it has no key of its own.
+        // `HEAD` has the limits of `GET`, while it has no key of its own.
         if method == "HEAD" && !self.present.has(&name) {
             self.kinds[kind - 1].admits(given.terms(), tokens, &format!("{name} as GET"));
         }
@@ -684,7 +684,7 @@ impl World {
             }
         };
         settles(&mut self.kinds[held.kind], of_kind, change);
-        // What comes back to a key comes back to all of its requests, whoever had it.
+        // Units that come back to a key come back to all of its requests, whichever had them.
         for kind in (0..KINDS.len()).filter(|kind| *kind != held.kind && change < 0) {
             let other = &mut self.kinds[kind];
             let era = Some(other.eras[1]);

@@ -212,7 +212,7 @@ impl Server {
 
     async fn serve(self, mut stream: UnixStream) {
         let mut read = Vec::new();
-        // What was sent on this connection and has no end of a line yet.
+        // The bytes sent on this connection without an end of line yet.
         let mut sent = Vec::new();
         loop {
             while let Some(command) = command(&mut read) {
@@ -347,7 +347,7 @@ impl World {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("tower-throttle-{}-{number}.sock", std::process::id());
         let path = std::env::temp_dir().join(name);
-        // Of a process of that number that has ended.
+        // The file of an ended process with that number.
         let _ = fs::remove_file(&path);
         let listener = UnixListener::bind(&path).expect("a socket");
         let options = choices.next();

@@ -86,7 +86,7 @@ impl Throttling {
         let steady = rate
             .per(SECOND)
             .map(|(count, period)| Rate::new(count, period));
-        // It was looked at when it was read.
+        // The burst was checked when it was read.
         Ok(steady.map(|rate| rate.burst(burst).into()))
     }
 }

@@ -82,7 +82,7 @@ fn not_read(kind: &str) -> Option<&'static str> {
         "aws:apigateway:Stage" | "aws:apigateway/stage:Stage" | "aws-native:apigateway:Stage" => {
             Some(REST)
         }
-        // Of a module of Terraform, as `pulumi package add terraform-module` names it. In a state its resources stand
+        // A module of Terraform, as `pulumi package add terraform-module` names it. In a state its resources stand
         // beside it.
         kind if kind.ends_with(":index:Module") => Some("a module"),
         _ => None,

@@ -51,7 +51,7 @@ fn not_read(kind: &str) -> Option<&'static str> {
         | "awscc_cloudformation_stack"
         | "awscc_cloudformation_stack_set"
         | "awscc_servicecatalog_cloudformation_provisioned_product" => Some("a nested stack"),
-        // It throttles the stage of a REST API.
+        // Throttles the stage of a REST API.
         "aws_api_gateway_method_settings" => Some(REST),
         kind if kind != STAGE && is_stage(kind) && !kind.contains(':') => Some(OTHER),
         _ => None,

@@ -149,7 +149,7 @@ impl PolicyLimits {
             rules = rules.clients(clients.each(limits));
         }
         match estimated {
-            // What it cost is charged when it is known.
+            // The cost is charged when it is known.
             Some(false) => rules = rules.estimate(Estimate::fixed(1)),
             Some(true) => rules = rules.estimate(Estimate::by_content_length(4)),
             None => {}

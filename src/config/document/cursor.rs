@@ -228,7 +228,7 @@ impl<'a> TableReader<'a> {
         let Some((key, _)) = unknown else {
             return Ok(());
         };
-        // What is more than twice as long is no slip, and comparing it takes its time.
+        // A name more than twice as long is no typing error, and slow to compare.
         let alike = known.iter().chain(&passed_over).filter(|known| {
             let longest = 2 * known.len();
             key.name.chars().nth(longest).is_none()

@@ -57,7 +57,7 @@ impl FileWatcher {
             std::mem::replace(&mut *places, now).watched
         };
         for place in before {
-            // It may be gone.
+            // The place may be gone.
             let _ = self.watcher.unwatch(&place);
         }
         let mut result = Ok(());
@@ -72,7 +72,7 @@ impl FileWatcher {
 }
 
 fn word(event: &notify::Result<Event>, places: &Places) -> Option<FollowerMessage> {
-    // What cannot be told may be a change.
+    // An error of the watcher may hide a change.
     let Ok(event) = event else {
         return Some(FollowerMessage::Moved);
     };

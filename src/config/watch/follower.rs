@@ -125,7 +125,7 @@ impl Follower {
         let is_first = self.seen.replace(seen).is_none();
         let path = || self.path.clone();
         Some(match read {
-            // Whoever writes a file where it is has emptied it first.
+            // A program that writes a file in place has emptied it first.
             Ok(text) if !is_first && is_empty(&text) => Err(WatchError::Document {
                 path: path(),
                 source: ConfigError::new("", None, "an empty document").into(),
@@ -248,7 +248,7 @@ mod tests {
         let (unheard, _) = channel();
         let (told, tells) = channel();
         let mut follower = Follower {
-            // What it tells, nobody hears.
+            // Its events are not received.
             events: FileWatcher::new(unheard).expect("a system that tells"),
             path: path.clone(),
             read: Box::new(|text| Ok(Rules::from_toml(text)?)),

@@ -29,8 +29,8 @@ impl KeyChanges {
         for (index, (key, _)) in keys.iter().enumerate() {
             let _ = table.insert(key, index);
         }
-        // What was used on a route before its key was exempt or unlimited is kept as if it had no key, for the key that
-        // takes its requests when it has a limit again, or has none any more.
+        // Usage of a route from before its key was exempt or unlimited is kept as if it had no key, for the key that
+        // takes its requests when it has a limit again, or has no key any more.
         let limited = || (before.declared()).filter(|(_, route)| !route.own.is_empty());
         let known: HashSet<&RouteKey> = limited().map(|(key, _)| key).collect();
         // Keys that are neither exempt nor unlimited count requests.

@@ -172,14 +172,13 @@ impl RuleSet {
             if key_changes.added.contains(key) {
                 inherit(route, self.sources_of(key, before, &indexes));
             } else if key_changes.changed.contains(key) {
-                // It goes on with its own balance and with those of the keys whose requests come to it.
+                // The route keeps its own balance and inherits those of the keys whose requests it gets.
                 let known = known.get(key).map(|known| &*known.own);
                 let incoming = before.declared_overlapping(key);
                 let incoming = incoming
                     .filter(|(other, _)| key_changes.removed.contains(other) && other.beats(key));
                 let incoming = incoming.map(|(_, route)| &*route.own);
-                // What was used under lost keys whose requests went to one that was exempt or unlimited, and that gives
-                // them away now.
+                // Usage of lost keys whose requests went to an exempt or unlimited key, which gives them away now.
                 let was_passed_on = |lost: &RouteKey| {
                     let mut takers = unlimited.overlapping(lost);
                     takers.any(|number| unlimited.key(number).beats(key))

@@ -263,7 +263,7 @@ impl<'a> Attempt<'a> {
             }
             (_, Some(Failed { call, .. })) => {
                 if progress.waiter.is_some() {
-                    // It keeps its place.
+                    // The request keeps its place.
                     return Ok(Ruling::Wait(Wait::again()));
                 }
                 Some(call)

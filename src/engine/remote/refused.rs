@@ -144,19 +144,19 @@ impl Attempt<'_> {
                     let until = moment.now.saturating_add(Self::PAUSE);
                     return Ruling::Wait(Wait::in_line(until));
                 }
-                // What refused it has come back.
+                // The units that were missing have come back.
                 None => return Ruling::Wait(Wait::again()),
             },
         };
         match waiter.refused(limit_set, self.demand, moment, &before) {
-            // Whatever the store tells to be there, it is not asked again at once.
+            // The store is not asked again at once, whatever balance it reports.
             Retry::At(until) if is_told => {
                 let earliest = moment.now.saturating_add(Self::PAUSE);
                 let until = until.max(earliest).min(waiter.deadline());
                 Ruling::Wait(Wait::in_line_until(until, 0))
             }
             Retry::At(until) => Ruling::Wait(Wait::in_line_until(until, 0)),
-            // What comes free before it has entered its waker wakes nobody: then it asks once more.
+            // A unit that comes free before the waker is entered wakes nothing: then the request asks once more.
             Retry::Woken(until) if progress.is_entered => Ruling::Wait(Wait::in_line(until)),
             Retry::Woken(_) | Retry::Elsewhere => Ruling::Wait(Wait::again()),
             Retry::Never => self.deny_or_peek(readings, at, is_known, progress, outcome),
@@ -198,7 +198,7 @@ impl Attempt<'_> {
             is_told: _,
         } = view.into();
         if !is_known && !self.is_refused_here(&readings, at) {
-            // It has left its line: no place is to be kept while the store is asked.
+            // The request has left its queue, since a place must not be kept while the store is asked.
             if let Some(wait) = self.peek(&Progress::default(), true) {
                 return Ruling::Wait(wait);
             }

@@ -88,7 +88,7 @@ impl Written {
             .route("GET /a.B/C", key)
             .route("POST /a.B/C", Rate::per_minute(3));
         let rules = match self.rejects {
-            // Of a key, and of one of the paths without a key, which share their texts.
+            // One of a key, and one of the paths without a key, which share their texts.
             true => {
                 (rules.rejection("GET /b/", Dialect::OpenAi)).rejection("ANY /c/d", Dialect::OpenAi)
             }

@@ -231,7 +231,7 @@ fn on_a_clock_that_threads_move_every_bucket_keeps_its_bound() {
     }
     let bound =
         |interval: u64, burst: u64| move |window: u64| burst - 1 + window.div_ceil(interval);
-    // What came how close to its bound: the total, rates of their own, shared ones, quotas.
+    // Which limits came close to their bounds: the total, rates of their own, shared ones, quotas.
     let mut reached = [false; 4];
     let mut own = 0;
     for (whose, charged) in &mut buckets {

@@ -124,7 +124,7 @@ impl Slot<'_> {
     fn exchanged(&self, key: u64, seen: u64, next: u64) -> Option<Result<u64, u64>> {
         match self.key.load(Ordering::Acquire) {
             found if found == key => return Some(Ok(next)),
-            // It was exchanged before that, and is a part of what the bucket has left.
+            // The charge was exchanged before that, and is a part of the estate.
             CLOSED => return Some(Ok(next)),
             _ => {}
         }

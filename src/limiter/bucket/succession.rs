@@ -394,7 +394,7 @@ impl Bucket {
                 share.add(units);
             }
             if bucket.is_closed() {
-                // Of a route that has lost its key, perhaps, and whose heirs are yet to come.
+                // The route may have lost its key, and its heirs may be yet to come.
                 if late == LateCorrection::Owe {
                     bucket.with_estate(|estate| estate.change(late, units, now));
                 }
@@ -565,7 +565,7 @@ impl Successor<'_> {
         let all = Arc::new(AtomicU64::new(
             self.bucket.terms(&terms).and_then(units).unwrap_or(0),
         ));
-        // Of one estate alone that is in use, all is in the balance of the heir. From any other nothing comes back.
+        // Units of the only estate in use are all in the balance of the heir. From any other nothing comes back.
         let is_in_use = |bucket: &&&Arc<Bucket>| {
             let used = bucket.with_estate(|estate| {
                 estate.follow();

@@ -545,7 +545,7 @@ impl ClientTable {
     fn stripe(&self, key: &TableKey<'_>) -> Option<impl Drop + '_> {
         let ClientShards { stripes, .. } = self.table.get()?;
         let stripe = &stripes[(key.word >> 17) as usize % stripes.len()];
-        // It guards no data that a panic could leave half done.
+        // The lock guards no data that a panic could leave half done.
         Some(stripe.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -642,7 +642,7 @@ impl Group {
         for slot in self.slots() {
             if slot.key.load(Ordering::Acquire) == word {
                 let state = slot.state.load(Ordering::Acquire);
-                // It may have changed hands between the two.
+                // The slot may have changed hands between the two.
                 if state != BUSY && slot.key.load(Ordering::Acquire) == word {
                     return Some((slot, state));
                 }

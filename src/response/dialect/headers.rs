@@ -66,7 +66,7 @@ pub(in crate::response) fn dialect_headers<'a>(
         let text = match dialect {
             Dialect::OpenAi => duration(full_in),
             Dialect::Anthropic => date(wall().saturating_add(full_in).div_ceil(SECOND)),
-            // It has no name for the rest.
+            // The dialect has no name for the rest.
             Dialect::AzureApiManagement => {
                 fields.push((remaining, left));
                 continue;
@@ -74,7 +74,7 @@ pub(in crate::response) fn dialect_headers<'a>(
             Dialect::Problem | Dialect::ApiGateway | Dialect::KServe | Dialect::JsonRpc => continue,
         };
         fields.extend([(limit, most), (remaining, left)]);
-        // What is closed is never full again.
+        // A closed limit is never full again.
         let reopens = status.limit().meter.is_some();
         let text = HeaderValue::try_from(text).ok().filter(|_| reopens);
         fields.extend(text.map(|value| (reset, value)));

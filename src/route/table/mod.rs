@@ -280,7 +280,7 @@ impl<V> Table<V> {
 
     #[cold]
     fn at_other_end(&self, head: &Head<'_>) -> Option<&V> {
-        // What a router gives to a greedy route is not at the root of a nested service.
+        // A request that a router gives to a greedy route is not at the root of a nested service.
         if head.template().is_some_and(|path| path.contains("{*")) {
             return None;
         }
@@ -320,7 +320,7 @@ impl<V> Table<V> {
             return None;
         }
         let relative = path.strip_prefix('/')?;
-        // What the router took for a literal is no parameter of a key, where there is a choice.
+        // A segment that the router matched literally is no parameter of a key, if there is a choice.
         (head
             .template()
             .and_then(|template| template.strip_prefix('/')))

@@ -433,7 +433,7 @@ mod tests {
         let leases = Leases::new();
         assert!(leases.begin(7, &key(), terms, at(0), 1));
         assert!(!leases.begin(7, &key(), terms, at(0), 1), "one at a time");
-        // It owes 100 ms, the last 40 of them for four units.
+        // The bucket owes 100 ms, the last 40 of them for four units.
         let lease = grant(hour + 1_100 * MS, 4, hour + 1_000 * MS, 999 * MS);
         assert!(leases.end(7, terms, 1, Some(lease)));
         assert_eq!(

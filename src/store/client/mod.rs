@@ -404,7 +404,7 @@ impl StoreClient {
     }
 
     fn present_budgets(&self) -> MutexGuard<'_, PresentBudgets> {
-        // It is exchanged as one value, or grows.
+        // The map is exchanged as one value, or grows.
         let present = self.present_budgets.lock();
         present.unwrap_or_else(PoisonError::into_inner)
     }

@@ -91,7 +91,7 @@ impl Run {
                     let budget = &charge.budget;
                     let given = budget.give_back(Some(after), told.state, taken.now, told.leased);
                     after = given.unwrap_or(after);
-                    // It may have come too late: what is there by now counts.
+                    // The call may have been late: the present balance counts.
                     let seen = self.one(&charge.key, *budget, 0).await;
                     let remain = |state| {
                         let stored = budget.stored(state, seen.now);

@@ -70,7 +70,7 @@ impl Run {
         assert_eq!(refused(&second), [true, false]);
         let third = self.take(&charges).await;
         assert!(!third.is_admitted, "by the other: {third:?}");
-        // What is refused leaves shadows alone.
+        // A refused call leaves shadows alone.
         let other = Charge::new(self.key("other shadow"), budget, 1).shadow();
         let charges = [charges[1].clone(), other.clone()];
         assert!(!self.take(&charges).await.is_admitted);
@@ -137,7 +137,7 @@ impl Run {
             self.correct(owe).await;
             let refused = self.one(&key, budget, budget.capacity()).await;
             assert!(!refused.is_admitted, "{budget:?}: {refused:?}");
-            // Whatever it is read and written in, it stays a bucket, though some of a debt for ages may be forgotten.
+            // In any terms it stays a bucket, though a part of an enormous debt may be forgotten.
             for other in budgets {
                 self.one(&key, other, 0).await;
                 let refund = Correction::Refund {

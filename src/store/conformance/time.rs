@@ -89,7 +89,7 @@ impl Run {
         self.correct(refund).await;
         assert!(!self.one(&key, small, 1).await.is_admitted);
         assert_eq!(left(&budget, &self.one(&key, budget, 0).await, 0), 3);
-        // Whoever has never been asked may owe.
+        // A bucket without an entry may owe.
         let (key, units) = (self.key("owed at first"), 3);
         let owe = Correction::Owe {
             key: key.clone(),
@@ -147,7 +147,7 @@ impl Run {
                 units,
                 taken,
             };
-            // Whatever was refilled since does not come back twice.
+            // Units refilled since do not come back twice.
             tokio::time::sleep(interval * 6 / 5).await;
             self.correct(undo(3, taken.now)).await;
             let after = self.one(&key, budget, 4).await;
@@ -195,7 +195,7 @@ impl Run {
             let third = self.take(&[charge(0)]).await;
             let comes_back = if index == 0 { 0 } else { 9 };
             assert_eq!(left(&budget, &third, 0), 25 + comes_back, "{third:?}");
-            // Who is refused gets none, of any bucket.
+            // A refused call gets no lease, of any bucket.
             let empty = self.key(&format!("leased from {index}"));
             assert!(self.one(&empty, slow(1), 1).await.is_admitted);
             let refused = self

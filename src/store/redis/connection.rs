@@ -205,7 +205,7 @@ mod loom_tests {
             let calling = {
                 let server = Arc::clone(&server);
                 thread::spawn(move || {
-                    // Whoever is told has the next one.
+                    // A caller that is told has the next one.
                     let is_answered = server.call() || server.call();
                     assert!(is_answered, "told twice of one end");
                 })

@@ -52,9 +52,9 @@ pub(super) fn info(url: &str) -> Result<ConnectionInfo, RedisStoreError> {
     tls::prepare();
     let info = url.into_connection_info();
     let info = info.map_err(|error| RedisStoreError::Url(error.to_string().into()))?;
-    // What waits for an answer is never held back for more.
+    // Calls are sent at once, since a request waits for each.
     let tcp = TcpSettings::default().set_nodelay(true);
-    // Nor does one end unseen for lack of use.
+    // An idle connection that has ended is noticed, too.
     let tcp = tcp.set_keepalive(TcpKeepalive::new().with_time(KEPT_ALIVE));
     #[cfg(target_os = "linux")]
     let tcp = tcp.set_user_timeout(PATIENCE);
@@ -329,7 +329,7 @@ async fn open(server: &ConnectionInfo) -> RedisResult<Opened> {
         Err(_) => {
             let client = Client::open(server.clone())?;
             let opened = client.get_multiplexed_async_connection_with_config(&config);
-            // Of the first nothing is said about this one.
+            // An end of the first connection does not concern this one.
             Ok((opened.await?, End::new()))
         }
     }
@@ -344,7 +344,7 @@ async fn open_primary(server: &ConnectionInfo) -> RedisResult<Opened> {
             Some(Value::BulkString(role)) if role == b"master" => Ok((connection, end)),
             _ => Err(failure("the server is a replica")),
         },
-        // Who may not ask has to know.
+        // A user without permission for `ROLE` has to name a primary.
         Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoPerm) => {
             Ok((connection, end))
         }

@@ -168,7 +168,7 @@ fn work_of_old_settings_is_done_in_the_terms_of_the_new() {
             BucketReading::own(1_200),
             "it was full by then"
         );
-        // Of a lease only who took it last gives back, and in its own terms.
+        // Only the last holder gives back a lease, and in its own terms.
         before.return_lease(1_200, old, 1_000, 1);
         after.return_lease(1_100, new, 1_000, 1);
         assert_eq!(after.peek(1_000), BucketReading::own(1_200));

@@ -143,7 +143,7 @@ fn loom_a_slot_goes_to_one_of_two_where_the_first_is_passed_over_and_comes_back(
         let [first, second] = turns.map(|turn| turn.join().expect("no panic"));
         assert!(first || second, "the slot is free, and nobody has it");
         assert!(!(first && second), "there is one slot");
-        // Whoever is left gets the slot when it comes back.
+        // The remaining request gets the slot when it comes back.
         let left = usize::from(first);
         flags[left].clear();
         place.frees();

@@ -77,7 +77,7 @@ fn a_line_knows_who_stands_in_it_and_what_they_ask_for() {
     let moved = join(&lines, ROUTE, Some(second), u64::MAX, 2);
     assert_eq!(moved, Some(second), "it keeps its ticket");
     assert_eq!(lines.ahead(ROUTE, 0), ahead(2, u64::MAX));
-    // Whoever has left leaves nothing behind.
+    // A request that has left leaves nothing behind.
     lines.leave(ROUTE, first, 0);
     lines.leave(ROUTE, second, 0);
     lines.leave(ROUTE, third, 0);
@@ -222,7 +222,7 @@ fn who_is_woken_and_does_not_ask_is_passed_over_and_is_back_as_soon_as_it_asks()
     assert_eq!(three.asks(1, passes), QueuePosition::First);
     assert_eq!(three.lines.ahead(ROUTE, passes), ahead(2, 18));
     assert!(!three.lines.has_earlier(ROUTE, three.tickets[1], passes));
-    // What comes back wakes who is the first by now.
+    // A unit that comes back wakes the request that is first by now.
     let before = three.woken()[1];
     three.lines.wake(ROUTE, || passes);
     assert_eq!(three.woken()[1], before + 1);
@@ -237,7 +237,7 @@ fn who_is_woken_and_does_not_ask_is_passed_over_and_is_back_as_soon_as_it_asks()
 #[test]
 fn who_does_not_ask_by_itself_is_woken_before_it_is_passed_over() {
     let three = Three::new();
-    // It has a timer of its own, and is held up.
+    // The first has a timer of its own, and is held up.
     three.lines.expect(ROUTE, three.tickets[0], SECOND);
     let at = SECOND + GRACE;
     assert_eq!(three.asks(1, at - 1), QueuePosition::Behind(at - 1 + GRACE));

@@ -412,7 +412,7 @@ async fn a_rate_is_waited_for_no_longer_than_it_takes() {
         throttle.turn(&mut second, &limit_set),
         Err(Some(2 * SECOND))
     );
-    // What others take meanwhile makes it longer than it may wait.
+    // Units taken by others meanwhile make the wait longer than allowed.
     throttle.limiter.owe(&limit_set.limits[0], 0, 1);
     assert_eq!(throttle.turn(&mut second, &limit_set), Err(None));
 }
@@ -561,7 +561,7 @@ async fn who_is_first_here_stands_behind_who_came_earlier_there() {
         let one = with(&[&limit_set.limits[0]]);
         throttle.takes(&limit_set);
         let mut early = throttle.waits(&one);
-        // It waits for two of the one, and for one of the other, which takes longer.
+        // The request waits for two of the one, and for one of the other, which takes longer.
         let mut late = match most {
             9 => throttle.waits(&limit_set),
             _ => {
@@ -639,7 +639,7 @@ async fn refused_here_and_there_it_stays_where_it_stands() {
     let again = standing.refused(&limit_set, demand, QueueMoment::here(now, now), &readings);
     assert_eq!(again, Retry::At(now + 1), "it asks at once");
     assert_eq!(throttle.turn(&mut standing, &limit_set), Ok(0));
-    // What will never pass does not wait.
+    // A request that can never pass does not wait.
     let closed = LimitSet::new(
         "GET /",
         None,
