@@ -23,6 +23,35 @@ use crate::head::{self, RequestHead};
 /// feature `tonic`) and axum (`ConnectInfo<SocketAddr>`, feature `axum`, served with
 /// `into_make_service_with_connect_info::<SocketAddr>()`) provide addresses themselves. If axum is served with a custom
 /// type in `ConnectInfo`, insert a `PeerAddr` beside it.
+///
+/// On bare hyper, for each connection:
+///
+/// ```
+/// # use std::{convert::Infallible, net::SocketAddr};
+/// #
+/// use http::{Request, Response};
+/// use hyper::body::Incoming;
+/// use hyper_util::{rt::TokioExecutor, rt::TokioIo, server::conn::auto, service::TowerToHyperService};
+/// use tokio::net::TcpStream;
+/// use tower::ServiceBuilder;
+/// use tower_throttle::{ThrottleLayer, client::PeerAddr};
+///
+/// async fn serve(stream: TcpStream, peer: SocketAddr, throttle: ThrottleLayer) {
+///     let service = ServiceBuilder::new()
+///         .map_request(move |mut request: Request<Incoming>| {
+///             request.extensions_mut().insert(PeerAddr(peer));
+///             request
+///         })
+///         .layer(throttle)
+///         .service_fn(hello);
+///     let server = auto::Builder::new(TokioExecutor::new());
+///     let _ = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).await;
+/// }
+/// # async fn hello(_: Request<Incoming>) -> Result<Response<String>, Infallible> {
+/// #     Ok(Response::new("hello".to_owned()))
+/// # }
+/// # let _ = serve;
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PeerAddr(pub SocketAddr);
 

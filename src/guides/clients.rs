@@ -21,7 +21,7 @@
 //!
 //! | source | identifies a client by |
 //! |---|---|
-//! | [`by_header`](crate::Clients::by_header) | a header field, such as `x-api-key` |
+//! | [`by_header`](crate::Clients::by_header) | a header field, such as `x-api-key`; in gRPC a key of the metadata |
 //! | [`by_bearer`](crate::Clients::by_bearer) | the bearer token |
 //! | [`by_host`](crate::Clients::by_host) | the requested host, out of a list |
 //! | [`by_address`](crate::Clients::by_address), [`or_address`](crate::Clients::or_address) | the address of the peer; IPv6 by its /64 network |

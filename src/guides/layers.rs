@@ -64,6 +64,8 @@
 //! - **axum.** `Router::layer` throttles unmatched paths, too; `Router::route_layer` only matched routes. Keys match
 //!   the whole path, also inside nested routers (feature `axum`). `for_axum()` answers with axum's own body, and saves
 //!   a box if no other layer changes the body.
+//!   An [exempt](crate::Limits::exempt) health route is still behind the authentication layer. Add such a route after
+//!   the layers, and no layer holds for it: `.layer(throttle).layer(from_fn(authenticate)).route("/health", …)`.
 //! - **tonic.** `Server::layer` needs no feature. With the feature `tonic`, a single service can be wrapped and
 //!   added.
 //! - **hyper.** Make one layer, and wrap one service with it for each connection:

@@ -87,7 +87,9 @@
 //! # Names
 //!
 //! Header fields, logs and metrics call a limit by its name: `.named("chat")`, or a name made of scope and route key
-//! (`post_v1_chat`, `total`, `client`). Other rules never change such a name.
+//! (`post_v1_chat`, `total`, `client`). Other rules never change such a name. A path with other characters than letters
+//! and digits, such as that of any gRPC method, gets a [hash](crate::Limits::named) behind its name: clients see
+//! `post_inference_v1_Inference_Generate_599ad515`. Give such limits a name.
 //!
 //! # Shadows
 //!
