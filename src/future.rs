@@ -33,8 +33,8 @@
 //
 // # Invariants
 //
-// - **What a request holds lives in one place**: in this future until there is a response, then in its body. Whichever
-//   is dropped, it comes back once.
+// - **What a request holds lives in one place**: in this future until there is a response, then in its body or in the
+//   [`InFlightGuard`] that the response carries. Whichever is dropped, it comes back once.
 // - **The inner service is called at most once**, and only for a request that was admitted: before this future was
 //   made, or when it has waited.
 // - **Errors of the inner service pass unchanged**, and end what the request holds.
@@ -61,7 +61,7 @@ use tower::Service;
 
 use crate::{
     admission::{Admission, HeldSlot},
-    body::{FromInner, Held, ResponseBody},
+    body::{FromInner, Held, InFlightGuard, ResponseBody},
     decision::Decision,
     engine::{Admitted, Pending, Refusal, ResponseParts, Ticket},
     head::RequestHead,
@@ -277,7 +277,10 @@ where
                 let result = ready!(inner.poll(cx));
                 // Moved into the closure, which an error drops without having called it.
                 let held = slot.take().map(Held::Slot);
-                let pass = |response: Response<_>| response.map(|body| B::inner(body, held));
+                let pass = |response: Response<_>| {
+                    let held = InFlightGuard::take(response.extensions(), held);
+                    response.map(|body| B::inner(body, held))
+                };
                 return Poll::Ready(result.map(pass));
             }
             // ## Rejected => answer of the throttle
@@ -324,7 +327,10 @@ where
                 let result = ready!(inner.poll(cx));
                 // Moved into the closure, which an error drops without having called it.
                 let held = admission.take().map(Held::Admission);
-                let pass = |response: Response<_>| response.map(|body| B::inner(body, held));
+                let pass = |response: Response<_>| {
+                    let held = InFlightGuard::take(response.extensions(), held);
+                    response.map(|body| B::inner(body, held))
+                };
                 Poll::Ready(result.map(pass))
             }
             // ## Written => response with fields
@@ -376,6 +382,7 @@ where
                     if let Some(log) = log.take() {
                         held = held.map(|held| held.read(response.headers(), log));
                     }
+                    held = InFlightGuard::take(response.extensions(), held);
                 }
                 poll.map_ok(|response| response.map(|body| B::inner(body, held)))
             }

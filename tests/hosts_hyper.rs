@@ -16,7 +16,7 @@ use tokio::{
     net::TcpStream,
 };
 use tower::{Layer, service_fn};
-use tower_throttle::{Limits, Rules};
+use tower_throttle::{Limits, Rules, ThrottleLayer, body::InFlightGuard};
 
 use support::{bytes, client, hourly, request, serve, served, throttle, values};
 
@@ -249,4 +249,68 @@ async fn a_switch_of_protocols_goes_through_untouched() {
     )
     .await;
     assert!(refused.starts_with("HTTP/1.1 429"), "charged: {refused}");
+}
+
+/// A WebSocket is such a connection. Without the guard its slot comes back with the empty body of the response.
+#[tokio::test]
+async fn a_guard_keeps_the_slot_of_a_connection_that_has_switched_protocols() {
+    let inner = service_fn(|mut request: Request<Incoming>| async move {
+        let upgrade = hyper::upgrade::on(&mut request);
+        let guard = InFlightGuard::new();
+        let kept = guard.clone();
+        tokio::spawn(async move {
+            let mut stream = TokioIo::new(upgrade.await.expect("an upgrade"));
+            let mut word = [0; 4];
+            stream.read_exact(&mut word).await.expect("four bytes");
+            // The client sees the end of the connection when the slot is free.
+            drop(kept);
+            stream.shutdown().await.expect("closed");
+        });
+        let response = Response::builder()
+            .status(StatusCode::SWITCHING_PROTOCOLS)
+            .header("connection", "upgrade")
+            .header("upgrade", "echo")
+            .extension(guard)
+            .body(Body::empty());
+        Ok::<_, Infallible>(response.expect("a response"))
+    });
+    let rates = Limits::new().in_flight(2).rate(hourly(9));
+    let tokens = Limits::new().in_flight(2).tokens(hourly(9));
+    let rules = Rules::new()
+        .route("GET /slots", Limits::new().in_flight(2))
+        .route("GET /rates", rates)
+        .route("GET /model", tokens);
+    // A response that is told nothing holds its slot in another way.
+    let silent = ThrottleLayer::builder(rules.clone()).rate_limit_headers(false);
+    for layer in [throttle(rules), silent.build().expect("rules")] {
+        let handle = layer.handle();
+        let address = serve(layer.layer(inner)).await;
+        for route in ["slots", "rates", "model"] {
+            let name = format!("get_{route}_in_flight");
+            let in_flight = || {
+                let limits = handle.snapshot().limits;
+                let cap = limits.iter().find(|limit| *limit.name == *name);
+                cap.and_then(|cap| cap.in_flight).expect("a cap")
+            };
+            let head = format!("GET /{route} HTTP/1.1\r\nhost: a\r\n");
+            let mut open = Vec::new();
+            for held in [1, 2] {
+                let mut stream = TcpStream::connect(address).await.expect("a connection");
+                let upgrade = format!("{head}connection: upgrade\r\nupgrade: echo\r\n\r\n");
+                stream.write_all(upgrade.as_bytes()).await.expect("sent");
+                let mut status = [0; 12];
+                stream.read_exact(&mut status).await.expect("a response");
+                assert_eq!(&status, b"HTTP/1.1 101");
+                assert_eq!(in_flight(), held, "{route}: the connection is open");
+                open.push(stream);
+            }
+            let refused = raw(address, &format!("{head}connection: close\r\n\r\n")).await;
+            assert!(refused.starts_with("HTTP/1.1 503"), "{route}: {refused}");
+            for (mut stream, left) in open.into_iter().zip([1, 0]) {
+                stream.write_all(b"ping").await.expect("sent");
+                stream.read_to_end(&mut Vec::new()).await.expect("closed");
+                assert_eq!(in_flight(), left, "{route}: a connection is closed");
+            }
+        }
+    }
 }

@@ -69,7 +69,10 @@
 //! - **tonic.** `Server::layer` needs no feature. With the feature `tonic`, a single service can be wrapped and
 //!   added.
 //! - **hyper.** Make one layer, and wrap one service with it for each connection:
-//!   `TowerToHyperService::new(throttle.layer(service))`.
+//!   `TowerToHyperService::new(throttle.layer(service))`. To limit by address, put a
+//!   [`PeerAddr`](crate::client::PeerAddr) into each request.
+//! - **WebSockets** and other connections that switch protocols hold their [slot](super::models#slots) with an
+//!   [`InFlightGuard`](crate::body::InFlightGuard).
 //!
 //! # Notes
 //!

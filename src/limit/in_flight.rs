@@ -7,6 +7,8 @@ use std::borrow::Cow;
 /// A streamed answer holds its slot until its last byte, its trailers or its error, or until it is dropped; see
 /// [`ResponseBody`](crate::body::ResponseBody). A request whose body does not arrive holds a slot as long as the inner
 /// service waits for the body; see [slots](crate::guides::models#slots) for timeouts.
+/// A WebSocket holds a slot only with an [`InFlightGuard`](crate::body::InFlightGuard): the response that opens it has
+/// no body.
 ///
 /// ```
 /// use tower_throttle::{InFlight, Limits};
