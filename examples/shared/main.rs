@@ -144,7 +144,10 @@ fn cause<'a>(mut error: &'a (dyn Error + 'static)) -> &'a dyn Error {
 
 fn app(throttle: ThrottleLayer) -> Router {
     Router::new()
-        .route("/v1/chat/completions", post(async || "an answer\n"))
+        .route(
+            "/v1/chat/completions",
+            post(async |_: String| "an answer\n"),
+        )
         .route("/v1/models", get(async || "a model\n"))
         .layer(throttle)
         // The last of axum's layers is the outermost.

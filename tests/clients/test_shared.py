@@ -233,7 +233,7 @@ def test_it_starts_without_redis_and_says_so(redis, start):
 def test_it_does_not_start_without_a_secret():
     environment = {name: value for name, value in os.environ.items() if name != "THROTTLE_SECRET"}
     binary = TARGET / "debug" / "examples" / "shared"
-    for secret, said in [({}, "set THROTTLE_SECRET"), ({"THROTTLE_SECRET": "short"}, "a secret of 5 bytes; it has at least 16")]:
+    for secret, said in [({}, "set THROTTLE_SECRET"), ({"THROTTLE_SECRET": "short"}, "the secret has 5 bytes; use at least 16")]:
         given = environment | secret | {"ADDR": "127.0.0.1:0"}
         ended = subprocess.run([binary], env=given, capture_output=True, text=True, timeout=PATIENCE)
         assert ended.returncode != 0 and said in ended.stderr
