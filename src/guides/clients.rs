@@ -88,6 +88,9 @@
 //! # }
 //! ```
 //!
+//! The limits of the plans can lie in a file that is followed, with the closures added in code: see the guide
+//! [Configuration files](super::configuration#settings-that-only-code-has).
+//!
 //! # Addresses and proxies
 //!
 //! The host provides the address of the peer. In axum, serve `app.into_make_service_with_connect_info::<SocketAddr>()`
