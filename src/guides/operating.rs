@@ -160,6 +160,9 @@
 //!
 //! If a collector scrapes Prometheus endpoints anyway, `metrics-exporter-prometheus` needs no bridge.
 //!
+//! As of November 2026, the other bridges do less: `metrics-exporter-opentelemetry` 0.2 exports a counter of several
+//! routes as several metrics and without units, and `metrics-exporter-otel` 0.3 needs opentelemetry 0.31.
+//!
 //! # Snapshots
 //!
 //! [`Handle::snapshot`](crate::Handle::snapshot) returns the balance of each limit, the requests in flight and in
