@@ -1,8 +1,8 @@
 //! The future of a throttled response.
 
-// It has one of four ends in view: the response of the inner service as it is; the same, with what the request holds
-// put into its body; the same, with fields added; or an answer of its own. A request that waits comes to one of these
-// once it is decided on.
+// The future has one of four results: the response of the inner service as it is; the same, with the units that the
+// request holds moved into its body; the same, with fields added; or an answer of the throttle. A waiting request gets
+// one of these once it is decided.
 //
 // # States
 //
@@ -12,10 +12,8 @@
 //            └─ refused ──────────▶ Rejected ───────────▶ answer of the throttle
 // ```
 //
-// A request that is decided on when it arrives begins in `Bare`, `Slot`, `Held`, `Written`, `Unwritten`, `Told` or
-// `Rejected`.
-// `Bare` is the lack of any other state.
-// The inner service's error passes in all of them.
+// A request that is decided on arrival begins in `Bare`, `Slot`, `Held`, `Written`, `Unwritten`, `Told` or `Rejected`.
+// `Bare` is the absence of any other state. The inner service's error passes in all of them.
 //
 // | state | holds | a poll | a drop |
 // |---|---|---|---|
@@ -28,24 +26,24 @@
 // | `Told` | inner future, parts | as `Held`, with fields and decision | ends the admission, if there is one |
 // | `Rejected` | answer | yields the answer | has nothing to give back |
 //
-// To end an admission is to free its slots and to settle its model tokens. What a store takes for a request that has
-// gone from `Waiting` is given back by a task.
+// Ending an admission frees its slots and settles its model tokens. A task gives back what a store takes for a request
+// that has left `Waiting`.
 //
 // # Invariants
 //
-// - **What a request holds lives in one place**: in this future until there is a response, then in its body or in the
-//   [`InFlightGuard`] that the response carries. Whichever is dropped, it comes back once.
+// - **Units of a request have one owner**: this future until there is a response, then its body or the
+//   [`InFlightGuard`] that the response carries. Dropping the owner returns them once.
 // - **The inner service is called at most once**, and only for a request that was admitted: before this future was
 //   made, or when it has waited.
 // - **Errors of the inner service pass unchanged**, and end what the request holds.
-// - **Slots are free after the work.** `inner` is declared before `rest`, so a future that is dropped drops the inner
-//   service's future first. Whoever gets the slot does not run beside what it was taken for.
+// - **Slots are freed after the work.** `inner` is declared before `rest`, so that dropping the future drops the inner
+//   service's future first. The next holder of the slot does not run beside that work.
 //
 // # Panics
 //
-// A panic of the inner service passes through. One of its call drops the ticket as the stack unwinds. One of its
-// future leaves the admission here, until this future is dropped. A closure of the user that panics while the request
-// waits drops the [`Pending`], which gives all back.
+// A panic of the inner service propagates. A panic of its call drops the ticket as the stack unwinds. A panic of its
+// future leaves the admission here, until this future is dropped. A user closure that panics while the request waits
+// drops the [`Pending`], which gives everything back.
 
 use std::{
     fmt,

@@ -1,32 +1,31 @@
-//! The admission: the guard that an admitted request holds, and gives back what has to come back.
+//! The admission: the guard of an admitted request, which gives back slots and unused tokens.
 //!
-//! A request that is charged on rates and quotas alone has nothing to give back, and gets no admission. With slots or
-//! model tokens it gets one, and the guard wanders with the request: from the decision through the future of the inner
-//! service to the body of the response, which lets it go when it ends.
+//! A request that is charged only on rates and quotas has nothing to give back, and gets no admission. With slots or
+//! model tokens it gets one, which moves with the request: from the decision through the future of the inner service to
+//! the body of the response, which drops it at its end.
 //!
 //! # Invariants
 //!
 //! - **Freed once, whatever the end.** Slots come back in `Drop`, and nowhere else: at the end of the body, at its
 //!   error, as a response or future is dropped, and on a panic. The guard is made before the inner service is called.
-//! - **Back to where it was taken.** What goes back goes to the [`Origin`] that was charged: the limits, limiter and
-//!   store client of the decision, whatever a reload has put in their place. Buckets that a reload has closed pass it
-//!   on.
+//! - **Back to its origin.** Units go back to the [`Origin`] that was charged: the limits, limiter and store client of
+//!   the decision, even if a reload has replaced them. Buckets that a reload has closed pass them on.
 //! - **Settled once.** A [`reservation`] of model tokens is settled by a report, by [`Admission::complete`]
 //!   or by the drop of the admission, whichever comes first. The others change nothing then.
-//! - **Tokens before slots.** An admission settles its tokens before it frees its slots, so that a request that is
-//!   woken by a slot finds the balance of tokens as it will stay.
+//! - **Tokens before slots.** An admission settles its tokens before it frees its slots, so that a request woken by a
+//!   slot finds the final balance of tokens.
 //!
 //! # Size
 //!
-//! The guard is moved with each future and each response, so it is three words, and one where a request holds one slot
-//! alone ([`HeldSlot`]). What few requests need lies on the heap: a reservation with the slots beside it, and slots
-//! whose claim does not fit (see [`Permits`]).
+//! The guard is moved with each future and each response, so it has three words, or one if a request holds only one
+//! slot ([`HeldSlot`]). Rare state is on the heap: a reservation with the slots beside it, and slots whose claim does
+//! not fit (see [`Permits`]).
 //!
 //! # Who may call it
 //!
-//! The engine makes [`Admission`]s and, for a request that holds slots while its other limits lie in a store,
-//! [`Permits`]. The body of the response tells that it is [complete](Admission::complete). A handler's `Usage` reaches
-//! the reservation alone. Once a request is admitted, only this module gives back what it was charged.
+//! The engine makes [`Admission`]s and, for a request that holds slots while its other limits are in a store,
+//! [`Permits`]. The body of the response reports that it is [complete](Admission::complete). A handler's `Usage`
+//! reaches only the reservation. Once a request is admitted, only this module gives back its units.
 
 mod origin;
 pub(crate) mod reservation;
@@ -109,8 +108,8 @@ impl Drop for TokenAdmission {
     }
 }
 
-/// The one slot that a request holds, of a cap that is the only one of its limits and has one bucket for all clients.
-/// It comes back when this is dropped, and wakes who waits for it, as with [`Permits`], which hold any slots.
+/// The slot of a request, for a cap that is the only one of its limits and has one bucket for all clients. Dropping it
+/// returns the slot and wakes waiting requests, as with [`Permits`], which hold any slots.
 #[derive(Debug)]
 pub(crate) struct HeldSlot(Arc<Origin>);
 
@@ -132,12 +131,11 @@ impl Drop for HeldSlot {
     }
 }
 
-/// The slots that a request holds of caps on requests in flight. Each comes back when this is dropped, and wakes who
-/// waits for it.
+/// The slots that a request holds of caps in flight. Dropping them returns each slot and wakes waiting requests.
 ///
-/// Caps lie in this process always, also where other limits lie in a store. Kept small, for it moves with each request:
-/// two bits for each of sixteen caps and half of a client's hash, which is all of it where clients have no
-/// secret. A claim that is larger lies on the heap.
+/// Caps are always in this process, even if other limits are in a store. The type is small, since it moves with each
+/// request: two bits for each of sixteen caps and half of a client's hash, which is the whole hash if clients have no
+/// secret. A larger claim is on the heap.
 #[derive(Debug)]
 pub(crate) struct Permits(Claim);
 

@@ -1,14 +1,14 @@
-//! The origin of charges: the place to which what a request was charged goes back.
+//! The origin of charges: the place to which the units of a request go back.
 //!
-//! A limit's balances lie in this process or in a store, and a [`BoundLimit`] tells which: one with an `id` lies in the
-//! store client of the throttle, if there is one, and any other in the limiter. The limits that decide while a store is
-//! down (a local share, or those of this process alone) have no `id`, so what they were charged comes back here, even
-//! if the store is up again by then.
+//! A limit's balances are in this process or in a store, as its [`BoundLimit`] shows: one with an `id` is in the store
+//! client of the throttle, if there is one, and any other in the limiter. The limits that decide while a store is down
+//! (a local share, or those of this process alone) have no `id`, so their charges come back here, even if the store is
+//! up again by then.
 //!
 //! # Who may call it
 //!
-//! The rest of [`admission`](super) gives back and owes; nobody else does. The engine makes an origin for each set of
-//! limits when it prepares them; for a single request only where there is no room to keep what it prepared.
+//! Only the rest of [`admission`](super) gives back and owes. The engine makes an origin for each set of limits when it
+//! prepares them, and for a single request only if there is no room to keep the prepared limits.
 
 use std::sync::Arc;
 

@@ -1,17 +1,18 @@
-//! The reservation of model tokens: what one request was charged beforehand, and what it has used.
+//! The reservation of model tokens: the tokens charged to one request in advance, and those that it has used.
 //!
-//! The cost of a request to a model is known only when it has ended. So an estimate is charged at admission, counted
-//! tokens are compared with it while they are produced, and the difference is charged or given back once, at the end.
+//! The cost of a request to a model is known only when it has ended. An estimate is therefore charged at admission,
+//! counted tokens are compared with it while they are produced, and the difference is charged or given back once, at
+//! the end.
 //!
 //! # Invariants
 //!
-//! - **Charged with the larger of the two.** Until it is settled, each limit is charged with what it has reserved, or
-//!   with what was used if that is more. Limits with small bursts may have reserved less than others, so each has its
-//!   own entry.
+//! - **Charged with the larger of the two.** Until it is settled, each limit is charged with its reserved tokens, or
+//!   with the used ones if these are more. Limits with small bursts may have reserved fewer than others, so each has
+//!   its own entry.
 //! - **Settled once**, by the first of: [`settle`](TokenReservation::settle) or a report, the end of the response, its
-//!   being cut short. From then on nothing changes any more, and [`add`](TokenReservation::add) says so.
-//! - **Conserved.** Each change charges a limit with the difference of two amounts, the one that it was charged with
-//!   and the one that holds now. So they sum up to the amount that was settled, in whatever order reports come.
+//!   truncation. After that nothing changes, and [`add`](TokenReservation::add) returns `false`.
+//! - **Conserved.** Each change charges a limit with the difference between its present charge and the new amount. The
+//!   differences sum up to the settled amount, in whatever order reports come.
 //! - **Only what was charged comes back.** A shadow that would have refused was not charged, and is left alone.
 //!
 //! # The four ends
@@ -21,7 +22,7 @@
 //! | settled at a total | the total | the total |
 //! | the response has ended | the reservation | the larger of reservation and count |
 //! | the response was cut short | the reservation | the count |
-//! | a report that cannot be true | as if there were none | as if there were none |
+//! | an implausible report | as if there were none | as if there were none |
 //!
 //! # Locking
 //!

@@ -1,4 +1,4 @@
-//! The answer of a throttle on its way out.
+//! The answer of a throttle, from the decision to the response.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use super::kept::{KeptAnswer, KeptRefusal};
 /// Kept small, since futures and bodies of admitted requests have room for it, too.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// Written for one request alone. Its box goes from the decision through the future to the body of the response,
-    /// so that its data is moved once.
+    /// Written for one request. Its box moves from the decision through the future to the body of the response, so that
+    /// its data is moved once.
     Written(Box<WrittenAnswer>),
-    /// Copied from one that is kept, when the response is wanted.
+    /// Copied from a cached answer when the response is needed.
     Kept(KeptAnswer),
 }
 

@@ -1,10 +1,10 @@
 //! Integers as header values.
 //!
-//! Seconds and milliseconds of a wait are told by each refusal, and milliseconds are another number each time. So the
-//! texts of integers up to a minute's milliseconds are written once for the process, a hundred of them at a time, when
-//! one of these hundred is first told. A value is then cut from them: that takes no memory and counts nothing.
+//! Each refusal states the seconds and milliseconds of its wait, and the milliseconds differ each time. The texts of
+//! integers up to a minute in milliseconds are therefore written once for the process, a hundred at a time, when one of
+//! them is first needed. A header value is a slice of them, which allocates nothing and counts no references.
 //!
-//! All of them take 290 KB. Nothing that a client sends makes them more.
+//! All of them take 290 KB, whatever clients send.
 
 use std::{cell::Cell, fmt::Write, sync::OnceLock};
 
@@ -12,7 +12,7 @@ use http::HeaderValue;
 
 use super::limit_text::Buffer;
 
-/// The number of integers that are written together. Those of a group are equally long, but for the first.
+/// The number of integers that are written together. Those of a group are equally long, except in the first.
 const GROUP: usize = 100;
 
 /// The number of groups: up to 60,099, and so a minute in milliseconds.
@@ -26,7 +26,7 @@ pub(super) fn integer(integer: u64) -> HeaderValue {
     }
 }
 
-/// Writes an integer to where a header value lies, which costs less than to move one there.
+/// Writes an integer into an existing header value, which costs less than to move a new one there.
 #[inline]
 pub(super) fn write_to(value: &mut HeaderValue, integer: u64) {
     match written(integer) {
@@ -35,7 +35,7 @@ pub(super) fn write_to(value: &mut HeaderValue, integer: u64) {
     }
 }
 
-/// Returns the text of an integer that is written once. `None`: it is too large.
+/// Returns the prepared text of an integer. `None` if it is too large.
 #[inline(never)]
 pub(super) fn written(integer: u64) -> Option<&'static str> {
     let integer = usize::try_from(integer).ok()?;
@@ -54,7 +54,7 @@ const FIRST: &str = "00010203040506070809101112131415161718192021222324252627282
     40414243444546474849505152535455565758596061626364656667686970717273747576777879\
     8081828384858687888990919293949596979899";
 
-/// Returns the integers of a group, one after the other. `None`: there are not so many groups.
+/// Returns the integers of a group, one after the other. `None` if there is no such group.
 #[inline]
 fn group(number: usize) -> Option<&'static str> {
     static WRITTEN: [OnceLock<Box<str>>; GROUPS] = [const { OnceLock::new() }; GROUPS];
@@ -67,21 +67,21 @@ fn group(number: usize) -> Option<&'static str> {
 fn write_group(group: usize) -> Box<str> {
     let mut text = String::with_capacity(5 * GROUP);
     for integer in group * GROUP..(group + 1) * GROUP {
-        // A string takes whatever is written.
+        // Writing to a string never fails.
         let _ = write!(text, "{integer}");
     }
     text.into()
 }
 
 thread_local! {
-    /// The integer that this thread has written last: under a flood many refusals tell the same millisecond.
+    /// The integer that this thread has written last: under a flood many refusals state the same millisecond.
     static LAST: Cell<Option<(u64, HeaderValue)>> = const { Cell::new(None) };
 }
 
 /// Writes an integer as a header value.
 #[inline(never)]
 fn on_sheet(integer: u64) -> HeaderValue {
-    // There is none where the thread ends.
+    // There is none while the thread ends.
     let last = LAST.try_with(Cell::take).ok().flatten();
     let value = match last {
         Some((last, value)) if last == integer => value,

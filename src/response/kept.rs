@@ -1,21 +1,20 @@
-//! Refusals that are kept: built-in answers, written once for all requests that are told the same.
+//! Cached refusals: built-in answers, written once for all requests with the same refusal.
 //!
-//! Under overload most refusals of a second differ in nothing but the milliseconds of their wait. So an answer is kept
-//! under all that its text depends on, and copied for the next request that is told the same. What a client sends
-//! is no part of it.
+//! Under overload most refusals within a second differ only in the milliseconds of their wait. An answer is therefore
+//! cached under everything that its text depends on, and copied for the next request with the same refusal. Nothing
+//! that a client sends is part of it.
 //!
 //! # Invariants
 //!
-//! - **No answer is kept for another request's words.** A [`RefusalKey`] has all numbers that an answer tells but for
-//!   the milliseconds, and the templates have all else; the milliseconds are written into each copy.
-//! - **Bounded.** There are [`PLACES`] places for all routes of a layer, whatever waits are told, and none before the
-//!   first refusal. An answer is kept when it is asked for twice in a row, so that answers that occur once are not
-//!   kept.
-//! - **Nobody waits**, but for the first refusal, which makes the places. A place is read and written without a lock.
-//!   Two threads that write at the same time write equal answers; one stays.
+//! - **No answer has another request's text.** A [`RefusalKey`] has all numbers of an answer except the milliseconds,
+//!   and the templates have the rest; the milliseconds are written into each copy.
+//! - **Bounded.** There are [`PLACES`] places for all routes of a layer, whatever the waits, and none before the first
+//!   refusal. An answer is cached when it is requested twice in a row, so that unique answers are not cached.
+//! - **No request waits**, except for the first refusal, which allocates the places. A place is read and written
+//!   without a lock. Two threads that write at the same time write equal answers; one stays.
 //!
-//! Answers of a rule that is gone stay until others take their place. They are found no more, since each rule's
-//! templates have a number of their own.
+//! Answers of a removed rule stay until others replace them. They are never found again, since each rule's templates
+//! have a number of their own.
 
 use std::{
     fmt,
@@ -43,13 +42,13 @@ use super::{
 };
 use crate::{clock::Nanos, decision::Denial, limit::Limit};
 
-/// The number of answers that a layer keeps. Each takes some 1.5 KiB.
+/// The number of answers that a layer caches. Each takes about 1.5 KiB.
 const PLACES: usize = 256;
 
-/// The most limits of which an answer tells what is left, beside the one that has refused.
+/// The maximum number of limits in an answer besides the one that has refused.
 const MOST_OTHERS: usize = 3;
 
-/// The answers that a layer keeps.
+/// The cached answers of a layer.
 #[derive(Default)]
 pub(crate) struct KeptRefusals {
     places: OnceLock<Box<[Place]>>,
@@ -59,36 +58,36 @@ pub(crate) struct KeptRefusals {
 #[derive(Default)]
 struct Place {
     refusal: ArcSwapOption<KeptRefusal>,
-    /// The hash of the answer that was last asked for and not found.
+    /// The hash of the last requested answer that was not found.
     asked: AtomicU64,
 }
 
-/// All numbers that an answer tells, but for the milliseconds.
+/// All numbers of an answer, except the milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct RefusalKey {
-    /// The number of the templates in which the numbers are told.
+    /// The number of the templates.
     templates: u64,
     /// The number of the limit that refused.
     limit: usize,
     /// The wait in seconds. `None`: it can never pass.
     seconds: Option<u64>,
-    /// The levels of the other limits that are told.
+    /// The levels of the other limits in the answer.
     others: [Option<Level>; MOST_OTHERS],
 }
 
-/// An answer that is kept.
+/// A cached answer.
 #[derive(Debug)]
 pub(crate) struct KeptRefusal {
     key: RefusalKey,
     /// The status, and all fields, with a blank for the milliseconds. To clone it costs less than to put the fields into
     /// a new one.
     head: Parts,
-    /// The place of that blank in the order of the fields. `None`: no milliseconds are told.
+    /// The position of that blank among the fields. `None` for an answer without milliseconds.
     blank: Option<usize>,
     data: Bytes,
 }
 
-/// A copy of a kept answer, before it is made.
+/// A copy of a cached answer, before it is made.
 #[derive(Debug)]
 pub(crate) struct KeptAnswer {
     refusal: Arc<KeptRefusal>,
@@ -96,7 +95,7 @@ pub(crate) struct KeptAnswer {
 }
 
 impl KeptRefusals {
-    /// Returns the answer to this refusal, if it is kept. `None`: it has to be written.
+    /// Returns the answer to this refusal, if it is cached.
     pub(crate) fn get(&self, denial: &Denial, templates: &Templates) -> Option<KeptAnswer> {
         let limit = denial.only()?;
         let others = denial.limits().enumerate();

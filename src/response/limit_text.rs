@@ -1,5 +1,5 @@
-//! The text of `RateLimit`: what is left of each limit that is told; and the buffer in which texts and numbers are made
-//! header values.
+//! The text of `RateLimit`: the remaining units of each published limit; and the buffer that makes header values of
+//! texts and numbers.
 
 use std::{cell::Cell, cmp::Reverse, time::Duration};
 
@@ -26,11 +26,11 @@ pub(super) struct LimitText {
 }
 
 impl LimitText {
-    /// Writes the text of a request that is the first for all limits that are published: it has found their buckets
-    /// full, and asks one unit of each. Most requests of a server with room to spare are.
+    /// Writes the text of a request that finds all published buckets full, and asks one unit of each. Most requests of
+    /// a server with room to spare are like that.
     ///
-    /// `None` if such a text is not the same at all times, as of a quota, whose window ends sooner and sooner; and if
-    /// nobody is ever admitted.
+    /// `None` if such a text changes with time, as for a quota, whose window ends sooner and sooner, and if no request
+    /// is ever admitted.
     pub(super) fn first(policies: &Policies, limit_set: &LimitSet) -> Option<Self> {
         let now = 0;
         let mut readings = LimitReadings::default();
@@ -111,7 +111,7 @@ impl LimitText {
         }))
     }
 
-    /// Writes what is left of the limits that are published.
+    /// Writes the remaining units of the published limits.
     #[inline(always)]
     fn of<'l>(told: impl Iterator<Item = ToldBalance<'l>> + Clone) -> Option<Self> {
         let all = told.clone();
@@ -175,7 +175,8 @@ impl LimitItem {
     }
 }
 
-/// `RateLimit` of a refused request: what refused longest first, so that its `t` is the wait told.
+/// Writes `RateLimit` of a refused request. The limit that refuses for the longest time comes first, so that its `t` is
+/// the stated wait.
 ///
 /// The limit that refused is named even if it is not published: its name and its wait are in the body too, and a client
 /// that reads only the first item must not find one that has room. Settings and balances of unpublished limits are not
@@ -222,7 +223,7 @@ pub(super) fn refused(denial: &Denial) -> Option<HeaderValue> {
         .flatten()
 }
 
-/// `"chat";r=0;t=2`, without `t` if it can never pass, or if nobody knows when.
+/// Appends `"chat";r=0;t=2`, without `t` if the request can never pass, or if the time is unknown.
 fn push_refused(line: &mut Buffer, status: &LimitStatus<'_>, told: Option<Duration>) {
     line.push_quoted(&status.limit().name);
     line.push(";r=0");
@@ -232,10 +233,10 @@ fn push_refused(line: &mut Buffer, status: &LimitStatus<'_>, told: Option<Durati
     }
 }
 
-/// `9;t=9` behind `"chat";r=`: `r` requests remain, and no more than those should be sent within `t` seconds.
+/// Appends `9;t=9` after `"chat";r=`: `r` requests remain, and no more than those should be sent within `t` seconds.
 ///
-/// `t` is the time to the next unit, and at least what `r` units take at the steady rate, so that a
-/// client that spreads `r` over `t` arrives at that rate (the ratio that section 6 asks to cap).
+/// `t` is the time to the next unit, and at least the time of `r` units at the steady rate, so that a client that
+/// spreads `r` over `t` arrives at that rate (the ratio that section 6 asks to cap).
 fn push_level(line: &mut Buffer, Level { remaining, seconds }: Level) {
     line.push_integer(remaining);
     if let Some(seconds) = seconds {
@@ -244,7 +245,7 @@ fn push_level(line: &mut Buffer, Level { remaining, seconds }: Level) {
     }
 }
 
-/// The balance of a limit in the numbers in which it is told.
+/// The balance of a limit in the numbers of the field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Level {
     /// `r`: requests, slots or model tokens.
@@ -274,9 +275,9 @@ impl Level {
 
 /// Appends text and numbers, and makes header values of them.
 ///
-/// Values are cut from a sheet of memory that their thread keeps: so that there is no allocation for each of them. A
-/// sheet is used again from its beginning once all that was cut from it is gone, and as long as one of them is there,
-/// it is there as a whole; it is therefore small.
+/// Values are slices of a block of memory that their thread keeps, so that there is no allocation for each of them. A
+/// block is reused once all of its values are gone, and stays in memory as long as one of them does; it is therefore
+/// small.
 #[derive(Debug)]
 pub(super) struct Buffer {
     sheet: BytesMut,
@@ -319,7 +320,7 @@ impl Buffer {
         self.push("\"");
     }
 
-    /// Appends what stands between two items of a list, unless the first is still to come.
+    /// Appends the separator of two items of a list, unless the first is still to come.
     fn separate(&mut self) {
         if !self.is_empty() {
             self.push(", ");

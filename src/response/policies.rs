@@ -1,4 +1,4 @@
-//! `RateLimit-Policy`: what of a rule's limits is told beforehand, as it was configured.
+//! `RateLimit-Policy`: the configured policies of a rule's limits.
 
 use std::fmt::Write;
 
@@ -15,7 +15,7 @@ const SECOND: u64 = 1_000_000_000;
 /// The largest integer of a structured field: 15 digits (RFC 9651, section 3.3.1).
 pub(super) const MAX_INTEGER: u64 = 999_999_999_999_999;
 
-/// The published limits of a rule as they are told, written beforehand.
+/// The published limits of a rule, as prepared text.
 #[derive(Debug, Clone)]
 pub(crate) struct Policies {
     /// `RateLimit-Policy`, most specific first. Constant, so that clients may rely on it (section 4.1 of
@@ -62,7 +62,7 @@ fn policy(limit: &Limit) -> String {
     let (quota, window) = count_and_window(&limit.settings);
     // A name holds `[A-Za-z0-9_]` only, so nothing has to be escaped.
     let mut policy = format!("\"{}\";q={quota}", limit.name);
-    // A string takes whatever is written.
+    // Writing to a string never fails.
     let _ = match window {
         Some(window) => write!(policy, ";w={window}"),
         None => policy.write_str(";qu=\"concurrent-requests\""),
@@ -77,7 +77,7 @@ fn policy(limit: &Limit) -> String {
     policy
 }
 
-/// A limit as a count in whole seconds, or at any time for a cap in flight.
+/// Returns a limit as a count in whole seconds, without a window for a cap in flight.
 pub(super) fn count_and_window(settings: &LimitSettings) -> (u64, Option<u64>) {
     let (count, window) = match settings {
         LimitSettings::Rate(rate) | LimitSettings::Tokens(rate) if rate.is_closed() => {
@@ -96,8 +96,8 @@ pub(super) fn count_and_window(settings: &LimitSettings) -> (u64, Option<u64>) {
     (count, Some(window))
 }
 
-/// A rate as a count in whole seconds, which is all the field can say: the period itself, or the
-/// smallest multiple of it that is whole, or what comes nearest from below.
+/// Returns a rate as a count in whole seconds, as the field requires: the period itself, or the smallest whole multiple
+/// of it, or the nearest from below.
 fn window(rate: &Rate) -> (u64, u64) {
     let period = u128::from(nanos(rate.period()).max(1));
     let count = u128::from(rate.count());

@@ -1,4 +1,4 @@
-//! Parts of answers that are written before any request comes.
+//! Parts of answers that are prepared before any request.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,13 +19,13 @@ pub(crate) struct Templates {
     /// A number that no other templates of this process have.
     pub(super) number: u64,
     pub(crate) policies: Option<Policies>,
-    /// `RateLimit` of a request that finds full all buckets of which it tells.
+    /// `RateLimit` of a request that finds all published buckets full.
     pub(super) first: Option<LimitText>,
-    /// `RateLimit-Policy`, and a blank for `RateLimit`. Nothing, if nothing is published.
+    /// `RateLimit-Policy`, and a blank for `RateLimit`. Empty if nothing is published.
     pub(super) fields: HeaderMap,
     /// The heads of refusals, with blanks for their waits.
     refusals: HeadTemplates,
-    /// And their bodies.
+    /// The bodies of refusals.
     bodies: BodyTemplates,
 }
 

@@ -1,20 +1,20 @@
-//! The parts of a request that take part in routing, and the routes that it may mean.
+//! The parts of a request that take part in routing, and the routes that it may match.
 //!
-//! A [`Head`] has the method, the path, and what the host's router says of them.
+//! A [`Head`] has the method, the path, and the match of the host's router.
 //!
-//! The host decides what a request runs, and not all hosts decide by the same method and path as route keys do. A
-//! request that its host may take for either of two routes is charged to both, so that no spelling of it dodges one:
+//! The host chooses the handler of a request, and not all hosts choose by the same method and path as route keys. A
+//! request that its host may match to either of two routes is charged to both, so that no spelling of it dodges one:
 //!
 //! - **Paths** with escapes or empty segments: see [`spelling`](super::spelling).
-//! - **gRPC.** tonic matches the path alone, whatever the method. A gRPC request is read as its own method and as
-//!   `POST`. It is known by its content type, by the layer's protocol, or by a path such as
+//! - **gRPC.** tonic matches only the path, whatever the method. A gRPC request is read as its own method and as
+//!   `POST`. It is recognized by its content type, by the layer's protocol, or by a path such as
 //!   `/inference.v1.Inference/Generate`.
-//! - **A slash at the end.** A nested service of axum has its root with and without it, and so has many a server behind
-//!   a proxy. A path that has no key as specific is charged to the key of the other end as well.
-//! - **`CONNECT` with a path** is how a WebSocket is opened over HTTP/2 (RFC 8441), where HTTP/1.1 has `GET`. It is
-//!   read as its own method and as `GET`, unless the key of its own reading names `CONNECT`.
+//! - **A final slash.** A nested service of axum has its root with and without it, and so have many servers behind a
+//!   proxy. A path without a key that is as specific is also charged to the key of the other spelling.
+//! - **`CONNECT` with a path** opens a WebSocket over HTTP/2 (RFC 8441), where HTTP/1.1 has `GET`. It is read as its
+//!   own method and as `GET`, unless the key of its own reading names `CONNECT`.
 //!
-//! Nearly all requests have one reading, which is found out by a look at the method and one scan of the path.
+//! Nearly all requests have one reading, which a look at the method and one scan of the path find out.
 
 use std::{borrow::Cow, hash::Hash, hash::Hasher};
 
@@ -57,13 +57,13 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// The router's own name for the route, where the host tells one.
+    /// Returns the router's template of the route, if the host provides one.
     #[inline]
     pub(crate) fn template(&self) -> Option<&'a str> {
         template(self.extensions)
     }
 
-    /// The path that stands for the spellings of an undeclared route: normal, and without empty segments.
+    /// Returns the canonical path for all spellings of an undeclared route: normal, and without empty segments.
     pub(crate) fn canonical(&self) -> Cow<'a, str> {
         canonical(self.sent)
     }
@@ -83,8 +83,8 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// The method an undeclared route is kept under. `HEAD` goes with `GET`; methods that no
-    /// specification knows go together, so that inventing them gains nothing.
+    /// Returns the method under which an undeclared route is kept. `HEAD` goes with `GET`; all unknown methods go
+    /// together, so that inventing them gains nothing.
     pub(crate) fn family(&self) -> &'static str {
         family(self.method)
     }
@@ -103,7 +103,7 @@ fn original_path(extensions: &Extensions) -> Option<&str> {
     extensions.get::<OriginalUri>().map(|uri| uri.0.path())
 }
 
-/// Returns no template: there is no router that could tell one.
+/// Returns no template, since there is no router.
 #[cfg(not(feature = "axum"))]
 fn template(_: &Extensions) -> Option<&str> {
     None

@@ -1,4 +1,4 @@
-//! The header fields of a dialect that tell what is left.
+//! The rate-limit header fields of a dialect.
 
 use std::{cmp::Reverse, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
 
 type Field = (HeaderName, HeaderValue);
 
-/// The fields of one unit: how many there may be, how many there are, and when all are there again.
+/// The fields of one kind of unit: the size of the limit, the remaining units, and the time until the limit is full.
 struct HeaderNames {
     limit: HeaderName,
     remaining: HeaderName,
@@ -31,9 +31,10 @@ macro_rules! header_names {
     };
 }
 
-/// Requests, then tokens: of each the published limit that refused longest, or else has the least left.
+/// Returns the fields for requests, then for tokens: for each the published limit that refused for the longest time, or
+/// else has the least left.
 ///
-/// So what is told agrees with the wait that is told. A moment is told by the `wall` clock, which clients have too.
+/// The fields thus agree with the stated wait. Moments follow the `wall` clock, which clients have too.
 pub(in crate::response) fn dialect_headers<'a>(
     dialect: Dialect,
     limits: &(impl Iterator<Item = LimitStatus<'a>> + Clone),
@@ -109,7 +110,8 @@ fn header_names(tokens: bool, dialect: Dialect) -> HeaderNames {
     }
 }
 
-/// A duration as Go writes it, and so OpenAI, to the millisecond, rounded up: `120ms`, `8.64s`, `6m0s`, `1h0m1s`.
+/// Writes a duration in Go's format, as OpenAI does, to the millisecond, rounded up: `120ms`, `8.64s`, `6m0s`,
+/// `1h0m1s`.
 fn duration(nanos: u64) -> String {
     let milliseconds = nanos.div_ceil(1_000_000);
     if milliseconds == 0 {
