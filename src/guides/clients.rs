@@ -3,7 +3,9 @@
 //! ```
 //! use tower_throttle::{Clients, Limits, Plan, Quota, Rate, Rules, ThrottleLayer};
 //!
-//! let pro = Limits::new().rate(Rate::per_second(20).burst(40)).quota(Quota::per_day(10_000));
+//! let pro = Limits::new()
+//!     .rate(Rate::per_second(20).burst(40))
+//!     .quota(Quota::per_day(10_000));
 //! let clients = Clients::by_header("x-api-key")
 //!     .or_address()
 //!     .each(Rate::per_second(1).burst(5))

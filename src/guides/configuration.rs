@@ -9,7 +9,8 @@
 //! # std::fs::write(&file, "default_route = { rate = 10, burst = 5 }")?;
 //! // `file` is the path of the rules, such as `limits.toml`.
 //! let throttle = ThrottleLayer::new(Rules::new())?;
-//! let watching = config::watch(&file).start(&throttle.handle())?; // reads the file, and follows it
+//! // Reads the file, and follows it.
+//! let watching = config::watch(&file).start(&throttle.handle())?;
 //! # let limits = throttle.handle().snapshot();
 //! # drop(watching);
 //! # std::fs::remove_dir_all(directory)?;

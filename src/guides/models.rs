@@ -53,7 +53,8 @@
 //! async fn complete(request: Request<()>) -> Result<Response<String>, Infallible> {
 //!     // Absent if no limit counts tokens, for example after a reload.
 //!     if let Some(usage) = request.extensions().get::<Usage>() {
-//!         usage.settle(70); // or `add` while it streams, and stop when `remaining` is zero
+//!         // Or `add` while it streams, and stop when `remaining` is zero.
+//!         usage.settle(70);
 //!     }
 //!     Ok(Response::new("an answer of 70 tokens".to_owned()))
 //! }
@@ -68,7 +69,8 @@
 //!     .service(service_fn(complete));
 //! let ask = || service.clone().oneshot(Request::post("/chat").body(()).expect("a request"));
 //!
-//! assert_eq!(ask().await?.status(), StatusCode::OK); // 50 reserved, 70 used: 30 are left
+//! // 50 are reserved and 70 used, so that 30 remain.
+//! assert_eq!(ask().await?.status(), StatusCode::OK);
 //! assert_eq!(ask().await?.status(), StatusCode::TOO_MANY_REQUESTS);
 //! # Ok(())
 //! # }

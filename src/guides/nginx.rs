@@ -24,7 +24,7 @@
 //! }
 //! ```
 //!
-//! is
+//! The same limits here:
 //!
 //! ```
 //! use tower_throttle::{Clients, Limits, Plan, Rate, Rules, ThrottleLayer};

@@ -24,7 +24,7 @@
 //! let app = app.layer(GovernorLayer::new(config));
 //! ```
 //!
-//! is
+//! The same limits here:
 //!
 //! ```
 //! use std::time::Duration;
