@@ -109,7 +109,8 @@ pub(crate) fn trim_ows_bytes(value: &[u8]) -> &[u8] {
 /// takes longer.
 const FEW_LINES: usize = 8;
 
-/// The first value of a field that is not empty, as [`first_value`] finds it, for fields that each request is asked for.
+/// The first value of a field that is not empty, as [`first_value`] finds it, for fields that each request is asked
+/// for.
 #[inline]
 pub(crate) fn first_value_of<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
     if headers.len() > FEW_LINES {

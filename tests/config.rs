@@ -467,7 +467,7 @@ fn clients_of_a_file_may_be_told_apart_by_code() {
     let again = Rules::from_toml(&read().to_toml().expect("nothing but data")).expect("the same");
     assert_eq!(shown(&again), shown(&read()));
     let error = ThrottleLayer::new(read()).expect_err("nobody tells them apart");
-    let said = "clients: `by` is `code`, and no code tells clients apart; call `Clients::identify_by` in \
+    let said = "clients: `by` is `code`, but no code identifies clients; call `Clients::identify_by` in \
                 `Rules::map_clients`, or write `by` such as `address`";
     assert_eq!(error.to_string(), said);
 

@@ -61,8 +61,8 @@ impl Attempt<'_> {
         self.tell_plain(true, states)
     }
 
-    /// Returns whether a request that plain limits have admitted holds nothing, and its response is told no fields but the
-    /// IETF's.
+    /// Returns whether a request that plain limits have admitted holds nothing, and its response is told no fields but
+    /// the IETF's.
     #[inline(always)]
     fn tells_fields_alone(&self) -> bool {
         let options = &self.engine.options;

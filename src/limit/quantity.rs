@@ -11,8 +11,8 @@ pub(crate) struct Decimal {
     parts: u128,
 }
 
-/// The most significant digits of a fraction that are read exactly as they are written. More of them are what a tool prints of a
-/// binary fraction (IEEE 754, 64 bits), which has no more than seventeen.
+/// The most significant digits of a fraction that are read exactly as they are written. More of them are what a tool
+/// prints of a binary fraction (IEEE 754, 64 bits), which has no more than seventeen.
 const EXACT_DIGITS: u32 = 12;
 /// The longest fraction, in decimal places.
 const MOST_PLACES: u32 = 36;

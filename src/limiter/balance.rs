@@ -265,9 +265,9 @@ fn settle(
 
 /// Does `work` in the terms that hold by now, until it returns `true`: those of the charge, if the history has none.
 ///
-/// As long as the version of the charge is the present one, its own `meter` weighs the units: that of a share is not the
-/// one of the whole limit, which the history has. Slots come back in the terms of the charge first in any case: time
-/// takes nothing from them meanwhile.
+/// As long as the version of the charge is the present one, its own `meter` weighs the units: that of a share is not
+/// the one of the whole limit, which the history has. Slots come back in the terms of the charge first in any case:
+/// time takes nothing from them meanwhile.
 fn settle_in_present(
     terms: MeterTerms<'_>,
     meter: &Meter,

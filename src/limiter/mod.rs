@@ -240,8 +240,8 @@ impl Limiter {
         }
     }
 
-    /// Gives back one slot of a limit with one bucket, as [`refund`](Self::refund): by one look and one exchange, unless
-    /// the bucket was changed meanwhile, or is in other terms.
+    /// Gives back one slot of a limit with one bucket, as [`refund`](Self::refund): by one look and one exchange,
+    /// unless the bucket was changed meanwhile, or is in other terms.
     #[inline]
     pub(crate) fn free_slot(&self, bound: &BoundLimit) {
         match &bound.storage {

@@ -79,8 +79,8 @@ struct RefusalKey {
 #[derive(Debug)]
 pub(crate) struct KeptRefusal {
     key: RefusalKey,
-    /// The status, and all fields, with a blank for the milliseconds. To clone it costs less than to put the fields into
-    /// a new one.
+    /// The status, and all fields, with a blank for the milliseconds. To clone it costs less than to put the fields
+    /// into a new one.
     head: Parts,
     /// The position of that blank among the fields. `None` for an answer without milliseconds.
     blank: Option<usize>,
@@ -201,8 +201,8 @@ impl RefusalKey {
         Some((key, wait.map_or(0, |wait| wait.milliseconds)))
     }
 
-    /// Returns whether it is the key of this refusal by one limit, whose wait is in seconds. Without a key made of that: a
-    /// key is large, and most refusals are by a set of one limit.
+    /// Returns whether it is the key of this refusal by one limit, whose wait is in seconds. Without a key made of
+    /// that: a key is large, and most refusals are by a set of one limit.
     #[inline]
     fn is_of<'l>(
         &self,

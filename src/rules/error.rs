@@ -178,7 +178,7 @@ pub enum RulesError {
     },
     /// Clients of a document that leaves it to code to tell them apart, and no code does.
     #[error(
-        "clients: `by` is `code`, and no code tells clients apart; call `Clients::identify_by` in `Rules::map_clients`, or \
+        "clients: `by` is `code`, but no code identifies clients; call `Clients::identify_by` in `Rules::map_clients`, or \
          write `by` such as `address`"
     )]
     #[non_exhaustive]

@@ -51,8 +51,8 @@
 //!
 //! A line is compared with the operating system's clock when its reach has ended. If the counter lies before it, or was
 //! off by more than 1 ms, a 512th of the time that has passed and what the two readings are in doubt by, its reach is
-//! set to nothing, for good. Since no line is read beyond its reach, a counter that leaps ahead by an hour moves time by
-//! a second at most.
+//! set to nothing, for good. Since no line is read beyond its reach, a counter that leaps ahead by an hour moves time
+//! by a second at most.
 
 #[cfg(all(test, throttle_loom))]
 mod loom_tests;

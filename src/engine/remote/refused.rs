@@ -77,8 +77,8 @@ impl Attempt<'_> {
     /// that there is room for it: a millisecond.
     const PAUSE: Nanos = 1_000_000;
 
-    /// Returns whether it has waited for as long as it may: the least `max_wait` of its limits, or what the client itself
-    /// waits if that is less. Where neither is set, it may not wait at all.
+    /// Returns whether it has waited for as long as it may: the least `max_wait` of its limits, or what the client
+    /// itself waits if that is less. Where neither is set, it may not wait at all.
     fn has_waited(&self, now: Nanos) -> bool {
         let waits = self.limits.limit_set.enforced();
         let waits = waits.filter_map(|bound| bound.limit.wait_policy);

@@ -349,8 +349,8 @@ impl Bucket {
         }
     }
 
-    /// Gives a slot back by one exchange. `false`: nothing was changed, since others have changed the state meanwhile, or
-    /// it is in other terms than those of `version`, or has no slot.
+    /// Gives a slot back by one exchange. `false`: nothing was changed, since others have changed the state meanwhile,
+    /// or it is in other terms than those of `version`, or has no slot.
     #[inline]
     pub(super) fn free_slot(&self, version: Version) -> bool {
         let seen = self.load();

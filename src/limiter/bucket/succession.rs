@@ -125,8 +125,8 @@ struct HeirTerms {
 /// The units that may still come back from an estate to an heir. Clones share them. Changed under the family's lock.
 #[derive(Debug, Clone)]
 struct Share {
-    /// Those of this estate that were inherited, and those that were owed late since. Of several estates in use none was
-    /// inherited so: all that was used in one is in the heir's balance only if it was the largest.
+    /// Those of this estate that were inherited, and those that were owed late since. Of several estates in use none
+    /// was inherited so: all that was used in one is in the heir's balance only if it was the largest.
     own: Arc<AtomicU64>,
     /// Those of all that the heir has inherited together with it: of the estate and of its ancestors.
     all: Arc<AtomicU64>,
@@ -342,8 +342,8 @@ impl Bucket {
         count > 1 + usize::from(is_remembered)
     }
 
-    /// Returns the closed buckets from which it has inherited and that somebody still has, each with what may come back;
-    /// forgets the others.
+    /// Returns the closed buckets from which it has inherited and that somebody still has, each with what may come
+    /// back; forgets the others.
     fn ancestors(&self) -> Vec<(Arc<Self>, Share)> {
         self.succession(|Succession { ancestors, .. }| {
             ancestors.retain(|ancestor| ancestor.bucket.strong_count() > 0);
@@ -372,8 +372,8 @@ impl Bucket {
     /// with nothing changed, if the bucket is open.
     ///
     /// A debt is owed by all heirs, those that are closed among them, and a slot comes back to all that are open.
-    /// Tokens come back to sole heirs that have not refilled, as many as they have inherited, and owed late since. `units` are units in each
-    /// heir's own terms.
+    /// Tokens come back to sole heirs that have not refilled, as many as they have inherited, and owed late since.
+    /// `units` are units in each heir's own terms.
     pub(crate) fn settle_late(&self, late: LateCorrection, units: u64, now: Nanos) -> bool {
         if !self.is_closed() {
             return false;
@@ -455,9 +455,9 @@ impl Bucket {
             && !ancestors.iter().any(|(ancestor, _)| ancestor.is_awaited())
     }
 
-    /// Exchanges the state of an open bucket for the `next`, in whatever terms the bucket is: these may be of rules that
-    /// a reload is about to replace, by which requests are decided until then, or of the rules to come. Does nothing if
-    /// it is closed, or if its limit was never open.
+    /// Exchanges the state of an open bucket for the `next`, in whatever terms the bucket is: these may be of rules
+    /// that a reload is about to replace, by which requests are decided until then, or of the rules to come. Does
+    /// nothing if it is closed, or if its limit was never open.
     fn change(&self, terms: &HeirTerms, next: impl Fn(&Meter, u64) -> Option<u64>) {
         while let Some((version, meter)) = self.terms(terms) {
             let next = |state| next(&meter, state);

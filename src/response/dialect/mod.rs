@@ -36,8 +36,8 @@ pub(super) use self::headers::dialect_headers;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Dialect {
-    /// [`Problem`](crate::response::Problem): a problem document (RFC 9457) that OpenAI's SDKs read too. Only the IETF's
-    /// header fields.
+    /// [`Problem`](crate::response::Problem): a problem document (RFC 9457) that OpenAI's SDKs read too. Only the
+    /// IETF's header fields.
     #[default]
     Problem,
     /// OpenAI's API: `{"error":{"message":…,"type":"requests","param":null,"code":"rate_limit_exceeded"}}`.

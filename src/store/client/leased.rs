@@ -189,8 +189,8 @@ impl StoreClient {
         (readings, self.at(now))
     }
 
-    /// Ends the `marks` of a call that was sent at `sent` and given up by `until`. `taken` is its answer: `None` if there
-    /// was none in time. The first lease that is granted spawns the task that returns leases.
+    /// Ends the `marks` of a call that was sent at `sent` and given up by `until`. `taken` is its answer: `None` if
+    /// there was none in time. The first lease that is granted spawns the task that returns leases.
     pub(super) fn end_lease_calls(
         self: &Arc<Self>,
         marks: &[LeaseMark],

@@ -372,8 +372,8 @@ impl StoreClient {
     /// Corrects a balance of a client by `units`, without waiting for it.
     ///
     /// Limits that do not lie in the store are passed over. While the store is down the correction is dropped, and the
-    /// charge stands as it was taken. After a reload it is made in the settings that are in force for the bucket when it
-    /// is sent (see [`present_budgets`]).
+    /// charge stands as it was taken. After a reload it is made in the settings that are in force for the bucket when
+    /// it is sent (see [`present_budgets`]).
     pub(crate) fn correct(
         self: &Arc<Self>,
         bound: &BoundLimit,

@@ -11,8 +11,8 @@
 //! # Who may call it
 //!
 //! The engine makes one in each reload, from the limits of the new rules, and puts it into force with them. It adds the
-//! limits of undeclared routes as these are entered: a store may know one by a name that another limit has had. The other
-//! limits of the rules by which a store is connected are missing, and bear the names that they are charged by.
+//! limits of undeclared routes as these are entered: a store may know one by a name that another limit has had. The
+//! other limits of the rules by which a store is connected are missing, and bear the names that they are charged by.
 
 use std::{collections::HashMap, sync::Arc};
 

@@ -87,7 +87,8 @@ impl WaitQueues {
         }
     }
 
-    /// Returns whether nobody waits anywhere, without the lock: all that a request pays for queues while they are empty.
+    /// Returns whether nobody waits anywhere, without the lock: all that a request pays for queues while they are
+    /// empty.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.waiting.load(Ordering::Acquire) == 0
