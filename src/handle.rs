@@ -111,6 +111,84 @@ impl Handle {
         self.active.reload(&rules)
     }
 
+    /// Closes the throttle for good, for a server that is shutting down. New requests are refused with status 503, and so
+    /// are requests that wait in line. Admitted requests go on. Without effect if the throttle is closed.
+    ///
+    /// - A refusal tells a wait of one second and, over HTTP/1, `Connection: close`, so that the client connects anew, to
+    ///   another replica perhaps. Over gRPC it is `UNAVAILABLE` without a pushback.
+    ///   [`Denial::is_shutting_down`](crate::Denial::is_shutting_down) tells it from other refusals.
+    /// - A refused request counts as refused on its route, and is charged on no limit.
+    /// - [Exempt](crate::Limits::exempt) routes stay open, so that liveness probes pass. A readiness probe should answer by
+    ///   [`is_closed`](Self::is_closed).
+    /// - [`reload`](Self::reload) does not open the throttle again.
+    ///
+    /// A request that is being decided on at this moment may still pass; so may one that waits for the answer of a
+    /// [store](crate::ThrottleLayerBuilder::store).
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    ///
+    /// use http::{Request, Response};
+    /// use tower::{Layer, ServiceExt, service_fn};
+    /// use tower_throttle::{Rate, Rules, ThrottleLayer};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let rules = Rules::new().default_route(Rate::per_second(10));
+    /// let throttle = ThrottleLayer::builder(rules).track_in_flight(true).build()?;
+    /// let handle = throttle.handle();
+    /// let service = throttle.layer(service_fn(async |_: Request<String>| {
+    ///     Ok::<_, Infallible>(Response::new(String::from("done")))
+    /// }));
+    ///
+    /// let response = service.clone().oneshot(Request::default()).await?;
+    /// assert_eq!(handle.in_flight(), Some(1));
+    ///
+    /// // SIGTERM has come.
+    /// handle.close();
+    /// assert_eq!(service.oneshot(Request::default()).await?.status(), 503);
+    /// // The first request has its answer.
+    /// drop(response);
+    /// handle.drained().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn close(&self) {
+        self.active.close();
+    }
+
+    /// Tells whether the throttle was [closed](Self::close).
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.active.gate.is_closed()
+    }
+
+    /// Returns the number of requests that are in flight now, those in line included. `None`, unless the layer was
+    /// built with [`track_in_flight`](crate::ThrottleLayerBuilder::track_in_flight).
+    #[must_use]
+    pub fn in_flight(&self) -> Option<usize> {
+        self.active.gate.in_flight()
+    }
+
+    /// Waits until no request is in flight. Requests that arrive after the throttle was [closed](Self::close) are not
+    /// waited for, and none of them is admitted but on [exempt](crate::Limits::exempt) routes. On an open throttle this
+    /// returns when it finds no request in flight, which may take forever under load.
+    ///
+    /// The server may still be writing the last frame of an answer to the connection: end connections gracefully after
+    /// this. A client that does not read its answer keeps the request in flight, so put a timeout around this.
+    ///
+    /// # Panics
+    ///
+    /// If the layer was built without [`track_in_flight`](crate::ThrottleLayerBuilder::track_in_flight).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before it has ended, it changes nothing.
+    pub async fn drained(&self) {
+        let counted = self.active.gate.drained().await;
+        counted.expect("`drained` needs `ThrottleLayerBuilder::track_in_flight(true)`");
+    }
+
     /// Gives back what this process has [leased](crate::ThrottleLayerBuilder::lease) of limits and not spent: for one
     /// that is about to end. Without a store and without leases there is nothing to do.
     ///
@@ -137,6 +215,7 @@ impl Handle {
     /// - For limits in a [store](crate::ThrottleLayerBuilder::store) it tells what this process knows of them,
     ///   and takes the rest for full: the store is not asked.
     /// - An undeclared route that nobody has asked for yet is told as `$default`, with limits that are full.
+    /// - On a [closed](Self::close) throttle it is a refusal without limits.
     ///
     /// ```
     /// use http::Request;

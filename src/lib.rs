@@ -116,6 +116,7 @@ pub mod decision;
 mod engine;
 mod error;
 pub mod future;
+mod gate;
 #[cfg(any(doc, doctest))]
 pub mod guides;
 mod handle;

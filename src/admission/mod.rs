@@ -34,9 +34,12 @@ use std::sync::Arc;
 
 pub(crate) use self::origin::Origin;
 use self::reservation::TokenReservation;
-use crate::limiter::{
-    limit_set::{BoundLimit, Demand},
-    readings::LimitReadings,
+use crate::{
+    gate::Passage,
+    limiter::{
+        limit_set::{BoundLimit, Demand},
+        readings::LimitReadings,
+    },
 };
 
 /// The guard of one admitted request. It lives as long as the request: from the decision, through the inner service's
@@ -48,6 +51,15 @@ pub(crate) enum Admission {
     Slots { _permits: Permits },
     /// Model tokens, and the slots beside them.
     Tokens(TokenAdmission),
+    /// Any of these or nothing, of a request that is counted as inside.
+    Counted(Box<CountedAdmission>),
+}
+
+/// An admission that is counted as inside. Counted out last.
+#[derive(Debug)]
+pub(crate) struct CountedAdmission {
+    admission: Option<Admission>,
+    _passage: Passage,
 }
 
 /// An admission with model tokens. Dropped, it settles a response that was cut short, if nothing has settled it yet,
@@ -84,11 +96,21 @@ impl Admission {
         Self::Slots { _permits: permits }
     }
 
+    /// Makes the guard of a request that is counted as inside, whatever else it holds.
+    #[cold]
+    pub(crate) fn counted(admission: Option<Self>, passage: Passage) -> Self {
+        Self::Counted(Box::new(CountedAdmission {
+            admission,
+            _passage: passage,
+        }))
+    }
+
     /// Returns the reservation of model tokens, if they are limited.
     pub(crate) fn reservation(&self) -> Option<&Arc<TokenReservation>> {
         match self {
             Self::Slots { .. } => None,
             Self::Tokens(tokens) => Some(&tokens.reservation),
+            Self::Counted(counted) => counted.admission.as_ref()?.reservation(),
         }
     }
 

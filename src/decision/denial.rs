@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Decision, LimitStatus, Verdict};
+use super::{Decision, Failure, LimitStatus, Verdict};
 use crate::{
     clock::{Nanos, RuntimeClock, Timeline, nanos},
     limit::Scope,
@@ -41,7 +41,7 @@ impl Denial {
             refusals: 0,
             spread: 0,
             admitted: false,
-            unavailable: false,
+            failure: None,
         };
         // Never is the longest.
         let mut longest = (0, Some(0));
@@ -65,23 +65,32 @@ impl Denial {
         }
     }
 
-    /// The denial of a request that nobody can decide on, under a rule without limits.
-    pub(crate) fn unavailable(limit_set: Arc<LimitSet>, now: Nanos) -> Self {
-        // Not all at once.
+    /// The denial of a request on whose limits nobody has decided, under a rule without limits.
+    pub(crate) fn failed(
+        failure: Failure,
+        limit_set: Arc<LimitSet>,
+        arrived: Nanos,
+        now: Nanos,
+    ) -> Self {
         const SECOND: Nanos = 1_000_000_000;
-        let random = RandomState::new().hash_one(now) % (5 * SECOND);
+        let wait = match failure {
+            // Not all at once.
+            Failure::StoreDown => 3 * SECOND + RandomState::new().hash_one(now) % (5 * SECOND),
+            // Another replica may answer at once, and who comes back to this one has to connect anew.
+            Failure::ShuttingDown => SECOND,
+        };
         Self {
             verdict: Verdict {
                 limit_set,
                 readings: LimitReadings::default(),
-                arrived: now,
+                arrived,
                 now,
-                wait: Some(3 * SECOND + random),
+                wait: Some(wait),
                 binding: 0,
                 refusals: 0,
                 spread: 0,
                 admitted: false,
-                unavailable: true,
+                failure: Some(failure),
             },
             clock: None,
         }
@@ -125,7 +134,7 @@ impl Denial {
     }
 
     /// The limits that refused, the most specific first. At least one, unless
-    /// [nobody could decide](Self::is_unavailable).
+    /// [nobody could decide](Self::is_unavailable) or the throttle [is closed](Self::is_shutting_down).
     pub fn violated(&self) -> impl Iterator<Item = LimitStatus<'_>> + Clone {
         self.limits().filter(LimitStatus::is_refused)
     }
@@ -145,7 +154,19 @@ impl Denial {
     /// of use in some seconds: three to eight are told.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
-        self.verdict.unavailable
+        self.failure() == Some(Failure::StoreDown)
+    }
+
+    /// Tells whether the throttle was [closed](crate::Handle::close), since the server is shutting down. No limit has
+    /// refused then. One second is told: another replica may answer at once.
+    #[must_use]
+    pub fn is_shutting_down(&self) -> bool {
+        self.failure() == Some(Failure::ShuttingDown)
+    }
+
+    /// Returns the cause of the refusal, if it is no limit.
+    pub(crate) fn failure(&self) -> Option<Failure> {
+        self.verdict.failure
     }
 
     /// Tells whether the server is busy: all limits that refused are caps on what the total or a route may have in

@@ -88,8 +88,17 @@ struct Verdict {
     /// The time that a refused request is told beyond the wait.
     spread: Nanos,
     admitted: bool,
-    /// True if nobody could decide, since the store is down.
-    unavailable: bool,
+    /// The cause of a refusal, if it is no limit.
+    failure: Option<Failure>,
+}
+
+/// A cause of refusals that is no limit: the request is not at fault, and nothing was asked of its limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The store is down, so that nobody can decide.
+    StoreDown,
+    /// The throttle is closed.
+    ShuttingDown,
 }
 
 impl Verdict {
@@ -130,7 +139,7 @@ impl Decision {
                 refusals: 0,
                 spread: 0,
                 admitted: true,
-                unavailable: false,
+                failure: None,
             }),
         }
     }

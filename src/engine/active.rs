@@ -58,6 +58,7 @@ use arc_swap::{ArcSwap, Guard};
 use super::{key_changes::KeyChanges, routes::UNDECLARED, rule_set::RuleSet};
 use crate::{
     clock::Timeline,
+    gate::Gate,
     limiter::{Limiter, limit_set::BoundLimit},
     observe::{
         self, Log, StoreWatch,
@@ -79,6 +80,8 @@ pub(crate) struct ActiveRules {
     /// The limits as the rules in force declare them, for the next reload to compare with. Who holds the lock is alone
     /// in changing the rules.
     registry: Mutex<Registry>,
+    /// The gate, which stays whatever rules are in force.
+    pub(crate) gate: Gate,
 }
 
 impl ActiveRules {
@@ -113,6 +116,7 @@ impl ActiveRules {
         Ok(Self {
             rule_set: ArcSwap::from_pointee(rule_set),
             registry: Mutex::new(registry),
+            gate: Gate::open(false),
         })
     }
 
@@ -180,6 +184,14 @@ impl ActiveRules {
             without_address: rule_set.unidentified.without_address.get(),
             unknown_plans: rule_set.unidentified.unknown_plans.get(),
         }
+    }
+
+    /// Closes the gate: requests from now on are refused, and those in line in their next turn, which comes now. Other
+    /// rules do not open it.
+    pub(crate) fn close(&self) {
+        self.gate.close();
+        let limiter = &self.rules().limiter;
+        limiter.queues.wake_all(|| limiter.now());
     }
 
     /// Puts other rules into the place of those in force, and tells what has changed.

@@ -4,7 +4,8 @@
 //! when a store has answered. It is looked up when it arrives, and again only under other rules. An attempt asks all of
 //! its limits: in this process, by leases, or in a store. Plain limits (`limiter/plain`) are asked first, and decide
 //! on most requests. A request that means the route of a literal key and falls under plain limits is decided on at
-//! once: it passes, is admitted with fields, or is refused. Any other is decided on at length.
+//! once: it passes, is admitted with fields, or is refused. Any other is decided on at length; so are all requests where
+//! the gate (`crate::gate`) is closed or counts them.
 //!
 //! ```text
 //! Arrived ─▶ at once ─▶ Pass | Admit | Refuse
@@ -55,6 +56,8 @@ use super::{
 };
 use crate::{
     clock::{Nanos, nanos},
+    decision::Failure,
+    gate::Passage,
     head::RequestHead,
     limiter::{
         Outdated,
@@ -90,6 +93,9 @@ impl Engine {
     /// an admitted request is there.
     #[inline(never)]
     pub(crate) fn decide(self: &Arc<Self>, head: RequestHead<'_>) -> Decided {
+        if self.active.gate.is_attended() {
+            return self.decide_at_gate(head);
+        }
         // Loaded once for an attempt: the look-up, the charge and the answer are by the same rules.
         let rules = self.active.rule_set.load();
         let mut demand = Demand::default();
@@ -168,14 +174,36 @@ impl Engine {
         let mut outdated = outdated;
         loop {
             outdated.pause();
-            let rules = self.active.rule_set.load();
-            let mut demand = Demand::default();
-            let found = rules.look_up(head, self.options.protocol, &mut demand);
-            match found.and_then(|limits| self.now(head, &rules, &limits, demand).by_any()) {
+            match self.attempt(head) {
                 Ok(decided) => return decided,
                 Err(again) => outdated = again,
             }
         }
+    }
+
+    /// Makes one attempt for a request that has arrived, in the general way.
+    ///
+    /// # Errors
+    ///
+    /// [`Outdated`] as of [`Attempt::ask`]. Nothing is kept.
+    fn attempt(self: &Arc<Self>, head: RequestHead<'_>) -> Result<Decided, Outdated> {
+        // Before the look whether the gate is closed.
+        let passage = self.active.gate.enter();
+        let rules = self.active.rule_set.load();
+        let mut demand = Demand::default();
+        let limits = rules.look_up(head, self.options.protocol, &mut demand)?;
+        let attempt = self.now(head, &rules, &limits, demand);
+        match attempt.is_shut_out() {
+            true => Ok(attempt.fail(Failure::ShuttingDown, 0)),
+            false => attempt.by_any(passage),
+        }
+    }
+
+    /// Decides on a request that has arrived at a gate that is closed, or counts who is inside.
+    #[cold]
+    fn decide_at_gate(self: &Arc<Self>, head: RequestHead<'_>) -> Decided {
+        let decided = self.attempt(head);
+        decided.unwrap_or_else(|outdated| self.decide_anew(head, outdated))
     }
 
     /// Begins an attempt for a request that has arrived, by the limits that were found for it.
@@ -223,6 +251,7 @@ impl Engine {
         let mut readings = LimitReadings::default();
         // An attempt that admits or denies writes the moment, by the clock of whoever has decided.
         let mut outcome = Outcome::new(0, &mut readings);
+        outcome.passage = pending.passage.take();
         let ruling = loop {
             // After other rules have come, it is its turn again.
             let ruling = match reply.take() {
@@ -233,10 +262,17 @@ impl Engine {
                 }
                 None => pending.follow(head).and_then(|()| {
                     let (attempt, progress, not_before) = pending.attempt(head);
-                    attempt.take_turn(not_before, waker, progress, &mut outcome)
+                    match attempt.is_shut_out() {
+                        true => Ok(Ruling::Fail(Failure::ShuttingDown)),
+                        false => attempt.take_turn(not_before, waker, progress, &mut outcome),
+                    }
                 }),
             };
             match ruling {
+                // Closing the gate wakes the requests in line. This one may have entered its waker after that.
+                Ok(Ruling::Wait(_)) if self.active.gate.is_closed() => {
+                    break Ruling::Fail(Failure::ShuttingDown);
+                }
                 Ok(ruling) => break ruling,
                 Err(outdated) => {
                     outdated.pause();
@@ -246,6 +282,7 @@ impl Engine {
         };
         if let Ruling::Wait(wait) = ruling {
             pending.wait_for(wait);
+            pending.passage = outcome.passage.take();
             return Decided::Wait(pending);
         }
         let (attempt, progress, _) = pending.attempt(head);
@@ -253,7 +290,7 @@ impl Engine {
         outcome.waited = now.saturating_sub(attempt.arrived);
         match ruling {
             Ruling::Admit => attempt.admit(&mut outcome),
-            Ruling::Unavailable => attempt.unavailable(),
+            Ruling::Fail(failure) => attempt.fail(failure, outcome.waited),
             Ruling::Deny | Ruling::Wait(_) => {
                 // Whoever stands behind it goes on.
                 progress.waiter = None;
@@ -271,6 +308,11 @@ impl Attempt<'_> {
         store.filter(|_| self.limits.limit_set.is_shared)
     }
 
+    /// Tells whether the gate is closed for the request. Exempt routes stay open, so that liveness probes pass.
+    fn is_shut_out(&self) -> bool {
+        self.engine.active.gate.is_closed() && !self.limits.limit_set.exempt
+    }
+
     /// Decides on a request that has arrived, by any limits. Plain ones are asked first.
     #[inline(always)]
     fn decide(&self) -> Decided {
@@ -281,7 +323,7 @@ impl Attempt<'_> {
                 PlainAnswer::Unknown => {}
             }
         }
-        match self.by_any() {
+        match self.by_any(None) {
             Ok(decided) => decided,
             Err(outdated) => self.engine.decide_anew(self.head, outdated),
         }
@@ -293,10 +335,11 @@ impl Attempt<'_> {
     ///
     /// [`Outdated`] as of [`ask`](Self::ask). Nothing is kept, and the next attempt begins anew.
     #[inline(never)]
-    fn by_any(&self) -> Result<Decided, Outdated> {
+    fn by_any(&self, passage: Option<Passage>) -> Result<Decided, Outdated> {
         let now = self.arrived;
         let mut readings = LimitReadings::default();
         let mut outcome = Outcome::new(now, &mut readings);
+        outcome.passage = passage;
         let limit_set = &self.limits.limit_set;
         // Of most requests nobody waits for the limits, and no store has their balances.
         if limit_set.is_patient || self.store().is_some() {
@@ -304,8 +347,11 @@ impl Attempt<'_> {
             return Ok(match self.ask(now, &mut progress, &mut outcome)? {
                 Ruling::Admit => self.admit(&mut outcome),
                 Ruling::Deny => self.refuse(&mut outcome),
-                Ruling::Unavailable => self.unavailable(),
-                Ruling::Wait(wait) => Decided::Wait(self.pending(progress, wait)),
+                Ruling::Fail(failure) => self.fail(failure, 0),
+                Ruling::Wait(wait) => {
+                    let passage = outcome.passage.take();
+                    Decided::Wait(self.pending(progress, wait, passage))
+                }
             });
         }
         let limiter = &self.rules.limiter;
@@ -432,8 +478,8 @@ impl Attempt<'_> {
     }
 
     /// Keeps what was found of the request, and what it holds, for its next stage.
-    fn pending(&self, progress: Progress, wait: Wait) -> Box<Pending> {
-        Box::new(Pending::new(self, progress, wait))
+    fn pending(&self, progress: Progress, wait: Wait, passage: Option<Passage>) -> Box<Pending> {
+        Box::new(Pending::new(self, progress, wait, passage))
     }
 }
 

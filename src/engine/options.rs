@@ -40,6 +40,8 @@ pub(crate) struct Options {
     pub(crate) store_deadline: Duration,
     /// The units of each limit that are taken there at once. 0 and 1: those of the request alone.
     pub(crate) lease: u64,
+    /// True if requests in flight are counted.
+    pub(crate) track_in_flight: bool,
 }
 
 impl Default for Options {
@@ -57,6 +59,7 @@ impl Default for Options {
             on_outage: OnOutage::default(),
             store_deadline: Duration::from_millis(25),
             lease: 0,
+            track_in_flight: false,
         }
     }
 }
@@ -76,6 +79,7 @@ impl fmt::Debug for Options {
             on_outage,
             store_deadline,
             lease,
+            track_in_flight,
         } = self;
         f.debug_struct("Options")
             .field("rate_limit_headers", rate_limit_headers)
@@ -85,6 +89,7 @@ impl fmt::Debug for Options {
             .field("on_outage", on_outage)
             .field("store_deadline", store_deadline)
             .field("lease", lease)
+            .field("track_in_flight", track_in_flight)
             .field("usage_from_answer", usage_from_answer)
             .field("protocol", protocol)
             .field("grpc_retry_pushback", grpc_retry_pushback)

@@ -22,11 +22,12 @@ use super::{
 use crate::{
     admission::{Admission, HeldSlot, Permits},
     clock::Nanos,
-    decision::{Decision, DecisionIn, Denial},
+    decision::{Decision, DecisionIn, Denial, Failure},
+    gate::Passage,
     limiter::{limit_set::Demand, readings::LimitReadings},
     observe::Log,
     response::{
-        Answer, Framing, Rejection, Templates,
+        Answer, Framing, Rejection, Templates, close_connection,
         fields::{RateLimitFields, UnwrittenFields},
         grpc, strip,
     },
@@ -63,6 +64,8 @@ pub(super) struct Outcome<'r> {
     pub(super) readings: &'r mut LimitReadings,
     /// Slots that it holds already, taken while a store was asked. `None`: the readings tell which slots it holds.
     pub(super) permits: Option<Permits>,
+    /// Its stay inside, if that is counted.
+    pub(super) passage: Option<Passage>,
 }
 
 /// The limits of a route by which a request was decided.
@@ -129,6 +132,7 @@ impl<'r> Outcome<'r> {
             waited: 0,
             readings,
             permits: None,
+            passage: None,
         }
     }
 
@@ -199,6 +203,7 @@ impl Refusal {
                 if parts.method == Method::HEAD {
                     strip(&mut answer);
                 }
+                close_connection(&mut answer, &denial, parts.version);
                 if tells_decision {
                     answer.extensions_mut().insert(Decision::from(*denial));
                 }
@@ -279,6 +284,10 @@ impl Attempt<'_> {
         let holds = limit_set.has_slots || limit_set.has_tokens || outcome.permits.is_some();
         let admission =
             holds.then(|| Admission::new(origin, self.demand, readings, outcome.permits.take()));
+        let admission = match outcome.passage.take() {
+            None => admission,
+            Some(passage) => Some(Admission::counted(admission, passage)),
+        };
         limits.count_admitted();
         if limit_set.enforced < limit_set.limits.len() {
             limit_set.shadowed(readings, |index| meters.by_limit(index));
@@ -383,10 +392,10 @@ impl Attempt<'_> {
         framing == Framing::Http && *self.head.method() != Method::HEAD && !tells_decision
     }
 
-    /// Returns the answer to a request that nobody can decide on, since the store is down. It tells a wait of three to
-    /// eight seconds, and counts as refused on the route, but on no limit.
+    /// Returns the answer to a request whose limits are not asked, after it has waited for so long. The request counts as
+    /// refused on the route, but on no limit.
     #[cold]
-    pub(super) fn unavailable(&self) -> Decided {
+    pub(super) fn fail(&self, failure: Failure, waited: Nanos) -> Decided {
         let RouteLimits {
             limit_set,
             templates,
@@ -395,7 +404,12 @@ impl Attempt<'_> {
         } = self.limits.bare();
         limit_set.counters.refused.add(1);
         meters.refused();
-        let denial = Denial::unavailable(Arc::clone(limit_set), self.rules.limiter.now());
+        if waited > 0 {
+            meters.waited(waited);
+        }
+        let now = self.rules.limiter.now();
+        let arrived = now.saturating_sub(waited);
+        let denial = Denial::failed(failure, Arc::clone(limit_set), arrived, now);
         self.rules.log.refused(&denial);
         Decided::Refuse(self.answer(denial, templates))
     }
@@ -439,10 +453,13 @@ impl Attempt<'_> {
         denial: &Denial,
         templates: &Templates,
     ) -> Response<Bytes> {
-        match framing {
+        let options = &self.engine.options;
+        let mut answer = match framing {
             Framing::Grpc(content_type) => {
                 let deadline = || grpc::deadline(self.head.headers());
-                let pushback = self.engine.options.grpc_retry_pushback.then(deadline);
+                // Another server may answer at once: the client retries as its own policy has it.
+                let tells = options.grpc_retry_pushback && !denial.is_shutting_down();
+                let pushback = tells.then(deadline);
                 let policy = templates.policies.as_ref().map(|policies| &policies.line);
                 grpc::reject(denial, content_type, policy, pushback)
             }
@@ -453,6 +470,8 @@ impl Attempt<'_> {
                 }
                 answer
             }
-        }
+        };
+        close_connection(&mut answer, denial, self.head.version());
+        answer
     }
 }

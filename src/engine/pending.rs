@@ -40,6 +40,8 @@ use super::{Engine, route_limits::RouteLimits, rule_set::RuleSet};
 use crate::{
     admission::Permits,
     clock::Nanos,
+    decision::Failure,
+    gate::Passage,
     head::RequestHead,
     limiter::{Outdated, limit_set::Demand, queue::Waiter, readings::LimitReadings},
     store::{
@@ -54,8 +56,8 @@ pub(super) enum Ruling {
     Admit,
     /// A limit refuses, and the request may not wait for it.
     Deny,
-    /// Nobody can decide: the store is down.
-    Unavailable,
+    /// Limits are not asked, since the store is down or the gate is closed.
+    Fail(Failure),
     /// The decision is made later.
     Wait(Wait),
 }
@@ -172,11 +174,18 @@ pub(crate) struct Pending {
     /// The timer of its turns, made for the first that is not at once. Kept from one wait to the next: to set it anew
     /// is cheaper than to make it.
     timer: Option<Pin<Box<Sleep>>>,
+    /// Its stay inside, if that is counted. Taken while it is decided on.
+    pub(super) passage: Option<Passage>,
 }
 
 impl Pending {
     /// Keeps what an attempt has found and come to. Nothing is awaited before the first poll.
-    pub(super) fn new(attempt: &Attempt<'_>, progress: Progress, wait: Wait) -> Self {
+    pub(super) fn new(
+        attempt: &Attempt<'_>,
+        progress: Progress,
+        wait: Wait,
+        passage: Option<Passage>,
+    ) -> Self {
         Self {
             engine: Arc::clone(attempt.engine),
             rules: Arc::clone(attempt.rules),
@@ -186,6 +195,7 @@ impl Pending {
             progress,
             wait,
             timer: None,
+            passage,
         }
     }
 

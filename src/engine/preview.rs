@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::{active::ActiveRules, route_limits::RouteLimits, rule_set::RuleSet};
 use crate::{
-    decision::{Decision, Denial},
+    decision::{Decision, Denial, Failure},
     head::RequestHead,
     limiter::limit_set::Demand,
     response::Protocol,
@@ -28,6 +28,11 @@ impl ActiveRules {
             let rules = self.rules();
             let mut demand = Demand::default();
             match rules.preview(head, protocol, &mut demand) {
+                Ok(limits) if self.gate.is_closed() && !limits.limit_set.exempt => {
+                    let limit_set = Arc::new(limits.limit_set.bare());
+                    let now = rules.limiter.now();
+                    return Denial::failed(Failure::ShuttingDown, limit_set, now, now).into();
+                }
                 Ok(limits) => return rules.preview_of(&limits, demand),
                 Err(outdated) => outdated.pause(),
             }

@@ -43,7 +43,7 @@ pub(crate) struct RouteLimits {
 struct Apart {
     /// The limits that lie in this process, store or not.
     held: OnceLock<RouteLimits>,
-    /// No limits: what a request is told that nobody can decide on.
+    /// No limits: what a request is told whose limits are not asked.
     bare: OnceLock<RouteLimits>,
     /// A share of all limits, with the number of shares, which is the layer's and does not change once it serves.
     share: OnceLock<(u32, RouteLimits)>,

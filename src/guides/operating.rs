@@ -1,4 +1,4 @@
-//! Operating: metrics, logs, snapshots, restarts.
+//! Operating: metrics, logs, snapshots, shutdown, restarts.
 //!
 //! # Metrics
 //!
@@ -180,6 +180,44 @@
 //! }
 //! # Ok::<(), tower_throttle::RulesError>(())
 //! ```
+//!
+//! # Shut down
+//!
+//! A server that is told to stop finishes what it has begun, and takes nothing new. [`Handle::close`] refuses requests
+//! from then on: with 503, `Retry-After: 1` and, over HTTP/1, `Connection: close`, so that a client connects anew, to
+//! another replica perhaps. Requests in line are refused too; those that were admitted go on. Exempt routes stay open,
+//! so that a liveness probe does not fail.
+//!
+//! [`Handle::close`]: crate::Handle::close
+//!
+//! ```
+//! use axum::{Router, routing::get};
+//! use tokio::{net::TcpListener, signal::ctrl_c};
+//! use tower_throttle::{Rate, Rules, ThrottleLayer};
+//!
+//! # async fn serve() -> Result<(), Box<dyn std::error::Error>> {
+//! let throttle = ThrottleLayer::new(Rules::new().default_route(Rate::per_second(10)))?;
+//! let handle = throttle.handle();
+//! let app = Router::new().route("/", get("hello")).layer(throttle);
+//! let listener = TcpListener::bind("127.0.0.1:3000").await?;
+//! let shutdown = {
+//!     let handle = handle.clone();
+//!     async move {
+//!         let _ = ctrl_c().await;
+//!         handle.close();
+//!     }
+//! };
+//! // Returns when all connections have ended.
+//! axum::serve(listener, app).with_graceful_shutdown(shutdown).await?;
+//! // With a store and leases: units that were not spent go back.
+//! handle.return_leases().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A server that does not wait by itself, such as a loop over hyper's connections, builds the layer with
+//! [`track_in_flight(true)`](crate::ThrottleLayerBuilder::track_in_flight) and then waits for
+//! [`Handle::drained`](crate::Handle::drained), with a timeout around it.
 //!
 //! # Restarts
 //!

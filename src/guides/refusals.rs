@@ -19,12 +19,13 @@
 //! a client that obeys them does not retry too soon. `retry-after` is in whole seconds, at least 1. A wait of more than
 //! a minute adds `x-should-retry: false`, since some SDKs ignore such a wait and retry at once. A request that can
 //! never pass gets that field without a `retry-after`. `HEAD` gets the fields without the body. If only caps in flight
-//! of the total or a route reject, the status is 503.
+//! of the total or a route reject, the status is 503; so it is if the server is [shutting down](crate::Handle::close),
+//! or if the store of the limits cannot decide.
 //!
 //! # Over gRPC
 //!
 //! A gRPC request gets one HEADERS frame with `grpc-status: 8` (`RESOURCE_EXHAUSTED`; 14, `UNAVAILABLE`, from a
-//! server without a free slot). The details are `RetryInfo`, `QuotaFailure` and `ErrorInfo`. gRPC-Web gets the same
+//! server that has no free slot or is shutting down). The details are `RetryInfo`, `QuotaFailure` and `ErrorInfo`. gRPC-Web gets the same
 //! in its own content type. A request is gRPC by its content type, by
 //! [`Protocol::Grpc`](crate::response::Protocol::Grpc), or by a path of the shape `/package.Service/Method`.
 //! `grpc_retry_pushback(true)` makes client libraries retry after the wait.

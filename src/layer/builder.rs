@@ -7,6 +7,7 @@ use crate::{
     clock::{Clock, Timeline},
     decision::DecisionIn,
     engine::{ActiveRules, Engine, options::Options},
+    gate::Gate,
     response::{Protocol, Rejection},
     rules::{Rules, RulesError},
     store::{Store, client::OnOutage},
@@ -237,6 +238,21 @@ impl ThrottleLayerBuilder {
         self.with(|options| options.lease = units)
     }
 
+    /// Sets whether requests in flight are counted, for [`Handle::in_flight`](crate::Handle::in_flight) and
+    /// [`Handle::drained`](crate::Handle::drained). Default: `false`.
+    ///
+    /// A request is in flight from its arrival until the last frame of its answer was handed to the server: while it
+    /// waits in line, while the inner service works on it, and while its body is sent. Requests of
+    /// [exempt](crate::Limits::exempt) routes count. A refusal ends with the decision. A connection that switches
+    /// protocols ends with its response, which has no body, or with the
+    /// [`InFlightGuard`](crate::body::InFlightGuard) in it.
+    ///
+    /// Each request then makes an allocation and four writes to memory that all threads share, and is decided on in the
+    /// general way, which takes longer than the short one of plain limits.
+    pub fn track_in_flight(self, track: bool) -> Self {
+        self.with(|options| options.track_in_flight = track)
+    }
+
     /// Compiles the rules and makes the layer. All its buckets are full.
     ///
     /// # Errors
@@ -253,7 +269,8 @@ impl ThrottleLayerBuilder {
             store,
         } = self;
         let timeline = timeline.unwrap_or_else(Timeline::start).by(&clock);
-        let active = ActiveRules::new(&rules, timeline, store)?;
+        let mut active = ActiveRules::new(&rules, timeline, store)?;
+        active.gate = Gate::open(options.track_in_flight);
         Ok(ThrottleLayer {
             engine: Arc::new(Engine::new(Arc::new(active), options)),
         })

@@ -11,7 +11,7 @@ use tracing::{Level, debug, event_enabled, info, warn};
 use super::sampler::Sampler;
 use crate::{
     clock::{Nanos, nanos},
-    decision::Denial,
+    decision::{Denial, Failure},
     error::Chain,
     limiter::limit_set::{BoundLimit, LimitSet},
     rules::Changes,
@@ -40,9 +40,10 @@ impl Log {
         };
         let limits: Vec<_> = denial.violated().map(|limit| limit.name()).collect();
         let limits = limits.join(",");
-        let reason = match denial.is_unavailable() {
-            true => "a request was refused because the store could not decide",
-            false => REFUSED,
+        let reason = match denial.failure() {
+            Some(Failure::StoreDown) => "a request was refused because the store could not decide",
+            Some(Failure::ShuttingDown) => "a request was refused because the throttle is closed",
+            None => REFUSED,
         };
         let wait = denial.retry_after().map(nanos);
         refused(

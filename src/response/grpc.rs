@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     clock::nanos,
-    decision::{Denial, LimitStatus},
+    decision::{Denial, Failure, LimitStatus},
     head,
     limit::Scope,
 };
@@ -68,14 +68,20 @@ const UNDECIDED: Status = Status {
     message: "rate limiter unavailable",
 };
 
+/// `UNAVAILABLE`: the server is shutting down. Another one may answer at once.
+const SHUTTING_DOWN: Status = Status {
+    code: 14,
+    reason: "SERVER_SHUTTING_DOWN",
+    message: "server is shutting down",
+};
+
 impl Status {
     fn of(denial: &Denial) -> &'static Self {
-        if denial.is_unavailable() {
-            &UNDECIDED
-        } else if denial.is_saturated() {
-            &SATURATED
-        } else {
-            &REFUSED
+        match denial.failure() {
+            Some(Failure::StoreDown) => &UNDECIDED,
+            Some(Failure::ShuttingDown) => &SHUTTING_DOWN,
+            None if denial.is_saturated() => &SATURATED,
+            None => &REFUSED,
         }
     }
 }
@@ -166,7 +172,7 @@ fn status(denial: &Denial) -> Vec<u8> {
     if let Some(wait) = denial.retry_after() {
         status.any("type.googleapis.com/google.rpc.RetryInfo", retry_info(wait));
     }
-    if !denial.is_unavailable() {
+    if denial.failure().is_none() {
         status.any(
             "type.googleapis.com/google.rpc.QuotaFailure",
             quota_failure(denial),

@@ -24,7 +24,7 @@ pub(crate) use self::{
     answer::{Answer, AnswerBody},
     kept::{KeptAnswer, KeptRefusals},
     protocol::Framing,
-    rejection::{Rejections, RouteRejection, strip},
+    rejection::{Rejections, RouteRejection, close_connection, strip},
     templates::Templates,
 };
 pub use self::{dialect::Dialect, problem::Problem, protocol::Protocol, rejection::Rejection};

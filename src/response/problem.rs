@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     clock::{Nanos, ceil_seconds, nanos},
-    decision::Denial,
+    decision::{Denial, Failure},
 };
 
 /// Waits above this are not slept through by SDKs but ignored: several come back on their own back-off,
@@ -26,7 +26,7 @@ use crate::{
 const LONGEST_RETRY: u64 = 60;
 
 /// The default answer: status 429 and a problem document; 503 where the [server is busy](Denial::is_saturated) or
-/// [nobody can decide](Denial::is_unavailable).
+/// [shutting down](Denial::is_shutting_down), or [nobody can decide](Denial::is_unavailable).
 ///
 /// - `Retry-After` in whole seconds, rounded up, at least 1 (RFC 9110, section 10.2.3); `retry-after-ms`
 ///   for the SDKs that read it; both are absent if the request can never pass.
@@ -131,14 +131,14 @@ pub(super) fn head(denial: &Denial, template: impl FnOnce(bool) -> HeaderMap) ->
             *blank = value;
         }
     }
-    if denial.is_unavailable() {
+    if denial.failure().is_some() {
         headers.remove(RATE_LIMIT);
     }
     if wait.is_none() {
         headers.remove(RETRY_AFTER);
         headers.remove(RETRY_AFTER_MS);
     }
-    let status = if denial.is_saturated() || denial.is_unavailable() {
+    let status = if denial.is_saturated() || denial.failure().is_some() {
         StatusCode::SERVICE_UNAVAILABLE
     } else {
         StatusCode::TOO_MANY_REQUESTS
@@ -189,16 +189,39 @@ fn ends_retries(name: &str) -> bool {
     words.any(|word| word.eq_ignore_ascii_case(WORD))
 }
 
-/// Returns the body of a refusal when nobody can decide.
-fn unavailable(seconds: u64) -> Bytes {
-    let detail = format!("Rate limiter unavailable. Please try again in {seconds}s.");
+/// The words for a refusal that no limit has caused: a sentence, and a code as OpenAI's are.
+pub(super) struct FailureWords {
+    pub(super) sentence: &'static str,
+    pub(super) code: &'static str,
+}
+
+impl FailureWords {
+    pub(super) fn of(failure: Failure) -> Self {
+        match failure {
+            Failure::StoreDown => Self {
+                sentence: "Rate limiter unavailable.",
+                code: "limiter_unavailable",
+            },
+            Failure::ShuttingDown => Self {
+                sentence: "The server is shutting down.",
+                code: "server_is_shutting_down",
+            },
+        }
+    }
+}
+
+/// Returns the body of a refusal that no limit has caused.
+fn failed(failure: Failure, seconds: u64) -> Bytes {
+    let FailureWords { sentence, code } = FailureWords::of(failure);
+    let detail = format!("{sentence} Please try again in {seconds}s.");
     let body = format!(
         concat!(
             r#"{{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"{detail}","#,
             r#""error":{{"message":"{detail}","type":"service_unavailable_error","param":null,"#,
-            r#""code":"limiter_unavailable"}}}}"#,
+            r#""code":"{code}"}}}}"#,
         ),
-        detail = detail
+        detail = detail,
+        code = code
     );
     body.into()
 }
@@ -226,8 +249,8 @@ fn body(denial: &Denial, wait: Option<&RetryAfter>, frames: &BodyTemplates) -> B
         let BodyTemplate { before, after, .. } = frame(denial, false);
         return [before, after].concat().into();
     };
-    if denial.is_unavailable() {
-        return unavailable(wait.seconds);
+    if let Some(failure) = denial.failure() {
+        return failed(failure, wait.seconds);
     }
     let made;
     let kept = denial.only().and_then(|index| frames.0.get(index));

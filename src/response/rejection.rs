@@ -3,7 +3,11 @@
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
-use http::{Response, header::CONTENT_LENGTH, request::Parts};
+use http::{
+    HeaderValue, Response, Version,
+    header::{CONNECTION, CONTENT_LENGTH},
+    request::Parts,
+};
 
 use super::dialect::Dialect;
 use crate::decision::Denial;
@@ -103,5 +107,14 @@ pub(crate) fn strip(answer: &mut Response<Bytes>) {
         answer
             .headers_mut()
             .insert(CONTENT_LENGTH, body.len().into());
+    }
+}
+
+/// Adds `Connection: close` to the answer of a closed throttle, so that the client connects anew, to another replica
+/// perhaps. HTTP/2 has no such field (RFC 9113, section 8.2.2): the server itself ends its connections.
+pub(crate) fn close_connection(answer: &mut Response<Bytes>, denial: &Denial, version: Version) {
+    if denial.is_shutting_down() && version < Version::HTTP_2 {
+        let close = HeaderValue::from_static("close");
+        answer.headers_mut().insert(CONNECTION, close);
     }
 }

@@ -38,6 +38,7 @@ use super::{
 use crate::{
     admission::Permits,
     clock::{Nanos, nanos},
+    decision::Failure,
     limiter::{Outdated, readings::LimitReadings},
     store::client::{CachedView, LeaseWaiter, LeasedUnits, OnOutage, StoreCall, StoreClient},
 };
@@ -190,7 +191,7 @@ impl<'a> Attempt<'a> {
                 _ => None,
             };
             let Some(store) = &self.rules.store else {
-                return Ok(Ruling::Unavailable);
+                return Ok(Ruling::Fail(Failure::StoreDown));
             };
             return self.ask_alone(store, failed, limiter.now(), progress, outcome);
         };
@@ -254,7 +255,7 @@ impl<'a> Attempt<'a> {
         // Dropped without being kept, it gives back what the store takes for it too late. Slots of a failed question
         // are free at the end of this match, before the limits of this process are asked for them.
         let mut call = match (on_outage, failed) {
-            (OnOutage::Refuse, _) => return Ok(Ruling::Unavailable),
+            (OnOutage::Refuse, _) => return Ok(Ruling::Fail(Failure::StoreDown)),
             (OnOutage::Admit, Some(Failed { mut call, held })) => {
                 call.keep();
                 (*outcome.readings, outcome.at) = (held.readings, now);

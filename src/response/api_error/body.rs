@@ -1,6 +1,9 @@
 //! The bodies of the dialects. Nothing in them comes from outside, so nothing has to be escaped.
 
-use crate::{decision::Denial, response::problem::RetryAfter};
+use crate::{
+    decision::{Denial, Failure},
+    response::problem::{FailureWords, RetryAfter},
+};
 
 /// Both codes lie among those that JSON-RPC leaves to servers (-32000 to -32099), and there among those that the Model
 /// Context Protocol leaves to implementations (-32000 to -32019), without -32000 to -32002, which its SDKs use for
@@ -20,8 +23,8 @@ impl ErrorBody<'_> {
     pub(super) fn open_ai(&self) -> String {
         let unit = self.unit();
         let message = self.sentence();
-        let (kind, code) = if self.denial.is_unavailable() {
-            ("service_unavailable_error", "limiter_unavailable")
+        let (kind, code) = if let Some(FailureWords { code, .. }) = self.failure() {
+            ("service_unavailable_error", code)
         } else if self.is_busy() {
             ("service_unavailable_error", "server_is_overloaded")
         } else {
@@ -33,8 +36,8 @@ impl ErrorBody<'_> {
     }
 
     pub(super) fn anthropic(&self) -> String {
-        let (kind, what) = if self.denial.is_unavailable() {
-            ("api_error", "Rate limiter unavailable.")
+        let (kind, what) = if let Some(FailureWords { sentence, .. }) = self.failure() {
+            ("api_error", sentence)
         } else if self.is_busy() {
             ("overloaded_error", "Overloaded.")
         } else {
@@ -59,7 +62,7 @@ impl ErrorBody<'_> {
     /// Returns the name that API Gateway has for the refusal.
     pub(super) fn exception(&self) -> &'static str {
         let binding = self.denial.binding();
-        if self.is_busy() || self.denial.is_unavailable() {
+        if self.is_busy() || self.denial.failure().is_some() {
             "ServiceUnavailableException"
         } else if binding.is_some_and(|status| status.quota().is_some()) {
             "LimitExceededException"
@@ -69,14 +72,15 @@ impl ErrorBody<'_> {
     }
 
     pub(super) fn azure(&self) -> String {
-        let unavailable = self.denial.is_unavailable();
-        let status = if self.is_busy() || unavailable {
+        let failure = self.denial.failure();
+        let status = if self.is_busy() || failure.is_some() {
             503
         } else {
             429
         };
         let what = match self.unit() {
-            _ if unavailable => "Rate limiter is unavailable.",
+            _ if failure == Some(Failure::StoreDown) => "Rate limiter is unavailable.",
+            _ if failure == Some(Failure::ShuttingDown) => "Service is shutting down.",
             _ if self.is_busy() => "Service is at its limit of concurrent calls.",
             "tokens" => "Token limit is exceeded.",
             _ => "Rate limit is exceeded.",
@@ -96,7 +100,7 @@ impl ErrorBody<'_> {
     /// Writes an error object of JSON-RPC 2.0. The request's `id` is in its body, which is not read: `null`, as for a
     /// request whose `id` could not be detected (section 5, "Response object").
     pub(super) fn json_rpc(&self) -> String {
-        let code = match self.is_busy() || self.denial.is_unavailable() {
+        let code = match self.is_busy() || self.denial.failure().is_some() {
             true => SERVER_UNAVAILABLE,
             false => LIMIT_EXCEEDED,
         };
@@ -116,10 +120,12 @@ impl ErrorBody<'_> {
     /// The refusal in one sentence, and the wait in another.
     fn sentence(&self) -> String {
         let unit = self.unit();
+        if let (Some(FailureWords { sentence, .. }), Some(seconds)) =
+            (self.failure(), self.seconds())
+        {
+            return format!("{sentence} Please try again in {seconds}s.");
+        }
         match self.seconds() {
-            Some(seconds) if self.denial.is_unavailable() => {
-                format!("Rate limiter unavailable. Please try again in {seconds}s.")
-            }
             Some(seconds) if self.is_busy() => {
                 format!("The server is overloaded. Please try again in {seconds}s.")
             }
@@ -132,6 +138,10 @@ impl ErrorBody<'_> {
 
     fn seconds(&self) -> Option<u64> {
         self.wait.map(|wait| wait.seconds)
+    }
+
+    fn failure(&self) -> Option<FailureWords> {
+        self.denial.failure().map(FailureWords::of)
     }
 
     fn is_busy(&self) -> bool {

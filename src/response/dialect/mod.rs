@@ -21,9 +21,10 @@ pub(super) use self::headers::dialect_headers;
 ///
 /// In every dialect a refusal carries `Retry-After` and `retry-after-ms` (neither if the request can never pass),
 /// `x-should-retry: false` if a retry within a minute is useless, `Cache-Control: no-store`, and the `RateLimit` field
-/// that names the limit. gRPC requests are answered in gRPC. If the [server is busy](crate::Denial::is_saturated) or
-/// the [store cannot decide](crate::Denial::is_unavailable), the status is 503, unless the dialect has a status of its
-/// own for that.
+/// that names the limit, if one has refused. gRPC requests are answered in gRPC. If the
+/// [server is busy](crate::Denial::is_saturated) or [shutting down](crate::Denial::is_shutting_down), or the
+/// [store cannot decide](crate::Denial::is_unavailable), the status is 503, unless the dialect has a status of its own
+/// for that.
 ///
 /// The header fields of a dialect describe the published limit that refused for the longest time, or else the one with
 /// the least left. A closed limit has no reset time, so that field is left out. If the inner service sets any of these
@@ -73,8 +74,8 @@ pub enum Dialect {
     ///
     /// - `id` is `null`, because the id is in the request's body, which a refusal does not read. MCP's SDK for Python
     ///   takes such an error for the answer to the request that it sent.
-    /// - `code` is -32005, which EIP-1474 calls "Limit exceeded", or -32014 if the server is busy or the store cannot
-    ///   decide. MCP leaves both codes to implementations (-32000 to -32019).
+    /// - `code` is -32005, which EIP-1474 calls "Limit exceeded", or -32014 if the server is busy or shutting down, or
+    ///   the store cannot decide. MCP leaves both codes to implementations (-32000 to -32019).
     /// - `data` has the wait in seconds and in milliseconds, rounded up, at least 1. For a request that can never pass
     ///   there is no `data`.
     /// - The status stays 429 or 503, so that proxies and clients of HTTP see a refusal, too.

@@ -6,6 +6,7 @@ use loom::thread;
 
 use super::{wait_queue::GRACE, *};
 use crate::{
+    gate::Gate,
     limit::meter::Meter,
     limiter::{bucket::Bucket, meter_history::MeterHistory},
     sync::flag::Flag,
@@ -150,5 +151,28 @@ fn loom_a_slot_goes_to_one_of_two_where_the_first_is_passed_over_and_comes_back(
         assert!(flags[left].is_set(), "asleep beside a free slot");
         assert!(place.turn_at(tickets[left], &wakers[left], GRACE));
         assert!(place.lines.is_empty());
+    });
+}
+
+#[test]
+fn loom_a_request_that_queues_while_the_gate_is_closed_does_not_sleep() {
+    model(|| {
+        let place = Scene::taken();
+        let gate = Arc::new(Gate::open(false));
+        let closer = {
+            let (place, gate) = (Arc::clone(&place), Arc::clone(&gate));
+            thread::spawn(move || {
+                gate.close();
+                place.lines.wake_all(|| 0);
+            })
+        };
+        let flag = Arc::new(Flag::default());
+        let waker = Waker::from(Arc::clone(&flag));
+        let ticket = place.enters();
+        assert!(!place.turn(ticket, &waker), "nobody frees the slot");
+        // The look after the turn, as a decision has it.
+        let is_refused = gate.is_closed();
+        closer.join().expect("no panic");
+        assert!(is_refused || flag.is_set(), "asleep behind a closed gate");
     });
 }
