@@ -1,4 +1,4 @@
-//! Reading what an answer has cost while it goes by, in pieces as a body has them.
+//! Reading the token usage of an answer while it streams, in pieces as a body has them.
 
 use std::hint::black_box;
 

@@ -1,4 +1,5 @@
-//! A console for the throttle of a small model server: what each route may do, what it does, and a form to change it.
+//! A console for the throttle of a small model server: the limits and counts of each route, and a form to change the
+//! limits.
 //!
 //! ```text
 //! cargo run --features config --example console
@@ -6,8 +7,8 @@
 //!
 //! Then open `http://127.0.0.1:3005/console`. Each row has a button that sends ten requests.
 //!
-//! `limits.rs` has the limits and how they change, `model.rs` the routes, `page.html` is the page: one file, without
-//! anything from elsewhere. It is told of the throttle twice a second, by server-sent events.
+//! `limits.rs` has the limits and their changes, `model.rs` the routes. `page.html` is the page, one file without
+//! external resources. The server sends it the state of the throttle twice a second, by server-sent events.
 //!
 //! `--help` lists the environment variables that it reads.
 

@@ -1,7 +1,7 @@
-//! Requests that may be sent once more.
+//! Requests that may be sent again.
 //!
-//! A server may close a connection in the moment in which a request is sent on it. The request then gets no answer,
-//! and cannot know whether it was read. It is sent again only if that cannot do harm.
+//! A server may close a connection just as a request is sent on it. The request then gets no answer, and it is unknown
+//! whether it was read. It is sent again only if that is safe.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -6,9 +6,9 @@
 //!     --stage examples/gateway/stage.json --upstream http://127.0.0.1:3000
 //! ```
 //!
-//! The stage is a file as API Gateway's tools have it (the AWS CLI, CloudFormation, SAM, Pulumi, Terraform), rules of
-//! this crate (TOML, YAML, JSON), or a Pulumi program in Python. It is followed: when it changes, its limits hold at
-//! once, and what was used stays used. A refused request never reaches the upstream.
+//! The stage is a file of API Gateway's tools (the AWS CLI, CloudFormation, SAM, Pulumi, Terraform), rules of this
+//! crate (TOML, YAML, JSON), or a Pulumi program in Python. The file is followed: when it changes, the new limits hold
+//! at once, and used units stay used. A refused request never reaches the upstream.
 //!
 //! A Pulumi program in Python is served as it is, without an account, a network or the command `pulumi`:
 //!
@@ -36,11 +36,11 @@
 //! Each method and path has its burst of 5 and 10 a second. API Gateway refuses `defaultRouteSettings` as a route and
 //! takes `default_route_settings` of the stage; here either is read, the former with a warning.
 //!
-//! A path with more than one reading is refused, so that the upstream reads the path that was matched. Paths without
-//! route settings share the limits of the default route, so that nobody gains from inventing them; `--undeclared each`
-//! gives each method and path its own.
+//! A path with several readings is refused, so that the upstream reads the path that was matched. Paths without route
+//! settings share the limits of the default route, so that inventing them gains nothing; `--undeclared each` gives each
+//! method and path its own.
 //!
-//! HTTP/1.1 and HTTP/2 on one port. Answers are streamed, and so are uploads.
+//! The gateway serves HTTP/1.1 and HTTP/2 on one port, and streams answers and uploads.
 //!
 //! - `stage.rs` reads documents and follows them,
 //! - `pulumi.rs` runs programs by `pulumi_stages.py`,

@@ -1,4 +1,4 @@
-//! The limits, from wherever they are written.
+//! The limits, from any supported document.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! A program as a process: its usage, its errors, signals that end it, and lines for whoever started it.
+//! The program as a process: its usage, its errors, signals that end it, and lines for its caller.
 
 #![allow(dead_code, reason = "no example uses every part")]
 

@@ -1,4 +1,4 @@
-//! One log line a request: method, route, status, latency and what the throttle decided.
+//! One log line for each request: method, route, status, latency and the throttle's decision.
 
 use std::fmt;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Counts of which token followed which, and how to fall back where nothing was counted.
+//! Counts of successive tokens, and the back-off for sequences without counts.
 
 use std::collections::{BTreeMap, HashMap};
 

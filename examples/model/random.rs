@@ -1,4 +1,4 @@
-//! Chance that can be repeated: SplitMix64, and drawing from weights with a temperature.
+//! Reproducible random numbers: SplitMix64, and drawing from weights with a temperature.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};

@@ -1,4 +1,4 @@
-//! Two servers behind one limit, which lies in Redis.
+//! Two servers behind one limit in Redis.
 //!
 //! ```text
 //! redis-server &
@@ -16,9 +16,8 @@
 //!
 //! Without Redis, each server answers five to a key that is new to it (`sk-two`), and says so in its log.
 //!
-//! Each replica has a connection and a throttle of its own, as two processes have it, and knows of the other only by
-//! what lies in Redis. To see it in two processes, start this twice, each with one `ADDR`, the same `THROTTLE_SECRET`
-//! and `REPLICAS=2`.
+//! Each replica has a connection and a throttle of its own, like two processes, and shares only the data in Redis. To
+//! run it in two processes, start this twice, each with one `ADDR`, the same `THROTTLE_SECRET` and `REPLICAS=2`.
 //!
 //! The servers start even if Redis cannot be reached. Until it can, each replica enforces its share of each limit by
 //! itself; with the feature `tracing`, the throttle logs the begin and the end of that.

@@ -1,4 +1,4 @@
-//! Rules, and what the simulator has to know of them to ask as their clients would.
+//! Rules, and the data of them that the simulator needs to send requests as their clients would.
 
 use std::collections::BTreeSet;
 use std::fs;

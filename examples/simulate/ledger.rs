@@ -1,4 +1,4 @@
-//! Counts what has become of requests.
+//! Counts the outcomes of requests.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! Simulates limits before they hold: traffic against rules, in virtual time.
+//! Simulates limits before they are enforced: traffic against rules, in virtual time.
 //!
 //! ```text
 //! cargo run --release --features config,test-util --example simulate -- \
@@ -6,27 +6,27 @@
 //!     --traffic herd:40,30s --for 2m --clients 1000 --plot herd.svg
 //! ```
 //!
-//! The crate itself decides: requests go through a `ThrottleLayer` around a service that takes as long as it is
-//! told, under tokio's paused clock. Rates, quotas, plans, caps on what is in flight, lines, shadows and model tokens are
-//! what they are in production. `--help` has all options. Without `--rules`, those of `rules.toml` here hold.
+//! The crate itself decides: requests go through a `ThrottleLayer` around a service with configured durations, under
+//! tokio's paused clock. Rates, quotas, plans, caps in flight, queues, shadows and model tokens work as in production.
+//! `--help` lists all options. The default rules are those of `rules.toml` here.
 //!
-//! The program prints, by route, by class of clients and of all: what was offered, admitted and refused, how long those
-//! waited who stood in line, which wait the refused were told, and how evenly clients were served; then which limit has
-//! refused how often. `--plot` draws offered, admitted and refused requests a second over virtual time.
+//! The program prints, by route, by class of clients and in total: the requests offered, admitted and refused, the time
+//! in queues, the wait that refusals stated, and how evenly clients were served; then the refusals by limit. `--plot`
+//! draws offered, admitted and refused requests a second over virtual time.
 //!
 //! # Time
 //!
-//! Virtual time begins at midnight, UTC, on a Monday that is the first of a month, with full buckets. A request comes
-//! on the first multiple of `--step` at or after its time, and is decided at that very moment: the clock that the
-//! throttle reads stands there. So what a bucket promises holds exactly in virtual time, whatever the step; what a step
-//! changes is when requests come, by less than a step: a long one has those of a while come together. Timers, such as of
-//! those in line, are tokio's own, to a millisecond.
+//! Virtual time begins at midnight, UTC, on a Monday that is the first of a month, with full buckets. A request arrives
+//! on the first multiple of `--step` at or after its time, and is decided at that very moment, at which the throttle's
+//! clock stands. The bound of a bucket thus holds exactly in virtual time, whatever the step. A step delays requests by
+//! less than a step, so that a long one groups them. Timers, such as those of queues, are tokio's own, to a
+//! millisecond.
 //!
-//! # The same again
+//! # Reproducibility
 //!
-//! The same options print the same to the byte, on the same kind of machine: chance is drawn from the seed, by
-//! SplitMix64. How fast it was goes to standard error. Who asks, when and for what, and how long it takes does not
-//! depend on the rules, but for those who come back.
+//! The same options print the same output to the byte, on the same kind of machine: random numbers come from the seed,
+//! by SplitMix64. The speed goes to standard error. Except for retries, the client, the time, the route and the
+//! duration of a request do not depend on the rules.
 //!
 //! # Traces
 //!
@@ -38,11 +38,11 @@
 //! 1.5,GET,/v1/models,
 //! ```
 //!
-//! Seconds count from the beginning. A client is whatever tells it from others: it becomes the key, the bearer token or
-//! the address that the rules ask for, and if it is empty nobody knows who it is. There are no quotes, so no cell holds
-//! a comma. Rows need not be in order. An error names the line.
+//! Seconds count from the beginning. The client becomes the key, the bearer token or the address that the rules use; an
+//! empty one is unidentified. There are no quotes, so no cell holds a comma. Rows may be in any order. An error names
+//! the line.
 //!
-//! `run.rs` is the simulation, `world.rs` who asks for what.
+//! `run.rs` is the simulation, `world.rs` the clients and their requests.
 
 #![expect(
     clippy::float_arithmetic,

@@ -1,4 +1,4 @@
-//! The service behind the throttle: it takes as long as it was told, and some model tokens.
+//! The service behind the throttle, with configured durations and model tokens.
 
 use std::cell::Cell;
 use std::convert::Infallible;

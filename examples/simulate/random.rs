@@ -1,5 +1,5 @@
-//! Chance that can be repeated: SplitMix64 (Steele, Lea and Flood 2014), written out, so that no version of a library
-//! changes what a seed means.
+//! Reproducible random numbers: SplitMix64 (Steele, Lea and Flood 2014), written out, so that no version of a library
+//! changes the meaning of a seed.
 
 /// Numbers for one purpose, so that what one purpose draws changes nothing of another.
 #[derive(Debug)]

@@ -1,8 +1,8 @@
 //! A run: the requests of a world against some rules, through the layer itself, in virtual time.
 //!
-//! The clock of the runtime is paused, and moved on to each moment at which a request comes. A request is polled once,
-//! on the spot; most are decided by then. Those that stand in line, or are at work in the service, are kept and polled
-//! when they are woken, as a runtime would. Between two moments tokio's own timers run, each at its time.
+//! The runtime's clock is paused, and advanced to each moment at which a request arrives. A request is polled once, at
+//! once; most are decided by then. Queued requests, and those in the service, are kept and polled when they are woken,
+//! as a runtime would. Between two moments tokio's own timers run, each at its time.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -1,4 +1,4 @@
-//! Traffic as it was, from a file. See the example's head for its format.
+//! Recorded traffic, from a file. The head of the example documents its format.
 
 use crate::quantity::{self, Nanos};
 

@@ -1,4 +1,4 @@
-//! Clients that ask for streams, and what becomes of them.
+//! Clients that ask for streams, and the outcomes of their requests.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

@@ -1,9 +1,9 @@
 //! The example's server, offered up to ten times what it can serve, with the throttle and without it.
 //!
-//! The server is that of `examples/inference`, in a process of its own, with the slots and the line that the
-//! example has and none of its rates, so that it is capacity alone that limits. The model runs on a device of
-//! 4,000 tokens a second that all answers share. Clients come at random (a Poisson process) whether or not
-//! earlier ones have been answered, ask for a stream, do not retry, and hang up after ten seconds.
+//! The server is that of `examples/inference`, in a process of its own, with the slots and the queue of the example and
+//! none of its rates, so that only capacity limits. The model runs on a device of 4,000 tokens a second that all
+//! answers share. Clients arrive at random (a Poisson process) whether or not earlier ones have been answered, ask for
+//! a stream, do not retry, and hang up after ten seconds.
 //!
 //! The results are the tokens of whole answers and the time to the end of an answer. A request whose client hung up
 //! counts as ten seconds. `draw benches/README.md PLOT` draws the table of an earlier run again.

@@ -1,11 +1,10 @@
 //! Instructions of one request, counted by callgrind: what no neighbour and no layout of addresses touches.
 //!
-//! Counted is what [`counted`] runs and nothing else: neither the start of a process, of which a clock's calibration is
-//! never the same twice, nor the first requests. Each row is run with few requests and with many, and the difference is
-//! told, per request.
+//! Only [`counted`] is counted: neither the start of a process, where the calibration of a clock differs each time, nor
+//! the first requests. Each row is run with few requests and with many, and the figure is the difference per request.
 //!
-//! Under callgrind a process may calibrate the counter so badly that its clock is given up for the operating system's.
-//! What goes by the counter is run three times, and the least counts.
+//! Under callgrind a process may calibrate the counter so badly that its clock falls back to the operating system's.
+//! Rows with the counter are run three times, and the least counts.
 
 use std::{env, hint::black_box, process::Command};
 

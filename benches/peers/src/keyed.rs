@@ -1,8 +1,8 @@
 //! Decisions alone, without a service: on one bucket and among many keys, on one thread and on two.
 //!
-//! Keys are asked for in no order, so that among a million of them each decision finds its memory cold; a text itself is
-//! warm, as one is that has just been received. The floors do the least that a decision can do: they read one of the
-//! clocks and exchange one word, always the same or one of a table that is as large as ours.
+//! Keys are requested in random order, so that among a million of them each decision finds its memory cold; a text
+//! itself is warm, as a just received one is. The floors do the minimum of a decision: they read one of the clocks and
+//! exchange one word, always the same or one of a table as large as this crate's.
 
 use std::{
     hint::black_box,

@@ -1,4 +1,4 @@
-//! What a run was made on, and with: its heading.
+//! The heading of a run: its machine and its versions.
 
 use std::{fs, process::Command, thread};
 

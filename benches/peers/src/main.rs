@@ -1,8 +1,8 @@
 //! The same work through tower-throttle and its peers, in one run: Markdown tables with ratios.
 //!
-//! Every row is measured in every round, one after the other, so that a noisy neighbour hits all of
-//! them, and the floor of each difference is that of the same round. Several processes do so, for a process
-//! has its code and its heap where it has them; what is told is the median over the processes.
+//! Every row is measured in every round, one after the other, so that other load hits all of them, and the floor of
+//! each difference is that of the same round. Several processes do so, since the placement of code and heap differs
+//! between processes; the figure is the median over the processes.
 
 mod allocations;
 mod budgets;

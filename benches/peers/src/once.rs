@@ -1,4 +1,4 @@
-//! What one process measures, for it is not timed against a peer: memory, lines, floods and reloads.
+//! Measurements by one process, which are not timed against a peer: memory, queues, floods and reloads.
 
 use crate::{
     budgets::{beside, line},

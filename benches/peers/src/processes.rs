@@ -1,8 +1,8 @@
 //! The same table in several processes, one after the other.
 //!
-//! Where a process has its code, its stack and its heap moves a row by 15 ns, for as long as it lives; no number of rounds
-//! helps against that. So each process measures everything, floors and peers included; told are the median over the
-//! processes and, beside it, the lowest and the highest.
+//! The placement of code, stack and heap moves a row by 15 ns for the lifetime of a process, and further rounds do not
+//! help. Each process therefore measures everything, floors and peers included; the figures are the median over the
+//! processes, with the lowest and the highest.
 
 use std::{
     env, fmt,

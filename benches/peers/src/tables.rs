@@ -1,7 +1,7 @@
 //! Ways to lay out a table of buckets, side by side: what led to the one in `store/group.rs`.
 //!
-//! All of them have the same size, the same hash and the same decision; none of them gives buckets to others, nor knows
-//! of reloads. They differ in where a key may lie and in what stands beside it.
+//! All of them have the same size, the same hash and the same decision; none of them reuses buckets or supports
+//! reloads. They differ in the places of a key and in the data beside it.
 
 use std::{
     hint::black_box,

@@ -1,14 +1,16 @@
-//! A limit that replicas share in Redis: what a decision costs, beside what the server and the connection cost at
-//! least, and beside two peers over the same server. A Markdown table.
+//! A limit that replicas share in Redis: the cost of a decision, compared with the minimal cost of the server and the
+//! connection, and with two peers over the same server. Prints a Markdown table.
 //!
-//! - throttled is no layer. Each call shares one bucket: a script, of one key.
-//! - barnacle-rs is a layer as ours is. For a request it takes a connection from a pool (of twice as many as there are
-//!   processors), which asks the server first whether that connection is alive, and calls one script for all counters
-//!   of the request: two round trips, one after the other. Its counters are of fixed windows, and all of them are the
-//!   client's, for a request has one key. It puts the request's body into a box, and tells `x-ratelimit-*` fields.
-//! - Ours makes one call for all buckets, on one connection, and those who wait meanwhile share the next call.
+//! - throttled is not a layer. Calls share one bucket, by a script of one key.
+//! - barnacle-rs is a layer like this crate's. For a request it takes a connection from a pool (of twice as many as
+//!   there are processors), which first checks with the server that the connection is alive, and then calls one script
+//!   for all counters of the request: two round trips, one after the other. Its counters are of fixed windows, and all
+//!   of them are the client's, since a request has one key. It boxes the request's body, and writes `x-ratelimit-*`
+//!   fields.
+//! - This crate makes one call for all buckets, on one connection, and requests that arrive meanwhile share the next
+//!   call.
 //!
-//! Each round measures every row, one after the other; told is the median of the rounds.
+//! Each round measures every row, one after the other; the figures are medians of the rounds.
 
 #![allow(clippy::disallowed_methods, reason = "a bench reads the clock")]
 

@@ -1,14 +1,13 @@
 //! A whole server over loopback, with each limiter and without one.
 //!
-//! - Each server is a process of its own with one thread, on a processor of its own where `taskset` is there
-//!   and there are two; this process asks from another one.
-//! - 32 connections are kept alive; each asks again as soon as it has its answer.
-//! - In each round each contender and the bare server take turns of 0.4 s, and the other of the two comes
-//!   first in the next round. Ratios are of such pairs, and told are medians over the rounds.
-//! - Each answer has the status that it should have, or the run fails; before it a first answer is read as a
-//!   whole.
-//! - Processor time is what the kernel counted for the processes that serve, their system calls included.
-//!   Where asking takes more of it than serving, or what serves is not busy, a rate tells less than that.
+//! - Each server is a process of its own with one thread, on a processor of its own if there are two and `taskset` is
+//!   available; this process calls it from another one.
+//! - 32 connections are kept alive; each sends the next request as soon as it has its answer.
+//! - In each round each contender and the bare server take turns of 0.4 s, and the order alternates between rounds.
+//!   Ratios are of such pairs, and medians over the rounds.
+//! - Each answer must have the expected status, or the run fails; a first answer is read as a whole.
+//! - Processor time is that which the kernel counted for the serving processes, system calls included. If this program
+//!   takes more of it than the server, or the server is not busy, a rate shows less.
 
 mod apps;
 mod contenders;
