@@ -16,17 +16,17 @@
 //! | `throttle_store_errors_total` | counter | | calls to the store that failed or were not answered in time |
 //! | `throttle_store_outage_total` | counter | `outcome` | requests decided without it: `admit`, `refuse`, `local` |
 //!
-//! Those of the store need a store. [`Snapshot::record`](crate::snapshot::Snapshot::record) sets gauges, with the
-//! labels `limit` and, for a limit of one route, `route`:
+//! The metrics of the store exist only with a store. [`Snapshot::record`](crate::snapshot::Snapshot::record) sets
+//! gauges, with the labels `limit` and, for a limit of one route, `route`:
 //!
 //! | gauge | value |
 //! |---|---|
 //! | `throttle_limit_remaining` | requests, model tokens or slots that would be admitted at once |
 //! | `throttle_limit_owed` | units owed beyond an empty bucket |
-//! | `throttle_limit_in_flight` | requests in flight, of a cap on them |
-//! | `throttle_limit_waiting` | requests in line |
+//! | `throttle_limit_in_flight` | requests in flight, for a cap |
+//! | `throttle_limit_waiting` | requests in the queue |
 //!
-//! A limit of which each client or each route has a balance of its own has the last alone.
+//! A limit with a balance for each client or each route has only the last gauge.
 //!
 //! Labels are names from the rules: `route` is a key of the rules, a template of axum's router, or `$default`. No
 //! client chooses a label, so the number of series is bounded.
@@ -48,10 +48,10 @@
 //! | error | a file of rules was not reloaded, with the cause; the file is no longer followed | |
 //! | warn | changes of a file of rules cannot be watched; the file is only polled | |
 //!
-//! Of refusals, implausible reports and failing buckets, ten a second are written each; `suppressed` counts those left
-//! out since the last. `limit` holds the names of all limits that refused, separated by commas. `plan` is absent for a
-//! client without one, and `wait_ms` if waiting does not help. The last two rows name the file in their messages
-//! (feature `watch`).
+//! Refusals, implausible reports and failing buckets are each logged at most ten times a second; `suppressed` counts
+//! those left out since the last. `limit` holds the names of all limits that refused, separated by commas. `plan` is
+//! absent for a client without one, and `wait_ms` if waiting does not help. The last two rows name the file in their
+//! messages (feature `watch`).
 //!
 //! To log requests, let the throttle insert the [`Decision`](crate::Decision) into the response's extensions. It holds
 //! no text that a client chose:
