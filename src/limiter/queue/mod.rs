@@ -1,37 +1,37 @@
 //! Wait queues: requests that wait for their limits.
 //!
-//! Each scope has a queue of its own: the total, each route, each client, each client on a route. All that stand in it
-//! are charged on the same buckets, so that nobody in it is held up by somebody whose turn would help nobody else. A
-//! request stands in one queue at a time; it keeps its ticket, so that in whichever queue it stands, who came first is
-//! first.
+//! Each scope has a queue of its own: the total, each route, each client, each client on a route. All requests in it
+//! are charged on the same buckets, so that none is held up by one whose turn would not help it. A request is in one
+//! queue at a time and keeps its ticket, so that in any queue the earlier request is first.
 //!
-//! A queue is a map from tickets to who waits, made when the first comes and gone with the last. Only the first of a
-//! queue asks its limits again; who leaves, admitted or not, wakes the next. Nothing is taken for those who wait, so
-//! nothing has to be given back when one goes away. A place whose holder does not ask is passed over (see [`lines`]).
+//! A queue is a map from tickets to waiting requests, made for the first and removed with the last. Only the first in a
+//! queue tries its limits again; a request that leaves, admitted or not, wakes the next. Waiting requests hold no
+//! units, so a cancelled one has nothing to give back. A request whose holder does not poll it is skipped (see
+//! [`lines`]).
 //!
 //! # Invariants
 //!
-//! - Nobody overtakes: a request is admitted only if nobody stands before it in any queue of its limits. The
-//!   exceptions are holders that do not ask, and requests that arrive in the same moment.
-//! - A wait is bounded by `max_wait` of each limit that refuses, from the request's arrival, and by what the client
-//!   itself waits; places in one queue by `max_waiting`. A request that cannot be served in time, by what is known, is
+//! - No request overtakes: a request is admitted only if none is before it in any queue of its limits. The exceptions
+//!   are holders that do not poll, and requests that arrive at the same moment.
+//! - A wait is bounded by `max_wait` of each limit that refuses, from the request's arrival, and by the deadline of the
+//!   client; places in one queue by `max_waiting`. A request that cannot be served in time, as far as is known, is
 //!   refused at once.
-//! - A request that waits is charged nothing. In its turn it is charged like any other, on all its limits or none.
+//! - A waiting request is charged nothing. In its turn it is charged like any other, on all its limits or none.
 //! - A queue holds no request alive: dropping the waiter leaves it, at any moment, and wakes the next.
 //!
 //! # Callers
 //!
-//! `engine` and its futures: they poll a waiter, set the timers it asks for, and hand it a waker. No runtime is named
-//! here.
+//! `engine` and its futures: they poll a waiter, set the timers that it asks for, and give it a waker. No runtime is
+//! named here.
 //!
-//! # Who wakes whom
+//! # Wake-ups
 //!
-//! For a rate the first of a queue sets itself a timer. A slot that comes free wakes the first of its scope's
-//! queue, and this order loses none: who waits first enters the queue, which counts, and then looks at the slots;
-//! who frees one first frees it, and then looks at the count. Both change the count in place (with acquire and
-//! release), so that one of the two sees the other. An attempt that has taken a slot and gives it back, since another
-//! limit refuses, frees it for whoever has looked meanwhile. A slot that was taken under rules by which nobody waited
-//! wakes the queue that there is by now.
+//! For a rate the first in a queue sets itself a timer. A slot that comes free wakes the first in its scope's queue,
+//! and this order loses no wake-up: a request first enters the queue, which counts, and then looks at the slots; a
+//! thread that frees one first frees it, and then looks at the count. Both change the count in place (with acquire and
+//! release), so that one of the two sees the other. An attempt that takes a slot and gives it back, since another limit
+//! refuses, frees it for any request that has looked meanwhile. A slot that was taken under rules without a queue wakes
+//! the present queue.
 
 mod lines;
 mod waiter;

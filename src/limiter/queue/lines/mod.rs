@@ -1,31 +1,31 @@
-//! Wait queues: those of all scopes of a throttle, under one lock.
+//! Wait queues of all scopes of a throttle, under one lock.
 //!
-//! A queue is found by its [`QueueId`], and is there only while somebody stands in it. The order within one is in
-//! [`wait_queue`]; here are the tickets, the lock, and the count that spares all others the lock.
+//! A queue is found by its [`QueueId`], and exists only while requests wait in it. [`wait_queue`] has the order within
+//! one; this file has the tickets, the lock, and the count that saves other requests the lock.
 //!
 //! # Invariants
 //!
-//! - `waiting` is the number of places in all queues, and changes under the lock alone. Where it is zero, `ahead`,
+//! - `waiting` is the number of places in all queues, and changes only under the lock. If it is zero, `ahead`,
 //!   `has_earlier` and `wake` have nothing to find.
 //! - Tickets are given once, in the order of arrival, and kept when a request moves: over all queues, the lower ticket
 //!   came first. A request that moves holds two places, in two queues, for the moment between `join` and `leave`.
-//! - Each look at a queue sweeps it first (`expect` apart), so that a place that holds up others is found; there
-//!   is no task that looks for it.
+//! - Each look at a queue sweeps it first (`expect` apart), so that a place that holds up others is found; no task
+//!   looks for it.
 //! - Each place that is entered is left, by `leave` or by a sweep after its deadline; leaving twice, or after the
 //!   sweep, is nothing.
 //!
 //! # Locks
 //!
-//! One mutex for all queues: it is taken only where somebody waits, and held for a step in one queue. Inside, wakers
-//! are cloned, the clock is not read and no balance is touched; wakers are woken outside of it, and may ask at once.
+//! One mutex for all queues: it is taken only while requests wait, and held for a step in one queue. Inside, wakers are
+//! cloned, the clock is not read and no balance is touched; wakers are woken outside of it, and may try again at once.
 //!
 //! # Memory ordering
 //!
-//! A request that waits adds to `waiting` and then looks at the limits; a thread that frees a unit gives it back and
-//! then looks at `waiting`. Both do so by a read-modify-write with acquire and release (`wake` adds zero), so that the
-//! two are in one order, and either the former sees the unit or the latter sees the waiter. With plain loads, each
-//! could miss the other. [`WaitQueues::is_empty`] is one, with acquire: a newcomer that misses somebody who enters in
-//! that moment came at the same time.
+//! A waiting request adds to `waiting` and then looks at the limits; a thread that frees a unit gives it back and then
+//! looks at `waiting`. Both use a read-modify-write with acquire and release (`wake` adds zero), so that the two are in
+//! one order, and either the former sees the unit or the latter sees the waiter. With plain loads, each could miss the
+//! other. [`WaitQueues::is_empty`] is one, with acquire: a newcomer that misses a request entering at that moment came
+//! at the same time.
 //!
 //! # Callers
 //!

@@ -1,17 +1,16 @@
-//! One wait queue: who stands in it, whose turn it is, and who is passed over.
+//! One wait queue: its places, whose turn it is, and the places that are skipped.
 //!
-//! A queue is a map from tickets to places. Only the first asks its limits, so a first that does not ask would hold up
-//! all others: a future that is held and not polled, one that is forgotten, a task that is stuck. There is no task
-//! that watches. Each place says by when its holder asks again, and everybody who works on the queue has a look at the
-//! others:
+//! A queue is a map from tickets to places. Only the first tries its limits, so a first that does not would hold up all
+//! others: a future that is held without being polled, a leaked one, a stuck task. No task watches this. Each place has
+//! the time at which its holder tries again, and every operation on the queue checks the others:
 //!
-//! - A holder that has not asked [`GRACE`] after that is woken.
-//! - One that was woken and has not asked `GRACE` after that is *passed over*: it counts as if it were not there. It
-//!   keeps its ticket, and is in the queue again as soon as it asks.
-//! - One that is past its deadline by `GRACE` has lost its place.
+//! - A holder that has not tried [`GRACE`] after that is woken.
+//! - A holder that was woken and has not tried `GRACE` after that is *passed over*: it counts as absent. It keeps its
+//!   ticket, and is in the queue again as soon as it tries.
+//! - A holder that is past its deadline by `GRACE` has lost its place.
 //!
-//! So that there is somebody to look, those who are not the first set themselves a timer: the next one of `GRACE`, the
-//! one after it of twice as much, and so on.
+//! To ensure that there are such operations, requests that are not the first set themselves a timer: the next one of
+//! `GRACE`, the one after it of twice as much, and so on.
 //!
 //! ```text
 //! join ── due + GRACE passes ──▶ woken ── GRACE passes ──▶ passed over ─┐
@@ -22,15 +21,14 @@
 //!
 //! # Invariants
 //!
-//! - The *first* is the lowest ticket that is not passed over. `ask` answers `First` to nobody who has one of these
-//!   before it.
-//! - Whenever somebody becomes first by another's going, passing over or coming, it or the one that was first is
+//! - The *first* is the lowest ticket that is not passed over. `ask` answers `First` only if no such place is before.
+//! - Whenever a place becomes first because another one leaves, is passed over or returns, it or the former first is
 //!   woken: no turn is lost.
 //! - `silent` and `silent_tokens` are the count and the tokens of the places that are passed over; `tokens` of all
 //!   places.
 //! - Before `sweeps` a sweep is one comparison; from then on it is a walk over the queue, which sets `sweeps` anew. A
 //!   place may thus be kept up to a `GRACE` longer than it must, and never shorter.
-//! - No method wakes by itself: wakers are collected in `woken`, and the caller takes them out of the lock.
+//! - No method wakes directly: wakers are collected in `woken`, and the caller takes them out of the lock.
 //!
 //! Times are readings of the throttle's clock, in nanoseconds, passed in; nothing here reads it.
 

@@ -1,18 +1,19 @@
-//! Waiters: how a request enters a queue, when it asks again, and how it leaves.
+//! Waiters: a request enters a queue, tries again, and leaves.
 //!
-//! A request that is refused for now joins the queue of the limit it would wait for longest. As the first there it
-//! asks all its limits again; refused by a limit of another scope, it goes over to that scope's queue with its ticket.
-//! It leaves as admitted, or refused at its deadline, or because it is dropped.
+//! A request that is refused for now joins the queue of the limit with the longest wait. When it is first there it
+//! tries all its limits again; if a limit of another scope refuses, it moves to that scope's queue with its ticket. It
+//! leaves when it is admitted, refused at its deadline, or dropped.
 //!
 //! # Invariants
 //!
-//! - A [`Waiter`] is one place in one queue, and one in `waiting` of the limit that it waits for. Both end with it, by
-//!   whatever way: `Drop` leaves the queue, which wakes the next.
-//! - No charge is held while waiting. An admission in turn is [`Limiter::admit`], as of a request that has just come.
-//! - The deadline only comes nearer: it is the arrival plus the least `max_wait` of the limits met so far, and no later
-//!   than the client itself waits. A clock or a store that says otherwise lengthens nothing.
-//! - The waker is entered before the limits are looked at, and every answer that has it wait comes with a moment for
-//!   the caller's timer: a wake that is lost costs time, never the turn.
+//! - A [`Waiter`] is one place in one queue, and one in `waiting` of the limit that it waits for. Both end with it in
+//!   every case: `Drop` leaves the queue, which wakes the next.
+//! - No charge is held while waiting. An admission in turn is [`Limiter::admit`], as for a request that has just
+//!   arrived.
+//! - The deadline only moves closer: it is the arrival plus the least `max_wait` of the limits met so far, and no later
+//!   than the client's own deadline. No clock and no store extends it.
+//! - The waker is entered before the limits are read, and every answer that makes it wait has a moment for the caller's
+//!   timer: a lost wake-up costs time, never the turn.
 //!
 //! # Cancellation
 //!
@@ -21,8 +22,8 @@
 //!
 //! # Callers
 //!
-//! `engine/decide`, at each stage of a request. It charges balances by itself, here or in a store, and passes in what
-//! they held, with a [`QueueMoment`] that has both clocks.
+//! `engine/decide`, at each stage of a request. It charges balances itself, here or in a store, and passes in their
+//! states, with a [`QueueMoment`] that has both clocks.
 
 use std::{sync::Arc, task::Waker};
 
