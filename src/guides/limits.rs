@@ -4,9 +4,12 @@
 //! use tower_throttle::{Limits, Quota, Rate, Rules, ThrottleLayer};
 //!
 //! let rules = Rules::new()
-//!     .total(Rate::per_second(1_000).burst(500))                        // all requests together
-//!     .default_route(Rate::per_second(10).burst(5))                     // each route, by itself
-//!     .route("POST /v1/chat/completions", Rate::per_second(2).burst(4)) // one route
+//!     // All requests together.
+//!     .total(Rate::per_second(1_000).burst(500))
+//!     // Each route by itself.
+//!     .default_route(Rate::per_second(10).burst(5))
+//!     // One route.
+//!     .route("POST /v1/chat/completions", Rate::per_second(2).burst(4))
 //!     .route(
 //!         "POST /v1/images",
 //!         Limits::new().rate(Rate::per_minute(6)).quota(Quota::per_day(200)),

@@ -70,7 +70,7 @@ impl InFlight {
         self.count
     }
 
-    /// Returns whether this limit is a shadow, which reports and refuses nothing.
+    /// Returns whether this limit is a shadow, which reports but never refuses.
     #[must_use]
     pub const fn is_shadow(&self) -> bool {
         self.shadow

@@ -148,7 +148,7 @@ impl LimitSettings {
         }
     }
 
-    /// Returns whether this limit is a shadow, which reports and refuses nothing.
+    /// Returns whether this limit is a shadow, which reports but never refuses.
     #[must_use]
     pub fn is_shadow(&self) -> bool {
         match self {

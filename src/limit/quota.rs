@@ -124,7 +124,7 @@ impl Quota {
         self
     }
 
-    /// Returns whether this limit is a shadow, which reports and refuses nothing.
+    /// Returns whether this limit is a shadow, which reports but never refuses.
     #[must_use]
     pub const fn is_shadow(&self) -> bool {
         self.shadow

@@ -122,7 +122,7 @@ impl Rate {
         self
     }
 
-    /// Returns whether this limit is a shadow, which reports and refuses nothing.
+    /// Returns whether this limit is a shadow, which reports but never refuses.
     #[must_use]
     pub const fn is_shadow(&self) -> bool {
         self.shadow
