@@ -1,11 +1,11 @@
-//! The one place where a request is decided on.
+//! The decision on a request. No other module makes one.
 //!
-//! A request comes here when it has arrived, and again at each stage of its wait: when its turn may have come, and
-//! when a store has answered. It is looked up when it arrives, and again only under other rules. An attempt asks all of
-//! its limits: in this process, by leases, or in a store. Plain limits (`limiter/plain`) are asked first, and decide
-//! on most requests. A request that means the route of a literal key and falls under plain limits is decided on at
-//! once: it passes, is admitted with fields, or is refused. Any other is decided on at length; so are all requests where
-//! the gate (`crate::gate`) is closed or counts them.
+//! A request is decided on when it arrives, and again at each stage of its wait: when its turn may have come, and when
+//! a store has answered. The request is looked up when it arrives, and again only after a reload. An attempt asks all
+//! limits of the request: in this process, by leases, or in a store. Plain limits (`limiter/plain`) are asked first,
+//! and decide on most requests. A request that matches a literal key and falls under plain limits is decided on at
+//! once: it passes, is admitted with fields, or is refused. All others are decided on at length, and so are all
+//! requests if the gate (`crate::gate`) is closed or counts requests.
 //!
 //! ```text
 //! Arrived ─▶ at once ─▶ Pass | Admit | Refuse
@@ -20,27 +20,27 @@
 //!
 //! # Invariants
 //!
-//! - **What is admitted is charged on all limits, what is not on none.** What an attempt has taken before another limit
-//!   refuses goes back within it.
-//! - **A decision is made by one set of rules.** If other rules have come while a request waited, its next turn is
-//!   decided by them. If they come within an attempt, a balance tells so ([`Outdated`]), and the attempt is made anew
-//!   from its beginning: here, and nowhere else.
-//! - **To decide at once is to decide at length with less to do.** All limits are charged or none, so that a request
-//!   may go over to the general way anywhere. That goes on with the client, the plan and the limits that were found.
-//!   Answers, balances and counts are the same. A property of `engine/tests/plain` compares both, with fields, dialects,
-//!   rejections and plans and without, and with the decision in any of its places.
-//! - **The closures of users run once for a request**, and again only while and after other rules come.
-//! - **A guard exists before the inner service is called**: a [`Ticket`] holds what has to come back.
+//! - **All limits or none.** An admitted request is charged on all of its limits, and a refused one on none. An attempt
+//!   gives back what it has taken before another limit refuses.
+//! - **A decision is made by one set of rules.** After a reload, the next turn of a waiting request is decided by the
+//!   new rules. If the reload comes within an attempt, a balance answers [`Outdated`], and the attempt begins again:
+//!   here, and nowhere else.
+//! - **The short way answers as the general one.** All limits are charged or none, so that a request may change to the
+//!   general way at any point. The general way goes on with the client, the plan and the limits that were found.
+//!   Answers, balances and counts are the same: a property in `engine/tests/plain` compares both ways, with and without
+//!   fields, dialects, rejections and plans, and with the decision in any of its places.
+//! - **The closures of users run once for a request**, and again only after a reload.
+//! - **A guard exists before the inner service is called**: a [`Ticket`] holds all that has to come back.
 //!
 //! # Cancellation
 //!
-//! A stage awaits nothing, so a request is never dropped within one. Between two stages all that it holds is in its
-//! [`Pending`]. A panic of the user's code within a stage drops that.
+//! A stage does not await, so a request is never dropped within one. Between two stages its [`Pending`] holds all that
+//! the request has. A panic of the user's code within a stage drops the `Pending`.
 //!
-//! # Who may call it
+//! # Callers
 //!
-//! [`Engine::decide`] is called by the service for a request that has arrived, and [`Engine::decide_again`] by
-//! [`Pending`] for one that waits.
+//! The service calls [`Engine::decide`] for a request that has arrived. [`Pending`] calls [`Engine::decide_again`] for
+//! a request that waits.
 
 use std::{
     sync::Arc,
@@ -82,9 +82,10 @@ pub(crate) struct Admitted {
 impl Engine {
     /// Decides on a request that has arrived: admits it, refuses it, or has it wait.
     ///
-    /// `head` is the request's: it is what closures of users see, and each later attempt is given the same. Nothing
-    /// stays charged unless the request is admitted; one that waits for a store holds its slots meanwhile. Awaits
-    /// nothing: while other rules are being put into force, an attempt yields its thread and is made anew.
+    /// `head` is the head of the request, which closures of users see. Each later attempt is given the same head.
+    /// Nothing stays charged unless the request is admitted. A request that waits for a store holds its slots
+    /// meanwhile. This function does not await: while a reload puts other rules into force, an attempt yields its
+    /// thread and begins again.
     ///
     /// # Panics
     ///
@@ -151,7 +152,7 @@ impl Engine {
         plain::pass(limit_set, table, demand, now, clock, gave_back)
     }
 
-    /// Decides on a request that has arrived, whatever it may mean.
+    /// Decides on a request that has arrived, whichever routes it may match.
     #[inline(never)]
     fn decide_at_length(
         self: &Arc<Self>,
@@ -167,8 +168,8 @@ impl Engine {
         }
     }
 
-    /// Decides on a request that has arrived, after other rules have come within its first attempt. Plain limits are asked
-    /// in the general way, as any others.
+    /// Decides on a request that has arrived, after a reload has come within its first attempt. Plain limits are asked
+    /// in the general way, as all others.
     #[cold]
     fn decide_anew(self: &Arc<Self>, head: RequestHead<'_>, outdated: Outdated) -> Decided {
         let mut outdated = outdated;
@@ -199,7 +200,7 @@ impl Engine {
         }
     }
 
-    /// Decides on a request that has arrived at a gate that is closed, or counts who is inside.
+    /// Decides on a request that has arrived at a gate that is closed, or counts requests.
     #[cold]
     fn decide_at_gate(self: &Arc<Self>, head: RequestHead<'_>) -> Decided {
         let decided = self.attempt(head);
@@ -226,13 +227,13 @@ impl Engine {
         }
     }
 
-    /// Decides on a request that waits: its turn may have come, or the lease that it has waited for is there or is not
-    /// to come. Or a store has answered it with `reply`, or has not in time, which is an error.
+    /// Decides on a request that waits, in one of three cases: its turn may have come; its wait for a lease is over; or
+    /// a store has answered with `reply`, which is an error if no answer came in time.
     ///
     /// `waker` is woken when the turn may have come again.
     ///
-    /// A reply is heard by the rules that asked for it, for its balances are in the order of their limits. Only the
-    /// turn after it goes over to other rules. The request keeps its place in line until it is admitted or refused.
+    /// A reply is read by the rules that asked for it, because its balances are in the order of their limits. Only the
+    /// next turn follows a reload. The request keeps its place in line until it is admitted or refused.
     ///
     /// An admitted request has its ticket before `pending` is dropped and the next in line is woken.
     ///
@@ -301,7 +302,7 @@ impl Engine {
 }
 
 impl Attempt<'_> {
-    /// Returns the store, if the request is charged on limits whose balances lie there.
+    /// Returns the store, if it keeps balances of the request's limits.
     #[inline(always)]
     pub(super) fn store(&self) -> Option<&Arc<StoreClient>> {
         let store = self.rules.store.as_ref();
@@ -362,11 +363,11 @@ impl Attempt<'_> {
         })
     }
 
-    /// Asks all limits at `now`, wherever their balances lie. Whoever has a place in line has come to its turn.
+    /// Asks all limits at `now`, in this process or in the store. A request with a place in line has its turn.
     ///
     /// # Errors
     ///
-    /// [`Outdated`] if other rules have come. Nothing stays taken, and `progress` keeps its place in line.
+    /// [`Outdated`] after a reload. Nothing stays taken, and `progress` keeps its place in line.
     pub(super) fn ask(
         &self,
         now: Nanos,
@@ -381,14 +382,14 @@ impl Attempt<'_> {
         self.ask_here(self.limits, now, progress, outcome)
     }
 
-    /// Asks limits whose balances lie in this process: the route's own, or the form of them that an outage leaves.
+    /// Asks limits whose balances are in this process: those of the route, or their form during an outage of the store.
     ///
-    /// A request without a place in line is given one if the limit that refuses it allows that. One that has a place
-    /// keeps it until it has waited long enough.
+    /// A request without a place in line gets one if the limit that refuses it allows that. A request with a place
+    /// keeps it until its time is over.
     ///
     /// # Errors
     ///
-    /// [`Outdated`] if other rules have come. Nothing is taken then, and a place in line is kept.
+    /// [`Outdated`] after a reload. Nothing is taken then, and a place in line is kept.
     pub(super) fn ask_here(
         &self,
         limits: &RouteLimits,
@@ -425,12 +426,12 @@ impl Attempt<'_> {
         })
     }
 
-    /// Asks all limits if it is the first in line, or stands in none, and `not_before` has come.
+    /// Asks all limits if the request is the first in line, or is in none, and `not_before` has come.
     ///
-    /// Enters `waker` first, so that whatever comes free while the limits are asked wakes it. A request whose time is
-    /// over is refused without having been asked again: by the limit whose line it has stood in, if no other refuses.
+    /// Enters `waker` first, so that units which come back while the limits are asked wake the request. A request whose
+    /// time is over is refused without another charge: by the limit of its line, if no other limit refuses.
     ///
-    /// `not_before` of zero asks as soon as it is the first.
+    /// With a `not_before` of zero, the request asks as soon as it is the first.
     ///
     /// # Errors
     ///
@@ -472,28 +473,28 @@ impl Attempt<'_> {
         }
     }
 
-    /// Returns the nanoseconds that the client itself waits from its request on, if it says so in `grpc-timeout`.
+    /// Returns the nanoseconds for which the client itself waits, from `grpc-timeout`.
     pub(super) fn timeout(&self) -> Option<Nanos> {
         deadline(self.head.headers()).map(nanos)
     }
 
-    /// Keeps what was found of the request, and what it holds, for its next stage.
+    /// Keeps the results of the look-up, and all that the request holds, for its next stage.
     fn pending(&self, progress: Progress, wait: Wait, passage: Option<Passage>) -> Box<Pending> {
         Box::new(Pending::new(self, progress, wait, passage))
     }
 }
 
 impl Pending {
-    /// Waits until the request is decided on. `head` is the request's.
+    /// Waits until the request with this `head` is decided on.
     ///
-    /// Takes the pending request out of `this` while it is decided on, and puts it back if it goes on to wait. After a
-    /// decision or a panic `this` is `None`, and what it held is in the ticket or goes back.
+    /// Takes the pending request out of `this` for the decision, and puts it back if the request waits on. After a
+    /// decision or a panic `this` is `None`. All that the request held is in the ticket or goes back.
     ///
-    /// Each poll ends a wait for a turn, so that a poll which nothing has called for costs a look and loses nothing.
+    /// Each poll ends a wait for a turn, so that a spurious poll costs one look and loses nothing.
     ///
     /// # Panics
     ///
-    /// If it is polled again after it was decided on, and if code of the user does, as in [`Engine::decide`].
+    /// If it is polled after the decision, and if code of the user panics, as in [`Engine::decide`].
     pub(crate) fn poll(
         this: &mut Option<Box<Self>>,
         head: RequestHead<'_>,
