@@ -1,40 +1,39 @@
-//! The rules in force, and how others take their place.
+//! The rules in force, and their exchange by a reload.
 //!
-//! A throttle has one [`ActiveRules`], whatever services, clones and connections it has. It holds one [`RuleSet`] at a
-//! time. Requests load it without a lock and are decided by the one that they have found; a reload makes the next one
-//! beside it and exchanges the two at once.
+//! A throttle has one [`ActiveRules`] for all of its services, clones and connections. It holds one [`RuleSet`] at a
+//! time. Requests load this set without a lock and are decided by it. A reload makes the next set beside it and
+//! exchanges the two at once.
 //!
 //! # Invariants
 //!
-//! - **Whole or not at all.** Rules are compiled and their set is made before anything in force is touched. A reload
-//!   that fails leaves no trace, neither in balances nor in the registry.
-//! - **One reload at a time.** The lock of the registry is held throughout, and snapshots wait for it. No request takes
-//!   it.
-//! - **One balance for each limit.** A limit that stays shares its bucket with the set before, whoever charges it. The
-//!   bucket tells by its version in whose terms its state is: a request that finds newer terms than its own, or a
-//!   closed bucket, takes nothing and begins anew with the rules in force. No request is charged in terms that are
-//!   gone: see [`meter_history`](crate::limiter::meter_history).
-//! - **Used stays used.** A bucket is closed before its heirs are charged for the first time, and they begin with what
-//!   it held. So no request falls between the two.
+//! - **All or nothing.** Rules are compiled and their set is made before anything in force changes. A failed reload
+//!   leaves no trace, neither in balances nor in the registry.
+//! - **One reload at a time.** A reload holds the lock of the registry, and snapshots wait for it. No request takes it.
+//! - **One balance for each limit.** A limit that stays shares its bucket with the previous set. The version of a
+//!   bucket names the terms of its state. A request that finds newer terms than its own, or a closed bucket, takes
+//!   nothing and begins again with the rules in force. No request is charged in former terms: see
+//!   [`meter_history`](crate::limiter::meter_history).
+//! - **Used stays used.** A bucket is closed before its heirs are first charged, and the heirs begin with its balance.
+//!   So no charge is lost in between.
 //! - **No undeclared route is lost.** Requests enter such routes at any time. The sets of the old rules are sealed
-//!   before the new rules hold, and whatever was entered until then is carried over.
+//!   before the new rules are in force, and all routes entered until then are carried over.
 //!
 //! # The steps of a reload
 //!
 //! 1. Compare the keys, compile the rules, make the new set. All errors come from here.
 //! 2. Commit: nothing can fail any more.
-//! 3. Carry over the undeclared routes that there are, and make the limits that requests will look for. This takes the
-//!    longest, and requests go on under the old rules: all but those of undeclared routes that a key takes from or
-//!    gives to, whose buckets are closed here, one after the other. Over a store, list the budgets of corrections.
-//! 4. Hand over the balances of other routes, which closes buckets. A request that needs a closed one yields and looks
-//!    again until step 6, so there is nothing slow from here on.
-//! 5. Seal the old sets, and carry over what was entered since step 3; if something was, list the budgets anew. A request
-//!    that would enter a route now waits, too.
-//! 6. Have the budgets of a store's corrections and the histories of changed limits go on, bring each bucket of these
-//!    into the new terms, and exchange the sets. A request that needs a changed limit waits in between. Bring what each
-//!    lost key has left into the new terms, forget the old ones, add up what the old set has counted, and wake all
-//!    queues, since any limit may have room now.
-//! 7. Write the registry and let go of its lock. Only then are listeners told, for one may ask for a snapshot.
+//! 3. Carry over the existing undeclared routes, and prepare the limits that requests will look for. This takes the
+//!    longest time. Requests go on under the old rules, except on undeclared routes whose key is added or removed:
+//!    their buckets are closed here, one after the other. With a store, list the budgets of corrections.
+//! 4. Hand over the balances of other routes, which closes buckets. A request that needs a closed bucket yields and
+//!    looks again until step 6, so no later step is slow.
+//! 5. Seal the old sets, and carry over the routes entered since step 3. If there are any, list the budgets again. A
+//!    request that would enter a route now waits, too.
+//! 6. Update the budgets of corrections and the histories of changed limits, convert each bucket of these to the new
+//!    terms, and exchange the sets. A request that needs a changed limit waits in between. Convert the balances of lost
+//!    keys, forget the old rules, sum up the counts of the old set, and wake all queues, because any limit may have
+//!    room now.
+//! 7. Write the registry and release its lock. Listeners are told after that, because one may ask for a snapshot.
 //!
 //! # Memory ordering
 //!
@@ -72,15 +71,15 @@ use crate::{
     },
 };
 
-/// The rules in force of a throttle. See the [module](self) for how others take their place.
+/// The rules in force of a throttle. See the [module](self) for their exchange.
 pub(crate) struct ActiveRules {
-    /// The limits and balances. Exchanged by a reload, and never written to otherwise. Loaded once for a decision,
-    /// since two loads may return different ones.
+    /// The limits and balances. Only a reload exchanges them. Loaded once for a decision, because two loads may return
+    /// different sets.
     pub(super) rule_set: ArcSwap<RuleSet>,
-    /// The limits as the rules in force declare them, for the next reload to compare with. Who holds the lock is alone
-    /// in changing the rules.
+    /// The limits as the rules in force declare them, for the next reload to compare with. Only the holder of the lock
+    /// changes the rules.
     registry: Mutex<Registry>,
-    /// The gate, which stays whatever rules are in force.
+    /// The gate, which reloads do not change.
     pub(crate) gate: Gate,
 }
 
@@ -90,7 +89,7 @@ impl ActiveRules {
     ///
     /// # Errors
     ///
-    /// As [`reload`](Self::reload), but for what compares with rules before.
+    /// As [`reload`](Self::reload), without those of a comparison with the previous rules.
     pub(crate) fn new(
         rules: &Rules,
         clock: Timeline,
@@ -122,16 +121,17 @@ impl ActiveRules {
 
     /// Returns the rules in force now. Two calls may return different ones, so a decision loads them once.
     ///
-    /// The guard is cheap and meant for the length of a decision: what waits keeps a clone of the `Arc` instead.
+    /// The guard is cheap and meant for the length of a decision. A request that waits keeps a clone of the `Arc`
+    /// instead.
     #[inline]
     pub(crate) fn rules(&self) -> Guard<Arc<RuleSet>> {
         self.rule_set.load()
     }
 
-    /// Returns what the throttle looks like now. Waits for a reload that is under way, and no request waits for it.
+    /// Returns a snapshot of the throttle. Waits for a reload that is under way. No request waits for a snapshot.
     ///
-    /// What requests have counted under one set of limits is added to routes and limits first, so each admitted request
-    /// counts once, though it touches one counter only.
+    /// Counts of each set of limits are first added to its route and limits, so that each admitted request counts once,
+    /// though it touches one counter only.
     pub(crate) fn snapshot(&self) -> Snapshot {
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let rule_set = self.rule_set.load();
@@ -186,33 +186,33 @@ impl ActiveRules {
         }
     }
 
-    /// Closes the gate: requests from now on are refused, and those in line in their next turn, which comes now. Other
-    /// rules do not open it.
+    /// Closes the gate. New requests are refused, and requests in line are woken to be refused. A reload does not open
+    /// the gate.
     pub(crate) fn close(&self) {
         self.gate.close();
         let limiter = &self.rules().limiter;
         limiter.queues.wake_all(|| limiter.now());
     }
 
-    /// Puts other rules into the place of those in force, and tells what has changed.
+    /// Replaces the rules in force by others, and returns the changes.
     ///
-    /// Takes time in proportion to the routes, limits and undeclared routes that there are, and blocks its thread
-    /// meanwhile. Requests go on, but for the short time in steps 4 to 6 of the [module](self).
+    /// The time is proportional to the number of routes, limits and undeclared routes, and the thread is blocked
+    /// meanwhile. Requests go on, except for the short time of steps 4 to 6 of the [module](self).
     ///
     /// # Errors
     ///
-    /// Whatever is wrong with the rules by themselves, and what a throttle cannot change while it runs: the secret that
-    /// names clients, and the size of the table of clients. The rules in force stay.
+    /// Faults of the rules themselves, and changes that a running throttle cannot make: of the secret that names
+    /// clients, and of the size of the table of clients. The rules in force stay.
     ///
     /// # Panics
     ///
-    /// If a recorder of metrics does, when it is asked for meters. The new rules are in force then.
+    /// If a recorder of metrics panics when it is asked for meters. The new rules are in force then.
     pub(crate) fn reload(&self, rules: &Rules) -> Result<Changes, RulesError> {
         self.reload_while(rules, |_| ())
     }
 
-    /// [`ActiveRules::reload`] with what happens `meanwhile`: under the rules that still hold, just before they are
-    /// retired, and under the new ones as soon as they hold. For tests of exactly these moments.
+    /// Reloads, and calls `meanwhile` with the old rules just before they are retired, and with the new ones as soon as
+    /// they are in force. For tests of these two moments.
     pub(super) fn reload_while(
         &self,
         rules: &Rules,

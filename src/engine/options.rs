@@ -18,27 +18,27 @@ pub(crate) struct Options {
     pub(crate) rate_limit_headers: bool,
     /// The places in which the decision is put. Without it and `rate_limit_headers`, most requests make no allocation.
     pub(crate) decision: DecisionIn,
-    /// True if those who are refused together are told different waits.
+    /// True if requests that are refused together are told different waits.
     pub(crate) stagger_retry_after: bool,
-    /// True if answers are read for the model tokens that they report.
+    /// True if answers are read for their reports of model tokens.
     pub(crate) usage_from_answer: bool,
-    /// The framing of refusals; and whether all requests are gRPC, whatever they say.
+    /// The framing of refusals. It may have all requests count as gRPC.
     pub(crate) protocol: Protocol,
     /// True if gRPC refusals tell a wait in `grpc-retry-pushback-ms`.
     pub(crate) grpc_retry_pushback: bool,
-    /// The answer that a user's code gives, where the route has none of its own. `None`: the built-in one.
+    /// The answer given by code of the user, for routes without one of their own. `None`: the built-in one.
     pub(crate) rejection: Option<Arc<dyn Rejection>>,
-    /// The dialect whose fields admitted responses carry besides the IETF's: that of `rejection`, asked once when it is
+    /// The dialect whose fields admitted responses carry beside the IETF's. Asked of `rejection` once, when that is
     /// set.
     pub(crate) dialect: Dialect,
     /// True if the dialect has fields of its own. Most have none.
     pub(crate) tells_more: bool,
     /// The decision on requests while the store is down.
     pub(crate) on_outage: OnOutage,
-    /// The time that a question to the store may take, by tokio's clock. After that, the store counts as down. Zero:
-    /// an answer is in time only if it is there at once.
+    /// The longest time of a call to the store, by tokio's clock. After that, the store counts as down. Zero: only an
+    /// immediate answer is in time.
     pub(crate) store_deadline: Duration,
-    /// The units of each limit that are taken there at once. 0 and 1: those of the request alone.
+    /// The units of each limit that a lease takes from the store. 0 and 1: only those of the request.
     pub(crate) lease: u64,
     /// True if requests in flight are counted.
     pub(crate) track_in_flight: bool,

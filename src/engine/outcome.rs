@@ -1,12 +1,12 @@
-//! The outcome of a decision, and what is made of it: a ticket for an admitted request, an answer for a refused one.
+//! The outcome of a decision, and its product: a ticket for an admitted request, an answer to a refused one.
 //!
 //! # Invariants
 //!
 //! - **Each decision is counted here, once**: by its route, its limits and the meters of operators.
-//! - **A ticket has the guard**, where a request holds something. Dropped at any moment, that comes back. It exists
-//!   before the inner service is called.
-//! - **A refusal holds nothing**: all that its request had taken has gone back, or is given back by a task if a store
-//!   takes it too late.
+//! - **A ticket has the guard** of a request that holds something, and gives it back whenever it is dropped. The guard
+//!   exists before the inner service is called.
+//! - **A refusal holds nothing.** All charges of its request have gone back. A task gives back what a store takes
+//!   later.
 
 use std::{borrow::Cow, mem, sync::Arc};
 
@@ -36,11 +36,11 @@ use crate::{
 
 /// A decision.
 pub(crate) enum Decided {
-    /// The request goes on to the inner service with nothing: its response passes as it is. Most are decided so, where
-    /// nothing is told.
+    /// The request goes on to the inner service and holds nothing. Its response passes unchanged. Without fields and
+    /// decisions, most requests are decided so.
     Pass,
-    /// The request goes on to the inner service with a slot, held until the answer has ended: its response passes as it
-    /// is. Apart from tickets, which are large.
+    /// The request goes on to the inner service with a slot, held until the answer has ended. Its response passes
+    /// unchanged. Apart from tickets, which are large.
     Hold(HeldSlot),
     /// The request goes on to the inner service with a ticket.
     Admit(Ticket),
@@ -50,44 +50,45 @@ pub(crate) enum Decided {
     Wait(Box<Pending>),
 }
 
-/// A decision before it is told: by which limits and when it was made, and what they held.
+/// A decision before it is told: the limits that made it, the moment, and the balances of the limits.
 #[derive(Debug)]
 pub(super) struct Outcome<'r> {
-    /// The limits by which it was made, whose order the readings have.
+    /// The limits that made it, in the order of the readings.
     pub(super) applied: Applied,
-    /// The moment, by the clock of whoever has decided: the store's, if that has.
+    /// The moment, by the clock of the store if that has decided, or else of this process.
     pub(super) at: Nanos,
-    /// The nanoseconds for which the request waited before that, by this process's clock. Zero: it was decided on at
-    /// once.
+    /// The nanoseconds for which the request waited before that, by the clock of this process. Zero: it did not wait.
     pub(super) waited: Nanos,
-    /// One for each of these limits. Elsewhere, so that they are made where they lie: to move them costs.
+    /// One reading for each of these limits. Borrowed, so that readings are made where they stay: moving them costs
+    /// time.
     pub(super) readings: &'r mut LimitReadings,
-    /// Slots that it holds already, taken while a store was asked. `None`: the readings tell which slots it holds.
+    /// Slots that the request holds already, taken while a store was asked. `None`: the readings tell which slots it
+    /// holds.
     pub(super) permits: Option<Permits>,
-    /// Its stay inside, if that is counted.
+    /// The passage of the request, if requests are counted.
     pub(super) passage: Option<Passage>,
 }
 
 /// The limits of a route by which a request was decided.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Applied {
-    /// All of its limits, wherever their balances lie.
+    /// All of its limits, in this process and in the store.
     All,
-    /// The limits whose balances lie in this process, store or not.
+    /// The limits whose balances are in this process, with a store or without.
     Held,
-    /// One of so many shares of all, in this process, while the store is down. Zero is taken for 1.
+    /// One of this many shares of each limit, in this process, while the store is down. Zero counts as 1.
     Share(u32),
 }
 
-/// A ticket: what an admitted request goes on with.
+/// A ticket: the state with which an admitted request goes on.
 #[derive(Debug)]
 pub(crate) enum Ticket {
-    /// A slot, held until the answer has ended. The response passes as it is.
+    /// A slot, held until the answer has ended. The response passes unchanged.
     Slot(HeldSlot),
-    /// A guard, held until the answer has ended. The response passes as it is.
+    /// A guard, held until the answer has ended. The response passes unchanged.
     Held(Admission),
-    /// The fields of its response, which were written beforehand, and the decision, until it lies in the request.
-    /// Nothing is held.
+    /// The fields of its response, which were written beforehand, and the decision, until the request has it. Nothing
+    /// is held.
     Written(Arc<Templates>, Option<Decision>),
     /// The same, with fields that are written when the response is there.
     Unwritten(UnwrittenFields, Option<Decision>),
@@ -102,23 +103,22 @@ pub(crate) struct ResponseParts {
     pub(crate) admission: Option<Admission>,
     /// The fields of its response.
     pub(crate) fields: Option<RateLimitFields>,
-    /// The decision, for whoever is told it: the request, until the ticket has marked it, and the response.
+    /// The decision, for the request, until the ticket has marked it, and for the response.
     pub(crate) decision: Option<Decision>,
-    /// The log that is told what the answer reports, if that is read.
+    /// The log for reports of the answer, if the answer is read.
     pub(crate) log: Option<Arc<Log>>,
 }
 
-/// The answer to a refused request: written, or still to be given by a user's code, for which the request is needed as
-/// a whole.
+/// The answer to a refused request: written, or to be given by code of the user, which needs the whole request.
 pub(crate) enum Refusal {
     /// An answer that is written.
     Answered(Answer),
-    /// An answer that a user's own code gives, which sees the whole head.
+    /// An answer that code of the user gives, which sees the whole head.
     Custom {
         denial: Box<Denial>,
         /// The route's, or the layer's.
         rejection: Arc<dyn Rejection>,
-        /// True if the decision lies in the extensions of the answer.
+        /// True if the decision is put into the extensions of the answer.
         tells_decision: bool,
     },
 }
@@ -136,7 +136,7 @@ impl<'r> Outcome<'r> {
         }
     }
 
-    /// Forgets what an attempt has come to, so that it may begin anew. Slots that it held are free.
+    /// Forgets the results of an attempt, so that it may begin again. Slots that it held are free.
     pub(super) fn reset(&mut self) {
         (self.applied, self.permits) = (Applied::All, None);
         *self.readings = LimitReadings::default();
@@ -161,8 +161,8 @@ impl Applied {
 }
 
 impl Ticket {
-    /// Puts into the request what its handler may want to know: its reservation of model tokens, and the decision.
-    /// Called just before the inner service, by whoever holds the ticket meanwhile.
+    /// Puts the reservation of model tokens and the decision into the request, for its handler. Called just before the
+    /// inner service, while the caller holds the ticket.
     #[inline(always)]
     pub(crate) fn mark(&mut self, options: &Options, extensions: &mut Extensions) {
         let (admission, decision) = match self {
@@ -188,8 +188,8 @@ impl Ticket {
 }
 
 impl Refusal {
-    /// Returns the answer to this request, which ends here. The code of a user's [`Rejection`] runs after the request's
-    /// body is dropped, and its panics pass through.
+    /// Returns the answer to this request, which ends here. A user's [`Rejection`] runs after the body of the request
+    /// is dropped, and its panics pass through.
     pub(crate) fn answer<B>(self, request: Request<B>) -> Answer {
         match self {
             Self::Answered(answer) => answer,
@@ -214,16 +214,16 @@ impl Refusal {
 }
 
 impl RouteLimits {
-    /// Counts an admitted request: on its route, and for the meters. Limits count with their route, and are summed up
-    /// when somebody reads them.
+    /// Counts an admitted request: on its route, and for the meters. Counts of limits are summed up from their routes
+    /// when they are read.
     #[inline(always)]
     pub(super) fn count_admitted(&self) {
         self.limit_set.admitted.count();
         self.meters.admitted();
     }
 
-    /// Admits a request that is told nothing, and was charged on plain limits: with the slots that it has taken of its
-    /// own balances, if it has. Counts it.
+    /// Admits and counts a request that is told nothing, and was charged on plain limits. It holds the slots that it
+    /// has taken of its own balances.
     #[inline(always)]
     pub(super) fn untold(&self, demand: Demand) -> Decided {
         if self.limit_set.has_slots {
@@ -238,7 +238,7 @@ impl RouteLimits {
         Decided::Pass
     }
 
-    /// Admits it with the slots that it has taken, as there.
+    /// Admits and counts such a request with any slots.
     #[inline(never)]
     fn holding_slots(&self, demand: Demand) -> Decided {
         let permits = Permits::own(&self.origin, demand);
@@ -249,7 +249,7 @@ impl RouteLimits {
 }
 
 impl Attempt<'_> {
-    /// Tells whether the response to an admitted request is changed, or the decision put anywhere.
+    /// Tells whether the response to an admitted request is changed, or the decision is put anywhere.
     #[inline(always)]
     pub(super) fn is_told(&self) -> bool {
         let Options {
@@ -260,13 +260,13 @@ impl Attempt<'_> {
         decision.anywhere() || (*rate_limit_headers && self.limits.templates.policies.is_some())
     }
 
-    /// Admits the request, and returns what it goes on with: the slots that it has taken, its reservation of model
-    /// tokens, and what its response is told. Slots that it held before are taken from `outcome`.
+    /// Admits the request with its slots, its reservation of model tokens, and the fields of its response. Slots that
+    /// the request held before are taken from `outcome`.
     ///
-    /// The guard is made before a user's meters and dialect are called, so that a panic of them gives back what was
-    /// taken. Readings are moved into the decision last, after the fields are told from them.
+    /// The guard is made before meters and dialects of the user are called, so that their panics give back all charges
+    /// that can come back. Readings are moved into the decision last, after the fields are made of them.
     ///
-    /// A function of its own, so that what it returns is written where the caller of the decision wants it.
+    /// Not inlined, so that the result is written where the caller of the decision wants it.
     #[inline(never)]
     pub(super) fn admit(&self, outcome: &mut Outcome<'_>) -> Decided {
         let limits = outcome.applied.of(self.limits);
@@ -320,7 +320,7 @@ impl Attempt<'_> {
         }))
     }
 
-    /// Adds the fields of the route's dialect or the layer's, if it has some of its own.
+    /// Adds the fields of the dialect of the route or the layer, if the dialect has any.
     #[cold]
     fn add_dialect(
         &self,
@@ -340,8 +340,8 @@ impl Attempt<'_> {
 
     /// Refuses the request: counts it on its route and on each limit that refuses, logs it, and returns the answer.
     ///
-    /// The wait that is told is the longest of the limits that refuse, with up to a minute more if waits are staggered.
-    /// Nothing is given back here, for nothing was kept.
+    /// The wait is the longest of the limits that refuse, with up to a minute more if waits are staggered. Nothing is
+    /// given back here, because nothing was kept.
     #[inline(never)]
     pub(super) fn refuse(&self, outcome: &mut Outcome<'_>) -> Decided {
         let limits = outcome.applied.of(self.limits);
@@ -385,7 +385,7 @@ impl Attempt<'_> {
         protocol.framing(head.method(), head.version(), head.headers())
     }
 
-    /// Tells whether the built-in answer in this framing may be one that is kept: it has nothing of its own request.
+    /// Tells whether the built-in answer in this framing may be a kept one, which depends on no single request.
     #[inline]
     pub(super) fn may_be_kept(&self, framing: Framing) -> bool {
         let tells_decision = self.engine.options.decision.responses();
@@ -414,8 +414,8 @@ impl Attempt<'_> {
         Decided::Refuse(self.answer(denial, templates))
     }
 
-    /// Returns the answer to the refused request: that of a user's [`Rejection`], of the route or else the layer, if
-    /// there is one and the request is no gRPC; else the built-in one.
+    /// Returns the answer to the refused request: that of the route's [`Rejection`], or else the layer's, or else the
+    /// built-in one. gRPC requests always get the built-in one.
     #[inline]
     fn answer(&self, denial: Denial, templates: &Templates) -> Refusal {
         let options = &self.engine.options;
@@ -444,7 +444,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// Returns the built-in answer. Out of line, so that the way of an admitted request stays short.
+    /// Returns the built-in answer. Not inlined, so that the way of an admitted request stays short.
     #[cold]
     #[inline(never)]
     fn own_answer(

@@ -1,29 +1,28 @@
-//! An attempt to decide on a request, and a request that is not decided on at once: it waits in line, for a lease, or
-//! for a store.
+//! Attempts to decide on a request, and pending requests: those that wait in line, for a lease, or for a store.
 //!
-//! An [`Attempt`] borrows what was found of the request and changes none of it. A [`Ruling`] is its end. [`Pending`]
-//! keeps the same for a request that waits, and makes the next attempt of it. [`Progress`] is what lasts from one to
-//! the next: a place in line above all, which is left when it is dropped.
+//! An [`Attempt`] borrows the results of the look-up and does not change them. It ends in a [`Ruling`]. A [`Pending`]
+//! keeps the same results for a request that waits, and makes the next attempt of them. [`Progress`] lasts from one
+//! attempt to the next. It has the place in line, which is left when the progress is dropped.
 //!
-//! # What it waits for
+//! # Waits
 //!
-//! | [`Wait`] | is over | then | dropped before |
+//! | [`Wait`] | ends | then the request | dropped before |
 //! |---|---|---|---|
-//! | `Turn` | at a moment, or at the next poll | it looks whether its turn has come | the line is left |
-//! | `Lease` | when no call asks for it, or half a deadline has passed | it looks for a unit | its timer is cancelled |
-//! | `Store` | at the answer, or at the deadline | it is admitted, stands in line or goes | see below |
-//! | `Peek` | at the answer, or at the deadline | it is refused, or stands in line | nothing was taken |
+//! | `Turn` | at a moment, or at the next poll | looks whether its turn has come | the line is left |
+//! | `Lease` | when no call asks for it, or half a deadline has passed | looks for a unit | its timer is cancelled |
+//! | `Store` | at the answer, or at the deadline | is admitted, stands in line or is refused | see below |
+//! | `Peek` | at the answer, or at the deadline | is refused, or stands in line | nothing was taken |
 //!
 //! Dropping a `Store` frees slots and puts leased units back at once. The call goes on in a task, which gives back what
-//! the store takes. Without an answer in time, the request goes on without the store. A place in line lies in
-//! [`Progress`], beside any of these.
+//! the store takes. Without an answer in time, the request goes on without the store. In each of these waits the
+//! request may have a place in line.
 //!
 //! # Invariants
 //!
-//! - **What was found of the request is kept**: its limits, its client and its cost. It is found anew only after other
-//!   rules have come.
-//! - **Dropped, it gives all back**: its place in line, its slots, and what the store takes for it later.
-//! - **It decides nothing by itself.** When what it waits for has come, it is handed to [`Engine::decide_again`].
+//! - **A request is looked up once**: its limits, its client and its cost are kept. Only a reload has it looked up
+//!   again.
+//! - **A dropped `Pending` gives all back**: its place in line, its slots, and what the store takes for it later.
+//! - **A `Pending` decides nothing.** When its wait has ended, it is handed to [`Engine::decide_again`].
 
 use std::{
     fmt,
@@ -62,7 +61,7 @@ pub(super) enum Ruling {
     Wait(Wait),
 }
 
-/// The parts of one attempt: what was found of the request.
+/// The parts of one attempt: the results of the look-up.
 pub(super) struct Attempt<'a> {
     /// The engine of the layer, for its settings.
     pub(super) engine: &'a Arc<Engine>,
@@ -78,16 +77,16 @@ pub(super) struct Attempt<'a> {
     pub(super) head: RequestHead<'a>,
 }
 
-/// The progress of a request that is not yet decided on: what lasts from one attempt to the next.
+/// The progress of a request that is not yet decided on, which lasts from one attempt to the next.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     /// A place in line. Left when it is dropped.
     pub(super) waiter: Option<Waiter>,
-    /// The moment from which the request waits for no lease that somebody else asks for. Set in its first turn, for all
-    /// of them.
+    /// The moment from which the request no longer waits for leases that other requests ask for. Set in its first turn.
     pub(super) lease_until: Option<Nanos>,
-    /// True if its waker is in the queue: set by a turn, and cleared by each poll, whose waker may be another. While
-    /// it is not there, what comes free may wake nobody, so the request asks once more before it waits.
+    /// True if its waker is in the queue. Set by a turn, and cleared by each poll, which may bring another waker.
+    /// Without a waker in the queue, units that come back may wake nobody, so the request asks once more before it
+    /// waits.
     pub(super) is_entered: bool,
     /// True if the request is decided without the store from now on. Never cleared.
     pub(super) is_alone: bool,
@@ -152,10 +151,10 @@ pub(super) struct LocalCharges {
     pub(super) readings: LimitReadings,
 }
 
-/// A request that is not yet decided on, without its body and its service, which are of the host's types.
+/// A request that is not yet decided on, without its body and its service, whose types are the host's.
 ///
-/// On the heap, so that a response future is no larger for it. It goes into [`Engine::decide_again`] and comes out
-/// again, until there is a decision.
+/// On the heap, so that response futures stay small. [`Engine::decide_again`] takes and returns it until there is a
+/// decision.
 pub(crate) struct Pending {
     /// The engine that has begun to decide on it, and goes on.
     engine: Arc<Engine>,
@@ -163,23 +162,23 @@ pub(crate) struct Pending {
     rules: Arc<RuleSet>,
     /// The limits that the request is charged on by these rules.
     limits: RouteLimits,
-    /// The client and the cost. Costs are those of the moment at which it was looked up.
+    /// The client and the cost, as of the look-up.
     demand: Demand,
-    /// The moment at which it came, by the clock of this process. Other rules do not change it.
+    /// The moment of its arrival, by the clock of this process. A reload does not change it.
     arrived: Nanos,
     /// Its place in line.
     progress: Progress,
     /// The event that brings it to its next stage.
     wait: Wait,
-    /// The timer of its turns, made for the first that is not at once. Kept from one wait to the next: to set it anew
-    /// is cheaper than to make it.
+    /// The timer of its turns, made for the first turn that is not at once. Kept from one wait to the next: resetting a
+    /// timer is cheaper than making one.
     timer: Option<Pin<Box<Sleep>>>,
-    /// Its stay inside, if that is counted. Taken while it is decided on.
+    /// The passage of the request, if requests are counted. Taken while it is decided on.
     pub(super) passage: Option<Passage>,
 }
 
 impl Pending {
-    /// Keeps what an attempt has found and come to. Nothing is awaited before the first poll.
+    /// Keeps the look-up and the progress of an attempt. Nothing is awaited before the first poll.
     pub(super) fn new(
         attempt: &Attempt<'_>,
         progress: Progress,
@@ -199,13 +198,13 @@ impl Pending {
         }
     }
 
-    /// Returns its engine: a clone, since the request itself goes into the decision.
+    /// Returns a clone of its engine, because the `Pending` itself is moved into the decision.
     pub(super) fn engine(&self) -> Arc<Engine> {
         Arc::clone(&self.engine)
     }
 
-    /// Ends a wait for a turn, whatever has woken the request: it looks whether its turn has come. Called once by each
-    /// poll, before anything else. Waits for a lease or a store are left alone.
+    /// Ends a wait for a turn, whatever has woken the request, so that it looks whether its turn has come. Called once
+    /// by each poll, before anything else. Waits for a lease or a store go on.
     pub(super) fn wake(&mut self) {
         self.progress.is_entered = false;
         if let Wait::Turn { until, .. } = &mut self.wait {
@@ -238,11 +237,11 @@ impl Pending {
         }
     }
 
-    /// Goes over to the rules that hold by now, with its place in line. Without effect if they are the ones it has.
+    /// Changes to the rules in force, with its place in line. Without effect if it has them already.
     ///
     /// # Errors
     ///
-    /// [`Outdated`] if these rules are about to be replaced, too. Nothing has changed then.
+    /// [`Outdated`] if these rules are about to be replaced, too. Nothing is changed then.
     pub(super) fn follow(&mut self, head: RequestHead<'_>) -> Result<(), Outdated> {
         let rules = self.engine.active.rules();
         if Arc::ptr_eq(&rules, &self.rules) {
@@ -260,8 +259,8 @@ impl Pending {
         Ok(())
     }
 
-    /// Returns what an attempt needs: what was found, how far it has come, and the moment at which it asks at the
-    /// earliest. Zero: at once, as after a wait for a lease or a store.
+    /// Returns the parts of an attempt, the progress, and the earliest moment at which it asks. Zero: at once, as after
+    /// a wait for a lease or a store.
     pub(super) fn attempt<'a>(
         &'a mut self,
         head: RequestHead<'a>,
@@ -281,12 +280,12 @@ impl Pending {
         (attempt, &mut self.progress, not_before)
     }
 
-    /// Returns what it has waited for, which has come, and leaves a wait that is over at once.
+    /// Returns the wait that has ended, and leaves one that is over at once.
     pub(super) fn take_wait(&mut self) -> Wait {
         mem::replace(&mut self.wait, Wait::again())
     }
 
-    /// Sets what it waits for next, until its next stage.
+    /// Sets the wait until its next stage.
     pub(super) fn wait_for(&mut self, wait: Wait) {
         self.wait = wait;
     }

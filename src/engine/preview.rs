@@ -1,11 +1,11 @@
-//! The decision on a request that is not made: what it would be, told without a charge.
+//! Previews: the decision that a request would get, without a charge.
 //!
 //! # Invariants
 //!
 //! - **Nothing changes.** No balance is charged, no route or client is entered, nothing is counted or logged, and no
 //!   store is asked.
-//! - **It is the decision that comes next.** In this process, a request like it, sent at the same moment, is told the
-//!   same: `tests/preview.rs` holds this.
+//! - **A preview is the next decision.** In this process, an equal request, sent at the same moment, gets the same
+//!   decision: `tests/preview.rs` tests this.
 //!
 //! Called by `handle`.
 
@@ -21,7 +21,7 @@ use crate::{
 };
 
 impl ActiveRules {
-    /// Returns what would be decided on a request now. Charges nothing and changes nothing; a store is not asked.
+    /// Returns the decision that a request would get now. Charges nothing and changes nothing, and asks no store.
     /// Closures of the user run as for a request.
     pub(crate) fn preview(&self, head: RequestHead<'_>, protocol: Protocol) -> Decision {
         loop {
@@ -41,10 +41,10 @@ impl ActiveRules {
 }
 
 impl RuleSet {
-    /// Returns what these limits would decide, each as it would be left.
+    /// Returns the decision of these limits, each with the balance that it would be left with.
     ///
-    /// Balances in a store are told from what is remembered of them: a bucket that is not known counts as full. A
-    /// request that would have to stand in line is told as refused.
+    /// Balances in a store are those that this process remembers: an unknown bucket counts as full. A request that
+    /// would have to stand in line counts as refused.
     fn preview_of(&self, limits: &RouteLimits, demand: Demand) -> Decision {
         let (limiter, limit_set) = (&self.limiter, &limits.limit_set);
         let now = limiter.now();
