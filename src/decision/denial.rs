@@ -14,7 +14,7 @@ use crate::{
     limiter::{limit_set::LimitSet, readings::LimitReadings},
 };
 
-/// A refusal: which limits refused, and when to come back.
+/// A refusal: the limits that refused, and the wait.
 #[derive(Clone)]
 pub struct Denial {
     verdict: Verdict,
@@ -23,7 +23,7 @@ pub struct Denial {
 }
 
 impl Denial {
-    /// `refuses` is told the number of each limit that does.
+    /// Makes a denial. `refuses` is called with the number of each limit that has refused.
     pub(crate) fn new(
         limit_set: Arc<LimitSet>,
         readings: LimitReadings,
@@ -65,7 +65,7 @@ impl Denial {
         }
     }
 
-    /// The denial of a request on whose limits nobody has decided, under a rule without limits.
+    /// Makes the denial of a request whose limits were not asked. `limit_set` is the bare one.
     pub(crate) fn failed(
         failure: Failure,
         limit_set: Arc<LimitSet>,
@@ -101,45 +101,45 @@ impl Denial {
         self.verdict.now
     }
 
-    /// Tells moments by this clock.
+    /// Sets the clock for moments that are told.
     pub(crate) fn by(&mut self, clock: &Timeline) {
         self.clock = Some(*clock.runtime());
     }
 
-    /// The moment of the wall clock, to which waits are added where a moment is told.
+    /// Returns the present moment of the wall clock, for waits that are told as moments.
     pub(crate) fn wall(&self) -> Nanos {
         self.clock.as_ref().map_or(self.now(), RuntimeClock::wall)
     }
 
-    /// Tells this much more than the wait.
+    /// Adds this to the wait that is told.
     pub(crate) fn spread(&mut self, more: Nanos) {
         self.verdict.spread = more;
     }
 
-    /// The route key the request was charged to; see [`Decision::route`].
+    /// Returns the route key that the request was charged to; see [`Decision::route`].
     #[must_use]
     pub fn route(&self) -> &str {
         &self.verdict.limit_set.route
     }
 
-    /// The client's usage plan, where it has one.
+    /// Returns the usage plan of the client, if it has one.
     #[must_use]
     pub fn plan(&self) -> Option<&str> {
         self.verdict.limit_set.plan.as_deref()
     }
 
-    /// All limits that applied, those that did not refuse too, the most specific first.
+    /// Returns the statuses of all limits that applied, the most specific first, those that did not refuse included.
     pub fn limits(&self) -> impl Iterator<Item = LimitStatus<'_>> + Clone {
         self.verdict.limits()
     }
 
-    /// The limits that refused, the most specific first. At least one, unless
-    /// [nobody could decide](Self::is_unavailable) or the throttle [is closed](Self::is_shutting_down).
+    /// Returns the statuses of the limits that refused, the most specific first. Empty if the
+    /// [store could not decide](Self::is_unavailable) or the throttle [is closed](Self::is_shutting_down).
     pub fn violated(&self) -> impl Iterator<Item = LimitStatus<'_>> + Clone {
         self.limits().filter(LimitStatus::is_refused)
     }
 
-    /// Returns the wait that is told: after it the request passes if nobody else takes its place.
+    /// Returns the wait that is told. After it, an equal request passes if no other request has taken its place.
     ///
     /// The longest wait of the limits that refused, and more where
     /// [`ThrottleLayerBuilder::stagger_retry_after`](crate::ThrottleLayerBuilder::stagger_retry_after) adds to it. More
@@ -149,16 +149,16 @@ impl Denial {
         self.verdict.retry_after()
     }
 
-    /// Tells whether nobody could decide, since the [store](crate::ThrottleLayerBuilder::store) is down and
-    /// [`OnOutage::Refuse`](crate::store::OnOutage::Refuse) was chosen. No limit has refused then, and to come back is
-    /// of use in some seconds: three to eight are told.
+    /// Tells whether the store could not decide: the [store](crate::ThrottleLayerBuilder::store) is down, and
+    /// [`OnOutage::Refuse`](crate::store::OnOutage::Refuse) was chosen. No limit has refused then. The wait that is
+    /// told is three to eight seconds, chosen at random.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
         self.failure() == Some(Failure::StoreDown)
     }
 
-    /// Tells whether the throttle was [closed](crate::Handle::close), since the server is shutting down. No limit has
-    /// refused then. One second is told: another replica may answer at once.
+    /// Tells whether the throttle was [closed](crate::Handle::close), because the server is shutting down. No limit has
+    /// refused then. The wait that is told is one second; another replica may answer at once.
     #[must_use]
     pub fn is_shutting_down(&self) -> bool {
         self.failure() == Some(Failure::ShuttingDown)
@@ -169,8 +169,8 @@ impl Denial {
         self.verdict.failure
     }
 
-    /// Tells whether the server is busy: all limits that refused are caps on what the total or a route may have in
-    /// flight.
+    /// Tells whether the server is busy: all limits that refused are caps on requests in flight, of the total or a
+    /// route.
     #[must_use]
     pub fn is_saturated(&self) -> bool {
         // Most rules have none.
@@ -183,22 +183,22 @@ impl Denial {
         })
     }
 
-    /// The limit that refused with the longest wait, or that can never pass; of equals the most specific.
+    /// Returns the limit that refused with the longest wait, or forever; of equals the most specific.
     pub(crate) fn binding(&self) -> Option<LimitStatus<'_>> {
         self.limits().nth(self.verdict.binding)
     }
 
-    /// The number of the limit that refused, if it is the only one.
+    /// Returns the number of the limit that refused, if it is the only one.
     pub(crate) fn only(&self) -> Option<usize> {
         (self.verdict.refusals == 1).then_some(self.verdict.binding)
     }
 
-    /// The longest wait of the limits that refused; `None` if it can never pass.
+    /// Returns the longest wait of the limits that refused; `None` if the request can never pass.
     pub(crate) fn wait(&self) -> Option<Nanos> {
         self.verdict.wait
     }
 
-    /// The number of the limit with that wait, the state of its bucket, and what was asked of it.
+    /// Returns the number of the limit with that wait, the state of its bucket, and the cost of the request there.
     pub(crate) fn binding_charge(&self) -> (usize, (u64, u64)) {
         let Verdict {
             binding, readings, ..

@@ -1,4 +1,4 @@
-//! The decision about a request: whether it was admitted, and each limit as the decision found and left it.
+//! Decisions: whether a request was admitted, and the balance of each limit before and after.
 //!
 //! [`ThrottleLayerBuilder::decision`](crate::ThrottleLayerBuilder::decision) puts it into the extensions of the
 //! request, the response, or both.
@@ -21,11 +21,11 @@ use crate::{
     },
 };
 
-/// The throttle's decision about one request.
+/// The decision of a throttle on one request: the limits that applied, most specific first, with their balances.
 ///
-/// [`ThrottleLayerBuilder::decision`](crate::ThrottleLayerBuilder::decision) says where it is put: into the extensions
-/// of the request, for its handler; into those of the response, admitted or refused, for layers outside; or into both.
-/// It holds the limits that applied, most specific first, with their balance at that moment.
+/// [`ThrottleLayerBuilder::decision`](crate::ThrottleLayerBuilder::decision) puts it into the extensions of the
+/// request, for its handler; of the response, admitted or refused, for layers outside; or of both. By default it is put
+/// nowhere.
 ///
 /// ```
 /// use tower_throttle::Decision;
@@ -59,13 +59,13 @@ pub enum DecisionIn {
 }
 
 impl DecisionIn {
-    /// Tells whether requests or responses have it.
+    /// Tells whether requests or responses get decisions.
     #[inline(always)]
     pub(crate) fn anywhere(self) -> bool {
         self != Self::Nowhere
     }
 
-    /// Tells whether responses have it.
+    /// Tells whether responses get decisions.
     pub(crate) fn responses(self) -> bool {
         matches!(self, Self::Response | Self::Both)
     }
@@ -76,7 +76,7 @@ impl DecisionIn {
 struct Verdict {
     limit_set: Arc<LimitSet>,
     readings: LimitReadings,
-    /// The moment at which the request came: earlier than `now` if the request waited in line.
+    /// The moment of the request's arrival: earlier than `now` if the request waited in line.
     arrived: Nanos,
     now: Nanos,
     /// The longest wait of the limits that refused; `None` if the request can never pass.
@@ -92,10 +92,10 @@ struct Verdict {
     failure: Option<Failure>,
 }
 
-/// A cause of refusals that is no limit: the request is not at fault, and nothing was asked of its limits.
+/// A cause of refusals that is no limit. The limits of the request were not asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// The store is down, so that nobody can decide.
+    /// The store is down, and no decision is possible.
     StoreDown,
     /// The throttle is closed.
     ShuttingDown,
@@ -151,30 +151,30 @@ impl Decision {
         Self::admitted(limit_set, readings, now, now)
     }
 
-    /// Tells whether the request was let through.
+    /// Tells whether the request was admitted.
     #[must_use]
     pub fn is_admitted(&self) -> bool {
         self.verdict.admitted
     }
 
-    /// The route key the request was charged to.
+    /// Returns the route key that the request was charged to.
     ///
-    /// A declared key as it was written; for a route nobody declared, the key made of method and router
-    /// template where the host tells one, else `$default`. Never a string that a client chose. Of a request that is
-    /// charged to several keys, the likeliest.
+    /// A declared key is as it was written. An undeclared route has a key of method and router template if the host
+    /// tells one, or else `$default`. No client chooses this text. For a request that is charged to several keys, this
+    /// is the likeliest one.
     #[must_use]
     pub fn route(&self) -> &str {
         &self.verdict.limit_set.route
     }
 
-    /// The client's usage plan, where it has one.
+    /// Returns the usage plan of the client, if it has one.
     #[must_use]
     pub fn plan(&self) -> Option<&str> {
         self.verdict.limit_set.plan.as_deref()
     }
 
-    /// The limits that applied, the most specific first. Empty where nothing is limited. Shadows are told
-    /// [apart](Self::shadow).
+    /// Returns the statuses of the limits that applied, the most specific first. Empty if no limit applied, and for
+    /// refusals that [no limit](Denial::is_unavailable) has caused. Shadows are listed [apart](Self::shadow).
     pub fn limits(&self) -> impl Iterator<Item = LimitStatus<'_>> {
         self.verdict.limits()
     }
@@ -196,7 +196,7 @@ impl Decision {
     /// limits that refused, and more where
     /// [`ThrottleLayerBuilder::stagger_retry_after`](crate::ThrottleLayerBuilder::stagger_retry_after) adds to it.
     ///
-    /// Zero if it was admitted; `None` if it can never pass.
+    /// Zero if the request was admitted; `None` if it can never pass.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.verdict.retry_after()
@@ -214,7 +214,7 @@ impl fmt::Debug for Decision {
     }
 }
 
-/// One limit as a decision found it, and left it.
+/// The status of one limit in a decision.
 #[derive(Clone, Copy)]
 pub struct LimitStatus<'a> {
     limit: &'a Limit,
@@ -224,10 +224,10 @@ pub struct LimitStatus<'a> {
 }
 
 impl<'a> LimitStatus<'a> {
-    /// The time that is told until a slot comes free, which nobody knows.
+    /// The wait that is told for a slot. The true wait is unknown.
     const UNTIL_FREE: Duration = Duration::from_secs(1);
 
-    /// The limit's name: `[A-Za-z0-9_]+`, as in header fields, metrics and logs.
+    /// Returns the name of the limit: `[A-Za-z0-9_]+`, as in header fields, metrics and logs.
     #[must_use]
     pub fn name(&self) -> &'a str {
         &self.limit.name
@@ -239,7 +239,7 @@ impl<'a> LimitStatus<'a> {
         self.limit.scope
     }
 
-    /// The limit's settings, if it is a rate of requests.
+    /// Returns the settings of the limit, if it is a rate of requests.
     #[must_use]
     pub fn rate(&self) -> Option<&'a Rate> {
         match &self.limit.settings {
@@ -248,7 +248,7 @@ impl<'a> LimitStatus<'a> {
         }
     }
 
-    /// The limit's settings, if it is a quota.
+    /// Returns the settings of the limit, if it is a quota.
     #[must_use]
     pub fn quota(&self) -> Option<&'a Quota> {
         match &self.limit.settings {
@@ -257,7 +257,7 @@ impl<'a> LimitStatus<'a> {
         }
     }
 
-    /// The limit's settings, if it is a rate of model tokens.
+    /// Returns the settings of the limit, if it is a rate of model tokens.
     #[must_use]
     pub fn tokens(&self) -> Option<&'a Rate> {
         match &self.limit.settings {
@@ -266,7 +266,7 @@ impl<'a> LimitStatus<'a> {
         }
     }
 
-    /// The limit's settings, if it is a cap on what is in flight.
+    /// Returns the settings of the limit, if it is a cap on requests in flight.
     #[must_use]
     pub fn in_flight(&self) -> Option<&'a InFlight> {
         match &self.limit.settings {
@@ -275,42 +275,42 @@ impl<'a> LimitStatus<'a> {
         }
     }
 
-    /// The units that were asked for: 1, or the model tokens to be reserved (see
-    /// [`Limits::tokens`](crate::Limits::tokens)). A request that is too large is told with its whole estimate.
+    /// Returns the units of the request: 1, or the model tokens to be reserved (see
+    /// [`Limits::tokens`](crate::Limits::tokens)). For a request that is too large, the whole estimate.
     #[must_use]
     pub fn cost(&self) -> u64 {
         self.reading.cost
     }
 
-    /// Tells whether the limit is a shadow, which decides and refuses nobody.
+    /// Tells whether the limit is a shadow, which decides and refuses no request.
     #[must_use]
     pub fn is_shadow(&self) -> bool {
         self.limit.shadow
     }
 
-    /// Units that a full bucket holds: a rate's burst, a quota's count, a cap's slots. Zero if the limit is
-    /// closed.
+    /// Returns the units of a full bucket: the burst of a rate, the count of a quota, the slots of a cap. Zero if the
+    /// limit is closed.
     #[must_use]
     pub fn burst(&self) -> u64 {
         self.limit.meter.map_or(0, |meter| meter.capacity())
     }
 
-    /// Tells whether the balance is not this client's alone: the table of clients had no room for the client (see
-    /// [`Clients::max_clients`](crate::Clients::max_clients)).
+    /// Tells whether the client shares the balance with others, because the table of clients had no room for it; see
+    /// [`Clients::max_clients`](crate::Clients::max_clients).
     #[must_use]
     pub fn is_overflow(&self) -> bool {
         self.reading.shared
     }
 
-    /// Requests that would be admitted at once, after this decision; model tokens where those are limited, and
-    /// free slots of a cap.
+    /// Returns the number of requests that would be admitted at once after this decision. For a limit of model tokens,
+    /// the tokens; for a cap, the free slots.
     #[must_use]
     pub fn remaining(&self) -> u64 {
         self.balance().0
     }
 
-    /// The time until the bucket is full again if nothing more is charged: to the end of the window for a
-    /// quota. Zero if it is full, or closed, and for a cap on what is in flight.
+    /// Returns the time until the bucket is full again if nothing more is charged. For a quota, the time to the end of
+    /// its window. Zero if the bucket is full or the limit is closed, and for a cap on requests in flight.
     #[must_use]
     pub fn full_in(&self) -> Duration {
         let nanos = |meter: Meter| meter.full_in(self.reading.state, self.now);
@@ -323,9 +323,9 @@ impl<'a> LimitStatus<'a> {
         self.refusal().is_some()
     }
 
-    /// Returns the time for which this limit makes the request wait: zero if the limit did not refuse, `None` if it
-    /// can never admit the request, because the limit is closed or the request is too large. Nobody knows when a slot
-    /// comes free: a second is told.
+    /// Returns the time for which this limit makes the request wait: zero if the limit did not refuse, `None` if it can
+    /// never admit the request, because the limit is closed or the request is too large. For a slot it is one second,
+    /// because the true time is unknown.
     #[must_use]
     pub fn wait(&self) -> Option<Duration> {
         match self.refusal() {

@@ -21,7 +21,7 @@ use crate::{
     decision::{Denial, Failure},
 };
 
-/// Waits above this are not slept through by SDKs but ignored: several come back on their own back-off,
+/// The longest wait in seconds that SDKs sleep through. Several ignore a longer one and retry after their own back-off,
 /// within a second. They are told not to retry instead.
 const LONGEST_RETRY: u64 = 60;
 
