@@ -65,8 +65,8 @@ impl ThrottleLayerBuilder {
 
     /// Sets whether admitted responses carry `RateLimit-Policy` and `RateLimit`. Default: `true`.
     ///
-    /// The fields are added to those that the inner service writes itself, never in their place. Refusals carry the
-    /// fields either way, unless [`rejection`](Self::rejection) answers otherwise.
+    /// The fields are added beside fields of the inner service with the same name, and replace none. Refusals carry the
+    /// fields in any case, unless a [`rejection`](Self::rejection) leaves them out.
     pub fn rate_limit_headers(self, headers: bool) -> Self {
         self.with(|options| options.rate_limit_headers = headers)
     }
@@ -74,9 +74,9 @@ impl ThrottleLayerBuilder {
     /// Sets where the [`Decision`](crate::Decision) on each request is put: into the extensions of the request, of the
     /// response, or of both. Default: [`DecisionIn::Nowhere`], since extensions cost more than the rest of a decision.
     ///
-    /// Without decisions and without [`rate_limit_headers`](Self::rate_limit_headers), an admitted request costs no
-    /// allocation, as long as it has no more than four limits, none of them of model tokens, no cap in flight for each
-    /// client where clients have a [secret](crate::Clients::secret), and no `%` in its path.
+    /// Without decisions and [`rate_limit_headers`](Self::rate_limit_headers), an admitted request makes no allocation.
+    /// Exceptions are requests with more than four limits, with a limit of model tokens, with a cap in flight for each
+    /// client where clients have a [secret](crate::Clients::secret), and with a `%` in the path.
     pub fn decision(self, place: DecisionIn) -> Self {
         self.with(|options| options.decision = place)
     }
@@ -84,50 +84,48 @@ impl ThrottleLayerBuilder {
     /// Sets whether `Retry-After` is staggered, so that clients refused together do not retry together. Default:
     /// `false`, every refusal tells its true wait.
     ///
-    /// SDKs come back exactly when they were told. Of fifty calls at once with a burst of five and ten a second, about
-    /// ten succeed within two retries if all are told the true wait; the others come back together and give up. With
-    /// staggered waits:
+    /// SDKs retry exactly after the wait that they were told. Of fifty calls at once, with a burst of five and ten a
+    /// second, about ten succeed within two retries if all are told the true wait. The others retry together and give
+    /// up. With staggered waits:
     ///
-    /// - Where the limit is the total's or a route's and [`Rules::clients`](crate::Rules::clients) identifies the
-    ///   client, each client is told a place in a virtual line: the true wait, and one interval more for each client
-    ///   before it. All fifty succeed. A client that comes back too early is told its place again and is not counted
-    ///   twice. The line begins anew when the bucket may have been full, and is at most twice as long as the limit
-    ///   needs to serve the clients refused in one refill of its burst (of at least a second).
-    /// - Everywhere else, a client's own limit and anonymous clients included, requests cannot be told apart. A jitter
-    ///   is added between zero and the time in which the burst refills, a second for quotas and slots.
+    /// - If the limit is that of the total or a route, and [`Rules::clients`](crate::Rules::clients) identifies the
+    ///   client, each client gets a place in a virtual line. It is told the true wait, and one interval more for each
+    ///   client before it. All fifty succeed. A client that retries too early is told its place again, and is not
+    ///   counted twice. The line starts again when the bucket may have been full. It is at most twice as long as the
+    ///   limit needs to serve the clients that are refused in one refill of its burst (of at least a second).
+    /// - Otherwise, as for a client's own limit and for anonymous clients, requests cannot be told apart. A random time
+    ///   is added, at most that in which the burst refills, or a second for quotas and slots.
     ///
-    /// Nobody is told less than its wait, and the first refusal after the bucket may have been full is told the true
-    /// one. A wait of at most a minute, which SDKs sleep through, is not lifted above it, and at most a minute is added
-    /// to a longer one. [`max_wait`](crate::Limits::max_wait), deadlines and gRPC's pushback of -1 go by the true wait.
+    /// No client is told less than its wait. The first refusal after the bucket may have been full tells the true wait.
+    /// A wait of at most a minute, which SDKs sleep through, stays at most a minute, and at most a minute is added to a
+    /// longer one. [`max_wait`](crate::Limits::max_wait), deadlines and gRPC's pushback of -1 use the true wait.
     ///
     /// # Cost
     ///
-    /// A client that obeys a staggered wait comes later than it could, and others take what came back meanwhile. Beside
-    /// a client that retries without sleeping, that is most of it where requests cannot be told apart, and clients
-    /// under many addresses or keys lengthen a line together. So it is off by default. To serve a herd, let it wait:
-    /// [`Limits::max_wait`](crate::Limits::max_wait) keeps a real line.
+    /// A client that obeys a staggered wait retries later than it could, and other clients take the units meanwhile.
+    /// Where requests cannot be told apart, a client that retries without sleeping takes most of them. Clients with
+    /// many addresses or keys lengthen a line together. So this is off by default. A herd is served best by a real
+    /// line: [`Limits::max_wait`](crate::Limits::max_wait).
     pub fn stagger_retry_after(self, stagger: bool) -> Self {
         self.with(|options| options.stagger_retry_after = stagger)
     }
 
-    /// Sets whether the model tokens of a request are read from its answer as the answer goes by, for handlers that
-    /// cannot be changed. Default: `false`.
+    /// Sets whether the model tokens of a request are read from its answer as the answer passes, for handlers that
+    /// cannot be changed. Default: `false`. Of use only with a limit of [tokens](crate::Limits::tokens).
     ///
-    /// The count of a JSON answer is the `usage.total_tokens` that OpenAI's API tells; of a stream of events
-    /// (`text/event-stream`), the last one. Such a stream tells a total only if it was asked to, with
-    /// `stream_options: {"include_usage": true}`. Where there is no total, the count is the sum of `prompt_tokens` and
-    /// `completion_tokens`, or of `input_tokens` and `output_tokens`. The account is settled at the count when the
-    /// response ends, unless the handler has done so; an answer that tells nothing, that is compressed or of another
-    /// type leaves the account as it is. Nothing is held back or copied, and what is kept meanwhile is a few hundred
-    /// bytes.
+    /// The count of a JSON answer is the `usage.total_tokens` of OpenAI's API. The count of a stream of events
+    /// (`text/event-stream`) is the last such total. A stream has a total only if the request asked for it, with
+    /// `stream_options: {"include_usage": true}`. Without a total, the count is the sum of `prompt_tokens` and
+    /// `completion_tokens`, or of `input_tokens` and `output_tokens`. The reservation is settled at the count when the
+    /// response ends, unless the handler has settled it. A compressed answer, an answer of another type, and one
+    /// without a count leave the reservation unchanged. Reading delays and copies nothing, and takes a few hundred
+    /// bytes of memory.
     ///
-    /// An answer is believed as far as it can be true: a report above what was reserved, four tokens for each byte of
-    /// the answer and 16,777,216 tokens that leave no byte (a context of ten million tokens, the largest of a model,
-    /// and reasoning that is not sent) changes nothing, as if the answer had told nothing. Snapshots count such answers
-    /// ([`RouteSnapshot::implausible_usage`](crate::snapshot::RouteSnapshot::implausible_usage)), and the log tells
-    /// them. What a handler [settles](crate::Usage::settle) is charged whatever it is.
-    ///
-    /// Reading is of use only where a limit counts [tokens](crate::Limits::tokens).
+    /// A count is bounded by what is plausible: the reservation, four tokens for each byte of the answer, and
+    /// 16,777,216 tokens without a byte (a context of ten million tokens, the largest of a model, and hidden
+    /// reasoning). A larger count is ignored, counted in snapshots
+    /// ([`RouteSnapshot::implausible_usage`](crate::snapshot::RouteSnapshot::implausible_usage)), and logged. A count
+    /// that a handler [settles](crate::Usage::settle) is always charged.
     pub fn usage_from_openai_response(self, read: bool) -> Self {
         self.with(|options| options.usage_from_answer = read)
     }
@@ -139,8 +137,8 @@ impl ThrottleLayerBuilder {
 
     /// Sets the answer to refused requests. Default: [`Problem`](crate::response::Problem).
     ///
-    /// A [`Dialect`](crate::response::Dialect) answers as the clients of a known API expect it, and says so on admitted
-    /// responses too. [`Rules::rejection`] answers for a single route.
+    /// A [`Dialect`](crate::response::Dialect) answers as clients of a known API expect it, and adds the fields of that
+    /// API to admitted responses. [`Rules::rejection`] sets the answer of a single route.
     ///
     /// A closure has to name the types of its arguments:
     ///
@@ -164,76 +162,77 @@ impl ThrottleLayerBuilder {
 
     /// Sets whether gRPC refusals carry `grpc-retry-pushback-ms`. Default: `false`.
     ///
-    /// The pushback makes clients with a retry policy come back after the wait, some of them (gRPC for Java and
-    /// .NET) even if that policy does not list `RESOURCE_EXHAUSTED`. Its value, in
-    /// milliseconds, is -1, do not retry, where the wait reaches the client's `grpc-timeout`, is longer than 2^31 - 1
-    /// (some 24.8 days), or the request can never pass (gRFC A6).
+    /// The pushback has clients with a retry policy retry after the wait. Some clients (gRPC for Java and .NET) then
+    /// retry even if their policy does not list `RESOURCE_EXHAUSTED`. The value is in milliseconds. It is -1, which
+    /// means no retry, if the wait reaches the client's `grpc-timeout`, if it is longer than 2^31 - 1 (some 24.8 days),
+    /// or if the request can never pass (gRFC A6). Refusals of a [closed](crate::Handle::close) throttle have no
+    /// pushback.
     pub fn grpc_retry_pushback(self, pushback: bool) -> Self {
         self.with(|options| options.grpc_retry_pushback = pushback)
     }
 
     /// Sets the clock by which the throttle decides. Default: [`Clock::tokio`].
     ///
-    /// [`Clock::counter`], with the feature `quanta`, is read faster. Waits and deadlines are slept through by tokio's
-    /// timers either way, and a [store](Self::store) has a clock of its own.
+    /// [`Clock::counter`], with the feature `quanta`, is read faster. Waits and deadlines use tokio's timers with any
+    /// clock. A [store](Self::store) has its own clock.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Keeps the rates, quotas and rates of model tokens in a store that replicas share, so that each limit holds for
-    /// all replicas together. Default: no store, each process keeps its own balances. Caps on what is
-    /// [in flight](crate::Limits::in_flight) hold per process all the same: a slot belongs to a process, and ends with
+    /// Sets a store for the balances of rates, quotas and rates of model tokens, which replicas share, so that each
+    /// limit holds for all replicas together. Default: no store, each process keeps its own balances. Caps on requests
+    /// [in flight](crate::Limits::in_flight) always hold for one process: a slot belongs to a process, and ends with
     /// it.
     ///
-    /// Replicas share a limit that they know by the same name: what the limit [holds for](crate::limit::Scope) (the
-    /// total, a route key, a plan), its kind, and the name that it was given, or else its period. So replicas should
-    /// have the same rules; where for a while they have not, as in a rolling update, what was used of a limit is used
-    /// under either of its settings.
+    /// Replicas share a limit by its name in the store: its [scope](crate::limit::Scope) (the total, a route key, a
+    /// plan), its kind, and its own name, or else its period. So replicas should have the same rules. While they have
+    /// not, as in a rolling update, units that are used under one setting of a limit are used under the other, too.
     ///
-    /// A request that is charged in the store waits for its answer, and for no longer than
-    /// [`store_deadline`](Self::store_deadline). [`on_outage`](Self::on_outage) says what becomes of the request then.
+    /// A request that is charged in the store waits for its answer, for at most
+    /// [`store_deadline`](Self::store_deadline). After that, [`on_outage`](Self::on_outage) decides.
     ///
-    /// Where clients are limited, [`build`](Self::build) asks for [`Clients::secret`](crate::Clients::secret).
+    /// With limits of clients, [`build`](Self::build) requires [`Clients::secret`](crate::Clients::secret).
     pub fn store(mut self, store: impl Store) -> Self {
         self.store = Some(Arc::new(store));
         self
     }
 
-    /// Sets the fate of requests while the [store](Self::store) is down. Default: `OnOutage::Local { share: 1 }`, each
-    /// process enforces the limits by itself, as if it were the only one.
+    /// Sets the decision on requests while the [store](Self::store) is down. Default: `OnOutage::Local { share: 1 }`,
+    /// each process enforces the limits by itself, as if it were the only one.
     ///
-    /// The store is marked down by the first call that is not answered in time, or whose answer says that the store can
-    /// take nothing from anybody. Requests that are under way by then find that out for themselves. The store is asked
-    /// at once whether it is up again, and then after 20 ms, 40 ms and so on up to a second.
+    /// The store counts as down after the first call that is not answered in time, or whose answer says that the store
+    /// can charge nothing. Calls that are under way then end by themselves. The store is asked at once whether it is up
+    /// again, and then after 20 ms, 40 ms and so on up to a second.
     pub fn on_outage(self, on_outage: OnOutage) -> Self {
         self.with(|options| options.on_outage = on_outage)
     }
 
-    /// Sets the time for which a request waits for the [store](Self::store). Default: 25 ms. At zero an answer counts
-    /// only if the store gives it at once, as no server does. The time is that of tokio's clock: a test that
-    /// pauses that clock and asks a real server has no answer in time.
+    /// Sets the longest time for which a request waits for the [store](Self::store). Default: 25 ms. With zero, only an
+    /// immediate answer counts, which no server gives. The time is measured by tokio's clock: in a test that pauses
+    /// this clock, a real server never answers in time.
     ///
-    /// What the store takes after that is given back, unless the request was let through.
+    /// Charges that the store makes later are given back, unless the request was admitted.
     pub fn store_deadline(self, deadline: Duration) -> Self {
         self.with(|options| options.store_deadline = deadline)
     }
 
-    /// Lets this process take up to `units` units of a limit in the [store](Self::store) at once, and spend them on the
-    /// requests that come without asking again: a *lease*. Default: 0. With 0 and 1 each request asks.
+    /// Sets the size of leases: this process takes up to `units` units of a limit from the [store](Self::store) at
+    /// once, and spends them on later requests without a call. Default: 0. With 0 and 1, each request makes a call.
     ///
-    /// A lease admits nothing that would not have been admitted: a unit counts as used when it is leased, and what is
-    /// not used lapses as the bucket is refilled, or when a quota's window ends. So a process that stops leaves nothing
-    /// to be cleaned up; what nobody has used for a second or two is given back, as far as nobody came since, and
-    /// [`Handle::return_leases`](crate::Handle::return_leases) does so at once. Until then others find as much less,
-    /// which is why a lease is never more than half of what is left, a quarter of what the bucket holds, or what its
-    /// rate gives in a second. Where that is less than one, as for a client with a burst of three, where shadows look
-    /// on, and where model tokens are reserved, requests ask each time. At most 32,768 buckets are leased; requests
-    /// that are charged on others ask.
+    /// Leases exceed no limit: a unit counts as used when it is leased. Unused units lapse as the bucket refills, or
+    /// when the window of a quota ends, so a process that stops needs no clean-up. Units that are unused for a second
+    /// or two are given back, as far as no other request has come since.
+    /// [`Handle::return_leases`](crate::Handle::return_leases) gives them back at once.
     ///
-    /// Balances are told to clients as this process knows them: units that others have used since it asked are not
-    /// counted. All replicas should lease, or none. Where some do not, each unit that they give back (for requests
-    /// whose clients have gone before the answer) may let another request pass.
+    /// Until then other processes find fewer units. So a lease is at most half of what is left, a quarter of the
+    /// bucket, and the rate of one second. Where that is less than one unit, as for a client with a burst of three,
+    /// each request makes a call. So do requests with shadows or limits of model tokens. At most 32,768 buckets have
+    /// leases.
+    ///
+    /// Clients are told the balances that this process knows, without units that others have used since its last call.
+    /// All replicas should have leases, or none. Otherwise each unit that a replica without leases gives back (for a
+    /// request whose client has gone before the answer) may let another request pass.
     pub fn lease(self, units: u64) -> Self {
         self.with(|options| options.lease = units)
     }
@@ -257,9 +256,9 @@ impl ThrottleLayerBuilder {
     ///
     /// # Errors
     ///
-    /// [`RulesError`] names the route key or limit at fault and says what to write instead. Rules that pass here never
-    /// fail a request later. With a [store](Self::store), [`RulesError::NoSecret`] if clients are limited and
-    /// [`Clients::secret`](crate::Clients::secret) was not given.
+    /// [`RulesError`] names the route key or limit at fault and says what to write instead. Rules that build fail no
+    /// request later. [`RulesError::NoSecret`] if there is a [store](Self::store), clients are limited, and they have
+    /// no [`secret`](crate::Clients::secret).
     pub fn build(self) -> Result<ThrottleLayer, RulesError> {
         let Self {
             rules,
