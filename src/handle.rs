@@ -1,4 +1,4 @@
-//! A throttle from outside: to change it, and to look at it.
+//! Handles: access to a throttle from outside of its services.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use crate::{
     rules::{Changes, Rules, RulesError},
 };
 
-/// A throttle from outside of its services: to change its rules while it works, and to look at it. From
+/// A handle of a throttle: changes its rules while it works, closes it, and observes it. From
 /// [`ThrottleLayer::handle`](crate::ThrottleLayer::handle).
 ///
-/// Clones refer to the same throttle, which is that of all services that the layer or a clone of it wraps.
+/// Clones refer to the same throttle: that of all services that the layer or a clone of it wraps.
 #[derive(Debug, Clone)]
 pub struct Handle {
     active: Arc<ActiveRules>,
@@ -26,7 +26,7 @@ impl Handle {
         Self { active, protocol }
     }
 
-    /// Puts other rules into the place of those that hold: all at once, while requests go on.
+    /// Replaces the rules in force by others, all at once, while requests go on. Returns the changes.
     ///
     /// ```
     /// use tower_throttle::{Rate, Rules, ThrottleLayer};
@@ -44,65 +44,62 @@ impl Handle {
     ///
     /// # What stays
     ///
-    /// A limit of a scope (the total, a route key, a plan, a plan on a route key) is the one before it with the same
-    /// settings; or else of the same kind with the same name; or else the next one of the same kind and period there,
-    /// or the next one of the same kind; and at last one of another kind with the same name. A
-    /// [shadow](crate::Rate::shadow) and an enforced limit are never the same. In a
-    /// [store](crate::ThrottleLayerBuilder::store) a limit is known by its scope, kind and name; without a name, by its
-    /// scope, kind and period.
+    /// Each new limit of a scope (the total, a route key, a plan, a plan on a route key) continues one of the previous
+    /// limits of this scope. The first match of these counts: the same settings; the same kind and name; the same kind
+    /// and period; the same kind; the same name. A [shadow](crate::Rate::shadow) never continues an enforced limit, nor
+    /// the other way. In a [store](crate::ThrottleLayerBuilder::store) a limit is known by its scope, kind and name,
+    /// or, without a name, by its scope, kind and period.
     ///
-    /// - **Used units stay used**, in units: ten requests in debt are ten requests in debt under any other rate and
-    ///   burst, model tokens too. A larger burst or quota adds what it is larger by, and nothing else. However often
-    ///   rules are reloaded, no more passes than the largest of the bursts and the fastest of the rates in force would
-    ///   have let through.
-    /// - **Slots** that are held count against the new cap, and free it when they end.
-    /// - **A waiting request** keeps its place in line and is decided by the new rules when its turn comes; as long as
-    ///   it may wait stays what it was.
-    /// - **Clients** stay whom they were, and so do their limits, plan by plan.
-    /// - A **closed** limit keeps its balances for the day on which it is opened: a limit of zero its own, and a scope
-    ///   that is closed, by [`Limits::closed`](crate::Limits::closed) or any limit of zero, those of all limits that it
-    ///   had, slots included. They go over to other routes as those of a route that is open.
+    /// - **Used units stay used**, in units: a debt of ten requests is a debt of ten requests at any other rate and
+    ///   burst. The same holds for model tokens. A larger burst or quota adds only the difference. However often rules
+    ///   are reloaded, no more requests pass than the largest burst and the fastest rate in force would have admitted.
+    /// - **Slots** that are held count against the new cap, and come back to it when they end.
+    /// - **A waiting request** keeps its place in line. The new rules decide on its next turn. Its longest wait stays.
+    /// - **Clients** keep their identities and their limits, plan by plan.
+    /// - A **closed** limit keeps its balances until it is opened again: a limit of zero its own, and a scope that is
+    ///   closed (by [`Limits::closed`](crate::Limits::closed) or any limit of zero) those of all its limits, slots
+    ///   included. Balances of a closed route move to other routes as those of an open one.
     ///
-    /// A limit that is new in an open scope starts full, and one that is gone from there is forgotten; so are all
-    /// limits of a total, a default route or clients that have none in between. A cap on what is in flight that becomes
-    /// a rate, or the other way, is new; so is a shadow that is enforced. A quota that gets another window takes what
-    /// was used of the old one along.
+    /// A new limit in an open scope starts full, and a removed limit is forgotten. So are all limits of a total, a
+    /// default route or clients that have none for a while. A cap in flight that becomes a rate starts full, and so
+    /// does a rate that becomes a cap, and a shadow that becomes enforced. A quota that gets another window keeps its
+    /// usage.
     ///
     /// # Routes that get or lose a key
     ///
-    /// A route that gets a key of its own goes on with what was used before, in its limits, its slots and its line. So
-    /// does a route that loses its key, and one whose requests fall under a key that is more or less specific:
+    /// A route that gets its own key keeps the usage of its requests, in its limits, its slots and its line. So does a
+    /// route that loses its key, and a route whose requests move to a more or less specific key:
     ///
-    /// - A route begins with what was used on the route that took its requests before; if there were several, as for a
-    ///   key with parameters, on the one where most was used. Its slots are all that are held on any of them.
-    /// - If the requests of one route are spread over several, each begins with what was used on the one. Slots that
-    ///   come back and model tokens that are settled later change all of them.
+    /// - A route starts with the usage of the route that took its requests before. If there were several, as for a key
+    ///   with parameters, it starts with the usage of the one that used most. It has the slots of all of them.
+    /// - If the requests of one route spread over several, each starts with the usage of the one. Slots that come back
+    ///   and model tokens that are settled later change all of them.
     /// - Model tokens that come back to a route that follows several others stay used there.
     /// - The same holds for undeclared routes that [shared](crate::rules::Undeclared) their limits and have their own
-    ///   now, and the other way. What they shared follows the limits of the default route, for those that are asked for
-    ///   later.
-    /// - So it does for requests that `$default` takes or leaves as [`Rules::catch_all`](crate::Rules::catch_all)
-    ///   changes.
+    ///   now, and the other way. For undeclared routes that are asked for later, shared usage follows the limits of the
+    ///   default route.
+    /// - The same holds for requests that move to `$default` or away from it when
+    ///   [`Rules::catch_all`](crate::Rules::catch_all) changes.
     ///
-    /// Limits of clients on single routes are new with their key. Balances that lie in a
-    /// [store](crate::ThrottleLayerBuilder::store) go on only where the key is what the host's router calls the route,
-    /// such as `GET /models/{id}`; otherwise the route has another name there, and is full.
+    /// Limits of clients on single routes start full with their key. Balances in a
+    /// [store](crate::ThrottleLayerBuilder::store) move only if the key equals the route of the host's router, such as
+    /// `GET /models/{id}`. Otherwise the route has another name in the store, and starts full.
     ///
-    /// Routes that have lost their keys are remembered until all that was used there has come back, the last 65,536 of
-    /// them. One beyond that is forgotten, the first to lose its key first: it is full when it is next asked for, so
-    /// that the bound above holds for it only from then on.
+    /// Routes that have lost their keys are remembered until all of their usage has come back, up to 65,536 of them.
+    /// Beyond that, the route that lost its key first is forgotten. It starts full when it is next asked for, and the
+    /// bound above holds for it only from then on.
     ///
-    /// The settings of the layer stay as they were built.
+    /// The settings of the layer do not change.
     ///
     /// # Errors
     ///
     /// As [`ThrottleLayer::new`](crate::ThrottleLayer::new), and for another
-    /// [`max_clients`](crate::Clients::max_clients) than that of the first rules with limits of clients. The rules that
-    /// hold then go on, untouched.
+    /// [`max_clients`](crate::Clients::max_clients) than that of the first rules with limits of clients. The rules in
+    /// force then stay.
     ///
     /// # Panics
     ///
-    /// If a recorder of `metrics` does, when it is asked for counters. The new rules hold then.
+    /// If a recorder of `metrics` panics when it is asked for counters. The new rules are in force then.
     #[expect(
         clippy::needless_pass_by_value,
         reason = "as `ThrottleLayer::new` takes them"
@@ -183,18 +180,18 @@ impl Handle {
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it has ended, it changes nothing.
+    /// If it is dropped before it has ended, nothing changes.
     pub async fn drained(&self) {
         let counted = self.active.gate.drained().await;
         counted.expect("`drained` needs `ThrottleLayerBuilder::track_in_flight(true)`");
     }
 
-    /// Gives back what this process has [leased](crate::ThrottleLayerBuilder::lease) of limits and not spent: for one
-    /// that is about to end. Without a store and without leases there is nothing to do.
+    /// Gives back the unspent [leases](crate::ThrottleLayerBuilder::lease) of this process, before it ends. Without
+    /// effect without a store or leases.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before it has ended, leases may be given back or may lapse.
+    /// If it is dropped before it has ended, leases may be given back or may lapse.
     pub async fn return_leases(&self) {
         let remote = self.active.rules().store.clone();
         if let Some(remote) = remote {
@@ -202,20 +199,19 @@ impl Handle {
         }
     }
 
-    /// Returns what would be decided on a request now. It charges nothing and changes nothing, and the inner service is
-    /// not called.
+    /// Returns the decision that a request would get now. Charges nothing and changes nothing, and does not call the
+    /// inner service.
     ///
-    /// The decision tells each limit as the request would leave it, or, if it would be refused, as it is, with the
-    /// wait. Closures that identify clients and estimate tokens are called.
+    /// The decision has the balances that the request would leave, or, for a refusal, the present ones with the wait.
+    /// Closures that identify clients and estimate tokens are called.
     ///
-    /// - A request that would wait in line is told as refused, with the time until its limits have room. Requests ahead
+    /// - A request that would wait in line counts as refused, with the time until its limits have room. Requests ahead
     ///   of it are not counted in that time.
-    /// - Requests are read by the [protocol](crate::ThrottleLayerBuilder::protocol) that the layer had when this handle
-    ///   was made.
-    /// - For limits in a [store](crate::ThrottleLayerBuilder::store) it tells what this process knows of them,
-    ///   and takes the rest for full: the store is not asked.
-    /// - An undeclared route that nobody has asked for yet is told as `$default`, with limits that are full.
-    /// - On a [closed](Self::close) throttle it is a refusal without limits.
+    /// - Requests are read by the [protocol](crate::ThrottleLayerBuilder::protocol) of the layer.
+    /// - For limits in a [store](crate::ThrottleLayerBuilder::store), the balances are those that this process knows,
+    ///   and full otherwise: the store is not asked.
+    /// - An undeclared route that was never asked for appears as `$default`, with full limits.
+    /// - A [closed](Self::close) throttle refuses, without limits.
     ///
     /// ```
     /// use http::Request;
@@ -235,10 +231,10 @@ impl Handle {
         self.active.preview(request.into(), self.protocol)
     }
 
-    /// Returns a snapshot of the throttle: each limit with its settings, what remains and what was counted.
+    /// Returns a snapshot of the throttle: each limit with its settings, balance and counts.
     ///
-    /// A snapshot takes some microseconds for each ten limits and no lock that a request waits for, so that one may be
-    /// asked for each second under full load. Requests in mid-decision may be missing from it, and are in the next one.
+    /// A snapshot takes some microseconds for each ten limits, and takes no lock that a request waits for, so it may be
+    /// taken each second under full load. Requests in mid-decision may be missing from it, and are in the next one.
     ///
     /// ```
     /// use tower_throttle::{Rate, Rules, ThrottleLayer};
