@@ -303,12 +303,11 @@ mod loom_tests {
     use super::*;
     use crate::{
         clock::Timeline,
-        limit::{Limit, LimitSettings, Scope, rate::Rate, reservation::Reservation},
+        limit::{Limit, LimitSettings, rate::Rate},
         limiter::{
             Limiter,
             limit_set::{LimitSet, Storage},
         },
-        store::client::StoreClient,
     };
 
     const INTERVAL: u64 = 1 << 40;
