@@ -182,8 +182,9 @@ pin_project! {
 /// }
 /// ```
 ///
-/// In a response that holds nothing the guard has no effect. Of several throttles around one service each finds the
-/// guard. Use a new guard for each response.
+/// A response with a guard is not read for [model tokens](crate::ThrottleLayerBuilder::usage_from_openai_response):
+/// settle them by hand. In a response that holds nothing the guard has no effect. Of several throttles around one
+/// service each finds the guard. Use a new guard for each response.
 #[derive(Clone, Default)]
 pub struct InFlightGuard {
     held: Arc<Mutex<Vec<Held>>>,
