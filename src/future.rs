@@ -274,12 +274,16 @@ where
             (Some(Rest::Slot { slot }), Some(inner)) => {
                 let result = ready!(inner.poll(cx));
                 // Moved into the closure, which an error drops without having called it.
-                let held = slot.take().map(Held::Slot);
-                let pass = |response: Response<_>| {
-                    let held = InFlightGuard::take(response.extensions(), held);
-                    response.map(|body| B::inner(body, held))
-                };
-                return Poll::Ready(result.map(pass));
+                let slot = slot.take();
+                return Poll::Ready(match result {
+                    Ok(response) if !response.extensions().is_empty() => {
+                        Ok(pass_on(response, slot.map(Held::Slot)))
+                    }
+                    result => {
+                        let held = slot.map(Held::Slot);
+                        result.map(|response| response.map(|body| B::inner(body, held)))
+                    }
+                });
             }
             // ## Rejected => answer of the throttle
             (Some(Rest::Rejected { answer }), _) => return Poll::Ready(Ok(respond(answer))),
@@ -325,11 +329,7 @@ where
                 let result = ready!(inner.poll(cx));
                 // Moved into the closure, which an error drops without having called it.
                 let held = admission.take().map(Held::Admission);
-                let pass = |response: Response<_>| {
-                    let held = InFlightGuard::take(response.extensions(), held);
-                    response.map(|body| B::inner(body, held))
-                };
-                Poll::Ready(result.map(pass))
+                Poll::Ready(result.map(|response| pass_on(response, held)))
             }
             // ## Written => response with fields
             Some(Rest::Written(templates)) => {
@@ -389,6 +389,16 @@ where
             }
         }
     }
+}
+
+/// Returns the response with what its request holds, in its body or in the guard that it carries.
+#[inline(never)]
+fn pass_on<ResBody, B: FromInner<ResBody>>(
+    response: Response<ResBody>,
+    held: Option<Held>,
+) -> Response<B> {
+    let held = InFlightGuard::take(response.extensions(), held);
+    response.map(|body| B::inner(body, held))
 }
 
 /// Takes the answer of the throttle, and returns its response. Out of line, where few registers are taken.
