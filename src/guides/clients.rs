@@ -117,4 +117,5 @@
 //! All balances of clients are in one table of fixed size: 16 bytes for each limit of a client, 4 MiB unless
 //! [`max_clients`](crate::Clients::max_clients) is set. Only a full bucket gives up its place, so a flood of invented
 //! identities cannot reset the usage of a client. When the table is full, clients without a bucket share overflow
-//! buckets.
+//! buckets. Make the table half as large again as the number of clients that are active at a time, which is 24 bytes
+//! for each of them.
