@@ -53,15 +53,16 @@ impl Handle {
     /// - **Used units stay used**, in units: a debt of ten requests is a debt of ten requests at any other rate and
     ///   burst. The same holds for model tokens. A larger burst or quota adds only the difference. However often rules
     ///   are reloaded, no more requests pass than the largest burst and the fastest rate in force would have admitted.
-    /// - **Slots** that are held count against the new cap, and come back to it when they end.
-    /// - **A waiting request** keeps its place in line. The new rules decide on its next turn. Its longest wait stays.
+    /// - **Slots** that are held count against the new cap, and come back to it when their requests end.
+    /// - **A waiting request** keeps its place in line. The new rules decide on its next turn. Its longest wait does
+    ///   not change.
     /// - **Clients** keep their identities and their limits, plan by plan.
     /// - A **closed** limit keeps its balances until it is opened again: a limit of zero its own, and a scope that is
     ///   closed (by [`Limits::closed`](crate::Limits::closed) or any limit of zero) those of all its limits, slots
     ///   included. Balances of a closed route move to other routes as those of an open one.
     ///
-    /// A new limit in an open scope starts full, and a removed limit is forgotten. So are all limits of a total, a
-    /// default route or clients that have none for a while. A cap in flight that becomes a rate starts full, and so
+    /// A new limit in an open scope starts full, and a removed limit is forgotten. A total, a default route or clients
+    /// that have no limits in between lose their balances, too. A cap in flight that becomes a rate starts full, and so
     /// does a rate that becomes a cap, and a shadow that becomes enforced. A quota that gets another window keeps its
     /// usage.
     ///
@@ -94,8 +95,8 @@ impl Handle {
     /// # Errors
     ///
     /// As [`ThrottleLayer::new`](crate::ThrottleLayer::new), and for another
-    /// [`max_clients`](crate::Clients::max_clients) than that of the first rules with limits of clients. The rules in
-    /// force then stay.
+    /// [`max_clients`](crate::Clients::max_clients) or another [`secret`](crate::Clients::secret) than those of the
+    /// first rules with limits of clients. The rules in force then stay.
     ///
     /// # Panics
     ///

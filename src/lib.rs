@@ -70,11 +70,12 @@
 //!
 //! A decision is made in `call`: one reading of the clock, one look-up and one exchange for each limit. There is no
 //! lock (except for a client without a bucket), no task, no timer and no boxed future. A request that queues, or asks a
-//! store, costs a box and a clone of the inner service. An admitted request without header fields allocates nothing.
+//! store, costs a box and a clone of the inner service. With header fields off, an admitted request on plain
+//! limits [allocates nothing](ThrottleLayerBuilder::decision).
 //!
 //! # Limitations
 //!
-//! - Caps on what is in flight, and queues, hold for each process, not for all replicas.
+//! - Caps on requests in flight, and queues, hold for each process, not for all replicas.
 //! - A request is one unit of a rate or quota, whatever its cost. Only model tokens are counted by cost.
 //! - Without a store, a restart begins with full buckets.
 //! - A snapshot lists limits and routes, but no clients.

@@ -247,12 +247,12 @@ fn every_error_names_its_place() {
         ),
         (
             "[clients]\nby = \"bearer\"\neach = 1\nmembers = [\"key\"]",
-            "line 4, column 11: clients.members: keys of clients are secrets and stand in code; call `Clients::member` in \
+            "line 4, column 11: clients.members: keys of clients are secrets and belong in code; call `Clients::member` in \
              `Rules::map_clients`",
         ),
         (
             "[clients]\nby = \"bearer\"\neach = 1\nplans.pro = { rate = 2, member = \"key\" }",
-            "line 4, column 34: clients.plans.pro.member: keys of clients are secrets and stand in code; call \
+            "line 4, column 34: clients.plans.pro.member: keys of clients are secrets and belong in code; call \
              `Clients::member` in `Rules::map_clients`",
         ),
         (
@@ -309,7 +309,7 @@ fn every_error_names_its_place() {
         ),
         (
             "total = { rate = [1], burst = 5 }",
-            "line 1, column 31: total.burst: is allowed only beside a single rate",
+            "line 1, column 31: total.burst: is allowed only beside a rate that is a number or a text",
         ),
         (
             "total.rate = { burst = 5 }",

@@ -214,7 +214,7 @@ fn forwarded_for(element: &str) -> Option<&str> {
     found
 }
 
-/// Removes quotes. Escapes within them are left, since no address has any.
+/// Removes quotes. `None` if a quote is not closed, or if the quoted text has an escape, which no address needs.
 fn unquoted(value: &str) -> Option<&str> {
     match value.strip_prefix('"') {
         Some(rest) => rest

@@ -367,8 +367,8 @@ impl Clients {
     /// for all clients, a client is therefore admitted at most twice what its limit allows in any window, `2 × (burst -
     /// 1 + ⌈w / T⌉)`, and holds at most twice its slots. With room for all this never happens.
     ///
-    /// The table runs out of places when about seven tenths of it are in use, so set it to one and a half times the
-    /// expected number. More buckets than there is memory for are an error of
+    /// The first client without a place comes when about seven tenths of the table are in use, so set it to one and a
+    /// half times the expected number of buckets. More buckets than there is memory for are an error of
     /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn max_clients(mut self, buckets: usize) -> Self {
         self.max_clients = buckets;

@@ -60,7 +60,7 @@
 //! | setting | what it is |
 //! |---|---|
 //! | `rate` | `10` or `0.5` a second, `"600/minute"`, `"5/90s"`, `{ rate = 10, burst = 5, name = "chat", shadow = true }`, or a list of those |
-//! | `burst` | of that rate, if it is the only one |
+//! | `burst` | of that rate, if it is a number or a text |
 //! | `quota` | `"10000/day"`, `"/week"`, `"/month"` or a duration; a table with `quota`, `name`, `shadow`; or a list |
 //! | `tokens` | rates of [model tokens](crate::Limits::tokens), written as `rate` |
 //! | `in_flight` | `8`, a table with `max`, `name`, `shadow`, or a list |
@@ -68,7 +68,7 @@
 //! | `max_tokens_per_request` | the largest estimate that is [admitted](crate::Limits::max_tokens_per_request) |
 //! | `max_reservation_percent` | the part of a burst of tokens that one request [reserves](crate::Limits::max_reservation_percent) at most |
 //! | `name`, `publish` | [`Limits::named`](crate::Limits::named): 1 to 64 of `A-Z a-z 0-9 _`; [`Limits::publish`](crate::Limits::publish) |
-//! | `access` | `"unlimited"` or `"closed"`, with other settings; or only [`"exempt"`](crate::Limits::exempt) |
+//! | `access` | `"unlimited"` or `"closed"`, beside shadows and settings that are no limits; or only [`"exempt"`](crate::Limits::exempt) |
 //!
 //! A setting that is left out is never zero: a route inherits it from the default. A rate of `0` closes.
 //!

@@ -160,8 +160,8 @@ impl Decision {
     /// Returns the route key that the request was charged to.
     ///
     /// A declared key is as it was written. An undeclared route has a key of method and router template if the host
-    /// tells one, or else `$default`. No client chooses this text. For a request that is charged to several keys, this
-    /// is the likeliest one.
+    /// provides one, or else `$default`. No client chooses this text. For a request that is charged to several keys,
+    /// this is the likeliest one.
     #[must_use]
     pub fn route(&self) -> &str {
         &self.verdict.limit_set.route
@@ -173,8 +173,9 @@ impl Decision {
         self.verdict.limit_set.plan.as_deref()
     }
 
-    /// Returns the statuses of the limits that applied, the most specific first. Empty if no limit applied, and for
-    /// refusals that [no limit](Denial::is_unavailable) has caused. Shadows are listed [apart](Self::shadow).
+    /// Returns the statuses of the limits that applied, the most specific first. Empty if no limit applied, if the
+    /// [store could not decide](Denial::is_unavailable), or if the throttle [is closed](Denial::is_shutting_down).
+    /// Shadows are listed [apart](Self::shadow).
     pub fn limits(&self) -> impl Iterator<Item = LimitStatus<'_>> {
         self.verdict.limits()
     }

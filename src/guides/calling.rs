@@ -41,9 +41,9 @@
 //!   provider.
 //! - [`Limits::max_wait`](crate::Limits::max_wait) waits for the limit, in order of calls. A request that would wait
 //!   longer is not sent.
-//! - A local refusal is a response with status 429, like the provider's. With `decision(DecisionIn::Response)`, a
-//!   [`Decision`](crate::Decision) in its extensions identifies it: `is_admitted` is false, and `retry_after` is the
-//!   wait. In a response of the provider the decision is admitted.
+//! - A local refusal is a response with status 429 (503 from a cap in flight), like the provider's. With
+//!   `decision(DecisionIn::Response)`, a [`Decision`](crate::Decision) in its extensions identifies it: `is_admitted`
+//!   is false, and `retry_after` is the wait. In a response of the provider the decision is admitted.
 //! - [`Limits::in_flight`](crate::Limits::in_flight) holds a slot until the response's body has ended or is dropped.
 //! - Response bodies become [`ResponseBody`](crate::body::ResponseBody), which is a body of `Bytes`.
 //!

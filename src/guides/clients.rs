@@ -90,7 +90,7 @@
 //! # }
 //! ```
 //!
-//! The limits of the plans can lie in a file that is followed, with the closures added in code: see the guide
+//! The limits of the plans can be in a file that is followed, with the closures added in code: see the guide
 //! [Configuration files](super::configuration#settings-that-only-code-has).
 //!
 //! # Addresses and proxies

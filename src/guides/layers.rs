@@ -80,6 +80,7 @@
 //! - Limits that belong together go into one [`Rules`](crate::Rules). Two throttles around one service decide one after
 //!   the other: units taken by the outer one stay taken when the inner one rejects.
 //! - A rejected request was received and its head parsed. The throttle saves the work behind it, not the connection.
-//!   HTTP/1.1 servers may close the connection after a rejected upload; HTTP/2 servers reset it with `NO_ERROR`.
+//!   HTTP/1.1 servers may close the connection after a rejected upload; HTTP/2 servers reset the stream with
+//!   `NO_ERROR`.
 //! - An inner service that reserves something in `poll_ready`, like tower's `ConcurrencyLimit`, keeps it through a
 //!   refusal until its next call, or until it is dropped.

@@ -102,5 +102,6 @@
 //!
 //! # Errors
 //!
-//! [`ThrottleLayer::new`](crate::ThrottleLayer::new) rejects invalid keys, two keys for one route, names already in use
-//! and rates that never refill. The error names the setting and the remedy. Valid rules never fail a request later.
+//! [`ThrottleLayer::new`](crate::ThrottleLayer::new) rejects invalid keys, two keys for one route, names already in
+//! use, rates with a period of zero, and rates that need more than 146 years to refill. The error names the setting and
+//! the remedy. Valid rules never fail a request later.

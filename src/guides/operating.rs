@@ -45,13 +45,14 @@
 //! | warn | the store cannot charge a bucket | `error`, `suppressed` |
 //! | warn | a request has no address, though clients are identified by address (once) | |
 //! | warn | `Clients::plan_by` returned a plan that is not declared (once) | |
-//! | error | a file of rules was not reloaded, with the cause; the file is no longer followed | |
+//! | error | a file of rules was not reloaded, with the cause; the file is no longer followed; the listener to its changes panicked | |
 //! | warn | changes of a file of rules cannot be watched; the file is only polled | |
 //!
 //! Refusals, implausible reports and failing buckets are each logged at most ten times a second; `suppressed` counts
-//! those left out since the last. `limit` holds the names of all limits that refused, separated by commas. `plan` is
-//! absent for a client without one, and `wait_ms` if waiting does not help. The last two rows name the file in their
-//! messages (feature `watch`).
+//! those left out since the last. `limit` holds the names of all limits that refused, separated by commas. It is absent
+//! if the store could not decide or the throttle is closed, as the message then says. `plan` is absent for a client
+//! without one, and `wait_ms` if waiting does not help. The rows about a file name it in their messages (feature
+//! `watch`).
 //!
 //! To log requests, let the throttle insert the [`Decision`](crate::Decision) into the response's extensions. It holds
 //! no text that a client chose:

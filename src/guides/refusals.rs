@@ -24,10 +24,11 @@
 //!
 //! # Over gRPC
 //!
-//! A gRPC request gets one HEADERS frame with `grpc-status: 8` (`RESOURCE_EXHAUSTED`; 14, `UNAVAILABLE`, from a
-//! server that has no free slot or is shutting down). The details are `RetryInfo`, `QuotaFailure` and `ErrorInfo`. gRPC-Web gets the same
-//! in its own content type. A request is gRPC by its content type, by
-//! [`Protocol::Grpc`](crate::response::Protocol::Grpc), or by a path of the shape `/package.Service/Method`.
+//! A gRPC request gets one HEADERS frame with `grpc-status: 8` (`RESOURCE_EXHAUSTED`), or 14 (`UNAVAILABLE`) if the
+//! server has no free slot or is shutting down, or the store cannot decide. The details are `ErrorInfo`, `RetryInfo` if
+//! the request can pass later, and `QuotaFailure` if limits refused. gRPC-Web gets the same in its own content type. A
+//! refusal is gRPC if the request is a `POST` with a gRPC content type (over HTTP/2) or a gRPC-Web one, or if
+//! [`Protocol::Grpc`](crate::response::Protocol::Grpc) is set.
 //! `grpc_retry_pushback(true)` makes client libraries retry after the wait.
 //!
 //! # Header fields
@@ -45,7 +46,7 @@
 //! The fields are added to those of the inner service, never in their place. `rate_limit_headers(false)` turns them
 //! off on admitted responses.
 //!
-//! The total's limits are not published, since they reveal the server's capacity;
+//! Limits of the total, and caps in flight of routes, are not published, since they reveal the server's capacity;
 //! [`Limits::publish`](crate::Limits::publish) changes that.
 //!
 //! Browsers hide these fields from scripts. Expose them in CORS with

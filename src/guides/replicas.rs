@@ -32,8 +32,8 @@
 //!
 //! A refusal needs no call if a bucket is known to be empty and all other buckets of the request are known, too.
 //! Otherwise the store is asked, so that the stated wait is true. Such knowledge is used for at most ten seconds (a
-//! quarter of a second for model tokens), so that a key deleted by hand takes effect by then. Units that other replicas
-//! take or return meanwhile are not known: a wait may then turn out shorter or longer.
+//! quarter of a second for model tokens), so that the deletion of a key by hand takes effect by then. Units that other
+//! replicas take or return meanwhile are not known: a wait may then turn out shorter or longer.
 //!
 //! [Slots](crate::guides::models#slots) are not shared, since they belong to a process and end with it.
 //! [Queues](crate::guides::models#queues) are not shared either: requests wait for limits in a store as for others,
@@ -46,7 +46,7 @@
 //! | a key is evicted or deleted, or the server starts empty | one burst of that bucket, and its [leased](#leases) units: `n` in each process |
 //! | failover to a replica of the server | the charges within the replication lag |
 //! | failover to a server whose clock is ahead | the refill of the difference; if its clock is behind, requests wait longer, at most as with an empty bucket |
-//! | an outage, with [`OnOutage::Local`](crate::store::OnOutage::Local) and the number of replicas as `share` | one burst at its begin and one at its end, or the number of replicas if that is more |
+//! | an outage, with [`OnOutage::Local`](crate::store::OnOutage::Local) and the number of replicas as `share` | one burst at its beginning and one at its end, each at least the number of replicas |
 //! | one replica of four cannot reach the server, same setting | a quarter of the limit, while that lasts |
 //! | an answer is late or lost | nothing; an unused charge may remain |
 //!

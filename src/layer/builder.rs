@@ -76,7 +76,8 @@ impl ThrottleLayerBuilder {
     ///
     /// Without decisions and [`rate_limit_headers`](Self::rate_limit_headers), an admitted request makes no allocation.
     /// Exceptions are requests with more than four limits, with a limit of model tokens, with a cap in flight for each
-    /// client where clients have a [secret](crate::Clients::secret), and with a `%` in the path.
+    /// client where clients have a [secret](crate::Clients::secret), with a `%` in the path, and all requests with
+    /// [`track_in_flight`](Self::track_in_flight).
     pub fn decision(self, place: DecisionIn) -> Self {
         self.with(|options| options.decision = place)
     }
@@ -90,11 +91,11 @@ impl ThrottleLayerBuilder {
     ///
     /// - If the limit is that of the total or a route, and [`Rules::clients`](crate::Rules::clients) identifies the
     ///   client, each client gets a place in a virtual line. It is told the true wait, and one interval more for each
-    ///   client before it. All fifty succeed. A client that retries too early is told its place again, and is not
+    ///   client before it. All fifty succeed. A client that retries too early gets the same place again, and is not
     ///   counted twice. The line starts again when the bucket may have been full. It is at most twice as long as the
     ///   limit needs to serve the clients that are refused in one refill of its burst (of at least a second).
-    /// - Otherwise, as for a client's own limit and for anonymous clients, requests cannot be told apart. A random time
-    ///   is added, at most that in which the burst refills, or a second for quotas and slots.
+    /// - Otherwise, as for a client's own limit and for anonymous clients, requests cannot be distinguished. A random
+    ///   time is added, at most that in which the burst refills, or a second for quotas and slots.
     ///
     /// No client is told less than its wait. The first refusal after the bucket may have been full tells the true wait.
     /// A wait of at most a minute, which SDKs sleep through, stays at most a minute, and at most a minute is added to a
@@ -103,7 +104,7 @@ impl ThrottleLayerBuilder {
     /// # Cost
     ///
     /// A client that obeys a staggered wait retries later than it could, and other clients take the units meanwhile.
-    /// Where requests cannot be told apart, a client that retries without sleeping takes most of them. Clients with
+    /// Where requests cannot be distinguished, a client that retries without sleeping takes most of them. Clients with
     /// many addresses or keys lengthen a line together. So this is off by default. A herd is served best by a real
     /// line: [`Limits::max_wait`](crate::Limits::max_wait).
     pub fn stagger_retry_after(self, stagger: bool) -> Self {
@@ -121,9 +122,9 @@ impl ThrottleLayerBuilder {
     /// without a count leave the reservation unchanged. Reading delays and copies nothing, and takes a few hundred
     /// bytes of memory.
     ///
-    /// A count is bounded by what is plausible: the reservation, four tokens for each byte of the answer, and
-    /// 16,777,216 tokens without a byte (a context of ten million tokens, the largest of a model, and hidden
-    /// reasoning). A larger count is ignored, counted in snapshots
+    /// A count is believed up to the sum of the reservation, four tokens for each byte of the answer, and 16,777,216
+    /// tokens without a byte (a context of ten million tokens, the largest of a model, and hidden reasoning). A larger
+    /// count is ignored, counted in snapshots
     /// ([`RouteSnapshot::implausible_usage`](crate::snapshot::RouteSnapshot::implausible_usage)), and logged. A count
     /// that a handler [settles](crate::Usage::settle) is always charged.
     pub fn usage_from_openai_response(self, read: bool) -> Self {
@@ -202,7 +203,8 @@ impl ThrottleLayerBuilder {
     /// each process enforces the limits by itself, as if it were the only one.
     ///
     /// The store counts as down after the first call that is not answered in time, or whose answer says that the store
-    /// can charge nothing. Calls that are under way then end by themselves. The store is asked at once whether it is up
+    /// can charge nothing. Requests that already wait for an answer go on waiting, each until its own
+    /// deadline. The store is asked at once whether it is up
     /// again, and then after 20 ms, 40 ms and so on up to a second.
     pub fn on_outage(self, on_outage: OnOutage) -> Self {
         self.with(|options| options.on_outage = on_outage)

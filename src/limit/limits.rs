@@ -71,7 +71,7 @@ impl Limits {
     /// Other scopes still hold: the total and the client's limits, slots included, count and refuse the route's
     /// requests. Use [`exempt`](Self::exempt) for a route that must never be refused, such as a health check.
     ///
-    /// A limit set beside it is an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    /// An enforced limit set beside it is an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn unlimited() -> Self {
         Self {
             access: Access::Unlimited,
@@ -113,7 +113,7 @@ impl Limits {
 
     /// Creates limits that refuse every request, like a rate of zero.
     ///
-    /// A limit set beside it is an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    /// An enforced limit set beside it is an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn closed() -> Self {
         Self {
             access: Access::Closed,

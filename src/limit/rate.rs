@@ -28,8 +28,8 @@ use crate::error::debug_as_display;
 ///
 /// # Zero and the maximum
 ///
-/// A rate or a burst of zero is a **closed** limit, like a throttle of 0 in API Gateway: it refuses every request. No
-/// default is zero.
+/// A rate or a burst of zero is a **closed** limit, like a throttle of 0 in API Gateway: it refuses every request.
+/// Zero is never a default: it must be written.
 ///
 /// Rates are exact to the nanosecond. More than 1,000,000,000 a second count as one a nanosecond. A spacing that is not
 /// a whole number of nanoseconds is rounded up, by less than one; this matters only for rates of hundreds of millions a

@@ -26,7 +26,7 @@ use crate::{
 const LONGEST_RETRY: u64 = 60;
 
 /// The default answer: status 429 and a problem document; 503 where the [server is busy](Denial::is_saturated) or
-/// [shutting down](Denial::is_shutting_down), or [nobody can decide](Denial::is_unavailable).
+/// [shutting down](Denial::is_shutting_down), or the [store cannot decide](Denial::is_unavailable).
 ///
 /// - `Retry-After` in whole seconds, rounded up, at least 1 (RFC 9110, section 10.2.3); `retry-after-ms`
 ///   for the SDKs that read it; both are absent if the request can never pass.
@@ -34,8 +34,9 @@ const LONGEST_RETRY: u64 = 60;
 /// - `RateLimit-Policy` and `RateLimit` of the published limits; `RateLimit` names what refused first,
 ///   published or not.
 /// - `Cache-Control: no-store` (RFC 6585, section 4).
-/// - A body of type `application/problem+json` (RFC 9457) with the problem type `quota-exceeded`, or
-///   `temporary-reduced-capacity` with 503, the member `violated-policies` and OpenAI's `error` object.
+/// - A body of type `application/problem+json` (RFC 9457) with OpenAI's `error` object. If limits refused, it has the
+///   problem type `quota-exceeded`, or `temporary-reduced-capacity` if the server is busy, and the member
+///   `violated-policies`. Otherwise the type is `about:blank`, and there are no `RateLimit` fields.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Problem;
 

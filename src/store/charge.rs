@@ -146,7 +146,8 @@ pub struct Balance {
     pub state: Nanos,
     /// Set if this is the balance of a shadow that would have refused.
     pub is_refused: bool,
-    /// Units of a [lease](Charge::lease) that were taken besides the cost. More than were asked for count as that many.
+    /// Units of a [lease](Charge::lease) that were taken besides the cost. A number above [`Charge::lease`] counts as
+    /// `Charge::lease`.
     pub leased: u64,
 }
 

@@ -74,8 +74,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     ///   [`Taken::is_admitted`] is `false`.
     /// - Otherwise all are taken. In addition, each takes up to [`Charge::lease`] more units, as many as
     ///   [`Budget::lease`] allows or fewer.
-    /// - Each shadow ([`Charge::is_shadow`]) is then taken as well, if its bucket holds its cost. A shadow whose bucket
-    ///   does not is reported as [refused](Balance::is_refused), whether the call is admitted or not.
+    /// - If the call is admitted, each shadow ([`Charge::is_shadow`]) whose bucket holds its cost is taken, too. On a
+    ///   refused call no shadow is taken. A shadow whose bucket does not hold its cost is reported as
+    ///   [refused](Balance::is_refused) in both cases.
     ///
     /// The answer has a balance for each charge, in the order of the charges, after the call.
     ///

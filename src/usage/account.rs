@@ -42,7 +42,8 @@ use crate::admission::reservation::TokenReservation;
 /// - Without `settle` the reservation is final, or the tokens added if these are more. If the response is cut short
 ///   (dropped, or ended by an error) after tokens were added, the tokens added are final. So add the tokens of the
 ///   prompt before the first produced token: a client that goes away then pays for both.
-/// - The account is settled once. Later calls change nothing.
+/// - The account is settled once: by `settle`, or by the end of the response, whichever comes first. Later calls change
+///   nothing and return `false`.
 ///
 /// # The bound
 ///

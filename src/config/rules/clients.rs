@@ -93,7 +93,7 @@ fn no_members(place: &Cursor<'_>) -> Result<(), ConfigError> {
         .find_map(|name| place.peek(name));
     match members {
         Some(members) => Err(members.fault(
-            "keys of clients are secrets and stand in code; call `Clients::member` in `Rules::map_clients`",
+            "keys of clients are secrets and belong in code; call `Clients::member` in `Rules::map_clients`",
         )),
         None => Ok(()),
     }

@@ -50,7 +50,7 @@ pub struct LimitSnapshot {
     /// The scope in which the limit holds.
     pub scope: Scope,
     /// The key of its route. `None` for the total and for clients on any route; with [`Scope::Route`], for the limits
-    /// of undeclared routes.
+    /// of all undeclared routes without a router template, together.
     pub route: Option<String>,
     /// The plan of the clients for whom the limit holds.
     pub plan: Option<Arc<str>>,
@@ -88,7 +88,7 @@ pub struct RouteSnapshot {
     pub admitted: u64,
     /// Admitted requests that no scope counted, since the route is [exempt](crate::Limits::exempt).
     pub exempt: u64,
-    /// Requests that were refused, by any limit.
+    /// Requests that were refused: by any limit, because the store could not decide, or because the throttle is closed.
     pub refused: u64,
     /// Refusals that shadows would have caused.
     pub would_refuse: u64,

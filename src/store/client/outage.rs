@@ -35,25 +35,26 @@ use crate::{
     sync::Ordering,
 };
 
-/// The fate of requests while the [store](crate::ThrottleLayerBuilder::store) does not answer.
+/// The decision on requests while the [store](crate::ThrottleLayerBuilder::store) is down.
 ///
-/// Slots in flight and limits that are closed hold all the same: they do not lie in the store.
+/// Caps in flight and closed limits still hold, because they are not in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnOutage {
-    /// Admits requests, as if there were no limits but those. Their responses carry no `RateLimit` fields: nothing true
-    /// could be told.
+    /// Admits requests by these limits only. Their responses carry no `RateLimit` fields, because the balances are
+    /// unknown.
     Admit,
     /// Refuses requests, with 503 (gRPC `UNAVAILABLE`) and a `Retry-After` of three to eight seconds: see
     /// [`Denial::is_unavailable`](crate::Denial::is_unavailable).
     Refuse,
     /// Enforces one share of each limit in each process, exactly.
     Local {
-        /// One in so many: the number of replicas. A rate of 100 in a second with a burst of 20 is one of 25 with a
-        /// burst of 5 at a share of 4. A burst and a quota are rounded down, and are 1 at least. Zero is taken for 1.
+        /// The number of replicas. With 4, a rate of 100 a second with a burst of 20 becomes 25 a second with a burst
+        /// of
+        /// 5. Bursts and quotas are rounded down, to at least 1. Zero counts as 1.
         ///
-        /// So many replicas together admit at most the greater of the burst (or quota) and `share` at once: a burst of
-        /// 1 at a share of 20 admits 20.
+        /// All replicas together admit at once at most the burst (or quota), or `share` if that is more: with a burst
+        /// of 1 and a share of 20 they admit 20.
         ///
         /// These buckets are full when the store goes down for the first time, and later as they were left.
         share: u32,
