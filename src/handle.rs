@@ -31,10 +31,11 @@ impl Handle {
     /// ```
     /// use tower_throttle::{Rate, Rules, ThrottleLayer};
     ///
-    /// let throttle = ThrottleLayer::new(Rules::new().default_route(Rate::per_second(10).burst(5)))?;
-    /// let handle = throttle.handle();
+    /// let rules = Rules::new().default_route(Rate::per_second(10).burst(5));
+    /// let handle = ThrottleLayer::new(rules)?.handle();
     ///
-    /// let changes = handle.reload(Rules::new().default_route(Rate::per_second(20).burst(5)))?;
+    /// let faster = Rules::new().default_route(Rate::per_second(20).burst(5));
+    /// let changes = handle.reload(faster)?;
     /// assert_eq!(
     ///     changes.to_string(),
     ///     "default route, limit `default`: 10 in 1s, burst 5 => 20 in 1s, burst 5",
