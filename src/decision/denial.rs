@@ -14,7 +14,24 @@ use crate::{
     limiter::{limit_set::LimitSet, readings::LimitReadings},
 };
 
-/// A refusal: the limits that refused, and the wait.
+/// A refusal: the limits that refused, and the wait. A [`Rejection`](crate::response::Rejection) makes the answer of it.
+///
+/// ```
+/// use http::{Response, StatusCode, request::Parts};
+/// use tower_throttle::{Denial, Rate, Rules, ThrottleLayer};
+///
+/// fn reject(denial: &Denial, _: &Parts) -> Response<String> {
+///     let names: Vec<_> = denial.violated().map(|limit| limit.name()).collect();
+///     let mut answer = Response::new(format!("refused by {}", names.join(", ")));
+///     *answer.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+///     answer
+/// }
+///
+/// let rules = Rules::new().default_route(Rate::per_second(10));
+/// let throttle = ThrottleLayer::builder(rules).rejection(reject).build()?;
+/// # let _ = throttle;
+/// # Ok::<(), tower_throttle::RulesError>(())
+/// ```
 #[derive(Clone)]
 pub struct Denial {
     verdict: Verdict,
