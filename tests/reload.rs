@@ -453,7 +453,7 @@ async fn bad_rules_change_nothing_and_say_why() {
         (Rules::new().total(rate(9, 9).named("a b")), "name `a b`"),
         (
             Rules::new().default_route(rate(9, 9)).clients(more),
-            "`max_clients` is 512",
+            "`max_clients` cannot change from 512 to 1024",
         ),
         (
             Rules::new().clients(Clients::by_header("x-api-key")),
