@@ -79,14 +79,14 @@ fn settings_of_limits() -> Value {
                             `exempt` frees a declared route from all limits, those of clients and the total included.",
         },
         "rate": described(some("rate"), "The steady-state rate, or several of them. All hold."),
-        "burst": count("Requests at once, beside a single rate."),
+        "burst": count("The burst of a rate that is a number or a text."),
         "quota": described(some("quota"), "Requests in a day, week, month (UTC) or other window."),
         "tokens": described(some("rate"), "The rate of model tokens, which are reserved and then settled."),
         "in_flight": described(some("in_flight"), "Requests at the same time, each to the end of its response."),
-        "max_wait": described(defined("duration"), "The longest time in line. Without it, nobody waits."),
-        "max_waiting": count("Requests in line."),
+        "max_wait": described(defined("duration"), "The longest time in the queue. Default: inherited, or no waiting."),
+        "max_waiting": count("The most requests in the queue."),
         "name": described(defined("name"), "The name in header fields, answers, metrics and logs."),
-        "publish": { "type": "boolean", "description": "Whether header fields tell these limits." },
+        "publish": { "type": "boolean", "description": "Whether header fields publish these limits." },
         "max_tokens_per_request": count("The largest request in model tokens; larger ones are refused."),
         "max_reservation_percent": {
             "type": "integer",
@@ -127,7 +127,7 @@ fn schema() -> Value {
     let mut rate = named(
         described(
             defined("steady"),
-            "So many a second, or in a period, such as `600/minute`.",
+            "A number a second, or in a period, such as `600/minute`.",
         ),
         "rate",
     );
@@ -154,8 +154,8 @@ fn schema() -> Value {
                 json!({ "enum": ["code"] }),
                 json!({ "type": "array", "items": source, "minItems": 1, "maxItems": 2 }),
             ]),
-            "How clients are told apart: `bearer`, `address`, a header field, or hosts; or one of them and then `address`; \
-             or `code`, where the server's code tells them apart.",
+            "How clients are identified: `bearer`, `address`, a header field, or hosts; or one of the others and then \
+             `address`; or `code`, if code calls `Clients::identify_by`.",
         ),
         "trusted_proxies": described(texts(), "The networks of trusted proxies, such as `10.0.0.0/8`."),
         "forwarding": {
@@ -166,10 +166,10 @@ fn schema() -> Value {
             "type": "integer",
             "minimum": 0,
             "maximum": 128,
-            "description": "The bits of an IPv6 address that tell clients apart. Default: 64.",
+            "description": "The leading bits of an IPv6 address that identify a client. Default: 64.",
         },
         "max_clients": count("Buckets of clients that are kept, of 16 bytes each."),
-        "each": described(defined("plan"), "The limits of each client that is on no plan."),
+        "each": described(defined("plan"), "The limits of each client without a plan, which plans inherit."),
         "plans": {
             "description": "Usage plans, by name. Their members are set in code.",
             "type": "object",
@@ -177,7 +177,8 @@ fn schema() -> Value {
             "additionalProperties": defined("plan"),
         },
     });
-    let exact = json!({ "type": "boolean", "description": "Whether it is what requests cost." });
+    let exact =
+        json!({ "type": "boolean", "description": "Whether the number is the exact cost." });
     let estimate = one_of([
         count("Model tokens."),
         table(
@@ -214,7 +215,7 @@ fn schema() -> Value {
             "description": "Whether `$default` takes all requests without a key, or only those that the router does not know.",
         },
         "routes": described(by_route("limits"), "Limits of single routes, by route key, such as `POST /v1/chat/completions`."),
-        "clients": described(table(&clients, Some("by")), "Limits of clients: how they are told apart, and what each may do."),
+        "clients": described(table(&clients, Some("by")), "Limits of clients: how they are identified, and the limits of each."),
         "estimate": described(estimate, "The model tokens that are reserved for a request."),
         "rejections": described(by_route("dialect"), "The dialect of refusals, by route key."),
     });
@@ -228,7 +229,7 @@ fn schema() -> Value {
     schema["$defs"] = json!({
         "steady": one_of([steady, per]),
         "rate": one_of([defined("steady"), table(&rate, Some("rate"))]),
-        "quota": one_of([text(&window), table(&named(described(text(&window), "So many in a window, such as `10000/day`."), "quota"), Some("quota"))]),
+        "quota": one_of([text(&window), table(&named(described(text(&window), "A number in a window, such as `10000/day`."), "quota"), Some("quota"))]),
         "in_flight": one_of([slots.clone(), table(&named(slots, "max"), Some("max"))]),
         "duration": text(&format!("({NUMBER} *)?{UNIT}")),
         "name": text("[A-Za-z0-9_]{1,64}"),
