@@ -377,10 +377,12 @@ where
                             response.extensions_mut().insert(decision);
                         }
                     }
+                    if held.is_some() && !response.extensions().is_empty() {
+                        held = InFlightGuard::take(response.extensions(), held);
+                    }
                     if let Some(log) = log.take() {
                         held = held.map(|held| held.read(response.headers(), log));
                     }
-                    held = InFlightGuard::take(response.extensions(), held);
                 }
                 poll.map_ok(|response| response.map(|body| B::inner(body, held)))
             }

@@ -309,7 +309,7 @@ fn every_error_names_its_place() {
         ),
         (
             "total = { rate = [1], burst = 5 }",
-            "line 1, column 31: total.burst: is allowed only beside a rate that is a number or a text",
+            "line 1, column 31: total.burst: is allowed only beside a rate that is a number or a string",
         ),
         (
             "total.rate = { burst = 5 }",

@@ -350,18 +350,36 @@ fn a_recorder_that_panics_loses_no_slot() {
     }
 }
 
-/// A recorder that panics when it is asked for a counter, as long as that is asked for.
-struct WithoutCounters(AtomicBool);
+/// A recorder that counts nothing: notes what is described, and of which kind, and panics when it is asked for a counter
+/// as long as it is told to.
+#[derive(Default)]
+struct Noting {
+    described: Mutex<Vec<(String, &'static str)>>,
+    panics: AtomicBool,
+}
 
-impl Recorder for WithoutCounters {
-    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+impl Noting {
+    fn note(&self, name: &KeyName, kind: &'static str) {
+        let described = (name.as_str().to_owned(), kind);
+        self.described.lock().expect("no panic").push(described);
+    }
+}
 
-    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+impl Recorder for Noting {
+    fn describe_counter(&self, name: KeyName, _: Option<Unit>, _: SharedString) {
+        self.note(&name, "counter");
+    }
 
-    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, name: KeyName, _: Option<Unit>, _: SharedString) {
+        self.note(&name, "gauge");
+    }
+
+    fn describe_histogram(&self, name: KeyName, _: Option<Unit>, _: SharedString) {
+        self.note(&name, "histogram");
+    }
 
     fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
-        assert!(!self.0.load(Relaxed), "a panic of the recorder");
+        assert!(!self.panics.load(Relaxed), "a panic of the recorder");
         Counter::noop()
     }
 
@@ -378,7 +396,7 @@ impl Recorder for WithoutCounters {
 /// looked for them without end.
 #[test]
 fn a_recorder_that_panics_in_a_reload_leaves_no_route_without_rules() {
-    let recorder = WithoutCounters(AtomicBool::new(false));
+    let recorder = Noting::default();
     metrics::with_local_recorder(&recorder, || {
         let rules = || Rules::new().default_route(Rate::per_hour(1).burst(2));
         let throttle = ThrottleLayer::new(rules()).expect("proper rules");
@@ -396,10 +414,10 @@ fn a_recorder_that_panics_in_a_reload_leaves_no_route_without_rules() {
             }
         };
         assert_eq!(ask(), StatusCode::OK);
-        recorder.0.store(true, Relaxed);
+        recorder.panics.store(true, Relaxed);
         let next = || rules().route("HEAD /b", Rate::per_hour(1));
         catch_unwind(AssertUnwindSafe(|| handle.reload(next()))).expect_err("the recorder panics");
-        recorder.0.store(false, Relaxed);
+        recorder.panics.store(false, Relaxed);
         let snapshot = handle.snapshot();
         let mut routes = snapshot.routes.iter();
         assert!(
@@ -417,50 +435,13 @@ fn a_recorder_that_panics_in_a_reload_leaves_no_route_without_rules() {
     });
 }
 
-/// A recorder that notes what is described, and of which kind.
-#[derive(Default)]
-struct Described(Mutex<Vec<(String, &'static str)>>);
-
-impl Described {
-    fn note(&self, name: &KeyName, kind: &'static str) {
-        let described = (name.as_str().to_owned(), kind);
-        self.0.lock().expect("no panic").push(described);
-    }
-}
-
-impl Recorder for Described {
-    fn describe_counter(&self, name: KeyName, _: Option<Unit>, _: SharedString) {
-        self.note(&name, "counter");
-    }
-
-    fn describe_gauge(&self, name: KeyName, _: Option<Unit>, _: SharedString) {
-        self.note(&name, "gauge");
-    }
-
-    fn describe_histogram(&self, name: KeyName, _: Option<Unit>, _: SharedString) {
-        self.note(&name, "histogram");
-    }
-
-    fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
-        Counter::noop()
-    }
-
-    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
-        Gauge::noop()
-    }
-
-    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
-        Histogram::noop()
-    }
-}
-
 #[test]
 fn the_guide_lists_each_metric_with_its_kind() {
-    let recorder = Described::default();
+    let recorder = Noting::default();
     let built = metrics::with_local_recorder(&recorder, || ThrottleLayer::new(Rules::new()));
     assert!(built.is_ok(), "no rules hold together");
     let guide = include_str!("../src/guides/operating.rs");
-    let described = recorder.0.into_inner().expect("no panic");
+    let described = recorder.described.into_inner().expect("no panic");
     assert!(!described.is_empty());
     for (name, kind) in &described {
         let cell = format!("`{name}`");

@@ -79,7 +79,7 @@ fn settings_of_limits() -> Value {
                             `exempt` frees a declared route from all limits, those of clients and the total included.",
         },
         "rate": described(some("rate"), "The steady-state rate, or several of them. All hold."),
-        "burst": count("The burst of a rate that is a number or a text."),
+        "burst": count("The burst of a rate that is a number or a string."),
         "quota": described(some("quota"), "Requests in a day, week, month (UTC) or other window."),
         "tokens": described(some("rate"), "The rate of model tokens, which are reserved and then settled."),
         "in_flight": described(some("in_flight"), "Requests at the same time, each to the end of its response."),

@@ -1,21 +1,22 @@
 //! The body of a response: the inner service's, or the throttle's own.
 
+mod in_flight_guard;
+
 use std::{
-    fmt,
     pin::Pin,
-    sync::{Arc, PoisonError},
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use http::{Extensions, HeaderMap};
+use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
+pub use self::in_flight_guard::InFlightGuard;
 use crate::{
     admission::{Admission, HeldSlot},
     response::AnswerBody,
-    sync::Mutex,
     usage::{ReportListener, UsageReader},
 };
 
@@ -132,94 +133,6 @@ pin_project! {
         #[pin]
         body: B,
         guard: Option<G>,
-    }
-}
-
-/// Keeps a request in flight beyond the body of its response, such as one that opens a WebSocket.
-///
-/// A response that switches protocols (status 101, or 200 to `CONNECT`) has no body, so its slots come back while the
-/// connection goes on. Insert a guard into the extensions of the response, and keep a clone for as long as the connection
-/// is open. The slots, and the reservation of model tokens, are held until the last clone is dropped.
-///
-/// ```
-/// use std::convert::Infallible;
-///
-/// use http::{Request, Response, StatusCode};
-/// use hyper::{body::Incoming, upgrade::Upgraded};
-/// use tower_throttle::body::InFlightGuard;
-///
-/// async fn open(mut request: Request<Incoming>) -> Result<Response<String>, Infallible> {
-///     let upgrade = hyper::upgrade::on(&mut request);
-///     let guard = InFlightGuard::new();
-///     let kept = guard.clone();
-///     tokio::spawn(async move {
-///         if let Ok(connection) = upgrade.await {
-///             serve(connection).await;
-///         }
-///         drop(kept); // The slot is free.
-///     });
-///     let mut response = Response::new(String::new());
-///     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-///     response.extensions_mut().insert(guard);
-///     Ok(response)
-/// }
-///
-/// async fn serve(connection: Upgraded) { /* … */ }
-/// # let _ = open;
-/// ```
-///
-/// In axum, `Extension` inserts it. With axum's feature `ws`:
-///
-/// ```text
-/// async fn open(upgrade: WebSocketUpgrade) -> impl IntoResponse {
-///     let guard = InFlightGuard::new();
-///     let kept = guard.clone();
-///     let answer = upgrade.on_upgrade(async move |socket| {
-///         chat(socket).await;
-///         drop(kept); // The slot is free.
-///     });
-///     (Extension(guard), answer)
-/// }
-/// ```
-///
-/// A response with a guard is not read for [model tokens](crate::ThrottleLayerBuilder::usage_from_openai_response):
-/// settle them by hand. In a response that holds nothing the guard has no effect. Of several throttles around one
-/// service each finds the guard. Use a new guard for each response.
-#[derive(Clone, Default)]
-pub struct InFlightGuard {
-    held: Arc<Mutex<Vec<Held>>>,
-}
-
-impl InFlightGuard {
-    /// Returns a guard that holds nothing until a response with a clone of it passes the throttle.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Hands what a response holds over to the guard in its extensions. Without one, the body has to hold it.
-    #[inline(always)]
-    pub(crate) fn take(extensions: &Extensions, held: Option<Held>) -> Option<Held> {
-        match extensions.is_empty() {
-            true => held,
-            false => Self::take_from(extensions, held),
-        }
-    }
-
-    #[inline(never)]
-    fn take_from(extensions: &Extensions, held: Option<Held>) -> Option<Held> {
-        let Some(guard) = extensions.get::<Self>() else {
-            return held;
-        };
-        let all = guard.held.lock();
-        all.unwrap_or_else(PoisonError::into_inner).extend(held);
-        None
-    }
-}
-
-impl fmt::Debug for InFlightGuard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("InFlightGuard").finish_non_exhaustive()
     }
 }
 

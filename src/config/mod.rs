@@ -60,7 +60,7 @@
 //! | setting | what it is |
 //! |---|---|
 //! | `rate` | `10` or `0.5` a second, `"600/minute"`, `"5/90s"`, `{ rate = 10, burst = 5, name = "chat", shadow = true }`, or a list of those |
-//! | `burst` | of that rate, if it is a number or a text |
+//! | `burst` | of that rate, if it is a number or a string |
 //! | `quota` | `"10000/day"`, `"/week"`, `"/month"` or a duration; a table with `quota`, `name`, `shadow`; or a list |
 //! | `tokens` | rates of [model tokens](crate::Limits::tokens), written as `rate` |
 //! | `in_flight` | `8`, a table with `max`, `name`, `shadow`, or a list |

@@ -68,7 +68,7 @@ pub(super) fn limits_of(fields: &mut TableReader<'_>) -> Result<Limits, ConfigEr
             }
             _ => {
                 return Err(burst.fault(
-                    "is allowed only beside a rate that is a number or a text; write it into the table of the rate",
+                    "is allowed only beside a rate that is a number or a string; write it into the table of the rate",
                 ));
             }
         },
