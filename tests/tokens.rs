@@ -22,8 +22,10 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_throttle::{
-    Clients, Limits, Rate, Rules, RulesError, Throttle, ThrottleLayer, Usage, body::ResponseBody,
-    limit::Scope, usage::Estimate,
+    Clients, Limits, Rate, Rules, RulesError, Throttle, ThrottleLayer, Usage,
+    body::{InFlightGuard, ResponseBody},
+    limit::Scope,
+    usage::Estimate,
 };
 
 use support::{build, bytes, decision, throttle, throttling, values};
@@ -795,4 +797,44 @@ async fn reports_that_can_be_true_are_owed_and_others_are_counted() {
     assert_eq!(ask(u64::MAX).await, StatusCode::OK);
     assert_eq!(ask(1).await, StatusCode::OK, "what was reserved is owed");
     assert_eq!(counted(), 1);
+}
+
+/// The answer reports seven tokens, which nobody reads: the account ends with the last clone of the guard.
+#[tokio::test(start_paused = true)]
+async fn a_guard_in_the_response_keeps_the_account_open() {
+    for (added, charged) in [(0, 20), (3, 3), (30, 30)] {
+        let builder = throttling(budget(Rate::per_hour(1).burst(100)));
+        let throttle = build(
+            builder
+                .usage_from_openai_response(true)
+                .track_in_flight(true),
+        );
+        let handle = throttle.handle();
+        let left = || handle.snapshot().limits[0].remaining;
+        let guard = InFlightGuard::new();
+        let inner = service_fn(|request: Request<Body>| {
+            let usage = request.extensions().get::<Usage>().expect("tokens").clone();
+            let response = Response::builder()
+                .header("content-type", "application/json")
+                .extension(guard.clone())
+                .extension(usage)
+                .body(Body::from(r#"{"usage":{"total_tokens":7}}"#));
+            std::future::ready(Ok::<_, Infallible>(response.expect("a response")))
+        });
+        let request = Request::post("/").header("x-tokens", 20);
+        let request = request.body(Body::empty()).expect("a request");
+        let answer = throttle
+            .layer(inner)
+            .oneshot(request)
+            .await
+            .expect("no error");
+        let usage = usage(&answer);
+        bytes(answer).await;
+        assert_eq!((left(), handle.in_flight()), (Some(80), Some(1)), "{added}");
+        assert!(usage.add(added), "{added}: it is open");
+        drop(guard);
+        assert_eq!(left(), Some(100 - charged), "{added}");
+        assert_eq!(handle.in_flight(), Some(0), "{added}");
+        assert!(!usage.settle(1), "{added}: it is settled");
+    }
 }
