@@ -377,9 +377,7 @@ where
                             response.extensions_mut().insert(decision);
                         }
                     }
-                    if held.is_some() && !response.extensions().is_empty() {
-                        held = InFlightGuard::take(response.extensions(), held);
-                    }
+                    held = InFlightGuard::take(response.extensions(), held);
                     if let Some(log) = log.take() {
                         held = held.map(|held| held.read(response.headers(), log));
                     }
