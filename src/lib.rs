@@ -116,6 +116,7 @@ mod clock;
 pub mod decision;
 mod engine;
 mod error;
+pub mod facts;
 pub mod future;
 mod gate;
 #[cfg(any(doc, doctest))]
@@ -125,6 +126,7 @@ mod head;
 mod layer;
 pub mod limit;
 mod limiter;
+mod model;
 mod observe;
 pub mod response;
 pub mod route;
@@ -151,6 +153,7 @@ pub use self::{
     handle::Handle,
     layer::{ThrottleLayer, ThrottleLayerBuilder},
     limit::{in_flight::InFlight, limits::Limits, quota::Quota, rate::Rate},
+    model::Models,
     route::RouteKey,
     rules::{Rules, RulesError},
     service::Throttle,

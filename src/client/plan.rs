@@ -2,7 +2,7 @@
 
 use crate::limit::limits::Limits;
 
-/// A usage plan: the limits of each client on it, altogether and on single routes.
+/// A usage plan: the limits of each client on it, altogether, on single routes and on single models.
 ///
 /// [`Limits`] and a [`Rate`](crate::Rate) convert into a plan without routes.
 ///
@@ -19,6 +19,8 @@ use crate::limit::limits::Limits;
 pub struct Plan {
     pub(crate) limits: Limits,
     pub(crate) routes: Vec<(Box<str>, Limits)>,
+    pub(crate) models: Vec<(Box<str>, Limits)>,
+    pub(crate) other_models: Option<Limits>,
 }
 
 impl Plan {
@@ -26,7 +28,7 @@ impl Plan {
     pub fn new(limits: impl Into<Limits>) -> Self {
         Self {
             limits: limits.into(),
-            routes: Vec::new(),
+            ..Self::default()
         }
     }
 
@@ -37,6 +39,25 @@ impl Plan {
     /// total still do. Limits on an [exempt](Limits::exempt) route are an error.
     pub fn route(mut self, key: impl AsRef<str>, limits: impl Into<Limits>) -> Self {
         self.routes.push((key.as_ref().into(), limits.into()));
+        self
+    }
+
+    /// Adds limits of each client on one model, besides the client's other limits and those of the model. The name is
+    /// written as in [`Models::model`](crate::Models::model); any other is an error of
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    ///
+    /// A request whose model was not read is charged on these limits of every model, unless
+    /// [`Models::unread`](crate::Models::unread) is set.
+    pub fn model(mut self, name: impl AsRef<str>, limits: impl Into<Limits>) -> Self {
+        self.models.push((name.as_ref().into(), limits.into()));
+        self
+    }
+
+    /// Sets limits of each client on all models that the rules do not name, together.
+    ///
+    /// They need [`Rules::models`](crate::Rules::models), as the limits of a model do.
+    pub fn other_models(mut self, limits: impl Into<Limits>) -> Self {
+        self.other_models = Some(limits.into());
         self
     }
 }

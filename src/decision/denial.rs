@@ -145,6 +145,13 @@ impl Denial {
         self.verdict.limit_set.plan.as_deref()
     }
 
+    /// Returns the model that the request was charged to, as the rules name it: a name or its beginning with `*`,
+    /// `otherwise`, or `unread`. `None` if it was charged to no model. No client chooses this text.
+    #[must_use]
+    pub fn model(&self) -> Option<&str> {
+        self.verdict.limit_set.model.as_deref()
+    }
+
     /// Returns the statuses of all limits that applied, the most specific first, those that did not refuse included.
     pub fn limits(&self) -> impl Iterator<Item = LimitStatus<'_>> + Clone {
         self.verdict.limits()
@@ -186,8 +193,8 @@ impl Denial {
         self.verdict.failure
     }
 
-    /// Tells whether the server is busy: all limits that refused are caps on requests in flight, of the total or a
-    /// route.
+    /// Tells whether the server is busy: all limits that refused are caps on requests in flight, of the total, a
+    /// route or a model.
     #[must_use]
     pub fn is_saturated(&self) -> bool {
         // Most rules have none.
@@ -195,7 +202,7 @@ impl Denial {
             return false;
         }
         self.violated().all(|status| {
-            let server = matches!(status.scope(), Scope::Total | Scope::Route);
+            let server = matches!(status.scope(), Scope::Total | Scope::Route | Scope::Model);
             server && status.limit().is_slots() && status.limit().meter.is_some()
         })
     }

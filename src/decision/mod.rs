@@ -173,6 +173,13 @@ impl Decision {
         self.verdict.limit_set.plan.as_deref()
     }
 
+    /// Returns the model that the request was charged to, as the rules name it: a name or its beginning with `*`,
+    /// `otherwise`, or `unread`. `None` if it was charged to no model. No client chooses this text.
+    #[must_use]
+    pub fn model(&self) -> Option<&str> {
+        self.verdict.limit_set.model.as_deref()
+    }
+
     /// Returns the statuses of the limits that applied, the most specific first. Empty if no limit applied, if the
     /// [store could not decide](Denial::is_unavailable), or if the throttle [is closed](Denial::is_shutting_down).
     /// Shadows are listed [apart](Self::shadow).

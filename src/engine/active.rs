@@ -64,7 +64,7 @@ use crate::{
         snapshot::{LimitSnapshot, RouteSnapshot, Snapshot},
     },
     route::RouteKey,
-    rules::{Changes, Handover, Registry, Rules, RulesError},
+    rules::{Changes, Handover, ModelKey, Registry, Rules, RulesError},
     store::{
         Store,
         client::{PresentBudgets, StoreClient},
@@ -145,7 +145,11 @@ impl ActiveRules {
         let declared = registry.scopes().flat_map(|(key, limits)| {
             let route = key.route().map(RouteKey::as_str);
             let limits = limits.iter().filter(|bound| !bound.rests);
-            limits.map(move |bound| counted(bound, route, key.plan()))
+            let model = key.model().map(ModelKey::label);
+            limits.map(move |bound| LimitSnapshot {
+                model: model.clone(),
+                ..counted(bound, route, key.plan())
+            })
         });
         let mut limits: Vec<_> = declared.collect();
         for route in rule_set.named_routes() {
@@ -183,6 +187,7 @@ impl ActiveRules {
             overflowed: rule_set.limiter.clients.overflowed(),
             without_address: rule_set.unidentified.without_address.get(),
             unknown_plans: rule_set.unidentified.unknown_plans.get(),
+            unread_models: rule_set.unidentified.unread_models.get(),
         }
     }
 

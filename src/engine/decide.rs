@@ -101,7 +101,7 @@ impl Engine {
         let rules = self.active.rule_set.load();
         let mut demand = Demand::default();
         let plan = rules.identify(head, &mut demand);
-        let Some(limits) = rules.at_once(head, self.options.protocol, plan) else {
+        let Some(limits) = rules.at_once(head, self.options.protocol, plan, demand.model) else {
             return self.decide_at_length(head, &rules, plan, demand);
         };
         // Read after the closures of users have run, and once for an attempt.

@@ -1,4 +1,4 @@
-//! The look-up of a request: its route, its client and the client's plan, and its cost in model tokens.
+//! The look-up of a request: its route, its client and the client's plan, its model, and its cost in model tokens.
 //!
 //! # Invariants
 //!
@@ -16,14 +16,18 @@
 use std::{borrow::Cow, sync::Arc};
 
 use super::{
+    models::ModelRules,
     route_limits::RouteLimits,
     routes::{Route, UNDECLARED},
     rule_set::RuleSet,
 };
 use crate::{
     client::Resolver,
+    facts::UnreadReason,
     head::RequestHead,
+    limit::model_class::ModelClass,
     limiter::{Outdated, limit_set::Demand},
+    observe,
     response::{Protocol, Rejection},
     route::{
         overlap::Shape,
@@ -40,6 +44,15 @@ enum Visit {
     Request,
     /// Somebody wants to know how it would be decided on. Nothing changes.
     Preview,
+}
+
+/// The limits of the routes that a request may mean, before its model is looked at.
+struct MatchedLimits<'a> {
+    limits: Cow<'a, RouteLimits>,
+    /// The models, if the requests of one of these routes have some.
+    models: Option<&'a ModelRules>,
+    /// The limits are those of one declared route.
+    is_declared: bool,
 }
 
 impl RuleSet {
@@ -112,7 +125,7 @@ impl RuleSet {
         self.visit_for(request, protocol, plan, visit, demand)
     }
 
-    /// Identifies the client of a request, writes it to `demand`, and returns its plan. The first step of
+    /// Identifies the client and the model of a request, writes both to `demand`, and returns the client's plan. The first step of
     /// [`look_up`](Self::look_up).
     #[inline(always)]
     pub(super) fn identify(&self, request: RequestHead<'_>, demand: &mut Demand) -> &PlanLimits {
@@ -121,6 +134,9 @@ impl RuleSet {
 
     #[inline(always)]
     fn plan_of(&self, request: RequestHead<'_>, visit: Visit, demand: &mut Demand) -> &PlanLimits {
+        if let Some(models) = &self.models {
+            demand.model = models.resolver.class(request);
+        }
         match &self.resolver {
             Some(resolver) => self.client(resolver, request, visit, demand),
             None => &self.plans[0],
@@ -138,15 +154,34 @@ impl RuleSet {
         request: RequestHead<'_>,
         protocol: Protocol,
         plan: &PlanLimits,
+        model: ModelClass,
     ) -> Option<&RouteLimits> {
         let (uri, headers) = (request.uri(), request.headers());
         let head = Head::of(request.method(), uri, request.extensions());
         let literal = self.table.plain(&head)?;
-        let limits = literal.value.variants.get(plan.first)?.get()?;
+        let mut limits = literal.value.variants.get(plan.first)?.get()?;
+        if model != ModelClass::NONE {
+            limits = Self::at_once_of_model(literal.value, limits, model)?;
+        }
         let is_one = plan.variants.len() == 1
             && limits.limit_set.is_plain
             && !literal.has_other_methods(&head, uri, headers, is_grpc(protocol));
         is_one.then_some(limits)
+    }
+
+    /// Returns the limits of a declared route for a class of models, given those whatever the model. `None`: they are not
+    /// made yet, or there is more to it, such as a count.
+    #[inline(never)]
+    fn at_once_of_model<'a>(
+        route: &Route,
+        limits: &'a RouteLimits,
+        model: ModelClass,
+    ) -> Option<&'a RouteLimits> {
+        match route.has_models {
+            true if model == ModelClass::UNREAD => None,
+            true => limits.of_model(model.position()?),
+            false => Some(limits),
+        }
     }
 
     /// Goes on with [`look_up`](Self::look_up) for a client that was identified.
@@ -180,35 +215,97 @@ impl RuleSet {
         visit: Visit,
         demand: &mut Demand,
     ) -> Result<Cow<'_, RouteLimits>, Outdated> {
+        let MatchedLimits {
+            mut limits,
+            models,
+            is_declared,
+        } = self.of_routes(request, protocol, plan, visit)?;
+        if let (Some(models), Some(class)) = (models, demand.model.position()) {
+            if demand.model == ModelClass::UNREAD && visit == Visit::Request {
+                self.count_unread(models, request);
+            }
+            limits = models.limits(limits, plan, class, is_declared);
+        }
+        if limits.limit_set.has_tokens {
+            demand.tokens = self.estimator.tokens(request);
+            demand.is_exact = self.estimator.is_exact();
+        }
+        Ok(limits)
+    }
+
+    /// Returns the limits of the routes that a request may mean, mostly one, whatever its model.
+    ///
+    /// # Errors
+    ///
+    /// As [`look_up`](Self::look_up).
+    #[inline(always)]
+    fn of_routes(
+        &self,
+        request: RequestHead<'_>,
+        protocol: Protocol,
+        plan: &PlanLimits,
+        visit: Visit,
+    ) -> Result<MatchedLimits<'_>, Outdated> {
         let (uri, headers) = (request.uri(), request.headers());
         let head = Head::of(request.method(), uri, request.extensions());
         // A path that equals a literal key and has one reading: most requests. Others may mean several routes.
         let literal = self.table.plain(&head).map(|literal| literal.value);
-        let found = match Readings::of(&head, uri, headers, is_grpc(protocol), literal.is_some()) {
-            None => {
-                let declared = literal.or_else(|| self.table.beside_plain(&head));
-                let route = match declared {
-                    Some(declared) => declared,
-                    None => self.undeclared(&head, visit)?,
-                };
-                let variant = variant_of(plan, || plan.routes.find(&head));
-                let own = self.limits_of(route, plan, variant);
-                match self.of_other_end(&head, route, plan, variant) {
-                    None => Cow::Borrowed(own),
-                    Some(other) => self.combined_limits.get(&[own, other], !route.undeclared),
-                }
-            }
-            Some(readings) => self.all(&readings, plan, visit)?,
-        };
-        if found.limit_set.has_tokens {
-            demand.tokens = self.estimator.tokens(request);
-            demand.is_exact = self.estimator.is_exact();
+        if let Some(readings) =
+            Readings::of(&head, uri, headers, is_grpc(protocol), literal.is_some())
+        {
+            return self.all(&readings, plan, visit);
         }
-        Ok(found)
+        let declared = literal.or_else(|| self.table.beside_plain(&head));
+        let route = match declared {
+            Some(declared) => declared,
+            None => self.undeclared(&head, visit)?,
+        };
+        let variant = variant_of(plan, || plan.routes.find(&head));
+        let own = self.limits_of(route, plan, variant);
+        let models = self.models_on(route);
+        Ok(match self.of_other_end(&head, route, plan, variant) {
+            None => MatchedLimits {
+                limits: Cow::Borrowed(own),
+                models,
+                is_declared: !route.undeclared,
+            },
+            Some((other_route, other)) => MatchedLimits {
+                limits: self.combined_limits.get(&[own, other], !route.undeclared),
+                models: models.or_else(|| self.models_on(other_route)),
+                is_declared: false,
+            },
+        })
+    }
+
+    /// Returns the limits of a request that need nothing of its body, if others do: its model is read from there, or the
+    /// number of its tokens. `None`: none needs it, or there are none. Writes the client to `demand`. Enters nothing and
+    /// counts nothing.
+    pub(super) fn before_body(
+        &self,
+        request: RequestHead<'_>,
+        protocol: Protocol,
+        demand: &mut Demand,
+    ) -> Option<Cow<'_, RouteLimits>> {
+        let by_model = |models: &ModelRules| models.resolver.reads_body();
+        let reads_tokens = self.estimator.reads_body();
+        if !self.models.as_ref().is_some_and(by_model) && !reads_tokens {
+            return None;
+        }
+        let plan = match &self.resolver {
+            Some(resolver) => self.client(resolver, request, Visit::Preview, demand),
+            None => &self.plans[0],
+        };
+        // A preview enters nothing, and is never outdated.
+        let found = self
+            .of_routes(request, protocol, plan, Visit::Preview)
+            .ok()?;
+        let limit_set = &found.limits.limit_set;
+        let needs_model = found.models.is_some_and(by_model) && !limit_set.exempt;
+        (needs_model || reads_tokens && limit_set.has_tokens).then_some(found.limits)
     }
 
     /// Returns the limits of a request that may mean several routes: those of all of them, so that its spelling dodges
-    /// none.
+    /// none. Beside them the models, if the requests of one of these routes have some.
     ///
     /// # Errors
     ///
@@ -219,9 +316,10 @@ impl RuleSet {
         readings: &Readings<'_>,
         plan: &PlanLimits,
         visit: Visit,
-    ) -> Result<Cow<'_, RouteLimits>, Outdated> {
+    ) -> Result<MatchedLimits<'_>, Outdated> {
         let mut all: Vec<&RouteLimits> = Vec::new();
         let mut is_declared = true;
+        let mut models = None;
         for reading in readings.iter() {
             let route = match self.table.find_as(&reading) {
                 Some(declared) => declared,
@@ -229,19 +327,24 @@ impl RuleSet {
             };
             let variant = variant_of(plan, || plan.routes.find_as(&reading));
             is_declared &= !route.undeclared;
-            let own = self.limits_of(route, plan, variant);
+            let own = (route, self.limits_of(route, plan, variant));
             let other = self.of_other_end(reading.head(), route, plan, variant);
-            for limits in std::iter::once(own).chain(other) {
+            for (route, limits) in std::iter::once(own).chain(other) {
+                models = models.or_else(|| self.models_on(route));
                 if !all.iter().any(|known| std::ptr::eq(*known, limits)) {
                     all.push(limits);
                 }
             }
         }
-        Ok(self.combined_limits.get(&all, is_declared))
+        Ok(MatchedLimits {
+            limits: self.combined_limits.get(&all, is_declared),
+            models,
+            is_declared: false,
+        })
     }
 
-    /// Returns the limits of the second route that a request is charged on, since its host may take its path for the
-    /// one with a slash more or less at its end. `None` if neither the rules nor the plan have a key there.
+    /// Returns the second route that a request is charged on, and its limits there, since its host may take its path for
+    /// the one with a slash more or less at its end. `None` if neither the rules nor the plan have a key there.
     #[inline(always)]
     fn of_other_end<'a>(
         &'a self,
@@ -249,14 +352,32 @@ impl RuleSet {
         route: &'a Route,
         plan: &PlanLimits,
         variant: usize,
-    ) -> Option<&'a RouteLimits> {
+    ) -> Option<(&'a Route, &'a RouteLimits)> {
         let declared = self.table.of_other_end(head);
         let in_plan = plan.routes.of_other_end(head).copied();
         if declared.is_none() && in_plan.is_none() {
             return None;
         }
         let (route, variant) = (declared.unwrap_or(route), in_plan.unwrap_or(variant));
-        Some(self.limits_of(route, plan, variant))
+        Some((route, self.limits_of(route, plan, variant)))
+    }
+
+    /// Returns the models, if the requests of a route have some.
+    #[inline(always)]
+    fn models_on(&self, route: &Route) -> Option<&ModelRules> {
+        self.models.as_ref().filter(|models| models.has(route))
+    }
+
+    /// Counts a request whose model was not read.
+    #[cold]
+    fn count_unread(&self, models: &ModelRules, request: RequestHead<'_>) {
+        self.unidentified.unread_models.add(1);
+        if let Some(reason) = models.resolver.unread(request) {
+            observe::unread_model(reason.as_str());
+            if reason == UnreadReason::Absent {
+                self.log.no_body_read();
+            }
+        }
     }
 
     /// Identifies the client, or the anonymous one, writes it to `demand`, and returns its plan. Counts and logs what

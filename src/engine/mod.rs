@@ -7,11 +7,13 @@
 //! ├─ plain        decisions by plain limits, which are most
 //! ├─ outcome      the result of a decision, and the ticket or the answer for it
 //! └─ pending      a request that waits and tries again, and the attempt that all of these share
+//! before_body     the decision before the body of a request is read, which only refuses
 //! preview         the decision that would be made, without a charge
 //! active          the rules in force; exchanges them (reload)
 //! └─ rule_set     one set of rules with its balances
 //!    ├─ look_up   finds the limits of a request
-//!    └─ route_limits, routes, combined_limits   the limits of one route, or of several
+//!    ├─ route_limits, routes, combined_limits   the limits of one route, or of several
+//!    └─ models     the limits of routes for the models that requests are for
 //! reload          carries balances over when routes get or lose their keys
 //! key_changes, lost_keys, key_index   find these keys, for `rule_set` and `reload`
 //! options         settings of a layer, apart from its rules
@@ -26,12 +28,14 @@
 //! undeclared route, or a combination. No user closure runs meanwhile.
 
 mod active;
+mod before_body;
 mod combined_limits;
 mod decide;
 mod key_changes;
 mod key_index;
 mod look_up;
 mod lost_keys;
+mod models;
 pub(crate) mod options;
 mod outcome;
 mod pending;
@@ -50,6 +54,7 @@ use self::options::Options;
 use self::rule_set::RuleSet;
 pub(crate) use self::{
     active::ActiveRules,
+    before_body::BodyNeed,
     decide::Admitted,
     outcome::{Decided, Refusal, ResponseParts, Ticket},
     pending::Pending,

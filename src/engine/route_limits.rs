@@ -47,6 +47,8 @@ struct Apart {
     bare: OnceLock<RouteLimits>,
     /// A share of all limits, with the number of shares, which is the layer's and does not change once it serves.
     share: OnceLock<(u32, RouteLimits)>,
+    /// The limits for each class of models, by its position.
+    models: OnceLock<Box<[OnceLock<RouteLimits>]>>,
 }
 
 impl RouteLimits {
@@ -106,6 +108,18 @@ impl RouteLimits {
         }
     }
 
+    /// Returns the limits for each of so many classes of models, by their positions, as far as they are made.
+    pub(super) fn of_models(&self, classes: usize) -> &[OnceLock<Self>] {
+        let none = || (0..classes).map(|_| OnceLock::new()).collect();
+        self.apart().models.get_or_init(none)
+    }
+
+    /// Returns the limits for a class of models, by its position, if they are made.
+    #[inline]
+    pub(super) fn of_model(&self, class: usize) -> Option<&Self> {
+        self.apart.get()?.models.get()?.get(class)?.get()
+    }
+
     fn apart(&self) -> &Apart {
         self.apart.get_or_init(Box::default)
     }
@@ -114,8 +128,18 @@ impl RouteLimits {
     /// whatever the number of their limits; whoever reads the counts sums up.
     pub(super) fn settle(&self) {
         let apart = self.apart.get().map(|apart| {
-            let Apart { held, bare, share } = &**apart;
+            let Apart {
+                held,
+                bare,
+                share,
+                models,
+            } = &**apart;
             let share = share.get().map(|(_, share)| share);
+            for limits in models.get().iter().flat_map(|models| models.iter()) {
+                if let Some(limits) = limits.get() {
+                    limits.settle();
+                }
+            }
             [held.get(), bare.get(), share]
         });
         let apart = apart.into_iter().flatten().flatten();

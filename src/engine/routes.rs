@@ -55,6 +55,8 @@ pub(super) struct Route {
     pub(super) undeclared: bool,
     /// Set if no scope counts its requests, the total included.
     pub(super) exempt: bool,
+    /// Set if the requests of a declared route have models.
+    pub(super) has_models: bool,
     /// The limits of a request for each variant of each plan: plans one after the other, each from its `first` number
     /// on. Made when they are first asked for, since few plans ask for most routes.
     pub(super) variants: Box<[OnceLock<RouteLimits>]>,
@@ -98,6 +100,7 @@ impl Route {
             counters: before.map_or_else(Arc::default, |before| Arc::clone(&before.counters)),
             undeclared: false,
             exempt: false,
+            has_models: false,
             variants: (0..variants).map(|_| OnceLock::new()).collect(),
         }
     }

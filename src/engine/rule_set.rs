@@ -27,6 +27,7 @@ use super::{
     combined_limits::CombinedLimits,
     key_changes::KeyChanges,
     lost_keys::LostKeys,
+    models::ModelRules,
     route_limits::RouteLimits,
     routes::{Route, UNDECLARED, UndeclaredRoutes},
 };
@@ -72,6 +73,8 @@ pub(crate) struct RuleSet {
     pub(super) resolver: Option<Resolver>,
     /// The limits of clients: first of those without a plan, then of each plan. Never empty.
     pub(super) plans: Vec<PlanLimits>,
+    /// The models that requests are charged by. `None`: they are not charged by model.
+    pub(super) models: Option<ModelRules>,
     /// Estimates the model tokens of a request. Asked only where they are limited.
     pub(super) estimator: Estimator,
     /// The answers of routes that have their own. `None`: no route has, and nothing is looked up.
@@ -95,6 +98,7 @@ impl fmt::Debug for RuleSet {
             .field("table", &self.table)
             .field("resolver", &self.resolver)
             .field("plans", &self.plans)
+            .field("models", &self.models)
             .field("estimator", &self.estimator)
             .field("rejections", &self.rejections.is_some())
             .finish_non_exhaustive()
@@ -130,8 +134,10 @@ impl RuleSet {
             plans,
             max_clients,
             estimator,
+            models,
             rejections,
         } = compiled;
+        let models = models.map(ModelRules::new);
         let variants = plans.iter().map(|plan| plan.variants.len()).sum();
         // A key's route goes on with the counters of the route that had its requests: the same key, or an undeclared
         // route.
@@ -149,6 +155,7 @@ impl RuleSet {
         for DeclaredRoute { key, own, exempt } in routes {
             let route = Route {
                 exempt,
+                has_models: models.as_ref().is_some_and(|models| models.is_on(&key)),
                 pattern: Some(key.clone()),
                 ..route(&key, own)
             };
@@ -213,6 +220,7 @@ impl RuleSet {
             resolver,
             plans,
             estimator,
+            models,
             rejections,
             log: Arc::clone(log),
             unidentified: before

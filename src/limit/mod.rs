@@ -8,6 +8,7 @@ pub(crate) mod gcra;
 pub(crate) mod in_flight;
 pub(crate) mod limits;
 pub(crate) mod meter;
+pub(crate) mod model_class;
 pub(crate) mod quantity;
 pub(crate) mod quota;
 pub(crate) mod rate;
@@ -40,8 +41,12 @@ pub enum Scope {
     Total,
     /// One route: a method and a path.
     Route,
+    /// One model, of all clients.
+    Model,
     /// One client, on all routes.
     Client,
+    /// One client on one model.
+    ClientOnModel,
     /// One client on one route.
     ClientOnRoute,
 }
@@ -52,8 +57,10 @@ impl Scope {
         match self {
             Self::Total => 0,
             Self::Route => 1,
-            Self::Client => 2,
-            Self::ClientOnRoute => 3,
+            Self::Model => 2,
+            Self::Client => 3,
+            Self::ClientOnModel => 4,
+            Self::ClientOnRoute => 5,
         }
     }
 }
@@ -230,6 +237,6 @@ impl Limit {
 
     /// Returns whether different clients share the limit's buckets.
     pub(crate) fn is_shared(&self) -> bool {
-        matches!(self.scope, Scope::Total | Scope::Route)
+        matches!(self.scope, Scope::Total | Scope::Route | Scope::Model)
     }
 }

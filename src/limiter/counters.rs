@@ -209,6 +209,8 @@ pub(crate) struct Unidentified {
     pub(crate) without_address: Counter,
     /// Requests for which a plan was named that is not declared. They have the limits of each client.
     pub(crate) unknown_plans: Counter,
+    /// Requests whose model was not read. They have the limits of every model, or what the rules set for them.
+    pub(crate) unread_models: Counter,
 }
 
 /// Counts of one limit or one route. All but `waiting` only grow.

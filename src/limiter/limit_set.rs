@@ -50,7 +50,7 @@ use foldhash::fast::FixedState;
 
 use crate::{
     clock::Nanos,
-    limit::{Limit, LimitSettings, gcra::RefusalReason},
+    limit::{Limit, LimitSettings, gcra::RefusalReason, model_class::ModelClass},
     limiter::{
         balance::BalanceRef,
         bucket::Bucket,
@@ -68,6 +68,9 @@ pub(crate) struct LimitSet {
     pub(crate) route: Box<str>,
     /// The usage plan of the clients that are charged on this set; `None` for those without one.
     pub(crate) plan: Option<Arc<str>>,
+    /// The model of the requests that are charged on this set, as the rules name it. `None` where its name is of no
+    /// account.
+    pub(crate) model: Option<Arc<str>>,
     pub(crate) limits: Box<[BoundLimit]>,
     /// The number of enforced limits. Zero for exempt routes, and for those that have shadows alone.
     pub(crate) enforced: usize,
@@ -113,6 +116,7 @@ impl LimitSet {
         Self {
             route: route.into(),
             plan,
+            model: None,
             enforced: limits.partition_point(|bound| !bound.limit.shadow),
             is_patient: limits.iter().any(|bound| bound.limit.wait_policy.is_some()),
             has_slots: limits.iter().any(|bound| bound.limit.is_slots()),
@@ -168,7 +172,9 @@ impl LimitSet {
 
     /// A set of the same route and plan with other limits. Counts for the same route, and is not exempt.
     fn with(&self, limits: impl IntoIterator<Item = BoundLimit>) -> Self {
-        Self::new(self.route.clone(), self.plan.clone(), limits).counted_by(&self.counters)
+        let mut limit_set = Self::new(self.route.clone(), self.plan.clone(), limits);
+        limit_set.model.clone_from(&self.model);
+        limit_set.counted_by(&self.counters)
     }
 
     /// Returns the number of the limit that caps what is in flight, if there is one alone, and clients share its bucket
@@ -240,6 +246,19 @@ impl LimitSet {
     /// Returns the enforced limits. Their indices are those of the set's readings.
     pub(crate) fn enforced(&self) -> impl Iterator<Item = &BoundLimit> {
         self.limits[..self.enforced].iter()
+    }
+
+    /// Returns the set for requests that are for a model as well, with the limits that it has.
+    pub(crate) fn of_model(
+        &self,
+        model: &Arc<str>,
+        limits: impl IntoIterator<Item = BoundLimit>,
+    ) -> Self {
+        let mut all: Vec<_> = self.limits.iter().cloned().chain(limits).collect();
+        all.sort_by_key(|bound| Reverse(bound.limit.scope.specificity()));
+        let mut limit_set = self.with(all);
+        limit_set.model = Some(Arc::clone(model));
+        limit_set
     }
 
     /// Returns the limits of both sets, each balance once: for a request that may mean either of two routes and is
@@ -566,6 +585,8 @@ pub(crate) struct Demand {
     pub(crate) is_exact: bool,
     /// The client is the anonymous one, whose limits all unidentified requests share.
     pub(crate) is_anonymous: bool,
+    /// The class of the request among the models of the rules, of which the limits that it asks are.
+    pub(crate) model: ModelClass,
 }
 
 /// A charge that is to be made: what one limit takes from its bucket for one request. Making one takes nothing.

@@ -1,8 +1,8 @@
 //! Counts through the facade `metrics`, by route and by limit and by nothing that a client sends.
 
 use metrics::{
-    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
-    gauge, histogram,
+    Counter, Gauge, Histogram, Label, Unit, counter, describe_counter, describe_gauge,
+    describe_histogram, gauge, histogram,
 };
 
 use crate::{clock::Nanos, limiter::limit_set::LimitSet};
@@ -19,19 +19,26 @@ pub(crate) struct Meters {
 
 impl Meters {
     pub(crate) fn of(limit_set: &LimitSet) -> Self {
-        let route = || limit_set.route.to_string();
+        let route = || {
+            let route = Label::new("route", limit_set.route.to_string());
+            let model = limit_set.model.iter();
+            let model = model.map(|model| Label::new("model", model.to_string()));
+            [route].into_iter().chain(model).collect::<Vec<_>>()
+        };
         let by_limit = limit_set.limits.iter().map(|bound| {
             let name = match bound.limit.shadow {
                 false => "throttle_limit_refused_total",
                 true => "throttle_limit_would_refuse_total",
             };
-            counter!(name, "limit" => bound.limit.name.to_string(), "route" => route())
+            let mut labels = vec![Label::new("limit", bound.limit.name.to_string())];
+            labels.append(&mut route());
+            counter!(name, labels)
         });
         Self {
-            admitted: counter!("throttle_admitted_total", "route" => route()),
-            refused: counter!("throttle_refused_total", "route" => route()),
+            admitted: counter!("throttle_admitted_total", route()),
+            refused: counter!("throttle_refused_total", route()),
             by_limit: by_limit.collect(),
-            wait: histogram!("throttle_wait_seconds", "route" => route()),
+            wait: histogram!("throttle_wait_seconds", route()),
         }
     }
 
@@ -59,6 +66,11 @@ impl Meters {
 /// Counts an answer that has reported more model tokens than it can have used.
 pub(crate) fn implausible(route: &str) {
     counter!("throttle_usage_implausible_total", "route" => route.to_owned()).increment(1);
+}
+
+/// Counts a request whose model was not read.
+pub(crate) fn unread_model(reason: &'static str) {
+    counter!("throttle_model_unread_total", "reason" => reason).increment(1);
 }
 
 /// The meters of the store: its failures, the requests that are decided without it, and whether it is up.
@@ -128,6 +140,10 @@ pub(crate) fn describe() {
         (
             "throttle_usage_implausible_total",
             "Answers that reported more model tokens than they can have used",
+        ),
+        (
+            "throttle_model_unread_total",
+            "Requests whose model was not read",
         ),
         (
             "throttle_store_errors_total",

@@ -24,7 +24,7 @@ mod meters;
 mod meters;
 
 use self::meters::StoreMeters;
-pub(crate) use self::meters::{Meters, describe};
+pub(crate) use self::meters::{Meters, describe, unread_model};
 use crate::{
     clock::Nanos,
     store::client::{Event, OnOutage},

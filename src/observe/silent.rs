@@ -24,6 +24,8 @@ impl Log {
 
     pub(crate) fn unknown_plan(&self) {}
 
+    pub(crate) fn no_body_read(&self) {}
+
     pub(crate) fn bucket_failed(&self, _: &StoreError, _: Nanos) {}
 
     pub(crate) fn store_down(&self, _: &StoreError) {}

@@ -30,6 +30,7 @@ pub(crate) struct Log {
     bucket_failures: Sampler,
     unaddressed: OnceLock<()>,
     unplanned: OnceLock<()>,
+    unpeeked: OnceLock<()>,
 }
 
 impl Log {
@@ -51,6 +52,7 @@ impl Log {
             &limits,
             denial.route(),
             denial.plan(),
+            denial.model(),
             wait,
             suppressed,
         );
@@ -61,7 +63,8 @@ impl Log {
     pub(crate) fn refused_by(&self, bound: &BoundLimit, set: &LimitSet, wait: Nanos, now: Nanos) {
         if let Some(suppressed) = self.tells_refusal(now) {
             let (limit, plan) = (&bound.limit.name, set.plan.as_deref());
-            refused(REFUSED, limit, &set.route, plan, Some(wait), suppressed);
+            let (route, model) = (&set.route, set.model.as_deref());
+            refused(REFUSED, limit, route, plan, model, Some(wait), suppressed);
         }
     }
 
@@ -77,6 +80,7 @@ impl Log {
             limit,
             route,
             plan,
+            model,
             wait_ms,
             suppressed
         );
@@ -135,6 +139,17 @@ impl Log {
         });
     }
 
+    /// Models are to be read from bodies, and no layer reads them. Told once.
+    pub(crate) fn no_body_read(&self) {
+        self.unpeeked.get_or_init(|| {
+            warn!(
+                target: TARGET,
+                "models are read from bodies, but no layer has read the body of this request; all such requests are \
+                 charged on the limits of every model. Add `ThrottleLayer::peek_layer` outside of the throttle"
+            );
+        });
+    }
+
     /// Clients are to be told apart by address, and the host tells none. Told once.
     pub(crate) fn no_peer_address(&self) {
         self.unaddressed.get_or_init(|| {
@@ -160,6 +175,7 @@ fn refused(
     limits: &str,
     route: &str,
     plan: Option<&str>,
+    model: Option<&str>,
     wait: Option<Nanos>,
     suppressed: u64,
 ) {
@@ -169,6 +185,7 @@ fn refused(
         limit = (!limits.is_empty()).then_some(limits),
         route,
         plan,
+        model,
         // Nothing: it can never pass.
         wait_ms = wait.map(|wait| wait / 1_000_000),
         suppressed,

@@ -213,7 +213,10 @@ fn description(status: &LimitStatus<'_>) -> String {
         _ if status.limit().published => {}
         Scope::Total => return "limit of the whole server".to_owned(),
         Scope::Route => return "limit of this route".to_owned(),
-        Scope::Client | Scope::ClientOnRoute => return "limit of this client".to_owned(),
+        Scope::Model => return "limit of this model".to_owned(),
+        Scope::Client | Scope::ClientOnModel | Scope::ClientOnRoute => {
+            return "limit of this client".to_owned();
+        }
     }
     let (count, window) = count_and_window(&status.limit().settings);
     let unit = if status.limit().is_tokens() {

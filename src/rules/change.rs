@@ -28,6 +28,7 @@ pub struct Change {
     scope: Scope,
     route: Option<String>,
     plan: Option<String>,
+    model: Option<String>,
     before: Option<LimitSettings>,
     after: Option<LimitSettings>,
 }
@@ -88,6 +89,9 @@ impl Changes {
                 scope: place.map_or(Scope::Route, ScopeKey::scope),
                 route: place.and_then(ScopeKey::route).map(ToString::to_string),
                 plan: place.and_then(ScopeKey::plan).map(ToString::to_string),
+                model: place
+                    .and_then(ScopeKey::model)
+                    .map(|model| model.name().to_owned()),
                 before: settings(before),
                 after: settings(after),
             }
@@ -210,6 +214,12 @@ impl Change {
         self.plan.as_deref()
     }
 
+    /// Returns the model that the limit holds for, as the rules name it, or `otherwise` or `unread`.
+    #[must_use]
+    pub fn model(&self) -> Option<&str> {
+        self.model.as_deref()
+    }
+
     /// Returns the former settings. `None` if the limit is new.
     #[must_use]
     pub fn before(&self) -> Option<&LimitSettings> {
@@ -229,13 +239,14 @@ impl Change {
         let scope = match (self.scope, &self.plan) {
             (Scope::Total, _) => "total".to_owned(),
             (Scope::Route, _) if self.route.is_none() => "default route".to_owned(),
-            (Scope::Route, _) => String::new(),
+            (Scope::Route | Scope::Model, _) => String::new(),
             (_, Some(plan)) => format!("plan `{plan}`"),
             (_, None) => "each client".to_owned(),
         };
         let route = self.route.iter().map(|route| format!("route `{route}`"));
+        let model = self.model.iter().map(|model| format!("model `{model}`"));
         let limit = format!("limit `{}`", self.name);
-        let parts = [scope].into_iter().chain(route).chain([limit]);
+        let parts = [scope].into_iter().chain(route).chain(model).chain([limit]);
         let parts: Vec<_> = parts.filter(|part| !part.is_empty()).collect();
         parts.join(", ")
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Rules, RulesError, Undeclared, exempt,
+    models::{CompiledModels, compile_models, reserve_models},
     names::{LimitNames, ScopeName, parse},
     plans::{PlanLimits, plans, reserve_clients, resolver},
     registry::{Draft, LimitTemplate, ScopeKey},
@@ -36,6 +37,8 @@ pub(crate) struct Compiled {
     /// The most buckets of clients that are kept. `None` if clients have no limits.
     pub(crate) max_clients: Option<usize>,
     pub(crate) estimator: Estimator,
+    /// `None`: requests are not charged by model.
+    pub(crate) models: Option<CompiledModels>,
     /// Answers of single routes. `None` if there are none.
     pub(crate) rejections: Option<Table<Arc<dyn Rejection>>>,
 }
@@ -63,6 +66,7 @@ fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, RulesError>
         routes,
         undeclared,
         catch_all,
+        models,
         clients,
         estimate,
         rejections,
@@ -83,7 +87,10 @@ fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, RulesError>
         names.reserve(limits, &format!("route `{key}`"))?;
     }
     if let Some(clients) = clients {
-        reserve_clients(clients, &mut names)?;
+        reserve_clients(clients, models.as_ref(), &mut names)?;
+    }
+    if let Some(models) = models {
+        reserve_models(models, &mut names)?;
     }
 
     let build_total = |limits| names.build(limits, ScopeName::Total);
@@ -106,10 +113,12 @@ fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, RulesError>
         });
     }
     let default = draft.bind_default(default);
+    let on_models = |models| compile_models(models, &compiled, &mut names, draft);
+    let compiled_models = models.as_ref().map(on_models).transpose()?;
 
     let plans = match clients {
         None => vec![PlanLimits::unlimited()],
-        Some(clients) => plans(clients, *catch_all, &mut names, draft)?,
+        Some(clients) => plans(clients, models.as_ref(), *catch_all, &mut names, draft)?,
     };
     // Nobody looks into the table where clients have no limits.
     let limited = plans.iter().any(PlanLimits::is_limited);
@@ -123,6 +132,7 @@ fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, RulesError>
         resolver: clients.as_ref().map(resolver).transpose()?,
         plans,
         max_clients: max_clients.filter(|_| limited),
+        models: compiled_models,
         estimator: Estimator::new(estimate.clone())
             .map_err(|InvalidFieldName(name)| RulesError::EstimateHeader { name })?,
         rejections: compile_rejections(rejections)?,

@@ -239,6 +239,47 @@ pub enum RulesError {
         /// The largest request, in model tokens.
         most: u64,
     },
+    /// A name in [`Models::by_header`](crate::Models::by_header) that no header field can have.
+    #[error("models: `{name}` is not a valid header name; write one such as `x-model`")]
+    #[non_exhaustive]
+    ModelHeader {
+        /// The name as written.
+        name: String,
+    },
+    /// A name of a model that no request can match.
+    #[error(
+        "models: `{name}` is no name of a model; write 1 to 256 bytes, with `*` at the end alone, such as `gpt-4o*`"
+    )]
+    #[non_exhaustive]
+    ModelName {
+        /// The name as written.
+        name: String,
+    },
+    /// Two models of one name.
+    #[error("models: `{name}` is declared twice; keep one of them")]
+    #[non_exhaustive]
+    SameModel {
+        /// The name.
+        name: String,
+    },
+    /// A key in [`Models::on`](crate::Models::on) that the rules do not have.
+    #[error("models: route `{key}` has no limits in the rules; add the route, or correct its key")]
+    #[non_exhaustive]
+    ModelRoute {
+        /// The key of the route.
+        key: String,
+    },
+    /// Limits of clients on a model that the rules do not have.
+    #[error(
+        "{place}: model `{name}` is not declared; declare it among the models, or correct its name"
+    )]
+    #[non_exhaustive]
+    UnknownModel {
+        /// The place where the limits stand.
+        place: String,
+        /// The name of the model.
+        name: String,
+    },
     /// Too many limits of a kind in one scope.
     #[error("{place}: {count} {what} are too many; use at most 5")]
     #[non_exhaustive]

@@ -34,6 +34,16 @@ pub(super) fn check(rules: &Rules, keys: &[RouteKey]) -> Result<(), RulesError> 
         // Two keys for one route are an error of their own.
         let _ = exempt.insert(key, is_exempt.then_some(key));
     }
+    if let Some(models) = &rules.models {
+        let named = models.models.iter().map(|(name, limits)| (&**name, limits));
+        let others = [("otherwise", &models.otherwise), ("unread", &models.unread)];
+        let others = others
+            .iter()
+            .filter_map(|(name, it)| Some((*name, it.as_ref()?)));
+        for (name, limits) in named.chain(others) {
+            refuse(Some(limits), || format!("model `{name}`"))?;
+        }
+    }
     match &rules.clients {
         Some(clients) => check_clients(clients, &exempt),
         None => Ok(()),
@@ -45,8 +55,20 @@ fn check_clients(clients: &Clients, exempt: &Table<Option<&RouteKey>>) -> Result
     let each = each.map(|plan| ("each client".to_owned(), plan));
     let plans = clients.plans.iter();
     let plans = plans.map(|(name, plan)| (format!("plan `{name}`"), plan));
-    for (place, Plan { limits, routes }) in each.chain(plans) {
+    for (place, plan) in each.chain(plans) {
+        let Plan {
+            limits,
+            routes,
+            models,
+            other_models,
+        } = plan;
         refuse(Some(limits), || place.clone())?;
+        refuse(other_models.as_ref(), || {
+            format!("{place}, model `otherwise`")
+        })?;
+        for (name, limits) in models {
+            refuse(Some(limits), || format!("{place}, model `{name}`"))?;
+        }
         for (key, limits) in routes {
             let key = parse(key)?;
             let place = || format!("{place}, route `{key}`");

@@ -5,6 +5,7 @@ mod change;
 mod compile;
 mod error;
 mod exempt;
+mod models;
 mod names;
 mod pairs;
 mod plans;
@@ -17,6 +18,7 @@ use std::{any::Any, sync::Arc};
 use crate::{
     client::Clients,
     limit::limits::{Access, Limits},
+    model::Models,
     response::{Rejection, Rejections, RouteRejection},
     route::{CatchAll, RouteKey},
     usage::Estimate,
@@ -29,9 +31,10 @@ pub use self::{
 };
 pub(crate) use self::{
     compile::{Compiled, DeclaredRoute},
+    models::CompiledModels,
     pairs::pairs,
     plans::PlanLimits,
-    registry::{Handover, LimitTemplate, Registry, others},
+    registry::{Handover, LimitTemplate, ModelKey, Registry, others},
 };
 
 /// All limits of a throttle: for the whole server, for every route, for single routes, and for clients.
@@ -48,13 +51,14 @@ pub(crate) use self::{
 /// # Ok::<(), tower_throttle::RulesError>(())
 /// ```
 ///
-/// A request is charged on the total, on its route and on its client, on all of them or on none.
+/// A request is charged on the total, on its route, its model and its client, on all of them or on none.
 ///
 /// - The **total** is one set of buckets for all requests.
 /// - The **default route** holds for each route by itself, like API Gateway's default route settings: every route has
 ///   buckets of its own. A declared route inherits what it leaves out.
 /// - A **route** is a [`RouteKey`]; the most specific key wins. `$default` is a key like any other: one set of buckets
 ///   for all requests that no other key matches. It is not the default route.
+/// - [`Models`] are the models that requests are for: each has buckets of its own, on all routes.
 /// - [`Clients`] are the callers: each has buckets of its own, on all routes.
 ///
 /// A request that no rule covers is not limited.
@@ -66,6 +70,7 @@ pub struct Rules {
     pub(crate) routes: Vec<(Box<str>, Limits)>,
     pub(crate) undeclared: Undeclared,
     pub(crate) catch_all: CatchAll,
+    pub(crate) models: Option<Models>,
     pub(crate) clients: Option<Clients>,
     pub(crate) estimate: Estimate,
     pub(crate) rejections: Rejections,
@@ -136,6 +141,12 @@ impl Rules {
     /// ```
     pub fn catch_all(mut self, catch_all: CatchAll) -> Self {
         self.catch_all = catch_all;
+        self
+    }
+
+    /// Sets the models: how the model of a request is found, and the limits of each. Replaces earlier ones.
+    pub fn models(mut self, models: Models) -> Self {
+        self.models = Some(models);
         self
     }
 

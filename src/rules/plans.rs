@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     RulesError,
+    models::{plan_models, reserve_plan},
     names::{LimitNames, ScopeName, parse, proper},
     registry::{Draft, ScopeKey},
 };
@@ -14,6 +15,7 @@ use crate::{
     client::{Clients, Plan, Resolver, ResolverError},
     limit::limits::{Access, Limits},
     limiter::limit_set::BoundLimit,
+    model::Models,
     route::{CatchAll, RouteKey, table::Table},
 };
 
@@ -28,6 +30,8 @@ pub(crate) struct PlanLimits {
     pub(crate) variants: Vec<Vec<BoundLimit>>,
     /// The number of the variant.
     pub(crate) routes: Table<usize>,
+    /// The limits of these clients on models, by the position of each class. Empty where rules have no models.
+    pub(crate) models: Vec<Vec<BoundLimit>>,
 }
 
 impl PlanLimits {
@@ -38,16 +42,22 @@ impl PlanLimits {
             first: 0,
             variants: vec![Vec::new()],
             routes: Table::new(),
+            models: Vec::new(),
         }
     }
 
     pub(crate) fn is_limited(&self) -> bool {
-        self.variants.iter().any(|bounds| !bounds.is_empty())
+        let mut all = self.variants.iter().chain(&self.models);
+        all.any(|bounds| !bounds.is_empty())
     }
 }
 
 /// Checks what users said of clients, and notes the names in it.
-pub(super) fn reserve_clients(clients: &Clients, names: &mut LimitNames) -> Result<(), RulesError> {
+pub(super) fn reserve_clients(
+    clients: &Clients,
+    models: Option<&Models>,
+    names: &mut LimitNames,
+) -> Result<(), RulesError> {
     let each = clients.each.as_ref().ok_or(RulesError::NoEach)?;
     let plans = clients.plans.iter();
     let mut earlier: HashSet<&str> = HashSet::new();
@@ -65,21 +75,23 @@ pub(super) fn reserve_clients(clients: &Clients, names: &mut LimitNames) -> Resu
         for (key, limits) in &plan.routes {
             names.reserve(limits, &format!("{place}, route `{}`", parse(key)?))?;
         }
+        reserve_plan(plan, models, &place, names)?;
     }
     Ok(())
 }
 
 pub(super) fn plans(
     clients: &Clients,
+    models: Option<&Models>,
     catch_all: CatchAll,
     names: &mut LimitNames,
     draft: &mut Draft<'_>,
 ) -> Result<Vec<PlanLimits>, RulesError> {
     let nothing = Plan::default();
     let each = clients.each.as_ref().unwrap_or(&nothing);
-    let mut plans = vec![plan_limits(None, each, &nothing, names, draft)?];
+    let mut plans = vec![plan_limits(None, each, &nothing, models, names, draft)?];
     for (name, plan) in &clients.plans {
-        let next = plan_limits(Some(name), plan, each, names, draft)?;
+        let next = plan_limits(Some(name), plan, each, models, names, draft)?;
         let last = plans.last();
         let first = last.map_or(0, |last| last.first + last.variants.len());
         plans.push(PlanLimits { first, ..next });
@@ -95,6 +107,7 @@ fn plan_limits(
     name: Option<&str>,
     plan: &Plan,
     each: &Plan,
+    models: Option<&Models>,
     names: &mut LimitNames,
     draft: &mut Draft<'_>,
 ) -> Result<PlanLimits, RulesError> {
@@ -137,11 +150,13 @@ fn plan_limits(
             bounds
         });
     }
+    let on_models = |models| plan_models(name, plan, each, models, names, draft);
     Ok(PlanLimits {
         plan: plan_name,
         first: 0,
         variants,
         routes: table,
+        models: models.map_or_else(Vec::new, on_models),
     })
 }
 

@@ -45,6 +45,38 @@ pub(crate) enum ScopeKey {
     /// The limits of each client on the plan of this name.
     Client(Option<Arc<str>>),
     ClientOnRoute(Option<Arc<str>>, RouteKey),
+    Model(ModelKey),
+    ClientOnModel(Option<Arc<str>>, ModelKey),
+}
+
+/// The models that limits are for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum ModelKey {
+    /// Those that a name in the rules stands for.
+    Named(Arc<str>),
+    /// All that no name stands for.
+    Other,
+    /// Those that were not read.
+    Unread,
+}
+
+impl ModelKey {
+    /// Returns the name by which people know it.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Named(name) => name,
+            Self::Other => "otherwise",
+            Self::Unread => "unread",
+        }
+    }
+
+    /// Returns the name, to keep.
+    pub(crate) fn label(&self) -> Arc<str> {
+        match self {
+            Self::Named(name) => Arc::clone(name),
+            Self::Other | Self::Unread => self.name().into(),
+        }
+    }
 }
 
 /// A limit that each undeclared route has for itself.
@@ -159,7 +191,10 @@ impl Draft<'_> {
     /// The limits of a place, each with its balances from before or, where it is new, with full buckets.
     pub(crate) fn bind(&mut self, place: ScopeKey, limits: Vec<Limit>) -> Vec<BoundLimit> {
         let old = self.before.at(&place);
-        let by_client = matches!(place, ScopeKey::Client(_) | ScopeKey::ClientOnRoute(..));
+        let by_client = match place {
+            ScopeKey::Total | ScopeKey::Route(_) | ScopeKey::Model(_) => false,
+            ScopeKey::Client(_) | ScopeKey::ClientOnRoute(..) | ScopeKey::ClientOnModel(..) => true,
+        };
         let known = match &place {
             ScopeKey::Route(key) => self.handover.lines.get(key).copied(),
             _ => None,
@@ -439,20 +474,41 @@ impl ScopeKey {
             Self::Route(_) => Scope::Route,
             Self::Client(_) => Scope::Client,
             Self::ClientOnRoute(..) => Scope::ClientOnRoute,
+            Self::Model(_) => Scope::Model,
+            Self::ClientOnModel(..) => Scope::ClientOnModel,
         }
     }
 
     pub(crate) fn route(&self) -> Option<&RouteKey> {
         match self {
-            Self::Total | Self::Client(_) => None,
+            Self::Total | Self::Client(_) | Self::Model(_) | Self::ClientOnModel(..) => None,
             Self::Route(key) | Self::ClientOnRoute(_, key) => Some(key),
         }
     }
 
     pub(crate) fn plan(&self) -> Option<&Arc<str>> {
         match self {
-            Self::Total | Self::Route(_) => None,
-            Self::Client(plan) | Self::ClientOnRoute(plan, _) => plan.as_ref(),
+            Self::Total | Self::Route(_) | Self::Model(_) => None,
+            Self::Client(plan) | Self::ClientOnRoute(plan, _) | Self::ClientOnModel(plan, _) => {
+                plan.as_ref()
+            }
+        }
+    }
+
+    pub(crate) fn model(&self) -> Option<&ModelKey> {
+        match self {
+            Self::Total | Self::Route(_) | Self::Client(_) | Self::ClientOnRoute(..) => None,
+            Self::Model(model) | Self::ClientOnModel(_, model) => Some(model),
+        }
+    }
+}
+
+/// As stores know it: a name in the rules stands in quotes, and is none of the other two.
+impl fmt::Display for ModelKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Named(name) => write!(f, "{name:?}"),
+            Self::Other | Self::Unread => f.write_str(self.name()),
         }
     }
 }
@@ -471,6 +527,11 @@ impl fmt::Display for ScopeKey {
             Self::ClientOnRoute(plan, key) => {
                 of_plan(f, plan)?;
                 write!(f, " {key}")
+            }
+            Self::Model(model) => write!(f, "model {model}"),
+            Self::ClientOnModel(plan, model) => {
+                of_plan(f, plan)?;
+                write!(f, " model {model}")
             }
         }
     }

@@ -11,6 +11,7 @@ use crate::{
         limits::{Access, Limits},
         reservation::Reservation,
     },
+    model::{ModelSource, Models},
     response::RouteRejection,
     route::CatchAll,
     usage::{Estimate, EstimateSource},
@@ -44,6 +45,7 @@ impl Settings {
             routes,
             undeclared,
             catch_all,
+            models,
             clients,
             estimate,
             rejections,
@@ -81,6 +83,9 @@ impl Settings {
         }
         for (key, limits) in routes {
             settings.limits(&format!("route `{key}`"), limits);
+        }
+        if let Some(models) = models {
+            settings.models(models);
         }
         if let Some(clients) = clients {
             settings.clients(clients);
@@ -162,6 +167,48 @@ impl Settings {
         }
     }
 
+    fn models(&mut self, models: &Models) {
+        let Models {
+            source,
+            routes,
+            models,
+            otherwise,
+            unread,
+        } = models;
+        let place = "models";
+        let source = match source {
+            ModelSource::Body => "body".to_owned(),
+            ModelSource::Header(name) => format!("header `{name}`"),
+            ModelSource::Closure(_) => "custom".to_owned(),
+        };
+        self.set(place, "found by", "none", source);
+        self.set(
+            place,
+            "on",
+            "all routes",
+            match routes.is_empty() {
+                true => "all routes".to_owned(),
+                false => routes.join(", "),
+            },
+        );
+        let named = models.iter().map(|(name, limits)| (&**name, limits));
+        let others = [("otherwise", otherwise), ("unread", unread)];
+        let others = others
+            .into_iter()
+            .filter_map(|(name, it)| Some((name, it.as_ref()?)));
+        for (name, limits) in named.chain(others) {
+            self.limits(&format!("model `{name}`"), limits);
+        }
+        if unread.is_some() {
+            self.set(
+                place,
+                "unread",
+                "every model",
+                "limits of its own".to_owned(),
+            );
+        }
+    }
+
     fn clients(&mut self, clients: &Clients) {
         let Clients {
             sources,
@@ -202,6 +249,12 @@ impl Settings {
             self.limits(&place, &plan.limits);
             for (key, limits) in &plan.routes {
                 self.limits(&format!("{place}, route `{key}`"), limits);
+            }
+            for (name, limits) in &plan.models {
+                self.limits(&format!("{place}, model `{name}`"), limits);
+            }
+            if let Some(limits) = &plan.other_models {
+                self.limits(&format!("{place}, model `otherwise`"), limits);
             }
         }
         let mut of_plans: HashMap<&str, (usize, u64)> = HashMap::new();
@@ -277,6 +330,7 @@ fn estimate(estimate: &Estimate) -> String {
         EstimateSource::ContentLength { bytes_per_token } => {
             format!("a token for {bytes_per_token} bytes, otherwise {otherwise}")
         }
+        EstimateSource::Body(body) => format!("{body:?}, otherwise {otherwise}"),
         EstimateSource::Closure(_) => format!("custom, otherwise {otherwise}"),
     };
     match is_exact {

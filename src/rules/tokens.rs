@@ -21,6 +21,16 @@ pub(super) fn check(rules: &Rules) -> Result<(), RulesError> {
     for (key, limits) in &rules.routes {
         limits_tokens(&limits.or(default), || format!("route `{key}`"))?;
     }
+    if let Some(models) = &rules.models {
+        for (name, limits) in &models.models {
+            limits_tokens(limits, || format!("model `{name}`"))?;
+        }
+        for (name, limits) in [("otherwise", &models.otherwise), ("unread", &models.unread)] {
+            if let Some(limits) = limits {
+                limits_tokens(limits, || format!("model `{name}`"))?;
+            }
+        }
+    }
     let Some(clients) = &rules.clients else {
         return Ok(());
     };
@@ -48,6 +58,19 @@ fn check_plan(
     for (key, limits) in &plan.routes {
         let inherited = on_routes.get(&parse(key)?).copied();
         limits_tokens(&limits.or(inherited), || format!("{place}, route `{key}`"))?;
+    }
+    for (name, limits) in &plan.models {
+        let mut inherited = each.models.iter();
+        let inherited = inherited
+            .find(|(it, _)| it == name)
+            .map(|(_, limits)| limits);
+        limits_tokens(&limits.or(inherited), || format!("{place}, model `{name}`"))?;
+    }
+    if let Some(limits) = &plan.other_models {
+        let inherited = each.other_models.as_ref();
+        limits_tokens(&limits.or(inherited), || {
+            format!("{place}, model `otherwise`")
+        })?;
     }
     Ok(())
 }

@@ -4,7 +4,11 @@ use std::{borrow::Cow, fmt, sync::Arc};
 
 use http::{HeaderName, header::CONTENT_LENGTH};
 
-use crate::head::{self, RequestHead};
+use super::body_estimate::BodyEstimate;
+use crate::{
+    facts::BodyFacts,
+    head::{self, RequestHead},
+};
 
 /// The number of model tokens that are reserved for a request before its cost is known.
 ///
@@ -42,6 +46,7 @@ pub(crate) enum EstimateSource {
     Nothing,
     Header(Cow<'static, str>),
     ContentLength { bytes_per_token: u64 },
+    Body(BodyEstimate),
     Closure(EstimateFn),
 }
 
@@ -73,6 +78,15 @@ impl Estimate {
     /// `Content-Length`. Zero `bytes_per_token` count as one.
     pub fn by_content_length(bytes_per_token: u64) -> Self {
         Self::of(EstimateSource::ContentLength { bytes_per_token })
+    }
+
+    /// Creates an estimate from the facts of the request's body: its text, and the output that it asks for.
+    ///
+    /// [`ThrottleLayer::peek_layer`](crate::ThrottleLayer::peek_layer) reads the body, and goes outside of the
+    /// throttle. A body that was not read has [`or`](Self::or) tokens: choose a number above that of most requests,
+    /// since a client decides whether its body is read.
+    pub fn from_body(estimate: BodyEstimate) -> Self {
+        Self::of(EstimateSource::Body(estimate))
     }
 
     /// Creates an estimate from a closure over the request's head. `None` means that the number is not known.
@@ -136,6 +150,7 @@ impl fmt::Debug for Estimate {
             EstimateSource::ContentLength { bytes_per_token } => {
                 debug.field("by_content_length", bytes_per_token)
             }
+            EstimateSource::Body(body) => debug.field("from_body", body),
             EstimateSource::Closure(_) => debug.field("by", &format_args!("<fn>")),
         };
         debug
@@ -174,6 +189,11 @@ impl Estimator {
         self.estimate.is_exact
     }
 
+    /// Returns whether the numbers are read from bodies.
+    pub(crate) fn reads_body(&self) -> bool {
+        matches!(self.estimate.source, EstimateSource::Body(_))
+    }
+
     /// The tokens of a request: at least one.
     pub(crate) fn tokens(&self, head: RequestHead<'_>) -> u64 {
         let number = |name| head::number(head.headers(), name);
@@ -182,6 +202,11 @@ impl Estimator {
             EstimateSource::Header(_) => self.field.as_ref().and_then(number),
             EstimateSource::ContentLength { bytes_per_token } => {
                 number(&CONTENT_LENGTH).map(|bytes| bytes.div_ceil((*bytes_per_token).max(1)))
+            }
+            EstimateSource::Body(estimate) => {
+                let body = head.extensions().get::<BodyFacts>();
+                body.and_then(BodyFacts::facts)
+                    .map(|facts| estimate.tokens(facts))
             }
             EstimateSource::Closure(closure) => closure(head),
         };

@@ -7,6 +7,7 @@
 // from the answer as it streams.
 
 mod account;
+mod body_estimate;
 mod estimate;
 mod reader;
 mod scan;
@@ -14,7 +15,7 @@ mod scan;
 pub(crate) use self::estimate::EstimateSource;
 #[cfg(feature = "__bench")]
 pub(crate) use self::scan::{MediaType, UsageScanner};
-pub use self::{account::Usage, estimate::Estimate};
+pub use self::{account::Usage, body_estimate::BodyEstimate, estimate::Estimate};
 pub(crate) use self::{
     estimate::{Estimator, InvalidFieldName},
     reader::{ReportListener, UsageReader},

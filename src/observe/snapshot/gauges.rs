@@ -22,6 +22,9 @@ impl LimitSnapshot {
         if let Some(route) = &self.route {
             labels.push(Label::new("route", route.clone()));
         }
+        if let Some(model) = &self.model {
+            labels.push(Label::new("model", model.to_string()));
+        }
         let readings = [
             ("throttle_limit_remaining", self.remaining),
             ("throttle_limit_owed", self.owed),

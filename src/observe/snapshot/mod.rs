@@ -37,6 +37,9 @@ pub struct Snapshot {
     /// Requests for which [`Clients::plan_by`](crate::Clients::plan_by) returned an undeclared plan: they have the
     /// limits of each client.
     pub unknown_plans: u64,
+    /// Requests whose model was not read: they are charged on the limits of every model, or on those of
+    /// [`Models::unread`](crate::Models::unread).
+    pub unread_models: u64,
 }
 
 /// One limit at one moment.
@@ -54,6 +57,8 @@ pub struct LimitSnapshot {
     pub route: Option<String>,
     /// The plan of the clients for whom the limit holds.
     pub plan: Option<Arc<str>>,
+    /// The model, as the rules name it, or `otherwise` or `unread`. `None` for limits that hold whatever the model.
+    pub model: Option<Arc<str>>,
     /// The limit's settings.
     pub settings: LimitSettings,
     /// The units that a full bucket holds: a burst, a quota's count, a cap's slots. Zero if the limit is closed.
@@ -127,6 +132,7 @@ impl LimitSnapshot {
             scope: limit.scope,
             route: route.map(str::to_owned),
             plan: plan.map(Arc::clone),
+            model: None,
             settings: limit.settings.clone(),
             burst: limit.meter.map_or(0, |meter| meter.capacity()),
             remaining: None,

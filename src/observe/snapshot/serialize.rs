@@ -13,13 +13,15 @@ impl Serialize for Snapshot {
             overflowed,
             without_address,
             unknown_plans,
+            unread_models,
         } = self;
-        let mut fields = serializer.serialize_struct("Snapshot", 5)?;
+        let mut fields = serializer.serialize_struct("Snapshot", 6)?;
         fields.serialize_field("limits", limits)?;
         fields.serialize_field("routes", routes)?;
         fields.serialize_field("overflowed", overflowed)?;
         fields.serialize_field("without_address", without_address)?;
         fields.serialize_field("unknown_plans", unknown_plans)?;
+        fields.serialize_field("unread_models", unread_models)?;
         fields.end()
     }
 }
@@ -30,7 +32,9 @@ impl Serialize for LimitSnapshot {
         let scope = match self.scope {
             Scope::Total => "total",
             Scope::Route => "route",
+            Scope::Model => "model",
             Scope::Client => "client",
+            Scope::ClientOnModel => "client_on_model",
             Scope::ClientOnRoute => "client_on_route",
         };
         let kind = match &self.settings {
@@ -39,11 +43,12 @@ impl Serialize for LimitSnapshot {
             LimitSettings::Tokens(_) => "tokens",
             LimitSettings::InFlight(_) => "in_flight",
         };
-        let mut fields = serializer.serialize_struct("LimitSnapshot", 16)?;
+        let mut fields = serializer.serialize_struct("LimitSnapshot", 17)?;
         fields.serialize_field("name", &*self.name)?;
         fields.serialize_field("scope", scope)?;
         fields.serialize_field("route", &self.route)?;
         fields.serialize_field("plan", &self.plan.as_deref())?;
+        fields.serialize_field("model", &self.model.as_deref())?;
         fields.serialize_field("kind", kind)?;
         fields.serialize_field("settings", &self.settings.to_string())?;
         fields.serialize_field("shadow", &self.settings.is_shadow())?;

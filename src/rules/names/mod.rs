@@ -5,7 +5,7 @@ mod stem;
 
 use std::{borrow::Cow, collections::HashMap};
 
-use super::RulesError;
+use super::{RulesError, registry::ModelKey};
 use crate::{
     limit::{
         Limit, LimitSettings, Scope,
@@ -25,9 +25,11 @@ pub(super) enum ScopeName<'a> {
     /// The default route: each route by itself.
     Default,
     Route(&'a RouteKey),
+    Model(&'a ModelKey),
     /// Clients on the plan of this name.
     Clients(Option<&'a str>),
     ClientsOnRoute(Option<&'a str>, &'a RouteKey),
+    ClientsOnModel(Option<&'a str>, &'a ModelKey),
 }
 
 impl ScopeName<'_> {
@@ -35,7 +37,9 @@ impl ScopeName<'_> {
         match self {
             Self::Total => Scope::Total,
             Self::Default | Self::Route(_) => Scope::Route,
+            Self::Model(_) => Scope::Model,
             Self::Clients(_) => Scope::Client,
+            Self::ClientsOnModel(..) => Scope::ClientOnModel,
             Self::ClientsOnRoute(..) => Scope::ClientOnRoute,
         }
     }
@@ -48,12 +52,16 @@ impl ScopeName<'_> {
             Self::Route(key) => stem::of_route(key).into(),
             Self::Clients(plan) => stem::of_clients(plan).into(),
             Self::ClientsOnRoute(plan, key) => stem::of_clients_on_route(plan, key).into(),
+            Self::Model(model) => stem::of_model(model.name()).into(),
+            Self::ClientsOnModel(plan, model) => {
+                stem::of_clients_on_model(plan, model.name()).into()
+            }
         }
     }
 }
 
-/// The number of limits that a scope may have of a kind that is held until the response ends. Most requests have four
-/// scopes at most (a route, a client on it, a client, the total), so that 32 bits have one for each.
+/// The number of limits that a scope may have of a kind that is held until the response ends. Most requests have six
+/// scopes at most (a route, a model, a client, a client on each of them, the total), so that 32 bits have one for each.
 const MAX_HELD: usize = 5;
 
 /// The names given and taken so far.
@@ -136,7 +144,8 @@ impl LimitNames {
             let name = made.as_deref().or(own).unwrap_or(&stem);
             let shadow = settings.is_shadow();
             let capacity = scope == Scope::Total
-                || scope == Scope::Route && matches!(settings, LimitSettings::InFlight(_));
+                || matches!(scope, Scope::Route | Scope::Model)
+                    && matches!(settings, LimitSettings::InFlight(_));
             Limit {
                 name: name.into(),
                 is_named,

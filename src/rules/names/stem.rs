@@ -14,6 +14,9 @@ pub(super) const DEFAULT: &str = "default";
 /// Each client without a plan.
 pub(super) const CLIENT: &str = "client";
 
+/// The beginning of all names of models.
+const MODEL: &str = "model";
+
 /// The key `$default`.
 const CATCH_ALL: &str = "catch_all";
 
@@ -64,8 +67,10 @@ pub(super) fn of_clients(plan: Option<&str>) -> String {
         return CLIENT.to_owned();
     };
     let mut words = plan.split('_');
-    let is_ambiguous = [TOTAL, DEFAULT, CLIENT, CATCH_ALL].contains(&plan)
-        || words.clone().any(|word| METHODS.contains(&word))
+    let is_ambiguous = [TOTAL, DEFAULT, CLIENT, CATCH_ALL, MODEL].contains(&plan)
+        || words
+            .clone()
+            .any(|word| word == MODEL || METHODS.contains(&word))
         || plan.contains('_') && words.next_back().is_some_and(is_ending);
     finish(plan, !is_ambiguous, &format!("plan {plan}"))
 }
@@ -73,6 +78,19 @@ pub(super) fn of_clients(plan: Option<&str>) -> String {
 /// Names the clients of a plan on one route.
 pub(super) fn of_clients_on_route(plan: Option<&str>, key: &RouteKey) -> String {
     format!("{}_{}", of_clients(plan), of_route(key))
+}
+
+/// Names a model: `llama-70b` is `model_llama_70b`, with a hash of its name, since most names have other characters than
+/// a name of a limit.
+pub(super) fn of_model(model: &str) -> String {
+    let words = format!("model_{model}");
+    let is_plain = model.bytes().all(|byte| byte.is_ascii_alphanumeric()) && !is_ending(model);
+    finish(&words, is_plain, &words)
+}
+
+/// Names the clients of a plan on one model.
+pub(super) fn of_clients_on_model(plan: Option<&str>, model: &str) -> String {
+    format!("{}_{}", of_clients(plan), of_model(model))
 }
 
 /// Returns whether a word could be one that tells the limits of one scope apart.

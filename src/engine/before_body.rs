@@ -1,0 +1,92 @@
+//! The decision before the body of a request is read.
+//!
+//! Some limits depend on the body: those of the model that it names, and of the tokens that it asks for. A layer outside
+//! of the throttle reads the body for them. Before it does, the limits that need no body are looked at: a request that
+//! one of them refuses is answered at once, so that nobody uploads for nothing.
+//!
+//! # Invariants
+//!
+//! - **Nothing is charged.** A request that is not refused here is decided on by the throttle, as if nobody had looked.
+//! - **A refusal is a decision**: it is counted and answered as by the throttle, once.
+//! - **Nobody is refused who would wait**, and nobody by what the body may change.
+//!
+//! Called by the layer that reads bodies.
+
+use std::sync::Arc;
+
+use super::{
+    Engine,
+    outcome::{Decided, Outcome, Refusal},
+    pending::Attempt,
+    route_limits::RouteLimits,
+    rule_set::RuleSet,
+};
+use crate::{
+    clock::Nanos,
+    decision::Failure,
+    head::RequestHead,
+    limiter::{limit_set::Demand, readings::LimitReadings},
+};
+
+/// The need of a request for the facts of its body.
+pub(crate) enum BodyNeed {
+    /// No limit needs them.
+    None,
+    /// A limit needs them. With the client, by which readers of bodies share their room: zero if rules know none.
+    Facts(u128),
+    /// A limit that needs none refuses the request.
+    Refused(Refusal),
+}
+
+impl Engine {
+    /// Returns whether the limits of a request need facts of its body, and refuses it at once if one that needs none
+    /// does.
+    pub(crate) fn before_body(self: &Arc<Self>, head: RequestHead<'_>) -> BodyNeed {
+        let rules = self.active.rules();
+        let mut demand = Demand::default();
+        let Some(limits) = rules.before_body(head, self.options.protocol, &mut demand) else {
+            return BodyNeed::None;
+        };
+        let arrived = rules.limiter.now();
+        let attempt = Attempt {
+            engine: self,
+            rules: &rules,
+            limits: &limits,
+            demand,
+            arrived,
+            head,
+        };
+        let decided = match self.active.gate.is_closed() && !limits.limit_set.exempt {
+            true => Some(attempt.fail(Failure::ShuttingDown, 0)),
+            false => attempt.refuse_before_body(),
+        };
+        match decided {
+            Some(Decided::Refuse(refusal)) => BodyNeed::Refused(refusal),
+            _ => BodyNeed::Facts(demand.identity),
+        }
+    }
+}
+
+impl Attempt<'_> {
+    /// Refuses the request if a limit does that needs no body. Charges nothing.
+    fn refuse_before_body(&self) -> Option<Decided> {
+        let (limiter, limit_set) = (&self.rules.limiter, &self.limits.limit_set);
+        let mut readings = limiter.peek(limit_set, self.demand, self.arrived);
+        is_refused(self.rules, self.limits, &readings, self.arrived).then(|| {
+            let mut outcome = Outcome::new(self.arrived, &mut readings);
+            self.refuse(&mut outcome)
+        })
+    }
+}
+
+/// Returns whether one of the limits refuses a request, whatever its body, and lets none wait. Balances in a store are
+/// not known here.
+fn is_refused(rules: &RuleSet, limits: &RouteLimits, readings: &LimitReadings, now: Nanos) -> bool {
+    let reads_tokens = rules.estimator.reads_body();
+    let pairs = limits.limit_set.enforced().zip(readings.as_slice());
+    let mut here = pairs.filter(|(bound, _)| {
+        let is_here = rules.store.is_none() || bound.id.is_none();
+        is_here && bound.limit.wait_policy.is_none() && !(reads_tokens && bound.limit.is_tokens())
+    });
+    here.any(|(bound, reading)| bound.refusal(reading.state, now, reading.cost).is_some())
+}

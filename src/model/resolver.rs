@@ -1,0 +1,254 @@
+//! The class of a request among the models of the rules.
+
+use std::{cmp::Reverse, collections::HashMap, fmt};
+
+use foldhash::fast::RandomState;
+use http::HeaderName;
+
+use super::{
+    Models,
+    models::{ModelSource, NameModel},
+};
+use crate::{
+    facts::{BodyFacts, UnreadReason},
+    head::{self, RequestHead},
+    limit::model_class::ModelClass,
+};
+
+/// A fault in the settings of models.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ModelResolverError {
+    Header(String),
+    Name(String),
+    SameName(String),
+}
+
+/// Finds the class of a request.
+pub(crate) struct ModelResolver {
+    source: NameSource,
+    /// The numbers of names that stand for one model.
+    exact: HashMap<Box<str>, usize, RandomState>,
+    /// Beginnings of names, the longest first, with their numbers.
+    prefixes: Box<[(Box<str>, usize)]>,
+}
+
+/// A source of names, checked.
+enum NameSource {
+    Body,
+    Header(HeaderName),
+    Closure(NameModel),
+}
+
+/// The most bytes of a name in the rules. Longer names in requests match none, or a beginning.
+const LONGEST: usize = 256;
+
+impl ModelResolver {
+    pub(crate) fn new(models: &Models) -> Result<Self, ModelResolverError> {
+        let source = match &models.source {
+            ModelSource::Body => NameSource::Body,
+            ModelSource::Header(name) => {
+                let fault = |_| ModelResolverError::Header(name.to_string());
+                NameSource::Header(name.parse().map_err(fault)?)
+            }
+            ModelSource::Closure(closure) => NameSource::Closure(closure.clone()),
+        };
+        let mut exact = HashMap::with_hasher(RandomState::default());
+        let mut prefixes: Vec<(Box<str>, usize)> = Vec::new();
+        for (number, (name, _)) in models.models.iter().enumerate() {
+            let prefix = name.strip_suffix('*');
+            let text = prefix.unwrap_or(name);
+            if name.is_empty() || text.contains('*') || name.len() > LONGEST {
+                return Err(ModelResolverError::Name(name.to_string()));
+            }
+            let is_known = match prefix {
+                None => exact.insert(text.into(), number).is_some(),
+                Some(_) => {
+                    let is_known = prefixes.iter().any(|(known, _)| **known == *text);
+                    prefixes.push((text.into(), number));
+                    is_known
+                }
+            };
+            if is_known {
+                return Err(ModelResolverError::SameName(name.to_string()));
+            }
+        }
+        prefixes.sort_by_key(|(prefix, _)| Reverse(prefix.len()));
+        Ok(Self {
+            source,
+            exact,
+            prefixes: prefixes.into(),
+        })
+    }
+
+    /// Returns whether names are read from the body of a request.
+    pub(crate) fn reads_body(&self) -> bool {
+        matches!(self.source, NameSource::Body)
+    }
+
+    /// Returns the number of classes that a request may have.
+    pub(crate) fn classes(&self) -> usize {
+        self.exact.len() + self.prefixes.len() + 2
+    }
+
+    /// Returns the class of a request. Runs the user's closure, if the source is one.
+    pub(crate) fn class(&self, request: RequestHead<'_>) -> ModelClass {
+        match self.name(request) {
+            Ok(name) => self.class_of(name),
+            Err(_) => ModelClass::UNREAD,
+        }
+    }
+
+    /// Returns the reason for which the model of a request was not read.
+    pub(crate) fn unread(&self, request: RequestHead<'_>) -> Option<UnreadReason> {
+        match self.source {
+            NameSource::Body | NameSource::Header(_) => self.name(request).err(),
+            NameSource::Closure(_) => None,
+        }
+    }
+
+    /// Returns the name of the model. `None`: the request names none.
+    fn name<'a>(&self, request: RequestHead<'a>) -> Result<Option<&'a str>, UnreadReason> {
+        match &self.source {
+            NameSource::Body => match request.extensions().get::<BodyFacts>() {
+                None => Err(UnreadReason::Absent),
+                Some(body) => match (body.facts(), body.unread()) {
+                    (Some(facts), _) => Ok(facts.model.as_deref()),
+                    (None, reason) => Err(reason.unwrap_or(UnreadReason::Absent)),
+                },
+            },
+            NameSource::Header(name) => match head::first_value_of(request.headers(), name) {
+                None => Ok(None),
+                Some(value) => {
+                    let name = std::str::from_utf8(value);
+                    name.map(Some).map_err(|_| UnreadReason::Malformed)
+                }
+            },
+            NameSource::Closure(closure) => Ok(closure(request)),
+        }
+    }
+
+    fn class_of(&self, name: Option<&str>) -> ModelClass {
+        let number = name.and_then(|name| {
+            let exact = self.exact.get(name).copied();
+            let beginning = || self.prefixes.iter().find(|(it, _)| name.starts_with(&**it));
+            exact.or_else(|| beginning().map(|(_, number)| *number))
+        });
+        number.map_or(ModelClass::OTHER, ModelClass::named)
+    }
+}
+
+impl fmt::Debug for ModelResolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ModelResolver").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+    use crate::{Limits, Rate, facts::RequestFacts};
+
+    fn resolver(models: Models) -> ModelResolver {
+        ModelResolver::new(&models).expect("models that hold together")
+    }
+
+    #[test]
+    fn the_longest_name_wins_and_a_whole_one_over_all() {
+        let names = ["gpt-4*", "gpt-4o", "gpt-4o*", "gpt-4o-mini", "llama", "g*"];
+        let models = names
+            .iter()
+            .fold(Models::by_header("x-model"), |models, name| {
+                models.model(*name, Limits::new())
+            });
+        let resolver = resolver(models);
+        let table = [
+            ("gpt-4", Some("gpt-4*")),
+            ("gpt-4o", Some("gpt-4o")),
+            ("gpt-4o-", Some("gpt-4o*")),
+            ("gpt-4o-mini", Some("gpt-4o-mini")),
+            ("gpt-4o-mini-2", Some("gpt-4o*")),
+            ("gpt-5", Some("g*")),
+            ("g", Some("g*")),
+            ("llama", Some("llama")),
+            ("llama-2", None),
+            ("GPT-4o", None),
+        ];
+        for (name, expected) in table {
+            let number = names.iter().position(|it| Some(*it) == expected);
+            let expected = number.map_or(ModelClass::OTHER, ModelClass::named);
+            let request = Request::builder().header("x-model", format!(" {name}\t"));
+            let request = request.body(()).expect("a request");
+            let head = RequestHead::of(&request);
+            assert_eq!(
+                (resolver.class(head), resolver.unread(head)),
+                (expected, None),
+                "{name}"
+            );
+            assert!(expected.position() < Some(resolver.classes()), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_read_has_a_class_of_its_own() {
+        let by_header = resolver(Models::by_header("x-model").model("a", Limits::new()));
+        let by_body = resolver(Models::from_body().model("a", Limits::new()));
+        let class = |resolver: &ModelResolver, value: Option<&[u8]>, body: Option<BodyFacts>| {
+            let mut request = Request::new(());
+            if let Some(value) = value {
+                let value = http::HeaderValue::from_bytes(value).expect("a value");
+                request.headers_mut().insert("x-model", value);
+            }
+            if let Some(body) = body {
+                request.extensions_mut().insert(body);
+            }
+            let head = RequestHead::of(&request);
+            (resolver.class(head), resolver.unread(head))
+        };
+        let unread = |reason| (ModelClass::UNREAD, Some(reason));
+        let malformed = unread(UnreadReason::Malformed);
+        assert_eq!(class(&by_header, None, None), (ModelClass::OTHER, None));
+        assert_eq!(class(&by_header, Some(b"a\xff"), None), malformed);
+        assert_eq!(
+            class(&by_body, Some(b"a"), None),
+            unread(UnreadReason::Absent)
+        );
+        let large = BodyFacts::not_read(UnreadReason::TooLarge);
+        assert_eq!(
+            class(&by_body, None, Some(large)),
+            unread(UnreadReason::TooLarge)
+        );
+        let mut facts = RequestFacts::default();
+        let read = |facts: &RequestFacts| Some(BodyFacts::read(facts.clone()));
+        assert_eq!(
+            class(&by_body, None, read(&facts)),
+            (ModelClass::OTHER, None)
+        );
+        facts.model = Some("a".into());
+        assert_eq!(
+            class(&by_body, None, read(&facts)),
+            (ModelClass::named(0), None)
+        );
+    }
+
+    #[test]
+    fn names_that_cannot_match_are_errors() {
+        let long = "a".repeat(LONGEST + 1);
+        for name in ["", "a*b", "**", &*long] {
+            let models = Models::from_body().model(name.to_owned(), Rate::per_second(1));
+            let error = ModelResolver::new(&models).expect_err(name);
+            assert_eq!(error, ModelResolverError::Name(name.to_owned()));
+        }
+        for name in ["a", "a*", "*"] {
+            let models = Models::from_body().model(name, Limits::new());
+            let error = ModelResolver::new(&models.model(name, Limits::new()));
+            assert_eq!(error.err(), Some(ModelResolverError::SameName(name.into())));
+        }
+        let error = ModelResolver::new(&Models::by_header("x model"));
+        assert_eq!(
+            error.err(),
+            Some(ModelResolverError::Header("x model".into()))
+        );
+    }
+}

@@ -1,0 +1,89 @@
+//! The number of model tokens that the facts of a body suggest.
+
+use crate::facts::RequestFacts;
+
+/// The weights by which the facts of a body become a number of model tokens, for
+/// [`Estimate::from_body`](crate::usage::Estimate::from_body).
+///
+/// The number is that of the input and of the output:
+///
+/// - **Input**: a token for every four bytes of text, one for each token that is sent as a number, and 1,000 for each
+///   image, sound or file.
+/// - **Output**: the most tokens that the request asks for, or 1,000 if it does not say, for each of the `n` answers.
+///
+/// ```
+/// use tower_throttle::{
+///     Limits, Rate, Rules,
+///     usage::{BodyEstimate, Estimate},
+/// };
+///
+/// let rules = Rules::new()
+///     .default_route(Limits::new().tokens(Rate::per_minute(90_000)))
+///     .estimate(Estimate::from_body(BodyEstimate::new().output(4_096)).or(8_192));
+/// # let _ = rules;
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub struct BodyEstimate {
+    bytes_per_token: u64,
+    tokens_per_item: u64,
+    output: u64,
+    max_output: u64,
+}
+
+impl BodyEstimate {
+    /// Creates the weights above.
+    pub fn new() -> Self {
+        Self {
+            bytes_per_token: 4,
+            tokens_per_item: 1_000,
+            output: 1_000,
+            max_output: u64::MAX,
+        }
+    }
+
+    /// Sets the bytes of UTF-8 that count as one token. Default: 4, which is typical of English; other scripts have
+    /// fewer. Zero counts as one.
+    pub fn bytes_per_token(mut self, bytes: u64) -> Self {
+        self.bytes_per_token = bytes;
+        self
+    }
+
+    /// Sets the tokens of an image, a sound or a file, whatever its size. Default: 1,000.
+    pub fn tokens_per_item(mut self, tokens: u64) -> Self {
+        self.tokens_per_item = tokens;
+        self
+    }
+
+    /// Sets the tokens of an answer to a request that does not state its maximum. Default: 1,000.
+    pub fn output(mut self, tokens: u64) -> Self {
+        self.output = tokens;
+        self
+    }
+
+    /// Sets the most tokens that an answer can have, whatever the request asks for. Default: no bound.
+    pub fn max_output(mut self, tokens: u64) -> Self {
+        self.max_output = tokens;
+        self
+    }
+
+    /// Returns the number for the facts of a body.
+    pub(crate) fn tokens(&self, facts: &RequestFacts) -> u64 {
+        let text = facts.text_bytes.div_ceil(self.bytes_per_token.max(1));
+        let items = facts.items.saturating_mul(self.tokens_per_item);
+        let input = text.saturating_add(items).saturating_add(facts.token_ids);
+        let output = facts
+            .max_output_tokens
+            .unwrap_or(self.output)
+            .min(self.max_output);
+        // A server answers once to a request for no answer.
+        let answers = facts.choices.unwrap_or(1).max(1);
+        input.saturating_add(output.saturating_mul(answers))
+    }
+}
+
+impl Default for BodyEstimate {
+    fn default() -> Self {
+        Self::new()
+    }
+}

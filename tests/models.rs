@@ -1,0 +1,413 @@
+//! Limits by model, which hold beside those of routes, clients and the total.
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use axum::body::Body;
+use http::{HeaderValue, Request, Response, StatusCode};
+use tower::Layer;
+use tower_throttle::{
+    Clients, Limits, Models, Plan, Rate, Rules, RulesError, ThrottleLayer, body::ResponseBody,
+    limit::Scope,
+};
+
+use support::{decision, hourly, request, send, served, throttle};
+
+/// A request for a model by a client, as the field `x-model` names it.
+fn ask(uri: &str, model: &str, client: &str) -> Request<Body> {
+    let mut request = request("POST", uri);
+    let model = HeaderValue::from_bytes(model.as_bytes()).expect("a value");
+    request.headers_mut().insert("x-model", model);
+    let client = HeaderValue::from_str(client).expect("a value");
+    request.headers_mut().insert("x-client", client);
+    request
+}
+
+/// A request whose model cannot be read.
+fn unread(uri: &str) -> Request<Body> {
+    let mut request = ask(uri, "", "c");
+    let bytes = HeaderValue::from_bytes(b"small\xff").expect("a value");
+    request.headers_mut().insert("x-model", bytes);
+    request
+}
+
+async fn answer(throttle: &ThrottleLayer, request: Request<Body>) -> Response<ResponseBody<Body>> {
+    send(&throttle.layer(served()), request).await
+}
+
+async fn passes(throttle: &ThrottleLayer, request: Request<Body>) -> bool {
+    answer(throttle, request).await.status() == StatusCode::OK
+}
+
+/// Returns how many requests for a model pass.
+async fn passing(throttle: &ThrottleLayer, model: &str, client: &str) -> usize {
+    let mut count = 0;
+    while count < 100 && passes(throttle, ask("/chat", model, client)).await {
+        count += 1;
+    }
+    count
+}
+
+fn models() -> Models {
+    Models::by_header("x-model")
+        .model("large", hourly(2))
+        .model("small*", hourly(5))
+        .otherwise(hourly(1))
+}
+
+fn remaining(throttle: &ThrottleLayer, scope: Scope, model: &str) -> Option<u64> {
+    let snapshot = throttle.handle().snapshot();
+    let mut limits = snapshot.limits.into_iter();
+    let limit = limits.find(|it| it.scope == scope && it.model.as_deref() == Some(model));
+    limit.expect("a limit of the model").remaining
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_model_has_limits_of_its_own() {
+    let throttle = throttle(Rules::new().models(models()));
+    for (model, passed) in [
+        ("large", 2),
+        ("small-1", 5),
+        ("small-2", 0),
+        ("medium", 1),
+        ("", 0),
+    ] {
+        assert_eq!(passing(&throttle, model, "c").await, passed, "{model}");
+    }
+    let refused = answer(&throttle, ask("/chat", "small", "c")).await;
+    let decision = decision(&refused);
+    let denied: Vec<_> = decision
+        .limits()
+        .filter(|limit| limit.is_refused())
+        .collect();
+    assert_eq!(denied.len(), 1);
+    assert_eq!(
+        (denied[0].scope(), decision.model()),
+        (Scope::Model, Some("small*"))
+    );
+    assert_eq!(denied[0].name(), "model_small_2b7a2cf3");
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_scopes_hold_at_once_and_a_refusal_costs_none() {
+    let clients =
+        Clients::by_header("x-client").each(Plan::new(hourly(3)).model("large", hourly(1)));
+    let rules = Rules::new()
+        .total(hourly(100))
+        .default_route(hourly(50))
+        .models(models())
+        .clients(clients);
+    let throttle = throttle(rules);
+    assert_eq!(
+        passing(&throttle, "large", "a").await,
+        1,
+        "the client's on the model"
+    );
+    assert_eq!(passing(&throttle, "large", "b").await, 1);
+    assert_eq!(
+        passing(&throttle, "large", "c").await,
+        0,
+        "the model's for all"
+    );
+    assert_eq!(
+        passing(&throttle, "small", "a").await,
+        2,
+        "the client's for all models"
+    );
+    assert_eq!(passing(&throttle, "small", "b").await, 2);
+    assert_eq!(
+        passing(&throttle, "small", "c").await,
+        1,
+        "the model's for all"
+    );
+    let snapshot = throttle.handle().snapshot();
+    let total = snapshot.limits.iter().find(|it| it.scope == Scope::Total);
+    assert_eq!(
+        total.and_then(|it| it.remaining),
+        Some(100 - 7),
+        "refusals cost nothing"
+    );
+    assert_eq!(remaining(&throttle, Scope::Model, "small*"), Some(0));
+    let answer = answer(&throttle, ask("/chat", "small", "d")).await;
+    let scopes: Vec<_> = decision(&answer).limits().map(|it| it.scope()).collect();
+    assert_eq!(
+        scopes,
+        [Scope::Client, Scope::Model, Scope::Route, Scope::Total]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn plans_have_limits_on_models_and_inherit_them() {
+    let clients = Clients::by_header("x-client")
+        .each(
+            Plan::new(Limits::unlimited())
+                .model("large", hourly(1))
+                .other_models(hourly(2)),
+        )
+        .plan(
+            "pro",
+            Plan::new(Limits::unlimited()).model("large", hourly(4)),
+        )
+        .plan(
+            "max",
+            Plan::new(Limits::unlimited()).model("small*", hourly(3)),
+        )
+        .member("pro", "p")
+        .member("max", "m");
+    let models = Models::by_header("x-model")
+        .model("large", Limits::new())
+        .model("small*", Limits::new());
+    let throttle = throttle(Rules::new().models(models).clients(clients));
+    let table = [
+        ("a", "large", 1),
+        ("a", "small", 100),
+        ("a", "medium", 2),
+        ("p", "large", 4),
+        ("p", "medium", 2),
+        ("m", "large", 1),
+        ("m", "small", 3),
+    ];
+    for (client, model, passed) in table {
+        assert_eq!(
+            passing(&throttle, model, client).await,
+            passed,
+            "{client} {model}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_model_that_is_not_read_is_charged_to_every_model() {
+    let throttle = throttle(Rules::new().models(models().model("huge", Rate::per_hour(0))));
+    let refused = answer(&throttle, unread("/chat")).await;
+    assert_eq!(
+        refused.status(),
+        StatusCode::TOO_MANY_REQUESTS,
+        "one of the models is closed"
+    );
+
+    let throttle = support::throttle(Rules::new().models(models()));
+    let answered = answer(&throttle, unread("/chat")).await;
+    assert_eq!(answered.status(), StatusCode::OK);
+    assert_eq!(decision(&answered).model(), Some("unread"));
+    let left = |model| remaining(&throttle, Scope::Model, model);
+    assert_eq!(
+        [left("large"), left("small*"), left("otherwise")],
+        [Some(1), Some(4), Some(0)]
+    );
+    assert!(
+        !passes(&throttle, unread("/chat")).await,
+        "the limits of others are used up"
+    );
+    assert_eq!(
+        [left("large"), left("small*")],
+        [Some(1), Some(4)],
+        "all or none"
+    );
+    assert_eq!(throttle.handle().snapshot().unread_models, 2);
+
+    let throttle = support::throttle(Rules::new().models(models().unread(hourly(2))));
+    assert!(passes(&throttle, unread("/chat")).await);
+    assert!(passes(&throttle, unread("/chat")).await);
+    assert!(!passes(&throttle, unread("/chat")).await);
+    assert_eq!(
+        remaining(&throttle, Scope::Model, "large"),
+        Some(2),
+        "limits of their own"
+    );
+    assert_eq!(remaining(&throttle, Scope::Model, "unread"), Some(0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_layer_that_reads_bodies_every_model_is_charged() {
+    let models = Models::from_body()
+        .model("large", hourly(2))
+        .model("small", hourly(5));
+    let throttle = throttle(Rules::new().models(models));
+    assert_eq!(passing(&throttle, "small", "c").await, 2);
+    assert_eq!(remaining(&throttle, Scope::Model, "small"), Some(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn models_hold_where_they_are_declared_however_the_path_is_spelled() {
+    let rules = Rules::new()
+        .default_route(hourly(1_000))
+        .route("GET /health", Limits::exempt())
+        .route("POST /chat", Limits::new())
+        .route("POST /files/{id}", Limits::new())
+        .models(models().on("POST /chat").on("POST /files/{id}"));
+    let throttle = throttle(rules);
+    assert!(passes(&throttle, ask("/chat", "medium", "c")).await);
+    for path in [
+        "/chat",
+        "/chat/",
+        "//chat",
+        "/ch%61t",
+        "/chat?x",
+        "/files/1",
+        "/files/%31",
+    ] {
+        assert!(!passes(&throttle, ask(path, "medium", "c")).await, "{path}");
+    }
+    for path in ["/models", "/models/", "/%6dodels", "/health"] {
+        for _ in 0..3 {
+            let answered = answer(&throttle, ask(path, "medium", "c")).await;
+            assert_eq!(answered.status(), StatusCode::OK, "{path}");
+            assert_eq!(decision(&answered).model(), None, "{path}");
+        }
+    }
+    for _ in 0..3 {
+        let mut health = ask("/health", "medium", "c");
+        *health.method_mut() = http::Method::GET;
+        assert!(
+            passes(&throttle, health).await,
+            "an exempt route has no models"
+        );
+    }
+}
+
+/// More paths and models than the throttle keeps limits of.
+#[tokio::test(start_paused = true)]
+async fn paths_that_clients_invent_have_the_limits_of_models_too() {
+    let models = (0..8).fold(Models::by_header("x-model"), |models, number| {
+        models.model(format!("m{number}"), hourly(1_000))
+    });
+    let throttle = throttle(Rules::new().default_route(hourly(8)).models(models));
+    let service = throttle.layer(served());
+    for turn in 0..2 {
+        for model in 0..8 {
+            let name = format!("m{model}");
+            for path in 0..1_000 {
+                let request = ask(&format!("/{path}"), &name, "c");
+                let passed = send(&service, request).await.status() == StatusCode::OK;
+                assert_eq!(passed, turn == 0, "{turn} {name} {path}");
+            }
+            assert_eq!(remaining(&throttle, Scope::Model, &name), Some(0));
+        }
+    }
+    let snapshot = throttle.handle().snapshot();
+    let admitted: u64 = snapshot.routes.iter().map(|route| route.admitted).sum();
+    assert_eq!(admitted, 8_000);
+    let of_models = snapshot.limits.iter().filter(|it| it.scope == Scope::Model);
+    assert_eq!(of_models.map(|it| it.admitted).sum::<u64>(), 8_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_keeps_what_was_used_of_a_model() {
+    let rules = |large: u64| {
+        let models = Models::by_header("x-model")
+            .model("large", hourly(large))
+            .model("small", hourly(9));
+        let clients = Clients::by_header("x-client")
+            .each(Plan::new(Limits::unlimited()).model("small", hourly(2)));
+        Rules::new()
+            .default_route(hourly(99))
+            .models(models)
+            .clients(clients)
+    };
+    let throttle = throttle(rules(5));
+    assert!(passes(&throttle, ask("/chat", "large", "c")).await);
+    assert_eq!(passing(&throttle, "small", "c").await, 2);
+    let changes = throttle
+        .handle()
+        .reload(rules(3))
+        .expect("rules that hold together");
+    let changed: Vec<_> = changes.iter().collect();
+    assert_eq!(changed.len(), 1);
+    assert_eq!(
+        (changed[0].scope(), changed[0].model()),
+        (Scope::Model, Some("large"))
+    );
+    assert_eq!(
+        changes.to_string(),
+        "model `large`, limit `model_large`: 1 in 3600s, burst 5 => 1 in 3600s, burst 3"
+    );
+    assert_eq!(passing(&throttle, "large", "c").await, 2);
+    assert_eq!(passing(&throttle, "small", "c").await, 0);
+    assert_eq!(passing(&throttle, "small", "d").await, 2);
+    let by_route = Rules::new().default_route(hourly(99)).models(
+        Models::by_header("x-model")
+            .model("large", hourly(3))
+            .on("POST /chat"),
+    );
+    let error = throttle
+        .handle()
+        .reload(by_route)
+        .expect_err("a key that is not declared");
+    assert!(matches!(error, RulesError::ModelRoute { .. }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn closures_that_name_models_run_once_for_a_request() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&calls);
+    let models = Models::by(move |head| {
+        count.fetch_add(1, Ordering::Relaxed);
+        head.field("x-model")
+    });
+    let models = models.model("large", Limits::new().rate(hourly(50)).in_flight(9));
+    let throttle = throttle(Rules::new().route("POST /chat", hourly(99)).models(models));
+    for number in 1..=9 {
+        assert!(passes(&throttle, ask("/chat", "large", "c")).await);
+        assert_eq!(calls.load(Ordering::Relaxed), number);
+    }
+    let _ = throttle.handle().preview(&ask("/chat", "large", "c"));
+    assert_eq!(remaining(&throttle, Scope::Model, "large"), Some(41));
+}
+
+#[test]
+fn models_that_cannot_hold_are_errors() {
+    let header = |name: &str| Models::by_header(name);
+    let plan = |plan: Plan| Clients::by_header("x-client").each(plan);
+    let rules = |models: Models| Rules::new().models(models);
+    let named = Limits::from(hourly(1)).named("same");
+    let table = [
+        (
+            rules(header("x model")),
+            "models: `x model` is not a valid header name; write one such as `x-model`",
+        ),
+        (
+            rules(models().model("a*b", hourly(1))),
+            "models: `a*b` is no name of a model; write 1 to 256 bytes, with `*` at the end alone, such as `gpt-4o*`",
+        ),
+        (
+            rules(models().model("large", hourly(1))),
+            "models: `large` is declared twice; keep one of them",
+        ),
+        (
+            rules(models().on("POST /chat")),
+            "models: route `POST /chat` has no limits in the rules; add the route, or correct its key",
+        ),
+        (
+            rules(models()).clients(plan(Plan::new(hourly(1)).model("small", hourly(1)))),
+            "each client: model `small` is not declared; declare it among the models, or correct its name",
+        ),
+        (
+            Rules::new().clients(plan(Plan::new(hourly(1)).other_models(hourly(1)))),
+            "each client: model `otherwise` is not declared; declare it among the models, or correct its name",
+        ),
+        (
+            rules(models().model("a", named.clone()).otherwise(named)),
+            "model `otherwise`: name `same` is already used by model `a`; choose another name",
+        ),
+        (
+            rules(models().otherwise(Limits::exempt())),
+            "model `otherwise`: only a declared route with a named method and a path without parameters can be \
+             exempt, such as `GET /health`",
+        ),
+        (
+            rules(models().otherwise(Limits::new().max_tokens_per_request(1))),
+            "model `otherwise`: `max_tokens_per_request` is 1, but no model tokens are limited there; add `tokens`, \
+             or remove `max_tokens_per_request`",
+        ),
+    ];
+    for (rules, expected) in table {
+        let error = ThrottleLayer::new(rules).expect_err(expected);
+        assert_eq!(error.to_string(), expected);
+    }
+}
