@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tower_throttle::{
-    Clients, InFlight, Limits, Plan, Quota, Rate, Rules, ThrottleLayer, response::Dialect,
+    Clients, InFlight, Limits, Models, Plan, Quota, Rate, Rules, ThrottleLayer, response::Dialect,
     rules::Undeclared, usage::Estimate,
 };
 
@@ -48,6 +48,21 @@ rate = 20
 burst = 40
 quota = "1000000/month"
 routes."POST /v1/chat/completions" = { rate = 2, burst = 4 }
+models.llama-70b = { tokens = "9000/minute" }
+models.otherwise = "2/s"
+
+[models]
+by = { header = "x-model" }
+on = ["POST /v1/chat/completions", "GET /v1/models"]
+otherwise = "60/minute"
+unread = { rate = 1, burst = 2 }
+
+[models.llama-70b]
+in_flight = 4
+tokens = "90000/minute"
+
+[models."gpt-4o*"]
+rate = "100/minute"
 
 [rejections]
 "POST /v1/messages" = "anthropic"
@@ -97,9 +112,21 @@ fn whole() -> Rules {
         .plan("free", Rate::per_second(1))
         .plan(
             "pro",
-            Plan::new(pro).route("POST /v1/chat/completions", Rate::per_second(2).burst(4)),
+            Plan::new(pro)
+                .route("POST /v1/chat/completions", Rate::per_second(2).burst(4))
+                .model("llama-70b", Limits::new().tokens(Rate::per_minute(9_000)))
+                .other_models(Rate::per_second(2)),
         );
+    let llama = Limits::new().in_flight(4).tokens(Rate::per_minute(90_000));
+    let models = Models::by_header("x-model")
+        .on("POST /v1/chat/completions")
+        .on("GET /v1/models")
+        .model("llama-70b", llama)
+        .model("gpt-4o*", Rate::per_minute(100))
+        .otherwise(Rate::per_minute(60))
+        .unread(Rate::per_second(1).burst(2));
     Rules::new()
+        .models(models)
         .total(total)
         .default_route(Rate::per_second(10).burst(5))
         .undeclared(Undeclared::Shared)
@@ -188,7 +215,7 @@ fn every_error_names_its_place() {
             "nonsense = 10",
             "line 1, column 1: nonsense: unknown setting; the settings are total, default_route, undeclared, \
              catch_all, routes, \
-             clients, estimate, rejections",
+             models, clients, estimate, rejections",
         ),
         (
             "\n[routes.\"POST /x\"]\nrate = 10\n  brust = 5",
@@ -266,7 +293,7 @@ fn every_error_names_its_place() {
         ),
         (
             "estimate = { or = 4 }",
-            "line 1, column 12: estimate: write either `header` or `bytes_per_token`",
+            "line 1, column 12: estimate: write either `header`, `bytes_per_token` or `body`",
         ),
         (
             "rejections.\"GET /\" = \"oai\"",
@@ -365,7 +392,7 @@ fn every_error_names_its_place() {
         ),
         (
             "estimate = { bytes_per_token = 4, header = \"x\" }",
-            "line 1, column 12: estimate: write either `header` or",
+            "line 1, column 12: estimate: write either `header`, `bytes",
         ),
         (
             "estimate = { tokens = 4, or = 3 }",
@@ -374,6 +401,26 @@ fn every_error_names_its_place() {
         (
             "[total]\ntokens = 9\nmax_reservation_percent = 101",
             "line 3, column 27: total.max_reservation_percent: more than 100 percent of a burst",
+        ),
+        (
+            "[models]\notherwise = 1",
+            "line 1, column 1: models: models without `by`; write how they are found, such as `body`",
+        ),
+        (
+            "models = { by = { head = \"x\" } }",
+            "line 1, column 17: models.by: a table without `header`",
+        ),
+        (
+            "models = { by = \"path\" }",
+            "line 1, column 17: models.by: write `body`, `code` or a table: `{ header = \"x-model\" }`",
+        ),
+        (
+            "models = { by = \"body\", llama-70b = { rat = 1 } }",
+            "line 1, column 39: models.llama-70b.rat: unknown setting",
+        ),
+        (
+            "clients = { by = \"bearer\", each = { models = { on = 1 } } }",
+            "line 1, column 48: clients.each.models.on: is a setting of `models`, and has no limits of clients",
         ),
         (
             "estimate = \"much\"",

@@ -177,6 +177,39 @@ fn schema() -> Value {
             "additionalProperties": defined("plan"),
         },
     });
+    let by_model = |more: &str| {
+        json!({
+            "type": "object",
+            "propertyNames": { "minLength": 1, "pattern": r"^(otherwise|(?!(by|on|unread)$)[^*]*\*?)$" },
+            "additionalProperties": defined("limits"),
+            "description": more,
+        })
+    };
+    of_plan["models"] =
+        by_model("Limits that each client has on a model besides, by its name, or `otherwise`.");
+    let mut models = by_model(
+        "Limits of models: how the model of a request is found, and the limits of each, by its name.",
+    );
+    models["propertyNames"]["pattern"] = json!(r"^[^*]*\*?$");
+    models["required"] = json!(["by"]);
+    models["properties"] = json!({
+        "by": {
+            "description": "How the model is found: `body`, a header field, or `code`, if code calls `Models::named_by`.",
+            "anyOf": [
+                { "enum": ["body", "code"] },
+                table(
+                    &json!({ "header": { "type": "string", "description": "The header field with the model." } }),
+                    Some("header"),
+                ),
+            ],
+        },
+        "on": described(texts(), "The keys of the routes whose requests have models. Default: all routes."),
+        "otherwise": described(defined("limits"), "Limits of all other models, and of requests without one."),
+        "unread": described(
+            defined("limits"),
+            "Limits of requests whose model was not read. Default: those of every model.",
+        ),
+    });
     let exact =
         json!({ "type": "boolean", "description": "Whether the number is the exact cost." });
     let estimate = one_of([
@@ -198,6 +231,25 @@ fn schema() -> Value {
             Some("bytes_per_token"),
         ),
         table(
+            &json!({
+                "body": described(
+                    table(
+                        &json!({
+                            "bytes_per_token": count("Bytes of text for each token. Default: 4."),
+                            "tokens_per_item": count("Tokens of an image, a sound or a file. Default: 1,000."),
+                            "output": count("Tokens of an answer whose maximum is not stated. Default: 1,000."),
+                            "max_output": count("The most tokens of an answer. Default: no bound."),
+                        }),
+                        None,
+                    ),
+                    "The weights of what the body states.",
+                ),
+                "or": count("The tokens of a request whose body was not read."),
+                "exact": exact,
+            }),
+            Some("body"),
+        ),
+        table(
             &json!({ "tokens": count("Model tokens."), "exact": exact }),
             Some("tokens"),
         ),
@@ -215,6 +267,7 @@ fn schema() -> Value {
             "description": "Whether `$default` takes all requests without a key, or only those that the router does not know.",
         },
         "routes": described(by_route("limits"), "Limits of single routes, by route key, such as `POST /v1/chat/completions`."),
+        "models": models,
         "clients": described(table(&clients, Some("by")), "Limits of clients: how they are identified, and the limits of each."),
         "estimate": described(estimate, "The model tokens that are reserved for a request."),
         "rejections": described(by_route("dialect"), "The dialect of refusals, by route key."),

@@ -26,6 +26,15 @@
 //!     in_flight = 8
 //!     max_wait = "2s"
 //!
+//!     [models]
+//!     by = "body"
+//!     on = "POST /v1/chat/completions"
+//!     otherwise = "60/minute"
+//!
+//!     [models.llama-70b]
+//!     in_flight = 4
+//!     tokens = "90000/minute"
+//!
 //!     [clients]
 //!     by = [{ header = "x-api-key" }, "address"]
 //!     each = { rate = 1, burst = 5 }
@@ -51,8 +60,8 @@
 //! | `routes` | limits, by [route key](crate::RouteKey) |
 //! | `undeclared` | `"per_route"` or `"shared"`: [`Undeclared`](crate::rules::Undeclared) |
 //! | `catch_all` | `"unmatched"` or `"unrouted"`: [`CatchAll`](crate::route::CatchAll) |
-//! | `clients` | see below |
-//! | `estimate` | [tokens](crate::usage::Estimate) of a request: `300`, `{ header = "x-max-tokens", or = 300 }` or `{ bytes_per_token = 4 }`; with `exact = true` it is the [cost](crate::usage::Estimate::exact) |
+//! | `models`, `clients` | see below |
+//! | `estimate` | [tokens](crate::usage::Estimate) of a request: `300`, `{ header = "x-max-tokens", or = 300 }`, `{ bytes_per_token = 4 }`, or `{ body = { output = 4096 }, or = 8192 }` with the settings of a [`BodyEstimate`](crate::usage::BodyEstimate); with `exact = true` it is the [cost](crate::usage::Estimate::exact) |
 //! | `rejections` | a [`Dialect`](crate::response::Dialect), by route key: `"problem"`, `"openai"`, `"anthropic"`, `"api_gateway"`, `"azure_api_management"`, `"kserve"`, `"json_rpc"` |
 //!
 //! **Limits** are a rate, `"unlimited"`, `"closed"`, `"exempt"`, or a table:
@@ -77,12 +86,20 @@
 //! written `5.0` or `1e3`. The default burst of a rate is its count, rounded up. Periods are `second`, `minute`,
 //! `hour`, `day` or a duration (`ns`, `us`, `ms`, `s`, `m`, `h`, `d`).
 //!
+//! **Models** have limits by their name, or by the beginning of names with `*` at its end, and these settings, which no
+//! model can be named after:
+//!
+//! - `by`: `"body"`, `{ header = "x-model" }`, or `"code"`, if [`Models::named_by`](crate::Models::named_by) names
+//!   models.
+//! - `on`: the keys of the routes whose requests have models.
+//! - `otherwise` and `unread`: limits, as in [`Models`](crate::Models).
+//!
 //! **Clients** have these settings:
 //!
 //! - `by`: `"address"`, `"bearer"`, `{ header = "x-api-key" }`, `{ hosts = ["api.example.com"] }`, or a list of one of
 //!   the last three and `"address"`; or `"code"`, if [`Clients::identify_by`](crate::Clients::identify_by) identifies
 //!   clients.
-//! - `each` and `plans`: limits that may have `routes` of their own.
+//! - `each` and `plans`: limits that may have `routes` and `models` of their own; among the latter `otherwise`.
 //! - `trusted_proxies`, `forwarding` (`"x-forwarded-for"`, `"forwarded"`), `ipv6_prefix` and `max_clients`, as in
 //!   [`Clients`](crate::Clients).
 //!

@@ -52,6 +52,9 @@ pub(crate) enum ModelSource {
     Body,
     Header(Cow<'static, str>),
     Closure(NameModel),
+    /// None: code will name models.
+    #[cfg(feature = "config")]
+    Code,
 }
 
 pub(crate) type NameModel = Arc<dyn for<'a> Fn(RequestHead<'a>) -> Option<&'a str> + Send + Sync>;
@@ -104,6 +107,31 @@ impl Models {
         F: for<'a> Fn(RequestHead<'a>) -> Option<&'a str> + Send + Sync + 'static,
     {
         Self::of(ModelSource::Closure(Arc::new(name)))
+    }
+
+    /// Models that code will [name](Self::named_by): the settings of a file alone.
+    #[cfg(feature = "config")]
+    pub(crate) fn by_code() -> Self {
+        Self::of(ModelSource::Code)
+    }
+
+    /// Finds the model by a closure in place of any other source, for models that were read from a document, which
+    /// cannot hold one.
+    ///
+    /// ```
+    /// use tower_throttle::{Models, Rate, Rules};
+    ///
+    /// # let rules = Rules::new().models(Models::from_body().model("small", Rate::per_second(20)));
+    /// // `rules` come from a file whose models have `by = "code"`.
+    /// let rules = rules.map_models(|models| models.named_by(|head| head.field("x-model")));
+    /// # let _ = rules;
+    /// ```
+    pub fn named_by<F>(mut self, name: F) -> Self
+    where
+        F: for<'a> Fn(RequestHead<'a>) -> Option<&'a str> + Send + Sync + 'static,
+    {
+        self.source = ModelSource::Closure(Arc::new(name));
+        self
     }
 
     /// Restricts models to the requests of one route, given by its [`RouteKey`](crate::RouteKey). Without a call, the
@@ -168,6 +196,8 @@ impl fmt::Debug for ModelSource {
             Self::Body => f.write_str("Body"),
             Self::Header(name) => f.debug_tuple("Header").field(name).finish(),
             Self::Closure(_) => f.write_str("<fn>"),
+            #[cfg(feature = "config")]
+            Self::Code => f.write_str("Code"),
         }
     }
 }

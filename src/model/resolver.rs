@@ -18,6 +18,9 @@ use crate::{
 /// A fault in the settings of models.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ModelResolverError {
+    /// Models of a document that leaves it to code to name them.
+    #[cfg(feature = "config")]
+    NoSource,
     Header(String),
     Name(String),
     SameName(String),
@@ -51,6 +54,8 @@ impl ModelResolver {
                 NameSource::Header(name.parse().map_err(fault)?)
             }
             ModelSource::Closure(closure) => NameSource::Closure(closure.clone()),
+            #[cfg(feature = "config")]
+            ModelSource::Code => return Err(ModelResolverError::NoSource),
         };
         let mut exact = HashMap::with_hasher(RandomState::default());
         let mut prefixes: Vec<(Box<str>, usize)> = Vec::new();

@@ -113,7 +113,8 @@ fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, RulesError>
         });
     }
     let default = draft.bind_default(default);
-    let on_models = |models| compile_models(models, &compiled, &mut names, draft);
+    let declared: Vec<_> = compiled.iter().map(|route| &route.key).collect();
+    let on_models = |models| compile_models(models, &declared, &mut names, draft);
     let compiled_models = models.as_ref().map(on_models).transpose()?;
 
     let plans = match clients {

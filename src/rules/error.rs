@@ -246,6 +246,12 @@ pub enum RulesError {
         /// The name as written.
         name: String,
     },
+    /// Models of a document that leaves it to code to name them, and no code does.
+    #[error(
+        "models: `by` is `code`, but no code names models; call `Models::named_by` in `Rules::map_models`, or write `by` \
+         such as `body`"
+    )]
+    NoModelSource,
     /// A name of a model that no request can match.
     #[error(
         "models: `{name}` is no name of a model; write 1 to 256 bytes, with `*` at the end alone, such as `gpt-4o*`"

@@ -150,6 +150,12 @@ impl Rules {
         self
     }
 
+    /// Changes the models, if there are any: for rules from a document, which cannot hold closures.
+    pub fn map_models(mut self, change: impl FnOnce(Models) -> Models) -> Self {
+        self.models = self.models.map(change);
+        self
+    }
+
     /// Sets the clients: how they are identified, and the limits of each. Replaces earlier ones.
     pub fn clients(mut self, clients: Clients) -> Self {
         self.clients = Some(clients);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    DeclaredRoute, RulesError,
+    RulesError,
     names::{LimitNames, ScopeName, parse},
     registry::{Draft, ModelKey, ScopeKey},
 };
@@ -58,18 +58,20 @@ pub(super) fn place(key: &ModelKey) -> String {
 
 pub(super) fn compile_models(
     models: &Models,
-    routes: &[DeclaredRoute],
+    routes: &[&RouteKey],
     names: &mut LimitNames,
     draft: &mut Draft<'_>,
 ) -> Result<CompiledModels, RulesError> {
     let resolver = ModelResolver::new(models).map_err(|fault| match fault {
+        #[cfg(feature = "config")]
+        ModelResolverError::NoSource => RulesError::NoModelSource,
         ModelResolverError::Header(name) => RulesError::ModelHeader { name },
         ModelResolverError::Name(name) => RulesError::ModelName { name },
         ModelResolverError::SameName(name) => RulesError::SameModel { name },
     })?;
     let on = models.routes.iter().map(|key| {
         let key = parse(key)?;
-        match routes.iter().any(|route| route.key == key) {
+        match routes.contains(&&key) {
             true => Ok(key),
             false => Err(RulesError::ModelRoute {
                 key: key.to_string(),

@@ -180,6 +180,8 @@ impl Settings {
             ModelSource::Body => "body".to_owned(),
             ModelSource::Header(name) => format!("header `{name}`"),
             ModelSource::Closure(_) => "custom".to_owned(),
+            #[cfg(feature = "config")]
+            ModelSource::Code => "code".to_owned(),
         };
         self.set(place, "found by", "none", source);
         self.set(

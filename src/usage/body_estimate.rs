@@ -25,10 +25,10 @@ use crate::facts::RequestFacts;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub struct BodyEstimate {
-    bytes_per_token: u64,
-    tokens_per_item: u64,
-    output: u64,
-    max_output: u64,
+    pub(crate) bytes_per_token: u64,
+    pub(crate) tokens_per_item: u64,
+    pub(crate) output: u64,
+    pub(crate) max_output: u64,
 }
 
 impl BodyEstimate {

@@ -2,6 +2,7 @@
 
 use super::{
     limits::{limits, limits_of, short},
+    models::of_plan,
     routes::by_route,
     words::one_of,
 };
@@ -127,7 +128,7 @@ fn source(place: &Cursor<'_>) -> Result<SourceSetting, ConfigError> {
     }
 }
 
-/// Limits, and those of single routes.
+/// Limits, and those of single routes and models.
 fn plan(place: &Cursor<'_>) -> Result<Plan, ConfigError> {
     let Value::Map(_) = place.value() else {
         return short(place).map(Plan::new);
@@ -138,6 +139,15 @@ fn plan(place: &Cursor<'_>) -> Result<Plan, ConfigError> {
     if let Some(routes) = fields.get("routes") {
         for (key, limits) in by_route(&routes, limits)? {
             plan = plan.route(key, limits);
+        }
+    }
+    if let Some(models) = fields.get("models") {
+        let (named, otherwise) = of_plan(&models)?;
+        for (name, limits) in named {
+            plan = plan.model(name, limits);
+        }
+        if let Some(limits) = otherwise {
+            plan = plan.other_models(limits);
         }
     }
     fields.end()?;

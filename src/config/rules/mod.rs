@@ -2,6 +2,7 @@
 
 mod clients;
 mod limits;
+mod models;
 mod routes;
 mod words;
 mod write;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _, se
 use self::{
     clients::clients,
     limits::limits,
+    models::models,
     routes::by_route,
     words::{CATCH_ALL, DIALECTS, UNDECLARED, one_of},
 };
@@ -19,7 +21,10 @@ use super::{
     document::{Cursor, Node, parse_toml, parse_yaml},
     error::ConfigError,
 };
-use crate::{rules::Rules, usage::Estimate};
+use crate::{
+    rules::Rules,
+    usage::{BodyEstimate, Estimate},
+};
 
 impl Rules {
     /// The JSON Schema of rules (draft 2020-12): [`config::JSON_SCHEMA`](crate::config::JSON_SCHEMA).
@@ -120,6 +125,9 @@ pub(super) fn read(document: &Node) -> Result<Rules, ConfigError> {
             rules = rules.route(key, limits);
         }
     }
+    if let Some(place) = fields.get("models") {
+        rules = rules.models(models(&place)?);
+    }
     if let Some(place) = fields.get("clients") {
         rules = rules.clients(clients(&place)?);
     }
@@ -137,7 +145,7 @@ pub(super) fn read(document: &Node) -> Result<Rules, ConfigError> {
     Ok(rules)
 }
 
-/// `300`, `{ bytes_per_token = 4 }`, `{ header = "x-max-tokens", or = 300, exact = true }`, `{ tokens = 300, … }`.
+/// `300`, `{ bytes_per_token = 4 }`, `{ body = {}, or = 8000 }`, `{ header = "x-max-tokens", or = 300, exact = true }`, `{ tokens = 300, … }`.
 fn estimate(place: &Cursor<'_>) -> Result<Estimate, ConfigError> {
     if let Ok(tokens) = place.count() {
         return Ok(Estimate::fixed(tokens));
@@ -145,12 +153,13 @@ fn estimate(place: &Cursor<'_>) -> Result<Estimate, ConfigError> {
     let mut fields = place
         .fields()
         .map_err(|_| place.expected("a number of tokens or a table"))?;
-    let sources = ["header", "bytes_per_token", "tokens"].map(|name| fields.get(name));
+    let sources = ["header", "bytes_per_token", "tokens", "body"].map(|name| fields.get(name));
     let estimate = match sources {
-        [Some(header), None, None] => Estimate::by_header(header.text()?),
-        [None, Some(bytes), None] => Estimate::by_content_length(bytes.count()?),
-        [None, None, Some(tokens)] => Estimate::fixed(tokens.count()?),
-        _ => return Err(place.fault("write either `header` or `bytes_per_token`")),
+        [Some(header), None, None, None] => Estimate::by_header(header.text()?),
+        [None, Some(bytes), None, None] => Estimate::by_content_length(bytes.count()?),
+        [None, None, Some(tokens), None] => Estimate::fixed(tokens.count()?),
+        [None, None, None, Some(body)] => Estimate::from_body(body_estimate(&body)?),
+        _ => return Err(place.fault("write either `header`, `bytes_per_token` or `body`")),
     };
     let is_fixed = place.peek("tokens").is_some();
     let estimate = match fields.get("or") {
@@ -164,6 +173,25 @@ fn estimate(place: &Cursor<'_>) -> Result<Estimate, ConfigError> {
         Some(exact) if exact.flag()? => estimate.exact(),
         _ => estimate,
     };
+    fields.end()?;
+    Ok(estimate)
+}
+
+/// `{ bytes_per_token = 4, tokens_per_item = 1000, output = 1000, max_output = 8192 }`.
+fn body_estimate(place: &Cursor<'_>) -> Result<BodyEstimate, ConfigError> {
+    let mut fields = place.fields()?;
+    let mut estimate = BodyEstimate::new();
+    let setters: [(&str, fn(BodyEstimate, u64) -> BodyEstimate); 4] = [
+        ("bytes_per_token", BodyEstimate::bytes_per_token),
+        ("tokens_per_item", BodyEstimate::tokens_per_item),
+        ("output", BodyEstimate::output),
+        ("max_output", BodyEstimate::max_output),
+    ];
+    for (name, set) in setters {
+        if let Some(count) = fields.get(name) {
+            estimate = set(estimate, count.count()?);
+        }
+    }
     fields.end()?;
     Ok(estimate)
 }

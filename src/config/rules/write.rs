@@ -8,6 +8,7 @@ use serde::{
 use super::{
     clients::FORWARDING,
     limits::ACCESS,
+    models::{BY, ON, OTHERWISE, UNREAD, is_setting},
     words::{CATCH_ALL, DIALECTS, UNDECLARED},
 };
 use crate::{
@@ -21,9 +22,10 @@ use crate::{
         rate::Rate,
         reservation::Reservation,
     },
+    model::{ModelSource, Models},
     response::RouteRejection,
     rules::Rules,
-    usage::{Estimate, EstimateSource},
+    usage::{BodyEstimate, Estimate, EstimateSource},
 };
 
 /// The value of a setting as it is written.
@@ -105,6 +107,7 @@ pub(super) fn rules(rules: &Rules) -> Result<DocumentValue, ConfigError> {
         routes,
         undeclared,
         catch_all,
+        models,
         clients,
         estimate,
         rejections,
@@ -127,6 +130,7 @@ pub(super) fn rules(rules: &Rules) -> Result<DocumentValue, ConfigError> {
         .iter()
         .map(|(key, own)| (key.to_string(), limits(own)));
     table.set_entries("routes", routes.collect());
+    table.set_some("models", models.as_ref().map(self::models).transpose()?);
     table.set_some("clients", clients.as_ref().map(self::clients).transpose()?);
     let mut answers = Vec::new();
     for RouteRejection {
@@ -280,6 +284,7 @@ fn estimate(estimate: &Estimate) -> Result<Option<DocumentValue>, ConfigError> {
             table.set("bytes_per_token", DocumentValue::Count(*bytes_per_token));
         }
         EstimateSource::Header(name) => table.set("header", text(&**name)),
+        EstimateSource::Body(estimate) => table.set("body", body_estimate(estimate)),
         EstimateSource::Closure(_) => return Err(unwritable("estimate", "a closure")),
     }
     if !matches!(source, EstimateSource::Nothing) {
@@ -289,6 +294,65 @@ fn estimate(estimate: &Estimate) -> Result<Option<DocumentValue>, ConfigError> {
         table.set("exact", DocumentValue::Flag(true));
     }
     Ok(Some(DocumentValue::Table(table.0)))
+}
+
+fn body_estimate(estimate: &BodyEstimate) -> DocumentValue {
+    let BodyEstimate {
+        bytes_per_token,
+        tokens_per_item,
+        output,
+        max_output,
+    } = *estimate;
+    let defaults = BodyEstimate::new();
+    let settings = [
+        ("bytes_per_token", bytes_per_token, defaults.bytes_per_token),
+        ("tokens_per_item", tokens_per_item, defaults.tokens_per_item),
+        ("output", output, defaults.output),
+        ("max_output", max_output, defaults.max_output),
+    ];
+    let mut table = TableBuilder::default();
+    for (name, count, default) in settings {
+        table.set_some(
+            name,
+            (count != default).then_some(DocumentValue::Count(count)),
+        );
+    }
+    DocumentValue::Table(table.0)
+}
+
+fn models(models: &Models) -> Result<DocumentValue, ConfigError> {
+    let Models {
+        source,
+        routes,
+        models,
+        otherwise,
+        unread,
+    } = models;
+    let mut table = TableBuilder::default();
+    table.set(
+        BY,
+        match source {
+            ModelSource::Body => text("body"),
+            ModelSource::Code => text("code"),
+            ModelSource::Header(name) => {
+                DocumentValue::Table(vec![("header".to_owned(), text(&**name))])
+            }
+            ModelSource::Closure(_) => return Err(unwritable("models.by", "a closure")),
+        },
+    );
+    table.set_all(ON, routes.iter().map(|key| text(&**key)).collect());
+    table.set_some(OTHERWISE, otherwise.as_ref().map(limits));
+    table.set_some(UNREAD, unread.as_ref().map(limits));
+    for (name, own) in models {
+        if is_setting(name) {
+            return Err(unwritable(
+                &format!("models.{name}"),
+                "a model of this name",
+            ));
+        }
+        table.set(name, limits(own));
+    }
+    Ok(DocumentValue::Table(table.0))
 }
 
 fn clients(clients: &Clients) -> Result<DocumentValue, ConfigError> {
@@ -361,15 +425,22 @@ fn clients(clients: &Clients) -> Result<DocumentValue, ConfigError> {
 }
 
 fn plan(plan: &Plan) -> DocumentValue {
-    if plan.routes.is_empty() {
-        return limits(&plan.limits);
-    }
+    // Exhaustive, so that a new field is thought about here.
+    let Plan {
+        limits: own,
+        routes,
+        models,
+        other_models,
+    } = plan;
     let mut table = TableBuilder::default();
-    fill(&plan.limits, &mut table);
-    let routes = plan
-        .routes
-        .iter()
-        .map(|(key, own)| (key.to_string(), limits(own)));
-    table.set_entries("routes", routes.collect());
+    fill(own, &mut table);
+    let named = |(name, own): &(Box<str>, Limits)| (name.to_string(), limits(own));
+    table.set_entries("routes", routes.iter().map(named).collect());
+    let otherwise = other_models.iter();
+    let otherwise = otherwise.map(|own| (OTHERWISE.to_owned(), limits(own)));
+    table.set_entries(
+        "models",
+        otherwise.chain(models.iter().map(named)).collect(),
+    );
     DocumentValue::Table(table.0)
 }

@@ -1,0 +1,84 @@
+//! Reads the settings of models: how they are found, and the limits of each.
+
+use super::limits::limits;
+use crate::{
+    config::{
+        document::{Cursor, Value},
+        error::ConfigError,
+    },
+    limit::limits::Limits,
+    model::Models,
+};
+
+/// The words of a table of models that name no model.
+pub(super) const BY: &str = "by";
+pub(super) const ON: &str = "on";
+pub(super) const OTHERWISE: &str = "otherwise";
+pub(super) const UNREAD: &str = "unread";
+
+/// Returns whether a name of a model would be read as another setting.
+pub(super) fn is_setting(name: &str) -> bool {
+    [BY, ON, OTHERWISE, UNREAD].contains(&name)
+}
+
+pub(super) fn models(place: &Cursor<'_>) -> Result<Models, ConfigError> {
+    let mut models = match place.peek(BY) {
+        Some(by) => source(&by)?,
+        None => {
+            return Err(
+                place.fault("models without `by`; write how they are found, such as `body`")
+            );
+        }
+    };
+    for (name, place) in place.entries()? {
+        models = match name {
+            BY => models,
+            ON => {
+                let keys = place.each(|key| Ok(key.text()?.to_owned()))?;
+                keys.into_iter().fold(models, Models::on)
+            }
+            OTHERWISE => models.otherwise(limits(&place)?),
+            UNREAD => models.unread(limits(&place)?),
+            name => models.model(name.to_owned(), limits(&place)?),
+        };
+    }
+    Ok(models)
+}
+
+/// `"body"`, `"code"`, `{ header = "x-model" }`.
+fn source(place: &Cursor<'_>) -> Result<Models, ConfigError> {
+    match place.value() {
+        Value::Text(text) if text == "body" => Ok(Models::from_body()),
+        Value::Text(text) if text == "code" => Ok(Models::by_code()),
+        Value::Map(_) => {
+            let mut fields = place.fields()?;
+            let header = fields.get("header");
+            let header = header.ok_or_else(|| place.fault("a table without `header`"))?;
+            let models = Models::by_header(header.text()?);
+            fields.end()?;
+            Ok(models)
+        }
+        _ => Err(place.fault("write `body`, `code` or a table: `{ header = \"x-model\" }`")),
+    }
+}
+
+/// The limits of each client on models: those of named ones, and those of all others.
+pub(super) fn of_plan(
+    place: &Cursor<'_>,
+) -> Result<(Vec<(String, Limits)>, Option<Limits>), ConfigError> {
+    let mut named = Vec::new();
+    let mut otherwise = None;
+    for (name, place) in place.entries()? {
+        let limits = limits(&place)?;
+        match name {
+            OTHERWISE => otherwise = Some(limits),
+            name if is_setting(name) => {
+                return Err(place.fault_of_name(
+                    "is a setting of `models`, and has no limits of clients".to_owned(),
+                ));
+            }
+            name => named.push((name.to_owned(), limits)),
+        }
+    }
+    Ok((named, otherwise))
+}
