@@ -27,6 +27,7 @@ rate = [
 quota = ["10000/day", { quota = "100/6h", name = "evening", shadow = true }]
 tokens = { rate = "90000/minute", burst = 9000 }
 max_tokens_per_request = 8000
+cost = 1
 max_reservation_percent = 25
 in_flight = 8
 max_wait = "2s"
@@ -87,6 +88,7 @@ fn whole() -> Rules {
         .tokens(Rate::per_minute(90_000).burst(9_000))
         .max_tokens_per_request(8_000)
         .max_reservation_percent(25)
+        .cost(1)
         .in_flight(8)
         .max_wait(Duration::from_secs(2))
         .publish(false);

@@ -88,6 +88,12 @@ fn settings_of_limits() -> Value {
         "name": described(defined("name"), "The name in header fields, answers, metrics and logs."),
         "publish": { "type": "boolean", "description": "Whether header fields publish these limits." },
         "max_tokens_per_request": count("The largest request in model tokens; larger ones are refused."),
+        "cost": {
+            "type": "integer",
+            "minimum": 1,
+            "description": "The units that a request of the route or model takes of its client's limits and the total's. \
+                            Default: 1.",
+        },
         "max_reservation_percent": {
             "type": "integer",
             "minimum": 0,

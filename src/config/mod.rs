@@ -76,6 +76,7 @@
 //! | `max_wait`, `max_waiting` | a duration such as `"500ms"`, and a number: [waiting](crate::guides::models#queues) |
 //! | `max_tokens_per_request` | the largest estimate that is [admitted](crate::Limits::max_tokens_per_request) |
 //! | `max_reservation_percent` | the part of a burst of tokens that one request [reserves](crate::Limits::max_reservation_percent) at most |
+//! | `cost` | the units of each request of a [route or model](crate::Limits::cost) |
 //! | `name`, `publish` | [`Limits::named`](crate::Limits::named): 1 to 64 of `A-Z a-z 0-9 _`; [`Limits::publish`](crate::Limits::publish) |
 //! | `access` | `"unlimited"` or `"closed"`, beside shadows and settings that are no limits; or only [`"exempt"`](crate::Limits::exempt) |
 //!

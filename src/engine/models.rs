@@ -40,6 +40,8 @@ pub(super) struct ModelRules {
     names: Vec<Arc<str>>,
     /// The limits of each class.
     limits: Vec<Vec<BoundLimit>>,
+    /// The cost of a request of each class.
+    costs: Vec<u64>,
     /// The number of limits that may still be kept of routes that clients choose. Relaxed: it orders nothing.
     room: AtomicUsize,
 }
@@ -54,12 +56,14 @@ impl ModelRules {
             routes,
             names,
             limits,
+            costs,
         } = models;
         Self {
             resolver,
             routes,
             names,
             limits,
+            costs,
             room: AtomicUsize::new(Self::MOST_KEPT),
         }
     }
@@ -106,7 +110,8 @@ impl ModelRules {
         let of_clients = plan.models.get(class).into_iter().flatten();
         let limits = of_clients.chain(&self.limits[class]);
         let limits = limits.filter(|bound| !bound.rests).cloned();
-        routes.under(routes.limit_set.of_model(&self.names[class], limits))
+        let (name, cost) = (&self.names[class], self.costs[class]);
+        routes.under(routes.limit_set.of_model(name, cost, limits))
     }
 
     /// Takes room for the limits of a route that a client has chosen, if there is some.

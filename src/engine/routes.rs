@@ -55,6 +55,8 @@ pub(super) struct Route {
     pub(super) undeclared: bool,
     /// Set if no scope counts its requests, the total included.
     pub(super) exempt: bool,
+    /// The cost of a request.
+    pub(super) cost: u64,
     /// Set if the requests of a declared route have models.
     pub(super) has_models: bool,
     /// The limits of a request for each variant of each plan: plans one after the other, each from its `first` number
@@ -100,6 +102,7 @@ impl Route {
             counters: before.map_or_else(Arc::default, |before| Arc::clone(&before.counters)),
             undeclared: false,
             exempt: false,
+            cost: 1,
             has_models: false,
             variants: (0..variants).map(|_| OnceLock::new()).collect(),
         }

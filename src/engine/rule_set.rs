@@ -57,6 +57,8 @@ pub(crate) struct RuleSet {
     pub(super) total: Vec<BoundLimit>,
     /// The limits of `default_route`, from which undeclared routes are made.
     pub(super) default: Vec<LimitTemplate>,
+    /// The cost of a request to an undeclared route.
+    pub(super) default_cost: u64,
     /// The declared routes.
     pub(super) table: Table<Route>,
     /// The keys of the table, indexed by the next reload, which compares others with them.
@@ -128,6 +130,7 @@ impl RuleSet {
             total,
             routes,
             default,
+            default_cost,
             per_route,
             catch_all,
             resolver,
@@ -152,9 +155,16 @@ impl RuleSet {
         };
         let mut table = Table::new();
         table.catch_all(catch_all);
-        for DeclaredRoute { key, own, exempt } in routes {
+        for DeclaredRoute {
+            key,
+            own,
+            cost,
+            exempt,
+        } in routes
+        {
             let route = Route {
                 exempt,
+                cost,
                 has_models: models.as_ref().is_some_and(|models| models.is_on(&key)),
                 pattern: Some(key.clone()),
                 ..route(&key, own)
@@ -217,6 +227,7 @@ impl RuleSet {
             combined_limits: CombinedLimits::default(),
             total,
             default,
+            default_cost,
             resolver,
             plans,
             estimator,
@@ -247,7 +258,11 @@ impl RuleSet {
         // The most specific first, as a set of limits takes them.
         let limits = limits.filter(|bound| !bound.rests);
         let limit_set = LimitSet::new(route.key.clone(), plan.plan.clone(), limits.cloned());
-        let limit_set = limit_set.counted_by(&route.counters);
+        let cost = match route.undeclared {
+            true => self.default_cost,
+            false => route.cost,
+        };
+        let limit_set = limit_set.costing(cost).counted_by(&route.counters);
         if !route.undeclared || std::ptr::eq(route, &self.shared) {
             return RouteLimits::new(&self.limiter, &self.store, limit_set);
         }

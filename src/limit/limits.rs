@@ -48,6 +48,7 @@ pub struct Limits {
     pub(crate) name: Option<Cow<'static, str>>,
     pub(crate) publish: Option<bool>,
     pub(crate) reservation: Reservation,
+    pub(crate) cost: Option<u64>,
 }
 
 /// The way in which a scope decides: by its limits, or always in the same way.
@@ -226,6 +227,32 @@ impl Limits {
         self
     }
 
+    /// Sets the cost of each request of a route or a model, in units: it takes as many from the rates and quotas of its
+    /// client and of the total. Default: 1.
+    ///
+    /// With a cost of 10 for an image, ten chats count as one image. Limits that hold for one route or one model count
+    /// requests, whatever these cost, and so do caps in flight. A request of a route and a model that both have a cost
+    /// has the larger one. Limits with a cost are not [leased](crate::store::Leases).
+    ///
+    /// # Errors
+    ///
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new) refuses a cost of zero, one above what a rate's burst or a quota
+    /// of the total or of clients holds, and one for the total, clients and plans.
+    ///
+    /// ```
+    /// use tower_throttle::{Clients, Limits, Quota, Rate, Rules};
+    ///
+    /// let rules = Rules::new()
+    ///     .default_route(Rate::per_second(10))
+    ///     .route("POST /v1/images/generations", Limits::new().cost(10))
+    ///     .clients(Clients::by_bearer().each(Quota::per_day(1_000)));
+    /// # let _ = rules;
+    /// ```
+    pub fn cost(mut self, units: u64) -> Self {
+        self.cost = Some(units);
+        self
+    }
+
     /// Names the limits of this scope that have no name of their own: 1 to 64 of `A-Z a-z 0-9 _`.
     ///
     /// One limit gets the name itself: the rate with the shortest period, or else the first quota, token rate or cap.
@@ -296,6 +323,7 @@ impl Limits {
             name: _,
             publish: _,
             reservation: _,
+            cost: _,
         } = self;
         enforced(rates).next().is_some()
             || enforced(quotas).next().is_some()
@@ -320,6 +348,7 @@ impl Limits {
                     max_tokens,
                     max_percent,
                 },
+            cost,
         } = self;
         let given = [
             ("rate", !rates.is_empty()),
@@ -332,6 +361,7 @@ impl Limits {
             ("publish", publish.is_some()),
             ("max_tokens_per_request", max_tokens.is_some()),
             ("max_reservation_percent", max_percent.is_some()),
+            ("cost", cost.is_some()),
         ];
         let first = given.into_iter().find(|(_, given)| *given);
         first.map(|(setting, _)| setting)
@@ -360,6 +390,7 @@ impl Limits {
         };
         limits.publish = self.publish.or(default.publish);
         limits.reservation = self.reservation.or(default.reservation);
+        limits.cost = self.cost.or(default.cost);
         limits.max_wait = self.max_wait.or(default.max_wait);
         limits.max_waiting = self.max_waiting.or(default.max_waiting);
         if self.access != Access::Limited {

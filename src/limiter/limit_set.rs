@@ -50,7 +50,7 @@ use foldhash::fast::FixedState;
 
 use crate::{
     clock::Nanos,
-    limit::{Limit, LimitSettings, gcra::RefusalReason, model_class::ModelClass},
+    limit::{Limit, LimitSettings, Scope, gcra::RefusalReason, model_class::ModelClass},
     limiter::{
         balance::BalanceRef,
         bucket::Bucket,
@@ -71,6 +71,8 @@ pub(crate) struct LimitSet {
     /// The model of the requests that are charged on this set, as the rules name it. `None` where its name is of no
     /// account.
     pub(crate) model: Option<Arc<str>>,
+    /// The units that a request takes of the rates and quotas of its client and of the total.
+    cost: u64,
     pub(crate) limits: Box<[BoundLimit]>,
     /// The number of enforced limits. Zero for exempt routes, and for those that have shadows alone.
     pub(crate) enforced: usize,
@@ -117,6 +119,7 @@ impl LimitSet {
             route: route.into(),
             plan,
             model: None,
+            cost: 1,
             enforced: limits.partition_point(|bound| !bound.limit.shadow),
             is_patient: limits.iter().any(|bound| bound.limit.wait_policy.is_some()),
             has_slots: limits.iter().any(|bound| bound.limit.is_slots()),
@@ -174,6 +177,7 @@ impl LimitSet {
     fn with(&self, limits: impl IntoIterator<Item = BoundLimit>) -> Self {
         let mut limit_set = Self::new(self.route.clone(), self.plan.clone(), limits);
         limit_set.model.clone_from(&self.model);
+        limit_set.cost = self.cost;
         limit_set.counted_by(&self.counters)
     }
 
@@ -230,14 +234,6 @@ impl LimitSet {
         limits.map(move |bound| bound.charge(table, demand, now))
     }
 
-    /// Returns the model tokens that a request in a queue asks of the queue's limits: the most, if they reserve
-    /// different amounts; zero if no enforced one counts tokens. Requests behind add this to the balance they see.
-    pub(crate) fn tokens_in(&self, queue: QueueId, demand: Demand) -> u64 {
-        let tokens = self.enforced().filter(|bound| bound.limit.is_tokens());
-        let here = tokens.filter(|bound| bound.queue(demand.identity) == queue);
-        here.map(|bound| bound.cost(demand)).max().unwrap_or(0)
-    }
-
     /// Returns the limits that a store keeps, where there is one.
     pub(crate) fn shared(&self) -> impl Iterator<Item = &BoundLimit> {
         self.limits.iter().filter(|bound| bound.id.is_some())
@@ -248,16 +244,30 @@ impl LimitSet {
         self.limits[..self.enforced].iter()
     }
 
-    /// Returns the set for requests that are for a model as well, with the limits that it has.
+    /// Returns the set for requests that are for a model as well, with the limits and the cost that it has.
     pub(crate) fn of_model(
         &self,
         model: &Arc<str>,
+        cost: u64,
         limits: impl IntoIterator<Item = BoundLimit>,
     ) -> Self {
         let mut all: Vec<_> = self.limits.iter().cloned().chain(limits).collect();
         all.sort_by_key(|bound| Reverse(bound.limit.scope.specificity()));
-        let mut limit_set = self.with(all);
+        let mut limit_set = self.with(all).costing(cost);
         limit_set.model = Some(Arc::clone(model));
+        limit_set
+    }
+
+    /// Returns the set for requests that cost so much, or as much as now if that is more.
+    pub(crate) fn costing(self, cost: u64) -> Self {
+        let cost = cost.max(self.cost);
+        if cost == 1 {
+            return self;
+        }
+        let limits = self.limits.iter().cloned().map(|bound| bound.costing(cost));
+        let mut limit_set = self.with(limits);
+        limit_set.cost = cost;
+        limit_set.exempt = self.exempt;
         limit_set
     }
 
@@ -271,7 +281,7 @@ impl LimitSet {
             .filter(|bound| !self.limits.iter().any(|own| own.is(bound)));
         let mut limits: Vec<_> = self.limits.iter().chain(besides).cloned().collect();
         limits.sort_by_key(|bound| Reverse(bound.limit.scope.specificity()));
-        let mut limit_set = self.with(limits);
+        let mut limit_set = self.with(limits).costing(other.cost);
         limit_set.exempt = self.exempt && other.exempt;
         limit_set
     }
@@ -289,10 +299,10 @@ fn are_plain(limits: &[BoundLimit]) -> bool {
     if NONE_IS_PLAIN.get() {
         return false;
     }
-    let is_plain = |BoundLimit { limit, .. }: &BoundLimit| {
+    let is_plain = |BoundLimit { limit, units, .. }: &BoundLimit| {
         let is_enforced = !limit.shadow && limit.meter.is_some();
         // A reservation of model tokens is not one unit.
-        is_enforced && !limit.is_tokens() && limit.wait_policy.is_none()
+        is_enforced && *units == 1 && !limit.is_tokens() && limit.wait_policy.is_none()
     };
     (1..=LimitSet::MOST_PLAIN).contains(&limits.len()) && limits.iter().all(is_plain)
 }
@@ -307,6 +317,8 @@ impl Drop for LimitSet {
 #[derive(Debug, Clone)]
 pub(crate) struct BoundLimit {
     pub(crate) limit: Limit,
+    /// The units that a request takes of a rate or a quota: one, unless the route or model of the set costs more.
+    pub(crate) units: u64,
     pub(crate) storage: Storage,
     /// The queue of its scope, where a limit of the scope has a [`WaitPolicy`](crate::limit::wait_policy).
     pub(crate) queue: QueueScope,
@@ -381,6 +393,7 @@ impl BoundLimit {
             });
         Self {
             limit,
+            units: 1,
             storage,
             queue: QueueScope::next(),
             version,
@@ -388,6 +401,17 @@ impl BoundLimit {
             counters: Arc::default(),
             id: None,
             rests: false,
+        }
+    }
+
+    /// Returns the limit for requests that cost so many units, if it counts by cost: a rate or quota of the total or of a
+    /// client. Limits of one route or one model count requests.
+    fn costing(self, units: u64) -> Self {
+        match (&self.limit.settings, self.limit.scope) {
+            (LimitSettings::Rate(_) | LimitSettings::Quota(_), Scope::Total | Scope::Client) => {
+                Self { units, ..self }
+            }
+            _ => self,
         }
     }
 
@@ -448,7 +472,8 @@ impl BoundLimit {
             balance,
             cost: match self.limit.settings {
                 LimitSettings::Tokens(_) => self.reserves(demand, &balance, table, now),
-                LimitSettings::Rate(_) | LimitSettings::Quota(_) | LimitSettings::InFlight(_) => 1,
+                LimitSettings::Rate(_) | LimitSettings::Quota(_) => self.units,
+                LimitSettings::InFlight(_) => 1,
             },
         }
     }
@@ -490,7 +515,7 @@ impl BoundLimit {
         }
     }
 
-    /// Returns what a request asks of this limit: one request or slot, or the model tokens it reserves.
+    /// Returns what a request asks of this limit: its cost in requests, one slot, or the model tokens it reserves.
     ///
     /// The balance is taken to be no overflow bucket. Balances of the total, of a route and of the anonymous client
     /// are shared by strangers in any case, for which [`Limit::reserves`] allows less.
@@ -502,18 +527,20 @@ impl BoundLimit {
                 self.limit
                     .reserves(demand.tokens, demand.is_exact, is_shared)
             }
-            LimitSettings::Rate(_) | LimitSettings::Quota(_) | LimitSettings::InFlight(_) => 1,
+            LimitSettings::Rate(_) | LimitSettings::Quota(_) => self.units,
+            LimitSettings::InFlight(_) => 1,
         }
     }
 
     /// Returns the number of units that may be leased beside a charge, which takes one of `most`: no more than a
     /// quarter of what a full bucket holds, or than a rate gives in a second, so that others do not miss for long what
-    /// a process does not use. Zero for model tokens, of which each request needs another number, and for shadows.
+    /// a process does not use. Zero for model tokens, of which each request needs another number, for requests that cost
+    /// more than one unit, and for shadows.
     pub(crate) fn lease(&self, most: u64) -> u64 {
         const SECOND: u64 = 1_000_000_000;
         let meter = match (&self.limit.meter, &self.limit.settings) {
             (Some(meter), LimitSettings::Rate(_) | LimitSettings::Quota(_))
-                if !self.limit.shadow =>
+                if !self.limit.shadow && self.units == 1 =>
             {
                 meter
             }

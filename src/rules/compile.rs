@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Rules, RulesError, Undeclared, exempt,
+    Rules, RulesError, Undeclared, costs, exempt,
     models::{CompiledModels, compile_models, reserve_models},
     names::{LimitNames, ScopeName, parse},
     plans::{PlanLimits, plans, reserve_clients, resolver},
@@ -26,6 +26,8 @@ pub(crate) struct Compiled {
     pub(crate) routes: Vec<DeclaredRoute>,
     /// The templates from which the limits of routes without a key are made.
     pub(crate) default: Vec<LimitTemplate>,
+    /// The cost of a request to such a route.
+    pub(crate) default_cost: u64,
     /// True if each route without a key gets buckets of its own.
     pub(crate) per_route: bool,
     /// The requests that `$default` takes.
@@ -47,6 +49,8 @@ pub(crate) struct Compiled {
 pub(crate) struct DeclaredRoute {
     pub(crate) key: RouteKey,
     pub(crate) own: Vec<BoundLimit>,
+    /// The cost of a request.
+    pub(crate) cost: u64,
     /// No scope counts its requests.
     pub(crate) exempt: bool,
 }
@@ -98,6 +102,7 @@ fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, RulesError>
     let total = draft.bind(ScopeKey::Total, total);
     let build_default = |limits| names.build(limits, ScopeName::Default);
     let default: Vec<_> = default_route.iter().flat_map(build_default).collect();
+    let default_cost = default_route.as_ref().and_then(|limits| limits.cost);
     let mut compiled = Vec::with_capacity(keys.len());
     for (key, (_, limits)) in keys.into_iter().zip(routes) {
         let own = if limits.inherits_all() && default_route.is_some() {
@@ -109,6 +114,7 @@ fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, RulesError>
         compiled.push(DeclaredRoute {
             key,
             own: draft.bind(place, own),
+            cost: limits.cost.or(default_cost).unwrap_or(1),
             exempt: limits.access == Access::Exempt,
         });
     }
@@ -121,6 +127,7 @@ fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, RulesError>
         None => vec![PlanLimits::unlimited()],
         Some(clients) => plans(clients, models.as_ref(), *catch_all, &mut names, draft)?,
     };
+    costs::check(rules, &total, &plans)?;
     // Nobody looks into the table where clients have no limits.
     let limited = plans.iter().any(PlanLimits::is_limited);
     let max_clients = clients.as_ref().map(|clients| clients.max_clients);
@@ -129,6 +136,7 @@ fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, RulesError>
         routes: compiled,
         per_route: *undeclared == Undeclared::PerRoute && !default.is_empty(),
         default,
+        default_cost: default_cost.unwrap_or(1),
         catch_all: *catch_all,
         resolver: clients.as_ref().map(resolver).transpose()?,
         plans,

@@ -239,6 +239,38 @@ pub enum RulesError {
         /// The largest request, in model tokens.
         most: u64,
     },
+    /// A [cost](crate::Limits::cost) of zero.
+    #[error(
+        "{place}: a cost of zero takes nothing of a client's limits or the total's; write 1 or more"
+    )]
+    #[non_exhaustive]
+    NoCost {
+        /// The place where the cost stands.
+        place: String,
+    },
+    /// A [cost](crate::Limits::cost) that a limit can never hold.
+    #[error(
+        "{place}: a cost of {cost} is more than limit `{limit}` holds, which is {capacity}; lower the cost, or raise the \
+         limit"
+    )]
+    #[non_exhaustive]
+    CostAbove {
+        /// The place where the cost stands.
+        place: String,
+        /// The cost.
+        cost: u64,
+        /// The name of the limit.
+        limit: String,
+        /// The units that the limit holds when it is full.
+        capacity: u64,
+    },
+    /// A [cost](crate::Limits::cost) of anything but a route or a model.
+    #[error("{place}: `cost` is that of a route or a model; set it there")]
+    #[non_exhaustive]
+    CostPlace {
+        /// The place where the cost stands.
+        place: String,
+    },
     /// A name in [`Models::by_header`](crate::Models::by_header) that no header field can have.
     #[error("models: `{name}` is not a valid header name; write one such as `x-model`")]
     #[non_exhaustive]

@@ -3,6 +3,7 @@
 mod audit;
 mod change;
 mod compile;
+mod costs;
 mod error;
 mod exempt;
 mod models;

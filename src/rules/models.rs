@@ -25,6 +25,8 @@ pub(crate) struct CompiledModels {
     pub(crate) names: Vec<Arc<str>>,
     /// The limits of each class.
     pub(crate) limits: Vec<Vec<BoundLimit>>,
+    /// The cost of a request of each class.
+    pub(crate) costs: Vec<u64>,
 }
 
 /// The keys of models that were read, in the order of their positions, which begin with one.
@@ -84,6 +86,10 @@ pub(super) fn compile_models(
     let otherwise = models.otherwise.as_ref().unwrap_or(&nothing);
     let settings = models.models.iter().map(|(_, limits)| limits);
     let settings = [otherwise].into_iter().chain(settings);
+    let cost = |limits: &Limits| limits.cost.unwrap_or(1);
+    let costs: Vec<_> = settings.clone().map(cost).collect();
+    let dearest = costs.iter().copied().max().unwrap_or(1);
+    let unread_cost = models.unread.as_ref().map_or(dearest, cost);
     let mut bind = |key: &ModelKey, limits: &Limits| {
         let limits = names.build(limits, ScopeName::Model(key));
         draft.bind(ScopeKey::Model(key.clone()), limits)
@@ -106,6 +112,7 @@ pub(super) fn compile_models(
             .map(ModelKey::label)
             .collect(),
         limits: [unread].into_iter().chain(read).collect(),
+        costs: [unread_cost].into_iter().chain(costs).collect(),
     })
 }
 

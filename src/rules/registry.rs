@@ -243,6 +243,7 @@ impl Draft<'_> {
             };
             bounds.push(BoundLimit {
                 limit,
+                units: 1,
                 storage,
                 queue: line,
                 version,
@@ -417,6 +418,7 @@ impl LimitTemplate {
             let kept = template.before.and_then(|index| before.get(index));
             BoundLimit {
                 limit: template.limit.clone(),
+                units: 1,
                 storage: kept.filter(|_| !begins_anew).map_or_else(
                     || Storage::Bucket(Arc::new(Bucket::full(template.version))),
                     |kept| kept.storage.clone(),

@@ -132,6 +132,7 @@ impl Settings {
                     max_tokens,
                     max_percent,
                 },
+            cost,
             // Limits have changes of their own, and so have their names.
             rates: _,
             quotas: _,
@@ -158,6 +159,9 @@ impl Settings {
                 "default",
                 percent.to_string(),
             );
+        }
+        if let Some(cost) = cost {
+            self.set(place, "cost", "1", cost.to_string());
         }
         match access {
             // A closed one is a limit.

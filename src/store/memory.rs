@@ -144,6 +144,7 @@ impl Balances {
                         wait_policy: None,
                         reservation: Reservation::default(),
                     },
+                    units: 1,
                     storage: Storage::Client(Arc::new(ClientBuckets::new(number, 0))),
                     queue: QueueScope::Client(number),
                     version: 0,

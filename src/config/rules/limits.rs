@@ -113,6 +113,9 @@ pub(super) fn limits_of(fields: &mut TableReader<'_>) -> Result<Limits, ConfigEr
     if let Some(most) = fields.get("max_tokens_per_request") {
         limits = limits.max_tokens_per_request(most.count()?);
     }
+    if let Some(cost) = fields.get("cost") {
+        limits = limits.cost(cost.count()?);
+    }
     if let Some(percent) = fields.get("max_reservation_percent") {
         let part = u8::try_from(percent.count()?).ok();
         let part = part.filter(|part| *part <= 100);

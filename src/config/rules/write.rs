@@ -182,6 +182,7 @@ fn fill(limits: &Limits, table: &mut TableBuilder) {
             max_tokens,
             max_percent,
         },
+        cost,
     } = limits;
     let word = ACCESS.iter().find(|(_, value)| value == access);
     table.set_some("access", word.map(|(word, _)| text(*word)));
@@ -206,6 +207,7 @@ fn fill(limits: &Limits, table: &mut TableBuilder) {
         "max_tokens_per_request",
         max_tokens.map(DocumentValue::Count),
     );
+    table.set_some("cost", cost.map(DocumentValue::Count));
     let percent = max_percent.map(u64::from).map(DocumentValue::Count);
     table.set_some("max_reservation_percent", percent);
 }

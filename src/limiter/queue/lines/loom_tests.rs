@@ -75,7 +75,9 @@ impl Scene {
     }
 
     fn enters(&self) -> QueueTicket {
-        let ticket = self.lines.join(LINE, None, 0, 9, 0, Nanos::MAX);
+        let ticket = self
+            .lines
+            .join(LINE, None, QueueUnits::default(), 9, 0, Nanos::MAX);
         ticket.expect("there is room")
     }
 }

@@ -39,7 +39,7 @@ use std::{collections::HashMap, fmt, sync::PoisonError, task::Waker};
 #[cfg(test)]
 pub(super) use self::wait_queue::GRACE;
 use self::wait_queue::WaitQueue;
-pub(crate) use self::wait_queue::{QueueAhead, QueuePosition, QueueTicket};
+pub(crate) use self::wait_queue::{QueueAhead, QueuePosition, QueueTicket, QueueUnits};
 use crate::{
     clock::Nanos,
     limiter::limit_set::QueueId,
@@ -94,7 +94,7 @@ impl WaitQueues {
         self.waiting.load(Ordering::Acquire) == 0
     }
 
-    /// Returns the requests in a queue that are not passed over, and the tokens that they ask for: what a newcomer
+    /// Returns the requests in a queue that are not passed over, and the units that they ask for: what a newcomer
     /// would wait behind. Zero without a queue.
     pub(crate) fn ahead(&self, queue: QueueId, now: Nanos) -> QueueAhead {
         self.on(queue, now, |queue| queue.ahead())
@@ -111,13 +111,13 @@ impl WaitQueues {
     /// Enters a queue until a deadline, with a new ticket at its end, or with one from another queue where that
     /// belongs. Returns the ticket; `None`, with nothing changed, if `most` places are taken.
     ///
-    /// Places that are passed over count among `most`. `tokens` are what the request asks of the queue's token limits.
+    /// Places that are passed over count among `most`. `units` are what the request asks of the queue's limits.
     /// The position is not returned: that is [`WaitQueues::ask`], which also leaves the waker.
     pub(crate) fn join(
         &self,
         id: QueueId,
         ticket: Option<QueueTicket>,
-        tokens: u64,
+        units: QueueUnits,
         most: usize,
         now: Nanos,
         deadline: Nanos,
@@ -133,7 +133,7 @@ impl WaitQueues {
                 inner.tickets
             });
             let queue = inner.queues.entry(id).or_default();
-            queue.join(ticket, tokens, now, deadline);
+            queue.join(ticket, units, now, deadline);
             self.waiting.fetch_add(1, Ordering::AcqRel);
             Some((ticket, queue.take_woken()))
         })?;

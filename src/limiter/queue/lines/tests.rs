@@ -6,7 +6,9 @@ use std::{
     task::{Wake, Waker},
 };
 
-use super::{Inner, QueueAhead, QueuePosition, QueueTicket, WaitQueues, wait_queue::GRACE};
+use super::{
+    Inner, QueueAhead, QueuePosition, QueueTicket, QueueUnits, WaitQueues, wait_queue::GRACE,
+};
 use crate::clock::Nanos;
 use crate::limiter::limit_set::QueueId;
 
@@ -30,6 +32,22 @@ fn wakers<const N: usize>() -> ([Arc<Woken>; N], [Waker; N]) {
     (woken, wakers)
 }
 
+/// The units of a request that costs three.
+fn units(tokens: u64) -> QueueUnits {
+    QueueUnits { cost: 3, tokens }
+}
+
+/// So many of these, which ask for so many tokens together.
+fn ahead(requests: u64, tokens: u64) -> QueueAhead {
+    QueueAhead {
+        requests,
+        units: QueueUnits {
+            cost: 3 * requests,
+            tokens,
+        },
+    }
+}
+
 /// Without a deadline, before time has moved on.
 fn join(
     lines: &WaitQueues,
@@ -38,7 +56,7 @@ fn join(
     tokens: u64,
     most: usize,
 ) -> Option<QueueTicket> {
-    lines.join(line, ticket, tokens, most, 0, Nanos::MAX)
+    lines.join(line, ticket, units(tokens), most, 0, Nanos::MAX)
 }
 
 fn is_first(lines: &WaitQueues, line: QueueId, ticket: QueueTicket, waker: &Waker) -> bool {
@@ -55,7 +73,6 @@ fn counts(woken: &[Arc<Woken>]) -> Vec<u64> {
 #[test]
 fn a_line_knows_who_stands_in_it_and_what_they_ask_for() {
     let lines = WaitQueues::new();
-    let ahead = |requests, tokens| QueueAhead { requests, tokens };
     assert!(lines.is_empty());
     assert_eq!(lines.ahead(ROUTE, 0), ahead(0, 0));
     let first = join(&lines, ROUTE, None, 5, 2).expect("room for two");
@@ -178,7 +195,7 @@ impl Three {
         let lines = WaitQueues::new();
         let (woken, wakers) = wakers::<3>();
         let tickets = [5, 7, 11].map(|tokens| {
-            let ticket = lines.join(ROUTE, None, tokens, 9, 0, 10 * SECOND);
+            let ticket = lines.join(ROUTE, None, units(tokens), 9, 0, 10 * SECOND);
             ticket.expect("there is room")
         });
         let three = Self {
@@ -217,7 +234,6 @@ fn who_is_woken_and_does_not_ask_is_passed_over_and_is_back_as_soon_as_it_asks()
     let passes = 2 * GRACE + 5;
     assert_eq!(three.asks(1, 2 * GRACE), QueuePosition::Behind(passes));
     assert_eq!(three.asks(1, passes - 1), QueuePosition::Behind(passes));
-    let ahead = |requests, tokens| QueueAhead { requests, tokens };
     assert_eq!(three.lines.ahead(ROUTE, passes - 1), ahead(3, 23));
     assert_eq!(three.asks(1, passes), QueuePosition::First);
     assert_eq!(three.lines.ahead(ROUTE, passes), ahead(2, 18));
@@ -264,7 +280,9 @@ fn those_who_have_gone_without_a_word_lose_their_places_with_their_time() {
     assert!(three.lines.is_empty(), "they are not kept");
     assert_eq!(three.asks(0, over + 1), QueuePosition::Gone);
     three.lines.leave(ROUTE, three.tickets[0], over + 1);
-    let again = three.lines.join(ROUTE, None, 0, 1, over + 1, 20 * SECOND);
+    let again = three
+        .lines
+        .join(ROUTE, None, units(0), 1, over + 1, 20 * SECOND);
     assert!(again.is_some(), "there is room");
 }
 
@@ -273,7 +291,6 @@ fn who_is_passed_over_and_goes_is_counted_no_more() {
     let three = Three::new();
     three.asks(1, GRACE);
     three.lines.wake(ROUTE, || GRACE);
-    let ahead = |requests, tokens| QueueAhead { requests, tokens };
     assert_eq!(three.lines.ahead(ROUTE, 2 * GRACE), ahead(2, 18));
     three.lines.leave(ROUTE, three.tickets[0], 2 * GRACE);
     assert_eq!(three.lines.ahead(ROUTE, 2 * GRACE), ahead(2, 18));

@@ -24,8 +24,7 @@
 //! - The *first* is the lowest ticket that is not passed over. `ask` answers `First` only if no such place is before.
 //! - Whenever a place becomes first because another one leaves, is passed over or returns, it or the former first is
 //!   woken: no turn is lost.
-//! - `silent` and `silent_tokens` are the count and the tokens of the places that are passed over; `tokens` of all
-//!   places.
+//! - `silent` and `silent_units` are the count and the units of the places that are passed over; `units` of all places.
 //! - Before `sweeps` a sweep is one comparison; from then on it is a walk over the queue, which sets `sweeps` anew. A
 //!   place may thus be kept up to a `GRACE` longer than it must, and never shorter.
 //! - No method wakes directly: wakers are collected in `woken`, and the caller takes them out of the lock.
@@ -48,8 +47,45 @@ pub(crate) const GRACE: Nanos = 50_000_000;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct QueueAhead {
     pub(crate) requests: u64,
-    /// Model tokens that they ask for; saturates.
+    /// The units that they ask for; saturate.
+    pub(crate) units: QueueUnits,
+}
+
+/// The units that a request asks of the limits of a queue.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct QueueUnits {
+    /// Units of rates and quotas: one for a request, unless its route or model costs more.
+    pub(crate) cost: u64,
+    /// Model tokens.
     pub(crate) tokens: u64,
+}
+
+/// The sum of the units of many requests. Wide enough for as many as there can be.
+#[derive(Debug, Clone, Copy, Default)]
+struct UnitSum {
+    cost: u128,
+    tokens: u128,
+}
+
+impl UnitSum {
+    fn add(&mut self, units: QueueUnits) {
+        self.cost += u128::from(units.cost);
+        self.tokens += u128::from(units.tokens);
+    }
+
+    fn sub(&mut self, units: QueueUnits) {
+        self.cost -= u128::from(units.cost);
+        self.tokens -= u128::from(units.tokens);
+    }
+
+    /// Returns the units that are not among `others`.
+    fn without(self, others: Self) -> QueueUnits {
+        let narrow = |units: u128| u64::try_from(units).unwrap_or(u64::MAX);
+        QueueUnits {
+            cost: narrow(self.cost - others.cost),
+            tokens: narrow(self.tokens - others.tokens),
+        }
+    }
 }
 
 /// The position of a place, as its holder is told when it asks.
@@ -67,11 +103,11 @@ pub(crate) enum QueuePosition {
 #[derive(Default)]
 pub(super) struct WaitQueue {
     waiters: BTreeMap<QueueTicket, QueueEntry>,
-    /// The tokens that all of them ask for. Wide enough for as many as there can be.
-    tokens: u128,
+    /// The units that all of them ask for.
+    units: UnitSum,
     /// The number of those that are passed over, and what they ask for.
     silent: usize,
-    silent_tokens: u128,
+    silent_units: UnitSum,
     /// The moment before which nobody has to be woken, passed over or removed.
     sweeps: Nanos,
     /// Wakers to be woken outside of the lock.
@@ -80,8 +116,8 @@ pub(super) struct WaitQueue {
 
 /// One place in a queue.
 struct QueueEntry {
-    /// The model tokens that it asks of the queue's limits.
-    tokens: u64,
+    /// The units that it asks of the queue's limits.
+    units: QueueUnits,
     /// The end of its wait. The holder leaves then; a sweep removes the place [`GRACE`] later.
     deadline: Nanos,
     /// The moment by which it asks again without being woken.
@@ -113,7 +149,7 @@ impl WaitQueue {
     pub(super) fn ahead(&self) -> QueueAhead {
         QueueAhead {
             requests: (self.waiters.len() - self.silent) as u64,
-            tokens: u64::try_from(self.tokens - self.silent_tokens).unwrap_or(u64::MAX),
+            units: self.units.without(self.silent_units),
         }
     }
 
@@ -126,17 +162,23 @@ impl WaitQueue {
 
     /// Enters a place, due at once: whoever joins asks next. A ticket from another queue may come before the first,
     /// who is woken then, to stand behind it.
-    pub(super) fn join(&mut self, ticket: QueueTicket, tokens: u64, now: Nanos, deadline: Nanos) {
+    pub(super) fn join(
+        &mut self,
+        ticket: QueueTicket,
+        units: QueueUnits,
+        now: Nanos,
+        deadline: Nanos,
+    ) {
         let first = self.first();
         let waiter = QueueEntry {
-            tokens,
+            units,
             deadline,
             due: now,
             woken: None,
             is_silent: false,
             waker: None,
         };
-        self.tokens += u128::from(tokens);
+        self.units.add(units);
         self.waiters.insert(ticket, waiter);
         self.sweeps_by(now.saturating_add(GRACE));
         self.stands_before(ticket, first, now);
@@ -159,7 +201,7 @@ impl WaitQueue {
         waiter.woken = None;
         if mem::take(&mut waiter.is_silent) {
             self.silent -= 1;
-            self.silent_tokens -= u128::from(waiter.tokens);
+            self.silent_units.sub(waiter.units);
             self.stands_before(ticket, first, now);
         }
         let mut places: Nanos = 0;
@@ -239,7 +281,7 @@ impl WaitQueue {
             if waiter.woken.is_some() && passed <= now {
                 waiter.is_silent = true;
                 self.silent += 1;
-                self.silent_tokens += u128::from(waiter.tokens);
+                self.silent_units.add(waiter.units);
                 continue;
             }
             sweeps = sweeps.min(passed);
@@ -271,10 +313,10 @@ impl WaitQueue {
     /// Removes a place and keeps the sums; wakes nobody.
     fn remove(&mut self, ticket: QueueTicket) {
         if let Some(waiter) = self.waiters.remove(&ticket) {
-            self.tokens -= u128::from(waiter.tokens);
+            self.units.sub(waiter.units);
             if waiter.is_silent {
                 self.silent -= 1;
-                self.silent_tokens -= u128::from(waiter.tokens);
+                self.silent_units.sub(waiter.units);
             }
         }
     }

@@ -27,10 +27,10 @@
 
 use std::{sync::Arc, task::Waker};
 
-use super::lines::{QueuePosition, QueueTicket};
+use super::lines::{QueuePosition, QueueTicket, QueueUnits};
 use crate::{
     clock::Nanos,
-    limit::{gcra::RefusalReason, wait_policy::WaitPolicy},
+    limit::{LimitSettings, gcra::RefusalReason, wait_policy::WaitPolicy},
     limiter::{
         Limiter, Outdated,
         counters::Counters,
@@ -215,9 +215,11 @@ impl Limiter {
             let reading = &mut readings[index];
             if let Some(meter) = bound.limit.meter.as_ref().filter(|_| ahead.requests > 0) {
                 let units = if bound.limit.is_tokens() {
-                    ahead.tokens
-                } else {
+                    ahead.units.tokens
+                } else if bound.limit.is_slots() {
                     ahead.requests
+                } else {
+                    ahead.units.cost
                 };
                 reading.state = meter.owe(reading.state, at, units);
             }
@@ -249,8 +251,8 @@ impl Limiter {
             .and_then(|(_, queue, wait_policy, bound)| {
                 let most = wait_policy.max_waiting;
                 let deadline = arrived.saturating_add(longest_wait);
-                let tokens = limit_set.tokens_in(queue, demand);
-                let ticket = self.queues.join(queue, None, tokens, most, now, deadline)?;
+                let units = units_in(limit_set, queue, demand);
+                let ticket = self.queues.join(queue, None, units, most, now, deadline)?;
                 Some(Waiter {
                     limiter: Arc::clone(self),
                     queue,
@@ -402,8 +404,8 @@ impl Waiter {
         let deadline = self.arrived.saturating_add(wait_policy.max_wait);
         let deadline = self.deadline.min(deadline);
         let (ticket, most) = (Some(self.ticket), wait_policy.max_waiting);
-        let tokens = limit_set.tokens_in(queue, demand);
-        let ticket = lines.join(queue, ticket, tokens, most, now, deadline);
+        let units = units_in(limit_set, queue, demand);
+        let ticket = lines.join(queue, ticket, units, most, now, deadline);
         if ticket.is_none() {
             return false;
         }
@@ -450,6 +452,22 @@ impl Waiter {
             _ => Refused::For(0),
         }
     }
+}
+
+/// Returns the units that a request asks of the limits of a queue: the most, if they ask for different numbers, and zero
+/// where none counts. Requests behind it add them to the balance that they see.
+fn units_in(limit_set: &LimitSet, queue: QueueId, demand: Demand) -> QueueUnits {
+    let mut units = QueueUnits::default();
+    let here = limit_set.enforced();
+    for bound in here.filter(|bound| bound.queue(demand.identity) == queue) {
+        let cost = bound.cost(demand);
+        match bound.limit.settings {
+            LimitSettings::Tokens(_) => units.tokens = units.tokens.max(cost),
+            LimitSettings::Rate(_) | LimitSettings::Quota(_) => units.cost = units.cost.max(cost),
+            LimitSettings::InFlight(_) => {}
+        }
+    }
+    units
 }
 
 /// The reason for which a request in a queue was refused.

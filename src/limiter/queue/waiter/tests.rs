@@ -370,7 +370,7 @@ async fn who_goes_unasked_is_told_the_line_it_stood_in() {
     let before = throttle.limiter.queues.join(
         first.queue,
         Some(0),
-        0,
+        QueueUnits::default(),
         9,
         throttle.limiter.now(),
         Nanos::MAX,

@@ -1,0 +1,249 @@
+//! Requests that cost more than one unit of the limits of their client and of the total.
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::time::Duration;
+
+use axum::body::Body;
+use http::{Request, StatusCode};
+use tokio::time::{Instant, advance};
+use tower::Layer;
+use tower_throttle::{
+    Clients, Limits, Models, Plan, Quota, Rate, Rules, ThrottleLayer, limit::Scope,
+};
+
+use support::{decision, hourly, request, send, served, throttle};
+
+fn ask(uri: &str, client: &str) -> Request<Body> {
+    let mut request = request("POST", uri);
+    let client = client.parse().expect("a value");
+    request.headers_mut().insert("x-client", client);
+    request
+}
+
+async fn passes(throttle: &ThrottleLayer, request: Request<Body>) -> bool {
+    let answer = send(&throttle.layer(served()), request).await;
+    answer.status() == StatusCode::OK
+}
+
+fn clients(plan: impl Into<Plan>) -> Clients {
+    Clients::by_header("x-client").each(plan)
+}
+
+/// What is left of the total.
+fn left(throttle: &ThrottleLayer) -> Option<u64> {
+    let snapshot = throttle.handle().snapshot();
+    let total = snapshot.limits.iter().find(|it| it.scope == Scope::Total);
+    total.and_then(|it| it.remaining)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_counts_as_ten_chats() {
+    let quotas = Limits::from(Quota::per_day(25))
+        .rate(hourly(24))
+        .in_flight(1);
+    let rules = Rules::new()
+        .total(hourly(100))
+        .default_route(hourly(50))
+        .route("POST /images", Limits::new().cost(10))
+        .clients(clients(Plan::new(quotas).route("POST /images", hourly(3))));
+    let throttle = throttle(rules);
+    assert!(passes(&throttle, ask("/images", "a")).await);
+    assert!(passes(&throttle, ask("/images", "a")).await);
+    assert_eq!(left(&throttle), Some(80));
+    let refused = send(&throttle.layer(served()), ask("/images", "a")).await;
+    let refusing: Vec<_> = decision(&refused)
+        .limits()
+        .filter(|limit| limit.is_refused())
+        .map(|limit| (limit.scope(), limit.remaining()))
+        .collect();
+    assert_eq!(refusing, [(Scope::Client, 4), (Scope::Client, 5)]);
+    assert_eq!(left(&throttle), Some(80), "a refusal costs nothing");
+    for _ in 0..4 {
+        assert!(passes(&throttle, ask("/chat", "a")).await);
+    }
+    assert!(!passes(&throttle, ask("/chat", "a")).await);
+    let snapshot = throttle.handle().snapshot();
+    let images = snapshot
+        .limits
+        .iter()
+        .find(|it| it.route.as_deref() == Some("POST /images"));
+    assert_eq!(
+        images.and_then(|it| it.remaining),
+        Some(48),
+        "the route counts requests"
+    );
+    assert_eq!(left(&throttle), Some(76));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_told_wait_is_enough_for_the_whole_cost() {
+    let rules = Rules::new()
+        .route("POST /images", Limits::new().cost(10))
+        .clients(clients(Rate::per_second(2).burst(15)));
+    let throttle = throttle(rules);
+    assert!(passes(&throttle, ask("/images", "a")).await);
+    let refused = send(&throttle.layer(served()), ask("/images", "a")).await;
+    let wait = decision(&refused).retry_after().expect("it passes later");
+    assert_eq!(wait, Duration::from_millis(2_500));
+    advance(wait - Duration::from_nanos(1)).await;
+    assert!(!passes(&throttle, ask("/images", "a")).await);
+    advance(Duration::from_nanos(1)).await;
+    assert!(passes(&throttle, ask("/images", "a")).await);
+}
+
+/// However a path is spelled, and whatever else it may mean.
+#[tokio::test(start_paused = true)]
+async fn no_spelling_makes_a_request_cheaper() {
+    let rules = || {
+        Rules::new()
+            .total(hourly(100))
+            .default_route(Limits::from(hourly(1_000)).cost(3))
+            .route("POST /images", Limits::new().cost(10))
+            .route("POST /images/{id}", Limits::new().cost(7))
+            .route("POST /chat", Limits::new().cost(1))
+    };
+    let table = [
+        ("/images", 10),
+        ("/images/", 10),
+        ("//images", 10),
+        ("/imag%65s", 10),
+        ("/images/1", 7),
+        ("/images/%31", 7),
+        ("/chat", 1),
+        ("/other", 3),
+    ];
+    for (path, cost) in table {
+        let throttle = throttle(rules());
+        assert!(passes(&throttle, ask(path, "a")).await);
+        assert_eq!(left(&throttle), Some(100 - cost), "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_dearer_of_route_and_model_counts_and_unread_is_as_dear_as_any() {
+    let models = Models::by_header("x-model")
+        .model("large", Limits::new().cost(8))
+        .model("small", Limits::new())
+        .otherwise(Limits::new().cost(2));
+    let rules = Rules::new().total(hourly(100)).models(models);
+    let rules = rules.route("POST /images", Limits::new().cost(5));
+    let table: [(&str, &[u8], u64); 7] = [
+        ("/images", b"large", 8),
+        ("/images", b"small", 5),
+        ("/images", b"x", 5),
+        ("/chat", b"large", 8),
+        ("/chat", b"small", 1),
+        ("/chat", b"x", 2),
+        ("/chat", b"small\xff", 8),
+    ];
+    for (path, model, cost) in table {
+        let throttle = throttle(rules.clone());
+        for times in 1..=2 {
+            let mut request = ask(path, "a");
+            let value = http::HeaderValue::from_bytes(model).expect("a value");
+            request.headers_mut().insert("x-model", value);
+            assert!(passes(&throttle, request).await);
+            assert_eq!(
+                left(&throttle),
+                Some(100 - cost * times),
+                "{path} {model:?}"
+            );
+        }
+    }
+}
+
+/// Whoever stands behind a dear request waits for all of its units.
+#[tokio::test(start_paused = true)]
+async fn a_line_moves_by_what_its_requests_cost() {
+    let patient = Limits::from(Rate::per_second(1).burst(10)).max_wait(Duration::from_secs(25));
+    let rules = Rules::new()
+        .route("POST /images", Limits::new().cost(10))
+        .clients(clients(patient));
+    let throttle = throttle(rules);
+    let service = throttle.layer(served());
+    assert!(
+        passes(&throttle, ask("/images", "a")).await,
+        "the bucket is empty"
+    );
+    let start = Instant::now();
+    let sent = |path: &'static str| {
+        let answer = send(&service, ask(path, "a"));
+        async move { (answer.await.status(), start.elapsed().as_secs()) }
+    };
+    let all = tokio::join!(
+        sent("/images"),
+        sent("/chat"),
+        sent("/images"),
+        sent("/images"),
+        sent("/chat")
+    );
+    let passed = |seconds| (StatusCode::OK, seconds);
+    assert_eq!((all.0, all.1, all.2), (passed(10), passed(11), passed(21)));
+    assert_eq!(
+        all.3,
+        (StatusCode::TOO_MANY_REQUESTS, 0),
+        "31 seconds are too long"
+    );
+    assert_eq!(all.4, passed(22));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_changes_the_cost_and_keeps_what_was_used() {
+    let rules = |cost| {
+        let rules = Rules::new().total(hourly(100));
+        rules.route("POST /images", Limits::new().cost(cost))
+    };
+    let throttle = throttle(rules(10));
+    assert!(passes(&throttle, ask("/images", "a")).await);
+    let changes = throttle
+        .handle()
+        .reload(rules(4))
+        .expect("rules that hold together");
+    assert_eq!(changes.to_string(), "route `POST /images`, cost: 10 => 4");
+    assert!(passes(&throttle, ask("/images", "a")).await);
+    assert_eq!(left(&throttle), Some(86));
+}
+
+#[test]
+fn costs_that_cannot_pass_are_errors() {
+    let dear = |cost| Rules::new().route("POST /images", Limits::new().cost(cost));
+    let table = [
+        (
+            dear(0),
+            "route `POST /images`: a cost of zero takes nothing of a client's limits or the total's; write 1 or more",
+        ),
+        (
+            dear(6).total(hourly(5)),
+            "route `POST /images`: a cost of 6 is more than limit `total` holds, which is 5; lower the cost, or raise \
+             the limit",
+        ),
+        (
+            dear(6).clients(clients(hourly(9)).plan("pro", Quota::per_day(5))),
+            "route `POST /images`: a cost of 6 is more than limit `pro_daily` holds, which is 5; lower the cost, or \
+             raise the limit",
+        ),
+        (
+            Rules::new().total(Limits::from(hourly(9)).cost(2)),
+            "the total: `cost` is that of a route or a model; set it there",
+        ),
+        (
+            Rules::new().clients(clients(
+                Plan::new(hourly(1)).route("GET /", Limits::new().cost(2)),
+            )),
+            "each client: `cost` is that of a route or a model; set it there",
+        ),
+        (
+            Rules::new().route("GET /", Limits::exempt().cost(2)),
+            "route `GET /`: `cost` cannot be combined with `exempt`; keep one of them",
+        ),
+    ];
+    for (rules, expected) in table {
+        let error = ThrottleLayer::new(rules).expect_err(expected);
+        assert_eq!(error.to_string(), expected);
+    }
+    // A limit of the route itself counts requests, and slots are held one by one.
+    let rules = dear(6).total(Limits::from(hourly(6)).in_flight(1));
+    assert!(ThrottleLayer::new(rules.route("POST /chat", hourly(1))).is_ok());
+}
