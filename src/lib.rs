@@ -76,7 +76,6 @@
 //! # Limitations
 //!
 //! - Caps on requests in flight, and queues, hold for each process, not for all replicas.
-//! - A request is one unit of a rate or quota, whatever its cost. Only model tokens are counted by cost.
 //! - Without a store, a restart begins with full buckets.
 //! - A snapshot lists limits and routes, but no clients.
 //!

@@ -20,8 +20,18 @@ use crate::error::ApiError;
 use crate::model::{self, DIMENSIONS, Event, Generate, Model, Prompt};
 use crate::openai::{
     Answer, ChatRequest, CompletionRequest, Delivery, EMBEDDING_MODEL, EmbeddingRequest, Encoding,
-    Form, TEXT_MODEL,
+    Form, SMALL_MODEL, TEXT_MODEL,
 };
+
+/// The models that write, by their names.
+pub(crate) struct Models(pub(crate) [(&'static str, Arc<Model>); 2]);
+
+impl Models {
+    fn find(&self, name: &str) -> Result<(&'static str, Arc<Model>), ApiError> {
+        let found = self.0.iter().find(|(known, _)| *known == name);
+        found.cloned().ok_or_else(|| ApiError::unknown_model(name))
+    }
+}
 
 type Body<T> = Result<Json<T>, JsonRejection>;
 
@@ -29,38 +39,31 @@ type Body<T> = Result<Json<T>, JsonRejection>;
 type Account = Option<Extension<Usage>>;
 
 pub(crate) async fn chat_completions(
-    State(model): State<Arc<Model>>,
+    State(models): State<Arc<Models>>,
     account: Account,
     body: Body<ChatRequest>,
 ) -> Result<Response, ApiError> {
     let Json(request) = body?;
-    known(&request.model, TEXT_MODEL)?;
-    let delivery = request.delivery;
-    let answer = generate(
-        model,
-        request.into_generate()?,
-        delivery,
-        Form::Chat,
-        account,
-    );
+    let model = models.find(&request.model)?;
+    let (delivery, form) = (request.delivery, Form::Chat);
+    let answer = generate(model, request.into_generate()?, delivery, form, account);
     answer.await
 }
 
 pub(crate) async fn completions(
-    State(model): State<Arc<Model>>,
+    State(models): State<Arc<Models>>,
     account: Account,
     body: Body<CompletionRequest>,
 ) -> Result<Response, ApiError> {
     let Json(request) = body?;
-    known(&request.model, TEXT_MODEL)?;
-    let delivery = request.delivery;
-    let form = Form::Completion;
+    let model = models.find(&request.model)?;
+    let (delivery, form) = (request.delivery, Form::Completion);
     let answer = generate(model, request.into_generate()?, delivery, form, account);
     answer.await
 }
 
 async fn generate(
-    model: Arc<Model>,
+    (name, model): (&'static str, Arc<Model>),
     request: Generate,
     delivery: Delivery,
     form: Form,
@@ -72,7 +75,7 @@ async fn generate(
         account.add(model.count(prompt) as u64);
     }
     let events = model::stream(model, request);
-    let answer = Answer::new(form);
+    let answer = Answer::new(form, name);
     if delivery.is_stream() {
         return Ok(server_sent_events(
             answer,
@@ -128,7 +131,7 @@ fn count(account: Option<&Extension<Usage>>, event: &Event) {
 }
 
 pub(crate) async fn embeddings(
-    State(model): State<Arc<Model>>,
+    State(models): State<Arc<Models>>,
     body: Body<EmbeddingRequest>,
 ) -> Result<Json<Value>, ApiError> {
     let Json(request) = body?;
@@ -147,6 +150,7 @@ pub(crate) async fn embeddings(
     }
 
     let encoding = request.encoding_format;
+    let (_, model) = models.find(TEXT_MODEL)?;
     let work = move || {
         let tokens: usize = texts.iter().map(|text| model.count(text)).sum();
         let vectors = texts.iter().map(|text| model::embed(text, dimensions));
@@ -179,13 +183,13 @@ fn encode(vector: &[f32], encoding: Encoding) -> Value {
 }
 
 pub(crate) async fn models() -> Json<Value> {
-    let data = [TEXT_MODEL, EMBEDDING_MODEL].map(describe);
+    let data = [TEXT_MODEL, SMALL_MODEL, EMBEDDING_MODEL].map(describe);
     Json(json!({ "object": "list", "data": data }))
 }
 
 pub(crate) async fn model(Path(id): Path<String>) -> Result<Json<Value>, ApiError> {
     match id.as_str() {
-        TEXT_MODEL | EMBEDDING_MODEL => Ok(Json(describe(&id))),
+        TEXT_MODEL | SMALL_MODEL | EMBEDDING_MODEL => Ok(Json(describe(&id))),
         _ => Err(ApiError::unknown_model(&id)),
     }
 }

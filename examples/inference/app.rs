@@ -18,9 +18,11 @@ use tower_throttle::{
 };
 
 use crate::guard::{self, ApiKey};
-use crate::model::Model;
 use crate::pace::{per_minute, per_second};
-use crate::{api, error, log};
+use crate::{
+    api::{self, Models},
+    error, log,
+};
 
 /// The largest request body, in bytes.
 const BODY_LIMIT: usize = 1024 * 1024;
@@ -80,7 +82,7 @@ pub(crate) fn rules() -> Rules {
 
 /// The routes, and around them the layers: a request passes these from top to bottom, a response
 /// from bottom to top.
-pub(crate) fn app(model: Arc<Model>, key: ApiKey, throttle: ThrottleLayer) -> Router {
+pub(crate) fn app(models: Models, key: ApiKey, throttle: ThrottleLayer) -> Router {
     let layers = ServiceBuilder::new()
         // 1. Sees every request and every answer, the refused ones too.
         .layer(
@@ -118,5 +120,5 @@ pub(crate) fn app(model: Arc<Model>, key: ApiKey, throttle: ThrottleLayer) -> Ro
         .route("/v1/models/{id}", get(api::model))
         .route("/health", get(api::health))
         .layer(layers)
-        .with_state(model)
+        .with_state(Arc::new(models))
 }

@@ -53,9 +53,11 @@ use std::sync::Arc;
 use axum::serve::ListenerExt as _;
 use tower_throttle::{ThrottleLayer, decision::DecisionIn};
 
+use crate::api::Models;
 use crate::guard::ApiKey;
 use crate::host::{asked_to_end, listen, no_delay, parsed, tell, variable};
 use crate::model::{Device, Model};
+use crate::openai::{SMALL_MODEL, TEXT_MODEL};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -67,12 +69,18 @@ Environment variables:
   TOKENS_PER_SECOND  of all answers together, as a larger model has it (default: as many as the processor can)
   SLOWER             a factor by which limits refill more slowly (default 1)";
 
-fn model() -> Result<Model, BoxError> {
-    let model = Model::train();
-    Ok(match env::var_os("TOKENS_PER_SECOND") {
-        Some(_) => model.on(Device::new(parsed("TOKENS_PER_SECOND", "")?)),
-        None => model,
-    })
+/// Both models, each on a device of its own.
+fn models() -> Result<Models, BoxError> {
+    let on_device = |model: Model| -> Result<Arc<Model>, BoxError> {
+        Ok(Arc::new(match env::var_os("TOKENS_PER_SECOND") {
+            Some(_) => model.on(Device::new(parsed("TOKENS_PER_SECOND", "")?)),
+            None => model,
+        }))
+    };
+    Ok(Models([
+        (TEXT_MODEL, on_device(Model::train())?),
+        (SMALL_MODEL, on_device(Model::train_small())?),
+    ]))
 }
 
 #[tokio::main]
@@ -92,7 +100,7 @@ async fn serve() -> Result<(), BoxError> {
     let throttle = ThrottleLayer::builder(app::rules())
         .decision(DecisionIn::Response)
         .build()?;
-    let app = app::app(Arc::new(model()?), ApiKey::new(key.clone()), throttle);
+    let app = app::app(models()?, ApiKey::new(key.clone()), throttle);
 
     let listener = listen(&variable("ADDR", "127.0.0.1:3000")).await?;
     let address = listener.local_addr()?;

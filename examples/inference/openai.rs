@@ -10,6 +10,8 @@ use crate::model::{Completion, Finish, Generate, MAX_TOKENS, Prompt, Usage, fres
 
 /// The model that writes.
 pub(crate) const TEXT_MODEL: &str = "ngram";
+/// A smaller one, which is cheaper.
+pub(crate) const SMALL_MODEL: &str = "ngram-small";
 /// The model that turns texts into vectors.
 pub(crate) const EMBEDDING_MODEL: &str = "ngram-embedding";
 
@@ -199,6 +201,8 @@ impl OneOrMany {
 #[derive(Debug)]
 pub(crate) struct Answer {
     form: Form,
+    /// The name of the model that writes.
+    model: &'static str,
     id: String,
     created: u64,
 }
@@ -211,13 +215,14 @@ pub(crate) enum Form {
 }
 
 impl Answer {
-    pub(crate) fn new(form: Form) -> Self {
+    pub(crate) fn new(form: Form, model: &'static str) -> Self {
         let prefix = match form {
             Form::Chat => "chatcmpl",
             Form::Completion => "cmpl",
         };
         Self {
             form,
+            model,
             id: format!("{prefix}-{:016x}", fresh_seed()),
             created: unix_time(),
         }
@@ -300,7 +305,7 @@ impl Answer {
             "id": self.id,
             "object": object,
             "created": self.created,
-            "model": TEXT_MODEL,
+            "model": self.model,
             "choices": choices,
         });
         if let Some(usage) = usage {

@@ -105,9 +105,19 @@ pub(crate) struct Model {
 impl Model {
     /// Learns everything it will ever know; well under a second in a release build.
     pub(crate) fn train() -> Self {
+        Self::of_context(4)
+    }
+
+    /// Learns less: what follows one token.
+    pub(crate) fn train_small() -> Self {
+        Self::of_context(1)
+    }
+
+    /// Chooses a token by so many before it.
+    fn of_context(context: usize) -> Self {
         let corpus = include_str!("corpus.txt");
         let tokenizer = Tokenizer::train(corpus);
-        let mut ngrams = Ngrams::default();
+        let mut ngrams = Ngrams::new(context);
         for paragraph in corpus.split("\n\n") {
             ngrams.learn(&tokenizer.encode(paragraph.trim()));
         }
@@ -251,6 +261,16 @@ mod tests {
         assert_eq!(run(&Model::train(), &ask), first, "trained and run again");
         ask.seed = 8;
         assert_ne!(run(model, &ask).text, first.text, "another seed");
+    }
+
+    #[test]
+    fn a_small_model_writes_otherwise() {
+        let mut ask = request(Prompt::Answer("Tell me about the river.".into()));
+        ask.max_tokens = 200;
+        let small = Model::train_small();
+        assert!(small.ngrams.size() * 3 < model().ngrams.size());
+        assert_ne!(run(&small, &ask).text, run(model(), &ask).text);
+        assert_eq!(small.count("The baker"), model().count("The baker"));
     }
 
     #[test]

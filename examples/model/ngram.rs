@@ -4,27 +4,38 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::tokenizer::{END, Token};
 
-/// A token is chosen by the four before it.
-const ORDER: usize = 5;
-
 /// The weight of a shorter context beside a longer one ("stupid back-off").
 const BACK_OFF: f64 = 0.2;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Ngrams {
-    /// Counts of how often each token followed a context of up to `ORDER - 1` tokens.
+    /// The most tokens by which the next one is chosen.
+    context: usize,
+    /// Counts of how often each token followed a context of up to so many tokens.
     followers: HashMap<Box<[Token]>, BTreeMap<Token, u32>>,
 }
 
 impl Ngrams {
+    /// Knows nothing, and will choose a token by so many before it.
+    pub(crate) fn new(context: usize) -> Self {
+        let followers = HashMap::new();
+        Self { context, followers }
+    }
+
     pub(crate) fn learn(&mut self, paragraph: &[Token]) {
         let tokens = [&[END], paragraph, &[END]].concat();
         for at in 1..tokens.len() {
-            for start in at.saturating_sub(ORDER - 1)..=at {
+            for start in at.saturating_sub(self.context)..=at {
                 let followers = self.followers.entry(tokens[start..at].into()).or_default();
                 *followers.entry(tokens[at]).or_default() += 1;
             }
         }
+    }
+
+    /// Returns the number of contexts that it knows.
+    #[cfg(test)]
+    pub(crate) fn size(&self) -> usize {
+        self.followers.len()
     }
 
     /// Every token that may come next, with its score: its share among the followers of the
@@ -35,7 +46,7 @@ impl Ngrams {
     pub(crate) fn candidates(&self, context: &[Token]) -> BTreeMap<Token, f64> {
         let mut candidates = BTreeMap::new();
         let mut weight = 1.0;
-        for start in context.len().saturating_sub(ORDER - 1)..=context.len() {
+        for start in context.len().saturating_sub(self.context)..=context.len() {
             if start == context.len() && !candidates.is_empty() {
                 break;
             }
@@ -59,7 +70,7 @@ mod tests {
 
     #[test]
     fn a_longer_context_outweighs_a_shorter_one() {
-        let mut ngrams = Ngrams::default();
+        let mut ngrams = Ngrams::new(4);
         ngrams.learn(&[1, 2, 3]);
         ngrams.learn(&[4, 2, 5]);
         ngrams.learn(&[4, 2, 5]);
@@ -76,7 +87,7 @@ mod tests {
 
     #[test]
     fn an_unknown_context_falls_back_to_all_tokens() {
-        let mut ngrams = Ngrams::default();
+        let mut ngrams = Ngrams::new(4);
         ngrams.learn(&[1, 2, 3]);
         let tokens: Vec<Token> = ngrams.candidates(&[9]).into_keys().collect();
         assert_eq!(tokens, [1, 2, 3, END]);

@@ -3,6 +3,7 @@
 //! - [Limits](limits): routes, rates, quotas, totals.
 //! - [Clients and plans](clients): identity, proxies, plans from a database.
 //! - [Serving models](models): slots, queues, model tokens.
+//! - [Models and costs](costs): limits by model, requests that count more than others.
 //! - [Configuration files](configuration): settings, reloads, gateways' documents.
 //! - [Replicas](replicas): limits in Redis or Valkey.
 //! - [Operating](operating): metrics, logs, snapshots.
@@ -18,6 +19,7 @@ pub mod api_management;
 pub mod calling;
 pub mod clients;
 pub mod configuration;
+pub mod costs;
 pub mod layers;
 pub mod limits;
 pub mod models;

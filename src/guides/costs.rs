@@ -1,0 +1,104 @@
+//! Models and costs: limits by the model that a request names, and requests that count more than others.
+//!
+//! An OpenAI-compatible server has one path for all models, and the model in the body. [`Models`](crate::Models) limits
+//! requests by it, beside their route, their client and the total:
+//!
+//! ```
+//! use axum::{Router, routing::post};
+//! use tower_throttle::{
+//!     Limits, Models, Rate, Rules, ThrottleLayer,
+//!     usage::{BodyEstimate, Estimate},
+//! };
+//!
+//! # async fn chat() {}
+//! # async fn images() {}
+//! let rules = Rules::new()
+//!     .default_route(Rate::per_second(10).burst(20))
+//!     .route("POST /v1/images/generations", Limits::new().cost(10))
+//!     .route("POST /v1/chat/completions", Limits::new())
+//!     .models(
+//!         Models::from_body()
+//!             .on("POST /v1/chat/completions")
+//!             .model("llama-70b", Limits::new().in_flight(4).tokens(Rate::per_minute(90_000)))
+//!             .model("gpt-4o*", Limits::new().tokens(Rate::per_minute(200_000)))
+//!             .otherwise(Rate::per_minute(60)),
+//!     )
+//!     .estimate(Estimate::from_body(BodyEstimate::new().output(1_000)).or(16_000));
+//! let throttle = ThrottleLayer::new(rules)?;
+//! let app: Router = Router::new()
+//!     .route("/v1/chat/completions", post(chat))
+//!     .route("/v1/images/generations", post(images))
+//!     .layer(throttle.clone())
+//!     .layer(throttle.peek_layer()); // Outermost: reads the body.
+//! # Ok::<(), tower_throttle::RulesError>(())
+//! ```
+//!
+//! The same in a file:
+//!
+//! ```
+//! # let text = r#"
+//! default_route = { rate = 10, burst = 20 }
+//! estimate = { body = { output = 1000 }, or = 16000 }
+//!
+//! [routes]
+//! "POST /v1/images/generations" = { cost = 10 }
+//! "POST /v1/chat/completions" = {}
+//!
+//! [models]
+//! by = "body"
+//! on = "POST /v1/chat/completions"
+//! otherwise = "60/minute"
+//! llama-70b = { in_flight = 4, tokens = "90000/minute" }
+//! "gpt-4o*" = { tokens = "200000/minute" }
+//! # "#;
+//! # let rules = tower_throttle::Rules::from_toml(text)?;
+//! # tower_throttle::ThrottleLayer::new(rules)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Which model
+//!
+//! | source | for |
+//! |---|---|
+//! | [`Models::from_body`](crate::Models::from_body) | the member `model` of a JSON body: OpenAI, Anthropic, Ollama |
+//! | [`Models::by_header`](crate::Models::by_header) | a field that a gateway outside has set |
+//! | [`Models::by`](crate::Models::by) | anything else in the head: a value in the extensions, a part of the path |
+//!
+//! A name in the rules stands for one model, or with `*` at its end for all whose names begin so. The longest wins.
+//! [`otherwise`](crate::Models::otherwise) limits all other models together. A [`Plan`](crate::Plan::model) limits each
+//! client on a model.
+//!
+//! # Reading the body
+//!
+//! [`ThrottleLayer::peek_layer`](crate::ThrottleLayer::peek_layer) makes a layer that reads the body before the throttle
+//! decides. It goes outside of the throttle, and outside of authentication only if you accept that strangers have their
+//! bodies read.
+//!
+//! - **It refuses before it reads.** A request that a limit refuses whatever its body says is answered at once, and a
+//!   client that sent `Expect: 100-continue` never uploads.
+//! - **It reads where it has to.** Exempt routes, and routes whose limits need nothing of the body, pass unread.
+//! - **The handler gets the same body**, byte for byte, with its trailers.
+//! - **It reads to the end**, since another parser takes the last of two members with one name. A body that states a
+//!   fact twice, or that is no JSON, is *unread*.
+//! - **It keeps a bounded number of bytes**, of one request and of all together. While there is no room, a request
+//!   waits and its body stays where it is.
+//!
+//! What it has read is in the extensions of the request, as [`BodyFacts`](crate::facts::BodyFacts), also for handlers
+//! and closures.
+//!
+//! # Unread is no way out
+//!
+//! A body that is too large, compressed, multipart, or no JSON is unread. Such a request is charged on the limits of
+//! **every** model, and passes only if all of them have room. [`Models::unread`](crate::Models::unread) sets other
+//! limits. [`Snapshot::unread_models`](crate::snapshot::Snapshot::unread_models) counts these requests, and the counter
+//! `throttle_model_unread_total` has the reason.
+//!
+//! # Costs
+//!
+//! [`Limits::cost`](crate::Limits::cost) makes each request of a route or a model count as several in the rates and
+//! quotas of its client and of the total: with `cost(10)`, an image counts as ten chats. Limits of one route or one
+//! model count requests.
+//!
+//! [`Estimate::from_body`](crate::usage::Estimate::from_body) estimates the model tokens of a request by its text and
+//! by the output that it asks for, as far as the body was read. Settle the true cost afterwards: see
+//! [Serving models](crate::guides::models#tokens).
