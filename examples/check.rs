@@ -139,14 +139,15 @@ fn document(path: &Path, text: &str, stage: Option<&str>) -> Result<Imported, Bo
 fn table(limits: &[LimitSnapshot]) -> String {
     let mut rows = vec![["route", "clients", "limit", "settings"].map(str::to_owned)];
     rows.extend(limits.iter().map(|limit| {
-        let each = match limit.scope {
-            Scope::Total => "all requests",
-            Scope::Route => "routes without a key",
-            _ => "any route",
+        let each = match (limit.scope, &limit.model) {
+            (Scope::Total, _) => "all requests".to_owned(),
+            (Scope::Route, _) => "routes without a key".to_owned(),
+            (_, Some(model)) => format!("any route, model {model}"),
+            (_, None) => "any route".to_owned(),
         };
-        let route = limit.route.clone().unwrap_or_else(|| each.to_owned());
+        let route = limit.route.clone().unwrap_or(each);
         let clients = match (limit.scope, &limit.plan) {
-            (Scope::Total | Scope::Route, _) => "-".to_owned(),
+            (Scope::Total | Scope::Route | Scope::Model, _) => "-".to_owned(),
             (_, Some(plan)) => format!("each on plan {plan}"),
             (_, None) => "each".to_owned(),
         };

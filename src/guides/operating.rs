@@ -7,17 +7,18 @@
 //!
 //! | metric | kind | labels | value |
 //! |---|---|---|---|
-//! | `throttle_admitted_total`, `throttle_refused_total` | counter | `route` | requests |
-//! | `throttle_limit_refused_total` | counter | `limit`, `route` | requests that this limit refused |
-//! | `throttle_limit_would_refuse_total` | counter | `limit`, `route` | requests that a shadow would have refused |
-//! | `throttle_wait_seconds` | histogram | `route` | seconds in a queue, of requests that had to wait |
+//! | `throttle_admitted_total`, `throttle_refused_total` | counter | `route`, `model` | requests |
+//! | `throttle_limit_refused_total` | counter | `limit`, `route`, `model` | requests that this limit refused |
+//! | `throttle_limit_would_refuse_total` | counter | `limit`, `route`, `model` | requests that a shadow would have refused |
+//! | `throttle_wait_seconds` | histogram | `route`, `model` | seconds in a queue, of requests that had to wait |
+//! | `throttle_model_unread_total` | counter | `reason` | requests whose model was not read, by an [`UnreadReason`](crate::facts::UnreadReason) |
 //! | `throttle_usage_implausible_total` | counter | `route` | responses whose reported usage was not believed |
 //! | `throttle_store_up` | gauge | | 1 if the store answers, otherwise 0 |
 //! | `throttle_store_errors_total` | counter | | calls to the store that failed or were not answered in time |
 //! | `throttle_store_outage_total` | counter | `outcome` | requests decided without it: `admit`, `refuse`, `local` |
 //!
 //! The metrics of the store exist only with a store. [`Snapshot::record`](crate::snapshot::Snapshot::record) sets
-//! gauges, with the labels `limit` and, for a limit of one route, `route`:
+//! gauges, with the labels `limit` and, for a limit of one route or model, `route` or `model`:
 //!
 //! | gauge | value |
 //! |---|---|
@@ -28,8 +29,9 @@
 //!
 //! A limit with a balance for each client or each route has only the last gauge.
 //!
-//! Labels are names from the rules: `route` is a key of the rules, a template of axum's router, or `$default`. No
-//! client chooses a label, so the number of series is bounded.
+//! Labels are names from the rules: `route` is a key of the rules, a template of axum's router, or `$default`; `model`
+//! is there for requests that are charged [by model](crate::Models), and is a name of the rules, `otherwise` or
+//! `unread`. No client chooses a label, so the number of series is bounded.
 //!
 //! # Logs
 //!
@@ -37,13 +39,14 @@
 //!
 //! | level | message | fields |
 //! |---|---|---|
-//! | info | a request was refused | `limit`, `route`, `plan`, `wait_ms`, `suppressed` |
+//! | info | a request was refused | `limit`, `route`, `plan`, `model`, `wait_ms`, `suppressed` |
 //! | info | the throttle's rules were reloaded | `changes`: how many; `told`: which, in at most 2,048 bytes |
 //! | debug | one change of a reload | `limit` or `setting`: its name |
 //! | warn | an answer reports an implausible number of model tokens | `route`, `reported`, `most`, `suppressed` |
 //! | warn | the store is down; the store is up again | `error`: the cause, of the first |
 //! | warn | the store cannot charge a bucket | `error`, `suppressed` |
 //! | warn | a request has no address, though clients are identified by address (once) | |
+//! | warn | models are read from bodies, but no layer has read the body of this request (once) | |
 //! | warn | `Clients::plan_by` returned a plan that is not declared (once) | |
 //! | error | a file of rules was not reloaded, with the cause; the file is no longer followed; the listener to its changes panicked | |
 //! | warn | changes of a file of rules cannot be watched; the file is only polled | |
@@ -51,7 +54,7 @@
 //! Refusals, implausible reports and failing buckets are each logged at most ten times a second; `suppressed` counts
 //! those left out since the last. `limit` holds the names of all limits that refused, separated by commas. It is absent
 //! if the store could not decide or the throttle is closed, as the message then says. `plan` is absent for a client
-//! without one, and `wait_ms` if waiting does not help. The rows about a file name it in their messages (feature
+//! without one, `model` for a request that is not charged by model, and `wait_ms` if waiting does not help. The rows about a file name it in their messages (feature
 //! `watch`).
 //!
 //! To log requests, let the throttle insert the [`Decision`](crate::Decision) into the response's extensions. It holds
