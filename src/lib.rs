@@ -122,6 +122,7 @@ mod gate;
 pub mod guides;
 mod handle;
 mod head;
+mod json;
 mod layer;
 pub mod limit;
 mod limiter;

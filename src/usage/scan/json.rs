@@ -5,28 +5,25 @@
 //! innermost of them and its depth say whether a byte belongs to it or to something nested in it.
 
 use super::{
-    name::Name,
     position::position,
     tokens::{TokenCount, Tokens},
 };
+use crate::json::{Literal, Name, Nesting, NumberPart, is_space};
 
-/// The most arrays and objects inside each other, which is also what serde_json reads.
-pub(super) const DEPTH: u8 = 127;
+/// `completion_tokens`
+const LONGEST_NAME: usize = 17;
 
 /// A scanner of one JSON text.
 #[derive(Debug, Clone)]
 pub(super) struct JsonScanner {
     state: JsonState,
-    /// Arrays and objects that are open.
-    depth: u8,
-    /// A bit for each of them, the innermost the lowest: set if it is an object.
-    objects: u128,
+    nesting: Nesting,
     /// The innermost open object on the way to a usage.
     place: Container,
     /// The last name in `place`.
     member: MemberValue,
     /// That name, while it is being read.
-    name: Name,
+    name: Name<LONGEST_NAME>,
     /// The number that is being read, as long as it can count.
     number: Option<u64>,
     /// The counts of the usage that is being read.
@@ -54,8 +51,7 @@ enum JsonState {
     /// As many hexadecimal digits, and the value of those before.
     Hex(StringRole, u8, u16),
     Number(NumberPart),
-    /// The rest of a literal name, the first byte lowest.
-    Literal(u32),
+    Literal(Literal),
     /// Nothing: this was no JSON.
     Broken,
 }
@@ -68,19 +64,6 @@ enum StringRole {
     /// A name somewhere else.
     OtherName,
     Value,
-}
-
-/// The part of a number that was read last.
-#[derive(Debug, Clone, Copy)]
-enum NumberPart {
-    Minus,
-    Zero,
-    Integer,
-    Point,
-    Fraction,
-    E,
-    Sign,
-    Exponent,
 }
 
 /// An object on the way to a usage.
@@ -138,11 +121,10 @@ impl JsonScanner {
     pub(super) fn new() -> Self {
         Self {
             state: JsonState::Value,
-            depth: 0,
-            objects: 0,
+            nesting: Nesting::default(),
             place: Container::Outside,
             member: MemberValue::Object(Container::Answer),
-            name: Name::default(),
+            name: Name::new(),
             number: None,
             tokens: Tokens::default(),
             own: None,
@@ -153,7 +135,7 @@ impl JsonScanner {
     /// Returns the total that was told, if the text is complete.
     pub(super) fn total(&self) -> Option<u64> {
         match self.state {
-            JsonState::Next if self.depth == 0 => self.own.or(self.response),
+            JsonState::Next if self.nesting.depth() == 0 => self.own.or(self.response),
             _ => None,
         }
     }
@@ -181,27 +163,26 @@ impl JsonScanner {
                 | JsonState::FirstName
                 | JsonState::Colon
                 | JsonState::Next,
-                b' ' | b'\t' | b'\n' | b'\r',
-            ) => state,
+                _,
+            ) if is_space(byte) => state,
             (JsonState::FirstValue, b']') | (JsonState::FirstName, b'}') => self.close(byte),
             (JsonState::Value | JsonState::FirstValue, _) => self.value(byte),
             (JsonState::Name | JsonState::FirstName, b'"') if self.in_place() => {
-                self.name = Name::default();
+                self.name.clear();
                 JsonState::Text(StringRole::Name)
             }
             (JsonState::Name | JsonState::FirstName, b'"') => {
                 JsonState::Text(StringRole::OtherName)
             }
             (JsonState::Colon, b':') => JsonState::Value,
-            (JsonState::Next, b',') if self.in_object() => JsonState::Name,
-            (JsonState::Next, b',') if self.depth > 0 => JsonState::Value,
+            (JsonState::Next, b',') if self.nesting.in_object() => JsonState::Name,
+            (JsonState::Next, b',') if self.nesting.in_array() => JsonState::Value,
             (JsonState::Next, b']' | b'}') => self.close(byte),
             (JsonState::Escape(role), _) => self.escape(role, byte),
             (JsonState::Hex(role, left, value), _) => self.hex(role, left, value, byte),
-            (JsonState::Literal(left), _) if left & 0xFF == u32::from(byte) => match left >> 8 {
-                0 => JsonState::Next,
-                left => JsonState::Literal(left),
-            },
+            (JsonState::Literal(left), _) if left.begins_with(byte) => {
+                left.rest().map_or(JsonState::Next, JsonState::Literal)
+            }
             _ => JsonState::Broken,
         }
     }
@@ -211,35 +192,23 @@ impl JsonScanner {
         match byte {
             b'"' => JsonState::Text(StringRole::Value),
             b'{' | b'[' => self.open(byte == b'{'),
-            b't' => JsonState::Literal(u32::from_le_bytes(*b"rue\0")),
-            b'f' => JsonState::Literal(u32::from_le_bytes(*b"alse")),
-            b'n' => JsonState::Literal(u32::from_le_bytes(*b"ull\0")),
-            b'-' => {
-                self.number = None;
-                JsonState::Number(NumberPart::Minus)
+            b'-' | b'0'..=b'9' => {
+                self.number = (byte != b'-').then(|| u64::from(byte - b'0'));
+                NumberPart::first(byte).map_or(JsonState::Broken, JsonState::Number)
             }
-            b'0'..=b'9' => {
-                self.number = Some(u64::from(byte - b'0'));
-                JsonState::Number(if byte == b'0' {
-                    NumberPart::Zero
-                } else {
-                    NumberPart::Integer
-                })
-            }
-            _ => JsonState::Broken,
+            _ => Literal::after(byte).map_or(JsonState::Broken, JsonState::Literal),
         }
     }
 
     fn open(&mut self, object: bool) -> JsonState {
-        if self.depth == DEPTH {
+        if !self.nesting.has_room() {
             return JsonState::Broken;
         }
         if let (MemberValue::Object(place), true, true) = (self.member, object, self.in_place()) {
             self.place = place;
             self.tokens = Tokens::default();
         }
-        self.depth += 1;
-        self.objects = self.objects << 1 | u128::from(object);
+        self.nesting.open(object);
         if object {
             JsonState::FirstName
         } else {
@@ -249,7 +218,7 @@ impl JsonScanner {
 
     /// ## (FirstName | FirstValue | Next) => Next
     fn close(&mut self, byte: u8) -> JsonState {
-        if self.depth == 0 || self.in_object() != (byte == b'}') {
+        if !self.nesting.ends_with(byte) {
             return JsonState::Broken;
         }
         if self.in_place() {
@@ -260,19 +229,13 @@ impl JsonScanner {
             }
             self.place = self.place.parent();
         }
-        self.depth -= 1;
-        self.objects >>= 1;
+        self.nesting.close();
         JsonState::Next
-    }
-
-    /// Returns whether what is open innermost is an object.
-    fn in_object(&self) -> bool {
-        self.objects & 1 == 1
     }
 
     /// Returns whether what is open innermost is `place`, and not something nested in it.
     fn in_place(&self) -> bool {
-        self.depth == self.place.depth()
+        self.nesting.depth() == self.place.depth()
     }
 
     /// ## Text => (Text | Escape | Colon | Next)
@@ -348,44 +311,25 @@ impl JsonScanner {
     /// Only the byte after it tells that a number has ended: that byte is left.
     fn number<'a>(&mut self, mut part: NumberPart, bytes: &'a [u8]) -> (JsonState, &'a [u8]) {
         for (at, &byte) in bytes.iter().enumerate() {
-            part = match (part, byte) {
-                (NumberPart::Minus, b'0') => NumberPart::Zero,
-                (NumberPart::Minus, b'1'..=b'9') => NumberPart::Integer,
-                (NumberPart::Integer, b'0'..=b'9') => {
-                    let digit = u64::from(byte - b'0');
-                    let number = self.number.and_then(|number| number.checked_mul(10));
-                    self.number = number.and_then(|number| number.checked_add(digit));
-                    NumberPart::Integer
-                }
-                (NumberPart::Zero | NumberPart::Integer, b'.') => {
-                    self.number = None;
-                    NumberPart::Point
-                }
-                (NumberPart::Point | NumberPart::Fraction, b'0'..=b'9') => NumberPart::Fraction,
-                (NumberPart::Zero | NumberPart::Integer | NumberPart::Fraction, b'e' | b'E') => {
-                    self.number = None;
-                    NumberPart::E
-                }
-                (NumberPart::E, b'+' | b'-') => NumberPart::Sign,
-                (NumberPart::E | NumberPart::Sign | NumberPart::Exponent, b'0'..=b'9') => {
-                    NumberPart::Exponent
-                }
-                (
-                    NumberPart::Zero
-                    | NumberPart::Integer
-                    | NumberPart::Fraction
-                    | NumberPart::Exponent,
-                    _,
-                ) => {
+            match part.then(byte) {
+                Some(next) => part = next,
+                None if part.may_end() => {
                     if let (MemberValue::Count(count), true) = (self.member, self.in_place()) {
                         self.tokens.set(count, self.number);
                     }
                     return (JsonState::Next, &bytes[at..]);
                 }
-                (NumberPart::Minus | NumberPart::Point | NumberPart::E | NumberPart::Sign, _) => {
-                    return (JsonState::Broken, &bytes[at..]);
+                None => return (JsonState::Broken, &bytes[at..]),
+            }
+            match part {
+                NumberPart::Integer => {
+                    let digit = u64::from(byte - b'0');
+                    let number = self.number.and_then(|number| number.checked_mul(10));
+                    self.number = number.and_then(|number| number.checked_add(digit));
                 }
-            };
+                NumberPart::Point | NumberPart::E => self.number = None,
+                _ => {}
+            }
         }
         (JsonState::Number(part), &[])
     }
