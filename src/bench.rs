@@ -5,6 +5,7 @@
 use crate::{
     client::{ClientKey, Identity, Principal},
     clock::{Clock, Timeline},
+    facts::{BodyFacts, FactsScanner},
     limiter::{
         Limiter,
         limit_set::{Demand, LimitSet},
@@ -126,5 +127,31 @@ impl UsageScan {
     #[must_use]
     pub fn total(&self) -> Option<u64> {
         self.0.total()
+    }
+}
+
+/// Finds in a request's body what it states.
+#[derive(Debug, Clone)]
+pub struct FactsScan(FactsScanner);
+
+impl Default for FactsScan {
+    fn default() -> Self {
+        Self(FactsScanner::new())
+    }
+}
+
+impl FactsScan {
+    pub fn read(&mut self, bytes: &[u8]) {
+        self.0.feed(bytes);
+    }
+
+    #[must_use]
+    pub fn is_malformed(&self) -> bool {
+        self.0.is_malformed()
+    }
+
+    #[must_use]
+    pub fn finish(self) -> BodyFacts {
+        BodyFacts::new(self.0.finish())
     }
 }

@@ -1,66 +1,40 @@
-//! Facts that the body of a request states.
+//! Facts that the body of a request to a model server states: the model, the size of the prompt, the largest answer.
+//!
+//! Such a body is one JSON object, as the APIs of OpenAI, Anthropic and Gemini have it. A handler finds the facts as
+//! [`BodyFacts`] in the request's extensions.
+//!
+//! # Rules
+//!
+//! - Facts are members of the top-level object. Members of the same names inside others mean nothing.
+//! - A name may be written with escapes. A member that states a fact may be given only once: servers disagree on which
+//!   of two counts.
+//! - `null` is like no member at all. A `model` or `service_tier` that is no string, a `stream` that is neither true nor
+//!   false, and a count that is no number make the body [malformed](UnreadReason::Malformed), as does a string of more
+//!   than 256 bytes as `model` or `service_tier`: shortened names of two models could be the same.
+//! - Counts are `max_tokens`, `max_completion_tokens`, `max_output_tokens` (the largest counts) and `n`. A fraction is
+//!   rounded up, a number above 2⁶⁴ − 1 counts as 2⁶⁴ − 1, and a number with a minus sign as no member at all.
+//! - The text is all strings, at any depth, that are values in `messages`, `input`, `prompt`, `system`, `contents`,
+//!   `instructions`, `tools`, `system_instruction` and `systemInstruction`. Its bytes are counted in UTF-8, decoded, so
+//!   that escapes make no difference.
+//! - A string there that begins with `data:`, in upper or lower case, or is the value of a member `data`, `file_data` or
+//!   `bytes` counts as one item instead, such as an image, audio or a file. One with a space, a control character or a
+//!   character outside of ASCII is text nevertheless: encoded data has none of these, and a prompt has.
+//! - Numbers in arrays, at any depth, in `prompt` and `input` are token ids.
+//! - An empty body states nothing. Any other that is not a JSON object is malformed; so are lone surrogates, numbers out
+//!   of the range of `f64`, and more than 127 levels of arrays and objects.
 
-use std::sync::Arc;
+#![cfg_attr(
+    not(feature = "__bench"),
+    allow(dead_code, reason = "no layer reads bodies yet")
+)]
 
-/// Facts that the body of a request to a model server states.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RequestFacts {
-    /// The model.
-    pub model: Option<Box<str>>,
-    pub text_bytes: u64,
-    pub items: u64,
-    pub token_ids: u64,
-    pub max_output_tokens: Option<u64>,
-    pub choices: Option<u64>,
-}
+mod body_facts;
+mod request_facts;
+mod scan;
 
-/// A reason for which a body was not read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum UnreadReason {
-    /// The body is larger than may be kept.
-    TooLarge,
-    /// The text is not what it has to be.
-    Malformed,
-    /// No layer has read the body.
-    Absent,
-}
-
-impl UnreadReason {
-    /// Returns the name of the reason, as metrics have it.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::TooLarge => "too_large",
-            Self::Malformed => "malformed",
-            Self::Absent => "absent",
-        }
-    }
-}
-
-/// The facts of a request's body, in the extensions of the request.
-#[derive(Debug, Clone)]
-pub struct BodyFacts(Result<Arc<RequestFacts>, UnreadReason>);
-
-impl BodyFacts {
-    pub(crate) fn read(facts: RequestFacts) -> Self {
-        Self(Ok(Arc::new(facts)))
-    }
-
-    pub(crate) fn not_read(reason: UnreadReason) -> Self {
-        Self(Err(reason))
-    }
-
-    /// Returns the facts, if the body was read.
-    #[must_use]
-    pub fn facts(&self) -> Option<&RequestFacts> {
-        self.0.as_deref().ok()
-    }
-
-    /// Returns the reason for which the body was not read.
-    #[must_use]
-    pub fn unread(&self) -> Option<UnreadReason> {
-        self.0.as_ref().err().copied()
-    }
-}
+#[cfg(feature = "__bench")]
+pub(crate) use self::scan::FactsScanner;
+pub use self::{
+    body_facts::{BodyFacts, UnreadReason},
+    request_facts::RequestFacts,
+};

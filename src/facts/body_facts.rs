@@ -1,0 +1,90 @@
+//! The result of reading a body.
+
+use std::{fmt, sync::Arc};
+
+use super::RequestFacts;
+
+/// The facts of a request's body, or the reason why it was not read. A handler finds them in the extensions.
+///
+/// ```
+/// use http::Request;
+/// use tower_throttle::facts::BodyFacts;
+///
+/// fn model(request: &Request<()>) -> Option<&str> {
+///     request.extensions().get::<BodyFacts>()?.facts()?.model()
+/// }
+/// # assert_eq!(model(&Request::new(())), None);
+/// ```
+///
+/// Clones share the facts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BodyFacts {
+    facts: Result<Arc<RequestFacts>, UnreadReason>,
+}
+
+impl BodyFacts {
+    /// Returns the facts, if the body was read.
+    #[must_use]
+    pub fn facts(&self) -> Option<&RequestFacts> {
+        self.facts.as_deref().ok()
+    }
+
+    /// Returns the reason why the body was not read, if it was not.
+    #[must_use]
+    pub fn unread(&self) -> Option<UnreadReason> {
+        self.facts.as_ref().err().copied()
+    }
+
+    /// Makes the result of a scan.
+    pub(crate) fn new(facts: Result<RequestFacts, UnreadReason>) -> Self {
+        Self {
+            facts: facts.map(Arc::new),
+        }
+    }
+}
+
+/// The reason why a body was not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum UnreadReason {
+    /// The body is larger than what may be read.
+    TooLarge,
+    /// The body is encoded, for example compressed: it has a `Content-Encoding`.
+    Encoded,
+    /// The body is not JSON by its `Content-Type`, for example a form with files.
+    OtherMediaType,
+    /// The body breaks the [rules](self#rules).
+    Malformed,
+    /// The body failed before its end.
+    Cut,
+    /// No layer has read the body.
+    Absent,
+}
+
+impl UnreadReason {
+    /// Returns the reason in snake case, as for a label of a metric.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::TooLarge => "too_large",
+            Self::Encoded => "encoded",
+            Self::OtherMediaType => "other_media_type",
+            Self::Malformed => "malformed",
+            Self::Cut => "cut",
+            Self::Absent => "absent",
+        }
+    }
+}
+
+impl fmt::Display for UnreadReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TooLarge => "the body is too large",
+            Self::Encoded => "the body is encoded",
+            Self::OtherMediaType => "the body is not JSON",
+            Self::Malformed => "the body is malformed",
+            Self::Cut => "the body failed before its end",
+            Self::Absent => "no layer has read the body",
+        })
+    }
+}

@@ -1,0 +1,65 @@
+//! The facts of one body.
+
+/// Facts that the body of a request states; see the [module](self).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RequestFacts {
+    pub(super) model: Option<Box<str>>,
+    pub(super) service_tier: Option<Box<str>>,
+    pub(super) is_stream: bool,
+    pub(super) max_output_tokens: Option<u64>,
+    pub(super) choices: Option<u64>,
+    pub(super) text_bytes: u64,
+    pub(super) items: u64,
+    pub(super) token_ids: u64,
+}
+
+impl RequestFacts {
+    /// Returns the name of the model, `model`.
+    #[must_use]
+    pub fn model(&self) -> Option<&str> {
+        self.model.as_deref()
+    }
+
+    /// Returns `service_tier`, such as `priority` or `flex`.
+    #[must_use]
+    pub fn service_tier(&self) -> Option<&str> {
+        self.service_tier.as_deref()
+    }
+
+    /// Returns whether the answer is to be a stream, `stream`.
+    #[must_use]
+    pub fn is_stream(&self) -> bool {
+        self.is_stream
+    }
+
+    /// Returns the largest number of tokens of one answer: the largest of `max_tokens`, `max_completion_tokens` and
+    /// `max_output_tokens`.
+    #[must_use]
+    pub fn max_output_tokens(&self) -> Option<u64> {
+        self.max_output_tokens
+    }
+
+    /// Returns the number of answers, `n`.
+    #[must_use]
+    pub fn choices(&self) -> Option<u64> {
+        self.choices
+    }
+
+    /// Returns the size of the text in bytes of UTF-8.
+    #[must_use]
+    pub fn text_bytes(&self) -> u64 {
+        self.text_bytes
+    }
+
+    /// Returns the number of items that are sent within the body: images, audio and files.
+    #[must_use]
+    pub fn items(&self) -> u64 {
+        self.items
+    }
+
+    /// Returns the number of token ids, of prompts that are sent as tokens.
+    #[must_use]
+    pub fn token_ids(&self) -> u64 {
+        self.token_ids
+    }
+}

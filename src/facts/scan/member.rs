@@ -1,0 +1,86 @@
+//! The members that state facts.
+
+/// A member of the top-level object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FactMember {
+    /// Any without facts.
+    Other,
+    Model,
+    ServiceTier,
+    Stream,
+    MaxTokens,
+    MaxCompletionTokens,
+    MaxOutputTokens,
+    Choices,
+    Messages,
+    Input,
+    Prompt,
+    System,
+    Contents,
+    Instructions,
+    Tools,
+    SystemInstruction,
+    /// `systemInstruction`: Gemini takes both.
+    SystemInstructionCamel,
+}
+
+impl FactMember {
+    pub(super) fn named(name: &[u8]) -> Self {
+        match name {
+            b"model" => Self::Model,
+            b"service_tier" => Self::ServiceTier,
+            b"stream" => Self::Stream,
+            b"max_tokens" => Self::MaxTokens,
+            b"max_completion_tokens" => Self::MaxCompletionTokens,
+            b"max_output_tokens" => Self::MaxOutputTokens,
+            b"n" => Self::Choices,
+            b"messages" => Self::Messages,
+            b"input" => Self::Input,
+            b"prompt" => Self::Prompt,
+            b"system" => Self::System,
+            b"contents" => Self::Contents,
+            b"instructions" => Self::Instructions,
+            b"tools" => Self::Tools,
+            b"system_instruction" => Self::SystemInstruction,
+            b"systemInstruction" => Self::SystemInstructionCamel,
+            _ => Self::Other,
+        }
+    }
+
+    /// Returns whether the member's value may begin with this byte.
+    pub(super) fn takes(self, byte: u8) -> bool {
+        match self {
+            Self::Model | Self::ServiceTier => matches!(byte, b'"' | b'n'),
+            Self::Stream => matches!(byte, b't' | b'f' | b'n'),
+            Self::MaxTokens | Self::MaxCompletionTokens | Self::MaxOutputTokens | Self::Choices => {
+                matches!(byte, b'-' | b'0'..=b'9' | b'n')
+            }
+            _ => true,
+        }
+    }
+
+    /// Returns whether strings in the member are text.
+    #[inline]
+    pub(super) fn is_text(self) -> bool {
+        self as u8 >= Self::Messages as u8
+    }
+
+    /// Returns whether numbers in arrays of the member are token ids.
+    #[inline]
+    pub(super) fn has_token_ids(self) -> bool {
+        matches!(self, Self::Input | Self::Prompt)
+    }
+
+    /// Returns a bit of its own, or none of a member without facts.
+    pub(super) fn bit(self) -> u32 {
+        match self {
+            Self::Other => 0,
+            _ => 1 << self as u32,
+        }
+    }
+}
+
+/// Returns whether a member of this name has encoded data as its value.
+pub(super) fn is_data(name: &[u8]) -> bool {
+    matches!(name, b"data" | b"file_data" | b"bytes")
+}

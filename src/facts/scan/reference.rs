@@ -1,0 +1,251 @@
+//! The facts that a scan should find, read with serde_json and without any regard to time or memory. The fuzz target
+//! uses this file too.
+
+use std::{cmp::Ordering, fmt};
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::value::{RawValue, Value};
+
+use super::RequestFacts;
+
+/// The facts of a body, or `None` of one that is malformed.
+pub(super) fn facts(body: &[u8]) -> Option<Stated> {
+    if body.is_empty() {
+        return Some(Stated::default());
+    }
+    serde_json::from_slice::<Value>(body).ok()?;
+    let Members(members) = serde_json::from_slice(body).ok()?;
+    let mut stated = Stated::default();
+    for (at, (name, value)) in members.iter().enumerate() {
+        let read = stated.read(name, value.get())?;
+        let is_again = members[..at].iter().any(|(earlier, _)| earlier == name);
+        if read == Meaning::Fact && is_again {
+            return None;
+        }
+    }
+    Some(stated)
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Stated {
+    pub(super) model: Option<String>,
+    pub(super) service_tier: Option<String>,
+    pub(super) is_stream: bool,
+    pub(super) max_output_tokens: Option<u64>,
+    pub(super) choices: Option<u64>,
+    pub(super) text_bytes: u64,
+    pub(super) items: u64,
+    pub(super) token_ids: u64,
+}
+
+impl From<&RequestFacts> for Stated {
+    fn from(facts: &RequestFacts) -> Self {
+        Self {
+            model: facts.model().map(str::to_owned),
+            service_tier: facts.service_tier().map(str::to_owned),
+            is_stream: facts.is_stream(),
+            max_output_tokens: facts.max_output_tokens(),
+            choices: facts.choices(),
+            text_bytes: facts.text_bytes(),
+            items: facts.items(),
+            token_ids: facts.token_ids(),
+        }
+    }
+}
+
+#[derive(PartialEq, Eq)]
+enum Meaning {
+    Fact,
+    Nothing,
+}
+
+impl Stated {
+    /// Reads a member, unless its value is of a wrong type.
+    fn read(&mut self, name: &str, json: &str) -> Option<Meaning> {
+        match name {
+            "model" => self.model = text(json)?,
+            "service_tier" => self.service_tier = text(json)?,
+            "stream" => {
+                let stream = serde_json::from_str::<Option<bool>>(json).ok()?;
+                self.is_stream = stream.unwrap_or_default();
+            }
+            "max_tokens" | "max_completion_tokens" | "max_output_tokens" => {
+                self.max_output_tokens = self.max_output_tokens.max(count(json)?);
+            }
+            "n" => self.choices = count(json)?,
+            "messages" | "input" | "prompt" | "system" | "contents" | "instructions" | "tools"
+            | "system_instruction" | "systemInstruction" => {
+                let has_token_ids = name == "input" || name == "prompt";
+                let node = serde_json::from_str(json).expect("JSON, as was seen");
+                self.add(&node, false, has_token_ids);
+            }
+            _ => return Some(Meaning::Nothing),
+        }
+        Some(Meaning::Fact)
+    }
+
+    fn add(&mut self, node: &Node, is_data: bool, has_token_ids: bool) {
+        match node {
+            Node::Other | Node::Number => {}
+            Node::Text(text) => {
+                let begins = text
+                    .get(..5)
+                    .is_some_and(|start| start.eq_ignore_ascii_case("data:"));
+                let is_plain = text.bytes().all(|byte| (b'!'..=b'\x7F').contains(&byte));
+                if (begins || is_data) && is_plain {
+                    self.items += 1;
+                } else {
+                    self.text_bytes += text.len() as u64;
+                }
+            }
+            Node::Array(values) => {
+                for value in values {
+                    self.token_ids += u64::from(has_token_ids && matches!(value, Node::Number));
+                    self.add(value, false, has_token_ids);
+                }
+            }
+            Node::Object(members) => {
+                for (name, value) in members {
+                    let is_data = ["data", "file_data", "bytes"].contains(&name.as_str());
+                    self.add(value, is_data, has_token_ids);
+                }
+            }
+        }
+    }
+}
+
+fn text(json: &str) -> Option<Option<String>> {
+    let text: Option<String> = serde_json::from_str(json).ok()?;
+    let is_short = text.as_ref().is_none_or(|text| text.len() <= 256);
+    is_short.then_some(text)
+}
+
+/// The value of a number, rounded up by its digits as they are written.
+fn count(json: &str) -> Option<Option<u64>> {
+    if json == "null" || json.starts_with('-') {
+        return Some(None);
+    }
+    if !json.starts_with(|first: char| first.is_ascii_digit()) {
+        return None;
+    }
+    let (mantissa, exponent) = json.split_once(['e', 'E']).unwrap_or((json, "0"));
+    let (integer, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = format!("{integer}{fraction}");
+    let is_down = exponent.starts_with('-');
+    let exponent = exponent.trim_start_matches(['+', '-']);
+    let exponent = exponent.parse().unwrap_or(100_000).min(100_000_i64);
+    let exponent = if is_down { -exponent } else { exponent };
+    let point = i64::try_from(integer.len()).expect("a length") + exponent;
+    let (whole, rest) = match usize::try_from(point) {
+        Ok(point) if point <= digits.len() => {
+            let (whole, rest) = digits.split_at(point);
+            (whole.to_owned(), rest)
+        }
+        Ok(point) => {
+            let zeros = "0".repeat((point - digits.len()).min(1_000));
+            (format!("{digits}{zeros}"), "")
+        }
+        Err(_) => (String::new(), digits.as_str()),
+    };
+    let whole = whole.trim_start_matches('0');
+    let more = u64::from(rest.bytes().any(|digit| digit != b'0'));
+    let largest = u64::MAX.to_string();
+    let whole = match (whole.len().cmp(&largest.len()), whole) {
+        (_, "") => 0,
+        (Ordering::Greater, _) => u64::MAX,
+        _ => whole.parse().unwrap_or(u64::MAX),
+    };
+    Some(Some(whole.saturating_add(more)))
+}
+
+/// The members of an object, all of them and as they are written.
+struct Members(Vec<(String, Box<RawValue>)>);
+
+/// A value with all members of its objects.
+enum Node {
+    Other,
+    Number,
+    Text(String),
+    Array(Vec<Node>),
+    Object(Vec<(String, Node)>),
+}
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(MembersVisitor)
+    }
+}
+
+struct MembersVisitor;
+
+impl<'de> Visitor<'de> for MembersVisitor {
+    type Value = Members;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+        let mut members = Vec::new();
+        while let Some(member) = map.next_entry()? {
+            members.push(member);
+        }
+        Ok(Members(members))
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(NodeVisitor)
+    }
+}
+
+struct NodeVisitor;
+
+impl<'de> Visitor<'de> for NodeVisitor {
+    type Value = Node;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Node, E> {
+        Ok(Node::Other)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Node, E> {
+        Ok(Node::Other)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Node, E> {
+        Ok(Node::Number)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Node, E> {
+        Ok(Node::Number)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Node, E> {
+        Ok(Node::Number)
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Node, E> {
+        Ok(Node::Text(text.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Node, A::Error> {
+        let mut values = Vec::new();
+        while let Some(value) = seq.next_element()? {
+            values.push(value);
+        }
+        Ok(Node::Array(values))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+        let mut members = Vec::new();
+        while let Some(member) = map.next_entry()? {
+            members.push(member);
+        }
+        Ok(Node::Object(members))
+    }
+}

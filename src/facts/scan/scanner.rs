@@ -1,0 +1,386 @@
+//! The scanner: one step for each token of JSON, and one for each plain part of a string.
+//!
+//! The member of the top-level object that is open says what its values mean, at any depth.
+
+use std::str;
+
+use super::{
+    escape::{Escape, EscapeStep},
+    exact_number::ExactNumber,
+    member::{FactMember, is_data},
+    plain::{PlainBytes, plain},
+    text_value::TextValue,
+    utf8::CutCharacter,
+};
+use crate::{
+    facts::{RequestFacts, UnreadReason},
+    json::{Literal, Name, Nesting, NumberPart, is_space},
+};
+
+/// The most bytes of a model's name or of a service tier. Longer ones are refused, and not cut: two models could have
+/// the same beginning.
+const LONGEST_NAME: usize = 256;
+
+/// A scanner of one body.
+#[derive(Debug, Clone)]
+pub(crate) struct FactsScanner {
+    state: ScanState,
+    /// Not a byte has come yet.
+    is_empty: bool,
+    nesting: Nesting,
+    /// The top-level member that is open.
+    member: FactMember,
+    /// The bits of those that were given.
+    given: u32,
+    /// The member that was named last, in the text, has encoded data.
+    is_data: bool,
+    /// The last of a string's bytes, if they are no whole character.
+    cut: CutCharacter,
+    /// A name, or a value that is one, as far as it could not be taken as it lies in its piece.
+    name: Name<LONGEST_NAME>,
+    text: TextValue,
+    number: ExactNumber,
+    facts: RequestFacts,
+}
+
+/// The tokens of JSON that may come next.
+#[derive(Debug, Clone, Copy)]
+enum ScanState {
+    Value,
+    /// The same, or the end of the array.
+    FirstValue,
+    Name,
+    /// The same, or the end of the object.
+    FirstName,
+    Colon,
+    /// A comma, or the end of whatever is open. If nothing is, the text is complete.
+    Next,
+    /// More of a string.
+    Text(StringUse),
+    /// More of an escape in it.
+    Escape(StringUse, Escape),
+    Number(NumberPart),
+    Literal(Literal),
+    /// Nothing: the body is malformed.
+    Malformed,
+}
+
+/// The use of a string.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum StringUse {
+    /// A name that may be known.
+    Name,
+    /// A name that means nothing.
+    OtherName,
+    /// The value of `model` or `service_tier`.
+    Fact,
+    /// A value in the text.
+    Text,
+    /// Any other value.
+    Other,
+}
+
+impl FactsScanner {
+    pub(crate) fn new() -> Self {
+        Self {
+            state: ScanState::Value,
+            is_empty: true,
+            nesting: Nesting::default(),
+            member: FactMember::Other,
+            given: 0,
+            is_data: false,
+            cut: CutCharacter::default(),
+            name: Name::new(),
+            text: TextValue::new(false),
+            number: ExactNumber::default(),
+            facts: RequestFacts::default(),
+        }
+    }
+
+    /// Reads on.
+    pub(crate) fn feed(&mut self, mut bytes: &[u8]) {
+        self.is_empty &= bytes.is_empty();
+        let mut state = self.state;
+        while let Some((&byte, rest)) = bytes.split_first() {
+            (state, bytes) = match state {
+                ScanState::Text(string) => self.text(string, bytes),
+                ScanState::Escape(string, escape) => self.escape(string, escape, bytes),
+                ScanState::Number(part) => self.number(part, bytes),
+                ScanState::Malformed => break,
+                _ => (self.step(state, byte), rest),
+            };
+        }
+        self.state = state;
+    }
+
+    /// Returns whether nothing that may still come makes the body readable.
+    pub(crate) fn is_malformed(&self) -> bool {
+        matches!(self.state, ScanState::Malformed)
+    }
+
+    /// Returns the facts of the body, which has ended.
+    pub(crate) fn finish(self) -> Result<RequestFacts, UnreadReason> {
+        match self.state {
+            ScanState::Next if self.nesting.depth() == 0 => Ok(self.facts),
+            _ if self.is_empty => Ok(self.facts),
+            _ => Err(UnreadReason::Malformed),
+        }
+    }
+
+    /// Takes a byte that is neither in a string nor in a number.
+    #[inline]
+    fn step(&mut self, state: ScanState, byte: u8) -> ScanState {
+        match (state, byte) {
+            (ScanState::Literal(left), _) if left.begins_with(byte) => {
+                left.rest().map_or(ScanState::Next, ScanState::Literal)
+            }
+            (ScanState::Literal(_), _) => ScanState::Malformed,
+            _ if is_space(byte) => state,
+            (ScanState::Colon, b':') => ScanState::Value,
+            (ScanState::Next, b',') if self.nesting.in_object() => ScanState::Name,
+            (ScanState::Next, b',') if self.nesting.in_array() => ScanState::Value,
+            (ScanState::Name | ScanState::FirstName, b'"') => self.name(),
+            (ScanState::Next, b']' | b'}')
+            | (ScanState::FirstValue, b']')
+            | (ScanState::FirstName, b'}') => self.close(byte),
+            (ScanState::Value | ScanState::FirstValue, _) => self.value(byte),
+            _ => ScanState::Malformed,
+        }
+    }
+
+    /// ## (Name | FirstName) => Text
+    fn name(&mut self) -> ScanState {
+        self.name.clear();
+        ScanState::Text(match self.nesting.depth() == 1 || self.member.is_text() {
+            true => StringUse::Name,
+            false => StringUse::OtherName,
+        })
+    }
+
+    /// ## (Value | FirstValue) => (Text | Number | Literal | FirstName | FirstValue)
+    fn value(&mut self, byte: u8) -> ScanState {
+        match self.nesting.depth() {
+            0 if byte != b'{' => return ScanState::Malformed,
+            1 if !self.member.takes(byte) => return ScanState::Malformed,
+            _ => {}
+        }
+        match byte {
+            b'"' => ScanState::Text(self.string()),
+            b'{' | b'[' if self.nesting.has_room() => {
+                self.nesting.open(byte == b'{');
+                match byte {
+                    b'{' => ScanState::FirstName,
+                    _ => ScanState::FirstValue,
+                }
+            }
+            b'-' | b'0'..=b'9' => {
+                self.facts.token_ids +=
+                    u64::from(self.member.has_token_ids() && self.nesting.in_array());
+                self.number = ExactNumber::default();
+                NumberPart::first(byte).map_or(ScanState::Malformed, |part| {
+                    self.number.read(part, byte);
+                    ScanState::Number(part)
+                })
+            }
+            _ => {
+                // Only `stream` takes it.
+                self.facts.is_stream |= byte == b't' && self.member == FactMember::Stream;
+                Literal::after(byte).map_or(ScanState::Malformed, ScanState::Literal)
+            }
+        }
+    }
+
+    /// Begins a string that is a value.
+    fn string(&mut self) -> StringUse {
+        match self.member {
+            FactMember::Model | FactMember::ServiceTier => {
+                self.name.clear();
+                StringUse::Fact
+            }
+            member if member.is_text() => {
+                self.text = TextValue::new(self.is_data && self.nesting.in_object());
+                StringUse::Text
+            }
+            _ => StringUse::Other,
+        }
+    }
+
+    /// ## (FirstName | FirstValue | Next) => Next
+    fn close(&mut self, byte: u8) -> ScanState {
+        if !self.nesting.ends_with(byte) {
+            return ScanState::Malformed;
+        }
+        self.nesting.close();
+        ScanState::Next
+    }
+
+    /// ## Text => (Text | Escape | Colon | Next)
+    ///
+    /// Reads one plain part, and returns the bytes after it.
+    #[inline]
+    fn text<'a>(&mut self, string: StringUse, bytes: &'a [u8]) -> (ScanState, &'a [u8]) {
+        let plain_bytes = match string {
+            StringUse::Text => {
+                bytes
+                    .first()
+                    .into_iter()
+                    .for_each(|&first| self.text.look(first));
+                self.text.plain_bytes()
+            }
+            _ => PlainBytes::Text,
+        };
+        let found = plain(bytes, plain_bytes);
+        let (part, rest) = bytes.split_at(found.len);
+        if !(found.is_ascii && self.cut.is_none() || self.cut.read(part)) {
+            return (ScanState::Malformed, rest);
+        }
+        let Some((&stop, after)) = rest.split_first() else {
+            self.take(string, part, found.is_ascii);
+            return (ScanState::Text(string), rest);
+        };
+        if !self.cut.is_none() {
+            return (ScanState::Malformed, rest);
+        }
+        match stop {
+            b'"' => (self.end(string, part, found.is_ascii), after),
+            b'\\' => {
+                self.take(string, part, found.is_ascii);
+                self.escape(string, Escape::Backslash, after)
+            }
+            b' ' => {
+                self.take(string, part, found.is_ascii);
+                self.text.be_text();
+                (ScanState::Text(string), rest)
+            }
+            _ => (ScanState::Malformed, rest),
+        }
+    }
+
+    /// Takes a part of a string.
+    #[inline]
+    fn take(&mut self, string: StringUse, part: &[u8], is_ascii: bool) {
+        match string {
+            StringUse::Name | StringUse::Fact => self.name.push(part),
+            StringUse::Text => self.text.read(part, is_ascii),
+            StringUse::OtherName | StringUse::Other => {}
+        }
+    }
+
+    /// Takes the last part of a string.
+    #[inline]
+    fn end(&mut self, string: StringUse, part: &[u8], is_ascii: bool) -> ScanState {
+        match string {
+            StringUse::Name => self.named(part),
+            StringUse::OtherName => ScanState::Colon,
+            StringUse::Text => {
+                self.text.read(part, is_ascii);
+                match self.text.is_item() {
+                    true => self.facts.items += 1,
+                    false => self.facts.text_bytes += self.text.len,
+                }
+                ScanState::Next
+            }
+            StringUse::Fact => {
+                self.name.push(part);
+                self.fact()
+            }
+            StringUse::Other => ScanState::Next,
+        }
+    }
+
+    /// ## Text => Colon
+    ///
+    /// A name is complete, with this part. Nearly all are one part, and are taken as they lie there.
+    fn named(&mut self, part: &[u8]) -> ScanState {
+        let name = match self.name.is_empty() {
+            true => part,
+            false => {
+                self.name.push(part);
+                self.name.get().unwrap_or_default()
+            }
+        };
+        if self.nesting.depth() > 1 {
+            self.is_data = is_data(name);
+            return ScanState::Colon;
+        }
+        let member = FactMember::named(name);
+        self.member = member;
+        self.is_data = false;
+        if self.given & member.bit() != 0 {
+            return ScanState::Malformed;
+        }
+        self.given |= member.bit();
+        ScanState::Colon
+    }
+
+    /// ## Text => Next
+    ///
+    /// The value of `model` or `service_tier` is complete.
+    fn fact(&mut self) -> ScanState {
+        let Some(Ok(value)) = self.name.get().map(str::from_utf8) else {
+            return ScanState::Malformed;
+        };
+        let value = Some(value.into());
+        match self.member {
+            FactMember::Model => self.facts.model = value,
+            _ => self.facts.service_tier = value,
+        }
+        ScanState::Next
+    }
+
+    /// ## Escape => (Escape | Text)
+    fn escape<'a>(
+        &mut self,
+        string: StringUse,
+        mut escape: Escape,
+        bytes: &'a [u8],
+    ) -> (ScanState, &'a [u8]) {
+        for (at, &byte) in bytes.iter().enumerate() {
+            match escape.read(byte) {
+                EscapeStep::More(more) => escape = more,
+                EscapeStep::Character(character) => {
+                    match string {
+                        StringUse::Text => self.text.read_char(character),
+                        _ => self.take(string, character.encode_utf8(&mut [0; 4]).as_bytes(), true),
+                    }
+                    return (ScanState::Text(string), &bytes[at + 1..]);
+                }
+                EscapeStep::Broken => return (ScanState::Malformed, bytes),
+            }
+        }
+        (ScanState::Escape(string, escape), &[])
+    }
+
+    /// ## Number => (Number | Next)
+    ///
+    /// Only the byte after it tells that a number has ended: that byte is left.
+    fn number<'a>(&mut self, mut part: NumberPart, bytes: &'a [u8]) -> (ScanState, &'a [u8]) {
+        for (at, &byte) in bytes.iter().enumerate() {
+            match part.then(byte) {
+                Some(next) => part = next,
+                None if part.may_end() => return (self.count(), &bytes[at..]),
+                None => return (ScanState::Malformed, bytes),
+            }
+            self.number.read(part, byte);
+        }
+        (ScanState::Number(part), &[])
+    }
+
+    /// A number is complete, and perhaps a count.
+    fn count(&mut self) -> ScanState {
+        if self.number.is_out_of_range() {
+            return ScanState::Malformed;
+        }
+        match self.member {
+            FactMember::MaxTokens
+            | FactMember::MaxCompletionTokens
+            | FactMember::MaxOutputTokens => {
+                let most = &mut self.facts.max_output_tokens;
+                *most = (*most).max(self.number.rounded_up());
+            }
+            FactMember::Choices => self.facts.choices = self.number.rounded_up(),
+            _ => {}
+        }
+        ScanState::Next
+    }
+}

@@ -1,0 +1,791 @@
+use proptest::{collection::vec, prelude::*, sample::select};
+
+use super::{reference::Stated, *};
+use crate::{cases::cases, facts::UnreadReason};
+
+fn scan<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Option<Stated> {
+    let mut scan = FactsScanner::new();
+    for piece in pieces {
+        scan.feed(piece);
+    }
+    let is_malformed = scan.is_malformed();
+    match scan.finish() {
+        Ok(facts) => {
+            assert!(!is_malformed, "malformed, and read nevertheless");
+            Some(Stated::from(&facts))
+        }
+        Err(reason) => {
+            assert_eq!(reason, UnreadReason::Malformed);
+            None
+        }
+    }
+}
+
+/// States the same however the body is cut in two or into bytes, and what the reference does.
+fn assert_states(body: impl AsRef<[u8]>, stated: Option<&Stated>, what: &str) {
+    let body = body.as_ref();
+    let show = || String::from_utf8_lossy(body);
+    assert_eq!(
+        reference::facts(body).as_ref(),
+        stated,
+        "{what}, the reference: {}",
+        show()
+    );
+    for cut in 0..=body.len() {
+        let (one, other) = body.split_at(cut);
+        assert_eq!(
+            scan([one, other]).as_ref(),
+            stated,
+            "{what}, cut at {cut}: {}",
+            show()
+        );
+    }
+    assert_eq!(
+        scan(body.chunks(1)).as_ref(),
+        stated,
+        "{what}, byte by byte: {}",
+        show()
+    );
+}
+
+fn assert_malformed(body: impl AsRef<[u8]>, what: &str) {
+    assert_states(body, None, what);
+}
+
+/// The text and its length.
+fn text(bytes: u64) -> Stated {
+    Stated {
+        text_bytes: bytes,
+        ..Stated::default()
+    }
+}
+
+#[test]
+fn bodies_of_known_apis() {
+    let table = [
+        (
+            "chat completions",
+            r#"{
+              "messages": [
+                {"role": "system", "content": "Be brief."},
+                {"role": "user", "content": [
+                  {"type": "text", "text": "Grüße"},
+                  {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo=", "detail": "low"}},
+                  {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}}]}],
+              "model": "m-large", "max_completion_tokens": 300, "max_tokens": 20, "n": 2, "stream": true,
+              "stream_options": {"include_usage": true}, "service_tier": "flex", "temperature": 0.7,
+              "metadata": {"model": "other", "n": 9, "messages": ["not text"]}}
+            "#,
+            Stated {
+                model: Some("m-large".to_owned()),
+                service_tier: Some("flex".to_owned()),
+                is_stream: true,
+                max_output_tokens: Some(300),
+                choices: Some(2),
+                text_bytes: "systemBe brief.usertextGrüßeimage_urllowinput_audiowav".len() as u64,
+                items: 2,
+                token_ids: 0,
+            },
+        ),
+        (
+            "messages",
+            r#"{"max_tokens":1024,"messages":[{"role":"user","content":[{"type":"image","source":{"type":"base64","media_type":"image/jpeg","data":"\/9j\/4AAQ"}},{"type":"text","text":"What?"}]}],"model":"opus","system":[{"type":"text","text":"Hi"}],"tools":[{"name":"t","input_schema":{"type":"object","data":{}}}]}"#,
+            Stated {
+                model: Some("opus".to_owned()),
+                max_output_tokens: Some(1024),
+                text_bytes: "userimagebase64image/jpegtextWhat?textHitobject".len() as u64,
+                items: 1,
+                ..Stated::default()
+            },
+        ),
+        (
+            "generate content",
+            r#"{"contents":[{"parts":[{"text":"a"},{"inlineData":{"mimeType":"b","data":"QUJD"}}]}],"systemInstruction":{"parts":[{"text":"c"}]},"generationConfig":{"maxOutputTokens":5}}"#,
+            Stated {
+                items: 1,
+                ..text(3)
+            },
+        ),
+        (
+            "responses",
+            r#"{"input":"Hello","instructions":"Be kind","model":"m","max_output_tokens":7,"stream":false}"#,
+            Stated {
+                model: Some("m".to_owned()),
+                max_output_tokens: Some(7),
+                ..text(12)
+            },
+        ),
+        (
+            "completions by token ids",
+            r#"{"model":"m","prompt":[[1,2,3],[4.5e0, -5]],"n":null,"logit_bias":{"50256":-100},"max_tokens":-1}"#,
+            Stated {
+                model: Some("m".to_owned()),
+                token_ids: 5,
+                ..Stated::default()
+            },
+        ),
+        ("an empty object", " {} ", Stated::default()),
+        ("nothing", "", Stated::default()),
+    ];
+    for (what, body, stated) in table {
+        assert_states(body, Some(&stated), what);
+    }
+}
+
+#[test]
+fn names_and_tiers() {
+    let longest = "m".repeat(256);
+    let longest_escaped = "\\u00e9".repeat(128);
+    let table = [
+        (r#"{"model":"m"}"#, Some("m")),
+        (r#"{"mod\u0065l":"m"}"#, Some("m")),
+        (r#"{"\u006d\u006f\u0064\u0065\u006C":"m"}"#, Some("m")),
+        (
+            r#"{"model":"a\"b\\\/\u00fc\ud83d\uDE00ü"}"#,
+            Some("a\"b\\/ü😀ü"),
+        ),
+        (r#"{"model":""}"#, Some("")),
+        (r#"{"model":null}"#, None),
+        (r#"{"Model":"m"}"#, None),
+        (
+            r#"{"models":"m","mode":"m","":"m","model\u0000":"m"}"#,
+            None,
+        ),
+        (r#"{"a":{"model":"m"},"b":[{"model":7}]}"#, None),
+        (r#"{"a":"model","b":["model","m"]}"#, None),
+        (&format!(r#"{{"model":"{longest}"}}"#), Some(&longest)),
+        (
+            &format!(r#"{{"model":"{longest_escaped}"}}"#),
+            Some(&"é".repeat(128)),
+        ),
+    ];
+    for (body, model) in table {
+        let named = Stated {
+            model: model.map(str::to_owned),
+            ..Stated::default()
+        };
+        assert_states(body, Some(&named), "a model");
+        let tier = Stated {
+            service_tier: model.map(str::to_owned),
+            ..Stated::default()
+        };
+        // `Model` and others stay as they are, and are unknown.
+        let body = body
+            .replace("\"model\"", "\"service_tier\"")
+            .replace("\"mod\\u0065l\"", "\"service_ti\\u0065r\"");
+        if !body.contains("\\u006d") && !body.contains("models") {
+            assert_states(body, Some(&tier), "a tier");
+        }
+    }
+    for wrong in [
+        "7",
+        "true",
+        "[]",
+        "{}",
+        "[\"m\"]",
+        "{\"model\":\"m\"}",
+        "-1",
+    ] {
+        assert_malformed(format!(r#"{{"model":{wrong}}}"#), "no name");
+        assert_malformed(format!(r#"{{"service_tier":{wrong}}}"#), "no tier");
+    }
+    for too_long in [
+        format!("{longest}m"),
+        "m".repeat(100_000),
+        format!("{longest_escaped}\\n"),
+        "\u{1F600}".repeat(65),
+    ] {
+        let body = format!(r#"{{"model":"{too_long}"}}"#);
+        assert_eq!(
+            scan(body.as_bytes().chunks(7)),
+            None,
+            "a name that is too long"
+        );
+        assert_eq!(
+            scan([body.as_bytes()]),
+            None,
+            "a name that is too long, at once"
+        );
+    }
+}
+
+#[test]
+fn streams_and_counts() {
+    for (value, is_stream) in [("true", true), ("false", false), ("null", false)] {
+        let stated = Stated {
+            is_stream,
+            ..Stated::default()
+        };
+        assert_states(
+            format!(r#"{{"stream":{value},"a":true}}"#),
+            Some(&stated),
+            "a stream",
+        );
+    }
+    for wrong in ["1", "0", "\"true\"", "[true]", "{}"] {
+        assert_malformed(format!(r#"{{"stream":{wrong}}}"#), "no stream");
+    }
+    let table = [
+        ("0", Some(0)),
+        ("1", Some(1)),
+        ("4096", Some(4096)),
+        ("18446744073709551615", Some(u64::MAX)),
+        ("18446744073709551616", Some(u64::MAX)),
+        ("1e3", Some(1000)),
+        ("12.5", Some(13)),
+        ("12.0", Some(12)),
+        ("0.0001", Some(1)),
+        ("1e300", Some(u64::MAX)),
+        ("1e-400", Some(1)),
+        ("-1", None),
+        ("-0", None),
+        ("-2.5e3", None),
+        ("null", None),
+    ];
+    for (number, count) in table {
+        for name in ["max_tokens", "max_completion_tokens", "max_output_tokens"] {
+            let stated = Stated {
+                max_output_tokens: count,
+                ..Stated::default()
+            };
+            assert_states(
+                format!(r#"{{"{name}":{number}}}"#),
+                Some(&stated),
+                "a maximum",
+            );
+        }
+        let stated = Stated {
+            choices: count,
+            ..Stated::default()
+        };
+        assert_states(format!(r#"{{"n":{number} }}"#), Some(&stated), "choices");
+    }
+    for wrong in [
+        "\"1000\"", "true", "[1]", "{}", "1e999", "-1e999", "01", "1.", "-", "+1", "1e", "NaN",
+    ] {
+        for name in [
+            "max_tokens",
+            "max_completion_tokens",
+            "max_output_tokens",
+            "n",
+        ] {
+            assert_malformed(format!(r#"{{"{name}":{wrong}}}"#), "no count");
+        }
+    }
+    for (body, most) in [
+        (
+            r#"{"max_tokens":1,"max_completion_tokens":10000}"#,
+            Some(10_000),
+        ),
+        (
+            r#"{"max_completion_tokens":10000,"max_tokens":1}"#,
+            Some(10_000),
+        ),
+        (
+            r#"{"max_output_tokens":3,"max_completion_tokens":null,"max_tokens":2}"#,
+            Some(3),
+        ),
+        (r#"{"max_output_tokens":-1,"max_tokens":2}"#, Some(2)),
+        (
+            r#"{"a":{"max_tokens":5},"b":[{"n":5}],"max_tokens":1}"#,
+            Some(1),
+        ),
+    ] {
+        let stated = Stated {
+            max_output_tokens: most,
+            ..Stated::default()
+        };
+        assert_states(body, Some(&stated), "the largest");
+    }
+}
+
+const TEXTS: [&str; 9] = [
+    "messages",
+    "input",
+    "prompt",
+    "system",
+    "contents",
+    "instructions",
+    "tools",
+    "system_instruction",
+    "systemInstruction",
+];
+
+#[test]
+fn a_member_is_given_once() {
+    let facts = [
+        "model",
+        "service_tier",
+        "stream",
+        "max_tokens",
+        "max_completion_tokens",
+        "max_output_tokens",
+        "n",
+    ];
+    for name in facts.into_iter().chain(TEXTS) {
+        assert_malformed(format!(r#"{{"{name}":null,"{name}":null}}"#), "twice");
+        assert_malformed(
+            format!(r#"{{"{name}":null,"a":[{{}}],"{}":null}}"#, escaped(name)),
+            "twice, escaped",
+        );
+        assert_states(
+            format!(r#"{{"{name}":null,"a":{{"{name}":1}}}}"#),
+            Some(&Stated::default()),
+            "once",
+        );
+    }
+    assert_states(
+        r#"{"a":1,"a":2,"user":"x","user":"y"}"#,
+        Some(&Stated::default()),
+        "others",
+    );
+    assert_states(
+        r#"{"system_instruction":"a","systemInstruction":"b"}"#,
+        Some(&text(2)),
+        "two names",
+    );
+}
+
+fn escaped(name: &str) -> String {
+    name.bytes().map(|byte| format!("\\u{byte:04X}")).collect()
+}
+
+#[test]
+fn text_is_counted_as_it_is_decoded() {
+    let table = [
+        (r#""""#, 0),
+        (r#""abc""#, 3),
+        (r#""a\n\"\\\/\b\f\r\tb""#, 10),
+        (r#""\u0061\u00fc\u20ac\ud83d\ude00""#, 1 + 2 + 3 + 4),
+        (r#""aü€😀""#, 1 + 2 + 3 + 4),
+        (r#"["ab",["c",{"d":"ef","g":["h"]}],7,null,true]"#, 6),
+        (r#"{"data":["abc"],"bytes":{"x":"yz"},"file_data":1}"#, 5),
+        (r#"{"a":{"b":[{"c":["d"]},"e"]},"f":"g"}"#, 3),
+        (r#"" data:abc""#, 9),
+        (r#""data""#, 4),
+        (r#""xdata:""#, 6),
+        (r#""data;x""#, 6),
+        (r#""data: and so on""#, 15),
+        (r#""data:\u0020x""#, 7),
+        (r#""data:\nx""#, 7),
+        (r#""data:ü""#, 7),
+        (r#""data:\u00fc""#, 7),
+        (r#""dat\u00e4:""#, 6),
+        (r#"{"data":"two words"}"#, 9),
+        (r#"{"data":"ü"}"#, 2),
+        (r#"{"data":"a\tb"}"#, 3),
+        (r#"{"data":{},"x":"yz"}"#, 2),
+        (r#"{"DATA":"abc"}"#, 3),
+        (r#"[{"data":1},"x"]"#, 1),
+        (r#"[{"data":[]},["x",{"y":"z"}]]"#, 2),
+    ];
+    for (value, bytes) in table {
+        for name in TEXTS {
+            let mut stated = text(bytes);
+            stated.token_ids =
+                u64::from(value.contains(",7,") && ["input", "prompt"].contains(&name));
+            let body = format!(r#"{{"{name}":{value},"other":{value}}}"#);
+            assert_states(body, Some(&stated), "text");
+        }
+        assert_states(
+            format!(r#"{{"Messages":{value}}}"#),
+            Some(&Stated::default()),
+            "no text",
+        );
+    }
+}
+
+#[test]
+fn encoded_data_is_an_item() {
+    let table = [
+        (r#""data:""#, 1),
+        (r#""data:image/png;base64,AAAA""#, 1),
+        (r#""DaTa:x""#, 1),
+        (r#""\u0064\u0061ta\u003ax\/y\"""#, 1),
+        (r#"["data:,","data:,",["data:,"]]"#, 3),
+        (r#"{"data":""}"#, 1),
+        (r#"{"data":"QUJD","bytes":"QUJD","file_data":"data:x"}"#, 3),
+        (r#"{"d\u0061ta":"QUJD\/\u002b="}"#, 1),
+        (r#"{"a":{"data":"x"},"bytes":"y"}"#, 2),
+    ];
+    for (value, items) in table {
+        for name in TEXTS {
+            let stated = Stated {
+                items,
+                ..Stated::default()
+            };
+            assert_states(
+                format!(r#"{{"{name}":{value},"data":"x"}}"#),
+                Some(&stated),
+                "items",
+            );
+        }
+    }
+}
+
+#[test]
+fn token_ids_are_numbers_in_arrays() {
+    for name in ["prompt", "input"] {
+        for (value, ids) in [
+            ("[]", 0),
+            ("[1]", 1),
+            ("[ 15 , 0,-3, 2.5 ,1e3]", 5),
+            ("[[1,2],[3,[4]]]", 4),
+            ("7", 0),
+            ("{\"a\":7,\"b\":[8,{\"c\":9}]}", 1),
+            ("[null,true,{}]", 0),
+        ] {
+            let stated = Stated {
+                token_ids: ids,
+                ..Stated::default()
+            };
+            assert_states(
+                format!(r#"{{"{name}":{value},"a":[1,2]}}"#),
+                Some(&stated),
+                "token ids",
+            );
+            let body = format!(r#"{{"messages":{value},"x":{value}}}"#);
+            assert_states(body, Some(&Stated::default()), "elsewhere");
+        }
+    }
+}
+
+#[test]
+fn all_that_is_no_json_object_is_malformed() {
+    let whole = [
+        " ",
+        "null",
+        "[]",
+        "\"\"",
+        "7",
+        "true",
+        "[{}]",
+        "{}{}",
+        "{},",
+        "{}x",
+        "x{}",
+        "{",
+        "}",
+        "{]",
+        "\u{feff}{}",
+        "{}\u{feff}",
+        "{}\0",
+        "\u{a0}{}",
+        "{,}",
+        "{\"a\"}",
+        "{\"a\":}",
+        "{\"a\":1,}",
+        "{a:1}",
+        "{'a':1}",
+        "{1:1}",
+        "{\"a\" 1}",
+        "{\"a\":1 \"b\":1}",
+        "{\"a\":1",
+        "{\"a",
+        "{\"model\":\"m\"",
+        "{\"a\":1]",
+        "{\"a\":[1}",
+    ];
+    for body in whole {
+        assert_malformed(body, "no object");
+    }
+    let values: &[&[u8]] = &[
+        b"tru",
+        b"True",
+        b"truee",
+        b"nul",
+        b"nulx",
+        b"fals",
+        b"01",
+        b"-",
+        b"+1",
+        b"1.",
+        b".5",
+        b"1.e1",
+        b"1e",
+        b"1e+",
+        b"--1",
+        b"0x1",
+        b"-01",
+        b"1e999",
+        b"-1e999",
+        b"1e309",
+        b"[1,]",
+        b"[,1]",
+        b"[1 2]",
+        b"[",
+        b"]",
+        b"'a'",
+        b"\"\\x\"",
+        b"\"\\u12G4\"",
+        b"\"\\u12\"",
+        b"\"\\U0041\"",
+        b"\"\t\"",
+        b"\"\n\"",
+        b"\"\0\"",
+        b"\"\x1F\"",
+        b"\"",
+        b"\"\\ud800\"",
+        b"\"\\udc00\"",
+        b"\"\\ud800\\u0041\"",
+        b"\"\\ud800\\ud800\"",
+        b"\"\\ud800\\n\"",
+        b"\"\\ud800x\\udc00\"",
+        b"\"\\udbff\\ue000\"",
+        b"\"\xFF\"",
+        b"\"\xC3\"",
+        b"\"\xC3\\n\"",
+        b"\"\xC3(\"",
+        b"\"\xE2\x82\"",
+        b"\"\xED\xA0\x80\"",
+        b"\"\xF0\x9F\x98\"",
+        b"\"\xF4\x90\x80\x80\"",
+        b"\"\xC0\x80\"",
+        b"\"\x80\"",
+        b"\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\xE2\x82\"",
+    ];
+    for value in values {
+        for name in ["a", "messages", "input", "model"] {
+            let body = [b"{\"", name.as_bytes(), b"\":", *value, b"}"].concat();
+            assert_malformed(&body, "a value");
+            let body = [b"{\"", name.as_bytes(), b"\":[{\"data\":", *value, b"}]}"].concat();
+            assert_malformed(&body, "a value inside");
+        }
+        if value.len() > 2 && value.starts_with(b"\"") {
+            assert_malformed([&b"{"[..], value, b":1}"].concat(), "a name");
+            assert_malformed(
+                [&b"{\"tools\":{"[..], value, b":1}}"].concat(),
+                "a name in the text",
+            );
+            assert_malformed(
+                [&b"{\"a\":{"[..], value, b":1}}"].concat(),
+                "a name elsewhere",
+            );
+        }
+    }
+}
+
+#[test]
+fn as_deep_as_serde_json_and_no_deeper() {
+    for (open, close) in [("[", "]"), ("{\"a\":", "}"), ("[{\"a\":", "}]")] {
+        for depth in 60..140 {
+            for name in ["a", "input"] {
+                let (open, close) = (open.repeat(depth), close.repeat(depth));
+                let body = format!("{{\"{name}\":{open}1{close}}}");
+                let stated = reference::facts(body.as_bytes());
+                assert_eq!(scan([body.as_bytes()]), stated, "{depth} × {open}");
+            }
+        }
+    }
+}
+
+/// Whatever floods it, a scan stays as it is.
+#[test]
+fn floods() {
+    assert!(
+        size_of::<FactsScanner>() <= 576,
+        "{}",
+        size_of::<FactsScanner>()
+    );
+    let floods: [(&str, &str, &str); 9] = [
+        ("", " ", "{}"),
+        ("{\"", "model", "\":1}"),
+        ("{\"a\":\"", "\\ud83d\\ude00", "\"}"),
+        ("{\"messages\":\"", "data:", "\"}"),
+        ("{\"messages\":\"", "ü ", "\"}"),
+        ("{\"a\":0.", "0", "}"),
+        ("{\"a\":1e-", "9", "}"),
+        ("{\"a\":[1", ",1", "]}"),
+        ("{\"a\":1", ",\"a\":1", "}"),
+    ];
+    for (head, flood, tail) in floods {
+        let mut scan = FactsScanner::new();
+        scan.feed(head.as_bytes());
+        let flood = flood.repeat(1 << 12);
+        for _ in 0..16 {
+            scan.feed(flood.as_bytes());
+        }
+        scan.feed(tail.as_bytes());
+        assert!(scan.finish().is_ok(), "{head}…");
+    }
+}
+
+/// White space between two parts of a JSON text.
+fn space() -> impl Strategy<Value = String> {
+    prop_oneof![6 => Just(String::new()), 1 => "[ \t\r\n]{1,2}"]
+}
+
+fn name(names: &'static [&'static str]) -> impl Strategy<Value = String> {
+    let escaped = prop_oneof![6 => Just(0u32), 1 => any::<u32>()];
+    (select(names), escaped).prop_map(|(name, escaped)| {
+        let spell = |(at, byte): (usize, u8)| match escaped >> at & 1 {
+            1 => format!("\\u{byte:04x}"),
+            _ => char::from(byte).to_string(),
+        };
+        let spelt: String = name.bytes().enumerate().map(spell).collect();
+        format!("\"{spelt}\"")
+    })
+}
+
+const MEMBERS: &[&str] = &[
+    "model",
+    "service_tier",
+    "stream",
+    "max_tokens",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "n",
+    "messages",
+    "input",
+    "prompt",
+    "system",
+    "contents",
+    "instructions",
+    "tools",
+    "system_instruction",
+    "systemInstruction",
+    "user",
+    "metadata",
+    "mode",
+    "models",
+];
+const NAMES: &[&str] = &[
+    "data",
+    "file_data",
+    "bytes",
+    "text",
+    "url",
+    "model",
+    "dat",
+    "",
+];
+
+fn number() -> impl Strategy<Value = String> {
+    prop_oneof![
+        (0..5000u64).prop_map(|number| number.to_string()),
+        any::<u64>().prop_map(|number| number.to_string()),
+        select(&["-1", "-0", "1e3", "1e999", "null", "1e-999"][..]).prop_map(str::to_owned),
+        "-?(0|[1-9][0-9]{0,24})(\\.[0-9]{1,24})?([eE][+-]?[0-9]{1,3})?",
+    ]
+}
+
+fn string() -> impl Strategy<Value = String> {
+    let part = prop_oneof![
+        6 => "[a-z ]{0,40}",
+        2 => select(&["data:", "\\n", "\\\"", "\\/", "\\u0064", "\\u00fC", "\\ud83d\\ude00", "ü", "€", "😀", "\\u0020",
+                      "\\ud800", "\\udc00", "\\\\", "\\x"][..]).prop_map(str::to_owned),
+        1 => "[a-zA-Z0-9+/]{0,80}",
+        1 => "[一-龥]{0,30}",
+    ];
+    (prop::option::weighted(0.2, Just("data:")), vec(part, 0..4))
+        .prop_map(|(scheme, parts)| format!("\"{}{}\"", scheme.unwrap_or_default(), parts.concat()))
+}
+
+fn leaf() -> impl Strategy<Value = String> {
+    prop_oneof![
+        1 => number(),
+        2 => string(),
+        1 => select(&["null", "true", "false"][..]).prop_map(str::to_owned),
+    ]
+}
+
+fn array(value: BoxedStrategy<String>) -> impl Strategy<Value = String> {
+    (vec(value, 0..4), space())
+        .prop_map(|(values, space)| format!("[{space}{}]", values.join(&format!("{space},"))))
+}
+
+fn object(
+    names: &'static [&'static str],
+    value: BoxedStrategy<String>,
+) -> impl Strategy<Value = String> {
+    let member = (name(names), space(), space(), value)
+        .prop_map(|(name, before, after, value)| format!("{name}{before}:{after}{value}{before}"));
+    (vec(member, 0..5), space())
+        .prop_map(|(members, space)| format!("{{{space}{}}}", members.join(&format!(",{space}"))))
+}
+
+/// A member of the top-level object, mostly with a value of the right type.
+fn member() -> impl Strategy<Value = String> {
+    let any = leaf().prop_recursive(4, 24, 4, |value| {
+        prop_oneof![array(value.clone()), object(NAMES, value)]
+    });
+    let any = any.boxed();
+    prop_oneof![
+        3 => (name(&["model", "service_tier"]), string()),
+        1 => (name(&["stream"]), select(&["true", "false", "null"][..]).prop_map(str::to_owned)),
+        3 => (name(&["max_tokens", "max_completion_tokens", "max_output_tokens", "n"]), number()),
+        8 => (name(&["messages", "input", "prompt", "tools", "user"]), any.clone()),
+        1 => (name(MEMBERS), any),
+    ]
+    .prop_map(|(name, value)| format!("{name}:{value}"))
+}
+
+fn body() -> impl Strategy<Value = String> {
+    (vec(member(), 0..5), space())
+        .prop_map(|(members, space)| format!("{space}{{{}{space}}}{space}", members.join(",")))
+}
+
+/// A place and a byte that is put there, is put in its place, or makes a hole there.
+fn damage() -> impl Strategy<Value = Option<(prop::sample::Index, u8, u8)>> {
+    let byte = prop_oneof![
+        select(&b"{}[]\":,\\0-.eu \n\rd\x80\xE4\xC3"[..]),
+        any::<u8>()
+    ];
+    prop::option::weighted(0.3, (any::<prop::sample::Index>(), byte, 0..3u8))
+}
+
+fn damaged(mut body: Vec<u8>, damage: Option<(prop::sample::Index, u8, u8)>) -> Vec<u8> {
+    if let Some((at, byte, how)) = damage.filter(|_| !body.is_empty()) {
+        let at = at.index(body.len());
+        match how {
+            0 => body.insert(at, byte),
+            1 => body[at] = byte,
+            _ => drop(body.remove(at)),
+        }
+    }
+    body
+}
+
+fn assert_agrees(body: &[u8], cuts: &[prop::sample::Index]) -> Result<(), TestCaseError> {
+    let stated = reference::facts(body);
+    let show = body.escape_ascii();
+    prop_assert_eq!(&scan([body]), &stated, "at once: {}", show);
+    prop_assert_eq!(&scan(body.chunks(1)), &stated, "byte by byte: {}", show);
+    let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(body.len() + 1)).collect();
+    cuts.push(body.len());
+    cuts.sort_unstable();
+    let mut pieces = Vec::new();
+    let mut read = 0;
+    for &cut in &cuts {
+        pieces.push(&body[read..cut]);
+        read = cut;
+    }
+    prop_assert_eq!(&scan(pieces), &stated, "cut at {:?}: {}", cuts, show);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(cases(3_000))]
+
+    #[test]
+    fn bodies_as_serde_json_reads_them(
+        body in body(),
+        damage in damage(),
+        cuts in vec(any::<prop::sample::Index>(), 0..6),
+    ) {
+        assert_agrees(&damaged(body.into_bytes(), damage), &cuts)?;
+    }
+
+    #[test]
+    fn any_bytes(
+        bytes in vec(any::<u8>(), 0..60),
+        is_string: bool,
+        cuts in vec(any::<prop::sample::Index>(), 0..6),
+    ) {
+        let body = match is_string {
+            true => [b"{\"input\":\"", &bytes[..], b"\"}"].concat(),
+            false => bytes,
+        };
+        assert_agrees(&body, &cuts)?;
+    }
+}
