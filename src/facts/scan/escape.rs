@@ -28,7 +28,7 @@ impl Escape {
     pub(super) fn read(self, byte: u8) -> EscapeStep {
         match (self, byte) {
             (Self::Backslash, b'u') => EscapeStep::More(Self::Hex { left: 4, unit: 0 }),
-            (Self::Backslash, _) => short(byte),
+            (Self::Backslash, _) => short(byte).map_or(EscapeStep::Broken, EscapeStep::Character),
             (Self::Hex { left, unit }, _) => match hex(unit, byte) {
                 Some(unit) if left > 1 => EscapeStep::More(Self::Hex {
                     left: left - 1,
@@ -59,17 +59,18 @@ impl Escape {
     }
 }
 
+/// Returns the character of an escape that is this one byte after the backslash.
 #[inline]
-fn short(byte: u8) -> EscapeStep {
-    EscapeStep::Character(match byte {
-        b'n' => '\n',
-        b'"' | b'\\' | b'/' => char::from(byte),
-        b't' => '\t',
-        b'r' => '\r',
-        b'b' => '\x08',
-        b'f' => '\x0C',
-        _ => return EscapeStep::Broken,
-    })
+pub(super) fn short(byte: u8) -> Option<char> {
+    match byte {
+        b'n' => Some('\n'),
+        b'"' | b'\\' | b'/' => Some(char::from(byte)),
+        b't' => Some('\t'),
+        b'r' => Some('\r'),
+        b'b' => Some('\x08'),
+        b'f' => Some('\x0C'),
+        _ => None,
+    }
 }
 
 fn hex(unit: u32, byte: u8) -> Option<u32> {

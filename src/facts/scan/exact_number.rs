@@ -43,6 +43,22 @@ impl ExactNumber {
         }
     }
 
+    /// Reads the digits that an integer goes on with, as long as none can be too much, and returns how many.
+    #[inline]
+    pub(super) fn read_digits(&mut self, bytes: &[u8]) -> usize {
+        /// One digit more fits in any case.
+        const ROOMY: u64 = 10_u64.pow(18);
+        let mut read = 0;
+        for &byte in bytes {
+            if !byte.is_ascii_digit() || self.significand >= ROOMY {
+                break;
+            }
+            self.significand = self.significand * 10 + u64::from(byte - b'0');
+            read += 1;
+        }
+        read
+    }
+
     /// Adds a digit to the significand, and returns whether there was room for it.
     #[inline]
     fn digit(&mut self, byte: u8) -> bool {
@@ -96,11 +112,15 @@ impl ExactNumber {
         /// The first 20 digits of 2¹⁰²⁴ − 2⁹⁷⁰, which lies between the largest `f64` and infinity. There are 309.
         const MIDDLE: u64 = 17_976_931_348_623_158_079;
         const DIGITS: i64 = 309;
+        let power = self.power();
+        if power < DIGITS - 20 {
+            return false;
+        }
         let Some(digits) = self.significand.checked_ilog10() else {
             return false;
         };
         let digits = digits + 1;
-        match self.power().saturating_add(i64::from(digits)) {
+        match power.saturating_add(i64::from(digits)) {
             DIGITS => {
                 let first = u128::from(self.significand) * 10_u128.pow(20 - digits);
                 first > u128::from(MIDDLE) || first == u128::from(MIDDLE) && self.is_more

@@ -5,7 +5,7 @@
 use std::str;
 
 use super::{
-    escape::{Escape, EscapeStep},
+    escape::{Escape, EscapeStep, short},
     exact_number::ExactNumber,
     member::{FactMember, is_data},
     plain::{PlainBytes, plain},
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     facts::{RequestFacts, UnreadReason},
-    json::{Literal, Name, Nesting, NumberPart, is_space},
+    json::{Literal, Name, Nesting, NumberPart},
 };
 
 /// The most bytes of a model's name or of a service tier. Longer ones are refused, and not cut: two models could have
@@ -39,6 +39,9 @@ pub(crate) struct FactsScanner {
     /// A name, or a value that is one, as far as it could not be taken as it lies in its piece.
     name: Name<LONGEST_NAME>,
     text: TextValue,
+    escape: Escape,
+    /// The rest of the literal name that is being read.
+    literal: Option<Literal>,
     number: ExactNumber,
     facts: RequestFacts,
 }
@@ -58,9 +61,10 @@ enum ScanState {
     /// More of a string.
     Text(StringUse),
     /// More of an escape in it.
-    Escape(StringUse, Escape),
+    Escape(StringUse),
     Number(NumberPart),
-    Literal(Literal),
+    /// More of `true`, `false` or `null`.
+    Literal,
     /// Nothing: the body is malformed.
     Malformed,
 }
@@ -92,6 +96,8 @@ impl FactsScanner {
             cut: CutCharacter::default(),
             name: Name::new(),
             text: TextValue::new(false),
+            escape: Escape::Backslash,
+            literal: None,
             number: ExactNumber::default(),
             facts: RequestFacts::default(),
         }
@@ -104,7 +110,7 @@ impl FactsScanner {
         while let Some((&byte, rest)) = bytes.split_first() {
             (state, bytes) = match state {
                 ScanState::Text(string) => self.text(string, bytes),
-                ScanState::Escape(string, escape) => self.escape(string, escape, bytes),
+                ScanState::Escape(string) => self.escape(string, bytes),
                 ScanState::Number(part) => self.number(part, bytes),
                 ScanState::Malformed => break,
                 _ => (self.step(state, byte), rest),
@@ -131,24 +137,22 @@ impl FactsScanner {
     #[inline]
     fn step(&mut self, state: ScanState, byte: u8) -> ScanState {
         match (state, byte) {
-            (ScanState::Literal(left), _) if left.begins_with(byte) => {
-                left.rest().map_or(ScanState::Next, ScanState::Literal)
-            }
-            (ScanState::Literal(_), _) => ScanState::Malformed,
-            _ if is_space(byte) => state,
-            (ScanState::Colon, b':') => ScanState::Value,
+            (ScanState::Literal, _) => self.literal(byte),
+            (_, b' ' | b'\t' | b'\n' | b'\r') => state,
             (ScanState::Next, b',') if self.nesting.in_object() => ScanState::Name,
             (ScanState::Next, b',') if self.nesting.in_array() => ScanState::Value,
-            (ScanState::Name | ScanState::FirstName, b'"') => self.name(),
             (ScanState::Next, b']' | b'}')
             | (ScanState::FirstValue, b']')
             | (ScanState::FirstName, b'}') => self.close(byte),
+            (ScanState::Name | ScanState::FirstName, b'"') => self.name(),
             (ScanState::Value | ScanState::FirstValue, _) => self.value(byte),
+            (ScanState::Colon, b':') => ScanState::Value,
             _ => ScanState::Malformed,
         }
     }
 
     /// ## (Name | FirstName) => Text
+    #[inline]
     fn name(&mut self) -> ScanState {
         self.name.clear();
         ScanState::Text(match self.nesting.depth() == 1 || self.member.is_text() {
@@ -158,6 +162,7 @@ impl FactsScanner {
     }
 
     /// ## (Value | FirstValue) => (Text | Number | Literal | FirstName | FirstValue)
+    #[inline]
     fn value(&mut self, byte: u8) -> ScanState {
         match self.nesting.depth() {
             0 if byte != b'{' => return ScanState::Malformed,
@@ -165,7 +170,7 @@ impl FactsScanner {
             _ => {}
         }
         match byte {
-            b'"' => ScanState::Text(self.string()),
+            b'"' => self.string(),
             b'{' | b'[' if self.nesting.has_room() => {
                 self.nesting.open(byte == b'{');
                 match byte {
@@ -173,26 +178,46 @@ impl FactsScanner {
                     _ => ScanState::FirstValue,
                 }
             }
-            b'-' | b'0'..=b'9' => {
-                self.facts.token_ids +=
-                    u64::from(self.member.has_token_ids() && self.nesting.in_array());
-                self.number = ExactNumber::default();
-                NumberPart::first(byte).map_or(ScanState::Malformed, |part| {
-                    self.number.read(part, byte);
-                    ScanState::Number(part)
-                })
-            }
+            b'-' | b'0'..=b'9' => self.begin_number(byte),
             _ => {
                 // Only `stream` takes it.
                 self.facts.is_stream |= byte == b't' && self.member == FactMember::Stream;
-                Literal::after(byte).map_or(ScanState::Malformed, ScanState::Literal)
+                self.literal = Literal::after(byte);
+                match self.literal {
+                    Some(_) => ScanState::Literal,
+                    None => ScanState::Malformed,
+                }
             }
         }
     }
 
-    /// Begins a string that is a value.
-    fn string(&mut self) -> StringUse {
-        match self.member {
+    /// ## Literal => (Literal | Next)
+    fn literal(&mut self, byte: u8) -> ScanState {
+        let Some(literal) = self.literal.filter(|literal| literal.begins_with(byte)) else {
+            return ScanState::Malformed;
+        };
+        self.literal = literal.rest();
+        match self.literal {
+            Some(_) => ScanState::Literal,
+            None => ScanState::Next,
+        }
+    }
+
+    fn begin_number(&mut self, byte: u8) -> ScanState {
+        let is_id = self.member.has_token_ids() && self.nesting.in_array();
+        self.facts.token_ids += u64::from(is_id);
+        let Some(part) = NumberPart::first(byte) else {
+            return ScanState::Malformed;
+        };
+        self.number = ExactNumber::default();
+        self.number.read(part, byte);
+        ScanState::Number(part)
+    }
+
+    /// ## (Value | FirstValue) => Text
+    #[inline]
+    fn string(&mut self) -> ScanState {
+        ScanState::Text(match self.member {
             FactMember::Model | FactMember::ServiceTier => {
                 self.name.clear();
                 StringUse::Fact
@@ -202,7 +227,7 @@ impl FactsScanner {
                 StringUse::Text
             }
             _ => StringUse::Other,
-        }
+        })
     }
 
     /// ## (FirstName | FirstValue | Next) => Next
@@ -216,43 +241,65 @@ impl FactsScanner {
 
     /// ## Text => (Text | Escape | Colon | Next)
     ///
-    /// Reads one plain part, and returns the bytes after it.
+    /// Reads on to the end of the string, and returns the bytes after it.
     #[inline]
-    fn text<'a>(&mut self, string: StringUse, bytes: &'a [u8]) -> (ScanState, &'a [u8]) {
-        let plain_bytes = match string {
-            StringUse::Text => {
-                bytes
-                    .first()
-                    .into_iter()
-                    .for_each(|&first| self.text.look(first));
-                self.text.plain_bytes()
+    fn text<'a>(&mut self, string: StringUse, mut bytes: &'a [u8]) -> (ScanState, &'a [u8]) {
+        loop {
+            let plain_bytes = match (string, bytes) {
+                (StringUse::Text, [first, ..]) => self.text.plain_bytes(*first),
+                _ => PlainBytes::Text,
+            };
+            let found = plain(bytes, plain_bytes);
+            let (part, rest) = bytes.split_at(found.len);
+            if !(found.is_ascii && self.cut.is_none() || self.cut.read(part)) {
+                return (ScanState::Malformed, rest);
             }
-            _ => PlainBytes::Text,
-        };
-        let found = plain(bytes, plain_bytes);
-        let (part, rest) = bytes.split_at(found.len);
-        if !(found.is_ascii && self.cut.is_none() || self.cut.read(part)) {
-            return (ScanState::Malformed, rest);
-        }
-        let Some((&stop, after)) = rest.split_first() else {
+            let Some((&stop, after)) = rest.split_first() else {
+                self.take(string, part, found.is_ascii);
+                return (ScanState::Text(string), rest);
+            };
+            if stop == b'"' && self.cut.is_none() {
+                let state = self.end(string, part, found.is_ascii);
+                return self.after_string(state, after);
+            }
             self.take(string, part, found.is_ascii);
-            return (ScanState::Text(string), rest);
-        };
-        if !self.cut.is_none() {
-            return (ScanState::Malformed, rest);
+            match (stop, after) {
+                _ if !self.cut.is_none() => return (ScanState::Malformed, rest),
+                (b'\\', [byte, after @ ..]) if *byte != b'u' => match short(*byte) {
+                    Some(character) => {
+                        self.take_char(string, character);
+                        bytes = after;
+                    }
+                    None => return (ScanState::Malformed, rest),
+                },
+                (b'\\', _) => {
+                    self.escape = Escape::Backslash;
+                    return self.escape(string, after);
+                }
+                (b' ', _) => {
+                    self.text.be_text();
+                    bytes = rest;
+                }
+                _ => return (ScanState::Malformed, rest),
+            }
         }
-        match stop {
-            b'"' => (self.end(string, part, found.is_ascii), after),
-            b'\\' => {
-                self.take(string, part, found.is_ascii);
-                self.escape(string, Escape::Backslash, after)
+    }
+
+    /// Passes over what most often lies between two strings: without this, each string would need four rounds.
+    #[inline]
+    fn after_string<'a>(&mut self, state: ScanState, bytes: &'a [u8]) -> (ScanState, &'a [u8]) {
+        match (state, bytes) {
+            (ScanState::Colon, [b':', b'"', rest @ ..] | [b':', b' ', b'"', rest @ ..])
+                if self.nesting.depth() > 1 =>
+            {
+                (self.string(), rest)
             }
-            b' ' => {
-                self.take(string, part, found.is_ascii);
-                self.text.be_text();
-                (ScanState::Text(string), rest)
+            (ScanState::Next, [b',', b'"', rest @ ..] | [b',', b' ', b'"', rest @ ..])
+                if self.nesting.in_object() =>
+            {
+                (self.name(), rest)
             }
-            _ => (ScanState::Malformed, rest),
+            _ => (state, bytes),
         }
     }
 
@@ -262,6 +309,19 @@ impl FactsScanner {
         match string {
             StringUse::Name | StringUse::Fact => self.name.push(part),
             StringUse::Text => self.text.read(part, is_ascii),
+            StringUse::OtherName | StringUse::Other => {}
+        }
+    }
+
+    /// Takes the character of an escape.
+    #[inline]
+    fn take_char(&mut self, string: StringUse, character: char) {
+        match string {
+            StringUse::Text => self.text.read_char(character),
+            StringUse::Name | StringUse::Fact => {
+                self.name
+                    .push(character.encode_utf8(&mut [0; 4]).as_bytes());
+            }
             StringUse::OtherName | StringUse::Other => {}
         }
     }
@@ -329,32 +389,27 @@ impl FactsScanner {
     }
 
     /// ## Escape => (Escape | Text)
-    fn escape<'a>(
-        &mut self,
-        string: StringUse,
-        mut escape: Escape,
-        bytes: &'a [u8],
-    ) -> (ScanState, &'a [u8]) {
+    fn escape<'a>(&mut self, string: StringUse, bytes: &'a [u8]) -> (ScanState, &'a [u8]) {
         for (at, &byte) in bytes.iter().enumerate() {
-            match escape.read(byte) {
-                EscapeStep::More(more) => escape = more,
+            match self.escape.read(byte) {
+                EscapeStep::More(more) => self.escape = more,
                 EscapeStep::Character(character) => {
-                    match string {
-                        StringUse::Text => self.text.read_char(character),
-                        _ => self.take(string, character.encode_utf8(&mut [0; 4]).as_bytes(), true),
-                    }
+                    self.take_char(string, character);
                     return (ScanState::Text(string), &bytes[at + 1..]);
                 }
                 EscapeStep::Broken => return (ScanState::Malformed, bytes),
             }
         }
-        (ScanState::Escape(string, escape), &[])
+        (ScanState::Escape(string), &[])
     }
 
     /// ## Number => (Number | Next)
     ///
     /// Only the byte after it tells that a number has ended: that byte is left.
-    fn number<'a>(&mut self, mut part: NumberPart, bytes: &'a [u8]) -> (ScanState, &'a [u8]) {
+    fn number<'a>(&mut self, mut part: NumberPart, mut bytes: &'a [u8]) -> (ScanState, &'a [u8]) {
+        if part == NumberPart::Integer {
+            bytes = &bytes[self.number.read_digits(bytes)..];
+        }
         for (at, &byte) in bytes.iter().enumerate() {
             match part.then(byte) {
                 Some(next) => part = next,

@@ -34,20 +34,17 @@ impl TextValue {
         }
     }
 
-    /// Returns the bytes that do not decide on the form.
+    /// Returns the bytes that do not decide on the form, if the first of those to come is this one.
+    ///
+    /// Nearly all strings are text by their first byte.
     #[inline]
-    pub(super) fn plain_bytes(&self) -> PlainBytes {
+    pub(super) fn plain_bytes(&mut self, first: u8) -> PlainBytes {
+        if self.form == TextForm::Scheme(0) && !matches!(first, b'd' | b'D' | b'\\') {
+            self.form = TextForm::Text;
+        }
         match self.form {
             TextForm::Text => PlainBytes::Text,
             TextForm::Scheme(_) | TextForm::Data => PlainBytes::Data,
-        }
-    }
-
-    /// Looks at the first byte: nearly all strings are text from there on.
-    #[inline]
-    pub(super) fn look(&mut self, first: u8) {
-        if self.form == TextForm::Scheme(0) && !matches!(first, b'd' | b'D' | b'\\') {
-            self.form = TextForm::Text;
         }
     }
 
@@ -78,11 +75,13 @@ impl TextValue {
     /// Reads a decoded character.
     #[inline]
     pub(super) fn read_char(&mut self, character: char) {
-        if character <= ' ' {
-            self.be_text();
+        if self.form == TextForm::Text || character <= ' ' {
+            self.form = TextForm::Text;
+            self.len += character.len_utf8() as u64;
+        } else {
+            let is_ascii = character.is_ascii();
+            self.read(character.encode_utf8(&mut [0; 4]).as_bytes(), is_ascii);
         }
-        let is_ascii = character.is_ascii();
-        self.read(character.encode_utf8(&mut [0; 4]).as_bytes(), is_ascii);
     }
 
     /// Makes it text, which data never becomes again.
