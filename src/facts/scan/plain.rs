@@ -1,7 +1,9 @@
-//! The search for the end of plain text, eight bytes at once.
+//! The search for the end of plain text, by words of eight bytes.
 //!
-//! A word is eight bytes, and the search is arithmetic on all of them: a byte of interest leaves its highest bit set. A
+//! The search is arithmetic on all bytes of a word: a byte of interest leaves its highest bit set. A
 //! subtraction borrows from the byte above, but only if the byte itself was of interest, so the lowest bit is exact.
+
+use super::word::{HIGHEST, ONES, WORD, words};
 
 /// The bytes before the first one that is not plain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,12 +30,8 @@ impl PlainBytes {
     }
 }
 
-const WORD: usize = size_of::<u64>();
 /// Words that are looked at together, once a string is known to be long.
 const BLOCK: usize = 4 * WORD;
-
-const ONES: u64 = u64::from_ne_bytes([1; WORD]);
-const HIGHEST: u64 = ONES << 7;
 
 /// Finds the first byte that is not plain, if there is any.
 #[inline]
@@ -78,7 +76,7 @@ impl PlainReading {
     /// Reads word by word.
     #[inline]
     fn words(&mut self, bytes: &[u8], lowest: u64) -> Option<Plain> {
-        for word in bytes[self.len..].chunks_exact(WORD).map(word) {
+        for word in words(&bytes[self.len..]) {
             let stops = stops(word, lowest) & HIGHEST;
             if stops != 0 {
                 // The bytes below the first that stops, whose own highest bit is not set.
@@ -97,7 +95,7 @@ impl PlainReading {
     fn blocks(&mut self, bytes: &[u8], lowest: u64) {
         for block in bytes[self.len..].chunks_exact(BLOCK) {
             let (mut any, mut seen) = (0, 0);
-            for word in block.chunks_exact(WORD).map(word) {
+            for word in words(block) {
                 any |= stops(word, lowest);
                 seen |= word;
             }
@@ -108,11 +106,6 @@ impl PlainReading {
             self.len += BLOCK;
         }
     }
-}
-
-#[inline]
-fn word(bytes: &[u8]) -> u64 {
-    u64::from_le_bytes(bytes.try_into().expect("eight bytes"))
 }
 
 /// Returns a word whose highest bits of bytes say where text stops: at a quote, a backslash or a byte below the lowest.
