@@ -128,6 +128,7 @@ pub mod limit;
 mod limiter;
 mod model;
 mod observe;
+pub mod peek;
 pub mod response;
 pub mod route;
 pub mod rules;

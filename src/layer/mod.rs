@@ -64,6 +64,11 @@ impl ThrottleLayer {
         )
     }
 
+    /// The engine, for layers that stand outside of this one.
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
     /// Returns the number of requests that were charged to overflow buckets, since the table of clients had no room;
     /// see [`Clients::max_clients`](crate::Clients::max_clients). Each limit of a request counts, including those given
     /// back because another limit refused.

@@ -1,0 +1,59 @@
+//! Answers to requests whose bodies were not read in time.
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Method, Response, StatusCode, Version,
+    header::{CONNECTION, CONTENT_TYPE, RETRY_AFTER},
+    request::Parts,
+};
+
+use crate::response::{Answer, strip};
+
+/// The thing that did not come in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// The body of the client.
+    Body,
+    /// Room to keep it.
+    Room,
+}
+
+impl Missing {
+    /// Answers a request whose time is over, as a problem document (RFC 9457).
+    ///
+    /// A client that sends too slowly is told 408, and its connection closes, as RFC 9110, section 15.5.9, has it: the
+    /// rest of its body is not waited for. HTTP/2 has no such field (RFC 9113, section 8.2.2): the server resets the
+    /// stream.
+    pub(super) fn answer(self, request: &Parts) -> Answer {
+        let (status, body) = match self {
+            Self::Body => (
+                StatusCode::REQUEST_TIMEOUT,
+                r#"{"type":"about:blank","title":"Request Timeout","status":408,"detail":"the body did not arrive in time"}"#,
+            ),
+            Self::Room => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                r#"{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"too many bodies are being read"}"#,
+            ),
+        };
+        let mut answer = Response::new(Bytes::from_static(body.as_bytes()));
+        *answer.status_mut() = status;
+        let headers = answer.headers_mut();
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        match self {
+            Self::Body if request.version < Version::HTTP_2 => {
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Self::Body => {}
+            Self::Room => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+        }
+        if request.method == Method::HEAD {
+            strip(&mut answer);
+        }
+        Answer::new(answer)
+    }
+}
