@@ -458,3 +458,171 @@ impl Drop for Room {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::VecDeque,
+        sync::atomic::{AtomicBool, Ordering},
+        task::Wake,
+    };
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A task that is polled only if it was woken.
+    #[derive(Debug, Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// A request that grows in steps, keeps some of its room for some turns, and gives it back in two parts.
+    #[derive(Debug, Clone)]
+    struct Plot {
+        client: Option<u128>,
+        steps: Vec<usize>,
+        keeps: usize,
+        turns: usize,
+        /// The turn at which it is dropped, wherever it stands.
+        dropped: Option<usize>,
+    }
+
+    struct Actor {
+        plot: Plot,
+        room: Room,
+        woken: Arc<Woken>,
+        age: usize,
+        has_read: bool,
+    }
+
+    const SINGLE: usize = 100;
+
+    fn plot() -> impl Strategy<Value = Plot> {
+        let client = prop_oneof![Just(None), (0..3_u128).prop_map(Some)];
+        let steps = prop::collection::vec(1..=SINGLE, 1..6);
+        let dropped = prop_oneof![3 => Just(None), 1 => (0..12_usize).prop_map(Some)];
+        (client, steps, 0..=SINGLE, 0..5_usize, dropped).prop_map(
+            |(client, mut steps, keeps, turns, dropped)| {
+                steps.sort_unstable();
+                Plot {
+                    client,
+                    steps,
+                    keeps,
+                    turns,
+                    dropped,
+                }
+            },
+        )
+    }
+
+    impl Actor {
+        fn new(plot: Plot, pool: &Arc<Pool>) -> Self {
+            Self {
+                room: Room::new(Arc::clone(pool), plot.client),
+                plot,
+                woken: Arc::new(Woken(AtomicBool::new(true))),
+                age: 0,
+                has_read: false,
+            }
+        }
+
+        /// Goes on if it was woken. Returns whether it has done something, and whether it has ended.
+        fn act(&mut self) -> (bool, bool) {
+            if self.plot.dropped.is_some_and(|dropped| self.age >= dropped) {
+                return (true, true);
+            }
+            if !self.woken.0.swap(false, Ordering::Relaxed) {
+                return (false, false);
+            }
+            self.age += 1;
+            let waker = Waker::from(Arc::clone(&self.woken));
+            if let Some(&step) = self.plot.steps.first() {
+                if self
+                    .room
+                    .poll_grow(step, &mut Context::from_waker(&waker))
+                    .is_pending()
+                {
+                    return (true, false);
+                }
+                assert!(self.room.held() >= step);
+                self.plot.steps.remove(0);
+            } else if !self.has_read {
+                self.has_read = true;
+                self.room.settle(self.plot.keeps.min(self.room.held()));
+            } else if self.plot.turns > 0 {
+                self.plot.turns -= 1;
+                self.room
+                    .shrink(self.room.held() / 2 * self.plot.turns.min(2));
+            } else {
+                return (true, true);
+            }
+            self.woken.0.store(true, Ordering::Relaxed);
+            (true, false)
+        }
+    }
+
+    /// Tells what each client holds, as the requests know.
+    fn held_by(actors: &VecDeque<Actor>, client: u128) -> usize {
+        let own = actors
+            .iter()
+            .filter(|actor| actor.plot.client == Some(client));
+        own.map(|actor| actor.room.held()).sum()
+    }
+
+    proptest! {
+        #![proptest_config(crate::cases::cases(1_024))]
+
+        /// Nobody stands still while all others do, nobody gets more than the bounds, and all comes back.
+        #[test]
+        fn all_come_to_their_end_within_the_bounds(
+            plots in prop::collection::vec(plot(), 1..40),
+            size in SINGLE..20 * SINGLE,
+        ) {
+            let pool = Arc::new(Pool::new(size, SINGLE));
+            let Bounds { common, share, single } = pool.bounds();
+            let mut actors: VecDeque<_> =
+                plots.into_iter().map(|plot| Actor::new(plot, &pool)).collect();
+            let mut idle = 0;
+            while let Some(mut actor) = actors.pop_front() {
+                let (acts, has_ended) = actor.act();
+                idle = if acts { 0 } else { idle + 1 };
+                if !has_ended {
+                    actors.push_back(actor);
+                }
+                prop_assert!(idle <= actors.len(), "they stand still");
+                let known: usize = actors.iter().map(|actor| actor.room.held()).sum();
+                prop_assert!(known <= pool.held(), "{known} of {}", pool.held());
+                prop_assert!(pool.held() <= common + single && common + single <= size);
+                for client in 0..3 {
+                    prop_assert!(held_by(&actors, client) <= share + single);
+                }
+            }
+            prop_assert!(pool.is_idle(), "{:?}", pool);
+        }
+    }
+
+    #[test]
+    fn a_share_is_an_eighth_or_one_body_more_than_a_sixteenth() {
+        let table = [
+            // (size, single, common, share)
+            (6_400, 100, 6_300, 700),
+            (6_400, 400, 6_000, 400),
+            (6_400, 800, 5_600, 350),
+            (6_400, 6_400, 0, 0),
+            (100, 6_400, 0, 0),
+        ];
+        for (size, single, common, share) in table {
+            let bounds = Pool::new(size, single).bounds();
+            assert_eq!(
+                (bounds.common, bounds.share),
+                (common, share),
+                "{size}, {single}"
+            );
+        }
+    }
+}
