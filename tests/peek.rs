@@ -7,7 +7,7 @@ use std::{convert::Infallible, net::SocketAddr};
 use axum::{Router, body::Body, routing::post};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
-use http_body::{Body as _, Frame};
+use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -151,7 +151,7 @@ async fn bodies_arrive_as_they_were_sent_over_both_protocols() {
     }
 }
 
-/// hyper closes the connection of a body that it has not read.
+/// The client goes in the middle of a body.
 #[tokio::test]
 async fn a_body_that_is_cut_reaches_the_handler_as_an_error() {
     let (told, mut tells) = tokio::sync::mpsc::unbounded_channel();
@@ -179,17 +179,25 @@ async fn a_body_that_is_cut_reaches_the_handler_as_an_error() {
 #[tokio::test]
 async fn routers_of_axum_take_the_layer() {
     let (throttle, peek) = layers(rules());
-    let app: Router = Router::new()
-        .route("/v1/chat", post(async |body: String| body))
-        .route("/other", post(async |body: String| body))
-        .layer(throttle)
-        .layer(peek);
-    for path in ["/v1/chat", "/other"] {
-        let request = Request::post(path)
-            .body(Body::from("{}"))
-            .expect("a request");
-        let answer = tower::ServiceExt::oneshot(app.clone(), request).await;
-        assert_eq!(bytes(answer.expect("no error")).await, "{}", "{path}");
+    let app = || {
+        Router::new()
+            .route("/v1/chat", post(async |body: String| body))
+            .route("/other", post(async |body: String| body))
+    };
+    let apps: [Router; 3] = [
+        app().layer(throttle.clone()).layer(peek.clone()),
+        app()
+            .layer(throttle.clone().for_axum())
+            .layer(peek.clone().for_axum()),
+        app().layer(ServiceBuilder::new().layer(peek.for_axum()).layer(throttle)),
+    ];
+    for app in apps {
+        for path in ["/v1/chat", "/other"] {
+            let request = Request::post(path).body(Body::from("{}"));
+            let request = request.expect("a request");
+            let answer = tower::ServiceExt::oneshot(app.clone(), request).await;
+            assert_eq!(bytes(answer.expect("no error")).await, "{}", "{path}");
+        }
     }
 }
 

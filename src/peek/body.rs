@@ -75,17 +75,24 @@ enum AfterKept<E> {
     End,
 }
 
-impl<B: Body> Peeked<B> {
+/// A body type for requests whose bodies `B` may have been read.
+pub(super) trait FromPeeked<B: Body> {
     /// Makes a body that passes as it is.
+    fn untouched(body: B) -> Self;
+
+    /// Makes a body of one that was read.
+    fn replayed(replay: Pin<Box<Replay<B>>>) -> Self;
+}
+
+impl<B: Body> FromPeeked<B> for Peeked<B> {
     #[inline(always)]
-    pub(super) fn untouched(body: B) -> Self {
+    fn untouched(body: B) -> Self {
         Self {
             kind: PeekedKind::Untouched { body },
         }
     }
 
-    /// Makes a body of one that was read.
-    pub(super) fn replayed(replay: Pin<Box<Replay<B>>>) -> Self {
+    fn replayed(replay: Pin<Box<Replay<B>>>) -> Self {
         Self {
             kind: PeekedKind::Replayed { replay },
         }
@@ -150,7 +157,6 @@ impl<B: Body> fmt::Debug for Peeked<B> {
     }
 }
 
-/// Reading. The room is taken by whoever reads.
 impl<B> Replay<B>
 where
     B: Body<Data = Bytes>,
@@ -198,7 +204,7 @@ where
         self.project().kept.push(data);
     }
 
-    /// Has the frame come after the kept part. It is not kept, and needs no room.
+    /// Puts the frame after the kept part. It is not kept, and needs no room.
     pub(super) fn pass_on(self: Pin<&mut Self>, data: Bytes) {
         *self.project().next = AfterKept::Data(data);
     }

@@ -36,23 +36,26 @@ use http_body::Body;
 use pin_project_lite::pin_project;
 use tower::Service;
 
-use super::{body::Peeked, reading::BodyReading};
+use super::{
+    body::{FromPeeked, Peeked},
+    reading::BodyReading,
+};
 use crate::{
     body::{FromInner, ResponseBody},
     response::Answer,
 };
 
 pin_project! {
-    /// The future of a response that passes a [`Peek`](super::Peek).
+    /// The future of a response that passes a [`Peek`](super::Peek), whose inner service takes bodies `P`.
     ///
     /// # Cancel safety
     ///
     /// Dropping it drops the body, also in the middle of reading, and returns the room that it takes. Nothing is charged
     /// before the body was read.
     #[must_use = "futures do nothing unless polled"]
-    pub struct PeekFuture<S, B>
+    pub struct PeekFuture<S, B, P = Peeked<B>>
     where
-        S: Service<Request<Peeked<B>>>,
+        S: Service<Request<P>>,
         B: Body,
     {
         // There as soon as the inner service was called.
@@ -74,9 +77,9 @@ enum Before<S, B: Body> {
 /// The message of the panic of a future that is polled once more, after an answer of the layer.
 const POLLED: &str = "a response future is not polled after it has finished";
 
-impl<S, B> PeekFuture<S, B>
+impl<S, B, P> PeekFuture<S, B, P>
 where
-    S: Service<Request<Peeked<B>>>,
+    S: Service<Request<P>>,
     B: Body,
 {
     /// The response of an inner service that was called.
@@ -113,27 +116,42 @@ where
     type Output = Result<Response<ResponseBody<ResBody>>, S::Error>;
 
     #[inline]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.before.is_some() {
-            if let Some(answer) = ready!(self.as_mut().poll_before(cx)) {
-                return Poll::Ready(Ok(answer.respond(ResponseBody::own)));
-            }
-        }
-        let inner = self.project().inner.as_pin_mut().expect(POLLED);
-        inner
-            .poll(cx)
-            .map_ok(|response| response.map(ResponseBody::bare))
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.poll_as(cx)
     }
 }
 
-impl<S, B> PeekFuture<S, B>
+impl<S, B, P> PeekFuture<S, B, P>
 where
-    S: Service<Request<Peeked<B>>>,
+    S: Service<Request<P>>,
     B: Body<Data = Bytes>,
 {
+    /// Polls for a response with a body of this type.
+    #[inline(always)]
+    pub(super) fn poll_as<R, ResBody>(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<R>, S::Error>>
+    where
+        S: Service<Request<P>, Response = Response<ResBody>>,
+        P: FromPeeked<B>,
+        R: FromInner<ResBody>,
+    {
+        if self.before.is_some() {
+            if let Some(answer) = ready!(self.as_mut().poll_before(cx)) {
+                return Poll::Ready(Ok(answer.respond(R::own)));
+            }
+        }
+        let inner = self.project().inner.as_pin_mut().expect(POLLED);
+        inner.poll(cx).map_ok(|response| response.map(R::bare))
+    }
+
     /// Polls until the inner service is called, or there is an answer for it.
     #[inline(never)]
-    fn poll_before(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Answer>> {
+    fn poll_before(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Answer>>
+    where
+        P: FromPeeked<B>,
+    {
         let mut this = self.project();
         let read = match this.before {
             Some(Before::Reading(reading)) => ready!(reading.poll(cx)),
@@ -162,9 +180,9 @@ fn take_answer<S, B: Body>(before: &mut Option<Before<S, B>>) -> Option<Answer> 
     }
 }
 
-impl<S, B> fmt::Debug for PeekFuture<S, B>
+impl<S, B, P> fmt::Debug for PeekFuture<S, B, P>
 where
-    S: Service<Request<Peeked<B>>>,
+    S: Service<Request<P>>,
     B: Body,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -33,8 +33,8 @@ pub(super) struct Kept {
 impl Kept {
     /// Returns the most that `bytes` cost, in whatever frames they come.
     ///
-    /// Of two pieces beside each other, one is large, or both were small frames that did not fit into one piece. So
-    /// there is at most one piece for each half of [`SMALL`], and two more.
+    /// Two pieces beside each other are larger than [`SMALL`]: one is large, or both are small frames that did not fit
+    /// into one piece. So there is at most one piece for each half of [`SMALL`], and two more.
     pub(super) fn largest_cost(bytes: usize) -> usize {
         let pieces = bytes / (SMALL / 2) + 2;
         bytes.saturating_add(pieces.saturating_mul(PIECE))

@@ -18,7 +18,7 @@
 //! # Ok::<(), tower_throttle::RulesError>(())
 //! ```
 //!
-//! In a `ServiceBuilder`, the peek layer comes first. Other layers may stand between the two if they leave the body
+//! In axum, [`for_axum`](PeekLayer::for_axum) saves the boxes of bodies that are not read. In a `ServiceBuilder`, the peek layer comes first. Other layers may stand between the two if they leave the body
 //! as it is.
 //!
 //! # Rules
@@ -55,6 +55,8 @@
 //! - gRPC requests are answered in HTTP, which clients map to `UNAVAILABLE` (503) and `UNKNOWN` (408).
 
 mod answer;
+#[cfg(feature = "axum")]
+mod axum;
 mod body;
 mod content;
 mod future;
@@ -65,6 +67,8 @@ mod reading;
 mod service;
 mod settings;
 
+#[cfg(feature = "axum")]
+pub use self::axum::{AxumPeek, AxumPeekFuture, AxumPeekLayer};
 pub use self::{body::Peeked, future::PeekFuture, layer::PeekLayer, service::Peek};
 
 #[cfg(test)]

@@ -294,7 +294,7 @@ impl Ledger {
         }
     }
 
-    /// Has the room of a request that has read count as common, if there is place.
+    /// Counts the room of a request that has read as common, if there is place.
     fn free_reserve(&mut self, bounds: &Bounds) {
         let has_place = |reserve: &Reserve| {
             !reserve.reads

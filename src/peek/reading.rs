@@ -14,7 +14,7 @@
 //! - **Room before bytes.** The body is polled only while there is room for more than what is kept. A frame that is
 //!   larger than that waits here, and the body is not polled until the room is there. The frame was in the host's
 //!   memory anyway.
-//! - **What is kept has room** whenever the inner service is called.
+//! - **Kept bytes have room** whenever the inner service is called.
 //! - **The service that was polled ready is the one that is called**, with the head as it came and the facts.
 //!
 //! # Cancellation
@@ -34,7 +34,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::{
     answer::Missing,
-    body::{Peeked, Replay},
+    body::{FromPeeked, Replay},
     pool::{FIRST_STEP, Room},
     settings::PeekSettings,
 };
@@ -200,7 +200,7 @@ where
     }
 
     /// Returns the service, and the request with its facts. The room that is not needed is given back.
-    pub(super) fn finish(self, end: ReadEnd) -> (S, Request<Peeked<B>>) {
+    pub(super) fn finish<P: FromPeeked<B>>(self, end: ReadEnd) -> (S, Request<P>) {
         let Self {
             service,
             head,
@@ -219,7 +219,7 @@ where
             ReadEnd::Whole if arrived == 0 => Ok(RequestFacts::default()),
             ReadEnd::Whole => scanner.finish(),
         };
-        let mut request = Request::from_parts(head, Peeked::replayed(body));
+        let mut request = Request::from_parts(head, P::replayed(body));
         let facts = settings.facts(facts);
         request.extensions_mut().insert::<BodyFacts>(facts);
         (service, request)

@@ -12,7 +12,7 @@ use http_body::Body;
 use tower::Service;
 
 use super::{
-    body::Peeked,
+    body::{FromPeeked, Peeked},
     content::{declared_length, unreadable},
     future::PeekFuture,
     reading::BodyReading,
@@ -90,20 +90,32 @@ where
 
     #[inline]
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        if !self.settings.engine.reads_body(RequestHead::of(&request)) {
-            return PeekFuture::called(self.inner.call(request.map(Peeked::untouched)));
-        }
-        self.peek(request)
+        self.call_as(request)
     }
 }
 
 impl<S> Peek<S> {
+    /// Calls an inner service that takes bodies `P`.
+    #[inline(always)]
+    pub(super) fn call_as<B, P>(&mut self, request: Request<B>) -> PeekFuture<S, B, P>
+    where
+        S: Service<Request<P>> + Clone,
+        B: Body<Data = Bytes>,
+        P: FromPeeked<B>,
+    {
+        if !self.settings.engine.reads_body(RequestHead::of(&request)) {
+            return PeekFuture::called(self.inner.call(request.map(P::untouched)));
+        }
+        self.peek(request)
+    }
+
     /// Looks at a request whose limits need facts of its body.
     #[inline(never)]
-    fn peek<B>(&mut self, request: Request<B>) -> PeekFuture<S, B>
+    fn peek<B, P>(&mut self, request: Request<B>) -> PeekFuture<S, B, P>
     where
-        S: Service<Request<Peeked<B>>> + Clone,
+        S: Service<Request<P>> + Clone,
         B: Body<Data = Bytes>,
+        P: FromPeeked<B>,
     {
         let engine = &self.settings.engine;
         if let Some(refusal) = engine.refuse_unread(RequestHead::of(&request)) {
@@ -111,7 +123,7 @@ impl<S> Peek<S> {
         }
         match self.plan(&request) {
             BodyPlan::Told(facts) => {
-                let mut request = request.map(Peeked::untouched);
+                let mut request = request.map(P::untouched);
                 let facts = self.settings.facts(facts);
                 request.extensions_mut().insert(facts);
                 PeekFuture::called(self.inner.call(request))
