@@ -11,7 +11,7 @@
 //! shrinks after two that do not fill half of it. So what is pinned stays within some two times of what is counted. A
 //! host whose frames of 4 KiB and more are slices of buffers that are much larger pins more than is counted.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, mem};
 
 use bytes::Bytes;
 
@@ -79,10 +79,12 @@ impl Kept {
         }
     }
 
-    /// Makes pieces of all, after the last frame.
+    /// Makes pieces of all, after the last frame. The buffer of the small frames is the last piece itself.
     pub(super) fn finish(&mut self) {
-        self.seal();
-        self.tail = Vec::new();
+        let tail = mem::take(&mut self.tail).into_boxed_slice();
+        if !tail.is_empty() {
+            self.pieces.push_back(Bytes::from(tail));
+        }
     }
 
     /// Takes out the first piece.

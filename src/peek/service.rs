@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body::Body;
 use tower::Service;
 
@@ -140,7 +140,8 @@ impl<S> Peek<S> {
     }
 
     fn plan<B: Body>(&self, request: &Request<B>) -> BodyPlan {
-        if request.body().is_end_stream() {
+        // The body of a `CONNECT` is a tunnel, and no content (RFC 9110, section 9.3.6). Over HTTP/2 it does not end.
+        if request.body().is_end_stream() || *request.method() == Method::CONNECT {
             return BodyPlan::Told(Ok(RequestFacts::default()));
         }
         if let Some(reason) = unreadable(request.headers()) {

@@ -417,6 +417,19 @@ fn bodies_that_cannot_be_read_pass_unread() {
 }
 
 #[test]
+fn a_tunnel_is_not_read() {
+    let (feeder, body) = fed();
+    let mut request = request(body);
+    *request.method_mut() = http::Method::CONNECT;
+    let service = service_fn(|request: Request<Peeked<Fed>>| async move {
+        assert_eq!(Seen::facts(&request), read(0));
+        Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+    });
+    run(layer().layer(service).oneshot(request)).expect("no error");
+    assert_eq!(feeder.polls.get(), 0);
+}
+
+#[test]
 fn a_malformed_body_passes_whole() {
     let steps = [Step::Data(b"!".to_vec()), Step::Data(vec![1; 9_000])];
     let script = Script {
