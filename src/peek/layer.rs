@@ -68,9 +68,8 @@ impl PeekLayer {
     /// counts with 64 bytes more. Not counted are a few kilobytes for each request that is read, and one frame that the
     /// server has handed over and for which there is no room yet.
     ///
-    /// A client, if clients are [identified](crate::Rules::clients), takes at most an eighth. Where one largest body takes
-    /// more than a sixteenth of the pool, a client takes at most a sixteenth and one body. Requests without identity
-    /// are one client.
+    /// A client, if clients are [identified](crate::Rules::clients), takes at most an eighth, or a sixteenth and two bodies of
+    /// [`max_body`](Self::max_body) if that is more. Requests without identity are one client.
     ///
     /// With zero, no body is read that is not known to be empty. With `usize::MAX` the pool is never full.
     ///
