@@ -97,7 +97,7 @@ struct Holding {
     held: usize,
     /// The step that it waits for. Zero: it does not wait.
     step: usize,
-    place: Place,
+    place: RoomPlace,
     /// True if it may need more.
     reads: bool,
     /// Woken when the step is granted.
@@ -106,7 +106,7 @@ struct Holding {
 
 /// The place where the room of a request counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum RoomPlace {
     /// In the common room, and in the share of its client.
     Share,
     /// In the common room, beside the share of its client.
@@ -211,7 +211,7 @@ impl Ledger {
             client,
             held: 0,
             step: 0,
-            place: Place::Share,
+            place: RoomPlace::Share,
             reads: true,
             waker: None,
         };
@@ -219,20 +219,20 @@ impl Ledger {
         number
     }
 
-    /// Has a request wait for `step` bytes more. It may be granted as soon as those in line are served.
+    /// Lets a request wait for `step` bytes more. These may be granted as soon as those in line are served.
     fn ask(&mut self, number: Number, step: usize, bounds: &Bounds) {
         let Some(holding) = self.requests.get_mut(&number) else {
             return;
         };
         match (holding.place, holding.client) {
-            (Place::Reserve, _) => holding.held += step,
-            (Place::Share, Some(client)) => {
+            (RoomPlace::Reserve, _) => holding.held += step,
+            (RoomPlace::Share, Some(client)) => {
                 holding.step = step;
                 let client_room = self.clients.entry(client).or_default();
                 client_room.line.insert(number);
                 self.clear(Some(client), bounds);
             }
-            (Place::Share | Place::Lane, _) => {
+            (RoomPlace::Share | RoomPlace::Lane, _) => {
                 holding.step = step;
                 self.line.insert(number);
             }
@@ -249,7 +249,7 @@ impl Ledger {
         if let Some(holding) = client.lane.and_then(|lane| self.requests.get_mut(&lane)) {
             if !holding.reads && client.share + holding.held <= bounds.share {
                 // ## Lane => share
-                holding.place = Place::Share;
+                holding.place = RoomPlace::Share;
                 client.share += holding.held;
                 client.lane = None;
             }
@@ -262,7 +262,7 @@ impl Ledger {
                 client.share += holding.step;
             } else if client.lane.is_none() {
                 // ## Share => lane
-                holding.place = Place::Lane;
+                holding.place = RoomPlace::Lane;
                 client.share -= holding.held;
                 client.lane = Some(oldest);
             } else {
@@ -307,7 +307,7 @@ impl Ledger {
             return;
         };
         // ## (Share | lane) => reserve
-        let before = mem::replace(&mut holding.place, Place::Reserve);
+        let before = mem::replace(&mut holding.place, RoomPlace::Reserve);
         self.reserve = Some(number);
         self.common -= holding.held;
         let (client, counted) = (holding.client, holding.held + holding.step);
@@ -316,12 +316,12 @@ impl Ledger {
     }
 
     /// Takes room out of the share of its client, or frees the lane.
-    fn leave_client(&mut self, client: Option<u128>, place: Place, counted: usize) {
+    fn leave_client(&mut self, client: Option<u128>, place: RoomPlace, counted: usize) {
         if let Some(client) = client.and_then(|name| self.clients.get_mut(&name)) {
             match place {
-                Place::Share => client.share -= counted,
-                Place::Lane => client.lane = None,
-                Place::Reserve => {}
+                RoomPlace::Share => client.share -= counted,
+                RoomPlace::Lane => client.lane = None,
+                RoomPlace::Reserve => {}
             }
         }
     }
@@ -338,7 +338,7 @@ impl Ledger {
         let has_share = client.is_none() || share <= bounds.share;
         if !holding.reads && has_share && self.common + holding.held <= bounds.common {
             // ## Reserve => share
-            holding.place = Place::Share;
+            holding.place = RoomPlace::Share;
             self.common += holding.held;
             self.reserve = None;
             if let Some(client) = client {
@@ -355,10 +355,10 @@ impl Ledger {
         holding.held -= less;
         holding.reads &= !has_read;
         let (client, place) = (holding.client, holding.place);
-        if place != Place::Reserve {
+        if place != RoomPlace::Reserve {
             self.common -= less;
         }
-        if place == Place::Share {
+        if place == RoomPlace::Share {
             self.leave_client(client, place, less);
         }
         self.clear(client, bounds);
@@ -381,8 +381,8 @@ impl Ledger {
         }
         self.leave_client(client, place, held + if was_cleared { step } else { 0 });
         match place {
-            Place::Share | Place::Lane => self.common -= held,
-            Place::Reserve => self.reserve = None,
+            RoomPlace::Share | RoomPlace::Lane => self.common -= held,
+            RoomPlace::Reserve => self.reserve = None,
         }
         self.clear(client, bounds);
         waker

@@ -47,6 +47,8 @@ fn request<B>(body: B) -> Request<B> {
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Seen {
     facts: Option<BodyFacts>,
+    /// The exact size, as the body tells it at first.
+    said: Option<u64>,
     data: Vec<u8>,
     trailers: Option<HeaderMap>,
     error: Option<&'static str>,
@@ -65,10 +67,11 @@ where
 {
     let mut seen = Seen {
         facts: Seen::facts(&request),
+        said: request.body().size_hint().exact(),
         ..Seen::default()
     };
     let mut body = pin!(request.into_body());
-    let whole = body.size_hint().exact();
+    let whole = seen.said;
     loop {
         let said_end = body.is_end_stream();
         let left = whole.map(|whole| whole - seen.data.len() as u64);
@@ -318,6 +321,7 @@ proptest! {
         };
         let expected = Seen {
             facts,
+            said: knows.then_some(data.len() as u64),
             data,
             trailers: matches!(ended, Some(Step::Trailers)).then(trailers),
             error: matches!(ended, Some(Step::Error)).then_some("broken"),
