@@ -21,7 +21,7 @@ use tonic_health::{
 };
 use tower::{Service, ServiceBuilder, service_fn};
 use tower_http::trace::TraceLayer;
-use tower_throttle::{Rules, ThrottleLayer, peek::PeekLayer};
+use tower_throttle::{Limits, Models, Rules, ThrottleLayer, peek::PeekLayer};
 
 use support::{bytes, client, hourly, request, serve, throttle, values};
 
@@ -34,11 +34,15 @@ fn layers(rules: Rules) -> (ThrottleLayer, PeekLayer) {
 
 /// A route whose limits need facts of the body, and one that is refused by limits that need none.
 fn rules() -> Rules {
-    Rules::new().route("POST /v1/chat", hourly(100))
+    Rules::new()
+        .route("POST /v1/chat", hourly(100))
+        .route("POST /v1/closed", Limits::closed())
+        .models(
+            Models::from_body()
+                .on("POST /v1/chat")
+                .on("POST /v1/closed"),
+        )
 }
-
-/// A field by which a limit without facts refuses.
-const REFUSED: &str = "x-refuse: 1\r\n";
 
 /// Sends back the body, its trailers, and how long it said to be.
 fn echo<B>() -> impl Service<Request<B>, Response = Response<Body>, Error = Infallible, Future: Send>
@@ -85,18 +89,18 @@ async fn a_refused_upload_is_not_asked_for() {
         .layer(throttle)
         .service(echo());
     let address = serve(service).await;
-    let upload = |field: &str, length: usize| {
+    let upload = |path: &str, length: usize| {
         format!(
-            "POST /v1/chat HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\n{field}\
+            "POST {path} HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\n\
              connection: close\r\ncontent-length: {length}\r\n\r\n"
         )
     };
-    let refused = raw(address, &upload(REFUSED, 10_000_000)).await;
+    let refused = raw(address, &upload("/v1/closed", 10_000_000)).await;
     assert!(
         refused.starts_with("HTTP/1.1 429"),
         "no 100, and no byte sent: {refused}"
     );
-    let admitted = raw(address, &format!("{}data", upload("", 4))).await;
+    let admitted = raw(address, &format!("{}data", upload("/v1/chat", 4))).await;
     assert!(
         admitted.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK"),
         "asked for: {admitted}"

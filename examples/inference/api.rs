@@ -24,9 +24,9 @@ use crate::openai::{
 };
 
 /// The models that write, by their names.
-pub(crate) struct Models(pub(crate) [(&'static str, Arc<Model>); 2]);
+pub(crate) struct ServedModels(pub(crate) [(&'static str, Arc<Model>); 2]);
 
-impl Models {
+impl ServedModels {
     fn find(&self, name: &str) -> Result<(&'static str, Arc<Model>), ApiError> {
         let found = self.0.iter().find(|(known, _)| *known == name);
         found.cloned().ok_or_else(|| ApiError::unknown_model(name))
@@ -39,7 +39,7 @@ type Body<T> = Result<Json<T>, JsonRejection>;
 type Account = Option<Extension<Usage>>;
 
 pub(crate) async fn chat_completions(
-    State(models): State<Arc<Models>>,
+    State(models): State<Arc<ServedModels>>,
     account: Account,
     body: Body<ChatRequest>,
 ) -> Result<Response, ApiError> {
@@ -51,7 +51,7 @@ pub(crate) async fn chat_completions(
 }
 
 pub(crate) async fn completions(
-    State(models): State<Arc<Models>>,
+    State(models): State<Arc<ServedModels>>,
     account: Account,
     body: Body<CompletionRequest>,
 ) -> Result<Response, ApiError> {
@@ -131,7 +131,7 @@ fn count(account: Option<&Extension<Usage>>, event: &Event) {
 }
 
 pub(crate) async fn embeddings(
-    State(models): State<Arc<Models>>,
+    State(models): State<Arc<ServedModels>>,
     body: Body<EmbeddingRequest>,
 ) -> Result<Json<Value>, ApiError> {
     let Json(request) = body?;

@@ -13,14 +13,15 @@ use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
 use tower_throttle::{
-    Clients, InFlight, Limits, Plan, Rate, Rules, ThrottleLayer, response::EXPOSE_HEADERS,
-    rules::Undeclared, usage::Estimate,
+    Clients, InFlight, Limits, Models, Plan, Rate, Rules, ThrottleLayer, response::EXPOSE_HEADERS,
+    rules::Undeclared, usage::{BodyEstimate, Estimate},
 };
 
 use crate::guard::{self, ApiKey};
+use crate::openai::{SMALL_MODEL, TEXT_MODEL};
 use crate::pace::{per_minute, per_second};
 use crate::{
-    api::{self, Models},
+    api::{self, ServedModels},
     error, log,
 };
 
@@ -65,7 +66,23 @@ pub(crate) fn rules() -> Rules {
                 ),
             ),
         )
-        .estimate(Estimate::fixed(300))
+        // The prompt, and the most that a handler writes unless it is asked for less.
+        .estimate(Estimate::from_body(BodyEstimate::new().output(256)).or(2_000))
+        // All clients share what a model does in a minute. The name of the model is in the body, which a layer outside
+        // has read.
+        .models(
+            Models::from_body()
+                .on("POST /v1/chat/completions")
+                .on("POST /v1/completions")
+                .model(
+                    TEXT_MODEL,
+                    Limits::new()
+                        .tokens(Rate::per_minute(120_000).named("ngram"))
+                        .publish(false),
+                )
+                .model(SMALL_MODEL, per_minute(90).burst(6).named("small"))
+                .otherwise(per_minute(30).burst(2).named("others")),
+        )
         .route(
             "POST /v1/completions",
             per_minute(60).burst(10).named("completions"),
@@ -82,7 +99,7 @@ pub(crate) fn rules() -> Rules {
 
 /// The routes, and around them the layers: a request passes these from top to bottom, a response
 /// from bottom to top.
-pub(crate) fn app(models: Models, key: ApiKey, throttle: ThrottleLayer) -> Router {
+pub(crate) fn app(models: ServedModels, key: ApiKey, throttle: ThrottleLayer) -> Router {
     let layers = ServiceBuilder::new()
         // 1. Sees every request and every answer, the refused ones too.
         .layer(
@@ -100,13 +117,15 @@ pub(crate) fn app(models: Models, key: ApiKey, throttle: ThrottleLayer) -> Route
         )
         // 3. Strangers are turned away before they can spend anybody's budget.
         .layer(from_fn_with_state(key, guard::require_key))
-        // 4. The throttle: what it refuses costs no more than this.
+        // 4. Reads the model and the length of the prompt, unless the throttle refuses in any case.
+        .layer(throttle.peek_layer())
+        // 5. The throttle: what it refuses costs no more than this.
         .layer(throttle)
-        // 5. A request that turns out to be invalid has been counted all the same.
+        // 6. A request that turns out to be invalid has been counted all the same.
         .layer(map_response(error::in_openai_shape))
         .layer(from_fn(guard::require_json))
         .layer(RequestBodyLimitLayer::new(BODY_LIMIT))
-        // 6. Times the head of the response only: a stream that has begun may run on.
+        // 7. Times the head of the response only: a stream that has begun may run on.
         .layer(TimeoutLayer::with_status_code(
             StatusCode::SERVICE_UNAVAILABLE,
             TIMEOUT,

@@ -53,7 +53,7 @@ use std::sync::Arc;
 use axum::serve::ListenerExt as _;
 use tower_throttle::{ThrottleLayer, decision::DecisionIn};
 
-use crate::api::Models;
+use crate::api::ServedModels;
 use crate::guard::ApiKey;
 use crate::host::{asked_to_end, listen, no_delay, parsed, tell, variable};
 use crate::model::{Device, Model};
@@ -70,14 +70,14 @@ Environment variables:
   SLOWER             a factor by which limits refill more slowly (default 1)";
 
 /// Both models, each on a device of its own.
-fn models() -> Result<Models, BoxError> {
+fn models() -> Result<ServedModels, BoxError> {
     let on_device = |model: Model| -> Result<Arc<Model>, BoxError> {
         Ok(Arc::new(match env::var_os("TOKENS_PER_SECOND") {
             Some(_) => model.on(Device::new(parsed("TOKENS_PER_SECOND", "")?)),
             None => model,
         }))
     };
-    Ok(Models([
+    Ok(ServedModels([
         (TEXT_MODEL, on_device(Model::train())?),
         (SMALL_MODEL, on_device(Model::train_small())?),
     ]))

@@ -32,8 +32,8 @@ use crate::{
 pub(crate) enum BodyNeed {
     /// No limit needs them.
     None,
-    /// A limit needs them. With the client, by which readers of bodies share their room: zero if rules know none.
-    Facts(u128),
+    /// A limit needs them. With the client, if the rules tell clients apart.
+    Facts(Option<u128>),
     /// A limit that needs none refuses the request.
     Refused(Refusal),
 }
@@ -62,7 +62,7 @@ impl Engine {
         };
         match decided {
             Some(Decided::Refuse(refusal)) => BodyNeed::Refused(refusal),
-            _ => BodyNeed::Facts(demand.identity),
+            _ => BodyNeed::Facts(rules.resolver.as_ref().map(|_| demand.identity)),
         }
     }
 }

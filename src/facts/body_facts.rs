@@ -51,8 +51,8 @@ pub enum UnreadReason {
     TooLarge,
     /// The body is encoded, for example compressed: it has a `Content-Encoding`.
     Encoded,
-    /// The body is not JSON by its `Content-Type`, for example a form with files.
-    OtherMediaType,
+    /// The body has several parts, such as a form with files, by its `Content-Type`.
+    Multipart,
     /// The body breaks the [rules](self#rules).
     Malformed,
     /// The body failed before its end.
@@ -68,7 +68,7 @@ impl UnreadReason {
         match self {
             Self::TooLarge => "too_large",
             Self::Encoded => "encoded",
-            Self::OtherMediaType => "other_media_type",
+            Self::Multipart => "multipart",
             Self::Malformed => "malformed",
             Self::Cut => "cut",
             Self::Absent => "absent",
@@ -81,7 +81,7 @@ impl fmt::Display for UnreadReason {
         f.write_str(match self {
             Self::TooLarge => "the body is too large",
             Self::Encoded => "the body is encoded",
-            Self::OtherMediaType => "the body is not JSON",
+            Self::Multipart => "the body has several parts",
             Self::Malformed => "the body is malformed",
             Self::Cut => "the body failed before its end",
             Self::Absent => "no layer has read the body",

@@ -23,16 +23,10 @@
 //! - An empty body states nothing. Any other that is not a JSON object is malformed; so are lone surrogates, numbers out
 //!   of the range of `f64`, and more than 127 levels of arrays and objects.
 
-#![cfg_attr(
-    not(feature = "__bench"),
-    allow(dead_code, reason = "no layer reads bodies yet")
-)]
-
 mod body_facts;
 mod request_facts;
 mod scan;
 
-#[cfg(feature = "__bench")]
 pub(crate) use self::scan::FactsScanner;
 pub use self::{
     body_facts::{BodyFacts, UnreadReason},

@@ -205,7 +205,7 @@ where
             service,
             head,
             mut body,
-            settings,
+            settings: _,
             scanner,
             arrived,
             expected: _,
@@ -220,8 +220,7 @@ where
             ReadEnd::Whole => scanner.finish(),
         };
         let mut request = Request::from_parts(head, P::replayed(body));
-        let facts = settings.facts(facts);
-        request.extensions_mut().insert::<BodyFacts>(facts);
+        request.extensions_mut().insert(BodyFacts::new(facts));
         (service, request)
     }
 

@@ -20,7 +20,8 @@ use super::{
 };
 use crate::{
     body::ResponseBody,
-    facts::{RequestFacts, UnreadReason},
+    engine::BodyNeed,
+    facts::{BodyFacts, RequestFacts, UnreadReason},
     head::RequestHead,
 };
 
@@ -103,33 +104,28 @@ impl<S> Peek<S> {
         B: Body<Data = Bytes>,
         P: FromPeeked<B>,
     {
-        if !self.settings.engine.reads_body(RequestHead::of(&request)) {
-            return PeekFuture::called(self.inner.call(request.map(P::untouched)));
+        match self.settings.engine.before_body(RequestHead::of(&request)) {
+            BodyNeed::None => PeekFuture::called(self.inner.call(request.map(P::untouched))),
+            BodyNeed::Refused(refusal) => PeekFuture::answered(refusal.answer(request)),
+            BodyNeed::Facts(client) => self.peek(request, client),
         }
-        self.peek(request)
     }
 
-    /// Looks at a request whose limits need facts of its body.
+    /// Looks at a request of a client whose limits need facts of its body.
     #[inline(never)]
-    fn peek<B, P>(&mut self, request: Request<B>) -> PeekFuture<S, B, P>
+    fn peek<B, P>(&mut self, request: Request<B>, client: Option<u128>) -> PeekFuture<S, B, P>
     where
         S: Service<Request<P>> + Clone,
         B: Body<Data = Bytes>,
         P: FromPeeked<B>,
     {
-        let engine = &self.settings.engine;
-        if let Some(refusal) = engine.refuse_unread(RequestHead::of(&request)) {
-            return PeekFuture::answered(refusal.answer(request));
-        }
         match self.plan(&request) {
             BodyPlan::Told(facts) => {
                 let mut request = request.map(P::untouched);
-                let facts = self.settings.facts(facts);
-                request.extensions_mut().insert(facts);
+                request.extensions_mut().insert(BodyFacts::new(facts));
                 PeekFuture::called(self.inner.call(request))
             }
             BodyPlan::Read(longest) => {
-                let client = engine.client_of(RequestHead::of(&request));
                 let settings = Arc::clone(&self.settings);
                 let service = take_ready(&mut self.inner);
                 PeekFuture::reading(BodyReading::new(

@@ -3,10 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{kept::Kept, pool::Pool};
-use crate::{
-    engine::Engine,
-    facts::{BodyFacts, RequestFacts, UnreadReason},
-};
+use crate::engine::Engine;
 
 /// The settings of a peek layer, and what its requests share.
 #[derive(Debug, Clone)]
@@ -48,16 +45,5 @@ impl PeekSettings {
     /// The room of the largest body.
     pub(super) fn room_of_largest(&self) -> usize {
         self.pool.bounds().single
-    }
-
-    /// Returns the facts of a body as the throttle finds them, and counts a body that was not read.
-    pub(super) fn facts(&self, facts: Result<RequestFacts, UnreadReason>) -> BodyFacts {
-        match facts {
-            Ok(facts) => BodyFacts::read(facts),
-            Err(reason) => {
-                self.engine.body_unread(reason);
-                BodyFacts::unread(reason)
-            }
-        }
     }
 }

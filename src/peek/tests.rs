@@ -22,8 +22,11 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 use super::{Peek, PeekLayer, Peeked, kept::Kept, settings::PeekSettings};
 use crate::{
     body::ResponseBody,
-    facts::{BodyFacts, RequestFacts, UnreadReason},
+    client::Clients,
+    facts::{BodyFacts, FactsScanner, RequestFacts, UnreadReason},
     layer::ThrottleLayer,
+    limit::limits::Limits,
+    model::Models,
     rules::Rules,
 };
 
@@ -32,8 +35,23 @@ const MIB: usize = 1024 * 1024;
 /// The answer of the layer, as a host sees it.
 type Answer = Response<ResponseBody<Empty<Bytes>>>;
 
+/// Rules that read the models of all requests but those to `/health`, and refuse those to `/closed` in any case.
+fn rules() -> Rules {
+    Rules::new()
+        .route("POST /health", Limits::exempt())
+        .route("POST /closed", Limits::closed())
+        .models(Models::from_body())
+}
+
 fn layer() -> PeekLayer {
-    let throttle = ThrottleLayer::new(Rules::new()).expect("proper rules");
+    let throttle = ThrottleLayer::new(rules()).expect("proper rules");
+    throttle.peek_layer()
+}
+
+/// A layer that tells clients apart.
+fn layer_of_clients() -> PeekLayer {
+    let clients = Clients::by_header("x-client").each(Limits::unlimited());
+    let throttle = ThrottleLayer::new(rules().clients(clients)).expect("proper rules");
     throttle.peek_layer()
 }
 
@@ -124,13 +142,23 @@ fn seen(answer: &Answer) -> Seen {
     seen.expect("the inner service was called").clone()
 }
 
+/// The facts of a body of so many bytes that was read to its end. Most bodies here are no JSON, which is found then.
 fn read(bytes: usize) -> Option<BodyFacts> {
-    let bytes = bytes as u64;
-    Some(BodyFacts::read(RequestFacts { bytes }))
+    Some(BodyFacts::new(match bytes {
+        0 => Ok(RequestFacts::default()),
+        _ => Err(UnreadReason::Malformed),
+    }))
+}
+
+/// The facts of a document with a text of so many bytes.
+fn read_text(bytes: usize) -> Option<BodyFacts> {
+    let mut scanner = FactsScanner::new();
+    scanner.feed(format!("{{\"input\":\"{}\"}}", "0".repeat(bytes)).as_bytes());
+    Some(BodyFacts::new(scanner.finish()))
 }
 
 fn unread(reason: UnreadReason) -> Option<BodyFacts> {
-    Some(BodyFacts::unread(reason))
+    Some(BodyFacts::new(Err(reason)))
 }
 
 // ---- Bodies
@@ -300,11 +328,20 @@ proptest! {
     fn the_inner_service_sees_the_same_body(
         steps in prop::collection::vec(step(), 0..24),
         ending in ending(),
+        is_document in prop::bool::weighted(0.9),
         knows in any::<bool>(),
         max_body in prop_oneof![Just(2 * MIB), 0..20_000_usize],
     ) {
         let ended = ending.clone();
-        let steps: VecDeque<_> = steps.into_iter().chain(ending).collect();
+        let text: usize = steps.iter().map(|step| match step {
+            Step::Data(data) => data.len(),
+            _ => 0,
+        }).sum();
+        // A document with a text, unless there is nothing at all.
+        let [before, after] = [&b"{\"input\":\""[..], b"\"}"].map(|part| Step::Data(part.to_vec()));
+        let whole = [before].into_iter().chain(steps).chain([after]);
+        let whole: Vec<_> = if is_document { whole.collect() } else { Vec::new() };
+        let steps: VecDeque<_> = whole.into_iter().chain(ending).collect();
         let data: Vec<u8> = steps.iter().flat_map(|step| match step {
             Step::Data(data) => data.clone(),
             _ => Vec::new(),
@@ -317,7 +354,8 @@ proptest! {
             _ if is_empty => read(0),
             _ if data.len() > max_body || max_body == 0 => unread(UnreadReason::TooLarge),
             Some(Step::Error) => unread(UnreadReason::Cut),
-            _ => read(data.len()),
+            _ if is_document => read_text(text),
+            _ => read(0),
         };
         let expected = Seen {
             facts,
@@ -384,9 +422,7 @@ fn a_body_that_is_not_needed_passes_untouched() {
 fn a_request_that_is_refused_anyway_is_answered_unread() {
     let (feeder, body) = fed();
     let mut request = request(body);
-    request
-        .headers_mut()
-        .insert("x-refuse", http::HeaderValue::from_static("1"));
+    *request.uri_mut() = "/closed".parse().expect("a path");
     let layer = layer();
     let answer = run(layer.layer(seer()).oneshot(request)).expect("no error");
     assert_eq!(answer.status(), StatusCode::TOO_MANY_REQUESTS);
@@ -607,15 +643,15 @@ fn a_client_that_trickles_is_told_408_when_its_time_is_over() {
 // ---- The pool
 
 /// A layer whose pool has room for `count` bodies of `length` bytes at once, and one more in reserve.
-fn tight(count: usize, length: usize) -> PeekLayer {
-    let layer = layer().max_body(length);
+fn tight(layer: PeekLayer, count: usize, length: usize) -> PeekLayer {
+    let layer = layer.max_body(length);
     layer.max_pool((count + 1) * PeekSettings::room_of(length))
 }
 
 #[test]
 fn a_body_is_not_polled_before_there_is_room_and_first_come_is_first_served() {
     const LENGTH: usize = 8_000;
-    let layer = tight(1, LENGTH);
+    let layer = tight(layer(), 1, LENGTH);
     run(async {
         let service = || layer.layer(seer::<Fed>());
         let body = || {
@@ -664,7 +700,7 @@ fn a_body_is_not_polled_before_there_is_room_and_first_come_is_first_served() {
 #[test]
 fn a_request_that_finds_no_room_is_told_503_when_its_time_is_over() {
     const LENGTH: usize = 8_000;
-    let layer = tight(1, LENGTH).read_timeout(Duration::from_secs(3));
+    let layer = tight(layer(), 1, LENGTH).read_timeout(Duration::from_secs(3));
     let pool = &layer.settings().pool;
     run(async {
         // Held by a handler that does not read, whose time is its own.
@@ -705,7 +741,7 @@ fn a_request_that_finds_no_room_is_told_503_when_its_time_is_over() {
 /// One client cannot take the room of the others, and what it cannot have does not stand in their way.
 #[test]
 fn a_client_takes_an_eighth_of_the_pool() {
-    let layer = layer();
+    let layer = layer_of_clients();
     let pool = &layer.settings().pool;
     run(async {
         let body = |client: &'static str| {
@@ -747,7 +783,7 @@ fn a_client_takes_an_eighth_of_the_pool() {
 fn uploads_that_wait_for_each_other_all_end() {
     const LENGTH: usize = 64 * 1024;
     for clients in [1, 3, 100] {
-        let layer = tight(3, LENGTH);
+        let layer = tight(layer_of_clients(), 3, LENGTH);
         let pool = &layer.settings().pool;
         run(async {
             let mut uploads = VecDeque::new();

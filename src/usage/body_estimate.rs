@@ -69,15 +69,15 @@ impl BodyEstimate {
 
     /// Returns the number for the facts of a body.
     pub(crate) fn tokens(&self, facts: &RequestFacts) -> u64 {
-        let text = facts.text_bytes.div_ceil(self.bytes_per_token.max(1));
-        let items = facts.items.saturating_mul(self.tokens_per_item);
-        let input = text.saturating_add(items).saturating_add(facts.token_ids);
+        let text = facts.text_bytes().div_ceil(self.bytes_per_token.max(1));
+        let items = facts.items().saturating_mul(self.tokens_per_item);
+        let input = text.saturating_add(items).saturating_add(facts.token_ids());
         let output = facts
-            .max_output_tokens
+            .max_output_tokens()
             .unwrap_or(self.output)
             .min(self.max_output);
         // A server answers once to a request for no answer.
-        let answers = facts.choices.unwrap_or(1).max(1);
+        let answers = facts.choices().unwrap_or(1).max(1);
         input.saturating_add(output.saturating_mul(answers))
     }
 }
