@@ -118,7 +118,7 @@ pub(crate) fn app(models: ServedModels, key: ApiKey, throttle: ThrottleLayer) ->
         // 3. Strangers are turned away before they can spend anybody's budget.
         .layer(from_fn_with_state(key, guard::require_key))
         // 4. Reads the model and the length of the prompt, unless the throttle refuses in any case.
-        .layer(throttle.peek_layer())
+        .layer(throttle.peek_layer().for_axum())
         // 5. The throttle: what it refuses costs no more than this.
         .layer(throttle)
         // 6. A request that turns out to be invalid has been counted all the same.

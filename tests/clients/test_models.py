@@ -33,10 +33,10 @@ def post(server, body: bytes, **headers) -> tuple[int, dict, bytes]:
 
 
 def padded(question: dict, length: int) -> bytes:
-    """The question, after a text of so many bytes."""
-    messages = [{"role": "system", "content": "a" * length}, *question["messages"]]
-    # The SDK, too, writes the messages before the model.
-    return json.dumps({"messages": messages} | {"model": question["model"], "max_tokens": 1}).encode()
+    """The question, behind so many bytes that are no text for the model. The model is named last, as SDKs do."""
+    question = dict(question)
+    model = question.pop("model")
+    return json.dumps({"metadata": {"note": "a" * length}} | question | {"model": model}).encode()
 
 
 def refuses(headers: dict, body: bytes) -> str:
@@ -71,7 +71,7 @@ def test_a_model_that_nobody_serves_has_the_limit_of_others(client):
 
 
 @pytest.mark.parametrize("length", [1_000, 100_000, 900_000])
-def test_the_length_of_a_prompt_hides_no_model(fresh, length):
+def test_the_length_of_a_body_hides_no_model(fresh, length):
     for _ in range(6):
         status, _, body = post(fresh, padded(SMALL, length))
         assert status == 200, body
