@@ -13,8 +13,10 @@ use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
 use tower_throttle::{
-    Clients, InFlight, Limits, Models, Plan, Rate, Rules, ThrottleLayer, response::EXPOSE_HEADERS,
-    rules::Undeclared, usage::{BodyEstimate, Estimate},
+    Clients, InFlight, Limits, Models, Plan, Rate, Rules, ThrottleLayer,
+    response::EXPOSE_HEADERS,
+    rules::Undeclared,
+    usage::{BodyEstimate, Estimate},
 };
 
 use crate::guard::{self, ApiKey};
