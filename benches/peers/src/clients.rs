@@ -8,7 +8,7 @@ use tower::{Layer, Service};
 use tower_governor::{
     GovernorError, GovernorLayer, governor::GovernorConfigBuilder, key_extractor::KeyExtractor,
 };
-use tower_throttle::{Clients, Limits, Plan, Quota, Rate, Rules, ThrottleLayer};
+use tower_throttle::{Clients, Limits, Models, Plan, Quota, Rate, Rules, ThrottleLayer};
 
 use crate::{
     layers::{bare, build, endless, now, ours, plain, request},
@@ -19,6 +19,7 @@ use crate::{
 pub const BARE: &str = "clients: bare service, with a key";
 pub const GOVERNOR: &str = "clients: tower_governor, header key";
 pub const ONE: &str = "clients: tower-throttle, route and client, nothing told";
+pub const MODEL: &str = "clients: tower-throttle, route and model, nothing told";
 pub const ALL: &str = "clients: tower-throttle, total, route, client and plan quota, nothing told";
 
 const NAME: HeaderName = HeaderName::from_static("x-api-key");
@@ -84,6 +85,14 @@ pub fn rows() -> Vec<Row> {
         Row::over(BARE, GOVERNOR, asked(governor)),
     ];
     rows.extend(ours(ONE, || plain(chat().clients(each())), row));
+    // The same key, taken for the name of a model.
+    let models = || {
+        let key = KEY;
+        let key = key.to_str().expect("text").to_owned();
+        let models = Models::by_header("x-api-key").model(key, endless());
+        plain(chat().models(models.otherwise(endless())))
+    };
+    rows.extend(ours(MODEL, models, row));
     rows.extend(ours(ALL, all, row));
     rows
 }
