@@ -411,3 +411,48 @@ fn models_that_cannot_hold_are_errors() {
         assert_eq!(error.to_string(), expected);
     }
 }
+
+/// Neither a model nor a plan that goes and comes back has full buckets.
+#[tokio::test(start_paused = true)]
+async fn what_goes_and_comes_back_keeps_what_was_used() {
+    let rules = |has_both: bool| {
+        let models = Models::by_header("x-model").model("small", hourly(9));
+        let clients = Clients::by_header("x-client").each(Limits::unlimited());
+        let (models, clients) = match has_both {
+            true => {
+                let plan = Plan::new(hourly(7)).model("small", hourly(3));
+                let clients = clients.plan("pro", plan).member("pro", "p");
+                (models.model("large", hourly(2)), clients)
+            }
+            false => (models, clients),
+        };
+        Rules::new().models(models).clients(clients)
+    };
+    let throttle = throttle(rules(true));
+    assert_eq!(passing(&throttle, "large", "a").await, 2);
+    assert_eq!(passing(&throttle, "small", "p").await, 3);
+    for _ in 0..3 {
+        throttle
+            .handle()
+            .reload(rules(false))
+            .expect("rules that hold together");
+        assert!(
+            passes(&throttle, ask("/chat", "large", "a")).await,
+            "it has no limits"
+        );
+    }
+    let changes = throttle
+        .handle()
+        .reload(rules(true))
+        .expect("rules that hold together");
+    assert_eq!(
+        changes
+            .iter()
+            .filter(|change| change.before().is_none())
+            .count(),
+        3
+    );
+    assert_eq!(passing(&throttle, "large", "a").await, 0);
+    assert_eq!(passing(&throttle, "small", "p").await, 0);
+    assert_eq!(passing(&throttle, "medium", "p").await, 4);
+}

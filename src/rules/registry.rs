@@ -33,9 +33,15 @@ pub(crate) struct Registry {
     scopes: HashMap<ScopeKey, Vec<BoundLimit>>,
     default: Vec<LimitTemplate>,
     places: Vec<ScopeKey>,
+    /// The limits of plans and models that are gone, with their balances, in case that they come back. Routes that are
+    /// gone are remembered by the engine.
+    gone: HashMap<ScopeKey, Vec<BoundLimit>>,
     /// The settings that are no limits.
     settings: Settings,
 }
+
+/// The most plans and models that are remembered when they are gone.
+const MOST_GONE: usize = 1_024;
 
 /// A place where limits hold.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -176,6 +182,12 @@ impl Registry {
         bounds.map(|bound| &bound.limit)
     }
 
+    /// The balances of one place, or those that it had when it was last there.
+    fn known(&self, place: &ScopeKey) -> &[BoundLimit] {
+        let known = self.scopes.get(place).or_else(|| self.gone.get(place));
+        known.map_or(&[], Vec::as_slice)
+    }
+
     /// The balances of one place.
     fn at(&self, place: &ScopeKey) -> &[BoundLimit] {
         self.scopes.get(place).map_or(&[], Vec::as_slice)
@@ -190,7 +202,7 @@ impl Draft<'_> {
 
     /// The limits of a place, each with its balances from before or, where it is new, with full buckets.
     pub(crate) fn bind(&mut self, place: ScopeKey, limits: Vec<Limit>) -> Vec<BoundLimit> {
-        let old = self.before.at(&place);
+        let old = self.before.known(&place);
         let by_client = match place {
             ScopeKey::Total | ScopeKey::Route(_) | ScopeKey::Model(_) => false,
             ScopeKey::Client(_) | ScopeKey::ClientOnRoute(..) | ScopeKey::ClientOnModel(..) => true,
@@ -324,9 +336,24 @@ impl Draft<'_> {
         }
     }
 
+    /// Remembers the limits of plans and models that these rules do not have any more: at most [`MOST_GONE`] places, the
+    /// rest of which begin anew if they come back.
+    fn remember_gone(&mut self) {
+        let last = self.before.places.iter();
+        let last = last.map(|place| (place, &self.before.scopes[place]));
+        for (place, bounds) in last.chain(&self.before.gone) {
+            let is_route = matches!(place, ScopeKey::Total | ScopeKey::Route(_));
+            let Registry { scopes, gone, .. } = &mut self.registry;
+            if !is_route && !scopes.contains_key(place) && gone.len() < MOST_GONE {
+                gone.insert(place.clone(), bounds.clone());
+            }
+        }
+    }
+
     /// Makes the registry of the rules that will hold. Their limits' histories go on when they hold, by
     /// [`NextTerms::push`].
-    pub(crate) fn commit(self) -> (Registry, NextTerms) {
+    pub(crate) fn commit(mut self) -> (Registry, NextTerms) {
+        self.remember_gone();
         let terms = NextTerms {
             version: self.registry.version,
             changed: self.changed,
