@@ -225,7 +225,7 @@ where
     pub(super) fn finish(self: Pin<&mut Self>) {
         let this = self.project();
         this.kept.finish();
-        this.room.settle(this.kept.cost());
+        this.room.shrink(this.kept.cost());
     }
 }
 

@@ -17,10 +17,10 @@
 //!
 //! 1. The holder of the reserve waits neither for the pool nor for its client's share. One body never needs more than the
 //!    reserve. So it waits for bytes alone, no longer than its deadline, and ends to read.
-//! 2. When it has read, it gives back the reserve as soon as the common room has place for what it keeps, and at the
-//!    latest when that was handed on or dropped. Neither needs room. So the reserve becomes free again and again, and
-//!    each time the oldest goes on that waits for common room. No older one comes. So each that waits for common room
-//!    goes on.
+//! 2. It gives back the reserve as soon as the common room and its client's share have place for what it holds, and at the
+//!    latest when that was handed on or dropped, which needs no room. So the reserve becomes free again and again, and
+//!    each time the oldest goes on that waits for common room. Those before a request are older, so they are no more than
+//!    there were when it came, and each needs a few steps. So each that waits for common room goes on.
 //! 3. The holder of a lane waits for common room alone, and goes on by 2. So it ends to read, and the lane becomes free in
 //!    the same way. Each time the oldest goes on that waits for the share. So each that waits for a share goes on. ∎
 //!
@@ -98,8 +98,6 @@ struct Holding {
     /// The step that it waits for. Zero: it does not wait.
     step: usize,
     place: RoomPlace,
-    /// True if it may need more.
-    reads: bool,
     /// Woken when the step is granted.
     waker: Option<Waker>,
 }
@@ -212,7 +210,6 @@ impl Ledger {
             held: 0,
             step: 0,
             place: RoomPlace::Share,
-            reads: true,
             waker: None,
         };
         self.requests.insert(number, holding);
@@ -247,11 +244,12 @@ impl Ledger {
             return;
         };
         if let Some(holding) = client.lane.and_then(|lane| self.requests.get_mut(&lane)) {
-            if !holding.reads && client.share + holding.held <= bounds.share {
+            // A holder that waits for common room has asked for its step, too.
+            let share = client.share + holding.held + holding.step;
+            if share <= bounds.share {
                 // ## Lane => share
                 holding.place = RoomPlace::Share;
-                client.share += holding.held;
-                client.lane = None;
+                (client.share, client.lane) = (share, None);
             }
         }
         while let Some(&oldest) = client.line.first() {
@@ -326,7 +324,7 @@ impl Ledger {
         }
     }
 
-    /// Counts what the holder of the reserve keeps as common, if it has read and there is place.
+    /// Counts what the holder of the reserve has as common, if there is place.
     fn free_reserve(&mut self, bounds: &Bounds) {
         let number = self.reserve;
         let Some(holding) = number.and_then(|number| self.requests.get_mut(&number)) else {
@@ -336,7 +334,7 @@ impl Ledger {
         let share = client.and_then(|name| self.clients.get(&name));
         let share = share.map_or(0, |client| client.share) + holding.held;
         let has_share = client.is_none() || share <= bounds.share;
-        if !holding.reads && has_share && self.common + holding.held <= bounds.common {
+        if has_share && self.common + holding.held <= bounds.common {
             // ## Reserve => share
             holding.place = RoomPlace::Share;
             self.common += holding.held;
@@ -347,13 +345,12 @@ impl Ledger {
         }
     }
 
-    /// Gives back `less` bytes. A request that `has_read` needs no more.
-    fn give_back(&mut self, number: Number, less: usize, has_read: bool, bounds: &Bounds) {
+    /// Gives back `less` bytes.
+    fn give_back(&mut self, number: Number, less: usize, bounds: &Bounds) {
         let Some(holding) = self.requests.get_mut(&number) else {
             return;
         };
         holding.held -= less;
-        holding.reads &= !has_read;
         let (client, place) = (holding.client, holding.place);
         if place != RoomPlace::Reserve {
             self.common -= less;
@@ -372,7 +369,6 @@ impl Ledger {
             held,
             step,
             place,
-            reads: _,
             waker,
         } = holding;
         let was_cleared = self.line.remove(&number);
@@ -450,22 +446,13 @@ impl Room {
 
     /// Gives back all but `to` bytes.
     pub(super) fn shrink(&mut self, to: usize) {
-        self.shrink_and(to, false);
-    }
-
-    /// Gives back all but `to` bytes, and never needs more.
-    pub(super) fn settle(&mut self, to: usize) {
-        self.shrink_and(to, true);
-    }
-
-    fn shrink_and(&mut self, to: usize, has_read: bool) {
         let less = self.held.saturating_sub(to);
-        let Some(number) = self.number.filter(|_| less > 0 || has_read) else {
+        let Some(number) = self.number.filter(|_| less > 0) else {
             return;
         };
         self.held -= less;
         self.pool
-            .change(|ledger, bounds| ledger.give_back(number, less, has_read, bounds));
+            .change(|ledger, bounds| ledger.give_back(number, less, bounds));
     }
 }
 
@@ -574,7 +561,7 @@ mod tests {
                 self.plot.steps.remove(0);
             } else if !self.has_read {
                 self.has_read = true;
-                self.room.settle(self.plot.keeps.min(self.room.held()));
+                self.room.shrink(self.plot.keeps);
             } else if self.plot.turns > 0 {
                 self.plot.turns -= 1;
                 self.room
@@ -625,6 +612,92 @@ mod tests {
             }
             prop_assert!(pool.is_idle(), "{:?}", pool);
         }
+    }
+
+    /// A pool of 24 rooms of 100 bytes, of which a client's share is one.
+    fn pool() -> Arc<Pool> {
+        Arc::new(Pool {
+            bounds: Bounds {
+                common: 2_300,
+                share: 100,
+                single: SINGLE,
+            },
+            ledger: Mutex::default(),
+        })
+    }
+
+    /// Asks for room. Returns it, and whether it is there.
+    fn ask(pool: &Arc<Pool>, client: Option<u128>, bytes: usize) -> (Room, bool) {
+        let mut room = Room::new(Arc::clone(pool), client);
+        let has = has(&mut room, bytes);
+        (room, has)
+    }
+
+    fn has(room: &mut Room, bytes: usize) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        room.poll_grow(bytes, &mut cx).is_ready()
+    }
+
+    #[test]
+    fn requests_of_one_client_are_served_in_their_order() {
+        let pool = pool();
+        let (mut share, has_share) = ask(&pool, Some(1), 100);
+        let (lane, has_lane) = ask(&pool, Some(1), 100);
+        let (mut third, has_third) = ask(&pool, Some(1), 100);
+        let (mut fourth, has_fourth) = ask(&pool, Some(1), 100);
+        assert!(has_share && has_lane && !has_third && !has_fourth);
+        drop(lane);
+        assert!(!has(&mut fourth, 100) && has(&mut third, 100), "the lane");
+        share.shrink(1);
+        assert!(!has(&mut fourth, 100), "not enough");
+        share.shrink(0);
+        assert!(has(&mut fourth, 100), "the share");
+        drop((share, third, fourth));
+        assert!(pool.is_idle());
+    }
+
+    #[test]
+    fn a_lane_is_free_as_soon_as_the_share_has_place() {
+        let pool = pool();
+        let (mut share, _) = ask(&pool, Some(1), 100);
+        let (mut lane, _) = ask(&pool, Some(1), 100);
+        let (mut third, has_third) = ask(&pool, Some(1), 100);
+        assert!(!has_third);
+        lane.shrink(40);
+        share.shrink(60);
+        assert!(has(&mut third, 100));
+        drop((share, lane, third));
+        assert!(pool.is_idle());
+    }
+
+    #[test]
+    fn the_reserve_is_free_as_soon_as_the_common_room_has_place() {
+        let pool = Arc::new(Pool::new(300, SINGLE));
+        let (mut first, _) = ask(&pool, None, 100);
+        let (second, _) = ask(&pool, None, 100);
+        let (mut reserve, has_reserve) = ask(&pool, None, 100);
+        let (mut last, has_last) = ask(&pool, None, 100);
+        assert!(has_reserve && !has_last);
+        reserve.shrink(40);
+        first.shrink(60);
+        assert!(has(&mut last, 100));
+        drop((first, second, reserve, last));
+        assert!(pool.is_idle());
+    }
+
+    /// One of a client has the reserve, so that the next has the lane and waits for common room alone.
+    #[test]
+    fn a_client_goes_on_beside_the_reserve() {
+        let pool = pool();
+        let mut others: Vec<_> = (0..22).map(|_| ask(&pool, None, 100).0).collect();
+        let (first, has_first) = ask(&pool, Some(1), 60);
+        let (reserve, has_reserve) = ask(&pool, Some(1), 60);
+        let (mut lane, has_lane) = ask(&pool, Some(1), 60);
+        assert!(has_first && has_reserve && !has_lane);
+        others.pop();
+        assert!(has(&mut lane, 60));
+        drop((others, first, reserve, lane));
+        assert!(pool.is_idle());
     }
 
     #[test]
