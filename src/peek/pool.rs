@@ -17,7 +17,7 @@
 //!
 //! 1. The holder of the reserve waits neither for the pool nor for its client's share. One body never needs more than the
 //!    reserve. So it waits for bytes alone, no longer than its deadline, and ends to read.
-//! 2. It gives back the reserve as soon as the common room and its client's share have place for what it holds, and at the
+//! 2. The reserve is given back as soon as the common room and its client's share have place for what is held, and at the
 //!    latest when that was handed on or dropped, which needs no room. So the reserve becomes free again and again, and
 //!    each time the oldest goes on that waits for common room. Those before a request are older, so they are no more than
 //!    there were when it came, and each needs a few steps. So each that waits for common room goes on.
