@@ -95,11 +95,13 @@ async fn a_refused_upload_is_not_asked_for() {
              connection: close\r\ncontent-length: {length}\r\n\r\n"
         )
     };
-    let refused = raw(address, &upload("/v1/closed", 10_000_000)).await;
-    assert!(
-        refused.starts_with("HTTP/1.1 429"),
-        "no 100, and no byte sent: {refused}"
-    );
+    for length in [1_000, 10_000_000] {
+        let refused = raw(address, &upload("/v1/closed", length)).await;
+        assert!(
+            refused.starts_with("HTTP/1.1 429"),
+            "no 100, and no byte sent: {refused}"
+        );
+    }
     let admitted = raw(address, &format!("{}data", upload("/v1/chat", 4))).await;
     assert!(
         admitted.starts_with("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK"),
@@ -152,6 +154,25 @@ async fn bodies_arrive_as_they_were_sent_over_both_protocols() {
         );
         assert_eq!(values(&answer, "x-checksum"), ["abc"], "http2: {http2}");
         assert_eq!(bytes(answer).await, "one two");
+    }
+}
+
+/// Time passes at once, as nothing else can happen.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_send_is_told_so_and_its_connection_closes() {
+    let (throttle, peek) = layers(rules());
+    let service = ServiceBuilder::new()
+        .layer(peek)
+        .layer(throttle)
+        .service(echo());
+    let address = serve(service).await;
+    for expect in ["", "expect: 100-continue\r\n"] {
+        let upload =
+            format!("POST /v1/chat HTTP/1.1\r\nhost: a\r\n{expect}content-length: 1000\r\n\r\n");
+        let answer = raw(address, &upload).await;
+        let answer = answer.trim_start_matches("HTTP/1.1 100 Continue\r\n\r\n");
+        assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+        assert!(answer.contains("connection: close\r\n"), "{answer}");
     }
 }
 

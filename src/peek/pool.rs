@@ -690,13 +690,16 @@ mod tests {
     fn a_client_goes_on_beside_the_reserve() {
         let pool = pool();
         let mut others: Vec<_> = (0..22).map(|_| ask(&pool, None, 100).0).collect();
-        let (first, has_first) = ask(&pool, Some(1), 60);
-        let (reserve, has_reserve) = ask(&pool, Some(1), 60);
-        let (mut lane, has_lane) = ask(&pool, Some(1), 60);
-        assert!(has_first && has_reserve && !has_lane);
+        let (first, _) = ask(&pool, Some(1), 60);
+        let (stranger, has_reserve) = ask(&pool, None, 60);
+        let (mut second, has_second) = ask(&pool, Some(1), 60);
+        let (mut third, has_third) = ask(&pool, Some(1), 60);
+        assert!(has_reserve && !has_second && !has_third);
+        drop(stranger);
+        assert!(has(&mut second, 60) && !has(&mut third, 60), "the reserve");
         others.pop();
-        assert!(has(&mut lane, 60));
-        drop((others, first, reserve, lane));
+        assert!(has(&mut third, 60), "common room, in the lane");
+        drop((others, first, second, third));
         assert!(pool.is_idle());
     }
 
