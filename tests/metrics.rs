@@ -20,8 +20,8 @@ use std::{
 
 use axum::{Router, body::Body, routing::get};
 use bytes::Bytes;
-use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Empty};
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Empty, Full};
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use metrics::{
     Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
@@ -29,7 +29,9 @@ use metrics::{
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::{net::TcpListener, runtime, time::sleep};
 use tower::{Layer, ServiceExt, service_fn};
-use tower_throttle::{Clients, InFlight, Limits, Rate, Rules, ThrottleLayer, store::OnOutage};
+use tower_throttle::{
+    Clients, InFlight, Limits, Models, Rate, Rules, ThrottleLayer, store::OnOutage,
+};
 
 use common::Client as Asked;
 use told::{Does, Told};
@@ -242,6 +244,64 @@ fn who_waits_and_is_refused_is_counted_with_its_wait() {
 }
 
 #[test]
+fn models_are_told_by_the_names_of_the_rules() {
+    let scrape = scraped(|| async {
+        let small = Rate::per_hour(1).burst(2).named("few");
+        let models = Models::from_body().model("small*", small);
+        let rules = Rules::new().route("POST /", Limits::new()).models(models);
+        let layer = ThrottleLayer::new(rules).expect("rules that hold together");
+        let handler = service_fn(async |_: Request<_>| {
+            Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+        });
+        let service = layer.peek_layer().layer(layer.layer(handler));
+        for body in [
+            r#"{"model":"small-1"}"#,
+            r#"{"model":"small-2"}"#,
+            r#"{"model":"small-3"}"#,
+            "{}",
+            "{",
+        ] {
+            let request = Request::post("/").body(Full::new(Bytes::from(body)));
+            let request = request.expect("a request");
+            service.clone().oneshot(request).await.expect("no error");
+        }
+        let slow = BodyExt::boxed(http_body_util::StreamBody::new(tokio_stream::pending::<
+            Result<http_body::Frame<Bytes>, Infallible>,
+        >()));
+        let slow = Request::post("/").body(slow).expect("a request");
+        let handler = service_fn(async |_: Request<_>| {
+            Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+        });
+        let service = layer.peek_layer().layer(layer.layer(handler));
+        service.oneshot(slow).await.expect("no error");
+    });
+    assert_counted(
+        &scrape,
+        &[
+            (
+                "throttle_admitted_total{route=\"POST /\",model=\"small*\"}",
+                "2",
+            ),
+            (
+                "throttle_refused_total{route=\"POST /\",model=\"small*\"}",
+                "1",
+            ),
+            (
+                "throttle_admitted_total{route=\"POST /\",model=\"otherwise\"}",
+                "1",
+            ),
+            (
+                "throttle_limit_refused_total{limit=\"few\",route=\"POST /\",model=\"unread\"}",
+                "1",
+            ),
+            ("throttle_model_unread_total{reason=\"malformed\"}", "1"),
+            ("throttle_body_timeout_total{missing=\"body\"}", "1"),
+        ],
+    );
+    assert!(!scrape.contains("small-1"), "{scrape}");
+}
+
+#[test]
 fn what_a_store_that_is_down_makes_of_requests_is_counted() {
     let share = OnOutage::Local { share: 1 };
     let modes = [
@@ -329,7 +389,7 @@ fn a_recorder_that_panics_loses_no_slot() {
                 .build()
                 .expect("proper rules");
             let model = service_fn(|_: Request<()>| async {
-                Ok::<_, Infallible>(http::Response::new(Empty::<Bytes>::new()))
+                Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
             });
             let service = throttle.layer(model);
             let ask = || {
@@ -402,7 +462,7 @@ fn a_recorder_that_panics_in_a_reload_leaves_no_route_without_rules() {
         let throttle = ThrottleLayer::new(rules()).expect("proper rules");
         let handle = throttle.handle();
         let model = service_fn(|_: Request<()>| async {
-            Ok::<_, Infallible>(http::Response::new(Empty::<Bytes>::new()))
+            Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
         });
         let service = throttle.layer(model);
         let ask = || {

@@ -12,6 +12,7 @@
 //! | `throttle_limit_would_refuse_total` | counter | `limit`, `route`, `model` | requests that a shadow would have refused |
 //! | `throttle_wait_seconds` | histogram | `route`, `model` | seconds in a queue, of requests that had to wait |
 //! | `throttle_model_unread_total` | counter | `reason` | requests whose model was not read, by an [`UnreadReason`](crate::facts::UnreadReason) |
+//! | `throttle_body_timeout_total` | counter | `missing` | requests that a [peek layer](crate::peek) answered because the `body` did not arrive, or there was no `room` for it |
 //! | `throttle_usage_implausible_total` | counter | `route` | responses whose reported usage was not believed |
 //! | `throttle_store_up` | gauge | | 1 if the store answers, otherwise 0 |
 //! | `throttle_store_errors_total` | counter | | calls to the store that failed or were not answered in time |

@@ -73,6 +73,11 @@ pub(crate) fn unread_model(reason: &'static str) {
     counter!("throttle_model_unread_total", "reason" => reason).increment(1);
 }
 
+/// Counts a request whose body was not there in time, since its client was slow or there was no room for it.
+pub(crate) fn body_timed_out(missing: &'static str) {
+    counter!("throttle_body_timeout_total", "missing" => missing).increment(1);
+}
+
 /// The meters of the store: its failures, the requests that are decided without it, and whether it is up.
 #[derive(Clone)]
 pub(crate) struct StoreMeters {
@@ -144,6 +149,10 @@ pub(crate) fn describe() {
         (
             "throttle_model_unread_total",
             "Requests whose model was not read",
+        ),
+        (
+            "throttle_body_timeout_total",
+            "Requests that were answered since their body was not read in time",
         ),
         (
             "throttle_store_errors_total",

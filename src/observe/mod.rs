@@ -24,7 +24,7 @@ mod meters;
 mod meters;
 
 use self::meters::StoreMeters;
-pub(crate) use self::meters::{Meters, describe, unread_model};
+pub(crate) use self::meters::{Meters, body_timed_out, describe, unread_model};
 use crate::{
     clock::Nanos,
     store::client::{Event, OnOutage},

@@ -7,7 +7,10 @@ use http::{
     request::Parts,
 };
 
-use crate::response::{Answer, strip};
+use crate::{
+    observe,
+    response::{Answer, strip},
+};
 
 /// The thing that did not come in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,12 +22,16 @@ pub(super) enum Missing {
 }
 
 impl Missing {
-    /// Answers a request whose time is over, as a problem document (RFC 9457).
+    /// Answers a request whose time is over, as a problem document (RFC 9457), and counts it.
     ///
     /// A client that sends too slowly is told 408, and its connection closes, as RFC 9110, section 15.5.9, has it: the
     /// rest of its body is not waited for. HTTP/2 has no such field (RFC 9113, section 8.2.2): the server resets the
     /// stream.
     pub(super) fn answer(self, request: &Parts) -> Answer {
+        observe::body_timed_out(match self {
+            Self::Body => "body",
+            Self::Room => "room",
+        });
         let (status, body) = match self {
             Self::Body => (
                 StatusCode::REQUEST_TIMEOUT,

@@ -18,8 +18,9 @@
 //! # Ok::<(), tower_throttle::RulesError>(())
 //! ```
 //!
-//! In axum, [`for_axum`](PeekLayer::for_axum) saves the boxes of bodies that are not read. In a `ServiceBuilder`, the peek layer comes first. Other layers may stand between the two if they leave the body
-//! as it is.
+//! In axum, [`for_axum`](PeekLayer::for_axum) hands on axum's own body. `middleware::from_fn` further in needs that, and it
+//! saves the boxes of bodies that are not read. In a `ServiceBuilder`, the peek layer comes first. Other layers may stand
+//! between the two if they leave the body as it is.
 //!
 //! # Rules
 //!
@@ -30,8 +31,8 @@
 //! - **Read to its end.** The name of the model often comes after the messages. So the whole body is read, of at most
 //!   [`max_body`](PeekLayer::max_body) bytes, whatever its type says it is.
 //! - **Not read, and told so**: a body with a content coding, a multipart body, one that is too large, and one that breaks
-//!   off. The request goes on, with the reason as its fact. A body that turns out to be too large as it is read goes on
-//!   at once: the handler reads the first part from memory, and the rest from the client.
+//!   off. The request goes on, with the reason as its fact. A body that turns out to be too large or malformed as it is
+//!   read goes on at once: the handler reads the first part from memory, and the rest from the client.
 //! - **The same body.** The inner service gets the same bytes, trailers and error, in the same order.
 //! - **In bounded memory.** All kept bodies together take at most [`max_pool`](PeekLayer::max_pool) bytes. A full pool
 //!   slows requests down, and never changes the limits that they fall under. Room comes back as soon as the handler has

@@ -186,6 +186,9 @@ where
         }
         self.scanner.feed(&data);
         body.as_mut().keep(data);
+        if self.scanner.is_malformed() {
+            return Some(ReadEnd::Unread(UnreadReason::Malformed));
+        }
         body.has_ended().then_some(ReadEnd::Whole)
     }
 

@@ -142,7 +142,8 @@ fn seen(answer: &Answer) -> Seen {
     seen.expect("the inner service was called").clone()
 }
 
-/// The facts of a body of so many bytes that was read to its end. Most bodies here are no JSON, which is found then.
+/// The facts of a body of so many bytes that was read to its end. Most bodies here are spaces: only their end shows that
+/// they are no JSON.
 fn read(bytes: usize) -> Option<BodyFacts> {
     Some(BodyFacts::new(match bytes {
         0 => Ok(RequestFacts::default()),
@@ -261,7 +262,7 @@ fn fed() -> (Feeder, Fed) {
 
 impl Feeder {
     fn feed(&self, length: usize) {
-        let frame = Frame::data(Bytes::from(vec![b'x'; length]));
+        let frame = Frame::data(Bytes::from(vec![b' '; length]));
         self.frames.send(Ok(frame)).expect("somebody reads");
     }
 }
@@ -469,16 +470,30 @@ fn a_tunnel_is_not_read() {
     assert_eq!(feeder.polls.get(), 0);
 }
 
+/// The service is called as soon as the body cannot be read any more, while the client still sends.
 #[test]
-fn a_malformed_body_passes_whole() {
-    let steps = [Step::Data(b"!".to_vec()), Step::Data(vec![1; 9_000])];
-    let script = Script {
-        steps: steps.into(),
-        knows: true,
-    };
-    let found = run(sent(&layer(), request(script)));
-    assert_eq!(found.facts, unread(UnreadReason::Malformed));
-    assert_eq!(found.data.len(), 9_001);
+fn a_malformed_body_goes_on_at_once() {
+    let layer = layer();
+    run(async {
+        let (feeder, body) = fed();
+        let mut service = layer.layer(service_fn(|request: Request<Peeked<Fed>>| async {
+            Ok::<_, Infallible>(see_response(request).await)
+        }));
+        let mut future = pin!(service.call(request(body)));
+        feeder.feed(9_000);
+        assert!(poll(future.as_mut()).is_pending());
+        assert!(layer.settings().pool.held() > 9_000, "it may be read yet");
+        let frame = Frame::data(Bytes::from_static(b" !"));
+        feeder.frames.send(Ok(frame)).expect("somebody reads");
+        assert!(poll(future.as_mut()).is_pending());
+        assert_eq!(layer.settings().pool.held(), 0, "handed on");
+        feeder.feed(3 * MIB);
+        drop(feeder);
+        let found = seen(&future.await.expect("no error"));
+        assert_eq!(found.facts, unread(UnreadReason::Malformed));
+        assert_eq!(found.data.len(), 9_002 + 3 * MIB);
+    });
+    assert!(layer.settings().pool.is_idle());
 }
 
 // ---- Bounds
@@ -524,7 +539,7 @@ fn a_million_frames_of_one_byte_take_little_more_than_their_length() {
     const FRAMES: usize = 1_000_000;
     let layer = layer();
     let script = Script {
-        steps: (0..FRAMES).map(|_| Step::Data(vec![b'x'])).collect(),
+        steps: (0..FRAMES).map(|_| Step::Data(vec![b' '])).collect(),
         knows: false,
     };
     let pool = &layer.settings().pool;
@@ -547,7 +562,7 @@ fn bounds_of_zero_and_of_all_that_there_is() {
     let found = run(sent(
         &zero,
         request(Script {
-            steps: [Step::Data(vec![1])].into(),
+            steps: [Step::Data(vec![b' '])].into(),
             knows: true,
         }),
     ));
@@ -556,7 +571,7 @@ fn bounds_of_zero_and_of_all_that_there_is() {
     let found = run(sent(
         &none,
         request(Script {
-            steps: [Step::Data(vec![1])].into(),
+            steps: [Step::Data(vec![b' '])].into(),
             knows: true,
         }),
     ));
@@ -569,7 +584,7 @@ fn bounds_of_zero_and_of_all_that_there_is() {
 
     let large = 80 * MIB;
     let script = || Script {
-        steps: [Step::Data(vec![1; large])].into(),
+        steps: [Step::Data(vec![b' '; large])].into(),
         knows: true,
     };
     let most = layer().max_body(usize::MAX);
@@ -587,7 +602,7 @@ fn bounds_of_zero_and_of_all_that_there_is() {
 fn times_of_zero_and_of_all_that_there_is() {
     let now = layer().read_timeout(Duration::ZERO);
     let script = Script {
-        steps: (0..1_000).map(|_| Step::Data(vec![b'x'])).collect(),
+        steps: (0..1_000).map(|_| Step::Data(vec![b' '])).collect(),
         knows: false,
     };
     assert_eq!(run(sent(&now, request(script))).facts, read(1_000));
@@ -718,7 +733,7 @@ fn a_request_that_finds_no_room_is_told_503_when_its_time_is_over() {
             Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
         });
         let script = || Script {
-            steps: [Step::Data(vec![1; LENGTH])].into(),
+            steps: [Step::Data(vec![b' '; LENGTH])].into(),
             knows: true,
         };
         let mut held: Vec<_> = (0..2)
@@ -796,7 +811,8 @@ fn uploads_that_wait_for_each_other_all_end() {
         run(async {
             let mut uploads = VecDeque::new();
             for upload in 0..100 {
-                let steps = (0..64).flat_map(|_| [Step::Data(vec![1; LENGTH / 64]), Step::Pending]);
+                let steps =
+                    (0..64).flat_map(|_| [Step::Data(vec![b' '; LENGTH / 64]), Step::Pending]);
                 let mut request = request(Script {
                     steps: steps.collect(),
                     knows: false,
@@ -840,7 +856,7 @@ fn a_thousand_slow_uploads_leave_room_for_others() {
             slow.push((feeder, future));
         }
         let whole = Script {
-            steps: [Step::Data(vec![1; 2 * MIB])].into(),
+            steps: [Step::Data(vec![b' '; 2 * MIB])].into(),
             knows: true,
         };
         assert_eq!(sent(&layer, request(whole)).await.facts, read(2 * MIB));
@@ -862,7 +878,7 @@ fn room_comes_back_as_frames_are_handed_on() {
         Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
     });
     let script = Script {
-        steps: vec![Step::Data(vec![1; 8_000]); 3].into(),
+        steps: vec![Step::Data(vec![b' '; 8_000]); 3].into(),
         knows: false,
     };
     run(layer.layer(service).oneshot(request(script))).expect("no error");
@@ -887,7 +903,7 @@ fn a_panic_of_the_inner_service_gives_all_back() {
         }
     }
     let script = Script {
-        steps: [Step::Data(vec![1; 8_000])].into(),
+        steps: [Step::Data(vec![b' '; 8_000])].into(),
         knows: false,
     };
     let future = layer.layer(Panics).oneshot(request(script));
