@@ -53,7 +53,7 @@ pub enum UnreadReason {
     Encoded,
     /// The body has several parts, such as a form with files, by its `Content-Type`.
     Multipart,
-    /// The body breaks the [rules](self#rules).
+    /// The body breaks the [rules](super#rules).
     Malformed,
     /// The body failed before its end.
     Cut,

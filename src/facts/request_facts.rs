@@ -1,6 +1,6 @@
 //! The facts of one body.
 
-/// Facts that the body of a request states; see the [module](self).
+/// Facts that the body of a request states; see the [module](super).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RequestFacts {
     pub(super) model: Option<Box<str>>,

@@ -2,7 +2,7 @@
 
 use std::str;
 
-use super::word::{HIGHEST, ONES, WORD, word};
+use super::word::{HIGHEST, WORD, word};
 
 /// The beginning of a character that the end of a piece has cut.
 #[derive(Debug, Clone, Default)]
@@ -75,17 +75,19 @@ fn valid_len(bytes: &[u8]) -> usize {
 /// Returns whether a word begins with two characters of three bytes, other than those whose second byte is limited.
 #[inline]
 fn is_two_of_three(word: u64) -> bool {
-    /// The first bytes of both.
-    const LEADS: u64 = 0x0000_0000_FF00_00FF;
-    /// The bits that say which byte of a character it is.
+    /// The bits that say which byte of a character each is.
     const KINDS: u64 = 0x0000_C0C0_F0C0_C0F0;
     const THREES: u64 = 0x0000_8080_E080_80E0;
-    // Carries into the fifth bit, unless the lower four are zero.
-    let is_not_zero = |nibbles: u64| nibbles + (LEADS & ONES * 0x0F);
-    let low = word & LEADS & ONES * 0x0F;
-    // `E0` must not be overlong, nor `ED` a surrogate.
-    let is_free = is_not_zero(low) & is_not_zero(low ^ (LEADS & ONES * 0x0D)) & ONES * 0x10;
-    word & KINDS == THREES && is_free == LEADS & ONES * 0x10
+    /// The low half of both first bytes.
+    const LOW: u64 = 0x0F00_000F;
+    /// The same of `ED`.
+    const LOW_OF_ED: u64 = 0x0D00_000D;
+    /// The bit above, into which a carry goes if fifteen is added to more than zero.
+    const CARRY: u64 = 0x1000_0010;
+    let low = word & LOW;
+    // A character with `E0` may be overlong, and one with `ED` a surrogate.
+    let is_free = (low + LOW) & ((low ^ LOW_OF_ED) + LOW) & CARRY;
+    word & KINDS == THREES && is_free == CARRY
 }
 
 /// Returns the length of the character at the beginning, or zero if it is cut or no UTF-8 (RFC 3629, section 4).
