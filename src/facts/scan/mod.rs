@@ -3,7 +3,7 @@
 //! A [`FactsScanner`] is fed the bytes in pieces, split anywhere. It stores no part of the body but two names of at most
 //! 256 bytes, and its time is linear, whatever the input.
 //!
-//! It refuses all that serde_json refuses to read as a `Value`, invalid UTF-8 included: a scan that let more pass would
+//! All that serde_json refuses to read as a `Value` is malformed, invalid UTF-8 included: a scan that let more pass would
 //! read facts where a server reads others or none.
 
 mod escape;

@@ -424,6 +424,21 @@ fn encoded_data_is_an_item() {
 }
 
 #[test]
+fn a_name_for_data_has_no_part_in_the_next_member() {
+    let stated = Stated {
+        items: 1,
+        ..text(3)
+    };
+    for members in [
+        r#""messages":[{"data":"x"}],"input":"abc""#,
+        r#""messages":{"data":"x"},"a":{"bytes":1},"input":"abc""#,
+        r#""messages":[{"data":"x"},"abc"]"#,
+    ] {
+        assert_states(format!("{{{members}}}"), Some(&stated), "the next member");
+    }
+}
+
+#[test]
 fn token_ids_are_numbers_in_arrays() {
     for name in ["prompt", "input"] {
         for (value, ids) in [
@@ -532,6 +547,8 @@ fn all_that_is_no_json_object_is_malformed() {
         b"\"\\ud800\\n\"",
         b"\"\\ud800x\\udc00\"",
         b"\"\\udbff\\ue000\"",
+        b"\"\\ud800\\ue000\"",
+        b"\"\\ud83d\\uffff\"",
         b"\"\xFF\"",
         b"\"\xC3\"",
         b"\"\xC3\\n\"",
