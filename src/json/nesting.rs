@@ -29,6 +29,12 @@ impl Nesting {
         self.depth > 0 && !self.in_object()
     }
 
+    /// Returns whether the innermost is an object, and lies in an array.
+    #[inline]
+    pub(crate) fn in_object_of_array(&self) -> bool {
+        self.depth > 1 && self.objects & 0b11 == 0b01
+    }
+
     /// Returns whether one more may be opened.
     #[inline]
     pub(crate) fn has_room(&self) -> bool {

@@ -299,6 +299,11 @@ impl FactsScanner {
             {
                 (self.name(), rest)
             }
+            // One object ends, and another begins in the same array: as many are open as before.
+            (
+                ScanState::Next,
+                [b'}', b',', b'{', b'"', rest @ ..] | [b'}', b',', b' ', b'{', b'"', rest @ ..],
+            ) if self.nesting.in_object_of_array() => (self.name(), rest),
             _ => (state, bytes),
         }
     }

@@ -500,6 +500,10 @@ fn all_that_is_no_json_object_is_malformed() {
         "{\"model\":\"m\"",
         "{\"a\":1]",
         "{\"a\":[1}",
+        r#"{"a":"b"},{"c":"d"}"#,
+        r#"{"a":{"b":"c"},{"d":"e"}}"#,
+        r#"{"a":["b"},{"c":"d"}]}"#,
+        r#"{"a":[{"b":"c"},{"d"]}"#,
     ];
     for body in whole {
         assert_malformed(body, "no object");
