@@ -224,7 +224,7 @@ impl RuleSet {
             if demand.model == ModelClass::UNREAD && visit == Visit::Request {
                 self.count_unread(models, request);
             }
-            limits = models.limits(limits, plan, class, is_declared);
+            limits = models.limits(&limits, plan, class, is_declared);
         }
         if limits.limit_set.has_tokens {
             demand.tokens = self.estimator.tokens(request);

@@ -85,17 +85,17 @@ impl ModelRules {
     /// to one declared route.
     pub(super) fn limits<'a>(
         &self,
-        routes: Cow<'a, RouteLimits>,
+        routes: &Cow<'a, RouteLimits>,
         plan: &PlanLimits,
         class: usize,
         is_declared: bool,
     ) -> Cow<'a, RouteLimits> {
-        let kept = match routes {
+        let kept = match *routes {
             Cow::Borrowed(routes) if routes.limit_set.exempt => return Cow::Borrowed(routes),
             Cow::Borrowed(routes) => routes.of_models(self.names.len()).get(class),
             Cow::Owned(_) => None,
         };
-        let make = || self.make(&routes, plan, class);
+        let make = || self.make(routes, plan, class);
         match kept {
             Some(kept) if kept.get().is_some() || is_declared || self.takes_room() => {
                 Cow::Borrowed(kept.get_or_init(make))

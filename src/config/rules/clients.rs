@@ -2,7 +2,7 @@
 
 use super::{
     limits::{limits, limits_of, short},
-    models::of_plan,
+    models::on_models,
     routes::by_route,
     words::one_of,
 };
@@ -142,13 +142,7 @@ fn plan(place: &Cursor<'_>) -> Result<Plan, ConfigError> {
         }
     }
     if let Some(models) = fields.get("models") {
-        let (named, otherwise) = of_plan(&models)?;
-        for (name, limits) in named {
-            plan = plan.model(name, limits);
-        }
-        if let Some(limits) = otherwise {
-            plan = plan.other_models(limits);
-        }
+        plan = on_models(&models, plan)?;
     }
     fields.end()?;
     Ok(plan)

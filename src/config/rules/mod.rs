@@ -179,9 +179,10 @@ fn estimate(place: &Cursor<'_>) -> Result<Estimate, ConfigError> {
 
 /// `{ bytes_per_token = 4, tokens_per_item = 1000, output = 1000, max_output = 8192 }`.
 fn body_estimate(place: &Cursor<'_>) -> Result<BodyEstimate, ConfigError> {
+    type Setter = fn(BodyEstimate, u64) -> BodyEstimate;
     let mut fields = place.fields()?;
     let mut estimate = BodyEstimate::new();
-    let setters: [(&str, fn(BodyEstimate, u64) -> BodyEstimate); 4] = [
+    let setters: [(&str, Setter); 4] = [
         ("bytes_per_token", BodyEstimate::bytes_per_token),
         ("tokens_per_item", BodyEstimate::tokens_per_item),
         ("output", BodyEstimate::output),

@@ -2,11 +2,11 @@
 
 use super::limits::limits;
 use crate::{
+    client::Plan,
     config::{
         document::{Cursor, Value},
         error::ConfigError,
     },
-    limit::limits::Limits,
     model::Models,
 };
 
@@ -62,23 +62,19 @@ fn source(place: &Cursor<'_>) -> Result<Models, ConfigError> {
     }
 }
 
-/// The limits of each client on models: those of named ones, and those of all others.
-pub(super) fn of_plan(
-    place: &Cursor<'_>,
-) -> Result<(Vec<(String, Limits)>, Option<Limits>), ConfigError> {
-    let mut named = Vec::new();
-    let mut otherwise = None;
+/// Adds the limits of each client on models to a plan.
+pub(super) fn on_models(place: &Cursor<'_>, plan: Plan) -> Result<Plan, ConfigError> {
+    let mut plan = plan;
     for (name, place) in place.entries()? {
         let limits = limits(&place)?;
-        match name {
-            OTHERWISE => otherwise = Some(limits),
+        plan = match name {
+            OTHERWISE => plan.other_models(limits),
             name if is_setting(name) => {
-                return Err(place.fault_of_name(
-                    "is a setting of `models`, and has no limits of clients".to_owned(),
-                ));
+                let fault = "is a setting of `models`, and has no limits of clients";
+                return Err(place.fault_of_name(fault.to_owned()));
             }
-            name => named.push((name.to_owned(), limits)),
-        }
+            name => plan.model(name, limits),
+        };
     }
-    Ok((named, otherwise))
+    Ok(plan)
 }
