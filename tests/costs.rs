@@ -1,5 +1,10 @@
 //! Requests that cost more than one unit of the limits of their client and of the total.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test reads the clock that it has paused"
+)]
+
 #[path = "support/mod.rs"]
 mod support;
 

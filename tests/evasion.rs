@@ -1,6 +1,8 @@
 //! Bodies that are written so that their model is missed: each is charged as a plain request for that model would be, or
 //! as one for every model.
 
+#[path = "support/cases.rs"]
+mod cases;
 #[path = "support/mod.rs"]
 mod support;
 
@@ -251,7 +253,7 @@ fn charged(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(cases::cases(2_000))]
 
     #[test]
     fn no_body_is_charged_less_than_the_model_that_it_names(

@@ -4,16 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::{Method, StatusCode};
+use axum::body::Body;
+use axum::http::{Method, Request, StatusCode};
 use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::routing::{get, post};
 use tower::ServiceBuilder;
+use tower::util::MapRequestLayer;
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
 use tower_throttle::{
     Clients, InFlight, Limits, Models, Plan, Rate, Rules, ThrottleLayer,
+    peek::Peeked,
     response::EXPOSE_HEADERS,
     rules::Undeclared,
     usage::{BodyEstimate, Estimate},
@@ -120,9 +123,13 @@ pub(crate) fn app(models: ServedModels, key: ApiKey, throttle: ThrottleLayer) ->
         // 3. Strangers are turned away before they can spend anybody's budget.
         .layer(from_fn_with_state(key, guard::require_key))
         // 4. Reads the model and the length of the prompt, unless the throttle refuses in any case.
-        .layer(throttle.peek_layer().for_axum())
+        .layer(throttle.peek_layer())
         // 5. The throttle: what it refuses costs no more than this.
         .layer(throttle)
+        // Middleware of axum takes axum's body. (With the feature `axum`, `peek_layer().for_axum()` hands it on.)
+        .layer(MapRequestLayer::new(|request: Request<Peeked<Body>>| {
+            request.map(Body::new)
+        }))
         // 6. A request that turns out to be invalid has been counted all the same.
         .layer(map_response(error::in_openai_shape))
         .layer(from_fn(guard::require_json))

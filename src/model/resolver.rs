@@ -150,8 +150,8 @@ mod tests {
     use super::*;
     use crate::{Limits, Rate, facts::FactsScanner};
 
-    fn resolver(models: Models) -> ModelResolver {
-        ModelResolver::new(&models).expect("models that hold together")
+    fn resolver(models: &Models) -> ModelResolver {
+        ModelResolver::new(models).expect("models that hold together")
     }
 
     #[test]
@@ -162,7 +162,7 @@ mod tests {
             .fold(Models::by_header("x-model"), |models, name| {
                 models.model(*name, Limits::new())
             });
-        let resolver = resolver(models);
+        let resolver = resolver(&models);
         let table = [
             ("gpt-4", Some("gpt-4*")),
             ("gpt-4o", Some("gpt-4o")),
@@ -191,8 +191,8 @@ mod tests {
 
     #[test]
     fn what_is_not_read_has_a_class_of_its_own() {
-        let by_header = resolver(Models::by_header("x-model").model("a", Limits::new()));
-        let by_body = resolver(Models::from_body().model("a", Limits::new()));
+        let by_header = resolver(&Models::by_header("x-model").model("a", Limits::new()));
+        let by_body = resolver(&Models::from_body().model("a", Limits::new()));
         let class = |resolver: &ModelResolver, value: Option<&[u8]>, body: Option<BodyFacts>| {
             let mut request = Request::new(());
             if let Some(value) = value {
