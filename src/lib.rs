@@ -47,6 +47,7 @@
 //! | limit routes, with rates, quotas and totals | [`Rules`], [`Limits`], [`Rate`], [`Quota`], and the guide [Limits](guides::limits) |
 //! | limit clients, on plans | [`Clients`], [`Plan`], and the guide [Clients and plans](guides::clients) |
 //! | limit model servers | [`Limits::in_flight`], [`Limits::max_wait`], [`Limits::tokens`], [`Usage`], and the guide [Serving models](guides::models) |
+//! | limit by model, count some requests as several | [`Models`], [`Limits::cost`], [`peek`], and the guide [Models and costs](guides::costs) |
 //! | choose the answers to clients | [`ThrottleLayer::builder`], [`Dialect`](response::Dialect), and the guide [Refusals and header fields](guides::refusals) |
 //! | order the layers | the guide [The order of layers](guides::layers) |
 //! | keep limits in a file | [`config`], and the guide [Configuration files](guides::configuration) |
@@ -71,7 +72,8 @@
 //! A decision is made in `call`: one reading of the clock, one look-up and one exchange for each limit. There is no
 //! lock (except for a client without a bucket), no task, no timer and no boxed future. A request that queues, or asks a
 //! store, costs a box and a clone of the inner service. With header fields off, an admitted request on plain
-//! limits [allocates nothing](ThrottleLayerBuilder::decision).
+//! limits [allocates nothing](ThrottleLayerBuilder::decision). Bodies are read only by a [peek layer](peek), which has
+//! bounded memory, and a timer for a body that it waits for.
 //!
 //! # Limitations
 //!
@@ -85,7 +87,7 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `axum` | axum's matched route, original path and peer's address; `ThrottleLayer::for_axum`, a layer whose responses have axum's body |
+//! | `axum` | axum's matched route, original path and peer's address; `ThrottleLayer::for_axum` and `PeekLayer::for_axum`, layers with axum's body |
 //! | `tonic` | tonic's peer address; `Throttle<S>` is a `NamedService` if `S` is |
 //! | `serde` | a [`Snapshot`](snapshot::Snapshot) is `Serialize` |
 //! | `config` | rules from [documents](config): TOML, YAML, JSON, API Gateway, Azure API Management |

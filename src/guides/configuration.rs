@@ -53,9 +53,10 @@
 //! # Settings that only code has
 //!
 //! Members of plans are secrets, and closures are code. Add them with
-//! [`Rules::map_clients`](crate::Rules::map_clients). A file that is followed replaces all rules each time it is read,
-//! so add them there, with [`map_rules`](crate::config::Watch::map_rules). Here an authentication layer has put the
-//! account into the extensions, and the file has the limits of its plans:
+//! [`Rules::map_clients`](crate::Rules::map_clients) and [`Rules::map_models`](crate::Rules::map_models). A file that is
+//! followed replaces all rules each time it is read, so add them there, with
+//! [`map_rules`](crate::config::Watch::map_rules). Here an authentication layer has put the account into the extensions,
+//! and the file has the limits of its plans:
 //!
 //! ```
 //! use tower_throttle::{Clients, Rules, ThrottleLayer, config};

@@ -13,6 +13,7 @@
 //! # async fn chat() {}
 //! # async fn images() {}
 //! let rules = Rules::new()
+//!     .total(Rate::per_second(100).burst(200)) // An image takes ten of these.
 //!     .default_route(Rate::per_second(10).burst(20))
 //!     .route("POST /v1/images/generations", Limits::new().cost(10))
 //!     .route("POST /v1/chat/completions", Limits::new())
@@ -37,6 +38,7 @@
 //!
 //! ```
 //! # let text = r#"
+//! total = { rate = 100, burst = 200 }
 //! default_route = { rate = 10, burst = 20 }
 //! estimate = { body = { output = 1000 }, or = 16000 }
 //!
@@ -70,12 +72,12 @@
 //!
 //! # Reading the body
 //!
-//! [`ThrottleLayer::peek_layer`](crate::ThrottleLayer::peek_layer) makes a layer that reads the body before the throttle
-//! decides. It goes outside of the throttle, and outside of authentication only if you accept that strangers have their
-//! bodies read.
+//! [`ThrottleLayer::peek_layer`](crate::ThrottleLayer::peek_layer) makes a layer that reads the body before the
+//! throttle decides. It goes directly outside of the throttle, and inside of authentication: outside of it, strangers
+//! have their bodies read, and clients that are identified by what authentication inserts are anonymous to it.
 //!
 //! - **It refuses before it reads.** A request that a limit refuses whatever its body says is answered at once, and a
-//!   client that sent `Expect: 100-continue` never uploads.
+//!   client that sent `Expect: 100-continue` never uploads. Limits in a store and queues decide after the body.
 //! - **It reads where it has to.** Exempt routes, and routes whose limits need nothing of the body, pass unread.
 //! - **The handler gets the same body**, byte for byte, with its trailers.
 //! - **It reads to the end**, since another parser takes the last of two members with one name. A body that states a

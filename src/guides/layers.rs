@@ -46,7 +46,8 @@
 //!    client. Without credentials that is the anonymous client, or with `or_address` the one of its address.
 //! 3. **Authentication** is outside if limits identify clients. Strangers then cannot spend the limits of known
 //!    clients, nor be a new client with each invented key.
-//! 4. **The throttle.**
+//! 4. **The throttle.** Directly outside of it goes its [peek layer](crate::peek), if limits need
+//!    [facts of the body](super::costs#reading-the-body). It bounds the size and the time of the bodies that it reads.
 //! 5. **Validation, body limit and timeouts** are inside, since a rejected request does not reach them. The deadline
 //!    for the request's body bounds how long a request without its body holds a [slot](super::models#slots).
 //!    `RequestBodyTimeoutLayer` bounds only the time between two frames, which a client can stretch by sending a byte

@@ -80,7 +80,7 @@
 //!   requests wait for.
 //! - By default the estimate is one token for every four bytes of `Content-Length`.
 //!   [`Rules::estimate`](crate::Rules::estimate) sets another [`Estimate`](crate::usage::Estimate): a fixed number, a
-//!   header field or a closure.
+//!   header field, the text and the largest output of the [body](super::costs#costs), or a closure.
 //! - An estimate above the burst is admitted, since it is a guess. A limit reserves at most its burst, and at most half
 //!   of it in a shared bucket ([`max_reservation_percent`](crate::Limits::max_reservation_percent)).
 //!   [`max_tokens_per_request`](crate::Limits::max_tokens_per_request) rejects larger requests.

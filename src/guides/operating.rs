@@ -55,8 +55,8 @@
 //! Refusals, implausible reports and failing buckets are each logged at most ten times a second; `suppressed` counts
 //! those left out since the last. `limit` holds the names of all limits that refused, separated by commas. It is absent
 //! if the store could not decide or the throttle is closed, as the message then says. `plan` is absent for a client
-//! without one, `model` for a request that is not charged by model, and `wait_ms` if waiting does not help. The rows about a file name it in their messages (feature
-//! `watch`).
+//! without one, `model` for a request that is not charged by model, and `wait_ms` if waiting does not help. The rows
+//! about a file name it in their messages (feature `watch`).
 //!
 //! To log requests, let the throttle insert the [`Decision`](crate::Decision) into the response's extensions. It holds
 //! no text that a client chose:
