@@ -200,7 +200,7 @@ fn schema() -> Value {
     models["required"] = json!(["by"]);
     models["properties"] = json!({
         "by": {
-            "description": "How the model is found: `body`, a header field, or `code`, if code calls `Models::named_by`.",
+            "description": "The source of the model: `body`, a header field, or `code`, if code calls `Models::named_by`.",
             "anyOf": [
                 { "enum": ["body", "code"] },
                 table(
