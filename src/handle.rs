@@ -83,13 +83,14 @@ impl Handle {
     /// - The same holds for requests that move to `$default` or away from it when
     ///   [`Rules::catch_all`](crate::Rules::catch_all) changes.
     ///
-    /// Limits of clients on single routes start full with their key. Balances in a
+    /// Limits of clients on a single route or model start full when they are first declared. Balances in a
     /// [store](crate::ThrottleLayerBuilder::store) move only if the key equals the route of the host's router, such as
     /// `GET /models/{id}`. Otherwise the route has another name in the store, and starts full.
     ///
     /// Routes that have lost their keys are remembered until all of their usage has come back, up to 65,536 of them.
     /// Beyond that, the route that lost its key first is forgotten. It starts full when it is next asked for, and the
-    /// bound above holds for it only from then on.
+    /// bound above holds for it only from then on. The same holds for limits of models, of plans, and of clients on
+    /// single routes and models that are removed and declared again: those of 1,024 are remembered.
     ///
     /// The settings of the layer do not change.
     ///
@@ -205,8 +206,10 @@ impl Handle {
     /// inner service.
     ///
     /// The decision has the balances that the request would leave, or, for a refusal, the present ones with the wait.
-    /// Closures that identify clients and estimate tokens are called.
+    /// Closures that identify clients, name models and estimate tokens are called.
     ///
+    /// - A model or an estimate that is read from the body is that of the [`BodyFacts`](crate::facts::BodyFacts) in the
+    ///   request's extensions. Without them the body counts as not read.
     /// - A request that would wait in line counts as refused, with the time until its limits have room. Requests ahead
     ///   of it are not counted in that time.
     /// - Requests are read by the [protocol](crate::ThrottleLayerBuilder::protocol) of the layer.

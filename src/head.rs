@@ -9,7 +9,7 @@ use http::{
     request::Parts,
 };
 
-/// The head of a request, for user closures that identify clients or estimate tokens.
+/// The head of a request, for user closures that identify clients, name models or estimate tokens.
 #[derive(Debug, Clone, Copy)]
 pub struct RequestHead<'a> {
     method: &'a Method,

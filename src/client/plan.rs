@@ -44,7 +44,11 @@ impl Plan {
 
     /// Adds limits of each client on one model, besides the client's other limits and those of the model. The name is
     /// written as in [`Models::model`](crate::Models::model); any other is an error of
-    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new), and so is a name that is given twice.
+    ///
+    /// A plan has the limits of [each client](crate::Clients::each) on a model, as far as it has none of its own.
+    /// Unlike on a route, [`Limits::unlimited`] frees from these alone: the client's other limits still count the
+    /// requests.
     ///
     /// A request whose model was not read is charged on these limits of every model, unless
     /// [`Models::unread`](crate::Models::unread) is set.
@@ -53,9 +57,10 @@ impl Plan {
         self
     }
 
-    /// Sets limits of each client on all models that the rules do not name, together.
+    /// Sets limits of each client on all models that the rules do not name, and on requests without a model, together.
     ///
-    /// They need [`Rules::models`](crate::Rules::models), as the limits of a model do.
+    /// Without [`Rules::models`](crate::Rules::models) they are an error of
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn other_models(mut self, limits: impl Into<Limits>) -> Self {
         self.other_models = Some(limits.into());
         self

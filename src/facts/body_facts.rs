@@ -53,11 +53,13 @@ pub enum UnreadReason {
     Encoded,
     /// The body has several parts, such as a form with files, by its `Content-Type`.
     Multipart,
-    /// The body breaks the [rules](super#rules).
+    /// The body breaks the [rules](super#rules). For [`Models::by_header`](crate::Models::by_header): the field is not
+    /// UTF-8.
     Malformed,
     /// The body failed before its end.
     Cut,
-    /// No layer has read the body.
+    /// No layer has read the body. [`BodyFacts`] never have this reason; it is that of requests without them, in
+    /// metrics.
     Absent,
 }
 

@@ -1,6 +1,7 @@
 //! The facts of one body.
 
-/// Facts that the body of a request states; see the [module](super).
+/// Facts that the body of a request states; see the [module](super). Those of an empty body are the default: no member
+/// is stated, and all sizes are zero.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RequestFacts {
     pub(super) model: Option<Box<str>>,
@@ -14,32 +15,33 @@ pub struct RequestFacts {
 }
 
 impl RequestFacts {
-    /// Returns the name of the model, `model`.
+    /// Returns the name of the model, `model`, of at most 256 bytes. `None` if it is not stated.
     #[must_use]
     pub fn model(&self) -> Option<&str> {
         self.model.as_deref()
     }
 
-    /// Returns `service_tier`, such as `priority` or `flex`.
+    /// Returns `service_tier`, such as `priority` or `flex`, of at most 256 bytes. `None` if it is not stated.
     #[must_use]
     pub fn service_tier(&self) -> Option<&str> {
         self.service_tier.as_deref()
     }
 
-    /// Returns whether the answer is to be a stream, `stream`.
+    /// Returns whether the body asks for a stream: the value of `stream`, or false if it is not stated. Servers whose
+    /// default is a stream, such as Ollama, may stream nevertheless.
     #[must_use]
     pub fn is_stream(&self) -> bool {
         self.is_stream
     }
 
     /// Returns the largest number of tokens of one answer: the largest of `max_tokens`, `max_completion_tokens` and
-    /// `max_output_tokens`.
+    /// `max_output_tokens`. `None` if none is stated. It may be zero.
     #[must_use]
     pub fn max_output_tokens(&self) -> Option<u64> {
         self.max_output_tokens
     }
 
-    /// Returns the number of answers, `n`.
+    /// Returns the number of answers, `n`. `None` if it is not stated. It may be zero.
     #[must_use]
     pub fn choices(&self) -> Option<u64> {
         self.choices

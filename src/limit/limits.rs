@@ -231,13 +231,18 @@ impl Limits {
     /// client and of the total. Default: 1.
     ///
     /// With a cost of 10 for an image, ten chats count as one image. Limits that hold for one route or one model count
-    /// requests, whatever these cost, and so do caps in flight. A request of a route and a model that both have a cost
-    /// has the larger one. Limits with a cost are not [leased](crate::store::Leases).
+    /// requests, whatever these cost. Caps in flight count requests, and token rates count tokens. A route inherits the
+    /// cost of the default route. A request that costs more than one unit takes them without a
+    /// [lease](crate::store::Leases).
+    ///
+    /// A request that has several costs has the largest: of its route and its model, or of the routes that its path may
+    /// mean. One whose model was not read has that of the dearest model, unless
+    /// [`Models::unread`](crate::Models::unread) is set: then it has the cost that is set there, or 1.
     ///
     /// # Errors
     ///
-    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new) refuses a cost of zero, one above what a rate's burst or a quota
-    /// of the total or of clients holds, and one for the total, clients and plans.
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new) refuses a cost of zero, a cost above the burst of a rate or
+    /// the count of a quota that clients or the total have, and a cost on the total, on clients or in a plan.
     ///
     /// ```
     /// use tower_throttle::{Clients, Limits, Quota, Rate, Rules};

@@ -17,8 +17,8 @@ impl ModelClass {
         Self(u32::try_from(number).map_or(u32::MAX, |number| number.saturating_add(3)))
     }
 
-    /// Returns the position of the class, counted from zero: unread is the first, others the second, and then come the models. `None` for
-    /// a request that is not charged by model.
+    /// Returns the position of the class, counted from zero: unread is the first, others the second, and then come the
+    /// models. `None` for a request that is not charged by model.
     #[inline]
     pub(crate) fn position(self) -> Option<usize> {
         usize::try_from(self.0).ok()?.checked_sub(1)

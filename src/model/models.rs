@@ -75,6 +75,9 @@ impl Models {
     ///
     /// [`ThrottleLayer::peek_layer`](crate::ThrottleLayer::peek_layer) reads the body, and goes outside of the
     /// throttle. Without that layer no model is read, and all requests are charged on the limits of every model.
+    ///
+    /// A request without a body names no model, and falls under [`otherwise`](Self::otherwise). An upload in several
+    /// parts is not read. If the server has such routes, name those that have models with [`on`](Self::on).
     pub fn from_body() -> Self {
         Self::of(ModelSource::Body)
     }
@@ -137,8 +140,8 @@ impl Models {
     /// Restricts models to the requests of one route, given by its [`RouteKey`](crate::RouteKey). Without a call, the
     /// requests of all routes have models, but for [exempt](Limits::exempt) ones.
     ///
-    /// Other routes have no limits by model, and their bodies are not read. A key without limits in the rules is an
-    /// error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    /// Each call adds a route. Other routes have no limits by model, and no model is read from their bodies. A key that
+    /// the rules do not declare is an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn on(mut self, key: impl AsRef<str>) -> Self {
         self.routes.push(key.as_ref().into());
         self
@@ -164,7 +167,9 @@ impl Models {
     /// Sets the limits of all requests whose model was not read, in place of those of every model.
     ///
     /// A client chooses whether its model is read, for example by compressing the body. Limits that are wider than
-    /// those of one of the models are a way around that model's.
+    /// those of one of the models are a way around that model's. The same holds for the [cost](Limits::cost), which is
+    /// 1 unless it is set here, and for limits of each client on a model ([`Plan::model`](crate::Plan::model)), which
+    /// do not hold for these requests.
     pub fn unread(mut self, limits: impl Into<Limits>) -> Self {
         self.unread = Some(limits.into());
         self

@@ -214,7 +214,8 @@ impl Change {
         self.plan.as_deref()
     }
 
-    /// Returns the model that the limit holds for, as the rules name it, or `otherwise` or `unread`.
+    /// Returns the model that the limit holds for, as the rules name it, or `otherwise` or `unread`. `None` if it holds
+    /// whatever the model.
     #[must_use]
     pub fn model(&self) -> Option<&str> {
         self.model.as_deref()

@@ -1,4 +1,4 @@
-//! The number of model tokens that the facts of a body suggest.
+//! Estimates of model tokens from the facts of a body.
 
 use crate::facts::RequestFacts;
 
@@ -10,6 +10,11 @@ use crate::facts::RequestFacts;
 /// - **Input**: a token for every four bytes of text, one for each token that is sent as a number, and 1,000 for each
 ///   image, sound or file.
 /// - **Output**: the most tokens that the request asks for, or 1,000 if it does not say, for each of the `n` answers.
+///   No answers count as one.
+///
+/// A sum above 2⁶⁴ − 1 counts as 2⁶⁴ − 1. A limit reserves no more than a part of its burst; see [`Estimate`].
+///
+/// [`Estimate`]: crate::usage::Estimate
 ///
 /// ```
 /// use tower_throttle::{
@@ -49,19 +54,22 @@ impl BodyEstimate {
         self
     }
 
-    /// Sets the tokens of an image, a sound or a file, whatever its size. Default: 1,000.
+    /// Sets the tokens of an image, a sound or a file that the body holds, whatever its size. Default: 1,000. With zero
+    /// they count nothing.
     pub fn tokens_per_item(mut self, tokens: u64) -> Self {
         self.tokens_per_item = tokens;
         self
     }
 
-    /// Sets the tokens of an answer to a request that does not state its maximum. Default: 1,000.
+    /// Sets the tokens of an answer to a request that does not state its maximum. Default: 1,000. With zero, only the
+    /// input of such a request counts.
     pub fn output(mut self, tokens: u64) -> Self {
         self.output = tokens;
         self
     }
 
-    /// Sets the most tokens that an answer can have, whatever the request asks for. Default: no bound.
+    /// Sets the most tokens that an answer can have, whatever the request asks for. Default: no bound. With zero, only
+    /// the input counts.
     pub fn max_output(mut self, tokens: u64) -> Self {
         self.max_output = tokens;
         self

@@ -83,8 +83,10 @@ impl Estimate {
     /// Creates an estimate from the facts of the request's body: its text, and the output that it asks for.
     ///
     /// [`ThrottleLayer::peek_layer`](crate::ThrottleLayer::peek_layer) reads the body, and goes outside of the
-    /// throttle. A body that was not read has [`or`](Self::or) tokens: choose a number above that of most requests,
-    /// since a client decides whether its body is read.
+    /// throttle. A request whose body was not read has [`or`](Self::or) tokens, and that is 1 unless you set it. A
+    /// client decides whether its body is read, so set a number above that of most requests. If
+    /// [`max_tokens_per_request`](crate::Limits::max_tokens_per_request) is to hold for such requests, set a number
+    /// above it: all of them are refused then.
     pub fn from_body(estimate: BodyEstimate) -> Self {
         Self::of(EstimateSource::Body(estimate))
     }
@@ -94,7 +96,7 @@ impl Estimate {
     /// ```
     /// use tower_throttle::usage::Estimate;
     ///
-    /// // Inserted by an outer layer that has read `max_tokens` from the body.
+    /// // Inserted by an outer layer that knows the largest answer of the model.
     /// #[derive(Clone)]
     /// struct MaxTokens(u64);
     ///

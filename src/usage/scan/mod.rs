@@ -20,8 +20,8 @@
 //! # Truncated answers
 //!
 //! A JSON answer reports its cost once its last brace has arrived, an event once its empty line has. A truncated one
-//! reports nothing. Nor does JSON that breaks the grammar or is more than [127 levels](crate::json::DEPTH) deep. Strings are
-//! not decoded, so that invalid UTF-8 and lone surrogates go unnoticed.
+//! reports nothing. Nor does JSON that breaks the grammar or is more than [127 levels](crate::json::DEPTH) deep.
+//! Strings are not decoded, so that invalid UTF-8 and lone surrogates go unnoticed.
 //!
 //! Bytes are not decompressed: a compressed answer reports nothing.
 
