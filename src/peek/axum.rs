@@ -32,8 +32,8 @@ pub struct AxumPeekLayer {
 
 /// A [`Peek`] whose requests and responses have axum's body. Made by [`AxumPeekLayer`].
 ///
-/// The inner service takes axum's body, as routes and routers do, and answers with a body of `Bytes` that can be sent to
-/// other threads.
+/// The inner service takes axum's body, as routes and routers do, and answers with a body of `Bytes` that can be sent
+/// to other threads.
 #[derive(Debug, Clone)]
 pub struct AxumPeek<S> {
     peek: Peek<S>,
@@ -57,14 +57,16 @@ pin_project! {
 }
 
 impl PeekLayer {
-    /// Converts this layer for routes of axum, so that bodies which are not read are not boxed. It keeps the settings and
-    /// the pool of this layer.
+    /// Converts this layer for routes of axum, so that bodies which are not read are not boxed. It keeps the settings
+    /// and the pool of this layer.
     ///
     /// ```
     /// use axum::{Router, routing::post};
-    /// use tower_throttle::{Rate, Rules, ThrottleLayer};
+    /// use tower_throttle::{Models, Rate, Rules, ThrottleLayer};
     ///
-    /// let rules = Rules::new().route("POST /v1/chat/completions", Rate::per_second(2).burst(4));
+    /// let rules = Rules::new()
+    ///     .route("POST /v1/chat/completions", Rate::per_second(2).burst(4))
+    ///     .models(Models::from_body().model("llama-70b", Rate::per_minute(30)));
     /// let throttle = ThrottleLayer::new(rules)?;
     /// let peek = throttle.peek_layer();
     /// let app: Router = Router::new()

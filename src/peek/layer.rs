@@ -10,8 +10,9 @@ use crate::layer::ThrottleLayer;
 /// A layer outside of a [`ThrottleLayer`], which reads bodies for it. Made by [`ThrottleLayer::peek_layer`]; the
 /// [module](super) describes it.
 ///
-/// Clones share the memory that kept bodies take. The type has no type parameters, so that a function can return it and
-/// a struct can hold it.
+/// Clones share the memory that kept bodies take. Each setter returns a layer with memory of its own, so set everything
+/// before the layer is cloned or used. The type has no type parameters, so that a function can return it and a struct
+/// can hold it.
 #[derive(Clone)]
 #[must_use]
 pub struct PeekLayer {
@@ -51,11 +52,13 @@ impl PeekLayer {
         self.with(bytes, read_timeout, self.max_pool)
     }
 
-    /// Sets the time within which a body has to arrive, from when it is first waited for. Default: 10 seconds.
+    /// Sets the time within which a whole body has to arrive, from when it is first waited for. Default: 10 seconds. It
+    /// includes the wait for room in the pool, and does not begin anew with each frame.
     ///
-    /// After that the request is answered: with 408 if the client is too slow, with 503 if [the pool](Self::max_pool) has
-    /// had no room. With zero, only a body is read that is there at once, which bodies from a network are often not.
-    /// With [`Duration::MAX`], a client may take as long as the server lets it. The time is measured by tokio's clock.
+    /// After that the request is answered: with 408 if the client is too slow, with 503 if [the pool](Self::max_pool)
+    /// has had no room. With zero, only a body is read that is there at once, which bodies from a network are often
+    /// not. With [`Duration::MAX`], a client may take as long as the server lets it. The time is measured by tokio's
+    /// clock.
     pub fn read_timeout(self, time: Duration) -> Self {
         self.with(self.max_body, time, self.max_pool)
     }
@@ -68,12 +71,10 @@ impl PeekLayer {
     /// counts with 64 bytes more. Not counted are a few kilobytes for each request that is read, and one frame that the
     /// server has handed over and for which there is no room yet.
     ///
-    /// A client, if clients are [identified](crate::Rules::clients), takes at most an eighth, or a sixteenth and two bodies of
-    /// [`max_body`](Self::max_body) if that is more. Requests without identity are one client.
+    /// A client, if clients are [identified](crate::Rules::clients), takes at most an eighth, or a sixteenth and two
+    /// bodies of [`max_body`](Self::max_body) if that is more. Requests without identity are one client.
     ///
     /// With zero, no body is read that is not known to be empty. With `usize::MAX` the pool is never full.
-    ///
-    /// Set it before the layer is cloned or used: the layer that is returned has a new pool.
     pub fn max_pool(self, bytes: usize) -> Self {
         let read_timeout = self.settings.read_timeout;
         self.with(self.max_body, read_timeout, bytes)
