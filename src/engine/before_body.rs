@@ -1,8 +1,8 @@
 //! The decision before the body of a request is read.
 //!
-//! Some limits depend on the body: those of the model that it names, and of the tokens that it asks for. A layer outside
-//! of the throttle reads the body for them. Before it does, the limits that need no body are looked at: a request that
-//! one of them refuses is answered at once, so that nobody uploads for nothing.
+//! Some limits depend on the body: those of the model that it names, and of the tokens that it asks for. A layer
+//! outside of the throttle reads the body for them. Before it does, the limits that need no body are looked at: a
+//! request that one of them refuses is answered at once, so that nobody uploads for nothing.
 //!
 //! # Invariants
 //!

@@ -8,10 +8,11 @@
 //!   all routes that it may match. Only the requests of an exempt route are counted by no scope.
 //! - **Found once.** The limits of a request stay valid while its rules are in force: a waiting request keeps them, and
 //!   looks them up again only under new rules.
-//! - **Closures that identify a client or estimate tokens run here**, and nowhere else. No lock is held meanwhile, and
-//!   nothing is charged yet.
+//! - **Closures that identify a client, name a model or estimate tokens run here**, and nowhere else. No lock is held
+//!   meanwhile, and nothing is charged yet.
 //!
-//! The decision calls it for a request that has arrived, or that waits under new rules. The preview calls it, too.
+//! The decision calls it for a request that has arrived, or that waits under new rules. The preview calls it, too, and
+//! so does the decision before the body, which identifies the client once more.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -74,7 +75,7 @@ impl RuleSet {
     /// Returns the limits that a request falls under, and writes what it asks of them to `demand`, which comes as its
     /// default: it is large, and is made where it lies. `protocol` is the layer's.
     ///
-    /// This is where user code runs for a decision: it identifies the client and estimates the tokens.
+    /// This is where user code runs for a decision: it identifies the client, names the model and estimates the tokens.
     ///
     /// # Errors
     ///
@@ -106,10 +107,12 @@ impl RuleSet {
 
     /// Looks a request up, in this order:
     ///
-    /// 1. The client, whose plan has the variants. Plan 0 is that of clients without one.
+    /// 1. The class of its model, if the rules have models, and the client, whose plan has the variants. Plan 0 is that
+    ///    of clients without one.
     /// 2. The routes that the request may mean, mostly one. A path that equals a literal key is found without a walk.
     /// 3. The variant of the plan on each route, and its limits.
-    /// 4. The tokens, only if one of these limits counts them: the estimate may be a closure of the user's.
+    /// 4. The limits of the model beside them, if requests of one of these routes have models.
+    /// 5. The tokens, only if one of these limits counts them: the estimate may be a closure of the user's.
     ///
     /// # Errors
     ///
@@ -125,8 +128,8 @@ impl RuleSet {
         self.visit_for(request, protocol, plan, visit, demand)
     }
 
-    /// Identifies the client and the model of a request, writes both to `demand`, and returns the client's plan. The first step of
-    /// [`look_up`](Self::look_up).
+    /// Identifies the client and the model of a request, writes both to `demand`, and returns the client's plan. The
+    /// first step of [`look_up`](Self::look_up).
     #[inline(always)]
     pub(super) fn identify(&self, request: RequestHead<'_>, demand: &mut Demand) -> &PlanLimits {
         self.plan_of(request, Visit::Request, demand)
@@ -169,8 +172,8 @@ impl RuleSet {
         is_one.then_some(limits)
     }
 
-    /// Returns the limits of a declared route for a class of models, given those whatever the model. `None`: they are not
-    /// made yet, or there is more to it, such as a count.
+    /// Returns the limits of a declared route for a class of models, given those whatever the model. `None`: they are
+    /// not made yet, or there is more to it, such as a count.
     #[inline(never)]
     fn at_once_of_model<'a>(
         route: &Route,
@@ -277,9 +280,9 @@ impl RuleSet {
         })
     }
 
-    /// Returns the limits of a request that need nothing of its body, if others do: its model is read from there, or the
-    /// number of its tokens. `None`: none needs it, or there are none. Writes the client to `demand`. Enters nothing and
-    /// counts nothing.
+    /// Returns the limits of a request, without those of its model, if its model or the number of its tokens is read
+    /// from its body. `None`: nothing is read from there. Writes the client to `demand`. Enters nothing and counts
+    /// nothing.
     pub(super) fn before_body(
         &self,
         request: RequestHead<'_>,
@@ -343,8 +346,8 @@ impl RuleSet {
         })
     }
 
-    /// Returns the second route that a request is charged on, and its limits there, since its host may take its path for
-    /// the one with a slash more or less at its end. `None` if neither the rules nor the plan have a key there.
+    /// Returns the second route that a request is charged on, and its limits there, since its host may take its path
+    /// for the one with a slash more or less at its end. `None` if neither the rules nor the plan have a key there.
     #[inline(always)]
     fn of_other_end<'a>(
         &'a self,

@@ -8,20 +8,20 @@
 //! - Facts are members of the top-level object. Members of the same names inside others mean nothing.
 //! - A name may be written with escapes. A member that states a fact may be given only once: servers disagree on which
 //!   of two counts.
-//! - `null` is like no member at all. A `model` or `service_tier` that is no string, a `stream` that is neither true nor
-//!   false, and a count that is no number make the body [malformed](UnreadReason::Malformed), as does a string of more
-//!   than 256 bytes as `model` or `service_tier`: shortened names of two models could be the same.
+//! - `null` is like no member at all. A `model` or `service_tier` that is no string, a `stream` that is neither true
+//!   nor false, and a count that is no number make the body [malformed](UnreadReason::Malformed), as does a string of
+//!   more than 256 bytes as `model` or `service_tier`: shortened names of two models could be the same.
 //! - Counts are `max_tokens`, `max_completion_tokens`, `max_output_tokens` (the largest counts) and `n`. A fraction is
 //!   rounded up, a number above 2⁶⁴ − 1 counts as 2⁶⁴ − 1, and a number with a minus sign as no member at all.
 //! - The text is all strings, at any depth, that are values in `messages`, `input`, `prompt`, `system`, `contents`,
 //!   `instructions`, `tools`, `system_instruction` and `systemInstruction`. Its bytes are counted in UTF-8, decoded, so
 //!   that escapes make no difference.
-//! - A string there that begins with `data:`, in upper or lower case, or is the value of a member `data`, `file_data` or
-//!   `bytes` counts as one item instead, such as an image, audio or a file. One with a space, a control character or a
-//!   character outside of ASCII is text nevertheless: encoded data has none of these, and a prompt has.
+//! - A string there that begins with `data:`, in upper or lower case, or is the value of a member `data`, `file_data`
+//!   or `bytes` counts as one item instead, such as an image, audio or a file. One with a space, a control character or
+//!   a character outside of ASCII is text nevertheless: encoded data has none of these, and a prompt has.
 //! - Numbers in arrays, at any depth, in `prompt` and `input` are token ids.
-//! - An empty body states nothing. Any other that is not a JSON object is malformed; so are lone surrogates, numbers out
-//!   of the range of `f64`, and more than 127 levels of arrays and objects.
+//! - An empty body states nothing. Any other that is not a JSON object is malformed; so are lone surrogates, numbers
+//!   out of the range of `f64`, and more than 127 levels of arrays and objects.
 
 mod body_facts;
 mod request_facts;

@@ -404,8 +404,8 @@ impl BoundLimit {
         }
     }
 
-    /// Returns the limit for requests that cost so many units, if it counts by cost: a rate or quota of the total or of a
-    /// client. Limits of one route or one model count requests.
+    /// Returns the limit for requests that cost so many units, if it counts by cost: a rate or quota of the total or of
+    /// a client. Limits of one route or one model count requests.
     fn costing(self, units: u64) -> Self {
         match (&self.limit.settings, self.limit.scope) {
             (LimitSettings::Rate(_) | LimitSettings::Quota(_), Scope::Total | Scope::Client) => {
@@ -534,8 +534,8 @@ impl BoundLimit {
 
     /// Returns the number of units that may be leased beside a charge, which takes one of `most`: no more than a
     /// quarter of what a full bucket holds, or than a rate gives in a second, so that others do not miss for long what
-    /// a process does not use. Zero for model tokens, of which each request needs another number, for requests that cost
-    /// more than one unit, and for shadows.
+    /// a process does not use. Zero for model tokens, of which each request needs another number, for requests that
+    /// cost more than one unit, and for shadows.
     pub(crate) fn lease(&self, most: u64) -> u64 {
         const SECOND: u64 = 1_000_000_000;
         let meter = match (&self.limit.meter, &self.limit.settings) {

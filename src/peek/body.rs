@@ -16,9 +16,9 @@ use super::{kept::Kept, pool::Room};
 pin_project! {
     /// The body of a request that passed a [`Peek`](super::Peek).
     ///
-    /// Either the body itself, untouched, or a body that was read before. The latter yields the same bytes, trailers and
-    /// error in the same order, and then goes on with what was not read. Its frames may be cut elsewhere, and empty ones
-    /// are left out.
+    /// Either the body itself, untouched, or a body that was read before. The latter yields the same bytes, trailers
+    /// and error in the same order, and then goes on with what was not read. Its frames may be cut elsewhere, and empty
+    /// ones are left out.
     ///
     /// The size and the end are told as the body itself would have told them. So a proxy frames the request as it came:
     /// a body without a length is not given one.

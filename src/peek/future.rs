@@ -8,8 +8,8 @@
 //            └─ time is over ─────▶ Answered ─▶ answer of the layer
 // ```
 //
-// A request whose body is not read begins in `Called`, which is the absence of any other state. A request that is refused
-// before its body is read begins in `Answered`.
+// A request whose body is not read begins in `Called`, which is the absence of any other state. A request that is
+// refused before its body is read begins in `Answered`.
 //
 // | state | holds | a poll | a drop |
 // |---|---|---|---|
@@ -50,8 +50,8 @@ pin_project! {
     ///
     /// # Cancel safety
     ///
-    /// Dropping it drops the body, also in the middle of reading, and returns the room that it takes. Nothing is charged
-    /// before the body was read.
+    /// Dropping it drops the body, also in the middle of reading, and returns the room that it takes. Nothing is
+    /// charged before the body was read.
     #[must_use = "futures do nothing unless polled"]
     pub struct PeekFuture<S, B, P = Peeked<B>>
     where

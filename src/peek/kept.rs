@@ -5,11 +5,11 @@
 //!
 //! # What a piece pins
 //!
-//! A frame is often a slice of a larger buffer, which lives as long as the slice. hyper's for HTTP/1 has 8 KiB at least,
-//! and a new one for each read while slices of it live: kept as they are, frames of 512 bytes would take sixteen times
-//! their length. So frames below [`SMALL`], half of that buffer, are copied. The buffer grows while reads fill it and
-//! shrinks after two that do not fill half of it. So what is pinned stays within some two times of what is counted. A
-//! host whose frames of 4 KiB and more are slices of buffers that are much larger pins more than is counted.
+//! A frame is often a slice of a larger buffer, which lives as long as the slice. hyper's for HTTP/1 has 8 KiB at
+//! least, and a new one for each read while slices of it live: kept as they are, frames of 512 bytes would take sixteen
+//! times their length. So frames below [`SMALL`], half of that buffer, are copied. The buffer grows while reads fill it
+//! and shrinks after two that do not fill half of it. So what is pinned stays within some two times of what is counted.
+//! A host whose frames of 4 KiB and more are slices of buffers that are much larger pins more than is counted.
 
 use std::{collections::VecDeque, mem};
 

@@ -1,8 +1,8 @@
 //! The pool: the room that kept bodies of all requests take together.
 //!
 //! A request takes room before it polls its body, in steps that double, so that it holds at most twice of what has
-//! arrived, and [`FIRST_STEP`]. A thousand slow uploads that have sent little hold 16 MiB. If each took its whole length
-//! up front, thirty of them would fill the pool, without a byte sent.
+//! arrived, and [`FIRST_STEP`]. A thousand slow uploads that have sent little hold 16 MiB. If each took its whole
+//! length up front, thirty of them would fill the pool, without a byte sent.
 //!
 //! # No deadlock
 //!
@@ -15,25 +15,25 @@
 //!
 //! All that the holder has counts as the reserve's, or in the lane. From there:
 //!
-//! 1. The holder of the reserve waits neither for the pool nor for its client's share. One body never needs more than the
-//!    reserve. So it waits for bytes alone, no longer than its deadline, and ends to read.
-//! 2. The reserve is given back as soon as the common room and its client's share have place for what is held, and at the
-//!    latest when that was handed on or dropped, which needs no room. So the reserve becomes free again and again, and
-//!    each time the oldest goes on that waits for common room. Those before a request are older, so they are no more than
-//!    there were when it came, and each needs a few steps. So each that waits for common room goes on.
-//! 3. The holder of a lane waits for common room alone, and goes on by 2. So it ends to read, and the lane becomes free in
-//!    the same way. Each time the oldest goes on that waits for the share. So each that waits for a share goes on. ∎
+//! 1. The holder of the reserve waits neither for the pool nor for its client's share. One body never needs more than
+//!    the reserve. So it waits for bytes alone, no longer than its deadline, and ends to read.
+//! 2. The reserve is given back as soon as the common room and its client's share have place for what is held, and at
+//!    the latest when that was handed on or dropped, which needs no room. So the reserve becomes free again and again,
+//!    and each time the oldest goes on that waits for common room. Those before a request are older, so they are no
+//!    more than there were when it came, and each needs a few steps. So each that waits for common room goes on.
+//! 3. The holder of a lane waits for common room alone, and goes on by 2. So it ends to read, and the lane becomes free
+//!    in the same way. Each time the oldest goes on that waits for the share. So each that waits for a share goes on. ∎
 //!
-//! Only a request that was read and is kept by its handler may hold the reserve or a lane for as long as it likes. Those
-//! that wait then go by what others give back, or until their time is over.
+//! Only a request that was read and is kept by its handler may hold the reserve or a lane for as long as it likes.
+//! Those that wait then go by what others give back, or until their time is over.
 //!
 //! # Invariants
 //!
 //! - **Bounds.** The common room and the reserve are at most the pool together. A client holds at most its share, its
 //!   lane and the reserve.
-//! - **First come, first served.** A request takes common room only if no older request waits for it. One that waits for
-//!   its client's share lets requests of other clients pass, but none of its own client. So a client that has used up its
-//!   share slows down itself alone.
+//! - **First come, first served.** A request takes common room only if no older request waits for it. One that waits
+//!   for its client's share lets requests of other clients pass, but none of its own client. So a client that has used
+//!   up its share slows down itself alone.
 //! - **Each byte comes back once.** The ledger knows what each request holds. A [`Room`] that is dropped gives it back,
 //!   with a grant that was not seen yet and its place in the line.
 //! - **No task runs under the lock.** Wakers are woken and dropped outside of it.

@@ -142,8 +142,8 @@ fn seen(answer: &Answer) -> Seen {
     seen.expect("the inner service was called").clone()
 }
 
-/// The facts of a body of so many bytes that was read to its end. Most bodies here are spaces: only their end shows that
-/// they are no JSON.
+/// The facts of a body of so many bytes that was read to its end. Most bodies here are spaces: only their end shows
+/// that they are no JSON.
 fn read(bytes: usize) -> Option<BodyFacts> {
     Some(BodyFacts::new(match bytes {
         0 => Ok(RequestFacts::default()),

@@ -336,8 +336,8 @@ impl Draft<'_> {
         }
     }
 
-    /// Remembers the limits of plans and models that these rules do not have any more: at most [`MOST_GONE`] places, the
-    /// rest of which begin anew if they come back.
+    /// Remembers the limits of plans and models that these rules do not have any more: at most [`MOST_GONE`] places,
+    /// the rest of which begin anew if they come back.
     fn remember_gone(&mut self) {
         let last = self.before.places.iter();
         let last = last.map(|place| (place, &self.before.scopes[place]));

@@ -145,7 +145,8 @@ pub(super) fn read(document: &Node) -> Result<Rules, ConfigError> {
     Ok(rules)
 }
 
-/// `300`, `{ bytes_per_token = 4 }`, `{ body = {}, or = 8000 }`, `{ header = "x-max-tokens", or = 300, exact = true }`, `{ tokens = 300, … }`.
+/// `300`, `{ bytes_per_token = 4 }`, `{ body = {}, or = 8000 }`, `{ header = "x-max-tokens", or = 300, exact = true }`,
+/// `{ tokens = 300, … }`.
 fn estimate(place: &Cursor<'_>) -> Result<Estimate, ConfigError> {
     if let Ok(tokens) = place.count() {
         return Ok(Estimate::fixed(tokens));

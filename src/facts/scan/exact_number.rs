@@ -106,8 +106,8 @@ impl ExactNumber {
         (!self.is_negative).then(|| whole.saturating_add(u64::from(is_more)))
     }
 
-    /// Returns whether the number is nearest to infinity, of all values of `f64`. One that differs from the middle after
-    /// 20 digits counts as the middle.
+    /// Returns whether the number is nearest to infinity, of all values of `f64`. One that differs from the middle
+    /// after 20 digits counts as the middle.
     pub(super) fn is_out_of_range(&self) -> bool {
         /// The first 20 digits of 2¹⁰²⁴ − 2⁹⁷⁰, which lies between the largest `f64` and infinity. There are 309.
         const MIDDLE: u64 = 17_976_931_348_623_158_079;

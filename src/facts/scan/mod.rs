@@ -1,10 +1,10 @@
 //! Reads the facts of a request's body as it arrives, by the [rules](super#rules).
 //!
-//! A [`FactsScanner`] is fed the bytes in pieces, split anywhere. It stores no part of the body but two names of at most
-//! 256 bytes, and its time is linear, whatever the input.
+//! A [`FactsScanner`] is fed the bytes in pieces, split anywhere. It stores no part of the body but two names of at
+//! most 256 bytes, and its time is linear, whatever the input.
 //!
-//! All that serde_json refuses to read as a `Value` is malformed, invalid UTF-8 included: a scan that let more pass would
-//! read facts where a server reads others or none.
+//! All that serde_json refuses to read as a `Value` is malformed, invalid UTF-8 included: a scan that let more pass
+//! would read facts where a server reads others or none.
 
 mod escape;
 mod exact_number;

@@ -80,8 +80,8 @@ pub(super) fn of_clients_on_route(plan: Option<&str>, key: &RouteKey) -> String 
     format!("{}_{}", of_clients(plan), of_route(key))
 }
 
-/// Names a model: `llama-70b` is `model_llama_70b`, with a hash of its name, since most names have other characters than
-/// a name of a limit.
+/// Names a model: `llama-70b` is `model_llama_70b`, with a hash of its name, since most names have other characters
+/// than a name of a limit.
 pub(super) fn of_model(model: &str) -> String {
     let words = format!("model_{model}");
     let is_plain = model.bytes().all(|byte| byte.is_ascii_alphanumeric()) && !is_ending(model);

@@ -454,8 +454,8 @@ impl Waiter {
     }
 }
 
-/// Returns the units that a request asks of the limits of a queue: the most, if they ask for different numbers, and zero
-/// where none counts. Requests behind it add them to the balance that they see.
+/// Returns the units that a request asks of the limits of a queue: the most, if they ask for different numbers, and
+/// zero where none counts. Requests behind it add them to the balance that they see.
 fn units_in(limit_set: &LimitSet, queue: QueueId, demand: Demand) -> QueueUnits {
     let mut units = QueueUnits::default();
     let here = limit_set.enforced();
