@@ -176,7 +176,8 @@ enum Claim {
         /// had no room.
         shared: u16,
     },
-    /// The claim of a client whose hash is longer, or on more caps, as only requests have that may mean many routes.
+    /// The claim of a client whose hash is longer, or on more caps, as only requests have that may mean many routes, or
+    /// whose model was not read.
     Many(Box<ManySlots>),
 }
 
