@@ -687,6 +687,74 @@ async fn an_escaped_literal_is_charged_on_both_readings_where_no_router_is_known
 // ---- Together
 
 #[tokio::test(start_paused = true)]
+async fn an_escaped_end_of_a_segment_is_charged_on_both_readings() {
+    // The key that a host may take in place of the plain one, and a request that it may take for either.
+    let table = [
+        ("POST /models/{m}:run", "/models/a%3Arun"),
+        ("POST /models/{m}:run", "/models/a:r%75n"),
+        ("POST /models/{m}:run", "/models/%61:r%75n"),
+        ("POST /models/{m}:run", "/models//a%3Arun"),
+        ("POST /models/{m}Arun", "/models/a%3Arun"),
+        ("POST /models/{m}Arun", "/models/%62a%3Arun"),
+        ("POST /{p}:v/{m}", "/models%3Av/a"),
+        ("POST /models/{m}:run/{*rest}", "/models/a%3Arun/b/c"),
+    ];
+    for (key, path) in table {
+        for in_plan in [false, true] {
+            for plain in [true, false] {
+                let other = match key.split('/').count() {
+                    4 => "POST /models/{m}/{*rest}",
+                    _ if key.starts_with("POST /{") => "POST /{a}/{b}",
+                    _ => "POST /models/{m}",
+                };
+                let (strict, lax) = if plain { (other, key) } else { (key, other) };
+                let rules = match in_plan {
+                    false => Rules::new()
+                        .route(strict, Limits::closed())
+                        .route(lax, hourly(100)),
+                    true => Rules::new().clients(
+                        Clients::by_header("x-api-key").each(
+                            Plan::new(Limits::unlimited())
+                                .route(strict, Limits::closed())
+                                .route(lax, hourly(100)),
+                        ),
+                    ),
+                };
+                let service = throttle(rules).layer(served());
+                let passed = admitted(&service, 1, "POST", path).await;
+                assert_eq!(
+                    passed, 0,
+                    "{path}: {strict} is closed; in a plan: {in_plan}"
+                );
+            }
+        }
+    }
+    // An end that is decoded twice, or no end at all.
+    for path in [
+        "/models/a%253Arun",
+        "/models/%3Arun",
+        "/models/a:run%20",
+        "/models/a%2Frun",
+    ] {
+        let rules = Rules::new()
+            .route("POST /models/{m}:run", Limits::closed())
+            .route("POST /models/{m}", hourly(100));
+        let service = throttle(rules).layer(served());
+        assert_eq!(admitted(&service, 1, "POST", path).await, 1, "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_literal_key_is_met_by_its_own_requests_beside_an_end() {
+    let rules = Rules::new()
+        .route("POST /models/a:run", hourly(1))
+        .route("POST /models/{m}:run", hourly(2));
+    let service = throttle(rules).layer(served());
+    assert_eq!(admitted(&service, 9, "POST", "/models/b:run").await, 2);
+    assert_eq!(admitted(&service, 9, "POST", "/models/a:run").await, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn readings_of_method_path_and_plan_are_charged_together() {
     let keys = [
         "PUT /pkg.Svc/{method}",

@@ -108,6 +108,84 @@ async fn a_route_that_gets_a_key_of_its_own_keeps_what_was_used_and_back_again()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_key_with_a_literal_after_its_parameter_takes_over_and_gives_back() {
+    // A key, a path that it matches, and what is left there to a path that it does not match.
+    let table = [
+        ("GET /models/{id}:run", "/models/a:run", 5),
+        ("ANY /models/{id}:run", "/models/a:run", 5),
+        ("GET /{any}/{id}:run", "/models/a:run", 5),
+        ("GET /{any}/{id}:run", "/models/a%3Arun", 5),
+        ("GET /models/{id}:run/{rest+}", "/models/a:run/b", 5),
+        // Of other ends nothing is kept: units may have been those of any path.
+        ("GET /models/{id}run", "/models/a:run", 0),
+    ];
+    for (key, path, left) in table {
+        let layer = throttle(of(slow(5), &[]));
+        let mut sum = passed(&layer, 2, "GET", path).await;
+        for _ in 0..20 {
+            reload(&layer, of(slow(5), &[key]));
+            sum += passed(&layer, 1, "GET", path).await;
+            reload(&layer, of(slow(5), &[]));
+            sum += passed(&layer, 1, "GET", path).await;
+        }
+        assert_eq!(sum, 5, "{key}");
+        let other = path.replace("run", "stop");
+        let other = other.replace("%3A", ":");
+        assert_eq!(
+            passed(&layer, 9, "GET", &other).await,
+            left,
+            "{key}: {other}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_with_literals_after_their_parameters_take_over_from_each_other() {
+    let plain = "GET /models/{id}";
+    let run = "GET /models/{id}:run";
+    let later = "GET /models/{id}-later:run";
+    // Keys before and after, and what a path has left of five, two of which are used before.
+    let table: [(&[&str], &[&str], &str, usize); 9] = [
+        (&[plain], &[plain, run], "/models/a:run", 3),
+        (&[plain, run], &[plain], "/models/a:run", 3),
+        (&[plain, run], &[run], "/models/a:run", 3),
+        (&[run], &[run, later], "/models/a-later:run", 3),
+        (&[run, later], &[run], "/models/a-later:run", 3),
+        (&[run], &[run, "GET /models/a:run"], "/models/a:run", 3),
+        (&[run, "GET /models/a:run"], &[run], "/models/a:run", 3),
+        (
+            &["GET /models/{rest+}"],
+            &[run, "GET /models/{rest+}"],
+            "/models/a:run",
+            3,
+        ),
+        (&[run], &[later], "/models/a-later:run", 3),
+    ];
+    for (before, after, path, left) in table {
+        let layer = throttle(of(slow(5), before));
+        assert_eq!(passed(&layer, 2, "GET", path).await, 2);
+        reload(&layer, of(slow(5), after));
+        assert_eq!(
+            passed(&layer, 9, "GET", path).await,
+            left,
+            "{before:?} to {after:?}"
+        );
+    }
+    // A key takes nothing over from one with another end.
+    let layer = throttle(of(slow(5), &[run]));
+    assert_eq!(passed(&layer, 9, "GET", "/models/a:run").await, 5);
+    reload(
+        &layer,
+        of(
+            slow(5),
+            &[run, "GET /models/{id}:stop", "GET /models/b:stop"],
+        ),
+    );
+    assert_eq!(passed(&layer, 9, "GET", "/models/a:stop").await, 5);
+    assert_eq!(passed(&layer, 9, "GET", "/models/b:stop").await, 5);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_path_that_came_with_empty_segments_first_keeps_what_was_used_when_it_gets_a_key() {
     for (key, spelled) in KEYS.into_iter().flat_map(|key| {
         let spellings = ["/models//a", "//models/a", "/%6Dodels///a"];

@@ -4,7 +4,7 @@
 mod cases;
 mod common;
 
-use std::time::Duration;
+use std::{cmp::Reverse, time::Duration};
 
 use common::Client;
 use http::Method;
@@ -49,7 +49,30 @@ async fn the_most_specific_key_wins_as_api_gateway_documents_it() {
         "POST /a/b/c",
     ];
     let root = ["GET /", "GET /{id}", "GET /x/"];
-    let table: [(&[&str], &str, &str, &str); 27] = [
+    let verbs = [
+        "POST /models/{model}:generateContent",
+        "POST /models/{model}:streamGenerateContent",
+        "ANY /models/{model}Content",
+        "POST /models/{model}",
+        "POST /models/m:generateContent",
+        "GET /models/{model}:run/{id}",
+        "GET /models/{model}/{op}:run",
+        "GET /models/{model}:run/{*rest}",
+    ];
+    let table: [(&[&str], &str, &str, &str); 39] = [
+        (&verbs, "POST", "/models/m:generateContent", verbs[4]),
+        (&verbs, "POST", "/models/n:generateContent", verbs[0]),
+        (&verbs, "POST", "/models/n:streamGenerateContent", verbs[1]),
+        (&verbs, "POST", "/models/n:x:generateContent", verbs[0]),
+        (&verbs, "POST", "/models/:generateContent", verbs[2]),
+        (&verbs, "POST", "/models/n:generatecontent", verbs[3]),
+        // One without the method hides none that has it.
+        (&verbs, "PUT", "/models/n:generateContent", verbs[2]),
+        (&verbs, "POST", "/models/Content", verbs[3]),
+        (&verbs, "GET", "/models/n:generateContent/x:run", verbs[6]),
+        (&verbs, "GET", "/models/n:run/x:run", verbs[5]),
+        (&verbs, "GET", "/models/n:run/x/y", verbs[7]),
+        (&verbs, "POST", "/models/n:generateContent/", "$default"),
         (&documented, "GET", "/pets/dog/1", "GET /pets/dog/1"),
         (&documented, "GET", "/pets/dog/2", "GET /pets/dog/{id}"),
         (&documented, "GET", "/pets/cat/1", "GET /pets/{proxy+}"),
@@ -293,17 +316,27 @@ async fn the_total_is_charged_on_every_route_and_a_refusal_leaves_it_alone() {
 #[derive(Debug, Clone)]
 struct Key {
     method: Option<&'static str>,
-    segments: Vec<Option<&'static str>>,
+    segments: Vec<Segment>,
     greedy: bool,
 }
+
+#[derive(Debug, Clone, Copy)]
+enum Segment {
+    Literal(&'static str),
+    /// A parameter, and what its segment ends with.
+    Param(&'static str),
+}
+
+/// The fit of a key, the best first: not greedy, its segments one by one, and its method.
+type Rank = (bool, Vec<(u8, Reverse<usize>)>, u8);
 
 impl Key {
     fn text(&self) -> String {
         let mut text = format!("{} ", self.method.unwrap_or("ANY"));
         for (index, segment) in self.segments.iter().enumerate() {
             match segment {
-                Some(literal) => text.push_str(&format!("/{literal}")),
-                None => text.push_str(&format!("/{{p{index}}}")),
+                Segment::Literal(literal) => text.push_str(&format!("/{literal}")),
+                Segment::Param(end) => text.push_str(&format!("/{{p{index}}}{end}")),
             }
         }
         if self.greedy {
@@ -313,7 +346,7 @@ impl Key {
     }
 
     /// Returns how well this key fits: the smaller the better, `None` if it does not.
-    fn rank(&self, method: &str, path: &[&str]) -> Option<(bool, Vec<u8>, u8)> {
+    fn rank(&self, method: &str, path: &[&str]) -> Option<Rank> {
         let by_method = match self.method {
             Some(own) if own == method => 0,
             Some("GET") if method == "HEAD" => 1,
@@ -321,9 +354,9 @@ impl Key {
             None => 2,
         };
         let (own, rest) = path.split_at_checked(self.segments.len())?;
-        let fits = |(segment, part): (&Option<&str>, &&str)| match segment {
-            Some(literal) => literal == part,
-            None => !part.is_empty(),
+        let fits = |(segment, part): (&Segment, &&str)| match segment {
+            Segment::Literal(literal) => literal == part,
+            Segment::Param(end) => part.len() > end.len() && part.ends_with(end),
         };
         let ends = if self.greedy {
             !rest.join("/").is_empty()
@@ -333,13 +366,13 @@ impl Key {
         if !ends || !self.segments.iter().zip(own).all(fits) {
             return None;
         }
-        let mut kinds: Vec<u8> = self
-            .segments
-            .iter()
-            .map(|segment| u8::from(segment.is_none()))
-            .collect();
+        let kind = |segment: &Segment| match segment {
+            Segment::Literal(_) => (0, Reverse(0)),
+            Segment::Param(end) => (1, Reverse(end.len())),
+        };
+        let mut kinds: Vec<_> = self.segments.iter().map(kind).collect();
         if self.greedy {
-            kinds.push(2);
+            kinds.push((2, Reverse(0)));
         }
         Some((self.greedy, kinds, by_method))
     }
@@ -347,7 +380,17 @@ impl Key {
 
 fn keys() -> impl Strategy<Value = Vec<Key>> {
     let method = prop::sample::select(vec![None, Some("GET"), Some("HEAD"), Some("POST")]);
-    let segment = prop::sample::select(vec![Some("a"), Some("b"), Some(""), None, None]);
+    let segment = prop::sample::select(vec![
+        Segment::Literal("a"),
+        Segment::Literal("b"),
+        Segment::Literal(""),
+        Segment::Literal("a:v"),
+        Segment::Param(""),
+        Segment::Param(""),
+        Segment::Param(":v"),
+        Segment::Param("a:v"),
+        Segment::Param("v"),
+    ]);
     let key = (method, prop::collection::vec(segment, 0..4), any::<bool>()).prop_map(
         |(method, segments, greedy)| Key {
             method,
@@ -358,6 +401,19 @@ fn keys() -> impl Strategy<Value = Vec<Key>> {
     prop::collection::vec(key, 0..12)
 }
 
+/// Decodes the escapes of a segment, of which a broken one stays as it is.
+fn decode_once(segment: &str) -> String {
+    let mut decoded = String::new();
+    let mut rest = segment;
+    while let Some(first) = rest.chars().next() {
+        let digits = rest.strip_prefix('%').and_then(|rest| rest.get(..2));
+        let code = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        decoded.push(code.map_or(first, char::from));
+        rest = &rest[if code.is_some() { 3 } else { 1 }..];
+    }
+    decoded
+}
+
 proptest! {
     #![proptest_config(cases::cases(400))]
 
@@ -366,7 +422,7 @@ proptest! {
         keys in keys(),
         requests in prop::collection::vec((
             prop::sample::select(vec!["GET", "HEAD", "POST", "PUT"]),
-            prop::collection::vec(prop::sample::select(vec!["a", "b", "c", ""]), 1..5),
+            prop::collection::vec(prop::sample::select(vec!["a", "b", "c", "", "a:v", "b:v", "ba:v", ":v", "v"]), 1..5),
         ), 1..24),
     ) {
         let mut unique: Vec<Key> = Vec::new();
@@ -390,6 +446,47 @@ proptest! {
         }
     }
 
+    /// One host compares segments as they were sent, another decodes them first: whichever key it takes, the request is
+    /// charged there.
+    #[test]
+    fn no_spelling_of_a_segment_dodges_the_key_that_a_host_takes_it_for(
+        keys in prop::collection::vec(
+            prop::collection::vec(prop::sample::select(vec![
+                Segment::Literal("a"),
+                Segment::Literal("av"),
+                Segment::Param(""),
+                Segment::Param(":v"),
+                Segment::Param("a:v"),
+                Segment::Param("v"),
+                Segment::Param("Av"),
+            ]), 1..3),
+            1..6,
+        ),
+        path in "(/(a|%61|%41|A|b)(a|:|%3A|%3a|%253A|%3)?(v|%76|Av)?){1,2}",
+    ) {
+        let key = |segments| Key { method: Some("GET"), segments, greedy: false };
+        let keys: Vec<Key> = keys.into_iter().map(key).collect();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
+        let sent: Vec<String> = path.split('/').skip(1).map(str::to_owned).collect();
+        let decoded: Vec<String> = sent.iter().map(|segment| decode_once(segment)).collect();
+        for (host, path_of_host) in [("as sent", sent), ("decoded", decoded)] {
+            let segments: Vec<&str> = path_of_host.iter().map(String::as_str).collect();
+            let ranked = keys.iter().filter_map(|key| Some((key.rank("GET", &segments)?, key.text())));
+            let Some((_, taken)) = ranked.min() else { continue };
+            let mut rules = Rules::new();
+            let mut known: Vec<String> = Vec::new();
+            for text in keys.iter().map(Key::text) {
+                if !known.contains(&text) {
+                    let limits = if text == taken { Limits::closed() } else { Limits::unlimited() };
+                    rules = rules.route(&text, limits);
+                    known.push(text);
+                }
+            }
+            let answer = runtime.block_on(Client::new(rules).get(&path));
+            prop_assert!(!answer.is_admitted(), "{} is {} where paths are compared {}: {:?}", path, taken, host, known);
+        }
+    }
+
     #[test]
     fn no_text_makes_the_parser_panic_and_what_it_reads_it_writes_back(text in "\\PC{0,40}") {
         if let Ok(key) = text.parse::<RouteKey>() {
@@ -399,7 +496,7 @@ proptest! {
 
     #[test]
     fn whatever_looks_like_a_key_is_read_or_refused_without_a_panic(
-        text in "(GET|ANY|get|\\$default)? ?(/(\\{?[a-z*+:%]{0,3}\\}?)){0,4}",
+        text in "(GET|ANY|get|\\$default)? ?(/(\\{?[a-z*+:%]{0,3}\\}?(:[a-z%]{0,2})?)){0,4}",
     ) {
         if let Ok(key) = text.parse::<RouteKey>() {
             let rules = Rules::new().route(&key, Rate::per_second(1));

@@ -66,7 +66,8 @@ impl RuleSet {
         let rejections = self.rejections.as_ref()?;
         let (uri, headers) = (request.uri(), request.headers());
         let head = Head::of(request.method(), uri, request.extensions());
-        match Readings::of(&head, uri, headers, is_grpc(protocol), false) {
+        let (is_grpc, any_suffixes) = (is_grpc(protocol), self.any_suffixes);
+        match Readings::of(&head, uri, headers, is_grpc, false, any_suffixes) {
             None => rejections.find(&head),
             Some(readings) => readings.iter().find_map(|it| rejections.find_as(&it)),
         }
@@ -253,9 +254,9 @@ impl RuleSet {
         let head = Head::of(request.method(), uri, request.extensions());
         // A path that equals a literal key and has one reading: most requests. Others may mean several routes.
         let literal = self.table.plain(&head).map(|literal| literal.value);
-        if let Some(readings) =
-            Readings::of(&head, uri, headers, is_grpc(protocol), literal.is_some())
-        {
+        let (is_grpc, is_plain) = (is_grpc(protocol), literal.is_some());
+        let readings = Readings::of(&head, uri, headers, is_grpc, is_plain, self.any_suffixes);
+        if let Some(readings) = readings {
             return self.all(&readings, plan, visit);
         }
         let declared = literal.or_else(|| self.table.beside_plain(&head));

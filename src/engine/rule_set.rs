@@ -61,6 +61,9 @@ pub(crate) struct RuleSet {
     pub(super) default_cost: u64,
     /// The declared routes.
     pub(super) table: Table<Route>,
+    /// True if a key of the table, of a plan or of an answer has a literal after a parameter: escapes then have more
+    /// readings.
+    pub(super) any_suffixes: bool,
     /// The keys of the table, indexed by the next reload, which compares others with them.
     pub(super) overlaps: OnceLock<Overlaps>,
     /// The undeclared routes with buckets of their own. `None`: all of them share one.
@@ -216,10 +219,14 @@ impl RuleSet {
         if let Some(max_clients) = max_clients {
             reserve(&limiter.clients, max_clients)?;
         }
+        let any_suffixes = table.any_suffixes()
+            || plans.iter().any(|plan| plan.routes.any_suffixes())
+            || rejections.as_ref().is_some_and(Table::any_suffixes);
         Ok(Self {
             limiter: Arc::clone(limiter),
             store: store.clone(),
             table,
+            any_suffixes,
             overlaps: OnceLock::new(),
             undeclared,
             shared: shared(before.map(|before| &before.shared)),

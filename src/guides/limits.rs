@@ -67,12 +67,14 @@
 //! | `POST /v1/chat/completions` | this method on this path; `GET` covers `HEAD` |
 //! | `ANY /v1/files` | every method without a key of its own on this path |
 //! | `GET /v1/models/{id}` | one path segment, not empty |
+//! | `POST /v1beta/models/{model}:generateContent` | one path segment with this end, and at least one character before it |
 //! | `GET /v1/files/{proxy+}`, `GET /v1/files/{*rest}` | the rest of the path, at least one character |
 //! | `POST /inference.v1.Inference/Generate` | a gRPC method |
 //! | `$default` | every request that no other key matches |
 //!
 //! The most specific key wins, as in API Gateway. Keys that match the whole path come first, and there a literal
-//! segment before a `{parameter}`. Greedy keys come next, the longest first, and `$default` last. On the same path, a
+//! segment before a `{parameter}`. A parameter with the longest literal after it comes before those with a shorter one or
+//! none. Greedy keys come next, the longest first, and `$default` last. On the same path, a
 //! key that names the method wins over `ANY`. A specific path that lacks the method does not hide a general one that
 //! has it.
 //!

@@ -9,7 +9,7 @@ use std::{
 
 use http::Method;
 
-use super::{comparisons::compared, spelling::normalize};
+use super::{comparisons::compared, spelling::normalize, suffix::Suffix};
 use crate::error::debug_as_display;
 
 /// A route: a method and a path, as API Gateway writes them.
@@ -19,6 +19,7 @@ use crate::error::debug_as_display;
 /// | `GET /pets` | this method on this path; `GET` covers `HEAD` |
 /// | `ANY /pets` | every method that has no key of its own on this path |
 /// | `GET /pets/{id}` | one path segment that is not empty |
+/// | `POST /models/{id}:generate` | one path segment with this end, and at least one character before it |
 /// | `GET /pets/{proxy+}`, `GET /pets/{*rest}` | all that follows, at least one character |
 /// | `$default` | every request that no other key matches |
 ///
@@ -58,6 +59,8 @@ pub(crate) enum Pattern {
 pub(crate) enum Segment {
     Literal(Box<str>),
     Param,
+    /// A parameter with a literal after it.
+    SuffixedParam(Suffix),
 }
 
 impl RouteKey {
@@ -134,9 +137,11 @@ pub enum RouteKeyError {
         "`%` in segment `{0}` is not followed by two hexadecimal digits; write a literal one as `%25`"
     )]
     Escape(String),
-    /// A segment mixes text and parameter, or has a parameter in another router's syntax.
+    /// A segment has text before a parameter, several parameters, text after a greedy one, or a parameter in another
+    /// router's syntax.
     #[error(
-        "segment `{0}`: a parameter is a whole segment, `{{name}}`, or `{{name+}}` or `{{*name}}` at the end"
+        "segment `{0}`: a parameter begins its segment, `{{name}}` or `{{name}}:verb`; as the whole last segment it may \
+         be greedy, `{{name+}}` or `{{*name}}`"
     )]
     Segment(String),
     /// A parameter without a valid name.
@@ -207,10 +212,12 @@ fn parse_path(path: &str) -> Result<(Vec<Segment>, bool), RouteKeyError> {
     let mut names = HashSet::new();
     let mut words = relative.split('/').peekable();
     while let Some(word) = words.next() {
-        let Some(param) = parameter(word)? else {
-            if !escapes_are_whole(word) {
-                return Err(RouteKeyError::Escape(word.to_owned()));
-            }
+        let param = parameter(word)?;
+        let literal = param.as_ref().map_or(word, |param| param.suffix);
+        if !escapes_are_whole(literal) {
+            return Err(RouteKeyError::Escape(word.to_owned()));
+        }
+        let Some(param) = param else {
             segments.push(Segment::Literal(normalize(word).into()));
             continue;
         };
@@ -218,7 +225,7 @@ fn parse_path(path: &str) -> Result<(Vec<Segment>, bool), RouteKeyError> {
             return Err(RouteKeyError::ParameterTwice(param.name.to_owned()));
         }
         if !param.greedy {
-            segments.push(Segment::Param);
+            segments.push(param.segment());
         } else if words.peek().is_some() {
             return Err(RouteKeyError::GreedyNotLast(word.to_owned()));
         } else {
@@ -250,14 +257,24 @@ pub(super) fn literal_path(segments: &[Segment]) -> Option<String> {
 struct Parameter<'a> {
     name: &'a str,
     greedy: bool,
+    /// The literal after it, as written. Empty: there is none.
+    suffix: &'a str,
 }
 
-/// The parameter that a segment is, if it is one.
+impl Parameter<'_> {
+    /// The segment of a parameter that is not greedy.
+    fn segment(&self) -> Segment {
+        match self.suffix {
+            "" => Segment::Param,
+            suffix => Segment::SuffixedParam(Suffix::new(suffix)),
+        }
+    }
+}
+
+/// The parameter that a segment is, or begins with, if it is one.
 fn parameter(word: &str) -> Result<Option<Parameter<'_>>, RouteKeyError> {
-    let inner = word
-        .strip_prefix('{')
-        .and_then(|rest| rest.strip_suffix('}'));
-    let Some(inner) = inner else {
+    let inner = word.strip_prefix('{').and_then(|rest| rest.split_once('}'));
+    let Some((inner, suffix)) = inner else {
         // Older routers write parameters as `:id` and `*rest`: most likely one is meant.
         return if word.contains(['{', '}']) || word.starts_with([':', '*']) {
             Err(RouteKeyError::Segment(word.to_owned()))
@@ -274,7 +291,15 @@ fn parameter(word: &str) -> Result<Option<Parameter<'_>>, RouteKeyError> {
     if name.is_empty() || !name.chars().all(fits) {
         return Err(RouteKeyError::ParameterName(word.to_owned()));
     }
-    Ok(Some(Parameter { name, greedy }))
+    // With a greedy parameter's sign outside of its braces, most likely one is meant.
+    if suffix.contains(['{', '}']) || greedy && !suffix.is_empty() || matches!(suffix, "+" | "*") {
+        return Err(RouteKeyError::Segment(word.to_owned()));
+    }
+    Ok(Some(Parameter {
+        name,
+        greedy,
+        suffix,
+    }))
 }
 
 #[cfg(test)]
@@ -303,6 +328,48 @@ mod tests {
     }
 
     #[test]
+    fn a_parameter_may_have_a_literal_after_it_and_nothing_else() {
+        let table = [
+            ("{id}:run", Ok(":run")),
+            ("{id}.json", Ok(".json")),
+            ("{id}%7Erun", Ok("~run")),
+            ("{id}caf\u{e9}", Ok("caf%C3%A9")),
+            ("{id}++", Ok("++")),
+            ("{id}+", Err(())),
+            ("{id}*", Err(())),
+            ("run:{id}", Err(())),
+            ("{a}{b}", Err(())),
+            ("{a}-{b}", Err(())),
+            ("{a}:b}", Err(())),
+            ("{{a}}", Err(())),
+            ("{a+}:run", Err(())),
+            ("{*a}:run", Err(())),
+        ];
+        for (word, expected) in table {
+            let read = format!("GET /{word}").parse::<RouteKey>();
+            let suffix = read.map(|key| match key.pattern() {
+                Pattern::Path { segments, .. } => segments.clone(),
+                Pattern::Default => Vec::new(),
+            });
+            let expected = expected.map(|suffix| vec![Segment::SuffixedParam(Suffix::new(suffix))]);
+            assert_eq!(suffix.map_err(drop), expected, "{word}");
+        }
+        let mut kept = HashMap::new();
+        for text in [
+            "GET /{id}:run",
+            "GET /{id}:stop",
+            "GET /{id}",
+            "GET /:run%7E",
+        ] {
+            if let Ok(key) = text.parse::<RouteKey>() {
+                assert_eq!(kept.insert(key, text), None, "{text}");
+            }
+        }
+        assert_eq!(kept.get(&key("GET /{name}:r%75n")), Some(&"GET /{id}:run"));
+        assert_eq!(kept.get(&key("GET /{name}:ru")), None);
+    }
+
+    #[test]
     fn a_key_is_told_as_it_was_written() {
         let text = "GET /%7Ea/{id}";
         let key = key(text);
@@ -323,6 +390,9 @@ mod tests {
             ("%4", false),
             ("%zz", false),
             ("%41%4", false),
+            ("{a}%41", true),
+            ("{a}:b%", false),
+            ("{a}%4", false),
         ] {
             let read = format!("GET /{word}").parse::<RouteKey>();
             let expected = match is_whole {

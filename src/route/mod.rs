@@ -12,6 +12,7 @@ pub(crate) mod overlap;
 pub(crate) mod overlaps;
 pub(crate) mod readings;
 mod spelling;
+pub(crate) mod suffix;
 pub(crate) mod table;
 pub(crate) mod undeclared;
 

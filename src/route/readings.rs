@@ -22,7 +22,7 @@ use std::{borrow::Cow, hash::Hash, hash::Hasher};
 use axum::extract::{MatchedPath, OriginalUri};
 use http::{Extensions, HeaderMap, Method, Uri, header::CONTENT_TYPE};
 
-use super::spelling::{Spelling, canonical, is_ambiguous, spellings};
+use super::spelling::{Escapes, Spelling, canonical, is_ambiguous, spellings};
 use crate::head;
 
 /// Method and path of a request, as route keys see them.
@@ -35,6 +35,8 @@ pub(crate) struct Head<'a> {
     sent: &'a str,
     /// True if a parameter of a key matches an empty segment too.
     pub(super) empty_params: bool,
+    /// The way in which the literal after a parameter of a key is compared.
+    pub(super) escapes: Escapes,
     extensions: &'a Extensions,
 }
 
@@ -53,6 +55,7 @@ impl<'a> Head<'a> {
             path,
             sent: path,
             empty_params: false,
+            escapes: Escapes::Normal,
             extensions,
         }
     }
@@ -69,16 +72,21 @@ impl<'a> Head<'a> {
     }
 
     /// The same request, read with another method or path.
-    pub(super) fn read_as<'b>(
-        &'b self,
-        method: &'b Method,
-        path: &'b str,
-        empty_params: bool,
-    ) -> Head<'b> {
+    pub(super) fn read_as<'b>(&'b self, method: &'b Method, path: &'b str) -> Head<'b> {
         Head {
             method,
             path,
-            empty_params,
+            ..*self
+        }
+    }
+
+    /// The same request, read with another method and as its path is spelled.
+    fn spelled<'b>(&'b self, method: &'b Method, spelling: &'b Spelling<'_>) -> Head<'b> {
+        Head {
+            method,
+            path: &spelling.path,
+            empty_params: spelling.empty_params,
+            escapes: spelling.escapes,
             ..*self
         }
     }
@@ -169,7 +177,8 @@ impl<'a> Readings<'a> {
     /// Finds the readings of a request. `None`: the head is the only one.
     ///
     /// `uri` and `headers` are of the same request, as a nested service sees it. `is_grpc`: all requests are gRPC.
-    /// `is_plain`: the path equals a literal key that has one reading.
+    /// `is_plain`: the path equals a literal key that has one reading. `any_suffixes`: some key that the readings are
+    /// compared with has a literal after a parameter.
     #[inline(always)]
     pub(crate) fn of(
         head: &'a Head<'a>,
@@ -177,22 +186,23 @@ impl<'a> Readings<'a> {
         headers: &HeaderMap,
         is_grpc: bool,
         is_plain: bool,
+        any_suffixes: bool,
     ) -> Option<Self> {
         let others = OtherMethods::of(head.method, uri, headers, is_grpc, is_grpc_path);
         let is_plain = is_plain || !is_ambiguous(head.path);
         match is_plain && others == OtherMethods::default() {
             true => None,
-            false => Some(Self::all(head, others)),
+            false => Some(Self::all(head, others, any_suffixes)),
         }
     }
 
     #[cold]
-    fn all(head: &'a Head<'a>, others: OtherMethods) -> Self {
+    fn all(head: &'a Head<'a>, others: OtherMethods, any_suffixes: bool) -> Self {
         let mut others = others;
         others.post |= *head.method != Method::POST && is_grpc_path(&canonical(head.path));
         Self {
             head,
-            paths: spellings(head.path, head.template()),
+            paths: spellings(head.path, head.template(), any_suffixes),
             others,
         }
     }
@@ -202,7 +212,7 @@ impl<'a> Readings<'a> {
         let others = self.others;
         self.paths.iter().flat_map(move |spelling| {
             let read_as = |method, is_upgrade| Reading {
-                head: (self.head).read_as(method, &spelling.path, spelling.empty_params),
+                head: self.head.spelled(method, spelling),
                 is_upgrade,
             };
             let own = read_as(self.head.method, false);
@@ -339,7 +349,8 @@ mod tests {
             .body(())
             .expect("a request");
         let head = Head::of(request.method(), request.uri(), request.extensions());
-        let readings = Readings::of(&head, request.uri(), request.headers(), is_grpc, false);
+        let (uri, headers) = (request.uri(), request.headers());
+        let readings = Readings::of(&head, uri, headers, is_grpc, false, false);
         let told = |reading: &Reading<'_>| format!("{} {}", reading.head.method, reading.head.path);
         let all = readings.as_ref().map(|readings| {
             let all = readings.iter().map(|reading| told(&reading));

@@ -6,10 +6,24 @@
 //!   has `/files/health`.
 //! - **Empty segments.** axum takes an empty segment for a parameter, a nested service of axum drops one slash where
 //!   it begins, and other servers merge slashes.
+//! - **Ends of segments.** `m%3Arun` ends with `:run` for a host that decodes it first, and `m:r%75n` does not for one
+//!   that compares it as it was sent. Looked at only where a key has a literal after a parameter.
 //!
 //! A request does not show which of its readings the host uses.
 
 use std::borrow::Cow;
+
+/// The ways in which hosts compare the literal after a parameter with a segment that has escapes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Escapes {
+    /// In normal form, as route keys are compared: an escape that stays one is a character of its own.
+    #[default]
+    Normal,
+    /// Decoded: the path may be sent as `m%3Arun` where the key has `{id}:run`.
+    Decoded,
+    /// As they were sent: `m%3Arun` may end with `Arun`, and `m:r%75n` does not end with `:run`.
+    Sent,
+}
 
 /// One reading of a path.
 #[derive(Debug)]
@@ -17,6 +31,8 @@ pub(super) struct Spelling<'a> {
     pub(super) path: Cow<'a, str>,
     /// True if a parameter of a key matches an empty segment too.
     pub(super) empty_params: bool,
+    /// The way in which the literal after a parameter is compared. [`Escapes::Sent`]: the path has no other normal form.
+    pub(super) escapes: Escapes,
 }
 
 /// Returns whether a path may have several readings: it has a percent sign, a character beyond ASCII or two slashes in
@@ -52,21 +68,37 @@ pub(super) fn is_ambiguous(path: &str) -> bool {
 }
 
 /// Lists the readings of a path, the likeliest first. `template`: the router's name for the route, where it is known.
-pub(super) fn spellings<'a>(path: &'a str, template: Option<&str>) -> Vec<Spelling<'a>> {
+/// `any_suffixes`: some key has a literal after a parameter.
+pub(super) fn spellings<'a>(
+    path: &'a str,
+    template: Option<&str>,
+    any_suffixes: bool,
+) -> Vec<Spelling<'a>> {
     let mut spellings = Vec::new();
     for path in with_fewer_slashes(path) {
-        let literal = with_escaped_parameters(&path, template).map(Cow::Owned);
+        let ends_differ = any_suffixes && path.contains('%');
+        let decoded = ends_differ.then(|| (path.clone(), Escapes::Decoded));
+        let as_sent = match with_escaped_parameters(&path, template) {
+            Some(marked) => Some(Cow::Owned(marked)),
+            // All that is escaped is in normal form, which an end may cut in two all the same.
+            None => (ends_differ && template.is_none()).then(|| path.clone()),
+        };
+        let as_sent = as_sent.map(|path| (path, Escapes::Sent));
+        let normal = Some((path, Escapes::Normal));
         // A router that is known has compared the path as it was sent, and given empty segments to parameters.
         let paths = match template {
-            Some(_) => [literal, Some(path)],
-            None => [Some(path), literal],
+            Some(_) => [as_sent, normal, decoded],
+            None => [normal, as_sent, decoded],
         };
-        for path in paths.into_iter().flatten() {
+        for (path, escapes) in paths.into_iter().flatten() {
             let both = [template.is_some(), template.is_none()];
             let has_empty = path.contains("//");
             for empty_params in both.into_iter().take(1 + usize::from(has_empty)) {
-                let path = path.clone();
-                spellings.push(Spelling { path, empty_params });
+                spellings.push(Spelling {
+                    path: path.clone(),
+                    empty_params,
+                    escapes,
+                });
             }
         }
     }
@@ -137,7 +169,7 @@ fn merge_slashes(path: &str) -> Cow<'_, str> {
 }
 
 /// The path with each escaped segment made unlike any literal of a key that the router has taken for a parameter, or
-/// may have. `None`: there is no such segment.
+/// may have; all others are in normal form. `None`: there is no such segment.
 fn with_escaped_parameters(path: &str, template: Option<&str>) -> Option<String> {
     if !path.as_bytes().contains(&b'%') && path.is_ascii() {
         return None;
@@ -151,7 +183,7 @@ fn with_escaped_parameters(path: &str, template: Option<&str>) -> Option<String>
             Some(parts) => {
                 let part = parts.next().unwrap_or("");
                 greedy |= part.starts_with("{*");
-                let parameter = part.starts_with('{') && !part.starts_with("{{");
+                let parameter = part.replace("{{", "").contains('{');
                 (greedy || parameter) && (segment.contains('%') || !segment.is_ascii())
             }
             // A key's literal in its normal form is taken at its word.
@@ -163,9 +195,11 @@ fn with_escaped_parameters(path: &str, template: Option<&str>) -> Option<String>
         if is_parameter {
             // No path holds it, so no key does.
             marked.push('\0');
+            marked.push_str(segment);
             found = true;
+        } else {
+            marked.push_str(&normalize(segment));
         }
-        marked.push_str(segment);
     }
     found.then_some(marked)
 }
@@ -191,11 +225,7 @@ pub(crate) fn normalize(path: &str) -> Cow<'_, str> {
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
         at += 1;
-        let escaped = bytes.get(at..at + 2).and_then(|digits| {
-            let high = char::from(digits[0]).to_digit(16)?;
-            let low = char::from(digits[1]).to_digit(16)?;
-            u8::try_from(high * 16 + low).ok()
-        });
+        let escaped = bytes.get(at..at + 2).and_then(escaped);
         match (byte, escaped) {
             (b'%', Some(code)) => {
                 at += 2;
@@ -210,6 +240,31 @@ pub(crate) fn normalize(path: &str) -> Cow<'_, str> {
         }
     }
     Cow::Owned(normal)
+}
+
+/// Decodes all escapes of a text, once. What only looks like an escape stays as it is.
+pub(super) fn decode(text: &str) -> Cow<'_, [u8]> {
+    if !text.contains('%') {
+        return Cow::Borrowed(text.as_bytes());
+    }
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let code = (byte == b'%')
+            .then(|| escaped(bytes.get(at + 1..at + 3)?))
+            .flatten();
+        decoded.push(code.unwrap_or(byte));
+        at += if code.is_some() { 3 } else { 1 };
+    }
+    Cow::Owned(decoded)
+}
+
+/// The byte that two hexadecimal digits stand for.
+fn escaped(digits: &[u8]) -> Option<u8> {
+    let mut digits = digits.iter().map(|&digit| char::from(digit).to_digit(16));
+    let (high, low) = (digits.next()??, digits.next()??);
+    u8::try_from(high * 16 + low).ok()
 }
 
 fn push_escape(path: &mut String, byte: u8, digits: &[u8; 16]) {
@@ -312,7 +367,9 @@ mod tests {
             ("/{%62}/x", Some("/{{b}}/{id}"), None),
             ("/a/x/%62", Some("/a/{*rest}"), Some("/a/x/\0%62")),
             ("/a/x/b", Some("/a/{*rest}"), None),
-            ("/%61/%62", Some("/{a}/b"), Some("/\0%61/%62")),
+            ("/%61/%62", Some("/{a}/b"), Some("/\0%61/b")),
+            ("/%61:v/b", Some("/{a}:v/b"), Some("/\0%61:v/b")),
+            ("/v-%61/b", Some("/v-{a}/b"), Some("/\0v-%61/b")),
             ("/a/%62", Some("/a"), None),
             ("/files/%68ealth", None, Some("/files/\0%68ealth")),
             ("/%61/%62", None, Some("/\0%61/\0%62")),
@@ -331,7 +388,7 @@ mod tests {
     #[test]
     fn a_router_that_is_known_gives_empty_segments_and_escapes_to_parameters_first() {
         let order = |template| {
-            let spellings = spellings("/a//%62", template);
+            let spellings = spellings("/a//%62", template, false);
             let told = spellings.iter();
             told.map(|it| (it.path.to_string(), it.empty_params))
                 .collect::<Vec<_>>()
@@ -355,6 +412,36 @@ mod tests {
             own("/a/%62", true),
         ];
         assert_eq!(order(Some("/a/{x}/{y}")), known);
+    }
+
+    #[test]
+    fn escapes_are_read_in_all_ways_where_a_key_has_a_literal_after_a_parameter() {
+        let read = |path: &'static str, template| {
+            let spellings = spellings(path, template, true);
+            let told = spellings.iter();
+            told.map(|it| (it.path.to_string(), it.escapes))
+                .collect::<Vec<_>>()
+        };
+        let own = |path: &str, escapes| (path.to_owned(), escapes);
+        let expected = [
+            own("/%6D:v", Escapes::Normal),
+            own("/\0%6D:v", Escapes::Sent),
+            own("/%6D:v", Escapes::Decoded),
+        ];
+        assert_eq!(read("/%6D:v", None), expected);
+        let in_normal_form = [
+            own("/m%3Av", Escapes::Normal),
+            own("/m%3Av", Escapes::Sent),
+            own("/m%3Av", Escapes::Decoded),
+        ];
+        assert_eq!(read("/m%3Av", None), in_normal_form);
+        let known = [
+            own("/\0m%3Av", Escapes::Sent),
+            own("/m%3Av", Escapes::Normal),
+            own("/m%3Av", Escapes::Decoded),
+        ];
+        assert_eq!(read("/m%3Av", Some("/{m}")), known);
+        assert_eq!(read("/m//v", None).len(), 3, "no escapes");
     }
 
     #[test]

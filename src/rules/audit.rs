@@ -1,6 +1,6 @@
 //! Checks whether rules fit a router.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use http::{Extensions, Method};
 
@@ -11,6 +11,7 @@ use crate::{
         CatchAll, RouteKey,
         key::{Pattern, Segment},
         readings::{Head, is_grpc_path},
+        suffix::Suffix,
         table::Table,
     },
 };
@@ -337,15 +338,29 @@ fn common(key: &RouteKey, route: &RouteKey, longest: usize) -> Option<(Method, S
     let mut path = String::new();
     for at in 0..length {
         path.push('/');
-        path.push_str(match (segments.get(at), own.get(at)) {
-            (Some(Segment::Literal(one)), Some(Segment::Literal(own))) if one != own => {
-                return None;
-            }
-            (Some(Segment::Literal(text)), _) | (_, Some(Segment::Literal(text))) => text,
-            _ => ANYTHING,
-        });
+        path.push_str(&common_segment(segments.get(at), own.get(at))?);
     }
     Some((method, path))
+}
+
+/// A segment that is both of two, and no other as far as they allow. `None` stands for any, and is the result if there is
+/// none.
+fn common_segment<'a>(one: Option<&'a Segment>, own: Option<&'a Segment>) -> Option<Cow<'a, str>> {
+    let anything_with = |suffix: &Suffix| Cow::from(format!("{ANYTHING}{}", suffix.as_str()));
+    match (one, own) {
+        (Some(one), Some(own)) if !one.meets(own) => None,
+        (Some(Segment::Literal(text)), _) | (_, Some(Segment::Literal(text))) => {
+            Some(Cow::from(&**text))
+        }
+        (Some(Segment::SuffixedParam(one)), Some(Segment::SuffixedParam(own))) => {
+            let longer = std::cmp::max_by_key(one, own, |suffix| suffix.as_str().len());
+            Some(anything_with(longer))
+        }
+        (Some(Segment::SuffixedParam(suffix)), _) | (_, Some(Segment::SuffixedParam(suffix))) => {
+            Some(anything_with(suffix))
+        }
+        _ => Some(Cow::from(ANYTHING)),
+    }
 }
 
 impl fmt::Display for Audit {
@@ -399,7 +414,7 @@ mod tests {
     fn what_does_not_fit_is_found() {
         type Routes = &'static [(&'static str, &'static str)];
         // (keys, routes of the host, what is found)
-        let table: [(&[&str], Routes, &str); 18] = [
+        let table: [(&[&str], Routes, &str); 23] = [
             (&["GET /a"], &[("GET", "/a")], "nothing"),
             (&["GET /a"], &[("HEAD", "/a")], "nothing"),
             (&["GET /a"], &[("ANY", "/a")], "`ANY /a` has no limit"),
@@ -459,6 +474,31 @@ mod tests {
                 &["GET /{a}/b", "GET /a/{b}"],
                 &[("GET", "/{x}/{y}")],
                 "`GET /{x}/{y}` has no limit",
+            ),
+            (
+                &["POST /m/{x}:run", "POST /m/{x}"],
+                &[("POST", "/m/{y}:run"), ("POST", "/m/{z}")],
+                "nothing",
+            ),
+            (
+                &["POST /m/{x}:run"],
+                &[("POST", "/m/{y}-big:run")],
+                "nothing",
+            ),
+            (
+                &["POST /m/{x}:run"],
+                &[("POST", "/m/{y}:stop")],
+                "routes: `POST /m/{x}:run` matches no route\n`POST /m/{y}:stop` has no limit",
+            ),
+            (
+                &["POST /m/{x}", "POST /m/{x}:run"],
+                &[("POST", "/m/{y}:run")],
+                "routes: `POST /m/{x}` is reached by no request: `POST /m/{x}:run` takes them",
+            ),
+            (
+                &["POST /m/a:run", "POST /m/{x}:run"],
+                &[("POST", "/m/a:run")],
+                "routes: `POST /m/{x}:run` is reached by no request: `POST /m/a:run` takes them",
             ),
         ];
         for (keys, routes, expected) in table {

@@ -1,7 +1,7 @@
 //! Declared routes, found by method and path.
 //!
 //! The order is API Gateway's. Paths without a greedy end come first, segment by segment: a literal
-//! before a parameter. Then paths with a greedy end, the longest first. Then `$default`. A path counts
+//! before a parameter, and of parameters that with the longest literal after it. Then paths with a greedy end, the longest first. Then `$default`. A path counts
 //! only if it has a key for the request's method: its own, for `HEAD` that of `GET`, or `ANY`, in this
 //! order. A more specific path without one does not hide a less specific one that has it.
 //!
@@ -26,7 +26,7 @@ use super::{
     catch_all::CatchAll,
     key::{Pattern, RouteKey, Segment, literal_path},
     readings::{Head, LiteralRoute, Reading, is_grpc_path},
-    spelling::{is_ambiguous, normalize},
+    spelling::{Escapes, is_ambiguous, normalize},
 };
 
 /// A table of route keys with a value each.
@@ -50,6 +50,8 @@ pub(crate) struct Table<V> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Specificity {
     Literal,
+    /// A parameter has a literal after it.
+    SuffixedParams,
     Params,
     Greedy,
     Default,
@@ -60,10 +62,16 @@ impl Specificity {
         match pattern {
             Pattern::Default => Self::Default,
             Pattern::Path { greedy: true, .. } => Self::Greedy,
-            Pattern::Path { segments, .. } => match segments.contains(&Segment::Param) {
-                true => Self::Params,
-                false => Self::Literal,
-            },
+            Pattern::Path { segments, .. } => {
+                let of_segment = |segment: &Segment| match segment {
+                    Segment::Literal(_) => Self::Literal,
+                    Segment::Param => Self::Params,
+                    Segment::SuffixedParam(_) => Self::SuffixedParams,
+                };
+                let params = segments.iter().map(of_segment);
+                let params = params.filter(|kind| *kind != Self::Literal);
+                params.min().unwrap_or(Self::Literal)
+            }
         }
     }
 }
@@ -87,6 +95,8 @@ struct Candidates<'a> {
     is_named: bool,
     /// True if a parameter matches an empty segment too, unless it is the last.
     empty_params: bool,
+    /// The way in which the literal after a parameter is compared.
+    escapes: Escapes,
 }
 
 impl Methods {
@@ -132,6 +142,7 @@ impl<'a> Candidates<'a> {
             method: head.method,
             is_named: false,
             empty_params: head.empty_params,
+            escapes: head.escapes,
         }
     }
 }
@@ -160,6 +171,11 @@ impl<V> Table<V> {
             true => CatchAll::Unrouted,
             false => CatchAll::Unmatched,
         }
+    }
+
+    /// Returns whether the parameter of some key has a literal after it.
+    pub(crate) fn any_suffixes(&self) -> bool {
+        self.tree.any_suffixes()
     }
 
     /// The value of each route, in the order in which they were added.
@@ -250,7 +266,7 @@ impl<V> Table<V> {
     pub(crate) fn find_as(&self, reading: &Reading<'_>) -> Option<&V> {
         let head = reading.head();
         if reading.is_upgrade() {
-            let connect = head.read_as(&Method::CONNECT, head.path, head.empty_params);
+            let connect = head.read_as(&Method::CONNECT, head.path);
             if let Some(named) = self.find_if_named(&connect) {
                 return Some(named);
             }
@@ -291,7 +307,7 @@ impl<V> Table<V> {
             // `OPTIONS *` and `CONNECT` to an authority have no path, and so no end of it.
             None => return None,
         };
-        let other = head.read_as(head.method, &other, head.empty_params);
+        let other = head.read_as(head.method, &other);
         let found = self.matched(Candidates::by(&other), &other)?;
         let own = self.matched(Candidates::by(head), head);
         own.is_none_or(|own| self.kinds[found] < self.kinds[own])
@@ -304,7 +320,11 @@ impl<V> Table<V> {
         if let Some(value) = self.literal(wanted, head.path) {
             return Some(value);
         }
-        let path = normalize(head.path);
+        let path = match head.escapes {
+            // Whatever can be compared in normal form has it.
+            Escapes::Sent => Cow::Borrowed(head.path),
+            Escapes::Normal | Escapes::Decoded => normalize(head.path),
+        };
         if let Cow::Owned(path) = &path {
             if let Some(value) = self.literal(wanted, path) {
                 return Some(value);

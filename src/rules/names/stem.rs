@@ -157,6 +157,8 @@ mod tests {
             ("GET /v1/2", "get_v1_2_"),
             ("PURGE /cache", "purge_cache_"),
             ("GET /caf%C3%A9", "get_caf_C3_A9_"),
+            ("POST /v1/{model}:run", "post_v1_model_run_"),
+            ("POST /v1/{model}run", "post_v1_model_run_"),
         ];
         for (key, words) in table {
             let name = stem(key);
@@ -204,7 +206,7 @@ mod tests {
         #[test]
         fn different_keys_have_different_names_made_of_letters_digits_and_underscores(
             keys in prop::collection::hash_set(
-                "(GET|POST|ANY|HEAD|PURGE) (/(a|b|A|a_b|a-b|_|2|tokens|get|\\{a\\}|\\{b\\}|é|))(/(a|b|a\\.b|shadow|in|flight|\\{c\\}|\\{d\\+\\}|))?",
+                "(GET|POST|ANY|HEAD|PURGE) (/(a|b|A|a_b|a-b|_|2|tokens|get|\\{a\\}|\\{a\\}a|\\{a\\}:a|\\{b\\}:a|\\{b\\}|é|))(/(a|b|a\\.b|shadow|in|flight|\\{c\\}|\\{d\\+\\}|))?",
                 0..12,
             ),
         ) {
