@@ -156,6 +156,20 @@ fn the_whole_face_can_be_written() {
 }
 
 #[test]
+fn models_in_paths_are_written_and_read_again() {
+    let text = "models = { by = { path = 'm' }, large = 1 }\nroutes.'POST /{m}:run' = 1";
+    let rules = Rules::from_toml(text).expect("a document");
+    let models = Models::by_path_param("m").model("large", Rate::per_second(1));
+    let expected = Rules::new()
+        .route("POST /{m}:run", Rate::per_second(1))
+        .models(models);
+    assert_eq!(format!("{rules:?}"), format!("{expected:?}"));
+    let written = rules.to_toml().expect("nothing but data");
+    let again = Rules::from_toml(&written).expect(&written);
+    assert_eq!(format!("{again:?}"), format!("{rules:?}"));
+}
+
+#[test]
 fn what_was_read_is_written_and_read_again() {
     let rules = whole();
     let written = rules.to_toml().expect("nothing but data");
@@ -410,11 +424,16 @@ fn every_error_names_its_place() {
         ),
         (
             "models = { by = { head = \"x\" } }",
-            "line 1, column 17: models.by: a table without `header`",
+            "line 1, column 17: models.by: a table without `header` or `path`",
+        ),
+        (
+            "models = { by = { header = \"x\", path = \"model\" } }",
+            "line 1, column 17: models.by: write one of `header` and `path`",
         ),
         (
             "models = { by = \"path\" }",
-            "line 1, column 17: models.by: write `body`, `code` or a table: `{ header = \"x-model\" }`",
+            "line 1, column 17: models.by: write `body`, `code` or a table: `{ header = \"x-model\" }` or \
+             `{ path = \"model\" }`",
         ),
         (
             "models = { by = \"body\", llama-70b = { rat = 1 } }",

@@ -360,6 +360,192 @@ async fn closures_that_name_models_run_once_for_a_request() {
     assert_eq!(remaining(&throttle, Scope::Model, "large"), Some(41));
 }
 
+/// The rules of a gateway in front of three vendors, with models in the paths.
+fn vendors() -> Rules {
+    let models = Models::by_path_param("model")
+        .model("large", hourly(2))
+        .model("meta/small*", hourly(3))
+        .otherwise(hourly(1));
+    [
+        "POST /v1beta/models/{model}:generateContent",
+        "POST /v1beta/models/{model}:streamGenerateContent",
+        "POST /model/{model}/converse",
+        "POST /openai/deployments/{model}/chat/completions",
+        "POST /v1/{vendor}/chat",
+    ]
+    .into_iter()
+    .fold(Rules::new(), |rules, key| rules.route(key, hourly(1_000)))
+    .default_route(hourly(1_000))
+    .models(models)
+}
+
+/// Returns the model that a request is charged by.
+async fn model(throttle: &ThrottleLayer, method: &str, uri: &str) -> Option<String> {
+    let answered = answer(throttle, request(method, uri)).await;
+    decision(&answered).model().map(str::to_owned)
+}
+
+#[tokio::test(start_paused = true)]
+async fn models_are_found_in_paths_as_vendors_have_them() {
+    let table = [
+        ("/v1beta/models/large:generateContent", "large"),
+        ("/v1beta/models/large:streamGenerateContent", "large"),
+        (
+            "/v1beta/models/large:streamGenerateContent?alt=sse",
+            "large",
+        ),
+        ("/v1beta/models/la%72ge:generateContent", "large"),
+        ("/v1beta/models/large%3AgenerateContent", "large"),
+        ("/v1beta/models/large:generate%43ontent", "large"),
+        ("/model/large/converse", "large"),
+        ("/model/large/converse/", "large"),
+        ("//model//large/converse", "large"),
+        ("/model/l%61rg%65/converse", "large"),
+        ("/model/meta%2Fsmall-1/converse", "meta/small*"),
+        ("/model/meta%252Fsmall-1/converse", "otherwise"),
+        ("/model/larg%C3%A9/converse", "otherwise"),
+        ("/model/Large/converse", "otherwise"),
+        (
+            "/openai/deployments/large/chat/completions?api-version=1",
+            "large",
+        ),
+        ("/openai/deployments/large%FF/chat/completions", "unread"),
+    ];
+    for (path, expected) in table {
+        let throttle = throttle(vendors());
+        let found = model(&throttle, "POST", path).await;
+        assert_eq!(found.as_deref(), Some(expected), "{path}");
+    }
+    // Neither another method, nor a route without the parameter, nor one without a key.
+    let throttle = throttle(vendors());
+    for (method, path) in [
+        ("GET", "/model/large/converse"),
+        ("HEAD", "/model/large/converse"),
+        ("POST", "/v1/large/chat"),
+        ("POST", "/model/large/invoke"),
+        ("POST", "/v1beta/models/large:countTokens"),
+        ("POST", "/v1beta/models/:generateContent"),
+    ] {
+        for _ in 0..3 {
+            assert_eq!(
+                model(&throttle, method, path).await,
+                None,
+                "{method} {path}"
+            );
+        }
+    }
+    assert_eq!(throttle.handle().snapshot().unread_models, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_paths_of_a_model_share_its_limits() {
+    let throttle = throttle(vendors());
+    let path = |path: &str| request("POST", path);
+    assert!(passes(&throttle, path("/model/large/converse")).await);
+    assert!(passes(&throttle, path("/v1beta/models/large:generateContent")).await);
+    for spelled in [
+        "/openai/deployments/large/chat/completions",
+        "/v1beta/models/large%3AgenerateContent",
+        "/model/%6Carge/converse",
+    ] {
+        assert!(!passes(&throttle, path(spelled)).await, "{spelled}");
+    }
+    assert!(passes(&throttle, path("/model/medium/converse")).await);
+    assert!(!passes(&throttle, path("/model/other/converse")).await);
+    let preview = throttle.handle().preview(&path("/model/large/converse"));
+    assert_eq!(
+        (preview.is_admitted(), preview.model()),
+        (false, Some("large"))
+    );
+    assert_eq!(remaining(&throttle, Scope::Model, "meta/small*"), Some(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_path_that_names_two_models_is_charged_to_every_model() {
+    let rules = || {
+        let models = Models::by_path_param("m")
+            .model("a", hourly(2))
+            .model("a:run", hourly(3))
+            .model("b/", hourly(4));
+        Rules::new()
+            .route("POST /{m}", hourly(100))
+            .route("POST /{m}:run", hourly(100))
+            .route("POST /x/{m}/y", hourly(100))
+            .route("POST /rest/{m+}", hourly(100))
+            .models(models)
+    };
+    for (path, expected) in [
+        ("/a", "a"),
+        ("/a:run", "a"),
+        // Decoded, it ends with `:run`. As it was sent, it does not.
+        ("/a%3Arun", "unread"),
+        ("/a:r%75n", "unread"),
+        ("/c%3Arun", "otherwise"),
+        ("/x/a/y", "a"),
+        ("/x//a/y", "a"),
+        ("/rest/a", "a"),
+        ("/rest/a:run", "a:run"),
+        // A server may take the slash off.
+        ("/rest/a/", "unread"),
+        ("/rest/b/", "unread"),
+        ("/rest/b", "otherwise"),
+        ("/rest//a", "unread"),
+    ] {
+        let throttle = throttle(rules());
+        let found = model(&throttle, "POST", path).await;
+        assert_eq!(found.as_deref(), Some(expected), "{path}");
+    }
+    let throttle = throttle(rules());
+    assert!(passes(&throttle, request("POST", "/a%3Arun")).await);
+    let left = |model| remaining(&throttle, Scope::Model, model);
+    assert_eq!(
+        [left("a"), left("a:run"), left("b/")],
+        [Some(1), Some(2), Some(3)]
+    );
+    assert_eq!(throttle.handle().snapshot().unread_models, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn models_in_paths_hold_on_some_routes_and_over_reloads() {
+    let rules = |name: &str, key: &str| {
+        Rules::new()
+            .default_route(hourly(1_000))
+            .route(format!("POST /a/{{{name}}}"), hourly(1_000))
+            .route(format!("POST /b/{{{name}}}"), hourly(1_000))
+            .models(
+                Models::by_path_param(name)
+                    .model("large", hourly(5))
+                    .on(key),
+            )
+    };
+    let throttle = throttle(rules("model", "POST /a/{model}"));
+    for path in ["/a/large", "/b/large", "/a/large"] {
+        assert!(passes(&throttle, request("POST", path)).await);
+    }
+    assert_eq!(remaining(&throttle, Scope::Model, "large"), Some(3));
+    let changes = throttle.handle().reload(rules("id", "POST /b/{id}"));
+    let changes = changes.expect("rules that hold together");
+    let changes = changes.to_string();
+    let told = "models, found by: path parameter `model` => path parameter `id`; \
+                models, on: POST /a/{model} => POST /b/{id}";
+    assert!(changes.ends_with(told), "{changes}");
+    for path in ["/a/large", "/b/large"] {
+        assert!(passes(&throttle, request("POST", path)).await);
+    }
+    assert_eq!(remaining(&throttle, Scope::Model, "large"), Some(2));
+    let error = throttle.handle().reload(
+        rules("id", "POST /a/{model}")
+            .models(Models::by_path_param("model").model("large", hourly(5))),
+    );
+    let error = error.expect_err("no key has this parameter");
+    assert!(
+        matches!(error, RulesError::ModelParameter { .. }),
+        "{error}"
+    );
+    assert!(passes(&throttle, request("POST", "/b/large")).await);
+    assert_eq!(remaining(&throttle, Scope::Model, "large"), Some(1));
+}
+
 #[test]
 fn models_that_cannot_hold_are_errors() {
     let header = |name: &str| Models::by_header(name);
@@ -370,6 +556,20 @@ fn models_that_cannot_hold_are_errors() {
         (
             rules(header("x model")),
             "models: `x model` is not a valid header name; write one such as `x-model`",
+        ),
+        (
+            rules(Models::by_path_param("deployment"))
+                .route("POST /{model}", hourly(1))
+                .route("POST /{model}/{deployments}", hourly(1)),
+            "models: no route key has a parameter `deployment`; add one, such as `POST /models/{deployment}/chat`, or \
+             correct its name",
+        ),
+        (
+            rules(Models::by_path_param("model").on("POST /chat"))
+                .route("POST /chat", hourly(1))
+                .route("POST /{model}", hourly(1)),
+            "models: no route key has a parameter `model`; add one, such as `POST /models/{model}/chat`, or correct its \
+             name",
         ),
         (
             rules(models().model("a*b", hourly(1))),

@@ -200,12 +200,17 @@ fn schema() -> Value {
     models["required"] = json!(["by"]);
     models["properties"] = json!({
         "by": {
-            "description": "The source of the model: `body`, a header field, or `code`, if code calls `Models::named_by`.",
+            "description": "The source of the model: `body`, a header field, a parameter of route keys, or `code`, if code \
+                            calls `Models::named_by`.",
             "anyOf": [
                 { "enum": ["body", "code"] },
                 table(
                     &json!({ "header": { "type": "string", "description": "The header field with the model." } }),
                     Some("header"),
+                ),
+                table(
+                    &json!({ "path": { "type": "string", "description": "The parameter of route keys with the model." } }),
+                    Some("path"),
                 ),
             ],
         },
@@ -412,6 +417,7 @@ fn what_is_valid_is_read_and_what_is_not_is_not() {
         "total = { access = 'unlimited', publish = true }",
         "routes.'GET /a' = 1",
         "routes.'$default' = 1",
+        "routes.'POST /{m}:run' = 1\nmodels = { by.path = 'm', a = 1 }",
         "routes.'ANY /{x+}' = 'unlimited'",
         "routes.'GET /health' = 'exempt'",
         "routes.'GET /health'.access = 'exempt'",
@@ -469,6 +475,7 @@ fn what_is_valid_is_read_and_what_is_not_is_not() {
         "clients = { by = 'cookie', each = 1 }",
         "clients = { by = ['code', 'address'], each = 1 }",
         "clients = { by.host = 'a.example', each = 1 }",
+        "models = { by = { header = 'k', path = 'm' }, a = 1 }",
         "clients = { by.hosts = 1, each = 1 }",
         "clients = { by = { header = 'k', hosts = 'a.example' }, each = 1 }",
         "clients = { by = 'address', ipv6_prefix = 129, each = 1 }",

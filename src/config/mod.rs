@@ -90,8 +90,8 @@
 //! **Models** have limits by their name, or by the beginning of names with `*` at its end, and these settings, which no
 //! model can be named after:
 //!
-//! - `by`: `"body"`, `{ header = "x-model" }`, or `"code"`, if [`Models::named_by`](crate::Models::named_by) names
-//!   models.
+//! - `by`: `"body"`, `{ header = "x-model" }`, `{ path = "model" }` for a parameter of route keys, or `"code"`, if
+//!   [`Models::named_by`](crate::Models::named_by) names models.
 //! - `on`: the keys of the routes whose requests have models.
 //! - `otherwise` and `unread`: limits, as in [`Models`](crate::Models).
 //!

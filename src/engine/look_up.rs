@@ -51,9 +51,30 @@ enum Visit {
 struct MatchedLimits<'a> {
     limits: Cow<'a, RouteLimits>,
     /// The models, if the requests of one of these routes have some.
-    models: Option<&'a ModelRules>,
+    models: Option<MatchedModels<'a>>,
     /// The limits are those of one declared route.
     is_declared: bool,
+}
+
+/// The models of a request, for requests of its route have some.
+#[derive(Clone, Copy)]
+struct MatchedModels<'a> {
+    rules: &'a ModelRules,
+    /// The class of the request, if it was found in the path. `None`: it is the one in the demand.
+    in_path: Option<ModelClass>,
+}
+
+impl<'a> MatchedModels<'a> {
+    /// Unites the models of two routes that a request may mean. Where these differ, the model is not read.
+    fn united(one: Option<Self>, other: Option<Self>) -> Option<Self> {
+        match (one, other) {
+            (Some(one), Some(other)) if one.in_path != other.in_path => Some(MatchedModels {
+                in_path: Some(ModelClass::UNREAD),
+                ..one
+            }),
+            (one, other) => one.or(other),
+        }
+    }
 }
 
 impl RuleSet {
@@ -130,7 +151,7 @@ impl RuleSet {
     }
 
     /// Identifies the client and the model of a request, writes both to `demand`, and returns the client's plan. The
-    /// first step of [`look_up`](Self::look_up).
+    /// first step of [`look_up`](Self::look_up). A model that is found in the path is known with the route alone.
     #[inline(always)]
     pub(super) fn identify(&self, request: RequestHead<'_>, demand: &mut Demand) -> &PlanLimits {
         self.plan_of(request, Visit::Request, demand)
@@ -224,11 +245,14 @@ impl RuleSet {
             models,
             is_declared,
         } = self.of_routes(request, protocol, plan, visit)?;
-        if let (Some(models), Some(class)) = (models, demand.model.position()) {
-            if demand.model == ModelClass::UNREAD && visit == Visit::Request {
-                self.count_unread(models, request);
+        if let Some(MatchedModels { rules, in_path }) = models {
+            let class = in_path.unwrap_or(demand.model);
+            if class == ModelClass::UNREAD && visit == Visit::Request {
+                self.count_unread(rules, request);
             }
-            limits = models.limits(&limits, plan, class, is_declared);
+            if let Some(position) = class.position() {
+                limits = rules.limits(&limits, plan, position, is_declared);
+            }
         }
         if limits.limit_set.has_tokens {
             demand.tokens = self.estimator.tokens(request);
@@ -266,7 +290,7 @@ impl RuleSet {
         };
         let variant = variant_of(plan, || plan.routes.find(&head));
         let own = self.limits_of(route, plan, variant);
-        let models = self.models_on(route);
+        let models = self.models_on(route, &head);
         Ok(match self.of_other_end(&head, route, plan, variant) {
             None => MatchedLimits {
                 limits: Cow::Borrowed(own),
@@ -275,7 +299,7 @@ impl RuleSet {
             },
             Some((other_route, other)) => MatchedLimits {
                 limits: self.combined_limits.get(&[own, other], !route.undeclared),
-                models: models.or_else(|| self.models_on(other_route)),
+                models: MatchedModels::united(models, self.models_on(other_route, &head)),
                 is_declared: false,
             },
         })
@@ -304,7 +328,8 @@ impl RuleSet {
             .of_routes(request, protocol, plan, Visit::Preview)
             .ok()?;
         let limit_set = &found.limits.limit_set;
-        let needs_model = found.models.is_some_and(by_model) && !limit_set.exempt;
+        let needs_model =
+            found.models.is_some_and(|models| by_model(models.rules)) && !limit_set.exempt;
         (needs_model || reads_tokens && limit_set.has_tokens).then_some(found.limits)
     }
 
@@ -334,7 +359,7 @@ impl RuleSet {
             let own = (route, self.limits_of(route, plan, variant));
             let other = self.of_other_end(reading.head(), route, plan, variant);
             for (route, limits) in std::iter::once(own).chain(other) {
-                models = models.or_else(|| self.models_on(route));
+                models = MatchedModels::united(models, self.models_on(route, reading.head()));
                 if !all.iter().any(|known| std::ptr::eq(*known, limits)) {
                     all.push(limits);
                 }
@@ -366,10 +391,12 @@ impl RuleSet {
         Some((route, self.limits_of(route, plan, variant)))
     }
 
-    /// Returns the models, if the requests of a route have some.
+    /// Returns the models, if the requests of a route have some. `head` is of a request that matches the route.
     #[inline(always)]
-    fn models_on(&self, route: &Route) -> Option<&ModelRules> {
-        self.models.as_ref().filter(|models| models.has(route))
+    fn models_on(&self, route: &Route, head: &Head<'_>) -> Option<MatchedModels<'_>> {
+        let rules = self.models.as_ref().filter(|models| models.has(route))?;
+        let in_path = rules.class_in_path(route, head);
+        Some(MatchedModels { rules, in_path })
     }
 
     /// Counts a request whose model was not read.

@@ -24,9 +24,10 @@ use std::{
 
 use super::{route_limits::RouteLimits, routes::Route};
 use crate::{
+    limit::model_class::ModelClass,
     limiter::limit_set::BoundLimit,
     model::ModelResolver,
-    route::RouteKey,
+    route::{RouteKey, path_parameter::PathParameter, readings::Head},
     rules::{CompiledModels, PlanLimits},
 };
 
@@ -70,13 +71,41 @@ impl ModelRules {
 
     /// Returns whether requests of a declared key have models.
     pub(super) fn is_on(&self, key: &RouteKey) -> bool {
-        self.routes.as_ref().is_none_or(|keys| keys.contains(key))
+        let is_listed = self.routes.as_ref().is_none_or(|keys| keys.contains(key));
+        is_listed && (self.resolver.path_param().is_none() || self.parameter_of(key).is_some())
+    }
+
+    /// Returns the parameter of a declared key that names the models, if one does.
+    pub(super) fn parameter_of(&self, key: &RouteKey) -> Option<PathParameter> {
+        PathParameter::of(key, self.resolver.path_param()?)
+    }
+
+    /// Returns the class of a request that matches a route, if the model is found in its path.
+    #[inline(always)]
+    pub(super) fn class_in_path(&self, route: &Route, head: &Head<'_>) -> Option<ModelClass> {
+        let parameter = route.model_parameter.as_ref()?;
+        Some(self.class_by(parameter, head))
+    }
+
+    #[inline(never)]
+    fn class_by(&self, parameter: &PathParameter, head: &Head<'_>) -> ModelClass {
+        let value = parameter.value(head);
+        let value = value.as_deref();
+        let class = self.resolver.class_in_path(value);
+        // A host may take the path for the one without a slash at its end.
+        let shorter = value.and_then(|value| value.strip_suffix(b"/"));
+        match shorter.filter(|_| parameter.is_greedy()) {
+            Some(shorter) if self.resolver.class_in_path(Some(shorter)) != class => {
+                ModelClass::UNREAD
+            }
+            _ => class,
+        }
     }
 
     /// Returns whether requests of a route have models.
     pub(super) fn has(&self, route: &Route) -> bool {
         match route.undeclared {
-            true => self.routes.is_none(),
+            true => self.routes.is_none() && self.resolver.path_param().is_none(),
             false => route.has_models,
         }
     }

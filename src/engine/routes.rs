@@ -28,7 +28,7 @@ use std::sync::{Arc, OnceLock};
 use super::route_limits::RouteLimits;
 use crate::{
     limiter::{counters::Counters, limit_set::BoundLimit},
-    route::{RouteKey, overlap::Shape, undeclared::BoundedMap},
+    route::{RouteKey, overlap::Shape, path_parameter::PathParameter, undeclared::BoundedMap},
     rules::LimitTemplate,
 };
 
@@ -59,6 +59,8 @@ pub(super) struct Route {
     pub(super) cost: u64,
     /// Set if the requests of a declared route have models.
     pub(super) has_models: bool,
+    /// The parameter of a declared key that names the models. `None`: they are found elsewhere, or there are none.
+    pub(super) model_parameter: Option<PathParameter>,
     /// The limits of a request for each variant of each plan: plans one after the other, each from its `first` number
     /// on. Made when they are first asked for, since few plans ask for most routes.
     pub(super) variants: Box<[OnceLock<RouteLimits>]>,
@@ -104,6 +106,7 @@ impl Route {
             exempt: false,
             cost: 1,
             has_models: false,
+            model_parameter: None,
             variants: (0..variants).map(|_| OnceLock::new()).collect(),
         }
     }

@@ -165,10 +165,12 @@ impl RuleSet {
             exempt,
         } in routes
         {
+            let models_on = models.as_ref().filter(|models| models.is_on(&key));
             let route = Route {
                 exempt,
                 cost,
-                has_models: models.as_ref().is_some_and(|models| models.is_on(&key)),
+                has_models: models_on.is_some(),
+                model_parameter: models_on.and_then(|models| models.parameter_of(&key)),
                 pattern: Some(key.clone()),
                 ..route(&key, own)
             };

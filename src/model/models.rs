@@ -51,6 +51,8 @@ pub(crate) enum ModelSource {
     /// The member `model` of the body, which a layer outside has read.
     Body,
     Header(Cow<'static, str>),
+    /// A parameter of route keys.
+    PathParam(Cow<'static, str>),
     Closure(NameModel),
     /// None: code will name models.
     #[cfg(feature = "config")]
@@ -89,6 +91,32 @@ impl Models {
     /// of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     pub fn by_header(name: impl AsRef<str>) -> Self {
         Self::of(ModelSource::Header(name.as_ref().to_owned().into()))
+    }
+
+    /// Finds the model in a parameter of the [route key](crate::RouteKey) that takes the request, as Gemini, Bedrock and
+    /// Azure have it.
+    ///
+    /// ```
+    /// use tower_throttle::{Limits, Models, Rate, Rules};
+    ///
+    /// let rules = Rules::new()
+    ///     .route("POST /v1beta/models/{model}:generateContent", Limits::new())
+    ///     .route("POST /model/{model}/converse", Limits::new())
+    ///     .route("POST /openai/deployments/{model}/chat/completions", Limits::new())
+    ///     .models(Models::by_path_param("model").model("gpt-4o", Rate::per_minute(60)));
+    /// # let _ = rules;
+    /// ```
+    ///
+    /// The keys of all routes whose requests have models give the parameter this name. Requests of other routes have no
+    /// model and no limits by model: those of keys without such a parameter, and those that no key takes, though axum
+    /// may have a template for them. A name that is no parameter of a key is an error of
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    ///
+    /// Escapes in the value are decoded once: `gpt%2D4o` is `gpt-4o`, and `%2F` a slash in the name. A greedy parameter
+    /// has all slashes of the rest of the path. A value that is not UTF-8 is not read, nor one in a path that the server
+    /// may read in several ways with different models.
+    pub fn by_path_param(name: impl AsRef<str>) -> Self {
+        Self::of(ModelSource::PathParam(name.as_ref().to_owned().into()))
     }
 
     /// Finds the model by a closure over the request's head. `None` means that the request is for none of the
@@ -200,6 +228,7 @@ impl fmt::Debug for ModelSource {
         match self {
             Self::Body => f.write_str("Body"),
             Self::Header(name) => f.debug_tuple("Header").field(name).finish(),
+            Self::PathParam(name) => f.debug_tuple("PathParam").field(name).finish(),
             Self::Closure(_) => f.write_str("<fn>"),
             #[cfg(feature = "config")]
             Self::Code => f.write_str("Code"),

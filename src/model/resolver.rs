@@ -39,6 +39,8 @@ pub(crate) struct ModelResolver {
 enum NameSource {
     Body,
     Header(HeaderName),
+    /// A parameter of route keys, which the route of a request has to be found for.
+    PathParam(Box<str>),
     Closure(NameModel),
 }
 
@@ -53,6 +55,7 @@ impl ModelResolver {
                 let fault = |_| ModelResolverError::Header(name.to_string());
                 NameSource::Header(name.parse().map_err(fault)?)
             }
+            ModelSource::PathParam(name) => NameSource::PathParam(name.as_ref().into()),
             ModelSource::Closure(closure) => NameSource::Closure(closure.clone()),
             #[cfg(feature = "config")]
             ModelSource::Code => return Err(ModelResolverError::NoSource),
@@ -90,11 +93,31 @@ impl ModelResolver {
         matches!(self.source, NameSource::Body)
     }
 
-    /// Returns the class of a request. Runs the user's closure, if the source is one.
+    /// Returns the parameter of route keys that names are read from, if they are.
+    pub(crate) fn path_param(&self) -> Option<&str> {
+        match &self.source {
+            NameSource::PathParam(name) => Some(name),
+            NameSource::Body | NameSource::Header(_) | NameSource::Closure(_) => None,
+        }
+    }
+
+    /// Returns the class of a request. Runs the user's closure, if the source is one. Where names are read from a
+    /// parameter of route keys, there is none without its [value](Self::class_in_path).
     pub(crate) fn class(&self, request: RequestHead<'_>) -> ModelClass {
+        if self.path_param().is_some() {
+            return ModelClass::NONE;
+        }
         match self.name(request) {
             Ok(name) => self.class_of(name),
             Err(_) => ModelClass::UNREAD,
+        }
+    }
+
+    /// Returns the class of a request by the value of a parameter of its route key. `None`: there is no value.
+    pub(crate) fn class_in_path(&self, value: Option<&[u8]>) -> ModelClass {
+        match value.map(std::str::from_utf8) {
+            Some(Ok(name)) => self.class_of(Some(name)),
+            Some(Err(_)) | None => ModelClass::UNREAD,
         }
     }
 
@@ -102,6 +125,8 @@ impl ModelResolver {
     pub(crate) fn unread(&self, request: RequestHead<'_>) -> Option<UnreadReason> {
         match self.source {
             NameSource::Body | NameSource::Header(_) => self.name(request).err(),
+            // The look-up has found that its value cannot be read.
+            NameSource::PathParam(_) => Some(UnreadReason::Malformed),
             NameSource::Closure(_) => None,
         }
     }
@@ -123,6 +148,7 @@ impl ModelResolver {
                     name.map(Some).map_err(|_| UnreadReason::Malformed)
                 }
             },
+            NameSource::PathParam(_) => Ok(None),
             NameSource::Closure(closure) => Ok(closure(request)),
         }
     }

@@ -254,6 +254,17 @@ pub(super) fn literal_path(segments: &[Segment]) -> Option<String> {
     Some(path)
 }
 
+/// The name of the parameter in each segment of a key's text. `None`: there is none.
+pub(super) fn parameters(text: &str) -> impl Iterator<Item = Option<&str>> {
+    let path = text.split_once(" /").map(|(_, path)| path);
+    path.into_iter()
+        .flat_map(|path| path.split('/'))
+        .map(|word| {
+            let parameter = parameter(word).ok().flatten();
+            parameter.map(|parameter| parameter.name)
+        })
+}
+
 struct Parameter<'a> {
     name: &'a str,
     greedy: bool,

@@ -10,6 +10,7 @@ pub(crate) mod comparisons;
 pub(crate) mod key;
 pub(crate) mod overlap;
 pub(crate) mod overlaps;
+pub(crate) mod path_parameter;
 pub(crate) mod readings;
 mod spelling;
 pub(crate) mod suffix;

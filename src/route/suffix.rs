@@ -52,6 +52,22 @@ impl Suffix {
         segment.len() > own.len() && segment.ends_with(&own)
     }
 
+    /// Returns what stands before this literal in a segment that ends with it, with escapes decoded once. The segment is
+    /// as it was sent. `None`: it is shorter.
+    pub(super) fn value<'a>(&self, segment: &'a str, escapes: Escapes) -> Option<Cow<'a, [u8]>> {
+        if escapes == Escapes::Sent {
+            return segment.strip_suffix(&*self.0).map(decode);
+        }
+        let end = |length: usize| length.checked_sub(decode(&self.0).len());
+        match decode(segment) {
+            Cow::Borrowed(text) => text.get(..end(text.len())?).map(Cow::Borrowed),
+            Cow::Owned(mut text) => {
+                text.truncate(end(text.len())?);
+                Some(Cow::Owned(text))
+            }
+        }
+    }
+
     /// Returns whether a segment that is a literal ends with this one, in some reading.
     pub(super) fn may_end(&self, literal: &str) -> bool {
         let ends = literal.len() > self.len() && literal.ends_with(&*self.0);

@@ -278,6 +278,17 @@ pub enum RulesError {
         /// The name as written.
         name: String,
     },
+    /// A name in [`Models::by_path_param`](crate::Models::by_path_param) that is no parameter of a key whose requests
+    /// have models.
+    #[error(
+        "models: no route key has a parameter `{name}`; add one, such as `POST /models/{{{name}}}/chat`, or correct its \
+         name"
+    )]
+    #[non_exhaustive]
+    ModelParameter {
+        /// The name of the parameter.
+        name: String,
+    },
     /// Models of a document that leaves it to code to name them, and no code does.
     #[error(
         "models: `by` is `code`, but no code names models; call `Models::named_by` in `Rules::map_models`, or write `by` \

@@ -12,7 +12,7 @@ use crate::{
     limit::limits::Limits,
     limiter::limit_set::BoundLimit,
     model::{ModelResolver, ModelResolverError, Models},
-    route::RouteKey,
+    route::{RouteKey, path_parameter::PathParameter},
 };
 
 /// The limits of models, by the position of each [class](crate::model::ModelClass).
@@ -81,6 +81,17 @@ pub(super) fn compile_models(
         }
     });
     let on: Vec<_> = on.collect::<Result<_, _>>()?;
+    if let Some(name) = resolver.path_param() {
+        let has_it = |key: &RouteKey| PathParameter::of(key, name).is_some();
+        let is_found = match on.is_empty() {
+            true => routes.iter().any(|key| has_it(key)),
+            false => on.iter().any(has_it),
+        };
+        if !is_found {
+            let name = name.to_owned();
+            return Err(RulesError::ModelParameter { name });
+        }
+    }
     let keys = keys(models);
     let nothing = Limits::new();
     let otherwise = models.otherwise.as_ref().unwrap_or(&nothing);

@@ -183,6 +183,7 @@ impl Settings {
         let source = match source {
             ModelSource::Body => "body".to_owned(),
             ModelSource::Header(name) => format!("header `{name}`"),
+            ModelSource::PathParam(name) => format!("path parameter `{name}`"),
             ModelSource::Closure(_) => "custom".to_owned(),
             #[cfg(feature = "config")]
             ModelSource::Code => "code".to_owned(),

@@ -45,20 +45,25 @@ pub(super) fn models(place: &Cursor<'_>) -> Result<Models, ConfigError> {
     Ok(models)
 }
 
-/// `"body"`, `"code"`, `{ header = "x-model" }`.
+/// `"body"`, `"code"`, `{ header = "x-model" }`, `{ path = "model" }`.
 fn source(place: &Cursor<'_>) -> Result<Models, ConfigError> {
     match place.value() {
         Value::Text(text) if text == "body" => Ok(Models::from_body()),
         Value::Text(text) if text == "code" => Ok(Models::by_code()),
         Value::Map(_) => {
             let mut fields = place.fields()?;
-            let header = fields.get("header");
-            let header = header.ok_or_else(|| place.fault("a table without `header`"))?;
-            let models = Models::by_header(header.text()?);
+            let models = match (fields.get("header"), fields.get("path")) {
+                (Some(header), None) => Models::by_header(header.text()?),
+                (None, Some(path)) => Models::by_path_param(path.text()?),
+                (Some(_), Some(_)) => return Err(place.fault("write one of `header` and `path`")),
+                (None, None) => return Err(place.fault("a table without `header` or `path`")),
+            };
             fields.end()?;
             Ok(models)
         }
-        _ => Err(place.fault("write `body`, `code` or a table: `{ header = \"x-model\" }`")),
+        _ => Err(place.fault(
+            "write `body`, `code` or a table: `{ header = \"x-model\" }` or `{ path = \"model\" }`",
+        )),
     }
 }
 

@@ -339,6 +339,9 @@ fn models(models: &Models) -> Result<DocumentValue, ConfigError> {
             ModelSource::Header(name) => {
                 DocumentValue::Table(vec![("header".to_owned(), text(&**name))])
             }
+            ModelSource::PathParam(name) => {
+                DocumentValue::Table(vec![("path".to_owned(), text(&**name))])
+            }
             ModelSource::Closure(_) => return Err(unwritable("models.by", "a closure")),
         },
     );
