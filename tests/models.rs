@@ -573,7 +573,8 @@ fn models_that_cannot_hold_are_errors() {
         ),
         (
             rules(models().model("a*b", hourly(1))),
-            "models: `a*b` is no name of a model; write 1 to 256 bytes, with `*` at the end alone, such as `gpt-4o*`",
+            "models: `a*b` is no name of a model; write 1 to 256 bytes, with `*` at the end alone, such as `gpt-4o*`, \
+             and neither `otherwise` nor `unread`",
         ),
         (
             rules(models().model("large", hourly(1))),

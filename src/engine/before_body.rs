@@ -16,16 +16,17 @@ use std::sync::Arc;
 
 use super::{
     Engine,
-    outcome::{Decided, Outcome, Refusal},
+    outcome::{Applied, Decided, Outcome, Refusal},
     pending::Attempt,
-    route_limits::RouteLimits,
-    rule_set::RuleSet,
 };
 use crate::{
     clock::Nanos,
     decision::Failure,
     head::RequestHead,
-    limiter::{limit_set::Demand, readings::LimitReadings},
+    limiter::{
+        limit_set::{Demand, LimitSet},
+        readings::LimitReadings,
+    },
 };
 
 /// The need of a request for the facts of its body.
@@ -68,25 +69,37 @@ impl Engine {
 }
 
 impl Attempt<'_> {
-    /// Refuses the request if a limit does that needs no body. Charges nothing.
+    /// Refuses the request if a limit does that needs no body. Charges nothing. Of limits that a store keeps nothing is
+    /// known here.
     fn refuse_before_body(&self) -> Option<Decided> {
-        let (limiter, limit_set) = (&self.rules.limiter, &self.limits.limit_set);
+        let (limits, applied) = match self.store() {
+            None => (self.limits, Applied::All),
+            Some(_) => (self.limits.held(), Applied::Held),
+        };
+        let limit_set = &limits.limit_set;
+        let limiter = &self.rules.limiter;
         let mut readings = limiter.peek(limit_set, self.demand, self.arrived);
-        is_refused(self.rules, self.limits, &readings, self.arrived).then(|| {
+        let reads_tokens = self.rules.estimator.reads_body();
+        is_refused(limit_set, reads_tokens, &readings, self.arrived).then(|| {
             let mut outcome = Outcome::new(self.arrived, &mut readings);
+            outcome.applied = applied;
             self.refuse(&mut outcome)
         })
     }
 }
 
-/// Returns whether one of the limits refuses a request, whatever its body, and lets none wait. Balances in a store are
-/// not known here.
-fn is_refused(rules: &RuleSet, limits: &RouteLimits, readings: &LimitReadings, now: Nanos) -> bool {
-    let reads_tokens = rules.estimator.reads_body();
-    let pairs = limits.limit_set.enforced().zip(readings.as_slice());
-    let mut here = pairs.filter(|(bound, _)| {
-        let is_here = rules.store.is_none() || bound.id.is_none();
-        is_here && bound.limit.wait_policy.is_none() && !(reads_tokens && bound.limit.is_tokens())
-    });
-    here.any(|(bound, reading)| bound.refusal(reading.state, now, reading.cost).is_some())
+/// Returns whether one of the limits refuses a request, whatever its body, and lets none wait. With `reads_tokens` the
+/// body has the number of its tokens.
+fn is_refused(
+    limit_set: &LimitSet,
+    reads_tokens: bool,
+    readings: &LimitReadings,
+    now: Nanos,
+) -> bool {
+    let mut pairs = limit_set.enforced().zip(readings.as_slice());
+    pairs.any(|(bound, reading)| {
+        let is_known = !(reads_tokens && bound.limit.is_tokens());
+        let is_final = is_known && bound.limit.wait_policy.is_none();
+        is_final && bound.refusal(reading.state, now, reading.cost).is_some()
+    })
 }

@@ -305,32 +305,41 @@ impl RuleSet {
         })
     }
 
-    /// Returns the limits of a request, without those of its model, if its model or the number of its tokens is read
-    /// from its body. `None`: nothing is read from there. Writes the client to `demand`. Enters nothing and counts
-    /// nothing.
+    /// Returns the limits of a request that are known before its body, if others or the number of its tokens are read from
+    /// there. `None`: nothing is read from there. Writes to `demand` what is known. Enters nothing and counts nothing.
+    ///
+    /// The limits of its model are among them unless the model is in the body.
     pub(super) fn before_body(
         &self,
         request: RequestHead<'_>,
         protocol: Protocol,
         demand: &mut Demand,
     ) -> Option<Cow<'_, RouteLimits>> {
-        let by_model = |models: &ModelRules| models.resolver.reads_body();
+        let models = self.models.as_ref();
+        let by_body = models.is_some_and(|models| models.resolver.reads_body());
         let reads_tokens = self.estimator.reads_body();
-        if !self.models.as_ref().is_some_and(by_model) && !reads_tokens {
-            return None;
-        }
-        let plan = match &self.resolver {
-            Some(resolver) => self.client(resolver, request, Visit::Preview, demand),
-            None => &self.plans[0],
-        };
         // A preview enters nothing, and is never outdated.
-        let found = self
-            .of_routes(request, protocol, plan, Visit::Preview)
-            .ok()?;
-        let limit_set = &found.limits.limit_set;
-        let needs_model =
-            found.models.is_some_and(|models| by_model(models.rules)) && !limit_set.exempt;
-        (needs_model || reads_tokens && limit_set.has_tokens).then_some(found.limits)
+        let (limits, needs_model) = match (by_body, reads_tokens) {
+            (false, false) => return None,
+            (false, true) => (self.preview(request, protocol, demand).ok()?, false),
+            (true, _) => {
+                let plan = match &self.resolver {
+                    Some(resolver) => self.client(resolver, request, Visit::Preview, demand),
+                    None => &self.plans[0],
+                };
+                let found = self.of_routes(request, protocol, plan, Visit::Preview);
+                let found = found.ok()?;
+                let is_exempt = found.limits.limit_set.exempt;
+                (found.limits, found.models.is_some() && !is_exempt)
+            }
+        };
+        let has_tokens = limits.limit_set.has_tokens;
+        demand.tokens = match has_tokens && !reads_tokens {
+            true => self.estimator.tokens(request),
+            false => 0,
+        };
+        demand.is_exact = has_tokens && self.estimator.is_exact();
+        (needs_model || reads_tokens && has_tokens).then_some(limits)
     }
 
     /// Returns the limits of a request that may mean several routes: those of all of them, so that its spelling dodges

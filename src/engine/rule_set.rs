@@ -169,7 +169,7 @@ impl RuleSet {
             let route = Route {
                 exempt,
                 cost,
-                has_models: models_on.is_some(),
+                has_models: models_on.is_some() && !exempt,
                 model_parameter: models_on.and_then(|models| models.parameter_of(&key)),
                 pattern: Some(key.clone()),
                 ..route(&key, own)

@@ -65,7 +65,8 @@ impl ModelResolver {
         for (number, (name, _)) in models.models.iter().enumerate() {
             let prefix = name.strip_suffix('*');
             let text = prefix.unwrap_or(name);
-            if name.is_empty() || text.contains('*') || name.len() > LONGEST {
+            let is_reserved = matches!(&**name, "otherwise" | "unread");
+            if name.is_empty() || text.contains('*') || name.len() > LONGEST || is_reserved {
                 return Err(ModelResolverError::Name(name.to_string()));
             }
             let is_known = match prefix {
@@ -259,7 +260,7 @@ mod tests {
     #[test]
     fn names_that_cannot_match_are_errors() {
         let long = "a".repeat(LONGEST + 1);
-        for name in ["", "a*b", "**", &*long] {
+        for name in ["", "a*b", "**", "otherwise", "unread", &*long] {
             let models = Models::from_body().model(name.to_owned(), Rate::per_second(1));
             let error = ModelResolver::new(&models).expect_err(name);
             assert_eq!(error, ModelResolverError::Name(name.to_owned()));

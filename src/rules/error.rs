@@ -297,7 +297,8 @@ pub enum RulesError {
     NoModelSource,
     /// A name of a model that no request can match.
     #[error(
-        "models: `{name}` is no name of a model; write 1 to 256 bytes, with `*` at the end alone, such as `gpt-4o*`"
+        "models: `{name}` is no name of a model; write 1 to 256 bytes, with `*` at the end alone, such as \
+         `gpt-4o*`, and neither `otherwise` nor `unread`"
     )]
     #[non_exhaustive]
     ModelName {

@@ -100,7 +100,8 @@ pub(super) fn compile_models(
     let cost = |limits: &Limits| limits.cost.unwrap_or(1);
     let costs: Vec<_> = settings.clone().map(cost).collect();
     let dearest = costs.iter().copied().max().unwrap_or(1);
-    let unread_cost = models.unread.as_ref().map_or(dearest, cost);
+    let unread_cost = models.unread.as_ref().and_then(|limits| limits.cost);
+    let unread_cost = unread_cost.unwrap_or(dearest);
     let mut bind = |key: &ModelKey, limits: &Limits| {
         let limits = names.build(limits, ScopeName::Model(key));
         draft.bind(ScopeKey::Model(key.clone()), limits)
@@ -112,7 +113,7 @@ pub(super) fn compile_models(
         .collect();
     let unread = match &models.unread {
         Some(limits) => bind(&ModelKey::Unread, limits),
-        None => read.concat(),
+        None => unpublished(&read),
     };
     Ok(CompiledModels {
         resolver,
@@ -125,6 +126,16 @@ pub(super) fn compile_models(
         limits: [unread].into_iter().chain(read).collect(),
         costs: [unread_cost].into_iter().chain(costs).collect(),
     })
+}
+
+/// Returns all limits together, for a request whose model was not read. They are not published: a header field would
+/// name every model, and grow with their number.
+fn unpublished(limits: &[Vec<BoundLimit>]) -> Vec<BoundLimit> {
+    let mut all = limits.concat();
+    for bound in &mut all {
+        bound.limit.published = false;
+    }
+    all
 }
 
 /// Checks the limits of a plan on models, and notes the names in them.
@@ -185,10 +196,7 @@ pub(super) fn plan_models(
         draft.bind(ScopeKey::ClientOnModel(name.map(Into::into), key), limits)
     });
     let read: Vec<_> = read.collect();
-    let unread = match &models.unread {
-        Some(_) => Vec::new(),
-        None => read.concat(),
-    };
+    let unread = unpublished(&read);
     [unread].into_iter().chain(read).collect()
 }
 
