@@ -231,13 +231,13 @@ fn costs_that_cannot_pass_are_errors() {
         ),
         (
             Rules::new().total(Limits::from(hourly(9)).cost(2)),
-            "the total: `cost` is that of a route or a model; set it there",
+            "the total: `cost` is that of a route or a model in the rules; set it there",
         ),
         (
             Rules::new().clients(clients(
                 Plan::new(hourly(1)).route("GET /", Limits::new().cost(2)),
             )),
-            "each client: `cost` is that of a route or a model; set it there",
+            "each client, route `GET /`: `cost` is that of a route or a model in the rules; set it there",
         ),
         (
             Rules::new().route("GET /", Limits::exempt().cost(2)),

@@ -43,7 +43,7 @@ pub(crate) async fn chat_completions(
     account: Account,
     body: Body<ChatRequest>,
 ) -> Result<Response, ApiError> {
-    let Json(request) = body?;
+    let Json(request) = accepted(body, account.as_ref())?;
     let model = models.find(&request.model)?;
     let (delivery, form) = (request.delivery, Form::Chat);
     let answer = generate(model, request.into_generate()?, delivery, form, account);
@@ -55,11 +55,19 @@ pub(crate) async fn completions(
     account: Account,
     body: Body<CompletionRequest>,
 ) -> Result<Response, ApiError> {
-    let Json(request) = body?;
+    let Json(request) = accepted(body, account.as_ref())?;
     let model = models.find(&request.model)?;
     let (delivery, form) = (request.delivery, Form::Completion);
     let answer = generate(model, request.into_generate()?, delivery, form, account);
     answer.await
+}
+
+/// Returns a body that was understood. Any other has used no tokens, and pays for none.
+fn accepted<T>(body: Body<T>, account: Option<&Extension<Usage>>) -> Body<T> {
+    if let (Err(_), Some(Extension(account))) = (&body, account) {
+        account.settle(0);
+    }
+    body
 }
 
 async fn generate(

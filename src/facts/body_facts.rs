@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::RequestFacts;
+use super::{RequestFacts, scan::FactsScanner};
 
 /// The facts of a request's body, or the reason why it was not read. A handler finds them in the extensions.
 ///
@@ -23,6 +23,22 @@ pub struct BodyFacts {
 }
 
 impl BodyFacts {
+    /// Reads a whole body, for a layer of your own that has it, for [previews](crate::Handle::preview), and for tests of
+    /// handlers.
+    ///
+    /// ```
+    /// use tower_throttle::facts::BodyFacts;
+    ///
+    /// let body = BodyFacts::of(br#"{"model":"small","max_tokens":20}"#);
+    /// assert_eq!(body.facts().and_then(|facts| facts.max_output_tokens()), Some(20));
+    /// ```
+    #[must_use]
+    pub fn of(body: &[u8]) -> Self {
+        let mut scanner = FactsScanner::new();
+        scanner.feed(body);
+        Self::new(scanner.finish())
+    }
+
     /// Returns the facts, if the body was read.
     #[must_use]
     pub fn facts(&self) -> Option<&RequestFacts> {

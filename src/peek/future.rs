@@ -42,6 +42,7 @@ use super::{
 };
 use crate::{
     body::{FromInner, ResponseBody},
+    observe,
     response::Answer,
 };
 
@@ -168,7 +169,10 @@ where
                 None
             }
             // ## Reading => Answered, which is yielded at once
-            Err(missing) => Some(missing.answer(&reading.give_up())),
+            Err(timeout) => {
+                observe::body_timed_out(timeout.missing());
+                Some(timeout.answer(&reading.give_up()))
+            }
         })
     }
 }

@@ -48,8 +48,8 @@ impl PeekLayer {
     /// that is not known to be empty. No body is read that is larger than [the pool](Self::max_pool) has room for, so
     /// with `usize::MAX` the pool alone is the bound, and a single request may take all of it.
     pub fn max_body(self, bytes: usize) -> Self {
-        let read_timeout = self.settings.read_timeout;
-        self.with(bytes, read_timeout, self.max_pool)
+        let body_deadline = self.settings.body_deadline;
+        self.with(bytes, body_deadline, self.max_pool)
     }
 
     /// Sets the time within which a whole body has to arrive, from when it is first waited for. Default: 10 seconds. It
@@ -59,7 +59,7 @@ impl PeekLayer {
     /// has had no room. With zero, only a body is read that is there at once, which bodies from a network are often
     /// not. With [`Duration::MAX`], a client may take as long as the server lets it. The time is measured by tokio's
     /// clock.
-    pub fn read_timeout(self, time: Duration) -> Self {
+    pub fn body_deadline(self, time: Duration) -> Self {
         self.with(self.max_body, time, self.max_pool)
     }
 
@@ -76,13 +76,13 @@ impl PeekLayer {
     ///
     /// With zero, no body is read that is not known to be empty. With `usize::MAX` the pool is never full.
     pub fn max_pool(self, bytes: usize) -> Self {
-        let read_timeout = self.settings.read_timeout;
-        self.with(self.max_body, read_timeout, bytes)
+        let body_deadline = self.settings.body_deadline;
+        self.with(self.max_body, body_deadline, bytes)
     }
 
-    fn with(&self, max_body: usize, read_timeout: Duration, max_pool: usize) -> Self {
+    fn with(&self, max_body: usize, body_deadline: Duration, max_pool: usize) -> Self {
         let engine = Arc::clone(&self.settings.engine);
-        let settings = PeekSettings::new(engine, max_body, read_timeout, max_pool);
+        let settings = PeekSettings::new(engine, max_body, body_deadline, max_pool);
         Self {
             settings: Arc::new(settings),
             max_body,
@@ -114,7 +114,7 @@ impl fmt::Debug for PeekLayer {
         } = self;
         f.debug_struct("PeekLayer")
             .field("max_body", max_body)
-            .field("read_timeout", &settings.read_timeout)
+            .field("body_deadline", &settings.body_deadline)
             .field("max_pool", max_pool)
             .finish_non_exhaustive()
     }

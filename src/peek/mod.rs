@@ -42,7 +42,7 @@
 //! - **In bounded memory.** All kept bodies together take at most [`max_pool`](PeekLayer::max_pool) bytes. A full pool
 //!   slows requests down, and never changes the limits that they fall under. Room comes back as soon as the handler has
 //!   read the body.
-//! - **In bounded time.** A body that has not arrived within [`read_timeout`](PeekLayer::read_timeout) is answered with
+//! - **In bounded time.** A body that has not arrived within [`body_deadline`](PeekLayer::body_deadline) is answered with
 //!   status 408 Request Timeout, and over HTTP/1 with `Connection: close`. If it is the pool that had no room, the
 //!   answer is 503 with `Retry-After: 1`. The answers are problem documents (RFC 9457).
 //!
@@ -65,7 +65,6 @@
 //!   [`Clients`](crate::Clients) are called twice for a request whose limits need facts.
 //! - gRPC requests are answered in HTTP, which clients map to `UNAVAILABLE` (503) and `UNKNOWN` (408).
 
-mod answer;
 #[cfg(feature = "axum")]
 mod axum;
 mod body;

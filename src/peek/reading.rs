@@ -33,12 +33,14 @@ use http_body::{Body, Frame};
 use tokio::time::{Sleep, sleep};
 
 use super::{
-    answer::Missing,
     body::{FromPeeked, Replay},
     pool::{FIRST_STEP, Room},
     settings::PeekSettings,
 };
-use crate::facts::{BodyFacts, FactsScanner, RequestFacts, UnreadReason};
+use crate::{
+    facts::{BodyFacts, FactsScanner, RequestFacts, UnreadReason},
+    response::BodyTimeout,
+};
 
 /// The frames after which a poll lets other tasks run, for bodies that are never pending.
 const FRAMES_A_POLL: usize = 128;
@@ -73,7 +75,7 @@ pub(super) enum ReadEnd {
 /// The thing that a request waits for.
 enum Waits {
     /// For what would time out.
-    For(Missing),
+    For(BodyTimeout),
     /// For nothing. Other tasks run before it goes on.
     Turn,
 }
@@ -111,8 +113,8 @@ where
     ///
     /// # Errors
     ///
-    /// [`Missing`] if the time is over before.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<ReadEnd, Missing>> {
+    /// [`BodyTimeout`] if the time is over before.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<ReadEnd, BodyTimeout>> {
         let missing = match self.poll_read(cx) {
             Ok(end) => return Poll::Ready(Ok(end)),
             Err(Waits::Turn) => {
@@ -128,13 +130,13 @@ where
     fn poll_read(&mut self, cx: &mut Context<'_>) -> Result<ReadEnd, Waits> {
         for _ in 0..FRAMES_A_POLL {
             if self.poll_room(cx).is_pending() {
-                return Err(Waits::For(Missing::Room));
+                return Err(Waits::For(BodyTimeout::Room));
             }
             if let Some(end) = self.end {
                 return Ok(end);
             }
             match self.body.as_mut().poll_body(cx) {
-                Poll::Pending => return Err(Waits::For(Missing::Body)),
+                Poll::Pending => return Err(Waits::For(BodyTimeout::Body)),
                 Poll::Ready(frame) => self.end = self.take(frame),
             }
         }
@@ -194,7 +196,7 @@ where
 
     /// Polls until the time is over.
     fn poll_time(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let time = self.settings.read_timeout;
+        let time = self.settings.body_deadline;
         if time.is_zero() {
             return Poll::Ready(());
         }

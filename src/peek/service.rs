@@ -71,7 +71,7 @@ impl<S: fmt::Debug> fmt::Debug for Peek<S> {
         f.debug_struct("Peek")
             .field("inner", inner)
             .field("max_body", &settings.max_body)
-            .field("read_timeout", &settings.read_timeout)
+            .field("body_deadline", &settings.body_deadline)
             .finish_non_exhaustive()
     }
 }

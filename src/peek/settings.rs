@@ -12,7 +12,7 @@ pub(super) struct PeekSettings {
     /// The most bytes of a body that are read. No more than the pool has room for.
     pub(super) max_body: usize,
     /// The time from when a body is first waited for until it is given up.
-    pub(super) read_timeout: Duration,
+    pub(super) body_deadline: Duration,
     pub(super) pool: Arc<Pool>,
 }
 
@@ -24,7 +24,7 @@ impl PeekSettings {
     pub(super) fn new(
         engine: Arc<Engine>,
         max_body: usize,
-        read_timeout: Duration,
+        body_deadline: Duration,
         max_pool: usize,
     ) -> Self {
         // One byte less, for a body that may go on takes that.
@@ -32,7 +32,7 @@ impl PeekSettings {
         Self {
             engine,
             max_body,
-            read_timeout,
+            body_deadline,
             pool: Arc::new(Pool::new(max_pool, Self::room_of(max_body))),
         }
     }

@@ -600,7 +600,7 @@ fn bounds_of_zero_and_of_all_that_there_is() {
 /// With no time, what is there at once is read, in however many frames.
 #[test]
 fn times_of_zero_and_of_all_that_there_is() {
-    let now = layer().read_timeout(Duration::ZERO);
+    let now = layer().body_deadline(Duration::ZERO);
     let script = Script {
         steps: (0..1_000).map(|_| Step::Data(vec![b' '])).collect(),
         knows: false,
@@ -618,7 +618,7 @@ fn times_of_zero_and_of_all_that_there_is() {
         assert_eq!(answer.status(), StatusCode::REQUEST_TIMEOUT);
     });
 
-    let ever = layer().read_timeout(Duration::MAX);
+    let ever = layer().body_deadline(Duration::MAX);
     run(async {
         let (feeder, body) = fed();
         let mut service = ever.layer(seer());
@@ -723,7 +723,7 @@ fn a_body_is_not_polled_before_there_is_room_and_first_come_is_first_served() {
 #[test]
 fn a_request_that_finds_no_room_is_told_503_when_its_time_is_over() {
     const LENGTH: usize = 8_000;
-    let layer = tight(layer(), 1, LENGTH).read_timeout(Duration::from_secs(3));
+    let layer = tight(layer(), 1, LENGTH).body_deadline(Duration::from_secs(3));
     let pool = &layer.settings().pool;
     run(async {
         // Held by a handler that does not read, whose time is its own.

@@ -4,6 +4,7 @@
 
 mod answer;
 mod api_error;
+mod body_timeout;
 mod dialect;
 pub(crate) mod fields;
 pub(crate) mod grpc;
@@ -22,6 +23,7 @@ use http::header::{HeaderName, RETRY_AFTER};
 use self::header_names::{RATE_LIMIT, RATE_LIMIT_POLICY, RETRY_AFTER_MS, X_SHOULD_RETRY};
 pub(crate) use self::{
     answer::{Answer, AnswerBody},
+    body_timeout::BodyTimeout,
     kept::{KeptAnswer, KeptRefusals},
     protocol::Framing,
     rejection::{Rejections, RouteRejection, close_connection, strip},

@@ -17,7 +17,7 @@ use crate::{
     limiter::limit_set::BoundLimit,
     response::{Rejection, Rejections},
     route::{CatchAll, RouteKey, table::Table},
-    usage::{Estimator, InvalidFieldName},
+    usage::{EstimateError, Estimator},
 };
 
 /// Rules that hold together.
@@ -142,8 +142,10 @@ fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, RulesError>
         plans,
         max_clients: max_clients.filter(|_| limited),
         models: compiled_models,
-        estimator: Estimator::new(estimate.clone())
-            .map_err(|InvalidFieldName(name)| RulesError::EstimateHeader { name })?,
+        estimator: Estimator::new(estimate.clone()).map_err(|fault| match fault {
+            EstimateError::Header(name) => RulesError::EstimateHeader { name },
+            EstimateError::NoUnread => RulesError::UnreadEstimate,
+        })?,
         rejections: compile_rejections(rejections)?,
     })
 }

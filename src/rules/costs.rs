@@ -83,9 +83,17 @@ fn check_places(rules: &Rules) -> Result<(), RulesError> {
             models,
             other_models,
         } = plan;
-        let on = routes.iter().chain(models).map(|(_, limits)| limits);
-        for limits in [limits].into_iter().chain(on).chain(other_models) {
-            refuse(limits, &|| place.clone())?;
+        refuse(limits, &|| place.clone())?;
+        for (key, limits) in routes {
+            refuse(limits, &|| format!("{place}, route `{key}`"))?;
+        }
+        for (name, limits) in models {
+            refuse(limits, &|| format!("{place}, model `{name}`"))?;
+        }
+        if let Some(limits) = other_models {
+            refuse(limits, &|| {
+                format!("{place}, model `{}`", ModelKey::Other.name())
+            })?;
         }
     }
     Ok(())

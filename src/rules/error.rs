@@ -265,7 +265,7 @@ pub enum RulesError {
         capacity: u64,
     },
     /// A [cost](crate::Limits::cost) of anything but a route or a model.
-    #[error("{place}: `cost` is that of a route or a model; set it there")]
+    #[error("{place}: `cost` is that of a route or a model in the rules; set it there")]
     #[non_exhaustive]
     CostPlace {
         /// The place where the cost stands.
@@ -348,6 +348,12 @@ pub enum RulesError {
         /// The name as written.
         name: String,
     },
+    /// [`Estimate::from_body`](crate::usage::Estimate::from_body) without a number for bodies that are not read.
+    #[error(
+        "estimate: read from the body, but none is set for a body that is not read; add `or`, above the tokens of most \
+         requests"
+    )]
+    UnreadEstimate,
     /// [`Limits::exempt`](crate::Limits::exempt) on anything but a declared route with a named method and a plain path.
     #[error(
         "{place}: only a declared route with a named method and a path without parameters can be exempt, such as \

@@ -37,7 +37,7 @@ use crate::{
 #[must_use]
 pub struct Estimate {
     source: EstimateSource,
-    otherwise: u64,
+    otherwise: Option<u64>,
     is_exact: bool,
 }
 
@@ -56,7 +56,7 @@ impl Estimate {
     fn of(source: EstimateSource) -> Self {
         Self {
             source,
-            otherwise: 1,
+            otherwise: None,
             is_exact: false,
         }
     }
@@ -83,8 +83,9 @@ impl Estimate {
     /// Creates an estimate from the facts of the request's body: its text, and the output that it asks for.
     ///
     /// [`ThrottleLayer::peek_layer`](crate::ThrottleLayer::peek_layer) reads the body, and goes outside of the
-    /// throttle. A request whose body was not read has [`or`](Self::or) tokens, and that is 1 unless you set it. A
-    /// client decides whether its body is read, so set a number above that of most requests. If
+    /// throttle. A request whose body was not read has [`or`](Self::or) tokens. A client decides whether its body is
+    /// read, so set a number above that of most requests; without one, [`ThrottleLayer::new`](crate::ThrottleLayer::new)
+    /// returns an error. If
     /// [`max_tokens_per_request`](crate::Limits::max_tokens_per_request) is to hold for such requests, set a number
     /// above it: all of them are refused then.
     pub fn from_body(estimate: BodyEstimate) -> Self {
@@ -110,7 +111,7 @@ impl Estimate {
     /// Sets the tokens that are reserved if the source has no number, as for a body without a `Content-Length`.
     /// Default: 1.
     pub fn or(mut self, tokens: u64) -> Self {
-        self.otherwise = tokens;
+        self.otherwise = Some(tokens);
         self
     }
 
@@ -132,7 +133,7 @@ impl Estimate {
 
     /// The source, the number without one, and whether the numbers are exact.
     pub(crate) fn parts(&self) -> (&EstimateSource, u64, bool) {
-        (&self.source, self.otherwise, self.is_exact)
+        (&self.source, self.otherwise.unwrap_or(1), self.is_exact)
     }
 }
 
@@ -156,15 +157,20 @@ impl fmt::Debug for Estimate {
             EstimateSource::Closure(_) => debug.field("by", &format_args!("<fn>")),
         };
         debug
-            .field("or", &self.otherwise)
+            .field("or", &self.otherwise.unwrap_or(1))
             .field("exact", &self.is_exact)
             .finish()
     }
 }
 
-/// A text that is no name of a header field.
-#[derive(Debug)]
-pub(crate) struct InvalidFieldName(pub(crate) String);
+/// A fault in an estimate.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum EstimateError {
+    /// A text that is no name of a header field.
+    Header(String),
+    /// An estimate from bodies, without a number for those that are not read.
+    NoUnread,
+}
 
 /// An [`Estimate`] that can be asked.
 pub(crate) struct Estimator {
@@ -173,13 +179,14 @@ pub(crate) struct Estimator {
 }
 
 impl Estimator {
-    pub(crate) fn new(estimate: Estimate) -> Result<Self, InvalidFieldName> {
+    pub(crate) fn new(estimate: Estimate) -> Result<Self, EstimateError> {
         let field = match &estimate.source {
             EstimateSource::Header(name) => {
-                let name = name
-                    .parse()
-                    .map_err(|_| InvalidFieldName(name.to_string()))?;
-                Some(name)
+                let fault = |_| EstimateError::Header(name.to_string());
+                Some(name.parse().map_err(fault)?)
+            }
+            EstimateSource::Body(_) if estimate.otherwise.is_none() => {
+                return Err(EstimateError::NoUnread);
             }
             _ => None,
         };
@@ -212,7 +219,7 @@ impl Estimator {
             }
             EstimateSource::Closure(closure) => closure(head),
         };
-        known.unwrap_or(self.estimate.otherwise).max(1)
+        known.or(self.estimate.otherwise).unwrap_or(1).max(1)
     }
 }
 
@@ -275,6 +282,11 @@ mod tests {
                 "{told}"
             );
         }
-        assert!(Estimator::new(Estimate::by_header("x tokens")).is_err());
+        let fault = |estimate| Estimator::new(estimate).err();
+        let header = EstimateError::Header("x tokens".into());
+        assert_eq!(fault(Estimate::by_header("x tokens")), Some(header));
+        let from_body = || Estimate::from_body(BodyEstimate::new());
+        assert_eq!(fault(from_body()), Some(EstimateError::NoUnread));
+        assert_eq!(fault(from_body().or(1)), None);
     }
 }

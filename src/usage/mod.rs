@@ -17,6 +17,6 @@ pub(crate) use self::estimate::EstimateSource;
 pub(crate) use self::scan::{MediaType, UsageScanner};
 pub use self::{account::Usage, body_estimate::BodyEstimate, estimate::Estimate};
 pub(crate) use self::{
-    estimate::{Estimator, InvalidFieldName},
+    estimate::{EstimateError, Estimator},
     reader::{ReportListener, UsageReader},
 };

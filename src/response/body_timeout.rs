@@ -7,31 +7,32 @@ use http::{
     request::Parts,
 };
 
-use crate::{
-    observe,
-    response::{Answer, strip},
-};
+use super::{answer::Answer, strip};
 
-/// The thing that did not come in time.
+/// The cause for which a body was not read in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Missing {
-    /// The body of the client.
+pub(crate) enum BodyTimeout {
+    /// The client has not sent it.
     Body,
-    /// Room to keep it.
+    /// There was no room to keep it.
     Room,
 }
 
-impl Missing {
-    /// Answers a request whose time is over, as a problem document (RFC 9457), and counts it.
+impl BodyTimeout {
+    /// Returns the name of what was missing, as metrics have it.
+    pub(crate) fn missing(self) -> &'static str {
+        match self {
+            Self::Body => "body",
+            Self::Room => "room",
+        }
+    }
+
+    /// Answers a request whose time is over, as a problem document (RFC 9457).
     ///
     /// A client that sends too slowly is told 408, and its connection closes, as RFC 9110, section 15.5.9, has it: the
     /// rest of its body is not waited for. HTTP/2 has no such field (RFC 9113, section 8.2.2): the server resets the
     /// stream.
-    pub(super) fn answer(self, request: &Parts) -> Answer {
-        observe::body_timed_out(match self {
-            Self::Body => "body",
-            Self::Room => "room",
-        });
+    pub(crate) fn answer(self, request: &Parts) -> Answer {
         let (status, body) = match self {
             Self::Body => (
                 StatusCode::REQUEST_TIMEOUT,
