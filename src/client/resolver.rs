@@ -76,6 +76,11 @@ pub(crate) struct Client {
 }
 
 impl Resolver {
+    /// Returns whether a closure of the user's finds plans.
+    pub(crate) fn asks_for_plans(&self) -> bool {
+        self.plan_by.is_some()
+    }
+
     pub(crate) fn new(clients: &Clients) -> Result<Self, ResolverError> {
         if clients.sources.is_empty() {
             return Err(ResolverError::NoSource);

@@ -8,7 +8,7 @@
 //!
 //! - **Nothing is charged.** A request that is not refused here is decided on by the throttle, as if nobody had looked.
 //! - **A refusal is a decision**: it is counted and answered as by the throttle, once.
-//! - **Nobody is refused who would wait**, and nobody by what the body may change.
+//! - **Nobody is refused who would wait**, and nobody by what the body or a layer further in may change.
 //!
 //! Called by the layer that reads bodies.
 
@@ -23,6 +23,7 @@ use crate::{
     clock::Nanos,
     decision::Failure,
     head::RequestHead,
+    limit::Limit,
     limiter::{
         limit_set::{Demand, LimitSet},
         readings::LimitReadings,
@@ -45,7 +46,8 @@ impl Engine {
     pub(crate) fn before_body(self: &Arc<Self>, head: RequestHead<'_>) -> BodyNeed {
         let rules = self.active.rules();
         let mut demand = Demand::default();
-        let Some(limits) = rules.before_body(head, self.options.protocol, &mut demand) else {
+        let found = rules.before_body(head, self.options.protocol, &mut demand);
+        let Some((limits, is_certain)) = found else {
             return BodyNeed::None;
         };
         let arrived = rules.limiter.now();
@@ -59,7 +61,7 @@ impl Engine {
         };
         let decided = match self.active.gate.is_closed() && !limits.limit_set.exempt {
             true => Some(attempt.fail(Failure::ShuttingDown, 0)),
-            false => attempt.refuse_before_body(),
+            false => attempt.refuse_before_body(is_certain),
         };
         match decided {
             Some(Decided::Refuse(refusal)) => BodyNeed::Refused(refusal),
@@ -70,8 +72,8 @@ impl Engine {
 
 impl Attempt<'_> {
     /// Refuses the request if a limit does that needs no body. Charges nothing. Of limits that a store keeps nothing is
-    /// known here.
-    fn refuse_before_body(&self) -> Option<Decided> {
+    /// known here, nor of limits of clients unless the client `is_certain`.
+    fn refuse_before_body(&self, is_certain: bool) -> Option<Decided> {
         let (limits, applied) = match self.store() {
             None => (self.limits, Applied::All),
             Some(_) => (self.limits.held(), Applied::Held),
@@ -80,7 +82,11 @@ impl Attempt<'_> {
         let limiter = &self.rules.limiter;
         let mut readings = limiter.peek(limit_set, self.demand, self.arrived);
         let reads_tokens = self.rules.estimator.reads_body();
-        is_refused(limit_set, reads_tokens, &readings, self.arrived).then(|| {
+        let is_known = |limit: &Limit| {
+            let is_of_clients = !limit.is_shared();
+            !(reads_tokens && limit.is_tokens() || is_of_clients && !is_certain)
+        };
+        is_refused(limit_set, is_known, &readings, self.arrived).then(|| {
             let mut outcome = Outcome::new(self.arrived, &mut readings);
             outcome.applied = applied;
             self.refuse(&mut outcome)
@@ -88,18 +94,18 @@ impl Attempt<'_> {
     }
 }
 
-/// Returns whether one of the limits refuses a request, whatever its body, and lets none wait. With `reads_tokens` the
-/// body has the number of its tokens.
+/// Returns whether one of the limits whose demand `is_known` refuses a request, and lets none wait.
 fn is_refused(
     limit_set: &LimitSet,
-    reads_tokens: bool,
+    is_known: impl Fn(&Limit) -> bool,
     readings: &LimitReadings,
     now: Nanos,
 ) -> bool {
     let mut pairs = limit_set.enforced().zip(readings.as_slice());
     pairs.any(|(bound, reading)| {
-        let is_known = !(reads_tokens && bound.limit.is_tokens());
-        let is_final = is_known && bound.limit.wait_policy.is_none();
-        is_final && bound.refusal(reading.state, now, reading.cost).is_some()
+        let is_final = bound.limit.wait_policy.is_none();
+        is_final
+            && is_known(&bound.limit)
+            && bound.refusal(reading.state, now, reading.cost).is_some()
     })
 }

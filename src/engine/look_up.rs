@@ -308,25 +308,31 @@ impl RuleSet {
     /// Returns the limits of a request that are known before its body, if others or the number of its tokens are read from
     /// there. `None`: nothing is read from there. Writes to `demand` what is known. Enters nothing and counts nothing.
     ///
-    /// The limits of its model are among them unless the model is in the body.
+    /// The limits of its model are among them unless the model is in the body. Returns beside them whether the client and
+    /// its plan are certain: a layer further in may find an identity, or the body a plan, where none is found here.
     pub(super) fn before_body(
         &self,
         request: RequestHead<'_>,
         protocol: Protocol,
         demand: &mut Demand,
-    ) -> Option<Cow<'_, RouteLimits>> {
+    ) -> Option<(Cow<'_, RouteLimits>, bool)> {
         let models = self.models.as_ref();
         let by_body = models.is_some_and(|models| models.resolver.reads_body());
         let reads_tokens = self.estimator.reads_body();
+        if !by_body && !reads_tokens {
+            return None;
+        }
+        let plan = self.plan_of(request, Visit::Preview, demand);
+        let may_have_plan =
+            plan.plan.is_none() && self.resolver.as_ref().is_some_and(Resolver::asks_for_plans);
+        let is_certain = !demand.is_anonymous && !may_have_plan;
         // A preview enters nothing, and is never outdated.
-        let (limits, needs_model) = match (by_body, reads_tokens) {
-            (false, false) => return None,
-            (false, true) => (self.preview(request, protocol, demand).ok()?, false),
-            (true, _) => {
-                let plan = match &self.resolver {
-                    Some(resolver) => self.client(resolver, request, Visit::Preview, demand),
-                    None => &self.plans[0],
-                };
+        let (limits, needs_model) = match by_body {
+            false => {
+                let limits = self.visit_for(request, protocol, plan, Visit::Preview, demand);
+                (limits.ok()?, false)
+            }
+            true => {
                 let found = self.of_routes(request, protocol, plan, Visit::Preview);
                 let found = found.ok()?;
                 let is_exempt = found.limits.limit_set.exempt;
@@ -339,7 +345,7 @@ impl RuleSet {
             false => 0,
         };
         demand.is_exact = has_tokens && self.estimator.is_exact();
-        (needs_model || reads_tokens && has_tokens).then_some(limits)
+        (needs_model || reads_tokens && has_tokens).then_some((limits, is_certain))
     }
 
     /// Returns the limits of a request that may mean several routes: those of all of them, so that its spelling dodges

@@ -72,6 +72,8 @@ pub enum UnreadReason {
     /// The body breaks the [rules](super#rules). For [`Models::by_header`](crate::Models::by_header): the field is not
     /// UTF-8.
     Malformed,
+    /// The body is the tunnel of a `CONNECT`.
+    Tunnel,
     /// The body failed before its end.
     Cut,
     /// No layer has read the body. [`BodyFacts`] never have this reason; it is that of requests without them, in
@@ -88,6 +90,7 @@ impl UnreadReason {
             Self::Encoded => "encoded",
             Self::Multipart => "multipart",
             Self::Malformed => "malformed",
+            Self::Tunnel => "tunnel",
             Self::Cut => "cut",
             Self::Absent => "absent",
         }
@@ -101,6 +104,7 @@ impl fmt::Display for UnreadReason {
             Self::Encoded => "the body is encoded",
             Self::Multipart => "the body has several parts",
             Self::Malformed => "the body is malformed",
+            Self::Tunnel => "the body is a tunnel",
             Self::Cut => "the body failed before its end",
             Self::Absent => "no layer has read the body",
         })

@@ -7,7 +7,7 @@
 //!
 //! - Facts are members of the top-level object. Members of the same names inside others mean nothing.
 //! - A name may be written with escapes. A member that states a fact may be given only once: servers disagree on which
-//!   of two counts.
+//!   of two counts. For the same reason its name may not differ in upper and lower case alone: Go's parser takes it.
 //! - `null` is like no member at all. A `model` or `service_tier` that is no string, a `stream` that is neither true
 //!   nor false, and a count that is no number make the body [malformed](UnreadReason::Malformed), as does a string of
 //!   more than 256 bytes as `model` or `service_tier`: shortened names of two models could be the same.

@@ -1,6 +1,6 @@
 //! The class of a request among the models of the rules.
 
-use std::{cmp::Reverse, collections::HashMap, fmt};
+use std::{cmp::Reverse, collections::HashMap, fmt, str};
 
 use foldhash::fast::RandomState;
 use http::HeaderName;
@@ -116,7 +116,7 @@ impl ModelResolver {
 
     /// Returns the class of a request by the value of a parameter of its route key. `None`: there is no value.
     pub(crate) fn class_in_path(&self, value: Option<&[u8]>) -> ModelClass {
-        match value.map(std::str::from_utf8) {
+        match value.map(str::from_utf8) {
             Some(Ok(name)) => self.class_of(Some(name)),
             Some(Err(_)) | None => ModelClass::UNREAD,
         }
@@ -142,13 +142,15 @@ impl ModelResolver {
                     (None, reason) => Err(reason.unwrap_or(UnreadReason::Absent)),
                 },
             },
-            NameSource::Header(name) => match head::first_value_of(request.headers(), name) {
-                None => Ok(None),
-                Some(value) => {
-                    let name = std::str::from_utf8(value);
-                    name.map(Some).map_err(|_| UnreadReason::Malformed)
-                }
-            },
+            NameSource::Header(name) => {
+                let lines = request.headers().iter().filter(|(other, _)| *other == name);
+                let mut values = lines.map(|(_, value)| head::trim_ows_bytes(value.as_bytes()));
+                let first = values.find(|value| !value.is_empty());
+                // Servers disagree on which of several lines counts.
+                let is_one = values.all(|value| value.is_empty() || Some(value) == first);
+                let name = first.map(str::from_utf8).transpose();
+                name.ok().filter(|_| is_one).ok_or(UnreadReason::Malformed)
+            }
             NameSource::PathParam(_) => Ok(None),
             NameSource::Closure(closure) => Ok(closure(request)),
         }

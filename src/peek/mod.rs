@@ -32,7 +32,7 @@
 //! - **Refused before it is read.** If a limit refuses that needs no facts, the request is answered before a byte of
 //!   its body is read. hyper then sends no `100 Continue`, and the client need not send the body. Limits in a
 //!   [store](crate::store), limits with a queue and limits of models refuse after the body was read.
-//! - **Without a body.** A body that is known to be empty, and a `CONNECT`, have empty facts.
+//! - **Without a body.** A body that is known to be empty has empty facts. That of a `CONNECT` is not read.
 //! - **Read to its end.** The name of the model often comes after the messages. So the whole body is read, of at most
 //!   [`max_body`](PeekLayer::max_body) bytes, whatever its type says it is.
 //! - **Not read, and told so**: a body with a content coding, a multipart body, one that is too large, and one that

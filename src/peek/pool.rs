@@ -47,8 +47,9 @@ use std::{
 
 use crate::sync::{Mutex, MutexGuard};
 
-/// The room that a request takes first, in bytes. Most bodies without images or long conversations are smaller.
-pub(super) const FIRST_STEP: usize = 16 * 1024;
+/// The room that a request takes first, in bytes, before any of its body has arrived: little, since heads cost their
+/// senders nothing. Each further step doubles it.
+pub(super) const FIRST_STEP: usize = 1024;
 
 /// The part of the pool that one client may hold.
 const CLIENTS: usize = 8;

@@ -61,6 +61,8 @@ pub(super) struct BodyReading<S, B: Body> {
     end: Option<ReadEnd>,
     /// The time that is left. Made when something is waited for.
     sleep: Option<Pin<Box<Sleep>>>,
+    /// True if it has waited for room.
+    waited_for_room: bool,
 }
 
 /// The end of reading.
@@ -106,6 +108,7 @@ where
             expected: PeekSettings::room_of(longest),
             end: None,
             sleep: None,
+            waited_for_room: false,
         }
     }
 
@@ -119,9 +122,19 @@ where
             Ok(end) => return Poll::Ready(Ok(end)),
             Err(Waits::Turn) => {
                 cx.waker().wake_by_ref();
-                return Poll::Pending;
+                // Without any time, all is read that is there at once.
+                if self.settings.body_deadline.is_zero() {
+                    return Poll::Pending;
+                }
+                BodyTimeout::Body
             }
             Err(Waits::For(missing)) => missing,
+        };
+        self.waited_for_room |= missing == BodyTimeout::Room;
+        // A client whose body stood in line for room is not told that it was slow.
+        let missing = match self.waited_for_room {
+            true => BodyTimeout::Room,
+            false => missing,
         };
         self.poll_time(cx).map(|()| Err(missing))
     }
@@ -216,6 +229,7 @@ where
             expected: _,
             end: _,
             sleep: _,
+            waited_for_room: _,
         } = self;
         body.as_mut().finish();
         let facts = match end {

@@ -136,9 +136,13 @@ impl<S> Peek<S> {
     }
 
     fn plan<B: Body>(&self, request: &Request<B>) -> BodyPlan {
-        // The body of a `CONNECT` is a tunnel, and no content (RFC 9110, section 9.3.6). Over HTTP/2 it does not end.
-        if request.body().is_end_stream() || *request.method() == Method::CONNECT {
+        if request.body().is_end_stream() {
             return BodyPlan::Told(Ok(RequestFacts::default()));
+        }
+        // The body of a `CONNECT` is a tunnel, and no content (RFC 9110, section 9.3.6). Over HTTP/2 it does not end, but
+        // some servers hand it to a handler that takes it for content.
+        if *request.method() == Method::CONNECT {
+            return BodyPlan::Told(Err(UnreadReason::Tunnel));
         }
         if let Some(reason) = unreadable(request.headers()) {
             return BodyPlan::Told(Err(reason));

@@ -5,6 +5,8 @@
 pub(super) enum FactMember {
     /// Any without facts.
     Other,
+    /// A name that is a fact's but for upper and lower case. Some parsers take it for that.
+    OtherCase,
     Model,
     ServiceTier,
     Stream,
@@ -25,6 +27,26 @@ pub(super) enum FactMember {
 }
 
 impl FactMember {
+    /// The names of facts whose meaning a change of case would hide.
+    const NAMES: [&[u8]; 16] = [
+        b"model",
+        b"service_tier",
+        b"stream",
+        b"max_tokens",
+        b"max_completion_tokens",
+        b"max_output_tokens",
+        b"n",
+        b"messages",
+        b"input",
+        b"prompt",
+        b"system",
+        b"contents",
+        b"instructions",
+        b"tools",
+        b"system_instruction",
+        b"systemInstruction",
+    ];
+
     pub(super) fn named(name: &[u8]) -> Self {
         match name {
             b"model" => Self::Model,
@@ -43,6 +65,12 @@ impl FactMember {
             b"tools" => Self::Tools,
             b"system_instruction" => Self::SystemInstruction,
             b"systemInstruction" => Self::SystemInstructionCamel,
+            _ if Self::NAMES
+                .iter()
+                .any(|known| name.eq_ignore_ascii_case(known)) =>
+            {
+                Self::OtherCase
+            }
             _ => Self::Other,
         }
     }
@@ -74,7 +102,7 @@ impl FactMember {
     /// Returns a bit of its own, or none of a member without facts.
     pub(super) fn bit(self) -> u32 {
         match self {
-            Self::Other => 0,
+            Self::Other | Self::OtherCase => 0,
             _ => 1 << self as u32,
         }
     }

@@ -79,7 +79,28 @@ impl Stated {
                 let node = serde_json::from_str(json).expect("JSON, as was seen");
                 self.add(&node, false, has_token_ids);
             }
-            _ => return Some(Meaning::Nothing),
+            _ => {
+                let names = [
+                    "model",
+                    "service_tier",
+                    "stream",
+                    "max_tokens",
+                    "max_completion_tokens",
+                    "max_output_tokens",
+                    "n",
+                    "messages",
+                    "input",
+                    "prompt",
+                    "system",
+                    "contents",
+                    "instructions",
+                    "tools",
+                    "system_instruction",
+                    "systeminstruction",
+                ];
+                let is_another_case = names.contains(&&*name.to_ascii_lowercase());
+                return (!is_another_case).then_some(Meaning::Nothing);
+            }
         }
         Some(Meaning::Fact)
     }

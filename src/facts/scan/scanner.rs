@@ -371,7 +371,7 @@ impl FactsScanner {
         let member = FactMember::named(name);
         self.member = member;
         self.is_data = false;
-        if self.given & member.bit() != 0 {
+        if self.given & member.bit() != 0 || member == FactMember::OtherCase {
             return ScanState::Malformed;
         }
         self.given |= member.bit();

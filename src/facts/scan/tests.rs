@@ -146,7 +146,6 @@ fn names_and_tiers() {
         ),
         (r#"{"model":""}"#, Some("")),
         (r#"{"model":null}"#, None),
-        (r#"{"Model":"m"}"#, None),
         (
             r#"{"models":"m","mode":"m","":"m","model\u0000":"m"}"#,
             None,
@@ -169,7 +168,7 @@ fn names_and_tiers() {
             service_tier: model.map(str::to_owned),
             ..Stated::default()
         };
-        // `Model` and others stay as they are, and are unknown.
+        // Others stay as they are, and are unknown.
         let body = body
             .replace("\"model\"", "\"service_tier\"")
             .replace("\"mod\\u0065l\"", "\"service_ti\\u0065r\"");
@@ -388,11 +387,29 @@ fn text_is_counted_as_it_is_decoded() {
             assert_states(body, Some(&stated), "text");
         }
         assert_states(
-            format!(r#"{{"Messages":{value}}}"#),
+            format!(r#"{{"Message":{value}}}"#),
             Some(&Stated::default()),
             "no text",
         );
     }
+}
+
+/// Go's parser takes a name in any case, and of two the last.
+#[test]
+fn a_name_in_another_case_is_malformed() {
+    for name in [
+        "Model",
+        "MODEL",
+        "mod\\u0045l",
+        "Messages",
+        "N",
+        "Max_Tokens",
+        "systeminstruction",
+    ] {
+        assert_malformed(format!(r#"{{"{name}":null}}"#), "another case");
+    }
+    let nested = r#"{"metadata":{"Model":"m","N":1}}"#;
+    assert_states(nested, Some(&Stated::default()), "nested");
 }
 
 #[test]
