@@ -452,7 +452,7 @@ async fn a_server_ends_the_connection_of_a_refused_request() {
         };
         // A server that keeps the connection is found out, and not waited for.
         let patience = Some(Duration::from_secs(60));
-        stream.set_body_deadline(patience).expect("more than zero");
+        stream.set_read_timeout(patience).expect("more than zero");
         ask(&mut stream);
         let mut first = Vec::new();
         while !first.ends_with(b"served") {

@@ -378,8 +378,8 @@ async fn a_connect_to_a_route_of_axum_is_charged_by_model() {
     let handler = async |body: String| [("x-length", body.len().to_string())];
     let app: axum::Router = axum::Router::new()
         .route("/v1/chat", axum::routing::any(handler))
-        .layer(throttle.clone().for_axum())
-        .layer(throttle.peek_layer().for_axum());
+        .layer(throttle.clone())
+        .layer(throttle.peek_layer());
     let mut request = post("/v1/chat", LARGE);
     *request.method_mut() = http::Method::CONNECT;
     let answer = app.oneshot(request).await.expect("no error");

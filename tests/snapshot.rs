@@ -242,6 +242,7 @@ async fn it_is_told_to_other_programs() {
     let expected = serde_json::json!({
         "limits": [{
             "name": "all", "scope": "total", "route": null, "plan": null,
+            "model": null,
             "kind": "rate", "settings": "2 in 1s, burst 2", "shadow": false, "burst": 2,
             "remaining": 0, "owed": 0, "in_flight": null,
             "waiting": 0, "admitted": 2, "refused": 1, "would_refuse": 0, "waited": 0,
@@ -250,6 +251,7 @@ async fn it_is_told_to_other_programs() {
         "overflowed": 0,
         "without_address": 0,
         "unknown_plans": 0,
+        "unread_models": 0,
     });
     assert_eq!(told, expected);
 }

@@ -26,9 +26,7 @@
 mod body_facts;
 mod request_facts;
 mod scan;
+mod unread_reason;
 
 pub(crate) use self::scan::FactsScanner;
-pub use self::{
-    body_facts::{BodyFacts, UnreadReason},
-    request_facts::RequestFacts,
-};
+pub use self::{body_facts::BodyFacts, request_facts::RequestFacts, unread_reason::UnreadReason};

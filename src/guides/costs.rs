@@ -16,7 +16,7 @@
 //!     .total(Rate::per_second(100).burst(200)) // An image takes ten of these.
 //!     .default_route(Rate::per_second(10).burst(20))
 //!     .route("POST /v1/images/generations", Limits::new().cost(10))
-//!     .route("POST /v1/chat/completions", Limits::new())
+//!     .route("POST /v1/chat/completions", Limits::new()) // For `on` below: its own bucket of the default's rate.
 //!     .models(
 //!         Models::from_body()
 //!             .on("POST /v1/chat/completions")
@@ -64,11 +64,16 @@
 //! |---|---|
 //! | [`Models::from_body`](crate::Models::from_body) | the member `model` of a JSON body: OpenAI, Anthropic, Ollama |
 //! | [`Models::by_header`](crate::Models::by_header) | a field that a gateway outside has set |
-//! | [`Models::by`](crate::Models::by) | anything else in the head: a value in the extensions, a part of the path |
+//! | [`Models::by_path_param`](crate::Models::by_path_param) | a parameter of the route key, as Azure, Bedrock and Gemini have it |
+//! | [`Models::by`](crate::Models::by) | anything else in the head, such as a value in the extensions |
 //!
 //! A name in the rules stands for one model, or with `*` at its end for all whose names begin so. The longest wins.
-//! [`otherwise`](crate::Models::otherwise) limits all other models together. A [`Plan`](crate::Plan::model) limits each
-//! client on a model.
+//! [`otherwise`](crate::Models::otherwise) limits all other models together, and requests that name none. A
+//! [`Plan`](crate::Plan::model) limits each client on a model. In TOML, quote a name that has a dot:
+//! `"llama-3.1-70b"`.
+//!
+//! Names of limits have a hash for a model whose name has other characters than letters and digits. Clients see them, so
+//! [name](crate::Limits::named) the limits of a model.
 //!
 //! # Reading the body
 //!
@@ -85,14 +90,40 @@
 //! - **It keeps a bounded number of bytes**, of one request and of all together. While there is no room, a request
 //!   waits and its body stays where it is.
 //!
+//! In axum it goes after the throttle in a chain of `Router::layer`, and before it in a `ServiceBuilder`. `for_axum()`
+//! hands on axum's own body, which `middleware::from_fn` further in needs. In hyper the service behind it gets a
+//! `Request<Peeked<Incoming>>`: write it for any body.
+//!
 //! What it has read is in the extensions of the request, as [`BodyFacts`](crate::facts::BodyFacts), also for handlers
-//! and closures.
+//! and closures. There are none where no limit needs the body, and a reload may change that: a handler reads the body
+//! itself then.
+//!
+//! ```
+//! use axum::{Extension, body::Bytes};
+//! use tower_throttle::facts::BodyFacts;
+//!
+//! async fn chat(facts: Option<Extension<BodyFacts>>, body: Bytes) -> String {
+//!     let facts = facts.map_or_else(|| BodyFacts::of(&body), |Extension(facts)| facts);
+//!     let model = facts.facts().and_then(|facts| facts.model());
+//!     format!("an answer of {}", model.unwrap_or("the default model"))
+//! }
+//! # let _: axum::Router = axum::Router::new().route("/chat", axum::routing::post(chat));
+//! ```
 //!
 //! # Unread is no way out
 //!
 //! A body that is too large, compressed, multipart, or no JSON is unread. Such a request is charged on the limits of
-//! **every** model, and passes only if all of them have room. [`Models::unread`](crate::Models::unread) sets other
-//! limits. [`Snapshot::unread_models`](crate::snapshot::Snapshot::unread_models) counts these requests, and the counter
+//! **every** model and of `otherwise`, and passes only if all of them have room. A closed model refuses all of them.
+//! [`Models::unread`](crate::Models::unread) sets other limits in place of the models'; those of a plan stay.
+//!
+//! - **Large bodies**: set [`max_body`](crate::peek::PeekLayer::max_body) (2 MiB) to the server's own limit.
+//! - **Compressed bodies**: tower-http's `RequestDecompressionLayer` outside of the peek layer makes them readable.
+//! - **Tokens**: a handler that refuses a body [settles](crate::Usage::settle) with zero. Otherwise its estimate stays
+//!   charged on every model.
+//! - **Answers**: a [`Rejection`](crate::response::Rejection) sees the request's extensions, and may tell a client that
+//!   its body was not read.
+//!
+//! [`Snapshot::unread_models`](crate::snapshot::Snapshot::unread_models) counts these requests, and the counter
 //! `throttle_model_unread_total` has the reason.
 //!
 //! # Costs
@@ -102,5 +133,6 @@
 //! model count requests.
 //!
 //! [`Estimate::from_body`](crate::usage::Estimate::from_body) estimates the model tokens of a request by its text and
-//! by the output that it asks for, as far as the body was read. Settle the true cost afterwards: see
+//! by the output that it asks for, as far as the body was read. It is a guess: a server may read members that are not
+//! [counted](crate::facts), make several answers of one prompt list, or ignore a maximum. Settle the true cost afterwards: see
 //! [Serving models](crate::guides::models#tokens).

@@ -41,12 +41,13 @@
 //! ratelimit: "chat";r=9;t=9
 //! ```
 //!
-//! The policy is `q` requests in `w` seconds with a burst of `throttle-burst`. `r` requests would pass now, and a
+//! The policy is `q` units in `w` seconds with a burst of `throttle-burst`: requests, or what they [cost](super::costs#costs).
+//! `r` units would pass now, and none for a refused request. A
 //! client that spreads them over `t` seconds arrives at the steady rate. The limit with the least left comes first.
 //! The fields are added to those of the inner service, never in their place. `rate_limit_headers(false)` turns them
 //! off on admitted responses.
 //!
-//! Limits of the total, and caps in flight of routes, are not published, since they reveal the server's capacity;
+//! Limits of the total, and caps in flight of routes and models, are not published, since they reveal the server's capacity;
 //! [`Limits::publish`](crate::Limits::publish) changes that.
 //!
 //! Browsers hide these fields from scripts. Expose them in CORS with

@@ -233,7 +233,7 @@ impl Limits {
     /// With a cost of 10 for an image, ten chats count as one image. Limits that hold for one route or one model count
     /// requests, whatever these cost. Caps in flight count requests, and token rates count tokens. A route inherits the
     /// cost of the default route. A request that costs more than one unit takes them without a
-    /// [lease](crate::store::Leases).
+    /// [lease](crate::ThrottleLayerBuilder::lease).
     ///
     /// A request that has several costs has the largest: of its route and its model, or of the routes that its path may
     /// mean. One whose model was not read has that of the dearest model, unless
@@ -276,6 +276,8 @@ impl Limits {
     /// | of the route `$default` | `catch_all` |
     /// | of each client; of clients on the plan `pro` | `client`; `pro` |
     /// | of those on the route `POST /v1/chat` | `client_post_v1_chat`; `pro_post_v1_chat` |
+    /// | of the models `small`, `llama-70b`, and others | `model_small`, `model_llama_70b_c2dc7e11`, `model_otherwise` |
+    /// | of clients on the model `small` | `client_model_small`; `pro_model_small` |
     ///
     /// Only a rate gets that name alone; all other limits get the suffix of their kind, as in `total_in_flight`. Other
     /// rules never change such a name.

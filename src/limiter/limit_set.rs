@@ -570,11 +570,15 @@ impl BoundLimit {
     /// Storage, version and history stay those of the whole limit, while a unit of the share weighs more: a reload
     /// during an outage may carry over more units than were used, never fewer.
     fn share(&self, shares: u32) -> Self {
+        let limit = match self.id {
+            Some(_) => self.limit.share(shares),
+            None => self.limit.clone(),
+        };
+        // A request that costs more than a share holds takes all of it: it would never pass otherwise.
+        let capacity = limit.meter.map_or(u64::MAX, |meter| meter.capacity());
         Self {
-            limit: match self.id {
-                Some(_) => self.limit.share(shares),
-                None => self.limit.clone(),
-            },
+            units: self.units.min(capacity.max(1)),
+            limit,
             id: None,
             ..self.clone()
         }

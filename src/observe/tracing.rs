@@ -144,8 +144,8 @@ impl Log {
         self.unpeeked.get_or_init(|| {
             warn!(
                 target: TARGET,
-                "models are read from bodies, but no layer has read the body of this request; all such requests are \
-                 charged on the limits of every model. Add `ThrottleLayer::peek_layer` outside of the throttle"
+                "models are read from bodies, but no layer outside of the throttle has read the body of this request; all such requests \
+                 are charged on the limits of every model. Add `ThrottleLayer::peek_layer` outside of the throttle"
             );
         });
     }
