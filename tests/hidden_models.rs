@@ -27,10 +27,11 @@ use tower_throttle::{
     Clients, Limits, Models, Rate, Rules, ThrottleLayer,
     client::ClientKey,
     limit::Scope,
+    store::{Charge, Correction, OnOutage, Store, StoreError, StoreFuture, Taken},
     usage::{BodyEstimate, Estimate},
 };
 
-use support::{bytes, decision, hourly, serve, served, throttle};
+use support::{build, bytes, decision, hourly, serve, served, throttle, throttling, values};
 
 const LARGE: &str = r#"{"model":"large","messages":[]}"#;
 
@@ -384,11 +385,7 @@ async fn a_connect_to_a_route_of_axum_is_charged_by_model() {
     *request.method_mut() = http::Method::CONNECT;
     let answer = app.oneshot(request).await.expect("no error");
     let length = LARGE.len().to_string();
-    assert_eq!(
-        support::values(&answer, "x-length"),
-        [length],
-        "it was served"
-    );
+    assert_eq!(values(&answer, "x-length"), [length], "it was served");
     assert_eq!(used(&throttle, Scope::Model, Some("large"), 100), 1);
 }
 
@@ -451,4 +448,98 @@ async fn plans_that_are_found_by_facts_are_not_refused_as_others() {
     assert_eq!(ask(&throttle, send(LARGE)).await, StatusCode::OK);
     let priority = send(r#"{"model":"large","service_tier":"priority"}"#);
     assert_eq!(ask(&throttle, priority).await, StatusCode::OK);
+}
+
+/// A store that is down.
+#[derive(Debug)]
+struct Down;
+
+impl Store for Down {
+    fn take<'a>(&'a self, _: &'a [Charge]) -> StoreFuture<'a, Taken> {
+        Box::pin(async { Err(StoreError::unavailable("gone")) })
+    }
+
+    fn correct<'a>(&'a self, _: &'a [Correction]) -> StoreFuture<'a, ()> {
+        Box::pin(async { Err(StoreError::unavailable("gone")) })
+    }
+}
+
+/// A share of five holds no request that costs eight.
+#[tokio::test(start_paused = true)]
+async fn a_dear_request_takes_all_of_a_share_while_the_store_is_down() {
+    let rules = Rules::new()
+        .total(hourly(10))
+        .route("POST /images", Limits::new().cost(8));
+    let outage = OnOutage::Local { share: 2 };
+    let throttle = build(throttling(rules).store(Down).on_outage(outage));
+    assert_eq!(ask(&throttle, post("/images", "")).await, StatusCode::OK);
+    assert_eq!(
+        ask(&throttle, post("/chat", "")).await,
+        StatusCode::TOO_MANY_REQUESTS
+    );
+}
+
+/// A request that is refused early would have waited for its unit.
+#[tokio::test(start_paused = true)]
+async fn nobody_is_refused_before_the_body_who_would_wait() {
+    let patient = Limits::from(Rate::per_second(1).burst(1)).max_wait(Duration::from_secs(5));
+    let rules = Rules::new()
+        .route("POST /chat", patient)
+        .models(Models::from_body().model("large", Limits::new()));
+    let throttle = throttle(rules);
+    for _ in 0..3 {
+        assert_eq!(ask(&throttle, post("/chat", LARGE)).await, StatusCode::OK);
+    }
+}
+
+/// Whichever way it is decided, and never for a route without models.
+#[tokio::test(start_paused = true)]
+async fn requests_whose_model_is_not_read_are_counted_once() {
+    let rules = Rules::new()
+        .route("POST /chat", hourly(9))
+        .route("GET /health", Limits::exempt())
+        .models(Models::from_body().model("large", hourly(9)));
+    let throttle = throttle(rules);
+    for count in 1..=4 {
+        assert_eq!(ask(&throttle, post("/chat", "{")).await, StatusCode::OK);
+        let health = Request::get("/health").body(Body::empty());
+        assert_eq!(
+            ask(&throttle, health.expect("a request")).await,
+            StatusCode::OK
+        );
+        // Without the layer that reads bodies, too.
+        let health = Request::get("/health").body(Body::empty());
+        let answer = throttle
+            .layer(served())
+            .oneshot(health.expect("a request"))
+            .await;
+        assert_eq!(decision(&answer.expect("no error")).model(), None);
+        assert_eq!(throttle.handle().snapshot().unread_models, count);
+    }
+}
+
+/// They would tell all names to anybody who sends a brace, and make header fields long.
+#[tokio::test(start_paused = true)]
+async fn an_unread_request_is_told_the_limits_of_no_model() {
+    let models = (0..40).fold(Models::from_body(), |models, number| {
+        models.model(format!("m{number}"), hourly(9))
+    });
+    let rules = Rules::new().route("POST /chat", hourly(2)).models(models);
+    let throttle = throttle(rules);
+    let service = throttle.peek_layer().layer(throttle.layer(served()));
+    let table = [
+        ("{", StatusCode::OK, 1),
+        (r#"{"model":"m7"}"#, StatusCode::OK, 2),
+        ("{", StatusCode::TOO_MANY_REQUESTS, 1),
+    ];
+    for (body, status, limits) in table {
+        let answer = service
+            .clone()
+            .oneshot(post("/chat", body))
+            .await
+            .expect("no error");
+        assert_eq!(answer.status(), status);
+        let told = values(&answer, "ratelimit-policy").join(", ");
+        assert_eq!(told.matches(";q=").count(), limits, "{told}");
+    }
 }
