@@ -14,7 +14,8 @@
 //! - Counts are `max_tokens`, `max_completion_tokens`, `max_output_tokens` (the largest counts) and `n`. A fraction is
 //!   rounded up, a number above 2⁶⁴ − 1 counts as 2⁶⁴ − 1, and a number with a minus sign as no member at all.
 //! - The text is all strings, at any depth, that are values in `messages`, `input`, `prompt`, `system`, `contents`,
-//!   `instructions`, `tools`, `system_instruction` and `systemInstruction`. Its bytes are counted in UTF-8, decoded, so
+//!   `instructions`, `tools`, `functions`, `system_instruction`, `systemInstruction`, `suffix`, `prediction`, `documents`,
+//!   `query`, `inputs`, `message`, `chat_history` and `response_format`. Its bytes are counted in UTF-8, decoded, so
 //!   that escapes make no difference.
 //! - A string there that begins with `data:`, in upper or lower case, or is the value of a member `data`, `file_data`
 //!   or `bytes` counts as one item instead, such as an image, audio or a file. One with a space, a control character or

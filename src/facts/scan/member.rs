@@ -24,11 +24,20 @@ pub(super) enum FactMember {
     SystemInstruction,
     /// `systemInstruction`: Gemini takes both.
     SystemInstructionCamel,
+    Suffix,
+    Prediction,
+    Functions,
+    ResponseFormat,
+    Documents,
+    Query,
+    Inputs,
+    Message,
+    ChatHistory,
 }
 
 impl FactMember {
     /// The names of facts whose meaning a change of case would hide.
-    const NAMES: [&[u8]; 16] = [
+    const NAMES: [&[u8]; 25] = [
         b"model",
         b"service_tier",
         b"stream",
@@ -45,6 +54,15 @@ impl FactMember {
         b"tools",
         b"system_instruction",
         b"systemInstruction",
+        b"suffix",
+        b"prediction",
+        b"functions",
+        b"response_format",
+        b"documents",
+        b"query",
+        b"inputs",
+        b"message",
+        b"chat_history",
     ];
 
     pub(super) fn named(name: &[u8]) -> Self {
@@ -65,6 +83,15 @@ impl FactMember {
             b"tools" => Self::Tools,
             b"system_instruction" => Self::SystemInstruction,
             b"systemInstruction" => Self::SystemInstructionCamel,
+            b"suffix" => Self::Suffix,
+            b"prediction" => Self::Prediction,
+            b"functions" => Self::Functions,
+            b"response_format" => Self::ResponseFormat,
+            b"documents" => Self::Documents,
+            b"query" => Self::Query,
+            b"inputs" => Self::Inputs,
+            b"message" => Self::Message,
+            b"chat_history" => Self::ChatHistory,
             _ if Self::NAMES
                 .iter()
                 .any(|known| name.eq_ignore_ascii_case(known)) =>

@@ -74,7 +74,9 @@ impl Stated {
             }
             "n" => self.choices = count(json)?,
             "messages" | "input" | "prompt" | "system" | "contents" | "instructions" | "tools"
-            | "system_instruction" | "systemInstruction" => {
+            | "system_instruction" | "systemInstruction" | "suffix" | "prediction"
+            | "functions" | "response_format" | "documents" | "query" | "inputs" | "message"
+            | "chat_history" => {
                 let has_token_ids = name == "input" || name == "prompt";
                 let node = serde_json::from_str(json).expect("JSON, as was seen");
                 self.add(&node, false, has_token_ids);
@@ -97,6 +99,15 @@ impl Stated {
                     "tools",
                     "system_instruction",
                     "systeminstruction",
+                    "suffix",
+                    "prediction",
+                    "functions",
+                    "response_format",
+                    "documents",
+                    "query",
+                    "inputs",
+                    "message",
+                    "chat_history",
                 ];
                 let is_another_case = names.contains(&&*name.to_ascii_lowercase());
                 return (!is_another_case).then_some(Meaning::Nothing);

@@ -298,7 +298,7 @@ fn streams_and_counts() {
     }
 }
 
-const TEXTS: [&str; 9] = [
+const TEXTS: [&str; 18] = [
     "messages",
     "input",
     "prompt",
@@ -308,6 +308,15 @@ const TEXTS: [&str; 9] = [
     "tools",
     "system_instruction",
     "systemInstruction",
+    "suffix",
+    "prediction",
+    "functions",
+    "response_format",
+    "documents",
+    "query",
+    "inputs",
+    "message",
+    "chat_history",
 ];
 
 #[test]
@@ -387,7 +396,7 @@ fn text_is_counted_as_it_is_decoded() {
             assert_states(body, Some(&stated), "text");
         }
         assert_states(
-            format!(r#"{{"Message":{value}}}"#),
+            format!(r#"{{"metadata":{value}}}"#),
             Some(&Stated::default()),
             "no text",
         );
