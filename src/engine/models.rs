@@ -49,7 +49,7 @@ pub(super) struct ModelRules {
 
 impl ModelRules {
     /// The most limits that are kept of routes that clients choose.
-    const MOST_KEPT: usize = 4_096;
+    pub(super) const MOST_KEPT: usize = 4_096;
 
     pub(super) fn new(models: CompiledModels) -> Self {
         let CompiledModels {
@@ -119,17 +119,19 @@ impl ModelRules {
         class: usize,
         is_declared: bool,
     ) -> Cow<'a, RouteLimits> {
-        let kept = match *routes {
-            Cow::Borrowed(routes) if routes.limit_set.exempt => return Cow::Borrowed(routes),
-            Cow::Borrowed(routes) => routes.of_models(self.names.len()).get(class),
-            Cow::Owned(_) => None,
-        };
+        if routes.limit_set.exempt {
+            return routes.clone();
+        }
         let make = || self.make(routes, plan, class);
-        match kept {
-            Some(kept) if kept.get().is_some() || is_declared || self.takes_room() => {
-                Cow::Borrowed(kept.get_or_init(make))
-            }
-            _ => Cow::Owned(make()),
+        let Cow::Borrowed(routes) = *routes else {
+            return Cow::Owned(make());
+        };
+        if let Some(kept) = routes.of_model(class) {
+            return Cow::Borrowed(kept);
+        }
+        match is_declared || self.takes_room() {
+            true => Cow::Borrowed(routes.keep_of_model(class, self.names.len(), make)),
+            false => Cow::Owned(make()),
         }
     }
 

@@ -47,8 +47,8 @@ struct Apart {
     bare: OnceLock<RouteLimits>,
     /// A share of all limits, with the number of shares, which is the layer's and does not change once it serves.
     share: OnceLock<(u32, RouteLimits)>,
-    /// The limits for each class of models, by its position.
-    models: OnceLock<Box<[OnceLock<RouteLimits>]>>,
+    /// The limits for each class of models, by its position. Boxed, for most routes have requests of few classes.
+    models: OnceLock<Box<[OnceLock<Box<RouteLimits>>]>>,
 }
 
 impl RouteLimits {
@@ -108,16 +108,28 @@ impl RouteLimits {
         }
     }
 
-    /// Returns the limits for each of so many classes of models, by their positions, as far as they are made.
-    pub(super) fn of_models(&self, classes: usize) -> &[OnceLock<Self>] {
+    /// Returns the limits for a class of so many classes of models, by its position. Makes them if they are not there.
+    pub(super) fn keep_of_model(
+        &self,
+        class: usize,
+        classes: usize,
+        make: impl FnOnce() -> Self,
+    ) -> &Self {
         let none = || (0..classes).map(|_| OnceLock::new()).collect();
-        self.apart().models.get_or_init(none)
+        let models = self.apart().models.get_or_init(none);
+        models[class].get_or_init(|| Box::new(make()))
     }
 
     /// Returns the limits for a class of models, by its position, if they are made.
     #[inline]
     pub(super) fn of_model(&self, class: usize) -> Option<&Self> {
-        self.apart.get()?.models.get()?.get(class)?.get()
+        self.apart
+            .get()?
+            .models
+            .get()?
+            .get(class)?
+            .get()
+            .map(Box::as_ref)
     }
 
     fn apart(&self) -> &Apart {

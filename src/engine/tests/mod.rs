@@ -1,5 +1,6 @@
 mod growth;
 mod late;
+mod models;
 mod plain;
 mod plans;
 mod scopes;
