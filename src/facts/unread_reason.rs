@@ -19,7 +19,7 @@ pub enum UnreadReason {
     Tunnel,
     /// The body failed before its end.
     Cut,
-    /// No layer has read the body. [`BodyFacts`] never have this reason; it is that of requests without them, in
+    /// No layer has read the body. [`BodyFacts`](super::BodyFacts) never have this reason; it is that of requests without them, in
     /// metrics.
     Absent,
 }
