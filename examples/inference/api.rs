@@ -24,7 +24,7 @@ use crate::openai::{
 };
 
 /// The models that write, by their names.
-pub(crate) struct ServedModels(pub(crate) [(&'static str, Arc<Model>); 2]);
+pub(crate) struct ServedModels(pub(crate) Vec<(&'static str, Arc<Model>)>);
 
 impl ServedModels {
     fn find(&self, name: &str) -> Result<(&'static str, Arc<Model>), ApiError> {

@@ -77,7 +77,7 @@ fn models() -> Result<ServedModels, BoxError> {
             None => model,
         }))
     };
-    Ok(ServedModels([
+    Ok(ServedModels(vec![
         (TEXT_MODEL, on_device(Model::train())?),
         (SMALL_MODEL, on_device(Model::train_small())?),
     ]))

@@ -12,9 +12,12 @@ use tokio::net::TcpListener;
 use tower_throttle::{Rules, ThrottleLayer};
 
 use crate::{
-    BoxError, app,
+    BoxError,
+    api::ServedModels,
+    app,
     guard::ApiKey,
     model::{Device, Model},
+    openai::TEXT_MODEL,
 };
 
 pub(crate) const KEY: &str = "sk-local";
@@ -30,7 +33,7 @@ pub(crate) fn serve(throttled: bool) -> Result<(), BoxError> {
     };
     let model = Model::train().on(Device::new(TOKENS_PER_SECOND));
     let app = app::app(
-        Arc::new(model),
+        ServedModels(vec![(TEXT_MODEL, Arc::new(model))]),
         ApiKey::new(KEY.to_owned()),
         ThrottleLayer::new(rules)?,
     );
