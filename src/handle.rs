@@ -215,6 +215,8 @@ impl Handle {
     /// - Requests are read by the [protocol](crate::ThrottleLayerBuilder::protocol) of the layer.
     /// - For limits in a [store](crate::ThrottleLayerBuilder::store), the balances are those that this process knows,
     ///   and full otherwise: the store is not asked.
+    /// - A model and tokens that are in the body are read from [`BodyFacts`](crate::facts::BodyFacts) in the extensions:
+    ///   insert them, or the body counts as not read.
     /// - An undeclared route that was never asked for appears as `$default`, with full limits.
     /// - A [closed](Self::close) throttle refuses, without limits.
     ///

@@ -50,8 +50,8 @@ impl Plan {
     /// Unlike on a route, [`Limits::unlimited`] frees from these alone: the client's other limits still count the
     /// requests.
     ///
-    /// A request whose model was not read is charged on these limits of every model, unless
-    /// [`Models::unread`](crate::Models::unread) is set.
+    /// A request whose model was not read is charged on these limits of every model, whether
+    /// [`Models::unread`](crate::Models::unread) is set or not. A closed one refuses all such requests of the client.
     pub fn model(mut self, name: impl AsRef<str>, limits: impl Into<Limits>) -> Self {
         self.models.push((name.as_ref().into(), limits.into()));
         self

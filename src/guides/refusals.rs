@@ -19,7 +19,7 @@
 //! a client that obeys them does not retry too soon. `retry-after` is in whole seconds, at least 1. A wait of more than
 //! a minute adds `x-should-retry: false`, since some SDKs ignore such a wait and retry at once. A request that can
 //! never pass gets that field without a `retry-after`. `HEAD` gets the fields without the body. If only caps in flight
-//! of the total or a route reject, the status is 503; so it is if the server is [shutting down](crate::Handle::close),
+//! of the total, a route or a model reject, the status is 503; so it is if the server is [shutting down](crate::Handle::close),
 //! or if the store of the limits cannot decide.
 //!
 //! # Over gRPC

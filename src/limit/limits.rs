@@ -237,7 +237,8 @@ impl Limits {
     ///
     /// A request that has several costs has the largest: of its route and its model, or of the routes that its path may
     /// mean. One whose model was not read has that of the dearest model, unless
-    /// [`Models::unread`](crate::Models::unread) is set: then it has the cost that is set there, or 1.
+    /// [`Models::unread`](crate::Models::unread) has a cost. While a store is down, a request that costs more than its
+    /// [share](crate::store::OnOutage::Local) of a burst takes all of that share.
     ///
     /// # Errors
     ///

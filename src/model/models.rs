@@ -84,8 +84,8 @@ impl Models {
         Self::of(ModelSource::Body)
     }
 
-    /// Finds the model in a header field, without surrounding white space. If the field has several lines, the first
-    /// that is not empty counts. A value that is not UTF-8 is not read.
+    /// Finds the model in a header field, without surrounding white space. Empty lines of the field
+    /// do not count. A value that is not UTF-8 is not read, and neither are lines that differ.
     ///
     /// A client can send any value: use a field that a gateway outside sets from the body. An invalid name is an error
     /// of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
@@ -179,7 +179,7 @@ impl Models {
     /// them.
     ///
     /// Errors of [`ThrottleLayer::new`](crate::ThrottleLayer::new) are an empty name, one of more than 256 bytes, one
-    /// with `*` elsewhere than at its end, and a name that is given twice.
+    /// with `*` elsewhere than at its end, the names `otherwise` and `unread`, and a name that is given twice.
     pub fn model(mut self, name: impl Into<Cow<'static, str>>, limits: impl Into<Limits>) -> Self {
         self.models.push((name.into(), limits.into()));
         self
@@ -195,9 +195,9 @@ impl Models {
     /// Sets the limits of all requests whose model was not read, in place of those of every model.
     ///
     /// A client chooses whether its model is read, for example by compressing the body. Limits that are wider than
-    /// those of one of the models are a way around that model's. The same holds for the [cost](Limits::cost), which is
-    /// 1 unless it is set here, and for limits of each client on a model ([`Plan::model`](crate::Plan::model)), which
-    /// do not hold for these requests.
+    /// those of one of the models are a way around that model's, and so is a smaller [cost](Limits::cost): unless it is
+    /// set here, it is that of the dearest model. Limits of each client on a model
+    /// ([`Plan::model`](crate::Plan::model)) hold for these requests in either case.
     pub fn unread(mut self, limits: impl Into<Limits>) -> Self {
         self.unread = Some(limits.into());
         self

@@ -55,8 +55,8 @@ impl PeekLayer {
     /// Sets the time within which a whole body has to arrive, from when it is first waited for. Default: 10 seconds. It
     /// includes the wait for room in the pool, and does not begin anew with each frame.
     ///
-    /// After that the request is answered: with 408 if the client is too slow, with 503 if [the pool](Self::max_pool)
-    /// has had no room. With zero, only a body is read that is there at once, which bodies from a network are often
+    /// After that the request is answered: with 408 if the client is too slow, with 503 if the request has stood in line
+    /// for room in [the pool](Self::max_pool), however briefly. With zero, only a body is read that is there at once, which bodies from a network are often
     /// not. With [`Duration::MAX`], a client may take as long as the server lets it. The time is measured by tokio's
     /// clock.
     pub fn body_deadline(self, time: Duration) -> Self {

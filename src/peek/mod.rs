@@ -31,7 +31,8 @@
 //! - **Only where it is needed.** A request whose limits need no facts passes untouched, its body too.
 //! - **Refused before it is read.** If a limit refuses that needs no facts, the request is answered before a byte of
 //!   its body is read. hyper then sends no `100 Continue`, and the client need not send the body. Limits in a
-//!   [store](crate::store), limits with a queue and limits of models refuse after the body was read.
+//!   [store](crate::store), limits with a queue, and those of models and tokens that are in the body refuse after it was
+//!   read. Limits of clients do so where no identity or plan was found, since a layer further in may find one.
 //! - **Without a body.** A body that is known to be empty has empty facts. That of a `CONNECT` is not read.
 //! - **Read to its end.** The name of the model often comes after the messages. So the whole body is read, of at most
 //!   [`max_body`](PeekLayer::max_body) bytes, whatever its type says it is.
@@ -43,7 +44,7 @@
 //!   slows requests down, and never changes the limits that they fall under. Room comes back as soon as the handler has
 //!   read the body.
 //! - **In bounded time.** A body that has not arrived within [`body_deadline`](PeekLayer::body_deadline) is answered with
-//!   status 408 Request Timeout, and over HTTP/1 with `Connection: close`. If it is the pool that had no room, the
+//!   status 408 Request Timeout, and over HTTP/1 with `Connection: close`. If it has stood in line for room, the
 //!   answer is 503 with `Retry-After: 1`. The answers are problem documents (RFC 9457).
 //!
 //! # Why 408

@@ -1,7 +1,7 @@
 //! The pool: the room that kept bodies of all requests take together.
 //!
 //! A request takes room before it polls its body, in steps that double, so that it holds at most twice of what has
-//! arrived, and [`FIRST_STEP`]. A thousand slow uploads that have sent little hold 16 MiB. If each took its whole
+//! arrived, and [`FIRST_STEP`]. A thousand slow uploads that have sent little hold 1 MiB. If each took its whole
 //! length up front, thirty of them would fill the pool, without a byte sent.
 //!
 //! # No deadlock

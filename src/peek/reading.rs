@@ -5,8 +5,9 @@
 //!        ▼                                 │
 //! wait for room ──▶ wait for a frame ──────┤
 //!        │                                 ├─ end ─────────────▶ facts
-//!        │                                 ├─ too large, cut ──▶ unread
-//!        └── time is over ─▶ 503           └─ time is over ────▶ 408
+//!        │                                 ├─ too large,
+//!        │                                 │  malformed, cut ──▶ unread
+//!        └── time is over ─▶ 503           └─ time is over ────▶ 408, or 503 if it has waited for room
 //! ```
 //!
 //! # Invariants
