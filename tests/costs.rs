@@ -16,9 +16,10 @@ use tokio::time::{Instant, advance};
 use tower::Layer;
 use tower_throttle::{
     Clients, Limits, Models, Plan, Quota, Rate, Rules, ThrottleLayer, limit::Scope,
+    store::MemoryStore,
 };
 
-use support::{decision, hourly, request, send, served, throttle};
+use support::{build, decision, hourly, request, send, served, throttle, throttling};
 
 fn ask(uri: &str, client: &str) -> Request<Body> {
     let mut request = request("POST", uri);
@@ -251,4 +252,30 @@ fn costs_that_cannot_pass_are_errors() {
     // A limit of the route itself counts requests, and slots are held one by one.
     let rules = dear(6).total(Limits::from(hourly(6)).in_flight(1));
     assert!(ThrottleLayer::new(rules.route("POST /chat", hourly(1))).is_ok());
+}
+
+/// Two replicas share a total: all of its units pass and no more, dear requests among them. What one of them has leased it
+/// alone spends.
+#[tokio::test(start_paused = true)]
+async fn replicas_share_a_total_to_the_unit() {
+    for leased in [1, 20] {
+        let store = MemoryStore::new();
+        let replica = || {
+            let rules = Rules::new().total(hourly(90));
+            let rules = rules.route("POST /images", Limits::new().cost(7));
+            build(throttling(rules).store(store.clone()).lease(leased))
+        };
+        let replicas = [replica(), replica()];
+        let mut units = 0;
+        for turn in 0..200 {
+            let (path, cost) = match turn % 3 {
+                0 => ("/images", 7),
+                _ => ("/chat", 1),
+            };
+            if passes(&replicas[turn % 2], ask(path, "a")).await {
+                units += cost;
+            }
+        }
+        assert_eq!(units, 90, "{leased} leased");
+    }
 }
