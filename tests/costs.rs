@@ -261,7 +261,8 @@ async fn replicas_share_a_total_to_the_unit() {
     for leased in [1, 20] {
         let store = MemoryStore::new();
         let replica = || {
-            let rules = Rules::new().total(hourly(90));
+            // Units are leased of a rate alone that gives some in a second. No time passes here.
+            let rules = Rules::new().total(Rate::per_second(100).burst(90));
             let rules = rules.route("POST /images", Limits::new().cost(7));
             build(throttling(rules).store(store.clone()).lease(leased))
         };
