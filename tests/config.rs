@@ -157,16 +157,34 @@ fn the_whole_face_can_be_written() {
 
 #[test]
 fn models_in_paths_are_written_and_read_again() {
-    let text = "models = { by = { path = 'm' }, large = 1 }\nroutes.'POST /{m}:run' = 1";
-    let rules = Rules::from_toml(text).expect("a document");
-    let models = Models::by_path_param("m").model("large", Rate::per_second(1));
-    let expected = Rules::new()
-        .route("POST /{m}:run", Rate::per_second(1))
-        .models(models);
-    assert_eq!(format!("{rules:?}"), format!("{expected:?}"));
-    let written = rules.to_toml().expect("nothing but data");
-    let again = Rules::from_toml(&written).expect(&written);
-    assert_eq!(format!("{again:?}"), format!("{rules:?}"));
+    let table = [
+        ("{ path = 'm' }", Models::by_path_param("m")),
+        (
+            "{ path = 'm', otherwise = 'body' }",
+            Models::from_body().or_by_path_param("m"),
+        ),
+        (
+            "{ path = 'm', otherwise = { header = 'x-model' } }",
+            Models::by_header("x-model").or_by_path_param("m"),
+        ),
+    ];
+    for (by, models) in table {
+        let text = format!("models = {{ by = {by}, large = 1 }}\nroutes.'POST /{{m}}:run' = 1");
+        let rules = Rules::from_toml(&text).expect("a document");
+        let expected = Rules::new()
+            .route("POST /{m}:run", Rate::per_second(1))
+            .models(models.model("large", Rate::per_second(1)));
+        assert_eq!(format!("{rules:?}"), format!("{expected:?}"));
+        let written = rules.to_toml().expect("nothing but data");
+        let again = Rules::from_toml(&written).expect(&written);
+        assert_eq!(format!("{again:?}"), format!("{rules:?}"));
+    }
+    let twice = "models.by = { path = 'm', otherwise = { path = 'n' } }";
+    let error = Rules::from_toml(twice).expect_err("two parameters");
+    assert_eq!(
+        error.to_string(),
+        "line 1, column 39: models.by.otherwise: write one `path`"
+    );
 }
 
 #[test]

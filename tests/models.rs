@@ -546,6 +546,37 @@ async fn models_in_paths_hold_on_some_routes_and_over_reloads() {
     assert_eq!(remaining(&throttle, Scope::Model, "large"), Some(1));
 }
 
+/// A server with two APIs: one names the model in its path, the other in its body.
+#[tokio::test(start_paused = true)]
+async fn some_routes_name_the_model_in_their_path_and_others_elsewhere() {
+    let models = Models::by_header("x-model").or_by_path_param("model");
+    let rules = Rules::new()
+        .default_route(hourly(1_000))
+        .route("POST /models/{model}:generate", hourly(1_000))
+        .route("POST /chat", hourly(1_000))
+        .route("POST /{model}", hourly(1_000))
+        .models(models.model("large", hourly(2)).otherwise(hourly(9)));
+    let throttle = throttle(rules);
+    let model = async |path: &str, header: &str| {
+        let answered = answer(&throttle, ask(path, header, "c")).await;
+        decision(&answered).model().map(str::to_owned)
+    };
+    let (large, other) = (Some("large".to_owned()), Some("otherwise".to_owned()));
+    assert_eq!(model("/chat", "large").await, large);
+    assert_eq!(model("/models/large:generate", "small").await, large);
+    for path in ["/chat", "/models/small:generate", "/a/b"] {
+        let header = if path.contains(':') { "large" } else { "small" };
+        assert_eq!(model(path, header).await, other, "{path}");
+    }
+    assert_eq!(remaining(&throttle, Scope::Model, "large"), Some(0));
+    let refused = answer(&throttle, ask("/models/large:generate", "small", "c")).await;
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    // The path may mean either route, so that the model is not read and all models are charged.
+    let unread = answer(&throttle, ask("/ch%61t", "small", "c")).await;
+    assert_eq!(unread.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(throttle.handle().snapshot().unread_models, 1);
+}
+
 #[test]
 fn models_that_cannot_hold_are_errors() {
     let header = |name: &str| Models::by_header(name);

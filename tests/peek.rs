@@ -19,9 +19,9 @@ use tonic_health::{
     pb::{HealthCheckRequest, health_client::HealthClient},
     server::health_reporter,
 };
-use tower::{Service, ServiceBuilder, service_fn};
+use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_http::trace::TraceLayer;
-use tower_throttle::{Limits, Models, Rules, ThrottleLayer, peek::PeekLayer};
+use tower_throttle::{Limits, Models, Rules, ThrottleLayer, facts::BodyFacts, peek::PeekLayer};
 
 use support::{bytes, client, hourly, request, serve, throttle, values};
 
@@ -220,7 +220,7 @@ async fn routers_of_axum_take_the_layer() {
         for path in ["/v1/chat", "/other"] {
             let request = Request::post(path).body(Body::from("{}"));
             let request = request.expect("a request");
-            let answer = tower::ServiceExt::oneshot(app.clone(), request).await;
+            let answer = app.clone().oneshot(request).await;
             assert_eq!(bytes(answer.expect("no error")).await, "{}", "{path}");
         }
     }
@@ -240,4 +240,35 @@ async fn servers_of_tonic_take_the_layer() {
     let mut client = HealthClient::new(channel.connect().await.expect("a connection"));
     let answer = client.check(HealthCheckRequest::default()).await;
     answer.expect("served");
+}
+
+#[tokio::test]
+async fn a_body_passes_unread_where_the_path_names_the_model() {
+    let models = Models::from_body().or_by_path_param("model");
+    let rules = Rules::new()
+        .route("POST /models/{model}:generate", hourly(9))
+        .route("POST /v1/chat", hourly(9))
+        .models(models.model("large", hourly(1)).otherwise(hourly(9)));
+    let (throttle, peek) = layers(rules);
+    let inner = service_fn(async |request: Request<_>| {
+        let is_read = request.extensions().get::<BodyFacts>().is_some();
+        Ok::<_, Infallible>(Response::new(Body::from(is_read.to_string())))
+    });
+    let service = ServiceBuilder::new()
+        .layer(peek)
+        .layer(throttle)
+        .service(inner);
+    for (path, is_read) in [("/v1/chat", "true"), ("/models/large:generate", "false")] {
+        let request = Request::post(path).body(Body::from(r#"{"model":"small"}"#));
+        let answer = service.clone().oneshot(request.expect("a request")).await;
+        assert_eq!(bytes(answer.expect("no error")).await, is_read, "{path}");
+    }
+    // The limits of the model are known before the body: a request that they refuse is not read.
+    let body = StreamBody::new(tokio_stream::pending::<Result<Frame<Bytes>, Infallible>>());
+    let request = Request::post("/models/large:generate").body(Body::new(body));
+    let answer = service.oneshot(request.expect("a request")).await;
+    assert_eq!(
+        answer.expect("no error").status(),
+        StatusCode::TOO_MANY_REQUESTS
+    );
 }

@@ -198,18 +198,25 @@ fn schema() -> Value {
     );
     models["propertyNames"]["pattern"] = json!(r"^[^*]*\*?$");
     models["required"] = json!(["by"]);
+    let in_header = table(
+        &json!({ "header": { "type": "string", "description": "The header field with the model." } }),
+        Some("header"),
+    );
     models["properties"] = json!({
         "by": {
             "description": "The source of the model: `body`, a header field, a parameter of route keys, or `code`, if code \
                             calls `Models::named_by`.",
             "anyOf": [
                 { "enum": ["body", "code"] },
+                in_header.clone(),
                 table(
-                    &json!({ "header": { "type": "string", "description": "The header field with the model." } }),
-                    Some("header"),
-                ),
-                table(
-                    &json!({ "path": { "type": "string", "description": "The parameter of route keys with the model." } }),
+                    &json!({
+                        "path": { "type": "string", "description": "The parameter of route keys with the model." },
+                        "otherwise": {
+                            "description": "The source for routes without that parameter.",
+                            "anyOf": [{ "enum": ["body", "code"] }, in_header],
+                        },
+                    }),
                     Some("path"),
                 ),
             ],

@@ -248,7 +248,7 @@ impl RuleSet {
         if let Some(MatchedModels { rules, in_path }) = models {
             let class = in_path.unwrap_or(demand.model);
             if class == ModelClass::UNREAD && visit == Visit::Request {
-                self.count_unread(rules, request);
+                self.count_unread(rules, request, in_path.is_some());
             }
             if let Some(position) = class.position() {
                 limits = rules.limits(&limits, plan, position, is_declared);
@@ -336,7 +336,17 @@ impl RuleSet {
                 let found = self.of_routes(request, protocol, plan, Visit::Preview);
                 let found = found.ok()?;
                 let is_exempt = found.limits.limit_set.exempt;
-                (found.limits, found.models.is_some() && !is_exempt)
+                match found.models {
+                    Some(MatchedModels {
+                        rules,
+                        in_path: Some(class),
+                    }) => {
+                        let position = class.position().unwrap_or(0);
+                        let limits = rules.limits(&found.limits, plan, position, found.is_declared);
+                        (limits, false)
+                    }
+                    models => (found.limits, models.is_some() && !is_exempt),
+                }
             }
         };
         let has_tokens = limits.limit_set.has_tokens;
@@ -416,9 +426,9 @@ impl RuleSet {
 
     /// Counts a request whose model was not read.
     #[cold]
-    fn count_unread(&self, models: &ModelRules, request: RequestHead<'_>) {
+    fn count_unread(&self, models: &ModelRules, request: RequestHead<'_>, is_in_path: bool) {
         self.unidentified.unread_models.add(1);
-        if let Some(reason) = models.resolver.unread(request) {
+        if let Some(reason) = models.resolver.unread(request, is_in_path) {
             observe::unread_model(reason.as_str());
             if reason == UnreadReason::Absent {
                 self.log.no_body_read();

@@ -72,7 +72,7 @@ impl ModelRules {
     /// Returns whether requests of a declared key have models.
     pub(super) fn is_on(&self, key: &RouteKey) -> bool {
         let is_listed = self.routes.as_ref().is_none_or(|keys| keys.contains(key));
-        is_listed && (self.resolver.path_param().is_none() || self.parameter_of(key).is_some())
+        is_listed && (!self.resolver.is_in_path_alone() || self.parameter_of(key).is_some())
     }
 
     /// Returns the parameter of a declared key that names the models, if one does.
@@ -105,7 +105,7 @@ impl ModelRules {
     /// Returns whether requests of a route have models.
     pub(super) fn has(&self, route: &Route) -> bool {
         match route.undeclared {
-            true => self.routes.is_none() && self.resolver.path_param().is_none(),
+            true => self.routes.is_none() && !self.resolver.is_in_path_alone(),
             false => route.has_models,
         }
     }

@@ -65,6 +65,7 @@
 //! | [`Models::from_body`](crate::Models::from_body) | the member `model` of a JSON body: OpenAI, Anthropic, Ollama |
 //! | [`Models::by_header`](crate::Models::by_header) | a field that a gateway outside has set |
 //! | [`Models::by_path_param`](crate::Models::by_path_param) | a parameter of the route key, as Azure, Bedrock and Gemini have it |
+//! | [`or_by_path_param`](crate::Models::or_by_path_param) | such a parameter on some routes, and another source on all others |
 //! | [`Models::by`](crate::Models::by) | anything else in the head, such as a value in the extensions |
 //!
 //! A name in the rules stands for one model, or with `*` at its end for all whose names begin so. The longest wins.

@@ -38,6 +38,8 @@ use crate::{head::RequestHead, limit::limits::Limits};
 #[must_use]
 pub struct Models {
     pub(crate) source: ModelSource,
+    /// The parameter of route keys that names the model, where a key has it.
+    pub(crate) in_path: Option<Cow<'static, str>>,
     /// The keys of routes whose requests have models. Empty: all routes.
     pub(crate) routes: Vec<Box<str>>,
     pub(crate) models: Vec<(Cow<'static, str>, Limits)>,
@@ -52,7 +54,8 @@ pub(crate) enum ModelSource {
     Body,
     Header(Cow<'static, str>),
     /// A parameter of route keys.
-    PathParam(Cow<'static, str>),
+    /// The parameter alone that is set beside it.
+    Path,
     Closure(NameModel),
     /// None: code will name models.
     #[cfg(feature = "config")]
@@ -65,6 +68,7 @@ impl Models {
     fn of(source: ModelSource) -> Self {
         Self {
             source,
+            in_path: None,
             routes: Vec::new(),
             models: Vec::new(),
             otherwise: None,
@@ -116,7 +120,30 @@ impl Models {
     /// has all slashes of the rest of the path. A value that is not UTF-8 is not read, nor one in a path that the server
     /// may read in several ways with different models.
     pub fn by_path_param(name: impl AsRef<str>) -> Self {
-        Self::of(ModelSource::PathParam(name.as_ref().to_owned().into()))
+        Self {
+            in_path: Some(name.as_ref().to_owned().into()),
+            ..Self::of(ModelSource::Path)
+        }
+    }
+
+    /// Finds the model of some routes in a [parameter](Self::by_path_param) of their keys, and of all others by the
+    /// source that was set before: for servers with several APIs.
+    ///
+    /// ```
+    /// use tower_throttle::{Limits, Models, Rate, Rules};
+    ///
+    /// let rules = Rules::new()
+    ///     .route("POST /v1/chat/completions", Limits::new())
+    ///     .route("POST /v1beta/models/{model}:generateContent", Limits::new())
+    ///     .models(Models::from_body().or_by_path_param("model").model("large", Rate::per_minute(60)));
+    /// # let _ = rules;
+    /// ```
+    ///
+    /// The body of a request to such a route is not read for its model, and a `model` in it does not count. A name that
+    /// is no parameter of a key is an error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
+    pub fn or_by_path_param(mut self, name: impl AsRef<str>) -> Self {
+        self.in_path = Some(name.as_ref().to_owned().into());
+        self
     }
 
     /// Finds the model by a closure over the request's head. `None` means that the request is for none of the
@@ -208,6 +235,7 @@ impl fmt::Debug for Models {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             source,
+            in_path,
             routes,
             models,
             otherwise,
@@ -215,6 +243,7 @@ impl fmt::Debug for Models {
         } = self;
         f.debug_struct("Models")
             .field("source", source)
+            .field("in_path", in_path)
             .field("routes", routes)
             .field("models", models)
             .field("otherwise", otherwise)
@@ -228,7 +257,7 @@ impl fmt::Debug for ModelSource {
         match self {
             Self::Body => f.write_str("Body"),
             Self::Header(name) => f.debug_tuple("Header").field(name).finish(),
-            Self::PathParam(name) => f.debug_tuple("PathParam").field(name).finish(),
+            Self::Path => f.write_str("Path"),
             Self::Closure(_) => f.write_str("<fn>"),
             #[cfg(feature = "config")]
             Self::Code => f.write_str("Code"),

@@ -29,6 +29,9 @@ pub(crate) enum ModelResolverError {
 /// Finds the class of a request.
 pub(crate) struct ModelResolver {
     source: NameSource,
+    /// The parameter of route keys that names the model, where a key has it. The route of a request has to be found for
+    /// it.
+    in_path: Option<Box<str>>,
     /// The numbers of names that stand for one model.
     exact: HashMap<Box<str>, usize, RandomState>,
     /// Beginnings of names, the longest first, with their numbers.
@@ -39,8 +42,8 @@ pub(crate) struct ModelResolver {
 enum NameSource {
     Body,
     Header(HeaderName),
-    /// A parameter of route keys, which the route of a request has to be found for.
-    PathParam(Box<str>),
+    /// The parameter alone.
+    Path,
     Closure(NameModel),
 }
 
@@ -55,7 +58,7 @@ impl ModelResolver {
                 let fault = |_| ModelResolverError::Header(name.to_string());
                 NameSource::Header(name.parse().map_err(fault)?)
             }
-            ModelSource::PathParam(name) => NameSource::PathParam(name.as_ref().into()),
+            ModelSource::Path => NameSource::Path,
             ModelSource::Closure(closure) => NameSource::Closure(closure.clone()),
             #[cfg(feature = "config")]
             ModelSource::Code => return Err(ModelResolverError::NoSource),
@@ -84,6 +87,7 @@ impl ModelResolver {
         prefixes.sort_by_key(|(prefix, _)| Reverse(prefix.len()));
         Ok(Self {
             source,
+            in_path: models.in_path.as_ref().map(|name| name.as_ref().into()),
             exact,
             prefixes: prefixes.into(),
         })
@@ -96,16 +100,18 @@ impl ModelResolver {
 
     /// Returns the parameter of route keys that names are read from, if they are.
     pub(crate) fn path_param(&self) -> Option<&str> {
-        match &self.source {
-            NameSource::PathParam(name) => Some(name),
-            NameSource::Body | NameSource::Header(_) | NameSource::Closure(_) => None,
-        }
+        self.in_path.as_deref()
+    }
+
+    /// Returns whether names are read from such a parameter alone.
+    pub(crate) fn is_in_path_alone(&self) -> bool {
+        matches!(self.source, NameSource::Path)
     }
 
     /// Returns the class of a request. Runs the user's closure, if the source is one. Where names are read from a
-    /// parameter of route keys, there is none without its [value](Self::class_in_path).
+    /// parameter of route keys alone, there is none without its [value](Self::class_in_path).
     pub(crate) fn class(&self, request: RequestHead<'_>) -> ModelClass {
-        if self.path_param().is_some() {
+        if self.is_in_path_alone() {
             return ModelClass::NONE;
         }
         match self.name(request) {
@@ -122,13 +128,17 @@ impl ModelResolver {
         }
     }
 
-    /// Returns the reason for which the model of a request was not read.
-    pub(crate) fn unread(&self, request: RequestHead<'_>) -> Option<UnreadReason> {
+    /// Returns the reason for which the model of a request was not read. `is_in_path`: its route has the parameter, whose
+    /// value cannot be read.
+    pub(crate) fn unread(
+        &self,
+        request: RequestHead<'_>,
+        is_in_path: bool,
+    ) -> Option<UnreadReason> {
         match self.source {
+            _ if is_in_path => Some(UnreadReason::Malformed),
             NameSource::Body | NameSource::Header(_) => self.name(request).err(),
-            // The look-up has found that its value cannot be read.
-            NameSource::PathParam(_) => Some(UnreadReason::Malformed),
-            NameSource::Closure(_) => None,
+            NameSource::Path | NameSource::Closure(_) => None,
         }
     }
 
@@ -151,7 +161,7 @@ impl ModelResolver {
                 let name = first.map(str::from_utf8).transpose();
                 name.ok().filter(|_| is_one).ok_or(UnreadReason::Malformed)
             }
-            NameSource::PathParam(_) => Ok(None),
+            NameSource::Path => Ok(None),
             NameSource::Closure(closure) => Ok(closure(request)),
         }
     }
@@ -211,7 +221,7 @@ mod tests {
             let request = request.body(()).expect("a request");
             let head = RequestHead::of(&request);
             assert_eq!(
-                (resolver.class(head), resolver.unread(head)),
+                (resolver.class(head), resolver.unread(head, false)),
                 (expected, None),
                 "{name}"
             );
@@ -232,7 +242,7 @@ mod tests {
                 request.extensions_mut().insert(body);
             }
             let head = RequestHead::of(&request);
-            (resolver.class(head), resolver.unread(head))
+            (resolver.class(head), resolver.unread(head, false))
         };
         let unread = |reason| (ModelClass::UNREAD, Some(reason));
         let malformed = unread(UnreadReason::Malformed);

@@ -174,6 +174,7 @@ impl Settings {
     fn models(&mut self, models: &Models) {
         let Models {
             source,
+            in_path,
             routes,
             models,
             otherwise,
@@ -183,10 +184,18 @@ impl Settings {
         let source = match source {
             ModelSource::Body => "body".to_owned(),
             ModelSource::Header(name) => format!("header `{name}`"),
-            ModelSource::PathParam(name) => format!("path parameter `{name}`"),
+            ModelSource::Path => String::new(),
             ModelSource::Closure(_) => "custom".to_owned(),
             #[cfg(feature = "config")]
             ModelSource::Code => "code".to_owned(),
+        };
+        let in_path = in_path
+            .as_ref()
+            .map(|name| format!("path parameter `{name}`"));
+        let source = match in_path {
+            Some(in_path) if source.is_empty() => in_path,
+            Some(in_path) => format!("{in_path}, or else {source}"),
+            None => source,
         };
         self.set(place, "found by", "none", source);
         self.set(

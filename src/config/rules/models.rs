@@ -45,7 +45,7 @@ pub(super) fn models(place: &Cursor<'_>) -> Result<Models, ConfigError> {
     Ok(models)
 }
 
-/// `"body"`, `"code"`, `{ header = "x-model" }`, `{ path = "model" }`.
+/// `"body"`, `"code"`, `{ header = "x-model" }`, `{ path = "model" }`, `{ path = "model", otherwise = "body" }`.
 fn source(place: &Cursor<'_>) -> Result<Models, ConfigError> {
     match place.value() {
         Value::Text(text) if text == "body" => Ok(Models::from_body()),
@@ -54,7 +54,16 @@ fn source(place: &Cursor<'_>) -> Result<Models, ConfigError> {
             let mut fields = place.fields()?;
             let models = match (fields.get("header"), fields.get("path")) {
                 (Some(header), None) => Models::by_header(header.text()?),
-                (None, Some(path)) => Models::by_path_param(path.text()?),
+                (None, Some(path)) => match fields.get(OTHERWISE) {
+                    None => Models::by_path_param(path.text()?),
+                    Some(place) => {
+                        let otherwise = source(&place)?;
+                        if otherwise.in_path.is_some() {
+                            return Err(place.fault("write one `path`"));
+                        }
+                        otherwise.or_by_path_param(path.text()?)
+                    }
+                },
                 (Some(_), Some(_)) => return Err(place.fault("write one of `header` and `path`")),
                 (None, None) => return Err(place.fault("a table without `header` or `path`")),
             };

@@ -325,26 +325,32 @@ fn body_estimate(estimate: &BodyEstimate) -> DocumentValue {
 fn models(models: &Models) -> Result<DocumentValue, ConfigError> {
     let Models {
         source,
+        in_path,
         routes,
         models,
         otherwise,
         unread,
     } = models;
+    let source = match source {
+        ModelSource::Body => Some(text("body")),
+        ModelSource::Code => Some(text("code")),
+        ModelSource::Header(name) => Some(DocumentValue::Table(vec![(
+            "header".to_owned(),
+            text(&**name),
+        )])),
+        ModelSource::Path => None,
+        ModelSource::Closure(_) => return Err(unwritable("models.by", "a closure")),
+    };
     let mut table = TableBuilder::default();
-    table.set(
-        BY,
-        match source {
-            ModelSource::Body => text("body"),
-            ModelSource::Code => text("code"),
-            ModelSource::Header(name) => {
-                DocumentValue::Table(vec![("header".to_owned(), text(&**name))])
-            }
-            ModelSource::PathParam(name) => {
-                DocumentValue::Table(vec![("path".to_owned(), text(&**name))])
-            }
-            ModelSource::Closure(_) => return Err(unwritable("models.by", "a closure")),
-        },
-    );
+    match (source, in_path) {
+        (Some(source), None) => table.set(BY, source),
+        (source, in_path) => {
+            let mut by = TableBuilder::default();
+            by.set_some("path", in_path.as_ref().map(|name| text(&**name)));
+            by.set_some("otherwise", source);
+            table.set(BY, DocumentValue::Table(by.0));
+        }
+    }
     table.set_all(ON, routes.iter().map(|key| text(&**key)).collect());
     table.set_some(OTHERWISE, otherwise.as_ref().map(limits));
     table.set_some(UNREAD, unread.as_ref().map(limits));
