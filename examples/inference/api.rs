@@ -27,16 +27,16 @@ use crate::openai::{
 pub(crate) struct ServedModels(pub(crate) Vec<(&'static str, Arc<Model>)>);
 
 impl ServedModels {
-    fn find(&self, name: &str) -> Result<(&'static str, Arc<Model>), ApiError> {
+    pub(crate) fn find(&self, name: &str) -> Result<(&'static str, Arc<Model>), ApiError> {
         let found = self.0.iter().find(|(known, _)| *known == name);
         found.cloned().ok_or_else(|| ApiError::unknown_model(name))
     }
 }
 
-type Body<T> = Result<Json<T>, JsonRejection>;
+pub(crate) type Body<T> = Result<Json<T>, JsonRejection>;
 
 /// The account of a request's tokens: open where they are limited.
-type Account = Option<Extension<Usage>>;
+pub(crate) type Account = Option<Extension<Usage>>;
 
 pub(crate) async fn chat_completions(
     State(models): State<Arc<ServedModels>>,
@@ -63,11 +63,52 @@ pub(crate) async fn completions(
 }
 
 /// Returns a body that was understood. Any other has used no tokens, and pays for none.
-fn accepted<T>(body: Body<T>, account: Option<&Extension<Usage>>) -> Body<T> {
+pub(crate) fn accepted<T>(body: Body<T>, account: Option<&Extension<Usage>>) -> Body<T> {
     if let (Err(_), Some(Extension(account))) = (&body, account) {
         account.settle(0);
     }
     body
+}
+
+/// The tokens of one answer, which its account is charged with as they are produced.
+pub(crate) struct Counted {
+    account: Account,
+    input: usize,
+}
+
+impl Counted {
+    /// Counts the prompt, before the first token: a client that goes away pays for it too.
+    pub(crate) fn new(account: Account, model: &Model, request: &Generate) -> Self {
+        let (Prompt::Continue(prompt) | Prompt::Answer(prompt)) = &request.prompt;
+        let input = model.count(prompt);
+        if let Some(Extension(account)) = &account {
+            account.add(input as u64);
+        }
+        Self { account, input }
+    }
+
+    /// The tokens of the prompt.
+    pub(crate) fn input(&self) -> usize {
+        self.input
+    }
+
+    /// Counts tokens as they are sent, so that a client that goes away pays for what it got, and settles at the end.
+    pub(crate) fn count(&self, event: &Event) {
+        match (&self.account, event) {
+            (Some(Extension(account)), Event::Text(_)) => {
+                account.add(1);
+            }
+            (_, Event::Usage(usage)) => self.settle(*usage),
+            _ => {}
+        }
+    }
+
+    /// Settles the account at what the model counted.
+    pub(crate) fn settle(&self, usage: model::Usage) {
+        if let Some(Extension(account)) = &self.account {
+            account.settle(usage.total());
+        }
+    }
 }
 
 async fn generate(
@@ -77,11 +118,7 @@ async fn generate(
     form: Form,
     account: Account,
 ) -> Result<Response, ApiError> {
-    if let (true, Some(Extension(account))) = (delivery.is_stream(), &account) {
-        // Before the first token: a client that goes away pays for its prompt too.
-        let (Prompt::Continue(prompt) | Prompt::Answer(prompt)) = &request.prompt;
-        account.add(model.count(prompt) as u64);
-    }
+    let counted = Counted::new(account, &model, &request);
     let events = model::stream(model, request);
     let answer = Answer::new(form, name);
     if delivery.is_stream() {
@@ -89,14 +126,12 @@ async fn generate(
             answer,
             events,
             delivery.includes_usage(),
-            account,
+            counted,
         ));
     }
     match model::collect(events).await {
         Some(completion) => {
-            if let Some(Extension(account)) = account {
-                account.settle(completion.usage.total());
-            }
+            counted.settle(completion.usage);
             Ok(Json(answer.whole(&completion)).into_response())
         }
         None => Err(ApiError::model_failed()),
@@ -107,11 +142,11 @@ fn server_sent_events(
     answer: Answer,
     events: Receiver<Event>,
     with_usage: bool,
-    account: Account,
+    counted: Counted,
 ) -> Response {
     let opening = iter(answer.opening(with_usage));
     let chunks = ReceiverStream::new(events).filter_map(move |event| {
-        count(account.as_ref(), &event);
+        counted.count(&event);
         match event {
             Event::Text(text) => Some(answer.text(&text, with_usage)),
             Event::Finished(finish) => Some(answer.finished(finish, with_usage)),
@@ -124,18 +159,6 @@ fn server_sent_events(
         .map(|chunk| SseEvent::default().json_data(chunk))
         .chain(done);
     Sse::new(stream).into_response()
-}
-
-/// Counts tokens as they are sent, so that a client that goes away pays for what it got, and settles at the end.
-fn count(account: Option<&Extension<Usage>>, event: &Event) {
-    let Some(Extension(account)) = account else {
-        return;
-    };
-    match event {
-        Event::Text(_) => account.add(1),
-        Event::Usage(counts) => account.settle(counts.total()),
-        Event::Finished(_) => return,
-    };
 }
 
 pub(crate) async fn embeddings(

@@ -16,22 +16,24 @@ use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
 use tower_throttle::{
     Clients, InFlight, Limits, Models, Plan, Rate, Rules, ThrottleLayer,
+    client::ClientKey,
     peek::Peeked,
-    response::EXPOSE_HEADERS,
+    response::{Dialect, EXPOSE_HEADERS},
     rules::Undeclared,
     usage::{BodyEstimate, Estimate},
 };
 
-use crate::guard::{self, ApiKey};
+use crate::guard::{self, ApiKey, Caller};
 use crate::openai::{SMALL_MODEL, TEXT_MODEL};
 use crate::pace::{per_minute, per_second};
 use crate::{
+    anthropic,
     api::{self, ServedModels},
-    error, log,
+    error, gemini, log,
 };
 
 /// The largest request body, in bytes.
-const BODY_LIMIT: usize = 1024 * 1024;
+const BODY_LIMIT: usize = 4 * 1024 * 1024;
 
 /// The time within which a response has to begin.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -50,6 +52,7 @@ pub(crate) fn slots() -> Limits {
 
 /// The rate of each route, and each client's share of the model.
 pub(crate) fn rules() -> Rules {
+    let gemini = Limits::new().rate(per_minute(60).burst(10));
     Rules::new()
         .total(slots())
         .route(
@@ -62,23 +65,29 @@ pub(crate) fn rules() -> Rules {
         // Each key has a budget of model tokens: a chat reserves some, and settles them when its cost is known (see
         // `api.rs`).
         .clients(
-            Clients::by_bearer().or_address().each(
-                Plan::new(Limits::unlimited()).route(
-                    "POST /v1/chat/completions",
-                    Limits::new()
-                        .tokens(Rate::per_minute(60_000).named("tokens"))
-                        .publish(false),
+            Clients::by_extension(|caller: &Caller| ClientKey::from(&*caller.0))
+                .or_address()
+                .each(
+                    Plan::new(Limits::unlimited()).route(
+                        "POST /v1/chat/completions",
+                        Limits::new()
+                            .tokens(Rate::per_minute(60_000).named("tokens"))
+                            .publish(false),
+                    ),
                 ),
-            ),
         )
         // The prompt, and the most that a handler writes unless it is asked for less.
         .estimate(Estimate::from_body(BodyEstimate::new().output(256)).or(2_000))
         // All clients share what a model does in a minute. The name of the model is in the body, which a layer outside
-        // has read.
+        // has read, or in Gemini's path.
         .models(
             Models::from_body()
+                .or_by_path_param("model")
                 .on("POST /v1/chat/completions")
                 .on("POST /v1/completions")
+                .on("POST /v1/messages")
+                .on("POST /v1/models/{model}:generateContent")
+                .on("POST /v1/models/{model}:streamGenerateContent")
                 .model(
                     TEXT_MODEL,
                     Limits::new()
@@ -96,6 +105,13 @@ pub(crate) fn rules() -> Rules {
             "POST /v1/embeddings",
             per_second(20).burst(40).named("embeddings"),
         )
+        .route(
+            "POST /v1/messages",
+            per_minute(60).burst(10).named("messages"),
+        )
+        .rejection("POST /v1/messages", Dialect::Anthropic)
+        .route("POST /v1/models/{model}:generateContent", gemini.clone())
+        .route("POST /v1/models/{model}:streamGenerateContent", gemini)
         .route("GET /health", Limits::exempt())
         // Everything else, unknown paths included, shares one bucket.
         .default_route(per_second(10).burst(20))
@@ -143,9 +159,13 @@ pub(crate) fn app(models: ServedModels, key: ApiKey, throttle: ThrottleLayer) ->
     Router::new()
         .route("/v1/chat/completions", post(api::chat_completions))
         .route("/v1/completions", post(api::completions))
+        .route("/v1/messages", post(anthropic::messages))
         .route("/v1/embeddings", post(api::embeddings))
         .route("/v1/models", get(api::models))
-        .route("/v1/models/{id}", get(api::model))
+        .route(
+            "/v1/models/{id}",
+            get(api::model).post(gemini::generate_content),
+        )
         .route("/health", get(api::health))
         .layer(layers)
         .with_state(Arc::new(models))

@@ -48,6 +48,10 @@ impl ApiError {
         }
     }
 
+    pub(crate) fn unknown_path() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "There is nothing at this path.")
+    }
+
     pub(crate) fn unauthorized(message: &str) -> Self {
         Self {
             code: Some("invalid_api_key"),
@@ -119,7 +123,7 @@ pub(crate) async fn in_openai_shape(response: Response) -> Response {
     let message = match status {
         StatusCode::NOT_FOUND => "There is nothing at this path.",
         StatusCode::METHOD_NOT_ALLOWED => "This path does not know this method.",
-        StatusCode::PAYLOAD_TOO_LARGE => "The request body is larger than 1 MiB.",
+        StatusCode::PAYLOAD_TOO_LARGE => "The request body is larger than 4 MiB.",
         StatusCode::SERVICE_UNAVAILABLE => "The answer took too long. Please try again.",
         _ => "The request failed.",
     };

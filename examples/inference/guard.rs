@@ -13,8 +13,7 @@ use crate::error::ApiError;
 /// Paths that need no key.
 const OPEN: [&str; 1] = ["/health"];
 
-/// The key that callers must know. A real service would look keys up, and put the caller it found
-/// into the request extensions.
+/// The key that callers must know. A real service would look keys up.
 #[derive(Clone)]
 pub(crate) struct ApiKey(Arc<str>);
 
@@ -34,21 +33,37 @@ impl ApiKey {
     }
 }
 
-/// Lets a request pass that brings `authorization: Bearer <key>`.
+/// The caller that a key belongs to, in the extensions of a request that has passed.
+#[derive(Clone)]
+pub(crate) struct Caller(pub(crate) Arc<str>);
+
+/// Lets a request pass that brings the key where its API has it: `authorization: Bearer <key>`, `x-api-key` or
+/// `x-goog-api-key`.
 pub(crate) async fn require_key(
     State(key): State<ApiKey>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
     let open = OPEN.contains(&request.uri().path());
-    match bearer(request.headers()) {
+    match given_key(request.headers()) {
         _ if open => Ok(next.run(request).await),
-        Some(given) if key.is(given) => Ok(next.run(request).await),
+        Some(given) if key.is(given) => {
+            let caller = Caller(given.into());
+            request.extensions_mut().insert(caller);
+            Ok(next.run(request).await)
+        }
         Some(_) => Err(ApiError::unauthorized("Incorrect API key provided.")),
         None => Err(ApiError::unauthorized(
             "You did not provide an API key. Send it as `authorization: Bearer <key>`.",
         )),
     }
+}
+
+fn given_key(headers: &HeaderMap) -> Option<&str> {
+    let field = |name| headers.get(name)?.to_str().ok();
+    bearer(headers)
+        .or_else(|| field("x-api-key"))
+        .or_else(|| field("x-goog-api-key"))
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {

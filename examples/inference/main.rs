@@ -1,4 +1,4 @@
-//! A language model behind an OpenAI-compatible API, throttled by method and path.
+//! Two language models behind the APIs of three vendors, throttled by method and path, model and client.
 //!
 //! ```text
 //! cargo run --example inference
@@ -26,15 +26,20 @@
 //! INFO request{method=POST route="/v1/chat/completions"}: status=429 latency=208.328µs throttle=refused (tokens: 59867 left) (chat: 0 left) (model: 4 left), again in 619.92ms
 //! ```
 //!
-//! Read `app.rs` first: it has the limits and the order of the layers. `api.rs` has the handlers, `openai.rs`
-//! what goes over the wire, `error.rs` the one shape of all errors, `guard.rs` the checks at the door, `log.rs`
+//! It speaks the APIs of OpenAI, of Anthropic (`/v1/messages`) and of Gemini
+//! (`/v1/models/{model}:generateContent`).
+//!
+//! Read `app.rs` first: it has the limits and the order of the layers. `api.rs` has the handlers, `openai.rs`,
+//! `anthropic.rs` and `gemini.rs` what goes over the wire, `error.rs` the one shape of all errors, `guard.rs` the checks at the door, `log.rs`
 //! the log line. The model is in `../model`.
 //!
 //! `--help` lists the environment variables that it reads.
 
+mod anthropic;
 mod api;
 mod app;
 mod error;
+mod gemini;
 mod guard;
 #[path = "../host/mod.rs"]
 mod host;

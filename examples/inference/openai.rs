@@ -35,14 +35,23 @@ struct Message {
 
 #[derive(Debug, Deserialize)]
 #[serde(untagged, expecting = "expected a string or an array of text parts")]
-enum Content {
+pub(crate) enum Content {
     Text(String),
     Parts(Vec<Part>),
 }
 
 #[derive(Debug, Deserialize)]
-struct Part {
+pub(crate) struct Part {
     text: String,
+}
+
+impl Content {
+    pub(crate) fn into_texts(self) -> Vec<String> {
+        match self {
+            Self::Text(text) => vec![text],
+            Self::Parts(parts) => parts.into_iter().map(|part| part.text).collect(),
+        }
+    }
 }
 
 impl ChatRequest {
@@ -51,15 +60,8 @@ impl ChatRequest {
             return Err(ApiError::invalid("messages", "Send at least one message."));
         }
         let mut texts = Vec::new();
-        for content in self
-            .messages
-            .into_iter()
-            .filter_map(|message| message.content)
-        {
-            match content {
-                Content::Text(text) => texts.push(text),
-                Content::Parts(parts) => texts.extend(parts.into_iter().map(|part| part.text)),
-            }
+        for message in self.messages {
+            texts.extend(message.content.into_iter().flat_map(Content::into_texts));
         }
         let max_tokens = self
             .max_completion_tokens
@@ -94,7 +96,7 @@ impl CompletionRequest {
 
 /// Settings by which the tokens are chosen.
 #[derive(Debug, Deserialize)]
-struct Sampling {
+pub(crate) struct Sampling {
     temperature: Option<f64>,
     seed: Option<i64>,
     stop: Option<OneOrMany>,
@@ -102,7 +104,20 @@ struct Sampling {
 }
 
 impl Sampling {
-    fn into_generate(self, prompt: Prompt, max_tokens: usize) -> Result<Generate, ApiError> {
+    pub(crate) fn new(temperature: Option<f64>, stop: Option<Vec<String>>) -> Self {
+        Self {
+            temperature,
+            seed: None,
+            stop: stop.map(OneOrMany::Many),
+            n: None,
+        }
+    }
+
+    pub(crate) fn into_generate(
+        self,
+        prompt: Prompt,
+        max_tokens: usize,
+    ) -> Result<Generate, ApiError> {
         let temperature = self.temperature.unwrap_or(1.0);
         if !(0.0..=2.0).contains(&temperature) {
             return Err(ApiError::invalid(

@@ -14,6 +14,8 @@ mod server;
 mod table;
 
 // The example's own modules, which name each other from the root of their crate.
+#[path = "../../../examples/inference/anthropic.rs"]
+mod anthropic;
 #[path = "../../../examples/inference/api.rs"]
 mod api;
 #[allow(dead_code, reason = "its rates are left out here")]
@@ -21,6 +23,8 @@ mod api;
 mod app;
 #[path = "../../../examples/inference/error.rs"]
 mod error;
+#[path = "../../../examples/inference/gemini.rs"]
+mod gemini;
 #[path = "../../../examples/inference/guard.rs"]
 mod guard;
 #[path = "../../../examples/inference/log.rs"]
