@@ -34,20 +34,23 @@ impl RequestFacts {
         self.is_stream
     }
 
-    /// Returns the largest number of tokens of one answer: the largest of `max_tokens`, `max_completion_tokens` and
-    /// `max_output_tokens`. `None` if none is stated. It may be zero.
+    /// Returns the largest number of tokens of one answer: the largest of `max_tokens`, `max_completion_tokens`,
+    /// `max_output_tokens`, Gemini's `generationConfig.maxOutputTokens`, Bedrock's `inferenceConfig.maxTokens` and
+    /// Ollama's `options.num_predict`. `None` if none is stated. It may be zero.
     #[must_use]
     pub fn max_output_tokens(&self) -> Option<u64> {
         self.max_output_tokens
     }
 
-    /// Returns the number of answers, `n`. `None` if it is not stated. It may be zero.
+    /// Returns the number of answers, the larger of `n` and Gemini's `generationConfig.candidateCount`. `None` if it is
+    /// not stated. It may be zero.
     #[must_use]
     pub fn choices(&self) -> Option<u64> {
         self.choices
     }
 
-    /// Returns the size of the text in bytes of UTF-8.
+    /// Returns the size of the text in bytes of UTF-8. The names in `tools`, `functions` and `response_format` are a part
+    /// of it, since servers write these into the prompt.
     #[must_use]
     pub fn text_bytes(&self) -> u64 {
         self.text_bytes

@@ -14,6 +14,14 @@ pub(super) enum FactMember {
     MaxCompletionTokens,
     MaxOutputTokens,
     Choices,
+    /// `generationConfig`: the settings of Gemini.
+    GenerationConfig,
+    /// `generation_config`: Gemini takes both.
+    GenerationConfigSnake,
+    /// The settings of Bedrock.
+    InferenceConfig,
+    /// The settings of Ollama.
+    Options,
     Messages,
     Input,
     Prompt,
@@ -37,7 +45,7 @@ pub(super) enum FactMember {
 
 impl FactMember {
     /// The names of facts whose meaning a change of case would hide.
-    const NAMES: [&[u8]; 25] = [
+    const NAMES: [&[u8]; 29] = [
         b"model",
         b"service_tier",
         b"stream",
@@ -45,6 +53,10 @@ impl FactMember {
         b"max_completion_tokens",
         b"max_output_tokens",
         b"n",
+        b"generationConfig",
+        b"generation_config",
+        b"inferenceConfig",
+        b"options",
         b"messages",
         b"input",
         b"prompt",
@@ -74,6 +86,10 @@ impl FactMember {
             b"max_completion_tokens" => Self::MaxCompletionTokens,
             b"max_output_tokens" => Self::MaxOutputTokens,
             b"n" => Self::Choices,
+            b"generationConfig" => Self::GenerationConfig,
+            b"generation_config" => Self::GenerationConfigSnake,
+            b"inferenceConfig" => Self::InferenceConfig,
+            b"options" => Self::Options,
             b"messages" => Self::Messages,
             b"input" => Self::Input,
             b"prompt" => Self::Prompt,
@@ -114,10 +130,23 @@ impl FactMember {
         }
     }
 
+    /// Returns whether the member is an object of settings, some of which are facts.
+    #[inline]
+    pub(super) fn has_settings(self) -> bool {
+        let number = self as u8;
+        (Self::GenerationConfig as u8..=Self::Options as u8).contains(&number)
+    }
+
     /// Returns whether strings in the member are text.
     #[inline]
     pub(super) fn is_text(self) -> bool {
         self as u8 >= Self::Messages as u8
+    }
+
+    /// Returns whether the member has schemas, of which a server writes the names into the prompt too.
+    #[inline]
+    pub(super) fn has_schemas(self) -> bool {
+        matches!(self, Self::Tools | Self::Functions | Self::ResponseFormat)
     }
 
     /// Returns whether numbers in arrays of the member are token ids.
@@ -131,6 +160,27 @@ impl FactMember {
         match self {
             Self::Other | Self::OtherCase => 0,
             _ => 1 << self as u32,
+        }
+    }
+}
+
+/// A setting that is a fact, in a member that has settings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Setting {
+    /// The most tokens of the answer.
+    MaxOutputTokens,
+    /// The number of answers.
+    Choices,
+}
+
+impl Setting {
+    pub(super) fn named(name: &[u8]) -> Option<Self> {
+        match name {
+            b"maxOutputTokens" | b"max_output_tokens" | b"maxTokens" | b"num_predict" => {
+                Some(Self::MaxOutputTokens)
+            }
+            b"candidateCount" | b"candidate_count" => Some(Self::Choices),
+            _ => None,
         }
     }
 }

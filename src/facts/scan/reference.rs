@@ -72,14 +72,23 @@ impl Stated {
             "max_tokens" | "max_completion_tokens" | "max_output_tokens" => {
                 self.max_output_tokens = self.max_output_tokens.max(count(json)?);
             }
-            "n" => self.choices = count(json)?,
+            "n" => self.choices = self.choices.max(count(json)?),
+            "generationConfig" | "generation_config" | "inferenceConfig" | "options" => {
+                // Any value but an object has no settings.
+                if let Ok(Members(settings)) = serde_json::from_str(json) {
+                    for (name, value) in settings {
+                        self.set(&name, value.get())?;
+                    }
+                }
+            }
             "messages" | "input" | "prompt" | "system" | "contents" | "instructions" | "tools"
             | "system_instruction" | "systemInstruction" | "suffix" | "prediction"
             | "functions" | "response_format" | "documents" | "query" | "inputs" | "message"
             | "chat_history" => {
                 let has_token_ids = name == "input" || name == "prompt";
                 let node = serde_json::from_str(json).expect("JSON, as was seen");
-                self.add(&node, false, has_token_ids);
+                let has_schemas = matches!(name, "tools" | "functions" | "response_format");
+                self.add(&node, false, has_token_ids, has_schemas);
             }
             _ => {
                 let names = [
@@ -90,6 +99,10 @@ impl Stated {
                     "max_completion_tokens",
                     "max_output_tokens",
                     "n",
+                    "generationconfig",
+                    "generation_config",
+                    "inferenceconfig",
+                    "options",
                     "messages",
                     "input",
                     "prompt",
@@ -116,7 +129,19 @@ impl Stated {
         Some(Meaning::Fact)
     }
 
-    fn add(&mut self, node: &Node, is_data: bool, has_token_ids: bool) {
+    /// Reads a setting, unless its value is of a wrong type.
+    fn set(&mut self, name: &str, json: &str) -> Option<()> {
+        match name {
+            "maxOutputTokens" | "max_output_tokens" | "maxTokens" | "num_predict" => {
+                self.max_output_tokens = self.max_output_tokens.max(count(json)?);
+            }
+            "candidateCount" | "candidate_count" => self.choices = self.choices.max(count(json)?),
+            _ => {}
+        }
+        Some(())
+    }
+
+    fn add(&mut self, node: &Node, is_data: bool, has_token_ids: bool, has_schemas: bool) {
         match node {
             Node::Other | Node::Number => {}
             Node::Text(text) => {
@@ -133,13 +158,14 @@ impl Stated {
             Node::Array(values) => {
                 for value in values {
                     self.token_ids += u64::from(has_token_ids && matches!(value, Node::Number));
-                    self.add(value, false, has_token_ids);
+                    self.add(value, false, has_token_ids, has_schemas);
                 }
             }
             Node::Object(members) => {
                 for (name, value) in members {
                     let is_data = ["data", "file_data", "bytes"].contains(&name.as_str());
-                    self.add(value, is_data, has_token_ids);
+                    self.text_bytes += if has_schemas { name.len() as u64 } else { 0 };
+                    self.add(value, is_data, has_token_ids, has_schemas);
                 }
             }
         }

@@ -7,7 +7,7 @@ use std::str;
 use super::{
     escape::{Escape, EscapeStep, short},
     exact_number::ExactNumber,
-    member::{FactMember, is_data},
+    member::{FactMember, Setting, is_data},
     plain::{PlainBytes, plain},
     text_value::TextValue,
     utf8::CutCharacter,
@@ -32,12 +32,16 @@ pub(crate) struct FactsScanner {
     member: FactMember,
     /// The bits of those that were given.
     given: u32,
+    /// The setting in it whose value comes next or is being read, if it is a fact.
+    setting: Option<Setting>,
     /// The member that was named last, in the text, has encoded data.
     is_data: bool,
     /// The last of a string's bytes, if they are no whole character.
     cut: CutCharacter,
     /// A name, or a value that is one, as far as it could not be taken as it lies in its piece.
     name: Name<LONGEST_NAME>,
+    /// The bytes of a name in the text that came in earlier pieces.
+    name_bytes: u64,
     text: TextValue,
     escape: Escape,
     /// The rest of the literal name that is being read.
@@ -92,9 +96,11 @@ impl FactsScanner {
             nesting: Nesting::default(),
             member: FactMember::Other,
             given: 0,
+            setting: None,
             is_data: false,
             cut: CutCharacter::default(),
             name: Name::new(),
+            name_bytes: 0,
             text: TextValue::new(false),
             escape: Escape::Backslash,
             literal: None,
@@ -155,10 +161,13 @@ impl FactsScanner {
     #[inline]
     fn name(&mut self) -> ScanState {
         self.name.clear();
-        ScanState::Text(match self.nesting.depth() == 1 || self.member.is_text() {
-            true => StringUse::Name,
-            false => StringUse::OtherName,
-        })
+        self.name_bytes = 0;
+        ScanState::Text(
+            match self.nesting.depth() == 1 || self.member.is_text() || self.member.has_settings() {
+                true => StringUse::Name,
+                false => StringUse::OtherName,
+            },
+        )
     }
 
     /// ## (Value | FirstValue) => (Text | Number | Literal | FirstName | FirstValue)
@@ -167,6 +176,9 @@ impl FactsScanner {
         match self.nesting.depth() {
             0 if byte != b'{' => return ScanState::Malformed,
             1 if !self.member.takes(byte) => return ScanState::Malformed,
+            2 if self.setting.is_some() && !matches!(byte, b'-' | b'0'..=b'9' | b'n') => {
+                return ScanState::Malformed;
+            }
             _ => {}
         }
         match byte {
@@ -217,6 +229,9 @@ impl FactsScanner {
     /// ## (Value | FirstValue) => Text
     #[inline]
     fn string(&mut self) -> ScanState {
+        if self.setting.is_some() {
+            return ScanState::Malformed;
+        }
         ScanState::Text(match self.member {
             FactMember::Model | FactMember::ServiceTier => {
                 self.name.clear();
@@ -312,7 +327,10 @@ impl FactsScanner {
     #[inline]
     fn take(&mut self, string: StringUse, part: &[u8], is_ascii: bool) {
         match string {
-            StringUse::Name | StringUse::Fact => self.name.push(part),
+            StringUse::Name | StringUse::Fact => {
+                self.name.push(part);
+                self.name_bytes += len(part);
+            }
             StringUse::Text => self.text.read(part, is_ascii),
             StringUse::OtherName | StringUse::Other => {}
         }
@@ -324,8 +342,10 @@ impl FactsScanner {
         match string {
             StringUse::Text => self.text.read_char(character),
             StringUse::Name | StringUse::Fact => {
-                self.name
-                    .push(character.encode_utf8(&mut [0; 4]).as_bytes());
+                let mut bytes = [0; 4];
+                let bytes = character.encode_utf8(&mut bytes).as_bytes();
+                self.name.push(bytes);
+                self.name_bytes += len(bytes);
             }
             StringUse::OtherName | StringUse::Other => {}
         }
@@ -366,11 +386,21 @@ impl FactsScanner {
         };
         if self.nesting.depth() > 1 {
             self.is_data = is_data(name);
+            let is_setting = self.member.has_settings() && self.nesting.depth() == 2;
+            self.setting = if is_setting {
+                Setting::named(name)
+            } else {
+                None
+            };
+            if self.member.has_schemas() {
+                self.facts.text_bytes += self.name_bytes + len(part);
+            }
             return ScanState::Colon;
         }
         let member = FactMember::named(name);
         self.member = member;
         self.is_data = false;
+        self.setting = None;
         if self.given & member.bit() != 0 || member == FactMember::OtherCase {
             return ScanState::Malformed;
         }
@@ -431,16 +461,31 @@ impl FactsScanner {
         if self.number.is_out_of_range() {
             return ScanState::Malformed;
         }
-        match self.member {
-            FactMember::MaxTokens
-            | FactMember::MaxCompletionTokens
-            | FactMember::MaxOutputTokens => {
+        match (self.member, self.setting) {
+            (_, Some(Setting::Choices)) => {
+                let choices = &mut self.facts.choices;
+                *choices = (*choices).max(self.number.rounded_up());
+            }
+            (_, Some(Setting::MaxOutputTokens))
+            | (
+                FactMember::MaxTokens
+                | FactMember::MaxCompletionTokens
+                | FactMember::MaxOutputTokens,
+                _,
+            ) => {
                 let most = &mut self.facts.max_output_tokens;
                 *most = (*most).max(self.number.rounded_up());
             }
-            FactMember::Choices => self.facts.choices = self.number.rounded_up(),
+            (FactMember::Choices, _) => {
+                let choices = &mut self.facts.choices;
+                *choices = (*choices).max(self.number.rounded_up());
+            }
             _ => {}
         }
         ScanState::Next
     }
+}
+
+fn len(part: &[u8]) -> u64 {
+    u64::try_from(part.len()).unwrap_or(u64::MAX)
 }

@@ -93,7 +93,8 @@ fn bodies_of_known_apis() {
             Stated {
                 model: Some("opus".to_owned()),
                 max_output_tokens: Some(1024),
-                text_bytes: "userimagebase64image/jpegtextWhat?textHitobject".len() as u64,
+                text_bytes: "userimagebase64image/jpegtextWhat?textHitobject".len() as u64
+                    + "nameinput_schematypedata".len() as u64,
                 items: 1,
                 ..Stated::default()
             },
@@ -103,6 +104,7 @@ fn bodies_of_known_apis() {
             r#"{"contents":[{"parts":[{"text":"a"},{"inlineData":{"mimeType":"b","data":"QUJD"}}]}],"systemInstruction":{"parts":[{"text":"c"}]},"generationConfig":{"maxOutputTokens":5}}"#,
             Stated {
                 items: 1,
+                max_output_tokens: Some(5),
                 ..text(3)
             },
         ),
@@ -358,6 +360,26 @@ fn escaped(name: &str) -> String {
     name.bytes().map(|byte| format!("\\u{byte:04X}")).collect()
 }
 
+/// The bytes of the names in a value, which count where they are a part of a schema.
+fn names_in(member: &str, value: &str) -> u64 {
+    fn count(value: &serde_json::Value) -> usize {
+        match value {
+            serde_json::Value::Array(values) => values.iter().map(count).sum(),
+            serde_json::Value::Object(members) => {
+                let members = members.iter();
+                members.map(|(name, value)| name.len() + count(value)).sum()
+            }
+            _ => 0,
+        }
+    }
+    match member {
+        "tools" | "functions" | "response_format" => {
+            count(&serde_json::from_str(value).expect("JSON")) as u64
+        }
+        _ => 0,
+    }
+}
+
 #[test]
 fn text_is_counted_as_it_is_decoded() {
     let table = [
@@ -389,7 +411,7 @@ fn text_is_counted_as_it_is_decoded() {
     ];
     for (value, bytes) in table {
         for name in TEXTS {
-            let mut stated = text(bytes);
+            let mut stated = text(bytes + names_in(name, value));
             stated.token_ids =
                 u64::from(value.contains(",7,") && ["input", "prompt"].contains(&name));
             let body = format!(r#"{{"{name}":{value},"other":{value}}}"#);
@@ -438,7 +460,7 @@ fn encoded_data_is_an_item() {
         for name in TEXTS {
             let stated = Stated {
                 items,
-                ..Stated::default()
+                ..text(names_in(name, value))
             };
             assert_states(
                 format!(r#"{{"{name}":{value},"data":"x"}}"#),
@@ -461,6 +483,64 @@ fn a_name_for_data_has_no_part_in_the_next_member() {
         r#""messages":[{"data":"x"},"abc"]"#,
     ] {
         assert_states(format!("{{{members}}}"), Some(&stated), "the next member");
+    }
+}
+
+#[test]
+fn settings_of_other_apis_state_the_output() {
+    let stated = |max_output_tokens, choices| Stated {
+        max_output_tokens,
+        choices,
+        ..Stated::default()
+    };
+    let table = [
+        (
+            r#""generationConfig":{"maxOutputTokens":8,"candidateCount":2}"#,
+            Some(stated(Some(8), Some(2))),
+        ),
+        (
+            r#""generation_config":{"max_output_tokens":8.5,"candidate_count":null}"#,
+            Some(stated(Some(9), None)),
+        ),
+        (
+            r#""inferenceConfig":{"a":{"maxTokens":99},"maxTokens":3}"#,
+            Some(stated(Some(3), None)),
+        ),
+        (r#""options":{"num_predict":-1}"#, Some(stated(None, None))),
+        // The larger of several counts, in whatever order.
+        (
+            r#""options":{"num_predict":9,"num_predict":1},"max_tokens":4"#,
+            Some(stated(Some(9), None)),
+        ),
+        (
+            r#""n":1,"generationConfig":{"candidateCount":5}"#,
+            Some(stated(None, Some(5))),
+        ),
+        (
+            r#""generationConfig":{"candidateCount":5},"n":1"#,
+            Some(stated(None, Some(5))),
+        ),
+        // Nowhere else.
+        (r#""options":[{"num_predict":9}]"#, Some(stated(None, None))),
+        (r#""options":"num_predict""#, Some(stated(None, None))),
+        (
+            r#""metadata":{"num_predict":9},"num_predict":8"#,
+            Some(stated(None, None)),
+        ),
+        (
+            r#""options":{"num_ctx":[1,"x",{"num_predict":7}]},"seed":3"#,
+            Some(stated(None, None)),
+        ),
+        // Some servers read numbers in strings.
+        (r#""generationConfig":{"maxOutputTokens":"8192"}"#, None),
+        (r#""generationConfig":{"maxOutputTokens": "8192"}"#, None),
+        (r#""generationConfig":{"maxOutputTokens":[1]}"#, None),
+        (r#""generationConfig":{"maxOutputTokens":true}"#, None),
+        (r#""generationConfig":{},"generationConfig":{}"#, None),
+        (r#""GenerationConfig":{}"#, None),
+    ];
+    for (members, stated) in table {
+        assert_states(format!("{{{members}}}"), stated.as_ref(), "settings");
     }
 }
 
@@ -674,6 +754,15 @@ fn name(names: &'static [&'static str]) -> impl Strategy<Value = String> {
     })
 }
 
+const SETTINGS: &[&str] = &[
+    "maxOutputTokens",
+    "max_output_tokens",
+    "maxTokens",
+    "num_predict",
+    "candidateCount",
+    "seed",
+];
+
 const MEMBERS: &[&str] = &[
     "model",
     "service_tier",
@@ -757,10 +846,13 @@ fn member() -> impl Strategy<Value = String> {
         prop_oneof![array(value.clone()), object(NAMES, value)]
     });
     let any = any.boxed();
+    let value = prop_oneof![3 => number(), 1 => any.clone()];
+    let settings = object(SETTINGS, value.boxed());
     prop_oneof![
         3 => (name(&["model", "service_tier"]), string()),
         1 => (name(&["stream"]), select(&["true", "false", "null"][..]).prop_map(str::to_owned)),
         3 => (name(&["max_tokens", "max_completion_tokens", "max_output_tokens", "n"]), number()),
+        2 => (name(&["generationConfig", "inferenceConfig", "options"]), settings),
         8 => (name(&["messages", "input", "prompt", "tools", "user"]), any.clone()),
         1 => (name(MEMBERS), any),
     ]
