@@ -13,6 +13,7 @@ pub(crate) mod quantity;
 pub(crate) mod quota;
 pub(crate) mod rate;
 pub(crate) mod reservation;
+pub(crate) mod token_usage;
 pub(crate) mod wait_policy;
 
 use std::{fmt, mem::discriminant, sync::Arc};

@@ -11,15 +11,13 @@ mod body_estimate;
 mod estimate;
 mod reader;
 mod scan;
-mod token_usage;
 
 pub(crate) use self::estimate::EstimateSource;
 #[cfg(feature = "__bench")]
 pub(crate) use self::scan::{MediaType, UsageScanner};
-pub use self::{
-    account::Usage, body_estimate::BodyEstimate, estimate::Estimate, token_usage::TokenUsage,
-};
+pub use self::{account::Usage, body_estimate::BodyEstimate, estimate::Estimate};
 pub(crate) use self::{
     estimate::{EstimateError, Estimator},
     reader::{ReportListener, UsageReader},
 };
+pub use crate::limit::token_usage::TokenUsage;
