@@ -26,6 +26,9 @@ rate = [
 ]
 quota = ["10000/day", { quota = "100/6h", name = "evening", shadow = true }]
 tokens = { rate = "90000/minute", burst = 9000 }
+input_tokens = { rate = "60000/minute", name = "input" }
+output_tokens = "30000/minute"
+cached_input_percent = 10
 max_tokens_per_request = 8000
 cost = 1
 max_reservation_percent = 25
@@ -86,6 +89,9 @@ fn whole() -> Rules {
                 .shadow(),
         )
         .tokens(Rate::per_minute(90_000).burst(9_000))
+        .input_tokens(Rate::per_minute(60_000).named("input"))
+        .output_tokens(Rate::per_minute(30_000))
+        .cached_input_percent(10)
         .max_tokens_per_request(8_000)
         .max_reservation_percent(25)
         .cost(1)

@@ -57,9 +57,9 @@ const ENDS: [(&str, u64); 9] = [
     ("chunked", RESERVED),
     ("trailers", RESERVED),
     ("empty", RESERVED),
-    // Cut short: what was counted stands.
-    ("error", FRAME),
-    ("endless", FRAME),
+    // Cut short: a part of a count is no total.
+    ("error", RESERVED),
+    ("endless", RESERVED),
     // Nothing was counted.
     ("no_frame", RESERVED),
     ("no_head", RESERVED),

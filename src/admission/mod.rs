@@ -62,8 +62,7 @@ pub(crate) struct CountedAdmission {
     _passage: Passage,
 }
 
-/// An admission with model tokens. Dropped, it settles a response that was cut short, if nothing has settled it yet,
-/// and then frees the slots, which lie in the reservation.
+/// An admission with model tokens. Dropped, it ends the reservation, if nothing has settled it yet, and then frees the slots, which lie in the reservation.
 #[derive(Debug)]
 pub(crate) struct TokenAdmission {
     /// Shared with the handler's `Usage`, which may outlive the admission.
@@ -114,18 +113,18 @@ impl Admission {
         }
     }
 
-    /// Notes that the response came to its end. Without a report the reservation stands, or what was counted if that is
-    /// more.
+    /// Notes that the response came to its end. Without a report the reservation stands, and what was counted beyond
+    /// it.
     pub(crate) fn complete(&self) {
         if let Some(reservation) = self.reservation() {
-            reservation.complete();
+            reservation.end();
         }
     }
 }
 
 impl Drop for TokenAdmission {
     fn drop(&mut self) {
-        self.reservation.cut_short();
+        self.reservation.end();
         drop(self.reservation.take_permits());
     }
 }

@@ -6,23 +6,31 @@
 //!
 //! # Invariants
 //!
-//! - **Charged with the larger of the two.** Until it is settled, each limit is charged with its reserved tokens, or
+//! - **Each limit by its measure.** The count is one of tokens by kind, and each limit is charged with what it measures
+//!   of it: all tokens, or those of the input or of the output.
+//! - **Charged with the larger of the two.** Until it is settled, each limit is charged with its reserved units, or
 //!   with the used ones if these are more. Limits with small bursts may have reserved fewer than others, so each has
 //!   its own entry.
-//! - **Settled once**, by the first of: [`settle`](TokenReservation::settle) or a report, the end of the response, its
-//!   truncation. After that nothing changes, and [`add`](TokenReservation::add) returns `false`.
+//! - **Settled once**, by the first of: [`settle`](TokenReservation::settle) or a report, and the end of the response.
+//!   After that nothing changes, and [`add`](TokenReservation::add) returns `false`.
 //! - **Conserved.** Each change charges a limit with the difference between its present charge and the new amount. The
 //!   differences sum up to the settled amount, in whatever order reports come.
-//! - **Only what was charged comes back.** A shadow that would have refused was not charged, and is left alone.
+//! - **Only what was charged comes back.** A shadow that would have refused was not charged, and is left alone. A quota
+//!   whose window has ended gets nothing back: the new window was not charged.
 //!
-//! # The four ends
+//! # The ends
 //!
-//! | end | nothing counted | counted, not settled |
-//! |---|---|---|
-//! | settled at a total | the total | the total |
-//! | the response has ended | the reservation | the larger of reservation and count |
-//! | the response was cut short | the reservation | the count |
-//! | an implausible report | as if there were none | as if there were none |
+//! | end | each limit is charged with |
+//! |---|---|
+//! | settled | what was used |
+//! | ended or cut short, not settled | the largest of the rows below |
+//! | | its reservation |
+//! | | what was counted, by the handler or by the reader of the answer |
+//! | | the estimated input with the output that was counted, where no input was counted |
+//! | an implausible report | as if there were none |
+//!
+//! Without a settlement nothing comes back, for a client that goes away early must not pay less than what it received:
+//! the model has read its input, and a part of a count is no total.
 //!
 //! # Locking
 //!
@@ -32,7 +40,7 @@
 //!
 //! # Who may call it
 //!
-//! The [admission](super) makes it, completes it and cuts it short; `Usage` counts, settles and reads; the reader of
+//! The [admission](super) makes it, ends it; `Usage` counts, settles and reads; the reader of
 //! answers reports.
 
 use std::sync::{Arc, PoisonError};
@@ -40,6 +48,7 @@ use std::sync::{Arc, PoisonError};
 use super::{Origin, Permits};
 use crate::{
     clock::Nanos,
+    limit::{Limit, Unit, token_demand::TokenDemand, token_usage::TokenUsage},
     limiter::{
         limit_set::{BoundLimit, Demand},
         readings::LimitReadings,
@@ -54,9 +63,10 @@ pub(crate) struct TokenReservation {
     origin: Arc<Origin>,
     /// The client that was charged.
     identity: u128,
-    /// The tokens that the request was estimated at. A limit reserves as many, or fewer if its burst is smaller.
-    estimate: u64,
-    /// One entry for each token limit among the limits, in their order.
+    /// The tokens that the request was estimated at. A limit reserves as many as it counts of them, or fewer if its
+    /// burst is smaller.
+    estimate: TokenDemand,
+    /// One entry for each limit that is settled among the limits, in their order.
     entries: Box<[LimitReservation]>,
     /// The count, which changes with the charges.
     state: Mutex<ReservationState>,
@@ -65,7 +75,7 @@ pub(crate) struct TokenReservation {
 /// The part of one limit in a reservation. It never changes: what is charged besides follows from it and the count.
 #[derive(Debug, Clone, Copy)]
 struct LimitReservation {
-    /// Tokens that were taken from its bucket at admission.
+    /// Units that were taken from its bucket at admission.
     reserved: u64,
     /// Set if it was charged, which a shadow that would have refused was not.
     is_charged: bool,
@@ -78,8 +88,8 @@ struct LimitReservation {
 /// The count of tokens: written under one lock, together with the charges that follow from it.
 #[derive(Debug)]
 struct ReservationState {
-    /// Tokens that were counted so far, or the total that was settled.
-    used: u64,
+    /// Tokens that were counted so far, or those that were settled.
+    used: TokenUsage,
     /// Set once nothing changes any more.
     is_settled: bool,
     /// The slots of the request, which the reservation has on the heap for the admission. Taken when that is dropped.
@@ -95,21 +105,25 @@ pub(crate) enum Report {
     Implausible { most: u64 },
 }
 
-/// The amount that all limits are charged with.
+/// The tokens that all limits are charged with.
 #[derive(Debug, Clone, Copy)]
 enum Charged {
     /// The limit's reservation, or so many tokens if that is more.
-    AtLeast(u64),
+    AtLeast(TokenUsage),
+    /// The limit's reservation, or so many tokens of either count, whichever is the most.
+    AtLeastEither(TokenUsage, TokenUsage),
     /// So many tokens, for it is settled.
-    Exactly(u64),
+    Exactly(TokenUsage),
 }
 
 impl Charged {
-    /// Returns the tokens that one limit is charged with.
-    fn of(self, entry: &LimitReservation) -> u64 {
+    /// Returns the units that one limit is charged with.
+    fn of(self, entry: &LimitReservation, limit: &Limit) -> u64 {
+        let units = |usage| limit.measure.of(usage);
         match self {
-            Self::AtLeast(tokens) => tokens.max(entry.reserved),
-            Self::Exactly(tokens) => tokens,
+            Self::AtLeast(usage) => units(usage).max(entry.reserved),
+            Self::AtLeastEither(one, other) => units(one).max(units(other)).max(entry.reserved),
+            Self::Exactly(usage) => units(usage),
         }
     }
 }
@@ -131,8 +145,8 @@ impl TokenReservation {
         permits: Permits,
     ) -> Arc<Self> {
         let readings = origin.limit_set.limits.iter().zip(readings.as_slice());
-        let tokens = readings.filter(|(bound, _)| bound.limit.is_tokens());
-        let entries = tokens.map(|(_, reading)| LimitReservation {
+        let settled = readings.filter(|(bound, _)| bound.limit.is_settled());
+        let entries = settled.map(|(_, reading)| LimitReservation {
             reserved: reading.cost,
             is_charged: reading.is_charged(),
             is_shared: reading.shared,
@@ -144,7 +158,7 @@ impl TokenReservation {
             estimate: demand.tokens,
             entries: entries.collect(),
             state: Mutex::new(ReservationState {
-                used: 0,
+                used: TokenUsage::new(),
                 is_settled: false,
                 permits: Some(permits),
             }),
@@ -156,32 +170,34 @@ impl TokenReservation {
         self.with(|state| state.permits.take())
     }
 
-    /// Returns the tokens reserved at admission, by the limit that reserved the least. A shadow counts only if no limit
-    /// is enforced; without limits it is the estimate.
+    /// Returns the tokens reserved at admission, by the limit on all tokens that reserved the least. A shadow counts only
+    /// if no such limit is enforced; without one it is the estimate.
     pub(crate) fn reserved(&self) -> u64 {
         let reserved = |is_shadow: bool| {
-            let entries = self.entries();
-            let entries = entries.filter(move |(_, bound)| bound.limit.shadow == is_shadow);
+            let entries = self.entries().filter(move |(_, bound)| {
+                let limit = &bound.limit;
+                limit.shadow == is_shadow && limit.settings.unit() == Unit::Tokens
+            });
             entries.map(|(entry, _)| entry.reserved).min()
         };
         let enforced = reserved(false).or_else(|| reserved(true));
-        enforced.unwrap_or(self.estimate)
+        enforced.unwrap_or(self.estimate.total())
     }
 
-    /// Returns the tokens counted so far, or the total that was settled.
-    pub(crate) fn used(&self) -> u64 {
+    /// Returns the tokens counted so far, or those that were settled.
+    pub(crate) fn used(&self) -> TokenUsage {
         self.with(|state| state.used)
     }
 
     /// Counts tokens as used, saturating at `u64::MAX`. What goes beyond a reservation is charged at once. `false` if
     /// it was settled before.
-    pub(crate) fn add(&self, tokens: u64) -> bool {
+    pub(crate) fn add(&self, tokens: TokenUsage) -> bool {
         self.with(|state| {
             if state.is_settled {
                 return false;
             }
             let before = Charged::AtLeast(state.used);
-            state.used = state.used.saturating_add(tokens);
+            state.used = state.used.plus(tokens);
             self.charge(before, Charged::AtLeast(state.used));
             true
         })
@@ -189,7 +205,7 @@ impl TokenReservation {
 
     /// Settles at `total` tokens, those counted before included: the rest of a reservation comes back, and what is
     /// beyond it is charged. `false` if it was settled before.
-    pub(crate) fn settle(&self, total: u64) -> bool {
+    pub(crate) fn settle(&self, total: TokenUsage) -> bool {
         self.with(|state| {
             if state.is_settled {
                 return false;
@@ -200,22 +216,62 @@ impl TokenReservation {
         })
     }
 
-    /// Settles at the total that an answer of `passed` bytes reports.
+    /// Settles at the tokens that an answer of `passed` bytes reports.
     ///
     /// A report is not believed if it is above what was reserved, what these bytes can carry and what may have gone
     /// unseen, together: it is counted as implausible, and changes nothing.
-    pub(crate) fn settle_reported(&self, total: u64, passed: u64) -> Report {
-        let reserved = self.entries.iter().map(|entry| entry.reserved).max();
+    pub(crate) fn settle_reported(&self, total: TokenUsage, passed: u64) -> Report {
+        let of_tokens = self.entries().filter(|(_, bound)| {
+            let unit = bound.limit.settings.unit();
+            unit.is_tokens()
+        });
+        let reserved = of_tokens.map(|(entry, _)| entry.reserved).max();
         let most = (reserved.unwrap_or(0))
             .saturating_add(passed.saturating_mul(Self::PER_BYTE))
             .saturating_add(Self::UNSEEN);
-        if total > most && !self.with(|state| state.is_settled) {
+        if total.total() > most && !self.with(|state| state.is_settled) {
             let limit_set = &self.origin.limit_set;
             limit_set.counters.implausible.add(1);
             return Report::Implausible { most };
         }
         self.settle(total);
         Report::Settled
+    }
+
+    /// Ends a reservation whose answer has reported no total, after `read` was seen of it. With `has_input`, that
+    /// includes the input; otherwise the estimated input stands in for it. An undivided estimate has none, and the
+    /// reservation covers it.
+    ///
+    /// Each limit is charged with the most of its reservation, of what the handler has counted and of what was read.
+    /// Changes nothing if it was settled before.
+    pub(crate) fn end_unreported(&self, read: TokenUsage, has_input: bool) {
+        self.with(|state| {
+            if state.is_settled {
+                return;
+            }
+            let counted = state.used;
+            let has_counted_input = counted.has_input() || counted.undivided > 0;
+            let after = Charged::AtLeastEither(
+                self.with_input(counted, has_counted_input),
+                self.with_input(read, has_input),
+            );
+            self.charge(Charged::AtLeast(counted), after);
+            state.is_settled = true;
+        });
+    }
+
+    /// Notes the end of the response, whole or cut short. Unsettled, nothing comes back, and what was counted is owed
+    /// beyond it, with the estimated input if none was counted.
+    pub(crate) fn end(&self) {
+        self.end_unreported(TokenUsage::new(), true);
+    }
+
+    /// Returns a count with the estimated input, if it does not have one.
+    fn with_input(&self, counted: TokenUsage, has_input: bool) -> TokenUsage {
+        match has_input {
+            true => counted,
+            false => counted.input(self.estimate.input),
+        }
     }
 
     /// Returns the key of the request's route.
@@ -228,32 +284,18 @@ impl TokenReservation {
         self.origin.limiter.now()
     }
 
-    /// Notes the end of the response. Unsettled, the reservation stands, and what went beyond it: nothing has to be
-    /// charged.
-    pub(crate) fn complete(&self) {
-        self.with(|state| state.is_settled = true);
-    }
-
-    /// Notes that the response was cut short. What was counted stands, and the rest of the reservation comes back; if
-    /// nothing was counted, the reservation stands, for the model may have worked.
-    pub(crate) fn cut_short(&self) {
-        self.with(|state| {
-            if !state.is_settled && state.used > 0 {
-                let used = state.used;
-                self.charge(Charged::AtLeast(used), Charged::Exactly(used));
-            }
-            state.is_settled = true;
-        });
-    }
-
-    /// Returns the tokens that this request may still use without a debt: what is left of its reservation, and what its
-    /// limits would admit now, by the limit that has the least. Others may take the latter at any time. `u64::MAX`: no
-    /// limit is enforced.
+    /// Returns the tokens of output that this request may still use without a debt: what is left of its reservation, and
+    /// what its limits would admit now, by the limit that has the least. Others may take the latter at any time. Limits
+    /// of the input take no part. `u64::MAX`: no limit on output is enforced.
     pub(crate) fn remaining(&self) -> u64 {
         let used = self.with(|state| (!state.is_settled).then_some(state.used));
         let now = self.now();
-        let enforced = self.entries().filter(|(_, bound)| !bound.limit.shadow);
-        let remaining = enforced.map(|(entry, bound)| {
+        let bounding = self.entries().filter(|(_, bound)| {
+            let limit = &bound.limit;
+            !limit.shadow && limit.settings.unit() != Unit::InputTokens
+        });
+        let remaining = bounding.map(|(entry, bound)| {
+            let used = used.map(|used| bound.limit.measure.of(used));
             let left = used.map_or(0, |used| entry.reserved.saturating_sub(used));
             let origin = &self.origin;
             let balance = origin.remaining(bound, self.identity, entry.state, now);
@@ -265,7 +307,8 @@ impl TokenReservation {
     /// Charges each limit with `after` in place of `before`. The caller holds the lock.
     fn charge(&self, before: Charged, after: Charged) {
         for (entry, bound) in self.entries().filter(|(entry, _)| entry.is_charged) {
-            let (before, after) = (before.of(entry), after.of(entry));
+            let limit = &bound.limit;
+            let (before, after) = (before.of(entry, limit), after.of(entry, limit));
             match after.checked_sub(before) {
                 Some(0) => {}
                 Some(more) => self.origin.owe(bound, self.identity, more),
@@ -281,8 +324,8 @@ impl TokenReservation {
     /// Lists the entries, each with its limit.
     fn entries(&self) -> impl Iterator<Item = (&LimitReservation, &BoundLimit)> {
         let limits = self.origin.limit_set.limits.iter();
-        let tokens = limits.filter(|bound| bound.limit.is_tokens());
-        self.entries.iter().zip(tokens)
+        let settled = limits.filter(|bound| bound.limit.is_settled());
+        self.entries.iter().zip(settled)
     }
 
     /// Works on the count, under the lock.
@@ -319,7 +362,7 @@ mod loom_tests {
         let limiter = Arc::new(Limiter::new(Timeline::started_at(0)));
         let limit_set = Arc::new(LimitSet::new("test", None, BoundLimit::scope([limit])));
         let demand = Demand {
-            tokens: 5,
+            tokens: TokenDemand::undivided(5),
             ..Demand::default()
         };
         let mut readings = LimitReadings::default();
@@ -364,27 +407,28 @@ mod loom_tests {
 
     #[test]
     fn loom_what_is_counted_by_two_is_charged_once() {
-        let count: fn(&TokenReservation) = |account| assert!(account.add(4));
+        let count: fn(&TokenReservation) = |account| assert!(account.add(TokenUsage::undivided(4)));
         race(count, count, |account| {
-            assert_eq!((account.used(), charged(account)), (8, 8));
+            assert_eq!((account.used().total(), charged(account)), (8, 8));
         });
     }
 
     #[test]
     fn loom_an_account_is_settled_once_and_charged_with_that() {
         let settle: fn(&TokenReservation) = |account| {
-            account.settle(2);
+            account.settle(TokenUsage::undivided(2));
         };
         let count: fn(&TokenReservation) = |account| {
-            account.add(7);
+            account.add(TokenUsage::undivided(7));
         };
         race(settle, count, |account| {
-            assert!(!account.add(1) && !account.settle(1));
-            assert_eq!((account.used(), charged(account)), (2, 2));
+            let one = TokenUsage::undivided(1);
+            assert!(!account.add(one) && !account.settle(one));
+            assert_eq!((account.used().total(), charged(account)), (2, 2));
         });
-        race(settle, TokenReservation::cut_short, |account| {
-            assert!(!account.settle(1));
-            let expected = if account.used() == 2 { 2 } else { 5 };
+        race(settle, TokenReservation::end, |account| {
+            assert!(!account.settle(TokenUsage::undivided(1)));
+            let expected = if account.used().total() == 2 { 2 } else { 5 };
             assert_eq!(charged(account), expected);
         });
     }

@@ -72,6 +72,8 @@
 //! | `burst` | of that rate, if it is a number or a string |
 //! | `quota` | `"10000/day"`, `"/week"`, `"/month"` or a duration; a table with `quota`, `name`, `shadow`; or a list |
 //! | `tokens` | rates of [model tokens](crate::Limits::tokens), written as `rate` |
+//! | `input_tokens`, `output_tokens` | rates of the model tokens of [requests](crate::Limits::input_tokens) and of [answers](crate::Limits::output_tokens), written as `rate` |
+//! | `cached_input_percent` | the weight of [cached](crate::Limits::cached_input_percent) input tokens |
 //! | `in_flight` | `8`, a table with `max`, `name`, `shadow`, or a list |
 //! | `max_wait`, `max_waiting` | a duration such as `"500ms"`, and a number: [waiting](crate::guides::models#queues) |
 //! | `max_tokens_per_request` | the largest estimate that is [admitted](crate::Limits::max_tokens_per_request) |

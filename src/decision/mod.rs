@@ -274,6 +274,29 @@ impl<'a> LimitStatus<'a> {
         }
     }
 
+    /// Returns the settings of the limit, if it is a rate of the model tokens of requests.
+    #[must_use]
+    pub fn input_tokens(&self) -> Option<&'a Rate> {
+        match &self.limit.settings {
+            LimitSettings::InputTokens(rate) => Some(rate),
+            _ => None,
+        }
+    }
+
+    /// Returns the settings of the limit, if it is a rate of the model tokens of answers.
+    #[must_use]
+    pub fn output_tokens(&self) -> Option<&'a Rate> {
+        match &self.limit.settings {
+            LimitSettings::OutputTokens(rate) => Some(rate),
+            _ => None,
+        }
+    }
+
+    /// Returns whether the limit counts model tokens, of whichever kind.
+    pub(crate) fn counts_tokens(&self) -> bool {
+        self.limit.settings.unit().is_tokens()
+    }
+
     /// Returns the settings of the limit, if it is a cap on requests in flight.
     #[must_use]
     pub fn in_flight(&self) -> Option<&'a InFlight> {

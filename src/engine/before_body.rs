@@ -84,7 +84,7 @@ impl Attempt<'_> {
         let reads_tokens = self.rules.estimator.reads_body();
         let is_known = |limit: &Limit| {
             let is_of_clients = !limit.is_shared();
-            !(reads_tokens && limit.is_tokens() || is_of_clients && !is_certain)
+            !(reads_tokens && limit.is_settled() || is_of_clients && !is_certain)
         };
         is_refused(limit_set, is_known, &readings, self.arrived).then(|| {
             let mut outcome = Outcome::new(self.arrived, &mut readings);

@@ -26,7 +26,7 @@ use crate::{
     client::Resolver,
     facts::UnreadReason,
     head::RequestHead,
-    limit::model_class::ModelClass,
+    limit::{model_class::ModelClass, token_demand::TokenDemand},
     limiter::{Outdated, limit_set::Demand},
     observe,
     response::{Protocol, Rejection},
@@ -352,7 +352,7 @@ impl RuleSet {
         let has_tokens = limits.limit_set.has_tokens;
         demand.tokens = match has_tokens && !reads_tokens {
             true => self.estimator.tokens(request),
-            false => 0,
+            false => TokenDemand::default(),
         };
         demand.is_exact = has_tokens && self.estimator.is_exact();
         (needs_model || reads_tokens && has_tokens).then_some((limits, is_certain))

@@ -76,8 +76,12 @@
 //! # }
 //! ```
 //!
-//! - Reserved tokens that were not used come back. Tokens used beyond the reservation become a debt, which later
-//!   requests wait for.
+//! - Reserved tokens that were not used come back when the cost is settled. Tokens used beyond the reservation become a
+//!   debt, which later requests wait for. Without a settlement nothing comes back, so that a client that goes away pays
+//!   for what it received.
+//! - [`Limits::input_tokens`](crate::Limits::input_tokens) and [`Limits::output_tokens`](crate::Limits::output_tokens)
+//!   count the tokens of requests and of answers apart. Handlers then add and settle a
+//!   [`TokenUsage`](crate::usage::TokenUsage).
 //! - By default the estimate is one token for every four bytes of `Content-Length`.
 //!   [`Rules::estimate`](crate::Rules::estimate) sets another [`Estimate`](crate::usage::Estimate): a fixed number, a
 //!   header field, the text and the largest output of the [body](super::costs#costs), or a closure.

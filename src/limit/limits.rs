@@ -29,7 +29,7 @@ use crate::clock::nanos;
 ///
 /// A route's limits override the default's field by field, and a route inherits the fields that it leaves out. All
 /// rates together are one field: a route with a rate of its own has none of the default's rates. The same holds for all
-/// quotas, all token rates and all caps in flight. A [shadow](Rate::shadow) replaces no enforced limit: a route with
+/// quotas, all token rates of a kind and all caps in flight. A [shadow](Rate::shadow) replaces no enforced limit: a route with
 /// shadows alone keeps the default's limits as well.
 ///
 /// A rate comes with its burst: without [`Rate::burst`] the burst is the rate's own count, not the default's burst.
@@ -41,6 +41,8 @@ pub struct Limits {
     pub(crate) rates: Vec<Rate>,
     pub(crate) quotas: Vec<Quota>,
     pub(crate) tokens: Vec<Rate>,
+    pub(crate) input_tokens: Vec<Rate>,
+    pub(crate) output_tokens: Vec<Rate>,
     pub(crate) in_flight: Vec<InFlight>,
     pub(crate) max_wait: Option<Duration>,
     pub(crate) max_waiting: Option<usize>,
@@ -48,6 +50,7 @@ pub struct Limits {
     pub(crate) name: Option<Cow<'static, str>>,
     pub(crate) publish: Option<bool>,
     pub(crate) reservation: Reservation,
+    pub(crate) cached_input_percent: Option<u8>,
     pub(crate) cost: Option<u64>,
 }
 
@@ -152,6 +155,49 @@ impl Limits {
         self
     }
 
+    /// Adds a rate of the **model tokens of requests**: the prompt, and what belongs to it. As [`tokens`](Self::tokens),
+    /// with which it may be combined.
+    ///
+    /// Tokens that the model server writes to its cache count in full, and those that it reads from there as
+    /// [`cached_input_percent`](Self::cached_input_percent) states. Estimates and reports that do not tell input from
+    /// output count in full.
+    ///
+    /// ```
+    /// use tower_throttle::{Limits, Rate};
+    ///
+    /// let chat = Limits::new()
+    ///     .input_tokens(Rate::per_minute(400_000))
+    ///     .output_tokens(Rate::per_minute(80_000))
+    ///     .cached_input_percent(10);
+    /// # let _ = chat;
+    /// ```
+    pub fn input_tokens(mut self, rate: Rate) -> Self {
+        self.input_tokens.push(rate);
+        self
+    }
+
+    /// Adds a rate of the **model tokens of answers**, with those of reasoning. As [`tokens`](Self::tokens), with which
+    /// it may be combined.
+    ///
+    /// Estimates and reports that do not tell input from output count in full. At least one token is reserved, also if
+    /// the estimate is of the input alone, as it is [by content length](crate::usage::Estimate::by_content_length).
+    pub fn output_tokens(mut self, rate: Rate) -> Self {
+        self.output_tokens.push(rate);
+        self
+    }
+
+    /// Sets the weight of input tokens that the model server has read from its cache, in percent of other tokens, in
+    /// [`tokens`](Self::tokens) and [`input_tokens`](Self::input_tokens) of this scope. Default: 100. With zero they
+    /// count nothing. The sum of a request is rounded up.
+    ///
+    /// # Errors
+    ///
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new) returns an error above 100, and in a scope without such rates.
+    pub fn cached_input_percent(mut self, percent: u8) -> Self {
+        self.cached_input_percent = Some(percent);
+        self
+    }
+
     /// Refuses requests whose estimate is above `tokens`, at once and without a wait to retry after. By default no
     /// estimate is refused for its size, unless it is [exact](crate::usage::Estimate::exact).
     ///
@@ -159,7 +205,8 @@ impl Limits {
     /// [`Estimate::or`](crate::usage::Estimate::or), by default 1. If that is above `tokens`, such requests are
     /// refused.
     ///
-    /// The bound belongs to the [token limits](Self::tokens) of the scope, and the refusal names them. A shadow among
+    /// The bound is one on the tokens of input and output together. It belongs to the token limits of the scope, of
+    /// whichever kind, and the refusal names them. A shadow among
     /// them counts the requests that it would refuse. Zero refuses every request. A scope without token limits is an
     /// error of [`ThrottleLayer::new`](crate::ThrottleLayer::new).
     ///
@@ -324,6 +371,8 @@ impl Limits {
             rates,
             quotas,
             tokens,
+            input_tokens,
+            output_tokens,
             in_flight,
             max_wait: _,
             max_waiting: _,
@@ -331,11 +380,12 @@ impl Limits {
             name: _,
             publish: _,
             reservation: _,
+            cached_input_percent: _,
             cost: _,
         } = self;
-        enforced(rates).next().is_some()
+        let mut rates = [rates, tokens, input_tokens, output_tokens].into_iter();
+        rates.any(|rates| enforced(rates).next().is_some())
             || enforced(quotas).next().is_some()
-            || enforced(tokens).next().is_some()
             || enforced(in_flight).next().is_some()
     }
 
@@ -345,6 +395,8 @@ impl Limits {
             rates,
             quotas,
             tokens,
+            input_tokens,
+            output_tokens,
             in_flight,
             max_wait,
             max_waiting,
@@ -356,12 +408,15 @@ impl Limits {
                     max_tokens,
                     max_percent,
                 },
+            cached_input_percent,
             cost,
         } = self;
         let given = [
             ("rate", !rates.is_empty()),
             ("quota", !quotas.is_empty()),
             ("tokens", !tokens.is_empty()),
+            ("input_tokens", !input_tokens.is_empty()),
+            ("output_tokens", !output_tokens.is_empty()),
             ("in_flight", !in_flight.is_empty()),
             ("max_wait", max_wait.is_some()),
             ("max_waiting", max_waiting.is_some()),
@@ -369,15 +424,22 @@ impl Limits {
             ("publish", publish.is_some()),
             ("max_tokens_per_request", max_tokens.is_some()),
             ("max_reservation_percent", max_percent.is_some()),
+            ("cached_input_percent", cached_input_percent.is_some()),
             ("cost", cost.is_some()),
         ];
         let first = given.into_iter().find(|(_, given)| *given);
         first.map(|(setting, _)| setting)
     }
 
+    /// Returns the rates of model tokens, of all kinds.
+    pub(crate) fn token_rates(&self) -> impl Iterator<Item = &Rate> {
+        let input_or_output = self.input_tokens.iter().chain(&self.output_tokens);
+        self.tokens.iter().chain(input_or_output)
+    }
+
     /// Returns whether nothing passes, by name or by a limit of zero.
     pub(crate) fn is_closed(&self) -> bool {
-        let rates = self.rates.iter().chain(&self.tokens);
+        let rates = self.rates.iter().chain(self.token_rates());
         self.access == Access::Closed
             || { rates }.any(|rate| !rate.is_shadow() && rate.count().min(rate.burst_limit()) == 0)
             || (self.quotas.iter()).any(|quota| !quota.is_shadow() && quota.count() == 0)
@@ -398,6 +460,7 @@ impl Limits {
         };
         limits.publish = self.publish.or(default.publish);
         limits.reservation = self.reservation.or(default.reservation);
+        limits.cached_input_percent = (self.cached_input_percent).or(default.cached_input_percent);
         limits.cost = self.cost.or(default.cost);
         limits.max_wait = self.max_wait.or(default.max_wait);
         limits.max_waiting = self.max_waiting.or(default.max_waiting);
@@ -410,6 +473,8 @@ impl Limits {
         limits.rates = inherit(&self.rates, &default.rates);
         limits.quotas = inherit(&self.quotas, &default.quotas);
         limits.tokens = inherit(&self.tokens, &default.tokens);
+        limits.input_tokens = inherit(&self.input_tokens, &default.input_tokens);
+        limits.output_tokens = inherit(&self.output_tokens, &default.output_tokens);
         limits.in_flight = inherit(&self.in_flight, &default.in_flight);
         limits
     }

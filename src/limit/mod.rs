@@ -7,12 +7,14 @@ pub(crate) mod calendar;
 pub(crate) mod gcra;
 pub(crate) mod in_flight;
 pub(crate) mod limits;
+pub(crate) mod measure;
 pub(crate) mod meter;
 pub(crate) mod model_class;
 pub(crate) mod quantity;
 pub(crate) mod quota;
 pub(crate) mod rate;
 pub(crate) mod reservation;
+pub(crate) mod token_demand;
 pub(crate) mod token_usage;
 pub(crate) mod wait_policy;
 
@@ -22,10 +24,12 @@ pub use self::rate::RateParseError;
 
 use self::{
     in_flight::InFlight,
+    measure::{CachedInput, Measure},
     meter::Meter,
     quota::{Quota, Window},
     rate::Rate,
     reservation::Reservation,
+    token_demand::TokenDemand,
     wait_policy::WaitPolicy,
 };
 
@@ -83,12 +87,14 @@ pub(crate) struct Limit {
     pub(crate) wait_policy: Option<WaitPolicy>,
     /// The most that a request reserves of this limit, if the limit counts model tokens.
     pub(crate) reservation: Reservation,
+    /// The way in which the limit counts the tokens of a request.
+    pub(crate) measure: Measure,
 }
 
 /// The settings of a limit.
 ///
-/// `Display` writes them briefly: `10 in 1s, burst 5`, `10000 in a day`, `90000 tokens in 60s, burst 90000`, `8 in
-/// flight`, or `closed`, and then `shadow` if the limit is one.
+/// `Display` writes them briefly: `10 in 1s, burst 5`, `10000 in a day`, `90000 tokens in 60s, burst 90000`, `9000
+/// output tokens in 60s, burst 9000`, `8 in flight`, or `closed`, and then `shadow` if the limit is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LimitSettings {
@@ -98,6 +104,10 @@ pub enum LimitSettings {
     Quota(Quota),
     /// A rate of model tokens.
     Tokens(Rate),
+    /// A rate of the model tokens of requests.
+    InputTokens(Rate),
+    /// A rate of the model tokens of answers.
+    OutputTokens(Rate),
     /// A cap on requests in flight.
     InFlight(InFlight),
 }
@@ -107,7 +117,7 @@ impl LimitSettings {
     pub(crate) fn meter(&self, reservation: Reservation) -> Option<Meter> {
         match self {
             Self::Rate(rate) => Meter::of_rate(rate),
-            Self::Tokens(rate) => {
+            Self::Tokens(rate) | Self::InputTokens(rate) | Self::OutputTokens(rate) => {
                 let meter = Meter::of_rate(rate)?;
                 Some(meter.admitting(reservation.max_tokens.unwrap_or(u64::MAX)))
             }
@@ -116,10 +126,33 @@ impl LimitSettings {
         }
     }
 
+    /// Returns the way in which a limit with these settings counts the tokens of a request.
+    pub(crate) fn measure(&self, cached_input: CachedInput) -> Measure {
+        match self {
+            Self::Rate(_) | Self::Quota(_) | Self::InFlight(_) => Measure::None,
+            Self::Tokens(_) => Measure::All(cached_input),
+            Self::InputTokens(_) => Measure::Input(cached_input),
+            Self::OutputTokens(_) => Measure::Output,
+        }
+    }
+
+    /// Returns the units that a limit with these settings counts.
+    pub(crate) fn unit(&self) -> Unit {
+        match self {
+            Self::Rate(_) | Self::Quota(_) => Unit::Requests,
+            Self::Tokens(_) => Unit::Tokens,
+            Self::InputTokens(_) => Unit::InputTokens,
+            Self::OutputTokens(_) => Unit::OutputTokens,
+            Self::InFlight(_) => Unit::Slots,
+        }
+    }
+
     fn share(&self, shares: u32) -> Self {
         match self {
             Self::Rate(rate) => Self::Rate(rate.share(shares)),
             Self::Tokens(rate) => Self::Tokens(rate.share(shares)),
+            Self::InputTokens(rate) => Self::InputTokens(rate.share(shares)),
+            Self::OutputTokens(rate) => Self::OutputTokens(rate.share(shares)),
             Self::Quota(quota) => Self::Quota(quota.share(shares)),
             Self::InFlight(_) => self.clone(),
         }
@@ -127,9 +160,9 @@ impl LimitSettings {
 
     fn is_closed(&self) -> bool {
         match self {
-            Self::Rate(rate) | Self::Tokens(rate) => rate.is_closed(),
             Self::Quota(quota) => quota.count() == 0,
             Self::InFlight(cap) => cap.count() == 0,
+            _ => self.rate().is_some_and(Rate::is_closed),
         }
     }
 
@@ -141,18 +174,31 @@ impl LimitSettings {
     /// Returns the period of a rate or the window of a quota. `None` for a cap in flight.
     pub(crate) fn window(&self) -> Option<Window> {
         match self {
-            Self::Rate(rate) | Self::Tokens(rate) => Some(Window::Every(rate.period())),
             Self::Quota(quota) => Some(quota.kind()),
-            Self::InFlight(_) => None,
+            _ => self.rate().map(|rate| Window::Every(rate.period())),
         }
     }
 
     /// Returns the number of units that pass in a period, and the number that passes at once.
     pub(crate) fn size(&self) -> (u64, u64) {
         match self {
-            Self::Rate(rate) | Self::Tokens(rate) => (rate.count(), rate.burst_limit()),
+            Self::Rate(rate)
+            | Self::Tokens(rate)
+            | Self::InputTokens(rate)
+            | Self::OutputTokens(rate) => (rate.count(), rate.burst_limit()),
             Self::Quota(quota) => (quota.count(), quota.count()),
             Self::InFlight(cap) => (cap.count(), cap.count()),
+        }
+    }
+
+    /// Returns the rate of a limit that has one, whatever it counts.
+    pub(crate) fn rate(&self) -> Option<&Rate> {
+        match self {
+            Self::Rate(rate)
+            | Self::Tokens(rate)
+            | Self::InputTokens(rate)
+            | Self::OutputTokens(rate) => Some(rate),
+            Self::Quota(_) | Self::InFlight(_) => None,
         }
     }
 
@@ -160,7 +206,10 @@ impl LimitSettings {
     #[must_use]
     pub fn is_shadow(&self) -> bool {
         match self {
-            Self::Rate(rate) | Self::Tokens(rate) => rate.is_shadow(),
+            Self::Rate(rate)
+            | Self::Tokens(rate)
+            | Self::InputTokens(rate)
+            | Self::OutputTokens(rate) => rate.is_shadow(),
             Self::Quota(quota) => quota.is_shadow(),
             Self::InFlight(cap) => cap.is_shadow(),
         }
@@ -171,18 +220,43 @@ impl fmt::Display for LimitSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             closed if closed.is_closed() => f.write_str("closed"),
-            Self::Rate(rate) => {
-                let (count, period, burst) = (rate.count(), rate.period(), rate.burst_limit());
-                write!(f, "{count} in {period:?}, burst {burst}")
-            }
             Self::Quota(quota) => write!(f, "{} in {}", quota.count(), quota.kind()),
-            Self::Tokens(rate) => {
+            Self::Rate(rate)
+            | Self::Tokens(rate)
+            | Self::InputTokens(rate)
+            | Self::OutputTokens(rate) => {
                 let (count, period, burst) = (rate.count(), rate.period(), rate.burst_limit());
-                write!(f, "{count} tokens in {period:?}, burst {burst}")
+                let unit = match self.unit() {
+                    Unit::Tokens => " tokens",
+                    Unit::InputTokens => " input tokens",
+                    Unit::OutputTokens => " output tokens",
+                    Unit::Requests | Unit::Slots => "",
+                };
+                write!(f, "{count}{unit} in {period:?}, burst {burst}")
             }
             Self::InFlight(cap) => write!(f, "{} in flight", cap.count()),
         }?;
         f.write_str(if self.is_shadow() { ", shadow" } else { "" })
+    }
+}
+
+/// The units that a limit counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    Requests,
+    Tokens,
+    InputTokens,
+    OutputTokens,
+    Slots,
+}
+
+impl Unit {
+    /// The number of units.
+    pub(crate) const COUNT: usize = 5;
+
+    /// Returns whether the unit is one of model tokens.
+    pub(crate) fn is_tokens(self) -> bool {
+        matches!(self, Self::Tokens | Self::InputTokens | Self::OutputTokens)
     }
 }
 
@@ -207,6 +281,7 @@ impl Limit {
             is_named: false,
             scope: Scope::Route,
             meter: settings.meter(reservation),
+            measure: settings.measure(CachedInput::percent(100)),
             settings,
             published: true,
             shadow: false,
@@ -220,19 +295,23 @@ impl Limit {
         matches!(self.settings, LimitSettings::InFlight(_))
     }
 
+    /// Returns whether requests reserve units of this limit, and are charged with what they have used.
     #[inline]
-    pub(crate) fn is_tokens(&self) -> bool {
-        matches!(self.settings, LimitSettings::Tokens(_))
+    pub(crate) fn is_settled(&self) -> bool {
+        self.measure.is_settled()
     }
 
-    /// Returns the model tokens that a request reserves whose estimate is `tokens`. An estimate that is refused for its
-    /// size and one that `is_exact` are asked for in full.
-    pub(crate) fn reserves(&self, tokens: u64, is_exact: bool, is_shared: bool) -> u64 {
+    /// Returns the units that a request reserves whose tokens are expected to be those of `demand`. A number that is
+    /// refused for its size and one that `is_exact` are asked for in full.
+    pub(crate) fn reserves(&self, demand: TokenDemand, is_exact: bool, is_shared: bool) -> u64 {
+        let units = self.measure.of_demand(demand);
         match &self.meter {
-            Some(meter) if !is_exact && !self.reservation.refuses(tokens) => {
-                tokens.min(self.reservation.most(meter.capacity(), is_shared))
+            // The bound is one on all tokens, whichever this limit counts.
+            Some(_) if self.reservation.refuses(demand.total()) => units.max(demand.total()),
+            Some(meter) if !is_exact => {
+                units.min(self.reservation.most(meter.capacity(), is_shared))
             }
-            _ => tokens,
+            _ => units,
         }
     }
 

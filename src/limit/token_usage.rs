@@ -72,6 +72,11 @@ impl TokenUsage {
             .saturating_add(self.undivided)
     }
 
+    /// Returns whether tokens of the input were counted as such.
+    pub(crate) fn has_input(&self) -> bool {
+        self.input > 0 || self.cached_input > 0 || self.cache_write > 0
+    }
+
     /// Returns the sum of both, kind by kind.
     pub fn plus(self, other: Self) -> Self {
         Self {

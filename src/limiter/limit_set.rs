@@ -50,7 +50,10 @@ use foldhash::fast::FixedState;
 
 use crate::{
     clock::Nanos,
-    limit::{Limit, LimitSettings, Scope, gcra::RefusalReason, model_class::ModelClass},
+    limit::{
+        Limit, LimitSettings, Scope, gcra::RefusalReason, model_class::ModelClass,
+        token_demand::TokenDemand,
+    },
     limiter::{
         balance::BalanceRef,
         bucket::Bucket,
@@ -123,7 +126,7 @@ impl LimitSet {
             enforced: limits.partition_point(|bound| !bound.limit.shadow),
             is_patient: limits.iter().any(|bound| bound.limit.wait_policy.is_some()),
             has_slots: limits.iter().any(|bound| bound.limit.is_slots()),
-            has_tokens: limits.iter().any(|bound| bound.limit.is_tokens()),
+            has_tokens: limits.iter().any(|bound| bound.limit.is_settled()),
             is_shared: limits.iter().any(|bound| bound.id.is_some()),
             is_plain: are_plain(&limits),
             is_leased: {
@@ -302,7 +305,7 @@ fn are_plain(limits: &[BoundLimit]) -> bool {
     let is_plain = |BoundLimit { limit, units, .. }: &BoundLimit| {
         let is_enforced = !limit.shadow && limit.meter.is_some();
         // A reservation of model tokens is not one unit.
-        is_enforced && *units == 1 && !limit.is_tokens() && limit.wait_policy.is_none()
+        is_enforced && *units == 1 && !limit.is_settled() && limit.wait_policy.is_none()
     };
     (1..=LimitSet::MOST_PLAIN).contains(&limits.len()) && limits.iter().all(is_plain)
 }
@@ -471,9 +474,11 @@ impl BoundLimit {
             limit: &self.limit,
             balance,
             cost: match self.limit.settings {
-                LimitSettings::Tokens(_) => self.reserves(demand, &balance, table, now),
                 LimitSettings::Rate(_) | LimitSettings::Quota(_) => self.units,
                 LimitSettings::InFlight(_) => 1,
+                LimitSettings::Tokens(_)
+                | LimitSettings::InputTokens(_)
+                | LimitSettings::OutputTokens(_) => self.reserves(demand, &balance, table, now),
             },
         }
     }
@@ -522,13 +527,15 @@ impl BoundLimit {
     #[inline]
     pub(crate) fn cost(&self, demand: Demand) -> u64 {
         match &self.limit.settings {
-            LimitSettings::Tokens(_) => {
+            LimitSettings::Rate(_) | LimitSettings::Quota(_) => self.units,
+            LimitSettings::InFlight(_) => 1,
+            LimitSettings::Tokens(_)
+            | LimitSettings::InputTokens(_)
+            | LimitSettings::OutputTokens(_) => {
                 let is_shared = self.limit.is_shared() || demand.is_anonymous;
                 self.limit
                     .reserves(demand.tokens, demand.is_exact, is_shared)
             }
-            LimitSettings::Rate(_) | LimitSettings::Quota(_) => self.units,
-            LimitSettings::InFlight(_) => 1,
         }
     }
 
@@ -611,7 +618,7 @@ pub(crate) struct Demand {
     /// have no clients.
     pub(crate) identity: u128,
     /// Model tokens, as the request is estimated.
-    pub(crate) tokens: u64,
+    pub(crate) tokens: TokenDemand,
     /// `tokens` is no estimate but the true cost: it is asked for in full.
     pub(crate) is_exact: bool,
     /// The client is the anonymous one, whose limits all unidentified requests share.

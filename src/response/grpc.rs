@@ -20,7 +20,7 @@ use crate::{
     clock::nanos,
     decision::{Denial, Failure, LimitStatus},
     head,
-    limit::Scope,
+    limit::{Scope, Unit},
 };
 
 pub(super) const STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -219,10 +219,11 @@ fn description(status: &LimitStatus<'_>) -> String {
         }
     }
     let (count, window) = count_and_window(&status.limit().settings);
-    let unit = if status.limit().is_tokens() {
-        " tokens"
-    } else {
-        ""
+    let unit = match status.limit().settings.unit() {
+        Unit::Tokens => " tokens",
+        Unit::InputTokens => " input tokens",
+        Unit::OutputTokens => " output tokens",
+        Unit::Requests | Unit::Slots => "",
     };
     match window {
         None => format!("limit {count} in flight"),

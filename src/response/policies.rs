@@ -6,7 +6,7 @@ use http::HeaderValue;
 
 use crate::{
     clock::{ceil_seconds, nanos},
-    limit::{Limit, LimitSettings, gcd, meter::Meter, rate::Rate},
+    limit::{Limit, LimitSettings, Unit, gcd, meter::Meter, rate::Rate},
     limiter::limit_set::{BoundLimit, LimitSet},
 };
 
@@ -67,12 +67,15 @@ fn policy(limit: &Limit) -> String {
         Some(window) => write!(policy, ";w={window}"),
         None => policy.write_str(";qu=\"concurrent-requests\""),
     };
-    if let LimitSettings::Rate(rate) | LimitSettings::Tokens(rate) = &limit.settings {
+    if let Some(rate) = limit.settings.rate() {
         let burst = rate.burst_limit().min(MAX_INTEGER);
         let _ = write!(policy, ";throttle-burst={burst}");
     }
-    if limit.is_tokens() {
-        policy.push_str(";throttle-unit=\"tokens\"");
+    match limit.settings.unit() {
+        Unit::Requests | Unit::Slots => {}
+        Unit::Tokens => policy.push_str(";throttle-unit=\"tokens\""),
+        Unit::InputTokens => policy.push_str(";throttle-unit=\"input-tokens\""),
+        Unit::OutputTokens => policy.push_str(";throttle-unit=\"output-tokens\""),
     }
     policy
 }
@@ -80,10 +83,13 @@ fn policy(limit: &Limit) -> String {
 /// Returns a limit as a count in whole seconds, without a window for a cap in flight.
 pub(super) fn count_and_window(settings: &LimitSettings) -> (u64, Option<u64>) {
     let (count, window) = match settings {
-        LimitSettings::Rate(rate) | LimitSettings::Tokens(rate) if rate.is_closed() => {
-            (0, window(rate).1)
-        }
-        LimitSettings::Rate(rate) | LimitSettings::Tokens(rate) => window(rate),
+        LimitSettings::Rate(rate)
+        | LimitSettings::Tokens(rate)
+        | LimitSettings::InputTokens(rate)
+        | LimitSettings::OutputTokens(rate) => match rate.is_closed() {
+            true => (0, window(rate).1),
+            false => window(rate),
+        },
         LimitSettings::InFlight(cap) => return (cap.count().min(MAX_INTEGER), None),
         LimitSettings::Quota(quota) => {
             let seconds = ceil_seconds(nanos(quota.window()));

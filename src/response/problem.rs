@@ -279,7 +279,7 @@ fn frame(denial: &Denial, passes: bool) -> BodyTemplate {
     let binding = denial.binding();
     let tokens = binding
         .as_ref()
-        .is_some_and(|status| status.tokens().is_some());
+        .is_some_and(|status| status.counts_tokens());
     let binding = binding.as_ref().map_or("", |status| status.name());
     let violated: Vec<_> = denial.violated().map(|status| status.name()).collect();
     let violated = violated.join(r#"",""#);

@@ -5,7 +5,7 @@ use super::{
 };
 use crate::{
     client::Plan,
-    limit::{Scope, limits::Limits},
+    limit::{Scope, Unit, limits::Limits},
     limiter::limit_set::BoundLimit,
 };
 
@@ -43,7 +43,7 @@ pub(super) fn check(
         }
         let counts = limits
             .iter()
-            .filter(|bound| !bound.limit.is_slots() && !bound.limit.is_tokens());
+            .filter(|bound| bound.limit.settings.unit() == Unit::Requests);
         for bound in counts {
             let capacity = bound.limit.meter.map_or(u64::MAX, |meter| meter.capacity());
             if cost > capacity {

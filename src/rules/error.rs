@@ -239,6 +239,25 @@ pub enum RulesError {
         /// The largest request, in model tokens.
         most: u64,
     },
+    /// A [weight of cached input](crate::Limits::cached_input_percent) above 100 percent.
+    #[error("{place}: `cached_input_percent` is {percent}; write 0 to 100")]
+    #[non_exhaustive]
+    CachedInputPercent {
+        /// The place where the limits stand.
+        place: String,
+        /// The weight, in percent.
+        percent: u8,
+    },
+    /// A [weight of cached input](crate::Limits::cached_input_percent) where no input is counted.
+    #[error(
+        "{place}: `cached_input_percent` is set, but no input is counted there; add `tokens` or `input_tokens`, or \
+         remove `cached_input_percent`"
+    )]
+    #[non_exhaustive]
+    NoCachedInput {
+        /// The place where the limits stand.
+        place: String,
+    },
     /// A [cost](crate::Limits::cost) of zero.
     #[error(
         "{place}: a cost of zero takes nothing of a client's limits or the total's; write 1 or more"

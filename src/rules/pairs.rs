@@ -17,11 +17,7 @@ pub(crate) fn pairs<'a>(old: impl Iterator<Item = &'a Limit>, new: &[Limit]) -> 
         |a, b| a.settings.is_kind_of(&b.settings) && is_called_as(a, b),
         |a, b| a.settings.is_kind_of(&b.settings) && a.settings.window() == b.settings.window(),
         |a, b| a.settings.is_kind_of(&b.settings),
-        |a, b| {
-            // Both have the same units: requests, model tokens or slots.
-            let units = a.is_slots() == b.is_slots() && a.is_tokens() == b.is_tokens();
-            is_called_as(a, b) && units && a.shadow == b.shadow
-        },
+        |a, b| is_called_as(a, b) && a.settings.unit() == b.settings.unit() && a.shadow == b.shadow,
     ];
     let mut old: Vec<_> = old.map(Some).collect();
     let mut pairs = vec![None; new.len()];
@@ -71,6 +67,8 @@ pub(super) fn ids(
             (LimitSettings::Rate(_), _) => "rate",
             (LimitSettings::Quota(_), _) => "quota",
             (LimitSettings::Tokens(_), _) => "tokens",
+            (LimitSettings::InputTokens(_), _) => "input-tokens",
+            (LimitSettings::OutputTokens(_), _) => "output-tokens",
         };
         let shadow = if limit.shadow { "-shadow" } else { "" };
         ids[index] = Some(match limit.settings.window() {

@@ -132,11 +132,14 @@ impl Settings {
                     max_tokens,
                     max_percent,
                 },
+            cached_input_percent,
             cost,
             // Limits have changes of their own, and so have their names.
             rates: _,
             quotas: _,
             tokens: _,
+            input_tokens: _,
+            output_tokens: _,
             in_flight: _,
             name: _,
         } = limits;
@@ -159,6 +162,9 @@ impl Settings {
                 "default",
                 percent.to_string(),
             );
+        }
+        if let Some(percent) = cached_input_percent {
+            self.set(place, "cached_input_percent", "100", percent.to_string());
         }
         if let Some(cost) = cost {
             self.set(place, "cost", "1", cost.to_string());

@@ -9,7 +9,8 @@ use crate::{
     route::RouteKey,
 };
 
-/// Refuses [`Limits::max_tokens_per_request`] in scopes that limit no model tokens: nothing would hold it.
+/// Refuses [`Limits::max_tokens_per_request`] in scopes that limit no model tokens, and
+/// [`Limits::cached_input_percent`] in those that count no input: nothing would hold them.
 pub(super) fn check(rules: &Rules) -> Result<(), RulesError> {
     let default = rules.default_route.as_ref();
     if let Some(total) = &rules.total {
@@ -76,12 +77,23 @@ fn check_plan(
 }
 
 fn limits_tokens(limits: &Limits, place: impl Fn() -> String) -> Result<(), RulesError> {
+    let is_limited = limits.access == Access::Limited;
     match limits.reservation.max_tokens {
-        Some(most) if limits.tokens.is_empty() && limits.access == Access::Limited => {
-            Err(RulesError::NoTokens {
+        Some(most) if is_limited && limits.token_rates().next().is_none() => {
+            return Err(RulesError::NoTokens {
                 place: place(),
                 most,
-            })
+            });
+        }
+        _ => {}
+    }
+    match limits.cached_input_percent {
+        Some(percent) if percent > 100 => Err(RulesError::CachedInputPercent {
+            place: place(),
+            percent,
+        }),
+        Some(_) if is_limited && limits.tokens.is_empty() && limits.input_tokens.is_empty() => {
+            Err(RulesError::NoCachedInput { place: place() })
         }
         _ => Ok(()),
     }

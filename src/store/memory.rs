@@ -10,7 +10,10 @@ use std::{
 use super::{Balance, Charge, Correction, Store, StoreFuture, Taken};
 use crate::{
     clock::{Nanos, Timeline},
-    limit::{Limit, LimitSettings, Scope, meter::Meter, rate::Rate, reservation::Reservation},
+    limit::{
+        Limit, LimitSettings, Scope, measure::Measure, meter::Meter, rate::Rate,
+        reservation::Reservation,
+    },
     limiter::{
         self, Limiter,
         client_table::ClientBuckets,
@@ -143,6 +146,7 @@ impl Balances {
                         shadow: false,
                         wait_policy: None,
                         reservation: Reservation::default(),
+                        measure: Measure::None,
                     },
                     units: 1,
                     storage: Storage::Client(Arc::new(ClientBuckets::new(number, 0))),

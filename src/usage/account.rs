@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::admission::reservation::TokenReservation;
+use crate::{admission::reservation::TokenReservation, limit::token_usage::TokenUsage};
 
 /// The model tokens of one request: reserved at admission, counted while they are produced, settled once.
 ///
@@ -39,11 +39,19 @@ use crate::admission::reservation::TokenReservation;
 ///   reservation are charged even if there is no room for them: they are a debt that later requests wait for.
 /// - [`settle`](Self::settle) replaces the reservation by the true total. A surplus of the reservation goes back into
 ///   the bucket, up to the burst; a shortfall becomes debt.
-/// - Without `settle` the reservation is final, or the tokens added if these are more. If the response is cut short
-///   (dropped, or ended by an error) after tokens were added, the tokens added are final. So add the tokens of the
-///   prompt before the first produced token: a client that goes away then pays for both.
+/// - Without it nothing comes back, whether the response came to its end or was cut short (dropped, or ended by an
+///   error): the reservation is final, or the tokens added if these are more. If output was added alone
+///   ([`add_tokens`](Self::add_tokens)), the estimated input counts with it. So a client that goes away early pays for
+///   what it has received.
 /// - The account is settled once: by `settle`, or by the end of the response, whichever comes first. Later calls change
 ///   nothing and return `false`.
+///
+/// # Kinds
+///
+/// Limits may count [all tokens](crate::Limits::tokens), those of the [input](crate::Limits::input_tokens) or those of
+/// the [output](crate::Limits::output_tokens). [`add_tokens`](Self::add_tokens) and
+/// [`settle_tokens`](Self::settle_tokens) take the tokens by kind, and each limit counts its own. [`add`](Self::add) and
+/// [`settle`](Self::settle) do not tell the kinds apart, and each limit counts all of it.
 ///
 /// # The bound
 ///
@@ -59,39 +67,68 @@ impl Usage {
         Self { account }
     }
 
-    /// Counts `tokens` as used. Returns `false`, and changes nothing, if the account was settled before.
+    /// Counts `tokens` as used, of no kind in particular. Returns `false`, and changes nothing, if the account was
+    /// settled before.
     ///
     /// Tokens beyond the reservation are charged at once.
     pub fn add(&self, tokens: u64) -> bool {
+        self.add_tokens(TokenUsage::undivided(tokens))
+    }
+
+    /// Counts `tokens` as used, each kind where it is limited. Returns `false`, and changes nothing, if the account was
+    /// settled before.
+    ///
+    /// ```
+    /// use tower_throttle::{Usage, usage::TokenUsage};
+    ///
+    /// fn produced_one(usage: &Usage) -> bool {
+    ///     usage.add_tokens(TokenUsage::new().output(1))
+    /// }
+    /// ```
+    pub fn add_tokens(&self, tokens: TokenUsage) -> bool {
         self.account.add(tokens)
     }
 
-    /// Settles the account at `total` tokens, including those added before. Returns `false`, and changes nothing, if
-    /// the account was settled before.
+    /// Settles the account at `total` tokens, of no kind in particular, including those added before. Returns `false`,
+    /// and changes nothing, if the account was settled before.
     ///
     /// The total is charged in full, however large it is: the part that the limits cannot hold is a debt, and later
     /// requests are refused until it is paid. Clamp a number from an untrusted source.
     pub fn settle(&self, total: u64) -> bool {
+        self.settle_tokens(TokenUsage::undivided(total))
+    }
+
+    /// Settles the account at `total`, each kind where it is limited. Otherwise as [`settle`](Self::settle).
+    pub fn settle_tokens(&self, total: TokenUsage) -> bool {
         self.account.settle(total)
     }
 
-    /// Returns the tokens that can still be used without a debt: the rest of the reservation, and what the limits would
-    /// admit at this moment. Other requests may take the latter at any time.
+    /// Returns the tokens of output that can still be used without a debt: the rest of the reservation, and what the
+    /// limits would admit at this moment. Other requests may take the latter at any time.
+    ///
+    /// This is the least of what the limits on all tokens and on output allow. Limits on input take no part. `u64::MAX`
+    /// if there are no others.
     #[must_use]
     pub fn remaining(&self) -> u64 {
         self.account.remaining()
     }
 
-    /// Returns the tokens reserved when the request was admitted. If limits with bursts of different sizes reserved
-    /// different parts of the estimate, this is the smallest part.
+    /// Returns the tokens reserved when the request was admitted, of all kinds together. If limits with bursts of
+    /// different sizes reserved different parts of the estimate, this is the smallest part. If none of them counts
+    /// [all tokens](crate::Limits::tokens), it is the estimate.
     #[must_use]
     pub fn reserved(&self) -> u64 {
         self.account.reserved()
     }
 
-    /// Returns the tokens added so far, or the settled total.
+    /// Returns the tokens added so far, or the settled total, of all kinds together.
     #[must_use]
     pub fn used(&self) -> u64 {
+        self.account.used().total()
+    }
+
+    /// Returns the same by kind.
+    pub fn used_tokens(&self) -> TokenUsage {
         self.account.used()
     }
 }

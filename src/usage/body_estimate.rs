@@ -1,11 +1,11 @@
 //! Estimates of model tokens from the facts of a body.
 
-use crate::facts::RequestFacts;
+use crate::{facts::RequestFacts, limit::token_demand::TokenDemand};
 
 /// The weights by which the facts of a body become a number of model tokens, for
 /// [`Estimate::from_body`](crate::usage::Estimate::from_body).
 ///
-/// The number is that of the input and of the output:
+/// The number is that of the input and of the output, which limits of either kind reserve apart:
 ///
 /// - **Input**: a token for every four bytes of text, one for each token that is sent as a number, and 1,000 for each
 ///   image, sound or file.
@@ -75,8 +75,8 @@ impl BodyEstimate {
         self
     }
 
-    /// Returns the number for the facts of a body.
-    pub(crate) fn tokens(&self, facts: &RequestFacts) -> u64 {
+    /// Returns the numbers for the facts of a body.
+    pub(crate) fn tokens(&self, facts: &RequestFacts) -> TokenDemand {
         let text = facts.text_bytes().div_ceil(self.bytes_per_token.max(1));
         let items = facts.items().saturating_mul(self.tokens_per_item);
         let input = text.saturating_add(items).saturating_add(facts.token_ids());
@@ -86,7 +86,11 @@ impl BodyEstimate {
             .min(self.max_output);
         // A server answers once to a request for no answer.
         let answers = facts.choices().unwrap_or(1).max(1);
-        input.saturating_add(output.saturating_mul(answers))
+        TokenDemand {
+            input,
+            output: output.saturating_mul(answers),
+            undivided: 0,
+        }
     }
 }
 

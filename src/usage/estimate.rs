@@ -8,6 +8,7 @@ use super::body_estimate::BodyEstimate;
 use crate::{
     facts::BodyFacts,
     head::{self, RequestHead},
+    limit::token_demand::TokenDemand,
 };
 
 /// The number of model tokens that are reserved for a request before its cost is known.
@@ -25,6 +26,13 @@ use crate::{
 /// English text. It covers the prompt and not the answer. If answers are long, set a larger estimate: a shortfall
 /// becomes debt, so that no tokens are lost, but more requests are admitted than the rate allows, and later ones wait
 /// for that debt.
+///
+/// # Kinds
+///
+/// Limits may count the tokens of requests and of answers apart
+/// ([`input_tokens`](crate::Limits::input_tokens), [`output_tokens`](crate::Limits::output_tokens)). An estimate
+/// [by content length](Self::by_content_length) is one of the input, and one [from the body](Self::from_body) has both.
+/// All others, and [`or`](Self::or), are undivided: limits of either kind reserve all of it.
 ///
 /// # Zero and the maximum
 ///
@@ -203,23 +211,33 @@ impl Estimator {
         matches!(self.estimate.source, EstimateSource::Body(_))
     }
 
-    /// The tokens of a request: at least one.
-    pub(crate) fn tokens(&self, head: RequestHead<'_>) -> u64 {
+    /// Returns the tokens of a request: at least one, of some kind.
+    pub(crate) fn tokens(&self, head: RequestHead<'_>) -> TokenDemand {
         let number = |name| head::number(head.headers(), name);
         let known = match &self.estimate.source {
             EstimateSource::Nothing => None,
-            EstimateSource::Header(_) => self.field.as_ref().and_then(number),
+            EstimateSource::Header(_) => {
+                let known = self.field.as_ref().and_then(number);
+                known.map(TokenDemand::undivided)
+            }
             EstimateSource::ContentLength { bytes_per_token } => {
-                number(&CONTENT_LENGTH).map(|bytes| bytes.div_ceil((*bytes_per_token).max(1)))
+                let tokens = |bytes: u64| bytes.div_ceil((*bytes_per_token).max(1));
+                let known = number(&CONTENT_LENGTH).map(tokens);
+                known.map(|tokens| TokenDemand::input(tokens.max(1)))
             }
             EstimateSource::Body(estimate) => {
                 let body = head.extensions().get::<BodyFacts>();
                 body.and_then(BodyFacts::facts)
                     .map(|facts| estimate.tokens(facts))
             }
-            EstimateSource::Closure(closure) => closure(head),
+            EstimateSource::Closure(closure) => closure(head).map(TokenDemand::undivided),
         };
-        known.or(self.estimate.otherwise).unwrap_or(1).max(1)
+        let otherwise = || TokenDemand::undivided(self.estimate.otherwise.unwrap_or(1));
+        let tokens = known.unwrap_or_else(otherwise);
+        match tokens.total() {
+            0 => TokenDemand::undivided(1),
+            _ => tokens,
+        }
     }
 }
 
@@ -277,7 +295,7 @@ mod tests {
             let told = format!("{estimate:?} with {field:?}");
             let estimator = Estimator::new(estimate).expect("proper");
             assert_eq!(
-                estimator.tokens(RequestHead::of(&request)),
+                estimator.tokens(RequestHead::of(&request)).total(),
                 expected,
                 "{told}"
             );

@@ -12,6 +12,7 @@ use crate::{
     admission::reservation::{Report, TokenReservation},
     clock::Nanos,
     head,
+    limit::token_usage::TokenUsage,
 };
 
 /// A listener to reports that are not charged.
@@ -57,7 +58,9 @@ impl UsageReader {
         let Some(total) = self.scan.total() else {
             return;
         };
-        if let Report::Implausible { most } = reservation.settle_reported(total, self.passed) {
+        if let Report::Implausible { most } =
+            reservation.settle_reported(TokenUsage::undivided(total), self.passed)
+        {
             self.listener
                 .implausible(reservation.route(), reservation.now(), total, most);
         }

@@ -92,6 +92,16 @@ pub(super) fn limits_of(fields: &mut TableReader<'_>) -> Result<Limits, ConfigEr
             limits = limits.tokens(rate);
         }
     }
+    if let Some(rates) = fields.get("input_tokens") {
+        for rate in rates.each(rate)? {
+            limits = limits.input_tokens(rate);
+        }
+    }
+    if let Some(rates) = fields.get("output_tokens") {
+        for rate in rates.each(rate)? {
+            limits = limits.output_tokens(rate);
+        }
+    }
     if let Some(caps) = fields.get("in_flight") {
         for cap in caps.each(in_flight)? {
             limits = limits.in_flight(cap);
@@ -116,15 +126,20 @@ pub(super) fn limits_of(fields: &mut TableReader<'_>) -> Result<Limits, ConfigEr
     if let Some(cost) = fields.get("cost") {
         limits = limits.cost(cost.count()?);
     }
-    if let Some(percent) = fields.get("max_reservation_percent") {
-        let part = u8::try_from(percent.count()?).ok();
-        let part = part.filter(|part| *part <= 100);
-        limits =
-            limits.max_reservation_percent(part.ok_or_else(|| {
-                percent.fault("more than 100 percent of a burst; write 0 to 100")
-            })?);
+    if let Some(part) = fields.get("max_reservation_percent") {
+        limits = limits.max_reservation_percent(percent(&part, "of a burst")?);
+    }
+    if let Some(weight) = fields.get("cached_input_percent") {
+        limits = limits.cached_input_percent(percent(&weight, "of a token")?);
     }
     Ok(limits)
+}
+
+/// `0` to `100`.
+fn percent(place: &Cursor<'_>, whole: &str) -> Result<u8, ConfigError> {
+    let part = u8::try_from(place.count()?).ok();
+    let part = part.filter(|part| *part <= 100);
+    part.ok_or_else(|| place.fault(format!("more than 100 percent {whole}; write 0 to 100")))
 }
 
 /// `10`, `0.5`, `"600/minute"`, or a table with its burst.

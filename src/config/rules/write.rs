@@ -172,6 +172,8 @@ fn fill(limits: &Limits, table: &mut TableBuilder) {
         rates,
         quotas,
         tokens,
+        input_tokens,
+        output_tokens,
         in_flight,
         max_wait,
         max_waiting,
@@ -182,6 +184,7 @@ fn fill(limits: &Limits, table: &mut TableBuilder) {
             max_tokens,
             max_percent,
         },
+        cached_input_percent,
         cost,
     } = limits;
     let word = ACCESS.iter().find(|(_, value)| value == access);
@@ -196,6 +199,8 @@ fn fill(limits: &Limits, table: &mut TableBuilder) {
     }
     table.set_all("quota", quotas.iter().map(quota).collect());
     table.set_all("tokens", tokens.iter().map(rate).collect());
+    table.set_all("input_tokens", input_tokens.iter().map(rate).collect());
+    table.set_all("output_tokens", output_tokens.iter().map(rate).collect());
     table.set_all("in_flight", in_flight.iter().map(cap).collect());
     table.set_some("max_wait", max_wait.map(|wait| text(write_duration(wait))));
     table.set_some(
@@ -210,6 +215,10 @@ fn fill(limits: &Limits, table: &mut TableBuilder) {
     table.set_some("cost", cost.map(DocumentValue::Count));
     let percent = max_percent.map(u64::from).map(DocumentValue::Count);
     table.set_some("max_reservation_percent", percent);
+    let percent = cached_input_percent
+        .map(u64::from)
+        .map(DocumentValue::Count);
+    table.set_some("cached_input_percent", percent);
 }
 
 /// Writes a limit: without a table if it has neither name nor shadow, nor anything else.

@@ -4,7 +4,7 @@ use super::*;
 use crate::{
     admission::{Admission, Origin},
     limiter::plain::{self, PlainAnswer},
-    usage::Estimate,
+    usage::{Estimate, TokenUsage},
 };
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -277,7 +277,7 @@ async fn a_shadow_that_was_not_asked_gets_nothing_back() {
         for (found, left) in [(&old, 10), (&new, 10)] {
             let admission = Admission::new(&found.origin, found.demand, &found.read(&state), None);
             let reservation = admission.reservation().expect("tokens are limited");
-            assert!(reservation.settle(0), "{what}");
+            assert!(reservation.settle(TokenUsage::new()), "{what}");
             assert_eq!(new.used(&state), left, "{what}");
         }
     }

@@ -41,6 +41,8 @@ impl Serialize for LimitSnapshot {
             LimitSettings::Rate(_) => "rate",
             LimitSettings::Quota(_) => "quota",
             LimitSettings::Tokens(_) => "tokens",
+            LimitSettings::InputTokens(_) => "input_tokens",
+            LimitSettings::OutputTokens(_) => "output_tokens",
             LimitSettings::InFlight(_) => "in_flight",
         };
         let mut fields = serializer.serialize_struct("LimitSnapshot", 17)?;

@@ -151,7 +151,7 @@ impl ErrorBody<'_> {
     /// Returns the unit that is counted by the limit that refused.
     fn unit(&self) -> &'static str {
         let binding = self.denial.binding();
-        match binding.is_some_and(|status| status.tokens().is_some()) {
+        match binding.is_some_and(|status| status.counts_tokens()) {
             true => "tokens",
             false => "requests",
         }

@@ -8,7 +8,7 @@ use super::Dialect;
 use crate::{
     clock::{Nanos, nanos},
     decision::LimitStatus,
-    limit::calendar::date,
+    limit::{Unit, calendar::date},
     response::{integer::integer, policies::count_and_window},
 };
 
@@ -31,7 +31,7 @@ macro_rules! header_names {
     };
 }
 
-/// Returns the fields for requests, then for tokens: for each the published limit that refused for the longest time, or
+/// Returns the fields for requests, then for tokens and their kinds: for each the published limit that refused for the longest time, or
 /// else has the least left.
 ///
 /// The fields thus agree with the stated wait. Moments follow the `wall` clock, which clients have too.
@@ -40,10 +40,10 @@ pub(in crate::response) fn dialect_headers<'a>(
     limits: &(impl Iterator<Item = LimitStatus<'a>> + Clone),
     wall: impl Fn() -> Nanos,
 ) -> Vec<Field> {
-    let least = |tokens: bool| {
+    let least = |unit: Unit| {
         let published = limits.clone().filter(move |status| {
             let limit = status.limit();
-            limit.published && !limit.is_slots() && limit.is_tokens() == tokens
+            limit.published && limit.settings.unit() == unit
         });
         published.min_by_key(|status| {
             let (remaining, next) = status.balance();
@@ -52,15 +52,21 @@ pub(in crate::response) fn dialect_headers<'a>(
         })
     };
     let mut fields = Vec::with_capacity(6);
-    for tokens in [false, true] {
-        let Some(status) = least(tokens) else {
+    let kinds = [
+        Unit::Requests,
+        Unit::Tokens,
+        Unit::InputTokens,
+        Unit::OutputTokens,
+    ];
+    for unit in kinds {
+        let (Some(status), Some(names)) = (least(unit), header_names(unit, dialect)) else {
             continue;
         };
         let HeaderNames {
             limit,
             remaining,
             reset,
-        } = header_names(tokens, dialect);
+        } = names;
         let left = integer(status.remaining());
         let most = integer(count_and_window(&status.limit().settings).0);
         let full_in = nanos(status.full_in());
@@ -85,29 +91,41 @@ pub(in crate::response) fn dialect_headers<'a>(
 
 const SECOND: u64 = 1_000_000_000;
 
-fn header_names(tokens: bool, dialect: Dialect) -> HeaderNames {
-    match (dialect == Dialect::Anthropic, tokens) {
-        (true, false) => header_names!(
+/// Returns the names of the fields for limits of a kind. `None`: the dialect has none.
+fn header_names(unit: Unit, dialect: Dialect) -> Option<HeaderNames> {
+    Some(match (dialect == Dialect::Anthropic, unit) {
+        (true, Unit::Requests) => header_names!(
             "anthropic-ratelimit-requests-limit",
             "anthropic-ratelimit-requests-remaining",
             "anthropic-ratelimit-requests-reset"
         ),
-        (true, true) => header_names!(
+        (true, Unit::Tokens) => header_names!(
             "anthropic-ratelimit-tokens-limit",
             "anthropic-ratelimit-tokens-remaining",
             "anthropic-ratelimit-tokens-reset"
         ),
-        (false, false) => header_names!(
+        (true, Unit::InputTokens) => header_names!(
+            "anthropic-ratelimit-input-tokens-limit",
+            "anthropic-ratelimit-input-tokens-remaining",
+            "anthropic-ratelimit-input-tokens-reset"
+        ),
+        (true, Unit::OutputTokens) => header_names!(
+            "anthropic-ratelimit-output-tokens-limit",
+            "anthropic-ratelimit-output-tokens-remaining",
+            "anthropic-ratelimit-output-tokens-reset"
+        ),
+        (false, Unit::Requests) => header_names!(
             "x-ratelimit-limit-requests",
             "x-ratelimit-remaining-requests",
             "x-ratelimit-reset-requests"
         ),
-        (false, true) => header_names!(
+        (false, Unit::Tokens) => header_names!(
             "x-ratelimit-limit-tokens",
             "x-ratelimit-remaining-tokens",
             "x-ratelimit-reset-tokens"
         ),
-    }
+        _ => return None,
+    })
 }
 
 /// Writes a duration in Go's format, as OpenAI does, to the millisecond, rounded up: `120ms`, `8.64s`, `6m0s`,

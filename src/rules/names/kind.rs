@@ -13,22 +13,26 @@ pub(super) fn rank(settings: &LimitSettings) -> (bool, u8, Duration, u64, u64) {
         LimitSettings::Rate(rate) => (0, rate.period(), rate.count(), rate.burst_limit()),
         LimitSettings::Quota(quota) => (1, quota.window(), quota.count(), 0),
         LimitSettings::Tokens(rate) => (2, rate.period(), rate.count(), rate.burst_limit()),
-        LimitSettings::InFlight(cap) => (3, Duration::ZERO, cap.count(), 0),
+        LimitSettings::InputTokens(rate) => (3, rate.period(), rate.count(), rate.burst_limit()),
+        LimitSettings::OutputTokens(rate) => (4, rate.period(), rate.count(), rate.burst_limit()),
+        LimitSettings::InFlight(cap) => (5, Duration::ZERO, cap.count(), 0),
     };
     (settings.is_shadow(), kind, period, count, burst)
 }
 
 /// Names each of some limits, which are in the order of [`rank`], by its kind: nothing for the rate with the shortest
-/// period, `_per_hour` for another one, `_daily`, `_tokens`, `_in_flight`; then `_shadow`; and at last a number for
+/// period, `_per_hour` for another one, `_daily`, `_tokens`, `_input_tokens`, `_in_flight`; then `_shadow`; and at last a number for
 /// limits of the same kind and period.
 pub(super) fn words<'a>(all: impl Iterator<Item = &'a LimitSettings>) -> Vec<String> {
-    let mut shortest: HashMap<(bool, bool), Duration> = HashMap::new();
+    let mut shortest: HashMap<String, Duration> = HashMap::new();
     let mut numbers: HashMap<String, u64> = HashMap::new();
     let one = |settings: &LimitSettings| {
         let shadow = settings.is_shadow();
         let mut words = match settings {
             LimitSettings::Rate(_) => String::new(),
             LimitSettings::Tokens(_) => "_tokens".to_owned(),
+            LimitSettings::InputTokens(_) => "_input_tokens".to_owned(),
+            LimitSettings::OutputTokens(_) => "_output_tokens".to_owned(),
             LimitSettings::Quota(quota) => match quota.kind() {
                 Window::Day => "_daily".to_owned(),
                 Window::Week => "_weekly".to_owned(),
@@ -37,9 +41,8 @@ pub(super) fn words<'a>(all: impl Iterator<Item = &'a LimitSettings>) -> Vec<Str
             },
             LimitSettings::InFlight(_) => "_in_flight".to_owned(),
         };
-        if let LimitSettings::Rate(rate) | LimitSettings::Tokens(rate) = settings {
-            let is_tokens = matches!(settings, LimitSettings::Tokens(_));
-            match shortest.entry((shadow, is_tokens)) {
+        if let Some(rate) = settings.rate() {
+            match shortest.entry(format!("{words}{shadow}")) {
                 Entry::Vacant(first) => {
                     first.insert(rate.period());
                 }

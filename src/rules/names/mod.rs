@@ -11,6 +11,7 @@ use crate::{
         Limit, LimitSettings, Scope,
         in_flight::InFlight,
         limits::{Access, Limits},
+        measure::CachedInput,
         meter::Meter,
         quota::Quota,
         rate::Rate,
@@ -78,7 +79,7 @@ impl LimitNames {
         let own = limits.name.as_deref();
         let rates = limits.rates.iter().filter_map(Rate::name);
         let quotas = limits.quotas.iter().filter_map(Quota::name);
-        let tokens = limits.tokens.iter().filter_map(Rate::name);
+        let tokens = limits.token_rates().filter_map(Rate::name);
         let in_flight = limits.in_flight.iter().filter_map(InFlight::name);
         let limits = rates.chain(quotas).chain(tokens).chain(in_flight);
         for name in own.into_iter().chain(limits) {
@@ -98,28 +99,28 @@ impl LimitNames {
     pub(super) fn build(&mut self, limits: &Limits, place: ScopeName<'_>) -> Vec<Limit> {
         let scope = place.scope();
         let closed = (limits.access == Access::Closed).then(|| Rate::per_second(0));
-        let rates = closed.iter().chain(&limits.rates).map(|rate| {
-            let settings = LimitSettings::Rate(rate.clone());
-            (rate.name(), settings, Meter::of_rate(rate))
-        });
-        let quotas = limits.quotas.iter().map(|quota| {
-            let (settings, meter) = (LimitSettings::Quota(quota.clone()), Meter::of_quota(quota));
-            (quota.name(), settings, meter)
-        });
-        let tokens = limits.tokens.iter().map(|rate| {
-            let settings = LimitSettings::Tokens(rate.clone());
-            let meter = settings.meter(limits.reservation);
-            (rate.name(), settings, meter)
-        });
-        let in_flight = limits.in_flight.iter().map(|cap| {
-            let (settings, meter) = (
-                LimitSettings::InFlight(cap.clone()),
-                Meter::of_slots(cap.count()),
-            );
-            (cap.name(), settings, meter)
-        });
-        let all = rates.chain(quotas).chain(tokens).chain(in_flight);
-        let all: Vec<(Option<&str>, LimitSettings, Option<Meter>)> = all.collect();
+        type Named<'a> = (Option<&'a str>, LimitSettings);
+        fn of_rate(kind: fn(Rate) -> LimitSettings) -> impl Fn(&Rate) -> Named<'_> {
+            move |rate| (rate.name(), kind(rate.clone()))
+        }
+        let rates = closed.iter().chain(&limits.rates);
+        let rates = rates.map(of_rate(LimitSettings::Rate));
+        let quotas = limits.quotas.iter();
+        let quotas = quotas.map(|quota| (quota.name(), LimitSettings::Quota(quota.clone())));
+        let tokens = limits.tokens.iter().map(of_rate(LimitSettings::Tokens));
+        let input = limits.input_tokens.iter();
+        let input = input.map(of_rate(LimitSettings::InputTokens));
+        let output = limits.output_tokens.iter();
+        let output = output.map(of_rate(LimitSettings::OutputTokens));
+        let in_flight = limits.in_flight.iter();
+        let in_flight = in_flight.map(|cap| (cap.name(), LimitSettings::InFlight(cap.clone())));
+        let settled = tokens.chain(input).chain(output);
+        let all: Vec<Named<'_>> = rates
+            .chain(quotas)
+            .chain(settled)
+            .chain(in_flight)
+            .collect();
+        let cached_input = CachedInput::percent(limits.cached_input_percent.unwrap_or(100));
         let mut unnamed: Vec<_> = (0..all.len())
             .filter(|index| all[*index].0.is_none())
             .collect();
@@ -135,10 +136,7 @@ impl LimitNames {
             .filter(|(index, _)| Some(**index) != first)
             .map(|(index, words)| (*index, self.unique(&stem, &words)))
             .collect();
-        let limit = |(index, (own, settings, meter)): (
-            usize,
-            (Option<&str>, LimitSettings, Option<Meter>),
-        )| {
+        let limit = |(index, (own, settings)): (usize, Named<'_>)| {
             let made = made.remove(&index);
             let is_named = made.is_none();
             let name = made.as_deref().or(own).unwrap_or(&stem);
@@ -150,8 +148,9 @@ impl LimitNames {
                 name: name.into(),
                 is_named,
                 scope,
+                meter: settings.meter(limits.reservation),
+                measure: settings.measure(cached_input),
                 settings,
-                meter,
                 published: limits.publish.unwrap_or(!capacity) && !shadow,
                 shadow,
                 wait_policy: limits.wait_policy(),
@@ -187,7 +186,7 @@ fn validate(limits: &Limits, place: &str) -> Result<(), RulesError> {
             access,
         });
     }
-    for rate in limits.rates.iter().chain(&limits.tokens) {
+    for rate in limits.rates.iter().chain(limits.token_rates()) {
         let (count, period, burst) = (rate.count(), rate.period(), rate.burst_limit());
         if period.is_zero() {
             return Err(RulesError::Period {
@@ -217,7 +216,7 @@ fn validate(limits: &Limits, place: &str) -> Result<(), RulesError> {
     }
     let counts = [
         ("caps in flight", limits.in_flight.len()),
-        ("token rates", limits.tokens.len()),
+        ("token rates", limits.token_rates().count()),
     ];
     for (what, count) in counts {
         if count > MAX_HELD {

@@ -108,7 +108,7 @@ pub(crate) use self::{
 };
 use crate::{
     clock::{Moment, Nanos, Timeline, nanos},
-    limit::{Limit, LimitSettings, gcra::RefusalReason},
+    limit::{Limit, gcra::RefusalReason},
     limiter::{
         client_table::ClientTable,
         limit_set::{BoundLimit, Demand, LimitSet},
@@ -541,7 +541,7 @@ fn charge(bound: &BoundLimit, demand: Demand) -> Option<Charge> {
     let budget = Budget::new((*meter)?);
     let mut charge = Charge::new(key(bound, demand.identity)?, budget, bound.cost(demand));
     charge.is_shadow = *shadow;
-    charge.is_settled = matches!(bound.limit.settings, LimitSettings::Tokens(_));
+    charge.is_settled = bound.limit.is_settled();
     Some(charge)
 }
 

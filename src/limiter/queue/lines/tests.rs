@@ -10,6 +10,7 @@ use super::{
     Inner, QueueAhead, QueuePosition, QueueTicket, QueueUnits, WaitQueues, wait_queue::GRACE,
 };
 use crate::clock::Nanos;
+use crate::limit::Unit;
 use crate::limiter::limit_set::QueueId;
 
 const ROUTE: QueueId = QueueId::Scope(1);
@@ -34,18 +35,15 @@ fn wakers<const N: usize>() -> ([Arc<Woken>; N], [Waker; N]) {
 
 /// The units of a request that costs three.
 fn units(tokens: u64) -> QueueUnits {
-    QueueUnits { cost: 3, tokens }
+    ahead(1, tokens).units
 }
 
 /// So many of these, which ask for so many tokens together.
 fn ahead(requests: u64, tokens: u64) -> QueueAhead {
-    QueueAhead {
-        requests,
-        units: QueueUnits {
-            cost: 3 * requests,
-            tokens,
-        },
-    }
+    let mut units = QueueUnits::default();
+    units[Unit::Requests] = 3 * requests;
+    units[Unit::Tokens] = tokens;
+    QueueAhead { requests, units }
 }
 
 /// Without a deadline, before time has moved on.

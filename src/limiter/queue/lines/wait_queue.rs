@@ -31,9 +31,15 @@
 //!
 //! Times are readings of the throttle's clock, in nanoseconds, passed in; nothing here reads it.
 
-use std::{collections::BTreeMap, mem, task::Waker};
+use std::{
+    array,
+    collections::BTreeMap,
+    mem,
+    ops::{Index, IndexMut},
+    task::Waker,
+};
 
-use crate::clock::Nanos;
+use crate::{clock::Nanos, limit::Unit};
 
 /// The place in the order of all that wait. Lower is earlier.
 pub(crate) type QueueTicket = u64;
@@ -51,40 +57,45 @@ pub(crate) struct QueueAhead {
     pub(crate) units: QueueUnits,
 }
 
-/// The units that a request asks of the limits of a queue.
+/// The units that a request asks of the limits of a queue, by what these count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct QueueUnits {
-    /// Units of rates and quotas: one for a request, unless its route or model costs more.
-    pub(crate) cost: u64,
-    /// Model tokens.
-    pub(crate) tokens: u64,
+pub(crate) struct QueueUnits([u64; Unit::COUNT]);
+
+impl Index<Unit> for QueueUnits {
+    type Output = u64;
+
+    fn index(&self, unit: Unit) -> &u64 {
+        &self.0[unit as usize]
+    }
+}
+
+impl IndexMut<Unit> for QueueUnits {
+    fn index_mut(&mut self, unit: Unit) -> &mut u64 {
+        &mut self.0[unit as usize]
+    }
 }
 
 /// The sum of the units of many requests. Wide enough for as many as there can be.
 #[derive(Debug, Clone, Copy, Default)]
-struct UnitSum {
-    cost: u128,
-    tokens: u128,
-}
+struct UnitSum([u128; Unit::COUNT]);
 
 impl UnitSum {
     fn add(&mut self, units: QueueUnits) {
-        self.cost += u128::from(units.cost);
-        self.tokens += u128::from(units.tokens);
+        for (sum, units) in self.0.iter_mut().zip(units.0) {
+            *sum += u128::from(units);
+        }
     }
 
     fn sub(&mut self, units: QueueUnits) {
-        self.cost -= u128::from(units.cost);
-        self.tokens -= u128::from(units.tokens);
+        for (sum, units) in self.0.iter_mut().zip(units.0) {
+            *sum -= u128::from(units);
+        }
     }
 
     /// Returns the units that are not among `others`.
     fn without(self, others: Self) -> QueueUnits {
         let narrow = |units: u128| u64::try_from(units).unwrap_or(u64::MAX);
-        QueueUnits {
-            cost: narrow(self.cost - others.cost),
-            tokens: narrow(self.tokens - others.tokens),
-        }
+        QueueUnits(array::from_fn(|unit| narrow(self.0[unit] - others.0[unit])))
     }
 }
 

@@ -30,7 +30,7 @@ use std::{sync::Arc, task::Waker};
 use super::lines::{QueuePosition, QueueTicket, QueueUnits};
 use crate::{
     clock::Nanos,
-    limit::{LimitSettings, gcra::RefusalReason, wait_policy::WaitPolicy},
+    limit::{Unit, gcra::RefusalReason, wait_policy::WaitPolicy},
     limiter::{
         Limiter, Outdated,
         counters::Counters,
@@ -214,12 +214,9 @@ impl Limiter {
             let ahead = self.queues.ahead(queue, now);
             let reading = &mut readings[index];
             if let Some(meter) = bound.limit.meter.as_ref().filter(|_| ahead.requests > 0) {
-                let units = if bound.limit.is_tokens() {
-                    ahead.units.tokens
-                } else if bound.limit.is_slots() {
-                    ahead.requests
-                } else {
-                    ahead.units.cost
+                let units = match bound.limit.settings.unit() {
+                    Unit::Slots => ahead.requests,
+                    unit => ahead.units[unit],
                 };
                 reading.state = meter.owe(reading.state, at, units);
             }
@@ -460,11 +457,10 @@ fn units_in(limit_set: &LimitSet, queue: QueueId, demand: Demand) -> QueueUnits 
     let mut units = QueueUnits::default();
     let here = limit_set.enforced();
     for bound in here.filter(|bound| bound.queue(demand.identity) == queue) {
-        let cost = bound.cost(demand);
-        match bound.limit.settings {
-            LimitSettings::Tokens(_) => units.tokens = units.tokens.max(cost),
-            LimitSettings::Rate(_) | LimitSettings::Quota(_) => units.cost = units.cost.max(cost),
-            LimitSettings::InFlight(_) => {}
+        // Requests themselves are counted for slots.
+        if !bound.limit.is_slots() {
+            let most = &mut units[bound.limit.settings.unit()];
+            *most = bound.cost(demand).max(*most);
         }
     }
     units
