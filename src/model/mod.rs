@@ -12,10 +12,12 @@
 //!   model was not read has never fewer limits than one whose model was.
 
 mod models;
+mod patterns;
 mod resolver;
 
 pub use self::models::Models;
 pub(crate) use self::{
     models::ModelSource,
+    patterns::{NamePatternError, NamePatterns},
     resolver::{ModelResolver, ModelResolverError},
 };

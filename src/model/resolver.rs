@@ -1,13 +1,13 @@
 //! The class of a request among the models of the rules.
 
-use std::{cmp::Reverse, collections::HashMap, fmt, str};
+use std::{fmt, str};
 
-use foldhash::fast::RandomState;
 use http::HeaderName;
 
 use super::{
     Models,
     models::{ModelSource, NameModel},
+    patterns::{NamePatternError, NamePatterns},
 };
 use crate::{
     facts::{BodyFacts, UnreadReason},
@@ -22,8 +22,7 @@ pub(crate) enum ModelResolverError {
     #[cfg(feature = "config")]
     NoSource,
     Header(String),
-    Name(String),
-    SameName(String),
+    Names(NamePatternError),
 }
 
 /// Finds the class of a request.
@@ -32,10 +31,7 @@ pub(crate) struct ModelResolver {
     /// The parameter of route keys that names the model, where a key has it. The route of a request has to be found for
     /// it.
     in_path: Option<Box<str>>,
-    /// The numbers of names that stand for one model.
-    exact: HashMap<Box<str>, usize, RandomState>,
-    /// Beginnings of names, the longest first, with their numbers.
-    prefixes: Box<[(Box<str>, usize)]>,
+    patterns: NamePatterns,
 }
 
 /// A source of names, checked.
@@ -46,9 +42,6 @@ enum NameSource {
     Path,
     Closure(NameModel),
 }
-
-/// The most bytes of a name in the rules. Longer names in requests match none, or a beginning.
-const LONGEST: usize = 256;
 
 impl ModelResolver {
     pub(crate) fn new(models: &Models) -> Result<Self, ModelResolverError> {
@@ -63,33 +56,12 @@ impl ModelResolver {
             #[cfg(feature = "config")]
             ModelSource::Code => return Err(ModelResolverError::NoSource),
         };
-        let mut exact = HashMap::with_hasher(RandomState::default());
-        let mut prefixes: Vec<(Box<str>, usize)> = Vec::new();
-        for (number, (name, _)) in models.models.iter().enumerate() {
-            let prefix = name.strip_suffix('*');
-            let text = prefix.unwrap_or(name);
-            let is_reserved = matches!(&**name, "otherwise" | "unread");
-            if name.is_empty() || text.contains('*') || name.len() > LONGEST || is_reserved {
-                return Err(ModelResolverError::Name(name.to_string()));
-            }
-            let is_known = match prefix {
-                None => exact.insert(text.into(), number).is_some(),
-                Some(_) => {
-                    let is_known = prefixes.iter().any(|(known, _)| **known == *text);
-                    prefixes.push((text.into(), number));
-                    is_known
-                }
-            };
-            if is_known {
-                return Err(ModelResolverError::SameName(name.to_string()));
-            }
-        }
-        prefixes.sort_by_key(|(prefix, _)| Reverse(prefix.len()));
+        let patterns = NamePatterns::new(models.models.iter().map(|(name, _)| &**name))
+            .map_err(ModelResolverError::Names)?;
         Ok(Self {
             source,
             in_path: models.in_path.as_ref().map(|name| name.as_ref().into()),
-            exact,
-            prefixes: prefixes.into(),
+            patterns,
         })
     }
 
@@ -167,11 +139,7 @@ impl ModelResolver {
     }
 
     fn class_of(&self, name: Option<&str>) -> ModelClass {
-        let number = name.and_then(|name| {
-            let exact = self.exact.get(name).copied();
-            let beginning = || self.prefixes.iter().find(|(it, _)| name.starts_with(&**it));
-            exact.or_else(|| beginning().map(|(_, number)| *number))
-        });
+        let number = name.and_then(|name| self.patterns.find(name));
         number.map_or(ModelClass::OTHER, ModelClass::named)
     }
 }
@@ -271,16 +239,18 @@ mod tests {
 
     #[test]
     fn names_that_cannot_match_are_errors() {
-        let long = "a".repeat(LONGEST + 1);
+        let long = "a".repeat(NamePatterns::LONGEST + 1);
         for name in ["", "a*b", "**", "otherwise", "unread", &*long] {
             let models = Models::from_body().model(name.to_owned(), Rate::per_second(1));
             let error = ModelResolver::new(&models).expect_err(name);
-            assert_eq!(error, ModelResolverError::Name(name.to_owned()));
+            let fault = NamePatternError::Name(name.to_owned());
+            assert_eq!(error, ModelResolverError::Names(fault));
         }
         for name in ["a", "a*", "*"] {
             let models = Models::from_body().model(name, Limits::new());
             let error = ModelResolver::new(&models.model(name, Limits::new()));
-            assert_eq!(error.err(), Some(ModelResolverError::SameName(name.into())));
+            let fault = NamePatternError::SameName(name.into());
+            assert_eq!(error.err(), Some(ModelResolverError::Names(fault)));
         }
         let error = ModelResolver::new(&Models::by_header("x model"));
         assert_eq!(

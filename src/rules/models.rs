@@ -11,7 +11,7 @@ use crate::{
     client::Plan,
     limit::limits::Limits,
     limiter::limit_set::BoundLimit,
-    model::{ModelResolver, ModelResolverError, Models},
+    model::{ModelResolver, ModelResolverError, Models, NamePatternError},
     route::{RouteKey, path_parameter::PathParameter},
 };
 
@@ -68,8 +68,10 @@ pub(super) fn compile_models(
         #[cfg(feature = "config")]
         ModelResolverError::NoSource => RulesError::NoModelSource,
         ModelResolverError::Header(name) => RulesError::ModelHeader { name },
-        ModelResolverError::Name(name) => RulesError::ModelName { name },
-        ModelResolverError::SameName(name) => RulesError::SameModel { name },
+        ModelResolverError::Names(NamePatternError::Name(name)) => RulesError::ModelName { name },
+        ModelResolverError::Names(NamePatternError::SameName(name)) => {
+            RulesError::SameModel { name }
+        }
     })?;
     let on = models.routes.iter().map(|key| {
         let key = parse(key)?;
