@@ -379,7 +379,7 @@ async fn fifty_streams_are_granted_no_more_than_the_budget() {
             });
         }
         let admitted: u64 = calls.join_all().await.into_iter().sum();
-        assert!(admitted > 50, "{admitted}");
+        assert!(admitted > 25, "{admitted}");
         let granted = granted.lock().expect("no panic");
         let overrun = if stops { 1 } else { 13 - RESERVED };
         let mut sum = 0;
