@@ -71,6 +71,26 @@ impl Origin {
         }
     }
 
+    /// Gives back `units` of a charge that has left the balance at `state`, as [`refund`](Self::refund), but to no other
+    /// window of a quota than they were taken from.
+    pub(super) fn refund_charged(
+        &self,
+        bound: &BoundLimit,
+        identity: u128,
+        shared: bool,
+        state: u64,
+        units: u64,
+    ) {
+        let Some(store) = self.store_client(bound) else {
+            self.limiter
+                .refund_charged(bound, identity, shared, state, units);
+            return;
+        };
+        let charged_in = bound.limit.meter.and_then(|meter| meter.charged_in(state));
+        let change = charged_in.map_or(BalanceChange::Refund, BalanceChange::RefundIn);
+        store.correct(bound, identity, change, units);
+    }
+
     /// Gives back `units` that were taken before. `shared` tells if they came from a balance that strangers share. In
     /// this process it is done at once and wakes who waits for them; in a store as with [`owe`](Self::owe).
     pub(super) fn refund(&self, bound: &BoundLimit, identity: u128, shared: bool, units: u64) {

@@ -166,6 +166,23 @@ impl Meter {
         }
     }
 
+    /// Returns a moment of the window in which an admitted charge has left `state`. `None`: there are no windows.
+    ///
+    /// Such a state lies after the end of its window, by no more than the bucket holds, and a bucket holds no more than
+    /// its window has nanoseconds.
+    pub(crate) fn charged_in(&self, state: u64) -> Option<Nanos> {
+        let before_end = state.saturating_sub(self.capacity()).saturating_sub(1);
+        self.window().map(|_| before_end)
+    }
+
+    /// Returns whether two moments lie in one window. Always, if there are no windows.
+    pub(crate) fn is_in_one_window(&self, one: Nanos, other: Nanos) -> bool {
+        match &self.time {
+            Time::Windows(window) => window.end(one) == window.end(other),
+            Time::Flowing | Time::Still => true,
+        }
+    }
+
     /// The state after a charge of `cost`, or why it is refused.
     #[inline(always)]
     pub(crate) fn take(&self, state: u64, now: Nanos, cost: u64) -> Result<u64, RefusalReason> {
@@ -322,6 +339,25 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    proptest! {
+        #[test]
+        fn the_window_of_a_charge_is_known_by_the_state_that_it_left(
+            days in 0_u64..40_000,
+            nanos in 0_u64..86_400_000_000_000,
+            count in 1..=86_400_000_000_000_u64,
+            used in 0_u64..=86_400_000_000_000,
+            kind in 0..3_usize,
+        ) {
+            let now = days * 86_400_000_000_000 + nanos;
+            let quota = [Quota::per_day, Quota::per_week, Quota::per_month][kind](count);
+            let meter = Meter::of_quota(&quota).expect("open");
+            let state = meter.at(now) + used.clamp(1, count);
+            let charged = meter.charged_in(state).expect("it has windows");
+            prop_assert!(meter.is_in_one_window(charged, now));
+            prop_assert!(!meter.is_in_one_window(charged, meter.at(now)));
+        }
+    }
 
     /// A unit comes back each `interval` nanoseconds, up to `burst`.
     fn rate(interval: u64, burst: u64) -> Meter {

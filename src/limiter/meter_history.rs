@@ -180,7 +180,12 @@ impl MeterHistory {
 
     /// Returns the present step's version and meter; `None` if the limit has never been open.
     pub(crate) fn present(&self) -> Option<(Version, Meter)> {
-        self.with_lock(|MeterSteps(steps)| steps.back().map(|step| (step.version, step.meter)))
+        self.present_step().map(|step| (step.version, step.meter))
+    }
+
+    /// Returns the same with the time since which they hold.
+    pub(crate) fn present_step(&self) -> Option<MeterStep> {
+        self.with_lock(|MeterSteps(steps)| steps.back().copied())
     }
 
     /// Returns whether it is the same history, and not one with the same steps.

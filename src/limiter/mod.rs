@@ -64,7 +64,10 @@ use self::{
     readings::{LimitReading, LimitReadings},
     stagger::{RefusedWait, Stagger},
 };
-use crate::clock::{Instant, Nanos, Timeline};
+use crate::{
+    clock::{Instant, Nanos, Timeline},
+    limit::meter::Meter,
+};
 
 /// The error of a decision by rules that no longer hold: a balance is in terms of newer settings, or has gone over to
 /// other buckets. Nothing was taken. The request finds its limits in the rules in force, and is decided anew.
@@ -266,6 +269,31 @@ impl Limiter {
             let now = if meter.is_slots() { 0 } else { self.now() };
             balance.refund(shared, meter, now, units);
             self.came_back(bound, identity);
+        }
+    }
+
+    /// Gives back `units` of a charge that has left the balance at `state`, as [`refund`](Self::refund), unless the
+    /// window of a quota that they were taken from has ended: the next one was not charged.
+    ///
+    /// Units that a reload has carried over into a window count as taken from that one.
+    pub(crate) fn refund_charged(
+        &self,
+        bound: &BoundLimit,
+        identity: u128,
+        shared: bool,
+        state: u64,
+        units: u64,
+    ) {
+        let now = self.now();
+        let has_ended = |meter: &Meter, moment| !meter.is_in_one_window(moment, now);
+        let own = bound.limit.meter.as_ref();
+        let own = own.and_then(|meter| Some((meter, meter.charged_in(state)?)));
+        let is_carried = bound.history.is_past(bound.version);
+        let carried = is_carried.then(|| bound.history.present_step()).flatten();
+        let is_over = own.is_some_and(|(meter, charged)| has_ended(meter, charged))
+            || carried.is_some_and(|step| has_ended(&step.meter, step.since));
+        if !is_over {
+            self.refund(bound, identity, shared, units);
         }
     }
 

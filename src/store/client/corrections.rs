@@ -35,7 +35,10 @@ use std::{
 };
 
 use super::{BalanceChange, StoreClient};
-use crate::store::{BucketKey, Budget, Correction};
+use crate::{
+    clock::Nanos,
+    store::{BucketKey, Budget, Correction},
+};
 
 /// The sums that are still to be sent.
 #[derive(Debug, Default)]
@@ -44,8 +47,9 @@ pub(super) struct Corrections(Mutex<PendingCorrections>);
 /// The sums, and the task that sends them: changed together, under one lock.
 #[derive(Debug, Default)]
 struct PendingCorrections {
-    /// By bucket its latest budget, and the units that are owed. Below zero, they come back.
-    buckets: HashMap<BucketKey, (Budget, i128)>,
+    /// By bucket its latest budget, and the units that are owed. Below zero, they come back. Those that come back to a
+    /// window of a quota are kept apart, by the end of that.
+    buckets: HashMap<(BucketKey, Option<Nanos>), (Budget, i128)>,
     /// Set while a task sends them, or is about to be spawned.
     has_task: bool,
 }
@@ -69,14 +73,19 @@ impl Corrections {
         kind: BalanceChange,
         units: u64,
     ) -> bool {
+        let (window, change) = match kind {
+            BalanceChange::Owe => (None, i128::from(units)),
+            BalanceChange::Refund => (None, -i128::from(units)),
+            BalanceChange::RefundIn(moment) => {
+                (Some(budget.full_state(moment)), -i128::from(units))
+            }
+        };
+        let key = (key, window);
         let mut pending = self.lock();
         if pending.buckets.len() < Self::MAX_BUCKETS || pending.buckets.contains_key(&key) {
             let (last, sum) = pending.buckets.entry(key).or_insert((budget, 0));
             *last = budget;
-            *sum += match kind {
-                BalanceChange::Owe => i128::from(units),
-                BalanceChange::Refund => -i128::from(units),
-            };
+            *sum += change;
         }
         // Where there was no room, others are to be sent.
         !mem::replace(&mut pending.has_task, true)
@@ -103,22 +112,43 @@ impl Corrections {
         }
         let buckets = mem::take(&mut pending.buckets);
         drop(pending);
-        let corrections = buckets.into_iter().filter_map(|(key, (last, sum))| {
+        let mut corrections = Vec::with_capacity(buckets.len());
+        for ((key, window), (last, sum)) in buckets {
             let budget = present(&key).unwrap_or(last);
             let units = u64::try_from(sum.unsigned_abs()).unwrap_or(u64::MAX);
-            match sum {
-                0 => None,
-                1.. => Some(Correction::Owe { key, budget, units }),
-                _ => Some(Correction::Refund { key, budget, units }),
+            match (sum, window) {
+                (0, _) => {}
+                (1.., _) => corrections.push(Correction::Owe { key, budget, units }),
+                (_, None) => corrections.push(Correction::Refund { key, budget, units }),
+                (_, Some(end)) => corrections.extend(undone(key, budget, units, end)),
             }
-        });
-        Some(corrections.collect())
+        }
+        Some(corrections)
     }
 
     fn lock(&self) -> MutexGuard<'_, PendingCorrections> {
         // No panic can come between two writes that belong together.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Undoes charges of a window of a quota that ends at `end`: they come back only while it lasts.
+///
+/// No charge takes more than the bucket holds, and a store undoes no more at once.
+fn undone(
+    key: BucketKey,
+    budget: Budget,
+    units: u64,
+    end: Nanos,
+) -> impl Iterator<Item = Correction> {
+    let most = budget.capacity().max(1);
+    let parts = (0..units.div_ceil(most)).map(move |part| most.min(units - part * most));
+    parts.map(move |units| Correction::Undo {
+        key: key.clone(),
+        budget,
+        units,
+        taken: end.saturating_sub(1),
+    })
 }
 
 impl CorrectionTask {
@@ -145,7 +175,7 @@ impl Drop for CorrectionTask {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limit::rate::Rate;
+    use crate::limit::{quota::Quota, rate::Rate};
 
     #[test]
     fn changes_add_up_by_bucket_until_somebody_carries_them() {
@@ -196,6 +226,36 @@ mod tests {
             corrections.add(key("a"), budget, BalanceChange::Owe, 1),
             "nobody is left"
         );
+    }
+
+    #[test]
+    fn units_of_a_quota_come_back_to_the_window_that_they_were_taken_from() {
+        const DAY: Nanos = 86_400_000_000_000;
+        let budget = Budget::of_quota(&Quota::per_day(10)).expect("open");
+        let key = || BucketKey::new("a", None);
+        let corrections = Corrections::default();
+        let changes = [
+            (BalanceChange::RefundIn(5), 8),
+            (BalanceChange::RefundIn(DAY - 1), 7),
+            (BalanceChange::RefundIn(DAY), 3),
+            (BalanceChange::Owe, 2),
+        ];
+        for (change, units) in changes {
+            corrections.add(key(), budget, change, units);
+        }
+        let sent = corrections.take_pending(|_| None).expect("some");
+        let mut undone = Vec::new();
+        for correction in sent {
+            match correction {
+                Correction::Undo { units, taken, .. } => undone.push((taken, units)),
+                Correction::Owe { units, .. } => assert_eq!(units, 2),
+                other => panic!("{other:?}"),
+            }
+        }
+        undone.sort_unstable();
+        // No more at once than a bucket holds.
+        let expected = [(DAY - 1, 5), (DAY - 1, 10), (2 * DAY - 1, 3)];
+        assert_eq!(undone, expected);
     }
 
     #[test]

@@ -526,6 +526,8 @@ pub(crate) enum BalanceChange {
     Owe,
     /// Units that were charged come back.
     Refund,
+    /// Units of a quota come back to the window that this moment by the store's clock lies in, if it lasts.
+    RefundIn(Nanos),
 }
 
 /// Returns the name by which the store knows the bucket. `None`: it does not lie there.
