@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use tower_throttle::{
-    Clients, InFlight, Limits, Models, Plan, Quota, Rate, Rules, ThrottleLayer, response::Dialect,
-    rules::Undeclared, usage::Estimate,
+    Clients, InFlight, Limits, Models, Plan, Price, Prices, Quota, Rate, Rules, Spend,
+    ThrottleLayer, response::Dialect, rules::Undeclared, usage::Estimate,
 };
 
 /// A model server's whole policy.
@@ -29,6 +29,7 @@ tokens = { rate = "90000/minute", burst = 9000 }
 input_tokens = { rate = "60000/minute", name = "input" }
 output_tokens = "30000/minute"
 cached_input_percent = 10
+spend = ["250.00 per month", { spend = "2.00 per hour", burst = "10.50", name = "paced", shadow = true }]
 max_tokens_per_request = 8000
 cost = 1
 max_reservation_percent = 25
@@ -68,6 +69,16 @@ tokens = "90000/minute"
 [models."gpt-4o*"]
 rate = "100/minute"
 
+[prices."gpt-4o*"]
+input = "2.50"
+cached_input = "1.25"
+cache_write = "3.00"
+output = "10.00"
+
+[prices.otherwise]
+input = "15"
+output = "60"
+
 [rejections]
 "POST /v1/messages" = "anthropic"
 "POST /v2/models/{model}/infer" = "kserve"
@@ -92,6 +103,13 @@ fn whole() -> Rules {
         .input_tokens(Rate::per_minute(60_000).named("input"))
         .output_tokens(Rate::per_minute(30_000))
         .cached_input_percent(10)
+        .spend(Spend::per_month("250.00"))
+        .spend(
+            Spend::per_hour("2.00")
+                .burst("10.50")
+                .named("paced")
+                .shadow(),
+        )
         .max_tokens_per_request(8_000)
         .max_reservation_percent(25)
         .cost(1)
@@ -133,8 +151,19 @@ fn whole() -> Rules {
         .model("gpt-4o*", Rate::per_minute(100))
         .otherwise(Rate::per_minute(60))
         .unread(Rate::per_second(1).burst(2));
+    let prices = Prices::new()
+        .otherwise(Price::new().input("15").output("60"))
+        .model(
+            "gpt-4o*",
+            Price::new()
+                .input("2.50")
+                .cached_input("1.25")
+                .cache_write("3.00")
+                .output("10.00"),
+        );
     Rules::new()
         .models(models)
+        .prices(prices)
         .total(total)
         .default_route(Rate::per_second(10).burst(5))
         .undeclared(Undeclared::Shared)
@@ -255,7 +284,7 @@ fn every_error_names_its_place() {
             "nonsense = 10",
             "line 1, column 1: nonsense: unknown setting; the settings are total, default_route, undeclared, \
              catch_all, routes, \
-             models, clients, estimate, rejections",
+             models, prices, clients, estimate, rejections",
         ),
         (
             "\n[routes.\"POST /x\"]\nrate = 10\n  brust = 5",
@@ -441,6 +470,34 @@ fn every_error_names_its_place() {
         (
             "[total]\ntokens = 9\nmax_reservation_percent = 101",
             "line 3, column 27: total.max_reservation_percent: more than 100 percent of a burst",
+        ),
+        (
+            "[total]\ntokens = 9\ncached_input_percent = 101",
+            "line 3, column 24: total.cached_input_percent: more than 100 percent of a token",
+        ),
+        (
+            "total.spend = \"10/month\"",
+            "line 1, column 15: total.spend: `10/month` is not an amount in a time; write one such as `250.00 per month`",
+        ),
+        (
+            "total.spend = 10",
+            "line 1, column 15: total.spend: expected an amount of money, found a number; write it as text",
+        ),
+        (
+            "total.spend = \"3000000000 per month\"",
+            "line 1, column 15: total.spend: `3000000000` is above 2419200000.00, the most in this window",
+        ),
+        (
+            "total.spend = { spend = \"1 per day\", burst = \"2\" }",
+            "line 1, column 46: total.spend.burst: `2` is a burst, which a day, week or month does not have",
+        ),
+        (
+            "[prices.a]\ninput = \"2.0000001\"",
+            "line 2, column 9: prices.a.input: `2.0000001` has more than six decimals",
+        ),
+        (
+            "[prices.a]\nprompt = \"2\"",
+            "line 2, column 1: prices.a.prompt: unknown setting",
         ),
         (
             "[models]\notherwise = 1",

@@ -84,6 +84,7 @@ fn settings_of_limits() -> Value {
         "tokens": described(some("rate"), "The rate of model tokens, which are reserved and then settled."),
         "input_tokens": described(some("rate"), "The rate of the model tokens of requests."),
         "output_tokens": described(some("rate"), "The rate of the model tokens of answers."),
+        "spend": described(some("spend"), "The amount of money in a time, by the prices of models."),
         "cached_input_percent": {
             "type": "integer",
             "minimum": 0,
@@ -236,6 +237,36 @@ fn schema() -> Value {
             "Limits of requests whose model was not read. Default: those of every model.",
         ),
     });
+    let amount = || {
+        described(
+            defined("amount"),
+            "The price of a million tokens, such as `2.50`.",
+        )
+    };
+    let price = table(
+        &json!({
+            "input": amount(),
+            "cached_input": described(defined("amount"), "That of tokens read from a cache. Default: that of the input."),
+            "cache_write": described(defined("amount"), "That of tokens written to a cache. Default: that of the input."),
+            "output": amount(),
+        }),
+        None,
+    );
+    let mut prices = by_model("Prices of models, by their name, and `otherwise` of all others.");
+    prices["propertyNames"]["pattern"] = json!(r"^[^*]*\*?$");
+    prices["additionalProperties"] = price;
+    let spend = r"[0-9][0-9_]*(\.[0-9_]+)? per *(month|week|day|hour|minute|second)";
+    let mut spend = named(
+        described(
+            text(spend),
+            "An amount in a time, such as `250.00 per month`.",
+        ),
+        "spend",
+    );
+    spend["burst"] = described(
+        defined("amount"),
+        "The amount that is spent at once, of a rate.",
+    );
     let exact =
         json!({ "type": "boolean", "description": "Whether the number is the exact cost." });
     let estimate = one_of([
@@ -294,6 +325,7 @@ fn schema() -> Value {
         },
         "routes": described(by_route("limits"), "Limits of single routes, by route key, such as `POST /v1/chat/completions`."),
         "models": models,
+        "prices": prices,
         "clients": described(table(&clients, Some("by")), "Limits of clients: how they are identified, and the limits of each."),
         "estimate": described(estimate, "The model tokens that are reserved for a request."),
         "rejections": described(by_route("dialect"), "The dialect of refusals, by route key."),
@@ -309,6 +341,8 @@ fn schema() -> Value {
         "steady": one_of([steady, per]),
         "rate": one_of([defined("steady"), table(&rate, Some("rate"))]),
         "quota": one_of([text(&window), table(&named(described(text(&window), "A number in a window, such as `10000/day`."), "quota"), Some("quota"))]),
+        "amount": text(r"[0-9][0-9_]*(\.[0-9_]+)?"),
+        "spend": one_of([spend["spend"].clone(), table(&spend, Some("spend"))]),
         "in_flight": one_of([slots.clone(), table(&named(slots, "max"), Some("max"))]),
         "duration": text(&format!("({NUMBER} *)?{UNIT}")),
         "name": text("[A-Za-z0-9_]{1,64}"),
@@ -449,6 +483,10 @@ fn what_is_valid_is_read_and_what_is_not_is_not() {
         "estimate = { header = 'x', exact = true }",
         "estimate = { tokens = 5, exact = false }",
         "total = { tokens = 5, max_tokens_per_request = 3, max_reservation_percent = 100 }",
+        "total = { input_tokens = 5, output_tokens = '9/minute', cached_input_percent = 0 }",
+        "total.spend = '250.00 per month'",
+        "total.spend = ['1 per day', { spend = '0.5 per hour', burst = '2', shadow = true }]",
+        "prices = { 'gpt-4o*' = { input = '2.50', output = '10' }, otherwise.input = '1' }",
         "rejections.'GET /' = 'openai'",
         "undeclared = 'per_route'",
         "catch_all = 'unrouted'",
@@ -473,6 +511,14 @@ fn what_is_valid_is_read_and_what_is_not_is_not() {
         "total = { rate = 1, brust = 5 }",
         "total = { rate = 1, burst = 1.5 }",
         "total.quota = 10",
+        "total.spend = 10",
+        "total.spend = '10'",
+        "total.spend = '10/month'",
+        "total.spend = '-1 per month'",
+        "total.cached_input_percent = 101",
+        "prices.a.input = 2.5",
+        "prices.a.input = '-2.5'",
+        "prices.a.price = '1'",
         "total.quota = '10'",
         "total.quota = '1.5/day'",
         "total.in_flight = 1.5",

@@ -7,7 +7,8 @@
 //! # Invariants
 //!
 //! - **Each limit by its measure.** The count is one of tokens by kind, and each limit is charged with what it measures
-//!   of it: all tokens, or those of the input or of the output.
+//!   of it: all tokens, those of the input or of the output, or their
+//!   price.
 //! - **Charged with the larger of the two.** Until it is settled, each limit is charged with its reserved units, or
 //!   with the used ones if these are more. Limits with small bursts may have reserved fewer than others, so each has
 //!   its own entry.
@@ -48,7 +49,7 @@ use std::sync::{Arc, PoisonError};
 use super::{Origin, Permits};
 use crate::{
     clock::Nanos,
-    limit::{Limit, Unit, token_demand::TokenDemand, token_usage::TokenUsage},
+    limit::{Limit, Unit, price::PriceClass, token_demand::TokenDemand, token_usage::TokenUsage},
     limiter::{
         limit_set::{BoundLimit, Demand},
         readings::LimitReadings,
@@ -66,6 +67,8 @@ pub(crate) struct TokenReservation {
     /// The tokens that the request was estimated at. A limit reserves as many as it counts of them, or fewer if its
     /// burst is smaller.
     estimate: TokenDemand,
+    /// The class of the request among the prices of the rules.
+    price: PriceClass,
     /// One entry for each limit that is settled among the limits, in their order.
     entries: Box<[LimitReservation]>,
     /// The count, which changes with the charges.
@@ -81,7 +84,8 @@ struct LimitReservation {
     is_charged: bool,
     /// Set if strangers share the balance, since the table of clients had no room.
     is_shared: bool,
-    /// The state of its bucket after the charge, for a bucket in a store: what is left is told from it later.
+    /// The state of its bucket after the charge: for a bucket in a store, what is left is told from it later, and of a
+    /// quota it has the window that was charged.
     state: u64,
 }
 
@@ -118,8 +122,8 @@ enum Charged {
 
 impl Charged {
     /// Returns the units that one limit is charged with.
-    fn of(self, entry: &LimitReservation, limit: &Limit) -> u64 {
-        let units = |usage| limit.measure.of(usage);
+    fn of(self, entry: &LimitReservation, limit: &Limit, price: PriceClass) -> u64 {
+        let units = |usage| limit.measure.of(usage, price);
         match self {
             Self::AtLeast(usage) => units(usage).max(entry.reserved),
             Self::AtLeastEither(one, other) => units(one).max(units(other)).max(entry.reserved),
@@ -156,6 +160,7 @@ impl TokenReservation {
             origin: Arc::clone(origin),
             identity: demand.identity,
             estimate: demand.tokens,
+            price: demand.price,
             entries: entries.collect(),
             state: Mutex::new(ReservationState {
                 used: TokenUsage::new(),
@@ -221,10 +226,8 @@ impl TokenReservation {
     /// A report is not believed if it is above what was reserved, what these bytes can carry and what may have gone
     /// unseen, together: it is counted as implausible, and changes nothing.
     pub(crate) fn settle_reported(&self, total: TokenUsage, passed: u64) -> Report {
-        let of_tokens = self.entries().filter(|(_, bound)| {
-            let unit = bound.limit.settings.unit();
-            unit.is_tokens()
-        });
+        let of_tokens = self.entries();
+        let of_tokens = of_tokens.filter(|(_, bound)| bound.limit.measure.is_of_tokens());
         let reserved = of_tokens.map(|(entry, _)| entry.reserved).max();
         let most = (reserved.unwrap_or(0))
             .saturating_add(passed.saturating_mul(Self::PER_BYTE))
@@ -290,16 +293,14 @@ impl TokenReservation {
     pub(crate) fn remaining(&self) -> u64 {
         let used = self.with(|state| (!state.is_settled).then_some(state.used));
         let now = self.now();
-        let bounding = self.entries().filter(|(_, bound)| {
-            let limit = &bound.limit;
-            !limit.shadow && limit.settings.unit() != Unit::InputTokens
-        });
-        let remaining = bounding.map(|(entry, bound)| {
-            let used = used.map(|used| bound.limit.measure.of(used));
+        let enforced = self.entries().filter(|(_, bound)| !bound.limit.shadow);
+        let remaining = enforced.map(|(entry, bound)| {
+            let measure = &bound.limit.measure;
+            let used = used.map(|used| measure.of(used, self.price));
             let left = used.map_or(0, |used| entry.reserved.saturating_sub(used));
             let origin = &self.origin;
             let balance = origin.remaining(bound, self.identity, entry.state, now);
-            left.saturating_add(balance)
+            measure.output_for(left.saturating_add(balance), self.price)
         });
         remaining.min().unwrap_or(u64::MAX)
     }
@@ -308,14 +309,16 @@ impl TokenReservation {
     fn charge(&self, before: Charged, after: Charged) {
         for (entry, bound) in self.entries().filter(|(entry, _)| entry.is_charged) {
             let limit = &bound.limit;
-            let (before, after) = (before.of(entry, limit), after.of(entry, limit));
+            let [before, after] =
+                [before, after].map(|charged| charged.of(entry, limit, self.price));
             match after.checked_sub(before) {
                 Some(0) => {}
                 Some(more) => self.origin.owe(bound, self.identity, more),
                 None => {
                     let less = before - after;
+                    let (shared, state) = (entry.is_shared, entry.state);
                     self.origin
-                        .refund(bound, self.identity, entry.is_shared, less);
+                        .refund_charged(bound, self.identity, shared, state, less);
                 }
             }
         }

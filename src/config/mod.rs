@@ -60,7 +60,7 @@
 //! | `routes` | limits, by [route key](crate::RouteKey) |
 //! | `undeclared` | `"per_route"` or `"shared"`: [`Undeclared`](crate::rules::Undeclared) |
 //! | `catch_all` | `"unmatched"` or `"unrouted"`: [`CatchAll`](crate::route::CatchAll) |
-//! | `models`, `clients` | see below |
+//! | `models`, `prices`, `clients` | see below |
 //! | `estimate` | [tokens](crate::usage::Estimate) of a request: `300`, `{ header = "x-max-tokens", or = 300 }`, `{ bytes_per_token = 4 }`, or `{ body = { output = 4096 }, or = 8192 }` with the settings of a [`BodyEstimate`](crate::usage::BodyEstimate); with `exact = true` it is the [cost](crate::usage::Estimate::exact) |
 //! | `rejections` | a [`Dialect`](crate::response::Dialect), by route key: `"problem"`, `"openai"`, `"anthropic"`, `"api_gateway"`, `"azure_api_management"`, `"kserve"`, `"json_rpc"` |
 //!
@@ -73,6 +73,7 @@
 //! | `quota` | `"10000/day"`, `"/week"`, `"/month"` or a duration; a table with `quota`, `name`, `shadow`; or a list |
 //! | `tokens` | rates of [model tokens](crate::Limits::tokens), written as `rate` |
 //! | `input_tokens`, `output_tokens` | rates of the model tokens of [requests](crate::Limits::input_tokens) and of [answers](crate::Limits::output_tokens), written as `rate` |
+//! | `spend` | an [amount of money](crate::Limits::spend): `"250.00 per month"`, per week or day, or as a rate per hour, minute or second; a table with `spend`, `burst` (of a rate), `name`, `shadow`; or a list |
 //! | `cached_input_percent` | the weight of [cached](crate::Limits::cached_input_percent) input tokens |
 //! | `in_flight` | `8`, a table with `max`, `name`, `shadow`, or a list |
 //! | `max_wait`, `max_waiting` | a duration such as `"500ms"`, and a number: [waiting](crate::guides::models#queues) |
@@ -96,6 +97,9 @@
 //!   [`Models::named_by`](crate::Models::named_by) names models.
 //! - `on`: the keys of the routes whose requests have models.
 //! - `otherwise` and `unread`: limits, as in [`Models`](crate::Models).
+//!
+//! **Prices** are those of a million tokens, as text, by the names of models and `otherwise`: tables with `input` and
+//! `output`, and if need be `cached_input` and `cache_write`, as in [`Prices`](crate::Prices).
 //!
 //! **Clients** have these settings:
 //!

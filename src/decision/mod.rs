@@ -12,7 +12,7 @@ use crate::{
     clock::Nanos,
     limit::{
         Limit, LimitSettings, Scope, gcra::RefusalReason, in_flight::InFlight, meter::Meter,
-        quota::Quota, rate::Rate,
+        quota::Quota, rate::Rate, spend::Spend,
     },
     limiter::{
         limit_set::{LimitSet, refusal},
@@ -292,6 +292,15 @@ impl<'a> LimitStatus<'a> {
         }
     }
 
+    /// Returns the settings of the limit, if it is an amount of money. Its units are millionths of a unit of money.
+    #[must_use]
+    pub fn spend(&self) -> Option<&'a Spend> {
+        match &self.limit.settings {
+            LimitSettings::Spend(spend) => Some(spend),
+            _ => None,
+        }
+    }
+
     /// Returns whether the limit counts model tokens, of whichever kind.
     pub(crate) fn counts_tokens(&self) -> bool {
         self.limit.settings.unit().is_tokens()
@@ -306,7 +315,7 @@ impl<'a> LimitStatus<'a> {
         }
     }
 
-    /// Returns the units of the request: 1, or the model tokens to be reserved (see
+    /// Returns the units of the request: 1, or the model tokens or millionths of money to be reserved (see
     /// [`Limits::tokens`](crate::Limits::tokens)). For a request that is too large, the whole estimate.
     #[must_use]
     pub fn cost(&self) -> u64 {

@@ -23,7 +23,7 @@ use crate::{
     clock::Nanos,
     decision::Failure,
     head::RequestHead,
-    limit::Limit,
+    limit::{Limit, Unit},
     limiter::{
         limit_set::{Demand, LimitSet},
         readings::LimitReadings,
@@ -82,9 +82,13 @@ impl Attempt<'_> {
         let limiter = &self.rules.limiter;
         let mut readings = limiter.peek(limit_set, self.demand, self.arrived);
         let reads_tokens = self.rules.estimator.reads_body();
+        let models = self.rules.models.as_ref();
+        let reads_price = models.is_some_and(|models| models.resolver.reads_price());
         let is_known = |limit: &Limit| {
             let is_of_clients = !limit.is_shared();
-            !(reads_tokens && limit.is_settled() || is_of_clients && !is_certain)
+            !(reads_tokens && limit.is_settled()
+                || reads_price && limit.settings.unit() == Unit::Spend
+                || is_of_clients && !is_certain)
         };
         is_refused(limit_set, is_known, &readings, self.arrived).then(|| {
             let mut outcome = Outcome::new(self.arrived, &mut readings);

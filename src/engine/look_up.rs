@@ -26,8 +26,9 @@ use crate::{
     client::Resolver,
     facts::UnreadReason,
     head::RequestHead,
-    limit::{model_class::ModelClass, token_demand::TokenDemand},
+    limit::{model_class::ModelClass, price::PriceClass, token_demand::TokenDemand},
     limiter::{Outdated, limit_set::Demand},
+    model::RequestClasses,
     observe,
     response::{Protocol, Rejection},
     route::{
@@ -60,19 +61,48 @@ struct MatchedLimits<'a> {
 #[derive(Clone, Copy)]
 struct MatchedModels<'a> {
     rules: &'a ModelRules,
-    /// The class of the request, if it was found in the path. `None`: it is the one in the demand.
-    in_path: Option<ModelClass>,
+    /// The classes of the request, if they were found in the path. `None`: they are those in the demand.
+    in_path: Option<RequestClasses>,
+    /// The requests of all routes that the request may mean have models.
+    is_on_all: bool,
 }
 
 impl<'a> MatchedModels<'a> {
+    /// Unites the models of all routes that a request may mean.
+    fn all(routes: impl IntoIterator<Item = Option<Self>>) -> Option<Self> {
+        let mut is_on_all = true;
+        let models = routes
+            .into_iter()
+            .inspect(|models| is_on_all &= models.is_some());
+        let united = models.fold(None, Self::united)?;
+        Some(Self {
+            is_on_all,
+            ..united
+        })
+    }
+
     /// Unites the models of two routes that a request may mean. Where these differ, the model is not read.
     fn united(one: Option<Self>, other: Option<Self>) -> Option<Self> {
         match (one, other) {
             (Some(one), Some(other)) if one.in_path != other.in_path => Some(MatchedModels {
-                in_path: Some(ModelClass::UNREAD),
+                in_path: Some(RequestClasses::UNREAD),
                 ..one
             }),
             (one, other) => one.or(other),
+        }
+    }
+
+    /// Returns the classes of the request: those in its path, or else in its demand.
+    fn classes(&self, demand: &Demand) -> RequestClasses {
+        let Demand { model, price, .. } = *demand;
+        let classes = self.in_path.unwrap_or(RequestClasses { model, price });
+        match self.is_on_all {
+            true => classes,
+            // Nothing says which of the routes it means.
+            false => RequestClasses {
+                price: PriceClass::UNREAD,
+                ..classes
+            },
         }
     }
 }
@@ -160,7 +190,8 @@ impl RuleSet {
     #[inline(always)]
     fn plan_of(&self, request: RequestHead<'_>, visit: Visit, demand: &mut Demand) -> &PlanLimits {
         if let Some(models) = &self.models {
-            demand.model = models.resolver.class(request);
+            let RequestClasses { model, price } = models.resolver.classes(request);
+            (demand.model, demand.price) = (model, price);
         }
         match &self.resolver {
             Some(resolver) => self.client(resolver, request, visit, demand),
@@ -245,15 +276,19 @@ impl RuleSet {
             models,
             is_declared,
         } = self.of_routes(request, protocol, plan, visit)?;
-        if let Some(MatchedModels { rules, in_path }) = models {
-            let class = in_path.unwrap_or(demand.model);
-            if class == ModelClass::UNREAD && visit == Visit::Request {
-                self.count_unread(rules, request, in_path.is_some());
+        // Requests without a model have the price of all others.
+        let mut price = PriceClass::OTHERWISE;
+        if let Some(models) = models {
+            let (rules, classes) = (models.rules, models.classes(demand));
+            if classes.model == ModelClass::UNREAD && visit == Visit::Request {
+                self.count_unread(rules, request, models.in_path.is_some());
             }
-            if let Some(position) = class.position() {
+            if let Some(position) = classes.model.position() {
                 limits = rules.limits(&limits, plan, position, is_declared);
             }
+            price = classes.price;
         }
+        demand.price = price;
         if limits.limit_set.has_tokens {
             demand.tokens = self.estimator.tokens(request);
             demand.is_exact = self.estimator.is_exact();
@@ -299,7 +334,7 @@ impl RuleSet {
             },
             Some((other_route, other)) => MatchedLimits {
                 limits: self.combined_limits.get(&[own, other], !route.undeclared),
-                models: MatchedModels::united(models, self.models_on(other_route, &head)),
+                models: MatchedModels::all([models, self.models_on(other_route, &head)]),
                 is_declared: false,
             },
         })
@@ -337,12 +372,17 @@ impl RuleSet {
                 let found = found.ok()?;
                 let is_exempt = found.limits.limit_set.exempt;
                 match found.models {
-                    Some(MatchedModels {
-                        rules,
-                        in_path: Some(class),
-                    }) => {
-                        let position = class.position().unwrap_or(0);
+                    Some(
+                        models @ MatchedModels {
+                            rules,
+                            in_path: Some(_),
+                            ..
+                        },
+                    ) => {
+                        let classes = models.classes(demand);
+                        let position = classes.model.position().unwrap_or(0);
                         let limits = rules.limits(&found.limits, plan, position, found.is_declared);
+                        demand.price = classes.price;
                         (limits, false)
                     }
                     models => (found.limits, models.is_some() && !is_exempt),
@@ -373,7 +413,7 @@ impl RuleSet {
     ) -> Result<MatchedLimits<'_>, Outdated> {
         let mut all: Vec<&RouteLimits> = Vec::new();
         let mut is_declared = true;
-        let mut models = None;
+        let mut models = Vec::new();
         for reading in readings.iter() {
             let route = match self.table.find_as(&reading) {
                 Some(declared) => declared,
@@ -384,7 +424,7 @@ impl RuleSet {
             let own = (route, self.limits_of(route, plan, variant));
             let other = self.of_other_end(reading.head(), route, plan, variant);
             for (route, limits) in std::iter::once(own).chain(other) {
-                models = MatchedModels::united(models, self.models_on(route, reading.head()));
+                models.push(self.models_on(route, reading.head()));
                 if !all.iter().any(|known| std::ptr::eq(*known, limits)) {
                     all.push(limits);
                 }
@@ -392,7 +432,7 @@ impl RuleSet {
         }
         Ok(MatchedLimits {
             limits: self.combined_limits.get(&all, is_declared),
-            models,
+            models: MatchedModels::all(models),
             is_declared: false,
         })
     }
@@ -420,8 +460,12 @@ impl RuleSet {
     #[inline(always)]
     fn models_on(&self, route: &Route, head: &Head<'_>) -> Option<MatchedModels<'_>> {
         let rules = self.models.as_ref().filter(|models| models.has(route))?;
-        let in_path = rules.class_in_path(route, head);
-        Some(MatchedModels { rules, in_path })
+        let in_path = rules.classes_in_path(route, head);
+        Some(MatchedModels {
+            rules,
+            in_path,
+            is_on_all: true,
+        })
     }
 
     /// Counts a request whose model was not read.

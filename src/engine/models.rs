@@ -24,9 +24,8 @@ use std::{
 
 use super::{route_limits::RouteLimits, routes::Route};
 use crate::{
-    limit::model_class::ModelClass,
     limiter::limit_set::BoundLimit,
-    model::ModelResolver,
+    model::{ModelResolver, RequestClasses},
     route::{RouteKey, path_parameter::PathParameter, readings::Head},
     rules::{CompiledModels, PlanLimits},
 };
@@ -80,25 +79,25 @@ impl ModelRules {
         PathParameter::of(key, self.resolver.path_param()?)
     }
 
-    /// Returns the class of a request that matches a route, if the model is found in its path.
+    /// Returns the classes of a request that matches a route, if the model is found in its path.
     #[inline(always)]
-    pub(super) fn class_in_path(&self, route: &Route, head: &Head<'_>) -> Option<ModelClass> {
+    pub(super) fn classes_in_path(&self, route: &Route, head: &Head<'_>) -> Option<RequestClasses> {
         let parameter = route.model_parameter.as_ref()?;
-        Some(self.class_by(parameter, head))
+        Some(self.classes_by(parameter, head))
     }
 
     #[inline(never)]
-    fn class_by(&self, parameter: &PathParameter, head: &Head<'_>) -> ModelClass {
+    fn classes_by(&self, parameter: &PathParameter, head: &Head<'_>) -> RequestClasses {
         let value = parameter.value(head);
         let value = value.as_deref();
-        let class = self.resolver.class_in_path(value);
+        let classes = self.resolver.classes_in_path(value);
         // A host may take the path for the one without a slash at its end.
         let shorter = value.and_then(|value| value.strip_suffix(b"/"));
         match shorter.filter(|_| parameter.is_greedy()) {
-            Some(shorter) if self.resolver.class_in_path(Some(shorter)) != class => {
-                ModelClass::UNREAD
+            Some(shorter) if self.resolver.classes_in_path(Some(shorter)) != classes => {
+                RequestClasses::UNREAD
             }
-            _ => class,
+            _ => classes,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, time::Duration};
 
 use super::{
-    in_flight::InFlight, quota::Quota, rate::Rate, reservation::Reservation,
+    in_flight::InFlight, quota::Quota, rate::Rate, reservation::Reservation, spend::Spend,
     wait_policy::WaitPolicy,
 };
 use crate::clock::nanos;
@@ -29,7 +29,7 @@ use crate::clock::nanos;
 ///
 /// A route's limits override the default's field by field, and a route inherits the fields that it leaves out. All
 /// rates together are one field: a route with a rate of its own has none of the default's rates. The same holds for all
-/// quotas, all token rates of a kind and all caps in flight. A [shadow](Rate::shadow) replaces no enforced limit: a route with
+/// quotas, all token rates of a kind, all amounts of money and all caps in flight. A [shadow](Rate::shadow) replaces no enforced limit: a route with
 /// shadows alone keeps the default's limits as well.
 ///
 /// A rate comes with its burst: without [`Rate::burst`] the burst is the rate's own count, not the default's burst.
@@ -43,6 +43,7 @@ pub struct Limits {
     pub(crate) tokens: Vec<Rate>,
     pub(crate) input_tokens: Vec<Rate>,
     pub(crate) output_tokens: Vec<Rate>,
+    pub(crate) spend: Vec<Spend>,
     pub(crate) in_flight: Vec<InFlight>,
     pub(crate) max_wait: Option<Duration>,
     pub(crate) max_waiting: Option<usize>,
@@ -186,6 +187,28 @@ impl Limits {
         self
     }
 
+    /// Adds an **amount of money** that requests may cost, by the [prices](crate::Rules::prices) of the rules.
+    ///
+    /// The price of a request is estimated and reserved when it is admitted, and settled when its tokens are known, as
+    /// for [`tokens`](Self::tokens): a request reserves no more than a part of the amount
+    /// ([`max_reservation_percent`](Self::max_reservation_percent)), and at least a millionth of a unit, so that a spent
+    /// budget admits no request. Without a settlement the price of the reservation stands, or that of what was counted.
+    ///
+    /// A budget is overrun by at most the price that the requests in flight have beyond their reservations, and what is
+    /// owed beyond a window's amount is forgotten as the window ends. A request that is settled in a later window than it
+    /// was admitted in gives nothing back to the later one, and what it has used beyond its reservation is charged there.
+    ///
+    /// Header fields publish amounts of money only if [`publish`](Self::publish) is set: in millionths of a unit.
+    ///
+    /// # Errors
+    ///
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new) returns an error for an amount that cannot be kept (see
+    /// [`Spend`]), for rules without prices, and for more than five amounts in one scope.
+    pub fn spend(mut self, spend: Spend) -> Self {
+        self.spend.push(spend);
+        self
+    }
+
     /// Sets the weight of input tokens that the model server has read from its cache, in percent of other tokens, in
     /// [`tokens`](Self::tokens) and [`input_tokens`](Self::input_tokens) of this scope. Default: 100. With zero they
     /// count nothing. The sum of a request is rounded up.
@@ -308,9 +331,9 @@ impl Limits {
 
     /// Names the limits of this scope that have no name of their own: 1 to 64 of `A-Z a-z 0-9 _`.
     ///
-    /// One limit gets the name itself: the rate with the shortest period, or else the first quota, token rate or cap.
-    /// The others get the name with a suffix for their kind, such as `chat_per_hour`, `chat_daily`, `chat_tokens` or
-    /// `chat_in_flight`; a shadow also gets `_shadow`. Limits of the same kind and period are numbered by size from the
+    /// One limit gets the name itself: the rate with the shortest period, or else the first quota, token rate, amount or
+    /// cap. The others get the name with a suffix for their kind, such as `chat_per_hour`, `chat_daily`, `chat_tokens`,
+    /// `chat_output_tokens`, `chat_spend` or `chat_in_flight`; a shadow also gets `_shadow`. Limits of the same kind and period are numbered by size from the
     /// second on.
     ///
     /// Without this call the limits are named after their scope:
@@ -349,7 +372,7 @@ impl Limits {
     /// `RateLimit`.
     ///
     /// Default: yes for routes and clients; no for the total and for caps in flight of routes, which reveal the
-    /// server's capacity. A refusal names its limit and the wait in either case.
+    /// server's capacity, and for amounts of money. A refusal names its limit and the wait in either case.
     pub fn publish(mut self, publish: bool) -> Self {
         self.publish = Some(publish);
         self
@@ -373,6 +396,7 @@ impl Limits {
             tokens,
             input_tokens,
             output_tokens,
+            spend,
             in_flight,
             max_wait: _,
             max_waiting: _,
@@ -386,6 +410,7 @@ impl Limits {
         let mut rates = [rates, tokens, input_tokens, output_tokens].into_iter();
         rates.any(|rates| enforced(rates).next().is_some())
             || enforced(quotas).next().is_some()
+            || enforced(spend).next().is_some()
             || enforced(in_flight).next().is_some()
     }
 
@@ -397,6 +422,7 @@ impl Limits {
             tokens,
             input_tokens,
             output_tokens,
+            spend,
             in_flight,
             max_wait,
             max_waiting,
@@ -417,6 +443,7 @@ impl Limits {
             ("tokens", !tokens.is_empty()),
             ("input_tokens", !input_tokens.is_empty()),
             ("output_tokens", !output_tokens.is_empty()),
+            ("spend", !spend.is_empty()),
             ("in_flight", !in_flight.is_empty()),
             ("max_wait", max_wait.is_some()),
             ("max_waiting", max_waiting.is_some()),
@@ -443,6 +470,7 @@ impl Limits {
         self.access == Access::Closed
             || { rates }.any(|rate| !rate.is_shadow() && rate.count().min(rate.burst_limit()) == 0)
             || (self.quotas.iter()).any(|quota| !quota.is_shadow() && quota.count() == 0)
+            || (self.spend.iter()).any(|spend| !spend.is_shadow() && spend.is_closed())
             || (self.in_flight.iter()).any(|cap| !cap.is_shadow() && cap.count() == 0)
     }
 
@@ -475,6 +503,7 @@ impl Limits {
         limits.tokens = inherit(&self.tokens, &default.tokens);
         limits.input_tokens = inherit(&self.input_tokens, &default.input_tokens);
         limits.output_tokens = inherit(&self.output_tokens, &default.output_tokens);
+        limits.spend = inherit(&self.spend, &default.spend);
         limits.in_flight = inherit(&self.in_flight, &default.in_flight);
         limits
     }
@@ -500,7 +529,7 @@ macro_rules! settings {
     };
 }
 
-settings!(Rate, Quota, InFlight);
+settings!(Rate, Quota, Spend, InFlight);
 
 fn enforced<S: Setting>(settings: &[S]) -> impl Iterator<Item = &S> {
     settings.iter().filter(|setting| !setting.shadow())
@@ -528,6 +557,12 @@ impl From<Rate> for Limits {
 impl From<InFlight> for Limits {
     fn from(cap: InFlight) -> Self {
         Self::new().in_flight(cap)
+    }
+}
+
+impl From<Spend> for Limits {
+    fn from(spend: Spend) -> Self {
+        Self::new().spend(spend)
     }
 }
 

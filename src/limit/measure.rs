@@ -1,9 +1,15 @@
 //! The units in which a limit counts the tokens of a request.
 
-use super::{token_demand::TokenDemand, token_usage::TokenUsage};
+use std::sync::Arc;
+
+use super::{
+    price::{PriceClass, PriceTable},
+    token_demand::TokenDemand,
+    token_usage::TokenUsage,
+};
 
 /// The way in which a limit counts the tokens of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Measure {
     /// The limit counts requests or slots.
     None,
@@ -13,6 +19,8 @@ pub(crate) enum Measure {
     Input(CachedInput),
     /// The tokens of the output.
     Output,
+    /// The price of the tokens, in millionths of a unit of money.
+    Spend(Arc<PriceTable>),
 }
 
 /// The weight of a token of the input that came from a cache, in hundredths of another token's.
@@ -39,8 +47,14 @@ impl Measure {
         !matches!(self, Self::None)
     }
 
-    /// Returns the units of what was used. Undivided tokens count in full, whatever the kind.
-    pub(crate) fn of(&self, usage: TokenUsage) -> u64 {
+    /// Returns whether the units are model tokens.
+    pub(crate) fn is_of_tokens(&self) -> bool {
+        matches!(self, Self::All(_) | Self::Input(_) | Self::Output)
+    }
+
+    /// Returns the units of what a request has used whose price is that of a class. Undivided tokens count in full,
+    /// whatever the kind.
+    pub(crate) fn of(&self, usage: TokenUsage, price: PriceClass) -> u64 {
         let TokenUsage {
             input,
             cached_input,
@@ -60,12 +74,23 @@ impl Measure {
                 .saturating_add(undivided),
             Self::Input(cached) => of_input(*cached).saturating_add(undivided),
             Self::Output => output.saturating_add(undivided),
+            Self::Spend(prices) => prices.of(price).of(usage),
         }
     }
 
     /// Returns the units of what is expected to be used: at least one, so that an empty bucket admits no request.
-    pub(crate) fn of_demand(&self, demand: TokenDemand) -> u64 {
-        self.of(demand.usage()).max(1)
+    pub(crate) fn of_demand(&self, demand: TokenDemand, price: PriceClass) -> u64 {
+        self.of(demand.usage(), price).max(1)
+    }
+
+    /// Returns the tokens of output that so many units admit. `u64::MAX` if the limit does not count output, or if the
+    /// output costs nothing.
+    pub(crate) fn output_for(&self, units: u64, price: PriceClass) -> u64 {
+        match self {
+            Self::None | Self::Input(_) => u64::MAX,
+            Self::All(_) | Self::Output => units,
+            Self::Spend(prices) => prices.of(price).output_for(units),
+        }
     }
 }
 
@@ -81,6 +106,7 @@ mod tests {
             .cache_write(3)
             .output(20);
         let percent = CachedInput::percent;
+        let price = PriceClass::default();
         // (measure, units)
         let table = [
             (Measure::None, 0),
@@ -93,12 +119,16 @@ mod tests {
             (Measure::Input(percent(0)), 18),
         ];
         for (measure, units) in table {
-            assert_eq!(measure.of(usage), units, "{measure:?}");
+            assert_eq!(measure.of(usage, price), units, "{measure:?}");
         }
         let most = TokenUsage::new().cached_input(u64::MAX).cache_write(1);
-        assert_eq!(Measure::All(percent(100)).of(most), u64::MAX);
+        assert_eq!(Measure::All(percent(100)).of(most, price), u64::MAX);
         let of_input = TokenDemand::input(7);
-        assert_eq!(Measure::Output.of_demand(of_input), 1, "never nothing");
-        assert_eq!(Measure::Input(percent(100)).of_demand(of_input), 7);
+        assert_eq!(
+            Measure::Output.of_demand(of_input, price),
+            1,
+            "never nothing"
+        );
+        assert_eq!(Measure::Input(percent(100)).of_demand(of_input, price), 7);
     }
 }

@@ -3,6 +3,7 @@
 // Settings of limits and their arithmetic, without storage and without a runtime. This file has one limit and its
 // scope; `limits` has the settings of a whole scope.
 
+pub(crate) mod amount;
 pub(crate) mod calendar;
 pub(crate) mod gcra;
 pub(crate) mod in_flight;
@@ -10,10 +11,12 @@ pub(crate) mod limits;
 pub(crate) mod measure;
 pub(crate) mod meter;
 pub(crate) mod model_class;
+pub(crate) mod price;
 pub(crate) mod quantity;
 pub(crate) mod quota;
 pub(crate) mod rate;
 pub(crate) mod reservation;
+pub(crate) mod spend;
 pub(crate) mod token_demand;
 pub(crate) mod token_usage;
 pub(crate) mod wait_policy;
@@ -26,9 +29,11 @@ use self::{
     in_flight::InFlight,
     measure::{CachedInput, Measure},
     meter::Meter,
+    price::{PriceClass, PriceTable},
     quota::{Quota, Window},
     rate::Rate,
     reservation::Reservation,
+    spend::Spend,
     token_demand::TokenDemand,
     wait_policy::WaitPolicy,
 };
@@ -94,7 +99,7 @@ pub(crate) struct Limit {
 /// The settings of a limit.
 ///
 /// `Display` writes them briefly: `10 in 1s, burst 5`, `10000 in a day`, `90000 tokens in 60s, burst 90000`, `9000
-/// output tokens in 60s, burst 9000`, `8 in flight`, or `closed`, and then `shadow` if the limit is one.
+/// output tokens in 60s, burst 9000`, `250.00 spent in a month`, `8 in flight`, or `closed`, and then `shadow` if the limit is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LimitSettings {
@@ -108,6 +113,8 @@ pub enum LimitSettings {
     InputTokens(Rate),
     /// A rate of the model tokens of answers.
     OutputTokens(Rate),
+    /// An amount of money that requests cost.
+    Spend(Spend),
     /// A cap on requests in flight.
     InFlight(InFlight),
 }
@@ -122,17 +129,24 @@ impl LimitSettings {
                 Some(meter.admitting(reservation.max_tokens.unwrap_or(u64::MAX)))
             }
             Self::Quota(quota) => Meter::of_quota(quota),
+            Self::Spend(spend) => spend.terms().meter(),
             Self::InFlight(cap) => Meter::of_slots(cap.count()),
         }
     }
 
-    /// Returns the way in which a limit with these settings counts the tokens of a request.
-    pub(crate) fn measure(&self, cached_input: CachedInput) -> Measure {
+    /// Returns the way in which a limit with these settings counts the tokens of a request. Without `prices`, an amount
+    /// of money counts nothing.
+    pub(crate) fn measure(
+        &self,
+        cached_input: CachedInput,
+        prices: Option<&Arc<PriceTable>>,
+    ) -> Measure {
         match self {
             Self::Rate(_) | Self::Quota(_) | Self::InFlight(_) => Measure::None,
             Self::Tokens(_) => Measure::All(cached_input),
             Self::InputTokens(_) => Measure::Input(cached_input),
             Self::OutputTokens(_) => Measure::Output,
+            Self::Spend(_) => prices.cloned().map_or(Measure::None, Measure::Spend),
         }
     }
 
@@ -143,6 +157,7 @@ impl LimitSettings {
             Self::Tokens(_) => Unit::Tokens,
             Self::InputTokens(_) => Unit::InputTokens,
             Self::OutputTokens(_) => Unit::OutputTokens,
+            Self::Spend(_) => Unit::Spend,
             Self::InFlight(_) => Unit::Slots,
         }
     }
@@ -154,6 +169,7 @@ impl LimitSettings {
             Self::InputTokens(rate) => Self::InputTokens(rate.share(shares)),
             Self::OutputTokens(rate) => Self::OutputTokens(rate.share(shares)),
             Self::Quota(quota) => Self::Quota(quota.share(shares)),
+            Self::Spend(spend) => Self::Spend(spend.share(shares)),
             Self::InFlight(_) => self.clone(),
         }
     }
@@ -161,6 +177,7 @@ impl LimitSettings {
     fn is_closed(&self) -> bool {
         match self {
             Self::Quota(quota) => quota.count() == 0,
+            Self::Spend(spend) => spend.is_closed(),
             Self::InFlight(cap) => cap.count() == 0,
             _ => self.rate().is_some_and(Rate::is_closed),
         }
@@ -175,6 +192,7 @@ impl LimitSettings {
     pub(crate) fn window(&self) -> Option<Window> {
         match self {
             Self::Quota(quota) => Some(quota.kind()),
+            Self::Spend(spend) => Some(spend.window()),
             _ => self.rate().map(|rate| Window::Every(rate.period())),
         }
     }
@@ -187,6 +205,7 @@ impl LimitSettings {
             | Self::InputTokens(rate)
             | Self::OutputTokens(rate) => (rate.count(), rate.burst_limit()),
             Self::Quota(quota) => (quota.count(), quota.count()),
+            Self::Spend(spend) => (spend.millionths(), spend.burst_millionths()),
             Self::InFlight(cap) => (cap.count(), cap.count()),
         }
     }
@@ -198,6 +217,7 @@ impl LimitSettings {
             | Self::Tokens(rate)
             | Self::InputTokens(rate)
             | Self::OutputTokens(rate) => Some(rate),
+            Self::Spend(spend) => spend.rate(),
             Self::Quota(_) | Self::InFlight(_) => None,
         }
     }
@@ -211,6 +231,7 @@ impl LimitSettings {
             | Self::InputTokens(rate)
             | Self::OutputTokens(rate) => rate.is_shadow(),
             Self::Quota(quota) => quota.is_shadow(),
+            Self::Spend(spend) => spend.is_shadow(),
             Self::InFlight(cap) => cap.is_shadow(),
         }
     }
@@ -230,10 +251,11 @@ impl fmt::Display for LimitSettings {
                     Unit::Tokens => " tokens",
                     Unit::InputTokens => " input tokens",
                     Unit::OutputTokens => " output tokens",
-                    Unit::Requests | Unit::Slots => "",
+                    Unit::Requests | Unit::Spend | Unit::Slots => "",
                 };
                 write!(f, "{count}{unit} in {period:?}, burst {burst}")
             }
+            Self::Spend(spend) => spend.fmt(f),
             Self::InFlight(cap) => write!(f, "{} in flight", cap.count()),
         }?;
         f.write_str(if self.is_shadow() { ", shadow" } else { "" })
@@ -247,12 +269,14 @@ pub(crate) enum Unit {
     Tokens,
     InputTokens,
     OutputTokens,
+    /// Millionths of a unit of money.
+    Spend,
     Slots,
 }
 
 impl Unit {
     /// The number of units.
-    pub(crate) const COUNT: usize = 5;
+    pub(crate) const COUNT: usize = 6;
 
     /// Returns whether the unit is one of model tokens.
     pub(crate) fn is_tokens(self) -> bool {
@@ -281,7 +305,7 @@ impl Limit {
             is_named: false,
             scope: Scope::Route,
             meter: settings.meter(reservation),
-            measure: settings.measure(CachedInput::percent(100)),
+            measure: settings.measure(CachedInput::percent(100), None),
             settings,
             published: true,
             shadow: false,
@@ -301,13 +325,20 @@ impl Limit {
         self.measure.is_settled()
     }
 
-    /// Returns the units that a request reserves whose tokens are expected to be those of `demand`. A number that is
-    /// refused for its size and one that `is_exact` are asked for in full.
-    pub(crate) fn reserves(&self, demand: TokenDemand, is_exact: bool, is_shared: bool) -> u64 {
-        let units = self.measure.of_demand(demand);
+    /// Returns the units that a request reserves whose tokens are expected to be those of `demand`, at the price of a
+    /// class. A number that is refused for its size and one that `is_exact` are asked for in full.
+    pub(crate) fn reserves(
+        &self,
+        demand: TokenDemand,
+        price: PriceClass,
+        is_exact: bool,
+        is_shared: bool,
+    ) -> u64 {
+        let units = self.measure.of_demand(demand, price);
+        let is_refused = || self.measure.is_of_tokens() && self.reservation.refuses(demand.total());
         match &self.meter {
             // The bound is one on all tokens, whichever this limit counts.
-            Some(_) if self.reservation.refuses(demand.total()) => units.max(demand.total()),
+            Some(_) if is_refused() => units.max(demand.total()),
             Some(meter) if !is_exact => {
                 units.min(self.reservation.most(meter.capacity(), is_shared))
             }

@@ -52,7 +52,7 @@ use crate::{
     clock::Nanos,
     limit::{
         Limit, LimitSettings, Scope, gcra::RefusalReason, model_class::ModelClass,
-        token_demand::TokenDemand,
+        price::PriceClass, token_demand::TokenDemand,
     },
     limiter::{
         balance::BalanceRef,
@@ -478,7 +478,8 @@ impl BoundLimit {
                 LimitSettings::InFlight(_) => 1,
                 LimitSettings::Tokens(_)
                 | LimitSettings::InputTokens(_)
-                | LimitSettings::OutputTokens(_) => self.reserves(demand, &balance, table, now),
+                | LimitSettings::OutputTokens(_)
+                | LimitSettings::Spend(_) => self.reserves(demand, &balance, table, now),
             },
         }
     }
@@ -502,7 +503,7 @@ impl BoundLimit {
             BalanceRef::Table(..) => table.overflowed() > 0 && balance.peek(now).shared,
         };
         match is_shared {
-            true => self.limit.reserves(demand.tokens, demand.is_exact, true),
+            true => self.reserved(demand, true),
             false => self.cost(demand),
         }
     }
@@ -531,12 +532,22 @@ impl BoundLimit {
             LimitSettings::InFlight(_) => 1,
             LimitSettings::Tokens(_)
             | LimitSettings::InputTokens(_)
-            | LimitSettings::OutputTokens(_) => {
-                let is_shared = self.limit.is_shared() || demand.is_anonymous;
-                self.limit
-                    .reserves(demand.tokens, demand.is_exact, is_shared)
+            | LimitSettings::OutputTokens(_)
+            | LimitSettings::Spend(_) => {
+                self.reserved(demand, self.limit.is_shared() || demand.is_anonymous)
             }
         }
+    }
+
+    /// Returns the units that a request reserves on a balance that strangers share, or do not.
+    fn reserved(&self, demand: Demand, is_shared: bool) -> u64 {
+        let Demand {
+            tokens,
+            is_exact,
+            price,
+            ..
+        } = demand;
+        self.limit.reserves(tokens, price, is_exact, is_shared)
     }
 
     /// Returns the number of units that may be leased beside a charge, which takes one of `most`: no more than a
@@ -625,6 +636,8 @@ pub(crate) struct Demand {
     pub(crate) is_anonymous: bool,
     /// The class of the request among the models of the rules, of which the limits that it asks are.
     pub(crate) model: ModelClass,
+    /// The class of the request among the prices of the rules.
+    pub(crate) price: PriceClass,
 }
 
 /// A charge that is to be made: what one limit takes from its bucket for one request. Making one takes nothing.

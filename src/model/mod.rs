@@ -19,5 +19,5 @@ pub use self::models::Models;
 pub(crate) use self::{
     models::ModelSource,
     patterns::{NamePatternError, NamePatterns},
-    resolver::{ModelResolver, ModelResolverError},
+    resolver::{ModelResolver, ModelResolverError, RequestClasses},
 };

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     facts::{BodyFacts, UnreadReason},
     head::{self, RequestHead},
-    limit::model_class::ModelClass,
+    limit::{model_class::ModelClass, price::PriceClass},
 };
 
 /// A fault in the settings of models.
@@ -25,13 +25,34 @@ pub(crate) enum ModelResolverError {
     Names(NamePatternError),
 }
 
-/// Finds the class of a request.
+/// The classes of a request: among the models of the rules, and among their prices. Both come from one name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RequestClasses {
+    pub(crate) model: ModelClass,
+    pub(crate) price: PriceClass,
+}
+
+impl RequestClasses {
+    /// The request has no model.
+    pub(crate) const NONE: Self = Self {
+        model: ModelClass::NONE,
+        price: PriceClass::OTHERWISE,
+    };
+    /// The model was not read.
+    pub(crate) const UNREAD: Self = Self {
+        model: ModelClass::UNREAD,
+        price: PriceClass::UNREAD,
+    };
+}
+
+/// Finds the classes of a request.
 pub(crate) struct ModelResolver {
     source: NameSource,
     /// The parameter of route keys that names the model, where a key has it. The route of a request has to be found for
     /// it.
     in_path: Option<Box<str>>,
     patterns: NamePatterns,
+    prices: Option<NamePatterns>,
 }
 
 /// A source of names, checked.
@@ -44,7 +65,11 @@ enum NameSource {
 }
 
 impl ModelResolver {
-    pub(crate) fn new(models: &Models) -> Result<Self, ModelResolverError> {
+    /// `prices` are the names of models that have prices of their own, if the rules have prices.
+    pub(crate) fn new(
+        models: &Models,
+        prices: Option<NamePatterns>,
+    ) -> Result<Self, ModelResolverError> {
         let source = match &models.source {
             ModelSource::Body => NameSource::Body,
             ModelSource::Header(name) => {
@@ -62,6 +87,7 @@ impl ModelResolver {
             source,
             in_path: models.in_path.as_ref().map(|name| name.as_ref().into()),
             patterns,
+            prices,
         })
     }
 
@@ -80,23 +106,29 @@ impl ModelResolver {
         matches!(self.source, NameSource::Path)
     }
 
-    /// Returns the class of a request. Runs the user's closure, if the source is one. Where names are read from a
-    /// parameter of route keys alone, there is none without its [value](Self::class_in_path).
-    pub(crate) fn class(&self, request: RequestHead<'_>) -> ModelClass {
+    /// Returns whether the price of a request depends on its body.
+    pub(crate) fn reads_price(&self) -> bool {
+        self.reads_body() && self.prices.is_some()
+    }
+
+    /// Returns the classes of a request. Runs the user's closure, if the source is one. Where names are read from a
+    /// parameter of route keys alone, there are none without its [value](Self::classes_in_path).
+    #[inline]
+    pub(crate) fn classes(&self, request: RequestHead<'_>) -> RequestClasses {
         if self.is_in_path_alone() {
-            return ModelClass::NONE;
+            return RequestClasses::NONE;
         }
         match self.name(request) {
-            Ok(name) => self.class_of(name),
-            Err(_) => ModelClass::UNREAD,
+            Ok(name) => self.classes_of(name),
+            Err(_) => RequestClasses::UNREAD,
         }
     }
 
-    /// Returns the class of a request by the value of a parameter of its route key. `None`: there is no value.
-    pub(crate) fn class_in_path(&self, value: Option<&[u8]>) -> ModelClass {
+    /// Returns the classes of a request by the value of a parameter of its route key. `None`: there is no value.
+    pub(crate) fn classes_in_path(&self, value: Option<&[u8]>) -> RequestClasses {
         match value.map(str::from_utf8) {
-            Some(Ok(name)) => self.class_of(Some(name)),
-            Some(Err(_)) | None => ModelClass::UNREAD,
+            Some(Ok(name)) => self.classes_of(Some(name)),
+            Some(Err(_)) | None => RequestClasses::UNREAD,
         }
     }
 
@@ -138,9 +170,14 @@ impl ModelResolver {
         }
     }
 
-    fn class_of(&self, name: Option<&str>) -> ModelClass {
+    fn classes_of(&self, name: Option<&str>) -> RequestClasses {
         let number = name.and_then(|name| self.patterns.find(name));
-        number.map_or(ModelClass::OTHER, ModelClass::named)
+        let price = self.prices.as_ref().zip(name);
+        let price = price.and_then(|(prices, name)| prices.find(name));
+        RequestClasses {
+            model: number.map_or(ModelClass::OTHER, ModelClass::named),
+            price: price.map_or(PriceClass::OTHERWISE, PriceClass::named),
+        }
     }
 }
 
@@ -158,7 +195,7 @@ mod tests {
     use crate::{Limits, Rate, facts::FactsScanner};
 
     fn resolver(models: &Models) -> ModelResolver {
-        ModelResolver::new(models).expect("models that hold together")
+        ModelResolver::new(models, None).expect("models that hold together")
     }
 
     #[test]
@@ -189,7 +226,7 @@ mod tests {
             let request = request.body(()).expect("a request");
             let head = RequestHead::of(&request);
             assert_eq!(
-                (resolver.class(head), resolver.unread(head, false)),
+                (resolver.classes(head).model, resolver.unread(head, false)),
                 (expected, None),
                 "{name}"
             );
@@ -210,7 +247,7 @@ mod tests {
                 request.extensions_mut().insert(body);
             }
             let head = RequestHead::of(&request);
-            (resolver.class(head), resolver.unread(head, false))
+            (resolver.classes(head).model, resolver.unread(head, false))
         };
         let unread = |reason| (ModelClass::UNREAD, Some(reason));
         let malformed = unread(UnreadReason::Malformed);
@@ -242,17 +279,17 @@ mod tests {
         let long = "a".repeat(NamePatterns::LONGEST + 1);
         for name in ["", "a*b", "**", "otherwise", "unread", &*long] {
             let models = Models::from_body().model(name.to_owned(), Rate::per_second(1));
-            let error = ModelResolver::new(&models).expect_err(name);
+            let error = ModelResolver::new(&models, None).expect_err(name);
             let fault = NamePatternError::Name(name.to_owned());
             assert_eq!(error, ModelResolverError::Names(fault));
         }
         for name in ["a", "a*", "*"] {
             let models = Models::from_body().model(name, Limits::new());
-            let error = ModelResolver::new(&models.model(name, Limits::new()));
+            let error = ModelResolver::new(&models.model(name, Limits::new()), None);
             let fault = NamePatternError::SameName(name.into());
             assert_eq!(error.err(), Some(ModelResolverError::Names(fault)));
         }
-        let error = ModelResolver::new(&Models::by_header("x model"));
+        let error = ModelResolver::new(&Models::by_header("x model"), None);
         assert_eq!(
             error.err(),
             Some(ModelResolverError::Header("x model".into()))

@@ -223,11 +223,14 @@ fn description(status: &LimitStatus<'_>) -> String {
         Unit::Tokens => " tokens",
         Unit::InputTokens => " input tokens",
         Unit::OutputTokens => " output tokens",
+        Unit::Spend => " micro-units",
         Unit::Requests | Unit::Slots => "",
     };
     match window {
         None => format!("limit {count} in flight"),
-        Some(window) if status.quota().is_some() => format!("limit {count} per {window}s"),
+        Some(window) if status.limit().settings.rate().is_none() => {
+            format!("limit {count}{unit} per {window}s")
+        }
         Some(window) => format!(
             "limit {count}{unit} per {window}s, burst {}",
             status.burst()

@@ -1,6 +1,6 @@
 //! `RateLimit-Policy`: the configured policies of a rule's limits.
 
-use std::fmt::Write;
+use std::{fmt::Write, time::Duration};
 
 use http::HeaderValue;
 
@@ -76,6 +76,7 @@ fn policy(limit: &Limit) -> String {
         Unit::Tokens => policy.push_str(";throttle-unit=\"tokens\""),
         Unit::InputTokens => policy.push_str(";throttle-unit=\"input-tokens\""),
         Unit::OutputTokens => policy.push_str(";throttle-unit=\"output-tokens\""),
+        Unit::Spend => policy.push_str(";throttle-unit=\"micro-units\""),
     }
     policy
 }
@@ -86,20 +87,27 @@ pub(super) fn count_and_window(settings: &LimitSettings) -> (u64, Option<u64>) {
         LimitSettings::Rate(rate)
         | LimitSettings::Tokens(rate)
         | LimitSettings::InputTokens(rate)
-        | LimitSettings::OutputTokens(rate) => match rate.is_closed() {
-            true => (0, window(rate).1),
-            false => window(rate),
-        },
+        | LimitSettings::OutputTokens(rate) => of_rate(rate),
         LimitSettings::InFlight(cap) => return (cap.count().min(MAX_INTEGER), None),
-        LimitSettings::Quota(quota) => {
-            let seconds = ceil_seconds(nanos(quota.window()));
-            (
-                quota.count().min(MAX_INTEGER),
-                seconds.clamp(1, MAX_INTEGER),
-            )
-        }
+        LimitSettings::Quota(quota) => of_calendar(quota.count(), quota.window()),
+        LimitSettings::Spend(spend) => match spend.rate() {
+            Some(rate) => of_rate(rate),
+            None => of_calendar(spend.millionths(), spend.period()),
+        },
     };
     (count, Some(window))
+}
+
+fn of_rate(rate: &Rate) -> (u64, u64) {
+    match rate.is_closed() {
+        true => (0, window(rate).1),
+        false => window(rate),
+    }
+}
+
+fn of_calendar(count: u64, window: Duration) -> (u64, u64) {
+    let seconds = ceil_seconds(nanos(window));
+    (count.min(MAX_INTEGER), seconds.clamp(1, MAX_INTEGER))
 }
 
 /// Returns a rate as a count in whole seconds, as the field requires: the period itself, or the smallest whole multiple

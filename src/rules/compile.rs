@@ -7,6 +7,7 @@ use super::{
     models::{CompiledModels, compile_models, reserve_models},
     names::{LimitNames, ScopeName, parse},
     plans::{PlanLimits, plans, reserve_clients, resolver},
+    prices::compile_prices,
     registry::{Draft, LimitTemplate, ScopeKey},
     settings::Settings,
     tokens,
@@ -73,6 +74,7 @@ fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, RulesError>
         models,
         clients,
         estimate,
+        prices,
         rejections,
     } = rules;
     draft.note(Settings::of(rules));
@@ -80,7 +82,11 @@ fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, RulesError>
     let keys: Vec<_> = keys.collect::<Result<_, _>>()?;
     exempt::check(rules, &keys)?;
     tokens::check(rules)?;
-    let mut names = LimitNames::default();
+    let prices = prices.as_ref();
+    let prices = prices.map(|prices| compile_prices(prices, models.is_some()));
+    let prices = prices.transpose()?;
+    let (prices, price_names) = prices.map(|it| (it.table, it.names)).unzip();
+    let mut names = LimitNames::new(prices);
     if let Some(limits) = total {
         names.reserve(limits, "the total")?;
     }
@@ -120,7 +126,7 @@ fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, RulesError>
     }
     let default = draft.bind_default(default);
     let declared: Vec<_> = compiled.iter().map(|route| &route.key).collect();
-    let on_models = |models| compile_models(models, &declared, &mut names, draft);
+    let on_models = |models| compile_models(models, price_names, &declared, &mut names, draft);
     let compiled_models = models.as_ref().map(on_models).transpose()?;
 
     let plans = match clients {

@@ -258,6 +258,78 @@ pub enum RulesError {
         /// The place where the limits stand.
         place: String,
     },
+    /// An amount of money that cannot be kept: see [`Spend`](crate::Spend).
+    #[error("{place}: spend: `{amount}` {fault}")]
+    #[non_exhaustive]
+    Spend {
+        /// The place where the limits stand.
+        place: String,
+        /// The amount.
+        amount: String,
+        /// The fault of the amount.
+        fault: String,
+    },
+    /// [Money](crate::Limits::spend) that is limited in rules without prices.
+    #[error(
+        "{place}: `spend` is set, but the rules have no prices; add `prices`, or remove `spend`"
+    )]
+    #[non_exhaustive]
+    NoPrices {
+        /// The place where the limits stand.
+        place: String,
+    },
+    /// A price that cannot be kept: see [`Price`](crate::Price).
+    #[error("prices: `{model}`: {kind} of `{amount}` {fault}")]
+    #[non_exhaustive]
+    Price {
+        /// The name of the model, or `otherwise`.
+        model: String,
+        /// The kind of tokens that the price is of: `input`, `cached_input`, `cache_write` or `output`.
+        kind: &'static str,
+        /// The price as it was written.
+        amount: String,
+        /// The fault of the price.
+        fault: String,
+    },
+    /// A price without an amount for a kind of tokens.
+    #[error("prices: `{model}` has no price of {kind}; add one, or write \"0\" if it is free")]
+    #[non_exhaustive]
+    PriceMissing {
+        /// The name of the model, or `otherwise`.
+        model: String,
+        /// The kind of tokens: `input` or `output`.
+        kind: &'static str,
+    },
+    /// Prices without one of all other models.
+    #[error("prices: none is set for models that are not named; add `otherwise`")]
+    NoOtherPrice,
+    /// The price of a model in rules that do not tell models apart.
+    #[error(
+        "prices: model `{name}` has a price, but the rules do not tell models apart; add `models`, or keep only \
+         `otherwise`"
+    )]
+    #[non_exhaustive]
+    PriceWithoutModels {
+        /// The name of the model.
+        name: String,
+    },
+    /// The price of a model whose name no request can match.
+    #[error(
+        "prices: `{name}` is no name of a model; write 1 to 256 bytes, with `*` at the end alone, such as `gpt-4o*`, and \
+         neither `otherwise` nor `unread`"
+    )]
+    #[non_exhaustive]
+    PriceName {
+        /// The name as written.
+        name: String,
+    },
+    /// Two prices of one model.
+    #[error("prices: `{name}` has two prices; keep one of them")]
+    #[non_exhaustive]
+    SamePrice {
+        /// The name.
+        name: String,
+    },
     /// A [cost](crate::Limits::cost) of zero.
     #[error(
         "{place}: a cost of zero takes nothing of a client's limits or the total's; write 1 or more"

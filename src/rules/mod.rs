@@ -10,6 +10,7 @@ mod models;
 mod names;
 mod pairs;
 mod plans;
+mod prices;
 mod registry;
 mod settings;
 mod tokens;
@@ -18,7 +19,10 @@ use std::{any::Any, sync::Arc};
 
 use crate::{
     client::Clients,
-    limit::limits::{Access, Limits},
+    limit::{
+        limits::{Access, Limits},
+        price::Prices,
+    },
     model::Models,
     response::{Rejection, Rejections, RouteRejection},
     route::{CatchAll, RouteKey},
@@ -74,6 +78,7 @@ pub struct Rules {
     pub(crate) models: Option<Models>,
     pub(crate) clients: Option<Clients>,
     pub(crate) estimate: Estimate,
+    pub(crate) prices: Option<Prices>,
     pub(crate) rejections: Rejections,
 }
 
@@ -182,6 +187,15 @@ impl Rules {
     /// for every four bytes of the request's body.
     pub fn estimate(mut self, estimate: Estimate) -> Self {
         self.estimate = estimate;
+        self
+    }
+
+    /// Sets the prices of model tokens, for limits that count [money](Limits::spend). Replaces earlier ones.
+    ///
+    /// A reload that changes prices leaves what was spent as it was charged. A request under way is settled by the prices
+    /// that it was admitted with.
+    pub fn prices(mut self, prices: Prices) -> Self {
+        self.prices = Some(prices);
         self
     }
 

@@ -11,7 +11,7 @@ use crate::{
     client::Plan,
     limit::limits::Limits,
     limiter::limit_set::BoundLimit,
-    model::{ModelResolver, ModelResolverError, Models, NamePatternError},
+    model::{ModelResolver, ModelResolverError, Models, NamePatternError, NamePatterns},
     route::{RouteKey, path_parameter::PathParameter},
 };
 
@@ -60,11 +60,12 @@ pub(super) fn place(key: &ModelKey) -> String {
 
 pub(super) fn compile_models(
     models: &Models,
+    prices: Option<NamePatterns>,
     routes: &[&RouteKey],
     names: &mut LimitNames,
     draft: &mut Draft<'_>,
 ) -> Result<CompiledModels, RulesError> {
-    let resolver = ModelResolver::new(models).map_err(|fault| match fault {
+    let resolver = ModelResolver::new(models, prices).map_err(|fault| match fault {
         #[cfg(feature = "config")]
         ModelResolverError::NoSource => RulesError::NoModelSource,
         ModelResolverError::Header(name) => RulesError::ModelHeader { name },

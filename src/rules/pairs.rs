@@ -69,6 +69,7 @@ pub(super) fn ids(
             (LimitSettings::Tokens(_), _) => "tokens",
             (LimitSettings::InputTokens(_), _) => "input-tokens",
             (LimitSettings::OutputTokens(_), _) => "output-tokens",
+            (LimitSettings::Spend(_), _) => "spend",
         };
         let shadow = if limit.shadow { "-shadow" } else { "" };
         ids[index] = Some(match limit.settings.window() {

@@ -9,6 +9,7 @@ use crate::{
     client::{Clients, IdentitySource},
     limit::{
         limits::{Access, Limits},
+        price::Prices,
         reservation::Reservation,
     },
     model::{ModelSource, Models},
@@ -48,6 +49,7 @@ impl Settings {
             models,
             clients,
             estimate,
+            prices,
             rejections,
         } = rules;
         let mut settings = Self::default();
@@ -86,6 +88,9 @@ impl Settings {
         }
         if let Some(models) = models {
             settings.models(models);
+        }
+        if let Some(prices) = prices {
+            settings.prices(prices);
         }
         if let Some(clients) = clients {
             settings.clients(clients);
@@ -140,6 +145,7 @@ impl Settings {
             tokens: _,
             input_tokens: _,
             output_tokens: _,
+            spend: _,
             in_flight: _,
             name: _,
         } = limits;
@@ -228,6 +234,19 @@ impl Settings {
                 "every model",
                 "limits of its own".to_owned(),
             );
+        }
+    }
+
+    fn prices(&mut self, prices: &Prices) {
+        let Prices { models, otherwise } = prices;
+        let named = models.iter().map(|(name, price)| (&**name, price));
+        let others = otherwise.iter().map(|price| ("otherwise", price));
+        for (name, price) in named.chain(others) {
+            let amounts = price.amounts().into_iter();
+            let amounts = amounts.filter_map(|(kind, amount)| Some(format!("{kind} {}", amount?)));
+            let amounts: Vec<_> = amounts.collect();
+            let place = format!("price of `{name}`");
+            self.set(&place, "price", "none", amounts.join(", "));
         }
     }
 

@@ -48,8 +48,9 @@ use crate::{admission::reservation::TokenReservation, limit::token_usage::TokenU
 ///
 /// # Kinds
 ///
-/// Limits may count [all tokens](crate::Limits::tokens), those of the [input](crate::Limits::input_tokens) or those of
-/// the [output](crate::Limits::output_tokens). [`add_tokens`](Self::add_tokens) and
+/// Limits may count [all tokens](crate::Limits::tokens), those of the [input](crate::Limits::input_tokens), those of the
+/// [output](crate::Limits::output_tokens), or the [price](crate::Limits::spend) of all. What is of no kind has the dearest
+/// price. [`add_tokens`](Self::add_tokens) and
 /// [`settle_tokens`](Self::settle_tokens) take the tokens by kind, and each limit counts its own. [`add`](Self::add) and
 /// [`settle`](Self::settle) do not tell the kinds apart, and each limit counts all of it.
 ///
@@ -106,8 +107,8 @@ impl Usage {
     /// Returns the tokens of output that can still be used without a debt: the rest of the reservation, and what the
     /// limits would admit at this moment. Other requests may take the latter at any time.
     ///
-    /// This is the least of what the limits on all tokens and on output allow. Limits on input take no part. `u64::MAX`
-    /// if there are no others.
+    /// This is the least of what the limits on all tokens, on output and on money allow. Limits on input take no part.
+    /// `u64::MAX` if there are no others, or if output costs nothing.
     #[must_use]
     pub fn remaining(&self) -> u64 {
         self.account.remaining()

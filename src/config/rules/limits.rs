@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::words::one_of;
+use super::{
+    money::spend,
+    words::{name_and_shadow, one_of},
+};
 use crate::{
     config::{
         document::{Cursor, TableReader, Value},
@@ -100,6 +103,11 @@ pub(super) fn limits_of(fields: &mut TableReader<'_>) -> Result<Limits, ConfigEr
     if let Some(rates) = fields.get("output_tokens") {
         for rate in rates.each(rate)? {
             limits = limits.output_tokens(rate);
+        }
+    }
+    if let Some(amounts) = fields.get("spend") {
+        for amount in amounts.each(spend)? {
+            limits = limits.spend(amount);
         }
     }
     if let Some(caps) = fields.get("in_flight") {
@@ -235,14 +243,6 @@ fn in_flight(place: &Cursor<'_>) -> Result<InFlight, ConfigError> {
         cap = cap.named(name);
     }
     Ok(if shadow { cap.shadow() } else { cap })
-}
-
-fn name_and_shadow(fields: &mut TableReader<'_>) -> Result<(Option<String>, bool), ConfigError> {
-    let name = fields
-        .get("name")
-        .map(|name| name.text().map(str::to_owned));
-    let shadow = fields.get("shadow").map(|shadow| shadow.flag());
-    Ok((name.transpose()?, shadow.transpose()?.unwrap_or(false)))
 }
 
 fn duration(place: &Cursor<'_>) -> Result<Duration, ConfigError> {

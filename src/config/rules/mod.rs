@@ -3,6 +3,8 @@
 mod clients;
 mod limits;
 mod models;
+mod money;
+mod prices;
 mod routes;
 mod words;
 mod write;
@@ -13,6 +15,7 @@ use self::{
     clients::clients,
     limits::limits,
     models::models,
+    prices::prices,
     routes::by_route,
     words::{CATCH_ALL, DIALECTS, UNDECLARED, one_of},
 };
@@ -127,6 +130,9 @@ pub(super) fn read(document: &Node) -> Result<Rules, ConfigError> {
     }
     if let Some(place) = fields.get("models") {
         rules = rules.models(models(&place)?);
+    }
+    if let Some(place) = fields.get("prices") {
+        rules = rules.prices(prices(&place)?);
     }
     if let Some(place) = fields.get("clients") {
         rules = rules.clients(clients(&place)?);

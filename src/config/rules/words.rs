@@ -1,7 +1,10 @@
-//! The words of settings that have a few values.
+//! The words of settings that have a few values, and settings that many limits have.
 
 use crate::{
-    config::{document::Cursor, error::ConfigError},
+    config::{
+        document::{Cursor, TableReader},
+        error::ConfigError,
+    },
     response::Dialect,
     route::CatchAll,
     rules::Undeclared,
@@ -34,4 +37,15 @@ pub(super) fn one_of<T: Copy>(place: &Cursor<'_>, words: &[(&str, T)]) -> Result
         let words: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
         place.fault(format!("`{text}` is not one of {}", words.join(", ")))
     })
+}
+
+/// The settings that a limit of any kind may have beside its size.
+pub(super) fn name_and_shadow(
+    fields: &mut TableReader<'_>,
+) -> Result<(Option<String>, bool), ConfigError> {
+    let name = fields
+        .get("name")
+        .map(|name| name.text().map(str::to_owned));
+    let shadow = fields.get("shadow").map(|shadow| shadow.flag());
+    Ok((name.transpose()?, shadow.transpose()?.unwrap_or(false)))
 }

@@ -16,11 +16,14 @@ use crate::{
     config::error::ConfigError,
     limit::quantity::write_duration,
     limit::{
+        amount::Amount,
         in_flight::InFlight,
         limits::Limits,
+        price::{Price, Prices},
         quota::{Quota, Window},
         rate::Rate,
         reservation::Reservation,
+        spend::Spend,
     },
     model::{ModelSource, Models},
     response::RouteRejection,
@@ -110,6 +113,7 @@ pub(super) fn rules(rules: &Rules) -> Result<DocumentValue, ConfigError> {
         models,
         clients,
         estimate,
+        prices,
         rejections,
     } = rules;
     let mut table = TableBuilder::default();
@@ -131,6 +135,7 @@ pub(super) fn rules(rules: &Rules) -> Result<DocumentValue, ConfigError> {
         .map(|(key, own)| (key.to_string(), limits(own)));
     table.set_entries("routes", routes.collect());
     table.set_some("models", models.as_ref().map(self::models).transpose()?);
+    table.set_some("prices", prices.as_ref().map(self::prices).transpose()?);
     table.set_some("clients", clients.as_ref().map(self::clients).transpose()?);
     let mut answers = Vec::new();
     for RouteRejection {
@@ -174,6 +179,7 @@ fn fill(limits: &Limits, table: &mut TableBuilder) {
         tokens,
         input_tokens,
         output_tokens,
+        spend,
         in_flight,
         max_wait,
         max_waiting,
@@ -201,6 +207,7 @@ fn fill(limits: &Limits, table: &mut TableBuilder) {
     table.set_all("tokens", tokens.iter().map(rate).collect());
     table.set_all("input_tokens", input_tokens.iter().map(rate).collect());
     table.set_all("output_tokens", output_tokens.iter().map(rate).collect());
+    table.set_all("spend", spend.iter().map(self::spend).collect());
     table.set_all("in_flight", in_flight.iter().map(cap).collect());
     table.set_some("max_wait", max_wait.map(|wait| text(write_duration(wait))));
     table.set_some(
@@ -227,15 +234,15 @@ fn named(
     value: DocumentValue,
     name: Option<&str>,
     shadow: bool,
-    more: Option<(&str, u64)>,
+    more: Option<(&str, DocumentValue)>,
 ) -> DocumentValue {
     if name.is_none() && !shadow && more.is_none() {
         return value;
     }
     let mut table = TableBuilder::default();
     table.set(what, value);
-    if let Some((setting, count)) = more {
-        table.set(setting, DocumentValue::Count(count));
+    if let Some((setting, value)) = more {
+        table.set(setting, value);
     }
     table.set_some("name", name.map(text));
     if shadow {
@@ -245,7 +252,9 @@ fn named(
 }
 
 fn rate(rate: &Rate) -> DocumentValue {
-    let burst = rate.given_burst().map(|burst| ("burst", burst));
+    let burst = rate
+        .given_burst()
+        .map(|burst| ("burst", DocumentValue::Count(burst)));
     named("rate", steady(rate), rate.name(), rate.is_shadow(), burst)
 }
 
@@ -270,6 +279,41 @@ fn quota(quota: &Quota) -> DocumentValue {
     };
     let value = text(format!("{}/{window}", quota.count()));
     named("quota", value, quota.name(), quota.is_shadow(), None)
+}
+
+fn spend(spend: &Spend) -> DocumentValue {
+    let window = match spend.window() {
+        Window::Day => "day",
+        Window::Week => "week",
+        Window::Month => "month",
+        Window::Every(Spend::SECOND) => "second",
+        Window::Every(Spend::MINUTE) => "minute",
+        Window::Every(_) => "hour",
+    };
+    let value = text(format!("{} per {window}", Amount(spend.millionths())));
+    let burst = spend.rate().and_then(Rate::given_burst);
+    let burst = burst.map(|burst| ("burst", text(Amount(burst).to_string())));
+    named("spend", value, spend.name(), spend.is_shadow(), burst)
+}
+
+fn prices(prices: &Prices) -> Result<DocumentValue, ConfigError> {
+    let Prices { models, otherwise } = prices;
+    let price = |price: &Price| {
+        let mut table = TableBuilder::default();
+        for (kind, amount) in price.amounts() {
+            table.set_some(kind, amount.map(text));
+        }
+        DocumentValue::Table(table.0)
+    };
+    let mut table = TableBuilder::default();
+    table.set_some(OTHERWISE, otherwise.as_ref().map(price));
+    for (name, own) in models {
+        if name == OTHERWISE {
+            return Err(unwritable("prices.otherwise", "a model of this name"));
+        }
+        table.set(name, price(own));
+    }
+    Ok(DocumentValue::Table(table.0))
 }
 
 fn cap(cap: &InFlight) -> DocumentValue {

@@ -43,6 +43,7 @@ impl Serialize for LimitSnapshot {
             LimitSettings::Tokens(_) => "tokens",
             LimitSettings::InputTokens(_) => "input_tokens",
             LimitSettings::OutputTokens(_) => "output_tokens",
+            LimitSettings::Spend(_) => "spend",
             LimitSettings::InFlight(_) => "in_flight",
         };
         let mut fields = serializer.serialize_struct("LimitSnapshot", 17)?;

@@ -15,16 +15,20 @@ pub(super) fn rank(settings: &LimitSettings) -> (bool, u8, Duration, u64, u64) {
         LimitSettings::Tokens(rate) => (2, rate.period(), rate.count(), rate.burst_limit()),
         LimitSettings::InputTokens(rate) => (3, rate.period(), rate.count(), rate.burst_limit()),
         LimitSettings::OutputTokens(rate) => (4, rate.period(), rate.count(), rate.burst_limit()),
-        LimitSettings::InFlight(cap) => (5, Duration::ZERO, cap.count(), 0),
+        LimitSettings::Spend(spend) => {
+            let (amount, burst) = (spend.millionths(), spend.burst_millionths());
+            (5, spend.period(), amount, burst)
+        }
+        LimitSettings::InFlight(cap) => (6, Duration::ZERO, cap.count(), 0),
     };
     (settings.is_shadow(), kind, period, count, burst)
 }
 
 /// Names each of some limits, which are in the order of [`rank`], by its kind: nothing for the rate with the shortest
-/// period, `_per_hour` for another one, `_daily`, `_tokens`, `_input_tokens`, `_in_flight`; then `_shadow`; and at last a number for
+/// period, `_per_hour` for another one, `_daily`, `_tokens`, `_spend`, `_in_flight`; then `_shadow`; and at last a number for
 /// limits of the same kind and period.
 pub(super) fn words<'a>(all: impl Iterator<Item = &'a LimitSettings>) -> Vec<String> {
-    let mut shortest: HashMap<String, Duration> = HashMap::new();
+    let mut shortest: HashMap<String, Window> = HashMap::new();
     let mut numbers: HashMap<String, u64> = HashMap::new();
     let one = |settings: &LimitSettings| {
         let shadow = settings.is_shadow();
@@ -33,21 +37,21 @@ pub(super) fn words<'a>(all: impl Iterator<Item = &'a LimitSettings>) -> Vec<Str
             LimitSettings::Tokens(_) => "_tokens".to_owned(),
             LimitSettings::InputTokens(_) => "_input_tokens".to_owned(),
             LimitSettings::OutputTokens(_) => "_output_tokens".to_owned(),
-            LimitSettings::Quota(quota) => match quota.kind() {
-                Window::Day => "_daily".to_owned(),
-                Window::Week => "_weekly".to_owned(),
-                Window::Month => "_monthly".to_owned(),
-                Window::Every(length) => per(length),
-            },
+            LimitSettings::Quota(quota) => window(quota.kind()),
+            LimitSettings::Spend(_) => "_spend".to_owned(),
             LimitSettings::InFlight(_) => "_in_flight".to_owned(),
         };
-        if let Some(rate) = settings.rate() {
+        let period = match settings {
+            LimitSettings::Quota(_) => None,
+            _ => settings.window(),
+        };
+        if let Some(period) = period {
             match shortest.entry(format!("{words}{shadow}")) {
                 Entry::Vacant(first) => {
-                    first.insert(rate.period());
+                    first.insert(period);
                 }
-                Entry::Occupied(first) if *first.get() == rate.period() => {}
-                Entry::Occupied(_) => words.push_str(&per(rate.period())),
+                Entry::Occupied(first) if *first.get() == period => {}
+                Entry::Occupied(_) => words.push_str(&window(period)),
             }
         }
         if shadow {
@@ -61,6 +65,15 @@ pub(super) fn words<'a>(all: impl Iterator<Item = &'a LimitSettings>) -> Vec<Str
         }
     };
     all.map(one).collect()
+}
+
+fn window(window: Window) -> String {
+    match window {
+        Window::Day => "_daily".to_owned(),
+        Window::Week => "_weekly".to_owned(),
+        Window::Month => "_monthly".to_owned(),
+        Window::Every(length) => per(length),
+    }
 }
 
 fn per(period: Duration) -> String {

@@ -3,18 +3,21 @@
 mod kind;
 mod stem;
 
-use std::{borrow::Cow, collections::HashMap};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use super::{RulesError, registry::ModelKey};
 use crate::{
     limit::{
         Limit, LimitSettings, Scope,
+        amount::Amount,
         in_flight::InFlight,
         limits::{Access, Limits},
         measure::CachedInput,
         meter::Meter,
+        price::PriceTable,
         quota::Quota,
         rate::Rate,
+        spend::{Spend, SpendFault},
     },
     route::RouteKey,
 };
@@ -70,9 +73,19 @@ const MAX_HELD: usize = 5;
 pub(super) struct LimitNames {
     /// Name to the place where it was given.
     taken: HashMap<String, String>,
+    /// The prices by which limits count money.
+    prices: Option<Arc<PriceTable>>,
 }
 
 impl LimitNames {
+    /// Names for the limits of rules with these prices.
+    pub(super) fn new(prices: Option<Arc<PriceTable>>) -> Self {
+        Self {
+            prices,
+            ..Self::default()
+        }
+    }
+
     /// Checks limits, and notes the names that a user gave them, before any is made up.
     pub(super) fn reserve(&mut self, limits: &Limits, place: &str) -> Result<(), RulesError> {
         validate(limits, place)?;
@@ -80,8 +93,10 @@ impl LimitNames {
         let rates = limits.rates.iter().filter_map(Rate::name);
         let quotas = limits.quotas.iter().filter_map(Quota::name);
         let tokens = limits.token_rates().filter_map(Rate::name);
+        let spend = limits.spend.iter().filter_map(Spend::name);
         let in_flight = limits.in_flight.iter().filter_map(InFlight::name);
-        let limits = rates.chain(quotas).chain(tokens).chain(in_flight);
+        let settled = tokens.chain(spend);
+        let limits = rates.chain(quotas).chain(settled).chain(in_flight);
         for name in own.into_iter().chain(limits) {
             proper(name, place)?;
             if let Some(other) = self.taken.insert(name.to_owned(), place.to_owned()) {
@@ -114,12 +129,15 @@ impl LimitNames {
         let output = output.map(of_rate(LimitSettings::OutputTokens));
         let in_flight = limits.in_flight.iter();
         let in_flight = in_flight.map(|cap| (cap.name(), LimitSettings::InFlight(cap.clone())));
-        let settled = tokens.chain(input).chain(output);
+        let spend = limits.spend.iter();
+        let spend = spend.map(|spend| (spend.name(), LimitSettings::Spend(spend.clone())));
+        let settled = tokens.chain(input).chain(output).chain(spend);
         let all: Vec<Named<'_>> = rates
             .chain(quotas)
             .chain(settled)
             .chain(in_flight)
             .collect();
+        let prices = self.prices.clone();
         let cached_input = CachedInput::percent(limits.cached_input_percent.unwrap_or(100));
         let mut unnamed: Vec<_> = (0..all.len())
             .filter(|index| all[*index].0.is_none())
@@ -141,6 +159,7 @@ impl LimitNames {
             let is_named = made.is_none();
             let name = made.as_deref().or(own).unwrap_or(&stem);
             let shadow = settings.is_shadow();
+            let is_spend = matches!(settings, LimitSettings::Spend(_));
             let capacity = scope == Scope::Total
                 || matches!(scope, Scope::Route | Scope::Model)
                     && matches!(settings, LimitSettings::InFlight(_));
@@ -149,9 +168,9 @@ impl LimitNames {
                 is_named,
                 scope,
                 meter: settings.meter(limits.reservation),
-                measure: settings.measure(cached_input),
+                measure: settings.measure(cached_input, prices.as_ref()),
                 settings,
-                published: limits.publish.unwrap_or(!capacity) && !shadow,
+                published: limits.publish.unwrap_or(!capacity && !is_spend) && !shadow,
                 shadow,
                 wait_policy: limits.wait_policy(),
                 reservation: limits.reservation,
@@ -214,9 +233,28 @@ fn validate(limits: &Limits, place: &str) -> Result<(), RulesError> {
             });
         }
     }
+    for spend in &limits.spend {
+        if let Some(SpendFault { amount, reason }) = spend.fault() {
+            return Err(RulesError::Spend {
+                place: place.to_owned(),
+                amount: amount.clone(),
+                fault: reason.to_string(),
+            });
+        }
+        if let Some(rate) = spend.rate().filter(|rate| !rate.is_closed()) {
+            if Meter::of_rate(rate).is_none() {
+                return Err(RulesError::Spend {
+                    place: place.to_owned(),
+                    amount: Amount(rate.burst_limit()).to_string(),
+                    fault: "is a burst that takes longer than 146 years to refill".to_owned(),
+                });
+            }
+        }
+    }
     let counts = [
         ("caps in flight", limits.in_flight.len()),
         ("token rates", limits.token_rates().count()),
+        ("amounts of money", limits.spend.len()),
     ];
     for (what, count) in counts {
         if count > MAX_HELD {

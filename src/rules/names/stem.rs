@@ -28,9 +28,9 @@ const METHODS: [&str; 10] = [
 ];
 
 /// Words that stand behind a stem to tell the limits of one scope apart.
-const ENDINGS: [&str; 12] = [
-    "tokens", "input", "output", "flight", "daily", "weekly", "monthly", "shadow", "second",
-    "minute", "hour", "day",
+const ENDINGS: [&str; 13] = [
+    "tokens", "input", "output", "spend", "flight", "daily", "weekly", "monthly", "shadow",
+    "second", "minute", "hour", "day",
 ];
 
 /// Names a declared route: `POST /v1/chat/{id}` is `post_v1_chat__id`.

@@ -1,0 +1,419 @@
+//! R17, R23, R25: money is reserved and settled by the prices of models, to the millionth of a unit.
+
+mod support;
+
+use std::{convert::Infallible, time::Duration};
+
+use axum::body::Body;
+use http::{Request, Response, StatusCode};
+use tower::{Layer, ServiceExt, service_fn};
+use tower_throttle::{
+    Clients, Limits, Models, Price, Prices, Rules, RulesError, Spend, Throttle, ThrottleLayer,
+    Usage,
+    body::ResponseBody,
+    limit::Scope,
+    peek::Peeked,
+    usage::{BodyEstimate, Estimate, TokenUsage},
+};
+
+use support::{bytes, decision, throttle};
+
+type Inner<B> = fn(Request<B>) -> std::future::Ready<Result<Response<Body>, Infallible>>;
+type Service = Throttle<tower::util::ServiceFn<Inner<Body>>>;
+
+/// Answers with the usage in the extensions, for the test to play the handler.
+fn inner<B>() -> tower::util::ServiceFn<Inner<B>> {
+    let serve: Inner<B> = |request| {
+        let mut response = Response::new(Body::from("served"));
+        if let Some(usage) = request.extensions().get::<Usage>() {
+            response.extensions_mut().insert(usage.clone());
+        }
+        std::future::ready(Ok(response))
+    };
+    service_fn(serve)
+}
+
+/// Sends a request for a model with a body of so many bytes, of which four are a token.
+async fn send(service: &Service, model: &str, length: u64) -> Response<ResponseBody<Body>> {
+    let request = Request::post("/").header("content-length", length);
+    let request = request.header("x-model", model).header("x-client", model);
+    let request = request.body(Body::empty()).expect("a request");
+    let answer = service.clone().oneshot(request).await;
+    answer.unwrap_or_else(|never| match never {})
+}
+
+fn usage<B>(response: &Response<B>) -> Usage {
+    let usage = response.extensions().get::<Usage>();
+    usage.expect("money is limited").clone()
+}
+
+fn price(input: &'static str, output: &'static str) -> Price {
+    Price::new().input(input).output(output)
+}
+
+fn prices() -> Prices {
+    let small = price("1", "4").cached_input("0.10").cache_write("1.25");
+    Prices::new()
+        .model("small*", small)
+        .model("small-2", price("2", "8"))
+        .model("free", price("0", "0"))
+        .otherwise(price("15", "60"))
+}
+
+/// A budget that one request may reserve whole.
+fn budget(spend: Spend) -> Rules {
+    let total = Limits::new().spend(spend).max_reservation_percent(100);
+    Rules::new()
+        .total(total)
+        .models(Models::by_header("x-model"))
+        .prices(prices())
+}
+
+/// Returns what the budget of the total has left, in millionths, as a snapshot has it.
+fn left(layer: &ThrottleLayer) -> u64 {
+    let limits = layer.handle().snapshot().limits;
+    let budget = limits.iter().find(|limit| &*limit.name == "total_spend");
+    budget.expect("a budget").remaining.expect("one for all")
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_charged_at_the_price_of_its_model() {
+    let layer = throttle(budget(Spend::per_month("1.00")));
+    let service = layer.layer(inner());
+    let used = TokenUsage::new()
+        .input(100)
+        .cached_input(55)
+        .cache_write(10)
+        .output(20);
+    // (model, what 400 bytes reserve, what the request costs in the end)
+    let table = [
+        // 100 × 1 + 55 × 0.1 + 10 × 1.25 + 20 × 4.
+        ("small", 100, 198),
+        ("small-1", 100, 198),
+        ("small-2", 200, 490),
+        ("large", 1_500, 3_675),
+        ("", 1_500, 3_675),
+        ("free", 1, 0),
+    ];
+    let mut spent = 0;
+    for (model, reserved, cost) in table {
+        let answer = send(&service, model, 400).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        assert_eq!(left(&layer), 1_000_000 - spent - reserved, "{model}");
+        let limit = decision(&answer).limits().next().expect("a budget");
+        assert_eq!(limit.cost(), reserved, "{model}");
+        assert!(limit.spend().is_some() && limit.tokens().is_none());
+        assert!(usage(&answer).settle_tokens(used));
+        spent += cost;
+        assert_eq!(left(&layer), 1_000_000 - spent, "{model}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_not_read_and_what_has_no_kind_has_the_dearest_price() {
+    let layer = throttle(budget(Spend::per_month("1.00")).estimate(Estimate::fixed(10)));
+    let service = layer.layer(inner());
+    let answer = send(&service, "small", 0).await;
+    assert_eq!(left(&layer), 1_000_000 - 40, "ten of output");
+    assert!(usage(&answer).settle(100));
+    assert_eq!(left(&layer), 1_000_000 - 400);
+    // Two lines that differ: nobody knows which one counts.
+    let request = Request::post("/")
+        .header("x-model", "small")
+        .header("x-model", "free");
+    let request = request.body(Body::empty()).expect("a request");
+    let answer = service.clone().oneshot(request).await.expect("no error");
+    assert_eq!(left(&layer), 1_000_000 - 400 - 600, "the price of others");
+    assert!(usage(&answer).settle_tokens(TokenUsage::new().input(1)));
+    assert_eq!(left(&layer), 1_000_000 - 400 - 15);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spent_budget_refuses_until_the_window_ends() {
+    // Tokio's clock begins with the wall clock: a window may end during the first steps of the test, and not after.
+    let layer = throttle(budget(Spend::per_day("0.001")));
+    let service = layer.layer(inner());
+    let answer = send(&service, "small", 400).await;
+    assert!(usage(&answer).settle_tokens(TokenUsage::new().output(250)));
+    assert_eq!(left(&layer), 0);
+    for model in ["small", "free"] {
+        let refused = send(&service, model, 4).await;
+        assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS, "{model}");
+        let wait = decision(&refused).retry_after().expect("a new day comes");
+        assert!(wait <= Duration::from_secs(86_400), "{wait:?}");
+        let body: serde_json::Value = serde_json::from_slice(&bytes(refused).await).expect("JSON");
+        assert_eq!(
+            body["violated-policies"],
+            serde_json::json!(["total_spend"])
+        );
+    }
+    tokio::time::advance(Duration::from_secs(86_400)).await;
+    assert_eq!(left(&layer), 1_000);
+    assert_eq!(send(&service, "small", 4).await.status(), StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_back_late_does_not_come_back_to_another_window() {
+    let layer = throttle(budget(Spend::per_day("0.001")));
+    let service = layer.layer(inner());
+    let late = send(&service, "small", 2_000).await;
+    assert_eq!(left(&layer), 500);
+    tokio::time::advance(Duration::from_secs(86_400)).await;
+    let next = send(&service, "small", 1_200).await;
+    assert_eq!(left(&layer), 700);
+    assert!(usage(&late).settle(0));
+    assert_eq!(left(&layer), 700, "it was taken from yesterday's");
+    assert!(usage(&next).settle(0));
+    assert_eq!(left(&layer), 1_000, "and this one from today's");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_of_money_is_refilled() {
+    let layer = throttle(budget(Spend::per_second("0.0001").burst("0.001")));
+    let service = layer.layer(inner());
+    let answer = send(&service, "small", 4).await;
+    let account = usage(&answer);
+    assert_eq!(
+        account.remaining(),
+        250,
+        "a thousand millionths at four each"
+    );
+    assert!(account.settle_tokens(TokenUsage::new().output(300)));
+    let refused = send(&service, "small", 4).await;
+    // 200 are owed, and one is asked for.
+    let wait = decision(&refused).limits().next().expect("one").wait();
+    assert_eq!(wait, Some(Duration::from_millis(2_010)));
+    tokio::time::advance(Duration::from_millis(2_010)).await;
+    assert_eq!(send(&service, "small", 4).await.status(), StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_scope_has_a_budget_of_its_own() {
+    let spend = || Limits::new().spend(Spend::per_month("1.00"));
+    let rules = Rules::new()
+        .total(spend())
+        .route("POST /", spend())
+        .models(Models::by_header("x-model").model("small", spend()))
+        .clients(Clients::by_header("x-client").each(spend().publish(true)))
+        .prices(prices());
+    let layer = throttle(rules);
+    let service = layer.layer(inner());
+    let answer = send(&service, "small", 400).await;
+    assert!(usage(&answer).settle_tokens(TokenUsage::new().output(10)));
+    let answer = send(&service, "small", 400).await;
+    let limits: Vec<_> = decision(&answer)
+        .limits()
+        .map(|limit| (limit.scope(), limit.name().to_owned(), limit.remaining()))
+        .collect();
+    let left = 1_000_000 - 40 - 100;
+    assert_eq!(
+        limits,
+        [
+            (Scope::Client, "client_spend".to_owned(), left),
+            (Scope::Model, "model_small_spend".to_owned(), left),
+            (Scope::Route, "post_spend".to_owned(), left),
+            (Scope::Total, "total_spend".to_owned(), left),
+        ]
+    );
+    // Only the client's was asked to be published.
+    assert_eq!(
+        answer.headers()["ratelimit-policy"],
+        r#""client_spend";q=1000000;w=2678400;throttle-unit="micro-units""#
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_price_is_found_by_the_body_and_reserved_for_both_kinds() {
+    let rules = Rules::new()
+        .total(Limits::new().spend(Spend::per_month("1.00")))
+        .models(Models::from_body())
+        .prices(prices())
+        .estimate(Estimate::from_body(BodyEstimate::new()).or(10));
+    let layer = throttle(rules);
+    let service = layer
+        .peek_layer()
+        .layer(layer.layer(inner::<Peeked<Body>>()));
+    let table = [
+        // 2 × 1 + 30 × 4.
+        (
+            r#"{"model":"small","prompt":"12345678","max_tokens":30}"#,
+            122,
+        ),
+        (
+            r#"{"model":"small-2","prompt":"12345678","max_tokens":30}"#,
+            244,
+        ),
+        (r#"{"prompt":"12345678","max_tokens":30}"#, 1_830),
+        // Not read: ten of the dearest kind of the dearest model.
+        (r#"{"model":"small","model":"free"}"#, 600),
+    ];
+    let mut spent = 0;
+    for (body, cost) in table {
+        let request = Request::post("/")
+            .body(Body::from(body))
+            .expect("a request");
+        let answer = service.clone().oneshot(request).await.expect("no error");
+        assert_eq!(answer.status(), StatusCode::OK);
+        spent += cost;
+        assert_eq!(left(&layer), 1_000_000 - spent, "{body}");
+    }
+}
+
+/// A path that may mean a route with models and one without has the dearest price.
+#[tokio::test(start_paused = true)]
+async fn a_route_whose_requests_have_no_models_has_the_price_of_others() {
+    let rules = Rules::new()
+        .total(Limits::new().spend(Spend::per_month("1.00")))
+        .route("POST /chat", Limits::new())
+        .route("POST /embed", Limits::new())
+        .route("POST /f/chat", Limits::new())
+        .route("POST /f/{any}", Limits::new())
+        .models(
+            Models::by_header("x-model")
+                .on("POST /chat")
+                .on("POST /f/chat"),
+        )
+        .prices(
+            Prices::new()
+                .model("small", price("1", "4"))
+                .model("large", price("9", "9"))
+                .otherwise(price("2", "3")),
+        )
+        .estimate(Estimate::fixed(10));
+    let layer = throttle(rules);
+    let service = layer.layer(inner());
+    let mut spent = 0;
+    for (path, cost) in [
+        ("/chat", 40),
+        ("/embed", 30),
+        ("/f/chat", 40),
+        ("/f/%63hat", 90),
+    ] {
+        let request = Request::post(path).header("x-model", "small");
+        let request = request.body(Body::empty()).expect("a request");
+        drop(service.clone().oneshot(request).await.expect("no error"));
+        spent += cost;
+        assert_eq!(left(&layer), 1_000_000 - spent, "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_keeps_what_was_spent_and_settles_by_the_prices_of_the_admission() {
+    let layer = throttle(budget(Spend::per_month("1.00")));
+    let service = layer.layer(inner());
+    let old = send(&service, "small", 400).await;
+    let dearer = Prices::new().otherwise(price("100", "100"));
+    let rules = budget(Spend::per_month("2.00")).prices(dearer);
+    let changes = layer.handle().reload(rules).expect("proper rules");
+    let told = changes.to_string();
+    assert!(told.contains("price of `otherwise`"), "{told}");
+    assert_eq!(left(&layer), 2_000_000 - 100);
+    assert!(usage(&old).settle_tokens(TokenUsage::new().output(50)));
+    assert_eq!(left(&layer), 2_000_000 - 200, "at the price of before");
+    let new = send(&service, "small", 400).await;
+    assert_eq!(left(&layer), 2_000_000 - 200 - 10_000);
+    assert!(usage(&new).settle(1));
+    assert_eq!(left(&layer), 2_000_000 - 200 - 100);
+}
+
+#[test]
+fn faults_of_prices_and_amounts_are_errors_that_name_them() {
+    let error = |rules: Rules| -> String {
+        let error: RulesError = ThrottleLayer::new(rules).expect_err("a fault");
+        error.to_string()
+    };
+    let with = |spend: Spend| budget(spend);
+    let spend = || Spend::per_day("1");
+    let priced = |prices: Prices| budget(spend()).prices(prices);
+    let other = || Prices::new().otherwise(price("1", "1"));
+    let cases = [
+        (
+            Rules::new().total(Limits::new().spend(spend())),
+            "the total: `spend` is set, but the rules have no prices; add `prices`, or remove `spend`",
+        ),
+        (
+            Rules::new()
+                .prices(other().model("a", price("1", "1")))
+                .total(Limits::new().spend(spend())),
+            "prices: model `a` has a price, but the rules do not tell models apart; add `models`, or keep only \
+             `otherwise`",
+        ),
+        (
+            priced(Prices::new().model("a", price("1", "1"))),
+            "prices: none is set for models that are not named; add `otherwise`",
+        ),
+        (
+            priced(Prices::new().otherwise(Price::new().input("1"))),
+            "prices: `otherwise` has no price of output; add one, or write \"0\" if it is free",
+        ),
+        (
+            priced(other().model("a", price("1.0000001", "1"))),
+            "prices: `a`: input of `1.0000001` has more than six decimals",
+        ),
+        (
+            priced(other().model("a", price("1", "-1"))),
+            "prices: `a`: output of `-1` is not a decimal number, such as `2.50`",
+        ),
+        (
+            priced(other().model("a*b", price("1", "1"))),
+            "prices: `a*b` is no name of a model; write 1 to 256 bytes, with `*` at the end alone, such as `gpt-4o*`, and \
+             neither `otherwise` nor `unread`",
+        ),
+        (
+            priced(
+                other()
+                    .model("a", price("1", "1"))
+                    .model("a", price("2", "2")),
+            ),
+            "prices: `a` has two prices; keep one of them",
+        ),
+        (
+            with(Spend::per_month("2419200000.01")),
+            "the total: spend: `2419200000.01` is above 2419200000.00, the most in this window",
+        ),
+        (
+            with(Spend::per_hour("many")),
+            "the total: spend: `many` is not a decimal number, such as `2.50`",
+        ),
+        (
+            with(Spend::per_day("1").burst("2")),
+            "the total: spend: `2` is a burst, which a day, week or month does not have",
+        ),
+    ];
+    for (rules, expected) in cases {
+        assert_eq!(error(rules), expected);
+    }
+    let many = (0..6).fold(Limits::new(), |limits, _| limits.spend(spend()));
+    let rules = Rules::new().total(many).prices(other());
+    assert_eq!(
+        error(rules),
+        "the total: 6 amounts of money are too many; use at most 5"
+    );
+    // In a plan, too.
+    let each = Limits::new().spend(spend());
+    let rules = Rules::new().clients(Clients::by_header("x-client").each(each));
+    assert!(error(rules).starts_with("each client: `spend` is set"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn zero_is_a_closed_budget() {
+    let layer = throttle(budget(Spend::per_month("0")));
+    let service = layer.layer(inner());
+    let refused = send(&service, "free", 4).await;
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert!(!refused.headers().contains_key("retry-after"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shadow_refuses_nobody_and_charges_nothing_it_has_no_room_for() {
+    let layer = throttle(budget(
+        Spend::per_month("0.0001").shadow().named("total_spend"),
+    ));
+    let service = layer.layer(inner());
+    for charged in [40, 80, 80] {
+        let answer = send(&service, "small", 160).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        drop(answer);
+        assert_eq!(left(&layer), 100 - charged);
+    }
+}
