@@ -36,6 +36,15 @@ pub(crate) struct Origin {
     pub(super) only_cap: Option<usize>,
 }
 
+/// A charge that comes back in part.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Charge {
+    /// An admission that has left the balance in this state.
+    Reserved { state: u64 },
+    /// Units that were owed, the first of them at this moment by the limiter's clock.
+    Owed { since: Nanos },
+}
+
 impl Origin {
     /// Makes the origin of what is charged by a set of limits.
     pub(crate) fn new(
@@ -71,24 +80,32 @@ impl Origin {
         }
     }
 
-    /// Gives back `units` of a charge that has left the balance at `state`, as [`refund`](Self::refund), but to no other
-    /// window of a quota than they were taken from.
+    /// Gives back `units` that were `charged`, as [`refund`](Self::refund), but to no other window of a quota than they
+    /// were taken from.
     pub(super) fn refund_charged(
         &self,
         bound: &BoundLimit,
         identity: u128,
         shared: bool,
-        state: u64,
+        charged: Charge,
         units: u64,
     ) {
-        let Some(store) = self.store_client(bound) else {
-            self.limiter
-                .refund_charged(bound, identity, shared, state, units);
-            return;
-        };
-        let charged_in = bound.limit.meter.and_then(|meter| meter.charged_in(state));
-        let change = charged_in.map_or(BalanceChange::Refund, BalanceChange::RefundIn);
-        store.correct(bound, identity, change, units);
+        let store = self.store_client(bound);
+        let meter = bound.limit.meter.filter(|meter| meter.window().is_some());
+        let charged_in = meter.and_then(|meter| match charged {
+            Charge::Reserved { state } => meter.charged_in(state),
+            Charge::Owed { since } => Some(store.map_or(since, |store| store.at(since))),
+        });
+        match store {
+            None => {
+                let limiter = &self.limiter;
+                limiter.refund_charged(bound, identity, shared, charged_in, units);
+            }
+            Some(store) => {
+                let change = charged_in.map_or(BalanceChange::Refund, BalanceChange::RefundIn);
+                store.correct(bound, identity, change, units);
+            }
+        }
     }
 
     /// Gives back `units` that were taken before. `shared` tells if they came from a balance that strangers share. In

@@ -46,7 +46,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use super::{Origin, Permits};
+use super::{Origin, Permits, origin::Charge};
 use crate::{
     clock::Nanos,
     limit::{Limit, Unit, price::PriceClass, token_demand::TokenDemand, token_usage::TokenUsage},
@@ -94,6 +94,8 @@ struct LimitReservation {
 struct ReservationState {
     /// Tokens that were counted so far, or those that were settled.
     used: TokenUsage,
+    /// The moment since which units are owed to a window of a quota: in a later window they do not come back.
+    owed_since: Option<Nanos>,
     /// Set once nothing changes any more.
     is_settled: bool,
     /// The slots of the request, which the reservation has on the heap for the admission. Taken when that is dropped.
@@ -164,6 +166,7 @@ impl TokenReservation {
             entries: entries.collect(),
             state: Mutex::new(ReservationState {
                 used: TokenUsage::new(),
+                owed_since: None,
                 is_settled: false,
                 permits: Some(permits),
             }),
@@ -203,7 +206,7 @@ impl TokenReservation {
             }
             let before = Charged::AtLeast(state.used);
             state.used = state.used.plus(tokens);
-            self.charge(before, Charged::AtLeast(state.used));
+            self.charge(&mut state.owed_since, before, Charged::AtLeast(state.used));
             true
         })
     }
@@ -215,7 +218,8 @@ impl TokenReservation {
             if state.is_settled {
                 return false;
             }
-            self.charge(Charged::AtLeast(state.used), Charged::Exactly(total));
+            let before = Charged::AtLeast(state.used);
+            self.charge(&mut state.owed_since, before, Charged::Exactly(total));
             (state.used, state.is_settled) = (total, true);
             true
         })
@@ -258,7 +262,7 @@ impl TokenReservation {
                 self.with_input(counted, has_counted_input),
                 self.with_input(read, has_input),
             );
-            self.charge(Charged::AtLeast(counted), after);
+            self.charge(&mut state.owed_since, Charged::AtLeast(counted), after);
             state.is_settled = true;
         });
     }
@@ -305,22 +309,35 @@ impl TokenReservation {
         remaining.min().unwrap_or(u64::MAX)
     }
 
-    /// Charges each limit with `after` in place of `before`. The caller holds the lock.
-    fn charge(&self, before: Charged, after: Charged) {
+    /// Charges each limit with `after` in place of `before`. The caller holds the lock, and the time since which units are
+    /// owed to windows is in its state.
+    fn charge(&self, owed_since: &mut Option<Nanos>, before: Charged, after: Charged) {
         for (entry, bound) in self.entries().filter(|(entry, _)| entry.is_charged) {
             let limit = &bound.limit;
             let [before, after] =
                 [before, after].map(|charged| charged.of(entry, limit, self.price));
-            match after.checked_sub(before) {
-                Some(0) => {}
-                Some(more) => self.origin.owe(bound, self.identity, more),
-                None => {
-                    let less = before - after;
-                    let (shared, state) = (entry.is_shared, entry.state);
-                    self.origin
-                        .refund_charged(bound, self.identity, shared, state, less);
+            if let Some(more) = after.checked_sub(before) {
+                if more > 0 {
+                    let has_windows = limit.meter.is_some_and(|meter| meter.window().is_some());
+                    if has_windows {
+                        owed_since.get_or_insert_with(|| self.now());
+                    }
+                    self.origin.owe(bound, self.identity, more);
                 }
+                continue;
             }
+            let give_back = |charged, units| {
+                if units > 0 {
+                    let (origin, shared) = (&self.origin, entry.is_shared);
+                    origin.refund_charged(bound, self.identity, shared, charged, units);
+                }
+            };
+            // What was owed beyond the reservation comes back to the time in which it was owed.
+            let kept = after.max(entry.reserved).min(before);
+            let since = owed_since.unwrap_or_default();
+            give_back(Charge::Owed { since }, before - kept);
+            let state = entry.state;
+            give_back(Charge::Reserved { state }, kept - after.min(kept));
         }
     }
 

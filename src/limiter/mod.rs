@@ -272,8 +272,8 @@ impl Limiter {
         }
     }
 
-    /// Gives back `units` of a charge that has left the balance at `state`, as [`refund`](Self::refund), unless the
-    /// window of a quota that they were taken from has ended: the next one was not charged.
+    /// Gives back `units` as [`refund`](Self::refund), unless they were taken from a window of a quota that has ended: the
+    /// next one was not charged. `charged_in` is a moment of that window; `None` if they were taken from no window.
     ///
     /// Units that a reload has carried over into a window count as taken from that one.
     pub(crate) fn refund_charged(
@@ -281,13 +281,12 @@ impl Limiter {
         bound: &BoundLimit,
         identity: u128,
         shared: bool,
-        state: u64,
+        charged_in: Option<Nanos>,
         units: u64,
     ) {
         let now = self.now();
         let has_ended = |meter: &Meter, moment| !meter.is_in_one_window(moment, now);
-        let own = bound.limit.meter.as_ref();
-        let own = own.and_then(|meter| Some((meter, meter.charged_in(state)?)));
+        let own = bound.limit.meter.as_ref().zip(charged_in);
         let is_carried = bound.history.is_past(bound.version);
         let carried = is_carried.then(|| bound.history.present_step()).flatten();
         let is_over = own.is_some_and(|(meter, charged)| has_ended(meter, charged))

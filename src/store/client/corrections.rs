@@ -113,6 +113,7 @@ impl Corrections {
         let buckets = mem::take(&mut pending.buckets);
         drop(pending);
         let mut corrections = Vec::with_capacity(buckets.len());
+        let mut undone = Vec::new();
         for ((key, window), (last, sum)) in buckets {
             let budget = present(&key).unwrap_or(last);
             let units = u64::try_from(sum.unsigned_abs()).unwrap_or(u64::MAX);
@@ -120,9 +121,11 @@ impl Corrections {
                 (0, _) => {}
                 (1.., _) => corrections.push(Correction::Owe { key, budget, units }),
                 (_, None) => corrections.push(Correction::Refund { key, budget, units }),
-                (_, Some(end)) => corrections.extend(undone(key, budget, units, end)),
+                (_, Some(end)) => undone.extend(undo(key, budget, units, end)),
             }
         }
+        // What is owed comes first: some of it may come back in the same batch.
+        corrections.append(&mut undone);
         Some(corrections)
     }
 
@@ -135,7 +138,7 @@ impl Corrections {
 /// Undoes charges of a window of a quota that ends at `end`: they come back only while it lasts.
 ///
 /// No charge takes more than the bucket holds, and a store undoes no more at once.
-fn undone(
+fn undo(
     key: BucketKey,
     budget: Budget,
     units: u64,
