@@ -1,5 +1,5 @@
-//! Clients that break off in midstream, on the wire: a TCP reset, RST_STREAM, a lost connection. Each returns its slot
-//! and the unused part of its reservation.
+//! Clients that break off in midstream, on the wire: a TCP reset, RST_STREAM, a lost connection. Each returns its slot,
+//! and pays its reservation.
 
 mod support;
 
@@ -107,7 +107,8 @@ async fn a_tcp_reset_before_the_head_or_in_midstream_frees_the_slot() {
         }
         reset(stream);
         answer.cut().await;
-        spent += USED;
+        // A part of a count is no total.
+        spent += RESERVED;
         assert_eq!(left(&throttle).await, (1, BUDGET - spent), "in midstream");
         spent += RESERVED;
     }
@@ -160,7 +161,7 @@ async fn a_stream_that_is_reset_frees_its_slot_and_not_its_neighbours() {
         // RST_STREAM with CANCEL.
         drop(response);
         answer.cut().await;
-        spent += RESERVED + USED;
+        spent += 2 * RESERVED;
         assert_eq!(left(&throttle).await, (2, BUDGET - spent), "one was reset");
         spent += RESERVED;
 
@@ -193,7 +194,7 @@ async fn a_connection_that_is_gone_frees_the_slots_of_all_its_streams() {
         for (_response, answer) in streams {
             answer.cut().await;
         }
-        spent += STREAMS * USED;
+        spent += STREAMS * RESERVED;
         assert_eq!(
             left(&throttle).await,
             (STREAMS + 1, BUDGET - spent),

@@ -13,10 +13,11 @@ use tower_throttle::{
     body::ResponseBody,
     limit::Scope,
     peek::Peeked,
+    store::MemoryStore,
     usage::{BodyEstimate, Estimate, TokenUsage},
 };
 
-use support::{bytes, decision, throttle};
+use support::{build, bytes, decision, throttle, throttling};
 
 type Inner<B> = fn(Request<B>) -> std::future::Ready<Result<Response<Body>, Infallible>>;
 type Service = Throttle<tower::util::ServiceFn<Inner<Body>>>;
@@ -167,6 +168,28 @@ async fn what_comes_back_late_does_not_come_back_to_another_window() {
     assert_eq!(left(&layer), 1_000, "and this one from today's");
 }
 
+/// What a request uses beyond its reservation is owed to the window in which it is counted, and comes back to that alone.
+#[tokio::test(start_paused = true)]
+async fn what_was_owed_comes_back_to_the_window_that_it_was_owed_to() {
+    let layer = throttle(budget(Spend::per_day("0.001")));
+    let service = layer.layer(inner());
+    let input = |tokens| TokenUsage::new().input(tokens);
+    let [early, late] = [
+        send(&service, "small", 400).await,
+        send(&service, "small", 400).await,
+    ];
+    assert!(usage(&early).add_tokens(input(300)));
+    assert_eq!(left(&layer), 1_000 - 300 - 100);
+    tokio::time::advance(Duration::from_secs(86_400)).await;
+    assert!(usage(&late).add_tokens(input(250)));
+    assert!(usage(&early).add_tokens(input(50)));
+    assert_eq!(left(&layer), 1_000 - 150 - 50);
+    assert!(usage(&early).settle(0));
+    assert_eq!(left(&layer), 800, "most of it was owed yesterday");
+    assert!(usage(&late).settle(0));
+    assert_eq!(left(&layer), 950);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_rate_of_money_is_refilled() {
     let layer = throttle(budget(Spend::per_second("0.0001").burst("0.001")));
@@ -314,6 +337,74 @@ async fn a_reload_keeps_what_was_spent_and_settles_by_the_prices_of_the_admissio
     assert_eq!(left(&layer), 2_000_000 - 200 - 10_000);
     assert!(usage(&new).settle(1));
     assert_eq!(left(&layer), 2_000_000 - 200 - 100);
+}
+
+/// What the body will say may make a request cheaper: it is not refused for the dearest price before it is read.
+#[tokio::test(start_paused = true)]
+async fn a_price_that_is_found_in_the_body_refuses_nobody_before_it() {
+    let total = Limits::new().spend(Spend::per_month("0.0001"));
+    let rules = Rules::new()
+        .total(total.max_reservation_percent(100))
+        .models(Models::from_body())
+        .prices(prices())
+        .estimate(Estimate::fixed(10).exact());
+    let layer = throttle(rules);
+    let service = layer
+        .peek_layer()
+        .layer(layer.layer(inner::<Peeked<Body>>()));
+    for (model, status) in [
+        ("small", StatusCode::OK),
+        ("large", StatusCode::TOO_MANY_REQUESTS),
+        ("small", StatusCode::OK),
+        ("small", StatusCode::TOO_MANY_REQUESTS),
+    ] {
+        let body = format!(r#"{{"model":"{model}"}}"#);
+        let request = Request::post("/")
+            .body(Body::from(body))
+            .expect("a request");
+        let answer = service.clone().oneshot(request).await.expect("no error");
+        assert_eq!(answer.status(), status, "{model}");
+    }
+    assert_eq!(left(&layer), 100 - 2 * 40);
+}
+
+/// Lets the tasks run that tell a store what has changed.
+async fn sent() {
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn replicas_share_a_budget_and_its_windows_in_a_store() {
+    let store = MemoryStore::new();
+    let replica = || {
+        let rules = budget(Spend::per_day("0.001"));
+        build(throttling(rules).store(store.clone())).layer(inner())
+    };
+    let (one, other) = (replica(), replica());
+    let left = |answer: &Response<ResponseBody<Body>>| {
+        let mut limits = decision(answer).limits();
+        limits.next().expect("a budget").remaining()
+    };
+    let first = send(&one, "small", 1_200).await;
+    assert_eq!(left(&first), 700);
+    let second = send(&other, "small", 2_000).await;
+    assert_eq!(left(&second), 200, "three hundred by the other replica");
+    assert!(usage(&first).settle_tokens(TokenUsage::new().output(25)));
+    sent().await;
+    let third = send(&other, "small", 4).await;
+    assert_eq!(left(&third), 200 + 200 - 1);
+    tokio::time::advance(Duration::from_secs(86_400)).await;
+    let next = send(&one, "small", 2_400).await;
+    assert_eq!(left(&next), 400, "another day");
+    assert!(usage(&second).settle(0) && usage(&third).settle(0));
+    sent().await;
+    let probe = send(&other, "small", 4).await;
+    assert_eq!(left(&probe), 399, "what is settled late was yesterday's");
+    assert!(usage(&next).settle(0));
+    sent().await;
+    assert_eq!(left(&send(&other, "small", 4).await), 998);
 }
 
 #[test]

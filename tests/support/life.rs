@@ -494,16 +494,11 @@ impl Model {
         }
     }
 
-    /// The response has ended: whole, or cut short.
-    fn end(&mut self, number: usize, whole: bool) {
-        let Some(held) = self.held.get(&number) else {
+    /// The response has ended: whole, or cut short, which is the same to its account.
+    fn end(&mut self, number: usize) {
+        let Some(held) = self.held.remove(&number) else {
             return;
         };
-        let used = held.used;
-        if used > 0 && !whole {
-            self.settle(number, used);
-        }
-        let held = self.held.remove(&number).expect("it was there");
         for (scope, era) in held.slots {
             let slots = &mut self.balances.entry(scope).or_default().slots;
             if slots.era == era {
@@ -810,7 +805,7 @@ impl World {
                 };
                 self.requests[number] = Stage::Over;
                 let Ok(response) = answer else {
-                    self.model.borrow_mut().end(number, false);
+                    self.model.borrow_mut().end(number);
                     return None;
                 };
                 let (head, body) = response.into_parts();
@@ -836,11 +831,11 @@ impl World {
                 };
                 let mut model = self.model.borrow_mut();
                 match frame {
-                    Some(Ok(frame)) if frame.is_trailers() => model.end(number, true),
-                    Some(Ok(_)) if body.is_end_stream() => model.end(number, true),
+                    Some(Ok(frame)) if frame.is_trailers() => model.end(number),
+                    Some(Ok(_)) if body.is_end_stream() => model.end(number),
                     Some(Ok(_)) => {}
-                    Some(Err(Broken)) => model.end(number, false),
-                    None => model.end(number, true),
+                    Some(Err(Broken)) => model.end(number),
+                    None => model.end(number),
                 }
                 None
             }
@@ -852,7 +847,7 @@ impl World {
         self.requests[number] = Stage::Over;
         let mut model = self.model.borrow_mut();
         model.waiting.retain(|waiting| *waiting != number);
-        model.end(number, false);
+        model.end(number);
     }
 
     /// The handler counts model tokens, or settles them.
