@@ -47,7 +47,7 @@
 //! | limit routes, with rates, quotas and totals | [`Rules`], [`Limits`], [`Rate`], [`Quota`], and the guide [Limits](guides::limits) |
 //! | limit clients, on plans | [`Clients`], [`Plan`], and the guide [Clients and plans](guides::clients) |
 //! | limit model servers | [`Limits::in_flight`], [`Limits::max_wait`], [`Limits::tokens`], [`Usage`], and the guide [Serving models](guides::models) |
-//! | limit by model, count some requests as several | [`Models`], [`Limits::cost`], [`peek`], and the guide [Models and costs](guides::costs) |
+//! | limit by model and by price, count some requests as several | [`Models`], [`Prices`], [`Limits::spend`], [`Limits::cost`], [`peek`], and the guide [Models and costs](guides::costs) |
 //! | choose the answers to clients | [`ThrottleLayer::builder`], [`Dialect`](response::Dialect), and the guide [Refusals and header fields](guides::refusals) |
 //! | order the layers | the guide [The order of layers](guides::layers) |
 //! | keep limits in a file | [`config`], and the guide [Configuration files](guides::configuration) |

@@ -1,4 +1,5 @@
-//! The look-up of a request: its route, its client and the client's plan, its model, and its cost in model tokens.
+//! The look-up of a request: its route, its client and the client's plan, its model with the price, and its cost in model
+//! tokens.
 //!
 //! # Invariants
 //!

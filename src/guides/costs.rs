@@ -156,3 +156,63 @@
 //!
 //! Servers add some tokens for each message, which `from_body` does not count. An image in base64 looks like a long text
 //! to an estimate by length.
+//!
+//! # Money
+//!
+//! [`Limits::spend`](crate::Limits::spend) limits what requests cost, by the [`Prices`](crate::Prices) of a million tokens
+//! of each kind:
+//!
+//! ```
+//! use tower_throttle::{
+//!     Clients, Limits, Models, Plan, Price, Prices, Rules, Spend, ThrottleLayer,
+//!     usage::{BodyEstimate, Estimate},
+//! };
+//!
+//! let prices = Prices::new()
+//!     .model("gpt-4o*", Price::new().input("2.50").cached_input("1.25").output("10.00"))
+//!     .model("llama-70b", Price::new().input("0.60").output("0.80"))
+//!     .otherwise(Price::new().input("15.00").output("60.00"));
+//! let pro = Limits::new().spend(Spend::per_month("250.00"));
+//! let rules = Rules::new()
+//!     .models(Models::from_body())
+//!     .prices(prices)
+//!     .total(Spend::per_day("2000.00"))
+//!     .clients(
+//!         Clients::by_bearer()
+//!             .each(Spend::per_day("0.50"))
+//!             .plan("pro", Plan::new(pro)),
+//!     )
+//!     .estimate(Estimate::from_body(BodyEstimate::new()).or(16_000));
+//! let throttle = ThrottleLayer::new(rules)?;
+//! # Ok::<(), tower_throttle::RulesError>(())
+//! ```
+//!
+//! The same in a file:
+//!
+//! ```
+//! # let text = r#"
+//! models.by = "body"
+//! total.spend = "2000.00 per day"
+//! estimate = { body = {}, or = 16000 }
+//!
+//! [prices]
+//! "gpt-4o*" = { input = "2.50", cached_input = "1.25", output = "10.00" }
+//! llama-70b = { input = "0.60", output = "0.80" }
+//! otherwise = { input = "15.00", output = "60.00" }
+//!
+//! [clients]
+//! by = "bearer"
+//! each.spend = "0.50 per day"
+//! plans.pro.spend = "250.00 per month"
+//! # "#;
+//! # let rules = tower_throttle::Rules::from_toml(text)?;
+//! # tower_throttle::ThrottleLayer::new(rules)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! - The price of the estimate is reserved, and that of the [usage](crate::usage::TokenUsage) is settled. Prices are
+//!   summed up without rounding, and each reservation and each settlement is rounded up to a millionth of a unit.
+//! - No model is free for being left out: `otherwise` is required. A request whose model was not read has the dearest
+//!   price of each kind, and tokens whose kind is not known have the dearest price of the model.
+//! - A budget may be overrun by what the requests in flight cost beyond their reservations. In a window of the calendar,
+//!   what is owed beyond the amount is forgotten as the window ends.

@@ -83,7 +83,7 @@ pub(crate) struct LimitSet {
     pub(crate) is_patient: bool,
     /// A limit caps what is in flight: admissions hold permits.
     pub(crate) has_slots: bool,
-    /// A limit counts model tokens: requests are estimated, and admissions hold a reservation.
+    /// A limit counts model tokens or their price: requests are estimated, and admissions hold a reservation.
     pub(crate) has_tokens: bool,
     /// A limit has a store's `id`. Nothing follows from that in a throttle without a store.
     pub(crate) is_shared: bool,

@@ -6,10 +6,10 @@ use crate::{admission::reservation::TokenReservation, limit::token_usage::TokenU
 
 /// The model tokens of one request: reserved at admission, counted while they are produced, settled once.
 ///
-/// A handler finds it in the request's extensions, but only if a limit counts [tokens](crate::Limits::tokens). Rules
-/// may change while the server runs, so take it as optional (in axum `Option<Extension<Usage>>`; a bare
-/// `Extension<Usage>` answers 500 if no limit counts tokens). Clones share one account, so that a clone can move into a
-/// stream.
+/// A handler finds it in the request's extensions, but only if a limit counts [tokens](crate::Limits::tokens) or
+/// [money](crate::Limits::spend). Rules may change while the server runs, so take it as optional (in axum
+/// `Option<Extension<Usage>>`; a bare `Extension<Usage>` answers 500 if no limit counts tokens). Clones share one account,
+/// so that a clone can move into a stream.
 ///
 /// ```
 /// use http::Request;
