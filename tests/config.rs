@@ -32,6 +32,7 @@ cached_input_percent = 10
 spend = ["250.00 per month", { spend = "2.00 per hour", burst = "10.50", name = "paced", shadow = true }]
 max_tokens_per_request = 8000
 cost = 1
+keep = true
 max_reservation_percent = 25
 in_flight = 8
 max_wait = "2s"
@@ -113,6 +114,7 @@ fn whole() -> Rules {
         .max_tokens_per_request(8_000)
         .max_reservation_percent(25)
         .cost(1)
+        .keep(true)
         .in_flight(8)
         .max_wait(Duration::from_secs(2))
         .publish(false);

@@ -103,6 +103,10 @@ fn settings_of_limits() -> Value {
             "description": "The units that a request of the route or model takes of its client's limits and the total's. \
                             Default: 1.",
         },
+        "keep": {
+            "type": "boolean",
+            "description": "Whether handlers of the route may keep requests in flight beyond the response. Default: false.",
+        },
         "max_reservation_percent": {
             "type": "integer",
             "minimum": 0,

@@ -57,6 +57,8 @@ pub(super) struct Route {
     pub(super) exempt: bool,
     /// The cost of a request.
     pub(super) cost: u64,
+    /// Set if its handler may keep requests in flight beyond their answers.
+    pub(super) keep: bool,
     /// Set if the requests of a declared route have models.
     pub(super) has_models: bool,
     /// The parameter of a declared key that names the models. `None`: they are found elsewhere, or there are none.
@@ -105,6 +107,7 @@ impl Route {
             undeclared: false,
             exempt: false,
             cost: 1,
+            keep: false,
             has_models: false,
             model_parameter: None,
             variants: (0..variants).map(|_| OnceLock::new()).collect(),

@@ -59,6 +59,8 @@ pub(crate) struct RuleSet {
     pub(super) default: Vec<LimitTemplate>,
     /// The cost of a request to an undeclared route.
     pub(super) default_cost: u64,
+    /// True if its handler may keep requests in flight beyond their answers.
+    pub(super) default_keep: bool,
     /// The declared routes.
     pub(super) table: Table<Route>,
     /// True if a key of the table, of a plan or of an answer has a literal after a parameter: escapes then have more
@@ -134,6 +136,7 @@ impl RuleSet {
             routes,
             default,
             default_cost,
+            default_keep,
             per_route,
             catch_all,
             resolver,
@@ -162,6 +165,7 @@ impl RuleSet {
             key,
             own,
             cost,
+            keep,
             exempt,
         } in routes
         {
@@ -169,6 +173,7 @@ impl RuleSet {
             let route = Route {
                 exempt,
                 cost,
+                keep,
                 has_models: models_on.is_some() && !exempt,
                 model_parameter: models_on.and_then(|models| models.parameter_of(&key)),
                 pattern: Some(key.clone()),
@@ -237,6 +242,7 @@ impl RuleSet {
             total,
             default,
             default_cost,
+            default_keep,
             resolver,
             plans,
             estimator,
@@ -267,11 +273,12 @@ impl RuleSet {
         // The most specific first, as a set of limits takes them.
         let limits = limits.filter(|bound| !bound.rests);
         let limit_set = LimitSet::new(route.key.clone(), plan.plan.clone(), limits.cloned());
-        let cost = match route.undeclared {
-            true => self.default_cost,
-            false => route.cost,
+        let (cost, keep) = match route.undeclared {
+            true => (self.default_cost, self.default_keep),
+            false => (route.cost, route.keep),
         };
-        let limit_set = limit_set.costing(cost).counted_by(&route.counters);
+        let limit_set = limit_set.costing(cost).keeping(keep);
+        let limit_set = limit_set.counted_by(&route.counters);
         if !route.undeclared || std::ptr::eq(route, &self.shared) {
             return RouteLimits::new(&self.limiter, &self.store, limit_set);
         }

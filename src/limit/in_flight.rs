@@ -7,8 +7,8 @@ use std::borrow::Cow;
 /// A streamed answer holds its slot until its last byte, its trailers or its error, or until it is dropped; see
 /// [`ResponseBody`](crate::body::ResponseBody). A request whose body does not arrive holds a slot as long as the inner
 /// service waits for the body; see [slots](crate::guides::models#slots) for timeouts.
-/// A WebSocket holds a slot only with an [`InFlightGuard`](crate::body::InFlightGuard): the response that opens it has
-/// no body.
+/// A WebSocket holds a slot only with a guard of its [`Hold`](crate::body::Hold): the response that opens it, with the
+/// status 101 or 200 to `CONNECT`, has no body.
 ///
 /// ```
 /// use tower_throttle::{InFlight, Limits};

@@ -53,6 +53,7 @@ pub struct Limits {
     pub(crate) reservation: Reservation,
     pub(crate) cached_input_percent: Option<u8>,
     pub(crate) cost: Option<u64>,
+    pub(crate) keep: Option<bool>,
 }
 
 /// The way in which a scope decides: by its limits, or always in the same way.
@@ -329,6 +330,32 @@ impl Limits {
         self
     }
 
+    /// Sets whether a handler may keep its request in flight beyond the response: it finds a
+    /// [`Hold`](crate::body::Hold) in the extensions of the request. Default: `false`. A route inherits the setting of
+    /// the default route.
+    ///
+    /// Set it on routes that open WebSockets, or that answer before their work is done. A request of such a route makes
+    /// one allocation more, and is decided on in the general way, which takes longer than the short one of plain
+    /// limits. Requests of other routes pay nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ThrottleLayer::new`](crate::ThrottleLayer::new) refuses it on the total, on clients, in a plan, on a model, and
+    /// beside [`exempt`](Self::exempt).
+    ///
+    /// ```
+    /// use tower_throttle::{Limits, Rate, Rules};
+    ///
+    /// let rules = Rules::new()
+    ///     .default_route(Rate::per_second(10))
+    ///     .route("GET /v1/realtime", Limits::new().in_flight(100).keep(true));
+    /// # let _ = rules;
+    /// ```
+    pub fn keep(mut self, keep: bool) -> Self {
+        self.keep = Some(keep);
+        self
+    }
+
     /// Names the limits of this scope that have no name of their own: 1 to 64 of `A-Z a-z 0-9 _`.
     ///
     /// One limit gets the name itself: the rate with the shortest period, or else the first quota, token rate, amount or
@@ -406,6 +433,7 @@ impl Limits {
             reservation: _,
             cached_input_percent: _,
             cost: _,
+            keep: _,
         } = self;
         let mut rates = [rates, tokens, input_tokens, output_tokens].into_iter();
         rates.any(|rates| enforced(rates).next().is_some())
@@ -436,6 +464,7 @@ impl Limits {
                 },
             cached_input_percent,
             cost,
+            keep,
         } = self;
         let given = [
             ("rate", !rates.is_empty()),
@@ -453,6 +482,7 @@ impl Limits {
             ("max_reservation_percent", max_percent.is_some()),
             ("cached_input_percent", cached_input_percent.is_some()),
             ("cost", cost.is_some()),
+            ("keep", keep.is_some()),
         ];
         let first = given.into_iter().find(|(_, given)| *given);
         first.map(|(setting, _)| setting)
@@ -490,6 +520,7 @@ impl Limits {
         limits.reservation = self.reservation.or(default.reservation);
         limits.cached_input_percent = (self.cached_input_percent).or(default.cached_input_percent);
         limits.cost = self.cost.or(default.cost);
+        limits.keep = self.keep.or(default.keep);
         limits.max_wait = self.max_wait.or(default.max_wait);
         limits.max_waiting = self.max_waiting.or(default.max_waiting);
         if self.access != Access::Limited {

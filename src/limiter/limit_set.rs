@@ -25,7 +25,7 @@
 //!   refused by a client's own limit never writes to a shared bucket. A decision lists limits in the same order.
 //! - No two limits of a set have the same balances.
 //! - Flags (`is_patient` and those after it) are derived from `limits` when the set is made, and limits do not change.
-//!   Two may be set afterwards: `exempt`, and `has_tokens` in [`LimitSet::held`].
+//!   Three may be set afterwards: `exempt`, `keeps`, and `has_tokens` in [`LimitSet::held`].
 //!
 //! # Callers
 //!
@@ -92,6 +92,9 @@ pub(crate) struct LimitSet {
     /// All that a request takes in a store may be leased: at most [`LimitSet::MOST_LEASED`] limits are kept there, and
     /// each of them leases ([`BoundLimit::lease`]). True also of a set of which nothing is kept there.
     pub(crate) is_leased: bool,
+    /// Handlers may keep requests in flight beyond their answers: admissions can be shared with guards. Such a set is not
+    /// plain.
+    pub(crate) keeps: bool,
     /// The route was freed from all limits: `limits` is empty, and its requests are counted as exempt.
     pub(crate) exempt: bool,
     /// Requests that were admitted under it since [`LimitSet::settle`]. An admission adds to this one counter, however
@@ -134,6 +137,7 @@ impl LimitSet {
                 shared.clone().count() <= Self::MOST_LEASED
                     && shared.clone().all(|bound| bound.lease(u64::MAX) > 0)
             },
+            keeps: false,
             exempt: false,
             limits,
             admitted: ThreadCounter::default(),
@@ -152,6 +156,14 @@ impl LimitSet {
     pub(crate) fn counted_by(self, counters: &Arc<Counters>) -> Self {
         let mut limit_set = self;
         limit_set.counters = Arc::clone(counters);
+        limit_set
+    }
+
+    /// The same set for requests that handlers may keep in flight, or as it is.
+    pub(crate) fn keeping(self, keeps: bool) -> Self {
+        let mut limit_set = self;
+        limit_set.keeps |= keeps;
+        limit_set.is_plain &= !limit_set.keeps;
         limit_set
     }
 
@@ -181,7 +193,7 @@ impl LimitSet {
         let mut limit_set = Self::new(self.route.clone(), self.plan.clone(), limits);
         limit_set.model.clone_from(&self.model);
         limit_set.cost = self.cost;
-        limit_set.counted_by(&self.counters)
+        limit_set.keeping(self.keeps).counted_by(&self.counters)
     }
 
     /// Returns the number of the limit that caps what is in flight, if there is one alone, and clients share its bucket
@@ -284,7 +296,8 @@ impl LimitSet {
             .filter(|bound| !self.limits.iter().any(|own| own.is(bound)));
         let mut limits: Vec<_> = self.limits.iter().chain(besides).cloned().collect();
         limits.sort_by_key(|bound| Reverse(bound.limit.scope.specificity()));
-        let mut limit_set = self.with(limits).costing(other.cost);
+        let limit_set = self.with(limits).costing(other.cost);
+        let mut limit_set = limit_set.keeping(other.keeps);
         limit_set.exempt = self.exempt && other.exempt;
         limit_set
     }

@@ -29,6 +29,8 @@ pub(crate) struct Compiled {
     pub(crate) default: Vec<LimitTemplate>,
     /// The cost of a request to such a route.
     pub(crate) default_cost: u64,
+    /// True if its handler may keep requests in flight beyond their answers.
+    pub(crate) default_keep: bool,
     /// True if each route without a key gets buckets of its own.
     pub(crate) per_route: bool,
     /// The requests that `$default` takes.
@@ -52,6 +54,8 @@ pub(crate) struct DeclaredRoute {
     pub(crate) own: Vec<BoundLimit>,
     /// The cost of a request.
     pub(crate) cost: u64,
+    /// Its handler may keep requests in flight beyond their answers.
+    pub(crate) keep: bool,
     /// No scope counts its requests.
     pub(crate) exempt: bool,
 }
@@ -109,6 +113,7 @@ fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, RulesError>
     let build_default = |limits| names.build(limits, ScopeName::Default);
     let default: Vec<_> = default_route.iter().flat_map(build_default).collect();
     let default_cost = default_route.as_ref().and_then(|limits| limits.cost);
+    let default_keep = default_route.as_ref().and_then(|limits| limits.keep);
     let mut compiled = Vec::with_capacity(keys.len());
     for (key, (_, limits)) in keys.into_iter().zip(routes) {
         let own = if limits.inherits_all() && default_route.is_some() {
@@ -121,6 +126,7 @@ fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, RulesError>
             key,
             own: draft.bind(place, own),
             cost: limits.cost.or(default_cost).unwrap_or(1),
+            keep: limits.keep.or(default_keep).unwrap_or(false),
             exempt: limits.access == Access::Exempt,
         });
     }
@@ -143,6 +149,7 @@ fn compile(rules: &Rules, draft: &mut Draft<'_>) -> Result<Compiled, RulesError>
         per_route: *undeclared == Undeclared::PerRoute && !default.is_empty(),
         default,
         default_cost: default_cost.unwrap_or(1),
+        default_keep: default_keep.unwrap_or(false),
         catch_all: *catch_all,
         resolver: clients.as_ref().map(resolver).transpose()?,
         plans,

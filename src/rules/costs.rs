@@ -1,4 +1,4 @@
-//! Costs of requests, and where they may be set.
+//! Costs of requests, and where the settings of single routes may stand.
 
 use super::{
     Rules, RulesError, models::place as place_of_model, plans::PlanLimits, registry::ModelKey,
@@ -9,7 +9,7 @@ use crate::{
     limiter::limit_set::BoundLimit,
 };
 
-/// Refuses [`Limits::cost`] where no request is of the scope alone, a cost of zero, and one above what a limit of the
+/// Refuses [`Limits::keep`] where no handler is of the scope alone, [`Limits::cost`] where no request is, a cost of zero, and one above what a limit of the
 /// total or of the clients on a plan holds.
 pub(super) fn check(
     rules: &Rules,
@@ -60,9 +60,23 @@ pub(super) fn check(
 }
 
 fn check_places(rules: &Rules) -> Result<(), RulesError> {
-    let refuse = |limits: &Limits, place: &dyn Fn() -> String| match limits.cost {
-        Some(_) => Err(RulesError::CostPlace { place: place() }),
-        None => Ok(()),
+    if let Some(models) = &rules.models {
+        let named = models.models.iter();
+        let named = named.map(|(name, limits)| (format!("model `{name}`"), Some(limits)));
+        let others = [
+            (place_of_model(&ModelKey::Other), models.otherwise.as_ref()),
+            (place_of_model(&ModelKey::Unread), models.unread.as_ref()),
+        ];
+        for (place, limits) in named.chain(others) {
+            if limits.is_some_and(|limits| limits.keep.is_some()) {
+                return Err(RulesError::KeepPlace { place });
+            }
+        }
+    }
+    let refuse = |limits: &Limits, place: &dyn Fn() -> String| match (limits.cost, limits.keep) {
+        (Some(_), _) => Err(RulesError::CostPlace { place: place() }),
+        (None, Some(_)) => Err(RulesError::KeepPlace { place: place() }),
+        (None, None) => Ok(()),
     };
     if let Some(total) = &rules.total {
         refuse(total, &|| "the total".to_owned())?;

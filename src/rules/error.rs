@@ -362,6 +362,15 @@ pub enum RulesError {
         /// The place where the cost stands.
         place: String,
     },
+    /// [`Limits::keep`](crate::Limits::keep) of anything but a route.
+    #[error(
+        "{place}: `keep` is that of a route in the rules, or of the default route; set it there"
+    )]
+    #[non_exhaustive]
+    KeepPlace {
+        /// The place where it stands.
+        place: String,
+    },
     /// A name in [`Models::by_header`](crate::Models::by_header) that no header field can have.
     #[error("models: `{name}` is not a valid header name; write one such as `x-model`")]
     #[non_exhaustive]

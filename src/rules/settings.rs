@@ -139,6 +139,7 @@ impl Settings {
                 },
             cached_input_percent,
             cost,
+            keep,
             // Limits have changes of their own, and so have their names.
             rates: _,
             quotas: _,
@@ -174,6 +175,9 @@ impl Settings {
         }
         if let Some(cost) = cost {
             self.set(place, "cost", "1", cost.to_string());
+        }
+        if let Some(keep) = keep {
+            self.set(place, "keep", "false", keep.to_string());
         }
         match access {
             // A closed one is a limit.

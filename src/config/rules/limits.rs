@@ -134,6 +134,9 @@ pub(super) fn limits_of(fields: &mut TableReader<'_>) -> Result<Limits, ConfigEr
     if let Some(cost) = fields.get("cost") {
         limits = limits.cost(cost.count()?);
     }
+    if let Some(keep) = fields.get("keep") {
+        limits = limits.keep(keep.flag()?);
+    }
     if let Some(part) = fields.get("max_reservation_percent") {
         limits = limits.max_reservation_percent(percent(&part, "of a burst")?);
     }

@@ -192,6 +192,7 @@ fn fill(limits: &Limits, table: &mut TableBuilder) {
         },
         cached_input_percent,
         cost,
+        keep,
     } = limits;
     let word = ACCESS.iter().find(|(_, value)| value == access);
     table.set_some("access", word.map(|(word, _)| text(*word)));
@@ -220,6 +221,7 @@ fn fill(limits: &Limits, table: &mut TableBuilder) {
         max_tokens.map(DocumentValue::Count),
     );
     table.set_some("cost", cost.map(DocumentValue::Count));
+    table.set_some("keep", keep.map(DocumentValue::Flag));
     let percent = max_percent.map(u64::from).map(DocumentValue::Count);
     table.set_some("max_reservation_percent", percent);
     let percent = cached_input_percent
